@@ -1,0 +1,59 @@
+# Everything sets itself up: Debian packages that are missing (see tools/packages) and a virtual environment in .venv.
+# `make help` lists the targets.
+
+PREFIX = /usr/local
+CNI_BIN_DIR = /opt/cni/bin
+DESTDIR =
+export PREFIX CNI_BIN_DIR DESTDIR PYTHON
+
+# What the demo needs; then what the tests need besides. python3: the executables' own first line asks for it.
+PACKAGES = python3 iproute2 iputils-ping
+TEST_PACKAGES = busybox-static ca-certificates containerd containernetworking-plugins nftables podman procps runc \
+	tcpdump user-mode-linux
+
+RUN = .venv/bin/python
+# Two at a time; tests that share a heavy thing (a runtime, a kernel) name it with @pytest.mark.xdist_group.
+PYTEST = $(RUN) -m pytest -n 2 --dist loadgroup
+# make test ARGS="-k gateway": a part, without the coverage gate.
+ARGS = --cov
+
+.PHONY: help demo test check lint type install uninstall clean root setup setup-test
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+demo: root setup ## two containers on a dual-stack network, explained step by step
+	@tools/sandbox $(RUN) tools/demo
+
+test: root setup-test ## everything: lint, types, layers, units, namespaces, executables, runtimes
+	tools/sandbox env PATH="$(CURDIR)/.tools/bin:$$PATH" $(PYTEST) $(ARGS)
+
+check: test ## the same; exactly what CI runs
+
+lint: setup-test ## flake8 alone
+	$(RUN) -m flake8 . bin/* tools/requirements
+
+type: setup-test ## mypy --strict alone
+	$(RUN) -m mypy
+
+install: setup ## into PREFIX=/usr/local CNI_BIN_DIR=/opt/cni/bin [DESTDIR=]
+	@tools/install
+
+uninstall: ## take away exactly what install put there
+	@tools/install --remove
+
+clean: ## back to a fresh checkout
+	rm -rf .venv .tools .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache build *.egg-info
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+root:
+	@[ "$$(id -u)" = 0 ] || { echo "This needs root, to make network namespaces. Without: .venv/bin/python -m pytest tests/unit" >&2; exit 1; }
+
+setup:
+	@tools/packages $(PACKAGES)
+	@tools/venv
+
+setup-test: setup
+	@tools/packages $(TEST_PACKAGES)
+	@tools/venv test dev
+	@tools/cnitool
