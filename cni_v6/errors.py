@@ -1,0 +1,75 @@
+"""Errors as the CNI specification writes them: a code, a sentence, a detail.
+
+Codes below 100 are the specification's (SPEC.md, section 5, "Error") or libcni's (``pkg/types``), the others are ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+# The specification's.
+INCOMPATIBLE_VERSION = 1
+UNSUPPORTED_FIELD = 2
+UNKNOWN_CONTAINER = 3
+INVALID_ENVIRONMENT = 4
+IO_FAILURE = 5
+DECODING_FAILURE = 6
+INVALID_CONFIG = 7
+INVALID_NETNS = 8  # libcni: the namespace is the plugin's own
+TRY_AGAIN = 11
+NOT_AVAILABLE = 50  # STATUS: cannot serve ADD
+LIMITED = 51  # STATUS: cannot serve ADD, and existing containers may lose connectivity
+
+# Ours.
+KERNEL_REFUSED = 100
+ADDRESSES_EXHAUSTED = 101
+ADDRESS_UNAVAILABLE = 102
+STORE_FAILED = 103
+CHECK_FAILED = 104
+NODE_CONFLICT = 105
+DELEGATE_FAILED = 106
+ALREADY_ATTACHED = 107
+PORTS_EXHAUSTED = 108
+IPV6_DISABLED = 109
+INTERNAL = 199
+
+
+class CniError(Exception):
+    """A failure the caller can act on.
+
+    :param code: one of the codes above.
+    :param msg: one sentence that names the key, value or object.
+    :param details: what to do about it, or what the system said.
+    """
+
+    def __init__(self, code: int, msg: str, details: str = "") -> None:
+        super().__init__(msg)
+        self.code = code
+        self.msg = msg
+        self.details = details
+
+    def __str__(self) -> str:
+        return f"{self.msg}: {self.details}" if self.details else self.msg
+
+
+class Errors:
+    """Collects failures of a teardown, so that every step runs and all failures are reported together."""
+
+    def __init__(self) -> None:
+        self.caught: list[CniError] = []
+
+    def run(self, step: Callable[[], object]) -> None:
+        """Run one step; keep its CniError for later. Anything else is a bug and passes through."""
+        try:
+            step()
+        except CniError as error:
+            self.caught.append(error)
+
+    def check(self) -> None:
+        """Raise what was caught: the only error as it is, several as one with the first one's code."""
+        if not self.caught:
+            return
+        if len(self.caught) == 1:
+            raise self.caught[0]
+        first = self.caught[0]
+        raise CniError(first.code, f"{len(self.caught)} steps failed", "; ".join(str(error) for error in self.caught))

@@ -1,0 +1,75 @@
+"""Everything derived from (network, container id, ifname): host interface, MAC addresses, owner.
+
+DEL, CHECK, GC and retries need no memory of an ADD: the same three words give the same names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+IFNAMSIZ = 15  # linux/if.h: 16 with the terminating zero
+IFALIASZ = 255  # linux/if.h: 256 with the terminating zero
+ALIAS_PREFIX = "cni-v6"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Owner:
+    """Who holds an address or an interface: one attachment of one container to one network (SPEC.md, section 1)."""
+
+    network: str
+    container_id: str
+    ifname: str
+
+    def __str__(self) -> str:
+        return f"{self.network}/{self.container_id}/{self.ifname}"
+
+
+def _digest(*words: str) -> bytes:
+    return hashlib.blake2s("\0".join(words).encode()).digest()
+
+
+def host_interface(owner: Owner) -> str:
+    """Name of the veth end on the node: ``veth`` (which NetworkManager and udev leave alone) and 44 bits."""
+    return "veth" + _digest("host", *_words(owner)).hex()[: IFNAMSIZ - 4]
+
+
+def container_mac(owner: Owner) -> str:
+    """MAC of the interface in the container: locally administered, unicast, 46 bits of the owner's digest."""
+    return _mac(_digest("container mac", *_words(owner)))
+
+
+def host_mac(owner: Owner) -> str:
+    """MAC of the veth end on the node."""
+    return _mac(_digest("host mac", *_words(owner)))
+
+
+def bridge_mac(bridge: str, node: str) -> str:
+    """MAC of a bridge.
+
+    :param node: what tells this node from others on the same layer 2, such as ``/etc/machine-id``.
+    """
+    return _mac(_digest("bridge mac", bridge, node))
+
+
+def alias(owner: Owner) -> str:
+    """The ``ifalias`` of the host interface: how a person, and GC, see whose it is."""
+    return f"{ALIAS_PREFIX} {owner}"
+
+
+def owner_of_alias(text: str) -> Owner | None:
+    """The owner an alias names, or None where the interface is not ours. The three words cannot hold a slash."""
+    prefix, _, words = text.partition(" ")
+    parts = words.split("/")
+    if prefix != ALIAS_PREFIX or len(parts) != 3:
+        return None
+    return Owner(*parts)
+
+
+def _words(owner: Owner) -> tuple[str, str, str]:
+    return owner.network, owner.container_id, owner.ifname
+
+
+def _mac(digest: bytes) -> str:
+    first = (digest[0] & 0xFC) | 0x02  # IEEE 802: bit 0 group, bit 1 locally administered
+    return ":".join(f"{byte:02x}" for byte in (first, *digest[1:6]))
