@@ -1,0 +1,232 @@
+"""The network configuration, parsed once into frozen values: every default, every check, every error.
+
+An error names the key, its value and the remedy. The spec's spelling stays in this module, in those it reads with
+(``keys``, ``fields``, ``ipamconf``), and in ``result``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from cni_v6.errors import INVALID_CONFIG, CniError
+from cni_v6.fields import Reader, Section, check_form, show, wrong
+from cni_v6.forms import LINK_LOCAL_GATEWAY
+from cni_v6.ipamconf import IpamConf, Source, build, environment_mac
+from cni_v6.keys.bridge import BRIDGE, MAIN_OF_IPAM
+from cni_v6.keys.ipam import DEFAULT_DATA_DIR, IPAM
+from cni_v6.protocol import Invocation
+from cni_v6.ranges import Range, RangeSet
+from cni_v6.result import Dns, Route
+
+__all__ = [
+    "DEFAULT_BRIDGE", "DEFAULT_DATA_DIR", "IPAM_PLUGIN", "LINK_LOCAL_GATEWAY", "OUR_IPAM", "BridgeConf", "Dns",
+    "ForeignIpam", "IpamConf", "Range", "RangeSet", "RemovalConf", "Route", "parse_bridge", "parse_ipam",
+    "parse_removal",
+]
+
+IPAM_PLUGIN = "cni-v6-ipam"
+OUR_IPAM = (IPAM_PLUGIN, "host-local")  # what is allocated in-process
+DEFAULT_BRIDGE = "cni0"
+MIN_MTU = 68  # RFC 791, section 3.1
+IPV6_MIN_MTU = 1280  # RFC 8200, section 5; below it the kernel takes IPv6 off the interface
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignIpam:
+    """Any other ``ipam.type``: executed from CNI_PATH."""
+
+    type: str
+
+
+@dataclass(frozen=True, slots=True)
+class BridgeConf:
+    """Configuration of the bridge plugin. ``mtu`` 0: the bridge's own, else the kernel's default.
+
+    ``mac``: the container's requested MAC, "" to derive it. ``dns``: None where neither the configuration nor the
+    runtime says anything. ``vlan`` 0: none. ``ipam`` None: layer 2 only.
+    """
+
+    network: str
+    bridge: str
+    is_gateway: bool
+    is_default_gateway: bool
+    force_address: bool
+    mtu: int
+    hairpin: bool
+    promisc: bool
+    vlan: int
+    vlan_trunk: tuple[tuple[int, int], ...]
+    preserve_default_vlan: bool
+    enable_dad: bool
+    disable_container_interface: bool
+    port_isolation: bool
+    multicast_snooping: bool
+    mac: str
+    dns: Dns | None
+    ipam: IpamConf | ForeignIpam | None
+
+
+@dataclass(frozen=True, slots=True)
+class RemovalConf:
+    """What DEL and GC need, read leniently: a configuration edited since the ADD must never keep them from cleaning up.
+
+    ``foreign_ipam`` is the ``ipam.type`` to delegate to, "" where there is none or it is ours.
+    """
+
+    network: str
+    bridge: str
+    data_dir: str
+    foreign_ipam: str
+
+
+def parse_bridge(call: Invocation) -> BridgeConf:
+    """Configuration of ``cni-v6`` for ADD, CHECK and STATUS.
+
+    :raises CniError: INVALID_CONFIG, UNSUPPORTED_FIELD, or INVALID_ENVIRONMENT for what came by CNI_ARGS.
+    """
+    reader = _reader(call)
+    top = reader.read(BRIDGE, call.config, "")
+    conf = BridgeConf(
+        network=call.network,
+        bridge=top.text("bridge"),
+        is_gateway=top.flag("isGateway") or top.flag("isDefaultGateway"),
+        is_default_gateway=top.flag("isDefaultGateway"),
+        force_address=top.flag("forceAddress"),
+        mtu=top.number("mtu") or 0,
+        hairpin=top.flag("hairpinMode"),
+        promisc=top.flag("promiscMode"),
+        vlan=top.number("vlan") or 0,
+        vlan_trunk=_trunk(top.sections("vlanTrunk")),
+        preserve_default_vlan=top.flag("preserveDefaultVlan"),
+        enable_dad=top.flag("enabledad"),
+        disable_container_interface=top.flag("disableContainerInterface"),
+        port_isolation=top.flag("portIsolation"),
+        multicast_snooping=top.flag("multicastSnooping"),
+        mac=_mac(call, top),
+        dns=_dns(top),
+        ipam=_bridge_ipam(call, top, reader),
+    )
+    _refuse_contradictions(conf)
+    return conf
+
+
+def parse_ipam(call: Invocation) -> IpamConf:
+    """Configuration of ``cni-v6-ipam`` for ADD, CHECK and STATUS; errors as ``parse_bridge``."""
+    top = _reader(call).read(MAIN_OF_IPAM, call.config, "")
+    ipam = top.section("ipam")
+    if not ipam.text("type"):
+        raise CniError(INVALID_CONFIG, "ipam.type is missing", f"write {show(IPAM_PLUGIN)}")
+    return _build(call, top, ipam)
+
+
+def parse_removal(call: Invocation) -> RemovalConf:
+    """The least that DEL and GC need; whatever else is wrong with the configuration is logged, not raised."""
+    ipam = call.config.get("ipam")
+    if ipam is not None and not isinstance(ipam, Mapping):
+        call.log.warning(f"ipam: {show(ipam)} is not an object, taken as absent")
+        ipam = None
+    plugin = _lenient(call, ipam or {}, ("ipam", "type"), "plugin", "")
+    return RemovalConf(
+        network=call.network,
+        bridge=_lenient(call, call.config, ("", "bridge"), "interface", DEFAULT_BRIDGE),
+        data_dir=_lenient(call, ipam or {}, ("ipam", "dataDir"), "path", DEFAULT_DATA_DIR),
+        foreign_ipam="" if call.plugin == IPAM_PLUGIN or plugin in OUR_IPAM else plugin,
+    )
+
+
+def _reader(call: Invocation) -> Reader:
+    return Reader(call.log, call.config.get("strict") is True)
+
+
+def _build(call: Invocation, top: Section, ipam: Section) -> IpamConf:
+    source = Source(ipam, top.section("runtimeConfig"), top.section("args").section("cni"), call.args)
+    return build(source, call.network, call.version, call.log)
+
+
+def _bridge_ipam(call: Invocation, top: Section, reader: Reader) -> IpamConf | ForeignIpam | None:
+    """Of a foreign ``ipam`` nothing but its type is looked at: the rest is the other plugin's own matter."""
+    raw = top.raw("ipam")
+    plugin = raw.get("type")
+    if plugin is None or plugin == "":
+        if raw:
+            call.log.warning("ipam has keys but no type: layer 2 only; write a type, such as \"cni-v6-ipam\"")
+        return None
+    if not isinstance(plugin, str):
+        raise wrong("ipam.type", plugin, "is not a string", "write it in quotes")
+    check_form("plugin", plugin, "ipam.type")
+    if plugin not in OUR_IPAM:
+        return ForeignIpam(plugin)
+    return _build(call, top, reader.read(IPAM, raw, "ipam"))
+
+
+def _mac(call: Invocation, top: Section) -> str:
+    given = top.section("runtimeConfig").text("mac") or top.section("args").section("cni").text("mac")
+    return given or (environment_mac(call.args.mac) if call.args.mac else "")
+
+
+def _dns(top: Section) -> Dns | None:
+    """What the runtime says, when it says anything; else ``dns``, where an empty list counts, as for the reference."""
+    runtime = top.section("runtimeConfig").section("dns")
+    servers, searches, options = (runtime.texts(name) for name in ("servers", "searches", "options"))
+    if servers or searches or options:
+        return Dns(nameservers=servers, search=searches, options=options)
+    dns = top.section("dns")
+    if not dns.text("domain") and not dns.given & {"nameservers", "search", "options"}:
+        return None
+    return Dns(dns.texts("nameservers"), dns.text("domain"), dns.texts("search"), dns.texts("options"))
+
+
+def _trunk(sections: tuple[Section, ...]) -> tuple[tuple[int, int], ...]:
+    """The VLANs as ranges: sorted, apart from each other."""
+    spans: list[tuple[int, int]] = []
+    for section in sections:
+        low, high, single = (section.number(name) for name in ("minID", "maxID", "id"))
+        if (low is None) != (high is None):
+            missing = "minID" if low is None else "maxID"
+            raise CniError(INVALID_CONFIG, f"{section.at(missing)} is missing", "write minID and maxID, or id alone")
+        if low is not None and high is not None:
+            if low > high:
+                raise wrong(section.at("minID"), low, f"is greater than maxID {high}", "swap them")
+            spans.append((low, high))
+        if single is not None:
+            spans.append((single, single))
+    merged: list[tuple[int, int]] = []
+    for low, high in sorted(spans):
+        if merged and low <= merged[-1][1] + 1:
+            low, high = merged[-1][0], max(high, merged.pop()[1])
+        merged.append((low, high))
+    return tuple(merged)
+
+
+def _refuse_contradictions(conf: BridgeConf) -> None:
+    if conf.hairpin and conf.promisc:
+        raise wrong("hairpinMode", True, "and promiscMode: true exclude each other", "set one of them to false")
+    if conf.disable_container_interface and conf.ipam:
+        raise wrong(
+            "disableContainerInterface", True, "and an ipam exclude each other: an interface that is down has no use "
+            "for addresses", "set it to false, or remove ipam",
+        )
+    if any(low <= conf.vlan <= high for low, high in conf.vlan_trunk):
+        raise wrong("vlan", conf.vlan, "is in vlanTrunk too, and cannot be untagged and tagged", "take it out of one")
+    if 0 < conf.mtu < MIN_MTU:
+        raise wrong("mtu", conf.mtu, f"is below {MIN_MTU}, the least IPv4 needs", "write 0 for the bridge's own")
+    sets = conf.ipam.sets if isinstance(conf.ipam, IpamConf) else ()
+    if 0 < conf.mtu < IPV6_MIN_MTU and any(one.family == 6 for one in sets):
+        raise wrong("mtu", conf.mtu, f"is below {IPV6_MIN_MTU}, the least IPv6 needs", "raise it, or write 0")
+
+
+def _lenient(call: Invocation, raw: Mapping[str, object], place: tuple[str, str], form: str, default: str) -> str:
+    section, name = place
+    value = raw.get(name)
+    if value is None or value == "":
+        return default
+    path = f"{section}.{name}" if section else name
+    if isinstance(value, str):
+        try:
+            return check_form(form, value, path)
+        except CniError as error:
+            call.log.warning(f"{error.msg}; {show(default)} is used")
+            return default
+    call.log.warning(f"{path}: {show(value)} is not a string; {show(default)} is used")
+    return default

@@ -1,0 +1,291 @@
+"""The ``ipam`` object as our own allocation reads it: sets of ranges, routes, requested addresses.
+
+Behaviour as the reference ``host-local`` (backend/allocator: config.go, range.go, range_set.go), but for what the
+documentation lists: a gateway outside its subnet, a network or broadcast address at the end of a range, and older keys
+without their ``subnet`` are not let pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from cni_v6 import ranges
+from cni_v6.errors import INVALID_CONFIG, INVALID_ENVIRONMENT, CniError
+from cni_v6.fields import Section, check_form, show, wrong
+from cni_v6.forms import parse_prefix
+from cni_v6.log import Log
+from cni_v6.protocol import Args
+from cni_v6.ranges import BITS, Range, RangeSet, from_text, to_text
+from cni_v6.result import Route
+
+_LINK_LOCAL = from_text("fe80::")[1] >> 118  # fe80::/10
+_ONE_PER_FAMILY = ("0.1.0", "0.2.0")  # their result has room for one address of each family
+
+
+@dataclass(frozen=True, slots=True)
+class IpamConf:
+    """Configuration of our own allocation (``cni-v6-ipam``, ``host-local``).
+
+    ``requested``: addresses asked for (CNI_ARGS IP, args.cni.ips, runtimeConfig.ips), canonical, without prefix length.
+    ``resolv_conf``: path of a file to read name service from, "" for none.
+    """
+
+    network: str
+    data_dir: str
+    sets: tuple[RangeSet, ...]
+    routes: tuple[Route, ...]
+    requested: tuple[str, ...]
+    resolv_conf: str
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What the sections of one configuration say about allocation."""
+
+    ipam: Section
+    runtime: Section
+    args: Section  # args.cni
+    environment: Args
+
+
+class _Place(NamedTuple):
+    """A range and the path of its object; ``number``: of its set."""
+
+    number: int
+    path: str
+    range: Range
+
+
+def build(source: Source, network: str, version: str, log: Log) -> IpamConf:
+    """All of it, checked against each other.
+
+    :raises CniError: INVALID_CONFIG, or INVALID_ENVIRONMENT for an address that came by CNI_ARGS.
+    """
+    places = list(_places(source, log))
+    if not places:
+        raise CniError(
+            INVALID_CONFIG, f"{source.ipam.at('ranges')}: no range to allocate from",
+            'write at least one, such as "ranges": [[{"subnet": "fd42:1:2:3::/64"}]]',
+        )
+    _refuse_overlaps(places)
+    sets = tuple(_sets(places))
+    _refuse_too_many(sets, version)
+    _refuse_stray_gateways(places, sets)
+    return IpamConf(
+        network=network,
+        data_dir=source.ipam.text("dataDir"),
+        sets=sets,
+        routes=tuple(_route(route, sets) for route in source.ipam.sections("routes")),
+        requested=_requested(source, sets),
+        resolv_conf=source.ipam.text("resolvConf"),
+    )
+
+
+def _places(source: Source, log: Log) -> Iterator[_Place]:
+    """Every range, in the reference's order of sets: the runtime's, the older single one, ``ranges``."""
+    groups = [*_groups(source.runtime, "ipRanges"), *_single(source.ipam), *_groups(source.ipam, "ranges")]
+    for number, (path, group) in enumerate(groups):
+        if not group:
+            raise wrong(path, [], "is an empty range set", "write a range into it, or remove it")
+        for section in group:
+            yield _Place(number, section.path, _range(section, log))
+
+
+def _groups(section: Section, name: str) -> Iterator[tuple[str, tuple[Section, ...]]]:
+    for at, group in enumerate(section.groups(name)):
+        yield f"{section.at(name)}[{at}]", group
+
+
+def _single(ipam: Section) -> Iterator[tuple[str, tuple[Section, ...]]]:
+    if ipam.text("subnet"):
+        yield ipam.path, (ipam,)
+        return
+    for name in ("rangeStart", "rangeEnd", "gateway"):
+        if ipam.text(name):
+            raise wrong(
+                ipam.at(name), ipam.text(name), "has no effect: there is no subnet beside it",
+                f"write it into the range in {ipam.at('ranges')} that it is for",
+            )
+
+
+def _range(section: Section, log: Log) -> Range:
+    family, network, length = parse_prefix(section.text("subnet"))
+    last = network + (1 << BITS[family] - length) - 1
+    bare = Range(family, network, length, network + 1, last - (family == 4), "")
+    gateway = _gateway(section, bare)
+    start, end = _end(section, "rangeStart", bare), _end(section, "rangeEnd", bare)
+    one = replace(
+        bare, first=bare.first if start is None else start, last=bare.last if end is None else end, gateway=gateway,
+    )
+    if one.first > one.last:
+        raise wrong(
+            section.at("rangeStart"), to_text(family, one.first), f"is after rangeEnd {to_text(family, one.last)}",
+            "swap them",
+        )
+    return _without_ends(one, bare, section, log)
+
+
+def _gateway(section: Section, bare: Range) -> str:
+    text = section.text("gateway")
+    if not text:
+        return to_text(bare.family, bare.network + 1)
+    family, value = from_text(text)
+    if family == bare.family == 6 and value >> 118 == _LINK_LOCAL:
+        return text
+    if not _inside(bare, family, value):
+        remedy = "write an address of the subnet"
+        if bare.family == 6:
+            remedy += ', or "link-local"'
+        raise wrong(section.at("gateway"), text, f"is not in {ranges.subnet(bare)}", remedy)
+    if family == 4 and value in (bare.network, bare.last + 1):
+        raise wrong(
+            section.at("gateway"), text, f"is the network or broadcast address of {ranges.subnet(bare)}",
+            f"write a host address, such as {to_text(4, bare.first)}",
+        )
+    return text
+
+
+def _end(section: Section, name: str, bare: Range) -> int | None:
+    text = section.text(name)
+    if not text:
+        return None
+    family, value = from_text(text)
+    if not _inside(bare, family, value):
+        reason = f"is not in network {ranges.subnet(bare)}"
+        raise wrong(section.at(name), text, reason, "write an address of the subnet")
+    return value
+
+
+def _inside(one: Range, family: int, value: int) -> bool:
+    shift = BITS[one.family] - one.prefixlen
+    return family == one.family and value >> shift == one.network >> shift
+
+
+def _without_ends(one: Range, bare: Range, section: Section, log: Log) -> Range:
+    """The range less the network and broadcast addresses, which the reference hands out when told to."""
+    first, last = max(one.first, bare.first), min(one.last, bare.last)
+    if first > last:
+        raise wrong(
+            section.path, {}, f"has no address to hand out of {ranges.subnet(bare)}", "widen rangeStart or rangeEnd",
+        )
+    if (first, last) != (one.first, one.last):
+        kept = f"{to_text(one.family, first)} to {to_text(one.family, last)}"
+        log.info(f"{section.path}: network and broadcast address are not handed out, only {kept}")
+    return replace(one, first=first, last=last)
+
+
+def _refuse_overlaps(places: Iterable[_Place]) -> None:
+    """In order of their first addresses, two ranges overlap only if two neighbours do."""
+    ordered = sorted(places, key=lambda place: (place.range.family, place.range.first))
+    for one, other in zip(ordered, ordered[1:]):
+        if one.range.family != other.range.family or one.range.last < other.range.first:
+            continue
+        one, other = sorted((one, other))
+        what = f"{ranges.subnet(one.range)} and {ranges.subnet(other.range)}"
+        if one.number == other.number:
+            message = f"{other.path}: subnets {what} overlap in one set"
+        else:
+            message = f"{other.path}: range set {one.number} overlaps with {other.number} ({what})"
+        raise CniError(INVALID_CONFIG, message, f"give it addresses that {one.path} does not have")
+
+
+def _sets(places: Iterable[_Place]) -> Iterator[RangeSet]:
+    grouped: dict[int, list[_Place]] = {}
+    for place in places:
+        grouped.setdefault(place.number, []).append(place)
+    for group in grouped.values():
+        families = {place.range.family for place in group}
+        if len(families) > 1:
+            where = ", ".join(f"{place.path} {ranges.subnet(place.range)}" for place in group)
+            raise CniError(
+                INVALID_CONFIG, f"mixed address families in one range set: {where}", "write a set for each family",
+            )
+        one = RangeSet(tuple(place.range for place in group))
+        if not ranges.size(one):
+            raise wrong(group[0].path, {}, "has no address besides its gateway", "widen rangeStart or rangeEnd")
+        yield one
+
+
+def _refuse_too_many(sets: tuple[RangeSet, ...], version: str) -> None:
+    if version not in _ONE_PER_FAMILY:
+        return
+    for family in (4, 6):
+        count = sum(one.family == family for one in sets)
+        if count > 1:
+            raise CniError(
+                INVALID_CONFIG,
+                f"ipam.ranges: {count} range sets of IPv{family}, but CNI version {version} does not support more "
+                "than 1 address per family", "set cniVersion to 0.3.0 or later, or put the ranges into one set",
+            )
+
+
+def _refuse_stray_gateways(places: Iterable[_Place], sets: tuple[RangeSet, ...]) -> None:
+    """A gateway that another set would hand out."""
+    for place in places:
+        family, value = from_text(place.range.gateway)
+        for number, one in enumerate(sets):
+            if number != place.number and ranges.contains(one, family, value) and value not in ranges.gateways(one):
+                raise CniError(
+                    INVALID_CONFIG, f"{place.path}: gateway {place.range.gateway} lies in range set {number} "
+                    f"({ranges.describe(one)}), which would hand it out", "write the same gateway there",
+                )
+
+
+def _route(section: Section, sets: tuple[RangeSet, ...]) -> Route:
+    dst, gateway = section.text("dst"), section.text("gw")
+    route = Route(
+        dst=dst, gw=gateway or None, table=section.number("table"), scope=section.number("scope"),
+        # The reference cannot tell 0 from absent here either: its result leaves both out.
+        mtu=section.number("mtu") or None, advmss=section.number("advmss") or None,
+        priority=section.number("priority") or None,
+    )
+    if gateway and (":" in gateway) != (":" in dst):
+        raise wrong(section.at("gw"), gateway, f"is not of the family of dst {dst}", "write an address of its family")
+    if not any(one.family == route.family for one in sets):
+        raise wrong(
+            section.at("dst"), dst, f"is IPv{route.family}, and no range is",
+            f"remove the route, or add an IPv{route.family} range",
+        )
+    return route
+
+
+def _requested(source: Source, sets: tuple[RangeSet, ...]) -> tuple[str, ...]:
+    """The addresses asked for by any of the three ways, as the reference gathers them: an address twice counts once."""
+    asked = []
+    if source.environment.ip:
+        path = "CNI_ARGS: IP"
+        asked.append((path, check_form("request", source.environment.ip, path, error=_in_environment)))
+    for section in (source.args, source.runtime):
+        asked += [(f"{section.at('ips')}[{at}]", text) for at, text in enumerate(section.texts("ips"))]
+    holders: dict[int, str] = {}
+    for path, text in asked:
+        error = _in_environment if path.startswith("CNI_ARGS") else wrong
+        number = _set_of(text, sets)
+        if number is None:
+            where = "; ".join(ranges.describe(one) for one in sets)
+            raise error(path, text, f"is in none of the ranges: {where}", "ask for an address of a range")
+        if from_text(text)[1] in ranges.gateways(sets[number]):
+            raise error(path, text, "is the gateway", "ask for another address")
+        if holders.setdefault(number, text) != text:
+            raise error(
+                path, text, f"is in the same range set as {holders[number]}", "ask for one address of each set at most",
+            )
+    return tuple(dict.fromkeys(text for _, text in asked))
+
+
+def _set_of(text: str, sets: tuple[RangeSet, ...]) -> int | None:
+    return next((number for number, one in enumerate(sets) if ranges.contains(one, *from_text(text))), None)
+
+
+def _in_environment(path: str, value: object, reason: str, remedy: str) -> CniError:
+    return CniError(INVALID_ENVIRONMENT, f"{path} {show(value)} {reason}", remedy)
+
+
+def environment_mac(text: str) -> str:
+    """The MAC that came by CNI_ARGS, canonical.
+
+    :raises CniError: INVALID_ENVIRONMENT.
+    """
+    return check_form("mac", text, "CNI_ARGS: MAC", error=_in_environment)
