@@ -1,0 +1,202 @@
+"""The kernel as the plugins see it: questions in, a snapshot out; operations in, done or undone.
+
+``linux.LinuxKernel`` is the real one, ``fake.FakeKernel`` the same in dictionaries; ``tests/contract`` holds both to
+the same assertions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from cni_v6.ops import Op
+
+BRIDGE_PORTS_MAX = 1023  # net/bridge/br_private.h: BR_MAX_PORTS is 1 << 10, and br_if.c gives out no port number 0
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One interface. ``master`` is the name of its bridge or ""; ``kind`` as in ``IFLA_INFO_KIND``, "" for hardware."""
+
+    name: str
+    mac: str
+    mtu: int
+    kind: str = ""
+    up: bool = False
+    promisc: bool = False
+    master: str = ""
+    alias: str = ""
+    hairpin: bool = False
+    isolated: bool = False
+    vlan_filtering: bool = False
+    port_enabled: bool = False  # a bridge port whose IFLA_BRPORT_STATE is not BR_STATE_DISABLED
+
+
+@dataclass(frozen=True, slots=True)
+class RouteEntry:
+    """One unicast route as the kernel lists it; ``dst`` is a prefix, ``0.0.0.0/0`` and ``::/0`` for the default."""
+
+    dst: str
+    gateway: str | None
+    mtu: int | None = None
+    advmss: int | None = None
+    priority: int | None = None
+    table: int = 254
+    scope: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Ipv6Interface:
+    """What an interface of the node does with IPv6: ``net/ipv6/conf/<name>/accept_ra`` and ``disable_ipv6``."""
+
+    name: str
+    accept_ra: str
+    disabled: bool
+
+
+# Questions. Each is a value; a Snapshot maps it to its answer.
+
+
+@dataclass(frozen=True, slots=True)
+class GetLink:
+    """-> Link | None"""
+
+    netns: str
+    ifname: str
+
+
+@dataclass(frozen=True, slots=True)
+class GetAddresses:
+    """-> tuple[str, ...]: every ``ip/prefixlen`` of an interface, both families; () when there is no such interface"""
+
+    netns: str
+    ifname: str
+
+
+@dataclass(frozen=True, slots=True)
+class GetRoutes:
+    """-> tuple[RouteEntry, ...]: every unicast route through an interface, all tables but local"""
+
+    netns: str
+    ifname: str
+
+
+@dataclass(frozen=True, slots=True)
+class GetSysctl:
+    """-> str | None: the value of ``net/<key>`` below /proc/sys, None when the kernel has no such key"""
+
+    netns: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class GetIpv6Interfaces:
+    """-> tuple[Ipv6Interface, ...]: all of the node's interfaces that have IPv6 settings, loopback left out"""
+
+
+@dataclass(frozen=True, slots=True)
+class GetUplink:
+    """-> str: the interface of the node's IPv6 default route, "" without one"""
+
+
+@dataclass(frozen=True, slots=True)
+class GetPorts:
+    """-> tuple[Link, ...]: the ports of a bridge on the node"""
+
+    bridge: str
+
+
+@dataclass(frozen=True, slots=True)
+class GetPortVlans:
+    """-> tuple[tuple[int, bool], ...]: (VLAN, is the untagged PVID) of a bridge port, in order"""
+
+    ifname: str
+
+
+Question = GetLink | GetAddresses | GetRoutes | GetSysctl | GetIpv6Interfaces | GetUplink | GetPorts | GetPortVlans
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Answers to the questions of one ``observe``; asking for one that was not put is a KeyError, hence a bug."""
+
+    answers: Mapping[Question, object]
+
+    def with_answers(self, more: Snapshot) -> Snapshot:
+        """This and a later snapshot as one."""
+        return Snapshot({**self.answers, **more.answers})
+
+    def link(self, netns: str, ifname: str) -> Link | None:
+        answer = self.answers[GetLink(netns, ifname)]
+        assert answer is None or isinstance(answer, Link)
+        return answer
+
+    def addresses(self, netns: str, ifname: str) -> tuple[str, ...]:
+        answer = self.answers[GetAddresses(netns, ifname)]
+        assert isinstance(answer, tuple)
+        return answer
+
+    def routes(self, netns: str, ifname: str) -> tuple[RouteEntry, ...]:
+        answer = self.answers[GetRoutes(netns, ifname)]
+        assert isinstance(answer, tuple)
+        return answer
+
+    def sysctl(self, netns: str, key: str) -> str | None:
+        answer = self.answers[GetSysctl(netns, key)]
+        assert answer is None or isinstance(answer, str)
+        return answer
+
+    def ipv6_interfaces(self) -> tuple[Ipv6Interface, ...]:
+        answer = self.answers[GetIpv6Interfaces()]
+        assert isinstance(answer, tuple)
+        return answer
+
+    def uplink(self) -> str:
+        answer = self.answers[GetUplink()]
+        assert isinstance(answer, str)
+        return answer
+
+    def ports(self, bridge: str) -> tuple[Link, ...]:
+        answer = self.answers[GetPorts(bridge)]
+        assert isinstance(answer, tuple)
+        return answer
+
+    def port_vlans(self, ifname: str) -> tuple[tuple[int, bool], ...]:
+        answer = self.answers[GetPortVlans(ifname)]
+        assert isinstance(answer, tuple)
+        return answer
+
+
+class Kernel(Protocol):
+    """Reads and changes the node's interfaces, addresses, routes and sysctls, in any number of namespaces.
+
+    A namespace is opened at its first use and closed by ``close`` (or when the invocation's kernel is left as a
+    context). A namespace that is not there raises CniError(UNKNOWN_CONTAINER).
+    """
+
+    def netns_id(self, path: str) -> tuple[int, int]:
+        """(device, inode) of the namespace file: what makes it the same namespace under another path.
+
+        For ``HOST`` the caller's own. Raises CniError(UNKNOWN_CONTAINER) where there is none.
+        """
+        ...
+
+    def observe(self, questions: Iterable[Question]) -> Snapshot:
+        """Answer all questions, in as few round trips as the kernel allows. Changes nothing."""
+        ...
+
+    def apply(self, ops: Iterable[Op]) -> None:
+        """Do them in order, all or none: on failure undo what was done (``ops.inverse``) and raise CniError.
+
+        The message names the operation's object and what the kernel said.
+        """
+        ...
+
+    def remove(self, ops: Iterable[Op]) -> None:
+        """Do them all in order, whatever fails; absent counts as done. Raises the collected failures at the end."""
+        ...
+
+    def close(self) -> None:
+        """Close the sockets and descriptors of every namespace but the node's own."""
+        ...

@@ -1,0 +1,203 @@
+"""The real kernel: rtnetlink for links, addresses and routes, /proc/sys for sysctls, packet sockets to announce.
+
+Requests that follow each other on one namespace's socket go out together; whatever comes between them (a sysctl,
+another namespace) first sends off what was gathered, so operations keep their order.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from cni_v6 import kernel, ops
+from cni_v6.errors import ALREADY_ATTACHED, KERNEL_REFUSED, PORTS_EXHAUSTED, CniError, Errors
+from cni_v6.kernel import Question, Snapshot, netlink, netns, packet, sysctl
+from cni_v6.kernel.events import await_addresses, await_port
+from cni_v6.kernel.observe import observe
+from cni_v6.kernel.rtnl import Answer, Message, explain
+from cni_v6.kernel.spaces import Spaces
+from cni_v6.ops import HOST, Op
+
+THERE_ALREADY = (ops.EnsureBridge, ops.AddAddress, ops.AddRoute)
+GONE_ALREADY = (ops.DeleteLink, ops.RemoveAddress, ops.RemovePortVlan)
+ABSENT = (errno.ENODEV, errno.ENOENT, errno.EADDRNOTAVAIL)
+
+
+class LinuxKernel:
+    """One invocation's kernel. See ``cni_v6.kernel.Kernel`` for the contract.
+
+    :param spaces: open namespaces; a caller that keeps the node's own open between invocations hands it over in them.
+    """
+
+    def __init__(self, spaces: Spaces | None = None) -> None:
+        self._spaces = spaces or Spaces()
+
+    def netns_id(self, path: str) -> tuple[int, int]:
+        return netns.identity(path)
+
+    def close(self) -> None:
+        self._spaces.close()
+
+    def observe(self, questions: Iterable[Question]) -> Snapshot:
+        return observe(self._spaces, questions)
+
+    def apply(self, operations: Iterable[Op]) -> None:
+        done: list[Op] = []
+        try:
+            for batch in _batches(operations):
+                self._run(batch, done)
+        except Exception as error:
+            self._undo(done, error)
+            raise
+
+    def remove(self, operations: Iterable[Op]) -> None:
+        errors = Errors()
+        for operation in operations:
+            errors.run(lambda: self._run([operation], []))
+        errors.check()
+
+    def _undo(self, done: list[Op], error: Exception) -> None:
+        undo = [each for each in map(ops.inverse, reversed(done)) if each is not None]
+        try:
+            self.remove(undo)
+        except CniError as second:
+            if isinstance(error, CniError):
+                error.details += f"; undoing it failed too: {second}"
+
+    def _run(self, batch: list[Op], done: list[Op]) -> None:
+        """Run operations that can go out together; ``done`` gains those that took effect, also when another fails."""
+        if type(batch[0]) in _DIRECT:
+            [operation] = batch
+            _DIRECT[type(operation)](self._spaces, operation)
+            done.append(operation)
+            return
+        messages = [_REQUESTS[type(operation)](self._spaces, operation) for operation in batch]
+        failed: CniError | None = None
+        for operation, answer in zip(batch, self._spaces.get(_space(operation=batch[0])).route.request(messages)):
+            if _as_wanted(operation, answer):
+                done.append(operation)
+                self._note(operation)
+            else:
+                failed = failed or _refusal(self._spaces, operation, answer)
+        if failed:
+            raise failed
+
+    def _note(self, operation: Op) -> None:
+        if isinstance(operation, ops.DeleteLink):
+            self._spaces.forget(operation.netns, operation.ifname)
+
+
+def _space(operation: Op) -> str:
+    """The namespace an operation's request is sent in."""
+    if isinstance(operation, ops.CreateVeth):
+        return HOST
+    netns_path = getattr(operation, "netns", HOST)
+    assert isinstance(netns_path, str)
+    return netns_path
+
+
+def _batches(operations: Iterable[Op]) -> Iterable[list[Op]]:
+    """Group what can go out in one datagram. What creates a link ends its batch: later requests need its index."""
+    batch: list[Op] = []
+    for operation in operations:
+        if batch and (type(operation) in _DIRECT or _space(batch[-1]) != _space(operation)):
+            yield batch
+            batch = []
+        batch.append(operation)
+        if type(operation) in _DIRECT or isinstance(operation, (ops.CreateVeth, ops.EnsureBridge)):
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _as_wanted(operation: Op, answer: Answer) -> bool:
+    if answer.error == errno.EEXIST:
+        return isinstance(operation, THERE_ALREADY)
+    return not answer.error or (answer.error in ABSENT and isinstance(operation, GONE_ALREADY))
+
+
+def _refusal(spaces: Spaces, operation: Op, answer: Answer) -> CniError:
+    if isinstance(operation, ops.CreateVeth):
+        if answer.error == errno.EXFULL:
+            words = f"bridge {operation.bridge} has no port left: a Linux bridge takes {kernel.BRIDGE_PORTS_MAX}"
+            return CniError(PORTS_EXHAUSTED, words, "remove containers, or add a second network with its own bridge")
+        if answer.error == errno.EEXIST:
+            return _exists(spaces, operation)
+    return CniError(KERNEL_REFUSED, f"cannot {ops.describe(operation)}", explain(answer))
+
+
+def _exists(spaces: Spaces, operation: ops.CreateVeth) -> CniError:
+    if spaces.index(HOST, operation.host) is not None:
+        words = f"interface {operation.host} is on the node already: this container was added before"
+        return CniError(ALREADY_ATTACHED, words, "run DEL for the container first")
+    words = f"interface {operation.ifname} is in the container already ({operation.netns})"
+    return CniError(ALREADY_ATTACHED, words, "choose another CNI_IFNAME, or run DEL for the attachment that made it")
+
+
+# Operations that are requests
+
+
+def _index(spaces: Spaces, namespace: str, ifname: str, operation: Op) -> int:
+    index = spaces.index(namespace, ifname)
+    if index is None:
+        raise CniError(KERNEL_REFUSED, f"cannot {ops.describe(operation)}", f"there is no interface {ifname}")
+    return index
+
+
+def _create_veth(spaces: Spaces, operation: ops.CreateVeth) -> Message:
+    bridge = _index(spaces, HOST, operation.bridge, operation)
+    return netlink.create_veth(operation, bridge, spaces.get(operation.netns).file)
+
+
+def _by_name(encode: Callable[[Any], Message]) -> Callable[[Spaces, Any], Message]:
+    return lambda _, operation: encode(operation)
+
+
+def _by_index(encode: Callable[[Any, int], Message]) -> Callable[[Spaces, Any], Message]:
+    def request(spaces: Spaces, operation: Any) -> Message:
+        return encode(operation, _index(spaces, _space(operation), operation.ifname, operation))
+
+    return request
+
+
+_REQUESTS: dict[type[Any], Callable[[Spaces, Any], Message]] = {
+    ops.EnsureBridge: _by_name(netlink.create_bridge),
+    ops.SetBridge: _by_name(netlink.set_bridge),
+    ops.CreateVeth: _create_veth,
+    ops.SetAlias: _by_name(netlink.set_alias),
+    ops.SetPort: _by_name(netlink.set_port),
+    ops.AddPortVlans: _by_index(netlink.add_port_vlans),
+    ops.RemovePortVlan: _by_index(netlink.remove_port_vlan),
+    ops.AddAddress: _by_index(netlink.add_address),
+    ops.RemoveAddress: _by_index(netlink.remove_address),
+    ops.SetLink: _by_name(netlink.set_link),
+    ops.AddRoute: _by_index(netlink.add_route),
+    ops.DeleteLink: _by_name(netlink.delete_link),
+}
+
+
+# Operations that are something else
+
+
+def _set_sysctl(spaces: Spaces, operation: ops.SetSysctl) -> None:
+    sysctl.write(spaces.get(operation.netns).sysctl, operation.key, operation.value)
+
+
+def _announce(spaces: Spaces, operation: ops.Announce) -> None:
+    with spaces.get(operation.netns).packet_socket() as sender:
+        for address in operation.addresses:
+            for frame in packet.frames(operation.mac, address):
+                try:
+                    sender.sendto(frame, (operation.ifname, 0))
+                except OSError as error:
+                    raise CniError(KERNEL_REFUSED, f"cannot {ops.describe(operation)}", str(error)) from error
+
+
+_DIRECT: dict[type[Any], Callable[[Spaces, Any], None]] = {
+    ops.SetSysctl: _set_sysctl,
+    ops.AwaitPort: await_port,
+    ops.AwaitAddresses: await_addresses,
+    ops.Announce: _announce,
+}

@@ -1,0 +1,135 @@
+"""Questions answered: what is there now. Reads only."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from cni_v6 import kernel
+from cni_v6.errors import KERNEL_REFUSED, CniError
+from cni_v6.kernel import GetLink, Ipv6Interface, Link, Question, RouteEntry, Snapshot, netlink, sysctl
+from cni_v6.kernel.rtnl import Answer, Message, explain
+from cni_v6.kernel.spaces import Spaces
+from cni_v6.ops import HOST
+
+# What RTM_GETROUTE and a dump say where there is no route, no IPv6, or no such family.
+NO_ROUTE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EAFNOSUPPORT, errno.EOPNOTSUPP, errno.EINVAL)
+
+
+def observe(spaces: Spaces, questions: Iterable[Question]) -> Snapshot:
+    """All answers; the links of one namespace are asked for in one round trip."""
+    asked = tuple(dict.fromkeys(questions))
+    answers: dict[Question, object] = dict(_links(spaces, [each for each in asked if isinstance(each, GetLink)]))
+    for question in asked:
+        if question not in answers:
+            answers[question] = _ANSWERS[type(question)](spaces, question)
+    return Snapshot(answers)
+
+
+def _links(spaces: Spaces, questions: Sequence[GetLink]) -> Iterable[tuple[Question, Link | None]]:
+    for netns in dict.fromkeys(question.netns for question in questions):
+        here = [question for question in questions if question.netns == netns]
+        route = spaces.get(netns).route
+        for question, answer in zip(here, route.request([netlink.get_link(each.ifname) for each in here])):
+            spaces.learn(netns, question.ifname, answer)
+            yield question, _link(spaces, question, answer)
+
+
+def _link(spaces: Spaces, question: GetLink, answer: Answer) -> Link | None:
+    if answer.error == errno.ENODEV:
+        return None
+    _refused(answer, f"cannot look up interface {question.ifname}")
+    link, master = netlink.read_link(answer.messages[0])
+    return replace(link, master=_name(spaces, question.netns, master)) if master else link
+
+
+def _name(spaces: Spaces, netns: str, index: int) -> str:
+    [answer] = spaces.get(netns).route.request([netlink.get_link_by_index(index)])
+    return netlink.name_of(answer.messages[0]) if answer.messages else ""
+
+
+def _dump(spaces: Spaces, netns: str, message: Message, what: str) -> tuple[bytes, ...]:
+    answer = spaces.get(netns).route.dump(message)
+    if answer.error in NO_ROUTE:
+        return ()
+    _refused(answer, f"cannot list {what}")
+    return answer.messages
+
+
+def _addresses(spaces: Spaces, question: kernel.GetAddresses) -> tuple[str, ...]:
+    index = spaces.index(question.netns, question.ifname)
+    if index is None:
+        return ()
+    messages = _dump(spaces, question.netns, netlink.get_addresses(index), f"addresses of {question.ifname}")
+    return tuple(address for owner, address in map(netlink.read_address, messages) if owner == index)
+
+
+def _routes(spaces: Spaces, question: kernel.GetRoutes) -> tuple[RouteEntry, ...]:
+    index = spaces.index(question.netns, question.ifname)
+    if index is None:
+        return ()
+    found: list[RouteEntry] = []
+    for family in (4, 6):
+        messages = _dump(spaces, question.netns, netlink.get_routes(family, index), f"routes of {question.ifname}")
+        entries = [entry for entry in map(netlink.read_route, messages) if entry is not None]
+        found += [route for owner, route in entries if owner == index]
+    return tuple(found)
+
+
+def _uplink(spaces: Spaces, _: kernel.GetUplink) -> str:
+    [answer] = spaces.get(HOST).route.request([netlink.get_uplink()])
+    if answer.error in NO_ROUTE or not answer.messages:
+        return ""
+    _refused(answer, "cannot look up the IPv6 default route")
+    index = netlink.read_uplink(answer.messages[0])
+    return _name(spaces, HOST, index) if index else ""
+
+
+def _ports(spaces: Spaces, question: kernel.GetPorts) -> tuple[Link, ...]:
+    index = spaces.index(HOST, question.bridge)
+    if index is None:
+        return ()
+    messages = _dump(spaces, HOST, netlink.get_ports(index), f"ports of bridge {question.bridge}")
+    links = [link for link, master in map(netlink.read_link, messages) if master == index]
+    return tuple(replace(link, master=question.bridge) for link in links)
+
+
+def _port_vlans(spaces: Spaces, question: kernel.GetPortVlans) -> tuple[tuple[int, bool], ...]:
+    index = spaces.index(HOST, question.ifname)
+    messages = _dump(spaces, HOST, netlink.get_port_vlans(), f"VLANs of {question.ifname}")
+    return tuple(vlan for data in messages if netlink.index_of(data) == index for vlan in netlink.read_port_vlans(data))
+
+
+def _sysctl(spaces: Spaces, question: kernel.GetSysctl) -> str | None:
+    return sysctl.read(spaces.get(question.netns).sysctl, question.key)
+
+
+def _ipv6_interfaces(spaces: Spaces, _: kernel.GetIpv6Interfaces) -> tuple[Ipv6Interface, ...]:
+    folders = spaces.get(HOST).sysctl
+
+    def setting(name: str, key: str) -> str:
+        return sysctl.read(folders, f"ipv6/conf/{name}/{key}") or ""
+
+    return tuple(
+        Ipv6Interface(name, setting(name, "accept_ra"), setting(name, "disable_ipv6") != "0")
+        for name in sysctl.interfaces(folders)
+        if name != "lo"
+    )
+
+
+def _refused(answer: Answer, what: str) -> None:
+    if answer.error:
+        raise CniError(KERNEL_REFUSED, what, explain(answer))
+
+
+_ANSWERS: dict[type[Any], Callable[[Spaces, Any], object]] = {
+    kernel.GetAddresses: _addresses,
+    kernel.GetRoutes: _routes,
+    kernel.GetSysctl: _sysctl,
+    kernel.GetIpv6Interfaces: _ipv6_interfaces,
+    kernel.GetUplink: _uplink,
+    kernel.GetPorts: _ports,
+    kernel.GetPortVlans: _port_vlans,
+}

@@ -1,0 +1,48 @@
+"""The namespaces one invocation has open, and the interface indices it has learnt in them."""
+
+from __future__ import annotations
+
+from cni_v6.kernel import netlink
+from cni_v6.kernel.netns import Namespace, open_namespace
+from cni_v6.kernel.rtnl import Answer
+from cni_v6.ops import HOST
+
+
+class Spaces:
+    """Opens a namespace at its first use.
+
+    :param host: the node's own namespace where the caller keeps it open between invocations; ``close`` leaves it alone.
+    """
+
+    def __init__(self, host: Namespace | None = None) -> None:
+        self._kept = host
+        self._open: dict[str, Namespace] = {HOST: host} if host else {}
+        self._indices: dict[tuple[str, str], int] = {}
+
+    def get(self, netns: str) -> Namespace:
+        if netns not in self._open:
+            self._open[netns] = open_namespace(netns)
+        return self._open[netns]
+
+    def close(self) -> None:
+        for space in self._open.values():
+            if space is not self._kept:
+                space.close()
+        self._open = {HOST: self._kept} if self._kept else {}
+        self._indices.clear()
+
+    def index(self, netns: str, ifname: str) -> int | None:
+        """The interface's index, asked of the kernel unless known; None where there is no such interface."""
+        if (netns, ifname) not in self._indices:
+            [answer] = self.get(netns).route.request([netlink.get_link(ifname)])
+            self.learn(netns, ifname, answer)
+        return self._indices.get((netns, ifname))
+
+    def learn(self, netns: str, ifname: str, answer: Answer) -> None:
+        """Take the index from an answer to ``netlink.get_link``."""
+        if answer.messages:
+            self._indices[netns, ifname] = netlink.index_of(answer.messages[0])
+
+    def forget(self, netns: str, ifname: str) -> None:
+        """The interface may be another one now, or none."""
+        self._indices.pop((netns, ifname), None)
