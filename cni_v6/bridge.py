@@ -1,0 +1,230 @@
+"""The bridge plugin: ADD, DEL, CHECK, GC and STATUS of ``cni-v6``, told with the parts beside it."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import replace
+
+from cni_v6 import audit, forwarding, ipam, ops, plan
+from cni_v6.config import DEFAULT_DATA_DIR, BridgeConf, ForeignIpam, IpamConf, RemovalConf, parse_bridge, parse_removal
+from cni_v6.errors import (
+    CHECK_FAILED,
+    INCOMPATIBLE_VERSION,
+    INVALID_ENVIRONMENT,
+    INVALID_NETNS,
+    IO_FAILURE,
+    UNKNOWN_CONTAINER,
+    CniError,
+    Errors,
+)
+from cni_v6.kernel import GetAddresses, GetLink, GetPorts, Link, Snapshot
+from cni_v6.leases import Attachment
+from cni_v6.names import Owner, owner_of_alias
+from cni_v6.node import Node
+from cni_v6.ops import HOST
+from cni_v6.plan import Allocation, Site
+from cni_v6.protocol import Invocation, valid_attachments
+from cni_v6.result import Result, from_json
+
+# What a plugin older than a command answers to it (skel: code 4, "unknown CNI_COMMAND"; or the version is too new).
+NO_SUCH_COMMAND = (INCOMPATIBLE_VERSION, INVALID_ENVIRONMENT)
+
+
+def add(call: Invocation, node: Node) -> Result:
+    """ADD: attach the container. On failure everything that belongs to it is undone."""
+    conf = parse_bridge(call)
+    site = Site(call.owner, call.netns, node.id)
+    _check_foreign_netns(call, node)
+    seen = node.kernel.observe(plan.questions(site, conf))
+    plan.check_free(site, conf, seen)
+    with ExitStack() as undo:
+        allocation = _allocate(call, conf, site, node, undo)
+        if conf.is_gateway and 6 in allocation.families():
+            more = forwarding.more_questions(seen, plan.gateway_interface(conf))
+            seen = seen.with_answers(node.kernel.observe(more))
+        steps = plan.plan_add(site, conf, allocation, seen)
+        node.kernel.apply(steps.ops)
+        undo.pop_all()
+    return steps.result
+
+
+def delete(call: Invocation, node: Node) -> None:
+    """DEL: take the container's interface away, then free its addresses: nobody gets one that still answers.
+
+    Needs neither the namespace nor prevResult nor the configuration of the ADD; what is gone already is fine.
+    """
+    conf = parse_removal(call)
+    if call.netns:
+        _check_foreign_netns(call, node, gone_is_fine=True)
+    errors = Errors()
+    errors.run(lambda: _remove_interface(call, conf, node))
+    if not errors.caught:
+        errors.run(lambda: _drop(call.owner, conf, node))
+    if conf.foreign_ipam:
+        errors.run(lambda: node.delegate(call, conf.foreign_ipam, "DEL"))
+    errors.check()
+
+
+def check(call: Invocation, node: Node) -> None:
+    """CHECK: compare the kernel and the leases with prevResult, and name every difference."""
+    conf = parse_bridge(call)
+    assert call.prev_result is not None  # protocol.parse saw to it
+    site = Site(call.owner, call.netns, node.id)
+    _check_foreign_netns(call, node)
+    if isinstance(conf.ipam, IpamConf):
+        ipam.check_leases(conf.ipam, call.owner, call.prev_result.ips, _leases(conf.ipam, node))
+    elif conf.ipam:
+        node.delegate(call, conf.ipam.type, "CHECK")
+    seen = node.kernel.observe(audit.questions(site, conf, call.prev_result))
+    differences = audit.compare(site, conf, call.prev_result, seen)
+    if differences:
+        remedy = "run DEL and ADD for the container again"
+        raise CniError(CHECK_FAILED, f"{call.owner} differs from its result: {'; '.join(differences)}", remedy)
+
+
+def collect(call: Invocation, node: Node) -> None:
+    """GC: remove what belongs to no valid attachment and is older than this call, interfaces included."""
+    conf, started = parse_removal(call), node.now()
+    orphans = _listed_ports(conf, node)  # before the records: an ADD makes its record before its interface
+    store = node.leases(conf.network, conf.data_dir)
+    with store.transaction() as leases:
+        records = {record.owner: record for record in leases.attachments()}
+        gone = ipam.stale(call, leases, started)
+    errors = Errors()
+    hosts = [record.host for record in gone if record.host]
+    hosts += [link.name for link, owner in orphans if owner not in records and _is_stale(call, owner)]
+    errors.run(lambda: node.kernel.remove([ops.DeleteLink(HOST, host) for host in hosts]))
+    if not errors.caught:
+        with store.transaction() as leases:
+            for record in gone:
+                if leases.get(record.owner) == record:  # not one that was made again meanwhile
+                    leases.drop(record.owner)
+                    call.log.info(f"removed {record.owner} {' '.join(record.addresses)}")
+    if conf.foreign_ipam:
+        errors.run(lambda: _delegate_if_known(call, conf.foreign_ipam, node))
+    errors.check()
+
+
+def status(call: Invocation, node: Node) -> None:
+    """STATUS: whether an ADD would succeed now (50 if not), and whether containers work (51 if not)."""
+    conf = parse_bridge(call)
+    if isinstance(conf.ipam, IpamConf):
+        ipam.check_capacity(conf.ipam, _leases(conf.ipam, node))
+    elif conf.ipam:
+        node.delegate(call, conf.ipam.type, "VERSION")
+        _delegate_if_known(call, conf.ipam.type, node)
+    audit.check_status(conf, node.kernel.observe(audit.status_questions(conf)))
+
+
+def _check_foreign_netns(call: Invocation, node: Node, *, gone_is_fine: bool = False) -> None:
+    """As skel: the container's namespace must not be the plugin's own, unless CNI_NETNS_OVERRIDE says so."""
+    try:
+        same = node.kernel.netns_id(call.netns) == node.kernel.netns_id(HOST)
+    except CniError as error:
+        if gone_is_fine and error.code == UNKNOWN_CONTAINER:
+            return
+        raise
+    if same and call.env.get("CNI_NETNS_OVERRIDE", "").lower() not in ("1", "t", "true"):
+        words = f"CNI_NETNS {call.netns} is the plugin's own network namespace"
+        raise CniError(INVALID_NETNS, words, "pass the container's namespace; a container on the node's needs no CNI")
+
+
+# Addresses
+
+
+def _leases(conf: IpamConf, node: Node):  # type: ignore[no-untyped-def]
+    return node.leases(conf.network, conf.data_dir)
+
+
+def _allocate(call: Invocation, conf: BridgeConf, site: Site, node: Node, undo: ExitStack) -> Allocation:
+    """Addresses from our store or another plugin; recorded before the kernel is touched, so that DEL and GC find it."""
+    identity = node.kernel.netns_id(call.netns)
+    draft = Attachment(call.owner, (), site.host, identity, node.now(), node.boot)
+    if isinstance(conf.ipam, IpamConf):
+        allocation = ipam.allocate(conf.ipam, draft, node)
+        undo.callback(_release, call.owner, conf.ipam.data_dir, node)
+        return allocation
+    with node.leases(conf.network, DEFAULT_DATA_DIR).transaction() as leases:
+        leases.put(draft)
+    undo.callback(_release, call.owner, DEFAULT_DATA_DIR, node)
+    return _delegated(call, conf.ipam, node, undo) if conf.ipam else Allocation()
+
+
+def _delegated(call: Invocation, foreign: ForeignIpam, node: Node, undo: ExitStack) -> Allocation:
+    undo.callback(node.delegate, call, foreign.type, "DEL")  # also when its ADD fails half-way: SPEC.md, section 4
+    result = from_json(node.delegate(call, foreign.type, "ADD"), call.version)
+    if not result.ips:
+        raise CniError(IO_FAILURE, f"ipam.type: plugin {foreign.type} gave no address", "see its configuration")
+    return Allocation(tuple(replace(ip, interface=None) for ip in result.ips), result.routes, result.dns)
+
+
+def _release(owner: Owner, data_dir: str, node: Node) -> None:
+    with node.leases(owner.network, data_dir).transaction() as leases:
+        leases.drop(owner)
+
+
+def _drop(owner: Owner, conf: RemovalConf, node: Node) -> None:
+    _release(owner, conf.data_dir, node)
+    if conf.data_dir != DEFAULT_DATA_DIR and conf.foreign_ipam:
+        _release(owner, DEFAULT_DATA_DIR, node)
+
+
+# Interfaces
+
+
+def _remove_interface(call: Invocation, conf: RemovalConf, node: Node) -> None:
+    host = Site(call.owner, call.netns, node.id).host
+    if node.kernel.observe([GetLink(HOST, host)]).link(HOST, host):
+        node.kernel.remove([ops.DeleteLink(HOST, host)])
+    elif call.netns:
+        _remove_foreign(call, conf, node)
+
+
+def _remove_foreign(call: Invocation, conf: RemovalConf, node: Node) -> None:
+    """An interface that the reference plugin made, before the network moved over: its host end has a random name.
+
+    Known by the addresses that the store says are this container's; anything else in the container is left alone.
+    """
+    with node.leases(conf.network, conf.data_dir).transaction() as leases:
+        record = leases.get(call.owner)
+    if record is None or not record.addresses:
+        return
+    try:
+        seen = node.kernel.observe([GetLink(call.netns, call.ifname), GetAddresses(call.netns, call.ifname)])
+    except CniError as error:
+        if error.code == UNKNOWN_CONTAINER:
+            return
+        raise
+    if _holds(seen, call, record):
+        node.kernel.remove([ops.DeleteLink(call.netns, call.ifname)])
+
+
+def _holds(seen: Snapshot, call: Invocation, record: Attachment) -> bool:
+    link = seen.link(call.netns, call.ifname)
+    present = {address.partition("/")[0] for address in seen.addresses(call.netns, call.ifname)}
+    return link is not None and link.kind == "veth" and present.issuperset(record.addresses)
+
+
+# GC
+
+
+def _listed_ports(conf: RemovalConf, node: Node) -> list[tuple[Link, Owner]]:
+    """The bridge's ports whose alias says that they are this network's."""
+    ports = node.kernel.observe([GetPorts(conf.bridge)]).ports(conf.bridge)
+    named = ((link, owner_of_alias(link.alias)) for link in ports)
+    return [(link, owner) for link, owner in named if owner and owner.network == conf.network]
+
+
+def _is_stale(call: Invocation, owner: Owner) -> bool:
+    valid = valid_attachments(call.config)
+    return valid is not None and (owner.container_id, owner.ifname) not in valid
+
+
+def _delegate_if_known(call: Invocation, name: str, node: Node) -> None:
+    """GC and STATUS of a delegated IPAM; one too old to know the command is as good as one with nothing to say."""
+    try:
+        node.delegate(call, name, call.command)
+    except CniError as error:
+        if error.code not in NO_SUCH_COMMAND:
+            raise
+        call.log.info(f"{name} knows no {call.command}: {error.msg}")

@@ -1,0 +1,10 @@
+"""``cni-v6ctl``, the operator's command: a module per command, each with ``register(commands)``."""
+
+from __future__ import annotations
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; its exit status. Failures are one line on stderr."""
+    from cni_v6.ctl.command import run
+
+    return run(arguments)

@@ -1,0 +1,37 @@
+"""The command line: which commands there are, and how a failure reads."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from cni_v6 import __version__
+from cni_v6.ctl import list as list_command
+from cni_v6.ctl import plan, schema
+from cni_v6.errors import CniError
+
+COMMANDS = (list_command, plan, schema)
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Parse the command line and run the command it names.
+
+    :returns: 0, or 1 for a failure, which is told on stderr with its code and remedy; 2 (argparse) for wrong usage.
+    """
+    parser = argparse.ArgumentParser(prog="cni-v6ctl", description="Look after the networks of cni-v6 on this node.")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for each in COMMANDS:
+        each.register(commands)
+    chosen = parser.parse_args(arguments)
+    try:
+        status = chosen.run(chosen)
+    except CniError as error:
+        print(f"cni-v6ctl: error {error.code}: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        sys.stderr.close()
+        return 0
+    assert isinstance(status, int)
+    return status

@@ -1,0 +1,75 @@
+"""``cni-v6ctl list``: who holds which address, network by network."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from cni_v6.config import DEFAULT_DATA_DIR
+from cni_v6.engine import real_node
+from cni_v6.errors import STORE_FAILED, CniError
+from cni_v6.identifiers import check_network
+from cni_v6.leases import Attachment
+
+COLUMNS = ("NETWORK", "CONTAINER", "INTERFACE", "ADDRESSES", "HOST INTERFACE", "SINCE")
+
+
+def register(commands: Any) -> None:
+    parser = commands.add_parser("list", help="list attachments and their addresses")
+    parser.add_argument("network", nargs="?", help="only this network")
+    parser.add_argument("--data-dir", default=DEFAULT_DATA_DIR, metavar="DIR", help="ipam.dataDir (%(default)s)")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    parser.set_defaults(run=run)
+
+
+def run(chosen: argparse.Namespace) -> int:
+    found = sorted(_attachments(chosen.data_dir, chosen.network), key=lambda each: each.owner)
+    if chosen.json:
+        for each in found:
+            print(json.dumps(_document(each)))
+        return 0
+    rows = [COLUMNS, *(_row(each) for each in found)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
+    return 0
+
+
+def _attachments(data_dir: str, network: str | None) -> Iterator[Attachment]:
+    node = real_node()
+    for name in [check_network(network)] if network else _networks(data_dir):
+        if os.path.isdir(os.path.join(data_dir, name)):  # looking creates nothing
+            with node.leases(name, data_dir).transaction() as leases:
+                yield from list(leases.attachments())
+
+
+def _networks(data_dir: str) -> list[str]:
+    try:
+        with os.scandir(data_dir) as entries:
+            return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise CniError(STORE_FAILED, f"cannot read {data_dir}", str(error)) from error
+
+
+def _row(each: Attachment) -> tuple[str, ...]:
+    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(each.created)) if each.created else "-"
+    owner = each.owner
+    words = (owner.network, owner.container_id, owner.ifname, " ".join(each.addresses), each.host, since)
+    return tuple(word or "-" for word in words)
+
+
+def _document(each: Attachment) -> dict[str, object]:
+    return {
+        "network": each.owner.network,
+        "containerID": each.owner.container_id,
+        "ifname": each.owner.ifname,
+        "addresses": list(each.addresses),
+        "hostInterface": each.host,
+        "created": each.created,
+    }

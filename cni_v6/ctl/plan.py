@@ -1,0 +1,112 @@
+"""``cni-v6ctl plan``: what an ADD would do to this node, and answer, without doing it.
+
+The very code of ADD runs: on a kernel that reads the node and changes nothing, with a container that does not exist and
+leases that are empty, so the addresses shown are those of a network's first container.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from cni_v6.engine import handle, real_node
+from cni_v6.errors import INVALID_CONFIG, CniError
+from cni_v6.jsontext import decode
+from cni_v6.kernel import Kernel, Question, Snapshot
+from cni_v6.kernel.fake import FakeKernel
+from cni_v6.memory import MemoryLeases
+from cni_v6.ops import HOST, Op, describe
+from cni_v6.protocol import Invocation, Request
+
+CONTAINER = "/run/netns/example"
+PLUGINS = ("cni-v6", "cni-v6-ipam")
+
+
+class Rehearsal:
+    """A Kernel that asks the real one about the node, a fake one about the container, and notes what it is to do."""
+
+    def __init__(self, real: Kernel) -> None:
+        self._real = real
+        self._fake = FakeKernel()
+        self._fake.add_netns(CONTAINER)
+        self.ops: list[Op] = []
+
+    def netns_id(self, path: str) -> tuple[int, int]:
+        return self._real.netns_id(path) if path == HOST else self._fake.netns_id(path)
+
+    def observe(self, questions: Iterable[Question]) -> Snapshot:
+        asked = list(questions)
+        inside = [each for each in asked if getattr(each, "netns", HOST) == CONTAINER]
+        outside = [each for each in asked if each not in inside]
+        return self._real.observe(outside).with_answers(self._fake.observe(inside))
+
+    def apply(self, operations: Iterable[Op]) -> None:
+        self.ops += operations
+
+    def remove(self, operations: Iterable[Op]) -> None:
+        self.ops += operations
+
+    def close(self) -> None:
+        self._real.close()
+
+
+def register(commands: Any) -> None:
+    parser = commands.add_parser("plan", help="show what an ADD would do to this node, without doing it")
+    parser.add_argument("conflist", type=Path, help="a network configuration (list) file")
+    parser.add_argument("--container", default="example", metavar="ID", help="container id (%(default)s)")
+    parser.add_argument("--ifname", default="eth0", metavar="NAME", help="interface in the container (%(default)s)")
+    parser.set_defaults(run=run)
+
+
+def run(chosen: argparse.Namespace) -> int:
+    for config in _configurations(chosen.conflist):
+        _show(config, chosen)
+    return 0
+
+
+def _configurations(path: Path) -> Iterator[dict[str, Any]]:
+    """The configurations of our plugins in a file, each with the list's name and version as libcni adds them."""
+    try:
+        document = decode(path.read_bytes(), str(path))
+    except OSError as error:
+        raise CniError(INVALID_CONFIG, f"cannot read {path}", str(error)) from error
+    listed = document.get("plugins", [document])
+    found = [each for each in listed if isinstance(each, dict) and each.get("type") in PLUGINS]
+    if not found:
+        raise CniError(INVALID_CONFIG, f"{path} has no plugin of type {' or '.join(PLUGINS)}", "see conf/ for samples")
+    common = {key: document[key] for key in ("name", "cniVersion") if key in document}
+    yield from ({**each, **common} for each in found)
+
+
+def _show(config: Mapping[str, Any], chosen: argparse.Namespace) -> None:
+    real = real_node()
+    rehearsal = Rehearsal(real.kernel)
+    node = replace(real, kernel=rehearsal, leases=lambda network, _: MemoryLeases(network), delegate=_nobody)
+    reply = handle(_request(config, chosen), node)
+    if reply.code:
+        error = json.loads(reply.stdout)
+        raise CniError(error["code"], error["msg"], error.get("details", ""))
+    print(f"{config['type']} on network {config['name']}, for a container that would be its first:")
+    for number, each in enumerate(rehearsal.ops, 1):
+        print(f"{number:3}. {describe(each)}")
+    print(reply.stdout.decode(), end="")
+
+
+def _request(config: Mapping[str, Any], chosen: argparse.Namespace) -> Request:
+    environment = {
+        "CNI_COMMAND": "ADD",
+        "CNI_CONTAINERID": chosen.container,
+        "CNI_NETNS": CONTAINER,
+        "CNI_IFNAME": chosen.ifname,
+        "CNI_PATH": "/opt/cni/bin",
+    }
+    return Request(str(config["type"]), environment, json.dumps(config).encode())
+
+
+def _nobody(_: Invocation, name: str, __: str) -> Mapping[str, Any]:
+    words = f"ipam.type: the addresses of {name} are not known before it runs"
+    raise CniError(INVALID_CONFIG, words, "a plan can be shown for cni-v6-ipam, host-local, or no ipam")

@@ -1,0 +1,338 @@
+"""What an ADD will do and answer, decided before anything is touched.
+
+Pure: configuration, addresses and a snapshot of the kernel in; operations and the result out. Names and MACs are
+derived, so the answer is known with the plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from netaddr import IPNetwork
+
+from cni_v6 import forwarding, names, ops
+from cni_v6.config import BridgeConf
+from cni_v6.errors import ALREADY_ATTACHED, IPV6_DISABLED, NODE_CONFLICT, CniError
+from cni_v6.kernel import GetAddresses, GetLink, GetSysctl, Question, Snapshot
+from cni_v6.names import Owner
+from cni_v6.ops import HOST, Op
+from cni_v6.result import Address, Dns, Interface, Result, Route
+
+DEFAULT_MTU = 1500  # linux/if_ether.h, ETH_DATA_LEN: what a bridge and a veth start with
+DEFAULT_VLAN = 1  # net/bridge/br_vlan.c: the PVID of every port of a new bridge
+DEFAULT_ROUTE = {4: "0.0.0.0/0", 6: "::/0"}
+LINK_LOCAL = IPNetwork("fe80::/10")
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where a container is attached: whose attachment, in which namespace, on which node."""
+
+    owner: Owner
+    netns: str
+    node: str  # the node's machine id: tells bridges of several nodes on one layer 2 apart
+
+    @property
+    def host(self) -> str:
+        return names.host_interface(self.owner)
+
+
+@dataclass(frozen=True, slots=True)
+class Allocation:
+    """What IPAM, ours or another, gave: addresses, routes and name service."""
+
+    ips: tuple[Address, ...] = ()
+    routes: tuple[Route, ...] = ()
+    dns: Dns = Dns()
+
+    def families(self) -> frozenset[int]:
+        return frozenset(ip.family for ip in self.ips)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Operations, and the result they lead to."""
+
+    ops: tuple[Op, ...]
+    result: Result
+
+
+def gateway_interface(conf: BridgeConf) -> str:
+    """Who holds the gateway's addresses: the bridge, or its own port in the network's VLAN."""
+    return f"{conf.bridge}.{conf.vlan}" if conf.vlan else conf.bridge
+
+
+def questions(site: Site, conf: BridgeConf) -> tuple[Question, ...]:
+    """What has to be known of the kernel to plan an ADD."""
+    owner, gateway = site.owner, gateway_interface(conf)
+    asked: list[Question] = [GetLink(HOST, conf.bridge), GetLink(HOST, site.host), GetLink(site.netns, owner.ifname)]
+    asked += [GetSysctl(HOST, "ipv6/conf/all/disable_ipv6"), GetSysctl(site.netns, "ipv6/conf/lo/disable_ipv6")]
+    if conf.vlan:
+        asked.append(GetLink(HOST, gateway))
+    if conf.is_gateway:
+        asked.append(GetAddresses(HOST, gateway))
+        asked += forwarding.questions(gateway)
+    return tuple(asked)
+
+
+def check_free(site: Site, conf: BridgeConf, seen: Snapshot) -> None:
+    """Refuse, before anything is allocated, what cannot be attached.
+
+    :raises CniError: NODE_CONFLICT, ALREADY_ATTACHED.
+    """
+    bridge = seen.link(HOST, conf.bridge)
+    if bridge and bridge.kind != "bridge":
+        words = f"bridge: {conf.bridge} exists and is no bridge but a {bridge.kind or 'network'} interface"
+        raise CniError(NODE_CONFLICT, words, "choose another name for the bridge, or remove that interface")
+    if seen.link(HOST, site.host):
+        words = f"container {site.owner.container_id} is attached to {site.owner.network} already ({site.host})"
+        raise CniError(ALREADY_ATTACHED, words, f"run DEL for {site.owner.ifname} of that container first")
+    if seen.link(site.netns, site.owner.ifname):
+        words = f"interface {site.owner.ifname} exists in the container already ({site.netns})"
+        raise CniError(ALREADY_ATTACHED, words, "choose another CNI_IFNAME, or run DEL for the attachment that made it")
+
+
+def plan_add(site: Site, conf: BridgeConf, allocation: Allocation, seen: Snapshot) -> Plan:
+    """Operations and result of an ADD.
+
+    :param seen: answers to ``questions``, and to ``forwarding.more_questions`` for a gateway with IPv6 addresses.
+    :raises CniError: NODE_CONFLICT, IPV6_DISABLED.
+    """
+    _check_ipv6(site, conf, allocation, seen)
+    bridge = seen.link(HOST, conf.bridge)
+    mtu = conf.mtu or (bridge.mtu if bridge else DEFAULT_MTU)
+    mac = conf.mac or names.container_mac(site.owner)
+    routes = _routes(conf, allocation)
+    steps = (
+        *_bridge(site, conf, allocation, seen),
+        *_gateway(site, conf, allocation, seen),
+        *_port(site, conf, seen, mtu=mtu, mac=mac),
+        *_container(site, conf, allocation, seen),
+        *(_route(site, route, allocation) for route in routes if not conf.disable_container_interface),
+        *_arrival(site, conf, allocation, mac),
+    )
+    interfaces = (
+        Interface(conf.bridge, bridge.mac if bridge else names.bridge_mac(conf.bridge, site.node), mtu=mtu),
+        Interface(site.host, names.host_mac(site.owner), mtu=mtu),
+        Interface(site.owner.ifname, mac, sandbox=site.netns, mtu=mtu),
+    )
+    ips = tuple(Address(ip.address, ip.gateway, interface=2) for ip in allocation.ips)
+    return Plan(steps, Result(interfaces, ips, routes, conf.dns or allocation.dns))
+
+
+def _check_ipv6(site: Site, conf: BridgeConf, allocation: Allocation, seen: Snapshot) -> None:
+    if 6 not in allocation.families():
+        return
+    if seen.sysctl(site.netns, "ipv6/conf/lo/disable_ipv6") is None:
+        raise CniError(IPV6_DISABLED, "the kernel has no IPv6", "boot without ipv6.disable=1, or use IPv4 ranges only")
+    if conf.is_gateway and seen.sysctl(HOST, "ipv6/conf/all/disable_ipv6") != "0":
+        words = "IPv6 is off on this node (net.ipv6.conf.all.disable_ipv6=1) and the network has IPv6 ranges"
+        raise CniError(IPV6_DISABLED, words, "run sysctl -w net.ipv6.conf.all.disable_ipv6=0, or use IPv4 ranges only")
+
+
+def _has_ipv6(seen: Snapshot) -> bool:
+    """Whether the node's kernel has IPv6 at all; its sysctls are left alone where it has not."""
+    return seen.sysctl(HOST, "ipv6/conf/all/disable_ipv6") is not None
+
+
+# The bridge, and the gateway on it
+
+
+def _bridge(site: Site, conf: BridgeConf, allocation: Allocation, seen: Snapshot) -> Iterable[Op]:
+    found = seen.link(HOST, conf.bridge)
+    mac = names.bridge_mac(conf.bridge, site.node)
+    filtering = bool(conf.vlan or conf.vlan_trunk)
+    if found is None:
+        yield ops.EnsureBridge(conf.bridge, mac, conf.mtu, conf.multicast_snooping, filtering)
+    elif filtering and not found.vlan_filtering:
+        yield ops.SetBridge(conf.bridge, vlan_filtering=True)
+    if (found is None or found.mac == mac) and _has_ipv6(seen):
+        yield from _quiet(conf.bridge, created=found is None, allocation=allocation)
+    if found is None or not found.up or (conf.promisc and not found.promisc):
+        yield ops.SetLink(HOST, conf.bridge, up=True, promisc=True if conf.promisc else None)
+
+
+def _quiet(bridge: str, *, created: bool, allocation: Allocation) -> Iterable[Op]:
+    """A bridge of ours takes no address from a container's RA, and has its own at once.
+
+    Only a bridge of ours, known by its MAC: one that an administrator made may be the node's own way to its router.
+    """
+    for key, value in (("accept_ra", "0"), ("autoconf", "0"), ("accept_dad", "0")):
+        yield ops.SetSysctl(HOST, f"ipv6/conf/{bridge}/{key}", value)
+    families = allocation.families()
+    if 6 in families:
+        yield ops.SetSysctl(HOST, f"ipv6/conf/{bridge}/disable_ipv6", "0")
+    elif 4 in families and created:
+        yield ops.SetSysctl(HOST, f"ipv6/conf/{bridge}/disable_ipv6", "1")
+
+
+def _gateway(site: Site, conf: BridgeConf, allocation: Allocation, seen: Snapshot) -> Iterable[Op]:
+    if not conf.is_gateway or not allocation.ips:
+        return
+    interface = gateway_interface(conf)
+    if conf.vlan and seen.link(HOST, interface) is None:
+        yield from _vlan_port(site, conf, interface)
+    yield from _addresses(conf, allocation, interface, seen)
+    if 4 in allocation.families():
+        yield ops.SetSysctl(HOST, "ipv4/ip_forward", "1")
+    if 6 in allocation.families():
+        yield from forwarding.turn_on(seen, interface)
+
+
+def _vlan_port(site: Site, conf: BridgeConf, interface: str) -> Iterable[Op]:
+    """The node's own port in the VLAN: as the reference plugin does it, a veth pair with both ends on the node."""
+    pair = Owner(conf.bridge, site.node, interface)
+    host = names.host_interface(pair)
+    yield ops.CreateVeth(
+        host, names.host_mac(pair), conf.bridge, HOST, interface, names.container_mac(pair), conf.mtu
+    )
+    yield from _vlans(host, conf)
+    yield ops.SetLink(HOST, interface, up=True)
+
+
+def gateways(conf: BridgeConf, allocation: Allocation) -> tuple[str, ...]:
+    """The gateway's addresses, ``ip/prefixlen``, in the addresses' order."""
+    if not conf.is_gateway:
+        return ()
+    found = (_gateway_address(ip) for ip in allocation.ips if ip.gateway)
+    return tuple(dict.fromkeys(found))
+
+
+def _is_link_local(address: str | None) -> bool:
+    return address is not None and ":" in address and IPNetwork(address) in LINK_LOCAL
+
+
+def _gateway_address(ip: Address) -> str:
+    length = "64" if _is_link_local(ip.gateway) else ip.address.partition("/")[2]
+    return f"{ip.gateway}/{length}"
+
+
+def _addresses(conf: BridgeConf, allocation: Allocation, interface: str, seen: Snapshot) -> Iterable[Op]:
+    present = seen.addresses(HOST, interface)
+    wanted = gateways(conf, allocation)
+    for address in wanted:
+        if address in present:
+            continue
+        for other in present:
+            if other not in wanted and _contradicts(address, other):
+                yield _replace(conf, interface, address, other)
+        yield ops.AddAddress(HOST, interface, address)
+    for ip in allocation.ips:
+        if _is_link_local(ip.gateway):  # no address of the bridge makes the prefix on-link
+            yield ops.AddRoute(HOST, interface, str(IPNetwork(ip.address).cidr))
+
+
+def _contradicts(wanted: str, other: str) -> bool:
+    """As the reference plugin: one IPv4 address a bridge, IPv6 ones that do not overlap."""
+    if (":" in wanted) != (":" in other) or _is_link_local(other):
+        return False
+    return ":" not in wanted or _overlap(IPNetwork(wanted), IPNetwork(other))
+
+
+def _overlap(one: IPNetwork, two: IPNetwork) -> bool:
+    return one.ip in two or two.ip in one
+
+
+def _replace(conf: BridgeConf, interface: str, wanted: str, other: str) -> Op:
+    if conf.force_address:
+        return ops.RemoveAddress(HOST, interface, other)
+    words = f"bridge {interface} has address {other}, the network's gateway is {wanted}"
+    raise CniError(NODE_CONFLICT, words, 'use the subnet the bridge has, another bridge, or "forceAddress": true')
+
+
+# The container
+
+
+def _port(site: Site, conf: BridgeConf, seen: Snapshot, *, mtu: int, mac: str) -> Iterable[Op]:
+    owner, host = site.owner, site.host
+    yield ops.CreateVeth(host, names.host_mac(owner), conf.bridge, site.netns, owner.ifname, mac, mtu)
+    yield ops.SetAlias(HOST, host, names.alias(owner))
+    if conf.hairpin or conf.port_isolation:
+        yield ops.SetPort(host, conf.hairpin, conf.port_isolation)
+    yield from _vlans(host, conf)
+    if _has_ipv6(seen):  # a port needs no address: it would only ask the segment whether it is free
+        yield ops.SetSysctl(HOST, f"ipv6/conf/{host}/disable_ipv6", "1")
+
+
+def _vlans(port: str, conf: BridgeConf) -> Iterable[Op]:
+    if not conf.vlan and not conf.vlan_trunk:
+        return
+    if not conf.preserve_default_vlan and conf.vlan != DEFAULT_VLAN:
+        yield ops.RemovePortVlan(port, DEFAULT_VLAN)
+    yield ops.AddPortVlans(port, conf.vlan, conf.vlan_trunk)
+
+
+def _container(site: Site, conf: BridgeConf, allocation: Allocation, seen: Snapshot) -> Iterable[Op]:
+    """The interface is configured before it comes up: nothing the segment says reaches it half-configured."""
+    netns, ifname = site.netns, site.owner.ifname
+    for key, value in _settings(conf, allocation, seen, site):
+        yield ops.SetSysctl(netns, key.format(ifname=ifname), value)
+    loopback = seen.sysctl(netns, "ipv6/conf/lo/disable_ipv6")
+    if 6 in allocation.families() and loopback == "1":
+        yield ops.SetSysctl(netns, "ipv6/conf/lo/disable_ipv6", "0", was=loopback)
+    for ip in allocation.ips:
+        yield ops.AddAddress(netns, ifname, ip.address, dad=conf.enable_dad)
+    if not conf.disable_container_interface:
+        yield ops.SetLink(netns, ifname, up=True)
+
+
+def _settings(conf: BridgeConf, allocation: Allocation, seen: Snapshot, site: Site) -> Iterable[tuple[str, str]]:
+    """Sysctls of the container's interface; a layer 2 network leaves them to the container."""
+    families = allocation.families()
+    if 4 in families:
+        yield "ipv4/conf/{ifname}/arp_notify", "1"
+    if 6 in families:
+        yield "ipv6/conf/{ifname}/disable_ipv6", "0"
+        yield "ipv6/conf/{ifname}/accept_ra", "0"
+        yield "ipv6/conf/{ifname}/autoconf", "0"
+        yield "ipv6/conf/{ifname}/accept_dad", "1" if conf.enable_dad else "0"
+        yield "ipv6/conf/{ifname}/ndisc_notify", "1"
+    elif families and seen.sysctl(site.netns, "ipv6/conf/lo/disable_ipv6") is not None:
+        yield "ipv6/conf/{ifname}/disable_ipv6", "1"
+
+
+def _routes(conf: BridgeConf, allocation: Allocation) -> tuple[Route, ...]:
+    """IPAM's routes, and a default route per family where the configuration asks for it and IPAM has none."""
+    routes = list(allocation.routes)
+    if conf.is_default_gateway:
+        for ip in allocation.ips:
+            default = DEFAULT_ROUTE[ip.family]
+            if ip.gateway and not any(route.dst == default and route.table is None for route in routes):
+                routes.append(Route(default, ip.gateway))
+    return tuple(routes)
+
+
+def next_hop(route: Route, ips: Iterable[Address]) -> str | None:
+    """A route's gateway: its own, else that of the first address of its family; None for an on-link route.
+
+    A route whose scope is narrower than global (link, 253; host, 254) takes no gateway (net/ipv4/fib_semantics.c).
+    """
+    if route.gw or (route.scope or 0) >= 253:
+        return route.gw
+    return next((ip.gateway for ip in ips if ip.family == route.family and ip.gateway), None)
+
+
+def _route(site: Site, route: Route, allocation: Allocation) -> Op:
+    return ops.AddRoute(
+        site.netns,
+        site.owner.ifname,
+        route.dst,
+        next_hop(route, allocation.ips),
+        mtu=route.mtu,
+        advmss=route.advmss,
+        priority=route.priority,
+        table=route.table,
+        scope=route.scope,
+    )
+
+
+def _arrival(site: Site, conf: BridgeConf, allocation: Allocation, mac: str) -> Iterable[Op]:
+    """Wait for the port, then tell the segment who has the addresses now: a recycled one had another MAC."""
+    if conf.disable_container_interface:
+        return
+    yield ops.AwaitPort(site.host)
+    if conf.enable_dad and 6 in allocation.families():
+        yield ops.AwaitAddresses(site.netns, site.owner.ifname)
+    if allocation.ips:
+        yield ops.Announce(site.netns, site.owner.ifname, mac, tuple(ip.ip for ip in allocation.ips))
