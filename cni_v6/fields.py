@@ -81,18 +81,20 @@ class Reader:
         return Section(path, frozenset(name for name, value in found.items() if value is not None), values)
 
     def _value(self, key: Key, value: object, path: str) -> object:
-        if value is None:
+        if _is_absent(key.kind, value):
             if key.required:
                 raise CniError(INVALID_CONFIG, f"{path} is missing", f"write one, such as {json.dumps(key.example)}")
-            return self._parse(key.kind, key.default, path) if key.default is not None else self._absent(key.kind, path)
+            return self._default(key, path)
         parsed = self._parse(key.kind, value, path)
         if key.refusal and parsed:
             raise CniError(UNSUPPORTED_FIELD, f"{path}: {show(value)} {key.refusal.reason}", key.refusal.remedy)
         return parsed
 
-    def _absent(self, kind: Kind, path: str) -> object:
+    def _default(self, key: Key, path: str) -> object:
         """An object without a default is one in which every key is absent."""
-        return self.read(kind.level, {}, path) if isinstance(kind, Nested) and not kind.later else None
+        if isinstance(key.kind, Nested) and key.default is None:
+            return self.read(key.kind.level, {}, path)
+        return key.default if _is_absent(key.kind, key.default) else self._parse(key.kind, key.default, path)
 
     def _parse(self, kind: Kind, value: object, path: str) -> object:
         match kind:
@@ -190,6 +192,10 @@ def _one_slip(a: str, b: str) -> bool:
     )
 
 
+def _is_absent(kind: Kind, value: object) -> bool:
+    return value is None or (value == "" and isinstance(kind, Text) and kind.blank)
+
+
 def _find(level: Level, raw: Mapping[str, object], name: str) -> object:
     if name in raw or not level.fold:
         return raw.get(name)
@@ -217,8 +223,6 @@ def _number(kind: Number, value: object, path: str) -> int:
 def _text(kind: Text, value: object, path: str) -> str:
     if not isinstance(value, str):
         raise wrong(path, value, "is not a string", "write it in quotes")
-    if kind.blank and not value:
-        return ""
     return check_form(kind.form, value, path)
 
 

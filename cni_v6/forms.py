@@ -11,7 +11,7 @@ from cni_v6.ranges import BITS, from_text, to_text
 
 LINK_LOCAL_GATEWAY = "fe80::1"
 
-_ADDRESS = r"[0-9A-Fa-f:.]+"
+_ADDRESS = r"([0-9]{1,3}(\.[0-9]{1,3}){3}|[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*)"
 _PREFIX = rf"^{_ADDRESS}/[0-9]{{1,3}}$"
 _CONTROL = r"\u0000-\u001f\u007f-\u009f"
 

@@ -7,7 +7,7 @@ without their ``subnet`` are not let pass.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -21,6 +21,7 @@ from cni_v6.ranges import BITS, Range, RangeSet, from_text, to_text
 from cni_v6.result import Route
 
 _LINK_LOCAL = from_text("fe80::")[1] >> 118  # fe80::/10
+_SETS_SHOWN = 4  # in a message
 _ONE_PER_FAMILY = ("0.1.0", "0.2.0")  # their result has room for one address of each family
 
 
@@ -223,14 +224,21 @@ def _refuse_too_many(sets: tuple[RangeSet, ...], version: str) -> None:
 
 def _refuse_stray_gateways(places: Iterable[_Place], sets: tuple[RangeSet, ...]) -> None:
     """A gateway that another set would hand out."""
-    for place in places:
-        family, value = from_text(place.range.gateway)
-        for number, one in enumerate(sets):
-            if number != place.number and ranges.contains(one, family, value) and value not in ranges.gateways(one):
-                raise CniError(
-                    INVALID_CONFIG, f"{place.path}: gateway {place.range.gateway} lies in range set {number} "
-                    f"({ranges.describe(one)}), which would hand it out", "write the same gateway there",
+    skipped = [ranges.gateways(each) for each in sets]
+    for family in (4, 6):
+        ordered = sorted(_of_family(places, family), key=lambda place: place.range.first)
+        spans = [(place.range.first, place.range.last) for place in ordered]
+        for place in ordered:
+            at = ranges.locate(spans, from_text(place.range.gateway)[1])
+            if at is not None and from_text(place.range.gateway)[1] not in skipped[ordered[at].number]:
+                raise wrong(
+                    f"{place.path}.gateway", place.range.gateway, f"would be handed out by {ordered[at].path}",
+                    "write the same gateway there",
                 )
+
+
+def _of_family(places: Iterable[_Place], family: int) -> Iterator[_Place]:
+    return (place for place in places if place.range.family == family)
 
 
 def _route(section: Section, sets: tuple[RangeSet, ...]) -> Route:
@@ -252,31 +260,29 @@ def _route(section: Section, sets: tuple[RangeSet, ...]) -> Route:
 
 
 def _requested(source: Source, sets: tuple[RangeSet, ...]) -> tuple[str, ...]:
-    """The addresses asked for by any of the three ways, as the reference gathers them: an address twice counts once."""
-    asked = []
+    """The addresses asked for by any of the three ways, as the reference gathers them: one given twice counts once."""
+    holders: dict[int, str] = {}
+    for error, path, text in _asked(source):
+        family, value = from_text(text)
+        number = next((number for number, one in enumerate(sets) if ranges.contains(one, family, value)), None)
+        if number is None:
+            where = "; ".join(ranges.describe(one) for one in sets[:_SETS_SHOWN])
+            raise error(path, text, f"is in none of the ranges: {where}", "ask for an address of a range")
+        if value in ranges.gateways(sets[number]):
+            raise error(path, text, "is the gateway", "ask for another address")
+        other = holders.setdefault(number, text)
+        if other != text:
+            raise error(path, text, f"is in the same range set as {other}", "ask for one address of each set at most")
+    return tuple(holders.values())
+
+
+def _asked(source: Source) -> Iterator[tuple[Callable[[str, object, str, str], CniError], str, str]]:
+    """How to complain, where it was asked for, and the address."""
     if source.environment.ip:
         path = "CNI_ARGS: IP"
-        asked.append((path, check_form("request", source.environment.ip, path, error=_in_environment)))
+        yield _in_environment, path, check_form("request", source.environment.ip, path, error=_in_environment)
     for section in (source.args, source.runtime):
-        asked += [(f"{section.at('ips')}[{at}]", text) for at, text in enumerate(section.texts("ips"))]
-    holders: dict[int, str] = {}
-    for path, text in asked:
-        error = _in_environment if path.startswith("CNI_ARGS") else wrong
-        number = _set_of(text, sets)
-        if number is None:
-            where = "; ".join(ranges.describe(one) for one in sets)
-            raise error(path, text, f"is in none of the ranges: {where}", "ask for an address of a range")
-        if from_text(text)[1] in ranges.gateways(sets[number]):
-            raise error(path, text, "is the gateway", "ask for another address")
-        if holders.setdefault(number, text) != text:
-            raise error(
-                path, text, f"is in the same range set as {holders[number]}", "ask for one address of each set at most",
-            )
-    return tuple(dict.fromkeys(text for _, text in asked))
-
-
-def _set_of(text: str, sets: tuple[RangeSet, ...]) -> int | None:
-    return next((number for number, one in enumerate(sets) if ranges.contains(one, *from_text(text))), None)
+        yield from ((wrong, f"{section.at('ips')}[{at}]", text) for at, text in enumerate(section.texts("ips")))
 
 
 def _in_environment(path: str, value: object, reason: str, remedy: str) -> CniError:

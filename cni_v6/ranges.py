@@ -7,13 +7,15 @@ is spared an import of 40 ms.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 
 LARGE = 2**32  # a set of this size or more is not begun again at its end: no address of it is used twice
 
 BITS = {4: 32, 6: 128}
+_DESCRIBED = 4  # ranges of a set that a message names
 _MAPPED = 0xFFFF  # the upper 96 bits of an IPv4-mapped address (RFC 4291, section 2.5.5.2)
 
 
@@ -78,10 +80,13 @@ def subnet(one: Range) -> str:
 
 
 def describe(ranges: RangeSet) -> str:
-    """A set for a message: every subnet with the addresses used of it."""
-    return ", ".join(
-        f"{subnet(one)} ({to_text(one.family, one.first)} to {to_text(one.family, one.last)})" for one in ranges.ranges
-    )
+    """A set for a message: its subnets with the addresses used of them, but never a screenful."""
+    shown = [
+        f"{subnet(one)} ({to_text(one.family, one.first)} to {to_text(one.family, one.last)})"
+        for one in ranges.ranges[:_DESCRIBED]
+    ]
+    more = len(ranges.ranges) - len(shown)
+    return ", ".join(shown + [f"{more} more"] * (more > 0))
 
 
 def gateways(ranges: RangeSet) -> frozenset[int]:
@@ -92,8 +97,15 @@ def gateways(ranges: RangeSet) -> frozenset[int]:
 
 def size(ranges: RangeSet) -> int:
     """How many addresses a set can hand out, its gateways excluded."""
-    inside = sum(contains(ranges, ranges.family, value) for value in gateways(ranges))
-    return sum(one.last - one.first + 1 for one in ranges.ranges) - inside
+    spans = sorted((one.first, one.last) for one in ranges.ranges)
+    inside = sum(locate(spans, value) is not None for value in gateways(ranges))
+    return sum(last - first + 1 for first, last in spans) - inside
+
+
+def locate(spans: Sequence[tuple[int, int]], value: int) -> int | None:
+    """Index of the span (first and last, inclusive) a value lies in; they are sorted and do not overlap."""
+    at = bisect_right(spans, value, key=lambda span: span[0]) - 1
+    return at if at >= 0 and value <= spans[at][1] else None
 
 
 def contains(ranges: RangeSet, family: int, value: int) -> bool:

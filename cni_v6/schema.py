@@ -16,6 +16,7 @@ from cni_v6.keys.bridge import BRIDGE, MAIN_OF_IPAM
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
+_LIST = {"required": ["plugins"], "not": {"required": ["type"]}}
 _BRIDGE_TYPE = {"required": ["type"], "properties": {"type": {"const": "cni-v6"}}}
 _OUR_IPAM = {"required": ["ipam"], "properties": {"ipam": {
     "type": "object", "required": ["type"], "properties": {"type": {"const": "cni-v6-ipam"}},
@@ -46,7 +47,7 @@ def schema() -> dict[str, Any]:
     return {
         "$schema": DRAFT,
         "title": "CNI network configuration with cni-v6",
-        "if": {"required": ["plugins"]}, "then": {"$ref": "#/$defs/list"}, "else": {"$ref": "#/$defs/plugin"},
+        "if": _LIST, "then": {"$ref": "#/$defs/list"}, "else": {"$ref": "#/$defs/plugin"},
         "$defs": definitions,
     }
 
@@ -148,9 +149,9 @@ def _kind(kind: Kind) -> dict[str, Any]:
         case Nested(later=True):
             # Keys of ours only where the allocation is ours.
             reference = {"$ref": f"#/$defs/{kind.level.name}"}
-            foreign = {"type": "object", "properties": {"type": {"type": ["string", "null"]}}}
+            name = {"type": ["string", "null"], **FORMS["plugin"].schema}
+            foreign = {"type": "object", "properties": {"type": name}}
             return {"if": {"type": "object", "anyOf": [_FOREIGN_IPAM, _NO_TYPE]}, "then": foreign, "else": reference}
         case Nested(level=level):
             return {"$ref": f"#/$defs/{level.name}"}
     return {}
-

@@ -1,0 +1,266 @@
+"""Configurations, good and bad, for the parser's tests and the schema's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from cni_v6.config import IPAM_PLUGIN, BridgeConf, IpamConf, parse_bridge, parse_ipam
+from cni_v6.errors import INVALID_CONFIG, INVALID_ENVIRONMENT, UNSUPPORTED_FIELD
+from cni_v6.protocol import Args, Invocation
+
+BRIDGE = "cni-v6"
+
+V6 = {"subnet": "fd42:1:2:3::/64"}
+V4 = {"subnet": "10.1.0.0/16"}
+
+
+def config(**keys: Any) -> dict[str, Any]:
+    return {"cniVersion": "1.0.0", "name": "pods", "type": BRIDGE, **keys}
+
+
+def ipam(*sets: list[dict[str, Any]], **keys: Any) -> dict[str, Any]:
+    return {"type": IPAM_PLUGIN, "ranges": [*sets], **keys}
+
+
+def with_ranges(*sets: list[dict[str, Any]], **keys: Any) -> dict[str, Any]:
+    return config(ipam=ipam(*sets), **keys)
+
+
+def with_ipam(**keys: Any) -> dict[str, Any]:
+    """One IPv6 and one IPv4 set, and these keys of ``ipam``."""
+    return config(ipam={**ipam([V6], [V4]), **keys})
+
+
+def call(raw: dict[str, Any], plugin: str = BRIDGE, version: str = "1.0.0", args: Args = Args()) -> Invocation:
+    return Invocation(plugin=plugin, command="ADD", version=version, network="pods", config=raw, args=args)
+
+
+def parse(one: Invocation) -> BridgeConf | IpamConf:
+    return parse_ipam(one) if one.plugin == IPAM_PLUGIN else parse_bridge(one)
+
+
+@dataclass(frozen=True)
+class Bad:
+    """A configuration that is refused; ``says``: what the message must have. ``schema``: the schema refuses it too."""
+
+    name: str
+    raw: dict[str, Any]
+    says: tuple[str, ...]
+    code: int = INVALID_CONFIG
+    schema: bool = False
+    plugin: str = BRIDGE
+    version: str = "1.0.0"
+    args: Args = field(default_factory=Args)
+
+    @property
+    def call(self) -> Invocation:
+        return call(self.raw, self.plugin, self.version, self.args)
+
+
+GOOD: dict[str, dict[str, Any]] = {
+    "least": config(),
+    "null is absent": config(bridge=None, isGateway=None, mtu=None, vlanTrunk=None, dns=None, ipam=None, args=None,
+                             runtimeConfig=None, capabilities=None, strict=None),
+    "dual stack": with_ranges([V6], [V4]),
+    "blank is absent": with_ranges([V6 | {"rangeStart": "", "rangeEnd": "", "gateway": ""}],
+                                   runtimeConfig={"mac": "", "infinibandGUID": ""}, ipMasqBackend=""),
+    "false is fine": config(ipMasq=False, macspoofchk=False, runtimeConfig={"portMappings": []}),
+    "layer 2, empty ipam": config(ipam={}),
+    "layer 2, blank type": config(ipam={"type": ""}),
+    "foreign ipam": config(ipam={"type": "dhcp", "ranges": 7, "rangess": []}),
+    "foreign ipam in strict": config(ipam={"type": "whereabouts", "range": "2001:db8::/64"}, strict=True),
+    "host-local by its name": config(ipam={"type": "host-local", "subnet": "10.1.0.0/16"}),
+    "trunk": config(vlan=10, vlanTrunk=[{"minID": 100, "maxID": 200}, {"id": 50}, {"minID": 150, "maxID": 300}]),
+    "every bridge flag": config(
+        isGateway=True, isDefaultGateway=True, forceAddress=True, hairpinMode=True, preserveDefaultVlan=False,
+        enabledad=True, disableContainerInterface=True, portIsolation=True, multicastSnooping=True,
+    ),
+    "capabilities": config(capabilities={"ips": True, "mac": False, "io.kubernetes.cri.pod-annotations": True}),
+    "the specification's keys in strict": config(
+        strict=True, prevResult={"ips": []}, cniVersions=["1.0.0"], disableCheck=True, disableGC=False, plugins=[],
+        loadOnlyInlinedPlugins=True, args={"anything": 1, "cni": {"labels": []}}, runtimeConfig={"cgroupPath": "/x"},
+        **{"cni.dev/valid-attachments": [], "cni.dev/attachments": []},
+    ),
+    "unknown keys": config(podman_labels={}, delegate={}, ipam={"type": "host-local", **V6, "usePodCidr": 1}),
+    "resolver with a zone": config(dns={"nameservers": ["fe80::53%eth0", "192.0.2.1"], "options": ["ndots:5"]}),
+    "routes": with_ipam(routes=[{"dst": "::/0"}, {"dst": "10.0.0.0/8", "gw": "10.1.0.9", "table": 0, "scope": 253}]),
+}
+
+_NO_RANGE = "no range to allocate from"
+_TYPES = [
+    ("isGateway", "true", '"true" is not a boolean'), ("isGateway", 1, "1 is not a boolean"),
+    ("hairpinMode", 0, "0 is not a boolean"), ("strict", "yes", '"yes" is not a boolean'),
+    ("mtu", "1500", '"1500" is not an integer'), ("mtu", True, "true is not an integer"),
+    ("vlan", 4095, "4095 is not between 0 and 4094"),
+    ("vlan", -1, "-1 is not between 0 and 4094"), ("mtu", 65536, "65536 is not between 0 and 65535"),
+    ("mtu", 10**40, "a number of more than 64 bits is not between"),
+    ("bridge", 7, "7 is not a string"), ("bridge", "", "is not an interface name"),
+    ("bridge", "a-bridge-too-far", "is longer than the 15 characters"), ("bridge", "br/0", "is not an interface name"),
+    ("bridge", "br 0", "is not an interface name"), ("bridge", "br:0", "is not an interface name"),
+    ("bridge", "br%d", "is not an interface name"), ("bridge", "brücke", "is not an interface name"),
+    ("vlanTrunk", {}, "an object is not a list"), ("vlanTrunk", [7], "[0]: 7 is not an object"),
+    ("vlanTrunk", [{"id": 0}], "[0].id: 0 is not between 1 and 4094"),
+    ("dns", [], "a list is not an object"), ("dns", {"nameservers": "::1"}, '.nameservers: "::1" is not a list'),
+    ("dns", {"nameservers": ["dns.example"]}, '.nameservers[0]: "dns.example" is not an IP address'),
+    ("dns", {"nameservers": [None]}, ".nameservers[0]: null is not a string"),
+    ("dns", {"search": ["a b"]}, '.search[0]: "a b" is not a single word'),
+    ("dns", {"options": ["ndots:5\nnameserver ::"]}, ".options[0]"),
+    ("ipam", "host-local", '"host-local" is not an object'), ("ipam", {"type": 7}, ".type: 7 is not a string"),
+    ("ipam", {"type": "../bin/sh"}, '.type: "../bin/sh" is not the plain name of a plugin'),
+    ("capabilities", [], "a list is not an object"), ("capabilities", {"ips": 1}, ".ips: 1 is not a boolean"),
+    ("args", "x", '"x" is not an object'), ("args", {"cni": []}, ".cni: a list is not an object"),
+    ("runtimeConfig", 1, "1 is not an object"), ("runtimeConfig", {"mac": 1}, ".mac: 1 is not a string"),
+    ("runtimeConfig", {"ips": "::1"}, '.ips: "::1" is not a list'),
+    ("runtimeConfig", {"dns": {"servers": [1]}}, ".dns.servers[0]: 1 is not a string"),
+]
+_IPAM_TYPES: list[tuple[str, Any, str]] = [
+    ("ranges", {}, "an object is not a list"), ("ranges", [V6], "[0]: an object is not a list"),
+    ("ranges", [[7]], "[0][0]: 7 is not an object"), ("ranges", [[{}]], "[0][0].subnet is missing"),
+    ("ranges", [[{"subnet": 7}]], "[0][0].subnet: 7 is not a string"),
+    ("ranges", [[{"subnet": ""}]], "[0][0].subnet"),
+    ("ranges", [[{"subnet": "10.1.0.0"}]], "is not a prefix"),
+    ("ranges", [[{"subnet": "10.1/16"}]], '"10.1/16" is not an IP address'),
+    ("ranges", [[V6 | {"gateway": "router"}]], '[0][0].gateway: "router" is not an IP address'),
+    ("ranges", [[V6 | {"rangeStart": "fe80::1%eth0"}]], '.rangeStart: "fe80::1%eth0" is not an IP address'),
+    ("routes", [None], "[0]: null is not an object"), ("routes", [{}], "[0].dst is missing"),
+    ("routes", [{"dst": "default"}], '[0].dst: "default" is not a prefix'),
+    ("routes", [{"dst": "::/0", "mtu": -1}], "[0].mtu: -1 is not between"),
+    ("routes", [{"dst": "::/0", "scope": 256}], "[0].scope: 256 is not between 0 and 255"),
+    ("routes", [{"dst": "::/0", "table": "main"}], '[0].table: "main" is not an integer'),
+    ("dataDir", "leases", '"leases" is not an absolute path'), ("dataDir", 7, "7 is not a string"),
+    ("resolvConf", "resolv.conf", "is not an absolute path"),
+]
+_IPAM_VALUES: list[tuple[str, Any, str]] = [
+    ("ranges", [[]], "[0]: a list is an empty range set"),
+    ("dataDir", "/var/lib/../../etc", "leads upwards by .."), ("dataDir", "/var\n", "cannot be printed"),
+    ("resolvConf", "/etc/../x", "leads upwards by .."),
+    ("rangeStart", "10.2.0.1", "has no effect: there is no subnet beside it"),
+    ("gateway", "10.2.0.1", "has no effect"), ("rangeEnd", "10.2.0.1", "has no effect"),
+    ("routes", [{"dst": "10.0.0.1/8"}], "Network has host bits set: the network of this prefix is 10.0.0.0/8"),
+    ("routes", [{"dst": "10.0.0.0/8", "gw": "fd42::1"}], '[0].gw: "fd42::1" is not of the family of dst 10.0.0.0/8'),
+    ("routes", [{"dst": "::ffff:10.0.0.0/104"}], "IPv4-mapped"),
+]
+_RANGES: list[tuple[dict[str, str], str]] = [
+    ({"subnet": "10.1.0.1/16"}, "write 10.1.0.0/16"), ({"subnet": "fd42::1/64"}, "write fd42::/64"),
+    ({"subnet": "10.1.0.0/31"}, "is too small to allocate from: take a /30"),
+    ({"subnet": "10.1.0.0/32"}, "is too small"),
+    ({"subnet": "fd42::/127"}, "is too small to allocate from: take a /126"),
+    ({"subnet": "10.1.0.0/33"}, "an IPv4 prefix has at most 32 bits"),
+    ({"subnet": "fd42::/129"}, "an IPv6 prefix has at most 128 bits"),
+    ({"subnet": "010.1.0.0/16"}, "is not an IP address"), ({"subnet": "fd42::%eth0/64"}, "is not an IP address"),
+    ({"subnet": "10.1.0.0/255.255.0.0"}, "is not a prefix"), ({"subnet": "::ffff:10.1.0.0/112"}, "IPv4-mapped"),
+    ({"subnet": "127.1.0.0/16"}, "loopback"), ({"subnet": "0.0.0.0/0"}, "addresses no container can have"),
+    ({"subnet": "239.1.0.0/16"}, "multicast"), ({"subnet": "ff02::/64"}, "multicast"),
+    ({"subnet": "::/64"}, "loopback"),
+    (V4 | {"gateway": "10.2.0.1"}, '.gateway: "10.2.0.1" is not in 10.1.0.0/16: write an address of the subnet'),
+    (V6 | {"gateway": "fd42::1"}, 'is not in fd42:1:2:3::/64: write an address of the subnet, or "link-local"'),
+    (V4 | {"gateway": "link-local"}, '"fe80::1" is not in 10.1.0.0/16'),
+    (V4 | {"gateway": "10.1.0.0"}, "is the network or broadcast address"),
+    (V4 | {"gateway": "10.1.255.255"}, "is the network or broadcast address"),
+    (V6 | {"gateway": "10.1.0.1"}, "is not in fd42:1:2:3::/64"),
+    (V4 | {"rangeStart": "10.2.0.1"}, '.rangeStart: "10.2.0.1" is not in network 10.1.0.0/16'),
+    (V4 | {"rangeEnd": "fd42::1"}, '.rangeEnd: "fd42::1" is not in network 10.1.0.0/16'),
+    (V4 | {"rangeStart": "10.1.0.9", "rangeEnd": "10.1.0.8"}, '.rangeStart: "10.1.0.9" is after rangeEnd 10.1.0.8'),
+    (V4 | {"rangeStart": "10.1.0.0", "rangeEnd": "10.1.0.0"}, "has no address to hand out"),
+    (V4 | {"rangeStart": "10.1.0.1", "rangeEnd": "10.1.0.1"}, "has no address besides its gateway"),
+]
+_UNSUPPORTED: list[tuple[dict[str, Any], str]] = [
+    ({"ipMasq": True}, "ipMasq: true is not supported yet: set it to false"),
+    ({"ipMasqBackend": "nftables"}, 'ipMasqBackend: "nftables" is not supported yet'),
+    ({"macspoofchk": True}, "macspoofchk: true is not supported yet"),
+    ({"runtimeConfig": {"portMappings": [{"hostPort": 80}]}},
+     "runtimeConfig.portMappings: a list is not supported yet"),
+    ({"runtimeConfig": {"infinibandGUID": "c2:11:22:33:44:55:66:77"}}, "runtimeConfig.infinibandGUID"),
+]
+_SLIPS: list[tuple[dict[str, Any], str]] = [
+    ({"isGatway": True}, 'unknown key "isGatway", did you mean "isGateway"?'),
+    ({"isgateway": True}, 'unknown key "isgateway", did you mean "isGateway"?'),
+    ({"MTU": 1500}, 'did you mean "mtu"?'), ({"vlann": 7}, 'did you mean "vlan"?'),
+    ({"birdge": "br0"}, 'did you mean "bridge"?'), ({"ipMask": True}, 'did you mean "ipMasq"?'),
+    ({"dns": {"nameserver": []}}, 'unknown key "nameserver" in dns, did you mean "nameservers"?'),
+    ({"vlanTrunk": [{"minId": 1, "maxId": 2}]}, 'unknown key "minId" in vlanTrunk[0], did you mean "minID"?'),
+    ({"ipam": ipam([{"subnet": "fd42::/64", "rangestart": ""}])},
+     'unknown key "rangestart" in ipam.ranges[0][0], did you mean "rangeStart"?'),
+    ({"ipam": ipam([V6], route=[])}, 'unknown key "route" in ipam, did you mean "routes"?'),
+    ({"ipam": ipam([V6], routes=[{"dts": "::/0"}])}, 'in ipam.routes[0], did you mean "dst"?'),
+    ({"capabilities": {"ipRange": True}}, 'unknown key "ipRange" in capabilities, did you mean "ipRanges"?'),
+    ({"strict": True, "podman": 1}, 'unknown key "podman": strict is true'),
+    ({"strict": True, "ipam": ipam([V6], podman=1)}, 'unknown key "podman" in ipam: strict is true'),
+]
+_REQUESTS: list[tuple[dict[str, Any], str]] = [
+    ({"runtimeConfig": {"ips": ["10.9.0.1"]}},
+     'runtimeConfig.ips[0]: "10.9.0.1" is in none of the ranges: fd42:1:2:3::/64'),
+    ({"args": {"cni": {"ips": ["10.9.0.1/16"]}}}, 'args.cni.ips[0]: "10.9.0.1" is in none of the ranges'),
+    ({"args": {"cni": {"ips": ["10.1"]}}}, 'args.cni.ips[0]: "10.1" is not an IP address'),
+    ({"runtimeConfig": {"ips": ["10.1.0.5/33"]}}, "at most 32 bits"),
+    ({"runtimeConfig": {"ips": ["fd42:1:2:3::1"]}}, '"fd42:1:2:3::1" is the gateway'),
+    ({"runtimeConfig": {"ips": ["10.1.0.5", "10.1.0.6"]}}, '[1]: "10.1.0.6" is in the same range set as 10.1.0.5'),
+    ({"runtimeConfig": {"mac": "01:00:5e:00:00:01"}}, "is a multicast MAC address"),
+    ({"runtimeConfig": {"mac": "00:00:00:00:00:00"}}, "is the empty MAC address"),
+    ({"args": {"cni": {"mac": "02:00:5e:10:00"}}}, "args.cni.mac"),
+    ({"runtimeConfig": {"mac": "02:00-5e:10:00:01"}}, "is not a MAC address of 6 bytes"),
+]
+
+BAD: list[Bad] = [
+    *(Bad(f"{key}={value!r}"[:60], config(**{key: value}), (key + says if says[:1] in ".[" else f"{key}: {says}",)
+          if not says.startswith("is ") else (key, says), schema=True) for key, value, says in _TYPES),
+    *(Bad(f"ipam.{key}={value!r}"[:60], with_ipam(**{key: value}), (f"ipam.{key}", says), schema=True)
+      for key, value, says in _IPAM_TYPES),
+    *(Bad(f"ipam.{key}={value!r}"[:60], with_ipam(**{key: value}), (f"ipam.{key}", says))
+      for key, value, says in _IPAM_VALUES),
+    *(Bad(f"range {one}", with_ranges([V6 | {"subnet": "fd42:9::/64"}], [one]), ("ipam.ranges[1][0]", says))
+      for one, says in _RANGES),
+    *(Bad(f"unsupported {says[:30]}", config(**keys), (says,), UNSUPPORTED_FIELD, schema=True)
+      for keys, says in _UNSUPPORTED),
+    *(Bad(f"slip {says[:60]}", config(**keys), (says,)) for keys, says in _SLIPS),
+    *(Bad(f"request {says[:60]}", with_ranges([V6], [V4], **keys), (says,)) for keys, says in _REQUESTS),
+    Bad("1.0 is no integer", config(mtu=1500.0), ("mtu: 1500.0 is not an integer",)),
+    Bad("type", config(type="a b"), ('type: "a b" is not the plain name of a plugin',)),
+    Bad("bridge all", config(bridge="all"), ("bridge: \"all\" is not an interface name",)),
+    Bad("bridge dots", config(bridge=".."), ("is not an interface name",)),
+    Bad("control characters", config(name="a\x7f"), ("name", "has control characters")),
+    Bad("a long value is cut", config(bridge="x" * 500), ("xxx... is longer",), schema=True),
+    Bad("zone without a name", config(dns={"nameservers": ["fe80::1% "]}), ("dns.nameservers[0]", "zone"), schema=True),
+    Bad("trunk without maxID", config(vlanTrunk=[{"minID": 5}]), ("vlanTrunk[0].maxID is missing",)),
+    Bad("trunk without minID", config(vlanTrunk=[{"maxID": 5}]), ("vlanTrunk[0].minID is missing",)),
+    Bad("trunk backwards", config(vlanTrunk=[{"minID": 5, "maxID": 4}]), ("minID: 5 is greater than maxID 4",)),
+    Bad("vlan in its trunk", config(vlan=5, vlanTrunk=[{"minID": 4, "maxID": 6}]), ("vlan: 5 is in vlanTrunk too",)),
+    Bad("hairpin and promiscuous", config(hairpinMode=True, promiscMode=True), ("hairpinMode", "promiscMode")),
+    Bad("interface down with ipam", with_ranges([V6], disableContainerInterface=True), ("disableContainerInterface",)),
+    Bad("interface down with dhcp", config(ipam={"type": "dhcp"}, disableContainerInterface=True), ("exclude each",)),
+    Bad("mtu below IPv4's", config(mtu=67), ("mtu: 67 is below 68",)),
+    Bad("mtu below IPv6's", with_ranges([V6], mtu=1279), ("mtu: 1279 is below 1280",)),
+    Bad("no range", with_ranges(), ("ipam.ranges", _NO_RANGE)),
+    Bad("no ranges key", config(ipam={"type": "host-local"}), (_NO_RANGE,)),
+    Bad("link-local IPv4", with_ranges([V4 | {"gateway": "169.254.0.1"}]), ("is not in 10.1.0.0/16",)),
+    Bad("mixed families", with_ranges([V6, V4]), ("mixed address families", "ipam.ranges[0][1] 10.1.0.0/16")),
+    Bad("overlap in a set", with_ranges([V4, {"subnet": "10.1.2.0/24"}]),
+        ("ipam.ranges[0][1]: subnets 10.1.0.0/16 and 10.1.2.0/24 overlap",)),
+    Bad("overlap of sets", with_ranges([V4], [V6], [{"subnet": "10.1.2.0/24"}]),
+        ("range set 0 overlaps with 2 (10.1.0.0/16 and 10.1.2.0/24)", "that ipam.ranges[0][0] does not have")),
+    Bad("overlap with the older range", config(ipam={"type": "host-local", **V4, "ranges": [[V4]]}),
+        ("range set 0 overlaps with 1",)),
+    Bad("overlap with the runtime's", with_ranges([V4], runtimeConfig={"ipRanges": [[V4]]}),
+        ("ipam.ranges[0][0]: range set 0 overlaps with 1", "runtimeConfig.ipRanges[0][0]")),
+    Bad("a gateway another set hands out",
+        with_ranges([V4 | {"rangeEnd": "10.1.0.99"}],
+                    [V4 | {"rangeStart": "10.1.0.100", "gateway": "10.1.0.9"}]),
+        ('ipam.ranges[1][0].gateway: "10.1.0.9" would be handed out by ipam.ranges[0][0]',)),
+    Bad("two of a family in 0.2.0", with_ranges([V4], [{"subnet": "10.2.0.0/16"}]),
+        ("2 range sets of IPv4", "CNI version 0.2.0", "1 address per family"), version="0.2.0"),
+    Bad("a route without a family", config(ipam={**ipam([V4]), "routes": [{"dst": "::/0"}]}),
+        ('ipam.routes[0].dst: "::/0" is IPv6, and no range is',)),
+    Bad("CNI_ARGS IP", with_ranges([V6]), ('CNI_ARGS: IP "10.1" is not an IP address',), INVALID_ENVIRONMENT,
+        args=Args(ip="10.1")),
+    Bad("CNI_ARGS IP elsewhere", with_ranges([V6]), ('CNI_ARGS: IP "10.1.0.5" is in none of the ranges',),
+        INVALID_ENVIRONMENT, args=Args(ip="10.1.0.5/16")),
+    Bad("CNI_ARGS MAC", config(), ('CNI_ARGS: MAC "02" is not a MAC',), INVALID_ENVIRONMENT, args=Args(mac="02")),
+    Bad("IPAM alone without ipam", {"type": "macvlan"}, ("ipam is missing",), plugin=IPAM_PLUGIN),
+    Bad("IPAM alone without type", {"type": "macvlan", "ipam": {"ranges": [[V6]]}}, ("ipam.type is missing",),
+        plugin=IPAM_PLUGIN),
+    Bad("IPAM alone with a slip", {"type": "ptp", "ipam": ipam([V6], dataDirr="/x")}, ('did you mean "dataDir"?',),
+        plugin=IPAM_PLUGIN),
+    Bad("IPAM alone, bad range", {"type": "ptp", "ipam": ipam([{"subnet": 1}])}, ("ipam.ranges[0][0].subnet",),
+        plugin=IPAM_PLUGIN, schema=True),
+]

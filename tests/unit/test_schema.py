@@ -1,0 +1,162 @@
+"""The JSON Schema and the documentation's tables: current, and of one mind with the parser.
+
+``python -m tests.unit.test_schema`` writes both anew after a change to the table of keys.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+
+from cni_v6.config import IPAM_PLUGIN, BridgeConf, IpamConf
+from cni_v6.errors import CniError
+from cni_v6.keys.bridge import BRIDGE as BRIDGE_KEYS
+from cni_v6.keys.bridge import MAIN_OF_IPAM
+from cni_v6.schema import levels, schema, table
+from tests.unit.configs import BAD, BRIDGE, GOOD, V4, V6, Bad, call, config, ipam, parse
+from tests.unit.test_config import FULL, SPOTS, VALUES, replaced
+
+ROOT = Path(__file__).resolve().parents[2]
+SCHEMA_FILE = ROOT / "conf" / "cni-v6.schema.json"
+DOCUMENT = ROOT / "docs" / "configuration.md"
+SAMPLES = sorted((ROOT / "conf").glob("*.conflist"))
+LEVELS = list(levels(BRIDGE_KEYS, MAIN_OF_IPAM))
+MARK = re.compile(r"<!-- table: (\w+) -->\n(?:.*?<!-- end of table -->\n)?", re.DOTALL)
+
+VALIDATOR = Draft202012Validator(schema())
+
+
+def rendered() -> str:
+    return json.dumps(schema(), indent=2) + "\n"
+
+
+def filled(document: str) -> str:
+    """The document with its tables written anew."""
+    tables = {level.name: table(level) for level in LEVELS}
+    return MARK.sub(
+        lambda mark: f"<!-- table: {mark[1]} -->\n\n{tables[mark[1]]}\n<!-- end of table -->\n", document,
+    )
+
+
+def complaints(raw: Any) -> list[str]:
+    return [error.message for error in VALIDATOR.iter_errors(raw)]
+
+
+def accepted(raw: dict[str, Any], plugin: str = BRIDGE) -> bool:
+    try:
+        return isinstance(parse(call(raw, plugin)), BridgeConf | IpamConf)
+    except CniError:
+        return False
+
+
+def test_it_is_a_schema() -> None:
+    Draft202012Validator.check_schema(schema())
+
+
+def test_the_shipped_one_is_current() -> None:
+    assert SCHEMA_FILE.read_text(encoding="utf-8") == rendered()
+
+
+def test_the_documentations_tables_are_current() -> None:
+    document = DOCUMENT.read_text(encoding="utf-8")
+    assert document == filled(document)
+
+
+def test_every_key_is_documented() -> None:
+    document = DOCUMENT.read_text(encoding="utf-8")
+    assert set(MARK.findall(document)) == {level.name for level in LEVELS}
+    for level in LEVELS:
+        section = document.partition(f"<!-- table: {level.name} -->")[2].partition("<!-- end of table -->")[0]
+        assert [name for name in re.findall(r"^\| `(\w+)` ", section, re.MULTILINE)] == [key.name for key in level.keys]
+
+
+def test_every_key_says_what_it_means_and_what_the_reference_does() -> None:
+    assert [key for level in LEVELS for key in level.keys if not (key.meaning and key.reference)] == []
+
+
+def test_the_documentations_examples_are_taken() -> None:
+    examples = re.findall(r"```json\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)
+    assert len(examples) >= 4
+    for text in examples:
+        raw = json.loads(text)
+        assert parse(call(raw, version=raw["cniVersion"])) and complaints(raw) == []
+
+
+@pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.stem)
+def test_samples(path: Path) -> None:
+    raw = json.loads(path.read_text(encoding="utf-8"))
+    assert complaints(raw) == []
+    ours = [plugin for plugin in raw["plugins"] if plugin["type"] == BRIDGE or "ipam" in plugin]
+    assert len(ours) == 1
+    plugin = BRIDGE if ours[0]["type"] == BRIDGE else IPAM_PLUGIN
+    invocation = call({"cniVersion": raw["cniVersion"], "name": raw["name"], **ours[0]}, plugin)
+    assert parse(invocation) and invocation.log.text() == ""
+    assert accepted({**ours[0], "strict": True}, plugin)
+
+
+def test_samples_do_not_share_a_bridge_or_an_address() -> None:
+    plugins = [plugin for path in SAMPLES for plugin in json.loads(path.read_text(encoding="utf-8"))["plugins"]]
+    bridges = [plugin["bridge"] for plugin in plugins if plugin["type"] == BRIDGE]
+    subnets = [one["subnet"] for plugin in plugins if "ipam" in plugin
+               for ranges in plugin["ipam"]["ranges"] for one in ranges]
+    assert len(SAMPLES) == 6 and len(set(bridges)) == len(bridges) and len(set(subnets)) == len(subnets)
+
+
+@pytest.mark.parametrize("raw", GOOD.values(), ids=GOOD)
+def test_good_ones_are_valid(raw: dict[str, Any]) -> None:
+    assert complaints(raw) == []
+
+
+@pytest.mark.parametrize("bad", [bad for bad in BAD if bad.schema], ids=lambda bad: bad.name)
+def test_bad_ones_are_not(bad: Bad) -> None:
+    assert complaints(bad.raw)
+
+
+@pytest.mark.parametrize("raw", [
+    pytest.param({"cniVersion": "1.0.0", "name": "n", "plugins": []}, id="no plugin"),
+    pytest.param({"cniVersion": "1.0.0", "plugins": [config()]}, id="no name"),
+    pytest.param({"cniVersion": "1.0.0", "name": "../n", "plugins": [config()]}, id="name leads away"),
+    pytest.param({"cniVersion": "1.0.0", "name": "n", "plugins": [config(mtu="x")]}, id="in a list"),
+    pytest.param({"type": "macvlan", "ipam": ipam([{"subnet": 7}])}, id="under another main plugin"),
+    pytest.param([], id="no object"),
+])
+def test_bad_lists(raw: Any) -> None:
+    assert complaints(raw)
+
+
+def test_other_plugins_are_theirs() -> None:
+    raw = {"cniVersion": "1.0.0", "name": "n", "plugins": [
+        config(), {"type": "portmap", "mtu": "x"}, {"type": "ptp", "ipam": {"type": "dhcp", "ranges": 7}},
+    ]}
+    assert complaints(raw) == []
+
+
+@given(spot=st.sampled_from(SPOTS), value=VALUES)
+def test_what_the_parser_takes_is_valid(spot: tuple[Any, ...], value: Any) -> None:
+    raw = replaced(FULL, spot, value)
+    if accepted(raw):
+        # What the type selects is the schema's matter too; here it is ours.
+        assert complaints(raw | {"type": BRIDGE}) == []
+
+
+@given(value=VALUES, key=st.sampled_from([key.name for key in BRIDGE_KEYS.keys]))
+def test_what_the_parser_takes_of_one_key_is_valid(value: Any, key: str) -> None:
+    raw = config(ipam=ipam([V6], [V4])) | {key: value}
+    if accepted(raw):
+        assert complaints(raw | {"type": BRIDGE}) == []
+
+
+def write() -> None:
+    SCHEMA_FILE.write_text(rendered(), encoding="utf-8")
+    DOCUMENT.write_text(filled(DOCUMENT.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write()
