@@ -33,7 +33,8 @@ class SetBridge:
 class CreateVeth:
     """Both ends in one request: the host end on its bridge and up, the peer in its namespace and down.
 
-    The name must be free on both sides. Undone by deleting ``host``, which takes the peer along.
+    The name must be free on both sides. Undone by deleting ``host``, which takes the peer along. ``shared``: one that
+    is there already is fine, and it is not undone, since it belongs to the network.
     """
 
     host: str
@@ -43,6 +44,7 @@ class CreateVeth:
     ifname: str
     mac: str
     mtu: int
+    shared: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,12 +157,16 @@ class AwaitAddresses:
 
 @dataclass(frozen=True, slots=True)
 class Announce:
-    """Tell the segment who has the addresses now: gratuitous ARP (RFC 5227, 3) and unsolicited NA (RFC 4861, 7.2.6)."""
+    """Tell the segment who has the interface's addresses now: gratuitous ARP, unsolicited neighbour advertisement.
+
+    The kernel does it when the MAC is set, to the one it has (NETDEV_CHANGEADDR in net/ipv4/devinet.c and
+    net/ipv6/ndisc.c), on an interface whose ``arp_notify`` and ``ndisc_notify`` are 1. A packet socket would do too, but
+    closing one waits for an RCU grace period (packet_release, net/packet/af_packet.c): 14 ms, more than all the rest.
+    """
 
     netns: str
     ifname: str
     mac: str
-    addresses: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,11 +200,11 @@ Op = (
 def inverse(op: Op) -> Op | None:
     """What undoes an operation of a failed ADD; None where there is nothing to undo.
 
-    The bridge, its addresses and the node's forwarding belong to the network, not to the container: another ADD may
-    already count on them, so they stay (the reference plugin leaves them too). Everything else an ADD does lives on the
-    veth pair and goes with it, but for sysctls of interfaces that were there before.
+    The bridge, the node's port in a VLAN, their addresses and the node's forwarding belong to the network, not to the
+    container: another ADD may already count on them, so they stay (the reference plugin leaves them too). Everything
+    else an ADD does lives on the veth pair and goes with it, but for sysctls of interfaces that were there before.
     """
-    if isinstance(op, CreateVeth):
+    if isinstance(op, CreateVeth) and not op.shared:
         return DeleteLink(HOST, op.host)
     if isinstance(op, SetSysctl) and op.netns != HOST and op.was is not None:
         return SetSysctl(op.netns, op.key, op.was)
@@ -220,7 +226,7 @@ _WORDS = {
     AddRoute: "add route {dst} via {gateway} through {ifname} in {netns}",
     AwaitPort: "wait for bridge port {ifname}",
     AwaitAddresses: "wait for duplicate address detection on {ifname} in {netns}",
-    Announce: "announce {addresses} at {mac} from {ifname} in {netns}",
+    Announce: "announce the addresses of {ifname} in {netns} at {mac}",
     DeleteLink: "delete interface {ifname} in {netns}",
 }
 

@@ -30,6 +30,7 @@ class Link:
     hairpin: bool = False
     isolated: bool = False
     vlan_filtering: bool = False
+    default_vlan: int = 1  # a bridge's IFLA_BR_VLAN_DEFAULT_PVID: what its new ports are in; 0 for none
     port_enabled: bool = False  # a bridge port whose IFLA_BRPORT_STATE is not BR_STATE_DISABLED
 
 
@@ -194,7 +195,10 @@ class Kernel(Protocol):
         ...
 
     def remove(self, ops: Iterable[Op]) -> None:
-        """Do them all in order, whatever fails; absent counts as done. Raises the collected failures at the end."""
+        """Do them all in order, whatever fails; absent counts as done. Raises the collected failures at the end.
+
+        Interfaces of the node are deleted last, and together.
+        """
         ...
 
     def close(self) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from cni_v6 import ops
 from cni_v6.errors import ADDRESS_UNAVAILABLE, KERNEL_REFUSED, CniError
-from cni_v6.kernel import GetLink, netlink
+from cni_v6.kernel import GetLink, answers, netlink, uapi
 from cni_v6.kernel.observe import observe
 from cni_v6.kernel.spaces import Spaces
 from cni_v6.ops import HOST, Op
@@ -32,9 +32,11 @@ def await_port(spaces: Spaces, operation: ops.AwaitPort) -> None:
         link = observe(spaces, [question]).link(HOST, operation.ifname)
         if link is None:
             raise _failure(operation, "it is gone: the container's namespace may have ended")
+        if not link.master:
+            raise _failure(operation, "it is on no bridge any more: the bridge may have been deleted")
         return link.port_enabled
 
-    _wait(spaces, operation, netlink.RTNLGRP_LINK, settled)
+    _wait(spaces, operation, uapi.RTNLGRP_LINK, settled)
 
 
 def await_addresses(spaces: Spaces, operation: ops.AwaitAddresses) -> None:
@@ -46,14 +48,14 @@ def await_addresses(spaces: Spaces, operation: ops.AwaitAddresses) -> None:
 
     def settled() -> bool:
         messages = route.dump(netlink.get_addresses(index)).messages
-        states = [netlink.read_address_state(data) for data in messages if netlink.index_of(data) == index]
+        states = [answers.read_address_state(data) for data in messages if answers.index_of(data) == index]
         for address, _, failed in states:
             if failed:
                 words = f"address {address} of {operation.ifname} is in use by another node on the segment"
                 raise CniError(ADDRESS_UNAVAILABLE, words, "find the node that answers for it, or exclude the address")
         return not any(tentative for _, tentative, _ in states)
 
-    _wait(spaces, operation, netlink.RTNLGRP_IPV6_IFADDR, settled)
+    _wait(spaces, operation, uapi.RTNLGRP_IPV6_IFADDR, settled)
 
 
 Awaited = ops.AwaitPort | ops.AwaitAddresses

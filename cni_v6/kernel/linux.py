@@ -1,4 +1,4 @@
-"""The real kernel: rtnetlink for links, addresses and routes, /proc/sys for sysctls, packet sockets to announce.
+"""The real kernel: rtnetlink for links, addresses and routes, /proc/sys for sysctls.
 
 Requests that follow each other on one namespace's socket go out together; whatever comes between them (a sysctl,
 another namespace) first sends off what was gathered, so operations keep their order.
@@ -7,20 +7,23 @@ another namespace) first sends off what was gathered, so operations keep their o
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from cni_v6 import kernel, ops
-from cni_v6.errors import ALREADY_ATTACHED, KERNEL_REFUSED, PORTS_EXHAUSTED, CniError, Errors
-from cni_v6.kernel import Question, Snapshot, netlink, netns, packet, sysctl
+from cni_v6.errors import ALREADY_ATTACHED, KERNEL_REFUSED, PORTS_EXHAUSTED, UNKNOWN_CONTAINER, CniError, Errors
+from cni_v6.kernel import Question, Snapshot, answers, netlink, sysctl
 from cni_v6.kernel.events import await_addresses, await_port
+from cni_v6.kernel.message import Message
 from cni_v6.kernel.observe import observe
-from cni_v6.kernel.rtnl import Answer, Message, explain
+from cni_v6.kernel.reaper import Reaper
+from cni_v6.kernel.rtnl import Answer, explain, new_group
 from cni_v6.kernel.spaces import Spaces
 from cni_v6.ops import HOST, Op
 
 THERE_ALREADY = (ops.EnsureBridge, ops.AddAddress, ops.AddRoute)
 GONE_ALREADY = (ops.DeleteLink, ops.RemoveAddress, ops.RemovePortVlan)
+GONE_WITH_INTERFACE = (ops.RemoveAddress, ops.RemovePortVlan)
 ABSENT = (errno.ENODEV, errno.ENOENT, errno.EADDRNOTAVAIL)
 
 
@@ -28,13 +31,15 @@ class LinuxKernel:
     """One invocation's kernel. See ``cni_v6.kernel.Kernel`` for the contract.
 
     :param spaces: open namespaces; a caller that keeps the node's own open between invocations hands it over in them.
+    :param reaper: deletes the node's interfaces where one lives longer than this invocation.
     """
 
-    def __init__(self, spaces: Spaces | None = None) -> None:
+    def __init__(self, spaces: Spaces | None = None, reaper: Reaper | None = None) -> None:
         self._spaces = spaces or Spaces()
+        self._reaper = reaper
 
     def netns_id(self, path: str) -> tuple[int, int]:
-        return netns.identity(path)
+        return self._spaces.identity(path)
 
     def close(self) -> None:
         self._spaces.close()
@@ -53,9 +58,34 @@ class LinuxKernel:
 
     def remove(self, operations: Iterable[Op]) -> None:
         errors = Errors()
+        ports: list[str] = []
         for operation in operations:
-            errors.run(lambda: self._run([operation], []))
+            if isinstance(operation, ops.DeleteLink) and operation.netns == HOST:
+                ports.append(operation.ifname)
+            else:
+                errors.run(lambda: self._remove(operation))
+        errors.run(lambda: self._delete(ports))
         errors.check()
+
+    def _delete(self, names: Sequence[str]) -> None:
+        """Delete interfaces of the node together: the kernel's wait is the same for one or sixty."""
+        route = self._spaces.get(HOST).route
+        found = [answer for answer in route.request([netlink.get_link(name) for name in names]) if answer.messages]
+        indices = [answers.index_of(answer.messages[0]) for answer in found]
+        self._spaces.forget_indices()
+        if indices and self._reaper:
+            self._reaper.remove(indices)
+        elif indices:
+            last = route.request(netlink.deletion(indices, new_group()))[-1]
+            if last.error not in (0, *ABSENT):
+                raise CniError(KERNEL_REFUSED, f"cannot delete {', '.join(names)}", explain(last))
+
+    def _remove(self, operation: Op) -> None:
+        try:
+            self._run([operation], [])
+        except CniError as error:  # what is to go went with its namespace
+            if error.code != UNKNOWN_CONTAINER or not isinstance(operation, GONE_ALREADY):
+                raise
 
     def _undo(self, done: list[Op], error: Exception) -> None:
         undo = [each for each in map(ops.inverse, reversed(done)) if each is not None]
@@ -72,6 +102,9 @@ class LinuxKernel:
             _DIRECT[type(operation)](self._spaces, operation)
             done.append(operation)
             return
+        batch = [operation for operation in batch if not self._gone_with_interface(operation)]
+        if not batch:
+            return
         messages = [_REQUESTS[type(operation)](self._spaces, operation) for operation in batch]
         failed: CniError | None = None
         for operation, answer in zip(batch, self._spaces.get(_space(operation=batch[0])).route.request(messages)):
@@ -83,9 +116,14 @@ class LinuxKernel:
         if failed:
             raise failed
 
+    def _gone_with_interface(self, operation: Op) -> bool:
+        return isinstance(operation, GONE_WITH_INTERFACE) and (
+            self._spaces.index(_space(operation), operation.ifname) is None
+        )
+
     def _note(self, operation: Op) -> None:
-        if isinstance(operation, ops.DeleteLink):
-            self._spaces.forget(operation.netns, operation.ifname)
+        if isinstance(operation, ops.DeleteLink):  # and perhaps a peer, in whatever namespace
+            self._spaces.forget_indices()
 
 
 def _space(operation: Op) -> str:
@@ -114,7 +152,7 @@ def _batches(operations: Iterable[Op]) -> Iterable[list[Op]]:
 
 def _as_wanted(operation: Op, answer: Answer) -> bool:
     if answer.error == errno.EEXIST:
-        return isinstance(operation, THERE_ALREADY)
+        return isinstance(operation, THERE_ALREADY) or (isinstance(operation, ops.CreateVeth) and operation.shared)
     return not answer.error or (answer.error in ABSENT and isinstance(operation, GONE_ALREADY))
 
 
@@ -174,6 +212,7 @@ _REQUESTS: dict[type[Any], Callable[[Spaces, Any], Message]] = {
     ops.RemoveAddress: _by_index(netlink.remove_address),
     ops.SetLink: _by_name(netlink.set_link),
     ops.AddRoute: _by_index(netlink.add_route),
+    ops.Announce: _by_name(netlink.set_mac),
     ops.DeleteLink: _by_name(netlink.delete_link),
 }
 
@@ -185,19 +224,8 @@ def _set_sysctl(spaces: Spaces, operation: ops.SetSysctl) -> None:
     sysctl.write(spaces.get(operation.netns).sysctl, operation.key, operation.value)
 
 
-def _announce(spaces: Spaces, operation: ops.Announce) -> None:
-    with spaces.get(operation.netns).packet_socket() as sender:
-        for address in operation.addresses:
-            for frame in packet.frames(operation.mac, address):
-                try:
-                    sender.sendto(frame, (operation.ifname, 0))
-                except OSError as error:
-                    raise CniError(KERNEL_REFUSED, f"cannot {ops.describe(operation)}", str(error)) from error
-
-
 _DIRECT: dict[type[Any], Callable[[Spaces, Any], None]] = {
     ops.SetSysctl: _set_sysctl,
     ops.AwaitPort: await_port,
     ops.AwaitAddresses: await_addresses,
-    ops.Announce: _announce,
 }

@@ -1,128 +1,147 @@
-"""rtnetlink messages: operations and questions become requests, answers become Links, addresses and routes.
-
-The only module that imports pyroute2, and only its message classes: ``import pyroute2`` runs a package front door that
-loads every protocol it has (220 ms), the message modules cost 35. So the package is entered by its side door: a bare
-module object with the package's path, under which the submodules import as usual.
-"""
+"""rtnetlink requests: operations and questions become messages. What comes back is read in ``answers``."""
 
 from __future__ import annotations
 
-import importlib.machinery
 import socket
 import struct
-import sys
-import types
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from cni_v6 import ops
-from cni_v6.kernel import Link, RouteEntry
-from cni_v6.kernel.rtnl import HEADER, Message
+from cni_v6.kernel.message import Message, address, attribute, mac, nest, text, u8, u32
+from cni_v6.kernel.uapi import (
+    AF_BRIDGE,
+    AF_INET,
+    AF_INET6,
+    AF_UNSPEC,
+    BRIDGE_VLAN_INFO_PVID,
+    BRIDGE_VLAN_INFO_RANGE_BEGIN,
+    BRIDGE_VLAN_INFO_RANGE_END,
+    BRIDGE_VLAN_INFO_UNTAGGED,
+    IFA_ADDRESS,
+    IFA_BROADCAST,
+    IFA_F_NODAD,
+    IFA_FLAGS,
+    IFA_LOCAL,
+    IFF_PROMISC,
+    IFF_UP,
+    IFLA_ADDRESS,
+    IFLA_AF_SPEC,
+    IFLA_BR_MCAST_SNOOPING,
+    IFLA_BR_VLAN_FILTERING,
+    IFLA_BRIDGE_VLAN_INFO,
+    IFLA_BRPORT_ISOLATED,
+    IFLA_BRPORT_MODE,
+    IFLA_EXT_MASK,
+    IFLA_GROUP,
+    IFLA_IFALIAS,
+    IFLA_IFNAME,
+    IFLA_INFO_DATA,
+    IFLA_INFO_KIND,
+    IFLA_INFO_SLAVE_DATA,
+    IFLA_INFO_SLAVE_KIND,
+    IFLA_LINKINFO,
+    IFLA_MASTER,
+    IFLA_MTU,
+    IFLA_NET_NS_FD,
+    NLM_F_CREATE,
+    NLM_F_EXCL,
+    RT_SCOPE_LINK,
+    RT_SCOPE_UNIVERSE,
+    RT_TABLE_MAIN,
+    RTA_DST,
+    RTA_GATEWAY,
+    RTA_METRICS,
+    RTA_OIF,
+    RTA_PRIORITY,
+    RTA_TABLE,
+    RTAX_ADVMSS,
+    RTAX_MTU,
+    RTEXT_FILTER_BRVLAN,
+    RTEXT_FILTER_SKIP_STATS,
+    RTM_DELADDR,
+    RTM_DELLINK,
+    RTM_F_FIB_MATCH,
+    RTM_GETADDR,
+    RTM_GETLINK,
+    RTM_GETROUTE,
+    RTM_NEWADDR,
+    RTM_NEWLINK,
+    RTM_NEWROUTE,
+    RTM_SETLINK,
+    RTN_UNICAST,
+    RTPROT_STATIC,
+    VETH_INFO_PEER,
+)
+
+IFINFOMSG = struct.Struct("=BxHiII")  # family, type, index, flags, change
+IFADDRMSG = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, index
+RTMSG = struct.Struct("=BBBBBBBBI")  # family, dst_len, src_len, tos, table, protocol, scope, type, flags
+NEW = NLM_F_CREATE | NLM_F_EXCL
 
 
-def _enter_by_side_door(package: str) -> None:
-    """Make ``package.submodule`` importable without running the package's ``__init__``; no-op if it ran already."""
-    if package in sys.modules:
-        return
-    spec = importlib.machinery.PathFinder.find_spec(package)
-    if spec is None or spec.submodule_search_locations is None:
-        raise ImportError(f"{package} is not installed", name=package)
-    bare = types.ModuleType(package)
-    bare.__path__ = list(spec.submodule_search_locations)
-    bare.__spec__ = spec
-    sys.modules[package] = bare
-
-
-_enter_by_side_door("pyroute2")
-
-from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg  # noqa: E402
-from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg  # noqa: E402
-from pyroute2.netlink.rtnl.rtmsg import rtmsg  # noqa: E402
-
-# linux/rtnetlink.h
-RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
-RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
-RTM_NEWROUTE, RTM_GETROUTE = 24, 26
-RTPROT_STATIC, RTN_UNICAST, RT_TABLE_MAIN, RT_TABLE_LOCAL = 4, 1, 254, 255
-RT_SCOPE_UNIVERSE, RT_SCOPE_LINK, RTM_F_FIB_MATCH = 0, 253, 0x2000
-RTEXT_FILTER_BRVLAN, RTEXT_FILTER_SKIP_STATS = 1 << 1, 1 << 3
-RTNLGRP_LINK, RTNLGRP_IPV6_IFADDR = 1, 9
-# linux/netlink.h
-NLM_F_EXCL, NLM_F_CREATE = 0x200, 0x400
-# linux/if.h, if_addr.h, if_bridge.h
-IFF_UP, IFF_PROMISC = 0x1, 0x100
-IFA_F_NODAD, IFA_F_DADFAILED, IFA_F_TENTATIVE = 0x02, 0x08, 0x40
-BRIDGE_VLAN_INFO_PVID, BRIDGE_VLAN_INFO_UNTAGGED = 1 << 1, 1 << 2
-BRIDGE_VLAN_INFO_RANGE_BEGIN, BRIDGE_VLAN_INFO_RANGE_END = 1 << 3, 1 << 4
-BRIDGE_FLAGS_SELF = 2  # IFLA_BRIDGE_FLAGS: BRIDGE_FLAGS_MASTER is 1
-AF_BRIDGE = 7
-AF_INET, AF_INET6 = int(socket.AF_INET), int(socket.AF_INET6)
-
-Attrs = list[tuple[str, Any]]
-
-
-def _message(kind: int, flags: int, body: Any, header: Mapping[str, int], attrs: Attrs) -> Message:
-    for key, value in header.items():
-        body[key] = value
-    body["attrs"] = attrs
-    body.encode()
-    return Message(kind, flags, bytes(body.data[HEADER.size :]))
-
-
-def _link(kind: int, nlm_flags: int, attrs: Attrs, **header: int) -> Message:
-    return _message(kind, nlm_flags, ifinfmsg(), header, attrs)
+def _link(kind: int, *attributes: bytes, nlm: int = 0, index: int = 0, flags: int = 0, change: int = 0) -> Message:
+    return Message(kind, nlm, IFINFOMSG.pack(AF_UNSPEC, 0, index, flags, change) + b"".join(attributes))
 
 
 # Links
 
+_NO_STATISTICS = u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS)
+
 
 def get_link(ifname: str) -> Message:
-    mask = ("IFLA_EXT_MASK", RTEXT_FILTER_SKIP_STATS)
-    return _link(RTM_GETLINK, 0, [("IFLA_IFNAME", ifname), mask])
+    return _link(RTM_GETLINK, text(IFLA_IFNAME, ifname), _NO_STATISTICS)
 
 
 def get_link_by_index(index: int) -> Message:
-    return _link(RTM_GETLINK, 0, [("IFLA_EXT_MASK", RTEXT_FILTER_SKIP_STATS)], index=index)
+    return _link(RTM_GETLINK, _NO_STATISTICS, index=index)
 
 
 def get_ports(bridge: int) -> Message:
     """A dump of the ports of the bridge with this index."""
-    return _link(RTM_GETLINK, 0, [("IFLA_MASTER", bridge), ("IFLA_EXT_MASK", RTEXT_FILTER_SKIP_STATS)])
+    return _link(RTM_GETLINK, u32(IFLA_MASTER, bridge), _NO_STATISTICS)
 
 
 def get_port_vlans() -> Message:
     """A dump of all bridge ports with their VLANs; the kernel filters it by no index."""
-    return _link(RTM_GETLINK, 0, [("IFLA_EXT_MASK", RTEXT_FILTER_BRVLAN)], family=AF_BRIDGE)
+    header = IFINFOMSG.pack(AF_BRIDGE, 0, 0, 0, 0)
+    return Message(RTM_GETLINK, 0, header + u32(IFLA_EXT_MASK, RTEXT_FILTER_BRVLAN))
+
+
+def _mtu(value: int) -> bytes:
+    return u32(IFLA_MTU, value) if value else b""
+
+
+def _info(kind: str, *data: bytes) -> bytes:
+    return nest(IFLA_LINKINFO, text(IFLA_INFO_KIND, kind), nest(IFLA_INFO_DATA, *data))
 
 
 def create_bridge(op: ops.EnsureBridge) -> Message:
-    data: Attrs = [("IFLA_BR_MCAST_SNOOPING", int(op.multicast_snooping))]
-    if op.vlan_filtering:  # a kernel without CONFIG_BRIDGE_VLAN_FILTERING refuses the attribute even when it is 0
-        data.append(("IFLA_BR_VLAN_FILTERING", 1))
-    attrs: Attrs = [("IFLA_IFNAME", op.name), ("IFLA_ADDRESS", op.mac)]
-    if op.mtu:
-        attrs.append(("IFLA_MTU", op.mtu))
-    attrs.append(("IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", "bridge"), ("IFLA_INFO_DATA", {"attrs": data})]}))
-    return _link(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, attrs)
+    # A kernel without CONFIG_BRIDGE_VLAN_FILTERING refuses the attribute even when it is 0.
+    filtering = u8(IFLA_BR_VLAN_FILTERING, 1) if op.vlan_filtering else b""
+    info = _info("bridge", u8(IFLA_BR_MCAST_SNOOPING, op.multicast_snooping), filtering)
+    return _link(RTM_NEWLINK, text(IFLA_IFNAME, op.name), mac(IFLA_ADDRESS, op.mac), _mtu(op.mtu), info, nlm=NEW)
 
 
 def set_bridge(op: ops.SetBridge) -> Message:
-    data = {"attrs": [("IFLA_BR_VLAN_FILTERING", int(op.vlan_filtering))]}
-    info = {"attrs": [("IFLA_INFO_KIND", "bridge"), ("IFLA_INFO_DATA", data)]}
-    return _link(RTM_NEWLINK, 0, [("IFLA_IFNAME", op.name), ("IFLA_LINKINFO", info)])
+    info = _info("bridge", u8(IFLA_BR_VLAN_FILTERING, op.vlan_filtering))
+    return _link(RTM_NEWLINK, text(IFLA_IFNAME, op.name), info)
 
 
 def create_veth(op: ops.CreateVeth, bridge: int, netns: int) -> Message:
     """Both ends in one request; ``bridge`` is an interface index, ``netns`` a descriptor of the peer's namespace."""
-    peer: Attrs = [("IFLA_IFNAME", op.ifname), ("IFLA_ADDRESS", op.mac)]
-    host: Attrs = [("IFLA_IFNAME", op.host), ("IFLA_ADDRESS", op.host_mac), ("IFLA_MASTER", bridge)]
-    if op.mtu:
-        peer.append(("IFLA_MTU", op.mtu))
-        host.append(("IFLA_MTU", op.mtu))
-    peer.append(("IFLA_NET_NS_FD", netns))
-    data = {"attrs": [("VETH_INFO_PEER", {"attrs": peer})]}
-    host.append(("IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", "veth"), ("IFLA_INFO_DATA", data)]}))
-    return _link(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, host, flags=IFF_UP, change=IFF_UP)
+    inside = text(IFLA_IFNAME, op.ifname) + mac(IFLA_ADDRESS, op.mac) + _mtu(op.mtu) + u32(IFLA_NET_NS_FD, netns)
+    peer = attribute(VETH_INFO_PEER, IFINFOMSG.pack(AF_UNSPEC, 0, 0, 0, 0) + inside)
+    return _link(
+        RTM_NEWLINK,
+        text(IFLA_IFNAME, op.host),
+        mac(IFLA_ADDRESS, op.host_mac),
+        u32(IFLA_MASTER, bridge),
+        _mtu(op.mtu),
+        _info("veth", peer),
+        nlm=NEW,
+        flags=IFF_UP,
+        change=IFF_UP,
+    )
 
 
 def set_link(op: ops.SetLink) -> Message:
@@ -130,22 +149,41 @@ def set_link(op: ops.SetLink) -> Message:
     if op.promisc is not None:
         flags |= IFF_PROMISC if op.promisc else 0
         change |= IFF_PROMISC
-    return _link(RTM_SETLINK, 0, [("IFLA_IFNAME", op.ifname)], flags=flags, change=change)
+    return _link(RTM_SETLINK, text(IFLA_IFNAME, op.ifname), flags=flags, change=change)
 
 
 def set_alias(op: ops.SetAlias) -> Message:
-    return _link(RTM_SETLINK, 0, [("IFLA_IFNAME", op.ifname), ("IFLA_IFALIAS", op.alias)])
+    """Without a zero at its end: the kernel would count it as one of the 255 (NLA_BINARY)."""
+    return _link(RTM_SETLINK, text(IFLA_IFNAME, op.ifname), attribute(IFLA_IFALIAS, op.alias.encode()))
+
+
+def set_mac(op: ops.Announce) -> Message:
+    return _link(RTM_SETLINK, text(IFLA_IFNAME, op.ifname), mac(IFLA_ADDRESS, op.mac))
 
 
 def set_port(op: ops.SetPort) -> Message:
     """RTM_NEWLINK without CREATE: slave data is changed by that request only (rtnl_newlink, net/core/rtnetlink.c)."""
-    data = {"attrs": [("IFLA_BRPORT_MODE", int(op.hairpin)), ("IFLA_BRPORT_ISOLATED", int(op.isolated))]}
-    info = {"attrs": [("IFLA_INFO_SLAVE_KIND", "bridge"), ("IFLA_INFO_SLAVE_DATA", data)]}
-    return _link(RTM_NEWLINK, 0, [("IFLA_IFNAME", op.ifname), ("IFLA_LINKINFO", info)])
+    data = nest(IFLA_INFO_SLAVE_DATA, u8(IFLA_BRPORT_MODE, op.hairpin), u8(IFLA_BRPORT_ISOLATED, op.isolated))
+    info = nest(IFLA_LINKINFO, text(IFLA_INFO_SLAVE_KIND, "bridge"), data)
+    return _link(RTM_NEWLINK, text(IFLA_IFNAME, op.ifname), info)
 
 
 def delete_link(op: ops.DeleteLink) -> Message:
-    return _link(RTM_DELLINK, 0, [("IFLA_IFNAME", op.ifname)])
+    return _link(RTM_DELLINK, text(IFLA_IFNAME, op.ifname))
+
+
+def deletion(indices: Sequence[int], number: int) -> list[Message]:
+    """The requests that delete these interfaces of the node.
+
+    Several as a link group: the kernel waits for RCU as long for one interface as for sixty (rtnl_group_dellink,
+    net/core/rtnetlink.c).
+
+    :param number: of a link group that nobody uses.
+    """
+    if len(indices) == 1:
+        return [_link(RTM_DELLINK, index=indices[0])]
+    group = u32(IFLA_GROUP, number)
+    return [*(_link(RTM_SETLINK, group, index=index) for index in indices), _link(RTM_DELLINK, group)]
 
 
 def add_port_vlans(op: ops.AddPortVlans, index: int) -> Message:
@@ -163,184 +201,88 @@ def remove_port_vlan(op: ops.RemovePortVlan, index: int) -> Message:
 
 
 def _port_vlans(kind: int, index: int, entries: Sequence[tuple[int, int]]) -> Message:
-    attrs = [("IFLA_BRIDGE_VLAN_INFO", {"vid": vlan, "flags": flags}) for vlan, flags in entries]
-    return _link(kind, 0, [("IFLA_AF_SPEC", {"attrs": attrs})], family=AF_BRIDGE, index=index)
+    vlans = (attribute(IFLA_BRIDGE_VLAN_INFO, struct.pack("=HH", flags, vlan)) for vlan, flags in entries)
+    return Message(kind, 0, IFINFOMSG.pack(AF_BRIDGE, 0, index, 0, 0) + nest(IFLA_AF_SPEC, *vlans))
 
 
 # Addresses and routes
 
 
 def get_addresses(index: int) -> Message:
-    return _message(RTM_GETADDR, 0, ifaddrmsg(), {"index": index}, [])
+    return Message(RTM_GETADDR, 0, IFADDRMSG.pack(AF_UNSPEC, 0, 0, 0, index))
 
 
 def add_address(op: ops.AddAddress, index: int) -> Message:
-    attrs = _address(op.address)
-    if not op.dad and ":" in op.address:
-        attrs.append(("IFA_FLAGS", IFA_F_NODAD))
-    return _message(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, ifaddrmsg(), _address_header(op.address, index), attrs)
+    ip, length = _split(op.address)
+    body = _address(op.address, index)
+    if _family(ip) == AF_INET and length < 31:  # RFC 3021: a /31 has no broadcast address
+        body += attribute(IFA_BROADCAST, _broadcast(ip, length))
+    if _family(ip) == AF_INET6 and not op.dad:
+        body += u32(IFA_FLAGS, IFA_F_NODAD)
+    return Message(RTM_NEWADDR, NEW, body)
 
 
 def remove_address(op: ops.RemoveAddress, index: int) -> Message:
-    attrs = _address(op.address)[:2]
-    return _message(RTM_DELADDR, 0, ifaddrmsg(), _address_header(op.address, index), attrs)
+    return Message(RTM_DELADDR, 0, _address(op.address, index))
 
 
-def _address_header(address: str, index: int) -> dict[str, int]:
-    return {"family": _family(address), "prefixlen": int(address.partition("/")[2]), "index": index}
+def _address(text: str, index: int) -> bytes:
+    ip, length = _split(text)
+    return IFADDRMSG.pack(_family(ip), length, 0, 0, index) + address(IFA_LOCAL, ip) + address(IFA_ADDRESS, ip)
 
 
-def _address(address: str) -> Attrs:
-    ip, _, length = address.partition("/")
-    attrs: Attrs = [("IFA_LOCAL", ip), ("IFA_ADDRESS", ip)]
-    if ":" not in ip and int(length) < 31:  # RFC 3021: a /31 has no broadcast address
-        attrs.append(("IFA_BROADCAST", _broadcast(ip, int(length))))
-    return attrs
-
-
-def _broadcast(ip: str, length: int) -> str:
+def _broadcast(ip: str, length: int) -> bytes:
     value = int.from_bytes(socket.inet_aton(ip), "big") | ((1 << (32 - length)) - 1)
-    return socket.inet_ntoa(value.to_bytes(4, "big"))
+    return value.to_bytes(4, "big")
 
 
 def add_route(op: ops.AddRoute, index: int) -> Message:
-    network, _, length = op.dst.partition("/")
-    scope = op.scope if op.scope is not None else (RT_SCOPE_UNIVERSE if op.gateway else RT_SCOPE_LINK)
+    network, length = _split(op.dst)
+    family = _family(network)
     table = op.table if op.table is not None else RT_TABLE_MAIN
-    attrs: Attrs = [("RTA_OIF", index), ("RTA_TABLE", table)]
-    if int(length):
-        attrs.append(("RTA_DST", network))
+    scope = op.scope if op.scope is not None else (RT_SCOPE_UNIVERSE if op.gateway else RT_SCOPE_LINK)
+    header = RTMSG.pack(
+        family,
+        length,
+        0,
+        0,
+        table if table < 256 else 0,  # rtm_table is a byte; RTA_TABLE holds the rest
+        RTPROT_STATIC,
+        scope if family == AF_INET else RT_SCOPE_UNIVERSE,  # IPv6 ignores it
+        RTN_UNICAST,
+        0,
+    )
+    body = header + u32(RTA_OIF, index) + u32(RTA_TABLE, table)
+    if length:
+        body += address(RTA_DST, network)
     if op.gateway:
-        attrs.append(("RTA_GATEWAY", op.gateway))
+        body += address(RTA_GATEWAY, op.gateway)
     if op.priority is not None:
-        attrs.append(("RTA_PRIORITY", op.priority))
-    metrics = [(name, value) for name, value in (("RTAX_MTU", op.mtu), ("RTAX_ADVMSS", op.advmss)) if value]
-    if metrics:
-        attrs.append(("RTA_METRICS", {"attrs": metrics}))
-    header = {
-        "family": _family(op.dst),
-        "dst_len": int(length),
-        "table": table if table < 256 else 0,  # rtm_table is a byte; RTA_TABLE holds the rest
-        "proto": RTPROT_STATIC,
-        "type": RTN_UNICAST,
-        "scope": scope if _family(op.dst) == AF_INET else RT_SCOPE_UNIVERSE,  # IPv6 ignores it
-    }
-    return _message(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, rtmsg(), header, attrs)
+        body += u32(RTA_PRIORITY, op.priority)
+    return Message(RTM_NEWROUTE, NEW, body + _metrics(op))
+
+
+def _metrics(op: ops.AddRoute) -> bytes:
+    given = [u32(kind, value) for kind, value in ((RTAX_MTU, op.mtu), (RTAX_ADVMSS, op.advmss)) if value]
+    return nest(RTA_METRICS, *given) if given else b""
 
 
 def get_routes(family: int, index: int) -> Message:
     """A dump of one family's routes through the interface with this index."""
-    return _message(RTM_GETROUTE, 0, rtmsg(), {"family": AF_INET6 if family == 6 else AF_INET}, [("RTA_OIF", index)])
+    header = RTMSG.pack(AF_INET6 if family == 6 else AF_INET, 0, 0, 0, 0, 0, 0, 0, 0)
+    return Message(RTM_GETROUTE, 0, header + u32(RTA_OIF, index))
 
 
 def get_uplink() -> Message:
     """The route that 2000:: takes, the first global unicast address (RFC 4291, 2.4): the default where there is one."""
-    header = {"family": AF_INET6, "dst_len": 128, "flags": RTM_F_FIB_MATCH}
-    return _message(RTM_GETROUTE, 0, rtmsg(), header, [("RTA_DST", "2000::")])
+    header = RTMSG.pack(AF_INET6, 128, 0, 0, 0, 0, 0, 0, RTM_F_FIB_MATCH)
+    return Message(RTM_GETROUTE, 0, header + address(RTA_DST, "2000::"))
 
 
-def _family(address: str) -> int:
-    return AF_INET6 if ":" in address else AF_INET
+def _split(prefix: str) -> tuple[str, int]:
+    ip, _, length = prefix.partition("/")
+    return ip, int(length)
 
 
-# Answers
-
-
-def index_of(data: bytes) -> int:
-    """``ifi_index`` of an RTM_NEWLINK message, without decoding the rest (struct ifinfomsg, linux/rtnetlink.h)."""
-    return int(struct.unpack_from("=i", data, HEADER.size + 4)[0])
-
-
-def name_of(data: bytes) -> str:
-    return str(_decode(ifinfmsg, data).get_attr("IFLA_IFNAME"))
-
-
-def read_link(data: bytes) -> tuple[Link, int]:
-    """A Link from an RTM_NEWLINK message, and its master's index (0 for none): a name is the caller's to find."""
-    link = _decode(ifinfmsg, data)
-    info = link.get_attr("IFLA_LINKINFO")
-    own = (info and info.get_attr("IFLA_INFO_DATA")) or _Nothing()
-    port = (info and info.get_attr("IFLA_INFO_SLAVE_DATA")) or _Nothing()
-    kind = str((info and info.get_attr("IFLA_INFO_KIND")) or "")
-    return Link(
-        name=link.get_attr("IFLA_IFNAME"),
-        mac=link.get_attr("IFLA_ADDRESS") or "",
-        mtu=link.get_attr("IFLA_MTU") or 0,
-        kind=kind,
-        up=bool(link["flags"] & IFF_UP),
-        promisc=bool(link["flags"] & IFF_PROMISC),
-        alias=link.get_attr("IFLA_IFALIAS") or "",
-        hairpin=bool(port.get_attr("IFLA_BRPORT_MODE")),
-        isolated=bool(port.get_attr("IFLA_BRPORT_ISOLATED")),
-        vlan_filtering=kind == "bridge" and bool(own.get_attr("IFLA_BR_VLAN_FILTERING")),
-        port_enabled=bool(port.get_attr("IFLA_BRPORT_STATE")),
-    ), link.get_attr("IFLA_MASTER") or 0
-
-
-class _Nothing:
-    """Stands for an absent nest: it has no attribute."""
-
-    def get_attr(self, _: str) -> None:
-        return None
-
-
-def read_port_vlans(data: bytes) -> tuple[tuple[int, bool], ...]:
-    """(VLAN, is the untagged PVID) of one message of the VLAN dump, ranges spelt out."""
-    found: list[tuple[int, bool]] = []
-    spec = _decode(ifinfmsg, data).get_attr("IFLA_AF_SPEC")
-    begin = 0
-    for entry in spec.get_attrs("IFLA_BRIDGE_VLAN_INFO") if spec else ():
-        vlan, flags = int(entry["vid"]), int(entry["flags"])
-        if flags & BRIDGE_VLAN_INFO_RANGE_BEGIN:
-            begin = vlan
-            continue
-        first = begin if flags & BRIDGE_VLAN_INFO_RANGE_END else vlan
-        found += [(each, bool(flags & BRIDGE_VLAN_INFO_PVID)) for each in range(first, vlan + 1)]
-    return tuple(found)
-
-
-def read_address(data: bytes) -> tuple[int, str]:
-    """(interface index, ``ip/prefixlen``) of an RTM_NEWADDR message."""
-    address = _decode(ifaddrmsg, data)
-    ip = address.get_attr("IFA_LOCAL") or address.get_attr("IFA_ADDRESS")
-    return int(address["index"]), f"{ip}/{address['prefixlen']}"
-
-
-def read_address_state(data: bytes) -> tuple[str, bool, bool]:
-    """(``ip/prefixlen``, is tentative, was found to be a duplicate) of an RTM_NEWADDR message."""
-    flags = int(_decode(ifaddrmsg, data).get_attr("IFA_FLAGS") or 0)
-    failed = bool(flags & IFA_F_DADFAILED)
-    return read_address(data)[1], bool(flags & IFA_F_TENTATIVE) and not failed, failed
-
-
-def read_uplink(data: bytes) -> int:
-    """The interface index of the route in an RTM_NEWROUTE message, its first hop's where it has several; 0: none."""
-    route = _decode(rtmsg, data)
-    hops = route.get_attr("RTA_MULTIPATH")
-    return int(hops[0]["oif"] if hops else route.get_attr("RTA_OIF") or 0)
-
-
-def read_route(data: bytes) -> tuple[int, RouteEntry] | None:
-    """(interface index, route) of an RTM_NEWROUTE message; None for what is not unicast, or in the local table."""
-    route = _decode(rtmsg, data)
-    table = route.get_attr("RTA_TABLE") or route["table"]
-    if route["type"] != RTN_UNICAST or table == RT_TABLE_LOCAL:
-        return None
-    any_network = "::" if route["family"] == AF_INET6 else "0.0.0.0"
-    metrics = route.get_attr("RTA_METRICS") or _Nothing()
-    entry = RouteEntry(
-        dst=f"{route.get_attr('RTA_DST') or any_network}/{route['dst_len']}",
-        gateway=route.get_attr("RTA_GATEWAY"),
-        mtu=metrics.get_attr("RTAX_MTU"),
-        advmss=metrics.get_attr("RTAX_ADVMSS"),
-        priority=route.get_attr("RTA_PRIORITY"),
-        table=table,
-        scope=route["scope"],
-    )
-    return route.get_attr("RTA_OIF") or 0, entry
-
-
-def _decode(message_class: Any, data: bytes) -> Any:
-    message = message_class(data)
-    message.decode()
-    return message
+def _family(ip: str) -> int:
+    return AF_INET6 if ":" in ip else AF_INET

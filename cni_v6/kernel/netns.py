@@ -21,6 +21,7 @@ from cni_v6.kernel.rtnl import RouteSocket
 from cni_v6.ops import HOST
 
 CLONE_NEWNET = 0x40000000  # linux/sched.h
+OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # a fifo in the place of a namespace would block
 OWN = "/proc/thread-self/ns/net"
 SYSCTL = "/proc/sys/net/"
 T = TypeVar("T")
@@ -38,10 +39,6 @@ class Namespace:
     route: RouteSocket
     sysctl: dict[str, int]
 
-    def packet_socket(self) -> socket.socket:
-        """A raw packet socket in this namespace."""
-        return _inside(self.file, lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW))
-
     def event_socket(self, group: int) -> socket.socket:
         """A netlink socket that hears one group of notifications (RTNLGRP_*, linux/rtnetlink.h) of this namespace."""
 
@@ -58,12 +55,13 @@ class Namespace:
             os.close(descriptor)
 
 
-def open_namespace(path: str) -> Namespace:
+def open_namespace(path: str, given: int | None = None) -> Namespace:
     """Open a namespace by its path; ``HOST`` is the caller's own.
 
+    :param given: a descriptor of it that the caller has already, and keeps.
     :raises CniError: UNKNOWN_CONTAINER where there is none, INVALID_NETNS where the file is something else.
     """
-    file = _open_file(path)
+    file = _open_file(path, given)
     try:
         route, sysctl = _take() if path == HOST else _inside(file, _take)
     except OSError as error:
@@ -74,9 +72,9 @@ def open_namespace(path: str) -> Namespace:
     return Namespace(path, file, route, sysctl)
 
 
-def identity(path: str) -> tuple[int, int]:
-    """(device, inode) of a namespace file; raises CniError as ``open_namespace`` where there is none."""
-    file = _open_file(path)
+def identity(path: str, given: int | None = None) -> tuple[int, int]:
+    """(device, inode) of a namespace file; arguments and errors as of ``open_namespace``."""
+    file = _open_file(path, given)
     try:
         status = os.fstat(file)
     finally:
@@ -84,11 +82,11 @@ def identity(path: str) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _open_file(path: str) -> int:
+def _open_file(path: str, given: int | None) -> int:
     try:
-        return os.open(path or OWN, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        hint = f"{error.strerror}; the container may have ended meanwhile"
+        return os.dup(given) if given is not None else os.open(path or OWN, OPEN_FLAGS)
+    except (OSError, ValueError) as error:  # ValueError: a zero byte, or not encodable
+        hint = f"{getattr(error, 'strerror', error)}; the container may have ended meanwhile"
         raise CniError(UNKNOWN_CONTAINER, f"cannot open network namespace {path}", hint) from error
 
 

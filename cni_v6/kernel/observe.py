@@ -9,8 +9,9 @@ from typing import Any
 
 from cni_v6 import kernel
 from cni_v6.errors import KERNEL_REFUSED, CniError
-from cni_v6.kernel import GetLink, Ipv6Interface, Link, Question, RouteEntry, Snapshot, netlink, sysctl
-from cni_v6.kernel.rtnl import Answer, Message, explain
+from cni_v6.kernel import GetLink, Ipv6Interface, Link, Question, RouteEntry, Snapshot, answers, netlink, sysctl
+from cni_v6.kernel.message import Message
+from cni_v6.kernel.rtnl import Answer, explain
 from cni_v6.kernel.spaces import Spaces
 from cni_v6.ops import HOST
 
@@ -21,11 +22,11 @@ NO_ROUTE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EAFNOSUPP
 def observe(spaces: Spaces, questions: Iterable[Question]) -> Snapshot:
     """All answers; the links of one namespace are asked for in one round trip."""
     asked = tuple(dict.fromkeys(questions))
-    answers: dict[Question, object] = dict(_links(spaces, [each for each in asked if isinstance(each, GetLink)]))
+    answered: dict[Question, object] = dict(_links(spaces, [each for each in asked if isinstance(each, GetLink)]))
     for question in asked:
-        if question not in answers:
-            answers[question] = _ANSWERS[type(question)](spaces, question)
-    return Snapshot(answers)
+        if question not in answered:
+            answered[question] = _ANSWERS[type(question)](spaces, question)
+    return Snapshot(answered)
 
 
 def _links(spaces: Spaces, questions: Sequence[GetLink]) -> Iterable[tuple[Question, Link | None]]:
@@ -41,13 +42,13 @@ def _link(spaces: Spaces, question: GetLink, answer: Answer) -> Link | None:
     if answer.error == errno.ENODEV:
         return None
     _refused(answer, f"cannot look up interface {question.ifname}")
-    link, master = netlink.read_link(answer.messages[0])
+    link, master = answers.read_link(answer.messages[0])
     return replace(link, master=_name(spaces, question.netns, master)) if master else link
 
 
 def _name(spaces: Spaces, netns: str, index: int) -> str:
     [answer] = spaces.get(netns).route.request([netlink.get_link_by_index(index)])
-    return netlink.name_of(answer.messages[0]) if answer.messages else ""
+    return answers.name_of(answer.messages[0]) if answer.messages else ""
 
 
 def _dump(spaces: Spaces, netns: str, message: Message, what: str) -> tuple[bytes, ...]:
@@ -63,7 +64,7 @@ def _addresses(spaces: Spaces, question: kernel.GetAddresses) -> tuple[str, ...]
     if index is None:
         return ()
     messages = _dump(spaces, question.netns, netlink.get_addresses(index), f"addresses of {question.ifname}")
-    return tuple(address for owner, address in map(netlink.read_address, messages) if owner == index)
+    return tuple(address for owner, address in map(answers.read_address, messages) if owner == index)
 
 
 def _routes(spaces: Spaces, question: kernel.GetRoutes) -> tuple[RouteEntry, ...]:
@@ -73,7 +74,7 @@ def _routes(spaces: Spaces, question: kernel.GetRoutes) -> tuple[RouteEntry, ...
     found: list[RouteEntry] = []
     for family in (4, 6):
         messages = _dump(spaces, question.netns, netlink.get_routes(family, index), f"routes of {question.ifname}")
-        entries = [entry for entry in map(netlink.read_route, messages) if entry is not None]
+        entries = [entry for entry in map(answers.read_route, messages) if entry is not None]
         found += [route for owner, route in entries if owner == index]
     return tuple(found)
 
@@ -83,7 +84,7 @@ def _uplink(spaces: Spaces, _: kernel.GetUplink) -> str:
     if answer.error in NO_ROUTE or not answer.messages:
         return ""
     _refused(answer, "cannot look up the IPv6 default route")
-    index = netlink.read_uplink(answer.messages[0])
+    index = answers.read_uplink(answer.messages[0])
     return _name(spaces, HOST, index) if index else ""
 
 
@@ -92,14 +93,14 @@ def _ports(spaces: Spaces, question: kernel.GetPorts) -> tuple[Link, ...]:
     if index is None:
         return ()
     messages = _dump(spaces, HOST, netlink.get_ports(index), f"ports of bridge {question.bridge}")
-    links = [link for link, master in map(netlink.read_link, messages) if master == index]
+    links = [link for link, master in map(answers.read_link, messages) if master == index]
     return tuple(replace(link, master=question.bridge) for link in links)
 
 
 def _port_vlans(spaces: Spaces, question: kernel.GetPortVlans) -> tuple[tuple[int, bool], ...]:
     index = spaces.index(HOST, question.ifname)
     messages = _dump(spaces, HOST, netlink.get_port_vlans(), f"VLANs of {question.ifname}")
-    return tuple(vlan for data in messages if netlink.index_of(data) == index for vlan in netlink.read_port_vlans(data))
+    return tuple(vlan for data in messages if answers.index_of(data) == index for vlan in answers.read_port_vlans(data))
 
 
 def _sysctl(spaces: Spaces, question: kernel.GetSysctl) -> str | None:

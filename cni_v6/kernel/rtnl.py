@@ -1,8 +1,7 @@
 """A rtnetlink socket that sends many requests in one datagram and reads all their answers.
 
 Ours, not pyroute2's ``IPRoute``: that one keeps an event loop and a socket per thread, acts on another thread's
-namespace when it is handed on, and waits for each acknowledgement before the next request. Messages are pyroute2's, see
-``netlink``.
+namespace when it is handed on, and waits for each acknowledgement before the next request.
 """
 
 from __future__ import annotations
@@ -13,24 +12,18 @@ import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from cni_v6.kernel.message import HEADER, Message
+from typing import Protocol
+
 # linux/netlink.h
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 0x1, 0x4, 0x300
 NLMSG_ERROR, NLMSG_DONE = 2, 3
 NLM_F_MULTI, NLM_F_DUMP_INTR, NLM_F_CAPPED, NLM_F_ACK_TLVS = 0x2, 0x10, 0x100, 0x200
 NLMSGERR_ATTR_MSG = 1
 SOL_NETLINK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK = 270, 11, 12
-HEADER = struct.Struct("=IHHII")
 RECEIVE_BYTES = 1 << 18  # a dump fills at most 32 KiB a datagram (net/netlink/af_netlink.c), acknowledgements less
 BATCH_BYTES = 1 << 16  # well below the default send buffer (net.core.wmem_default, 212,992)
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One request: its type, flags beside REQUEST and ACK, and everything behind the netlink header."""
-
-    type: int
-    flags: int
-    body: bytes
+BATCH_MESSAGES = 32  # their answers, up to 4 KiB each with the kernel's overhead, fit in the receive buffer (as large)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +35,31 @@ class Answer:
     messages: tuple[bytes, ...] = ()
 
 
-class RouteSocket:
-    """NETLINK_ROUTE in the namespace of the thread that makes it. Not for two threads at once."""
+class Datagrams(Protocol):
+    """What is used of a socket."""
 
-    def __init__(self) -> None:
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
-        self._socket.setsockopt(SOL_NETLINK, NETLINK_EXT_ACK, 1)
-        self._socket.setsockopt(SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1)
+    def send(self, data: bytes, /) -> int: ...
+
+    def recv(self, size: int, /) -> bytes: ...
+
+    def close(self) -> None: ...
+
+
+def _open() -> Datagrams:
+    opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+    opened.setsockopt(SOL_NETLINK, NETLINK_EXT_ACK, 1)
+    opened.setsockopt(SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1)
+    return opened
+
+
+class RouteSocket:
+    """NETLINK_ROUTE in the namespace of the thread that makes it. Not for two threads at once.
+
+    :param opened: what to talk through instead.
+    """
+
+    def __init__(self, opened: Datagrams | None = None) -> None:
+        self._socket = opened or _open()
         self._sequence = 0
 
     def close(self) -> None:
@@ -124,6 +135,11 @@ def split(data: bytes) -> Iterable[tuple[int, int, int, bytes]]:
         offset += (length + 3) & ~3
 
 
+def new_group() -> int:
+    """A link group of nobody else's: administrators' are small numbers."""
+    return int.from_bytes(os.urandom(4), "big") >> 1 | 1 << 30
+
+
 def explain(answer: Answer) -> str:
     """What the kernel said, in words."""
     words = os.strerror(answer.error)
@@ -141,7 +157,7 @@ def _batches(messages: Sequence[Message]) -> Iterable[list[Message]]:
     batch: list[Message] = []
     size = 0
     for message in messages:
-        if batch and size + len(message.body) > BATCH_BYTES:
+        if batch and (size + len(message.body) > BATCH_BYTES or len(batch) == BATCH_MESSAGES):
             yield batch
             batch, size = [], 0
         batch.append(message)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from cni_v6.kernel import netlink
-from cni_v6.kernel.netns import Namespace, open_namespace
+from collections.abc import Mapping
+
+from cni_v6.kernel import answers, netlink
+from cni_v6.kernel.netns import Namespace, identity, open_namespace
 from cni_v6.kernel.rtnl import Answer
 from cni_v6.ops import HOST
 
@@ -12,17 +14,23 @@ class Spaces:
     """Opens a namespace at its first use.
 
     :param host: the node's own namespace where the caller keeps it open between invocations; ``close`` leaves it alone.
+    :param given: descriptors of namespaces that the caller has open already, by path; they stay the caller's.
     """
 
-    def __init__(self, host: Namespace | None = None) -> None:
+    def __init__(self, host: Namespace | None = None, given: Mapping[str, int] | None = None) -> None:
         self._kept = host
+        self._given = given or {}
         self._open: dict[str, Namespace] = {HOST: host} if host else {}
         self._indices: dict[tuple[str, str], int] = {}
 
     def get(self, netns: str) -> Namespace:
         if netns not in self._open:
-            self._open[netns] = open_namespace(netns)
+            self._open[netns] = open_namespace(netns, self._given.get(netns))
         return self._open[netns]
+
+    def identity(self, netns: str) -> tuple[int, int]:
+        """(device, inode) of a namespace."""
+        return identity(netns, self._given.get(netns))
 
     def close(self) -> None:
         for space in self._open.values():
@@ -41,8 +49,8 @@ class Spaces:
     def learn(self, netns: str, ifname: str, answer: Answer) -> None:
         """Take the index from an answer to ``netlink.get_link``."""
         if answer.messages:
-            self._indices[netns, ifname] = netlink.index_of(answer.messages[0])
+            self._indices[netns, ifname] = answers.index_of(answer.messages[0])
 
-    def forget(self, netns: str, ifname: str) -> None:
-        """The interface may be another one now, or none."""
-        self._indices.pop((netns, ifname), None)
+    def forget_indices(self) -> None:
+        """An interface has gone: its name may be another one's by the next time."""
+        self._indices.clear()

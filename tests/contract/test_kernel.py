@@ -1,0 +1,566 @@
+"""The fake kernel and the real one keep the same promises, operation by operation and question by question.
+
+The real one works on a throwaway node. VLANs are the fake's alone here: ``tests/uml`` has a kernel that knows them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import pytest
+
+from cni_v6 import errors, ops
+from cni_v6.errors import CniError
+from cni_v6.kernel import (
+    BRIDGE_PORTS_MAX,
+    GetAddresses,
+    GetIpv6Interfaces,
+    GetLink,
+    GetPorts,
+    GetPortVlans,
+    GetRoutes,
+    GetSysctl,
+    GetUplink,
+    Ipv6Interface,
+    Link,
+    Question,
+    RouteEntry,
+)
+from cni_v6.ops import HOST, AddRoute, Op
+from tests.contract.worlds import World, fake_world, linux_world
+
+MAC, HOST_MAC, BRIDGE_MAC = "02:00:00:00:00:0a", "02:00:00:00:00:0b", "02:00:00:00:00:0c"
+BRIDGE = ops.EnsureBridge("br0", BRIDGE_MAC, 1500, multicast_snooping=False, vlan_filtering=False)
+NO_DAD = "ipv6/conf/{}/accept_dad"
+
+
+@pytest.fixture(params=["fake", pytest.param("linux", marks=pytest.mark.netns)])
+def world(request: pytest.FixtureRequest) -> Iterator[World]:
+    if request.param == "fake":
+        yield fake_world()
+        return
+    with linux_world() as made:
+        yield made
+
+
+@contextmanager
+def refused(code: int, *words: str) -> Iterator[None]:
+    """The block ends with a CniError of this code that says all these words."""
+    with pytest.raises(CniError) as caught:
+        yield
+    assert caught.value.code == code, caught.value
+    assert [word for word in words if word not in str(caught.value)] == [], caught.value
+    assert caught.value.details
+
+
+def veth(netns: str, number: int = 0) -> ops.CreateVeth:
+    """The pair ``veth<n>`` on br0 and ``eth<n>``."""
+    middle = f"{number >> 8:02x}:{number & 255:02x}"
+    host_mac, mac = f"02:00:00:{middle}:0b", f"02:00:00:{middle}:0a"
+    return ops.CreateVeth(f"veth{number}", host_mac, "br0", netns, f"eth{number}", mac, 1500)
+
+
+def attach(world: World, netns: str | None = None, number: int = 0) -> str:
+    """A container on the bridge, its interface ``eth<n>`` up; returns its path."""
+    netns = world.a if netns is None else netns
+    pair = veth(netns, number)
+    quiet = ops.SetSysctl(HOST, f"ipv6/conf/{pair.host}/disable_ipv6", "1")
+    up = (ops.SetLink(HOST, "br0", up=True), ops.SetLink(netns, pair.ifname, up=True), ops.AwaitPort(pair.host))
+    world.kernel.apply([BRIDGE, pair, quiet, *up])
+    return netns
+
+
+def link(world: World, netns: str, ifname: str) -> Link | None:
+    return world.kernel.observe([GetLink(netns, ifname)]).link(netns, ifname)
+
+
+def there(world: World, netns: str, ifname: str) -> Link:
+    found = link(world, netns, ifname)
+    assert found is not None, f"no interface {ifname}"
+    return found
+
+
+def addresses(world: World, netns: str, ifname: str) -> list[str]:
+    """In any order; without the link-local one that the real kernel makes up."""
+    found = world.kernel.observe([GetAddresses(netns, ifname)]).addresses(netns, ifname)
+    return sorted(each for each in found if not each.startswith("fe80:"))
+
+
+def routes(world: World, netns: str, dst: str, ifname: str = "eth0") -> list[RouteEntry]:
+    found = world.kernel.observe([GetRoutes(netns, ifname)]).routes(netns, ifname)
+    return [each for each in found if each.dst == dst]
+
+
+def sysctl(world: World, netns: str, key: str) -> str | None:
+    return world.kernel.observe([GetSysctl(netns, key)]).sysctl(netns, key)
+
+
+# Links
+
+
+def test_a_bridge_is_created_down(world: World) -> None:
+    world.kernel.apply([BRIDGE])
+    assert there(world, HOST, "br0") == Link("br0", BRIDGE_MAC, 1500, kind="bridge")
+
+
+def test_a_bridge_without_a_given_mtu_has_the_kernels(world: World) -> None:
+    world.kernel.apply([replace(BRIDGE, mtu=0)])
+    assert there(world, HOST, "br0").mtu == 1500
+
+
+def test_a_bridge_that_is_there_keeps_what_it_has(world: World) -> None:
+    world.kernel.apply([BRIDGE, ops.SetLink(HOST, "br0", up=True)])
+    before = there(world, HOST, "br0")
+    world.kernel.apply([replace(BRIDGE, mac=MAC, mtu=1400)])
+    assert there(world, HOST, "br0") == before
+
+
+def test_veth(world: World) -> None:
+    world.kernel.apply([replace(BRIDGE, mtu=9000), replace(veth(world.a), mac=MAC, host_mac=HOST_MAC, mtu=1400)])
+    host, inside = there(world, HOST, "veth0"), there(world, world.a, "eth0")
+    assert host == Link("veth0", HOST_MAC, 1400, kind="veth", up=True, master="br0")
+    assert inside == Link("eth0", MAC, 1400, kind="veth")
+    assert link(world, HOST, "eth0") is None
+    assert link(world, world.b, "eth0") is None
+
+
+def test_veth_without_a_given_mtu_has_the_kernels(world: World) -> None:
+    world.kernel.apply([BRIDGE, replace(veth(world.a), mtu=0)])
+    assert (there(world, HOST, "veth0").mtu, there(world, world.a, "eth0").mtu) == (1500, 1500)
+
+
+def test_veth_with_both_ends_on_the_node(world: World) -> None:
+    attach(world, HOST)
+    assert (there(world, HOST, "veth0").master, there(world, HOST, "eth0").master) == ("br0", "")
+
+
+def test_veth_whose_host_name_is_taken(world: World) -> None:
+    world.kernel.apply([BRIDGE, veth(world.a)])
+    with refused(errors.ALREADY_ATTACHED, "veth0"):
+        world.kernel.apply([replace(veth(world.b), ifname="eth1")])
+    assert link(world, world.b, "eth1") is None
+
+
+def test_veth_whose_name_is_taken_in_the_container(world: World) -> None:
+    world.kernel.apply([BRIDGE, veth(world.a)])
+    with refused(errors.ALREADY_ATTACHED, "eth0", world.a):
+        world.kernel.apply([replace(veth(world.a), host="veth1")])
+    assert link(world, HOST, "veth1") is None
+    assert there(world, world.a, "eth0").mac == veth(world.a).mac
+
+
+def test_a_shared_veth_that_is_there_is_fine(world: World) -> None:
+    """The gateway's port in a VLAN: another container of the network may have made it meanwhile."""
+    shared = replace(veth(HOST), shared=True)
+    world.kernel.apply([BRIDGE, shared])
+    before = there(world, HOST, "veth0"), there(world, HOST, "eth0")
+    world.kernel.apply([replace(shared, mac=MAC)])
+    assert (there(world, HOST, "veth0"), there(world, HOST, "eth0")) == before
+
+
+def test_veth_without_its_bridge(world: World) -> None:
+    with refused(errors.KERNEL_REFUSED, "veth0", "br0"):
+        world.kernel.apply([veth(world.a)])
+    assert link(world, HOST, "veth0") is None
+
+
+def test_a_bridge_has_so_many_ports(world: World) -> None:
+    world.kernel.apply([BRIDGE, *(veth(world.a, number) for number in range(BRIDGE_PORTS_MAX))])
+    assert len(world.kernel.observe([GetPorts("br0")]).ports("br0")) == BRIDGE_PORTS_MAX
+    with refused(errors.PORTS_EXHAUSTED, "br0", str(BRIDGE_PORTS_MAX)):
+        world.kernel.apply([veth(world.b, BRIDGE_PORTS_MAX)])
+
+
+def test_alias(world: World) -> None:
+    world.kernel.apply([BRIDGE, veth(world.a), ops.SetAlias(HOST, "veth0", "cni-v6 net/abc/eth0")])
+    world.kernel.apply([ops.SetAlias(world.a, "eth0", "x" * 255)])
+    assert there(world, HOST, "veth0").alias == "cni-v6 net/abc/eth0"
+    assert there(world, world.a, "eth0").alias == "x" * 255
+
+
+@pytest.mark.parametrize(("hairpin", "isolated"), [(True, False), (False, True), (True, True), (False, False)])
+def test_port_flags(world: World, hairpin: bool, isolated: bool) -> None:
+    world.kernel.apply([BRIDGE, veth(world.a), ops.SetPort("veth0", not hairpin, not isolated)])
+    world.kernel.apply([ops.SetPort("veth0", hairpin, isolated)])
+    found = there(world, HOST, "veth0")
+    assert (found.hairpin, found.isolated) == (hairpin, isolated)
+
+
+def test_up_down_and_promiscuous(world: World) -> None:
+    def state() -> tuple[bool, bool]:
+        found = there(world, HOST, "br0")
+        return found.up, found.promisc
+
+    world.kernel.apply([BRIDGE])
+    assert state() == (False, False)
+    world.kernel.apply([ops.SetLink(HOST, "br0", up=True, promisc=True)])
+    assert state() == (True, True)
+    world.kernel.apply([ops.SetLink(HOST, "br0", up=False)])
+    assert state() == (False, True)
+    world.kernel.apply([ops.SetLink(HOST, "br0", up=True, promisc=False)])
+    assert state() == (True, False)
+
+
+def test_a_port_is_enabled_when_bridge_and_peer_are_up(world: World) -> None:
+    world.kernel.apply([BRIDGE, veth(world.a), ops.SetLink(world.a, "eth0", up=True)])
+    assert not there(world, HOST, "veth0").port_enabled
+    world.kernel.apply([ops.SetLink(HOST, "br0", up=True), ops.AwaitPort("veth0")])
+    assert there(world, HOST, "veth0").port_enabled
+    world.kernel.apply([ops.AwaitPort("veth0")])
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        ops.AwaitPort("veth0"),
+        ops.AwaitAddresses(HOST, "veth0"),
+        ops.SetAlias(HOST, "veth0", "x"),
+        ops.SetLink(HOST, "veth0", up=True),
+        ops.SetPort("veth0", hairpin=True, isolated=False),
+        ops.AddAddress(HOST, "veth0", "2001:db8::1/64"),
+        ops.AddRoute(HOST, "veth0", "2001:db8::/64"),
+        ops.Announce(HOST, "veth0", MAC),
+    ],
+    ids=lambda operation: type(operation).__name__,
+)
+def test_an_interface_that_is_not_there(world: World, operation: Op) -> None:
+    with refused(errors.KERNEL_REFUSED, "veth0", ops.describe(operation)):
+        world.kernel.apply([operation])
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        ops.DeleteLink(HOST, "veth0"),
+        ops.RemoveAddress(HOST, "veth0", "2001:db8::1/64"),
+        ops.RemovePortVlan("veth0", 1),
+    ],
+    ids=lambda operation: type(operation).__name__,
+)
+def test_what_is_to_go_is_gone_with_its_interface(world: World, operation: Op) -> None:
+    world.kernel.apply([operation])
+    world.kernel.remove([operation])
+
+
+def test_delete_link_takes_the_peer_along_and_can_be_done_twice(world: World) -> None:
+    attach(world)
+    world.kernel.apply([ops.AddAddress(world.a, "eth0", "2001:db8::2/64")])
+    for _ in range(2):
+        world.kernel.remove([ops.DeleteLink(HOST, "veth0")])
+        assert link(world, HOST, "veth0") is None
+        assert link(world, world.a, "eth0") is None
+        assert addresses(world, world.a, "eth0") == []
+        assert sysctl(world, world.a, "ipv6/conf/eth0/accept_ra") is None
+
+
+def test_delete_link_from_within(world: World) -> None:
+    attach(world)
+    world.kernel.apply([ops.DeleteLink(world.a, "eth0")])
+    assert link(world, HOST, "veth0") is None
+
+
+def test_made_again_after_its_end(world: World) -> None:
+    """No index or name of the first pair is taken for the second's."""
+    for _ in range(2):
+        netns = attach(world)
+        world.kernel.apply([
+            ops.AddAddress(netns, "eth0", "2001:db8::2/64"), AddRoute(netns, "eth0", "::/0", "2001:db8::1")
+        ])
+        assert addresses(world, netns, "eth0") == ["2001:db8::2/64"]
+        world.kernel.remove([ops.DeleteLink(HOST, "veth0")])
+
+
+# Sysctls
+
+
+def test_sysctl_is_set(world: World) -> None:
+    world.kernel.apply([BRIDGE, veth(world.a)])
+    key = "ipv6/conf/eth0/accept_ra"
+    world.kernel.apply([ops.SetSysctl(world.a, key, "0")])
+    assert sysctl(world, world.a, key) == "0"
+    world.kernel.apply([ops.SetSysctl(world.a, key, "0"), ops.SetSysctl(world.a, key, "2")])
+    assert sysctl(world, world.a, key) == "2"
+
+
+def test_sysctl_of_one_namespace_is_nobody_elses(world: World) -> None:
+    key = "ipv6/conf/lo/disable_ipv6"
+    world.kernel.apply([ops.SetSysctl(world.a, key, "1")])
+    assert [sysctl(world, netns, key) for netns in (world.a, world.b, HOST)] == ["1", "0", "0"]
+
+
+def test_sysctl_of_an_interface_whose_name_has_a_dot(world: World) -> None:
+    world.kernel.apply([BRIDGE, replace(veth(world.a), ifname="eth0.5")])
+    world.kernel.apply([ops.SetSysctl(world.a, "ipv6/conf/eth0.5/accept_ra", "0")])
+    assert sysctl(world, world.a, "ipv6/conf/eth0.5/accept_ra") == "0"
+
+
+@pytest.mark.parametrize("key", ["ipv6/conf/eth9/accept_ra", "decnet/conf/all/forwarding"])
+def test_sysctl_that_is_not_there(world: World, key: str) -> None:
+    assert sysctl(world, world.a, key) is None
+    with refused(errors.IO_FAILURE, f"net/{key}=0", "no such key"):
+        world.kernel.apply([ops.SetSysctl(world.a, key, "0")])
+
+
+# Addresses
+
+
+@pytest.mark.parametrize(
+    "address", ["2001:db8::2/64", "2001:db8::2/128", "192.0.2.2/24", "192.0.2.2/31", "192.0.2.2/32"]
+)
+def test_address(world: World, address: str) -> None:
+    netns = attach(world)
+    for _ in range(2):
+        world.kernel.apply([ops.AddAddress(netns, "eth0", address)])
+        assert addresses(world, netns, "eth0") == [address]
+    for _ in range(2):
+        world.kernel.apply([ops.RemoveAddress(netns, "eth0", address)])
+        assert addresses(world, netns, "eth0") == []
+
+
+def test_addresses_of_both_families_and_of_no_interface(world: World) -> None:
+    netns = attach(world)
+    wanted = ["192.0.2.2/24", "2001:db8:0:1::2/64", "2001:db8::2/64"]
+    world.kernel.apply(ops.AddAddress(netns, "eth0", each) for each in wanted)
+    assert addresses(world, netns, "eth0") == wanted
+    assert addresses(world, world.b, "eth0") == []
+
+
+def test_removing_an_address_leaves_the_others(world: World) -> None:
+    netns = attach(world)
+    world.kernel.apply(ops.AddAddress(netns, "eth0", each) for each in ("192.0.2.2/24", "2001:db8::2/64"))
+    world.kernel.apply([ops.RemoveAddress(netns, "eth0", "192.0.2.2/24")])
+    assert addresses(world, netns, "eth0") == ["2001:db8::2/64"]
+
+
+def test_an_interface_without_ipv6_takes_no_ipv6_address(world: World) -> None:
+    netns = attach(world)
+    world.kernel.apply([ops.SetSysctl(netns, "ipv6/conf/eth0/disable_ipv6", "1")])
+    with refused(errors.KERNEL_REFUSED, "2001:db8::2/64", "eth0"):
+        world.kernel.apply([ops.AddAddress(netns, "eth0", "2001:db8::2/64")])
+
+
+# Routes
+
+
+def routed(world: World) -> str:
+    """A container with an address of each family."""
+    netns = attach(world)
+    world.kernel.apply(ops.AddAddress(netns, "eth0", each) for each in ("192.0.2.2/24", "2001:db8::2/64"))
+    return netns
+
+
+@pytest.mark.parametrize(
+    ("route", "wanted"),
+    [
+        (AddRoute("", "eth0", "0.0.0.0/0", "192.0.2.1"), RouteEntry("0.0.0.0/0", "192.0.2.1")),
+        (AddRoute("", "eth0", "::/0", "2001:db8::1"), RouteEntry("::/0", "2001:db8::1", priority=1024)),
+        (AddRoute("", "eth0", "::/0", "fe80::1"), RouteEntry("::/0", "fe80::1", priority=1024)),
+        (AddRoute("", "eth0", "198.51.100.0/24"), RouteEntry("198.51.100.0/24", None, scope=253)),
+        (AddRoute("", "eth0", "198.51.100.0/24", scope=0), RouteEntry("198.51.100.0/24", None, scope=0)),
+        (AddRoute("", "eth0", "2001:db8:1::/48"), RouteEntry("2001:db8:1::/48", None, priority=1024)),
+        (
+            AddRoute("", "eth0", "198.51.100.7/32", "192.0.2.1", mtu=1400, advmss=1300, priority=50),
+            RouteEntry("198.51.100.7/32", "192.0.2.1", 1400, 1300, 50),
+        ),
+        (
+            AddRoute("", "eth0", "2001:db8:1::7/128", "2001:db8::1", mtu=1400, advmss=1300, priority=50),
+            RouteEntry("2001:db8:1::7/128", "2001:db8::1", 1400, 1300, 50),
+        ),
+        (
+            AddRoute("", "eth0", "198.51.100.0/24", "192.0.2.1", table=100),
+            RouteEntry("198.51.100.0/24", "192.0.2.1", table=100),
+        ),
+        (
+            AddRoute("", "eth0", "2001:db8:1::/48", "2001:db8::1", table=1000),
+            RouteEntry("2001:db8:1::/48", "2001:db8::1", priority=1024, table=1000),
+        ),
+    ],
+    ids=lambda value: f"{value.dst} {value.gateway} {value.table}" if isinstance(value, AddRoute) else "",
+)
+def test_route(world: World, route: AddRoute, wanted: RouteEntry) -> None:
+    netns = routed(world)
+    for _ in range(2):
+        world.kernel.apply([replace(route, netns=netns)])
+        assert routes(world, netns, wanted.dst) == [wanted]
+
+
+@pytest.mark.parametrize(("gateway", "other"), [("192.0.2.1", "192.0.2.9"), ("2001:db8::1", "2001:db8::9")])
+def test_the_first_route_to_a_place_stays(world: World, gateway: str, other: str) -> None:
+    """As the reference plugin: "we assume the first one wins" (pkg/ipam, ConfigureIface)."""
+    netns = routed(world)
+    dst = "::/0" if ":" in gateway else "0.0.0.0/0"
+    world.kernel.apply(AddRoute(netns, "eth0", dst, each) for each in (gateway, other))
+    assert [each.gateway for each in routes(world, netns, dst)] == [gateway]
+
+
+def test_routes_of_other_metrics_and_tables_stand_beside_each_other(world: World) -> None:
+    netns = routed(world)
+    steps = [AddRoute(netns, "eth0", "::/0", "2001:db8::1", priority=each) for each in (10, 20)]
+    world.kernel.apply([*steps, AddRoute(netns, "eth0", "::/0", "2001:db8::1", priority=10, table=7)])
+    found = {(each.priority, each.table) for each in routes(world, netns, "::/0")}
+    assert found == {(10, 7), (10, 254), (20, 254)}
+
+
+@pytest.mark.parametrize(("dst", "gateway"), [("0.0.0.0/0", "203.0.113.1"), ("::/0", "2001:db8:ffff::1")])
+def test_route_via_an_unreachable_gateway(world: World, dst: str, gateway: str) -> None:
+    netns = routed(world)
+    with refused(errors.KERNEL_REFUSED, dst, gateway, "eth0"):
+        world.kernel.apply([AddRoute(netns, "eth0", dst, gateway)])
+    assert routes(world, netns, dst) == []
+
+
+@pytest.mark.parametrize(
+    ("dst", "gateway"), [("203.0.113.1/32", "203.0.113.1"), ("2001:db8:ffff::1/128", "2001:db8:ffff::1")]
+)
+def test_route_via_a_gateway_that_another_route_makes_reachable(world: World, dst: str, gateway: str) -> None:
+    netns = routed(world)
+    default = "::/0" if ":" in gateway else "0.0.0.0/0"
+    world.kernel.apply([AddRoute(netns, "eth0", dst), AddRoute(netns, "eth0", default, gateway)])
+    assert [each.gateway for each in routes(world, netns, default)] == [gateway]
+
+
+@pytest.mark.parametrize("dst", ["198.51.100.0/24", "2001:db8:1::/48"])
+def test_route_through_an_interface_that_is_down(world: World, dst: str) -> None:
+    world.kernel.apply([BRIDGE, veth(world.a)])
+    with refused(errors.KERNEL_REFUSED, dst):
+        world.kernel.apply([AddRoute(world.a, "eth0", dst)])
+
+
+def test_routes_of_no_interface(world: World) -> None:
+    assert routes(world, world.a, "::/0") == []
+
+
+# The node
+
+
+def test_ports(world: World) -> None:
+    attach(world)
+    attach(world, world.b, 1)
+    world.kernel.apply([ops.SetAlias(HOST, "veth1", "cni-v6 n/c/eth1")])
+    found = {each.name: each for each in world.kernel.observe([GetPorts("br0")]).ports("br0")}
+    assert found == {name: there(world, HOST, name) for name in ("veth0", "veth1")}
+    assert (found["veth1"].alias, found["veth1"].master) == ("cni-v6 n/c/eth1", "br0")
+    assert found["veth1"].port_enabled
+
+
+def test_ports_of_no_bridge_and_of_an_empty_one(world: World) -> None:
+    world.kernel.apply([BRIDGE])
+    seen = world.kernel.observe([GetPorts("br0"), GetPorts("br9")])
+    assert (seen.ports("br0"), seen.ports("br9")) == ((), ())
+
+
+def test_vlans_of_no_port(world: World) -> None:
+    assert world.kernel.observe([GetPortVlans("veth9")]).port_vlans("veth9") == ()
+
+
+def test_interfaces_that_have_ipv6(world: World) -> None:
+    world.kernel.apply([BRIDGE, replace(BRIDGE, name="br1")])
+    off = [ops.SetSysctl(HOST, "ipv6/conf/br1/accept_ra", "2"), ops.SetSysctl(HOST, "ipv6/conf/br1/disable_ipv6", "1")]
+    world.kernel.apply(off)
+    found = world.kernel.observe([GetIpv6Interfaces()]).ipv6_interfaces()
+    assert found == (Ipv6Interface("br0", "1", disabled=False), Ipv6Interface("br1", "2", disabled=True))
+
+
+def test_no_uplink(world: World) -> None:
+    assert world.kernel.observe([GetUplink()]).uplink() == ""
+
+
+def test_many_questions_at_once(world: World) -> None:
+    attach(world)
+    names = ["br0", "veth0", *(f"none{number}" for number in range(300)), "lo"]
+    asked = [GetLink(HOST, name) for name in names] + [GetLink(world.a, "eth0"), GetLink(world.a, "eth0")]
+    seen = world.kernel.observe([*asked, GetSysctl(HOST, "ipv4/ip_forward"), GetAddresses(world.a, "eth0")])
+    assert [name for name in names if seen.link(HOST, name)] == ["br0", "veth0", "lo"]
+    assert seen.link(world.a, "eth0") == there(world, world.a, "eth0")
+    assert seen.sysctl(HOST, "ipv4/ip_forward") == "0"
+
+
+def test_asking_changes_nothing(world: World) -> None:
+    attach(world)
+    links = GetLink(HOST, "br0"), GetPorts("br0"), GetAddresses(world.a, "eth0")
+    asked: list[Question] = [*links, GetRoutes(world.a, "eth0"), GetIpv6Interfaces(), GetUplink()]
+    assert world.kernel.observe(asked) == world.kernel.observe(asked)
+
+
+# Namespaces
+
+
+def test_identity_of_a_namespace(world: World) -> None:
+    ids = [world.kernel.netns_id(path) for path in (HOST, world.a, world.b)]
+    assert len(set(ids)) == 3
+    assert ids == [world.kernel.netns_id(path) for path in (HOST, world.a, world.b)]
+    with refused(errors.UNKNOWN_CONTAINER, world.gone):
+        world.kernel.netns_id(world.gone)
+
+
+def test_a_namespace_that_is_not_there(world: World) -> None:
+    world.kernel.apply([BRIDGE])
+    with refused(errors.UNKNOWN_CONTAINER, world.gone):
+        world.kernel.observe([GetLink(HOST, "br0"), GetLink(world.gone, "eth0")])
+    with refused(errors.UNKNOWN_CONTAINER, world.gone):
+        world.kernel.observe([GetSysctl(world.gone, "ipv4/ip_forward")])
+    with refused(errors.UNKNOWN_CONTAINER, world.gone):
+        world.kernel.apply([veth(world.gone)])
+    assert link(world, HOST, "veth0") is None
+
+
+def test_what_is_to_go_is_gone_with_its_namespace(world: World) -> None:
+    world.kernel.remove([ops.DeleteLink(world.gone, "eth0"), ops.RemoveAddress(world.gone, "eth0", "2001:db8::1/64")])
+
+
+def test_a_pair_ends_with_its_container(world: World) -> None:
+    attach(world)
+    world.kernel.close()  # it would keep the namespace alive
+    world.remove_container(world.a)
+    world.kernel.remove([ops.DeleteLink(HOST, "veth0")])
+    assert link(world, HOST, "veth0") is None
+
+
+# All or none
+
+
+def test_what_fails_is_undone(world: World) -> None:
+    attach(world, world.b, 1)
+    settings = (
+        ops.SetSysctl(world.a, "ipv6/conf/lo/disable_ipv6", "1", was="0"),
+        ops.SetSysctl(HOST, "ipv6/conf/br0/accept_ra", "0"),
+    )
+    up = ops.SetLink(world.a, "eth0", up=True)
+    with refused(errors.KERNEL_REFUSED, "2001:db8:9::1"):
+        world.kernel.apply([veth(world.a), *settings, up, AddRoute(world.a, "eth0", "::/0", "2001:db8:9::1")])
+    assert link(world, HOST, "veth0") is None
+    assert link(world, world.a, "eth0") is None
+    assert sysctl(world, world.a, "ipv6/conf/lo/disable_ipv6") == "0"
+    assert sysctl(world, HOST, "ipv6/conf/br0/accept_ra") == "0"  # the network's, not the container's
+    assert there(world, world.b, "eth1").up
+    attach(world)
+
+
+def test_what_fails_first_is_what_is_told(world: World) -> None:
+    world.kernel.apply([BRIDGE, veth(world.a)])
+    steps = [AddRoute(world.a, "eth0", dst) for dst in ("192.0.2.0/24", "198.51.100.0/24")]
+    with refused(errors.KERNEL_REFUSED, "192.0.2.0/24"):
+        world.kernel.apply(steps)
+
+
+def test_removing_does_every_step(world: World) -> None:
+    world.kernel.apply([BRIDGE, veth(world.a), veth(world.b, 1)])
+    bad, worse = ops.SetSysctl(HOST, "ipv6/conf/none/accept_ra", "0"), ops.SetAlias(HOST, "none", "x")
+    with refused(errors.IO_FAILURE, "2 steps failed", "accept_ra", "name the owner of none"):
+        world.kernel.remove([bad, ops.DeleteLink(HOST, "veth0"), worse, ops.DeleteLink(HOST, "veth1")])
+    assert [link(world, HOST, name) for name in ("veth0", "veth1")] == [None, None]
+
+
+def test_nothing_to_do(world: World) -> None:
+    world.kernel.apply([])
+    world.kernel.remove([])
+    assert world.kernel.observe([]).answers == {}
+
+
+def test_a_closed_kernel_opens_what_it_needs_again(world: World) -> None:
+    netns = attach(world)
+    world.kernel.close()
+    world.kernel.close()
+    assert there(world, netns, "eth0").up

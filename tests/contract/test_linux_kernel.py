@@ -1,0 +1,211 @@
+"""What only the real kernel can show: the segment, the files behind namespaces, what other processes do meanwhile."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cni_v6 import errors, ops
+from cni_v6.errors import CniError
+from cni_v6.kernel import GetLink, GetUplink
+from cni_v6.kernel.netns import open_namespace
+from cni_v6.ops import HOST
+from tests.contract.worlds import LinuxWorld, linux_world
+
+pytestmark = pytest.mark.netns
+
+BRIDGE = ops.EnsureBridge("br0", "02:00:00:00:00:01", 1500, multicast_snooping=False, vlan_filtering=False)
+RTNLGRP_NEIGH = 3  # linux/rtnetlink.h
+STALE = "02:00:00:00:00:99"
+PATIENCE = 20  # seconds, for what takes the kernel one or two
+
+
+@pytest.fixture
+def world() -> Iterator[LinuxWorld]:
+    with linux_world() as made:
+        yield made
+
+
+def veth(world: LinuxWorld, name: str) -> ops.CreateVeth:
+    netns = {"a": world.a, "b": world.b}[name]
+    last = {"a": "0a", "b": "0b"}[name]
+    return ops.CreateVeth(
+        f"veth-{name}", f"02:00:00:00:01:{last}", "br0", netns, "eth0", f"02:00:00:00:02:{last}", 1500
+    )
+
+
+def attach(world: LinuxWorld, name: str, *addresses: str, dad: bool = False) -> ops.CreateVeth:
+    """A container on the bridge, its port forwarding, the addresses set before its interface came up."""
+    pair = veth(world, name)
+    world.kernel.apply([
+        BRIDGE,
+        ops.SetLink(HOST, "br0", up=True),
+        pair,
+        *(ops.AddAddress(pair.netns, "eth0", each, dad=dad) for each in addresses),
+        ops.SetLink(pair.netns, "eth0", up=True),
+        ops.AwaitPort(pair.host),
+    ])
+    return pair
+
+
+def flags(world: LinuxWorld, netns: str, address: str) -> set[str]:
+    """Flags of one address, as iproute2 names them; ``tentative`` may be among them."""
+    [interface] = world.node.ip_json("-6", "address", "show", "dev", "eth0", netns=netns)
+    found = {each["local"]: {key for key, value in each.items() if value is True} for each in interface["addr_info"]}
+    return found[address]
+
+
+@pytest.mark.parametrize("snooping", [True, False])
+def test_multicast_snooping(world: LinuxWorld, snooping: bool) -> None:
+    world.kernel.apply([replace(BRIDGE, multicast_snooping=snooping)])
+    [bridge] = world.node.ip_json("-d", "link", "show", "br0")
+    assert bridge["linkinfo"]["info_data"]["mcast_snooping"] == snooping
+
+
+def test_an_address_without_detection_is_usable_at_once(world: LinuxWorld) -> None:
+    pair = attach(world, "a", "2001:db8::2/64", "fe80::1/64")
+    assert flags(world, pair.netns, "2001:db8::2") == {"nodad"}
+    assert flags(world, pair.netns, "fe80::1") == {"nodad"}
+
+
+def test_an_address_with_detection_is_usable_when_that_ends(world: LinuxWorld) -> None:
+    pair = attach(world, "a", "2001:db8::2/64", dad=True)
+    assert flags(world, pair.netns, "2001:db8::2") == {"tentative"}
+    world.kernel.apply([ops.AwaitAddresses(pair.netns, "eth0")])
+    assert flags(world, pair.netns, "2001:db8::2") == set()
+    world.kernel.apply([ops.AwaitAddresses(pair.netns, "eth0")])
+
+
+def test_an_address_that_somebody_has(world: LinuxWorld) -> None:
+    attach(world, "a", "2001:db8::2/64")
+    pair = attach(world, "b", "2001:db8::2/64", dad=True)
+    with pytest.raises(CniError, match=r"2001:db8::2/64 of eth0 is in use") as caught:
+        world.kernel.apply([ops.AwaitAddresses(pair.netns, "eth0")])
+    assert caught.value.code == errors.ADDRESS_UNAVAILABLE
+    assert caught.value.details
+
+
+def test_an_ipv4_broadcast_address_goes_with_the_prefix(world: LinuxWorld) -> None:
+    pair = attach(world, "a", "192.0.2.2/24", "198.51.100.2/31", "203.0.113.2/32")
+    [interface] = world.node.ip_json("-4", "address", "show", "dev", "eth0", netns=pair.netns)
+    assert {each["local"]: each.get("broadcast") for each in interface["addr_info"]} == {
+        "192.0.2.2": "192.0.2.255", "198.51.100.2": None, "203.0.113.2": None,
+    }
+
+
+@pytest.mark.parametrize("address", ["192.0.2.2", "2001:db8::2"])
+def test_an_announcement_reaches_who_remembers_somebody_else(world: LinuxWorld, address: str) -> None:
+    length = 64 if ":" in address else 24
+    announcer, listener = attach(world, "a", f"{address}/{length}"), attach(world, "b", address[:-1] + f"3/{length}")
+    world.kernel.apply([
+        ops.SetSysctl(announcer.netns, "ipv4/conf/eth0/arp_notify", "1"),
+        ops.SetSysctl(announcer.netns, "ipv6/conf/eth0/ndisc_notify", "1"),
+    ])
+    remember = ("neighbour", "replace", address, "lladdr", STALE, "dev", "eth0", "nud", "stale")
+    world.node.run("ip", *remember, netns=listener.netns)
+    heard = open_namespace(listener.netns)
+    try:
+        with heard.event_socket(RTNLGRP_NEIGH) as events:
+            events.settimeout(PATIENCE)
+            world.kernel.apply([ops.Announce(announcer.netns, "eth0", announcer.mac)])
+            while announcer.mac != (known := neighbour(world, listener.netns, address)):
+                assert known == STALE
+                events.recv(1 << 16)
+    finally:
+        heard.close()
+
+
+def neighbour(world: LinuxWorld, netns: str, address: str) -> str:
+    [found] = world.node.ip_json("neighbour", "show", address, netns=netns)
+    return str(found["lladdr"])
+
+
+def test_waiting_for_a_port_ends_with_the_port(world: LinuxWorld) -> None:
+    """The container's namespace vanishes while the plugin waits for its port."""
+    world.kernel.apply([BRIDGE, ops.SetLink(HOST, "br0", up=True), veth(world, "a")])
+    world.kernel.close()
+    with ThreadPoolExecutor(1) as background:
+        waiting = background.submit(world.kernel.apply, [ops.AwaitPort("veth-a")])
+        world.remove_container(world.a)
+        with pytest.raises(CniError, match="veth-a") as caught:
+            waiting.result(PATIENCE)
+        assert caught.value.code == errors.KERNEL_REFUSED
+        assert "it is gone" in caught.value.details
+
+
+def test_waiting_for_a_port_hears_of_it(world: LinuxWorld) -> None:
+    pair = veth(world, "a")
+    world.kernel.apply([BRIDGE, pair, ops.SetLink(pair.netns, "eth0", up=True)])  # the bridge is down, so the port is
+    with ThreadPoolExecutor(1) as background:
+        waiting = background.submit(world.kernel.apply, [ops.AwaitPort(pair.host)])
+        world.node.run("ip", "link", "set", "br0", "up")
+        waiting.result(PATIENCE)
+
+
+def test_uplink(world: LinuxWorld) -> None:
+    attach(world, "a")
+
+    def uplink() -> str:
+        return world.kernel.observe([GetUplink()]).uplink()
+
+    world.node.run("ip", "-6", "address", "add", "2001:db8::1/64", "dev", "br0", "nodad")
+    assert uplink() == ""
+    world.node.run("ip", "-6", "route", "add", "unreachable", "default", "metric", "4000")
+    assert uplink() == ""
+    world.node.run("ip", "-6", "route", "add", "default", "via", "2001:db8::9", "metric", "2000")
+    assert uplink() == "br0"
+    world.node.run("ip", "-6", "route", "del", "default", "via", "2001:db8::9")
+    hops = ("nexthop", "via", "2001:db8::8", "dev", "br0", "nexthop", "via", "2001:db8::9", "dev", "br0")
+    world.node.run("ip", "-6", "route", "add", "default", *hops)
+    assert uplink() == "br0"
+
+
+def test_a_namespace_under_another_path_is_the_same(world: LinuxWorld, tmp_path: Path) -> None:
+    link = tmp_path / "netns"
+    link.symlink_to(world.a)
+    assert world.kernel.netns_id(str(link)) == world.kernel.netns_id(world.a)
+    assert world.kernel.netns_id(world.node.path) == world.kernel.netns_id(HOST)
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "fifo", "another kind of namespace", "device"])
+def test_a_file_that_is_no_network_namespace(world: LinuxWorld, tmp_path: Path, kind: str) -> None:
+    paths = {"another kind of namespace": Path("/proc/self/ns/uts"), "device": Path("/dev/null")}
+    path = paths.get(kind, tmp_path / "netns")
+    if kind == "file":
+        path.touch()
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "fifo":
+        os.mkfifo(path)
+    with pytest.raises(CniError, match=re.escape(str(path))) as caught:
+        world.kernel.observe([GetLink(str(path), "eth0")])
+    assert caught.value.code == errors.INVALID_NETNS
+
+
+@pytest.mark.parametrize("path", ["/run/netns/a\0b", "/run/netns/\udfff", "/run/netns/" + "a" * 300, "/dev/null/a"])
+def test_a_path_that_nothing_can_have(world: LinuxWorld, path: str) -> None:
+    with pytest.raises(CniError, match="cannot open network namespace") as caught:
+        world.kernel.netns_id(path)
+    assert caught.value.code == errors.UNKNOWN_CONTAINER
+
+
+def test_the_thread_that_asks_stays_where_it_is(world: LinuxWorld) -> None:
+    before = os.readlink("/proc/thread-self/ns/net")
+    with open_kernel_socket(world) as inside:
+        assert os.readlink("/proc/thread-self/ns/net") == before
+        assert inside.type == socket.SOCK_RAW
+
+
+def open_kernel_socket(world: LinuxWorld) -> socket.socket:
+    space = open_namespace(world.a)
+    try:
+        return space.event_socket(RTNLGRP_NEIGH)
+    finally:
+        space.close()

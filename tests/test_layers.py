@@ -1,0 +1,138 @@
+"""The architecture, as assertions: which module may import what, and how large things may grow."""
+
+from __future__ import annotations
+
+import ast
+import statistics
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "cni_v6"
+
+# Modules that touch the kernel, the disk, other processes or the clock; a name stands for its submodules too.
+# Every other module is pure: it imports pure modules only, and of Python's library nothing that reaches outside.
+IO = frozenset({
+    "ctl", "delegate", "engine", "folder", "reindex", "shim", "store",
+    "kernel.events", "kernel.linux", "kernel.netns", "kernel.observe", "kernel.reaper", "kernel.rtnl",
+    "kernel.spaces", "kernel.sysctl",
+})
+HARMLESS = frozenset({
+    "__future__", "abc", "base64", "binascii", "bisect", "collections", "contextlib", "dataclasses", "difflib", "enum",
+    "errno", "functools", "hashlib", "heapq", "hmac", "ipaddress", "itertools", "json", "math", "operator", "re",
+    "stat", "string", "struct", "textwrap", "types", "typing", "unicodedata",
+})
+# What is harmless in modules that are otherwise not: functions of bytes and text, locks.
+HARMLESS_NAMES = {
+    "posixpath": {"basename", "dirname", "isabs", "join", "normpath"},
+    "socket": {"AF_INET", "AF_INET6", "inet_aton", "inet_ntoa", "inet_ntop", "inet_pton"},
+    "threading": {"Lock", "RLock"},
+}
+THIRD_PARTY = {"netaddr": None, "filelock": {"folder"}}  # None: any module
+
+MODULE_LINES = 300
+LARGER: dict[str, int] = {}  # module -> lines it may have all the same; say why here
+FUNCTION_LINES = 55  # the longest
+FUNCTION_LINES_P90 = 30
+
+
+def module_name(path: Path) -> str:
+    """Name below ``cni_v6``: ``kernel.netlink``, ``kernel`` for its ``__init__``, "" for the package's own."""
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix("__init__").removesuffix(".")
+
+
+MODULES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MODULES.items()}
+
+
+def imports(name: str) -> Iterator[tuple[str, str]]:
+    """(module, name taken from it or "") of every import, wherever it stands."""
+    for node in ast.walk(TREES[name]):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, "") for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0 and node.module, f"cni_v6/{name}: relative import; write the whole name"
+            yield from ((node.module, alias.name) for alias in node.names)
+
+
+def taken_from(name: str, module: str) -> set[str]:
+    """What a module takes from a library module, by ``from module import it`` or as ``module.it``."""
+    by_name = {taken for source, taken in imports(name) if source == module and taken}
+    return by_name | {
+        node.attr
+        for node in ast.walk(TREES[name])
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == module
+    }
+
+
+def own_imports(name: str) -> Iterator[str]:
+    """Our modules that a module imports; ``from cni_v6.kernel import netns`` means ``kernel.netns``."""
+    for module, taken in imports(name):
+        if module.partition(".")[0] == "cni_v6":
+            below = module.removeprefix("cni_v6").removeprefix(".")
+            longer = f"{below}.{taken}".removeprefix(".")
+            yield longer if longer in MODULES else below
+
+
+def is_io(name: str) -> bool:
+    return any(name == entry or name.startswith(entry + ".") for entry in IO)
+
+
+PURE = sorted(name for name in MODULES if not is_io(name))
+
+
+def test_the_list_of_io_modules_is_current() -> None:
+    assert {entry for entry in IO if entry not in MODULES} == set()
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_a_pure_module_imports_only_pure_modules(name: str) -> None:
+    assert [module for module in own_imports(name) if is_io(module)] == []
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_a_pure_module_reaches_nothing_outside(name: str) -> None:
+    known = HARMLESS | THIRD_PARTY.keys() | {"cni_v6"}
+    unknown = {module for module, _ in imports(name) if module.partition(".")[0] not in known}
+    reaching = {module: taken_from(name, module) - HARMLESS_NAMES.get(module, set()) for module in unknown}
+    reaching = {module: taken for module, taken in reaching.items() if taken or module not in HARMLESS_NAMES}
+    assert reaching == {}, "inject it, or list the module in IO with the reason in its page of docs/design"
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_a_pure_module_opens_and_prints_nothing(name: str) -> None:
+    calls = (node.func for node in ast.walk(TREES[name]) if isinstance(node, ast.Call))
+    called = {function.id for function in calls if isinstance(function, ast.Name)}
+    assert called.isdisjoint({"open", "print", "input", "exec", "eval", "__import__"})
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_a_library_is_imported_where_it_belongs(name: str) -> None:
+    for module, _ in imports(name):
+        allowed = THIRD_PARTY.get(module.partition(".")[0])
+        assert allowed is None or name in allowed, f"{module} belongs in {allowed}"
+
+
+def test_the_package_itself_imports_nothing() -> None:
+    assert list(imports("")) == [], "every executable pays for it at every start"
+
+
+def test_modules_stay_small() -> None:
+    lines = {name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in MODULES.items()}
+    assert {name: count for name, count in lines.items() if count > LARGER.get(name, MODULE_LINES)} == {}
+
+
+def function_lines(tree: ast.AST) -> Iterator[tuple[str, int]]:
+    """(name, lines of its body without the docstring) of every function."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            body = node.body[1:] if ast.get_docstring(node, clean=False) is not None else node.body
+            yield node.name, (body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0
+
+
+def test_functions_stay_short() -> None:
+    lengths = {f"{name}.{function}": lines for name, tree in TREES.items() for function, lines in function_lines(tree)}
+    assert {name: lines for name, lines in lengths.items() if lines > FUNCTION_LINES} == {}
+    assert statistics.quantiles(lengths.values(), n=10)[-1] <= FUNCTION_LINES_P90

@@ -1,0 +1,256 @@
+"""Our rtnetlink messages against pyroute2's: an independent encoding of the same kernel headers is the referee."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
+from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+from pyroute2.netlink.rtnl.rtmsg import rtmsg
+
+from cni_v6 import ops
+from cni_v6.kernel import Link, RouteEntry, answers, netlink
+from cni_v6.kernel.message import HEADER, Message, each
+
+MAC, OTHER = "02:00:00:00:00:01", "02:00:00:00:00:02"
+
+
+def nested(attributes: Any) -> Any:
+    """pyroute2's attributes as plain values: a list of (name, value), nests and values alike."""
+    if isinstance(attributes, dict) and "attrs" in attributes:
+        named = [(name, nested(value)) for name, value, *_ in attributes["attrs"]]
+        fields = {key: value for key, value in attributes.items() if key in ("index", "change") and value}
+        return (fields, named) if fields else named
+    return attributes
+
+
+def heard(message: Message, kind: type[Any]) -> tuple[dict[str, Any], Any]:
+    """Header fields and attributes of one of our requests, as pyroute2 reads it."""
+    header = HEADER.pack(HEADER.size + len(message.body), message.type, message.flags, 1, 0)
+    read = kind(header + message.body)
+    read.decode()
+    fields = {key: value for key, value in read.items() if key not in ("attrs", "header", "event", "state") and value}
+    return fields, [(name, nested(value)) for name, value, *_ in read["attrs"]]
+
+
+VETH = ops.CreateVeth("veth0", OTHER, "br0", "/run/netns/a", "eth0", MAC, 1400)
+LINKS: list[Any] = [
+    pytest.param(
+        netlink.create_bridge(ops.EnsureBridge("br0", MAC, 9000, False, True)),
+        {},
+        [
+            ("IFLA_IFNAME", "br0"),
+            ("IFLA_ADDRESS", MAC),
+            ("IFLA_MTU", 9000),
+            (
+                "IFLA_LINKINFO",
+                [
+                    ("IFLA_INFO_KIND", "bridge"),
+                    ("IFLA_INFO_DATA", [("IFLA_BR_MCAST_SNOOPING", 0), ("IFLA_BR_VLAN_FILTERING", 1)]),
+                ],
+            ),
+        ],
+        id="bridge",
+    ),
+    pytest.param(
+        netlink.create_veth(VETH, 7, 9),
+        {"flags": 1, "change": 1},
+        [
+            ("IFLA_IFNAME", "veth0"),
+            ("IFLA_ADDRESS", OTHER),
+            ("IFLA_MASTER", 7),
+            ("IFLA_MTU", 1400),
+            (
+                "IFLA_LINKINFO",
+                [
+                    ("IFLA_INFO_KIND", "veth"),
+                    (
+                        "IFLA_INFO_DATA",
+                        [
+                            (
+                                "VETH_INFO_PEER",
+                                [
+                                    ("IFLA_IFNAME", "eth0"),
+                                    ("IFLA_ADDRESS", MAC),
+                                    ("IFLA_MTU", 1400),
+                                    ("IFLA_NET_NS_FD", 9),
+                                ],
+                            )
+                        ],
+                    ),
+                ],
+            ),
+        ],
+        id="veth",
+    ),
+    pytest.param(
+        netlink.set_link(ops.SetLink("", "br0", up=True, promisc=True)),
+        {"flags": 0x101, "change": 0x101},
+        [("IFLA_IFNAME", "br0")],
+        id="up and promiscuous",
+    ),
+    pytest.param(
+        netlink.set_link(ops.SetLink("", "br0", up=False)), {"change": 1}, [("IFLA_IFNAME", "br0")], id="down"
+    ),
+    pytest.param(
+        netlink.set_mac(ops.Announce("", "eth0", MAC)), {}, [("IFLA_IFNAME", "eth0"), ("IFLA_ADDRESS", MAC)], id="mac"
+    ),
+    pytest.param(
+        netlink.set_alias(ops.SetAlias("", "veth0", "cni-v6 n/c/eth0")),
+        {},
+        [("IFLA_IFNAME", "veth0"), ("IFLA_IFALIAS", "cni-v6 n/c/eth0")],
+        id="alias",
+    ),
+    pytest.param(
+        netlink.set_port(ops.SetPort("veth0", hairpin=True, isolated=True)),
+        {},
+        [
+            ("IFLA_IFNAME", "veth0"),
+            (
+                "IFLA_LINKINFO",
+                [
+                    ("IFLA_INFO_SLAVE_KIND", "bridge"),
+                    ("IFLA_INFO_SLAVE_DATA", [("IFLA_BRPORT_MODE", 1), ("IFLA_BRPORT_ISOLATED", 1)]),
+                ],
+            ),
+        ],
+        id="port",
+    ),
+    pytest.param(
+        netlink.add_port_vlans(ops.AddPortVlans("veth0", 100, ((200, 200), (300, 310))), 5),
+        {"family": 7, "index": 5},
+        [
+            (
+                "IFLA_AF_SPEC",
+                [
+                    ("IFLA_BRIDGE_VLAN_INFO", {"flags": 6, "vid": 100}),
+                    ("IFLA_BRIDGE_VLAN_INFO", {"flags": 0, "vid": 200}),
+                    ("IFLA_BRIDGE_VLAN_INFO", {"flags": 8, "vid": 300}),
+                    ("IFLA_BRIDGE_VLAN_INFO", {"flags": 16, "vid": 310}),
+                ],
+            )
+        ],
+        id="vlans",
+    ),
+    pytest.param(
+        netlink.get_ports(5), {}, [("IFLA_MASTER", 5), ("IFLA_EXT_MASK", 8)], id="ports of a bridge"
+    ),
+    pytest.param(netlink.deletion([4], 99)[0], {"index": 4}, [], id="delete one"),
+]
+
+
+@pytest.mark.parametrize(("message", "fields", "attributes"), LINKS)
+def test_link_requests(message: Message, fields: dict[str, int], attributes: Any) -> None:
+    assert heard(message, ifinfmsg) == (fields, attributes)
+
+
+def test_several_links_are_deleted_as_a_group_of_their_own() -> None:
+    heards = [heard(message, ifinfmsg) for message in netlink.deletion([4, 5], 99)]
+    assert heards == [({"index": index} if index else {}, [("IFLA_GROUP", 99)]) for index in (4, 5, 0)]
+
+
+@pytest.mark.parametrize(
+    ("address", "dad", "attributes"),
+    [
+        ("fd00::2/64", False, [("IFA_LOCAL", "fd00::2"), ("IFA_ADDRESS", "fd00::2"), ("IFA_FLAGS", 2)]),
+        ("fd00::2/64", True, [("IFA_LOCAL", "fd00::2"), ("IFA_ADDRESS", "fd00::2")]),
+        (
+            "10.0.0.2/24",
+            False,
+            [("IFA_LOCAL", "10.0.0.2"), ("IFA_ADDRESS", "10.0.0.2"), ("IFA_BROADCAST", "10.0.0.255")],
+        ),
+        ("10.0.0.2/31", False, [("IFA_LOCAL", "10.0.0.2"), ("IFA_ADDRESS", "10.0.0.2")]),
+    ],
+)
+def test_address_requests(address: str, dad: bool, attributes: Any) -> None:
+    fields, found = heard(netlink.add_address(ops.AddAddress("", "eth0", address, dad=dad), 3), ifaddrmsg)
+    assert found == attributes
+    assert fields == {"family": 10 if ":" in address else 2, "prefixlen": int(address.split("/")[1]), "index": 3}
+
+
+def test_route_requests() -> None:
+    op = ops.AddRoute("", "eth0", "2001:db8::/32", "fd00::1", mtu=1400, advmss=1340, priority=50, table=1000)
+    fields, found = heard(netlink.add_route(op, 3), rtmsg)
+    assert fields == {"family": 10, "dst_len": 32, "proto": 4, "type": 1}
+    assert found == [
+        ("RTA_OIF", 3),
+        ("RTA_TABLE", 1000),
+        ("RTA_DST", "2001:db8::"),
+        ("RTA_GATEWAY", "fd00::1"),
+        ("RTA_PRIORITY", 50),
+        ("RTA_METRICS", [("RTAX_MTU", 1400), ("RTAX_ADVMSS", 1340)]),
+    ]
+    fields, found = heard(netlink.add_route(ops.AddRoute("", "eth0", "0.0.0.0/0", "10.0.0.1"), 3), rtmsg)
+    assert fields == {"family": 2, "table": 254, "proto": 4, "type": 1}
+    assert found == [("RTA_OIF", 3), ("RTA_TABLE", 254), ("RTA_GATEWAY", "10.0.0.1")]
+    fields, _ = heard(netlink.add_route(ops.AddRoute("", "eth0", "10.9.0.0/16"), 3), rtmsg)
+    assert fields["scope"] == 253
+
+
+def told(kind: type[Any], number: int, header: dict[str, int], attributes: list[Any]) -> bytes:
+    """A message of the kernel's, as pyroute2 writes it."""
+    message = kind()
+    for key, value in header.items():
+        message[key] = value
+    message["attrs"] = attributes
+    message["header"]["type"] = number
+    message.encode()
+    return bytes(message.data)
+
+
+def test_a_bridge_port_is_read() -> None:
+    port = {"attrs": [("IFLA_BRPORT_STATE", 3), ("IFLA_BRPORT_MODE", 1), ("IFLA_BRPORT_ISOLATED", 1)]}
+    info = {"attrs": [("IFLA_INFO_KIND", "veth"), ("IFLA_INFO_SLAVE_KIND", "bridge"), ("IFLA_INFO_SLAVE_DATA", port)]}
+    attributes = [("IFLA_IFNAME", "veth0"), ("IFLA_MTU", 1400), ("IFLA_ADDRESS", MAC), ("IFLA_MASTER", 7)]
+    data = told(ifinfmsg, 16, {"index": 4, "flags": 0x101}, [*attributes, ("IFLA_LINKINFO", info)])
+    link = Link(
+        "veth0", MAC, 1400, "veth", up=True, promisc=True, hairpin=True, isolated=True, port_enabled=True
+    )
+    assert answers.read_link(data) == (link, 7)
+    assert (answers.index_of(data), answers.family_of(data), answers.name_of(data)) == (4, 0, "veth0")
+
+
+def test_a_bridge_is_read() -> None:
+    bridge = {"attrs": [("IFLA_BR_VLAN_FILTERING", 1), ("IFLA_BR_VLAN_DEFAULT_PVID", 20)]}
+    info = {"attrs": [("IFLA_INFO_KIND", "bridge"), ("IFLA_INFO_DATA", bridge)]}
+    data = told(ifinfmsg, 16, {"index": 4}, [("IFLA_IFNAME", "br0"), ("IFLA_LINKINFO", info)])
+    assert answers.read_link(data) == (Link("br0", "", 0, "bridge", vlan_filtering=True, default_vlan=20), 0)
+
+
+def test_addresses_are_read() -> None:
+    header = {"family": 10, "prefixlen": 64, "index": 3}
+    data = told(ifaddrmsg, 20, header, [("IFA_ADDRESS", "fd00::2"), ("IFA_FLAGS", 0x40)])
+    assert answers.read_address(data) == (3, "fd00::2/64")
+    assert answers.read_address_state(data) == ("fd00::2/64", True, False)
+    header = {"family": 2, "prefixlen": 24, "index": 3}
+    data = told(ifaddrmsg, 20, header, [("IFA_ADDRESS", "10.0.0.9"), ("IFA_LOCAL", "10.0.0.2")])
+    assert answers.read_address(data) == (3, "10.0.0.2/24")
+
+
+def test_routes_are_read() -> None:
+    metrics = {"attrs": [("RTAX_MTU", 1400), ("RTAX_ADVMSS", 1340)]}
+    attributes = [("RTA_OIF", 3), ("RTA_TABLE", 1000), ("RTA_GATEWAY", "fd00::1")]
+    attributes += [("RTA_PRIORITY", 9), ("RTA_METRICS", metrics)]
+    data = told(rtmsg, 24, {"family": 10, "type": 1}, attributes)
+    assert answers.read_route(data) == (3, RouteEntry("::/0", "fd00::1", 1400, 1340, 9, 1000, 0))
+    assert answers.read_uplink(data) == 3
+    assert answers.read_route(told(rtmsg, 24, {"family": 10, "type": 3}, attributes)) is None
+    assert answers.read_route(told(rtmsg, 24, {"family": 2, "type": 1, "table": 255}, [("RTA_OIF", 3)])) is None
+
+
+def test_the_first_hop_of_several_is_the_uplink() -> None:
+    hops = [{"oif": 5, "attrs": [("RTA_GATEWAY", "fe80::1")]}, {"oif": 6, "attrs": [("RTA_GATEWAY", "fe80::2")]}]
+    assert answers.read_uplink(told(rtmsg, 24, {"family": 10, "type": 1}, [("RTA_MULTIPATH", hops)])) == 5
+
+
+def test_vlans_of_a_port_are_read() -> None:
+    vlans = [(1, 6), (200, 8), (203, 16)]
+    entries = [("IFLA_BRIDGE_VLAN_INFO", {"vid": vlan, "flags": flags}) for vlan, flags in vlans]
+    data = told(ifinfmsg, 16, {"family": 7, "index": 4}, [("IFLA_AF_SPEC", {"attrs": entries})])
+    assert answers.read_port_vlans(data) == ((1, True), (200, False), (201, False), (202, False), (203, False))
+
+
+@pytest.mark.parametrize("data", [b"", b"\0\0", b"\3\0\1\0", b"\xff\xff\1\0abc", b"\4\0\1\0\0"])
+def test_what_is_cut_short_ends_the_attributes(data: bytes) -> None:
+    assert all(isinstance(payload, bytes) for _, payload in each(data))
