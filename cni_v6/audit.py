@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from cni_v6 import forwarding, plan
+from cni_v6 import forwarding, plan, segment
 from cni_v6.config import BridgeConf, IpamConf
 from cni_v6.errors import INVALID_CONFIG, LIMITED, NOT_AVAILABLE, CniError
 from cni_v6.kernel import (
@@ -29,7 +29,7 @@ MAIN_TABLE = 254  # linux/rtnetlink.h: RT_TABLE_MAIN
 
 def questions(site: Site, conf: BridgeConf, result: Result) -> tuple[Question, ...]:
     """What CHECK has to know."""
-    ifname, gateway = site.owner.ifname, plan.gateway_interface(conf)
+    ifname, gateway = site.owner.ifname, segment.gateway_interface(conf)
     asked: list[Question] = [GetLink(HOST, conf.bridge), GetLink(HOST, _host(site, result))]
     asked += [GetLink(site.netns, ifname), GetAddresses(site.netns, ifname), GetRoutes(site.netns, ifname)]
     asked += [GetSysctl(site.netns, key) for key, _ in _expected_sysctls(site, result)]
@@ -145,8 +145,9 @@ def _expected_sysctls(site: Site, result: Result) -> Iterable[tuple[str, str]]:
     ifname = site.owner.ifname
     if any(":" in address for address in _own_addresses(site, result)):
         yield f"ipv6/conf/{ifname}/disable_ipv6", "0"
-        yield f"ipv6/conf/{ifname}/accept_ra", "0"
-        yield f"ipv6/conf/{ifname}/autoconf", "0"
+        if _find(result, site.host, ""):  # an attachment of the reference plugin's was never promised the others
+            yield f"ipv6/conf/{ifname}/accept_ra", "0"
+            yield f"ipv6/conf/{ifname}/autoconf", "0"
 
 
 def _routes(site: Site, result: Result, seen: Snapshot) -> Iterable[str]:
@@ -166,7 +167,7 @@ def _same_route(route: Route, gateway: str | None, entry: RouteEntry) -> bool:
 def _gateway(conf: BridgeConf, result: Result, seen: Snapshot) -> Iterable[str]:
     if not conf.is_gateway:
         return
-    interface = plan.gateway_interface(conf)
+    interface = segment.gateway_interface(conf)
     present = seen.addresses(HOST, interface)
     for address in plan.gateways(conf, Allocation(result.ips)):
         if address not in present:
@@ -188,7 +189,7 @@ def _differs(what: str, attribute: str, expected: object, found: object) -> Iter
 
 def status_questions(conf: BridgeConf) -> tuple[Question, ...]:
     """What STATUS has to know."""
-    gateway = plan.gateway_interface(conf)
+    gateway = segment.gateway_interface(conf)
     asked: list[Question] = [GetLink(HOST, conf.bridge), GetPorts(conf.bridge)]
     asked += [GetSysctl(HOST, "ipv6/conf/all/disable_ipv6"), GetSysctl(HOST, "ipv4/ip_forward")]
     return (*asked, *forwarding.questions(gateway))
@@ -205,7 +206,11 @@ def check_status(conf: BridgeConf, seen: Snapshot) -> None:
         words = f"bridge {conf.bridge} has {ports} ports, as many as a Linux bridge takes"
         raise CniError(NOT_AVAILABLE, words, "remove containers, or add a second network with its own bridge")
     families = {each.family for each in conf.ipam.sets} if isinstance(conf.ipam, IpamConf) else set()
-    if conf.is_gateway and 6 in families and seen.sysctl(HOST, "ipv6/conf/all/disable_ipv6") != "0":
+    disabled = seen.sysctl(HOST, "ipv6/conf/all/disable_ipv6")
+    if 6 in families and disabled is None:
+        words = "the kernel has no IPv6 and the network has IPv6 ranges"
+        raise CniError(NOT_AVAILABLE, words, "boot without ipv6.disable=1, or use IPv4 ranges only")
+    if conf.is_gateway and 6 in families and disabled != "0":
         words = "IPv6 is off on this node (net.ipv6.conf.all.disable_ipv6) and the network has IPv6 ranges"
         raise CniError(NOT_AVAILABLE, words, "run sysctl -w net.ipv6.conf.all.disable_ipv6=0")
     if link and ports:
@@ -220,7 +225,7 @@ def _check_running(conf: BridgeConf, link: Link, families: set[int], seen: Snaps
         return
     if 4 in families and seen.sysctl(HOST, "ipv4/ip_forward") != "1":
         raise CniError(LIMITED, "IPv4 forwarding is off on this node", "run sysctl -w net.ipv4.ip_forward=1")
-    interface = plan.gateway_interface(conf)
+    interface = segment.gateway_interface(conf)
     if 6 in families and not forwarding.is_on(seen, interface):
-        remedy = f"the next ADD turns it on; or run sysctl -w net.ipv6.conf.{interface}.force_forwarding=1"
+        remedy = f"the next ADD turns it on; or run sysctl -w net/ipv6/conf/{interface}/force_forwarding=1"
         raise CniError(LIMITED, f"IPv6 forwarding is off on {interface}", remedy)

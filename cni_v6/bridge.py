@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 
-from cni_v6 import audit, forwarding, ipam, ops, plan
+from cni_v6 import audit, forwarding, ipam, ops, plan, segment
 from cni_v6.config import DEFAULT_DATA_DIR, BridgeConf, ForeignIpam, IpamConf, RemovalConf, parse_bridge, parse_removal
 from cni_v6.errors import (
     CHECK_FAILED,
@@ -13,21 +14,23 @@ from cni_v6.errors import (
     INVALID_ENVIRONMENT,
     INVALID_NETNS,
     IO_FAILURE,
+    NOT_AVAILABLE,
     UNKNOWN_CONTAINER,
     CniError,
     Errors,
 )
 from cni_v6.kernel import GetAddresses, GetLink, GetPorts, Link, Snapshot
 from cni_v6.leases import Attachment
-from cni_v6.names import Owner, owner_of_alias
+from cni_v6.names import Owner, host_interface, owner_of_alias
 from cni_v6.node import Node
 from cni_v6.ops import HOST
 from cni_v6.plan import Allocation, Site
 from cni_v6.protocol import Invocation, valid_attachments
 from cni_v6.result import Result, from_json
 
-# What a plugin older than a command answers to it (skel: code 4, "unknown CNI_COMMAND"; or the version is too new).
-NO_SUCH_COMMAND = (INCOMPATIBLE_VERSION, INVALID_ENVIRONMENT)
+# What a plugin older than GC and STATUS answers to them: skel says code 4, "unknown CNI_COMMAND", after it has missed
+# the container id that neither has (code 3); or the version is too new.
+NO_SUCH_COMMAND = (INCOMPATIBLE_VERSION, UNKNOWN_CONTAINER, INVALID_ENVIRONMENT)
 
 
 def add(call: Invocation, node: Node) -> Result:
@@ -40,7 +43,7 @@ def add(call: Invocation, node: Node) -> Result:
     with ExitStack() as undo:
         allocation = _allocate(call, conf, site, node, undo)
         if conf.is_gateway and 6 in allocation.families():
-            more = forwarding.more_questions(seen, plan.gateway_interface(conf))
+            more = forwarding.more_questions(seen, segment.gateway_interface(conf))
             seen = seen.with_answers(node.kernel.observe(more))
         steps = plan.plan_add(site, conf, allocation, seen)
         node.kernel.apply(steps.ops)
@@ -59,7 +62,7 @@ def delete(call: Invocation, node: Node) -> None:
     errors = Errors()
     errors.run(lambda: _remove_interface(call, conf, node))
     if not errors.caught:
-        errors.run(lambda: _drop(call.owner, conf, node))
+        errors.run(lambda: _release(call.owner, conf.data_dir, node))
     if conf.foreign_ipam:
         errors.run(lambda: node.delegate(call, conf.foreign_ipam, "DEL"))
     errors.check()
@@ -91,7 +94,7 @@ def collect(call: Invocation, node: Node) -> None:
         records = {record.owner: record for record in leases.attachments()}
         gone = ipam.stale(call, leases, started)
     errors = Errors()
-    hosts = [record.host for record in gone if record.host]
+    hosts = [record.host or host_interface(record.owner) for record in gone]
     hosts += [link.name for link, owner in orphans if owner not in records and _is_stale(call, owner)]
     errors.run(lambda: node.kernel.remove([ops.DeleteLink(HOST, host) for host in hosts]))
     if not errors.caught:
@@ -111,7 +114,7 @@ def status(call: Invocation, node: Node) -> None:
     if isinstance(conf.ipam, IpamConf):
         ipam.check_capacity(conf.ipam, _leases(conf.ipam, node))
     elif conf.ipam:
-        node.delegate(call, conf.ipam.type, "VERSION")
+        _require(call, conf.ipam.type, node)
         _delegate_if_known(call, conf.ipam.type, node)
     audit.check_status(conf, node.kernel.observe(audit.status_questions(conf)))
 
@@ -141,32 +144,35 @@ def _allocate(call: Invocation, conf: BridgeConf, site: Site, node: Node, undo: 
     identity = node.kernel.netns_id(call.netns)
     draft = Attachment(call.owner, (), site.host, identity, node.now(), node.boot)
     if isinstance(conf.ipam, IpamConf):
-        allocation = ipam.allocate(conf.ipam, draft, node)
-        undo.callback(_release, call.owner, conf.ipam.data_dir, node)
+        allocation, data_dir = ipam.allocate(conf.ipam, draft, node), conf.ipam.data_dir
+        undo.callback(_attempt, call, lambda: _release(call.owner, data_dir, node))
         return allocation
     with node.leases(conf.network, DEFAULT_DATA_DIR).transaction() as leases:
         leases.put(draft)
-    undo.callback(_release, call.owner, DEFAULT_DATA_DIR, node)
+    undo.callback(_attempt, call, lambda: _release(call.owner, DEFAULT_DATA_DIR, node))
     return _delegated(call, conf.ipam, node, undo) if conf.ipam else Allocation()
 
 
 def _delegated(call: Invocation, foreign: ForeignIpam, node: Node, undo: ExitStack) -> Allocation:
-    undo.callback(node.delegate, call, foreign.type, "DEL")  # also when its ADD fails half-way: SPEC.md, section 4
+    # Also when its ADD fails half-way: SPEC.md, section 4.
+    undo.callback(_attempt, call, lambda: node.delegate(call, foreign.type, "DEL"))
     result = from_json(node.delegate(call, foreign.type, "ADD"), call.version)
     if not result.ips:
         raise CniError(IO_FAILURE, f"ipam.type: plugin {foreign.type} gave no address", "see its configuration")
     return Allocation(tuple(replace(ip, interface=None) for ip in result.ips), result.routes, result.dns)
 
 
+def _attempt(call: Invocation, step: Callable[[], object]) -> None:
+    """Undo one step of a failed ADD; that this fails too must not hide why the ADD did."""
+    try:
+        step()
+    except CniError as error:
+        call.log.warning(f"undoing the failed ADD: {error}")
+
+
 def _release(owner: Owner, data_dir: str, node: Node) -> None:
     with node.leases(owner.network, data_dir).transaction() as leases:
         leases.drop(owner)
-
-
-def _drop(owner: Owner, conf: RemovalConf, node: Node) -> None:
-    _release(owner, conf.data_dir, node)
-    if conf.data_dir != DEFAULT_DATA_DIR and conf.foreign_ipam:
-        _release(owner, DEFAULT_DATA_DIR, node)
 
 
 # Interfaces
@@ -218,6 +224,14 @@ def _listed_ports(conf: RemovalConf, node: Node) -> list[tuple[Link, Owner]]:
 def _is_stale(call: Invocation, owner: Owner) -> bool:
     valid = valid_attachments(call.config)
     return valid is not None and (owner.container_id, owner.ifname) not in valid
+
+
+def _require(call: Invocation, name: str, node: Node) -> None:
+    """STATUS: the delegated IPAM is there and runs."""
+    try:
+        node.delegate(call, name, "VERSION")
+    except CniError as error:
+        raise CniError(NOT_AVAILABLE, error.msg, error.details) from error
 
 
 def _delegate_if_known(call: Invocation, name: str, node: Node) -> None:

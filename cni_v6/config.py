@@ -15,6 +15,7 @@ from cni_v6.forms import LINK_LOCAL_GATEWAY
 from cni_v6.ipamconf import IpamConf, Source, build, environment_mac
 from cni_v6.keys.bridge import BRIDGE, MAIN_OF_IPAM
 from cni_v6.keys.ipam import DEFAULT_DATA_DIR, IPAM
+from cni_v6.names import IFNAMSIZ
 from cni_v6.protocol import Invocation
 from cni_v6.ranges import Range, RangeSet
 from cni_v6.result import Dns, Route
@@ -127,11 +128,13 @@ def parse_removal(call: Invocation) -> RemovalConf:
         call.log.warning(f"ipam: {show(ipam)} is not an object, taken as absent")
         ipam = None
     plugin = _lenient(call, ipam or {}, ("ipam", "type"), "plugin", "")
+    foreign = "" if call.plugin == IPAM_PLUGIN or plugin in OUR_IPAM else plugin
+    ours = {} if foreign else ipam or {}  # a dataDir beside another plugin's type is that plugin's
     return RemovalConf(
         network=call.network,
         bridge=_lenient(call, call.config, ("", "bridge"), "interface", DEFAULT_BRIDGE),
-        data_dir=_lenient(call, ipam or {}, ("ipam", "dataDir"), "path", DEFAULT_DATA_DIR),
-        foreign_ipam="" if call.plugin == IPAM_PLUGIN or plugin in OUR_IPAM else plugin,
+        data_dir=_lenient(call, ours, ("ipam", "dataDir"), "path", DEFAULT_DATA_DIR),
+        foreign_ipam=foreign,
     )
 
 
@@ -206,6 +209,12 @@ def _refuse_contradictions(conf: BridgeConf) -> None:
         raise wrong(
             "disableContainerInterface", True, "and an ipam exclude each other: an interface that is down has no use "
             "for addresses", "set it to false, or remove ipam",
+        )
+    gateway = f"{conf.bridge}.{conf.vlan}"  # segment.gateway_interface
+    if conf.is_gateway and conf.vlan and len(gateway) > IFNAMSIZ:
+        raise wrong(
+            "bridge", conf.bridge, f"leaves no room for the gateway's interface in the vlan, {gateway}",
+            f"shorten it: an interface's name has {IFNAMSIZ} characters at most",
         )
     if any(low <= conf.vlan <= high for low, high in conf.vlan_trunk):
         raise wrong("vlan", conf.vlan, "is in vlanTrunk too, and cannot be untagged and tagged", "take it out of one")

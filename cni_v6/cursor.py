@@ -88,10 +88,9 @@ def adopt(spent: Spent, addresses: RangeSet, last: int | None) -> Spent:
     A cursor within what is spent is ours, or was moved back, and says nothing new. In a set that nothing is known of
     the reference plugin has worked alone, in the order of the ranges, so what precedes its cursor is spent too.
     """
-    index = next((i for i, part in enumerate(addresses.ranges) if last is not None and part.first <= last <= part.last),
-                 None)
-    if last is None or index is None:
+    if last is None or not ranges.contains(addresses, addresses.family, last):
         return spent
+    index = next(i for i, part in enumerate(addresses.ranges) if part.first <= last <= part.last)
     if not any(spent.touches(part.first, part.last) for part in addresses.ranges):
         for part in addresses.ranges[:index]:
             spent = spent.add(part.first, part.last)
@@ -102,12 +101,12 @@ def adopt(spent: Spent, addresses: RangeSet, last: int | None) -> Spent:
 
 def advance(spent: Spent, addresses: RangeSet, address: int) -> Spent:
     """Hand an address of a large set out: it, and whatever was passed over on the way to it, is spent."""
-    for part in addresses.ranges:
-        if part.first <= address <= part.last:
-            return spent.advance(part.first, address, part.last)
+    index = next(i for i, part in enumerate(addresses.ranges) if part.first <= address <= part.last)
+    for part in addresses.ranges[:index]:
         if spent.free(part.first, part.last):
             spent = spent.add(part.first, part.last)
-    return spent
+    here = addresses.ranges[index]
+    return spent.advance(here.first, address, here.last)
 
 
 def exhausted(addresses: RangeSet, leased: Iterable[str]) -> CniError:

@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Mapping
 from typing import Any
 
-from cni_v6.errors import DELEGATE_FAILED, NOT_AVAILABLE, CniError
+from cni_v6.errors import DELEGATE_FAILED, CniError
 from cni_v6.protocol import Invocation
 
 
@@ -49,14 +49,6 @@ def run(call: Invocation, name: str, command: str) -> Mapping[str, Any]:
         raise CniError(printed["code"], f"{name} {command}: {printed['msg']}", str(printed.get("details") or ""))
     words = f"{name} {command} failed with exit status {done.returncode} and no error object"
     raise CniError(DELEGATE_FAILED, words, done.stdout.decode(errors="replace")[:500])
-
-
-def require(call: Invocation, name: str) -> None:
-    """STATUS: the plugin is there. :raises CniError: NOT_AVAILABLE."""
-    try:
-        find(name, call.path)
-    except CniError as error:
-        raise CniError(NOT_AVAILABLE, error.msg, error.details) from error
 
 
 def _object(data: bytes) -> Mapping[str, Any] | None:

@@ -16,6 +16,7 @@ from cni_v6.ops import HOST, Op, SetSysctl
 
 ALL_FORWARDING = "ipv6/conf/all/forwarding"
 SUPPORTED = "ipv6/conf/default/force_forwarding"
+FUTURE_ACCEPT_RA = "ipv6/conf/default/accept_ra"  # of interfaces to come
 
 
 def questions(interface: str) -> tuple[Question, ...]:
@@ -35,7 +36,7 @@ def is_on(seen: Snapshot, interface: str) -> bool:
 
 def more_questions(seen: Snapshot, interface: str) -> tuple[Question, ...]:
     """What has to be known beside ``questions`` to turn forwarding on; nothing when it is on already."""
-    return () if is_on(seen, interface) else (GetIpv6Interfaces(),)
+    return () if is_on(seen, interface) else (GetIpv6Interfaces(), GetSysctl(HOST, FUTURE_ACCEPT_RA))
 
 
 def turn_on(seen: Snapshot, interface: str) -> tuple[Op, ...]:
@@ -57,7 +58,9 @@ def turn_on(seen: Snapshot, interface: str) -> tuple[Op, ...]:
 def _careful(seen: Snapshot) -> tuple[Op, ...]:
     """Without ``force_forwarding``: listeners keep listening, then all interfaces forward."""
     listening = [each.name for each in seen.ipv6_interfaces() if each.accept_ra == "1" and not each.disabled]
-    keep = tuple(SetSysctl(HOST, f"ipv6/conf/{name}/accept_ra", "2") for name in (*listening, "default"))
+    if seen.sysctl(HOST, FUTURE_ACCEPT_RA) == "1":
+        listening.append("default")
+    keep = tuple(SetSysctl(HOST, f"ipv6/conf/{name}/accept_ra", "2") for name in listening)
     return (*keep, SetSysctl(HOST, ALL_FORWARDING, "1"))
 
 

@@ -127,11 +127,16 @@ def check_capacity(conf: IpamConf, store: Leases) -> None:
 
 
 def _refuse_second(owner: Owner, leases: Transaction) -> None:
-    """Before the cursor moves: an owner that holds addresses already would only waste one."""
+    """Before the cursor moves: an owner that holds addresses already would only waste one.
+
+    A record that holds none is what the reference plugin's DEL has left of it: it frees leases, and knows no records.
+    """
     record = leases.get(owner)
-    if record:
-        words = f"container {owner.container_id} has {', '.join(record.addresses) or 'an attachment'} already"
+    if record and record.addresses:
+        words = f"container {owner.container_id} has {', '.join(record.addresses)} already"
         raise CniError(ALREADY_ATTACHED, f"{words} on network {owner.network} ({owner.ifname})", "run DEL for it first")
+    if record:
+        leases.drop(owner)
 
 
 def _pick(conf: IpamConf, index: int, each: RangeSet, leases: Transaction) -> str:

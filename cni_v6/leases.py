@@ -7,8 +7,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from cni_v6.config import RangeSet
 from cni_v6.names import Owner
+from cni_v6.ranges import RangeSet
 
 
 @dataclass(frozen=True, slots=True)

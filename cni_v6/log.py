@@ -1,6 +1,6 @@
 """What an operation has to say besides its result: lines for stderr, kept in order and handed back with the reply.
 
-Not ``logging``: its import costs more than the work of a DEL, and a reply's lines must travel to the caller's stderr.
+Not ``logging``: a reply's lines travel to the caller's stderr, from the engine as well, and belong to one call.
 """
 
 from __future__ import annotations

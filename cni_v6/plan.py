@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from netaddr import IPNetwork
 
-from cni_v6 import forwarding, names, ops
-from cni_v6.config import BridgeConf
+from cni_v6 import forwarding, names, ops, segment
+from cni_v6.config import BridgeConf, IpamConf
 from cni_v6.errors import ALREADY_ATTACHED, IPV6_DISABLED, NODE_CONFLICT, CniError
 from cni_v6.kernel import GetAddresses, GetLink, GetSysctl, Question, Snapshot
 from cni_v6.names import Owner
@@ -20,7 +20,6 @@ from cni_v6.ops import HOST, Op
 from cni_v6.result import Address, Dns, Interface, Result, Route
 
 DEFAULT_MTU = 1500  # linux/if_ether.h, ETH_DATA_LEN: what a bridge and a veth start with
-DEFAULT_VLAN = 1  # net/bridge/br_vlan.c: the PVID of every port of a new bridge
 DEFAULT_ROUTE = {4: "0.0.0.0/0", 6: "::/0"}
 LINK_LOCAL = IPNetwork("fe80::/10")
 
@@ -58,19 +57,13 @@ class Plan:
     result: Result
 
 
-def gateway_interface(conf: BridgeConf) -> str:
-    """Who holds the gateway's addresses: the bridge, or its own port in the network's VLAN."""
-    return f"{conf.bridge}.{conf.vlan}" if conf.vlan else conf.bridge
-
-
 def questions(site: Site, conf: BridgeConf) -> tuple[Question, ...]:
     """What has to be known of the kernel to plan an ADD."""
-    owner, gateway = site.owner, gateway_interface(conf)
+    owner, gateway = site.owner, segment.gateway_interface(conf)
     asked: list[Question] = [GetLink(HOST, conf.bridge), GetLink(HOST, site.host), GetLink(site.netns, owner.ifname)]
     asked += [GetSysctl(HOST, "ipv6/conf/all/disable_ipv6"), GetSysctl(site.netns, "ipv6/conf/lo/disable_ipv6")]
-    if conf.vlan:
-        asked.append(GetLink(HOST, gateway))
     if conf.is_gateway:
+        asked += segment.questions(conf, site.node)
         asked.append(GetAddresses(HOST, gateway))
         asked += forwarding.questions(gateway)
     return tuple(asked)
@@ -105,8 +98,7 @@ def plan_add(site: Site, conf: BridgeConf, allocation: Allocation, seen: Snapsho
     mac = conf.mac or names.container_mac(site.owner)
     routes = _routes(conf, allocation)
     steps = (
-        *_bridge(site, conf, allocation, seen),
-        *_gateway(site, conf, allocation, seen),
+        *segment.settled((*_bridge(site, conf, allocation, seen), *_gateway(site, conf, allocation, seen, mtu=mtu))),
         *_port(site, conf, seen, mtu=mtu, mac=mac),
         *_container(site, conf, allocation, seen),
         *(_route(site, route, allocation) for route in routes if not conf.disable_container_interface),
@@ -116,6 +108,7 @@ def plan_add(site: Site, conf: BridgeConf, allocation: Allocation, seen: Snapsho
         Interface(conf.bridge, bridge.mac if bridge else names.bridge_mac(conf.bridge, site.node), mtu=mtu),
         Interface(site.host, names.host_mac(site.owner), mtu=mtu),
         Interface(site.owner.ifname, mac, sandbox=site.netns, mtu=mtu),
+        *segment.gateway_result(conf, site.node, allocation.families(), seen, mtu=mtu),
     )
     ips = tuple(Address(ip.address, ip.gateway, interface=2) for ip in allocation.ips)
     return Plan(steps, Result(interfaces, ips, routes, conf.dns or allocation.dns))
@@ -131,11 +124,6 @@ def _check_ipv6(site: Site, conf: BridgeConf, allocation: Allocation, seen: Snap
         raise CniError(IPV6_DISABLED, words, "run sysctl -w net.ipv6.conf.all.disable_ipv6=0, or use IPv4 ranges only")
 
 
-def _has_ipv6(seen: Snapshot) -> bool:
-    """Whether the node's kernel has IPv6 at all; its sysctls are left alone where it has not."""
-    return seen.sysctl(HOST, "ipv6/conf/all/disable_ipv6") is not None
-
-
 # The bridge, and the gateway on it
 
 
@@ -145,50 +133,25 @@ def _bridge(site: Site, conf: BridgeConf, allocation: Allocation, seen: Snapshot
     filtering = bool(conf.vlan or conf.vlan_trunk)
     if found is None:
         yield ops.EnsureBridge(conf.bridge, mac, conf.mtu, conf.multicast_snooping, filtering)
-    elif filtering and not found.vlan_filtering:
+    if filtering and not (found and found.vlan_filtering):  # a new one too: another network may have made it meanwhile
         yield ops.SetBridge(conf.bridge, vlan_filtering=True)
-    if (found is None or found.mac == mac) and _has_ipv6(seen):
-        yield from _quiet(conf.bridge, created=found is None, allocation=allocation)
+    if (found is None or found.mac == mac) and segment.has_ipv6(seen):
+        yield from segment.quiet(conf.bridge, created=found is None, families=allocation.families())
     if found is None or not found.up or (conf.promisc and not found.promisc):
         yield ops.SetLink(HOST, conf.bridge, up=True, promisc=True if conf.promisc else None)
 
 
-def _quiet(bridge: str, *, created: bool, allocation: Allocation) -> Iterable[Op]:
-    """A bridge of ours takes no address from a container's RA, and has its own at once.
-
-    Only a bridge of ours, known by its MAC: one that an administrator made may be the node's own way to its router.
-    """
-    for key, value in (("accept_ra", "0"), ("autoconf", "0"), ("accept_dad", "0")):
-        yield ops.SetSysctl(HOST, f"ipv6/conf/{bridge}/{key}", value)
-    families = allocation.families()
-    if 6 in families:
-        yield ops.SetSysctl(HOST, f"ipv6/conf/{bridge}/disable_ipv6", "0")
-    elif 4 in families and created:
-        yield ops.SetSysctl(HOST, f"ipv6/conf/{bridge}/disable_ipv6", "1")
-
-
-def _gateway(site: Site, conf: BridgeConf, allocation: Allocation, seen: Snapshot) -> Iterable[Op]:
+def _gateway(site: Site, conf: BridgeConf, allocation: Allocation, seen: Snapshot, *, mtu: int) -> Iterable[Op]:
     if not conf.is_gateway or not allocation.ips:
         return
-    interface = gateway_interface(conf)
-    if conf.vlan and seen.link(HOST, interface) is None:
-        yield from _vlan_port(site, conf, interface)
+    interface = segment.gateway_interface(conf)
+    if conf.vlan:
+        yield from segment.gateway(conf, site.node, allocation.families(), seen, mtu=mtu)
     yield from _addresses(conf, allocation, interface, seen)
     if 4 in allocation.families():
         yield ops.SetSysctl(HOST, "ipv4/ip_forward", "1")
     if 6 in allocation.families():
         yield from forwarding.turn_on(seen, interface)
-
-
-def _vlan_port(site: Site, conf: BridgeConf, interface: str) -> Iterable[Op]:
-    """The node's own port in the VLAN: as the reference plugin does it, a veth pair with both ends on the node."""
-    pair = Owner(conf.bridge, site.node, interface)
-    host = names.host_interface(pair)
-    yield ops.CreateVeth(
-        host, names.host_mac(pair), conf.bridge, HOST, interface, names.container_mac(pair), conf.mtu
-    )
-    yield from _vlans(host, conf)
-    yield ops.SetLink(HOST, interface, up=True)
 
 
 def gateways(conf: BridgeConf, allocation: Allocation) -> tuple[str, ...]:
@@ -211,16 +174,23 @@ def _gateway_address(ip: Address) -> str:
 def _addresses(conf: BridgeConf, allocation: Allocation, interface: str, seen: Snapshot) -> Iterable[Op]:
     present = seen.addresses(HOST, interface)
     wanted = gateways(conf, allocation)
+    own = {*wanted, *_gateways_of_ranges(conf)}
     for address in wanted:
         if address in present:
             continue
         for other in present:
-            if other not in wanted and _contradicts(address, other):
+            if other not in own and _contradicts(address, other):
                 yield _replace(conf, interface, address, other)
         yield ops.AddAddress(HOST, interface, address)
     for ip in allocation.ips:
         if _is_link_local(ip.gateway):  # no address of the bridge makes the prefix on-link
             yield ops.AddRoute(HOST, interface, str(IPNetwork(ip.address).cidr))
+
+
+def _gateways_of_ranges(conf: BridgeConf) -> Iterable[str]:
+    """The gateways of all the network's ranges: containers of a range that this one spilt over from count on theirs."""
+    if isinstance(conf.ipam, IpamConf):
+        yield from (f"{part.gateway}/{part.prefixlen}" for each in conf.ipam.sets for part in each.ranges)
 
 
 def _contradicts(wanted: str, other: str) -> bool:
@@ -250,17 +220,8 @@ def _port(site: Site, conf: BridgeConf, seen: Snapshot, *, mtu: int, mac: str) -
     yield ops.SetAlias(HOST, host, names.alias(owner))
     if conf.hairpin or conf.port_isolation:
         yield ops.SetPort(host, conf.hairpin, conf.port_isolation)
-    yield from _vlans(host, conf)
-    if _has_ipv6(seen):  # a port needs no address: it would only ask the segment whether it is free
-        yield ops.SetSysctl(HOST, f"ipv6/conf/{host}/disable_ipv6", "1")
-
-
-def _vlans(port: str, conf: BridgeConf) -> Iterable[Op]:
-    if not conf.vlan and not conf.vlan_trunk:
-        return
-    if not conf.preserve_default_vlan and conf.vlan != DEFAULT_VLAN:
-        yield ops.RemovePortVlan(port, DEFAULT_VLAN)
-    yield ops.AddPortVlans(port, conf.vlan, conf.vlan_trunk)
+    yield from segment.vlans(host, conf, seen)
+    yield from segment.mute(host, seen)
 
 
 def _container(site: Site, conf: BridgeConf, allocation: Allocation, seen: Snapshot) -> Iterable[Op]:
@@ -335,4 +296,4 @@ def _arrival(site: Site, conf: BridgeConf, allocation: Allocation, mac: str) -> 
     if conf.enable_dad and 6 in allocation.families():
         yield ops.AwaitAddresses(site.netns, site.owner.ifname)
     if allocation.ips:
-        yield ops.Announce(site.netns, site.owner.ifname, mac, tuple(ip.ip for ip in allocation.ips))
+        yield ops.Announce(site.netns, site.owner.ifname, mac)

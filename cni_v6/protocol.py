@@ -158,7 +158,7 @@ def about(plugin: str) -> str:
     return (
         f"{plugin} {__version__}: a CNI plugin; container runtimes start it, with CNI_COMMAND set.\n"
         f"CNI specification: {', '.join(SUPPORTED_VERSIONS)}\n"
-        "Documentation: docs/ in the source tree; share/cni-v6 below the prefix it was installed to.\n"
+        "Documentation: docs/ in the source tree; share/doc/cni-v6 below the prefix it was installed to.\n"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -27,11 +28,12 @@ def run(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     try:
         status = chosen.run(chosen)
+        sys.stdout.flush()
     except CniError as error:
         print(f"cni-v6ctl: error {error.code}: {error}", file=sys.stderr)
         return 1
-    except BrokenPipeError:  # the reader, such as head, has seen enough
-        sys.stderr.close()
+    except BrokenPipeError:  # the reader, such as head, has seen enough; the interpreter's own flush must not fail
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     assert isinstance(status, int)
     return status
