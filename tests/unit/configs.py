@@ -226,6 +226,8 @@ BAD: list[Bad] = [
     Bad("trunk without minID", config(vlanTrunk=[{"maxID": 5}]), ("vlanTrunk[0].minID is missing",)),
     Bad("trunk backwards", config(vlanTrunk=[{"minID": 5, "maxID": 4}]), ("minID: 5 is greater than maxID 4",)),
     Bad("vlan in its trunk", config(vlan=5, vlanTrunk=[{"minID": 4, "maxID": 6}]), ("vlan: 5 is in vlanTrunk too",)),
+    Bad("no room for the gateway in the vlan", config(bridge="containers00", vlan=100, isGateway=True),
+        ('bridge: "containers00" leaves no room', "containers00.100", "15 characters")),
     Bad("hairpin and promiscuous", config(hairpinMode=True, promiscMode=True), ("hairpinMode", "promiscMode")),
     Bad("interface down with ipam", with_ranges([V6], disableContainerInterface=True), ("disableContainerInterface",)),
     Bad("interface down with dhcp", config(ipam={"type": "dhcp"}, disableContainerInterface=True), ("exclude each",)),

@@ -1,0 +1,117 @@
+"""Who is measured: ours, the reference plugins, netavark; and the calls each gets for the same task."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.bench.node import Call, Node
+
+NETWORK = "bench"
+SUBNETS = ("10.88.0.0/16", "fd00:88::/64")
+VERSION = "1.0.0"  # the newest that Debian's reference plugins know
+DATA = "/var/lib/cni/networks"
+NETAVARK = Path("/usr/lib/podman/netavark")
+CONFIG = "/run/containers/networks"  # netavark's folder for a name server's configuration, which is not asked for
+ABOUT_SECONDS = 10
+
+
+def ipam(kind: str, *subnets: str) -> dict[str, Any]:
+    """An ``ipam`` section with a set for each subnet, and default routes."""
+    routes = [{"dst": "::/0" if ":" in subnet else "0.0.0.0/0"} for subnet in subnets]
+    return {"type": kind, "dataDir": DATA, "ranges": [[{"subnet": each}] for each in subnets], "routes": routes}
+
+
+@dataclass(frozen=True, slots=True)
+class Plugins:
+    """A bridge plugin and its IPAM plugin, in one folder."""
+
+    name: str
+    folder: Path
+    bridge: str
+    ipam: str
+    env: Mapping[str, str] = field(default_factory=dict)
+
+    def config(self, **keys: Any) -> dict[str, Any]:
+        """A dual-stack network with the bridge as gateway. Both plugins read it the same way."""
+        return {
+            "cniVersion": VERSION, "name": NETWORK, "type": self.bridge, "bridge": "bench0", "isGateway": True,
+            "ipam": ipam(self.ipam, *SUBNETS), **keys,
+        }
+
+    def call(self, command: str, config: Mapping[str, Any], *, container: str, netns: str, ifname: str = "eth0") -> Call:
+        """A call of the plugin that the configuration names."""
+        env = {
+            "CNI_COMMAND": command, "CNI_CONTAINERID": container, "CNI_NETNS": netns, "CNI_IFNAME": ifname,
+            "CNI_PATH": str(self.folder), **self.env,
+        }
+        return Call((str(self.folder / config["type"]),), env, json.dumps(config), f"{container} {ifname}")
+
+    def add(self, node: Node, number: int, **keys: Any) -> Call:
+        """Attach a container to the network."""
+        return self.call("ADD", self.config(**keys), container=f"c{number}", netns=node.pod(number))
+
+    def delete(self, node: Node, number: int, **keys: Any) -> Call:
+        return self.call("DEL", self.config(**keys), container=f"c{number}", netns=node.pod(number))
+
+    def about(self) -> str:
+        """What the plugin says of itself where no runtime calls it (skel's about text)."""
+        path = self.folder / self.bridge
+        done = subprocess.run([path], env={}, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+                              timeout=ABOUT_SECONDS)
+        return done.stderr.partition("\n")[0].strip() or path.name
+
+
+def ours(folder: Path) -> Plugins:
+    return Plugins("cni-v6", folder, "cni-v6", "cni-v6-ipam")
+
+
+def without_engine(plugins: Plugins) -> Plugins:
+    """The same, each call in its own process."""
+    return Plugins(plugins.name, plugins.folder, plugins.bridge, plugins.ipam, {"CNI_V6_ENGINE": "off"})
+
+
+def reference(folder: Path) -> Plugins:
+    return Plugins("bridge + host-local", folder, "bridge", "host-local")
+
+
+@dataclass(frozen=True, slots=True)
+class Netavark:
+    """Podman's network stack: setup and teardown. It has no IPAM, the addresses are given.
+
+    The network is an internal one, so that it does what a bridge without ``ipMasq`` does: no firewall.
+    """
+
+    path: Path = NETAVARK
+    name: str = "netavark"
+
+    def add(self, node: Node, number: int) -> Call:
+        return self._call("setup", node, number)
+
+    def delete(self, node: Node, number: int) -> Call:
+        return self._call("teardown", node, number)
+
+    def about(self) -> str:
+        done = subprocess.run([self.path, "--version"], capture_output=True, text=True, check=False,
+                              timeout=ABOUT_SECONDS)
+        return done.stdout.strip()
+
+    def _call(self, command: str, node: Node, number: int) -> Call:
+        subnets = [{"subnet": text, "gateway": str(ipaddress.ip_network(text)[1])} for text in SUBNETS]
+        addresses = [f"10.88.{number // 250}.{number % 250 + 2}", f"fd00:88::{number + 2:x}"]
+        network = {
+            "name": NETWORK, "id": "b" * 64, "driver": "bridge", "network_interface": "bench0", "subnets": subnets,
+            "ipv6_enabled": True, "internal": True, "dns_enabled": False,
+        }
+        options = {
+            "container_id": f"c{number}", "container_name": f"c{number}",
+            "networks": {NETWORK: {"interface_name": "eth0", "static_ips": addresses}},
+            "network_info": {NETWORK: network},
+        }
+        argv = (str(self.path), "--config", CONFIG, command, node.pod(number))
+        return Call(argv, {"PATH": "/usr/sbin:/usr/bin", "NETAVARK_FW": "iptables"}, json.dumps(options), f"c{number}")

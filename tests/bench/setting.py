@@ -1,0 +1,98 @@
+"""What every scenario is given: who plays, how much of everything, and chance that is the same in every run."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.bench.node import Call, Done, Node, Outcome, Pair, settle
+from tests.bench.peers import Plugins
+
+SEED = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How much is measured. The goals are for ``FULL``."""
+
+    pods: int  # containers of one round of ADDs, then DELs
+    rounds: int  # of those, one after another
+    bursts: int  # rounds of all containers at each concurrency
+    churn: int  # calls
+    few: int  # samples of what is slow on the peer's side: ipMasq, netavark, a cold node
+    starts: int  # of an interpreter
+    lease_steps: tuple[int, ...]
+    lease_rounds: tuple[int, ...]  # the peer's, a step each; ours are always measured in the most of them
+    stale: int
+    own: int  # ADDs inside the engine
+    soak: int  # ADDs, each with its DEL
+
+
+FULL = Sizes(
+    pods=100, rounds=2, bursts=3, churn=400, few=20, starts=60, lease_steps=(0, 1_000, 10_000, 100_000),
+    lease_rounds=(30, 30, 12, 5), stale=1_000, own=60, soak=5_000,
+)
+QUICK = Sizes(
+    pods=30, rounds=1, bursts=1, churn=60, few=3, starts=15, lease_steps=(0, 1_000, 10_000),
+    lease_rounds=(6, 6, 3), stale=60, own=15, soak=200,
+)
+STAGES = (10, 50)  # calls at a time
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """:param library: the folder that has the package ``cni_v6`` behind ``ours``."""
+
+    ours: Plugins
+    peer: Plugins
+    library: Path
+    sizes: Sizes
+
+    def random(self) -> random.Random:
+        return random.Random(SEED)
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One player on its node."""
+
+    plugins: Plugins
+    node: Node
+
+    def add(self, numbers: Sequence[int], at_once: int = 1) -> Outcome:
+        """Attach these containers; raises Refused where one fails."""
+        return self.run([self.plugins.add(self.node, number) for number in numbers], at_once)
+
+    def delete(self, numbers: Sequence[int], at_once: int = 1) -> Outcome:
+        return self.run([self.plugins.delete(self.node, number) for number in numbers], at_once)
+
+    def run(self, calls: Sequence[Call], at_once: int = 1) -> Outcome:
+        return self.node.run(calls, at_once).checked()
+
+
+Sides = tuple[Side, Side]  # ours, the peer's
+
+
+@contextmanager
+def match(setting: Setting, pods: int) -> Iterator[Sides]:
+    """Two empty nodes, and a first call on each: ours has its engine then, and both their bridge."""
+    with Pair(pods) as pair:
+        sides = Side(setting.ours, pair.ours), Side(setting.peer, pair.peer)
+        for side in sides:
+            side.add([0])
+            side.delete([0])
+        settle()
+        yield sides
+
+
+def turns(count: int) -> Iterator[tuple[int, tuple[int, int]]]:
+    """(number, who goes in which order: 0 is ours): by turns, and by turns who begins."""
+    for number in range(count):
+        yield number, (0, 1) if number % 2 == 0 else (1, 0)
+
+
+def times(done: Sequence[Done]) -> list[float]:
+    return [each.ms for each in done]

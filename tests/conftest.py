@@ -1,0 +1,46 @@
+"""What every test run needs: hypothesis the same every time, and no network test on the machine's own network."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+
+import hypothesis
+import pytest
+
+pytest.register_assert_rewrite("tests.sandbox")
+
+from tests.sandbox import Deliver, Node, need_sandbox, through_process  # noqa: E402  (after its asserts are registered)
+
+# "ci": the same examples in every run, however slow the machine. HYPOTHESIS_PROFILE=explore looks for new ones.
+hypothesis.settings.register_profile("ci", derandomize=True, deadline=None, database=None)
+hypothesis.settings.register_profile("explore", deadline=None, max_examples=2000)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+MODES: dict[str, Deliver] = {"process": through_process}
+MARKED_FOLDERS = ("netns", "process")
+SANDBOXED = ("netns", "process", "runtimes", "uml")
+
+
+def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
+    """A test in ``tests/netns`` is a netns test without saying so."""
+    for item in items:
+        for folder in MARKED_FOLDERS:
+            if folder in item.path.parent.parts:
+                item.add_marker(folder)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Before any fixture of it is made."""
+    if any(item.get_closest_marker(name) for name in SANDBOXED):
+        need_sandbox()
+
+
+@pytest.fixture(params=sorted(MODES))
+def node(request: pytest.FixtureRequest) -> Iterator[Node]:
+    """A throwaway node, once for each way to reach the plugins."""
+    made = Node(MODES[request.param])
+    try:
+        yield made
+    finally:
+        made.close()

@@ -1,0 +1,178 @@
+"""The plugin with its kernel in the test's hands: killed, failed or held up between two operations.
+
+``Stage`` starts this file as a program on a node, which forks for every call, so that one call costs no start-up.
+Nothing in the product knows of it: the engine is handed a kernel that steps through the operations of the real one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))
+
+from cni_v6 import engine, ops  # noqa: E402
+from cni_v6.kernel import GetSysctl, Kernel, Question, Snapshot  # noqa: E402
+from cni_v6.ops import HOST, Op  # noqa: E402
+from cni_v6.protocol import Request  # noqa: E402
+
+CUT, FAIL, PAUSE = "cut", "fail", "pause"
+IMPOSSIBLE = ops.SetLink(HOST, "no-such-link", up=True)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a call: its answer and exit code, or the signal that ended it. ``steps``: operations planned."""
+
+    stdout: Any
+    stderr: str
+    code: int
+    signal: int
+    steps: int
+
+
+class SteppedKernel:
+    """The real kernel, with something happening before the operation at a position (or after the last one).
+
+    :param what: CUT: this process is killed; FAIL: an operation that cannot succeed; PAUSE: ``hold`` is called.
+    :param hide: sysctl keys with this in them are unknown to the kernel; "" hides none.
+    """
+
+    def __init__(self, inner: Kernel, what: str, position: int, hide: str, hold: Callable[[int], None]) -> None:
+        self._inner = inner
+        self._what = what
+        self._position = position
+        self._hide = hide
+        self._hold = hold
+        self.steps = 0
+
+    def netns_id(self, path: str) -> tuple[int, int]:
+        return self._inner.netns_id(path)
+
+    def observe(self, questions: Iterable[Question]) -> Snapshot:
+        asked = tuple(questions)
+        seen = self._inner.observe(asked)
+        hidden = [each for each in asked if self._hide and isinstance(each, GetSysctl) and self._hide in each.key]
+        return Snapshot({**seen.answers, **dict.fromkeys(hidden)})
+
+    def apply(self, operations: Iterable[Op]) -> None:
+        steps = list(operations)
+        self.steps = len(steps)
+        if self._what == FAIL:
+            return self._inner.apply([*steps[: self._position], IMPOSSIBLE, *steps[self._position :]])
+        if self._what == CUT:
+            return self._one_by_one(steps)
+        self._inner.apply(steps[: self._position])
+        if self._what == PAUSE:
+            self._hold(self._position)
+        return self._inner.apply(steps[self._position :])
+
+    def _one_by_one(self, steps: list[Op]) -> None:
+        for number in range(len(steps) + 1):
+            if number == self._position:
+                os.kill(os.getpid(), signal.SIGKILL)
+            self._inner.apply(steps[number : number + 1])
+
+    def remove(self, operations: Iterable[Op]) -> None:
+        self._inner.remove(operations)
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+class Stage:
+    """A stage on a node. ``close`` it before the node."""
+
+    def __init__(self, node: Any) -> None:
+        argv = ["/usr/bin/nsenter", f"--net={node.path}", f"--mount={node.mount_namespace}", "--"]
+        self._process = subprocess.Popen(
+            [*argv, sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def call(
+        self, pod: Any, command: str, what: str = "", position: int = 0, *, config: Mapping[str, Any] | None = None,
+        hide: str = "", meanwhile: Callable[[], object] = lambda: None, **variables: str,
+    ) -> Outcome:
+        """One call for a ``lab.Pod``.
+
+        :param meanwhile: done while a PAUSE lasts.
+        :param variables: CNI variables that differ from the pod's own.
+        """
+        env = {
+            "CNI_COMMAND": command, "CNI_CONTAINERID": pod.name, "CNI_IFNAME": pod.ifname, "CNI_NETNS": pod.netns,
+            "CNI_PATH": "/usr/lib/cni", **variables,
+        }
+        self._say({
+            "type": (config or pod.config)["type"], "env": env, "config": config or pod.config,
+            "what": what, "position": position, "hide": hide,
+        })
+        answer = self._hear()
+        while "held" in answer:
+            meanwhile()
+            self._say({})
+            answer = self._hear()
+        return Outcome(**answer)
+
+    def _say(self, words: Mapping[str, Any]) -> None:
+        assert self._process.stdin
+        print(json.dumps(words), file=self._process.stdin, flush=True)
+
+    def _hear(self) -> Any:
+        assert self._process.stdout
+        return json.loads(self._process.stdout.readline())
+
+    def close(self) -> None:
+        """End the program."""
+        self._process.communicate()
+        assert self._process.returncode == 0
+
+
+# The program
+
+
+def main() -> None:
+    """Answer the calls on standard input, each in a process of its own, one line of JSON a call."""
+    for line in sys.stdin:
+        call = json.loads(line)
+        read, write = os.pipe()
+        child = os.fork()
+        if child == 0:
+            _perform(call, write)
+            os._exit(0)
+        os.close(write)
+        with os.fdopen(read) as answers:
+            written = answers.read()
+        _, status = os.waitpid(child, 0)
+        killed = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+        nothing = {"stdout": None, "stderr": "", "code": -1, "steps": 0}
+        print(json.dumps({**(json.loads(written) if written else nothing), "signal": killed}), flush=True)
+
+
+def _perform(call: Mapping[str, Any], write: int) -> None:
+    world = engine.real_node()
+    kernel = SteppedKernel(world.kernel, call["what"], call["position"], call["hide"], _hold)
+    request = Request(call["type"], call["env"], json.dumps(call["config"]).encode())
+    reply = engine.handle(request, replace(world, kernel=kernel))
+    stdout = json.loads(reply.stdout) if reply.stdout else None
+    answer = {"stdout": stdout, "stderr": reply.stderr, "code": reply.code, "steps": kernel.steps}
+    with os.fdopen(write, "w") as answers:
+        json.dump(answer, answers)
+
+
+def _hold(position: int) -> None:
+    """Tell the test that it may act now, and go on when it has."""
+    print(json.dumps({"held": position}), flush=True)
+    os.read(0, 1 << 16)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,248 @@
+"""What can go wrong on a node, one at a time: a clear error, and nothing left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from cni_v6.names import Owner, host_interface
+from tests.netns import lab
+from tests.netns.lab import DUAL, GATEWAY6, SUBNET4, STORE, Pod
+from tests.netns.stage import PAUSE, Stage
+from tests.sandbox import Node
+
+SEEN = r"attachments/\.seen"  # an empty store's own bookkeeping
+
+
+@pytest.fixture
+def stage(node: Node) -> Iterator[Stage]:
+    made = Stage(node)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def test_a_full_disk(node: Node) -> None:
+    node.run("mkdir", "-p", STORE)
+    node.run("mount", "-t", "tmpfs", "-o", "size=64k", "none", STORE)
+    config = lab.gateway(*DUAL)
+    lab.warm(node, config)
+    pod = Pod(node, config, "a")
+    node.run("sh", "-c", f"cat /dev/zero > {STORE}/ballast || true")
+    with node.unchanged():
+        message = pod.call("ADD").error(103)
+    assert STORE in message and "No space left" in message and "free space" in message
+    node.run("rm", f"{STORE}/ballast")
+    pod.add()
+    node.run("sh", "-c", f"cat /dev/zero > {STORE}/ballast || true")
+    pod.delete()
+    assert lab.leases(node) == set() == lab.veths(node), "DEL needs no space"
+
+
+def test_every_file_that_cannot_be_written_is_a_clear_error(node: Node, stage: Stage) -> None:
+    """A disk with room for ever one file more: ADD fails later each time, and leaves nothing each time."""
+    config = lab.gateway(*DUAL)
+    pod = Pod(node, config, "a")
+    node.run("mkdir", "-p", STORE)
+    codes = []
+    for inodes in range(3, 30):
+        node.run("mount", "-t", "tmpfs", "-o", f"nr_inodes={inodes}", "none", STORE)
+        outcome = stage.call(pod, "ADD")
+        codes.append(outcome.stdout.get("code", 0))
+        held = lab.leases(node)
+        if codes[-1]:
+            assert held == set() == lab.veths(node), f"left behind with {inodes} inodes"
+            assert list(node.file(STORE).rglob("a:eth0")) == [], f"left behind with {inodes} inodes"
+        stage.call(pod, "DEL")
+        assert lab.leases(node) == set() == lab.veths(node)
+        node.run("umount", STORE)
+        if not codes[-1]:
+            break
+    assert codes == [103] * (len(codes) - 1) + [0] and len(codes) > 4
+
+
+def test_a_read_only_store(node: Node) -> None:
+    config = lab.gateway(*DUAL)
+    [pod] = lab.pods(node, config, "attached")
+    other = Pod(node, config, "a")
+    node.run("mount", "-o", "remount,ro", "/var/lib/cni")
+    with node.unchanged():
+        message = other.call("ADD").error(103)
+        assert f"{STORE}/pods" in message and "Read-only" in message and "ipam.dataDir" in message
+    message = pod.call("DEL").error(103)
+    assert "Read-only" in message
+    node.run("mount", "-o", "remount,rw", "/var/lib/cni")
+    pod.delete()
+    assert lab.leases(node) == set() == lab.veths(node)
+
+
+def test_a_store_that_is_no_folder(node: Node) -> None:
+    node.file("/var/lib/cni/file").write_text("")
+    pod = Pod(node, lab.gateway(*DUAL, ipam={"dataDir": "/var/lib/cni/file"}), "a")
+    with node.unchanged():
+        assert "/var/lib/cni/file" in pod.call("ADD").error(103)
+
+
+def make_sysctls_read_only(node: Node) -> None:
+    node.run("sh", "-ec", "mount --bind /proc/sys /proc/sys ; mount -o remount,ro,bind /proc/sys")
+
+
+def test_read_only_sysctls_that_are_right_are_fine(node: Node) -> None:
+    """In a container, such as CI's, /proc/sys often is: whoever prepares it can have the defaults as they must be."""
+    for key, value in (
+        ("ipv4/ip_forward", "1"), ("ipv6/conf/all/forwarding", "1"), ("ipv6/conf/default/disable_ipv6", "1"),
+        ("ipv4/conf/default/arp_notify", "1"),
+    ):
+        lab.set_sysctl(node, key, value)
+    config = lab.gateway(SUBNET4)
+    lab.warm(node, config)
+    netns = node.container("a")
+    for key in ("ipv6/conf/default/disable_ipv6", "ipv4/conf/default/arp_notify"):
+        lab.set_sysctl(node, key, "1", netns)
+    make_sysctls_read_only(node)
+    pod = Pod(node, config, "a")
+    pod.add()
+    assert pod.ping(lab.GATEWAY4)
+    pod.delete()
+
+
+def test_read_only_sysctls_that_are_wrong_are_named(node: Node) -> None:
+    config = lab.gateway(*DUAL)
+    lab.warm(node, config)
+    pod = Pod(node, config, "a")
+    make_sysctls_read_only(node)
+    with node.unchanged():
+        message = pod.call("ADD").error(5)
+    assert "net/ipv" in message and "Read-only" in message and "/proc/sys" in message
+
+
+@pytest.mark.parametrize("of", ["all", "default"])
+def test_ipv6_off_on_the_host(node: Node, of: str) -> None:
+    lab.set_sysctl(node, f"ipv6/conf/{of}/disable_ipv6", "1")
+    config = lab.gateway(*DUAL)
+    pod = Pod(node, config, "a")
+    if of == "all":
+        with node.unchanged(ignore=SEEN):
+            message = pod.call("ADD").error(109)
+        assert "net.ipv6.conf.all.disable_ipv6" in message and lab.leases(node) == set()
+        assert Pod(node, lab.gateway(SUBNET4), "four").add(), "IPv4 goes on"
+    else:
+        pod.add()
+        assert pod.ping(GATEWAY6), "on for what the network owns: off by default is about interfaces to come"
+
+
+def test_a_namespace_that_is_not_there(node: Node) -> None:
+    pod = Pod(node, lab.gateway(*DUAL), "a")
+    node.remove_container("a")
+    with node.unchanged():
+        assert pod.netns in pod.call("ADD").error(3)
+
+
+def test_a_namespace_that_is_something_else(node: Node) -> None:
+    pod = Pod(node, lab.gateway(*DUAL), "a")
+    with node.unchanged():
+        assert "/dev/null" in pod.call("ADD", netns="/dev/null").error(8)
+        assert "network namespace" in pod.call("ADD", netns="/proc/self/ns/mnt").error(8)
+
+
+@pytest.mark.parametrize("command", ["ADD", "DEL", "CHECK"])
+@pytest.mark.parametrize("path", ["/proc/self/ns/net", "its mount"])
+def test_the_plugins_own_namespace(node: Node, command: str, path: str) -> None:
+    pod = Pod(node, lab.gateway(*DUAL), "a")
+    config = {**pod.config, "prevResult": {"cniVersion": "1.1.0", "interfaces": [], "ips": []}}
+    with node.unchanged():
+        message = pod.call(command, config, netns=node.path if path == "its mount" else path).error(8)
+    assert "own network namespace" in message
+
+
+def test_a_namespace_that_vanishes_half_way(node: Node, stage: Stage) -> None:
+    """Before every operation in turn. What the plugin holds open lives on until it ends, so it may well succeed: then
+    the runtime has a result for a container that is gone, and calls DEL."""
+    config = lab.gateway(*DUAL)
+    lab.warm(node, config)
+    steps, position = 1, 0
+    with node.unchanged():
+        while position <= steps:
+            pod = Pod(node, config, "a")
+            outcome = stage.call(
+                pod, "ADD", PAUSE, position, meanwhile=lambda: node.remove_container("a")
+            )
+            assert outcome.signal == 0 and isinstance(outcome.stdout, dict)
+            if outcome.code:
+                assert outcome.stdout["code"] in (3, 5, 100), outcome
+                assert lab.leases(node) == set() == lab.veths(node)
+            steps, position = outcome.steps, position + 1
+            assert stage.call(pod, "DEL").code == 0
+            assert lab.leases(node) == set() == lab.veths(node)
+    assert position > 10
+
+
+@pytest.mark.parametrize("what", ["interface", "bridge"])
+def test_what_vanishes_half_way_on_the_node(node: Node, stage: Stage, what: str) -> None:
+    """The host interface, or the whole bridge, goes away between two operations: an error that names it, all undone."""
+    config = lab.gateway(*DUAL)
+    lab.warm(node, config)
+    pod = Pod(node, config, "a")
+    failed = 0
+    before = node.snapshot()
+    steps, position = 1, 0
+    while position < steps:
+        victim = "cni0" if what == "bridge" else host_interface(Owner("pods", "a", "eth0"))
+        outcome = stage.call(
+            pod, "ADD", PAUSE, position, meanwhile=lambda: node.run("ip", "link", "delete", victim, check=False)
+        )
+        steps, position = outcome.steps or steps, position + 1
+        if outcome.code:
+            failed += 1
+            assert outcome.stdout["code"] in (5, 100) and outcome.stdout["details"], outcome
+            assert lab.leases(node) == set(), outcome
+        assert stage.call(pod, "DEL").code == 0
+        assert lab.leases(node) == set() == lab.veths(node)
+        assert stage.call(pod, "ADD").code == 0 == stage.call(pod, "DEL").code, "the next one works"
+    difference = before.difference(node.snapshot())
+    assert not difference and failed > 3, difference
+
+
+def test_a_bridges_name_that_something_else_has(node: Node) -> None:
+    node.run("ip", "link", "add", "cni0", "type", "veth", "peer", "name", "x0")
+    pod = Pod(node, lab.gateway(*DUAL), "a")
+    with node.unchanged(ignore=SEEN):
+        message = pod.call("ADD").error(105)
+    assert "cni0" in message and "veth" in message and "another name" in message
+    assert lab.leases(node) == set()
+
+
+FAILING = """#!/bin/sh
+echo "$CNI_COMMAND" >> /var/lib/cni/calls
+echo "it speaks" >&2
+[ "$CNI_COMMAND" = DEL ] && exit
+echo '{"code": 142, "msg": "no luck", "details": "today"}'
+exit 1
+"""
+
+
+def test_a_delegated_plugin_that_fails_is_undone(node: Node, tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.mktemp("plugins")
+    ipam = folder / "failing-ipam"
+    ipam.write_text(FAILING)
+    ipam.chmod(0o755)
+    pod = Pod(node, {**lab.network(isGateway=True), "ipam": {"type": "failing-ipam"}}, "a")
+    with node.unchanged(ignore=SEEN):
+        reply = pod.call("ADD", path=(str(folder),))
+        message = reply.error(142)
+    assert "failing-ipam ADD: no luck: today" in message and "it speaks" in reply.stderr
+    assert node.file("/var/lib/cni/calls").read_text().split() == ["ADD", "DEL"]
+
+
+def test_a_delegated_plugin_that_answers_rubbish_or_nothing(node: Node) -> None:
+    for text, code in (("echo rubbish", 106), ("true", 5), ("kill -9 $$", 106)):
+        folder = node.file("/var/lib/cni/plugins")
+        folder.mkdir(exist_ok=True)
+        (folder / "odd-ipam").write_text(f'#!/bin/sh\n[ "$CNI_COMMAND" = DEL ] || {text}\n')
+        (folder / "odd-ipam").chmod(0o755)
+        pod = Pod(node, {**lab.network(isGateway=True), "ipam": {"type": "odd-ipam"}}, "a")
+        with node.unchanged(ignore=SEEN):
+            message = pod.call("ADD", path=("/var/lib/cni/plugins",)).error(code)
+        assert "odd-ipam" in message

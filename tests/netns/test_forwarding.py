@@ -1,0 +1,115 @@
+"""Turning forwarding on costs a node that lives on router advertisements nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.netns import lab, wire
+from tests.netns.lab import DUAL, SUBNET6, UPLINK, Pod
+from tests.netns.stage import Stage
+from tests.sandbox import Node
+
+ROUTER = "fe80::bad"  # as wire.advertising has it
+FIRST, SECOND = "2001:db8:aaaa::", "2001:db8:bbbb::"
+
+
+def default_routes(node: Node) -> list[tuple[str, str, str]]:
+    """(interface, gateway, protocol) of the node's IPv6 default routes."""
+    routes = node.ip_json("-6", "route", "show", "default")
+    return [(route["dev"], route["gateway"], route.get("protocol", "")) for route in routes]
+
+
+def by_slaac(node: Node, ifname: str, prefix: str) -> bool:
+    return any(text.startswith(prefix.removesuffix("::")) for text in lab.addresses(node, ifname))
+
+
+def learn(node: Node, router: str, ifname: str, prefix: str) -> None:
+    """Advertise until the node has an address of the prefix, and its default route."""
+    with wire.advertising(router, "eth0", prefix):
+        wire.await_state(node.path, lambda: by_slaac(node, ifname, prefix), f"an address of {prefix}")
+        wire.await_state(node.path, lambda: default_routes(node), "a default route")
+
+
+@pytest.fixture
+def router(node: Node) -> str:
+    """A router on the node's uplink; the node has its default route from it."""
+    netns = lab.uplink(node)
+    learn(node, netns, UPLINK, FIRST)
+    assert default_routes(node) == [(UPLINK, ROUTER, "ra")]
+    return netns
+
+
+def test_a_node_that_lives_on_advertisements_keeps_its_route_and_goes_on_listening(node: Node, router: str) -> None:
+    before = default_routes(node)
+    [pod] = lab.pods(node, lab.gateway(*DUAL), "a")
+    assert default_routes(node) == before
+    learn(node, router, UPLINK, SECOND)
+    pod.delete()
+    assert default_routes(node) == before and by_slaac(node, UPLINK, FIRST)
+
+
+def test_its_containers_reach_the_world(node: Node, router: str) -> None:
+    [pod] = lab.pods(node, lab.gateway(SUBNET6), "a")
+    node.run("ip", "address", "add", ROUTER + "/64", "dev", "eth0", "nodad", netns=router)
+    node.run("ip", "address", "add", lab.OUTSIDE[6] + "/128", "dev", "lo", netns=router)
+    [own] = [text for text in lab.addresses(node, UPLINK) if text.startswith("fe80:")]
+    node.run("ip", "route", "add", SUBNET6, "via", own.partition("/")[0], "dev", "eth0", netns=router)
+    node.run("ip", "neighbour", "replace", ROUTER, "lladdr", mac_of(node, router), "dev", UPLINK)
+    assert pod.ping(lab.OUTSIDE[6])
+    assert lab.ping(node, pod.address(6), router)
+
+
+def mac_of(node: Node, netns: str) -> str:
+    return str(lab.link(node, "eth0", netns)["address"])
+
+
+def test_a_bridge_that_is_the_nodes_own_way_out_keeps_its_route(node: Node) -> None:
+    """An administrator's bridge with the physical interface in it; its address and route come by advertisements."""
+    netns = lab.uplink(node)
+    node.run("ip", "link", "add", "br0", "type", "bridge", "mcast_snooping", "0")
+    lab.set_sysctl(node, "ipv6/conf/br0/accept_dad", "0")
+    node.run("ip", "link", "set", UPLINK, "master", "br0")
+    node.run("ip", "link", "set", "br0", "up")
+    learn(node, netns, "br0", FIRST)
+    with node.unchanged(ignore=r"force_forwarding|ipv4/.*forward|accept_redirects|address br0 (fd00|10\.)|\.seen"):
+        [pod] = lab.pods(node, lab.gateway(*DUAL, bridge="br0"), "a")
+        assert default_routes(node) == [("br0", ROUTER, "ra")]
+        learn(node, netns, "br0", SECOND)
+        pod.delete()
+        node.remove_container("a")
+        assert default_routes(node) == [("br0", ROUTER, "ra")]
+        [address] = [text for text in lab.addresses(node, "br0") if text.startswith(SECOND.removesuffix("::"))]
+        node.run("ip", "address", "delete", address, "dev", "br0")
+
+
+@pytest.fixture
+def stage(node: Node) -> Iterator[Stage]:
+    made = Stage(node)
+    yield made
+    made.close()
+
+
+def test_where_the_kernel_forces_nothing_the_node_listens_on_while_it_forwards(
+    node: Node, router: str, stage: Stage
+) -> None:
+    """A kernel before 6.17: the plugin is told that there is no force_forwarding, the rest is the real kernel's."""
+    lab.set_sysctl(node, "ipv6/conf/lo/accept_ra", "0")
+    before = default_routes(node)
+    pod = Pod(node, lab.gateway(*DUAL), "a")
+    added: Any = stage.call(pod, "ADD", hide="force_forwarding")
+    assert added.code == 0, added
+    assert lab.sysctl(node, "ipv6/conf/all/forwarding") == "1"
+    assert lab.sysctl(node, f"ipv6/conf/{UPLINK}/accept_ra") == "2"
+    assert default_routes(node) == before
+    learn(node, router, UPLINK, SECOND)
+
+
+def test_a_node_that_forwards_already_is_left_as_it_is(node: Node) -> None:
+    lab.outside(node)
+    lab.set_sysctl(node, "ipv6/conf/all/forwarding", "1")
+    lab.set_sysctl(node, "ipv4/ip_forward", "1")
+    with node.unchanged(ignore=r"\bcni0\b|\.seen"):
+        lab.warm(node, lab.gateway(*DUAL))

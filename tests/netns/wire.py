@@ -1,0 +1,157 @@
+"""What happens on a wire and in a kernel, seen and done from the test's own process: sockets in other namespaces.
+
+Waiting is for the kernel's own notifications; ``PATIENCE`` only ends a wait for something that will never come.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import select
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import pytest
+
+T = TypeVar("T")
+
+PATIENCE = 30.0  # seconds
+CLONE_NEWNET = 0x40000000  # linux/sched.h
+ETH_P_ALL, ETH_P_IPV6 = 0x0003, 0x86DD
+ALL_NODES_MAC, ALL_NODES = bytes.fromhex("333300000001"), socket.inet_pton(socket.AF_INET6, "ff02::1")
+ICMPV6, ROUTER_ADVERTISEMENT, NEIGHBOR_ADVERTISEMENT = 58, 134, 136
+FOREVER = 0xFFFFFFFF
+# linux/rtnetlink.h, RTNLGRP_*: link, neighbour, IPv4 address and route, IPv6 address and route.
+GROUPS = sum(1 << (group - 1) for group in (1, 3, 5, 7, 9, 11))
+
+
+def inside(netns: str, work: Callable[[], T]) -> T:
+    """Do something in a network namespace, in a thread that ends there."""
+    outcome: list[T] = []
+
+    def run() -> None:
+        libc = ctypes.CDLL(None, use_errno=True)
+        with open(netns, "rb") as file:
+            if libc.setns(file.fileno(), CLONE_NEWNET) != 0:
+                raise OSError(ctypes.get_errno(), netns)
+        outcome.append(work())
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert outcome, f"failed in {netns}"
+    return outcome[0]
+
+
+@contextmanager
+def packets(netns: str, ifname: str, protocol: int = ETH_P_ALL) -> Iterator[socket.socket]:
+    """A packet socket on an interface."""
+
+    def make() -> socket.socket:
+        made = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(protocol))
+        made.bind((ifname, protocol))
+        return made
+
+    with inside(netns, make) as made:
+        yield made
+
+
+@contextmanager
+def events(netns: str) -> Iterator[socket.socket]:
+    """The notifications of a namespace's kernel about links, neighbours, addresses and routes."""
+
+    def make() -> socket.socket:
+        made = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+        made.bind((0, GROUPS))
+        return made
+
+    with inside(netns, make) as made:
+        yield made
+
+
+def await_state(netns: str, look: Callable[[], T], what: str) -> T:
+    """Look, and look again at each of the kernel's notifications, until there is something to see; return it."""
+    deadline = time.monotonic() + PATIENCE
+    with events(netns) as heard:
+        while not (seen := look()):
+            ready, _, _ = select.select([heard], [], [], max(0.0, deadline - time.monotonic()))
+            if not ready:
+                pytest.fail(f"never seen: {what}")
+            heard.recv(1 << 20)
+    return seen
+
+
+def await_frames(tap: socket.socket, wanted: Callable[[bytes], bool], count: int = 1) -> None:
+    """Read frames until ``count`` of the wanted ones have come. All but the last have been through the whole stack:
+    the kernel hands a frame to packet sockets first, and takes one frame after the other."""
+    deadline = time.monotonic() + PATIENCE
+    while count:
+        ready, _, _ = select.select([tap], [], [], max(0.0, deadline - time.monotonic()))
+        if not ready:
+            pytest.fail("the frame never came")
+        count -= wanted(tap.recv(1 << 16))
+
+
+def is_router_advertisement(frame: bytes) -> bool:
+    """Ethernet, IPv6 without extension headers, ICMPv6 type 134."""
+    return frame[12:14] == b"\x86\xdd" and frame[20] == ICMPV6 and frame[54] == ROUTER_ADVERTISEMENT
+
+
+def announces(frame: bytes, address: str, mac: str) -> bool:
+    """Whether a frame tells everybody that an address is at a MAC: gratuitous ARP (RFC 5227, 3), or an unsolicited
+    neighbour advertisement with the override flag (RFC 4861, 4.4 and 7.2.6)."""
+    hardware = bytes.fromhex(mac.replace(":", ""))
+    if ":" not in address:
+        ip = socket.inet_aton(address)
+        return frame[12:14] == b"\x08\x06" and frame[22:28] == hardware and frame[28:32] == frame[38:42] == ip
+    ip = socket.inet_pton(socket.AF_INET6, address)
+    is_advertisement = frame[12:14] == b"\x86\xdd" and frame[20] == ICMPV6 and frame[54] == NEIGHBOR_ADVERTISEMENT
+    return is_advertisement and frame[58] & 0x60 == 0x20 and frame[62:78] == ip and frame[80:86] == hardware
+
+
+def router_advertisement(source: str, mac: str, prefix: str, lifetime: int = 1800) -> bytes:
+    """RFC 4861, 4.2 and 4.6.2: a default router that lives ``lifetime`` seconds, and a /64 for SLAAC."""
+    sender = socket.inet_pton(socket.AF_INET6, source)
+    hardware = bytes.fromhex(mac.replace(":", ""))
+    network = socket.inet_pton(socket.AF_INET6, prefix)
+    option = struct.pack("!BBBBIII", 3, 4, 64, 0xC0, FOREVER, FOREVER, 0) + network
+    body = struct.pack("!BBHII", 64, 0, lifetime, 0, 0) + option + b"\x01\x01" + hardware
+    length = 4 + len(body)
+    pseudo = sender + ALL_NODES + struct.pack("!II", length, ICMPV6)
+    message = bytes((ROUTER_ADVERTISEMENT, 0, 0, 0)) + body
+    message = message[:2] + struct.pack("!H", _checksum(pseudo + message)) + message[4:]
+    ethernet = ALL_NODES_MAC + hardware + struct.pack("!H", ETH_P_IPV6)
+    return ethernet + struct.pack("!IHBB", 6 << 28, length, ICMPV6, 255) + sender + ALL_NODES + message
+
+
+def _checksum(data: bytes) -> int:
+    """RFC 1071 over an even number of bytes."""
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return 0xFFFF - total
+
+
+@contextmanager
+def advertising(netns: str, ifname: str, prefix: str) -> Iterator[None]:
+    """A router on the interface's segment that advertises itself over and over, much faster than RFC 4861 allows."""
+    ended = threading.Event()
+    frame = router_advertisement("fe80::bad", "02:00:00:00:0b:ad", prefix)
+
+    def advertise(sender: socket.socket) -> None:
+        sender.send(frame)
+        while not ended.wait(0.005):
+            sender.send(frame)
+
+    with packets(netns, ifname, 0) as sender:
+        thread = threading.Thread(target=advertise, args=(sender,))
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()

@@ -1,0 +1,134 @@
+"""``make install`` and ``make uninstall``: what arrives runs with nothing around it, and goes away without a trace."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.sandbox import ROOT, need
+
+pytestmark = pytest.mark.xdist_group("install")
+
+VERSION = {"CNI_COMMAND": "VERSION"}
+
+
+def make(target: str, **variables: object) -> None:
+    need(ROOT.joinpath(".venv/wheels").is_dir(), "needs the wheels that make test puts into .venv")
+    done = subprocess.run(
+        ["make", target, *(f"{key}={value}" for key, value in variables.items())],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def tree(folder: Path) -> dict[str, str]:
+    """Every path below a folder: what kind it is, its mode, and its content."""
+    return {
+        str(path.relative_to(folder)): f"{path.stat().st_mode:o} {'' if path.is_dir() else path.read_bytes()!r}"
+        for path in folder.rglob("*")
+    }
+
+
+def execute(program: Path, cwd: Path, env: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [program, *arguments], cwd=cwd, env=env, input='{"cniVersion": "1.1.0"}', capture_output=True, text=True,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """An installation below a folder of its own: ``usr`` is PREFIX, ``cni`` CNI_BIN_DIR."""
+    top = tmp_path_factory.mktemp("installed")
+    make("install", PREFIX=top / "usr", CNI_BIN_DIR=top / "cni")
+    yield top
+    make("uninstall", PREFIX=top / "usr", CNI_BIN_DIR=top / "cni")
+
+
+@pytest.mark.parametrize("plugin", ["cni-v6", "cni-v6-ipam"])
+def test_an_installed_plugin_needs_nothing_but_its_variables(installed: Path, tmp_path: Path, plugin: str) -> None:
+    done = execute(installed / "cni" / plugin, tmp_path, VERSION)
+    assert done.returncode == 0, done.stderr
+    assert "1.1.0" in json.loads(done.stdout)["supportedVersions"]
+
+
+@pytest.mark.parametrize("plugin", ["cni-v6", "cni-v6-ipam"])
+def test_a_plugin_runs_from_the_checkout_through_symbolic_links(tmp_path: Path, plugin: str) -> None:
+    tmp_path.joinpath("first").symlink_to(ROOT / "bin" / plugin)
+    tmp_path.joinpath("cni").mkdir()
+    link = tmp_path / "cni" / plugin
+    link.symlink_to("../first")
+    done = execute(link, tmp_path, VERSION)
+    assert done.returncode == 0, done.stderr
+    assert "1.1.0" in json.loads(done.stdout)["supportedVersions"]
+
+
+def test_the_installed_command_runs(installed: Path, tmp_path: Path) -> None:
+    done = execute(installed / "usr/sbin/cni-v6ctl", tmp_path, {}, "schema")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["$schema"]
+
+
+def test_what_is_installed_does_not_look_back_at_the_checkout(installed: Path) -> None:
+    for program in [*installed.joinpath("cni").iterdir(), installed / "usr/sbin/cni-v6ctl"]:
+        text = program.read_text(encoding="utf-8")
+        assert str(ROOT) not in text
+        assert f'sys.path.append("{installed}/usr/lib/cni-v6")' in text
+        interpreter, options = text.splitlines()[0].removeprefix("#!").split(" ")
+        assert os.access(interpreter, os.X_OK) and options == "-ISE"
+
+
+def test_running_it_writes_no_byte_code(installed: Path, tmp_path: Path) -> None:
+    before = tree(installed)
+    assert execute(installed / "cni/cni-v6", tmp_path, VERSION).returncode == 0
+    assert tree(installed) == before, "compiled at installation, once and for all"
+
+
+def test_the_samples_come_along(installed: Path) -> None:
+    samples = {path.relative_to(ROOT / "conf") for path in ROOT.joinpath("conf").rglob("*") if path.is_file()}
+    assert samples, "conf/ has samples"
+    shared = installed / "usr/share/cni-v6"
+    assert {path.relative_to(shared) for path in shared.rglob("*") if path.is_file()} == samples
+
+
+def test_uninstall_takes_away_exactly_what_install_brought(tmp_path: Path) -> None:
+    bystander = tmp_path / "opt/cni/bin/bridge"
+    bystander.parent.mkdir(parents=True)
+    bystander.write_text("another plugin", encoding="utf-8")
+    before = tree(tmp_path)
+    make("install", DESTDIR=tmp_path)
+    assert {"opt/cni/bin/cni-v6", "opt/cni/bin/cni-v6-ipam", "usr/local/sbin/cni-v6ctl"} <= tree(tmp_path).keys()
+    make("uninstall", DESTDIR=tmp_path)
+    assert tree(tmp_path) == before
+
+
+def test_a_second_install_replaces_the_first_and_spares_what_is_not_ours(tmp_path: Path) -> None:
+    make("install", DESTDIR=tmp_path)
+    first = tree(tmp_path)
+    library = tmp_path / "usr/local/lib/cni-v6"
+    listed = library / "INSTALLED"
+    vanished = "cni_v6/of_an_older_version.py"
+    library.joinpath(vanished).touch()
+    listed.write_text(listed.read_text(encoding="utf-8") + f"/usr/local/lib/cni-v6/{vanished}\n", encoding="utf-8")
+    bystander = library / "cni_v6/somebody's"
+    bystander.touch()
+    make("install", DESTDIR=tmp_path)
+    assert tree(tmp_path).keys() == {*first, str(bystander.relative_to(tmp_path))}
+    make("uninstall", DESTDIR=tmp_path)
+    assert [path for path in tmp_path.rglob("*") if not path.is_dir()] == [bystander]
+
+
+@pytest.mark.parametrize("prefix", ["relative", "/with space", "/with'quote"])
+def test_a_path_that_cannot_work_is_refused(tmp_path: Path, prefix: str) -> None:
+    done = subprocess.run(
+        [ROOT / "tools/install"], env=os.environ | {"PREFIX": prefix, "DESTDIR": str(tmp_path)},
+        capture_output=True, text=True, check=False,
+    )
+    assert done.returncode == 1
+    assert f"'{prefix}' must be an absolute path" in done.stderr
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,55 @@
+"""The processes of a namespace: find them, end them, by process id and race-free."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+from collections.abc import Iterable, Iterator
+
+
+def inside(namespaces: set[int], mount_namespace: str = "") -> set[int]:
+    """Ids of the processes in one of these network namespaces (by inode), or in the mount namespace at this path."""
+    mount = os.readlink(mount_namespace) if mount_namespace else None
+    networks = {f"net:[{inode}]" for inode in namespaces}
+    found = set()
+    for entry in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            network = os.readlink(f"/proc/{entry}/ns/net")
+            if network in networks or os.readlink(f"/proc/{entry}/ns/mnt") == mount:
+                found.add(int(entry))
+        except OSError:  # it has ended, or is a zombie
+            continue
+    return found
+
+
+def kill_all(pids: Iterable[int]) -> None:
+    """Kill these processes and wait for each one's end: a pidfd becomes readable then (pidfd_open(2))."""
+    handles = list(_handles(pids))
+    for handle in handles:
+        signal.pidfd_send_signal(handle, signal.SIGKILL)
+    for handle in handles:
+        select.select([handle], [], [])
+        os.close(handle)
+
+
+def descriptors(namespaces: set[int]) -> list[int]:
+    """Open descriptors of this process that keep one of these network namespaces alive."""
+    device = os.stat("/proc/self/ns/net").st_dev  # nsfs: one for all namespaces
+    found = []
+    for entry in os.listdir("/proc/self/fd"):
+        try:
+            status = os.fstat(int(entry))
+        except OSError:  # the listing's own descriptor
+            continue
+        if status.st_dev == device and status.st_ino in namespaces:
+            found.append(int(entry))
+    return found
+
+
+def _handles(pids: Iterable[int]) -> Iterator[int]:
+    for pid in pids:
+        try:
+            yield os.pidfd_open(pid)
+        except ProcessLookupError:
+            continue

@@ -1,0 +1,1 @@
+"""Real runtimes on the plugins: cnitool, containerd, podman, and the reference plugins as peers."""

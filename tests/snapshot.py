@@ -1,0 +1,123 @@
+"""What a plugin may change on a node, as sorted lines of text that can be compared and read.
+
+Left out is what the kernel moves by itself: counters, timers, carrier, the link-local addresses and routes it makes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+Run = Callable[..., str]  # a command's arguments -> its standard output
+
+# By name, wherever they occur below a link. Bridge and port timers and states: net/bridge/br_stp*.c.
+VOLATILE = re.compile(
+    r"ifindex|operstate|linkmode|link_netnsid|link_index|.*_timer|topology_change.*|state|root_.*|designated_.*"
+    r"|port|id|no|config_pending|broadcast_tx|tentative|mc(ast)?_router"
+)
+VOLATILE_FLAGS = {"NO-CARRIER", "LOWER_UP", "dead", "linkdown"}
+ADDRESS_FIELDS = (
+    "nodad", "dadfailed", "deprecated", "noprefixroute", "secondary", "label", "scope", "broadcast", "protocol",
+)
+# Not a container's: a set's cursor only moves forward, the lock file stays.
+BOOKKEEPING = re.compile(r"(.*/)?(lock|last_reserved_ip\.[^/]*|cursors/.*)")
+SYSCTLS = ("/proc/sys/net/ipv4/conf", "/proc/sys/net/ipv6/conf", "/proc/sys/net/ipv4/ip_forward")
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Sorted lines such as ``node link cni0.mtu = 1500``."""
+
+    lines: tuple[str, ...]
+
+    def difference(self, later: Snapshot, ignore: str = "") -> list[str]:
+        """Lines that are gone (``-``) and new (``+``) later, but for those in which ``ignore`` is found."""
+        mine, theirs = set(self.lines), set(later.lines)
+        gone = [(line, "- ") for line in mine - theirs]
+        new = [(line, "+ ") for line in theirs - mine]
+        return [sign + line for line, sign in sorted(gone + new) if not (ignore and re.search(ignore, line))]
+
+
+def take(places: Mapping[str, Run], store: Path) -> Snapshot:
+    """Look at each place (name -> a way to run commands there) and at the lease store."""
+    lines = [f"{place} {line}" for place, run in places.items() for line in _network(run)]
+    return Snapshot(tuple(sorted({*lines, *_store(store)})))
+
+
+def _network(run: Run) -> Iterator[str]:
+    links = _json(run("ip", "-j", "-d", "address", "show"))
+    for link in links:
+        addresses = link.pop("addr_info", [])
+        yield from _flat(f"link {link['ifname']}", link)
+        for address in addresses:
+            if not _kernel_made(address):
+                yield f"address {link['ifname']} {address['local']}/{address['prefixlen']}{_flags(address)}"
+    for family in ("-4", "-6"):
+        for route in _json(run("ip", "-j", family, "route", "show", "table", "all")):
+            # The kernel's own follow from the addresses; it makes and drops some of them later, with the carrier.
+            if route.get("protocol") != "kernel" and route.get("table") != "local":
+                yield "route " + _text(route)
+        yield from (f"rule {family} {_text(rule)}" for rule in _json(run("ip", "-j", family, "rule", "show")))
+    for kind in (("nud", "permanent"), ("proxy",)):
+        yield from (f"neighbour {_text(entry)}" for entry in _json(run("ip", "-j", "neighbour", "show", *kind)))
+    for port in _json(run("bridge", "-j", "vlan", "show")):
+        yield from (f"vlan {port['ifname']} {_text(vlan)}" for vlan in port.get("vlans", []))
+    yield from _nftables(run("nft", "--stateless", "list", "ruleset"))
+    for line in run("grep", "-rs", "", *SYSCTLS).splitlines():
+        yield "sysctl " + line.removeprefix("/proc/sys/net/").replace(":", " = ", 1)
+
+
+def _nftables(text: str) -> Iterator[str]:
+    """Each rule or element with the table and chain it stands in."""
+    blocks: list[str] = []
+    for line in filter(None, (line.strip() for line in text.splitlines())):
+        if line == "}":
+            yield "nftables " + " / ".join(blocks)
+            blocks.pop()
+        elif line.endswith("{") and "=" not in line:
+            blocks.append(line.removesuffix("{").strip())
+        else:
+            yield f"nftables {' / '.join(blocks)}: {line}"
+
+
+def _store(folder: Path) -> Iterator[str]:
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder)
+        if path.is_symlink() or not path.is_file() or BOOKKEEPING.fullmatch(str(name)):
+            continue
+        mode = path.stat().st_mode & 0o7777
+        yield f"store {name} {mode:04o} {path.read_bytes()[:1000]!r}"
+
+
+def _flat(prefix: str, value: object) -> Iterator[str]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not VOLATILE.fullmatch(key):
+                yield from _flat(f"{prefix}.{key}", item)
+    elif isinstance(value, list):
+        yield f"{prefix} = {sorted(str(item) for item in value if item not in VOLATILE_FLAGS)}"
+    else:
+        yield f"{prefix} = {value}"
+
+
+def _kernel_made(address: Mapping[str, Any]) -> bool:
+    return address.get("protocol") == "kernel_ll"  # IFAPROT_KERNEL_LL, Linux 5.18
+
+
+def _flags(address: Mapping[str, Any]) -> str:
+    return "".join(f" {key}={address[key]}" for key in ADDRESS_FIELDS if key in address)
+
+
+def _text(entry: Mapping[str, Any]) -> str:
+    """One line of an entry, without the empty and the volatile."""
+    fields: Iterable[tuple[str, object]] = ((key, entry[key]) for key in sorted(entry))
+    shown = {key: value for key, value in fields if key not in ("flags", "expires") and value not in ([], None)}
+    return json.dumps(shown)
+
+
+def _json(text: str) -> Any:
+    return json.loads(text or "[]")

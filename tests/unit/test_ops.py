@@ -1,0 +1,68 @@
+"""Every operation can be told to a person, and whether a failed ADD undoes it."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+
+import pytest
+
+from cni_v6 import ops
+from cni_v6.kernel.fakeops import EFFECTS
+from cni_v6.ops import HOST, Op
+
+A = "/run/netns/a"
+PAIR = ops.CreateVeth("veth1", "02:00:00:00:00:0b", "cni0", A, "eth0", "02:00:00:00:00:0a", 1500)
+SAID: dict[Op, str] = {
+    ops.EnsureBridge("cni0", "02:00:00:00:00:01", 1500, False, False):
+        "create bridge cni0 (mac 02:00:00:00:00:01, mtu 1500)",
+    ops.SetBridge("cni0", True): "set vlan filtering of bridge cni0 to True",
+    PAIR:
+        "create veth veth1 on bridge cni0, its peer eth0 (mac 02:00:00:00:00:0a, mtu 1500) in /run/netns/a",
+    ops.SetAlias(HOST, "veth1", "cni-v6 pods/{a}/eth0"): "name the owner of veth1: cni-v6 pods/{a}/eth0",
+    ops.SetPort("veth1", True, False): "set port veth1: hairpin True, isolated False",
+    ops.AddPortVlans("veth1", 5, ((10, 20),)): "add to port veth1: vlan 5 untagged, ((10, 20),) tagged",
+    ops.RemovePortVlan("veth1", 1): "remove vlan 1 from port veth1",
+    ops.SetSysctl(HOST, "ipv4/ip_forward", "1"): "set net/ipv4/ip_forward to 1 in the node",
+    ops.AddAddress(A, "eth0", "2001:db8::2/64"): "add address 2001:db8::2/64 to eth0 in /run/netns/a",
+    ops.RemoveAddress(HOST, "cni0", "2001:db8::1/64"): "remove address 2001:db8::1/64 from cni0 in the node",
+    ops.SetLink(A, "eth0", True): "set eth0 in /run/netns/a: up True, promiscuous None",
+    ops.AddRoute(A, "eth0", "::/0", "2001:db8::1"): "add route ::/0 via 2001:db8::1 through eth0 in /run/netns/a",
+    ops.AwaitPort("veth1"): "wait for bridge port veth1",
+    ops.AwaitAddresses(A, "eth0"): "wait for duplicate address detection on eth0 in /run/netns/a",
+    ops.Announce(A, "eth0", "02:00:00:00:00:0a"):
+        "announce the addresses of eth0 in /run/netns/a at 02:00:00:00:00:0a",
+    ops.DeleteLink(HOST, "veth1"): "delete interface veth1 in the node",
+}
+
+
+def test_every_operation_is_here_and_has_an_effect() -> None:
+    kinds = set(typing.get_args(ops.Op))
+    assert {type(op) for op in SAID} == kinds
+    assert EFFECTS.keys() == kinds
+
+
+@pytest.mark.parametrize(("op", "words"), SAID.items(), ids=lambda value: type(value).__name__)
+def test_describe(op: Op, words: str) -> None:
+    assert ops.describe(op) == words
+
+
+@pytest.mark.parametrize("op", SAID, ids=lambda op: type(op).__name__)
+def test_operations_are_values(op: Op) -> None:
+    assert op == dataclasses.replace(op) and hash(op) == hash(dataclasses.replace(op))
+
+
+@pytest.mark.parametrize(
+    ("op", "undo"),
+    [
+        (PAIR, ops.DeleteLink(HOST, "veth1")),
+        (dataclasses.replace(PAIR, shared=True), None),
+        (ops.SetSysctl(A, "ipv4/conf/lo/forwarding", "0", was="1"), ops.SetSysctl(A, "ipv4/conf/lo/forwarding", "1")),
+        (ops.SetSysctl(A, "ipv6/conf/eth0/disable_ipv6", "0"), None),
+        (ops.SetSysctl(HOST, "ipv4/ip_forward", "1", was="0"), None),
+        *((op, None) for op in SAID if not isinstance(op, (ops.CreateVeth, ops.SetSysctl))),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_inverse(op: Op, undo: Op | None) -> None:
+    assert ops.inverse(op) == undo
