@@ -6,10 +6,13 @@ CNI_BIN_DIR = /opt/cni/bin
 DESTDIR =
 export PREFIX CNI_BIN_DIR DESTDIR PYTHON
 
-# What the demo needs; then what the tests need besides. python3: the executables' own first line asks for it.
+# What the demo needs, then what the tests and the benchmark need besides. python3: the executables' first line asks for it.
 PACKAGES = python3 iproute2 iputils-ping
 TEST_PACKAGES = busybox-static ca-certificates containerd containernetworking-plugins nftables podman procps runc \
 	tcpdump user-mode-linux
+BENCH_PACKAGES = containernetworking-plugins iptables netavark
+# make bench PEER_BIN=<folder>: another build of the reference plugins.
+PEER_BIN = /usr/lib/cni
 
 RUN = .venv/bin/python
 # Two at a time; tests that share a heavy thing (a runtime, a kernel) name it with @pytest.mark.xdist_group.
@@ -17,7 +20,7 @@ PYTEST = $(RUN) -m pytest -n 2 --dist loadgroup
 # make test ARGS="-k gateway": a part, without the coverage gate.
 ARGS = --cov
 
-.PHONY: help demo test check lint type install uninstall clean root setup setup-test
+.PHONY: help demo test check bench lint type install uninstall clean root setup setup-test setup-bench
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -29,6 +32,10 @@ test: root setup-test ## everything: lint, types, layers, units, namespaces, exe
 	tools/sandbox env PATH="$(CURDIR)/.tools/bin:$$PATH" $(PYTEST) $(ARGS)
 
 check: test ## the same; exactly what CI runs
+
+bench: ARGS =
+bench: root setup-bench ## side by side with the reference plugins, into docs/benchmarks; ARGS=--quick for a first look
+	tools/sandbox $(RUN) -m tests.bench --peer $(PEER_BIN) $(ARGS)
 
 lint: setup-test ## flake8 alone
 	$(RUN) -m flake8 . bin/* tools/requirements
@@ -57,3 +64,7 @@ setup-test: setup
 	@tools/packages $(TEST_PACKAGES)
 	@tools/venv test dev
 	@tools/cnitool
+
+setup-bench: setup
+	@tools/packages $(BENCH_PACKAGES)
+	@tools/venv bench

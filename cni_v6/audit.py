@@ -76,8 +76,8 @@ def _bridge(conf: BridgeConf, result: Result, seen: Snapshot) -> Iterable[str]:
     if conf.promisc and not link.promisc:
         yield f"bridge {conf.bridge} is not promiscuous"
     named = _find(result, conf.bridge, "")
-    if named:
-        yield from _differs(f"bridge {conf.bridge}", "mac", named.mac, link.mac)
+    if named and named.mac:
+        yield from _differs(f"bridge {conf.bridge}", "mac", named.mac.lower(), link.mac)
 
 
 def _host_interface(site: Site, conf: BridgeConf, result: Result, seen: Snapshot) -> Iterable[str]:

@@ -198,7 +198,7 @@ def _remove_foreign(call: Invocation, conf: RemovalConf, node: Node) -> None:
     try:
         seen = node.kernel.observe([GetLink(call.netns, call.ifname), GetAddresses(call.netns, call.ifname)])
     except CniError as error:
-        if error.code == UNKNOWN_CONTAINER:
+        if error.code in (UNKNOWN_CONTAINER, INVALID_NETNS):  # or what is left of it: umount without rm leaves a file
             return
         raise
     if _holds(seen, call, record):

@@ -45,7 +45,7 @@ def run(call: Invocation, name: str, command: str) -> Mapping[str, Any]:
     printed = _object(done.stdout)
     if done.returncode == 0 and printed is not None:
         return printed
-    if printed and isinstance(printed.get("code"), int) and isinstance(printed.get("msg"), str):
+    if printed and type(printed.get("code")) is int and printed["code"] > 0 and isinstance(printed.get("msg"), str):
         raise CniError(printed["code"], f"{name} {command}: {printed['msg']}", str(printed.get("details") or ""))
     words = f"{name} {command} failed with exit status {done.returncode} and no error object"
     raise CniError(DELEGATE_FAILED, words, done.stdout.decode(errors="replace")[:500])
@@ -57,6 +57,6 @@ def _object(data: bytes) -> Mapping[str, Any] | None:
         return {}
     try:
         value = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None

@@ -12,6 +12,7 @@ from typing import Any
 
 from cni_v6 import bridge, delegate, ipam, protocol
 from cni_v6.errors import INTERNAL, CniError
+from cni_v6.kernel import Kernel
 from cni_v6.kernel.linux import LinuxKernel
 from cni_v6.leases import Leases
 from cni_v6.node import Node
@@ -58,7 +59,7 @@ def handle(request: Request, node: Node | None = None) -> Reply:
         call = protocol.parse(request)
         log = call.log.text()
         if call.command == "VERSION":
-            return _reply(protocol.version_reply(call.version))
+            return _reply(protocol.version_reply(call.version), log)
         try:
             result = _perform(call, node)
         finally:
@@ -93,15 +94,18 @@ def _encode(answer: Mapping[str, Any]) -> bytes:
     return json.dumps(answer, indent=2).encode() + b"\n"
 
 
-def real_node() -> Node:
-    """This machine: its kernel, its lease store, its plugins."""
+def real_node(kernel: Kernel | None = None) -> Node:
+    """This machine: its kernel, its lease store, its plugins.
+
+    :param kernel: this invocation's, where the caller has part of it open already.
+    """
     boot = _first_line("/proc/sys/kernel/random/boot_id")
 
     def leases(network: str, data_dir: str) -> Leases:
         return DiskLeases(network, data_dir, boot=boot)
 
     return Node(
-        kernel=LinuxKernel(),
+        kernel=kernel or LinuxKernel(),
         leases=leases,
         delegate=delegate.run,
         read_file=lambda path: Path(path).read_text(encoding="utf-8"),

@@ -142,6 +142,12 @@ def _interface(text: str) -> str:
     return text
 
 
+def _engine(text: str) -> str:
+    if text not in ("auto", "off"):
+        raise Unfit("is neither auto nor off")
+    return text
+
+
 def _path(text: str) -> str:
     if re.search("[\0-\x1f\x7f]", text) or not text.isprintable():
         raise Unfit("has characters that cannot be printed")
@@ -195,6 +201,7 @@ FORMS: Mapping[str, Form] = {
         _interface, f"1 to {IFNAMSIZ} printable characters without space, / : and %",
         {"pattern": "^[!-$&-.0-9;-~]+$", "maxLength": IFNAMSIZ},
     ),
+    "engine": Form(_engine, 'write "auto" or "off"', _pattern("^(auto|off)?$")),
     "path": Form(_path, "write an absolute path without ..", _pattern("^(/.*)?$")),
     "plugin": Form(
         _plugin, "write the file name of a plugin in CNI_PATH, without a path", _pattern("^[0-9A-Za-z_.+-]*$"),

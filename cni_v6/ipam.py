@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from cni_v6 import ranges
 from cni_v6.config import IpamConf, Range, RangeSet, parse_ipam, parse_removal
-from cni_v6.errors import ADDRESSES_EXHAUSTED, ALREADY_ATTACHED, CHECK_FAILED, IO_FAILURE, NOT_AVAILABLE, CniError
+from cni_v6.errors import ALREADY_ATTACHED, CHECK_FAILED, IO_FAILURE, NOT_AVAILABLE, CniError
 from cni_v6.leases import Attachment, Leases, Transaction
 from cni_v6.names import Owner
 from cni_v6.node import Node
@@ -143,12 +143,7 @@ def _pick(conf: IpamConf, index: int, each: RangeSet, leases: Transaction) -> st
     for text in conf.requested:
         if _range_of(each, text):
             return text
-    try:
-        return leases.choose(index, each)
-    except CniError as error:
-        if error.code == ADDRESSES_EXHAUSTED:
-            error.details = error.details or "run GC, remove containers, or add a range to the set"
-        raise
+    return leases.choose(index, each)
 
 
 def _range_of(each: RangeSet, text: str) -> Range | None:

@@ -160,8 +160,8 @@ class Announce:
     """Tell the segment who has the interface's addresses now: gratuitous ARP, unsolicited neighbour advertisement.
 
     The kernel does it when the MAC is set, to the one it has (NETDEV_CHANGEADDR in net/ipv4/devinet.c and
-    net/ipv6/ndisc.c), on an interface whose ``arp_notify`` and ``ndisc_notify`` are 1. A packet socket would do too, but
-    closing one waits for an RCU grace period (packet_release, net/packet/af_packet.c): 14 ms, more than all the rest.
+    net/ipv6/ndisc.c), on an interface whose ``arp_notify`` and ``ndisc_notify`` are 1. A packet socket would do too,
+    but closing one waits for an RCU grace period (packet_release, net/packet/af_packet.c): 14 ms, more than the rest.
     """
 
     netns: str

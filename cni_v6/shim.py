@@ -1,9 +1,22 @@
-"""What the executables run: environment and stdin in, stdout and exit status out."""
+"""What the executables run: environment and stdin go to the engine, its answer to stdout. Parses nothing.
+
+Start-up is the cost that decides, so nothing is imported on this path but what the interpreter has built in: ``posix``
+and ``_socket`` for ``os`` and ``socket``. Without an engine the request is handled in this very process.
+"""
 
 from __future__ import annotations
 
-import os
-import sys
+import _socket
+import posix
+from sys import byteorder
+
+from cni_v6 import __version__, wire
+
+RUN_DIR = b"/run/cni-v6"
+OWN_NETNS = "/proc/self/ns/net"
+EAGER = b"engine.sock"  # systemd's or a DaemonSet's; any other engine's name carries its namespace's inode
+
+Answer = tuple[int, bytes, bytes]  # exit status, stdout, stderr
 
 
 def main(plugin: str) -> int:
@@ -12,14 +25,136 @@ def main(plugin: str) -> int:
     :param plugin: the executable's CNI type.
     :returns: the exit status.
     """
-    from cni_v6 import protocol
-    from cni_v6.engine import handle
+    environment = posix.environ
+    if b"CNI_COMMAND" not in environment and posix.isatty(0):
+        from cni_v6.inprocess import introduce
 
-    if "CNI_COMMAND" not in os.environ and sys.stdin.isatty():
-        sys.stderr.write(protocol.about(plugin))
-        return 0
-    reply = handle(protocol.Request(plugin, dict(os.environ), sys.stdin.buffer.read()))
-    sys.stderr.write(reply.stderr)
-    sys.stdout.buffer.write(reply.stdout)
-    sys.stdout.buffer.flush()
-    return reply.code
+        return introduce(plugin)
+    stdin = _read_all(0)
+    answer = None
+    if environment.get(b"CNI_V6_ENGINE") != b"off" and not _refuses(stdin):
+        answer = _ask(plugin, environment, stdin)
+    if answer is None:
+        from cni_v6.inprocess import handle
+
+        answer = handle(plugin, environment, stdin)
+        _print(answer)
+    return answer[0]
+
+
+def _refuses(stdin: bytes) -> bool:
+    """Whether the configuration says ``"engine": "off"``; only where the word occurs is it worth reading it."""
+    if b'"engine"' not in stdin:
+        return False
+    from cni_v6.inprocess import refuses_engine
+
+    return refuses_engine(stdin)
+
+
+def _ask(plugin: str, environment: dict[bytes, bytes], stdin: bytes) -> Answer | None:
+    """The engine's answer, printed and confirmed; None where the request has to be handled here."""
+    inode = b"%d" % posix.stat(OWN_NETNS).st_ino
+    connection = _connect(environment.get(b"CNI_V6_RUN_DIR", RUN_DIR), inode, environment)
+    if connection is None:
+        return None
+    request = wire.pack(
+        __version__.encode(), inode, plugin.encode(), wire.pack_environment(environment), stdin
+    )
+    if not _send(connection, request, environment.get(b"CNI_NETNS", b"")):
+        return None  # it cannot have begun: it never had the whole request
+    try:
+        word, code, stdout, stderr = wire.unpack(_receive(connection), 4)
+    except (OSError, ValueError):
+        return _lost(stdin)
+    if word == wire.YOURSELF:
+        return None
+    answer = (int(code), stdout, stderr)
+    _print(answer)
+    try:
+        connection.send(wire.TAKEN)
+    except OSError:
+        pass  # it drains; the answer stands
+    return answer
+
+
+def _connect(run_dir: bytes, inode: bytes, environment: dict[bytes, bytes]) -> _socket.socket | None:
+    own = run_dir + b"/engine-" + inode + b".sock"
+    for path in (own, run_dir + b"/" + EAGER):
+        connection = try_connect(path)
+        if connection is not None:
+            return connection
+    if environment.get(b"CNI_COMMAND") == b"VERSION":
+        return None
+    from cni_v6.starter import start
+
+    return try_connect(own) if start(run_dir, own) else None
+
+
+def try_connect(path: bytes) -> _socket.socket | None:
+    """A connection to the engine behind a socket, when it is one of the same user as this process."""
+    connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    try:
+        connection.connect(path)
+        credentials = connection.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)  # pid, uid, gid
+    except OSError:
+        connection.close()
+        return None
+    if int.from_bytes(credentials[4:8], byteorder) != posix.geteuid():
+        connection.close()
+        return None
+    return connection
+
+
+def _send(connection: _socket.socket, request: bytes, netns: bytes) -> bool:
+    """Send a request, with the container's namespace as a descriptor where there is one. False: it did not arrive."""
+    rights = []
+    try:
+        rights = [posix.open(netns, posix.O_RDONLY | posix.O_CLOEXEC)] if netns else []
+    except OSError:
+        pass  # a DEL after the namespace's end; otherwise the engine finds the same, and says so
+    passed = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, b"".join(each.to_bytes(4, byteorder) for each in rights))]
+    try:
+        sent = connection.sendmsg([request], passed if rights else [])
+        connection.sendall(request[sent:])
+    except OSError:
+        return False
+    return True
+
+
+def _receive(connection: _socket.socket) -> bytes:
+    return _receive_exactly(connection, wire.body_length(_receive_exactly(connection, wire.HEADER)))
+
+
+def _receive_exactly(connection: _socket.socket, length: int) -> bytes:
+    data = b""
+    while len(data) < length:
+        part = connection.recv(length - len(data))
+        if not part:
+            raise ValueError("the engine is gone")
+        data += part
+    return data
+
+
+def _lost(stdin: bytes) -> Answer:
+    from cni_v6.inprocess import lost_engine
+
+    answer = lost_engine(stdin)
+    _print(answer)
+    return answer
+
+
+def _print(answer: Answer) -> None:
+    _write(2, answer[2])
+    _write(1, answer[1])
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    while data:
+        data = data[posix.write(descriptor, data) :]
+
+
+def _read_all(descriptor: int) -> bytes:
+    data = b""
+    while part := posix.read(descriptor, 1 << 16):
+        data += part
+    return data

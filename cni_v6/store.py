@@ -49,6 +49,7 @@ from cni_v6.leases import Attachment, Transaction
 from cni_v6.names import Owner
 from cni_v6.ranges import RangeSet, from_text, to_text
 from cni_v6.reindex import rebuild
+from cni_v6.turns import turn
 
 LOCK = "lock"
 LAST = "last_reserved_ip."
@@ -57,6 +58,7 @@ CURSORS = "cursors"
 SPENT = "spent"
 OPEN = "open"
 NEW = ".new"
+SEEN_FLAGS = os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 PATIENCE = 64  # candidates looked up one by one before the folder is read as a whole
 
 
@@ -80,8 +82,9 @@ class DiskLeases:
 
         :raises CniError: TRY_AGAIN naming the lock and its holder, STORE_FAILED.
         """
-        with ExitStack() as stack:
-            root = self._locked(stack)
+        deadline = time.monotonic() + self._timeout
+        with turn(self._path, self._timeout), ExitStack() as stack:
+            root = self._locked(stack, deadline)
             attachments = stack.enter_context(closing(root.child(ATTACHMENTS)))
             work = DiskTransaction(self._network, root, attachments, boot=self._boot)
             work.catch_up()
@@ -90,15 +93,13 @@ class DiskLeases:
             finally:
                 work.seal()
 
-    def _locked(self, stack: ExitStack) -> Folder:
-        deadline = time.monotonic() + self._timeout
+    def _locked(self, stack: ExitStack, deadline: float) -> Folder:
         while True:
             root = stack.enter_context(closing(Folder(self._path)))
             lock = root.lock(LOCK, deadline)
             if lock is not None:
                 stack.callback(os.close, lock)
                 return root
-            # Removed while we waited, as people do to start over: take the new one.
 
 
 class DiskTransaction:
@@ -172,8 +173,7 @@ class DiskTransaction:
         if not self._changed:
             return
         with suppress(OSError):
-            flags = os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-            seen = os.open(self._seen, flags, FILE_MODE, dir_fd=self._attachments.fd)
+            seen = os.open(self._seen, SEEN_FLAGS, FILE_MODE, dir_fd=self._attachments.fd)
             try:
                 # Older than any time the kernel's clock will give from here on, so that no later change can match it.
                 stamp = self._root.changed() - 1

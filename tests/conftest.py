@@ -10,14 +10,14 @@ import pytest
 
 pytest.register_assert_rewrite("tests.sandbox")
 
-from tests.sandbox import Deliver, Node, need_sandbox, through_process  # noqa: E402  (after its asserts are registered)
+from tests.sandbox import Node, need_sandbox  # noqa: E402  (after its asserts are registered)
 
 # "ci": the same examples in every run, however slow the machine. HYPOTHESIS_PROFILE=explore looks for new ones.
 hypothesis.settings.register_profile("ci", derandomize=True, deadline=None, database=None)
 hypothesis.settings.register_profile("explore", deadline=None, max_examples=2000)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
-MODES: dict[str, Deliver] = {"process": through_process}
+MODES = {"process": False, "engine": True}  # the way in -> whether a call may leave an engine behind
 MARKED_FOLDERS = ("netns", "process")
 SANDBOXED = ("netns", "process", "runtimes", "uml")
 
@@ -39,7 +39,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 @pytest.fixture(params=sorted(MODES))
 def node(request: pytest.FixtureRequest) -> Iterator[Node]:
     """A throwaway node, once for each way to reach the plugins."""
-    made = Node(MODES[request.param])
+    made = Node(engine=MODES[request.param])
     try:
         yield made
     finally:

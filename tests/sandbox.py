@@ -147,11 +147,13 @@ class Node:
     """A node of its own: network, ``/sys``, ``/var/lib/cni``, and containers.
 
     :param deliver: how ``plugin`` reaches the plugin.
+    :param engine: whether a call may leave an engine behind, which the calls after it find; it ends with the node.
     """
 
-    def __init__(self, deliver: Deliver = through_process) -> None:
+    def __init__(self, deliver: Deliver = through_process, *, engine: bool = False) -> None:
         self._deliver = deliver
         self.name = f"{os.environ.get('PYTEST_XDIST_WORKER', 'node')}-{next(_numbers)}"
+        self.environment = {"CNI_V6_RUN_DIR": f"/run/engine-{self.name}"} if engine else {"CNI_V6_ENGINE": "off"}
         self.containers: dict[str, str] = {}
         self._holder = subprocess.Popen(
             ["unshare", "--net", "--mount", "--propagation", "slave", "sh", "-ec", HOLD],
@@ -194,7 +196,7 @@ class Node:
         need(found, f"needs the plugin {call.type}")
         return subprocess.Popen(
             [*self._enter(self.path), found[0]],
-            env=call.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            env={**self.environment, **call.env}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )
 
     def run(
@@ -233,7 +235,9 @@ class Node:
 
     def close(self) -> None:
         """End every process on the node and every namespace; fail the test where anything of the node stays behind."""
-        namespaces = {os.stat(path).st_ino for path in (self.path, *self.containers.values())}
+        # Held open to the end: the kernel gives the number of a namespace that is gone to another node's next one.
+        held = [os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path in (self.path, *self.containers.values())]
+        namespaces = {os.fstat(fd).st_ino for fd in held}
         while pids := processes.inside(namespaces, self.mount_namespace) - {self._holder.pid}:
             processes.kill_all(pids)
         for name in tuple(self.containers):
@@ -242,8 +246,10 @@ class Node:
         os.unlink(self.path)
         self._holder.communicate(timeout=TIMEOUT)
         left = [str(path) for path in NETNS_FOLDER.glob(f"{self.name}-*")]
-        left += [f"descriptor {fd} of this process" for fd in processes.descriptors(namespaces)]
+        left += [f"descriptor {fd} of this process" for fd in processes.descriptors(namespaces) if fd not in held]
         left += [f"process {pid}" for pid in processes.inside(namespaces)]
+        for fd in held:
+            os.close(fd)
         assert not left, f"left behind: {left}"
 
     def _enter(self, netns: str) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from cni_v6.jsontext import decode
 from cni_v6.kernel import Kernel, Question, Snapshot
 from cni_v6.kernel.fake import FakeKernel
 from cni_v6.memory import MemoryLeases
+from cni_v6.node import Node
 from cni_v6.ops import HOST, Op, describe
 from cni_v6.protocol import Invocation, Request
 
@@ -62,9 +63,9 @@ def register(commands: Any) -> None:
     parser.set_defaults(run=run)
 
 
-def run(chosen: argparse.Namespace) -> int:
+def run(chosen: argparse.Namespace, make_node: Callable[[], Node] = real_node) -> int:
     for config in _configurations(chosen.conflist):
-        _show(config, chosen)
+        _show(config, chosen, make_node())
     return 0
 
 
@@ -75,15 +76,15 @@ def _configurations(path: Path) -> Iterator[dict[str, Any]]:
     except OSError as error:
         raise CniError(INVALID_CONFIG, f"cannot read {path}", str(error)) from error
     listed = document.get("plugins", [document])
-    found = [each for each in listed if isinstance(each, dict) and each.get("type") in PLUGINS]
+    entries = listed if isinstance(listed, list) else []
+    found = [each for each in entries if isinstance(each, dict) and each.get("type") in PLUGINS]
     if not found:
         raise CniError(INVALID_CONFIG, f"{path} has no plugin of type {' or '.join(PLUGINS)}", "see conf/ for samples")
     common = {key: document[key] for key in ("name", "cniVersion") if key in document}
     yield from ({**each, **common} for each in found)
 
 
-def _show(config: Mapping[str, Any], chosen: argparse.Namespace) -> None:
-    real = real_node()
+def _show(config: Mapping[str, Any], chosen: argparse.Namespace, real: Node) -> None:
     rehearsal = Rehearsal(real.kernel)
     node = replace(real, kernel=rehearsal, leases=lambda network, _: MemoryLeases(network), delegate=_nobody)
     reply = handle(_request(config, chosen), node)

@@ -7,6 +7,7 @@ from cni_v6.keys.ipam import IPAM
 from cni_v6.keys.runtime import BRIDGE_ARGS, BRIDGE_RUNTIME, CAPABILITIES, IPAM_ARGS, IPAM_RUNTIME
 
 MAX_VLAN = 4094  # linux/if_vlan.h: VLAN_N_VID, less the reserved 4095
+MAX_IDLE = 31_536_000  # a year
 MAX_MTU = 65535  # linux/if_ether.h: ETH_MAX_MTU
 
 DNS = Level("dns", "dns", (
@@ -36,6 +37,20 @@ _NFTABLES_LATER = "is not supported yet"
 _STRICT = Key(
     "strict", Flag(), "Refuse every unknown key instead of logging it; never the runtime's and the specification's.",
     "No such key.", default=False, example=True,
+)
+
+_ENGINE = (
+    Key(
+        "engine", Text("engine"),
+        "`off`: handle every call in the executable's own process, and leave no engine behind; `auto`: by the engine "
+        "where one listens or can be left behind. `CNI_V6_ENGINE=off` in the environment says the same.",
+        "No such key.", default="auto", example="off",
+    ),
+    Key(
+        "engineIdle", Number(1, MAX_IDLE),
+        "Seconds without a call after which an engine that a call left behind ends.", "No such key.",
+        default=300, example=3600,
+    ),
 )
 
 # What the specification, libcni and runtimes put beside the plugin's own keys (SPEC.md, section 1).
@@ -157,6 +172,7 @@ BRIDGE = Level("bridge", "", (
         default={}, example={"mac": "02:00:5e:10:00:01"},
     ),
     _STRICT,
+    *_ENGINE,
 ))
 
 # Unguarded: everything else here belongs to the main plugin, whatever that is.
@@ -174,4 +190,5 @@ MAIN_OF_IPAM = Level("mainOfIpam", "", (
         default={}, example={"ips": ["fd42:1:2:3::5"]},
     ),
     _STRICT,
+    *_ENGINE,
 ), guarded=False)

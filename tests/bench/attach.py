@@ -33,7 +33,7 @@ def sequential(setting: Setting, found: Findings) -> None:
             limit = goals.get((name, share))
             values = [percentile(times(each), share) for each in done]
             figure = f"{name}, sequential, p{share * 100:.0f}"
-            found.rows.append(Row(figure, "ms", *values, Goal(limit) if limit else None))
+            found.rows.append(Row(figure, "ms", values[0], values[1], Goal(limit) if limit else None))
         for player, each in zip(("cni-v6", "reference"), done):
             found.curve(LATENCY, f"{player} {name}", distribution(times(each)))
     cpu = [_mean_cpu(adds[who]) + _mean_cpu(deletes[who]) for who in (0, 1)]
@@ -69,14 +69,17 @@ def churn(setting: Setting, found: Findings) -> None:
     for number in chosen:
         commands.append("DEL" if number in attached else "ADD")
         attached ^= {number}
-    speed = []
+    speeds: tuple[list[float], list[float]] = ([], [])
     with match(setting, pods) as sides:
-        for side in sides:
-            calls = [_call(side, command, number) for command, number in zip(commands, chosen)]
-            speed.append(side.run(calls, STAGES[0]).per_second)
-            settle()
+        for _, order in turns(2):
+            for who in order:
+                calls = [_call(sides[who], command, number) for command, number in zip(commands, chosen)]
+                speeds[who].append(sides[who].run(calls, STAGES[0]).per_second)
+                settle()
+                sides[who].delete(sorted(attached), STAGES[0])
+                settle()
     figure = f"mixed ADD and DEL, {STAGES[0]} at a time"
-    found.rows.append(Row(figure, "/s", speed[0], speed[1]))
+    found.rows.append(Row(figure, "/s", median(speeds[0]), median(speeds[1])))
 
 
 def masquerade(setting: Setting, found: Findings) -> None:
@@ -95,7 +98,7 @@ def masquerade(setting: Setting, found: Findings) -> None:
     remark = "" if 0 in players else "not supported yet"
     for name, done, limit in (("ADD", adds, 0.30), ("DEL", deletes, 0.12)):
         values = [median(times(each)) if each else None for each in done]
-        found.rows.append(Row(f"{name} with ipMasq, p50", "ms", *values, Goal(limit), remark=remark))
+        found.rows.append(Row(f"{name} with ipMasq, p50", "ms", values[0], values[1], Goal(limit), remark=remark))
 
 
 def netavark(setting: Setting, found: Findings) -> None:
@@ -119,7 +122,8 @@ def netavark(setting: Setting, found: Findings) -> None:
         _take_turns(deletes, count, delete, afterwards=settle)
     for name, done in (("ADD against setup", adds), ("DEL against teardown", deletes)):
         values = [median(times(each)) for each in done]
-        found.rows.append(Row(f"{name}, p50", "ms", *values, against="netavark", remark="netavark without IPAM"))
+        remark = "netavark without IPAM"
+        found.rows.append(Row(f"{name}, p50", "ms", values[0], values[1], against="netavark", remark=remark))
 
 
 def cold(setting: Setting, found: Findings) -> None:
@@ -129,9 +133,9 @@ def cold(setting: Setting, found: Findings) -> None:
         with Pair(1) as pair:
             sides = Side(setting.ours, pair.ours), Side(setting.peer, pair.peer)
             for who in order:
-                first[who] += times(sides[who].add([0]).done)
+                first[who].extend(times(sides[who].add([0]).done))
     remark = "it starts the engine"
-    found.rows.append(Row("the very first ADD of a node, p50", "ms", *map(median, first), remark=remark))
+    found.rows.append(Row("the very first ADD of a node, p50", "ms", median(first[0]), median(first[1]), remark=remark))
 
 
 def _take_turns(
@@ -177,7 +181,7 @@ def _burst_rows(
         values = [median(each) for each in speeds]
         if stage > 1:
             figure = f"{name}, {pods} pods, {stage} at a time"
-            found.rows.append(Row(figure, "/s", *values, goals.get((name, stage))))
+            found.rows.append(Row(figure, "/s", values[0], values[1], goals.get((name, stage))))
         for player, value in zip(("cni-v6", "reference"), values):
             points = found.curves.get(THROUGHPUT, {}).get(f"{player} {name}", [])
             found.curve(THROUGHPUT, f"{player} {name}", [*points, (stage, value)])
@@ -195,7 +199,7 @@ def _memory(sides: Sides, found: Findings) -> None:
         side.delete([0])
         peaks.append(int(peak) / 1024)
     settle()
-    found.rows.append(Row("peak memory of a call, its largest process", "MiB", *peaks))
+    found.rows.append(Row("peak memory of a call, its largest process", "MiB", peaks[0], peaks[1]))
     engine = sides[0].node.engine()
     if engine:
         peak_mib = size(engine).peak_kib / 1024

@@ -39,14 +39,14 @@ def populate(node: Node, network: str, count: int) -> None:
     folder.mkdir(parents=True)
     for index, subnet in enumerate(SUBNETS):
         last = ""
-        for number, address in enumerate(_addresses(subnet, count // 2)):
+        for number, address in enumerate(addresses(subnet, count // 2)):
             (folder / address).write_bytes(f"stays{number}\r\neth0".encode())
             last = address
         if last:
             (folder / f"last_reserved_ip.{index}").write_text(last, encoding="ascii")
 
 
-def _addresses(subnet: str, count: int) -> Iterator[str]:
+def addresses(subnet: str, count: int) -> Iterator[str]:
     """A set's first addresses behind the gateway."""
     network = ipaddress.ip_network(subnet)
     return map(str, (network[offset] for offset in islice(range(2, network.num_addresses), count)))
@@ -86,7 +86,7 @@ def _rows(found: Findings, samples: Samples, steps: tuple[int, ...]) -> None:
         for command in ("ADD", "DEL"):
             goal = Goal(0.015) if count == 100_000 else None
             values = [median(samples[who, count, command]) for who in (0, 1)]
-            found.rows.append(Row(f"IPAM alone at {count:,} leases, {command}, p50", "ms", *values, goal))
+            found.rows.append(Row(f"IPAM alone at {count:,} leases, {command}, p50", "ms", values[0], values[1], goal))
     for who, player in enumerate(("cni-v6", "reference")):
         for command in ("ADD", "DEL"):
             points = [(float(count), median(samples[who, count, command])) for count in steps]

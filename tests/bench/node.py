@@ -1,4 +1,4 @@
-"""A node of the benchmark: its own network and mount namespace, empty containers, and a worker that executes plugins."""
+"""A node of the benchmark: a network and a mount namespace, empty containers, and a worker that executes plugins."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from tests import processes
 SANDBOX = Path("/run/cni-v6-sandbox")  # tools/sandbox notes here which network namespace it came from
 WORKER = Path(__file__).with_name("worker.py")
 COMMANDS = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
+WORDS = 400  # of a failure, its last
 HOLD = """
 mount -t tmpfs -o mode=755 none /run
 mkdir /run/netns
@@ -45,11 +46,10 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What became of a call. ``cpu_ms`` and ``rss_kib`` (the largest process) count its own processes, no engine."""
+    """What became of a call. ``cpu_ms`` counts its own processes, no engine; ``output`` is kept of failures."""
 
     ms: float
     cpu_ms: float
-    rss_kib: int
     code: int
     output: str
 
@@ -69,7 +69,7 @@ class Outcome:
         """The same; raises Refused where a call failed."""
         failed = [each for each in self.done if each.code]
         if failed:
-            raise Refused(f"{len(failed)} of {len(self.done)} failed: {failed[0].output.strip()}")
+            raise Refused(f"{len(failed)} of {len(self.done)} failed: ...{failed[0].output.strip()[-WORDS:]}")
         return self
 
 
@@ -86,7 +86,8 @@ class Node:
             env=COMMANDS, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )
         self._pods = pods
-        assert self._hear() == "ready\n", "the node did not come up"
+        self._hear()
+        self._network = os.stat(f"{self._proc}/ns/net").st_ino
         self.command(["ip", "-batch", "-"], "".join(f"netns add pod{number}\n" for number in range(pods)))
 
     def pod(self, number: int) -> str:
@@ -119,14 +120,11 @@ class Node:
 
     def engine(self) -> int | None:
         """Process id of the engine that was left behind on the node; None where there is none."""
-        network = os.stat(f"{self._proc}/ns/net").st_ino
-        others = processes.inside({network}) - {self._worker.pid}
-        return min(others, default=None)
+        return min(processes.inside({self._network}) - {self._worker.pid}, default=None)
 
     def close(self) -> None:
         """End the node's processes, then the node; its namespaces end with them."""
-        mount, network = f"{self._proc}/ns/mnt", os.stat(f"{self._proc}/ns/net").st_ino
-        while others := processes.inside({network}, mount) - {self._worker.pid}:
+        while others := processes.inside({self._network}) - {self._worker.pid}:
             processes.kill_all(others)
         self._worker.communicate()
 
@@ -136,7 +134,10 @@ class Node:
 
     def _hear(self) -> str:
         assert self._worker.stdout
-        return self._worker.stdout.readline()
+        line = self._worker.stdout.readline()
+        if not line:
+            raise Refused("the node's worker has ended; its words are above")
+        return line
 
 
 class Pair:

@@ -16,6 +16,8 @@ NETWORK = "bench"
 SUBNETS = ("10.88.0.0/16", "fd00:88::/64")
 VERSION = "1.0.0"  # the newest that Debian's reference plugins know
 DATA = "/var/lib/cni/networks"
+# What a runtime hands on of its own environment; the reference plugin finds iptables by it.
+RUNTIME = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root"}
 NETAVARK = Path("/usr/lib/podman/netavark")
 CONFIG = "/run/containers/networks"  # netavark's folder for a name server's configuration, which is not asked for
 ABOUT_SECONDS = 10
@@ -44,11 +46,13 @@ class Plugins:
             "ipam": ipam(self.ipam, *SUBNETS), **keys,
         }
 
-    def call(self, command: str, config: Mapping[str, Any], *, container: str, netns: str, ifname: str = "eth0") -> Call:
+    def call(
+        self, command: str, config: Mapping[str, Any], *, container: str, netns: str, ifname: str = "eth0"
+    ) -> Call:
         """A call of the plugin that the configuration names."""
         env = {
             "CNI_COMMAND": command, "CNI_CONTAINERID": container, "CNI_NETNS": netns, "CNI_IFNAME": ifname,
-            "CNI_PATH": str(self.folder), **self.env,
+            "CNI_PATH": str(self.folder), **RUNTIME, **self.env,
         }
         return Call((str(self.folder / config["type"]),), env, json.dumps(config), f"{container} {ifname}")
 
@@ -114,4 +118,4 @@ class Netavark:
             "network_info": {NETWORK: network},
         }
         argv = (str(self.path), "--config", CONFIG, command, node.pod(number))
-        return Call(argv, {"PATH": "/usr/sbin:/usr/bin", "NETAVARK_FW": "iptables"}, json.dumps(options), f"c{number}")
+        return Call(argv, {**RUNTIME, "NETAVARK_FW": "iptables"}, json.dumps(options), f"c{number}")

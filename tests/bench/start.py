@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
+import sysconfig
 from pathlib import Path
 
 from tests.bench.figures import Findings, Goal, Row, median
 from tests.bench.node import Call, Pair
-from tests.bench.peers import without_engine
+from tests.bench.peers import VERSION, without_engine
 from tests.bench.setting import Setting, Side, match, times
 
 FRONT_DOORS = "import sys; sys.path.append({!r}); import pyroute2, netaddr, filelock"
@@ -18,18 +20,20 @@ def shim(setting: Setting, found: Findings) -> None:
     idle = Call((*python, "-c", "pass"), {}, "", "idle")
     taken: tuple[list[float], list[float]] = ([], [])
     with match(setting, 1) as (ours, _):
-        version = ours.plugins.call("VERSION", {"cniVersion": "1.0.0"}, container="", netns="")
+        config = {"cniVersion": VERSION, "type": ours.plugins.bridge}
+        version = ours.plugins.call("VERSION", config, container="", netns="")
         for number in range(setting.sizes.starts):
             for who in (0, 1) if number % 2 == 0 else (1, 0):
                 taken[who].extend(times(ours.run([(version, idle)[who]]).done))
     values = [median(each) for each in taken]
-    found.rows.append(Row("start of the shim, p50", "ms", *values, Goal(1.4), against="python3 -ISE -c pass"))
+    against = "python3 -ISE -c pass"
+    found.rows.append(Row("start of the shim, p50", "ms", values[0], values[1], Goal(1.4), against=against))
 
 
 def alone(setting: Setting, found: Findings) -> None:
-    """An ADD in a process of its own, against importing the libraries it is made of by their front doors."""
+    """An ADD in a process of its own, against importing the libraries that a plugin in Python usually starts with."""
     python = interpreter(setting.ours.folder / setting.ours.bridge)
-    imports = Call((*python, "-c", FRONT_DOORS.format(str(libraries(setting)))), {}, "", "imports")
+    imports = Call((*python, "-c", FRONT_DOORS.format(sysconfig.get_path("purelib"))), {}, "", "imports")
     taken: tuple[list[float], list[float]] = ([], [])
     count = max(3, setting.sizes.starts // 6)
     with Pair(count) as pair:
@@ -40,21 +44,12 @@ def alone(setting: Setting, found: Findings) -> None:
             taken[1].extend(times(side.run([imports]).done))
     values = [median(each) for each in taken]
     figure = "ADD without an engine, p50"
-    found.rows.append(Row(figure, "ms", *values, Goal(0.5), against="import pyroute2, netaddr, filelock"))
+    found.rows.append(Row(figure, "ms", values[0], values[1], Goal(0.5), against="import pyroute2, netaddr, filelock"))
 
 
 def interpreter(executable: Path) -> tuple[str, ...]:
     """The words of an executable's "#!" line; ``env -S`` resolved, which costs an exec of its own."""
     words = executable.read_text(encoding="utf-8").partition("\n")[0].removeprefix("#!").split()
     if words[0].endswith("/env"):
-        import shutil
-
         words = [shutil.which(words[2]) or words[2], *words[3:]]
     return tuple(words)
-
-
-def libraries(setting: Setting) -> Path:
-    """Where the dependencies of ours are: beside the package where it is installed, else in the virtual environment."""
-    if (setting.library / "pyroute2").exists():
-        return setting.library
-    return next((setting.library / ".venv").glob("lib/python3*/site-packages"))

@@ -1,7 +1,6 @@
 """Starts executables on a node the way a runtime does, and times each from exec to exit. Run as a program by ``node``.
 
-It reads a block of calls as a line of JSON and answers with one. It imports little: until the kernel has run its exec, a
-child counts its parent's memory as its own (ru_maxrss, fs/exec.c), so this process is the least that can be measured.
+It reads a block of calls as a line of JSON and answers with one. It imports little, so that it disturbs little.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ def main() -> None:
 class Block:
     """Calls in the order they start, at most ``at_once`` of them at a time.
 
-    :param calls: of each its executable and arguments, environment, input, and ``key``: no two calls of one key overlap.
+    :param calls: of each its executable and arguments, environment, input, and ``key``: calls of one never overlap.
     """
 
     def __init__(self, calls: list[dict[str, Any]], at_once: int) -> None:
@@ -66,7 +65,7 @@ class Block:
         output = _rest(read)  # to its end: whatever keeps it open would keep a runtime waiting too
         code = os.waitstatus_to_exitcode(status)
         self._done[number] = {
-            "ms": (end - begin) / 1e6, "cpu_ms": (usage.ru_utime + usage.ru_stime) * 1e3, "rss_kib": usage.ru_maxrss,
+            "ms": (end - begin) / 1e6, "cpu_ms": (usage.ru_utime + usage.ru_stime) * 1e3,
             "code": code, "output": output.decode(errors="replace") if code else "",
         }
 

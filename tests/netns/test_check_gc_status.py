@@ -250,6 +250,7 @@ def test_a_full_bridge(node: Node) -> None:
     others = [f"link add p{number} master cni0 type veth peer name q{number}\n" for number in range(1023)]
     node.run("ip", "-batch", "-", stdin="".join(others))
     assert "1023 ports" in status(node, config).error(50)
+    before = lab.veths(node), lab.leases(node)
     pod = Pod(node, config, "a")
-    with node.unchanged():
-        assert "no port left" in pod.call("ADD").error(108)
+    assert "no port left" in pod.call("ADD").error(108)
+    assert (lab.veths(node), lab.leases(node)) == before and lab.veths(node, pod.netns) == set()

@@ -17,7 +17,7 @@ from typing import Any
 from tests import processes
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-ENVIRONMENT = {"PATH": PATH, "HOME": "/root", "LC_ALL": "C"}
+ENVIRONMENT = {"PATH": PATH, "HOME": "/root", "LC_ALL": "C", "CNI_V6_ENGINE": "off"}
 SETTLE = 20.0  # seconds: how long a runtime's processes may take to end before they count as left behind
 
 # Runs as process 1 of the node. The first line must be read before /proc is replaced: it is our pid as seen outside.

@@ -77,6 +77,9 @@ def _run(*argv: str, folder: Path) -> str:
         process.kill()
         out, _ = process.communicate()
         out += f"\nstill running after {TIMEOUT} seconds: ended".encode()
+    finally:  # however the wait ended; --kill-child takes the rest along
+        process.kill()
+        process.wait()
     return out.decode(errors="replace")
 
 

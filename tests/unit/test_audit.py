@@ -17,12 +17,13 @@ from cni_v6.ops import HOST
 from cni_v6.result import Address, Interface, Result, Route
 from tests.unit.parts import (
     BEHIND_LINK_LOCAL,
+    BRIDGE_MAC,
     IPV4,
     IPV6,
     MAC,
     NETNS,
-    OWNER,
     PORT,
+    PORT_MAC,
     SITE,
     allocation,
     conf,
@@ -125,15 +126,15 @@ FAR = "route 2001:db8:9::/48 via 2001:db8:1::1 is missing"
         (alter(HOST, "cni0", kind="vlan"), "cni0 is no bridge"),
         (alter(HOST, "cni0", up=False), "bridge cni0 is down"),
         (alter(HOST, "cni0", promisc=False), "bridge cni0 is not promiscuous"),
-        (alter(HOST, "cni0", mac="02:00:00:00:00:09"), "bridge cni0: mac is 02:00:00:00:00:09, not {bridge_mac}"),
+        (alter(HOST, "cni0", mac="02:00:00:00:00:09"), "bridge cni0: mac is 02:00:00:00:00:09, not " + BRIDGE_MAC),
         (without(HOST, PORT), f"host interface {PORT} is missing"),
-        (alter(HOST, PORT, mac="02:00:00:00:00:09"), f"host interface {PORT}: mac is 02:00:00:00:00:09, not {{port_mac}}"),
+        (alter(HOST, PORT, mac="02:00:00:00:00:9"), f"host interface {PORT}: mac is 02:00:00:00:00:9, not {PORT_MAC}"),
         (alter(HOST, PORT, mtu=1280), f"host interface {PORT}: mtu is 1280, not 1500"),
         (alter(HOST, PORT, up=False), f"host interface {PORT}: up is False, not True"),
         (alter(HOST, PORT, master="br9"), f"{PORT}: bridge is br9, not cni0"),
         (alter(HOST, PORT, hairpin=True), f"{PORT}: hairpin is True, not False"),
         (alter(HOST, PORT, isolated=False), f"{PORT}: isolated is False, not True"),
-        (lambda fake: fake.vlans.update({PORT: {11: False, 10: False, 12: False}}), f"{PORT} is not in vlan 5 untagged"),
+        (lambda fake: fake.vlans[PORT].pop(5), f"{PORT} is not in vlan 5 untagged"),
         (lambda fake: fake.vlans[PORT].update({5: False}), f"{PORT} is not in vlan 5 untagged"),
         (lambda fake: fake.vlans.update({PORT: {5: True, 11: False}}), f"{PORT} lacks trunk vlans [10, 12]"),
         (without(NETNS, "eth0"), "interface eth0 is missing in the container"),
@@ -163,8 +164,7 @@ def test_a_difference_is_named_once(change: Change, phrase: str) -> None:
     fake, result = attached(wanted)
     assert differences(wanted, fake, result) == []
     change(fake)
-    expected = phrase.format(bridge_mac=result.interfaces[0].mac, port_mac=result.interfaces[1].mac)
-    assert differences(wanted, fake, result) == [expected]
+    assert differences(wanted, fake, result) == [phrase]
 
 
 def test_an_on_link_route_is_missing() -> None:
@@ -233,8 +233,8 @@ def test_a_result_that_names_neither_bridge_nor_host_interface() -> None:
 
 def test_macs_are_compared_as_they_are_meant() -> None:
     fake, result = attached(GATEWAY)
-    upper = tuple(replace(each, mac=each.mac.upper(), mtu=0) for each in result.interfaces[1:])
-    assert differences(GATEWAY, fake, replace(result, interfaces=(result.interfaces[0], *upper))) == []
+    upper = tuple(replace(each, mac=each.mac.upper(), mtu=0) for each in result.interfaces)
+    assert differences(GATEWAY, fake, replace(result, interfaces=upper)) == []
     nothing = tuple(replace(each, mac="") for each in result.interfaces)
     assert differences(GATEWAY, fake, replace(result, interfaces=nothing)) == []
 
@@ -299,7 +299,3 @@ def test_a_node_that_does_not_forward_yet_is_ready(key: str) -> None:
 def test_a_network_of_one_family_needs_that_familys_forwarding() -> None:
     fake = attached(GATEWAY, allocation(IPV4))[0]
     status(fake, replace(GATEWAY, ipam=ipam_conf(range_set("10.1.0.0/16"))))
-
-
-def test_the_owner_of_these_tests() -> None:
-    assert SITE.owner == OWNER

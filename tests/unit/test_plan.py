@@ -24,7 +24,6 @@ from tests.unit.parts import (
     MAC,
     NETNS,
     NODE,
-    OWNER,
     PORT,
     PORT_MAC,
     SITE,
@@ -668,7 +667,3 @@ def test_refused(netns: str, link: Link, code: int, words: str) -> None:
 
 def test_free() -> None:
     plan.check_free(SITE, GATEWAY, look(with_bridge(up=True), GATEWAY))
-
-
-def test_the_owner_is_in_every_name() -> None:
-    assert SITE.host == PORT == names.host_interface(OWNER)

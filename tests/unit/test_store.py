@@ -9,6 +9,7 @@ import shutil
 import stat
 import tempfile
 import threading
+from contextlib import closing
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -475,11 +476,14 @@ def test_a_folder_removed_while_we_wait_for_its_lock_is_made_anew(leases: DiskLe
     add(leases, "a", SMALL)
     lock = str(folder / "lock")
     waiting = threading.Thread(target=add, args=(leases, "b", SMALL))
-    with leases.transaction():
+    with closing(Folder(str(folder))) as another:  # as another process would: not by taking turns
+        taken = another.lock("lock", 0)
+        assert taken is not None
         waiting.start()
         while forks.opened().count(lock) < 2:  # ours and the thread's
             assert waiting.is_alive()
         shutil.rmtree(folder)
+        os.close(taken)
     waiting.join()
     assert set(lease_files(folder)) == {"10.1.0.2"}
     assert held(leases, "b") == ("10.1.0.2",)

@@ -1,0 +1,44 @@
+"""``cni-v6ctl engine``: the engine in the foreground, for systemd (socket activation) and for a DaemonSet."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+from typing import Any
+
+from cni_v6 import starter
+from cni_v6.errors import NODE_CONFLICT, CniError
+from cni_v6.kernel.netns import identity
+from cni_v6.ops import HOST
+from cni_v6.server import Server
+
+RUN_DIR = "/run/cni-v6"
+FIRST_PASSED = 3  # sd_listen_fds(3): SD_LISTEN_FDS_START
+
+
+def register(commands: Any) -> None:
+    parser = commands.add_parser("engine", help="run the resident engine in the foreground")
+    parser.add_argument(
+        "--idle", type=float, default=0.0, metavar="SECONDS", help="end after so long without a call (0: never)"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(chosen: argparse.Namespace) -> int:
+    if os.environ.get("LISTEN_PID") == str(os.getpid()) and os.environ.get("LISTEN_FDS") == "1":
+        Server(socket.socket(fileno=FIRST_PASSED), path=None, idle=chosen.idle).run()
+        return 0
+    folder = os.fsencode(os.environ.get("CNI_V6_RUN_DIR", RUN_DIR))
+    path = folder + b"/engine-%d.sock" % identity(HOST)[1]
+    try:
+        claimed = starter.claim(folder, path)
+    except OSError as error:
+        raise CniError(NODE_CONFLICT, f"cannot listen at {os.fsdecode(path)}", str(error)) from error
+    if claimed is None:
+        words = f"an engine serves this network namespace already ({os.fsdecode(path)})"
+        raise CniError(NODE_CONFLICT, words, "stop it first: it ends on SIGTERM when its calls are answered")
+    listener, alive = claimed
+    Server(listener, path=path, idle=chosen.idle).run()
+    os.close(alive)
+    return 0

@@ -1,0 +1,47 @@
+"""What the shim does itself where no engine answers; imported only then."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+from cni_v6 import protocol
+from cni_v6.errors import TRY_AGAIN, CniError
+from cni_v6.protocol import Request
+
+Answer = tuple[int, bytes, bytes]  # exit status, stdout, stderr
+
+
+def introduce(plugin: str) -> int:
+    """For a person at a terminal: what this is, on stderr."""
+    sys.stderr.write(protocol.about(plugin))
+    return 0
+
+
+def refuses_engine(stdin: bytes) -> bool:
+    """Whether the configuration says ``"engine": "off"``. What cannot be read is for the parser to refuse."""
+    try:
+        config = json.loads(stdin)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(config, dict) and config.get("engine") == "off"
+
+
+def handle(plugin: str, environment: dict[bytes, bytes], stdin: bytes) -> Answer:
+    """Handle the request in this process."""
+    from cni_v6 import engine
+
+    variables = {os.fsdecode(key): os.fsdecode(value) for key, value in environment.items()}
+    reply = engine.handle(Request(plugin, variables, stdin))
+    return reply.code, reply.stdout, reply.stderr.encode(errors="replace")
+
+
+def lost_engine(stdin: bytes) -> Answer:
+    """The engine went away after it had the request: whether it did anything is not known.
+
+    Nothing is run twice behind the runtime's back; derived names make its DEL and its retry safe.
+    """
+    error = CniError(TRY_AGAIN, "the cni-v6 engine ended before it answered", "run the command again")
+    answer = json.dumps(protocol.error_reply(error, protocol.version_of(stdin))).encode()
+    return 1, answer + b"\n", f"cni-v6: error {error.code}: {error}\n".encode()

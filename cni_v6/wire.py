@@ -1,0 +1,64 @@
+"""Request and reply as bytes, between an executable and the engine. No I/O, no imports: the executables pay for them.
+
+A message is ``CNI6``, the length of what follows, then its fields, each with its length. A length is 4 bytes,
+big-endian.
+
+Request: version of cni-v6, inode of the caller's network namespace, plugin, environment (``KEY=value`` joined by zero
+bytes), stdin; the container's namespace, where it could be opened, travels beside it as a descriptor (SCM_RIGHTS).
+Reply: what to do with it (``DONE`` or ``YOURSELF``), exit status, stdout, stderr. The caller confirms with ``TAKEN``.
+"""
+
+from __future__ import annotations
+
+MAGIC = b"CNI6"
+HEADER = len(MAGIC) + 4
+LIMIT = 32 << 20  # bytes of one message: a GC of 10,000 attachments and an environment fit well below
+DONE = b"done"  # the reply is the answer
+YOURSELF = b"yourself"  # nothing was done: the caller handles the request in its own process
+TAKEN = b"\x06"  # ASCII ACK
+
+
+def pack(*fields: bytes) -> bytes:
+    """One message of these fields."""
+    body = b"".join(len(field).to_bytes(4, "big") + field for field in fields)
+    return MAGIC + len(body).to_bytes(4, "big") + body
+
+
+def body_length(header: bytes) -> int:
+    """How many bytes follow a message's first ``HEADER`` bytes.
+
+    :raises ValueError: for anything that is no message, or one beyond ``LIMIT``.
+    """
+    length = int.from_bytes(header[len(MAGIC) : HEADER], "big")
+    if len(header) < HEADER or header[: len(MAGIC)] != MAGIC or length > LIMIT:
+        raise ValueError("not a message")
+    return length
+
+
+def unpack(body: bytes, count: int) -> list[bytes]:
+    """The ``count`` fields of a message's body.
+
+    :raises ValueError: where the lengths do not add up, or there are more or fewer fields.
+    """
+    fields: list[bytes] = []
+    offset = 0
+    while offset < len(body):
+        start = offset + 4
+        offset = start + int.from_bytes(body[offset:start], "big")
+        if start > len(body) or offset > len(body):
+            raise ValueError("a field goes beyond its message")
+        fields.append(body[start:offset])
+    if len(fields) != count:
+        raise ValueError(f"{len(fields)} fields, not {count}")
+    return fields
+
+
+def pack_environment(variables: dict[bytes, bytes]) -> bytes:
+    """An environment as one field; neither keys nor values can hold a zero byte (environ(7))."""
+    return b"\0".join(key + b"=" + value for key, value in variables.items())
+
+
+def unpack_environment(field: bytes) -> dict[bytes, bytes]:
+    """The environment of ``pack_environment``."""
+    pairs = (entry.partition(b"=") for entry in field.split(b"\0") if entry)
+    return {key: value for key, _, value in pairs}

@@ -1,0 +1,56 @@
+"""What is measured inside the engine, or without executables: its own time, and whether it grows."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.bench.figures import Findings, Goal, Row, median
+from tests.bench.node import Node, Pair, Refused
+from tests.bench.setting import Setting, match
+
+CLIENTS = 4
+FLAT = 1.05
+
+
+def own(setting: Setting, found: Findings) -> None:
+    """The engine's time for an ADD against the same changes sent as ready-made bytes."""
+    pods = 3 + 2 * setting.sizes.own
+    with Pair(pods) as pair:
+        asked = {"config": setting.ours.config(), "pods": [pair.ours.pod(number) for number in range(pods)]}
+        answer = _program(setting, pair.ours, "raw.py", asked)
+    remark = f"{answer['requests']} requests, {answer['steps']} round trips and sysctls"
+    values = median(answer["own"]), median(answer["raw"])
+    figure = "ADD inside the engine, p50"
+    found.rows.append(Row(figure, "ms", *values, Goal(4), against="the same on raw sockets", remark=remark))
+
+
+def soak(setting: Setting, found: Findings) -> None:
+    """Size of the engine after the first tenth, and at the end."""
+    with match(setting, CLIENTS) as (ours, _):
+        engine = ours.node.engine()
+        if engine is None:
+            raise Refused("no engine was left behind")
+        asked = {
+            "config": setting.ours.config(), "pods": [ours.node.pod(number) for number in range(CLIENTS)],
+            "engine": engine, "count": setting.sizes.soak,
+        }
+        answer = _program(setting, ours.node, "soak.py", asked)
+        if ours.node.engine() != engine:
+            raise Refused("the engine ended")
+    first, last = answer["sizes"][0], answer["sizes"][-1]
+    where = f"after {answer['count']:,} ADD and DEL"
+    against = "own, after a tenth"
+    for key, name, unit, scale, limit in (
+        ("rss_kib", "memory of the engine", "MiB", 1024, FLAT), ("descriptors", "its descriptors", "", 1, 1.0),
+        ("threads", "its threads", "", 1, 1.0),
+    ):
+        values = last[key] / scale, first[key] / scale
+        found.rows.append(Row(f"{name} {where}", unit, *values, Goal(limit), against=against))
+
+
+def _program(setting: Setting, node: Node, name: str, asked: dict[str, Any]) -> Any:
+    path = str(Path(__file__).with_name(name))
+    return json.loads(node.command([sys.executable, "-I", path, str(setting.library)], json.dumps(asked)))

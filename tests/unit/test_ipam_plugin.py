@@ -1,0 +1,272 @@
+"""``cni-v6-ipam`` as a main plugin calls it, and allocation as the bridge plugin does it in-process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cni_v6 import errors, ipam
+from cni_v6.errors import CniError
+from cni_v6.leases import Attachment
+from cni_v6.names import Owner
+from cni_v6.protocol import Invocation
+from cni_v6.store import DiskLeases
+from tests.unit import parts
+from tests.unit.harness import BOOT, DATA_DIR, Answer, World, gc
+from tests.unit.parts import ipam_conf, range_set
+
+CONFIG: dict[str, Any] = {
+    "cniVersion": "1.1.0",
+    "name": "pods",
+    "type": "macvlan",
+    "master": "ens1",
+    "ipam": {
+        "type": "cni-v6-ipam",
+        "ranges": [[{"subnet": "2001:db8:1::/64"}], [{"subnet": "10.1.0.0/30"}, {"subnet": "10.2.0.0/30"}]],
+        "routes": [{"dst": "::/0"}],
+    },
+}
+OWNER = Owner("pods", "c1", "eth0")
+LATER = 1e10  # the year 2286: files made here are older
+
+
+def call(world: World, command: str, container_id: str = "", config: dict[str, Any] = CONFIG, **env: str) -> Answer:
+    if container_id:
+        world.container(container_id)
+    return world.call(command, container_id, config, type="cni-v6-ipam", **env)
+
+
+def ips(answer: Answer) -> list[str]:
+    return [each["address"] for each in answer.ok()["ips"]]
+
+
+def with_ipam(**changed: Any) -> dict[str, Any]:
+    return CONFIG | {"ipam": CONFIG["ipam"] | changed}
+
+
+# ADD
+
+
+def test_add() -> None:
+    world = World()
+    assert call(world, "ADD", "c1").ok() == {
+        "cniVersion": "1.1.0",
+        "ips": [
+            {"address": "2001:db8:1::2/64", "gateway": "2001:db8:1::1"},
+            {"address": "10.1.0.2/30", "gateway": "10.1.0.1"},
+        ],
+        "routes": [{"dst": "::/0"}],
+        "dns": {},
+    }
+    identity = world.kernel.netns_id("/run/netns/c1")
+    assert world.attachments() == [
+        Attachment(OWNER, ("2001:db8:1::2", "10.1.0.2"), "", identity, created=1000.0, boot=BOOT)
+    ]
+    assert world.kernel.applied == []
+
+
+def test_a_set_spills_over_into_its_next_range() -> None:
+    world = World()
+    call(world, "ADD", "c1").ok()
+    assert call(world, "ADD", "c2").ok()["ips"][1] == {"address": "10.2.0.2/30", "gateway": "10.2.0.1"}
+
+
+def test_an_exhausted_set_leaves_the_other_untouched() -> None:
+    world = World()
+    for container_id in ("c1", "c2"):
+        call(world, "ADD", container_id).ok()
+    before = world.attachments()
+    told = call(world, "ADD", "c3").error(errors.ADDRESSES_EXHAUSTED)
+    assert "10.1.0.0/30" in told and "2 in all, 2 taken" in told
+    assert world.attachments() == before
+
+
+def test_add_twice() -> None:
+    world = World()
+    call(world, "ADD", "c1").ok()
+    told = call(world, "ADD", "c1").error(errors.ALREADY_ATTACHED)
+    assert "container c1 has 2001:db8:1::2, 10.1.0.2 already" in told and "run DEL" in told
+    assert len(world.attachments()) == 1
+
+
+def test_a_record_without_addresses_is_in_nobodys_way() -> None:
+    """What the reference plugin's DEL leaves behind: it frees the leases, and knows no records."""
+    world = World()
+    with world.leases().transaction() as leases:
+        leases.put(Attachment(OWNER, ()))
+    assert ips(call(world, "ADD", "c1")) == ["2001:db8:1::2/64", "10.1.0.2/30"]
+    assert len(world.attachments()) == 1
+
+
+def test_requested_addresses() -> None:
+    world = World()
+    wanted = CONFIG | {"args": {"cni": {"ips": ["10.2.0.2", "2001:db8:1::77"]}}}
+    assert ips(call(world, "ADD", "c1", wanted)) == ["2001:db8:1::77/64", "10.2.0.2/30"]
+    told = call(world, "ADD", "c2", wanted).error(errors.ADDRESS_UNAVAILABLE)
+    assert "2001:db8:1::77 is taken: held by c1 eth0" in told
+    assert [each.owner.container_id for each in world.attachments()] == ["c1"]
+
+
+def test_one_requested_address_and_one_in_turn() -> None:
+    assert ips(call(World(), "ADD", "c1", CNI_ARGS="IP=10.2.0.2")) == ["2001:db8:1::2/64", "10.2.0.2/30"]
+
+
+def test_a_namespace_that_is_not_there() -> None:
+    world = World()
+    answer = world.call("ADD", "c1", CONFIG, type="cni-v6-ipam")
+    assert "/run/netns/c1" in answer.error(errors.UNKNOWN_CONTAINER)
+    assert world.attachments() == []
+
+
+def test_resolv_conf() -> None:
+    config = with_ipam(resolvConf="/etc/resolv.pods")
+    world = World(files={"/etc/resolv.pods": "nameserver 2001:db8::53\nsearch example.org\n"})
+    assert call(world, "ADD", "c1", config).ok()["dns"] == {"nameservers": ["2001:db8::53"], "search": ["example.org"]}
+
+
+@pytest.mark.parametrize(
+    "failure", [FileNotFoundError(2, "No such file or directory"), UnicodeDecodeError("utf-8", b"\xff", 0, 1, "no")]
+)
+def test_resolv_conf_that_cannot_be_read(failure: Exception) -> None:
+    world = World(files={"/etc/resolv.pods": failure})
+    told = call(world, "ADD", "c1", with_ipam(resolvConf="/etc/resolv.pods")).error(errors.IO_FAILURE)
+    assert "ipam.resolvConf /etc/resolv.pods" in told
+    assert world.attachments() == []
+
+
+def test_a_folder_of_its_own() -> None:
+    world = World()
+    config = with_ipam(dataDir="/srv/leases")
+    call(world, "ADD", "c1", config).ok()
+    assert len(world.attachments("pods", "/srv/leases")) == 1
+    call(world, "DEL", "c1", config).ok()
+    assert set(world.stores) == {("pods", "/srv/leases")}
+    assert world.attachments("pods", "/srv/leases") == []
+
+
+def test_no_ipam() -> None:
+    assert "ipam.type is missing" in call(World(), "ADD", "c1", CONFIG | {"ipam": {}}).error(errors.INVALID_CONFIG)
+
+
+# DEL
+
+
+def test_del() -> None:
+    world = World()
+    call(world, "ADD", "c1").ok()
+    for _ in range(2):
+        assert call(world, "DEL", "c1", CNI_NETNS="").ok() is None
+    assert world.attachments() == []
+
+
+def test_del_with_a_configuration_that_has_gone_bad() -> None:
+    world = World()
+    call(world, "ADD", "c1").ok()
+    call(world, "DEL", "c1", with_ipam(ranges=[[{"subnet": "nonsense"}]])).ok()
+    assert world.attachments() == []
+
+
+# CHECK
+
+
+def test_check() -> None:
+    world = World()
+    result = call(world, "ADD", "c1").ok()
+    assert call(world, "CHECK", "c1", CONFIG | {"prevResult": result}).ok() is None
+    assert call(world, "CHECK", "c1").ok() is None
+
+
+def test_check_of_what_is_not_leased() -> None:
+    world = World()
+    result = call(world, "ADD", "c1").ok()
+    call(world, "DEL", "c1").ok()
+    told = call(world, "CHECK", "c1", CONFIG | {"prevResult": result}).error(errors.CHECK_FAILED)
+    assert "no address leased from set 0; no address leased from set 1" in told
+    assert "2001:db8:1::2 is not leased to c1/eth0; 10.1.0.2 is not leased to c1/eth0" in told
+
+
+def test_check_leaves_other_plugins_addresses_alone() -> None:
+    world = World()
+    result = call(world, "ADD", "c1").ok()
+    result["ips"].append({"address": "192.0.2.7/24"})
+    call(world, "CHECK", "c1", CONFIG | {"prevResult": result}).ok()
+
+
+# GC
+
+
+def test_gc() -> None:
+    world = World()
+    large = with_ipam(ranges=[[{"subnet": "2001:db8:1::/64"}], [{"subnet": "10.1.0.0/24"}]])
+    for container_id in ("c1", "c2"):
+        call(world, "ADD", container_id, large).ok()
+    world.now += 1
+    call(world, "ADD", "c3", large).ok()
+    answer = call(world, "GC", config=gc("c2", config=CONFIG))
+    answer.ok()
+    assert [each.owner.container_id for each in world.attachments()] == ["c2", "c3"]
+    assert "freed 2001:db8:1::2, 10.1.0.2 of c1/eth0" in answer.stderr
+
+
+def test_gc_without_a_list_frees_nothing() -> None:
+    world = World()
+    call(world, "ADD", "c1").ok()
+    world.now += 1
+    assert "nothing freed" in call(world, "GC").stderr
+    assert len(world.attachments()) == 1
+
+
+def test_gc_of_leases_that_name_no_interface(tmp_path: Path) -> None:
+    """The reference plugin wrote them before its 0.8.0: their container decides."""
+    folder = tmp_path / "pods"
+    folder.mkdir()
+    for address, container_id in (("10.1.0.2", "kept"), ("10.1.0.3", "gone")):
+        (folder / address).write_text(container_id)
+    config = gc("kept", config=CONFIG)
+    asked = Invocation("cni-v6-ipam", "GC", "1.1.0", "pods", config)
+    with DiskLeases("pods", str(tmp_path), boot=BOOT).transaction() as leases:
+        assert [each.owner.container_id for each in ipam.stale(asked, leases, LATER)] == ["gone"]
+
+
+# STATUS
+
+
+def test_status() -> None:
+    world = World()
+    assert call(world, "STATUS").ok() is None
+    for container_id in ("c1", "c2"):
+        call(world, "ADD", container_id).ok()
+    told = call(world, "STATUS").error(errors.NOT_AVAILABLE)
+    assert "ipam.ranges[1] of pods is exhausted: 2 of 2 are leased" in told
+
+
+def test_status_counts_no_large_set() -> None:
+    """Walking the folder of a /64 would tell nothing."""
+    conf = ipam_conf(range_set("2001:db8:1::/64"))
+    world = World()
+    for container_id in ("c1", "c2"):
+        call(world, "ADD", container_id).ok()
+    ipam.check_capacity(conf, world.leases())
+
+
+# In-process
+
+
+def test_allocation_is_all_or_none() -> None:
+    """The second set's failure comes after the first set's choice."""
+    world = World()
+    taken = Attachment(Owner("pods", "c0", "eth0"), ("10.1.0.2",))
+    with world.leases().transaction() as leases:
+        leases.put(taken)
+    conf = ipam_conf(range_set("2001:db8:1::/64"), range_set("10.1.0.0/30"), requested=("10.1.0.2",))
+    with pytest.raises(CniError, match="10.1.0.2 is taken"):
+        ipam.allocate(conf, Attachment(parts.OWNER, ()), world.node())
+    assert world.attachments() == [taken]
+
+
+def test_default_folder() -> None:
+    world = World()
+    call(world, "ADD", "c1").ok()
+    assert set(world.stores) == {("pods", DATA_DIR)}
