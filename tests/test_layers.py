@@ -15,7 +15,7 @@ PACKAGE = ROOT / "cni_v6"
 # Modules that touch the kernel, the disk, other processes or the clock; a name stands for its submodules too.
 # Every other module is pure: it imports pure modules only, and of Python's library nothing that reaches outside.
 IO = frozenset({
-    "ctl", "delegate", "engine", "folder", "reindex", "shim", "store",
+    "ctl", "delegate", "engine", "folder", "inprocess", "reindex", "server", "shim", "starter", "store",
     "kernel.events", "kernel.linux", "kernel.netns", "kernel.observe", "kernel.reaper", "kernel.rtnl",
     "kernel.spaces", "kernel.sysctl",
 })
