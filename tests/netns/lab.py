@@ -18,6 +18,7 @@ UPLINK = "uplink0"
 OUTSIDE = {4: "192.0.2.2", 6: "2001:db8:ffff::2"}
 NODE_OUTSIDE = {4: "192.0.2.1", 6: "2001:db8:ffff::1"}
 LENGTH = {4: 24, 6: 64}
+PATIENCE = 10
 
 
 def network(*subnets: str, ipam: Mapping[str, Any] | None = None, **keys: Any) -> dict[str, Any]:
@@ -92,14 +93,18 @@ class Pod:
         ]
         return [route for route in found if route.get("protocol") != "kernel"]
 
-    def ping(self, address: str) -> bool:
-        """One echo request and its reply; a lost one counts as none after a second."""
-        return ping(self.node, address, self.netns)
+    def ping(self, address: str, patience: int = PATIENCE) -> bool:
+        """Whether one echo request has its reply, see ``ping``."""
+        return ping(self.node, address, self.netns, patience)
 
 
-def ping(node: Node, address: str, netns: str = "") -> bool:
-    """One echo request from the node or a namespace, and its reply within a second."""
-    return node.run("ping", "-c1", "-W1", "-n", address, netns=netns, check=False).returncode == 0
+def ping(node: Node, address: str, netns: str = "", patience: int = PATIENCE) -> bool:
+    """Whether one echo request from the node or a namespace has its reply.
+
+    :param patience: seconds after which it has none; a short one is for those that expect none.
+    """
+    done = node.run("ping", "-c1", f"-W{patience}", "-n", address, netns=netns, check=False)
+    return done.returncode == 0
 
 
 def pods(node: Node, config: Mapping[str, Any], *names: str) -> list[Pod]:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
 
-from tests.sandbox import ROOT, need, need_sandbox
+from tests.sandbox import ROOT, Node, need, need_sandbox
 from tests.uml import guest, kernel
 
 PASSED_ON = ("CI", "CNI_V6_REQUIRE_ALL", "HYPOTHESIS_PROFILE")
@@ -32,6 +32,17 @@ class Boot:
 
 
 BOOTS = pytest.StashKey[dict[str, Boot]]()
+
+
+@pytest.fixture
+def node() -> Iterator[Node]:
+    """A throwaway node, with the executables run as they are: which way leads to the plugin is no matter of the kernel,
+    and a second round here takes a minute."""
+    made = Node()
+    try:
+        yield made
+    finally:
+        made.close()
 
 
 @pytest.hookimpl(tryfirst=True)

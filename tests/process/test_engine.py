@@ -1,0 +1,404 @@
+"""The engine's life: left behind, found, asked, drained, lost; and what it never does twice."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cni_v6 import __version__, shim, wire
+from tests.sandbox import NSENTER, ROOT, TIMEOUT, Call, Node, make_call, reply
+
+CONFIG: dict[str, Any] = {
+    "cniVersion": "1.1.0",
+    "name": "pods",
+    "type": "cni-v6",
+    "bridge": "br0",
+    "isDefaultGateway": True,
+    "ipam": {"type": "cni-v6-ipam", "ranges": [[{"subnet": "fd00:7::/64"}], [{"subnet": "10.7.0.0/24"}]]},
+}
+
+
+@pytest.fixture
+def warm() -> Iterator[Node]:
+    """A node whose first call leaves an engine behind."""
+    made = Node(engine=True)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def call(command: str, container: str, netns: str, config: dict[str, Any] | None = None) -> Call:
+    return make_call("cni-v6", command, config or CONFIG, container_id=container, ifname="eth0", netns=netns)
+
+
+def add(node: Node, name: str) -> Any:
+    netns = node.containers.get(name) or node.container(name)
+    return node.plugin("cni-v6", "ADD", CONFIG, container_id=name, ifname="eth0", netns=netns).ok()
+
+
+def delete(node: Node, name: str) -> None:
+    netns = node.containers[name]
+    node.plugin("cni-v6", "DEL", CONFIG, container_id=name, ifname="eth0", netns=netns).ok()
+
+
+def run_dir(node: Node) -> Path:
+    return Path(node.environment["CNI_V6_RUN_DIR"])
+
+
+def socket_of(node: Node) -> Path:
+    return run_dir(node) / f"engine-{os.stat(node.path).st_ino}.sock"
+
+
+def engine_of(node: Node) -> int | None:
+    """The engine on the node, where no call is under way; None where there is none."""
+    found = processes_of(node)
+    assert len(found) < 2, found
+    return found[0] if found else None
+
+
+def processes_of(node: Node) -> list[int]:
+    """Our executables that run on the node."""
+    inode = os.stat(node.path).st_ino
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if os.stat(process / "ns/net").st_ino == inode and b"bin/cni-v6" in (process / "cmdline").read_bytes():
+                found.append(int(process.name))
+        except OSError:
+            continue
+    return found
+
+
+def running(node: Node) -> int:
+    found = engine_of(node)
+    assert found, "no engine"
+    return found
+
+
+def ended(pid: int) -> Callable[[], None]:
+    """Take hold of a process now; what comes back waits until it has ended."""
+    handle = os.pidfd_open(pid)
+
+    def wait() -> None:
+        ready, _, _ = select.select([handle], [], [], TIMEOUT)
+        os.close(handle)
+        assert ready, f"process {pid} goes on"
+
+    return wait
+
+
+def leases(node: Node) -> set[str]:
+    folder = node.file("/var/lib/cni/networks/pods/attachments")
+    return {path.name for path in folder.iterdir() if not path.name.startswith(".")} if folder.exists() else set()
+
+
+def test_the_first_call_leaves_one_behind_and_the_next_finds_it(warm: Node) -> None:
+    add(warm, "a")
+    engine = running(warm)
+    add(warm, "b")
+    delete(warm, "a")
+    assert running(warm) == engine
+    assert leases(warm) == {"b:eth0"}
+
+
+def test_what_is_left_behind_is_in_nobodys_way(warm: Node) -> None:
+    add(warm, "a")
+    process = Path(f"/proc/{running(warm)}")
+    assert os.readlink(process / "cwd") == "/"
+    assert {os.readlink(process / "fd" / stream) for stream in "012"} == {"/dev/null"}
+    assert os.getsid(running(warm)) == running(warm)
+    opened = {os.readlink(descriptor) for descriptor in (process / "fd").iterdir()}
+    inode = os.stat(warm.containers["a"]).st_ino
+    assert f"net:[{inode}]" not in opened, "it keeps a container's namespace alive"
+    assert run_dir(warm).stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("how", ["environment", "configuration"])
+def test_it_can_be_forbidden(warm: Node, how: str) -> None:
+    netns = warm.container("a")
+    config = CONFIG | ({"engine": "off"} if how == "configuration" else {})
+    env = {"CNI_V6_ENGINE": "off"} if how == "environment" else {}
+    warm.plugin("cni-v6", "ADD", config, container_id="a", ifname="eth0", netns=netns, env=env).ok()
+    assert engine_of(warm) is None and not run_dir(warm).exists()
+
+
+def test_a_stampede_on_a_cold_node_starts_one(warm: Node) -> None:
+    calls = [call("ADD", f"c{number}", warm.container(f"c{number}")) for number in range(30)]
+    started = [(warm.start(each), each) for each in calls]
+    for process, each in started:
+        assert process.stdin
+        process.stdin.write(each.stdin)
+        process.stdin.close()
+        process.stdin = None
+    answers = [reply(*process.communicate(timeout=TIMEOUT), process.returncode).ok() for process, _ in started]
+    assert len({ip["address"] for answer in answers for ip in answer["ips"]}) == 60
+    assert running(warm)
+
+
+def test_it_ends_when_idle(warm: Node) -> None:
+    netns = warm.container("a")
+    warm.plugin("cni-v6", "ADD", CONFIG | {"engineIdle": 1}, container_id="a", ifname="eth0", netns=netns).ok()
+    ended(running(warm))()
+    assert not socket_of(warm).exists()
+    delete(warm, "a")
+    assert leases(warm) == set()
+
+
+def test_sigterm_drains_it_and_the_next_call_has_a_new_one(warm: Node) -> None:
+    add(warm, "a")
+    first = running(warm)
+    wait = ended(first)
+    os.kill(first, signal.SIGTERM)
+    wait()
+    delete(warm, "a")
+    assert running(warm) != first
+
+
+def test_calls_in_its_queue_when_it_drains_are_answered(warm: Node) -> None:
+    add(warm, "z")
+    first = running(warm)
+    wait = ended(first)
+    calls = [call("ADD", f"c{number}", warm.container(f"c{number}")) for number in range(12)]
+    started = [warm.start(each) for each in calls]
+    for process, each in zip(started, calls):
+        assert process.stdin
+        process.stdin.write(each.stdin)
+        process.stdin.close()
+        process.stdin = None
+    os.kill(first, signal.SIGTERM)
+    for process in started:
+        reply(*process.communicate(timeout=TIMEOUT), process.returncode).ok()
+    wait()
+    assert len(leases(warm)) == 13
+
+
+def test_an_engine_killed_in_the_middle_is_code_11_and_the_next_call_works(warm: Node) -> None:
+    add(warm, "z")
+    first = running(warm)
+    os.kill(first, signal.SIGSTOP)
+    each = call("ADD", "a", warm.container("a"))
+    process = warm.start(each)
+    assert process.stdin
+    process.stdin.write(each.stdin)
+    process.stdin.close()
+    process.stdin = None
+    wait_for_connection(process.pid)
+    wait = ended(first)
+    os.kill(first, signal.SIGKILL)
+    answer = reply(*process.communicate(timeout=TIMEOUT), process.returncode)
+    assert "run the command again" in answer.error(11)
+    wait()
+    delete(warm, "a")
+    add(warm, "a")
+    assert leases(warm) == {"z:eth0", "a:eth0"}
+
+
+def wait_for_connection(pid: int) -> None:
+    """Until a process blocks in reading a socket: it has sent its request. It is looked at again and again, as a
+    debugger does: the kernel tells nobody that a process began to wait."""
+    while True:
+        status = Path(f"/proc/{pid}/syscall").read_text(encoding="ascii").split()
+        if status[0] in ("45", "47"):  # recvfrom, recvmsg
+            return
+
+
+def talk(node: Node, *parts: bytes) -> bytes:
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(TIMEOUT)
+        connection.connect(str(socket_of(node)))
+        for part in parts:
+            connection.sendall(part)
+        connection.shutdown(socket.SHUT_WR)
+        try:
+            return b"".join(iter(lambda: connection.recv(65536), b""))
+        except ConnectionResetError:
+            return b""
+
+
+def request(node: Node, each: Call, version: str = __version__, inode: int = 0) -> bytes:
+    env = {key.encode(): value.encode() for key, value in each.env.items()}
+    own = inode or os.stat(node.path).st_ino
+    return wire.pack(version.encode(), str(own).encode(), each.type.encode(), wire.pack_environment(env), each.stdin)
+
+
+def test_a_caller_of_another_version_is_sent_back_and_the_engine_drains(warm: Node) -> None:
+    add(warm, "a")
+    wait = ended(running(warm))
+    answer = talk(warm, request(warm, call("DEL", "a", warm.containers["a"]), version="0.0.1"))
+    assert wire.unpack(answer[wire.HEADER :], 4)[0] == wire.YOURSELF
+    wait()
+    assert leases(warm) == {"a:eth0"}
+
+
+def test_a_caller_in_another_network_namespace_is_sent_back(warm: Node) -> None:
+    add(warm, "a")
+    answer = talk(warm, request(warm, call("DEL", "a", warm.containers["a"]), inode=1))
+    assert wire.unpack(answer[wire.HEADER :], 4)[0] == wire.YOURSELF
+    assert running(warm) and leases(warm) == {"a:eth0"}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"GET / HTTP/1.1\r\n\r\n",
+        wire.MAGIC + (wire.LIMIT + 1).to_bytes(4, "big"),
+        wire.MAGIC + (100).to_bytes(4, "big") + b"short",
+        wire.pack(b"only", b"two"),
+        wire.pack(b"\xff", b"x", b"cni-v6", b"", b"{}"),
+        wire.pack(__version__.encode(), b"not a number", b"cni-v6", b"", b"{}"),
+    ],
+    ids=["nothing", "http", "too long", "cut short", "fields", "version", "inode"],
+)
+def test_garbled_requests_harm_nobody(warm: Node, data: bytes) -> None:
+    add(warm, "a")
+    engine = running(warm)
+    assert talk(warm, data) == b""
+    add(warm, "b")
+    assert running(warm) == engine
+
+
+def test_a_caller_that_goes_away_gets_its_add_undone(warm: Node) -> None:
+    add(warm, "z")
+    netns = warm.container("a")
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(socket_of(warm)))
+        connection.sendall(request(warm, call("ADD", "a", netns)))
+        answer = connection.recv(65536)
+        assert wire.unpack(answer[wire.HEADER :], 4)[0] == wire.DONE
+        assert leases(warm) == {"z:eth0", "a:eth0"}
+    add(warm, "b")
+    wait = ended(running(warm))
+    os.kill(running(warm), signal.SIGTERM)  # it ends when everything is done
+    wait()
+    assert leases(warm) == {"z:eth0", "b:eth0"}
+    assert [link["ifname"] for link in warm.ip_json("link", netns=netns)] == ["lo"]
+
+
+def test_another_users_socket_is_not_used(warm: Node) -> None:
+    netns = warm.container("a")
+    folder = run_dir(warm)
+    folder.mkdir(mode=0o700)
+    listen = (
+        "import os, socket, sys; s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen(); os.setuid(65534);"
+        "s.close() if not s else print('ready', flush=True); c = s.accept()[0]; print(len(c.recv(10)), flush=True)"
+    )
+    # The credentials of a listener are those of the moment it began to listen: listen as the other user.
+    listen = listen.replace("s.listen(); os.setuid(65534);", "os.setuid(65534); s.listen();")
+    with subprocess.Popen(
+        [NSENTER, f"--net={warm.path}", f"--mount={warm.mount_namespace}", "--", "python3", "-c", listen,
+         str(socket_of(warm))],
+        stdout=subprocess.PIPE, text=True,
+    ) as stranger:
+        assert stranger.stdout and stranger.stdout.readline() == "ready\n"
+        warm.plugin("cni-v6", "ADD", CONFIG, container_id="a", ifname="eth0", netns=netns).ok()
+        assert stranger.stdout.readline() == "0\n", "it was told something"
+        stranger.wait(TIMEOUT)
+
+
+def test_two_nodes_have_one_each(warm: Node) -> None:
+    other = Node(engine=True)
+    try:
+        other.environment = warm.environment  # the same folder
+        add(warm, "a")
+        add(other, "a")
+        assert running(warm) != running(other)
+        assert socket_of(warm) != run_dir(warm) / f"engine-{os.stat(other.path).st_ino}.sock"
+    finally:
+        other.close()
+
+
+ACTIVATE = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()))
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+def test_in_the_foreground_and_by_socket_activation(warm: Node) -> None:
+    ctl = [str(ROOT / "bin/cni-v6ctl"), "engine"]
+    enter = [NSENTER, f"--net={warm.path}", f"--mount={warm.mount_namespace}", "--"]
+    environment = {"PATH": "/usr/bin:/bin", **warm.environment}
+    run_dir(warm).mkdir(mode=0o700)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(run_dir(warm) / "engine.sock"))
+        listener.listen()
+        activate = [*enter, "python3", "-c", ACTIVATE, str(listener.fileno()), *ctl]
+        with subprocess.Popen(activate, env=environment, pass_fds=[listener.fileno()]) as engine:
+            netns = warm.container("a")
+            warm.plugin("cni-v6", "ADD", CONFIG, container_id="a", ifname="eth0", netns=netns).ok()
+            assert engine_of(warm) == engine.pid, "another one was left behind"
+            engine.send_signal(signal.SIGTERM)
+            assert engine.wait(TIMEOUT) == 0
+    delete(warm, "a")
+
+
+def test_a_second_one_in_the_foreground_is_refused(warm: Node) -> None:
+    add(warm, "a")
+    done = warm.run(str(ROOT / "bin/cni-v6ctl"), "engine", check=False, env=warm.environment)
+    assert done.returncode == 1 and "an engine serves this network namespace already" in done.stderr
+
+
+def test_names_are_free_at_once_after_del(warm: Node) -> None:
+    """DEL is answered at the kernel's announcement: by then neither namespace lists the interface."""
+    netns = warm.container("a")
+    for _ in range(50):
+        result = add(warm, "a")
+        host = next(each["name"] for each in result["interfaces"] if each["name"].startswith("veth"))
+        delete(warm, "a")
+        assert host not in warm.run("ip", "-o", "link").stdout
+        assert "eth0" not in warm.run("ip", "-o", "link", netns=netns).stdout
+
+
+def at_rest(engine: int) -> tuple[int, int]:
+    """How many descriptors and threads an engine has once the last caller's connection is closed."""
+    process = Path(f"/proc/{engine}")
+    while True:
+        connections = [line for line in (process / "net/unix").read_text().splitlines() if ".sock" in line]
+        found = len(list((process / "fd").iterdir())), len(list((process / "task").iterdir()))
+        if len(connections) == 1:  # the listener
+            return found
+
+
+def test_nothing_leaks(warm: Node) -> None:
+    """Descriptors and threads are the same after hundreds of calls; memory is the benchmark's soak."""
+    add(warm, "a")
+    delete(warm, "a")
+    before = at_rest(running(warm))
+    data = [request(warm, call(command, "a", warm.containers["a"])) for command in ("ADD", "DEL")]
+    for _ in range(150):
+        for each in data:
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.connect(str(socket_of(warm)))
+                connection.sendall(each)
+                answer = connection.recv(65536)
+                assert wire.unpack(answer[wire.HEADER :], 4)[:2] == [wire.DONE, b"0"], answer
+                connection.sendall(wire.TAKEN)
+    assert at_rest(running(warm)) == before
+
+
+IMPORTS = """
+import sys
+sys.path.insert(0, {root!r})
+before = set(sys.modules)
+import cni_v6.shim
+print(*sorted(set(sys.modules) - before))
+"""
+
+
+def test_the_shim_imports_next_to_nothing() -> None:
+    program = IMPORTS.format(root=str(ROOT))
+    done = subprocess.run(["python3", "-ISE", "-c", program], capture_output=True, text=True, check=True)
+    allowed = {"__future__", "_socket", "cni_v6", "cni_v6.shim", "cni_v6.wire"}
+    assert set(done.stdout.split()) <= allowed
+    assert shim.RUN_DIR == b"/run/cni-v6"
