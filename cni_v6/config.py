@@ -128,13 +128,13 @@ def parse_removal(call: Invocation) -> RemovalConf:
         call.log.warning(f"ipam: {show(ipam)} is not an object, taken as absent")
         ipam = None
     plugin = _lenient(call, ipam or {}, ("ipam", "type"), "plugin", "")
-    foreign = "" if call.plugin == IPAM_PLUGIN or plugin in OUR_IPAM else plugin
-    ours = {} if foreign else ipam or {}  # a dataDir beside another plugin's type is that plugin's
+    own = call.plugin == IPAM_PLUGIN or plugin in OUR_IPAM
+    ours = ipam or {} if own else {}  # a dataDir beside another type, or none, is not where ADD kept its record
     return RemovalConf(
         network=call.network,
         bridge=_lenient(call, call.config, ("", "bridge"), "interface", DEFAULT_BRIDGE),
         data_dir=_lenient(call, ours, ("ipam", "dataDir"), "path", DEFAULT_DATA_DIR),
-        foreign_ipam=foreign,
+        foreign_ipam="" if own else plugin,
     )
 
 

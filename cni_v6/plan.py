@@ -249,6 +249,7 @@ def _settings(conf: BridgeConf, allocation: Allocation, seen: Snapshot, site: Si
         yield "ipv6/conf/{ifname}/autoconf", "0"
         yield "ipv6/conf/{ifname}/accept_dad", "1" if conf.enable_dad else "0"
         yield "ipv6/conf/{ifname}/ndisc_notify", "1"
+        yield "ipv6/conf/{ifname}/keep_addr_on_down", "1"  # as IPv4 addresses are kept
     elif families and seen.sysctl(site.netns, "ipv6/conf/lo/disable_ipv6") is not None:
         yield "ipv6/conf/{ifname}/disable_ipv6", "1"
 

@@ -109,7 +109,7 @@ def _send(connection: _socket.socket, request: bytes, netns: bytes) -> bool:
     """Send a request, with the container's namespace as a descriptor where there is one. False: it did not arrive."""
     rights = []
     try:
-        rights = [posix.open(netns, posix.O_RDONLY | posix.O_CLOEXEC)] if netns else []
+        rights = [posix.open(netns, posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NONBLOCK)] if netns else []
     except OSError:
         pass  # a DEL after the namespace's end; otherwise the engine finds the same, and says so
     passed = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, b"".join(each.to_bytes(4, byteorder) for each in rights))]

@@ -13,8 +13,8 @@ from collections.abc import Callable
 
 from cni_v6 import ops
 from cni_v6.errors import ADDRESS_UNAVAILABLE, KERNEL_REFUSED, CniError
-from cni_v6.kernel import GetLink, answers, netlink, uapi
-from cni_v6.kernel.observe import observe
+from cni_v6.kernel import answers, netlink, uapi
+from cni_v6.kernel.rtnl import split
 from cni_v6.kernel.spaces import Spaces
 from cni_v6.ops import HOST, Op
 
@@ -24,26 +24,31 @@ PATIENCE_SECONDS = 10.0
 EVENT_BYTES = 1 << 20
 
 
+GONE = "it is gone: the container's namespace may have ended"
+Awaited = ops.AwaitPort | ops.AwaitAddresses
+
+
 def await_port(spaces: Spaces, operation: ops.AwaitPort) -> None:
     """Until the bridge port is no longer BR_STATE_DISABLED."""
-    question = GetLink(HOST, operation.ifname)
+    index = _index(spaces, HOST, operation)
+    route = spaces.get(HOST).route
 
     def settled() -> bool:
-        link = observe(spaces, [question]).link(HOST, operation.ifname)
-        if link is None:
-            raise _failure(operation, "it is gone: the container's namespace may have ended")
-        if not link.master:
+        [answer] = route.request([netlink.get_link_by_index(index)])
+        if not answer.messages:
+            raise _failure(operation, GONE)
+        link, master = answers.read_link(answer.messages[0])
+        if not master:
             raise _failure(operation, "it is on no bridge any more: the bridge may have been deleted")
         return link.port_enabled
 
-    _wait(spaces, operation, uapi.RTNLGRP_LINK, settled)
+    with spaces.get(HOST).event_socket(uapi.RTNLGRP_LINK) as events:
+        _wait(events, index, operation, settled)
 
 
 def await_addresses(spaces: Spaces, operation: ops.AwaitAddresses) -> None:
     """Until no address of the interface is tentative; one found to be a duplicate is an error."""
-    index = spaces.index(operation.netns, operation.ifname)
-    if index is None:
-        raise _failure(operation, "it is gone: the container's namespace may have ended")
+    index = _index(spaces, operation.netns, operation)
     route = spaces.get(operation.netns).route
 
     def settled() -> bool:
@@ -55,33 +60,37 @@ def await_addresses(spaces: Spaces, operation: ops.AwaitAddresses) -> None:
                 raise CniError(ADDRESS_UNAVAILABLE, words, "find the node that answers for it, or exclude the address")
         return not any(tentative for _, tentative, _ in states)
 
-    _wait(spaces, operation, uapi.RTNLGRP_IPV6_IFADDR, settled)
+    with spaces.get(operation.netns).event_socket(uapi.RTNLGRP_IPV6_IFADDR) as events:
+        _wait(events, index, operation, settled)
 
 
-Awaited = ops.AwaitPort | ops.AwaitAddresses
+def _index(spaces: Spaces, netns: str, operation: Awaited) -> int:
+    index = spaces.index(netns, operation.ifname)
+    if index is None:
+        raise _failure(operation, GONE)
+    return index
 
 
-def _wait(spaces: Spaces, operation: Awaited, group: int, settled: Callable[[], bool]) -> None:
+def _wait(events: socket.socket, index: int, operation: Awaited, settled: Callable[[], bool]) -> None:
+    """Look whenever there is news of the interface: on a busy node most news are of others'."""
     deadline = time.monotonic() + PATIENCE_SECONDS
-    netns = operation.netns if isinstance(operation, ops.AwaitAddresses) else HOST
-    with spaces.get(netns).event_socket(group) as events:
-        while not settled():
-            _next_event(events, deadline, operation)
+    while not settled():
+        while not _news(events, index, deadline, operation):
+            pass
 
 
-def _next_event(events: socket.socket, deadline: float, operation: Op) -> None:
+def _news(events: socket.socket, index: int, deadline: float, operation: Awaited) -> bool:
+    """Wait for a datagram of events; whether one may be about the interface."""
     ready, _, _ = select.select([events], [], [], max(0.0, deadline - time.monotonic()))
     if not ready:
         words = f"nothing within {PATIENCE_SECONDS:.0f} seconds; is the bridge up, and its port's peer?"
         raise _failure(operation, words)
     try:
-        while True:
-            events.recv(EVENT_BYTES, socket.MSG_DONTWAIT)
-    except BlockingIOError:
-        return
+        return any(answers.index_of(data) == index for _, _, _, data in split(events.recv(EVENT_BYTES)))
     except OSError as error:
-        if error.errno != errno.ENOBUFS:  # events were lost: the next look tells what they said
-            raise _failure(operation, str(error)) from error
+        if error.errno == errno.ENOBUFS:  # events were lost: a look tells what they said
+            return True
+        raise _failure(operation, str(error)) from error
 
 
 def _failure(operation: Op, words: str) -> CniError:

@@ -18,6 +18,7 @@ INTERFACE_SYSCTLS = {
         "autoconf": "1",
         "disable_ipv6": "0",
         "force_forwarding": "0",
+        "keep_addr_on_down": "0",
         "ndisc_notify": "0",
     },
 }

@@ -10,7 +10,7 @@ from tests.bench.setting import STAGES, Setting, Side, match
 
 IFNAMES = 100  # attachments of a container: a namespace holds as many interfaces as it is asked to
 BLOCK = 50  # of the peer's DELs, between two looks at the clock
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 45.0
 GC_VERSION = "1.1.0"
 
 

@@ -32,6 +32,7 @@ are not to be compared between runs or machines.
 - cni-v6 runs with its engine warm, the state of every call but the first of a node, unless the row says otherwise.
 - After each DEL, on both sides, the next measurement waits until the kernel is through with it: cni-v6 answers earlier
   than the kernel is done, and neither side is to pay for the other's.
+- The lease stores of both are in memory (tmpfs), so no disk blurs the picture.
 - *CPU time* is that of the processes of a call (rusage) and, for cni-v6, of the engine.
 - *IPAM alone* is on folders filled as host-local fills them, half of the leases of each family.
 - *GC*: the reference plugins of this version have no GC, so a runtime has to call DEL for each.
@@ -53,6 +54,7 @@ def machine(library: Path, peer: Plugins) -> dict[str, str]:
         "architecture": platform.machine(),
         "kernel": kernel.group() if kernel else "unknown",
         "python": platform.python_version(),
+        "load at the start": f"{os.getloadavg()[0]:.1f}",  # a busy machine blurs everything below
         "reference": _peer_version(peer),
     }
     if NETAVARK.exists():

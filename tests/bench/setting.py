@@ -33,7 +33,7 @@ class Sizes:
 
 FULL = Sizes(
     pods=100, rounds=2, bursts=3, churn=200, few=20, starts=60, lease_steps=(0, 1_000, 10_000, 100_000),
-    lease_rounds=(30, 30, 12, 5), stale=1_000, own=60, soak=5_000,
+    lease_rounds=(25, 25, 8, 3), stale=1_000, own=60, soak=3_000,
 )
 QUICK = Sizes(
     pods=30, rounds=1, bursts=1, churn=60, few=3, starts=15, lease_steps=(0, 1_000, 10_000),

@@ -205,3 +205,13 @@ def test_a_container_has_several_interfaces(node: Node) -> None:
     assert lab.veths(node, netns) == {"net1"} and two.check().ok() is None
     two.delete()
     assert lab.veths(node) == set() and lab.leases(node, "pods") == lab.leases(node, "other") == set()
+
+
+def test_addresses_outlive_a_link_that_goes_down(node: Node) -> None:
+    """As IPv4's do: the kernel drops IPv6 addresses with the link unless ``keep_addr_on_down`` is set."""
+    pod = Pod(node, lab.gateway(*DUAL), "a")
+    pod.add()
+    for state in ("down", "up"):
+        node.run("ip", "link", "set", "eth0", state, netns=pod.netns)
+    found = {each["local"] for each in node.ip_json("address", "show", "dev", "eth0", netns=pod.netns)[0]["addr_info"]}
+    assert found >= {ip["address"].partition("/")[0] for ip in pod.result["ips"]}

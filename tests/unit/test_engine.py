@@ -71,7 +71,7 @@ def test_a_command_without_an_answer_prints_nothing() -> None:
     ],
 )
 def test_an_error_is_one_object(stdin: bytes | Mapping[str, Any], env: Mapping[str, str], code: int) -> None:
-    reply = ask(stdin, **env)
+    reply = ask(stdin, None, **env)
     answer = json.loads(reply.stdout)
     assert (reply.code, answer["code"]) == (1, code)
     assert answer.keys() == {"cniVersion", "code", "msg", "details"}

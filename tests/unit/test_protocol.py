@@ -201,7 +201,8 @@ def test_version_of_what_could_not_be_parsed(stdin: bytes, version: str) -> None
 def test_about() -> None:
     text = protocol.about("cni-v6-ipam")
     assert text.startswith(f"cni-v6-ipam {__version__}")
-    assert all(word in text for word in ("0.1.0, 0.2.0, 0.3.0, 0.3.1, 0.4.0, 1.0.0, 1.1.0", "docs/", "share/doc/cni-v6"))
+    words = ("0.1.0, 0.2.0, 0.3.0, 0.3.1, 0.4.0, 1.0.0, 1.1.0", "docs/", "share/doc/cni-v6")
+    assert all(word in text for word in words)
 
 
 JSON = st.recursive(
