@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 import socket
 import stat
 import traceback
@@ -54,6 +55,33 @@ def claim(run_dir: bytes, path: bytes) -> tuple[socket.socket, int] | None:
             return None
 
 
+def sign(alive: int) -> None:
+    """Write this process's id into the file whose lock says that it lives, for ``stop``."""
+    os.ftruncate(alive, 0)
+    os.pwrite(alive, b"%d" % os.getpid(), 0)
+
+
+def stop(path: bytes) -> bool:
+    """Ask the engine that listens at ``path`` to end, and wait until it has answered its calls and is gone.
+
+    :returns: whether there was one.
+    :raises OSError: where it cannot be asked.
+    """
+    try:
+        alive = os.open(path + b".alive", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return False
+    except BlockingIOError:
+        os.kill(int(os.read(alive, 20)), signal.SIGTERM)
+        fcntl.flock(alive, fcntl.LOCK_EX)
+        return True
+    finally:
+        os.close(alive)
+
+
 def listen(path: bytes) -> socket.socket:
     """A listening socket at ``path``, in place of one nobody listens to any more."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -82,6 +110,7 @@ def _become(listener: socket.socket, alive: int, path: bytes) -> None:
     status = 1
     try:
         os.setsid()
+        sign(alive)
         os.chdir("/")
         _close_all_but({listener.fileno(), alive})
         from cni_v6.server import Server

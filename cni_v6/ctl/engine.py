@@ -1,4 +1,4 @@
-"""``cni-v6ctl engine``: the engine in the foreground, for systemd (socket activation) and for a DaemonSet."""
+"""``cni-v6ctl engine``: the engine in the foreground, for systemd (socket activation) and for a DaemonSet; its end."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ def register(commands: Any) -> None:
     parser.add_argument(
         "--idle", type=float, default=0.0, metavar="SECONDS", help="end after so long without a call (0: never)"
     )
+    parser.add_argument("--stop", action="store_true", help="end the one that a call left behind, and wait for it")
     parser.set_defaults(run=run)
 
 
@@ -31,6 +32,8 @@ def run(chosen: argparse.Namespace) -> int:
         return 0
     folder = os.fsencode(os.environ.get("CNI_V6_RUN_DIR", RUN_DIR))
     path = folder + b"/engine-%d.sock" % identity(HOST)[1]
+    if chosen.stop:
+        return _stop(path)
     try:
         claimed = starter.claim(folder, path)
     except OSError as error:
@@ -39,6 +42,16 @@ def run(chosen: argparse.Namespace) -> int:
         words = f"an engine serves this network namespace already ({os.fsdecode(path)})"
         raise CniError(NODE_CONFLICT, words, "stop it first: it ends on SIGTERM when its calls are answered")
     listener, alive = claimed
+    starter.sign(alive)
     Server(listener, path=path, idle=chosen.idle).run()
     os.close(alive)
+    return 0
+
+
+def _stop(path: bytes) -> int:
+    try:
+        found = starter.stop(path)
+    except (OSError, ValueError) as error:
+        raise CniError(NODE_CONFLICT, f"cannot stop the engine at {os.fsdecode(path)}", str(error)) from error
+    print("the engine has ended" if found else "no engine serves this network namespace")
     return 0

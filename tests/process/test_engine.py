@@ -343,6 +343,16 @@ def test_in_the_foreground_and_by_socket_activation(warm: Node) -> None:
     delete(warm, "a")
 
 
+def test_it_can_be_stopped(warm: Node) -> None:
+    ctl = [str(ROOT / "bin/cni-v6ctl"), "engine", "--stop"]
+    assert "no engine" in warm.run(*ctl, env=warm.environment).stdout
+    add(warm, "a")
+    wait = ended(running(warm))
+    assert warm.run(*ctl, env=warm.environment).stdout == "the engine has ended\n"
+    wait()
+    assert "no engine" in warm.run(*ctl, env=warm.environment).stdout
+
+
 def test_a_second_one_in_the_foreground_is_refused(warm: Node) -> None:
     add(warm, "a")
     done = warm.run(str(ROOT / "bin/cni-v6ctl"), "engine", check=False, env=warm.environment)

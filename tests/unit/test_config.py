@@ -276,8 +276,11 @@ ORDINARY = RemovalConf("pods", "cni0", DEFAULT_DATA_DIR, "")
     (config(bridge=7), ORDINARY, 'bridge: 7 is not a string; "cni0" is used'),
     (config(ipam=7), ORDINARY, "ipam: 7 is not an object, taken as absent"),
     (config(ipam={"type": "../sh"}), ORDINARY, 'ipam.type: "../sh" is not the plain name'),
-    (config(ipam={"dataDir": "../x"}), ORDINARY, f'ipam.dataDir: "../x" is not an absolute path; "{DEFAULT_DATA_DIR}"'),
-    (config(ipam={"dataDir": "/var/../x"}), ORDINARY, "leads upwards"),
+    (
+        config(ipam={"type": "host-local", "dataDir": "../x"}), ORDINARY,
+        f'ipam.dataDir: "../x" is not an absolute path; "{DEFAULT_DATA_DIR}"',
+    ),
+    (config(ipam={"type": "host-local", "dataDir": "/var/../x"}), ORDINARY, "leads upwards"),
 ])
 def test_removal_is_lenient(raw: dict[str, Any], expected: RemovalConf, warns: str) -> None:
     invocation = call(raw)
