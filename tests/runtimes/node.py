@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from tests import processes
+from tests.sandbox import ROOT
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-ENVIRONMENT = {"PATH": PATH, "HOME": "/root", "LC_ALL": "C", "CNI_V6_ENGINE": "off"}
+ENVIRONMENT = {"PATH": PATH, "HOME": "/root", "LC_ALL": "C"}
 SETTLE = 20.0  # seconds: how long a runtime's processes may take to end before they count as left behind
 
 # Runs as process 1 of the node. The first line must be read before /proc is replaced: it is our pid as seen outside.
@@ -122,7 +123,11 @@ class Node:
         daemon.wait(timeout=SETTLE)
 
     def left_behind(self, before: State) -> list[str]:
-        """What is other than ``before`` once every newer process has ended, or has had ``SETTLE`` seconds to."""
+        """What is other than ``before`` once every newer process has ended, or has had ``SETTLE`` seconds to.
+
+        The engine that the runtime's first call left behind is asked to end, and waited for.
+        """
+        self.run(ROOT / "bin/cni-v6ctl", "engine", "--stop")
         deadline = time.monotonic() + SETTLE
         for pid in self._processes() - before.pids:
             with suppress(ProcessLookupError):

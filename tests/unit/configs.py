@@ -91,6 +91,7 @@ _NO_RANGE = "no range to allocate from"
 _TYPES = [
     ("isGateway", "true", '"true" is not a boolean'), ("isGateway", 1, "1 is not a boolean"),
     ("hairpinMode", 0, "0 is not a boolean"), ("strict", "yes", '"yes" is not a boolean'),
+    ("engine", "on", '"on" is neither auto nor off'), ("engineIdle", 0, "0 is not between 1 and 31536000"),
     ("mtu", "1500", '"1500" is not an integer'), ("mtu", True, "true is not an integer"),
     ("vlan", 4095, "4095 is not between 0 and 4094"),
     ("vlan", -1, "-1 is not between 0 and 4094"), ("mtu", 65536, "65536 is not between 0 and 65535"),

@@ -134,6 +134,24 @@ LINKS: list[Any] = [
         id="vlans",
     ),
     pytest.param(
+        netlink.set_bridge(ops.SetBridge("br0", vlan_filtering=True)),
+        {},
+        [
+            ("IFLA_IFNAME", "br0"),
+            (
+                "IFLA_LINKINFO",
+                [("IFLA_INFO_KIND", "bridge"), ("IFLA_INFO_DATA", [("IFLA_BR_VLAN_FILTERING", 1)])],
+            ),
+        ],
+        id="vlan filtering",
+    ),
+    pytest.param(
+        netlink.remove_port_vlan(ops.RemovePortVlan("veth0", 1), 5),
+        {"family": 7, "index": 5},
+        [("IFLA_AF_SPEC", [("IFLA_BRIDGE_VLAN_INFO", {"flags": 0, "vid": 1})])],
+        id="take off a vlan",
+    ),
+    pytest.param(
         netlink.get_ports(5), {}, [("IFLA_MASTER", 5), ("IFLA_EXT_MASK", 8)], id="ports of a bridge"
     ),
     pytest.param(netlink.deletion([4], 99)[0], {"index": 4}, [], id="delete one"),
@@ -246,7 +264,8 @@ def test_the_first_hop_of_several_is_the_uplink() -> None:
 
 def test_vlans_of_a_port_are_read() -> None:
     vlans = [(1, 6), (200, 8), (203, 16)]
-    entries = [("IFLA_BRIDGE_VLAN_INFO", {"vid": vlan, "flags": flags}) for vlan, flags in vlans]
+    entries: list[Any] = [("IFLA_BRIDGE_FLAGS", 1)]  # which does not belong here, and is passed over
+    entries += [("IFLA_BRIDGE_VLAN_INFO", {"vid": vlan, "flags": flags}) for vlan, flags in vlans]
     data = told(ifinfmsg, 16, {"family": 7, "index": 4}, [("IFLA_AF_SPEC", {"attrs": entries})])
     assert answers.read_port_vlans(data) == ((1, True), (200, False), (201, False), (202, False), (203, False))
 
