@@ -91,7 +91,7 @@ def _failed(error: CniError, request: Request, log: str) -> Reply:
 
 
 def _encode(answer: Mapping[str, Any]) -> bytes:
-    return json.dumps(answer, indent=2).encode() + b"\n"
+    return json.dumps(answer).encode() + b"\n"
 
 
 def real_node(kernel: Kernel | None = None) -> Node:

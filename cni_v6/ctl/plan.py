@@ -94,7 +94,7 @@ def _show(config: Mapping[str, Any], chosen: argparse.Namespace, real: Node) -> 
     print(f"{config['type']} on network {config['name']}, for a container that would be its first:")
     for number, each in enumerate(rehearsal.ops, 1):
         print(f"{number:3}. {describe(each)}")
-    print(reply.stdout.decode(), end="")
+    print(json.dumps(json.loads(reply.stdout), indent=2))
 
 
 def _request(config: Mapping[str, Any], chosen: argparse.Namespace) -> Request:

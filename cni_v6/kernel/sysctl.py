@@ -5,6 +5,7 @@ A key is a path such as ``ipv6/conf/eth0/accept_ra``: with slashes, since interf
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Mapping
 
@@ -31,22 +32,34 @@ def write(folders: Mapping[str, int], key: str, value: str) -> None:
 
     :raises CniError: IO_FAILURE naming the key, the value wanted and the value found.
     """
-    found = read(folders, key)
-    if found == value:
-        return
-    wanted = f"net/{key}={value}"
-    if found is None:
-        raise CniError(IO_FAILURE, f"cannot set {wanted}", "the kernel has no such key; the interface may be gone")
     folder, name = _locate(folders, key)
+    wanted = f"net/{key}={value}"
+    file = _open(name, folder)
+    if file is None:
+        raise CniError(IO_FAILURE, f"cannot set {wanted}", "the kernel has no such key; the interface may be gone")
+    found = ""
     try:
-        file = os.open(name, os.O_WRONLY | os.O_CLOEXEC, dir_fd=folder)
-        try:
-            os.write(file, value.encode())
-        finally:
-            os.close(file)
+        found = os.read(file, 4096).decode().strip()
+        if found != value:  # at the start: a number is written as a whole (sysctl_writes_strict)
+            os.pwrite(file, value.encode(), 0)
     except OSError as error:
-        hint = f"{error.strerror}; it is {found}: set it on the node, or make /proc/sys writable for the plugin"
+        words = os.strerror(errno.EROFS) if error.errno == errno.EBADF else error.strerror
+        hint = f"{words}; it is {found}: set it on the node, or make /proc/sys writable for the plugin"
         raise CniError(IO_FAILURE, f"cannot set {wanted}", hint) from error
+    finally:
+        os.close(file)
+
+
+def _open(name: str, folder: int | None) -> int | None:
+    """The file for reading and writing, or for reading alone where nothing can be written; None: there is none."""
+    if folder is None:
+        return None
+    try:
+        return os.open(name, os.O_RDWR | os.O_CLOEXEC, dir_fd=folder)
+    except FileNotFoundError:
+        return None
+    except OSError:
+        return os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder)
 
 
 def interfaces(folders: Mapping[str, int]) -> tuple[str, ...]:
