@@ -218,10 +218,14 @@ def receive(connection: socket.socket) -> Call:
 
 
 def _deliver(connection: socket.socket, reply: Reply) -> bool:
-    """Send the answer; whether the caller confirmed that it has printed it."""
+    """Send the answer; whether the caller confirmed that it has it. From a No on the caller can no longer confirm."""
     message = wire.pack(wire.DONE, b"%d" % reply.code, reply.stdout, reply.stderr.encode(errors="replace"))
     try:
         connection.sendall(message)
-        return connection.recv(1) == wire.TAKEN
+        try:
+            return connection.recv(1) == wire.TAKEN
+        except TimeoutError:
+            connection.shutdown(socket.SHUT_RD)  # what it sends from here on fails; what it had sent is still there
+            return connection.recv(1) == wire.TAKEN
     except OSError:
         return False

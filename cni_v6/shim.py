@@ -68,12 +68,12 @@ def _ask(plugin: str, environment: dict[bytes, bytes], stdin: bytes) -> Answer |
         return _lost(stdin)
     if word == wire.YOURSELF:
         return None
+    try:
+        connection.send(wire.TAKEN)  # before it is printed: an engine that gave up waiting has taken an ADD back
+    except OSError:
+        return _lost(stdin)
     answer = (int(code), stdout, stderr)
     _print(answer)
-    try:
-        connection.send(wire.TAKEN)
-    except OSError:
-        pass  # it drains; the answer stands
     return answer
 
 
