@@ -20,7 +20,7 @@ from cni_v6.errors import (
     Errors,
 )
 from cni_v6.kernel import GetAddresses, GetLink, GetPorts, Link, Snapshot
-from cni_v6.leases import Attachment
+from cni_v6.leases import Attachment, Leases
 from cni_v6.names import Owner, host_interface, owner_of_alias
 from cni_v6.node import Node
 from cni_v6.ops import HOST
@@ -135,7 +135,7 @@ def _check_foreign_netns(call: Invocation, node: Node, *, gone_is_fine: bool = F
 # Addresses
 
 
-def _leases(conf: IpamConf, node: Node):  # type: ignore[no-untyped-def]
+def _leases(conf: IpamConf, node: Node) -> Leases:
     return node.leases(conf.network, conf.data_dir)
 
 

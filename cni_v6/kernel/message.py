@@ -1,6 +1,6 @@
 """Netlink messages and their attributes as bytes (struct nlmsghdr, struct nlattr, linux/netlink.h).
 
-Ours, not pyroute2's message classes: those took half of an ADD's CPU time (``tools/codec``, docs/design/kernel.md). The
+Ours, not pyroute2's message classes: ``tools/codec`` prints what those cost beside these (docs/design/kernel.md). The
 tests hold every request and every answer against pyroute2's reading of it.
 """
 
