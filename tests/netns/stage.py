@@ -31,7 +31,7 @@ IMPOSSIBLE = ops.SetLink(HOST, "no-such-link", up=True)
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a call: its answer and exit code, or the signal that ended it. ``steps``: operations planned."""
+    """What became of a call: its answer and exit code, or the signal that ended it. ``steps``: its last position."""
 
     stdout: Any
     stderr: str
@@ -43,6 +43,8 @@ class Outcome:
 class SteppedKernel:
     """The real kernel, with something happening before the operation at a position (or after the last one).
 
+    ``steps`` is the last position so far, -1 before the first operation.
+
     :param what: CUT: this process is killed; FAIL: an operation that cannot succeed; PAUSE: ``hold`` is called.
     :param hide: sysctl keys with this in them are unknown to the kernel; "" hides none.
     """
@@ -53,7 +55,7 @@ class SteppedKernel:
         self._position = position
         self._hide = hide
         self._hold = hold
-        self.steps = 0
+        self.steps = -1
 
     def netns_id(self, path: str) -> tuple[int, int]:
         return self._inner.netns_id(path)
@@ -65,38 +67,41 @@ class SteppedKernel:
         return Snapshot({**seen.answers, **dict.fromkeys(hidden)})
 
     def apply(self, operations: Iterable[Op]) -> None:
-        steps = list(operations)
-        self.steps = len(steps)
-        if self._what == FAIL:
-            return self._inner.apply([*steps[: self._position], IMPOSSIBLE, *steps[self._position :]])
-        if self._what == CUT:
-            return self._one_by_one(steps)
-        self._inner.apply(steps[: self._position])
-        if self._what == PAUSE:
-            self._hold(self._position)
-        return self._inner.apply(steps[self._position :])
-
-    def _one_by_one(self, steps: list[Op]) -> None:
-        for number in range(len(steps) + 1):
-            if number == self._position:
-                os.kill(os.getpid(), signal.SIGKILL)
-            self._inner.apply(steps[number : number + 1])
+        self._pass(list(operations), self._inner.apply)
 
     def remove(self, operations: Iterable[Op]) -> None:
-        self._inner.remove(operations)
+        self._pass(list(operations), self._inner.remove)
+
+    def _pass(self, operations: list[Op], work: Callable[[Iterable[Op]], None]) -> None:
+        """Positions go on from one call of the kernel to the next: before each operation, and after a call's last."""
+        here = self._position - self.steps - 1
+        self.steps += len(operations) + 1
+        if not self._what or not 0 <= here <= len(operations):
+            return work(operations)
+        before, after = operations[:here], operations[here:]
+        if self._what == FAIL:
+            return work([*before, IMPOSSIBLE, *after])
+        work(before)
+        if self._what == CUT:
+            os.kill(os.getpid(), signal.SIGKILL)
+        self._hold(self._position)
+        return work(after)
 
     def close(self) -> None:
         self._inner.close()
+
+
+def enter(node: Any) -> list[str]:
+    """A command that runs what follows it on a ``tests.sandbox.Node``."""
+    return ["/usr/bin/nsenter", f"--net={node.path}", f"--mount={node.mount_namespace}", "--"]
 
 
 class Stage:
     """A stage on a node. ``close`` it before the node."""
 
     def __init__(self, node: Any) -> None:
-        argv = ["/usr/bin/nsenter", f"--net={node.path}", f"--mount={node.mount_namespace}", "--"]
-        self._process = subprocess.Popen(
-            [*argv, sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+        argv = [*enter(node), sys.executable, __file__]
+        self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def call(
         self, pod: Any, command: str, what: str = "", position: int = 0, *, config: Mapping[str, Any] | None = None,
@@ -154,12 +159,12 @@ def main() -> None:
         _, status = os.waitpid(child, 0)
         killed = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
         nothing = {"stdout": None, "stderr": "", "code": -1, "steps": 0}
-        print(json.dumps({**(json.loads(written) if written else nothing), "signal": killed}), flush=True)
+        tell({**(json.loads(written) if written else nothing), "signal": killed})
 
 
 def _perform(call: Mapping[str, Any], write: int) -> None:
     world = engine.real_node()
-    kernel = SteppedKernel(world.kernel, call["what"], call["position"], call["hide"], _hold)
+    kernel = SteppedKernel(world.kernel, call["what"], call["position"], call["hide"], hold)
     request = Request(call["type"], call["env"], json.dumps(call["config"]).encode())
     reply = engine.handle(request, replace(world, kernel=kernel))
     stdout = json.loads(reply.stdout) if reply.stdout else None
@@ -168,9 +173,14 @@ def _perform(call: Mapping[str, Any], write: int) -> None:
         json.dump(answer, answers)
 
 
-def _hold(position: int) -> None:
+def tell(news: Mapping[str, Any]) -> None:
+    """One line of JSON for the test."""
+    os.write(1, json.dumps(news).encode() + b"\n")
+
+
+def hold(position: int) -> None:
     """Tell the test that it may act now, and go on when it has."""
-    print(json.dumps({"held": position}), flush=True)
+    tell({"held": position})
     os.read(0, 1 << 16)
 
 

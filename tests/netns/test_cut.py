@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import subprocess
@@ -16,7 +17,7 @@ import pytest
 from tests.netns import lab
 from tests.netns.lab import DUAL, SUBNET4, SUBNET6, Pod
 from tests.netns.stage import CUT, FAIL, Stage
-from tests.sandbox import Node, make_call, need, reply
+from tests.sandbox import PLUGIN_PATH, Node, make_call, need, reply
 from tests.snapshot import Snapshot, take
 
 LINK_LOCAL = {"ranges": [[{"subnet": SUBNET6, "gateway": "link-local"}]], "routes": [{"dst": "2001:db8::/32"}]}
@@ -37,6 +38,11 @@ SCENARIOS = {
 # The bridge, its addresses and forwarding are the network's: they come with the first container and stay.
 NETWORKS_OWN = (
     r"\bcni0\b|sysctl ipv4/(ip_forward|conf/\S+/forwarding|conf/all/accept_redirects) |/force_forwarding |\.seen"
+)
+EVERYWHERE = pytest.mark.parametrize(
+    ("name", "fresh"),
+    [*((name, True) for name in SCENARIOS), ("dual-stack", False)],
+    ids=lambda value: value if isinstance(value, str) else "first container" if value else "further container",
 )
 KILLS = 200
 AT_ONCE = 10
@@ -81,33 +87,53 @@ def both_stores(node: Node) -> list[str]:
     )
 
 
-@pytest.mark.parametrize(
-    ("name", "fresh"),
-    [*((name, True) for name in SCENARIOS), ("dual-stack", False)],
-    ids=lambda value: value if isinstance(value, str) else "first container" if value else "further container",
-)
+class Start:
+    """The node as it is before an ADD, now that one container has come and gone.
+
+    :param fresh: as for the first container of the network: without the bridge and the firewall's tables.
+    """
+
+    def __init__(self, node: Node, fresh: bool) -> None:
+        self._node = node
+        self._fresh = fresh
+        self._networks = node.snapshot().lines
+        self.over()
+        self._before, self._leases = node.snapshot(), both_stores(node)
+
+    def over(self) -> None:
+        """Back to it, where an ADD has changed what belongs to the network."""
+        if self._fresh:
+            self._node.run("ip", "link", "delete", "cni0", check=False)
+            self._node.run("nft", "flush", "ruleset", check=False)
+
+    def difference(self) -> list[str]:
+        """What is otherwise now, but for what is the network's and stays."""
+        ours = {f"+ {line}" for line in self._networks} if self._fresh else set()
+        found = self._before.difference(self._node.snapshot(), NETWORKS_OWN if self._fresh else "")
+        leases = set(self._leases).symmetric_difference(both_stores(self._node))
+        return [line for line in found if line not in ours] + sorted(leases)
+
+
+@EVERYWHERE
 def test_killed_before_any_operation_del_takes_everything_away(
     bare: Node, plugins: str, name: str, fresh: bool
 ) -> None:
     config = SCENARIOS[name]
     pod = Pod(bare, config, "a")
     with stage_on(bare) as stage:
-        if not fresh:
-            _come_and_go(stage, pod, plugins)
-        before, leases = bare.snapshot(), both_stores(bare)
-        position, steps = 0, 0
-        while position <= steps:
-            if fresh:
-                bare.run("ip", "link", "delete", "cni0", check=False)
+        _come_and_go(stage, pod, plugins)
+        begin = Start(bare, fresh)
+        for position in itertools.count():
+            begin.over()
             cut = stage.call(pod, "ADD", CUT, position, CNI_PATH=plugins)
-            assert cut.signal == 9, cut
             assert stage.call(pod, "DEL", CNI_PATH=plugins).code == 0
-            difference = before.difference(bare.snapshot(), NETWORKS_OWN if fresh else "")
-            assert not difference, f"killed before operation {position}:\n" + "\n".join(difference)
-            assert both_stores(bare) == leases
-            steps = _come_and_go(stage, pod, plugins)
-            position += 1
-    assert position == steps + 1 > 5
+            if cut.code == 0:  # there is no such position
+                break
+            assert cut.signal == 9, cut
+            left = begin.difference()
+            assert not left, f"killed before operation {position}:\n" + "\n".join(left)
+            _come_and_go(stage, pod, plugins)
+    assert position == cut.steps + 1 > 5
 
 
 def _come_and_go(stage: Stage, pod: Pod, plugins: str) -> int:
@@ -136,6 +162,7 @@ def test_failed_before_any_operation_add_undoes_itself(bare: Node, plugins: str,
     pod = Pod(bare, SCENARIOS[name], "a")
     lab.set_sysctl(bare, "ipv6/conf/lo/disable_ipv6", "1", pod.netns)  # as some runtimes have it
     with stage_on(bare) as stage:
+        _come_and_go(stage, pod, plugins)
         steps = _come_and_go(stage, pod, plugins)
         before, leases = bare.snapshot(), both_stores(bare)
         for position in range(steps + 1):
@@ -162,7 +189,7 @@ def test_killed_at_random_moments_del_takes_everything_away(bare: Node) -> None:
     answered = 0
     with stage_on(bare) as stage:
         for _ in range(KILLS // AT_ONCE):
-            started = [_start(bare, pod, "ADD") for pod in made]
+            started = [start(bare, pod, "ADD") for pod in made]
             answered += _kill(started, sorted(moments.uniform(0, length) for _ in made))
             assert {stage.call(pod, "DEL").code for pod in made} == {0}
             difference = before.difference(_host(bare))
@@ -178,8 +205,12 @@ def _host(node: Node) -> Snapshot:
     return take({"node": lambda *argv: node.run(*argv, check=False).stdout}, node.file(lab.STORE))
 
 
-def _start(node: Node, pod: Pod, command: str) -> subprocess.Popen[bytes]:
-    call = make_call("cni-v6", command, pod.config, container_id=pod.name, ifname="eth0", netns=pod.netns)
+def start(node: Node, pod: Pod, command: str, *folders: str) -> subprocess.Popen[bytes]:
+    """The executable at work; ``folders``: where other plugins may be besides."""
+    call = make_call(
+        "cni-v6", command, pod.config, container_id=pod.name, ifname="eth0", netns=pod.netns,
+        path=(*folders, *PLUGIN_PATH),
+    )
     process = node.start(call)
     assert process.stdin
     process.stdin.write(call.stdin)
@@ -196,7 +227,7 @@ def _end(process: subprocess.Popen[bytes]) -> Any:
 def _length_of(node: Node, made: Sequence[Pod]) -> float:
     """How long as many ADDs at once take here, seconds."""
     begun = time.monotonic()
-    for process in [_start(node, pod, "ADD") for pod in made]:
+    for process in [start(node, pod, "ADD") for pod in made]:
         _end(process)
     length = time.monotonic() - begun
     for pod in made:

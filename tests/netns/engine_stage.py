@@ -1,0 +1,121 @@
+"""An engine in the test's hands: killed, or held up, between two operations of the first call that reaches it.
+
+``EngineStage`` starts this file as a program on a node. It forks an engine when it is asked for one: the product's own
+server, at the socket where the executables look for it, with a handler that steps through the operations of the real
+kernel. What the engine tells comes back as one line of JSON each.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))
+
+from cni_v6 import engine, starter  # noqa: E402
+from cni_v6.engine import Reply  # noqa: E402
+from cni_v6.node import Node  # noqa: E402
+from cni_v6.protocol import Request  # noqa: E402
+from cni_v6.server import Server  # noqa: E402
+from tests.netns.stage import SteppedKernel, enter, hold, tell  # noqa: E402
+
+PATIENCE = 60  # seconds; news that takes as long never comes
+
+
+class EngineStage:
+    """The stage on a ``tests.sandbox.Node`` whose calls may find an engine. ``close`` it before the node."""
+
+    def __init__(self, node: Any) -> None:
+        self._path = f"{node.environment['CNI_V6_RUN_DIR']}/engine-{os.stat(node.path).st_ino}.sock"
+        argv = [*enter(node), sys.executable, __file__, self._path]
+        self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self._heard = b""
+
+    def start(self, what: str, position: int) -> None:
+        """Have an engine listen; ``what`` happens to the first call that it gets, before the operation at a position.
+
+        :param what: CUT: the engine is killed; PAUSE: it waits for ``go_on``, having told that it is ``held``.
+        """
+        self._say({"what": what, "position": position})
+        assert self.hear() == {"listens": True}
+
+    def hear(self) -> Any:
+        """The next news of the engine: ``{"held": position}``; ``{"handled": command, "code": its exit code, "steps":
+        its last position}``, when the handler is through; ``{"ended": signal}``, 0 for an end of its own."""
+        assert self._process.stdout
+        while b"\n" not in self._heard:
+            ready, _, _ = select.select([self._process.stdout], [], [], PATIENCE)
+            part = os.read(self._process.stdout.fileno(), 1 << 16) if ready else b""
+            assert part, "the engine tells nothing"
+            self._heard += part
+        line, _, self._heard = self._heard.partition(b"\n")
+        return json.loads(line)
+
+    def go_on(self) -> None:
+        """Release an engine that is held."""
+        self._say({})
+
+    def stop(self) -> bool:
+        """End the engine that listens now, whoever started it; whether there was one."""
+        return starter.stop(self._path.encode())
+
+    def close(self) -> None:
+        """End the engine that there may be, then the program."""
+        assert self._process.stdin and self._process.stdout
+        self._process.stdin.close()  # releases an engine that is held
+        self.stop()
+        assert self._process.wait(PATIENCE) == 0
+        self._process.stdout.close()
+
+    def _say(self, words: Mapping[str, Any]) -> None:
+        assert self._process.stdin
+        self._process.stdin.write(json.dumps(words).encode() + b"\n")
+        self._process.stdin.flush()
+
+
+# The program
+
+
+def main(path: str) -> None:
+    """Fork an engine at the socket for each line of standard input, and tell its end."""
+    for line in sys.stdin:
+        asked = json.loads(line)
+        claimed = starter.claim(os.path.dirname(path).encode(), path.encode())
+        assert claimed, "an engine is there already"
+        listener, alive = claimed
+        child = os.fork()
+        if child == 0:
+            starter.sign(alive)
+            Server(listener, path=path.encode(), idle=0, handler=stepping(asked["what"], asked["position"])).run()
+            os._exit(0)
+        listener.close()
+        os.close(alive)
+        tell({"listens": True})
+        _, status = os.waitpid(child, 0)
+        tell({"ended": os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)})
+
+
+def stepping(what: str, position: int) -> Callable[[Request, Node], Reply]:
+    """The engine's handler, but that something happens to its first call; it tells what it has handled."""
+    wanted = [what]
+
+    def handle(request: Request, node: Node) -> Reply:
+        kernel = SteppedKernel(node.kernel, wanted.pop() if wanted else "", position, "", hold)
+        reply = engine.handle(request, replace(node, kernel=kernel))
+        tell({"handled": request.env["CNI_COMMAND"], "code": reply.code, "steps": kernel.steps})
+        return reply
+
+    return handle
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
