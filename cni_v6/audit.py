@@ -89,8 +89,9 @@ def _host_interface(site: Site, conf: BridgeConf, result: Result, seen: Snapshot
     named = _find(result, name, "") or Interface(name, "")
     yield from _interface(f"host interface {name}", named, link, up=True)
     yield from _differs(name, "bridge", conf.bridge, link.master)
-    yield from _differs(name, "hairpin", conf.hairpin, link.hairpin)
-    yield from _differs(name, "isolated", conf.port_isolation, link.isolated)
+    hairpin, isolated = segment.port_flags(conf)
+    yield from _differs(name, "hairpin", hairpin, link.hairpin)
+    yield from _differs(name, "isolated", isolated, link.isolated)
     if conf.vlan or conf.vlan_trunk:
         vlans = seen.port_vlans(name)
         if conf.vlan and (conf.vlan, True) not in vlans:

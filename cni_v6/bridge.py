@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 
-from cni_v6 import audit, forwarding, ipam, ops, plan, segment
-from cni_v6.config import DEFAULT_DATA_DIR, BridgeConf, ForeignIpam, IpamConf, RemovalConf, parse_bridge, parse_removal
+from cni_v6 import audit, ipam, ops, plan, uplink
+from cni_v6.config import BridgeConf, ForeignIpam, IpamConf, RemovalConf, parse_bridge, parse_removal
 from cni_v6.errors import (
     CHECK_FAILED,
     INCOMPATIBLE_VERSION,
@@ -19,8 +20,9 @@ from cni_v6.errors import (
     CniError,
     Errors,
 )
+from cni_v6.firewall import attach as firewall
 from cni_v6.kernel import GetAddresses, GetLink, GetPorts, Link, Snapshot
-from cni_v6.leases import Attachment, Leases
+from cni_v6.leases import Attachment, Leases, Proxied
 from cni_v6.names import Owner, host_interface, owner_of_alias
 from cni_v6.node import Node
 from cni_v6.ops import HOST
@@ -40,11 +42,14 @@ def add(call: Invocation, node: Node) -> Result:
     _check_foreign_netns(call, node)
     seen = node.kernel.observe(plan.questions(site, conf))
     plan.check_free(site, conf, seen)
+    firewall.prepare(call, conf, node, seen)
     with ExitStack() as undo:
         allocation = _allocate(call, conf, site, node, undo)
         if conf.is_gateway and 6 in allocation.families():
-            more = forwarding.more_questions(seen, segment.gateway_interface(conf))
-            seen = seen.with_answers(node.kernel.observe(more))
+            seen = seen.with_answers(node.kernel.observe(uplink.more_questions(conf, seen)))
+            _record_proxied(conf, site, uplink.proxied(conf, allocation.ips, seen), node)
+        for remark in uplink.remarks(conf, allocation.ips, seen):
+            call.log.warning(remark)
         steps = plan.plan_add(site, conf, allocation, seen)
         node.kernel.apply(steps.ops)
         undo.pop_all()
@@ -62,7 +67,7 @@ def delete(call: Invocation, node: Node) -> None:
     errors = Errors()
     errors.run(lambda: _remove_interface(call, conf, node))
     if not errors.caught:
-        errors.run(lambda: _release(call.owner, conf.data_dir, node))
+        errors.run(lambda: firewall.retire(call.owner, conf.data_dir, node))
     if conf.foreign_ipam:
         errors.run(lambda: node.delegate(call, conf.foreign_ipam, "DEL"))
     errors.check()
@@ -78,8 +83,12 @@ def check(call: Invocation, node: Node) -> None:
         ipam.check_leases(conf.ipam, call.owner, call.prev_result.ips, _leases(conf.ipam, node))
     elif conf.ipam:
         node.delegate(call, conf.ipam.type, "CHECK")
-    seen = node.kernel.observe(audit.questions(site, conf, call.prev_result))
-    differences = audit.compare(site, conf, call.prev_result, seen)
+    with node.leases(conf.network, conf.data_dir).transaction() as leases:
+        record = leases.get(call.owner)
+    asked = *audit.questions(site, conf, call.prev_result), *firewall.questions(record), *uplink.audit_questions(record)
+    seen = node.kernel.observe(asked)
+    differences = [*audit.compare(site, conf, call.prev_result, seen), *firewall.differences(record, seen)]
+    differences += uplink.differences(record, seen)
     if differences:
         remedy = "run DEL and ADD for the container again"
         raise CniError(CHECK_FAILED, f"{call.owner} differs from its result: {'; '.join(differences)}", remedy)
@@ -101,7 +110,7 @@ def collect(call: Invocation, node: Node) -> None:
         with store.transaction() as leases:
             for record in gone:
                 if leases.get(record.owner) == record:  # not one that was made again meanwhile
-                    leases.drop(record.owner)
+                    errors.run(lambda: firewall.drop(record, leases, node))
                     call.log.info(f"removed {record.owner} {' '.join(record.addresses)}")
     if conf.foreign_ipam:
         errors.run(lambda: _delegate_if_known(call, conf.foreign_ipam, node))
@@ -143,14 +152,21 @@ def _allocate(call: Invocation, conf: BridgeConf, site: Site, node: Node, undo: 
     """Addresses from our store or another plugin; recorded before the kernel is touched, so that DEL and GC find it."""
     identity = node.kernel.netns_id(call.netns)
     draft = Attachment(call.owner, (), site.host, identity, node.now(), node.boot)
+    data_dir = conf.data_dir
     if isinstance(conf.ipam, IpamConf):
-        allocation, data_dir = ipam.allocate(conf.ipam, draft, node), conf.ipam.data_dir
-        undo.callback(_attempt, call, lambda: _release(call.owner, data_dir, node))
+        allocation = ipam.allocate(conf.ipam, draft, node, partial(firewall.admit, conf, node=node))
+        undo.callback(_attempt, call, lambda: firewall.retire(call.owner, data_dir, node))
         return allocation
-    with node.leases(conf.network, DEFAULT_DATA_DIR).transaction() as leases:
-        leases.put(draft)
-    undo.callback(_attempt, call, lambda: _release(call.owner, DEFAULT_DATA_DIR, node))
-    return _delegated(call, conf.ipam, node, undo) if conf.ipam else Allocation()
+    with node.leases(conf.network, data_dir).transaction() as leases:
+        firewall.admit(conf, draft, leases, node) if conf.ipam is None else leases.put(draft)
+    undo.callback(_attempt, call, lambda: firewall.retire(call.owner, data_dir, node))
+    if conf.ipam is None:
+        return Allocation()
+    allocation = _delegated(call, conf.ipam, node, undo)
+    addresses = tuple(ip.ip for ip in allocation.ips)
+    with node.leases(conf.network, data_dir).transaction() as leases:
+        firewall.admit_known(conf, draft, addresses, leases, node)
+    return allocation
 
 
 def _delegated(call: Invocation, foreign: ForeignIpam, node: Node, undo: ExitStack) -> Allocation:
@@ -162,17 +178,21 @@ def _delegated(call: Invocation, foreign: ForeignIpam, node: Node, undo: ExitSta
     return Allocation(tuple(replace(ip, interface=None) for ip in result.ips), result.routes, result.dns)
 
 
+def _record_proxied(conf: BridgeConf, site: Site, proxied: tuple[Proxied, ...], node: Node) -> None:
+    """Addresses that the node is about to answer for: DEL and GC know them from the record alone."""
+    if not proxied:
+        return
+    with node.leases(conf.network, conf.data_dir).transaction() as leases:
+        record = leases.get(site.owner) or Attachment(site.owner, (), site.host, boot=node.boot)
+        leases.amend(replace(record, proxied=proxied))
+
+
 def _attempt(call: Invocation, step: Callable[[], object]) -> None:
     """Undo one step of a failed ADD; that this fails too must not hide why the ADD did."""
     try:
         step()
     except CniError as error:
         call.log.warning(f"undoing the failed ADD: {error}")
-
-
-def _release(owner: Owner, data_dir: str, node: Node) -> None:
-    with node.leases(owner.network, data_dir).transaction() as leases:
-        leases.drop(owner)
 
 
 # Interfaces

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 from collections.abc import Mapping
 from typing import Any
 
@@ -34,6 +33,8 @@ def run(call: Invocation, name: str, command: str) -> Mapping[str, Any]:
 
     :raises CniError: the plugin's own error with its code, or DELEGATE_FAILED.
     """
+    import subprocess  # only where it is needed: the start-up path pays for every import
+
     executable = find(name, call.path)
     environment = {**call.env, "CNI_COMMAND": command}
     try:

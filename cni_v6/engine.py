@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import time
-import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cache
 from typing import Any
 
 from cni_v6 import bridge, delegate, ipam, protocol
+from cni_v6.datadirs import RUN_DIR, DiskDataDirs
 from cni_v6.errors import INTERNAL, CniError
 from cni_v6.kernel import Kernel
 from cni_v6.kernel.linux import LinuxKernel
@@ -68,6 +69,8 @@ def handle(request: Request, node: Node | None = None) -> Reply:
     except CniError as error:
         return _failed(error, request, log)
     except Exception as error:
+        import traceback  # only where it is needed: the start-up path pays for every import
+
         words = f"{type(error).__name__}: {error}"
         wrapped = CniError(INTERNAL, "cni-v6 failed in a way it should not", words)
         return _failed(wrapped, request, log + traceback.format_exc())
@@ -99,7 +102,7 @@ def real_node(kernel: Kernel | None = None) -> Node:
 
     :param kernel: this invocation's, where the caller has part of it open already.
     """
-    boot = _first_line("/proc/sys/kernel/random/boot_id")
+    boot = _boot()
 
     def leases(network: str, data_dir: str) -> Leases:
         return DiskLeases(network, data_dir, boot=boot)
@@ -107,16 +110,34 @@ def real_node(kernel: Kernel | None = None) -> Node:
     return Node(
         kernel=kernel or LinuxKernel(),
         leases=leases,
+        data_dirs=DiskDataDirs(os.environ.get("CNI_V6_RUN_DIR", RUN_DIR)),
         delegate=delegate.run,
-        read_file=lambda path: Path(path).read_text(encoding="utf-8"),
+        read_file=_text,
         boot=boot,
-        id=_first_line("/etc/machine-id") or _first_line("/proc/sys/kernel/hostname"),
+        id=_id(),
         now=time.time,
     )
 
 
+@cache
+def _boot() -> str:
+    """This boot's id; no process outlives it."""
+    return _first_line("/proc/sys/kernel/random/boot_id")
+
+
+@cache
+def _id() -> str:
+    """What tells this node from others; the same for as long as a process lives, whoever renames the node."""
+    return _first_line("/etc/machine-id") or _first_line("/proc/sys/kernel/hostname")
+
+
 def _first_line(path: str) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8").strip()
+        return _text(path).strip()
     except OSError:
         return ""
+
+
+def _text(path: str) -> str:
+    with open(path, encoding="utf-8") as file:
+        return file.read()

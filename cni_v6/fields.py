@@ -213,8 +213,13 @@ def _flag(value: object, path: str) -> bool:
 
 
 def _number(kind: Number, value: object, path: str) -> int:
+    for word, meant in kind.words:
+        if value == word:
+            return meant
     if isinstance(value, bool) or not isinstance(value, int):
-        raise wrong(path, value, "is not an integer", f"write a number from {kind.low} to {kind.high}, without quotes")
+        words = "".join(f', or "{word}"' for word, _ in kind.words)
+        remedy = f"write a number from {kind.low} to {kind.high}, without quotes{words}"
+        raise wrong(path, value, "is not an integer", remedy)
     if not kind.low <= value <= kind.high:
         raise wrong(path, value, f"is not between {kind.low} and {kind.high}", "write a number within")
     return value

@@ -3,73 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 
+from cni_v6.firewall.forms import FIREWALL_FORMS
 from cni_v6.names import IFNAMSIZ
-from cni_v6.ranges import BITS, from_text, to_text
+from cni_v6.ranges import BITS, to_text
+from cni_v6.shapes import (
+    ADDRESS, ADDRESS_REMEDY, PREFIX, PREFIX_REMEDY, Form, Unfit, network, parse_prefix, pattern, unusable, value_of,
+)
+
+__all__ = ["FORMS", "LINK_LOCAL_GATEWAY", "Form", "Unfit", "parse_prefix"]
 
 LINK_LOCAL_GATEWAY = "fe80::1"
 
-_ADDRESS = r"([0-9]{1,3}(\.[0-9]{1,3}){3}|[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*)"
-_PREFIX = rf"^{_ADDRESS}/[0-9]{{1,3}}$"
 _CONTROL = r"\u0000-\u001f\u007f-\u009f"
-
-# RFC 6890: what no interface of a container can have. ::/80 holds the unspecified, the loopback, the IPv4-compatible
-# and the IPv4-mapped addresses.
-_UNUSABLE = tuple(
-    (family, value, length, text) for (family, value), length, text in (
-        (from_text("0.0.0.0"), 8, "this network, 0.0.0.0/8"),
-        (from_text("127.0.0.0"), 8, "loopback, 127.0.0.0/8"),
-        (from_text("224.0.0.0"), 4, "multicast, 224.0.0.0/4"),
-        (from_text("::"), 80, "loopback and IPv4-mapped, ::/80"),
-        (from_text("ff00::"), 8, "multicast, ff00::/8"),
-    )
-)
-
-
-class Unfit(ValueError):
-    """A string is not of the form; ``remedy`` overrides the form's own where it can say something better."""
-
-    def __init__(self, reason: str, remedy: str = "") -> None:
-        super().__init__(reason)
-        self.remedy = remedy
-
-
-@dataclass(frozen=True, slots=True)
-class Form:
-    """``parse`` gives the canonical text or raises Unfit; ``schema`` holds for whatever ``parse`` accepts."""
-
-    parse: Callable[[str], str]
-    remedy: str
-    schema: Mapping[str, object]
-
-
-def parse_prefix(text: str) -> tuple[int, int, int]:
-    """Family, value and length of ``address/length``, host bits and all.
-
-    :raises Unfit: not of that form, or IPv4-mapped.
-    """
-    address, slash, digits = text.partition("/")
-    if not slash or not re.fullmatch("[0-9]{1,3}", digits):
-        raise Unfit("is not a prefix")
-    family, value = _value(address)
-    if family == 4 and ":" in address:
-        raise Unfit("is an IPv4-mapped prefix", "write it as IPv4, such as 10.1.0.0/16")
-    if int(digits) > BITS[family]:
-        raise Unfit(f"is not a prefix: an IPv{family} prefix has at most {BITS[family]} bits")
-    return family, value, int(digits)
-
-
-def _value(text: str) -> tuple[int, int]:
-    try:
-        return from_text(text)
-    except ValueError:
-        raise Unfit("is not an IP address") from None
 
 
 def _address(text: str) -> str:
-    return to_text(*_value(text))
+    return to_text(*value_of(text))
 
 
 def _request(text: str) -> str:
@@ -83,28 +34,18 @@ def _gateway(text: str) -> str:
     return LINK_LOCAL_GATEWAY if text == "link-local" else _address(text)
 
 
-def _network(text: str) -> tuple[int, int, int]:
-    family, value, length = parse_prefix(text)
-    host = value & (1 << BITS[family] - length) - 1
-    if host:
-        network = f"{to_text(family, value - host)}/{length}"
-        raise Unfit(f"Network has host bits set: the network of this prefix is {network}", f"write {network}")
-    return family, value, length
-
-
 def _route(text: str) -> str:
-    family, value, length = _network(text)
+    family, value, length = network(text)
     return f"{to_text(family, value)}/{length}"
 
 
 def _subnet(text: str) -> str:
-    family, value, length = _network(text)
+    family, value, length = network(text)
     if length > BITS[family] - 2:
         raise Unfit("is too small to allocate from", f"take a /{BITS[family] - 2} or larger")
-    for other, base, bits, what in _UNUSABLE:
-        shift = BITS[family] - min(bits, length)
-        if other == family and value >> shift == base >> shift:
-            raise Unfit(f"overlaps addresses no container can have ({what})", "take a private or a routed prefix")
+    what = unusable(family, value, length)
+    if what:
+        raise Unfit(f"overlaps addresses no container can have ({what})", "take a private or a routed prefix")
     return f"{to_text(family, value)}/{length}"
 
 
@@ -112,7 +53,7 @@ def _nameserver(text: str) -> str:
     address, percent, zone = text.partition("%")
     if percent and not re.fullmatch(r"[!-~]{1,15}", zone):
         raise Unfit("has a zone that is no interface name")
-    _value(address)
+    value_of(address)
     return text
 
 
@@ -176,34 +117,28 @@ def _word(text: str) -> str:
     return text
 
 
-def _pattern(pattern: str) -> dict[str, object]:
-    return {"pattern": pattern}
-
-
-_ADDRESS_REMEDY = "write one address in full, such as 10.1.0.5 or fd42:1:2:3::5"
-_PREFIX_REMEDY = "write network/length, such as 10.1.0.0/16 or fd42:1:2:3::/64"
-
 FORMS: Mapping[str, Form] = {
     "plain": Form(_plain, "take them out", {}),
-    "word": Form(_word, "write one word without spaces", _pattern("^[!-~]*$")),
-    "address": Form(_address, _ADDRESS_REMEDY, _pattern(f"^({_ADDRESS})?$")),
-    "request": Form(_request, _ADDRESS_REMEDY, _pattern(rf"^{_ADDRESS}(/[0-9]{{1,3}})?$")),
+    "word": Form(_word, "write one word without spaces", pattern("^[!-~]*$")),
+    "address": Form(_address, ADDRESS_REMEDY, pattern(f"^({ADDRESS})?$")),
+    "request": Form(_request, ADDRESS_REMEDY, pattern(rf"^{ADDRESS}(/[0-9]{{1,3}})?$")),
     "gateway": Form(
-        _gateway, "write an address such as fd42:1:2:3::1, or \"link-local\"", _pattern(f"^({_ADDRESS}|link-local)?$"),
+        _gateway, "write an address such as fd42:1:2:3::1, or \"link-local\"", pattern(f"^({ADDRESS}|link-local)?$"),
     ),
-    "nameserver": Form(_nameserver, _ADDRESS_REMEDY, _pattern(f"^{_ADDRESS}(%[!-~]+)?$")),
-    "subnet": Form(_subnet, _PREFIX_REMEDY, _pattern(f"{_PREFIX}|^$")),
-    "route": Form(_route, _PREFIX_REMEDY, _pattern(_PREFIX)),
+    "nameserver": Form(_nameserver, ADDRESS_REMEDY, pattern(f"^{ADDRESS}(%[!-~]+)?$")),
+    "subnet": Form(_subnet, PREFIX_REMEDY, pattern(f"{PREFIX}|^$")),
+    "route": Form(_route, PREFIX_REMEDY, pattern(PREFIX)),
     "mac": Form(
-        _mac, "write 6 bytes with an even first one, such as 02:00:5e:10:00:01", _pattern("^[0-9A-Fa-f:.-]*$"),
+        _mac, "write 6 bytes with an even first one, such as 02:00:5e:10:00:01", pattern("^[0-9A-Fa-f:.-]*$"),
     ),
     "interface": Form(
         _interface, f"1 to {IFNAMSIZ} printable characters without space, / : and %",
         {"pattern": "^[!-$&-.0-9;-~]+$", "maxLength": IFNAMSIZ},
     ),
-    "engine": Form(_engine, 'write "auto" or "off"', _pattern("^(auto|off)?$")),
-    "path": Form(_path, "write an absolute path without ..", _pattern("^(/.*)?$")),
+    "engine": Form(_engine, 'write "auto" or "off"', pattern("^(auto|off)?$")),
+    **FIREWALL_FORMS,
+    "path": Form(_path, "write an absolute path without ..", pattern("^(/.*)?$")),
     "plugin": Form(
-        _plugin, "write the file name of a plugin in CNI_PATH, without a path", _pattern("^[0-9A-Za-z_.+-]*$"),
+        _plugin, "write the file name of a plugin in CNI_PATH, without a path", pattern("^[0-9A-Za-z_.+-]*$"),
     ),
 }

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from cni_v6 import ranges
 from cni_v6.config import IpamConf, Range, RangeSet, parse_ipam, parse_removal
 from cni_v6.errors import ALREADY_ATTACHED, CHECK_FAILED, IO_FAILURE, NOT_AVAILABLE, CniError
+from cni_v6.firewall import attach
 from cni_v6.leases import Attachment, Leases, Transaction
 from cni_v6.names import Owner
 from cni_v6.node import Node
@@ -57,18 +59,25 @@ def status(call: Invocation, node: Node) -> None:
 # Parts that the bridge plugin uses in-process
 
 
-def allocate(conf: IpamConf, draft: Attachment, node: Node) -> Allocation:
+def allocate(
+    conf: IpamConf, draft: Attachment, node: Node, admit: Callable[[Attachment, Transaction], None] | None = None
+) -> Allocation:
     """Lease an address of each set, all or none, and record the attachment.
 
     :param draft: the attachment without its addresses.
+    :param admit: records it in the lease's place, and does what has to be done under the same lock.
     """
     dns = _dns(conf, node)
     with node.leases(conf.network, conf.data_dir).transaction() as leases:
-        _refuse_second(draft.owner, leases)
+        _refuse_second(draft.owner, leases, node)
         chosen = [_pick(conf, index, each, leases) for index, each in enumerate(conf.sets)]
-        leases.put(replace(draft, addresses=tuple(chosen)))
+        (admit or _record)(replace(draft, addresses=tuple(chosen)), leases)
     ips = tuple(_address(each, text) for each, text in zip(conf.sets, chosen))
     return Allocation(ips, conf.routes, dns)
+
+
+def _record(record: Attachment, leases: Transaction) -> None:
+    leases.put(record)
 
 
 def stale(call: Invocation, leases: Transaction, started: float) -> list[Attachment]:
@@ -126,7 +135,7 @@ def check_capacity(conf: IpamConf, store: Leases) -> None:
             raise CniError(NOT_AVAILABLE, words, "run GC, remove containers, or add a range to the set")
 
 
-def _refuse_second(owner: Owner, leases: Transaction) -> None:
+def _refuse_second(owner: Owner, leases: Transaction, node: Node) -> None:
     """Before the cursor moves: an owner that holds addresses already would only waste one.
 
     A record that holds none is what the reference plugin's DEL has left of it: it frees leases, and knows no records.
@@ -136,7 +145,7 @@ def _refuse_second(owner: Owner, leases: Transaction) -> None:
         words = f"container {owner.container_id} has {', '.join(record.addresses)} already"
         raise CniError(ALREADY_ATTACHED, f"{words} on network {owner.network} ({owner.ifname})", "run DEL for it first")
     if record:
-        leases.drop(owner)
+        attach.drop(record, leases, node)
 
 
 def _pick(conf: IpamConf, index: int, each: RangeSet, leases: Transaction) -> str:

@@ -7,8 +7,18 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+from cni_v6.firewall.policy import Policy
 from cni_v6.names import Owner
 from cni_v6.ranges import RangeSet
+
+
+@dataclass(frozen=True, slots=True)
+class Proxied:
+    """An IPv6 address that the node answers for on ``uplink``, and has a route to through ``home``."""
+
+    uplink: str
+    home: str
+    address: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +28,8 @@ class Attachment:
     ``addresses``: what we leased, canonical text without prefix length, one per set in the sets' order.
     ``host``: the host interface, "" when the IPAM plugin ran alone. ``netns``: (device, inode) of the namespace.
     ``created``: seconds since the epoch. ``boot``: /proc/sys/kernel/random/boot_id; "" for a lease the reference plugin
-    wrote, which records neither time nor boot.
+    wrote, which records neither time nor boot. ``policy``: what the firewall was told, None for nothing.
+    ``proxied``: addresses that the node answers for.
     """
 
     owner: Owner
@@ -27,6 +38,8 @@ class Attachment:
     netns: tuple[int, int] = (0, 0)
     created: float = 0.0
     boot: str = ""
+    policy: Policy | None = None
+    proxied: tuple[Proxied, ...] = ()
 
 
 class Transaction(Protocol):
@@ -55,6 +68,13 @@ class Transaction(Protocol):
         """Record the attachment and lease its addresses to its owner, all or nothing.
 
         :raises CniError: ADDRESS_UNAVAILABLE naming the holder; ALREADY_ATTACHED; STORE_FAILED (disk full, read-only).
+        """
+        ...
+
+    def amend(self, attachment: Attachment) -> None:
+        """Record anew an attachment that is there; its addresses stay as they are.
+
+        :raises CniError: STORE_FAILED.
         """
         ...
 

@@ -41,6 +41,21 @@ class MemoryLeases:
             self._lock.release()
 
 
+class MemoryDataDirs:
+    """No data folder but this process's own, which nobody has to find again. See ``node.DataDirs``."""
+
+    def known(self) -> list[str]:
+        return []
+
+    def remember(self, data_dir: str) -> None:
+        """Nothing outlives the process."""
+
+    def networks(self, data_dir: str) -> list[str]:
+        return []
+
+    recorded = networks
+
+
 class MemoryTransaction:
     """See ``leases.Transaction``."""
 
@@ -90,6 +105,9 @@ class MemoryTransaction:
                 raise records.unavailable(address, holder)
         self._records[owner.container_id, owner.ifname] = replace(attachment, addresses=addresses)
         self._holders.update(dict.fromkeys(addresses, owner))
+
+    def amend(self, attachment: Attachment) -> None:
+        self._records[attachment.owner.container_id, attachment.owner.ifname] = attachment
 
     def drop(self, owner: Owner) -> Attachment | None:
         if self.get(owner) is None:

@@ -7,6 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cni_v6.firewall.ops import AddElements as AddElements
+from cni_v6.firewall.ops import FlushFlows as FlushFlows
+from cni_v6.firewall.ops import LoadRuleset as LoadRuleset
+from cni_v6.firewall.ops import RemoveElements as RemoveElements
+from cni_v6.firewall.ops import UnloadRuleset as UnloadRuleset
+
 HOST = ""
 
 
@@ -141,6 +147,31 @@ class AddRoute:
 
 
 @dataclass(frozen=True, slots=True)
+class RemoveRoute:
+    """Take the on-link route of a prefix through an interface out of the main table; absent is fine."""
+
+    netns: str
+    ifname: str
+    dst: str
+
+
+@dataclass(frozen=True, slots=True)
+class AddProxy:
+    """Have the node answer neighbour solicitations for an IPv6 address on one of its interfaces; already is fine."""
+
+    ifname: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveProxy:
+    """Answer for it no more; absent is fine."""
+
+    ifname: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
 class AwaitPort:
     """Wait for the kernel's own word that a bridge port is no longer disabled: it learns of the peer's carrier late."""
 
@@ -190,6 +221,14 @@ Op = (
     | RemoveAddress
     | SetLink
     | AddRoute
+    | RemoveRoute
+    | AddProxy
+    | RemoveProxy
+    | AddElements
+    | RemoveElements
+    | LoadRuleset
+    | UnloadRuleset
+    | FlushFlows
     | AwaitPort
     | AwaitAddresses
     | Announce
@@ -202,12 +241,19 @@ def inverse(op: Op) -> Op | None:
 
     The bridge, the node's port in a VLAN, their addresses and the node's forwarding belong to the network, not to the
     container: another ADD may already count on them, so they stay (the reference plugin leaves them too). Everything
-    else an ADD does lives on the veth pair and goes with it, but for sysctls of interfaces that were there before.
+    else an ADD does lives on the veth pair and goes with it, but for sysctls of interfaces that were there before, and
+    for what the node's uplink is told of the container's address: its proxy entry, and the route to this one host.
     """
     if isinstance(op, CreateVeth) and not op.shared:
         return DeleteLink(HOST, op.host)
     if isinstance(op, SetSysctl) and op.netns != HOST and op.was is not None:
         return SetSysctl(op.netns, op.key, op.was)
+    if isinstance(op, AddElements):
+        return RemoveElements(op.elements)
+    if isinstance(op, AddProxy):
+        return RemoveProxy(op.ifname, op.address)
+    if isinstance(op, AddRoute) and op.netns == HOST and op.dst.endswith("/128"):
+        return RemoveRoute(HOST, op.ifname, op.dst)
     return None
 
 
@@ -224,6 +270,14 @@ _WORDS = {
     RemoveAddress: "remove address {address} from {ifname} in {netns}",
     SetLink: "set {ifname} in {netns}: up {up}, promiscuous {promisc}",
     AddRoute: "add route {dst} via {gateway} through {ifname} in {netns}",
+    RemoveRoute: "remove route {dst} through {ifname} in {netns}",
+    AddProxy: "answer on {ifname} for neighbour {address}",
+    RemoveProxy: "answer on {ifname} for neighbour {address} no more",
+    AddElements: "add elements to the firewall: {elements}",
+    RemoveElements: "remove elements from the firewall: {elements}",
+    LoadRuleset: "load the firewall, elements: {elements}",
+    UnloadRuleset: "delete the firewall",
+    FlushFlows: "forget the UDP flows of addresses {addresses} and ports {ports}",
     AwaitPort: "wait for bridge port {ifname}",
     AwaitAddresses: "wait for duplicate address detection on {ifname} in {netns}",
     Announce: "announce the addresses of {ifname} in {netns} at {mac}",
@@ -234,6 +288,8 @@ _WORDS = {
 def describe(op: Op) -> str:
     """One line for a person: what the operation does, and to what."""
     values = {name: getattr(op, name) for name in op.__dataclass_fields__}
+    if "elements" in values:
+        values["elements"] = len(values["elements"])
     if values.get("netns") == HOST:
         values["netns"] = "the node"
     return _WORDS[type(op)].format(**values)

@@ -7,21 +7,20 @@ derived, so the answer is known with the plan.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from netaddr import IPNetwork
-
-from cni_v6 import forwarding, names, ops, segment
+from cni_v6 import names, ops, ranges, segment, uplink
 from cni_v6.config import BridgeConf, IpamConf
 from cni_v6.errors import ALREADY_ATTACHED, IPV6_DISABLED, NODE_CONFLICT, CniError
-from cni_v6.kernel import GetAddresses, GetLink, GetSysctl, Question, Snapshot
+from cni_v6.jsonfields import canonical_prefix
+from cni_v6.kernel import GetAddresses, GetLink, GetRuleset, GetSysctl, Question, Snapshot
 from cni_v6.names import Owner
 from cni_v6.ops import HOST, Op
 from cni_v6.result import Address, Dns, Interface, Result, Route
 
 DEFAULT_MTU = 1500  # linux/if_ether.h, ETH_DATA_LEN: what a bridge and a veth start with
 DEFAULT_ROUTE = {4: "0.0.0.0/0", 6: "::/0"}
-LINK_LOCAL = IPNetwork("fe80::/10")
+LINK_LOCAL = "fe80::/10"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +62,10 @@ def questions(site: Site, conf: BridgeConf) -> tuple[Question, ...]:
     asked: list[Question] = [GetLink(HOST, conf.bridge), GetLink(HOST, site.host), GetLink(site.netns, owner.ifname)]
     asked += [GetSysctl(HOST, "ipv6/conf/all/disable_ipv6"), GetSysctl(site.netns, "ipv6/conf/lo/disable_ipv6")]
     if conf.is_gateway:
-        asked += segment.questions(conf, site.node)
-        asked.append(GetAddresses(HOST, gateway))
-        asked += forwarding.questions(gateway)
-    return tuple(asked)
+        asked += [*segment.questions(conf, site.node), GetAddresses(HOST, gateway)]
+    if conf.firewall.wanted:
+        asked.append(GetRuleset())
+    return *asked, *uplink.questions(conf)
 
 
 def check_free(site: Site, conf: BridgeConf, seen: Snapshot) -> None:
@@ -74,6 +73,7 @@ def check_free(site: Site, conf: BridgeConf, seen: Snapshot) -> None:
 
     :raises CniError: NODE_CONFLICT, ALREADY_ATTACHED.
     """
+    uplink.check(conf, seen)
     bridge = seen.link(HOST, conf.bridge)
     if bridge and bridge.kind != "bridge":
         words = f"bridge: {conf.bridge} exists and is no bridge but a {bridge.kind or 'network'} interface"
@@ -89,10 +89,11 @@ def check_free(site: Site, conf: BridgeConf, seen: Snapshot) -> None:
 def plan_add(site: Site, conf: BridgeConf, allocation: Allocation, seen: Snapshot) -> Plan:
     """Operations and result of an ADD.
 
-    :param seen: answers to ``questions``, and to ``forwarding.more_questions`` for a gateway with IPv6 addresses.
+    :param seen: answers to ``questions``, and to ``uplink.more_questions`` for a gateway with IPv6 addresses.
     :raises CniError: NODE_CONFLICT, IPV6_DISABLED.
     """
     _check_ipv6(site, conf, allocation, seen)
+    conf = replace(conf, mtu=uplink.mtu(conf, allocation.families(), seen))
     bridge = seen.link(HOST, conf.bridge)
     mtu = conf.mtu or (bridge.mtu if bridge else DEFAULT_MTU)
     mac = conf.mac or names.container_mac(site.owner)
@@ -103,6 +104,7 @@ def plan_add(site: Site, conf: BridgeConf, allocation: Allocation, seen: Snapsho
         *_container(site, conf, allocation, seen),
         *(_route(site, route, allocation) for route in routes if not conf.disable_container_interface),
         *_arrival(site, conf, allocation, mac),
+        *uplink.arrival(conf, allocation.ips, seen),
     )
     interfaces = (
         Interface(conf.bridge, bridge.mac if bridge else names.bridge_mac(conf.bridge, site.node), mtu=mtu),
@@ -150,8 +152,9 @@ def _gateway(site: Site, conf: BridgeConf, allocation: Allocation, seen: Snapsho
     yield from _addresses(conf, allocation, interface, seen)
     if 4 in allocation.families():
         yield ops.SetSysctl(HOST, "ipv4/ip_forward", "1")
+        yield from segment.loopback_ports(conf)
     if 6 in allocation.families():
-        yield from forwarding.turn_on(seen, interface)
+        yield from uplink.readiness(conf, allocation.ips, seen)
 
 
 def gateways(conf: BridgeConf, allocation: Allocation) -> tuple[str, ...]:
@@ -163,7 +166,7 @@ def gateways(conf: BridgeConf, allocation: Allocation) -> tuple[str, ...]:
 
 
 def _is_link_local(address: str | None) -> bool:
-    return address is not None and ":" in address and IPNetwork(address) in LINK_LOCAL
+    return address is not None and ":" in address and ranges.overlap(f"{address.partition('/')[0]}/128", LINK_LOCAL)
 
 
 def _gateway_address(ip: Address) -> str:
@@ -184,7 +187,7 @@ def _addresses(conf: BridgeConf, allocation: Allocation, interface: str, seen: S
         yield ops.AddAddress(HOST, interface, address)
     for ip in allocation.ips:
         if _is_link_local(ip.gateway):  # no address of the bridge makes the prefix on-link
-            yield ops.AddRoute(HOST, interface, str(IPNetwork(ip.address).cidr))
+            yield ops.AddRoute(HOST, interface, canonical_prefix(ip.address, host_bits=False) or ip.address)
 
 
 def _gateways_of_ranges(conf: BridgeConf) -> Iterable[str]:
@@ -197,11 +200,7 @@ def _contradicts(wanted: str, other: str) -> bool:
     """As the reference plugin: one IPv4 address a bridge, IPv6 ones that do not overlap."""
     if (":" in wanted) != (":" in other) or _is_link_local(other):
         return False
-    return ":" not in wanted or _overlap(IPNetwork(wanted), IPNetwork(other))
-
-
-def _overlap(one: IPNetwork, two: IPNetwork) -> bool:
-    return one.ip in two or two.ip in one
+    return ":" not in wanted or ranges.overlap(wanted, other)
 
 
 def _replace(conf: BridgeConf, interface: str, wanted: str, other: str) -> Op:
@@ -218,8 +217,8 @@ def _port(site: Site, conf: BridgeConf, seen: Snapshot, *, mtu: int, mac: str) -
     owner, host = site.owner, site.host
     yield ops.CreateVeth(host, names.host_mac(owner), conf.bridge, site.netns, owner.ifname, mac, mtu)
     yield ops.SetAlias(HOST, host, names.alias(owner))
-    if conf.hairpin or conf.port_isolation:
-        yield ops.SetPort(host, conf.hairpin, conf.port_isolation)
+    if any(segment.port_flags(conf)):
+        yield ops.SetPort(host, *segment.port_flags(conf))
     yield from segment.vlans(host, conf, seen)
     yield from segment.mute(host, seen)
 
@@ -250,6 +249,7 @@ def _settings(conf: BridgeConf, allocation: Allocation, seen: Snapshot, site: Si
         yield "ipv6/conf/{ifname}/accept_dad", "1" if conf.enable_dad else "0"
         yield "ipv6/conf/{ifname}/ndisc_notify", "1"
         yield "ipv6/conf/{ifname}/keep_addr_on_down", "1"  # as IPv4 addresses are kept
+        yield "ipv6/conf/{ifname}/addr_gen_mode", "0"  # a link-local address of the MAC, which the guard expects
     elif families and seen.sysctl(site.netns, "ipv6/conf/lo/disable_ipv6") is not None:
         yield "ipv6/conf/{ifname}/disable_ipv6", "1"
 

@@ -1,8 +1,8 @@
 """Ranges of addresses, the order in which they are tried, and addresses as text and as integers.
 
 Arithmetic on first and last address alone: a /48 costs what a /122 costs. ``socket.inet_pton`` rather than a library
-for it: it takes only the strict forms (no ``10.1``, no leading zeros, no zone), and DEL, which needs no more than this,
-is spared an import of 40 ms.
+for it: it takes only the strict forms (no ``10.1``, no leading zeros, no zone), and a call without an engine is spared
+an import of 40 ms.
 """
 
 from __future__ import annotations
@@ -72,6 +72,22 @@ def to_text(family: int, value: int) -> str:
     if value >> 32 == 0 and value >> 16:
         return f"::{value >> 16:x}:{value & 0xFFFF:x}"
     return inet_ntop(AF_INET6, value.to_bytes(16, "big"))
+
+
+def overlap(one: str, two: str) -> bool:
+    """Whether two prefixes of one family have an address in common: they agree in the bits of the shorter one.
+
+    :param one: ``address/length``, host bits and all.
+    """
+    (first, first_length), (second, second_length) = _prefix(one), _prefix(two)
+    shift = BITS[6 if ":" in one else 4] - min(first_length, second_length)
+    return first >> shift == second >> shift
+
+
+def _prefix(text: str) -> tuple[int, int]:
+    """Value and length; an IPv4-mapped address is the IPv6 one that it is to the kernel."""
+    ip, _, length = text.partition("/")
+    return int.from_bytes(inet_pton(AF_INET6 if ":" in ip else AF_INET, ip), "big"), int(length)
 
 
 def subnet(one: Range) -> str:

@@ -11,8 +11,9 @@ import json
 from typing import Any
 
 from cni_v6 import ranges
+from cni_v6.firewall import record
 from cni_v6.errors import ADDRESS_UNAVAILABLE, ALREADY_ATTACHED, INTERNAL, STORE_FAILED, CniError
-from cni_v6.leases import Attachment
+from cni_v6.leases import Attachment, Proxied
 from cni_v6.names import Owner
 
 CRLF = "\r\n"
@@ -122,6 +123,9 @@ def encode(attachment: Attachment) -> bytes:
         "netns": attachment.netns,
         "created": attachment.created,
         "boot": attachment.boot,
+        **({"proxied": [[each.uplink, each.home, each.address] for each in attachment.proxied]} if attachment.proxied
+           else {}),
+        **({"firewall": record.to_json(attachment.policy)} if attachment.policy else {}),
     }).encode() + b"\n"
 
 
@@ -161,5 +165,13 @@ def _attachment(network: str, raw: Any) -> Attachment:
     host, boot = str(raw["host"]), str(raw["boot"])
     if not (host + boot).isprintable():
         raise ValueError("host or boot")
+    policy = record.from_json(raw["firewall"]) if "firewall" in raw else None  # none of an older version's either
+    proxied = tuple(_proxied(*map(str, each)) for each in raw.get("proxied", ()))  # nor this
     return Attachment(Owner(network, container_id, ifname), addresses, host, (int(device), int(inode)),
-                      float(raw["created"]), boot)
+                      float(raw["created"]), boot, policy, proxied)
+
+
+def _proxied(uplink: str, home: str, address: str) -> Proxied:
+    if not (safe(uplink) and safe(home)) or canonical(address) != address or ":" not in address:
+        raise ValueError("proxied")
+    return Proxied(uplink, home, address)

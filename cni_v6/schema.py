@@ -96,7 +96,7 @@ def _words(kind: Kind) -> str:
         case Flag():
             return "boolean"
         case Number():
-            return f"integer, {kind.low} to {kind.high}"
+            return ", or ".join((f"integer, {kind.low} to {kind.high}", *(f"`{word}`" for word, _ in kind.words)))
         case Text():
             return "string"
         case Items():
@@ -139,7 +139,8 @@ def _kind(kind: Kind) -> dict[str, Any]:
         case Flag():
             return {"type": "boolean"}
         case Number():
-            return {"type": "integer", "minimum": kind.low, "maximum": kind.high}
+            number = {"type": "integer", "minimum": kind.low, "maximum": kind.high}
+            return {"anyOf": [number, {"enum": [word for word, _ in kind.words]}]} if kind.words else number
         case Text():
             return {"type": "string", **({} if kind.blank else {"minLength": 1}), **FORMS[kind.form].schema}
         case Items():

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 from cni_v6 import names, ops
 from cni_v6.config import BridgeConf
+from cni_v6.firewall.policy import ISOLATED
 from cni_v6.kernel import GetLink, Question, Snapshot
 from cni_v6.names import Owner
 from cni_v6.ops import HOST, Op
@@ -54,6 +55,23 @@ def mute(port: str, seen: Snapshot) -> Iterable[Op]:
     """A bridge port needs no address: it would only ask the segment whether it is free."""
     if has_ipv6(seen):
         yield ops.SetSysctl(HOST, f"ipv6/conf/{port}/disable_ipv6", "1")
+
+
+def port_flags(conf: BridgeConf) -> tuple[bool, bool]:
+    """Hairpin and isolation of a port.
+
+    A published port may lead back to the container that asked, through its own bridge port where br_netfilter has
+    bridged frames translated too. A container that is closed to its neighbours is so on the segment first.
+    """
+    return conf.hairpin or bool(conf.firewall.ports), conf.port_isolation or conf.firewall.ingress == ISOLATED
+
+
+def loopback_ports(conf: BridgeConf) -> Iterable[Op]:
+    """A port published at any address answers at 127.0.0.1 too, and from there the kernel routes to no other interface
+    unless it is told to (ip_route_output_key_hash_rcu, net/ipv4/route.c). The firewall drops what wires say of it."""
+    if any(not port.host_ip or port.host_ip == "0.0.0.0" or port.host_ip.startswith("127.")
+           for port in conf.firewall.ports):
+        yield ops.SetSysctl(HOST, f"ipv4/conf/{gateway_interface(conf)}/route_localnet", "1")
 
 
 def vlans(port: str, conf: BridgeConf, seen: Snapshot) -> Iterable[Op]:

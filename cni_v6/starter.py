@@ -8,6 +8,7 @@ a socket is being made, ``.alive`` by the engine for its life; both end with the
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
 import signal
 import socket
@@ -113,8 +114,11 @@ def _become(listener: socket.socket, alive: int, path: bytes) -> None:
         sign(alive)
         os.chdir("/")
         _close_all_but({listener.fileno(), alive})
+        gc.disable()
         from cni_v6.server import Server
 
+        gc.freeze()  # modules stay: no collection has to look at them again
+        gc.enable()
         os.environ.clear()
         Server(listener, path=path, idle=IDLE_SECONDS).run()
         status = 0

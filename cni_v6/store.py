@@ -55,8 +55,7 @@ LOCK = "lock"
 LAST = "last_reserved_ip."
 ATTACHMENTS = "attachments"
 CURSORS = "cursors"
-SPENT = "spent"
-OPEN = "open"
+SPENT, OPEN = "spent", "open"
 NEW = ".new"
 SEEN_FLAGS = os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 PATIENCE = 64  # candidates looked up one by one before the folder is read as a whole
@@ -129,7 +128,8 @@ class DiskTransaction:
 
     def choose(self, index: int, ranges: RangeSet) -> str:
         last = self._last(index, ranges.family)
-        value = self._ahead(ranges, last) if cursor.is_large(ranges) else self._around(ranges, last)
+        large = cursor.is_large(ranges)
+        value = self._ahead(ranges, last) if large else self._first_free(ranges, cursor.ring(ranges, last))
         address = to_text(ranges.family, value)
         self._overwrite(address.encode(), self._root, f"{LAST}{index}")
         return address
@@ -153,6 +153,9 @@ class DiskTransaction:
                 self._attachments.remove(NEW)
                 self._free(attachment, leased)
             raise
+
+    def amend(self, attachment: Attachment) -> None:
+        self._record(attachment)
 
     def drop(self, owner: Owner) -> Attachment | None:
         record = self._find(owner)
@@ -258,9 +261,6 @@ class DiskTransaction:
         except ValueError:
             return None
         return value if found == family else None
-
-    def _around(self, addresses: RangeSet, last: int | None) -> int:
-        return self._first_free(addresses, cursor.ring(addresses, last))
 
     def _ahead(self, addresses: RangeSet, last: int | None) -> int:
         with closing(self._root.child(CURSORS)) as folder:

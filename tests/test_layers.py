@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import ast
 import statistics
+import subprocess
+import sys
+import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,9 +18,9 @@ PACKAGE = ROOT / "cni_v6"
 # Modules that touch the kernel, the disk, other processes or the clock; a name stands for its submodules too.
 # Every other module is pure: it imports pure modules only, and of Python's library nothing that reaches outside.
 IO = frozenset({
-    "ctl", "delegate", "engine", "folder", "inprocess", "reindex", "server", "shim", "starter", "store",
-    "kernel.events", "kernel.linux", "kernel.netns", "kernel.observe", "kernel.reaper", "kernel.rtnl",
-    "kernel.spaces", "kernel.sysctl",
+    "ctl", "datadirs", "delegate", "engine", "folder", "inprocess", "kernel.events", "kernel.firewall",
+    "kernel.linux", "kernel.netns", "kernel.nfnl", "kernel.observe", "kernel.reaper", "kernel.rtnl",
+    "kernel.spaces", "kernel.sysctl", "reindex", "server", "shim", "starter", "store",
 })
 HARMLESS = frozenset({
     "__future__", "abc", "base64", "binascii", "bisect", "collections", "contextlib", "dataclasses", "difflib", "enum",
@@ -117,6 +120,20 @@ def test_a_library_is_imported_where_it_belongs(name: str) -> None:
 
 def test_the_package_itself_imports_nothing() -> None:
     assert list(imports("")) == [], "every executable pays for it at every start"
+
+
+# What costs a call without an engine milliseconds (tools/imports) and is of use to few: imported where it is needed.
+LATE = {"argparse", "asyncio", "ctypes", "multiprocessing", "netaddr", "subprocess", "tempfile"}
+IMPORTS = 240  # modules in all; some 200 with Python 3.11
+PROGRAM = "import sys; sys.path[:0] = {path!r}; import cni_v6.inprocess, cni_v6.engine; print(*sys.modules)"
+
+
+def test_a_call_in_its_own_process_imports_little() -> None:
+    path = [str(ROOT), sysconfig.get_path("purelib")]
+    program = [sys.executable, "-ISE", "-c", PROGRAM.format(path=path)]
+    imported = subprocess.run(program, capture_output=True, text=True, check=True).stdout.split()
+    assert LATE.isdisjoint(imported)
+    assert len(imported) <= IMPORTS, "every call on a node without an engine pays for them"
 
 
 def test_modules_stay_small() -> None:

@@ -11,7 +11,6 @@ from typing import Any
 
 from cni_v6.config import DEFAULT_DATA_DIR
 from cni_v6.engine import real_node
-from cni_v6.errors import STORE_FAILED, CniError
 from cni_v6.identifiers import check_network
 from cni_v6.leases import Attachment
 
@@ -41,20 +40,10 @@ def run(chosen: argparse.Namespace) -> int:
 
 def _attachments(data_dir: str, network: str | None) -> Iterator[Attachment]:
     node = real_node()
-    for name in [check_network(network)] if network else _networks(data_dir):
+    for name in [check_network(network)] if network else node.data_dirs.networks(data_dir):
         if os.path.isdir(os.path.join(data_dir, name)):  # looking creates nothing
             with node.leases(name, data_dir).transaction() as leases:
                 yield from list(leases.attachments())
-
-
-def _networks(data_dir: str) -> list[str]:
-    try:
-        with os.scandir(data_dir) as entries:
-            return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise CniError(STORE_FAILED, f"cannot read {data_dir}", str(error)) from error
 
 
 def _row(each: Attachment) -> tuple[str, ...]:

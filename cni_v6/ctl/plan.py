@@ -18,9 +18,9 @@ from cni_v6.errors import INVALID_CONFIG, CniError
 from cni_v6.jsontext import decode
 from cni_v6.kernel import Kernel, Question, Snapshot
 from cni_v6.kernel.fake import FakeKernel
-from cni_v6.memory import MemoryLeases
+from cni_v6.memory import MemoryDataDirs, MemoryLeases
 from cni_v6.node import Node
-from cni_v6.ops import HOST, Op, describe
+from cni_v6.ops import HOST, AddElements, Op, describe
 from cni_v6.protocol import Invocation, Request
 
 CONTAINER = "/run/netns/example"
@@ -86,7 +86,10 @@ def _configurations(path: Path) -> Iterator[dict[str, Any]]:
 
 def _show(config: Mapping[str, Any], chosen: argparse.Namespace, real: Node) -> None:
     rehearsal = Rehearsal(real.kernel)
-    node = replace(real, kernel=rehearsal, leases=lambda network, _: MemoryLeases(network), delegate=_nobody)
+    node = replace(
+        real, kernel=rehearsal, leases=lambda network, _: MemoryLeases(network), data_dirs=MemoryDataDirs(),
+        delegate=_nobody,
+    )
     reply = handle(_request(config, chosen), node)
     if reply.code:
         error = json.loads(reply.stdout)
@@ -94,6 +97,10 @@ def _show(config: Mapping[str, Any], chosen: argparse.Namespace, real: Node) -> 
     print(f"{config['type']} on network {config['name']}, for a container that would be its first:")
     for number, each in enumerate(rehearsal.ops, 1):
         print(f"{number:3}. {describe(each)}")
+        if isinstance(each, AddElements):
+            for element in each.elements:
+                leads = f" : {' . '.join(element.data)}" if element.data else ""
+                print(f"       {element.family} {element.set}: {' . '.join(element.key)}{leads}")
     print(json.dumps(json.loads(reply.stdout), indent=2))
 
 

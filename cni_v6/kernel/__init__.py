@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from cni_v6.firewall.sets import Element
 from cni_v6.ops import Op
 
 BRIDGE_PORTS_MAX = 1023  # net/bridge/br_private.h: BR_MAX_PORTS is 1 << 10, and br_if.c gives out no port number 0
@@ -56,6 +57,15 @@ class Ipv6Interface:
     disabled: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Uplink:
+    """An interface that a default route of a family (4 or 6) leads through; one of several hops is one of several."""
+
+    family: int
+    ifname: str
+    mtu: int
+
+
 # Questions. Each is a value; a Snapshot maps it to its answer.
 
 
@@ -97,8 +107,27 @@ class GetIpv6Interfaces:
 
 
 @dataclass(frozen=True, slots=True)
-class GetUplink:
-    """-> str: the interface of the node's IPv6 default route, "" without one"""
+class GetUplinks:
+    """-> tuple[Uplink, ...]: the interfaces of the node's default routes, IPv4's first; () where it has none"""
+
+
+@dataclass(frozen=True, slots=True)
+class GetProxies:
+    """-> tuple[str, ...]: the IPv6 addresses that the node answers for on an interface; () where that is not there"""
+
+    ifname: str
+
+
+@dataclass(frozen=True, slots=True)
+class GetRuleset:
+    """-> str: the mark of the firewall's rules that are loaded, "" where one of our tables or its mark is missing"""
+
+
+@dataclass(frozen=True, slots=True)
+class GetElements:
+    """-> tuple[Element, ...]: those of the firewall's elements that are there, each with the data that it has there"""
+
+    elements: tuple[Element, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +144,19 @@ class GetPortVlans:
     ifname: str
 
 
-Question = GetLink | GetAddresses | GetRoutes | GetSysctl | GetIpv6Interfaces | GetUplink | GetPorts | GetPortVlans
+Question = (
+    GetLink
+    | GetAddresses
+    | GetRoutes
+    | GetSysctl
+    | GetIpv6Interfaces
+    | GetUplinks
+    | GetProxies
+    | GetRuleset
+    | GetElements
+    | GetPorts
+    | GetPortVlans
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,9 +194,24 @@ class Snapshot:
         assert isinstance(answer, tuple)
         return answer
 
-    def uplink(self) -> str:
-        answer = self.answers[GetUplink()]
+    def uplinks(self) -> tuple[Uplink, ...]:
+        answer = self.answers[GetUplinks()]
+        assert isinstance(answer, tuple)
+        return answer
+
+    def proxies(self, ifname: str) -> tuple[str, ...]:
+        answer = self.answers[GetProxies(ifname)]
+        assert isinstance(answer, tuple)
+        return answer
+
+    def ruleset(self) -> str:
+        answer = self.answers[GetRuleset()]
         assert isinstance(answer, str)
+        return answer
+
+    def elements(self, elements: tuple[Element, ...]) -> tuple[Element, ...]:
+        answer = self.answers[GetElements(elements)]
+        assert isinstance(answer, tuple)
         return answer
 
     def ports(self, bridge: str) -> tuple[Link, ...]:

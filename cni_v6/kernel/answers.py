@@ -33,6 +33,7 @@ from cni_v6.kernel.uapi import (
     IFLA_INFO_DATA,
     IFLA_INFO_KIND,
     IFLA_INFO_SLAVE_DATA,
+    IFLA_LINK,
     IFLA_LINKINFO,
     IFLA_MASTER,
     IFLA_MTU,
@@ -49,6 +50,8 @@ from cni_v6.kernel.uapi import (
     RTN_UNICAST,
 )
 
+RTNEXTHOP = struct.Struct("=HBBi")  # length, flags, hops, index; attributes of its own follow
+
 Attributes = Mapping[int, bytes]
 
 
@@ -57,9 +60,9 @@ def index_of(data: bytes) -> int:
     return int(struct.unpack_from("=i", data, HEADER.size + 4)[0])
 
 
-def family_of(data: bytes) -> int:
-    """The address family: the first byte of every rtnetlink message."""
-    return data[HEADER.size]
+def peer_of(data: bytes) -> int:
+    """The index of a veth's other end, in that end's namespace; 0 where the message does not say."""
+    return as_int(_attributes(data, IFINFOMSG).get(IFLA_LINK))
 
 
 def name_of(data: bytes) -> str:
@@ -121,12 +124,17 @@ def read_address_state(data: bytes) -> tuple[str, bool, bool]:
     return read_address(data)[1], bool(flags & IFA_F_TENTATIVE) and not failed, failed
 
 
-def read_uplink(data: bytes) -> int:
-    """The interface index of the route in an RTM_NEWROUTE message, its first hop's where it has several; 0: none."""
+def read_uplinks(data: bytes) -> tuple[int, ...]:
+    """The interface index of each hop of the route in an RTM_NEWROUTE message; () for one that leads nowhere."""
     given = _attributes(data, RTMSG)
-    if RTA_MULTIPATH in given:  # struct rtnexthop: length, flags, hops, index
-        return int(struct.unpack_from("=HBBi", given[RTA_MULTIPATH])[3])
-    return as_int(given.get(RTA_OIF))
+    if RTA_OIF in given and RTMSG.unpack_from(data, HEADER.size)[7] == RTN_UNICAST:
+        return (as_int(given[RTA_OIF]),)
+    hops, found = given.get(RTA_MULTIPATH, b""), []
+    while hops:
+        length, _, _, index = RTNEXTHOP.unpack_from(hops)
+        found.append(index)
+        hops = hops[(length + 3) & ~3 :]
+    return tuple(found)
 
 
 def read_route(data: bytes) -> tuple[int, RouteEntry] | None:

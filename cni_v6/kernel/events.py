@@ -14,16 +14,13 @@ from collections.abc import Callable
 from cni_v6 import ops
 from cni_v6.errors import ADDRESS_UNAVAILABLE, KERNEL_REFUSED, CniError
 from cni_v6.kernel import answers, netlink, uapi
-from cni_v6.kernel.rtnl import split
+from cni_v6.kernel.rtnl import RECEIVE_BYTES
 from cni_v6.kernel.spaces import Spaces
 from cni_v6.ops import HOST, Op
 
 # A carrier takes a millisecond, duplicate address detection one second a probe (RFC 4862, 5.1; net.ipv6.conf.*.
 # dad_transmits): this long means that it will not come.
 PATIENCE_SECONDS = 10.0
-EVENT_BYTES = 1 << 20
-
-
 GONE = "it is gone: the container's namespace may have ended"
 Awaited = ops.AwaitPort | ops.AwaitAddresses
 
@@ -42,8 +39,8 @@ def await_port(spaces: Spaces, operation: ops.AwaitPort) -> None:
             raise _failure(operation, "it is on no bridge any more: the bridge may have been deleted")
         return link.port_enabled
 
-    with spaces.get(HOST).event_socket(uapi.RTNLGRP_LINK) as events:
-        _wait(events, index, operation, settled)
+    with spaces.get(HOST).event_socket(uapi.RTNLGRP_LINK, index) as events:
+        _wait(events, operation, settled)
 
 
 def await_addresses(spaces: Spaces, operation: ops.AwaitAddresses) -> None:
@@ -60,8 +57,8 @@ def await_addresses(spaces: Spaces, operation: ops.AwaitAddresses) -> None:
                 raise CniError(ADDRESS_UNAVAILABLE, words, "find the node that answers for it, or exclude the address")
         return not any(tentative for _, tentative, _ in states)
 
-    with spaces.get(operation.netns).event_socket(uapi.RTNLGRP_IPV6_IFADDR) as events:
-        _wait(events, index, operation, settled)
+    with spaces.get(operation.netns).event_socket(uapi.RTNLGRP_IPV6_IFADDR, index) as events:
+        _wait(events, operation, settled)
 
 
 def _index(spaces: Spaces, netns: str, operation: Awaited) -> int:
@@ -71,26 +68,23 @@ def _index(spaces: Spaces, netns: str, operation: Awaited) -> int:
     return index
 
 
-def _wait(events: socket.socket, index: int, operation: Awaited, settled: Callable[[], bool]) -> None:
-    """Look whenever there is news of the interface: on a busy node most news are of others'."""
+def _wait(events: socket.socket, operation: Awaited, settled: Callable[[], bool]) -> None:
+    """Look whenever there is news of the interface."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not settled():
-        while not _news(events, index, deadline, operation):
-            pass
+        _await_news(events, deadline, operation)
 
 
-def _news(events: socket.socket, index: int, deadline: float, operation: Awaited) -> bool:
-    """Wait for a datagram of events; whether one may be about the interface."""
+def _await_news(events: socket.socket, deadline: float, operation: Awaited) -> None:
     ready, _, _ = select.select([events], [], [], max(0.0, deadline - time.monotonic()))
     if not ready:
         words = f"nothing within {PATIENCE_SECONDS:.0f} seconds; is the bridge up, and its port's peer?"
         raise _failure(operation, words)
     try:
-        return any(answers.index_of(data) == index for _, _, _, data in split(events.recv(EVENT_BYTES)))
+        events.recv(RECEIVE_BYTES)
     except OSError as error:
-        if error.errno == errno.ENOBUFS:  # events were lost: a look tells what they said
-            return True
-        raise _failure(operation, str(error)) from error
+        if error.errno != errno.ENOBUFS:  # events were lost: a look tells what they said
+            raise _failure(operation, str(error)) from error
 
 
 def _failure(operation: Op, words: str) -> CniError:

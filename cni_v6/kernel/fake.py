@@ -10,7 +10,7 @@ from typing import Any
 
 from cni_v6 import kernel, ops
 from cni_v6.errors import CniError, Errors
-from cni_v6.kernel import Ipv6Interface, Question, Snapshot
+from cni_v6.kernel import Ipv6Interface, Question, Snapshot, Uplink
 from cni_v6.kernel.fakenode import FakeNode
 from cni_v6.kernel.fakeops import EFFECTS
 from cni_v6.ops import HOST, Op
@@ -80,13 +80,29 @@ def _ipv6_interfaces(fake: FakeNode) -> tuple[Ipv6Interface, ...]:
     )
 
 
+def _uplinks(fake: FakeNode) -> tuple[Uplink, ...]:
+    """Of a family's default routes the one with the lowest metric; the fake has none of several hops."""
+    node = fake.spaces[HOST]
+    found = []
+    for family, default in ((4, "0.0.0.0/0"), (6, "::/0")):
+        metrics = [
+            (route.priority or 0, name) for name, routes in node.routes.items() for route in routes
+            if route.dst == default
+        ]
+        found += [Uplink(family, name, node.links[name].mtu) for _, name in sorted(metrics)[:1]]
+    return tuple(found)
+
+
 _ANSWERS: dict[type[Any], Callable[[FakeNode, Any], object]] = {
     kernel.GetLink: lambda fake, asked: fake.space(asked.netns).links.get(asked.ifname),
     kernel.GetAddresses: lambda fake, asked: tuple(fake.space(asked.netns).addresses.get(asked.ifname, ())),
     kernel.GetRoutes: lambda fake, asked: tuple(fake.space(asked.netns).routes.get(asked.ifname, ())),
     kernel.GetSysctl: lambda fake, asked: fake.space(asked.netns).sysctls.get(asked.key),
     kernel.GetIpv6Interfaces: lambda fake, _: _ipv6_interfaces(fake),
-    kernel.GetUplink: lambda fake, _: fake.uplink,
+    kernel.GetUplinks: lambda fake, _: _uplinks(fake),
+    kernel.GetProxies: lambda fake, asked: tuple(fake.spaces[HOST].proxies.get(asked.ifname, ())),
+    kernel.GetRuleset: lambda fake, _: fake.firewall.mark,
+    kernel.GetElements: lambda fake, asked: fake.firewall.there(asked.elements),
     kernel.GetPorts: lambda fake, asked: fake.ports(asked.bridge),
     kernel.GetPortVlans: lambda fake, asked: tuple(sorted(fake.vlans.get(asked.ifname, {}).items())),
 }

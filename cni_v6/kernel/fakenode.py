@@ -8,21 +8,25 @@ from dataclasses import dataclass, field
 from cni_v6 import ops
 from cni_v6.errors import KERNEL_REFUSED, UNKNOWN_CONTAINER, CniError
 from cni_v6.kernel import Link, RouteEntry
+from cni_v6.kernel.fakefirewall import FakeFirewall
 from cni_v6.ops import HOST, Op
 
 INTERFACE_SYSCTLS = {
-    "ipv4": {"arp_notify": "0"},
+    "ipv4": {"arp_notify": "0", "route_localnet": "0"},
     "ipv6": {
         "accept_dad": "1",
         "accept_ra": "1",
+        "addr_gen_mode": "0",
         "autoconf": "1",
         "disable_ipv6": "0",
         "force_forwarding": "0",
+        "forwarding": "0",
         "keep_addr_on_down": "0",
         "ndisc_notify": "0",
+        "proxy_ndp": "0",
     },
 }
-NODE_SYSCTLS = {"ipv4/ip_forward": "0", "ipv6/conf/all/forwarding": "0"}
+NODE_SYSCTLS = {"ipv4/ip_forward": "0"}
 
 
 @dataclass(slots=True)
@@ -33,6 +37,7 @@ class Space:
     links: dict[str, Link] = field(default_factory=dict)
     addresses: dict[str, list[str]] = field(default_factory=dict)
     routes: dict[str, list[RouteEntry]] = field(default_factory=dict)
+    proxies: dict[str, list[str]] = field(default_factory=dict)
     sysctls: dict[str, str] = field(default_factory=dict)
 
 
@@ -40,7 +45,7 @@ class FakeNode:
     """A node with a loopback interface, and the namespaces that ``add_netns`` made.
 
     ``vlans`` maps a bridge port to {VLAN: is the untagged PVID}; ``announced`` lists the addresses that ``Announce``
-    told; ``uplink`` is the interface of the node's IPv6 default route.
+    told.
     """
 
     def __init__(self) -> None:
@@ -49,7 +54,7 @@ class FakeNode:
         self.peers: dict[tuple[str, str], tuple[str, str]] = {}
         self.vlans: dict[str, dict[int, bool]] = {}
         self.announced: list[str] = []
-        self.uplink = ""
+        self.firewall = FakeFirewall()
         self.add_netns(HOST)
 
     def add_netns(self, path: str) -> None:
@@ -95,8 +100,9 @@ class FakeNode:
         space = self.spaces.get(netns)
         if space is None or space.links.pop(name, None) is None:
             return
-        for kept in (space.addresses, space.routes):
-            kept.pop(name, None)
+        space.addresses.pop(name, None)
+        space.routes.pop(name, None)
+        space.proxies.pop(name, None)
         for key in [key for key in space.sysctls if key.split("/")[1:3] == ["conf", name]]:
             del space.sysctls[key]
         self.vlans.pop(name, None)

@@ -96,6 +96,9 @@ def _set_sysctl(fake: FakeNode, operation: ops.SetSysctl) -> None:
         words = "the kernel has no such key; the interface may be gone"
         raise CniError(IO_FAILURE, f"cannot set net/{operation.key}={operation.value}", words)
     sysctls[operation.key] = operation.value
+    if operation.key == "ipv6/conf/all/forwarding":  # addrconf_forward_change, net/ipv6/addrconf.c
+        every = (key for key in sysctls if key.startswith("ipv6/conf/") and key.endswith("/forwarding"))
+        sysctls.update(dict.fromkeys(every, operation.value))
 
 
 def _add_address(fake: FakeNode, operation: ops.AddAddress) -> None:
@@ -152,6 +155,25 @@ def _reachable(space: Space, ifname: str, gateway: str) -> bool:
     return hop.is_link_local() or any(hop in IPNetwork(prefix) for prefix in known)
 
 
+def _remove_route(fake: FakeNode, operation: ops.RemoveRoute) -> None:
+    space = fake.spaces.get(operation.netns)
+    held = space.routes.get(operation.ifname, []) if space else []
+    held[:] = [each for each in held if (each.dst, each.table) != (operation.dst, 254)]
+
+
+def _add_proxy(fake: FakeNode, operation: ops.AddProxy) -> None:
+    fake.existing(HOST, operation.ifname, operation)
+    held = fake.spaces[HOST].proxies.setdefault(operation.ifname, [])
+    if operation.address not in held:
+        held.append(operation.address)
+
+
+def _remove_proxy(fake: FakeNode, operation: ops.RemoveProxy) -> None:
+    held = fake.spaces[HOST].proxies.get(operation.ifname, [])
+    if operation.address in held:
+        held.remove(operation.address)
+
+
 def _await(fake: FakeNode, operation: ops.AwaitPort) -> None:
     if not fake.existing(HOST, operation.ifname, operation).port_enabled:
         raise CniError(KERNEL_REFUSED, f"cannot {ops.describe(operation)}", "it never came up")
@@ -179,6 +201,14 @@ EFFECTS: dict[type[Any], Callable[[FakeNode, Any], None]] = {
     ops.RemoveAddress: _remove_address,
     ops.SetLink: _set_link,
     ops.AddRoute: _add_route,
+    ops.RemoveRoute: _remove_route,
+    ops.AddProxy: _add_proxy,
+    ops.RemoveProxy: _remove_proxy,
+    ops.AddElements: lambda fake, operation: fake.firewall.add(operation.elements),
+    ops.RemoveElements: lambda fake, operation: fake.firewall.remove(operation.elements),
+    ops.LoadRuleset: lambda fake, operation: fake.firewall.load(operation.elements),
+    ops.UnloadRuleset: lambda fake, operation: fake.firewall.unload(),
+    ops.FlushFlows: lambda fake, operation: fake.firewall.flushed.append(operation),
     ops.AwaitPort: _await,
     ops.AwaitAddresses: _await_addresses,
     ops.Announce: _announce,

@@ -12,9 +12,10 @@ from typing import Any
 
 from cni_v6 import kernel, ops
 from cni_v6.errors import ALREADY_ATTACHED, KERNEL_REFUSED, PORTS_EXHAUSTED, UNKNOWN_CONTAINER, CniError, Errors
-from cni_v6.kernel import Question, Snapshot, answers, netlink, sysctl
+from cni_v6.kernel import Question, Snapshot, answers, firewall, neighbours, netlink, sysctl
 from cni_v6.kernel.events import await_addresses, await_port
 from cni_v6.kernel.message import Message
+from cni_v6.kernel.netns import Folders
 from cni_v6.kernel.observe import observe
 from cni_v6.kernel.reaper import Reaper
 from cni_v6.kernel.rtnl import Answer, explain, new_group
@@ -22,9 +23,9 @@ from cni_v6.kernel.spaces import Spaces
 from cni_v6.ops import HOST, Op
 
 THERE_ALREADY = (ops.EnsureBridge, ops.AddAddress, ops.AddRoute)
-GONE_ALREADY = (ops.DeleteLink, ops.RemoveAddress, ops.RemovePortVlan)
-GONE_WITH_INTERFACE = (ops.RemoveAddress, ops.RemovePortVlan)
-ABSENT = (errno.ENODEV, errno.ENOENT, errno.EADDRNOTAVAIL)
+GONE_WITH_INTERFACE = (ops.RemoveAddress, ops.RemovePortVlan, ops.RemoveRoute, ops.RemoveProxy)
+GONE_ALREADY = (ops.DeleteLink, *GONE_WITH_INTERFACE)
+ABSENT = (errno.ENODEV, errno.ENOENT, errno.EADDRNOTAVAIL, errno.ESRCH)
 
 
 class LinuxKernel:
@@ -97,6 +98,9 @@ class LinuxKernel:
 
     def _run(self, batch: list[Op], done: list[Op]) -> None:
         """Run operations that can go out together; ``done`` gains those that took effect, also when another fails."""
+        if isinstance(batch[0], ops.SetSysctl):
+            self._write(batch, done)
+            return
         if type(batch[0]) in _DIRECT:
             [operation] = batch
             _DIRECT[type(operation)](self._spaces, operation)
@@ -106,8 +110,12 @@ class LinuxKernel:
         if not batch:
             return
         messages = [_REQUESTS[type(operation)](self._spaces, operation) for operation in batch]
+        last = batch[-1]
+        if isinstance(last, ops.CreateVeth):
+            messages.append(netlink.get_link(last.host))  # its answer has both indices, which what follows needs
+        answered = self._spaces.get(_space(operation=batch[0])).route.request(messages)
         failed: CniError | None = None
-        for operation, answer in zip(batch, self._spaces.get(_space(operation=batch[0])).route.request(messages)):
+        for operation, answer in zip(batch, answered):
             if _as_wanted(operation, answer):
                 done.append(operation)
                 self._note(operation)
@@ -115,6 +123,19 @@ class LinuxKernel:
                 failed = failed or _refusal(self._spaces, operation, answer)
         if failed:
             raise failed
+        if isinstance(last, ops.CreateVeth) and not answered[-2].error:
+            self._spaces.learn_pair(last.host, last.netns, last.ifname, answered[-1])
+
+    def _write(self, batch: Sequence[Op], done: list[Op]) -> None:
+        """Sysctls of one namespace."""
+
+        def write(folders: Folders) -> None:
+            for operation in batch:
+                assert isinstance(operation, ops.SetSysctl)
+                sysctl.write(folders, operation.key, operation.value)
+                done.append(operation)
+
+        self._spaces.with_sysctls(_space(batch[0]), write)
 
     def _gone_with_interface(self, operation: Op) -> bool:
         return isinstance(operation, GONE_WITH_INTERFACE) and (
@@ -136,10 +157,13 @@ def _space(operation: Op) -> str:
 
 
 def _batches(operations: Iterable[Op]) -> Iterable[list[Op]]:
-    """Group what can go out in one datagram. What creates a link ends its batch: later requests need its index."""
+    """Group what can go out in one datagram, or be written in one visit.
+
+    What creates a link ends its batch: later requests need its index.
+    """
     batch: list[Op] = []
     for operation in operations:
-        if batch and (type(operation) in _DIRECT or _space(batch[-1]) != _space(operation)):
+        if batch and (_kind(operation) != _kind(batch[-1]) or _space(batch[-1]) != _space(operation)):
             yield batch
             batch = []
         batch.append(operation)
@@ -148,6 +172,11 @@ def _batches(operations: Iterable[Op]) -> Iterable[list[Op]]:
             batch = []
     if batch:
         yield batch
+
+
+def _kind(operation: Op) -> type[Op] | None:
+    """What only operations of its own type can be in a batch with; None: requests."""
+    return type(operation) if type(operation) in _DIRECT or isinstance(operation, ops.SetSysctl) else None
 
 
 def _as_wanted(operation: Op, answer: Answer) -> bool:
@@ -212,6 +241,9 @@ _REQUESTS: dict[type[Any], Callable[[Spaces, Any], Message]] = {
     ops.RemoveAddress: _by_index(netlink.remove_address),
     ops.SetLink: _by_name(netlink.set_link),
     ops.AddRoute: _by_index(netlink.add_route),
+    ops.RemoveRoute: _by_index(netlink.remove_route),
+    ops.AddProxy: _by_index(neighbours.add_proxy),
+    ops.RemoveProxy: _by_index(neighbours.remove_proxy),
     ops.Announce: _by_name(netlink.set_mac),
     ops.DeleteLink: _by_name(netlink.delete_link),
 }
@@ -220,12 +252,12 @@ _REQUESTS: dict[type[Any], Callable[[Spaces, Any], Message]] = {
 # Operations that are something else
 
 
-def _set_sysctl(spaces: Spaces, operation: ops.SetSysctl) -> None:
-    sysctl.write(spaces.get(operation.netns).sysctl, operation.key, operation.value)
-
-
 _DIRECT: dict[type[Any], Callable[[Spaces, Any], None]] = {
-    ops.SetSysctl: _set_sysctl,
+    ops.AddElements: firewall.add_elements,
+    ops.RemoveElements: firewall.remove_elements,
+    ops.LoadRuleset: firewall.load_ruleset,
+    ops.UnloadRuleset: firewall.unload_ruleset,
+    ops.FlushFlows: firewall.flush_flows,
     ops.AwaitPort: await_port,
     ops.AwaitAddresses: await_addresses,
 }

@@ -26,6 +26,7 @@ from cni_v6.kernel.uapi import (
     IFF_UP,
     IFLA_ADDRESS,
     IFLA_AF_SPEC,
+    IFLA_BR_GROUP_FWD_MASK,
     IFLA_BR_MCAST_SNOOPING,
     IFLA_BR_VLAN_FILTERING,
     IFLA_BRIDGE_VLAN_INFO,
@@ -60,6 +61,7 @@ from cni_v6.kernel.uapi import (
     RTEXT_FILTER_SKIP_STATS,
     RTM_DELADDR,
     RTM_DELLINK,
+    RTM_DELROUTE,
     RTM_F_FIB_MATCH,
     RTM_GETADDR,
     RTM_GETLINK,
@@ -118,7 +120,9 @@ def _info(kind: str, *data: bytes) -> bytes:
 def create_bridge(op: ops.EnsureBridge) -> Message:
     # A kernel without CONFIG_BRIDGE_VLAN_FILTERING refuses the attribute even when it is 0.
     filtering = u8(IFLA_BR_VLAN_FILTERING, 1) if op.vlan_filtering else b""
-    info = _info("bridge", u8(IFLA_BR_MCAST_SNOOPING, op.multicast_snooping), filtering)
+    # LLDP is bridged, as else it passes no hook and the bridge learns its MAC (br_handle_frame, net/bridge/br_input.c).
+    lldp = attribute(IFLA_BR_GROUP_FWD_MASK, struct.pack("=H", 1 << 0xE))
+    info = _info("bridge", u8(IFLA_BR_MCAST_SNOOPING, op.multicast_snooping), filtering, lldp)
     return _link(RTM_NEWLINK, text(IFLA_IFNAME, op.name), mac(IFLA_ADDRESS, op.mac), _mtu(op.mtu), info, nlm=NEW)
 
 
@@ -262,6 +266,10 @@ def add_route(op: ops.AddRoute, index: int) -> Message:
     return Message(RTM_NEWROUTE, NEW, body + _metrics(op))
 
 
+def remove_route(op: ops.RemoveRoute, index: int) -> Message:
+    return Message(RTM_DELROUTE, 0, add_route(ops.AddRoute(op.netns, op.ifname, op.dst), index).body)
+
+
 def _metrics(op: ops.AddRoute) -> bytes:
     given = [u32(kind, value) for kind, value in ((RTAX_MTU, op.mtu), (RTAX_ADVMSS, op.advmss)) if value]
     return nest(RTA_METRICS, *given) if given else b""
@@ -273,10 +281,13 @@ def get_routes(family: int, index: int) -> Message:
     return Message(RTM_GETROUTE, 0, header + u32(RTA_OIF, index))
 
 
-def get_uplink() -> Message:
-    """The route that 2000:: takes, the first global unicast address (RFC 4291, 2.4): the default where there is one."""
-    header = RTMSG.pack(AF_INET6, 128, 0, 0, 0, 0, 0, 0, RTM_F_FIB_MATCH)
-    return Message(RTM_GETROUTE, 0, header + address(RTA_DST, "2000::"))
+def get_uplink(family: int) -> Message:
+    """The route that the first address takes that can be anywhere: the default where there is one.
+
+    2000:: (RFC 4291, 2.4), and 1.0.0.0 (0.0.0.0/8 is this network, RFC 6890).
+    """
+    header = RTMSG.pack(*((AF_INET6, 128) if family == 6 else (AF_INET, 32)), 0, 0, 0, 0, 0, 0, RTM_F_FIB_MATCH)
+    return Message(RTM_GETROUTE, 0, header + address(RTA_DST, "2000::" if family == 6 else "1.0.0.0"))
 
 
 def _split(prefix: str) -> tuple[str, int]:

@@ -3,22 +3,31 @@
 What it takes keeps belonging to the namespace in any thread: a netlink socket, and descriptors of
 ``/proc/sys/net/ipv4`` and ``ipv6`` (proc resolves a sysctl folder when it is opened, fs/proc/proc_sysctl.c, so a path
 relative to the descriptor stays in the namespace). No other thread ever moves.
+
+Sysctls are read and written from inside all the same. The kernel finds a cached name of a sysctl only for a thread of
+its namespace (proc_sys_compare), so every access from outside would add a name to the cache, to be passed by in all
+later ones: after some thousand containers that was most of an ADD.
 """
 
 from __future__ import annotations
 
+import _thread
 import errno
 import os
 import socket
 import sys
-import threading
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TypeVar
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING, TypeVar
 
 from cni_v6.errors import INVALID_NETNS, IO_FAILURE, UNKNOWN_CONTAINER, CniError
-from cni_v6.kernel.rtnl import RouteSocket
+from cni_v6.kernel.nfnl import NetfilterSocket, open_netfilter
+from cni_v6.kernel.rtnl import RouteSocket, hear, is_about
 from cni_v6.ops import HOST
+
+if TYPE_CHECKING:
+    import ctypes
 
 CLONE_NEWNET = 0x40000000  # linux/sched.h
 OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # a fifo in the place of a namespace would block
@@ -38,32 +47,59 @@ class Namespace:
     file: int
     route: RouteSocket
     sysctl: dict[str, int]
+    _netfilter: NetfilterSocket | None = field(default=None, init=False)
 
-    def event_socket(self, group: int) -> socket.socket:
-        """A netlink socket that hears one group of notifications (RTNLGRP_*, linux/rtnetlink.h) of this namespace."""
+    def netfilter(self) -> NetfilterSocket:
+        """The firewall's socket, opened at its first use: not every network has one."""
+        if self._netfilter is None:
+            self._netfilter = open_netfilter() if self.path == HOST else _inside(self.file, open_netfilter)
+        return self._netfilter
+
+    def event_socket(self, group: int, index: int | None = None) -> socket.socket:
+        """A netlink socket that hears a group's notifications (RTNLGRP_*) of this namespace.
+
+        :param index: of the interface that they are to be about; None for all.
+        """
 
         def subscribe() -> socket.socket:
-            events = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
-            events.bind((0, 1 << (group - 1)))
-            return events
+            return hear(group, () if index is None else is_about(index))
 
         return subscribe() if self.path == HOST else _inside(self.file, subscribe)
 
+    def with_sysctls(self, work: Callable[[Folders], None]) -> None:
+        """Do something with its sysctls, in it: ``work`` gets the folders, and nothing else of the namespace."""
+        if self.path == HOST:
+            work(self.sysctl)
+        else:
+            _inside(self.file, lambda: work(self.sysctl))
+
     def close(self) -> None:
         self.route.close()
+        if self._netfilter:
+            self._netfilter.close()
         for descriptor in (self.file, *self.sysctl.values()):
             os.close(descriptor)
 
 
-def open_namespace(path: str, given: int | None = None) -> Namespace:
+Folders = Mapping[str, int]
+
+
+def open_namespace(path: str, given: int | None = None, work: Callable[[Folders], None] = lambda _: None) -> Namespace:
     """Open a namespace by its path; ``HOST`` is the caller's own.
 
     :param given: a descriptor of it that the caller has already, and keeps.
+    :param work: to be done with its sysctls while we are in it.
     :raises CniError: UNKNOWN_CONTAINER where there is none, INVALID_NETNS where the file is something else.
     """
     file = _open_file(path, given)
+
+    def take() -> tuple[RouteSocket, dict[str, int]]:
+        route, folders = _take()
+        work(folders)
+        return route, folders
+
     try:
-        route, sysctl = _take() if path == HOST else _inside(file, _take)
+        route, sysctl = take() if path == HOST else _inside(file, take)
     except OSError as error:
         os.close(file)
         if error.errno == errno.EINVAL:
@@ -103,18 +139,21 @@ def _take() -> tuple[RouteSocket, dict[str, int]]:
 def _inside(file: int, work: Callable[[], T]) -> T:
     """Run ``work`` in the namespace, in a thread of its own, and hand over what it returns or raises."""
     outcome: list[T] = []
-    failure: list[OSError] = []
+    failure: list[BaseException] = []
+    ended = _thread.allocate_lock()
 
     def run() -> None:
         try:
             _setns(file)
             outcome.append(work())
-        except OSError as error:
+        except BaseException as error:
             failure.append(error)
+        finally:
+            ended.release()
 
-    thread = threading.Thread(target=run, name="netns")
-    thread.start()
-    thread.join()
+    ended.acquire()
+    _thread.start_new_thread(run, ())  # threading.Thread also waits for the start: half of what entering costs
+    ended.acquire()
     if failure:
         raise failure[0]
     return outcome[0]
@@ -127,7 +166,13 @@ def _setns(file: int) -> None:
         return
     import ctypes  # only where it is needed: it costs the start-up path milliseconds
 
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.setns(file, CLONE_NEWNET) != 0:
+    if _libc().setns(file, CLONE_NEWNET) != 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
+
+
+@cache
+def _libc() -> ctypes.CDLL:
+    import ctypes
+
+    return ctypes.CDLL(None, use_errno=True)

@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from cni_v6 import kernel
 from cni_v6.errors import KERNEL_REFUSED, CniError
-from cni_v6.kernel import GetLink, Ipv6Interface, Link, Question, RouteEntry, Snapshot, answers, netlink, sysctl
+from cni_v6.kernel import (
+    GetLink,
+    GetSysctl,
+    Ipv6Interface,
+    Link,
+    Question,
+    RouteEntry,
+    Snapshot,
+    Uplink,
+    answers,
+    firewall,
+    neighbours,
+    netlink,
+    sysctl,
+)
 from cni_v6.kernel.message import Message
+from cni_v6.kernel.netns import Folders
 from cni_v6.kernel.rtnl import Answer, explain
 from cni_v6.kernel.spaces import Spaces
 from cni_v6.ops import HOST
@@ -22,7 +37,8 @@ NO_ROUTE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EAFNOSUPP
 def observe(spaces: Spaces, questions: Iterable[Question]) -> Snapshot:
     """All answers; the links of one namespace are asked for in one round trip."""
     asked = tuple(dict.fromkeys(questions))
-    answered: dict[Question, object] = dict(_links(spaces, [each for each in asked if isinstance(each, GetLink)]))
+    answered: dict[Question, object] = dict(_sysctls(spaces, [each for each in asked if isinstance(each, GetSysctl)]))
+    answered.update(_links(spaces, [each for each in asked if isinstance(each, GetLink)]))
     for question in asked:
         if question not in answered:
             answered[question] = _ANSWERS[type(question)](spaces, question)
@@ -79,13 +95,27 @@ def _routes(spaces: Spaces, question: kernel.GetRoutes) -> tuple[RouteEntry, ...
     return tuple(found)
 
 
-def _uplink(spaces: Spaces, _: kernel.GetUplink) -> str:
-    [answer] = spaces.get(HOST).route.request([netlink.get_uplink()])
-    if answer.error in NO_ROUTE or not answer.messages:
-        return ""
-    _refused(answer, "cannot look up the IPv6 default route")
-    index = answers.read_uplink(answer.messages[0])
-    return _name(spaces, HOST, index) if index else ""
+def _uplinks(spaces: Spaces, _: kernel.GetUplinks) -> tuple[Uplink, ...]:
+    route = spaces.get(HOST).route
+    hops: list[tuple[int, int]] = []
+    for family, answer in zip((4, 6), route.request([netlink.get_uplink(family) for family in (4, 6)])):
+        if answer.error not in NO_ROUTE:
+            _refused(answer, f"cannot look up the IPv{family} default route")
+            hops += [(family, index) for data in answer.messages for index in answers.read_uplinks(data)]
+    if not hops:
+        return ()
+    looked = route.request([netlink.get_link_by_index(index) for _, index in hops])
+    links = ((family, answers.read_link(answer.messages[0])[0]) for (family, _), answer in zip(hops, looked)
+             if answer.messages)
+    return tuple(Uplink(family, link.name, link.mtu) for family, link in links)
+
+
+def _proxies(spaces: Spaces, question: kernel.GetProxies) -> tuple[str, ...]:
+    index = spaces.index(HOST, question.ifname)
+    if index is None:
+        return ()
+    messages = _dump(spaces, HOST, neighbours.get_proxies(index), f"proxied neighbours of {question.ifname}")
+    return tuple(address for owner, address in map(neighbours.read_proxy, messages) if owner == index)
 
 
 def _ports(spaces: Spaces, question: kernel.GetPorts) -> tuple[Link, ...]:
@@ -103,8 +133,16 @@ def _port_vlans(spaces: Spaces, question: kernel.GetPortVlans) -> tuple[tuple[in
     return tuple(vlan for data in messages if answers.index_of(data) == index for vlan in answers.read_port_vlans(data))
 
 
-def _sysctl(spaces: Spaces, question: kernel.GetSysctl) -> str | None:
-    return sysctl.read(spaces.get(question.netns).sysctl, question.key)
+def _sysctls(spaces: Spaces, questions: Sequence[GetSysctl]) -> Mapping[Question, str | None]:
+    found: dict[Question, str | None] = {}
+    for netns in dict.fromkeys(question.netns for question in questions):
+        here = [question for question in questions if question.netns == netns]
+
+        def read(folders: Folders) -> None:
+            found.update((question, sysctl.read(folders, question.key)) for question in here)
+
+        spaces.with_sysctls(netns, read)
+    return found
 
 
 def _ipv6_interfaces(spaces: Spaces, _: kernel.GetIpv6Interfaces) -> tuple[Ipv6Interface, ...]:
@@ -128,9 +166,11 @@ def _refused(answer: Answer, what: str) -> None:
 _ANSWERS: dict[type[Any], Callable[[Spaces, Any], object]] = {
     kernel.GetAddresses: _addresses,
     kernel.GetRoutes: _routes,
-    kernel.GetSysctl: _sysctl,
     kernel.GetIpv6Interfaces: _ipv6_interfaces,
-    kernel.GetUplink: _uplink,
+    kernel.GetUplinks: _uplinks,
+    kernel.GetProxies: _proxies,
+    kernel.GetRuleset: firewall.get_ruleset,
+    kernel.GetElements: firewall.get_elements,
     kernel.GetPorts: _ports,
     kernel.GetPortVlans: _port_vlans,
 }

@@ -10,18 +10,15 @@ from __future__ import annotations
 
 import errno
 import queue
-import socket
 import sys
 import threading
 from collections.abc import Sequence
 
 from cni_v6.errors import KERNEL_REFUSED, CniError
 from cni_v6.kernel import answers, netlink, uapi
-from cni_v6.kernel.rtnl import RouteSocket, explain, new_group, split
+from cni_v6.kernel.rtnl import RECEIVE_BYTES, RouteSocket, explain, hear, is_end, new_group, split
 
 PATIENCE_SECONDS = 30.0  # a busy kernel takes tenths of a second; this long means that something is stuck
-SO_RCVBUFFORCE = 33  # asm-generic/socket.h; Python has no name for it
-EVENT_BYTES = 1 << 18
 RECEIVE_BUFFER = 8 << 20  # a burst of a thousand interfaces is two megabytes of news
 
 
@@ -44,9 +41,7 @@ class Reaper:
         self._queue: queue.SimpleQueue[int | None] = queue.SimpleQueue()
         self._route = RouteSocket()
         self._look = RouteSocket()
-        self._events = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
-        self._events.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, RECEIVE_BUFFER)
-        self._events.bind((0, 1 << (uapi.RTNLGRP_LINK - 1)))
+        self._events = hear(uapi.RTNLGRP_LINK, is_end(), RECEIVE_BUFFER)
         self._threads = [
             threading.Thread(target=work, name=name, daemon=True)
             for work, name in ((self._delete, "reaper"), (self._listen, "reaper-events"))
@@ -113,16 +108,14 @@ class Reaper:
     def _listen(self) -> None:
         while True:
             try:
-                data = self._events.recv(EVENT_BYTES)
+                data = self._events.recv(RECEIVE_BYTES)
             except OSError as error:
                 if error.errno == errno.ENOBUFS:
                     self._look_again()
                     continue
                 return
-            for kind, _, _, message in split(data):
-                # A port that leaves its bridge is announced as RTM_DELLINK too, of family AF_BRIDGE.
-                if kind == uapi.RTM_DELLINK and answers.family_of(message) == uapi.AF_UNSPEC:
-                    self._finish(answers.index_of(message))
+            for _, _, _, message in split(data):
+                self._finish(answers.index_of(message))
 
     def _look_again(self) -> None:
         """News were lost: ask."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from cni_v6.kernel import answers, netlink
-from cni_v6.kernel.netns import Namespace, identity, open_namespace
+from cni_v6.kernel.netns import Folders, Namespace, identity, open_namespace
 from cni_v6.kernel.rtnl import Answer
 from cni_v6.ops import HOST
 
@@ -27,6 +27,13 @@ class Spaces:
         if netns not in self._open:
             self._open[netns] = open_namespace(netns, self._given.get(netns))
         return self._open[netns]
+
+    def with_sysctls(self, netns: str, work: Callable[[Folders], None]) -> None:
+        """See ``Namespace.with_sysctls``; where the namespace is not open yet, both are one visit."""
+        if netns in self._open:
+            self._open[netns].with_sysctls(work)
+        else:
+            self._open[netns] = open_namespace(netns, self._given.get(netns), work)
 
     def identity(self, netns: str) -> tuple[int, int]:
         """(device, inode) of a namespace."""
@@ -50,6 +57,13 @@ class Spaces:
         """Take the index from an answer to ``netlink.get_link``."""
         if answer.messages:
             self._indices[netns, ifname] = answers.index_of(answer.messages[0])
+
+    def learn_pair(self, host: str, netns: str, ifname: str, answer: Answer) -> None:
+        """Take both indices of a veth pair from the answer about its end on the node."""
+        self.learn(HOST, host, answer)
+        peer = answers.peer_of(answer.messages[0]) if answer.messages else 0
+        if peer:
+            self._indices[netns, ifname] = peer
 
     def forget_indices(self) -> None:
         """An interface has gone: its name may be another one's by the next time."""

@@ -16,10 +16,11 @@ class Flag:
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """An integer, bounds inclusive."""
+    """An integer, bounds inclusive. ``words``: strings that may stand for one, and the number each is read as."""
 
     low: int
     high: int
+    words: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from cni_v6.keys import Anything, Flag, Flags, Items, Key, Level, Nested, Number, Refusal, Text
+from cni_v6.keys import Anything, Flag, Flags, Items, Key, Level, Nested, Number, Text
+from cni_v6.keys.firewall import FIREWALL
 from cni_v6.keys.ipam import IPAM
 from cni_v6.keys.runtime import BRIDGE_ARGS, BRIDGE_RUNTIME, CAPABILITIES, IPAM_ARGS, IPAM_RUNTIME
 
 MAX_VLAN = 4094  # linux/if_vlan.h: VLAN_N_VID, less the reserved 4095
 MAX_IDLE = 31_536_000  # a year
+AUTO_MTU = -1  # what ``mtu`` ``auto`` is read as
 MAX_MTU = 65535  # linux/if_ether.h: ETH_MAX_MTU
 
 DNS = Level("dns", "dns", (
@@ -31,8 +33,6 @@ TRUNK = Level("vlanTrunk", "vlanTrunk[]", (
     Key("maxID", Number(1, MAX_VLAN), "Last VLAN of a range; goes with `minID`.", "The same.", example=299),
     Key("id", Number(1, MAX_VLAN), "A single VLAN; may stand beside a range.", "The same.", example=100),
 ))
-
-_NFTABLES_LATER = "is not supported yet"
 
 _STRICT = Key(
     "strict", Flag(), "Refuse every unknown key instead of logging it; never the runtime's and the specification's.",
@@ -63,8 +63,9 @@ _PROTOCOL = (
     Key("type", Text("plugin"), "The plugin: `cni-v6`.", "`bridge`", example="cni-v6"),
     Key(
         "capabilities", Flags(CAPABILITIES),
-        "What the runtime is asked to fill `runtimeConfig` with: `ips`, `mac`, `ipRanges`, `dns`.",
-        "`mac`; host-local `ips`, `ipRanges`.", default={}, example={"ips": True, "mac": True, "dns": True},
+        "What the runtime is asked to fill `runtimeConfig` with: `ips`, `mac`, `ipRanges`, `dns`, `portMappings`.",
+        "`mac`; host-local `ips`, `ipRanges`; portmap `portMappings`.",
+        default={}, example={"ips": True, "mac": True, "portMappings": True},
     ),
     Key("prevResult", Anything(), "The result so far; written by the runtime.", "The same."),
     Key("cniVersions", Anything(), "The runtime's, of a network configuration list.", "Passed over."),
@@ -93,24 +94,20 @@ BRIDGE = Level("bridge", "", (
         "forceAddress", Flag(), "Replace an address on the bridge that does not match, instead of failing.",
         "The same.", default=False, example=True,
     ),
+    *FIREWALL,
     Key(
-        "ipMasq", Flag(), "Masquerade what leaves the network. Only `false` for now.", "Masquerades.",
-        default=False, example=False,
-        refusal=Refusal(
-            _NFTABLES_LATER,
-            "set it to false; until then route the prefix to the node, or masquerade it on the node",
-        ),
-    ),
-    Key(
-        "ipMasqBackend", Text("plain"), "Refused for now.", "`iptables` or `nftables`.",
-        example="nftables",
-        refusal=Refusal(_NFTABLES_LATER, "leave it out, and set ipMasq to false"),
-    ),
-    Key(
-        "mtu", Number(0, MAX_MTU),
+        "mtu", Number(0, MAX_MTU, words=(("auto", AUTO_MTU),)),
         "MTU of both ends of the veth pair, and of a bridge that is created; at least 1280 with IPv6. "
-        "0: the bridge's own, else the kernel's default.",
+        "0: the bridge's own, else the kernel's default. `auto`: the smallest of the interfaces that the node's "
+        "default routes lead through; without any as 0.",
         "The same; takes any number.", default=0, example=9000,
+    ),
+    Key(
+        "ndpProxy", Text("interface", blank=False),
+        "The node answers neighbour solicitations for the containers' IPv6 addresses: on this interface for all of "
+        "them; `auto`: on that of its IPv6 default route, for those that lie in a prefix which is on-link there. "
+        "With `isGateway`.",
+        "No such key.", example="auto",
     ),
     Key(
         "hairpinMode", Flag(), "A container may reach itself through the bridge; not with `promiscMode`.",
@@ -132,11 +129,6 @@ BRIDGE = Level("bridge", "", (
         "preserveDefaultVlan", Flag(), "With a VLAN: the port also stays in the bridge's default VLAN (1).",
         "The same; the default is true in its documentation and until v1.7, false since v1.8.",
         default=True, example=False,
-    ),
-    Key(
-        "macspoofchk", Flag(), "Drop frames with another source MAC. Only `false` for now.", "Filters with nftables.",
-        default=False, example=False,
-        refusal=Refusal(_NFTABLES_LATER, "set it to false; until then chain the reference firewall plugin"),
     ),
     Key(
         "enabledad", Flag(), "Duplicate address detection for the container's addresses; costs a second or two.",

@@ -5,7 +5,8 @@ What else they write there is none of our business and passed by.
 
 from __future__ import annotations
 
-from cni_v6.keys import Anything, Items, Key, Level, Nested, Refusal, Text
+from cni_v6.keys import Items, Key, Level, Nested, Refusal, Text
+from cni_v6.keys.firewall import ARGS_EGRESS, PORT_MAPPINGS
 from cni_v6.keys.ipam import RUNTIME_RANGE
 
 CAPABILITIES = (
@@ -48,7 +49,7 @@ _DNS = Level("runtimeDns", "runtimeConfig.dns", (
 
 BRIDGE_ARGS = Level("args", "args", (
     Key(
-        "cni", Nested(Level("argsCni", "args.cni", (_ARGS_IPS, _ARGS_MAC), guarded=False)),
+        "cni", Nested(Level("argsCni", "args.cni", (_ARGS_IPS, _ARGS_MAC, ARGS_EGRESS), guarded=False)),
         "What CONVENTIONS.md defines.", "The same.", default={}, example={"ips": ["fd42:1:2:3::5"]},
     ),
 ), guarded=False)
@@ -77,14 +78,7 @@ BRIDGE_RUNTIME = Level("runtimeConfig", "runtimeConfig", (
             "is not supported", "a veth interface has no InfiniBand GUID; take infinibandGUID out of capabilities",
         ),
     ),
-    Key(
-        "portMappings", Items(Anything()), "Refused when not empty, until port publishing is there.", "Ignores it.",
-        default=[], example=[{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}],
-        refusal=Refusal(
-            "is not supported yet",
-            "chain the reference portmap plugin and declare the capability portMappings there, not here",
-        ),
-    ),
+    PORT_MAPPINGS,
 ), guarded=False)
 
 IPAM_RUNTIME = Level("ipamRuntimeConfig", "runtimeConfig", (_IPS, _IP_RANGES), guarded=False)

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from tests.bench import attach, collect, inside, ipam, node, peers, plots, report, start
+from tests.bench import attach, collect, firewall, inside, ipam, node, peers, plots, report, start
 from tests.bench.figures import Findings, as_text
 from tests.bench.setting import FULL, QUICK, Setting
 
@@ -24,7 +24,11 @@ LONG_SOAK = 100_000
 SCENARIOS: dict[str, Callable[[Setting, Findings], None]] = {
     "sequential": attach.sequential,
     "bursts": attach.bursts,
-    "masquerade": attach.masquerade,
+    "masquerade": firewall.masquerade,
+    "masquerade-bursts": firewall.bursts,
+    "ports": firewall.ports,
+    "price": firewall.price,
+    "many": firewall.many,
     "churn": attach.churn,
     "leases": ipam.leases,
     "garbage": collect.garbage,
@@ -47,7 +51,7 @@ def main() -> int:
     found = Findings()
     with _plugins(options.bin) as (folder, library):
         setting = Setting(peers.ours(folder), peers.reference(options.peer), library, sizes)
-        facts = report.machine(library, setting.peer)
+        facts = report.machine(library, setting.ours, setting.peer)
         print("; ".join(f"{key} {value}" for key, value in facts.items()), flush=True)
         for name in options.only or SCENARIOS:
             _run(name, setting, found)

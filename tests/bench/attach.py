@@ -1,17 +1,16 @@
-"""ADD and DEL of the bridge plugins: one by one, many at a time, mixed, with ``ipMasq``; and on a cold node."""
+"""ADD and DEL of the bridge plugins: one by one, many at a time, mixed; and on a cold node."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.bench.figures import Findings, Goal, Row, distribution, median, percentile
 from tests.bench.node import Call, Done, Pair, Refused, cpu_ms, settle, size
 from tests.bench.peers import NETAVARK, Netavark
-from tests.bench.setting import STAGES, Setting, Side, Sides, match, times, turns
+from tests.bench.setting import STAGES, Setting, Side, Sides, match, take_turns, times, turns
 
-INCOMPATIBLE = 2  # CNI's code for a key of the configuration that the plugin does not know
 MEMORY = str(Path(__file__).with_name("memory.py"))
 LATENCY, THROUGHPUT = "latency", "throughput"
 
@@ -24,8 +23,8 @@ def sequential(setting: Setting, found: Findings) -> None:
     with match(setting, pods) as sides:
         before = _engine_cpu(sides[0])
         for _ in range(rounds):
-            _take_turns(adds, pods, lambda who, number: sides[who].add([number]).done)
-            _take_turns(deletes, pods, lambda who, number: sides[who].delete([number]).done, afterwards=settle)
+            take_turns(adds, pods, lambda who, number: sides[who].add([number]).done)
+            take_turns(deletes, pods, lambda who, number: sides[who].delete([number]).done, afterwards=settle)
         engine = (_engine_cpu(sides[0]) - before) / (pods * rounds)
     goals = {("ADD", 0.5): 0.60, ("ADD", 0.95): 0.30, ("DEL", 0.5): 0.50}
     for name, done in (("ADD", adds), ("DEL", deletes)):
@@ -82,25 +81,6 @@ def churn(setting: Setting, found: Findings) -> None:
     found.rows.append(Row(figure, "/s", median(speeds[0]), median(speeds[1])))
 
 
-def masquerade(setting: Setting, found: Findings) -> None:
-    """With ``ipMasq``."""
-    count = setting.sizes.few
-    adds: tuple[list[Done], list[Done]] = ([], [])
-    deletes: tuple[list[Done], list[Done]] = ([], [])
-    with match(setting, count) as sides:
-        players = [who for who in (0, 1) if who == 1 or _knows_masquerade(sides[who])]
-
-        def call(command: str) -> Callable[[int, int], Sequence[Done]]:
-            return lambda who, number: sides[who].run([_call(sides[who], command, number, ipMasq=True)]).done
-
-        _take_turns(adds, count, call("ADD"), players)
-        _take_turns(deletes, count, call("DEL"), players, afterwards=settle)
-    remark = "" if 0 in players else "not supported yet"
-    for name, done, limit in (("ADD", adds, 0.30), ("DEL", deletes, 0.12)):
-        values = [median(times(each)) if each else None for each in done]
-        found.rows.append(Row(f"{name} with ipMasq, p50", "ms", values[0], values[1], Goal(limit), remark=remark))
-
-
 def netavark(setting: Setting, found: Findings) -> None:
     """Podman's network stack as a second peer: without IPAM and without a firewall, which it has in other places."""
     peer, count = Netavark(), setting.sizes.few
@@ -118,8 +98,8 @@ def netavark(setting: Setting, found: Findings) -> None:
             node = theirs.node
             return theirs.run([peer.delete(node, number)]).done if who else ours.delete([number]).done
 
-        _take_turns(adds, count, add)
-        _take_turns(deletes, count, delete, afterwards=settle)
+        take_turns(adds, count, add)
+        take_turns(deletes, count, delete, afterwards=settle)
     for name, done in (("ADD against setup", adds), ("DEL against teardown", deletes)):
         values = [median(times(each)) for each in done]
         remark = "netavark without IPAM"
@@ -138,30 +118,9 @@ def cold(setting: Setting, found: Findings) -> None:
     found.rows.append(Row("the very first ADD of a node, p50", "ms", median(first[0]), median(first[1]), remark=remark))
 
 
-def _take_turns(
-    done: tuple[list[Done], list[Done]], count: int, call: Callable[[int, int], Sequence[Done]],
-    players: Sequence[int] = (0, 1), afterwards: Callable[[], None] = lambda: None,
-) -> None:
-    for number, order in turns(count):
-        for who in order:
-            if who in players:
-                done[who].extend(call(who, number))
-                afterwards()
-
-
-def _call(side: Side, command: str, number: int, **keys: bool) -> Call:
+def _call(side: Side, command: str, number: int) -> Call:
     make = side.plugins.add if command == "ADD" else side.plugins.delete
-    return make(side.node, number, **keys)
-
-
-def _knows_masquerade(side: Side) -> bool:
-    outcome = side.node.run([_call(side, "ADD", 0, ipMasq=True)])
-    if not outcome.done[0].code:
-        side.run([_call(side, "DEL", 0, ipMasq=True)])
-        return True
-    if f'"code": {INCOMPATIBLE},' in outcome.done[0].output:
-        return False
-    raise Refused(outcome.done[0].output)
+    return make(side.node, number)
 
 
 def _engine_cpu(side: Side) -> float:

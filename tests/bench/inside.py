@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 from tests.bench.figures import Findings, Goal, Row, median
 from tests.bench.node import Node, Pair, Refused
 from tests.bench.setting import Setting, match
+from tests.bench.start import interpreter
 
 CLIENTS = 4
 FLAT = 1.05
@@ -53,4 +53,5 @@ def soak(setting: Setting, found: Findings) -> None:
 
 def _program(setting: Setting, node: Node, name: str, asked: dict[str, Any]) -> Any:
     path = str(Path(__file__).with_name(name))
-    return json.loads(node.command([sys.executable, "-I", path, str(setting.library)], json.dumps(asked)))
+    python = interpreter(setting.ours.folder / setting.ours.bridge)
+    return json.loads(node.command([*python, path, str(setting.library)], json.dumps(asked)))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import ipaddress
 import json
 import subprocess
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +37,14 @@ class Plugins:
     folder: Path
     bridge: str
     ipam: str
+    keys: Mapping[str, Any] = field(default_factory=dict)  # further ones of a configuration
     env: Mapping[str, str] = field(default_factory=dict)
 
     def config(self, **keys: Any) -> dict[str, Any]:
         """A dual-stack network with the bridge as gateway. Both plugins read it the same way."""
         return {
             "cniVersion": VERSION, "name": NETWORK, "type": self.bridge, "bridge": "bench0", "isGateway": True,
-            "ipam": ipam(self.ipam, *SUBNETS), **keys,
+            "ipam": ipam(self.ipam, *SUBNETS), **self.keys, **keys,
         }
 
     def call(
@@ -72,16 +73,29 @@ class Plugins:
 
 
 def ours(folder: Path) -> Plugins:
-    return Plugins("cni-v6", folder, "cni-v6", "cni-v6-ipam")
+    """Open and unguarded, as the reference is; the scenarios of the firewall turn it on."""
+    return Plugins("cni-v6", folder, "cni-v6", "cni-v6-ipam", {"ingress": "open", "guard": False})
 
 
 def without_engine(plugins: Plugins) -> Plugins:
     """The same, each call in its own process."""
-    return Plugins(plugins.name, plugins.folder, plugins.bridge, plugins.ipam, {"CNI_V6_ENGINE": "off"})
+    return replace(plugins, env={"CNI_V6_ENGINE": "off"})
 
 
 def reference(folder: Path) -> Plugins:
     return Plugins("bridge + host-local", folder, "bridge", "host-local")
+
+
+def portmap(plugins: Plugins, node: Node, command: str, mappings: Sequence[Mapping[str, Any]]) -> Call:
+    """The reference's ``portmap``, chained behind its bridge: what a runtime calls next for the same container."""
+    addresses = [{"interface": 0, "address": "10.88.0.2/16"}, {"interface": 0, "address": "fd00:88::2/64"}]
+    config = {
+        "cniVersion": VERSION, "name": NETWORK, "type": "portmap", "runtimeConfig": {"portMappings": mappings},
+        "prevResult": {
+            "cniVersion": VERSION, "interfaces": [{"name": "eth0", "sandbox": node.pod(0)}], "ips": addresses,
+        },
+    }
+    return plugins.call(command, config, container="c0", netns=node.pod(0))
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,10 +23,10 @@ if __name__ == "__main__":
     sys.path[:0] = [sys.argv[1], str(Path(__file__).resolve().parents[2])]
 
 from cni_v6 import engine, ops  # noqa: E402
-from cni_v6.kernel import netlink, rtnl  # noqa: E402
+from cni_v6.kernel import netlink, rtnl, sysctl  # noqa: E402
 from cni_v6.kernel.linux import LinuxKernel  # noqa: E402
 from cni_v6.kernel.message import HEADER, Message  # noqa: E402
-from cni_v6.kernel.netns import Namespace, open_namespace  # noqa: E402
+from cni_v6.kernel.netns import Folders, Namespace, open_namespace  # noqa: E402
 from cni_v6.kernel.reaper import Reaper  # noqa: E402
 from cni_v6.kernel.rtnl import Answer, RouteSocket  # noqa: E402
 from cni_v6.kernel.spaces import Spaces  # noqa: E402
@@ -157,27 +157,34 @@ class Player:
         self._spaces = spaces
         self._sockets = sockets
 
-    def play(self, step: Step) -> None:
+    def play(self, step: Step) -> float:
+        """Seconds that it took; of a sysctl without the way into its namespace."""
+        taken: list[float] = []
         if isinstance(step, Send):
-            self._send(step)
+            self._send(step, taken)
         else:
-            self._write(step)
+            self._spaces[step.netns].with_sysctls(lambda folders: self._write(step, folders, taken))
+        return taken[0]
 
     def has(self, step: Step) -> bool:
         """Whether a sysctl has its value already: the engine does not write it then."""
         if isinstance(step, Send):
             return False
-        file = os.open(step.name, os.O_RDONLY, dir_fd=self._spaces[step.netns].sysctl[step.family])
-        value = os.read(file, 64).strip()
-        os.close(file)
-        return value == step.value
+        found: list[str | None] = []
+        self._spaces[step.netns].with_sysctls(
+            lambda folders: found.append(sysctl.read(folders, f"{step.family}/{step.name}"))
+        )
+        return found == [step.value.decode()]
 
-    def _write(self, step: Write) -> None:
-        file = os.open(step.name, os.O_WRONLY, dir_fd=self._spaces[step.netns].sysctl[step.family])
+    def _write(self, step: Write, folders: Folders, taken: list[float]) -> None:
+        begin = time.perf_counter()
+        file = os.open(step.name, os.O_WRONLY, dir_fd=folders[step.family])
         os.write(file, step.value)
         os.close(file)
+        taken.append(time.perf_counter() - begin)
 
-    def _send(self, step: Send) -> None:
+    def _send(self, step: Send, taken: list[float]) -> None:
+        begin = time.perf_counter()
         sent = self._sockets[step.netns]
         sent.send(step.data)
         missing = step.count
@@ -189,6 +196,7 @@ class Player:
                 assert kind == rtnl.NLMSG_ERROR and code in (0, errno.EEXIST), os.strerror(code)
                 missing -= 1
                 offset += (length + 3) & ~3
+        taken.append(time.perf_counter() - begin)
 
 
 class Comparison:
@@ -230,9 +238,7 @@ class Comparison:
         for original, step in zip(tape, moved):
             if not player.has(step):
                 needed.append(original)
-            begin = time.perf_counter()
-            player.play(step)
-            taken += time.perf_counter() - begin
+            taken += player.play(step)
         inside.close()
         [answer] = space.route.request([netlink.delete_link(ops.DeleteLink(netns, "eth0"))])
         assert not answer.error, rtnl.explain(answer)

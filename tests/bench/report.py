@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tests.bench.figures import Findings, as_markdown
 from tests.bench.peers import NETAVARK, Netavark, Plugins
+from tests.bench.start import interpreter
 
 PAGE = """# Benchmark
 
@@ -30,6 +31,8 @@ are not to be compared between runs or machines.
 - *ratio* is cni-v6 divided by the peer; the peer is the reference plugin unless the table names another. Goals of calls
   a second are lower limits.
 - cni-v6 runs with its engine warm, the state of every call but the first of a node, unless the row says otherwise.
+- cni-v6 plays open and unguarded, as the reference does by default, but in the rows that say otherwise: *ipMasq*,
+  *published ports*, *closed, guarded, masqueraded* and *everything on* have all of its firewall.
 - After each DEL, on both sides, the next measurement waits until the kernel is through with it: cni-v6 answers earlier
   than the kernel is done, and neither side is to pay for the other's.
 - The lease stores of both are in memory (tmpfs), so no disk blurs the picture.
@@ -45,7 +48,7 @@ Run it yourself: `make bench`; `make bench ARGS=--quick` for a first look (under
 """
 
 
-def machine(library: Path, peer: Plugins) -> dict[str, str]:
+def machine(library: Path, ours: Plugins, peer: Plugins) -> dict[str, str]:
     """What the figures depend on, and nothing that tells whose machine it is."""
     kernel = re.match(r"\d+\.\d+", platform.release())
     found = {
@@ -53,7 +56,7 @@ def machine(library: Path, peer: Plugins) -> dict[str, str]:
         "processors": str(os.cpu_count()),
         "architecture": platform.machine(),
         "kernel": kernel.group() if kernel else "unknown",
-        "python": platform.python_version(),
+        "python": _python(ours),
         "load at the start": f"{os.getloadavg()[0]:.1f}",  # a busy machine blurs everything below
         "reference": _peer_version(peer),
     }
@@ -93,6 +96,12 @@ def _version(library: Path) -> str:
     text = (library / "cni_v6" / "__init__.py").read_text(encoding="utf-8")
     found = re.search(r'__version__ = "([^"]+)"', text)
     return found.group(1) if found else "unknown"
+
+
+def _python(ours: Plugins) -> str:
+    """The version of the interpreter that runs the executables."""
+    argv = [*interpreter(ours.folder / ours.bridge), "-c", "import platform; print(platform.python_version())"]
+    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def _peer_version(peer: Plugins) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,15 +29,16 @@ class Sizes:
     stale: int
     own: int  # ADDs inside the engine
     soak: int  # ADDs, each with its DEL
+    many: int  # containers at once on a bridge
 
 
 FULL = Sizes(
     pods=100, rounds=2, bursts=3, churn=200, few=20, starts=60, lease_steps=(0, 1_000, 10_000, 100_000),
-    lease_rounds=(25, 25, 8, 3), stale=1_000, own=60, soak=3_000,
+    lease_rounds=(25, 25, 8, 3), stale=1_000, own=60, soak=3_000, many=1_000,
 )
 QUICK = Sizes(
     pods=30, rounds=1, bursts=1, churn=60, few=3, starts=15, lease_steps=(0, 1_000, 10_000),
-    lease_rounds=(6, 6, 3), stale=60, own=15, soak=200,
+    lease_rounds=(6, 6, 3), stale=60, own=15, soak=200, many=100,
 )
 STAGES = (10, 50)  # calls at a time
 
@@ -92,6 +93,17 @@ def turns(count: int) -> Iterator[tuple[int, tuple[int, int]]]:
     """(number, who goes in which order: 0 is ours): by turns, and by turns who begins."""
     for number in range(count):
         yield number, (0, 1) if number % 2 == 0 else (1, 0)
+
+
+def take_turns(
+    done: tuple[list[Done], list[Done]], count: int, call: Callable[[int, int], Sequence[Done]],
+    afterwards: Callable[[], None] = lambda: None,
+) -> None:
+    """So many calls of each side, by turns; ``call`` is given who (0 is ours) and the number."""
+    for number, order in turns(count):
+        for who in order:
+            done[who].extend(call(who, number))
+            afterwards()
 
 
 def times(done: Sequence[Done]) -> list[float]:

@@ -20,13 +20,15 @@ from cni_v6.kernel import (
     GetLink,
     GetPorts,
     GetPortVlans,
+    GetProxies,
     GetRoutes,
     GetSysctl,
-    GetUplink,
+    GetUplinks,
     Ipv6Interface,
     Link,
     Question,
     RouteEntry,
+    Uplink,
 )
 from cni_v6.ops import HOST, AddRoute, Op
 from tests.contract.worlds import World, fake_world, linux_world
@@ -222,6 +224,7 @@ def test_a_port_is_enabled_when_bridge_and_peer_are_up(world: World) -> None:
         ops.AddAddress(HOST, "veth0", "2001:db8::1/64"),
         ops.AddRoute(HOST, "veth0", "2001:db8::/64"),
         ops.Announce(HOST, "veth0", MAC),
+        ops.AddProxy("veth0", "2001:db8::2"),
     ],
     ids=lambda operation: type(operation).__name__,
 )
@@ -236,6 +239,8 @@ def test_an_interface_that_is_not_there(world: World, operation: Op) -> None:
         ops.DeleteLink(HOST, "veth0"),
         ops.RemoveAddress(HOST, "veth0", "2001:db8::1/64"),
         ops.RemovePortVlan("veth0", 1),
+        ops.RemoveRoute(HOST, "veth0", "2001:db8::2/128"),
+        ops.RemoveProxy("veth0", "2001:db8::2"),
     ],
     ids=lambda operation: type(operation).__name__,
 )
@@ -464,7 +469,62 @@ def test_interfaces_that_have_ipv6(world: World) -> None:
 
 
 def test_no_uplink(world: World) -> None:
-    assert world.kernel.observe([GetUplink()]).uplink() == ""
+    assert world.kernel.observe([GetUplinks()]).uplinks() == ()
+
+
+def test_uplinks(world: World) -> None:
+    """Of each family the default route with the lowest metric."""
+    other = replace(BRIDGE, name="br1", mtu=1400)
+    world.kernel.apply([BRIDGE, other, *(ops.SetLink(HOST, name, up=True) for name in ("br0", "br1"))])
+    world.kernel.apply([
+        ops.AddAddress(HOST, "br0", "192.0.2.1/24"),
+        AddRoute(HOST, "br0", "0.0.0.0/0", "192.0.2.9"),
+        AddRoute(HOST, "br1", "::/0", "fe80::9", priority=2000),
+    ])
+    assert world.kernel.observe([GetUplinks()]).uplinks() == (Uplink(4, "br0", 1500), Uplink(6, "br1", 1400))
+    world.kernel.apply([AddRoute(HOST, "br0", "::/0", "fe80::9")])
+    assert world.kernel.observe([GetUplinks()]).uplinks() == (Uplink(4, "br0", 1500), Uplink(6, "br0", 1500))
+
+
+# Neighbours that the node answers for
+
+
+def proxies(world: World, ifname: str = "br0") -> tuple[str, ...]:
+    return world.kernel.observe([GetProxies(ifname)]).proxies(ifname)
+
+
+def test_proxies(world: World) -> None:
+    world.kernel.apply([BRIDGE, replace(BRIDGE, name="br1")])
+    assert proxies(world) == proxies(world, "br9") == ()
+    for _ in range(2):
+        world.kernel.apply([ops.AddProxy("br0", "2001:db8::2"), ops.AddProxy("br1", "2001:db8::3")])
+        assert (proxies(world), proxies(world, "br1")) == (("2001:db8::2",), ("2001:db8::3",))
+    for _ in range(2):
+        world.kernel.remove([ops.RemoveProxy("br0", "2001:db8::2")])
+        assert (proxies(world), proxies(world, "br1")) == ((), ("2001:db8::3",))
+    world.kernel.remove([ops.DeleteLink(HOST, "br1")])
+    assert proxies(world, "br1") == ()
+
+
+def test_a_proxy_of_a_failed_change_is_undone(world: World) -> None:
+    world.kernel.apply([BRIDGE, ops.SetLink(HOST, "br0", up=True), AddRoute(HOST, "br0", "2001:db8::/64")])
+    entry = AddRoute(HOST, "br0", "2001:db8::2/128"), ops.AddProxy("br0", "2001:db8::2")
+    with refused(errors.KERNEL_REFUSED, "br9"):
+        world.kernel.apply([*entry, ops.SetLink(HOST, "br9", up=True)])
+    assert proxies(world) == ()
+    assert routes(world, HOST, "2001:db8::2/128", "br0") == []
+    assert len(routes(world, HOST, "2001:db8::/64", "br0")) == 1  # the network's, not the container's
+
+
+@pytest.mark.parametrize("dst", ["2001:db8::2/128", "192.0.2.0/24"])
+def test_a_route_is_removed(world: World, dst: str) -> None:
+    world.kernel.apply([BRIDGE, ops.SetLink(HOST, "br0", up=True), AddRoute(HOST, "br0", dst)])
+    other = "2001:db8::3/128"
+    world.kernel.apply([AddRoute(HOST, "br0", other)])
+    for _ in range(2):
+        world.kernel.remove([ops.RemoveRoute(HOST, "br0", dst)])
+        assert routes(world, HOST, dst, "br0") == []
+        assert len(routes(world, HOST, other, "br0")) == 1
 
 
 def test_many_questions_at_once(world: World) -> None:
@@ -480,7 +540,7 @@ def test_many_questions_at_once(world: World) -> None:
 def test_asking_changes_nothing(world: World) -> None:
     attach(world)
     links = GetLink(HOST, "br0"), GetPorts("br0"), GetAddresses(world.a, "eth0")
-    asked: list[Question] = [*links, GetRoutes(world.a, "eth0"), GetIpv6Interfaces(), GetUplink()]
+    asked: list[Question] = [*links, GetRoutes(world.a, "eth0"), GetIpv6Interfaces(), GetUplinks(), GetProxies("br0")]
     assert world.kernel.observe(asked) == world.kernel.observe(asked)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +14,10 @@ import pytest
 
 from cni_v6 import errors, ops
 from cni_v6.errors import CniError
-from cni_v6.kernel import GetLink, GetUplink
-from cni_v6.kernel.netns import open_namespace
+from cni_v6.kernel import GetLink, GetSysctl, GetUplinks
+from cni_v6.kernel.linux import LinuxKernel
+from cni_v6.kernel.netns import Folders, open_namespace
+from cni_v6.kernel.spaces import Spaces
 from cni_v6.ops import HOST
 from tests.contract.worlds import LinuxWorld, linux_world
 
@@ -152,19 +154,26 @@ def test_waiting_for_a_port_hears_of_it(world: LinuxWorld) -> None:
 def test_uplink(world: LinuxWorld) -> None:
     attach(world, "a")
 
-    def uplink() -> str:
-        return world.kernel.observe([GetUplink()]).uplink()
+    def uplinks() -> list[str]:
+        return [each.ifname for each in world.kernel.observe([GetUplinks()]).uplinks()]
 
     world.node.run("ip", "-6", "address", "add", "2001:db8::1/64", "dev", "br0", "nodad")
-    assert uplink() == ""
+    assert uplinks() == []
     world.node.run("ip", "-6", "route", "add", "unreachable", "default", "metric", "4000")
-    assert uplink() == ""
+    for kind, metric in (("unreachable", "4000"), ("prohibit", "3000"), ("blackhole", "2000")):
+        world.node.run("ip", "route", "add", kind, "default", "metric", metric)
+        assert uplinks() == []
     world.node.run("ip", "-6", "route", "add", "default", "via", "2001:db8::9", "metric", "2000")
-    assert uplink() == "br0"
+    assert uplinks() == ["br0"]
     world.node.run("ip", "-6", "route", "del", "default", "via", "2001:db8::9")
-    hops = ("nexthop", "via", "2001:db8::8", "dev", "br0", "nexthop", "via", "2001:db8::9", "dev", "br0")
+    world.node.run("ip", "link", "add", "br1", "type", "bridge")
+    world.node.run("ip", "link", "set", "br1", "up")
+    hops = ("nexthop", "via", "2001:db8::8", "dev", "br0", "nexthop", "via", "fe80::9", "dev", "br1")
     world.node.run("ip", "-6", "route", "add", "default", *hops)
-    assert uplink() == "br0"
+    assert sorted(uplinks()) == ["br0", "br1"]
+    world.node.run("ip", "address", "add", "192.0.2.1/24", "dev", "br1")
+    world.node.run("ip", "route", "add", "default", "via", "192.0.2.9")
+    assert uplinks()[0] == "br1" and len(uplinks()) == 3
 
 
 def test_a_namespace_under_another_path_is_the_same(world: LinuxWorld, tmp_path: Path) -> None:
@@ -201,6 +210,46 @@ def test_the_thread_that_asks_stays_where_it_is(world: LinuxWorld) -> None:
     with open_kernel_socket(world) as inside:
         assert os.readlink("/proc/thread-self/ns/net") == before
         assert inside.type == socket.SOCK_RAW
+
+
+class WatchedSpaces(Spaces):
+    """Notes in which network namespace sysctls are touched."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.visited: list[str] = []
+
+    def with_sysctls(self, netns: str, work: Callable[[Folders], None]) -> None:
+        def watched(folders: Folders) -> None:
+            self.visited.append(os.readlink("/proc/thread-self/ns/net"))
+            work(folders)
+
+        super().with_sysctls(netns, watched)
+
+
+def test_sysctls_are_touched_in_their_namespace_in_one_visit(world: LinuxWorld) -> None:
+    """From outside, each access would leave a name in the kernel's cache that all later ones have to pass by."""
+    spaces = WatchedSpaces()
+    kernel = LinuxKernel(spaces)
+    keys = [f"ipv6/conf/lo/{key}" for key in ("accept_ra", "autoconf", "accept_dad")]
+    try:
+        seen = kernel.observe([GetSysctl(HOST, keys[0]), *(GetSysctl(world.a, key) for key in keys)])
+        assert {seen.sysctl(world.a, key) for key in keys} <= {"0", "1", "-1"}
+        kernel.apply([ops.SetSysctl(world.a, key, "0") for key in keys])
+        here, inside = (f"net:[{kernel.netns_id(netns)[1]}]" for netns in (HOST, world.a))
+    finally:
+        kernel.close()
+    assert spaces.visited == [here, inside, inside]
+    assert [world.kernel.observe([GetSysctl(world.a, key)]).sysctl(world.a, key) for key in keys] == ["0", "0", "0"]
+
+
+def test_what_was_written_before_a_failure_is_undone(world: LinuxWorld) -> None:
+    key = "ipv6/conf/lo/accept_ra"
+    before = world.kernel.observe([GetSysctl(world.a, key)]).sysctl(world.a, key)
+    steps = [ops.SetSysctl(world.a, key, "0", was=before), ops.SetSysctl(world.a, "ipv6/conf/lo/no_such_key", "0")]
+    with pytest.raises(CniError, match="no_such_key"):
+        world.kernel.apply(steps)
+    assert world.kernel.observe([GetSysctl(world.a, key)]).sysctl(world.a, key) == before
 
 
 def open_kernel_socket(world: LinuxWorld) -> socket.socket:

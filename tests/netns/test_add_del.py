@@ -66,7 +66,8 @@ def test_the_first_container_brings_the_bridge_and_forwarding_and_nothing_else(
     lab.outside(node)
     # net/ipv4/devinet.c, inet_forward_change: with ip_forward the kernel sets the others.
     ipv4 = r"sysctl ipv4/(ip_forward|conf/\S+/forwarding|conf/all/accept_redirects) "
-    with node.unchanged(ignore=rf"\bcni0\b|{ipv4}|sysctl ipv6/conf/\S+/force_forwarding|attachments/\.seen"):
+    own = rf"\bcni0\b|{ipv4}|sysctl ipv6/conf/\S+/force_forwarding|{lab.TABLES}|attachments/\.seen"
+    with node.unchanged(ignore=own):
         lab.warm(node, lab.gateway(*subnets))
     assert lab.link(node, "cni0")["linkinfo"]["info_kind"] == "bridge"
 
@@ -143,7 +144,7 @@ def test_layer_2_leaves_addresses_to_the_containers(node: Node) -> None:
 def test_a_router_on_the_segment_gives_a_container_nothing(node: Node) -> None:
     """It advertises from before ADD on, so its advertisements meet the interface at every moment of its life."""
     config = lab.gateway(*DUAL)
-    [rogue] = lab.pods(node, config, "rogue")
+    [rogue] = lab.pods(node, {**config, "guard": False}, "rogue")
     victim = Pod(node, lab.network(), "listens")
     with wire.advertising(rogue.netns, "eth0", "2001:db8:bad::"):
         pod = Pod(node, config, "a")

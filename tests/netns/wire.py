@@ -6,9 +6,9 @@ Waiting is for the kernel's own notifications; ``PATIENCE`` only ends a wait for
 from __future__ import annotations
 
 import ctypes
+import os
 import select
 import socket
-import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,14 +17,16 @@ from typing import TypeVar
 
 import pytest
 
+from tests.netns import frames
+
 T = TypeVar("T")
 
 PATIENCE = 30.0  # seconds
 CLONE_NEWNET = 0x40000000  # linux/sched.h
-ETH_P_ALL, ETH_P_IPV6 = 0x0003, 0x86DD
-ALL_NODES_MAC, ALL_NODES = bytes.fromhex("333300000001"), socket.inet_pton(socket.AF_INET6, "ff02::1")
+ETH_P_ALL = 0x0003
 ICMPV6, ROUTER_ADVERTISEMENT, NEIGHBOR_ADVERTISEMENT = 58, 134, 136
-FOREVER = 0xFFFFFFFF
+ROGUE, ROGUE_MAC = "fe80::bad", "02:00:00:00:0b:ad"
+PACKET_OUTGOING = 4  # linux/if_packet.h
 # linux/rtnetlink.h, RTNLGRP_*: link, neighbour, IPv4 address and route, IPv6 address and route.
 GROUPS = sum(1 << (group - 1) for group in (1, 3, 5, 7, 9, 11))
 
@@ -96,6 +98,44 @@ def await_frames(tap: socket.socket, wanted: Callable[[bytes], bool], count: int
         count -= wanted(tap.recv(1 << 16))
 
 
+def pending(heard: socket.socket) -> Iterator[bytes]:
+    """The netlink messages that have come by now."""
+    heard.setblocking(False)
+    while True:
+        try:
+            yield heard.recv(1 << 16)
+        except BlockingIOError:
+            return
+
+
+def frames_before(tap: socket.socket, last: bytes) -> list[bytes]:
+    """The frames that came in before the one that contains ``last``."""
+    deadline = time.monotonic() + PATIENCE
+    found: list[bytes] = []
+    while True:
+        ready, _, _ = select.select([tap], [], [], max(0.0, deadline - time.monotonic()))
+        if not ready:
+            pytest.fail(f"never came: {last!r}")
+        frame, sender = tap.recvfrom(1 << 16)
+        if sender[2] == PACKET_OUTGOING:
+            continue
+        if last in frame:
+            return found
+        found.append(frame)
+
+
+@contextmanager
+def in_order() -> Iterator[None]:
+    """What this thread sends in here arrives in that order: packets between namespaces wait in a queue of the CPU that
+    they are sent on."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
 def is_router_advertisement(frame: bytes) -> bool:
     """Ethernet, IPv6 without extension headers, ICMPv6 type 134."""
     return frame[12:14] == b"\x86\xdd" and frame[20] == ICMPV6 and frame[54] == ROUTER_ADVERTISEMENT
@@ -113,34 +153,13 @@ def announces(frame: bytes, address: str, mac: str) -> bool:
     return is_advertisement and frame[58] & 0x60 == 0x20 and frame[62:78] == ip and frame[80:86] == hardware
 
 
-def router_advertisement(source: str, mac: str, prefix: str, lifetime: int = 1800) -> bytes:
-    """RFC 4861, 4.2 and 4.6.2: a default router that lives ``lifetime`` seconds, and a /64 for SLAAC."""
-    sender = socket.inet_pton(socket.AF_INET6, source)
-    hardware = bytes.fromhex(mac.replace(":", ""))
-    network = socket.inet_pton(socket.AF_INET6, prefix)
-    option = struct.pack("!BBBBIII", 3, 4, 64, 0xC0, FOREVER, FOREVER, 0) + network
-    body = struct.pack("!BBHII", 64, 0, lifetime, 0, 0) + option + b"\x01\x01" + hardware
-    length = 4 + len(body)
-    pseudo = sender + ALL_NODES + struct.pack("!II", length, ICMPV6)
-    message = bytes((ROUTER_ADVERTISEMENT, 0, 0, 0)) + body
-    message = message[:2] + struct.pack("!H", _checksum(pseudo + message)) + message[4:]
-    ethernet = ALL_NODES_MAC + hardware + struct.pack("!H", ETH_P_IPV6)
-    return ethernet + struct.pack("!IHBB", 6 << 28, length, ICMPV6, 255) + sender + ALL_NODES + message
-
-
-def _checksum(data: bytes) -> int:
-    """RFC 1071 over an even number of bytes."""
-    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return 0xFFFF - total
-
-
 @contextmanager
 def advertising(netns: str, ifname: str, prefix: str) -> Iterator[None]:
     """A router on the interface's segment that advertises itself over and over, much faster than RFC 4861 allows."""
     ended = threading.Event()
-    frame = router_advertisement("fe80::bad", "02:00:00:00:0b:ad", prefix)
+    frame = frames.ethernet(ROGUE_MAC, frames.ALL_NODES_MAC, frames.IPV6, frames.ip(
+        ROGUE, frames.ALL_NODES, ICMPV6, frames.router_advertisement(ROGUE, ROGUE_MAC, prefix)
+    ))
 
     def advertise(sender: socket.socket) -> None:
         sender.send(frame)

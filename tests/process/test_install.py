@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -81,6 +82,47 @@ def test_what_is_installed_does_not_look_back_at_the_checkout(installed: Path) -
         assert f'sys.path.append("{installed}/usr/lib/cni-v6")' in text
         interpreter, options = text.splitlines()[0].removeprefix("#!").split(" ")
         assert os.access(interpreter, os.X_OK) and options == "-ISE"
+
+
+DISTRIBUTION = "/usr/bin/python3"
+
+
+def install(tmp_path: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    """``tools/install`` alone: ``make`` would make .venv anew for another interpreter."""
+    need(ROOT.joinpath(".venv/wheels").is_dir(), "needs the wheels that make test puts into .venv")
+    clean = {key: value for key, value in os.environ.items() if key != "PYTHON"}
+    return subprocess.run(
+        [ROOT / "tools/install"], env=clean | {"DESTDIR": str(tmp_path)} | env, capture_output=True, text=True,
+        check=False,
+    )
+
+
+def first_line(tmp_path: Path) -> str:
+    return tmp_path.joinpath("opt/cni/bin/cni-v6").read_text(encoding="utf-8").splitlines()[0]
+
+
+def test_the_distributions_interpreter_runs_it(tmp_path: Path) -> None:
+    recent = [DISTRIBUTION, "-c", "import sys; sys.exit(sys.version_info < (3, 10))"]
+    need(os.access(DISTRIBUTION, os.X_OK) and subprocess.run(recent, check=False).returncode == 0, "needs its Python")
+    done = install(tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert first_line(tmp_path) == f"#!{DISTRIBUTION} -ISE"
+    assert f"for {DISTRIBUTION}" in done.stdout
+
+
+def test_another_interpreter_can_be_named(tmp_path: Path) -> None:
+    named = tmp_path / "python"
+    named.symlink_to(sys.executable)
+    done = install(tmp_path, PYTHON=str(named))
+    assert done.returncode == 0, done.stderr
+    assert first_line(tmp_path) == f"#!{os.path.realpath(sys.executable)} -ISE", "not the link, which may go away"
+
+
+def test_an_interpreter_that_is_none_is_refused(tmp_path: Path) -> None:
+    done = install(tmp_path, PYTHON="/bin/false")
+    assert done.returncode == 1
+    assert "/bin/false is not Python 3.10 or newer" in done.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_running_it_writes_no_byte_code(installed: Path, tmp_path: Path) -> None:

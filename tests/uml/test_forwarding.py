@@ -18,13 +18,14 @@ from tests.netns.test_forwarding import (  # noqa: F401 (tests and fixtures of t
     test_its_containers_reach_the_world,
 )
 from tests.sandbox import Node
+from tests.uml.networks import gateway
 
 pytestmark = [pytest.mark.uml, pytest.mark.timeout(400), pytest.mark.xdist_group("uml")]
 
 
 def test_the_node_keeps_its_route_and_goes_on_listening(node: Node, router: str) -> None:  # noqa: F811 (the fixture)
     assert not node.run("ls", "/proc/sys/net/ipv6/conf/default").stdout.count("force_forwarding")
-    [pod] = lab.pods(node, lab.gateway(*DUAL), "a")
+    [pod] = lab.pods(node, gateway(*DUAL), "a")
     assert default_routes(node) == [(UPLINK, ROUTER, "ra")]
     forwarding = {name: lab.sysctl(node, f"ipv6/conf/{name}/forwarding") for name in ("all", UPLINK, "cni0")}
     assert forwarding == {"all": "1", UPLINK: "1", "cni0": "1"}
@@ -37,6 +38,6 @@ def test_the_node_keeps_its_route_and_goes_on_listening(node: Node, router: str)
 
 def test_an_interface_that_comes_later_listens_too(node: Node) -> None:
     """It starts with ``default``'s accept_ra, in a node that forwards already."""
-    lab.pods(node, lab.gateway(*DUAL), "a")
+    lab.pods(node, gateway(*DUAL), "a")
     netns = lab.uplink(node)
     learn(node, netns, UPLINK, SECOND)

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from cni_v6.errors import IPV6_DISABLED, NOT_AVAILABLE
-from tests.netns.lab import DUAL, GATEWAY4, SUBNET4, Pod, gateway, leases, network, pods, veths
+from tests.netns.lab import DUAL, GATEWAY4, SUBNET4, Pod, leases, pods, veths
 from tests.sandbox import Node
+from tests.uml.networks import gateway, network
 
 pytestmark = [
     pytest.mark.uml(parameters="ipv6.disable=1"), pytest.mark.timeout(400), pytest.mark.xdist_group("uml without ipv6")

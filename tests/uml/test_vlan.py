@@ -14,10 +14,8 @@ from tests.netns.lab import (
     OUTSIDE,
     Pod,
     addresses,
-    gateway,
     leases,
     link,
-    network,
     outside,
     ping,
     pods,
@@ -25,6 +23,7 @@ from tests.netns.lab import (
     veths,
 )
 from tests.sandbox import Node
+from tests.uml.networks import gateway, network
 
 pytestmark = [pytest.mark.uml, pytest.mark.timeout(400), pytest.mark.xdist_group("uml")]
 

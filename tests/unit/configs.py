@@ -65,13 +65,35 @@ GOOD: dict[str, dict[str, Any]] = {
     "dual stack": with_ranges([V6], [V4]),
     "blank is absent": with_ranges([V6 | {"rangeStart": "", "rangeEnd": "", "gateway": ""}],
                                    runtimeConfig={"mac": "", "infinibandGUID": ""}, ipMasqBackend=""),
-    "false is fine": config(ipMasq=False, macspoofchk=False, runtimeConfig={"portMappings": []}),
+    "false is fine": config(ipMasq=False, macspoofchk=False, guard=False, runtimeConfig={"portMappings": []}),
+    "the references' firewall": with_ranges(
+        [V6], [V4], ipMasq=True, ipMasqBackend="nftables", macspoofchk=True, runtimeConfig={
+            "portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp", "hostIP": ""}],
+        },
+    ),
+    "null is absent in the firewall": with_ranges(
+        [V6], ipMasq=None, masquerade=None, nonMasquerade=None, snat=None, nptv6=None, ingress=None, guard=None,
+        egress=None, runtimeConfig={"portMappings": None}, args={"cni": {"egress": None}},
+    ),
+    "the whole firewall": with_ranges(
+        [V6], [V4], masquerade={"ipv4": "on"}, nonMasquerade=["10.0.0.0/8"], snat={"ipv4": "192.0.2.7"}, guard=True,
+        nptv6={"internal": "fd42:1:2:3::/64", "external": "2001:db8:1:2::/64"}, ingress="isolated",
+        egress=[{"to": "::/0", "ports": ["tcp/443", "udp/5000-5010", "sctp"]}, {"to": "10.9.0.0/16"}],
+        args={"cni": {"egress": [{"to": "2001:db8::/32"}]}},
+        runtimeConfig={"portMappings": [
+            {"HostPort": 53, "ContainerPort": 53, "Protocol": "UDP", "HostIP": "::1"},
+            {"hostPort": 53, "containerPort": 53, "protocol": "tcp", "hostIP": "0.0.0.0", "more": 1},
+        ]},
+    ),
     "layer 2, empty ipam": config(ipam={}),
     "layer 2, blank type": config(ipam={"type": ""}),
     "foreign ipam": config(ipam={"type": "dhcp", "ranges": 7, "rangess": []}),
     "foreign ipam in strict": config(ipam={"type": "whereabouts", "range": "2001:db8::/64"}, strict=True),
     "host-local by its name": config(ipam={"type": "host-local", "subnet": "10.1.0.0/16"}),
     "trunk": config(vlan=10, vlanTrunk=[{"minID": 100, "maxID": 200}, {"id": 50}, {"minID": 150, "maxID": 300}]),
+    "mtu of the uplinks": with_ranges([V6], mtu="auto"),
+    "neighbours of the uplink": with_ranges([V6], isDefaultGateway=True, ndpProxy="auto"),
+    "neighbours of an interface": with_ranges([V6], isGateway=True, ndpProxy="ens1"),
     "every bridge flag": config(
         isGateway=True, isDefaultGateway=True, forceAddress=True, hairpinMode=True, preserveDefaultVlan=False,
         enabledad=True, disableContainerInterface=True, portIsolation=True, multicastSnooping=True,
@@ -92,7 +114,9 @@ _TYPES = [
     ("isGateway", "true", '"true" is not a boolean'), ("isGateway", 1, "1 is not a boolean"),
     ("hairpinMode", 0, "0 is not a boolean"), ("strict", "yes", '"yes" is not a boolean'),
     ("engine", "on", '"on" is neither auto nor off'), ("engineIdle", 0, "0 is not between 1 and 31536000"),
-    ("mtu", "1500", '"1500" is not an integer'), ("mtu", True, "true is not an integer"),
+    ("mtu", "1500", '"1500" is not an integer'),
+    ("mtu", "", '"" is not an integer'), ("ndpProxy", "", '"" is not an interface name'), ("ndpProxy", True, "true is"),
+    ("mtu", True, "true is not an integer"),
     ("vlan", 4095, "4095 is not between 0 and 4094"),
     ("vlan", -1, "-1 is not between 0 and 4094"), ("mtu", 65536, "65536 is not between 0 and 65535"),
     ("mtu", 10**40, "a number of more than 64 bits is not between"),
@@ -114,6 +138,25 @@ _TYPES = [
     ("runtimeConfig", 1, "1 is not an object"), ("runtimeConfig", {"mac": 1}, ".mac: 1 is not a string"),
     ("runtimeConfig", {"ips": "::1"}, '.ips: "::1" is not a list'),
     ("runtimeConfig", {"dns": {"servers": [1]}}, ".dns.servers[0]: 1 is not a string"),
+    ("ipMasq", "true", '"true" is not a boolean'), ("guard", 1, "1 is not a boolean"),
+    ("ipMasqBackend", "nft", '"nft" is none of nftables, iptables'), ("macspoofchk", 0, "0 is not a boolean"),
+    ("masquerade", True, "true is not an object"), ("masquerade", {"ipv4": True}, ".ipv4: true is not a string"),
+    ("masquerade", {"ipv6": "yes"}, '.ipv6: "yes" is none of auto, on, off'),
+    ("nonMasquerade", ["10.0.0.0"], '[0]: "10.0.0.0" is not a prefix'), ("snat", "192.0.2.7", "is not an object"),
+    ("snat", {"ipv4": "eth0"}, '.ipv4: "eth0" is not an IP address'),
+    ("nptv6", {"internal": "fd42::"}, '.internal: "fd42::" is not a prefix'),
+    ("ingress", "close", '"close" is none of published, open, isolated'), ("egress", {}, "an object is not a list"),
+    ("egress", [{}], "[0].to is missing"), ("egress", [{"to": "example.org"}], '[0].to: "example.org" is not a prefix'),
+    ("egress", [{"to": "::/0", "ports": [443]}], "[0].ports[0]: 443 is not a string"),
+    ("egress", [{"to": "::/0", "ports": ["443"]}], '[0].ports[0]: "443" is no protocol with ports'),
+    ("egress", [{"to": "::/0", "ports": ["icmp"]}], '[0].ports[0]: "icmp" is no protocol with ports'),
+    ("args", {"cni": {"egress": [{"to": 1}]}}, ".cni.egress[0].to: 1 is not a string"),
+    ("runtimeConfig", {"portMappings": [1]}, ".portMappings[0]: 1 is not an object"),
+    ("runtimeConfig", {"portMappings": [{"hostPort": 0, "containerPort": 1}]}, ".portMappings[0].hostPort: 0 is not"),
+    ("runtimeConfig", {"portMappings": [{"hostPort": 1, "containerPort": 65536}]},
+     ".portMappings[0].containerPort: 65536 is not between 1 and 65535"),
+    ("runtimeConfig", {"portMappings": [{"hostPort": 1, "containerPort": 1, "protocol": "icmp"}]},
+     '.portMappings[0].protocol: "icmp" is none of tcp, udp, sctp'),
 ]
 _IPAM_TYPES: list[tuple[str, Any, str]] = [
     ("ranges", {}, "an object is not a list"), ("ranges", [V6], "[0]: an object is not a list"),
@@ -167,11 +210,7 @@ _RANGES: list[tuple[dict[str, str], str]] = [
     (V4 | {"rangeStart": "10.1.0.1", "rangeEnd": "10.1.0.1"}, "has no address besides its gateway"),
 ]
 _UNSUPPORTED: list[tuple[dict[str, Any], str]] = [
-    ({"ipMasq": True}, "ipMasq: true is not supported yet: set it to false"),
-    ({"ipMasqBackend": "nftables"}, 'ipMasqBackend: "nftables" is not supported yet'),
-    ({"macspoofchk": True}, "macspoofchk: true is not supported yet"),
-    ({"runtimeConfig": {"portMappings": [{"hostPort": 80}]}},
-     "runtimeConfig.portMappings: a list is not supported yet"),
+    ({"ipMasqBackend": "iptables"}, 'ipMasqBackend: "iptables" is not supported: write "nftables", or leave it out'),
     ({"runtimeConfig": {"infinibandGUID": "c2:11:22:33:44:55:66:77"}}, "runtimeConfig.infinibandGUID"),
 ]
 _SLIPS: list[tuple[dict[str, Any], str]] = [
@@ -186,6 +225,9 @@ _SLIPS: list[tuple[dict[str, Any], str]] = [
     ({"ipam": ipam([V6], route=[])}, 'unknown key "route" in ipam, did you mean "routes"?'),
     ({"ipam": ipam([V6], routes=[{"dts": "::/0"}])}, 'in ipam.routes[0], did you mean "dst"?'),
     ({"capabilities": {"ipRange": True}}, 'unknown key "ipRange" in capabilities, did you mean "ipRanges"?'),
+    ({"masqerade": {}}, 'did you mean "masquerade"?'), ({"ingres": "open"}, 'did you mean "ingress"?'),
+    ({"egress": [{"to": "::/0", "port": ["tcp"]}]}, 'unknown key "port" in egress[0], did you mean "ports"?'),
+    ({"args": {"cni": {"egress": [{"to": "::/0", "port": []}]}}}, 'in args.cni.egress[0], did you mean "ports"?'),
     ({"strict": True, "podman": 1}, 'unknown key "podman": strict is true'),
     ({"strict": True, "ipam": ipam([V6], podman=1)}, 'unknown key "podman" in ipam: strict is true'),
 ]
@@ -203,6 +245,71 @@ _REQUESTS: list[tuple[dict[str, Any], str]] = [
     ({"runtimeConfig": {"mac": "02:00-5e:10:00:01"}}, "is not a MAC address of 6 bytes"),
 ]
 
+_OUTSIDE = "2001:db8:1:2::/64"
+_PORT = {"hostPort": 80, "containerPort": 8080}
+
+
+def _ports(*ports: dict[str, Any]) -> dict[str, Any]:
+    return {"runtimeConfig": {"portMappings": [_PORT | port for port in ports]}}
+
+
+_LAYER2: list[tuple[dict[str, Any], str]] = [
+    ({"ipMasq": True}, "ipMasq has no effect: there is no ipam"), ({"masquerade": {}}, "masquerade has no effect"),
+    ({"egress": []}, "egress has no effect"), ({"ingress": "isolated"}, "ingress has no effect"),
+    ({"ingress": "published"}, "ingress has no effect"), ({"nptv6": {}}, "nptv6 has no effect"),
+    (_ports({}), "runtimeConfig.portMappings has no effect: there is no ipam"),
+    ({"args": {"cni": {"egress": []}}}, "args.cni.egress has no effect"),
+]
+_FIREWALL: list[tuple[dict[str, Any], str]] = [
+    ({"ipMasq": True, "masquerade": {}}, "ipMasq: true and masquerade exclude each other"),
+    ({"nonMasquerade": ["10.0.0.1/8"]}, "write 10.0.0.0/8"),
+    ({"snat": {"ipv4": "192.0.2.7"}}, 'snat.ipv4: "192.0.2.7" has no effect: IPv4 is not masqueraded'),
+    ({"snat": {"ipv6": "192.0.2.7"}, "ipMasq": True}, 'snat.ipv6: "192.0.2.7" is not IPv6'),
+    ({"snat": {"ipv4": "::ffff:192.0.2.7"}, "ipMasq": True}, "is an IPv4-mapped address: write 192.0.2.7"),
+    ({"snat": {"ipv6": "fe80::1"}, "ipMasq": True}, "is no address to be seen as (link-local, fe80::/10)"),
+    ({"snat": {"ipv4": "127.0.0.1"}, "ipMasq": True}, "is no address to be seen as (loopback, 127.0.0.0/8)"),
+    ({"nptv6": {"internal": "fd42:1:2:3::/64"}}, "nptv6.external is missing"),
+    ({"nptv6": {"external": _OUTSIDE}}, "nptv6.internal is missing"),
+    *(({"nptv6": {"internal": inside, "external": outside}, **more}, says) for inside, outside, more, says in (
+        ("10.1.0.0/16", _OUTSIDE, {}, "is IPv4, and prefixes are translated in IPv6 only"),
+        ("::/0", "::/0", {}, "is no prefix to translate"), ("fd42::5/128", _OUTSIDE, {}, "is no prefix to translate"),
+        ("fe80::/64", _OUTSIDE, {}, "link-local, fe80::/10"), ("c000::/2", _OUTSIDE, {}, "multicast, ff00::/8"),
+        ("fd42:1:2::/48", _OUTSIDE, {}, 'nptv6.external: "2001:db8:1:2::/64" is not as long as internal fd42:1:2::/48'),
+        ("fd42:1:2:3::/64", "fd42:1:2:3::/64", {}, "overlaps with internal fd42:1:2:3::/64"),
+        ("fd42:1:2:3::/64", _OUTSIDE, {"ipMasq": True}, "nptv6 and ipMasq exclude each other"),
+        ("fd42:1:2:3::/64", _OUTSIDE, {"masquerade": {"ipv6": "on"}}, "nptv6 and masquerade.ipv6 exclude each other"),
+        ("fd42:1:2:3::/64", _OUTSIDE, {"masquerade": {}, "snat": {"ipv6": "2001:db8::7"}},
+         "nptv6 and snat.ipv6 exclude each other"),
+        ("fd42:9::/64", _OUTSIDE, {}, "nptv6.internal: \"fd42:9::/64\" holds no range"),
+        ("fd42:1:2:3::/80", "2001:db8::/80", {}, "holds only a part of the range fd42:1:2:3::/64"),
+        ("fd42:1:2:3:1::/80", "2001:db8::/80", {}, "holds only a part of the range fd42:1:2:3::/64"),
+        ("fd42:1:2:3:ffff::/80", "2001:db8::/80", {}, "holds only a part of the range fd42:1:2:3::/64"),
+        ("fd43::/64", "fd42:1:2:3::/64", {}, "overlaps with the range fd42:1:2:3::/64"),
+    )),
+    ({"egress": [{"to": "10.0.0.1/8"}]}, "write 10.0.0.0/8"),
+    ({"egress": [{"to": "::/0", "ports": []}]}, "egress[0].ports: a list allows nothing"),
+    *(({"egress": [{"to": "::/0", "ports": [ports]}]}, "has no ports from 1 to 65535, the lower one first")
+      for ports in ("tcp/0", "udp/65536", "tcp/9-8")),
+    ({"egress": [{"to": "::/0", "ports": [f"tcp/{port}" for port in range(1, 1000)]}]},
+     "egress comes to more than 512 combinations of prefix and ports"),
+    ({"egress": [{"to": "::/0", "ports": ["tcp/1", "tcp/2", "tcp/3", "tcp/4", "udp"]}, {"to": "fd42::5/128"}]},
+     "egress comes to more than 512"),
+    ({"egress": [{"to": "::/0", "ports": [f"tcp/{port}-{port + 4}" for port in range(1, 2000, 5)]}],
+      "args": {"cni": {"egress": [{"to": f"{first}000::/4", "ports": ["tcp"]} for first in "0123456789abcdef"]}}},
+     "args.cni.egress comes to more than 512"),
+    (_ports({"hostIP": "node"}), 'portMappings[0].hostIP: "node" is not an IP address'),
+    (_ports({"hostIP": "::ffff:192.0.2.7"}), "portMappings[0].hostIP: \"::ffff:192.0.2.7\" is an IPv4-mapped address"),
+    (_ports({"hostIP": "fe80::1"}), "is link-local, which says nothing without its interface"),
+    *((_ports({"hostIP": address}), "is no address a node can have")
+      for address in ("224.0.0.1", "255.255.255.255", "0.0.0.1", "ff02::1")),
+    (_ports({}, {"hostIP": "192.0.2.7"}, {"protocol": "TCP", "containerPort": 1}),
+     "runtimeConfig.portMappings[2]: tcp port 80 is published by runtimeConfig.portMappings[0] already"),
+    (_ports({}, {"hostIP": "0.0.0.0"}), "portMappings[1]: tcp port 80 at 0.0.0.0 is published by"),
+    (_ports({"hostIP": "192.0.2.7"}, {"hostIP": "192.0.2.7"}), "tcp port 80 at 192.0.2.7 is published by"),
+    ({"runtimeConfig": {"portMappings": [{"containerPort": 80}]}}, "portMappings[0].hostPort is missing"),
+    ({"runtimeConfig": {"portMappings": [{"HostPort": 80}]}}, "portMappings[0].containerPort is missing"),
+]
+
 BAD: list[Bad] = [
     *(Bad(f"{key}={value!r}"[:60], config(**{key: value}), (key + says if says[:1] in ".[" else f"{key}: {says}",)
           if not says.startswith("is ") else (key, says), schema=True) for key, value, says in _TYPES),
@@ -214,6 +321,11 @@ BAD: list[Bad] = [
       for one, says in _RANGES),
     *(Bad(f"unsupported {says[:30]}", config(**keys), (says,), UNSUPPORTED_FIELD, schema=True)
       for keys, says in _UNSUPPORTED),
+    *(Bad(f"layer 2 {says[:50]}", config(**keys), (says, "remove it, or add an ipam")) for keys, says in _LAYER2),
+    *(Bad(f"firewall {at} {says[:50]}", with_ranges([V6], [V4], **keys), (says,))
+      for at, (keys, says) in enumerate(_FIREWALL)),
+    Bad("a port of IPv4 without IPv4", with_ranges([V6], **_ports({}, {"hostIP": "0.0.0.0", "hostPort": 81})),
+        ("runtimeConfig.portMappings[1]: tcp port 81 at 0.0.0.0", "the container has no IPv4 address")),
     *(Bad(f"slip {says[:60]}", config(**keys), (says,)) for keys, says in _SLIPS),
     *(Bad(f"request {says[:60]}", with_ranges([V6], [V4], **keys), (says,)) for keys, says in _REQUESTS),
     Bad("1.0 is no integer", config(mtu=1500.0), ("mtu: 1500.0 is not an integer",)),
@@ -232,6 +344,7 @@ BAD: list[Bad] = [
     Bad("hairpin and promiscuous", config(hairpinMode=True, promiscMode=True), ("hairpinMode", "promiscMode")),
     Bad("interface down with ipam", with_ranges([V6], disableContainerInterface=True), ("disableContainerInterface",)),
     Bad("interface down with dhcp", config(ipam={"type": "dhcp"}, disableContainerInterface=True), ("exclude each",)),
+    Bad("neighbours without a gateway", config(ndpProxy="auto"), ('ndpProxy: "auto" needs isGateway',)),
     Bad("mtu below IPv4's", config(mtu=67), ("mtu: 67 is below 68",)),
     Bad("mtu below IPv6's", with_ranges([V6], mtu=1279), ("mtu: 1279 is below 1280",)),
     Bad("no range", with_ranges(), ("ipam.ranges", _NO_RANGE)),

@@ -60,11 +60,13 @@ class World:
     delegated: list[tuple[str, str]] = field(default_factory=list)
     files: dict[str, str | Exception] = field(default_factory=dict)
     now: float = 1000.0
+    remembered: set[str] = field(default_factory=set)
 
     def node(self) -> Node:
         return Node(
             kernel=self.kernel,
             leases=self.leases,
+            data_dirs=self,
             delegate=self._delegate,
             read_file=self._read_file,
             boot=BOOT,
@@ -78,6 +80,18 @@ class World:
     def attachments(self, network: str = "pods", data_dir: str = DATA_DIR) -> list[Attachment]:
         with self.leases(network, data_dir).transaction() as leases:
             return sorted(leases.attachments(), key=lambda each: each.owner)
+
+    def known(self) -> list[str]:
+        return sorted({DATA_DIR, *self.remembered})
+
+    def remember(self, data_dir: str) -> None:
+        self.remembered.add(data_dir)
+
+    def networks(self, data_dir: str) -> list[str]:
+        return sorted(name for name, place in self.stores if place == data_dir)
+
+    def recorded(self, data_dir: str) -> list[str]:
+        return self.networks(data_dir)
 
     def container(self, container_id: str) -> str:
         """Its namespace, made where it is not there yet."""
@@ -106,8 +120,9 @@ class World:
         return self.call("ADD", container_id, config, **env).ok()
 
     def state(self) -> Any:
-        """Everything that the kernel and the stores hold, as a value of its own."""
-        return copy.deepcopy(self.kernel.spaces), {place: self.attachments(*place) for place in self.stores}
+        """Everything that the kernel, the firewall's sets and the stores hold, as a value of its own."""
+        attached = {place: self.attachments(*place) for place in self.stores}
+        return copy.deepcopy(self.kernel.spaces), attached, set(self.kernel.firewall.elements())
 
     def _delegate(self, call: Invocation, name: str, command: str) -> Mapping[str, Any]:
         self.delegated.append((name, command))

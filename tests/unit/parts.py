@@ -7,8 +7,10 @@ from typing import Any
 
 from netaddr import IPNetwork
 
-from cni_v6 import forwarding, names, plan, segment
+from cni_v6 import names, plan, uplink
 from cni_v6.config import BridgeConf, IpamConf, Range, RangeSet
+from cni_v6.firewall.conf import FirewallConf
+from cni_v6.firewall.policy import OPEN
 from cni_v6.kernel import Snapshot
 from cni_v6.kernel.fake import FakeKernel
 from cni_v6.names import Owner
@@ -30,6 +32,7 @@ CONF = BridgeConf(
     is_default_gateway=False,
     force_address=False,
     mtu=0,
+    ndp_proxy="",
     hairpin=False,
     promisc=False,
     vlan=0,
@@ -42,6 +45,7 @@ CONF = BridgeConf(
     mac="",
     dns=None,
     ipam=None,
+    firewall=FirewallConf(ingress=OPEN, guard=False),
 )
 
 IPV6 = Address("2001:db8:1::2/64", "2001:db8:1::1")
@@ -87,6 +91,5 @@ def look(fake: FakeKernel, wanted: BridgeConf) -> Snapshot:
     """All that ADD asks before it plans."""
     seen = fake.observe(plan.questions(SITE, wanted))
     if wanted.is_gateway:
-        more = forwarding.more_questions(seen, segment.gateway_interface(wanted))
-        seen = seen.with_answers(fake.observe(more))
+        seen = seen.with_answers(fake.observe(uplink.more_questions(wanted, seen)))
     return seen

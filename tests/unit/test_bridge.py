@@ -11,9 +11,11 @@ import pytest
 
 from cni_v6 import errors, names, ops
 from cni_v6.errors import CniError
-from cni_v6.kernel import Link, Question, Snapshot
+from cni_v6.firewall.choose import link_local
+from cni_v6.firewall.policy import GUARD_FULL, PUBLISHED, Policy
+from cni_v6.kernel import Link, Question, RouteEntry, Snapshot
 from cni_v6.kernel.fake import FakeKernel
-from cni_v6.leases import Attachment
+from cni_v6.leases import Attachment, Proxied
 from cni_v6.names import Owner
 from cni_v6.ops import HOST, Op
 from tests.unit.harness import BOOT, CONFIG, DATA_DIR, FOREIGN, LAYER_2, World, gc, plugin
@@ -58,6 +60,10 @@ def test_add() -> None:
         Attachment(
             Owner("pods", "c1", "eth0"), ("2001:db8:1::2", "10.1.0.2"), host=port("c1"),
             netns=world.kernel.netns_id("/run/netns/c1"), created=1000.0, boot=BOOT,
+            policy=Policy(
+                "cni0", port("c1"), result["interfaces"][2]["mac"], ("2001:db8:1::2", "10.1.0.2"),
+                link_local(result["interfaces"][2]["mac"]), GUARD_FULL, PUBLISHED,
+            ),
         )
     ]
     inside = world.kernel.spaces["/run/netns/c1"]
@@ -171,14 +177,16 @@ def test_an_add_that_fails_leaves_nothing(name: str, second: bool, number: int) 
     world.kernel.fail = lambda op: REFUSED if next(counter) == number else None
     assert "cannot do it" in world.call("ADD", "c1", config).error(errors.KERNEL_REFUSED)
     world.kernel.fail = lambda _: None
-    kernel, leases = world.state()
+    kernel, leases, firewall = world.state()
     assert leases == {place: [] for place in leases} | before[1]
+    assert firewall == before[2]
     assert kernel["/run/netns/c1"] == inside
     if second:  # the bridge, its addresses and forwarding were there before
         assert kernel == before[0]
     else:
         assert port("c1") not in kernel[HOST].links
-    assert world.delegated[-2:] == [("dhcp", "ADD"), ("dhcp", "DEL")] * (name == "delegated")
+    begun = second or number > 0  # the firewall's tables come first
+    assert world.delegated[-2:] == [("dhcp", "ADD"), ("dhcp", "DEL")] * (name == "delegated" and begun)
     world.add("c1", config)
 
 
@@ -198,7 +206,10 @@ def test_an_add_that_does_not_fit_the_node_frees_its_addresses() -> None:
     world.kernel.spaces[HOST].addresses["cni0"] = ["192.0.2.1/24"]
     assert "cni0 has address 192.0.2.1/24" in world.call("ADD", "c1").error(errors.NODE_CONFLICT)
     assert world.attachments() == []
-    assert world.kernel.applied == []
+    assert {type(each) for each in world.kernel.applied} == {
+        ops.LoadRuleset, ops.AddElements, ops.RemoveElements
+    }
+    assert world.kernel.firewall.elements() == ()
 
 
 def test_a_bug_frees_the_addresses_too() -> None:
@@ -221,7 +232,10 @@ def test_del() -> None:
     world.kernel.applied.clear()
     for _ in range(2):
         assert world.call("DEL", "c1").ok() is None
-    assert world.kernel.applied == [ops.DeleteLink(HOST, port("c1"))]
+    first, *others = world.kernel.applied
+    assert first == ops.DeleteLink(HOST, port("c1"))
+    assert [type(each) for each in others] == [ops.RemoveElements]
+    assert world.kernel.firewall.elements() == ()
     assert world.attachments() == []
 
 
@@ -264,7 +278,8 @@ def test_the_interface_goes_before_its_addresses_are_free() -> None:
     held: list[int] = []
 
     def look(op: Op) -> None:
-        held.append(len(world.attachments()))
+        if isinstance(op, ops.DeleteLink):
+            held.append(len(world.attachments()))
 
     world.kernel.fail = look
     world.call("DEL", "c1").ok()
@@ -633,3 +648,66 @@ def test_status_of_another_plugin() -> None:
     answer = world.call("STATUS", config=FOREIGN)
     answer.ok()
     assert "dhcp knows no STATUS" in answer.stderr
+
+
+# Addresses that the node answers for
+
+PROXIED = CONFIG | {"ndpProxy": "auto", "mtu": "auto", "ingress": "open", "guard": False}
+
+
+def with_uplink(**plugins: Any) -> World:
+    """A node whose router is in the network's own prefix, and its first container come and gone."""
+    world = World(plugins=plugins)
+    world.kernel.add_link(HOST, Link("ens1", "02:00:00:00:00:01", 1200, up=True))
+    world.kernel.spaces[HOST].addresses["ens1"] = ["2001:db8:1::ff/56"]
+    world.kernel.spaces[HOST].routes["ens1"] = [RouteEntry("::/0", "fe80::1")]
+    return world
+
+
+def entries(world: World) -> tuple[list[str], list[str]]:
+    """Addresses with an entry on the uplink; with a route through the bridge."""
+    node = world.kernel.spaces[HOST]
+    return node.proxies.get("ens1", []), [route.dst for route in node.routes.get("cni0", [])]
+
+
+@pytest.mark.parametrize("end", ["DEL", "GC"])
+def test_the_node_answers_for_a_container_while_it_is_there(end: str) -> None:
+    world = with_uplink()
+    world.container("c1")
+    answer = world.call("ADD", "c1", PROXIED)
+    answer.ok()
+    assert "an uplink has 1200, below the 1280" in answer.stderr
+    [record] = world.attachments()
+    assert record.proxied == (Proxied("ens1", "cni0", "2001:db8:1::2"),)
+    assert entries(world) == (["2001:db8:1::2"], ["2001:db8:1::2/128"])
+    previous = PROXIED | {"prevResult": answer.stdout}
+    world.call("CHECK", "c1", previous).ok()
+    world.kernel.remove([ops.RemoveProxy("ens1", "2001:db8:1::2")])
+    told = world.call("CHECK", "c1", previous).error(errors.CHECK_FAILED)
+    assert "the node does not answer for 2001:db8:1::2 on ens1" in told
+    world.now += 1
+    if end == "DEL":
+        world.call("DEL", "c1").ok()  # which knows nothing of ndpProxy
+    else:
+        world.call("GC", config=gc()).ok()
+    assert entries(world) == ([], []) and world.attachments() == []
+
+
+def test_the_node_answers_for_addresses_of_another_ipam() -> None:
+    lease = {"address": "2001:db8:1::5/64", "gateway": "2001:db8:1::1"}
+    world = with_uplink(dhcp=plugin(ADD={"cniVersion": "1.1.0", "ips": [lease]}))
+    foreign = PROXIED | {"ipam": {"type": "dhcp"}}
+    world.add("c1", foreign)
+    assert entries(world) == (["2001:db8:1::5"], ["2001:db8:1::5/128"])
+    world.call("DEL", "c1", foreign).ok()
+    assert entries(world) == ([], [])
+
+
+def test_an_add_that_fails_leaves_nobody_to_answer_for() -> None:
+    world = with_uplink()
+    world.add("c1", PROXIED)
+    world.container("c2")
+    before = world.state()
+    refuse(world, ops.AddProxy)
+    assert "cannot do it" in world.call("ADD", "c2", PROXIED).error(errors.KERNEL_REFUSED)
+    assert world.state() == before

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,15 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cni_v6.config import (
-    DEFAULT_DATA_DIR, IPAM_PLUGIN, BridgeConf, Dns, ForeignIpam, IpamConf, RemovalConf, Route, parse_bridge, parse_ipam,
-    parse_removal,
+    DEFAULT_DATA_DIR, IPAM_PLUGIN, KEPT, KEPT_BYTES, BridgeConf, Dns, ForeignIpam, IpamConf, RemovalConf, Route,
+    parse_bridge, parse_ipam, parse_removal,
 )
 from cni_v6.errors import CniError
+from cni_v6.firewall.conf import FirewallConf
+from cni_v6.firewall.policy import OPEN
 from cni_v6.forms import FORMS
 from cni_v6.keys import Key, Text
 from cni_v6.keys.bridge import BRIDGE as BRIDGE_KEYS
 from cni_v6.keys.bridge import MAIN_OF_IPAM
-from cni_v6.protocol import Args
+from cni_v6.protocol import Args, Invocation
 from cni_v6.ranges import Range, RangeSet, from_text, to_text
 from cni_v6.schema import levels
 from cni_v6.versions import SUPPORTED_VERSIONS
@@ -48,25 +52,74 @@ def bounds(one: Range) -> tuple[str, str, str]:
 def test_defaults_are_the_references() -> None:
     assert bridge(config()) == BridgeConf(
         network="pods", bridge="cni0", is_gateway=False, is_default_gateway=False, force_address=False, mtu=0,
-        hairpin=False, promisc=False, vlan=0, vlan_trunk=(), preserve_default_vlan=True, enable_dad=False,
+        ndp_proxy="", hairpin=False, promisc=False, vlan=0, vlan_trunk=(), preserve_default_vlan=True, enable_dad=False,
         disable_container_interface=False, port_isolation=False, multicast_snooping=False, mac="", dns=None, ipam=None,
+        firewall=FirewallConf(ingress=OPEN),
     )
 
 
 def test_every_key_of_the_bridge() -> None:
     raw = config(
         bridge="br0", isGateway=True, isDefaultGateway=True, forceAddress=True, mtu=9000, hairpinMode=True, vlan=7,
+        ndpProxy="ens1",
         vlanTrunk=[{"minID": 100, "maxID": 200}, {"id": 50}, {"minID": 150, "maxID": 300}, {"id": 51}, {}],
         preserveDefaultVlan=False, enabledad=True, disableContainerInterface=True, portIsolation=True,
         multicastSnooping=True, dns={"nameservers": ["fd42::1"], "domain": "a", "search": ["b"], "options": ["c"]},
     )
     assert bridge(raw) == BridgeConf(
         network="pods", bridge="br0", is_gateway=True, is_default_gateway=True, force_address=True, mtu=9000,
-        hairpin=True, promisc=False, vlan=7, vlan_trunk=((50, 51), (100, 300)), preserve_default_vlan=False,
-        enable_dad=True, disable_container_interface=True, port_isolation=True, multicast_snooping=True, mac="",
-        dns=Dns(("fd42::1",), "a", ("b",), ("c",)), ipam=None,
+        ndp_proxy="ens1", hairpin=True, promisc=False, vlan=7, vlan_trunk=((50, 51), (100, 300)),
+        preserve_default_vlan=False, enable_dad=True, disable_container_interface=True, port_isolation=True,
+        multicast_snooping=True, mac="", dns=Dns(("fd42::1",), "a", ("b",), ("c",)), ipam=None,
+        firewall=FirewallConf(ingress=OPEN),
     )
     assert bridge(config(promiscMode=True)).promisc
+
+
+def sent(raw: dict[str, Any], args: Args = Args()) -> Invocation:
+    """A call as it comes over stdin."""
+    return replace(call(raw, args=args), stdin=json.dumps(raw).encode())
+
+
+def test_the_same_bytes_are_read_once() -> None:
+    raw = with_ranges([V6], bridge="remembered")
+    first = parse_bridge(sent(raw))
+    assert parse_bridge(sent(raw)) is first
+    assert parse_bridge(sent(with_ranges([V4], bridge="remembered"))) != first
+
+
+def test_what_else_a_configuration_depends_on_tells_calls_apart() -> None:
+    raw = with_ranges([V6], bridge="asked")
+    plain = parse_bridge(sent(raw))
+    address, mac = "fd42:1:2:3::5", "02:00:5e:10:00:01"
+    assert parse_bridge(sent(raw, Args(ip=address))) == replace(
+        plain, ipam=replace(own_ipam(raw), requested=(address,))
+    )
+    assert parse_bridge(sent(raw, Args(mac=mac))) == replace(plain, mac=mac)
+    assert parse_bridge(sent(raw, Args(kubernetes={"K8S_POD_NAME": "a"}))) is plain
+
+
+def test_a_remark_is_made_every_time() -> None:
+    raw = config(strange=1)
+    for _ in range(2):
+        asked = sent(raw)
+        parse_bridge(asked)
+        assert "strange" in asked.log.text()
+
+
+def test_an_error_is_raised_every_time() -> None:
+    for _ in range(2):
+        with pytest.raises(CniError, match="bridge"):
+            parse_bridge(sent(config(bridge="a/b")))
+
+
+def test_only_so_much_is_remembered() -> None:
+    long = config(bridge="long") | {"cni.dev/padding": "x" * KEPT_BYTES}
+    assert parse_bridge(sent(long)) is not parse_bridge(sent(long))
+    first = parse_bridge(sent(config(bridge="first")))
+    for number in range(KEPT):
+        parse_bridge(sent(config(bridge=f"br{number}")))
+    assert parse_bridge(sent(config(bridge="first"))) is not first
 
 
 def test_a_default_gateway_is_a_gateway() -> None:
@@ -255,7 +308,11 @@ def test_every_key_of_the_table_has_an_example_that_is_taken() -> None:
     pytest.param(key, id=key.name) for key in BRIDGE_KEYS.keys if key.refusal is None and key.example is not None
 ])
 def test_every_example_of_the_bridge_is_taken(key: Key) -> None:
-    base = with_ranges([V6], [V4]) if key.name in ("args", "runtimeConfig") else config()
+    base = config() if key.name in ("disableContainerInterface", "ipam") else with_ranges([V6], [V4])
+    if key.name == "snat":
+        base["ipMasq"] = True  # of which it is the address
+    if key.name == "ndpProxy":
+        base["isGateway"] = True
     assert bridge(base | {key.name: key.example})
 
 
@@ -318,7 +375,7 @@ def spots(raw: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 FULL: dict[str, Any] = {key.name: key.example for key in BRIDGE_KEYS.keys if key.refusal is None and key.example}
-FULL |= {"promiscMode": False, "disableContainerInterface": False}
+FULL |= {"promiscMode": False, "disableContainerInterface": False, "ipMasq": False}
 FULL["vlanTrunk"] = [{"id": 200, "minID": 300, "maxID": 310}]
 FULL["ipam"] = ipam(
     [V6 | {"rangeStart": "fd42:1:2:3::1", "rangeEnd": "fd42:1:2:3::ff", "gateway": "link-local"}], [V4],
@@ -327,8 +384,10 @@ FULL["ipam"] = ipam(
 )
 FULL["runtimeConfig"] = {
     "ips": ["fd42:1:2:3::5"], "mac": "02:00:00:00:00:01", "ipRanges": [[{"subnet": "10.9.0.0/16"}]],
-    "dns": {"servers": ["::1"], "searches": ["a"], "options": ["b"]}, "infinibandGUID": "", "portMappings": [],
+    "dns": {"servers": ["::1"], "searches": ["a"], "options": ["b"]}, "infinibandGUID": "",
+    "portMappings": [{"hostPort": 80, "containerPort": 80, "protocol": "tcp", "hostIP": "::1"}],
 }
+FULL["args"] = {"cni": {"ips": ["fd42:1:2:3::5"], "egress": [{"to": "::/0", "ports": ["tcp/443"]}]}}
 SPOTS = [spot for spot in spots(FULL) if spot]
 
 

@@ -145,7 +145,9 @@ def test_plan(content: object, tmp_path: Path, capsys: Capture) -> None:
     assert planned(world, conflist(tmp_path, content)) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "cni-v6 on network pods, for a container that would be its first:"
-    assert lines[1].startswith("  1. create bridge cni0")
+    assert lines[1].startswith("  1. load the firewall")
+    assert [line for line in lines if " create bridge cni0" in line]
+    assert "       inet published6: 2001:db8:1::2 . cni0" in lines
     at = lines.index("{")
     assert lines[at - 1].endswith("announce the addresses of eth0 in /run/netns/example at "
                                   + names.container_mac(Owner("pods", "example", "eth0")))

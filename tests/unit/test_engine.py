@@ -66,7 +66,7 @@ def test_a_command_without_an_answer_prints_nothing() -> None:
         (CONFIG, {"CNI_COMMAND": "FLY"}, errors.INVALID_ENVIRONMENT),
         (CONFIG, {"CNI_COMMAND": ""}, errors.INVALID_ENVIRONMENT),
         (CONFIG | {"isGatway": True}, {}, errors.INVALID_CONFIG),
-        (CONFIG | {"ipMasq": True}, {}, errors.UNSUPPORTED_FIELD),
+        (CONFIG | {"ipMasqBackend": "iptables"}, {}, errors.UNSUPPORTED_FIELD),
         (CONFIG, {"CNI_NETNS": "/run/netns/none"}, errors.UNKNOWN_CONTAINER),
     ],
 )

@@ -6,7 +6,7 @@ import pytest
 
 from cni_v6 import errors, ops
 from cni_v6.errors import CniError
-from cni_v6.kernel import GetPortVlans, GetUplink
+from cni_v6.kernel import GetPortVlans
 from cni_v6.kernel.fake import FakeKernel
 from cni_v6.ops import HOST, Op
 
@@ -71,11 +71,6 @@ def test_a_bug_made_to_order_stays_what_it_is_though_undoing_fails(kernel: FakeK
     kernel.fail = fail
     with pytest.raises(ZeroDivisionError, match="^oh$"):
         kernel.apply([BRIDGE, PAIR, ops.SetAlias(HOST, "veth0", "x")])
-
-
-def test_uplink(kernel: FakeKernel) -> None:
-    kernel.uplink = "ens1"
-    assert kernel.observe([GetUplink()]).uplink() == "ens1"
 
 
 def test_no_two_namespaces_are_the_same_one(kernel: FakeKernel) -> None:

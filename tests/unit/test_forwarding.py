@@ -7,10 +7,13 @@ from collections.abc import Callable
 import pytest
 
 from cni_v6 import forwarding
-from cni_v6.kernel import GetIpv6Interfaces, Link, Snapshot
+from cni_v6.kernel import GetIpv6Interfaces, Link, RouteEntry, Snapshot
 from cni_v6.kernel.fake import FakeKernel
 from cni_v6.ops import HOST, SetSysctl
 from tests.unit import parts
+
+
+DEFAULT = RouteEntry("::/0", "fe80::1", priority=1024)
 
 
 def older() -> FakeKernel:
@@ -29,7 +32,7 @@ def node(fake: FakeKernel) -> FakeKernel:
         fake.add_link(HOST, Link(name, "02:00:00:00:00:01", 1500, up=True))
         fake.spaces[HOST].sysctls[f"ipv6/conf/{name}/accept_ra"] = accept_ra
         fake.spaces[HOST].sysctls[f"ipv6/conf/{name}/disable_ipv6"] = disabled
-    fake.uplink = "ens1"
+    fake.spaces[HOST].routes["ens1"] = [DEFAULT]
     return fake
 
 
@@ -70,7 +73,7 @@ def test_newer_kernel_forwards_on_the_bridge_and_where_the_node_has_ipv6() -> No
 
 def test_newer_kernel_without_an_uplink() -> None:
     fake = node(newer())
-    fake.uplink = ""
+    del fake.spaces[HOST].routes["ens1"]
     assert forwarding.turn_on(look(fake), "cni0") == (on("cni0"), on("ens1"), on("ens2"), on("ens3"))
 
 
@@ -80,7 +83,7 @@ def test_an_uplink_that_changed_is_seen_to() -> None:
     fake.add_link(HOST, Link("cni0", "02:00:00:00:00:02", 1500, kind="bridge", up=True))
     fake.apply(forwarding.turn_on(look(fake), "cni0"))
     fake.add_link(HOST, Link("wwan0", "02:00:00:00:00:03", 1500, up=True))
-    fake.uplink = "wwan0"
+    fake.spaces[HOST].routes["wwan0"] = [RouteEntry("::/0", "fe80::1", priority=100)]
     seen = look(fake)
     assert forwarding.is_on(seen, "cni0")
     assert GetIpv6Interfaces() not in seen.answers
@@ -106,4 +109,36 @@ def test_the_next_one_finds_it_on(make: Callable[[], FakeKernel]) -> None:
     seen = look(fake)
     assert forwarding.is_on(seen, "cni0")
     fake.apply(forwarding.turn_on(seen, "cni0"))
+    assert fake.spaces[HOST].sysctls == before
+
+
+# An uplink that answers for containers
+
+
+def answering(fake: FakeKernel) -> Snapshot:
+    return look(fake).with_answers(fake.observe(forwarding.answering_questions("ens1")))
+
+
+def own(name: str) -> SetSysctl:
+    return SetSysctl(HOST, f"ipv6/conf/{name}/forwarding", "1")
+
+
+PROXY = SetSysctl(HOST, "ipv6/conf/all/proxy_ndp", "1")
+
+
+def test_newer_kernel_answers_where_the_interface_itself_forwards() -> None:
+    """Which costs every listener its routes, as forwarding everywhere does."""
+    seen = answering(node(newer()))
+    assert not forwarding.answers(seen, "ens1")
+    assert forwarding.answer(seen, "ens1") == (accept("ens1"), accept("ens2"), own("ens1"), on("ens1"), PROXY)
+
+
+@pytest.mark.parametrize("make", [older, newer])
+def test_an_uplink_that_answers_is_left_alone(make: Callable[[], FakeKernel]) -> None:
+    fake = node(make())
+    fake.apply((*forwarding.answer(answering(fake), "ens1"), PROXY))
+    before = dict(fake.spaces[HOST].sysctls)
+    seen = answering(fake)
+    assert forwarding.answers(seen, "ens1")
+    fake.apply(forwarding.answer(seen, "ens1"))
     assert fake.spaces[HOST].sysctls == before

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+from pyroute2.netlink.rtnl.ndmsg import ndmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from cni_v6 import ops
-from cni_v6.kernel import Link, RouteEntry, answers, netlink
+from cni_v6.kernel import Link, RouteEntry, answers, neighbours, netlink
 from cni_v6.kernel.message import HEADER, Message, each
 
 MAC, OTHER = "02:00:00:00:00:01", "02:00:00:00:00:02"
@@ -47,7 +48,13 @@ LINKS: list[Any] = [
                 "IFLA_LINKINFO",
                 [
                     ("IFLA_INFO_KIND", "bridge"),
-                    ("IFLA_INFO_DATA", [("IFLA_BR_MCAST_SNOOPING", 0), ("IFLA_BR_VLAN_FILTERING", 1)]),
+                    (
+                        "IFLA_INFO_DATA",
+                        [
+                            ("IFLA_BR_MCAST_SNOOPING", 0), ("IFLA_BR_VLAN_FILTERING", 1),
+                            ("IFLA_BR_GROUP_FWD_MASK", 1 << 14),
+                        ],
+                    ),
                 ],
             ),
         ],
@@ -226,7 +233,11 @@ def test_a_bridge_port_is_read() -> None:
         "veth0", MAC, 1400, "veth", up=True, promisc=True, hairpin=True, isolated=True, port_enabled=True
     )
     assert answers.read_link(data) == (link, 7)
-    assert (answers.index_of(data), answers.family_of(data), answers.name_of(data)) == (4, 0, "veth0")
+    assert (answers.index_of(data), answers.peer_of(data), answers.name_of(data)) == (4, 0, "veth0")
+
+
+def test_the_other_end_of_a_pair_is_read() -> None:
+    assert answers.peer_of(told(ifinfmsg, 16, {"index": 4}, [("IFLA_IFNAME", "veth0"), ("IFLA_LINK", 9)])) == 9
 
 
 def test_a_bridge_is_read() -> None:
@@ -252,14 +263,28 @@ def test_routes_are_read() -> None:
     attributes += [("RTA_PRIORITY", 9), ("RTA_METRICS", metrics)]
     data = told(rtmsg, 24, {"family": 10, "type": 1}, attributes)
     assert answers.read_route(data) == (3, RouteEntry("::/0", "fd00::1", 1400, 1340, 9, 1000, 0))
-    assert answers.read_uplink(data) == 3
-    assert answers.read_route(told(rtmsg, 24, {"family": 10, "type": 3}, attributes)) is None
+    assert answers.read_uplinks(data) == (3,)
+    unreachable = told(rtmsg, 24, {"family": 10, "type": 7}, attributes)
+    assert answers.read_route(unreachable) is None
+    assert answers.read_uplinks(unreachable) == ()
     assert answers.read_route(told(rtmsg, 24, {"family": 2, "type": 1, "table": 255}, [("RTA_OIF", 3)])) is None
 
 
-def test_the_first_hop_of_several_is_the_uplink() -> None:
+def test_every_hop_of_several_is_an_uplink() -> None:
     hops = [{"oif": 5, "attrs": [("RTA_GATEWAY", "fe80::1")]}, {"oif": 6, "attrs": [("RTA_GATEWAY", "fe80::2")]}]
-    assert answers.read_uplink(told(rtmsg, 24, {"family": 10, "type": 1}, [("RTA_MULTIPATH", hops)])) == 5
+    assert answers.read_uplinks(told(rtmsg, 24, {"family": 10, "type": 1}, [("RTA_MULTIPATH", hops)])) == (5, 6)
+
+
+def test_neighbours_that_the_node_answers_for() -> None:
+    header = {"family": 10, "ifindex": 3, "flags": 8}
+    attributes = [("NDA_DST", "2001:db8::2")]
+    added = neighbours.add_proxy(ops.AddProxy("eth0", "2001:db8::2"), 3)
+    removed = neighbours.remove_proxy(ops.RemoveProxy("eth0", "2001:db8::2"), 3)
+    assert [(each.type, each.flags) for each in (added, removed)] == [(28, 0x400), (29, 0)]
+    assert heard(added, ndmsg) == heard(removed, ndmsg) == (header, attributes)
+    asked = neighbours.get_proxies(3)
+    assert (asked.type, heard(asked, ndmsg)) == (30, ({"family": 10, "flags": 8}, [("NDA_IFINDEX", 3)]))
+    assert neighbours.read_proxy(told(ndmsg, 28, header, attributes)) == (3, "2001:db8::2")
 
 
 def test_vlans_of_a_port_are_read() -> None:

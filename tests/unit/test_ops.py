@@ -8,11 +8,13 @@ import typing
 import pytest
 
 from cni_v6 import ops
+from cni_v6.firewall.sets import INET, Element
 from cni_v6.kernel.fakeops import EFFECTS
 from cni_v6.ops import HOST, Op
 
 A = "/run/netns/a"
 PAIR = ops.CreateVeth("veth1", "02:00:00:00:00:0b", "cni0", A, "eth0", "02:00:00:00:00:0a", 1500)
+ELEMENT = Element(INET, "published4", ("10.1.2.3",))
 SAID: dict[Op, str] = {
     ops.EnsureBridge("cni0", "02:00:00:00:00:01", 1500, False, False):
         "create bridge cni0 (mac 02:00:00:00:00:01, mtu 1500)",
@@ -28,12 +30,22 @@ SAID: dict[Op, str] = {
     ops.RemoveAddress(HOST, "cni0", "2001:db8::1/64"): "remove address 2001:db8::1/64 from cni0 in the node",
     ops.SetLink(A, "eth0", True): "set eth0 in /run/netns/a: up True, promiscuous None",
     ops.AddRoute(A, "eth0", "::/0", "2001:db8::1"): "add route ::/0 via 2001:db8::1 through eth0 in /run/netns/a",
+    ops.RemoveRoute(HOST, "cni0", "2001:db8::2/128"): "remove route 2001:db8::2/128 through cni0 in the node",
+    ops.AddProxy("ens1", "2001:db8::2"): "answer on ens1 for neighbour 2001:db8::2",
+    ops.RemoveProxy("ens1", "2001:db8::2"): "answer on ens1 for neighbour 2001:db8::2 no more",
+    ops.AddElements((ELEMENT,)): "add elements to the firewall: 1",
+    ops.RemoveElements((ELEMENT, ELEMENT)): "remove elements from the firewall: 2",
+    ops.LoadRuleset(()): "load the firewall, elements: 0",
+    ops.UnloadRuleset(): "delete the firewall",
+    ops.FlushFlows(("10.1.2.3",), ((4, 53),)): "forget the UDP flows of addresses ('10.1.2.3',) and ports ((4, 53),)",
     ops.AwaitPort("veth1"): "wait for bridge port veth1",
     ops.AwaitAddresses(A, "eth0"): "wait for duplicate address detection on eth0 in /run/netns/a",
     ops.Announce(A, "eth0", "02:00:00:00:00:0a"):
         "announce the addresses of eth0 in /run/netns/a at 02:00:00:00:00:0a",
     ops.DeleteLink(HOST, "veth1"): "delete interface veth1 in the node",
 }
+
+UNDONE = (ops.CreateVeth, ops.SetSysctl, ops.AddProxy, ops.AddElements)
 
 
 def test_every_operation_is_here_and_has_an_effect() -> None:
@@ -58,9 +70,13 @@ def test_operations_are_values(op: Op) -> None:
         (PAIR, ops.DeleteLink(HOST, "veth1")),
         (dataclasses.replace(PAIR, shared=True), None),
         (ops.SetSysctl(A, "ipv4/conf/lo/forwarding", "0", was="1"), ops.SetSysctl(A, "ipv4/conf/lo/forwarding", "1")),
+        (ops.AddElements((ELEMENT,)), ops.RemoveElements((ELEMENT,))),
         (ops.SetSysctl(A, "ipv6/conf/eth0/disable_ipv6", "0"), None),
         (ops.SetSysctl(HOST, "ipv4/ip_forward", "1", was="0"), None),
-        *((op, None) for op in SAID if not isinstance(op, (ops.CreateVeth, ops.SetSysctl))),
+        (ops.AddProxy("ens1", "2001:db8::2"), ops.RemoveProxy("ens1", "2001:db8::2")),
+        (ops.AddRoute(HOST, "cni0", "2001:db8::2/128"), ops.RemoveRoute(HOST, "cni0", "2001:db8::2/128")),
+        (ops.AddRoute(HOST, "cni0", "2001:db8::/64"), None),
+        *((op, None) for op in SAID if not isinstance(op, UNDONE)),
     ],
     ids=lambda value: type(value).__name__,
 )

@@ -79,6 +79,7 @@ def dual_stack() -> tuple[Op, ...]:
         inside("ipv6/conf/eth0/accept_dad", "0"),
         inside("ipv6/conf/eth0/ndisc_notify", "1"),
         inside("ipv6/conf/eth0/keep_addr_on_down", "1"),
+        inside("ipv6/conf/eth0/addr_gen_mode", "0"),
         ops.AddAddress(NETNS, "eth0", "2001:db8:1::2/64"),
         ops.AddAddress(NETNS, "eth0", "10.1.0.2/16"),
         INSIDE_UP,

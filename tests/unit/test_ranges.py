@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from ipaddress import ip_address
+from ipaddress import IPv4Interface, IPv6Interface, ip_address
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cni_v6.ranges import LARGE, Range, RangeSet, candidates, contains, describe, from_text, gateways, locate, size
+from cni_v6.ranges import (
+    LARGE, Range, RangeSet, candidates, contains, describe, from_text, gateways, locate, overlap, size, to_text,
+)
 from cni_v6.ranges import subnet as subnet_of
-from cni_v6.ranges import to_text
 
 
 def made(subnet: str, first: str = "", last: str = "", gateway: str = "") -> Range:
@@ -170,3 +171,26 @@ def test_candidates_are_all_there_once(spans: list[tuple[int, int]], after: int,
         assert sorted(rest) == everything
     else:
         assert rest == [value for value in everything if value > base + after]
+
+
+PREFIXES6 = st.tuples(
+    st.integers(0, 15).map(lambda high: high << 124) | st.integers(0, 2**128 - 1), st.integers(0, 128)
+)
+PREFIXES4 = st.tuples(
+    st.integers(0, 15).map(lambda high: high << 28) | st.integers(0, 2**32 - 1), st.integers(0, 32)
+)
+
+
+@given(PREFIXES6.map(IPv6Interface), PREFIXES6.map(IPv6Interface))
+def test_overlapping_ipv6_prefixes(one: IPv6Interface, other: IPv6Interface) -> None:
+    assert overlap(str(one), str(other)) == one.network.overlaps(other.network)
+
+
+@given(PREFIXES4.map(IPv4Interface), PREFIXES4.map(IPv4Interface))
+def test_overlapping_ipv4_prefixes(one: IPv4Interface, other: IPv4Interface) -> None:
+    assert overlap(str(one), str(other)) == one.network.overlaps(other.network)
+
+
+def test_a_mapped_prefix_is_an_ipv6_one() -> None:
+    assert overlap("::ffff:10.0.0.1/128", "::/64")
+    assert not overlap("::ffff:10.0.0.1/128", "2001:db8::/64")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from cni_v6 import errors, records
 from cni_v6.errors import CniError
-from cni_v6.leases import Attachment
+from cni_v6.leases import Attachment, Proxied
 from cni_v6.names import Owner
 from tests.stores import BOOT, NETWORK, owner
 
@@ -66,6 +67,20 @@ def test_a_record_with_anything_out_of_shape_is_none(change: dict[str, Any]) -> 
     raw = json.loads(records.encode(WHOLE))
     assert records.decode(NETWORK, "a:eth0", json.dumps(raw).encode()) == WHOLE
     assert records.decode(NETWORK, "a:eth0", json.dumps(raw | change).encode()) is None
+
+
+@pytest.mark.parametrize("entry", [
+    ["six", "cni0"], ["six", "cni0", "2001:db8::2", "x"], ["six", "cni0", "10.1.0.2"], ["six", "cni0", "2001:DB8::2"],
+    ["../six", "cni0", "2001:db8::2"], ["six", "", "2001:db8::2"], ["six", "cni0", "x"], 7, None,
+])
+def test_an_address_that_the_node_answers_for(entry: Any) -> None:
+    whole = replace(WHOLE, proxied=(Proxied("six", "cni0", "2001:db8::2"),))
+    raw = json.loads(records.encode(whole))
+    assert records.decode(NETWORK, "a:eth0", json.dumps(raw).encode()) == whole
+    assert records.decode(NETWORK, "a:eth0", json.dumps(raw | {"proxied": [entry]}).encode()) is None
+    assert records.decode(NETWORK, "a:eth0", json.dumps(raw | {"proxied": 7}).encode()) is None
+    del raw["proxied"]  # of an older version
+    assert records.decode(NETWORK, "a:eth0", json.dumps(raw).encode()) == WHOLE
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\xff", b"{}", b"[" * 100_000, b"9" * 10_000])

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import errno
+import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 
@@ -25,6 +26,9 @@ from cni_v6.kernel.rtnl import (
     Answer,
     RouteSocket,
     explain,
+    is_about,
+    is_end,
+    sift,
     split,
 )
 
@@ -173,3 +177,56 @@ def test_closing() -> None:
     wire = Wire()
     RouteSocket(wire).close()
     assert wire.closed
+
+
+AF_UNSPEC, AF_BRIDGE = 0, 7
+RTM_NEWLINK, RTM_DELLINK, RTM_NEWADDR = 16, 17, 20
+
+
+def told(kind: int, family: int, index: int) -> bytes:
+    """News of an interface or of one of its addresses; both headers have family and index in the same places."""
+    return message(kind, 0, struct.pack("=BxHi", family, 1, index) + bytes(8))
+
+
+NEWS = [
+    told(kind, family, index)
+    for kind in (RTM_NEWLINK, RTM_DELLINK, RTM_NEWADDR)
+    for family in (AF_UNSPEC, AF_BRIDGE)
+    for index in (3, 0x0300, 0x0300_0000)
+]
+
+
+@pytest.mark.parametrize(("tests", "passed"), [
+    ((), NEWS),
+    (is_about(3), [each for each in NEWS if each[HEADER.size + 4] == 3]),
+    (is_about(0x0300), [each for each in NEWS if each[HEADER.size + 5] == 3]),
+    (is_about(4), []),
+    (is_end(), [told(RTM_DELLINK, AF_UNSPEC, index) for index in (3, 0x0300, 0x0300_0000)]),
+    ((*is_end(), *is_about(3)), [told(RTM_DELLINK, AF_UNSPEC, 3)]),
+])
+def test_the_kernel_lets_only_those_news_through(tests: Sequence[tuple[int, int, int]], passed: list[bytes]) -> None:
+    """A filter is one whatever the socket's family is."""
+    sender, receiver = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with sender, receiver:
+        sift(receiver, tests)
+        for each in NEWS:
+            sender.send(each)
+        sender.close()
+        receiver.setblocking(False)
+        heard: list[bytes] = []
+        try:
+            while len(heard) < len(NEWS):
+                heard.append(receiver.recv(4096))
+        except BlockingIOError:
+            pass
+    assert heard == passed
+
+
+def test_too_short_for_a_test_does_not_pass() -> None:
+    sender, receiver = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with sender, receiver:
+        sift(receiver, is_about(3))
+        sender.send(b"short")
+        receiver.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            receiver.recv(4096)

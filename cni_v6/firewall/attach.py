@@ -1,0 +1,203 @@
+"""An attachment's way into the firewall and out of it again, and the firewall made anew from all of them.
+
+All under the lease lock of the attachment's network, so that the sets hold what the records say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+
+from cni_v6 import cursor, ops, segment, uplink
+from cni_v6.config import BridgeConf, IpamConf
+from cni_v6.errors import NODE_CONFLICT, CniError
+from cni_v6.firewall import choose, ruleset
+from cni_v6.firewall.elements import elements
+from cni_v6.firewall.policy import Policy
+from cni_v6.kernel import GetElements, GetRuleset, Question, Snapshot
+from cni_v6.leases import Attachment, Transaction
+from cni_v6.names import Owner, container_mac
+from cni_v6.node import Node
+from cni_v6.ops import Op
+from cni_v6.protocol import Invocation
+from cni_v6.ranges import from_text
+
+
+def prepare(call: Invocation, conf: BridgeConf, node: Node, seen: Snapshot) -> None:
+    """Our tables, where the network needs them and nobody loaded them yet, somebody flushed them, or another version
+    of ours wrote them."""
+    if call.args.kubernetes.get("K8S_POD_NAME") and "ingress" not in call.config:
+        call.log.warning('ingress is "published" by default, which closes pods to other nodes: write "ingress": "open"')
+    if not conf.firewall.wanted:
+        return
+    node.data_dirs.remember(conf.data_dir)
+    if seen.ruleset() != ruleset.mark():
+        count = reload(node)
+        call.log.info(f"loaded the firewall's tables, with {count} attachments")
+
+
+def admit(conf: BridgeConf, record: Attachment, leases: Transaction, node: Node) -> None:
+    """Record an attachment and let it in, both or neither.
+
+    :raises CniError: what ``Transaction.put`` raises; PORT_TAKEN, FIREWALL_MISSING, KERNEL_REFUSED.
+    """
+    whole = _with_policy(conf, record, record.addresses)
+    requested = conf.ipam.requested if isinstance(conf.ipam, IpamConf) else ()
+    leases.put(whole)
+    try:
+        node.kernel.apply(admission(whole, tuple(each for each in whole.addresses if each in requested)))
+    except Exception:
+        leases.drop(whole.owner)
+        raise
+
+
+def admit_known(
+    conf: BridgeConf, record: Attachment, addresses: tuple[str, ...], leases: Transaction, node: Node
+) -> None:
+    """Let in what is recorded already, now that another plugin has given it addresses."""
+    whole = _with_policy(conf, record, addresses)
+    leases.amend(whole)
+    node.kernel.apply(admission(whole))
+
+
+def retire(owner: Owner, data_dir: str, node: Node) -> None:
+    """Free what an owner holds, once it is out of the firewall."""
+    with node.leases(owner.network, data_dir).transaction() as leases:
+        record = leases.get(owner)
+        if record:
+            drop(record, leases, node)
+
+
+def drop(record: Attachment, leases: Transaction, node: Node) -> None:
+    """Take an attachment out of the firewall and off the uplink, then forget it: under one lock, or the next holder's
+    elements could be meant. What cannot be taken out keeps its record."""
+    node.kernel.remove((*removal(_own(record, leases)), *uplink.removal(record)))
+    leases.drop(record.owner)
+
+
+def questions(record: Attachment | None) -> tuple[Question, ...]:
+    """What CHECK has to know."""
+    if record is None or record.policy is None:
+        return ()
+    return GetRuleset(), GetElements(elements(record.owner, record.policy))
+
+
+def differences(record: Attachment | None, seen: Snapshot) -> Iterable[str]:
+    """What the firewall lacks of an attachment, a phrase each."""
+    for question in questions(record):
+        if isinstance(question, GetRuleset) and seen.ruleset() != ruleset.mark():
+            yield "the firewall's tables are not as they were loaded"
+        elif isinstance(question, GetElements):
+            there = {(each.family, each.set, each.key, each.data) for each in seen.elements(question.elements)}
+            lacking = [each for each in question.elements if (each.family, each.set, each.key, each.data) not in there]
+            yield from (f"{' . '.join(each.key)} is missing in {each.family} {each.set}" for each in lacking)
+
+
+def _with_policy(conf: BridgeConf, record: Attachment, addresses: tuple[str, ...]) -> Attachment:
+    if not conf.firewall.wanted:
+        return record
+    policy = choose.policy(
+        conf.firewall, home=segment.gateway_interface(conf), port=record.host,
+        mac=conf.mac or container_mac(record.owner), addresses=addresses, address_known=conf.ipam is not None,
+        trunk=bool(conf.vlan_trunk), once=_given_once(conf, addresses),
+    )
+    return replace(record, policy=policy)
+
+
+def _given_once(conf: BridgeConf, addresses: tuple[str, ...]) -> list[str]:
+    """Those of large sets (``leases.Attachment`` has an address of each set, in their order)."""
+    sets = conf.ipam.sets if isinstance(conf.ipam, IpamConf) else ()
+    return [address for each, address in zip(sets, addresses) if cursor.is_large(each)]
+
+
+def admission(record: Attachment, requested: tuple[str, ...] = ()) -> tuple[Op, ...]:
+    """What lets an attachment in: its elements, and an end to flows that came to its ports before it was there.
+
+    :param requested: those of its addresses that were asked for: they may have been another's whose flows were left,
+        being those of an address that is given out once or is not translated.
+    """
+    if record.policy is None:
+        return ()
+    return (ops.AddElements(elements(record.owner, record.policy)), *_forget(record.policy, requested))
+
+
+def _own(record: Attachment, leases: Transaction) -> Attachment:
+    """Without addresses that are somebody else's by now: the reference plugin frees leases of ours, and gives them out
+    again, without a word to the firewall."""
+    if record.policy is None:
+        return record
+    lost = {each for each in record.policy.addresses if each not in record.addresses and leases.holder(each)}
+    policy = replace(
+        record.policy,
+        addresses=tuple(each for each in record.policy.addresses if each not in lost),
+        masquerade=tuple(each for each in record.policy.masquerade if each not in lost),
+        stale=tuple(each for each in record.policy.stale if each not in lost),
+        snat=tuple(pair for pair in record.policy.snat if pair[0] not in lost),
+        inbound=tuple(pair for pair in record.policy.inbound if pair[1] not in lost),
+    )
+    return replace(record, policy=policy)
+
+
+def removal(record: Attachment) -> tuple[Op, ...]:
+    """What takes an attachment out again."""
+    if record.policy is None:
+        return ()
+    return (ops.RemoveElements(elements(record.owner, record.policy)), *_forget(record.policy, record.policy.stale))
+
+
+def _forget(policy: Policy, addresses: tuple[str, ...]) -> Iterable[Op]:
+    """UDP has no end that the node could see: a flow's translation, or that it has none, outlives the container.
+
+    Only what is translated is told apart by its flow; anything else goes where its address leads. Flows of IPv6
+    addresses are found by listing all there are (``ops.FlushFlows``), so not those of one nobody will have again.
+    """
+    ports = dict.fromkeys(
+        (version, port.host_port)
+        for port in policy.ports if port.protocol == "udp"
+        for version in (4, 6) if not port.host_ip or from_text(port.host_ip)[0] == version
+    )
+    if addresses or ports:
+        yield ops.FlushFlows(addresses, tuple(ports))
+
+
+def reload(node: Node) -> int:
+    """Make both tables anew, in one transaction, with the elements of every attachment of this boot.
+
+    :returns: the number of attachments.
+    :raises CniError: TRY_AGAIN, STORE_FAILED, KERNEL_REFUSED.
+    """
+    with _all(node) as records:
+        held = [each for record in records if record.policy for each in elements(record.owner, record.policy)]
+        node.kernel.apply([ops.LoadRuleset(tuple(held))])
+    return len(records)
+
+
+def unload(node: Node, *, force: bool) -> int:
+    """Take both tables away.
+
+    :param force: though there are attachments that count on them.
+    :returns: the number of those.
+    :raises CniError: NODE_CONFLICT where there are some.
+    """
+    with _all(node) as records:
+        if records and not force:
+            words = f"{len(records)} attachments count on the firewall's tables, such as {records[0].owner}"
+            raise CniError(NODE_CONFLICT, words, "run DEL for them first, or use --force: they lose what they have")
+        node.kernel.apply([ops.UnloadRuleset()])
+    return len(records)
+
+
+@contextmanager
+def _all(node: Node) -> Iterator[list[Attachment]]:
+    """Every attachment of this boot that has a policy, while the lock of every network is held, so that no ADD or DEL
+    comes in between. Containers of an earlier boot are gone, though nobody may have called DEL for them.
+
+    The locks are taken in one order; nobody else holds one while waiting for another.
+    """
+    dirs = node.data_dirs
+    places = [(folder, network) for folder in dirs.known() for network in dirs.recorded(folder)]
+    with ExitStack() as stack:
+        stores = [stack.enter_context(node.leases(network, folder).transaction()) for folder, network in places]
+        records = [record for leases in stores for record in leases.attachments()]
+        yield [record for record in records if record.policy and record.boot == node.boot]

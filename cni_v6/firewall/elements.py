@@ -1,0 +1,109 @@
+"""What an attachment puts into the sets: its policy as elements. Nothing of it is shared with another attachment.
+
+So an element is removed by its owner alone, and a reload is the union of all attachments' elements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from cni_v6.firewall.policy import (
+    GUARD_FULL,
+    GUARD_LINK,
+    GUARD_OFF,
+    ISOLATED,
+    PUBLISHED,
+    Allowed,
+    Policy,
+    Port,
+)
+from cni_v6.firewall.sets import BRIDGE, INET, Element
+from cni_v6.names import Owner
+from cni_v6.ranges import from_text
+
+PROTOCOLS = {"tcp": "6", "udp": "17", "sctp": "132"}  # IANA's numbers
+ANY_PROTOCOL = "0-255"
+COMMENT_BYTES = 127  # nft prints no longer one (NFTNL_UDATA_COMMENT_MAXLEN of libnftnl is 128 with its zero)
+UNSPECIFIED = ("0.0.0.0", "::")
+
+
+def elements(owner: Owner, policy: Policy) -> tuple[Element, ...]:
+    """All elements of an attachment, in the order of the sets."""
+    comment = f"{owner.network} {owner.container_id}/{owner.ifname}".encode()[:COMMENT_BYTES].decode(errors="ignore")
+    return (*_inet(policy, comment), *_bridge(policy, comment))
+
+
+def _inet(policy: Policy, comment: str) -> Iterator[Element]:
+    for address in policy.addresses:
+        version, place = _version(address), (address, policy.home)
+        yield Element(INET, f"home{version}", place, comment=comment)
+        if policy.ingress in (PUBLISHED, ISOLATED):
+            yield Element(INET, f"{policy.ingress}{version}", place)
+        if policy.egress is not None:
+            yield Element(INET, f"limited{version}", place)
+            yield from _allowed(address, policy.egress)
+    if policy.egress is not None and policy.link_local:
+        yield Element(INET, "limited6", (policy.link_local, policy.home))
+    for address in policy.masquerade:
+        yield Element(INET, f"masquerade{_version(address)}", (address, policy.home))
+    for address, source in policy.snat:
+        yield Element(INET, f"snat{_version(address)}", (address, policy.home), (source,))
+    for outside, address in policy.inbound:
+        yield Element(INET, "inbound6", (outside,), (address,), comment)
+        yield Element(INET, "outside6", (outside,))
+    hidden = dict.fromkeys((*policy.masquerade, *(address for address, _ in policy.snat)))
+    for address in hidden:
+        version = _version(address)
+        kept = (each for each in policy.keep if _version(each) == version)
+        yield from (Element(INET, f"keep{version}", (address, each)) for each in kept)
+    yield from published(policy.ports, policy.addresses, comment)
+
+
+def published(ports: Iterable[Port], addresses: Iterable[str], comment: str = "") -> Iterator[Element]:
+    """A port's elements: one for each family that it is published in; the first address of the family answers."""
+    first: dict[int, str] = {}
+    for address in addresses:
+        first.setdefault(_version(address), address)
+    for port in ports:
+        key, family = (PROTOCOLS[port.protocol], str(port.host_port)), _version(port.host_ip) if port.host_ip else 0
+        for version, address in first.items():
+            if family not in (0, version):
+                continue
+            data = (address, str(port.container_port))
+            if port.host_ip and port.host_ip not in UNSPECIFIED:
+                yield Element(INET, f"ports_at{version}", (port.host_ip, *key), data, comment)
+            else:
+                yield Element(INET, f"ports{version}", key, data, comment)
+
+
+def _allowed(address: str, egress: Iterable[Allowed]) -> Iterator[Element]:
+    version = _version(address)
+    for each in egress:
+        if _version(each.to) == version:
+            protocol = PROTOCOLS[each.protocol] if each.protocol else ANY_PROTOCOL
+            first, last = each.ports
+            ports = f"{first}-{last}" if first != last else str(first)
+            yield Element(INET, f"allowed{version}", (address, each.to, protocol, ports))
+
+
+def _bridge(policy: Policy, comment: str) -> Iterator[Element]:
+    port = policy.port
+    if policy.guard == GUARD_OFF:
+        return
+    yield Element(BRIDGE, "bound", (port,), comment=comment)
+    yield Element(BRIDGE, "macs", (port, policy.mac))
+    if policy.guard in (GUARD_LINK, GUARD_FULL):
+        yield Element(BRIDGE, "guarded", (port,))
+    if policy.guard != GUARD_FULL:
+        return
+    yield Element(BRIDGE, "pinned", (port,))
+    for address in (*policy.addresses, *((policy.link_local,) if policy.link_local else ())):
+        version = _version(address)
+        yield Element(BRIDGE, f"sources{version}", (port, address))
+        if version == 6:
+            yield Element(BRIDGE, "targets6", (port, address))
+
+
+def _version(address: str) -> int:
+    """4 or 6, of an address or a prefix."""
+    return from_text(address.partition("/")[0])[0]

@@ -1,0 +1,262 @@
+"""Our two tables as text for ``nft``: constant rules, and sets with the elements of every attachment.
+
+``table inet cni_v6`` decides what reaches a container and as whom it leaves; ``table bridge cni_v6`` what a container
+may say on its segment. Nothing in a rule belongs to one container or network, so their cost does not grow, and an ADD
+or DEL only moves elements. Nobody else's tables are touched, and no chain of ours has a policy but accept: what we do
+not drop is still for others to decide.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from functools import cache
+
+from cni_v6.firewall.sets import BRIDGE, INET, RAW_TARGET, SETS, TABLE, Element, Set
+from cni_v6.ranges import from_text
+
+# ICMPv6 that must get through for IPv6 to work, RFC 4890, section 4.3.1; for IPv4 what corresponds. Errors about a
+# known flow are "related" already; these are for flows the node does not track.
+ESSENTIAL6 = "destination-unreachable, packet-too-big, time-exceeded, parameter-problem, echo-request"
+ESSENTIAL4 = "destination-unreachable, time-exceeded, parameter-problem, echo-request"
+
+# Neighbour discovery, without which a container cannot find its gateway (RFC 4861).
+DISCOVERY = "nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert, mld-listener-report, mld2-listener-report"
+
+INET_CHAINS = """
+    # From here on 127.0.0.0/8 in a packet from a wire is forged: route_localnet, which a port published on a loopback
+    # address needs, would let it in (CVE-2020-8558). Before NAT, so that answers to published ports are not meant.
+    chain loopback {
+        type filter hook prerouting priority raw; policy accept;
+        iifname != "lo" ip daddr 127.0.0.0/8 counter drop
+    }
+
+    # Only what is sent to the node itself: a port is published there, not for whatever passes through (CVE-2025-67499).
+    # A port of one address goes before the same port of any.
+    chain publish {
+        dnat ip to ip daddr . meta l4proto . th dport map @ports_at4
+        dnat ip6 to ip6 daddr . meta l4proto . th dport map @ports_at6
+        dnat ip to meta l4proto . th dport map @ports4
+        dnat ip6 to meta l4proto . th dport map @ports6
+    }
+
+    chain arriving {
+        type nat hook prerouting priority dstnat; policy accept;
+        fib daddr type local meta l4proto { tcp, udp, sctp } jump publish
+        dnat ip6 to ip6 daddr map @inbound6
+    }
+
+    # A packet from ::1 leaves the loopback interface under no setting: left alone, the kernel answers at once that
+    # nobody listens, instead of nothing at all.
+    chain departing {
+        type nat hook output priority -100; policy accept;
+        ip6 daddr ::1 return
+        fib daddr type local meta l4proto { tcp, udp, sctp } jump publish
+        dnat ip6 to ip6 daddr map @inbound6
+    }
+
+    # A published port of the network's own container: the answer must come back through the node, not directly.
+    chain leaving {
+        type nat hook postrouting priority srcnat; policy accept;
+        ct status dnat ip saddr . oifname @home4 masquerade
+        ct status dnat ip6 saddr . oifname @home6 masquerade
+        ct status dnat ip saddr 127.0.0.0/8 ip daddr . oifname @home4 masquerade
+        ip saddr . oifname @home4 return
+        ip6 saddr . oifname @home6 return
+        ip daddr 224.0.0.0/4 return
+        ip6 daddr ff00::/8 return
+        ip saddr . ip daddr @keep4 return
+        ip6 saddr . ip6 daddr @keep6 return
+        snat ip to ip saddr . iifname map @snat4
+        snat ip6 to ip6 saddr . iifname map @snat6
+        ip saddr . iifname @masquerade4 masquerade
+        ip6 saddr . iifname @masquerade6 masquerade
+    }
+
+    chain passing {
+        type filter hook forward priority filter; policy accept;
+        tcp flags syn / syn,rst jump clamp
+        ct state established,related accept
+        ip daddr . oifname @isolated4 jump published4
+        ip6 daddr . oifname @isolated6 jump published6
+        ip daddr . iifname @home4 return
+        ip6 daddr . iifname @home6 return
+        ip saddr . iifname @limited4 jump allowed4
+        ip6 saddr . iifname @limited6 jump allowed6
+        ip daddr . oifname @published4 jump published4
+        ip6 daddr . oifname @published6 jump published6
+    }
+
+    # A segment no larger than the way allows: what is too big is lost where ICMP is (RFC 2923, section 2).
+    chain clamp {
+        ip saddr . iifname @home4 tcp option maxseg size set rt mtu
+        ip6 saddr . iifname @home6 tcp option maxseg size set rt mtu
+        ip daddr . oifname @home4 tcp option maxseg size set rt mtu
+        ip6 daddr . oifname @home6 tcp option maxseg size set rt mtu
+    }
+
+    # A translated prefix is no published port, though it is DNAT too.
+    chain published4 {
+        icmp type { %(essential4)s } return
+        ct status dnat return
+        counter drop
+    }
+
+    chain published6 {
+        icmpv6 type { %(essential6)s } return
+        ct original ip6 daddr @outside6 counter drop
+        ct status dnat return
+        counter drop
+    }
+
+    # What a container with an egress list may not reach includes the node.
+    chain local {
+        type filter hook input priority filter; policy accept;
+        ct state established,related accept
+        ip saddr . iifname @limited4 jump allowed4
+        ip6 saddr . iifname @limited6 jump allowed6
+    }
+
+    chain allowed4 {
+        ip saddr . ip daddr . meta l4proto . th dport @allowed4 return
+        counter drop
+    }
+
+    chain allowed6 {
+        icmpv6 type { %(discovery)s } return
+        ip6 saddr . ip6 daddr . meta l4proto . th dport @allowed6 return
+        counter drop
+    }
+"""
+
+BRIDGE_CHAINS = """
+    chain speaking {
+        type filter hook prerouting priority -300; policy accept;
+        jump spoken
+    }
+
+    # What is sent to the bridge itself passes no prerouting hook, but the bridge learns from it where a MAC is, and
+    # the port's own interface receives it (br_handle_frame, net/bridge/br_input.c).
+    chain unforwarded {
+        type filter hook input priority -200; policy accept;
+        ether daddr & ff:ff:ff:ff:ff:f0 == 01:80:c2:00:00:00 jump spoken
+    }
+
+    chain spoken {
+        iifname @bound iifname . ether saddr != @macs counter drop
+        iifname @guarded jump guarded
+        iifname @pinned jump pinned
+    }
+
+    # No router, no redirect, no DHCP server, in a VLAN (its tag is not in the frame any more) as without one; and
+    # nothing behind a second tag or one without a VLAN, where it could not be seen (CVE-2021-27853). A client of DHCP
+    # listens at its port to whoever sends there: nobody but a server does.
+    chain guarded {
+        meta protocol { 8021q, 8021ad } counter drop
+        ether type 8021q vlan id 0 counter drop
+        meta protocol ip6 meta l4proto ipv6-icmp @th,0,8 { 134, 137 } counter drop
+        meta protocol ip meta l4proto icmp @th,0,8 { 5, 9 } counter drop
+        meta protocol { ip, ip6 } meta l4proto udp @th,0,16 { 67, 547 } counter drop
+        meta protocol { ip, ip6 } meta l4proto udp @th,16,16 { 68, 546 } counter drop
+    }
+
+    chain pinned {
+        ether type vmap { arp : goto pinned_arp, ip : goto pinned4, ip6 : goto pinned6 }
+        counter drop
+    }
+
+    # 0.0.0.0 is a probe, RFC 5227; for another's address, it would have the other take it for a conflict.
+    chain pinned_arp {
+        iifname . arp saddr ether != @macs counter drop
+        iifname . arp saddr ip @sources4 accept
+        arp saddr ip 0.0.0.0 iifname . arp daddr ip @sources4 accept
+        counter drop
+    }
+
+    chain pinned4 {
+        iifname . ip saddr @sources4 accept
+        ip saddr 0.0.0.0 udp sport 68 udp dport 67 accept
+        counter drop
+    }
+
+    # 136: neighbour advertisement, whose target is the address it speaks for; 135 from :: is duplicate address
+    # detection (RFC 4862, section 5.4.2), 143 from :: a listener report (RFC 3810, section 5.2.13).
+    chain pinned6 {
+        meta l4proto ipv6-icmp @th,0,8 136 iifname . @th,64,128 != @targets6 counter drop
+        iifname . ip6 saddr @sources6 accept
+        ip6 saddr :: meta l4proto ipv6-icmp @th,0,8 135 iifname . @th,64,128 @targets6 accept
+        ip6 saddr :: meta l4proto ipv6-icmp @th,0,8 143 accept
+        counter drop
+    }
+"""
+
+CHAINS = {
+    INET: INET_CHAINS % {"essential4": ESSENTIAL4, "essential6": ESSENTIAL6, "discovery": DISCOVERY},
+    BRIDGE: BRIDGE_CHAINS,
+}
+
+
+def text(elements: Iterable[Element] = ()) -> str:
+    """A script that makes both tables, in place of what they are now, in one transaction.
+
+    :param elements: what the sets hold.
+    """
+    held: dict[tuple[str, str], list[Element]] = {}
+    for element in elements:
+        held.setdefault((element.family, element.set), []).append(element)
+    return removal() + "".join(_table(family, held) for family in CHAINS)
+
+
+def removal() -> str:
+    """A script that takes both tables away; that they are there is not required (``add`` before ``delete``)."""
+    return "".join(f"add table {family} {TABLE}\ndelete table {family} {TABLE}\n" for family in CHAINS)
+
+
+@cache
+def mark() -> str:
+    """What tells these rules from those of another version: the comment of the one rule in each chain ``version``."""
+    declared = "".join(_declaration(each) for each in SETS.values())
+    digest = hashlib.blake2s("".join((*CHAINS.values(), declared)).encode(), digest_size=8).hexdigest()
+    return f"cni-v6 {digest}"
+
+
+def _table(family: str, held: dict[tuple[str, str], list[Element]]) -> str:
+    own = [each for each in SETS.values() if each.family == family]
+    declared = "\n".join(_set(each, held.get((family, each.name), [])) for each in own)
+    version = f'\n    chain version {{\n        counter comment "{mark()}"\n    }}\n'
+    return f"table {family} {TABLE} {{\n{declared}{version}{CHAINS[family]}}}\n"
+
+
+def _set(each: Set, elements: list[Element]) -> str:
+    lines = "".join(f"            {_element(each, element)},\n" for element in elements)
+    body = f"        elements = {{\n{lines}        }}\n" if lines else ""
+    return f"    {_declaration(each)}{body}    }}\n"
+
+
+def _declaration(each: Set) -> str:
+    """The set without its elements, its brace open."""
+    if RAW_TARGET in each.key:
+        kind = f"typeof {' . '.join('iifname' if field == 'ifname' else field for field in each.key)}"
+    else:
+        kind = f"type {' . '.join(each.key)}"
+    data = f" : {' . '.join(each.data)}" if each.data else ""
+    flags = "        flags interval\n" * each.intervals + "        counter\n" * each.counted
+    return f"{'map' if each.data else 'set'} {each.name} {{\n        {kind}{data}\n{flags}"
+
+
+def _element(each: Set, element: Element) -> str:
+    key = " . ".join(_field(kind, value) for kind, value in zip(each.key, element.key))
+    comment = f' comment "{element.comment}"' if element.comment else ""
+    data = f" : {' . '.join(element.data)}" if each.data else ""
+    return f"{key}{comment}{data}"
+
+
+def _field(kind: str, value: str) -> str:
+    if kind == "ifname":
+        return f'"{value}"'
+    return f"0x{_number(value):032x}" if kind == RAW_TARGET else value
+
+
+def _number(address: str) -> int:
+    """An IPv6 address as a number: nft reads a raw field so."""
+    return from_text(address)[1]

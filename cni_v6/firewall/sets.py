@@ -1,0 +1,101 @@
+"""The sets and maps of our two tables, and an element of one as a value.
+
+A set is declared once, here: ``ruleset`` writes the declaration nft reads, ``kernel.nftables`` the bytes of an element.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+INET, BRIDGE = "inet", "bridge"  # the families our tables are in
+TABLE = "cni_v6"
+
+# Types as nft names them; a field's length is that of the type (include/datatype.h of nftables).
+IPV4, IPV6, MAC, IFNAME, PROTOCOL, PORT = "ipv4_addr", "ipv6_addr", "ether_addr", "ifname", "inet_proto", "inet_service"
+ADDRESS = {4: IPV4, 6: IPV6}
+# The target of a neighbour solicitation or advertisement: an IPv6 address 8 bytes into ICMPv6 (RFC 4861, section 4.3).
+# nft knows it by name (``icmpv6 taddr``) only from 1.0.7 on, and does not compare a raw field with an ipv6_addr.
+RAW_TARGET = "@th,64,128"
+
+
+@dataclass(frozen=True, slots=True)
+class Set:
+    """A set, or with ``data`` a map.
+
+    :param key: the types its key is a concatenation of.
+    :param intervals: a field of a key may be a prefix or a range.
+    :param counted: each element counts packets and bytes.
+    """
+
+    family: str
+    name: str
+    key: tuple[str, ...]
+    data: tuple[str, ...] = ()
+    intervals: bool = False
+    counted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Element:
+    """An element: a text for each field of the key, and of the data where the set is a map.
+
+    An address is in its canonical spelling, a protocol and a port are decimal numbers, a range is ``first-last``.
+
+    :param comment: whose it is; for people, and for the error that names who has a port.
+    """
+
+    family: str
+    set: str
+    key: tuple[str, ...]
+    data: tuple[str, ...] = ()
+    comment: str = ""
+
+
+def _both(
+    name: str, *key: str, data: tuple[str, ...] = (), intervals: bool = False, counted: bool = False
+) -> list[Set]:
+    """A set for each family: ``<name>4`` and ``<name>6``; the field ``address`` is the family's own."""
+    return [
+        Set(
+            INET, f"{name}{version}", tuple(address if field == "address" else field for field in key),
+            tuple(address if field == "address" else field for field in data), intervals, counted,
+        )
+        for version, address in ADDRESS.items()
+    ]
+
+
+SETS: Mapping[tuple[str, str], Set] = {
+    (each.family, each.name): each
+    for each in (
+        # A container's address, and the interface through which the node reaches it: what comes from there or leaves
+        # there is inside the network.
+        *_both("home", "address", IFNAME),
+        # Addresses closed to the outside but for what is published; and to other containers too. With the interface
+        # they are behind, as two networks may use the same addresses.
+        *_both("published", "address", IFNAME),
+        *_both("isolated", "address", IFNAME),
+        # Addresses hidden behind the node's, or behind a fixed one; and the destinations that are shown the real one.
+        *_both("masquerade", "address", IFNAME),
+        *_both("snat", "address", IFNAME, data=("address",)),
+        *_both("keep", "address", "address", intervals=True),
+        # Prefix translation: outside address -> container's; the same outside addresses once more, to be matched.
+        Set(INET, "inbound6", (IPV6,), (IPV6,)),
+        Set(INET, "outside6", (IPV6,)),
+        # Published ports: (protocol, port) -> (container's address, its port), for any address of the node or for one.
+        *_both("ports", PROTOCOL, PORT, data=("address", PORT)),
+        *_both("ports_at", "address", PROTOCOL, PORT, data=("address", PORT)),
+        # Addresses that may reach only what is listed, with the interface they come from, as the link-local one is as
+        # good on any: (address, destination prefix, protocol, port range).
+        *_both("limited", "address", IFNAME),
+        *_both("allowed", "address", "address", PROTOCOL, PORT, intervals=True, counted=True),
+        # Bridge ports: that may speak from these MACs only; never as router or DHCP server; from these addresses only.
+        Set(BRIDGE, "bound", (IFNAME,)),
+        Set(BRIDGE, "macs", (IFNAME, MAC)),
+        Set(BRIDGE, "guarded", (IFNAME,)),
+        Set(BRIDGE, "pinned", (IFNAME,)),
+        Set(BRIDGE, "sources4", (IFNAME, IPV4)),
+        Set(BRIDGE, "sources6", (IFNAME, IPV6)),
+        Set(BRIDGE, "targets6", (IFNAME, RAW_TARGET)),
+    )
+}

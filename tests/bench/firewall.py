@@ -1,0 +1,133 @@
+"""The firewall's price: beside the reference plugins with theirs, beside ourselves without, and with many others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tests.bench.figures import Findings, Goal, Row, median
+from tests.bench.node import Call, Done, settle
+from tests.bench.peers import portmap
+from tests.bench.setting import STAGES, Setting, Side, match, take_turns, times, turns
+
+# What is on by default, and masquerade; ours otherwise plays without, since the reference has neither.
+EVERYTHING: dict[str, Any] = {"ingress": "published", "guard": True, "ipMasq": True}
+MORE_MS = 1.5  # that everything on may cost
+PORTS = 32
+
+
+def masquerade(setting: Setting, found: Findings) -> None:
+    """With ``ipMasq`` on both sides; on ours closed and guarded too."""
+    count = setting.sizes.few
+    adds: tuple[list[Done], list[Done]] = ([], [])
+    deletes: tuple[list[Done], list[Done]] = ([], [])
+    with match(setting, count) as sides:
+        for side in sides:
+            _once(side, 0)
+
+        def call(command: str) -> Callable[[int, int], Sequence[Done]]:
+            return lambda who, number: sides[who].run([_call(sides[who], command, number)]).done
+
+        take_turns(adds, count, call("ADD"))
+        take_turns(deletes, count, call("DEL"), afterwards=settle)
+    for name, done, limit in (("ADD", adds, 0.30), ("DEL", deletes, 0.12)):
+        values = [median(times(each)) for each in done]
+        remark = "ours closed and guarded too"
+        found.rows.append(Row(f"{name} with ipMasq, p50", "ms", values[0], values[1], Goal(limit), remark=remark))
+
+
+def bursts(setting: Setting, found: Findings) -> None:
+    """The same, ten at a time."""
+    pods, stage = range(setting.sizes.pods), STAGES[0]
+    speeds: dict[str, tuple[list[float], list[float]]] = {"ADD": ([], []), "DEL": ([], [])}
+    with match(setting, len(pods)) as sides:
+        for side in sides:
+            _once(side, 0)
+        for _, order in turns(2):
+            for command, results in speeds.items():
+                for who in order:
+                    calls = [_call(sides[who], command, number) for number in pods]
+                    results[who].append(sides[who].run(calls, stage).per_second)
+                    settle()
+    for command, results in speeds.items():
+        values = [median(each) for each in results]
+        figure = f"{command} with ipMasq, {len(pods)} pods, {stage} at a time"
+        goal = Goal({"ADD": 4, "DEL": 8}[command], at_least=True)
+        found.rows.append(Row(figure, "/s", values[0], values[1], goal))
+
+
+def ports(setting: Setting, found: Findings) -> None:
+    """An ADD that publishes ports: the peer needs its ``portmap`` plugin beside the bridge."""
+    count = setting.sizes.few // 2
+    mappings = [{"hostPort": 20_000 + number, "containerPort": 80, "protocol": "tcp"} for number in range(PORTS)]
+    adds: tuple[list[float], list[float]] = ([], [])
+    with match(setting, 1) as (ours, theirs):
+        given = {**EVERYTHING, "capabilities": {"portMappings": True}, "runtimeConfig": {"portMappings": mappings}}
+        for _, order in turns(count):
+            for who in order:
+                side = (ours, theirs)[who]
+                if side is ours:
+                    add, delete = [_call(ours, "ADD", 0, **given)], [_call(ours, "DEL", 0)]
+                else:
+                    add = [_call(theirs, "ADD", 0), portmap(theirs.plugins, theirs.node, "ADD", mappings)]
+                    delete = [portmap(theirs.plugins, theirs.node, "DEL", mappings), _call(theirs, "DEL", 0)]
+                adds[who].append(sum(times([done for each in add for done in side.run([each]).done])))
+                for each in delete:
+                    side.run([each])
+                settle()
+    figure, remark = f"ADD with {PORTS} published ports, p50", "the peer's bridge and portmap"
+    found.rows.append(Row(figure, "ms", median(adds[0]), median(adds[1]), Goal(0.2), remark=remark))
+
+
+def price(setting: Setting, found: Findings) -> None:
+    """Everything on against everything off, both ours, on one node."""
+    with match(setting, 1) as (ours, _):
+        _once(ours, 0)
+        on, off = _by_turns(ours, setting.sizes.few * 2)
+    for name, with_it, without in zip(("ADD", "DEL"), on, off):
+        remark = f"{with_it:.3g} ms against {without:.3g}"
+        figure = f"{name}, closed, guarded, masqueraded: how much more than without"
+        found.rows.append(Row(figure, "ms", with_it - without, MORE_MS, Goal(1), against="allowed", remark=remark))
+
+
+def many(setting: Setting, found: Findings) -> None:
+    """The last of many containers against the first, and against the last without a firewall."""
+    count, few = setting.sizes.many, setting.sizes.few
+    with match(setting, count) as (ours, _):
+        _once(ours, 0)
+        first_on, first_off = (sum(each) for each in _by_turns(ours, few))
+        ours.run([_call(ours, "ADD", number) for number in range(1, count)], STAGES[0])
+        settle()
+        last_on, last_off = (sum(each) for each in _by_turns(ours, few))
+    where = f"beside {count - 1:,} containers"
+    remark = f"without a firewall {last_off:.3g} ms against {first_off:.3g}: the bridge floods multicast to each"
+    figure = f"ADD + DEL {where}, everything on"
+    found.rows.append(Row(figure, "ms", last_on, first_on, Goal(1.2), against="own, beside none", remark=remark))
+    found.rows.append(Row(f"the same {where}", "ms", last_on, last_off, Goal(1.2), against="own, everything off"))
+
+
+def _by_turns(side: Side, count: int) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Medians (ADD, DEL) with everything on, and with everything off."""
+    spent: list[tuple[list[float], list[float]]] = [([], []), ([], [])]
+    for _, order in turns(count):
+        for who in order:
+            keys: dict[str, Any] = {} if who else EVERYTHING
+            for make, done in zip((side.plugins.add, side.plugins.delete), spent[who]):
+                done += times(side.run([make(side.node, 0, **keys)]).done)
+            settle()
+    on, off = ((median(adds), median(deletes)) for adds, deletes in spent)
+    return on, off
+
+
+def _call(side: Side, command: str, number: int, **keys: Any) -> Call:
+    make = side.plugins.add if command == "ADD" else side.plugins.delete
+    if keys:
+        return make(side.node, number, **keys)
+    return make(side.node, number, **(EVERYTHING if side.plugins.keys else {"ipMasq": True}))
+
+
+def _once(side: Side, number: int) -> None:
+    """What the first of all loads, tables and kernel modules, is not what is measured."""
+    for command in ("ADD", "DEL"):
+        side.run([_call(side, command, number)])
+    settle()

@@ -1,0 +1,441 @@
+"""The fake firewall and the real one keep the same promises; what ours put into the kernel is what nft itself would."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cni_v6 import errors, ops
+from cni_v6.firewall import ruleset
+from cni_v6.firewall.sets import BRIDGE, INET, SETS, TABLE, Element
+from cni_v6.kernel import GetElements, GetRuleset, conntrack, firewall, nftables
+from cni_v6.kernel.message import HEADER, each
+from cni_v6.kernel.nfnl import NetfilterSocket, NoNetfilter
+from cni_v6.ops import HOST
+from tests.contract.test_kernel import refused
+from tests.contract.worlds import LinuxWorld, World, fake_world, linux_world
+from tests.sandbox import Node
+
+A4, B4, A6, B6 = "10.1.2.3", "10.1.2.4", "2001:db8::3", "2001:db8::4"
+OWNER, OTHER = "pods 0123abcd/eth0", "pods 4567cdef/eth0"
+PORT = Element(INET, "ports4", ("6", "8080"), (A4, "80"), OWNER)
+
+# Of every set one, and every form that a field has.
+ALL = (
+    Element(INET, "home4", (A4, "br0"), comment=OWNER),
+    Element(INET, "home6", (A6, "br-0.100"), comment=OWNER),
+    Element(INET, "published4", (A4, "cni0")),
+    Element(INET, "published6", (A6, "cni0"), comment="x"),
+    Element(INET, "isolated4", (A4, "cni0")),
+    Element(INET, "isolated6", (A6, "cni0")),
+    Element(INET, "masquerade4", (A4, "cni0")),
+    Element(INET, "masquerade6", (A6, "cni0")),
+    Element(INET, "snat4", (A4, "cni0"), ("192.0.2.1",)),
+    Element(INET, "snat6", (A6, "cni0"), ("2001:db8:1::1",), OWNER),
+    Element(INET, "keep4", (A4, "10.0.0.0/8")),
+    Element(INET, "keep6", (A6, "2001:db8::/33")),
+    Element(INET, "inbound6", ("2001:db8:2::3",), (A6,), OWNER),
+    Element(INET, "outside6", ("2001:db8:2::3",)),
+    PORT,
+    Element(INET, "ports4", ("132", "8080"), (A4, "65535"), OWNER),
+    Element(INET, "ports6", ("17", "53"), (A6, "1053"), OWNER),
+    Element(INET, "ports_at4", ("127.0.0.1", "6", "1"), (A4, "1"), OWNER),
+    Element(INET, "ports_at6", ("::1", "17", "65535"), (A6, "256"), "c" * 127),
+    Element(INET, "limited4", (A4, "br0")),
+    Element(INET, "limited6", ("fe80::3", "br-0.100")),
+    Element(INET, "allowed4", (A4, "0.0.0.0/0", "0-255", "0-65535")),
+    Element(INET, "allowed4", (B4, "192.0.2.7", "6", "443")),
+    Element(INET, "allowed4", (B4, "192.0.2.9-192.0.2.20", "6", "8000-8001"), comment=OWNER),
+    Element(INET, "allowed6", (A6, "::/0", "17", "53")),
+    Element(BRIDGE, "bound", ("veth0123456789a",), comment=OWNER),
+    Element(BRIDGE, "macs", ("veth1", "02:00:00:00:00:ff")),
+    Element(BRIDGE, "guarded", ("veth1",)),
+    Element(BRIDGE, "pinned", ("veth1",)),
+    Element(BRIDGE, "sources4", ("veth1", A4)),
+    Element(BRIDGE, "sources6", ("veth1", "fe80::1")),
+    Element(BRIDGE, "targets6", ("veth1", "fe80::1")),
+)
+
+
+@pytest.fixture(params=["fake", pytest.param("linux", marks=pytest.mark.netns)])
+def world(request: pytest.FixtureRequest) -> Iterator[World]:
+    if request.param == "fake":
+        yield fake_world()
+        return
+    with linux_world() as made:
+        yield made
+
+
+@pytest.fixture
+def linux() -> Iterator[LinuxWorld]:
+    with linux_world() as made:
+        yield made
+
+
+def load(world: World, *elements: Element) -> None:
+    world.kernel.apply([ops.LoadRuleset(elements)])
+
+
+def there(world: World, *elements: Element) -> tuple[Element, ...]:
+    return world.kernel.observe([GetElements(elements)]).elements(elements)
+
+
+def mark(world: World) -> str:
+    return world.kernel.observe([GetRuleset()]).ruleset()
+
+
+def test_every_set_is_here() -> None:
+    assert {(element.family, element.set) for element in ALL} == set(SETS)
+
+
+def test_rules_are_loaded_once_more_and_unloaded_twice(world: World) -> None:
+    assert mark(world) == ""
+    load(world, PORT)
+    assert (mark(world), there(world, PORT)) == (ruleset.mark(), (PORT,))
+    load(world, *ALL[:3])
+    assert (mark(world), there(world, *ALL)) == (ruleset.mark(), ALL[:3])
+    for _ in range(2):
+        world.kernel.apply([ops.UnloadRuleset()])
+        assert (mark(world), there(world, *ALL)) == ("", ())
+
+
+def test_elements_are_added_twice_and_removed_twice(world: World) -> None:
+    load(world)
+    for _ in range(2):
+        world.kernel.apply([ops.AddElements(ALL)])
+        assert there(world, *ALL) == ALL
+    for _ in range(2):
+        world.kernel.remove([ops.RemoveElements(ALL)])
+        assert there(world, *ALL) == ()
+
+
+def test_what_is_left_is_removed(world: World) -> None:
+    load(world, *ALL[::2])
+    world.kernel.apply([ops.RemoveElements(ALL)])
+    assert there(world, *ALL) == ()
+
+
+def test_nothing_at_all(world: World) -> None:
+    load(world)
+    world.kernel.apply([ops.AddElements(()), ops.RemoveElements(())])
+    assert there(world) == ()
+
+
+def test_a_failed_add_takes_its_elements_back(world: World) -> None:
+    load(world)
+    with refused(errors.PORT_TAKEN):
+        world.kernel.apply([ops.AddElements(ALL), ops.AddElements((replace(PORT, data=(B4, "80")),))])
+    assert there(world, *ALL) == ()
+
+
+def test_a_port_that_is_taken_names_its_owner(world: World) -> None:
+    load(world, PORT)
+    mine = Element(INET, "published4", (B4, "cni0"))
+    with refused(errors.PORT_TAKEN, "port tcp/8080 is taken", OWNER):
+        world.kernel.apply([ops.AddElements((mine, replace(PORT, data=(B4, "80"), comment=OTHER)))])
+    assert there(world, mine, PORT) == (PORT,)
+
+
+def test_a_port_of_one_address_that_is_taken(world: World) -> None:
+    taken = Element(INET, "ports_at6", ("::1", "17", "53"), (A6, "53"), OWNER)
+    load(world, taken)
+    with refused(errors.PORT_TAKEN, "port udp/53 of ::1 is taken", OWNER):
+        world.kernel.apply([ops.AddElements((replace(taken, data=(B6, "53")),))])
+
+
+def test_an_outside_address_that_is_taken_by_nobody_knows_whom(world: World) -> None:
+    taken = Element(INET, "inbound6", ("2001:db8:2::3",), (A6,))
+    load(world, taken)
+    with refused(errors.PORT_TAKEN, "2001:db8:2::3", A6):
+        world.kernel.apply([ops.AddElements((replace(taken, data=(B6,)),))])
+
+
+def test_the_same_port_of_another_protocol_or_family_is_another(world: World) -> None:
+    more = replace(PORT, key=("17", "8080")), Element(INET, "ports6", ("6", "8080"), (A6, "80"))
+    load(world, PORT)
+    world.kernel.apply([ops.AddElements(more)])
+    assert there(world, PORT, *more) == (PORT, *more)
+
+
+def test_a_port_that_another_one_has_now_stays(world: World) -> None:
+    load(world, PORT)
+    old = replace(PORT, data=(B4, "80"))
+    gone = Element(INET, "published4", (B4, "cni0"))
+    world.kernel.apply([ops.AddElements((gone,)), ops.RemoveElements((gone, old))])
+    assert there(world, PORT, gone) == (PORT,)
+
+
+def test_a_comment_is_not_what_makes_an_element(world: World) -> None:
+    load(world, PORT)
+    world.kernel.apply([ops.AddElements((replace(PORT, comment=OTHER),))])
+    assert there(world, replace(PORT, comment="")) == (PORT,)
+    world.kernel.apply([ops.RemoveElements((replace(PORT, comment=""),))])
+    assert there(world, PORT) == ()
+
+
+def test_without_tables(world: World) -> None:
+    with refused(errors.FIREWALL_MISSING, "gone"):
+        world.kernel.apply([ops.AddElements((PORT,))])
+    world.kernel.remove([ops.RemoveElements((PORT, *ALL))])
+    assert there(world, PORT) == ()
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "fits"),
+    [
+        (("10.0.0.0/8", "6", "80"), ("10.0.0.0/8", "6", "80"), True),
+        (("10.0.0.0/8", "6", "80"), ("10.0.0.0/8", "6", "81"), True),
+        (("10.0.0.0/8", "6", "80"), ("10.0.0.0/8", "17", "80"), True),
+        (("10.1.0.0/16", "6", "80"), ("10.2.0.0/16", "6", "80"), True),
+        (("10.1.0.0/16", "6", "80"), ("10.0.0.0/8", "6", "80"), True),  # the wider one after: found by its ends only
+        (("10.0.0.0/8", "6", "80"), ("10.1.0.0/16", "6", "80"), False),
+        (("10.0.0.0/16", "6", "80"), ("10.0.0.0/8", "6", "80"), False),
+        (("10.0.0.0/8", "6", "70-80"), ("10.0.0.0/8", "6", "80-90"), False),
+        (("10.0.0.0/8", "6", "80-90"), ("10.0.0.0/8", "6", "70-80"), False),
+        (("10.0.0.0/8", "0-255", "80"), ("10.0.0.0/8", "6", "80"), False),
+    ],
+)
+def test_intervals_that_overlap(world: World, first: tuple[str, ...], second: tuple[str, ...], fits: bool) -> None:
+    one, two = (Element(INET, "allowed4", (A4, *rest)) for rest in (first, second))
+    load(world, one)
+    if fits:
+        world.kernel.apply([ops.AddElements((two,))])
+        assert there(world, one, two) == (one, two)
+        return
+    with refused(errors.KERNEL_REFUSED, "allowed4", second[0]):
+        world.kernel.apply([ops.AddElements((two,))])
+    assert there(world, one, two) == (one,)
+
+
+def test_one_interval_is_not_another_that_contains_it(world: World) -> None:
+    wide, narrow = (Element(INET, "keep4", (A4, prefix)) for prefix in ("10.0.0.0/8", "10.0.0.0/16"))
+    load(world, wide)
+    assert there(world, narrow) == ()
+    world.kernel.apply([ops.RemoveElements((narrow,))])
+    assert there(world, wide) == (wide,)
+
+
+def test_intervals_in_one_another_are_removed_together(world: World) -> None:
+    both = tuple(Element(INET, "keep4", (A4, prefix)) for prefix in ("10.1.0.0/16", "10.0.0.0/8"))
+    load(world)
+    world.kernel.apply([ops.AddElements(both)])
+    world.kernel.apply([ops.RemoveElements((*both, *both))])
+    for element in both:
+        world.kernel.apply([ops.AddElements((element,)), ops.RemoveElements((element,))])
+    assert there(world, *both) == ()
+
+
+def test_a_thousand_ports_are_one_transaction(world: World) -> None:
+    ports = tuple(replace(PORT, key=("6", str(number))) for number in range(1, 3001))
+    load(world, ports[-1])
+    with refused(errors.PORT_TAKEN, "tcp/3000"):
+        world.kernel.apply([ops.AddElements((*ports[:-1], replace(ports[-1], data=(B4, "80"))))])
+    assert there(world, *ports) == ports[-1:]
+    world.kernel.apply([ops.AddElements(ports)])
+    assert there(world, *ports) == ports
+    world.kernel.apply([ops.RemoveElements(ports)])
+    assert there(world, *ports) == ()
+
+
+def test_a_mark_that_both_tables_do_not_have(world: World) -> None:
+    load(world)
+    if isinstance(world, LinuxWorld):
+        world.node.run("nft", "flush", "chain", "bridge", TABLE, "version")
+        assert mark(world) == ""
+        world.node.run("nft", "add", "rule", "bridge", TABLE, "version", "counter", "comment", '"another"')
+        assert mark(world) == ""
+        load(world)
+        world.node.run("nft", "delete", "table", "bridge", TABLE)
+        assert mark(world) == ""
+        world.kernel.apply([ops.UnloadRuleset()])
+        assert listed(world) == ""
+
+
+@pytest.mark.netns
+def test_elements_are_removed_on_a_kernel_that_knows_only_how_to_delete(linux: LinuxWorld) -> None:
+    """As before Linux 6.3."""
+    load(linux, *ALL[::2])
+    netfilter = linux.elsewhere.run(lambda: linux.elsewhere.kernel._spaces.get(HOST).netfilter())
+    netfilter.destroys = False
+    linux.kernel.apply([ops.RemoveElements(ALL), ops.AddElements(ALL), ops.RemoveElements(ALL)])
+    assert there(linux, *ALL) == ()
+
+
+@pytest.mark.netns
+def test_a_kernel_without_netfilter(linux: LinuxWorld) -> None:
+    space = linux.elsewhere.run(lambda: linux.elsewhere.kernel._spaces.get(HOST))
+    space._netfilter = NoNetfilter()
+    flows_too = ops.FlushFlows((A4, A6), ((4, 53), (6, 53)))
+    linux.kernel.apply([ops.RemoveElements(ALL), ops.UnloadRuleset(), flows_too])
+    assert (mark(linux), there(linux, *ALL)) == ("", ())
+    with refused(errors.KERNEL_REFUSED, "add elements"):
+        linux.kernel.apply([ops.AddElements(ALL)])
+
+
+# Against nft
+
+
+def dumped(linux: LinuxWorld) -> list[bytes]:
+    """The kernel's messages about all sets."""
+
+    def dump() -> list[bytes]:
+        with closing(NetfilterSocket()) as netfilter:
+            requests = [nftables.dump_elements(*place) for place in SETS]
+            return [data for request in requests for data in netfilter.dump(request).messages]
+
+    return linux.elsewhere.run(dump)
+
+
+def listed(linux: LinuxWorld) -> str:
+    return linux.node.run("nft", "list", "ruleset").stdout
+
+
+@pytest.mark.netns
+def test_elements_are_what_nft_makes_of_them(linux: LinuxWorld) -> None:
+    def contents() -> list[bytes]:
+        """Each element's bytes with its set's; the kernel lists them in any order."""
+        found = []
+        for data in dumped(linux):
+            given = dict(each(data, HEADER.size + nftables.NFGENMSG.size))
+            name = given[nftables.NFTA_SET_ELEM_LIST_SET]
+            found += [name + payload for _, payload in each(given.get(nftables.NFTA_SET_ELEM_LIST_ELEMENTS, b""))]
+        return sorted(found)
+
+    load(linux, *ALL)
+    by_nft, as_text = contents(), listed(linux)
+    assert len(by_nft) == len(ALL)
+    load(linux)
+    linux.kernel.apply([ops.AddElements(ALL)])
+    assert contents() == by_nft
+    assert sorted(listed(linux).split()) == sorted(as_text.split())
+    assert as_text.count(f'comment "{OWNER}"') == sum(element.comment == OWNER for element in ALL)
+
+
+@pytest.mark.netns
+def test_elements_of_nft_are_read(linux: LinuxWorld) -> None:
+    load(linux, *ALL)
+    found = [element for data in dumped(linux) for element in nftables.read_elements(data)]
+    assert sorted(found, key=str) == sorted(ALL, key=str)
+
+
+@pytest.mark.netns
+def test_rules_that_nft_refuses(linux: LinuxWorld) -> None:
+    with refused(errors.KERNEL_REFUSED, "nft", "bad"):
+        load(linux, replace(PORT, key=("6", "bad")))
+    assert mark(linux) == ""
+
+
+def test_nft_is_found_where_the_system_has_it_though_not_in_path(tmp_path: Path) -> None:
+    (tmp_path / "nft").mkdir()
+    assert firewall._executable("nft", os.pathsep.join((str(tmp_path), *firewall.SYSTEM_PATH))).endswith("bin/nft")
+    with pytest.raises(FileNotFoundError, match="not in"):
+        firewall._executable("nft", str(tmp_path))
+
+
+# Flows
+
+
+def udp(linux: LinuxWorld, source: str, *targets: tuple[str, int]) -> None:
+    """A flow from an address of the node to each of these."""
+
+    def send() -> None:
+        with socket.socket(socket.AF_INET6 if ":" in source else socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            sender.bind((source, 0))
+            for target in targets:
+                try:
+                    sender.sendto(b"x", target)
+                except OSError as error:  # of the one before: nobody listens
+                    assert error.errno == errno.ECONNREFUSED
+
+    linux.elsewhere.run(send)
+
+
+@pytest.fixture
+def tracked(linux: LinuxWorld) -> LinuxWorld:
+    """A node with these addresses that tracks its flows."""
+    for address in (f"{A4}/32", f"{B4}/32", f"{A6}/128", f"{B6}/128"):
+        linux.node.run("ip", "address", "add", address, "dev", "lo", *(["nodad"] if ":" in address else []))
+    linux.node.run("nft", "add table inet t; add chain inet t c { type filter hook output priority 0; }")
+    linux.node.run("nft", "add rule inet t c ct state new counter")
+    return linux
+
+
+def flows(node: Node) -> set[str]:
+    """``source destination port`` of every UDP flow's original direction."""
+    table = node.run("cat", "/proc/thread-self/net/nf_conntrack").stdout
+    lines = [line.split() for line in table.splitlines() if " udp " in line]
+    found = [dict(word.split("=") for word in reversed(line) if "=" in word) for line in lines]
+    return {f"{str_of(flow['src'])} {str_of(flow['dst'])} {flow['dport']}" for flow in found}
+
+
+def str_of(address: str) -> str:
+    """/proc spells IPv6 addresses out."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    return socket.inet_ntop(family, socket.inet_pton(family, address))
+
+
+def flush(linux: LinuxWorld, addresses: tuple[str, ...], ports: tuple[tuple[int, int], ...], way: str) -> None:
+    if way == "filter":
+        linux.kernel.apply([ops.FlushFlows(addresses, ports)])
+        return
+
+    def look() -> None:
+        with closing(NetfilterSocket()) as netfilter:
+            for what in conntrack.wanted(addresses, ports):
+                assert {answer.error for answer in firewall.flush_one_by_one(netfilter, what)} == {0}
+
+    linux.elsewhere.run(look)
+
+
+@pytest.mark.netns
+@pytest.mark.parametrize("way", ["filter", "one by one"])
+def test_flows_are_forgotten(tracked: LinuxWorld, way: str) -> None:
+    udp(tracked, A4, (B4, 53), ("127.0.0.1", 53))
+    udp(tracked, B4, (A4, 53), (B4, 1), (B4, 2))
+    udp(tracked, A6, (B6, 53))
+    udp(tracked, B6, (A6, 53), (B6, 1), (B6, 2))
+    both = {f"{B4} {B4} 1", f"{B4} {B4} 2", f"{B6} {B6} 1", f"{B6} {B6} 2"}
+    own4 = {f"{A4} {B4} 53", f"{A4} 127.0.0.1 53", f"{B4} {A4} 53"}
+    own6 = {f"{A6} {B6} 53", f"{B6} {A6} 53"}
+    assert flows(tracked.node) == both | own4 | own6
+    flush(tracked, (A4,), (), way)
+    assert flows(tracked.node) == both | own6
+    flush(tracked, (A6,), ((4, 1),), way)
+    assert flows(tracked.node) == {f"{B4} {B4} 2", f"{B6} {B6} 1", f"{B6} {B6} 2"}
+    flush(tracked, (), ((6, 2), (6, 9)), way)
+    assert flows(tracked.node) == {f"{B4} {B4} 2", f"{B6} {B6} 1"}
+
+
+@pytest.mark.netns
+def test_flows_of_many_ports_are_forgotten(tracked: LinuxWorld) -> None:
+    udp(tracked, B4, *((B4, number) for number in range(1, 101)))
+    tracked.kernel.apply([ops.FlushFlows((), tuple((4, number) for number in range(1, 101) if number != 50))])
+    assert flows(tracked.node) == {f"{B4} {B4} 50"}
+
+
+@pytest.mark.netns
+@pytest.mark.parametrize("way", ["filter", "one by one"])
+def test_tcp_flows_stay(tracked: LinuxWorld, way: str) -> None:
+    def listen() -> socket.socket:
+        return socket.create_server((A4, 0))
+
+    with tracked.elsewhere.run(listen) as server:
+        port = server.getsockname()[1]
+        with tracked.elsewhere.run(lambda: socket.create_connection((A4, port))):
+            udp(tracked, B4, (B4, port))  # so that there is something to forget
+            flush(tracked, (A4,), ((4, port),), way)
+            assert f"dport={port}" in tracked.node.run("cat", "/proc/thread-self/net/nf_conntrack").stdout
+            assert flows(tracked.node) == set()
+
+
+def test_no_flows_to_forget(world: World) -> None:
+    world.kernel.apply([ops.FlushFlows((A4, A6), ((4, 53), (6, 53)))])
+    world.kernel.apply([ops.FlushFlows((), tuple((4, number) for number in range(1, 100)))])
+    world.kernel.apply([ops.FlushFlows(())])

@@ -1,0 +1,203 @@
+"""What a container with root in its namespace may try on its segment, as frames. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from tests.netns import frames
+from tests.netns.frames import (
+    ALL_NODES,
+    ALL_NODES_MAC,
+    BROADCAST,
+    HOP_BY_HOP,
+    ICMP,
+    ICMPV6,
+    IPV4,
+    IPV6,
+    OPTIONS,
+    REPLY,
+    REQUEST,
+    SERVICE_VLAN,
+    UDP,
+    VLAN,
+    Host,
+)
+
+MAC, MANNERS, ADDRESS = "MAC", "manners", "address"  # which part of the guard it is for
+VICTIM, NODE = "victim", "node"
+
+STRANGE_MAC = "02:00:00:00:00:66"
+STRANGE4, STRANGE6 = "198.51.100.7", "2001:db8:666::7"
+LLDP, PAE = "01:80:c2:00:00:0e", "01:80:c2:00:00:03"  # meant for the bridge itself: IEEE 802.1Q, table 8-1
+EXPERIMENT = 0x88B5  # IEEE 802, local experimental ethertype
+REDIRECT4, ROUTER_ADVERTISEMENT4 = 5, 9  # ICMP
+SERVER4, CLIENT4, SERVER6, CLIENT6 = 67, 68, 547, 546  # DHCP's ports
+
+EVERYBODY = Host(ALL_NODES_MAC, "255.255.255.255", ALL_NODES, ALL_NODES)
+ROUTED = frames.routed()
+
+# CVE-2021-27853: a filter that looks at one place of the frame only does not find what is further in.
+WRAPPINGS: Mapping[str, tuple[tuple[tuple[int, int], ...], tuple[tuple[int, bytes], ...]]] = {
+    "plain": ((), ()),
+    "VLAN 0": (((VLAN, 0),), ()),
+    "service VLAN 0": (((SERVICE_VLAN, 0),), ()),
+    "stacked tags": (((SERVICE_VLAN, 0), (VLAN, 0)), ()),
+    "hop-by-hop options": ((), (frames.options(HOP_BY_HOP),)),
+    "destination options": ((), (frames.options(OPTIONS),)),
+    "a routing header": ((), (ROUTED,)),
+    "all of them": (
+        ((VLAN, 0), (VLAN, 0)), (frames.options(HOP_BY_HOP), frames.options(OPTIONS), ROUTED),
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Lie:
+    """:param at: who gets to hear it, or both where it is for everybody."""
+
+    name: str
+    part: str
+    at: str
+    frame: bytes
+
+
+def prefixes() -> dict[str, str]:
+    """The prefix that each wrapping's advertisement is for."""
+    return {name: f"2001:db8:bad:{number}::" for number, name in enumerate(WRAPPINGS, 1)}
+
+
+def lies(attacker: Host, victim: Host, gateway: Host) -> list[Lie]:
+    """In an order in which the later do not undo what the earlier did."""
+    return [
+        *_router(attacker, victim, gateway), *_servers(attacker, victim), *_sources(attacker, victim, gateway),
+        *_others(attacker, victim, gateway), *_claims4(attacker, victim, gateway), *_claims6(attacker, victim, gateway),
+    ]
+
+
+def _router(attacker: Host, victim: Host, gateway: Host) -> Iterator[Lie]:
+    for name, prefix in prefixes().items():
+        yield Lie(f"router advertisement: {name}", MANNERS, VICTIM, advertised(attacker, prefix, name, to=victim))
+    message = frames.router_advertisement(attacker.link_local, attacker.mac, "2001:db8:bad:f::")
+    packet = frames.ip(attacker.link_local, ALL_NODES, ICMPV6, message, [frames.whole_fragment()])
+    yield Lie("router advertisement: a fragment", MANNERS, VICTIM, _to_all(attacker, packet))
+    message = frames.redirect(attacker.link_local, victim.ip6, STRANGE6, attacker.link_local, attacker.mac)
+    yield _lie6("redirect", MANNERS, attacker, victim, ICMPV6, message, attacker.link_local)
+    inner = frames.ip(victim.ip4, STRANGE4, UDP, frames.udp(victim.ip4, STRANGE4, (9, 9)))
+    message = frames.icmp(REDIRECT4, 1, frames.packed(attacker.ip4) + inner)
+    yield _lie4("IPv4 redirect", MANNERS, attacker, victim, ICMP, message, attacker.ip4)
+    message = frames.icmp(ROUTER_ADVERTISEMENT4, 0, bytes.fromhex("01020708") + frames.packed(attacker.ip4) + bytes(4))
+    yield _lie4("IPv4 router advertisement", MANNERS, attacker, victim, ICMP, message, attacker.ip4)
+
+
+def _servers(attacker: Host, victim: Host) -> Iterator[Lie]:
+    """A client looks at what comes to its port, wherever it comes from; a relay at what a server says."""
+    offer, answer = frames.dhcp(2, victim.mac, STRANGE4), frames.dhcpv6(7)
+    for ports in ((SERVER4, CLIENT4), (1234, CLIENT4), (SERVER4, SERVER4)):
+        message = frames.udp(attacker.ip4, victim.ip4, ports, offer)
+        yield _lie4(f"DHCP offer, ports {ports}", MANNERS, attacker, victim, UDP, message, attacker.ip4)
+    for ports in ((SERVER6, CLIENT6), (1234, CLIENT6), (SERVER6, SERVER6)):
+        message = frames.udp(attacker.link_local, victim.link_local, ports, answer)
+        packet = frames.ip(attacker.link_local, victim.link_local, UDP, message)
+        frame = frames.ethernet(attacker.mac, victim.mac, IPV6, packet)
+        yield Lie(f"DHCPv6 reply, ports {ports}", MANNERS, VICTIM, frame)
+
+
+def _sources(attacker: Host, victim: Host, gateway: Host) -> Iterator[Lie]:
+    for name, source in (("strange", STRANGE4), ("the gateway's", gateway.ip4)):
+        message = frames.udp(source, victim.ip4, (1, 9))
+        yield _lie4(f"{name} IPv4 source", ADDRESS, attacker, victim, UDP, message, source)
+    for name, source in (("strange", STRANGE6), ("the gateway's", gateway.ip6), ("its link", gateway.link_local)):
+        message = frames.udp(source, victim.ip6, (1, 9))
+        yield _lie6(f"{name} IPv6 source", ADDRESS, attacker, victim, UDP, message, source)
+    packet = frames.ip(victim.ip4, gateway.ip4, UDP, frames.udp(victim.ip4, gateway.ip4, (1, 9)))
+    yield Lie("the victim's IPv4 source", ADDRESS, NODE, frames.ethernet(attacker.mac, gateway.mac, IPV4, packet))
+    packet = frames.ip(victim.ip6, gateway.ip6, UDP, frames.udp(victim.ip6, gateway.ip6, (1, 9)))
+    yield Lie("the victim's IPv6 source", ADDRESS, NODE, frames.ethernet(attacker.mac, gateway.mac, IPV6, packet))
+
+
+def _others(attacker: Host, victim: Host, gateway: Host) -> Iterator[Lie]:
+    strange = replace(attacker, mac=STRANGE_MAC)
+    for source, target in ((attacker.ip4, victim.ip4), (attacker.ip6, victim.ip6)):
+        packet = frames.ip(source, target, UDP, frames.udp(source, target, (2, 9)))
+        kind = IPV6 if ":" in source else IPV4
+        yield Lie(f"strange MAC, from {source}", MAC, VICTIM, frames.ethernet(STRANGE_MAC, victim.mac, kind, packet))
+    yield Lie("strange MAC, ARP", MAC, VICTIM, _arp(strange, BROADCAST, REQUEST, attacker.ip4, victim.ip4))
+    packet = frames.ip(attacker.ip6, victim.ip6, UDP, frames.udp(attacker.ip6, victim.ip6, (3, 9)))
+    frame = frames.ethernet(attacker.mac, victim.mac, IPV6, packet, [(VLAN, 0)])
+    yield Lie("anything in VLAN 0", MANNERS, VICTIM, frame)
+    yield Lie(
+        "a protocol nobody needs", ADDRESS, VICTIM, frames.ethernet(attacker.mac, victim.mac, EXPERIMENT, bytes(46))
+    )
+    # CVE-2021-27861: the same, with a length instead of a type and the type behind it.
+    message = frames.router_advertisement(attacker.link_local, attacker.mac, "2001:db8:bad:e::")
+    packet = b"\xaa\xaa\x03\0\0\0\x86\xdd" + frames.ip(attacker.link_local, ALL_NODES, ICMPV6, message)
+    yield Lie("LLC/SNAP", ADDRESS, VICTIM, frames.ethernet(attacker.mac, ALL_NODES_MAC, len(packet), packet))
+
+
+def _claims4(attacker: Host, victim: Host, gateway: Host) -> Iterator[Lie]:
+    """Last what the other would believe."""
+    yield Lie("ARP probe for the victim's", ADDRESS, VICTIM, _arp(attacker, BROADCAST, REQUEST, "0.0.0.0", victim.ip4))
+    # Its own address, at somebody else's MAC: the frame's is its own.
+    message = frames.arp(REPLY, STRANGE_MAC, attacker.ip4, victim.ip4, victim.mac)
+    yield Lie("ARP for another MAC", ADDRESS, VICTIM, frames.ethernet(attacker.mac, victim.mac, frames.ARP, message))
+    for liar, target, name, at in ((gateway, victim, "gateway", VICTIM), (victim, gateway, "victim", NODE)):
+        own = liar.ip4
+        yield Lie(f"ARP request as the {name}", ADDRESS, at, _arp(attacker, BROADCAST, REQUEST, own, target.ip4))
+        yield Lie(f"gratuitous ARP as the {name}", ADDRESS, at, _arp(attacker, BROADCAST, REQUEST, own, own))
+        yield Lie(f"ARP reply as the {name}", ADDRESS, at, _arp(attacker, target.mac, REPLY, own, target.ip4))
+
+
+def _claims6(attacker: Host, victim: Host, gateway: Host) -> Iterator[Lie]:
+    group, mac = frames.solicited_node(victim.ip6)
+    message = frames.solicitation("::", group, victim.ip6)
+    frame = frames.ethernet(attacker.mac, mac, IPV6, frames.ip("::", group, ICMPV6, message))
+    yield Lie("address detection of the victim's", ADDRESS, VICTIM, frame)
+    for liar, target, name, at in ((gateway, victim, "gateway", VICTIM), (victim, gateway, "victim", NODE)):
+        message = frames.solicitation(liar.ip6, target.ip6, target.ip6, attacker.mac)
+        yield replace(_lie6(f"solicitation as the {name}", ADDRESS, attacker, target, ICMPV6, message, liar.ip6), at=at)
+        for own in (liar.ip6, liar.link_local):
+            message = frames.advertisement(attacker.ip6, target.ip6, own, attacker.mac)
+            lie = _lie6(f"advertisement of {own}", ADDRESS, attacker, target, ICMPV6, message, attacker.ip6)
+            yield replace(lie, at=at)
+            packet = frames.ip(attacker.ip6, target.ip6, ICMPV6, message, [frames.options(OPTIONS)])
+            frame = frames.ethernet(attacker.mac, target.mac, IPV6, packet)
+            yield Lie(f"advertisement of {own} behind options", ADDRESS, at, frame)
+
+
+def thefts(victim: Host, gateway: Host) -> list[bytes]:
+    """Frames from the victim's MAC: a bridge that learns from one sends the thief what is for the victim."""
+    message = frames.arp(REQUEST, victim.mac, victim.ip4, gateway.ip4)
+    return [frames.ethernet(victim.mac, target, frames.ARP, message) for target in (BROADCAST, gateway.mac, LLDP, PAE)]
+
+
+def advertised(
+    attacker: Host, prefix: str, wrapping: str = "plain", *, to: Host = EVERYBODY, vlan: int = 0
+) -> bytes:
+    """A router advertisement.
+
+    :param to: who alone gets it where it must be one: nobody takes a routing header that came to a group.
+    """
+    tags, extensions = WRAPPINGS[wrapping]
+    target = to if ROUTED in extensions else EVERYBODY
+    message = frames.router_advertisement(attacker.link_local, attacker.mac, prefix, target.link_local)
+    packet = frames.ip(attacker.link_local, target.link_local, ICMPV6, message, extensions)
+    return frames.ethernet(attacker.mac, target.mac, IPV6, packet, tags + (((VLAN, vlan),) if vlan else ()))
+
+
+def _to_all(attacker: Host, packet: bytes) -> bytes:
+    return frames.ethernet(attacker.mac, ALL_NODES_MAC, IPV6, packet)
+
+
+def _lie4(name: str, part: str, attacker: Host, target: Host, protocol: int, message: bytes, source: str) -> Lie:
+    packet = frames.ip(source, target.ip4, protocol, message)
+    return Lie(name, part, VICTIM, frames.ethernet(attacker.mac, target.mac, IPV4, packet))
+
+
+def _lie6(name: str, part: str, attacker: Host, target: Host, protocol: int, message: bytes, source: str) -> Lie:
+    packet = frames.ip(source, target.ip6, protocol, message)
+    return Lie(name, part, VICTIM, frames.ethernet(attacker.mac, target.mac, IPV6, packet))
+
+
+def _arp(attacker: Host, target: str, operation: int, claimed: str, asked: str) -> bytes:
+    return frames.ethernet(attacker.mac, target, frames.ARP, frames.arp(operation, attacker.mac, claimed, asked))

@@ -1,0 +1,169 @@
+"""Where a container with an egress list gets to, by packets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from typing import Any
+
+from tests.netns import frames, knocks, lab, traffic, wire
+from tests.netns.knocks import END, everywhere
+from tests.netns.lab import DUAL, GATEWAY4, GATEWAY6, NODE_OUTSIDE, OUTSIDE, Pod
+from tests.netns.test_guard import host
+from tests.sandbox import Node
+
+FAMILIES = (4, 6)
+GATEWAYS = {4: GATEWAY4, 6: GATEWAY6}
+ALLOWED = {("tcp", 443), ("tcp", 8000), ("tcp", 8001), ("udp", 53), ("udp", 9)}
+LISTED = ["tcp/443", "tcp/8000-8001", "udp/53", "udp/9"]
+PORTS = (22, 53, 80, 443, 7999, 8000, 8001, 8002, 5353)
+LAST = 9  # the port of the packet that is allowed, and sent last
+EVERY = {4: "0.0.0.0/0", 6: "::/0"}
+
+
+def pod_of(node: Node, egress: list[Mapping[str, Any]], name: str = "a", **keys: Any) -> Pod:
+    [pod] = lab.pods(node, lab.gateway(*DUAL, egress=egress, **keys), name)
+    return pod
+
+
+def prepared(node: Node) -> str:
+    """An outside host, with a second address of each family."""
+    netns = lab.outside(node)
+    for address in ("192.0.2.3/24", "2001:db8:ffff::3/64"):
+        nodad = ["nodad"] if ":" in address else []
+        node.run("ip", "address", "add", address, "dev", "eth0", *nodad, netns=netns)
+    for family in FAMILIES:
+        assert lab.ping(node, OUTSIDE[family])
+    return netns
+
+
+def arrived(pod: Pod, targets: Iterable[tuple[str, Iterable[int]]], last: str, place: tuple[str, str]) -> Any:
+    """What gets out of the pod: knocks at ports of these addresses, and a datagram to an address where port LAST is
+    allowed. ``place`` is where it would be seen."""
+    family = traffic.family_of(last)
+    with wire.packets(*place) as tap, wire.in_order():
+        for address, ports in targets:
+            knocks.knock(pod.netns, address, ports)
+        with traffic.udp(pod.netns, family) as sender:
+            sender.sendto(END, (last, LAST))
+        return set(filter(None, map(frames.opening, wire.frames_before(tap, END))))
+
+
+def counted(node: Node, family: int) -> list[int]:
+    """Packets by each entry of the lists."""
+    listed = json.loads(node.run("nft", "-j", "list", "set", "inet", "cni_v6", f"allowed{family}").stdout)
+    [found] = [each["set"] for each in listed["nftables"] if "set" in each]
+    return [entry["elem"]["counter"]["packets"] for entry in found.get("elem", [])]
+
+
+def test_only_what_is_listed_is_reached_outside(node: Node) -> None:
+    outside = prepared(node)
+    pod = pod_of(node, [
+        {"to": OUTSIDE[4] + "/32", "ports": LISTED}, {"to": OUTSIDE[6] + "/128", "ports": LISTED},
+    ])
+    place = outside, "eth0"
+    for family in FAMILIES:
+        before = counted(node, family)
+        assert len(before) == len(LISTED) and sum(before) == 0
+        second = "192.0.2.3" if family == 4 else "2001:db8:ffff::3"
+        targets = [(second, PORTS), (OUTSIDE[family], PORTS)]
+        assert arrived(pod, targets, OUTSIDE[family], place) == ALLOWED & everywhere(PORTS)
+        assert min(counted(node, family)) >= 1
+        with traffic.listening(outside, family, 443) as server:
+            traffic.called(pod.netns, (OUTSIDE[family], 443), server)
+        with traffic.udp(outside, family, OUTSIDE[family], 53) as server, traffic.udp(pod.netns, family) as client:
+            traffic.asked(client, (OUTSIDE[family], 53), server)
+
+
+def test_the_node_is_no_exception(node: Node) -> None:
+    """At none of its addresses, nor from the container's link-local one."""
+    prepared(node)
+    pod = pod_of(node, [
+        {"to": NODE_OUTSIDE[4] + "/32", "ports": LISTED}, {"to": NODE_OUTSIDE[6] + "/128", "ports": LISTED},
+    ])
+    bridge = lab.link(node, "cni0")
+    own = host(pod)
+    link_local = next(text.partition("/")[0] for text in lab.addresses(node, "cni0") if text.startswith("fe80:"))
+    with ExitStack() as stack:
+        heard = {
+            (family, port): stack.enter_context(traffic.udp(node.path, family, port=port))
+            for family in FAMILIES for port in (53, LAST, 5353)
+        }
+        listeners = {
+            (family, port): stack.enter_context(traffic.listening(node.path, family, port))
+            for family in FAMILIES for port in (22, 443)
+        }
+        with wire.in_order():
+            for family in FAMILIES:
+                knocks.knock(pod.netns, GATEWAYS[family], (22, 53, 443, 5353))
+            with wire.packets(pod.netns, "eth0", 0) as sender:
+                for source in (own.link_local, own.ip6):
+                    for target in (link_local, GATEWAY6, NODE_OUTSIDE[6], "ff02::1"):
+                        mac = frames.ALL_NODES_MAC if target == "ff02::1" else bridge["address"]
+                        packet = frames.ip(source, target, frames.UDP, frames.udp(source, target, (7, 5353), b"knock"))
+                        sender.send(frames.ethernet(own.mac, mac, frames.IPV6, packet))
+            for family in FAMILIES:
+                knocks.knock(pod.netns, NODE_OUTSIDE[family], (22, 5353))
+                with traffic.udp(pod.netns, family) as client:
+                    client.sendto(END, (NODE_OUTSIDE[family], LAST))
+        for family in FAMILIES:
+            assert heard[family, LAST].recv(100) == END
+            assert not any(is_called(each) for (_, port), each in heard.items() if port != LAST)
+            assert not any(map(is_called, listeners.values()))
+        for family in FAMILIES:
+            traffic.called(pod.netns, (NODE_OUTSIDE[family], 443), listeners[family, 443])
+
+
+def is_called(server: Any) -> bool:
+    """Whether somebody has come by now."""
+    server.setblocking(False)
+    try:
+        server.recv(100) if server.type == 2 else server.accept()[0].close()
+    except BlockingIOError:
+        return False
+    finally:
+        server.settimeout(wire.PATIENCE)
+    return True
+
+
+def test_an_empty_list_allows_nothing_but_answers(node: Node) -> None:
+    """What speaks to it is answered, and it finds its gateway and neighbours."""
+    outside = prepared(node)
+    pod = pod_of(node, [], ingress="open")
+    [neighbour] = lab.pods(node, lab.gateway(*DUAL), "b")
+    for family in FAMILIES:
+        own, gateway = pod.address(family), GATEWAYS[family]
+        assert not [each for each in node.ip_json("neighbour", "show", gateway, netns=pod.netns) if "lladdr" in each]
+        for caller in (outside, node.path):
+            assert lab.ping(node, own, caller)
+            with traffic.listening(pod.netns, family, 9000) as server:
+                traffic.called(caller, (own, 9000), server)
+            with traffic.udp(pod.netns, family, port=9000) as server, traffic.udp(caller, family) as client:
+                traffic.asked(client, (own, 9000), server)
+        for here, there in ((pod, neighbour), (neighbour, pod)):
+            with traffic.listening(there.netns, family, 9000) as server:
+                traffic.called(here.netns, (there.address(family), 9000), server)
+        # After its knocks, the neighbour's; which may.
+        with wire.packets(outside, "eth0") as tap, wire.in_order():
+            knocks.knock(pod.netns, OUTSIDE[family], PORTS)
+            knocks.echo(pod.netns, OUTSIDE[family])
+            with traffic.udp(neighbour.netns, family) as sender:
+                sender.sendto(b"the neighbour's", (OUTSIDE[family], LAST))
+            seen = wire.frames_before(tap, b"the neighbour's")
+        assert not [frame for frame in seen if frames.opening(frame) or END in frame]
+
+
+def test_a_prefix_of_any_protocol(node: Node) -> None:
+    """And of two lists what both allow: ``args`` of who starts the container can only take away."""
+    outside = prepared(node)
+    config = lab.gateway(*DUAL, egress=[{"to": EVERY[4]}, {"to": "2001:db8:ffff::/64"}])
+    pod, less = Pod(node, config, "a"), Pod(node, {**config, "args": {"cni": {"egress": [{"to": EVERY[6]}]}}}, "b")
+    pod.add()
+    less.add()
+    for family in FAMILIES:
+        assert pod.ping(OUTSIDE[family])
+        assert arrived(pod, [(OUTSIDE[family], PORTS)], OUTSIDE[family], (outside, "eth0")) == everywhere(PORTS)
+    assert less.ping(OUTSIDE[6])
+    targets = [(OUTSIDE[4], PORTS)]
+    assert arrived(less, targets, OUTSIDE[6], (outside, "eth0")) == set()

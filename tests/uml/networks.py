@@ -1,0 +1,10 @@
+"""Networks without a firewall: the user-mode kernel's modules lack nft_nat and nft_chain_nat."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from tests.netns import lab
+
+network = partial(lab.network, ingress="open", guard=False)
+gateway = partial(lab.gateway, ingress="open", guard=False)

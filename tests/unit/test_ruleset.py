@@ -1,0 +1,126 @@
+"""The firewall's tables as text, against golden files; and that nft takes them, where it is there.
+
+After a change that is meant: ``python -m tests.unit.test_ruleset`` writes the golden files anew.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cni_v6.firewall import policy, ruleset
+from cni_v6.firewall.elements import COMMENT_BYTES, elements, published
+from cni_v6.firewall.policy import Allowed, Policy, Port
+from cni_v6.firewall.sets import BRIDGE, INET, SETS, Element
+from cni_v6.names import Owner
+
+GOLDEN = Path(__file__).with_name("golden")
+OWNER = Owner("pods", "c1", "eth0")
+PLAIN = Policy(
+    "cni0", "veth1", "02:00:00:00:00:01", ("fd00::2", "10.1.0.2"), "fe80::ff:fe00:1", policy.GUARD_FULL,
+    policy.PUBLISHED, masquerade=("fd00::2", "10.1.0.2"),
+)
+POLICIES = {
+    "empty": (),
+    "plain": (PLAIN,),
+    "everything": (
+        replace(
+            PLAIN, ingress=policy.ISOLATED, masquerade=("10.1.0.2",), snat=(("fd00::2", "2001:db8::1"),),
+            keep=("2001:db8:1::/48", "192.0.2.0/24"),
+            ports=(Port("tcp", 80, 8080), Port("udp", 53, 5353, "192.0.2.1"), Port("sctp", 99, 9, "::")),
+            egress=(Allowed("2001:db8::/32", "tcp", (443, 443)), Allowed("10.0.0.0/8"), Allowed("::/0", "udp", (1, 9))),
+        ),
+        Policy(
+            "cni1", "veth2", "02:00:00:00:00:02", ("fd00:1::2",), "fe80::ff:fe00:2", policy.GUARD_MAC,
+            snat=(("fd00:1::2", "2001:db8:2::2"),), inbound=(("2001:db8:2::2", "fd00:1::2"),),
+        ),
+        Policy("cni1", "veth3", "02:00:00:00:00:03", guard=policy.GUARD_LINK),
+    ),
+}
+
+
+def made_by(*policies: Policy) -> list[Element]:
+    owned = [(replace(OWNER, container_id=f"c{number}"), one) for number, one in enumerate(policies)]
+    return [each for owner, one in owned for each in elements(owner, one)]
+
+
+def rendered(name: str) -> str:
+    return ruleset.text(made_by(*POLICIES[name])).replace(ruleset.mark(), "cni-v6 MARK")
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_the_tables_are_the_golden_ones(name: str) -> None:
+    assert rendered(name) == (GOLDEN / f"{name}.nft").read_text()
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_an_element_has_the_fields_of_its_set(name: str) -> None:
+    for element in made_by(*POLICIES[name]):
+        declared = SETS[element.family, element.set]
+        assert (len(element.key), len(element.data)) == (len(declared.key), len(declared.data)), element
+
+
+def test_the_rules_do_not_depend_on_the_attachments() -> None:
+    """Constant rules: what differs between no container and some is elements alone."""
+    def rules(name: str) -> list[str]:
+        lines = rendered(name).splitlines()
+        inside = False
+        kept = []
+        for line in lines:
+            inside = inside or line.strip() == "elements = {"
+            if not inside:
+                kept.append(line)
+            inside = inside and line.strip() != "}"
+        return kept
+
+    assert rules("empty") == rules("plain") == rules("everything")
+
+
+def test_every_set_is_used_by_a_rule() -> None:
+    for family, name in SETS:
+        assert f"@{name} " in f"{ruleset.CHAINS[family]} ".replace("\n", " "), name
+
+
+def test_the_mark_tells_versions_apart() -> None:
+    assert ruleset.mark() == ruleset.mark()
+    assert ruleset.mark() in ruleset.text()
+    assert ruleset.mark().isprintable() and len(ruleset.mark()) < COMMENT_BYTES
+
+
+def test_attachments_share_no_element() -> None:
+    one = replace(PLAIN, port="a")
+    other = replace(PLAIN, port="b", mac="02:00:00:00:00:09", addresses=("fd00::3",), masquerade=("fd00::3",))
+    places = [{(each.family, each.set, each.key) for each in elements(OWNER, policy)} for policy in (one, other)]
+    assert places[0] & places[1] == set()
+
+
+def test_a_port_of_any_address_is_published_in_each_family_the_container_has() -> None:
+    both = list(published([Port("tcp", 80, 8080)], ["fd00::2", "10.1.0.2", "fd00::3"], "x"))
+    assert both == [
+        Element(INET, "ports6", ("6", "80"), ("fd00::2", "8080"), "x"),
+        Element(INET, "ports4", ("6", "80"), ("10.1.0.2", "8080"), "x"),
+    ]
+    assert [each.set for each in published([Port("tcp", 80, 8080, "::")], ["fd00::2", "10.1.0.2"])] == ["ports6"]
+    assert [each.key for each in published([Port("udp", 53, 53, "192.0.2.1")], ["fd00::2", "10.1.0.2"])] == [
+        ("192.0.2.1", "17", "53")
+    ]
+
+
+def test_a_long_name_is_cut_to_what_nft_prints() -> None:
+    [element] = [each for each in elements(replace(OWNER, container_id="c" * 300), PLAIN) if each.set == "home4"]
+    assert len(element.comment) == COMMENT_BYTES
+
+
+def test_without_a_guard_nothing_is_bound() -> None:
+    assert [each for each in elements(OWNER, replace(PLAIN, guard=policy.GUARD_OFF)) if each.family == BRIDGE] == []
+
+
+def main() -> None:
+    for name in POLICIES:
+        (GOLDEN / f"{name}.nft").write_text(rendered(name))
+
+
+if __name__ == "__main__":
+    main()
