@@ -15,10 +15,6 @@ from cni_v6.forms import FORMS
 
 _GUARDS = (GUARD_OFF, GUARD_MAC, GUARD_LINK, GUARD_FULL)
 _INGRESS = (OPEN, PUBLISHED, ISOLATED)
-_KEYS = frozenset({
-    "home", "port", "mac", "addresses", "linkLocal", "guard", "ingress", "masquerade", "snat", "keep", "inbound",
-    "ports", "stale", "egress",
-})
 _PORT = range(1, 1 << 16)
 _T = TypeVar("_T")
 
@@ -46,12 +42,14 @@ def to_json(policy: Policy) -> dict[str, Any]:
 
 
 def from_json(raw: object) -> Policy:
-    """The policy that was written.
+    """The policy that was written, by this version or another: what that did not know is as if nobody had asked for it,
+    and what this one does not know is passed over. A container outlives an upgrade.
 
-    :raises ValueError: for anything else than ``to_json`` gives.
+    :raises ValueError: for a value that ``to_json`` does not give.
     """
-    if not isinstance(raw, Mapping) or raw.keys() != _KEYS:
-        raise ValueError("not the keys of a policy")
+    if not isinstance(raw, Mapping):
+        raise ValueError("not an object")
+    raw = {**_NOTHING, **raw}
     policy = Policy(
         home=_form("interface", raw["home"]),
         port=_form("interface", raw["port"]),
@@ -74,6 +72,9 @@ def from_json(raw: object) -> Policy:
     if not named <= own:
         raise ValueError("an address that is not the container's")
     return policy
+
+
+_NOTHING = to_json(Policy("", ""))
 
 
 def _form(form: str, value: object) -> str:

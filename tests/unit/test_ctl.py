@@ -18,6 +18,7 @@ from cni_v6.ctl import plan as plan_command
 from cni_v6.errors import CniError
 from cni_v6.kernel import Link
 from cni_v6.leases import Attachment
+from cni_v6.memory import MemoryDataDirs
 from cni_v6.names import Owner
 from cni_v6.ops import HOST
 from cni_v6.store import DiskLeases
@@ -237,3 +238,10 @@ def test_a_reader_that_has_seen_enough(store: str) -> None:
     finally:
         os.close(writer)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_rehearsal_has_no_data_folder() -> None:
+    """Nothing of it is to be found again, and nothing of the node's is looked at."""
+    folders = MemoryDataDirs()
+    folders.remember("/elsewhere")
+    assert folders.known() == folders.networks("/elsewhere") == folders.recorded("/elsewhere") == []

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from cni_v6 import errors, ops
 from cni_v6.errors import CniError
+from cni_v6.firewall.sets import INET, Element
 from cni_v6.kernel import GetPortVlans
 from cni_v6.kernel.fake import FakeKernel
 from cni_v6.ops import HOST, Op
@@ -78,3 +81,14 @@ def test_no_two_namespaces_are_the_same_one(kernel: FakeKernel) -> None:
     kernel.remove_netns("/run/netns/a")
     kernel.add_netns("/run/netns/c")
     assert kernel.netns_id("/run/netns/b") != kernel.netns_id("/run/netns/c")
+
+
+def test_a_ruleset_that_cannot_be_loaded_leaves_the_one_before() -> None:
+    """As nft does: all or nothing."""
+    fake = FakeKernel()
+    port = Element(INET, "ports4", ("6", "80"), ("10.1.0.2", "80"), "pods a/eth0")
+    fake.apply([ops.LoadRuleset((port,))])
+    before = fake.firewall.mark, fake.firewall.elements()
+    with pytest.raises(CniError, match="pods a/eth0"):
+        fake.apply([ops.LoadRuleset((port, replace(port, data=("10.1.0.3", "80"))))])
+    assert (fake.firewall.mark, fake.firewall.elements()) == before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -56,10 +57,17 @@ def test_the_least_and_the_most_come_back() -> None:
         assert from_json(json.loads(json.dumps(to_json(policy)))) == policy
 
 
-@pytest.mark.parametrize("raw", [None, 7, [], {}, "x", to_json(FULL) | {"more": 1}])
+@pytest.mark.parametrize("raw", [None, 7, [], {}, "x", {"home": "cni0"}])
 def test_what_is_no_policy(raw: object) -> None:
-    with pytest.raises(ValueError, match="keys"):
+    with pytest.raises(ValueError, match="not"):
         from_json(raw)
+
+
+def test_another_versions_is_taken_for_what_it_says() -> None:
+    """A container outlives an upgrade, and its protection with it."""
+    assert from_json(to_json(FULL) | {"more": 1}) == FULL
+    older = {key: value for key, value in to_json(FULL).items() if key != "stale"}
+    assert from_json(older) == replace(FULL, stale=())
 
 
 @pytest.mark.parametrize(("key", "value"), [
