@@ -24,8 +24,8 @@ IO = frozenset({
 })
 HARMLESS = frozenset({
     "__future__", "abc", "base64", "binascii", "bisect", "collections", "contextlib", "dataclasses", "difflib", "enum",
-    "errno", "functools", "hashlib", "heapq", "hmac", "ipaddress", "itertools", "json", "math", "operator", "re",
-    "stat", "string", "struct", "textwrap", "types", "typing", "unicodedata",
+    "errno", "fractions", "functools", "hashlib", "heapq", "hmac", "ipaddress", "itertools", "json", "math", "operator",
+    "re", "stat", "string", "struct", "textwrap", "types", "typing", "unicodedata",
 })
 # What is harmless in modules that are otherwise not: functions of bytes and text, locks.
 HARMLESS_NAMES = {

@@ -1,4 +1,4 @@
-"""The operator's command: list, plan, schema; the engine's own has tests of its own."""
+"""The operator's command: list, plan, plan-prefix, schema; the engine's own has tests of its own."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import pytest
 from cni_v6 import __version__, names
 from cni_v6.ctl import main
 from cni_v6.ctl import plan as plan_command
+from cni_v6.ctl import prefix as prefix_command
 from cni_v6.errors import CniError
 from cni_v6.kernel import Link
 from cni_v6.leases import Attachment
@@ -45,8 +46,8 @@ def test_no_command(capsys: Capture) -> None:
 def test_help_names_every_command(capsys: Capture) -> None:
     with pytest.raises(SystemExit):
         main(["--help"])
-    told = capsys.readouterr().out
-    assert all(f"\n    {command} " in told for command in ("list", "plan", "schema"))
+    lines = [line.partition(" ")[0] for line in capsys.readouterr().out.replace("\n    ", "\n").splitlines()]
+    assert {"list", "plan", "plan-prefix", "schema"} <= set(lines)
 
 
 # list
@@ -214,6 +215,136 @@ def test_a_plan_that_does_not_fit_the_node(tmp_path: Path) -> None:
 def test_a_plan_of_a_file_that_is_not_there(tmp_path: Path, capsys: Capture) -> None:
     assert main(["plan", str(tmp_path / "none")]) == 1
     assert f"cni-v6ctl: error 7: cannot read {tmp_path}/none" in capsys.readouterr().err
+
+
+# plan-prefix
+
+
+def test_plan_prefix(capsys: Capture) -> None:
+    arguments = ["2001:db8::/48", "--nodes", "1000", "--pods", "250", "--churn", "100/s", "--networks", "2"]
+    assert main(["plan-prefix", *arguments, "--node", "7"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "site     2001:db8::/48",
+        "node     /60  4,096 fit the site, 1,000 planned",
+        "network  /64  16 fit a node, 2 planned, 250 pods at once",
+        "lasts    5,849,424,173 years at 100/s, no address given twice",
+        "",
+        "NODE  PREFIX                NETWORKS",
+        "1     2001:db8::/60         2001:db8::/64 to 2001:db8:0:1::/64",
+        "7     2001:db8:0:60::/60    2001:db8:0:60::/64 to 2001:db8:0:61::/64",
+        "1000  2001:db8:0:3e70::/60  2001:db8:0:3e70::/64 to 2001:db8:0:3e71::/64",
+    ]
+
+
+def test_plan_prefix_of_a_small_site(capsys: Capture) -> None:
+    assert main(["plan-prefix", "2001:db8::/112"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "site     2001:db8::/112",
+        "node     /112  1 fit the site, 1 planned",
+        "network  /112  1 fit a node, 1 planned, 110 pods at once",
+        "lasts    18 hours at 1/s, until addresses are given again",
+        "note     networks smaller than a /64 have no SLAAC (RFC 7421); a site of a /64 has room for a /64 each",
+        "note     networks of fewer than 2^32 addresses give them again, each after all the others",
+        "",
+        "NODE  PREFIX          NETWORKS",
+        "1     2001:db8::/112  2001:db8::/112",
+    ]
+
+
+def test_plan_prefix_as_json(capsys: Capture) -> None:
+    assert main(["plan-prefix", "2001:db8::/56", "--nodes", "10", "--churn", "10000000/s", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert int(document.pop("years")) == 58494
+    assert document == {
+        "site": "2001:db8::/56",
+        "nodes": {"planned": 10, "fit": 16, "prefixLength": 60},
+        "networks": {"planned": 1, "fit": 16, "prefixLength": 64},
+        "pods": 110,
+        "churn": "10000000/s",
+        "reused": False,
+        "notes": [],
+        "examples": [
+            {
+                "node": 1, "prefix": "2001:db8::/60",
+                "firstNetwork": "2001:db8::/64", "lastNetwork": "2001:db8::/64",
+            },
+            {
+                "node": 10, "prefix": "2001:db8:0:90::/60",
+                "firstNetwork": "2001:db8:0:90::/64", "lastNetwork": "2001:db8:0:90::/64",
+            },
+        ],
+    }
+
+
+def test_the_sample_of_plan_prefix_can_be_planned(tmp_path: Path, capsys: Capture) -> None:
+    arguments = ["2001:db8::/48", "--nodes", "1000", "--networks", "2", "--node", "7", "--network", "2", "--sample"]
+    assert main(["plan-prefix", *arguments]) == 0
+    path = conflist(tmp_path, json.loads(capsys.readouterr().out))
+    assert planned(World(), path) == 0
+    told = capsys.readouterr().out
+    assert told.startswith("cni-v6 on network pods2, ")
+    assert '"address": "2001:db8:0:61::2/64"' in told
+
+
+def test_plan_prefix_of_a_new_unique_local_prefix(capsys: Capture) -> None:
+    chosen = argparse.Namespace(
+        prefix=None, ula=True, nodes="20", networks="1", pods="110", churn="1/s", node="1", network="1", json=False,
+        sample=False,
+    )
+    identifier = bytes.fromhex("02005efffe100001")
+    assert prefix_command.run(chosen, lambda: 1_760_812_544_500_000_000, lambda: identifier) == 0
+    told = capsys.readouterr()
+    assert told.out.startswith("site     fd4e:cb64:7d3d::/48\nnode     /56 ")
+    assert told.err == (
+        "cni-v6ctl: fd4e:cb64:7d3d::/48 is random, and new at every call: write it down, and call again with it\n"
+    )
+
+
+def test_every_unique_local_prefix_is_new(capsys: Capture) -> None:
+    sites = set()
+    for _ in range(3):
+        assert main(["plan-prefix", "--ula", "--json"]) == 0
+        sites.add(json.loads(capsys.readouterr().out)["site"])
+    assert len(sites) == 3
+    assert all(site.startswith("fd") for site in sites)
+
+
+def test_the_identifier_of_a_machine(tmp_path: Path) -> None:
+    (tmp_path / "id").write_text("0123456789abcdef0123456789abcdef\n")
+    assert prefix_command.machine_identifier(tmp_path / "id").hex() == "0123456789abcdef" * 2
+
+
+@pytest.mark.parametrize("content", [None, "", "uninitialized\n"])
+def test_a_machine_without_an_identifier(content: str | None, tmp_path: Path) -> None:
+    """The last two are what machine-id(5) says of an image and of its first boot."""
+    if content is not None:
+        (tmp_path / "id").write_text(content)
+    one, other = (prefix_command.machine_identifier(tmp_path / "id") for _ in range(2))
+    assert len(one) == len(other) == 16
+    assert one != other
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    (["2001:db8::/116", "--nodes", "1000"], "--nodes: 1000 do not fit in 2001:db8::/116"),
+    (["10.0.0.0/8"], 'PREFIX: "10.0.0.0/8" is an IPv4 prefix'),
+    (["2001:db8::/48", "--pods", "many"], '--pods: "many" is not a number'),
+    (["2001:db8::/48", "--churn", "5"], '--churn: "5" is not a rate'),
+    (["2001:db8::/48", "--nodes", "5", "--node", "6"], "--node: 6 is more than there are: --nodes is 5"),
+    (["2001:db8::/48", "--network", "2"], "--network: 2 is more than there are: --networks is 1"),
+    (["--ula", "--nodes", "0"], '--nodes: "0" is not a number'),
+])
+def test_a_prefix_that_cannot_be_planned(arguments: list[str], words: str, capsys: Capture) -> None:
+    assert main(["plan-prefix", *arguments]) == 1
+    told = capsys.readouterr()
+    assert (told.out, told.err.partition(words)[0]) == ("", "cni-v6ctl: error 7: ")
+
+
+@pytest.mark.parametrize("arguments", [[], ["2001:db8::/48", "--ula"], ["--ula", "--json", "--sample"]])
+def test_plan_prefix_of_nothing_or_of_both(arguments: list[str], capsys: Capture) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["plan-prefix", *arguments])
+    assert ended.value.code == 2
+    assert "usage: cni-v6ctl plan-prefix" in capsys.readouterr().err
 
 
 # schema

@@ -1,0 +1,121 @@
+"""``cni-v6ctl plan-prefix``: which prefix each node and each network gets of a site's, and how long it lasts."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from cni_v6.fields import wrong
+from cni_v6.prefixplan import (
+    PrefixPlan, Wanted, duration, ntp_time, parse_count, parse_rate, parse_site, sample, split, ula,
+)
+
+MACHINE_ID = Path("/etc/machine-id")
+
+
+def register(commands: Any) -> None:
+    parser = commands.add_parser("plan-prefix", help="split a site's IPv6 prefix over its nodes and their networks")
+    site = parser.add_mutually_exclusive_group(required=True)
+    site.add_argument("prefix", nargs="?", metavar="PREFIX", help="the site's, such as 2001:db8::/48")
+    site.add_argument("--ula", action="store_true", help="a new unique local /48 (RFC 4193) instead")
+    parser.add_argument("--nodes", default="1", metavar="N", help="nodes of the site (%(default)s)")
+    parser.add_argument("--networks", default="1", metavar="N", help="networks of a node (%(default)s)")
+    parser.add_argument("--pods", default="110", metavar="N", help="containers of a node at once (%(default)s)")
+    parser.add_argument("--churn", default="1/s", metavar="RATE", help="ADDs on a node, as 100/s, 20/min (%(default)s)")
+    parser.add_argument("--node", default="1", metavar="K", help="the node to show, and of the sample (%(default)s)")
+    parser.add_argument("--network", default="1", metavar="K", help="its network of the sample (%(default)s)")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="one JSON object")
+    form.add_argument("--sample", action="store_true", help="a network configuration for the node")
+    parser.set_defaults(run=run)
+
+
+def machine_identifier(path: Path = MACHINE_ID) -> bytes:
+    """What no other machine has: its id (machine-id(5)), else as many random bytes.
+
+    The id is not to be told to others; 40 bits of a hash of it and of the time tell nothing about it.
+    """
+    try:
+        return bytes.fromhex(path.read_text()) or os.urandom(16)
+    except (OSError, ValueError):
+        return os.urandom(16)
+
+
+def run(
+    chosen: argparse.Namespace, clock: Callable[[], int] = time.time_ns,
+    identifier: Callable[[], bytes] = machine_identifier,
+) -> int:
+    counts = {name: parse_count(f"--{name}", getattr(chosen, name)) for name in ("nodes", "networks", "pods")}
+    wanted = Wanted(**counts, rate=parse_rate("--churn", chosen.churn))
+    node, network = _number(chosen, "node", wanted.nodes), _number(chosen, "network", wanted.networks)
+    plan = split(ula(ntp_time(clock()), identifier()) if chosen.ula else parse_site(chosen.prefix), wanted)
+    if chosen.ula:
+        words = f"{plan.site} is random, and new at every call: write it down, and call again with it"
+        print(f"cni-v6ctl: {words}", file=sys.stderr)
+    shown = sorted({1, node, wanted.nodes})
+    if chosen.sample:
+        print(json.dumps(sample(plan, node, network), indent=2))
+    elif chosen.json:
+        print(json.dumps(_document(plan, shown, chosen.churn), indent=2))
+    else:
+        _table(plan, shown, chosen.churn)
+    return 0
+
+
+def _number(chosen: argparse.Namespace, name: str, most: int) -> int:
+    number = parse_count(f"--{name}", getattr(chosen, name))
+    if number > most:
+        raise wrong(f"--{name}", number, f"is more than there are: --{name}s is {most}", f"write one from 1 to {most}")
+    return number
+
+
+def _table(plan: PrefixPlan, shown: Sequence[int], churn: str) -> None:
+    wanted = plan.wanted
+    print(f"site     {plan.site}")
+    print(f"node     /{plan.node_length}  {plan.nodes_fit:,} fit the site, {wanted.nodes:,} planned")
+    print(f"network  /{plan.network_length}  {plan.networks_fit:,} fit a node, {wanted.networks:,} planned, "
+          f"{wanted.pods:,} pods at once")
+    after = "until addresses are given again" if plan.reused else "no address given twice"
+    print(f"lasts    {duration(plan.years)} at {churn}, {after}")
+    for note in plan.notes():
+        print(f"note     {note}")
+    print()
+    nodes = ((str(node), str(plan.node(node)), _networks(plan, node)) for node in shown)
+    rows = [("NODE", "PREFIX", "NETWORKS"), *nodes]
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
+
+
+def _networks(plan: PrefixPlan, node: int) -> str:
+    first, last = plan.network(node, 1), plan.network(node, plan.wanted.networks)
+    return str(first) if first == last else f"{first} to {last}"
+
+
+def _document(plan: PrefixPlan, shown: Sequence[int], churn: str) -> dict[str, object]:
+    wanted = plan.wanted
+    return {
+        "site": str(plan.site),
+        "nodes": {"planned": wanted.nodes, "fit": plan.nodes_fit, "prefixLength": plan.node_length},
+        "networks": {"planned": wanted.networks, "fit": plan.networks_fit, "prefixLength": plan.network_length},
+        "pods": wanted.pods,
+        "churn": churn,
+        "years": float(plan.years),
+        "reused": plan.reused,
+        "notes": list(plan.notes()),
+        "examples": [
+            {
+                "node": node,
+                "prefix": str(plan.node(node)),
+                "firstNetwork": str(plan.network(node, 1)),
+                "lastNetwork": str(plan.network(node, wanted.networks)),
+            }
+            for node in shown
+        ],
+    }
