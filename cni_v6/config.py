@@ -94,18 +94,19 @@ class RemovalConf:
     foreign_ipam: str
 
 
-_kept: dict[tuple[bytes, str, str], BridgeConf] = {}
+_kept: dict[tuple[bytes, str, str, str], BridgeConf] = {}
 
 
 def parse_bridge(call: Invocation) -> BridgeConf:
     """Configuration of ``cni-v6`` for ADD, CHECK and STATUS.
 
     A runtime sends the same bytes for most containers of a network, and reading them is a tenth of an engine's ADD, so
-    what was read without an error or a remark is remembered. ``stdin`` and CNI_ARGS are all that it depends on.
+    what was read without an error or a remark is remembered. ``stdin``, the command and CNI_ARGS are all that it
+    depends on.
 
     :raises CniError: INVALID_CONFIG, UNSUPPORTED_FIELD, or INVALID_ENVIRONMENT for what came by CNI_ARGS.
     """
-    key = (call.stdin, call.args.ip, call.args.mac)
+    key = (call.stdin, call.command, call.args.ip, call.args.mac)
     conf = _kept.get(key)
     if conf is None:
         said = len(call.log.lines)
@@ -179,7 +180,7 @@ def _reader(call: Invocation) -> Reader:
 
 
 def _build(call: Invocation, top: Section, ipam: Section) -> IpamConf:
-    source = Source(ipam, top.section("runtimeConfig"), top.section("args").section("cni"), call.args)
+    source = Source(ipam, top.section("runtimeConfig"), top.section("args").section("cni"), call.args, call.command)
     return build(source, call.network, call.version, call.log)
 
 

@@ -16,13 +16,11 @@ from dataclasses import dataclass, replace
 
 from cni_v6 import ranges
 from cni_v6.errors import ADDRESSES_EXHAUSTED, CniError
-from cni_v6.ranges import RangeSet
+from cni_v6.ranges import RangeSet, Span
 
 CHUNK = 4096  # addresses reserved by one fsync: 1 in 2^20 of the smallest large set is lost by a power failure
 OPEN_WIDTH = 256  # the file keeps its length from one address to the next, so that it can be overwritten in place
 LARGE_FAMILY = 6  # all of IPv4 has 2^32 addresses, two of which are no host's: no set of it is large
-
-Interval = tuple[int, int]  # first and last, inclusive
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +30,8 @@ class Spent:
     Both are sorted and disjoint; ``open`` lies within ``intervals``.
     """
 
-    intervals: tuple[Interval, ...] = ()
-    open: tuple[Interval, ...] = ()
+    intervals: tuple[Span, ...] = ()
+    open: tuple[Span, ...] = ()
 
     def covers(self, first: int, last: int) -> bool:
         """Whether all of it is in the intervals, open or not."""
@@ -43,15 +41,15 @@ class Spent:
         """Whether any of it is in the intervals."""
         return any(low <= last and first <= high for low, high in self.intervals)
 
-    def free(self, first: int, last: int) -> list[Interval]:
+    def free(self, first: int, last: int) -> list[Span]:
         """What may still be handed out between two addresses, in order."""
-        gaps = _without([(first, last)], self.intervals)
-        opened = [(max(low, first), min(high, last)) for low, high in self.open if low <= last and first <= high]
+        gaps = ranges.without([(first, last)], self.intervals)
+        opened = [(max(low, first), min(high, last)) for low, high in ranges.meeting(self.open, first, last)]
         return sorted(gaps + opened)
 
     def add(self, first: int, last: int) -> Spent:
         """Everything between two addresses is spent, none of it open."""
-        return Spent(_merged((*self.intervals, (first, last))), tuple(_without(self.open, [(first, last)])))
+        return Spent(ranges.merged((*self.intervals, (first, last))), tuple(ranges.without(self.open, [(first, last)])))
 
     def advance(self, first: int, address: int, last: int) -> Spent:
         """Hand out an address of a range: the range is spent up to it, and a chunk beyond reserved where needed."""
@@ -60,7 +58,7 @@ class Spent:
         beyond = [high for low, high in self.free(address, last) if low <= address <= high]
         end = min(address + CHUNK - 1, *beyond)
         after = self.add(first, end)
-        return after if end == address else replace(after, open=_merged((*after.open, (address + 1, end))))
+        return after if end == address else replace(after, open=ranges.merged((*after.open, (address + 1, end))))
 
 
 def is_large(addresses: RangeSet) -> bool:
@@ -75,26 +73,25 @@ def ring(addresses: RangeSet, last: int | None) -> Iterator[int]:
 
 def ahead(addresses: RangeSet, spent: Spent) -> Iterator[int]:
     """Candidates of a large set: what was never handed out, range by range."""
-    parts = tuple(replace(part, first=low, last=high)
-                  for part in addresses.ranges for low, high in spent.free(part.first, part.last))
-    skip = ranges.gateways(addresses)  # of all its ranges, the ones with nothing left included
-    order = ranges.candidates(RangeSet(parts), None, False) if parts else iter(())
-    return (value for value in order if value not in skip)
+    skip = ranges.gateways(addresses)
+    for part in addresses.ranges:
+        for low, high in spent.free(part.first, part.last):
+            yield from (value for value in range(low, high + 1) if value not in skip)
 
 
 def adopt(spent: Spent, addresses: RangeSet, last: int | None) -> Spent:
     """Take into account how far the reference plugin went: the address its cursor stands on.
 
     A cursor within what is spent is ours, or was moved back, and says nothing new. In a set that nothing is known of
-    the reference plugin has worked alone, in the order of the ranges, so what precedes its cursor is spent too.
+    the reference plugin has worked alone, in the order of the ranges, so what precedes its cursor is spent too. It
+    knows no ``ipam.exclude``: it may have handed out what is excluded.
     """
-    if last is None or not ranges.contains(addresses, addresses.family, last):
+    here = None if last is None else ranges.origin(addresses, addresses.family, last)
+    if last is None or here is None:
         return spent
-    index = next(i for i, part in enumerate(addresses.ranges) if part.first <= last <= part.last)
-    if not any(spent.touches(part.first, part.last) for part in addresses.ranges):
-        for part in addresses.ranges[:index]:
+    if not any(spent.touches(part.first, part.last) for part in addresses.written):
+        for part in addresses.written[:addresses.written.index(here)]:
             spent = spent.add(part.first, part.last)
-    here = addresses.ranges[index]
     ours = spent.covers(last, last) and not any(low <= last <= high for low, high in spent.open)
     return spent if ours else spent.add(here.first, last)
 
@@ -145,10 +142,10 @@ def decode(content: bytes, opened: bytes, boot: str) -> Spent:
         intervals = _from_texts(json.loads(content)["spent"])
     except (KeyError, TypeError, RecursionError) as error:
         raise ValueError(str(error)) from error
-    spent = Spent(_merged(intervals))
+    spent = Spent(ranges.merged(intervals))
     try:
         raw = json.loads(opened)
-        left = _merged(_from_texts(raw["open"])) if raw["boot"] == boot else ()
+        left = ranges.merged(_from_texts(raw["open"])) if raw["boot"] == boot else ()
     except (ValueError, KeyError, TypeError, RecursionError):
         return spent
     return replace(spent, open=tuple(part for part in left if spent.covers(*part)))
@@ -161,11 +158,11 @@ def _is_in(addresses: RangeSet, name: str) -> bool:
         return False
 
 
-def _to_texts(intervals: tuple[Interval, ...]) -> list[tuple[str, str]]:
+def _to_texts(intervals: tuple[Span, ...]) -> list[tuple[str, str]]:
     return [(ranges.to_text(LARGE_FAMILY, first), ranges.to_text(LARGE_FAMILY, last)) for first, last in intervals]
 
 
-def _from_texts(texts: Iterable[tuple[str, str]]) -> tuple[Interval, ...]:
+def _from_texts(texts: Iterable[tuple[str, str]]) -> tuple[Span, ...]:
     intervals = []
     for first, last in texts:
         low, high = ranges.from_text(first), ranges.from_text(last)
@@ -173,29 +170,3 @@ def _from_texts(texts: Iterable[tuple[str, str]]) -> tuple[Interval, ...]:
             raise ValueError(f"{first} to {last}")
         intervals.append((low[1], high[1]))
     return tuple(intervals)
-
-
-def _merged(intervals: tuple[Interval, ...]) -> tuple[Interval, ...]:
-    merged: list[Interval] = []
-    for first, last in sorted(intervals):
-        if merged and first <= merged[-1][1] + 1:
-            merged[-1] = (merged[-1][0], max(merged[-1][1], last))
-        else:
-            merged.append((first, last))
-    return tuple(merged)
-
-
-def _without(intervals: tuple[Interval, ...] | list[Interval],
-             holes: tuple[Interval, ...] | list[Interval]) -> list[Interval]:
-    """What is left of some intervals; the holes are sorted and disjoint."""
-    left: list[Interval] = []
-    for first, last in intervals:
-        for low, high in holes:
-            if high < first or low > last:
-                continue
-            if first < low:
-                left.append((first, low - 1))
-            first = high + 1
-        if first <= last:
-            left.append((first, last))
-    return left

@@ -39,6 +39,10 @@ def _route(text: str) -> str:
     return f"{to_text(family, value)}/{length}"
 
 
+def _span(text: str) -> str:
+    return _route(text) if "/" in text else _address(text)
+
+
 def _subnet(text: str) -> str:
     family, value, length = network(text)
     if length > BITS[family] - 2:
@@ -128,6 +132,10 @@ FORMS: Mapping[str, Form] = {
     "nameserver": Form(_nameserver, ADDRESS_REMEDY, pattern(f"^{ADDRESS}(%[!-~]+)?$")),
     "subnet": Form(_subnet, PREFIX_REMEDY, pattern(f"{PREFIX}|^$")),
     "route": Form(_route, PREFIX_REMEDY, pattern(PREFIX)),
+    "span": Form(
+        _span, "write an address or a prefix, such as 10.1.0.5 or fd42:1:2:3::/112",
+        pattern(rf"^{ADDRESS}(/[0-9]{{1,3}})?$"),
+    ),
     "mac": Form(
         _mac, "write 6 bytes with an even first one, such as 02:00:5e:10:00:01", pattern("^[0-9A-Fa-f:.-]*$"),
     ),

@@ -105,6 +105,8 @@ def _is_valid(owner: Owner, valid: frozenset[tuple[str, str]], containers: set[s
 def check_leases(conf: IpamConf, owner: Owner, expected: tuple[Address, ...], store: Leases) -> None:
     """Compare what the owner holds with the sets and with the addresses of a result.
 
+    An address that was excluded since is the owner's until its DEL: it counts as one of its set.
+
     :raises CniError: CHECK_FAILED naming each difference.
     """
     with store.transaction() as leases:
@@ -129,7 +131,7 @@ def check_capacity(conf: IpamConf, store: Leases) -> None:
     with store.transaction() as leases:
         held = [text for record in leases.attachments() for text in record.addresses] if small else []
     for index, each in small:
-        taken = sum(1 for text in held if _range_of(each, text))
+        taken = sum(ranges.contains(each, *ranges.from_text(text)) for text in held)
         if taken >= ranges.size(each):
             words = f"ipam.ranges[{index}] of {conf.network} is exhausted: {taken} of {ranges.size(each)} are leased"
             raise CniError(NOT_AVAILABLE, words, "run GC, remove containers, or add a range to the set")
@@ -156,15 +158,11 @@ def _pick(conf: IpamConf, index: int, each: RangeSet, leases: Transaction) -> st
 
 
 def _range_of(each: RangeSet, text: str) -> Range | None:
-    family, value = ranges.from_text(text)
-    for part in each.ranges:
-        if part.family == family and part.first <= value <= part.last:
-            return part
-    return None
+    return ranges.origin(each, *ranges.from_text(text))
 
 
 def _address(each: RangeSet, text: str) -> Address:
-    part = _range_of(each, text) or each.ranges[0]
+    part = _range_of(each, text) or each.written[0]
     return Address(f"{text}/{part.prefixlen}", part.gateway)
 
 

@@ -7,20 +7,19 @@ without their ``subnet`` are not let pass.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
-from cni_v6 import ranges
+from cni_v6 import exclude, rangeconf, ranges
 from cni_v6.errors import INVALID_CONFIG, INVALID_ENVIRONMENT, CniError
+from cni_v6.exclude import Exclusion
 from cni_v6.fields import Section, check_form, show, wrong
-from cni_v6.forms import parse_prefix
 from cni_v6.log import Log
 from cni_v6.protocol import Args
-from cni_v6.ranges import BITS, Range, RangeSet, from_text, to_text
+from cni_v6.ranges import Range, RangeSet, from_text
 from cni_v6.result import Route
 
-_LINK_LOCAL = from_text("fe80::")[1] >> 118  # fe80::/10
 _SETS_SHOWN = 4  # in a message
 _ONE_PER_FAMILY = ("0.1.0", "0.2.0")  # their result has room for one address of each family
 
@@ -49,6 +48,7 @@ class Source:
     runtime: Section
     args: Section  # args.cni
     environment: Args
+    command: str
 
 
 class _Place(NamedTuple):
@@ -71,7 +71,9 @@ def build(source: Source, network: str, version: str, log: Log) -> IpamConf:
             'write at least one, such as "ranges": [[{"subnet": "fd42:1:2:3::/64"}]]',
         )
     _refuse_overlaps(places)
-    sets = tuple(_sets(places))
+    excluded = exclude.read(source.ipam)
+    sets = tuple(_sets(places, excluded))
+    exclude.warn_of_idle(excluded, sets, log)
     _refuse_too_many(sets, version)
     _refuse_stray_gateways(places, sets)
     return IpamConf(
@@ -79,7 +81,7 @@ def build(source: Source, network: str, version: str, log: Log) -> IpamConf:
         data_dir=source.ipam.text("dataDir"),
         sets=sets,
         routes=tuple(_route(route, sets) for route in source.ipam.sections("routes")),
-        requested=_requested(source, sets),
+        requested=_requested(source, sets, excluded),
         resolv_conf=source.ipam.text("resolvConf"),
     )
 
@@ -91,7 +93,7 @@ def _places(source: Source, log: Log) -> Iterator[_Place]:
         if not group:
             raise wrong(path, [], "is an empty range set", "write a range into it, or remove it")
         for section in group:
-            yield _Place(number, section.path, _range(section, log))
+            yield _Place(number, section.path, rangeconf.read(section, log))
 
 
 def _groups(section: Section, name: str) -> Iterator[tuple[str, tuple[Section, ...]]]:
@@ -111,72 +113,6 @@ def _single(ipam: Section) -> Iterator[tuple[str, tuple[Section, ...]]]:
             )
 
 
-def _range(section: Section, log: Log) -> Range:
-    family, network, length = parse_prefix(section.text("subnet"))
-    last = network + (1 << BITS[family] - length) - 1
-    bare = Range(family, network, length, network + 1, last - (family == 4), "")
-    gateway = _gateway(section, bare)
-    start, end = _end(section, "rangeStart", bare), _end(section, "rangeEnd", bare)
-    one = replace(
-        bare, first=bare.first if start is None else start, last=bare.last if end is None else end, gateway=gateway,
-    )
-    if one.first > one.last:
-        raise wrong(
-            section.at("rangeStart"), to_text(family, one.first), f"is after rangeEnd {to_text(family, one.last)}",
-            "swap them",
-        )
-    return _without_ends(one, bare, section, log)
-
-
-def _gateway(section: Section, bare: Range) -> str:
-    text = section.text("gateway")
-    if not text:
-        return to_text(bare.family, bare.network + 1)
-    family, value = from_text(text)
-    if family == bare.family == 6 and value >> 118 == _LINK_LOCAL:
-        return text
-    if not _inside(bare, family, value):
-        remedy = "write an address of the subnet"
-        if bare.family == 6:
-            remedy += ', or "link-local"'
-        raise wrong(section.at("gateway"), text, f"is not in {ranges.subnet(bare)}", remedy)
-    if family == 4 and value in (bare.network, bare.last + 1):
-        raise wrong(
-            section.at("gateway"), text, f"is the network or broadcast address of {ranges.subnet(bare)}",
-            f"write a host address, such as {to_text(4, bare.first)}",
-        )
-    return text
-
-
-def _end(section: Section, name: str, bare: Range) -> int | None:
-    text = section.text(name)
-    if not text:
-        return None
-    family, value = from_text(text)
-    if not _inside(bare, family, value):
-        reason = f"is not in network {ranges.subnet(bare)}"
-        raise wrong(section.at(name), text, reason, "write an address of the subnet")
-    return value
-
-
-def _inside(one: Range, family: int, value: int) -> bool:
-    shift = BITS[one.family] - one.prefixlen
-    return family == one.family and value >> shift == one.network >> shift
-
-
-def _without_ends(one: Range, bare: Range, section: Section, log: Log) -> Range:
-    """The range less the network and broadcast addresses, which the reference hands out when told to."""
-    first, last = max(one.first, bare.first), min(one.last, bare.last)
-    if first > last:
-        raise wrong(
-            section.path, {}, f"has no address to hand out of {ranges.subnet(bare)}", "widen rangeStart or rangeEnd",
-        )
-    if (first, last) != (one.first, one.last):
-        kept = f"{to_text(one.family, first)} to {to_text(one.family, last)}"
-        log.info(f"{section.path}: network and broadcast address are not handed out, only {kept}")
-    return replace(one, first=first, last=last)
-
-
 def _refuse_overlaps(places: Iterable[_Place]) -> None:
     """In order of their first addresses, two ranges overlap only if two neighbours do."""
     ordered = sorted(places, key=lambda place: (place.range.family, place.range.first))
@@ -192,7 +128,7 @@ def _refuse_overlaps(places: Iterable[_Place]) -> None:
         raise CniError(INVALID_CONFIG, message, f"give it addresses that {one.path} does not have")
 
 
-def _sets(places: Iterable[_Place]) -> Iterator[RangeSet]:
+def _sets(places: Iterable[_Place], excluded: Sequence[Exclusion]) -> Iterator[RangeSet]:
     grouped: dict[int, list[_Place]] = {}
     for place in places:
         grouped.setdefault(place.number, []).append(place)
@@ -206,7 +142,7 @@ def _sets(places: Iterable[_Place]) -> Iterator[RangeSet]:
         one = RangeSet(tuple(place.range for place in group))
         if not ranges.size(one):
             raise wrong(group[0].path, {}, "has no address besides its gateway", "widen rangeStart or rangeEnd")
-        yield one
+        yield exclude.subtract(one, excluded, group[0].path)
 
 
 def _refuse_too_many(sets: tuple[RangeSet, ...], version: str) -> None:
@@ -229,8 +165,11 @@ def _refuse_stray_gateways(places: Iterable[_Place], sets: tuple[RangeSet, ...])
         ordered = sorted(_of_family(places, family), key=lambda place: place.range.first)
         spans = [(place.range.first, place.range.last) for place in ordered]
         for place in ordered:
-            at = ranges.locate(spans, from_text(place.range.gateway)[1])
-            if at is not None and from_text(place.range.gateway)[1] not in skipped[ordered[at].number]:
+            gateway = from_text(place.range.gateway)[1]
+            at = ranges.locate(spans, gateway)
+            if at is None or gateway in skipped[ordered[at].number]:
+                continue
+            if ranges.contains(sets[ordered[at].number], family, gateway):  # it is not excluded there
                 raise wrong(
                     f"{place.path}.gateway", place.range.gateway, f"would be handed out by {ordered[at].path}",
                     "write the same gateway there",
@@ -259,17 +198,21 @@ def _route(section: Section, sets: tuple[RangeSet, ...]) -> Route:
     return route
 
 
-def _requested(source: Source, sets: tuple[RangeSet, ...]) -> tuple[str, ...]:
+def _requested(source: Source, sets: tuple[RangeSet, ...], excluded: Sequence[Exclusion]) -> tuple[str, ...]:
     """The addresses asked for by any of the three ways, as the reference gathers them: one given twice counts once."""
     holders: dict[int, str] = {}
     for error, path, text in _asked(source):
         family, value = from_text(text)
-        number = next((number for number, one in enumerate(sets) if ranges.contains(one, family, value)), None)
+        number = next((number for number, one in enumerate(sets) if ranges.origin(one, family, value)), None)
         if number is None:
             where = "; ".join(ranges.describe(one) for one in sets[:_SETS_SHOWN])
             raise error(path, text, f"is in none of the ranges: {where}", "ask for an address of a range")
         if value in ranges.gateways(sets[number]):
             raise error(path, text, "is the gateway", "ask for another address")
+        # CHECK comes with the request of the ADD: a container keeps what was excluded since.
+        if source.command == "ADD" and not ranges.contains(sets[number], family, value):
+            entry = exclude.covering(excluded, family, value)
+            raise error(path, text, f"is excluded by {entry}", "ask for another address")
         other = holders.setdefault(number, text)
         if other != text:
             raise error(path, text, f"is in the same range set as {other}", "ask for one address of each set at most")

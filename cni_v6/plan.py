@@ -193,7 +193,7 @@ def _addresses(conf: BridgeConf, allocation: Allocation, interface: str, seen: S
 def _gateways_of_ranges(conf: BridgeConf) -> Iterable[str]:
     """The gateways of all the network's ranges: containers of a range that this one spilt over from count on theirs."""
     if isinstance(conf.ipam, IpamConf):
-        yield from (f"{part.gateway}/{part.prefixlen}" for each in conf.ipam.sets for part in each.ranges)
+        yield from (f"{part.gateway}/{part.prefixlen}" for each in conf.ipam.sets for part in each.written)
 
 
 def _contradicts(wanted: str, other: str) -> bool:

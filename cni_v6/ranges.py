@@ -7,8 +7,8 @@ an import of 40 ms.
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 
@@ -16,6 +16,8 @@ LARGE = 2**32  # a set of this size or more is not begun again at its end: no ad
 
 BITS = {4: 32, 6: 128}
 _DESCRIBED = 4  # ranges of a set that a message names
+Span = tuple[int, int]  # first and last address, inclusive
+
 _MAPPED = 0xFFFF  # the upper 96 bits of an IPv4-mapped address (RFC 4291, section 2.5.5.2)
 
 
@@ -36,13 +38,23 @@ class Range:
 
 @dataclass(frozen=True, slots=True)
 class RangeSet:
-    """Ranges of one family that spill over in order; one address is taken from each set."""
+    """Ranges of one family that spill over in order; one address is taken from each set.
+
+    ``ranges``: what is handed out; ``written``: the ranges as they were configured, which ``ipam.exclude`` has cut into
+    the others, and the same as these where it has not. An address that is excluded is still the set's, as far as its
+    gateway, the order of addresses and the container that has it are concerned.
+    """
 
     ranges: tuple[Range, ...]
+    written: tuple[Range, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.written:
+            object.__setattr__(self, "written", self.ranges)
 
     @property
     def family(self) -> int:
-        return self.ranges[0].family
+        return self.written[0].family
 
 
 def from_text(text: str) -> tuple[int, int]:
@@ -99,15 +111,19 @@ def describe(ranges: RangeSet) -> str:
     """A set for a message: its subnets with the addresses used of them, but never a screenful."""
     shown = [
         f"{subnet(one)} ({to_text(one.family, one.first)} to {to_text(one.family, one.last)})"
-        for one in ranges.ranges[:_DESCRIBED]
+        for one in ranges.written[:_DESCRIBED]
     ]
-    more = len(ranges.ranges) - len(shown)
-    return ", ".join(shown + [f"{more} more"] * (more > 0))
+    more = len(ranges.written) - len(shown)
+    text = ", ".join(shown + [f"{more} more"] * (more > 0))
+    return text if ranges.ranges == ranges.written else f"{text}, less ipam.exclude"
 
 
 def gateways(ranges: RangeSet) -> frozenset[int]:
-    """The gateways of all ranges of a set, as integers of its family: none is handed out by any of the ranges."""
-    found = (from_text(one.gateway) for one in ranges.ranges)
+    """The gateways of all ranges of a set, as integers of its family: none is handed out by any of the ranges.
+
+    Of a range that is excluded as a whole too: containers that are in it count on theirs.
+    """
+    found = (from_text(one.gateway) for one in ranges.written)
     return frozenset(value for family, value in found if family == ranges.family)
 
 
@@ -124,9 +140,48 @@ def locate(spans: Sequence[tuple[int, int]], value: int) -> int | None:
     return at if at >= 0 and value <= spans[at][1] else None
 
 
+def meeting(spans: Sequence[Span], first: int, last: int) -> Sequence[Span]:
+    """Those of some spans, sorted and disjoint, that have an address from ``first`` to ``last``."""
+    low = bisect_left(spans, first, key=lambda span: span[1])
+    return spans[low:bisect_right(spans, last, key=lambda span: span[0])]
+
+
+def merged(spans: Iterable[Span]) -> tuple[Span, ...]:
+    """The same addresses in as few spans as possible, sorted."""
+    found: list[Span] = []
+    for first, last in sorted(spans):
+        if found and first <= found[-1][1] + 1:
+            found[-1] = (found[-1][0], max(found[-1][1], last))
+        else:
+            found.append((first, last))
+    return tuple(found)
+
+
+def without(spans: Iterable[Span], holes: Sequence[Span]) -> list[Span]:
+    """What is left of some spans; the holes are sorted and disjoint."""
+    left: list[Span] = []
+    for first, last in spans:
+        for low, high in meeting(holes, first, last):
+            if first < low:
+                left.append((first, low - 1))
+            first = high + 1
+        if first <= last:
+            left.append((first, last))
+    return left
+
+
 def contains(ranges: RangeSet, family: int, value: int) -> bool:
-    """Whether an address lies in one of the ranges; a gateway may."""
-    return any(one.family == family and one.first <= value <= one.last for one in ranges.ranges)
+    """Whether an address lies in one of the ranges and is not excluded; a gateway may."""
+    return _holder(ranges.ranges, family, value) is not None
+
+
+def origin(ranges: RangeSet, family: int, value: int) -> Range | None:
+    """The range an address is of, as it was written: an excluded address is of it still. None: of none."""
+    return _holder(ranges.written, family, value)
+
+
+def _holder(parts: Iterable[Range], family: int, value: int) -> Range | None:
+    return next((one for one in parts if one.family == family and one.first <= value <= one.last), None)
 
 
 def candidates(ranges: RangeSet, after: int | None, wrap: bool) -> Iterator[int]:
@@ -134,15 +189,18 @@ def candidates(ranges: RangeSet, after: int | None, wrap: bool) -> Iterator[int]
 
     Lazy, so that whoever meets too many taken ones stops and looks at what is taken as a whole.
 
-    :param after: the last address handed out; None, or one that is in none of the ranges: begin at the start.
+    :param after: the last address handed out, maybe excluded since; None, or one of none of the ranges: begin at the
+        start.
     :param wrap: go on at the start, up to and including ``after``.
     """
     skip = gateways(ranges)
-    spans = [(one.first, one.last) for one in ranges.ranges]
+    spans = [(one.first, one.last) for one in ranges.written]
+    left = sorted((one.first, one.last) for one in ranges.ranges)
     index = next((at for at, (first, last) in enumerate(spans) if after is not None and first <= after <= last), None)
     if index is not None and after is not None:
         first, last = spans[index]
         behind = [*spans[:index], (first, after)] if wrap else []
         spans = [(after + 1, last), *spans[index + 1:], *behind]
     for first, last in spans:
-        yield from (value for value in range(first, last + 1) if value not in skip)
+        for low, high in meeting(left, first, last):
+            yield from (value for value in range(max(low, first), min(high, last) + 1) if value not in skip)

@@ -87,7 +87,7 @@ def differences(record: Attachment | None, seen: Snapshot) -> Iterable[str]:
     """What the firewall lacks of an attachment, a phrase each."""
     for question in questions(record):
         if isinstance(question, GetRuleset) and seen.ruleset() != ruleset.mark():
-            yield "the firewall's tables are not as they were loaded"
+            yield "the firewall's tables are not as they were loaded (cni-v6ctl reload makes them anew)"
         elif isinstance(question, GetElements):
             there = {(each.family, each.set, each.key, each.data) for each in seen.elements(question.elements)}
             lacking = [each for each in question.elements if (each.family, each.set, each.key, each.data) not in there]

@@ -168,7 +168,7 @@ def _refuse_beside(section: Section, internal: str, external: str, sets: Iterabl
     """Ranges that would be translated in part, are what the world sees as another's, or all lie elsewhere."""
     _, first, length = parse_prefix(internal)
     last = first + (1 << BITS[6] - length) - 1
-    ranges = [one for each in sets for one in each.ranges]
+    ranges = [one for each in sets for one in each.written]
     translated = [one for one in ranges if one.family == 6 and first <= one.last and one.first <= last]
     for one in translated:
         if one.first < first or one.last > last:

@@ -83,6 +83,11 @@ IPAM = Level("ipam", "ipam", (
         "The same; ignored without `subnet`.", example="10.1.0.1",
     ),
     Key(
+        "exclude", Items(Text("span", blank=False)),
+        "Prefixes and addresses, of both families, that are handed out by none of the ranges; at most 512.",
+        "No such key.", default=[], example=["fd42:1:2:3::/112", "10.1.0.53"],
+    ),
+    Key(
         "routes", Items(Nested(ROUTE)), "Routes for the container, besides the default route of `isDefaultGateway`.",
         "The same.", default=[], example=[{"dst": "::/0"}],
     ),

@@ -8,7 +8,7 @@ import pytest
 
 from tests.netns import lab
 from tests.netns.lab import DUAL, GATEWAY4, GATEWAY6, SUBNET4, SUBNET6, Pod
-from tests.sandbox import Node
+from tests.sandbox import Node, Reply
 
 DEFAULTS = {"0.0.0.0/0", "::/0"}
 
@@ -236,6 +236,36 @@ def test_ranges_spill_over_in_order(node: Node) -> None:
     assert made[1].ping("10.67.0.1")
     with node.unchanged(ignore="container c"):
         assert "2 in all, 2 taken" in Pod(node, made[0].config, "c").call("ADD").error(101)
+
+
+@pytest.mark.parametrize("plugin", ["cni-v6", "cni-v6-ipam"])
+def test_what_is_excluded_is_given_to_nobody_and_taken_from_nobody(node: Node, plugin: str) -> None:
+    """Of 10.66.0.8/29 and fd00:6::/125: what is left is given out in order, and an address held before stays."""
+    ranges = [[{"subnet": "fd00:6::/125"}], [{"subnet": "10.66.0.8/29"}]]
+    before = lab.network(SUBNET6, ipam={"ranges": ranges}, isGateway=plugin == "cni-v6", guard=False, ingress="open")
+    config = {**before, "ipam": {**before["ipam"], "exclude": ["fd00:6::2", "10.66.0.8/30", "fd00:6::6/127"]}}
+
+    def call(command: str, name: str, sent: dict[str, Any], **variables: str) -> Reply:
+        netns = node.containers.get(name) or node.container(name)
+        return node.plugin(plugin, command, sent, container_id=name, ifname="eth0", netns=netns, **variables)
+
+    asked = {"a": "IP=10.66.0.10"}
+    first = call("ADD", "a", before, args=asked["a"]).ok()
+    assert [ip["address"] for ip in first["ips"]] == ["fd00:6::2/125", "10.66.0.10/29"]
+    assert "ipam.exclude[1] (10.66.0.8/30)" in call("ADD", "x", config, args="IP=10.66.0.11").error(4)
+    given = [call("ADD", name, config).ok() for name in "bcd"]
+    assert [[ip["address"] for ip in each["ips"]] for each in given] == [
+        [f"fd00:6::{last}/125", f"10.66.0.{last + 9}/29"] for last in (3, 4, 5)
+    ]
+    assert {ip["gateway"] for each in given for ip in each["ips"]} == {"fd00:6::1", "10.66.0.9"}
+    assert "fd00:6::/125 (fd00:6::1 to fd00:6::7), less ipam.exclude: 3 in all, 3 taken" in call(
+        "ADD", "e", config).error(101)
+    assert "3 of 3 are leased" in node.plugin(plugin, "STATUS", config).error(50)
+    for name, result in zip("abcd", [first, *given]):
+        assert call("CHECK", name, {**config, "prevResult": result}, args=asked.get(name, "")).ok() is None
+    for name in "abcd":
+        call("DEL", name, config).ok()
+    assert lab.leases(node) == set()
 
 
 def test_the_older_single_range(node: Node) -> None:

@@ -106,6 +106,12 @@ GOOD: dict[str, dict[str, Any]] = {
     ),
     "unknown keys": config(podman_labels={}, delegate={}, ipam={"type": "host-local", **V6, "usePodCidr": 1}),
     "resolver with a zone": config(dns={"nameservers": ["fe80::53%eth0", "192.0.2.1"], "options": ["ndots:5"]}),
+    "exclusions": with_ipam(exclude=["fd42:1:2:3::/112", "10.1.0.53", "::ffff:10.1.0.54", "10.1.0.53/32", "fd42:9::"]),
+    "no exclusions": with_ipam(exclude=None), "an empty list of exclusions": with_ipam(exclude=[]),
+    "a gateway that another set excludes": config(ipam=ipam(
+        [V4 | {"rangeEnd": "10.1.0.99"}], [V4 | {"rangeStart": "10.1.0.100", "gateway": "10.1.0.9"}],
+        exclude=["10.1.0.9"],
+    )),
     "routes": with_ipam(routes=[{"dst": "::/0"}, {"dst": "10.0.0.0/8", "gw": "10.1.0.9", "table": 0, "scope": 253}]),
 }
 
@@ -174,6 +180,10 @@ _IPAM_TYPES: list[tuple[str, Any, str]] = [
     ("routes", [{"dst": "::/0", "table": "main"}], '[0].table: "main" is not an integer'),
     ("dataDir", "leases", '"leases" is not an absolute path'), ("dataDir", 7, "7 is not a string"),
     ("resolvConf", "resolv.conf", "is not an absolute path"),
+    ("exclude", "10.1.0.5", '"10.1.0.5" is not a list'), ("exclude", [7], "[0]: 7 is not a string"),
+    ("exclude", ["10.1.0.5", "router"], '[1]: "router" is not an IP address'),
+    ("exclude", [""], '[0]: "" is not an IP address'), ("exclude", ["10.1.0.1-9"], '[0]: "10.1.0.1-9" is not an IP'),
+    ("exclude", ["fe80::1%eth0"], '[0]: "fe80::1%eth0" is not an IP address'),
 ]
 _IPAM_VALUES: list[tuple[str, Any, str]] = [
     ("ranges", [[]], "[0]: a list is an empty range set"),
@@ -184,6 +194,12 @@ _IPAM_VALUES: list[tuple[str, Any, str]] = [
     ("routes", [{"dst": "10.0.0.1/8"}], "Network has host bits set: the network of this prefix is 10.0.0.0/8"),
     ("routes", [{"dst": "10.0.0.0/8", "gw": "fd42::1"}], '[0].gw: "fd42::1" is not of the family of dst 10.0.0.0/8'),
     ("routes", [{"dst": "::ffff:10.0.0.0/104"}], "IPv4-mapped"),
+    ("exclude", ["10.1.0.5/24"], "write 10.1.0.0/24"), ("exclude", ["10.1.0.0/33"], "at most 32 bits"),
+    ("exclude", ["::ffff:10.1.0.0/112"], "IPv4-mapped"), ("exclude", ["10.1.0.0/"], '"10.1.0.0/" is not a prefix'),
+    ("exclude", ["10.1.0.5"] * 513, " a list has 513 entries, more than 512"),
+    ("exclude", ["10.0.0.0/8"],
+     " leaves no address of the set of ipam.ranges[1][0]: 10.1.0.0/16 (10.1.0.1 to 10.1.255.254)"),
+    ("exclude", ["::/1", "8000::/1"], " leaves no address of the set of ipam.ranges[0][0]: fd42:1:2:3::/64"),
 ]
 _RANGES: list[tuple[dict[str, str], str]] = [
     ({"subnet": "10.1.0.1/16"}, "write 10.1.0.0/16"), ({"subnet": "fd42::1/64"}, "write fd42::/64"),
@@ -371,6 +387,14 @@ BAD: list[Bad] = [
         args=Args(ip="10.1")),
     Bad("CNI_ARGS IP elsewhere", with_ranges([V6]), ('CNI_ARGS: IP "10.1.0.5" is in none of the ranges',),
         INVALID_ENVIRONMENT, args=Args(ip="10.1.0.5/16")),
+    Bad("a request that is excluded",
+        with_ipam(exclude=["fd42::", "10.1.0.0/28"]) | {"runtimeConfig": {"ips": ["10.1.0.5"]}},
+        ('runtimeConfig.ips[0]: "10.1.0.5" is excluded by ipam.exclude[1] (10.1.0.0/28)',)),
+    Bad("CNI_ARGS IP that is excluded", with_ipam(exclude=["fd42:1:2:3::/112"]),
+        ('CNI_ARGS: IP "fd42:1:2:3::5" is excluded by ipam.exclude[0] (fd42:1:2:3::/112)', "ask for another"),
+        INVALID_ENVIRONMENT, args=Args(ip="fd42:1:2:3::5")),
+    Bad("nothing left but the gateway", config(ipam=ipam([{"subnet": "10.1.0.0/30"}], exclude=["10.1.0.2"])),
+        ("ipam.exclude leaves no address of the set of ipam.ranges[0][0]: 10.1.0.0/30", "exclude less of it")),
     Bad("CNI_ARGS MAC", config(), ('CNI_ARGS: MAC "02" is not a MAC',), INVALID_ENVIRONMENT, args=Args(mac="02")),
     Bad("IPAM alone without ipam", {"type": "macvlan"}, ("ipam is missing",), plugin=IPAM_PLUGIN),
     Bad("IPAM alone without type", {"type": "macvlan", "ipam": {"ranges": [[V6]]}}, ("ipam.type is missing",),

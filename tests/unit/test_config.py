@@ -380,6 +380,7 @@ FULL["vlanTrunk"] = [{"id": 200, "minID": 300, "maxID": 310}]
 FULL["ipam"] = ipam(
     [V6 | {"rangeStart": "fd42:1:2:3::1", "rangeEnd": "fd42:1:2:3::ff", "gateway": "link-local"}], [V4],
     subnet="10.2.0.0/16", rangeStart="10.2.0.5", rangeEnd="10.2.0.9", gateway="10.2.0.1", dataDir="/x", resolvConf="/y",
+    exclude=["fd42:1:2:3::80/121", "10.2.0.7"],
     routes=[{"dst": "::/0", "gw": "fd42:1:2:3::2", "mtu": 1, "advmss": 1, "priority": 1, "table": 1, "scope": 1}],
 )
 FULL["runtimeConfig"] = {

@@ -15,6 +15,7 @@ from cni_v6.kernel.fake import FakeKernel
 from cni_v6.names import Owner
 from cni_v6.ops import HOST, Op, SetSysctl
 from cni_v6.plan import Allocation
+from cni_v6.ranges import RangeSet
 from cni_v6.result import Address, Dns, Interface, Result, Route
 from tests.unit.parts import (
     BEHIND_LINK_LOCAL,
@@ -401,10 +402,12 @@ def test_an_ipv6_address_that_goes_with_ours(held: str) -> None:
     assert ops.AddAddress(HOST, "cni0", "2001:db8:1::1/64") in made.ops
 
 
+@pytest.mark.parametrize("excluded", [0, 1])
 @pytest.mark.parametrize("force", [False, True])
-def test_the_gateways_of_a_sets_other_ranges_stay(force: bool) -> None:
-    """The set spilt over: the containers of its first range have their gateway on the bridge."""
-    sets = ipam_conf(range_set("10.0.0.0/24", "10.1.0.0/16"))
+def test_the_gateways_of_a_sets_other_ranges_stay(force: bool, excluded: int) -> None:
+    """The set spilt over, or its first range is excluded since: the containers of that have their gateway still."""
+    written = range_set("10.0.0.0/24", "10.1.0.0/16").ranges
+    sets = ipam_conf(RangeSet(written[excluded:], written))
     fake = with_bridge(up=True)
     fake.spaces[HOST].addresses["cni0"] = ["10.0.0.1/24"]
     made = planned(replace(GATEWAY, ipam=sets, force_address=force), allocation(IPV4), fake)
