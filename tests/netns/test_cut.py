@@ -39,11 +39,6 @@ SCENARIOS = {
 NETWORKS_OWN = (
     r"\bcni0\b|sysctl ipv4/(ip_forward|conf/\S+/forwarding|conf/all/accept_redirects) |/force_forwarding |\.seen"
 )
-EVERYWHERE = pytest.mark.parametrize(
-    ("name", "fresh"),
-    [*((name, True) for name in SCENARIOS), ("dual-stack", False)],
-    ids=lambda value: value if isinstance(value, str) else "first container" if value else "further container",
-)
 KILLS = 200
 AT_ONCE = 10
 SEED = 20260823
@@ -114,7 +109,11 @@ class Start:
         return [line for line in found if line not in ours] + sorted(leases)
 
 
-@EVERYWHERE
+@pytest.mark.parametrize(
+    ("name", "fresh"),
+    [*((name, True) for name in SCENARIOS), ("dual-stack", False)],
+    ids=lambda value: value if isinstance(value, str) else "first container" if value else "further container",
+)
 def test_killed_before_any_operation_del_takes_everything_away(
     bare: Node, plugins: str, name: str, fresh: bool
 ) -> None:
