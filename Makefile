@@ -15,8 +15,9 @@ BENCH_PACKAGES = containernetworking-plugins iptables netavark
 PEER_BIN = /usr/lib/cni
 
 RUN = .venv/bin/python
-# Two at a time; tests that share a heavy thing (a runtime, a kernel) name it with @pytest.mark.xdist_group.
-PYTEST = $(RUN) -m pytest -n 2 --dist loadgroup
+# Three at a time, on two processors: much of it waits for kernels and runtimes. What shares a heavy thing names it with
+# @pytest.mark.xdist_group.
+PYTEST = $(RUN) -m pytest -n 3 --dist loadgroup
 # make test ARGS="-k gateway": a part, without the coverage gate.
 ARGS = --cov
 
