@@ -22,7 +22,7 @@ from cni_v6.errors import (
 )
 from cni_v6.firewall import attach as firewall
 from cni_v6.kernel import GetAddresses, GetLink, GetPorts, Link, Snapshot
-from cni_v6.leases import Attachment, Leases, Proxied
+from cni_v6.leases import Attachment, Leases, Proxied, Transaction
 from cni_v6.names import Owner, host_interface, owner_of_alias
 from cni_v6.node import Node
 from cni_v6.ops import HOST
@@ -110,8 +110,7 @@ def collect(call: Invocation, node: Node) -> None:
         with store.transaction() as leases:
             for record in gone:
                 if leases.get(record.owner) == record:  # not one that was made again meanwhile
-                    errors.run(lambda: firewall.drop(record, leases, node))
-                    call.log.info(f"removed {record.owner} {' '.join(record.addresses)}")
+                    errors.run(lambda: _forget(call, record, leases, node))
     if conf.foreign_ipam:
         errors.run(lambda: _delegate_if_known(call, conf.foreign_ipam, node))
     errors.check()
@@ -239,6 +238,11 @@ def _listed_ports(conf: RemovalConf, node: Node) -> list[tuple[Link, Owner]]:
     ports = node.kernel.observe([GetPorts(conf.bridge)]).ports(conf.bridge)
     named = ((link, owner_of_alias(link.alias)) for link in ports)
     return [(link, owner) for link, owner in named if owner and owner.network == conf.network]
+
+
+def _forget(call: Invocation, record: Attachment, leases: Transaction, node: Node) -> None:
+    firewall.drop(record, leases, node)
+    call.log.info(f"removed {record.owner} {' '.join(record.addresses)}")
 
 
 def _is_stale(call: Invocation, owner: Owner) -> bool:

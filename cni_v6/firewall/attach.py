@@ -15,6 +15,7 @@ from cni_v6.errors import NODE_CONFLICT, CniError
 from cni_v6.firewall import choose, ruleset
 from cni_v6.firewall.elements import elements
 from cni_v6.firewall.policy import Policy
+from cni_v6.firewall.sets import BRIDGE
 from cni_v6.kernel import GetElements, GetRuleset, Question, Snapshot
 from cni_v6.leases import Attachment, Transaction
 from cni_v6.names import Owner, container_mac
@@ -72,7 +73,7 @@ def retire(owner: Owner, data_dir: str, node: Node) -> None:
 def drop(record: Attachment, leases: Transaction, node: Node) -> None:
     """Take an attachment out of the firewall and off the uplink, then forget it: under one lock, or the next holder's
     elements could be meant. What cannot be taken out keeps its record."""
-    node.kernel.remove((*removal(_own(record, leases)), *uplink.removal(record)))
+    node.kernel.remove((*removal(record, _lost(record, leases)), *uplink.removal(record)))
     leases.drop(record.owner)
 
 
@@ -122,28 +123,25 @@ def admission(record: Attachment, requested: tuple[str, ...] = ()) -> tuple[Op, 
     return (ops.AddElements(elements(record.owner, record.policy)), *_forget(record.policy, requested))
 
 
-def _own(record: Attachment, leases: Transaction) -> Attachment:
-    """Without addresses that are somebody else's by now: the reference plugin frees leases of ours, and gives them out
-    again, without a word to the firewall."""
-    if record.policy is None:
-        return record
-    lost = {each for each in record.policy.addresses if each not in record.addresses and leases.holder(each)}
-    policy = replace(
-        record.policy,
-        addresses=tuple(each for each in record.policy.addresses if each not in lost),
-        masquerade=tuple(each for each in record.policy.masquerade if each not in lost),
-        stale=tuple(each for each in record.policy.stale if each not in lost),
-        snat=tuple(pair for pair in record.policy.snat if pair[0] not in lost),
-        inbound=tuple(pair for pair in record.policy.inbound if pair[1] not in lost),
-    )
-    return replace(record, policy=policy)
+def removal(record: Attachment, lost: frozenset[str] = frozenset()) -> tuple[Op, ...]:
+    """What takes an attachment out again.
 
-
-def removal(record: Attachment) -> tuple[Op, ...]:
-    """What takes an attachment out again."""
-    if record.policy is None:
+    :param lost: those of its addresses that are somebody else's by now, and their places in the sets with them. Its
+        bridge port and its ports of the node are nobody else's.
+    """
+    policy = record.policy
+    if policy is None:
         return ()
-    return (ops.RemoveElements(elements(record.owner, record.policy)), *_forget(record.policy, record.policy.stale))
+    theirs = lost | {outside for outside, address in policy.inbound if address in lost}
+    own = (each for each in elements(record.owner, policy) if each.family == BRIDGE or each.key[0] not in theirs)
+    stale = tuple(each for each in policy.stale if each not in lost)
+    return (ops.RemoveElements(tuple(own)), *_forget(policy, stale))
+
+
+def _lost(record: Attachment, leases: Transaction) -> frozenset[str]:
+    """The reference plugin frees leases of ours, and gives them out again, without a word to the firewall."""
+    known = record.policy.addresses if record.policy else ()
+    return frozenset(each for each in known if each not in record.addresses and leases.holder(each))
 
 
 def _forget(policy: Policy, addresses: tuple[str, ...]) -> Iterable[Op]:

@@ -11,6 +11,7 @@ from cni_v6 import errors, ops
 from cni_v6.errors import CniError
 from cni_v6.firewall import attach, ruleset
 from cni_v6.firewall.sets import Element
+from cni_v6.leases import Attachment
 from tests.unit.harness import CONFIG, FOREIGN, LAYER_2, World, gc, plugin
 
 OPEN: dict[str, Any] = CONFIG | {"ingress": "open", "guard": False}
@@ -179,6 +180,31 @@ def test_addresses_that_another_plugin_gave_to_somebody_else_stay_theirs() -> No
     assert sets(world).isdisjoint({"bound", "macs", "pinned"})
     world.call("DEL", "c2").ok()
     assert world.kernel.firewall.elements() == ()
+
+
+def test_what_is_nobody_elses_goes_though_the_address_went() -> None:
+    """Its bridge port, and its ports of the node: the next holder of the address has others."""
+    world = World()
+    world.add("c1", PUBLISHING | {"ipMasq": True})
+    with world.leases().transaction() as leases:
+        [record] = leases.attachments()
+        leases.drop(record.owner)
+        leases.put(Attachment(replace(record.owner, container_id="host-local's"), record.addresses))
+        leases.put(replace(record, addresses=()))
+    world.call("DEL", "c1").ok()
+    assert sets(world) == {f"{name}{version}" for name in ("home", "published", "masquerade") for version in (4, 6)}
+
+
+def test_gc_says_removed_of_what_is() -> None:
+    world = World()
+    world.add("c1")
+    world.now += 1
+    world.kernel.fail = lambda op: REFUSED if isinstance(op, ops.RemoveElements) else None
+    answer = world.call("GC", config=gc())
+    answer.error(errors.KERNEL_REFUSED)
+    assert "removed" not in answer.stderr and len(world.attachments()) == 1
+    world.kernel.fail = lambda _: None
+    assert "removed pods/c1/eth0" in world.call("GC", config=gc()).stderr
 
 
 def test_a_bug_while_it_is_let_in_leaves_no_lease() -> None:
