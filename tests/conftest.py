@@ -36,6 +36,16 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         need_sandbox()
 
 
+@pytest.fixture
+def warm() -> Iterator[Node]:
+    """A node whose calls find an engine, or leave one behind."""
+    made = Node(engine=True)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
 @pytest.fixture(params=sorted(MODES))
 def node(request: pytest.FixtureRequest) -> Iterator[Node]:
     """A throwaway node, once for each way to reach the plugins."""

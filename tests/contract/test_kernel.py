@@ -31,20 +31,11 @@ from cni_v6.kernel import (
     Uplink,
 )
 from cni_v6.ops import HOST, AddRoute, Op
-from tests.contract.worlds import World, fake_world, linux_world
+from tests.contract.worlds import World
 
 MAC, HOST_MAC, BRIDGE_MAC = "02:00:00:00:00:0a", "02:00:00:00:00:0b", "02:00:00:00:00:0c"
 BRIDGE = ops.EnsureBridge("br0", BRIDGE_MAC, 1500, multicast_snooping=False, vlan_filtering=False)
 NO_DAD = "ipv6/conf/{}/accept_dad"
-
-
-@pytest.fixture(params=["fake", pytest.param("linux", marks=pytest.mark.netns)])
-def world(request: pytest.FixtureRequest) -> Iterator[World]:
-    if request.param == "fake":
-        yield fake_world()
-        return
-    with linux_world() as made:
-        yield made
 
 
 @contextmanager

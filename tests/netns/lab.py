@@ -177,6 +177,21 @@ def outside(node: Node) -> str:
     return netns
 
 
+def narrow(node: Node, netns: str, addresses: Sequence[str]) -> None:
+    """A link of 1280 bytes, IPv6's least, behind the host beyond the node, which forwards to it.
+
+    :param addresses: ``ip/prefixlen`` of the host on that link.
+    """
+    node.run("ip", "link", "add", "narrow", "mtu", "1280", "type", "veth", "peer", "name", "far", netns=netns)
+    for name in ("narrow", "far"):
+        set_sysctl(node, f"ipv6/conf/{name}/accept_dad", "0", netns)
+        node.run("ip", "link", "set", name, "up", netns=netns)
+    for address in addresses:
+        node.run("ip", "address", "add", address, "dev", "narrow", netns=netns)
+    for key in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
+        set_sysctl(node, key, "1", netns)
+
+
 def uplink(node: Node) -> str:
     """A wire from the node to a namespace ``outside``, both ends up, no duplicate address detection on either."""
     netns = node.container("outside")

@@ -6,7 +6,6 @@ The callers are the executables, the engine is the product's own server: see ``e
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
@@ -16,16 +15,6 @@ from tests.netns.lab import Pod
 from tests.netns.stage import CUT, PAUSE
 from tests.netns.test_cut import SCENARIOS, Start, plugins, start  # noqa: F401 (the fixture too)
 from tests.sandbox import PLUGIN_PATH, Node
-
-
-@pytest.fixture
-def warm() -> Iterator[Node]:
-    """A node whose calls find an engine, or leave one behind."""
-    made = Node(engine=True)
-    try:
-        yield made
-    finally:
-        made.close()
 
 
 def come_and_go(pod: Pod, *folders: str) -> None:

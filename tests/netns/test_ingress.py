@@ -35,16 +35,10 @@ def filter_bridged(node: Node, how: str) -> None:
 def beyond(node: Node) -> str:
     """An outside host with a link behind it that takes no more than 1280 bytes."""
     netns = lab.outside(node)
-    node.run("ip", "link", "add", "narrow", "mtu", "1280", "type", "veth", "peer", "name", "far", netns=netns)
-    for name in ("narrow", "far"):
-        lab.set_sysctl(node, f"ipv6/conf/{name}/accept_dad", "0", netns)
-        node.run("ip", "link", "set", name, "up", netns=netns)
+    lab.narrow(node, netns, [NARROW[family][0] for family in FAMILIES])
     for family in FAMILIES:
-        node.run("ip", "address", "add", NARROW[family][0], "dev", "narrow", netns=netns)
         node.run("ip", f"-{family}", "route", "add", "default", "via", OUTSIDE[family])
         node.run("ip", f"-{family}", "route", "add", "default", "via", NODE_OUTSIDE[family], netns=netns)
-    for key in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
-        lab.set_sysctl(node, key, "1", netns)
     return netns
 
 

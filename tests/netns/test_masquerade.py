@@ -43,19 +43,13 @@ CASES: list[tuple[Mapping[str, Any], set[str]]] = [
 def beyond(node: Node) -> str:
     """A host beyond the node that knows the way to every address here, and a link with a small MTU behind it."""
     netns = lab.outside(node)
-    node.run("ip", "link", "add", "narrow", "mtu", "1280", "type", "veth", "peer", "name", "far", netns=netns)
-    for name in ("narrow", "far"):
-        lab.set_sysctl(node, f"ipv6/conf/{name}/accept_dad", "0", netns)
-        node.run("ip", "link", "set", name, "up", netns=netns)
+    lengths = {family: ELSEWHERE_PREFIX[family].partition("/")[2] for family in (4, 6)}
+    lab.narrow(node, netns, [f"{ELSEWHERE[family]}/{length}" for family, length in lengths.items()])
     for family in (4, 6):
-        length = ELSEWHERE_PREFIX[family].partition("/")[2]
-        node.run("ip", "address", "add", f"{ELSEWHERE[family]}/{length}", "dev", "narrow", netns=netns)
         node.run("ip", f"-{family}", "route", "add", "default", "via", OUTSIDE[family])
         node.run("ip", "address", "add", FIXED[family], "dev", "lo")
     for prefix in (GLOBAL6, EXTERNAL, FIXED[6], FIXED[4]):
         node.run("ip", "route", "add", prefix, "via", NODE_OUTSIDE[family_of(prefix)], netns=netns)
-    for key in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
-        lab.set_sysctl(node, key, "1", netns)
     return netns
 
 

@@ -7,7 +7,7 @@ import select
 import signal
 import socket
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -28,16 +28,6 @@ CONFIG: dict[str, Any] = {
     "isDefaultGateway": True,
     "ipam": {"type": "cni-v6-ipam", "ranges": [[{"subnet": "fd00:7::/64"}], [{"subnet": "10.7.0.0/24"}]]},
 }
-
-
-@pytest.fixture
-def warm() -> Iterator[Node]:
-    """A node whose first call leaves an engine behind."""
-    made = Node(engine=True)
-    try:
-        yield made
-    finally:
-        made.close()
 
 
 def call(command: str, container: str, netns: str, config: dict[str, Any] | None = None) -> Call:
