@@ -79,12 +79,12 @@ def check(call: Invocation, node: Node) -> None:
     assert call.prev_result is not None  # protocol.parse saw to it
     site = Site(call.owner, call.netns, node.id)
     _check_foreign_netns(call, node)
-    if isinstance(conf.ipam, IpamConf):
-        ipam.check_leases(conf.ipam, call.owner, call.prev_result.ips, _leases(conf.ipam, node))
-    elif conf.ipam:
-        node.delegate(call, conf.ipam.type, "CHECK")
     with node.leases(conf.network, conf.data_dir).transaction() as leases:
         record = leases.get(call.owner)
+    if isinstance(conf.ipam, IpamConf):
+        ipam.check_leases(conf.ipam, call.owner, call.prev_result.ips, record)
+    elif conf.ipam:
+        node.delegate(call, conf.ipam.type, "CHECK")
     asked = *audit.questions(site, conf, call.prev_result), *firewall.questions(record), *uplink.audit_questions(record)
     seen = node.kernel.observe(asked)
     differences = [*audit.compare(site, conf, call.prev_result, seen), *firewall.differences(record, seen)]

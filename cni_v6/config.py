@@ -19,7 +19,7 @@ from cni_v6.keys.bridge import AUTO_MTU, BRIDGE, MAIN_OF_IPAM
 from cni_v6.keys.ipam import DEFAULT_DATA_DIR, IPAM
 from cni_v6.names import IFNAMSIZ
 from cni_v6.protocol import Invocation
-from cni_v6.ranges import Range, RangeSet
+from cni_v6.ranges import Range, RangeSet, merged
 from cni_v6.result import Dns, Route
 
 __all__ = [
@@ -231,12 +231,7 @@ def _trunk(sections: tuple[Section, ...]) -> tuple[tuple[int, int], ...]:
             spans.append((low, high))
         if single is not None:
             spans.append((single, single))
-    merged: list[tuple[int, int]] = []
-    for low, high in sorted(spans):
-        if merged and low <= merged[-1][1] + 1:
-            low, high = merged[-1][0], max(high, merged.pop()[1])
-        merged.append((low, high))
-    return tuple(merged)
+    return merged(spans)
 
 
 def _refuse_contradictions(conf: BridgeConf) -> None:

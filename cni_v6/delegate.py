@@ -10,6 +10,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from cni_v6 import programs
 from cni_v6.errors import DELEGATE_FAILED, CniError
 from cni_v6.protocol import Invocation
 
@@ -20,10 +21,9 @@ def find(name: str, path: str) -> str:
     :param path: CNI_PATH, folders separated by colons.
     :raises CniError: DELEGATE_FAILED naming the folders.
     """
-    for folder in path.split(os.pathsep):
-        candidate = os.path.join(folder, name)
-        if folder and os.path.isfile(candidate) and os.access(candidate, os.X_OK):
-            return candidate
+    found = programs.find(name, path.split(os.pathsep))
+    if found:
+        return found
     words = f"ipam.type: plugin {name} is not in CNI_PATH ({path})"
     raise CniError(DELEGATE_FAILED, words, 'install it there, or use "cni-v6-ipam"')
 

@@ -37,7 +37,9 @@ def check(call: Invocation, node: Node) -> None:
     """CHECK: the container holds an address of each set, and those that prevResult names."""
     conf = parse_ipam(call)
     prev = call.prev_result.ips if call.prev_result else ()
-    check_leases(conf, call.owner, prev, node.leases(conf.network, conf.data_dir))
+    with node.leases(conf.network, conf.data_dir).transaction() as leases:
+        record = leases.get(call.owner)
+    check_leases(conf, call.owner, prev, record)
 
 
 def collect(call: Invocation, node: Node) -> None:
@@ -59,8 +61,12 @@ def status(call: Invocation, node: Node) -> None:
 # Parts that the bridge plugin uses in-process
 
 
+def _record(record: Attachment, leases: Transaction) -> None:
+    leases.put(record)
+
+
 def allocate(
-    conf: IpamConf, draft: Attachment, node: Node, admit: Callable[[Attachment, Transaction], None] | None = None
+    conf: IpamConf, draft: Attachment, node: Node, admit: Callable[[Attachment, Transaction], None] = _record
 ) -> Allocation:
     """Lease an address of each set, all or none, and record the attachment.
 
@@ -71,13 +77,9 @@ def allocate(
     with node.leases(conf.network, conf.data_dir).transaction() as leases:
         _refuse_second(draft.owner, leases, node)
         chosen = [_pick(conf, index, each, leases) for index, each in enumerate(conf.sets)]
-        (admit or _record)(replace(draft, addresses=tuple(chosen)), leases)
+        admit(replace(draft, addresses=tuple(chosen)), leases)
     ips = tuple(_address(each, text) for each, text in zip(conf.sets, chosen))
     return Allocation(ips, conf.routes, dns)
-
-
-def _record(record: Attachment, leases: Transaction) -> None:
-    leases.put(record)
 
 
 def stale(call: Invocation, leases: Transaction, started: float) -> list[Attachment]:
@@ -102,15 +104,13 @@ def _is_valid(owner: Owner, valid: frozenset[tuple[str, str]], containers: set[s
     return (owner.container_id, owner.ifname) in valid or (not owner.ifname and owner.container_id in containers)
 
 
-def check_leases(conf: IpamConf, owner: Owner, expected: tuple[Address, ...], store: Leases) -> None:
+def check_leases(conf: IpamConf, owner: Owner, expected: tuple[Address, ...], record: Attachment | None) -> None:
     """Compare what the owner holds with the sets and with the addresses of a result.
 
-    An address that was excluded since is the owner's until its DEL: it counts as one of its set.
-
+    :param record: what the owner holds. An address that was excluded since is its own until its DEL, and counts as one
+        of its set.
     :raises CniError: CHECK_FAILED naming each difference.
     """
-    with store.transaction() as leases:
-        record = leases.get(owner)
     held = record.addresses if record else ()
     differences = [f"no address leased from set {number}" for number, each in enumerate(conf.sets)
                    if not any(_range_of(each, text) for text in held)]

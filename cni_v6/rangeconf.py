@@ -9,8 +9,7 @@ from cni_v6.fields import Section, wrong
 from cni_v6.forms import parse_prefix
 from cni_v6.log import Log
 from cni_v6.ranges import BITS, Range, from_text, to_text
-
-_LINK_LOCAL = from_text("fe80::")[1] >> 118  # fe80::/10
+from cni_v6.shapes import link_local
 
 
 def read(section: Section, log: Log) -> Range:
@@ -38,7 +37,7 @@ def _gateway(section: Section, bare: Range) -> str:
     if not text:
         return to_text(bare.family, bare.network + 1)
     family, value = from_text(text)
-    if family == bare.family == 6 and value >> 118 == _LINK_LOCAL:
+    if bare.family == 6 and link_local(family, value, BITS[family]):
         return text
     if not _inside(bare, family, value):
         remedy = "write an address of the subnet"

@@ -71,6 +71,11 @@ def from_text(text: str) -> tuple[int, int]:
     return (4, value & 0xFFFF_FFFF) if value >> 32 == _MAPPED else (6, value)
 
 
+def version(text: str) -> int:
+    """4 or 6, of an address or a prefix in its canonical spelling, in which nothing of IPv4 has a colon."""
+    return 6 if ":" in text else 4
+
+
 def to_text(family: int, value: int) -> str:
     """The canonical form of an address (RFC 5952), byte for byte what Go's ``net.IP.String`` writes.
 

@@ -31,7 +31,7 @@ def _named(conf: BridgeConf) -> tuple[GetLink, ...]:
 
 def check(conf: BridgeConf, seen: Snapshot) -> None:
     """:raises CniError: NODE_CONFLICT when the interface of ``ndpProxy`` is not there."""
-    if any(seen.answers[question] is None for question in _named(conf)):
+    if any(seen.link(HOST, asked.ifname) is None for asked in _named(conf)):
         words = f"ndpProxy: the node has no interface {conf.ndp_proxy}"
         raise CniError(NODE_CONFLICT, words, 'write the name of one that it has, or "auto"')
 

@@ -20,7 +20,7 @@ PACKAGE = ROOT / "cni_v6"
 IO = frozenset({
     "ctl", "datadirs", "delegate", "engine", "folder", "inprocess", "kernel.events", "kernel.firewall",
     "kernel.linux", "kernel.netns", "kernel.nfnl", "kernel.observe", "kernel.reaper", "kernel.rtnl",
-    "kernel.spaces", "kernel.sysctl", "reindex", "server", "shim", "starter", "store",
+    "kernel.spaces", "kernel.sysctl", "programs", "reindex", "server", "shim", "starter", "store",
 })
 HARMLESS = frozenset({
     "__future__", "abc", "base64", "binascii", "bisect", "collections", "contextlib", "dataclasses", "difflib", "enum",

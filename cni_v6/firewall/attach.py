@@ -22,7 +22,7 @@ from cni_v6.names import Owner, container_mac
 from cni_v6.node import Node
 from cni_v6.ops import Op
 from cni_v6.protocol import Invocation
-from cni_v6.ranges import from_text
+from cni_v6.ranges import version as version_of
 
 
 def prepare(call: Invocation, conf: BridgeConf, node: Node, seen: Snapshot) -> None:
@@ -86,13 +86,14 @@ def questions(record: Attachment | None) -> tuple[Question, ...]:
 
 def differences(record: Attachment | None, seen: Snapshot) -> Iterable[str]:
     """What the firewall lacks of an attachment, a phrase each."""
-    for question in questions(record):
-        if isinstance(question, GetRuleset) and seen.ruleset() != ruleset.mark():
-            yield "the firewall's tables are not as they were loaded (cni-v6ctl reload makes them anew)"
-        elif isinstance(question, GetElements):
-            there = {(each.family, each.set, each.key, each.data) for each in seen.elements(question.elements)}
-            lacking = [each for each in question.elements if (each.family, each.set, each.key, each.data) not in there]
-            yield from (f"{' . '.join(each.key)} is missing in {each.family} {each.set}" for each in lacking)
+    if record is None or record.policy is None:
+        return
+    if seen.ruleset() != ruleset.mark():
+        yield "the firewall's tables are not as they were loaded (cni-v6ctl reload makes them anew)"
+    wanted = elements(record.owner, record.policy)
+    there = {replace(each, comment="") for each in seen.elements(wanted)}
+    lacking = (each for each in wanted if replace(each, comment="") not in there)
+    yield from (f"{' . '.join(each.key)} is missing in {each.family} {each.set}" for each in lacking)
 
 
 def _with_policy(conf: BridgeConf, record: Attachment, addresses: tuple[str, ...]) -> Attachment:
@@ -153,7 +154,7 @@ def _forget(policy: Policy, addresses: tuple[str, ...]) -> Iterable[Op]:
     ports = dict.fromkeys(
         (version, port.host_port)
         for port in policy.ports if port.protocol == "udp"
-        for version in (4, 6) if not port.host_ip or from_text(port.host_ip)[0] == version
+        for version in (4, 6) if not port.host_ip or version_of(port.host_ip) == version
     )
     if addresses or ports:
         yield ops.FlushFlows(addresses, tuple(ports))

@@ -6,7 +6,8 @@ from collections.abc import Collection, Iterable, Iterator
 
 from cni_v6.firewall.conf import AUTO, ON, FirewallConf, refuse_lacking
 from cni_v6.firewall.policy import GUARD_FULL, GUARD_LINK, GUARD_MAC, GUARD_OFF, Policy
-from cni_v6.ranges import BITS, from_text, to_text
+from cni_v6.firewall.prefixes import Net, covers
+from cni_v6.ranges import BITS, from_text, to_text, version
 from cni_v6.shapes import parse_prefix
 
 # What nobody routes beyond a site: RFC 1918, RFC 6598 (shared address space of providers), RFC 4193.
@@ -32,17 +33,17 @@ def policy(
     :raises CniError: INVALID_CONFIG for a port of a family that it has no address of.
     """
     own = tuple(addresses)
-    refuse_lacking(conf.ports, {from_text(address)[0] for address in own})
+    refuse_lacking(conf.ports, {version(address) for address in own})
     translated = dict(_translated(conf, own))
     hidden = tuple(address for address in own if address not in translated and _is_hidden(conf, address))
     fixed = {address: source for address in hidden if (source := _by_family(address, conf.snat4, conf.snat6))}
-    changed = {from_text(address)[0] for address in (*translated, *hidden)}
+    changed = {version(address) for address in (*translated, *hidden)}
     return Policy(
         home=home,
         port=port,
         mac=mac,
         addresses=own,
-        link_local=link_local(mac) if any(from_text(address)[0] == 6 for address in own) else "",
+        link_local=link_local(mac) if any(version(address) == 6 for address in own) else "",
         guard=_guard(conf, bool(own) and address_known and not trunk),
         ingress=conf.ingress,
         masquerade=tuple(address for address in hidden if address not in fixed),
@@ -85,11 +86,10 @@ def _is_hidden(conf: FirewallConf, address: str) -> bool:
     return mode == ON or (mode == AUTO and any(_lies_in(address, prefix) for prefix in _PRIVATE))
 
 
-def _lies_in(address: str, prefix: tuple[int, int, int]) -> bool:
+def _lies_in(address: str, prefix: Net) -> bool:
     family, value = from_text(address)
-    shift = BITS[family] - prefix[2]
-    return family == prefix[0] and value >> shift == prefix[1] >> shift
+    return covers(prefix, (family, value, BITS[family]))
 
 
 def _by_family(address: str, four: str, six: str) -> str:
-    return six if ":" in address else four
+    return six if version(address) == 6 else four

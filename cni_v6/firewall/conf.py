@@ -13,7 +13,7 @@ from cni_v6.errors import INVALID_CONFIG, UNSUPPORTED_FIELD, CniError
 from cni_v6.fields import Section, wrong
 from cni_v6.firewall.policy import OPEN, PUBLISHED, Allowed, Port
 from cni_v6.firewall.prefixes import MOST, TooMany, common, disjoint, limited, outermost
-from cni_v6.ranges import BITS, RangeSet, overlap, subnet
+from cni_v6.ranges import BITS, RangeSet, overlap, subnet, version
 from cni_v6.shapes import parse_prefix
 
 ON, MODE_OFF, AUTO = "on", "off", "auto"  # ``masquerade``
@@ -94,7 +94,7 @@ def refuse_lacking(ports: Iterable[Port], families: Collection[int]) -> None:
     :raises CniError: INVALID_CONFIG.
     """
     for at, port in enumerate(ports):
-        family = _family(port.host_ip) if port.host_ip else 0
+        family = version(port.host_ip) if port.host_ip else 0
         if family not in families and (family or not families):
             lacks = f"the container has no IPv{family} address" if family else "the container has no address"
             raise CniError(
@@ -132,7 +132,7 @@ def _snat(top: Section, family: int, mode: str) -> str:
     text = section.text(name)
     if not text:
         return ""
-    if _family(text) != family:
+    if version(text) != family:
         raise wrong(section.at(name), text, f"is not IPv{family}", "write it under the key of its family")
     if mode == MODE_OFF:
         raise wrong(
@@ -254,8 +254,3 @@ def _ports(sections: Iterable[Section]) -> tuple[Port, ...]:
 def _name(port: Port) -> str:
     where = f" at {port.host_ip}" if port.host_ip else ""
     return f"{port.protocol} port {port.host_port}{where}"
-
-
-def _family(address: str) -> int:
-    """Of an address in its canonical spelling, in which no IPv4 address has a colon."""
-    return 6 if ":" in address else 4

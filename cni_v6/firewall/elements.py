@@ -19,7 +19,7 @@ from cni_v6.firewall.policy import (
 )
 from cni_v6.firewall.sets import BRIDGE, INET, Element
 from cni_v6.names import Owner
-from cni_v6.ranges import from_text
+from cni_v6.ranges import version as version_of
 
 PROTOCOLS = {"tcp": "6", "udp": "17", "sctp": "132"}  # IANA's numbers
 ANY_PROTOCOL = "0-255"
@@ -35,7 +35,7 @@ def elements(owner: Owner, policy: Policy) -> tuple[Element, ...]:
 
 def _inet(policy: Policy, comment: str) -> Iterator[Element]:
     for address in policy.addresses:
-        version, place = _version(address), (address, policy.home)
+        version, place = version_of(address), (address, policy.home)
         yield Element(INET, f"home{version}", place, comment=comment)
         if policy.ingress in (PUBLISHED, ISOLATED):
             yield Element(INET, f"{policy.ingress}{version}", place)
@@ -45,16 +45,16 @@ def _inet(policy: Policy, comment: str) -> Iterator[Element]:
     if policy.egress is not None and policy.link_local:
         yield Element(INET, "limited6", (policy.link_local, policy.home))
     for address in policy.masquerade:
-        yield Element(INET, f"masquerade{_version(address)}", (address, policy.home))
+        yield Element(INET, f"masquerade{version_of(address)}", (address, policy.home))
     for address, source in policy.snat:
-        yield Element(INET, f"snat{_version(address)}", (address, policy.home), (source,))
+        yield Element(INET, f"snat{version_of(address)}", (address, policy.home), (source,))
     for outside, address in policy.inbound:
         yield Element(INET, "inbound6", (outside,), (address,), comment)
         yield Element(INET, "outside6", (outside,))
     hidden = dict.fromkeys((*policy.masquerade, *(address for address, _ in policy.snat)))
     for address in hidden:
-        version = _version(address)
-        kept = (each for each in policy.keep if _version(each) == version)
+        version = version_of(address)
+        kept = (each for each in policy.keep if version_of(each) == version)
         yield from (Element(INET, f"keep{version}", (address, each)) for each in kept)
     yield from published(policy.ports, policy.addresses, comment)
 
@@ -63,9 +63,9 @@ def published(ports: Iterable[Port], addresses: Iterable[str], comment: str = ""
     """A port's elements: one for each family that it is published in; the first address of the family answers."""
     first: dict[int, str] = {}
     for address in addresses:
-        first.setdefault(_version(address), address)
+        first.setdefault(version_of(address), address)
     for port in ports:
-        key, family = (PROTOCOLS[port.protocol], str(port.host_port)), _version(port.host_ip) if port.host_ip else 0
+        key, family = (PROTOCOLS[port.protocol], str(port.host_port)), version_of(port.host_ip) if port.host_ip else 0
         for version, address in first.items():
             if family not in (0, version):
                 continue
@@ -77,9 +77,9 @@ def published(ports: Iterable[Port], addresses: Iterable[str], comment: str = ""
 
 
 def _allowed(address: str, egress: Iterable[Allowed]) -> Iterator[Element]:
-    version = _version(address)
+    version = version_of(address)
     for each in egress:
-        if _version(each.to) == version:
+        if version_of(each.to) == version:
             protocol = PROTOCOLS[each.protocol] if each.protocol else ANY_PROTOCOL
             first, last = each.ports
             ports = f"{first}-{last}" if first != last else str(first)
@@ -98,12 +98,7 @@ def _bridge(policy: Policy, comment: str) -> Iterator[Element]:
         return
     yield Element(BRIDGE, "pinned", (port,))
     for address in (*policy.addresses, *((policy.link_local,) if policy.link_local else ())):
-        version = _version(address)
+        version = version_of(address)
         yield Element(BRIDGE, f"sources{version}", (port, address))
         if version == 6:
             yield Element(BRIDGE, "targets6", (port, address))
-
-
-def _version(address: str) -> int:
-    """4 or 6, of an address or a prefix."""
-    return from_text(address.partition("/")[0])[0]

@@ -11,13 +11,12 @@ from itertools import islice, product
 from typing import TypeVar
 
 from cni_v6.firewall.policy import Allowed
-from cni_v6.ranges import BITS, to_text
+from cni_v6.ranges import BITS, Span, to_text, without
 from cni_v6.shapes import parse_prefix
 
 MOST = 512  # elements that one egress list may come to, of each address
 
-_Net = tuple[int, int, int]  # family, value, length: sorted, a prefix stands before those within it
-_Span = tuple[int, int]
+Net = tuple[int, int, int]  # family, value, length: sorted, a prefix stands before those within it
 _T = TypeVar("_T")
 
 
@@ -45,12 +44,12 @@ def disjoint(allowed: Iterable[Allowed]) -> tuple[Allowed, ...]:
         for net, each in entries if each.protocol for piece in _without(net, anything)
     )
     made = [Allowed(_text(net)) for net in anything]
-    done: list[tuple[str, _Net, _Span]] = []
+    done: list[tuple[str, Net, Span]] = []
     for protocol, net, ports in sorted(set(pieces)):
         left = [ports]
         for other, outer, taken in done:
-            if other == protocol and _covers(outer, net):
-                left = [part for span in left for part in _minus(span, taken)]
+            if other == protocol and covers(outer, net):
+                left = without(left, [taken])
         done += ((protocol, net, span) for span in left)
         made += (Allowed(_text(net), protocol, span) for span in left)
     return limited(made)
@@ -79,40 +78,35 @@ def _common(one: Allowed, other: Allowed) -> Iterator[Allowed]:
     nets = parse_prefix(one.to), parse_prefix(other.to)
     first, last = max(one.ports[0], other.ports[0]), min(one.ports[1], other.ports[1])
     protocols = {one.protocol, other.protocol} - {""}
-    if len(protocols) < 2 and first <= last and (_covers(*nets) or _covers(*reversed(nets))):
+    if len(protocols) < 2 and first <= last and (covers(*nets) or covers(*reversed(nets))):
         yield Allowed(_text(max(nets)), "".join(protocols), (first, last))
 
 
-def _outermost(nets: Iterable[_Net]) -> list[_Net]:
-    kept: list[_Net] = []
+def _outermost(nets: Iterable[Net]) -> list[Net]:
+    kept: list[Net] = []
     for net in sorted(set(nets)):
-        if not kept or not _covers(kept[-1], net):
+        if not kept or not covers(kept[-1], net):
             kept.append(net)
     return kept
 
 
-def _without(net: _Net, holes: Sequence[_Net]) -> Iterator[_Net]:
+def _without(net: Net, holes: Sequence[Net]) -> Iterator[Net]:
     """What of a prefix lies in none of the holes, which are apart from each other, in the fewest prefixes."""
-    inside = [hole for hole in holes if _covers(net, hole) or _covers(hole, net)]
+    inside = [hole for hole in holes if covers(net, hole) or covers(hole, net)]
     if not inside:
         yield net
-    elif not _covers(inside[0], net):
+    elif not covers(inside[0], net):
         family, value, length = net
         for half in (value, value + (1 << BITS[family] - length - 1)):
             yield from _without((family, half, length + 1), inside)
 
 
-def _minus(span: _Span, taken: _Span) -> Iterator[_Span]:
-    for first, last in ((span[0], min(span[1], taken[0] - 1)), (max(span[0], taken[1] + 1), span[1])):
-        if first <= last:
-            yield first, last
-
-
-def _covers(outer: _Net, inner: _Net) -> bool:
+def covers(outer: Net, inner: Net) -> bool:
+    """Whether all of a prefix, or of an address with its whole length, lies in another one."""
     shift = BITS[outer[0]] - outer[2]
     return outer[0] == inner[0] and outer[2] <= inner[2] and outer[1] >> shift == inner[1] >> shift
 
 
-def _text(net: _Net) -> str:
+def _text(net: Net) -> str:
     family, value, length = net
     return f"{to_text(family, value)}/{length}"

@@ -5,10 +5,11 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from socket import AF_INET, AF_INET6, inet_pton
+from socket import AF_INET, AF_INET6
 
-from cni_v6.kernel.message import HEADER, Message, attribute, each, nest, u8, u32
+from cni_v6.kernel.message import HEADER, Message, attribute, each, nest, packed, u8, u32
 from cni_v6.kernel.nftables import NFGENMSG, NLA_F_NESTED
+from cni_v6.ranges import version as version_of
 
 NFNL_SUBSYS_CTNETLINK = 1
 _GET, _DELETE, _GET_STATS = (NFNL_SUBSYS_CTNETLINK << 8 | number for number in (1, 2, 5))
@@ -46,12 +47,15 @@ def wanted(addresses: Iterable[str], ports: Iterable[tuple[int, int]]) -> list[W
     A container's flow has its address as the source of what it sends: the original direction's where it began, the
     reply's where it was spoken to, with its port translated or not.
     """
-    packed: dict[int, set[bytes]] = {4: set(), 6: set()}
-    for address in addresses:
-        version = 6 if ":" in address else 4
-        packed[version].add(inet_pton(FAMILIES[version], address))
-    numbers = {version: frozenset(port for family, port in ports if family == version) for version in packed}
-    found = [Wanted(version, frozenset(packed[version]), numbers[version]) for version in packed]
+    sources = [(version_of(address), packed(address)) for address in addresses]
+    numbers = list(ports)
+    found = (
+        Wanted(
+            version, frozenset(data for family, data in sources if family == version),
+            frozenset(port for family, port in numbers if family == version),
+        )
+        for version in FAMILIES
+    )
     return [each for each in found if each.sources or each.ports]
 
 

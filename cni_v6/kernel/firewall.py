@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from cni_v6 import kernel, ops
+from cni_v6 import kernel, ops, programs
 from cni_v6.errors import FIREWALL_MISSING, KERNEL_REFUSED, CniError
 from cni_v6.firewall.sets import Element
 from cni_v6.kernel import conntrack, nftables, nftkeys
@@ -112,11 +112,11 @@ def load_ruleset(_: Spaces, operation: ops.LoadRuleset) -> None:
 
     from cni_v6.firewall import ruleset
 
-    path = os.pathsep.join((*filter(None, os.environ.get("PATH", "").split(os.pathsep)), *SYSTEM_PATH))
+    folders = *os.environ.get("PATH", "").split(os.pathsep), *SYSTEM_PATH
     script = ruleset.text(operation.elements).encode()
     try:
-        command = [_executable("nft", path), "-f", "-"]
-        environment = {"PATH": path, "LC_ALL": "C"}
+        command = [_executable("nft", folders), "-f", "-"]
+        environment = {"PATH": os.pathsep.join(filter(None, folders)), "LC_ALL": "C"}
         done = subprocess.run(command, input=script, env=environment, capture_output=True, check=False)
     except OSError as error:
         remedy = f"install nftables, or {WITHOUT}"
@@ -127,12 +127,11 @@ def load_ruleset(_: Spaces, operation: ops.LoadRuleset) -> None:
         raise CniError(KERNEL_REFUSED, "nft could not load the firewall's rules", remedy)
 
 
-def _executable(name: str, path: str) -> str:
-    for folder in path.split(os.pathsep):
-        candidate = os.path.join(folder, name)
-        if os.path.isfile(candidate) and os.access(candidate, os.X_OK):
-            return candidate
-    raise FileNotFoundError(errno.ENOENT, f"it is not in {path}")
+def _executable(name: str, folders: Sequence[str]) -> str:
+    found = programs.find(name, folders)
+    if found is None:
+        raise FileNotFoundError(errno.ENOENT, f"it is not in {os.pathsep.join(filter(None, folders))}")
+    return found
 
 
 def unload_ruleset(spaces: Spaces, operation: ops.UnloadRuleset) -> None:

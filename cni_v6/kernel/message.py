@@ -52,7 +52,12 @@ def mac(kind: int, value: str) -> bytes:
 
 def address(kind: int, value: str) -> bytes:
     """An IPv4 or IPv6 address."""
-    return attribute(kind, socket.inet_pton(socket.AF_INET6 if ":" in value else socket.AF_INET, value))
+    return attribute(kind, packed(value))
+
+
+def packed(address: str) -> bytes:
+    """An IPv4 or IPv6 address in its 4 or 16 bytes."""
+    return socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
 
 
 def nest(kind: int, *attributes: bytes) -> bytes:

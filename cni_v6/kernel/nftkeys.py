@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from socket import AF_INET, AF_INET6, inet_pton
 
 from cni_v6.firewall.sets import IFNAME, IPV4, IPV6, MAC, PORT, PROTOCOL, RAW_TARGET, SETS, Element, Set
-from cni_v6.kernel.message import as_text
+from cni_v6.kernel.message import as_text, packed
 from cni_v6.ranges import to_text
-
-
-def _address(value: str) -> bytes:
-    return inet_pton(AF_INET6 if ":" in value else AF_INET, value)
 
 
 def _address_text(data: bytes) -> str:
@@ -20,9 +15,9 @@ def _address_text(data: bytes) -> str:
 
 # Type -> bytes, and to and from them. Numbers are big endian, an interface's name ends with zeros.
 _TYPES: dict[str, tuple[int, Callable[[str], bytes], Callable[[bytes], str]]] = {
-    IPV4: (4, _address, _address_text),
-    IPV6: (16, _address, _address_text),
-    RAW_TARGET: (16, _address, _address_text),
+    IPV4: (4, packed, _address_text),
+    IPV6: (16, packed, _address_text),
+    RAW_TARGET: (16, packed, _address_text),
     MAC: (6, lambda value: bytes.fromhex(value.replace(":", "")), lambda data: data.hex(":")),
     IFNAME: (16, lambda value: value.encode().ljust(16, b"\0"), as_text),
     PROTOCOL: (1, lambda value: bytes((int(value),)), lambda data: str(data[0])),

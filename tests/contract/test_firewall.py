@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import socket
 from collections.abc import Iterator
 from contextlib import closing
@@ -20,7 +19,7 @@ from cni_v6.kernel.message import HEADER, each
 from cni_v6.kernel.nfnl import NetfilterSocket, NoNetfilter
 from cni_v6.ops import HOST
 from tests.contract.test_kernel import refused
-from tests.contract.worlds import LinuxWorld, World, fake_world, linux_world
+from tests.contract.worlds import LinuxWorld, World, linux_world
 from tests.sandbox import Node
 
 A4, B4, A6, B6 = "10.1.2.3", "10.1.2.4", "2001:db8::3", "2001:db8::4"
@@ -62,15 +61,6 @@ ALL = (
     Element(BRIDGE, "sources6", ("veth1", "fe80::1")),
     Element(BRIDGE, "targets6", ("veth1", "fe80::1")),
 )
-
-
-@pytest.fixture(params=["fake", pytest.param("linux", marks=pytest.mark.netns)])
-def world(request: pytest.FixtureRequest) -> Iterator[World]:
-    if request.param == "fake":
-        yield fake_world()
-        return
-    with linux_world() as made:
-        yield made
 
 
 @pytest.fixture
@@ -334,9 +324,9 @@ def test_rules_that_nft_refuses(linux: LinuxWorld) -> None:
 
 def test_nft_is_found_where_the_system_has_it_though_not_in_path(tmp_path: Path) -> None:
     (tmp_path / "nft").mkdir()
-    assert firewall._executable("nft", os.pathsep.join((str(tmp_path), *firewall.SYSTEM_PATH))).endswith("bin/nft")
+    assert firewall._executable("nft", (str(tmp_path), *firewall.SYSTEM_PATH)).endswith("bin/nft")
     with pytest.raises(FileNotFoundError, match="not in"):
-        firewall._executable("nft", str(tmp_path))
+        firewall._executable("nft", [str(tmp_path)])
 
 
 # Flows

@@ -189,9 +189,11 @@ def test_a_container_keeps_an_address_that_is_excluded_since() -> None:
     with store.transaction() as leases:
         leases.put(Attachment(owner, ("10.0.0.9",)))
     conf = conf_of([{"subnet": "10.0.0.8/29"}], exclude=["10.0.0.8/30"])
-    ipam.check_leases(conf, owner, (Address("10.0.0.9/29", "10.0.0.9"),), store)
+    with store.transaction() as leases:
+        record = leases.get(owner)
+    ipam.check_leases(conf, owner, (Address("10.0.0.9/29", "10.0.0.9"),), record)
     with pytest.raises(CniError, match=r"10\.0\.0\.10 is not leased"):
-        ipam.check_leases(conf, owner, (Address("10.0.0.10/29", "10.0.0.9"),), store)
+        ipam.check_leases(conf, owner, (Address("10.0.0.10/29", "10.0.0.9"),), record)
     with store.transaction() as leases:
         for number in (12, 13):
             leases.put(Attachment(Owner("pods", f"c{number}", "eth0"), (f"10.0.0.{number}",)))
