@@ -1,37 +1,84 @@
-"""In which order a set's free addresses are handed out, and what a large set has spent. Pure.
+"""What sets that give no address twice have spent, and the order in which they go on. Pure.
 
-A small set goes round and round from the address last handed out. A large one (``ranges.LARGE``) hands nothing out
-twice: ``Spent`` holds the intervals that may have been handed out, whatever the configuration looked like then, so an
-edited range, another order of the sets or a subnet that went and came back all find what was used before.
+``Spent`` holds the addresses that may have been handed out, whatever the configuration looked like then, so an edited
+range, another order of the sets or a subnet that went and came back all find what was used before: intervals, for
+addresses in sequence and requested ones, and draws, for a random order (``shuffle``).
 
-Intervals are reserved ahead, ``CHUNK`` addresses at a time, so that the store pays for durability once a chunk. What is
+Both are reserved ahead, a chunk of addresses at a time, so that the store pays for durability once a chunk. What is
 left of a chunk is *open*; that needs no durability, since forgetting it only skips the rest of the chunk.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from cni_v6 import ranges
 from cni_v6.errors import ADDRESSES_EXHAUSTED, CniError
-from cni_v6.ranges import RangeSet, Span
+from cni_v6.ranges import BITS, RangeSet, Span
+from cni_v6.shuffle import KEY_BYTES, Shuffle
 
-CHUNK = 4096  # addresses reserved by one fsync: 1 in 2^20 of the smallest large set is lost by a power failure
-OPEN_WIDTH = 256  # the file keeps its length from one address to the next, so that it can be overwritten in place
-LARGE_FAMILY = 6  # all of IPv4 has 2^32 addresses, two of which are no host's: no set of it is large
+CHUNK = 4096  # addresses reserved by one fsync, of a large set: a power failure loses 1 in 2^20 of the smallest
+SHARE = 20  # bits: no chunk is more than this part of its set
+RATE = 4096  # addresses a second that a node may have spent since an old copy of its account, many times what it can
+SKIPPED = 44  # bits: and no more than this part of the set, so that small ones are not spent by looking away
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """The addresses of some spans in a random order: those before place ``next`` were handed out, ``to`` is reserved.
+
+    Of a boot that is not believed, ``next`` is ``to``.
+    """
+
+    key: bytes
+    spans: tuple[Span, ...]
+    next: int = 0
+    to: int = 0
+
+    @property
+    def size(self) -> int:
+        """How many addresses there are in all."""
+        return sum(last - first + 1 for first, last in self.spans)
+
+    def address(self, place: int) -> int:
+        """The address at a place of the order."""
+        offset = Shuffle(self.key, self.size).at(place)
+        for first, last in self.spans:
+            if offset <= last - first:
+                return first + offset
+            offset -= last - first + 1
+        raise IndexError(place)
+
+    def place(self, address: int) -> int | None:
+        """Where an address stands in the order; None where it is none of them."""
+        offset = 0
+        for first, last in self.spans:
+            if first <= address <= last:
+                return Shuffle(self.key, self.size).place(offset + address - first)
+            offset += last - first + 1
+        return None
+
+    def has_given(self, address: int) -> bool:
+        """Whether an address has been handed out, or may have been."""
+        place = self.place(address) if self.next else None
+        return place is not None and place < self.next
 
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """Addresses that were, or may have been, handed out: ``intervals``, but for what is still ``open`` in them.
+    """Addresses that were, or may have been, handed out: ``intervals``, but for what is still ``open`` in them, and
+    those that ``draws`` have given.
 
-    Both are sorted and disjoint; ``open`` lies within ``intervals``.
+    Both lists are sorted and disjoint; ``open`` lies within ``intervals``. ``at``: when it was written, in seconds
+    since the epoch. ``settled``: first addresses of the sets for which it is known to be no old copy.
     """
 
     intervals: tuple[Span, ...] = ()
     open: tuple[Span, ...] = ()
+    draws: tuple[Draw, ...] = ()
+    at: float = 0.0
+    settled: tuple[int, ...] = ()
 
     def covers(self, first: int, last: int) -> bool:
         """Whether all of it is in the intervals, open or not."""
@@ -39,44 +86,65 @@ class Spent:
 
     def touches(self, first: int, last: int) -> bool:
         """Whether any of it is in the intervals."""
-        return any(low <= last and first <= high for low, high in self.intervals)
+        return bool(ranges.meeting(self.intervals, first, last))
+
+    def has(self, address: int) -> bool:
+        """Whether an address was handed out, or may have been."""
+        closed = self.covers(address, address) and not ranges.meeting(self.open, address, address)
+        return closed or self.drawn(address)
+
+    def drawn(self, address: int) -> bool:
+        """Whether a draw has given it."""
+        return any(each.has_given(address) for each in self.draws)
 
     def free(self, first: int, last: int) -> list[Span]:
-        """What may still be handed out between two addresses, in order."""
+        """What of the intervals may still be handed out between two addresses, in order."""
         gaps = ranges.without([(first, last)], self.intervals)
         opened = [(max(low, first), min(high, last)) for low, high in ranges.meeting(self.open, first, last)]
         return sorted(gaps + opened)
 
     def add(self, first: int, last: int) -> Spent:
         """Everything between two addresses is spent, none of it open."""
-        return Spent(ranges.merged((*self.intervals, (first, last))), tuple(ranges.without(self.open, [(first, last)])))
+        left = ranges.without(self.open, [(first, last)])
+        return replace(self, intervals=ranges.merged((*self.intervals, (first, last))), open=tuple(left))
 
-    def advance(self, first: int, address: int, last: int) -> Spent:
+    def advance(self, first: int, address: int, last: int, chunk: int = CHUNK) -> Spent:
         """Hand out an address of a range: the range is spent up to it, and a chunk beyond reserved where needed."""
         if self.covers(first, address):
             return self.add(first, address)
         beyond = [high for low, high in self.free(address, last) if low <= address <= high]
-        end = min(address + CHUNK - 1, *beyond)
+        end = min(address + chunk - 1, *beyond)
         after = self.add(first, end)
         return after if end == address else replace(after, open=ranges.merged((*after.open, (address + 1, end))))
 
+    def written(self, now: float) -> Spent:
+        """The same, as of now."""
+        return replace(self, at=now)
 
-def is_large(addresses: RangeSet) -> bool:
-    """Whether the set can afford to hand no address out twice."""
-    return ranges.size(addresses) >= ranges.LARGE
-
-
-def ring(addresses: RangeSet, last: int | None) -> Iterator[int]:
-    """Candidates of a small set: once around, beginning behind the address handed out last."""
-    return ranges.candidates(addresses, last, True)
+    def durable(self) -> tuple[object, ...]:
+        """What has to be on the disk before an address is handed out."""
+        return self.intervals, tuple((each.key, each.spans, each.to) for each in self.draws)
 
 
-def ahead(addresses: RangeSet, spent: Spent) -> Iterator[int]:
-    """Candidates of a large set: what was never handed out, range by range."""
+def chunk(addresses: RangeSet) -> int:
+    """How many addresses of a set are reserved at a time."""
+    return max(1, min(CHUNK, ranges.size(addresses) >> SHARE))
+
+
+def ring(addresses: RangeSet, last: int | None, used: tuple[Span, ...]) -> Iterator[int]:
+    """Candidates of a set that goes round: once around, from the one behind the address handed out last."""
+    return ranges.candidates(addresses, last, True, used)
+
+
+def ahead(addresses: RangeSet, spent: Spent, used: tuple[Span, ...] = ()) -> Iterator[int]:
+    """Candidates in sequence: what was never handed out, range by range.
+
+    :param used: what the set had handed out before its addresses were given once only.
+    """
     skip = ranges.gateways(addresses)
     for part in addresses.ranges:
-        for low, high in spent.free(part.first, part.last):
-            yield from (value for value in range(low, high + 1) if value not in skip)
+        for low, high in ranges.without(spent.free(part.first, part.last), used):
+            yield from (value for value in range(low, high + 1) if value not in skip and not spent.drawn(value))
 
 
 def adopt(spent: Spent, addresses: RangeSet, last: int | None) -> Spent:
@@ -96,59 +164,116 @@ def adopt(spent: Spent, addresses: RangeSet, last: int | None) -> Spent:
     return spent if ours else spent.add(here.first, last)
 
 
+def settle(spent: Spent, addresses: RangeSet, now: float) -> Spent:
+    """Where the account may be an old copy, restored from a backup or by a disk that was set back: go on behind all
+    that can have been handed out since it was written, as far as the set can afford it."""
+    start = addresses.written[0].first
+    if start in spent.settled:
+        return spent
+    age = int(max(0.0, now - spent.at)) if spent.at else 0  # 0: never written, so no copy of anything
+    skip = age * min(RATE, ranges.size(addresses) >> SKIPPED)
+    after = replace(spent, settled=(*spent.settled, start))
+    if not skip:
+        return after
+    for part in addresses.written:
+        for _, high in ranges.meeting(spent.intervals, part.first, part.last):
+            if high < part.last:
+                after = after.add(high + 1, min(part.last, high + skip))
+    draws = (replace(each, next=(to := min(each.size, each.to + skip)), to=to) for each in after.draws)
+    return replace(after, draws=tuple(draws))
+
+
 def advance(spent: Spent, addresses: RangeSet, address: int) -> Spent:
-    """Hand an address of a large set out: it, and whatever was passed over on the way to it, is spent."""
+    """Hand an address of a set out in sequence: it, and whatever was passed over on the way to it, is spent."""
     index = next(i for i, part in enumerate(addresses.ranges) if part.first <= address <= part.last)
     for part in addresses.ranges[:index]:
         if spent.free(part.first, part.last):
             spent = spent.add(part.first, part.last)
     here = addresses.ranges[index]
-    return spent.advance(here.first, address, here.last)
+    return spent.advance(here.first, address, here.last, chunk(addresses))
 
 
-def exhausted(addresses: RangeSet, leased: Iterable[str]) -> CniError:
+def draw(
+    spent: Spent, addresses: RangeSet, used: tuple[Span, ...], first_free: Callable[[Iterator[int]], int | None],
+    entropy: Callable[[int], bytes],
+) -> tuple[Spent, int | None]:
+    """The next address of a set in random order that nobody holds, and what is spent with it; None: there is none.
+
+    :param entropy: as many random bytes as it is asked for.
+    """
+    spans = _spans(addresses)
+    known = next((each for each in spent.draws if each.spans == spans), None)
+    mine = known or Draw(entropy(KEY_BYTES), spans)
+    others = replace(spent, draws=tuple(each for each in spent.draws if each is not known))
+    skip = ranges.gateways(addresses)
+    passed = [mine.next]
+
+    def candidates() -> Iterator[int]:
+        for place in range(mine.next, mine.size):
+            passed[0] = place + 1
+            value = mine.address(place)
+            if value not in skip and not others.has(value) and not ranges.meeting(used, value, value):
+                yield value
+
+    value = first_free(candidates())
+    to = mine.to if passed[0] <= mine.to else min(mine.size, passed[0] + chunk(addresses) - 1)
+    return replace(others, draws=(*others.draws, replace(mine, next=passed[0], to=to))), value
+
+
+def block(spent: Spent, addresses: RangeSet, length: int, used: tuple[Span, ...]) -> tuple[Spent, int | None]:
+    """The next prefix of a length, of which nothing was handed out, as its first address, and what is spent with it.
+
+    A prefix of a set with addresses in random order cannot be told to be free but one address after another.
+    """
+    size = 1 << BITS[addresses.family] - length
+    skip = ranges.gateways(addresses)
+    for part in addresses.ranges:
+        drawn = any(ranges.meeting(each.spans, part.first, part.last) for each in spent.draws)
+        for low, high in [] if drawn else ranges.without(spent.free(part.first, part.last), used):
+            first = -(-low // size) * size
+            while first + size - 1 <= high and any(first <= value < first + size for value in skip):
+                first += size
+            if first + size - 1 <= high:
+                return spent.add(first, first + size - 1), first
+    return spent, None
+
+
+def count(spent: Spent, addresses: RangeSet) -> int:
+    """How many addresses of a set are spent, those of its gateways not counted."""
+    skip = ranges.gateways(addresses)
+    total = 0
+    for part in addresses.ranges:
+        closed = ranges.without([(part.first, part.last)], tuple(spent.free(part.first, part.last)))
+        total += sum(high - low + 1 - sum(low <= value <= high for value in skip) for low, high in closed)
+    spans = _spans(addresses)
+    return total + sum(each.next for each in spent.draws if each.spans == spans)
+
+
+def exhausted(addresses: RangeSet, leased: Iterable[str], *, once: bool) -> CniError:
     """The error of a set with nothing left.
 
     :param leased: the addresses that are leased, of any set, and names that are no addresses.
+    :param once: whether no address of it is given twice.
     """
     taken = sum(_is_in(addresses, name) for name in leased)
     text = ranges.describe(addresses)
     total = ranges.size(addresses)
-    if is_large(addresses):
+    if once:
         return CniError(ADDRESSES_EXHAUSTED, f"no unused address in {text}: {total} in all, {taken} taken, rest spent",
-                        "a set of this size hands no address out twice: add a range to it")
+                        'this set hands no address out twice: add a range to it, or set ipam.reuse to "after"')
     return CniError(ADDRESSES_EXHAUSTED, f"no free address in {text}: {total} in all, {taken} taken",
                     "add a range, or free what is left over: GC, or DEL for containers that are gone")
 
 
-def encode_spent(spent: Spent) -> bytes:
-    """What has to survive a power failure."""
-    return json.dumps({"spent": _to_texts(spent.intervals)}).encode() + b"\n"
+def no_block(addresses: RangeSet, length: int) -> CniError:
+    """The error of a set that has no prefix of a length left."""
+    return CniError(ADDRESSES_EXHAUSTED, f"no unused /{length} in {ranges.describe(addresses)}",
+                    "no prefix is handed out twice, and none where addresses are or were handed out at random: add a "
+                    "range to the set, or delegate longer prefixes")
 
 
-def encode_open(spent: Spent, boot: str) -> bytes:
-    """What is worth nothing after a power failure, and says so by the boot id."""
-    text = json.dumps({"boot": boot, "open": _to_texts(spent.open)}).encode()
-    return text + b" " * (-len(text) % OPEN_WIDTH)
-
-
-def decode(content: bytes, opened: bytes, boot: str) -> Spent:
-    """Read both back.
-
-    :param opened: may be anything; only what was written in this boot is believed.
-    :raises ValueError: ``content`` is damaged.
-    """
-    try:
-        intervals = _from_texts(json.loads(content)["spent"])
-    except (KeyError, TypeError, RecursionError) as error:
-        raise ValueError(str(error)) from error
-    spent = Spent(ranges.merged(intervals))
-    try:
-        raw = json.loads(opened)
-        left = ranges.merged(_from_texts(raw["open"])) if raw["boot"] == boot else ()
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return spent
-    return replace(spent, open=tuple(part for part in left if spent.covers(*part)))
+def _spans(addresses: RangeSet) -> tuple[Span, ...]:
+    return ranges.merged((part.first, part.last) for part in addresses.ranges)
 
 
 def _is_in(addresses: RangeSet, name: str) -> bool:
@@ -156,17 +281,3 @@ def _is_in(addresses: RangeSet, name: str) -> bool:
         return ranges.contains(addresses, *ranges.from_text(name))
     except ValueError:
         return False
-
-
-def _to_texts(intervals: tuple[Span, ...]) -> list[tuple[str, str]]:
-    return [(ranges.to_text(LARGE_FAMILY, first), ranges.to_text(LARGE_FAMILY, last)) for first, last in intervals]
-
-
-def _from_texts(texts: Iterable[tuple[str, str]]) -> tuple[Span, ...]:
-    intervals = []
-    for first, last in texts:
-        low, high = ranges.from_text(first), ranges.from_text(last)
-        if {low[0], high[0]} != {LARGE_FAMILY} or low[1] > high[1]:
-            raise ValueError(f"{first} to {last}")
-        intervals.append((low[1], high[1]))
-    return tuple(intervals)

@@ -19,6 +19,7 @@ from cni_v6.errors import STORE_FAILED, TRY_AGAIN, CniError
 FOLDER_MODE = 0o700
 FILE_MODE = 0o600
 READ_LIMIT = 1 << 20  # no file of the store comes near; a planted one must not fill the memory
+PAGE = 4096  # the least there is
 POLL = 0.002  # seconds between attempts at the lock: a transaction takes a tenth of that
 
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -125,10 +126,11 @@ class Folder:
             except FileNotFoundError:
                 return None
 
-    def create(self, name: str, content: bytes, *, sync: bool = False) -> None:
+    def create(self, name: str, content: bytes, *, sync: bool = False, mtime: int | None = None) -> None:
         """A new file with its content, in place of an older one of that name, whose other links keep what they hold.
 
         :param sync: on the disk when this returns; the name itself is not, that is ``flush``.
+        :param mtime: nanoseconds since the epoch; None for the present.
         """
         with naming(f"{self.path}/{name}"):
             with suppress(FileNotFoundError):
@@ -136,6 +138,8 @@ class Folder:
             fd = os.open(name, _CREATE_FLAGS, FILE_MODE, dir_fd=self.fd)
             try:
                 _write(fd, content)
+                if mtime is not None:
+                    os.utime(fd, ns=(mtime, mtime))
                 if sync:
                     os.fsync(fd)
             finally:
@@ -153,9 +157,19 @@ class Folder:
             except FileNotFoundError:
                 return False
             try:
-                return os.fstat(fd).st_size == len(content) == os.pwrite(fd, content, 0)
+                fits = os.fstat(fd).st_size == len(content) <= PAGE
+                return fits and os.pwrite(fd, content, 0) == len(content)
             finally:
                 os.close(fd)
+
+    def open(self, name: str, *, create: bool) -> int | None:
+        """A plain file's descriptor, to read and write; None where there is none and none is to be made."""
+        with naming(f"{self.path}/{name}"):
+            flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | (os.O_CREAT if create else 0)
+            try:
+                return os.open(name, flags, FILE_MODE, dir_fd=self.fd)
+            except FileNotFoundError:
+                return None
 
     def move(self, name: str, to: Folder, new: str) -> None:
         """Rename into another folder of the store, in place of what is there."""

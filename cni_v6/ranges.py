@@ -40,9 +40,10 @@ class Range:
 class RangeSet:
     """Ranges of one family that spill over in order; one address is taken from each set.
 
-    ``ranges``: what is handed out; ``written``: the ranges as they were configured, which ``ipam.exclude`` has cut into
-    the others, and the same as these where it has not. An address that is excluded is still the set's, as far as its
-    gateway, the order of addresses and the container that has it are concerned.
+    ``ranges``: what is handed out; ``written``: the ranges as they were configured, which ``ipam.exclude`` and
+    ``ipam.reserve`` have cut into the others, and the same as these where they have not. An address that is excluded or
+    reserved is still the set's, as far as its gateway, the order of addresses and the container that has it are
+    concerned.
     """
 
     ranges: tuple[Range, ...]
@@ -120,7 +121,7 @@ def describe(ranges: RangeSet) -> str:
     ]
     more = len(ranges.written) - len(shown)
     text = ", ".join(shown + [f"{more} more"] * (more > 0))
-    return text if ranges.ranges == ranges.written else f"{text}, less ipam.exclude"
+    return text if ranges.ranges == ranges.written else f"{text}, less what is excluded or reserved"
 
 
 def gateways(ranges: RangeSet) -> frozenset[int]:
@@ -189,7 +190,7 @@ def _holder(parts: Iterable[Range], family: int, value: int) -> Range | None:
     return next((one for one in parts if one.family == family and one.first <= value <= one.last), None)
 
 
-def candidates(ranges: RangeSet, after: int | None, wrap: bool) -> Iterator[int]:
+def candidates(ranges: RangeSet, after: int | None, wrap: bool, used: Sequence[Span] = ()) -> Iterator[int]:
     """Every address to try, in order: from the one after ``after``, range by range, gateways left out.
 
     Lazy, so that whoever meets too many taken ones stops and looks at what is taken as a whole.
@@ -197,10 +198,11 @@ def candidates(ranges: RangeSet, after: int | None, wrap: bool) -> Iterator[int]
     :param after: the last address handed out, maybe excluded since; None, or one of none of the ranges: begin at the
         start.
     :param wrap: go on at the start, up to and including ``after``.
+    :param used: sorted and disjoint; left out too.
     """
     skip = gateways(ranges)
     spans = [(one.first, one.last) for one in ranges.written]
-    left = sorted((one.first, one.last) for one in ranges.ranges)
+    left = without(sorted((one.first, one.last) for one in ranges.ranges), used)
     index = next((at for at, (first, last) in enumerate(spans) if after is not None and first <= after <= last), None)
     if index is not None and after is not None:
         first, last = spans[index]

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from cni_v6 import ranges
 from cni_v6.firewall import record
 from cni_v6.errors import ADDRESS_UNAVAILABLE, ALREADY_ATTACHED, INTERNAL, STORE_FAILED, CniError
-from cni_v6.leases import Attachment, Proxied
+from cni_v6.jsonfields import canonical_prefix
+from cni_v6.leases import Anchor, Attachment, Proxied
 from cni_v6.names import Owner
 
 CRLF = "\r\n"
@@ -85,6 +87,38 @@ def lease_owner(content: bytes) -> tuple[str, str] | None:
     return words[0], words[1] if len(words) == 2 else ANY_IFNAME
 
 
+def lease_time(attachment: Attachment) -> int:
+    """The mtime of an attachment's lease files, in nanoseconds: tells ours from one that was written again since."""
+    return int(attachment.created * 1e9)
+
+
+def prefix_name(prefix: str) -> str:
+    """File name of a delegated prefix."""
+    return prefix.replace("/", "_")
+
+
+def prefix_content(owner: Owner) -> bytes:
+    """What the file of a delegated prefix holds: nothing that the reference plugin, which looks into every file below
+    its folder, takes for a lease."""
+    return json.dumps([owner.container_id, owner.ifname]).encode() + b"\n"
+
+
+def prefix_holder(content: bytes) -> str:
+    """Who has a delegated prefix, for people; "" where the file says nobody."""
+    try:
+        return " ".join(map(str, json.loads(content)))
+    except (ValueError, TypeError, RecursionError):
+        return ""
+
+
+def around(address: str) -> Iterator[str]:
+    """Every prefix that an IPv6 address may have been delegated with, canonical."""
+    family, value = ranges.from_text(address)
+    bits = ranges.BITS[6]
+    for length in range(1, bits) if family == 6 else ():
+        yield f"{ranges.to_text(6, value >> bits - length << bits - length)}/{length}"
+
+
 def is_lease_of(owner: Owner, content: bytes) -> bool:
     """Whether a lease file that the owner's record names is the owner's still.
 
@@ -113,6 +147,12 @@ def record_name(container_id: str, ifname: str) -> str:
     return f"~{hashlib.blake2s(container_id.encode()).hexdigest()}:{ifname}"
 
 
+def record_owner(name: str) -> tuple[str, str] | None:
+    """Container id and ifname that a record's file name says; None for one that holds a hash, and for other files."""
+    container_id, colon, ifname = name.rpartition(":")
+    return (container_id, ifname) if colon and name[0] not in ".~" else None
+
+
 def encode(attachment: Attachment) -> bytes:
     """The record's file."""
     return json.dumps({
@@ -125,6 +165,11 @@ def encode(attachment: Attachment) -> bytes:
         "boot": attachment.boot,
         **({"proxied": [[each.uplink, each.home, each.address] for each in attachment.proxied]} if attachment.proxied
            else {}),
+        **({"prefixes": attachment.prefixes} if attachment.prefixes else {}),
+        **({"home": attachment.home} if any(attachment.home) else {}),
+        **({"anchors": [anchor_words(each) for each in attachment.anchors]} if attachment.anchors else {}),
+        **({"reuse": attachment.reuse} if attachment.reuse else {}),
+        **({"identity": attachment.identity} if attachment.identity else {}),
         **({"firewall": record.to_json(attachment.policy)} if attachment.policy else {}),
     }).encode() + b"\n"
 
@@ -157,7 +202,6 @@ def unavailable(address: str, holder: str) -> CniError:
 def _attachment(network: str, raw: Any) -> Attachment:
     container_id, ifname = str(raw["containerID"]), str(raw["ifname"])
     addresses = tuple(str(address) for address in raw["addresses"])
-    device, inode = raw["netns"]
     if not safe(container_id) or not (ifname == ANY_IFNAME or safe(ifname)):
         raise ValueError("owner")
     if any(canonical(address) != address for address in addresses):
@@ -167,8 +211,33 @@ def _attachment(network: str, raw: Any) -> Attachment:
         raise ValueError("host or boot")
     policy = record.from_json(raw["firewall"]) if "firewall" in raw else None  # none of an older version's either
     proxied = tuple(_proxied(*map(str, each)) for each in raw.get("proxied", ()))  # nor this
-    return Attachment(Owner(network, container_id, ifname), addresses, host, (int(device), int(inode)),
-                      float(raw["created"]), boot, policy, proxied)
+    prefixes = tuple(map(str, raw.get("prefixes", ())))
+    if any(canonical_prefix(prefix, host_bits=False) != prefix for prefix in prefixes):
+        raise ValueError("prefixes")
+    home, reuse = raw.get("home", (0, 0)), tuple(map(str, raw.get("reuse", ())))
+    return Attachment(Owner(network, container_id, ifname), addresses, host, _namespace(*raw["netns"]),
+                      float(raw["created"]), boot, policy, proxied, prefixes, _namespace(*home),
+                      tuple(read_anchor(*map(str, each)) for each in raw.get("anchors", ())), reuse,
+                      str(raw.get("identity", "")))
+
+
+def anchor_words(anchor: Anchor) -> list[str]:
+    """An anchor in JSON."""
+    return [anchor.home, anchor.prefix, *(["on-link"] if anchor.on_link else [])]
+
+
+def read_anchor(home: str, prefix: str, *on_link: str) -> Anchor:
+    """An anchor back from JSON.
+
+    :raises ValueError: for anything else.
+    """
+    if not safe(home) or canonical_prefix(prefix, host_bits=not on_link) != prefix or on_link not in ((), ("on-link",)):
+        raise ValueError("anchors")
+    return Anchor(home, prefix, bool(on_link))
+
+
+def _namespace(device: object, inode: object) -> tuple[int, int]:
+    return int(str(device)), int(str(inode))
 
 
 def _proxied(uplink: str, home: str, address: str) -> Proxied:

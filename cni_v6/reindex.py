@@ -8,8 +8,7 @@ reference plugin did not finish may still need it; it holds no address then.
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterator
 
 from cni_v6 import records
 from cni_v6.folder import Folder
@@ -20,10 +19,13 @@ Key = tuple[str, str]  # container id and ifname
 Found = dict[Key, list[tuple[str, float]]]  # addresses with their files' times
 
 
-def rebuild(network: str, root: Folder, attachments: Folder, *, seen: str) -> Iterator[Attachment]:
+def rebuild(
+    network: str, root: Folder, attachments: Folder, *, seen: str, lost: Callable[[Attachment, Collection[str]], None]
+) -> Iterator[Attachment]:
     """The records that are missing or incomplete, for the caller to write. Removes what is no record.
 
     :param seen: name of the one marker that stays; those of earlier boots go.
+    :param lost: told of records and those of their addresses that are their owner's no more.
     """
     leases = _leases(root)
     for name in attachments.names():
@@ -36,9 +38,12 @@ def rebuild(network: str, root: Folder, attachments: Folder, *, seen: str) -> It
             attachments.remove(name)
             continue
         found = leases.pop((record.owner.container_id, record.owner.ifname), [])
+        there = {address for address, _ in found}
+        if gone := [address for address in record.addresses if address not in there]:
+            lost(record, gone)
         more = tuple(address for address, _ in found if address not in record.addresses)
         if more:
-            yield replace(record, addresses=record.addresses + more)
+            yield record.holding(record.addresses + more)
     for (container_id, ifname), found in leases.items():
         # The file's time, so that GC can tell a lease that is younger than its list of what is valid.
         yield Attachment(Owner(network, container_id, ifname), tuple(address for address, _ in found),

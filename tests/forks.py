@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 from cni_v6.errors import CniError
 from cni_v6.store import DiskLeases
-from tests.stores import LARGE, NETWORK, SMALL, add, delete, lease_files, pool, record_files
+from tests.stores import (
+    LARGE, NETWORK, SMALL, Choice, add, attachment, delete, lease_files, owner, pool, record_files,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -85,6 +89,9 @@ def fork(step: Callable[[], object]) -> int:
         try:
             step()
             code = 0
+        except BaseException:
+            traceback.print_exc()
+            raise
         finally:
             os._exit(code)
     return child
@@ -136,6 +143,51 @@ def kill_everywhere(folder: str, scenario: str) -> Iterator[dict[str, Any]]:
         going = killed_at(number, step)
         yield {"number": number, "killed": going, "given": given, **_state(root), "after": _finish(leases, name, root)}
         number += 1
+
+
+class Step(NamedTuple):
+    """An ADD, or a DEL where there is nothing to choose from; killed before its system call of number ``at``."""
+
+    at: int
+    folder: str
+    boot: str
+    now: float
+    name: str
+    choices: tuple[Choice, ...] = ()
+
+
+class Killer:
+    """A process without threads that forks one for each step and kills it, since a test's own may have threads."""
+
+    def __init__(self) -> None:
+        command = [sys.executable, "-m", "tests.forks", "steps"]
+        self._process = subprocess.Popen(command, cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    def run(self, step: Step) -> bool:
+        """Whether the step came as far as the call that it was to be killed at."""
+        assert self._process.stdin and self._process.stdout
+        print(pickle.dumps(step).hex(), file=self._process.stdin, flush=True)
+        return bool(json.loads(self._process.stdout.readline()))
+
+    def close(self) -> None:
+        self._process.communicate()
+
+
+def steps() -> Iterator[bool]:
+    """What ``Killer`` asks for, one after the other."""
+    for line in sys.stdin:
+        step: Step = pickle.loads(bytes.fromhex(line))
+
+        def take(step: Step = step) -> None:
+            leases = DiskLeases(NETWORK, step.folder, boot=step.boot, now=lambda: step.now)
+            with suppress(CniError), leases.transaction() as work:
+                if step.choices:
+                    chosen = [work.choose(index, *choice) for index, choice in enumerate(step.choices)]
+                    work.put(attachment(step.name, chosen, step.choices, boot=step.boot, created=step.now))
+                else:
+                    work.drop(owner(step.name))
+
+        yield killed_at(step.at, take)
 
 
 def _write_foreign(root: Path, name: str) -> None:
@@ -215,8 +267,10 @@ def _fill(path: Path) -> None:
             return
 
 
-PROGRAMS = {"kill": kill_everywhere, "storm": storm, "full": full}
+PROGRAMS: dict[str, Callable[..., Iterator[object]]] = {
+    "kill": kill_everywhere, "storm": storm, "full": full, "steps": steps,
+}
 
 if __name__ == "__main__":
     for line in PROGRAMS[sys.argv[1]](*sys.argv[2:]):
-        print(json.dumps(line))
+        print(json.dumps(line), flush=True)

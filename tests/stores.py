@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from cni_v6.handout import DEFAULT
+from cni_v6.handout import Handout
 from cni_v6.leases import Attachment, Leases
 from cni_v6.names import Owner
 from cni_v6.ranges import Range, RangeSet, from_text, to_text
+from cni_v6.store import DiskLeases
+
+Choice = tuple[RangeSet, Handout]  # a set, and how it is handed out
 
 NETWORK = "pods"
 BOOT = "11111111-2222-4333-8444-555555555555"
@@ -44,8 +49,21 @@ def add(leases: Leases, container_id: str, *sets: RangeSet) -> tuple[str, ...]:
     """What an ADD does: an address of each set, leased to the container."""
     with leases.transaction() as work:
         addresses = tuple(work.choose(index, addresses) for index, addresses in enumerate(sets))
-        work.put(Attachment(owner(container_id), addresses, host="veth0", netns=(4, 17), created=1e9, boot=BOOT))
+        boot = leases.boot if isinstance(leases, DiskLeases) else BOOT
+        reuse = tuple(DEFAULT.way(each) for each in sets)
+        work.put(Attachment(owner(container_id), addresses, host="veth0", netns=(4, 17), created=1e9, boot=boot,
+                            reuse=reuse))
     return addresses
+
+
+def attachment(
+    container_id: str, addresses: Sequence[str], choices: Sequence[Choice], *, boot: str, created: float
+) -> Attachment:
+    """What an ADD records of addresses that were chosen, or asked for, of these sets."""
+    ways = tuple(handout.way(each) for each, handout in choices)
+    identity = next((handout.identity for _, handout in choices if handout.identity), "")
+    return Attachment(owner(container_id), tuple(addresses), "veth0", (4, 17), created, boot, reuse=ways,
+                      identity=identity)
 
 
 def delete(leases: Leases, container_id: str) -> tuple[str, ...] | None:

@@ -123,6 +123,14 @@ def test_everything_can_be_dropped_while_it_is_listed(leases: Leases) -> None:
     assert len({add(leases, f"d{number}", SMALL) for number in range(5)}) == 5
 
 
+def test_owners_are_known_by_name(leases: Leases) -> None:
+    for number, name in enumerate(("a", "b.c-d_1", "l" * 400)):
+        put(leases, name, f"10.1.0.{number}")
+    with leases.transaction() as work:
+        assert {each.container_id for each in work.owners()} == {"a", "b.c-d_1", "l" * 400}
+        assert set(work.owners()) == {each.owner for each in work.attachments()}
+
+
 def test_a_set_is_handed_out_in_order_without_the_gateway_and_spills_over(leases: Leases) -> None:
     both = RangeSet((span("10.1.0.0/29", 1, 3), span("10.2.0.0/29", 5, 6)))
     assert [add(leases, f"c{number}", both)[0] for number in range(4)] == [
@@ -137,16 +145,22 @@ def test_choose_moves_the_cursor_even_when_nothing_is_put(leases: Leases) -> Non
 
 
 def test_every_set_has_a_cursor_of_its_own(leases: Leases) -> None:
+    seen = []
+    for index in (0, 1, 0):
+        with leases.transaction() as work:
+            seen.append(work.choose(index, SMALL))
+    assert seen == ["10.1.0.2", "10.1.0.2", "10.1.0.3"]
+
+
+def test_nothing_is_chosen_twice_before_it_is_put(leases: Leases) -> None:
     with leases.transaction() as work:
-        assert (work.choose(0, SMALL), work.choose(1, SMALL), work.choose(0, SMALL)) == (
-            "10.1.0.2", "10.1.0.2", "10.1.0.3")
+        assert [work.choose(index, SMALL) for index in (0, 1, 0)] == ["10.1.0.2", "10.1.0.3", "10.1.0.4"]
 
 
 def test_a_cursor_of_another_family_says_nothing(leases: Leases) -> None:
-    with leases.transaction() as work:
-        assert work.choose(0, SMALL) == "10.1.0.2"
-        assert work.choose(0, pool("fd00::/120")) == "fd00::2"
-        assert work.choose(0, SMALL) == "10.1.0.2"
+    for one, address in ((SMALL, "10.1.0.2"), (pool("fd00::/120"), "fd00::2"), (SMALL, "10.1.0.2")):
+        with leases.transaction() as work:
+            assert work.choose(0, one) == address
 
 
 def test_a_small_set_goes_round(leases: Leases) -> None:
@@ -314,3 +328,49 @@ def test_threads_never_get_the_same_address(leases: Leases) -> None:
     assert len(found) == 80
     assert all(len(set(addresses)) == 80 for addresses in zip(*found, strict=True))
     assert {attachment.addresses for attachment in attached(leases)} == set(found)
+
+
+def test_what_is_kept_in_mind_of_a_network(leases: Leases) -> None:
+    with leases.transaction() as work:
+        assert work.memo() == b""
+        work.keep_memo(b"one")
+    put(leases, "a", "10.1.0.2")
+    delete(leases, "a")
+    with leases.transaction() as work:
+        assert work.memo() == b"one"
+        work.keep_memo(b"another")
+        assert work.memo() == b"another"
+        assert list(work.attachments()) == []
+
+
+def test_further_addresses_of_an_attachment_that_is_there(leases: Leases) -> None:
+    put(leases, "a", "10.1.0.2")
+    put(leases, "b", "10.1.0.3")
+    before = attached(leases)
+    with leases.transaction() as work:
+        with pytest.raises(CniError, match="10.1.0.3 is taken: held by b eth0"):
+            work.extend(Attachment(owner("a"), ("10.1.0.4", "10.1.0.2", "10.1.0.3")))
+    assert attached(leases) == before and held(leases, "a") == ("10.1.0.2",)
+    longer = Attachment(owner("a"), ("10.1.0.4", "10.1.0.2"), reuse=("after", "after"))
+    with leases.transaction() as work:
+        work.extend(longer)
+        assert work.get(owner("a")) == longer and work.holder("10.1.0.4") == "a eth0"
+    shorter = Attachment(owner("a"), ("10.1.0.4",), reuse=("after",))
+    with leases.transaction() as work:
+        work.shed(shorter)
+        assert work.get(owner("a")) == shorter and work.holder("10.1.0.2") is None
+    with leases.transaction() as work:
+        assert work.drop(owner("a")) == shorter
+    assert held(leases, "b") == ("10.1.0.3",) and len(attached(leases)) == 1
+
+
+def test_whether_an_address_was_given_that_is_given_once(leases: Leases) -> None:
+    with leases.transaction() as work:
+        given = work.choose(0, LARGE)
+        work.put(Attachment(owner("a"), (given,), reuse=("never",)))
+        asked = "2001:db8:0:1::77"
+        assert work.given(given) and not work.given(asked)
+        work.extend(Attachment(owner("a"), (given, asked), reuse=("never", "never")))
+        assert work.given(asked)
+        work.shed(Attachment(owner("a"), (asked,), reuse=("never",)))
+        assert work.given(given)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +9,7 @@ from hypothesis import strategies as st
 from cni_v6 import cursor
 from cni_v6.cursor import CHUNK, Spent
 from cni_v6.ranges import RangeSet, from_text
-from tests.stores import LARGE, SMALL, pool, span
+from tests.stores import LARGE, pool, span
 
 BASE = from_text("2001:db8::")[1]
 interval = st.tuples(st.integers(0, 60), st.integers(0, 12)).map(lambda pair: (pair[0], sum(pair)))
@@ -105,39 +103,8 @@ def test_a_cursor_ahead_of_us_is_followed() -> None:
 def test_a_large_set_at_its_end_offers_nothing_and_says_why() -> None:
     spent = cursor.adopt(Spent(), LARGE, LARGE.ranges[0].last)
     assert list(cursor.ahead(LARGE, spent)) == []
-    error = cursor.exhausted(LARGE, ["2001:db8::5", "10.1.0.2", "lock", "2001:db8::6", "2001:db9::1"])
+    leased = ["2001:db8::5", "10.1.0.2", "lock", "2001:db8::6", "2001:db9::1"]
+    error = cursor.exhausted(LARGE, leased, once=True)
     assert str(error).startswith(
         "no unused address in 2001:db8::/64 (2001:db8::1 to 2001:db8::ffff:ffff:ffff:ffff): "
-        "18446744073709551614 in all, 2 taken, rest spent: a set of this size hands no address out twice")
-
-
-def test_what_is_large() -> None:
-    assert [cursor.is_large(one) for one in (SMALL, LARGE, pool("10.0.0.0/8"), pool("fd00::/97"))] == [
-        False, True, False, False]
-
-
-def test_both_files_are_read_back_and_the_open_part_keeps_its_length() -> None:
-    spent = cursor.advance(Spent(), LARGE, BASE + 7)
-    later = cursor.advance(spent, LARGE, BASE + 0x123)
-    assert cursor.decode(cursor.encode_spent(spent), cursor.encode_open(spent, "b"), "b") == spent
-    assert len(cursor.encode_open(spent, "b")) == len(cursor.encode_open(later, "b")) == cursor.OPEN_WIDTH
-
-
-@pytest.mark.parametrize("opened", [
-    b"", b"{", b"[]", b"7", b'{"boot": "b"}', b'{"boot": "b", "open": [["2001:db8::1"]]}', b"[" * 100_000,
-    cursor.encode_open(Spent((), ((BASE + 9, BASE + 10),)), "an earlier boot"),
-    cursor.encode_open(Spent((), ((BASE + CHUNK, BASE + 2 * CHUNK),)), "b"),
-])
-def test_of_the_open_part_only_what_can_be_true_is_believed(opened: bytes) -> None:
-    spent = Spent(((BASE + 1, BASE + CHUNK),))
-    assert cursor.decode(cursor.encode_spent(spent), opened, "b") == spent
-
-
-@pytest.mark.parametrize("content", [
-    b"", b"{}", b"\xff", b"null", b"[" * 100_000, b'{"spent": [["10.0.0.1", "10.0.0.2"]]}', b'{"spent": 7}',
-    b'{"spent": [["2001:db8::2", "2001:db8::1"]]}', b'{"spent": [["x", "y"]]}', b'{"spent": [[1, 2]]}',
-    json.dumps({"spent": [["2001:db8::1", "2001:db8::2", "2001:db8::3"]]}).encode(),
-])
-def test_a_damaged_file_of_what_is_spent_is_never_taken_for_nothing_spent(content: bytes) -> None:
-    with pytest.raises(ValueError):
-        cursor.decode(content, b"", "b")
+        "18446744073709551614 in all, 2 taken, rest spent: this set hands no address out twice")

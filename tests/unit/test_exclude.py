@@ -15,6 +15,7 @@ from cni_v6 import cursor, errors, ipam
 from cni_v6.config import IpamConf, parse_bridge, parse_ipam
 from cni_v6.cursor import Spent
 from cni_v6.errors import CniError
+from cni_v6.handout import DEFAULT
 from cni_v6.leases import Attachment
 from cni_v6.memory import MemoryLeases
 from cni_v6.names import Owner
@@ -63,14 +64,14 @@ OTHERS = st.sampled_from(["fd42::/16", "192.0.2.0/24", "::", "10.0.0.96/27"])
 @example(["10.0.0.4/30", "10.0.0.8/29", "10.0.0.5"])  # adjacent ones, and one within another
 def test_a_small_set_hands_out_all_of_it_but_what_is_excluded(entries: list[str]) -> None:
     whole = set_of(SMALL)
-    everything = set(cursor.ring(whole, None))
+    everything = set(cursor.ring(whole, None, ()))
     left = everything - {value for entry in entries if "." in entry for value in members(entry)}
     if not left:
         with pytest.raises(CniError, match=r"ipam\.exclude leaves no address"):
             set_of(SMALL, *entries)
         return
     one = set_of(SMALL, *entries)
-    assert list(cursor.ring(one, None)) == sorted(left) and size(one) == len(left)
+    assert list(cursor.ring(one, None, ())) == sorted(left) and size(one) == len(left)
     store, given_out = MemoryLeases("pods"), []
     with store.transaction() as leases:
         for number in range(len(left)):
@@ -88,8 +89,8 @@ def test_the_order_goes_on_behind_an_address_that_was_excluded_since(entries: li
         one = set_of(SMALL, *entries)
     except CniError:
         return
-    left = [value for value in cursor.ring(set_of(SMALL), after) if contains(one, 4, value)]
-    assert list(cursor.ring(one, after)) == left
+    left = [value for value in cursor.ring(set_of(SMALL), after, ()) if contains(one, 4, value)]
+    assert list(cursor.ring(one, after, ())) == left
 
 
 @given(
@@ -103,7 +104,7 @@ def test_a_large_set_hands_nothing_out_twice_nor_what_is_excluded(entries: list[
         one = set_of(HUGE, *entries[: number % (len(entries) + 1)])
         order = cursor.ahead(one, spent)
         value = [next(order) for _ in range(step + 1)][-1]
-        assert cursor.is_large(one) and contains(one, 6, value)
+        assert DEFAULT.once(one) and contains(one, 6, value)
         spent = cursor.advance(spent, one, value)
         seen.append(value)
     assert len(set(seen)) == len(seen)
@@ -126,7 +127,7 @@ def test_a_cursor_of_the_reference_plugin_that_is_excluded_since_is_adopted() ->
 
 def test_a_set_that_is_cut_below_the_size_of_a_large_one_goes_round() -> None:
     wide = [{"subnet": "fd42::/95"}]
-    assert cursor.is_large(set_of(wide)) and not cursor.is_large(set_of(wide, "fd42::1:0:0/96"))
+    assert DEFAULT.once(set_of(wide)) and not DEFAULT.once(set_of(wide, "fd42::1:0:0/96"))
 
 
 def test_ranges_keep_their_subnet_and_gateway() -> None:
@@ -136,7 +137,7 @@ def test_ranges_keep_their_subnet_and_gateway() -> None:
     assert one == RangeSet((
         Range(4, base, 16, base + 16, base + 31, "10.1.0.1"), Range(4, base, 16, base + 33, whole.last, "10.1.0.1"),
     ), (whole,))
-    assert describe(one) == "10.1.0.0/16 (10.1.0.1 to 10.1.255.254), less ipam.exclude"
+    assert describe(one) == "10.1.0.0/16 (10.1.0.1 to 10.1.255.254), less what is excluded or reserved"
     assert describe(set_of([V4], "10.2.0.0/16")) == "10.1.0.0/16 (10.1.0.1 to 10.1.255.254)"
 
 
@@ -149,7 +150,7 @@ def test_a_range_that_is_excluded_as_a_whole_keeps_its_gateway() -> None:
     parts = [V4 | {"rangeEnd": "10.1.0.99", "gateway": "10.1.0.200"}, V4 | {"rangeStart": "10.1.0.100"}]
     one = set_of(parts, "10.1.0.0/26", "10.1.0.64/27", "10.1.0.96/30")
     assert [to_text(4, each.first) for each in one.ranges] == ["10.1.0.100"]
-    assert from_text("10.1.0.200")[1] not in set(cursor.ring(one, None))
+    assert from_text("10.1.0.200")[1] not in set(cursor.ring(one, None, ()))
 
 
 def test_exclusions_are_for_the_older_range_and_the_runtimes_too() -> None:
@@ -159,7 +160,7 @@ def test_exclusions_are_for_the_older_range_and_the_runtimes_too() -> None:
     )
     conf = parse_bridge(call(raw)).ipam
     assert isinstance(conf, IpamConf)
-    assert [to_text(4, next(cursor.ring(one, None))) for one in conf.sets] == ["10.3.0.4", "10.2.0.3"]
+    assert [to_text(4, next(cursor.ring(one, None, ()))) for one in conf.sets] == ["10.3.0.4", "10.2.0.3"]
 
 
 @pytest.mark.parametrize(("entry", "idle"), [

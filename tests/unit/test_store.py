@@ -20,7 +20,8 @@ from cni_v6.cursor import CHUNK
 from cni_v6.errors import CniError
 from cni_v6.folder import Folder, lock_holder, naming
 from cni_v6.leases import Attachment
-from cni_v6.store import PATIENCE, DiskLeases
+from cni_v6.leasefiles import PATIENCE
+from cni_v6.store import DiskLeases
 from tests import forks
 from tests.sandbox import need
 from tests.stores import (
@@ -77,7 +78,7 @@ def test_the_layout_is_the_reference_plugins_plus_records(leases: DiskLeases, fo
     assert (folder / "last_reserved_ip.1").read_bytes() == b"2001:db8::2"
     assert json.loads((folder / "attachments" / "a:eth0").read_text()) == {
         "containerID": "a", "ifname": "eth0", "addresses": ["10.1.0.2", "2001:db8::2"], "host": "veth0",
-        "netns": [4, 17], "created": 1e9, "boot": BOOT}
+        "netns": [4, 17], "created": 1e9, "boot": BOOT, "reuse": ["after", "never"]}
     delete(leases, "a")
     assert (lease_files(folder), record_files(folder)) == ({}, {})
 

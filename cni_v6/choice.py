@@ -1,0 +1,264 @@
+"""Which address of a set is handed out next. Pure: what is kept of addresses, and who holds which, are arguments.
+
+| ``ipam.reuse`` | order | candidates |
+|---|---|---|
+| once | sequential | what was never handed out, in sequence (``cursor.ahead``) |
+| once | random | the same, in an order drawn by lot (``cursor.draw``) |
+| again | sequential | what this round has not had, behind the last one; then the oldest of those released |
+| again | random | any, drawn by lot, but those released a short time ago |
+| again | stable | those that follow from the identity, but others' that were released a short time ago |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Set
+from dataclasses import dataclass
+from hashlib import blake2b, blake2s
+from typing import NamedTuple
+
+from cni_v6 import cursor, ranges
+from cni_v6.cursor import Spent
+from cni_v6.handout import RANDOM, SEQUENTIAL, STABLE, Handout
+from cni_v6.ranges import RangeSet, Span, to_text
+from cni_v6.released import Queue, Released
+
+PROBES = 64  # of a random or stable order, before all there is is looked at
+BACKLOG = 1 << 16  # released addresses that are kept waiting though they need not, so that a round is as long as can be
+
+FirstFree = Callable[[Iterator[int]], int | None]  # the first of some addresses that nobody holds
+
+
+@dataclass(slots=True)
+class Books:
+    """What is kept of the addresses of one family of a network.
+
+    ``round``: what the sets that go round have handed out, sorted and disjoint; addresses come again through ``queue``.
+    """
+
+    spent: Spent
+    round: tuple[Span, ...]
+    queue: Queue
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What a choice depends on besides the books.
+
+    ``last``: the address last handed out in sequence, None where that is not known. ``now``: seconds since the epoch.
+    ``first_free`` knows the addresses ``chosen`` before, too. ``entropy``: as many random bytes as it is asked for.
+    ``secret``: what stable addresses are derived with.
+    """
+
+    last: int | None
+    now: float
+    first_free: FirstFree
+    chosen: Set[str]
+    entropy: Callable[[int], bytes]
+    secret: Callable[[], bytes]
+
+
+class Chosen(NamedTuple):
+    """An address, None where the set has none; whether it was ``waiting`` in the queue; and what an operator should
+    hear of it, "" for nothing."""
+
+    value: int | None
+    waiting: bool = False
+    remark: str = ""
+
+
+def choose(books: Books, addresses: RangeSet, handout: Handout, world: World) -> Chosen:
+    """The address to hand out.
+
+    What is given once is spent with this; of what is given again the books are told by ``enter``, once it is recorded
+    whose the address will be. Whoever is killed in between has not lost it.
+    """
+    if handout.once(addresses):
+        return Chosen(_once(books, addresses, handout, world))
+    if handout.order == SEQUENTIAL:
+        return _round(books, addresses, handout, world)
+    return _probe(books, addresses, handout, world)
+
+
+def spend(books: Books, address: int) -> None:
+    """An address of a set that gives none twice was asked for: it is given to nobody who has not asked for it."""
+    if not books.spent.has(address):
+        books.spent = books.spent.add(address, address)
+
+
+def enter(books: Books, family: int, address: int, *, waiting: bool, in_round: bool) -> None:
+    """An address of a set that gives its addresses again is somebody's: it waits no longer.
+
+    :param waiting: it may be in the queue; as to one that was asked for, nobody knows.
+    :param in_round: it is of a set that goes round.
+    """
+    if waiting and (one := books.queue.find(to_text(family, address))):
+        books.queue.remove(one)
+    if in_round:
+        _add_to_round(books, address)
+
+
+def give_back(books: Books, family: int, address: int, *, now: float, identity: str, in_round: bool) -> None:
+    """An address of a set that gives its addresses again was released, and is not in the queue.
+
+    :param in_round: it is of a set that goes round.
+    """
+    books.queue.append(Released(to_text(family, address), now, mark(identity)))
+    if in_round:
+        _add_to_round(books, address)
+
+
+def _add_to_round(books: Books, address: int) -> None:
+    if not ranges.meeting(books.round, address, address):
+        books.round = ranges.merged((*books.round, (address, address)))
+
+
+def recover(books: Books, family: int, leased: Iterable[str], now: float) -> None:
+    """Account for addresses of the round that are neither held nor in the queue.
+
+    :param leased: addresses that are held, of any family, and names that are no addresses.
+    """
+    known = [*_values(leased, family), *_values((one.address for one in books.queue), family)]
+    lost = ranges.without(books.round, ranges.merged((each, each) for each in known))
+    if sum(last - first + 1 for first, last in lost) > BACKLOG:
+        books.round = tuple(ranges.without(books.round, lost))
+        return
+    for first, last in lost:
+        for value in range(first, last + 1):
+            books.queue.append(Released(to_text(family, value), now))
+
+
+def _values(names: Iterable[str], family: int) -> Iterator[int]:
+    for name in names:
+        try:
+            found, value = ranges.from_text(name)
+        except ValueError:
+            continue
+        if found == family:
+            yield value
+
+
+def mark(identity: str) -> str:
+    """What tells an identity's own address from others' in the queue."""
+    return blake2s(identity.encode(), digest_size=4).hexdigest() if identity else ""
+
+
+def _once(books: Books, addresses: RangeSet, handout: Handout, world: World) -> int | None:
+    spent = cursor.settle(cursor.adopt(books.spent, addresses, world.last), addresses, world.now)
+    if handout.order == RANDOM:
+        books.spent, value = cursor.draw(spent, addresses, books.round, world.first_free, world.entropy)
+        return value
+    value = world.first_free(cursor.ahead(addresses, spent, books.round))
+    books.spent = spent if value is None else cursor.advance(spent, addresses, value)
+    return value
+
+
+def _closed(spent: Spent) -> tuple[Span, ...]:
+    """What was given once and for all: another order of the same set keeps away from it."""
+    return tuple(ranges.without(spent.intervals, spent.open))
+
+
+def _round(books: Books, addresses: RangeSet, handout: Handout, world: World) -> Chosen:
+    if _many(books) and (first := _next_released(books, addresses, handout, world)):
+        if world.now - first.time >= handout.wait:
+            return Chosen(ranges.from_text(first.address)[1], True)
+    used = ranges.merged((*books.round, *_closed(books.spent)))
+    value = world.first_free(cursor.ring(addresses, world.last, used))
+    if value is not None:
+        return Chosen(value)
+    return _oldest(books, addresses, handout, world)
+
+
+def _many(books: Books) -> bool:
+    """The queue is not looked at before as many addresses have been given at all."""
+    return sum(last - first + 1 for first, last in books.round) > BACKLOG and len(books.queue) > BACKLOG
+
+
+def _oldest(books: Books, addresses: RangeSet, handout: Handout, world: World) -> Chosen:
+    first = _next_released(books, addresses, handout, world)
+    if first is None:
+        return Chosen(None)
+    age = max(0, round(world.now - first.time))
+    words = (f"{first.address} was released {age} s ago, less than ipam.reuseAfter ({handout.wait:g} s), and there is "
+             f"no other free address in {ranges.describe(addresses)}: add a range")
+    return Chosen(ranges.from_text(first.address)[1], True, words if world.now - first.time < handout.wait else "")
+
+
+def _next_released(books: Books, addresses: RangeSet, handout: Handout, world: World) -> Released | None:
+    """The oldest of a set's. What is met on the way and waits for nothing any more is forgotten: what somebody took out
+    of turn, and what is of another set, or of none since the ranges were edited, and has waited long enough."""
+    past: list[Released] = []
+    found = None
+    skip = ranges.gateways(addresses)
+    for one in books.queue:
+        value = ranges.from_text(one.address)[1]
+        ours = value not in skip and ranges.contains(addresses, addresses.family, value)
+        if ours and world.first_free(iter((value,))) is not None:
+            found = one
+            break
+        if one.address not in world.chosen if ours else world.now - one.time >= handout.wait:
+            past.append(one)
+    for one in past:
+        _forget(books, one)
+    return found
+
+
+def _forget(books: Books, one: Released) -> None:
+    """Out of the queue, and as if the round had not had it."""
+    books.queue.remove(one)
+    value = ranges.from_text(one.address)[1]
+    if ranges.meeting(books.round, value, value):
+        books.round = tuple(ranges.without(books.round, [(value, value)]))
+
+
+def _probe(books: Books, addresses: RangeSet, handout: Handout, world: World) -> Chosen:
+    _forget_old(books, handout, world)
+    own = mark(handout.identity)
+    skip, closed = ranges.gateways(addresses), _closed(books.spent)
+    value = None
+    for value in _probes(addresses, handout, world):
+        if value in skip or not ranges.contains(addresses, addresses.family, value) or books.spent.drawn(value):
+            continue
+        if ranges.meeting(closed, value, value) or world.first_free(iter((value,))) is None:
+            continue
+        waiting = books.queue.find(to_text(addresses.family, value))
+        ripe = waiting and (world.now - waiting.time >= handout.wait or (own and waiting.mark == own))
+        if waiting is None or ripe:
+            return Chosen(value, waiting is not None)
+    waits = {ranges.from_text(one.address)[1] for one in books.queue}
+    used = ranges.merged((*((each, each) for each in waits), *closed))
+    free = (each for each in cursor.ring(addresses, value, used) if not books.spent.drawn(each))
+    found = world.first_free(free)
+    return Chosen(found) if found is not None else _oldest(books, addresses, handout, world)
+
+
+def _forget_old(books: Books, handout: Handout, world: World) -> None:
+    """Those that have waited long enough: without a round nobody asks for them."""
+    old: list[Released] = []
+    for one in books.queue:
+        if world.now - one.time < handout.wait:
+            break
+        old.append(one)
+    for one in old:
+        _forget(books, one)
+
+
+def _probes(addresses: RangeSet, handout: Handout, world: World) -> Iterator[int]:
+    spans = ranges.merged((part.first, part.last) for part in addresses.written)
+    size = sum(last - first + 1 for first, last in spans)
+    prefix = ranges.subnet(addresses.written[0])
+    secret = world.secret() if handout.order == STABLE else b""
+    for counter in range(PROBES):
+        number = (_derived(secret, prefix, handout.identity, counter) if handout.order == STABLE
+                  else int.from_bytes(world.entropy(32), "big")) % size  # 256 bits: no bias that could be seen
+        for first, last in spans:
+            if number <= last - first:
+                yield first + number
+                break
+            number -= last - first + 1
+
+
+def _derived(secret: bytes, prefix: str, identity: str, counter: int) -> int:
+    """RFC 7217, section 5: of the prefix, the workload and its interface, how often there was a collision, a secret."""
+    content = b"".join(len(word).to_bytes(2, "big") + word for word in (prefix.encode(), identity.encode()))
+    digest = blake2b(content + counter.to_bytes(2, "big"), key=secret[:64], digest_size=32).digest()
+    return int.from_bytes(digest, "big")

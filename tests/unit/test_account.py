@@ -1,0 +1,82 @@
+"""What is kept of spent addresses, written and read back."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from cni_v6 import account, cursor
+from cni_v6.cursor import CHUNK, Draw, Spent
+from cni_v6.ranges import from_text
+from tests.stores import LARGE
+
+BASE = from_text("2001:db8::")[1]
+KEY = bytes(range(16))
+SPANS = ((BASE + 1, BASE + 999),)
+
+
+def read(spent: Spent, boot: str = "b", file: int = 7) -> Spent:
+    return account.decode(account.encode_spent(spent, 6), account.encode_open(spent, 6, "b", 7), 6, boot, file)
+
+
+def test_both_files_are_read_back_and_the_open_part_keeps_its_length() -> None:
+    spent = cursor.advance(Spent(at=5.0, settled=(BASE + 1,)), LARGE, BASE + 7)
+    later = cursor.advance(spent, LARGE, BASE + 0x123)
+    assert read(spent) == spent
+    lengths = {len(account.encode_open(each, 6, "b", 7)) for each in (spent, later)}
+    assert lengths == {account.WIDTH}
+
+
+def test_draws_are_read_back_and_after_a_boot_go_on_behind_what_was_reserved() -> None:
+    spent = Spent(((BASE + 5000, BASE + 5000),), draws=(Draw(KEY, SPANS, 3, 40),), at=5.0)
+    assert read(spent) == spent
+    assert read(spent, boot="next").draws == (Draw(KEY, SPANS, 40, 40),)
+
+
+@pytest.mark.parametrize(("boot", "file"), [("next", 7), ("b", 8)])
+def test_the_open_part_of_another_boot_or_beside_another_file_is_not_believed(boot: str, file: int) -> None:
+    spent = cursor.advance(Spent(at=5.0, settled=(BASE + 1,)), LARGE, BASE + 7)
+    assert read(spent, boot, file) == Spent(spent.intervals, at=5.0)
+
+
+@pytest.mark.parametrize("opened", [
+    b"", b"{", b"[]", b"7", b'{"boot": "b"}', b"[" * 100_000,
+    b'{"boot": "b", "file": 7, "open": [["2001:db8::1"]], "settled": []}',
+    b'{"boot": "b", "file": 7, "open": [], "settled": ["10.0.0.1"]}',
+    b'{"boot": "b", "file": 7, "open": [], "settled": [], "next": [1]}',
+    account.encode_open(Spent((), ((BASE + CHUNK, BASE + 2 * CHUNK),)), 6, "b", 7),
+])
+def test_of_the_open_part_only_what_can_be_true_is_believed(opened: bytes) -> None:
+    spent = Spent(((BASE + 1, BASE + CHUNK),), at=1.5)
+    assert account.decode(account.encode_spent(spent, 6), opened, 6, "b", 7) == spent
+
+
+def test_a_place_beyond_what_was_reserved_is_not_believed() -> None:
+    spent = Spent(draws=(Draw(KEY, SPANS, 41, 40),))
+    assert read(spent).draws == (Draw(KEY, SPANS, 40, 40),)
+
+
+@pytest.mark.parametrize("content", [
+    b"", b"{}", b"\xff", b"null", b"[" * 100_000, b'{"spent": [["10.0.0.1", "10.0.0.2"]]}', b'{"spent": 7}',
+    b'{"spent": [["2001:db8::2", "2001:db8::1"]]}', b'{"spent": [["x", "y"]]}', b'{"spent": [[1, 2]]}',
+    b'{"spent": [], "at": "noon"}', b'{"spent": [], "drawn": 7}', b'{"spent": [], "drawn": [7]}',
+    b'{"spent": [], "drawn": [{"key": "00", "of": [["::1", "::2"]], "to": 1}]}',
+    b'{"spent": [], "drawn": [{"key": "%s", "of": [], "to": 1}]}' % KEY.hex().encode(),
+    b'{"spent": [], "drawn": [{"key": "%s", "of": [["::5", "::6"], ["::1", "::2"]], "to": 1}]}' % KEY.hex().encode(),
+    json.dumps({"spent": [["2001:db8::1", "2001:db8::2", "2001:db8::3"]]}).encode(),
+])
+def test_a_damaged_file_of_what_is_spent_is_never_taken_for_nothing_spent(content: bytes) -> None:
+    with pytest.raises(ValueError):
+        account.decode(content, b"", 6, "b", 7)
+
+
+def test_an_older_file_without_a_time_is_read() -> None:
+    assert account.decode(b'{"spent": [["::1", "::5"]]}', b"", 6, "b", 7) == Spent(((1, 5),))
+
+
+def test_the_round_is_read_back_and_a_damaged_one_is_nothing() -> None:
+    content = account.encode_round(((10, 12), (20, 20)), 4)
+    assert len(content) == account.WIDTH
+    assert account.decode_round(content, 4) == ((10, 12), (20, 20))
+    assert [account.decode_round(each, 4) for each in (b"", b"{", b'{"round": [["::1", "::2"]]}')] == [()] * 3
