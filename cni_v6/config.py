@@ -7,14 +7,16 @@ An error names the key, its value and the remedy. The spec's spelling stays in t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from cni_v6 import prefixconf
 from cni_v6.errors import INVALID_CONFIG, CniError
 from cni_v6.fields import Reader, Section, check_form, show, wrong
 from cni_v6.firewall.conf import FirewallConf
 from cni_v6.firewall.conf import parse as parse_firewall
+from cni_v6.following import Prefixes
 from cni_v6.forms import LINK_LOCAL_GATEWAY
-from cni_v6.ipamconf import IpamConf, Source, build, environment_mac
+from cni_v6.ipamconf import IpamConf, Source, build, environment_mac, personal
 from cni_v6.keys.bridge import AUTO_MTU, BRIDGE, MAIN_OF_IPAM
 from cni_v6.keys.ipam import DEFAULT_DATA_DIR, IPAM
 from cni_v6.names import IFNAMSIZ
@@ -97,15 +99,22 @@ class RemovalConf:
 _kept: dict[tuple[bytes, str, str, str], BridgeConf] = {}
 
 
-def parse_bridge(call: Invocation) -> BridgeConf:
+def parse_bridge(call: Invocation, prefixes: Prefixes | None = None) -> BridgeConf:
     """Configuration of ``cni-v6`` for ADD, CHECK and STATUS.
 
     A runtime sends the same bytes for most containers of a network, and reading them is a tenth of an engine's ADD, so
-    what was read without an error or a remark is remembered. ``stdin``, the command and CNI_ARGS are all that it
-    depends on.
+    what was read without an error or a remark is remembered. ``stdin``, the command and what CNI_ARGS asks for are all
+    that it depends on; whose workload it is comes after it, and so do prefixes of the node's interfaces.
 
+    :param prefixes: of those that ranges follow; None where they are not known yet.
     :raises CniError: INVALID_CONFIG, UNSUPPORTED_FIELD, or INVALID_ENVIRONMENT for what came by CNI_ARGS.
     """
+    conf = _remembered(call) if prefixes is None else _read_bridge(call, prefixes)
+    ipam = personal(conf.ipam, call) if isinstance(conf.ipam, IpamConf) else conf.ipam
+    return conf if ipam is conf.ipam else replace(conf, ipam=ipam)
+
+
+def _remembered(call: Invocation) -> BridgeConf:
     key = (call.stdin, call.command, call.args.ip, call.args.mac)
     conf = _kept.get(key)
     if conf is None:
@@ -118,10 +127,9 @@ def parse_bridge(call: Invocation) -> BridgeConf:
     return conf
 
 
-def _read_bridge(call: Invocation) -> BridgeConf:
-    reader = _reader(call)
-    top = reader.read(BRIDGE, call.config, "")
-    ipam = _bridge_ipam(call, top, reader)
+def _read_bridge(call: Invocation, prefixes: Prefixes | None = None) -> BridgeConf:
+    top = _reader(call).read(BRIDGE, call.config, "")
+    ipam = _bridge_ipam(call, top, prefixes)
     sets = ipam.sets if isinstance(ipam, IpamConf) else () if ipam else None
     conf = BridgeConf(
         network=call.network,
@@ -146,16 +154,21 @@ def _read_bridge(call: Invocation) -> BridgeConf:
         firewall=parse_firewall(top, sets),
     )
     _refuse_contradictions(conf)
+    wanted = ipam.delegation if isinstance(ipam, IpamConf) else None
+    own = sets if isinstance(ipam, IpamConf) else None
+    prefixconf.check(top, wanted, own, is_gateway=conf.is_gateway, nptv6=conf.firewall.nptv6)
     return conf
 
 
-def parse_ipam(call: Invocation) -> IpamConf:
+def parse_ipam(call: Invocation, prefixes: Prefixes | None = None) -> IpamConf:
     """Configuration of ``cni-v6-ipam`` for ADD, CHECK and STATUS; errors as ``parse_bridge``."""
     top = _reader(call).read(MAIN_OF_IPAM, call.config, "")
     ipam = top.section("ipam")
     if not ipam.text("type"):
         raise CniError(INVALID_CONFIG, "ipam.type is missing", f"write {show(IPAM_PLUGIN)}")
-    return _build(call, top, ipam)
+    conf = _build(call, top, ipam, prefixes)
+    prefixconf.refuse_alone(conf.delegation)
+    return personal(conf, call)
 
 
 def parse_removal(call: Invocation) -> RemovalConf:
@@ -179,12 +192,12 @@ def _reader(call: Invocation) -> Reader:
     return Reader(call.log, call.config.get("strict") is True)
 
 
-def _build(call: Invocation, top: Section, ipam: Section) -> IpamConf:
-    source = Source(ipam, top.section("runtimeConfig"), top.section("args").section("cni"), call.args, call.command)
-    return build(source, call.network, call.version, call.log)
+def _build(call: Invocation, top: Section, ipam: Section, prefixes: Prefixes | None) -> IpamConf:
+    sections = ipam, top.section("runtimeConfig"), top.section("args").section("cni")
+    return build(Source(*sections, call.args, call.command, prefixes), call.network, call.version, call.log)
 
 
-def _bridge_ipam(call: Invocation, top: Section, reader: Reader) -> IpamConf | ForeignIpam | None:
+def _bridge_ipam(call: Invocation, top: Section, prefixes: Prefixes | None) -> IpamConf | ForeignIpam | None:
     """Of a foreign ``ipam`` nothing but its type is looked at: the rest is the other plugin's own matter."""
     raw = top.raw("ipam")
     plugin = raw.get("type")
@@ -197,7 +210,7 @@ def _bridge_ipam(call: Invocation, top: Section, reader: Reader) -> IpamConf | F
     check_form("plugin", plugin, "ipam.type")
     if plugin not in OUR_IPAM:
         return ForeignIpam(plugin)
-    return _build(call, top, reader.read(IPAM, raw, "ipam"))
+    return _build(call, top, _reader(call).read(IPAM, raw, "ipam"), prefixes)
 
 
 def _mac(call: Invocation, top: Section) -> str:

@@ -66,10 +66,15 @@ def subtract(one: RangeSet, excluded: Sequence[Exclusion], path: str) -> RangeSe
     left = RangeSet(tuple(part for each in one.written for part in _parts(each, holes)), one.written)
     if not ranges.size(left):
         raise CniError(
-            INVALID_CONFIG, f"ipam.exclude leaves no address of the set of {path}: {ranges.describe(one)}",
+            INVALID_CONFIG, f"{_causes(excluded)} no address of the set of {path}: {ranges.describe(one)}",
             "exclude less of it, add a range to the set, or remove the set",
         )
     return left
+
+
+def _causes(excluded: Sequence[Exclusion]) -> str:
+    keys = sorted({each.path.partition("[")[0] for each in excluded})
+    return f"{' and '.join(keys)} {'leave' if len(keys) > 1 else 'leaves'}"
 
 
 def _parts(one: Range, holes: Sequence[ranges.Span]) -> Iterator[Range]:
@@ -85,6 +90,7 @@ def warn_of_idle(excluded: Sequence[Exclusion], sets: Sequence[RangeSet], log: L
             log.warning(f"{each} excludes nothing: no range has an address of it")
 
 
-def covering(excluded: Sequence[Exclusion], family: int, value: int) -> Exclusion:
-    """The first entry that holds an excluded address."""
-    return next(each for each in excluded if each.family == family and each.first <= value <= each.last)
+def covering(excluded: Sequence[Exclusion], family: int, value: int) -> Exclusion | None:
+    """The first entry that holds an address, None for one that is not excluded."""
+    found = (each for each in excluded if each.family == family and each.first <= value <= each.last)
+    return next(found, None)

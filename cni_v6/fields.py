@@ -12,7 +12,7 @@ from typing import cast
 
 from cni_v6.errors import INVALID_CONFIG, UNSUPPORTED_FIELD, CniError
 from cni_v6.forms import FORMS, Unfit
-from cni_v6.keys import Flag, Flags, Items, Key, Kind, Level, Nested, Number, Text
+from cni_v6.keys import Flag, Flags, Items, Key, Kind, Level, Named, Nested, Number, Text
 from cni_v6.log import Log
 
 _SHOWN = 80  # characters of a value in a message
@@ -55,6 +55,10 @@ class Section:
     def groups(self, name: str) -> tuple[tuple[Section, ...], ...]:
         """A list of lists of objects."""
         return cast("tuple[tuple[Section, ...], ...]", self.values[name] or ())
+
+    def named(self, name: str) -> Mapping[str, tuple[str, ...]]:
+        """The operator's own names, each with its texts."""
+        return cast("Mapping[str, tuple[str, ...]]", self.values[name])
 
     def raw(self, name: str) -> Mapping[str, object]:
         """An object kept as it came."""
@@ -108,6 +112,8 @@ class Reader:
                 return tuple(self._parse(kind.of, item, f"{path}[{at}]") for at, item in enumerate(_list(value, path)))
             case Flags():
                 return self._flags(kind, value, path)
+            case Named():
+                return {name: _texts(kind.of, one, named(path, name)) for name, one in _object(value, path).items()}
             case Nested(later=False):
                 return self.read(kind.level, value, path)
             case Nested():
@@ -136,6 +142,11 @@ class Reader:
 def join(path: str, name: str) -> str:
     """The path of a key of the object at ``path``."""
     return f"{path}.{name}" if path else name
+
+
+def named(path: str, name: str) -> str:
+    """The path of one of the operator's own names in the object at ``path``."""
+    return f"{path}[{show(name)}]"
 
 
 def wrong(path: str, value: object, reason: str, remedy: str) -> CniError:
@@ -229,6 +240,12 @@ def _text(kind: Text, value: object, path: str) -> str:
     if not isinstance(value, str):
         raise wrong(path, value, "is not a string", "write it in quotes")
     return check_form(kind.form, value, path)
+
+
+def _texts(kind: Text, value: object, path: str) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        return (_text(kind, value, path),)
+    return tuple(_text(kind, each, f"{path}[{at}]") for at, each in enumerate(value))
 
 
 def _list(value: object, path: str) -> list[object]:

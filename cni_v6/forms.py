@@ -9,7 +9,8 @@ from cni_v6.firewall.forms import FIREWALL_FORMS
 from cni_v6.names import IFNAMSIZ
 from cni_v6.ranges import BITS, to_text
 from cni_v6.shapes import (
-    ADDRESS, ADDRESS_REMEDY, PREFIX, PREFIX_REMEDY, Form, Unfit, network, parse_prefix, pattern, unusable, value_of,
+    ADDRESS, ADDRESS_REMEDY, PREFIX, PREFIX_REMEDY, SPANS, Form, Unfit, duration, network, one_of, parse_prefix,
+    pattern, unusable, value_of,
 )
 
 __all__ = ["FORMS", "LINK_LOCAL_GATEWAY", "Form", "Unfit", "parse_prefix"]
@@ -121,6 +122,12 @@ def _word(text: str) -> str:
     return text
 
 
+def _hex(text: str) -> str:
+    if not re.fullmatch("[0-9A-Fa-f]{1,32}", text):
+        raise Unfit("is no hexadecimal number of 1 to 32 digits")
+    return text.lower()
+
+
 FORMS: Mapping[str, Form] = {
     "plain": Form(_plain, "take them out", {}),
     "word": Form(_word, "write one word without spaces", pattern("^[!-~]*$")),
@@ -136,6 +143,19 @@ FORMS: Mapping[str, Form] = {
         _span, "write an address or a prefix, such as 10.1.0.5 or fd42:1:2:3::/112",
         pattern(rf"^{ADDRESS}(/[0-9]{{1,3}})?$"),
     ),
+    "reuse": Form(
+        one_of("never", "after", "auto"), 'write "never", "after" or "auto"', pattern("^(never|after|auto)?$"),
+    ),
+    "allocation": Form(
+        one_of("sequential", "random", "stable"), 'write "sequential", "random" or "stable"',
+        pattern("^(sequential|random|stable)?$"),
+    ),
+    "duration": Form(
+        duration, "write a number and s, m, h or d, such as 30s, 10m, 1h, 7d",
+        pattern(f"^([0-9]{{1,9}}({'|'.join(SPANS)}))?$"),
+    ),
+    "family": Form(one_of("ipv4", "ipv6"), 'write "ipv4" or "ipv6"', pattern("^ipv[46]$")),
+    "hex": Form(_hex, "write one such as ab00, without 0x", pattern("^[0-9A-Fa-f]{0,32}$")),
     "mac": Form(
         _mac, "write 6 bytes with an even first one, such as 02:00:5e:10:00:01", pattern("^[0-9A-Fa-f:.-]*$"),
     ),

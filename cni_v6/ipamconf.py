@@ -7,16 +7,18 @@ without their ``subnet`` are not let pass.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from cni_v6 import exclude, rangeconf, ranges
+from cni_v6 import exclude, families, following, handoutconf, identity, prefixconf, rangeconf, ranges, reserve
 from cni_v6.errors import INVALID_CONFIG, INVALID_ENVIRONMENT, CniError
 from cni_v6.exclude import Exclusion
 from cni_v6.fields import Section, check_form, show, wrong
+from cni_v6.following import Follow, Prefixes
+from cni_v6.handout import DEFAULT, STABLE, Handout
 from cni_v6.log import Log
-from cni_v6.protocol import Args
+from cni_v6.protocol import Args, Invocation
 from cni_v6.ranges import Range, RangeSet, from_text
 from cni_v6.result import Route
 
@@ -29,7 +31,10 @@ class IpamConf:
     """Configuration of our own allocation (``cni-v6-ipam``, ``host-local``).
 
     ``requested``: addresses asked for (CNI_ARGS IP, args.cni.ips, runtimeConfig.ips), canonical, without prefix length.
-    ``resolv_conf``: path of a file to read name service from, "" for none.
+    ``resolv_conf``: path of a file to read name service from, "" for none. ``secret_file``: of one with the secret of
+    stable addresses, "" for none. ``reserved``: address -> the workload that it is for. ``optional``: families that a
+    container may go without. ``delegation``: the prefix that the container is to be given. ``follows``: the ranges that
+    follow a prefix; where that is not known yet, all but these and the first two is left out.
     """
 
     network: str
@@ -38,6 +43,12 @@ class IpamConf:
     routes: tuple[Route, ...]
     requested: tuple[str, ...]
     resolv_conf: str
+    handout: Handout = DEFAULT
+    secret_file: str = ""
+    reserved: Mapping[str, str] = field(default_factory=dict)
+    optional: frozenset[int] = frozenset()
+    delegation: prefixconf.Delegation | None = None
+    follows: tuple[Follow, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +60,7 @@ class Source:
     args: Section  # args.cni
     environment: Args
     command: str
+    prefixes: Prefixes | None = None  # of interfaces that ranges follow; None where those are not known yet
 
 
 class _Place(NamedTuple):
@@ -64,7 +76,12 @@ def build(source: Source, network: str, version: str, log: Log) -> IpamConf:
 
     :raises CniError: INVALID_CONFIG, or INVALID_ENVIRONMENT for an address that came by CNI_ARGS.
     """
-    places = list(_places(source, log))
+    groups = list(_all_groups(source))
+    follows = tuple(found for _, group in groups for section in group if (found := following.read(section)))
+    if follows and source.prefixes is None:
+        return IpamConf(network, source.ipam.text("dataDir"), (), (), (), "", follows=follows)
+    prefixes = source.prefixes or {}
+    places = list(_places(groups, log, prefixes))
     if not places:
         raise CniError(
             INVALID_CONFIG, f"{source.ipam.at('ranges')}: no range to allocate from",
@@ -72,28 +89,60 @@ def build(source: Source, network: str, version: str, log: Log) -> IpamConf:
         )
     _refuse_overlaps(places)
     excluded = exclude.read(source.ipam)
-    sets = tuple(_sets(places, excluded))
+    own = following.own_addresses(follows, prefixes)
+    reserved = reserve.read(source.ipam, excluded)
+    sets = tuple(_sets(places, (*excluded, *own, *(each.hole for each in reserved))))
     exclude.warn_of_idle(excluded, sets, log)
+    reserve.check(reserved, sets)
     _refuse_too_many(sets, version)
     _refuse_stray_gateways(places, sets)
+    handout = handoutconf.read(source.ipam)
     return IpamConf(
         network=network,
         data_dir=source.ipam.text("dataDir"),
         sets=sets,
         routes=tuple(_route(route, sets) for route in source.ipam.sections("routes")),
-        requested=_requested(source, sets, excluded),
+        requested=_requested(source, sets, (*excluded, *own)),
         resolv_conf=source.ipam.text("resolvConf"),
+        handout=handout,
+        secret_file=source.ipam.text("secretFile"),
+        reserved={each.text: each.identity for each in reserved},
+        optional=families.optional(source.ipam, sets),
+        delegation=prefixconf.read((source.runtime, source.args, source.ipam), sets, handout),
+        follows=tuple(replace(each, subnet=following.subnet(each, prefixes)) for each in follows),
     )
 
 
-def _places(source: Source, log: Log) -> Iterator[_Place]:
-    """Every range, in the reference's order of sets: the runtime's, the older single one, ``ranges``."""
-    groups = [*_groups(source.runtime, "ipRanges"), *_single(source.ipam), *_groups(source.ipam, "ranges")]
+def personal(conf: IpamConf, call: Invocation) -> IpamConf:
+    """The configuration as it is for the workload of an ADD: what is reserved for it, what its stable address is of.
+
+    Apart from ``build``, whose outcome is kept for all workloads of a network.
+
+    :raises CniError: ADDRESS_UNAVAILABLE for a request of what is another's.
+    """
+    if call.command != "ADD":  # CHECK comes with the request of the ADD, and maybe another reservation
+        return conf
+    who = identity.of(call)
+    if conf.handout.order == STABLE:
+        conf = replace(conf, handout=replace(conf.handout, identity=f"{who} {call.ifname}"))
+    if conf.reserved:
+        conf = replace(conf, requested=reserve.claim(conf.reserved, conf.sets, conf.requested, who))
+    return conf
+
+
+def _all_groups(source: Source) -> Iterator[tuple[str, tuple[Section, ...]]]:
+    """Every set, in the reference's order: the runtime's, the older single one, ``ranges``."""
+    yield from (*_groups(source.runtime, "ipRanges"), *_single(source.ipam), *_groups(source.ipam, "ranges"))
+
+
+def _places(
+    groups: Iterable[tuple[str, tuple[Section, ...]]], log: Log, prefixes: Prefixes
+) -> Iterator[_Place]:
     for number, (path, group) in enumerate(groups):
         if not group:
             raise wrong(path, [], "is an empty range set", "write a range into it, or remove it")
         for section in group:
-            yield _Place(number, section.path, rangeconf.read(section, log))
+            yield _Place(number, section.path, rangeconf.read(section, log, prefixes))
 
 
 def _groups(section: Section, name: str) -> Iterator[tuple[str, tuple[Section, ...]]]:
@@ -212,7 +261,8 @@ def _requested(source: Source, sets: tuple[RangeSet, ...], excluded: Sequence[Ex
         # CHECK comes with the request of the ADD: a container keeps what was excluded since.
         if source.command == "ADD" and not ranges.contains(sets[number], family, value):
             entry = exclude.covering(excluded, family, value)
-            raise error(path, text, f"is excluded by {entry}", "ask for another address")
+            if entry:  # what is not is reserved, see ``personal``
+                raise error(path, text, f"is excluded by {entry}", "ask for another address")
         other = holders.setdefault(number, text)
         if other != text:
             raise error(path, text, f"is in the same range set as {other}", "ask for one address of each set at most")

@@ -17,7 +17,7 @@ from typing import Any
 from cni_v6.errors import CniError
 from cni_v6.fields import wrong
 from cni_v6.ranges import LARGE, to_text
-from cni_v6.shapes import Unfit, link_local, network, unusable
+from cni_v6.shapes import SPANS, Unfit, link_local, network, unusable
 
 BITS = 128
 NIBBLE = 4
@@ -28,7 +28,6 @@ YEAR = 365 * 86400  # seconds; by this year, and not by a Julian one, a /64 last
 ULA_BITS, ULA = 7, 0xFC >> 1  # fc00::/7
 NTP_EPOCH = 2_208_988_800  # seconds from 1900 to 1970 (RFC 5905, figure 4)
 
-_UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
 _SPANS = (("years", YEAR), ("days", 86400), ("hours", 3600), ("minutes", 60), ("seconds", 1))
 _REMEDY = "write the site's as network/length, such as 2001:db8::/48"
 
@@ -143,10 +142,10 @@ def parse_rate(argument: str, text: str) -> Fraction:
 
     :raises CniError: INVALID_CONFIG, naming the argument.
     """
-    found = re.fullmatch(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)/(s|min|h|d)", text)
+    found = re.fullmatch(rf"([0-9]{{1,12}}(?:\.[0-9]{{1,9}})?)/({'|'.join(SPANS)})", text)
     if not found or not Fraction(found[1]):
         raise wrong(argument, text, "is not a rate", "write ADDs on a node by time, such as 100/s, 20/min, 5000/h, 1/d")
-    return Fraction(found[1]) / _UNITS[found[2]]
+    return Fraction(found[1]) / SPANS[found[2]]
 
 
 def split(site: Prefix, wanted: Wanted) -> PrefixPlan:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from cni_v6.forms import FORMS
-from cni_v6.keys import Flag, Flags, Items, Key, Kind, Level, Nested, Number, Text
+from cni_v6.keys import Flag, Flags, Items, Key, Kind, Level, Named, Nested, Number, Text
 from cni_v6.keys.bridge import BRIDGE, MAIN_OF_IPAM
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
@@ -105,6 +105,8 @@ def _words(kind: Kind) -> str:
             return "object"
         case Flags():
             return "object of booleans"
+        case Named():
+            return f"object of {_words(kind.of)}s, or lists of them"
     return "any"
 
 
@@ -114,6 +116,8 @@ def _level(level: Level) -> dict[str, Any]:
     made: dict[str, Any] = {"type": "object", "properties": properties}
     if required:
         made["required"] = required
+    if level.one_of:
+        made["anyOf"] = [{"required": [name]} for name in level.one_of]
     return made
 
 
@@ -147,6 +151,9 @@ def _kind(kind: Kind) -> dict[str, Any]:
             return {"type": "array", "items": _kind(kind.of)}
         case Flags():
             return {"type": "object", "additionalProperties": {"type": ["boolean", "null"]}}
+        case Named():
+            one = _kind(kind.of)
+            return {"type": "object", "additionalProperties": {"anyOf": [one, {"type": "array", "items": one}]}}
         case Nested(later=True):
             # Keys of ours only where the allocation is ours.
             reference = {"$ref": f"#/$defs/{kind.level.name}"}

@@ -27,6 +27,9 @@ _UNUSABLE = tuple(
 )
 _LINK_LOCAL, _LINK_LOCAL_BITS = from_text("fe80::")[1], 10
 
+SPANS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}  # units of time, in seconds
+_LONGEST = 10 * 365 * SPANS["d"]
+
 
 class Unfit(ValueError):
     """A string is not of the form; ``remedy`` overrides the form's own where it can say something better."""
@@ -98,6 +101,36 @@ def link_local(family: int, value: int, length: int) -> str:
     """What of an IPv6 prefix is link-local, "" for nothing."""
     shift = BITS[6] - min(_LINK_LOCAL_BITS, length)
     return "link-local, fe80::/10" if family == 6 and value >> shift == _LINK_LOCAL >> shift else ""
+
+
+def seconds(text: str) -> int:
+    """How long ``30s``, ``10m``, ``1h`` or ``7d`` is.
+
+    :raises Unfit: not of that form, or longer than ten years.
+    """
+    found = re.fullmatch(rf"([0-9]{{1,9}})({'|'.join(SPANS)})", text)
+    if not found:
+        raise Unfit("is no duration")
+    span = int(found[1]) * SPANS[found[2]]
+    if span > _LONGEST:
+        raise Unfit("is longer than ten years", "write a shorter one")
+    return span
+
+
+def duration(text: str) -> str:
+    """As ``seconds``, but the text."""
+    seconds(text)
+    return text
+
+
+def one_of(*words: str) -> Callable[[str], str]:
+    """The parser of a form that is one of some words."""
+    def parse(text: str) -> str:
+        if text not in words:
+            raise Unfit(f"is none of {', '.join(words)}")
+        return text
+
+    return parse
 
 
 def pattern(text: str) -> dict[str, object]:

@@ -54,11 +54,18 @@ class Flags:
 
 
 @dataclass(frozen=True, slots=True)
+class Named:
+    """An object with names of the operator's own, each with a text of one form, or a list of them."""
+
+    of: Text
+
+
+@dataclass(frozen=True, slots=True)
 class Anything:
     """Whatever it is: the runtime's, the specification's, or another plugin's."""
 
 
-Kind = Flag | Number | Text | Items | Nested | Flags | Anything
+Kind = Flag | Number | Text | Items | Nested | Flags | Named | Anything
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +98,7 @@ class Level:
     :param guarded: unknown keys are looked at: slips refused, the rest logged, or refused where ``strict``.
     :param fold: names match in any case: containerd writes ``runtimeConfig`` with Go's own field names (``Servers``,
         ``RangeStart``), counting on Go's matching.
+    :param one_of: keys of which there must be one.
     """
 
     name: str
@@ -98,6 +106,7 @@ class Level:
     keys: tuple[Key, ...]
     guarded: bool = True
     fold: bool = False
+    one_of: tuple[str, ...] = ()
     names: frozenset[str] = field(init=False)
 
     def __post_init__(self) -> None:

@@ -63,7 +63,8 @@ _PROTOCOL = (
     Key("type", Text("plugin"), "The plugin: `cni-v6`.", "`bridge`", example="cni-v6"),
     Key(
         "capabilities", Flags(CAPABILITIES),
-        "What the runtime is asked to fill `runtimeConfig` with: `ips`, `mac`, `ipRanges`, `dns`, `portMappings`.",
+        "What the runtime is asked to fill `runtimeConfig` with: `ips`, `mac`, `ipRanges`, `dns`, `portMappings`, "
+        "`delegate`.",
         "`mac`; host-local `ips`, `ipRanges`; portmap `portMappings`.",
         default={}, example={"ips": True, "mac": True, "portMappings": True},
     ),
@@ -91,8 +92,10 @@ BRIDGE = Level("bridge", "", (
         "The same.", default=False, example=True,
     ),
     Key(
-        "forceAddress", Flag(), "Replace an address on the bridge that does not match, instead of failing.",
-        "The same.", default=False, example=True,
+        "forceAddress", Flag(),
+        "On a bridge that was there before: replace an address that does not match, instead of failing. On our own "
+        "both [stay](renumbering.md) while containers count on them.",
+        "On any bridge.", default=False, example=True,
     ),
     *FIREWALL,
     Key(

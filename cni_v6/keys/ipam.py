@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from cni_v6.keys import Items, Key, Level, Nested, Number, Text
+from cni_v6.keys import Items, Key, Level, Named, Nested, Number, Text
+
+DELEGATE = Key(
+    "delegate", Number(64, 127),
+    "Each container is given a whole IPv6 prefix of this length as well, which the node routes to it: out of the first "
+    "IPv6 set that gives no address twice. Needs `isGateway`.",
+    "No such key.", example=80,
+)
 
 DEFAULT_DATA_DIR = "/var/lib/cni/networks"
 UINT32 = 2**32 - 1
@@ -10,9 +17,21 @@ UINT32 = 2**32 - 1
 _RANGE_KEYS = (
     Key(
         "subnet", Text("subnet", blank=False),
-        "The prefix the addresses are of: its network address and length, a /30 or a /126 at least.",
-        "The same.", example="fd42:1:2:3::/64", required=True,
+        "The prefix the addresses are of: its network address and length, a /30 or a /126 at least. Required without "
+        "`from`.", "The same; required.", example="fd42:1:2:3::/64",
     ),
+    Key(
+        "from", Text("interface"),
+        "In place of `subnet`: an interface of the node. The range follows the IPv6 prefix that this has at each ADD "
+        "([renumbering](renumbering.md)). The gateway is link-local then.",
+        "No such key.", example="eth0",
+    ),
+    Key(
+        "subnetId", Text("hex"),
+        "With `from`: which subnet of that prefix, in hexadecimal digits. They fill the bits up to `length`. "
+        "Absent: 0.", "No such key.", example="ab00",
+    ),
+    Key("length", Number(1, 126), "With `from`, required: the subnet's length.", "No such key.", example=72),
     Key(
         "rangeStart", Text("address"),
         "The first address to hand out. Absent: the one after the network address. Of the network address itself, "
@@ -32,7 +51,7 @@ _RANGE_KEYS = (
     ),
 )
 
-RANGE = Level("range", "ipam.ranges[][]", _RANGE_KEYS)
+RANGE = Level("range", "ipam.ranges[][]", _RANGE_KEYS, one_of=("subnet", "from"))
 RUNTIME_RANGE = Level("runtimeRange", "runtimeConfig.ipRanges[][]", _RANGE_KEYS, guarded=False, fold=True)
 
 ROUTE = Level("route", "ipam.routes[]", (
@@ -87,6 +106,42 @@ IPAM = Level("ipam", "ipam", (
         "Prefixes and addresses, of both families, that are handed out by none of the ranges; at most 512.",
         "No such key.", default=[], example=["fd42:1:2:3::/112", "10.1.0.53"],
     ),
+    Key(
+        "reserve", Named(Text("address", blank=False)),
+        "Addresses, one of each set at most, that a workload gets and nobody else: by `namespace/name` of its pod, by "
+        "its container's name, or by its id. At most 512, together with `exclude`.",
+        "No such key.", default={}, example={"shop/db-0": ["fd42:1:2:3::d0", "10.1.0.100"], "proxy": "10.1.0.101"},
+    ),
+    Key(
+        "allocation", Text("allocation"),
+        "Which address of a set is next. `sequential`: the one behind the last; `random`: any; `stable`: the same for "
+        "the same workload and interface.",
+        "`sequential`.", default="sequential", example="stable",
+    ),
+    Key(
+        "secretFile", Text("path"),
+        "With `stable`: a file with at least 16 bytes of text, the same on every node where a workload is to have the "
+        "same address. Absent: each node makes a secret for the network.",
+        "No such key.", default="", example="/etc/cni/stable.secret",
+    ),
+    Key(
+        "reuse", Text("reuse"),
+        "Whether an address that was released is given again. `never`; `after`: the one released first, and not before "
+        "`reuseAfter`; `auto`: never of a set of 2^32 addresses or more, else `after`. Not `never` with `stable`.",
+        "Gives it again when all others had their turn.", default="auto", example="never",
+    ),
+    Key(
+        "reuseAfter", Text("duration"),
+        "How long a released address rests, in `s`, `m`, `h` or `d`. It gives way where there is no other address.",
+        "No such key.", default="1h", example="7d",
+    ),
+    Key(
+        "required", Items(Text("family", blank=False)),
+        "The families that a container must have an address of. Another one may be exhausted, or off on the node: "
+        "the container is attached without it. Absent: all that there are ranges of.",
+        "All.", example=["ipv6"],
+    ),
+    DELEGATE,
     Key(
         "routes", Items(Nested(ROUTE)), "Routes for the container, besides the default route of `isDefaultGateway`.",
         "The same.", default=[], example=[{"dst": "::/0"}],

@@ -5,12 +5,13 @@ What else they write there is none of our business and passed by.
 
 from __future__ import annotations
 
-from cni_v6.keys import Items, Key, Level, Nested, Refusal, Text
+from cni_v6.keys import Items, Key, Level, Nested, Number, Refusal, Text
 from cni_v6.keys.firewall import ARGS_EGRESS, PORT_MAPPINGS
 from cni_v6.keys.ipam import RUNTIME_RANGE
 
 CAPABILITIES = (
-    "aliases", "bandwidth", "cgroupPath", "deviceID", "dns", "infinibandGUID", "ipRanges", "ips", "mac", "portMappings",
+    "aliases", "bandwidth", "cgroupPath", "delegate", "deviceID", "dns", "infinibandGUID", "ipRanges", "ips", "mac",
+    "portMappings",
 )
 
 _ARGS_IPS = Key(
@@ -32,6 +33,11 @@ _IPS = Key(
     default=[], example=["fd42:1:2:3::5"],
 )
 
+_DELEGATE = Key(
+    "delegate", Number(64, 127), "Length of the prefix for this container, as `ipam.delegate`.", "No such key.",
+    example=80,
+)
+
 _DNS = Level("runtimeDns", "runtimeConfig.dns", (
     Key(
         "servers", Items(Text("nameserver", blank=False)), "Name servers.", "The reference bridge ignores it.",
@@ -49,14 +55,14 @@ _DNS = Level("runtimeDns", "runtimeConfig.dns", (
 
 BRIDGE_ARGS = Level("args", "args", (
     Key(
-        "cni", Nested(Level("argsCni", "args.cni", (_ARGS_IPS, _ARGS_MAC, ARGS_EGRESS), guarded=False)),
+        "cni", Nested(Level("argsCni", "args.cni", (_ARGS_IPS, _ARGS_MAC, _DELEGATE, ARGS_EGRESS), guarded=False)),
         "What CONVENTIONS.md defines.", "The same.", default={}, example={"ips": ["fd42:1:2:3::5"]},
     ),
 ), guarded=False)
 
 IPAM_ARGS = Level("ipamArgs", "args", (
     Key(
-        "cni", Nested(Level("ipamArgsCni", "args.cni", (_ARGS_IPS,), guarded=False)),
+        "cni", Nested(Level("ipamArgsCni", "args.cni", (_ARGS_IPS, _DELEGATE), guarded=False)),
         "What CONVENTIONS.md defines.", "The same.", default={}, example={"ips": ["fd42:1:2:3::5"]},
     ),
 ), guarded=False)
@@ -67,6 +73,7 @@ BRIDGE_RUNTIME = Level("runtimeConfig", "runtimeConfig", (
         "mac", Text("mac"), "MAC for the container's interface.", "The same.", example="02:00:5e:10:00:01",
     ),
     _IP_RANGES,
+    _DELEGATE,
     Key(
         "dns", Nested(_DNS), "Name service; when it says anything it goes before `dns` and `ipam.resolvConf`.",
         "Ignores it.", default={}, example={"servers": ["fd00:10:96::a"], "searches": ["cluster.local"]},
@@ -81,4 +88,4 @@ BRIDGE_RUNTIME = Level("runtimeConfig", "runtimeConfig", (
     PORT_MAPPINGS,
 ), guarded=False)
 
-IPAM_RUNTIME = Level("ipamRuntimeConfig", "runtimeConfig", (_IPS, _IP_RANGES), guarded=False)
+IPAM_RUNTIME = Level("ipamRuntimeConfig", "runtimeConfig", (_IPS, _IP_RANGES, _DELEGATE), guarded=False)

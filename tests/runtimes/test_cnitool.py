@@ -113,6 +113,21 @@ def test_chained_with_tuning(tool: Tool, node: Node) -> None:
         tool("del", netns)
 
 
+def test_a_prefix_goes_through_libcni_and_a_chain(tool: Tool, node: Node) -> None:
+    """It is an entry of ``ips`` without an interface, which the next plugin and CHECK are handed too."""
+    plugin = networks.bridge(ipam=networks.ipam(networks.SUBNET6, delegate=96))
+    tool.network("1.0.0", plugin, TUNING)
+    netns = node.container("a")
+    result = tool("add", netns)
+    *own, given = result["ips"]
+    assert {entry["address"] for entry in own} == addresses(node, netns)
+    assert given == {"address": given["address"]} and given["address"].endswith("/96")
+    tool("check", netns)
+    assert given["address"] in node.run("ip", "-6", "route").stdout
+    tool("del", netns)
+    assert given["address"] not in node.run("ip", "-6", "route").stdout
+
+
 def test_gc_frees_what_the_runtime_has_forgotten(tool: Tool, node: Node) -> None:
     """libcni itself calls DEL for the attachments in its cache; one that is lost there is the plugin's to find.
 

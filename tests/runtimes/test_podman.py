@@ -13,7 +13,8 @@ from .podman import COMMANDS, IMAGE, Podman, podman
 
 pytestmark = [pytest.mark.runtimes, pytest.mark.xdist_group("podman")]
 
-NETWORK = "pod6"
+NETWORK, RESERVING = "pod6", "reserving6"
+RESERVED = {"fd00:7::d00", "10.77.0.100"}
 
 
 @pytest.fixture(scope="module")
@@ -22,6 +23,9 @@ def runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podman]:
     with node() as machine:
         networks.install(machine)
         machine.path(f"/etc/cni/net.d/{NETWORK}.conflist").write_text(networks.conflist(NETWORK, "1.0.0"))
+        mine = {"reserve": {"proxy": sorted(RESERVED)}, **networks.ipam("fd00:7::/64", "10.77.0.0/24")}
+        reserving = networks.conflist(RESERVING, "1.0.0", networks.bridge(bridge="reserving0", ipam=mine))
+        machine.path(f"/etc/cni/net.d/{RESERVING}.conflist").write_text(reserving)
         yield podman(machine, tmp_path_factory.mktemp("podman"))
 
 
@@ -49,3 +53,12 @@ def test_a_container_pings_its_gateways_and_another_container_and_leaves_nothing
     runtime("rm", "--force", "--time=0", "peer")
     assert leases(runtime) == set()
     assert runtime.node.left_behind(before) == []
+
+
+def test_a_container_is_known_by_its_name(runtime: Podman) -> None:
+    """Whose id is another every time."""
+    for _ in range(2):
+        runtime.run("--detach", "--name=proxy", f"--network={RESERVING}", IMAGE)
+        settings = json.loads(runtime("inspect", "proxy"))[0]["NetworkSettings"]["Networks"][RESERVING]
+        assert {settings["IPAddress"], settings["GlobalIPv6Address"]} == RESERVED
+        runtime("rm", "--force", "--time=0", "proxy")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cni_v6.config import IPAM_PLUGIN, BridgeConf, IpamConf, parse_bridge, parse_ipam
-from cni_v6.errors import INVALID_CONFIG, INVALID_ENVIRONMENT, UNSUPPORTED_FIELD
+from cni_v6.errors import ADDRESS_UNAVAILABLE, INVALID_CONFIG, INVALID_ENVIRONMENT, UNSUPPORTED_FIELD
 from cni_v6.protocol import Args, Invocation
 
 BRIDGE = "cni-v6"
@@ -106,8 +106,21 @@ GOOD: dict[str, dict[str, Any]] = {
     ),
     "unknown keys": config(podman_labels={}, delegate={}, ipam={"type": "host-local", **V6, "usePodCidr": 1}),
     "resolver with a zone": config(dns={"nameservers": ["fe80::53%eth0", "192.0.2.1"], "options": ["ndots:5"]}),
+    "a prefix for each container": with_ranges([V6], isGateway=True) | {"ipam": ipam([V6], delegate=80)},
+    "a prefix for a container": with_ranges(
+        [V6], isGateway=True, runtimeConfig={"delegate": 112}, args={"cni": {"delegate": None}},
+        capabilities={"delegate": True},
+    ),
     "exclusions": with_ipam(exclude=["fd42:1:2:3::/112", "10.1.0.53", "::ffff:10.1.0.54", "10.1.0.53/32", "fd42:9::"]),
     "no exclusions": with_ipam(exclude=None), "an empty list of exclusions": with_ipam(exclude=[]),
+    "reservations": with_ipam(
+        reserve={"shop/db-0": ["fd42:1:2:3::d0", "10.1.0.100"], "proxy": "::ffff:10.1.0.101"}, exclude=["10.1.0.102"],
+    ),
+    "no reservations": with_ipam(reserve=None), "an empty table of reservations": with_ipam(reserve={}),
+    "random and never again": with_ipam(allocation="random", reuse="never"),
+    "stable": with_ipam(allocation="stable", secretFile="/etc/cni/secret", reuse="after", reuseAfter="10min"),
+    "all of it blank": with_ipam(allocation="", secretFile="", reuse="", reuseAfter="", required=None),
+    "one family required": with_ipam(required=["ipv6", "ipv6"]), "both required": with_ipam(required=["ipv4", "ipv6"]),
     "a gateway that another set excludes": config(ipam=ipam(
         [V4 | {"rangeEnd": "10.1.0.99"}], [V4 | {"rangeStart": "10.1.0.100", "gateway": "10.1.0.9"}],
         exclude=["10.1.0.9"],
@@ -184,6 +197,17 @@ _IPAM_TYPES: list[tuple[str, Any, str]] = [
     ("exclude", ["10.1.0.5", "router"], '[1]: "router" is not an IP address'),
     ("exclude", [""], '[0]: "" is not an IP address'), ("exclude", ["10.1.0.1-9"], '[0]: "10.1.0.1-9" is not an IP'),
     ("exclude", ["fe80::1%eth0"], '[0]: "fe80::1%eth0" is not an IP address'),
+    ("reserve", ["10.1.0.5"], "a list is not an object"), ("reserve", {"a": 7}, '["a"]: 7 is not a string'),
+    ("reserve", {"a": None}, '["a"]: null is not a string'), ("reserve", {"a": {}}, '["a"]: an object is not a string'),
+    ("reserve", {"a": ["10.1.0.5", "10.1.0.0/16"]}, '["a"][1]: "10.1.0.0/16" is not an IP address'),
+    ("reserve", {"a": ""}, '["a"]: "" is not an IP address'), ("reserve", {"a": [""]}, '["a"][0]: "" is not an IP'),
+    ("allocation", "lowest", '"lowest" is none of sequential, random, stable'), ("allocation", 1, "1 is not a string"),
+    ("reuse", "always", '"always" is none of never, after, auto'), ("reuse", False, "false is not a string"),
+    ("reuseAfter", 60, "60 is not a string"), ("reuseAfter", "1 h", '"1 h" is no duration: write a number and s, m, h'),
+    ("reuseAfter", "-1h", '"-1h" is no duration'), ("reuseAfter", "1w", '"1w" is no duration'),
+    ("secretFile", "secret", '"secret" is not an absolute path'), ("required", "ipv6", '"ipv6" is not a list'),
+    ("required", [6], "[0]: 6 is not a string"), ("required", ["IPv6"], '[0]: "IPv6" is none of ipv4, ipv6'),
+    ("required", [""], '[0]: "" is none of ipv4, ipv6'),
 ]
 _IPAM_VALUES: list[tuple[str, Any, str]] = [
     ("ranges", [[]], "[0]: a list is an empty range set"),
@@ -199,6 +223,21 @@ _IPAM_VALUES: list[tuple[str, Any, str]] = [
     ("exclude", ["10.1.0.5"] * 513, " a list has 513 entries, more than 512"),
     ("exclude", ["10.0.0.0/8"],
      " leaves no address of the set of ipam.ranges[1][0]: 10.1.0.0/16 (10.1.0.1 to 10.1.255.254)"),
+    ("reserve", {"a b": "10.1.0.5"}, ': "a b" is no workload: write a pod as namespace/name'),
+    ("reserve", {"": "10.1.0.5"}, ': "" is no workload'), ("reserve", {"a/b/c": "10.1.0.5"}, "is no workload"),
+    ("reserve", {"a/": "10.1.0.5"}, "is no workload"), ("reserve", {"a": []}, '["a"]: a list reserves nothing'),
+    ("reserve", {"a": "10.2.0.5"}, '["a"]: "10.2.0.5" is in none of the ranges: fd42:1:2:3::/64'),
+    ("reserve", {"a": ["fd42:1:2:3::5", "10.1.0.1"]}, '["a"][1]: "10.1.0.1" is the gateway'),
+    ("reserve", {"a": "10.1.0.0"}, "is in none of the ranges"),
+    ("reserve", {"a": "10.1.0.5", "b": ["10.1.0.6", "10.1.0.5"]},
+     '["b"][1]: "10.1.0.5" is reserved by ipam.reserve["a"] already: reserve it once'),
+    ("reserve", {"a": ["10.1.0.5", "::ffff:10.1.0.5"]}, 'is reserved by ipam.reserve["a"][0] already'),
+    ("reserve", {"a": ["10.1.0.5", "10.1.0.6"]}, '["a"][1]: "10.1.0.6" is in the same range set as 10.1.0.5'),
+    ("reserve", {"a": [f"10.1.{low}.{high}" for low in range(1, 4) for high in range(200)]},
+     ": an object and ipam.exclude have 600 addresses and prefixes, more than 512"),
+    ("reuseAfter", "3651d", '"3651d" is longer than ten years: write a shorter one'),
+    ("secretFile", "/etc/secret", 'has no effect: ipam.allocation is "sequential": set allocation to "stable"'),
+    ("required", [], " is empty: a container needs an address of one family"),
     ("exclude", ["::/1", "8000::/1"], " leaves no address of the set of ipam.ranges[0][0]: fd42:1:2:3::/64"),
 ]
 _RANGES: list[tuple[dict[str, str], str]] = [
@@ -395,6 +434,32 @@ BAD: list[Bad] = [
         INVALID_ENVIRONMENT, args=Args(ip="fd42:1:2:3::5")),
     Bad("nothing left but the gateway", config(ipam=ipam([{"subnet": "10.1.0.0/30"}], exclude=["10.1.0.2"])),
         ("ipam.exclude leaves no address of the set of ipam.ranges[0][0]: 10.1.0.0/30", "exclude less of it")),
+    Bad("nothing left but what is reserved",
+        config(ipam=ipam([{"subnet": "10.1.0.0/29"}], exclude=["10.1.0.4/30"],
+                         reserve={"a": "10.1.0.2", "b": "10.1.0.3"})),
+        ("ipam.exclude and ipam.reserve leave no address of the set of ipam.ranges[0][0]: 10.1.0.0/29",)),
+    Bad("reserved and excluded", with_ipam(exclude=["fd42::", "10.1.0.0/28"], reserve={"a/b": "10.1.0.5"}),
+        ('ipam.reserve["a/b"]: "10.1.0.5" is excluded by ipam.exclude[1] (10.1.0.0/28)', "take it out of one")),
+    Bad("reserved, but another set's gateway", with_ranges(
+        [V4 | {"rangeEnd": "10.1.0.99"}], [V4 | {"rangeStart": "10.1.0.100", "gateway": "10.1.0.9"}],
+    ) | {"ipam": ipam(
+        [V4 | {"rangeEnd": "10.1.0.99"}], [V4 | {"rangeStart": "10.1.0.100", "gateway": "10.1.0.9"}],
+        reserve={"a": "10.1.0.9"},
+    )}, ('ipam.reserve["a"]: "10.1.0.9" is the gateway',)),
+    Bad("a request of what is another's", with_ipam(reserve={"a/b": "10.1.0.5"}),
+        ('10.1.0.5 is reserved: ipam.reserve["a/b"]', 'this workload is "b"'), ADDRESS_UNAVAILABLE,
+        args=Args(ip="10.1.0.5", kubernetes={"K8S_POD_NAME": "b"})),
+    Bad("a request beside what is reserved", with_ipam(reserve={"a/b": ["fd42:1:2:3::5", "10.1.0.5"]}),
+        ('10.1.0.6 is asked for, and 10.1.0.5 of the same range set is reserved: ipam.reserve["a/b"]',),
+        ADDRESS_UNAVAILABLE,
+        args=Args(ip="10.1.0.6", kubernetes={"K8S_POD_NAMESPACE": "a", "K8S_POD_NAME": "b"})),
+    Bad("stable but never again", with_ipam(allocation="stable", reuse="never"),
+        ('ipam.reuse: "never" contradicts ipam.allocation: "stable", which gives a workload its address again',
+         "remove reuse")),
+    Bad("never again, but after a time", with_ipam(reuse="never", reuseAfter="1h"),
+        ('ipam.reuseAfter: "1h" has no effect: ipam.reuse is "never"', "remove one of them")),
+    Bad("a family without a range", with_ranges([V6]) | {"ipam": ipam([V6], required=["ipv6", "ipv4"])},
+        ('ipam.required[1]: "ipv4" is a family that no range is of', "add a range of it")),
     Bad("CNI_ARGS MAC", config(), ('CNI_ARGS: MAC "02" is not a MAC',), INVALID_ENVIRONMENT, args=Args(mac="02")),
     Bad("IPAM alone without ipam", {"type": "macvlan"}, ("ipam is missing",), plugin=IPAM_PLUGIN),
     Bad("IPAM alone without type", {"type": "macvlan", "ipam": {"ranges": [[V6]]}}, ("ipam.type is missing",),

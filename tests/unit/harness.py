@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,7 +76,7 @@ class World:
         )
 
     def leases(self, network: str = "pods", data_dir: str = DATA_DIR) -> MemoryLeases:
-        return self.stores.setdefault((network, data_dir), MemoryLeases(network))
+        return self.stores.setdefault((network, data_dir), MemoryLeases(network, entropy=os.urandom))
 
     def attachments(self, network: str = "pods", data_dir: str = DATA_DIR) -> list[Attachment]:
         with self.leases(network, data_dir).transaction() as leases:
@@ -89,6 +90,9 @@ class World:
 
     def networks(self, data_dir: str) -> list[str]:
         return sorted(name for name, place in self.stores if place == data_dir)
+
+    def memos(self) -> Iterator[tuple[str, bytes]]:
+        yield from ((name, store._work.memo()) for (name, _), store in self.stores.items())
 
     def recorded(self, data_dir: str) -> list[str]:
         return self.networks(data_dir)

@@ -14,10 +14,11 @@ from cni_v6.config import (
     DEFAULT_DATA_DIR, IPAM_PLUGIN, KEPT, KEPT_BYTES, BridgeConf, Dns, ForeignIpam, IpamConf, RemovalConf, Route,
     parse_bridge, parse_ipam, parse_removal,
 )
-from cni_v6.errors import CniError
+from cni_v6.errors import ADDRESS_UNAVAILABLE, CniError
 from cni_v6.firewall.conf import FirewallConf
 from cni_v6.firewall.policy import OPEN
 from cni_v6.forms import FORMS
+from cni_v6.handout import AFTER, DEFAULT, NEVER, RANDOM, SEQUENTIAL, STABLE, Handout
 from cni_v6.keys import Key, Text
 from cni_v6.keys.bridge import BRIDGE as BRIDGE_KEYS
 from cni_v6.keys.bridge import MAIN_OF_IPAM
@@ -97,6 +98,78 @@ def test_what_else_a_configuration_depends_on_tells_calls_apart() -> None:
     )
     assert parse_bridge(sent(raw, Args(mac=mac))) == replace(plain, mac=mac)
     assert parse_bridge(sent(raw, Args(kubernetes={"K8S_POD_NAME": "a"}))) is plain
+
+
+RESERVING = {"shop/db": ["fd42:1:2:3::d0", "10.1.0.100"], "proxy": "10.1.0.101"}
+
+
+def workload(name: str, namespace: str = "", ip: str = "") -> Args:
+    return Args(ip=ip, kubernetes={"K8S_POD_NAME": name, "K8S_POD_NAMESPACE": namespace})
+
+
+@pytest.mark.parametrize(("args", "expected"), [
+    (workload("db", "shop"), ("fd42:1:2:3::d0", "10.1.0.100")),
+    (workload("db", "shop", "10.1.0.100"), ("fd42:1:2:3::d0", "10.1.0.100")),
+    (workload("proxy"), ("10.1.0.101",)), (workload("proxy", "shop"), ()), (workload("db"), ()), (Args(), ()),
+    (workload("proxy", ip="fd42:1:2:3::9"), ("fd42:1:2:3::9", "10.1.0.101")),
+])
+def test_who_gets_what_is_reserved(args: Args, expected: tuple[str, ...]) -> None:
+    """From one reading of the configuration, whoever it was made for."""
+    raw = with_ipam(reserve=RESERVING)
+    if not args.ip:
+        parse_bridge(sent(raw, workload("db", "shop")))
+    conf = parse_bridge(sent(raw, args)).ipam
+    assert isinstance(conf, IpamConf) and conf.requested == expected
+    alone = parse_ipam(call(raw, IPAM_PLUGIN, args=args))
+    assert alone.requested == expected
+    free = [to_text(each.family, each.ranges[0].last) for each in alone.sets]
+    assert free == ["fd42:1:2:3::cf", "10.1.0.99"]
+
+
+def test_a_container_without_a_name_is_its_id() -> None:
+    raw = with_ipam(reserve={"c1": "10.1.0.7"})
+    conf = parse_bridge(replace(sent(raw), container_id="c1")).ipam
+    assert isinstance(conf, IpamConf) and conf.requested == ("10.1.0.7",)
+
+
+def test_what_is_reserved_since_is_no_matter_of_check() -> None:
+    """It comes with the request of the ADD."""
+    raw = with_ipam(reserve=RESERVING)
+    conf = parse_bridge(replace(sent(raw, Args(ip="10.1.0.100")), command="CHECK")).ipam
+    assert isinstance(conf, IpamConf) and conf.requested == ("10.1.0.100",)
+
+
+def test_the_identity_is_no_other_containers() -> None:
+    raw = with_ipam(allocation="stable")
+    places = (("a", "eth0"), ("b", "eth0"), ("a", "x"))
+    calls = [replace(sent(raw, workload(name)), ifname=ifname) for name, ifname in places]
+    confs = [parse_bridge(each).ipam for each in calls]
+    assert [conf.handout.identity for conf in confs if isinstance(conf, IpamConf)] == ["a eth0", "b eth0", "a x"]
+    assert own_ipam(with_ipam()).handout == DEFAULT
+
+
+@pytest.mark.parametrize(("keys", "expected"), [
+    ({}, DEFAULT), ({"allocation": "random"}, Handout(order=RANDOM)),
+    ({"reuse": "never"}, Handout(reuse=NEVER)),
+    ({"reuse": "after", "reuseAfter": "0s"}, Handout(SEQUENTIAL, AFTER, 0.0)),
+    ({"reuseAfter": "30s"}, Handout(wait=30.0)), ({"reuseAfter": "10m"}, Handout(wait=600.0)),
+    ({"reuseAfter": "10min"}, Handout(wait=600.0)), ({"reuseAfter": "7d"}, Handout(wait=604800.0)),
+    ({"reuseAfter": "3650d"}, Handout(wait=315360000.0)),
+    ({"allocation": "stable", "reuseAfter": "2h"}, Handout(order=STABLE, wait=7200.0)),
+])
+def test_how_addresses_are_handed_out(keys: dict[str, Any], expected: Handout) -> None:
+    assert replace(own_ipam(with_ipam(**keys)).handout, identity="") == expected
+
+
+def test_where_the_secret_is() -> None:
+    assert own_ipam(with_ipam(allocation="stable", secretFile="/etc//cni/x")).secret_file == "/etc/cni/x"
+
+
+@pytest.mark.parametrize(("required", "optional"), [
+    (None, set()), (["ipv6"], {4}), (["ipv4"], {6}), (["ipv4", "ipv6"], set()), (["ipv6", "ipv6"], {4}),
+])
+def test_what_a_container_may_go_without(required: list[str] | None, optional: set[int]) -> None:
+    assert own_ipam(with_ipam(required=required)).optional == optional
 
 
 def test_a_remark_is_made_every_time() -> None:
@@ -380,7 +453,8 @@ FULL["vlanTrunk"] = [{"id": 200, "minID": 300, "maxID": 310}]
 FULL["ipam"] = ipam(
     [V6 | {"rangeStart": "fd42:1:2:3::1", "rangeEnd": "fd42:1:2:3::ff", "gateway": "link-local"}], [V4],
     subnet="10.2.0.0/16", rangeStart="10.2.0.5", rangeEnd="10.2.0.9", gateway="10.2.0.1", dataDir="/x", resolvConf="/y",
-    exclude=["fd42:1:2:3::80/121", "10.2.0.7"],
+    exclude=["fd42:1:2:3::80/121", "10.2.0.7"], reserve={"a/b": ["fd42:1:2:3::70", "10.1.0.70"], "c": "10.1.0.71"},
+    allocation="stable", secretFile="/z", reuse="after", reuseAfter="30s", required=["ipv4", "ipv6"],
     routes=[{"dst": "::/0", "gw": "fd42:1:2:3::2", "mtu": 1, "advmss": 1, "priority": 1, "table": 1, "scope": 1}],
 )
 FULL["runtimeConfig"] = {
@@ -407,7 +481,7 @@ def answer(raw: dict[str, Any], plugin: str, version: str, args: Args) -> None:
     try:
         conf = parse(invocation)
     except CniError as error:
-        assert error.code in (2, 4, 7) and error.details
+        assert error.code in (2, 4, 7, ADDRESS_UNAVAILABLE) and error.details
         assert "\n" not in str(error) and len(str(error)) < 1000
     else:
         assert isinstance(conf, IpamConf if plugin == IPAM_PLUGIN else BridgeConf)

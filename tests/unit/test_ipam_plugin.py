@@ -9,8 +9,11 @@ import pytest
 
 from cni_v6 import errors, ipam
 from cni_v6.errors import CniError
+from cni_v6.handout import AFTER, NEVER, PROBED
 from cni_v6.leases import Attachment
+from cni_v6.log import Log
 from cni_v6.names import Owner
+from cni_v6.ops import HOST
 from cni_v6.protocol import Invocation
 from cni_v6.store import DiskLeases
 from tests.unit import parts
@@ -62,7 +65,10 @@ def test_add() -> None:
     }
     identity = world.kernel.netns_id("/run/netns/c1")
     assert world.attachments() == [
-        Attachment(OWNER, ("2001:db8:1::2", "10.1.0.2"), "", identity, created=1000.0, boot=BOOT)
+        Attachment(
+            OWNER, ("2001:db8:1::2", "10.1.0.2"), "", identity, created=1000.0, boot=BOOT,
+            home=world.kernel.netns_id(HOST), reuse=(NEVER, AFTER),
+        )
     ]
     assert world.kernel.applied == []
 
@@ -227,7 +233,7 @@ def test_gc_of_leases_that_name_no_interface(tmp_path: Path) -> None:
     config = gc("kept", config=CONFIG)
     asked = Invocation("cni-v6-ipam", "GC", "1.1.0", "pods", config)
     with DiskLeases("pods", str(tmp_path), boot=BOOT).transaction() as leases:
-        assert [each.owner.container_id for each in ipam.stale(asked, leases, LATER)] == ["gone"]
+        assert [each.owner.container_id for each in ipam.stale(asked, leases, LATER, World().node())] == ["gone"]
 
 
 # STATUS
@@ -262,7 +268,7 @@ def test_allocation_is_all_or_none() -> None:
         leases.put(taken)
     conf = ipam_conf(range_set("2001:db8:1::/64"), range_set("10.1.0.0/30"), requested=("10.1.0.2",))
     with pytest.raises(CniError, match="10.1.0.2 is taken"):
-        ipam.allocate(conf, Attachment(parts.OWNER, ()), world.node())
+        ipam.allocate(conf, Attachment(parts.OWNER, ()), world.node(), Log())
     assert world.attachments() == [taken]
 
 
@@ -270,3 +276,160 @@ def test_default_folder() -> None:
     world = World()
     call(world, "ADD", "c1").ok()
     assert set(world.stores) == {("pods", DATA_DIR)}
+
+
+# A family that is not required
+
+
+def exhausted(world: World) -> None:
+    """All of the IPv4 set is somebody's."""
+    for container_id in ("c1", "c2"):
+        call(world, "ADD", container_id).ok()
+
+
+def test_without_the_family_that_is_exhausted() -> None:
+    world = World()
+    exhausted(world)
+    config = with_ipam(required=["ipv6"], routes=[{"dst": "::/0"}, {"dst": "0.0.0.0/0"}])
+    answer = call(world, "ADD", "c3", config)
+    assert ips(answer) == ["2001:db8:1::4/64"] and answer.stdout["routes"] == [{"dst": "::/0"}]
+    assert "warning: attached without IPv4 (its addresses, routes and published ports), which ipam." in answer.stderr
+    assert "2 in all, 2 taken" in answer.stderr
+    assert world.attachments()[-1].addresses == ("2001:db8:1::4",)
+    assert call(world, "CHECK", "c3", config | {"prevResult": answer.stdout}).ok() is None
+    assert call(world, "CHECK", "c3", config).ok() is None
+    assert call(world, "STATUS", config=config).ok() is None
+    call(world, "DEL", "c3", config).ok()
+    assert len(world.attachments()) == 2
+
+
+def test_the_required_family_must_be_there() -> None:
+    world = World()
+    exhausted(world)
+    config = with_ipam(required=["ipv4"])
+    assert "2 in all, 2 taken" in call(world, "ADD", "c3", config).error(errors.ADDRESSES_EXHAUSTED)
+    assert "is exhausted" in call(world, "STATUS", config=config).error(errors.NOT_AVAILABLE)
+
+
+def test_a_family_is_left_out_as_a_whole() -> None:
+    """Of its two sets one has room; nobody wants half a family."""
+    world = World()
+    config = with_ipam(
+        ranges=[[{"subnet": "10.3.0.0/24"}], [{"subnet": "10.1.0.0/30"}], [{"subnet": "2001:db8:1::/64"}]],
+        required=["ipv6"],
+    )
+    assert len(ips(call(world, "ADD", "c1", config))) == 3
+    answer = call(world, "ADD", "c2", config)
+    assert ips(answer) == ["2001:db8:1::3/64"]
+    assert call(world, "CHECK", "c2", config | {"prevResult": answer.stdout}).ok() is None
+
+
+def test_check_of_a_family_that_is_there_in_part() -> None:
+    """What the result names must be held, and of a family either all or nothing."""
+    world = World()
+    config = with_ipam(required=["ipv6"])
+    result = call(world, "ADD", "c1", config).ok()
+    with world.leases().transaction() as leases:
+        leases.drop(OWNER)
+        leases.put(Attachment(OWNER, ("2001:db8:1::2",)))
+    told = call(world, "CHECK", "c1", config | {"prevResult": result}).error(errors.CHECK_FAILED)
+    assert told.startswith("leases of pods: 10.1.0.2 is not leased to c1/eth0:")
+    two = with_ipam(ranges=[*CONFIG["ipam"]["ranges"], [{"subnet": "10.3.0.0/24"}]], required=["ipv6"])
+    with world.leases().transaction() as leases:
+        leases.drop(OWNER)
+        leases.put(Attachment(OWNER, ("2001:db8:1::2", "10.1.0.2")))
+    assert "no address leased from set 2" in call(world, "CHECK", "c1", two).error(errors.CHECK_FAILED)
+
+
+def test_a_kernel_without_ipv6() -> None:
+    world = World()
+    path = world.container("c1")
+    del world.kernel.spaces[path].sysctls["ipv6/conf/lo/disable_ipv6"]
+    answer = call(world, "ADD", "c1", with_ipam(required=["ipv4"]))
+    assert ips(answer) == ["10.1.0.2/30"] and "routes" not in answer.stdout
+    assert "which ipam.required does not name: the kernel has no IPv6" in answer.stderr
+    call(world, "DEL", "c1").ok()
+    assert len(ips(call(world, "ADD", "c1"))) == 2, "what is required is the main plugin's to find out"
+
+
+# Reservations
+
+
+def test_what_is_reserved_is_its_workloads() -> None:
+    world = World()
+    config = with_ipam(reserve={"shop/db": ["2001:db8:1::2", "10.2.0.2"]})
+    assert ips(call(world, "ADD", "c1", config)) == ["2001:db8:1::3/64", "10.1.0.2/30"]
+    told = call(world, "ADD", "c2", config, CNI_ARGS="IP=10.2.0.2").error(errors.ADDRESS_UNAVAILABLE)
+    assert '10.2.0.2 is reserved: ipam.reserve["shop/db"]' in told and 'this workload is "c2"' in told
+    told = call(world, "ADD", "c2", config).error(errors.ADDRESSES_EXHAUSTED)
+    assert "less what is excluded or reserved: 1 in all, 1 taken" in told
+    pod = {"CNI_ARGS": "K8S_POD_NAMESPACE=shop;K8S_POD_NAME=db"}
+    answer = call(world, "ADD", "c2", config, **pod)
+    assert ips(answer) == ["2001:db8:1::2/64", "10.2.0.2/30"]
+    told = call(world, "ADD", "c3", config, **pod).error(errors.ADDRESS_UNAVAILABLE)
+    assert "2001:db8:1::2 is taken: held by c2 eth0" in told
+    edited = with_ipam(reserve={"shop/web": ["2001:db8:1::2", "10.2.0.2"]})
+    assert call(world, "CHECK", "c2", edited | {"prevResult": answer.stdout}, **pod).ok() is None
+    call(world, "DEL", "c2", edited).ok()
+    assert [each.owner.container_id for each in world.attachments()] == ["c1"]
+
+
+# How addresses are handed out
+
+
+SECRET = "correct horse battery"
+
+
+def stable(**keys: Any) -> dict[str, Any]:
+    return with_ipam(ranges=[[{"subnet": "2001:db8:1::/64"}]], allocation="stable", **keys)
+
+
+def test_a_workload_has_its_address_again_wherever_the_secret_is_the_same() -> None:
+    found = []
+    for secret in (SECRET, f"{SECRET}\n", SECRET[::-1]):
+        world = World(files={"/etc/secret": secret})
+        pod = {"CNI_ARGS": "K8S_POD_NAMESPACE=shop;K8S_POD_NAME=db"}
+        first = ips(call(world, "ADD", "c1", stable(secretFile="/etc/secret"), **pod))
+        [record] = world.attachments()
+        assert (record.identity, record.reuse) == ("shop/db eth0", (PROBED,))
+        call(world, "DEL", "c1").ok()
+        assert ips(call(world, "ADD", "c2", stable(secretFile="/etc/secret"), **pod)) == first
+        assert ips(call(world, "ADD", "c3", stable(secretFile="/etc/secret"))) != first
+        found.append(first)
+    assert found[0] == found[1] != found[2]
+
+
+def test_without_a_secret_file_the_network_has_one_of_its_own() -> None:
+    one, other = World(), World()
+    assert ips(call(one, "ADD", "c1", stable())) != ips(call(other, "ADD", "c1", stable()))
+
+
+@pytest.mark.parametrize(("content", "says"), [
+    ("hunter2", "/etc/secret has 7 bytes, fewer than 16"), (" \n" * 20, "has 0 bytes"),
+    (PermissionError(13, "Permission denied"), "cannot read ipam.secretFile /etc/secret: [Errno 13] Permission denied"),
+    (UnicodeDecodeError("utf-8", b"\xf3", 0, 1, "invalid start byte"), "it is not UTF-8"),
+])
+def test_a_secret_that_is_none_is_refused_and_not_shown(content: str | Exception, says: str) -> None:
+    world = World(files={"/etc/secret": content})
+    answer = call(world, "ADD", "c1", stable(secretFile="/etc/secret"))
+    assert says in answer.error(errors.IO_FAILURE)
+    assert not any(word in f"{answer.stdout}{answer.stderr}" for word in ("hunter2", "f3"))
+    assert world.attachments() == []
+
+
+def test_that_a_released_address_had_no_rest_is_said() -> None:
+    world = World()
+    exhausted(world)
+    call(world, "DEL", "c1").ok()
+    answer = call(world, "ADD", "c3")
+    assert ips(answer)[1] == "10.1.0.2/30"
+    assert "warning: " in answer.stderr and "10.1.0.2" in answer.stderr
+    call(world, "DEL", "c3").ok()
+    assert "10.1.0.2" not in call(world, "ADD", "c4", with_ipam(reuseAfter="0s")).stderr
+
+
+def test_status_counts_no_set_whose_addresses_are_given_once() -> None:
+    world = World()
+    exhausted(world)
+    call(world, "STATUS", config=with_ipam(reuse="never")).ok()
+    assert "is exhausted" in call(world, "STATUS").error(errors.NOT_AVAILABLE)
