@@ -12,6 +12,10 @@ from cni_v6.firewall.ops import FlushFlows as FlushFlows
 from cni_v6.firewall.ops import LoadRuleset as LoadRuleset
 from cni_v6.firewall.ops import RemoveElements as RemoveElements
 from cni_v6.firewall.ops import UnloadRuleset as UnloadRuleset
+from cni_v6.lifetimes import SetPreferred as SetPreferred
+from cni_v6.routes import AddRoute as AddRoute
+from cni_v6.routes import AddUnreachable as AddUnreachable
+from cni_v6.routes import RemoveRoute as RemoveRoute
 
 HOST = ""
 
@@ -128,34 +132,6 @@ class SetLink:
 
 
 @dataclass(frozen=True, slots=True)
-class AddRoute:
-    """A unicast route through an interface; the same route there already is fine.
-
-    ``dst`` is a prefix; ``gateway`` an address or None for on-link; ``scope`` as in rtnetlink (0 global, 253 link).
-    None for any other attribute leaves it to the kernel.
-    """
-
-    netns: str
-    ifname: str
-    dst: str
-    gateway: str | None = None
-    mtu: int | None = None
-    advmss: int | None = None
-    priority: int | None = None
-    table: int | None = None
-    scope: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class RemoveRoute:
-    """Take the on-link route of a prefix through an interface out of the main table; absent is fine."""
-
-    netns: str
-    ifname: str
-    dst: str
-
-
-@dataclass(frozen=True, slots=True)
 class AddProxy:
     """Have the node answer neighbour solicitations for an IPv6 address on one of its interfaces; already is fine."""
 
@@ -219,8 +195,10 @@ Op = (
     | SetSysctl
     | AddAddress
     | RemoveAddress
+    | SetPreferred
     | SetLink
     | AddRoute
+    | AddUnreachable
     | RemoveRoute
     | AddProxy
     | RemoveProxy
@@ -242,7 +220,7 @@ def inverse(op: Op) -> Op | None:
     The bridge, the node's port in a VLAN, their addresses and the node's forwarding belong to the network, not to the
     container: another ADD may already count on them, so they stay (the reference plugin leaves them too). Everything
     else an ADD does lives on the veth pair and goes with it, but for sysctls of interfaces that were there before, and
-    for what the node's uplink is told of the container's address: its proxy entry, and the route to this one host.
+    for what the node is told of the container's addresses: a proxy entry, a route to one host, or a route by it.
     """
     if isinstance(op, CreateVeth) and not op.shared:
         return DeleteLink(HOST, op.host)
@@ -252,7 +230,7 @@ def inverse(op: Op) -> Op | None:
         return RemoveElements(op.elements)
     if isinstance(op, AddProxy):
         return RemoveProxy(op.ifname, op.address)
-    if isinstance(op, AddRoute) and op.netns == HOST and op.dst.endswith("/128"):
+    if isinstance(op, AddRoute) and op.netns == HOST and (op.gateway or op.dst.endswith("/128")):
         return RemoveRoute(HOST, op.ifname, op.dst)
     return None
 
@@ -268,8 +246,10 @@ _WORDS = {
     SetSysctl: "set net/{key} to {value} in {netns}",
     AddAddress: "add address {address} to {ifname} in {netns}",
     RemoveAddress: "remove address {address} from {ifname} in {netns}",
+    SetPreferred: "set address {address} of {ifname} in {netns}: preferred {preferred}",
     SetLink: "set {ifname} in {netns}: up {up}, promiscuous {promisc}",
     AddRoute: "add route {dst} via {gateway} through {ifname} in {netns}",
+    AddUnreachable: "answer in {netns} that the rest of {dst} is unreachable",
     RemoveRoute: "remove route {dst} through {ifname} in {netns}",
     AddProxy: "answer on {ifname} for neighbour {address}",
     RemoveProxy: "answer on {ifname} for neighbour {address} no more",

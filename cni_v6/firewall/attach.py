@@ -9,10 +9,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
-from cni_v6 import cursor, ops, segment, uplink
+from cni_v6 import delegated, draining, gateways, ops, segment, uplink
 from cni_v6.config import BridgeConf, IpamConf
 from cni_v6.errors import NODE_CONFLICT, CniError
 from cni_v6.firewall import choose, ruleset
+from cni_v6.firewall.conf import FirewallConf
 from cni_v6.firewall.elements import elements
 from cni_v6.firewall.policy import Policy
 from cni_v6.firewall.sets import BRIDGE
@@ -22,7 +23,9 @@ from cni_v6.names import Owner, container_mac
 from cni_v6.node import Node
 from cni_v6.ops import Op
 from cni_v6.protocol import Invocation
+from cni_v6.ranges import from_text, origin
 from cni_v6.ranges import version as version_of
+from cni_v6.result import Address
 
 
 def prepare(call: Invocation, conf: BridgeConf, node: Node, seen: Snapshot) -> None:
@@ -38,12 +41,14 @@ def prepare(call: Invocation, conf: BridgeConf, node: Node, seen: Snapshot) -> N
         call.log.info(f"loaded the firewall's tables, with {count} attachments")
 
 
-def admit(conf: BridgeConf, record: Attachment, leases: Transaction, node: Node) -> None:
+def admit(conf: BridgeConf, record: Attachment, leases: Transaction, node: Node, *, seen: Snapshot) -> None:
     """Record an attachment and let it in, both or neither.
 
+    :param seen: answers to ``plan.questions``.
     :raises CniError: what ``Transaction.put`` raises; PORT_TAKEN, FIREWALL_MISSING, KERNEL_REFUSED.
     """
-    whole = _with_policy(conf, record, record.addresses)
+    ips = gateways.of_ranges(conf, record.addresses)
+    whole = with_policy(conf, draining.settled(conf, record, ips, leases, node, seen=seen), record.addresses)
     requested = conf.ipam.requested if isinstance(conf.ipam, IpamConf) else ()
     leases.put(whole)
     try:
@@ -54,10 +59,11 @@ def admit(conf: BridgeConf, record: Attachment, leases: Transaction, node: Node)
 
 
 def admit_known(
-    conf: BridgeConf, record: Attachment, addresses: tuple[str, ...], leases: Transaction, node: Node
+    conf: BridgeConf, record: Attachment, ips: tuple[Address, ...], leases: Transaction, node: Node, *, seen: Snapshot
 ) -> None:
     """Let in what is recorded already, now that another plugin has given it addresses."""
-    whole = _with_policy(conf, record, addresses)
+    held = draining.settled(conf, record, ips, leases, node, seen=seen)
+    whole = with_policy(conf, held, tuple(ip.ip for ip in ips))
     leases.amend(whole)
     node.kernel.apply(admission(whole))
 
@@ -71,9 +77,10 @@ def retire(owner: Owner, data_dir: str, node: Node) -> None:
 
 
 def drop(record: Attachment, leases: Transaction, node: Node) -> None:
-    """Take an attachment out of the firewall and off the uplink, then forget it: under one lock, or the next holder's
-    elements could be meant. What cannot be taken out keeps its record."""
-    node.kernel.remove((*removal(record, _lost(record, leases)), *uplink.removal(record)))
+    """Take an attachment out of the firewall and off the uplink, and its prefixes' routes away, then forget it: under
+    one lock, or the next holder's elements could be meant. What cannot be taken out keeps its record."""
+    node.kernel.remove((*removal(record, _lost(record, leases)), *uplink.removal(record), *delegated.removal(record)))
+    draining.release(record, leases, node)
     leases.drop(record.owner)
 
 
@@ -96,21 +103,33 @@ def differences(record: Attachment | None, seen: Snapshot) -> Iterable[str]:
     yield from (f"{' . '.join(each.key)} is missing in {each.family} {each.set}" for each in lacking)
 
 
-def _with_policy(conf: BridgeConf, record: Attachment, addresses: tuple[str, ...]) -> Attachment:
+def with_policy(conf: BridgeConf, record: Attachment, addresses: tuple[str, ...]) -> Attachment:
+    """An attachment with what the firewall is to be told of it, for these addresses."""
     if not conf.firewall.wanted:
         return record
     policy = choose.policy(
-        conf.firewall, home=segment.gateway_interface(conf), port=record.host,
+        _publishable(conf, addresses), home=segment.gateway_interface(conf), port=record.host,
         mac=conf.mac or container_mac(record.owner), addresses=addresses, address_known=conf.ipam is not None,
-        trunk=bool(conf.vlan_trunk), once=_given_once(conf, addresses),
+        trunk=bool(conf.vlan_trunk), once=_given_once(conf, addresses), prefixes=record.prefixes,
     )
     return replace(record, policy=policy)
 
 
 def _given_once(conf: BridgeConf, addresses: tuple[str, ...]) -> list[str]:
-    """Those of large sets (``leases.Attachment`` has an address of each set, in their order)."""
-    sets = conf.ipam.sets if isinstance(conf.ipam, IpamConf) else ()
-    return [address for each, address in zip(sets, addresses) if cursor.is_large(each)]
+    """Those that nobody else is ever given."""
+    if not isinstance(conf.ipam, IpamConf):
+        return []
+    sets = [each for each in conf.ipam.sets if conf.ipam.handout.once(each)]
+    return [address for address in addresses if any(origin(each, *from_text(address)) for each in sets)]
+
+
+def _publishable(conf: BridgeConf, addresses: tuple[str, ...]) -> FirewallConf:
+    """The firewall less the ports of a family that the container goes without."""
+    if not isinstance(conf.ipam, IpamConf):
+        return conf.firewall
+    without = conf.ipam.optional - {version_of(address) for address in addresses}
+    kept = (port for port in conf.firewall.ports if not port.host_ip or version_of(port.host_ip) not in without)
+    return replace(conf.firewall, ports=tuple(kept))
 
 
 def admission(record: Attachment, requested: tuple[str, ...] = ()) -> tuple[Op, ...]:

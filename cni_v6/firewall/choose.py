@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 
 from cni_v6.firewall.conf import AUTO, ON, FirewallConf, refuse_lacking
-from cni_v6.firewall.policy import GUARD_FULL, GUARD_LINK, GUARD_MAC, GUARD_OFF, Policy
+from cni_v6.firewall.policy import GUARD_FULL, GUARD_LINK, GUARD_MAC, GUARD_OFF, MASQUERADED, Policy
 from cni_v6.firewall.prefixes import Net, covers
 from cni_v6.ranges import BITS, from_text, to_text, version
 from cni_v6.shapes import parse_prefix
@@ -21,7 +21,7 @@ _UNIVERSAL = 1 << 57  # the universal/local bit of an interface identifier, whic
 
 def policy(
     conf: FirewallConf, *, home: str, port: str, mac: str, addresses: Iterable[str], address_known: bool, trunk: bool,
-    once: Collection[str] = (),
+    once: Collection[str] = (), prefixes: Iterable[str] = (),
 ) -> Policy:
     """What the firewall is told of one attachment.
 
@@ -30,6 +30,7 @@ def policy(
     :param address_known: these are all it may speak from: there is an ``ipam``.
     :param once: those of them that nobody has been given before or will be.
     :param trunk: it also speaks in VLANs, where it finds its addresses by itself.
+    :param prefixes: IPv6 prefixes that are routed to it, none of which nptv6 translates (``prefixconf.check``).
     :raises CniError: INVALID_CONFIG for a port of a family that it has no address of.
     """
     own = tuple(addresses)
@@ -37,7 +38,8 @@ def policy(
     translated = dict(_translated(conf, own))
     hidden = tuple(address for address in own if address not in translated and _is_hidden(conf, address))
     fixed = {address: source for address in hidden if (source := _by_family(address, conf.snat4, conf.snat6))}
-    changed = {version(address) for address in (*translated, *hidden)}
+    routed = tuple((prefix, _seen_as(conf, prefix)) for prefix in prefixes)
+    changed = {version(place) for place in (*translated, *hidden, *(prefix for prefix, seen_as in routed if seen_as))}
     return Policy(
         home=home,
         port=port,
@@ -53,6 +55,7 @@ def policy(
         ports=conf.ports,
         stale=tuple(address for address in (*translated, *hidden) if address not in once),
         egress=conf.egress,
+        prefixes=routed,
     )
 
 
@@ -84,6 +87,11 @@ def _translated(conf: FirewallConf, addresses: Iterable[str]) -> Iterator[tuple[
 def _is_hidden(conf: FirewallConf, address: str) -> bool:
     mode = _by_family(address, conf.masquerade4, conf.masquerade6)
     return mode == ON or (mode == AUTO and any(_lies_in(address, prefix) for prefix in _PRIVATE))
+
+
+def _seen_as(conf: FirewallConf, prefix: str) -> str:
+    """What a prefix leaves as (``Policy.prefixes``)."""
+    return (conf.snat6 or MASQUERADED) if _is_hidden(conf, prefix.partition("/")[0]) else ""
 
 
 def _lies_in(address: str, prefix: Net) -> bool:

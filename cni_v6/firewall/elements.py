@@ -12,6 +12,7 @@ from cni_v6.firewall.policy import (
     GUARD_LINK,
     GUARD_OFF,
     ISOLATED,
+    MASQUERADED,
     PUBLISHED,
     Allowed,
     Policy,
@@ -56,7 +57,26 @@ def _inet(policy: Policy, comment: str) -> Iterator[Element]:
         version = version_of(address)
         kept = (each for each in policy.keep if version_of(each) == version)
         yield from (Element(INET, f"keep{version}", (address, each)) for each in kept)
+    yield from _prefixes(policy, comment)
     yield from published(policy.ports, policy.addresses, comment)
+
+
+def _prefixes(policy: Policy, comment: str) -> Iterator[Element]:
+    """What is routed to the container is treated as its addresses are."""
+    for prefix, seen_as in policy.prefixes:
+        place = (prefix, policy.home)
+        yield Element(INET, "home_prefixes6", place, comment=comment)
+        if policy.ingress in (PUBLISHED, ISOLATED):
+            yield Element(INET, f"{policy.ingress}_prefixes6", place)
+        if policy.egress is not None:
+            yield Element(INET, "limited_prefixes6", place)
+            yield from _allowed(prefix, policy.egress)
+        if seen_as == MASQUERADED:
+            yield Element(INET, "masquerade_prefixes6", place)
+        elif seen_as:
+            yield Element(INET, "snat_prefixes6", place, (seen_as,))
+        if seen_as:
+            yield from (Element(INET, "keep6", (prefix, each)) for each in policy.keep if version_of(each) == 6)
 
 
 def published(ports: Iterable[Port], addresses: Iterable[str], comment: str = "") -> Iterator[Element]:
@@ -102,3 +122,4 @@ def _bridge(policy: Policy, comment: str) -> Iterator[Element]:
         yield Element(BRIDGE, f"sources{version}", (port, address))
         if version == 6:
             yield Element(BRIDGE, "targets6", (port, address))
+    yield from (Element(BRIDGE, "source_prefixes6", (port, prefix)) for prefix, _ in policy.prefixes)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from cni_v6.ranges import BITS, to_text
-from cni_v6.shapes import ADDRESS, ADDRESS_REMEDY, PREFIX, Form, Unfit, link_local, network, pattern, unusable, value_of
+from cni_v6.shapes import (
+    ADDRESS, ADDRESS_REMEDY, PREFIX, Form, Unfit, link_local, network, one_of, pattern, unusable, value_of,
+)
 
 PROTOCOLS = ("tcp", "udp", "sctp")  # those with ports that nftables can translate
 _MODES, _INGRESS, _BACKENDS = ("auto", "on", "off"), ("published", "open", "isolated"), ("nftables", "iptables")
@@ -54,15 +56,6 @@ def _unmapped(text: str) -> tuple[int, int]:
     return family, value
 
 
-def _one_of(*words: str) -> Callable[[str], str]:
-    def parse(text: str) -> str:
-        if text not in words:
-            raise Unfit(f"is none of {', '.join(words)}")
-        return text
-
-    return parse
-
-
 def _protocol(text: str) -> str:
     """In any case: CRI's own names (``TCP``) are in capitals, and a runtime may pass them on as they are."""
     if text.lower() not in PROTOCOLS:
@@ -84,11 +77,11 @@ def _ports(text: str) -> str:
 
 
 FIREWALL_FORMS: Mapping[str, Form] = {
-    "masquerade": Form(_one_of(*_MODES), 'write "auto", "on" or "off"', pattern("^(auto|on|off)?$")),
+    "masquerade": Form(one_of(*_MODES), 'write "auto", "on" or "off"', pattern("^(auto|on|off)?$")),
     "ingress": Form(
-        _one_of(*_INGRESS), 'write "published", "open" or "isolated"', pattern("^(published|open|isolated)?$"),
+        one_of(*_INGRESS), 'write "published", "open" or "isolated"', pattern("^(published|open|isolated)?$"),
     ),
-    "backend": Form(_one_of(*_BACKENDS), 'write "nftables", or leave it out', pattern("^(nftables)?$")),
+    "backend": Form(one_of(*_BACKENDS), 'write "nftables", or leave it out', pattern("^(nftables)?$")),
     "translated": Form(_translated, "write an IPv6 prefix, such as fd42:1:2:3::/64", pattern(f"{PREFIX}|^$")),
     "source": Form(_source, ADDRESS_REMEDY, pattern(f"^({ADDRESS})?$")),
     "hostAddress": Form(_host_address, ADDRESS_REMEDY, pattern(f"^({ADDRESS})?$")),

@@ -15,6 +15,8 @@ GUARD_MAC = "mac"  # its MAC
 GUARD_LINK = "link"  # that it is no router and no DHCP server
 GUARD_FULL = "full"  # its addresses
 
+MASQUERADED = "masquerade"  # what a prefix leaves as: the outgoing interface's own address
+
 
 @dataclass(frozen=True, slots=True)
 class Port:
@@ -60,6 +62,8 @@ class Policy:
     :param inbound: (outside address, address) of prefix translation.
     :param stale: those whose UDP flows are to be forgotten with the container: translated ones, and another one's next.
     :param egress: None where everything may be reached.
+    :param prefixes: (IPv6 prefix that is routed to the container, what it leaves as): "" for itself, MASQUERADED, or an
+        address. All else that is said of its addresses is said of these too.
     """
 
     home: str
@@ -76,3 +80,4 @@ class Policy:
     ports: tuple[Port, ...] = ()
     stale: tuple[str, ...] = ()
     egress: tuple[Allowed, ...] | None = None
+    prefixes: tuple[tuple[str, str], ...] = ()

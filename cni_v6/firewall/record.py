@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from cni_v6.firewall.policy import (
-    GUARD_FULL, GUARD_LINK, GUARD_MAC, GUARD_OFF, ISOLATED, OPEN, PUBLISHED, Allowed, Policy, Port,
+    GUARD_FULL, GUARD_LINK, GUARD_MAC, GUARD_OFF, ISOLATED, MASQUERADED, OPEN, PUBLISHED, Allowed, Policy, Port,
 )
 from cni_v6.forms import FORMS
 
@@ -38,6 +38,7 @@ def to_json(policy: Policy) -> dict[str, Any]:
         "egress": None if policy.egress is None else [
             [each.to, each.protocol, *each.ports] for each in policy.egress
         ],
+        "prefixes": [list(pair) for pair in policy.prefixes],
     }
 
 
@@ -65,6 +66,7 @@ def from_json(raw: object) -> Policy:
         ports=_list(raw["ports"], _port),
         stale=_list(raw["stale"], _address),
         egress=None if raw["egress"] is None else _list(raw["egress"], _allowed),
+        prefixes=_list(raw["prefixes"], _prefix),
     )
     own = set(policy.addresses)
     named = {*policy.masquerade, *policy.stale}
@@ -114,6 +116,14 @@ def _pair(value: object) -> tuple[str, str]:
     if (":" in one) != (":" in other):
         raise ValueError("two families")
     return one, other
+
+
+def _prefix(value: object) -> tuple[str, str]:
+    prefix, seen_as = _row(value, 2)
+    known = seen_as if seen_as in ("", MASQUERADED) else _address(seen_as)
+    if ":" not in _form("route", prefix) or (known not in ("", MASQUERADED) and ":" not in known):
+        raise ValueError("not IPv6")
+    return prefix, known
 
 
 def _port(value: object) -> Port:

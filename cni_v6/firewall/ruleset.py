@@ -60,17 +60,21 @@ INET_CHAINS = """
         type nat hook postrouting priority srcnat; policy accept;
         ct status dnat ip saddr . oifname @home4 masquerade
         ct status dnat ip6 saddr . oifname @home6 masquerade
+        ct status dnat ip6 saddr . oifname @home_prefixes6 masquerade
         ct status dnat ip saddr 127.0.0.0/8 ip daddr . oifname @home4 masquerade
         ip saddr . oifname @home4 return
         ip6 saddr . oifname @home6 return
+        ip6 saddr . oifname @home_prefixes6 return
         ip daddr 224.0.0.0/4 return
         ip6 daddr ff00::/8 return
         ip saddr . ip daddr @keep4 return
         ip6 saddr . ip6 daddr @keep6 return
         snat ip to ip saddr . iifname map @snat4
         snat ip6 to ip6 saddr . iifname map @snat6
+        snat ip6 to ip6 saddr . iifname map @snat_prefixes6
         ip saddr . iifname @masquerade4 masquerade
         ip6 saddr . iifname @masquerade6 masquerade
+        ip6 saddr . iifname @masquerade_prefixes6 masquerade
     }
 
     chain passing {
@@ -79,12 +83,16 @@ INET_CHAINS = """
         ct state established,related accept
         ip daddr . oifname @isolated4 jump published4
         ip6 daddr . oifname @isolated6 jump published6
+        ip6 daddr . oifname @isolated_prefixes6 jump published6
         ip daddr . iifname @home4 return
         ip6 daddr . iifname @home6 return
+        ip6 daddr . iifname @home_prefixes6 return
         ip saddr . iifname @limited4 jump allowed4
         ip6 saddr . iifname @limited6 jump allowed6
+        ip6 saddr . iifname @limited_prefixes6 jump allowed6
         ip daddr . oifname @published4 jump published4
         ip6 daddr . oifname @published6 jump published6
+        ip6 daddr . oifname @published_prefixes6 jump published6
     }
 
     # A segment no larger than the way allows: what is too big is lost where ICMP is (RFC 2923, section 2).
@@ -93,6 +101,8 @@ INET_CHAINS = """
         ip6 saddr . iifname @home6 tcp option maxseg size set rt mtu
         ip daddr . oifname @home4 tcp option maxseg size set rt mtu
         ip6 daddr . oifname @home6 tcp option maxseg size set rt mtu
+        ip6 saddr . iifname @home_prefixes6 tcp option maxseg size set rt mtu
+        ip6 daddr . oifname @home_prefixes6 tcp option maxseg size set rt mtu
     }
 
     # A translated prefix is no published port, though it is DNAT too.
@@ -115,6 +125,7 @@ INET_CHAINS = """
         ct state established,related accept
         ip saddr . iifname @limited4 jump allowed4
         ip6 saddr . iifname @limited6 jump allowed6
+        ip6 saddr . iifname @limited_prefixes6 jump allowed6
     }
 
     chain allowed4 {
@@ -184,6 +195,7 @@ BRIDGE_CHAINS = """
     chain pinned6 {
         meta l4proto ipv6-icmp @th,0,8 136 iifname . @th,64,128 != @targets6 counter drop
         iifname . ip6 saddr @sources6 accept
+        iifname . ip6 saddr @source_prefixes6 accept
         ip6 saddr :: meta l4proto ipv6-icmp @th,0,8 135 iifname . @th,64,128 @targets6 accept
         ip6 saddr :: meta l4proto ipv6-icmp @th,0,8 143 accept
         counter drop

@@ -89,6 +89,14 @@ SETS: Mapping[tuple[str, str], Set] = {
         # good on any: (address, destination prefix, protocol, port range).
         *_both("limited", "address", IFNAME),
         *_both("allowed", "address", "address", PROTOCOL, PORT, intervals=True, counted=True),
+        # The same of whole prefixes that are routed to a container: their own sets, as one with intervals is copied at
+        # each change (nft_pipapo_commit), and most containers have none.
+        Set(INET, "home_prefixes6", (IPV6, IFNAME), intervals=True),
+        Set(INET, "published_prefixes6", (IPV6, IFNAME), intervals=True),
+        Set(INET, "isolated_prefixes6", (IPV6, IFNAME), intervals=True),
+        Set(INET, "masquerade_prefixes6", (IPV6, IFNAME), intervals=True),
+        Set(INET, "snat_prefixes6", (IPV6, IFNAME), (IPV6,), intervals=True),
+        Set(INET, "limited_prefixes6", (IPV6, IFNAME), intervals=True),
         # Bridge ports: that may speak from these MACs only; never as router or DHCP server; from these addresses only.
         Set(BRIDGE, "bound", (IFNAME,)),
         Set(BRIDGE, "macs", (IFNAME, MAC)),
@@ -97,5 +105,6 @@ SETS: Mapping[tuple[str, str], Set] = {
         Set(BRIDGE, "sources4", (IFNAME, IPV4)),
         Set(BRIDGE, "sources6", (IFNAME, IPV6)),
         Set(BRIDGE, "targets6", (IFNAME, RAW_TARGET)),
+        Set(BRIDGE, "source_prefixes6", (IFNAME, IPV6), intervals=True),
     )
 }

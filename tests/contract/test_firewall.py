@@ -23,6 +23,7 @@ from tests.contract.worlds import LinuxWorld, World, linux_world
 from tests.sandbox import Node
 
 A4, B4, A6, B6 = "10.1.2.3", "10.1.2.4", "2001:db8::3", "2001:db8::4"
+P6 = "2001:db8:0:0:1::/80"
 OWNER, OTHER = "pods 0123abcd/eth0", "pods 4567cdef/eth0"
 PORT = Element(INET, "ports4", ("6", "8080"), (A4, "80"), OWNER)
 
@@ -53,6 +54,12 @@ ALL = (
     Element(INET, "allowed4", (B4, "192.0.2.7", "6", "443")),
     Element(INET, "allowed4", (B4, "192.0.2.9-192.0.2.20", "6", "8000-8001"), comment=OWNER),
     Element(INET, "allowed6", (A6, "::/0", "17", "53")),
+    Element(INET, "home_prefixes6", (P6, "br-0.100"), comment=OWNER),
+    Element(INET, "published_prefixes6", (P6, "cni0")),
+    Element(INET, "isolated_prefixes6", ("2001:db8:0:1::/64", "cni0")),
+    Element(INET, "masquerade_prefixes6", (P6, "cni0")),
+    Element(INET, "snat_prefixes6", (P6, "cni0"), ("2001:db8:1::1",)),
+    Element(INET, "limited_prefixes6", ("2001:db8::/127", "cni0")),
     Element(BRIDGE, "bound", ("veth0123456789a",), comment=OWNER),
     Element(BRIDGE, "macs", ("veth1", "02:00:00:00:00:ff")),
     Element(BRIDGE, "guarded", ("veth1",)),
@@ -60,6 +67,7 @@ ALL = (
     Element(BRIDGE, "sources4", ("veth1", A4)),
     Element(BRIDGE, "sources6", ("veth1", "fe80::1")),
     Element(BRIDGE, "targets6", ("veth1", "fe80::1")),
+    Element(BRIDGE, "source_prefixes6", ("veth0123456789a", P6)),
 )
 
 

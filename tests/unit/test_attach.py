@@ -174,7 +174,7 @@ def test_addresses_that_another_plugin_gave_to_somebody_else_stay_theirs() -> No
         [record] = leases.attachments()
         leases.drop(record.owner)
         leases.put(replace(record, owner=replace(record.owner, container_id="c2")))
-        leases.put(replace(record, addresses=()))
+        leases.put(replace(record, addresses=(), reuse=()))
     world.call("DEL", "c1").ok()
     assert keys(world, "published4") == keys(world, "masquerade4") == [("10.1.0.2",)]
     assert sets(world).isdisjoint({"bound", "macs", "pinned"})
@@ -190,7 +190,7 @@ def test_what_is_nobody_elses_goes_though_the_address_went() -> None:
         [record] = leases.attachments()
         leases.drop(record.owner)
         leases.put(Attachment(replace(record.owner, container_id="host-local's"), record.addresses))
-        leases.put(replace(record, addresses=()))
+        leases.put(replace(record, addresses=(), reuse=()))
     world.call("DEL", "c1").ok()
     assert sets(world) == {f"{name}{version}" for name in ("home", "published", "masquerade") for version in (4, 6)}
 

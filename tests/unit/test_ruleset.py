@@ -31,10 +31,12 @@ POLICIES = {
             keep=("2001:db8:1::/48", "192.0.2.0/24"),
             ports=(Port("tcp", 80, 8080), Port("udp", 53, 5353, "192.0.2.1"), Port("sctp", 99, 9, "::")),
             egress=(Allowed("2001:db8::/32", "tcp", (443, 443)), Allowed("10.0.0.0/8"), Allowed("::/0", "udp", (1, 9))),
+            prefixes=(("fd00::1:0:0:0/80", "2001:db8::1"),),
         ),
         Policy(
             "cni1", "veth2", "02:00:00:00:00:02", ("fd00:1::2",), "fe80::ff:fe00:2", policy.GUARD_MAC,
-            snat=(("fd00:1::2", "2001:db8:2::2"),), inbound=(("2001:db8:2::2", "fd00:1::2"),),
+            snat=(("fd00:1::2", "2001:db8:2::2"),), inbound=(("2001:db8:2::2", "fd00:1::2"),), ingress=policy.PUBLISHED,
+            prefixes=(("fd00:1:0:0:1::/80", policy.MASQUERADED), ("2001:db8:3::/96", "")),
         ),
         Policy("cni1", "veth3", "02:00:00:00:00:03", guard=policy.GUARD_LINK),
     ),

@@ -1,0 +1,324 @@
+"""Prefixes that are containers': which one may be asked for, and what is done for it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cni_v6 import delegated, errors, ops, prefixconf
+from cni_v6.config import RangeSet
+from cni_v6.ctl import plan as plan_command
+from cni_v6.delegated import Delegated
+from cni_v6.firewall.elements import elements
+from cni_v6.firewall.policy import MASQUERADED
+from cni_v6.firewall.sets import INET
+from cni_v6.fields import Section
+from cni_v6.handout import DEFAULT, NEVER, RANDOM, STABLE, Handout
+from cni_v6.kernel import Link, Snapshot
+from cni_v6.leases import Anchor, Attachment
+from cni_v6.ops import HOST
+from cni_v6.prefixconf import Delegation
+from cni_v6.result import Address, Result
+from tests.unit import parts
+from tests.unit.harness import CONFIG, FOREIGN, LAYER_2, World, gc
+
+SUBNET = "2001:db8:1::/64"
+P = "2001:db8:1:0:1::/80"
+FIRST = Delegated(P, parts.IPV6)
+NETNS, IFNAME = parts.NETNS, "eth0"
+
+
+def network(length: int = 80, **keys: Any) -> dict[str, Any]:
+    return {**CONFIG, "ipam": {**CONFIG["ipam"], "delegate": length, **keys.pop("ipam", {})}, **keys}
+
+
+# Which prefix may be asked for
+
+
+def section(path: str, length: int | None) -> Section:
+    return Section(path, frozenset(), {"delegate": length})
+
+
+def read(
+    *sets: RangeSet, ipam: int | None = None, args: int | None = None, runtime: int | None = None,
+    handout: Handout = DEFAULT,
+) -> Delegation | None:
+    sections = section("runtimeConfig", runtime), section("args.cni", args), section("ipam", ipam)
+    return prefixconf.read(sections, sets, handout)
+
+
+SIX, FOUR = parts.range_set(SUBNET), parts.range_set("10.1.0.0/16")
+SMALL = parts.range_set("2001:db8:2::/112")
+
+
+def test_nobody_asks() -> None:
+    assert read(SIX, FOUR) is None
+
+
+def test_whoever_is_nearest_to_the_container_is_heard() -> None:
+    assert read(FOUR, SIX, ipam=80) == Delegation(1, 80, "ipam.delegate", True)
+    assert read(FOUR, SIX, ipam=80, args=96) == Delegation(1, 96, "args.cni.delegate", True)
+    assert read(SIX, args=96, runtime=112) == Delegation(0, 112, "runtimeConfig.delegate", False)
+
+
+def test_the_first_set_that_gives_nothing_twice() -> None:
+    found = read(SMALL, SIX, ipam=80)
+    assert found and found.index == 1
+    found = read(SMALL, SIX, ipam=126, handout=Handout(reuse=NEVER))
+    assert found and found.index == 0
+
+
+@pytest.mark.parametrize(("sets", "length", "handout", "says"), [
+    ((FOUR,), 80, DEFAULT, "no range is IPv6"),
+    ((SMALL,), 120, DEFAULT, "give their addresses again"),
+    ((SIX,), 80, Handout(RANDOM), 'ipam.allocation: "random" exclude'),
+    ((SIX,), 80, Handout(STABLE), 'ipam.allocation: "stable" exclude'),
+    ((SIX,), 64, DEFAULT, "is no part of"),
+    ((parts.range_set(SUBNET, "2001:db8:9::/96"),), 90, DEFAULT, "is no part of"),
+    ((SIX,), 73, DEFAULT, "room for 511 prefixes"),
+])
+def test_what_cannot_be_given(sets: tuple[RangeSet, ...], length: int, handout: Handout, says: str) -> None:
+    with pytest.raises(errors.CniError, match=says) as caught:
+        read(*sets, ipam=length, handout=handout)
+    assert caught.value.code == errors.INVALID_CONFIG and f"ipam.delegate: {length}" in caught.value.msg
+
+
+def test_room_is_counted_in_whole_prefixes() -> None:
+    assert prefixconf.blocks(SIX, 74) == 1023  # the first has the network's own address
+    part = replace(SIX.written[0], first=(1 << 48) + SIX.written[0].network, last=(1 << 50) + SIX.written[0].network)
+    assert prefixconf.blocks(RangeSet((part,)), 80) == 3
+    assert prefixconf.blocks(RangeSet((replace(part, first=part.first + 1),)), 80) == 2
+    assert prefixconf.blocks(RangeSet((replace(part, last=part.first + 1),)), 80) == 0
+
+
+@pytest.mark.parametrize(("config", "says"), [
+    ({**network(), "isDefaultGateway": False}, "ipam.delegate: 80 needs isGateway"),
+    (network(nptv6={"internal": SUBNET, "external": "2001:db8:9::/64"}), "and nptv6 exclude each other"),
+    ({**FOREIGN, "args": {"cni": {"delegate": 80}}}, "args.cni.delegate: 80 has no effect"),
+    ({**LAYER_2, "runtimeConfig": {"delegate": 80}}, "runtimeConfig.delegate: 80 has no effect"),
+    (network(128), "ipam.delegate: 128 is not between 64 and 127"),
+])
+def test_what_is_refused(config: dict[str, Any], says: str) -> None:
+    world = World()
+    world.container("c1")
+    before = world.state()
+    assert says in world.call("ADD", "c1", config).error(errors.INVALID_CONFIG)
+    assert world.state() == before
+
+
+def test_translation_of_another_range_is_nobodys_business() -> None:
+    ranges = [[{"subnet": SUBNET}], [{"subnet": "fd00:1::/64"}]]
+    nptv6 = {"internal": "fd00:1::/64", "external": "2001:db8:9::/64"}
+    result = World().add("c1", network(nptv6=nptv6, ipam={"ranges": ranges}))
+    assert result["ips"][-1] == {"address": P}
+
+
+def test_of_a_prefix_that_the_node_follows() -> None:
+    """The ranges are not known when the configuration is read first."""
+    world = World()
+    world.kernel.add_link(HOST, Link("up", "02:00:00:00:00:09", 1500, up=True))
+    world.kernel.spaces[HOST].addresses["up"] = ["2001:db8:5::1/56"]
+    follows = {"ranges": [[{"from": "up", "subnetId": "1", "length": 64}]], "delegate": None}
+    result = world.add("c1", network(ipam=follows, args={"cni": {"delegate": 80}}))
+    assert result["ips"][-1] == {"address": "2001:db8:5:1:1::/80"}
+
+
+def test_another_main_plugin_could_not_route_it() -> None:
+    world = World()
+    world.container("c1")
+    said = world.call("ADD", "c1", {**network(), "type": "bridge"}, type="cni-v6-ipam")
+    assert 'ipam.delegate: 80 needs "type": "cni-v6"' in said.error(errors.INVALID_CONFIG)
+    assert world.attachments() == []
+
+
+# What is done
+
+
+def steps(conf: Any, given: Delegated = FIRST) -> list[ops.Op]:
+    return list(delegated.inside(conf, NETNS, IFNAME, [given]))
+
+
+def conf(everybody: bool = True, **keys: Any) -> Any:
+    ipam = replace(parts.ipam_conf(SIX), delegation=Delegation(0, 80, "ipam.delegate", everybody))
+    return parts.conf(is_gateway=True, ipam=ipam, **keys)
+
+
+UNREACHABLE = ops.AddUnreachable(NETNS, P)
+
+
+def test_neighbours_prefixes_are_found_by_the_gateway() -> None:
+    by_gateway = ops.AddRoute(NETNS, IFNAME, SUBNET, "2001:db8:1::1", priority=128)
+    assert steps(conf()) == [UNREACHABLE, ops.AddRoute(NETNS, IFNAME, "2001:db8:1::1/128"), by_gateway]
+    behind = steps(conf(), Delegated(P, parts.BEHIND_LINK_LOCAL))
+    assert behind == [UNREACHABLE, replace(by_gateway, gateway="fe80::1")]
+
+
+def test_containers_that_are_closed_to_each_other_stay_so() -> None:
+    assert steps(conf(port_isolation=True)) == [UNREACHABLE]
+    assert steps(conf(), Delegated(P, Address("2001:db8:1::2/64"))) == [UNREACHABLE]
+
+
+def test_what_one_container_asks_for_changes_no_others_way() -> None:
+    assert steps(conf(everybody=False)) == [UNREACHABLE]
+    assert steps(parts.conf()) == [UNREACHABLE]
+
+
+def test_the_node_has_a_route() -> None:
+    assert list(delegated.arrival(conf(vlan=7), [FIRST])) == [ops.AddRoute(HOST, "cni0.7", P, "2001:db8:1::2")]
+
+
+def test_the_record_alone_tells_what_to_take_away() -> None:
+    record = Attachment(
+        parts.OWNER, ("2001:db8:1::2",), prefixes=(P,),
+        anchors=(Anchor("cni0", "2001:db8:1::1/64"), Anchor("cni0", "10.1.0.1/24")),
+    )
+    assert delegated.removal(record) == (ops.RemoveRoute(HOST, "cni0", P),)
+    assert delegated.removal(replace(record, prefixes=())) == ()
+
+
+def test_without_a_prefix_there_is_nothing_to_compare() -> None:
+    for record in (None, Attachment(parts.OWNER, ("2001:db8:1::2",))):
+        assert delegated.audit_questions(conf(), record) == ()
+        assert list(delegated.differences(conf(), record, Snapshot({}))) == []
+
+
+def test_a_result_without_prefixes() -> None:
+    result = Result(ips=(Address("2001:db8:1::2/64", interface=2), Address(P), Address("2001:db8:9::/80")))
+    assert delegated.without(result, None) == result
+    record = Attachment(parts.OWNER, (), prefixes=(P,))
+    assert delegated.without(result, record).ips == (result.ips[0], result.ips[2])
+
+
+# All of it
+
+
+def test_from_add_to_del() -> None:
+    world = World()
+    config = network(masquerade={"ipv6": "on"}, egress=[{"to": "2001:db8:9::/48"}])
+    before = world.add("first", config)
+    assert before["ips"][-1] == {"address": P}
+    result = world.add("c1", config)
+    second = "2001:db8:1:0:2::/80"
+    assert [ip["address"] for ip in result["ips"]] == ["2001:db8:1::3/64", "10.1.0.3/24", second]
+    assert [route["dst"] for route in result["routes"]] == ["::/0", "0.0.0.0/0"]
+    [record] = [each for each in world.attachments() if each.owner.container_id == "c1"]
+    assert record.prefixes == (second,) and record.policy and record.policy.prefixes == ((second, MASQUERADED),)
+    own = [each for each in elements(record.owner, record.policy) if second in each.key]
+    assert {each.set for each in own} == {
+        "home_prefixes6", "published_prefixes6", "limited_prefixes6", "allowed6", "masquerade_prefixes6",
+        "source_prefixes6",
+    }
+    assert set(own) <= set(world.kernel.firewall.elements())
+    assert world.kernel.spaces["/run/netns/c1"].unreachable == [second]
+    [route] = [each for each in world.kernel.spaces[HOST].routes["cni0"] if each.dst == second]
+    assert route.gateway == "2001:db8:1::3"
+    world.call("CHECK", "c1", {**config, "prevResult": result}).ok()
+    world.kernel.spaces[HOST].routes["cni0"].remove(route)
+    said = world.call("CHECK", "c1", {**config, "prevResult": result}).error(errors.CHECK_FAILED)
+    assert f"route {second} through cni0 is missing" in said
+    world.kernel.spaces[HOST].routes["cni0"].append(route)
+    world.call("DEL", "c1", CONFIG).ok()
+    assert route not in world.kernel.spaces[HOST].routes["cni0"]
+    assert not any(second in each.key for each in world.kernel.firewall.elements())
+    assert world.add("c1", config)["ips"][-1] == {"address": "2001:db8:1:0:3::/80"}
+
+
+def test_an_old_result_has_no_room_for_it() -> None:
+    result = World().add("c1", network(cniVersion="0.2.0"))
+    assert result["ip6"]["ip"] == "2001:db8:1::2/64" and P not in json.dumps(result)
+
+
+def test_gc() -> None:
+    world = World()
+    world.add("c1", network(ingress="open", guard=False))
+    world.now += 1
+    said = world.call("GC", config=gc(config=network()))
+    said.ok()
+    assert f"removed pods/c1/eth0 2001:db8:1::2 10.1.0.2 {P}" in said.stderr
+    assert P not in [route.dst for route in world.kernel.spaces[HOST].routes["cni0"]]
+
+
+def test_a_failed_add_leaves_nothing() -> None:
+    world = World()
+    world.add("first", network())
+    world.container("c1")
+    before = world.state()
+
+    def fail(operation: ops.Op) -> Exception | None:
+        last = isinstance(operation, ops.AddRoute) and operation.netns == HOST and operation.gateway
+        return errors.CniError(errors.KERNEL_REFUSED, "no", "") if last else None
+
+    world.kernel.fail = fail
+    assert "no" in world.call("ADD", "c1", network()).error(errors.KERNEL_REFUSED)
+    world.kernel.spaces["/run/netns/c1"].unreachable.clear()  # the container's own namespace, which goes
+    assert world.state() == before
+
+
+def test_a_fixed_source_and_what_is_kept_from_it() -> None:
+    world = World()
+    keep = ["2001:db8:7::/48", "10.0.0.0/8"]
+    source = {"ipv6": "2001:db8:9::9"}
+    world.add("c1", network(masquerade={"ipv6": "on"}, snat=source, nonMasquerade=keep, ingress="isolated"))
+    found = {each.set: each for each in world.kernel.firewall.elements() if each.key[0] == P}
+    assert found["snat_prefixes6"].data == ("2001:db8:9::9",)
+    assert found["keep6"].key == (P, "2001:db8:7::/48") and "isolated_prefixes6" in found
+    assert all(each.family == INET for each in found.values())
+
+
+def test_without_a_guard_no_port_is_pinned() -> None:
+    world = World()
+    world.add("c1", network(guard=False))
+    assert {each.set for each in world.kernel.firewall.elements() if P in each.key} == {
+        "home_prefixes6", "published_prefixes6",
+    }
+
+
+def test_an_address_of_anothers_prefix_is_refused() -> None:
+    world = World()
+    world.add("c1", network())
+    world.container("c2")
+    asked = {**network(), "args": {"cni": {"ips": ["2001:db8:1:0:1::5"]}}}
+    said = world.call("ADD", "c2", asked).error(errors.ADDRESS_UNAVAILABLE)
+    assert "2001:db8:1:0:1::5 lies in a prefix that was given to c1 eth0" in said
+    world.call("DEL", "c1").ok()
+    assert world.call("ADD", "c2", asked).ok()["ips"][0]["address"] == "2001:db8:1:0:1::5/64"
+
+
+def test_a_prefix_around_ones_own_address_is_passed_over() -> None:
+    """It would be routed by an address that lies in it."""
+    world = World()
+    result = world.add("c1", {**network(), "args": {"cni": {"ips": ["2001:db8:1:0:1::5", "10.1.0.9"]}}})
+    assert result["ips"][-1] == {"address": "2001:db8:1:0:2::/80"}
+
+
+def test_a_family_that_is_gone_without_takes_its_prefix_along() -> None:
+    world = World()
+    world.container("c1")
+    del world.kernel.spaces["/run/netns/c1"].sysctls["ipv6/conf/lo/disable_ipv6"]
+    result = world.call("ADD", "c1", network(ipam={"required": ["ipv4"]})).ok()
+    assert [ip["address"] for ip in result["ips"]] == ["10.1.0.2/24"]
+
+
+def test_neighbours_of_the_uplink_do_not_find_it() -> None:
+    world = World()
+    world.kernel.add_link(HOST, replace(world.kernel.spaces[HOST].links["lo"], name="six"))
+    world.container("c1")
+    said = world.call("ADD", "c1", network(ndpProxy="six"))
+    said.ok()
+    assert f"cannot for all of {P}" in said.stderr
+
+
+def test_plan_shows_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "10.conflist"
+    file.write_text(json.dumps(network()))
+    chosen = argparse.Namespace(conflist=file, container="example", ifname="eth0", pod=None)
+    assert plan_command.run(chosen, World().node) == 0
+    said = capsys.readouterr().out
+    assert f"add route {P} via 2001:db8:1::2 through cni0 in the node" in said
+    assert f"answer in /run/netns/example that the rest of {P} is unreachable" in said
+    assert f"inet home_prefixes6: {P} . cni0" in said and f'"address": "{P}"' in said
