@@ -49,7 +49,8 @@ def _attachments(data_dir: str, network: str | None) -> Iterator[Attachment]:
 def _row(each: Attachment) -> tuple[str, ...]:
     since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(each.created)) if each.created else "-"
     owner = each.owner
-    words = (owner.network, owner.container_id, owner.ifname, " ".join(each.addresses), each.host, since)
+    held = " ".join((*each.addresses, *each.prefixes))
+    words = (owner.network, owner.container_id, owner.ifname, held, each.host, since)
     return tuple(word or "-" for word in words)
 
 
@@ -59,6 +60,7 @@ def _document(each: Attachment) -> dict[str, object]:
         "containerID": each.owner.container_id,
         "ifname": each.owner.ifname,
         "addresses": list(each.addresses),
+        "prefixes": list(each.prefixes),
         "hostInterface": each.host,
         "created": each.created,
     }

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from cni_v6.firewall.sets import Element
+from cni_v6.lifetimes import GetLifetimes as GetLifetimes
+from cni_v6.lifetimes import Lifetime as Lifetime
 from cni_v6.ops import Op
 
 BRIDGE_PORTS_MAX = 1023  # net/bridge/br_private.h: BR_MAX_PORTS is 1 << 10, and br_if.c gives out no port number 0
@@ -138,6 +140,18 @@ class GetPorts:
 
 
 @dataclass(frozen=True, slots=True)
+class GetLinks:
+    """-> tuple[Link, ...]: all of the node's interfaces"""
+
+
+@dataclass(frozen=True, slots=True)
+class GetAlive:
+    """-> frozenset of those of the namespaces (as ``Kernel.netns_id`` tells them) that are not known to have ended"""
+
+    namespaces: frozenset[tuple[int, int]]
+
+
+@dataclass(frozen=True, slots=True)
 class GetPortVlans:
     """-> tuple[tuple[int, bool], ...]: (VLAN, is the untagged PVID) of a bridge port, in order"""
 
@@ -147,6 +161,7 @@ class GetPortVlans:
 Question = (
     GetLink
     | GetAddresses
+    | GetLifetimes
     | GetRoutes
     | GetSysctl
     | GetIpv6Interfaces
@@ -155,6 +170,8 @@ Question = (
     | GetRuleset
     | GetElements
     | GetPorts
+    | GetLinks
+    | GetAlive
     | GetPortVlans
 )
 
@@ -176,6 +193,11 @@ class Snapshot:
 
     def addresses(self, netns: str, ifname: str) -> tuple[str, ...]:
         answer = self.answers[GetAddresses(netns, ifname)]
+        assert isinstance(answer, tuple)
+        return answer
+
+    def lifetimes(self, netns: str, ifname: str) -> tuple[Lifetime, ...]:
+        answer = self.answers[GetLifetimes(netns, ifname)]
         assert isinstance(answer, tuple)
         return answer
 
@@ -219,6 +241,16 @@ class Snapshot:
         assert isinstance(answer, tuple)
         return answer
 
+    def links(self) -> tuple[Link, ...]:
+        answer = self.answers[GetLinks()]
+        assert isinstance(answer, tuple)
+        return answer
+
+    def alive(self, namespaces: frozenset[tuple[int, int]]) -> frozenset[tuple[int, int]]:
+        answer = self.answers[GetAlive(namespaces)]
+        assert isinstance(answer, frozenset)
+        return answer
+
     def port_vlans(self, ifname: str) -> tuple[tuple[int, bool], ...]:
         answer = self.answers[GetPortVlans(ifname)]
         assert isinstance(answer, tuple)
@@ -233,9 +265,11 @@ class Kernel(Protocol):
     """
 
     def netns_id(self, path: str) -> tuple[int, int]:
-        """(device, inode) of the namespace file: what makes it the same namespace under another path.
+        """(id, inode) of the namespace: what makes it the same namespace under another path.
 
-        For ``HOST`` the caller's own. Raises CniError(UNKNOWN_CONTAINER) where there is none.
+        The id is the kernel's, and no other namespace's ever (Linux 6.18); before, it is the file's device. Zeros for a
+        file that is something else. For ``HOST`` the caller's own. Raises CniError(UNKNOWN_CONTAINER) where there is
+        none.
         """
         ...
 

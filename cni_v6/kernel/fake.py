@@ -11,7 +11,7 @@ from typing import Any
 from cni_v6 import kernel, ops
 from cni_v6.errors import CniError, Errors
 from cni_v6.kernel import Ipv6Interface, Question, Snapshot, Uplink
-from cni_v6.kernel.fakenode import FakeNode
+from cni_v6.kernel.fakenode import DEVICE, FakeNode
 from cni_v6.kernel.fakeops import EFFECTS
 from cni_v6.ops import HOST, Op
 
@@ -28,7 +28,7 @@ class FakeKernel(FakeNode):
         self.fail: Callable[[Op], Exception | None] = lambda _: None
 
     def netns_id(self, path: str) -> tuple[int, int]:
-        return 4, self.space(path).inode
+        return DEVICE, self.space(path).inode
 
     def close(self) -> None:
         """Nothing is open."""
@@ -96,6 +96,7 @@ def _uplinks(fake: FakeNode) -> tuple[Uplink, ...]:
 _ANSWERS: dict[type[Any], Callable[[FakeNode, Any], object]] = {
     kernel.GetLink: lambda fake, asked: fake.space(asked.netns).links.get(asked.ifname),
     kernel.GetAddresses: lambda fake, asked: tuple(fake.space(asked.netns).addresses.get(asked.ifname, ())),
+    kernel.GetLifetimes: lambda fake, asked: fake.lifetimes(asked.netns, asked.ifname),
     kernel.GetRoutes: lambda fake, asked: tuple(fake.space(asked.netns).routes.get(asked.ifname, ())),
     kernel.GetSysctl: lambda fake, asked: fake.space(asked.netns).sysctls.get(asked.key),
     kernel.GetIpv6Interfaces: lambda fake, _: _ipv6_interfaces(fake),
@@ -104,5 +105,7 @@ _ANSWERS: dict[type[Any], Callable[[FakeNode, Any], object]] = {
     kernel.GetRuleset: lambda fake, _: fake.firewall.mark,
     kernel.GetElements: lambda fake, asked: fake.firewall.there(asked.elements),
     kernel.GetPorts: lambda fake, asked: fake.ports(asked.bridge),
+    kernel.GetLinks: lambda fake, _: tuple(fake.spaces[HOST].links.values()),
+    kernel.GetAlive: lambda fake, asked: fake.alive(asked.namespaces),
     kernel.GetPortVlans: lambda fake, asked: tuple(sorted(fake.vlans.get(asked.ifname, {}).items())),
 }

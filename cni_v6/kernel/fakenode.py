@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from cni_v6 import ops
 from cni_v6.errors import KERNEL_REFUSED, UNKNOWN_CONTAINER, CniError
-from cni_v6.kernel import Link, RouteEntry
+from cni_v6.kernel import Lifetime, Link, RouteEntry
 from cni_v6.kernel.fakefirewall import FakeFirewall
 from cni_v6.ops import HOST, Op
 
@@ -26,26 +26,29 @@ INTERFACE_SYSCTLS = {
         "proxy_ndp": "0",
     },
 }
+DEVICE = 4  # of all namespaces
 NODE_SYSCTLS = {"ipv4/ip_forward": "0"}
 
 
 @dataclass(slots=True)
 class Space:
-    """One namespace."""
+    """One namespace. ``lifetimes``: of addresses of interfaces, where they are not those of most."""
 
     inode: int
     links: dict[str, Link] = field(default_factory=dict)
     addresses: dict[str, list[str]] = field(default_factory=dict)
+    lifetimes: dict[tuple[str, str], Lifetime] = field(default_factory=dict)
     routes: dict[str, list[RouteEntry]] = field(default_factory=dict)
     proxies: dict[str, list[str]] = field(default_factory=dict)
     sysctls: dict[str, str] = field(default_factory=dict)
+    unreachable: list[str] = field(default_factory=list)
 
 
 class FakeNode:
     """A node with a loopback interface, and the namespaces that ``add_netns`` made.
 
     ``vlans`` maps a bridge port to {VLAN: is the untagged PVID}; ``announced`` lists the addresses that ``Announce``
-    told.
+    told. ``blind``: it cannot tell which namespaces have ended.
     """
 
     def __init__(self) -> None:
@@ -54,6 +57,7 @@ class FakeNode:
         self.peers: dict[tuple[str, str], tuple[str, str]] = {}
         self.vlans: dict[str, dict[int, bool]] = {}
         self.announced: list[str] = []
+        self.blind = False
         self.firewall = FakeFirewall()
         self.add_netns(HOST)
 
@@ -88,6 +92,12 @@ class FakeNode:
                 default = sysctls.get(f"{family}/conf/default/{key}", value)
                 sysctls.setdefault(f"{family}/conf/{name}/{key}", default)
 
+    def lifetimes(self, netns: str, name: str) -> tuple[Lifetime, ...]:
+        """The IPv6 addresses of an interface."""
+        space = self.space(netns)
+        held = (address for address in space.addresses.get(name, ()) if ":" in address)
+        return tuple(space.lifetimes.get((name, address), Lifetime(address)) for address in held)
+
     def existing(self, netns: str, name: str, operation: Op) -> Link:
         """The interface; raises CniError(KERNEL_REFUSED) for the operation where there is none."""
         link = self.space(netns).links.get(name)
@@ -109,6 +119,10 @@ class FakeNode:
         peer = self.peers.pop((netns, name), None)
         if peer:
             self.delete(*peer)
+
+    def alive(self, namespaces: frozenset[tuple[int, int]]) -> frozenset[tuple[int, int]]:
+        """Those of the namespaces that are there; all of them where it is ``blind``."""
+        return namespaces if self.blind else namespaces & {(DEVICE, space.inode) for space in self.spaces.values()}
 
     def ports(self, bridge: str) -> tuple[Link, ...]:
         """The ports of a bridge on the node."""

@@ -10,8 +10,9 @@ from netaddr import IPNetwork
 
 from cni_v6 import ops
 from cni_v6.errors import ALREADY_ATTACHED, IO_FAILURE, KERNEL_REFUSED, PORTS_EXHAUSTED, CniError
-from cni_v6.kernel import BRIDGE_PORTS_MAX, Link, RouteEntry
+from cni_v6.kernel import BRIDGE_PORTS_MAX, Lifetime, Link, RouteEntry
 from cni_v6.kernel.fakenode import FakeNode, Space
+from cni_v6.lifetimes import FOREVER
 from cni_v6.ops import HOST, Op
 
 
@@ -115,8 +116,16 @@ def _add_address(fake: FakeNode, operation: ops.AddAddress) -> None:
 def _remove_address(fake: FakeNode, operation: ops.RemoveAddress) -> None:
     space = fake.spaces.get(operation.netns)
     held = space.addresses.get(operation.ifname, []) if space else []
-    if operation.address in held:
+    if space and operation.address in held:
         held.remove(operation.address)
+        space.lifetimes.pop((operation.ifname, operation.address), None)
+
+
+def _set_preferred(fake: FakeNode, operation: ops.SetPreferred) -> None:
+    fake.existing(operation.netns, operation.ifname, operation)
+    _add_address(fake, ops.AddAddress(operation.netns, operation.ifname, operation.address))
+    lifetime = Lifetime(operation.address, FOREVER if operation.preferred else 0)
+    fake.spaces[operation.netns].lifetimes[operation.ifname, operation.address] = lifetime
 
 
 def _add_route(fake: FakeNode, operation: ops.AddRoute) -> None:
@@ -161,6 +170,12 @@ def _remove_route(fake: FakeNode, operation: ops.RemoveRoute) -> None:
     held[:] = [each for each in held if (each.dst, each.table) != (operation.dst, 254)]
 
 
+def _add_unreachable(fake: FakeNode, operation: ops.AddUnreachable) -> None:
+    held = fake.space(operation.netns).unreachable
+    if operation.dst not in held:
+        held.append(operation.dst)
+
+
 def _add_proxy(fake: FakeNode, operation: ops.AddProxy) -> None:
     fake.existing(HOST, operation.ifname, operation)
     held = fake.spaces[HOST].proxies.setdefault(operation.ifname, [])
@@ -199,8 +214,10 @@ EFFECTS: dict[type[Any], Callable[[FakeNode, Any], None]] = {
     ops.SetSysctl: _set_sysctl,
     ops.AddAddress: _add_address,
     ops.RemoveAddress: _remove_address,
+    ops.SetPreferred: _set_preferred,
     ops.SetLink: _set_link,
     ops.AddRoute: _add_route,
+    ops.AddUnreachable: _add_unreachable,
     ops.RemoveRoute: _remove_route,
     ops.AddProxy: _add_proxy,
     ops.RemoveProxy: _remove_proxy,

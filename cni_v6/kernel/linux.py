@@ -12,7 +12,7 @@ from typing import Any
 
 from cni_v6 import kernel, ops
 from cni_v6.errors import ALREADY_ATTACHED, KERNEL_REFUSED, PORTS_EXHAUSTED, UNKNOWN_CONTAINER, CniError, Errors
-from cni_v6.kernel import Question, Snapshot, answers, firewall, neighbours, netlink, sysctl
+from cni_v6.kernel import Question, Snapshot, answers, firewall, lifetimes, neighbours, netlink, routes, sysctl
 from cni_v6.kernel.events import await_addresses, await_port
 from cni_v6.kernel.message import Message
 from cni_v6.kernel.netns import Folders
@@ -22,7 +22,7 @@ from cni_v6.kernel.rtnl import Answer, explain, new_group
 from cni_v6.kernel.spaces import Spaces
 from cni_v6.ops import HOST, Op
 
-THERE_ALREADY = (ops.EnsureBridge, ops.AddAddress, ops.AddRoute)
+THERE_ALREADY = (ops.EnsureBridge, ops.AddAddress, ops.AddRoute, ops.AddUnreachable)
 GONE_WITH_INTERFACE = (ops.RemoveAddress, ops.RemovePortVlan, ops.RemoveRoute, ops.RemoveProxy)
 GONE_ALREADY = (ops.DeleteLink, *GONE_WITH_INTERFACE)
 ABSENT = (errno.ENODEV, errno.ENOENT, errno.EADDRNOTAVAIL, errno.ESRCH)
@@ -239,9 +239,11 @@ _REQUESTS: dict[type[Any], Callable[[Spaces, Any], Message]] = {
     ops.RemovePortVlan: _by_index(netlink.remove_port_vlan),
     ops.AddAddress: _by_index(netlink.add_address),
     ops.RemoveAddress: _by_index(netlink.remove_address),
+    ops.SetPreferred: _by_index(lifetimes.set_preferred),
     ops.SetLink: _by_name(netlink.set_link),
     ops.AddRoute: _by_index(netlink.add_route),
-    ops.RemoveRoute: _by_index(netlink.remove_route),
+    ops.AddUnreachable: _by_name(routes.add_unreachable),
+    ops.RemoveRoute: _by_index(routes.remove_route),
     ops.AddProxy: _by_index(neighbours.add_proxy),
     ops.RemoveProxy: _by_index(neighbours.remove_proxy),
     ops.Announce: _by_name(netlink.set_mac),

@@ -61,7 +61,6 @@ from cni_v6.kernel.uapi import (
     RTEXT_FILTER_SKIP_STATS,
     RTM_DELADDR,
     RTM_DELLINK,
-    RTM_DELROUTE,
     RTM_F_FIB_MATCH,
     RTM_GETADDR,
     RTM_GETLINK,
@@ -99,7 +98,7 @@ def get_link_by_index(index: int) -> Message:
 
 
 def get_ports(bridge: int) -> Message:
-    """A dump of the ports of the bridge with this index."""
+    """A dump of the ports of the bridge with this index, of all interfaces for 0."""
     return _link(RTM_GETLINK, u32(IFLA_MASTER, bridge), _NO_STATISTICS)
 
 
@@ -264,10 +263,6 @@ def add_route(op: ops.AddRoute, index: int) -> Message:
     if op.priority is not None:
         body += u32(RTA_PRIORITY, op.priority)
     return Message(RTM_NEWROUTE, NEW, body + _metrics(op))
-
-
-def remove_route(op: ops.RemoveRoute, index: int) -> Message:
-    return Message(RTM_DELROUTE, 0, add_route(ops.AddRoute(op.netns, op.ifname, op.dst), index).body)
 
 
 def _metrics(op: ops.AddRoute) -> bytes:

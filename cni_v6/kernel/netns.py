@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import _thread
 import errno
+import fcntl
 import os
 import socket
 import sys
@@ -33,6 +34,8 @@ CLONE_NEWNET = 0x40000000  # linux/sched.h
 OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # a fifo in the place of a namespace would block
 OWN = "/proc/thread-self/ns/net"
 SYSCTL = "/proc/sys/net/"
+# linux/nsfs.h: _IO(0xb7, 3), since 4.11, and _IOR(0xb7, 13, __u64), since 6.18.
+NS_GET_NSTYPE, NS_GET_ID = 0xB703, 0x8008B70D
 T = TypeVar("T")
 
 
@@ -118,6 +121,38 @@ def identity(path: str, given: int | None = None) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
+def lasting_identity(path: str, given: int | None = None) -> tuple[int, int]:
+    """(id, inode) of a namespace, which no other has or had since the node was started; arguments and errors as above.
+
+    An inode is given again. A kernel that counts no ids (before 6.18) has the device in their place: ``nsfs_device``.
+    Zeros for a file that is no network namespace.
+    """
+    file = _open_file(path, given)
+    try:
+        return lasting_identity_of(file)
+    finally:
+        os.close(file)
+
+
+def lasting_identity_of(file: int) -> tuple[int, int]:
+    """The same, of an open file."""
+    status = os.fstat(file)
+    if status.st_dev != nsfs_device() or fcntl.ioctl(file, NS_GET_NSTYPE) != CLONE_NEWNET:
+        return 0, 0
+    number = bytearray(8)
+    try:
+        fcntl.ioctl(file, NS_GET_ID, number)
+    except OSError:
+        return status.st_dev, status.st_ino
+    return int.from_bytes(number, sys.byteorder), status.st_ino
+
+
+@cache
+def nsfs_device() -> int:
+    """The device of every namespace's file."""
+    return os.stat(OWN).st_dev
+
+
 def _open_file(path: str, given: int | None) -> int:
     try:
         return os.dup(given) if given is not None else os.open(path or OWN, OPEN_FLAGS)
@@ -166,13 +201,13 @@ def _setns(file: int) -> None:
         return
     import ctypes  # only where it is needed: it costs the start-up path milliseconds
 
-    if _libc().setns(file, CLONE_NEWNET) != 0:
+    if libc().setns(file, CLONE_NEWNET) != 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
 
 
 @cache
-def _libc() -> ctypes.CDLL:
+def libc() -> ctypes.CDLL:
     import ctypes
 
     return ctypes.CDLL(None, use_errno=True)

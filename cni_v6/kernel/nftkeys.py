@@ -74,8 +74,10 @@ def split(kinds: tuple[str, ...], value: bytes) -> tuple[bytes, ...]:
 
 
 def _span(kind: str, value: str) -> tuple[bytes, bytes]:
-    """First and last of a value, a prefix or ``first-last``."""
+    """First and last of a value, a prefix or ``first-last``; an interface's name is neither, whatever is in it."""
     encode = _TYPES[kind][1]
+    if kind == IFNAME:
+        return encode(value), encode(value)
     address, slash, length = value.partition("/")
     if slash:
         first = encode(address)

@@ -13,6 +13,7 @@ from cni_v6.kernel import (
     GetLink,
     GetSysctl,
     Ipv6Interface,
+    Lifetime,
     Link,
     Question,
     RouteEntry,
@@ -20,6 +21,7 @@ from cni_v6.kernel import (
     Uplink,
     answers,
     firewall,
+    lifetimes,
     neighbours,
     netlink,
     sysctl,
@@ -83,6 +85,14 @@ def _addresses(spaces: Spaces, question: kernel.GetAddresses) -> tuple[str, ...]
     return tuple(address for owner, address in map(answers.read_address, messages) if owner == index)
 
 
+def _lifetimes(spaces: Spaces, question: kernel.GetLifetimes) -> tuple[Lifetime, ...]:
+    index = spaces.index(question.netns, question.ifname)
+    if index is None:
+        return ()
+    messages = _dump(spaces, question.netns, lifetimes.get_addresses(index), f"addresses of {question.ifname}")
+    return tuple(found for owner, found in map(lifetimes.read_lifetime, messages) if owner == index)
+
+
 def _routes(spaces: Spaces, question: kernel.GetRoutes) -> tuple[RouteEntry, ...]:
     index = spaces.index(question.netns, question.ifname)
     if index is None:
@@ -127,6 +137,18 @@ def _ports(spaces: Spaces, question: kernel.GetPorts) -> tuple[Link, ...]:
     return tuple(replace(link, master=question.bridge) for link in links)
 
 
+def _all_links(spaces: Spaces, _: kernel.GetLinks) -> tuple[Link, ...]:
+    messages = _dump(spaces, HOST, netlink.get_ports(0), "interfaces")
+    names = {answers.index_of(data): answers.name_of(data) for data in messages}
+    return tuple(replace(link, master=names.get(master, "")) for link, master in map(answers.read_link, messages))
+
+
+def _alive(_: Spaces, question: kernel.GetAlive) -> frozenset[tuple[int, int]]:
+    from cni_v6.kernel import census  # for the day when a set runs dry
+
+    return census.alive(question.namespaces)
+
+
 def _port_vlans(spaces: Spaces, question: kernel.GetPortVlans) -> tuple[tuple[int, bool], ...]:
     index = spaces.index(HOST, question.ifname)
     messages = _dump(spaces, HOST, netlink.get_port_vlans(), f"VLANs of {question.ifname}")
@@ -165,6 +187,7 @@ def _refused(answer: Answer, what: str) -> None:
 
 _ANSWERS: dict[type[Any], Callable[[Spaces, Any], object]] = {
     kernel.GetAddresses: _addresses,
+    kernel.GetLifetimes: _lifetimes,
     kernel.GetRoutes: _routes,
     kernel.GetIpv6Interfaces: _ipv6_interfaces,
     kernel.GetUplinks: _uplinks,
@@ -172,5 +195,7 @@ _ANSWERS: dict[type[Any], Callable[[Spaces, Any], object]] = {
     kernel.GetRuleset: firewall.get_ruleset,
     kernel.GetElements: firewall.get_elements,
     kernel.GetPorts: _ports,
+    kernel.GetLinks: _all_links,
+    kernel.GetAlive: _alive,
     kernel.GetPortVlans: _port_vlans,
 }

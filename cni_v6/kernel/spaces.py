@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from cni_v6.kernel import answers, netlink
-from cni_v6.kernel.netns import Folders, Namespace, identity, open_namespace
+from cni_v6.kernel.netns import Folders, Namespace, lasting_identity, lasting_identity_of, open_namespace
 from cni_v6.kernel.rtnl import Answer
 from cni_v6.ops import HOST
 
@@ -36,8 +36,9 @@ class Spaces:
             self._open[netns] = open_namespace(netns, self._given.get(netns), work)
 
     def identity(self, netns: str) -> tuple[int, int]:
-        """(device, inode) of a namespace."""
-        return identity(netns, self._given.get(netns))
+        """See ``kernel.Kernel.netns_id``."""
+        space = self._open.get(netns)
+        return lasting_identity_of(space.file) if space else lasting_identity(netns, self._given.get(netns))
 
     def close(self) -> None:
         for space in self._open.values():

@@ -16,8 +16,11 @@ from cni_v6.errors import CniError
 from cni_v6.kernel import (
     BRIDGE_PORTS_MAX,
     GetAddresses,
+    GetAlive,
     GetIpv6Interfaces,
+    GetLifetimes,
     GetLink,
+    GetLinks,
     GetPorts,
     GetPortVlans,
     GetProxies,
@@ -25,13 +28,15 @@ from cni_v6.kernel import (
     GetSysctl,
     GetUplinks,
     Ipv6Interface,
+    Lifetime,
     Link,
     Question,
     RouteEntry,
     Uplink,
 )
+from cni_v6.lifetimes import FOREVER
 from cni_v6.ops import HOST, AddRoute, Op
-from tests.contract.worlds import World
+from tests.contract.worlds import LinuxWorld, World
 
 MAC, HOST_MAC, BRIDGE_MAC = "02:00:00:00:00:0a", "02:00:00:00:00:0b", "02:00:00:00:00:0c"
 BRIDGE = ops.EnsureBridge("br0", BRIDGE_MAC, 1500, multicast_snooping=False, vlan_filtering=False)
@@ -213,6 +218,7 @@ def test_a_port_is_enabled_when_bridge_and_peer_are_up(world: World) -> None:
         ops.SetLink(HOST, "veth0", up=True),
         ops.SetPort("veth0", hairpin=True, isolated=False),
         ops.AddAddress(HOST, "veth0", "2001:db8::1/64"),
+        ops.SetPreferred(HOST, "veth0", "2001:db8::1/64", preferred=False),
         ops.AddRoute(HOST, "veth0", "2001:db8::/64"),
         ops.Announce(HOST, "veth0", MAC),
         ops.AddProxy("veth0", "2001:db8::2"),
@@ -330,6 +336,28 @@ def test_removing_an_address_leaves_the_others(world: World) -> None:
     assert addresses(world, netns, "eth0") == ["2001:db8::2/64"]
 
 
+def test_lifetimes(world: World) -> None:
+    netns = attach(world)
+    one, other = "2001:db8::2/64", "2001:db8:0:1::2/64"
+    asked = GetLifetimes(netns, "eth0")
+
+    def lifetimes() -> set[Lifetime]:
+        found = world.kernel.observe([asked]).lifetimes(netns, "eth0")
+        return {each for each in found if not each.address.startswith("fe80:")}
+
+    assert lifetimes() == set()
+    world.kernel.apply(ops.AddAddress(netns, "eth0", each) for each in ("192.0.2.2/24", one, other))
+    assert lifetimes() == {Lifetime(one), Lifetime(other)}
+    for preferred in (False, False, True):
+        world.kernel.apply([ops.SetPreferred(netns, "eth0", one, preferred)])
+        assert lifetimes() == {Lifetime(one, FOREVER if preferred else 0), Lifetime(other)}
+    world.kernel.apply([ops.SetPreferred(netns, "eth0", other, False), ops.RemoveAddress(netns, "eth0", other)])
+    assert lifetimes() == {Lifetime(one)}
+    world.kernel.apply([ops.SetPreferred(netns, "eth0", other, True)])
+    assert lifetimes() == {Lifetime(one), Lifetime(other)}
+    assert world.kernel.observe([GetLifetimes(netns, "none")]).lifetimes(netns, "none") == ()
+
+
 def test_an_interface_without_ipv6_takes_no_ipv6_address(world: World) -> None:
     netns = attach(world)
     world.kernel.apply([ops.SetSysctl(netns, "ipv6/conf/eth0/disable_ipv6", "1")])
@@ -431,6 +459,22 @@ def test_routes_of_no_interface(world: World) -> None:
 # The node
 
 
+def test_all_interfaces(world: World) -> None:
+    attach(world)
+    world.kernel.apply([ops.SetAlias(HOST, "veth0", "cni-v6 n/c/eth0")])
+    found = {each.name: each for each in world.kernel.observe([GetLinks()]).links()}
+    assert set(found) == {"lo", "br0", "veth0"}
+    assert (found["veth0"].master, found["veth0"].alias, found["br0"].kind) == ("br0", "cni-v6 n/c/eth0", "bridge")
+    assert found["br0"] == there(world, HOST, "br0") and found["veth0"] == there(world, HOST, "veth0")
+
+
+def test_which_namespaces_are_alive(world: World) -> None:
+    home, a, b = (world.kernel.netns_id(path) for path in (HOST, world.a, world.b))
+    never = a[0] + 2**40, a[1]
+    asked = frozenset({home, a, b, never})
+    assert world.kernel.observe([GetAlive(asked)]).alive(asked) == {home, a, b}
+
+
 def test_ports(world: World) -> None:
     attach(world)
     attach(world, world.b, 1)
@@ -516,6 +560,30 @@ def test_a_route_is_removed(world: World, dst: str) -> None:
         world.kernel.remove([ops.RemoveRoute(HOST, "br0", dst)])
         assert routes(world, HOST, dst, "br0") == []
         assert len(routes(world, HOST, other, "br0")) == 1
+
+
+def test_a_route_by_a_next_hop_is_removed_without_it(world: World) -> None:
+    dst, subnet = "2001:db8:0:0:1::/80", "2001:db8::/64"
+    world.kernel.apply([BRIDGE, ops.SetLink(HOST, "br0", up=True), AddRoute(HOST, "br0", subnet)])
+    world.kernel.apply([AddRoute(HOST, "br0", dst, "2001:db8::2")])
+    for _ in range(2):
+        world.kernel.remove([ops.RemoveRoute(HOST, "br0", dst)])
+        assert routes(world, HOST, dst, "br0") == []
+        assert len(routes(world, HOST, subnet, "br0")) == 1
+
+
+def test_unreachable_but_for_what_is_known_better(world: World) -> None:
+    """The same prefix through an interface goes before it."""
+    dst = "2001:db8:0:0:1::/80"
+    world.kernel.apply([BRIDGE, ops.SetLink(HOST, "br0", up=True)])
+    world.kernel.apply([*[ops.AddUnreachable(HOST, dst)] * 2, AddRoute(HOST, "br0", dst)])
+    assert len(routes(world, HOST, dst, "br0")) == 1
+    if isinstance(world, LinuxWorld):
+        found = [line.strip() for line in world.node.run("ip", "-6", "route", "show", dst).stdout.splitlines()]
+        assert found == [
+            f"{dst} dev br0 proto static metric 1024 linkdown pref medium",
+            f"unreachable {dst} dev lo proto static metric 4294967295 pref medium",
+        ]
 
 
 def test_many_questions_at_once(world: World) -> None:

@@ -27,6 +27,7 @@ from tests.unit.harness import CONFIG, FOREIGN, World
 
 Capture = pytest.CaptureFixture[str]
 ROOT = Path(__file__).resolve().parents[2]
+BOOT = Path("/proc/sys/kernel/random/boot_id").read_text().strip()  # containers of an earlier one are gone
 
 
 def test_version(capsys: Capture) -> None:
@@ -57,12 +58,13 @@ def test_help_names_every_command(capsys: Capture) -> None:
 def store(tmp_path: Path) -> str:
     """Two networks with three attachments; a lease of the reference plugin among them, and a file that is neither."""
     held = [
-        Attachment(Owner("pods", "b2", "eth0"), ("2001:db8::3", "10.1.0.3"), "veth0b2", created=86400.0, boot="b"),
-        Attachment(Owner("pods", "a1", "eth0"), ("2001:db8::2", "10.1.0.2"), "veth0a1", created=0.0, boot="b"),
-        Attachment(Owner("layer2", "a1", "net1"), (), "veth1a1", created=86400.0, boot="b"),
+        Attachment(Owner("pods", "b2", "eth0"), ("2001:db8::3", "10.1.0.3"), "veth0b2", created=86400.0, boot=BOOT,
+                   prefixes=("2001:db8:0:0:1::/80",)),
+        Attachment(Owner("pods", "a1", "eth0"), ("2001:db8::2", "10.1.0.2"), "veth0a1", created=0.0, boot=BOOT),
+        Attachment(Owner("layer2", "a1", "net1"), (), "veth1a1", created=86400.0, boot=BOOT),
     ]
     for each in held:
-        with DiskLeases(each.owner.network, str(tmp_path), boot="b").transaction() as leases:
+        with DiskLeases(each.owner.network, str(tmp_path), boot=BOOT).transaction() as leases:
             leases.put(each)
     (tmp_path / "notes").write_text("mine")
     return str(tmp_path)
@@ -75,8 +77,8 @@ def test_list(store: str, capsys: Capture) -> None:
     assert [row[:3] for row in rows[1:]] == [["layer2", "a1", "net1"], ["pods", "a1", "eth0"], ["pods", "b2", "eth0"]]
     assert rows[1][3:5] == ["-", "veth1a1"]
     assert rows[2][3:] == ["2001:db8::2", "10.1.0.2", "veth0a1", "-"]
-    assert rows[3][3:6] == ["2001:db8::3", "10.1.0.3", "veth0b2"]
-    assert rows[3][6].startswith("1970-01-0")
+    assert rows[3][3:7] == ["2001:db8::3", "10.1.0.3", "2001:db8:0:0:1::/80", "veth0b2"]
+    assert rows[3][7].startswith("1970-01-0")
 
 
 def test_list_is_aligned(store: str, capsys: Capture) -> None:
@@ -92,7 +94,7 @@ def test_list_of_one_network_as_json(store: str, capsys: Capture) -> None:
     found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert found[1] == {
         "network": "pods", "containerID": "b2", "ifname": "eth0", "addresses": ["2001:db8::3", "10.1.0.3"],
-        "hostInterface": "veth0b2", "created": 86400.0,
+        "prefixes": ["2001:db8:0:0:1::/80"], "hostInterface": "veth0b2", "created": 86400.0,
     }
     assert [each["containerID"] for each in found] == ["a1", "b2"]
 
@@ -125,7 +127,7 @@ def conflist(folder: Path, content: object) -> Path:
 
 
 def planned(world: World, path: Path, **chosen: str) -> int:
-    arguments = {"conflist": path, "container": "example", "ifname": "eth0"} | chosen
+    arguments = {"conflist": path, "container": "example", "ifname": "eth0", "pod": None} | chosen
     return plan_command.run(argparse.Namespace(**arguments), world.node)
 
 
@@ -174,6 +176,54 @@ def test_plan_of_addresses_alone(tmp_path: Path, capsys: Capture) -> None:
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("cni-v6-ipam on network pods")
     assert lines[1] == "{"
+
+
+def first_of(told: str) -> list[str]:
+    """The addresses of the answer that was printed."""
+    return [each["address"] for each in json.loads(told[told.index("\n{\n"):])["ips"]]
+
+
+def handing_out(**keys: Any) -> dict[str, Any]:
+    return CONFIG | {"ipam": CONFIG["ipam"] | keys}
+
+
+def test_plan_for_a_workload(tmp_path: Path, capsys: Capture) -> None:
+    """It sees what is reserved for it, and its stable address."""
+    path = conflist(tmp_path, handing_out(reserve={"shop/db": "10.1.0.77", "proxy": "10.1.0.2"}))
+    found = []
+    for pod in ("shop/db", "proxy", ""):
+        planned(World(), path, pod=pod)
+        found.append(first_of(capsys.readouterr().out)[1])
+    assert found == ["10.1.0.77/24", "10.1.0.2/24", "10.1.0.3/24"]
+    path = conflist(tmp_path, handing_out(allocation="stable", secretFile="/etc/secret"))
+    answers = []
+    for pod in ("shop/db", "shop/db", "shop/web"):
+        planned(World(files={"/etc/secret": "0123456789abcdef"}), path, pod=pod)
+        told = capsys.readouterr()
+        assert "note" not in told.err
+        answers.append(first_of(told.out))
+    assert answers[0] == answers[1] != answers[2]
+
+
+@pytest.mark.parametrize(("keys", "says"), [
+    ({"allocation": "random"}, "note: the addresses are drawn by lot"),
+    ({"allocation": "stable"}, "note: the addresses are examples: without ipam.secretFile"),
+    ({"exclude": ["192.0.2.0/24"]}, "warning: ipam.exclude[0] (192.0.2.0/24) excludes nothing"),
+])
+def test_a_plan_says_what_an_add_would_not_answer_again(
+    keys: dict[str, Any], says: str, tmp_path: Path, capsys: Capture
+) -> None:
+    planned(World(), conflist(tmp_path, handing_out(**keys)))
+    assert says in capsys.readouterr().err
+
+
+def test_a_plan_without_a_family(tmp_path: Path, capsys: Capture) -> None:
+    world = World()
+    world.kernel.spaces[HOST].sysctls["ipv6/conf/all/disable_ipv6"] = "1"
+    planned(world, conflist(tmp_path, handing_out(required=["ipv4"])))
+    told = capsys.readouterr()
+    assert first_of(told.out) == ["10.1.0.2/24"]
+    assert "cni-v6ctl: warning: attached without IPv6" in told.err
 
 
 def test_plan_of_several_plugins(tmp_path: Path, capsys: Capture) -> None:

@@ -1,0 +1,149 @@
+"""``cni-v6ctl ipam burn``: how fast a network uses its addresses up, and how long they last."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from cni_v6 import burn, protocol, ranges, resolved
+from cni_v6.burn import Usage
+from cni_v6.config import IPAM_PLUGIN, IpamConf
+from cni_v6.ctl.plan import configurations
+from cni_v6.engine import real_node
+from cni_v6.errors import INVALID_CONFIG, CniError
+from cni_v6.handout import STABLE
+from cni_v6.node import Node
+from cni_v6.prefixplan import YEAR, duration, parse_rate
+from cni_v6.protocol import Request
+
+CONF_DIR = Path("/etc/cni/net.d")  # where runtimes look: CONVENTIONS.md
+CONF_FILES = (".conf", ".conflist", ".json")
+
+
+def register(commands: Any) -> None:
+    parser = commands.add_parser("ipam", help="what becomes of the addresses of a network")
+    below = parser.add_subparsers(required=True, metavar="COMMAND")
+    parser = below.add_parser("burn", help="how fast a network uses its addresses up, and how long they last")
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("conflist", nargs="?", type=Path, help="its configuration (list) file")
+    which.add_argument("--network", metavar="NAME", help="its name: the first file in --conf-dir that has it")
+    parser.add_argument("--conf-dir", type=Path, default=CONF_DIR, metavar="DIR", help="%(default)s")
+    parser.add_argument("--rate", help="assume as many ADDs on this node, such as 100/s, 20/min")
+    parser.add_argument("--json", action="store_true", help="one JSON object")
+    parser.set_defaults(run=run)
+
+
+def run(chosen: argparse.Namespace, make_node: Callable[[], Node] = real_node) -> int:
+    rate = parse_rate("--rate", chosen.rate) if chosen.rate else None
+    found = list(configurations(chosen.conflist)) if chosen.conflist else _named(chosen.conf_dir, chosen.network)
+    node = make_node()
+    try:
+        shown = [(conf, _usages(conf, rate, node)) for config in found if (conf := _ipam(config, node))]
+    finally:
+        node.kernel.close()
+    if not shown:
+        raise CniError(INVALID_CONFIG, "the network has no ipam of ours", "ask the plugin that ipam.type names")
+    for conf, usages in shown:
+        if chosen.json:
+            sets = [_document(each, usage) for each, usage in zip(conf.sets, usages)]
+            print(json.dumps({"network": conf.network, "sets": sets}))
+        else:
+            _table(conf, usages, node.now())
+    return 0
+
+
+def _named(folder: Path, name: str) -> list[dict[str, Any]]:
+    """The configurations of a network, of the first file that has one of that name."""
+    try:
+        paths = sorted(each for each in folder.iterdir() if each.suffix in CONF_FILES)
+    except OSError as error:
+        raise CniError(INVALID_CONFIG, f"cannot read --conf-dir {folder}", str(error)) from error
+    for path in paths:
+        with suppress(CniError):  # a file of other plugins, or none at all, is not in the way
+            found = [each for each in configurations(path) if each.get("name") == name]
+            if found:
+                return found
+    words = f"no configuration of ours in {folder} has the name {name}"
+    raise CniError(INVALID_CONFIG, words, "give the configuration's file, or its --conf-dir")
+
+
+def _ipam(config: Mapping[str, Any], node: Node) -> IpamConf | None:
+    """What a configuration says of addresses, read as for an ADD of no container."""
+    environment = {
+        "CNI_COMMAND": "ADD", "CNI_CONTAINERID": "burn", "CNI_NETNS": "/run/netns/burn", "CNI_IFNAME": "eth0",
+        "CNI_PATH": "/opt/cni/bin",
+    }
+    call = protocol.parse(Request(str(config["type"]), environment, json.dumps(config).encode()))
+    found = resolved.ipam(call, node) if config["type"] == IPAM_PLUGIN else resolved.bridge(call, node).ipam
+    return found if isinstance(found, IpamConf) else None
+
+
+def _usages(conf: IpamConf, rate: Fraction | None, node: Node) -> list[Usage]:
+    if conf.network not in node.data_dirs.networks(conf.data_dir):  # looking creates nothing
+        return [burn.usage(each, conf.handout, 0, [], node.now(), rate) for each in conf.sets]
+    with node.leases(conf.network, conf.data_dir).transaction() as leases:
+        held = [(text, record.created) for record in leases.attachments() for text in record.addresses]
+        spent = [leases.spent(each) for each in conf.sets]
+    return [burn.usage(each, conf.handout, count, held, node.now(), rate) for each, count in zip(conf.sets, spent)]
+
+
+def _table(conf: IpamConf, usages: list[Usage], now: float) -> None:
+    print(f"network {conf.network}")
+    for each, usage in zip(conf.sets, usages):
+        print(f"\n{ranges.describe(each)}")
+        for name, words in _rows(usage, now):
+            print(f"  {name:<7} {words}")
+
+
+def _rows(usage: Usage, now: float) -> Iterator[tuple[str, str]]:
+    yield "order", f"{usage.order}, {_again(usage)}"
+    yield "size", f"{usage.size:,}"
+    yield "leased", f"{usage.leased:,}"
+    if usage.once:
+        yield "spent", f"{usage.spent:,} (given, or set aside for it, and never again)"
+    yield ("left" if usage.once else "free"), f"{usage.left:,}"
+    yield "rate", _rate(usage, now)
+    if usage.years is not None and usage.order != STABLE:
+        yield ("lasts" if usage.once else "round"), duration(usage.years)
+    if usage.verdict:
+        yield "note", usage.verdict
+
+
+def _again(usage: Usage) -> str:
+    if usage.order == STABLE:
+        return "a workload has its address again"
+    return "no address given twice" if usage.once else "addresses are given again"
+
+
+def _rate(usage: Usage, now: float) -> str:
+    if usage.assumed:
+        return f"{burn.per(usage.assumed)}, assumed"
+    seen = usage.observed
+    if seen is None:
+        return "not known: too few attachments are on record (assume one with --rate)"
+    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(now - seen.seconds))
+    least, period = "at least " if seen.least else "", duration(Fraction(seen.seconds) / YEAR)
+    return f"{least}{burn.per(seen.rate)}: {least}{seen.count:,} in {period}, since {since}"
+
+
+def _document(addresses: ranges.RangeSet, usage: Usage) -> dict[str, object]:
+    seen = usage.observed
+    return {
+        "set": ranges.describe(addresses),
+        "order": usage.order,
+        "reused": not usage.once,
+        "size": usage.size,
+        "leased": usage.leased,
+        "spent": usage.spent,
+        "left": usage.left,
+        "observed": {"count": seen.count, "seconds": seen.seconds, "atLeast": seen.least} if seen else None,
+        "ratePerSecond": float(usage.rate) if usage.rate else None,
+        "years": float(usage.years) if usage.years is not None else None,
+        "note": usage.verdict,
+    }

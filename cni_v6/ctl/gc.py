@@ -1,0 +1,107 @@
+"""``cni-v6ctl gc``: frees what is provably over, on all networks, and what a list of valid attachments lacks."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from cni_v6 import healing
+from cni_v6.engine import real_node
+from cni_v6.errors import INVALID_CONFIG, CniError, Errors
+from cni_v6.fields import wrong
+from cni_v6.healing import Found, Valid
+from cni_v6.identifiers import check_network
+from cni_v6.jsontext import decode
+from cni_v6.node import Node
+from cni_v6.protocol import valid_attachments
+from cni_v6.shapes import Unfit, seconds
+
+STDIN = "-"
+KEY = "cni.dev/valid-attachments"
+
+
+def register(commands: Any) -> None:
+    parser = commands.add_parser("gc", help="free the addresses of containers that ended without a DEL")
+    parser.add_argument("networks", nargs="*", metavar="NETWORK", help="only these")
+    parser.add_argument("--dry-run", action="store_true", help="change nothing, and say what would go")
+    parser.add_argument(
+        "--valid", metavar="FILE", help=f"free what is not in this list either: {KEY} as in GC (-: standard input)"
+    )
+    parser.add_argument(
+        "--older-than", default="10m", metavar="TIME", help="with --valid: and is as old as this (%(default)s)"
+    )
+    parser.add_argument(
+        "--data-dir", metavar="DIR", help="ipam.dataDir (default: the usual one, and those that the firewall knows of)"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(
+    chosen: argparse.Namespace, make_node: Callable[[], Node] = real_node,
+    stdin: Callable[[], bytes] = lambda: sys.stdin.buffer.read(),
+) -> int:
+    node = make_node()
+    listed = _listed(chosen.valid, stdin) if chosen.valid else None
+    valid = None if listed is None else Valid(listed, node.now() - _age(chosen.older_than))
+    freed: list[Found] = []
+    errors = Errors()
+    for data_dir, network in _places(chosen, node):
+        for each in _swept(healing.sweep(node.leases(network, data_dir), node, valid, dry=chosen.dry_run), errors):
+            freed.append(each)
+            print(_line(each, chosen.dry_run))
+    node.kernel.close()
+    print(f"{len(freed)} attachment{'' if len(freed) == 1 else 's'} {'would be freed' if chosen.dry_run else 'freed'}")
+    errors.check()
+    return 0
+
+
+def _swept(found: Iterator[Found], errors: Errors) -> Iterator[Found]:
+    """What is found of one network; that one cannot be swept must not keep the others from it."""
+    try:
+        yield from found
+    except CniError as error:
+        errors.caught.append(error)
+
+
+def _line(found: Found, dry: bool) -> str:
+    record, why = found
+    owner = record.owner
+    held = " ".join((*record.addresses, *record.prefixes)) or "-"
+    words = "  ".join((owner.network, owner.container_id, owner.ifname or "-", held))
+    return f"{'would free' if dry else 'freed'} {words}  ({why})"
+
+
+def _places(chosen: argparse.Namespace, node: Node) -> list[tuple[str, str]]:
+    """Where to look: (data folder, network) of all that have attachments on record."""
+    wanted = {check_network(name) for name in chosen.networks}
+    folders = [chosen.data_dir] if chosen.data_dir else node.data_dirs.known()
+    known = [(folder, network) for folder in folders for network in node.data_dirs.recorded(folder)]
+    unknown = wanted - {network for _, network in known}
+    if unknown:
+        words = f"no attachment of network {', '.join(sorted(unknown))} is on record in {', '.join(folders)}"
+        raise CniError(INVALID_CONFIG, words, "see cni-v6ctl list, and --data-dir")
+    return [(folder, network) for folder, network in known if not wanted or network in wanted]
+
+
+def _age(text: str) -> int:
+    try:
+        return seconds(text)
+    except Unfit as unfit:
+        raise wrong("--older-than", text, str(unfit), "write a number and s, m, h or d, such as 10m") from None
+
+
+def _listed(path: str, stdin: Callable[[], bytes]) -> frozenset[tuple[str, str]]:
+    """The list in a file: by itself, or in the configuration of a GC."""
+    try:
+        text = (stdin() if path == STDIN else Path(path).read_bytes()).strip()
+    except OSError as error:
+        raise CniError(INVALID_CONFIG, f"cannot read --valid {path}", str(error)) from error
+    whole = text if text.startswith(b"{") else b'{"%s": %s}' % (KEY.encode(), text)
+    listed = valid_attachments(decode(whole, f"--valid {path}"))
+    if listed is None:
+        remedy = 'write [{"containerID": "...", "ifname": "eth0"}]'
+        raise CniError(INVALID_CONFIG, f"--valid {path} has no {KEY}", remedy)
+    return listed
