@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from cni_v6 import forwarding, plan, segment
+from cni_v6 import forwarding, gateways, plan, segment
 from cni_v6.config import BridgeConf, IpamConf
 from cni_v6.errors import INVALID_CONFIG, LIMITED, NOT_AVAILABLE, CniError
 from cni_v6.kernel import (
@@ -21,7 +21,7 @@ from cni_v6.kernel import (
     Snapshot,
 )
 from cni_v6.ops import HOST
-from cni_v6.plan import Allocation, Site
+from cni_v6.plan import Site
 from cni_v6.result import Interface, Result, Route
 
 MAIN_TABLE = 254  # linux/rtnetlink.h: RT_TABLE_MAIN
@@ -170,8 +170,8 @@ def _gateway(conf: BridgeConf, result: Result, seen: Snapshot) -> Iterable[str]:
         return
     interface = segment.gateway_interface(conf)
     present = seen.addresses(HOST, interface)
-    for address in plan.gateways(conf, Allocation(result.ips)):
-        if address not in present:
+    for address in gateways.addresses(conf, result.ips):
+        if not gateways.is_there(address, present):
             yield f"gateway address {address} is missing on {interface}"
     families = {ip.family for ip in result.ips}
     if 4 in families:
@@ -206,19 +206,27 @@ def check_status(conf: BridgeConf, seen: Snapshot) -> None:
     if ports >= BRIDGE_PORTS_MAX:
         words = f"bridge {conf.bridge} has {ports} ports, as many as a Linux bridge takes"
         raise CniError(NOT_AVAILABLE, words, "remove containers, or add a second network with its own bridge")
-    families = {each.family for each in conf.ipam.sets} if isinstance(conf.ipam, IpamConf) else set()
+    families, required = _families(conf)
     disabled = seen.sysctl(HOST, "ipv6/conf/all/disable_ipv6")
-    if 6 in families and disabled is None:
+    if 6 in required and disabled is None:
         words = "the kernel has no IPv6 and the network has IPv6 ranges"
         raise CniError(NOT_AVAILABLE, words, "boot without ipv6.disable=1, or use IPv4 ranges only")
-    if conf.is_gateway and 6 in families and disabled != "0":
+    if conf.is_gateway and 6 in required and disabled != "0":
         words = "IPv6 is off on this node (net.ipv6.conf.all.disable_ipv6) and the network has IPv6 ranges"
         raise CniError(NOT_AVAILABLE, words, "run sysctl -w net.ipv6.conf.all.disable_ipv6=0")
     if link and ports:
-        _check_running(conf, link, families, seen)
+        _check_running(conf, link, families if disabled == "0" else families - {6}, seen)
 
 
-def _check_running(conf: BridgeConf, link: Link, families: set[int], seen: Snapshot) -> None:
+def _families(conf: BridgeConf) -> tuple[frozenset[int], frozenset[int]]:
+    """Those of the network's ranges, and those that no container goes without."""
+    if not isinstance(conf.ipam, IpamConf):
+        return frozenset(), frozenset()
+    found = frozenset(each.family for each in conf.ipam.sets)
+    return found, found - conf.ipam.optional
+
+
+def _check_running(conf: BridgeConf, link: Link, families: frozenset[int], seen: Snapshot) -> None:
     """Containers are attached: what they need of the node must be there."""
     if not link.up:
         raise CniError(LIMITED, f"bridge {conf.bridge} is down", f"run ip link set {conf.bridge} up")

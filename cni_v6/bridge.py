@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 
-from cni_v6 import audit, ipam, ops, plan, uplink
-from cni_v6.config import BridgeConf, ForeignIpam, IpamConf, RemovalConf, parse_bridge, parse_removal
+from cni_v6 import audit, delegated, families, ipam, ops, plan, resolved, succession, uplink
+from cni_v6.config import BridgeConf, ForeignIpam, IpamConf, RemovalConf, parse_removal
 from cni_v6.errors import (
     CHECK_FAILED,
     INCOMPATIBLE_VERSION,
@@ -37,18 +37,19 @@ NO_SUCH_COMMAND = (INCOMPATIBLE_VERSION, UNKNOWN_CONTAINER, INVALID_ENVIRONMENT)
 
 def add(call: Invocation, node: Node) -> Result:
     """ADD: attach the container. On failure everything that belongs to it is undone."""
-    conf = parse_bridge(call)
+    conf = resolved.bridge(call, node)
     site = Site(call.owner, call.netns, node.id)
     _check_foreign_netns(call, node)
     seen = node.kernel.observe(plan.questions(site, conf))
     plan.check_free(site, conf, seen)
+    lost = _lost_families(site, conf, seen)
     firewall.prepare(call, conf, node, seen)
     with ExitStack() as undo:
-        allocation = _allocate(call, conf, site, node, undo)
+        allocation = _allocate(call, conf, site, node, undo, lost, seen)
         if conf.is_gateway and 6 in allocation.families():
             seen = seen.with_answers(node.kernel.observe(uplink.more_questions(conf, seen)))
             _record_proxied(conf, site, uplink.proxied(conf, allocation.ips, seen), node)
-        for remark in uplink.remarks(conf, allocation.ips, seen):
+        for remark in (*uplink.remarks(conf, allocation.ips, seen), *delegated.remarks(conf, allocation.delegated)):
             call.log.warning(remark)
         steps = plan.plan_add(site, conf, allocation, seen)
         node.kernel.apply(steps.ops)
@@ -75,36 +76,38 @@ def delete(call: Invocation, node: Node) -> None:
 
 def check(call: Invocation, node: Node) -> None:
     """CHECK: compare the kernel and the leases with prevResult, and name every difference."""
-    conf = parse_bridge(call)
+    conf = resolved.bridge(call, node)
     assert call.prev_result is not None  # protocol.parse saw to it
     site = Site(call.owner, call.netns, node.id)
     _check_foreign_netns(call, node)
     with node.leases(conf.network, conf.data_dir).transaction() as leases:
         record = leases.get(call.owner)
+    promised = succession.promised(delegated.without(call.prev_result, record), conf, record)
     if isinstance(conf.ipam, IpamConf):
-        ipam.check_leases(conf.ipam, call.owner, call.prev_result.ips, record)
+        ipam.check_leases(conf.ipam, call.owner, promised.ips, record)
     elif conf.ipam:
         node.delegate(call, conf.ipam.type, "CHECK")
-    asked = *audit.questions(site, conf, call.prev_result), *firewall.questions(record), *uplink.audit_questions(record)
-    seen = node.kernel.observe(asked)
-    differences = [*audit.compare(site, conf, call.prev_result, seen), *firewall.differences(record, seen)]
-    differences += uplink.differences(record, seen)
+    asked = *audit.questions(site, conf, promised), *firewall.questions(record), *uplink.audit_questions(record)
+    seen = node.kernel.observe((*asked, *delegated.audit_questions(conf, record)))
+    differences = [*audit.compare(site, conf, promised, seen), *firewall.differences(record, seen)]
+    differences += [*uplink.differences(record, seen), *delegated.differences(conf, record, seen)]
     if differences:
         remedy = "run DEL and ADD for the container again"
         raise CniError(CHECK_FAILED, f"{call.owner} differs from its result: {'; '.join(differences)}", remedy)
 
 
 def collect(call: Invocation, node: Node) -> None:
-    """GC: remove what belongs to no valid attachment and is older than this call, interfaces included."""
+    """GC: remove what belongs to no valid attachment and is older than this call, or provably over; interfaces
+    included."""
     conf, started = parse_removal(call), node.now()
     orphans = _listed_ports(conf, node)  # before the records: an ADD makes its record before its interface
     store = node.leases(conf.network, conf.data_dir)
     with store.transaction() as leases:
-        records = {record.owner: record for record in leases.attachments()}
-        gone = ipam.stale(call, leases, started)
+        owners = set(leases.owners())
+        gone = ipam.stale(call, leases, started, node)
     errors = Errors()
     hosts = [record.host or host_interface(record.owner) for record in gone]
-    hosts += [link.name for link, owner in orphans if owner not in records and _is_stale(call, owner)]
+    hosts += [link.name for link, owner in orphans if owner not in owners and _is_stale(call, owner)]
     errors.run(lambda: node.kernel.remove([ops.DeleteLink(HOST, host) for host in hosts]))
     if not errors.caught:
         with store.transaction() as leases:
@@ -118,7 +121,7 @@ def collect(call: Invocation, node: Node) -> None:
 
 def status(call: Invocation, node: Node) -> None:
     """STATUS: whether an ADD would succeed now (50 if not), and whether containers work (51 if not)."""
-    conf = parse_bridge(call)
+    conf = resolved.bridge(call, node)
     if isinstance(conf.ipam, IpamConf):
         ipam.check_capacity(conf.ipam, _leases(conf.ipam, node))
     elif conf.ipam:
@@ -143,28 +146,40 @@ def _check_foreign_netns(call: Invocation, node: Node, *, gone_is_fine: bool = F
 # Addresses
 
 
+def _lost_families(site: Site, conf: BridgeConf, seen: Snapshot) -> Mapping[int, CniError]:
+    """What our own allocation need not look for, and why; known before an address is spent."""
+    if not isinstance(conf.ipam, IpamConf):
+        return {}
+    off = families.ipv6_off(site.netns, seen, gateway=conf.is_gateway)
+    return families.lost(conf.ipam.sets, conf.ipam.optional, off)
+
+
 def _leases(conf: IpamConf, node: Node) -> Leases:
     return node.leases(conf.network, conf.data_dir)
 
 
-def _allocate(call: Invocation, conf: BridgeConf, site: Site, node: Node, undo: ExitStack) -> Allocation:
+def _allocate(
+    call: Invocation, conf: BridgeConf, site: Site, node: Node, undo: ExitStack, lost: Mapping[int, CniError],
+    seen: Snapshot,
+) -> Allocation:
     """Addresses from our store or another plugin; recorded before the kernel is touched, so that DEL and GC find it."""
     identity = node.kernel.netns_id(call.netns)
-    draft = Attachment(call.owner, (), site.host, identity, node.now(), node.boot)
+    home = node.kernel.netns_id(HOST)
+    draft = Attachment(call.owner, (), site.host, identity, node.now(), node.boot, home=home)
     data_dir = conf.data_dir
     if isinstance(conf.ipam, IpamConf):
-        allocation = ipam.allocate(conf.ipam, draft, node, partial(firewall.admit, conf, node=node))
+        admit = partial(firewall.admit, conf, node=node, seen=seen)
+        allocation = ipam.allocate(conf.ipam, draft, node, call.log, admit, lost)
         undo.callback(_attempt, call, lambda: firewall.retire(call.owner, data_dir, node))
         return allocation
     with node.leases(conf.network, data_dir).transaction() as leases:
-        firewall.admit(conf, draft, leases, node) if conf.ipam is None else leases.put(draft)
+        firewall.admit(conf, draft, leases, node, seen=seen) if conf.ipam is None else leases.put(draft)
     undo.callback(_attempt, call, lambda: firewall.retire(call.owner, data_dir, node))
     if conf.ipam is None:
         return Allocation()
     allocation = _delegated(call, conf.ipam, node, undo)
-    addresses = tuple(ip.ip for ip in allocation.ips)
     with node.leases(conf.network, data_dir).transaction() as leases:
-        firewall.admit_known(conf, draft, addresses, leases, node)
+        firewall.admit_known(conf, draft, allocation.ips, leases, node, seen=seen)
     return allocation
 
 
@@ -242,7 +257,7 @@ def _listed_ports(conf: RemovalConf, node: Node) -> list[tuple[Link, Owner]]:
 
 def _forget(call: Invocation, record: Attachment, leases: Transaction, node: Node) -> None:
     firewall.drop(record, leases, node)
-    call.log.info(f"removed {record.owner} {' '.join(record.addresses)}")
+    call.log.info(f"removed {record.owner} {' '.join((*record.addresses, *record.prefixes))}")
 
 
 def _is_stale(call: Invocation, owner: Owner) -> bool:

@@ -9,18 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from cni_v6 import names, ops, ranges, segment, uplink
-from cni_v6.config import BridgeConf, IpamConf
-from cni_v6.errors import ALREADY_ATTACHED, IPV6_DISABLED, NODE_CONFLICT, CniError
-from cni_v6.jsonfields import canonical_prefix
-from cni_v6.kernel import GetAddresses, GetLink, GetRuleset, GetSysctl, Question, Snapshot
+from cni_v6 import delegated, families, gateways, names, ops, segment, uplink
+from cni_v6.config import BridgeConf
+from cni_v6.delegated import Delegated
+from cni_v6.errors import ALREADY_ATTACHED, NODE_CONFLICT, CniError
+from cni_v6.kernel import GetAddresses, GetLink, GetRuleset, Question, Snapshot
 from cni_v6.names import Owner
 from cni_v6.ops import HOST, Op
 from cni_v6.result import Address, Dns, Interface, Result, Route
 
 DEFAULT_MTU = 1500  # linux/if_ether.h, ETH_DATA_LEN: what a bridge and a veth start with
 DEFAULT_ROUTE = {4: "0.0.0.0/0", 6: "::/0"}
-LINK_LOCAL = "fe80::/10"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +37,12 @@ class Site:
 
 @dataclass(frozen=True, slots=True)
 class Allocation:
-    """What IPAM, ours or another, gave: addresses, routes and name service."""
+    """What IPAM, ours or another, gave: addresses, routes and name service; ours may give prefixes too."""
 
     ips: tuple[Address, ...] = ()
     routes: tuple[Route, ...] = ()
     dns: Dns = Dns()
+    delegated: tuple[Delegated, ...] = ()
 
     def families(self) -> frozenset[int]:
         return frozenset(ip.family for ip in self.ips)
@@ -60,7 +60,7 @@ def questions(site: Site, conf: BridgeConf) -> tuple[Question, ...]:
     """What has to be known of the kernel to plan an ADD."""
     owner, gateway = site.owner, segment.gateway_interface(conf)
     asked: list[Question] = [GetLink(HOST, conf.bridge), GetLink(HOST, site.host), GetLink(site.netns, owner.ifname)]
-    asked += [GetSysctl(HOST, "ipv6/conf/all/disable_ipv6"), GetSysctl(site.netns, "ipv6/conf/lo/disable_ipv6")]
+    asked += [*families.host_questions(), *families.questions(site.netns)]
     if conf.is_gateway:
         asked += [*segment.questions(conf, site.node), GetAddresses(HOST, gateway)]
     if conf.firewall.wanted:
@@ -92,7 +92,9 @@ def plan_add(site: Site, conf: BridgeConf, allocation: Allocation, seen: Snapsho
     :param seen: answers to ``questions``, and to ``uplink.more_questions`` for a gateway with IPv6 addresses.
     :raises CniError: NODE_CONFLICT, IPV6_DISABLED.
     """
-    _check_ipv6(site, conf, allocation, seen)
+    off = families.ipv6_off(site.netns, seen, gateway=conf.is_gateway)
+    if off and 6 in allocation.families():  # another plugin's: with our own it was known before there were addresses
+        raise off
     conf = replace(conf, mtu=uplink.mtu(conf, allocation.families(), seen))
     bridge = seen.link(HOST, conf.bridge)
     mtu = conf.mtu or (bridge.mtu if bridge else DEFAULT_MTU)
@@ -103,8 +105,10 @@ def plan_add(site: Site, conf: BridgeConf, allocation: Allocation, seen: Snapsho
         *_port(site, conf, seen, mtu=mtu, mac=mac),
         *_container(site, conf, allocation, seen),
         *(_route(site, route, allocation) for route in routes if not conf.disable_container_interface),
+        *delegated.inside(conf, site.netns, site.owner.ifname, allocation.delegated),
         *_arrival(site, conf, allocation, mac),
         *uplink.arrival(conf, allocation.ips, seen),
+        *delegated.arrival(conf, allocation.delegated),
     )
     interfaces = (
         Interface(conf.bridge, bridge.mac if bridge else names.bridge_mac(conf.bridge, site.node), mtu=mtu),
@@ -113,17 +117,8 @@ def plan_add(site: Site, conf: BridgeConf, allocation: Allocation, seen: Snapsho
         *segment.gateway_result(conf, site.node, allocation.families(), seen, mtu=mtu),
     )
     ips = tuple(Address(ip.address, ip.gateway, interface=2) for ip in allocation.ips)
+    ips += delegated.in_result(allocation.delegated)
     return Plan(steps, Result(interfaces, ips, routes, conf.dns or allocation.dns))
-
-
-def _check_ipv6(site: Site, conf: BridgeConf, allocation: Allocation, seen: Snapshot) -> None:
-    if 6 not in allocation.families():
-        return
-    if seen.sysctl(site.netns, "ipv6/conf/lo/disable_ipv6") is None:
-        raise CniError(IPV6_DISABLED, "the kernel has no IPv6", "boot without ipv6.disable=1, or use IPv4 ranges only")
-    if conf.is_gateway and seen.sysctl(HOST, "ipv6/conf/all/disable_ipv6") != "0":
-        words = "IPv6 is off on this node (net.ipv6.conf.all.disable_ipv6=1) and the network has IPv6 ranges"
-        raise CniError(IPV6_DISABLED, words, "run sysctl -w net.ipv6.conf.all.disable_ipv6=0, or use IPv4 ranges only")
 
 
 # The bridge, and the gateway on it
@@ -146,68 +141,14 @@ def _bridge(site: Site, conf: BridgeConf, allocation: Allocation, seen: Snapshot
 def _gateway(site: Site, conf: BridgeConf, allocation: Allocation, seen: Snapshot, *, mtu: int) -> Iterable[Op]:
     if not conf.is_gateway or not allocation.ips:
         return
-    interface = segment.gateway_interface(conf)
     if conf.vlan:
         yield from segment.gateway(conf, site.node, allocation.families(), seen, mtu=mtu)
-    yield from _addresses(conf, allocation, interface, seen)
+    yield from gateways.steps(conf, allocation.ips, site.node, seen)
     if 4 in allocation.families():
         yield ops.SetSysctl(HOST, "ipv4/ip_forward", "1")
         yield from segment.loopback_ports(conf)
     if 6 in allocation.families():
         yield from uplink.readiness(conf, allocation.ips, seen)
-
-
-def gateways(conf: BridgeConf, allocation: Allocation) -> tuple[str, ...]:
-    """The gateway's addresses, ``ip/prefixlen``, in the addresses' order."""
-    if not conf.is_gateway:
-        return ()
-    found = (_gateway_address(ip) for ip in allocation.ips if ip.gateway)
-    return tuple(dict.fromkeys(found))
-
-
-def _is_link_local(address: str | None) -> bool:
-    return address is not None and ":" in address and ranges.overlap(f"{address.partition('/')[0]}/128", LINK_LOCAL)
-
-
-def _gateway_address(ip: Address) -> str:
-    length = "64" if _is_link_local(ip.gateway) else ip.address.partition("/")[2]
-    return f"{ip.gateway}/{length}"
-
-
-def _addresses(conf: BridgeConf, allocation: Allocation, interface: str, seen: Snapshot) -> Iterable[Op]:
-    present = seen.addresses(HOST, interface)
-    wanted = gateways(conf, allocation)
-    own = {*wanted, *_gateways_of_ranges(conf)}
-    for address in wanted:
-        if address in present:
-            continue
-        for other in present:
-            if other not in own and _contradicts(address, other):
-                yield _replace(conf, interface, address, other)
-        yield ops.AddAddress(HOST, interface, address)
-    for ip in allocation.ips:
-        if _is_link_local(ip.gateway):  # no address of the bridge makes the prefix on-link
-            yield ops.AddRoute(HOST, interface, canonical_prefix(ip.address, host_bits=False) or ip.address)
-
-
-def _gateways_of_ranges(conf: BridgeConf) -> Iterable[str]:
-    """The gateways of all the network's ranges: containers of a range that this one spilt over from count on theirs."""
-    if isinstance(conf.ipam, IpamConf):
-        yield from (f"{part.gateway}/{part.prefixlen}" for each in conf.ipam.sets for part in each.written)
-
-
-def _contradicts(wanted: str, other: str) -> bool:
-    """As the reference plugin: one IPv4 address a bridge, IPv6 ones that do not overlap."""
-    if (":" in wanted) != (":" in other) or _is_link_local(other):
-        return False
-    return ":" not in wanted or ranges.overlap(wanted, other)
-
-
-def _replace(conf: BridgeConf, interface: str, wanted: str, other: str) -> Op:
-    if conf.force_address:
-        return ops.RemoveAddress(HOST, interface, other)
-    words = f"bridge {interface} has address {other}, the network's gateway is {wanted}"
-    raise CniError(NODE_CONFLICT, words, 'use the subnet the bridge has, another bridge, or "forceAddress": true')
 
 
 # The container

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import MappingProxyType
 
-from cni_v6 import ranges
+from cni_v6 import following, ranges
 from cni_v6.fields import Section, wrong
-from cni_v6.forms import parse_prefix
+from cni_v6.following import Prefixes
+from cni_v6.forms import LINK_LOCAL_GATEWAY, parse_prefix
 from cni_v6.log import Log
 from cni_v6.ranges import BITS, Range, from_text, to_text
 from cni_v6.shapes import link_local
 
 
-def read(section: Section, log: Log) -> Range:
+def read(section: Section, log: Log, prefixes: Prefixes = MappingProxyType({})) -> Range:
     """
+    :param prefixes: of the interface that it follows, where it does.
     :raises CniError: INVALID_CONFIG for what lies outside the subnet, and where nothing is left to hand out.
     """
-    family, network, length = parse_prefix(section.text("subnet"))
+    follow = following.read(section)
+    family, network, length = parse_prefix(following.subnet(follow, prefixes) if follow else section.text("subnet"))
     last = network + (1 << BITS[family] - length) - 1
     bare = Range(family, network, length, network + 1, last - (family == 4), "")
-    gateway = _gateway(section, bare)
+    gateway = _gateway(section, bare, LINK_LOCAL_GATEWAY if follow else to_text(family, bare.network + 1))
     start, end = _end(section, "rangeStart", bare), _end(section, "rangeEnd", bare)
     one = replace(
         bare, first=bare.first if start is None else start, last=bare.last if end is None else end, gateway=gateway,
@@ -32,10 +36,10 @@ def read(section: Section, log: Log) -> Range:
     return _without_ends(one, bare, section, log)
 
 
-def _gateway(section: Section, bare: Range) -> str:
+def _gateway(section: Section, bare: Range, usual: str) -> str:
     text = section.text("gateway")
     if not text:
-        return to_text(bare.family, bare.network + 1)
+        return usual
     family, value = from_text(text)
     if bare.family == 6 and link_local(family, value, BITS[family]):
         return text

@@ -93,6 +93,19 @@ def gateway_interface(conf: BridgeConf) -> str:
     return f"{conf.bridge}.{conf.vlan}" if conf.vlan else conf.bridge
 
 
+def is_ours(conf: BridgeConf, node: str, seen: Snapshot) -> bool:
+    """Whether the gateway's interface is one we made, or are about to make.
+
+    :param node: what tells this node from others, such as ``/etc/machine-id``.
+    :param seen: answers to ``plan.questions``.
+    """
+    found = seen.link(HOST, gateway_interface(conf))
+    if found is None:
+        return True
+    mac = names.container_mac(gateway_owner(conf, node)) if conf.vlan else names.bridge_mac(conf.bridge, node)
+    return found.mac == mac
+
+
 def gateway_owner(conf: BridgeConf, node: str) -> Owner:
     """From which the name of the pair's end on the bridge, and both MACs, are derived."""
     return Owner(conf.bridge, node, gateway_interface(conf))

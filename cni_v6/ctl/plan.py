@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cni_v6.engine import handle, real_node
+from cni_v6.engine import Reply, handle, real_node
 from cni_v6.errors import INVALID_CONFIG, CniError
 from cni_v6.jsontext import decode
 from cni_v6.kernel import Kernel, Question, Snapshot
@@ -59,17 +60,18 @@ def register(commands: Any) -> None:
     parser = commands.add_parser("plan", help="show what an ADD would do to this node, without doing it")
     parser.add_argument("conflist", type=Path, help="a network configuration (list) file")
     parser.add_argument("--container", default="example", metavar="ID", help="container id (%(default)s)")
+    parser.add_argument("--pod", metavar="NAMESPACE/NAME", help="the container's pod; or the name of a container")
     parser.add_argument("--ifname", default="eth0", metavar="NAME", help="interface in the container (%(default)s)")
     parser.set_defaults(run=run)
 
 
 def run(chosen: argparse.Namespace, make_node: Callable[[], Node] = real_node) -> int:
-    for config in _configurations(chosen.conflist):
+    for config in configurations(chosen.conflist):
         _show(config, chosen, make_node())
     return 0
 
 
-def _configurations(path: Path) -> Iterator[dict[str, Any]]:
+def configurations(path: Path) -> Iterator[dict[str, Any]]:
     """The configurations of our plugins in a file, each with the list's name and version as libcni adds them."""
     try:
         document = decode(path.read_bytes(), str(path))
@@ -102,6 +104,23 @@ def _show(config: Mapping[str, Any], chosen: argparse.Namespace, real: Node) -> 
                 leads = f" : {' . '.join(element.data)}" if element.data else ""
                 print(f"       {element.family} {element.set}: {' . '.join(element.key)}{leads}")
     print(json.dumps(json.loads(reply.stdout), indent=2))
+    for line in (*_warnings(reply), *_notes(config)):
+        print(f"cni-v6ctl: {line}", file=sys.stderr)
+
+
+def _warnings(reply: Reply) -> Iterator[str]:
+    """What an ADD would log for an operator."""
+    marked = (line.partition(" warning: ") for line in reply.stderr.splitlines())
+    return (f"warning: {text}" for _, mark, text in marked if mark)
+
+
+def _notes(config: Mapping[str, Any]) -> Iterator[str]:
+    """Which of it another ADD would answer otherwise."""
+    allocation = config.get("ipam", {}).get("allocation")
+    if allocation == "random":
+        yield "note: the addresses are drawn by lot: an ADD draws others"
+    if allocation == "stable" and not config["ipam"].get("secretFile"):
+        yield "note: the addresses are examples: without ipam.secretFile the node's own secret for the network decides"
 
 
 def _request(config: Mapping[str, Any], chosen: argparse.Namespace) -> Request:
@@ -112,6 +131,9 @@ def _request(config: Mapping[str, Any], chosen: argparse.Namespace) -> Request:
         "CNI_IFNAME": chosen.ifname,
         "CNI_PATH": "/opt/cni/bin",
     }
+    if chosen.pod:
+        namespace, _, name = chosen.pod.rpartition("/")
+        environment["CNI_ARGS"] = f"K8S_POD_NAMESPACE={namespace};K8S_POD_NAME={name}"
     return Request(str(config["type"]), environment, json.dumps(config).encode())
 
 

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import os
+import random
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import pytest
 
+from cni_v6.store import DiskLeases
+from tests import stores
 from tests.netns import lab, wire
 from tests.netns.lab import DUAL, GATEWAY4, GATEWAY6, Pod
 from tests.sandbox import REFERENCE_PLUGINS, Node, need
@@ -15,6 +22,12 @@ OURS: dict[str, Any] = {
     **lab.gateway(*DUAL, cniVersion="1.0.0", ipam={"type": "host-local", "routes": [{"dst": "2001:db8::/32"}]}),
 }
 THEIRS = {**OURS, "type": "bridge"}
+
+# Both plugins at once: 1,024 calls, of callers that have three containers each at most, so that no set runs dry.
+CALLERS, CONTAINERS, HELD = 16, 32, 3
+SMALL, LARGE = ("10.3.0.0/26", "fd01::/122"), "2001:db8::/64"
+BY_LIBRARY, BY_EXECUTABLE, BY_REFERENCE = "library", "cni-v6-ipam", "host-local"
+SEED = 20261123
 
 
 class Reference(Pod):
@@ -117,3 +130,91 @@ def test_and_forth_again_with_the_same_container(node: Node) -> None:
     assert pod.check().ok() is None and pod.ping(GATEWAY4)
     pod.delete()
     assert lab.leases(node) == set() == lab.veths(node)
+
+
+def test_the_ipam_plugin_alone_moves_there_and_back(node: Node) -> None:
+    """The reference's bridge all the time; each container goes by the IPAM plugin that has not attached it."""
+    types = ("host-local", "cni-v6-ipam", "host-local")
+    configs = [{**THEIRS, "ipam": {**THEIRS["ipam"], "type": type}} for type in types]
+    containers = [Reference(node, config, name) for config, name in zip(configs, "abc")]
+    for container in containers:
+        container.result = container.call("ADD", container.config).ok()
+    wire.await_state(node.path, lambda: is_settled(node), "the end of duplicate address detection")
+    for one, other in zip(containers, containers[1:]):
+        assert one.ping(other.address(4)) and other.ping(one.address(6)) and other.ping(GATEWAY6)
+    assert len(lab.leases(node)) == 6
+    for container, config in zip(containers, (configs[1], configs[0], configs[1])):
+        assert container.call("DEL", {**config, "prevResult": container.result}).ok() is None
+        assert not {container.address(4), container.address(6)} & lab.leases(node)
+    assert lab.leases(node) == set()
+
+
+class Both:
+    """One folder that both IPAM plugins work on, ours by executable and by library; and who holds what in it."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._netns = node.container("any")
+        self._sets = tuple(stores.pool(subnet) for subnet in (*SMALL, LARGE))
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        self.leases = DiskLeases(stores.NETWORK, str(node.file(lab.STORE)), boot=boot)
+        self.folder = node.file(lab.STORE) / stores.NETWORK
+        self.holders: dict[str, str] = {}  # address -> container, from the end of its ADD to the start of its DEL
+        self.given: list[str] = []
+        self._lock = Lock()
+
+    def add(self, how: str, name: str) -> None:
+        if how == BY_LIBRARY:
+            addresses = stores.add(self.leases, name, *self._sets)
+        else:
+            addresses = tuple(ip["address"].partition("/")[0] for ip in self._call(how, "ADD", name)["ips"])
+        with self._lock:
+            taken = {address: self.holders[address] for address in addresses if address in self.holders}
+            assert not taken, f"given to {name} by {how}: {taken}"
+            self.holders.update(dict.fromkeys(addresses, name))
+            self.given += addresses
+
+    def delete(self, how: str, name: str) -> None:
+        with self._lock:
+            for address in [address for address, holder in self.holders.items() if holder == name]:
+                del self.holders[address]
+        if how == BY_LIBRARY:
+            stores.delete(self.leases, name)
+        else:
+            assert self._call(how, "DEL", name) is None
+
+    def _call(self, how: str, command: str, name: str) -> Any:
+        ranges = [[{"subnet": subnet}] for subnet in (*SMALL, LARGE)]
+        config = {"cniVersion": "1.0.0", "name": stores.NETWORK, "type": how, "ipam": {"type": how, "ranges": ranges}}
+        return self._node.plugin(how, command, config, container_id=name, ifname="eth0", netns=self._netns).ok()
+
+
+def come_and_go(both: Both, caller: int) -> Iterator[str]:
+    """One caller's containers, each attached and detached in ways drawn by lot; yields those that stay."""
+    chance = random.Random(SEED + caller)
+    ways = (BY_LIBRARY, BY_EXECUTABLE, BY_REFERENCE)
+    alive: list[str] = []
+    for number in range(CONTAINERS):
+        alive.append(f"c{caller}-{number}")
+        both.add(chance.choice(ways), alive[-1])
+        if len(alive) == HELD:
+            both.delete(chance.choice(ways), alive.pop(chance.randrange(HELD)))
+    yield from alive
+
+
+def test_both_at_once_on_one_folder_never_hand_out_the_same(warm: Node) -> None:
+    """Our library and executables and the reference's, 16 at a time: adds and deletes of what any has added."""
+    both = Both(warm)
+    with ThreadPoolExecutor(CALLERS) as pool:
+        stay = [name for names in pool.map(lambda caller: list(come_and_go(both, caller)), range(CALLERS))
+                for name in names]
+    assert len(both.given) == 3 * CALLERS * CONTAINERS
+    large = [address for address in both.given if address.startswith(LARGE.partition("/")[0])]
+    assert len(set(large)) == len(large) == CALLERS * CONTAINERS  # at no time, not only at one time
+    assert stores.lease_files(both.folder) == {address: f"{name}\r\neth0" for address, name in both.holders.items()}
+    with both.leases.transaction() as work:
+        held = {each.owner.container_id: set(each.addresses) for each in work.attachments() if each.addresses}
+    assert held == {name: {address for address, holder in both.holders.items() if holder == name} for name in stay}
+    with ThreadPoolExecutor(CALLERS) as pool:
+        list(pool.map(both.delete, [BY_REFERENCE, BY_EXECUTABLE] * (len(stay) // 2), stay))
+    assert stores.lease_files(both.folder) == {}

@@ -15,7 +15,7 @@ from cni_v6.firewall.choose import link_local
 from cni_v6.firewall.policy import GUARD_FULL, PUBLISHED, Policy
 from cni_v6.kernel import Link, Question, RouteEntry, Snapshot
 from cni_v6.kernel.fake import FakeKernel
-from cni_v6.leases import Attachment, Proxied
+from cni_v6.leases import Anchor, Attachment, Proxied
 from cni_v6.names import Owner
 from cni_v6.ops import HOST, Op
 from tests.unit.harness import BOOT, CONFIG, DATA_DIR, FOREIGN, LAYER_2, World, gc, plugin
@@ -59,11 +59,12 @@ def test_add() -> None:
     assert world.attachments() == [
         Attachment(
             Owner("pods", "c1", "eth0"), ("2001:db8:1::2", "10.1.0.2"), host=port("c1"),
-            netns=world.kernel.netns_id("/run/netns/c1"), created=1000.0, boot=BOOT,
+            netns=world.kernel.netns_id("/run/netns/c1"), created=1000.0, boot=BOOT, home=world.kernel.netns_id(HOST),
             policy=Policy(
                 "cni0", port("c1"), result["interfaces"][2]["mac"], ("2001:db8:1::2", "10.1.0.2"),
                 link_local(result["interfaces"][2]["mac"]), GUARD_FULL, PUBLISHED,
             ),
+            anchors=(Anchor("cni0", "2001:db8:1::1/64"), Anchor("cni0", "10.1.0.1/24")), reuse=("never", "after"),
         )
     ]
     inside = world.kernel.spaces["/run/netns/c1"]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cni_v6 import names, ops, plan
+from cni_v6 import gateways, names, ops, plan
 from cni_v6.config import BridgeConf
 from cni_v6.errors import ALREADY_ATTACHED, IPV6_DISABLED, NODE_CONFLICT, CniError
 from cni_v6.kernel import Link
@@ -426,7 +426,7 @@ def test_two_addresses_with_one_gateway() -> None:
 def test_an_address_without_a_gateway() -> None:
     made = planned(GATEWAY, allocation(Address("2001:db8:1::2/64")))
     assert made.result.routes == ()
-    assert plan.gateways(GATEWAY, allocation(Address("2001:db8:1::2/64"))) == ()
+    assert gateways.addresses(GATEWAY, [Address("2001:db8:1::2/64")]) == ()
 
 
 def test_a_link_local_gateway() -> None:
@@ -446,9 +446,9 @@ def test_a_link_local_gateway() -> None:
 
 
 def test_gateways() -> None:
-    assert plan.gateways(GATEWAY, DUAL) == ("2001:db8:1::1/64", "10.1.0.1/16")
-    assert plan.gateways(conf(), DUAL) == ()
-    assert plan.gateways(GATEWAY, allocation(BEHIND_LINK_LOCAL)) == ("fe80::1/64",)
+    assert gateways.addresses(GATEWAY, DUAL.ips) == ("2001:db8:1::1/64", "10.1.0.1/16")
+    assert gateways.addresses(conf(), DUAL.ips) == ()
+    assert gateways.addresses(GATEWAY, [BEHIND_LINK_LOCAL]) == ("fe80::1/64",)
 
 
 # Routes

@@ -1,0 +1,125 @@
+"""``cni-v6ctl renumber``: running containers are given addresses of the prefix that the node has now."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
+from typing import Any, Protocol
+
+from cni_v6 import protocol, renumber
+from cni_v6.config import IPAM_PLUGIN
+from cni_v6.ctl.plan import configurations
+from cni_v6.engine import real_node
+from cni_v6.errors import CniError
+from cni_v6.node import Node
+from cni_v6.protocol import Request
+
+NAMED = ("/run/netns", "/run/docker/netns")  # where ip-netns(8), containerd, podman and Docker bind namespaces
+NOWHERE = "/run/netns/renumber"  # nobody opens it
+FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # a fifo in the place of a namespace would block
+
+
+def register(commands: Any) -> None:
+    parser = commands.add_parser("renumber", help="have running containers follow the prefix that the node has now")
+    parser.add_argument("conflist", type=Path, nargs="+", help="network configuration (list) files")
+    parser.add_argument("--dry-run", action="store_true", help="tell what would be done, and do nothing")
+    parser.set_defaults(run=run)
+
+
+def run(
+    chosen: argparse.Namespace, make_node: Callable[[], Node] = real_node,
+    look: Callable[[Node], AbstractContextManager[Search]] = lambda node: Namespaces(node),
+) -> int:
+    node, failed = make_node(), False
+    with ExitStack() as stack:
+        stack.callback(node.kernel.close)
+        namespaces = stack.enter_context(look(node))
+        for config in (config for path in chosen.conflist for config in configurations(path)):
+            if config["type"] == IPAM_PLUGIN:  # that plugin alone, which knows no containers
+                continue
+            network = renumber.look(protocol.parse(_request(config)), node)
+            if network is None:
+                print(f"{config['name']}: no range follows a prefix")
+                continue
+            for outcome in renumber.renumber(network, node, namespaces.find, dry=chosen.dry_run):
+                print(f"{outcome.owner}: {outcome.words}", flush=True)
+                failed = failed or outcome.failed
+    return int(failed)
+
+
+def _request(config: dict[str, Any]) -> Request:
+    """The call that brings a configuration, as if for a container; no version lacks an ADD."""
+    environment = {"CNI_COMMAND": "ADD", "CNI_CONTAINERID": "renumber", "CNI_NETNS": NOWHERE, "CNI_IFNAME": "eth0",
+                   "CNI_PATH": "/opt/cni/bin"}
+    return Request(str(config["type"]), environment, json.dumps(config).encode())
+
+
+class Search(Protocol):
+    """Finds network namespaces."""
+
+    def find(self, namespace: tuple[int, int]) -> str | None:
+        """A path to the namespace that ``Kernel.netns_id`` tells so; None where there is none."""
+        ...
+
+
+class Namespaces:
+    """The network namespaces that something on the node holds: a name, or a process.
+
+    One that is found is held open, and the path leads to just that one, whoever takes over its name or its process id.
+    """
+
+    def __init__(self, node: Node, folders: tuple[str, ...] = NAMED, processes: str = "/proc") -> None:
+        self._node = node
+        self._folders = folders
+        self._processes = processes
+        self._seen: set[tuple[int, int]] = set()
+        self._found: dict[tuple[int, int], int] = {}
+        self._left = self._paths()
+
+    def __enter__(self) -> Namespaces:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for file in self._found.values():
+            os.close(file)
+
+    def find(self, namespace: tuple[int, int]) -> str | None:
+        """See ``Search``."""
+        while namespace not in self._found:
+            path = next(self._left, None)
+            if path is None:
+                return None
+            self._open(path)
+        return f"/proc/self/fd/{self._found[namespace]}"
+
+    def _paths(self) -> Iterator[str]:
+        for folder in self._folders:
+            yield from (entry.path for entry in _entries(folder))
+        yield from (f"{entry.path}/ns/net" for entry in _entries(self._processes) if entry.name.isdigit())
+
+    def _open(self, path: str) -> None:
+        try:
+            file = os.open(path, FLAGS)
+        except OSError:  # its process has ended, or it is nothing that can be opened
+            return
+        status = os.fstat(file)
+        try:
+            if (status.st_dev, status.st_ino) not in self._seen:  # most processes share a few
+                self._seen.add((status.st_dev, status.st_ino))
+                self._found[self._node.kernel.netns_id(f"/proc/self/fd/{file}")] = os.dup(file)
+        except CniError:
+            pass  # it is no namespace
+        finally:
+            os.close(file)
+
+
+def _entries(folder: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError:
+        return []
