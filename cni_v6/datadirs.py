@@ -6,10 +6,12 @@ The firewall is one for all networks, wherever their leases are (``ipam.dataDir`
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from hashlib import blake2s
 
 from cni_v6.config import DEFAULT_DATA_DIR
+from cni_v6.disktransaction import MEMO
 from cni_v6.errors import STORE_FAILED, CniError
 from cni_v6.records import safe
 from cni_v6.store import ATTACHMENTS
@@ -53,6 +55,12 @@ class DiskDataDirs:
 
     def recorded(self, data_dir: str) -> Sequence[str]:
         return [each for each in self.networks(data_dir) if os.path.isdir(os.path.join(data_dir, each, ATTACHMENTS))]
+
+    def memos(self) -> Iterator[tuple[str, bytes]]:
+        for folder in self.known():
+            for network in self.recorded(folder):
+                with suppress(FileNotFoundError), open(os.path.join(folder, network, ATTACHMENTS, MEMO), "rb") as file:
+                    yield network, file.read()
 
     def networks(self, data_dir: str) -> Sequence[str]:
         try:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -35,6 +35,13 @@ class DataDirs(Protocol):
         """The networks with leases in a folder, the reference plugin's too, sorted; none where there is no such folder.
 
         :raises CniError: STORE_FAILED.
+        """
+        ...
+
+    def memos(self) -> Iterator[tuple[str, bytes]]:
+        """Of every network with attachments of ours on record: its name, and its ``Transaction.memo`` of this moment.
+
+        Without the networks' locks: whoever asks holds one.
         """
         ...
 

@@ -13,13 +13,14 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from tests.bench import attach, collect, firewall, inside, ipam, node, peers, plots, report, start
+from tests.bench import attach, collect, firewall, flowtable, inside, ipam, node, peers, plots, report, scale, start
 from tests.bench.figures import Findings, as_text
-from tests.bench.setting import FULL, QUICK, Setting
+from tests.bench.setting import FULL, ORDERS, QUICK, Setting
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS, BUILD = ROOT / "docs" / "benchmarks", ROOT / "build" / "benchmarks"
 LONG_SOAK = 100_000
+LONG_CHURN = 1_000_000
 
 SCENARIOS: dict[str, Callable[[Setting, Findings], None]] = {
     "sequential": attach.sequential,
@@ -29,8 +30,11 @@ SCENARIOS: dict[str, Callable[[Setting, Findings], None]] = {
     "ports": firewall.ports,
     "price": firewall.price,
     "many": firewall.many,
-    "churn": attach.churn,
+    "mixed": attach.mixed,
     "leases": ipam.leases,
+    "library": scale.library,
+    "memory": scale.memory,
+    "churn": scale.churn,
     "garbage": collect.garbage,
     "cold": attach.cold,
     "netavark": attach.netavark,
@@ -39,6 +43,8 @@ SCENARIOS: dict[str, Callable[[Setting, Findings], None]] = {
     "own": inside.own,
     "soak": inside.soak,
 }
+# What decided something, and is not measured again each time: only where it is named.
+ASKED: dict[str, Callable[[Setting, Findings], None]] = {"flowtable": flowtable.flowtable}
 
 
 def main() -> int:
@@ -47,10 +53,11 @@ def main() -> int:
     if not node.in_sandbox():
         sys.exit("refused: this changes the network of the node it runs on. Run it as:  make bench")
     sizes = QUICK if options.quick else FULL
-    sizes = replace(sizes, soak=LONG_SOAK) if options.soak else sizes
+    sizes = replace(sizes, soak=LONG_SOAK, churn=LONG_CHURN) if options.soak else sizes
     found = Findings()
     with _plugins(options.bin) as (folder, library):
-        setting = Setting(peers.ours(folder), peers.reference(options.peer), library, sizes)
+        orders = tuple(options.order or ORDERS)
+        setting = Setting(peers.ours(folder), peers.reference(options.peer), library, sizes, orders)
         facts = report.machine(library, setting.ours, setting.peer)
         print("; ".join(f"{key} {value}" for key, value in facts.items()), flush=True)
         for name in options.only or SCENARIOS:
@@ -65,8 +72,11 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make bench")
     parser.add_argument("--quick", action="store_true", help="few samples: under a minute, for development")
-    parser.add_argument("--soak", action="store_true", help=f"{LONG_SOAK:,} ADD and DEL in the soak")
-    parser.add_argument("--only", action="append", choices=SCENARIOS, metavar="SCENARIO", help=", ".join(SCENARIOS))
+    parser.add_argument("--soak", action="store_true", help=f"{LONG_SOAK:,} ADD and DEL in the soak, {LONG_CHURN:,} in "
+                        "each churn: an hour or more")
+    parser.add_argument("--order", action="append", choices=ORDERS, help="of addresses, in the churn; without: each")
+    parser.add_argument("--only", action="append", choices=SCENARIOS | ASKED, metavar="SCENARIO",
+                        help=f"{', '.join(SCENARIOS)}; only where named: {', '.join(ASKED)}")
     parser.add_argument("--bin", type=Path, help="folder of the executables; without: this checkout's, installed aside")
     parser.add_argument("--peer", type=Path, default=Path("/usr/lib/cni"), help="folder of the reference plugins")
     parser.add_argument("--out", type=Path, help="folder for the results")
@@ -93,7 +103,7 @@ def _run(name: str, setting: Setting, found: Findings) -> None:
     begin = time.monotonic()
     print(f"{name} ... ", end="", flush=True)
     try:
-        SCENARIOS[name](setting, found)
+        (SCENARIOS | ASKED)[name](setting, found)
         print(f"{time.monotonic() - begin:.0f} s", flush=True)
     except node.Refused as refused:
         found.failures.append(f"{name}: {refused}")

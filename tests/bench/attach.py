@@ -58,12 +58,12 @@ def bursts(setting: Setting, found: Findings) -> None:
         _memory(sides, found)
 
 
-def churn(setting: Setting, found: Findings) -> None:
+def mixed(setting: Setting, found: Findings) -> None:
     """ADDs and DELs mixed, ten at a time, of containers chosen at random: the same for both."""
     pods = setting.sizes.pods
     attached: set[int] = set()
     chance = setting.random()
-    chosen = [chance.randrange(pods) for _ in range(setting.sizes.churn)]
+    chosen = [chance.randrange(pods) for _ in range(setting.sizes.mixed)]
     commands = []
     for number in chosen:
         commands.append("DEL" if number in attached else "ADD")

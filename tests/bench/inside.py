@@ -20,7 +20,7 @@ def own(setting: Setting, found: Findings) -> None:
     pods = 3 + 2 * setting.sizes.own
     with Pair(pods) as pair:
         asked = {"config": setting.ours.config(), "pods": [pair.ours.pod(number) for number in range(pods)]}
-        answer = _program(setting, pair.ours, "raw.py", asked)
+        answer = program(setting, pair.ours, "raw.py", asked)
     remark = f"{answer['requests']} requests, {answer['steps']} round trips and sysctls"
     values = median(answer["own"]), median(answer["raw"])
     figure = "ADD inside the engine, p50"
@@ -37,7 +37,7 @@ def soak(setting: Setting, found: Findings) -> None:
             "config": setting.ours.config(), "pods": [ours.node.pod(number) for number in range(CLIENTS)],
             "engine": engine, "count": setting.sizes.soak,
         }
-        answer = _program(setting, ours.node, "soak.py", asked)
+        answer = program(setting, ours.node, "soak.py", asked)
         if ours.node.engine() != engine:
             raise Refused("the engine ended")
     first, last = answer["sizes"][0], answer["sizes"][-1]
@@ -51,7 +51,8 @@ def soak(setting: Setting, found: Findings) -> None:
         found.rows.append(Row(f"{name} {where}", unit, *values, Goal(limit), against=against))
 
 
-def _program(setting: Setting, node: Node, name: str, asked: dict[str, Any]) -> Any:
+def program(setting: Setting, node: Node, name: str, asked: dict[str, Any]) -> Any:
+    """Run one of the programs beside this one on a node, with our interpreter and library. Returns its answer."""
     path = str(Path(__file__).with_name(name))
     python = interpreter(setting.ours.folder / setting.ours.bridge)
     return json.loads(node.command([*python, path, str(setting.library)], json.dumps(asked)))

@@ -1,4 +1,4 @@
-"""The plots: latency distribution, cost against leases, throughput against concurrency."""
+"""The plots: latency distribution, cost against leases, throughput against concurrency, cost as time goes on."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LOOK = {
 def draw(curves: Mapping[str, Lines], folder: Path) -> list[str]:
     """Write a picture for each plot there is data for. Returns the files' names."""
     names = []
-    for name, make in (("latency", _latency), ("leases", _leases), ("throughput", _throughput)):
+    for name, make in (("latency", _latency), ("leases", _leases), ("throughput", _throughput), ("churn", _churn)):
         if curves.get(name):
             chart = make(curves[name])
             (folder / f"{name}.svg").write_text(chart.render(is_unicode=True), encoding="utf-8")
@@ -48,6 +48,16 @@ def _leases(lines: Lines) -> pygal.Line:
 
 def _throughput(lines: Lines) -> pygal.Line:
     return _steps(lines, "Calls a second, so many at a time", "at a time", "calls a second")
+
+
+def _churn(lines: Lines) -> pygal.XY:
+    chart = pygal.XY(**LOOK, title="The library alone: time of an ADD with its DEL, after so many",
+                     x_title="ADD and DEL so far", y_title="microseconds", show_dots=False,
+                     range=(0, 2 * max(y for points in lines.values() for _, y in points)),
+                     x_value_formatter=lambda x: f"{x:,.0f}")
+    for name in sorted(lines):
+        chart.add(name, list(lines[name]))
+    return chart
 
 
 def _steps(lines: Lines, title: str, below: str, beside: str, *, logarithmic: bool = False) -> pygal.Line:

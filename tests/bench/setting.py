@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from cni_v6.handout import RANDOM, SEQUENTIAL
 from tests.bench.node import Call, Done, Node, Outcome, Pair, settle
 from tests.bench.peers import Plugins
 
@@ -21,7 +22,7 @@ class Sizes:
     pods: int  # containers of one round of ADDs, then DELs
     rounds: int  # of those, one after another
     bursts: int  # rounds of all containers at each concurrency
-    churn: int  # calls
+    mixed: int  # calls
     few: int  # samples of what is slow on the peer's side: ipMasq, netavark, a cold node
     starts: int  # of an interpreter
     lease_steps: tuple[int, ...]
@@ -30,27 +31,42 @@ class Sizes:
     own: int  # ADDs inside the engine
     soak: int  # ADDs, each with its DEL
     many: int  # containers at once on a bridge
+    library_steps: tuple[int, ...]  # leases
+    library_rounds: int
+    library_patience: float  # seconds for the samples of one call beside one number of leases
+    collect_steps: tuple[int, int]  # leases
+    collect_stale: int
+    beside: int  # ADDs, each with its DEL, of an engine beside the most leases
+    churn: int  # ADDs, each with its DEL, through the library
 
 
 FULL = Sizes(
-    pods=100, rounds=2, bursts=3, churn=200, few=20, starts=60, lease_steps=(0, 1_000, 10_000, 100_000),
-    lease_rounds=(25, 25, 8, 3), stale=1_000, own=60, soak=3_000, many=1_000,
+    pods=100, rounds=2, bursts=3, mixed=200, few=20, starts=60, lease_steps=(0, 1_000, 10_000, 100_000),
+    lease_rounds=(25, 25, 8, 3), stale=1_000, own=60, soak=3_000, many=1_000, library_steps=(0, 10_000, 1_000_000),
+    library_rounds=200, library_patience=10.0, collect_steps=(2_000, 200_000), collect_stale=100, beside=1_000,
+    churn=25_000,
 )
 QUICK = Sizes(
-    pods=30, rounds=1, bursts=1, churn=60, few=3, starts=15, lease_steps=(0, 1_000, 10_000),
-    lease_rounds=(6, 6, 3), stale=60, own=15, soak=200, many=100,
+    pods=30, rounds=1, bursts=1, mixed=60, few=3, starts=15, lease_steps=(0, 1_000, 10_000),
+    lease_rounds=(6, 6, 3), stale=60, own=15, soak=200, many=100, library_steps=(0, 1_000, 10_000),
+    library_rounds=20, library_patience=1.0, collect_steps=(200, 2_000), collect_stale=20, beside=100, churn=1_000,
 )
 STAGES = (10, 50)  # calls at a time
+ORDERS = (SEQUENTIAL, RANDOM)
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """:param library: the folder that has the package ``cni_v6`` behind ``ours``."""
+    """
+    :param library: the folder that has the package ``cni_v6`` behind ``ours``.
+    :param orders: of the addresses of the churn through the library.
+    """
 
     ours: Plugins
     peer: Plugins
     library: Path
     sizes: Sizes
+    orders: tuple[str, ...] = ORDERS
 
     def random(self) -> random.Random:
         return random.Random(SEED)

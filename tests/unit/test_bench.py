@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
-from tests.bench import figures, report, setting
+from cni_v6.handout import DEFAULT, RANDOM, Handout
+from cni_v6.memory import MemoryLeases
+from tests.bench import figures, library, report, setting, turnover
 from tests.bench.figures import Findings, Goal, Row
+from tests.bench.filled import Filled
 from tests.bench.ipam import addresses
+from tests.stores import BOOT, LARGE, NETWORK, lease_files, record_files
 
 ADD = Row("ADD", "ms", 12.345, 24.69, Goal(0.6))
 MISSED = Row("ADD, many", "/s", 150.0, 100.0, Goal(1.8, at_least=True), remark="a|b")
@@ -94,3 +99,69 @@ def test_both_begin_equally_often() -> None:
 def test_a_set_of_leases_begins_behind_the_gateway() -> None:
     assert list(addresses("10.0.0.0/8", 2)) == ["10.0.0.2", "10.0.0.3"]
     assert list(addresses("fd00:88::/64", 2)) == ["fd00:88::2", "fd00:88::3"]
+
+
+@pytest.fixture
+def filled(tmp_path: Path) -> Filled:
+    """A network with twelve leases, written at once."""
+    made = Filled(NETWORK, str(tmp_path), BOOT)
+    made.fill(12)
+    return made
+
+
+def test_what_is_written_at_once_is_what_the_store_would_write(filled: Filled) -> None:
+    meant = [filled.attachment(number) for number in range(6)]
+    with filled.leases.transaction() as work:
+        assert sorted(work.attachments(), key=lambda each: each.owner) == meant
+    assert record_files(filled.folder) == {f"stays{number}:eth0": list(each.addresses)
+                                           for number, each in enumerate(meant)}
+    assert len(lease_files(filled.folder)) == 12
+
+
+def test_what_is_written_otherwise_is_refused(filled: Filled) -> None:
+    (filled.folder / filled.attachment(3).addresses[0]).write_bytes(b"other\r\neth0")
+    with pytest.raises(RuntimeError, match="not as written"):
+        filled.check(6)
+
+
+def test_what_the_store_has_to_look_for_is_refused(filled: Filled) -> None:
+    (filled.folder / "10.0.0.200").write_bytes(b"other\r\neth0")
+    with pytest.raises(RuntimeError, match="folders were read"):
+        filled.check(6)
+
+
+def test_the_calls_of_the_library_leave_a_network_as_it_was(filled: Filled) -> None:
+    network = library.Network(filled, 12)
+    network.fill_set()
+    before = lease_files(filled.folder)
+    samples = library.measure([network], 3, 60)
+    assert len(before) == 12 + 1021
+    assert {name: len(times) for name, [times] in samples.items()} == dict.fromkeys(samples, 3)
+    assert lease_files(filled.folder) == before
+    assert network.collect(5) > 0
+    assert lease_files(filled.folder) == before
+
+
+def test_a_call_that_has_taken_long_is_not_made_again(filled: Filled) -> None:
+    network = library.Network(filled, 12)
+    network.fill_set()
+    assert {len(times) for [times] in library.measure([network], 3, 1e-9).values()} == {1}
+
+
+@pytest.mark.parametrize("handout", [DEFAULT, Handout(order=RANDOM)], ids=["sequential", "random"])
+def test_containers_that_come_and_go_have_an_address_each(handout: Handout) -> None:
+    leases = MemoryLeases(NETWORK)
+    taken, given = turnover.turn_over(leases, LARGE, handout, 300)
+    assert len(taken) == len(set(given)) == 300 and turnover.repeated(given) == 0
+    with leases.transaction() as work:
+        assert len(list(work.attachments())) == turnover.ALIVE
+
+
+def test_addresses_that_came_twice_are_counted() -> None:
+    assert turnover.repeated([5, 3, 5, 2**64 - 1, 3, 5, 2**64 - 1]) == 4
+
+
+def test_a_long_run_is_a_hundred_points() -> None:
+    assert list(turnover.blocks([1000, 3000, 2000])) == [(1, 1.0), (2, 3.0), (3, 2.0)]
+    points = list(turnover.blocks(range(0, 250_000, 1000)))
+    assert (len(points), points[0], points[-1][0]) == (83, (3, 1.0), 249)

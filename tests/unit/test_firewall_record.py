@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cni_v6.firewall.policy import (
-    GUARD_FULL, GUARD_LINK, GUARD_MAC, GUARD_OFF, ISOLATED, OPEN, PUBLISHED, Allowed, Policy, Port,
+    GUARD_FULL, GUARD_LINK, GUARD_MAC, GUARD_OFF, ISOLATED, MASQUERADED, OPEN, PUBLISHED, Allowed, Policy, Port,
 )
 from cni_v6.firewall.record import from_json, to_json
 from cni_v6.ranges import to_text
@@ -22,6 +22,7 @@ FULL = Policy(
     snat=(("fd42::5", "2001:db8::5"),), keep=("10.0.0.0/8", "fd00::/8"), inbound=(("2001:db8::5", "fd42::5"),),
     ports=(Port("tcp", 8080, 80), Port("udp", 53, 53, "::1")),
     egress=(Allowed("::/0"), Allowed("10.0.0.0/8", "tcp", (443, 443))),
+    prefixes=(("fd42:1:2:3:1::/80", MASQUERADED), ("fd42:1:2:3:2::/80", ""), ("fd42:1:2:3:3::/96", "2001:db8::5")),
 )
 
 SIX = st.integers(1 << 120, (1 << 128) - 1).map(lambda value: to_text(6, value))
@@ -36,6 +37,9 @@ POLICIES = st.builds(
     mac=st.sampled_from(["", "02:00:5e:10:00:01"]), link_local=st.sampled_from(["", "fe80::1"]),
     guard=st.sampled_from([GUARD_OFF, GUARD_MAC, GUARD_LINK, GUARD_FULL]),
     ingress=st.sampled_from([OPEN, PUBLISHED, ISOLATED]),
+    prefixes=st.lists(st.tuples(
+        st.sampled_from(["fd42:1:2:3:1::/80", "2001:db8::/127"]), st.sampled_from(["", MASQUERADED]) | SIX,
+    )).map(tuple),
     keep=st.lists(st.sampled_from(["10.0.0.0/8", "fd00::/8", "::/0"])).map(tuple),
     ports=st.lists(st.builds(
         Port, st.sampled_from(["tcp", "udp", "sctp"]), PORT, PORT, st.sampled_from(["", "0.0.0.0", "::", "192.0.2.7"]),
@@ -66,8 +70,8 @@ def test_what_is_no_policy(raw: object) -> None:
 def test_another_versions_is_taken_for_what_it_says() -> None:
     """A container outlives an upgrade, and its protection with it."""
     assert from_json(to_json(FULL) | {"more": 1}) == FULL
-    older = {key: value for key, value in to_json(FULL).items() if key != "stale"}
-    assert from_json(older) == replace(FULL, stale=())
+    older = {key: value for key, value in to_json(FULL).items() if key not in ("stale", "prefixes")}
+    assert from_json(older) == replace(FULL, stale=(), prefixes=())
 
 
 @pytest.mark.parametrize(("key", "value"), [
@@ -84,6 +88,8 @@ def test_another_versions_is_taken_for_what_it_says() -> None:
     ("ports", [["tcp", 1, 1, "fe80::1"]]), ("ports", [["tcp", 1, 1, None]]), ("egress", {}),
     ("egress", [["::/0", "tcp", 2, 1]]), ("egress", [["::/0", "tcp", 1, 65536]]), ("egress", [["::/0", "any", 1, 2]]),
     ("egress", [["::/0", "tcp", -1, 2]]), ("egress", [["::", "tcp", 1, 2]]), ("egress", [["::/0"]]),
+    ("prefixes", [["10.0.0.0/8", ""]]), ("prefixes", [["fd42::/80", "10.1.0.5"]]), ("prefixes", ["fd42::/80"]),
+    ("prefixes", [["fd42::1/80", ""]]), ("prefixes", [["fd42::/80", "all"]]), ("prefixes", [["fd42::", ""]]),
 ])
 def test_anything_odd_is_refused(key: str, value: object) -> None:
     raw: dict[str, Any] = to_json(FULL) | {key: value}

@@ -11,8 +11,9 @@ from pyroute2.netlink.rtnl.ndmsg import ndmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from cni_v6 import ops
-from cni_v6.kernel import Link, RouteEntry, answers, neighbours, netlink
+from cni_v6.kernel import Lifetime, Link, RouteEntry, answers, lifetimes, neighbours, netlink, routes
 from cni_v6.kernel.message import HEADER, Message, each
+from cni_v6.lifetimes import FOREVER
 
 MAC, OTHER = "02:00:00:00:00:01", "02:00:00:00:00:02"
 
@@ -213,6 +214,19 @@ def test_route_requests() -> None:
     assert fields["scope"] == 253
 
 
+def test_requests_about_a_destination_alone() -> None:
+    message = routes.remove_route(ops.RemoveRoute("", "br0", "2001:db8:0:0:1::/80"), 3)
+    fields, found = heard(message, rtmsg)
+    assert (message.type, message.flags) == (25, 0)
+    assert fields == {"family": 10, "dst_len": 80, "table": 254, "proto": 4}
+    assert found == [("RTA_DST", "2001:db8:0:0:1::"), ("RTA_OIF", 3)]
+    fields, found = heard(routes.remove_route(ops.RemoveRoute("", "br0", "10.9.0.0/16"), 3), rtmsg)
+    assert (fields["family"], fields["scope"]) == (2, 253)
+    fields, found = heard(routes.add_unreachable(ops.AddUnreachable("", "2001:db8:0:0:1::/80")), rtmsg)
+    assert fields == {"family": 10, "dst_len": 80, "table": 254, "proto": 4, "type": 7}
+    assert found == [("RTA_DST", "2001:db8:0:0:1::"), ("RTA_PRIORITY", 2**32 - 1)]
+
+
 def told(kind: type[Any], number: int, header: dict[str, int], attributes: list[Any]) -> bytes:
     """A message of the kernel's, as pyroute2 writes it."""
     message = kind()
@@ -273,6 +287,29 @@ def test_routes_are_read() -> None:
 def test_every_hop_of_several_is_an_uplink() -> None:
     hops = [{"oif": 5, "attrs": [("RTA_GATEWAY", "fe80::1")]}, {"oif": 6, "attrs": [("RTA_GATEWAY", "fe80::2")]}]
     assert answers.read_uplinks(told(rtmsg, 24, {"family": 10, "type": 1}, [("RTA_MULTIPATH", hops)])) == (5, 6)
+
+
+@pytest.mark.parametrize(("preferred", "lifetime"), [(True, FOREVER), (False, 0)])
+def test_how_long_an_address_is_preferred(preferred: bool, lifetime: int) -> None:
+    made = lifetimes.set_preferred(ops.SetPreferred("", "eth0", "2001:db8::2/64", preferred), 3)
+    fields, found = heard(made, ifaddrmsg)
+    assert (made.type, made.flags, fields) == (20, 0x100, {"family": 10, "prefixlen": 64, "index": 3})
+    assert [name for name, _ in found] == ["IFA_LOCAL", "IFA_ADDRESS", "IFA_FLAGS", "IFA_CACHEINFO"]
+    assert {key: found[3][1][key] for key in ("ifa_preferred", "ifa_valid")} == {
+        "ifa_preferred": lifetime, "ifa_valid": FOREVER}
+
+
+@pytest.mark.parametrize(("flags", "wanted"), [
+    (0x80, Lifetime("2001:db8::2/64", 60, 120)), (0x20, Lifetime("2001:db8::2/64", 0, 120)),
+    (0x01, Lifetime("2001:db8::2/64", 60, 120, temporary=True)),
+])
+def test_lifetimes(flags: int, wanted: Lifetime) -> None:
+    asked = lifetimes.get_addresses(3)
+    assert (asked.type, heard(asked, ifaddrmsg)) == (22, ({"family": 10, "index": 3}, []))
+    times = {"ifa_preferred": 60, "ifa_valid": 120, "cstamp": 1, "tstamp": 2}
+    attributes = [("IFA_ADDRESS", "2001:db8::2"), ("IFA_CACHEINFO", times), ("IFA_FLAGS", flags)]
+    data = told(ifaddrmsg, 20, {"family": 10, "prefixlen": 64, "index": 3}, attributes)
+    assert lifetimes.read_lifetime(data) == (3, wanted)
 
 
 def test_neighbours_that_the_node_answers_for() -> None:
