@@ -30,7 +30,7 @@ def encode_open(spent: Spent, family: int, boot: str, file: int) -> bytes:
     :param file: the inode of the file with the other part.
     """
     return _padded({
-        "boot": boot, "file": file, "open": _to_texts(spent.open, family),
+        "boot": boot, "file": file, "gap": spent.gap, "open": _to_texts(spent.open, family),
         "settled": [ranges.to_text(family, each) for each in spent.settled],
         **({"next": [each.next for each in spent.draws]} if spent.draws else {}),
     })
@@ -41,17 +41,19 @@ def encode_round(spans: Iterable[Span], family: int) -> bytes:
     return _padded({"round": _to_texts(spans, family)})
 
 
-def decode(content: bytes, opened: bytes, family: int, boot: str, file: int) -> Spent:
+def decode(content: bytes, opened: bytes, family: int, boot: str, file: int, now: float) -> Spent:
     """Read both back.
 
     :param opened: may be anything; only what was written in this boot, beside this very file, is believed.
+    :param now: seconds since the epoch.
     :raises ValueError: ``content`` is damaged.
     """
     try:
         raw = json.loads(content)
         intervals = ranges.merged(_from_texts(raw["spent"], family))
         draws = tuple(_draw(each, family) for each in raw.get("drawn", ()))
-        spent = Spent(intervals, draws=draws, at=float(raw.get("at", 0)))
+        at = float(raw.get("at", now))  # an older version's, of an hour that is not known
+        spent = Spent(intervals, draws=draws, at=at, gap=int(max(0.0, now - at)))
     except _DAMAGED as error:
         raise ValueError(str(error)) from error
     try:
@@ -60,13 +62,13 @@ def decode(content: bytes, opened: bytes, family: int, boot: str, file: int) -> 
             return spent
         left = ranges.merged(_from_texts(raw["open"], family))
         places = [int(each) for each in raw.get("next", ())]
-        settled = tuple(_value(each, family) for each in raw["settled"])
+        settled, gap = tuple(_value(each, family) for each in raw["settled"]), int(raw["gap"])
     except _DAMAGED:
         return spent
     if len(places) != len(draws) or any(not 0 <= place <= each.to for place, each in zip(places, draws)):
         return spent
     return replace(
-        spent, open=tuple(part for part in left if spent.covers(*part)), settled=settled,
+        spent, open=tuple(part for part in left if spent.covers(*part)), gap=gap, settled=settled,
         draws=tuple(replace(each, next=place) for each, place in zip(draws, places)),
     )
 

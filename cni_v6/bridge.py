@@ -43,6 +43,7 @@ def add(call: Invocation, node: Node) -> Result:
     seen = node.kernel.observe(plan.questions(site, conf))
     plan.check_free(site, conf, seen)
     lost = _lost_families(site, conf, seen)
+    node.data_dirs.remember(conf.data_dir)
     firewall.prepare(call, conf, node, seen)
     with ExitStack() as undo:
         allocation = _allocate(call, conf, site, node, undo, lost, seen)

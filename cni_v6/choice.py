@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b, blake2s
 from typing import NamedTuple
 
@@ -32,12 +32,27 @@ FirstFree = Callable[[Iterator[int]], int | None]  # the first of some addresses
 class Books:
     """What is kept of the addresses of one family of a network.
 
-    ``round``: what the sets that go round have handed out, sorted and disjoint; addresses come again through ``queue``.
+    ``round``: what the sets that go round have handed out, sorted and disjoint; addresses come again through ``queue``,
+    which ``leaving`` and ``joining`` will change. The round is to be written before: an address that is in it and not
+    in the queue is one that a record or the next boot accounts for, the other way round it would be given too early.
     """
 
     spent: Spent
     round: tuple[Span, ...]
     queue: Queue
+    leaving: list[Released] = field(default_factory=list)
+    joining: list[Released] = field(default_factory=list)
+
+    def change_queue(self) -> None:
+        """Once the round is written.
+
+        :raises CniError: STORE_FAILED.
+        """
+        for one in self.leaving:
+            self.queue.remove(one)
+        for one in self.joining:
+            self.queue.append(one)
+        self.leaving, self.joining = [], []
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +107,7 @@ def enter(books: Books, family: int, address: int, *, waiting: bool, in_round: b
     :param in_round: it is of a set that goes round.
     """
     if waiting and (one := books.queue.find(to_text(family, address))):
-        books.queue.remove(one)
+        books.leaving.append(one)
     if in_round:
         _add_to_round(books, address)
 
@@ -102,7 +117,7 @@ def give_back(books: Books, family: int, address: int, *, now: float, identity: 
 
     :param in_round: it is of a set that goes round.
     """
-    books.queue.append(Released(to_text(family, address), now, mark(identity)))
+    books.joining.append(Released(to_text(family, address), now, mark(identity)))
     if in_round:
         _add_to_round(books, address)
 
@@ -124,7 +139,7 @@ def recover(books: Books, family: int, leased: Iterable[str], now: float) -> Non
         return
     for first, last in lost:
         for value in range(first, last + 1):
-            books.queue.append(Released(to_text(family, value), now))
+            books.joining.append(Released(to_text(family, value), now))
 
 
 def _values(names: Iterable[str], family: int) -> Iterator[int]:
@@ -143,7 +158,7 @@ def mark(identity: str) -> str:
 
 
 def _once(books: Books, addresses: RangeSet, handout: Handout, world: World) -> int | None:
-    spent = cursor.settle(cursor.adopt(books.spent, addresses, world.last), addresses, world.now)
+    spent = cursor.settle(cursor.adopt(books.spent, addresses, world.last), addresses)
     if handout.order == RANDOM:
         books.spent, value = cursor.draw(spent, addresses, books.round, world.first_free, world.entropy)
         return value
@@ -204,7 +219,7 @@ def _next_released(books: Books, addresses: RangeSet, handout: Handout, world: W
 
 def _forget(books: Books, one: Released) -> None:
     """Out of the queue, and as if the round had not had it."""
-    books.queue.remove(one)
+    books.leaving.append(one)
     value = ranges.from_text(one.address)[1]
     if ranges.meeting(books.round, value, value):
         books.round = tuple(ranges.without(books.round, [(value, value)]))

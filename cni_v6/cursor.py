@@ -10,7 +10,7 @@ left of a chunk is *open*; that needs no durability, since forgetting it only sk
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from cni_v6 import ranges
@@ -71,13 +71,15 @@ class Spent:
     those that ``draws`` have given.
 
     Both lists are sorted and disjoint; ``open`` lies within ``intervals``. ``at``: when it was written, in seconds
-    since the epoch. ``settled``: first addresses of the sets for which it is known to be no old copy.
+    since the epoch. ``gap``: seconds before this boot, or this copy of the account, of which nothing is known;
+    ``settled``: first addresses of the sets that have gone on behind all that can have been handed out in them.
     """
 
     intervals: tuple[Span, ...] = ()
     open: tuple[Span, ...] = ()
     draws: tuple[Draw, ...] = ()
     at: float = 0.0
+    gap: int = 0
     settled: tuple[int, ...] = ()
 
     def covers(self, first: int, last: int) -> bool:
@@ -164,14 +166,13 @@ def adopt(spent: Spent, addresses: RangeSet, last: int | None) -> Spent:
     return spent if ours else spent.add(here.first, last)
 
 
-def settle(spent: Spent, addresses: RangeSet, now: float) -> Spent:
+def settle(spent: Spent, addresses: RangeSet) -> Spent:
     """Where the account may be an old copy, restored from a backup or by a disk that was set back: go on behind all
     that can have been handed out since it was written, as far as the set can afford it."""
     start = addresses.written[0].first
     if start in spent.settled:
         return spent
-    age = int(max(0.0, now - spent.at)) if spent.at else 0  # 0: never written, so no copy of anything
-    skip = age * min(RATE, ranges.size(addresses) >> SKIPPED)
+    skip = spent.gap * min(RATE, ranges.size(addresses) >> SKIPPED)
     after = replace(spent, settled=(*spent.settled, start))
     if not skip:
         return after
@@ -249,13 +250,12 @@ def count(spent: Spent, addresses: RangeSet) -> int:
     return total + sum(each.next for each in spent.draws if each.spans == spans)
 
 
-def exhausted(addresses: RangeSet, leased: Iterable[str], *, once: bool) -> CniError:
+def exhausted(addresses: RangeSet, taken: int, *, once: bool) -> CniError:
     """The error of a set with nothing left.
 
-    :param leased: the addresses that are leased, of any set, and names that are no addresses.
+    :param taken: how many of its addresses are leased.
     :param once: whether no address of it is given twice.
     """
-    taken = sum(_is_in(addresses, name) for name in leased)
     text = ranges.describe(addresses)
     total = ranges.size(addresses)
     if once:
@@ -274,10 +274,3 @@ def no_block(addresses: RangeSet, length: int) -> CniError:
 
 def _spans(addresses: RangeSet) -> tuple[Span, ...]:
     return ranges.merged((part.first, part.last) for part in addresses.ranges)
-
-
-def _is_in(addresses: RangeSet, name: str) -> bool:
-    try:
-        return ranges.contains(addresses, *ranges.from_text(name))
-    except ValueError:
-        return False

@@ -1,6 +1,7 @@
 """Which data folders there are on this node, and which networks in each.
 
-The firewall is one for all networks, wherever their leases are (``ipam.dataDir``), so it must find them all again.
+The firewall is one for all networks, wherever their leases are (``ipam.dataDir``), so it must find them all again, and
+so must ``cni-v6ctl gc``.
 """
 
 from __future__ import annotations

@@ -42,11 +42,13 @@ class DiskBooks:
     """Opened at the first question: to free an address that is given once asks none.
 
     :param boot: this boot's id.
+    :param now: seconds since the epoch.
     """
 
-    def __init__(self, root: Folder, *, boot: str) -> None:
+    def __init__(self, root: Folder, *, boot: str, now: Callable[[], float]) -> None:
         self._root = root
         self._boot = boot
+        self._now = now
         self._folder: Folder | None = None
         self._books: dict[int, tuple[Books, QueueFile]] = {}
         self._saved: dict[int, _Saved] = {}
@@ -91,6 +93,7 @@ class DiskBooks:
             self._overwrite(_name("open", family), content)
         if books.round != saved.round:
             self._overwrite(_name("round", family), account.encode_round(books.round, family))
+        books.change_queue()
         self._saved[family] = _Saved(books.spent, books.round)
 
     def ways(self, record: Attachment) -> Iterator[tuple[str, str]]:
@@ -174,7 +177,7 @@ class DiskBooks:
         self._files[family] = self._inode(family)
         opened = folder.read(_name("open", family)) or b""
         try:
-            return account.decode(content, opened, family, self._boot, self._files[family])
+            return account.decode(content, opened, family, self._boot, self._files[family], self._now())
         except ValueError as error:
             raise CniError(STORE_FAILED, f"lease store: {folder.path}/{name} is damaged",
                            "restore it; without it addresses of large sets can be handed out again") from error

@@ -12,7 +12,8 @@ from contextlib import suppress
 from dataclasses import replace
 
 from cni_v6 import choice, cursor, records
-from cni_v6.choice import World
+from cni_v6.choice import Chosen, World
+from cni_v6.cursor import Spent
 from cni_v6.diskbooks import DiskBooks
 from cni_v6.errors import CniError
 from cni_v6.folder import FILE_MODE, Folder
@@ -71,13 +72,13 @@ class DiskTransaction:
         return None if content is None else records.lease_text(content)
 
     def choose(self, index: int, ranges: RangeSet, handout: Handout = DEFAULT) -> str:
-        family, find = ranges.family, self._files.free(ranges.family, self._chosen.keys())
-        world = World(self._last(index, family), self._now(), find, self._chosen.keys(), os.urandom,
-                      lambda: handout.secret or self._books.secret())
-        value, waiting, remark = choice.choose(self._books.of(family), ranges, handout, world)
+        family = ranges.family
+        spent = self._books.of(family).spent
+        value, waiting, remark = self._choose(index, ranges, handout)
         if value is None:
-            raise cursor.exhausted(ranges, find.names(), once=handout.once(ranges))
-        self._books.save(family, world.now)
+            self._leave(family, spent)
+            raise self._exhausted(ranges, handout)
+        self._books.save(family, self._now())
         self.remarks += [remark] if remark else []
         address = to_text(family, value)
         if handout.order == SEQUENTIAL:  # the reference plugin goes on from there
@@ -85,9 +86,30 @@ class DiskTransaction:
         self._chosen[address] = waiting
         return address
 
+    def _choose(self, index: int, ranges: RangeSet, handout: Handout) -> Chosen:
+        find = self._files.free(ranges.family, self._chosen.keys())
+        world = World(self._last(index, ranges.family), self._now(), find, self._chosen.keys(), os.urandom,
+                      lambda: handout.secret or self._books.secret())
+        return choice.choose(self._books.of(ranges.family), ranges, handout, world)
+
+    def shortage(self, index: int, ranges: RangeSet, handout: Handout = DEFAULT) -> CniError | None:
+        spent = self._books.of(ranges.family).spent
+        found = self._choose(index, ranges, handout).value
+        self._leave(ranges.family, spent)
+        return self._exhausted(ranges, handout) if found is None else None
+
+    def _leave(self, family: int, spent: Spent) -> None:
+        """What was looked at is not spent; what turned out to be over in the queue is kept in mind."""
+        self._books.of(family).spent = spent
+        self._books.save(family, self._now())
+
+    def _exhausted(self, ranges: RangeSet, handout: Handout) -> CniError:
+        taken = self._files.free(ranges.family, ()).taken(ranges)
+        return cursor.exhausted(ranges, taken, once=handout.once(ranges))
+
     def choose_prefix(self, index: int, ranges: RangeSet, length: int) -> str:
         books, now = self._books.of(ranges.family), self._now()
-        spent = cursor.settle(cursor.adopt(books.spent, ranges, self._last(index, ranges.family)), ranges, now)
+        spent = cursor.settle(cursor.adopt(books.spent, ranges, self._last(index, ranges.family)), ranges)
         books.spent, first = cursor.block(spent, ranges, length, books.round)
         if first is None:
             raise cursor.no_block(ranges, length)

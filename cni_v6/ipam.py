@@ -37,6 +37,7 @@ def add(call: Invocation, node: Node) -> Result:
         call.owner, (), netns=node.kernel.netns_id(call.netns), created=node.now(), boot=node.boot,
         home=node.kernel.netns_id(HOST),
     )
+    node.data_dirs.remember(conf.data_dir)
     lost: Mapping[int, CniError] = {}
     if 6 in conf.optional:  # else it is the main plugin's to find out, as with any other IPAM
         off = families.ipv6_off(call.netns, node.kernel.observe(families.questions(call.netns)), gateway=False)
@@ -190,22 +191,16 @@ def check_leases(conf: IpamConf, owner: Owner, expected: tuple[Address, ...], re
 
 
 def check_capacity(conf: IpamConf, store: Leases) -> None:
-    """Every set of a required family has a free address. A large one is not counted: its leases are a vanishing part of
-    it; nor one whose addresses are given once: how many are left of it the leases do not tell.
+    """Every set of a required family has an address to give.
 
     :raises CniError: NOT_AVAILABLE naming the set and the numbers.
     """
-    small = [
-        (index, each) for index, each in enumerate(conf.sets)
-        if each.family not in conf.optional and not conf.handout.once(each) and ranges.size(each) < ranges.LARGE
-    ]
     with store.transaction() as leases:
-        held = [text for record in leases.attachments() for text in record.addresses] if small else []
-    for index, each in small:
-        taken = sum(ranges.contains(each, *ranges.from_text(text)) for text in held)
-        if taken >= ranges.size(each):
-            words = f"ipam.ranges[{index}] of {conf.network} is exhausted: {taken} of {ranges.size(each)} are leased"
-            raise CniError(NOT_AVAILABLE, words, "run GC, remove containers, or add a range to the set")
+        for index, each in enumerate(conf.sets):
+            why = leases.shortage(index, each, conf.handout) if each.family not in conf.optional else None
+            if why:
+                raise CniError(NOT_AVAILABLE, f"ipam.ranges[{index}] of {conf.network} is exhausted: {why.msg}",
+                               why.details)
 
 
 def _refuse_second(owner: Owner, leases: Transaction, node: Node) -> None:

@@ -6,16 +6,16 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from contextlib import closing
 
-from cni_v6 import records
+from cni_v6 import ranges, records
 from cni_v6.errors import CniError
 from cni_v6.folder import Folder
 from cni_v6.leases import Attachment
 from cni_v6.names import Owner
-from cni_v6.ranges import to_text
+from cni_v6.ranges import RangeSet, to_text
 
 NEW = ".new"
 PREFIXES = "prefixes"
-PATIENCE = 64  # candidates looked up one by one before the folder is read as a whole
+PATIENCE = 1024  # candidates looked up one by one before the folder is read as a whole, which may hold a million
 
 
 class LeaseFiles:
@@ -102,6 +102,13 @@ class Free:
         if self._names is None:
             self._names = set(self._root.names())
         return self._names
+
+    def taken(self, addresses: RangeSet) -> int:
+        """How many addresses of a set are leased."""
+        if ranges.size(addresses) > PATIENCE:
+            return ranges.among(addresses, self.names())
+        texts = (to_text(self._family, value) for value in ranges.candidates(addresses, None, False))
+        return sum(map(self._root.exists, texts))
 
     def __call__(self, order: Iterator[int]) -> int | None:
         for count, value in enumerate(order):

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from cni_v6.errors import CniError
 from cni_v6.firewall.policy import Policy
 from cni_v6.handout import DEFAULT, Handout
 from cni_v6.names import Owner
@@ -103,6 +104,10 @@ class Transaction(Protocol):
 
         :raises CniError: ADDRESSES_EXHAUSTED with the numbers.
         """
+        ...
+
+    def shortage(self, index: int, ranges: RangeSet, handout: Handout = DEFAULT) -> CniError | None:
+        """Why ``choose`` would fail now, which does not happen by this; None: it would not."""
         ...
 
     def choose_prefix(self, index: int, ranges: RangeSet, length: int) -> str:

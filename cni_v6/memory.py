@@ -10,13 +10,13 @@ from hashlib import shake_256
 from itertools import count
 
 from cni_v6 import choice, cursor, records
-from cni_v6.choice import Books, World
+from cni_v6.choice import Books, Chosen, World
 from cni_v6.cursor import Spent
 from cni_v6.errors import TRY_AGAIN, CniError
 from cni_v6.handout import AFTER, DEFAULT, NEVER, SEQUENTIAL, Handout
 from cni_v6.leases import Attachment, Transaction
 from cni_v6.names import Owner
-from cni_v6.ranges import RangeSet, from_text, to_text
+from cni_v6.ranges import RangeSet, among, from_text, to_text
 from cni_v6.released import MemoryQueue
 
 
@@ -108,16 +108,33 @@ class MemoryTransaction:
 
     def choose(self, index: int, ranges: RangeSet, handout: Handout = DEFAULT) -> str:
         family = ranges.family
-        world = World(self._last_of(index, family), self._now(), lambda order: self._first_free(family, order),
-                      self._chosen, self._entropy, lambda: handout.secret or self._secret)
-        value, _, remark = choice.choose(self._books[family], ranges, handout, world)
+        spent = self._books[family].spent
+        value, _, remark = self._choose(index, ranges, handout)
         if value is None:
-            raise cursor.exhausted(ranges, self._holders, once=handout.once(ranges))
+            self._books[family].spent = spent
+            raise self._exhausted(ranges, handout)
         self.remarks += [remark] if remark else []
         if handout.order == SEQUENTIAL:
             self._last[index] = (family, value)
         self._chosen.add(to_text(family, value))
         return to_text(family, value)
+
+    def _choose(self, index: int, ranges: RangeSet, handout: Handout) -> Chosen:
+        family = ranges.family
+        world = World(self._last_of(index, family), self._now(), lambda order: self._first_free(family, order),
+                      self._chosen, self._entropy, lambda: handout.secret or self._secret)
+        chosen = choice.choose(self._books[family], ranges, handout, world)
+        self._books[family].change_queue()
+        return chosen
+
+    def shortage(self, index: int, ranges: RangeSet, handout: Handout = DEFAULT) -> CniError | None:
+        spent = self._books[ranges.family].spent
+        found = self._choose(index, ranges, handout).value
+        self._books[ranges.family].spent = spent
+        return self._exhausted(ranges, handout) if found is None else None
+
+    def _exhausted(self, ranges: RangeSet, handout: Handout) -> CniError:
+        return cursor.exhausted(ranges, among(ranges, self._holders), once=handout.once(ranges))
 
     def choose_prefix(self, index: int, ranges: RangeSet, length: int) -> str:
         books = self._books[ranges.family]
@@ -193,6 +210,7 @@ class MemoryTransaction:
             family, value = from_text(text)
             if way != NEVER:
                 choice.enter(self._books[family], family, value, waiting=True, in_round=way == AFTER)
+                self._books[family].change_queue()
             elif text not in self._chosen:
                 choice.spend(self._books[family], value)
             self._holders[text] = attachment.owner
@@ -206,6 +224,7 @@ class MemoryTransaction:
                 family, value = from_text(text)
                 choice.give_back(self._books[family], family, value, now=self._now(), identity=record.identity,
                                  in_round=way == AFTER)
+                self._books[family].change_queue()
 
     def _ways(self, record: Attachment, addresses: tuple[str, ...]) -> Iterator[tuple[str, str]]:
         for text in addresses:

@@ -181,6 +181,18 @@ def contains(ranges: RangeSet, family: int, value: int) -> bool:
     return _holder(ranges.ranges, family, value) is not None
 
 
+def among(ranges: RangeSet, names: Iterable[str]) -> int:
+    """How many of some names are those of a set's addresses; others are addresses of other sets, or none."""
+    return sum(_is_in(ranges, name) for name in names)
+
+
+def _is_in(ranges: RangeSet, name: str) -> bool:
+    try:
+        return contains(ranges, *from_text(name))
+    except ValueError:
+        return False
+
+
 def origin(ranges: RangeSet, family: int, value: int) -> Range | None:
     """The range an address is of, as it was written: an excluded address is of it still. None: of none."""
     return _holder(ranges.written, family, value)

@@ -82,7 +82,7 @@ class DiskLeases:
         with turn(self._path, self._timeout), ExitStack() as stack:
             root = self._locked(stack, deadline)
             attachments = stack.enter_context(closing(root.child(ATTACHMENTS)))
-            books = stack.enter_context(closing(DiskBooks(root, boot=self.boot)))
+            books = stack.enter_context(closing(DiskBooks(root, boot=self.boot, now=self._now)))
             work = DiskTransaction(self._network, root, attachments, books, boot=self.boot, now=self._now)
             work.catch_up()
             try:

@@ -34,7 +34,7 @@ def register(commands: Any) -> None:
         "--older-than", default="10m", metavar="TIME", help="with --valid: and is as old as this (%(default)s)"
     )
     parser.add_argument(
-        "--data-dir", metavar="DIR", help="ipam.dataDir (default: the usual one, and those that the firewall knows of)"
+        "--data-dir", metavar="DIR", help="ipam.dataDir (default: all since the node was started)"
     )
     parser.set_defaults(run=run)
 

@@ -35,7 +35,6 @@ def prepare(call: Invocation, conf: BridgeConf, node: Node, seen: Snapshot) -> N
         call.log.warning('ingress is "published" by default, which closes pods to other nodes: write "ingress": "open"')
     if not conf.firewall.wanted:
         return
-    node.data_dirs.remember(conf.data_dir)
     if seen.ruleset() != ruleset.mark():
         count = reload(node)
         call.log.info(f"loaded the firewall's tables, with {count} attachments")

@@ -198,6 +198,22 @@ def test_addresses_of_ranges_that_went_are_forgotten_once_they_have_waited(
     assert len({give(f"f{number}", SMALL) for number in range(5)}) == 5
 
 
+@pytest.mark.parametrize("handout", [ONE_BY_ONE, BY_LOT, Handout(reuse=NEVER), Handout(RANDOM, NEVER)])
+def test_a_shortage_is_told_and_changes_nothing(leases: Leases, give: Callable[..., str], handout: Handout) -> None:
+    with leases.transaction() as work:
+        for _ in range(20):
+            assert work.shortage(0, SMALL, handout) is None
+    assert len({give(f"c{number}", SMALL, handout) for number in range(5)}) == 5
+    with leases.transaction() as work:
+        told = work.shortage(0, SMALL, handout)
+        assert told and (told.code, "5 in all, 5 taken" in told.msg) == (errors.ADDRESSES_EXHAUSTED, True)
+    delete(leases, "c0")
+    with leases.transaction() as work:
+        assert (work.shortage(0, SMALL, handout) is None) == (handout.reuse == AFTER)
+        assert work.shortage(0, LARGE) is None
+        assert work.spent(LARGE) == 0
+
+
 # Random
 
 @pytest.mark.parametrize("addresses", [LARGE, RangeSet((span("2001:db8::/120", 5, 250), span("2001:db8:1::/64")))])

@@ -17,7 +17,7 @@ SPANS = ((BASE + 1, BASE + 999),)
 
 
 def read(spent: Spent, boot: str = "b", file: int = 7) -> Spent:
-    return account.decode(account.encode_spent(spent, 6), account.encode_open(spent, 6, "b", 7), 6, boot, file)
+    return account.decode(account.encode_spent(spent, 6), account.encode_open(spent, 6, "b", 7), 6, boot, file, 9.0)
 
 
 def test_both_files_are_read_back_and_the_open_part_keeps_its_length() -> None:
@@ -37,19 +37,20 @@ def test_draws_are_read_back_and_after_a_boot_go_on_behind_what_was_reserved() -
 @pytest.mark.parametrize(("boot", "file"), [("next", 7), ("b", 8)])
 def test_the_open_part_of_another_boot_or_beside_another_file_is_not_believed(boot: str, file: int) -> None:
     spent = cursor.advance(Spent(at=5.0, settled=(BASE + 1,)), LARGE, BASE + 7)
-    assert read(spent, boot, file) == Spent(spent.intervals, at=5.0)
+    assert read(spent, boot, file) == Spent(spent.intervals, at=5.0, gap=4)
 
 
 @pytest.mark.parametrize("opened", [
     b"", b"{", b"[]", b"7", b'{"boot": "b"}', b"[" * 100_000,
     b'{"boot": "b", "file": 7, "open": [["2001:db8::1"]], "settled": []}',
-    b'{"boot": "b", "file": 7, "open": [], "settled": ["10.0.0.1"]}',
-    b'{"boot": "b", "file": 7, "open": [], "settled": [], "next": [1]}',
+    b'{"boot": "b", "file": 7, "gap": 0, "open": [], "settled": ["10.0.0.1"]}',
+    b'{"boot": "b", "file": 7, "gap": 0, "open": [], "settled": [], "next": [1]}',
+    b'{"boot": "b", "file": 7, "gap": "long", "open": [], "settled": []}',
     account.encode_open(Spent((), ((BASE + CHUNK, BASE + 2 * CHUNK),)), 6, "b", 7),
 ])
 def test_of_the_open_part_only_what_can_be_true_is_believed(opened: bytes) -> None:
-    spent = Spent(((BASE + 1, BASE + CHUNK),), at=1.5)
-    assert account.decode(account.encode_spent(spent, 6), opened, 6, "b", 7) == spent
+    spent = Spent(((BASE + 1, BASE + CHUNK),), at=8.5)
+    assert account.decode(account.encode_spent(spent, 6), opened, 6, "b", 7, 9.0) == spent
 
 
 def test_a_place_beyond_what_was_reserved_is_not_believed() -> None:
@@ -68,11 +69,11 @@ def test_a_place_beyond_what_was_reserved_is_not_believed() -> None:
 ])
 def test_a_damaged_file_of_what_is_spent_is_never_taken_for_nothing_spent(content: bytes) -> None:
     with pytest.raises(ValueError):
-        account.decode(content, b"", 6, "b", 7)
+        account.decode(content, b"", 6, "b", 7, 9.0)
 
 
 def test_an_older_file_without_a_time_is_read() -> None:
-    assert account.decode(b'{"spent": [["::1", "::5"]]}', b"", 6, "b", 7) == Spent(((1, 5),))
+    assert account.decode(b'{"spent": [["::1", "::5"]]}', b"", 6, "b", 7, 9.0) == Spent(((1, 5),), at=9.0)
 
 
 def test_the_round_is_read_back_and_a_damaged_one_is_nothing() -> None:

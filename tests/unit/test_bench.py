@@ -9,10 +9,11 @@ import pytest
 
 from cni_v6.handout import DEFAULT, RANDOM, Handout
 from cni_v6.memory import MemoryLeases
-from tests.bench import figures, library, report, setting, turnover
+from tests.bench import figures, flowtable, library, report, setting, turnover
 from tests.bench.figures import Findings, Goal, Row
 from tests.bench.filled import Filled
 from tests.bench.ipam import addresses
+from tests.bench.node import Refused
 from tests.stores import BOOT, LARGE, NETWORK, lease_files, record_files
 
 ADD = Row("ADD", "ms", 12.345, 24.69, Goal(0.6))
@@ -165,3 +166,36 @@ def test_a_long_run_is_a_hundred_points() -> None:
     assert list(turnover.blocks([1000, 3000, 2000])) == [(1, 1.0), (2, 3.0), (3, 2.0)]
     points = list(turnover.blocks(range(0, 250_000, 1000)))
     assert (len(points), points[0], points[-1][0]) == (83, (3, 1.0), 249)
+
+
+def test_a_way_of_packets_is_judged_round_by_round() -> None:
+    def rounds(*cpu: float) -> list[dict[str, float]]:
+        return [{"cpu": each, "seconds": 2 * each} for each in cpu]
+
+    way = "by a shortcut of uplink and the bridge"
+    spent = {flowtable.AS_IT_IS: rounds(1, 2, 4), flowtable.NOTHING: rounds(0.5, 1, 4), way: rounds(0.9, 1, 2)}
+    nothing, shortcut = flowtable.rows("udp", 6, spent)
+    assert (nothing.figure, nothing.ratio) == ("small UDP datagrams, IPv6, CPU time without a firewall", 0.5)
+    assert (shortcut.figure, shortcut.ratio) == (f"small UDP datagrams, IPv6, CPU time {way}", 0.5)
+    assert (nothing.met, shortcut.met) == (None, True)
+    assert shortcut.remark == "throughput 2.00; 20.00 us each against 40.00 us each"
+
+
+def test_a_shortcut_looks_for_one_flow_both_ways() -> None:
+    flow = flowtable.Flow("tcp", 4, "10.88.0.2", "veth1", "02:00:00:00:00:02")
+    by_bridge, by_port = flow.shortcut(False), flow.shortcut(True)
+    for text, device in ((by_bridge, "bench0"), (by_port, "veth1")):
+        assert f'hook ingress device "{device}"' in text and 'hook ingress device "up0"' in text
+        assert "10.88.0.2 . 192.0.2.9 . 40000 . 5201" in text and "192.0.2.9 . 10.88.0.2 . 5201 . 40000" in text
+        assert 'fwd ip to 192.0.2.9 device "up0"' in text
+    assert 'fwd ip to 10.88.0.2 device "bench0"' in by_bridge
+    assert 'ether daddr set 02:00:00:00:00:02 fwd to "veth1"' in by_port
+    assert 'devices = { "up0", "veth1" }' in flow.flowtable(True)
+
+
+@pytest.mark.parametrize(("family", "packets"), [("netdev", 999), ("inet", 1000)])
+def test_a_flow_that_went_elsewhere_is_refused(family: str, packets: int) -> None:
+    with pytest.raises(Refused, match="the way it was to take"):
+        flowtable.check(family, f"counter packets 3 bytes 9\ncounter packets {packets} bytes 9")
+    other = 1999 - packets  # on the other side of the limit
+    flowtable.check(family, f"counter packets 3 bytes 9\ncounter packets {other} bytes 9")

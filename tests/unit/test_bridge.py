@@ -536,7 +536,7 @@ def test_status_of_an_exhausted_set() -> None:
     world = World()
     world.add("c1", small)
     told = world.call("STATUS", config=small).error(errors.NOT_AVAILABLE)
-    assert "ipam.ranges[0] of pods is exhausted: 1 of 1" in told
+    assert "ipam.ranges[0] of pods is exhausted: no free address" in told and "1 in all, 1 taken" in told
 
 
 def test_status_of_a_node_that_cut_its_containers_off() -> None:

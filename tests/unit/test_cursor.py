@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from cni_v6 import cursor
 from cni_v6.cursor import CHUNK, Spent
-from cni_v6.ranges import RangeSet, from_text
+from cni_v6.ranges import RangeSet, among, from_text
 from tests.stores import LARGE, pool, span
 
 BASE = from_text("2001:db8::")[1]
@@ -104,7 +104,7 @@ def test_a_large_set_at_its_end_offers_nothing_and_says_why() -> None:
     spent = cursor.adopt(Spent(), LARGE, LARGE.ranges[0].last)
     assert list(cursor.ahead(LARGE, spent)) == []
     leased = ["2001:db8::5", "10.1.0.2", "lock", "2001:db8::6", "2001:db9::1"]
-    error = cursor.exhausted(LARGE, leased, once=True)
+    error = cursor.exhausted(LARGE, among(LARGE, leased), once=True)
     assert str(error).startswith(
         "no unused address in 2001:db8::/64 (2001:db8::1 to 2001:db8::ffff:ffff:ffff:ffff): "
         "18446744073709551614 in all, 2 taken, rest spent: this set hands no address out twice")

@@ -201,7 +201,7 @@ def test_a_container_keeps_an_address_that_is_excluded_since() -> None:
     ipam.check_capacity(conf, store)
     with store.transaction() as leases:
         leases.put(Attachment(Owner("pods", "c14", "eth0"), ("10.0.0.14",)))
-    with pytest.raises(CniError, match="3 of 3 are leased") as caught:
+    with pytest.raises(CniError, match="3 in all, 3 taken") as caught:
         ipam.check_capacity(conf, store)
     assert caught.value.code == errors.NOT_AVAILABLE
 

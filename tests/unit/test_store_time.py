@@ -180,6 +180,15 @@ def test_a_set_that_cannot_afford_it_goes_on_behind_the_chunk(tmp_path: Path) ->
     assert from_text(second)[1] - from_text(first)[1] == CHUNK
 
 
+def test_a_request_before_the_first_choice_of_a_boot_skips_nothing_more(tmp_path: Path) -> None:
+    one(at(tmp_path))
+    later = at(tmp_path, START + 2, NEXT_BOOT)
+    with later.transaction() as work:
+        work.put(Attachment(owner("asked"), ("2001:db8::9:9:9:9",), boot=NEXT_BOOT, reuse=(NEVER,)))
+    much_later = at(tmp_path, START + HOUR, NEXT_BOOT)
+    assert value(one(much_later)) == 2 + CHUNK + 2 * RATE
+
+
 @pytest.mark.parametrize("jump", [-10**8, 10**8])
 def test_a_clock_that_jumps_repeats_nothing(tmp_path: Path, jump: float) -> None:
     seen = [one(at(tmp_path, START, "boot 0")), one(at(tmp_path, START + jump, "boot 0")),
