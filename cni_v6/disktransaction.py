@@ -68,8 +68,7 @@ class DiskTransaction:
                     yield record.owner
 
     def holder(self, address: str) -> str | None:
-        content = self._files.content(records.require_address(address))
-        return None if content is None else records.lease_text(content)
+        return self._files.holder(records.require_address(address))
 
     def choose(self, index: int, ranges: RangeSet, handout: Handout = DEFAULT) -> str:
         family = ranges.family
@@ -128,10 +127,7 @@ class DiskTransaction:
         if held:
             raise records.already_attached(attachment.owner, held.addresses)
         attachment = replace(attachment, addresses=tuple(map(records.require_address, attachment.addresses)))
-        for address in attachment.addresses:
-            holder = self.holder(address)
-            if holder is not None:
-                raise records.unavailable(address, holder)
+        self._files.refuse_taken(attachment.addresses)
         leased: list[str] = []
         try:
             self._books.spend(attachment, self._chosen, self._now())
@@ -155,10 +151,7 @@ class DiskTransaction:
         before = self._load(_name(attachment))
         held = self._files.held(before) if before else ()
         more = tuple(each for each in attachment.addresses if each not in held)
-        for address in more:
-            holder = self.holder(address)
-            if holder is not None:
-                raise records.unavailable(address, holder)
+        self._files.refuse_taken(more)
         ways = dict(self._books.ways(attachment))
         part = replace(attachment, addresses=more, reuse=tuple(ways[each] for each in more), prefixes=())
         leased: list[str] = []

@@ -3,7 +3,7 @@ delegated prefix."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import closing
 
 from cni_v6 import ranges, records
@@ -37,6 +37,20 @@ class LeaseFiles:
                 raise
             return records.UNREADABLE
 
+    def holder(self, address: str) -> str | None:
+        """See ``leases.Transaction``."""
+        content = self.content(address)
+        return None if content is None else records.lease_text(content)
+
+    def refuse_taken(self, addresses: Iterable[str]) -> None:
+        """
+        :raises CniError: ADDRESS_UNAVAILABLE naming the holder of the first that somebody has.
+        """
+        for address in addresses:
+            holder = self.holder(address)
+            if holder is not None:
+                raise records.unavailable(address, holder)
+
     def held(self, record: Attachment) -> tuple[str, ...]:
         """The record's addresses whose files say the same: the reference plugin's DEL frees leases of ours too."""
         return tuple(address for address in record.addresses if self._holds(record.owner, address))
@@ -64,7 +78,7 @@ class LeaseFiles:
         self._aside.create(NEW, records.lease_content(owner), mtime=records.lease_time(attachment))
         for address in attachment.addresses:
             if not self._aside.link(NEW, self._root, address):
-                raise records.unavailable(address, records.lease_text(self.content(address) or b""))
+                raise records.unavailable(address, self.holder(address) or "")
             leased.append(address)
         self._aside.remove(NEW)
         if attachment.prefixes:
