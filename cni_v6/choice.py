@@ -134,7 +134,7 @@ def recover(books: Books, family: int, leased: Iterable[str], now: float) -> Non
     """
     known = [*_values(leased, family), *_values((one.address for one in books.queue), family)]
     lost = ranges.without(books.round, ranges.merged((each, each) for each in known))
-    if sum(last - first + 1 for first, last in lost) > BACKLOG:
+    if ranges.total(lost) > BACKLOG:
         books.round = tuple(ranges.without(books.round, lost))
         return
     for first, last in lost:
@@ -185,7 +185,7 @@ def _round(books: Books, addresses: RangeSet, handout: Handout, world: World) ->
 
 def _many(books: Books) -> bool:
     """The queue is not looked at before as many addresses have been given at all."""
-    return sum(last - first + 1 for first, last in books.round) > BACKLOG and len(books.queue) > BACKLOG
+    return ranges.total(books.round) > BACKLOG and len(books.queue) > BACKLOG
 
 
 def _oldest(books: Books, addresses: RangeSet, handout: Handout, world: World) -> Chosen:
@@ -259,17 +259,13 @@ def _forget_old(books: Books, handout: Handout, world: World) -> None:
 
 def _probes(addresses: RangeSet, handout: Handout, world: World) -> Iterator[int]:
     spans = ranges.merged((part.first, part.last) for part in addresses.written)
-    size = sum(last - first + 1 for first, last in spans)
+    size = ranges.total(spans)
     prefix = ranges.subnet(addresses.written[0])
     secret = world.secret() if handout.order == STABLE else b""
     for counter in range(PROBES):
         number = (_derived(secret, prefix, handout.identity, counter) if handout.order == STABLE
                   else int.from_bytes(world.entropy(32), "big")) % size  # 256 bits: no bias that could be seen
-        for first, last in spans:
-            if number <= last - first:
-                yield first + number
-                break
-            number -= last - first + 1
+        yield ranges.nth(spans, number)
 
 
 def _derived(secret: bytes, prefix: str, identity: str, counter: int) -> int:

@@ -39,16 +39,11 @@ class Draw:
     @property
     def size(self) -> int:
         """How many addresses there are in all."""
-        return sum(last - first + 1 for first, last in self.spans)
+        return ranges.total(self.spans)
 
     def address(self, place: int) -> int:
         """The address at a place of the order."""
-        offset = Shuffle(self.key, self.size).at(place)
-        for first, last in self.spans:
-            if offset <= last - first:
-                return first + offset
-            offset -= last - first + 1
-        raise IndexError(place)
+        return ranges.nth(self.spans, Shuffle(self.key, self.size).at(place))
 
     def place(self, address: int) -> int | None:
         """Where an address stands in the order; None where it is none of them."""

@@ -137,13 +137,30 @@ def size(ranges: RangeSet) -> int:
     """How many addresses a set can hand out, its gateways excluded."""
     spans = sorted((one.first, one.last) for one in ranges.ranges)
     inside = sum(locate(spans, value) is not None for value in gateways(ranges))
-    return sum(last - first + 1 for first, last in spans) - inside
+    return total(spans) - inside
 
 
 def locate(spans: Sequence[tuple[int, int]], value: int) -> int | None:
     """Index of the span (first and last, inclusive) a value lies in; they are sorted and do not overlap."""
     at = bisect_right(spans, value, key=lambda span: span[0]) - 1
     return at if at >= 0 and value <= spans[at][1] else None
+
+
+def total(spans: Iterable[Span]) -> int:
+    """How many addresses there are in some disjoint spans."""
+    return sum(last - first + 1 for first, last in spans)
+
+
+def nth(spans: Iterable[Span], offset: int) -> int:
+    """The address so many places behind the first one.
+
+    :raises IndexError: there are not so many.
+    """
+    for first, last in spans:
+        if offset <= last - first:
+            return first + offset
+        offset -= last - first + 1
+    raise IndexError(offset)
 
 
 def meeting(spans: Sequence[Span], first: int, last: int) -> Sequence[Span]:

@@ -379,6 +379,12 @@ def test_a_prefix_avoids_gateways_and_what_was_asked_for(leases: Leases) -> None
     assert caught.value.code == errors.ADDRESSES_EXHAUSTED
 
 
+def test_a_prefix_has_no_gateway_in_it(leases: Leases) -> None:
+    [part] = pool("2001:db8::/120").ranges
+    with leases.transaction() as work:
+        assert work.choose_prefix(0, RangeSet((replace(part, gateway="2001:db8::13"),)), 124) == "2001:db8::20/124"
+
+
 def test_no_prefix_of_a_set_that_was_given_at_random(leases: Leases, give: Callable[..., str]) -> None:
     give("a", LARGE, Handout(RANDOM))
     with leases.transaction() as work, pytest.raises(CniError, match="no unused /80"):

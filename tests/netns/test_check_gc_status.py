@@ -195,7 +195,7 @@ def test_status_of_an_exhausted_set(node: Node) -> None:
     assert status(node, config).ok() is None
     pod.add()
     message = status(node, config).error(50)
-    assert "exhausted" in message and "1 of 1" in message
+    assert "exhausted" in message and "1 in all, 1 taken" in message
     pod.delete()
     assert status(node, config).ok() is None
 

@@ -260,7 +260,7 @@ def test_what_is_excluded_is_given_to_nobody_and_taken_from_nobody(node: Node, p
     assert {ip["gateway"] for each in given for ip in each["ips"]} == {"fd00:6::1", "10.66.0.9"}
     assert "fd00:6::/125 (fd00:6::1 to fd00:6::7), less what is excluded or reserved: 3 in all, 3 taken" in call(
         "ADD", "e", config).error(101)
-    assert "3 of 3 are leased" in node.plugin(plugin, "STATUS", config).error(50)
+    assert "3 in all, 3 taken" in node.plugin(plugin, "STATUS", config).error(50)
     for name, result in zip("abcd", [first, *given]):
         assert call("CHECK", name, {**config, "prevResult": result}, args=asked.get(name, "")).ok() is None
     for name in "abcd":

@@ -108,3 +108,11 @@ def test_a_large_set_at_its_end_offers_nothing_and_says_why() -> None:
     assert str(error).startswith(
         "no unused address in 2001:db8::/64 (2001:db8::1 to 2001:db8::ffff:ffff:ffff:ffff): "
         "18446744073709551614 in all, 2 taken, rest spent: this set hands no address out twice")
+
+
+def test_going_on_behind_an_old_copy_ends_with_the_range() -> None:
+    here = LARGE.ranges[0]
+    whole = Spent(((here.first, here.first + 9), (here.last - 5, here.last)), gap=1)
+    settled = cursor.settle(whole, LARGE)
+    assert settled.intervals == ((here.first, here.first + 9 + cursor.RATE), (here.last - 5, here.last))
+    assert cursor.settle(settled, LARGE) == settled

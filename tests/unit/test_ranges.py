@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cni_v6 import ranges as arithmetic
 from cni_v6.ranges import (
     LARGE, Range, RangeSet, candidates, contains, describe, from_text, gateways, locate, overlap, size, to_text,
 )
@@ -194,3 +195,10 @@ def test_overlapping_ipv4_prefixes(one: IPv4Interface, other: IPv4Interface) -> 
 def test_a_mapped_prefix_is_an_ipv6_one() -> None:
     assert overlap("::ffff:10.0.0.1/128", "::/64")
     assert not overlap("::ffff:10.0.0.1/128", "2001:db8::/64")
+
+
+def test_the_address_at_a_place_of_some_spans() -> None:
+    spans = ((10, 12), (20, 20), (30, 31))
+    assert [arithmetic.nth(spans, place) for place in range(arithmetic.total(spans))] == [10, 11, 12, 20, 30, 31]
+    with pytest.raises(IndexError):
+        arithmetic.nth(spans, 6)

@@ -69,6 +69,20 @@ def test_a_record_with_anything_out_of_shape_is_none(change: dict[str, Any]) -> 
     assert records.decode(NETWORK, "a:eth0", json.dumps(raw | change).encode()) is None
 
 
+def test_a_record_of_later_fields() -> None:
+    whole = replace(WHOLE, prefixes=("2001:db8:0:0:1::/80",), home=(4, 5), reuse=("after", "never"), identity="a/b")
+    raw = json.loads(records.encode(whole))
+    assert records.decode(NETWORK, "a:eth0", json.dumps(raw).encode()) == whole
+    for change in ({"prefixes": ["2001:db8::1/80"]}, {"prefixes": 7}, {"home": [1]}, {"reuse": 7}):
+        assert records.decode(NETWORK, "a:eth0", json.dumps(raw | change).encode()) is None
+
+
+@pytest.mark.parametrize(("content", "holder"), [
+    (records.prefix_content(Owner(NETWORK, "a", "eth0")), "a eth0"), (b"", ""), (b"7", ""), (b"[" * 100_000, "")])
+def test_who_has_a_prefix(content: bytes, holder: str) -> None:
+    assert records.prefix_holder(content) == holder
+
+
 @pytest.mark.parametrize("entry", [
     ["six", "cni0"], ["six", "cni0", "2001:db8::2", "x"], ["six", "cni0", "10.1.0.2"], ["six", "cni0", "2001:DB8::2"],
     ["../six", "cni0", "2001:db8::2"], ["six", "", "2001:db8::2"], ["six", "cni0", "x"], 7, None,

@@ -39,6 +39,10 @@ POLICIES = {
             prefixes=(("fd00:1:0:0:1::/80", policy.MASQUERADED), ("2001:db8:3::/96", "")),
         ),
         Policy("cni1", "veth3", "02:00:00:00:00:03", guard=policy.GUARD_LINK),
+        Policy(
+            "cni1", "veth4", "02:00:00:00:00:04", ("fd00:1::4",), "fe80::ff:fe00:4", policy.GUARD_FULL,
+            prefixes=(("fd00:1:0:0:4::/80", ""),),
+        ),
     ),
 }
 
