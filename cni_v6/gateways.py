@@ -16,7 +16,7 @@ from cni_v6.leases import Anchor
 from cni_v6.ops import HOST, Op
 from cni_v6.result import Address
 
-LINK_LOCAL = "fe80::/10"
+LINK_LOCAL = ("fe8", "fe9", "fea", "feb")  # fe80::/10, as an address begins
 
 
 def addresses(conf: BridgeConf, ips: Iterable[Address]) -> tuple[str, ...]:
@@ -139,7 +139,7 @@ def _gateway_address(ip: Address) -> str:
 
 
 def _is_link_local(address: str | None) -> bool:
-    return address is not None and ":" in address and ranges.overlap(f"{_ip(address)}/128", LINK_LOCAL)
+    return address is not None and address.lower().startswith(LINK_LOCAL)
 
 
 def _ip(address: str) -> str:

@@ -10,10 +10,12 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 
 LARGE = 2**32  # a set of this size or more is not begun again at its end: no address of it is used twice
 
+KEPT = 128  # sets of which an answer is remembered: each is asked many times in an ADD
 BITS = {4: 32, 6: 128}
 _DESCRIBED = 4  # ranges of a set that a message names
 Span = tuple[int, int]  # first and last address, inclusive
@@ -124,6 +126,7 @@ def describe(ranges: RangeSet) -> str:
     return text if ranges.ranges == ranges.written else f"{text}, less what is excluded or reserved"
 
 
+@lru_cache(KEPT)
 def gateways(ranges: RangeSet) -> frozenset[int]:
     """The gateways of all ranges of a set, as integers of its family: none is handed out by any of the ranges.
 
@@ -133,6 +136,7 @@ def gateways(ranges: RangeSet) -> frozenset[int]:
     return frozenset(value for family, value in found if family == ranges.family)
 
 
+@lru_cache(KEPT)
 def size(ranges: RangeSet) -> int:
     """How many addresses a set can hand out, its gateways excluded."""
     spans = sorted((one.first, one.last) for one in ranges.ranges)
