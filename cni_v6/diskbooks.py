@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from cni_v6 import account, choice
@@ -147,10 +148,11 @@ class DiskBooks:
         """
         names = list(leased)
         for family in (4, 6):
-            books = self.of(family)
-            if books.round:
-                choice.recover(books, family, names, now)
-                self.save(family, now)
+            with suppress(CniError):  # what is damaged keeps those from working who ask for it, and nobody else
+                books = self.of(family)
+                if books.round:
+                    choice.recover(books, family, names, now)
+                    self.save(family, now)
 
     def secret(self) -> bytes:
         """This network's own, made at the first call."""

@@ -174,9 +174,7 @@ class DiskTransaction:
         gone = [each for each in self._files.held(before) if each not in attachment.addresses] if before else []
         for address in gone:
             self._root.remove(address)
-        if before:
-            with suppress(CniError):  # as in ``_free``
-                self._books.give_back(before, gone, self._now())
+        self._lost(before or attachment, gone)
         self._record(attachment)
 
     def memo(self) -> bytes:
@@ -279,12 +277,13 @@ class DiskTransaction:
             self._root.remove(address)
         with suppress(CniError):  # a full disk must not keep a DEL from working; the next boot accounts for it
             self._books.give_back(record, addresses, self._now())
-            self._lost(record, [each for each in record.addresses if each not in addresses])
+        self._lost(record, [each for each in record.addresses if each not in addresses])
         self._files.take_prefixes(record)
         self._attachments.remove(_name(record))
 
     def _lost(self, record: Attachment, addresses: Collection[str]) -> None:
-        self._books.give_back(record, addresses, self._now(), unsure=self._root.exists)
+        with suppress(CniError):
+            self._books.give_back(record, addresses, self._now(), unsure=self._root.exists)
 
     def _last(self, index: int, family: int) -> int | None:
         """The address last handed out from a set; None where that cannot be told."""

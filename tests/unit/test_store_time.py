@@ -110,6 +110,21 @@ def test_killed_in_the_middle_of_freeing_after_a_reboot_the_next_goes_on(tmp_pat
         assert [each.owner.container_id for each in work.attachments()] == ["c1"]
 
 
+@pytest.mark.parametrize("boot", [BOOT, NEXT_BOOT])
+def test_a_damaged_account_keeps_nobody_from_cleaning_up(tmp_path: Path, folder: Path, boot: str) -> None:
+    add(at(tmp_path), "a", SMALL, LARGE)
+    add(at(tmp_path), "b", SMALL)
+    (folder / "2001:db8::77").write_bytes(b"theirs\r\neth0")
+    for name in ("spent", "spent4", "round4", "released4"):
+        (folder / "cursors" / name).write_bytes(b"{")
+    leases = at(tmp_path, boot=boot)
+    for name in ("a", "b", "theirs"):
+        delete(leases, name)
+    assert (lease_files(folder), record_files(folder)) == ({}, {})
+    with pytest.raises(CniError, match="cursors/spent4? is damaged"):
+        one(leases, SMALL)
+
+
 # A power failure
 
 def test_what_the_queue_lost_is_found_after_a_boot(tmp_path: Path, folder: Path) -> None:
