@@ -123,9 +123,4 @@ def _observed(addresses: RangeSet, held: Collection[tuple[int, float]], now: flo
 
 def _place(addresses: RangeSet, value: int) -> int | None:
     """How many addresses of the set come before one; None for one that is excluded by now."""
-    before = 0
-    for part in addresses.ranges:
-        if part.first <= value <= part.last:
-            return before + value - part.first
-        before += part.last - part.first + 1
-    return None
+    return ranges.place(((part.first, part.last) for part in addresses.ranges), value)

@@ -132,7 +132,7 @@ def recover(books: Books, family: int, leased: Iterable[str], now: float) -> Non
 
     :param leased: addresses that are held, of any family, and names that are no addresses.
     """
-    known = [*_values(leased, family), *_values((one.address for one in books.queue), family)]
+    known = [*ranges.values(leased, family), *ranges.values((one.address for one in books.queue), family)]
     lost = ranges.without(books.round, ranges.merged((each, each) for each in known))
     if ranges.total(lost) > BACKLOG:
         books.round = tuple(ranges.without(books.round, lost))
@@ -140,16 +140,6 @@ def recover(books: Books, family: int, leased: Iterable[str], now: float) -> Non
     for first, last in lost:
         for value in range(first, last + 1):
             books.joining.append(Released(to_text(family, value), now))
-
-
-def _values(names: Iterable[str], family: int) -> Iterator[int]:
-    for name in names:
-        try:
-            found, value = ranges.from_text(name)
-        except ValueError:
-            continue
-        if found == family:
-            yield value
 
 
 def mark(identity: str) -> str:
@@ -228,19 +218,19 @@ def _forget(books: Books, one: Released) -> None:
 def _probe(books: Books, addresses: RangeSet, handout: Handout, world: World) -> Chosen:
     _forget_old(books, handout, world)
     own = mark(handout.identity)
-    skip, closed = ranges.gateways(addresses), _closed(books.spent)
+    skip = ranges.gateways(addresses)
     value = None
     for value in _probes(addresses, handout, world):
-        if value in skip or not ranges.contains(addresses, addresses.family, value) or books.spent.drawn(value):
+        if value in skip or not ranges.contains(addresses, addresses.family, value) or books.spent.has(value):
             continue
-        if ranges.meeting(closed, value, value) or world.first_free(iter((value,))) is None:
+        if world.first_free(iter((value,))) is None:
             continue
         waiting = books.queue.find(to_text(addresses.family, value))
         ripe = waiting and (world.now - waiting.time >= handout.wait or (own and waiting.mark == own))
         if waiting is None or ripe:
             return Chosen(value, waiting is not None)
     waits = {ranges.from_text(one.address)[1] for one in books.queue}
-    used = ranges.merged((*((each, each) for each in waits), *closed))
+    used = ranges.merged((*((each, each) for each in waits), *_closed(books.spent)))
     free = (each for each in cursor.ring(addresses, value, used) if not books.spent.drawn(each))
     found = world.first_free(free)
     return Chosen(found) if found is not None else _oldest(books, addresses, handout, world)

@@ -47,12 +47,8 @@ class Draw:
 
     def place(self, address: int) -> int | None:
         """Where an address stands in the order; None where it is none of them."""
-        offset = 0
-        for first, last in self.spans:
-            if first <= address <= last:
-                return Shuffle(self.key, self.size).place(offset + address - first)
-            offset += last - first + 1
-        return None
+        number = ranges.place(self.spans, address)
+        return None if number is None else Shuffle(self.key, self.size).place(number)
 
     def has_given(self, address: int) -> bool:
         """Whether an address has been handed out, or may have been."""

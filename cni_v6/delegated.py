@@ -16,7 +16,6 @@ from cni_v6.leases import Attachment
 from cni_v6.ops import HOST, Op
 from cni_v6.result import Address, Result
 
-LINK_LOCAL = "fe80::/10"
 BEFORE_ON_LINK = 128  # a metric: the kernel's route to an interface's own prefix has 256 (IP6_RT_PRIO_ADDRCONF)
 
 
@@ -47,7 +46,7 @@ def _by_gateway(conf: BridgeConf, netns: str, ifname: str, via: Address) -> Iter
     _, isolated = segment.port_flags(conf)
     if isolated or not via.gateway:
         return
-    if not ranges.overlap(f"{via.gateway}/128", LINK_LOCAL):
+    if not ranges.is_link_local(via.gateway):
         yield ops.AddRoute(netns, ifname, f"{via.gateway}/128")  # a next hop must be on-link, also for whoever is next
     subnet = canonical_prefix(via.address, host_bits=False) or via.address
     yield ops.AddRoute(netns, ifname, subnet, via.gateway, priority=BEFORE_ON_LINK)

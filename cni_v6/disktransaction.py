@@ -130,15 +130,19 @@ class DiskTransaction:
         self._files.refuse_taken(attachment.addresses)
         leased: list[str] = []
         try:
-            self._books.spend(attachment, self._chosen, self._now())
-            self._record(attachment)
-            self._books.enter(attachment, self._chosen, self._now())
-            self._files.give(attachment, leased)
+            self._lease(attachment, attachment, leased)
         except CniError:
             with suppress(CniError):  # what cannot be undone has its record still, for DEL and GC to finish from
                 self._attachments.remove(NEW)
                 self._free(attachment, leased)
             raise
+
+    def _lease(self, part: Attachment, whole: Attachment, leased: list[str]) -> None:
+        """Record an attachment and lease what ``part`` of it has; ``leased`` says at every moment how far it came."""
+        self._books.spend(part, self._chosen, self._now())
+        self._record(whole)
+        self._books.enter(part, self._chosen, self._now())
+        self._files.give(part, leased)
 
     def amend(self, attachment: Attachment) -> None:
         self._record(attachment)
@@ -152,14 +156,10 @@ class DiskTransaction:
         held = self._files.held(before) if before else ()
         more = tuple(each for each in attachment.addresses if each not in held)
         self._files.refuse_taken(more)
-        ways = dict(self._books.ways(attachment))
-        part = replace(attachment, addresses=more, reuse=tuple(ways[each] for each in more), prefixes=())
+        part = replace(attachment.holding(more), prefixes=())
         leased: list[str] = []
         try:
-            self._books.spend(part, self._chosen, self._now())
-            self._record(attachment)
-            self._books.enter(part, self._chosen, self._now())
-            self._files.give(part, leased)
+            self._lease(part, attachment, leased)
         except CniError:
             with suppress(CniError):  # a lease of this one's that is left is named by the record, for its DEL to free
                 self._attachments.remove(NEW)

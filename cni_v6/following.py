@@ -14,9 +14,9 @@ from cni_v6.exclude import Exclusion
 from cni_v6.fields import Section, wrong
 from cni_v6.kernel import GetLifetimes, GetLink, GetRoutes, Lifetime, Question, Snapshot
 from cni_v6.ops import HOST
-from cni_v6.ranges import BITS, from_text, overlap, to_text
+from cni_v6.ranges import BITS, from_text, is_link_local, overlap, to_text
 
-_LINK_LOCAL, _UNIQUE_LOCAL = "fe80::/10", "fc00::/7"
+_UNIQUE_LOCAL = "fc00::/7"
 _OF_NO_USE = ("fe80::/10", "ff00::/8", "::/80")  # link-local, multicast; loopback and what embeds IPv4
 _KEYS = ("subnetId", "length")  # which go with ``from``
 _FIXED = ("subnet", "rangeStart", "rangeEnd")  # which do not: they would say a prefix
@@ -73,7 +73,7 @@ def read(section: Section) -> Follow | None:
             raise wrong(section.at(name), section.text(name), f"contradicts from: the prefix is what {interface} has",
                         "remove one of them")
     gateway = section.text("gateway")
-    if gateway and (":" not in gateway or not overlap(f"{gateway}/128", _LINK_LOCAL)):
+    if gateway and not is_link_local(gateway):
         raise wrong(section.at("gateway"), gateway, "would change with the prefix", 'write "link-local", or remove it')
     length = section.number("length")
     if length is None:

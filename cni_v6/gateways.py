@@ -16,8 +16,6 @@ from cni_v6.leases import Anchor
 from cni_v6.ops import HOST, Op
 from cni_v6.result import Address
 
-LINK_LOCAL = ("fe8", "fe9", "fea", "feb")  # fe80::/10, as an address begins
-
 
 def addresses(conf: BridgeConf, ips: Iterable[Address]) -> tuple[str, ...]:
     """The gateway's addresses, ``ip/prefixlen``, in the order of the container's."""
@@ -122,24 +120,20 @@ def _instead(conf: BridgeConf, wanted: str, others: Iterable[str]) -> Iterator[O
 
 def _contradicts(wanted: str, other: str) -> bool:
     """One IPv4 address a bridge, IPv6 ones that do not overlap."""
-    if (":" in wanted) != (":" in other) or _is_link_local(other):
+    if (":" in wanted) != (":" in other) or ranges.is_link_local(other):
         return False
     return ":" not in wanted or ranges.overlap(wanted, other)
 
 
 def _anchor(home: str, ip: Address) -> Anchor:
-    if _is_link_local(ip.gateway):  # no address of the bridge makes the prefix on-link
+    if ip.gateway and ranges.is_link_local(ip.gateway):  # no address of the bridge makes the prefix on-link
         return Anchor(home, canonical_prefix(ip.address, host_bits=False) or ip.address, on_link=True)
     return Anchor(home, _gateway_address(ip))
 
 
 def _gateway_address(ip: Address) -> str:
-    length = "64" if _is_link_local(ip.gateway) else ip.address.partition("/")[2]
+    length = "64" if ip.gateway and ranges.is_link_local(ip.gateway) else ip.address.partition("/")[2]
     return f"{ip.gateway}/{length}"
-
-
-def _is_link_local(address: str | None) -> bool:
-    return address is not None and address.lower().startswith(LINK_LOCAL)
 
 
 def _ip(address: str) -> str:

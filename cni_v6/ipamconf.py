@@ -22,7 +22,6 @@ from cni_v6.protocol import Args, Invocation
 from cni_v6.ranges import Range, RangeSet, from_text
 from cni_v6.result import Route
 
-_SETS_SHOWN = 4  # in a message
 _ONE_PER_FAMILY = ("0.1.0", "0.2.0")  # their result has room for one address of each family
 
 
@@ -252,9 +251,9 @@ def _requested(source: Source, sets: tuple[RangeSet, ...], excluded: Sequence[Ex
     holders: dict[int, str] = {}
     for error, path, text in _asked(source):
         family, value = from_text(text)
-        number = next((number for number, one in enumerate(sets) if ranges.origin(one, family, value)), None)
+        number = reserve.number_of(sets, text)
         if number is None:
-            where = "; ".join(ranges.describe(one) for one in sets[:_SETS_SHOWN])
+            where = ranges.describe_all(sets)
             raise error(path, text, f"is in none of the ranges: {where}", "ask for an address of a range")
         if value in ranges.gateways(sets[number]):
             raise error(path, text, "is the gateway", "ask for another address")

@@ -7,6 +7,7 @@ an import of 40 ms.
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,9 +18,10 @@ LARGE = 2**32  # a set of this size or more is not begun again at its end: no ad
 
 KEPT = 128  # sets of which an answer is remembered: each is asked many times in an ADD
 BITS = {4: 32, 6: 128}
-_DESCRIBED = 4  # ranges of a set that a message names
+_DESCRIBED = 4  # ranges of a set, and sets, that a message names
 Span = tuple[int, int]  # first and last address, inclusive
 
+_LINK_LOCAL = re.compile("fe[89ab][0-9a-f]:", re.IGNORECASE)  # four digits: fe8::1 is of fe8::/16
 _MAPPED = 0xFFFF  # the upper 96 bits of an IPv4-mapped address (RFC 4291, section 2.5.5.2)
 
 
@@ -94,6 +96,11 @@ def to_text(family: int, value: int) -> str:
     return inet_ntop(AF_INET6, value.to_bytes(16, "big"))
 
 
+def is_link_local(address: str) -> bool:
+    """Whether an address, with a prefix length or without, is of fe80::/10, by its spelling: an ADD asks many times."""
+    return _LINK_LOCAL.match(address) is not None
+
+
 def overlap(one: str, two: str) -> bool:
     """Whether two prefixes of one family have an address in common: they agree in the bits of the shorter one.
 
@@ -124,6 +131,11 @@ def describe(ranges: RangeSet) -> str:
     more = len(ranges.written) - len(shown)
     text = ", ".join(shown + [f"{more} more"] * (more > 0))
     return text if ranges.ranges == ranges.written else f"{text}, less what is excluded or reserved"
+
+
+def describe_all(sets: Sequence[RangeSet]) -> str:
+    """Sets for a message, but never a screenful."""
+    return "; ".join(describe(one) for one in sets[:_DESCRIBED])
 
 
 @lru_cache(KEPT)
@@ -167,6 +179,16 @@ def nth(spans: Iterable[Span], offset: int) -> int:
     raise IndexError(offset)
 
 
+def place(spans: Iterable[Span], value: int) -> int | None:
+    """How many addresses come before one, as ``nth`` counts them; None where it is none of them."""
+    before = 0
+    for first, last in spans:
+        if first <= value <= last:
+            return before + value - first
+        before += last - first + 1
+    return None
+
+
 def meeting(spans: Sequence[Span], first: int, last: int) -> Sequence[Span]:
     """Those of some spans, sorted and disjoint, that have an address from ``first`` to ``last``."""
     low = bisect_left(spans, first, key=lambda span: span[1])
@@ -204,14 +226,18 @@ def contains(ranges: RangeSet, family: int, value: int) -> bool:
 
 def among(ranges: RangeSet, names: Iterable[str]) -> int:
     """How many of some names are those of a set's addresses; others are addresses of other sets, or none."""
-    return sum(_is_in(ranges, name) for name in names)
+    return sum(contains(ranges, ranges.family, value) for value in values(names, ranges.family))
 
 
-def _is_in(ranges: RangeSet, name: str) -> bool:
-    try:
-        return contains(ranges, *from_text(name))
-    except ValueError:
-        return False
+def values(names: Iterable[str], family: int) -> Iterator[int]:
+    """Those of some names that are addresses of a family; the others are addresses of the other one, or none."""
+    for name in names:
+        try:
+            found, value = from_text(name)
+        except ValueError:
+            continue
+        if found == family:
+            yield value
 
 
 def origin(ranges: RangeSet, family: int, value: int) -> Range | None:

@@ -19,6 +19,7 @@ from cni_v6.firewall.elements import elements
 from cni_v6.firewall.policy import Policy
 from cni_v6.kernel import GetElements, GetLifetimes, GetLink, Lifetime, Question, Snapshot
 from cni_v6.leases import Anchor, Attachment, Transaction
+from cni_v6.mortality import UNKNOWN
 from cni_v6.names import Owner, owner_of_alias
 from cni_v6.node import Node
 from cni_v6.ops import HOST, Op
@@ -72,7 +73,7 @@ def renumber(network: Network, node: Node, find: Find, *, dry: bool) -> Iterator
 
 
 def _is_running(record: Attachment, node: Node, home: tuple[int, int]) -> bool:
-    return bool(record.host) and record.boot == node.boot and record.home in ((0, 0), home)
+    return bool(record.host) and record.boot == node.boot and record.home in (UNKNOWN, home)
 
 
 def _prepare(network: Network, owner: Owner, node: Node) -> None:
@@ -217,9 +218,7 @@ def _shed(record: Attachment, over: tuple[str, ...], netns: str, leases: Transac
         ops.RemoveAddress(netns, ifname, each.address) for each in held if each.address.partition("/")[0] in over
     ])
     less = replace(
-        record,
-        addresses=tuple(each for each in record.addresses if each not in over),
-        reuse=tuple(way for each, way in zip(record.addresses, record.reuse) if each not in over),
+        record.holding(tuple(each for each in record.addresses if each not in over)),
         policy=record.policy and change.parted(record.policy, over),
         anchors=tuple(each for each in record.anchors if not _is_left(each, record, over)),
         proxied=tuple(each for each in record.proxied if each.address not in over),

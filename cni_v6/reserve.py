@@ -15,8 +15,6 @@ from cni_v6.exclude import MOST, Exclusion, covering
 from cni_v6.fields import Section, named, show, wrong
 from cni_v6.ranges import RangeSet, from_text
 
-_SETS_SHOWN = 4  # in a message
-
 
 class Reservation(NamedTuple):
     """One address of a workload; ``key``: the path of the workload, ``path``: of the address."""
@@ -80,7 +78,7 @@ def check(reserved: Sequence[Reservation], sets: Sequence[RangeSet]) -> None:
         family, value = from_text(each.text)
         number = number_of(sets, each.text)
         if number is None:
-            where = "; ".join(ranges.describe(one) for one in sets[:_SETS_SHOWN])
+            where = ranges.describe_all(sets)
             raise wrong(each.path, each.text, f"is in none of the ranges: {where}", "reserve an address of a range")
         if any(one.family == family and value in found for one, found in zip(sets, gateways)):
             raise wrong(each.path, each.text, "is the gateway", "reserve another address")

@@ -202,3 +202,16 @@ def test_the_address_at_a_place_of_some_spans() -> None:
     assert [arithmetic.nth(spans, place) for place in range(arithmetic.total(spans))] == [10, 11, 12, 20, 30, 31]
     with pytest.raises(IndexError):
         arithmetic.nth(spans, 6)
+
+
+@pytest.mark.parametrize(("address", "expected"), [
+    ("fe80::1", True), ("FE80::1", True), ("febf:ffff::1/64", True), ("fea0::", True), ("fe8::1", False),
+    ("fe7f::1", False), ("fec0::1", False), ("2001:db8:fe80::1", False), ("10.0.0.1", False), ("", False)])
+def test_what_is_link_local(address: str, expected: bool) -> None:
+    assert arithmetic.is_link_local(address) == expected
+
+
+def test_the_place_of_an_address_is_where_it_is_found() -> None:
+    spans = ((10, 12), (20, 20), (30, 31))
+    assert [arithmetic.place(spans, arithmetic.nth(spans, number)) for number in range(6)] == [*range(6)]
+    assert [arithmetic.place(spans, value) for value in (9, 13, 32)] == [None] * 3
