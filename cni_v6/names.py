@@ -1,4 +1,4 @@
-"""Everything derived from (network, container id, ifname): host interface, MAC addresses, owner.
+"""Everything derived: host interface, MAC addresses, owner; most of it from (network, container id, ifname).
 
 DEL, CHECK, GC and retries need no memory of an ADD: the same three words give the same names.
 """
@@ -37,6 +37,14 @@ def host_interface(owner: Owner) -> str:
 def container_mac(owner: Owner) -> str:
     """MAC of the interface in the container: locally administered, unicast, 46 bits of the owner's digest."""
     return _mac(_digest("container mac", *_words(owner)))
+
+
+def address_mac(network: str, node: str, address: str) -> str:
+    """MAC of the interface in the container: the same for every holder of an address, one after the other.
+
+    :param node: as of ``bridge_mac``.
+    """
+    return _mac(_digest("address mac", network, node, address))
 
 
 def host_mac(owner: Owner) -> str:

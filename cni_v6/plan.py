@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from cni_v6 import delegated, families, gateways, names, ops, segment, uplink
+from cni_v6 import delegated, families, gateways, names, neighbourhood, ops, segment, uplink
 from cni_v6.config import BridgeConf
 from cni_v6.delegated import Delegated
 from cni_v6.errors import ALREADY_ATTACHED, NODE_CONFLICT, CniError
@@ -98,15 +98,17 @@ def plan_add(site: Site, conf: BridgeConf, allocation: Allocation, seen: Snapsho
     conf = replace(conf, mtu=uplink.mtu(conf, allocation.families(), seen))
     bridge = seen.link(HOST, conf.bridge)
     mtu = conf.mtu or (bridge.mtu if bridge else DEFAULT_MTU)
-    mac = conf.mac or names.container_mac(site.owner)
+    addresses = [ip.ip for ip in allocation.ips]
+    mac = neighbourhood.mac(conf, site.owner, site.node, addresses, seen)
+    told = neighbourhood.to_announce(conf, site.node, addresses, seen)
     routes = _routes(conf, allocation)
     steps = (
         *segment.settled((*_bridge(site, conf, allocation, seen), *_gateway(site, conf, allocation, seen, mtu=mtu))),
         *_port(site, conf, seen, mtu=mtu, mac=mac),
-        *_container(site, conf, allocation, seen),
+        *_container(site, conf, allocation, seen, told),
         *(_route(site, route, allocation) for route in routes if not conf.disable_container_interface),
         *delegated.inside(conf, site.netns, site.owner.ifname, allocation.delegated),
-        *_arrival(site, conf, allocation, mac),
+        *_arrival(site, conf, allocation, mac, told),
         *uplink.arrival(conf, allocation.ips, seen),
         *delegated.arrival(conf, allocation.delegated),
     )
@@ -126,13 +128,13 @@ def plan_add(site: Site, conf: BridgeConf, allocation: Allocation, seen: Snapsho
 
 def _bridge(site: Site, conf: BridgeConf, allocation: Allocation, seen: Snapshot) -> Iterable[Op]:
     found = seen.link(HOST, conf.bridge)
-    mac = names.bridge_mac(conf.bridge, site.node)
     filtering = bool(conf.vlan or conf.vlan_trunk)
     if found is None:
+        mac = names.bridge_mac(conf.bridge, site.node)
         yield ops.EnsureBridge(conf.bridge, mac, conf.mtu, conf.multicast_snooping, filtering)
     if filtering and not (found and found.vlan_filtering):  # a new one too: another network may have made it meanwhile
         yield ops.SetBridge(conf.bridge, vlan_filtering=True)
-    if (found is None or found.mac == mac) and segment.has_ipv6(seen):
+    if segment.is_own_bridge(conf, site.node, seen) and segment.has_ipv6(seen):
         yield from segment.quiet(conf.bridge, created=found is None, families=allocation.families())
     if found is None or not found.up or (conf.promisc and not found.promisc):
         yield ops.SetLink(HOST, conf.bridge, up=True, promisc=True if conf.promisc else None)
@@ -164,10 +166,12 @@ def _port(site: Site, conf: BridgeConf, seen: Snapshot, *, mtu: int, mac: str) -
     yield from segment.mute(host, seen)
 
 
-def _container(site: Site, conf: BridgeConf, allocation: Allocation, seen: Snapshot) -> Iterable[Op]:
+def _container(
+    site: Site, conf: BridgeConf, allocation: Allocation, seen: Snapshot, told: frozenset[int]
+) -> Iterable[Op]:
     """The interface is configured before it comes up: nothing the segment says reaches it half-configured."""
     netns, ifname = site.netns, site.owner.ifname
-    for key, value in _settings(conf, allocation, seen, site):
+    for key, value in _settings(conf, allocation, seen, site, told):
         yield ops.SetSysctl(netns, key.format(ifname=ifname), value)
     loopback = seen.sysctl(netns, "ipv6/conf/lo/disable_ipv6")
     if 6 in allocation.families() and loopback == "1":
@@ -178,17 +182,20 @@ def _container(site: Site, conf: BridgeConf, allocation: Allocation, seen: Snaps
         yield ops.SetLink(netns, ifname, up=True)
 
 
-def _settings(conf: BridgeConf, allocation: Allocation, seen: Snapshot, site: Site) -> Iterable[tuple[str, str]]:
+def _settings(
+    conf: BridgeConf, allocation: Allocation, seen: Snapshot, site: Site, told: frozenset[int]
+) -> Iterable[tuple[str, str]]:
     """Sysctls of the container's interface; a layer 2 network leaves them to the container."""
     families = allocation.families()
-    if 4 in families:
+    if 4 in told:
         yield "ipv4/conf/{ifname}/arp_notify", "1"
     if 6 in families:
         yield "ipv6/conf/{ifname}/disable_ipv6", "0"
         yield "ipv6/conf/{ifname}/accept_ra", "0"
         yield "ipv6/conf/{ifname}/autoconf", "0"
         yield "ipv6/conf/{ifname}/accept_dad", "1" if conf.enable_dad else "0"
-        yield "ipv6/conf/{ifname}/ndisc_notify", "1"
+        if 6 in told:
+            yield "ipv6/conf/{ifname}/ndisc_notify", "1"
         yield "ipv6/conf/{ifname}/keep_addr_on_down", "1"  # as IPv4 addresses are kept
         yield "ipv6/conf/{ifname}/addr_gen_mode", "0"  # a link-local address of the MAC, which the guard expects
     elif families and seen.sysctl(site.netns, "ipv6/conf/lo/disable_ipv6") is not None:
@@ -230,12 +237,14 @@ def _route(site: Site, route: Route, allocation: Allocation) -> Op:
     )
 
 
-def _arrival(site: Site, conf: BridgeConf, allocation: Allocation, mac: str) -> Iterable[Op]:
-    """Wait for the port, then tell the segment who has the addresses now: a recycled one had another MAC."""
+def _arrival(
+    site: Site, conf: BridgeConf, allocation: Allocation, mac: str, told: frozenset[int]
+) -> Iterable[Op]:
+    """Wait for the port, then tell the segment who has the addresses now, where it may remember somebody else."""
     if conf.disable_container_interface:
         return
     yield ops.AwaitPort(site.host)
     if conf.enable_dad and 6 in allocation.families():
         yield ops.AwaitAddresses(site.netns, site.owner.ifname)
-    if allocation.ips:
+    if told:
         yield ops.Announce(site.netns, site.owner.ifname, mac)

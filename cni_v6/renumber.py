@@ -162,7 +162,7 @@ def _ways(network: Network, record: Attachment, more: dict[str, str], given: dic
 def _joined(conf: BridgeConf, record: Attachment, more: tuple[str, ...], addresses: tuple[str, ...]) -> Policy | None:
     if record.policy is None or not more:
         return record.policy
-    alone = attach.with_policy(conf, replace(record, policy=None, prefixes=()), more).policy
+    alone = attach.with_policy(conf, replace(record, policy=None, prefixes=()), more, record.policy.mac).policy
     return change.joined(record.policy, alone or replace(record.policy, addresses=more), addresses)
 
 

@@ -106,6 +106,12 @@ def is_ours(conf: BridgeConf, node: str, seen: Snapshot) -> bool:
     return found.mac == mac
 
 
+def is_own_bridge(conf: BridgeConf, node: str, seen: Snapshot) -> bool:
+    """The same of the bridge itself, which differs where the gateway has its own port in a VLAN."""
+    found = seen.link(HOST, conf.bridge)
+    return found is None or found.mac == names.bridge_mac(conf.bridge, node)
+
+
 def gateway_owner(conf: BridgeConf, node: str) -> Owner:
     """From which the name of the pair's end on the bridge, and both MACs, are derived."""
     return Owner(conf.bridge, node, gateway_interface(conf))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import queue
 import select
 import signal
 import socket
@@ -17,10 +16,11 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from cni_v6 import __version__, engine, wire
+from cni_v6.crew import Crew
 from cni_v6.engine import Reply
 from cni_v6.kernel.linux import LinuxKernel
 from cni_v6.kernel.netns import Namespace, identity, open_namespace
@@ -67,21 +67,18 @@ class Server:
         self._idle = idle
         self._handler = handler
         self._inode = identity(HOST)[1]
-        self._calls: queue.SimpleQueue[socket.socket | None] = queue.SimpleQueue()
         self._wake_read, self._wake_write = os.pipe()
         self._draining = False
         self._reaper = Reaper()
-        self._workers = [threading.Thread(target=self._work, name=f"worker-{n}", daemon=True) for n in range(WORKERS)]
         self._lock = threading.Lock()
         self._pending = 0
         self._last = time.monotonic()
+        self._crew = Crew(WORKERS, self._work)
 
     def run(self) -> None:
         """Serve until drained."""
         signal.signal(signal.SIGTERM, lambda *_: self.drain())
         self._listener.setblocking(False)
-        for worker in self._workers:
-            worker.start()
         while not self._draining:
             ready, _, _ = select.select([self._listener.fileno(), self._wake_read], [], [], self._patience())
             if self._wake_read in ready:
@@ -118,7 +115,7 @@ class Server:
             return True
         with self._lock:
             self._pending += 1
-        self._calls.put(connection)
+        self._crew.put(connection)
         return True
 
     def _finish(self) -> None:
@@ -128,17 +125,14 @@ class Server:
         while self._accept():
             pass
         self._listener.close()
-        for _ in self._workers:
-            self._calls.put(None)
-        for worker in self._workers:
-            worker.join()
+        self._crew.finish()
         self._reaper.close()
 
     # A worker
 
-    def _work(self) -> None:
+    def _work(self, connections: Iterator[socket.socket]) -> None:
         host = open_namespace(HOST)
-        while (connection := self._calls.get()) is not None:
+        for connection in connections:
             try:
                 with connection:
                     self._serve(connection, host)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
-from cni_v6 import delegated, draining, gateways, ops, segment, uplink
+from cni_v6 import delegated, draining, gateways, neighbourhood, ops, segment, uplink
 from cni_v6.config import BridgeConf, IpamConf
 from cni_v6.errors import NODE_CONFLICT, CniError
 from cni_v6.firewall import choose, ruleset
@@ -19,11 +19,10 @@ from cni_v6.firewall.policy import Policy
 from cni_v6.firewall.sets import BRIDGE
 from cni_v6.kernel import GetElements, GetRuleset, Question, Snapshot
 from cni_v6.leases import Attachment, Transaction
-from cni_v6.names import Owner, container_mac
+from cni_v6.names import Owner
 from cni_v6.node import Node
 from cni_v6.ops import Op
 from cni_v6.protocol import Invocation
-from cni_v6.ranges import from_text, origin
 from cni_v6.ranges import version as version_of
 from cni_v6.result import Address
 
@@ -47,7 +46,9 @@ def admit(conf: BridgeConf, record: Attachment, leases: Transaction, node: Node,
     :raises CniError: what ``Transaction.put`` raises; PORT_TAKEN, FIREWALL_MISSING, KERNEL_REFUSED.
     """
     ips = gateways.of_ranges(conf, record.addresses)
-    whole = with_policy(conf, draining.settled(conf, record, ips, leases, node, seen=seen), record.addresses)
+    held = draining.settled(conf, record, ips, leases, node, seen=seen)
+    mac = neighbourhood.mac(conf, record.owner, node.id, record.addresses, seen)
+    whole = with_policy(conf, held, record.addresses, mac)
     requested = conf.ipam.requested if isinstance(conf.ipam, IpamConf) else ()
     leases.put(whole)
     try:
@@ -62,7 +63,8 @@ def admit_known(
 ) -> None:
     """Let in what is recorded already, now that another plugin has given it addresses."""
     held = draining.settled(conf, record, ips, leases, node, seen=seen)
-    whole = with_policy(conf, held, tuple(ip.ip for ip in ips))
+    addresses = tuple(ip.ip for ip in ips)
+    whole = with_policy(conf, held, addresses, neighbourhood.mac(conf, record.owner, node.id, addresses, seen))
     leases.amend(whole)
     node.kernel.apply(admission(whole))
 
@@ -102,24 +104,16 @@ def differences(record: Attachment | None, seen: Snapshot) -> Iterable[str]:
     yield from (f"{' . '.join(each.key)} is missing in {each.family} {each.set}" for each in lacking)
 
 
-def with_policy(conf: BridgeConf, record: Attachment, addresses: tuple[str, ...]) -> Attachment:
-    """An attachment with what the firewall is to be told of it, for these addresses."""
+def with_policy(conf: BridgeConf, record: Attachment, addresses: tuple[str, ...], mac: str) -> Attachment:
+    """An attachment with what the firewall is to be told of it, for these addresses and the container's MAC."""
     if not conf.firewall.wanted:
         return record
     policy = choose.policy(
         _publishable(conf, addresses), home=segment.gateway_interface(conf), port=record.host,
-        mac=conf.mac or container_mac(record.owner), addresses=addresses, address_known=conf.ipam is not None,
-        trunk=bool(conf.vlan_trunk), once=_given_once(conf, addresses), prefixes=record.prefixes,
+        mac=mac, addresses=addresses, address_known=conf.ipam is not None, trunk=bool(conf.vlan_trunk),
+        once=neighbourhood.given_once(conf, addresses), prefixes=record.prefixes,
     )
     return replace(record, policy=policy)
-
-
-def _given_once(conf: BridgeConf, addresses: tuple[str, ...]) -> list[str]:
-    """Those that nobody else is ever given."""
-    if not isinstance(conf.ipam, IpamConf):
-        return []
-    sets = [each for each in conf.ipam.sets if conf.ipam.handout.once(each)]
-    return [address for address in addresses if any(origin(each, *from_text(address)) for each in sets)]
 
 
 def _publishable(conf: BridgeConf, addresses: tuple[str, ...]) -> FirewallConf:

@@ -15,11 +15,11 @@ from cni_v6.errors import ALREADY_ATTACHED, KERNEL_REFUSED, PORTS_EXHAUSTED, UNK
 from cni_v6.kernel import Question, Snapshot, answers, firewall, lifetimes, neighbours, netlink, routes, sysctl
 from cni_v6.kernel.events import await_addresses, await_port
 from cni_v6.kernel.message import Message
-from cni_v6.kernel.netns import Folders
 from cni_v6.kernel.observe import observe
 from cni_v6.kernel.reaper import Reaper
 from cni_v6.kernel.rtnl import Answer, explain, new_group
 from cni_v6.kernel.spaces import Spaces
+from cni_v6.kernel.sysctl import Folders
 from cni_v6.ops import HOST, Op
 
 THERE_ALREADY = (ops.EnsureBridge, ops.AddAddress, ops.AddRoute, ops.AddUnreachable)

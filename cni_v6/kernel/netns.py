@@ -1,8 +1,8 @@
-"""Network namespaces: opened by a short-lived thread that enters, takes what is needed, and ends.
+"""Network namespaces: a thread enters one, takes what is needed, and comes back.
 
-What it takes keeps belonging to the namespace in any thread: a netlink socket, and descriptors of
-``/proc/sys/net/ipv4`` and ``ipv6`` (proc resolves a sysctl folder when it is opened, fs/proc/proc_sysctl.c, so a path
-relative to the descriptor stays in the namespace). No other thread ever moves.
+What it takes keeps belonging to the namespace in any thread: a netlink socket, and descriptors of folders of sysctls
+(proc resolves one when it is opened, fs/proc/proc_sysctl.c, so a path relative to the descriptor stays in the
+namespace). Only the thread that asks moves, for as long as that takes (setns(2)).
 
 Sysctls are read and written from inside all the same. The kernel finds a cached name of a sysctl only for a thread of
 its namespace (proc_sys_compare), so every access from outside would add a name to the cache, to be passed by in all
@@ -11,13 +11,12 @@ later ones: after some thousand containers that was most of an ADD.
 
 from __future__ import annotations
 
-import _thread
 import errno
 import fcntl
 import os
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, TypeVar
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING, TypeVar
 from cni_v6.errors import INVALID_NETNS, IO_FAILURE, UNKNOWN_CONTAINER, CniError
 from cni_v6.kernel.nfnl import NetfilterSocket, open_netfilter
 from cni_v6.kernel.rtnl import RouteSocket, hear, is_about
+from cni_v6.kernel.sysctl import Folders
 from cni_v6.ops import HOST
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 CLONE_NEWNET = 0x40000000  # linux/sched.h
 OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # a fifo in the place of a namespace would block
 OWN = "/proc/thread-self/ns/net"
-SYSCTL = "/proc/sys/net/"
 # linux/nsfs.h: _IO(0xb7, 3), since 4.11, and _IOR(0xb7, 13, __u64), since 6.18.
 NS_GET_NSTYPE, NS_GET_ID = 0xB703, 0x8008B70D
 T = TypeVar("T")
@@ -41,15 +40,12 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class Namespace:
-    """An open namespace; ``file`` is its own descriptor, ``sysctl`` maps ``ipv4`` and ``ipv6`` to folder descriptors.
-
-    A family the kernel lacks has no entry in ``sysctl``.
-    """
+    """An open namespace; ``file`` is its own descriptor."""
 
     path: str
     file: int
     route: RouteSocket
-    sysctl: dict[str, int]
+    sysctl: Folders = field(default_factory=Folders)
     _netfilter: NetfilterSocket | None = field(default=None, init=False)
 
     def netfilter(self) -> NetfilterSocket:
@@ -80,11 +76,8 @@ class Namespace:
         self.route.close()
         if self._netfilter:
             self._netfilter.close()
-        for descriptor in (self.file, *self.sysctl.values()):
-            os.close(descriptor)
-
-
-Folders = Mapping[str, int]
+        self.sysctl.close()
+        os.close(self.file)
 
 
 def open_namespace(path: str, given: int | None = None, work: Callable[[Folders], None] = lambda _: None) -> Namespace:
@@ -96,19 +89,27 @@ def open_namespace(path: str, given: int | None = None, work: Callable[[Folders]
     """
     file = _open_file(path, given)
 
-    def take() -> tuple[RouteSocket, dict[str, int]]:
-        route, folders = _take()
-        work(folders)
-        return route, folders
+    def take() -> Namespace:
+        made = Namespace(path, file, RouteSocket())
+        try:
+            if path == HOST:  # it is kept for long, and so must not depend on what is mounted later
+                made.sysctl.open_all()
+            work(made.sysctl)
+        except BaseException:
+            made.route.close()
+            made.sysctl.close()
+            raise
+        return made
 
     try:
-        route, sysctl = take() if path == HOST else _inside(file, take)
-    except OSError as error:
+        return take() if path == HOST else _inside(file, take)
+    except BaseException as error:
         os.close(file)
+        if not isinstance(error, OSError):
+            raise
         if error.errno == errno.EINVAL:
             raise CniError(INVALID_NETNS, f"CNI_NETNS {path} is not a network namespace", str(error)) from error
         raise CniError(IO_FAILURE, f"cannot enter network namespace {path}", str(error)) from error
-    return Namespace(path, file, route, sysctl)
 
 
 def identity(path: str, given: int | None = None) -> tuple[int, int]:
@@ -161,37 +162,30 @@ def _open_file(path: str, given: int | None) -> int:
         raise CniError(UNKNOWN_CONTAINER, f"cannot open network namespace {path}", hint) from error
 
 
-def _take() -> tuple[RouteSocket, dict[str, int]]:
-    sysctl = {}
-    for family in ("ipv4", "ipv6"):
-        try:
-            sysctl[family] = os.open(SYSCTL + family, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            continue
-    return RouteSocket(), sysctl
-
-
 def _inside(file: int, work: Callable[[], T]) -> T:
-    """Run ``work`` in the namespace, in a thread of its own, and hand over what it returns or raises."""
-    outcome: list[T] = []
-    failure: list[BaseException] = []
-    ended = _thread.allocate_lock()
-
-    def run() -> None:
+    """Do ``work`` in the namespace, and come back, whatever becomes of it. Nothing else of this thread moves along."""
+    home = os.open(OWN, OPEN_FLAGS)
+    try:
+        _setns(file)
         try:
-            _setns(file)
-            outcome.append(work())
-        except BaseException as error:
-            failure.append(error)
+            return work()
         finally:
-            ended.release()
+            come_back(home)
+    finally:
+        os.close(home)
 
-    ended.acquire()
-    _thread.start_new_thread(run, ())  # threading.Thread also waits for the start: half of what entering costs
-    ended.acquire()
-    if failure:
-        raise failure[0]
-    return outcome[0]
+
+def come_back(home: int) -> None:
+    """Enter the namespace that a thread came from; one that cannot would go on in the wrong place, so its process ends.
+
+    It needs no more than entering the other did, and memory for a few pointers (prepare_nsset, kernel/nsproxy.c). A
+    call that is cut off so is one that was killed: its DEL takes away what it made.
+    """
+    try:
+        _setns(home)
+    except OSError as error:
+        os.write(2, f"cni-v6: cannot come back from a container's network namespace: {error}\n".encode())
+        os.abort()
 
 
 def _setns(file: int) -> None:

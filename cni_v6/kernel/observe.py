@@ -27,9 +27,9 @@ from cni_v6.kernel import (
     sysctl,
 )
 from cni_v6.kernel.message import Message
-from cni_v6.kernel.netns import Folders
 from cni_v6.kernel.rtnl import Answer, explain
 from cni_v6.kernel.spaces import Spaces
+from cni_v6.kernel.sysctl import Folders
 from cni_v6.ops import HOST
 
 # What RTM_GETROUTE and a dump say where there is no route, no IPv6, or no such family.

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from cni_v6.kernel import answers, netlink
-from cni_v6.kernel.netns import Folders, Namespace, lasting_identity, lasting_identity_of, open_namespace
+from cni_v6.kernel.netns import Namespace, lasting_identity, lasting_identity_of, open_namespace
 from cni_v6.kernel.rtnl import Answer
+from cni_v6.kernel.sysctl import Folders
 from cni_v6.ops import HOST
 
 

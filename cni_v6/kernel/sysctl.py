@@ -7,12 +7,45 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Mapping
 
 from cni_v6.errors import IO_FAILURE, CniError
 
+ROOT = "/proc/sys/net/"
 
-def read(folders: Mapping[str, int], key: str) -> str | None:
+
+class Folders:
+    """``/proc/sys/net/ipv4`` and ``ipv6`` of one namespace, each opened at its first use by a thread that is in it.
+
+    The kernel finds a folder's name in a list of those of all namespaces (``proc_sys_compare``), long on a node with
+    many containers: none is opened that nobody asks for. A descriptor stays in its namespace.
+    """
+
+    def __init__(self, root: str = ROOT) -> None:
+        self._root = root
+        self._files: dict[str, int | None] = {}
+
+    def get(self, family: str) -> int | None:
+        """The folder's descriptor; None where the kernel lacks the family."""
+        if family not in self._files:
+            try:
+                self._files[family] = os.open(self._root + family, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                self._files[family] = None
+        return self._files[family]
+
+    def open_all(self) -> None:
+        """Those of both families, whether they are asked for or not."""
+        for family in ("ipv4", "ipv6"):
+            self.get(family)
+
+    def close(self) -> None:
+        for file in self._files.values():
+            if file is not None:
+                os.close(file)
+        self._files.clear()
+
+
+def read(folders: Folders, key: str) -> str | None:
     """The value without its newline; None when the kernel has no such key."""
     folder, name = _locate(folders, key)
     if folder is None:
@@ -27,7 +60,7 @@ def read(folders: Mapping[str, int], key: str) -> str | None:
         os.close(file)
 
 
-def write(folders: Mapping[str, int], key: str, value: str) -> None:
+def write(folders: Folders, key: str, value: str) -> None:
     """Write a value unless it is there already: on a read-only /proc/sys a right value is fine.
 
     :raises CniError: IO_FAILURE naming the key, the value wanted and the value found.
@@ -62,17 +95,18 @@ def _open(name: str, folder: int | None) -> int | None:
         return os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder)
 
 
-def interfaces(folders: Mapping[str, int]) -> tuple[str, ...]:
+def interfaces(folders: Folders) -> tuple[str, ...]:
     """The interfaces that have IPv6 settings, in order; () where the kernel has no IPv6."""
-    if "ipv6" not in folders:
+    folder = folders.get("ipv6")
+    if folder is None:
         return ()
-    conf = os.open("conf", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folders["ipv6"])
+    conf = os.open("conf", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
     try:
         return tuple(sorted(set(os.listdir(conf)) - {"all", "default"}))
     finally:
         os.close(conf)
 
 
-def _locate(folders: Mapping[str, int], key: str) -> tuple[int | None, str]:
+def _locate(folders: Folders, key: str) -> tuple[int | None, str]:
     family, _, name = key.partition("/")
     return folders.get(family), name

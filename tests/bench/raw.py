@@ -26,7 +26,8 @@ from cni_v6 import engine, ops  # noqa: E402
 from cni_v6.kernel import netlink, rtnl, sysctl  # noqa: E402
 from cni_v6.kernel.linux import LinuxKernel  # noqa: E402
 from cni_v6.kernel.message import HEADER, Message  # noqa: E402
-from cni_v6.kernel.netns import Folders, Namespace, open_namespace  # noqa: E402
+from cni_v6.kernel.netns import Namespace, open_namespace  # noqa: E402
+from cni_v6.kernel.sysctl import Folders  # noqa: E402
 from cni_v6.kernel.reaper import Reaper  # noqa: E402
 from cni_v6.kernel.rtnl import Answer, RouteSocket  # noqa: E402
 from cni_v6.kernel.spaces import Spaces  # noqa: E402
@@ -178,7 +179,7 @@ class Player:
 
     def _write(self, step: Write, folders: Folders, taken: list[float]) -> None:
         begin = time.perf_counter()
-        file = os.open(step.name, os.O_WRONLY, dir_fd=folders[step.family])
+        file = os.open(step.name, os.O_WRONLY, dir_fd=folders.get(step.family))
         os.write(file, step.value)
         os.close(file)
         taken.append(time.perf_counter() - begin)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,8 +20,9 @@ from cni_v6 import errors, ops
 from cni_v6.errors import CniError
 from cni_v6.kernel import GetLink, GetSysctl, GetUplinks
 from cni_v6.kernel.linux import LinuxKernel
-from cni_v6.kernel.netns import Folders, open_namespace
+from cni_v6.kernel.netns import open_namespace
 from cni_v6.kernel.spaces import Spaces
+from cni_v6.kernel.sysctl import Folders
 from cni_v6.ops import HOST
 from tests.contract.worlds import LinuxWorld, linux_world
 
@@ -26,6 +31,7 @@ pytestmark = pytest.mark.netns
 BRIDGE = ops.EnsureBridge("br0", "02:00:00:00:00:01", 1500, multicast_snooping=False, vlan_filtering=False)
 RTNLGRP_NEIGH = 3  # linux/rtnetlink.h
 STALE = "02:00:00:00:00:99"
+ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 20  # seconds, for what takes the kernel one or two
 
 
@@ -210,6 +216,30 @@ def test_the_thread_that_asks_stays_where_it_is(world: LinuxWorld) -> None:
     with open_kernel_socket(world) as inside:
         assert os.readlink("/proc/thread-self/ns/net") == before
         assert inside.type == socket.SOCK_RAW
+
+
+def test_it_comes_back_whatever_happens(world: LinuxWorld) -> None:
+    before = os.readlink("/proc/thread-self/ns/net")
+    where: list[str] = []
+
+    def fail(_: Folders) -> None:
+        where.append(os.readlink("/proc/thread-self/ns/net"))
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        open_namespace(world.a, work=fail)
+    with closing(open_namespace(world.a)) as space, pytest.raises(ZeroDivisionError):
+        space.with_sysctls(fail)
+    assert where == [f"net:[{world.kernel.netns_id(world.a)[1]}]"] * 2
+    assert os.readlink("/proc/thread-self/ns/net") == before
+
+
+def test_who_cannot_come_back_ends() -> None:
+    """Anything it did from there on would be done in a container."""
+    script = "import os; from cni_v6.kernel.netns import come_back; come_back(os.open('/dev/null', 0)); print('on')"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (-signal.SIGABRT, "")
+    assert done.stderr.startswith("cni-v6: cannot come back from a container's network namespace: [Errno 22]")
 
 
 class WatchedSpaces(Spaces):

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from socket import AF_INET, AF_INET6, inet_pton
 
 IPV4, ARP, VLAN, IPV6, SERVICE_VLAN = 0x0800, 0x0806, 0x8100, 0x86DD, 0x88A8  # linux/if_ether.h
-HOP_BY_HOP, ICMP, TCP, UDP, ROUTING, FRAGMENT, ICMPV6, OPTIONS = 0, 1, 6, 17, 43, 44, 58, 60  # IANA, protocol numbers
-PACKET_TOO_BIG, ECHO_REQUEST6, LISTENER_REPORT = 2, 128, 143
+# IANA, protocol numbers.
+HOP_BY_HOP, ICMP, IGMP, TCP, UDP, ROUTING, FRAGMENT, ICMPV6, OPTIONS = 0, 1, 2, 6, 17, 43, 44, 58, 60
+PACKET_TOO_BIG, ECHO_REQUEST6, LISTENER_QUERY, LISTENER_REPORT = 2, 128, 130, 143
 ROUTER_ADVERTISEMENT, SOLICITATION, ADVERTISEMENT, REDIRECT = 134, 135, 136, 137
 REQUEST, REPLY = 1, 2  # of ARP
 BROADCAST, ALL_NODES_MAC = "ff:ff:ff:ff:ff:ff", "33:33:00:00:00:01"
@@ -139,6 +140,16 @@ def listener_report(group: str) -> bytes:
     """RFC 3810, 5.2: an interface without an address joins a group."""
     body = struct.pack("!HHBBH", 0, 1, 4, 0, 0) + packed(group)
     return icmpv6("::", "ff02::16", LISTENER_REPORT, body)
+
+
+def listener_query(source: str, target: str) -> bytes:
+    """A general one of MLDv2, RFC 3810, 5.1: who listens to anything, within a second."""
+    return icmpv6(source, target, LISTENER_QUERY, struct.pack("!HH16sBBH", 1000, 0, bytes(16), 2, 125, 0))
+
+
+def membership_query() -> bytes:
+    """The same of IGMPv3, RFC 3376, 4.1."""
+    return _with_checksum(struct.pack("!BBH4sBBH", 0x11, 10, 0, bytes(4), 2, 125, 0), 2, b"")
 
 
 def dhcp(operation: int, mac: str, offered: str = "0.0.0.0") -> bytes:

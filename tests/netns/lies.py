@@ -13,6 +13,7 @@ from tests.netns.frames import (
     HOP_BY_HOP,
     ICMP,
     ICMPV6,
+    IGMP,
     IPV4,
     IPV6,
     OPTIONS,
@@ -30,6 +31,7 @@ VICTIM, NODE = "victim", "node"
 STRANGE_MAC = "02:00:00:00:00:66"
 STRANGE4, STRANGE6 = "198.51.100.7", "2001:db8:666::7"
 LLDP, PAE = "01:80:c2:00:00:0e", "01:80:c2:00:00:03"  # meant for the bridge itself: IEEE 802.1Q, table 8-1
+ALL_SYSTEMS, ALL_SYSTEMS_MAC = "224.0.0.1", "01:00:5e:00:00:01"  # RFC 1112
 EXPERIMENT = 0x88B5  # IEEE 802, local experimental ethertype
 REDIRECT4, ROUTER_ADVERTISEMENT4 = 5, 9  # ICMP
 SERVER4, CLIENT4, SERVER6, CLIENT6 = 67, 68, 547, 546  # DHCP's ports
@@ -70,8 +72,9 @@ def prefixes() -> dict[str, str]:
 def lies(attacker: Host, victim: Host, gateway: Host) -> list[Lie]:
     """In an order in which the later do not undo what the earlier did."""
     return [
-        *_router(attacker, victim, gateway), *_servers(attacker, victim), *_sources(attacker, victim, gateway),
-        *_others(attacker, victim, gateway), *_claims4(attacker, victim, gateway), *_claims6(attacker, victim, gateway),
+        *_router(attacker, victim, gateway), *_querier(attacker), *_servers(attacker, victim),
+        *_sources(attacker, victim, gateway), *_others(attacker, victim, gateway),
+        *_claims4(attacker, victim, gateway), *_claims6(attacker, victim, gateway),
     ]
 
 
@@ -88,6 +91,15 @@ def _router(attacker: Host, victim: Host, gateway: Host) -> Iterator[Lie]:
     yield _lie4("IPv4 redirect", MANNERS, attacker, victim, ICMP, message, attacker.ip4)
     message = frames.icmp(ROUTER_ADVERTISEMENT4, 0, bytes.fromhex("01020708") + frames.packed(attacker.ip4) + bytes(4))
     yield _lie4("IPv4 router advertisement", MANNERS, attacker, victim, ICMP, message, attacker.ip4)
+
+
+def _querier(attacker: Host) -> Iterator[Lie]:
+    """Who asks decides, on a snooping bridge, who is still known to listen."""
+    message = frames.listener_query(attacker.link_local, ALL_NODES)
+    packet = frames.ip(attacker.link_local, ALL_NODES, ICMPV6, message, [frames.options(HOP_BY_HOP)])
+    yield Lie("multicast listener query", MANNERS, VICTIM, _to_all(attacker, packet))
+    packet = frames.ip(attacker.ip4, ALL_SYSTEMS, IGMP, frames.membership_query())
+    yield Lie("IGMP query", MANNERS, VICTIM, frames.ethernet(attacker.mac, ALL_SYSTEMS_MAC, IPV4, packet))
 
 
 def _servers(attacker: Host, victim: Host) -> Iterator[Lie]:

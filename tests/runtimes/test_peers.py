@@ -33,10 +33,10 @@ TYPICAL: dict[str, dict[str, Any]] = {
     "dual-stack": {"isGateway": True, "ipam": sets(SUBNET6, SUBNET4, routes=DEFAULTS)},
     "ipv6-only": {"isGateway": True, "ipam": sets(SUBNET6, routes=DEFAULTS[:1])},
     "ipv4-only": {"isGateway": True, "ipam": sets(SUBNET4, routes=DEFAULTS[1:])},
+    "no-gateway": {"isGateway": False, "ipam": sets(SUBNET6, SUBNET4, routes=DEFAULTS)},
 }
 CONFIGS: dict[str, dict[str, Any]] = {
     "ipv4-first": {"isDefaultGateway": True, "ipam": sets(SUBNET4, SUBNET6)},
-    "no-gateway": {"isGateway": False, "ipam": sets(SUBNET6, SUBNET4, routes=DEFAULTS)},
     "default-gateway": {"isDefaultGateway": True, "ipam": sets(SUBNET6, SUBNET4)},
     "routes": {
         "isGateway": True,

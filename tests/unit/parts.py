@@ -23,6 +23,7 @@ OWNER = Owner("pods", "c1", "eth0")
 SITE = Site(OWNER, NETNS, NODE)
 PORT = names.host_interface(OWNER)
 PORT_MAC, MAC = names.host_mac(OWNER), names.container_mac(OWNER)
+ADDRESS_MAC = names.address_mac("pods", NODE, "10.1.0.2")  # of who has IPV4 below
 BRIDGE_MAC = names.bridge_mac("cni0", NODE)
 
 CONF = BridgeConf(

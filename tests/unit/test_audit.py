@@ -16,11 +16,11 @@ from cni_v6.kernel.fake import FakeKernel
 from cni_v6.ops import HOST
 from cni_v6.result import Address, Interface, Result, Route
 from tests.unit.parts import (
+    ADDRESS_MAC,
     BEHIND_LINK_LOCAL,
     BRIDGE_MAC,
     IPV4,
     IPV6,
-    MAC,
     NETNS,
     PORT,
     PORT_MAC,
@@ -138,7 +138,7 @@ FAR = "route 2001:db8:9::/48 via 2001:db8:1::1 is missing"
         (lambda fake: fake.vlans[PORT].update({5: False}), f"{PORT} is not in vlan 5 untagged"),
         (lambda fake: fake.vlans.update({PORT: {5: True, 11: False}}), f"{PORT} lacks trunk vlans [10, 12]"),
         (without(NETNS, "eth0"), "interface eth0 is missing in the container"),
-        (alter(NETNS, "eth0", mac="02:00:00:00:00:09"), f"interface eth0: mac is 02:00:00:00:00:09, not {MAC}"),
+        (alter(NETNS, "eth0", mac="02:00:00:00:00:09"), f"interface eth0: mac is 02:00:00:00:00:09, not {ADDRESS_MAC}"),
         (alter(NETNS, "eth0", mtu=1280), "interface eth0: mtu is 1280, not 1500"),
         (alter(NETNS, "eth0", up=False), "interface eth0: up is False, not True"),
         (without_address(NETNS, "eth0", "2001:db8:1::2/64"), "address 2001:db8:1::2/64 is missing on eth0"),

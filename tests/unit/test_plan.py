@@ -18,6 +18,7 @@ from cni_v6.plan import Allocation
 from cni_v6.ranges import RangeSet
 from cni_v6.result import Address, Dns, Interface, Result, Route
 from tests.unit.parts import (
+    ADDRESS_MAC,
     BEHIND_LINK_LOCAL,
     BRIDGE_MAC,
     IPV4,
@@ -40,10 +41,10 @@ DUAL = allocation(IPV6, IPV4)
 GATEWAY = conf(is_gateway=True, is_default_gateway=True)
 PUBLIC_MAC = "02:aa:aa:aa:aa:aa"  # of a bridge that an administrator made
 UP = ops.SetLink(HOST, "cni0", up=True)
-PAIR = ops.CreateVeth(PORT, PORT_MAC, "cni0", NETNS, "eth0", MAC, 1500)
+PAIR = ops.CreateVeth(PORT, PORT_MAC, "cni0", NETNS, "eth0", ADDRESS_MAC, 1500)
 PORT_UP = ops.AwaitPort(PORT)
 INSIDE_UP = ops.SetLink(NETNS, "eth0", up=True)
-ANNOUNCE = ops.Announce(NETNS, "eth0", MAC)
+ANNOUNCE = ops.Announce(NETNS, "eth0", ADDRESS_MAC)
 
 
 def ipv6(key: str, value: str, netns: str = HOST) -> SetSysctl:
@@ -73,7 +74,6 @@ def dual_stack() -> tuple[Op, ...]:
         PAIR,
         ops.SetAlias(HOST, PORT, "cni-v6 pods/c1/eth0"),
         ipv6(f"{PORT}/disable_ipv6", "1"),
-        inside("ipv4/conf/eth0/arp_notify", "1"),
         inside("ipv6/conf/eth0/disable_ipv6", "0"),
         inside("ipv6/conf/eth0/accept_ra", "0"),
         inside("ipv6/conf/eth0/autoconf", "0"),
@@ -91,11 +91,11 @@ def dual_stack() -> tuple[Op, ...]:
     )
 
 
-def result(*ips: Address, routes: tuple[Route, ...] = (), mtu: int = 1500) -> Result:
+def result(*ips: Address, routes: tuple[Route, ...] = (), mtu: int = 1500, mac: str = ADDRESS_MAC) -> Result:
     interfaces = (
         Interface("cni0", BRIDGE_MAC, mtu=mtu),
         Interface(PORT, PORT_MAC, mtu=mtu),
-        Interface("eth0", MAC, sandbox=NETNS, mtu=mtu),
+        Interface("eth0", mac, sandbox=NETNS, mtu=mtu),
     )
     return Result(interfaces, tuple(replace(ip, interface=2) for ip in ips), routes)
 
@@ -130,11 +130,11 @@ def test_dual_stack() -> None:
 def test_ipv6_only() -> None:
     made = planned(GATEWAY, allocation(IPV6))
     assert made.ops == tuple(
-        op
+        replace(op, mac=MAC) if isinstance(op, (ops.CreateVeth, ops.Announce)) else op
         for op in dual_stack()
         if not any(word in ops.describe(op) for word in ("10.1.0", "ipv4"))
     )
-    assert made.result == result(IPV6, routes=(Route("::/0", "2001:db8:1::1"),))
+    assert made.result == result(IPV6, routes=(Route("::/0", "2001:db8:1::1"),), mac=MAC)
 
 
 def test_ipv4_only() -> None:
@@ -142,7 +142,7 @@ def test_ipv4_only() -> None:
     made = planned(GATEWAY, allocation(IPV4))
     kept = [op for op in dual_stack() if not any(word in ops.describe(op) for word in ("2001:db8", "::/0", "ipv6"))]
     gone, added = changes(made, tuple(kept))
-    assert gone == []
+    assert gone == [ANNOUNCE]
     assert added == [
         *quiet("cni0"), ipv6("cni0/disable_ipv6", "1"), ipv6(f"{PORT}/disable_ipv6", "1"),
         inside("ipv6/conf/eth0/disable_ipv6", "1"),
@@ -158,13 +158,13 @@ def test_layer_2_only() -> None:
         ops.EnsureBridge("cni0", BRIDGE_MAC, 0, multicast_snooping=False, vlan_filtering=False),
         *quiet("cni0"),
         UP,
-        PAIR,
+        replace(PAIR, mac=MAC),
         ops.SetAlias(HOST, PORT, "cni-v6 pods/c1/eth0"),
         ipv6(f"{PORT}/disable_ipv6", "1"),
         INSIDE_UP,
         PORT_UP,
     )
-    assert made.result == result()
+    assert made.result == result(mac=MAC)
 
 
 def test_a_gateway_without_addresses_is_none() -> None:
@@ -216,7 +216,11 @@ def test_the_second_container_of_a_network() -> None:
         pytest.param(
             {"mac": "02:00:00:00:00:07"},
             [PAIR, ANNOUNCE],
-            [replace(PAIR, mac="02:00:00:00:00:07"), replace(ANNOUNCE, mac="02:00:00:00:00:07")],
+            [
+                replace(PAIR, mac="02:00:00:00:00:07"),
+                inside("ipv4/conf/eth0/arp_notify", "1"),
+                replace(ANNOUNCE, mac="02:00:00:00:00:07"),
+            ],
             id="mac",
         ),
         pytest.param(
@@ -236,10 +240,16 @@ def test_the_second_container_of_a_network() -> None:
                 SetSysctl(HOST, "ipv4/ip_forward", "1"),
                 ipv6("default/accept_ra", "2"),
                 ipv6("all/forwarding", "1"),
+                PAIR,
                 ops.AddRoute(NETNS, "eth0", "::/0", "2001:db8:1::1"),
                 ops.AddRoute(NETNS, "eth0", "0.0.0.0/0", "10.1.0.1"),
+                ANNOUNCE,
             ],
-            [],
+            [
+                replace(PAIR, mac=MAC),
+                inside("ipv4/conf/eth0/arp_notify", "1"),
+                replace(ANNOUNCE, mac=MAC),
+            ],
             id="isGateway false",
         ),
         pytest.param(
@@ -550,7 +560,7 @@ def vlan_gateway() -> list[Op]:
 def of_vlan_gateway(made: plan.Plan) -> list[Op]:
     steps = list(made.ops)
     begin = steps.index(UP) + 1 if UP in steps else 0
-    return [op for op in steps[begin : steps.index(PAIR)] if not isinstance(op, ops.AddAddress)]
+    return [op for op in steps[begin : steps.index(replace(PAIR, mac=MAC))] if not isinstance(op, ops.AddAddress)]
 
 
 def test_the_gateway_in_a_vlan() -> None:

@@ -1,0 +1,64 @@
+"""Which MAC a container gets, and what its neighbours have to be told."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from cni_v6 import names, neighbourhood
+from cni_v6.config import BridgeConf, ForeignIpam
+from cni_v6.handout import STABLE, Handout
+from cni_v6.kernel import Link
+from cni_v6.ops import HOST
+from tests.unit.parts import BRIDGE_MAC, MAC, NODE, OWNER, conf, ipam_conf, kernel, look, range_set
+
+IPV4, SMALL, LARGE = "10.1.0.2", "2001:db8:2::2", "2001:db8:1::2"
+SETS = range_set("10.1.0.0/24"), range_set("2001:db8:1::/64"), range_set("2001:db8:2::/120")
+OURS = conf(is_gateway=True, ipam=ipam_conf(*SETS))
+FOREIGN = replace(OURS, ipam=ForeignIpam("host-local"))
+ASKED = replace(OURS, ipam=ipam_conf(*SETS, requested=(LARGE,)))
+STABLE_ONES = replace(OURS, ipam=replace(ipam_conf(*SETS), handout=Handout(order=STABLE, secret=b"s")))
+LAYER_2 = replace(OURS, is_gateway=False)
+OF_IPV4 = names.address_mac("pods", NODE, IPV4)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "addresses", "mac", "told"),
+    [
+        pytest.param(OURS, (LARGE, IPV4), OF_IPV4, set(), id="dual-stack"),
+        pytest.param(OURS, (LARGE,), MAC, set(), id="ipv6 given once"),
+        pytest.param(OURS, (SMALL,), MAC, {6}, id="ipv6 given again"),
+        pytest.param(OURS, (SMALL, IPV4), OF_IPV4, {6}, id="ipv6 given again beside ipv4"),
+        pytest.param(OURS, (IPV4, "10.1.0.3"), OF_IPV4, {4}, id="two of ipv4"),
+        pytest.param(OURS, (), MAC, set(), id="none"),
+        pytest.param(ASKED, (LARGE, IPV4), OF_IPV4, {6}, id="asked for"),
+        pytest.param(STABLE_ONES, (LARGE, IPV4), OF_IPV4, {6}, id="stable"),
+        pytest.param(FOREIGN, (LARGE, IPV4), OF_IPV4, {6}, id="another plugin's"),
+        pytest.param(LAYER_2, (LARGE, IPV4), MAC, {4, 6}, id="no gateway"),
+        pytest.param(replace(OURS, mac="02:00:00:00:00:07"), (LARGE, IPV4), "02:00:00:00:00:07", {4}, id="mac"),
+    ],
+)
+def test_mac_and_what_is_announced(wanted: BridgeConf, addresses: tuple[str, ...], mac: str, told: set[int]) -> None:
+    seen = look(kernel(), wanted)
+    assert neighbourhood.mac(wanted, OWNER, NODE, addresses, seen) == mac
+    assert neighbourhood.to_announce(wanted, NODE, addresses, seen) == told
+
+
+@pytest.mark.parametrize(("bridge", "private"), [(BRIDGE_MAC, True), ("02:aa:aa:aa:aa:aa", False)])
+def test_on_a_bridge_that_is_there_already(bridge: str, private: bool) -> None:
+    """Whatever is behind one that we did not make knows MACs by their port, and other nodes may be there."""
+    fake = kernel()
+    fake.add_link(HOST, Link("cni0", bridge, 1500, kind="bridge", up=True))
+    seen = look(fake, OURS)
+    assert neighbourhood.mac(OURS, OWNER, NODE, (LARGE, IPV4), seen) == (OF_IPV4 if private else MAC)
+    assert neighbourhood.to_announce(OURS, NODE, (LARGE, IPV4), seen) == (set() if private else {4, 6})
+
+
+def test_who_has_an_address_next_has_its_mac_here_and_nowhere_else() -> None:
+    seen = look(kernel(), OURS)
+    second = replace(OWNER, container_id="c2")
+    assert neighbourhood.mac(OURS, second, NODE, (IPV4,), seen) == OF_IPV4
+    others = {names.address_mac(*words) for words in (
+        ("pods", NODE, IPV4), ("pods", "another", IPV4), ("others", NODE, IPV4), ("pods", NODE, "10.1.0.3"))}
+    assert len(others) == 4
