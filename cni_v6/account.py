@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 from cni_v6 import ranges
@@ -48,11 +49,9 @@ def decode(content: bytes, opened: bytes, family: int, boot: str, file: int, now
     :param now: seconds since the epoch.
     :raises ValueError: ``content`` is damaged.
     """
+    intervals, draws, written = _durable(content, family)
+    at = now if written is None else written
     try:
-        raw = json.loads(content)
-        intervals = ranges.merged(_from_texts(raw["spent"], family))
-        draws = tuple(_draw(each, family) for each in raw.get("drawn", ()))
-        at = float(raw.get("at", now))  # an older version's, of an hour that is not known
         spent = Spent(intervals, draws=draws, at=at, gap=int(max(0.0, now - at)))
     except _DAMAGED as error:
         raise ValueError(str(error)) from error
@@ -71,6 +70,18 @@ def decode(content: bytes, opened: bytes, family: int, boot: str, file: int, now
         spent, open=tuple(part for part in left if spent.covers(*part)), gap=gap, settled=settled,
         draws=tuple(replace(each, next=place) for each, place in zip(draws, places)),
     )
+
+
+@lru_cache(maxsize=16)  # it changes once in some thousand addresses
+def _durable(content: bytes, family: int) -> tuple[tuple[Span, ...], tuple[Draw, ...], float | None]:
+    """Intervals, draws, and when that was; None in an older version's, of an hour that is not known."""
+    try:
+        raw = json.loads(content)
+        intervals = ranges.merged(_from_texts(raw["spent"], family))
+        draws = tuple(_draw(each, family) for each in raw.get("drawn", ()))
+        return intervals, draws, float(raw["at"]) if "at" in raw else None
+    except _DAMAGED as error:
+        raise ValueError(str(error)) from error
 
 
 def decode_round(content: bytes, family: int) -> tuple[Span, ...]:

@@ -39,14 +39,15 @@ def add(call: Invocation, node: Node) -> Result:
     """ADD: attach the container. On failure everything that belongs to it is undone."""
     conf = resolved.bridge(call, node)
     site = Site(call.owner, call.netns, node.id)
-    _check_foreign_netns(call, node)
+    inside, home = _namespaces(call, node)
     seen = node.kernel.observe(plan.questions(site, conf))
     plan.check_free(site, conf, seen)
     lost = _lost_families(site, conf, seen)
     node.data_dirs.remember(conf.data_dir)
     firewall.prepare(call, conf, node, seen)
     with ExitStack() as undo:
-        allocation = _allocate(call, conf, site, node, undo, lost, seen)
+        draft = Attachment(call.owner, (), site.host, inside, node.now(), node.boot, home=home)
+        allocation = _allocate(call, conf, draft, node, undo, lost, seen)
         if conf.is_gateway and 6 in allocation.families():
             seen = seen.with_answers(node.kernel.observe(uplink.more_questions(conf, seen)))
             _record_proxied(conf, site, uplink.proxied(conf, allocation.ips, seen), node)
@@ -65,7 +66,7 @@ def delete(call: Invocation, node: Node) -> None:
     """
     conf = parse_removal(call)
     if call.netns:
-        _check_foreign_netns(call, node, gone_is_fine=True)
+        _refuse_own_netns(call, node)
     errors = Errors()
     errors.run(lambda: _remove_interface(call, conf, node))
     if not errors.caught:
@@ -80,7 +81,7 @@ def check(call: Invocation, node: Node) -> None:
     conf = resolved.bridge(call, node)
     assert call.prev_result is not None  # protocol.parse saw to it
     site = Site(call.owner, call.netns, node.id)
-    _check_foreign_netns(call, node)
+    _namespaces(call, node)
     with node.leases(conf.network, conf.data_dir).transaction() as leases:
         record = leases.get(call.owner)
     promised = succession.promised(delegated.without(call.prev_result, record), conf, record)
@@ -131,17 +132,25 @@ def status(call: Invocation, node: Node) -> None:
     audit.check_status(conf, node.kernel.observe(audit.status_questions(conf)))
 
 
-def _check_foreign_netns(call: Invocation, node: Node, *, gone_is_fine: bool = False) -> None:
-    """As skel: the container's namespace must not be the plugin's own, unless CNI_NETNS_OVERRIDE says so."""
+def _refuse_own_netns(call: Invocation, node: Node) -> None:
+    """For DEL, to which a namespace that is gone is fine."""
     try:
-        same = node.kernel.netns_id(call.netns) == node.kernel.netns_id(HOST)
+        _namespaces(call, node)
     except CniError as error:
-        if gone_is_fine and error.code == UNKNOWN_CONTAINER:
-            return
-        raise
-    if same and call.env.get("CNI_NETNS_OVERRIDE", "").lower() not in ("1", "t", "true"):
+        if error.code != UNKNOWN_CONTAINER:
+            raise
+
+
+def _namespaces(call: Invocation, node: Node) -> tuple[tuple[int, int], tuple[int, int]]:
+    """What tells the container's namespace and the node's from others.
+
+    As skel: the container's must not be the plugin's own, unless CNI_NETNS_OVERRIDE says so.
+    """
+    inside, home = node.kernel.netns_id(call.netns), node.kernel.netns_id(HOST)
+    if inside == home and call.env.get("CNI_NETNS_OVERRIDE", "").lower() not in ("1", "t", "true"):
         words = f"CNI_NETNS {call.netns} is the plugin's own network namespace"
         raise CniError(INVALID_NETNS, words, "pass the container's namespace; a container on the node's needs no CNI")
+    return inside, home
 
 
 # Addresses
@@ -160,13 +169,13 @@ def _leases(conf: IpamConf, node: Node) -> Leases:
 
 
 def _allocate(
-    call: Invocation, conf: BridgeConf, site: Site, node: Node, undo: ExitStack, lost: Mapping[int, CniError],
+    call: Invocation, conf: BridgeConf, draft: Attachment, node: Node, undo: ExitStack, lost: Mapping[int, CniError],
     seen: Snapshot,
 ) -> Allocation:
-    """Addresses from our store or another plugin; recorded before the kernel is touched, so that DEL and GC find it."""
-    identity = node.kernel.netns_id(call.netns)
-    home = node.kernel.netns_id(HOST)
-    draft = Attachment(call.owner, (), site.host, identity, node.now(), node.boot, home=home)
+    """Addresses from our store or another plugin; recorded before the kernel is touched, so that DEL and GC find it.
+
+    :param draft: the record without them.
+    """
     data_dir = conf.data_dir
     if isinstance(conf.ipam, IpamConf):
         admit = partial(firewall.admit, conf, node=node, seen=seen)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from cni_v6 import gateways, ranges, segment
 from cni_v6.config import BridgeConf
@@ -38,6 +39,7 @@ def encode(memo: Memo, boot: str) -> bytes:
     return json.dumps({"boot": boot, **words}).encode()
 
 
+@lru_cache(maxsize=64)  # it hardly ever changes, and every ADD reads it
 def decode(content: bytes, boot: str) -> Memo:
     """What was kept in mind; nothing where that was of another boot, whose interfaces are gone, or is not whole."""
     try:

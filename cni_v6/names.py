@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import lru_cache
 
 IFNAMSIZ = 15  # linux/if.h: 16 with the terminating zero
 IFALIASZ = 255  # linux/if.h: 256 with the terminating zero
@@ -29,6 +30,7 @@ def _digest(*words: str) -> bytes:
     return hashlib.blake2s("\0".join(words).encode()).digest()
 
 
+@lru_cache(maxsize=64)  # a call asks for it several times
 def host_interface(owner: Owner) -> str:
     """Name of the veth end on the node: ``veth`` (which NetworkManager and udev leave alone) and 44 bits."""
     return "veth" + _digest("host", *_words(owner)).hex()[: IFNAMSIZ - 4]
@@ -52,6 +54,7 @@ def host_mac(owner: Owner) -> str:
     return _mac(_digest("host mac", *_words(owner)))
 
 
+@lru_cache(maxsize=64)
 def bridge_mac(bridge: str, node: str) -> str:
     """MAC of a bridge.
 
@@ -80,4 +83,4 @@ def _words(owner: Owner) -> tuple[str, str, str]:
 
 def _mac(digest: bytes) -> str:
     first = (digest[0] & 0xFC) | 0x02  # IEEE 802: bit 0 group, bit 1 locally administered
-    return ":".join(f"{byte:02x}" for byte in (first, *digest[1:6]))
+    return bytes((first, *digest[1:6])).hex(":")

@@ -19,9 +19,9 @@ PACKAGE = ROOT / "cni_v6"
 # Every other module is pure: it imports pure modules only, and of Python's library nothing that reaches outside.
 IO = frozenset({
     "crew", "ctl", "datadirs", "delegate", "diskbooks", "disktransaction", "engine", "folder", "inprocess",
-    "kernel.census", "kernel.events", "kernel.firewall", "kernel.linux", "kernel.netns", "kernel.nfnl", "kernel.observe",
-    "kernel.reaper", "kernel.rtnl", "kernel.spaces", "kernel.sysctl", "leasefiles", "programs", "reindex",
-    "releasedfile", "server", "shim", "starter", "store",
+    "kernel.census", "kernel.events", "kernel.firewall", "kernel.linux", "kernel.netns", "kernel.nfnl",
+    "kernel.observe", "kernel.reaper", "kernel.rtnl", "kernel.spaces", "kernel.sysctl", "leasefiles", "programs",
+    "reindex", "releasedfile", "server", "shim", "starter", "store",
 })
 HARMLESS = frozenset({
     "__future__", "abc", "base64", "binascii", "bisect", "collections", "contextlib", "dataclasses", "difflib", "enum",

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Mapping
 
 from cni_v6.kernel import Link, RouteEntry
-from cni_v6.kernel.message import HEADER, as_address, as_int, as_mac, as_text, each
+from cni_v6.kernel.message import HEADER, as_address, as_int, as_mac, as_text, by_kind, each
 from cni_v6.kernel.netlink import IFADDRMSG, IFINFOMSG, RTMSG
 from cni_v6.kernel.uapi import (
     AF_INET6,
@@ -73,10 +73,10 @@ def read_link(data: bytes) -> tuple[Link, int]:
     """A Link from an RTM_NEWLINK message, and its master's index (0 for none): a name is the caller's to find."""
     flags = IFINFOMSG.unpack_from(data, HEADER.size)[3]
     given = _attributes(data, IFINFOMSG)
-    info = dict(each(given.get(IFLA_LINKINFO, b"")))
+    info = by_kind(given.get(IFLA_LINKINFO, b""))
     kind = as_text(info.get(IFLA_INFO_KIND))
-    bridge = dict(each(info.get(IFLA_INFO_DATA, b""))) if kind == "bridge" else {}
-    port = dict(each(info.get(IFLA_INFO_SLAVE_DATA, b"")))
+    bridge = by_kind(info.get(IFLA_INFO_DATA, b"")) if kind == "bridge" else {}
+    port = by_kind(info.get(IFLA_INFO_SLAVE_DATA, b""))
     link = Link(
         name=as_text(given.get(IFLA_IFNAME)),
         mac=as_mac(given.get(IFLA_ADDRESS)),
@@ -144,7 +144,7 @@ def read_route(data: bytes) -> tuple[int, RouteEntry] | None:
     table = as_int(given.get(RTA_TABLE)) or short_table
     if kind != RTN_UNICAST or table == RT_TABLE_LOCAL:
         return None
-    metrics = dict(each(given.get(RTA_METRICS, b"")))
+    metrics = by_kind(given.get(RTA_METRICS, b""))
     any_network = bytes(16 if family == AF_INET6 else 4)
     entry = RouteEntry(
         dst=f"{as_address(given.get(RTA_DST, any_network))}/{length}",
@@ -163,4 +163,4 @@ def _number(given: Attributes, kind: int) -> int | None:
 
 
 def _attributes(data: bytes, header: struct.Struct) -> Attributes:
-    return dict(each(data, HEADER.size + header.size))
+    return by_kind(data, HEADER.size + header.size)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from socket import AF_INET, AF_INET6
 
-from cni_v6.kernel.message import HEADER, Message, attribute, each, nest, packed, u8, u32
+from cni_v6.kernel.message import HEADER, Message, attribute, by_kind, each, nest, packed, u32, u8
 from cni_v6.kernel.nftables import NFGENMSG, NLA_F_NESTED
 from cni_v6.ranges import version as version_of
 
@@ -85,13 +85,13 @@ def count_flows() -> Message:
 
 
 def read_count(data: bytes) -> int:
-    given = dict(each(data, HEADER.size + NFGENMSG.size))
+    given = by_kind(data, HEADER.size + NFGENMSG.size)
     return int.from_bytes(given[CTA_STATS_GLOBAL_ENTRIES], "big")
 
 
 def delete_if_wanted(what: Wanted, data: bytes) -> Message | None:
     """The request that has the kernel forget the flow in this message of a dump; None where it is to stay."""
-    given = dict(each(data, HEADER.size + NFGENMSG.size))
+    given = by_kind(data, HEADER.size + NFGENMSG.size)
     (source, protocol, port), (answering, _, _) = (_tuple(given[side]) for side in (CTA_TUPLE_ORIG, CTA_TUPLE_REPLY))
     if protocol != IPPROTO_UDP or (port not in what.ports and not what.sources & {source, answering}):
         return None
@@ -101,7 +101,7 @@ def delete_if_wanted(what: Wanted, data: bytes) -> Message | None:
 
 def _tuple(payload: bytes) -> tuple[bytes, int, int]:
     """One direction of a flow: its source address, protocol and destination port (0 where it has none)."""
-    parts = {kind: dict(each(data)) for kind, data in each(payload)}
+    parts = {kind: by_kind(data) for kind, data in each(payload)}
     addresses, protocol = parts[CTA_TUPLE_IP], parts[CTA_TUPLE_PROTO]
     source = addresses.get(CTA_IP_V6_SRC) or addresses[CTA_IP_V4_SRC]
     port = struct.unpack("!H", protocol.get(CTA_PROTO_DST_PORT, b"\0\0"))[0]

@@ -1,6 +1,6 @@
 """Waiting for the kernel's own word: subscribe, look, then read events and look again. No polling.
 
-Subscribing comes first, so whatever happens after the look is in the socket.
+Subscribing comes before the look that is waited after, so whatever happens after it is in the socket.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ def await_port(spaces: Spaces, operation: ops.AwaitPort) -> None:
             raise _failure(operation, "it is on no bridge any more: the bridge may have been deleted")
         return link.port_enabled
 
+    if settled():  # as mostly, by the time anybody asks: a socket to listen at would cost as much again
+        return
     with spaces.get(HOST).event_socket(uapi.RTNLGRP_LINK, index) as events:
         _wait(events, operation, settled)
 

@@ -7,7 +7,7 @@ import struct
 from cni_v6 import ops
 from cni_v6.lifetimes import FOREVER, Lifetime
 from cni_v6.kernel.answers import read_address
-from cni_v6.kernel.message import HEADER, Message, address, as_int, attribute, each, u32
+from cni_v6.kernel.message import HEADER, Message, address, as_int, attribute, by_kind, u32
 from cni_v6.kernel.netlink import IFADDRMSG
 from cni_v6.kernel.uapi import (
     AF_INET6,
@@ -41,7 +41,7 @@ def set_preferred(op: ops.SetPreferred, index: int) -> Message:
 def read_lifetime(data: bytes) -> tuple[int, Lifetime]:
     """(interface index, lifetime) of an RTM_NEWADDR message of IPv6."""
     index, text = read_address(data)
-    given = dict(each(data, HEADER.size + IFADDRMSG.size))
+    given = by_kind(data, HEADER.size + IFADDRMSG.size)
     preferred, valid, _, _ = CACHEINFO.unpack_from(given[IFA_CACHEINFO])
     flags = as_int(given.get(IFA_FLAGS))
     return index, Lifetime(text, 0 if flags & IFA_F_DEPRECATED else preferred, valid, bool(flags & IFA_F_TEMPORARY))

@@ -75,6 +75,19 @@ def each(data: bytes, offset: int = 0) -> Iterator[tuple[int, bytes]]:
         offset += (length + 3) & ~3
 
 
+def by_kind(data: bytes, offset: int = 0) -> dict[int, bytes]:
+    """The same as a dictionary; of several of a kind the last. A link has some sixty, so it is spelt out."""
+    found: dict[int, bytes] = {}
+    unpack, last = ATTRIBUTE.unpack_from, len(data) - ATTRIBUTE.size
+    while offset <= last:
+        length, kind = unpack(data, offset)
+        if length < ATTRIBUTE.size:
+            break
+        found[kind & TYPE_MASK] = data[offset + ATTRIBUTE.size : offset + length]
+        offset += (length + 3) & ~3
+    return found
+
+
 def as_int(payload: bytes | None) -> int:
     """A number of 1 to 8 bytes in the machine's byte order; 0 for an absent one."""
     return int(struct.unpack(NUMBERS[len(payload)], payload)[0]) if payload else 0

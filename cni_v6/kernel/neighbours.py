@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 
 from cni_v6 import ops
-from cni_v6.kernel.message import HEADER, Message, address, as_address, each, u32
+from cni_v6.kernel.message import HEADER, Message, address, as_address, by_kind, u32
 from cni_v6.kernel.uapi import (
     AF_INET6,
     NDA_DST,
@@ -44,4 +44,4 @@ def get_proxies(index: int) -> Message:
 def read_proxy(data: bytes) -> tuple[int, str]:
     """(interface index, address) of an RTM_NEWNEIGH message."""
     _, index, _, _, _ = NDMSG.unpack_from(data, HEADER.size)
-    return index, as_address(dict(each(data, HEADER.size + NDMSG.size))[NDA_DST])
+    return index, as_address(by_kind(data, HEADER.size + NDMSG.size)[NDA_DST])

@@ -90,10 +90,8 @@ def open_namespace(path: str, given: int | None = None, work: Callable[[Folders]
     file = _open_file(path, given)
 
     def take() -> Namespace:
-        made = Namespace(path, file, RouteSocket())
+        made = Namespace(path, file, RouteSocket(), Folders(keep=path == HOST))
         try:
-            if path == HOST:  # it is kept for long, and so must not depend on what is mounted later
-                made.sysctl.open_all()
             work(made.sysctl)
         except BaseException:
             made.route.close()

@@ -12,7 +12,7 @@ from functools import cache
 
 from cni_v6.errors import KERNEL_REFUSED, PORT_TAKEN, CniError
 from cni_v6.firewall.sets import BRIDGE, INET, PORT, PROTOCOL, SETS, TABLE, Element
-from cni_v6.kernel.message import HEADER, Message, as_text, attribute, each, nest, text
+from cni_v6.kernel.message import HEADER, Message, as_text, attribute, by_kind, each, nest, text
 from cni_v6.kernel.nftkeys import field_text, key, pack, set_of, span_text, split
 from cni_v6.kernel.uapi import NLM_F_CREATE
 
@@ -92,17 +92,17 @@ def end() -> Message:
 
 def rule_comment(data: bytes) -> str:
     """The comment of the rule in a message of a dump."""
-    given = dict(each(data, HEADER.size + NFGENMSG.size))
+    given = by_kind(data, HEADER.size + NFGENMSG.size)
     return _comment(given.get(NFTA_RULE_USERDATA, b""))
 
 
 def read_elements(data: bytes) -> Iterator[Element]:
     """The elements in a message, of a set of ours."""
     family = FAMILY_NAMES[data[HEADER.size]]
-    given = dict(each(data, HEADER.size + NFGENMSG.size))
+    given = by_kind(data, HEADER.size + NFGENMSG.size)
     declared = SETS[family, as_text(given[NFTA_SET_ELEM_LIST_SET])]
     for _, payload in each(given[NFTA_SET_ELEM_LIST_ELEMENTS]):
-        found = dict(each(payload))
+        found = by_kind(payload)
         first = split(declared.key, _value(found[NFTA_SET_ELEM_KEY]))
         if declared.intervals:
             last = split(declared.key, _value(found[NFTA_SET_ELEM_KEY_END]))
@@ -199,7 +199,7 @@ def _data(kind: int, value: bytes) -> bytes:
 
 
 def _value(payload: bytes) -> bytes:
-    return dict(each(payload))[NFTA_DATA_VALUE]
+    return by_kind(payload)[NFTA_DATA_VALUE]
 
 
 def _comment(userdata: bytes) -> str:
