@@ -95,8 +95,8 @@ def plan_add(site: Site, conf: BridgeConf, allocation: Allocation, seen: Snapsho
     off = families.ipv6_off(site.netns, seen, gateway=conf.is_gateway)
     if off and 6 in allocation.families():  # another plugin's: with our own it was known before there were addresses
         raise off
-    conf = replace(conf, mtu=uplink.mtu(conf, allocation.families(), seen))
-    bridge = seen.link(HOST, conf.bridge)
+    bridge, known_mtu = seen.link(HOST, conf.bridge), uplink.mtu(conf, allocation.families(), seen)
+    conf = conf if known_mtu == conf.mtu else replace(conf, mtu=known_mtu)
     mtu = conf.mtu or (bridge.mtu if bridge else DEFAULT_MTU)
     addresses = [ip.ip for ip in allocation.ips]
     mac = neighbourhood.mac(conf, site.owner, site.node, addresses, seen)

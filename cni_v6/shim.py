@@ -1,10 +1,9 @@
 """What the executables run: environment and stdin go to the engine, its answer to stdout. Parses nothing.
 
 Start-up is the cost that decides, so nothing is imported on this path but what the interpreter has built in: ``posix``
-and ``_socket`` for ``os`` and ``socket``. Without an engine the request is handled in this very process.
+and ``_socket`` for ``os`` and ``socket``; not even ``__future__``, which is a file like any other. Without an engine
+the request is handled in this very process.
 """
-
-from __future__ import annotations
 
 import _socket
 import posix

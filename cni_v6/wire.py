@@ -8,8 +8,6 @@ bytes), stdin; the container's namespace, where it could be opened, travels besi
 Reply: what to do with it (``DONE`` or ``YOURSELF``), exit status, stdout, stderr. The caller confirms with ``TAKEN``.
 """
 
-from __future__ import annotations
-
 MAGIC = b"CNI6"
 HEADER = len(MAGIC) + 4
 LIMIT = 32 << 20  # bytes of one message: a GC of 10,000 attachments and an environment fit well below

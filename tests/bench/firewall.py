@@ -18,7 +18,7 @@ PORTS = 32
 
 def masquerade(setting: Setting, found: Findings) -> None:
     """With ``ipMasq`` on both sides; on ours closed and guarded too."""
-    count = setting.sizes.few
+    count = setting.sizes.few * 2
     adds: tuple[list[Done], list[Done]] = ([], [])
     deletes: tuple[list[Done], list[Done]] = ([], [])
     with match(setting, count) as sides:
