@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import lru_cache
+from math import isfinite
 from typing import Any
 
 from cni_v6 import ranges
@@ -51,10 +52,7 @@ def decode(content: bytes, opened: bytes, family: int, boot: str, file: int, now
     """
     intervals, draws, written = _durable(content, family)
     at = now if written is None else written
-    try:
-        spent = Spent(intervals, draws=draws, at=at, gap=int(max(0.0, now - at)))
-    except _DAMAGED as error:
-        raise ValueError(str(error)) from error
+    spent = Spent(intervals, draws=draws, at=at, gap=int(max(0.0, now - at)))
     try:
         raw = json.loads(opened)
         if (raw["boot"], raw["file"]) != (boot, file):
@@ -79,7 +77,10 @@ def _durable(content: bytes, family: int) -> tuple[tuple[Span, ...], tuple[Draw,
         raw = json.loads(content)
         intervals = ranges.merged(_from_texts(raw["spent"], family))
         draws = tuple(_draw(each, family) for each in raw.get("drawn", ()))
-        return intervals, draws, float(raw["at"]) if "at" in raw else None
+        at = float(raw["at"]) if "at" in raw else None
+        if at is not None and not isfinite(at):
+            raise ValueError(f"at {at}")
+        return intervals, draws, at
     except _DAMAGED as error:
         raise ValueError(str(error)) from error
 

@@ -61,7 +61,8 @@ def test_a_place_beyond_what_was_reserved_is_not_believed() -> None:
 @pytest.mark.parametrize("content", [
     b"", b"{}", b"\xff", b"null", b"[" * 100_000, b'{"spent": [["10.0.0.1", "10.0.0.2"]]}', b'{"spent": 7}',
     b'{"spent": [["2001:db8::2", "2001:db8::1"]]}', b'{"spent": [["x", "y"]]}', b'{"spent": [[1, 2]]}',
-    b'{"spent": [], "at": "noon"}', b'{"spent": [], "drawn": 7}', b'{"spent": [], "drawn": [7]}',
+    b'{"spent": [], "at": "noon"}', b'{"spent": [], "at": -Infinity}',
+    b'{"spent": [], "drawn": 7}', b'{"spent": [], "drawn": [7]}',
     b'{"spent": [], "drawn": [{"key": "00", "of": [["::1", "::2"]], "to": 1}]}',
     b'{"spent": [], "drawn": [{"key": "%s", "of": [], "to": 1}]}' % KEY.hex().encode(),
     b'{"spent": [], "drawn": [{"key": "%s", "of": [["::5", "::6"], ["::1", "::2"]], "to": 1}]}' % KEY.hex().encode(),

@@ -12,7 +12,7 @@ from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from cni_v6 import ops
 from cni_v6.kernel import Lifetime, Link, RouteEntry, answers, lifetimes, neighbours, netlink, routes
-from cni_v6.kernel.message import HEADER, Message, each
+from cni_v6.kernel.message import HEADER, Message, by_kind, each
 from cni_v6.lifetimes import FOREVER
 
 MAC, OTHER = "02:00:00:00:00:01", "02:00:00:00:00:02"
@@ -335,3 +335,4 @@ def test_vlans_of_a_port_are_read() -> None:
 @pytest.mark.parametrize("data", [b"", b"\0\0", b"\3\0\1\0", b"\xff\xff\1\0abc", b"\4\0\1\0\0"])
 def test_what_is_cut_short_ends_the_attributes(data: bytes) -> None:
     assert all(isinstance(payload, bytes) for _, payload in each(data))
+    assert by_kind(data) == dict(each(data))
