@@ -90,7 +90,7 @@ def open_namespace(path: str, given: int | None = None, work: Callable[[Folders]
     file = _open_file(path, given)
 
     def take() -> Namespace:
-        made = Namespace(path, file, RouteSocket(), Folders(keep=path == HOST))
+        made = Namespace(path, file, RouteSocket(), Folders(at_once=path == HOST))
         try:
             work(made.sysctl)
         except BaseException:

@@ -11,7 +11,6 @@ import os
 from cni_v6.errors import IO_FAILURE, CniError
 
 ROOT = "/proc/sys/net/"
-KEPT = 32  # descriptors
 READ_BYTES = 4096
 
 
@@ -21,16 +20,14 @@ class Folders:
     The kernel finds a folder's name in a list of those of all namespaces (``proc_sys_compare``), long on a node with
     many containers: none is opened that nobody asks for. A descriptor stays in its namespace.
 
-    :param keep: of the node's own, which an engine has for long. Both folders are opened at once then, so that nothing
-        depends on what is mounted later, and files are kept open: the same ones are looked at by every call.
+    :param at_once: open both now: of the node's own, which an engine has for long, so that nothing depends on what is
+        mounted later.
     """
 
-    def __init__(self, root: str = ROOT, *, keep: bool = False) -> None:
+    def __init__(self, root: str = ROOT, *, at_once: bool = False) -> None:
         self._root = root
-        self._keep = keep
         self._files: dict[str, int | None] = {}
-        self._kept: dict[str, int] = {}
-        for family in ("ipv4", "ipv6") if keep else ():
+        for family in ("ipv4", "ipv6") if at_once else ():
             self.get(family)
 
     def get(self, family: str) -> int | None:
@@ -42,40 +39,15 @@ class Folders:
                 self._files[family] = None
         return self._files[family]
 
-    def again(self, key: str) -> str | None:
-        """The value, by a descriptor that was kept; None where there is none, or no longer: an interface that came in
-        another's place has files of its own."""
-        file = self._kept.get(key)
-        if file is None:
-            return None
-        try:
-            return _text(os.pread(file, READ_BYTES, 0))
-        except OSError:
-            os.close(self._kept.pop(key))
-            return None
-
-    def done(self, key: str, file: int) -> None:
-        """Close an open file that nothing was written to, or keep it."""
-        if not self._keep or key in self._kept:
-            os.close(file)
-            return
-        if len(self._kept) >= KEPT:
-            os.close(self._kept.pop(next(iter(self._kept))))
-        self._kept[key] = file
-
     def close(self) -> None:
-        for file in (*self._files.values(), *self._kept.values()):
+        for file in self._files.values():
             if file is not None:
                 os.close(file)
         self._files.clear()
-        self._kept.clear()
 
 
 def read(folders: Folders, key: str) -> str | None:
     """The value without its newline; None when the kernel has no such key."""
-    found = folders.again(key)
-    if found is not None:
-        return found
     folder, name = _locate(folders, key)
     if folder is None:
         return None
@@ -86,7 +58,7 @@ def read(folders: Folders, key: str) -> str | None:
     try:
         return _text(os.read(file, READ_BYTES))
     finally:
-        folders.done(key, file)
+        os.close(file)
 
 
 def write(folders: Folders, key: str, value: str) -> None:
@@ -94,8 +66,6 @@ def write(folders: Folders, key: str, value: str) -> None:
 
     :raises CniError: IO_FAILURE naming the key, the value wanted and the value found.
     """
-    if folders.again(key) == value:
-        return
     folder, name = _locate(folders, key)
     wanted = f"net/{key}={value}"
     file = _open(name, folder)
@@ -111,7 +81,7 @@ def write(folders: Folders, key: str, value: str) -> None:
         hint = f"{words}; it is {found}: set it on the node, or make /proc/sys writable for the plugin"
         raise CniError(IO_FAILURE, f"cannot set {wanted}", hint) from error
     finally:
-        folders.done(key, file) if found == value else os.close(file)
+        os.close(file)
 
 
 def _open(name: str, folder: int | None) -> int | None:

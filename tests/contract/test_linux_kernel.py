@@ -273,19 +273,6 @@ def test_sysctls_are_touched_in_their_namespace_in_one_visit(world: LinuxWorld) 
     assert [world.kernel.observe([GetSysctl(world.a, key)]).sysctl(world.a, key) for key in keys] == ["0", "0", "0"]
 
 
-def test_a_kept_sysctl_of_an_interface_that_came_in_anothers_place(world: LinuxWorld) -> None:
-    """The engine keeps the node's files open; a bridge's are gone with it."""
-    key, seen = "ipv6/conf/br0/accept_ra", []
-    with closing(LinuxKernel()) as kernel:
-        for value in ("0", "2"):
-            kernel.apply([BRIDGE, ops.SetSysctl(HOST, key, value)])
-            kernel.apply([ops.SetSysctl(HOST, key, value)])
-            seen.append(kernel.observe([GetSysctl(HOST, key)]).sysctl(HOST, key))
-            kernel.remove([ops.DeleteLink(HOST, "br0")])
-            seen.append(kernel.observe([GetSysctl(HOST, key)]).sysctl(HOST, key))
-    assert seen == ["0", None, "2", None]
-
-
 def test_what_was_written_before_a_failure_is_undone(world: LinuxWorld) -> None:
     key = "ipv6/conf/lo/accept_ra"
     before = world.kernel.observe([GetSysctl(world.a, key)]).sysctl(world.a, key)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -62,29 +61,13 @@ def test_a_key_that_cannot_be_written() -> None:
     assert "it is Linux" in caught.value.details
 
 
-def test_what_is_kept_open_is_read_again(tmp_path: Path, folders: Folders) -> None:
-    """It is what the file says by then; and no longer that of an interface that is gone."""
-    kept, file = Folders(f"{tmp_path}/", keep=True), tmp_path / "ipv6/conf/eth0/accept_ra"
+def test_the_nodes_own_are_opened_at_once(tmp_path: Path, folders: Folders) -> None:
+    """What is mounted over them later must not be what an engine sees for the rest of its life."""
+    kept = Folders(f"{tmp_path}/", at_once=True)
+    (tmp_path / "ipv6").rename(tmp_path / "elsewhere")
     assert sysctl.read(kept, KEY) == "1"
-    sysctl.write(folders, KEY, "2")
-    assert [sysctl.read(each, KEY) for each in (kept, folders)] == ["2", "2"]
-    sysctl.write(kept, KEY, "0")
-    assert file.read_text()[:1] == sysctl.read(kept, KEY) == "0"
+    assert sysctl.read(folders, KEY) is None
     kept.close()
-
-
-def test_no_more_files_are_kept_open_than_that(tmp_path: Path, folders: Folders) -> None:
-    keys = [f"ipv6/conf/veth{number}/accept_ra" for number in range(sysctl.KEPT + 8)]
-    for key in keys:
-        (tmp_path / key).parent.mkdir()
-        (tmp_path / key).write_text("1\n")
-    before = len(os.listdir("/proc/self/fd"))
-    kept = Folders(f"{tmp_path}/", keep=True)
-    for _ in range(2):
-        assert [sysctl.read(kept, key) for key in keys] == ["1"] * len(keys)
-    assert len(os.listdir("/proc/self/fd")) == before + sysctl.KEPT + 1  # and the folder
-    kept.close()
-    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_interfaces(folders: Folders) -> None:
