@@ -3,8 +3,8 @@
 A neighbour keeps the MAC of an address for as long as it likes (RFC 826; RFC 4861, section 7.3.3): a recycled address
 seems dead to it until it asks again. Two things spare that. On a bridge that is the node's alone a container's MAC is
 derived from its IPv4 address, so what is remembered is right whoever has the address. What cannot be right by itself is
-announced. That is a frame to a group, which a bridge carries into every container's namespace: beside a thousand of
-them one costs as much as a third of an ADD (docs/design/performance.md), so it is sent only where it says something.
+announced. That is a frame to a group, which a bridge carries into every container's namespace; what that costs beside
+a thousand of them is in docs/design/performance.md. So it is sent only where it says something.
 
 Pure. Not derived from an IPv6 address: a container keeps its MAC when ``renumber`` changes that, and the next holder
 would have the same MAC.

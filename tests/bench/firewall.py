@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tests.bench.figures import Findings, Goal, Row, median
@@ -12,6 +12,8 @@ from tests.bench.setting import STAGES, Setting, Side, match, take_turns, times,
 
 # What is on by default, and masquerade; ours otherwise plays without, since the reference has neither.
 EVERYTHING: dict[str, Any] = {"ingress": "published", "guard": True, "ipMasq": True}
+# Neighbours can be wrong about an IPv4 address from which its MAC does not follow (cni_v6/neighbourhood.py).
+ANNOUNCED: dict[str, Any] = {"runtimeConfig": {"mac": "02:00:5e:00:53:01"}}
 MORE_MS = 1.5  # that everything on may cost
 PORTS = 32
 
@@ -83,7 +85,7 @@ def price(setting: Setting, found: Findings) -> None:
     """Everything on against everything off, both ours, on one node."""
     with match(setting, 1) as (ours, _):
         _once(ours, 0)
-        on, off = _by_turns(ours, setting.sizes.few * 2)
+        on, off = _by_turns(ours, setting.sizes.few * 2, EVERYTHING, {})
     for name, with_it, without in zip(("ADD", "DEL"), on, off):
         remark = f"{with_it:.3g} ms against {without:.3g}"
         figure = f"{name}, closed, guarded, masqueraded: how much more than without"
@@ -91,32 +93,33 @@ def price(setting: Setting, found: Findings) -> None:
 
 
 def many(setting: Setting, found: Findings) -> None:
-    """The last of many containers against the first, and against the last without a firewall."""
+    """The last of many containers against the first, without a firewall, and with an announcement."""
     count, few = setting.sizes.many, setting.sizes.few
     with match(setting, count) as (ours, _):
         _once(ours, 0)
-        first_on, first_off = (sum(each) for each in _by_turns(ours, few))
+        first_on, first_off = map(sum, _by_turns(ours, few, EVERYTHING, {}))
         ours.run([_call(ours, "ADD", number) for number in range(1, count)], STAGES[0])
         settle()
-        last_on, last_off = (sum(each) for each in _by_turns(ours, few))
+        last_on, last_off, announced = map(sum, _by_turns(ours, few, EVERYTHING, {}, EVERYTHING | ANNOUNCED))
     where = f"beside {count - 1:,} containers"
-    remark = f"without a firewall {last_off:.3g} ms against {first_off:.3g}: the bridge floods multicast to each"
+    remark = f"without a firewall {last_off:.3g} ms against {first_off:.3g}"
     figure = f"ADD + DEL {where}, everything on"
     found.rows.append(Row(figure, "ms", last_on, first_on, Goal(1.2), against="own, beside none", remark=remark))
     found.rows.append(Row(f"the same {where}", "ms", last_on, last_off, Goal(1.2), against="own, everything off"))
+    remark = "a MAC was asked for, so the bridge carries an announcement to each"
+    figure = f"the same {where}, IPv4 address announced"
+    found.rows.append(Row(figure, "ms", announced, last_on, against="own, without", remark=remark))
 
 
-def _by_turns(side: Side, count: int) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Medians (ADD, DEL) with everything on, and with everything off."""
-    spent: list[tuple[list[float], list[float]]] = [([], []), ([], [])]
-    for _, order in turns(count):
+def _by_turns(side: Side, count: int, *ways: Mapping[str, Any]) -> list[tuple[float, float]]:
+    """Medians (ADD, DEL) with the keys of each way, in turns."""
+    spent: list[tuple[list[float], list[float]]] = [([], []) for _ in ways]
+    for _, order in turns(count, len(ways)):
         for who in order:
-            keys: dict[str, Any] = {} if who else EVERYTHING
             for make, done in zip((side.plugins.add, side.plugins.delete), spent[who]):
-                done += times(side.run([make(side.node, 0, **keys)]).done)
+                done += times(side.run([make(side.node, 0, **ways[who])]).done)
             settle()
-    on, off = ((median(adds), median(deletes)) for adds, deletes in spent)
-    return on, off
+    return [(median(adds), median(deletes)) for adds, deletes in spent]
 
 
 def _call(side: Side, command: str, number: int, **keys: Any) -> Call:

@@ -105,10 +105,10 @@ def match(setting: Setting, pods: int) -> Iterator[Sides]:
         yield sides
 
 
-def turns(count: int) -> Iterator[tuple[int, tuple[int, int]]]:
+def turns(count: int, players: int = 2) -> Iterator[tuple[int, tuple[int, ...]]]:
     """(number, who goes in which order: 0 is ours): by turns, and by turns who begins."""
     for number in range(count):
-        yield number, (0, 1) if number % 2 == 0 else (1, 0)
+        yield number, tuple((number + place) % players for place in range(players))
 
 
 def take_turns(
