@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import signal
 import sys
 
 from cni_v6 import protocol
@@ -31,12 +32,22 @@ def refuses_engine(stdin: bytes) -> bool:
 
 def handle(plugin: str, environment: dict[bytes, bytes], stdin: bytes) -> Answer:
     """Handle the request in this process, which answers this one and ends."""
+    leave_interrupts_to_the_kernel()
     gc.disable()  # what little there is in cycles goes with the process; looking for it is a tenth of the imports
     from cni_v6 import engine
 
     variables = {os.fsdecode(key): os.fsdecode(value) for key, value in environment.items()}
     reply = engine.handle(Request(plugin, variables, stdin))
     return reply.code, reply.stdout, reply.stderr.encode(errors="replace")
+
+
+def leave_interrupts_to_the_kernel() -> None:
+    """A call that is interrupted (Ctrl-C) is one that was killed: its DEL takes away what it made.
+
+    Python would raise an exception anywhere, in a container's network namespace too, and undo things there.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def lost_engine(stdin: bytes) -> Answer:

@@ -77,7 +77,9 @@ class Server:
 
     def run(self) -> None:
         """Serve until drained."""
-        signal.signal(signal.SIGTERM, lambda *_: self.drain())
+        for each in (signal.SIGTERM, signal.SIGINT):
+            if signal.getsignal(each) is not signal.SIG_IGN:  # as a shell has it for what it runs in the background
+                signal.signal(each, lambda *_: self.drain())
         self._listener.setblocking(False)
         while not self._draining:
             ready, _, _ = select.select([self._listener.fileno(), self._wake_read], [], [], self._patience())

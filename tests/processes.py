@@ -6,6 +6,7 @@ import os
 import select
 import signal
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 def inside(namespaces: set[int], mount_namespace: str = "") -> set[int]:
@@ -31,6 +32,16 @@ def kill_all(pids: Iterable[int]) -> None:
     for handle in handles:
         select.select([handle], [], [])
         os.close(handle)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Processes started in here hear SIGINT, which shells have what they run in the background ignore."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def descriptors(namespaces: set[int]) -> list[int]:

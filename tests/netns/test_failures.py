@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 
@@ -10,7 +13,8 @@ from cni_v6.names import Owner, host_interface
 from tests.netns import lab
 from tests.netns.lab import DUAL, GATEWAY6, SUBNET4, STORE, Pod
 from tests.netns.stage import PAUSE, Stage
-from tests.sandbox import Node
+from tests.processes import interruptible
+from tests.sandbox import TIMEOUT, Node, make_call
 
 SEEN = rf"attachments/\.seen|{lab.TABLES}"  # an empty store's own bookkeeping, and the firewall's empty tables
 
@@ -250,3 +254,35 @@ def test_a_delegated_plugin_that_answers_rubbish_or_nothing(node: Node) -> None:
         with node.unchanged(ignore=SEEN):
             message = pod.call("ADD", path=("/var/lib/cni/plugins",)).error(code)
         assert "odd-ipam" in message
+
+
+SLOW = """#!/bin/sh
+[ "$CNI_COMMAND" = DEL ] && exit
+echo >/var/lib/cni/plugins/begun
+read answer </var/lib/cni/plugins/never
+"""
+
+
+def test_a_call_that_is_interrupted_is_one_that_was_killed() -> None:
+    """Python's exception would come anywhere, in the container's namespace too, and the undoing of an ADD after it."""
+    with closing(Node()) as node:
+        folder = node.file("/var/lib/cni/plugins")
+        folder.mkdir()
+        (folder / "slow-ipam").write_text(SLOW)
+        (folder / "slow-ipam").chmod(0o755)
+        for fifo in ("begun", "never"):
+            os.mkfifo(folder / fifo)
+        config = {**lab.network(isGateway=True), "ipam": {"type": "slow-ipam"}}
+        pod = Pod(node, config, "a")
+        with node.unchanged(ignore=SEEN):
+            call = make_call("cni-v6", "ADD", config, container_id="a", ifname="eth0", netns=pod.netns,
+                             path=("/var/lib/cni/plugins",))
+            with interruptible(), node.start(call) as process:
+                assert process.stdin and process.stderr
+                process.stdin.write(call.stdin)
+                process.stdin.close()
+                (folder / "begun").read_text()
+                process.send_signal(signal.SIGINT)
+                assert process.wait(TIMEOUT) == -signal.SIGINT
+                assert process.stderr.read() == b""
+            assert pod.call("DEL", path=("/var/lib/cni/plugins",)).code == 0

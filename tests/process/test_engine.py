@@ -18,6 +18,7 @@ from cni_v6 import __version__, shim, wire
 from tests.bench.node import Size, size
 from tests.client import Client
 from tests.netns.wire import inside
+from tests.processes import interruptible
 from tests.sandbox import NSENTER, ROOT, TIMEOUT, Call, Node, make_call, reply
 
 CONFIG: dict[str, Any] = {
@@ -319,7 +320,8 @@ os.execv(sys.argv[2], sys.argv[2:])
 """
 
 
-def test_in_the_foreground_and_by_socket_activation(warm: Node) -> None:
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT])
+def test_in_the_foreground_and_by_socket_activation(warm: Node, end: signal.Signals) -> None:
     ctl = [str(ROOT / "bin/cni-v6ctl"), "engine"]
     enter = [NSENTER, f"--net={warm.path}", f"--mount={warm.mount_namespace}", "--"]
     environment = {"PATH": "/usr/bin:/bin", **warm.environment}
@@ -328,11 +330,11 @@ def test_in_the_foreground_and_by_socket_activation(warm: Node) -> None:
         listener.bind(str(run_dir(warm) / "engine.sock"))
         listener.listen()
         activate = [*enter, "python3", "-c", ACTIVATE, str(listener.fileno()), *ctl]
-        with subprocess.Popen(activate, env=environment, pass_fds=[listener.fileno()]) as engine:
+        with interruptible(), subprocess.Popen(activate, env=environment, pass_fds=[listener.fileno()]) as engine:
             netns = warm.container("a")
             warm.plugin("cni-v6", "ADD", CONFIG, container_id="a", ifname="eth0", netns=netns).ok()
             assert engine_of(warm) == engine.pid, "another one was left behind"
-            engine.send_signal(signal.SIGTERM)
+            engine.send_signal(end)
             assert engine.wait(TIMEOUT) == 0
     delete(warm, "a")
 
