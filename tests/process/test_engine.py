@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from cni_v6 import __version__, shim, wire
+from cni_v6.server import WORKERS
 from tests.bench.node import Size, size
 from tests.client import Client
 from tests.netns.wire import inside
@@ -380,8 +381,9 @@ def interfaces(netns: str) -> set[str]:
 
 
 def test_nothing_leaks(warm: Node) -> None:
-    """After 300 ADD and DEL, descriptors and threads are exactly what they were after 50.
+    """After 300 ADD and DEL, threads are exactly what they were after 50.
 
+    So are descriptors, but for a worker's first call with a firewall, which may come late: it opens a socket for good.
     Memory only where it grows by some 20 KiB a call: that it is flat takes many thousands, the benchmark's soak.
     """
     names = ("a", "b", "c", "d", "e")
@@ -402,7 +404,8 @@ def test_nothing_leaks(warm: Node) -> None:
         return size(engine)
 
     early, late = size_after(50), size_after(250)
-    assert (late.descriptors, late.threads) == (early.descriptors, early.threads)
+    assert late.descriptors < early.descriptors + WORKERS
+    assert late.threads == early.threads
     assert late.rss_kib < 1.25 * early.rss_kib
     assert running(warm) == engine
 
