@@ -9,18 +9,15 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import time
 from contextlib import suppress
 
-from filelock import lock_descriptor
-
-from cni_v6.errors import STORE_FAILED, TRY_AGAIN, CniError
+from cni_v6 import flock
+from cni_v6.errors import STORE_FAILED, CniError
 
 FOLDER_MODE = 0o700
 FILE_MODE = 0o600
 READ_LIMIT = 1 << 20  # no file of the store comes near; a planted one must not fill the memory
 PAGE = 4096  # the least there is
-POLL = 0.002  # seconds between attempts at the lock: a transaction takes a tenth of that
 
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # O_NONBLOCK: a fifo in the place of a file must not keep us waiting for its writer.
@@ -210,7 +207,7 @@ class Folder:
             except FileNotFoundError:
                 return None
             try:
-                _acquire(fd, path, deadline)
+                flock.acquire(fd, path, deadline)
                 if _same(os.fstat(fd), self.stat(name)) and os.fstat(self.fd).st_nlink:
                     return fd
             except BaseException:
@@ -218,17 +215,6 @@ class Folder:
                 raise
             os.close(fd)
             return None
-
-
-def lock_holder(file: os.stat_result) -> int | None:
-    """Process that holds the flock of a file, from /proc/locks; None where that cannot be told."""
-    device = f"{os.major(file.st_dev):02x}:{os.minor(file.st_dev):02x}:{file.st_ino}"
-    with suppress(OSError, ValueError), open("/proc/locks", encoding="ascii") as locks:
-        for line in locks:
-            words = line.split()  # Documentation/filesystems/proc.rst: number, kind, advisory, type, pid, file, ...
-            if words[1] == "FLOCK" and words[5] == device:
-                return int(words[4])
-    return None
 
 
 def _open_folder(path: str) -> int:
@@ -284,15 +270,6 @@ def _write(fd: int, content: bytes) -> None:
     view = memoryview(content)
     while view:
         view = view[os.write(fd, view):]
-
-
-def _acquire(fd: int, path: str, deadline: float) -> None:
-    while not lock_descriptor(fd, blocking=False):
-        if time.monotonic() >= deadline:
-            holder = lock_holder(os.fstat(fd))
-            who = f"held by process {holder}" if holder else "held by another process"
-            raise CniError(TRY_AGAIN, f"lock {path} is {who}", "try again; if that process hangs, end it")
-        time.sleep(POLL)
 
 
 def _same(one: os.stat_result, other: os.stat_result | None) -> bool:

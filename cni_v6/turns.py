@@ -1,6 +1,7 @@
 """Threads of one process take turns at a network's store before they ask for its lock.
 
-flock(2) keeps processes apart, and waiting for it is a poll; threads of the engine wait here, in the order they came.
+flock(2) keeps processes apart, and waiting for it takes a thread more; threads of the engine wait here, in the order
+they came.
 """
 
 from __future__ import annotations

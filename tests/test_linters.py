@@ -23,11 +23,6 @@ BANNED = {
     r"unittest\.moc[k]|\bmonkeypatc[h]\b": "inject a fake",
     r"pytest\.mark\.(ski[p]|xfai[l])\b": "need() skips on a workstation and fails in CI",
 }
-# A pattern's exceptions, each with its reason.
-ALLOWED = {
-    # flock(2) knows no time limit, and a signal to interrupt it would reach the wrong thread.
-    r"\btime\.slee[p]\(": {"cni_v6/folder.py"},
-}
 
 
 def run(*arguments: str) -> None:
@@ -63,7 +58,7 @@ def test_nothing_banned(pattern: str, instead: str) -> None:
         f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
         for path in texts()
         for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1)
-        if re.search(pattern, line) and str(path.relative_to(ROOT)) not in ALLOWED.get(pattern, ())
+        if re.search(pattern, line)
     ]
     assert found == [], instead
 

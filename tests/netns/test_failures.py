@@ -13,8 +13,9 @@ from cni_v6.names import Owner, host_interface
 from tests.netns import lab
 from tests.netns.lab import DUAL, GATEWAY6, SUBNET4, STORE, Pod
 from tests.netns.stage import PAUSE, Stage
+from tests.netns.test_cut import start
 from tests.processes import interruptible
-from tests.sandbox import TIMEOUT, Node, make_call
+from tests.sandbox import TIMEOUT, Node
 
 SEEN = rf"attachments/\.seen|{lab.TABLES}"  # an empty store's own bookkeeping, and the firewall's empty tables
 
@@ -272,17 +273,12 @@ def test_a_call_that_is_interrupted_is_one_that_was_killed() -> None:
         (folder / "slow-ipam").chmod(0o755)
         for fifo in ("begun", "never"):
             os.mkfifo(folder / fifo)
-        config = {**lab.network(isGateway=True), "ipam": {"type": "slow-ipam"}}
-        pod = Pod(node, config, "a")
+        pod = Pod(node, {**lab.network(isGateway=True), "ipam": {"type": "slow-ipam"}}, "a")
         with node.unchanged(ignore=SEEN):
-            call = make_call("cni-v6", "ADD", config, container_id="a", ifname="eth0", netns=pod.netns,
-                             path=("/var/lib/cni/plugins",))
-            with interruptible(), node.start(call) as process:
-                assert process.stdin and process.stderr
-                process.stdin.write(call.stdin)
-                process.stdin.close()
-                (folder / "begun").read_text()
-                process.send_signal(signal.SIGINT)
-                assert process.wait(TIMEOUT) == -signal.SIGINT
-                assert process.stderr.read() == b""
+            with interruptible():
+                process = start(node, pod, "ADD", "/var/lib/cni/plugins")
+            (folder / "begun").read_text()
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=TIMEOUT)
+            assert (process.returncode, errors) == (-signal.SIGINT, b"")
             assert pod.call("DEL", path=("/var/lib/cni/plugins",)).code == 0

@@ -18,7 +18,8 @@ import pytest
 from cni_v6 import errors, ranges
 from cni_v6.cursor import CHUNK
 from cni_v6.errors import CniError
-from cni_v6.folder import Folder, lock_holder, naming
+from cni_v6.flock import lock_holder
+from cni_v6.folder import Folder, naming
 from cni_v6.leases import Attachment
 from cni_v6.leasefiles import PATIENCE
 from cni_v6.store import DiskLeases
@@ -481,6 +482,38 @@ def test_a_folder_removed_while_we_wait_for_its_lock_is_made_anew(leases: DiskLe
     waiting.join()
     assert set(lease_files(folder)) == {"10.1.0.2"}
     assert held(leases, "b") == ("10.1.0.2",)
+
+
+def test_who_waits_for_the_lock_waits_in_the_kernels_queue(leases: DiskLeases, folder: Path) -> None:
+    add(leases, "a", SMALL)
+    waiting = threading.Thread(target=add, args=(leases, "b", SMALL))
+    with closing(Folder(str(folder))) as another:
+        taken = another.lock("lock", 0)
+        assert taken is not None
+        waiting.start()
+        while os.getpid() not in waiters(folder / "lock"):
+            assert waiting.is_alive()
+        os.close(taken)
+    waiting.join()
+    assert held(leases, "b") == ("10.1.0.3",)
+
+
+def test_who_gave_up_leaves_one_that_waits_for_the_next(leases: DiskLeases, data: Path, folder: Path) -> None:
+    """However often somebody gives up while another process hangs."""
+    add(leases, "a", SMALL)
+    before, lock = forks.opened(), str(folder / "lock")
+    with closing(Folder(str(folder))) as another:
+        taken = another.lock("lock", 0)
+        assert taken is not None
+        for _ in range(3):
+            with pytest.raises(CniError, match="is held by process"):
+                add(DiskLeases(NETWORK, str(data), boot=BOOT, timeout=0.01), "b", SMALL)
+        left = [thread for thread in threading.enumerate() if thread.name == f"waits for {lock}"]
+        assert len(left) == 1
+        os.close(taken)
+    assert add(leases, "b", SMALL) == ("10.1.0.3",)
+    left[0].join()
+    assert forks.opened() == before
 
 
 def test_a_removed_folder_gives_no_lock(tmp_path: Path) -> None:

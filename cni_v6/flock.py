@@ -1,0 +1,63 @@
+"""flock(2) with a time limit, which it does not know itself.
+
+Who cannot have a lock at once has a thread wait for it in the kernel's queue. No signal could end that wait in time:
+Python's handlers run in the main thread only, and the call is begun again after them (PEP 475). So a thread goes on
+waiting when its caller has given up, one a process and lock, and who comes next waits with it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from contextlib import suppress
+from threading import Thread
+
+from filelock import lock_descriptor
+
+from cni_v6.errors import TRY_AGAIN, CniError
+
+_waiting: dict[str, Thread] = {}
+
+
+def acquire(fd: int, path: str, deadline: float) -> None:
+    """Hold the lock of an open file until it is closed.
+
+    :param path: the file's, for messages and to know who waits for the same.
+    :param deadline: on time.monotonic()'s clock; one attempt is made in any case.
+    :raises CniError: TRY_AGAIN past the deadline, naming the holder.
+    """
+    while not lock_descriptor(fd, blocking=False):
+        left = deadline - time.monotonic()
+        if left <= 0:
+            holder = lock_holder(os.fstat(fd))
+            who = f"held by process {holder}" if holder else "held by another process"
+            raise CniError(TRY_AGAIN, f"lock {path} is {who}", "try again; if that process hangs, end it")
+        _waiter(fd, path).join(left)
+
+
+def lock_holder(file: os.stat_result) -> int | None:
+    """Process that holds the flock of a file, from /proc/locks; None where that cannot be told."""
+    device = f"{os.major(file.st_dev):02x}:{os.minor(file.st_dev):02x}:{file.st_ino}"
+    with suppress(OSError, ValueError), open("/proc/locks", encoding="ascii") as locks:
+        for line in locks:
+            words = line.split()  # Documentation/filesystems/proc.rst: number, kind, advisory, type, pid, file, ...
+            if words[1] == "FLOCK" and words[5] == device:
+                return int(words[4])
+    return None
+
+
+def _waiter(fd: int, path: str) -> Thread:
+    """A thread that ends once the lock was free: ours then, or that of somebody who gave up, who lets go of it."""
+    found = _waiting.get(path)
+    if found is None or not found.is_alive():
+        found = _waiting[path] = Thread(target=_wait, args=(os.dup(fd),), name=f"waits for {path}", daemon=True)
+        found.start()
+    return found
+
+
+def _wait(fd: int) -> None:
+    """Get the lock and close ``fd``, a duplicate: the lock stays as long as the other is open (flock(2))."""
+    with suppress(OSError):  # the next attempt meets the same, and says so
+        fcntl.flock(fd, fcntl.LOCK_EX)
+    os.close(fd)
