@@ -26,7 +26,7 @@ def main(plugin: str) -> int:
     """
     environment = posix.environ
     if b"CNI_COMMAND" not in environment and posix.isatty(0):
-        from cni_v6.inprocess import introduce
+        from cni_v6.engine.inprocess import introduce
 
         return introduce(plugin)
     stdin = _read_all(0)
@@ -34,7 +34,7 @@ def main(plugin: str) -> int:
     if environment.get(b"CNI_V6_ENGINE") != b"off" and not _refuses(stdin):
         answer = _ask(plugin, environment, stdin)
     if answer is None:
-        from cni_v6.inprocess import handle
+        from cni_v6.engine.inprocess import handle
 
         answer = handle(plugin, environment, stdin)
         _print(answer)
@@ -45,7 +45,7 @@ def _refuses(stdin: bytes) -> bool:
     """Whether the configuration says ``"engine": "off"``; only where the word occurs is it worth reading it."""
     if b'"engine"' not in stdin:
         return False
-    from cni_v6.inprocess import refuses_engine
+    from cni_v6.engine.inprocess import refuses_engine
 
     return refuses_engine(stdin)
 
@@ -84,7 +84,7 @@ def _connect(run_dir: bytes, inode: bytes, environment: dict[bytes, bytes]) -> _
             return connection
     if environment.get(b"CNI_COMMAND") == b"VERSION":
         return None
-    from cni_v6.starter import start
+    from cni_v6.engine.start import start
 
     return try_connect(own) if start(run_dir, own) else None
 
@@ -135,7 +135,7 @@ def _receive_exactly(connection: _socket.socket, length: int) -> bytes:
 
 
 def _lost(stdin: bytes) -> Answer:
-    from cni_v6.inprocess import lost_engine
+    from cni_v6.engine.inprocess import lost_engine
 
     answer = lost_engine(stdin)
     _print(answer)

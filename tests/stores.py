@@ -8,12 +8,13 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from cni_v6.handout import DEFAULT
-from cni_v6.handout import Handout
-from cni_v6.leases import Attachment, Leases
-from cni_v6.names import Owner
-from cni_v6.ranges import Range, RangeSet, from_text, to_text
-from cni_v6.store import DiskLeases
+from cni_v6.allocation.policy import DEFAULT, Handout
+from cni_v6.allocation.ranges import Range, RangeSet
+from cni_v6.leases.attachment import Attachment
+from cni_v6.leases.disk.store import DiskLeases
+from cni_v6.leases.store import Leases
+from cni_v6.net.addresses import from_text, to_text
+from cni_v6.protocol.names import Owner
 
 Choice = tuple[RangeSet, Handout]  # a set, and how it is handed out
 

@@ -8,8 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from cni_v6 import __version__
-from cni_v6.ctl import list as list_command
-from cni_v6.ctl import burn, engine, gc, plan, prefix, reload, renumber, schema
+from cni_v6.ctl import burn, engine, gc, list as list_command, plan, prefix, reload, renumber, schema
 from cni_v6.errors import CniError
 
 COMMANDS = (list_command, gc, burn, plan, prefix, reload, renumber, schema, engine)

@@ -8,16 +8,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from cni_v6 import healing
-from cni_v6.engine import real_node
+from cni_v6.attachments import stale
+from cni_v6.attachments.context import Node
+from cni_v6.attachments.stale import Found, Valid
+from cni_v6.config.reader import wrong
+from cni_v6.config.text import Unfit, seconds
+from cni_v6.engine.handle import real_node
 from cni_v6.errors import INVALID_CONFIG, CniError, Errors
-from cni_v6.fields import wrong
-from cni_v6.healing import Found, Valid
-from cni_v6.identifiers import check_network
-from cni_v6.jsontext import decode
-from cni_v6.node import Node
-from cni_v6.protocol import valid_attachments
-from cni_v6.shapes import Unfit, seconds
+from cni_v6.protocol.identifiers import check_network
+from cni_v6.protocol.invocation import valid_attachments
+from cni_v6.protocol.json_text import decode
 
 STDIN = "-"
 KEY = "cni.dev/valid-attachments"
@@ -49,7 +49,7 @@ def run(
     freed: list[Found] = []
     errors = Errors()
     for data_dir, network in _places(chosen, node):
-        for each in _swept(healing.sweep(node.leases(network, data_dir), node, valid, dry=chosen.dry_run), errors):
+        for each in _swept(stale.sweep(node.leases(network, data_dir), node, valid, dry=chosen.dry_run), errors):
             freed.append(each)
             print(_line(each, chosen.dry_run))
     node.kernel.close()

@@ -9,10 +9,10 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from cni_v6.config import DEFAULT_DATA_DIR
-from cni_v6.engine import real_node
-from cni_v6.identifiers import check_network
-from cni_v6.leases import Attachment
+from cni_v6.config.bridge import DEFAULT_DATA_DIR
+from cni_v6.engine.handle import real_node
+from cni_v6.leases.attachment import Attachment
+from cni_v6.protocol.identifiers import check_network
 
 COLUMNS = ("NETWORK", "CONTAINER", "INTERFACE", "ADDRESSES", "HOST INTERFACE", "SINCE")
 

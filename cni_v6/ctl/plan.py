@@ -14,15 +14,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cni_v6.engine import Reply, handle, real_node
+from cni_v6.attachments.context import Node
+from cni_v6.engine.handle import Reply, handle, real_node
 from cni_v6.errors import INVALID_CONFIG, CniError
-from cni_v6.jsontext import decode
-from cni_v6.kernel import Kernel, Question, Snapshot
-from cni_v6.kernel.fake import FakeKernel
-from cni_v6.memory import MemoryDataDirs, MemoryLeases
-from cni_v6.node import Node
-from cni_v6.ops import HOST, AddElements, Op, describe
-from cni_v6.protocol import Invocation, Request
+from cni_v6.kernel.fake.kernel import FakeKernel
+from cni_v6.kernel.ops import HOST, AddElements, Op, describe
+from cni_v6.kernel.questions import Kernel, Question, Snapshot
+from cni_v6.leases.memory import MemoryDataDirs, MemoryLeases
+from cni_v6.protocol.invocation import Invocation, Request
+from cni_v6.protocol.json_text import decode
 
 CONTAINER = "/run/netns/example"
 PLUGINS = ("cni-v6", "cni-v6-ipam")

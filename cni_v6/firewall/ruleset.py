@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from functools import cache
 
 from cni_v6.firewall.sets import BRIDGE, INET, RAW_TARGET, SETS, TABLE, Element, Set
-from cni_v6.ranges import from_text
+from cni_v6.net.addresses import from_text
 
 # ICMPv6 that must get through for IPv6 to work, RFC 4890, section 4.3.1; for IPv4 what corresponds. Errors about a
 # known flow are "related" already; these are for flows the node does not track.

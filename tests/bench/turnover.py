@@ -16,10 +16,12 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path[:0] = [sys.argv[1], str(Path(__file__).resolve().parents[2])]
 
-from cni_v6.handout import Handout  # noqa: E402
-from cni_v6.leases import Attachment, Leases  # noqa: E402
-from cni_v6.ranges import RangeSet, from_text  # noqa: E402
-from cni_v6.store import DiskLeases  # noqa: E402
+from cni_v6.allocation.policy import Handout  # noqa: E402
+from cni_v6.allocation.ranges import RangeSet
+from cni_v6.leases.attachment import Attachment
+from cni_v6.leases.disk.store import DiskLeases  # noqa: E402
+from cni_v6.leases.store import Leases  # noqa: E402
+from cni_v6.net.addresses import from_text  # noqa: E402
 from tests.bench.figures import median  # noqa: E402
 from tests.stores import BOOT, owner, pool  # noqa: E402
 

@@ -9,13 +9,15 @@ from pathlib import Path
 import pytest
 
 from cni_v6 import errors
-from cni_v6.cursor import CHUNK
+from cni_v6.allocation.policy import AFTER, AUTO, DEFAULT, NEVER, RANDOM, SEQUENTIAL, STABLE, Handout
+from cni_v6.allocation.ranges import RangeSet, contains
+from cni_v6.allocation.used import CHUNK
 from cni_v6.errors import CniError
-from cni_v6.handout import AFTER, AUTO, DEFAULT, NEVER, RANDOM, SEQUENTIAL, STABLE, Handout
-from cni_v6.leases import Attachment, Leases
-from cni_v6.memory import MemoryLeases
-from cni_v6.ranges import RangeSet, contains, from_text
-from cni_v6.store import DiskLeases
+from cni_v6.leases.attachment import Attachment
+from cni_v6.leases.disk.store import DiskLeases
+from cni_v6.leases.memory import MemoryLeases
+from cni_v6.leases.store import Leases
+from cni_v6.net.addresses import from_text
 from tests.stores import BOOT, LARGE, NETWORK, SMALL, delete, held, owner, pool, span
 
 HOUR = 3600
@@ -403,6 +405,6 @@ def test_what_is_spent_is_counted(leases: Leases, give: Callable[..., str]) -> N
 
 
 def test_chunks_are_no_large_part_of_a_set() -> None:
-    from cni_v6 import cursor
+    from cni_v6.allocation import used
     sizes = (SMALL, pool("10.0.0.0/8"), pool("fd00::/96"), LARGE)
-    assert [cursor.chunk(one) for one in sizes] == [1, 15, CHUNK - 1, CHUNK]
+    assert [used.chunk(one) for one in sizes] == [1, 15, CHUNK - 1, CHUNK]

@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 from cni_v6 import errors
-from cni_v6.cursor import CHUNK
+from cni_v6.allocation.ranges import RangeSet
+from cni_v6.allocation.used import CHUNK
 from cni_v6.errors import CniError
-from cni_v6.leases import Attachment, Leases
-from cni_v6.memory import MemoryLeases
-from cni_v6.names import Owner
-from cni_v6.ranges import RangeSet
-from cni_v6.store import DiskLeases
+from cni_v6.leases.attachment import Attachment
+from cni_v6.leases.disk.store import DiskLeases
+from cni_v6.leases.memory import MemoryLeases
+from cni_v6.leases.store import Leases
+from cni_v6.protocol.names import Owner
 from tests.stores import BOOT, LARGE, NETWORK, SMALL, add, delete, held, owner, pool, span
 
 Make = Callable[[float], Leases]

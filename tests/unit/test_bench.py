@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cni_v6.handout import DEFAULT, RANDOM, Handout
-from cni_v6.memory import MemoryLeases
+from cni_v6.allocation.policy import DEFAULT, RANDOM, Handout
+from cni_v6.leases.memory import MemoryLeases
 from tests.bench import figures, flowtable, library, report, setting, turnover
 from tests.bench.figures import Findings, Goal, Row
 from tests.bench.filled import Filled

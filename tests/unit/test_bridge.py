@@ -9,15 +9,17 @@ from typing import Any
 
 import pytest
 
-from cni_v6 import errors, names, ops
+from cni_v6 import errors
 from cni_v6.errors import CniError
-from cni_v6.firewall.choose import link_local
 from cni_v6.firewall.policy import GUARD_FULL, PUBLISHED, Policy
-from cni_v6.kernel import Link, Question, RouteEntry, Snapshot
-from cni_v6.kernel.fake import FakeKernel
-from cni_v6.leases import Anchor, Attachment, Proxied
-from cni_v6.names import Owner
-from cni_v6.ops import HOST, Op
+from cni_v6.kernel import ops
+from cni_v6.kernel.fake.kernel import FakeKernel
+from cni_v6.kernel.ops import HOST, Op
+from cni_v6.kernel.questions import Link, Question, RouteEntry, Snapshot
+from cni_v6.leases.attachment import Anchor, Attachment, Proxied
+from cni_v6.plan.firewall import link_local
+from cni_v6.protocol import names
+from cni_v6.protocol.names import Owner
 from tests.unit.harness import BOOT, CONFIG, DATA_DIR, FOREIGN, LAYER_2, World, gc, plugin
 
 LEASE = {"address": "10.9.0.5/24", "gateway": "10.9.0.1"}

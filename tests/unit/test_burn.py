@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from cni_v6.burn import Observed, Usage, per, usage
+from cni_v6.allocation.policy import NEVER, RANDOM, SEQUENTIAL, STABLE, Handout
+from cni_v6.allocation.ranges import RangeSet
 from cni_v6.ctl import burn as burn_command
 from cni_v6.errors import CniError
-from cni_v6.handout import NEVER, RANDOM, SEQUENTIAL, STABLE, Handout
-from cni_v6.prefixplan import YEAR, duration
-from cni_v6.ranges import RangeSet
+from cni_v6.planning.prefix_plan import YEAR, duration
+from cni_v6.planning.usage import Observed, Usage, per, usage
 from tests.unit.harness import CONFIG, FOREIGN, World
 from tests.unit.parts import range_set
 

@@ -7,25 +7,35 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
-from cni_v6.config import (
-    DEFAULT_DATA_DIR, IPAM_PLUGIN, KEPT, KEPT_BYTES, BridgeConf, Dns, ForeignIpam, IpamConf, RemovalConf, Route,
-    parse_bridge, parse_ipam, parse_removal,
+from cni_v6.allocation.policy import AFTER, DEFAULT, NEVER, RANDOM, SEQUENTIAL, STABLE, Handout
+from cni_v6.allocation.ranges import Range, RangeSet
+from cni_v6.config.bridge import (
+    DEFAULT_DATA_DIR,
+    IPAM_PLUGIN,
+    KEPT,
+    KEPT_BYTES,
+    BridgeConf,
+    Dns,
+    ForeignIpam,
+    IpamConf,
+    RemovalConf,
+    Route,
+    parse_bridge,
+    parse_ipam,
+    parse_removal,
 )
+from cni_v6.config.firewall import FirewallConf
+from cni_v6.config.formats import FORMS
+from cni_v6.config.json_schema import levels
+from cni_v6.config.keys import Key, Text
+from cni_v6.config.keys.bridge import BRIDGE as BRIDGE_KEYS, MAIN_OF_IPAM
 from cni_v6.errors import ADDRESS_UNAVAILABLE, CniError
-from cni_v6.firewall.conf import FirewallConf
 from cni_v6.firewall.policy import OPEN
-from cni_v6.forms import FORMS
-from cni_v6.handout import AFTER, DEFAULT, NEVER, RANDOM, SEQUENTIAL, STABLE, Handout
-from cni_v6.keys import Key, Text
-from cni_v6.keys.bridge import BRIDGE as BRIDGE_KEYS
-from cni_v6.keys.bridge import MAIN_OF_IPAM
-from cni_v6.protocol import Args, Invocation
-from cni_v6.ranges import Range, RangeSet, from_text, to_text
-from cni_v6.schema import levels
-from cni_v6.versions import SUPPORTED_VERSIONS
+from cni_v6.net.addresses import from_text, to_text
+from cni_v6.protocol.invocation import Args, Invocation
+from cni_v6.protocol.versions import SUPPORTED_VERSIONS
 from tests.unit.configs import BAD, BRIDGE, GOOD, V4, V6, Bad, call, config, ipam, parse, with_ipam, with_ranges
 
 

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from queue import SimpleQueue
 
-from cni_v6.crew import Crew
+from cni_v6.engine.workers import Crew
 
 PATIENCE = 30.0  # seconds, until a test that hangs fails
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
-from cni_v6 import cursor
-from cni_v6.cursor import CHUNK, Spent
-from cni_v6.ranges import RangeSet, among, from_text
+from cni_v6.allocation import used
+from cni_v6.allocation.ranges import RangeSet, among
+from cni_v6.allocation.used import CHUNK, Spent
+from cni_v6.net.addresses import from_text
 from tests.stores import LARGE, pool, span
 
 BASE = from_text("2001:db8::")[1]
@@ -69,42 +69,42 @@ def test_a_chunk_ends_with_the_range_and_before_what_is_spent() -> None:
 def test_the_gateway_of_a_range_with_nothing_left_is_not_offered_by_another() -> None:
     low, high = span("2001:db8::/65", 0x10, 0x20), span("2001:db8::/64", 0)
     spent = Spent().add(low.first, low.last).add(BASE, BASE)
-    assert next(cursor.ahead(RangeSet((low, high)), spent)) == BASE + 2
+    assert next(used.ahead(RangeSet((low, high)), spent)) == BASE + 2
 
 
 def test_the_reference_plugins_cursor_is_taken_over() -> None:
-    spent = cursor.adopt(Spent(), LARGE, BASE + 0x500)
-    assert next(cursor.ahead(LARGE, spent)) == BASE + 0x501
+    spent = used.adopt(Spent(), LARGE, BASE + 0x500)
+    assert next(used.ahead(LARGE, spent)) == BASE + 0x501
 
 
 def test_ranges_before_a_cursor_that_is_taken_over_are_spent_too() -> None:
     both = pool("fd01::/120", "2001:db8::/64")
-    assert next(cursor.ahead(both, cursor.adopt(Spent(), both, BASE + 7))) == BASE + 8
+    assert next(used.ahead(both, used.adopt(Spent(), both, BASE + 7))) == BASE + 8
 
 
 def test_a_range_added_before_one_in_use_is_used() -> None:
-    spent = cursor.advance(Spent(), LARGE, BASE + 7)
+    spent = used.advance(Spent(), LARGE, BASE + 7)
     both = pool("fd01::/120", "2001:db8::/64")
-    assert next(cursor.ahead(both, cursor.adopt(spent, both, BASE + 7))) == from_text("fd01::2")[1]
+    assert next(used.ahead(both, used.adopt(spent, both, BASE + 7))) == from_text("fd01::2")[1]
 
 
 @pytest.mark.parametrize("last", [None, BASE + 7, BASE + 2, from_text("fd00::5")[1]])
 def test_a_cursor_that_stands_where_we_were_says_nothing(last: int | None) -> None:
-    spent = cursor.advance(Spent(), LARGE, BASE + 7)
-    assert cursor.adopt(spent, LARGE, last) == spent
+    spent = used.advance(Spent(), LARGE, BASE + 7)
+    assert used.adopt(spent, LARGE, last) == spent
 
 
 def test_a_cursor_ahead_of_us_is_followed() -> None:
-    spent = cursor.advance(Spent(), LARGE, BASE + 7)
+    spent = used.advance(Spent(), LARGE, BASE + 7)
     for last in (BASE + 9, BASE + 2 * CHUNK):
-        assert next(cursor.ahead(LARGE, cursor.adopt(spent, LARGE, last))) == last + 1
+        assert next(used.ahead(LARGE, used.adopt(spent, LARGE, last))) == last + 1
 
 
 def test_a_large_set_at_its_end_offers_nothing_and_says_why() -> None:
-    spent = cursor.adopt(Spent(), LARGE, LARGE.ranges[0].last)
-    assert list(cursor.ahead(LARGE, spent)) == []
+    spent = used.adopt(Spent(), LARGE, LARGE.ranges[0].last)
+    assert list(used.ahead(LARGE, spent)) == []
     leased = ["2001:db8::5", "10.1.0.2", "lock", "2001:db8::6", "2001:db9::1"]
-    error = cursor.exhausted(LARGE, among(LARGE, leased), once=True)
+    error = used.exhausted(LARGE, among(LARGE, leased), once=True)
     assert str(error).startswith(
         "no unused address in 2001:db8::/64 (2001:db8::1 to 2001:db8::ffff:ffff:ffff:ffff): "
         "18446744073709551614 in all, 2 taken, rest spent: this set hands no address out twice")
@@ -113,6 +113,6 @@ def test_a_large_set_at_its_end_offers_nothing_and_says_why() -> None:
 def test_going_on_behind_an_old_copy_ends_with_the_range() -> None:
     here = LARGE.ranges[0]
     whole = Spent(((here.first, here.first + 9), (here.last - 5, here.last)), gap=1)
-    settled = cursor.settle(whole, LARGE)
-    assert settled.intervals == ((here.first, here.first + 9 + cursor.RATE), (here.last - 5, here.last))
-    assert cursor.settle(settled, LARGE) == settled
+    settled = used.settle(whole, LARGE)
+    assert settled.intervals == ((here.first, here.first + 9 + used.RATE), (here.last - 5, here.last))
+    assert used.settle(settled, LARGE) == settled

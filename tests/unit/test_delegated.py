@@ -10,20 +10,23 @@ from typing import Any
 
 import pytest
 
-from cni_v6 import delegated, errors, ops, prefixconf
-from cni_v6.config import RangeSet
+from cni_v6 import errors
+from cni_v6.allocation.policy import DEFAULT, NEVER, RANDOM, STABLE, Handout
+from cni_v6.config import prefix_delegation
+from cni_v6.config.bridge import RangeSet
+from cni_v6.config.prefix_delegation import Delegation
+from cni_v6.config.reader import Section
 from cni_v6.ctl import plan as plan_command
-from cni_v6.delegated import Delegated
 from cni_v6.firewall.elements import elements
 from cni_v6.firewall.policy import MASQUERADED
 from cni_v6.firewall.sets import INET
-from cni_v6.fields import Section
-from cni_v6.handout import DEFAULT, NEVER, RANDOM, STABLE, Handout
-from cni_v6.kernel import Link, Snapshot
-from cni_v6.leases import Anchor, Attachment
-from cni_v6.ops import HOST
-from cni_v6.prefixconf import Delegation
-from cni_v6.result import Address, Result
+from cni_v6.kernel import ops
+from cni_v6.kernel.ops import HOST
+from cni_v6.kernel.questions import Link, Snapshot
+from cni_v6.leases.attachment import Anchor, Attachment
+from cni_v6.plan import prefix_routes
+from cni_v6.plan.prefix_routes import Delegated
+from cni_v6.protocol.result import Address, Result
 from tests.unit import parts
 from tests.unit.harness import CONFIG, FOREIGN, LAYER_2, World, gc
 
@@ -49,7 +52,7 @@ def read(
     handout: Handout = DEFAULT,
 ) -> Delegation | None:
     sections = section("runtimeConfig", runtime), section("args.cni", args), section("ipam", ipam)
-    return prefixconf.read(sections, sets, handout)
+    return prefix_delegation.read(sections, sets, handout)
 
 
 SIX, FOUR = parts.range_set(SUBNET), parts.range_set("10.1.0.0/16")
@@ -89,11 +92,11 @@ def test_what_cannot_be_given(sets: tuple[RangeSet, ...], length: int, handout: 
 
 
 def test_room_is_counted_in_whole_prefixes() -> None:
-    assert prefixconf.blocks(SIX, 74) == 1023  # the first has the network's own address
+    assert prefix_delegation.blocks(SIX, 74) == 1023  # the first has the network's own address
     part = replace(SIX.written[0], first=(1 << 48) + SIX.written[0].network, last=(1 << 50) + SIX.written[0].network)
-    assert prefixconf.blocks(RangeSet((part,)), 80) == 3
-    assert prefixconf.blocks(RangeSet((replace(part, first=part.first + 1),)), 80) == 2
-    assert prefixconf.blocks(RangeSet((replace(part, last=part.first + 1),)), 80) == 0
+    assert prefix_delegation.blocks(RangeSet((part,)), 80) == 3
+    assert prefix_delegation.blocks(RangeSet((replace(part, first=part.first + 1),)), 80) == 2
+    assert prefix_delegation.blocks(RangeSet((replace(part, last=part.first + 1),)), 80) == 0
 
 
 @pytest.mark.parametrize(("config", "says"), [
@@ -140,7 +143,7 @@ def test_another_main_plugin_could_not_route_it() -> None:
 
 
 def steps(conf: Any, given: Delegated = FIRST) -> list[ops.Op]:
-    return list(delegated.inside(conf, NETNS, IFNAME, [given]))
+    return list(prefix_routes.inside(conf, NETNS, IFNAME, [given]))
 
 
 def conf(everybody: bool = True, **keys: Any) -> Any:
@@ -169,7 +172,7 @@ def test_what_one_container_asks_for_changes_no_others_way() -> None:
 
 
 def test_the_node_has_a_route() -> None:
-    assert list(delegated.arrival(conf(vlan=7), [FIRST])) == [ops.AddRoute(HOST, "cni0.7", P, "2001:db8:1::2")]
+    assert list(prefix_routes.arrival(conf(vlan=7), [FIRST])) == [ops.AddRoute(HOST, "cni0.7", P, "2001:db8:1::2")]
 
 
 def test_the_record_alone_tells_what_to_take_away() -> None:
@@ -177,21 +180,21 @@ def test_the_record_alone_tells_what_to_take_away() -> None:
         parts.OWNER, ("2001:db8:1::2",), prefixes=(P,),
         anchors=(Anchor("cni0", "2001:db8:1::1/64"), Anchor("cni0", "10.1.0.1/24")),
     )
-    assert delegated.removal(record) == (ops.RemoveRoute(HOST, "cni0", P),)
-    assert delegated.removal(replace(record, prefixes=())) == ()
+    assert prefix_routes.removal(record) == (ops.RemoveRoute(HOST, "cni0", P),)
+    assert prefix_routes.removal(replace(record, prefixes=())) == ()
 
 
 def test_without_a_prefix_there_is_nothing_to_compare() -> None:
     for record in (None, Attachment(parts.OWNER, ("2001:db8:1::2",))):
-        assert delegated.audit_questions(conf(), record) == ()
-        assert list(delegated.differences(conf(), record, Snapshot({}))) == []
+        assert prefix_routes.audit_questions(conf(), record) == ()
+        assert list(prefix_routes.differences(conf(), record, Snapshot({}))) == []
 
 
 def test_a_result_without_prefixes() -> None:
     result = Result(ips=(Address("2001:db8:1::2/64", interface=2), Address(P), Address("2001:db8:9::/80")))
-    assert delegated.without(result, None) == result
+    assert prefix_routes.without(result, None) == result
     record = Attachment(parts.OWNER, (), prefixes=(P,))
-    assert delegated.without(result, record).ips == (result.ips[0], result.ips[2])
+    assert prefix_routes.without(result, record).ips == (result.ips[0], result.ips[2])
 
 
 # All of it

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from cni_v6 import gateways, ops
-from cni_v6.kernel import Link
-from cni_v6.leases import Anchor
-from cni_v6.ops import HOST, Op
-from cni_v6.result import Address
+from cni_v6.kernel import ops
+from cni_v6.kernel.ops import HOST, Op
+from cni_v6.kernel.questions import Link
+from cni_v6.leases.attachment import Anchor
+from cni_v6.plan import gateways
+from cni_v6.protocol.result import Address
 from tests.unit.parts import BRIDGE_MAC, NODE, conf, ipam_conf, kernel, look, range_set
 
 GATEWAY = conf(is_gateway=True)

@@ -11,15 +11,17 @@ from typing import Any
 
 import pytest
 
-from cni_v6 import errors, names, ops
+from cni_v6 import errors
+from cni_v6.attachments.stale import is_listed
 from cni_v6.ctl import gc as gc_command
 from cni_v6.errors import CniError
-from cni_v6.healing import is_listed
-from cni_v6.kernel import GetAlive, GetLinks, Question, Snapshot
-from cni_v6.kernel.fake import FakeKernel
-from cni_v6.leases import Attachment
-from cni_v6.names import Owner
-from cni_v6.ops import HOST, Op
+from cni_v6.kernel import ops
+from cni_v6.kernel.fake.kernel import FakeKernel
+from cni_v6.kernel.ops import HOST, Op
+from cni_v6.kernel.questions import GetAlive, GetLinks, Question, Snapshot
+from cni_v6.leases.attachment import Attachment
+from cni_v6.protocol import names
+from cni_v6.protocol.names import Owner
 from tests.unit.harness import BOOT, CONFIG, LAYER_2, World, gc
 
 Capture = pytest.CaptureFixture[str]

@@ -7,13 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
-from cni_v6 import errors, records
+from cni_v6 import errors
 from cni_v6.errors import CniError
-from cni_v6.leases import Attachment, Proxied
-from cni_v6.names import Owner
+from cni_v6.leases import records
+from cni_v6.leases.attachment import Attachment, Proxied
+from cni_v6.protocol.names import Owner
 from tests.stores import BOOT, NETWORK, owner
 
 WHOLE = Attachment(owner("a"), ("10.1.0.2", "2001:db8::2"), "veth1", (4, 4026532001), 1.5, BOOT)

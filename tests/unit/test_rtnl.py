@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from cni_v6.kernel.message import HEADER, Message
-from cni_v6.kernel.rtnl import (
+from cni_v6.kernel.netlink.message import HEADER, Message
+from cni_v6.kernel.netlink.socket import (
     BATCH_BYTES,
     BATCH_MESSAGES,
     NLM_F_ACK,

@@ -13,17 +13,19 @@ from dataclasses import replace
 from ipaddress import IPv6Network, ip_address
 from pathlib import Path
 
-from hypothesis import settings
-from hypothesis import strategies as st
+from hypothesis import settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from cni_v6 import errors, ranges, records
+from cni_v6 import errors
+from cni_v6.allocation import ranges
+from cni_v6.allocation.policy import DEFAULT, NEVER, RANDOM, STABLE, Handout
+from cni_v6.allocation.ranges import LARGE as LARGE_SIZE, RangeSet
 from cni_v6.errors import CniError
-from cni_v6.handout import DEFAULT, NEVER, RANDOM, STABLE, Handout
-from cni_v6.leases import Attachment, Transaction
-from cni_v6.ranges import LARGE as LARGE_SIZE
-from cni_v6.ranges import RangeSet, to_text
-from cni_v6.store import DiskLeases
+from cni_v6.leases import records
+from cni_v6.leases.attachment import Attachment
+from cni_v6.leases.disk.store import DiskLeases
+from cni_v6.leases.store import Transaction
+from cni_v6.net.addresses import to_text
 from tests.forks import Killer, Step
 from tests.stores import LARGE, NETWORK, SMALL, Choice, attachment, owner, pool, span
 

@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 from cni_v6 import errors
-from cni_v6.choice import BACKLOG
-from cni_v6.cursor import CHUNK, RATE
+from cni_v6.allocation.allocator import BACKLOG
+from cni_v6.allocation.policy import AFTER, DEFAULT, NEVER, RANDOM, Handout
+from cni_v6.allocation.ranges import RangeSet
+from cni_v6.allocation.used import CHUNK, RATE
 from cni_v6.errors import CniError
-from cni_v6.handout import AFTER, DEFAULT, NEVER, RANDOM, Handout
-from cni_v6.leases import Attachment
-from cni_v6.ranges import RangeSet, from_text
-from cni_v6.store import DiskLeases
+from cni_v6.leases.attachment import Attachment
+from cni_v6.leases.disk.store import DiskLeases
+from cni_v6.net.addresses import from_text
 from tests.stores import BOOT, LARGE, NETWORK, SMALL, add, delete, held, lease_files, owner, pool, record_files
 
 NEXT_BOOT = "99999999-2222-4333-8444-555555555555"

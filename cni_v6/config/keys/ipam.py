@@ -1,0 +1,157 @@
+"""Keys of ``ipam`` as our own allocation reads them: those of the reference ``host-local``, and ``link-local``."""
+
+from __future__ import annotations
+
+from cni_v6.config.keys import Items, Key, Level, Named, Nested, Number, Text
+
+DELEGATE = Key(
+    "delegate", Number(64, 127),
+    "Each container is given a whole IPv6 prefix of this length as well, which the node routes to it: out of the first "
+    "IPv6 set that gives no address twice. Needs `isGateway`.",
+    "No such key.", example=80,
+)
+
+DEFAULT_DATA_DIR = "/var/lib/cni/networks"
+UINT32 = 2**32 - 1
+
+_RANGE_KEYS = (
+    Key(
+        "subnet", Text("subnet", blank=False),
+        "The prefix the addresses are of: its network address and length, a /30 or a /126 at least. Required without "
+        "`from`.", "The same; required.", example="fd42:1:2:3::/64",
+    ),
+    Key(
+        "from", Text("interface"),
+        "In place of `subnet`: an interface of the node. The range follows the IPv6 prefix that this has at each ADD "
+        "([renumbering](renumbering.md)). The gateway is link-local then.",
+        "No such key.", example="eth0",
+    ),
+    Key(
+        "subnetId", Text("hex"),
+        "With `from`: which subnet of that prefix, in hexadecimal digits. They fill the bits up to `length`. "
+        "Absent: 0.", "No such key.", example="ab00",
+    ),
+    Key("length", Number(1, 126), "With `from`, required: the subnet's length.", "No such key.", example=72),
+    Key(
+        "rangeStart", Text("address"),
+        "The first address to hand out. Absent: the one after the network address. Of the network address itself, "
+        "which is never handed out, the range begins one later.",
+        "The same, but hands out the network address when told to begin there.", example="fd42:1:2:3::1000",
+    ),
+    Key(
+        "rangeEnd", Text("address"),
+        "The last address to hand out. Absent: the subnet's last, for IPv4 the one before the broadcast address.",
+        "The same, but hands out the IPv4 broadcast address when told to end there.", example="fd42:1:2:3::1fff",
+    ),
+    Key(
+        "gateway", Text("gateway"),
+        "The containers' gateway; never handed out. Absent: the subnet's first host address. IPv6 also takes any "
+        "address in `fe80::/10`, and `\"link-local\"` for `fe80::1`. Must lie in the subnet otherwise.",
+        "The same but for `\"link-local\"`, and accepts a gateway outside the subnet.", example="link-local",
+    ),
+)
+
+RANGE = Level("range", "ipam.ranges[][]", _RANGE_KEYS, one_of=("subnet", "from"))
+RUNTIME_RANGE = Level("runtimeRange", "runtimeConfig.ipRanges[][]", _RANGE_KEYS, guarded=False, fold=True)
+
+ROUTE = Level("route", "ipam.routes[]", (
+    Key(
+        "dst", Text("route", blank=False), "Destination prefix. A range of its family must be there.",
+        "The same; host bits fail in the kernel.", example="64:ff9b::/96", required=True,
+    ),
+    Key(
+        "gw", Text("address"), "Next hop, of the family of `dst`. Absent: the family's gateway.",
+        "The same.", example="fd42:1:2:3::53",
+    ),
+    Key("mtu", Number(0, UINT32), "MTU of the path; 0: not set.", "The same.", example=1280),
+    Key("advmss", Number(0, UINT32), "MSS to advertise to the destination; 0: not set.", "The same.", example=1220),
+    Key("priority", Number(0, UINT32), "The route's metric; 0: the kernel's default.", "The same.", example=100),
+    Key("table", Number(0, UINT32), "Routing table. Absent: main (254).", "The same.", example=100),
+    Key(
+        "scope", Number(0, 255), "0 universe, 253 link, 254 host. Absent: universe.", "The same.", example=253,
+    ),
+))
+
+IPAM = Level("ipam", "ipam", (
+    Key(
+        "type", Text("plugin"),
+        "`cni-v6-ipam` or `host-local`: allocated in-process. Any other: that plugin, executed from `CNI_PATH`, and "
+        "`ipam` is its own matter. Absent: the bridge is layer 2 only; for `cni-v6-ipam` itself an error.",
+        "Always executes the plugin.", example="cni-v6-ipam",
+    ),
+    Key(
+        "ranges", Items(Items(Nested(RANGE))),
+        "A list of sets of ranges: one address is taken from each set; the ranges of a set spill over in order. "
+        "A set is of one family, and no two ranges overlap.",
+        "The same.", default=[], example=[[{"subnet": "fd42:1:2:3::/64"}], [{"subnet": "10.1.0.0/16"}]],
+    ),
+    Key(
+        "subnet", Text("subnet"), "A single range, put before `ranges` as a set of its own (the older form).",
+        "The same.", example="10.1.0.0/16",
+    ),
+    Key(
+        "rangeStart", Text("address"), "As in a range, for `subnet`; refused without one.",
+        "The same; ignored without `subnet`.", example="10.1.1.0",
+    ),
+    Key(
+        "rangeEnd", Text("address"), "As in a range, for `subnet`; refused without one.",
+        "The same; ignored without `subnet`.", example="10.1.1.255",
+    ),
+    Key(
+        "gateway", Text("gateway"), "As in a range, for `subnet`; refused without one.",
+        "The same; ignored without `subnet`.", example="10.1.0.1",
+    ),
+    Key(
+        "exclude", Items(Text("span", blank=False)),
+        "Prefixes and addresses, of both families, that are handed out by none of the ranges; at most 512.",
+        "No such key.", default=[], example=["fd42:1:2:3::/112", "10.1.0.53"],
+    ),
+    Key(
+        "reserve", Named(Text("address", blank=False)),
+        "Addresses, one of each set at most, that a workload gets and nobody else: by `namespace/name` of its pod, by "
+        "its container's name, or by its id. At most 512, together with `exclude`.",
+        "No such key.", default={}, example={"shop/db-0": ["fd42:1:2:3::d0", "10.1.0.100"], "proxy": "10.1.0.101"},
+    ),
+    Key(
+        "allocation", Text("allocation"),
+        "Which address of a set is next. `sequential`: the one behind the last; `random`: any; `stable`: the same for "
+        "the same workload and interface.",
+        "`sequential`.", default="sequential", example="stable",
+    ),
+    Key(
+        "secretFile", Text("path"),
+        "With `stable`: a file with at least 16 bytes of text, the same on every node where a workload is to have the "
+        "same address. Absent: each node makes a secret for the network.",
+        "No such key.", default="", example="/etc/cni/stable.secret",
+    ),
+    Key(
+        "reuse", Text("reuse"),
+        "Whether an address that was released is given again. `never`; `after`: the one released first, and not before "
+        "`reuseAfter`; `auto`: never of a set of 2^32 addresses or more, else `after`. Not `never` with `stable`.",
+        "Gives it again when all others had their turn.", default="auto", example="never",
+    ),
+    Key(
+        "reuseAfter", Text("duration"),
+        "How long a released address rests, in `s`, `m`, `h` or `d`. It gives way where there is no other address.",
+        "No such key.", default="1h", example="7d",
+    ),
+    Key(
+        "required", Items(Text("family", blank=False)),
+        "The families that a container must have an address of. Another one may be exhausted, or off on the node: "
+        "the container is attached without it. Absent: all that there are ranges of.",
+        "All.", example=["ipv6"],
+    ),
+    DELEGATE,
+    Key(
+        "routes", Items(Nested(ROUTE)), "Routes for the container, besides the default route of `isDefaultGateway`.",
+        "The same.", default=[], example=[{"dst": "::/0"}],
+    ),
+    Key(
+        "dataDir", Text("path"), "Folder of the leases, absolute and without `..`; a folder per network within.",
+        "The same; takes any path.", default=DEFAULT_DATA_DIR, example="/run/cni-v6",
+    ),
+    Key(
+        "resolvConf", Text("path"), "A file in the form of resolv.conf, the source of the result's `dns`; absolute.",
+        "The same; takes any path.", default="", example="/etc/cni/resolv.conf",
+    ),
+))
