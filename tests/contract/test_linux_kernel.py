@@ -237,7 +237,10 @@ def test_it_comes_back_whatever_happens(world: LinuxWorld) -> None:
 
 def test_who_cannot_come_back_ends() -> None:
     """Anything it did from there on would be done in a container."""
-    script = "import os; from cni_v6.kernel.netns.enter import come_back; come_back(os.open('/dev/null', 0)); print('on')"
+    script = (
+        "import os; from cni_v6.kernel.netns.enter import come_back; "
+        "come_back(os.open('/dev/null', 0)); print('on')"
+    )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (-signal.SIGABRT, "")
     assert done.stderr.startswith("cni-v6: cannot come back from a container's network namespace: [Errno 22]")
