@@ -13,7 +13,7 @@ from cni_v6 import __version__, wire
 
 RUN_DIR = b"/run/cni-v6"
 OWN_NETNS = "/proc/self/ns/net"
-EAGER = b"engine.sock"  # systemd's or a DaemonSet's; any other engine's name carries its namespace's inode
+SHARED_SOCKET = b"engine.sock"  # systemd's or a DaemonSet's; any other engine's name carries its namespace's inode
 
 Answer = tuple[int, bytes, bytes]  # exit status, stdout, stderr
 
@@ -65,10 +65,10 @@ def _ask(plugin: str, environment: dict[bytes, bytes], stdin: bytes) -> Answer |
         word, code, stdout, stderr = wire.unpack(_receive(connection), 4)
     except (OSError, ValueError):
         return _lost(stdin)
-    if word == wire.YOURSELF:
+    if word == wire.HANDLE_LOCALLY:
         return None
     try:
-        connection.send(wire.TAKEN)  # before it is printed: an engine that gave up waiting has taken an ADD back
+        connection.send(wire.ACK)  # before it is printed: an engine that gave up waiting has taken an ADD back
     except OSError:
         return _lost(stdin)
     answer = (int(code), stdout, stderr)
@@ -78,7 +78,7 @@ def _ask(plugin: str, environment: dict[bytes, bytes], stdin: bytes) -> Answer |
 
 def _connect(run_dir: bytes, inode: bytes, environment: dict[bytes, bytes]) -> _socket.socket | None:
     own = run_dir + b"/engine-" + inode + b".sock"
-    for path in (own, run_dir + b"/" + EAGER):
+    for path in (own, run_dir + b"/" + SHARED_SOCKET):
         connection = try_connect(path)
         if connection is not None:
             return connection

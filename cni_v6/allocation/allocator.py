@@ -17,10 +17,10 @@ from hashlib import blake2b, blake2s
 from typing import NamedTuple
 
 from cni_v6.allocation import ranges, used as used_addresses
-from cni_v6.allocation.policy import RANDOM, SEQUENTIAL, STABLE, Handout
+from cni_v6.allocation.policy import RANDOM, SEQUENTIAL, STABLE, AllocationPolicy
 from cni_v6.allocation.ranges import RangeSet
 from cni_v6.allocation.release_queue import Queue, Released
-from cni_v6.allocation.used import Spent
+from cni_v6.allocation.used import UsedAddresses
 from cni_v6.net import intervals
 from cni_v6.net.addresses import from_text, to_text, values
 from cni_v6.net.intervals import Span
@@ -28,11 +28,11 @@ from cni_v6.net.intervals import Span
 PROBES = 64  # of a random or stable order, before all there is is looked at
 BACKLOG = 1 << 16  # released addresses that are kept waiting though they need not, so that a round is as long as can be
 
-FirstFree = Callable[[Iterator[int]], int | None]  # the first of some addresses that nobody holds
+FindFree = Callable[[Iterator[int]], int | None]  # the first of some addresses that nobody holds
 
 
 @dataclass(slots=True)
-class Books:
+class AllocatorState:
     """What is kept of the addresses of one family of a network.
 
     ``round``: what the sets that go round have handed out, sorted and disjoint; addresses come again through ``queue``,
@@ -40,7 +40,7 @@ class Books:
     in the queue is one that a record or the next boot accounts for, the other way round it would be given too early.
     """
 
-    spent: Spent
+    spent: UsedAddresses
     round: tuple[Span, ...]
     queue: Queue
     leaving: list[Released] = field(default_factory=list)
@@ -59,7 +59,7 @@ class Books:
 
 
 @dataclass(frozen=True, slots=True)
-class World:
+class AllocatorInput:
     """What a choice depends on besides the books.
 
     ``last``: the address last handed out in sequence, None where that is not known. ``now``: seconds since the epoch.
@@ -69,7 +69,7 @@ class World:
 
     last: int | None
     now: float
-    first_free: FirstFree
+    first_free: FindFree
     chosen: Set[str]
     entropy: Callable[[int], bytes]
     secret: Callable[[], bytes]
@@ -84,26 +84,26 @@ class Chosen(NamedTuple):
     remark: str = ""
 
 
-def choose(books: Books, addresses: RangeSet, handout: Handout, world: World) -> Chosen:
+def choose(books: AllocatorState, addresses: RangeSet, policy: AllocationPolicy, given: AllocatorInput) -> Chosen:
     """The address to hand out.
 
     What is given once is spent with this; of what is given again the books are told by ``enter``, once it is recorded
     whose the address will be. Whoever is killed in between has not lost it.
     """
-    if handout.once(addresses):
-        return Chosen(_once(books, addresses, handout, world))
-    if handout.order == SEQUENTIAL:
-        return _round(books, addresses, handout, world)
-    return _probe(books, addresses, handout, world)
+    if policy.never_reuses(addresses):
+        return Chosen(_once(books, addresses, policy, given))
+    if policy.order == SEQUENTIAL:
+        return _round(books, addresses, policy, given)
+    return _probe(books, addresses, policy, given)
 
 
-def spend(books: Books, address: int) -> None:
+def spend(books: AllocatorState, address: int) -> None:
     """An address of a set that gives none twice was asked for: it is given to nobody who has not asked for it."""
     if not books.spent.has(address):
         books.spent = books.spent.add(address, address)
 
 
-def enter(books: Books, family: int, address: int, *, waiting: bool, in_round: bool) -> None:
+def enter(books: AllocatorState, family: int, address: int, *, waiting: bool, in_round: bool) -> None:
     """An address of a set that gives its addresses again is somebody's: it waits no longer.
 
     :param waiting: it may be in the queue; as to one that was asked for, nobody knows.
@@ -115,7 +115,7 @@ def enter(books: Books, family: int, address: int, *, waiting: bool, in_round: b
         _add_to_round(books, address)
 
 
-def give_back(books: Books, family: int, address: int, *, now: float, identity: str, in_round: bool) -> None:
+def give_back(books: AllocatorState, family: int, address: int, *, now: float, identity: str, in_round: bool) -> None:
     """An address of a set that gives its addresses again was released, and is not in the queue.
 
     :param in_round: it is of a set that goes round.
@@ -125,12 +125,12 @@ def give_back(books: Books, family: int, address: int, *, now: float, identity: 
         _add_to_round(books, address)
 
 
-def _add_to_round(books: Books, address: int) -> None:
+def _add_to_round(books: AllocatorState, address: int) -> None:
     if not intervals.meeting(books.round, address, address):
         books.round = intervals.merged((*books.round, (address, address)))
 
 
-def recover(books: Books, family: int, leased: Iterable[str], now: float) -> None:
+def recover(books: AllocatorState, family: int, leased: Iterable[str], now: float) -> None:
     """Account for addresses of the round that are neither held nor in the queue.
 
     :param leased: addresses that are held, of any family, and names that are no addresses.
@@ -150,48 +150,50 @@ def mark(identity: str) -> str:
     return blake2s(identity.encode(), digest_size=4).hexdigest() if identity else ""
 
 
-def _once(books: Books, addresses: RangeSet, handout: Handout, world: World) -> int | None:
-    spent = used_addresses.settle(used_addresses.adopt(books.spent, addresses, world.last), addresses)
-    if handout.order == RANDOM:
-        books.spent, value = used_addresses.draw(spent, addresses, books.round, world.first_free, world.entropy)
+def _once(books: AllocatorState, addresses: RangeSet, policy: AllocationPolicy, given: AllocatorInput) -> int | None:
+    spent = used_addresses.settle(used_addresses.adopt(books.spent, addresses, given.last), addresses)
+    if policy.order == RANDOM:
+        books.spent, value = used_addresses.draw(spent, addresses, books.round, given.first_free, given.entropy)
         return value
-    value = world.first_free(used_addresses.ahead(addresses, spent, books.round))
+    value = given.first_free(used_addresses.ahead(addresses, spent, books.round))
     books.spent = spent if value is None else used_addresses.advance(spent, addresses, value)
     return value
 
 
-def _closed(spent: Spent) -> tuple[Span, ...]:
+def _closed(spent: UsedAddresses) -> tuple[Span, ...]:
     """What was given once and for all: another order of the same set keeps away from it."""
     return tuple(intervals.without(spent.intervals, spent.open))
 
 
-def _round(books: Books, addresses: RangeSet, handout: Handout, world: World) -> Chosen:
-    if _many(books) and (first := _next_released(books, addresses, handout, world)):
-        if world.now - first.time >= handout.wait:
+def _round(books: AllocatorState, addresses: RangeSet, policy: AllocationPolicy, given: AllocatorInput) -> Chosen:
+    if _many(books) and (first := _next_released(books, addresses, policy, given)):
+        if given.now - first.time >= policy.wait:
             return Chosen(from_text(first.address)[1], True)
     used = intervals.merged((*books.round, *_closed(books.spent)))
-    value = world.first_free(used_addresses.ring(addresses, world.last, used))
+    value = given.first_free(used_addresses.ring(addresses, given.last, used))
     if value is not None:
         return Chosen(value)
-    return _oldest(books, addresses, handout, world)
+    return _oldest(books, addresses, policy, given)
 
 
-def _many(books: Books) -> bool:
+def _many(books: AllocatorState) -> bool:
     """The queue is not looked at before as many addresses have been given at all."""
     return intervals.total(books.round) > BACKLOG and len(books.queue) > BACKLOG
 
 
-def _oldest(books: Books, addresses: RangeSet, handout: Handout, world: World) -> Chosen:
-    first = _next_released(books, addresses, handout, world)
+def _oldest(books: AllocatorState, addresses: RangeSet, policy: AllocationPolicy, given: AllocatorInput) -> Chosen:
+    first = _next_released(books, addresses, policy, given)
     if first is None:
         return Chosen(None)
-    age = max(0, round(world.now - first.time))
-    words = (f"{first.address} was released {age} s ago, less than ipam.reuseAfter ({handout.wait:g} s), and there is "
+    age = max(0, round(given.now - first.time))
+    words = (f"{first.address} was released {age} s ago, less than ipam.reuseAfter ({policy.wait:g} s), and there is "
              f"no other free address in {ranges.describe(addresses)}: add a range")
-    return Chosen(from_text(first.address)[1], True, words if world.now - first.time < handout.wait else "")
+    return Chosen(from_text(first.address)[1], True, words if given.now - first.time < policy.wait else "")
 
 
-def _next_released(books: Books, addresses: RangeSet, handout: Handout, world: World) -> Released | None:
+def _next_released(
+    books: AllocatorState, addresses: RangeSet, policy: AllocationPolicy, given: AllocatorInput
+) -> Released | None:
     """The oldest of a set's. What is met on the way and waits for nothing any more is forgotten: what somebody took out
     of turn, and what is of another set, or of none since the ranges were edited, and has waited long enough."""
     past: list[Released] = []
@@ -200,17 +202,17 @@ def _next_released(books: Books, addresses: RangeSet, handout: Handout, world: W
     for one in books.queue:
         value = from_text(one.address)[1]
         ours = value not in skip and ranges.contains(addresses, addresses.family, value)
-        if ours and world.first_free(iter((value,))) is not None:
+        if ours and given.first_free(iter((value,))) is not None:
             found = one
             break
-        if one.address not in world.chosen if ours else world.now - one.time >= handout.wait:
+        if one.address not in given.chosen if ours else given.now - one.time >= policy.wait:
             past.append(one)
     for one in past:
         _forget(books, one)
     return found
 
 
-def _forget(books: Books, one: Released) -> None:
+def _forget(books: AllocatorState, one: Released) -> None:
     """Out of the queue, and as if the round had not had it."""
     books.leaving.append(one)
     value = from_text(one.address)[1]
@@ -218,46 +220,46 @@ def _forget(books: Books, one: Released) -> None:
         books.round = tuple(intervals.without(books.round, [(value, value)]))
 
 
-def _probe(books: Books, addresses: RangeSet, handout: Handout, world: World) -> Chosen:
-    _forget_old(books, handout, world)
-    own = mark(handout.identity)
+def _probe(books: AllocatorState, addresses: RangeSet, policy: AllocationPolicy, given: AllocatorInput) -> Chosen:
+    _forget_old(books, policy, given)
+    own = mark(policy.identity)
     skip = ranges.gateways(addresses)
     value = None
-    for value in _probes(addresses, handout, world):
+    for value in _probes(addresses, policy, given):
         if value in skip or not ranges.contains(addresses, addresses.family, value) or books.spent.has(value):
             continue
-        if world.first_free(iter((value,))) is None:
+        if given.first_free(iter((value,))) is None:
             continue
         waiting = books.queue.find(to_text(addresses.family, value))
-        ripe = waiting and (world.now - waiting.time >= handout.wait or (own and waiting.mark == own))
+        ripe = waiting and (given.now - waiting.time >= policy.wait or (own and waiting.mark == own))
         if waiting is None or ripe:
             return Chosen(value, waiting is not None)
     waits = {from_text(one.address)[1] for one in books.queue}
     used = intervals.merged((*((each, each) for each in waits), *_closed(books.spent)))
     free = (each for each in used_addresses.ring(addresses, value, used) if not books.spent.drawn(each))
-    found = world.first_free(free)
-    return Chosen(found) if found is not None else _oldest(books, addresses, handout, world)
+    found = given.first_free(free)
+    return Chosen(found) if found is not None else _oldest(books, addresses, policy, given)
 
 
-def _forget_old(books: Books, handout: Handout, world: World) -> None:
+def _forget_old(books: AllocatorState, policy: AllocationPolicy, given: AllocatorInput) -> None:
     """Those that have waited long enough: without a round nobody asks for them."""
     old: list[Released] = []
     for one in books.queue:
-        if world.now - one.time < handout.wait:
+        if given.now - one.time < policy.wait:
             break
         old.append(one)
     for one in old:
         _forget(books, one)
 
 
-def _probes(addresses: RangeSet, handout: Handout, world: World) -> Iterator[int]:
+def _probes(addresses: RangeSet, policy: AllocationPolicy, given: AllocatorInput) -> Iterator[int]:
     spans = intervals.merged((part.first, part.last) for part in addresses.written)
     size = intervals.total(spans)
     prefix = ranges.subnet(addresses.written[0])
-    secret = world.secret() if handout.order == STABLE else b""
+    secret = given.secret() if policy.order == STABLE else b""
     for counter in range(PROBES):
-        number = (_derived(secret, prefix, handout.identity, counter) if handout.order == STABLE
-                  else int.from_bytes(world.entropy(32), "big")) % size  # 256 bits: no bias that could be seen
+        number = (_derived(secret, prefix, policy.identity, counter) if policy.order == STABLE
+                  else int.from_bytes(given.entropy(32), "big")) % size  # 256 bits: no bias that could be seen
         yield intervals.nth(spans, number)
 
 

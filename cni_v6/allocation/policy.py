@@ -19,7 +19,7 @@ DEFAULT_WAIT = 3600.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
-class Handout:
+class AllocationPolicy:
     """How the addresses of a network's sets are handed out.
 
     ``order``: SEQUENTIAL, RANDOM or STABLE; ``reuse``: NEVER, AFTER or AUTO; ``wait``: seconds from an address's
@@ -34,15 +34,15 @@ class Handout:
     identity: str = ""
     secret: bytes = b""
 
-    def once(self, addresses: RangeSet) -> bool:
+    def never_reuses(self, addresses: RangeSet) -> bool:
         """Whether no address of a set is given twice. Of a large set there are enough for that."""
         if self.order == STABLE:
             return False
         return self.reuse == NEVER or (self.reuse == AUTO and ranges.size(addresses) >= ranges.LARGE)
 
-    def way(self, addresses: RangeSet) -> str:
+    def reuse_mode(self, addresses: RangeSet) -> str:
         """How an address of a set is given again, for the record (``leases.Attachment.reuse``)."""
-        return NEVER if self.once(addresses) else AFTER if self.order == SEQUENTIAL else PROBED
+        return NEVER if self.never_reuses(addresses) else AFTER if self.order == SEQUENTIAL else PROBED
 
 
-DEFAULT = Handout()
+DEFAULT = AllocationPolicy()

@@ -1,8 +1,8 @@
-"""What sets that give no address twice have spent, and the order in which they go on. Pure.
+"""The addresses that sets without reuse have used, and the next one in order. Pure.
 
-``Spent`` holds the addresses that may have been handed out, whatever the configuration looked like then, so an edited
-range, another order of the sets or a subnet that went and came back all find what was used before: intervals, for
-addresses in sequence and requested ones, and draws, for a random order (``shuffle``).
+``UsedAddresses`` holds every address that may have been handed out, whatever the configuration was then. So an edited
+range, another order of the sets, or a subnet that went and came back find what was used before. It holds intervals for
+addresses in sequence and requested ones, and random orders (``permutation``).
 
 Both are reserved ahead, a chunk of addresses at a time, so that the store pays for durability once a chunk. What is
 left of a chunk is *open*; that needs no durability, since forgetting it only skips the rest of the chunk.
@@ -28,7 +28,7 @@ SKIPPED = 44  # bits: and no more than this part of the set, so that small ones 
 
 
 @dataclass(frozen=True, slots=True)
-class Draw:
+class RandomOrder:
     """The addresses of some spans in a random order: those before place ``next`` were handed out, ``to`` is reserved.
 
     Of a boot that is not believed, ``next`` is ``to``.
@@ -60,7 +60,7 @@ class Draw:
 
 
 @dataclass(frozen=True, slots=True)
-class Spent:
+class UsedAddresses:
     """Addresses that were, or may have been, handed out: ``intervals``, but for what is still ``open`` in them, and
     those that ``draws`` have given.
 
@@ -71,7 +71,7 @@ class Spent:
 
     intervals: tuple[Span, ...] = ()
     open: tuple[Span, ...] = ()
-    draws: tuple[Draw, ...] = ()
+    draws: tuple[RandomOrder, ...] = ()
     at: float = 0.0
     gap: int = 0
     settled: tuple[int, ...] = ()
@@ -99,12 +99,12 @@ class Spent:
         opened = [(max(low, first), min(high, last)) for low, high in intervals.meeting(self.open, first, last)]
         return sorted(gaps + opened)
 
-    def add(self, first: int, last: int) -> Spent:
+    def add(self, first: int, last: int) -> UsedAddresses:
         """Everything between two addresses is spent, none of it open."""
         left = intervals.without(self.open, [(first, last)])
         return replace(self, intervals=intervals.merged((*self.intervals, (first, last))), open=tuple(left))
 
-    def advance(self, first: int, address: int, last: int, chunk: int = CHUNK) -> Spent:
+    def advance(self, first: int, address: int, last: int, chunk: int = CHUNK) -> UsedAddresses:
         """Hand out an address of a range: the range is spent up to it, and a chunk beyond reserved where needed."""
         if self.covers(first, address):
             return self.add(first, address)
@@ -113,7 +113,7 @@ class Spent:
         after = self.add(first, end)
         return after if end == address else replace(after, open=intervals.merged((*after.open, (address + 1, end))))
 
-    def written(self, now: float) -> Spent:
+    def written(self, now: float) -> UsedAddresses:
         """The same, as of now."""
         return replace(self, at=now)
 
@@ -132,7 +132,7 @@ def ring(addresses: RangeSet, last: int | None, used: tuple[Span, ...]) -> Itera
     return ranges.candidates(addresses, last, True, used)
 
 
-def ahead(addresses: RangeSet, spent: Spent, used: tuple[Span, ...] = ()) -> Iterator[int]:
+def ahead(addresses: RangeSet, spent: UsedAddresses, used: tuple[Span, ...] = ()) -> Iterator[int]:
     """Candidates in sequence: what was never handed out, range by range.
 
     :param used: what the set had handed out before its addresses were given once only.
@@ -143,7 +143,7 @@ def ahead(addresses: RangeSet, spent: Spent, used: tuple[Span, ...] = ()) -> Ite
             yield from (value for value in range(low, high + 1) if value not in skip and not spent.drawn(value))
 
 
-def adopt(spent: Spent, addresses: RangeSet, last: int | None) -> Spent:
+def adopt(spent: UsedAddresses, addresses: RangeSet, last: int | None) -> UsedAddresses:
     """Take into account how far the reference plugin went: the address its cursor stands on.
 
     A cursor within what is spent is ours, or was moved back, and says nothing new. In a set that nothing is known of
@@ -160,7 +160,7 @@ def adopt(spent: Spent, addresses: RangeSet, last: int | None) -> Spent:
     return spent if ours else spent.add(here.first, last)
 
 
-def settle(spent: Spent, addresses: RangeSet) -> Spent:
+def settle(spent: UsedAddresses, addresses: RangeSet) -> UsedAddresses:
     """Where the account may be an old copy, restored from a backup or by a disk that was set back: go on behind all
     that can have been handed out since it was written, as far as the set can afford it."""
     start = addresses.written[0].first
@@ -178,7 +178,7 @@ def settle(spent: Spent, addresses: RangeSet) -> Spent:
     return replace(after, draws=tuple(draws))
 
 
-def advance(spent: Spent, addresses: RangeSet, address: int) -> Spent:
+def advance(spent: UsedAddresses, addresses: RangeSet, address: int) -> UsedAddresses:
     """Hand an address of a set out in sequence: it, and whatever was passed over on the way to it, is spent."""
     index = next(i for i, part in enumerate(addresses.ranges) if part.first <= address <= part.last)
     for part in addresses.ranges[:index]:
@@ -189,16 +189,19 @@ def advance(spent: Spent, addresses: RangeSet, address: int) -> Spent:
 
 
 def draw(
-    spent: Spent, addresses: RangeSet, used: tuple[Span, ...], first_free: Callable[[Iterator[int]], int | None],
+    spent: UsedAddresses,
+    addresses: RangeSet,
+    used: tuple[Span, ...],
+    first_free: Callable[[Iterator[int]], int | None],
     entropy: Callable[[int], bytes],
-) -> tuple[Spent, int | None]:
+) -> tuple[UsedAddresses, int | None]:
     """The next address of a set in random order that nobody holds, and what is spent with it; None: there is none.
 
     :param entropy: as many random bytes as it is asked for.
     """
     spans = _spans(addresses)
     known = next((each for each in spent.draws if each.spans == spans), None)
-    mine = known or Draw(entropy(KEY_BYTES), spans)
+    mine = known or RandomOrder(entropy(KEY_BYTES), spans)
     others = replace(spent, draws=tuple(each for each in spent.draws if each is not known))
     skip = ranges.gateways(addresses)
     passed = [mine.next]
@@ -215,7 +218,9 @@ def draw(
     return replace(others, draws=(*others.draws, replace(mine, next=passed[0], to=to))), value
 
 
-def block(spent: Spent, addresses: RangeSet, length: int, used: tuple[Span, ...]) -> tuple[Spent, int | None]:
+def block(
+    spent: UsedAddresses, addresses: RangeSet, length: int, used: tuple[Span, ...]
+) -> tuple[UsedAddresses, int | None]:
     """The next prefix of a length, of which nothing was handed out, as its first address, and what is spent with it.
 
     A prefix of a set with addresses in random order cannot be told to be free but one address after another.
@@ -233,7 +238,7 @@ def block(spent: Spent, addresses: RangeSet, length: int, used: tuple[Span, ...]
     return spent, None
 
 
-def count(spent: Spent, addresses: RangeSet) -> int:
+def count(spent: UsedAddresses, addresses: RangeSet) -> int:
     """How many addresses of a set are spent, those of its gateways not counted."""
     skip = ranges.gateways(addresses)
     total = 0

@@ -51,7 +51,7 @@ class DataDirs(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class Context:
     """``boot`` is /proc/sys/kernel/random/boot_id; ``id`` the machine id; ``now`` gives seconds since the epoch."""
 
     kernel: Kernel

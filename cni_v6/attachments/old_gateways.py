@@ -16,10 +16,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from cni_v6.attachments.context import Node
+from cni_v6.attachments.context import Context
 from cni_v6.config.bridge import BridgeConf
 from cni_v6.kernel.questions import Snapshot
-from cni_v6.leases.attachment import Anchor, Attachment
+from cni_v6.leases.attachment import Attachment, GatewayAddress
 from cni_v6.leases.records import anchor_words, read_anchor
 from cni_v6.leases.store import Transaction
 from cni_v6.net import addresses
@@ -32,8 +32,8 @@ from cni_v6.protocol.result import Address
 class Memo:
     """What a network has on interfaces of ours since the node was started."""
 
-    live: tuple[Anchor, ...] = ()
-    draining: tuple[Anchor, ...] = ()
+    live: tuple[GatewayAddress, ...] = ()
+    draining: tuple[GatewayAddress, ...] = ()
 
 
 def encode(memo: Memo, boot: str) -> bytes:
@@ -55,7 +55,13 @@ def decode(content: bytes, boot: str) -> Memo:
 
 
 def settled(
-    conf: BridgeConf, record: Attachment, ips: Iterable[Address], leases: Transaction, node: Node, *, seen: Snapshot
+    conf: BridgeConf,
+    record: Attachment,
+    ips: Iterable[Address],
+    leases: Transaction,
+    context: Context,
+    *,
+    seen: Snapshot,
 ) -> Attachment:
     """An attachment that is about to be recorded, with what it counts on. That is live from here on, and what the
     network's configuration lacks now drains.
@@ -65,51 +71,53 @@ def settled(
     :raises CniError: STORE_FAILED, KERNEL_REFUSED.
     """
     wanted = gateways.anchors(conf, ips)
-    _settle(conf, wanted, leases, node, seen)
+    _settle(conf, wanted, leases, context, seen)
     return replace(record, anchors=wanted)
 
 
-def _settle(conf: BridgeConf, wanted: tuple[Anchor, ...], leases: Transaction, node: Node, seen: Snapshot) -> None:
-    if not wanted or not bridge_port.is_ours(conf, node.id, seen):
+def _settle(
+    conf: BridgeConf, wanted: tuple[GatewayAddress, ...], leases: Transaction, context: Context, seen: Snapshot
+) -> None:
+    if not wanted or not bridge_port.is_ours(conf, context.id, seen):
         return
-    memo = decode(leases.memo(), node.boot)
+    memo = decode(leases.memo(), context.boot)
     current = {*wanted, *gateways.anchors_of_ranges(conf)}
     if current.issuperset(memo.live) and set(memo.live).issuperset(wanted):
         return
     known = dict.fromkeys((*memo.live, *memo.draining))
     live = tuple(dict.fromkeys((*(each for each in known if each in current), *wanted)))
     draining = tuple(each for each in known if each not in current)
-    leases.keep_memo(encode(Memo(live, draining), node.boot))
+    leases.keep_memo(encode(Memo(live, draining), context.boot))
     again = [each for each in wanted if each in memo.draining]
-    _take_away(conf.network, Memo(live, draining), _unneeded(draining, leases, node), leases, node, again)
+    _take_away(conf.network, Memo(live, draining), _unneeded(draining, leases, context), leases, context, again)
 
 
-def release(record: Attachment, leases: Transaction, node: Node) -> None:
+def release(record: Attachment, leases: Transaction, context: Context) -> None:
     """Before an attachment is forgotten: take away what nobody else counts on.
 
     :raises CniError: STORE_FAILED, KERNEL_REFUSED.
     """
-    memo = decode(leases.memo(), node.boot)
+    memo = decode(leases.memo(), context.boot)
     leaving = [each for each in memo.draining if _counts_on(record, each)]
-    _take_away(record.owner.network, memo, _unneeded(leaving, leases, node, but=record.owner), leases, node)
+    _take_away(record.owner.network, memo, _unneeded(leaving, leases, context, but=record.owner), leases, context)
 
 
 def _unneeded(
-    draining: Iterable[Anchor], leases: Transaction, node: Node, but: Owner | None = None
-) -> tuple[Anchor, ...]:
+    draining: Iterable[GatewayAddress], leases: Transaction, context: Context, but: Owner | None = None
+) -> tuple[GatewayAddress, ...]:
     """Those that no attachment counts on; the walk ends with the first one for each."""
     left = list(draining)
     if not left:
         return ()
     for record in leases.attachments():
-        if record.owner != but and record.boot in ("", node.boot):  # of an earlier boot: its container is gone
+        if record.owner != but and record.boot in ("", context.boot):  # of an earlier boot: its container is gone
             left = [each for each in left if not _counts_on(record, each)]
             if not left:
                 break
     return tuple(left)
 
 
-def _counts_on(record: Attachment, anchor: Anchor) -> bool:
+def _counts_on(record: Attachment, anchor: GatewayAddress) -> bool:
     """By its own word; where it has none, being the reference plugin's, by its addresses."""
     if record.anchors:
         return anchor in record.anchors
@@ -125,8 +133,8 @@ def _host(address: str) -> str:
 
 
 def _take_away(
-    network: str, memo: Memo, unneeded: tuple[Anchor, ...], leases: Transaction, node: Node,
-    again: Iterable[Anchor] = (),
+    network: str, memo: Memo, unneeded: tuple[GatewayAddress, ...], leases: Transaction, context: Context,
+    again: Iterable[GatewayAddress] = (),
 ) -> None:
     """What was taken away may have taken along what stays, so that is put there again.
 
@@ -135,16 +143,16 @@ def _take_away(
 
     :param again: what was draining when the call looked at the node, and may have gone since.
     """
-    shared = _of_others(network, node) if unneeded else frozenset()
-    node.kernel.remove([gateways.take_away(each) for each in unneeded if each not in shared])
+    shared = _of_others(network, context) if unneeded else frozenset()
+    context.kernel.remove([gateways.take_away(each) for each in unneeded if each not in shared])
     beside = [each for each in memo.live if not each.on_link and each.home in {gone.home for gone in unneeded}]
-    node.kernel.apply([gateways.ensure(each) for each in dict.fromkeys((*beside, *again))])
+    context.kernel.apply([gateways.ensure(each) for each in dict.fromkeys((*beside, *again))])
     if unneeded:
         draining = tuple(each for each in memo.draining if each not in unneeded)
-        leases.keep_memo(encode(Memo(memo.live, draining), node.boot))
+        leases.keep_memo(encode(Memo(memo.live, draining), context.boot))
 
 
-def _of_others(network: str, node: Node) -> frozenset[Anchor]:
+def _of_others(network: str, context: Context) -> frozenset[GatewayAddress]:
     """What other networks have on the same interfaces: two may share a bridge, and a subnet, each with a part of it."""
-    memos = (decode(content, node.boot) for name, content in node.data_dirs.memos() if name != network)
+    memos = (decode(content, context.boot) for name, content in context.data_dirs.memos() if name != network)
     return frozenset(each for memo in memos for each in (*memo.live, *memo.draining))

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
 from cni_v6.attachments import old_gateways
-from cni_v6.attachments.context import Node
+from cni_v6.attachments.context import Context
 from cni_v6.config.bridge import BridgeConf, IpamConf
 from cni_v6.config.firewall import FirewallConf
 from cni_v6.errors import NODE_CONFLICT, CniError
@@ -30,7 +30,7 @@ from cni_v6.protocol.names import Owner
 from cni_v6.protocol.result import Address
 
 
-def prepare(call: Invocation, conf: BridgeConf, node: Node, seen: Snapshot) -> None:
+def prepare(call: Invocation, conf: BridgeConf, context: Context, seen: Snapshot) -> None:
     """Our tables, where the network needs them and nobody loaded them yet, somebody flushed them, or another version
     of ours wrote them."""
     if call.args.kubernetes.get("K8S_POD_NAME") and "ingress" not in call.config:
@@ -38,54 +38,60 @@ def prepare(call: Invocation, conf: BridgeConf, node: Node, seen: Snapshot) -> N
     if not conf.firewall.wanted:
         return
     if seen.ruleset() != ruleset.mark():
-        count = reload(node)
+        count = reload(context)
         call.log.info(f"loaded the firewall's tables, with {count} attachments")
 
 
-def admit(conf: BridgeConf, record: Attachment, leases: Transaction, node: Node, *, seen: Snapshot) -> None:
+def register(conf: BridgeConf, record: Attachment, leases: Transaction, context: Context, *, seen: Snapshot) -> None:
     """Record an attachment and let it in, both or neither.
 
     :param seen: answers to ``plan.questions``.
     :raises CniError: what ``Transaction.put`` raises; PORT_TAKEN, FIREWALL_MISSING, KERNEL_REFUSED.
     """
     ips = gateways.of_ranges(conf, record.addresses)
-    held = old_gateways.settled(conf, record, ips, leases, node, seen=seen)
-    mac = plan_mac.mac(conf, record.owner, node.id, record.addresses, seen)
+    held = old_gateways.settled(conf, record, ips, leases, context, seen=seen)
+    mac = plan_mac.mac(conf, record.owner, context.id, record.addresses, seen)
     whole = with_policy(conf, held, record.addresses, mac)
     requested = conf.ipam.requested if isinstance(conf.ipam, IpamConf) else ()
     leases.put(whole)
     try:
-        node.kernel.apply(admission(whole, tuple(each for each in whole.addresses if each in requested)))
+        context.kernel.apply(admission(whole, tuple(each for each in whole.addresses if each in requested)))
     except Exception:
         leases.drop(whole.owner)
         raise
 
 
-def admit_known(
-    conf: BridgeConf, record: Attachment, ips: tuple[Address, ...], leases: Transaction, node: Node, *, seen: Snapshot
+def complete(
+    conf: BridgeConf,
+    record: Attachment,
+    ips: tuple[Address, ...],
+    leases: Transaction,
+    context: Context,
+    *,
+    seen: Snapshot,
 ) -> None:
     """Let in what is recorded already, now that another plugin has given it addresses."""
-    held = old_gateways.settled(conf, record, ips, leases, node, seen=seen)
+    held = old_gateways.settled(conf, record, ips, leases, context, seen=seen)
     addresses = tuple(ip.ip for ip in ips)
-    whole = with_policy(conf, held, addresses, plan_mac.mac(conf, record.owner, node.id, addresses, seen))
-    leases.amend(whole)
-    node.kernel.apply(admission(whole))
+    whole = with_policy(conf, held, addresses, plan_mac.mac(conf, record.owner, context.id, addresses, seen))
+    leases.update(whole)
+    context.kernel.apply(admission(whole))
 
 
-def retire(owner: Owner, data_dir: str, node: Node) -> None:
+def unregister(owner: Owner, data_dir: str, context: Context) -> None:
     """Free what an owner holds, once it is out of the firewall."""
-    with node.leases(owner.network, data_dir).transaction() as leases:
+    with context.leases(owner.network, data_dir).transaction() as leases:
         record = leases.get(owner)
         if record:
-            drop(record, leases, node)
+            release(record, leases, context)
 
 
-def drop(record: Attachment, leases: Transaction, node: Node) -> None:
+def release(record: Attachment, leases: Transaction, context: Context) -> None:
     """Take an attachment out of the firewall and off the uplink, and its prefixes' routes away, then forget it: under
     one lock, or the next holder's elements could be meant. What cannot be taken out keeps its record."""
     elements = removal(record, _lost(record, leases))
-    node.kernel.remove((*elements, *uplink.removal(record), *prefix_routes.removal(record)))
-    old_gateways.release(record, leases, node)
+    context.kernel.remove((*elements, *uplink.removal(record), *prefix_routes.removal(record)))
+    old_gateways.release(record, leases, context)
     leases.drop(record.owner)
 
 
@@ -176,43 +182,43 @@ def _forget(policy: Policy, addresses: tuple[str, ...]) -> Iterable[Op]:
         yield ops.FlushFlows(addresses, tuple(ports))
 
 
-def reload(node: Node) -> int:
+def reload(context: Context) -> int:
     """Make both tables anew, in one transaction, with the elements of every attachment of this boot.
 
     :returns: the number of attachments.
     :raises CniError: TRY_AGAIN, STORE_FAILED, KERNEL_REFUSED.
     """
-    with _all(node) as records:
+    with _all(context) as records:
         held = [each for record in records if record.policy for each in elements(record.owner, record.policy)]
-        node.kernel.apply([ops.LoadRuleset(tuple(held))])
+        context.kernel.apply([ops.LoadRuleset(tuple(held))])
     return len(records)
 
 
-def unload(node: Node, *, force: bool) -> int:
+def unload(context: Context, *, force: bool) -> int:
     """Take both tables away.
 
     :param force: though there are attachments that count on them.
     :returns: the number of those.
     :raises CniError: NODE_CONFLICT where there are some.
     """
-    with _all(node) as records:
+    with _all(context) as records:
         if records and not force:
             words = f"{len(records)} attachments count on the firewall's tables, such as {records[0].owner}"
             raise CniError(NODE_CONFLICT, words, "run DEL for them first, or use --force: they lose what they have")
-        node.kernel.apply([ops.UnloadRuleset()])
+        context.kernel.apply([ops.UnloadRuleset()])
     return len(records)
 
 
 @contextmanager
-def _all(node: Node) -> Iterator[list[Attachment]]:
+def _all(context: Context) -> Iterator[list[Attachment]]:
     """Every attachment of this boot that has a policy, while the lock of every network is held, so that no ADD or DEL
     comes in between. Containers of an earlier boot are gone, though nobody may have called DEL for them.
 
     The locks are taken in one order; nobody else holds one while waiting for another.
     """
-    dirs = node.data_dirs
+    dirs = context.data_dirs
     places = [(folder, network) for folder in dirs.known() for network in dirs.recorded(folder)]
     with ExitStack() as stack:
-        stores = [stack.enter_context(node.leases(network, folder).transaction()) for folder, network in places]
+        stores = [stack.enter_context(context.leases(network, folder).transaction()) for folder, network in places]
         records = [record for leases in stores for record in leases.attachments()]
-        yield [record for record in records if record.policy and record.boot == node.boot]
+        yield [record for record in records if record.policy and record.boot == context.boot]

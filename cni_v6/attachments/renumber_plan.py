@@ -12,7 +12,7 @@ from cni_v6.allocation import ranges
 from cni_v6.allocation.policy import STABLE
 from cni_v6.config import interface_prefix
 from cni_v6.config.bridge import BridgeConf, IpamConf, RangeSet
-from cni_v6.config.interface_prefix import Follow
+from cni_v6.config.interface_prefix import InterfaceRange
 from cni_v6.kernel.questions import Snapshot
 from cni_v6.leases.attachment import Attachment
 from cni_v6.leases.store import Transaction
@@ -30,14 +30,14 @@ class Network:
     ipam: IpamConf
     seen: Snapshot
 
-    def follows(self, addresses: RangeSet) -> tuple[Follow, ...]:
+    def follows(self, addresses: RangeSet) -> tuple[InterfaceRange, ...]:
         """The followed ranges of a set."""
         subnets = [ranges.subnet(part) for part in addresses.written]
         return tuple(each for each in self.ipam.follows if each.subnet in subnets)
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class Renumbering:
     """A container's addresses in one set: its present one, "" for none yet, and those of earlier prefixes."""
 
     index: int
@@ -56,7 +56,7 @@ def promised(result: Result, conf: BridgeConf, record: Attachment | None) -> Res
     ))
 
 
-def words(turns: list[Turn], given: dict[int, str], over: tuple[str, ...]) -> str:
+def words(turns: list[Renumbering], given: dict[int, str], over: tuple[str, ...]) -> str:
     """What happens to a container, for people.
 
     :param given: of each set's index, its present address.
@@ -72,7 +72,7 @@ def words(turns: list[Turn], given: dict[int, str], over: tuple[str, ...]) -> st
     return "; ".join([*said, *([f"dropped {', '.join(over)}"] if over else [])])
 
 
-def turns_of(network: Network, record: Attachment) -> Iterator[Turn]:
+def renumberings(network: Network, record: Attachment) -> Iterator[Renumbering]:
     """Of each set that follows a prefix."""
     own = [each for each in record.addresses if ":" in each]
     astray = [each for each in own if not any(_holds(one, each) for one in network.ipam.sets)]
@@ -82,14 +82,14 @@ def turns_of(network: Network, record: Attachment) -> Iterator[Turn]:
             present = next((each for each in own if _holds(one, each)), "")
             earlier = tuple(each for each in astray if any(_is_of(network, each, follow) for follow in follows))
             astray = [each for each in astray if each not in earlier]
-            yield Turn(index, present, earlier)
+            yield Renumbering(index, present, earlier)
 
 
 def _holds(one: RangeSet, address: str) -> bool:
     return ranges.origin(one, *from_text(address)) is not None
 
 
-def _is_of(network: Network, address: str, follow: Follow) -> bool:
+def _is_of(network: Network, address: str, follow: InterfaceRange) -> bool:
     """Whether an address is of an earlier prefix's subnet of the same number.
 
     Where the network has one IPv6 set it is of no other; the earlier prefix's length is not known any more.
@@ -100,21 +100,21 @@ def _is_of(network: Network, address: str, follow: Follow) -> bool:
     return from_text(address)[1] >> 128 - follow.length & (1 << bits) - 1 == follow.subnet_id
 
 
-def is_over(network: Network, turn: Turn, address: str) -> bool:
+def is_over(network: Network, turn: Renumbering, address: str) -> bool:
     """Whether no interface that the set follows has anything of an address's prefix left."""
     follows = network.follows(network.ipam.sets[turn.index])
     return not any(interface_prefix.still_there(address, each.interface, network.seen) for each in follows)
 
 
-def choose(network: Network, turn: Turn, record: Attachment, leases: Transaction, *, dry: bool) -> str:
+def choose(network: Network, turn: Renumbering, record: Attachment, leases: Transaction, *, dry: bool) -> str:
     """An address of the present prefix: with the host's part of the earlier one, where nobody has or had that."""
-    one, handout = network.ipam.sets[turn.index], replace(network.ipam.handout, identity=record.identity)
+    one, policy = network.ipam.sets[turn.index], replace(network.ipam.policy, identity=record.identity)
     follow = network.follows(one)[0]
     subnet, _, _ = follow.subnet.partition("/")
     host = from_text(turn.earlier[0])[1] & (1 << 128 - follow.length) - 1
     value = from_text(subnet)[1] | host
     text = to_text(6, value)
     is_free = ranges.contains(one, 6, value) and leases.holder(text) is None and leases.delegated(text) is None
-    if is_free and handout.order != STABLE and not (handout.once(one) and leases.given(text)):
+    if is_free and policy.order != STABLE and not (policy.never_reuses(one) and leases.was_used(text)):
         return text
-    return f"an address of {follow.subnet}" if dry else leases.choose(turn.index, one, handout)
+    return f"an address of {follow.subnet}" if dry else leases.choose(turn.index, one, policy)

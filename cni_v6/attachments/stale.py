@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from cni_v6.attachments import mortality, register
-from cni_v6.attachments.context import Node
+from cni_v6.attachments.context import Context
 from cni_v6.attachments.mortality import EARLIER_BOOT, ENDED, UNKNOWN, Here, is_of_earlier_boot
 from cni_v6.errors import CniError
 from cni_v6.kernel import ops
@@ -18,7 +18,7 @@ from cni_v6.protocol.names import Owner, host_interface
 
 UNLISTED = "it is not in the list of valid attachments"
 
-Found = tuple[Attachment, str]  # an attachment that can go, and why
+StaleAttachment = tuple[Attachment, str]  # an attachment that can go, and why
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ def is_listed(owner: Owner, listed: Collection[tuple[str, str]]) -> bool:
     return any(container_id == owner.container_id for container_id, _ in listed)
 
 
-def dead(records: Iterable[Attachment], node: Node) -> list[Found]:
+def dead(records: Iterable[Attachment], context: Context) -> list[StaleAttachment]:
     """Those that are provably over, and why.
 
     Costs one listing of the node's interfaces, and a look at the namespaces of those that have none there.
@@ -54,22 +54,22 @@ def dead(records: Iterable[Attachment], node: Node) -> list[Found]:
     :raises CniError: the kernel refused an answer.
     """
     known = list(records)
-    earlier = [(record, EARLIER_BOOT) for record in known if is_of_earlier_boot(record, node.boot)]
-    candidates = mortality.candidates(known, Here(node.boot, node.kernel.netns_id(HOST)))
-    suspects = mortality.suspects(candidates, node.kernel.observe(mortality.first_questions(candidates)))
-    ended = mortality.ended(suspects, node.kernel.observe(mortality.last_questions(suspects)))
+    earlier = [(record, EARLIER_BOOT) for record in known if is_of_earlier_boot(record, context.boot)]
+    candidates = mortality.candidates(known, Here(context.boot, context.kernel.netns_id(HOST)))
+    suspects = mortality.suspects(candidates, context.kernel.observe(mortality.first_questions(candidates)))
+    ended = mortality.ended(suspects, context.kernel.observe(mortality.last_questions(suspects)))
     return [*earlier, *((record, ENDED) for record in ended)]
 
 
-def reclaim(leases: Transaction, node: Node, log: Log) -> bool:
+def reclaim(leases: Transaction, context: Context, log: Log) -> bool:
     """Free what is provably over of a network, under the lock that is held; a line of the log for each.
 
     :returns: whether anything was freed. What fails is told in the log: whoever calls has an error already.
     """
     freed = False
     try:
-        for record, why in dead(leases.attachments(), node):
-            register.drop(record, leases, node)
+        for record, why in dead(leases.attachments(), context):
+            register.release(record, leases, context)
             log.info(f"freed {' '.join(record.addresses) or 'no address'} of {record.owner}: {why}")
             freed = True
     except CniError as error:
@@ -77,7 +77,7 @@ def reclaim(leases: Transaction, node: Node, log: Log) -> bool:
     return freed
 
 
-def sweep(store: Leases, node: Node, valid: Valid | None, *, dry: bool) -> Iterator[Found]:
+def sweep(store: Leases, context: Context, valid: Valid | None, *, dry: bool) -> Iterator[StaleAttachment]:
     """Free what is over of a network, and tell each when it is done.
 
     :param valid: a list that somebody vouches for, whose word counts as proof; None for none.
@@ -86,29 +86,29 @@ def sweep(store: Leases, node: Node, valid: Valid | None, *, dry: bool) -> Itera
     """
     with store.transaction() as leases:
         known = list(leases.attachments())
-        gone = dead(known, node)
+        gone = dead(known, context)
         for record, why in gone:
             if not dry:
-                register.drop(record, leases, node)
+                register.release(record, leases, context)
             yield record, why
     over = {record.owner for record, _ in gone}
     unlisted = [record for record in known if valid and record.owner not in over and valid.lacks(record)]
-    yield from _remove([record for record in unlisted if _is_here(record, node)], store, node, dry=dry)
+    yield from _remove([record for record in unlisted if _is_here(record, context)], store, context, dry=dry)
 
 
-def _is_here(record: Attachment, node: Node) -> bool:
+def _is_here(record: Attachment, context: Context) -> bool:
     """Whether it was made in this namespace, as far as is known: of others we cannot take the interface away."""
-    return record.home in (UNKNOWN, node.kernel.netns_id(HOST))
+    return record.home in (UNKNOWN, context.kernel.netns_id(HOST))
 
 
-def _remove(records: list[Attachment], store: Leases, node: Node, *, dry: bool) -> Iterator[Found]:
+def _remove(records: list[Attachment], store: Leases, context: Context, *, dry: bool) -> Iterator[StaleAttachment]:
     """Interfaces first, and without the lock: nobody is given an address that still answers."""
     if dry or not records:
         yield from ((record, UNLISTED) for record in records)
         return
-    node.kernel.remove([ops.DeleteLink(HOST, record.host or host_interface(record.owner)) for record in records])
+    context.kernel.remove([ops.DeleteLink(HOST, record.host or host_interface(record.owner)) for record in records])
     with store.transaction() as leases:
         for record in records:
             if leases.get(record.owner) == record:  # not one that was made again meanwhile
-                register.drop(record, leases, node)
+                register.release(record, leases, context)
                 yield record, UNLISTED

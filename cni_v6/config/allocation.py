@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cni_v6.allocation.policy import NEVER, STABLE, Handout
+from cni_v6.allocation.policy import NEVER, STABLE, AllocationPolicy
 from cni_v6.config.reader import Section, show, wrong
 from cni_v6.config.text import seconds
 from cni_v6.errors import IO_FAILURE, CniError
@@ -10,7 +10,7 @@ from cni_v6.errors import IO_FAILURE, CniError
 SECRET_BYTES = 16  # at least: 128 bits, as many as a stable address can hide at most (RFC 7217, section 5)
 
 
-def read(ipam: Section) -> Handout:
+def read(ipam: Section) -> AllocationPolicy:
     """
     :raises CniError: INVALID_CONFIG for keys that contradict each other.
     """
@@ -30,7 +30,7 @@ def read(ipam: Section) -> Handout:
             ipam.at("reuseAfter"), ipam.text("reuseAfter"), f"has no effect: {ipam.at('reuse')} is {show(reuse)}",
             "remove one of them",
         )
-    return Handout(order, reuse, float(seconds(ipam.text("reuseAfter"))))
+    return AllocationPolicy(order, reuse, float(seconds(ipam.text("reuseAfter"))))
 
 
 def secret(path: str, content: str) -> bytes:

@@ -13,8 +13,8 @@ from cni_v6.allocation.ranges import Range, RangeSet
 from cni_v6.config import prefix_delegation
 from cni_v6.config.firewall import FirewallConf, parse as parse_firewall
 from cni_v6.config.formats import LINK_LOCAL_GATEWAY
-from cni_v6.config.interface_prefix import Prefixes
-from cni_v6.config.ipam import IpamConf, Source, build, environment_mac, personal
+from cni_v6.config.interface_prefix import InterfacePrefixes
+from cni_v6.config.ipam import IpamConf, Source, build, environment_mac, for_workload
 from cni_v6.config.keys.bridge import AUTO_MTU, BRIDGE, MAIN_OF_IPAM
 from cni_v6.config.keys.ipam import DEFAULT_DATA_DIR, IPAM
 from cni_v6.config.reader import Reader, Section, check_form, show, wrong
@@ -99,7 +99,7 @@ class RemovalConf:
 _kept: dict[tuple[bytes, str, str, str], BridgeConf] = {}
 
 
-def parse_bridge(call: Invocation, prefixes: Prefixes | None = None) -> BridgeConf:
+def parse_bridge(call: Invocation, prefixes: InterfacePrefixes | None = None) -> BridgeConf:
     """Configuration of ``cni-v6`` for ADD, CHECK and STATUS.
 
     A runtime sends the same bytes for most containers of a network, and reading them is a tenth of an engine's ADD, so
@@ -110,7 +110,7 @@ def parse_bridge(call: Invocation, prefixes: Prefixes | None = None) -> BridgeCo
     :raises CniError: INVALID_CONFIG, UNSUPPORTED_FIELD, or INVALID_ENVIRONMENT for what came by CNI_ARGS.
     """
     conf = _remembered(call) if prefixes is None else _read_bridge(call, prefixes)
-    ipam = personal(conf.ipam, call) if isinstance(conf.ipam, IpamConf) else conf.ipam
+    ipam = for_workload(conf.ipam, call) if isinstance(conf.ipam, IpamConf) else conf.ipam
     return conf if ipam is conf.ipam else replace(conf, ipam=ipam)
 
 
@@ -127,7 +127,7 @@ def _remembered(call: Invocation) -> BridgeConf:
     return conf
 
 
-def _read_bridge(call: Invocation, prefixes: Prefixes | None = None) -> BridgeConf:
+def _read_bridge(call: Invocation, prefixes: InterfacePrefixes | None = None) -> BridgeConf:
     top = _reader(call).read(BRIDGE, call.config, "")
     ipam = _bridge_ipam(call, top, prefixes)
     sets = ipam.sets if isinstance(ipam, IpamConf) else () if ipam else None
@@ -160,7 +160,7 @@ def _read_bridge(call: Invocation, prefixes: Prefixes | None = None) -> BridgeCo
     return conf
 
 
-def parse_ipam(call: Invocation, prefixes: Prefixes | None = None) -> IpamConf:
+def parse_ipam(call: Invocation, prefixes: InterfacePrefixes | None = None) -> IpamConf:
     """Configuration of ``cni-v6-ipam`` for ADD, CHECK and STATUS; errors as ``parse_bridge``."""
     top = _reader(call).read(MAIN_OF_IPAM, call.config, "")
     ipam = top.section("ipam")
@@ -168,7 +168,7 @@ def parse_ipam(call: Invocation, prefixes: Prefixes | None = None) -> IpamConf:
         raise CniError(INVALID_CONFIG, "ipam.type is missing", f"write {show(IPAM_PLUGIN)}")
     conf = _build(call, top, ipam, prefixes)
     prefix_delegation.refuse_alone(conf.delegation)
-    return personal(conf, call)
+    return for_workload(conf, call)
 
 
 def parse_removal(call: Invocation) -> RemovalConf:
@@ -192,12 +192,12 @@ def _reader(call: Invocation) -> Reader:
     return Reader(call.log, call.config.get("strict") is True)
 
 
-def _build(call: Invocation, top: Section, ipam: Section, prefixes: Prefixes | None) -> IpamConf:
+def _build(call: Invocation, top: Section, ipam: Section, prefixes: InterfacePrefixes | None) -> IpamConf:
     sections = ipam, top.section("runtimeConfig"), top.section("args").section("cni")
     return build(Source(*sections, call.args, call.command, prefixes), call.network, call.version, call.log)
 
 
-def _bridge_ipam(call: Invocation, top: Section, prefixes: Prefixes | None) -> IpamConf | ForeignIpam | None:
+def _bridge_ipam(call: Invocation, top: Section, prefixes: InterfacePrefixes | None) -> IpamConf | ForeignIpam | None:
     """Of a foreign ``ipam`` nothing but its type is looked at: the rest is the other plugin's own matter."""
     raw = top.raw("ipam")
     plugin = raw.get("type")

@@ -10,7 +10,7 @@ from cni_v6.config.text import (
     ADDRESS_REMEDY,
     PREFIX,
     Form,
-    Unfit,
+    FormatError,
     link_local,
     network,
     one_of,
@@ -28,12 +28,12 @@ _GROUPS = {4: range(224, 256), 6: (0xFF,)}  # the first byte of multicast addres
 def _translated(text: str) -> str:
     family, value, length = network(text)
     if family == 4:
-        raise Unfit("is IPv4, and prefixes are translated in IPv6 only", "write an IPv6 prefix, or masquerade")
+        raise FormatError("is IPv4, and prefixes are translated in IPv6 only", "write an IPv6 prefix, or masquerade")
     if not 0 < length < BITS[6]:
-        raise Unfit("is no prefix to translate", "take a /1 to a /127")
+        raise FormatError("is no prefix to translate", "take a /1 to a /127")
     what = unusable(family, value, length) or link_local(family, value, length)
     if what:
-        raise Unfit(f"overlaps addresses that are not routed ({what})", "take a private or a routed prefix")
+        raise FormatError(f"overlaps addresses that are not routed ({what})", "take a private or a routed prefix")
     return f"{to_text(family, value)}/{length}"
 
 
@@ -42,7 +42,7 @@ def _source(text: str) -> str:
     family, value = _unmapped(text)
     what = unusable(family, value, BITS[family]) or link_local(family, value, BITS[family])
     if what:
-        raise Unfit(f"is no address to be seen as ({what})", "write an address of the node")
+        raise FormatError(f"is no address to be seen as ({what})", "write an address of the node")
     return to_text(family, value)
 
 
@@ -53,36 +53,38 @@ def _host_address(text: str) -> str:
     """
     family, value = _unmapped(text)
     if value and (family == 4 and value >> 24 == 0 or value >> BITS[family] - 8 in _GROUPS[family]):
-        raise Unfit("is no address a node can have", "write an address of the node")
+        raise FormatError("is no address a node can have", "write an address of the node")
     if link_local(family, value, BITS[family]):
-        raise Unfit("is link-local, which says nothing without its interface", "write a routed address of the node")
+        raise FormatError(
+            "is link-local, which says nothing without its interface", "write a routed address of the node"
+        )
     return to_text(family, value)
 
 
 def _unmapped(text: str) -> tuple[int, int]:
     family, value = value_of(text)
     if family == 4 and ":" in text:
-        raise Unfit("is an IPv4-mapped address", f"write {to_text(family, value)}")
+        raise FormatError("is an IPv4-mapped address", f"write {to_text(family, value)}")
     return family, value
 
 
 def _protocol(text: str) -> str:
     """In any case: CRI's own names (``TCP``) are in capitals, and a runtime may pass them on as they are."""
     if text.lower() not in PROTOCOLS:
-        raise Unfit(f"is none of {', '.join(PROTOCOLS)}")
+        raise FormatError(f"is none of {', '.join(PROTOCOLS)}")
     return text.lower()
 
 
 def _ports(text: str) -> str:
     match = re.fullmatch(f"({'|'.join(PROTOCOLS)})(?:/([0-9]{{1,5}})(?:-([0-9]{{1,5}}))?)?", text)
     if not match:
-        raise Unfit("is no protocol with ports")
+        raise FormatError("is no protocol with ports")
     protocol, low, high = match.groups()
     if low is None:
         return str(protocol)
     first, last = int(low), int(high or low)
     if not 0 < first <= last < 1 << 16:
-        raise Unfit("has no ports from 1 to 65535, the lower one first")
+        raise FormatError("has no ports from 1 to 65535, the lower one first")
     return f"{protocol}/{first}" if first == last else f"{protocol}/{first}-{last}"
 
 

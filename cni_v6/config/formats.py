@@ -13,7 +13,7 @@ from cni_v6.config.text import (
     PREFIX_REMEDY,
     SPANS,
     Form,
-    Unfit,
+    FormatError,
     duration,
     network,
     one_of,
@@ -25,7 +25,7 @@ from cni_v6.config.text import (
 from cni_v6.net.addresses import BITS, to_text
 from cni_v6.protocol.names import IFNAMSIZ
 
-__all__ = ["FORMS", "LINK_LOCAL_GATEWAY", "Form", "Unfit", "parse_prefix"]
+__all__ = ["FORMS", "LINK_LOCAL_GATEWAY", "Form", "FormatError", "parse_prefix"]
 
 LINK_LOCAL_GATEWAY = "fe80::1"
 
@@ -59,17 +59,17 @@ def _span(text: str) -> str:
 def _subnet(text: str) -> str:
     family, value, length = network(text)
     if length > BITS[family] - 2:
-        raise Unfit("is too small to allocate from", f"take a /{BITS[family] - 2} or larger")
+        raise FormatError("is too small to allocate from", f"take a /{BITS[family] - 2} or larger")
     what = unusable(family, value, length)
     if what:
-        raise Unfit(f"overlaps addresses no container can have ({what})", "take a private or a routed prefix")
+        raise FormatError(f"overlaps addresses no container can have ({what})", "take a private or a routed prefix")
     return f"{to_text(family, value)}/{length}"
 
 
 def _nameserver(text: str) -> str:
     address, percent, zone = text.partition("%")
     if percent and not re.fullmatch(r"[!-~]{1,15}", zone):
-        raise Unfit("has a zone that is no interface name")
+        raise FormatError("has a zone that is no interface name")
     value_of(address)
     return text
 
@@ -78,12 +78,12 @@ def _mac(text: str) -> str:
     """The forms Go's ``net.ParseMAC`` takes: by colons, by hyphens, by dots."""
     if not re.fullmatch(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}|[0-9A-Fa-f]{2}(-[0-9A-Fa-f]{2}){5}"
                         r"|[0-9A-Fa-f]{4}(\.[0-9A-Fa-f]{4}){2}", text):
-        raise Unfit("is not a MAC address of 6 bytes")
+        raise FormatError("is not a MAC address of 6 bytes")
     digits = re.sub("[-:.]", "", text.lower())
     if int(digits[:2], 16) & 1:  # IEEE 802: the group bit
-        raise Unfit("is a multicast MAC address")
+        raise FormatError("is a multicast MAC address")
     if not int(digits, 16):
-        raise Unfit("is the empty MAC address")
+        raise FormatError("is the empty MAC address")
     return ":".join(digits[at: at + 2] for at in range(0, 12, 2))
 
 
@@ -94,49 +94,49 @@ def _interface(text: str) -> str:
     kernel number the name.
     """
     if not re.fullmatch(r"[!-~]+", text) or re.search("[/:%]", text) or text in (".", "..", "all", "default"):
-        raise Unfit("is not an interface name")
+        raise FormatError("is not an interface name")
     if len(text) > IFNAMSIZ:
-        raise Unfit(f"is longer than the {IFNAMSIZ} characters of an interface name")
+        raise FormatError(f"is longer than the {IFNAMSIZ} characters of an interface name")
     return text
 
 
 def _engine(text: str) -> str:
     if text not in ("auto", "off"):
-        raise Unfit("is neither auto nor off")
+        raise FormatError("is neither auto nor off")
     return text
 
 
 def _path(text: str) -> str:
     if re.search("[\0-\x1f\x7f]", text) or not text.isprintable():
-        raise Unfit("has characters that cannot be printed")
+        raise FormatError("has characters that cannot be printed")
     if not text.startswith("/"):
-        raise Unfit("is not an absolute path")
+        raise FormatError("is not an absolute path")
     if ".." in text.split("/"):
-        raise Unfit("leads upwards by ..")
+        raise FormatError("leads upwards by ..")
     return "/" + "/".join(part for part in text.split("/") if part not in ("", "."))
 
 
 def _plugin(text: str) -> str:
     if not re.fullmatch(r"[0-9A-Za-z_.+-]{1,255}", text) or text in (".", ".."):
-        raise Unfit("is not the plain name of a plugin")
+        raise FormatError("is not the plain name of a plugin")
     return text
 
 
 def _plain(text: str) -> str:
     if re.search(f"[{_CONTROL}]", text):
-        raise Unfit("has control characters")
+        raise FormatError("has control characters")
     return text
 
 
 def _word(text: str) -> str:
     if not re.fullmatch("[!-~]+", text):
-        raise Unfit("is not a single word")
+        raise FormatError("is not a single word")
     return text
 
 
 def _hex(text: str) -> str:
     if not re.fullmatch("[0-9A-Fa-f]{1,32}", text):
-        raise Unfit("is no hexadecimal number of 1 to 32 digits")
+        raise FormatError("is no hexadecimal number of 1 to 32 digits")
     return text.lower()
 
 

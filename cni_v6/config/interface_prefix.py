@@ -23,7 +23,7 @@ _FIXED = ("subnet", "rangeStart", "rangeEnd")  # which do not: they would say a 
 
 
 @dataclass(frozen=True, slots=True)
-class Follow:
+class InterfaceRange:
     """A range as it is written: subnet ``subnet_id``, a number, of ``length`` bits, of the prefix of ``interface``.
 
     ``subnet``: what that is now, "" where it is not known yet.
@@ -48,10 +48,10 @@ class Prefix:
         return f"{to_text(6, self.network)}/{self.length}"
 
 
-Prefixes = Mapping[str, Prefix]  # by interface
+InterfacePrefixes = Mapping[str, Prefix]  # by interface
 
 
-def read(section: Section) -> Follow | None:
+def read(section: Section) -> InterfaceRange | None:
     """A range's keys; None for a range that says its subnet.
 
     :raises CniError: INVALID_CONFIG for keys that do not go together.
@@ -78,10 +78,10 @@ def read(section: Section) -> Follow | None:
     length = section.number("length")
     if length is None:
         raise CniError(INVALID_CONFIG, f"{section.at('length')} is missing", "write the subnet's, such as 72")
-    return Follow(section.path, interface, int(section.text("subnetId") or "0", 16), length)
+    return InterfaceRange(section.path, interface, int(section.text("subnetId") or "0", 16), length)
 
 
-def subnet(follow: Follow, prefixes: Prefixes) -> str:
+def subnet(follow: InterfaceRange, prefixes: InterfacePrefixes) -> str:
     """The range's subnet.
 
     :raises CniError: INVALID_CONFIG where the prefix has no room for it.
@@ -98,7 +98,7 @@ def subnet(follow: Follow, prefixes: Prefixes) -> str:
     return f"{to_text(6, prefix.network | follow.subnet_id << BITS[6] - follow.length)}/{follow.length}"
 
 
-def own_addresses(follows: Iterable[Follow], prefixes: Prefixes) -> tuple[Exclusion, ...]:
+def own_addresses(follows: Iterable[InterfaceRange], prefixes: InterfacePrefixes) -> tuple[Exclusion, ...]:
     """The node's own addresses in these prefixes, which no container can have."""
     found = {address: follow.path for follow in follows for address in prefixes[follow.interface].own}
     return tuple(
@@ -107,7 +107,7 @@ def own_addresses(follows: Iterable[Follow], prefixes: Prefixes) -> tuple[Exclus
     )
 
 
-def questions(follows: Iterable[Follow]) -> tuple[Question, ...]:
+def questions(follows: Iterable[InterfaceRange]) -> tuple[Question, ...]:
     """What has to be known of the node."""
     asked: list[Question] = []
     for name in dict.fromkeys(follow.interface for follow in follows):
@@ -115,7 +115,7 @@ def questions(follows: Iterable[Follow]) -> tuple[Question, ...]:
     return tuple(asked)
 
 
-def prefixes(follows: Iterable[Follow], seen: Snapshot) -> dict[str, Prefix]:
+def prefixes(follows: Iterable[InterfaceRange], seen: Snapshot) -> dict[str, Prefix]:
     """What each interface has now.
 
     :param seen: answers to ``questions``.
@@ -131,7 +131,7 @@ def still_there(address: str, interface: str, seen: Snapshot) -> bool:
     return any(overlap(f"{address}/128", each) for each in held)
 
 
-def _prefix(follow: Follow, seen: Snapshot) -> Prefix:
+def _prefix(follow: InterfaceRange, seen: Snapshot) -> Prefix:
     """That of the address that will be good for longest.
 
     Unique local ones count where there is no other (RFC 4193); deprecated, temporary (RFC 8981) and link-local ones do

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from cni_v6.allocation import ranges
-from cni_v6.allocation.policy import DEFAULT, STABLE, Handout
+from cni_v6.allocation.policy import DEFAULT, STABLE, AllocationPolicy
 from cni_v6.allocation.ranges import Range, RangeSet
 from cni_v6.config import (
     allocation,
@@ -25,7 +25,7 @@ from cni_v6.config import (
     workload,
 )
 from cni_v6.config.exclusions import Exclusion
-from cni_v6.config.interface_prefix import Follow, Prefixes
+from cni_v6.config.interface_prefix import InterfacePrefixes, InterfaceRange
 from cni_v6.config.reader import Section, check_form, show, wrong
 from cni_v6.errors import INVALID_CONFIG, INVALID_ENVIRONMENT, CniError
 from cni_v6.log import Log
@@ -54,12 +54,12 @@ class IpamConf:
     routes: tuple[Route, ...]
     requested: tuple[str, ...]
     resolv_conf: str
-    handout: Handout = DEFAULT
+    policy: AllocationPolicy = DEFAULT
     secret_file: str = ""
     reserved: Mapping[str, str] = field(default_factory=dict)
     optional: frozenset[int] = frozenset()
-    delegation: prefix_delegation.Delegation | None = None
-    follows: tuple[Follow, ...] = ()
+    delegation: prefix_delegation.PrefixRequest | None = None
+    follows: tuple[InterfaceRange, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class Source:
     args: Section  # args.cni
     environment: Args
     command: str
-    prefixes: Prefixes | None = None  # of interfaces that ranges follow; None where those are not known yet
+    prefixes: InterfacePrefixes | None = None  # of interfaces that ranges follow; None where those are not known yet
 
 
 class _Place(NamedTuple):
@@ -102,12 +102,12 @@ def build(source: Source, network: str, version: str, log: Log) -> IpamConf:
     excluded = exclusions.read(source.ipam)
     own = interface_prefix.own_addresses(follows, prefixes)
     reserved = reservations.read(source.ipam, excluded)
-    sets = tuple(_sets(places, (*excluded, *own, *(each.hole for each in reserved))))
+    sets = tuple(_sets(places, (*excluded, *own, *(each.exclusion for each in reserved))))
     exclusions.warn_of_idle(excluded, sets, log)
     reservations.check(reserved, sets)
     _refuse_too_many(sets, version)
     _refuse_stray_gateways(places, sets)
-    handout = allocation.read(source.ipam)
+    policy = allocation.read(source.ipam)
     return IpamConf(
         network=network,
         data_dir=source.ipam.text("dataDir"),
@@ -115,16 +115,16 @@ def build(source: Source, network: str, version: str, log: Log) -> IpamConf:
         routes=tuple(_route(route, sets) for route in source.ipam.sections("routes")),
         requested=_requested(source, sets, (*excluded, *own)),
         resolv_conf=source.ipam.text("resolvConf"),
-        handout=handout,
+        policy=policy,
         secret_file=source.ipam.text("secretFile"),
         reserved={each.text: each.identity for each in reserved},
         optional=families.optional(source.ipam, sets),
-        delegation=prefix_delegation.read((source.runtime, source.args, source.ipam), sets, handout),
+        delegation=prefix_delegation.read((source.runtime, source.args, source.ipam), sets, policy),
         follows=tuple(replace(each, subnet=interface_prefix.subnet(each, prefixes)) for each in follows),
     )
 
 
-def personal(conf: IpamConf, call: Invocation) -> IpamConf:
+def for_workload(conf: IpamConf, call: Invocation) -> IpamConf:
     """The configuration as it is for the workload of an ADD: what is reserved for it, what its stable address is of.
 
     Apart from ``build``, whose outcome is kept for all workloads of a network.
@@ -134,10 +134,10 @@ def personal(conf: IpamConf, call: Invocation) -> IpamConf:
     if call.command != "ADD":  # CHECK comes with the request of the ADD, and maybe another reservation
         return conf
     who = workload.of(call)
-    if conf.handout.order == STABLE:
-        conf = replace(conf, handout=replace(conf.handout, identity=f"{who} {call.ifname}"))
+    if conf.policy.order == STABLE:
+        conf = replace(conf, policy=replace(conf.policy, identity=f"{who} {call.ifname}"))
     if conf.reserved:
-        conf = replace(conf, requested=reservations.claim(conf.reserved, conf.sets, conf.requested, who))
+        conf = replace(conf, requested=reservations.reserved_for(conf.reserved, conf.sets, conf.requested, who))
     return conf
 
 
@@ -147,7 +147,7 @@ def _all_groups(source: Source) -> Iterator[tuple[str, tuple[Section, ...]]]:
 
 
 def _places(
-    groups: Iterable[tuple[str, tuple[Section, ...]]], log: Log, prefixes: Prefixes
+    groups: Iterable[tuple[str, tuple[Section, ...]]], log: Log, prefixes: InterfacePrefixes
 ) -> Iterator[_Place]:
     for number, (path, group) in enumerate(groups):
         if not group:
@@ -272,7 +272,7 @@ def _requested(source: Source, sets: tuple[RangeSet, ...], excluded: Sequence[Ex
         # CHECK comes with the request of the ADD: a container keeps what was excluded since.
         if source.command == "ADD" and not ranges.contains(sets[number], family, value):
             entry = exclusions.covering(excluded, family, value)
-            if entry:  # what is not is reserved, see ``personal``
+            if entry:  # what is not is reserved, see ``for_workload``
                 raise error(path, text, f"is excluded by {entry}", "ask for another address")
         other = holders.setdefault(number, text)
         if other != text:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cni_v6.allocation import ranges
-from cni_v6.allocation.policy import SEQUENTIAL, Handout
+from cni_v6.allocation.policy import SEQUENTIAL, AllocationPolicy
 from cni_v6.allocation.ranges import RangeSet
 from cni_v6.config.reader import Section, show, wrong
 from cni_v6.net import addresses
@@ -20,7 +20,7 @@ LEAST = 1000  # prefixes that a set must have room for: each is given once
 
 
 @dataclass(frozen=True, slots=True)
-class Delegation:
+class PrefixRequest:
     """What a container is to be given.
 
     ``index``: of the set that the prefix is taken from. ``everybody``: the network has it for all its containers, so
@@ -34,8 +34,8 @@ class Delegation:
 
 
 def read(
-    sections: tuple[Section, Section, Section], sets: Sequence[RangeSet], handout: Handout
-) -> Delegation | None:
+    sections: tuple[Section, Section, Section], sets: Sequence[RangeSet], policy: AllocationPolicy
+) -> PrefixRequest | None:
     """
     :param sections: ``runtimeConfig``, ``args.cni`` and ``ipam``, the first that says something counts.
     :raises CniError: INVALID_CONFIG where there is no such set, or no room in it.
@@ -44,7 +44,7 @@ def read(
     path, length = next(((path, length) for path, length in found if length is not None), ("", None))
     if length is None:
         return None
-    index = _index(path, length, sets, handout)
+    index = _index(path, length, sets, policy)
     one = sets[index]
     longest = max(part.prefixlen for part in one.written)
     if length <= longest:
@@ -55,7 +55,7 @@ def read(
             path, length, f"leaves room for {room} prefixes in {ranges.describe(one)}; each is given once, so {LEAST} "
             "are the least", "write a longer one, or a larger range",
         )
-    return Delegation(index, length, path, everybody=sections[-1].number("delegate") is not None)
+    return PrefixRequest(index, length, path, everybody=sections[-1].number("delegate") is not None)
 
 
 def blocks(one: RangeSet, length: int) -> int:
@@ -64,16 +64,16 @@ def blocks(one: RangeSet, length: int) -> int:
     return sum(max(0, (part.last + 1 >> shift) - (part.first - 1 >> shift) - 1) for part in one.ranges)
 
 
-def _index(path: str, length: int, sets: Sequence[RangeSet], handout: Handout) -> int:
+def _index(path: str, length: int, sets: Sequence[RangeSet], policy: AllocationPolicy) -> int:
     own = [index for index, one in enumerate(sets) if one.family == 6]
     if not own:
         raise wrong(path, length, "cannot be given: no range is IPv6", "add an IPv6 range, or remove it")
-    if handout.order != SEQUENTIAL:
+    if policy.order != SEQUENTIAL:
         raise wrong(
-            path, length, f"and ipam.allocation: {show(handout.order)} exclude each other: which prefix is free could "
+            path, length, f"and ipam.allocation: {show(policy.order)} exclude each other: which prefix is free could "
             "not be told", 'set allocation to "sequential", or remove one of them',
         )
-    found = next((index for index in own if handout.once(sets[index])), None)
+    found = next((index for index in own if policy.never_reuses(sets[index])), None)
     if found is None:
         raise wrong(
             path, length, "cannot be given: the IPv6 ranges give their addresses again",
@@ -83,7 +83,7 @@ def _index(path: str, length: int, sets: Sequence[RangeSet], handout: Handout) -
 
 
 def check(
-    top: Section, wanted: Delegation | None, sets: Sequence[RangeSet] | None, *, is_gateway: bool,
+    top: Section, wanted: PrefixRequest | None, sets: Sequence[RangeSet] | None, *, is_gateway: bool,
     nptv6: tuple[str, str] | None,
 ) -> None:
     """What would keep a prefix from being of use.
@@ -108,7 +108,7 @@ def check(
         )
 
 
-def refuse_alone(wanted: Delegation | None) -> None:
+def refuse_alone(wanted: PrefixRequest | None) -> None:
     """Where another main plugin has asked for addresses: it would give the prefix to an interface, and route nothing.
 
     :raises CniError: INVALID_CONFIG.

@@ -9,14 +9,14 @@ from cni_v6.allocation import ranges
 from cni_v6.allocation.ranges import Range
 from cni_v6.config import interface_prefix
 from cni_v6.config.formats import LINK_LOCAL_GATEWAY, parse_prefix
-from cni_v6.config.interface_prefix import Prefixes
+from cni_v6.config.interface_prefix import InterfacePrefixes
 from cni_v6.config.reader import Section, wrong
 from cni_v6.config.text import link_local
 from cni_v6.log import Log
 from cni_v6.net.addresses import BITS, from_text, to_text
 
 
-def read(section: Section, log: Log, prefixes: Prefixes = MappingProxyType({})) -> Range:
+def read(section: Section, log: Log, prefixes: InterfacePrefixes = MappingProxyType({})) -> Range:
     """
     :param prefixes: of the interface that it follows, where it does.
     :raises CniError: INVALID_CONFIG for what lies outside the subnet, and where nothing is left to hand out.

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import cast
 
-from cni_v6.config.formats import FORMS, Unfit
+from cni_v6.config.formats import FORMS, FormatError
 from cni_v6.config.keys import Flag, Flags, Items, Key, Kind, Level, Named, Nested, Number, Text
 from cni_v6.errors import INVALID_CONFIG, UNSUPPORTED_FIELD, CniError
 from cni_v6.log import Log
@@ -173,7 +173,7 @@ def check_form(form: str, value: str, path: str, *, error: Callable[[str, object
     """
     try:
         return FORMS[form].parse(value)
-    except Unfit as unfit:
+    except FormatError as unfit:
         raise error(path, value, str(unfit), unfit.remedy or FORMS[form].remedy) from None
 
 

@@ -27,7 +27,7 @@ class Reservation(NamedTuple):
     text: str
 
     @property
-    def hole(self) -> Exclusion:
+    def exclusion(self) -> Exclusion:
         """What the ranges lack."""
         family, value = from_text(self.text)
         return Exclusion(self.path, self.text, family, value, value)
@@ -95,7 +95,7 @@ def number_of(sets: Sequence[RangeSet], text: str) -> int | None:
     return next((number for number, one in enumerate(sets) if ranges.origin(one, family, value)), None)
 
 
-def claim(
+def reserved_for(
     reserved: Mapping[str, str], sets: Sequence[RangeSet], requested: tuple[str, ...], who: str
 ) -> tuple[str, ...]:
     """What a workload asks for, with what is reserved for it.

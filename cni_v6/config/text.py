@@ -31,7 +31,7 @@ SPANS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400}  # units of time, in
 _LONGEST = 10 * 365 * SPANS["d"]
 
 
-class Unfit(ValueError):
+class FormatError(ValueError):
     """A string is not of the form; ``remedy`` overrides the form's own where it can say something better."""
 
     def __init__(self, reason: str, remedy: str = "") -> None:
@@ -41,7 +41,7 @@ class Unfit(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """``parse`` gives the canonical text or raises Unfit; ``schema`` holds for whatever ``parse`` accepts."""
+    """``parse`` gives the canonical text or raises FormatError; ``schema`` holds for whatever ``parse`` accepts."""
 
     parse: Callable[[str], str]
     remedy: str
@@ -51,40 +51,40 @@ class Form:
 def parse_prefix(text: str) -> tuple[int, int, int]:
     """Family, value and length of ``address/length``, host bits and all.
 
-    :raises Unfit: not of that form, or IPv4-mapped.
+    :raises FormatError: not of that form, or IPv4-mapped.
     """
     address, slash, digits = text.partition("/")
     if not slash or not re.fullmatch("[0-9]{1,3}", digits):
-        raise Unfit("is not a prefix")
+        raise FormatError("is not a prefix")
     family, value = value_of(address)
     if family == 4 and ":" in address:
-        raise Unfit("is an IPv4-mapped prefix", "write it as IPv4, such as 10.1.0.0/16")
+        raise FormatError("is an IPv4-mapped prefix", "write it as IPv4, such as 10.1.0.0/16")
     if int(digits) > BITS[family]:
-        raise Unfit(f"is not a prefix: an IPv{family} prefix has at most {BITS[family]} bits")
+        raise FormatError(f"is not a prefix: an IPv{family} prefix has at most {BITS[family]} bits")
     return family, value, int(digits)
 
 
 def value_of(text: str) -> tuple[int, int]:
     """Family and value of an address.
 
-    :raises Unfit: not in full, or with a zone.
+    :raises FormatError: not in full, or with a zone.
     """
     try:
         return from_text(text)
     except ValueError:
-        raise Unfit("is not an IP address") from None
+        raise FormatError("is not an IP address") from None
 
 
 def network(text: str) -> tuple[int, int, int]:
     """As ``parse_prefix``, of a prefix without host bits.
 
-    :raises Unfit: also for host bits.
+    :raises FormatError: also for host bits.
     """
     family, value, length = parse_prefix(text)
     host = value & (1 << BITS[family] - length) - 1
     if host:
         right = f"{to_text(family, value - host)}/{length}"
-        raise Unfit(f"Network has host bits set: the network of this prefix is {right}", f"write {right}")
+        raise FormatError(f"Network has host bits set: the network of this prefix is {right}", f"write {right}")
     return family, value, length
 
 
@@ -106,14 +106,14 @@ def link_local(family: int, value: int, length: int) -> str:
 def seconds(text: str) -> int:
     """How long ``30s``, ``10m``, ``1h`` or ``7d`` is.
 
-    :raises Unfit: not of that form, or longer than ten years.
+    :raises FormatError: not of that form, or longer than ten years.
     """
     found = re.fullmatch(rf"([0-9]{{1,9}})({'|'.join(SPANS)})", text)
     if not found:
-        raise Unfit("is no duration")
+        raise FormatError("is no duration")
     span = int(found[1]) * SPANS[found[2]]
     if span > _LONGEST:
-        raise Unfit("is longer than ten years", "write a shorter one")
+        raise FormatError("is longer than ten years", "write a shorter one")
     return span
 
 
@@ -127,7 +127,7 @@ def one_of(*words: str) -> Callable[[str], str]:
     """The parser of a form that is one of some words."""
     def parse(text: str) -> str:
         if text not in words:
-            raise Unfit(f"is none of {', '.join(words)}")
+            raise FormatError(f"is none of {', '.join(words)}")
         return text
 
     return parse

@@ -14,10 +14,10 @@ from typing import Any
 from cni_v6.allocation import ranges
 from cni_v6.allocation.policy import STABLE
 from cni_v6.attachments import load_config
-from cni_v6.attachments.context import Node
+from cni_v6.attachments.context import Context
 from cni_v6.config.bridge import IPAM_PLUGIN, IpamConf
 from cni_v6.ctl.plan import configurations
-from cni_v6.engine.handle import real_node
+from cni_v6.engine.handle import real_context
 from cni_v6.errors import INVALID_CONFIG, CniError
 from cni_v6.planning import usage as rate_of_use
 from cni_v6.planning.prefix_plan import YEAR, duration, parse_rate
@@ -42,7 +42,7 @@ def register(commands: Any) -> None:
     parser.set_defaults(run=run)
 
 
-def run(chosen: argparse.Namespace, make_node: Callable[[], Node] = real_node) -> int:
+def run(chosen: argparse.Namespace, make_node: Callable[[], Context] = real_context) -> int:
     rate = parse_rate("--rate", chosen.rate) if chosen.rate else None
     found = list(configurations(chosen.conflist)) if chosen.conflist else _named(chosen.conf_dir, chosen.network)
     node = make_node()
@@ -76,25 +76,25 @@ def _named(folder: Path, name: str) -> list[dict[str, Any]]:
     raise CniError(INVALID_CONFIG, words, "give the configuration's file, or its --conf-dir")
 
 
-def _ipam(config: Mapping[str, Any], node: Node) -> IpamConf | None:
+def _ipam(config: Mapping[str, Any], context: Context) -> IpamConf | None:
     """What a configuration says of addresses, read as for an ADD of no container."""
     environment = {
         "CNI_COMMAND": "ADD", "CNI_CONTAINERID": "burn", "CNI_NETNS": "/run/netns/burn", "CNI_IFNAME": "eth0",
         "CNI_PATH": "/opt/cni/bin",
     }
     call = invocation.parse(Request(str(config["type"]), environment, json.dumps(config).encode()))
-    found = load_config.ipam(call, node) if config["type"] == IPAM_PLUGIN else load_config.bridge(call, node).ipam
+    found = load_config.ipam(call, context) if config["type"] == IPAM_PLUGIN else load_config.bridge(call, context).ipam
     return found if isinstance(found, IpamConf) else None
 
 
-def _usages(conf: IpamConf, rate: Fraction | None, node: Node) -> list[Usage]:
-    if conf.network not in node.data_dirs.networks(conf.data_dir):  # looking creates nothing
-        return [rate_of_use.usage(each, conf.handout, 0, [], node.now(), rate) for each in conf.sets]
-    with node.leases(conf.network, conf.data_dir).transaction() as leases:
+def _usages(conf: IpamConf, rate: Fraction | None, context: Context) -> list[Usage]:
+    if conf.network not in context.data_dirs.networks(conf.data_dir):  # looking creates nothing
+        return [rate_of_use.usage(each, conf.policy, 0, [], context.now(), rate) for each in conf.sets]
+    with context.leases(conf.network, conf.data_dir).transaction() as leases:
         held = [(text, record.created) for record in leases.attachments() for text in record.addresses]
         spent = [leases.spent(each) for each in conf.sets]
     return [
-        rate_of_use.usage(each, conf.handout, count, held, node.now(), rate)
+        rate_of_use.usage(each, conf.policy, count, held, context.now(), rate)
         for each, count in zip(conf.sets, spent)
     ]
 

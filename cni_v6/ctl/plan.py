@@ -14,8 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cni_v6.attachments.context import Node
-from cni_v6.engine.handle import Reply, handle, real_node
+from cni_v6.attachments.context import Context
+from cni_v6.engine.handle import Reply, handle, real_context
 from cni_v6.errors import INVALID_CONFIG, CniError
 from cni_v6.kernel.fake.kernel import FakeKernel
 from cni_v6.kernel.ops import HOST, AddElements, Op, describe
@@ -28,7 +28,7 @@ CONTAINER = "/run/netns/example"
 PLUGINS = ("cni-v6", "cni-v6-ipam")
 
 
-class Rehearsal:
+class RecordingKernel:
     """A Kernel that asks the real one about the node, a fake one about the container, and notes what it is to do."""
 
     def __init__(self, real: Kernel) -> None:
@@ -65,7 +65,7 @@ def register(commands: Any) -> None:
     parser.set_defaults(run=run)
 
 
-def run(chosen: argparse.Namespace, make_node: Callable[[], Node] = real_node) -> int:
+def run(chosen: argparse.Namespace, make_node: Callable[[], Context] = real_context) -> int:
     for config in configurations(chosen.conflist):
         _show(config, chosen, make_node())
     return 0
@@ -86,8 +86,8 @@ def configurations(path: Path) -> Iterator[dict[str, Any]]:
     yield from ({**each, **common} for each in found)
 
 
-def _show(config: Mapping[str, Any], chosen: argparse.Namespace, real: Node) -> None:
-    rehearsal = Rehearsal(real.kernel)
+def _show(config: Mapping[str, Any], chosen: argparse.Namespace, real: Context) -> None:
+    rehearsal = RecordingKernel(real.kernel)
     node = replace(
         real, kernel=rehearsal, leases=lambda network, _: MemoryLeases(network), data_dirs=MemoryDataDirs(),
         delegate=_nobody,

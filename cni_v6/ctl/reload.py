@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from cni_v6.attachments import register as firewall
-from cni_v6.attachments.context import Node
-from cni_v6.engine.handle import real_node
+from cni_v6.attachments.context import Context
+from cni_v6.engine.handle import real_context
 
 
 def register(commands: Any) -> None:
@@ -19,7 +19,7 @@ def register(commands: Any) -> None:
     parser.set_defaults(run=teardown)
 
 
-def run(_: argparse.Namespace, make_node: Callable[[], Node] = real_node) -> int:
+def run(_: argparse.Namespace, make_node: Callable[[], Context] = real_context) -> int:
     node = make_node()
     count = firewall.reload(node)
     node.kernel.close()
@@ -27,7 +27,7 @@ def run(_: argparse.Namespace, make_node: Callable[[], Node] = real_node) -> int
     return 0
 
 
-def teardown(chosen: argparse.Namespace, make_node: Callable[[], Node] = real_node) -> int:
+def teardown(chosen: argparse.Namespace, make_node: Callable[[], Context] = real_context) -> int:
     node = make_node()
     count = firewall.unload(node, force=chosen.force)
     node.kernel.close()

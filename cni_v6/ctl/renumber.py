@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cni_v6.attachments import renumber
-from cni_v6.attachments.context import Node
+from cni_v6.attachments.context import Context
 from cni_v6.config.bridge import IPAM_PLUGIN
 from cni_v6.ctl.plan import configurations
-from cni_v6.engine.handle import real_node
+from cni_v6.engine.handle import real_context
 from cni_v6.errors import CniError
 from cni_v6.protocol import invocation
 from cni_v6.protocol.invocation import Request
@@ -32,8 +32,8 @@ def register(commands: Any) -> None:
 
 
 def run(
-    chosen: argparse.Namespace, make_node: Callable[[], Node] = real_node,
-    look: Callable[[Node], AbstractContextManager[Search]] = lambda node: Namespaces(node),
+    chosen: argparse.Namespace, make_node: Callable[[], Context] = real_context,
+    look: Callable[[Context], AbstractContextManager[Search]] = lambda node: Namespaces(node),
 ) -> int:
     node, failed = make_node(), False
     with ExitStack() as stack:
@@ -73,8 +73,8 @@ class Namespaces:
     One that is found is held open, and the path leads to just that one, whoever takes over its name or its process id.
     """
 
-    def __init__(self, node: Node, folders: tuple[str, ...] = NAMED, processes: str = "/proc") -> None:
-        self._node = node
+    def __init__(self, context: Context, folders: tuple[str, ...] = NAMED, processes: str = "/proc") -> None:
+        self._node = context
         self._folders = folders
         self._processes = processes
         self._seen: set[tuple[int, int]] = set()

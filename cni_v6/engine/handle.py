@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from cni_v6.attachments.context import Node
+from cni_v6.attachments.context import Context
 from cni_v6.errors import INTERNAL, CniError
 from cni_v6.kernel.linux import LinuxKernel
 from cni_v6.kernel.questions import Kernel
@@ -22,7 +22,7 @@ from cni_v6.protocol import invocation
 from cni_v6.protocol.invocation import Invocation, Request
 from cni_v6.protocol.result import Result, to_json
 
-Handler = Callable[[Invocation, Node], Result | None]
+Handler = Callable[[Invocation, Context], Result | None]
 
 PLUGINS: Mapping[str, Mapping[str, Handler]] = {
     "cni-v6": {
@@ -51,7 +51,7 @@ class Reply:
     code: int = 0
 
 
-def handle(request: Request, node: Node | None = None) -> Reply:
+def handle(request: Request, context: Context | None = None) -> Reply:
     """Answer one call. Whatever comes, the answer is one JSON object or nothing on stdout, and an exit status.
 
     :param node: the world to work in; the real one where it is not given.
@@ -63,7 +63,7 @@ def handle(request: Request, node: Node | None = None) -> Reply:
         if call.command == "VERSION":
             return _reply(invocation.version_reply(call.version), log)
         try:
-            result = _perform(call, node)
+            result = _perform(call, context)
         finally:
             log = call.log.text()
         return _reply(to_json(result, call.version) if result else None, log)
@@ -77,8 +77,8 @@ def handle(request: Request, node: Node | None = None) -> Reply:
         return _failed(wrapped, request, log + traceback.format_exc())
 
 
-def _perform(call: Invocation, node: Node | None) -> Result | None:
-    world = node or real_node()
+def _perform(call: Invocation, context: Context | None) -> Result | None:
+    world = context or real_context()
     try:
         return PLUGINS[call.plugin][call.command](call, world)
     finally:
@@ -98,7 +98,7 @@ def _encode(answer: Mapping[str, Any]) -> bytes:
     return json.dumps(answer).encode() + b"\n"
 
 
-def real_node(kernel: Kernel | None = None) -> Node:
+def real_context(kernel: Kernel | None = None) -> Context:
     """This machine: its kernel, its lease store, its plugins.
 
     :param kernel: this invocation's, where the caller has part of it open already.
@@ -108,7 +108,7 @@ def real_node(kernel: Kernel | None = None) -> Node:
     def leases(network: str, data_dir: str) -> Leases:
         return DiskLeases(network, data_dir, boot=boot)
 
-    return Node(
+    return Context(
         kernel=kernel or LinuxKernel(),
         leases=leases,
         data_dirs=DiskDataDirs(os.environ.get("CNI_V6_RUN_DIR", RUN_DIR)),

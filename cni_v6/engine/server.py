@@ -20,10 +20,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from cni_v6 import __version__, wire
-from cni_v6.attachments.context import Node
+from cni_v6.attachments.context import Context
 from cni_v6.engine import handle
 from cni_v6.engine.handle import Reply
-from cni_v6.engine.workers import Crew
+from cni_v6.engine.workers import WorkerPool
 from cni_v6.kernel.link_deletion import Reaper
 from cni_v6.kernel.linux import LinuxKernel
 from cni_v6.kernel.netns.enter import Namespace, identity, open_namespace
@@ -45,11 +45,11 @@ class Call:
     netns: int
 
 
-class Garbled(Exception):
+class BadRequest(Exception):
     """What arrived is no request."""
 
 
-Handler = Callable[[Request, Node], Reply]
+Handler = Callable[[Request, Context], Reply]
 
 
 class Server:
@@ -74,7 +74,7 @@ class Server:
         self._lock = threading.Lock()
         self._pending = 0
         self._last = time.monotonic()
-        self._crew = Crew(WORKERS, self._work)
+        self._crew = WorkerPool(WORKERS, self._work)
 
     def run(self) -> None:
         """Serve until drained."""
@@ -159,7 +159,7 @@ class Server:
             if call.version != __version__ or call.inode != self._inode:
                 if call.version != __version__:
                     self.drain()
-                connection.sendall(wire.pack(wire.YOURSELF, b"0", b"", b""))
+                connection.sendall(wire.pack(wire.HANDLE_LOCALLY, b"0", b"", b""))
                 return
             self._idle = idle_seconds(call.request.stdin, self._idle)
             reply = self._handle(call, call.request, host)
@@ -172,7 +172,7 @@ class Server:
     def _handle(self, call: Call, request: Request, host: Namespace) -> Reply:
         given = {request.env.get("CNI_NETNS", ""): call.netns} if call.netns >= 0 else {}
         kernel = LinuxKernel(Spaces(host, given), self._reaper)
-        return self._handler(request, handle.real_node(kernel))
+        return self._handler(request, handle.real_context(kernel))
 
     def _take_back(self, call: Call, host: Namespace) -> None:
         """The caller went away before it had its ADD's answer: nobody will use what was made."""
@@ -195,7 +195,7 @@ def idle_seconds(stdin: bytes, current: float) -> float:
 def receive(connection: socket.socket) -> Call:
     """Read one request and the descriptor that may come with it.
 
-    :raises Garbled: for anything else; TimeoutError where it does not come.
+    :raises BadRequest: for anything else; TimeoutError where it does not come.
     """
     data, descriptors, _, _ = socket.recv_fds(connection, 1 << 16, 1)
     try:
@@ -211,7 +211,7 @@ def receive(connection: socket.socket) -> Call:
     except (ValueError, OSError) as error:
         for descriptor in descriptors:
             os.close(descriptor)
-        raise Garbled(str(error)) from error
+        raise BadRequest(str(error)) from error
 
 
 def _deliver(connection: socket.socket, reply: Reply) -> bool:
@@ -220,9 +220,9 @@ def _deliver(connection: socket.socket, reply: Reply) -> bool:
     try:
         connection.sendall(message)
         try:
-            return connection.recv(1) == wire.TAKEN
+            return connection.recv(1) == wire.ACK
         except TimeoutError:
             connection.shutdown(socket.SHUT_RD)  # what it sends from here on fails; what it had sent is still there
-            return connection.recv(1) == wire.TAKEN
+            return connection.recv(1) == wire.ACK
     except OSError:
         return False

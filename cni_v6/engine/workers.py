@@ -16,16 +16,16 @@ from typing import Generic, TypeVar
 Job = TypeVar("Job")
 
 
-class _Sleeper(Generic[Job]):
+class _Worker(Generic[Job]):
     """A thread that waits; ``job`` is what it is woken for, None at the end."""
 
     def __init__(self) -> None:
-        self.bell = Lock()
-        self.bell.acquire()
+        self.wakeup = Lock()
+        self.wakeup.acquire()
         self.job: Job | None = None
 
 
-class Crew(Generic[Job]):
+class WorkerPool(Generic[Job]):
     """
     :param count: of threads.
     :param work: what each runs, with the jobs that it gets, until there are no more.
@@ -34,7 +34,7 @@ class Crew(Generic[Job]):
     def __init__(self, count: int, work: Callable[[Iterator[Job]], None]) -> None:
         self._work = work
         self._lock = Lock()
-        self._resting: list[_Sleeper[Job]] = []
+        self._resting: list[_Worker[Job]] = []
         self._waiting: deque[Job] = deque()
         self._closed = False
         self._threads = [Thread(target=self._run, name=f"worker-{n}", daemon=True) for n in range(count)]
@@ -49,7 +49,7 @@ class Crew(Generic[Job]):
                 return
             sleeper = self._resting.pop()
         sleeper.job = job
-        sleeper.bell.release()
+        sleeper.wakeup.release()
 
     def finish(self) -> None:
         """Wait until all jobs are done and the threads have ended; no job may come any more."""
@@ -57,7 +57,7 @@ class Crew(Generic[Job]):
             self._closed = True
             resting, self._resting = self._resting, []
         for sleeper in resting:
-            sleeper.bell.release()
+            sleeper.wakeup.release()
         for thread in self._threads:
             thread.join()
 
@@ -65,11 +65,11 @@ class Crew(Generic[Job]):
         self._work(self._jobs())
 
     def _jobs(self) -> Iterator[Job]:
-        sleeper: _Sleeper[Job] = _Sleeper()
+        sleeper: _Worker[Job] = _Worker()
         while (job := self._next(sleeper)) is not None:
             yield job
 
-    def _next(self, sleeper: _Sleeper[Job]) -> Job | None:
+    def _next(self, sleeper: _Worker[Job]) -> Job | None:
         with self._lock:
             if self._waiting:
                 return self._waiting.popleft()
@@ -77,5 +77,5 @@ class Crew(Generic[Job]):
                 return None
             sleeper.job = None
             self._resting.append(sleeper)
-        sleeper.bell.acquire()
+        sleeper.wakeup.acquire()
         return sleeper.job

@@ -16,7 +16,15 @@ from collections.abc import Sequence
 
 from cni_v6.errors import KERNEL_REFUSED, CniError
 from cni_v6.kernel.netlink import answers, requests, uapi
-from cni_v6.kernel.netlink.socket import RECEIVE_BYTES, RouteSocket, explain, hear, is_end, new_group, split
+from cni_v6.kernel.netlink.socket import (
+    RECEIVE_BYTES,
+    RouteSocket,
+    explain,
+    is_link_deleted,
+    new_group,
+    split,
+    subscribe,
+)
 
 PATIENCE_SECONDS = 30.0  # a busy kernel takes tenths of a second; this long means that something is stuck
 RECEIVE_BUFFER = 8 << 20  # a burst of a thousand interfaces is two megabytes of news
@@ -41,7 +49,7 @@ class Reaper:
         self._queue: queue.SimpleQueue[int | None] = queue.SimpleQueue()
         self._route = RouteSocket()
         self._look = RouteSocket()
-        self._events = hear(uapi.RTNLGRP_LINK, is_end(), RECEIVE_BUFFER)
+        self._events = subscribe(uapi.RTNLGRP_LINK, is_link_deleted(), RECEIVE_BUFFER)
         self._threads = [
             threading.Thread(target=work, name=name, daemon=True)
             for work, name in ((self._delete, "reaper"), (self._listen, "reaper-events"))

@@ -10,7 +10,7 @@ from cni_v6.protocol.names import Owner
 
 
 @dataclass(frozen=True, slots=True)
-class Proxied:
+class ProxyEntry:
     """An IPv6 address that the node answers for on ``uplink``, and has a route to through ``home``."""
 
     uplink: str
@@ -19,7 +19,7 @@ class Proxied:
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Anchor:
+class GatewayAddress:
     """What a container counts on of the node's interface ``home``: its gateway, ``ip/prefixlen``; or ``on_link``, the
     route to a prefix there, of a gateway that is link-local."""
 
@@ -39,7 +39,8 @@ class Attachment:
     ``proxied``: addresses that the node answers for. ``prefixes``: what was delegated to the container, canonical.
     ``home``: the namespace that ``host`` is in, the node's; zeros where that was not recorded.
     ``anchors``: of the node's own, which stay while an attachment names them. ``reuse``: of each address
-    ``Handout.way`` of its set, "" or missing where that is not known. ``identity``: ``Handout.identity``.
+    the ``AllocationPolicy.reuse_mode`` of its set, "" or missing where that is not known. ``identity``: as in
+    ``AllocationPolicy``.
     """
 
     owner: Owner
@@ -49,20 +50,20 @@ class Attachment:
     created: float = 0.0
     boot: str = ""
     policy: Policy | None = None
-    proxied: tuple[Proxied, ...] = ()
+    proxied: tuple[ProxyEntry, ...] = ()
     prefixes: tuple[str, ...] = ()
     home: tuple[int, int] = (0, 0)
-    anchors: tuple[Anchor, ...] = ()
+    anchors: tuple[GatewayAddress, ...] = ()
     reuse: tuple[str, ...] = ()
     identity: str = ""
 
-    def way(self, address: str) -> str:
-        """How its set gives an address again (``Handout.way``), "" where that is not known."""
+    def reuse_mode(self, address: str) -> str:
+        """How its set gives an address again (``AllocationPolicy.reuse_mode``), "" where that is not known."""
         return dict(zip(self.addresses, self.reuse)).get(address, "")
 
     def holding(self, addresses: tuple[str, ...]) -> Attachment:
         """The same attachment with these addresses."""
         if addresses == self.addresses:
             return self
-        reuse = tuple(map(self.way, addresses))
+        reuse = tuple(map(self.reuse_mode, addresses))
         return replace(self, addresses=addresses, reuse=reuse if any(reuse) else ())

@@ -10,11 +10,11 @@ from hashlib import shake_256
 from itertools import count
 
 from cni_v6.allocation import allocator, used
-from cni_v6.allocation.allocator import Books, Chosen, World
-from cni_v6.allocation.policy import AFTER, DEFAULT, NEVER, SEQUENTIAL, Handout
+from cni_v6.allocation.allocator import AllocatorInput, AllocatorState, Chosen
+from cni_v6.allocation.policy import AFTER, DEFAULT, NEVER, SEQUENTIAL, AllocationPolicy
 from cni_v6.allocation.ranges import RangeSet, among
 from cni_v6.allocation.release_queue import MemoryQueue
-from cni_v6.allocation.used import Spent
+from cni_v6.allocation.used import UsedAddresses
 from cni_v6.errors import TRY_AGAIN, CniError
 from cni_v6.leases import records
 from cni_v6.leases.attachment import Attachment
@@ -85,7 +85,7 @@ class MemoryTransaction:
         self._holders: dict[str, Owner] = {}
         self._prefixes: dict[str, Owner] = {}
         self._last: dict[int, tuple[int, int]] = {}  # a set's index -> family and value of what it gave last
-        self._books = {family: Books(Spent(), (), MemoryQueue()) for family in (4, 6)}
+        self._books = {family: AllocatorState(UsedAddresses(), (), MemoryQueue()) for family in (4, 6)}
         self._chosen: set[str] = set()  # and not put yet
         self._secret = entropy(32)
         self.remarks: list[str] = []
@@ -109,35 +109,41 @@ class MemoryTransaction:
         owner = self._holders.get(records.require_address(address))
         return None if owner is None else f"{owner.container_id} {owner.ifname}"
 
-    def choose(self, index: int, ranges: RangeSet, handout: Handout = DEFAULT) -> str:
+    def choose(self, index: int, ranges: RangeSet, policy: AllocationPolicy = DEFAULT) -> str:
         family = ranges.family
         spent = self._books[family].spent
-        value, _, remark = self._choose(index, ranges, handout)
+        value, _, remark = self._choose(index, ranges, policy)
         if value is None:
             self._books[family].spent = spent
-            raise self._exhausted(ranges, handout)
+            raise self._exhausted(ranges, policy)
         self.remarks += [remark] if remark else []
-        if handout.order == SEQUENTIAL:
+        if policy.order == SEQUENTIAL:
             self._last[index] = (family, value)
         self._chosen.add(to_text(family, value))
         return to_text(family, value)
 
-    def _choose(self, index: int, ranges: RangeSet, handout: Handout) -> Chosen:
+    def _choose(self, index: int, ranges: RangeSet, policy: AllocationPolicy) -> Chosen:
         family = ranges.family
-        world = World(self._last_of(index, family), self._now(), lambda order: self._first_free(family, order),
-                      self._chosen, self._entropy, lambda: handout.secret or self._secret)
-        chosen = allocator.choose(self._books[family], ranges, handout, world)
+        world = AllocatorInput(
+            self._last_of(index, family),
+            self._now(),
+            lambda order: self._first_free(family, order),
+            self._chosen,
+            self._entropy,
+            lambda: policy.secret or self._secret,
+        )
+        chosen = allocator.choose(self._books[family], ranges, policy, world)
         self._books[family].change_queue()
         return chosen
 
-    def shortage(self, index: int, ranges: RangeSet, handout: Handout = DEFAULT) -> CniError | None:
+    def shortage(self, index: int, ranges: RangeSet, policy: AllocationPolicy = DEFAULT) -> CniError | None:
         spent = self._books[ranges.family].spent
-        found = self._choose(index, ranges, handout).value
+        found = self._choose(index, ranges, policy).value
         self._books[ranges.family].spent = spent
-        return self._exhausted(ranges, handout) if found is None else None
+        return self._exhausted(ranges, policy) if found is None else None
 
-    def _exhausted(self, ranges: RangeSet, handout: Handout) -> CniError:
-        return used.exhausted(ranges, among(ranges, self._holders), once=handout.once(ranges))
+    def _exhausted(self, ranges: RangeSet, policy: AllocationPolicy) -> CniError:
+        return used.exhausted(ranges, among(ranges, self._holders), once=policy.never_reuses(ranges))
 
     def choose_prefix(self, index: int, ranges: RangeSet, length: int) -> str:
         books = self._books[ranges.family]
@@ -169,14 +175,14 @@ class MemoryTransaction:
         self._records[owner.container_id, owner.ifname] = replace(attachment, addresses=addresses)
         self._prefixes.update(dict.fromkeys(attachment.prefixes, owner))
 
-    def amend(self, attachment: Attachment) -> None:
+    def update(self, attachment: Attachment) -> None:
         self._records[attachment.owner.container_id, attachment.owner.ifname] = attachment
 
-    def given(self, address: str) -> bool:
+    def was_used(self, address: str) -> bool:
         family, value = from_text(address)
         return self._books[family].spent.has(value)
 
-    def extend(self, attachment: Attachment) -> None:
+    def add_addresses(self, attachment: Attachment) -> None:
         before = self._records[attachment.owner.container_id, attachment.owner.ifname]
         more = [each for each in attachment.addresses if each not in before.addresses]
         for address in more:
@@ -184,12 +190,12 @@ class MemoryTransaction:
             if holder is not None:
                 raise records.unavailable(address, holder)
         self._take(attachment, more)
-        self.amend(attachment)
+        self.update(attachment)
 
-    def shed(self, attachment: Attachment) -> None:
+    def remove_addresses(self, attachment: Attachment) -> None:
         before = self._records[attachment.owner.container_id, attachment.owner.ifname]
         self._give_back(before, [each for each in before.addresses if each not in attachment.addresses])
-        self.amend(attachment)
+        self.update(attachment)
 
     def memo(self) -> bytes:
         return self._memo
@@ -234,7 +240,7 @@ class MemoryTransaction:
     def _ways(self, record: Attachment, addresses: tuple[str, ...]) -> Iterator[tuple[str, str]]:
         for text in addresses:
             family, value = from_text(text)
-            yield text, record.way(text) or (NEVER if self._books[family].spent.has(value) else AFTER)
+            yield text, record.reuse_mode(text) or (NEVER if self._books[family].spent.has(value) else AFTER)
 
     def _last_of(self, index: int, family: int) -> int | None:
         known, value = self._last.get(index, (0, 0))

@@ -13,7 +13,7 @@ from typing import Any
 
 from cni_v6.errors import ADDRESS_UNAVAILABLE, ALREADY_ATTACHED, INTERNAL, STORE_FAILED, CniError
 from cni_v6.leases import policy_record
-from cni_v6.leases.attachment import Anchor, Attachment, Proxied
+from cni_v6.leases.attachment import Attachment, GatewayAddress, ProxyEntry
 from cni_v6.net.addresses import BITS, from_text, to_text
 from cni_v6.protocol.json_reader import canonical_prefix
 from cni_v6.protocol.names import Owner
@@ -222,26 +222,26 @@ def _attachment(network: str, raw: Any) -> Attachment:
                       str(raw.get("identity", "")))
 
 
-def anchor_words(anchor: Anchor) -> list[str]:
+def anchor_words(anchor: GatewayAddress) -> list[str]:
     """An anchor in JSON."""
     return [anchor.home, anchor.prefix, *(["on-link"] if anchor.on_link else [])]
 
 
-def read_anchor(home: str, prefix: str, *on_link: str) -> Anchor:
+def read_anchor(home: str, prefix: str, *on_link: str) -> GatewayAddress:
     """An anchor back from JSON.
 
     :raises ValueError: for anything else.
     """
     if not safe(home) or canonical_prefix(prefix, host_bits=not on_link) != prefix or on_link not in ((), ("on-link",)):
         raise ValueError("anchors")
-    return Anchor(home, prefix, bool(on_link))
+    return GatewayAddress(home, prefix, bool(on_link))
 
 
 def _namespace(device: object, inode: object) -> tuple[int, int]:
     return int(str(device)), int(str(inode))
 
 
-def _proxied(uplink: str, home: str, address: str) -> Proxied:
+def _proxied(uplink: str, home: str, address: str) -> ProxyEntry:
     if not (safe(uplink) and safe(home)) or canonical(address) != address or ":" not in address:
         raise ValueError("proxied")
-    return Proxied(uplink, home, address)
+    return ProxyEntry(uplink, home, address)

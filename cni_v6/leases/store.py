@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from cni_v6.allocation.policy import DEFAULT, Handout
+from cni_v6.allocation.policy import DEFAULT, AllocationPolicy
 from cni_v6.allocation.ranges import RangeSet
 from cni_v6.errors import CniError
 from cni_v6.leases.attachment import Attachment
@@ -37,7 +37,7 @@ class Transaction(Protocol):
         """Who holds an address: ``containerID ifname`` (or what the file says), "" unreadable, None: it is free."""
         ...
 
-    def choose(self, index: int, ranges: RangeSet, handout: Handout = DEFAULT) -> str:
+    def choose(self, index: int, ranges: RangeSet, policy: AllocationPolicy = DEFAULT) -> str:
         """The next free address of the set with this index, and move the set's cursor onto it, durably.
 
         Where it was released less than ``policy.wait`` ago, because there is no other, ``remarks`` says so.
@@ -46,7 +46,7 @@ class Transaction(Protocol):
         """
         ...
 
-    def shortage(self, index: int, ranges: RangeSet, handout: Handout = DEFAULT) -> CniError | None:
+    def shortage(self, index: int, ranges: RangeSet, policy: AllocationPolicy = DEFAULT) -> CniError | None:
         """Why ``choose`` would fail now, which does not happen by this; None: it would not."""
         ...
 
@@ -74,25 +74,25 @@ class Transaction(Protocol):
         """
         ...
 
-    def amend(self, attachment: Attachment) -> None:
+    def update(self, attachment: Attachment) -> None:
         """Record anew an attachment that is there; its addresses stay as they are.
 
         :raises CniError: STORE_FAILED.
         """
         ...
 
-    def given(self, address: str) -> bool:
+    def was_used(self, address: str) -> bool:
         """Whether an address was handed out of a set that gives none twice, or passed over."""
         ...
 
-    def extend(self, attachment: Attachment) -> None:
+    def add_addresses(self, attachment: Attachment) -> None:
         """Record anew an attachment that is there, and lease it the addresses that it has more, all or nothing.
 
         :raises CniError: ADDRESS_UNAVAILABLE naming the holder; STORE_FAILED.
         """
         ...
 
-    def shed(self, attachment: Attachment) -> None:
+    def remove_addresses(self, attachment: Attachment) -> None:
         """Record anew an attachment that is there, and free the addresses that it has no more.
 
         :raises CniError: STORE_FAILED.

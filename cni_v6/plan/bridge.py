@@ -16,7 +16,7 @@ from cni_v6.kernel import ops
 from cni_v6.kernel.ops import HOST, Op
 from cni_v6.kernel.questions import GetAddresses, GetLink, GetRuleset, Question, Snapshot
 from cni_v6.plan import bridge_port, gateways, mac as plan_mac, prefix_routes, uplink
-from cni_v6.plan.prefix_routes import Delegated
+from cni_v6.plan.prefix_routes import RoutedPrefix
 from cni_v6.protocol import names
 from cni_v6.protocol.names import Owner
 from cni_v6.protocol.result import Address, Dns, Interface, Result, Route
@@ -45,7 +45,7 @@ class Allocation:
     ips: tuple[Address, ...] = ()
     routes: tuple[Route, ...] = ()
     dns: Dns = Dns()
-    delegated: tuple[Delegated, ...] = ()
+    delegated: tuple[RoutedPrefix, ...] = ()
 
     def families(self) -> frozenset[int]:
         return frozenset(ip.family for ip in self.ips)
@@ -106,7 +106,7 @@ def plan_add(site: Site, conf: BridgeConf, allocation: Allocation, seen: Snapsho
     told = plan_mac.to_announce(conf, site.node, addresses, seen)
     routes = _routes(conf, allocation)
     steps = (
-        *bridge_port.settled((
+        *bridge_port.drop_repeated_sysctls((
             *_bridge(site, conf, allocation, seen), *_gateway(site, conf, allocation, seen, mtu=mtu),
         )),
         *_port(site, conf, seen, mtu=mtu, mac=mac),
@@ -140,7 +140,7 @@ def _bridge(site: Site, conf: BridgeConf, allocation: Allocation, seen: Snapshot
     if filtering and not (found and found.vlan_filtering):  # a new one too: another network may have made it meanwhile
         yield ops.SetBridge(conf.bridge, vlan_filtering=True)
     if bridge_port.is_own_bridge(conf, site.node, seen) and bridge_port.has_ipv6(seen):
-        yield from bridge_port.quiet(conf.bridge, created=found is None, families=allocation.families())
+        yield from bridge_port.disable_autoconf(conf.bridge, created=found is None, families=allocation.families())
     if found is None or not found.up or (conf.promisc and not found.promisc):
         yield ops.SetLink(HOST, conf.bridge, up=True, promisc=True if conf.promisc else None)
 
@@ -168,7 +168,7 @@ def _port(site: Site, conf: BridgeConf, seen: Snapshot, *, mtu: int, mac: str) -
     if any(bridge_port.port_flags(conf)):
         yield ops.SetPort(host, *bridge_port.port_flags(conf))
     yield from bridge_port.vlans(host, conf, seen)
-    yield from bridge_port.mute(host, seen)
+    yield from bridge_port.disable_ipv6(host, seen)
 
 
 def _container(

@@ -24,7 +24,7 @@ def has_ipv6(seen: Snapshot) -> bool:
     return seen.sysctl(HOST, "ipv6/conf/all/disable_ipv6") is not None
 
 
-def quiet(interface: str, *, created: bool, families: frozenset[int]) -> Iterable[Op]:
+def disable_autoconf(interface: str, *, created: bool, families: frozenset[int]) -> Iterable[Op]:
     """An interface of ours takes no address from a container's RA, and has its own at once.
 
     Only one of ours, a bridge known by its MAC: what an administrator made may be the node's own way to its router.
@@ -37,7 +37,7 @@ def quiet(interface: str, *, created: bool, families: frozenset[int]) -> Iterabl
         yield ops.SetSysctl(HOST, f"ipv6/conf/{interface}/disable_ipv6", "1")
 
 
-def settled(steps: Iterable[Op]) -> Iterable[Op]:
+def drop_repeated_sysctls(steps: Iterable[Op]) -> Iterable[Op]:
     """Without a sysctl that an earlier step has set.
 
     An interface of ours that was cut off before it was quiet still listens to RAs; ``forwarding``, which looks at the
@@ -52,7 +52,7 @@ def settled(steps: Iterable[Op]) -> Iterable[Op]:
         yield step
 
 
-def mute(port: str, seen: Snapshot) -> Iterable[Op]:
+def disable_ipv6(port: str, seen: Snapshot) -> Iterable[Op]:
     """A bridge port needs no address: it would only ask the segment whether it is free."""
     if has_ipv6(seen):
         yield ops.SetSysctl(HOST, f"ipv6/conf/{port}/disable_ipv6", "1")
@@ -139,10 +139,10 @@ def gateway(conf: BridgeConf, node: str, families: frozenset[int], seen: Snapsho
         macs = names.host_mac(owner), names.container_mac(owner)
         yield ops.CreateVeth(port, macs[0], conf.bridge, HOST, interface, macs[1], mtu, shared=True)
     if has_ipv6(seen):
-        yield from quiet(interface, created=found is None, families=families)
+        yield from disable_autoconf(interface, created=found is None, families=families)
     if found is None or not found.up:
         yield from vlans(port, conf, seen)
-        yield from mute(port, seen)
+        yield from disable_ipv6(port, seen)
         yield ops.SetLink(HOST, interface, up=True)
         yield ops.AwaitPort(port)
 

@@ -13,7 +13,7 @@ from cni_v6.errors import NODE_CONFLICT, CniError
 from cni_v6.kernel import ops
 from cni_v6.kernel.ops import HOST, Op
 from cni_v6.kernel.questions import Snapshot
-from cni_v6.leases.attachment import Anchor
+from cni_v6.leases.attachment import GatewayAddress
 from cni_v6.net.addresses import from_text, is_link_local, overlap
 from cni_v6.plan import bridge_port
 from cni_v6.protocol.json_reader import canonical_prefix
@@ -27,7 +27,7 @@ def addresses(conf: BridgeConf, ips: Iterable[Address]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(_gateway_address(ip) for ip in ips if ip.gateway))
 
 
-def anchors(conf: BridgeConf, ips: Iterable[Address]) -> tuple[Anchor, ...]:
+def anchors(conf: BridgeConf, ips: Iterable[Address]) -> tuple[GatewayAddress, ...]:
     """What a container with these addresses counts on, of what the network has on the node.
 
     Not a link-local gateway: any network may have that one, and it is in nobody's way.
@@ -38,7 +38,7 @@ def anchors(conf: BridgeConf, ips: Iterable[Address]) -> tuple[Anchor, ...]:
     return tuple(dict.fromkeys(_anchor(home, ip) for ip in ips if ip.gateway))
 
 
-def anchors_of_ranges(conf: BridgeConf) -> tuple[Anchor, ...]:
+def anchors_of_ranges(conf: BridgeConf) -> tuple[GatewayAddress, ...]:
     """The same, of containers of any of the network's ranges: the set may have spilt over from one to the next."""
     sets = conf.ipam.sets if isinstance(conf.ipam, IpamConf) else ()
     parts = (part for each in sets for part in each.written)
@@ -73,14 +73,14 @@ def steps(conf: BridgeConf, ips: Iterable[Address], node: str, seen: Snapshot) -
             yield ensure(anchor)
 
 
-def ensure(anchor: Anchor) -> Op:
+def ensure(anchor: GatewayAddress) -> Op:
     """What puts it there; there already is fine."""
     if anchor.on_link:
         return ops.AddRoute(HOST, anchor.home, anchor.prefix)
     return ops.AddAddress(HOST, anchor.home, anchor.prefix)
 
 
-def take_away(anchor: Anchor) -> Op:
+def take_away(anchor: GatewayAddress) -> Op:
     """What takes it away; absent is fine."""
     if anchor.on_link:
         return ops.RemoveRoute(HOST, anchor.home, anchor.prefix)
@@ -128,10 +128,10 @@ def _contradicts(wanted: str, other: str) -> bool:
     return ":" not in wanted or overlap(wanted, other)
 
 
-def _anchor(home: str, ip: Address) -> Anchor:
+def _anchor(home: str, ip: Address) -> GatewayAddress:
     if ip.gateway and is_link_local(ip.gateway):  # no address of the bridge makes the prefix on-link
-        return Anchor(home, canonical_prefix(ip.address, host_bits=False) or ip.address, on_link=True)
-    return Anchor(home, _gateway_address(ip))
+        return GatewayAddress(home, canonical_prefix(ip.address, host_bits=False) or ip.address, on_link=True)
+    return GatewayAddress(home, _gateway_address(ip))
 
 
 def _gateway_address(ip: Address) -> str:

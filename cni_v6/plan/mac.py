@@ -49,7 +49,7 @@ def given_once(conf: BridgeConf, addresses: Iterable[str]) -> list[str]:
     """Those that are given to nobody else, unless somebody asks for one."""
     if not isinstance(conf.ipam, IpamConf):
         return []
-    sets = [each for each in conf.ipam.sets if conf.ipam.handout.once(each)]
+    sets = [each for each in conf.ipam.sets if conf.ipam.policy.never_reuses(each)]
     return [address for address in addresses if any(origin(each, *from_text(address)) for each in sets)]
 
 

@@ -22,14 +22,14 @@ BEFORE_ON_LINK = 128  # a metric: the kernel's route to an interface's own prefi
 
 
 @dataclass(frozen=True, slots=True)
-class Delegated:
+class RoutedPrefix:
     """A prefix, and the container's address of the same set, by which it is routed."""
 
     prefix: str
     via: Address
 
 
-def inside(conf: BridgeConf, netns: str, ifname: str, given: Iterable[Delegated]) -> Iterator[Op]:
+def inside(conf: BridgeConf, netns: str, ifname: str, given: Iterable[RoutedPrefix]) -> Iterator[Op]:
     """What the container's namespace needs.
 
     Of what the container has assigned to nobody it says that it is unreachable (RFC 7084, section 4.3, WPD-5): else a
@@ -54,7 +54,7 @@ def _by_gateway(conf: BridgeConf, netns: str, ifname: str, via: Address) -> Iter
     yield ops.AddRoute(netns, ifname, subnet, via.gateway, priority=BEFORE_ON_LINK)
 
 
-def arrival(conf: BridgeConf, given: Iterable[Delegated]) -> Iterator[Op]:
+def arrival(conf: BridgeConf, given: Iterable[RoutedPrefix]) -> Iterator[Op]:
     """The node's route."""
     home = bridge_port.gateway_interface(conf)
     yield from (ops.AddRoute(HOST, home, each.prefix, each.via.ip) for each in given)
@@ -66,7 +66,7 @@ def removal(record: Attachment) -> tuple[Op, ...]:
     return tuple(ops.RemoveRoute(HOST, home, prefix) for prefix in record.prefixes for home in homes)
 
 
-def in_result(given: Iterable[Delegated]) -> tuple[Address, ...]:
+def in_result(given: Iterable[RoutedPrefix]) -> tuple[Address, ...]:
     """How the result names it: last, and of no interface, so that nobody takes it for the container's address."""
     return tuple(Address(each.prefix) for each in given)
 
@@ -77,7 +77,7 @@ def without(result: Result, record: Attachment | None) -> Result:
     return replace(result, ips=tuple(ip for ip in result.ips if ip.interface is not None or ip.address not in prefixes))
 
 
-def remarks(conf: BridgeConf, given: Iterable[Delegated]) -> Iterator[str]:
+def remarks(conf: BridgeConf, given: Iterable[RoutedPrefix]) -> Iterator[str]:
     """What an ADD should warn of."""
     if conf.ndp_proxy:
         for each in given:

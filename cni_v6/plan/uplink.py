@@ -15,7 +15,7 @@ from cni_v6.errors import NODE_CONFLICT, CniError
 from cni_v6.kernel import ops
 from cni_v6.kernel.ops import HOST, Op
 from cni_v6.kernel.questions import GetAddresses, GetLink, GetProxies, GetRoutes, GetUplinks, Question, Snapshot
-from cni_v6.leases.attachment import Attachment, Proxied
+from cni_v6.leases.attachment import Attachment, ProxyEntry
 from cni_v6.net.addresses import overlap
 from cni_v6.plan import bridge_port, forwarding
 from cni_v6.protocol.result import Address
@@ -77,7 +77,7 @@ def _answering(conf: BridgeConf, seen: Snapshot) -> tuple[str, ...]:
     return tuple(name for name in dict.fromkeys(found) if name != bridge_port.gateway_interface(conf))
 
 
-def proxied(conf: BridgeConf, ips: Iterable[Address], seen: Snapshot) -> tuple[Proxied, ...]:
+def proxied(conf: BridgeConf, ips: Iterable[Address], seen: Snapshot) -> tuple[ProxyEntry, ...]:
     """The addresses that the node answers for, and where.
 
     :param seen: answers to ``questions``, and to ``more_questions`` where there are IPv6 addresses.
@@ -85,7 +85,7 @@ def proxied(conf: BridgeConf, ips: Iterable[Address], seen: Snapshot) -> tuple[P
     addresses = [ip.ip for ip in ips if ip.family == 6]
     home = bridge_port.gateway_interface(conf)
     return tuple(
-        Proxied(name, home, address)
+        ProxyEntry(name, home, address)
         for name in (_answering(conf, seen) if addresses else ())
         for address in addresses
         if conf.ndp_proxy != AUTO or _is_on_link(address, name, seen)

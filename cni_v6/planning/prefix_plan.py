@@ -16,7 +16,7 @@ from typing import Any
 
 from cni_v6.allocation.ranges import LARGE
 from cni_v6.config.reader import wrong
-from cni_v6.config.text import SPANS, Unfit, link_local, network, unusable
+from cni_v6.config.text import SPANS, FormatError, link_local, network, unusable
 from cni_v6.errors import CniError
 from cni_v6.net.addresses import to_text
 
@@ -118,7 +118,7 @@ def parse_site(text: str) -> Prefix:
     """
     try:
         family, value, length = network(text)
-    except Unfit as unfit:
+    except FormatError as unfit:
         raise wrong("PREFIX", text, str(unfit), unfit.remedy or _REMEDY) from None
     if family == 4:
         raise wrong("PREFIX", text, "is an IPv4 prefix", _REMEDY)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from cni_v6.allocation import ranges
-from cni_v6.allocation.policy import SEQUENTIAL, STABLE, Handout
+from cni_v6.allocation.policy import SEQUENTIAL, STABLE, AllocationPolicy
 from cni_v6.allocation.ranges import RangeSet
 from cni_v6.net import intervals
 from cni_v6.net.addresses import from_text
@@ -80,7 +80,7 @@ class Usage:
 
 
 def usage(
-    addresses: RangeSet, handout: Handout, spent: int, held: Sequence[tuple[str, float]], now: float,
+    addresses: RangeSet, policy: AllocationPolicy, spent: int, held: Sequence[tuple[str, float]], now: float,
     assumed: Fraction | None,
 ) -> Usage:
     """What there is to say of one set.
@@ -91,10 +91,10 @@ def usage(
     """
     inside = [(from_text(text), created) for text, created in held]
     mine = [(value, created) for (family, value), created in inside if ranges.origin(addresses, family, value)]
-    once = handout.once(addresses)
+    once = policy.never_reuses(addresses)
     given = spent if once else 0
-    observed = _observed(addresses, mine, now, given if handout.order == SEQUENTIAL else 0)
-    return Usage(ranges.size(addresses), len(mine), given, once, handout.order, handout.wait, observed, assumed)
+    observed = _observed(addresses, mine, now, given if policy.order == SEQUENTIAL else 0)
+    return Usage(ranges.size(addresses), len(mine), given, once, policy.order, policy.wait, observed, assumed)
 
 
 def per(rate: Fraction) -> str:

@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from cni_v6.allocation import ranges
 from cni_v6.attachments import load_config, register, stale as stale_attachments
-from cni_v6.attachments.context import Node
+from cni_v6.attachments.context import Context
 from cni_v6.config import allocation as config_allocation, families
 from cni_v6.config.bridge import IpamConf, Range, RangeSet, parse_removal
 from cni_v6.config.resolv_conf import parse as parse_resolv_conf
@@ -27,58 +27,58 @@ from cni_v6.leases.store import Leases, Transaction
 from cni_v6.log import Log
 from cni_v6.net.addresses import from_text, overlap, version
 from cni_v6.plan.bridge import Allocation
-from cni_v6.plan.prefix_routes import Delegated
+from cni_v6.plan.prefix_routes import RoutedPrefix
 from cni_v6.protocol.invocation import Invocation, valid_attachments
 from cni_v6.protocol.names import Owner
 from cni_v6.protocol.result import Address, Dns, Result
 
 
-def add(call: Invocation, node: Node) -> Result:
+def add(call: Invocation, context: Context) -> Result:
     """ADD: lease an address of each set to the container; any main plugin then configures them."""
-    conf = load_config.ipam(call, node)
+    conf = load_config.ipam(call, context)
     draft = Attachment(
-        call.owner, (), netns=node.kernel.netns_id(call.netns), created=node.now(), boot=node.boot,
-        home=node.kernel.netns_id(HOST),
+        call.owner, (), netns=context.kernel.netns_id(call.netns), created=context.now(), boot=context.boot,
+        home=context.kernel.netns_id(HOST),
     )
-    node.data_dirs.remember(conf.data_dir)
+    context.data_dirs.remember(conf.data_dir)
     lost: Mapping[int, CniError] = {}
     if 6 in conf.optional:  # else it is the main plugin's to find out, as with any other IPAM
-        off = families.ipv6_off(call.netns, node.kernel.observe(families.questions(call.netns)), gateway=False)
+        off = families.ipv6_off(call.netns, context.kernel.observe(families.questions(call.netns)), gateway=False)
         lost = families.lost(conf.sets, conf.optional, off)
-    allocation = allocate(conf, draft, node, call.log, lost=lost)
+    allocation = allocate(conf, draft, context, call.log, lost=lost)
     return Result(ips=allocation.ips, routes=allocation.routes, dns=allocation.dns)
 
 
-def delete(call: Invocation, node: Node) -> None:
+def delete(call: Invocation, context: Context) -> None:
     """DEL: free what the container holds; fine when it holds nothing."""
     conf = parse_removal(call)
-    with node.leases(conf.network, conf.data_dir).transaction() as leases:
+    with context.leases(conf.network, conf.data_dir).transaction() as leases:
         leases.drop(call.owner)
 
 
-def check(call: Invocation, node: Node) -> None:
+def check(call: Invocation, context: Context) -> None:
     """CHECK: the container holds an address of each set, and those that prevResult names."""
-    conf = load_config.ipam(call, node)
+    conf = load_config.ipam(call, context)
     prev = call.prev_result.ips if call.prev_result else ()
-    with node.leases(conf.network, conf.data_dir).transaction() as leases:
+    with context.leases(conf.network, conf.data_dir).transaction() as leases:
         record = leases.get(call.owner)
     check_leases(conf, call.owner, prev, record)
 
 
-def collect(call: Invocation, node: Node) -> None:
+def collect(call: Invocation, context: Context) -> None:
     """GC: free what belongs to no valid attachment and is older than this call, or provably over."""
-    conf, started = parse_removal(call), node.now()
-    store = node.leases(conf.network, conf.data_dir)
+    conf, started = parse_removal(call), context.now()
+    store = context.leases(conf.network, conf.data_dir)
     with store.transaction() as leases:
-        for record in stale(call, leases, started, node):
+        for record in stale(call, leases, started, context):
             leases.drop(record.owner)
             call.log.info(f"freed {', '.join(record.addresses)} of {record.owner.container_id}/{record.owner.ifname}")
 
 
-def status(call: Invocation, node: Node) -> None:
+def status(call: Invocation, context: Context) -> None:
     """STATUS: every set has a free address."""
-    conf = load_config.ipam(call, node)
-    check_capacity(conf, node.leases(conf.network, conf.data_dir))
+    conf = load_config.ipam(call, context)
+    check_capacity(conf, context.leases(conf.network, conf.data_dir))
 
 
 # Parts that the bridge plugin uses in-process
@@ -89,7 +89,7 @@ def _record(record: Attachment, leases: Transaction) -> None:
 
 
 def allocate(
-    conf: IpamConf, draft: Attachment, node: Node, log: Log,
+    conf: IpamConf, draft: Attachment, context: Context, log: Log,
     admit: Callable[[Attachment, Transaction], None] = _record, lost: Mapping[int, CniError] = MappingProxyType({}),
 ) -> Allocation:
     """Lease an address of each set, all or none, and record the attachment.
@@ -98,15 +98,15 @@ def allocate(
     :param admit: records it in the lease's place, and does what has to be done under the same lock.
     :param lost: families that the container goes without, and why; all of ``conf.optional``.
     """
-    dns = _dns(conf, node)
-    conf = with_secret(conf, node)
-    with node.leases(conf.network, conf.data_dir).transaction() as leases:
-        _refuse_second(draft.owner, leases, node)
-        chosen = _choose(conf, leases, node, log, lost)
+    dns = _dns(conf, context)
+    conf = with_secret(conf, context)
+    with context.leases(conf.network, conf.data_dir).transaction() as leases:
+        _refuse_second(draft.owner, leases, context)
+        chosen = _choose(conf, leases, context, log, lost)
         given = _delegate(conf, chosen, leases)
         prefixes = tuple(each.prefix for each in given)
-        addresses, ways = tuple(text for _, text in chosen), tuple(conf.handout.way(each) for each, _ in chosen)
-        record = replace(draft, addresses=addresses, prefixes=prefixes, reuse=ways, identity=conf.handout.identity)
+        addresses, ways = tuple(text for _, text in chosen), tuple(conf.policy.reuse_mode(each) for each, _ in chosen)
+        record = replace(draft, addresses=addresses, prefixes=prefixes, reuse=ways, identity=conf.policy.identity)
         admit(record, leases)
     ips = tuple(_address(each, text) for each, text in chosen)
     present = {ip.family for ip in ips}
@@ -114,7 +114,7 @@ def allocate(
 
 
 def _choose(
-    conf: IpamConf, leases: Transaction, node: Node, log: Log, lost: Mapping[int, CniError]
+    conf: IpamConf, leases: Transaction, context: Context, log: Log, lost: Mapping[int, CniError]
 ) -> list[tuple[RangeSet, str]]:
     """An address of each set, but for the families that the container goes without: the lost ones, and those of a set
     without a free address where they are not required."""
@@ -124,7 +124,7 @@ def _choose(
         if each.family in lost:
             continue
         try:
-            chosen.append((each, _pick(conf, index, each, leases, node, log)))
+            chosen.append((each, _pick(conf, index, each, leases, context, log)))
         except CniError as error:
             if error.code != ADDRESSES_EXHAUSTED or each.family not in conf.optional:
                 raise
@@ -138,7 +138,7 @@ def _choose(
     return [(each, text) for each, text in chosen if each.family not in lost]
 
 
-def _delegate(conf: IpamConf, chosen: list[tuple[RangeSet, str]], leases: Transaction) -> tuple[Delegated, ...]:
+def _delegate(conf: IpamConf, chosen: list[tuple[RangeSet, str]], leases: Transaction) -> tuple[RoutedPrefix, ...]:
     """The prefix that the container is to have; none where it goes without the family.
 
     What the container itself has asked for is not the store's knowledge yet; a prefix that is passed over is spent.
@@ -151,10 +151,10 @@ def _delegate(conf: IpamConf, chosen: list[tuple[RangeSet, str]], leases: Transa
     while True:
         prefix = leases.choose_prefix(wanted.index, source, wanted.length)
         if not any(overlap(f"{text}/128", prefix) for text in conf.requested if ":" in text):
-            return (Delegated(prefix, _address(source, via)),)
+            return (RoutedPrefix(prefix, _address(source, via)),)
 
 
-def stale(call: Invocation, leases: Transaction, started: float, node: Node) -> list[Attachment]:
+def stale(call: Invocation, leases: Transaction, started: float, context: Context) -> list[Attachment]:
     """Attachments that the runtime does not list as valid and that are older than the call.
 
     One made meanwhile is missing in a list that was written before it, and is kept. So is one that seems to be made
@@ -167,7 +167,7 @@ def stale(call: Invocation, leases: Transaction, started: float, node: Node) -> 
     owners = [owner for owner in leases.owners() if not stale_attachments.is_listed(owner, valid)]
     unlisted = [record for owner in owners if (record := leases.get(owner))]
     young = [record for record in unlisted if record.created >= started]
-    over = {record.owner for record, _ in stale_attachments.dead(young, node)} if young else set()
+    over = {record.owner for record, _ in stale_attachments.dead(young, context)} if young else set()
     return [record for record in unlisted if record.created < started or record.owner in over]
 
 
@@ -200,13 +200,13 @@ def check_capacity(conf: IpamConf, store: Leases) -> None:
     """
     with store.transaction() as leases:
         for index, each in enumerate(conf.sets):
-            why = leases.shortage(index, each, conf.handout) if each.family not in conf.optional else None
+            why = leases.shortage(index, each, conf.policy) if each.family not in conf.optional else None
             if why:
                 raise CniError(NOT_AVAILABLE, f"ipam.ranges[{index}] of {conf.network} is exhausted: {why.msg}",
                                why.details)
 
 
-def _refuse_second(owner: Owner, leases: Transaction, node: Node) -> None:
+def _refuse_second(owner: Owner, leases: Transaction, context: Context) -> None:
     """Before the cursor moves: an owner that holds addresses already would only waste one.
 
     A record that holds none is what the reference plugin's DEL has left of it: it frees leases, and knows no records.
@@ -216,25 +216,25 @@ def _refuse_second(owner: Owner, leases: Transaction, node: Node) -> None:
         words = f"container {owner.container_id} has {', '.join(record.addresses)} already"
         raise CniError(ALREADY_ATTACHED, f"{words} on network {owner.network} ({owner.ifname})", "run DEL for it first")
     if record:
-        register.drop(record, leases, node)
+        register.release(record, leases, context)
 
 
-def _pick(conf: IpamConf, index: int, each: RangeSet, leases: Transaction, node: Node, log: Log) -> str:
+def _pick(conf: IpamConf, index: int, each: RangeSet, leases: Transaction, context: Context, log: Log) -> str:
     """An address of a set. What containers have left that ended without a DEL is looked for where there is no other
     way: nothing of it costs an ADD that finds an address."""
     for text in conf.requested:
         if _range_of(each, text):
             _refuse_delegated(text, leases)
             if leases.holder(text) is not None:
-                stale_attachments.reclaim(leases, node, log)
+                stale_attachments.reclaim(leases, context, log)
             return text
     try:
-        return leases.choose(index, each, conf.handout)
+        return leases.choose(index, each, conf.policy)
     except CniError as error:
-        dry = error.code == ADDRESSES_EXHAUSTED and not conf.handout.once(each)
-        if not dry or not stale_attachments.reclaim(leases, node, log):
+        dry = error.code == ADDRESSES_EXHAUSTED and not conf.policy.never_reuses(each)
+        if not dry or not stale_attachments.reclaim(leases, context, log):
             raise
-    return leases.choose(index, each, conf.handout)
+    return leases.choose(index, each, conf.policy)
 
 
 def _refuse_delegated(text: str, leases: Transaction) -> None:
@@ -253,21 +253,21 @@ def _address(each: RangeSet, text: str) -> Address:
     return Address(f"{text}/{part.prefixlen}", part.gateway)
 
 
-def _dns(conf: IpamConf, node: Node) -> Dns:
-    return parse_resolv_conf(_read("resolvConf", conf.resolv_conf, node)) if conf.resolv_conf else Dns()
+def _dns(conf: IpamConf, context: Context) -> Dns:
+    return parse_resolv_conf(_read("resolvConf", conf.resolv_conf, context)) if conf.resolv_conf else Dns()
 
 
-def with_secret(conf: IpamConf, node: Node) -> IpamConf:
+def with_secret(conf: IpamConf, context: Context) -> IpamConf:
     """The configuration with the secret that stable addresses are derived with."""
     if not conf.secret_file:
         return conf
-    found = config_allocation.secret(conf.secret_file, _read("secretFile", conf.secret_file, node))
-    return replace(conf, handout=replace(conf.handout, secret=found))
+    found = config_allocation.secret(conf.secret_file, _read("secretFile", conf.secret_file, context))
+    return replace(conf, policy=replace(conf.policy, secret=found))
 
 
-def _read(key: str, path: str, node: Node) -> str:
+def _read(key: str, path: str, context: Context) -> str:
     try:
-        return node.read_file(path)
+        return context.read_file(path)
     except OSError as error:
         raise CniError(IO_FAILURE, f"cannot read ipam.{key} {path}", str(error)) from error
     except UnicodeDecodeError:  # which says what is in it

@@ -26,7 +26,7 @@ from tests.stores import pool
 
 SUBNETS = ("10.0.0.0/8", "fd00:88::/64")
 SETS = tuple(map(pool, SUBNETS))
-WAYS = tuple(map(DEFAULT.way, SETS))
+WAYS = tuple(map(DEFAULT.reuse_mode, SETS))
 SAMPLE = 100
 NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 

@@ -252,7 +252,7 @@ class Comparison:
     def _call(self, command: str, netns: str, kernel: LinuxKernel) -> None:
         env = {"CNI_COMMAND": command, "CNI_CONTAINERID": Path(netns).name, "CNI_NETNS": netns, "CNI_IFNAME": "eth0",
                "CNI_PATH": "/usr/lib/cni"}
-        reply = handle.handle(Request("cni-v6", env, self._config), handle.real_node(kernel))
+        reply = handle.handle(Request("cni-v6", env, self._config), handle.real_context(kernel))
         assert not reply.code, reply.stdout.decode() + reply.stderr
 
 

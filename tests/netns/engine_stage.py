@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
 
-from cni_v6.attachments.context import Node  # noqa: E402
+from cni_v6.attachments.context import Context  # noqa: E402
 from cni_v6.engine import handle as engine_handle, start as engine_start  # noqa: E402
 from cni_v6.engine.handle import Reply  # noqa: E402
 from cni_v6.engine.server import Server  # noqa: E402
@@ -104,13 +104,13 @@ def main(path: str) -> None:
         tell({"ended": os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)})
 
 
-def stepping(what: str, position: int) -> Callable[[Request, Node], Reply]:
+def stepping(what: str, position: int) -> Callable[[Request, Context], Reply]:
     """The engine's handler, but that something happens to its first call; it tells what it has handled."""
     wanted = [what]
 
-    def handle(request: Request, node: Node) -> Reply:
-        kernel = SteppedKernel(node.kernel, wanted.pop() if wanted else "", position, "", hold)
-        reply = engine_handle.handle(request, replace(node, kernel=kernel))
+    def handle(request: Request, context: Context) -> Reply:
+        kernel = SteppedKernel(context.kernel, wanted.pop() if wanted else "", position, "", hold)
+        reply = engine_handle.handle(request, replace(context, kernel=kernel))
         tell({"handled": request.env["CNI_COMMAND"], "code": reply.code, "steps": kernel.steps})
         return reply
 

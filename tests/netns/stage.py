@@ -164,7 +164,7 @@ def main() -> None:
 
 
 def _perform(call: Mapping[str, Any], write: int) -> None:
-    world = handle.real_node()
+    world = handle.real_context()
     kernel = SteppedKernel(world.kernel, call["what"], call["position"], call["hide"], hold)
     request = Request(call["type"], call["env"], json.dumps(call["config"]).encode())
     reply = handle.handle(request, replace(world, kernel=kernel))

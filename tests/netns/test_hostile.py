@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, example, given, settings, strategies as st
 
-from cni_v6.attachments.context import Node as World
+from cni_v6.attachments.context import Context
 from cni_v6.config.keys import Key, Level, Nested
 from cni_v6.config.keys.bridge import BRIDGE
 from cni_v6.config.keys.ipam import IPAM
@@ -127,8 +127,8 @@ class Here:
         self.kernel.add_netns(NETNS)
         self.folders: set[str] = set()
 
-    def world(self) -> World:
-        return World(
+    def world(self) -> Context:
+        return Context(
             kernel=self.kernel, leases=self._leases, data_dirs=DiskDataDirs(str(self.root)), delegate=self._delegate,
             read_file=lambda _: "nameserver ::1\n",
             boot="boot", id="node", now=lambda: 1e9,

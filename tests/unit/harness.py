@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from cni_v6.attachments.context import Node
+from cni_v6.attachments.context import Context
 from cni_v6.engine import handle
 from cni_v6.errors import DELEGATE_FAILED, CniError
 from cni_v6.kernel.fake.kernel import FakeKernel
@@ -63,8 +63,8 @@ class World:
     now: float = 1000.0
     remembered: set[str] = field(default_factory=set)
 
-    def node(self) -> Node:
-        return Node(
+    def node(self) -> Context:
+        return Context(
             kernel=self.kernel,
             leases=self.leases,
             data_dirs=self,

@@ -69,7 +69,7 @@ def test_an_attachment_of_an_earlier_boot_is_left_out() -> None:
     world.add("c1")
     with world.leases().transaction() as leases:
         [record] = leases.attachments()
-        leases.amend(replace(record, boot="before"))
+        leases.update(replace(record, boot="before"))
     assert register.reload(world.node()) == 0
     assert world.kernel.firewall.elements() == ()
 

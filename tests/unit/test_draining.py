@@ -12,7 +12,7 @@ from cni_v6.attachments import old_gateways
 from cni_v6.attachments.old_gateways import Memo
 from cni_v6.kernel.ops import HOST
 from cni_v6.kernel.questions import Link
-from cni_v6.leases.attachment import Anchor, Attachment
+from cni_v6.leases.attachment import Attachment, GatewayAddress
 from cni_v6.leases.memory import MemoryDataDirs
 from cni_v6.plan import bridge_port
 from cni_v6.protocol import names
@@ -20,9 +20,9 @@ from cni_v6.protocol.names import Owner
 from tests.unit import parts
 from tests.unit.harness import BOOT, CONFIG, World, gc
 
-OLD6, OLD4 = Anchor("cni0", "2001:db8:1::1/64"), Anchor("cni0", "10.1.0.1/24")
-NEW6, NEW4 = Anchor("cni0", "2001:db8:2::1/64"), Anchor("cni0", "10.2.0.1/24")
-MEMO = Memo((NEW6,), (OLD4, Anchor("cni0.7", "2001:db8::/64", on_link=True)))
+OLD6, OLD4 = GatewayAddress("cni0", "2001:db8:1::1/64"), GatewayAddress("cni0", "10.1.0.1/24")
+NEW6, NEW4 = GatewayAddress("cni0", "2001:db8:2::1/64"), GatewayAddress("cni0", "10.2.0.1/24")
+MEMO = Memo((NEW6,), (OLD4, GatewayAddress("cni0.7", "2001:db8::/64", on_link=True)))
 
 
 def config(*subnets: str, **keys: Any) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def memo(world: World) -> Memo:
         return old_gateways.decode(leases.memo(), BOOT)
 
 
-def prefixes(*anchors: Anchor) -> set[str]:
+def prefixes(*anchors: GatewayAddress) -> set[str]:
     return {anchor.prefix for anchor in anchors}
 
 
@@ -128,7 +128,7 @@ def test_a_container_of_an_earlier_boot_counts_on_nothing() -> None:
     world.add("c1", OLD)
     [record] = world.attachments()
     with world.leases().transaction() as leases:
-        leases.amend(replace(record, boot="earlier"))
+        leases.update(replace(record, boot="earlier"))
     world.add("c2", NEW)
     assert on_bridge(world) == prefixes(NEW6, NEW4)
 

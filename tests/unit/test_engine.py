@@ -123,7 +123,7 @@ def test_the_kernel_is_closed_after_every_call(failure: Exception | None) -> Non
 
 def test_the_real_node() -> None:
     """What it is made of; that it works is shown with the executables, on a node of their own."""
-    node = handle.real_node()
+    node = handle.real_context()
     kernel: Kernel = node.kernel
     assert kernel.netns_id("") == kernel.netns_id("/proc/self/ns/net")
     assert node.boot and node.id

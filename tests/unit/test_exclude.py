@@ -14,7 +14,7 @@ from cni_v6 import errors
 from cni_v6.allocation import used
 from cni_v6.allocation.policy import DEFAULT
 from cni_v6.allocation.ranges import Range, RangeSet, contains, describe, origin, size
-from cni_v6.allocation.used import Spent
+from cni_v6.allocation.used import UsedAddresses
 from cni_v6.config.bridge import IpamConf, parse_bridge, parse_ipam
 from cni_v6.errors import CniError
 from cni_v6.leases.attachment import Attachment
@@ -101,12 +101,12 @@ def test_the_order_goes_on_behind_an_address_that_was_excluded_since(entries: li
 )
 def test_a_large_set_hands_nothing_out_twice_nor_what_is_excluded(entries: list[str], passed: list[int]) -> None:
     """With other exclusions from one address to the next, and taken addresses passed over on the way."""
-    spent, seen = Spent(), []
+    spent, seen = UsedAddresses(), []
     for number, step in enumerate(passed):
         one = set_of(HUGE, *entries[: number % (len(entries) + 1)])
         order = used.ahead(one, spent)
         value = [next(order) for _ in range(step + 1)][-1]
-        assert DEFAULT.once(one) and contains(one, 6, value)
+        assert DEFAULT.never_reuses(one) and contains(one, 6, value)
         spent = used.advance(spent, one, value)
         seen.append(value)
     assert len(set(seen)) == len(seen)
@@ -114,22 +114,22 @@ def test_a_large_set_hands_nothing_out_twice_nor_what_is_excluded(entries: list[
 
 def test_what_was_excluded_and_is_not_any_more_is_handed_out() -> None:
     excluded = set_of(HUGE, "fd42::/65", "fd42::8000:0:0:0")
-    value = next(used.ahead(excluded, Spent()))
+    value = next(used.ahead(excluded, UsedAddresses()))
     assert to_text(6, value) == "fd42::8000:0:0:1"
-    spent = used.advance(Spent(), excluded, value)
+    spent = used.advance(UsedAddresses(), excluded, value)
     assert to_text(6, next(used.ahead(set_of(HUGE), spent))) == "fd42::2"
 
 
 def test_a_cursor_of_the_reference_plugin_that_is_excluded_since_is_adopted() -> None:
     """It knows no ``ipam.exclude``: all that precedes its cursor may have been handed out."""
     one = set_of([*HUGE, {"subnet": "fd43::/64"}], "fd43::10/124", "fd42::2")
-    spent = used.adopt(Spent(), one, from_text("fd43::15")[1])
+    spent = used.adopt(UsedAddresses(), one, from_text("fd43::15")[1])
     assert to_text(6, next(used.ahead(one, spent))) == "fd43::20"
 
 
 def test_a_set_that_is_cut_below_the_size_of_a_large_one_goes_round() -> None:
     wide = [{"subnet": "fd42::/95"}]
-    assert DEFAULT.once(set_of(wide)) and not DEFAULT.once(set_of(wide, "fd42::1:0:0/96"))
+    assert DEFAULT.never_reuses(set_of(wide)) and not DEFAULT.never_reuses(set_of(wide, "fd42::1:0:0/96"))
 
 
 def test_ranges_keep_their_subnet_and_gateway() -> None:

@@ -10,7 +10,7 @@ from cni_v6.allocation.ranges import subnet
 from cni_v6.attachments import load_config
 from cni_v6.config import interface_prefix
 from cni_v6.config.bridge import IPAM_PLUGIN, IpamConf, parse_bridge
-from cni_v6.config.interface_prefix import Follow, Prefix
+from cni_v6.config.interface_prefix import InterfaceRange, Prefix
 from cni_v6.errors import INVALID_CONFIG, NODE_CONFLICT, NOT_AVAILABLE, TRY_AGAIN, CniError
 from cni_v6.kernel.fake.kernel import FakeKernel
 from cni_v6.kernel.ops import HOST
@@ -20,7 +20,7 @@ from tests.unit.configs import V4, V6, call, config, with_ranges
 from tests.unit.harness import CONFIG, World
 
 FOLLOW = {"from": "up0", "subnetId": "AB", "length": 72}
-ONE = Follow("ipam.ranges[0][0]", "up0", 0xAB, 72)
+ONE = InterfaceRange("ipam.ranges[0][0]", "up0", 0xAB, 72)
 
 
 def prefix(text: str, *own: str) -> Prefix:
@@ -47,7 +47,7 @@ def found(fake: FakeKernel) -> Prefix:
 # The configuration
 
 
-def bridge_ipam(raw: dict[str, Any], prefixes: interface_prefix.Prefixes | None = None) -> IpamConf:
+def bridge_ipam(raw: dict[str, Any], prefixes: interface_prefix.InterfacePrefixes | None = None) -> IpamConf:
     conf = parse_bridge(call(raw), prefixes).ipam
     assert isinstance(conf, IpamConf)
     return conf

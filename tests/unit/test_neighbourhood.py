@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from cni_v6.allocation.policy import STABLE, Handout
+from cni_v6.allocation.policy import STABLE, AllocationPolicy
 from cni_v6.config.bridge import BridgeConf, ForeignIpam
 from cni_v6.kernel.ops import HOST
 from cni_v6.kernel.questions import Link
@@ -19,7 +19,7 @@ SETS = range_set("10.1.0.0/24"), range_set("2001:db8:1::/64"), range_set("2001:d
 OURS = conf(is_gateway=True, ipam=ipam_conf(*SETS))
 FOREIGN = replace(OURS, ipam=ForeignIpam("host-local"))
 ASKED = replace(OURS, ipam=ipam_conf(*SETS, requested=(LARGE,)))
-STABLE_ONES = replace(OURS, ipam=replace(ipam_conf(*SETS), handout=Handout(order=STABLE, secret=b"s")))
+STABLE_ONES = replace(OURS, ipam=replace(ipam_conf(*SETS), policy=AllocationPolicy(order=STABLE, secret=b"s")))
 LAYER_2 = replace(OURS, is_gateway=False)
 OF_IPV4 = names.address_mac("pods", NODE, IPV4)
 

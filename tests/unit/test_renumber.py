@@ -222,7 +222,7 @@ def test_a_lease_of_which_nobody_knows_how_it_is_given_again(make: Callable[...,
     bench = make()
     bench.world.add("c1", bench.config)
     with bench.world.leases().transaction() as leases:
-        leases.amend(replace(next(leases.attachments()), reuse=()))
+        leases.update(replace(next(leases.attachments()), reuse=()))
     bench.has(Lifetime(A, 0), B)
     bench.run()
     assert bench.record().reuse == ()
@@ -266,7 +266,7 @@ def test_an_attachment_that_does_not_run_here(make: Callable[..., Bench], change
     bench = make()
     bench.world.add("c1", bench.config)
     with bench.world.leases().transaction() as leases:
-        leases.amend(replace(next(leases.attachments()), **changes))
+        leases.update(replace(next(leases.attachments()), **changes))
     bench.has(B)
     assert bench.run() == []
 

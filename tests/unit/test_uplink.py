@@ -14,7 +14,7 @@ from cni_v6.kernel import ops
 from cni_v6.kernel.fake.kernel import FakeKernel
 from cni_v6.kernel.ops import HOST
 from cni_v6.kernel.questions import Link, RouteEntry, Snapshot
-from cni_v6.leases.attachment import Attachment, Proxied
+from cni_v6.leases.attachment import Attachment, ProxyEntry
 from cni_v6.plan import bridge, uplink
 from cni_v6.protocol.result import Address
 from tests.unit import parts
@@ -102,7 +102,7 @@ def test_a_small_one_is_remarked_on() -> None:
 # Neighbours
 
 
-def proxied(wanted: BridgeConf, fake: FakeKernel, *ips: Address) -> tuple[Proxied, ...]:
+def proxied(wanted: BridgeConf, fake: FakeKernel, *ips: Address) -> tuple[ProxyEntry, ...]:
     return uplink.proxied(wanted, ips, seen(fake, wanted))
 
 
@@ -110,13 +110,13 @@ AUTO = gateway(ndp_proxy="auto")
 
 
 def test_an_address_of_the_uplinks_prefix() -> None:
-    assert proxied(AUTO, on_link(node()), IPV6, IPV4) == (Proxied("six", "cni0", MINE),)
+    assert proxied(AUTO, on_link(node()), IPV6, IPV4) == (ProxyEntry("six", "cni0", MINE),)
 
 
 def test_an_address_of_an_on_link_route() -> None:
     fake = node()
     fake.spaces[HOST].routes["six"] += [RouteEntry("2001:db8:1::/48", None)]
-    assert proxied(AUTO, fake, IPV6) == (Proxied("six", "cni0", MINE),)
+    assert proxied(AUTO, fake, IPV6) == (ProxyEntry("six", "cni0", MINE),)
 
 
 @pytest.mark.parametrize("route", [
@@ -153,7 +153,7 @@ def test_a_named_interface_answers_for_every_address() -> None:
     second = Address("fd00:1::2/64", "fd00:1::1")
     home = "cni0.5"
     found = proxied(wanted, on_link(node()), IPV6, IPV4, second)
-    assert found == (Proxied("other", home, MINE), Proxied("other", home, second.ip))
+    assert found == (ProxyEntry("other", home, MINE), ProxyEntry("other", home, second.ip))
     assert remarks(wanted, node(), IPV6) == []
 
 

@@ -158,25 +158,25 @@ def is_about(index: int) -> tuple[Test, ...]:
     return ((_WORD, HEADER.size + OF_INTERFACE, socket.htonl(index)),)
 
 
-def is_end() -> tuple[Test, ...]:
+def is_link_deleted() -> tuple[Test, ...]:
     """The end of any interface. A port that leaves its bridge is announced as RTM_DELLINK too, of family AF_BRIDGE."""
     return (_HALF, 4, socket.htons(uapi.RTM_DELLINK)), (_BYTE, HEADER.size, uapi.AF_UNSPEC)
 
 
-def hear(group: int, tests: Sequence[Test], receive_buffer: int = 0) -> socket.socket:
+def subscribe(group: int, tests: Sequence[Test], receive_buffer: int = 0) -> socket.socket:
     """A socket for those notifications of a group (RTNLGRP_*) that pass all tests, in the namespace of this thread.
 
     The kernel does the testing: an ADD changes a dozen things that all listeners on the node would wake up for.
     """
     events = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
-    sift(events, tests)  # before it hears anything
+    attach_filter(events, tests)  # before it hears anything
     if receive_buffer:
         events.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, receive_buffer)
     events.bind((0, 1 << (group - 1)))
     return events
 
 
-def sift(receiver: socket.socket, tests: Sequence[Test]) -> None:
+def attach_filter(receiver: socket.socket, tests: Sequence[Test]) -> None:
     """Let only those datagrams through that pass all tests (struct sock_filter, linux/filter.h; classic BPF)."""
     program = array("Q")
     for number, (load, offset, value) in enumerate(tests):

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from cni_v6.errors import INVALID_NETNS, IO_FAILURE, UNKNOWN_CONTAINER, CniError
 from cni_v6.kernel.netfilter.socket import NetfilterSocket, open_netfilter
-from cni_v6.kernel.netlink.socket import RouteSocket, hear, is_about
+from cni_v6.kernel.netlink.socket import RouteSocket, is_about, subscribe
 from cni_v6.kernel.ops import HOST
 from cni_v6.kernel.sysctl import Folders
 
@@ -60,10 +60,10 @@ class Namespace:
         :param index: of the interface that they are to be about; None for all.
         """
 
-        def subscribe() -> socket.socket:
-            return hear(group, () if index is None else is_about(index))
+        def opened() -> socket.socket:
+            return subscribe(group, () if index is None else is_about(index))
 
-        return subscribe() if self.path == HOST else _inside(self.file, subscribe)
+        return opened() if self.path == HOST else _inside(self.file, opened)
 
     def with_sysctls(self, work: Callable[[Folders], None]) -> None:
         """Do something with its sysctls, in it: ``work`` gets the folders, and nothing else of the namespace."""

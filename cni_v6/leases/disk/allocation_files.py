@@ -1,4 +1,4 @@
-"""The books of a network's addresses (``allocator.Books``) as files in ``cursors/``, for as long as the lock is held.
+"""The allocator's state of a network as files in ``cursors/``, for as long as the lock is held.
 
 | file | content |
 |---|---|
@@ -17,9 +17,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from cni_v6.allocation import allocator
-from cni_v6.allocation.allocator import Books
+from cni_v6.allocation.allocator import AllocatorState
 from cni_v6.allocation.policy import AFTER, NEVER
-from cni_v6.allocation.used import Spent
+from cni_v6.allocation.used import UsedAddresses
 from cni_v6.errors import STORE_FAILED, CniError
 from cni_v6.leases.attachment import Attachment
 from cni_v6.leases.disk import allocation_json
@@ -37,11 +37,11 @@ SECRET_BYTES = 32
 class _Saved:
     """What the files of a family say."""
 
-    spent: Spent
+    spent: UsedAddresses
     round: tuple[Span, ...]
 
 
-class DiskBooks:
+class AllocatorFiles:
     """Opened at the first question: to free an address that is given once asks none.
 
     :param boot: this boot's id.
@@ -53,7 +53,7 @@ class DiskBooks:
         self._boot = boot
         self._now = now
         self._folder: Folder | None = None
-        self._books: dict[int, tuple[Books, QueueFile]] = {}
+        self._books: dict[int, tuple[AllocatorState, QueueFile]] = {}
         self._saved: dict[int, _Saved] = {}
         self._files: dict[int, int] = {}  # the inodes of what is spent: a copy put in a file's place has another
 
@@ -64,7 +64,7 @@ class DiskBooks:
         if self._folder:
             self._folder.close()
 
-    def of(self, family: int) -> Books:
+    def of(self, family: int) -> AllocatorState:
         """What is kept of a family's addresses; ``save`` once it was changed.
 
         :raises CniError: STORE_FAILED.
@@ -75,7 +75,7 @@ class DiskBooks:
             given = allocation_json.decode_round(content, family) if content else ()
             queue = QueueFile(self._cursors(), _name("released", family), NEW)
             self._saved[family] = _Saved(spent, given)
-            self._books[family] = Books(spent, given, queue), queue
+            self._books[family] = AllocatorState(spent, given, queue), queue
         return self._books[family][0]
 
     def save(self, family: int, now: float) -> None:
@@ -103,7 +103,7 @@ class DiskBooks:
         """Each address with how its set gives it again. Where the record does not know, what is spent is given once."""
         for text in record.addresses:
             family, value = from_text(text)
-            yield text, record.way(text) or (NEVER if self.of(family).spent.has(value) else AFTER)
+            yield text, record.reuse_mode(text) or (NEVER if self.of(family).spent.has(value) else AFTER)
 
     def spend(self, attachment: Attachment, chosen: Collection[str], now: float) -> None:
         """Those of its addresses that were asked for, not chosen, of sets that give none twice."""
@@ -173,11 +173,11 @@ class DiskBooks:
             self._folder = self._root.child(FOLDER)
         return self._folder
 
-    def _spent(self, family: int) -> Spent:
+    def _spent(self, family: int) -> UsedAddresses:
         folder, name = self._cursors(), _name("spent", family)
         content = folder.read(name)
         if content is None:
-            return Spent()
+            return UsedAddresses()
         self._files[family] = self._inode(family)
         opened = folder.read(_name("open", family)) or b""
         try:

@@ -1,4 +1,4 @@
-"""What is kept of spent addresses, as the files of the lease store: ``used.Spent`` and the round, as JSON. Pure."""
+"""The allocator's state as JSON: used addresses and the round. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from math import isfinite
 from typing import Any
 
 from cni_v6.allocation.permutation import KEY_BYTES
-from cni_v6.allocation.used import Draw, Spent
+from cni_v6.allocation.used import RandomOrder, UsedAddresses
 from cni_v6.net import addresses
 from cni_v6.net.intervals import Span, merged
 
@@ -19,14 +19,14 @@ WIDTH = 256  # a file keeps its length from one address to the next, so that it 
 _DAMAGED = (KeyError, TypeError, ValueError, RecursionError, OverflowError)
 
 
-def encode_spent(spent: Spent, family: int) -> bytes:
+def encode_spent(spent: UsedAddresses, family: int) -> bytes:
     """What has to survive a power failure, with the time."""
     drawn = [{"key": each.key.hex(), "of": _to_texts(each.spans, family), "to": each.to} for each in spent.draws]
     content = {"spent": _to_texts(spent.intervals, family), "at": spent.at, **({"drawn": drawn} if drawn else {})}
     return json.dumps(content).encode() + b"\n"
 
 
-def encode_open(spent: Spent, family: int, boot: str, file: int) -> bytes:
+def encode_open(spent: UsedAddresses, family: int, boot: str, file: int) -> bytes:
     """What is worth nothing after a power failure, and says so by the boot id; nor beside another ``spent``.
 
     :param file: the inode of the file with the other part.
@@ -43,7 +43,7 @@ def encode_round(spans: Iterable[Span], family: int) -> bytes:
     return _padded({"round": _to_texts(spans, family)})
 
 
-def decode(content: bytes, opened: bytes, family: int, boot: str, file: int, now: float) -> Spent:
+def decode(content: bytes, opened: bytes, family: int, boot: str, file: int, now: float) -> UsedAddresses:
     """Read both back.
 
     :param opened: may be anything; only what was written in this boot, beside this very file, is believed.
@@ -52,7 +52,7 @@ def decode(content: bytes, opened: bytes, family: int, boot: str, file: int, now
     """
     intervals, draws, written = _durable(content, family)
     at = now if written is None else written
-    spent = Spent(intervals, draws=draws, at=at, gap=int(max(0.0, now - at)))
+    spent = UsedAddresses(intervals, draws=draws, at=at, gap=int(max(0.0, now - at)))
     try:
         raw = json.loads(opened)
         if (raw["boot"], raw["file"]) != (boot, file):
@@ -71,7 +71,7 @@ def decode(content: bytes, opened: bytes, family: int, boot: str, file: int, now
 
 
 @lru_cache(maxsize=16)  # it changes once in some thousand addresses
-def _durable(content: bytes, family: int) -> tuple[tuple[Span, ...], tuple[Draw, ...], float | None]:
+def _durable(content: bytes, family: int) -> tuple[tuple[Span, ...], tuple[RandomOrder, ...], float | None]:
     """Intervals, draws, and when that was; None in an older version's, of an hour that is not known."""
     try:
         raw = json.loads(content)
@@ -93,12 +93,12 @@ def decode_round(content: bytes, family: int) -> tuple[Span, ...]:
         return ()
 
 
-def _draw(raw: dict[str, Any], family: int) -> Draw:
+def _draw(raw: dict[str, Any], family: int) -> RandomOrder:
     key, to = bytes.fromhex(raw["key"]), int(raw["to"])
     spans = tuple(_from_texts(raw["of"], family))
     if len(key) != KEY_BYTES or not spans or spans != merged(spans):
         raise ValueError("drawn")
-    return Draw(key, spans, to, to)
+    return RandomOrder(key, spans, to, to)
 
 
 def _padded(content: object) -> bytes:

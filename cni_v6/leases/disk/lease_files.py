@@ -66,12 +66,12 @@ class LeaseFiles:
         found = self._root.stat(address)
         return found is not None and found.st_mtime_ns == records.lease_time(record)
 
-    def free(self, family: int, chosen: Collection[str]) -> Free:
+    def free(self, family: int, chosen: Collection[str]) -> FirstFree:
         """Who finds the first of some addresses that is free.
 
         :param chosen: addresses that are about to be leased.
         """
-        return Free(self._root, family, chosen)
+        return FirstFree(self._root, family, chosen)
 
     def give(self, attachment: Attachment, leased: list[str]) -> None:
         """Give the addresses' files to an owner, and those of its prefixes; ``leased`` says at every moment how far it
@@ -104,7 +104,7 @@ class LeaseFiles:
             return next((records.prefix_holder(content) for content in contents if content is not None), None)
 
 
-class Free:
+class FirstFree:
     """The first of some addresses that has no file. Whoever meets too many taken ones reads the folder, once."""
 
     def __init__(self, root: Folder, family: int, chosen: Collection[str]) -> None:

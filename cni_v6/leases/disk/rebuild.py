@@ -16,7 +16,7 @@ from cni_v6.leases.disk.directory import Folder
 from cni_v6.protocol.names import Owner
 
 Key = tuple[str, str]  # container id and ifname
-Found = dict[Key, list[tuple[str, float]]]  # addresses with their files' times
+LeasesByOwner = dict[Key, list[tuple[str, float]]]  # addresses with their files' times
 
 
 def rebuild(
@@ -50,8 +50,8 @@ def rebuild(
                          created=max(time for _, time in found))
 
 
-def _leases(root: Folder) -> Found:
-    leases: Found = {}
+def _leases(root: Folder) -> LeasesByOwner:
+    leases: LeasesByOwner = {}
     for name in sorted(root.names(), key=_order):
         status = root.stat(name) if records.canonical(name) == name else None
         if status is None or not stat.S_ISREG(status.st_mode):

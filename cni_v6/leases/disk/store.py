@@ -44,7 +44,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 
 from cni_v6.leases import records
-from cni_v6.leases.disk.allocation_files import DiskBooks
+from cni_v6.leases.disk.allocation_files import AllocatorFiles
 from cni_v6.leases.disk.directory import Folder
 from cni_v6.leases.disk.thread_lock import turn
 from cni_v6.leases.disk.transaction import DiskTransaction
@@ -82,7 +82,7 @@ class DiskLeases:
         with turn(self._path, self._timeout), ExitStack() as stack:
             root = self._locked(stack, deadline)
             attachments = stack.enter_context(closing(root.child(ATTACHMENTS)))
-            books = stack.enter_context(closing(DiskBooks(root, boot=self.boot, now=self._now)))
+            books = stack.enter_context(closing(AllocatorFiles(root, boot=self.boot, now=self._now)))
             work = DiskTransaction(self._network, root, attachments, books, boot=self.boot, now=self._now)
             work.catch_up()
             try:

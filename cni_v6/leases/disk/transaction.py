@@ -12,14 +12,14 @@ from contextlib import suppress
 from dataclasses import replace
 
 from cni_v6.allocation import allocator, used
-from cni_v6.allocation.allocator import Chosen, World
-from cni_v6.allocation.policy import DEFAULT, SEQUENTIAL, Handout
+from cni_v6.allocation.allocator import AllocatorInput, Chosen
+from cni_v6.allocation.policy import DEFAULT, SEQUENTIAL, AllocationPolicy
 from cni_v6.allocation.ranges import RangeSet
-from cni_v6.allocation.used import Spent
+from cni_v6.allocation.used import UsedAddresses
 from cni_v6.errors import CniError
 from cni_v6.leases import records
 from cni_v6.leases.attachment import Attachment
-from cni_v6.leases.disk.allocation_files import DiskBooks
+from cni_v6.leases.disk.allocation_files import AllocatorFiles
 from cni_v6.leases.disk.directory import FILE_MODE, Folder
 from cni_v6.leases.disk.lease_files import NEW, LeaseFiles
 from cni_v6.leases.disk.rebuild import rebuild
@@ -35,7 +35,14 @@ class DiskTransaction:
     """One network's folder while its lock is held. See ``leases.store.Transaction``."""
 
     def __init__(
-        self, network: str, root: Folder, attachments: Folder, books: DiskBooks, *, boot: str, now: Callable[[], float]
+        self,
+        network: str,
+        root: Folder,
+        attachments: Folder,
+        books: AllocatorFiles,
+        *,
+        boot: str,
+        now: Callable[[], float],
     ) -> None:
         self._network = network
         self._root = root
@@ -72,41 +79,47 @@ class DiskTransaction:
     def holder(self, address: str) -> str | None:
         return self._files.holder(records.require_address(address))
 
-    def choose(self, index: int, ranges: RangeSet, handout: Handout = DEFAULT) -> str:
+    def choose(self, index: int, ranges: RangeSet, policy: AllocationPolicy = DEFAULT) -> str:
         family = ranges.family
         spent = self._books.of(family).spent
-        value, waiting, remark = self._choose(index, ranges, handout)
+        value, waiting, remark = self._choose(index, ranges, policy)
         if value is None:
             self._leave(family, spent)
-            raise self._exhausted(ranges, handout)
+            raise self._exhausted(ranges, policy)
         self._books.save(family, self._now())
         self.remarks += [remark] if remark else []
         address = to_text(family, value)
-        if handout.order == SEQUENTIAL:  # the reference plugin goes on from there
+        if policy.order == SEQUENTIAL:  # the reference plugin goes on from there
             self._overwrite(address.encode(), self._root, f"{LAST}{index}")
         self._chosen[address] = waiting
         return address
 
-    def _choose(self, index: int, ranges: RangeSet, handout: Handout) -> Chosen:
+    def _choose(self, index: int, ranges: RangeSet, policy: AllocationPolicy) -> Chosen:
         find = self._files.free(ranges.family, self._chosen.keys())
-        world = World(self._last(index, ranges.family), self._now(), find, self._chosen.keys(), os.urandom,
-                      lambda: handout.secret or self._books.secret())
-        return allocator.choose(self._books.of(ranges.family), ranges, handout, world)
+        world = AllocatorInput(
+            self._last(index, ranges.family),
+            self._now(),
+            find,
+            self._chosen.keys(),
+            os.urandom,
+            lambda: policy.secret or self._books.secret(),
+        )
+        return allocator.choose(self._books.of(ranges.family), ranges, policy, world)
 
-    def shortage(self, index: int, ranges: RangeSet, handout: Handout = DEFAULT) -> CniError | None:
+    def shortage(self, index: int, ranges: RangeSet, policy: AllocationPolicy = DEFAULT) -> CniError | None:
         spent = self._books.of(ranges.family).spent
-        found = self._choose(index, ranges, handout).value
+        found = self._choose(index, ranges, policy).value
         self._leave(ranges.family, spent)
-        return self._exhausted(ranges, handout) if found is None else None
+        return self._exhausted(ranges, policy) if found is None else None
 
-    def _leave(self, family: int, spent: Spent) -> None:
+    def _leave(self, family: int, spent: UsedAddresses) -> None:
         """What was looked at is not spent; what turned out to be over in the queue is kept in mind."""
         self._books.of(family).spent = spent
         self._books.save(family, self._now())
 
-    def _exhausted(self, ranges: RangeSet, handout: Handout) -> CniError:
+    def _exhausted(self, ranges: RangeSet, policy: AllocationPolicy) -> CniError:
         taken = self._files.free(ranges.family, ()).taken(ranges)
-        return used.exhausted(ranges, taken, once=handout.once(ranges))
+        return used.exhausted(ranges, taken, once=policy.never_reuses(ranges))
 
     def choose_prefix(self, index: int, ranges: RangeSet, length: int) -> str:
         books, now = self._books.of(ranges.family), self._now()
@@ -146,14 +159,14 @@ class DiskTransaction:
         self._books.enter(part, self._chosen, self._now())
         self._files.give(part, leased)
 
-    def amend(self, attachment: Attachment) -> None:
+    def update(self, attachment: Attachment) -> None:
         self._record(attachment)
 
-    def given(self, address: str) -> bool:
+    def was_used(self, address: str) -> bool:
         family, value = from_text(address)
         return self._books.of(family).spent.has(value)
 
-    def extend(self, attachment: Attachment) -> None:
+    def add_addresses(self, attachment: Attachment) -> None:
         before = self._load(_name(attachment))
         held = self._files.held(before) if before else ()
         more = tuple(each for each in attachment.addresses if each not in held)
@@ -171,7 +184,7 @@ class DiskTransaction:
                     self._record(before)
             raise
 
-    def shed(self, attachment: Attachment) -> None:
+    def remove_addresses(self, attachment: Attachment) -> None:
         before = self._load(_name(attachment))
         gone = [each for each in self._files.held(before) if each not in attachment.addresses] if before else []
         for address in gone:
