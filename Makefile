@@ -6,8 +6,9 @@ CNI_BIN_DIR = /opt/cni/bin
 DESTDIR =
 export PREFIX CNI_BIN_DIR DESTDIR PYTHON
 
-# What the demo needs, then what the tests and the benchmark need besides. python3: the executables' first line asks for it.
-PACKAGES = python3 iproute2 iputils-ping
+# What is needed at run time, for the demo, and then for the tests and the benchmark besides.
+RUN_PACKAGES = python3 nftables
+PACKAGES = $(RUN_PACKAGES) iproute2 iputils-ping
 TEST_PACKAGES = busybox-static ca-certificates containerd containernetworking-plugins iptables nftables podman procps \
 	radvd runc tcpdump user-mode-linux
 BENCH_PACKAGES = containernetworking-plugins iptables netavark
