@@ -22,7 +22,7 @@ PYTEST = $(RUN) -m pytest -n 3 --dist loadgroup
 # make test ARGS="-k gateway": a part, without the coverage gate.
 ARGS = --cov
 
-.PHONY: help demo test check bench lint type install uninstall clean root setup setup-test setup-bench
+.PHONY: help demo test check bench lint type install uninstall clean root setup setup-install setup-test setup-bench
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -40,12 +40,12 @@ bench: root setup-bench ## side by side with the reference plugins, into docs/be
 	tools/sandbox $(RUN) -m tests.bench --peer $(PEER_BIN) $(ARGS)
 
 lint: setup-test ## flake8 alone
-	$(RUN) -m flake8 . bin/* tools/requirements
+	$(RUN) -m flake8 . bin/* tools/needs tools/requirements
 
 type: setup-test ## mypy --strict alone
 	$(RUN) -m mypy
 
-install: setup ## into PREFIX=/usr/local CNI_BIN_DIR=/opt/cni/bin [DESTDIR=]
+install: setup-install ## into PREFIX=/usr/local CNI_BIN_DIR=/opt/cni/bin [DESTDIR=]
 	@tools/install
 
 uninstall: ## take away exactly what install put there
@@ -57,6 +57,10 @@ clean: ## back to a fresh checkout
 
 root:
 	@[ "$$(id -u)" = 0 ] || { echo "This needs root, to make network namespaces. Without: .venv/bin/python -m pytest tests/unit" >&2; exit 1; }
+
+setup-install:
+	@tools/packages $(if $(DESTDIR),python3,$(RUN_PACKAGES))
+	@tools/venv
 
 setup:
 	@tools/packages $(PACKAGES)
