@@ -6,16 +6,21 @@ node's /etc, /opt, /var/lib, /usr/local and /usr/lib/cni may be written to: it h
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
+from _pytest.mark import ParameterSet
 
 from tests.pages import MARK, PAGES, STEPS, Step, blocks
 from tests.runtimes.node import ENVIRONMENT, PATH, Node, node
 from tests.sandbox import ROOT, need
 
 pytestmark = pytest.mark.xdist_group("install")  # it runs "make install"
+
+# Programs that a page cannot show without what only "make test-rest" installs.
+RUNTIMES = ("cnitool", "podman", "ctr", "crictl", "nerdctl")
 
 # Beside what a node has of its own already: where "make install" writes, and podman's storage, which wants no overlay.
 OWN_FOLDERS = """
@@ -47,7 +52,13 @@ def test_every_block_says_what_becomes_of_it(page: Path) -> None:
     assert unmarked == []
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if STEPS[page]], ids=lambda page: str(page.relative_to(ROOT)))
+def runs(page: Path) -> ParameterSet:
+    """A page that shows a runtime at work is one of the tests of runtimes."""
+    named = {name for name in RUNTIMES for step in STEPS[page] if re.search(rf"\b{name} ", step.command)}
+    return pytest.param(page, marks=[pytest.mark.runtimes] if named else [], id=str(page.relative_to(ROOT)))
+
+
+@pytest.mark.parametrize("page", [runs(page) for page in PAGES if STEPS[page]])
 def test_commands_do_what_the_page_says(page: Path) -> None:
     need((ROOT / ".venv/wheels").is_dir(), "needs the wheels that make test puts into .venv")
     with node() as machine:
