@@ -144,7 +144,9 @@ def _namespaces(call: Invocation, context: Context) -> tuple[tuple[int, int], tu
     inside, home = context.kernel.netns_id(call.netns), context.kernel.netns_id(HOST)
     if inside == home and call.env.get("CNI_NETNS_OVERRIDE", "").lower() not in ("1", "t", "true"):
         words = f"CNI_NETNS {call.netns} is the plugin's own network namespace"
-        raise CniError(codes.INVALID_NETNS, words, "pass the container's namespace; a container on the node's needs no CNI")
+        raise CniError(
+            codes.INVALID_NETNS, words, "pass the container's namespace; a container on the node's needs no CNI"
+        )
     return inside, home
 
 
@@ -242,7 +244,10 @@ def _remove_foreign(call: Invocation, conf: RemovalConf, context: Context) -> No
     try:
         seen = context.kernel.observe([GetLink(call.netns, call.ifname), GetAddresses(call.netns, call.ifname)])
     except CniError as error:
-        if error.code in (codes.UNKNOWN_CONTAINER, codes.INVALID_NETNS):  # or what is left of it: umount without rm leaves a file
+        if error.code in (
+            codes.UNKNOWN_CONTAINER,
+            codes.INVALID_NETNS,
+        ):  # or what is left of it: umount without rm leaves a file
             return
         raise
     if _holds(seen, call, record):
