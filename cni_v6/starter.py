@@ -25,6 +25,7 @@ def start(run_dir: bytes, path: bytes) -> bool:
     :returns: whether one listens now; False where the folder cannot be used, or an engine is on its way out.
     """
     try:
+        _occupy_standard_streams()
         claimed = claim(run_dir, path)
     except OSError:
         return False
@@ -126,6 +127,14 @@ def _become(listener: socket.socket, alive: int, path: bytes) -> None:
         _note(path + b".log")
     finally:
         os._exit(status)
+
+
+def _occupy_standard_streams() -> None:
+    """Open those of descriptors 0 to 2 that the caller left closed: the engine replaces them, so nothing of its own may
+    get one of these numbers."""
+    while (descriptor := os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)) <= 2:
+        pass
+    os.close(descriptor)
 
 
 def _close_all_but(kept: set[int]) -> None:

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cni_v6 import __version__, protocol
+from cni_v6 import protocol
 from cni_v6.errors import DECODING_FAILURE, INVALID_CONFIG, INVALID_ENVIRONMENT, CniError
 from cni_v6.names import Owner
 from cni_v6.protocol import Args, Invocation, Request
@@ -196,13 +196,6 @@ def test_error_reply() -> None:
 )
 def test_version_of_what_could_not_be_parsed(stdin: bytes, version: str) -> None:
     assert protocol.version_of(stdin) == version
-
-
-def test_about() -> None:
-    text = protocol.about("cni-v6-ipam")
-    assert text.startswith(f"cni-v6-ipam {__version__}")
-    words = ("0.1.0, 0.2.0, 0.3.0, 0.3.1, 0.4.0, 1.0.0, 1.1.0", "docs/", "share/doc/cni-v6")
-    assert all(word in text for word in words)
 
 
 JSON = st.recursive(
