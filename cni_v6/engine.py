@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from cni_v6 import bridge, delegate, ipam, protocol
+from cni_v6 import bridge, delegate, ipam, privilege, protocol
 from cni_v6.datadirs import RUN_DIR, DiskDataDirs
 from cni_v6.errors import INTERNAL, CniError
 from cni_v6.kernel import Kernel
@@ -57,6 +57,8 @@ def handle(request: Request, node: Node | None = None) -> Reply:
     """
     log = ""
     try:
+        if node is None:
+            _require_root(request)
         call = protocol.parse(request)
         log = call.log.text()
         if call.command == "VERSION":
@@ -74,6 +76,18 @@ def handle(request: Request, node: Node | None = None) -> Reply:
         words = f"{type(error).__name__}: {error}"
         wrapped = CniError(INTERNAL, "cni-v6 failed in a way it should not", words)
         return _failed(wrapped, request, log + traceback.format_exc())
+
+
+def _require_root(request: Request) -> None:
+    """Said before anything else, or the first refusal of the kernel would stand for it.
+
+    Addresses alone need none: there the owner and mode of ``dataDir`` decide.
+
+    :raises CniError: NOT_PRIVILEGED.
+    """
+    command = request.env.get("CNI_COMMAND", "")
+    if request.plugin == protocol.BRIDGE and command in PLUGINS[protocol.BRIDGE]:
+        privilege.require(f"{request.plugin} {command}")
 
 
 def _perform(call: Invocation, node: Node | None) -> Result | None:

@@ -21,8 +21,8 @@ IO = frozenset({
     "crew", "ctl", "datadirs", "delegate", "diskbooks", "disktransaction", "engine", "entry_points", "flock", "folder",
     "inprocess",
     "kernel.census", "kernel.events", "kernel.firewall", "kernel.linux", "kernel.netns", "kernel.nfnl",
-    "kernel.observe", "kernel.reaper", "kernel.rtnl", "kernel.spaces", "kernel.sysctl", "leasefiles", "programs",
-    "reindex", "releasedfile", "server", "shim", "starter", "store",
+    "kernel.observe", "kernel.reaper", "kernel.rtnl", "kernel.spaces", "kernel.sysctl", "leasefiles", "privilege",
+    "programs", "reindex", "releasedfile", "server", "shim", "starter", "store",
 })
 HARMLESS = frozenset({
     "__future__", "abc", "base64", "binascii", "bisect", "collections", "contextlib", "dataclasses", "difflib", "enum",

@@ -22,6 +22,7 @@ from cni_v6.kernel.fake import FakeKernel
 from cni_v6.memory import MemoryDataDirs, MemoryLeases
 from cni_v6.node import Node
 from cni_v6.ops import HOST, AddElements, Op, describe
+from cni_v6.privilege import may_change_the_network
 from cni_v6.protocol import Invocation, Request
 
 CONTAINER = "/run/netns/example"
@@ -65,9 +66,15 @@ def register(commands: Any) -> None:
     parser.set_defaults(run=run)
 
 
-def run(chosen: argparse.Namespace, make_node: Callable[[], Node] = real_node) -> int:
+def run(
+    chosen: argparse.Namespace, make_node: Callable[[], Node] = real_node,
+    privileged: Callable[[], bool] = may_change_the_network,
+) -> int:
     for config in configurations(chosen.conflist):
         _show(config, chosen, make_node())
+    if not privileged():  # the kernel shows nftables to CAP_NET_ADMIN only (net/netfilter/nfnetlink.c)
+        words = "not root, so the firewall's tables cannot be read; the plan takes them for missing"
+        print(f"cni-v6ctl: note: {words}", file=sys.stderr)
     return 0
 
 
