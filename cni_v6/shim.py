@@ -7,7 +7,7 @@ the request is handled in this very process.
 
 import _socket
 import posix
-from sys import byteorder
+from sys import argv, byteorder
 
 from cni_v6 import __version__, wire
 
@@ -19,16 +19,17 @@ Answer = tuple[int, bytes, bytes]  # exit status, stdout, stderr
 
 
 def main(plugin: str) -> int:
-    """One call of a runtime, or a person at a terminal who wants to know what this is.
+    """One call of a runtime, or a person who wants to know what this is.
 
     :param plugin: the executable's CNI type.
     :returns: the exit status.
     """
     environment = posix.environ
-    if b"CNI_COMMAND" not in environment and posix.isatty(0):
-        from cni_v6.engine.inprocess import introduce
-
-        return introduce(plugin)
+    if len(argv) > 1 or (b"CNI_COMMAND" not in environment and posix.isatty(0)):
+        told = _tell(plugin, environment)
+        if told is not None:
+            _print(told)
+            return told[0]
     stdin = _read_all(0)
     answer = None
     if environment.get(b"CNI_V6_ENGINE") != b"off" and not _refuses(stdin):
@@ -39,6 +40,14 @@ def main(plugin: str) -> int:
         answer = handle(plugin, environment, stdin)
         _print(answer)
     return answer[0]
+
+
+def _tell(plugin: str, environment: dict[bytes, bytes]) -> Answer | None:
+    """The answer to a person; None for a runtime's call, whatever its arguments."""
+    from cni_v6.engine import usage
+
+    told = usage.answer(plugin, argv[1:], called=b"CNI_COMMAND" in environment)
+    return None if told is None else (told[0], told[1].encode(), told[2].encode("utf-8", "backslashreplace"))
 
 
 def _refuses(stdin: bytes) -> bool:
@@ -82,8 +91,8 @@ def _connect(run_dir: bytes, inode: bytes, environment: dict[bytes, bytes]) -> _
         connection = try_connect(path)
         if connection is not None:
             return connection
-    if environment.get(b"CNI_COMMAND") == b"VERSION":
-        return None
+    if environment.get(b"CNI_COMMAND") in (None, b"VERSION"):
+        return None  # nothing that an engine would make faster
     from cni_v6.engine.start import start
 
     return try_connect(own) if start(run_dir, own) else None
@@ -143,7 +152,10 @@ def _lost(stdin: bytes) -> Answer:
 
 
 def _print(answer: Answer) -> None:
-    _write(2, answer[2])
+    try:
+        _write(2, answer[2])
+    except OSError:
+        pass  # stderr is closed, or its reader is gone: the log is lost, the result must not be
     _write(1, answer[1])
 
 
@@ -153,7 +165,11 @@ def _write(descriptor: int, data: bytes) -> None:
 
 
 def _read_all(descriptor: int) -> bytes:
+    """All that can be read; nothing where the descriptor is closed, and then the parser says what is missing."""
     data = b""
-    while part := posix.read(descriptor, 1 << 16):
-        data += part
+    try:
+        while part := posix.read(descriptor, 1 << 16):
+            data += part
+    except OSError:
+        pass
     return data

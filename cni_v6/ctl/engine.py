@@ -23,7 +23,7 @@ def register(commands: Any) -> None:
         "--idle", type=float, default=0.0, metavar="SECONDS", help="end after so long without a call (0: never)"
     )
     parser.add_argument("--stop", action="store_true", help="end the one that a call left behind, and wait for it")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, root=True)
 
 
 def run(chosen: argparse.Namespace) -> int:

@@ -36,7 +36,7 @@ def register(commands: Any) -> None:
     parser.add_argument(
         "--data-dir", metavar="DIR", help="ipam.dataDir (default: all since the node was started)"
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, root=True)
 
 
 def run(

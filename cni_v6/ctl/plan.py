@@ -19,6 +19,7 @@ from cni_v6.engine.handle import Reply, handle, real_context
 from cni_v6.errors import INVALID_CONFIG, CniError
 from cni_v6.kernel.fake.kernel import FakeKernel
 from cni_v6.kernel.ops import HOST, AddElements, Op, describe
+from cni_v6.kernel.privilege import may_change_the_network
 from cni_v6.kernel.questions import Kernel, Question, Snapshot
 from cni_v6.leases.memory import MemoryDataDirs, MemoryLeases
 from cni_v6.protocol.invocation import Invocation, Request
@@ -65,9 +66,15 @@ def register(commands: Any) -> None:
     parser.set_defaults(run=run)
 
 
-def run(chosen: argparse.Namespace, make_node: Callable[[], Context] = real_context) -> int:
+def run(
+    chosen: argparse.Namespace, make_node: Callable[[], Context] = real_context,
+    privileged: Callable[[], bool] = may_change_the_network,
+) -> int:
     for config in configurations(chosen.conflist):
         _show(config, chosen, make_node())
+    if not privileged():  # the kernel shows nftables to CAP_NET_ADMIN only (net/netfilter/nfnetlink.c)
+        words = "not root, so the firewall's tables cannot be read; the plan takes them for missing"
+        print(f"cni-v6ctl: note: {words}", file=sys.stderr)
     return 0
 
 

@@ -13,10 +13,10 @@ from cni_v6.engine.handle import real_context
 
 def register(commands: Any) -> None:
     parser = commands.add_parser("reload", help="make the firewall's tables anew from the leases")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, root=True)
     parser = commands.add_parser("teardown", help="take the firewall's tables away, once no attachment needs them")
     parser.add_argument("--force", action="store_true", help="though attachments need them: they lose what they have")
-    parser.set_defaults(run=teardown)
+    parser.set_defaults(run=teardown, root=True)
 
 
 def run(_: argparse.Namespace, make_node: Callable[[], Context] = real_context) -> int:

@@ -28,7 +28,7 @@ def register(commands: Any) -> None:
     parser = commands.add_parser("renumber", help="have running containers follow the prefix that the node has now")
     parser.add_argument("conflist", type=Path, nargs="+", help="network configuration (list) files")
     parser.add_argument("--dry-run", action="store_true", help="tell what would be done, and do nothing")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, root=True)
 
 
 def run(

@@ -12,6 +12,7 @@ from typing import Any
 
 from cni_v6.attachments.context import Context
 from cni_v6.errors import INTERNAL, CniError
+from cni_v6.kernel import privilege
 from cni_v6.kernel.linux import LinuxKernel
 from cni_v6.kernel.questions import Kernel
 from cni_v6.leases.disk.data_dirs import RUN_DIR, DiskDataDirs
@@ -58,6 +59,8 @@ def handle(request: Request, context: Context | None = None) -> Reply:
     """
     log = ""
     try:
+        if context is None:
+            _require_root(request)
         call = invocation.parse(request)
         log = call.log.text()
         if call.command == "VERSION":
@@ -75,6 +78,18 @@ def handle(request: Request, context: Context | None = None) -> Reply:
         words = f"{type(error).__name__}: {error}"
         wrapped = CniError(INTERNAL, "cni-v6 failed in a way it should not", words)
         return _failed(wrapped, request, log + traceback.format_exc())
+
+
+def _require_root(request: Request) -> None:
+    """Said before anything else, or the first refusal of the kernel would stand for it.
+
+    Addresses alone need none: there the owner and mode of ``dataDir`` decide.
+
+    :raises CniError: NOT_PRIVILEGED.
+    """
+    command = request.env.get("CNI_COMMAND", "")
+    if request.plugin == invocation.BRIDGE and command in PLUGINS[invocation.BRIDGE]:
+        privilege.require(f"{request.plugin} {command}")
 
 
 def _perform(call: Invocation, context: Context | None) -> Result | None:

@@ -6,19 +6,12 @@ import gc
 import json
 import os
 import signal
-import sys
 
 from cni_v6.errors import TRY_AGAIN, CniError
 from cni_v6.protocol import invocation
 from cni_v6.protocol.invocation import Request
 
 Answer = tuple[int, bytes, bytes]  # exit status, stdout, stderr
-
-
-def introduce(plugin: str) -> int:
-    """For a person at a terminal: what this is, on stderr."""
-    sys.stderr.write(invocation.about(plugin))
-    return 0
 
 
 def refuses_engine(stdin: bytes) -> bool:

@@ -15,6 +15,8 @@ import socket
 import stat
 import traceback
 
+from cni_v6.kernel.privilege import may_change_the_network
+
 BACKLOG = 4096  # calls that may wait while the engine imports; the kernel caps it at net.core.somaxconn
 IDLE_SECONDS = 300.0
 
@@ -22,9 +24,13 @@ IDLE_SECONDS = 300.0
 def start(run_dir: bytes, path: bytes) -> bool:
     """See to it that an engine listens at ``path``, in a process of its own that this one leaves behind.
 
-    :returns: whether one listens now; False where the folder cannot be used, or an engine is on its way out.
+    :returns: whether one listens now; False where the folder cannot be used, an engine is on its way out, or an engine
+        could not change the network either.
     """
     try:
+        if not may_change_the_network():
+            return False  # an engine of this user could do no more than this process
+        _occupy_standard_streams()
         claimed = claim(run_dir, path)
     except OSError:
         return False
@@ -126,6 +132,14 @@ def _become(listener: socket.socket, alive: int, path: bytes) -> None:
         _note(path + b".log")
     finally:
         os._exit(status)
+
+
+def _occupy_standard_streams() -> None:
+    """Open those of descriptors 0 to 2 that the caller left closed: the engine replaces them, so nothing of its own may
+    get one of these numbers."""
+    while (descriptor := os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)) <= 2:
+        pass
+    os.close(descriptor)
 
 
 def _close_all_but(kept: set[int]) -> None:

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from cni_v6 import __version__
 from cni_v6.errors import DECODING_FAILURE, INCOMPATIBLE_VERSION, INVALID_CONFIG, INVALID_ENVIRONMENT, CniError
 from cni_v6.log import Log
 from cni_v6.protocol.identifiers import check_container_id, check_interface, check_network, check_owner
@@ -150,15 +149,6 @@ def version_of(stdin: bytes) -> str:
     except CniError:
         return CURRENT
     return version if version in SUPPORTED_VERSIONS else CURRENT
-
-
-def about(plugin: str) -> str:
-    """What a person who starts the executable at a terminal reads, on stderr."""
-    return (
-        f"{plugin} {__version__}: a CNI plugin; container runtimes start it, with CNI_COMMAND set.\n"
-        f"CNI specification: {', '.join(SUPPORTED_VERSIONS)}\n"
-        "Documentation: docs/ in the source tree; share/doc/cni-v6 below the prefix it was installed to.\n"
-    )
 
 
 # Which variables each command needs (libcni, pkg/skel). An empty one counts as missing there, and so here.

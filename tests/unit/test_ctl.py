@@ -125,9 +125,16 @@ def conflist(folder: Path, content: object) -> Path:
     return path
 
 
-def planned(world: World, path: Path, **chosen: str) -> int:
+def planned(world: World, path: Path, *, privileged: bool = True, **chosen: str) -> int:
     arguments = {"conflist": path, "container": "example", "ifname": "eth0", "pod": None} | chosen
-    return plan_command.run(argparse.Namespace(**arguments), world.node)
+    return plan_command.run(argparse.Namespace(**arguments), world.node, lambda: privileged)
+
+
+def test_a_plan_without_privilege_says_what_it_could_not_see(tmp_path: Path, capsys: Capture) -> None:
+    assert planned(World(), conflist(tmp_path, CONFIG), privileged=False) == 0
+    assert capsys.readouterr().err == (
+        "cni-v6ctl: note: not root, so the firewall's tables cannot be read; the plan takes them for missing\n"
+    )
 
 
 def without(config: dict[str, Any], *keys: str) -> dict[str, Any]:

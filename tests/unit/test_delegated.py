@@ -320,7 +320,7 @@ def test_plan_shows_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     file = tmp_path / "10.conflist"
     file.write_text(json.dumps(network()))
     chosen = argparse.Namespace(conflist=file, container="example", ifname="eth0", pod=None)
-    assert plan_command.run(chosen, World().node) == 0
+    assert plan_command.run(chosen, World().node, lambda: True) == 0
     said = capsys.readouterr().out
     assert f"add route {P} via 2001:db8:1::2 through cni0 in the node" in said
     assert f"answer in /run/netns/example that the rest of {P} is unreachable" in said

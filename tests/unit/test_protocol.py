@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from cni_v6 import __version__
 from cni_v6.errors import DECODING_FAILURE, INVALID_CONFIG, INVALID_ENVIRONMENT, CniError
 from cni_v6.protocol import invocation
 from cni_v6.protocol.invocation import Args, Invocation, Request
@@ -196,13 +195,6 @@ def test_error_reply() -> None:
 )
 def test_version_of_what_could_not_be_parsed(stdin: bytes, version: str) -> None:
     assert invocation.version_of(stdin) == version
-
-
-def test_about() -> None:
-    text = invocation.about("cni-v6-ipam")
-    assert text.startswith(f"cni-v6-ipam {__version__}")
-    words = ("0.1.0, 0.2.0, 0.3.0, 0.3.1, 0.4.0, 1.0.0, 1.1.0", "docs/", "share/doc/cni-v6")
-    assert all(word in text for word in words)
 
 
 JSON = st.recursive(

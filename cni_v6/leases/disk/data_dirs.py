@@ -13,6 +13,7 @@ from hashlib import blake2s
 
 from cni_v6.config.bridge import DEFAULT_DATA_DIR
 from cni_v6.errors import STORE_FAILED, CniError
+from cni_v6.kernel.privilege import needs_root
 from cni_v6.leases.disk.store import ATTACHMENTS
 from cni_v6.leases.disk.transaction import MEMO
 from cni_v6.leases.records import safe
@@ -38,7 +39,7 @@ class DiskDataDirs:
         except FileNotFoundError:
             pass
         except OSError as error:
-            raise CniError(STORE_FAILED, f"cannot read {self._links}", str(error)) from error
+            raise CniError(STORE_FAILED, f"{needs_root(error)}cannot read {self._links}", str(error)) from error
         return sorted(found)
 
     def remember(self, data_dir: str) -> None:
@@ -51,7 +52,7 @@ class DiskDataDirs:
         except FileExistsError:
             pass  # another call was faster
         except OSError as error:
-            words = f"cannot note in {self._links} that there are leases in {data_dir}"
+            words = f"{needs_root(error)}cannot note in {self._links} that there are leases in {data_dir}"
             raise CniError(STORE_FAILED, words, str(error)) from error
 
     def recorded(self, data_dir: str) -> Sequence[str]:
@@ -70,4 +71,4 @@ class DiskDataDirs:
         except FileNotFoundError:
             return []
         except OSError as error:
-            raise CniError(STORE_FAILED, f"cannot read {data_dir}", str(error)) from error
+            raise CniError(STORE_FAILED, f"{needs_root(error)}cannot read {data_dir}", str(error)) from error

@@ -12,6 +12,7 @@ import stat
 from contextlib import suppress
 
 from cni_v6.errors import STORE_FAILED, CniError
+from cni_v6.kernel.privilege import needs_root
 from cni_v6.leases.disk import file_lock
 
 FOLDER_MODE = 0o700
@@ -54,7 +55,8 @@ class naming:  # a function to those who use it; contextlib's way takes three ti
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, OSError):
             remedy = _REMEDIES.get(error.errno or 0, "look at that path and at the file system's health (dmesg)")
-            raise CniError(STORE_FAILED, f"lease store: {self._path}: {error.strerror}", remedy) from error
+            words = f"{needs_root(error)}lease store: {self._path}: {error.strerror}"
+            raise CniError(STORE_FAILED, words, remedy) from error
 
 
 class Folder:
