@@ -6,10 +6,11 @@ CNI_BIN_DIR = /opt/cni/bin
 DESTDIR =
 export PREFIX CNI_BIN_DIR DESTDIR PYTHON
 
-# What the demo needs, then what the tests and the benchmark need besides. python3: the executables' first line asks for it.
-PACKAGES = python3 iproute2 iputils-ping
-TEST_PACKAGES = busybox-static ca-certificates containerd containernetworking-plugins iptables nftables podman procps \
-	radvd runc tcpdump user-mode-linux
+# What is needed at run time, for the demo, for the tests, and for the rest of the tests besides.
+RUN_PACKAGES = python3 nftables
+PACKAGES = $(RUN_PACKAGES) iproute2 iputils-ping
+TEST_PACKAGES = ca-certificates containernetworking-plugins iptables jq procps radvd tcpdump
+REST_PACKAGES = busybox-static containerd debian-archive-keyring mmdebstrap podman runc user-mode-linux
 BENCH_PACKAGES = containernetworking-plugins iptables netavark
 # make bench PEER_BIN=<folder>: another build of the reference plugins.
 PEER_BIN = /usr/lib/cni
@@ -17,11 +18,13 @@ PEER_BIN = /usr/lib/cni
 RUN = .venv/bin/python
 # Three at a time, on two processors: much of it waits for kernels and runtimes. What shares a heavy thing names it with
 # @pytest.mark.xdist_group.
-PYTEST = $(RUN) -m pytest -n 3 --dist loadgroup
-# make test ARGS="-k gateway": a part, without the coverage gate.
-ARGS = --cov
+PYTEST = tools/sandbox env PATH="$(CURDIR)/.tools/bin:$$PATH" $(RUN) -m pytest -n 3 --dist loadgroup
+# What takes long, or needs much: all that make test leaves out.
+REST = runtimes or uml or bare or slow
 
-.PHONY: help demo test check bench lint type install uninstall clean root setup setup-test setup-bench
+.NOTPARALLEL:
+.PHONY: help demo test test-all test-rest check bench lint type install uninstall clean
+.PHONY: root setup setup-install setup-test setup-rest setup-bench
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -29,22 +32,30 @@ help: ## list the targets
 demo: root setup ## two containers on a dual-stack network, explained step by step
 	@tools/sandbox $(RUN) tools/demo
 
-test: root setup-test ## everything: lint, types, layers, units, namespaces, executables, runtimes
-	tools/sandbox env PATH="$(CURDIR)/.tools/bin:$$PATH" $(PYTEST) $(ARGS)
+test: ARGS = --cov -m "not ($(REST))"
+test: root setup-test ## what every change must pass: lint, types, layers, units, namespaces, executables; 5 minutes
+	$(PYTEST) $(ARGS)
+	@echo "make test-all has more: container runtimes, user-mode kernels, bare machines (Debian 12 and 13), the slow rest."
 
-check: test ## the same; exactly what CI runs
+test-all: test test-rest ## everything
+
+test-rest: ARGS = -m "$(REST)"
+test-rest: root setup-rest ## what make test leaves out; ARGS="-k gateway": a part of everything
+	$(PYTEST) $(ARGS)
+
+check: test-all ## the same as test-all; exactly what CI runs
 
 bench: ARGS =
 bench: root setup-bench ## side by side with the reference plugins, into docs/benchmarks; ARGS=--quick for a first look
 	tools/sandbox $(RUN) -m tests.bench --peer $(PEER_BIN) $(ARGS)
 
 lint: setup-test ## flake8 alone
-	$(RUN) -m flake8 . bin/* tools/requirements
+	$(RUN) -m flake8 . bin/* tools/needs tools/requirements
 
 type: setup-test ## mypy --strict alone
 	$(RUN) -m mypy
 
-install: setup ## into PREFIX=/usr/local CNI_BIN_DIR=/opt/cni/bin [DESTDIR=]
+install: setup-install ## into PREFIX=/usr/local CNI_BIN_DIR=/opt/cni/bin [DESTDIR=]
 	@tools/install
 
 uninstall: ## take away exactly what install put there
@@ -57,6 +68,10 @@ clean: ## back to a fresh checkout
 root:
 	@[ "$$(id -u)" = 0 ] || { echo "This needs root, to make network namespaces. Without: .venv/bin/python -m pytest tests/unit" >&2; exit 1; }
 
+setup-install:
+	@tools/packages $(if $(DESTDIR),python3,$(RUN_PACKAGES))
+	@tools/venv
+
 setup:
 	@tools/packages $(PACKAGES)
 	@tools/venv
@@ -64,6 +79,9 @@ setup:
 setup-test: setup
 	@tools/packages $(TEST_PACKAGES)
 	@tools/venv test dev
+
+setup-rest: setup-test
+	@tools/packages $(REST_PACKAGES)
 	@tools/cnitool
 
 setup-bench: setup

@@ -13,7 +13,7 @@ from cni_v6 import __version__, wire
 
 RUN_DIR = b"/run/cni-v6"
 OWN_NETNS = "/proc/self/ns/net"
-EAGER = b"engine.sock"  # systemd's or a DaemonSet's; any other engine's name carries its namespace's inode
+SHARED_SOCKET = b"engine.sock"  # systemd's or a DaemonSet's; any other engine's name carries its namespace's inode
 
 Answer = tuple[int, bytes, bytes]  # exit status, stdout, stderr
 
@@ -35,7 +35,7 @@ def main(plugin: str) -> int:
     if environment.get(b"CNI_V6_ENGINE") != b"off" and not _refuses(stdin):
         answer = _ask(plugin, environment, stdin)
     if answer is None:
-        from cni_v6.inprocess import handle
+        from cni_v6.engine.inprocess import handle
 
         answer = handle(plugin, environment, stdin)
         _print(answer)
@@ -44,7 +44,7 @@ def main(plugin: str) -> int:
 
 def _tell(plugin: str, environment: dict[bytes, bytes]) -> Answer | None:
     """The answer to a person; None for a runtime's call, whatever its arguments."""
-    from cni_v6 import usage
+    from cni_v6.engine import usage
 
     told = usage.answer(plugin, argv[1:], called=b"CNI_COMMAND" in environment)
     return None if told is None else (told[0], told[1].encode(), told[2].encode("utf-8", "backslashreplace"))
@@ -54,7 +54,7 @@ def _refuses(stdin: bytes) -> bool:
     """Whether the configuration says ``"engine": "off"``; only where the word occurs is it worth reading it."""
     if b'"engine"' not in stdin:
         return False
-    from cni_v6.inprocess import refuses_engine
+    from cni_v6.engine.inprocess import refuses_engine
 
     return refuses_engine(stdin)
 
@@ -74,10 +74,10 @@ def _ask(plugin: str, environment: dict[bytes, bytes], stdin: bytes) -> Answer |
         word, code, stdout, stderr = wire.unpack(_receive(connection), 4)
     except (OSError, ValueError):
         return _lost(stdin)
-    if word == wire.YOURSELF:
+    if word == wire.HANDLE_LOCALLY:
         return None
     try:
-        connection.send(wire.TAKEN)  # before it is printed: an engine that gave up waiting has taken an ADD back
+        connection.send(wire.ACK)  # before it is printed: an engine that gave up waiting has taken an ADD back
     except OSError:
         return _lost(stdin)
     answer = (int(code), stdout, stderr)
@@ -87,13 +87,13 @@ def _ask(plugin: str, environment: dict[bytes, bytes], stdin: bytes) -> Answer |
 
 def _connect(run_dir: bytes, inode: bytes, environment: dict[bytes, bytes]) -> _socket.socket | None:
     own = run_dir + b"/engine-" + inode + b".sock"
-    for path in (own, run_dir + b"/" + EAGER):
+    for path in (own, run_dir + b"/" + SHARED_SOCKET):
         connection = try_connect(path)
         if connection is not None:
             return connection
     if environment.get(b"CNI_COMMAND") in (None, b"VERSION"):
         return None  # nothing that an engine would make faster
-    from cni_v6.starter import start
+    from cni_v6.engine.start import start
 
     return try_connect(own) if start(run_dir, own) else None
 
@@ -144,7 +144,7 @@ def _receive_exactly(connection: _socket.socket, length: int) -> bytes:
 
 
 def _lost(stdin: bytes) -> Answer:
-    from cni_v6.inprocess import lost_engine
+    from cni_v6.engine.inprocess import lost_engine
 
     answer = lost_engine(stdin)
     _print(answer)

@@ -5,15 +5,16 @@ big-endian.
 
 Request: version of cni-v6, inode of the caller's network namespace, plugin, environment (``KEY=value`` joined by zero
 bytes), stdin; the container's namespace, where it could be opened, travels beside it as a descriptor (SCM_RIGHTS).
-Reply: what to do with it (``DONE`` or ``YOURSELF``), exit status, stdout, stderr. The caller confirms with ``TAKEN``.
+Reply: what to do with it (``DONE`` or ``HANDLE_LOCALLY``), exit status, stdout, stderr. The caller confirms it with
+``ACK``.
 """
 
 MAGIC = b"CNI6"
 HEADER = len(MAGIC) + 4
 LIMIT = 32 << 20  # bytes of one message: a GC of 10,000 attachments and an environment fit well below
 DONE = b"done"  # the reply is the answer
-YOURSELF = b"yourself"  # nothing was done: the caller handles the request in its own process
-TAKEN = b"\x06"  # ASCII ACK
+HANDLE_LOCALLY = b"yourself"  # nothing was done: the caller handles the request in its own process
+ACK = b"\x06"  # ASCII ACK
 
 
 def pack(*fields: bytes) -> bytes:

@@ -18,7 +18,7 @@ hypothesis.settings.register_profile("explore", deadline=None, max_examples=2000
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 MODES = {"process": False, "engine": True}  # the way in -> whether a call may leave an engine behind
-MARKED_FOLDERS = ("netns", "process")
+MARKED_FOLDERS = ("bare", "netns", "process")
 SANDBOXED = ("netns", "process", "runtimes", "uml")
 
 

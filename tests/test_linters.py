@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 NOT_OURS = {".git", ".tools", ".venv", ".mypy_cache", ".pytest_cache", ".hypothesis", "__pycache__", "build", "dist"}
-SCRIPTS = ["bin/cni-v6", "bin/cni-v6-ipam", "bin/cni-v6ctl", "tools/requirements"]
+SCRIPTS = ["bin/cni-v6", "bin/cni-v6-ipam", "bin/cni-v6ctl", "tools/needs", "tools/requirements"]
 
 # Written so that this file does not match itself.
 BANNED = {

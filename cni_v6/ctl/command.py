@@ -7,10 +7,10 @@ import os
 import sys
 from collections.abc import Sequence
 
-from cni_v6 import __version__, privilege
-from cni_v6.ctl import list as list_command
-from cni_v6.ctl import burn, engine, gc, plan, prefix, reload, renumber, schema
+from cni_v6 import __version__
+from cni_v6.ctl import burn, engine, gc, list as list_command, plan, prefix, reload, renumber, schema
 from cni_v6.errors import CniError
+from cni_v6.kernel import privilege
 
 COMMANDS = (list_command, gc, burn, plan, prefix, reload, renumber, schema, engine)
 

@@ -7,11 +7,11 @@ import os
 import socket
 from typing import Any
 
-from cni_v6 import starter
+from cni_v6.engine import start
+from cni_v6.engine.server import Server
 from cni_v6.errors import NODE_CONFLICT, CniError
-from cni_v6.kernel.netns import identity
-from cni_v6.ops import HOST
-from cni_v6.server import Server
+from cni_v6.kernel.netns.enter import identity
+from cni_v6.kernel.ops import HOST
 
 RUN_DIR = "/run/cni-v6"
 FIRST_PASSED = 3  # sd_listen_fds(3): SD_LISTEN_FDS_START
@@ -35,14 +35,14 @@ def run(chosen: argparse.Namespace) -> int:
     if chosen.stop:
         return _stop(path)
     try:
-        claimed = starter.claim(folder, path)
+        claimed = start.claim(folder, path)
     except OSError as error:
         raise CniError(NODE_CONFLICT, f"cannot listen at {os.fsdecode(path)}", str(error)) from error
     if claimed is None:
         words = f"an engine serves this network namespace already ({os.fsdecode(path)})"
         raise CniError(NODE_CONFLICT, words, "stop it first: it ends on SIGTERM when its calls are answered")
     listener, alive = claimed
-    starter.sign(alive)
+    start.sign(alive)
     Server(listener, path=path, idle=chosen.idle).run()
     os.close(alive)
     return 0
@@ -50,7 +50,7 @@ def run(chosen: argparse.Namespace) -> int:
 
 def _stop(path: bytes) -> int:
     try:
-        found = starter.stop(path)
+        found = start.stop(path)
     except (OSError, ValueError) as error:
         raise CniError(NODE_CONFLICT, f"cannot stop the engine at {os.fsdecode(path)}", str(error)) from error
     print("the engine has ended" if found else "no engine serves this network namespace")

@@ -6,9 +6,9 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
-from cni_v6.engine import real_node
-from cni_v6.firewall import attach
-from cni_v6.node import Node
+from cni_v6.attachments import register as firewall
+from cni_v6.attachments.context import Context
+from cni_v6.engine.handle import real_context
 
 
 def register(commands: Any) -> None:
@@ -19,17 +19,17 @@ def register(commands: Any) -> None:
     parser.set_defaults(run=teardown, root=True)
 
 
-def run(_: argparse.Namespace, make_node: Callable[[], Node] = real_node) -> int:
+def run(_: argparse.Namespace, make_node: Callable[[], Context] = real_context) -> int:
     node = make_node()
-    count = attach.reload(node)
+    count = firewall.reload(node)
     node.kernel.close()
     print(f"loaded the firewall's tables, with {count} attachments")
     return 0
 
 
-def teardown(chosen: argparse.Namespace, make_node: Callable[[], Node] = real_node) -> int:
+def teardown(chosen: argparse.Namespace, make_node: Callable[[], Context] = real_context) -> int:
     node = make_node()
-    count = attach.unload(node, force=chosen.force)
+    count = firewall.unload(node, force=chosen.force)
     node.kernel.close()
     print(f"took the firewall's tables away, with {count} attachments in them")
     return 0

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import pytest
 
 from cni_v6 import __version__
-from cni_v6.versions import SUPPORTED_VERSIONS
+from cni_v6.protocol.versions import SUPPORTED_VERSIONS
 from tests.process.test_engine import CONFIG, call, engine_of, leases, running
 from tests.sandbox import ROOT, Node, Reply, reply
 

@@ -12,17 +12,16 @@ from typing import Any
 
 import pytest
 
-from cni_v6 import __version__, names
-from cni_v6.ctl import main
-from cni_v6.ctl import plan as plan_command
-from cni_v6.ctl import prefix as prefix_command
+from cni_v6 import __version__
+from cni_v6.ctl import main, plan as plan_command, prefix as prefix_command
 from cni_v6.errors import CniError
-from cni_v6.kernel import Link
-from cni_v6.leases import Attachment
-from cni_v6.memory import MemoryDataDirs
-from cni_v6.names import Owner
-from cni_v6.ops import HOST
-from cni_v6.store import DiskLeases
+from cni_v6.kernel.ops import HOST
+from cni_v6.kernel.questions import Link
+from cni_v6.leases.attachment import Attachment
+from cni_v6.leases.disk.store import DiskLeases
+from cni_v6.leases.memory import MemoryDataDirs
+from cni_v6.protocol import names
+from cni_v6.protocol.names import Owner
 from tests.unit.harness import CONFIG, FOREIGN, World
 
 Capture = pytest.CaptureFixture[str]

@@ -7,15 +7,16 @@ from typing import Any
 
 import pytest
 
-from cni_v6 import errors, ipam
+from cni_v6 import errors
+from cni_v6.allocation.policy import AFTER, NEVER, PROBED
 from cni_v6.errors import CniError
-from cni_v6.handout import AFTER, NEVER, PROBED
-from cni_v6.leases import Attachment
+from cni_v6.kernel.ops import HOST
+from cni_v6.leases.attachment import Attachment
+from cni_v6.leases.disk.store import DiskLeases
 from cni_v6.log import Log
-from cni_v6.names import Owner
-from cni_v6.ops import HOST
-from cni_v6.protocol import Invocation
-from cni_v6.store import DiskLeases
+from cni_v6.plugins import ipam
+from cni_v6.protocol.invocation import Invocation
+from cni_v6.protocol.names import Owner
 from tests.unit import parts
 from tests.unit.harness import BOOT, DATA_DIR, Answer, World, gc
 from tests.unit.parts import ipam_conf, range_set

@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from cni_v6 import mortality, names
-from cni_v6.kernel import GetAlive, GetLinks, Link, Snapshot
-from cni_v6.leases import Attachment
-from cni_v6.mortality import Here
-from cni_v6.names import Owner
+from cni_v6.attachments import mortality
+from cni_v6.attachments.mortality import Here
+from cni_v6.kernel.questions import GetAlive, GetLinks, Link, Snapshot
+from cni_v6.leases.attachment import Attachment
+from cni_v6.protocol import names
+from cni_v6.protocol.names import Owner
 
 BOOT, EARLIER = "b007", "b006"
 HOME, ELSEWHERE, NETNS = (3, 1), (5, 2), (9, 7)

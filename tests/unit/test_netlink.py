@@ -10,10 +10,10 @@ from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.ndmsg import ndmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
-from cni_v6 import ops
-from cni_v6.kernel import Lifetime, Link, RouteEntry, answers, lifetimes, neighbours, netlink, routes
-from cni_v6.kernel.message import HEADER, Message, by_kind, each
-from cni_v6.lifetimes import FOREVER
+from cni_v6.kernel import ops
+from cni_v6.kernel.netlink import answers, lifetimes, neighbours, requests, routes
+from cni_v6.kernel.netlink.message import HEADER, Message, by_kind, each
+from cni_v6.kernel.questions import FOREVER, Lifetime, Link, RouteEntry
 
 MAC, OTHER = "02:00:00:00:00:01", "02:00:00:00:00:02"
 
@@ -39,7 +39,7 @@ def heard(message: Message, kind: type[Any]) -> tuple[dict[str, Any], Any]:
 VETH = ops.CreateVeth("veth0", OTHER, "br0", "/run/netns/a", "eth0", MAC, 1400)
 LINKS: list[Any] = [
     pytest.param(
-        netlink.create_bridge(ops.EnsureBridge("br0", MAC, 9000, False, True)),
+        requests.create_bridge(ops.EnsureBridge("br0", MAC, 9000, False, True)),
         {},
         [
             ("IFLA_IFNAME", "br0"),
@@ -62,7 +62,7 @@ LINKS: list[Any] = [
         id="bridge",
     ),
     pytest.param(
-        netlink.create_veth(VETH, 7, 9),
+        requests.create_veth(VETH, 7, 9),
         {"flags": 1, "change": 1},
         [
             ("IFLA_IFNAME", "veth0"),
@@ -93,25 +93,25 @@ LINKS: list[Any] = [
         id="veth",
     ),
     pytest.param(
-        netlink.set_link(ops.SetLink("", "br0", up=True, promisc=True)),
+        requests.set_link(ops.SetLink("", "br0", up=True, promisc=True)),
         {"flags": 0x101, "change": 0x101},
         [("IFLA_IFNAME", "br0")],
         id="up and promiscuous",
     ),
     pytest.param(
-        netlink.set_link(ops.SetLink("", "br0", up=False)), {"change": 1}, [("IFLA_IFNAME", "br0")], id="down"
+        requests.set_link(ops.SetLink("", "br0", up=False)), {"change": 1}, [("IFLA_IFNAME", "br0")], id="down"
     ),
     pytest.param(
-        netlink.set_mac(ops.Announce("", "eth0", MAC)), {}, [("IFLA_IFNAME", "eth0"), ("IFLA_ADDRESS", MAC)], id="mac"
+        requests.set_mac(ops.Announce("", "eth0", MAC)), {}, [("IFLA_IFNAME", "eth0"), ("IFLA_ADDRESS", MAC)], id="mac"
     ),
     pytest.param(
-        netlink.set_alias(ops.SetAlias("", "veth0", "cni-v6 n/c/eth0")),
+        requests.set_alias(ops.SetAlias("", "veth0", "cni-v6 n/c/eth0")),
         {},
         [("IFLA_IFNAME", "veth0"), ("IFLA_IFALIAS", "cni-v6 n/c/eth0")],
         id="alias",
     ),
     pytest.param(
-        netlink.set_port(ops.SetPort("veth0", hairpin=True, isolated=True)),
+        requests.set_port(ops.SetPort("veth0", hairpin=True, isolated=True)),
         {},
         [
             ("IFLA_IFNAME", "veth0"),
@@ -126,7 +126,7 @@ LINKS: list[Any] = [
         id="port",
     ),
     pytest.param(
-        netlink.add_port_vlans(ops.AddPortVlans("veth0", 100, ((200, 200), (300, 310))), 5),
+        requests.add_port_vlans(ops.AddPortVlans("veth0", 100, ((200, 200), (300, 310))), 5),
         {"family": 7, "index": 5},
         [
             (
@@ -142,7 +142,7 @@ LINKS: list[Any] = [
         id="vlans",
     ),
     pytest.param(
-        netlink.set_bridge(ops.SetBridge("br0", vlan_filtering=True)),
+        requests.set_bridge(ops.SetBridge("br0", vlan_filtering=True)),
         {},
         [
             ("IFLA_IFNAME", "br0"),
@@ -154,15 +154,15 @@ LINKS: list[Any] = [
         id="vlan filtering",
     ),
     pytest.param(
-        netlink.remove_port_vlan(ops.RemovePortVlan("veth0", 1), 5),
+        requests.remove_port_vlan(ops.RemovePortVlan("veth0", 1), 5),
         {"family": 7, "index": 5},
         [("IFLA_AF_SPEC", [("IFLA_BRIDGE_VLAN_INFO", {"flags": 0, "vid": 1})])],
         id="take off a vlan",
     ),
     pytest.param(
-        netlink.get_ports(5), {}, [("IFLA_MASTER", 5), ("IFLA_EXT_MASK", 8)], id="ports of a bridge"
+        requests.get_ports(5), {}, [("IFLA_MASTER", 5), ("IFLA_EXT_MASK", 8)], id="ports of a bridge"
     ),
-    pytest.param(netlink.deletion([4], 99)[0], {"index": 4}, [], id="delete one"),
+    pytest.param(requests.deletion([4], 99)[0], {"index": 4}, [], id="delete one"),
 ]
 
 
@@ -172,7 +172,7 @@ def test_link_requests(message: Message, fields: dict[str, int], attributes: Any
 
 
 def test_several_links_are_deleted_as_a_group_of_their_own() -> None:
-    heards = [heard(message, ifinfmsg) for message in netlink.deletion([4, 5], 99)]
+    heards = [heard(message, ifinfmsg) for message in requests.deletion([4, 5], 99)]
     assert heards == [({"index": index} if index else {}, [("IFLA_GROUP", 99)]) for index in (4, 5, 0)]
 
 
@@ -190,14 +190,14 @@ def test_several_links_are_deleted_as_a_group_of_their_own() -> None:
     ],
 )
 def test_address_requests(address: str, dad: bool, attributes: Any) -> None:
-    fields, found = heard(netlink.add_address(ops.AddAddress("", "eth0", address, dad=dad), 3), ifaddrmsg)
+    fields, found = heard(requests.add_address(ops.AddAddress("", "eth0", address, dad=dad), 3), ifaddrmsg)
     assert found == attributes
     assert fields == {"family": 10 if ":" in address else 2, "prefixlen": int(address.split("/")[1]), "index": 3}
 
 
 def test_route_requests() -> None:
     op = ops.AddRoute("", "eth0", "2001:db8::/32", "fd00::1", mtu=1400, advmss=1340, priority=50, table=1000)
-    fields, found = heard(netlink.add_route(op, 3), rtmsg)
+    fields, found = heard(requests.add_route(op, 3), rtmsg)
     assert fields == {"family": 10, "dst_len": 32, "proto": 4, "type": 1}
     assert found == [
         ("RTA_OIF", 3),
@@ -207,10 +207,10 @@ def test_route_requests() -> None:
         ("RTA_PRIORITY", 50),
         ("RTA_METRICS", [("RTAX_MTU", 1400), ("RTAX_ADVMSS", 1340)]),
     ]
-    fields, found = heard(netlink.add_route(ops.AddRoute("", "eth0", "0.0.0.0/0", "10.0.0.1"), 3), rtmsg)
+    fields, found = heard(requests.add_route(ops.AddRoute("", "eth0", "0.0.0.0/0", "10.0.0.1"), 3), rtmsg)
     assert fields == {"family": 2, "table": 254, "proto": 4, "type": 1}
     assert found == [("RTA_OIF", 3), ("RTA_TABLE", 254), ("RTA_GATEWAY", "10.0.0.1")]
-    fields, _ = heard(netlink.add_route(ops.AddRoute("", "eth0", "10.9.0.0/16"), 3), rtmsg)
+    fields, _ = heard(requests.add_route(ops.AddRoute("", "eth0", "10.9.0.0/16"), 3), rtmsg)
     assert fields["scope"] == 253
 
 

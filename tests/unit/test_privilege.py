@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from cni_v6 import privilege
+from cni_v6.kernel import privilege
 from tests.sandbox import need
 
 STATUS = "Name:\tpython3\nCapInh:\t0000000000000000\nCapPrm:\t{0}\nCapEff:\t{1}\nCapBnd:\t000001ffffffffff\n"

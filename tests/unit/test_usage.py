@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from cni_v6 import __version__, usage
+from cni_v6 import __version__
+from cni_v6.engine import usage
 
 PLUGINS = ("cni-v6", "cni-v6-ipam")
 

@@ -1,0 +1,182 @@
+"""Leaves an engine behind: the first call on an idle node starts one, and is its first client.
+
+The listening socket is there before the engine has imported anything, so thirty calls that arrive on a cold node find
+it and wait in its queue: one process pays for the imports, the others for nothing. Two locks: ``.start`` is held while
+a socket is being made, ``.alive`` by the engine for its life; both end with the processes that hold them.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import gc
+import os
+import signal
+import socket
+import stat
+import traceback
+
+from cni_v6.kernel.privilege import may_change_the_network
+
+BACKLOG = 4096  # calls that may wait while the engine imports; the kernel caps it at net.core.somaxconn
+IDLE_SECONDS = 300.0
+
+
+def start(run_dir: bytes, path: bytes) -> bool:
+    """See to it that an engine listens at ``path``, in a process of its own that this one leaves behind.
+
+    :returns: whether one listens now; False where the folder cannot be used, an engine is on its way out, or an engine
+        could not change the network either.
+    """
+    try:
+        if not may_change_the_network():
+            return False  # an engine of this user could do no more than this process
+        _occupy_standard_streams()
+        claimed = claim(run_dir, path)
+    except OSError:
+        return False
+    if claimed is None:
+        return _listens(path)
+    listener, alive = claimed
+    if os.fork() == 0:
+        _become(listener, alive, path)
+    listener.close()
+    os.close(alive)
+    return True
+
+
+def claim(run_dir: bytes, path: bytes) -> tuple[socket.socket, int] | None:
+    """Become the one that listens at ``path``: a listening socket, and the descriptor whose lock says so.
+
+    :returns: None where another process is, or was and has not ended yet.
+    :raises OSError: where the folder cannot be used.
+    """
+    _private_folder(run_dir)
+    with open(path + b".start", "wb", opener=_private) as starting:
+        fcntl.flock(starting, fcntl.LOCK_EX)  # whoever holds it has a socket ready within a millisecond
+        alive = os.open(path + b".alive", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return listen(path), alive
+        except BlockingIOError:
+            os.close(alive)
+            return None
+
+
+def sign(alive: int) -> None:
+    """Write this process's id into the file whose lock says that it lives, for ``stop``."""
+    os.ftruncate(alive, 0)
+    os.pwrite(alive, b"%d" % os.getpid(), 0)
+
+
+def stop(path: bytes) -> bool:
+    """Ask the engine that listens at ``path`` to end, and wait until it has answered its calls and is gone.
+
+    :returns: whether there was one.
+    :raises OSError: where it cannot be asked.
+    """
+    try:
+        alive = os.open(path + b".alive", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return False
+    except BlockingIOError:
+        os.kill(int(os.read(alive, 20)), signal.SIGTERM)
+        fcntl.flock(alive, fcntl.LOCK_EX)
+        return True
+    finally:
+        os.close(alive)
+
+
+def listen(path: bytes) -> socket.socket:
+    """A listening socket at ``path``, in place of one nobody listens to any more."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    aside = path + b".new"
+    try:
+        os.unlink(aside)
+    except FileNotFoundError:
+        pass
+    listener.bind(aside)
+    listener.listen(BACKLOG)
+    os.rename(aside, path)  # appears listening
+    return listener
+
+
+def _listens(path: bytes) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except OSError:
+            return False
+    return True
+
+
+def _become(listener: socket.socket, alive: int, path: bytes) -> None:
+    """The child: of no terminal, no folder, no stream of its parent's, so that nobody waits for it. Never returns."""
+    status = 1
+    try:
+        os.setsid()
+        sign(alive)
+        os.chdir("/")
+        _close_all_but({listener.fileno(), alive})
+        gc.disable()
+        from cni_v6.engine.server import Server
+
+        gc.freeze()  # modules stay: no collection has to look at them again
+        gc.enable()
+        os.environ.clear()
+        Server(listener, path=path, idle=IDLE_SECONDS).run()
+        status = 0
+    except BaseException:
+        _note(path + b".log")
+    finally:
+        os._exit(status)
+
+
+def _occupy_standard_streams() -> None:
+    """Open those of descriptors 0 to 2 that the caller left closed: the engine replaces them, so nothing of its own may
+    get one of these numbers."""
+    while (descriptor := os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)) <= 2:
+        pass
+    os.close(descriptor)
+
+
+def _close_all_but(kept: set[int]) -> None:
+    nothing = os.open("/dev/null", os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(nothing, stream)
+    for name in os.listdir("/proc/self/fd"):
+        descriptor = int(name)
+        if descriptor > 2 and descriptor not in kept:
+            try:
+                os.close(descriptor)
+            except OSError:
+                pass  # the listing's own
+
+
+def _note(path: bytes) -> None:
+    """Why an engine could not start, where an operator finds it; the calls went in-process."""
+    try:
+        with open(path, "wb", opener=_private) as log:
+            log.write(traceback.format_exc().encode(errors="replace"))
+    except OSError:
+        pass
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
+
+
+def _private_folder(path: bytes) -> None:
+    """The folder of the sockets is its owner's alone, and its owner is this process's.
+
+    :raises OSError: where it cannot be made, or is somebody else's.
+    """
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        pass
+    found = os.lstat(path)
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
+        raise PermissionError(f"{os.fsdecode(path)} is not a folder of this user's alone")
