@@ -125,7 +125,9 @@ def test_the_package_itself_imports_nothing() -> None:
 
 # What costs a call without an engine milliseconds (tools/imports) and is of use to few: imported where it is needed.
 LATE = {"argparse", "asyncio", "ctypes", "multiprocessing", "netaddr", "subprocess", "tempfile"}
-IMPORTS = 240  # modules in all; some 200 with Python 3.11
+# Modules of ours and of Python's library; 229 with 3.11, 230 with 3.13. A package counts as one, since how many modules
+# it is made of is its release's matter (filelock 4.3: 21), and how long it takes is what tools/imports shows.
+IMPORTS = 232
 PROGRAM = "import sys; sys.path[:0] = {path!r}; import cni_v6.inprocess, cni_v6.engine; print(*sys.modules)"
 
 
@@ -134,7 +136,8 @@ def test_a_call_in_its_own_process_imports_little() -> None:
     program = [sys.executable, "-ISE", "-c", PROGRAM.format(path=path)]
     imported = subprocess.run(program, capture_output=True, text=True, check=True).stdout.split()
     assert LATE.isdisjoint(imported)
-    assert len(imported) <= IMPORTS, "every call on a node without an engine pays for them"
+    counted = {name.partition(".")[0] if name.partition(".")[0] in THIRD_PARTY else name for name in imported}
+    assert len(counted) <= IMPORTS, "every call on a node without an engine pays for them"
 
 
 def test_modules_stay_small() -> None:
