@@ -160,6 +160,8 @@ class Server:
                     self.drain()
                 connection.sendall(wire.pack(wire.YOURSELF, b"0", b"", b""))
                 return
+            if _has_gone(connection):
+                return
             self._idle = idle_seconds(call.request.stdin, self._idle)
             reply = self._handle(call, call.request, host)
             if not _deliver(connection, reply) and reply.code == 0:
@@ -211,6 +213,13 @@ def receive(connection: socket.socket) -> Call:
         for descriptor in descriptors:
             os.close(descriptor)
         raise Garbled(str(error)) from error
+
+
+def _has_gone(caller: socket.socket) -> bool:
+    """Whether the caller has closed its end: it told its runtime so, which may have called again meanwhile."""
+    poll = select.poll()
+    poll.register(caller, 0)  # POLLHUP is always told
+    return bool(poll.poll(0))
 
 
 def _deliver(connection: socket.socket, reply: Reply) -> bool:

@@ -10,10 +10,13 @@ from __future__ import annotations
 import fcntl
 import gc
 import os
+import select
 import signal
 import socket
 import stat
 import traceback
+
+from cni_v6.wire import ASK_SECONDS, STOP_SECONDS
 
 BACKLOG = 4096  # calls that may wait while the engine imports; the kernel caps it at net.core.somaxconn
 IDLE_SECONDS = 300.0
@@ -46,7 +49,7 @@ def claim(run_dir: bytes, path: bytes) -> tuple[socket.socket, int] | None:
     """
     _private_folder(run_dir)
     with open(path + b".start", "wb", opener=_private) as starting:
-        fcntl.flock(starting, fcntl.LOCK_EX)  # whoever holds it has a socket ready within a millisecond
+        take(starting.fileno())  # whoever holds it has a socket ready within a millisecond
         alive = os.open(path + b".alive", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -56,16 +59,34 @@ def claim(run_dir: bytes, path: bytes) -> tuple[socket.socket, int] | None:
             return None
 
 
+def take(lock: int) -> None:
+    """Hold a lock until it is closed; in a thread where it has to be waited for, which no signal need end.
+
+    :raises TimeoutError: where its holder does not let go: it may be stopped.
+    """
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        from threading import Thread  # in a stampede only
+
+        waiter = Thread(target=fcntl.flock, args=(lock, fcntl.LOCK_EX), daemon=True)
+        waiter.start()
+        waiter.join(ASK_SECONDS)
+        if waiter.is_alive():
+            raise TimeoutError("another process has been making the socket for long") from None
+
+
 def sign(alive: int) -> None:
     """Write this process's id into the file whose lock says that it lives, for ``stop``."""
     os.ftruncate(alive, 0)
     os.pwrite(alive, b"%d" % os.getpid(), 0)
 
 
-def stop(path: bytes) -> bool:
+def stop(path: bytes, seconds: float = STOP_SECONDS) -> bool:
     """Ask the engine that listens at ``path`` to end, and wait until it has answered its calls and is gone.
 
     :returns: whether there was one.
+    :raises TimeoutError: where it goes on after so many seconds.
     :raises OSError: where it cannot be asked.
     """
     try:
@@ -76,11 +97,23 @@ def stop(path: bytes) -> bool:
         fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return False
     except BlockingIOError:
-        os.kill(int(os.read(alive, 20)), signal.SIGTERM)
-        fcntl.flock(alive, fcntl.LOCK_EX)
+        _end(int(os.read(alive, 20)), seconds)
         return True
     finally:
         os.close(alive)
+
+
+def _end(pid: int, seconds: float) -> None:
+    handle = os.pidfd_open(pid)
+    try:
+        signal.pidfd_send_signal(handle, signal.SIGTERM)
+        ended, _, _ = select.select([handle], [], [], seconds)  # its locks have gone by then (do_exit, kernel/exit.c)
+        if not ended:
+            raise TimeoutError(f"process {pid} has not ended within {seconds:g} seconds")
+    except ProcessLookupError:
+        pass  # ended meanwhile
+    finally:
+        os.close(handle)
 
 
 def listen(path: bytes) -> socket.socket:
@@ -99,6 +132,7 @@ def listen(path: bytes) -> socket.socket:
 
 def _listens(path: bytes) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)  # a queue that is full is one that nobody takes from
         try:
             probe.connect(path)
         except OSError:

@@ -15,6 +15,17 @@ DONE = b"done"  # the reply is the answer
 YOURSELF = b"yourself"  # nothing was done: the caller handles the request in its own process
 TAKEN = b"\x06"  # ASCII ACK
 
+# How long each side waits, in seconds; here, so that the sum can be seen. Each limit is longer than those of what is
+# waited for: the engine ends a call in time for its caller to hear of it, and the caller says why before kubelet, which
+# waits two minutes for a sandbox's end and four for its start, can only say that there was no answer.
+DELEGATE_SECONDS = 60  # for a plugin that a call runs; the reference dhcp asks its server for about as long
+WORK_SECONDS = DELEGATE_SECONDS + 10  # after that a call begins nothing more; from the moment its request is there
+UNDO_SECONDS = 20  # for taking back what a call did that failed, or whose caller has gone
+CALL_SECONDS = WORK_SECONDS + UNDO_SECONDS  # an engine's call has ended then, but for what the kernel never answers
+ANSWER_SECONDS = CALL_SECONDS + 10  # for the answer, once the request is sent
+ASK_SECONDS = 5  # for a connection, for each part of a request, and of an answer that has begun
+STOP_SECONDS = ANSWER_SECONDS  # for an engine's end: it answers what it has accepted
+
 
 def pack(*fields: bytes) -> bytes:
     """One message of these fields."""

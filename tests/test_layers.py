@@ -21,7 +21,7 @@ IO = frozenset({
     "crew", "ctl", "datadirs", "delegate", "diskbooks", "disktransaction", "engine", "flock", "folder", "inprocess",
     "kernel.census", "kernel.events", "kernel.firewall", "kernel.linux", "kernel.netns", "kernel.nfnl",
     "kernel.observe", "kernel.reaper", "kernel.rtnl", "kernel.spaces", "kernel.sysctl", "leasefiles", "programs",
-    "reindex", "releasedfile", "server", "shim", "starter", "store",
+    "reindex", "releasedfile", "server", "shim", "starter", "store", "suspect",
 })
 HARMLESS = frozenset({
     "__future__", "abc", "base64", "binascii", "bisect", "collections", "contextlib", "dataclasses", "difflib", "enum",

@@ -7,11 +7,12 @@ import os
 import socket
 from typing import Any
 
-from cni_v6 import starter
-from cni_v6.errors import NODE_CONFLICT, CniError
+from cni_v6 import starter, suspect
+from cni_v6.errors import NODE_CONFLICT, TRY_AGAIN, CniError
 from cni_v6.kernel.netns import identity
 from cni_v6.ops import HOST
 from cni_v6.server import Server
+from cni_v6.wire import STOP_SECONDS
 
 RUN_DIR = "/run/cni-v6"
 FIRST_PASSED = 3  # sd_listen_fds(3): SD_LISTEN_FDS_START
@@ -33,7 +34,7 @@ def run(chosen: argparse.Namespace) -> int:
     folder = os.fsencode(os.environ.get("CNI_V6_RUN_DIR", RUN_DIR))
     path = folder + b"/engine-%d.sock" % identity(HOST)[1]
     if chosen.stop:
-        return _stop(path)
+        return stop(path)
     try:
         claimed = starter.claim(folder, path)
     except OSError as error:
@@ -48,9 +49,15 @@ def run(chosen: argparse.Namespace) -> int:
     return 0
 
 
-def _stop(path: bytes) -> int:
+def stop(path: bytes, seconds: float = STOP_SECONDS) -> int:
+    """End the engine that listens at a socket; how the command ends.
+
+    :raises CniError: TRY_AGAIN where it goes on after so many seconds, NODE_CONFLICT where it cannot be asked.
+    """
     try:
-        found = starter.stop(path)
+        found = starter.stop(path, seconds)
+    except TimeoutError as error:
+        raise CniError(TRY_AGAIN, f"cannot stop the engine: {error}", suspect.advice(path)) from error
     except (OSError, ValueError) as error:
         raise CniError(NODE_CONFLICT, f"cannot stop the engine at {os.fsdecode(path)}", str(error)) from error
     print("the engine has ended" if found else "no engine serves this network namespace")
