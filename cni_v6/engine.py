@@ -7,16 +7,17 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
-from cni_v6 import bridge, delegate, ipam, protocol
+from cni_v6 import bridge, delegate, ipam, protocol, textfile
 from cni_v6.datadirs import RUN_DIR, DiskDataDirs
 from cni_v6.errors import INTERNAL, CniError
 from cni_v6.kernel import Kernel
 from cni_v6.kernel.linux import LinuxKernel
 from cni_v6.leases import Leases
 from cni_v6.node import Node
+from cni_v6.patience import Patience
 from cni_v6.protocol import Invocation, Request
 from cni_v6.result import Result, to_json
 from cni_v6.store import DiskLeases
@@ -97,22 +98,29 @@ def _encode(answer: Mapping[str, Any]) -> bytes:
     return json.dumps(answer).encode() + b"\n"
 
 
-def real_node(kernel: Kernel | None = None) -> Node:
+def refuse(request: Request, error: CniError) -> Reply:
+    """The answer to a call that is not begun."""
+    return _failed(error, request, "")
+
+
+def real_node(kernel: Kernel | None = None, patience: Patience | None = None) -> Node:
     """This machine: its kernel, its lease store, its plugins.
 
     :param kernel: this invocation's, where the caller has part of it open already.
+    :param patience: this invocation's; None where nobody limits it.
     """
     boot = _boot()
+    patient = patience or Patience()
 
     def leases(network: str, data_dir: str) -> Leases:
-        return DiskLeases(network, data_dir, boot=boot)
+        return DiskLeases(network, data_dir, boot=boot, left=patient.left)
 
     return Node(
         kernel=kernel or LinuxKernel(),
         leases=leases,
         data_dirs=DiskDataDirs(os.environ.get("CNI_V6_RUN_DIR", RUN_DIR)),
-        delegate=delegate.run,
-        read_file=_text,
+        delegate=partial(delegate.run, patience=patient),
+        read_file=textfile.read,
         boot=boot,
         id=_id(),
         now=time.time,
@@ -133,11 +141,6 @@ def _id() -> str:
 
 def _first_line(path: str) -> str:
     try:
-        return _text(path).strip()
+        return textfile.read(path).strip()
     except OSError:
         return ""
-
-
-def _text(path: str) -> str:
-    with open(path, encoding="utf-8") as file:
-        return file.read()

@@ -10,7 +10,6 @@ from __future__ import annotations
 import fcntl
 import gc
 import os
-import select
 import signal
 import socket
 import stat
@@ -49,7 +48,8 @@ def claim(run_dir: bytes, path: bytes) -> tuple[socket.socket, int] | None:
     """
     _private_folder(run_dir)
     with open(path + b".start", "wb", opener=_private) as starting:
-        take(starting.fileno())  # whoever holds it has a socket ready within a millisecond
+        if not take(starting.fileno(), ASK_SECONDS):  # whoever holds it has a socket ready within a millisecond
+            raise TimeoutError(f"somebody holds {os.fsdecode(path)}.start")
         alive = os.open(path + b".alive", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -59,21 +59,24 @@ def claim(run_dir: bytes, path: bytes) -> tuple[socket.socket, int] | None:
             return None
 
 
-def take(lock: int) -> None:
-    """Hold a lock until it is closed; in a thread where it has to be waited for, which no signal need end.
-
-    :raises TimeoutError: where its holder does not let go: it may be stopped.
-    """
+def take(lock: int, seconds: float) -> bool:
+    """Whether the lock of an open file can be had in time. Who waits is a thread, which goes on after that."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
     except BlockingIOError:
         from threading import Thread  # in a stampede only
 
-        waiter = Thread(target=fcntl.flock, args=(lock, fcntl.LOCK_EX), daemon=True)
-        waiter.start()
-        waiter.join(ASK_SECONDS)
-        if waiter.is_alive():
-            raise TimeoutError("another process has been making the socket for long") from None
+    waiter = Thread(target=_await, args=(os.dup(lock),), daemon=True)
+    waiter.start()
+    waiter.join(seconds)
+    return not waiter.is_alive()
+
+
+def _await(duplicate: int) -> None:
+    """Get the lock: it stays as long as the other descriptor is open (flock(2))."""
+    fcntl.flock(duplicate, fcntl.LOCK_EX)
+    os.close(duplicate)
 
 
 def sign(alive: int) -> None:
@@ -97,23 +100,13 @@ def stop(path: bytes, seconds: float = STOP_SECONDS) -> bool:
         fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return False
     except BlockingIOError:
-        _end(int(os.read(alive, 20)), seconds)
+        pid = int(os.read(alive, 20))
+        os.kill(pid, signal.SIGTERM)
+        if not take(alive, seconds):
+            raise TimeoutError(f"process {pid} has not ended within {seconds:g} seconds") from None
         return True
     finally:
         os.close(alive)
-
-
-def _end(pid: int, seconds: float) -> None:
-    handle = os.pidfd_open(pid)
-    try:
-        signal.pidfd_send_signal(handle, signal.SIGTERM)
-        ended, _, _ = select.select([handle], [], [], seconds)  # its locks have gone by then (do_exit, kernel/exit.c)
-        if not ended:
-            raise TimeoutError(f"process {pid} has not ended within {seconds:g} seconds")
-    except ProcessLookupError:
-        pass  # ended meanwhile
-    finally:
-        os.close(handle)
 
 
 def listen(path: bytes) -> socket.socket:

@@ -10,13 +10,13 @@ from typing import Protocol
 from cni_v6.kernel import nftables
 from cni_v6.kernel.message import Message
 from cni_v6.kernel.rtnl import (
-    NETLINK_EXT_ACK,
     NLMSG_ERROR,
     SOL_NETLINK,
     Answer,
     Datagrams,
     NetlinkSocket,
     encode,
+    open_netlink,
     read_error,
 )
 
@@ -33,8 +33,7 @@ class Growing(Datagrams, Protocol):
 
 
 def _open() -> Growing:
-    opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER)
-    opened.setsockopt(SOL_NETLINK, NETLINK_EXT_ACK, 1)
+    opened = open_netlink(NETLINK_NETFILTER)
     opened.setsockopt(SOL_NETLINK, NETLINK_CAP_ACK, 1)  # an error without the request, which may be large
     return opened
 

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from cni_v6.errors import KERNEL_REFUSED, CniError
 from cni_v6.kernel import uapi
 from cni_v6.kernel.message import HEADER, Message
 
@@ -26,6 +27,7 @@ SOL_NETLINK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK = 270, 11, 12
 # A dump fills at most 32 KiB a datagram (net/netlink/af_netlink.c), everything else less. And not more than it takes:
 # from 128 KiB on (M_MMAP_THRESHOLD, mallopt(3)) every buffer is a mapping of its own, made and taken away.
 RECEIVE_BYTES = 1 << 16
+ANSWER_SECONDS = 30  # the kernel answers before send(2) returns: what is not there by then was lost
 SO_ATTACH_FILTER, SO_RCVBUFFORCE = 26, 33  # asm-generic/socket.h; Python has no name for them
 BATCH_BYTES = 1 << 16  # well below the default send buffer (net.core.wmem_default, 212,992)
 BATCH_MESSAGES = 32  # their answers, up to 4 KiB each with the kernel's overhead, fit in the receive buffer (as large)
@@ -118,7 +120,17 @@ class NetlinkSocket:
         return first
 
     def _receive(self) -> Iterable[tuple[int, int, int, bytes]]:
-        return split(self._socket.recv(RECEIVE_BYTES))
+        """
+        :raises CniError: KERNEL_REFUSED where an answer was lost.
+        """
+        try:
+            return split(self._socket.recv(RECEIVE_BYTES))
+        except BlockingIOError:
+            words = f"the kernel has not answered for {ANSWER_SECONDS} seconds"
+            raise CniError(KERNEL_REFUSED, words, "see its log (dmesg); then run the command again") from None
+        except OSError as error:
+            remedy = f"{error.strerror}; run the command again"
+            raise CniError(KERNEL_REFUSED, "an answer of the kernel was lost", remedy) from error
 
 
 class RouteSocket(NetlinkSocket):
@@ -131,9 +143,16 @@ class RouteSocket(NetlinkSocket):
         super().__init__(opened or _open_route())
 
 
-def _open_route() -> Datagrams:
-    opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+def open_netlink(protocol: int) -> socket.socket:
+    """A socket whose reader does not wait for ever."""
+    opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", ANSWER_SECONDS, 0))  # struct timeval
     opened.setsockopt(SOL_NETLINK, NETLINK_EXT_ACK, 1)
+    return opened
+
+
+def _open_route() -> Datagrams:
+    opened = open_netlink(socket.NETLINK_ROUTE)
     opened.setsockopt(SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1)
     return opened
 

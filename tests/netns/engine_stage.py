@@ -24,6 +24,7 @@ if __name__ == "__main__":
 from cni_v6 import engine, starter  # noqa: E402
 from cni_v6.engine import Reply  # noqa: E402
 from cni_v6.node import Node  # noqa: E402
+from cni_v6.patience import Limits  # noqa: E402
 from cni_v6.protocol import Request  # noqa: E402
 from cni_v6.server import Server  # noqa: E402
 from tests.netns.stage import SteppedKernel, enter, hold, tell  # noqa: E402
@@ -40,12 +41,14 @@ class EngineStage:
         self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self._heard = b""
 
-    def start(self, what: str, position: int) -> None:
+    def start(self, what: str, position: int, limits: Mapping[str, float] | None = None) -> None:
         """Have an engine listen; ``what`` happens to the first call that it gets, before the operation at a position.
 
-        :param what: CUT: the engine is killed; PAUSE: it waits for ``go_on``, having told that it is ``held``.
+        :param what: CUT: the engine is killed; PAUSE: it waits for ``go_on``, having told that it is ``held``; "":
+            nothing.
+        :param limits: of ``cni_v6.patience.Limits``, where they are other than an engine's.
         """
-        self._say({"what": what, "position": position})
+        self._say({"what": what, "position": position, "limits": limits or {}})
         assert self.hear() == {"listens": True}
 
     def hear(self) -> Any:
@@ -95,7 +98,9 @@ def main(path: str) -> None:
         child = os.fork()
         if child == 0:
             starter.sign(alive)
-            Server(listener, path=path.encode(), idle=0, handler=stepping(asked["what"], asked["position"])).run()
+            handler = stepping(asked["what"], asked["position"])
+            limits = Limits(**asked["limits"])
+            Server(listener, path=path.encode(), idle=0, handler=handler, limits=limits).run()
             os._exit(0)
         listener.close()
         os.close(alive)

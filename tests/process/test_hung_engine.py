@@ -124,7 +124,7 @@ def test_a_stopped_engine_whose_queue_is_full_is_done_without(warm: Node) -> Non
 def test_a_socket_that_is_being_made_for_ever_is_not_waited_for(warm: Node) -> None:
     run_dir(warm).mkdir(mode=0o700)
     claimed = os.open(str(socket_of(warm)) + ".start", os.O_CREAT | os.O_RDWR, 0o600)
-    starter.take(claimed)
+    assert starter.take(claimed, 0)
     add(warm, "a")
     os.close(claimed)
     assert leases(warm) == {"a:eth0"}
