@@ -14,8 +14,9 @@ import signal
 import socket
 import stat
 import traceback
+from contextlib import suppress
 
-from cni_v6.wire import ASK_SECONDS, STOP_SECONDS
+from cni_v6.wire import ASK_SECONDS, STOP_SECONDS, YOURSELF, pack
 
 BACKLOG = 4096  # calls that may wait while the engine imports; the kernel caps it at net.core.somaxconn
 IDLE_SECONDS = 300.0
@@ -123,6 +124,22 @@ def listen(path: bytes) -> socket.socket:
     return listener
 
 
+def give_back(listener: socket.socket, path: bytes | None) -> None:
+    """An engine cannot start: those who wait already are told to handle their calls themselves.
+
+    :param path: the socket's, where it is to go; None for systemd's.
+    """
+    with suppress(OSError):  # it has ended in good order, or nobody waits any more
+        if path is not None:
+            os.unlink(path)
+        listener.setblocking(False)
+        while True:
+            connection, _ = listener.accept()
+            with connection, suppress(OSError):
+                connection.setblocking(False)
+                connection.send(pack(YOURSELF, b"0", b"", b""))
+
+
 def _listens(path: bytes) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)  # a queue that is full is one that nobody takes from
@@ -151,6 +168,7 @@ def _become(listener: socket.socket, alive: int, path: bytes) -> None:
         status = 0
     except BaseException:
         _note(path + b".log")
+        give_back(listener, path)
     finally:
         os._exit(status)
 

@@ -29,7 +29,7 @@ def register(commands: Any) -> None:
 
 def run(chosen: argparse.Namespace) -> int:
     if os.environ.get("LISTEN_PID") == str(os.getpid()) and os.environ.get("LISTEN_FDS") == "1":
-        Server(socket.socket(fileno=FIRST_PASSED), path=None, idle=chosen.idle).run()
+        _serve(socket.socket(fileno=FIRST_PASSED), None, chosen.idle)
         return 0
     folder = os.fsencode(os.environ.get("CNI_V6_RUN_DIR", RUN_DIR))
     path = folder + b"/engine-%d.sock" % identity(HOST)[1]
@@ -44,9 +44,18 @@ def run(chosen: argparse.Namespace) -> int:
         raise CniError(NODE_CONFLICT, words, "stop it first: it ends on SIGTERM when its calls are answered")
     listener, alive = claimed
     starter.sign(alive)
-    Server(listener, path=path, idle=chosen.idle).run()
+    _serve(listener, path, chosen.idle)
     os.close(alive)
     return 0
+
+
+def _serve(listener: socket.socket, path: bytes | None, idle: float) -> None:
+    try:
+        server = Server(listener, path=path, idle=idle)
+    except BaseException:
+        starter.give_back(listener, path)
+        raise
+    server.run()
 
 
 def stop(path: bytes, seconds: float = STOP_SECONDS) -> int:

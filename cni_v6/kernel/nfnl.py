@@ -5,17 +5,18 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Sequence
-from typing import Protocol
 
+from cni_v6.errors import KERNEL_REFUSED, CniError
 from cni_v6.kernel import nftables
 from cni_v6.kernel.message import Message
 from cni_v6.kernel.rtnl import (
     NLMSG_ERROR,
     SOL_NETLINK,
     Answer,
-    Datagrams,
+    Growing,
     NetlinkSocket,
     encode,
+    enlarge,
     open_netlink,
     read_error,
 )
@@ -24,12 +25,6 @@ NETLINK_NETFILTER, NETLINK_CAP_ACK = 12, 10  # linux/netlink.h
 SO_SNDBUFFORCE = 32  # asm-generic/socket.h; Python has no name for it
 # What the kernel says that has no netfilter, or not the part asked for (nfnetlink_rcv_msg, nfnetlink_rcv_batch).
 NO_NETFILTER = (errno.EPROTONOSUPPORT, errno.EOPNOTSUPP, errno.EINVAL)
-
-
-class Growing(Datagrams, Protocol):
-    """What is used of a socket."""
-
-    def setsockopt(self, level: int, option: int, value: int, /) -> None: ...
 
 
 def _open() -> Growing:
@@ -78,14 +73,23 @@ class NetfilterSocket(NetlinkSocket):
                     return failures
 
     def _send_whole(self, data: bytes) -> None:
-        """Send it however large it is: the buffer's usual bound is raised, which takes privilege, as all here does."""
+        """Send it however large it is: the buffer's usual bound is raised, where we may.
+
+        :raises CniError: KERNEL_REFUSED where it is larger than that.
+        """
         try:
             self._socket.send(data)
+            return
         except OSError as error:
             if error.errno != errno.EMSGSIZE:
                 raise
-            self._growing.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, len(data))  # the kernel takes it twice
+        enlarge(self._growing, len(data), SO_SNDBUFFORCE, socket.SO_SNDBUF)  # the kernel takes it twice
+        try:
             self._socket.send(data)
+        except OSError as error:
+            words = f"the firewall's changes are too large for the kernel: {len(data)} bytes in one transaction"
+            remedy = f"{error.strerror}; on the node: sysctl -w net.core.wmem_max={len(data)}; or publish fewer ports"
+            raise CniError(KERNEL_REFUSED, words, remedy) from error
 
 
 class NoNetfilter(NetfilterSocket):

@@ -52,6 +52,12 @@ class Datagrams(Protocol):
     def close(self) -> None: ...
 
 
+class Growing(Datagrams, Protocol):
+    """What is used of one whose buffers may have to grow."""
+
+    def setsockopt(self, level: int, option: int, value: int, /) -> None: ...
+
+
 class NetlinkSocket:
     """A socket of any netlink protocol, in the namespace of the thread that made it. Not for two threads at once."""
 
@@ -190,9 +196,18 @@ def hear(group: int, tests: Sequence[Test], receive_buffer: int = 0) -> socket.s
     events = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
     sift(events, tests)  # before it hears anything
     if receive_buffer:
-        events.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, receive_buffer)
+        enlarge(events, receive_buffer, SO_RCVBUFFORCE, socket.SO_RCVBUF)
     events.bind((0, 1 << (group - 1)))
     return events
+
+
+def enlarge(opened: Growing, size: int, force: int, within: int) -> None:
+    """Enlarge a buffer, by the option that takes the first user namespace's privilege; or as far as it goes without
+    (net.core.rmem_max, wmem_max)."""
+    try:
+        opened.setsockopt(socket.SOL_SOCKET, force, size)
+    except PermissionError:
+        opened.setsockopt(socket.SOL_SOCKET, within, size)
 
 
 def sift(receiver: socket.socket, tests: Sequence[Test]) -> None:

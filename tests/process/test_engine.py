@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -314,6 +315,33 @@ def test_two_nodes_have_one_each(warm: Node) -> None:
         assert socket_of(warm) != run_dir(warm) / f"engine-{os.stat(other.path).st_ino}.sock"
     finally:
         other.close()
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> str:
+    """A folder with our plugin, whose engine cannot start."""
+    shutil.copytree(ROOT / "cni_v6", tmp_path / "cni_v6", ignore=shutil.ignore_patterns("server.py", "__pycache__"))
+    shutil.copytree(ROOT / "bin", tmp_path / "bin")
+    (tmp_path / ".venv").symlink_to(ROOT / ".venv")
+    return str(tmp_path / "bin")
+
+
+def test_an_engine_that_cannot_start_takes_no_call(warm: Node, broken: str) -> None:
+    calls = [
+        make_call("cni-v6", "ADD", CONFIG, container_id=name, ifname="eth0", netns=warm.container(name), path=(broken,))
+        for name in ("a", "b", "c", "d", "e", "f")
+    ]
+    started = [warm.start(each) for each in calls]
+    for process, each in zip(started, calls):
+        assert process.stdin
+        process.stdin.write(each.stdin)
+        process.stdin.close()
+        process.stdin = None
+    for process in started:
+        reply(*process.communicate(timeout=TIMEOUT), process.returncode).ok()
+    assert "No module named 'cni_v6.server'" in Path(f"{socket_of(warm)}.log").read_text(encoding="utf-8")
+    assert not socket_of(warm).exists()
+    assert len(leases(warm)) == len(calls)
 
 
 ACTIVATE = """
