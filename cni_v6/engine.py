@@ -103,11 +103,12 @@ def refuse(request: Request, error: CniError) -> Reply:
     return _failed(error, request, "")
 
 
-def real_node(kernel: Kernel | None = None, patience: Patience | None = None) -> Node:
+def real_node(kernel: Kernel | None = None, patience: Patience | None = None, run_dir: str = "") -> Node:
     """This machine: its kernel, its lease store, its plugins.
 
     :param kernel: this invocation's, where the caller has part of it open already.
     :param patience: this invocation's; None where nobody limits it.
+    :param run_dir: the folder of what is kept in mind until a reboot; "" for what the environment says.
     """
     boot = _boot()
     patient = patience or Patience()
@@ -118,7 +119,7 @@ def real_node(kernel: Kernel | None = None, patience: Patience | None = None) ->
     return Node(
         kernel=kernel or LinuxKernel(),
         leases=leases,
-        data_dirs=DiskDataDirs(os.environ.get("CNI_V6_RUN_DIR", RUN_DIR)),
+        data_dirs=DiskDataDirs(run_dir or os.environ.get("CNI_V6_RUN_DIR", RUN_DIR)),
         delegate=partial(delegate.run, patience=patient),
         read_file=textfile.read,
         boot=boot,

@@ -62,6 +62,8 @@ class Server:
     ) -> None:
         self._listener = listener
         self._path = path
+        # Its own environment says nothing, or something else: who started it need not be who calls.
+        self._run_dir = os.path.dirname(os.fsdecode(path or listener.getsockname()))
         self._idle = idle
         self._handler = handler
         self._limits = limits
@@ -254,7 +256,7 @@ class Server:
     def _handle(self, call: Call, request: Request, host: Namespace, patience: Patience) -> Reply:
         given = {request.env.get("CNI_NETNS", ""): call.netns} if call.netns >= 0 else {}
         kernel = LinuxKernel(Spaces(host, given), self._reaper)
-        return self._handler(request, engine.real_node(kernel, patience))
+        return self._handler(request, engine.real_node(kernel, patience, self._run_dir))
 
     def _take_back(self, call: Call, host: Namespace) -> None:
         """The caller went away before it had its ADD's answer: nobody will use what was made."""
