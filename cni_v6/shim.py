@@ -35,7 +35,7 @@ def main(plugin: str, answer_seconds: int = wire.ANSWER_SECONDS) -> int:
         from cni_v6.inprocess import introduce
 
         return introduce(plugin)
-    stdin = _read_all(0)
+    stdin = _read(0, wire.stdin_bytes(environment.get(b"CNI_COMMAND", b"")) + 1)
     answer = None
     if environment.get(b"CNI_V6_ENGINE") != b"off" and not _refuses(stdin):
         answer = _ask(plugin, environment, stdin, answer_seconds)
@@ -182,8 +182,10 @@ def _write(descriptor: int, data: bytes) -> None:
         data = data[posix.write(descriptor, data) :]
 
 
-def _read_all(descriptor: int) -> bytes:
-    data = b""
-    while part := posix.read(descriptor, 1 << 16):
-        data += part
-    return data
+def _read(descriptor: int, most: int) -> bytes:
+    """All there is, but for what goes beyond ``most`` bytes: one too many is refused."""
+    parts = []
+    while most > 0 and (part := posix.read(descriptor, min(most, 1 << 16))):
+        parts.append(part)
+        most -= len(part)
+    return b"".join(parts)

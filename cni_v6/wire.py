@@ -11,6 +11,12 @@ Reply: what to do with it (``DONE`` or ``YOURSELF``), exit status, stdout, stder
 MAGIC = b"CNI6"
 HEADER = len(MAGIC) + 4
 LIMIT = 32 << 20  # bytes of one message: a GC of 10,000 attachments and an environment fit well below
+# Bytes of stdin that are read: what goes beyond is refused then, whatever is still to come. Commands that follow an ADD
+# bring its result along (prevResult), which other plugins of the list and the runtime's JSON can have made longer than
+# its configuration; a GC names every attachment of the node, some 100 bytes each.
+STDIN_BYTES = 1 << 20
+STDIN_BYTES_AFTER_ADD = 16 << 20
+AFTER_ADD = (b"DEL", b"CHECK", b"GC")
 DONE = b"done"  # the reply is the answer
 YOURSELF = b"yourself"  # nothing was done: the caller handles the request in its own process
 TAKEN = b"\x06"  # ASCII ACK
@@ -25,6 +31,11 @@ CALL_SECONDS = WORK_SECONDS + UNDO_SECONDS  # an engine's call has ended then, b
 ANSWER_SECONDS = CALL_SECONDS + 10  # for the answer, once the request is sent
 ASK_SECONDS = 5  # for a connection, for each part of a request, and of an answer that has begun
 STOP_SECONDS = ANSWER_SECONDS  # for an engine's end: it answers what it has accepted
+
+
+def stdin_bytes(command: bytes) -> int:
+    """How long a command's stdin may be."""
+    return STDIN_BYTES_AFTER_ADD if command in AFTER_ADD else STDIN_BYTES
 
 
 def pack(*fields: bytes) -> bytes:
