@@ -159,7 +159,10 @@ def _become(listener: socket.socket, alive: int, path: bytes) -> None:
         os.chdir("/")
         _close_all_but({listener.fileno(), alive})
         gc.disable()
+        from cni_v6.inheritance import shed
         from cni_v6.server import Server
+
+        shed()
 
         gc.freeze()  # modules stay: no collection has to look at them again
         gc.enable()

@@ -19,10 +19,10 @@ PACKAGE = ROOT / "cni_v6"
 # Every other module is pure: it imports pure modules only, and of Python's library nothing that reaches outside.
 IO = frozenset({
     "arrivals", "child", "crew", "ctl", "datadirs", "delegate", "delivery", "diskbooks", "disktransaction",
-    "engine", "flock", "folder", "inprocess", "kernel.census", "kernel.events", "kernel.firewall", "kernel.linux",
-    "kernel.netns", "kernel.nfnl", "kernel.observe", "kernel.reaper", "kernel.rtnl", "kernel.spaces",
-    "kernel.sysctl", "leasefiles", "patience", "programs", "reindex", "releasedfile", "server", "shim", "starter",
-    "store", "suspect", "textfile",
+    "engine", "flock", "folder", "inheritance", "inprocess", "kernel.census", "kernel.events", "kernel.firewall",
+    "kernel.linux", "kernel.netns", "kernel.nfnl", "kernel.observe", "kernel.reaper", "kernel.rtnl",
+    "kernel.spaces", "kernel.sysctl", "leasefiles", "patience", "programs", "reindex", "releasedfile", "server",
+    "shim", "starter", "store", "suspect", "textfile",
 })
 HARMLESS = frozenset({
     "__future__", "abc", "base64", "binascii", "bisect", "collections", "contextlib", "dataclasses", "difflib", "enum",
