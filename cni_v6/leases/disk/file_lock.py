@@ -17,13 +17,15 @@ from filelock import lock_descriptor
 
 from cni_v6.errors import TRY_AGAIN, CniError
 
-_waiting: dict[str, Thread] = {}
+File = tuple[int, int]  # device, inode
+
+_waiting: dict[File, Thread] = {}
 
 
 def acquire(fd: int, path: str, deadline: float) -> None:
     """Hold the lock of an open file until it is closed.
 
-    :param path: the file's, for messages and to know who waits for the same.
+    :param path: the file's, for messages.
     :param deadline: on time.monotonic()'s clock; one attempt is made in any case.
     :raises CniError: TRY_AGAIN past the deadline, naming the holder.
     """
@@ -49,15 +51,18 @@ def lock_holder(file: os.stat_result) -> int | None:
 
 def _waiter(fd: int, path: str) -> Thread:
     """A thread that ends once the lock was free: ours then, or that of somebody who gave up, who lets go of it."""
-    found = _waiting.get(path)
+    status = os.fstat(fd)
+    file = status.st_dev, status.st_ino  # of a path that leads elsewhere by now, others wait for another one
+    found = _waiting.get(file)
     if found is None or not found.is_alive():
-        found = _waiting[path] = Thread(target=_wait, args=(os.dup(fd),), name=f"waits for {path}", daemon=True)
+        found = _waiting[file] = Thread(target=_wait, args=(os.dup(fd), file), name=f"waits for {path}", daemon=True)
         found.start()
     return found
 
 
-def _wait(fd: int) -> None:
+def _wait(fd: int, file: File) -> None:
     """Get the lock and close ``fd``, a duplicate: the lock stays as long as the other is open (flock(2))."""
     with suppress(OSError):  # the next attempt meets the same, and says so
         fcntl.flock(fd, fcntl.LOCK_EX)
+    _waiting.pop(file, None)
     os.close(fd)

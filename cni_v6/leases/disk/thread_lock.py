@@ -10,7 +10,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Lock
 
-_locks: dict[str, Lock] = {}
+
+class _Turn:
+    """A folder's, for as long as anybody holds it or waits for it."""
+
+    def __init__(self) -> None:
+        self.lock = Lock()
+        self.users = 0
+
+
+_turns: dict[str, _Turn] = {}
+_guard = Lock()
 
 
 @contextmanager
@@ -19,10 +29,16 @@ def turn(path: str, seconds: float) -> Iterator[None]:
 
     Who has waited for so long goes on without: the store's own lock refuses, and says who holds it.
     """
-    lock = _locks.setdefault(path, Lock())
-    held = lock.acquire(timeout=seconds)
+    with _guard:
+        found = _turns.setdefault(path, _Turn())
+        found.users += 1
+    held = found.lock.acquire(timeout=seconds)
     try:
         yield
     finally:
         if held:
-            lock.release()
+            found.lock.release()
+        with _guard:
+            found.users -= 1
+            if not found.users:  # networks come and go
+                del _turns[path]
