@@ -19,6 +19,8 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
+import filelock  # noqa: F401  the store imports it when it is opened; no caller of an engine waits for that
+
 from cni_v6 import __version__, wire
 from cni_v6.attachments.context import Context
 from cni_v6.engine import handle

@@ -50,7 +50,7 @@ def imported(cold: Node, config: dict[str, Any]) -> set[str]:
     program = PROGRAM.format(path=[str(ROOT), sysconfig.get_path("purelib")])
     call = make_call("cni-v6", "", config, container_id="a", ifname="eth0", netns=cold.container("a"))
     argv = (sys.executable, "-ISE", "-c", program)
-    return set(cold.run(*argv, stdin=json.dumps(config), env=cold.environment | call.env).stdout.split())
+    return set(cold.run(*argv, stdin=json.dumps(config), env={**cold.environment, **call.env}).stdout.split())
 
 
 @pytest.mark.parametrize("config", PLAIN.values(), ids=PLAIN)
