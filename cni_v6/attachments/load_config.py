@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from cni_v6.attachments.context import Context
-from cni_v6.config import interface_prefix
-from cni_v6.config.bridge import BridgeConf, IpamConf, parse_bridge, parse_ipam
+from cni_v6.config.bridge import BridgeConf, parse_bridge
 from cni_v6.config.interface_prefix import InterfacePrefixes, InterfaceRange
+from cni_v6.config.ipam import IpamConf
+from cni_v6.config.main import parse_ipam
 from cni_v6.errors import NOT_AVAILABLE, CniError
+from cni_v6.plan import interface_prefix as plan_prefix
 from cni_v6.protocol.invocation import Invocation
 
 
@@ -33,7 +35,7 @@ def _prefixes(call: Invocation, follows: tuple[InterfaceRange, ...], context: Co
     :param said: lines that the log had before the configuration was read, which is read again and says it all again.
     """
     try:
-        found = interface_prefix.prefixes(follows, context.kernel.observe(interface_prefix.questions(follows)))
+        found = plan_prefix.prefixes(follows, context.kernel.observe(plan_prefix.questions(follows)))
     except CniError as error:
         if call.command == "STATUS":
             raise CniError(NOT_AVAILABLE, error.msg, error.details) from error

@@ -17,13 +17,12 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from cni_v6.attachments.context import Context
-from cni_v6.config.bridge import BridgeConf
-from cni_v6.kernel.questions import Snapshot
+from cni_v6.config.main import MainConf
 from cni_v6.leases.attachment import Attachment, GatewayAddress
 from cni_v6.leases.records import anchor_words, read_anchor
 from cni_v6.leases.store import Transaction
 from cni_v6.net import addresses
-from cni_v6.plan import bridge_port, gateways
+from cni_v6.plan import gateways
 from cni_v6.protocol.names import Owner
 from cni_v6.protocol.result import Address
 
@@ -55,31 +54,30 @@ def decode(content: bytes, boot: str) -> Memo:
 
 
 def settled(
-    conf: BridgeConf,
+    conf: MainConf,
     record: Attachment,
     ips: Iterable[Address],
     leases: Transaction,
     context: Context,
     *,
-    seen: Snapshot,
+    is_ours: bool,
 ) -> Attachment:
     """An attachment that is about to be recorded, with what it counts on. That is live from here on, and what the
     network's configuration lacks now drains.
 
     :param ips: the container's addresses.
-    :param seen: answers to ``plan.questions``.
+    :param is_ours: the gateway's interface is one we made, or are about to make.
     :raises CniError: STORE_FAILED, KERNEL_REFUSED.
     """
     wanted = gateways.anchors(conf, ips)
-    _settle(conf, wanted, leases, context, seen)
+    if wanted and is_ours:
+        _settle(conf, wanted, leases, context)
     return replace(record, anchors=wanted)
 
 
 def _settle(
-    conf: BridgeConf, wanted: tuple[GatewayAddress, ...], leases: Transaction, context: Context, seen: Snapshot
+    conf: MainConf, wanted: tuple[GatewayAddress, ...], leases: Transaction, context: Context
 ) -> None:
-    if not wanted or not bridge_port.is_ours(conf, context.id, seen):
-        return
     memo = decode(leases.memo(), context.boot)
     current = {*wanted, *gateways.anchors_of_ranges(conf)}
     if current.issuperset(memo.live) and set(memo.live).issuperset(wanted):

@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from cni_v6.attachments import load_config, old_gateways, register, renumber_plan
+from cni_v6.attachments import allocate, firewall_reload, load_config, old_gateways, renumber_plan
 from cni_v6.attachments.context import Context
-from cni_v6.attachments.mortality import UNKNOWN
 from cni_v6.attachments.renumber_plan import Network, Renumbering
-from cni_v6.config import interface_prefix
-from cni_v6.config.bridge import BridgeConf, IpamConf
+from cni_v6.attachments.stale import UNKNOWN
+from cni_v6.config.bridge import BridgeConf
+from cni_v6.config.ipam import IpamConf
 from cni_v6.errors import NODE_CONFLICT, CniError
 from cni_v6.firewall import policy_change
 from cni_v6.firewall.elements import elements
@@ -27,9 +27,17 @@ from cni_v6.kernel.questions import GetElements, GetLifetimes, GetLink, Lifetime
 from cni_v6.leases.attachment import Attachment, GatewayAddress
 from cni_v6.leases.store import Transaction
 from cni_v6.net.addresses import overlap
-from cni_v6.plan import bridge, gateways, uplink
-from cni_v6.plan.bridge import Site
-from cni_v6.plugins import ipam
+from cni_v6.plan import (
+    bridge,
+    bridge_port,
+    features,
+    firewall_elements,
+    forwarding,
+    gateways,
+    interface_prefix as plan_prefix,
+    ndp_proxy,
+)
+from cni_v6.plan.site import Allocation, Site
 from cni_v6.protocol.invocation import Invocation
 from cni_v6.protocol.names import Owner, owner_of_alias
 from cni_v6.protocol.result import Address
@@ -54,8 +62,8 @@ def look(call: Invocation, context: Context) -> Network | None:
     conf = load_config.bridge(call, context)
     if not isinstance(conf.ipam, IpamConf) or not conf.ipam.follows:
         return None
-    seen = context.kernel.observe(interface_prefix.questions(conf.ipam.follows))
-    return Network(call, conf, ipam.with_secret(conf.ipam, context), seen)
+    seen = context.kernel.observe(plan_prefix.questions(conf.ipam.follows))
+    return Network(call, conf, allocate.with_secret(conf.ipam, context), seen)
 
 
 def renumber(network: Network, context: Context, find: Find, *, dry: bool) -> Iterator[Outcome]:
@@ -86,7 +94,7 @@ def _prepare(network: Network, owner: Owner, context: Context) -> None:
     """The firewall's tables, if they are gone: before the lock is taken, since it takes them all."""
     if network.conf.firewall.wanted:
         asked = bridge.questions(Site(owner, HOST, context.id), network.conf)
-        register.prepare(network.call, network.conf, context, context.kernel.observe(asked))
+        firewall_reload.prepare(network.call, network.conf, context, context.kernel.observe(asked))
 
 
 def _one(
@@ -139,8 +147,9 @@ def _extend(
     addresses = (*(more.get(each, each) for each in record.addresses), *more)
     ips = list(gateways.of_ranges(conf, given.values()))
     seen = _seen(network, record, context)
-    anchors = old_gateways.settled(conf, record, ips, leases, context, seen=seen).anchors
-    proxied = uplink.proxied(conf, ips, seen)
+    is_ours = bridge_port.is_ours(conf, context.id, seen)
+    anchors = old_gateways.settled(conf, record, ips, leases, context, is_ours=is_ours).anchors
+    proxied = ndp_proxy.proxied(conf, ips, seen)
     wider = replace(
         record, addresses=addresses, reuse=_ways(network, record, more, given),
         policy=_joined(conf, record, tuple(more.values()), addresses),
@@ -157,7 +166,7 @@ def _seen(network: Network, record: Attachment, context: Context) -> Snapshot:
     seen = context.kernel.observe(bridge.questions(Site(record.owner, HOST, context.id), network.conf))
     if not network.conf.is_gateway:
         return seen
-    return seen.with_answers(context.kernel.observe(uplink.more_questions(network.conf, seen)))
+    return seen.with_answers(context.kernel.observe(features.more_questions(network.conf, seen)))
 
 
 def _ways(network: Network, record: Attachment, more: dict[str, str], given: dict[int, str]) -> tuple[str, ...]:
@@ -173,7 +182,9 @@ def _ways(network: Network, record: Attachment, more: dict[str, str], given: dic
 def _joined(conf: BridgeConf, record: Attachment, more: tuple[str, ...], addresses: tuple[str, ...]) -> Policy | None:
     if record.policy is None or not more:
         return record.policy
-    alone = register.with_policy(conf, replace(record, policy=None, prefixes=()), more, record.policy.mac).policy
+    alone = firewall_elements.with_policy(
+        conf, replace(record, policy=None, prefixes=()), more, record.policy.mac
+    ).policy
     return policy_change.joined(record.policy, alone or replace(record.policy, addresses=more), addresses)
 
 
@@ -184,10 +195,12 @@ def _apply(
     conf, ifname = network.conf, record.owner.ifname
     ips = list(gateways.of_ranges(conf, given.values()))
     seen = _seen(network, record, context)
+    allocation = Allocation(tuple(ips))
     steps: list[Op] = []
     if conf.is_gateway:
-        steps += [*uplink.readiness(conf, ips, seen), *map(gateways.ensure, gateways.anchors(conf, ips))]
-        steps += uplink.arrival(conf, ips, seen)
+        steps += [*forwarding.turn_on(seen, conf.gateway_interface), *ndp_proxy.node_steps(conf, allocation, seen)]
+        steps += map(gateways.ensure, gateways.anchors(conf, ips))
+        steps += ndp_proxy.arrival_steps(conf, allocation, seen)
     _tell_firewall(record, context)
     held = {
         each.address: each for each in context.kernel.observe([GetLifetimes(netns, ifname)]).lifetimes(netns, ifname)
@@ -241,7 +254,7 @@ def _shed(record: Attachment, over: tuple[str, ...], netns: str, leases: Transac
     if record.policy and less.policy:
         gone, _ = policy_change.difference(record.owner, record.policy, less.policy)
         context.kernel.remove([ops.RemoveElements(gone)])
-    context.kernel.remove(uplink.removal(replace(
+    context.kernel.remove(ndp_proxy.removal(replace(
         record, proxied=tuple(each for each in record.proxied if each.address in over))))
     left = tuple(each for each in record.anchors if each not in less.anchors)
     if left:

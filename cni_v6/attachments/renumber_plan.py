@@ -10,13 +10,16 @@ from dataclasses import dataclass, replace
 
 from cni_v6.allocation import ranges
 from cni_v6.allocation.policy import STABLE
-from cni_v6.config import interface_prefix
-from cni_v6.config.bridge import BridgeConf, IpamConf, RangeSet
+from cni_v6.allocation.ranges import RangeSet
+from cni_v6.config.bridge import BridgeConf
 from cni_v6.config.interface_prefix import InterfaceRange
+from cni_v6.config.ipam import IpamConf
+from cni_v6.config.main import MainConf
 from cni_v6.kernel.questions import Snapshot
 from cni_v6.leases.attachment import Attachment
 from cni_v6.leases.store import Transaction
 from cni_v6.net.addresses import from_text, to_text
+from cni_v6.plan import interface_prefix as plan_prefix
 from cni_v6.protocol.invocation import Invocation
 from cni_v6.protocol.result import Result
 
@@ -45,7 +48,7 @@ class Renumbering:
     earlier: tuple[str, ...]
 
 
-def promised(result: Result, conf: BridgeConf, record: Attachment | None) -> Result:
+def promised(result: Result, conf: MainConf, record: Attachment | None) -> Result:
     """What is left of an ADD's result: without addresses that another one has followed since."""
     if record is None or not isinstance(conf.ipam, IpamConf) or not conf.ipam.follows:
         return result
@@ -103,7 +106,7 @@ def _is_of(network: Network, address: str, follow: InterfaceRange) -> bool:
 def is_over(network: Network, turn: Renumbering, address: str) -> bool:
     """Whether no interface that the set follows has anything of an address's prefix left."""
     follows = network.follows(network.ipam.sets[turn.index])
-    return not any(interface_prefix.still_there(address, each.interface, network.seen) for each in follows)
+    return not any(plan_prefix.still_there(address, each.interface, network.seen) for each in follows)
 
 
 def choose(network: Network, turn: Renumbering, record: Attachment, leases: Transaction, *, dry: bool) -> str:

@@ -1,21 +1,28 @@
-"""Attachments that are over and still hold addresses: found, and freed when their set runs dry or somebody asks."""
+"""Attachments that are over and still hold addresses: proven over, and freed when a set runs dry or somebody asks.
+
+Whatever cannot be proven counts as alive. No time is part of a proof: clocks jump.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
-from cni_v6.attachments import mortality, register
+from cni_v6.attachments import register
 from cni_v6.attachments.context import Context
-from cni_v6.attachments.mortality import EARLIER_BOOT, ENDED, UNKNOWN, Here, is_of_earlier_boot
 from cni_v6.errors import CniError
 from cni_v6.kernel import ops
 from cni_v6.kernel.ops import HOST
+from cni_v6.kernel.questions import GetAlive, GetLinks, Question, Snapshot
 from cni_v6.leases.attachment import Attachment
 from cni_v6.leases.store import Leases, Transaction
 from cni_v6.log import Log
-from cni_v6.protocol.names import Owner, host_interface
+from cni_v6.protocol.invocation import Invocation, valid_attachments
+from cni_v6.protocol.names import Owner, host_interface, owner_of_alias
 
+UNKNOWN = (0, 0)  # of a namespace, in records that another plugin wrote, or an older version
+EARLIER_BOOT = "it is of an earlier boot"
+ENDED = "its network namespace has ended"
 UNLISTED = "it is not in the list of valid attachments"
 
 StaleAttachment = tuple[Attachment, str]  # an attachment that can go, and why
@@ -46,6 +53,68 @@ def is_listed(owner: Owner, listed: Collection[tuple[str, str]]) -> bool:
     return any(container_id == owner.container_id for container_id, _ in listed)
 
 
+# What the kernel is asked, and what follows from its answers
+
+
+@dataclass(frozen=True, slots=True)
+class Here:
+    """Where and when we are: ``boot`` as in records; ``home`` the node's own network namespace."""
+
+    boot: str
+    home: tuple[int, int]
+
+
+def is_of_earlier_boot(record: Attachment, boot: str) -> bool:
+    """No container outlives its boot. A record, or a node, that does not know its boot says nothing."""
+    return "" not in (record.boot, boot) and record.boot != boot
+
+
+def candidates(records: Iterable[Attachment], here: Here) -> list[Attachment]:
+    """Those of this boot of which the kernel could say that they are over.
+
+    An interface that is missing here says nothing of an attachment that was made in another namespace.
+    """
+    return [
+        record for record in records
+        if record.boot == here.boot != "" and record.netns != UNKNOWN
+        and (not record.host or record.home == here.home != UNKNOWN)
+    ]
+
+
+def first_questions(records: Collection[Attachment]) -> tuple[Question, ...]:
+    """What has to be known of candidates before anything else."""
+    return (GetLinks(),) if any(record.host for record in records) else ()
+
+
+def suspects(records: Collection[Attachment], seen: Snapshot) -> list[Attachment]:
+    """Candidates without an interface on the node, under its own name or, renamed, by its alias.
+
+    One whose interface is missing may be alive all the same: some runtimes take it into a namespace of their own.
+    """
+    links = seen.links() if any(record.host for record in records) else ()
+    names = {link.name for link in links}
+    owners: set[Owner | None] = {owner_of_alias(link.alias) for link in links}
+    return [record for record in records if record.host not in names and record.owner not in owners]
+
+
+def last_questions(records: Collection[Attachment]) -> tuple[Question, ...]:
+    """What decides on suspects."""
+    return (GetAlive(_namespaces(records)),) if records else ()
+
+
+def ended(records: Collection[Attachment], seen: Snapshot) -> list[Attachment]:
+    """Suspects whose namespace has ended: the interface in it, and its addresses, went with it."""
+    alive = seen.alive(_namespaces(records)) if records else frozenset()
+    return [record for record in records if record.netns not in alive]
+
+
+def _namespaces(records: Iterable[Attachment]) -> frozenset[tuple[int, int]]:
+    return frozenset(record.netns for record in records)
+
+
+# Found, and freed
+
+
 def dead(records: Iterable[Attachment], context: Context) -> list[StaleAttachment]:
     """Those that are provably over, and why.
 
@@ -55,10 +124,10 @@ def dead(records: Iterable[Attachment], context: Context) -> list[StaleAttachmen
     """
     known = list(records)
     earlier = [(record, EARLIER_BOOT) for record in known if is_of_earlier_boot(record, context.boot)]
-    candidates = mortality.candidates(known, Here(context.boot, context.kernel.netns_id(HOST)))
-    suspects = mortality.suspects(candidates, context.kernel.observe(mortality.first_questions(candidates)))
-    ended = mortality.ended(suspects, context.kernel.observe(mortality.last_questions(suspects)))
-    return [*earlier, *((record, ENDED) for record in ended)]
+    possible = candidates(known, Here(context.boot, context.kernel.netns_id(HOST)))
+    unplugged = suspects(possible, context.kernel.observe(first_questions(possible)))
+    over = ended(unplugged, context.kernel.observe(last_questions(unplugged)))
+    return [*earlier, *((record, ENDED) for record in over)]
 
 
 def reclaim(leases: Transaction, context: Context, log: Log) -> bool:
@@ -112,3 +181,23 @@ def _remove(records: list[Attachment], store: Leases, context: Context, *, dry: 
             if leases.get(record.owner) == record:  # not one that was made again meanwhile
                 register.release(record, leases, context)
                 yield record, UNLISTED
+
+
+# GC, by the runtime's list
+
+
+def unlisted(call: Invocation, leases: Transaction, started: float, context: Context) -> list[Attachment]:
+    """Attachments that the runtime does not list as valid and that are older than the call.
+
+    One made meanwhile is missing in a list that was written before it, and is kept. So is one that seems to be made
+    later because the clock was set back; but not if it is provably over.
+    """
+    valid = valid_attachments(call.config)
+    if valid is None:
+        call.log.warning("nothing freed: the configuration names no cni.dev/valid-attachments")
+        return []
+    owners = [owner for owner in leases.owners() if not is_listed(owner, valid)]
+    found = [record for owner in owners if (record := leases.get(owner))]
+    young = [record for record in found if record.created >= started]
+    over = {record.owner for record, _ in dead(young, context)} if young else set()
+    return [record for record in found if record.created < started or record.owner in over]

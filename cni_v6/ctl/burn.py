@@ -15,7 +15,8 @@ from cni_v6.allocation import ranges
 from cni_v6.allocation.policy import STABLE
 from cni_v6.attachments import load_config
 from cni_v6.attachments.context import Context
-from cni_v6.config.bridge import IPAM_PLUGIN, IpamConf
+from cni_v6.config.ipam import IpamConf
+from cni_v6.config.main import IPAM_PLUGIN
 from cni_v6.ctl.plan import configurations
 from cni_v6.engine.handle import real_context
 from cni_v6.errors import INVALID_CONFIG, CniError

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from cni_v6.config.bridge import DEFAULT_DATA_DIR
+from cni_v6.config.keys.ipam import DEFAULT_DATA_DIR
 from cni_v6.engine.handle import real_context
 from cni_v6.leases.attachment import Attachment
 from cni_v6.protocol.identifiers import check_network

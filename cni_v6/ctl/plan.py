@@ -22,11 +22,12 @@ from cni_v6.kernel.ops import HOST, AddElements, Op, describe
 from cni_v6.kernel.privilege import may_change_the_network
 from cni_v6.kernel.questions import Kernel, Question, Snapshot
 from cni_v6.leases.memory import MemoryDataDirs, MemoryLeases
+from cni_v6.plugins.registry import PLUGINS
 from cni_v6.protocol.invocation import Invocation, Request
 from cni_v6.protocol.json_text import decode
 
 CONTAINER = "/run/netns/example"
-PLUGINS = ("cni-v6", "cni-v6-ipam")
+TYPES = tuple(name for name, plugin in PLUGINS.items() if plugin.keys)
 
 
 class RecordingKernel:
@@ -86,9 +87,9 @@ def configurations(path: Path) -> Iterator[dict[str, Any]]:
         raise CniError(INVALID_CONFIG, f"cannot read {path}", str(error)) from error
     listed = document.get("plugins", [document])
     entries = listed if isinstance(listed, list) else []
-    found = [each for each in entries if isinstance(each, dict) and each.get("type") in PLUGINS]
+    found = [each for each in entries if isinstance(each, dict) and each.get("type") in TYPES]
     if not found:
-        raise CniError(INVALID_CONFIG, f"{path} has no plugin of type {' or '.join(PLUGINS)}", "see conf/ for samples")
+        raise CniError(INVALID_CONFIG, f"{path} has no plugin of type {' or '.join(TYPES)}", "see conf/ for samples")
     common = {key: document[key] for key in ("name", "cniVersion") if key in document}
     yield from ({**each, **common} for each in found)
 

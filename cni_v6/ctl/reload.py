@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
-from cni_v6.attachments import register as firewall
+from cni_v6.attachments import firewall_reload as firewall
 from cni_v6.attachments.context import Context
 from cni_v6.engine.handle import real_context
 

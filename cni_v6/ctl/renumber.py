@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from cni_v6.attachments import renumber
 from cni_v6.attachments.context import Context
-from cni_v6.config.bridge import IPAM_PLUGIN
+from cni_v6.config.main import IPAM_PLUGIN
 from cni_v6.ctl.plan import configurations
 from cni_v6.engine.handle import real_context
 from cni_v6.errors import CniError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -18,29 +18,11 @@ from cni_v6.kernel.questions import Kernel
 from cni_v6.leases.disk.data_dirs import RUN_DIR, DiskDataDirs
 from cni_v6.leases.disk.store import DiskLeases
 from cni_v6.leases.store import Leases
-from cni_v6.plugins import bridge, delegate, ipam
+from cni_v6.plugins import delegate
+from cni_v6.plugins.registry import PLUGINS
 from cni_v6.protocol import invocation
 from cni_v6.protocol.invocation import Invocation, Request
 from cni_v6.protocol.result import Result, to_json
-
-Handler = Callable[[Invocation, Context], Result | None]
-
-PLUGINS: Mapping[str, Mapping[str, Handler]] = {
-    "cni-v6": {
-        "ADD": bridge.add,
-        "DEL": bridge.delete,
-        "CHECK": bridge.check,
-        "GC": bridge.collect,
-        "STATUS": bridge.status,
-    },
-    "cni-v6-ipam": {
-        "ADD": ipam.add,
-        "DEL": ipam.delete,
-        "CHECK": ipam.check,
-        "GC": ipam.collect,
-        "STATUS": ipam.status,
-    },
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +37,7 @@ class Reply:
 def handle(request: Request, context: Context | None = None) -> Reply:
     """Answer one call. Whatever comes, the answer is one JSON object or nothing on stdout, and an exit status.
 
-    :param node: the world to work in; the real one where it is not given.
+    :param context: the world to work in; the real one where it is not given.
     """
     log = ""
     try:
@@ -88,14 +70,15 @@ def _require_root(request: Request) -> None:
     :raises CniError: NOT_PRIVILEGED.
     """
     command = request.env.get("CNI_COMMAND", "")
-    if request.plugin == invocation.BRIDGE and command in PLUGINS[invocation.BRIDGE]:
+    plugin = PLUGINS[request.plugin]
+    if plugin.needs_net_admin and command in plugin.commands:
         privilege.require(f"{request.plugin} {command}")
 
 
 def _perform(call: Invocation, context: Context | None) -> Result | None:
     world = context or real_context()
     try:
-        return PLUGINS[call.plugin][call.command](call, world)
+        return PLUGINS[call.plugin].commands[call.command](call, world)
     finally:
         world.kernel.close()
 

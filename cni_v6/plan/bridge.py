@@ -1,4 +1,4 @@
-"""What an ADD will do and answer, decided before anything is touched.
+"""What an ADD of the bridge plugin will do and answer, decided before anything is touched.
 
 Pure: configuration, addresses and a snapshot of the kernel in; operations and the result out. Names and MACs are
 derived, so the answer is known with the plan.
@@ -7,68 +7,30 @@ derived, so the answer is known with the plan.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from cni_v6.config import families as config_families
 from cni_v6.config.bridge import BridgeConf
 from cni_v6.errors import ALREADY_ATTACHED, NODE_CONFLICT, CniError
 from cni_v6.kernel import ops
 from cni_v6.kernel.ops import HOST, Op
-from cni_v6.kernel.questions import GetAddresses, GetLink, GetRuleset, Question, Snapshot
-from cni_v6.plan import bridge_port, gateways, mac as plan_mac, prefix_routes, uplink
-from cni_v6.plan.prefix_routes import RoutedPrefix
+from cni_v6.kernel.questions import GetAddresses, GetLink, Question, Snapshot
+from cni_v6.plan import bridge_port, families, features, gateways, mac as plan_mac, mtu as plan_mtu, prefix_routes
+from cni_v6.plan.site import Allocation, Plan, Site
 from cni_v6.protocol import names
-from cni_v6.protocol.names import Owner
-from cni_v6.protocol.result import Address, Dns, Interface, Result, Route
+from cni_v6.protocol.result import Address, Interface, Result, Route
 
 DEFAULT_MTU = 1500  # linux/if_ether.h, ETH_DATA_LEN: what a bridge and a veth start with
 DEFAULT_ROUTE = {4: "0.0.0.0/0", 6: "::/0"}
 
 
-@dataclass(frozen=True, slots=True)
-class Site:
-    """Where a container is attached: whose attachment, in which namespace, on which node."""
-
-    owner: Owner
-    netns: str
-    node: str  # the node's machine id: tells bridges of several nodes on one layer 2 apart
-
-    @property
-    def host(self) -> str:
-        return names.host_interface(self.owner)
-
-
-@dataclass(frozen=True, slots=True)
-class Allocation:
-    """What IPAM, ours or another, gave: addresses, routes and name service; ours may give prefixes too."""
-
-    ips: tuple[Address, ...] = ()
-    routes: tuple[Route, ...] = ()
-    dns: Dns = Dns()
-    delegated: tuple[RoutedPrefix, ...] = ()
-
-    def families(self) -> frozenset[int]:
-        return frozenset(ip.family for ip in self.ips)
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """Operations, and the result they lead to."""
-
-    ops: tuple[Op, ...]
-    result: Result
-
-
 def questions(site: Site, conf: BridgeConf) -> tuple[Question, ...]:
     """What has to be known of the kernel to plan an ADD."""
-    owner, gateway = site.owner, bridge_port.gateway_interface(conf)
+    owner, gateway = site.owner, conf.gateway_interface
     asked: list[Question] = [GetLink(HOST, conf.bridge), GetLink(HOST, site.host), GetLink(site.netns, owner.ifname)]
-    asked += [*config_families.host_questions(), *config_families.questions(site.netns)]
+    asked += [*families.host_questions(), *families.questions(site.netns)]
     if conf.is_gateway:
         asked += [*bridge_port.questions(conf, site.node), GetAddresses(HOST, gateway)]
-    if conf.firewall.wanted:
-        asked.append(GetRuleset())
-    return *asked, *uplink.questions(conf)
+    return *asked, *features.questions(conf)
 
 
 def check_free(site: Site, conf: BridgeConf, seen: Snapshot) -> None:
@@ -76,7 +38,7 @@ def check_free(site: Site, conf: BridgeConf, seen: Snapshot) -> None:
 
     :raises CniError: NODE_CONFLICT, ALREADY_ATTACHED.
     """
-    uplink.check(conf, seen)
+    features.check(conf, seen)
     bridge = seen.link(HOST, conf.bridge)
     if bridge and bridge.kind != "bridge":
         words = f"bridge: {conf.bridge} exists and is no bridge but a {bridge.kind or 'network'} interface"
@@ -92,13 +54,13 @@ def check_free(site: Site, conf: BridgeConf, seen: Snapshot) -> None:
 def plan_add(site: Site, conf: BridgeConf, allocation: Allocation, seen: Snapshot) -> Plan:
     """Operations and result of an ADD.
 
-    :param seen: answers to ``questions``, and to ``uplink.more_questions`` for a gateway with IPv6 addresses.
+    :param seen: answers to ``questions``, and to ``features.more_questions`` for a gateway with IPv6 addresses.
     :raises CniError: NODE_CONFLICT, IPV6_DISABLED.
     """
-    off = config_families.ipv6_off(site.netns, seen, gateway=conf.is_gateway)
+    off = families.ipv6_off(site.netns, seen, gateway=conf.is_gateway)
     if off and 6 in allocation.families():  # another plugin's: with our own it was known before there were addresses
         raise off
-    bridge, known_mtu = seen.link(HOST, conf.bridge), uplink.mtu(conf, allocation.families(), seen)
+    bridge, known_mtu = seen.link(HOST, conf.bridge), plan_mtu.mtu(conf, allocation.families(), seen)
     conf = conf if known_mtu == conf.mtu else replace(conf, mtu=known_mtu)
     mtu = conf.mtu or (bridge.mtu if bridge else DEFAULT_MTU)
     addresses = [ip.ip for ip in allocation.ips]
@@ -112,10 +74,9 @@ def plan_add(site: Site, conf: BridgeConf, allocation: Allocation, seen: Snapsho
         *_port(site, conf, seen, mtu=mtu, mac=mac),
         *_container(site, conf, allocation, seen, told),
         *(_route(site, route, allocation) for route in routes if not conf.disable_container_interface),
-        *prefix_routes.inside(conf, site.netns, site.owner.ifname, allocation.delegated),
+        *features.container_steps(site, conf, allocation),
         *_arrival(site, conf, allocation, mac, told),
-        *uplink.arrival(conf, allocation.ips, seen),
-        *prefix_routes.arrival(conf, allocation.delegated),
+        *features.arrival_steps(conf, allocation, seen),
     )
     interfaces = (
         Interface(conf.bridge, bridge.mac if bridge else names.bridge_mac(conf.bridge, site.node), mtu=mtu),
@@ -154,8 +115,7 @@ def _gateway(site: Site, conf: BridgeConf, allocation: Allocation, seen: Snapsho
     if 4 in allocation.families():
         yield ops.SetSysctl(HOST, "ipv4/ip_forward", "1")
         yield from bridge_port.loopback_ports(conf)
-    if 6 in allocation.families():
-        yield from uplink.readiness(conf, allocation.ips, seen)
+    yield from features.node_steps(conf, allocation, seen)
 
 
 # The container
@@ -191,10 +151,10 @@ def _settings(
     conf: BridgeConf, allocation: Allocation, seen: Snapshot, site: Site, told: frozenset[int]
 ) -> Iterable[tuple[str, str]]:
     """Sysctls of the container's interface; a layer 2 network leaves them to the container."""
-    families = allocation.families()
+    given = allocation.families()
     if 4 in told:
         yield "ipv4/conf/{ifname}/arp_notify", "1"
-    if 6 in families:
+    if 6 in given:
         yield "ipv6/conf/{ifname}/disable_ipv6", "0"
         yield "ipv6/conf/{ifname}/accept_ra", "0"
         yield "ipv6/conf/{ifname}/autoconf", "0"
@@ -203,7 +163,7 @@ def _settings(
             yield "ipv6/conf/{ifname}/ndisc_notify", "1"
         yield "ipv6/conf/{ifname}/keep_addr_on_down", "1"  # as IPv4 addresses are kept
         yield "ipv6/conf/{ifname}/addr_gen_mode", "0"  # a link-local address of the MAC, which the guard expects
-    elif families and seen.sysctl(site.netns, "ipv6/conf/lo/disable_ipv6") is not None:
+    elif given and seen.sysctl(site.netns, "ipv6/conf/lo/disable_ipv6") is not None:
         yield "ipv6/conf/{ifname}/disable_ipv6", "1"
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from cni_v6.config.bridge import BridgeConf
-from cni_v6.firewall.policy import ISOLATED
 from cni_v6.kernel import ops
 from cni_v6.kernel.ops import HOST, Op
 from cni_v6.kernel.questions import GetLink, Question, Snapshot
@@ -64,7 +63,7 @@ def port_flags(conf: BridgeConf) -> tuple[bool, bool]:
     A published port may lead back to the container that asked, through its own bridge port where br_netfilter has
     bridged frames translated too. A container that is closed to its neighbours is so on the segment first.
     """
-    return conf.hairpin or bool(conf.firewall.ports), conf.port_isolation or conf.firewall.ingress == ISOLATED
+    return conf.hairpin or bool(conf.firewall.ports), conf.is_isolated
 
 
 def loopback_ports(conf: BridgeConf) -> Iterable[Op]:
@@ -72,7 +71,7 @@ def loopback_ports(conf: BridgeConf) -> Iterable[Op]:
     unless it is told to (ip_route_output_key_hash_rcu, net/ipv4/route.c). The firewall drops what wires say of it."""
     if any(not port.host_ip or port.host_ip == "0.0.0.0" or port.host_ip.startswith("127.")
            for port in conf.firewall.ports):
-        yield ops.SetSysctl(HOST, f"ipv4/conf/{gateway_interface(conf)}/route_localnet", "1")
+        yield ops.SetSysctl(HOST, f"ipv4/conf/{conf.gateway_interface}/route_localnet", "1")
 
 
 def vlans(port: str, conf: BridgeConf, seen: Snapshot) -> Iterable[Op]:
@@ -89,18 +88,13 @@ def vlans(port: str, conf: BridgeConf, seen: Snapshot) -> Iterable[Op]:
 # The gateway's own port: as the reference plugin does it, a veth pair with both ends on the node
 
 
-def gateway_interface(conf: BridgeConf) -> str:
-    """Who holds the gateway's addresses: the bridge, or its own port in the network's VLAN."""
-    return f"{conf.bridge}.{conf.vlan}" if conf.vlan else conf.bridge
-
-
 def is_ours(conf: BridgeConf, node: str, seen: Snapshot) -> bool:
     """Whether the gateway's interface is one we made, or are about to make.
 
     :param node: what tells this node from others, such as ``/etc/machine-id``.
     :param seen: answers to ``plan.questions``.
     """
-    found = seen.link(HOST, gateway_interface(conf))
+    found = seen.link(HOST, conf.gateway_interface)
     if found is None:
         return True
     mac = names.container_mac(gateway_owner(conf, node)) if conf.vlan else names.bridge_mac(conf.bridge, node)
@@ -115,7 +109,7 @@ def is_own_bridge(conf: BridgeConf, node: str, seen: Snapshot) -> bool:
 
 def gateway_owner(conf: BridgeConf, node: str) -> Owner:
     """From which the name of the pair's end on the bridge, and both MACs, are derived."""
-    return Owner(conf.bridge, node, gateway_interface(conf))
+    return Owner(conf.bridge, node, conf.gateway_interface)
 
 
 def questions(conf: BridgeConf, node: str) -> tuple[Question, ...]:
@@ -123,7 +117,7 @@ def questions(conf: BridgeConf, node: str) -> tuple[Question, ...]:
     if not conf.is_gateway or not conf.vlan:
         return ()
     port = names.host_interface(gateway_owner(conf, node))
-    return GetLink(HOST, gateway_interface(conf)), GetLink(HOST, port)
+    return GetLink(HOST, conf.gateway_interface), GetLink(HOST, port)
 
 
 def gateway(conf: BridgeConf, node: str, families: frozenset[int], seen: Snapshot, *, mtu: int) -> Iterable[Op]:
@@ -131,7 +125,7 @@ def gateway(conf: BridgeConf, node: str, families: frozenset[int], seen: Snapsho
 
     An interface of that name that is not ours is used as it is.
     """
-    interface, owner = gateway_interface(conf), gateway_owner(conf, node)
+    interface, owner = conf.gateway_interface, gateway_owner(conf, node)
     port, found = names.host_interface(owner), seen.link(HOST, interface)
     if found and not seen.link(HOST, port):
         return
@@ -152,7 +146,7 @@ def gateway_result(
 ) -> Iterable[Interface]:
     """How the result names it: last, as the reference plugin's does. Nothing where there is none."""
     if conf.is_gateway and conf.vlan and families:
-        name = gateway_interface(conf)
+        name = conf.gateway_interface
         found = seen.link(HOST, name)
         mac = found.mac if found else names.container_mac(gateway_owner(conf, node))
         yield Interface(name, mac, mtu=found.mtu if found else mtu)

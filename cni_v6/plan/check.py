@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from cni_v6.config.bridge import BridgeConf, IpamConf
+from cni_v6.config.bridge import BridgeConf
+from cni_v6.config.ipam import IpamConf
 from cni_v6.errors import INVALID_CONFIG, LIMITED, NOT_AVAILABLE, CniError
 from cni_v6.kernel.ops import HOST
 from cni_v6.kernel.questions import (
@@ -21,7 +22,7 @@ from cni_v6.kernel.questions import (
     Snapshot,
 )
 from cni_v6.plan import bridge, bridge_port, forwarding, gateways
-from cni_v6.plan.bridge import Site
+from cni_v6.plan.site import Site
 from cni_v6.protocol.result import Interface, Result, Route
 
 MAIN_TABLE = 254  # linux/rtnetlink.h: RT_TABLE_MAIN
@@ -29,7 +30,7 @@ MAIN_TABLE = 254  # linux/rtnetlink.h: RT_TABLE_MAIN
 
 def questions(site: Site, conf: BridgeConf, result: Result) -> tuple[Question, ...]:
     """What CHECK has to know."""
-    ifname, gateway = site.owner.ifname, bridge_port.gateway_interface(conf)
+    ifname, gateway = site.owner.ifname, conf.gateway_interface
     asked: list[Question] = [GetLink(HOST, conf.bridge), GetLink(HOST, _host(site, result))]
     asked += [GetLink(site.netns, ifname), GetAddresses(site.netns, ifname), GetRoutes(site.netns, ifname)]
     asked += [GetSysctl(site.netns, key) for key, _ in _expected_sysctls(site, result)]
@@ -168,7 +169,7 @@ def _same_route(route: Route, gateway: str | None, entry: RouteEntry) -> bool:
 def _gateway(conf: BridgeConf, result: Result, seen: Snapshot) -> Iterable[str]:
     if not conf.is_gateway:
         return
-    interface = bridge_port.gateway_interface(conf)
+    interface = conf.gateway_interface
     present = seen.addresses(HOST, interface)
     for address in gateways.addresses(conf, result.ips):
         if not gateways.is_there(address, present):
@@ -190,7 +191,7 @@ def _differs(what: str, attribute: str, expected: object, found: object) -> Iter
 
 def status_questions(conf: BridgeConf) -> tuple[Question, ...]:
     """What STATUS has to know."""
-    gateway = bridge_port.gateway_interface(conf)
+    gateway = conf.gateway_interface
     asked: list[Question] = [GetLink(HOST, conf.bridge), GetPorts(conf.bridge)]
     asked += [GetSysctl(HOST, "ipv6/conf/all/disable_ipv6"), GetSysctl(HOST, "ipv4/ip_forward")]
     return (*asked, *forwarding.questions(gateway))
@@ -234,7 +235,7 @@ def _check_running(conf: BridgeConf, link: Link, families: frozenset[int], seen:
         return
     if 4 in families and seen.sysctl(HOST, "ipv4/ip_forward") != "1":
         raise CniError(LIMITED, "IPv4 forwarding is off on this node", "run sysctl -w net.ipv4.ip_forward=1")
-    interface = bridge_port.gateway_interface(conf)
+    interface = conf.gateway_interface
     if 6 in families and not forwarding.is_on(seen, interface):
         remedy = f"the next ADD turns it on; or run sysctl -w net/ipv6/conf/{interface}/force_forwarding=1"
         raise CniError(LIMITED, f"IPv6 forwarding is off on {interface}", remedy)

@@ -11,8 +11,10 @@ every interface that listens and for those to come, and then forwarding is turne
 
 from __future__ import annotations
 
+from cni_v6.config.main import MainConf
 from cni_v6.kernel.ops import HOST, Op, SetSysctl
 from cni_v6.kernel.questions import GetIpv6Interfaces, GetSysctl, GetUplinks, Question, Snapshot
+from cni_v6.plan.site import Allocation
 
 ALL_FORWARDING = "ipv6/conf/all/forwarding"
 SUPPORTED = "ipv6/conf/default/force_forwarding"
@@ -64,6 +66,24 @@ def _careful(seen: Snapshot) -> tuple[Op, ...]:
 def _keep_listening(seen: Snapshot, *more: str) -> tuple[Op, ...]:
     listening = [each.name for each in seen.ipv6_interfaces() if each.accept_ra == "1" and not each.disabled]
     return tuple(SetSysctl(HOST, f"ipv6/conf/{name}/accept_ra", "2") for name in (*listening, *more))
+
+
+# As a feature of a network whose gateway is the node
+
+
+def gateway_questions(conf: MainConf) -> tuple[Question, ...]:
+    """What an ADD has to know."""
+    return questions(conf.gateway_interface) if conf.is_gateway else ()
+
+
+def gateway_more_questions(conf: MainConf, seen: Snapshot) -> tuple[Question, ...]:
+    """What has to be known besides where the gateway has IPv6 addresses."""
+    return more_questions(seen, conf.gateway_interface)
+
+
+def node_steps(conf: MainConf, allocation: Allocation, seen: Snapshot) -> tuple[Op, ...]:
+    """Forwarding, where the container has an IPv6 address."""
+    return turn_on(seen, conf.gateway_interface) if 6 in allocation.families() else ()
 
 
 # An interface that answers for containers

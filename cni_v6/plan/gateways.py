@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from cni_v6.allocation import ranges
-from cni_v6.config.bridge import BridgeConf, IpamConf
+from cni_v6.config.bridge import BridgeConf
+from cni_v6.config.ipam import IpamConf
+from cni_v6.config.main import MainConf
 from cni_v6.errors import NODE_CONFLICT, CniError
 from cni_v6.kernel import ops
 from cni_v6.kernel.ops import HOST, Op
@@ -20,32 +22,32 @@ from cni_v6.protocol.json_reader import canonical_prefix
 from cni_v6.protocol.result import Address
 
 
-def addresses(conf: BridgeConf, ips: Iterable[Address]) -> tuple[str, ...]:
+def addresses(conf: MainConf, ips: Iterable[Address]) -> tuple[str, ...]:
     """The gateway's addresses, ``ip/prefixlen``, in the order of the container's."""
     if not conf.is_gateway:
         return ()
     return tuple(dict.fromkeys(_gateway_address(ip) for ip in ips if ip.gateway))
 
 
-def anchors(conf: BridgeConf, ips: Iterable[Address]) -> tuple[GatewayAddress, ...]:
+def anchors(conf: MainConf, ips: Iterable[Address]) -> tuple[GatewayAddress, ...]:
     """What a container with these addresses counts on, of what the network has on the node.
 
     Not a link-local gateway: any network may have that one, and it is in nobody's way.
     """
     if not conf.is_gateway:
         return ()
-    home = bridge_port.gateway_interface(conf)
+    home = conf.gateway_interface
     return tuple(dict.fromkeys(_anchor(home, ip) for ip in ips if ip.gateway))
 
 
-def anchors_of_ranges(conf: BridgeConf) -> tuple[GatewayAddress, ...]:
+def anchors_of_ranges(conf: MainConf) -> tuple[GatewayAddress, ...]:
     """The same, of containers of any of the network's ranges: the set may have spilt over from one to the next."""
     sets = conf.ipam.sets if isinstance(conf.ipam, IpamConf) else ()
     parts = (part for each in sets for part in each.written)
     return anchors(conf, (Address(ranges.subnet(part), part.gateway) for part in parts))
 
 
-def of_ranges(conf: BridgeConf, texts: Iterable[str]) -> Iterator[Address]:
+def of_ranges(conf: MainConf, texts: Iterable[str]) -> Iterator[Address]:
     """Addresses of the network's own ranges with their prefix lengths and gateways."""
     sets = conf.ipam.sets if isinstance(conf.ipam, IpamConf) else ()
     for text in texts:
@@ -61,7 +63,7 @@ def steps(conf: BridgeConf, ips: Iterable[Address], node: str, seen: Snapshot) -
     :raises CniError: NODE_CONFLICT, on a bridge that is not ours.
     """
     given = tuple(ips)
-    interface = bridge_port.gateway_interface(conf)
+    interface = conf.gateway_interface
     present = seen.addresses(HOST, interface)
     choose = _beside if bridge_port.is_ours(conf, node, seen) else _instead
     own = {*addresses(conf, given), *(each.prefix for each in anchors_of_ranges(conf) if not each.on_link)}
@@ -98,7 +100,7 @@ def _beside(conf: BridgeConf, wanted: str, others: Iterable[str]) -> Iterator[Op
     IPv6 has an address on an interface once, whatever its prefix (ipv6_add_addr, net/ipv6/addrconf.c). The shorter
     prefix serves the containers of both.
     """
-    interface = bridge_port.gateway_interface(conf)
+    interface = conf.gateway_interface
     for other in others:
         if ":" in wanted and _ip(other) == _ip(wanted):
             if is_there(wanted, [other]):
@@ -109,7 +111,7 @@ def _beside(conf: BridgeConf, wanted: str, others: Iterable[str]) -> Iterator[Op
 
 def _instead(conf: BridgeConf, wanted: str, others: Iterable[str]) -> Iterator[Op]:
     """On an administrator's bridge, as the reference plugin: what contradicts is refused, or replaced."""
-    interface = bridge_port.gateway_interface(conf)
+    interface = conf.gateway_interface
     for other in others:
         if not _contradicts(wanted, other):
             continue

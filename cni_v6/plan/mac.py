@@ -15,7 +15,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 
 from cni_v6.allocation.ranges import origin
-from cni_v6.config.bridge import BridgeConf, IpamConf
+from cni_v6.config.bridge import BridgeConf
+from cni_v6.config.ipam import IpamConf
+from cni_v6.config.main import MainConf
 from cni_v6.kernel.questions import Snapshot
 from cni_v6.net.addresses import from_text, version
 from cni_v6.plan import bridge_port
@@ -45,7 +47,7 @@ def to_announce(conf: BridgeConf, node: str, addresses: Collection[str], seen: S
     return frozenset(version(address) for address in addresses if address not in right)
 
 
-def given_once(conf: BridgeConf, addresses: Iterable[str]) -> list[str]:
+def given_once(conf: MainConf, addresses: Iterable[str]) -> list[str]:
     """Those that are given to nobody else, unless somebody asks for one."""
     if not isinstance(conf.ipam, IpamConf):
         return []

@@ -20,6 +20,7 @@ from cni_v6.protocol.versions import CURRENT, SINCE, SUPPORTED_VERSIONS as SUPPO
 
 BRIDGE = "cni-v6"
 IPAM = "cni-v6-ipam"
+LOOPBACK = "loopback"
 
 MAX_STDIN = 1 << 20  # far above any configuration with its prevResult
 MAX_STDIN_GC = 16 << 20  # GC names every attachment of the node, some 100 bytes each
@@ -27,7 +28,7 @@ MAX_STDIN_GC = 16 << 20  # GC names every attachment of the node, some 100 bytes
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What an executable was started with. ``plugin`` is its CNI type: ``cni-v6`` or ``cni-v6-ipam``."""
+    """What an executable was started with. ``plugin`` is its CNI type, as in ``plugins.registry``."""
 
     plugin: str
     env: Mapping[str, str]

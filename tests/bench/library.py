@@ -19,8 +19,9 @@ if __name__ == "__main__":
     sys.path[:0] = [sys.argv[1], str(Path(__file__).resolve().parents[2])]
 
 from cni_v6.allocation.policy import AFTER  # noqa: E402
+from cni_v6.attachments import allocate  # noqa: E402
 from cni_v6.attachments.context import Context  # noqa: E402
-from cni_v6.config.bridge import IpamConf  # noqa: E402
+from cni_v6.config.ipam import IpamConf  # noqa: E402
 from cni_v6.errors import ADDRESSES_EXHAUSTED, CniError  # noqa: E402
 from cni_v6.kernel.fake.kernel import FakeKernel  # noqa: E402
 from cni_v6.leases.attachment import Attachment
@@ -82,7 +83,7 @@ class Network:
                 raise RuntimeError(f"{address} was free")
 
     def status(self) -> None:
-        ipam.check_capacity(IpamConf(self.owner("").network, "", SETS, (), (), ""), self.filled.leases)
+        allocate.check_capacity(IpamConf(self.owner("").network, "", SETS, (), (), ""), self.filled.leases)
 
     def owner(self, container: str) -> Owner:
         return Owner(self.filled.folder.name, container, "eth0")

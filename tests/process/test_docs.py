@@ -15,6 +15,7 @@ from _pytest.mark import ParameterSet
 
 from tests.pages import MARK, PAGES, STEPS, Step, blocks
 from tests.runtimes.node import ENVIRONMENT, PATH, Node, node
+from tests.runtimes.podman import WITHOUT_CNI, has_cni
 from tests.sandbox import ROOT, need
 
 pytestmark = pytest.mark.xdist_group("install")  # it runs "make install"
@@ -61,10 +62,15 @@ def runs(page: Path) -> ParameterSet:
 @pytest.mark.parametrize("page", [runs(page) for page in PAGES if STEPS[page]])
 def test_commands_do_what_the_page_says(page: Path) -> None:
     need((ROOT / ".venv/wheels").is_dir(), "needs the wheels that make test puts into .venv")
+    podmans = [step for step in STEPS[page] if "podman " in step.command]
+    left_out = podmans if podmans and not has_cni() else []
     with node() as machine:
         machine.run("sh", "-euc", OWN_FOLDERS)
         for step in STEPS[page]:
-            assert not (difference := step.difference(run(machine, step))), difference
+            if step not in left_out:
+                assert not (difference := step.difference(run(machine, step))), difference
+    if left_out:
+        pytest.skip(f"passed, but for what this machine cannot do: {WITHOUT_CNI}")
 
 
 def test_the_first_steps_are_among_what_is_run() -> None:

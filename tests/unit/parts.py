@@ -7,13 +7,15 @@ from typing import Any
 
 from netaddr import IPNetwork
 
-from cni_v6.config.bridge import BridgeConf, IpamConf, Range, RangeSet
+from cni_v6.allocation.ranges import Range, RangeSet
+from cni_v6.config.bridge import BridgeConf
 from cni_v6.config.firewall import FirewallConf
+from cni_v6.config.ipam import IpamConf
 from cni_v6.firewall.policy import OPEN
 from cni_v6.kernel.fake.kernel import FakeKernel
 from cni_v6.kernel.questions import Snapshot
-from cni_v6.plan import bridge, uplink
-from cni_v6.plan.bridge import Allocation, Site
+from cni_v6.plan import bridge, features
+from cni_v6.plan.site import Allocation, Site
 from cni_v6.protocol import names
 from cni_v6.protocol.names import Owner
 from cni_v6.protocol.result import Address, Route
@@ -93,5 +95,5 @@ def look(fake: FakeKernel, wanted: BridgeConf) -> Snapshot:
     """All that ADD asks before it plans."""
     seen = fake.observe(bridge.questions(SITE, wanted))
     if wanted.is_gateway:
-        seen = seen.with_answers(fake.observe(uplink.more_questions(wanted, seen)))
+        seen = seen.with_answers(fake.observe(features.more_questions(wanted, seen)))
     return seen

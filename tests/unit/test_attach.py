@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cni_v6 import errors
-from cni_v6.attachments import register
+from cni_v6.attachments import firewall_reload
 from cni_v6.errors import CniError
 from cni_v6.firewall import ruleset
 from cni_v6.firewall.sets import Element
@@ -61,7 +61,7 @@ def test_tables_that_are_gone_or_another_versions_come_back_with_all_attachments
     assert world.kernel.firewall.mark == ruleset.mark()
     assert before < set(world.kernel.firewall.elements())
     assert ("10.2.0.2",) in keys(world, "published4")  # though its leases are in another folder
-    assert register.reload(world.node()) == 3
+    assert firewall_reload.reload(world.node()) == 3
 
 
 def test_an_attachment_of_an_earlier_boot_is_left_out() -> None:
@@ -70,7 +70,7 @@ def test_an_attachment_of_an_earlier_boot_is_left_out() -> None:
     with world.leases().transaction() as leases:
         [record] = leases.attachments()
         leases.update(replace(record, boot="before"))
-    assert register.reload(world.node()) == 0
+    assert firewall_reload.reload(world.node()) == 0
     assert world.kernel.firewall.elements() == ()
 
 
@@ -243,11 +243,11 @@ def test_tables_are_taken_away_where_nobody_counts_on_them() -> None:
     world = World()
     world.add("c1")
     with pytest.raises(CniError, match="1 attachments count on the firewall's tables, such as pods/c1/eth0"):
-        register.unload(world.node(), force=False)
-    assert register.unload(world.node(), force=True) == 1
+        firewall_reload.unload(world.node(), force=False)
+    assert firewall_reload.unload(world.node(), force=True) == 1
     assert world.kernel.firewall.mark == ""
     world.call("DEL", "c1").ok()
-    assert register.unload(world.node(), force=False) == 0
+    assert firewall_reload.unload(world.node(), force=False) == 0
 
 
 def test_an_element_is_one_attachments() -> None:

@@ -15,6 +15,7 @@ from cni_v6.kernel.fake.kernel import FakeKernel
 from cni_v6.kernel.ops import HOST
 from cni_v6.kernel.questions import BRIDGE_PORTS_MAX, Link, RouteEntry
 from cni_v6.plan import bridge, check
+from cni_v6.plan.site import Allocation
 from cni_v6.protocol.result import Address, Interface, Result, Route
 from tests.unit.parts import (
     ADDRESS_MAC,
@@ -39,7 +40,7 @@ DUAL = allocation(IPV6, IPV4, routes=(Route("2001:db8:9::/48", mtu=1400, advmss=
 Change = Callable[[FakeKernel], None]
 
 
-def attached(wanted: BridgeConf, given: bridge.Allocation = DUAL) -> tuple[FakeKernel, Result]:
+def attached(wanted: BridgeConf, given: Allocation = DUAL) -> tuple[FakeKernel, Result]:
     """A node after an ADD, and its result."""
     fake = kernel()
     made = bridge.plan_add(SITE, wanted, given, look(fake, wanted))
@@ -68,7 +69,7 @@ def differences(wanted: BridgeConf, fake: FakeKernel, result: Result) -> list[st
         ({"disable_container_interface": True, "is_default_gateway": False}, allocation()),
     ],
 )
-def test_what_was_added_is_as_it_should_be(changed: dict[str, Any], given: bridge.Allocation) -> None:
+def test_what_was_added_is_as_it_should_be(changed: dict[str, Any], given: Allocation) -> None:
     wanted = replace(GATEWAY, **changed)
     assert differences(wanted, *attached(wanted, given)) == []
 

@@ -12,8 +12,8 @@ import pytest
 
 from cni_v6 import errors
 from cni_v6.allocation.policy import DEFAULT, NEVER, RANDOM, STABLE, AllocationPolicy
+from cni_v6.allocation.ranges import RangeSet
 from cni_v6.config import prefix_delegation
-from cni_v6.config.bridge import RangeSet
 from cni_v6.config.prefix_delegation import PrefixRequest
 from cni_v6.config.reader import Section
 from cni_v6.ctl import plan as plan_command
@@ -24,8 +24,8 @@ from cni_v6.kernel import ops
 from cni_v6.kernel.ops import HOST
 from cni_v6.kernel.questions import Link, Snapshot
 from cni_v6.leases.attachment import Attachment, GatewayAddress
-from cni_v6.plan import prefix_routes
-from cni_v6.plan.prefix_routes import RoutedPrefix
+from cni_v6.plan import features, prefix_routes
+from cni_v6.plan.site import Allocation, RoutedPrefix
 from cni_v6.protocol.result import Address, Result
 from tests.unit import parts
 from tests.unit.harness import CONFIG, FOREIGN, LAYER_2, World, gc
@@ -143,7 +143,7 @@ def test_another_main_plugin_could_not_route_it() -> None:
 
 
 def steps(conf: Any, given: RoutedPrefix = FIRST) -> list[ops.Op]:
-    return list(prefix_routes.inside(conf, NETNS, IFNAME, [given]))
+    return list(prefix_routes.container_steps(parts.SITE, conf, Allocation(delegated=(given,))))
 
 
 def conf(everybody: bool = True, **keys: Any) -> Any:
@@ -172,7 +172,9 @@ def test_what_one_container_asks_for_changes_no_others_way() -> None:
 
 
 def test_the_node_has_a_route() -> None:
-    assert list(prefix_routes.arrival(conf(vlan=7), [FIRST])) == [ops.AddRoute(HOST, "cni0.7", P, "2001:db8:1::2")]
+    assert list(prefix_routes.arrival_steps(conf(vlan=7), Allocation(delegated=(FIRST,)), Snapshot({}))) == [
+        ops.AddRoute(HOST, "cni0.7", P, "2001:db8:1::2")
+    ]
 
 
 def test_the_record_alone_tells_what_to_take_away() -> None:
@@ -186,8 +188,8 @@ def test_the_record_alone_tells_what_to_take_away() -> None:
 
 def test_without_a_prefix_there_is_nothing_to_compare() -> None:
     for record in (None, Attachment(parts.OWNER, ("2001:db8:1::2",))):
-        assert prefix_routes.audit_questions(conf(), record) == ()
-        assert list(prefix_routes.differences(conf(), record, Snapshot({}))) == []
+        assert features.check_questions(conf(), record) == ()
+        assert features.differences(conf(), record, Snapshot({})) == []
 
 
 def test_a_result_without_prefixes() -> None:

@@ -15,13 +15,15 @@ from cni_v6.allocation import used
 from cni_v6.allocation.policy import DEFAULT
 from cni_v6.allocation.ranges import Range, RangeSet, contains, describe, origin, size
 from cni_v6.allocation.used import UsedAddresses
-from cni_v6.config.bridge import IpamConf, parse_bridge, parse_ipam
+from cni_v6.attachments import allocate
+from cni_v6.config.bridge import parse_bridge
+from cni_v6.config.ipam import IpamConf
+from cni_v6.config.main import parse_ipam
 from cni_v6.errors import CniError
 from cni_v6.leases.attachment import Attachment
 from cni_v6.leases.memory import MemoryLeases
 from cni_v6.net.addresses import from_text, to_text
 from cni_v6.net.intervals import meeting
-from cni_v6.plugins import ipam
 from cni_v6.protocol.invocation import Invocation
 from cni_v6.protocol.names import Owner
 from cni_v6.protocol.result import Address
@@ -194,17 +196,17 @@ def test_a_container_keeps_an_address_that_is_excluded_since() -> None:
     conf = conf_of([{"subnet": "10.0.0.8/29"}], exclude=["10.0.0.8/30"])
     with store.transaction() as leases:
         record = leases.get(owner)
-    ipam.check_leases(conf, owner, (Address("10.0.0.9/29", "10.0.0.9"),), record)
+    allocate.check_leases(conf, owner, (Address("10.0.0.9/29", "10.0.0.9"),), record)
     with pytest.raises(CniError, match=r"10\.0\.0\.10 is not leased"):
-        ipam.check_leases(conf, owner, (Address("10.0.0.10/29", "10.0.0.9"),), record)
+        allocate.check_leases(conf, owner, (Address("10.0.0.10/29", "10.0.0.9"),), record)
     with store.transaction() as leases:
         for number in (12, 13):
             leases.put(Attachment(Owner("pods", f"c{number}", "eth0"), (f"10.0.0.{number}",)))
-    ipam.check_capacity(conf, store)
+    allocate.check_capacity(conf, store)
     with store.transaction() as leases:
         leases.put(Attachment(Owner("pods", "c14", "eth0"), ("10.0.0.14",)))
     with pytest.raises(CniError, match="3 in all, 3 taken") as caught:
-        ipam.check_capacity(conf, store)
+        allocate.check_capacity(conf, store)
     assert caught.value.code == errors.NOT_AVAILABLE
 
 

@@ -9,13 +9,16 @@ import pytest
 from cni_v6.allocation.ranges import subnet
 from cni_v6.attachments import load_config
 from cni_v6.config import interface_prefix
-from cni_v6.config.bridge import IPAM_PLUGIN, IpamConf, parse_bridge
+from cni_v6.config.bridge import parse_bridge
 from cni_v6.config.interface_prefix import InterfaceRange, Prefix
+from cni_v6.config.ipam import IpamConf
+from cni_v6.config.main import IPAM_PLUGIN
 from cni_v6.errors import INVALID_CONFIG, NODE_CONFLICT, NOT_AVAILABLE, TRY_AGAIN, CniError
 from cni_v6.kernel.fake.kernel import FakeKernel
 from cni_v6.kernel.ops import HOST
 from cni_v6.kernel.questions import FOREVER, Lifetime, Link, RouteEntry
 from cni_v6.net.addresses import from_text
+from cni_v6.plan import interface_prefix as plan_prefix
 from tests.unit.configs import V4, V6, call, config, with_ranges
 from tests.unit.harness import CONFIG, World
 
@@ -41,7 +44,7 @@ def uplink(*held: Lifetime | str, routes: tuple[str, ...] = (), fake: FakeKernel
 
 
 def found(fake: FakeKernel) -> Prefix:
-    return interface_prefix.prefixes([ONE], fake.observe(interface_prefix.questions([ONE, ONE])))["up0"]
+    return plan_prefix.prefixes([ONE], fake.observe(plan_prefix.questions([ONE, ONE])))["up0"]
 
 
 # The configuration
@@ -163,8 +166,8 @@ def test_no_interface() -> None:
     (["2001:db8:2::5/64"], ("::/0", "10.0.0.0/8"), False), ([], (), False),
 ])
 def test_whether_a_prefix_is_still_there(held: list[Lifetime | str], routes: tuple[str, ...], there: bool) -> None:
-    seen = uplink(*held, routes=routes).observe(interface_prefix.questions([ONE]))
-    assert interface_prefix.still_there("2001:db8:1::9", "up0", seen) is there
+    seen = uplink(*held, routes=routes).observe(plan_prefix.questions([ONE]))
+    assert plan_prefix.still_there("2001:db8:1::9", "up0", seen) is there
 
 
 # All of it

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from cni_v6.allocation.policy import STABLE, AllocationPolicy
-from cni_v6.config.bridge import BridgeConf, ForeignIpam
+from cni_v6.config.bridge import BridgeConf
+from cni_v6.config.main import ForeignIpam
 from cni_v6.kernel.ops import HOST
 from cni_v6.kernel.questions import Link
 from cni_v6.plan import mac as plan_mac

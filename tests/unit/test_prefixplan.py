@@ -11,7 +11,8 @@ import pytest
 from hypothesis import assume, given, strategies as st
 
 from cni_v6.allocation.ranges import LARGE, size
-from cni_v6.config.bridge import BridgeConf, IpamConf, parse_bridge
+from cni_v6.config.bridge import BridgeConf, parse_bridge
+from cni_v6.config.ipam import IpamConf
 from cni_v6.errors import INVALID_CONFIG, CniError
 from cni_v6.planning.prefix_plan import (
     MOST,

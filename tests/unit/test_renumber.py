@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from cni_v6.config.bridge import IPAM_PLUGIN
+from cni_v6.config.main import IPAM_PLUGIN
 from cni_v6.ctl import renumber as command
 from cni_v6.errors import KERNEL_REFUSED, CniError
 from cni_v6.firewall import policy_change

@@ -31,24 +31,25 @@ DNS = Level("dns", "dns", (
 TRUNK = Level("vlanTrunk", "vlanTrunk[]", (
     Key("minID", Number(1, MAX_VLAN), "First VLAN of a range; goes with `maxID`.", "The same.", example=200),
     Key("maxID", Number(1, MAX_VLAN), "Last VLAN of a range; goes with `minID`.", "The same.", example=299),
-    Key("id", Number(1, MAX_VLAN), "A single VLAN; may stand beside a range.", "The same.", example=100),
+    Key("id", Number(1, MAX_VLAN), "A single VLAN; can be used with a range.", "The same.", example=100),
 ))
 
 _STRICT = Key(
-    "strict", Flag(), "Refuse every unknown key instead of logging it; never the runtime's and the specification's.",
+    "strict", Flag(),
+    "Refuse every unknown key instead of logging it, except keys of the specification and the runtime.",
     "No such key.", default=False, example=True,
 )
 
 _ENGINE = (
     Key(
         "engine", Text("engine"),
-        "`off`: handle every call in the executable's own process, and leave no engine behind; `auto`: by the engine "
-        "where one listens or can be left behind. `CNI_V6_ENGINE=off` in the environment says the same.",
+        "`auto`: an engine handles the call, if one listens or can be started; `off`: the executable's own process "
+        "handles it and starts no engine. `CNI_V6_ENGINE=off` in the environment means the same as `off`.",
         "No such key.", default="auto", example="off",
     ),
     Key(
         "engineIdle", Number(1, MAX_IDLE),
-        "Seconds without a call after which an engine that a call left behind ends.", "No such key.",
+        "Seconds without a call after which an engine ends that a call has started.", "No such key.",
         default=300, example=3600,
     ),
 )
@@ -56,35 +57,35 @@ _ENGINE = (
 # What the specification, libcni and runtimes put beside the plugin's own keys (SPEC.md, section 1).
 _PROTOCOL = (
     Key(
-        "cniVersion", Text("plain"), "Version of the specification the configuration and the answers are in.",
+        "cniVersion", Text("plain"), "Version of the specification that the configuration and the results follow.",
         "The same.", example="1.1.0",
     ),
     Key("name", Text("plain"), "The network's name; leases are kept under it.", "The same.", example="pods"),
     Key("type", Text("plugin"), "The plugin: `cni-v6`.", "`bridge`", example="cni-v6"),
     Key(
         "capabilities", Flags(CAPABILITIES),
-        "What the runtime is asked to fill `runtimeConfig` with: `ips`, `mac`, `ipRanges`, `dns`, `portMappings`, "
+        "What the runtime shall write into `runtimeConfig`: `ips`, `mac`, `ipRanges`, `dns`, `portMappings`, "
         "`delegate`.",
         "`mac`; host-local `ips`, `ipRanges`; portmap `portMappings`.",
         default={}, example={"ips": True, "mac": True, "portMappings": True},
     ),
-    Key("prevResult", Anything(), "The result so far; written by the runtime.", "The same."),
-    Key("cniVersions", Anything(), "The runtime's, of a network configuration list.", "Passed over."),
-    Key("disableCheck", Anything(), "The runtime's, of a network configuration list.", "Passed over."),
-    Key("disableGC", Anything(), "The runtime's, of a network configuration list.", "Passed over."),
-    Key("loadOnlyInlinedPlugins", Anything(), "The runtime's, of a network configuration list.", "Passed over."),
-    Key("plugins", Anything(), "The runtime's, of a network configuration list.", "Passed over."),
+    Key("prevResult", Anything(), "The result of the plugins before this one; written by the runtime.", "The same."),
+    Key("cniVersions", Anything(), "For the runtime, in a network configuration list.", "Ignored."),
+    Key("disableCheck", Anything(), "For the runtime, in a network configuration list.", "Ignored."),
+    Key("disableGC", Anything(), "For the runtime, in a network configuration list.", "Ignored."),
+    Key("loadOnlyInlinedPlugins", Anything(), "For the runtime, in a network configuration list.", "Ignored."),
+    Key("plugins", Anything(), "For the runtime, in a network configuration list.", "Ignored."),
 )
 
 BRIDGE = Level("bridge", "", (
     *_PROTOCOL,
     Key(
-        "bridge", Text("interface", blank=False), "Name of the bridge; created when it is not there.", "The same.",
+        "bridge", Text("interface", blank=False), "Name of the bridge; created if it does not exist.", "The same.",
         default="cni0", example="cni-v6",
     ),
     Key(
         "isGateway", Flag(), "The bridge gets the gateway's address of each family, and forwarding is turned on.",
-        "The same; turns forwarding on for the whole node at the price of its router advertisements.",
+        "The same, but turns forwarding on for the whole node, which then ignores router advertisements.",
         default=False, example=True,
     ),
     Key(
@@ -93,23 +94,23 @@ BRIDGE = Level("bridge", "", (
     ),
     Key(
         "forceAddress", Flag(),
-        "On a bridge that was there before: replace an address that does not match, instead of failing. On our own "
-        "both [stay](renumbering.md) while containers count on them.",
+        "On a bridge that cni-v6 did not make: replace an address that does not match, instead of failing. On its own "
+        "bridges both addresses [stay](renumbering.md) while containers need them.",
         "On any bridge.", default=False, example=True,
     ),
     *FIREWALL,
     Key(
         "mtu", Number(0, MAX_MTU, words=(("auto", AUTO_MTU),)),
-        "MTU of both ends of the veth pair, and of a bridge that is created; at least 1280 with IPv6. "
-        "0: the bridge's own, else the kernel's default. `auto`: the smallest of the interfaces that the node's "
-        "default routes lead through; without any as 0.",
-        "The same; takes any number.", default=0, example=9000,
+        "MTU of both ends of the veth pair, and of a bridge that cni-v6 makes; at least 1280 with IPv6. "
+        "0: the MTU of the bridge, otherwise the kernel's default. `auto`: the smallest MTU of the interfaces of the "
+        "node's default routes; without a default route as 0.",
+        "The same; accepts any number.", default=0, example=9000,
     ),
     Key(
         "ndpProxy", Text("interface", blank=False),
-        "The node answers neighbour solicitations for the containers' IPv6 addresses: on this interface for all of "
-        "them; `auto`: on that of its IPv6 default route, for those that lie in a prefix which is on-link there. "
-        "With `isGateway`.",
+        "The node answers neighbour solicitations for the containers' IPv6 addresses. An interface: there, for all "
+        "addresses. `auto`: on the interface of the IPv6 default route, for the addresses in its on-link prefixes. "
+        "Needs `isGateway`.",
         "No such key.", example="auto",
     ),
     Key(
@@ -125,8 +126,8 @@ BRIDGE = Level("bridge", "", (
         default=0, example=100,
     ),
     Key(
-        "vlanTrunk", Items(Nested(TRUNK)), "VLANs that reach the container tagged; may stand beside `vlan`.",
-        "The same; until v1.7 not beside `vlan`.", default=[], example=[{"id": 100}, {"minID": 200, "maxID": 299}],
+        "vlanTrunk", Items(Nested(TRUNK)), "VLANs that reach the container tagged; can be used with `vlan`.",
+        "The same; until v1.7 not with `vlan`.", default=[], example=[{"id": 100}, {"minID": 200, "maxID": 299}],
     ),
     Key(
         "preserveDefaultVlan", Flag(), "With a VLAN: the port also stays in the bridge's default VLAN (1).",
@@ -134,7 +135,7 @@ BRIDGE = Level("bridge", "", (
         default=True, example=False,
     ),
     Key(
-        "enabledad", Flag(), "Duplicate address detection for the container's addresses; costs a second or two.",
+        "enabledad", Flag(), "Duplicate address detection for the container's addresses; takes one to two seconds.",
         "The same.", default=False, example=True,
     ),
     Key(
@@ -147,11 +148,11 @@ BRIDGE = Level("bridge", "", (
     ),
     Key(
         "multicastSnooping", Flag(),
-        "IGMP and MLD snooping on a bridge that is created. Off, neighbour discovery cannot be lost to it.",
+        "IGMP and MLD snooping on a bridge that cni-v6 makes. Snooping without a querier can drop neighbour discovery.",
         "No such key; the kernel's default, on.", default=False, example=True,
     ),
     Key(
-        "dns", Nested(DNS), "Name service for the result; goes before `ipam.resolvConf`.", "The same.",
+        "dns", Nested(DNS), "Name service for the result; has precedence over `ipam.resolvConf`.", "The same.",
         example={"nameservers": ["fd42:1:2:3::1"], "search": ["example.org"]},
     ),
     Key(

@@ -28,11 +28,11 @@ SNAT = Level("snat", "snat", (
 
 NPTV6 = Level("nptv6", "nptv6", (
     Key(
-        "internal", Text("translated"), "The prefix the containers have; goes with `external`.", "No such key.",
+        "internal", Text("translated"), "The prefix that the containers have; needs `external`.", "No such key.",
         example="fd42:1:2:3::/64",
     ),
     Key(
-        "external", Text("translated"), "The prefix the world sees, of the same length, routed to the node.",
+        "external", Text("translated"), "The prefix that the outside sees: of the same length, routed to the node.",
         "No such key.", example="2001:db8:1:2::/64",
     ),
 ))
@@ -53,7 +53,7 @@ _EGRESS_EXAMPLE = [{"to": "2001:db8:5::/48", "ports": ["tcp/443"]}]
 
 ARGS_EGRESS = Key(
     "egress", Items(Nested(EGRESS)),
-    "As `egress` of the configuration; where both are there, only what both allow.", "Ignores it.",
+    "As `egress` of the configuration; with both, a container reaches what both allow.", "Ignores it.",
     example=_EGRESS_EXAMPLE,
 )
 
@@ -66,8 +66,8 @@ PORT_MAPPING = Level("portMapping", "runtimeConfig.portMappings[]", (
     ),
     Key(
         "hostIP", Text("hostAddress"),
-        "The node's address that it is published at; `0.0.0.0` or `::`: every one of that family. Absent: every one of "
-        "each family that the container has. Not in `fe80::/10`.",
+        "The node's address where the port is published; `0.0.0.0` or `::`: all of that family. Absent: all addresses "
+        "of each family that the container has. Not in `fe80::/10`.",
         "The same.", default="", example="2001:db8::7",
     ),
 ), guarded=False, fold=True)
@@ -79,11 +79,11 @@ PORT_MAPPINGS = Key(
 
 FIREWALL = (
     Key(
-        "ipMasq", Flag(), "Masquerade what leaves the network, both families; not beside `masquerade`.", "The same.",
-        default=False, example=True,
+        "ipMasq", Flag(), "Masquerade what leaves the network, in both families; excludes `masquerade`.",
+        "The same.", default=False, example=True,
     ),
     Key(
-        "ipMasqBackend", Text("backend"), "`nftables`, the only one there is.", "`iptables` or `nftables`.",
+        "ipMasqBackend", Text("backend"), "Only `nftables`.", "`iptables` or `nftables`.",
         default="nftables", example="nftables",
     ),
     Key(
@@ -92,26 +92,26 @@ FIREWALL = (
     ),
     Key(
         "nonMasquerade", Items(Text("route", blank=False)),
-        "Destinations that see the container's own address, whatever is translated.", "No such key.",
+        "Destinations towards which the container's address is not translated.", "No such key.",
         default=[], example=["10.0.0.0/8", "fd00::/8"],
     ),
     Key(
-        "snat", Nested(SNAT), "What a masqueraded container's address becomes. Absent: the outgoing interface's own.",
+        "snat", Nested(SNAT), "The source address of masqueraded packets. Absent: that of the outgoing interface.",
         "No such key.", example={"ipv4": "192.0.2.7"},
     ),
     Key(
-        "nptv6", Nested(NPTV6), "Translate an IPv6 prefix to another, one to one, both ways.", "No such key.",
+        "nptv6", Nested(NPTV6), "Translate an IPv6 prefix to another, one to one, in both directions.", "No such key.",
         example={"internal": "fd42:1:2:3::/64", "external": "2001:db8:1:2::/64"},
     ),
     Key(
         "ingress", Text("ingress"),
-        "Who may reach a container: `published`: from outside the network its published ports only; `open`: anybody; "
-        "`isolated`: as `published`, and other containers of the network no more than the outside.",
+        "Who may reach a container. `published`: from outside the network only its published ports; `open`: everyone; "
+        "`isolated`: as `published`, and the other containers of the network count as outside.",
         "No such key; open.", default="published", example="open",
     ),
     Key(
         "guard", Flag(),
-        "A container speaks as itself only: from its MAC and its addresses, and neither as router nor as DHCP server.",
+        "A container sends only from its own MAC and addresses, and neither as a router nor as a DHCP server.",
         "No such key.", default=True, example=False,
     ),
     Key(

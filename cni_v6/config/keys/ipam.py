@@ -6,8 +6,8 @@ from cni_v6.config.keys import Items, Key, Level, Named, Nested, Number, Text
 
 DELEGATE = Key(
     "delegate", Number(64, 127),
-    "Each container is given a whole IPv6 prefix of this length as well, which the node routes to it: out of the first "
-    "IPv6 set that gives no address twice. Needs `isGateway`.",
+    "Each container also gets a whole IPv6 prefix of this length, which the node routes to it: from the first IPv6 set "
+    "that uses no address twice. Needs `isGateway`.",
     "No such key.", example=80,
 )
 
@@ -17,13 +17,13 @@ UINT32 = 2**32 - 1
 _RANGE_KEYS = (
     Key(
         "subnet", Text("subnet", blank=False),
-        "The prefix the addresses are of: its network address and length, a /30 or a /126 at least. Required without "
+        "The prefix of the addresses: network address and length, at least a /30 or a /126. Required without "
         "`from`.", "The same; required.", example="fd42:1:2:3::/64",
     ),
     Key(
         "from", Text("interface"),
-        "In place of `subnet`: an interface of the node. The range follows the IPv6 prefix that this has at each ADD "
-        "([renumbering](renumbering.md)). The gateway is link-local then.",
+        "Instead of `subnet`: an interface of the node. The range follows the IPv6 prefix that the interface has at "
+        "each ADD ([renumbering](renumbering.md)). The gateway is link-local then.",
         "No such key.", example="eth0",
     ),
     Key(
@@ -34,20 +34,20 @@ _RANGE_KEYS = (
     Key("length", Number(1, 126), "With `from`, required: the subnet's length.", "No such key.", example=72),
     Key(
         "rangeStart", Text("address"),
-        "The first address to hand out. Absent: the one after the network address. Of the network address itself, "
-        "which is never handed out, the range begins one later.",
-        "The same, but hands out the network address when told to begin there.", example="fd42:1:2:3::1000",
+        "The first address of the range. Absent: the one after the network address. The network address itself is "
+        "never used: a range that begins there begins one later.",
+        "The same, but uses the network address if the range begins there.", example="fd42:1:2:3::1000",
     ),
     Key(
         "rangeEnd", Text("address"),
-        "The last address to hand out. Absent: the subnet's last, for IPv4 the one before the broadcast address.",
-        "The same, but hands out the IPv4 broadcast address when told to end there.", example="fd42:1:2:3::1fff",
+        "The last address of the range. Absent: the last of the subnet, for IPv4 the one before the broadcast address.",
+        "The same, but uses the IPv4 broadcast address if the range ends there.", example="fd42:1:2:3::1fff",
     ),
     Key(
         "gateway", Text("gateway"),
-        "The containers' gateway; never handed out. Absent: the subnet's first host address. IPv6 also takes any "
-        "address in `fe80::/10`, and `\"link-local\"` for `fe80::1`. Must lie in the subnet otherwise.",
-        "The same but for `\"link-local\"`, and accepts a gateway outside the subnet.", example="link-local",
+        "The containers' gateway; no container gets it. Absent: the first host address of the subnet. Must be in the "
+        "subnet, or for IPv6 in `fe80::/10`; `\"link-local\"` means `fe80::1`.",
+        "The same except for `\"link-local\"`, and accepts a gateway outside the subnet.", example="link-local",
     ),
 )
 
@@ -56,7 +56,7 @@ RUNTIME_RANGE = Level("runtimeRange", "runtimeConfig.ipRanges[][]", _RANGE_KEYS,
 
 ROUTE = Level("route", "ipam.routes[]", (
     Key(
-        "dst", Text("route", blank=False), "Destination prefix. A range of its family must be there.",
+        "dst", Text("route", blank=False), "Destination prefix. The network must have a range of its family.",
         "The same; host bits fail in the kernel.", example="64:ff9b::/96", required=True,
     ),
     Key(
@@ -75,14 +75,14 @@ ROUTE = Level("route", "ipam.routes[]", (
 IPAM = Level("ipam", "ipam", (
     Key(
         "type", Text("plugin"),
-        "`cni-v6-ipam` or `host-local`: allocated in-process. Any other: that plugin, executed from `CNI_PATH`, and "
-        "`ipam` is its own matter. Absent: the bridge is layer 2 only; for `cni-v6-ipam` itself an error.",
+        "`cni-v6-ipam` or `host-local`: allocated in-process. Any other: that plugin is executed from `CNI_PATH` and "
+        "reads `ipam` itself. Absent: the bridge is layer 2 only; for `cni-v6-ipam` itself an error.",
         "Always executes the plugin.", example="cni-v6-ipam",
     ),
     Key(
         "ranges", Items(Items(Nested(RANGE))),
-        "A list of sets of ranges: one address is taken from each set; the ranges of a set spill over in order. "
-        "A set is of one family, and no two ranges overlap.",
+        "A list of sets of ranges. A container gets one address from each set; when a range is full, the next range "
+        "of its set is used. A set is of one family, and no two ranges overlap.",
         "The same.", default=[], example=[[{"subnet": "fd42:1:2:3::/64"}], [{"subnet": "10.1.0.0/16"}]],
     ),
     Key(
@@ -103,42 +103,43 @@ IPAM = Level("ipam", "ipam", (
     ),
     Key(
         "exclude", Items(Text("span", blank=False)),
-        "Prefixes and addresses, of both families, that are handed out by none of the ranges; at most 512.",
+        "Prefixes and addresses of both families that no container gets; at most 512.",
         "No such key.", default=[], example=["fd42:1:2:3::/112", "10.1.0.53"],
     ),
     Key(
         "reserve", Named(Text("address", blank=False)),
-        "Addresses, one of each set at most, that a workload gets and nobody else: by `namespace/name` of its pod, by "
-        "its container's name, or by its id. At most 512, together with `exclude`.",
+        "Addresses for one workload alone, at most one per set. The workload is the `namespace/name` of a pod, the "
+        "name of a container, or a container id. At most 512, together with `exclude`.",
         "No such key.", default={}, example={"shop/db-0": ["fd42:1:2:3::d0", "10.1.0.100"], "proxy": "10.1.0.101"},
     ),
     Key(
         "allocation", Text("allocation"),
-        "Which address of a set is next. `sequential`: the one behind the last; `random`: any; `stable`: the same for "
-        "the same workload and interface.",
+        "Which address of a set is next. `sequential`: the one after the last; `random`: any; `stable`: the same one "
+        "for the same workload and interface.",
         "`sequential`.", default="sequential", example="stable",
     ),
     Key(
         "secretFile", Text("path"),
-        "With `stable`: a file with at least 16 bytes of text, the same on every node where a workload is to have the "
-        "same address. Absent: each node makes a secret for the network.",
+        "With `stable`: a file with at least 16 bytes of text. With the same file on all nodes, a workload has the "
+        "same address on each. Absent: each node makes a secret for the network.",
         "No such key.", default="", example="/etc/cni/stable.secret",
     ),
     Key(
         "reuse", Text("reuse"),
-        "Whether an address that was released is given again. `never`; `after`: the one released first, and not before "
-        "`reuseAfter`; `auto`: never of a set of 2^32 addresses or more, else `after`. Not `never` with `stable`.",
-        "Gives it again when all others had their turn.", default="auto", example="never",
+        "Whether a released address is used again. `never`; `after`: the address released first, and not before "
+        "`reuseAfter`; `auto`: `never` in a set of 2^32 addresses or more, otherwise `after`. `stable` excludes "
+        "`never`.",
+        "Uses it again after all others.", default="auto", example="never",
     ),
     Key(
         "reuseAfter", Text("duration"),
-        "How long a released address rests, in `s`, `m`, `h` or `d`. It gives way where there is no other address.",
+        "How long a released address stays unused, in `s`, `m`, `h` or `d`; less if no other address is left.",
         "No such key.", default="1h", example="7d",
     ),
     Key(
         "required", Items(Text("family", blank=False)),
-        "The families that a container must have an address of. Another one may be exhausted, or off on the node: "
-        "the container is attached without it. Absent: all that there are ranges of.",
+        "The families of which a container must get an address. If another family is exhausted, or off on the node, "
+        "the container is attached without it. Absent: all families that have ranges.",
         "All.", example=["ipv6"],
     ),
     DELEGATE,
@@ -147,11 +148,11 @@ IPAM = Level("ipam", "ipam", (
         "The same.", default=[], example=[{"dst": "::/0"}],
     ),
     Key(
-        "dataDir", Text("path"), "Folder of the leases, absolute and without `..`; a folder per network within.",
-        "The same; takes any path.", default=DEFAULT_DATA_DIR, example="/run/cni-v6",
+        "dataDir", Text("path"), "Folder of the leases, with a folder for each network; absolute and without `..`.",
+        "The same; accepts any path.", default=DEFAULT_DATA_DIR, example="/run/cni-v6",
     ),
     Key(
-        "resolvConf", Text("path"), "A file in the form of resolv.conf, the source of the result's `dns`; absolute.",
-        "The same; takes any path.", default="", example="/etc/cni/resolv.conf",
+        "resolvConf", Text("path"), "A file in the format of resolv.conf for the result's `dns`; absolute.",
+        "The same; accepts any path.", default="", example="/etc/cni/resolv.conf",
     ),
 ))

@@ -16,11 +16,11 @@ CAPABILITIES = (
 
 _ARGS_IPS = Key(
     "ips", Items(Text("request", blank=False)),
-    "Addresses to allocate, with or without prefix length (which is ignored), one per set of ranges at most.",
+    "Addresses to allocate, at most one per set of ranges. A prefix length is ignored.",
     "The same.", default=[], example=["fd42:1:2:3::5", "10.1.0.5/16"],
 )
 _ARGS_MAC = Key(
-    "mac", Text("mac"), "MAC for the container's interface; `runtimeConfig.mac` goes before it.",
+    "mac", Text("mac"), "MAC for the container's interface; `runtimeConfig.mac` has precedence.",
     "The same.", example="02:00:5e:10:00:01",
 )
 
@@ -75,7 +75,7 @@ BRIDGE_RUNTIME = Level("runtimeConfig", "runtimeConfig", (
     _IP_RANGES,
     _DELEGATE,
     Key(
-        "dns", Nested(_DNS), "Name service; when it says anything it goes before `dns` and `ipam.resolvConf`.",
+        "dns", Nested(_DNS), "Name service; if not empty, it has precedence over `dns` and `ipam.resolvConf`.",
         "Ignores it.", default={}, example={"servers": ["fd00:10:96::a"], "searches": ["cluster.local"]},
     ),
     Key(

@@ -190,12 +190,12 @@ def _setns(file: int) -> None:
     """setns(2) of the calling thread; Python has it from 3.12 on."""
     if sys.version_info >= (3, 12):
         os.setns(file, CLONE_NEWNET)
-        return
-    import ctypes  # only where it is needed: it costs the start-up path milliseconds
+    else:
+        import ctypes  # only where it is needed: it costs the start-up path milliseconds
 
-    if libc().setns(file, CLONE_NEWNET) != 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))
+        if libc().setns(file, CLONE_NEWNET) != 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code))
 
 
 @cache

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from hashlib import blake2s
 
-from cni_v6.config.bridge import DEFAULT_DATA_DIR
+from cni_v6.config.keys.ipam import DEFAULT_DATA_DIR
 from cni_v6.errors import STORE_FAILED, CniError
 from cni_v6.kernel.privilege import needs_root
 from cni_v6.leases.disk.store import ATTACHMENTS

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from cni_v6.attachments import mortality
-from cni_v6.attachments.mortality import Here
+from cni_v6.attachments import stale
+from cni_v6.attachments.stale import Here
 from cni_v6.kernel.questions import GetAlive, GetLinks, Link, Snapshot
 from cni_v6.leases.attachment import Attachment
 from cni_v6.protocol import names
@@ -35,7 +35,7 @@ def seen(*links: Link, alive: frozenset[tuple[int, int]] = frozenset()) -> Snaps
     [(EARLIER, BOOT, True), (BOOT, BOOT, False), ("", BOOT, False), (EARLIER, "", False), ("", "", False)],
 )
 def test_an_earlier_boot(recorded: str, ours: str, earlier: bool) -> None:
-    assert mortality.is_of_earlier_boot(replace(BRIDGED, boot=recorded), ours) is earlier
+    assert stale.is_of_earlier_boot(replace(BRIDGED, boot=recorded), ours) is earlier
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_an_earlier_boot(recorded: str, ours: str, earlier: bool) -> None:
     ],
 )
 def test_of_whom_the_kernel_could_say_it(record: Attachment, here: Here, is_one: bool) -> None:
-    assert mortality.candidates([record], here) == [record] * is_one
+    assert stale.candidates([record], here) == [record] * is_one
 
 
 @pytest.mark.parametrize(
@@ -67,18 +67,18 @@ def test_of_whom_the_kernel_could_say_it(record: Attachment, here: Here, is_one:
     ],
 )
 def test_an_interface_is_missing(links: list[Link], suspicious: bool) -> None:
-    assert mortality.suspects([BRIDGED], seen(*links)) == [BRIDGED] * suspicious
-    assert mortality.suspects([ALONE], seen(*links)) == [ALONE]
+    assert stale.suspects([BRIDGED], seen(*links)) == [BRIDGED] * suspicious
+    assert stale.suspects([ALONE], seen(*links)) == [ALONE]
 
 
 def test_a_missing_interface_alone_proves_nothing() -> None:
-    assert mortality.ended([BRIDGED], seen(alive=frozenset({NETNS}))) == []
-    assert mortality.ended([BRIDGED], seen()) == [BRIDGED]
+    assert stale.ended([BRIDGED], seen(alive=frozenset({NETNS}))) == []
+    assert stale.ended([BRIDGED], seen()) == [BRIDGED]
 
 
 def test_nothing_is_asked_without_need() -> None:
     nothing = Snapshot({})
-    assert mortality.first_questions([]) == mortality.first_questions([ALONE]) == mortality.last_questions([]) == ()
-    assert mortality.suspects([], nothing) == mortality.ended([], nothing) == []
-    assert mortality.first_questions([BRIDGED]) == (GetLinks(),)
-    assert mortality.last_questions([BRIDGED, ALONE]) == (GetAlive(frozenset({NETNS})),)
+    assert stale.first_questions([]) == stale.first_questions([ALONE]) == stale.last_questions([]) == ()
+    assert stale.suspects([], nothing) == stale.ended([], nothing) == []
+    assert stale.first_questions([BRIDGED]) == (GetLinks(),)
+    assert stale.last_questions([BRIDGED, ALONE]) == (GetAlive(frozenset({NETNS})),)
