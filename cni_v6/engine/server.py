@@ -21,6 +21,8 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 
+import filelock  # noqa: F401  the store imports it when it is opened; no caller of an engine waits for that
+
 from cni_v6 import __version__
 from cni_v6.attachments.context import Context
 from cni_v6.engine import handle

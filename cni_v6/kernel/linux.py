@@ -13,7 +13,7 @@ from typing import Any
 from cni_v6.errors import ALREADY_ATTACHED, KERNEL_REFUSED, PORTS_EXHAUSTED, UNKNOWN_CONTAINER, CniError, Errors
 from cni_v6.kernel import apply_firewall, ops, sysctl
 from cni_v6.kernel.link_deletion import Reaper
-from cni_v6.kernel.netlink import answers, lifetimes, neighbours, requests, routes
+from cni_v6.kernel.netlink import answers, pyroute2_messages, requests
 from cni_v6.kernel.netlink.message import Message
 from cni_v6.kernel.netlink.socket import Answer, explain, new_group
 from cni_v6.kernel.observe import observe
@@ -232,21 +232,21 @@ def _by_index(encode: Callable[[Any, int], Message]) -> Callable[[Spaces, Any], 
 
 _REQUESTS: dict[type[Any], Callable[[Spaces, Any], Message]] = {
     ops.EnsureBridge: _by_name(requests.create_bridge),
-    ops.SetBridge: _by_name(requests.set_bridge),
+    ops.SetBridge: _by_name(pyroute2_messages.set_bridge),
     ops.CreateVeth: _create_veth,
     ops.SetAlias: _by_name(requests.set_alias),
     ops.SetPort: _by_name(requests.set_port),
-    ops.AddPortVlans: _by_index(requests.add_port_vlans),
-    ops.RemovePortVlan: _by_index(requests.remove_port_vlan),
+    ops.AddPortVlans: _by_index(pyroute2_messages.add_port_vlans),
+    ops.RemovePortVlan: _by_index(pyroute2_messages.remove_port_vlan),
     ops.AddAddress: _by_index(requests.add_address),
     ops.RemoveAddress: _by_index(requests.remove_address),
-    ops.SetPreferred: _by_index(lifetimes.set_preferred),
+    ops.SetPreferred: _by_index(pyroute2_messages.set_preferred),
     ops.SetLink: _by_name(requests.set_link),
     ops.AddRoute: _by_index(requests.add_route),
-    ops.AddUnreachable: _by_name(routes.add_unreachable),
-    ops.RemoveRoute: _by_index(routes.remove_route),
-    ops.AddProxy: _by_index(neighbours.add_proxy),
-    ops.RemoveProxy: _by_index(neighbours.remove_proxy),
+    ops.AddUnreachable: _by_name(pyroute2_messages.add_unreachable),
+    ops.RemoveRoute: _by_index(requests.remove_route),
+    ops.AddProxy: _by_index(pyroute2_messages.add_proxy),
+    ops.RemoveProxy: _by_index(pyroute2_messages.remove_proxy),
     ops.Announce: _by_name(requests.set_mac),
     ops.DeleteLink: _by_name(requests.delete_link),
 }

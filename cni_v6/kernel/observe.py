@@ -9,7 +9,7 @@ from typing import Any
 
 from cni_v6.errors import KERNEL_REFUSED, CniError
 from cni_v6.kernel import apply_firewall, sysctl
-from cni_v6.kernel.netlink import answers, lifetimes, neighbours, requests
+from cni_v6.kernel.netlink import answers, pyroute2_messages, requests
 from cni_v6.kernel.netlink.message import Message
 from cni_v6.kernel.netlink.socket import Answer, explain
 from cni_v6.kernel.open_namespaces import Spaces
@@ -96,8 +96,8 @@ def _lifetimes(spaces: Spaces, question: GetLifetimes) -> tuple[Lifetime, ...]:
     index = spaces.index(question.netns, question.ifname)
     if index is None:
         return ()
-    messages = _dump(spaces, question.netns, lifetimes.get_addresses(index), f"addresses of {question.ifname}")
-    return tuple(found for owner, found in map(lifetimes.read_lifetime, messages) if owner == index)
+    messages = _dump(spaces, question.netns, pyroute2_messages.get_lifetimes(index), f"addresses of {question.ifname}")
+    return tuple(found for owner, found in map(pyroute2_messages.read_lifetime, messages) if owner == index)
 
 
 def _routes(spaces: Spaces, question: GetRoutes) -> tuple[RouteEntry, ...]:
@@ -131,8 +131,8 @@ def _proxies(spaces: Spaces, question: GetProxies) -> tuple[str, ...]:
     index = spaces.index(HOST, question.ifname)
     if index is None:
         return ()
-    messages = _dump(spaces, HOST, neighbours.get_proxies(index), f"proxied neighbours of {question.ifname}")
-    return tuple(address for owner, address in map(neighbours.read_proxy, messages) if owner == index)
+    messages = _dump(spaces, HOST, pyroute2_messages.get_proxies(index), f"proxied neighbours of {question.ifname}")
+    return tuple(address for owner, address in map(pyroute2_messages.read_proxy, messages) if owner == index)
 
 
 def _ports(spaces: Spaces, question: GetPorts) -> tuple[Link, ...]:
@@ -158,8 +158,9 @@ def _alive(_: Spaces, question: GetAlive) -> frozenset[tuple[int, int]]:
 
 def _port_vlans(spaces: Spaces, question: GetPortVlans) -> tuple[tuple[int, bool], ...]:
     index = spaces.index(HOST, question.ifname)
-    messages = _dump(spaces, HOST, requests.get_port_vlans(), f"VLANs of {question.ifname}")
-    return tuple(vlan for data in messages if answers.index_of(data) == index for vlan in answers.read_port_vlans(data))
+    messages = _dump(spaces, HOST, pyroute2_messages.get_port_vlans(), f"VLANs of {question.ifname}")
+    of_port = (data for data in messages if answers.index_of(data) == index)
+    return tuple(vlan for data in of_port for vlan in pyroute2_messages.read_port_vlans(data))
 
 
 def _sysctls(spaces: Spaces, questions: Sequence[GetSysctl]) -> Mapping[Question, str | None]:

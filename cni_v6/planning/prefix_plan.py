@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+from netaddr import IPNetwork
+
 from cni_v6.allocation.ranges import LARGE
 from cni_v6.config.reader import wrong
 from cni_v6.config.text import SPANS, FormatError, link_local, network, unusable
 from cni_v6.errors import CniError
-from cni_v6.net.addresses import to_text
 
 BITS = 128
 NIBBLE = 4
@@ -26,30 +27,29 @@ STANDARD = 64
 UNUSED = 2  # of a network: the subnet routers' anycast address (RFC 4291, section 2.6.1) and the gateway's
 MOST = 2**32  # of anything that is counted: such a plan still fits a prefix
 YEAR = 365 * 86400  # seconds; by this year, and not by a Julian one, a /64 lasts 58,494 at ten million a second
-ULA_BITS, ULA = 7, 0xFC >> 1  # fc00::/7
+UNIQUE_LOCAL = IPNetwork("fc00::/7")  # RFC 4193
 NTP_EPOCH = 2_208_988_800  # seconds from 1900 to 1970 (RFC 5905, figure 4)
 
 _SPANS = (("years", YEAR), ("days", 86400), ("hours", 3600), ("minutes", 60), ("seconds", 1))
 _REMEDY = "write the site's as network/length, such as 2001:db8::/48"
 
 
-@dataclass(frozen=True, slots=True)
-class Prefix:
-    """``value``: its first address as an integer."""
+class Prefix(IPNetwork):
+    """An IPv6 prefix, ``Prefix("2001:db8::/48")`` or ``Prefix((value, length), version=6)``."""
 
-    value: int
-    length: int
-
-    def __str__(self) -> str:
-        return f"{to_text(6, self.value)}/{self.length}"
+    @property
+    def length(self) -> int:
+        return self.prefixlen
 
     @property
     def is_ula(self) -> bool:
-        return self.value >> BITS - ULA_BITS == ULA
+        return self in UNIQUE_LOCAL
 
     def part(self, length: int, number: int) -> Prefix:
         """The ``number``-th (from 0) of its parts of that length."""
-        return Prefix(self.value + (number << BITS - length), length)
+        part = Prefix(f"{self.network}/{length}")
+        part += number
+        return part
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,7 @@ def parse_site(text: str) -> Prefix:
     what = unusable(family, value, length) or link_local(family, value, length)
     if what:
         raise wrong("PREFIX", text, f"overlaps addresses no site has ({what})", _REMEDY)
-    return Prefix(value, length)
+    return Prefix((value, length), version=6)
 
 
 def parse_count(argument: str, text: str) -> int:
@@ -237,4 +237,4 @@ def ula(timestamp: int, identifier: bytes) -> Prefix:
     :param identifier: an EUI-64, or what else no other machine has.
     """
     digest = hashlib.sha1(timestamp.to_bytes(8, "big") + identifier, usedforsecurity=False).digest()
-    return Prefix(int.from_bytes(b"\xfd" + digest[-5:], "big") << 80, 48)
+    return Prefix((int.from_bytes(b"\xfd" + digest[-5:], "big") << 80, 48), version=6)

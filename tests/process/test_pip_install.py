@@ -53,7 +53,7 @@ def test_each_command_tells_its_version(commands: Path, command: str) -> None:
 
 def test_the_wheel_requires_what_setup_cfg_says_and_brings_no_tests(commands: Path) -> None:
     installed = {path.name for path in commands.parent.glob("lib/python*/site-packages/*") if path.is_dir()}
-    assert {"cni_v6", "netaddr", "filelock"} <= installed
+    assert {"cni_v6", "pyroute2", "netaddr", "filelock"} <= installed
     assert installed.isdisjoint({"tests", "tools", "conf"})
 
 

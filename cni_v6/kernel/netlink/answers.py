@@ -1,17 +1,15 @@
-"""rtnetlink messages read: Links, addresses, routes, VLANs. Each takes a whole message, its netlink header included."""
+"""What the kernel answers to ``requests``: Links, addresses, routes. Each function takes a whole message, its netlink
+header included."""
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
 
-from cni_v6.kernel.netlink.message import HEADER, as_address, as_int, as_mac, as_text, by_kind, each
+from cni_v6.kernel.netlink.message import HEADER, as_address, as_int, as_mac, as_text, by_kind
 from cni_v6.kernel.netlink.requests import IFADDRMSG, IFINFOMSG, RTMSG
 from cni_v6.kernel.netlink.uapi import (
     AF_INET6,
-    BRIDGE_VLAN_INFO_PVID,
-    BRIDGE_VLAN_INFO_RANGE_BEGIN,
-    BRIDGE_VLAN_INFO_RANGE_END,
     IFA_ADDRESS,
     IFA_F_DADFAILED,
     IFA_F_TENTATIVE,
@@ -20,10 +18,8 @@ from cni_v6.kernel.netlink.uapi import (
     IFF_PROMISC,
     IFF_UP,
     IFLA_ADDRESS,
-    IFLA_AF_SPEC,
     IFLA_BR_VLAN_DEFAULT_PVID,
     IFLA_BR_VLAN_FILTERING,
-    IFLA_BRIDGE_VLAN_INFO,
     IFLA_BRPORT_ISOLATED,
     IFLA_BRPORT_MODE,
     IFLA_BRPORT_STATE,
@@ -92,22 +88,6 @@ def read_link(data: bytes) -> tuple[Link, int]:
         port_enabled=bool(as_int(port.get(IFLA_BRPORT_STATE))),
     )
     return link, as_int(given.get(IFLA_MASTER))
-
-
-def read_port_vlans(data: bytes) -> tuple[tuple[int, bool], ...]:
-    """(VLAN, is the untagged PVID) of one message of the VLAN dump, ranges spelt out."""
-    found: list[tuple[int, bool]] = []
-    begin = 0
-    for kind, payload in each(_attributes(data, IFINFOMSG).get(IFLA_AF_SPEC, b"")):
-        if kind != IFLA_BRIDGE_VLAN_INFO:
-            continue
-        flags, vlan = struct.unpack_from("=HH", payload)
-        if flags & BRIDGE_VLAN_INFO_RANGE_BEGIN:
-            begin = vlan
-            continue
-        first = begin if flags & BRIDGE_VLAN_INFO_RANGE_END else vlan
-        found += [(number, bool(flags & BRIDGE_VLAN_INFO_PVID)) for number in range(first, vlan + 1)]
-    return tuple(found)
 
 
 def read_address(data: bytes) -> tuple[int, str]:

@@ -1,7 +1,8 @@
 """Netlink messages and their attributes as bytes (struct nlmsghdr, struct nlattr, linux/netlink.h).
 
-Ours, not pyroute2's message classes: ``tools/codec`` prints what those cost beside these (docs/design/kernel.md). The
-tests hold every request and every answer against pyroute2's reading of it.
+For the hand-written messages of a bridge's ADD and DEL (``requests``), and for nf_tables: ``tools/codec`` prints what
+pyroute2's message classes cost beside these (docs/design/kernel.md). The tests hold every request and every answer
+against pyroute2's reading of it. All other rtnetlink messages are pyroute2's (``pyroute2_messages``).
 """
 
 from __future__ import annotations

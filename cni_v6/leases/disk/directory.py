@@ -13,7 +13,7 @@ from contextlib import suppress
 
 from cni_v6.errors import STORE_FAILED, CniError
 from cni_v6.kernel.privilege import needs_root
-from cni_v6.leases.disk import file_lock
+from cni_v6.leases.disk import lock
 
 FOLDER_MODE = 0o700
 FILE_MODE = 0o600
@@ -209,7 +209,7 @@ class Folder:
             except FileNotFoundError:
                 return None
             try:
-                file_lock.acquire(fd, path, deadline)
+                lock.acquire(fd, path, deadline)
                 if _same(os.fstat(fd), self.stat(name)) and os.fstat(self.fd).st_nlink:
                     return fd
             except BaseException:

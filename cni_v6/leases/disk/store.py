@@ -46,7 +46,7 @@ from contextlib import ExitStack, closing, contextmanager
 from cni_v6.leases import records
 from cni_v6.leases.disk.allocation_files import AllocatorFiles
 from cni_v6.leases.disk.directory import Folder
-from cni_v6.leases.disk.thread_lock import turn
+from cni_v6.leases.disk.lock import turn
 from cni_v6.leases.disk.transaction import DiskTransaction
 from cni_v6.leases.store import Transaction
 

@@ -1,8 +1,13 @@
-"""flock(2) with a time limit, which it does not know itself.
+"""The lock of a network's store: threads of one process take turns, then ask for the file's lock, for so long.
 
-Who cannot have a lock at once has a thread wait for it in the kernel's queue. No signal could end that wait in time:
-Python's handlers run in the main thread only, and the call is begun again after them (PEP 475). So a thread goes on
-waiting when its caller has given up, one a process and lock, and who comes next waits with it.
+filelock takes the lock of a descriptor (``lock_descriptor``: flock(2), which the reference plugin uses too). Its time
+limit is not used: it looks again every 50 ms, so that a lock that is free lies idle, and who looks at the right moment
+gets it before those who wait longer (``tools/lockwait``, docs/design/leases.md).
+
+Instead, who cannot have the lock at once has a thread wait for it in the kernel's queue. flock(2) knows no time limit,
+and no signal could end that wait in time: Python's handlers run in the main thread only, and the call is begun again
+after them (PEP 475). So a thread goes on waiting when its caller has given up, one a process and lock, and who comes
+next waits with it.
 """
 
 from __future__ import annotations
@@ -10,16 +15,47 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from contextlib import suppress
-from threading import Thread
-
-from filelock import lock_descriptor
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from threading import Lock, Thread
 
 from cni_v6.errors import TRY_AGAIN, CniError
 
 File = tuple[int, int]  # device, inode
 
+
+class _Turn:
+    """A folder's, for as long as anybody holds it or waits for it."""
+
+    def __init__(self) -> None:
+        self.lock = Lock()
+        self.users = 0
+
+
+_turns: dict[str, _Turn] = {}
+_guard = Lock()
 _waiting: dict[File, Thread] = {}
+
+
+@contextmanager
+def turn(path: str, seconds: float) -> Iterator[None]:
+    """Hold the turn for the folder at ``path``, the same for every caller of the process, in the order they came.
+
+    Who has waited for so long goes on without: the file's lock refuses, and says who holds it.
+    """
+    with _guard:
+        found = _turns.setdefault(path, _Turn())
+        found.users += 1
+    held = found.lock.acquire(timeout=seconds)
+    try:
+        yield
+    finally:
+        if held:
+            found.lock.release()
+        with _guard:
+            found.users -= 1
+            if not found.users:  # networks come and go
+                del _turns[path]
 
 
 def acquire(fd: int, path: str, deadline: float) -> None:
@@ -29,6 +65,8 @@ def acquire(fd: int, path: str, deadline: float) -> None:
     :param deadline: on time.monotonic()'s clock; one attempt is made in any case.
     :raises CniError: TRY_AGAIN past the deadline, naming the holder.
     """
+    from filelock import lock_descriptor  # a call without an engine that opens no store does not pay for it
+
     while not lock_descriptor(fd, blocking=False):
         left = deadline - time.monotonic()
         if left <= 0:
