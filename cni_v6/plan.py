@@ -136,8 +136,9 @@ def _bridge(site: Site, conf: BridgeConf, allocation: Allocation, seen: Snapshot
         yield ops.SetBridge(conf.bridge, vlan_filtering=True)
     if segment.is_own_bridge(conf, site.node, seen) and segment.has_ipv6(seen):
         yield from segment.quiet(conf.bridge, created=found is None, families=allocation.families())
-    if found is None or not found.up or (conf.promisc and not found.promisc):
-        yield ops.SetLink(HOST, conf.bridge, up=True, promisc=True if conf.promisc else None)
+    marked = None if conf.is_gateway and conf.vlan else segment.group(conf, site.node, seen)
+    if found is None or not found.up or (conf.promisc and not found.promisc) or marked is not None:
+        yield ops.SetLink(HOST, conf.bridge, up=True, promisc=True if conf.promisc else None, group=marked)
 
 
 def _gateway(site: Site, conf: BridgeConf, allocation: Allocation, seen: Snapshot, *, mtu: int) -> Iterable[Op]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from cni_v6 import names, ops
 from cni_v6.config import BridgeConf
-from cni_v6.firewall.policy import ISOLATED
+from cni_v6.firewall.policy import CLOSED_SEGMENT, ISOLATED, SHARED_SEGMENT
 from cni_v6.kernel import GetLink, Question, Snapshot
 from cni_v6.names import Owner
 from cni_v6.ops import HOST, Op
@@ -112,6 +112,25 @@ def is_own_bridge(conf: BridgeConf, node: str, seen: Snapshot) -> bool:
     return found is None or found.mac == names.bridge_mac(conf.bridge, node)
 
 
+def group(conf: BridgeConf, node: str, seen: Snapshot) -> int | None:
+    """The link group that the gateway's interface is to get, None to leave it: whether only containers whose addresses
+    are known are on its segment. Only one of ours, and in no group of an administrator's.
+
+    Where networks share a segment, the one of which less is known decides.
+    """
+    if not conf.is_gateway or conf.ipam is None:  # who else is on it is not known
+        found = None if conf.vlan or not is_own_bridge(conf, node, seen) else seen.link(HOST, conf.bridge)
+        return SHARED_SEGMENT if found and found.group == CLOSED_SEGMENT else None
+    if not is_ours(conf, node, seen):
+        return None
+    found = seen.link(HOST, gateway_interface(conf))
+    there = found.group if found else 0
+    known = conf.firewall.guard and not conf.vlan_trunk
+    if there == 0:
+        return CLOSED_SEGMENT if known else SHARED_SEGMENT
+    return SHARED_SEGMENT if there == CLOSED_SEGMENT and not known else None
+
+
 def gateway_owner(conf: BridgeConf, node: str) -> Owner:
     """From which the name of the pair's end on the bridge, and both MACs, are derived."""
     return Owner(conf.bridge, node, gateway_interface(conf))
@@ -139,11 +158,14 @@ def gateway(conf: BridgeConf, node: str, families: frozenset[int], seen: Snapsho
         yield ops.CreateVeth(port, macs[0], conf.bridge, HOST, interface, macs[1], mtu, shared=True)
     if has_ipv6(seen):
         yield from quiet(interface, created=found is None, families=families)
+    marked = group(conf, node, seen)
     if found is None or not found.up:
         yield from vlans(port, conf, seen)
         yield from mute(port, seen)
-        yield ops.SetLink(HOST, interface, up=True)
+        yield ops.SetLink(HOST, interface, up=True, group=marked)
         yield ops.AwaitPort(port)
+    elif marked is not None:
+        yield ops.SetLink(HOST, interface, up=True, group=marked)
 
 
 def gateway_result(

@@ -12,6 +12,8 @@ import hashlib
 from collections.abc import Iterable
 from functools import cache
 
+from cni_v6.firewall import absent
+from cni_v6.firewall.policy import CLOSED_SEGMENT
 from cni_v6.firewall.sets import BRIDGE, INET, RAW_TARGET, SETS, TABLE, Element, Set
 from cni_v6.ranges import from_text
 
@@ -24,11 +26,12 @@ ESSENTIAL4 = "destination-unreachable, time-exceeded, parameter-problem, echo-re
 DISCOVERY = "nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert, mld-listener-report, mld2-listener-report"
 
 INET_CHAINS = """
-    # From here on 127.0.0.0/8 in a packet from a wire is forged: route_localnet, which a port published on a loopback
-    # address needs, would let it in (CVE-2020-8558). Before NAT, so that answers to published ports are not meant.
-    chain loopback {
-        type filter hook prerouting priority raw; policy accept;
+    # Before NAT, so that answers to published ports are not meant: from here on 127.0.0.0/8 in a packet from a wire is
+    # forged. route_localnet, which a port published on a loopback address needs, would let it in (CVE-2020-8558).
+    chain arrived {
+        type filter hook prerouting priority -150; policy accept;
         iifname != "lo" ip daddr 127.0.0.0/8 counter drop
+        meta iifgroup & 0xfffffffe == %(closed)s goto inside
     }
 
     # Only what is sent to the node itself: a port is published there, not for whatever passes through (CVE-2025-67499).
@@ -81,6 +84,7 @@ INET_CHAINS = """
         type filter hook forward priority filter; policy accept;
         tcp flags syn / syn,rst jump clamp
         ct state established,related accept
+        meta oifgroup & 0xfffffffe == %(closed)s jump known
         ip daddr . oifname @isolated4 jump published4
         ip6 daddr . oifname @isolated6 jump published6
         ip6 daddr . oifname @isolated_prefixes6 jump published6
@@ -213,7 +217,9 @@ BRIDGE_CHAINS = """
 """
 
 CHAINS = {
-    INET: INET_CHAINS % {"essential4": ESSENTIAL4, "essential6": ESSENTIAL6, "discovery": DISCOVERY},
+    INET: absent.CHAINS + INET_CHAINS % {
+        "essential4": ESSENTIAL4, "essential6": ESSENTIAL6, "discovery": DISCOVERY, "closed": CLOSED_SEGMENT,
+    },
     BRIDGE: BRIDGE_CHAINS,
 }
 
