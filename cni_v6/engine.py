@@ -12,7 +12,8 @@ from typing import Any
 
 from cni_v6 import bridge, delegate, ipam, protocol, textfile
 from cni_v6.datadirs import RUN_DIR, DiskDataDirs
-from cni_v6.errors import INTERNAL, CniError
+from cni_v6.errors import INTERNAL, INVALID_ENVIRONMENT, CniError
+from cni_v6.jsonfields import shown
 from cni_v6.kernel import Kernel
 from cni_v6.kernel.linux import LinuxKernel
 from cni_v6.leases import Leases
@@ -78,6 +79,9 @@ def handle(request: Request, node: Node | None = None) -> Reply:
 
 
 def _perform(call: Invocation, node: Node | None) -> Result | None:
+    if call.plugin not in PLUGINS:  # a courier goes by the name of its file
+        message = f"there is no plugin {shown(call.plugin)}"
+        raise CniError(INVALID_ENVIRONMENT, message, f"its executable must be called one of {', '.join(PLUGINS)}")
     world = node or real_node()
     try:
         return PLUGINS[call.plugin][call.command](call, world)

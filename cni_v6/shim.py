@@ -10,7 +10,7 @@ keeps the time (``SO_RCVTIMEO``, ``SO_SNDTIMEO``, socket(7)), which a connection
 
 import _socket
 import posix
-from sys import byteorder, maxsize
+from sys import argv, byteorder, maxsize
 
 from cni_v6 import __version__, wire
 
@@ -37,6 +37,13 @@ def main(plugin: str, answer_seconds: int = wire.ANSWER_SECONDS) -> int:
         return introduce(plugin)
     stdin = _read(0, wire.stdin_bytes(environment.get(b"CNI_COMMAND", b"")) + 1)
     answer = None
+    if len(argv) > 1:
+        from cni_v6.inprocess import told
+
+        answer = told(argv[1:], stdin)
+        if answer is not None:
+            _print(answer)
+            return answer[0]
     if environment.get(b"CNI_V6_ENGINE") != b"off" and not _refuses(stdin):
         answer = _ask(plugin, environment, stdin, answer_seconds)
     if answer is None:
@@ -70,7 +77,7 @@ def _ask(plugin: str, environment: dict[bytes, bytes], stdin: bytes, answer_seco
         connection.close()
         return None  # it cannot have begun: it never had the whole request
     try:
-        word, code, stdout, stderr = wire.unpack(_receive(connection, answer_seconds), 4)
+        word, code, stdout, stderr = wire.unpack_reply(_receive(connection, answer_seconds))
     except BlockingIOError:  # the time is over
         connection.close()  # before it is told: from here on nobody takes the answer, and an ADD is taken back
         return _silent(stdin, path, answer_seconds)
@@ -82,7 +89,7 @@ def _ask(plugin: str, environment: dict[bytes, bytes], stdin: bytes, answer_seco
         connection.send(wire.TAKEN)  # before it is printed: an engine that gave up waiting has taken an ADD back
     except OSError:
         return _lost(stdin)
-    answer = (int(code), stdout, stderr)
+    answer = (code, stdout, stderr)
     _print(answer)
     return answer
 
