@@ -8,8 +8,8 @@ export PREFIX CNI_BIN_DIR DESTDIR PYTHON
 
 # What the demo needs, then what the tests and the benchmark need besides. python3: the executables' first line asks for it.
 PACKAGES = python3 iproute2 iputils-ping
-TEST_PACKAGES = busybox-static ca-certificates containerd containernetworking-plugins iptables nftables podman procps \
-	radvd runc tcpdump user-mode-linux
+TEST_PACKAGES = busybox-static ca-certificates clang containerd containernetworking-plugins gcc iptables libc6-dev \
+	musl-tools nftables podman procps radvd runc tcpdump user-mode-linux valgrind
 BENCH_PACKAGES = containernetworking-plugins iptables netavark
 # make bench PEER_BIN=<folder>: another build of the reference plugins.
 PEER_BIN = /usr/lib/cni

@@ -160,6 +160,8 @@ def _receive(connection: _socket.socket, seconds: int) -> bytes:
         if not part:
             raise ValueError("the engine is gone")
         data += part
+    if len(data) > wire.HEADER + wire.body_length(data[: wire.HEADER]):
+        raise ValueError("more than a reply")
     return data[wire.HEADER :]
 
 

@@ -263,7 +263,7 @@ static enum outcome receive(int connection, size_t *length)
             set_patience(connection, SO_RCVTIMEO, ASK_SECONDS);
     }
     *length = have - HEADER;
-    return ANSWERED;
+    return have == want ? ANSWERED : LOST;
 }
 
 static enum outcome ask(int connection, struct field answer[4])
