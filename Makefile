@@ -4,7 +4,7 @@
 PREFIX = /usr/local
 CNI_BIN_DIR = /opt/cni/bin
 DESTDIR =
-export PREFIX CNI_BIN_DIR DESTDIR PYTHON
+export PREFIX CNI_BIN_DIR DESTDIR PYTHON COURIER
 
 # What the demo needs, then what the tests and the benchmark need besides. python3: the executables' first line asks for it.
 PACKAGES = python3 iproute2 iputils-ping
@@ -44,7 +44,7 @@ lint: setup-test ## flake8 alone
 type: setup-test ## mypy --strict alone
 	$(RUN) -m mypy
 
-install: setup ## into PREFIX=/usr/local CNI_BIN_DIR=/opt/cni/bin [DESTDIR=]
+install: setup ## into PREFIX=/usr/local CNI_BIN_DIR=/opt/cni/bin [DESTDIR=] [COURIER=no|need]
 	@tools/install
 
 uninstall: ## take away exactly what install put there
