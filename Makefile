@@ -17,11 +17,11 @@ PEER_BIN = /usr/lib/cni
 RUN = .venv/bin/python
 # Three at a time, on two processors: much of it waits for kernels and runtimes. What shares a heavy thing names it with
 # @pytest.mark.xdist_group.
-PYTEST = $(RUN) -m pytest -n 3 --dist loadgroup
+PYTEST = tools/sandbox env PATH="$(CURDIR)/.tools/bin:$$PATH" $(RUN) -m pytest -n 3 --dist loadgroup
 # make test ARGS="-k gateway": a part, without the coverage gate.
 ARGS = --cov
 
-.PHONY: help demo test check bench lint type install uninstall clean root setup setup-test setup-bench
+.PHONY: help demo test test-courier check bench lint type install uninstall clean root setup setup-test setup-bench
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -30,9 +30,13 @@ demo: root setup ## two containers on a dual-stack network, explained step by st
 	@tools/sandbox $(RUN) tools/demo
 
 test: root setup-test ## everything: lint, types, layers, units, namespaces, executables, runtimes
-	tools/sandbox env PATH="$(CURDIR)/.tools/bin:$$PATH" $(PYTEST) $(ARGS)
+	$(PYTEST) -m "not courier" $(ARGS)
 
-check: test ## the same; exactly what CI runs
+test-courier: ARGS =
+test-courier: root setup-test ## what is proved in namespaces through the Python executables, through the courier
+	$(PYTEST) -m courier $(ARGS)
+
+check: test test-courier ## both; exactly what CI runs
 
 bench: ARGS =
 bench: root setup-bench ## side by side with the reference plugins, into docs/benchmarks; ARGS=--quick for a first look

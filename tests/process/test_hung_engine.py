@@ -15,6 +15,7 @@ import pytest
 from cni_v6 import starter, suspect, wire
 from cni_v6.ctl.engine import stop
 from cni_v6.errors import CniError
+from tests.couriers import build
 from tests.netns.engine_stage import EngineStage
 from tests.netns.stage import PAUSE
 from tests.process.test_engine import (
@@ -40,8 +41,11 @@ sys.exit(main("cni-v6", {SECONDS}))
 
 
 @pytest.fixture
-def impatient(tmp_path: Path) -> Iterator[str]:
+def impatient(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """A folder with a plugin that waits for an answer no longer than it must."""
+    if request.node.get_closest_marker("courier"):
+        yield str(build(tmp_path / "bin", f"-DANSWER_SECONDS={SECONDS}", "-DASK_SECONDS=5"))
+        return
     plugin = tmp_path / "bin/cni-v6"
     plugin.parent.mkdir()
     plugin.write_text(IMPATIENT)
