@@ -10,7 +10,7 @@ export PREFIX CNI_BIN_DIR DESTDIR PYTHON COURIER
 PACKAGES = python3 iproute2 iputils-ping
 TEST_PACKAGES = busybox-static ca-certificates clang containerd containernetworking-plugins gcc iptables libc6-dev \
 	musl-tools nftables podman procps radvd runc tcpdump user-mode-linux valgrind
-BENCH_PACKAGES = containernetworking-plugins iptables netavark
+BENCH_PACKAGES = containernetworking-plugins iptables musl-tools netavark
 # make bench PEER_BIN=<folder>: another build of the reference plugins.
 PEER_BIN = /usr/lib/cni
 
