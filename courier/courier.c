@@ -32,11 +32,12 @@
 #define MAGIC "CNI6"
 #define HEADER 8u
 #define LIMIT (32u << 20) /* bytes of one message after its header */
+#define STDIN_BYTES (1u << 20) /* of stdin that are read, and one more: that is refused then */
+#define STDIN_BYTES_AFTER_ADD (16u << 20)
 #define TAKEN "\x06"
 #define TEXT(value) TEXT_OF(value)
 #define TEXT_OF(value) #value
 
-enum { DECODING_FAILURE = 6, TRY_AGAIN = 11 };
 enum outcome { ANSWERED, ABSENT, SENT_BACK, LOST, SILENT };
 struct field {
     const char *at;
@@ -44,7 +45,7 @@ struct field {
 };
 
 extern char **environ;
-static char request[HEADER + LIMIT + 1]; /* a byte more than it may have, so that it shows at once when it has more */
+static char request[HEADER + LIMIT]; /* enough for stdin, and three times what execve(2) lets an environment have */
 static char reply[HEADER + LIMIT];
 static size_t used = HEADER;                   /* bytes of the request */
 static struct field input;                     /* stdin, in the request; nowhere while it has not been read */
@@ -64,14 +65,15 @@ static int print(int descriptor, struct field text)
     return 1;
 }
 
-static int fail(int code, const char *message, const char *details)
+/* Answers with code 11, try again later. */
+static int fail(const char *message, const char *details)
 {
     static char text[5 * PATH_MAX];
     signal(SIGPIPE, SIG_IGN);
-    snprintf(text, sizeof text, "cni-v6: error %d: %s: %s\n", code, message, details);
+    snprintf(text, sizeof text, "cni-v6: error 11: %s: %s\n", message, details);
     print(STDERR_FILENO, (struct field){text, strlen(text)});
-    snprintf(text, sizeof text, "{\"cniVersion\": \"1.1.0\", \"code\": %d, \"msg\": \"%s\", \"details\": \"%s\"}\n",
-             code, message, details);
+    snprintf(text, sizeof text, "{\"cniVersion\": \"1.1.0\", \"code\": 11, \"msg\": \"%s\", \"details\": \"%s\"}\n",
+             message, details);
     print(STDOUT_FILENO, (struct field){text, strlen(text)});
     return EXIT_FAILURE;
 }
@@ -92,7 +94,7 @@ static int become_python(const char *told, const char *message, const char *reme
              remedy, path, program, reason);
     for (char *at = details; *at; at++) /* paths come from the environment: nothing that JSON would have escaped */
         *at = *at < ' ' || *at > '~' || *at == '"' || *at == '\\' ? '?' : *at;
-    return fail(TRY_AGAIN, message, details);
+    return fail(message, details);
 }
 
 /* Messages. */
@@ -140,12 +142,19 @@ static void pack_environment(void)
     set_length(begin);
 }
 
+/* How much of stdin is read. A DEL, CHECK or GC brings along what others made of an ADD's. */
+static size_t stdin_bytes(const char *command)
+{
+    int after = command && (!strcmp(command, "DEL") || !strcmp(command, "CHECK") || !strcmp(command, "GC"));
+    return after ? STDIN_BYTES_AFTER_ADD + 1 : STDIN_BYTES + 1;
+}
+
 /* Reads stdin into its place in the request. Returns whether it can be read. */
-static int pack_stdin(void)
+static int pack_stdin(size_t most)
 {
     size_t begin = used += sizeof(uint32_t);
     ssize_t part;
-    while ((part = read(STDIN_FILENO, request + used, sizeof request - used)) != 0) {
+    while (used < begin + most && (part = read(STDIN_FILENO, request + used, begin + most - used)) != 0) {
         if (part < 0 && errno != EINTR)
             return 0;
         used += part > 0 ? (size_t)part : 0;
@@ -313,10 +322,8 @@ int main(int argc, char **argv)
     pack(inode);
     pack(name);
     pack_environment();
-    if (!pack_stdin())
+    if (!pack_stdin(stdin_bytes(getenv("CNI_COMMAND"))))
         return become_python(NULL, "stdin cannot be read", "the network configuration must be there");
-    if (used == sizeof request)
-        return fail(DECODING_FAILURE, "the configuration on stdin is too large", "a request has at most 32 MiB");
     set_length(HEADER);
     if (python && memmem(input.at, input.length, "\"engine\"", strlen("\"engine\"")))
         return become_python(NULL, "the configuration names the engine", "take it out"); /* Python reads what it says */
@@ -329,7 +336,7 @@ int main(int argc, char **argv)
                              "start it (the DaemonSet cni-v6-engine, or cni-v6.socket, or cni-v6ctl engine)");
     case SENT_BACK:
         return become_python(NULL, "the cni-v6 engine on this node does not take this call",
-                             "it serves another network namespace, or the configuration forbids it");
+                             "it is too busy, or another network namespace's, or the configuration forbids it");
     case LOST:
         return become_python("--lost", "the cni-v6 engine ended before it answered", "run the command again");
     case SILENT:
