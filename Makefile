@@ -9,7 +9,7 @@ export PREFIX CNI_BIN_DIR DESTDIR PYTHON COURIER
 # What the demo needs, then what the tests and the benchmark need besides. python3: the executables' first line asks for it.
 PACKAGES = python3 iproute2 iputils-ping
 TEST_PACKAGES = busybox-static ca-certificates clang containerd containernetworking-plugins gcc iptables libc6-dev \
-	musl-tools nftables podman procps radvd runc tcpdump user-mode-linux valgrind
+	musl-tools nftables podman procps qemu-user radvd runc tcpdump user-mode-linux valgrind
 BENCH_PACKAGES = containernetworking-plugins iptables musl-tools netavark
 # make bench PEER_BIN=<folder>: another build of the reference plugins.
 PEER_BIN = /usr/lib/cni
@@ -21,7 +21,7 @@ PYTEST = tools/sandbox env PATH="$(CURDIR)/.tools/bin:$$PATH" $(RUN) -m pytest -
 # make test ARGS="-k gateway": a part, without the coverage gate.
 ARGS = --cov
 
-.PHONY: help demo test test-courier check bench lint type install uninstall clean root setup setup-test setup-bench
+.PHONY: help demo test test-courier check bench lint type courier install uninstall clean root setup setup-test setup-bench
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -48,6 +48,10 @@ lint: setup-test ## flake8 alone
 type: setup-test ## mypy --strict alone
 	$(RUN) -m mypy
 
+courier: setup ## couriers for six processors, into build/courier/<processor>/
+	@tools/venv courier
+	@tools/cross build/courier
+
 install: setup ## into PREFIX=/usr/local CNI_BIN_DIR=/opt/cni/bin [DESTDIR=] [COURIER=no|need]
 	@tools/install
 
@@ -67,7 +71,7 @@ setup:
 
 setup-test: setup
 	@tools/packages $(TEST_PACKAGES)
-	@tools/venv test dev
+	@tools/venv test dev courier
 	@tools/cnitool
 
 setup-bench: setup
