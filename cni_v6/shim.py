@@ -31,13 +31,21 @@ def main(plugin: str, answer_seconds: int = wire.ANSWER_SECONDS) -> int:
     :returns: the exit status.
     """
     environment = posix.environ
-    if len(argv) > 1 or (b"CNI_COMMAND" not in environment and posix.isatty(0)):
+    is_courier = argv[1:2] in (["--lost"], ["--silent"])  # courier/courier.c leaves it to us to say what went wrong
+    if not is_courier and (len(argv) > 1 or (b"CNI_COMMAND" not in environment and posix.isatty(0))):
         told = _tell(plugin, environment)
         if told is not None:
             _print(told)
             return told[0]
     stdin = _read(0, wire.stdin_bytes(environment.get(b"CNI_COMMAND", b"")) + 1)
     answer = None
+    if is_courier:
+        from cni_v6.engine.inprocess import for_courier
+
+        answer = for_courier(argv[1:], stdin)
+        if answer is not None:
+            _print(answer)
+            return answer[0]
     if environment.get(b"CNI_V6_ENGINE") != b"off" and not _refuses(stdin):
         answer = _ask(plugin, environment, stdin, answer_seconds)
     if answer is None:
@@ -79,7 +87,7 @@ def _ask(plugin: str, environment: dict[bytes, bytes], stdin: bytes, answer_seco
         connection.close()
         return None  # it cannot have begun: it never had the whole request
     try:
-        word, code, stdout, stderr = wire.unpack(_receive(connection, answer_seconds), 4)
+        word, code, stdout, stderr = wire.unpack_reply(_receive(connection, answer_seconds))
     except BlockingIOError:  # the time is over
         connection.close()  # before it is told: from here on nobody takes the answer, and an ADD is taken back
         return _silent(stdin, path, answer_seconds)
@@ -91,7 +99,7 @@ def _ask(plugin: str, environment: dict[bytes, bytes], stdin: bytes, answer_seco
         connection.send(wire.ACK)  # before it is printed: an engine that gave up waiting has taken an ADD back
     except OSError:
         return _lost(stdin)
-    answer = (int(code), stdout, stderr)
+    answer = (code, stdout, stderr)
     _print(answer)
     return answer
 
@@ -162,6 +170,8 @@ def _receive(connection: _socket.socket, seconds: int) -> bytes:
         if not part:
             raise ValueError("the engine is gone")
         data += part
+    if len(data) > wire.HEADER + wire.body_length(data[: wire.HEADER]):
+        raise ValueError("more than a reply")
     return data[wire.HEADER :]
 
 

@@ -3,8 +3,9 @@
 A message is ``CNI6``, the length of what follows, then its fields, each with its length. A length is 4 bytes,
 big-endian.
 
-Request: version of cni-v6, inode of the caller's network namespace, plugin, environment (``KEY=value`` joined by zero
-bytes), stdin; the container's namespace, where it could be opened, travels beside it as a descriptor (SCM_RIGHTS).
+Request: version of cni-v6 (empty: the caller has no Python of its own, and takes any engine), inode of the caller's
+network namespace, plugin, environment (``KEY=value`` joined by zero bytes), stdin; the container's namespace, where it
+could be opened, travels beside it as a descriptor (SCM_RIGHTS).
 Reply: what to do with it (``DONE`` or ``HANDLE_LOCALLY``), exit status, stdout, stderr. The caller confirms it with
 ``ACK``.
 """
@@ -72,6 +73,17 @@ def unpack(body: bytes, count: int) -> list[bytes]:
     if len(fields) != count:
         raise ValueError(f"{len(fields)} fields, not {count}")
     return fields
+
+
+def unpack_reply(body: bytes) -> tuple[bytes, int, bytes, bytes]:
+    """What to do, exit status, stdout and stderr of a reply's body.
+
+    :raises ValueError: for anything that is no reply.
+    """
+    word, status, stdout, stderr = unpack(body, 4)
+    if word not in (DONE, HANDLE_LOCALLY) or not status.isdigit() or len(status) > 3 or int(status) > 255:
+        raise ValueError("not a reply")
+    return word, int(status), stdout, stderr
 
 
 def pack_environment(variables: dict[bytes, bytes]) -> bytes:

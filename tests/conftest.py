@@ -10,14 +10,17 @@ import pytest
 
 pytest.register_assert_rewrite("tests.sandbox")
 
-from tests.sandbox import Node, need_sandbox  # noqa: E402  (after its asserts are registered)
+from tests.couriers import build  # noqa: E402  (after the asserts below are registered)
+from tests.sandbox import Node, need_sandbox  # noqa: E402
 
 # "ci": the same examples in every run, however slow the machine. HYPOTHESIS_PROFILE=explore looks for new ones.
 hypothesis.settings.register_profile("ci", derandomize=True, deadline=None, database=None)
 hypothesis.settings.register_profile("explore", deadline=None, max_examples=2000)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
-MODES = {"process": False, "engine": True}  # the way in -> whether a call may leave an engine behind
+# The ways in. "process": each call in its own; "engine": they find one, or leave one behind; "courier": so, through it.
+COURIER = pytest.param("courier", marks=pytest.mark.courier)
+MODES = ("process", "engine", COURIER)
 MARKED_FOLDERS = ("bare", "netns", "process")
 SANDBOXED = ("netns", "process", "runtimes", "uml")
 
@@ -36,21 +39,29 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         need_sandbox()
 
 
-@pytest.fixture
-def warm() -> Iterator[Node]:
-    """A node whose calls find an engine, or leave one behind."""
-    made = Node(engine=True)
+@pytest.fixture(scope="session")
+def couriers(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder of couriers in front of the checkout's executables."""
+    return str(build(tmp_path_factory.mktemp("courier") / "bin"))
+
+
+def reached(request: pytest.FixtureRequest) -> Iterator[Node]:
+    mode = request.param
+    folder = {"plugins": request.getfixturevalue("couriers")} if mode == "courier" else {}
+    made = Node(engine=mode != "process", **folder)
     try:
         yield made
     finally:
         made.close()
 
 
-@pytest.fixture(params=sorted(MODES))
+@pytest.fixture(params=["engine", COURIER])
+def warm(request: pytest.FixtureRequest) -> Iterator[Node]:
+    """A node whose calls find an engine, or leave one behind."""
+    yield from reached(request)
+
+
+@pytest.fixture(params=MODES)
 def node(request: pytest.FixtureRequest) -> Iterator[Node]:
     """A throwaway node, once for each way to reach the plugins."""
-    made = Node(engine=MODES[request.param])
-    try:
-        yield made
-    finally:
-        made.close()
+    yield from reached(request)

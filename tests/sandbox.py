@@ -148,10 +148,14 @@ class Node:
 
     :param deliver: how ``plugin`` reaches the plugin.
     :param engine: whether a call may leave an engine behind, which the calls after it find; it ends with the node.
+    :param plugins: the folder of its executables, which stands for the checkout's wherever a test names that.
     """
 
-    def __init__(self, deliver: Deliver = through_process, *, engine: bool = False) -> None:
+    def __init__(
+        self, deliver: Deliver = through_process, *, engine: bool = False, plugins: str = PLUGIN_PATH[0]
+    ) -> None:
         self._deliver = deliver
+        self._plugins = plugins
         self.name = f"{os.environ.get('PYTEST_XDIST_WORKER', 'node')}-{next(_numbers)}"
         self.environment = {"CNI_V6_RUN_DIR": f"/run/engine-{self.name}"} if engine else {"CNI_V6_ENGINE": "off"}
         self.containers: dict[str, str] = {}
@@ -191,12 +195,14 @@ class Node:
 
     def start(self, call: Call) -> subprocess.Popen[bytes]:
         """Execute a plugin on the node. The caller feeds ``call.stdin``; the process is the plugin itself."""
-        folders = filter(None, [*call.env.get("CNI_PATH", "").split(":"), *PLUGIN_PATH])
+        given = [self._plugins if each == PLUGIN_PATH[0] else each for each in call.env.get("CNI_PATH", "").split(":")]
+        env = {**self.environment, **call.env} | ({"CNI_PATH": ":".join(given)} if any(given) else {})
+        folders = filter(None, [*given, self._plugins, *PLUGIN_PATH])
         found = [path for folder in folders if os.access(path := f"{folder}/{call.type}", os.X_OK)]
         need(found, f"needs the plugin {call.type}")
         return subprocess.Popen(
             [*self._enter(self.path), found[0]],
-            env={**self.environment, **call.env}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )
 
     def run(

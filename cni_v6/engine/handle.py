@@ -11,7 +11,7 @@ from functools import cache, partial
 from typing import Any
 
 from cni_v6.attachments.context import Context
-from cni_v6.errors import INTERNAL, CniError
+from cni_v6.errors import INTERNAL, INVALID_ENVIRONMENT, CniError
 from cni_v6.kernel import privilege, text_file
 from cni_v6.kernel.deadline import Patience
 from cni_v6.kernel.linux import LinuxKernel
@@ -23,6 +23,7 @@ from cni_v6.plugins import delegate
 from cni_v6.plugins.registry import PLUGINS
 from cni_v6.protocol import invocation
 from cni_v6.protocol.invocation import Invocation, Request
+from cni_v6.protocol.json_reader import shown
 from cni_v6.protocol.result import Result, to_json
 
 
@@ -77,6 +78,9 @@ def _require_root(request: Request) -> None:
 
 
 def _perform(call: Invocation, context: Context | None) -> Result | None:
+    if call.plugin not in PLUGINS:  # a courier goes by the name of its file
+        message = f"there is no plugin {shown(call.plugin)}"
+        raise CniError(INVALID_ENVIRONMENT, message, f"its executable must be called one of {', '.join(PLUGINS)}")
     world = context or real_context()
     try:
         return PLUGINS[call.plugin].commands[call.command](call, world)

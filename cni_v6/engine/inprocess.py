@@ -64,6 +64,17 @@ def silent_engine(stdin: bytes, path: bytes, seconds: int) -> Answer:
     return _failed(CniError(TRY_AGAIN, words, f"{suspect.advice(path)}; then run the command again"), stdin)
 
 
+def for_courier(arguments: list[str], stdin: bytes) -> Answer | None:
+    """What the courier (``courier/courier.c``) has to say of an engine that took its request and did not answer; None
+    where these arguments are not its own."""
+    match arguments:
+        case ["--lost", _, _]:
+            return lost_engine(stdin)
+        case ["--silent", path, seconds]:
+            return silent_engine(stdin, os.fsencode(path), int(seconds))
+    return None
+
+
 def _failed(error: CniError, stdin: bytes) -> Answer:
     answer = json.dumps(invocation.error_reply(error, invocation.version_of(stdin))).encode()
     return 1, answer + b"\n", f"cni-v6: error {error.code}: {error}\n".encode()

@@ -30,6 +30,7 @@ from cni_v6.engine.delivery import deliver, has_gone, packed
 from cni_v6.engine.fair_shares import Shares
 from cni_v6.engine.handle import Reply
 from cni_v6.engine.incoming import Arrivals, Call, Held
+from cni_v6.engine.inprocess import refuses_engine
 from cni_v6.engine.workers import WorkerPool
 from cni_v6.errors import TRY_AGAIN, CniError
 from cni_v6.kernel.deadline import LIMITS, Limits, Patience
@@ -177,9 +178,7 @@ class Server:
             self._sort(call)
 
     def _sort(self, call: Call) -> None:
-        if call.version != __version__ or call.inode != self._inode:
-            if call.version != __version__:
-                self.drain()
+        if not self._takes(call):
             call.send_back()
             self._end(call)
             return
@@ -194,6 +193,17 @@ class Server:
             self._arrivals.see_off(call.part())
         elif begin:
             self._begin(call)
+
+    def _takes(self, call: Call) -> bool:
+        """Whether a call is of this engine's network and version. Another version's has it drain.
+
+        A courier without Python beside it names no version, and cannot read what forbids the engine.
+        """
+        if call.version not in ("", __version__):
+            self.drain()
+            return False
+        forbidden = not call.version and b'"engine"' in call.request.stdin and refuses_engine(call.request.stdin)
+        return call.inode == self._inode and not forbidden
 
     def _begin(self, call: Call) -> None:
         try:

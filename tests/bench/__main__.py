@@ -39,6 +39,7 @@ SCENARIOS: dict[str, Callable[[Setting, Findings], None]] = {
     "cold": attach.cold,
     "netavark": attach.netavark,
     "shim": start.shim,
+    "python": start.python,
     "alone": start.alone,
     "own": inside.own,
     "soak": inside.soak,
@@ -57,8 +58,10 @@ def main() -> int:
     found = Findings()
     with _plugins(options.bin) as (folder, library):
         orders = tuple(options.order or ORDERS)
-        setting = Setting(peers.ours(folder), peers.reference(options.peer), library, sizes, orders)
-        facts = report.machine(library, setting.ours, setting.peer)
+        ours = peers.ours(folder)
+        shim = peers.by_python(ours, library)
+        setting = Setting(ours, shim, peers.reference(options.peer), library, sizes, orders)
+        facts = report.machine(library, setting.shim, setting.peer)
         print("; ".join(f"{key} {value}" for key, value in facts.items()), flush=True)
         for name in options.only or SCENARIOS:
             _run(name, setting, found)
@@ -94,7 +97,7 @@ def _plugins(folder: Path | None) -> Iterator[tuple[Path, Path]]:
         return
     with tempfile.TemporaryDirectory(prefix="cni-v6-bench-") as place:
         os.chmod(place, 0o755)
-        env = {**os.environ, "PREFIX": f"{place}/usr", "CNI_BIN_DIR": f"{place}/bin", "DESTDIR": ""}
+        env = {**os.environ, "PREFIX": f"{place}/usr", "CNI_BIN_DIR": f"{place}/bin", "DESTDIR": "", "COURIER": "need"}
         subprocess.run([ROOT / "tools" / "install"], env=env, check=True, stdout=subprocess.DEVNULL)
         yield Path(place, "bin"), Path(place, "usr", "lib", "cni-v6")
 

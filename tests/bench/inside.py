@@ -54,5 +54,5 @@ def soak(setting: Setting, found: Findings) -> None:
 def program(setting: Setting, node: Node, name: str, asked: dict[str, Any]) -> Any:
     """Run one of the programs beside this one on a node, with our interpreter and library. Returns its answer."""
     path = str(Path(__file__).with_name(name))
-    python = interpreter(setting.ours.folder / setting.ours.bridge)
+    python = interpreter(setting.shim.folder / setting.shim.bridge)
     return json.loads(node.command([*python, path, str(setting.library)], json.dumps(asked)))

@@ -77,6 +77,12 @@ def ours(folder: Path) -> Plugins:
     return Plugins("cni-v6", folder, "cni-v6", "cni-v6-ipam", {"ingress": "open", "guard": False})
 
 
+def by_python(plugins: Plugins, library: Path) -> Plugins:
+    """The same through the Python executables, where the courier stands in front of them."""
+    behind = library / "bin"
+    return replace(plugins, folder=behind) if (behind / plugins.bridge).exists() else plugins
+
+
 def without_engine(plugins: Plugins) -> Plugins:
     """The same, each call in its own process."""
     return replace(plugins, env={"CNI_V6_ENGINE": "off"})

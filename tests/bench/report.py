@@ -30,6 +30,8 @@ are not to be compared between runs or machines.
 
 - *ratio* is cni-v6 divided by the peer; the peer is the reference plugin unless the table names another. Goals of calls
   a second are lower limits.
+- cni-v6 is called through the courier, as `make install` puts it where there is a C compiler; *through Python* are the
+  same calls through the Python executables.
 - cni-v6 runs with its engine warm, the state of every call but the first of a node, unless the row says otherwise.
 - cni-v6 plays open and unguarded, as the reference does by default, but in the rows that say otherwise: *ipMasq*,
   *published ports*, *closed, guarded, masqueraded* and *everything on* have all of its firewall.
@@ -52,15 +54,18 @@ Run it yourself: `make bench`; `make bench ARGS=--quick` for a first look (under
 """
 
 
-def machine(library: Path, ours: Plugins, peer: Plugins) -> dict[str, str]:
-    """What the figures depend on, and nothing that tells whose machine it is."""
+def machine(library: Path, shim: Plugins, peer: Plugins) -> dict[str, str]:
+    """What the figures depend on, and nothing that tells whose machine it is.
+
+    :param shim: ours through the Python executables.
+    """
     kernel = re.match(r"\d+\.\d+", platform.release())
     found = {
         "cni-v6": _version(library),
         "processors": str(os.cpu_count()),
         "architecture": platform.machine(),
         "kernel": kernel.group() if kernel else "unknown",
-        "python": _python(ours),
+        "python": _python(shim),
         "load at the start": f"{os.getloadavg()[0]:.1f}",  # a busy machine blurs everything below
         "reference": _peer_version(peer),
     }
@@ -102,9 +107,9 @@ def _version(library: Path) -> str:
     return found.group(1) if found else "unknown"
 
 
-def _python(ours: Plugins) -> str:
+def _python(shim: Plugins) -> str:
     """The version of the interpreter that runs the executables."""
-    argv = [*interpreter(ours.folder / ours.bridge), "-c", "import platform; print(platform.python_version())"]
+    argv = [*interpreter(shim.folder / shim.bridge), "-c", "import platform; print(platform.python_version())"]
     return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.strip()
 
 

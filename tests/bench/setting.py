@@ -58,11 +58,13 @@ ORDERS = (SEQUENTIAL, RANDOM)
 @dataclass(frozen=True, slots=True)
 class Setting:
     """
+    :param shim: ``ours`` through the Python executables.
     :param library: the folder that has the package ``cni_v6`` behind ``ours``.
     :param orders: of the addresses of the churn through the library.
     """
 
     ours: Plugins
+    shim: Plugins
     peer: Plugins
     library: Path
     sizes: Sizes

@@ -185,6 +185,7 @@ def test_status_of_a_healthy_node(node: Node) -> None:
     with node.unchanged(ignore=r"\.seen"):
         assert status(node, config).ok() is None
     lab.pods(node, config, "a")
+    lab.link_local(node, "cni0")
     with node.unchanged():
         assert status(node, config).ok() is None
 

@@ -84,7 +84,7 @@ def test_the_node_is_no_exception(node: Node) -> None:
     ])
     bridge = lab.link(node, "cni0")
     own = host(pod)
-    link_local = next(text.partition("/")[0] for text in lab.addresses(node, "cni0") if text.startswith("fe80:"))
+    link_local = lab.link_local(node, "cni0").partition("/")[0]
     with ExitStack() as stack:
         heard = {
             (family, port): stack.enter_context(traffic.udp(node.path, family, port=port))

@@ -16,6 +16,7 @@ from cni_v6 import wire
 from cni_v6.ctl.engine import stop
 from cni_v6.engine import start, suspect
 from cni_v6.errors import CniError
+from tests.couriers import build
 from tests.netns.engine_stage import EngineStage
 from tests.netns.stage import PAUSE
 from tests.process.test_engine import (
@@ -41,8 +42,11 @@ sys.exit(main("cni-v6", {SECONDS}))
 
 
 @pytest.fixture
-def impatient(tmp_path: Path) -> Iterator[str]:
+def impatient(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """A folder with a plugin that waits for an answer no longer than it must."""
+    if request.node.get_closest_marker("courier"):
+        yield str(build(tmp_path / "bin", f"-DANSWER_SECONDS={SECONDS}", "-DASK_SECONDS=5"))
+        return
     plugin = tmp_path / "bin/cni-v6"
     plugin.parent.mkdir()
     plugin.write_text(IMPATIENT)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.couriers import NAMES
 from tests.sandbox import ROOT, need
 
 pytestmark = pytest.mark.xdist_group("install")
@@ -76,12 +77,20 @@ def test_the_installed_command_runs(installed: Path, tmp_path: Path) -> None:
 
 
 def test_what_is_installed_does_not_look_back_at_the_checkout(installed: Path) -> None:
-    for program in [*installed.joinpath("cni").iterdir(), installed / "usr/sbin/cni-v6ctl"]:
+    for program in [*installed.joinpath("usr/lib/cni-v6/bin").glob("cni-v6*"), installed / "usr/sbin/cni-v6ctl"]:
         text = program.read_text(encoding="utf-8")
         assert str(ROOT) not in text
         assert f'sys.path.insert(0, "{installed}/usr/lib/cni-v6")' in text
         interpreter, options = text.splitlines()[0].removeprefix("#!").split(" ")
         assert os.access(interpreter, os.X_OK) and options == "-ISE"
+
+
+def test_the_courier_stands_in_front_of_python(installed: Path) -> None:
+    for name in NAMES:
+        courier, python = installed / "cni" / name, installed / "usr/lib/cni-v6/bin" / name
+        assert courier.read_bytes().startswith(b"\x7fELF") and python.read_bytes().startswith(b"#!")
+        assert f"{installed}/usr/lib/cni-v6/bin".encode() in courier.read_bytes(), "where it looks"
+        assert str(ROOT).encode() not in courier.read_bytes()
 
 
 DISTRIBUTION = "/usr/bin/python3"
@@ -98,7 +107,57 @@ def install(tmp_path: Path, **env: str) -> subprocess.CompletedProcess[str]:
 
 
 def first_line(tmp_path: Path) -> str:
-    return tmp_path.joinpath("opt/cni/bin/cni-v6").read_text(encoding="utf-8").splitlines()[0]
+    return tmp_path.joinpath("usr/local/lib/cni-v6/bin/cni-v6").read_text(encoding="utf-8").splitlines()[0]
+
+
+def what_stands_in_front(tmp_path: Path) -> bytes:
+    """How the plugins in the CNI folder begin: both alike."""
+    beginnings = {path.read_bytes()[:4] for path in tmp_path.joinpath("opt/cni/bin").iterdir()}
+    return beginnings.pop() if len(beginnings) == 1 else b""
+
+
+def test_it_says_that_it_installed_the_courier(tmp_path: Path) -> None:
+    done = install(tmp_path)
+    assert "each the courier in front of the Python executable in /usr/local/lib/cni-v6/bin" in done.stdout
+    assert what_stands_in_front(tmp_path) == b"\x7fELF"
+
+
+@pytest.mark.parametrize(
+    ("how", "why"), [({"COURIER": "no"}, "COURIER=no"), ({"CC": "no-such-compiler"}, "there is no C compiler")]
+)
+def test_without_the_courier_the_plugins_are_python(tmp_path: Path, how: dict[str, str], why: str) -> None:
+    done = install(tmp_path, **how)
+    assert done.returncode == 0, done.stderr
+    assert "each the Python executable, without a courier" in done.stdout and why in done.stdout
+    assert what_stands_in_front(tmp_path)[:2] == b"#!"
+    assert not list(tmp_path.glob("usr/local/lib/cni-v6/bin/cni-v6*"))
+
+
+@pytest.mark.parametrize(
+    ("how", "why"),
+    [
+        ({"COURIER": "need", "CC": "no-such-compiler"}, "there is no C compiler"),
+        ({"COURIER": "need", "CC": "false"}, "the courier cannot be built"),
+        ({"COURIER": "yes"}, "COURIER is 'yes'"),
+        ({"CNI_BIN_DIR": "/usr/local/lib/cni-v6/bin"}, "the courier would execute itself"),
+    ],
+)
+def test_a_courier_that_cannot_be_is_refused_and_nothing_installed(
+    tmp_path: Path, how: dict[str, str], why: str
+) -> None:
+    done = install(tmp_path, **how)
+    assert done.returncode == 1 and why in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_python_takes_the_place_of_a_courier_and_a_courier_of_python(tmp_path: Path) -> None:
+    install(tmp_path)
+    with_courier = tree(tmp_path)
+    install(tmp_path, COURIER="no")
+    without = tree(tmp_path)
+    assert with_courier.keys() - without.keys() == {f"usr/local/lib/cni-v6/bin/{name}" for name in NAMES}
+    install(tmp_path)
+    assert tree(tmp_path).keys() == with_courier.keys()
 
 
 def test_the_distributions_interpreter_runs_it(tmp_path: Path) -> None:

@@ -47,3 +47,21 @@ def test_an_environment_keeps_its_values() -> None:
     variables = {b"CNI_COMMAND": b"ADD", b"CNI_ARGS": b"IgnoreUnknown=1;IP=fd00::2", b"EMPTY": b"", b"RAW": b"\xff"}
     assert wire.unpack_environment(wire.pack_environment(variables)) == variables
     assert wire.unpack_environment(b"") == {}
+
+
+@pytest.mark.parametrize("word", [wire.DONE, wire.HANDLE_LOCALLY])
+def test_a_reply_is_read(word: bytes) -> None:
+    body = wire.pack(word, b"255", b"out", b"err")[wire.HEADER :]
+    assert wire.unpack_reply(body) == (word, 255, b"out", b"err")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        (b"done", b"", b"", b""), (b"done", b"-1", b"", b""), (b"done", b"1_0", b"", b""), (b"done", b" 1", b"", b""),
+        (b"done", b"256", b"", b""), (b"done", b"0000", b"", b""), (b"do", b"0", b"", b""), (b"done", b"0", b""),
+    ],
+)
+def test_what_looks_like_a_reply_is_none(fields: tuple[bytes, ...]) -> None:
+    with pytest.raises(ValueError, match="not a reply|fields"):
+        wire.unpack_reply(wire.pack(*fields)[wire.HEADER :])
