@@ -34,7 +34,7 @@
 #define LIMIT (32u << 20) /* bytes of one message after its header */
 #define STDIN_BYTES (1u << 20) /* of stdin that are read, and one more: that is refused then */
 #define STDIN_BYTES_AFTER_ADD (16u << 20)
-#define TAKEN "\x06"
+#define ACK "\x06"
 #define TEXT(value) TEXT_OF(value)
 #define TEXT_OF(value) #value
 
@@ -288,7 +288,7 @@ static enum outcome ask(int connection, struct field answer[4])
     if (is(answer[0], "yourself"))
         return SENT_BACK;
     /* Before it is printed: an engine that gave up waiting has taken an ADD back. */
-    return is(answer[0], "done") && send(connection, TAKEN, 1, MSG_NOSIGNAL) == 1 ? ANSWERED : LOST;
+    return is(answer[0], "done") && send(connection, ACK, 1, MSG_NOSIGNAL) == 1 ? ANSWERED : LOST;
 }
 
 int main(int argc, char **argv)

@@ -564,4 +564,4 @@ def test_without_python_the_engine_is_asked_for_all_and_told_no_version(
 def test_what_it_says_of_an_engine_is_asked_of_nobody_else() -> None:
     """Its own arguments, and only those, are no call."""
     assert for_courier(["--lost", "/run/x", "100"], CONFIG) == lost_engine(CONFIG)
-    assert for_courier(["--help"], CONFIG) is None and told(["--silent"], CONFIG) is None
+    assert for_courier(["--help"], CONFIG) is None and for_courier(["--silent"], CONFIG) is None
