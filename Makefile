@@ -6,10 +6,12 @@ CNI_BIN_DIR = /opt/cni/bin
 DESTDIR =
 export PREFIX CNI_BIN_DIR DESTDIR PYTHON COURIER
 
-# What the demo needs, then what the tests and the benchmark need besides. python3: the executables' first line asks for it.
-PACKAGES = python3 iproute2 iputils-ping
-TEST_PACKAGES = busybox-static ca-certificates clang containerd containernetworking-plugins gcc iptables libc6-dev \
-	musl-tools nftables podman procps qemu-user radvd runc tcpdump user-mode-linux valgrind
+# What is needed at run time, for the demo, for the tests, and for the rest of the tests besides.
+RUN_PACKAGES = python3 nftables
+PACKAGES = $(RUN_PACKAGES) iproute2 iputils-ping
+TEST_PACKAGES = busybox-static ca-certificates containernetworking-plugins gcc iptables jq libc6-dev musl-tools procps \
+	radvd tcpdump
+REST_PACKAGES = clang containerd debian-archive-keyring mmdebstrap podman qemu-user runc user-mode-linux valgrind
 BENCH_PACKAGES = containernetworking-plugins iptables musl-tools netavark
 # make bench PEER_BIN=<folder>: another build of the reference plugins.
 PEER_BIN = /usr/lib/cni
@@ -18,10 +20,12 @@ RUN = .venv/bin/python
 # Three at a time, on two processors: much of it waits for kernels and runtimes. What shares a heavy thing names it with
 # @pytest.mark.xdist_group.
 PYTEST = tools/sandbox env PATH="$(CURDIR)/.tools/bin:$$PATH" $(RUN) -m pytest -n 3 --dist loadgroup
-# make test ARGS="-k gateway": a part, without the coverage gate.
-ARGS = --cov
+# What takes long, or needs much: all that make test leaves out.
+REST = runtimes or uml or bare or slow or courier
 
-.PHONY: help demo test test-courier check bench lint type courier install uninstall clean root setup setup-test setup-bench
+.NOTPARALLEL:
+.PHONY: help demo test test-all test-rest check bench lint type courier install uninstall clean
+.PHONY: root setup setup-install setup-test setup-rest setup-bench
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -29,21 +33,25 @@ help: ## list the targets
 demo: root setup ## two containers on a dual-stack network, explained step by step
 	@tools/sandbox $(RUN) tools/demo
 
-test: root setup-test ## everything: lint, types, layers, units, namespaces, executables, runtimes
-	$(PYTEST) -m "not courier" $(ARGS)
+test: ARGS = --cov -m "not ($(REST))"
+test: root setup-test ## what every change must pass: lint, types, layers, units, namespaces, executables; 5 minutes
+	$(PYTEST) $(ARGS)
+	@echo "make test-all has more: container runtimes, user-mode kernels, bare machines (Debian 12 and 13), the slow rest."
 
-test-courier: ARGS =
-test-courier: root setup-test ## what is proved in namespaces through the Python executables, through the courier
-	$(PYTEST) -m courier $(ARGS)
+test-all: test test-rest ## everything
 
-check: test test-courier ## both; exactly what CI runs
+test-rest: ARGS = -m "$(REST)"
+test-rest: root setup-rest ## what make test leaves out; ARGS="-k gateway": a part of everything
+	$(PYTEST) $(ARGS)
+
+check: test-all ## the same as test-all; exactly what CI runs
 
 bench: ARGS =
 bench: root setup-bench ## side by side with the reference plugins, into docs/benchmarks; ARGS=--quick for a first look
 	tools/sandbox $(RUN) -m tests.bench --peer $(PEER_BIN) $(ARGS)
 
 lint: setup-test ## flake8 alone
-	$(RUN) -m flake8 . bin/* tools/requirements
+	$(RUN) -m flake8 . bin/* tools/needs tools/requirements
 
 type: setup-test ## mypy --strict alone
 	$(RUN) -m mypy
@@ -52,7 +60,7 @@ courier: setup ## couriers for six processors, into build/courier/<processor>/
 	@tools/venv courier
 	@tools/cross build/courier
 
-install: setup ## into PREFIX=/usr/local CNI_BIN_DIR=/opt/cni/bin [DESTDIR=] [COURIER=no|need]
+install: setup-install ## into PREFIX=/usr/local CNI_BIN_DIR=/opt/cni/bin [DESTDIR=] [COURIER=no|need]
 	@tools/install
 
 uninstall: ## take away exactly what install put there
@@ -65,12 +73,20 @@ clean: ## back to a fresh checkout
 root:
 	@[ "$$(id -u)" = 0 ] || { echo "This needs root, to make network namespaces. Without: .venv/bin/python -m pytest tests/unit" >&2; exit 1; }
 
+setup-install:
+	@tools/packages $(if $(DESTDIR),python3,$(RUN_PACKAGES))
+	@tools/venv
+
 setup:
 	@tools/packages $(PACKAGES)
 	@tools/venv
 
 setup-test: setup
 	@tools/packages $(TEST_PACKAGES)
+	@tools/venv test dev
+
+setup-rest: setup-test
+	@tools/packages $(REST_PACKAGES)
 	@tools/venv test dev courier
 	@tools/cnitool
 

@@ -16,7 +16,7 @@ from cni_v6 import __version__, wire
 
 RUN_DIR = b"/run/cni-v6"
 OWN_NETNS = "/proc/self/ns/net"
-EAGER = b"engine.sock"  # systemd's or a DaemonSet's; any other engine's name carries its namespace's inode
+SHARED_SOCKET = b"engine.sock"  # systemd's or a DaemonSet's; any other engine's name carries its namespace's inode
 
 LONG = 8 if maxsize > 1 << 32 else 4  # bytes of either half of struct timeval
 
@@ -24,41 +24,47 @@ Answer = tuple[int, bytes, bytes]  # exit status, stdout, stderr
 
 
 def main(plugin: str, answer_seconds: int = wire.ANSWER_SECONDS) -> int:
-    """One call of a runtime, or a person at a terminal who wants to know what this is.
+    """One call of a runtime, or a person who wants to know what this is.
 
     :param plugin: the executable's CNI type.
     :param answer_seconds: for an engine's answer.
     :returns: the exit status.
     """
     environment = posix.environ
-    if b"CNI_COMMAND" not in environment and posix.isatty(0):
-        from cni_v6.inprocess import introduce
-
-        return introduce(plugin)
+    if len(argv) > 1 or (b"CNI_COMMAND" not in environment and posix.isatty(0)):
+        told = _tell(plugin, environment)
+        if told is not None:
+            _print(told)
+            return told[0]
     stdin = _read(0, wire.stdin_bytes(environment.get(b"CNI_COMMAND", b"")) + 1)
     answer = None
-    if len(argv) > 1:
-        from cni_v6.inprocess import told
-
-        answer = told(argv[1:], stdin)
-        if answer is not None:
-            _print(answer)
-            return answer[0]
     if environment.get(b"CNI_V6_ENGINE") != b"off" and not _refuses(stdin):
         answer = _ask(plugin, environment, stdin, answer_seconds)
     if answer is None:
-        from cni_v6.inprocess import handle
+        from cni_v6.engine.inprocess import handle
 
         answer = handle(plugin, environment, stdin)
         _print(answer)
     return answer[0]
 
 
+def _tell(plugin: str, environment: dict[bytes, bytes]) -> Answer | None:
+    """The answer to a person, or to the courier; None for a runtime's call, whatever its arguments."""
+    if argv[1:2] in (["--lost"], ["--silent"]):
+        from cni_v6.engine.inprocess import told_by_courier
+
+        return told_by_courier(argv[1:], _read(0, wire.stdin_bytes(environment.get(b"CNI_COMMAND", b"")) + 1))
+    from cni_v6.engine import usage
+
+    told = usage.answer(plugin, argv[1:], called=b"CNI_COMMAND" in environment)
+    return None if told is None else (told[0], told[1].encode(), told[2].encode("utf-8", "backslashreplace"))
+
+
 def _refuses(stdin: bytes) -> bool:
     """Whether the configuration says ``"engine": "off"``; only where the word occurs is it worth reading it."""
     if b'"engine"' not in stdin:
         return False
-    from cni_v6.inprocess import refuses_engine
+    from cni_v6.engine.inprocess import refuses_engine
 
     return refuses_engine(stdin)
 
@@ -83,10 +89,10 @@ def _ask(plugin: str, environment: dict[bytes, bytes], stdin: bytes, answer_seco
         return _silent(stdin, path, answer_seconds)
     except (OSError, ValueError):
         return _lost(stdin)
-    if word == wire.YOURSELF:
+    if word == wire.HANDLE_LOCALLY:
         return None
     try:
-        connection.send(wire.TAKEN)  # before it is printed: an engine that gave up waiting has taken an ADD back
+        connection.send(wire.ACK)  # before it is printed: an engine that gave up waiting has taken an ADD back
     except OSError:
         return _lost(stdin)
     answer = (code, stdout, stderr)
@@ -99,13 +105,13 @@ def _connect(
 ) -> tuple[_socket.socket, bytes] | None:
     """A connection to an engine, and the path of its socket."""
     own = run_dir + b"/engine-" + inode + b".sock"
-    for path in (own, run_dir + b"/" + EAGER):
+    for path in (own, run_dir + b"/" + SHARED_SOCKET):
         connection = try_connect(path)
         if connection is not None:
             return connection, path
-    if environment.get(b"CNI_COMMAND") == b"VERSION":
-        return None
-    from cni_v6.starter import start
+    if environment.get(b"CNI_COMMAND") in (None, b"VERSION"):
+        return None  # nothing that an engine would make faster
+    from cni_v6.engine.start import start
 
     connection = try_connect(own) if start(run_dir, own) else None
     return (connection, own) if connection else None
@@ -166,7 +172,7 @@ def _receive(connection: _socket.socket, seconds: int) -> bytes:
 
 
 def _lost(stdin: bytes) -> Answer:
-    from cni_v6.inprocess import lost_engine
+    from cni_v6.engine.inprocess import lost_engine
 
     answer = lost_engine(stdin)
     _print(answer)
@@ -174,7 +180,7 @@ def _lost(stdin: bytes) -> Answer:
 
 
 def _silent(stdin: bytes, path: bytes, seconds: int) -> Answer:
-    from cni_v6.inprocess import silent_engine
+    from cni_v6.engine.inprocess import silent_engine
 
     answer = silent_engine(stdin, path, seconds)
     _print(answer)
@@ -182,7 +188,10 @@ def _silent(stdin: bytes, path: bytes, seconds: int) -> Answer:
 
 
 def _print(answer: Answer) -> None:
-    _write(2, answer[2])
+    try:
+        _write(2, answer[2])
+    except OSError:
+        pass  # stderr is closed, or its reader is gone: the log is lost, the result must not be
     _write(1, answer[1])
 
 
@@ -192,9 +201,15 @@ def _write(descriptor: int, data: bytes) -> None:
 
 
 def _read(descriptor: int, most: int) -> bytes:
-    """All there is, but for what goes beyond ``most`` bytes: one too many is refused."""
+    """All there is, but for what goes beyond ``most`` bytes: one too many is refused.
+
+    Nothing where the descriptor is closed, and then the parser says what is missing.
+    """
     parts = []
-    while most > 0 and (part := posix.read(descriptor, min(most, 1 << 16))):
-        parts.append(part)
-        most -= len(part)
+    try:
+        while most > 0 and (part := posix.read(descriptor, min(most, 1 << 16))):
+            parts.append(part)
+            most -= len(part)
+    except OSError:
+        pass
     return b"".join(parts)

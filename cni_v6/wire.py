@@ -6,7 +6,8 @@ big-endian.
 Request: version of cni-v6 (empty: the caller has no Python of its own, and takes any engine), inode of the caller's
 network namespace, plugin, environment (``KEY=value`` joined by zero bytes), stdin; the container's namespace, where it
 could be opened, travels beside it as a descriptor (SCM_RIGHTS).
-Reply: what to do with it (``DONE`` or ``YOURSELF``), exit status, stdout, stderr. The caller confirms with ``TAKEN``.
+Reply: what to do with it (``DONE`` or ``HANDLE_LOCALLY``), exit status, stdout, stderr. The caller confirms it with
+``ACK``.
 """
 
 MAGIC = b"CNI6"
@@ -19,8 +20,8 @@ STDIN_BYTES = 1 << 20
 STDIN_BYTES_AFTER_ADD = 16 << 20
 AFTER_ADD = (b"DEL", b"CHECK", b"GC")
 DONE = b"done"  # the reply is the answer
-YOURSELF = b"yourself"  # nothing was done: the caller handles the request in its own process
-TAKEN = b"\x06"  # ASCII ACK
+HANDLE_LOCALLY = b"yourself"  # nothing was done: the caller handles the request in its own process
+ACK = b"\x06"  # ASCII ACK
 
 # How long each side waits, in seconds; here, so that the sum can be seen. Each limit is longer than those of what is
 # waited for: the engine ends a call in time for its caller to hear of it, and the caller says why before kubelet, which
@@ -80,7 +81,7 @@ def unpack_reply(body: bytes) -> tuple[bytes, int, bytes, bytes]:
     :raises ValueError: for anything that is no reply.
     """
     word, status, stdout, stderr = unpack(body, 4)
-    if word not in (DONE, YOURSELF) or not status.isdigit() or len(status) > 3 or int(status) > 255:
+    if word not in (DONE, HANDLE_LOCALLY) or not status.isdigit() or len(status) > 3 or int(status) > 255:
         raise ValueError("not a reply")
     return word, int(status), stdout, stderr
 

@@ -35,7 +35,7 @@ class Client:
                 socket.send_fds(connection, [self._request(command, container, netns)], [file])
                 word, code, stdout, stderr = wire.unpack(_received(connection), 4)
                 assert (word, code) == (wire.DONE, b"0"), f"{word!r} {stdout!r} {stderr!r}"
-                connection.sendall(wire.TAKEN)
+                connection.sendall(wire.ACK)
                 assert not (to_the_end and connection.recv(1)), "it said more"
         finally:
             os.close(file)

@@ -20,9 +20,19 @@ from types import FrameType
 from typing import Any, NamedTuple
 
 from cni_v6.errors import CniError
-from cni_v6.store import DiskLeases
+from cni_v6.leases.disk.store import DiskLeases
 from tests.stores import (
-    LARGE, NETWORK, SMALL, Choice, add, attachment, delete, lease_files, owner, pool, record_files,
+    LARGE,
+    NETWORK,
+    SMALL,
+    Choice,
+    add,
+    attachment,
+    delete,
+    lease_files,
+    owner,
+    pool,
+    record_files,
 )
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -17,7 +17,7 @@ Run = Callable[..., str]  # a command's arguments -> its standard output
 # By name, wherever they occur below a link. Bridge and port timers and states: net/bridge/br_stp*.c.
 VOLATILE = re.compile(
     r"ifindex|operstate|linkmode|link_netnsid|link_index|.*_timer|topology_change.*|state|root_.*|designated_.*"
-    r"|port|id|no|config_pending|broadcast_tx|tentative|mc(ast)?_router"
+    r"|port|id|no|config_pending|broadcast_tx|tentative|mc(ast)?_router|fdb_n_learned"
 )
 VOLATILE_FLAGS = {"NO-CARRIER", "LOWER_UP", "dead", "linkdown"}
 ADDRESS_FIELDS = (

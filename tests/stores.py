@@ -8,14 +8,15 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from cni_v6.handout import DEFAULT
-from cni_v6.handout import Handout
-from cni_v6.leases import Attachment, Leases
-from cni_v6.names import Owner
-from cni_v6.ranges import Range, RangeSet, from_text, to_text
-from cni_v6.store import DiskLeases
+from cni_v6.allocation.policy import DEFAULT, AllocationPolicy
+from cni_v6.allocation.ranges import Range, RangeSet
+from cni_v6.leases.attachment import Attachment
+from cni_v6.leases.disk.store import DiskLeases
+from cni_v6.leases.store import Leases
+from cni_v6.net.addresses import from_text, to_text
+from cni_v6.protocol.names import Owner
 
-Choice = tuple[RangeSet, Handout]  # a set, and how it is handed out
+Choice = tuple[RangeSet, AllocationPolicy]  # a set, and how it is handed out
 
 NETWORK = "pods"
 BOOT = "11111111-2222-4333-8444-555555555555"
@@ -50,7 +51,7 @@ def add(leases: Leases, container_id: str, *sets: RangeSet) -> tuple[str, ...]:
     with leases.transaction() as work:
         addresses = tuple(work.choose(index, addresses) for index, addresses in enumerate(sets))
         boot = leases.boot if isinstance(leases, DiskLeases) else BOOT
-        reuse = tuple(DEFAULT.way(each) for each in sets)
+        reuse = tuple(DEFAULT.reuse_mode(each) for each in sets)
         work.put(Attachment(owner(container_id), addresses, host="veth0", netns=(4, 17), created=1e9, boot=boot,
                             reuse=reuse))
     return addresses
@@ -60,8 +61,8 @@ def attachment(
     container_id: str, addresses: Sequence[str], choices: Sequence[Choice], *, boot: str, created: float
 ) -> Attachment:
     """What an ADD records of addresses that were chosen, or asked for, of these sets."""
-    ways = tuple(handout.way(each) for each, handout in choices)
-    identity = next((handout.identity for _, handout in choices if handout.identity), "")
+    ways = tuple(policy.reuse_mode(each) for each, policy in choices)
+    identity = next((policy.identity for _, policy in choices if policy.identity), "")
     return Attachment(owner(container_id), tuple(addresses), "veth0", (4, 17), created, boot, reuse=ways,
                       identity=identity)
 

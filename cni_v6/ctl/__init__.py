@@ -1,4 +1,7 @@
-"""``cni-v6ctl``, the operator's command: a module per command, each with ``register(commands)``."""
+"""``cni-v6ctl``, the operator's command: a module per command, each with ``register(commands)``.
+
+A command that changes the network, or must see every process of the node, sets the default ``root=True``.
+"""
 
 from __future__ import annotations
 

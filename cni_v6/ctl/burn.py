@@ -11,16 +11,20 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from cni_v6 import burn, protocol, ranges, resolved
-from cni_v6.burn import Usage
-from cni_v6.config import IPAM_PLUGIN, IpamConf
+from cni_v6.allocation import ranges
+from cni_v6.allocation.policy import STABLE
+from cni_v6.attachments import load_config
+from cni_v6.attachments.context import Context
+from cni_v6.config.ipam import IpamConf
+from cni_v6.config.main import IPAM_PLUGIN
 from cni_v6.ctl.plan import configurations
-from cni_v6.engine import real_node
+from cni_v6.engine.handle import real_context
 from cni_v6.errors import INVALID_CONFIG, CniError
-from cni_v6.handout import STABLE
-from cni_v6.node import Node
-from cni_v6.prefixplan import YEAR, duration, parse_rate
-from cni_v6.protocol import Request
+from cni_v6.planning import usage as rate_of_use
+from cni_v6.planning.prefix_plan import YEAR, duration, parse_rate
+from cni_v6.planning.usage import Usage
+from cni_v6.protocol import invocation
+from cni_v6.protocol.invocation import Request
 
 CONF_DIR = Path("/etc/cni/net.d")  # where runtimes look: CONVENTIONS.md
 CONF_FILES = (".conf", ".conflist", ".json")
@@ -39,7 +43,7 @@ def register(commands: Any) -> None:
     parser.set_defaults(run=run)
 
 
-def run(chosen: argparse.Namespace, make_node: Callable[[], Node] = real_node) -> int:
+def run(chosen: argparse.Namespace, make_node: Callable[[], Context] = real_context) -> int:
     rate = parse_rate("--rate", chosen.rate) if chosen.rate else None
     found = list(configurations(chosen.conflist)) if chosen.conflist else _named(chosen.conf_dir, chosen.network)
     node = make_node()
@@ -73,24 +77,27 @@ def _named(folder: Path, name: str) -> list[dict[str, Any]]:
     raise CniError(INVALID_CONFIG, words, "give the configuration's file, or its --conf-dir")
 
 
-def _ipam(config: Mapping[str, Any], node: Node) -> IpamConf | None:
+def _ipam(config: Mapping[str, Any], context: Context) -> IpamConf | None:
     """What a configuration says of addresses, read as for an ADD of no container."""
     environment = {
         "CNI_COMMAND": "ADD", "CNI_CONTAINERID": "burn", "CNI_NETNS": "/run/netns/burn", "CNI_IFNAME": "eth0",
         "CNI_PATH": "/opt/cni/bin",
     }
-    call = protocol.parse(Request(str(config["type"]), environment, json.dumps(config).encode()))
-    found = resolved.ipam(call, node) if config["type"] == IPAM_PLUGIN else resolved.bridge(call, node).ipam
+    call = invocation.parse(Request(str(config["type"]), environment, json.dumps(config).encode()))
+    found = load_config.ipam(call, context) if config["type"] == IPAM_PLUGIN else load_config.bridge(call, context).ipam
     return found if isinstance(found, IpamConf) else None
 
 
-def _usages(conf: IpamConf, rate: Fraction | None, node: Node) -> list[Usage]:
-    if conf.network not in node.data_dirs.networks(conf.data_dir):  # looking creates nothing
-        return [burn.usage(each, conf.handout, 0, [], node.now(), rate) for each in conf.sets]
-    with node.leases(conf.network, conf.data_dir).transaction() as leases:
+def _usages(conf: IpamConf, rate: Fraction | None, context: Context) -> list[Usage]:
+    if conf.network not in context.data_dirs.networks(conf.data_dir):  # looking creates nothing
+        return [rate_of_use.usage(each, conf.policy, 0, [], context.now(), rate) for each in conf.sets]
+    with context.leases(conf.network, conf.data_dir).transaction() as leases:
         held = [(text, record.created) for record in leases.attachments() for text in record.addresses]
         spent = [leases.spent(each) for each in conf.sets]
-    return [burn.usage(each, conf.handout, count, held, node.now(), rate) for each, count in zip(conf.sets, spent)]
+    return [
+        rate_of_use.usage(each, conf.policy, count, held, context.now(), rate)
+        for each, count in zip(conf.sets, spent)
+    ]
 
 
 def _table(conf: IpamConf, usages: list[Usage], now: float) -> None:
@@ -123,13 +130,13 @@ def _again(usage: Usage) -> str:
 
 def _rate(usage: Usage, now: float) -> str:
     if usage.assumed:
-        return f"{burn.per(usage.assumed)}, assumed"
+        return f"{rate_of_use.per(usage.assumed)}, assumed"
     seen = usage.observed
     if seen is None:
         return "not known: too few attachments are on record (assume one with --rate)"
     since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(now - seen.seconds))
     least, period = "at least " if seen.least else "", duration(Fraction(seen.seconds) / YEAR)
-    return f"{least}{burn.per(seen.rate)}: {least}{seen.count:,} in {period}, since {since}"
+    return f"{least}{rate_of_use.per(seen.rate)}: {least}{seen.count:,} in {period}, since {since}"
 
 
 def _document(addresses: ranges.RangeSet, usage: Usage) -> dict[str, object]:

@@ -8,9 +8,9 @@ import sys
 from collections.abc import Sequence
 
 from cni_v6 import __version__
-from cni_v6.ctl import list as list_command
-from cni_v6.ctl import burn, engine, gc, plan, prefix, reload, renumber, schema
+from cni_v6.ctl import burn, engine, gc, list as list_command, plan, prefix, reload, renumber, schema
 from cni_v6.errors import CniError
+from cni_v6.kernel import privilege
 
 COMMANDS = (list_command, gc, burn, plan, prefix, reload, renumber, schema, engine)
 
@@ -22,11 +22,13 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(prog="cni-v6ctl", description="Look after the networks of cni-v6 on this node.")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
     for each in COMMANDS:
         each.register(commands)
     chosen = parser.parse_args(arguments)
     try:
+        if vars(chosen).get("root", False):
+            privilege.require(f"cni-v6ctl {chosen.command}")
         status = chosen.run(chosen)
         sys.stdout.flush()
     except CniError as error:

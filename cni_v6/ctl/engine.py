@@ -7,11 +7,11 @@ import os
 import socket
 from typing import Any
 
-from cni_v6 import starter, suspect
+from cni_v6.engine import start, suspect
+from cni_v6.engine.server import Server
 from cni_v6.errors import NODE_CONFLICT, TRY_AGAIN, CniError
-from cni_v6.kernel.netns import identity
-from cni_v6.ops import HOST
-from cni_v6.server import Server
+from cni_v6.kernel.netns.enter import identity
+from cni_v6.kernel.ops import HOST
 from cni_v6.wire import STOP_SECONDS
 
 RUN_DIR = "/run/cni-v6"
@@ -24,7 +24,7 @@ def register(commands: Any) -> None:
         "--idle", type=float, default=0.0, metavar="SECONDS", help="end after so long without a call (0: never)"
     )
     parser.add_argument("--stop", action="store_true", help="end the one that a call left behind, and wait for it")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, root=True)
 
 
 def run(chosen: argparse.Namespace) -> int:
@@ -36,14 +36,14 @@ def run(chosen: argparse.Namespace) -> int:
     if chosen.stop:
         return stop(path)
     try:
-        claimed = starter.claim(folder, path)
+        claimed = start.claim(folder, path)
     except OSError as error:
         raise CniError(NODE_CONFLICT, f"cannot listen at {os.fsdecode(path)}", str(error)) from error
     if claimed is None:
         words = f"an engine serves this network namespace already ({os.fsdecode(path)})"
         raise CniError(NODE_CONFLICT, words, "stop it first: it ends on SIGTERM when its calls are answered")
     listener, alive = claimed
-    starter.sign(alive)
+    start.sign(alive)
     _serve(listener, path, chosen.idle)
     os.close(alive)
     return 0
@@ -53,7 +53,7 @@ def _serve(listener: socket.socket, path: bytes | None, idle: float) -> None:
     try:
         server = Server(listener, path=path, idle=idle)
     except BaseException:
-        starter.give_back(listener, path)
+        start.give_back(listener, path)
         raise
     server.run()
 
@@ -64,7 +64,7 @@ def stop(path: bytes, seconds: float = STOP_SECONDS) -> int:
     :raises CniError: TRY_AGAIN where it goes on after so many seconds, NODE_CONFLICT where it cannot be asked.
     """
     try:
-        found = starter.stop(path, seconds)
+        found = start.stop(path, seconds)
     except TimeoutError as error:
         raise CniError(TRY_AGAIN, f"cannot stop the engine: {error}", suspect.advice(path)) from error
     except (OSError, ValueError) as error:

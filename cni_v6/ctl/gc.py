@@ -8,16 +8,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from cni_v6 import healing
-from cni_v6.engine import real_node
+from cni_v6.attachments import stale
+from cni_v6.attachments.context import Context
+from cni_v6.attachments.stale import StaleAttachment, Valid
+from cni_v6.config.reader import wrong
+from cni_v6.config.text import FormatError, seconds
+from cni_v6.engine.handle import real_context
 from cni_v6.errors import INVALID_CONFIG, CniError, Errors
-from cni_v6.fields import wrong
-from cni_v6.healing import Found, Valid
-from cni_v6.identifiers import check_network
-from cni_v6.jsontext import decode
-from cni_v6.node import Node
-from cni_v6.protocol import valid_attachments
-from cni_v6.shapes import Unfit, seconds
+from cni_v6.protocol.identifiers import check_network
+from cni_v6.protocol.invocation import valid_attachments
+from cni_v6.protocol.json_text import decode
 
 STDIN = "-"
 KEY = "cni.dev/valid-attachments"
@@ -36,20 +36,20 @@ def register(commands: Any) -> None:
     parser.add_argument(
         "--data-dir", metavar="DIR", help="ipam.dataDir (default: all since the node was started)"
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, root=True)
 
 
 def run(
-    chosen: argparse.Namespace, make_node: Callable[[], Node] = real_node,
+    chosen: argparse.Namespace, make_node: Callable[[], Context] = real_context,
     stdin: Callable[[], bytes] = lambda: sys.stdin.buffer.read(),
 ) -> int:
     node = make_node()
     listed = _listed(chosen.valid, stdin) if chosen.valid else None
     valid = None if listed is None else Valid(listed, node.now() - _age(chosen.older_than))
-    freed: list[Found] = []
+    freed: list[StaleAttachment] = []
     errors = Errors()
     for data_dir, network in _places(chosen, node):
-        for each in _swept(healing.sweep(node.leases(network, data_dir), node, valid, dry=chosen.dry_run), errors):
+        for each in _swept(stale.sweep(node.leases(network, data_dir), node, valid, dry=chosen.dry_run), errors):
             freed.append(each)
             print(_line(each, chosen.dry_run))
     node.kernel.close()
@@ -58,7 +58,7 @@ def run(
     return 0
 
 
-def _swept(found: Iterator[Found], errors: Errors) -> Iterator[Found]:
+def _swept(found: Iterator[StaleAttachment], errors: Errors) -> Iterator[StaleAttachment]:
     """What is found of one network; that one cannot be swept must not keep the others from it."""
     try:
         yield from found
@@ -66,7 +66,7 @@ def _swept(found: Iterator[Found], errors: Errors) -> Iterator[Found]:
         errors.caught.append(error)
 
 
-def _line(found: Found, dry: bool) -> str:
+def _line(found: StaleAttachment, dry: bool) -> str:
     record, why = found
     owner = record.owner
     held = " ".join((*record.addresses, *record.prefixes)) or "-"
@@ -74,11 +74,11 @@ def _line(found: Found, dry: bool) -> str:
     return f"{'would free' if dry else 'freed'} {words}  ({why})"
 
 
-def _places(chosen: argparse.Namespace, node: Node) -> list[tuple[str, str]]:
+def _places(chosen: argparse.Namespace, context: Context) -> list[tuple[str, str]]:
     """Where to look: (data folder, network) of all that have attachments on record."""
     wanted = {check_network(name) for name in chosen.networks}
-    folders = [chosen.data_dir] if chosen.data_dir else node.data_dirs.known()
-    known = [(folder, network) for folder in folders for network in node.data_dirs.recorded(folder)]
+    folders = [chosen.data_dir] if chosen.data_dir else context.data_dirs.known()
+    known = [(folder, network) for folder in folders for network in context.data_dirs.recorded(folder)]
     unknown = wanted - {network for _, network in known}
     if unknown:
         words = f"no attachment of network {', '.join(sorted(unknown))} is on record in {', '.join(folders)}"
@@ -89,7 +89,7 @@ def _places(chosen: argparse.Namespace, node: Node) -> list[tuple[str, str]]:
 def _age(text: str) -> int:
     try:
         return seconds(text)
-    except Unfit as unfit:
+    except FormatError as unfit:
         raise wrong("--older-than", text, str(unfit), "write a number and s, m, h or d, such as 10m") from None
 
 

@@ -9,10 +9,10 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from cni_v6.config import DEFAULT_DATA_DIR
-from cni_v6.engine import real_node
-from cni_v6.identifiers import check_network
-from cni_v6.leases import Attachment
+from cni_v6.config.keys.ipam import DEFAULT_DATA_DIR
+from cni_v6.engine.handle import real_context
+from cni_v6.leases.attachment import Attachment
+from cni_v6.protocol.identifiers import check_network
 
 COLUMNS = ("NETWORK", "CONTAINER", "INTERFACE", "ADDRESSES", "HOST INTERFACE", "SINCE")
 
@@ -39,7 +39,7 @@ def run(chosen: argparse.Namespace) -> int:
 
 
 def _attachments(data_dir: str, network: str | None) -> Iterator[Attachment]:
-    node = real_node()
+    node = real_context()
     for name in [check_network(network)] if network else node.data_dirs.networks(data_dir):
         if os.path.isdir(os.path.join(data_dir, name)):  # looking creates nothing
             with node.leases(name, data_dir).transaction() as leases:

@@ -14,21 +14,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cni_v6.engine import Reply, handle, real_node
+from cni_v6.attachments.context import Context
+from cni_v6.engine.handle import Reply, handle, real_context
 from cni_v6.errors import INVALID_CONFIG, CniError
-from cni_v6.jsontext import decode
-from cni_v6.kernel import Kernel, Question, Snapshot
-from cni_v6.kernel.fake import FakeKernel
-from cni_v6.memory import MemoryDataDirs, MemoryLeases
-from cni_v6.node import Node
-from cni_v6.ops import HOST, AddElements, Op, describe
-from cni_v6.protocol import Invocation, Request
+from cni_v6.kernel.fake.kernel import FakeKernel
+from cni_v6.kernel.ops import HOST, AddElements, Op, describe
+from cni_v6.kernel.privilege import may_change_the_network
+from cni_v6.kernel.questions import Kernel, Question, Snapshot
+from cni_v6.leases.memory import MemoryDataDirs, MemoryLeases
+from cni_v6.plugins.registry import PLUGINS
+from cni_v6.protocol.invocation import Invocation, Request
+from cni_v6.protocol.json_text import decode
 
 CONTAINER = "/run/netns/example"
-PLUGINS = ("cni-v6", "cni-v6-ipam")
+TYPES = tuple(name for name, plugin in PLUGINS.items() if plugin.keys)
 
 
-class Rehearsal:
+class RecordingKernel:
     """A Kernel that asks the real one about the node, a fake one about the container, and notes what it is to do."""
 
     def __init__(self, real: Kernel) -> None:
@@ -65,9 +67,15 @@ def register(commands: Any) -> None:
     parser.set_defaults(run=run)
 
 
-def run(chosen: argparse.Namespace, make_node: Callable[[], Node] = real_node) -> int:
+def run(
+    chosen: argparse.Namespace, make_node: Callable[[], Context] = real_context,
+    privileged: Callable[[], bool] = may_change_the_network,
+) -> int:
     for config in configurations(chosen.conflist):
         _show(config, chosen, make_node())
+    if not privileged():  # the kernel shows nftables to CAP_NET_ADMIN only (net/netfilter/nfnetlink.c)
+        words = "not root, so the firewall's tables cannot be read; the plan takes them for missing"
+        print(f"cni-v6ctl: note: {words}", file=sys.stderr)
     return 0
 
 
@@ -79,15 +87,15 @@ def configurations(path: Path) -> Iterator[dict[str, Any]]:
         raise CniError(INVALID_CONFIG, f"cannot read {path}", str(error)) from error
     listed = document.get("plugins", [document])
     entries = listed if isinstance(listed, list) else []
-    found = [each for each in entries if isinstance(each, dict) and each.get("type") in PLUGINS]
+    found = [each for each in entries if isinstance(each, dict) and each.get("type") in TYPES]
     if not found:
-        raise CniError(INVALID_CONFIG, f"{path} has no plugin of type {' or '.join(PLUGINS)}", "see conf/ for samples")
+        raise CniError(INVALID_CONFIG, f"{path} has no plugin of type {' or '.join(TYPES)}", "see conf/ for samples")
     common = {key: document[key] for key in ("name", "cniVersion") if key in document}
     yield from ({**each, **common} for each in found)
 
 
-def _show(config: Mapping[str, Any], chosen: argparse.Namespace, real: Node) -> None:
-    rehearsal = Rehearsal(real.kernel)
+def _show(config: Mapping[str, Any], chosen: argparse.Namespace, real: Context) -> None:
+    rehearsal = RecordingKernel(real.kernel)
     node = replace(
         real, kernel=rehearsal, leases=lambda network, _: MemoryLeases(network), data_dirs=MemoryDataDirs(),
         delegate=_nobody,

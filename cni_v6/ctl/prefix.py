@@ -11,9 +11,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from cni_v6.fields import wrong
-from cni_v6.prefixplan import (
-    PrefixPlan, Wanted, duration, ntp_time, parse_count, parse_rate, parse_site, sample, split, ula,
+from cni_v6.config.reader import wrong
+from cni_v6.planning.prefix_plan import (
+    PrefixPlan,
+    Wanted,
+    duration,
+    ntp_time,
+    parse_count,
+    parse_rate,
+    parse_site,
+    sample,
+    split,
+    ula,
 )
 
 MACHINE_ID = Path("/etc/machine-id")

@@ -6,30 +6,30 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
-from cni_v6.engine import real_node
-from cni_v6.firewall import attach
-from cni_v6.node import Node
+from cni_v6.attachments import firewall_reload as firewall
+from cni_v6.attachments.context import Context
+from cni_v6.engine.handle import real_context
 
 
 def register(commands: Any) -> None:
     parser = commands.add_parser("reload", help="make the firewall's tables anew from the leases")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, root=True)
     parser = commands.add_parser("teardown", help="take the firewall's tables away, once no attachment needs them")
     parser.add_argument("--force", action="store_true", help="though attachments need them: they lose what they have")
-    parser.set_defaults(run=teardown)
+    parser.set_defaults(run=teardown, root=True)
 
 
-def run(_: argparse.Namespace, make_node: Callable[[], Node] = real_node) -> int:
+def run(_: argparse.Namespace, make_node: Callable[[], Context] = real_context) -> int:
     node = make_node()
-    count = attach.reload(node)
+    count = firewall.reload(node)
     node.kernel.close()
     print(f"loaded the firewall's tables, with {count} attachments")
     return 0
 
 
-def teardown(chosen: argparse.Namespace, make_node: Callable[[], Node] = real_node) -> int:
+def teardown(chosen: argparse.Namespace, make_node: Callable[[], Context] = real_context) -> int:
     node = make_node()
-    count = attach.unload(node, force=chosen.force)
+    count = firewall.unload(node, force=chosen.force)
     node.kernel.close()
     print(f"took the firewall's tables away, with {count} attachments in them")
     return 0

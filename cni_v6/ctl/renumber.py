@@ -10,13 +10,14 @@ from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any, Protocol
 
-from cni_v6 import protocol, renumber
-from cni_v6.config import IPAM_PLUGIN
+from cni_v6.attachments import renumber
+from cni_v6.attachments.context import Context
+from cni_v6.config.main import IPAM_PLUGIN
 from cni_v6.ctl.plan import configurations
-from cni_v6.engine import real_node
+from cni_v6.engine.handle import real_context
 from cni_v6.errors import CniError
-from cni_v6.node import Node
-from cni_v6.protocol import Request
+from cni_v6.protocol import invocation
+from cni_v6.protocol.invocation import Request
 
 NAMED = ("/run/netns", "/run/docker/netns")  # where ip-netns(8), containerd, podman and Docker bind namespaces
 NOWHERE = "/run/netns/renumber"  # nobody opens it
@@ -27,12 +28,12 @@ def register(commands: Any) -> None:
     parser = commands.add_parser("renumber", help="have running containers follow the prefix that the node has now")
     parser.add_argument("conflist", type=Path, nargs="+", help="network configuration (list) files")
     parser.add_argument("--dry-run", action="store_true", help="tell what would be done, and do nothing")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, root=True)
 
 
 def run(
-    chosen: argparse.Namespace, make_node: Callable[[], Node] = real_node,
-    look: Callable[[Node], AbstractContextManager[Search]] = lambda node: Namespaces(node),
+    chosen: argparse.Namespace, make_node: Callable[[], Context] = real_context,
+    look: Callable[[Context], AbstractContextManager[Search]] = lambda node: Namespaces(node),
 ) -> int:
     node, failed = make_node(), False
     with ExitStack() as stack:
@@ -41,7 +42,7 @@ def run(
         for config in (config for path in chosen.conflist for config in configurations(path)):
             if config["type"] == IPAM_PLUGIN:  # that plugin alone, which knows no containers
                 continue
-            network = renumber.look(protocol.parse(_request(config)), node)
+            network = renumber.look(invocation.parse(_request(config)), node)
             if network is None:
                 print(f"{config['name']}: no range follows a prefix")
                 continue
@@ -72,8 +73,8 @@ class Namespaces:
     One that is found is held open, and the path leads to just that one, whoever takes over its name or its process id.
     """
 
-    def __init__(self, node: Node, folders: tuple[str, ...] = NAMED, processes: str = "/proc") -> None:
-        self._node = node
+    def __init__(self, context: Context, folders: tuple[str, ...] = NAMED, processes: str = "/proc") -> None:
+        self._node = context
         self._folders = folders
         self._processes = processes
         self._seen: set[tuple[int, int]] = set()

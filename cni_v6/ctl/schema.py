@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import Any
 
-from cni_v6.schema import schema
+from cni_v6.config.json_schema import schema
 
 
 def register(commands: Any) -> None:

@@ -19,8 +19,8 @@ from cni_v6.firewall.policy import (
     Port,
 )
 from cni_v6.firewall.sets import BRIDGE, INET, Element
-from cni_v6.names import Owner
-from cni_v6.ranges import version as version_of
+from cni_v6.net.addresses import version as version_of
+from cni_v6.protocol.names import Owner
 
 PROTOCOLS = {"tcp": "6", "udp": "17", "sctp": "132"}  # IANA's numbers
 ANY_PROTOCOL = "0-255"

@@ -12,13 +12,17 @@ import hashlib
 from collections.abc import Iterable
 from functools import cache
 
+from cni_v6.firewall.elements import PROTOCOLS
 from cni_v6.firewall.sets import BRIDGE, INET, RAW_TARGET, SETS, TABLE, Element, Set
-from cni_v6.ranges import from_text
+from cni_v6.net.addresses import from_text
 
 # ICMPv6 that must get through for IPv6 to work, RFC 4890, section 4.3.1; for IPv4 what corresponds. Errors about a
 # known flow are "related" already; these are for flows the node does not track.
 ESSENTIAL6 = "destination-unreachable, packet-too-big, time-exceeded, parameter-problem, echo-request"
 ESSENTIAL4 = "destination-unreachable, time-exceeded, parameter-problem, echo-request"
+
+# By number (IANA's): a name nft looks up in /etc/protocols, which a minimal root or image does not have.
+PROTOCOL = {**PROTOCOLS, "icmp": "1", "igmp": "2", "icmp6": "58"}
 
 # Neighbour discovery, without which a container cannot find its gateway (RFC 4861).
 DISCOVERY = "nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert, mld-listener-report, mld2-listener-report"
@@ -42,7 +46,7 @@ INET_CHAINS = """
 
     chain arriving {
         type nat hook prerouting priority dstnat; policy accept;
-        fib daddr type local meta l4proto { tcp, udp, sctp } jump publish
+        fib daddr type local meta l4proto { %(tcp)s, %(udp)s, %(sctp)s } jump publish
         dnat ip6 to ip6 daddr map @inbound6
     }
 
@@ -51,7 +55,7 @@ INET_CHAINS = """
     chain departing {
         type nat hook output priority -100; policy accept;
         ip6 daddr ::1 return
-        fib daddr type local meta l4proto { tcp, udp, sctp } jump publish
+        fib daddr type local meta l4proto { %(tcp)s, %(udp)s, %(sctp)s } jump publish
         dnat ip6 to ip6 daddr map @inbound6
     }
 
@@ -174,11 +178,11 @@ BRIDGE_CHAINS = """
     chain guarded {
         meta protocol { 8021q, 8021ad } counter drop
         ether type 8021q vlan id 0 counter drop
-        meta protocol ip6 meta l4proto ipv6-icmp @th,0,8 { 130, 134, 137 } counter drop
-        meta protocol ip meta l4proto icmp @th,0,8 { 5, 9 } counter drop
-        meta protocol ip meta l4proto igmp @th,0,8 17 counter drop
-        meta protocol { ip, ip6 } meta l4proto udp @th,0,16 { 67, 547 } counter drop
-        meta protocol { ip, ip6 } meta l4proto udp @th,16,16 { 68, 546 } counter drop
+        meta protocol ip6 meta l4proto %(icmp6)s @th,0,8 { 130, 134, 137 } counter drop
+        meta protocol ip meta l4proto %(icmp)s @th,0,8 { 5, 9 } counter drop
+        meta protocol ip meta l4proto %(igmp)s @th,0,8 17 counter drop
+        meta protocol { ip, ip6 } meta l4proto %(udp)s @th,0,16 { 67, 547 } counter drop
+        meta protocol { ip, ip6 } meta l4proto %(udp)s @th,16,16 { 68, 546 } counter drop
     }
 
     chain pinned {
@@ -203,18 +207,18 @@ BRIDGE_CHAINS = """
     # 136: neighbour advertisement, whose target is the address it speaks for; 135 from :: is duplicate address
     # detection (RFC 4862, section 5.4.2), 143 from :: a listener report (RFC 3810, section 5.2.13).
     chain pinned6 {
-        meta l4proto ipv6-icmp @th,0,8 136 iifname . @th,64,128 != @targets6 counter drop
+        meta l4proto %(icmp6)s @th,0,8 136 iifname . @th,64,128 != @targets6 counter drop
         iifname . ip6 saddr @sources6 accept
         iifname . ip6 saddr @source_prefixes6 accept
-        ip6 saddr :: meta l4proto ipv6-icmp @th,0,8 135 iifname . @th,64,128 @targets6 accept
-        ip6 saddr :: meta l4proto ipv6-icmp @th,0,8 143 accept
+        ip6 saddr :: meta l4proto %(icmp6)s @th,0,8 135 iifname . @th,64,128 @targets6 accept
+        ip6 saddr :: meta l4proto %(icmp6)s @th,0,8 143 accept
         counter drop
     }
 """
 
 CHAINS = {
-    INET: INET_CHAINS % {"essential4": ESSENTIAL4, "essential6": ESSENTIAL6, "discovery": DISCOVERY},
-    BRIDGE: BRIDGE_CHAINS,
+    INET: INET_CHAINS % {"essential4": ESSENTIAL4, "essential6": ESSENTIAL6, "discovery": DISCOVERY, **PROTOCOL},
+    BRIDGE: BRIDGE_CHAINS % PROTOCOL,
 }
 
 

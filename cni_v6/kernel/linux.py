@@ -10,17 +10,18 @@ import errno
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from cni_v6 import kernel, ops
 from cni_v6.errors import ALREADY_ATTACHED, KERNEL_REFUSED, PORTS_EXHAUSTED, UNKNOWN_CONTAINER, CniError, Errors
-from cni_v6.kernel import Question, Snapshot, answers, firewall, lifetimes, neighbours, netlink, routes, sysctl
-from cni_v6.kernel.events import await_addresses, await_port
-from cni_v6.kernel.message import Message
+from cni_v6.kernel import apply_firewall, ops, sysctl
+from cni_v6.kernel.link_deletion import Reaper
+from cni_v6.kernel.netlink import answers, pyroute2_messages, requests
+from cni_v6.kernel.netlink.message import Message
+from cni_v6.kernel.netlink.socket import Answer, explain, new_group
 from cni_v6.kernel.observe import observe
-from cni_v6.kernel.reaper import Reaper
-from cni_v6.kernel.rtnl import Answer, explain, new_group
-from cni_v6.kernel.spaces import Spaces
+from cni_v6.kernel.open_namespaces import Spaces
+from cni_v6.kernel.ops import HOST, Op
+from cni_v6.kernel.questions import BRIDGE_PORTS_MAX, Question, Snapshot
 from cni_v6.kernel.sysctl import Folders
-from cni_v6.ops import HOST, Op
+from cni_v6.kernel.wait import await_addresses, await_port
 
 THERE_ALREADY = (ops.EnsureBridge, ops.AddAddress, ops.AddRoute, ops.AddUnreachable)
 GONE_WITH_INTERFACE = (ops.RemoveAddress, ops.RemovePortVlan, ops.RemoveRoute, ops.RemoveProxy)
@@ -71,13 +72,13 @@ class LinuxKernel:
     def _delete(self, names: Sequence[str]) -> None:
         """Delete interfaces of the node together: the kernel's wait is the same for one or sixty."""
         route = self._spaces.get(HOST).route
-        found = [answer for answer in route.request([netlink.get_link(name) for name in names]) if answer.messages]
+        found = [answer for answer in route.request([requests.get_link(name) for name in names]) if answer.messages]
         indices = [answers.index_of(answer.messages[0]) for answer in found]
         self._spaces.forget_indices()
         if indices and self._reaper:
             self._reaper.remove(indices)
         elif indices:
-            last = route.request(netlink.deletion(indices, new_group()))[-1]
+            last = route.request(requests.deletion(indices, new_group()))[-1]
             if last.error not in (0, *ABSENT):
                 raise CniError(KERNEL_REFUSED, f"cannot delete {', '.join(names)}", explain(last))
 
@@ -112,7 +113,7 @@ class LinuxKernel:
         messages = [_REQUESTS[type(operation)](self._spaces, operation) for operation in batch]
         last = batch[-1]
         if isinstance(last, ops.CreateVeth):
-            messages.append(netlink.get_link(last.host))  # its answer has both indices, which what follows needs
+            messages.append(requests.get_link(last.host))  # its answer has both indices, which what follows needs
         answered = self._spaces.get(_space(operation=batch[0])).route.request(messages)
         failed: CniError | None = None
         for operation, answer in zip(batch, answered):
@@ -188,7 +189,7 @@ def _as_wanted(operation: Op, answer: Answer) -> bool:
 def _refusal(spaces: Spaces, operation: Op, answer: Answer) -> CniError:
     if isinstance(operation, ops.CreateVeth):
         if answer.error == errno.EXFULL:
-            words = f"bridge {operation.bridge} has no port left: a Linux bridge takes {kernel.BRIDGE_PORTS_MAX}"
+            words = f"bridge {operation.bridge} has no port left: a Linux bridge takes {BRIDGE_PORTS_MAX}"
             return CniError(PORTS_EXHAUSTED, words, "remove containers, or add a second network with its own bridge")
         if answer.error == errno.EEXIST:
             return _exists(spaces, operation)
@@ -215,7 +216,7 @@ def _index(spaces: Spaces, namespace: str, ifname: str, operation: Op) -> int:
 
 def _create_veth(spaces: Spaces, operation: ops.CreateVeth) -> Message:
     bridge = _index(spaces, HOST, operation.bridge, operation)
-    return netlink.create_veth(operation, bridge, spaces.get(operation.netns).file)
+    return requests.create_veth(operation, bridge, spaces.get(operation.netns).file)
 
 
 def _by_name(encode: Callable[[Any], Message]) -> Callable[[Spaces, Any], Message]:
@@ -230,24 +231,24 @@ def _by_index(encode: Callable[[Any, int], Message]) -> Callable[[Spaces, Any], 
 
 
 _REQUESTS: dict[type[Any], Callable[[Spaces, Any], Message]] = {
-    ops.EnsureBridge: _by_name(netlink.create_bridge),
-    ops.SetBridge: _by_name(netlink.set_bridge),
+    ops.EnsureBridge: _by_name(requests.create_bridge),
+    ops.SetBridge: _by_name(pyroute2_messages.set_bridge),
     ops.CreateVeth: _create_veth,
-    ops.SetAlias: _by_name(netlink.set_alias),
-    ops.SetPort: _by_name(netlink.set_port),
-    ops.AddPortVlans: _by_index(netlink.add_port_vlans),
-    ops.RemovePortVlan: _by_index(netlink.remove_port_vlan),
-    ops.AddAddress: _by_index(netlink.add_address),
-    ops.RemoveAddress: _by_index(netlink.remove_address),
-    ops.SetPreferred: _by_index(lifetimes.set_preferred),
-    ops.SetLink: _by_name(netlink.set_link),
-    ops.AddRoute: _by_index(netlink.add_route),
-    ops.AddUnreachable: _by_name(routes.add_unreachable),
-    ops.RemoveRoute: _by_index(routes.remove_route),
-    ops.AddProxy: _by_index(neighbours.add_proxy),
-    ops.RemoveProxy: _by_index(neighbours.remove_proxy),
-    ops.Announce: _by_name(netlink.set_mac),
-    ops.DeleteLink: _by_name(netlink.delete_link),
+    ops.SetAlias: _by_name(requests.set_alias),
+    ops.SetPort: _by_name(requests.set_port),
+    ops.AddPortVlans: _by_index(pyroute2_messages.add_port_vlans),
+    ops.RemovePortVlan: _by_index(pyroute2_messages.remove_port_vlan),
+    ops.AddAddress: _by_index(requests.add_address),
+    ops.RemoveAddress: _by_index(requests.remove_address),
+    ops.SetPreferred: _by_index(pyroute2_messages.set_preferred),
+    ops.SetLink: _by_name(requests.set_link),
+    ops.AddRoute: _by_index(requests.add_route),
+    ops.AddUnreachable: _by_name(pyroute2_messages.add_unreachable),
+    ops.RemoveRoute: _by_index(requests.remove_route),
+    ops.AddProxy: _by_index(pyroute2_messages.add_proxy),
+    ops.RemoveProxy: _by_index(pyroute2_messages.remove_proxy),
+    ops.Announce: _by_name(requests.set_mac),
+    ops.DeleteLink: _by_name(requests.delete_link),
 }
 
 
@@ -255,11 +256,11 @@ _REQUESTS: dict[type[Any], Callable[[Spaces, Any], Message]] = {
 
 
 _DIRECT: dict[type[Any], Callable[[Spaces, Any], None]] = {
-    ops.AddElements: firewall.add_elements,
-    ops.RemoveElements: firewall.remove_elements,
-    ops.LoadRuleset: firewall.load_ruleset,
-    ops.UnloadRuleset: firewall.unload_ruleset,
-    ops.FlushFlows: firewall.flush_flows,
+    ops.AddElements: apply_firewall.add_elements,
+    ops.RemoveElements: apply_firewall.remove_elements,
+    ops.LoadRuleset: apply_firewall.load_ruleset,
+    ops.UnloadRuleset: apply_firewall.unload_ruleset,
+    ops.FlushFlows: apply_firewall.flush_flows,
     ops.AwaitPort: await_port,
     ops.AwaitAddresses: await_addresses,
 }

@@ -7,11 +7,28 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from cni_v6 import kernel
 from cni_v6.errors import KERNEL_REFUSED, CniError
-from cni_v6.kernel import (
+from cni_v6.kernel import apply_firewall, sysctl
+from cni_v6.kernel.netlink import answers, pyroute2_messages, requests
+from cni_v6.kernel.netlink.message import Message
+from cni_v6.kernel.netlink.socket import Answer, explain
+from cni_v6.kernel.open_namespaces import Spaces
+from cni_v6.kernel.ops import HOST
+from cni_v6.kernel.questions import (
+    GetAddresses,
+    GetAlive,
+    GetElements,
+    GetIpv6Interfaces,
+    GetLifetimes,
     GetLink,
+    GetLinks,
+    GetPorts,
+    GetPortVlans,
+    GetProxies,
+    GetRoutes,
+    GetRuleset,
     GetSysctl,
+    GetUplinks,
     Ipv6Interface,
     Lifetime,
     Link,
@@ -19,18 +36,8 @@ from cni_v6.kernel import (
     RouteEntry,
     Snapshot,
     Uplink,
-    answers,
-    firewall,
-    lifetimes,
-    neighbours,
-    netlink,
-    sysctl,
 )
-from cni_v6.kernel.message import Message
-from cni_v6.kernel.rtnl import Answer, explain
-from cni_v6.kernel.spaces import Spaces
 from cni_v6.kernel.sysctl import Folders
-from cni_v6.ops import HOST
 
 # What RTM_GETROUTE and a dump say where there is no route, no IPv6, or no such family.
 NO_ROUTE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EAFNOSUPPORT, errno.EOPNOTSUPP, errno.EINVAL)
@@ -51,7 +58,7 @@ def _links(spaces: Spaces, questions: Sequence[GetLink]) -> Iterable[tuple[Quest
     for netns in dict.fromkeys(question.netns for question in questions):
         here = [question for question in questions if question.netns == netns]
         route = spaces.get(netns).route
-        for question, answer in zip(here, route.request([netlink.get_link(each.ifname) for each in here])):
+        for question, answer in zip(here, route.request([requests.get_link(each.ifname) for each in here])):
             spaces.learn(netns, question.ifname, answer)
             yield question, _link(spaces, question, answer)
 
@@ -65,7 +72,7 @@ def _link(spaces: Spaces, question: GetLink, answer: Answer) -> Link | None:
 
 
 def _name(spaces: Spaces, netns: str, index: int) -> str:
-    [answer] = spaces.get(netns).route.request([netlink.get_link_by_index(index)])
+    [answer] = spaces.get(netns).route.request([requests.get_link_by_index(index)])
     return answers.name_of(answer.messages[0]) if answer.messages else ""
 
 
@@ -77,82 +84,83 @@ def _dump(spaces: Spaces, netns: str, message: Message, what: str) -> tuple[byte
     return answer.messages
 
 
-def _addresses(spaces: Spaces, question: kernel.GetAddresses) -> tuple[str, ...]:
+def _addresses(spaces: Spaces, question: GetAddresses) -> tuple[str, ...]:
     index = spaces.index(question.netns, question.ifname)
     if index is None:
         return ()
-    messages = _dump(spaces, question.netns, netlink.get_addresses(index), f"addresses of {question.ifname}")
+    messages = _dump(spaces, question.netns, requests.get_addresses(index), f"addresses of {question.ifname}")
     return tuple(address for owner, address in map(answers.read_address, messages) if owner == index)
 
 
-def _lifetimes(spaces: Spaces, question: kernel.GetLifetimes) -> tuple[Lifetime, ...]:
+def _lifetimes(spaces: Spaces, question: GetLifetimes) -> tuple[Lifetime, ...]:
     index = spaces.index(question.netns, question.ifname)
     if index is None:
         return ()
-    messages = _dump(spaces, question.netns, lifetimes.get_addresses(index), f"addresses of {question.ifname}")
-    return tuple(found for owner, found in map(lifetimes.read_lifetime, messages) if owner == index)
+    messages = _dump(spaces, question.netns, pyroute2_messages.get_lifetimes(index), f"addresses of {question.ifname}")
+    return tuple(found for owner, found in map(pyroute2_messages.read_lifetime, messages) if owner == index)
 
 
-def _routes(spaces: Spaces, question: kernel.GetRoutes) -> tuple[RouteEntry, ...]:
+def _routes(spaces: Spaces, question: GetRoutes) -> tuple[RouteEntry, ...]:
     index = spaces.index(question.netns, question.ifname)
     if index is None:
         return ()
     found: list[RouteEntry] = []
     for family in (4, 6):
-        messages = _dump(spaces, question.netns, netlink.get_routes(family, index), f"routes of {question.ifname}")
+        messages = _dump(spaces, question.netns, requests.get_routes(family, index), f"routes of {question.ifname}")
         entries = [entry for entry in map(answers.read_route, messages) if entry is not None]
         found += [route for owner, route in entries if owner == index]
     return tuple(found)
 
 
-def _uplinks(spaces: Spaces, _: kernel.GetUplinks) -> tuple[Uplink, ...]:
+def _uplinks(spaces: Spaces, _: GetUplinks) -> tuple[Uplink, ...]:
     route = spaces.get(HOST).route
     hops: list[tuple[int, int]] = []
-    for family, answer in zip((4, 6), route.request([netlink.get_uplink(family) for family in (4, 6)])):
+    for family, answer in zip((4, 6), route.request([requests.get_uplink(family) for family in (4, 6)])):
         if answer.error not in NO_ROUTE:
             _refused(answer, f"cannot look up the IPv{family} default route")
             hops += [(family, index) for data in answer.messages for index in answers.read_uplinks(data)]
     if not hops:
         return ()
-    looked = route.request([netlink.get_link_by_index(index) for _, index in hops])
+    looked = route.request([requests.get_link_by_index(index) for _, index in hops])
     links = ((family, answers.read_link(answer.messages[0])[0]) for (family, _), answer in zip(hops, looked)
              if answer.messages)
     return tuple(Uplink(family, link.name, link.mtu) for family, link in links)
 
 
-def _proxies(spaces: Spaces, question: kernel.GetProxies) -> tuple[str, ...]:
+def _proxies(spaces: Spaces, question: GetProxies) -> tuple[str, ...]:
     index = spaces.index(HOST, question.ifname)
     if index is None:
         return ()
-    messages = _dump(spaces, HOST, neighbours.get_proxies(index), f"proxied neighbours of {question.ifname}")
-    return tuple(address for owner, address in map(neighbours.read_proxy, messages) if owner == index)
+    messages = _dump(spaces, HOST, pyroute2_messages.get_proxies(index), f"proxied neighbours of {question.ifname}")
+    return tuple(address for owner, address in map(pyroute2_messages.read_proxy, messages) if owner == index)
 
 
-def _ports(spaces: Spaces, question: kernel.GetPorts) -> tuple[Link, ...]:
+def _ports(spaces: Spaces, question: GetPorts) -> tuple[Link, ...]:
     index = spaces.index(HOST, question.bridge)
     if index is None:
         return ()
-    messages = _dump(spaces, HOST, netlink.get_ports(index), f"ports of bridge {question.bridge}")
+    messages = _dump(spaces, HOST, requests.get_ports(index), f"ports of bridge {question.bridge}")
     links = [link for link, master in map(answers.read_link, messages) if master == index]
     return tuple(replace(link, master=question.bridge) for link in links)
 
 
-def _all_links(spaces: Spaces, _: kernel.GetLinks) -> tuple[Link, ...]:
-    messages = _dump(spaces, HOST, netlink.get_ports(0), "interfaces")
+def _all_links(spaces: Spaces, _: GetLinks) -> tuple[Link, ...]:
+    messages = _dump(spaces, HOST, requests.get_ports(0), "interfaces")
     names = {answers.index_of(data): answers.name_of(data) for data in messages}
     return tuple(replace(link, master=names.get(master, "")) for link, master in map(answers.read_link, messages))
 
 
-def _alive(_: Spaces, question: kernel.GetAlive) -> frozenset[tuple[int, int]]:
-    from cni_v6.kernel import census  # for the day when a set runs dry
+def _alive(_: Spaces, question: GetAlive) -> frozenset[tuple[int, int]]:
+    from cni_v6.kernel.netns import alive  # for the day when a set runs dry
 
-    return census.alive(question.namespaces)
+    return alive.alive(question.namespaces)
 
 
-def _port_vlans(spaces: Spaces, question: kernel.GetPortVlans) -> tuple[tuple[int, bool], ...]:
+def _port_vlans(spaces: Spaces, question: GetPortVlans) -> tuple[tuple[int, bool], ...]:
     index = spaces.index(HOST, question.ifname)
-    messages = _dump(spaces, HOST, netlink.get_port_vlans(), f"VLANs of {question.ifname}")
-    return tuple(vlan for data in messages if answers.index_of(data) == index for vlan in answers.read_port_vlans(data))
+    messages = _dump(spaces, HOST, pyroute2_messages.get_port_vlans(), f"VLANs of {question.ifname}")
+    of_port = (data for data in messages if answers.index_of(data) == index)
+    return tuple(vlan for data in of_port for vlan in pyroute2_messages.read_port_vlans(data))
 
 
 def _sysctls(spaces: Spaces, questions: Sequence[GetSysctl]) -> Mapping[Question, str | None]:
@@ -167,7 +175,7 @@ def _sysctls(spaces: Spaces, questions: Sequence[GetSysctl]) -> Mapping[Question
     return found
 
 
-def _ipv6_interfaces(spaces: Spaces, _: kernel.GetIpv6Interfaces) -> tuple[Ipv6Interface, ...]:
+def _ipv6_interfaces(spaces: Spaces, _: GetIpv6Interfaces) -> tuple[Ipv6Interface, ...]:
     folders = spaces.get(HOST).sysctl
 
     def setting(name: str, key: str) -> str:
@@ -186,16 +194,16 @@ def _refused(answer: Answer, what: str) -> None:
 
 
 _ANSWERS: dict[type[Any], Callable[[Spaces, Any], object]] = {
-    kernel.GetAddresses: _addresses,
-    kernel.GetLifetimes: _lifetimes,
-    kernel.GetRoutes: _routes,
-    kernel.GetIpv6Interfaces: _ipv6_interfaces,
-    kernel.GetUplinks: _uplinks,
-    kernel.GetProxies: _proxies,
-    kernel.GetRuleset: firewall.get_ruleset,
-    kernel.GetElements: firewall.get_elements,
-    kernel.GetPorts: _ports,
-    kernel.GetLinks: _all_links,
-    kernel.GetAlive: _alive,
-    kernel.GetPortVlans: _port_vlans,
+    GetAddresses: _addresses,
+    GetLifetimes: _lifetimes,
+    GetRoutes: _routes,
+    GetIpv6Interfaces: _ipv6_interfaces,
+    GetUplinks: _uplinks,
+    GetProxies: _proxies,
+    GetRuleset: apply_firewall.get_ruleset,
+    GetElements: apply_firewall.get_elements,
+    GetPorts: _ports,
+    GetLinks: _all_links,
+    GetAlive: _alive,
+    GetPortVlans: _port_vlans,
 }

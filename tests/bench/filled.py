@@ -10,21 +10,23 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from cni_v6 import account, records
-from cni_v6.diskbooks import FOLDER
-from cni_v6.disktransaction import LAST
-from cni_v6.folder import FILE_MODE
-from cni_v6.handout import AFTER, DEFAULT
-from cni_v6.leases import Attachment, Transaction
-from cni_v6.names import Owner
-from cni_v6.ranges import from_text, to_text
-from cni_v6.store import ATTACHMENTS, DiskLeases
+from cni_v6.allocation.policy import AFTER, DEFAULT
+from cni_v6.leases import records
+from cni_v6.leases.attachment import Attachment
+from cni_v6.leases.disk import allocation_json
+from cni_v6.leases.disk.allocation_files import FOLDER
+from cni_v6.leases.disk.directory import FILE_MODE
+from cni_v6.leases.disk.store import ATTACHMENTS, DiskLeases
+from cni_v6.leases.disk.transaction import LAST
+from cni_v6.leases.store import Transaction
+from cni_v6.net.addresses import from_text, to_text
+from cni_v6.protocol.names import Owner
 from tests.forks import listings
 from tests.stores import pool
 
 SUBNETS = ("10.0.0.0/8", "fd00:88::/64")
 SETS = tuple(map(pool, SUBNETS))
-WAYS = tuple(map(DEFAULT.way, SETS))
+WAYS = tuple(map(DEFAULT.reuse_mode, SETS))
 SAMPLE = 100
 NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 
@@ -91,7 +93,7 @@ class Filled:
             (self.folder / f"{LAST}{index}").write_text(address, encoding="ascii")
             if way == AFTER:
                 family, value = from_text(address)
-                content = account.encode_round(((value - count + 1, value),), family)
+                content = allocation_json.encode_round(((value - count + 1, value),), family)
                 (self.folder / FOLDER / ("round" if family == 6 else f"round{family}")).write_bytes(content)
 
     def _compare(self, work: Transaction) -> None:

@@ -12,7 +12,7 @@ from tests.bench.setting import STAGES, Setting, Side, match, take_turns, times,
 
 # What is on by default, and masquerade; ours otherwise plays without, since the reference has neither.
 EVERYTHING: dict[str, Any] = {"ingress": "published", "guard": True, "ipMasq": True}
-# Neighbours can be wrong about an IPv4 address from which its MAC does not follow (cni_v6/neighbourhood.py).
+# Neighbours can be wrong about an IPv4 address from which its MAC does not follow (cni_v6/plan/mac.py).
 ANNOUNCED: dict[str, Any] = {"runtimeConfig": {"mac": "02:00:5e:00:53:01"}}
 MORE_MS = 1.5  # that everything on may cost
 PORTS = 32

@@ -144,10 +144,10 @@ def check(family: str, listed: str) -> None:
         raise Refused(f"the flow did not take the way it was to take: {listed}")
 
 
-Spent = Mapping[str, list[dict[str, float]]]
+UsedAddresses = Mapping[str, list[dict[str, float]]]
 
 
-def rows(kind: str, family: int, spent: Spent) -> list[Row]:
+def rows(kind: str, family: int, spent: UsedAddresses) -> list[Row]:
     """A row for each way but that of our tables as they are: medians of the rounds' ratios to it."""
     made = []
     what = "bulk TCP" if kind == "tcp" else "small UDP datagrams"
@@ -162,7 +162,7 @@ def rows(kind: str, family: int, spent: Spent) -> list[Row]:
     return made
 
 
-def _rounds(closed: Stage, plain: Stage, kind: str, family: int, count: int, known: bool) -> Spent:
+def _rounds(closed: Stage, plain: Stage, kind: str, family: int, count: int, known: bool) -> UsedAddresses:
     random = Random(SEED)
     flow = closed.flow(0, kind, family)
     more = {f"by a shortcut of uplink and {name}": flow.shortcut(port) for name, port in WAYS.items()}

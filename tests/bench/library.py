@@ -18,16 +18,18 @@ from typing import Any
 if __name__ == "__main__":
     sys.path[:0] = [sys.argv[1], str(Path(__file__).resolve().parents[2])]
 
-from cni_v6 import ipam  # noqa: E402
-from cni_v6.config import IpamConf  # noqa: E402
+from cni_v6.allocation.policy import AFTER  # noqa: E402
+from cni_v6.attachments import allocate  # noqa: E402
+from cni_v6.attachments.context import Context  # noqa: E402
+from cni_v6.config.ipam import IpamConf  # noqa: E402
 from cni_v6.errors import ADDRESSES_EXHAUSTED, CniError  # noqa: E402
-from cni_v6.handout import AFTER  # noqa: E402
-from cni_v6.kernel.fake import FakeKernel  # noqa: E402
-from cni_v6.leases import Attachment, Transaction  # noqa: E402
-from cni_v6.memory import MemoryDataDirs  # noqa: E402
-from cni_v6.names import Owner  # noqa: E402
-from cni_v6.node import Node  # noqa: E402
-from cni_v6.protocol import Invocation  # noqa: E402
+from cni_v6.kernel.fake.kernel import FakeKernel  # noqa: E402
+from cni_v6.leases.attachment import Attachment
+from cni_v6.leases.memory import MemoryDataDirs  # noqa: E402
+from cni_v6.leases.store import Transaction  # noqa: E402
+from cni_v6.plugins import ipam  # noqa: E402
+from cni_v6.protocol.invocation import Invocation  # noqa: E402
+from cni_v6.protocol.names import Owner  # noqa: E402
 from tests.bench.filled import SETS, WAYS, Filled  # noqa: E402
 from tests.stores import pool  # noqa: E402
 
@@ -81,7 +83,7 @@ class Network:
                 raise RuntimeError(f"{address} was free")
 
     def status(self) -> None:
-        ipam.check_capacity(IpamConf(self.owner("").network, "", SETS, (), (), ""), self.filled.leases)
+        allocate.check_capacity(IpamConf(self.owner("").network, "", SETS, (), (), ""), self.filled.leases)
 
     def owner(self, container: str) -> Owner:
         return Owner(self.filled.folder.name, container, "eth0")
@@ -148,12 +150,20 @@ def _require(found: object, owner: Owner) -> None:
         raise RuntimeError(f"nothing is known of {owner}")
 
 
-def _node(filled: Filled) -> Node:
+def _node(filled: Filled) -> Context:
     def nothing(*_: Any) -> Any:
         raise RuntimeError("GC of the IPAM plugin asks for leases alone")
 
-    return Node(kernel=FakeKernel(), leases=lambda _name, _folder: filled.leases, data_dirs=MemoryDataDirs(),
-                delegate=nothing, read_file=nothing, boot="boot", id="id", now=time.time)
+    return Context(
+        kernel=FakeKernel(),
+        leases=lambda _name, _folder: filled.leases,
+        data_dirs=MemoryDataDirs(),
+        delegate=nothing,
+        read_file=nothing,
+        boot="boot",
+        id="id",
+        now=time.time,
+    )
 
 
 def main() -> None:

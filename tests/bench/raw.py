@@ -22,17 +22,19 @@ from typing import Any
 if __name__ == "__main__":
     sys.path[:0] = [sys.argv[1], str(Path(__file__).resolve().parents[2])]
 
-from cni_v6 import engine, ops  # noqa: E402
-from cni_v6.kernel import netlink, rtnl, sysctl  # noqa: E402
+from cni_v6.engine import handle  # noqa: E402
+from cni_v6.kernel import ops  # noqa: E402
+from cni_v6.kernel import sysctl  # noqa: E402
+from cni_v6.kernel.link_deletion import Reaper  # noqa: E402
 from cni_v6.kernel.linux import LinuxKernel  # noqa: E402
-from cni_v6.kernel.message import HEADER, Message  # noqa: E402
-from cni_v6.kernel.netns import Namespace, open_namespace  # noqa: E402
+from cni_v6.kernel.netlink import requests, socket as netlink  # noqa: E402
+from cni_v6.kernel.netlink.message import HEADER, Message  # noqa: E402
+from cni_v6.kernel.netlink.socket import Answer, RouteSocket  # noqa: E402
+from cni_v6.kernel.netns.enter import Namespace, open_namespace  # noqa: E402
+from cni_v6.kernel.open_namespaces import Spaces  # noqa: E402
+from cni_v6.kernel.ops import HOST, Op  # noqa: E402
 from cni_v6.kernel.sysctl import Folders  # noqa: E402
-from cni_v6.kernel.reaper import Reaper  # noqa: E402
-from cni_v6.kernel.rtnl import Answer, RouteSocket  # noqa: E402
-from cni_v6.kernel.spaces import Spaces  # noqa: E402
-from cni_v6.ops import HOST, Op  # noqa: E402
-from cni_v6.protocol import Request  # noqa: E402
+from cni_v6.protocol.invocation import Request  # noqa: E402
 from tests.bench.node import settle  # noqa: E402
 
 NETNS_ATTRIBUTE = struct.pack("=HH", 8, 28)  # IFLA_NET_NS_FD (linux/if_link.h), followed by the descriptor
@@ -132,7 +134,7 @@ def steps(tape: Tape) -> list[Step]:
 
 def _encode(message: Message) -> bytes:
     body = message.body + b"\0" * (-len(message.body) % 4)
-    flags = message.flags | rtnl.NLM_F_REQUEST | rtnl.NLM_F_ACK
+    flags = message.flags | netlink.NLM_F_REQUEST | netlink.NLM_F_ACK
     return HEADER.pack(HEADER.size + len(message.body), message.type, flags, 1, 0) + body
 
 
@@ -194,7 +196,7 @@ class Player:
             while offset < len(data):
                 length, kind = struct.unpack_from("=IH", data, offset)
                 code = -struct.unpack_from("=i", data, offset + HEADER.size)[0]
-                assert kind == rtnl.NLMSG_ERROR and code in (0, errno.EEXIST), os.strerror(code)
+                assert kind == netlink.NLMSG_ERROR and code in (0, errno.EEXIST), os.strerror(code)
                 missing -= 1
                 offset += (length + 3) & ~3
         taken.append(time.perf_counter() - begin)
@@ -241,8 +243,8 @@ class Comparison:
                 needed.append(original)
             taken += player.play(step)
         inside.close()
-        [answer] = space.route.request([netlink.delete_link(ops.DeleteLink(netns, "eth0"))])
-        assert not answer.error, rtnl.explain(answer)
+        [answer] = space.route.request([requests.delete_link(ops.DeleteLink(netns, "eth0"))])
+        assert not answer.error, netlink.explain(answer)
         space.close()
         settle()
         return taken * 1e3, needed
@@ -250,7 +252,7 @@ class Comparison:
     def _call(self, command: str, netns: str, kernel: LinuxKernel) -> None:
         env = {"CNI_COMMAND": command, "CNI_CONTAINERID": Path(netns).name, "CNI_NETNS": netns, "CNI_IFNAME": "eth0",
                "CNI_PATH": "/usr/lib/cni"}
-        reply = engine.handle(Request("cni-v6", env, self._config), engine.real_node(kernel))
+        reply = handle.handle(Request("cni-v6", env, self._config), handle.real_context(kernel))
         assert not reply.code, reply.stdout.decode() + reply.stderr
 
 
@@ -262,7 +264,7 @@ def _in_namespace(netns: str) -> socket.socket:
     """A socket of the namespace that hears no events."""
     space = open_namespace(netns)
     made = space.event_socket(1)
-    made.setsockopt(rtnl.SOL_NETLINK, 2, 1)  # NETLINK_DROP_MEMBERSHIP of RTNLGRP_LINK, linux/netlink.h
+    made.setsockopt(netlink.SOL_NETLINK, 2, 1)  # NETLINK_DROP_MEMBERSHIP of RTNLGRP_LINK, linux/netlink.h
     space.close()
     return made
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from cni_v6.handout import RANDOM, SEQUENTIAL
+from cni_v6.allocation.policy import RANDOM, SEQUENTIAL
 from tests.bench.figures import Findings, Goal, Row, median
 from tests.bench.filled import SUBNETS
 from tests.bench.inside import CLIENTS, FLAT, program

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from cni_v6.handout import RANDOM, SEQUENTIAL
+from cni_v6.allocation.policy import RANDOM, SEQUENTIAL
 from tests.bench.node import Call, Done, Node, Outcome, Pair, settle
 from tests.bench.peers import Plugins
 

@@ -16,10 +16,12 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path[:0] = [sys.argv[1], str(Path(__file__).resolve().parents[2])]
 
-from cni_v6.handout import Handout  # noqa: E402
-from cni_v6.leases import Attachment, Leases  # noqa: E402
-from cni_v6.ranges import RangeSet, from_text  # noqa: E402
-from cni_v6.store import DiskLeases  # noqa: E402
+from cni_v6.allocation.policy import AllocationPolicy  # noqa: E402
+from cni_v6.allocation.ranges import RangeSet
+from cni_v6.leases.attachment import Attachment
+from cni_v6.leases.disk.store import DiskLeases  # noqa: E402
+from cni_v6.leases.store import Leases  # noqa: E402
+from cni_v6.net.addresses import from_text  # noqa: E402
 from tests.bench.figures import median  # noqa: E402
 from tests.stores import BOOT, owner, pool  # noqa: E402
 
@@ -29,14 +31,16 @@ BLOCK = 10_000  # at most
 HOST_BITS = (1 << 64) - 1
 
 
-def turn_over(leases: Leases, addresses: RangeSet, handout: Handout, count: int) -> tuple[array[int], array[int]]:
+def turn_over(
+    leases: Leases, addresses: RangeSet, policy: AllocationPolicy, count: int
+) -> tuple[array[int], array[int]]:
     """So many ADDs, each with a DEL: nanoseconds of each pair, and the addresses' host parts, 16 bytes in all."""
     taken, given = array("Q"), array("Q")
-    ways = (handout.way(addresses),)
+    ways = (policy.reuse_mode(addresses),)
     for number in range(count):
         begin = time.perf_counter_ns()
         with leases.transaction() as work:
-            address = work.choose(0, addresses, handout)
+            address = work.choose(0, addresses, policy)
             work.put(Attachment(owner(f"c{number}"), (address,), f"veth{number}", (4, 17), time.time(), BOOT,
                                 reuse=ways))
         if number >= ALIVE:
@@ -63,7 +67,7 @@ def blocks(taken: Sequence[int]) -> Iterator[tuple[int, float]]:
 def main() -> None:
     asked = json.load(sys.stdin)
     leases = DiskLeases(asked["network"], asked["folder"], boot=BOOT)
-    taken, given = turn_over(leases, pool(asked["subnet"]), Handout(order=asked["order"]), asked["count"])
+    taken, given = turn_over(leases, pool(asked["subnet"]), AllocationPolicy(order=asked["order"]), asked["count"])
     tenth = max(1, len(taken) // 10)
     print(json.dumps({
         "first": median(taken[:tenth]) / 1e3, "last": median(taken[-tenth:]) / 1e3, "seconds": sum(taken) / 1e9,

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from cni_v6.kernel import census
-from cni_v6.kernel.netns import lasting_identity, nsfs_device
+from cni_v6.kernel.netns import alive
+from cni_v6.kernel.netns.enter import lasting_identity, nsfs_device
 from tests.keepers import ELSEWHERE, KEEPERS, MOUNTED_ELSEWHERE, WAIT, running
 from tests.netns import wire
 from tests.sandbox import Node, need
@@ -65,14 +65,14 @@ def _parent(pid: int) -> int:
         return 0
 
 
-def _look(folder: Path, namespaces: list[tuple[int, int]], first: int) -> census.Namespaces:
-    need(os.stat("/proc/self/ns/pid").st_ino == census.PID_INIT, "needs to run in the first pid namespace")
+def _look(folder: Path, namespaces: list[tuple[int, int]], first: int) -> alive.Namespaces:
+    need(os.stat("/proc/self/ns/pid").st_ino == alive.PID_INIT, "needs to run in the first pid namespace")
     folder.mkdir()
     for name in ("self", *map(str, family(os.getpid()))):
         (folder / name).symlink_to(f"/proc/{name}")
     (folder / "1").symlink_to(f"/proc/{first}")
     try:
-        return census.seen(namespaces, str(folder))
+        return alive.seen(namespaces, str(folder))
     finally:
         for entry in folder.iterdir():
             entry.unlink()
@@ -86,12 +86,12 @@ def test_a_namespace_that_something_keeps(node: Node, tmp_path: Path, keeper: st
     with KEEPERS[keeper](path):
         node.remove_container("a")
         assert seen(tmp_path / "proc", namespace, os.getpid())
-        assert census.alive([namespace]) == {namespace}
+        assert alive.alive([namespace]) == {namespace}
 
 
 def test_a_namespace_that_is_mounted_as_ever(node: Node, tmp_path: Path) -> None:
     namespace = lasting_identity(node.container("a"))
-    assert seen(tmp_path / "proc", namespace, os.getpid()) and census.alive([namespace]) == {namespace}
+    assert seen(tmp_path / "proc", namespace, os.getpid()) and alive.alive([namespace]) == {namespace}
 
 
 @pytest.fixture
@@ -135,7 +135,7 @@ def test_where_not_everything_can_be_seen_everything_is_alive(tmp_path: Path, wh
         (tmp_path / "self").symlink_to("/proc/self")
         if what == "no processes":
             (tmp_path / "1").symlink_to("/proc/none")
-        assert census.seen([NEVER], str(tmp_path)) == {NEVER}
+        assert alive.seen([NEVER], str(tmp_path)) == {NEVER}
 
 
 def test_a_process_that_shows_itself_to_nobody(tmp_path: Path) -> None:
@@ -143,8 +143,8 @@ def test_a_process_that_shows_itself_to_nobody(tmp_path: Path) -> None:
     need(os.geteuid() == 0, "needs root, to do without its privileges")
     program = f"""
 import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r})
-from cni_v6.kernel import census
-print(census.seen([(4, 1)]) == {{(4, 1)}})
+from cni_v6.kernel.netns import alive
+print(alive.seen([(4, 1)]) == {{(4, 1)}})
 """
     without = subprocess.run(
         ["setpriv", "--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace", sys.executable, "-c", program],
@@ -157,7 +157,7 @@ def ended(node: Node) -> tuple[int, int]:
     """A namespace that has come and gone: its end takes an interface of the node away."""
     path = node.container("a")
     namespace = lasting_identity(path)
-    assert census.alive([namespace]) == {namespace}
+    assert alive.alive([namespace]) == {namespace}
     node.run("ip", "link", "add", "here", "type", "veth", "peer", "name", "there", "netns", Path(path).name)
     node.remove_container("a")
     wire.await_state(node.path, lambda: not node.ip_json("link", "show", "type", "veth"), "the end of a namespace")
@@ -170,11 +170,11 @@ def test_by_its_handle(node: Node) -> None:
     need(first[0] != nsfs_device(), "needs Linux 6.18, which counts namespaces")
     second = lasting_identity(node.container("a"))
     assert first[0] != second[0]
-    assert census.stale([first, second]) == {first} and census.alive([first, second]) == {second}
+    assert alive.stale([first, second]) == {first} and alive.alive([first, second]) == {second}
 
 
 def test_nothing_is_asked_about_nothing() -> None:
-    assert census.alive([]) == census.seen([]) == census.stale([]) == frozenset()
+    assert alive.alive([]) == alive.seen([]) == alive.stale([]) == frozenset()
 
 
 @pytest.mark.parametrize("path", ["/proc/self/ns/mnt", "/dev/null", "/etc/hostname"])

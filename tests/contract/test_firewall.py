@@ -11,13 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from cni_v6 import errors, ops
+from cni_v6 import errors
 from cni_v6.firewall import ruleset
 from cni_v6.firewall.sets import BRIDGE, INET, SETS, TABLE, Element
-from cni_v6.kernel import GetElements, GetRuleset, conntrack, firewall, nftables
-from cni_v6.kernel.message import HEADER, each
-from cni_v6.kernel.nfnl import NetfilterSocket, NoNetfilter
-from cni_v6.ops import HOST
+from cni_v6.kernel import apply_firewall, ops
+from cni_v6.kernel.netfilter import conntrack, messages
+from cni_v6.kernel.netfilter.socket import NetfilterSocket, NoNetfilter
+from cni_v6.kernel.netlink.message import HEADER, each
+from cni_v6.kernel.ops import HOST
+from cni_v6.kernel.questions import GetElements, GetRuleset
 from tests.contract.test_kernel import refused
 from tests.contract.worlds import LinuxWorld, World, linux_world
 from tests.sandbox import Node
@@ -285,7 +287,7 @@ def dumped(linux: LinuxWorld) -> list[bytes]:
 
     def dump() -> list[bytes]:
         with closing(NetfilterSocket()) as netfilter:
-            requests = [nftables.dump_elements(*place) for place in SETS]
+            requests = [messages.dump_elements(*place) for place in SETS]
             return [data for request in requests for data in netfilter.dump(request).messages]
 
     return linux.elsewhere.run(dump)
@@ -301,9 +303,9 @@ def test_elements_are_what_nft_makes_of_them(linux: LinuxWorld) -> None:
         """Each element's bytes with its set's; the kernel lists them in any order."""
         found = []
         for data in dumped(linux):
-            given = dict(each(data, HEADER.size + nftables.NFGENMSG.size))
-            name = given[nftables.NFTA_SET_ELEM_LIST_SET]
-            found += [name + payload for _, payload in each(given.get(nftables.NFTA_SET_ELEM_LIST_ELEMENTS, b""))]
+            given = dict(each(data, HEADER.size + messages.NFGENMSG.size))
+            name = given[messages.NFTA_SET_ELEM_LIST_SET]
+            found += [name + payload for _, payload in each(given.get(messages.NFTA_SET_ELEM_LIST_ELEMENTS, b""))]
         return sorted(found)
 
     load(linux, *ALL)
@@ -319,7 +321,7 @@ def test_elements_are_what_nft_makes_of_them(linux: LinuxWorld) -> None:
 @pytest.mark.netns
 def test_elements_of_nft_are_read(linux: LinuxWorld) -> None:
     load(linux, *ALL)
-    found = [element for data in dumped(linux) for element in nftables.read_elements(data)]
+    found = [element for data in dumped(linux) for element in messages.read_elements(data)]
     assert sorted(found, key=str) == sorted(ALL, key=str)
 
 
@@ -332,9 +334,9 @@ def test_rules_that_nft_refuses(linux: LinuxWorld) -> None:
 
 def test_nft_is_found_where_the_system_has_it_though_not_in_path(tmp_path: Path) -> None:
     (tmp_path / "nft").mkdir()
-    assert firewall._executable("nft", (str(tmp_path), *firewall.SYSTEM_PATH)).endswith("bin/nft")
+    assert apply_firewall._executable("nft", (str(tmp_path), *apply_firewall.SYSTEM_PATH)).endswith("bin/nft")
     with pytest.raises(FileNotFoundError, match="not in"):
-        firewall._executable("nft", [str(tmp_path)])
+        apply_firewall._executable("nft", [str(tmp_path)])
 
 
 # Flows
@@ -387,7 +389,7 @@ def flush(linux: LinuxWorld, addresses: tuple[str, ...], ports: tuple[tuple[int,
     def look() -> None:
         with closing(NetfilterSocket()) as netfilter:
             for what in conntrack.wanted(addresses, ports):
-                assert {answer.error for answer in firewall.flush_one_by_one(netfilter, what)} == {0}
+                assert {answer.error for answer in apply_firewall.flush_one_by_one(netfilter, what)} == {0}
 
     linux.elsewhere.run(look)
 

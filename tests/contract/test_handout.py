@@ -9,18 +9,20 @@ from pathlib import Path
 import pytest
 
 from cni_v6 import errors
-from cni_v6.cursor import CHUNK
+from cni_v6.allocation.policy import AFTER, AUTO, DEFAULT, NEVER, RANDOM, SEQUENTIAL, STABLE, AllocationPolicy
+from cni_v6.allocation.ranges import RangeSet, contains
+from cni_v6.allocation.used import CHUNK
 from cni_v6.errors import CniError
-from cni_v6.handout import AFTER, AUTO, DEFAULT, NEVER, RANDOM, SEQUENTIAL, STABLE, Handout
-from cni_v6.leases import Attachment, Leases
-from cni_v6.memory import MemoryLeases
-from cni_v6.ranges import RangeSet, contains, from_text
-from cni_v6.store import DiskLeases
+from cni_v6.leases.attachment import Attachment
+from cni_v6.leases.disk.store import DiskLeases
+from cni_v6.leases.memory import MemoryLeases
+from cni_v6.leases.store import Leases
+from cni_v6.net.addresses import from_text
 from tests.stores import BOOT, LARGE, NETWORK, SMALL, delete, held, owner, pool, span
 
 HOUR = 3600
-ONE_BY_ONE = Handout(reuse=AFTER, wait=HOUR)
-BY_LOT = Handout(RANDOM, AFTER, HOUR)
+ONE_BY_ONE = AllocationPolicy(reuse=AFTER, wait=HOUR)
+BY_LOT = AllocationPolicy(RANDOM, AFTER, HOUR)
 PAIR = pool("10.5.0.0/30")  # one address besides the gateway
 TINY = pool("fd05::/125")
 
@@ -56,11 +58,11 @@ def remarks() -> list[str]:
 def give(leases: Leases, remarks: list[str]) -> Callable[..., str]:
     """An ADD: an address of a set to a container."""
 
-    def add(container_id: str, addresses: RangeSet, handout: Handout = DEFAULT) -> str:
+    def add(container_id: str, addresses: RangeSet, policy: AllocationPolicy = DEFAULT) -> str:
         with leases.transaction() as work:
-            text = work.choose(0, addresses, handout)
-            work.put(Attachment(owner(container_id), (text,), boot=BOOT, reuse=(handout.way(addresses),),
-                                identity=handout.identity))
+            text = work.choose(0, addresses, policy)
+            work.put(Attachment(owner(container_id), (text,), boot=BOOT, reuse=(policy.reuse_mode(addresses),),
+                                identity=policy.identity))
             remarks[:] = work.remarks
             work.remarks.clear()
         return text
@@ -68,18 +70,28 @@ def give(leases: Leases, remarks: list[str]) -> Callable[..., str]:
     return add
 
 
-def stable(name: str, **more: object) -> Handout:
-    return replace(Handout(STABLE, AUTO, HOUR, name, b"sixteen bytes or more"), **more)  # type: ignore[arg-type]
+def stable(name: str, **more: object) -> AllocationPolicy:
+    policy = AllocationPolicy(STABLE, AUTO, HOUR, name, b"sixteen bytes or more")
+    return replace(policy, **more)  # type: ignore[arg-type]
 
 
 # Reuse
 
 def test_auto_is_never_for_large_sets_and_after_for_others() -> None:
-    assert [DEFAULT.once(one) for one in (SMALL, LARGE, pool("10.0.0.0/8"), pool("fd00::/97"), pool("fd00::/95"))] == [
-        False, True, False, False, True]
-    assert [Handout(reuse=NEVER).once(SMALL), ONE_BY_ONE.once(LARGE), stable("a").once(LARGE)] == [True, False, False]
-    assert [DEFAULT.way(LARGE), DEFAULT.way(SMALL), BY_LOT.way(SMALL), stable("a").way(LARGE)] == [
-        NEVER, AFTER, "probed", "probed"]
+    assert [
+        DEFAULT.never_reuses(one) for one in (SMALL, LARGE, pool("10.0.0.0/8"), pool("fd00::/97"), pool("fd00::/95"))
+    ] == [False, True, False, False, True]
+    assert [
+        AllocationPolicy(reuse=NEVER).never_reuses(SMALL),
+        ONE_BY_ONE.never_reuses(LARGE),
+        stable("a").never_reuses(LARGE),
+    ] == [True, False, False]
+    assert [
+        DEFAULT.reuse_mode(LARGE),
+        DEFAULT.reuse_mode(SMALL),
+        BY_LOT.reuse_mode(SMALL),
+        stable("a").reuse_mode(LARGE),
+    ] == [NEVER, AFTER, "probed", "probed"]
 
 
 def test_the_oldest_released_comes_first(leases: Leases, give: Callable[..., str], clock: Clock) -> None:
@@ -145,7 +157,7 @@ def test_an_address_that_was_chosen_and_not_taken_is_not_lost(leases: Leases, gi
 
 
 def test_never_on_request_for_a_small_set(leases: Leases, give: Callable[..., str]) -> None:
-    never = Handout(reuse=NEVER)
+    never = AllocationPolicy(reuse=NEVER)
     for number in range(5):
         give(f"c{number}", SMALL, never)
         delete(leases, f"c{number}")
@@ -174,7 +186,7 @@ def test_a_set_that_gives_none_twice_from_now_on_counts_what_it_gave_before(
     for number in range(3):
         give(f"c{number}", SMALL)
         delete(leases, f"c{number}")
-    never = Handout(reuse=NEVER)
+    never = AllocationPolicy(reuse=NEVER)
     assert [give(f"d{number}", SMALL, never) for number in range(2)] == ["10.1.0.5", "10.1.0.6"]
     for number in range(2):
         delete(leases, f"d{number}")
@@ -198,18 +210,22 @@ def test_addresses_of_ranges_that_went_are_forgotten_once_they_have_waited(
     assert len({give(f"f{number}", SMALL) for number in range(5)}) == 5
 
 
-@pytest.mark.parametrize("handout", [ONE_BY_ONE, BY_LOT, Handout(reuse=NEVER), Handout(RANDOM, NEVER)])
-def test_a_shortage_is_told_and_changes_nothing(leases: Leases, give: Callable[..., str], handout: Handout) -> None:
+@pytest.mark.parametrize(
+    "policy", [ONE_BY_ONE, BY_LOT, AllocationPolicy(reuse=NEVER), AllocationPolicy(RANDOM, NEVER)]
+)
+def test_a_shortage_is_told_and_changes_nothing(
+    leases: Leases, give: Callable[..., str], policy: AllocationPolicy
+) -> None:
     with leases.transaction() as work:
         for _ in range(20):
-            assert work.shortage(0, SMALL, handout) is None
-    assert len({give(f"c{number}", SMALL, handout) for number in range(5)}) == 5
+            assert work.shortage(0, SMALL, policy) is None
+    assert len({give(f"c{number}", SMALL, policy) for number in range(5)}) == 5
     with leases.transaction() as work:
-        told = work.shortage(0, SMALL, handout)
+        told = work.shortage(0, SMALL, policy)
         assert told and (told.code, "5 in all, 5 taken" in told.msg) == (errors.ADDRESSES_EXHAUSTED, True)
     delete(leases, "c0")
     with leases.transaction() as work:
-        assert (work.shortage(0, SMALL, handout) is None) == (handout.reuse == AFTER)
+        assert (work.shortage(0, SMALL, policy) is None) == (policy.reuse == AFTER)
         assert work.shortage(0, LARGE) is None
         assert work.spent(LARGE) == 0
 
@@ -219,7 +235,7 @@ def test_a_shortage_is_told_and_changes_nothing(leases: Leases, give: Callable[.
 @pytest.mark.parametrize("addresses", [LARGE, RangeSet((span("2001:db8::/120", 5, 250), span("2001:db8:1::/64")))])
 def test_a_large_set_in_random_order_gives_none_twice(
         leases: Leases, give: Callable[..., str], addresses: RangeSet) -> None:
-    by_lot = Handout(RANDOM)
+    by_lot = AllocationPolicy(RANDOM)
     seen = []
     for number in range(100):
         seen.append(give(f"c{number}", addresses, by_lot))
@@ -233,7 +249,7 @@ def test_a_large_set_in_random_order_gives_none_twice(
 
 
 def test_a_small_set_in_random_order_gives_all_and_none_twice(leases: Leases, give: Callable[..., str]) -> None:
-    by_lot = Handout(RANDOM, NEVER)
+    by_lot = AllocationPolicy(RANDOM, NEVER)
     many = pool("10.6.0.0/26")
     assert len({give(f"c{number}", many, by_lot) for number in range(61)}) == 61
     with pytest.raises(CniError, match="no unused address"):
@@ -242,7 +258,7 @@ def test_a_small_set_in_random_order_gives_all_and_none_twice(leases: Leases, gi
 
 def test_what_was_given_in_one_order_is_not_given_in_the_other(leases: Leases, give: Callable[..., str]) -> None:
     """All but one of a small set, so that each would be met."""
-    never, by_lot = Handout(reuse=NEVER), Handout(RANDOM, NEVER)
+    never, by_lot = AllocationPolicy(reuse=NEVER), AllocationPolicy(RANDOM, NEVER)
     many = pool("10.6.0.0/26")
     with leases.transaction() as work:
         work.put(Attachment(owner("asked"), ("10.6.0.40",), reuse=(NEVER,)))
@@ -329,12 +345,12 @@ def test_the_wait_of_another_identitys_address_ends(leases: Leases, give: Callab
 
 
 def test_stable_keeps_away_from_what_was_given_for_good(leases: Leases, give: Callable[..., str]) -> None:
-    once = {give("a", LARGE), give("b", LARGE, Handout(RANDOM))}
+    once = {give("a", LARGE), give("b", LARGE, AllocationPolicy(RANDOM))}
     delete(leases, "a")
     delete(leases, "b")
     never = pool("fd06::/124")
-    gone = {give(f"c{number}", never, Handout(reuse=NEVER)) for number in range(6)}
-    gone |= {give(f"d{number}", never, Handout(RANDOM, NEVER)) for number in range(6)}
+    gone = {give(f"c{number}", never, AllocationPolicy(reuse=NEVER)) for number in range(6)}
+    gone |= {give(f"d{number}", never, AllocationPolicy(RANDOM, NEVER)) for number in range(6)}
     for number in range(6):
         delete(leases, f"c{number}")
         delete(leases, f"d{number}")
@@ -386,7 +402,7 @@ def test_a_prefix_has_no_gateway_in_it(leases: Leases) -> None:
 
 
 def test_no_prefix_of_a_set_that_was_given_at_random(leases: Leases, give: Callable[..., str]) -> None:
-    give("a", LARGE, Handout(RANDOM))
+    give("a", LARGE, AllocationPolicy(RANDOM))
     with leases.transaction() as work, pytest.raises(CniError, match="no unused /80"):
         work.choose_prefix(0, LARGE, 80)
 
@@ -399,10 +415,10 @@ def test_what_is_spent_is_counted(leases: Leases, give: Callable[..., str]) -> N
     with leases.transaction() as work:
         work.choose_prefix(0, LARGE, 112)
         assert work.spent(LARGE) == 2 + 2**16
-        assert work.choose(0, LARGE, Handout(SEQUENTIAL)) == "2001:db8::4"
+        assert work.choose(0, LARGE, AllocationPolicy(SEQUENTIAL)) == "2001:db8::4"
 
 
 def test_chunks_are_no_large_part_of_a_set() -> None:
-    from cni_v6 import cursor
+    from cni_v6.allocation import used
     sizes = (SMALL, pool("10.0.0.0/8"), pool("fd00::/96"), LARGE)
-    assert [cursor.chunk(one) for one in sizes] == [1, 15, CHUNK - 1, CHUNK]
+    assert [used.chunk(one) for one in sizes] == [1, 15, CHUNK - 1, CHUNK]

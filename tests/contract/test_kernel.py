@@ -11,10 +11,13 @@ from dataclasses import replace
 
 import pytest
 
-from cni_v6 import errors, ops
+from cni_v6 import errors
 from cni_v6.errors import CniError
-from cni_v6.kernel import (
+from cni_v6.kernel import ops
+from cni_v6.kernel.ops import HOST, AddRoute, Op
+from cni_v6.kernel.questions import (
     BRIDGE_PORTS_MAX,
+    FOREVER,
     GetAddresses,
     GetAlive,
     GetIpv6Interfaces,
@@ -34,8 +37,6 @@ from cni_v6.kernel import (
     RouteEntry,
     Uplink,
 )
-from cni_v6.lifetimes import FOREVER
-from cni_v6.ops import HOST, AddRoute, Op
 from tests.contract.worlds import LinuxWorld, World
 
 MAC, HOST_MAC, BRIDGE_MAC = "02:00:00:00:00:0a", "02:00:00:00:00:0b", "02:00:00:00:00:0c"

@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 from cni_v6 import errors
-from cni_v6.cursor import CHUNK
+from cni_v6.allocation.ranges import RangeSet
+from cni_v6.allocation.used import CHUNK
 from cni_v6.errors import CniError
-from cni_v6.leases import Attachment, Leases
-from cni_v6.memory import MemoryLeases
-from cni_v6.names import Owner
-from cni_v6.ranges import RangeSet
-from cni_v6.store import DiskLeases
+from cni_v6.leases.attachment import Attachment
+from cni_v6.leases.disk.store import DiskLeases
+from cni_v6.leases.memory import MemoryLeases
+from cni_v6.leases.store import Leases
+from cni_v6.protocol.names import Owner
 from tests.stores import BOOT, LARGE, NETWORK, SMALL, add, delete, held, owner, pool, span
 
 Make = Callable[[float], Leases]
@@ -349,15 +350,15 @@ def test_further_addresses_of_an_attachment_that_is_there(leases: Leases) -> Non
     before = attached(leases)
     with leases.transaction() as work:
         with pytest.raises(CniError, match="10.1.0.3 is taken: held by b eth0"):
-            work.extend(Attachment(owner("a"), ("10.1.0.4", "10.1.0.2", "10.1.0.3")))
+            work.add_addresses(Attachment(owner("a"), ("10.1.0.4", "10.1.0.2", "10.1.0.3")))
     assert attached(leases) == before and held(leases, "a") == ("10.1.0.2",)
     longer = Attachment(owner("a"), ("10.1.0.4", "10.1.0.2"), reuse=("after", "after"))
     with leases.transaction() as work:
-        work.extend(longer)
+        work.add_addresses(longer)
         assert work.get(owner("a")) == longer and work.holder("10.1.0.4") == "a eth0"
     shorter = Attachment(owner("a"), ("10.1.0.4",), reuse=("after",))
     with leases.transaction() as work:
-        work.shed(shorter)
+        work.remove_addresses(shorter)
         assert work.get(owner("a")) == shorter and work.holder("10.1.0.2") is None
     with leases.transaction() as work:
         assert work.drop(owner("a")) == shorter
@@ -369,8 +370,8 @@ def test_whether_an_address_was_given_that_is_given_once(leases: Leases) -> None
         given = work.choose(0, LARGE)
         work.put(Attachment(owner("a"), (given,), reuse=("never",)))
         asked = "2001:db8:0:1::77"
-        assert work.given(given) and not work.given(asked)
-        work.extend(Attachment(owner("a"), (given, asked), reuse=("never", "never")))
-        assert work.given(asked)
-        work.shed(Attachment(owner("a"), (asked,), reuse=("never",)))
-        assert work.given(given)
+        assert work.was_used(given) and not work.was_used(asked)
+        work.add_addresses(Attachment(owner("a"), (given, asked), reuse=("never", "never")))
+        assert work.was_used(asked)
+        work.remove_addresses(Attachment(owner("a"), (asked,), reuse=("never",)))
+        assert work.was_used(given)

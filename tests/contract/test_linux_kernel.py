@@ -16,14 +16,15 @@ from pathlib import Path
 
 import pytest
 
-from cni_v6 import errors, ops
+from cni_v6 import errors
 from cni_v6.errors import CniError
-from cni_v6.kernel import GetLink, GetSysctl, GetUplinks
+from cni_v6.kernel import ops
 from cni_v6.kernel.linux import LinuxKernel
-from cni_v6.kernel.netns import open_namespace
-from cni_v6.kernel.spaces import Spaces
+from cni_v6.kernel.netns.enter import open_namespace
+from cni_v6.kernel.open_namespaces import Spaces
+from cni_v6.kernel.ops import HOST
+from cni_v6.kernel.questions import GetLink, GetSysctl, GetUplinks
 from cni_v6.kernel.sysctl import Folders
-from cni_v6.ops import HOST
 from tests.contract.worlds import LinuxWorld, linux_world
 
 pytestmark = pytest.mark.netns
@@ -236,7 +237,10 @@ def test_it_comes_back_whatever_happens(world: LinuxWorld) -> None:
 
 def test_who_cannot_come_back_ends() -> None:
     """Anything it did from there on would be done in a container."""
-    script = "import os; from cni_v6.kernel.netns import come_back; come_back(os.open('/dev/null', 0)); print('on')"
+    script = (
+        "import os; from cni_v6.kernel.netns.enter import come_back; "
+        "come_back(os.open('/dev/null', 0)); print('on')"
+    )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (-signal.SIGABRT, "")
     assert done.stderr.startswith("cni-v6: cannot come back from a container's network namespace: [Errno 22]")

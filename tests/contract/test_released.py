@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from cni_v6.folder import Folder
-from cni_v6.released import MemoryQueue, Queue, Released
-from cni_v6.releasedfile import SLACK, WIDTH, QueueFile
+from cni_v6.allocation.release_queue import MemoryQueue, Queue, Released
+from cni_v6.leases.disk.directory import Folder
+from cni_v6.leases.disk.release_queue_file import SLACK, WIDTH, QueueFile
 
 LONGEST = "2001:db8:ffff:ffff:ffff:ffff:ffff:ffff"
 

@@ -9,10 +9,10 @@ from dataclasses import replace
 
 import pytest
 
-from cni_v6 import ops
 from cni_v6.errors import CniError
-from cni_v6.kernel import GetLink, GetPortVlans
-from cni_v6.ops import HOST, Op
+from cni_v6.kernel import ops
+from cni_v6.kernel.ops import HOST, Op
+from cni_v6.kernel.questions import GetLink, GetPortVlans
 from tests.contract.test_kernel import BRIDGE, BRIDGE_MAC, veth
 from tests.contract.worlds import World, fake_world
 

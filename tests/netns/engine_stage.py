@@ -21,12 +21,12 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
 
-from cni_v6 import engine, starter  # noqa: E402
-from cni_v6.engine import Reply  # noqa: E402
-from cni_v6.node import Node  # noqa: E402
-from cni_v6.patience import Limits  # noqa: E402
-from cni_v6.protocol import Request  # noqa: E402
-from cni_v6.server import Server  # noqa: E402
+from cni_v6.attachments.context import Context  # noqa: E402
+from cni_v6.engine import handle as engine_handle, start as engine_start  # noqa: E402
+from cni_v6.engine.handle import Reply  # noqa: E402
+from cni_v6.engine.server import Server  # noqa: E402
+from cni_v6.kernel.deadline import Limits  # noqa: E402
+from cni_v6.protocol.invocation import Request  # noqa: E402
 from tests.netns.stage import SteppedKernel, enter, hold, tell  # noqa: E402
 
 PATIENCE = 60  # seconds; news that takes as long never comes
@@ -69,7 +69,7 @@ class EngineStage:
 
     def stop(self) -> bool:
         """End the engine that listens now, whoever started it; whether there was one."""
-        return starter.stop(self._path.encode())
+        return engine_start.stop(self._path.encode())
 
     def close(self) -> None:
         """End the engine that there may be, then the program."""
@@ -92,12 +92,12 @@ def main(path: str) -> None:
     """Fork an engine at the socket for each line of standard input, and tell its end."""
     for line in sys.stdin:
         asked = json.loads(line)
-        claimed = starter.claim(os.path.dirname(path).encode(), path.encode())
+        claimed = engine_start.claim(os.path.dirname(path).encode(), path.encode())
         assert claimed, "an engine is there already"
         listener, alive = claimed
         child = os.fork()
         if child == 0:
-            starter.sign(alive)
+            engine_start.sign(alive)
             handler = stepping(asked["what"], asked["position"])
             limits = Limits(**asked["limits"])
             Server(listener, path=path.encode(), idle=0, handler=handler, limits=limits).run()
@@ -109,13 +109,13 @@ def main(path: str) -> None:
         tell({"ended": os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)})
 
 
-def stepping(what: str, position: int) -> Callable[[Request, Node], Reply]:
+def stepping(what: str, position: int) -> Callable[[Request, Context], Reply]:
     """The engine's handler, but that something happens to its first call; it tells what it has handled."""
     wanted = [what]
 
-    def handle(request: Request, node: Node) -> Reply:
-        kernel = SteppedKernel(node.kernel, wanted.pop() if wanted else "", position, "", hold)
-        reply = engine.handle(request, replace(node, kernel=kernel))
+    def handle(request: Request, context: Context) -> Reply:
+        kernel = SteppedKernel(context.kernel, wanted.pop() if wanted else "", position, "", hold)
+        reply = engine_handle.handle(request, replace(context, kernel=kernel))
         tell({"handled": request.env["CNI_COMMAND"], "code": reply.code, "steps": kernel.steps})
         return reply
 

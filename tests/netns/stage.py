@@ -20,10 +20,11 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
 
-from cni_v6 import engine, ops  # noqa: E402
-from cni_v6.kernel import GetSysctl, Kernel, Question, Snapshot  # noqa: E402
-from cni_v6.ops import HOST, Op  # noqa: E402
-from cni_v6.protocol import Request  # noqa: E402
+from cni_v6.engine import handle  # noqa: E402
+from cni_v6.kernel import ops  # noqa: E402
+from cni_v6.kernel.ops import HOST, Op  # noqa: E402
+from cni_v6.kernel.questions import GetSysctl, Kernel, Question, Snapshot  # noqa: E402
+from cni_v6.protocol.invocation import Request  # noqa: E402
 
 CUT, FAIL, PAUSE = "cut", "fail", "pause"
 IMPOSSIBLE = ops.SetLink(HOST, "no-such-link", up=True)
@@ -163,10 +164,10 @@ def main() -> None:
 
 
 def _perform(call: Mapping[str, Any], write: int) -> None:
-    world = engine.real_node()
+    world = handle.real_context()
     kernel = SteppedKernel(world.kernel, call["what"], call["position"], call["hide"], hold)
     request = Request(call["type"], call["env"], json.dumps(call["config"]).encode())
-    reply = engine.handle(request, replace(world, kernel=kernel))
+    reply = handle.handle(request, replace(world, kernel=kernel))
     stdout = json.loads(reply.stdout) if reply.stdout else None
     answer = {"stdout": stdout, "stderr": reply.stderr, "code": reply.code, "steps": kernel.steps}
     with os.fdopen(write, "w") as answers:

@@ -9,9 +9,9 @@ from contextlib import closing
 
 import pytest
 
-from cni_v6.names import Owner, host_interface
+from cni_v6.protocol.names import Owner, host_interface
 from tests.netns import lab
-from tests.netns.lab import DUAL, GATEWAY6, SUBNET4, STORE, Pod
+from tests.netns.lab import DUAL, GATEWAY6, STORE, SUBNET4, Pod
 from tests.netns.stage import PAUSE, Stage
 from tests.netns.test_cut import start
 from tests.processes import interruptible

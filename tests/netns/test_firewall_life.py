@@ -19,7 +19,7 @@ from cni_v6.firewall import ruleset
 from tests.netns import lab, nft, traffic, wire
 from tests.netns.lab import DUAL, NODE_OUTSIDE, UPLINK, Pod
 from tests.netns.stage import CUT, Stage
-from tests.sandbox import Node, need
+from tests.sandbox import ROOT, Node, need
 
 EGRESS = [{"to": "2001:db8::/32", "ports": ["tcp/443", "udp/5000-5010"]}, {"to": "192.0.2.0/24"}]
 OPEN = {"ingress": "open", "guard": False}
@@ -119,6 +119,13 @@ def test_our_two_tables_stay_and_nothing_else(node: Node) -> None:
     assert nft.held(node) == {}
     assert "0 attachments" in nft.ctl(node, "teardown").stdout
     assert node.run("nft", "-as", "list", "ruleset").stdout == theirs
+
+
+def test_the_rules_load_where_no_file_says_what_a_name_means(node: Node) -> None:
+    """A minimal root or image has no /etc/protocols and /etc/services (netbase), no locale, no resolver."""
+    bare = ("unshare", "--mount", "sh", "-ec", "mount -t tmpfs none /etc\nexec nft -f -")
+    node.run(*bare, stdin=ROOT.joinpath("tests/unit/golden/everything.nft").read_text(encoding="utf-8"))
+    assert {"table inet cni_v6", "table bridge cni_v6"} <= set(node.run("nft", "list", "tables").stdout.splitlines())
 
 
 def test_teardown_takes_the_tables_once_nobody_counts_on_them(node: Node) -> None:

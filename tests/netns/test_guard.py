@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from cni_v6.firewall.choose import link_local
+from cni_v6.plan.firewall import link_local
 from tests.netns import frames, lab, lies, traffic, wire
 from tests.netns.frames import BROADCAST, IPV4, IPV6, UDP, VLAN, Host
 from tests.netns.lab import DUAL, GATEWAY4, GATEWAY6, SUBNET4, Pod

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from cni_v6 import errors
-from cni_v6.kernel.netns import lasting_identity, nsfs_device
+from cni_v6.kernel.netns.enter import lasting_identity, nsfs_device
 from tests.keepers import ELSEWHERE, KEEPERS, MOUNTED_ELSEWHERE, WAIT, running
 from tests.netns import lab, nft, wire
 from tests.netns.lab import Pod

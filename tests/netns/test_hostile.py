@@ -12,20 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, example, given, settings, strategies as st
 
-from cni_v6 import engine
-from cni_v6.datadirs import DiskDataDirs
+from cni_v6.attachments.context import Context
+from cni_v6.config.keys import Key, Level, Nested
+from cni_v6.config.keys.bridge import BRIDGE
+from cni_v6.config.keys.ipam import IPAM
+from cni_v6.engine import handle
 from cni_v6.errors import DELEGATE_FAILED, INTERNAL, CniError
-from cni_v6.kernel.fake import FakeKernel
-from cni_v6.keys import Key, Level, Nested
-from cni_v6.keys.bridge import BRIDGE
-from cni_v6.keys.ipam import IPAM
-from cni_v6.node import Node as World
-from cni_v6.ops import LoadRuleset
-from cni_v6.protocol import Invocation, Request
-from cni_v6.store import DiskLeases
+from cni_v6.kernel.fake.kernel import FakeKernel
+from cni_v6.kernel.ops import LoadRuleset
+from cni_v6.leases.disk.data_dirs import DiskDataDirs
+from cni_v6.leases.disk.store import DiskLeases
+from cni_v6.protocol.invocation import Invocation, Request
 from tests.netns import lab
 from tests.netns.lab import DUAL, Pod
 from tests.netns.stage import Stage
@@ -128,8 +127,8 @@ class Here:
         self.kernel.add_netns(NETNS)
         self.folders: set[str] = set()
 
-    def world(self) -> World:
-        return World(
+    def world(self) -> Context:
+        return Context(
             kernel=self.kernel, leases=self._leases, data_dirs=DiskDataDirs(str(self.root)), delegate=self._delegate,
             read_file=lambda _: "nameserver ::1\n",
             boot="boot", id="node", now=lambda: 1e9,
@@ -159,10 +158,10 @@ def _bridges(links: Mapping[str, Any]) -> set[str]:
     return {name for name, link in links.items() if link.kind == "bridge"}
 
 
-def ask(here: Here, env: Mapping[str, str], stdin: bytes, plugin: str = "cni-v6") -> engine.Reply:
+def ask(here: Here, env: Mapping[str, str], stdin: bytes, plugin: str = "cni-v6") -> handle.Reply:
     """One call, and what holds for every answer."""
     before, applied = here.state(), len(here.kernel.applied)
-    reply = engine.handle(Request(plugin, env, stdin), here.world())
+    reply = handle.handle(Request(plugin, env, stdin), here.world())
     answer = json.loads(reply.stdout) if reply.stdout else None
     assert answer is None or isinstance(answer, dict)
     assert (reply.code == 0) == ("code" not in (answer or {}))

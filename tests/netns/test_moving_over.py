@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from cni_v6.store import DiskLeases
+from cni_v6.leases.disk.store import DiskLeases
 from tests import stores
 from tests.netns import lab, wire
 from tests.netns.lab import DUAL, GATEWAY4, GATEWAY6, Pod

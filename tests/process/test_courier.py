@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cni_v6 import shim, wire
-from cni_v6.inprocess import lost_engine, told
+from cni_v6.engine.inprocess import lost_engine, told_by_courier
 from tests.couriers import build
 from tests.process.fake_engine import DEAF, HANGS, Call, FakeEngine, Outcome
 from tests.sandbox import ROOT, TIMEOUT, need
@@ -135,7 +135,7 @@ class Shim:
 # How it is built
 
 
-@pytest.mark.parametrize("compiler", ["gcc", "clang", "musl-gcc"])
+@pytest.mark.parametrize("compiler", ["gcc", "musl-gcc", pytest.param("clang", marks=pytest.mark.slow)])
 def test_each_compiler_builds_it_without_a_warning(tmp_path: Path, compiler: str, engine: FakeEngine) -> None:
     built = build(tmp_path, compiler=compiler) / "cni-v6"
     assert b"/ld-" not in built.read_bytes(), "it needs a loader"
@@ -157,7 +157,7 @@ def test_both_sides_have_the_same_constants() -> None:
     assert found["MAGIC"] == f'"{wire.MAGIC.decode()}"'
     assert found["HEADER"] == f"{wire.HEADER}u"
     assert found["LIMIT"] == "(32u << 20)" and wire.LIMIT == 32 << 20
-    assert found["TAKEN"] == r'"\x06"' and wire.TAKEN == b"\x06"
+    assert found["ACK"] == r'"\x06"' and wire.ACK == b"\x06"
     assert found["STDIN_BYTES"] == "(1u << 20)" and wire.STDIN_BYTES == 1 << 20
     assert found["STDIN_BYTES_AFTER_ADD"] == "(16u << 20)" and wire.STDIN_BYTES_AFTER_ADD == 16 << 20
     assert found["RUN_DIR"] == f'"{shim.RUN_DIR.decode()}"'
@@ -196,6 +196,7 @@ WATCHED = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("answer", WATCHED)
 def test_nothing_is_wrong_under_valgrind(
     engine: FakeEngine, watched: list[str], of_the_shim: Shim, answer: str
@@ -239,7 +240,7 @@ def test_whatever_comes_is_an_answer_or_a_lost_engine(engine: FakeEngine, withou
         assert "does not take this call" in json.loads(found.stdout)["msg"]
     elif wanted:
         assert (found.code, found.stdout, found.stderr) == wanted
-        assert found.heard and found.heard.taken == wire.TAKEN
+        assert found.heard and found.heard.taken == wire.ACK
     else:
         assert found.code == 1 and json.loads(found.stdout)["msg"] == "the cni-v6 engine ended before it answered"
         assert found.heard and found.heard.taken == b""
@@ -352,7 +353,7 @@ def test_of_a_variable_that_is_there_twice_the_first_counts(engine: FakeEngine, 
 def test_a_stream_that_is_closed_is_no_connection(engine: FakeEngine, courier: str) -> None:
     argv = ["sh", "-c", 'exec "$@" >&-', "sh", courier]
     found = engine.outcome(argv, STATUS, (DONE,))
-    assert found.heard and found.heard.taken == wire.TAKEN
+    assert found.heard and found.heard.taken == wire.ACK
     assert (found.stdout, found.stderr, found.code) == (b"", b"", 0)
 
 
@@ -367,6 +368,13 @@ def test_a_fifo_for_a_namespace_is_not_waited_for(tmp_path: Path, engine: FakeEn
     each = Call({**STATUS.env, "CNI_NETNS": str(tmp_path / "fifo")}, CONFIG)
     found = engine.outcome([courier], each, (DONE,))
     assert found.heard and found.heard.passed == (tmp_path / "fifo").stat().st_ino
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["--nonsense"], ["", "x"]])
+@pytest.mark.parametrize("call", ["an ordinary one", "no command"])
+def test_arguments_are_for_python(engine: FakeEngine, courier: str, call: str, arguments: list[str]) -> None:
+    wanted = engine.outcome([str(SHIM), *arguments], CALLS[call], ANSWERS["a failure"])
+    assert engine.outcome([courier, *arguments], CALLS[call], ANSWERS["a failure"]) == wanted
 
 
 def test_a_person_at_a_terminal_is_told_what_it_is(courier: str) -> None:
@@ -480,7 +488,7 @@ def test_an_interruption_ends_no_wait(tmp_path: Path, engine: FakeEngine, courie
             for begin, end in ((0, 100), (100, 5000), (5000, len(answer))):
                 interrupt(process, RECVFROM)
                 connection.sendall(answer[begin:end])
-            assert connection.recv(2) == wire.TAKEN
+            assert connection.recv(2) == wire.ACK
         interrupt(process, WRITE)
         assert process.stdout.read() == b"x" * (1 << 20)
         assert process.wait(TIMEOUT) == 0
@@ -559,7 +567,6 @@ def test_without_python_the_engine_is_asked_for_all_and_told_no_version(
     assert wire.unpack(found.heard.request[wire.HEADER :], 5)[0] == b""
 
 
-def test_what_it_says_of_an_engine_is_asked_of_nobody_else() -> None:
-    """Its own arguments, and only those, are no call."""
-    assert told(["--lost", "/run/x", "100"], CONFIG) == lost_engine(CONFIG)
-    assert told(["--help"], CONFIG) is None and told(["--silent"], CONFIG) is None
+def test_what_python_is_told_by_a_courier_of_another_kind_is_a_lost_engine() -> None:
+    for arguments in (["--silent"], ["--silent", "/run/x", "long"], ["--lost"]):
+        assert told_by_courier(arguments, CONFIG) == lost_engine(CONFIG)

@@ -15,7 +15,8 @@ from tests.process.fake_engine import FakeEngine
 from tests.process.test_courier import ANSWERS, STATUS, Shim
 from tests.sandbox import ROOT, need
 
-pytestmark = [pytest.mark.xdist_group("cross"), pytest.mark.timeout(900)]  # the first build makes a C library
+# The first build makes a C library.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("cross"), pytest.mark.timeout(900)]
 
 # One that counts from the other end, and one of 32 bits.
 EMULATORS = {"s390x": "qemu-s390x", "armv7": "qemu-arm"}

@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 
 from cni_v6 import __version__, shim, wire
-from cni_v6.folder import Folder
-from cni_v6.kernel.nfnl import NETLINK_NETFILTER
-from cni_v6.server import WORKERS
+from cni_v6.engine.server import WORKERS
+from cni_v6.kernel.netfilter.socket import NETLINK_NETFILTER
+from cni_v6.leases.disk.directory import Folder
 from tests.bench.node import Size, size
 from tests.client import Client
 from tests.netns.wire import inside
@@ -249,7 +249,7 @@ def test_a_caller_of_another_version_is_sent_back_and_the_engine_drains(warm: No
     add(warm, "a")
     wait = ended(running(warm))
     answer = talk(warm, request(warm, call("DEL", "a", warm.containers["a"]), version="0.0.1"))
-    assert wire.unpack(answer[wire.HEADER :], 4)[0] == wire.YOURSELF
+    assert wire.unpack(answer[wire.HEADER :], 4)[0] == wire.HANDLE_LOCALLY
     wait()
     assert leases(warm) == {"a:eth0"}
 
@@ -257,7 +257,7 @@ def test_a_caller_of_another_version_is_sent_back_and_the_engine_drains(warm: No
 def test_a_caller_in_another_network_namespace_is_sent_back(warm: Node) -> None:
     add(warm, "a")
     answer = talk(warm, request(warm, call("DEL", "a", warm.containers["a"]), inode=1))
-    assert wire.unpack(answer[wire.HEADER :], 4)[0] == wire.YOURSELF
+    assert wire.unpack(answer[wire.HEADER :], 4)[0] == wire.HANDLE_LOCALLY
     assert running(warm) and leases(warm) == {"a:eth0"}
 
 

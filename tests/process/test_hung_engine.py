@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from cni_v6 import starter, suspect, wire
+from cni_v6 import wire
 from cni_v6.ctl.engine import stop
+from cni_v6.engine import start, suspect
 from cni_v6.errors import CniError
 from tests.couriers import build
 from tests.netns.engine_stage import EngineStage
@@ -114,7 +115,7 @@ def test_a_stopped_engine_is_not_waited_for_by_who_would_end_it(warm: Node) -> N
 
 def test_a_stopped_engine_whose_queue_is_full_is_done_without(warm: Node) -> None:
     run_dir(warm).mkdir(mode=0o700)
-    listener, alive = starter.claim(os.fsencode(run_dir(warm)), os.fsencode(socket_of(warm))) or (None, 0)
+    listener, alive = start.claim(os.fsencode(run_dir(warm)), os.fsencode(socket_of(warm))) or (None, 0)
     assert listener
     with listener, socket.socket(socket.AF_UNIX) as first:
         listener.listen(0)
@@ -128,7 +129,7 @@ def test_a_stopped_engine_whose_queue_is_full_is_done_without(warm: Node) -> Non
 def test_a_socket_that_is_being_made_for_ever_is_not_waited_for(warm: Node) -> None:
     run_dir(warm).mkdir(mode=0o700)
     claimed = os.open(str(socket_of(warm)) + ".start", os.O_CREAT | os.O_RDWR, 0o600)
-    assert starter.take(claimed, 0)
+    assert start.take(claimed, 0)
     add(warm, "a")
     os.close(claimed)
     assert leases(warm) == {"a:eth0"}

@@ -184,6 +184,35 @@ def test_an_interpreter_that_is_none_is_refused(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def last_lines(tmp_path: Path, *without: str) -> list[str]:
+    """What an installation on this node says after what it installed; ``without``: programs that it does not find."""
+    hide = "".join(f"mount --bind /dev/null {program}\n" for program in without)
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-ec", f"{hide}exec tools/install"], cwd=ROOT, capture_output=True, text=True,
+        env=os.environ | {"PREFIX": f"{tmp_path}/usr", "CNI_BIN_DIR": f"{tmp_path}/cni", "DESTDIR": ""}, check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    first, *rest = done.stdout.splitlines()
+    assert first.startswith("installed: ")
+    return [line for line in rest if not line.startswith("br_netfilter ")]  # no need of theirs
+
+
+def test_the_last_line_says_that_nothing_is_missing(tmp_path: Path) -> None:
+    lines = last_lines(tmp_path)
+    assert len(lines) == 1 and lines[0].startswith("nothing is missing that the plugins need at run time")
+
+
+def test_the_last_lines_name_what_is_missing(tmp_path: Path) -> None:
+    first, line = last_lines(tmp_path, "/usr/sbin/nft")
+    assert first == "missing on this node, for the plugins to run:"
+    assert line.strip().startswith("nft (Debian: nftables): ")
+
+
+def test_packed_for_another_machine_it_does_not_look_at_this_one(tmp_path: Path) -> None:
+    [line] = install(tmp_path).stdout.splitlines()
+    assert line.startswith("installed: ")
+
+
 def test_running_it_writes_no_byte_code(installed: Path, tmp_path: Path) -> None:
     before = tree(installed)
     assert execute(installed / "cni/cni-v6", tmp_path, VERSION).returncode == 0

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from cni_v6 import wire
-from cni_v6.arrivals import HELD_BYTES, LARGE_BYTES
-from cni_v6.folder import Folder
-from cni_v6.server import WORKERS
+from cni_v6.engine.incoming import HELD_BYTES, LARGE_BYTES
+from cni_v6.engine.server import WORKERS
+from cni_v6.leases.disk.directory import Folder
 from tests.netns import lab
 from tests.netns.engine_stage import EngineStage
 from tests.netns.lab import Pod
@@ -117,7 +117,8 @@ def test_calls_that_hang_keep_no_other_network_waiting_and_end_with_their_caller
         others_work(warm)
         drain(warm)
     calls = begun.calls()
-    assert WORKERS <= calls.count("ADD") == calls.count("DEL")
+    # One may have been killed before it said that it had begun.
+    assert WORKERS <= calls.count("ADD") <= calls.count("DEL")
 
 
 def test_a_plugin_that_always_hangs_has_an_end_in_its_undoing_too(warm: Node, begun: Begun) -> None:
@@ -189,7 +190,7 @@ def test_what_requests_hold_of_the_engines_memory_has_a_bound(warm: Node) -> Non
             last.connect(str(socket_of(warm)))
             last.sendall(request(warm, each)[: 1 << 16])
             answer = last.recv(1 << 16)
-            assert wire.unpack(answer[wire.HEADER :], 4)[0] == wire.YOURSELF
+            assert wire.unpack(answer[wire.HEADER :], 4)[0] == wire.HANDLE_LOCALLY
     others_work(warm)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from .images import archive
 from .node import Node
 
 COMMANDS = ("podman", "conmon", "runc")
+CNI_UNTIL = 4  # podman's last release with a CNI backend; its number is "podman version 4.3.1"
+WITHOUT_CNI = "podman 5 has no CNI backend"
 IMAGE = "localhost/cni-v6-test:1"
 
 # Named by CONTAINERS_CONF, so that no other configuration of the machine counts. Nothing here needs systemd, and
@@ -26,6 +29,12 @@ network_backend = "cni"
 cni_plugin_dirs = ["/opt/cni/bin"]
 network_config_dir = "/etc/cni/net.d"
 """
+
+
+def has_cni() -> bool:
+    """Whether this machine's podman can use a CNI plugin at all."""
+    done = subprocess.run(["podman", "--version"], capture_output=True, text=True, check=True)
+    return int(done.stdout.split()[-1].partition(".")[0]) <= CNI_UNTIL
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import pytest
 
 from . import networks
 from .node import node
-from .podman import COMMANDS, IMAGE, Podman, podman
+from .podman import COMMANDS, IMAGE, WITHOUT_CNI, Podman, has_cni, podman
 
 pytestmark = [pytest.mark.runtimes, pytest.mark.xdist_group("podman")]
 
@@ -20,6 +20,8 @@ RESERVED = {"fd00:7::d00", "10.77.0.100"}
 @pytest.fixture(scope="module")
 def runtime(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podman]:
     networks.need_commands(*COMMANDS)
+    if not has_cni():
+        pytest.skip(WITHOUT_CNI)
     with node() as machine:
         networks.install(machine)
         machine.path(f"/etc/cni/net.d/{NETWORK}.conflist").write_text(networks.conflist(NETWORK, "1.0.0"))

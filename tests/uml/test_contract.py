@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from cni_v6 import ops
-from cni_v6.ops import HOST
+from cni_v6.kernel import ops
+from cni_v6.kernel.ops import HOST
 from tests.contract.test_vlan import (  # noqa: F401 (tests of this module too, with its world)
     test_a_bridge_changes_its_mind,
     test_a_bridge_filters_vlans_or_not,

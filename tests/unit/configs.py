@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from cni_v6.config import IPAM_PLUGIN, BridgeConf, IpamConf, parse_bridge, parse_ipam
+from cni_v6.config.bridge import BridgeConf, parse_bridge
+from cni_v6.config.ipam import IpamConf
+from cni_v6.config.main import IPAM_PLUGIN, parse_ipam
 from cni_v6.errors import ADDRESS_UNAVAILABLE, INVALID_CONFIG, INVALID_ENVIRONMENT, UNSUPPORTED_FIELD
-from cni_v6.protocol import Args, Invocation
+from cni_v6.protocol.invocation import Args, Invocation
 
 BRIDGE = "cni-v6"
 

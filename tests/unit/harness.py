@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from cni_v6 import engine
+from cni_v6.attachments.context import Context
+from cni_v6.engine import handle
 from cni_v6.errors import DELEGATE_FAILED, CniError
-from cni_v6.kernel.fake import FakeKernel
-from cni_v6.leases import Attachment
-from cni_v6.memory import MemoryLeases
-from cni_v6.node import Node
-from cni_v6.protocol import Invocation, Request
+from cni_v6.kernel.fake.kernel import FakeKernel
+from cni_v6.leases.attachment import Attachment
+from cni_v6.leases.memory import MemoryLeases
+from cni_v6.protocol.invocation import Invocation, Request
 
 DATA_DIR = "/var/lib/cni/networks"
 BOOT = "b007"
@@ -63,8 +63,8 @@ class World:
     now: float = 1000.0
     remembered: set[str] = field(default_factory=set)
 
-    def node(self) -> Node:
-        return Node(
+    def node(self) -> Context:
+        return Context(
             kernel=self.kernel,
             leases=self.leases,
             data_dirs=self,
@@ -114,7 +114,7 @@ class World:
             place = {"CNI_NETNS": f"/run/netns/{container_id}", "CNI_IFNAME": "eth0"}
             variables |= {"CNI_CONTAINERID": container_id} | place
         variables = {key: value for key, value in (variables | env).items() if value}
-        reply = engine.handle(Request(type, variables, json.dumps(config).encode()), self.node())
+        reply = handle.handle(Request(type, variables, json.dumps(config).encode()), self.node())
         stdout = json.loads(reply.stdout) if reply.stdout else None
         return Answer(stdout, reply.code, reply.stderr)
 

@@ -7,15 +7,18 @@ from typing import Any
 
 from netaddr import IPNetwork
 
-from cni_v6 import names, plan, uplink
-from cni_v6.config import BridgeConf, IpamConf, Range, RangeSet
-from cni_v6.firewall.conf import FirewallConf
+from cni_v6.allocation.ranges import Range, RangeSet
+from cni_v6.config.bridge import BridgeConf
+from cni_v6.config.firewall import FirewallConf
+from cni_v6.config.ipam import IpamConf
 from cni_v6.firewall.policy import OPEN
-from cni_v6.kernel import Snapshot
-from cni_v6.kernel.fake import FakeKernel
-from cni_v6.names import Owner
-from cni_v6.plan import Allocation, Site
-from cni_v6.result import Address, Route
+from cni_v6.kernel.fake.kernel import FakeKernel
+from cni_v6.kernel.questions import Snapshot
+from cni_v6.plan import bridge, features
+from cni_v6.plan.site import Allocation, Site
+from cni_v6.protocol import names
+from cni_v6.protocol.names import Owner
+from cni_v6.protocol.result import Address, Route
 
 NODE = "0e8f6a50"
 NETNS = "/run/netns/c1"
@@ -90,7 +93,7 @@ def kernel() -> FakeKernel:
 
 def look(fake: FakeKernel, wanted: BridgeConf) -> Snapshot:
     """All that ADD asks before it plans."""
-    seen = fake.observe(plan.questions(SITE, wanted))
+    seen = fake.observe(bridge.questions(SITE, wanted))
     if wanted.is_gateway:
-        seen = seen.with_answers(fake.observe(uplink.more_questions(wanted, seen)))
+        seen = seen.with_answers(fake.observe(features.more_questions(wanted, seen)))
     return seen

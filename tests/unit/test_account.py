@@ -6,9 +6,10 @@ import json
 
 import pytest
 
-from cni_v6 import account, cursor
-from cni_v6.cursor import CHUNK, Draw, Spent
-from cni_v6.ranges import from_text
+from cni_v6.allocation import used
+from cni_v6.allocation.used import CHUNK, RandomOrder, UsedAddresses
+from cni_v6.leases.disk import allocation_json
+from cni_v6.net.addresses import from_text
 from tests.stores import LARGE
 
 BASE = from_text("2001:db8::")[1]
@@ -16,28 +17,29 @@ KEY = bytes(range(16))
 SPANS = ((BASE + 1, BASE + 999),)
 
 
-def read(spent: Spent, boot: str = "b", file: int = 7) -> Spent:
-    return account.decode(account.encode_spent(spent, 6), account.encode_open(spent, 6, "b", 7), 6, boot, file, 9.0)
+def read(spent: UsedAddresses, boot: str = "b", file: int = 7) -> UsedAddresses:
+    durable, opened = allocation_json.encode_spent(spent, 6), allocation_json.encode_open(spent, 6, "b", 7)
+    return allocation_json.decode(durable, opened, 6, boot, file, 9.0)
 
 
 def test_both_files_are_read_back_and_the_open_part_keeps_its_length() -> None:
-    spent = cursor.advance(Spent(at=5.0, settled=(BASE + 1,)), LARGE, BASE + 7)
-    later = cursor.advance(spent, LARGE, BASE + 0x123)
+    spent = used.advance(UsedAddresses(at=5.0, settled=(BASE + 1,)), LARGE, BASE + 7)
+    later = used.advance(spent, LARGE, BASE + 0x123)
     assert read(spent) == spent
-    lengths = {len(account.encode_open(each, 6, "b", 7)) for each in (spent, later)}
-    assert lengths == {account.WIDTH}
+    lengths = {len(allocation_json.encode_open(each, 6, "b", 7)) for each in (spent, later)}
+    assert lengths == {allocation_json.WIDTH}
 
 
 def test_draws_are_read_back_and_after_a_boot_go_on_behind_what_was_reserved() -> None:
-    spent = Spent(((BASE + 5000, BASE + 5000),), draws=(Draw(KEY, SPANS, 3, 40),), at=5.0)
+    spent = UsedAddresses(((BASE + 5000, BASE + 5000),), draws=(RandomOrder(KEY, SPANS, 3, 40),), at=5.0)
     assert read(spent) == spent
-    assert read(spent, boot="next").draws == (Draw(KEY, SPANS, 40, 40),)
+    assert read(spent, boot="next").draws == (RandomOrder(KEY, SPANS, 40, 40),)
 
 
 @pytest.mark.parametrize(("boot", "file"), [("next", 7), ("b", 8)])
 def test_the_open_part_of_another_boot_or_beside_another_file_is_not_believed(boot: str, file: int) -> None:
-    spent = cursor.advance(Spent(at=5.0, settled=(BASE + 1,)), LARGE, BASE + 7)
-    assert read(spent, boot, file) == Spent(spent.intervals, at=5.0, gap=4)
+    spent = used.advance(UsedAddresses(at=5.0, settled=(BASE + 1,)), LARGE, BASE + 7)
+    assert read(spent, boot, file) == UsedAddresses(spent.intervals, at=5.0, gap=4)
 
 
 @pytest.mark.parametrize("opened", [
@@ -46,16 +48,16 @@ def test_the_open_part_of_another_boot_or_beside_another_file_is_not_believed(bo
     b'{"boot": "b", "file": 7, "gap": 0, "open": [], "settled": ["10.0.0.1"]}',
     b'{"boot": "b", "file": 7, "gap": 0, "open": [], "settled": [], "next": [1]}',
     b'{"boot": "b", "file": 7, "gap": "long", "open": [], "settled": []}',
-    account.encode_open(Spent((), ((BASE + CHUNK, BASE + 2 * CHUNK),)), 6, "b", 7),
+    allocation_json.encode_open(UsedAddresses((), ((BASE + CHUNK, BASE + 2 * CHUNK),)), 6, "b", 7),
 ])
 def test_of_the_open_part_only_what_can_be_true_is_believed(opened: bytes) -> None:
-    spent = Spent(((BASE + 1, BASE + CHUNK),), at=8.5)
-    assert account.decode(account.encode_spent(spent, 6), opened, 6, "b", 7, 9.0) == spent
+    spent = UsedAddresses(((BASE + 1, BASE + CHUNK),), at=8.5)
+    assert allocation_json.decode(allocation_json.encode_spent(spent, 6), opened, 6, "b", 7, 9.0) == spent
 
 
 def test_a_place_beyond_what_was_reserved_is_not_believed() -> None:
-    spent = Spent(draws=(Draw(KEY, SPANS, 41, 40),))
-    assert read(spent).draws == (Draw(KEY, SPANS, 40, 40),)
+    spent = UsedAddresses(draws=(RandomOrder(KEY, SPANS, 41, 40),))
+    assert read(spent).draws == (RandomOrder(KEY, SPANS, 40, 40),)
 
 
 @pytest.mark.parametrize("content", [
@@ -70,15 +72,17 @@ def test_a_place_beyond_what_was_reserved_is_not_believed() -> None:
 ])
 def test_a_damaged_file_of_what_is_spent_is_never_taken_for_nothing_spent(content: bytes) -> None:
     with pytest.raises(ValueError):
-        account.decode(content, b"", 6, "b", 7, 9.0)
+        allocation_json.decode(content, b"", 6, "b", 7, 9.0)
 
 
 def test_an_older_file_without_a_time_is_read() -> None:
-    assert account.decode(b'{"spent": [["::1", "::5"]]}', b"", 6, "b", 7, 9.0) == Spent(((1, 5),), at=9.0)
+    assert allocation_json.decode(b'{"spent": [["::1", "::5"]]}', b"", 6, "b", 7, 9.0) == UsedAddresses(
+        ((1, 5),), at=9.0
+    )
 
 
 def test_the_round_is_read_back_and_a_damaged_one_is_nothing() -> None:
-    content = account.encode_round(((10, 12), (20, 20)), 4)
-    assert len(content) == account.WIDTH
-    assert account.decode_round(content, 4) == ((10, 12), (20, 20))
-    assert [account.decode_round(each, 4) for each in (b"", b"{", b'{"round": [["::1", "::2"]]}')] == [()] * 3
+    content = allocation_json.encode_round(((10, 12), (20, 20)), 4)
+    assert len(content) == allocation_json.WIDTH
+    assert allocation_json.decode_round(content, 4) == ((10, 12), (20, 20))
+    assert [allocation_json.decode_round(each, 4) for each in (b"", b"{", b'{"round": [["::1", "::2"]]}')] == [()] * 3

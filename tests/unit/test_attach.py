@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 
-from cni_v6 import errors, ops
+from cni_v6 import errors
+from cni_v6.attachments import firewall_reload
 from cni_v6.errors import CniError
-from cni_v6.firewall import attach, ruleset
+from cni_v6.firewall import ruleset
 from cni_v6.firewall.sets import Element
-from cni_v6.leases import Attachment
+from cni_v6.kernel import ops
+from cni_v6.leases.attachment import Attachment
 from tests.unit.harness import CONFIG, FOREIGN, LAYER_2, World, gc, plugin
 
 OPEN: dict[str, Any] = CONFIG | {"ingress": "open", "guard": False}
@@ -59,7 +61,7 @@ def test_tables_that_are_gone_or_another_versions_come_back_with_all_attachments
     assert world.kernel.firewall.mark == ruleset.mark()
     assert before < set(world.kernel.firewall.elements())
     assert ("10.2.0.2",) in keys(world, "published4")  # though its leases are in another folder
-    assert attach.reload(world.node()) == 3
+    assert firewall_reload.reload(world.node()) == 3
 
 
 def test_an_attachment_of_an_earlier_boot_is_left_out() -> None:
@@ -67,8 +69,8 @@ def test_an_attachment_of_an_earlier_boot_is_left_out() -> None:
     world.add("c1")
     with world.leases().transaction() as leases:
         [record] = leases.attachments()
-        leases.amend(replace(record, boot="before"))
-    assert attach.reload(world.node()) == 0
+        leases.update(replace(record, boot="before"))
+    assert firewall_reload.reload(world.node()) == 0
     assert world.kernel.firewall.elements() == ()
 
 
@@ -241,11 +243,11 @@ def test_tables_are_taken_away_where_nobody_counts_on_them() -> None:
     world = World()
     world.add("c1")
     with pytest.raises(CniError, match="1 attachments count on the firewall's tables, such as pods/c1/eth0"):
-        attach.unload(world.node(), force=False)
-    assert attach.unload(world.node(), force=True) == 1
+        firewall_reload.unload(world.node(), force=False)
+    assert firewall_reload.unload(world.node(), force=True) == 1
     assert world.kernel.firewall.mark == ""
     world.call("DEL", "c1").ok()
-    assert attach.unload(world.node(), force=False) == 0
+    assert firewall_reload.unload(world.node(), force=False) == 0
 
 
 def test_an_element_is_one_attachments() -> None:

@@ -8,13 +8,15 @@ from typing import Any
 
 import pytest
 
-from cni_v6 import audit, ops, plan
-from cni_v6.config import BridgeConf
+from cni_v6.config.bridge import BridgeConf
 from cni_v6.errors import INVALID_CONFIG, LIMITED, NOT_AVAILABLE, CniError
-from cni_v6.kernel import BRIDGE_PORTS_MAX, Link, RouteEntry
-from cni_v6.kernel.fake import FakeKernel
-from cni_v6.ops import HOST
-from cni_v6.result import Address, Interface, Result, Route
+from cni_v6.kernel import ops
+from cni_v6.kernel.fake.kernel import FakeKernel
+from cni_v6.kernel.ops import HOST
+from cni_v6.kernel.questions import BRIDGE_PORTS_MAX, Link, RouteEntry
+from cni_v6.plan import bridge, check
+from cni_v6.plan.site import Allocation
+from cni_v6.protocol.result import Address, Interface, Result, Route
 from tests.unit.parts import (
     ADDRESS_MAC,
     BEHIND_LINK_LOCAL,
@@ -38,16 +40,16 @@ DUAL = allocation(IPV6, IPV4, routes=(Route("2001:db8:9::/48", mtu=1400, advmss=
 Change = Callable[[FakeKernel], None]
 
 
-def attached(wanted: BridgeConf, given: plan.Allocation = DUAL) -> tuple[FakeKernel, Result]:
+def attached(wanted: BridgeConf, given: Allocation = DUAL) -> tuple[FakeKernel, Result]:
     """A node after an ADD, and its result."""
     fake = kernel()
-    made = plan.plan_add(SITE, wanted, given, look(fake, wanted))
+    made = bridge.plan_add(SITE, wanted, given, look(fake, wanted))
     fake.apply(made.ops)
     return fake, made.result
 
 
 def differences(wanted: BridgeConf, fake: FakeKernel, result: Result) -> list[str]:
-    return audit.compare(SITE, wanted, result, fake.observe(audit.questions(SITE, wanted, result)))
+    return check.compare(SITE, wanted, result, fake.observe(check.questions(SITE, wanted, result)))
 
 
 @pytest.mark.parametrize(
@@ -67,7 +69,7 @@ def differences(wanted: BridgeConf, fake: FakeKernel, result: Result) -> list[st
         ({"disable_container_interface": True, "is_default_gateway": False}, allocation()),
     ],
 )
-def test_what_was_added_is_as_it_should_be(changed: dict[str, Any], given: plan.Allocation) -> None:
+def test_what_was_added_is_as_it_should_be(changed: dict[str, Any], given: Allocation) -> None:
     wanted = replace(GATEWAY, **changed)
     assert differences(wanted, *attached(wanted, given)) == []
 
@@ -246,7 +248,7 @@ DUAL_CONF = replace(GATEWAY, ipam=ipam_conf(range_set("2001:db8:1::/64"), range_
 
 
 def status(fake: FakeKernel, wanted: BridgeConf = DUAL_CONF) -> None:
-    audit.check_status(wanted, fake.observe(audit.status_questions(wanted)))
+    check.check_status(wanted, fake.observe(check.status_questions(wanted)))
 
 
 @pytest.mark.parametrize("wanted", [DUAL_CONF, conf(), conf(ipam=DUAL_CONF.ipam), GATEWAY])

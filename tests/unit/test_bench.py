@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cni_v6.handout import DEFAULT, RANDOM, Handout
-from cni_v6.memory import MemoryLeases
+from cni_v6.allocation.policy import DEFAULT, RANDOM, AllocationPolicy
+from cni_v6.leases.memory import MemoryLeases
 from tests.bench import figures, flowtable, library, report, setting, turnover
 from tests.bench.figures import Findings, Goal, Row
 from tests.bench.filled import Filled
@@ -149,10 +149,10 @@ def test_a_call_that_has_taken_long_is_not_made_again(filled: Filled) -> None:
     assert {len(times) for [times] in library.measure([network], 3, 1e-9).values()} == {1}
 
 
-@pytest.mark.parametrize("handout", [DEFAULT, Handout(order=RANDOM)], ids=["sequential", "random"])
-def test_containers_that_come_and_go_have_an_address_each(handout: Handout) -> None:
+@pytest.mark.parametrize("policy", [DEFAULT, AllocationPolicy(order=RANDOM)], ids=["sequential", "random"])
+def test_containers_that_come_and_go_have_an_address_each(policy: AllocationPolicy) -> None:
     leases = MemoryLeases(NETWORK)
-    taken, given = turnover.turn_over(leases, LARGE, handout, 300)
+    taken, given = turnover.turn_over(leases, LARGE, policy, 300)
     assert len(taken) == len(set(given)) == 300 and turnover.repeated(given) == 0
     with leases.transaction() as work:
         assert len(list(work.attachments())) == turnover.ALIVE

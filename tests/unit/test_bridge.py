@@ -9,15 +9,17 @@ from typing import Any
 
 import pytest
 
-from cni_v6 import errors, names, ops
+from cni_v6 import errors
 from cni_v6.errors import CniError
-from cni_v6.firewall.choose import link_local
 from cni_v6.firewall.policy import GUARD_FULL, PUBLISHED, Policy
-from cni_v6.kernel import Link, Question, RouteEntry, Snapshot
-from cni_v6.kernel.fake import FakeKernel
-from cni_v6.leases import Anchor, Attachment, Proxied
-from cni_v6.names import Owner
-from cni_v6.ops import HOST, Op
+from cni_v6.kernel import ops
+from cni_v6.kernel.fake.kernel import FakeKernel
+from cni_v6.kernel.ops import HOST, Op
+from cni_v6.kernel.questions import Link, Question, RouteEntry, Snapshot
+from cni_v6.leases.attachment import Attachment, GatewayAddress, ProxyEntry
+from cni_v6.plan.firewall import link_local
+from cni_v6.protocol import names
+from cni_v6.protocol.names import Owner
 from tests.unit.harness import BOOT, CONFIG, DATA_DIR, FOREIGN, LAYER_2, World, gc, plugin
 
 LEASE = {"address": "10.9.0.5/24", "gateway": "10.9.0.1"}
@@ -58,13 +60,24 @@ def test_add() -> None:
     ]
     assert world.attachments() == [
         Attachment(
-            Owner("pods", "c1", "eth0"), ("2001:db8:1::2", "10.1.0.2"), host=port("c1"),
-            netns=world.kernel.netns_id("/run/netns/c1"), created=1000.0, boot=BOOT, home=world.kernel.netns_id(HOST),
+            Owner("pods", "c1", "eth0"),
+            ("2001:db8:1::2", "10.1.0.2"),
+            host=port("c1"),
+            netns=world.kernel.netns_id("/run/netns/c1"),
+            created=1000.0,
+            boot=BOOT,
+            home=world.kernel.netns_id(HOST),
             policy=Policy(
-                "cni0", port("c1"), result["interfaces"][2]["mac"], ("2001:db8:1::2", "10.1.0.2"),
-                link_local(result["interfaces"][2]["mac"]), GUARD_FULL, PUBLISHED,
+                "cni0",
+                port("c1"),
+                result["interfaces"][2]["mac"],
+                ("2001:db8:1::2", "10.1.0.2"),
+                link_local(result["interfaces"][2]["mac"]),
+                GUARD_FULL,
+                PUBLISHED,
             ),
-            anchors=(Anchor("cni0", "2001:db8:1::1/64"), Anchor("cni0", "10.1.0.1/24")), reuse=("never", "after"),
+            anchors=(GatewayAddress("cni0", "2001:db8:1::1/64"), GatewayAddress("cni0", "10.1.0.1/24")),
+            reuse=("never", "after"),
         )
     ]
     inside = world.kernel.spaces["/run/netns/c1"]
@@ -679,7 +692,7 @@ def test_the_node_answers_for_a_container_while_it_is_there(end: str) -> None:
     answer.ok()
     assert "an uplink has 1200, below the 1280" in answer.stderr
     [record] = world.attachments()
-    assert record.proxied == (Proxied("ens1", "cni0", "2001:db8:1::2"),)
+    assert record.proxied == (ProxyEntry("ens1", "cni0", "2001:db8:1::2"),)
     assert entries(world) == (["2001:db8:1::2"], ["2001:db8:1::2/128"])
     previous = PROXIED | {"prevResult": answer.stdout}
     world.call("CHECK", "c1", previous).ok()

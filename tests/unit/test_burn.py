@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from cni_v6.burn import Observed, Usage, per, usage
+from cni_v6.allocation.policy import NEVER, RANDOM, SEQUENTIAL, STABLE, AllocationPolicy
+from cni_v6.allocation.ranges import RangeSet
 from cni_v6.ctl import burn as burn_command
 from cni_v6.errors import CniError
-from cni_v6.handout import NEVER, RANDOM, SEQUENTIAL, STABLE, Handout
-from cni_v6.prefixplan import YEAR, duration
-from cni_v6.ranges import RangeSet
+from cni_v6.planning.prefix_plan import YEAR, duration
+from cni_v6.planning.usage import Observed, Usage, per, usage
 from tests.unit.harness import CONFIG, FOREIGN, World
 from tests.unit.parts import range_set
 
@@ -26,10 +26,10 @@ IPAM: dict[str, Any] = {**CONFIG, "type": "cni-v6-ipam"}
 
 
 def used(
-    addresses: RangeSet, *held: tuple[str, float], handout: Handout = Handout(), spent: int = 0,
+    addresses: RangeSet, *held: tuple[str, float], policy: AllocationPolicy = AllocationPolicy(), spent: int = 0,
     assumed: Fraction | None = None,
 ) -> Usage:
-    return usage(addresses, handout, spent, held, NOW, assumed)
+    return usage(addresses, policy, spent, held, NOW, assumed)
 
 
 def test_a_sequence_tells_what_was_given_in_between() -> None:
@@ -65,11 +65,11 @@ def test_what_cannot_be_known_is_not_said(held: list[tuple[str, float]], observe
     assert used(LARGE, *held, spent=4096).observed == observed
 
 
-@pytest.mark.parametrize("handout", [Handout(order=RANDOM), Handout(order=STABLE)])
-def test_without_a_sequence_there_is_a_least(handout: Handout) -> None:
-    seen = used(LARGE, ("2001:db8:1::9", 1000.0), ("2001:db8:1::2", 1500.0), handout=handout, spent=4096)
+@pytest.mark.parametrize("policy", [AllocationPolicy(order=RANDOM), AllocationPolicy(order=STABLE)])
+def test_without_a_sequence_there_is_a_least(policy: AllocationPolicy) -> None:
+    seen = used(LARGE, ("2001:db8:1::9", 1000.0), ("2001:db8:1::2", 1500.0), policy=policy, spent=4096)
     assert seen.observed == Observed(1, 1000.0, least=True)
-    assert seen.once is (handout.order == RANDOM) and seen.spent == (4096 if seen.once else 0)
+    assert seen.once is (policy.order == RANDOM) and seen.spent == (4096 if seen.once else 0)
 
 
 def test_an_excluded_address_is_still_leased() -> None:
@@ -95,11 +95,11 @@ def test_a_set_that_comes_round() -> None:
 def test_nothing_is_promised_without_a_rate() -> None:
     seen = used(SMALL)
     assert seen.rate is seen.years is None and seen.verdict == "" and seen.needed == 0
-    assert used(SMALL, handout=Handout(order=STABLE), assumed=Fraction(1)).verdict == ""
+    assert used(SMALL, policy=AllocationPolicy(order=STABLE), assumed=Fraction(1)).verdict == ""
 
 
 def test_a_set_that_is_spent_has_nothing_left() -> None:
-    assert used(SMALL, handout=Handout(SEQUENTIAL, NEVER), spent=300).left == 0
+    assert used(SMALL, policy=AllocationPolicy(SEQUENTIAL, NEVER), spent=300).left == 0
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from cni_v6 import child
-from cni_v6.child import LOG_BYTES, OUTPUT_BYTES, Done, Stopped
-from cni_v6.patience import Limits, Patience
+from cni_v6.kernel import child_process
+from cni_v6.kernel.child_process import LOG_BYTES, OUTPUT_BYTES, Done, Stopped
+from cni_v6.kernel.deadline import Limits, Patience
 
 ENOUGH = 30.0  # seconds, for what does end
 SHORT = 0.2
@@ -22,14 +22,14 @@ Run = Callable[..., Done]
 @pytest.fixture(params=["pidfd", "before Linux 5.3"])
 def run(request: pytest.FixtureRequest) -> Run:
     """A shell's script, with its name for a word, run with each way to see its end."""
-    watch = child.pidfd if request.param == "pidfd" else lambda _: None
+    watch = child_process.pidfd if request.param == "pidfd" else lambda _: None
 
     def start(
         script: str, *words: str, stdin: bytes = b"", seconds: float = ENOUGH, patience: Patience | None = None
     ) -> Done:
         argv = ["/bin/sh", "-c", script, "script", *words]
         env = {"PATH": "/usr/bin:/bin", "WORD": "word"}
-        return child.run(
+        return child_process.run(
             argv, stdin=stdin, env=env, patience=patience or Patience(), seconds=seconds, watch=watch
         )
 
@@ -90,7 +90,7 @@ def test_what_it_leaves_behind_is_not_waited_for(tmp_path: Path) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     argv = ["/bin/sh", "-c", 'cat "$1" & echo done', "script", str(fifo)]
-    done = child.run(argv, stdin=b"", env={"PATH": "/usr/bin:/bin"}, patience=Patience(), seconds=ENOUGH)
+    done = child_process.run(argv, stdin=b"", env={"PATH": "/usr/bin:/bin"}, patience=Patience(), seconds=ENOUGH)
     assert done.stdout == b"done\n"
     fifo.write_text("")  # it ends
 
@@ -136,4 +136,4 @@ def test_a_call_that_is_late_gives_it_less(run: Run) -> None:
 
 def test_it_cannot_be_started() -> None:
     with pytest.raises(FileNotFoundError):
-        child.run(["/no/such/program"], stdin=b"", env={}, patience=Patience(), seconds=ENOUGH)
+        child_process.run(["/no/such/program"], stdin=b"", env={}, patience=Patience(), seconds=ENOUGH)

@@ -7,25 +7,25 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
-from cni_v6.config import (
-    DEFAULT_DATA_DIR, IPAM_PLUGIN, KEPT, KEPT_BYTES, BridgeConf, Dns, ForeignIpam, IpamConf, RemovalConf, Route,
-    parse_bridge, parse_ipam, parse_removal,
-)
+from cni_v6.allocation.policy import AFTER, DEFAULT, NEVER, RANDOM, SEQUENTIAL, STABLE, AllocationPolicy
+from cni_v6.allocation.ranges import Range, RangeSet
+from cni_v6.config.bridge import KEPT, KEPT_BYTES, BridgeConf, parse_bridge
+from cni_v6.config.firewall import FirewallConf
+from cni_v6.config.formats import FORMS
+from cni_v6.config.ipam import IpamConf
+from cni_v6.config.json_schema import levels
+from cni_v6.config.keys import Key, Text
+from cni_v6.config.keys.bridge import BRIDGE as BRIDGE_KEYS, MAIN_OF_IPAM
+from cni_v6.config.keys.ipam import DEFAULT_DATA_DIR
+from cni_v6.config.main import IPAM_PLUGIN, ForeignIpam, RemovalConf, parse_ipam, parse_removal
 from cni_v6.errors import ADDRESS_UNAVAILABLE, CniError
-from cni_v6.firewall.conf import FirewallConf
 from cni_v6.firewall.policy import OPEN
-from cni_v6.forms import FORMS
-from cni_v6.handout import AFTER, DEFAULT, NEVER, RANDOM, SEQUENTIAL, STABLE, Handout
-from cni_v6.keys import Key, Text
-from cni_v6.keys.bridge import BRIDGE as BRIDGE_KEYS
-from cni_v6.keys.bridge import MAIN_OF_IPAM
-from cni_v6.protocol import Args, Invocation
-from cni_v6.ranges import Range, RangeSet, from_text, to_text
-from cni_v6.schema import levels
-from cni_v6.versions import SUPPORTED_VERSIONS
+from cni_v6.net.addresses import from_text, to_text
+from cni_v6.protocol.invocation import Args, Invocation
+from cni_v6.protocol.result import Dns, Route
+from cni_v6.protocol.versions import SUPPORTED_VERSIONS
 from tests.unit.configs import BAD, BRIDGE, GOOD, V4, V6, Bad, call, config, ipam, parse, with_ipam, with_ranges
 
 
@@ -144,21 +144,21 @@ def test_the_identity_is_no_other_containers() -> None:
     places = (("a", "eth0"), ("b", "eth0"), ("a", "x"))
     calls = [replace(sent(raw, workload(name)), ifname=ifname) for name, ifname in places]
     confs = [parse_bridge(each).ipam for each in calls]
-    assert [conf.handout.identity for conf in confs if isinstance(conf, IpamConf)] == ["a eth0", "b eth0", "a x"]
-    assert own_ipam(with_ipam()).handout == DEFAULT
+    assert [conf.policy.identity for conf in confs if isinstance(conf, IpamConf)] == ["a eth0", "b eth0", "a x"]
+    assert own_ipam(with_ipam()).policy == DEFAULT
 
 
 @pytest.mark.parametrize(("keys", "expected"), [
-    ({}, DEFAULT), ({"allocation": "random"}, Handout(order=RANDOM)),
-    ({"reuse": "never"}, Handout(reuse=NEVER)),
-    ({"reuse": "after", "reuseAfter": "0s"}, Handout(SEQUENTIAL, AFTER, 0.0)),
-    ({"reuseAfter": "30s"}, Handout(wait=30.0)), ({"reuseAfter": "10m"}, Handout(wait=600.0)),
-    ({"reuseAfter": "10min"}, Handout(wait=600.0)), ({"reuseAfter": "7d"}, Handout(wait=604800.0)),
-    ({"reuseAfter": "3650d"}, Handout(wait=315360000.0)),
-    ({"allocation": "stable", "reuseAfter": "2h"}, Handout(order=STABLE, wait=7200.0)),
+    ({}, DEFAULT), ({"allocation": "random"}, AllocationPolicy(order=RANDOM)),
+    ({"reuse": "never"}, AllocationPolicy(reuse=NEVER)),
+    ({"reuse": "after", "reuseAfter": "0s"}, AllocationPolicy(SEQUENTIAL, AFTER, 0.0)),
+    ({"reuseAfter": "30s"}, AllocationPolicy(wait=30.0)), ({"reuseAfter": "10m"}, AllocationPolicy(wait=600.0)),
+    ({"reuseAfter": "10min"}, AllocationPolicy(wait=600.0)), ({"reuseAfter": "7d"}, AllocationPolicy(wait=604800.0)),
+    ({"reuseAfter": "3650d"}, AllocationPolicy(wait=315360000.0)),
+    ({"allocation": "stable", "reuseAfter": "2h"}, AllocationPolicy(order=STABLE, wait=7200.0)),
 ])
-def test_how_addresses_are_handed_out(keys: dict[str, Any], expected: Handout) -> None:
-    assert replace(own_ipam(with_ipam(**keys)).handout, identity="") == expected
+def test_how_addresses_are_handed_out(keys: dict[str, Any], expected: AllocationPolicy) -> None:
+    assert replace(own_ipam(with_ipam(**keys)).policy, identity="") == expected
 
 
 def test_where_the_secret_is() -> None:

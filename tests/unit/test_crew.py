@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from queue import SimpleQueue
 
-from cni_v6.crew import Crew
+from cni_v6.engine.workers import WorkerPool
 
 PATIENCE = 30.0  # seconds, until a test that hangs fails
 
@@ -17,7 +17,7 @@ class Doings:
     def __init__(self, count: int, kept: int = 1) -> None:
         self.begun: SimpleQueue[str] = SimpleQueue()
         self.holds: dict[str, threading.Event] = {}
-        self.crew: Crew[str] = Crew(kept, count, self._work)
+        self.crew: WorkerPool[str] = WorkerPool(kept, count, self._work)
 
     def _work(self, jobs: Iterator[str]) -> None:
         for job in jobs:

@@ -12,17 +12,16 @@ from typing import Any
 
 import pytest
 
-from cni_v6 import __version__, names
-from cni_v6.ctl import main
-from cni_v6.ctl import plan as plan_command
-from cni_v6.ctl import prefix as prefix_command
+from cni_v6 import __version__
+from cni_v6.ctl import main, plan as plan_command, prefix as prefix_command
 from cni_v6.errors import CniError
-from cni_v6.kernel import Link
-from cni_v6.leases import Attachment
-from cni_v6.memory import MemoryDataDirs
-from cni_v6.names import Owner
-from cni_v6.ops import HOST
-from cni_v6.store import DiskLeases
+from cni_v6.kernel.ops import HOST
+from cni_v6.kernel.questions import Link
+from cni_v6.leases.attachment import Attachment
+from cni_v6.leases.disk.store import DiskLeases
+from cni_v6.leases.memory import MemoryDataDirs
+from cni_v6.protocol import names
+from cni_v6.protocol.names import Owner
 from tests.unit.harness import CONFIG, FOREIGN, World
 
 Capture = pytest.CaptureFixture[str]
@@ -126,9 +125,16 @@ def conflist(folder: Path, content: object) -> Path:
     return path
 
 
-def planned(world: World, path: Path, **chosen: str) -> int:
+def planned(world: World, path: Path, *, privileged: bool = True, **chosen: str) -> int:
     arguments = {"conflist": path, "container": "example", "ifname": "eth0", "pod": None} | chosen
-    return plan_command.run(argparse.Namespace(**arguments), world.node)
+    return plan_command.run(argparse.Namespace(**arguments), world.node, lambda: privileged)
+
+
+def test_a_plan_without_privilege_says_what_it_could_not_see(tmp_path: Path, capsys: Capture) -> None:
+    assert planned(World(), conflist(tmp_path, CONFIG), privileged=False) == 0
+    assert capsys.readouterr().err == (
+        "cni-v6ctl: note: not root, so the firewall's tables cannot be read; the plan takes them for missing\n"
+    )
 
 
 def without(config: dict[str, Any], *keys: str) -> dict[str, Any]:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from cni_v6 import delegate
 from cni_v6.errors import DELEGATE_FAILED, CniError
-from cni_v6.protocol import Invocation
+from cni_v6.plugins import delegate
+from cni_v6.protocol.invocation import Invocation
 
 
 def program(folder: Path, text: str, name: str = "dhcp", mode: int = 0o755) -> Path:

@@ -10,26 +10,29 @@ from typing import Any
 
 import pytest
 
-from cni_v6 import delegated, errors, ops, prefixconf
-from cni_v6.config import RangeSet
+from cni_v6 import errors
+from cni_v6.allocation.policy import DEFAULT, NEVER, RANDOM, STABLE, AllocationPolicy
+from cni_v6.allocation.ranges import RangeSet
+from cni_v6.config import prefix_delegation
+from cni_v6.config.prefix_delegation import PrefixRequest
+from cni_v6.config.reader import Section
 from cni_v6.ctl import plan as plan_command
-from cni_v6.delegated import Delegated
 from cni_v6.firewall.elements import elements
 from cni_v6.firewall.policy import MASQUERADED
 from cni_v6.firewall.sets import INET
-from cni_v6.fields import Section
-from cni_v6.handout import DEFAULT, NEVER, RANDOM, STABLE, Handout
-from cni_v6.kernel import Link, Snapshot
-from cni_v6.leases import Anchor, Attachment
-from cni_v6.ops import HOST
-from cni_v6.prefixconf import Delegation
-from cni_v6.result import Address, Result
+from cni_v6.kernel import ops
+from cni_v6.kernel.ops import HOST
+from cni_v6.kernel.questions import Link, Snapshot
+from cni_v6.leases.attachment import Attachment, GatewayAddress
+from cni_v6.plan import features, prefix_routes
+from cni_v6.plan.site import Allocation, RoutedPrefix
+from cni_v6.protocol.result import Address, Result
 from tests.unit import parts
 from tests.unit.harness import CONFIG, FOREIGN, LAYER_2, World, gc
 
 SUBNET = "2001:db8:1::/64"
 P = "2001:db8:1:0:1::/80"
-FIRST = Delegated(P, parts.IPV6)
+FIRST = RoutedPrefix(P, parts.IPV6)
 NETNS, IFNAME = parts.NETNS, "eth0"
 
 
@@ -46,10 +49,10 @@ def section(path: str, length: int | None) -> Section:
 
 def read(
     *sets: RangeSet, ipam: int | None = None, args: int | None = None, runtime: int | None = None,
-    handout: Handout = DEFAULT,
-) -> Delegation | None:
+    policy: AllocationPolicy = DEFAULT,
+) -> PrefixRequest | None:
     sections = section("runtimeConfig", runtime), section("args.cni", args), section("ipam", ipam)
-    return prefixconf.read(sections, sets, handout)
+    return prefix_delegation.read(sections, sets, policy)
 
 
 SIX, FOUR = parts.range_set(SUBNET), parts.range_set("10.1.0.0/16")
@@ -61,39 +64,39 @@ def test_nobody_asks() -> None:
 
 
 def test_whoever_is_nearest_to_the_container_is_heard() -> None:
-    assert read(FOUR, SIX, ipam=80) == Delegation(1, 80, "ipam.delegate", True)
-    assert read(FOUR, SIX, ipam=80, args=96) == Delegation(1, 96, "args.cni.delegate", True)
-    assert read(SIX, args=96, runtime=112) == Delegation(0, 112, "runtimeConfig.delegate", False)
+    assert read(FOUR, SIX, ipam=80) == PrefixRequest(1, 80, "ipam.delegate", True)
+    assert read(FOUR, SIX, ipam=80, args=96) == PrefixRequest(1, 96, "args.cni.delegate", True)
+    assert read(SIX, args=96, runtime=112) == PrefixRequest(0, 112, "runtimeConfig.delegate", False)
 
 
 def test_the_first_set_that_gives_nothing_twice() -> None:
     found = read(SMALL, SIX, ipam=80)
     assert found and found.index == 1
-    found = read(SMALL, SIX, ipam=126, handout=Handout(reuse=NEVER))
+    found = read(SMALL, SIX, ipam=126, policy=AllocationPolicy(reuse=NEVER))
     assert found and found.index == 0
 
 
-@pytest.mark.parametrize(("sets", "length", "handout", "says"), [
+@pytest.mark.parametrize(("sets", "length", "policy", "says"), [
     ((FOUR,), 80, DEFAULT, "no range is IPv6"),
     ((SMALL,), 120, DEFAULT, "give their addresses again"),
-    ((SIX,), 80, Handout(RANDOM), 'ipam.allocation: "random" exclude'),
-    ((SIX,), 80, Handout(STABLE), 'ipam.allocation: "stable" exclude'),
+    ((SIX,), 80, AllocationPolicy(RANDOM), 'ipam.allocation: "random" exclude'),
+    ((SIX,), 80, AllocationPolicy(STABLE), 'ipam.allocation: "stable" exclude'),
     ((SIX,), 64, DEFAULT, "is no part of"),
     ((parts.range_set(SUBNET, "2001:db8:9::/96"),), 90, DEFAULT, "is no part of"),
     ((SIX,), 73, DEFAULT, "room for 511 prefixes"),
 ])
-def test_what_cannot_be_given(sets: tuple[RangeSet, ...], length: int, handout: Handout, says: str) -> None:
+def test_what_cannot_be_given(sets: tuple[RangeSet, ...], length: int, policy: AllocationPolicy, says: str) -> None:
     with pytest.raises(errors.CniError, match=says) as caught:
-        read(*sets, ipam=length, handout=handout)
+        read(*sets, ipam=length, policy=policy)
     assert caught.value.code == errors.INVALID_CONFIG and f"ipam.delegate: {length}" in caught.value.msg
 
 
 def test_room_is_counted_in_whole_prefixes() -> None:
-    assert prefixconf.blocks(SIX, 74) == 1023  # the first has the network's own address
+    assert prefix_delegation.blocks(SIX, 74) == 1023  # the first has the network's own address
     part = replace(SIX.written[0], first=(1 << 48) + SIX.written[0].network, last=(1 << 50) + SIX.written[0].network)
-    assert prefixconf.blocks(RangeSet((part,)), 80) == 3
-    assert prefixconf.blocks(RangeSet((replace(part, first=part.first + 1),)), 80) == 2
-    assert prefixconf.blocks(RangeSet((replace(part, last=part.first + 1),)), 80) == 0
+    assert prefix_delegation.blocks(RangeSet((part,)), 80) == 3
+    assert prefix_delegation.blocks(RangeSet((replace(part, first=part.first + 1),)), 80) == 2
+    assert prefix_delegation.blocks(RangeSet((replace(part, last=part.first + 1),)), 80) == 0
 
 
 @pytest.mark.parametrize(("config", "says"), [
@@ -139,12 +142,12 @@ def test_another_main_plugin_could_not_route_it() -> None:
 # What is done
 
 
-def steps(conf: Any, given: Delegated = FIRST) -> list[ops.Op]:
-    return list(delegated.inside(conf, NETNS, IFNAME, [given]))
+def steps(conf: Any, given: RoutedPrefix = FIRST) -> list[ops.Op]:
+    return list(prefix_routes.container_steps(parts.SITE, conf, Allocation(delegated=(given,))))
 
 
 def conf(everybody: bool = True, **keys: Any) -> Any:
-    ipam = replace(parts.ipam_conf(SIX), delegation=Delegation(0, 80, "ipam.delegate", everybody))
+    ipam = replace(parts.ipam_conf(SIX), delegation=PrefixRequest(0, 80, "ipam.delegate", everybody))
     return parts.conf(is_gateway=True, ipam=ipam, **keys)
 
 
@@ -154,13 +157,13 @@ UNREACHABLE = ops.AddUnreachable(NETNS, P)
 def test_neighbours_prefixes_are_found_by_the_gateway() -> None:
     by_gateway = ops.AddRoute(NETNS, IFNAME, SUBNET, "2001:db8:1::1", priority=128)
     assert steps(conf()) == [UNREACHABLE, ops.AddRoute(NETNS, IFNAME, "2001:db8:1::1/128"), by_gateway]
-    behind = steps(conf(), Delegated(P, parts.BEHIND_LINK_LOCAL))
+    behind = steps(conf(), RoutedPrefix(P, parts.BEHIND_LINK_LOCAL))
     assert behind == [UNREACHABLE, replace(by_gateway, gateway="fe80::1")]
 
 
 def test_containers_that_are_closed_to_each_other_stay_so() -> None:
     assert steps(conf(port_isolation=True)) == [UNREACHABLE]
-    assert steps(conf(), Delegated(P, Address("2001:db8:1::2/64"))) == [UNREACHABLE]
+    assert steps(conf(), RoutedPrefix(P, Address("2001:db8:1::2/64"))) == [UNREACHABLE]
 
 
 def test_what_one_container_asks_for_changes_no_others_way() -> None:
@@ -169,29 +172,31 @@ def test_what_one_container_asks_for_changes_no_others_way() -> None:
 
 
 def test_the_node_has_a_route() -> None:
-    assert list(delegated.arrival(conf(vlan=7), [FIRST])) == [ops.AddRoute(HOST, "cni0.7", P, "2001:db8:1::2")]
+    assert list(prefix_routes.arrival_steps(conf(vlan=7), Allocation(delegated=(FIRST,)), Snapshot({}))) == [
+        ops.AddRoute(HOST, "cni0.7", P, "2001:db8:1::2")
+    ]
 
 
 def test_the_record_alone_tells_what_to_take_away() -> None:
     record = Attachment(
         parts.OWNER, ("2001:db8:1::2",), prefixes=(P,),
-        anchors=(Anchor("cni0", "2001:db8:1::1/64"), Anchor("cni0", "10.1.0.1/24")),
+        anchors=(GatewayAddress("cni0", "2001:db8:1::1/64"), GatewayAddress("cni0", "10.1.0.1/24")),
     )
-    assert delegated.removal(record) == (ops.RemoveRoute(HOST, "cni0", P),)
-    assert delegated.removal(replace(record, prefixes=())) == ()
+    assert prefix_routes.removal(record) == (ops.RemoveRoute(HOST, "cni0", P),)
+    assert prefix_routes.removal(replace(record, prefixes=())) == ()
 
 
 def test_without_a_prefix_there_is_nothing_to_compare() -> None:
     for record in (None, Attachment(parts.OWNER, ("2001:db8:1::2",))):
-        assert delegated.audit_questions(conf(), record) == ()
-        assert list(delegated.differences(conf(), record, Snapshot({}))) == []
+        assert features.check_questions(conf(), record) == ()
+        assert features.differences(conf(), record, Snapshot({})) == []
 
 
 def test_a_result_without_prefixes() -> None:
     result = Result(ips=(Address("2001:db8:1::2/64", interface=2), Address(P), Address("2001:db8:9::/80")))
-    assert delegated.without(result, None) == result
+    assert prefix_routes.without(result, None) == result
     record = Attachment(parts.OWNER, (), prefixes=(P,))
-    assert delegated.without(result, record).ips == (result.ips[0], result.ips[2])
+    assert prefix_routes.without(result, record).ips == (result.ips[0], result.ips[2])
 
 
 # All of it
@@ -317,7 +322,7 @@ def test_plan_shows_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     file = tmp_path / "10.conflist"
     file.write_text(json.dumps(network()))
     chosen = argparse.Namespace(conflist=file, container="example", ifname="eth0", pod=None)
-    assert plan_command.run(chosen, World().node) == 0
+    assert plan_command.run(chosen, World().node, lambda: True) == 0
     said = capsys.readouterr().out
     assert f"add route {P} via 2001:db8:1::2 through cni0 in the node" in said
     assert f"answer in /run/netns/example that the rest of {P} is unreachable" in said

@@ -8,19 +8,21 @@ from typing import Any
 
 import pytest
 
-from cni_v6 import draining, names, segment
-from cni_v6.draining import Memo
-from cni_v6.kernel import Link
-from cni_v6.leases import Anchor, Attachment
-from cni_v6.memory import MemoryDataDirs
-from cni_v6.names import Owner
-from cni_v6.ops import HOST
+from cni_v6.attachments import old_gateways
+from cni_v6.attachments.old_gateways import Memo
+from cni_v6.kernel.ops import HOST
+from cni_v6.kernel.questions import Link
+from cni_v6.leases.attachment import Attachment, GatewayAddress
+from cni_v6.leases.memory import MemoryDataDirs
+from cni_v6.plan import bridge_port
+from cni_v6.protocol import names
+from cni_v6.protocol.names import Owner
 from tests.unit import parts
 from tests.unit.harness import BOOT, CONFIG, World, gc
 
-OLD6, OLD4 = Anchor("cni0", "2001:db8:1::1/64"), Anchor("cni0", "10.1.0.1/24")
-NEW6, NEW4 = Anchor("cni0", "2001:db8:2::1/64"), Anchor("cni0", "10.2.0.1/24")
-MEMO = Memo((NEW6,), (OLD4, Anchor("cni0.7", "2001:db8::/64", on_link=True)))
+OLD6, OLD4 = GatewayAddress("cni0", "2001:db8:1::1/64"), GatewayAddress("cni0", "10.1.0.1/24")
+NEW6, NEW4 = GatewayAddress("cni0", "2001:db8:2::1/64"), GatewayAddress("cni0", "10.2.0.1/24")
+MEMO = Memo((NEW6,), (OLD4, GatewayAddress("cni0.7", "2001:db8::/64", on_link=True)))
 
 
 def config(*subnets: str, **keys: Any) -> dict[str, Any]:
@@ -43,28 +45,28 @@ def routes(world: World) -> set[str]:
 
 def memo(world: World) -> Memo:
     with world.leases().transaction() as leases:
-        return draining.decode(leases.memo(), BOOT)
+        return old_gateways.decode(leases.memo(), BOOT)
 
 
-def prefixes(*anchors: Anchor) -> set[str]:
+def prefixes(*anchors: GatewayAddress) -> set[str]:
     return {anchor.prefix for anchor in anchors}
 
 
 def test_a_memo_comes_back() -> None:
-    assert draining.decode(draining.encode(MEMO, BOOT), BOOT) == MEMO
+    assert old_gateways.decode(old_gateways.encode(MEMO, BOOT), BOOT) == MEMO
 
 
 @pytest.mark.parametrize("content", [
-    b"", b"{", b"[]", b"null", b'{"boot": "b007"}', draining.encode(MEMO, "another"),
-    draining.encode(MEMO, BOOT).replace(b"2001:db8:2::1/64", b"2001:db8:2::1"),
-    draining.encode(MEMO, BOOT).replace(b'"cni0"', b'"../cni0"'),
-    draining.encode(MEMO, BOOT).replace(b"on-link", b"somehow"),
-    draining.encode(MEMO, BOOT).replace(b"2001:db8::/64", b"2001:db8::1/64"),
+    b"", b"{", b"[]", b"null", b'{"boot": "b007"}', old_gateways.encode(MEMO, "another"),
+    old_gateways.encode(MEMO, BOOT).replace(b"2001:db8:2::1/64", b"2001:db8:2::1"),
+    old_gateways.encode(MEMO, BOOT).replace(b'"cni0"', b'"../cni0"'),
+    old_gateways.encode(MEMO, BOOT).replace(b"on-link", b"somehow"),
+    old_gateways.encode(MEMO, BOOT).replace(b"2001:db8::/64", b"2001:db8::1/64"),
     json.dumps({"boot": BOOT, "live": [["cni0"]], "draining": []}).encode(),
     json.dumps({"boot": BOOT, "live": 1, "draining": []}).encode(),
 ])
 def test_a_memo_of_nothing_of_another_boot_and_a_damaged_one(content: bytes) -> None:
-    assert draining.decode(content, BOOT) == Memo()
+    assert old_gateways.decode(content, BOOT) == Memo()
 
 
 def test_the_old_gateways_stay_while_a_container_counts_on_them() -> None:
@@ -126,7 +128,7 @@ def test_a_container_of_an_earlier_boot_counts_on_nothing() -> None:
     world.add("c1", OLD)
     [record] = world.attachments()
     with world.leases().transaction() as leases:
-        leases.amend(replace(record, boot="earlier"))
+        leases.update(replace(record, boot="earlier"))
     world.add("c2", NEW)
     assert on_bridge(world) == prefixes(NEW6, NEW4)
 
@@ -203,9 +205,9 @@ def test_in_a_vlan() -> None:
 @pytest.mark.parametrize(("vlan", "interface"), [(0, "cni0"), (7, "cni0.7")])
 def test_whose_the_interface_is(vlan: int, interface: str) -> None:
     conf = parts.conf(is_gateway=True, vlan=vlan)
-    own = names.container_mac(segment.gateway_owner(conf, parts.NODE)) if vlan else parts.BRIDGE_MAC
+    own = names.container_mac(bridge_port.gateway_owner(conf, parts.NODE)) if vlan else parts.BRIDGE_MAC
     for mac, ours in ((None, True), (own, True), ("02:aa:aa:aa:aa:aa", False)):
         fake = parts.kernel()
         if mac:
             fake.add_link(HOST, Link(interface, mac, 1500, kind="veth" if vlan else "bridge"))
-        assert segment.is_ours(conf, parts.NODE, parts.look(fake, conf)) is ours
+        assert bridge_port.is_ours(conf, parts.NODE, parts.look(fake, conf)) is ours

@@ -8,12 +8,15 @@ from typing import Any
 
 import pytest
 
-from cni_v6 import bridge, engine, errors, ops
-from cni_v6.engine import Reply
+from cni_v6 import errors
+from cni_v6.engine import handle
+from cni_v6.engine.handle import Reply
 from cni_v6.errors import CniError
-from cni_v6.kernel import Kernel
-from cni_v6.kernel.fake import FakeKernel
-from cni_v6.protocol import SUPPORTED_VERSIONS, Request
+from cni_v6.kernel import ops
+from cni_v6.kernel.fake.kernel import FakeKernel
+from cni_v6.kernel.questions import Kernel
+from cni_v6.plugins.registry import PLUGINS
+from cni_v6.protocol.invocation import SUPPORTED_VERSIONS, Request
 from tests.unit.harness import CONFIG, World
 
 ENV = {
@@ -24,15 +27,14 @@ ENV = {
 
 def ask(stdin: bytes | Mapping[str, Any] = CONFIG, world: World | None = None, **env: str) -> Reply:
     data = stdin if isinstance(stdin, bytes) else json.dumps(stdin).encode()
-    return engine.handle(Request("cni-v6", ENV | env, data), (world or World()).node())
+    return handle.handle(Request("cni-v6", ENV | env, data), (world or World()).node())
 
 
 def test_every_plugin_has_every_command() -> None:
     commands = {"ADD", "DEL", "CHECK", "GC", "STATUS"}
-    assert {name: set(handlers) for name, handlers in engine.PLUGINS.items()} == {
-        "cni-v6": commands, "cni-v6-ipam": commands,
+    assert {name: set(plugin.commands) for name, plugin in PLUGINS.items()} == {
+        "cni-v6": commands, "cni-v6-ipam": commands, "loopback": commands,
     }
-    assert engine.PLUGINS["cni-v6"]["ADD"] is bridge.add
 
 
 @pytest.mark.parametrize("version", SUPPORTED_VERSIONS)
@@ -120,7 +122,7 @@ def test_the_kernel_is_closed_after_every_call(failure: Exception | None) -> Non
 
 def test_the_real_node() -> None:
     """What it is made of; that it works is shown with the executables, on a node of their own."""
-    node = engine.real_node()
+    node = handle.real_context()
     kernel: Kernel = node.kernel
     assert kernel.netns_id("") == kernel.netns_id("/proc/self/ns/net")
     assert node.boot and node.id

@@ -8,22 +8,26 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
+from hypothesis import example, given, strategies as st
 
-from cni_v6 import cursor, errors, ipam
-from cni_v6.config import IpamConf, parse_bridge, parse_ipam
-from cni_v6.cursor import Spent
+from cni_v6 import errors
+from cni_v6.allocation import used
+from cni_v6.allocation.policy import DEFAULT
+from cni_v6.allocation.ranges import Range, RangeSet, contains, describe, origin, size
+from cni_v6.allocation.used import UsedAddresses
+from cni_v6.attachments import allocate
+from cni_v6.config.bridge import parse_bridge
+from cni_v6.config.ipam import IpamConf
+from cni_v6.config.main import parse_ipam
 from cni_v6.errors import CniError
-from cni_v6.handout import DEFAULT
-from cni_v6.leases import Attachment
-from cni_v6.memory import MemoryLeases
-from cni_v6.names import Owner
-from cni_v6.protocol import Invocation
-from cni_v6.ranges import Range, RangeSet, contains, describe, from_text, meeting, origin, size, to_text
-from cni_v6.result import Address
-from tests.unit.configs import V4, V6, call, config, with_ipam
-from tests.unit.configs import ipam as ipam_of
+from cni_v6.leases.attachment import Attachment
+from cni_v6.leases.memory import MemoryLeases
+from cni_v6.net.addresses import from_text, to_text
+from cni_v6.net.intervals import meeting
+from cni_v6.protocol.invocation import Invocation
+from cni_v6.protocol.names import Owner
+from cni_v6.protocol.result import Address
+from tests.unit.configs import V4, V6, call, config, ipam as ipam_of, with_ipam
 
 FIRST4, FIRST6 = from_text("10.0.0.0")[1], from_text("fd42::")[1]
 SMALL: list[dict[str, str]] = [{"subnet": "10.0.0.0/27"}, {"subnet": "10.0.0.64/28", "gateway": "10.0.0.70"}]
@@ -64,14 +68,14 @@ OTHERS = st.sampled_from(["fd42::/16", "192.0.2.0/24", "::", "10.0.0.96/27"])
 @example(["10.0.0.4/30", "10.0.0.8/29", "10.0.0.5"])  # adjacent ones, and one within another
 def test_a_small_set_hands_out_all_of_it_but_what_is_excluded(entries: list[str]) -> None:
     whole = set_of(SMALL)
-    everything = set(cursor.ring(whole, None, ()))
+    everything = set(used.ring(whole, None, ()))
     left = everything - {value for entry in entries if "." in entry for value in members(entry)}
     if not left:
         with pytest.raises(CniError, match=r"ipam\.exclude leaves no address"):
             set_of(SMALL, *entries)
         return
     one = set_of(SMALL, *entries)
-    assert list(cursor.ring(one, None, ())) == sorted(left) and size(one) == len(left)
+    assert list(used.ring(one, None, ())) == sorted(left) and size(one) == len(left)
     store, given_out = MemoryLeases("pods"), []
     with store.transaction() as leases:
         for number in range(len(left)):
@@ -89,8 +93,8 @@ def test_the_order_goes_on_behind_an_address_that_was_excluded_since(entries: li
         one = set_of(SMALL, *entries)
     except CniError:
         return
-    left = [value for value in cursor.ring(set_of(SMALL), after, ()) if contains(one, 4, value)]
-    assert list(cursor.ring(one, after, ())) == left
+    left = [value for value in used.ring(set_of(SMALL), after, ()) if contains(one, 4, value)]
+    assert list(used.ring(one, after, ())) == left
 
 
 @given(
@@ -99,35 +103,35 @@ def test_the_order_goes_on_behind_an_address_that_was_excluded_since(entries: li
 )
 def test_a_large_set_hands_nothing_out_twice_nor_what_is_excluded(entries: list[str], passed: list[int]) -> None:
     """With other exclusions from one address to the next, and taken addresses passed over on the way."""
-    spent, seen = Spent(), []
+    spent, seen = UsedAddresses(), []
     for number, step in enumerate(passed):
         one = set_of(HUGE, *entries[: number % (len(entries) + 1)])
-        order = cursor.ahead(one, spent)
+        order = used.ahead(one, spent)
         value = [next(order) for _ in range(step + 1)][-1]
-        assert DEFAULT.once(one) and contains(one, 6, value)
-        spent = cursor.advance(spent, one, value)
+        assert DEFAULT.never_reuses(one) and contains(one, 6, value)
+        spent = used.advance(spent, one, value)
         seen.append(value)
     assert len(set(seen)) == len(seen)
 
 
 def test_what_was_excluded_and_is_not_any_more_is_handed_out() -> None:
     excluded = set_of(HUGE, "fd42::/65", "fd42::8000:0:0:0")
-    value = next(cursor.ahead(excluded, Spent()))
+    value = next(used.ahead(excluded, UsedAddresses()))
     assert to_text(6, value) == "fd42::8000:0:0:1"
-    spent = cursor.advance(Spent(), excluded, value)
-    assert to_text(6, next(cursor.ahead(set_of(HUGE), spent))) == "fd42::2"
+    spent = used.advance(UsedAddresses(), excluded, value)
+    assert to_text(6, next(used.ahead(set_of(HUGE), spent))) == "fd42::2"
 
 
 def test_a_cursor_of_the_reference_plugin_that_is_excluded_since_is_adopted() -> None:
     """It knows no ``ipam.exclude``: all that precedes its cursor may have been handed out."""
     one = set_of([*HUGE, {"subnet": "fd43::/64"}], "fd43::10/124", "fd42::2")
-    spent = cursor.adopt(Spent(), one, from_text("fd43::15")[1])
-    assert to_text(6, next(cursor.ahead(one, spent))) == "fd43::20"
+    spent = used.adopt(UsedAddresses(), one, from_text("fd43::15")[1])
+    assert to_text(6, next(used.ahead(one, spent))) == "fd43::20"
 
 
 def test_a_set_that_is_cut_below_the_size_of_a_large_one_goes_round() -> None:
     wide = [{"subnet": "fd42::/95"}]
-    assert DEFAULT.once(set_of(wide)) and not DEFAULT.once(set_of(wide, "fd42::1:0:0/96"))
+    assert DEFAULT.never_reuses(set_of(wide)) and not DEFAULT.never_reuses(set_of(wide, "fd42::1:0:0/96"))
 
 
 def test_ranges_keep_their_subnet_and_gateway() -> None:
@@ -150,7 +154,7 @@ def test_a_range_that_is_excluded_as_a_whole_keeps_its_gateway() -> None:
     parts = [V4 | {"rangeEnd": "10.1.0.99", "gateway": "10.1.0.200"}, V4 | {"rangeStart": "10.1.0.100"}]
     one = set_of(parts, "10.1.0.0/26", "10.1.0.64/27", "10.1.0.96/30")
     assert [to_text(4, each.first) for each in one.ranges] == ["10.1.0.100"]
-    assert from_text("10.1.0.200")[1] not in set(cursor.ring(one, None, ()))
+    assert from_text("10.1.0.200")[1] not in set(used.ring(one, None, ()))
 
 
 def test_exclusions_are_for_the_older_range_and_the_runtimes_too() -> None:
@@ -160,7 +164,7 @@ def test_exclusions_are_for_the_older_range_and_the_runtimes_too() -> None:
     )
     conf = parse_bridge(call(raw)).ipam
     assert isinstance(conf, IpamConf)
-    assert [to_text(4, next(cursor.ring(one, None, ()))) for one in conf.sets] == ["10.3.0.4", "10.2.0.3"]
+    assert [to_text(4, next(used.ring(one, None, ()))) for one in conf.sets] == ["10.3.0.4", "10.2.0.3"]
 
 
 @pytest.mark.parametrize(("entry", "idle"), [
@@ -192,17 +196,17 @@ def test_a_container_keeps_an_address_that_is_excluded_since() -> None:
     conf = conf_of([{"subnet": "10.0.0.8/29"}], exclude=["10.0.0.8/30"])
     with store.transaction() as leases:
         record = leases.get(owner)
-    ipam.check_leases(conf, owner, (Address("10.0.0.9/29", "10.0.0.9"),), record)
+    allocate.check_leases(conf, owner, (Address("10.0.0.9/29", "10.0.0.9"),), record)
     with pytest.raises(CniError, match=r"10\.0\.0\.10 is not leased"):
-        ipam.check_leases(conf, owner, (Address("10.0.0.10/29", "10.0.0.9"),), record)
+        allocate.check_leases(conf, owner, (Address("10.0.0.10/29", "10.0.0.9"),), record)
     with store.transaction() as leases:
         for number in (12, 13):
             leases.put(Attachment(Owner("pods", f"c{number}", "eth0"), (f"10.0.0.{number}",)))
-    ipam.check_capacity(conf, store)
+    allocate.check_capacity(conf, store)
     with store.transaction() as leases:
         leases.put(Attachment(Owner("pods", "c14", "eth0"), ("10.0.0.14",)))
     with pytest.raises(CniError, match="3 in all, 3 taken") as caught:
-        ipam.check_capacity(conf, store)
+        allocate.check_capacity(conf, store)
     assert caught.value.code == errors.NOT_AVAILABLE
 
 

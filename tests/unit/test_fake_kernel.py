@@ -6,12 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from cni_v6 import errors, ops
+from cni_v6 import errors
 from cni_v6.errors import CniError
 from cni_v6.firewall.sets import INET, Element
-from cni_v6.kernel import GetPortVlans
-from cni_v6.kernel.fake import FakeKernel
-from cni_v6.ops import HOST, Op
+from cni_v6.kernel import ops
+from cni_v6.kernel.fake.kernel import FakeKernel
+from cni_v6.kernel.ops import HOST, Op
+from cni_v6.kernel.questions import GetPortVlans
 
 BRIDGE = ops.EnsureBridge("br0", "02:00:00:00:00:01", 1500, False, True)
 PAIR = ops.CreateVeth("veth0", "02:00:00:00:00:02", "br0", "/run/netns/a", "eth0", "02:00:00:00:00:03", 1500)

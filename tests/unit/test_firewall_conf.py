@@ -7,18 +7,26 @@ from ipaddress import IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
-from cni_v6.config import parse_bridge
+from cni_v6.config.bridge import parse_bridge
+from cni_v6.config.firewall import AUTO, MODE_OFF, ON, FirewallConf
+from cni_v6.config.prefix_lists import MOST, TooMany, common, disjoint, limited, outermost
 from cni_v6.errors import INVALID_CONFIG, CniError
 from cni_v6.firewall import policy as policies
-from cni_v6.firewall.choose import link_local, policy
-from cni_v6.firewall.conf import AUTO, MODE_OFF, ON, FirewallConf
 from cni_v6.firewall.policy import (
-    GUARD_FULL, GUARD_LINK, GUARD_MAC, GUARD_OFF, ISOLATED, OPEN, PUBLISHED, Allowed, Policy, Port,
+    GUARD_FULL,
+    GUARD_LINK,
+    GUARD_MAC,
+    GUARD_OFF,
+    ISOLATED,
+    OPEN,
+    PUBLISHED,
+    Allowed,
+    Policy,
+    Port,
 )
-from cni_v6.firewall.prefixes import MOST, TooMany, common, disjoint, limited, outermost
+from cni_v6.plan.firewall import link_local, policy
 from tests.unit.configs import V4, V6, call, config, with_ranges
 
 MAC = "02:00:5e:10:00:01"

@@ -7,14 +7,23 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from cni_v6.firewall.policy import (
-    GUARD_FULL, GUARD_LINK, GUARD_MAC, GUARD_OFF, ISOLATED, MASQUERADED, OPEN, PUBLISHED, Allowed, Policy, Port,
+    GUARD_FULL,
+    GUARD_LINK,
+    GUARD_MAC,
+    GUARD_OFF,
+    ISOLATED,
+    MASQUERADED,
+    OPEN,
+    PUBLISHED,
+    Allowed,
+    Policy,
+    Port,
 )
-from cni_v6.firewall.record import from_json, to_json
-from cni_v6.ranges import to_text
+from cni_v6.leases.policy_record import from_json, to_json
+from cni_v6.net.addresses import to_text
 
 FULL = Policy(
     home="cni0.7", port="veth0", mac="02:00:5e:10:00:01", addresses=("fd42::5", "10.1.0.5"),

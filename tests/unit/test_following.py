@@ -6,20 +6,24 @@ from typing import Any
 
 import pytest
 
-from cni_v6 import following, resolved
-from cni_v6.config import IPAM_PLUGIN, IpamConf, parse_bridge
+from cni_v6.allocation.ranges import subnet
+from cni_v6.attachments import load_config
+from cni_v6.config import interface_prefix
+from cni_v6.config.bridge import parse_bridge
+from cni_v6.config.interface_prefix import InterfaceRange, Prefix
+from cni_v6.config.ipam import IpamConf
+from cni_v6.config.main import IPAM_PLUGIN
 from cni_v6.errors import INVALID_CONFIG, NODE_CONFLICT, NOT_AVAILABLE, TRY_AGAIN, CniError
-from cni_v6.following import Follow, Prefix
-from cni_v6.kernel import Lifetime, Link, RouteEntry
-from cni_v6.kernel.fake import FakeKernel
-from cni_v6.lifetimes import FOREVER
-from cni_v6.ops import HOST
-from cni_v6.ranges import from_text, subnet
+from cni_v6.kernel.fake.kernel import FakeKernel
+from cni_v6.kernel.ops import HOST
+from cni_v6.kernel.questions import FOREVER, Lifetime, Link, RouteEntry
+from cni_v6.net.addresses import from_text
+from cni_v6.plan import interface_prefix as plan_prefix
 from tests.unit.configs import V4, V6, call, config, with_ranges
 from tests.unit.harness import CONFIG, World
 
 FOLLOW = {"from": "up0", "subnetId": "AB", "length": 72}
-ONE = Follow("ipam.ranges[0][0]", "up0", 0xAB, 72)
+ONE = InterfaceRange("ipam.ranges[0][0]", "up0", 0xAB, 72)
 
 
 def prefix(text: str, *own: str) -> Prefix:
@@ -40,13 +44,13 @@ def uplink(*held: Lifetime | str, routes: tuple[str, ...] = (), fake: FakeKernel
 
 
 def found(fake: FakeKernel) -> Prefix:
-    return following.prefixes([ONE], fake.observe(following.questions([ONE, ONE])))["up0"]
+    return plan_prefix.prefixes([ONE], fake.observe(plan_prefix.questions([ONE, ONE])))["up0"]
 
 
 # The configuration
 
 
-def bridge_ipam(raw: dict[str, Any], prefixes: following.Prefixes | None = None) -> IpamConf:
+def bridge_ipam(raw: dict[str, Any], prefixes: interface_prefix.InterfacePrefixes | None = None) -> IpamConf:
     conf = parse_bridge(call(raw), prefixes).ipam
     assert isinstance(conf, IpamConf)
     return conf
@@ -162,8 +166,8 @@ def test_no_interface() -> None:
     (["2001:db8:2::5/64"], ("::/0", "10.0.0.0/8"), False), ([], (), False),
 ])
 def test_whether_a_prefix_is_still_there(held: list[Lifetime | str], routes: tuple[str, ...], there: bool) -> None:
-    seen = uplink(*held, routes=routes).observe(following.questions([ONE]))
-    assert following.still_there("2001:db8:1::9", "up0", seen) is there
+    seen = uplink(*held, routes=routes).observe(plan_prefix.questions([ONE]))
+    assert plan_prefix.still_there("2001:db8:1::9", "up0", seen) is there
 
 
 # All of it
@@ -193,7 +197,7 @@ def test_the_ipam_plugin_alone() -> None:
     uplink("2001:db8::5/64", fake=world.kernel)
     for raw in (FOLLOWING, CONFIG):
         one = call(raw | {"type": "macvlan"}, IPAM_PLUGIN)
-        assert resolved.ipam(one, world.node()).sets
+        assert load_config.ipam(one, world.node()).sets
     result = world.add("c1", FOLLOWING | {"type": "macvlan"}, type=IPAM_PLUGIN)
     assert result["ips"] == [{"address": "2001:db8::ab00:0:0:1/72", "gateway": "fe80::1"}]
 

@@ -6,12 +6,11 @@ from collections.abc import Callable
 
 import pytest
 
-from cni_v6 import forwarding
-from cni_v6.kernel import GetIpv6Interfaces, Link, RouteEntry, Snapshot
-from cni_v6.kernel.fake import FakeKernel
-from cni_v6.ops import HOST, SetSysctl
+from cni_v6.kernel.fake.kernel import FakeKernel
+from cni_v6.kernel.ops import HOST, SetSysctl
+from cni_v6.kernel.questions import GetIpv6Interfaces, Link, RouteEntry, Snapshot
+from cni_v6.plan import forwarding
 from tests.unit import parts
-
 
 DEFAULT = RouteEntry("::/0", "fe80::1", priority=1024)
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from cni_v6 import gateways, ops
-from cni_v6.kernel import Link
-from cni_v6.leases import Anchor
-from cni_v6.ops import HOST, Op
-from cni_v6.result import Address
+from cni_v6.kernel import ops
+from cni_v6.kernel.ops import HOST, Op
+from cni_v6.kernel.questions import Link
+from cni_v6.leases.attachment import GatewayAddress
+from cni_v6.plan import gateways
+from cni_v6.protocol.result import Address
 from tests.unit.parts import BRIDGE_MAC, NODE, conf, ipam_conf, kernel, look, range_set
 
 GATEWAY = conf(is_gateway=True)
@@ -50,11 +51,16 @@ def test_whether_a_gateway_is_there(present: str, there: bool) -> None:
 def test_anchors() -> None:
     behind = Address("2001:db8::2/64", "fe80::1")
     assert gateways.anchors(GATEWAY, [SIX, FOUR, behind, Address("2001:db8:5::2/64")]) == (
-        Anchor("cni0", "2001:db8::1/64"), Anchor("cni0", "10.1.0.1/24"), Anchor("cni0", "2001:db8::/64", on_link=True),
+        GatewayAddress("cni0", "2001:db8::1/64"),
+        GatewayAddress("cni0", "10.1.0.1/24"),
+        GatewayAddress("cni0", "2001:db8::/64", on_link=True),
     )
     assert gateways.anchors(conf(), [SIX]) == ()
     written = conf(is_gateway=True, ipam=ipam_conf(range_set("10.1.0.0/24", "10.2.0.0/24")))
-    assert gateways.anchors_of_ranges(written) == (Anchor("cni0", "10.1.0.1/24"), Anchor("cni0", "10.2.0.1/24"))
+    assert gateways.anchors_of_ranges(written) == (
+        GatewayAddress("cni0", "10.1.0.1/24"),
+        GatewayAddress("cni0", "10.2.0.1/24"),
+    )
     assert gateways.anchors_of_ranges(GATEWAY) == ()
 
 
@@ -65,6 +71,6 @@ def test_addresses_of_ranges() -> None:
 
 
 def test_taking_away() -> None:
-    route = Anchor("cni0", "2001:db8::/64", on_link=True)
+    route = GatewayAddress("cni0", "2001:db8::/64", on_link=True)
     assert gateways.take_away(route) == ops.RemoveRoute(HOST, "cni0", "2001:db8::/64")
-    assert gateways.take_away(Anchor("cni0", "10.1.0.1/24")) == ops.RemoveAddress(HOST, "cni0", "10.1.0.1/24")
+    assert gateways.take_away(GatewayAddress("cni0", "10.1.0.1/24")) == ops.RemoveAddress(HOST, "cni0", "10.1.0.1/24")

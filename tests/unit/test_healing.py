@@ -11,15 +11,17 @@ from typing import Any
 
 import pytest
 
-from cni_v6 import errors, names, ops
+from cni_v6 import errors
+from cni_v6.attachments.stale import is_listed
 from cni_v6.ctl import gc as gc_command
 from cni_v6.errors import CniError
-from cni_v6.healing import is_listed
-from cni_v6.kernel import GetAlive, GetLinks, Question, Snapshot
-from cni_v6.kernel.fake import FakeKernel
-from cni_v6.leases import Attachment
-from cni_v6.names import Owner
-from cni_v6.ops import HOST, Op
+from cni_v6.kernel import ops
+from cni_v6.kernel.fake.kernel import FakeKernel
+from cni_v6.kernel.ops import HOST, Op
+from cni_v6.kernel.questions import GetAlive, GetLinks, Question, Snapshot
+from cni_v6.leases.attachment import Attachment
+from cni_v6.protocol import names
+from cni_v6.protocol.names import Owner
 from tests.unit.harness import BOOT, CONFIG, LAYER_2, World, gc
 
 Capture = pytest.CaptureFixture[str]
@@ -55,11 +57,11 @@ def holders(world: World) -> list[str]:
     return [each.owner.container_id for each in world.attachments()]
 
 
-def amend(world: World, name: str, **changes: Any) -> None:
+def update(world: World, name: str, **changes: Any) -> None:
     with world.leases().transaction() as leases:
         record = leases.get(Owner("pods", name, "eth0"))
         assert record
-        leases.amend(replace(record, **changes))
+        leases.update(replace(record, **changes))
 
 
 def end(world: World, *containers: str) -> None:
@@ -104,7 +106,7 @@ def test_an_add_that_finds_an_address_looks_for_nothing() -> None:
 
 def test_what_was_before_the_boot_is_freed() -> None:
     world = full()
-    amend(world, "c3", boot="earlier")
+    update(world, "c3", boot="earlier")
     answer = world.add("c6", SMALL)
     assert answer["ips"][0]["address"] == "10.1.0.4/29"
     assert holders(world) == ["c1", "c2", "c4", "c5", "c6"]
@@ -141,7 +143,7 @@ def test_a_clock_that_jumps_frees_nobody(now: float) -> None:
 def test_what_is_not_known_to_be_over_is_kept(changes: dict[str, Any]) -> None:
     world = full()
     end(world, "c2")
-    amend(world, "c2", **changes)
+    update(world, "c2", **changes)
     world.container("c6")
     world.call("ADD", "c6", SMALL).error(errors.ADDRESSES_EXHAUSTED)
     assert holders(world) == FULL
@@ -239,7 +241,7 @@ def listed(folder: Path, *containers: str) -> str:
 def test_ctl(capsys: Capture) -> None:
     world = full()
     world.add("d1", LAYER_2 | {"name": "other"})
-    amend(world, "c3", boot="earlier")
+    update(world, "c3", boot="earlier")
     end(world, "c2", "d1")
     assert run(world, dry_run=True) == 0
     assert holders(world) == FULL
@@ -288,7 +290,7 @@ def test_ctl_with_a_list(tmp_path: Path, capsys: Capture) -> None:
     world = full()
     end(world, "c5")
     world.now += 601
-    amend(world, "c4", created=world.now - 599)
+    update(world, "c4", created=world.now - 599)
     valid = listed(tmp_path, "c1", "c3")
     assert run(world, valid=valid, dry_run=True) == 0
     assert holders(world) == FULL
@@ -309,7 +311,7 @@ def test_ctl_with_a_list_leaves_other_nodes_alone(tmp_path: Path) -> None:
     """Another node on this kernel, in a container, that works in the same folder."""
     world = full()
     world.now += 3600
-    amend(world, "c2", home=(4, 99))
+    update(world, "c2", home=(4, 99))
     assert run(world, valid=listed(tmp_path, "c1", "c3", "c4", "c5")) == 0
     assert holders(world) == FULL
 

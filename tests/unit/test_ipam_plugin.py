@@ -7,15 +7,16 @@ from typing import Any
 
 import pytest
 
-from cni_v6 import errors, ipam
+from cni_v6 import errors
+from cni_v6.allocation.policy import AFTER, NEVER, PROBED
+from cni_v6.attachments import allocate, stale
 from cni_v6.errors import CniError
-from cni_v6.handout import AFTER, NEVER, PROBED
-from cni_v6.leases import Attachment
+from cni_v6.kernel.ops import HOST
+from cni_v6.leases.attachment import Attachment
+from cni_v6.leases.disk.store import DiskLeases
 from cni_v6.log import Log
-from cni_v6.names import Owner
-from cni_v6.ops import HOST
-from cni_v6.protocol import Invocation
-from cni_v6.store import DiskLeases
+from cni_v6.protocol.invocation import Invocation
+from cni_v6.protocol.names import Owner
 from tests.unit import parts
 from tests.unit.harness import BOOT, DATA_DIR, Answer, World, gc
 from tests.unit.parts import ipam_conf, range_set
@@ -233,7 +234,7 @@ def test_gc_of_leases_that_name_no_interface(tmp_path: Path) -> None:
     config = gc("kept", config=CONFIG)
     asked = Invocation("cni-v6-ipam", "GC", "1.1.0", "pods", config)
     with DiskLeases("pods", str(tmp_path), boot=BOOT).transaction() as leases:
-        assert [each.owner.container_id for each in ipam.stale(asked, leases, LATER, World().node())] == ["gone"]
+        assert [each.owner.container_id for each in stale.unlisted(asked, leases, LATER, World().node())] == ["gone"]
 
 
 # STATUS
@@ -254,7 +255,7 @@ def test_status_counts_no_large_set() -> None:
     world = World()
     for container_id in ("c1", "c2"):
         call(world, "ADD", container_id).ok()
-    ipam.check_capacity(conf, world.leases())
+    allocate.check_capacity(conf, world.leases())
 
 
 # In-process
@@ -268,7 +269,7 @@ def test_allocation_is_all_or_none() -> None:
         leases.put(taken)
     conf = ipam_conf(range_set("2001:db8:1::/64"), range_set("10.1.0.0/30"), requested=("10.1.0.2",))
     with pytest.raises(CniError, match="10.1.0.2 is taken"):
-        ipam.allocate(conf, Attachment(parts.OWNER, ()), world.node(), Log())
+        allocate.allocate(conf, Attachment(parts.OWNER, ()), world.node(), Log())
     assert world.attachments() == [taken]
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
-from cni_v6 import names
-from cni_v6.names import Owner
+from cni_v6.protocol import names
+from cni_v6.protocol.names import Owner
 
 OWNER = Owner("pods", "4f2a", "eth0")
 WORDS = st.text("ab0.-_", min_size=1, max_size=20)

@@ -6,11 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from cni_v6 import names, neighbourhood
-from cni_v6.config import BridgeConf, ForeignIpam
-from cni_v6.handout import STABLE, Handout
-from cni_v6.kernel import Link
-from cni_v6.ops import HOST
+from cni_v6.allocation.policy import STABLE, AllocationPolicy
+from cni_v6.config.bridge import BridgeConf
+from cni_v6.config.main import ForeignIpam
+from cni_v6.kernel.ops import HOST
+from cni_v6.kernel.questions import Link
+from cni_v6.plan import mac as plan_mac
+from cni_v6.protocol import names
 from tests.unit.parts import BRIDGE_MAC, MAC, NODE, OWNER, conf, ipam_conf, kernel, look, range_set
 
 IPV4, SMALL, LARGE = "10.1.0.2", "2001:db8:2::2", "2001:db8:1::2"
@@ -18,7 +20,7 @@ SETS = range_set("10.1.0.0/24"), range_set("2001:db8:1::/64"), range_set("2001:d
 OURS = conf(is_gateway=True, ipam=ipam_conf(*SETS))
 FOREIGN = replace(OURS, ipam=ForeignIpam("host-local"))
 ASKED = replace(OURS, ipam=ipam_conf(*SETS, requested=(LARGE,)))
-STABLE_ONES = replace(OURS, ipam=replace(ipam_conf(*SETS), handout=Handout(order=STABLE, secret=b"s")))
+STABLE_ONES = replace(OURS, ipam=replace(ipam_conf(*SETS), policy=AllocationPolicy(order=STABLE, secret=b"s")))
 LAYER_2 = replace(OURS, is_gateway=False)
 OF_IPV4 = names.address_mac("pods", NODE, IPV4)
 
@@ -41,8 +43,8 @@ OF_IPV4 = names.address_mac("pods", NODE, IPV4)
 )
 def test_mac_and_what_is_announced(wanted: BridgeConf, addresses: tuple[str, ...], mac: str, told: set[int]) -> None:
     seen = look(kernel(), wanted)
-    assert neighbourhood.mac(wanted, OWNER, NODE, addresses, seen) == mac
-    assert neighbourhood.to_announce(wanted, NODE, addresses, seen) == told
+    assert plan_mac.mac(wanted, OWNER, NODE, addresses, seen) == mac
+    assert plan_mac.to_announce(wanted, NODE, addresses, seen) == told
 
 
 @pytest.mark.parametrize(("bridge", "private"), [(BRIDGE_MAC, True), ("02:aa:aa:aa:aa:aa", False)])
@@ -51,14 +53,14 @@ def test_on_a_bridge_that_is_there_already(bridge: str, private: bool) -> None:
     fake = kernel()
     fake.add_link(HOST, Link("cni0", bridge, 1500, kind="bridge", up=True))
     seen = look(fake, OURS)
-    assert neighbourhood.mac(OURS, OWNER, NODE, (LARGE, IPV4), seen) == (OF_IPV4 if private else MAC)
-    assert neighbourhood.to_announce(OURS, NODE, (LARGE, IPV4), seen) == (set() if private else {4, 6})
+    assert plan_mac.mac(OURS, OWNER, NODE, (LARGE, IPV4), seen) == (OF_IPV4 if private else MAC)
+    assert plan_mac.to_announce(OURS, NODE, (LARGE, IPV4), seen) == (set() if private else {4, 6})
 
 
 def test_who_has_an_address_next_has_its_mac_here_and_nowhere_else() -> None:
     seen = look(kernel(), OURS)
     second = replace(OWNER, container_id="c2")
-    assert neighbourhood.mac(OURS, second, NODE, (IPV4,), seen) == OF_IPV4
+    assert plan_mac.mac(OURS, second, NODE, (IPV4,), seen) == OF_IPV4
     others = {names.address_mac(*words) for words in (
         ("pods", NODE, IPV4), ("pods", "another", IPV4), ("others", NODE, IPV4), ("pods", NODE, "10.1.0.3"))}
     assert len(others) == 4

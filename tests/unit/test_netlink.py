@@ -7,13 +7,12 @@ from typing import Any
 import pytest
 from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
-from pyroute2.netlink.rtnl.ndmsg import ndmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
-from cni_v6 import ops
-from cni_v6.kernel import Lifetime, Link, RouteEntry, answers, lifetimes, neighbours, netlink, routes
-from cni_v6.kernel.message import HEADER, Message, by_kind, each
-from cni_v6.lifetimes import FOREVER
+from cni_v6.kernel import ops
+from cni_v6.kernel.netlink import answers, requests
+from cni_v6.kernel.netlink.message import HEADER, Message, by_kind, each
+from cni_v6.kernel.questions import Link, RouteEntry
 
 MAC, OTHER = "02:00:00:00:00:01", "02:00:00:00:00:02"
 
@@ -39,7 +38,7 @@ def heard(message: Message, kind: type[Any]) -> tuple[dict[str, Any], Any]:
 VETH = ops.CreateVeth("veth0", OTHER, "br0", "/run/netns/a", "eth0", MAC, 1400)
 LINKS: list[Any] = [
     pytest.param(
-        netlink.create_bridge(ops.EnsureBridge("br0", MAC, 9000, False, True)),
+        requests.create_bridge(ops.EnsureBridge("br0", MAC, 9000, False, True)),
         {},
         [
             ("IFLA_IFNAME", "br0"),
@@ -62,7 +61,7 @@ LINKS: list[Any] = [
         id="bridge",
     ),
     pytest.param(
-        netlink.create_veth(VETH, 7, 9),
+        requests.create_veth(VETH, 7, 9),
         {"flags": 1, "change": 1},
         [
             ("IFLA_IFNAME", "veth0"),
@@ -93,25 +92,25 @@ LINKS: list[Any] = [
         id="veth",
     ),
     pytest.param(
-        netlink.set_link(ops.SetLink("", "br0", up=True, promisc=True)),
+        requests.set_link(ops.SetLink("", "br0", up=True, promisc=True)),
         {"flags": 0x101, "change": 0x101},
         [("IFLA_IFNAME", "br0")],
         id="up and promiscuous",
     ),
     pytest.param(
-        netlink.set_link(ops.SetLink("", "br0", up=False)), {"change": 1}, [("IFLA_IFNAME", "br0")], id="down"
+        requests.set_link(ops.SetLink("", "br0", up=False)), {"change": 1}, [("IFLA_IFNAME", "br0")], id="down"
     ),
     pytest.param(
-        netlink.set_mac(ops.Announce("", "eth0", MAC)), {}, [("IFLA_IFNAME", "eth0"), ("IFLA_ADDRESS", MAC)], id="mac"
+        requests.set_mac(ops.Announce("", "eth0", MAC)), {}, [("IFLA_IFNAME", "eth0"), ("IFLA_ADDRESS", MAC)], id="mac"
     ),
     pytest.param(
-        netlink.set_alias(ops.SetAlias("", "veth0", "cni-v6 n/c/eth0")),
+        requests.set_alias(ops.SetAlias("", "veth0", "cni-v6 n/c/eth0")),
         {},
         [("IFLA_IFNAME", "veth0"), ("IFLA_IFALIAS", "cni-v6 n/c/eth0")],
         id="alias",
     ),
     pytest.param(
-        netlink.set_port(ops.SetPort("veth0", hairpin=True, isolated=True)),
+        requests.set_port(ops.SetPort("veth0", hairpin=True, isolated=True)),
         {},
         [
             ("IFLA_IFNAME", "veth0"),
@@ -126,43 +125,9 @@ LINKS: list[Any] = [
         id="port",
     ),
     pytest.param(
-        netlink.add_port_vlans(ops.AddPortVlans("veth0", 100, ((200, 200), (300, 310))), 5),
-        {"family": 7, "index": 5},
-        [
-            (
-                "IFLA_AF_SPEC",
-                [
-                    ("IFLA_BRIDGE_VLAN_INFO", {"flags": 6, "vid": 100}),
-                    ("IFLA_BRIDGE_VLAN_INFO", {"flags": 0, "vid": 200}),
-                    ("IFLA_BRIDGE_VLAN_INFO", {"flags": 8, "vid": 300}),
-                    ("IFLA_BRIDGE_VLAN_INFO", {"flags": 16, "vid": 310}),
-                ],
-            )
-        ],
-        id="vlans",
+        requests.get_ports(5), {}, [("IFLA_MASTER", 5), ("IFLA_EXT_MASK", 8)], id="ports of a bridge"
     ),
-    pytest.param(
-        netlink.set_bridge(ops.SetBridge("br0", vlan_filtering=True)),
-        {},
-        [
-            ("IFLA_IFNAME", "br0"),
-            (
-                "IFLA_LINKINFO",
-                [("IFLA_INFO_KIND", "bridge"), ("IFLA_INFO_DATA", [("IFLA_BR_VLAN_FILTERING", 1)])],
-            ),
-        ],
-        id="vlan filtering",
-    ),
-    pytest.param(
-        netlink.remove_port_vlan(ops.RemovePortVlan("veth0", 1), 5),
-        {"family": 7, "index": 5},
-        [("IFLA_AF_SPEC", [("IFLA_BRIDGE_VLAN_INFO", {"flags": 0, "vid": 1})])],
-        id="take off a vlan",
-    ),
-    pytest.param(
-        netlink.get_ports(5), {}, [("IFLA_MASTER", 5), ("IFLA_EXT_MASK", 8)], id="ports of a bridge"
-    ),
-    pytest.param(netlink.deletion([4], 99)[0], {"index": 4}, [], id="delete one"),
+    pytest.param(requests.deletion([4], 99)[0], {"index": 4}, [], id="delete one"),
 ]
 
 
@@ -172,7 +137,7 @@ def test_link_requests(message: Message, fields: dict[str, int], attributes: Any
 
 
 def test_several_links_are_deleted_as_a_group_of_their_own() -> None:
-    heards = [heard(message, ifinfmsg) for message in netlink.deletion([4, 5], 99)]
+    heards = [heard(message, ifinfmsg) for message in requests.deletion([4, 5], 99)]
     assert heards == [({"index": index} if index else {}, [("IFLA_GROUP", 99)]) for index in (4, 5, 0)]
 
 
@@ -190,14 +155,14 @@ def test_several_links_are_deleted_as_a_group_of_their_own() -> None:
     ],
 )
 def test_address_requests(address: str, dad: bool, attributes: Any) -> None:
-    fields, found = heard(netlink.add_address(ops.AddAddress("", "eth0", address, dad=dad), 3), ifaddrmsg)
+    fields, found = heard(requests.add_address(ops.AddAddress("", "eth0", address, dad=dad), 3), ifaddrmsg)
     assert found == attributes
     assert fields == {"family": 10 if ":" in address else 2, "prefixlen": int(address.split("/")[1]), "index": 3}
 
 
 def test_route_requests() -> None:
     op = ops.AddRoute("", "eth0", "2001:db8::/32", "fd00::1", mtu=1400, advmss=1340, priority=50, table=1000)
-    fields, found = heard(netlink.add_route(op, 3), rtmsg)
+    fields, found = heard(requests.add_route(op, 3), rtmsg)
     assert fields == {"family": 10, "dst_len": 32, "proto": 4, "type": 1}
     assert found == [
         ("RTA_OIF", 3),
@@ -207,24 +172,21 @@ def test_route_requests() -> None:
         ("RTA_PRIORITY", 50),
         ("RTA_METRICS", [("RTAX_MTU", 1400), ("RTAX_ADVMSS", 1340)]),
     ]
-    fields, found = heard(netlink.add_route(ops.AddRoute("", "eth0", "0.0.0.0/0", "10.0.0.1"), 3), rtmsg)
+    fields, found = heard(requests.add_route(ops.AddRoute("", "eth0", "0.0.0.0/0", "10.0.0.1"), 3), rtmsg)
     assert fields == {"family": 2, "table": 254, "proto": 4, "type": 1}
     assert found == [("RTA_OIF", 3), ("RTA_TABLE", 254), ("RTA_GATEWAY", "10.0.0.1")]
-    fields, _ = heard(netlink.add_route(ops.AddRoute("", "eth0", "10.9.0.0/16"), 3), rtmsg)
+    fields, _ = heard(requests.add_route(ops.AddRoute("", "eth0", "10.9.0.0/16"), 3), rtmsg)
     assert fields["scope"] == 253
 
 
-def test_requests_about_a_destination_alone() -> None:
-    message = routes.remove_route(ops.RemoveRoute("", "br0", "2001:db8:0:0:1::/80"), 3)
+def test_a_route_is_removed_by_its_destination_alone() -> None:
+    message = requests.remove_route(ops.RemoveRoute("", "br0", "2001:db8:0:0:1::/80"), 3)
     fields, found = heard(message, rtmsg)
     assert (message.type, message.flags) == (25, 0)
     assert fields == {"family": 10, "dst_len": 80, "table": 254, "proto": 4}
     assert found == [("RTA_DST", "2001:db8:0:0:1::"), ("RTA_OIF", 3)]
-    fields, found = heard(routes.remove_route(ops.RemoveRoute("", "br0", "10.9.0.0/16"), 3), rtmsg)
+    fields, found = heard(requests.remove_route(ops.RemoveRoute("", "br0", "10.9.0.0/16"), 3), rtmsg)
     assert (fields["family"], fields["scope"]) == (2, 253)
-    fields, found = heard(routes.add_unreachable(ops.AddUnreachable("", "2001:db8:0:0:1::/80")), rtmsg)
-    assert fields == {"family": 10, "dst_len": 80, "table": 254, "proto": 4, "type": 7}
-    assert found == [("RTA_DST", "2001:db8:0:0:1::"), ("RTA_PRIORITY", 2**32 - 1)]
 
 
 def told(kind: type[Any], number: int, header: dict[str, int], attributes: list[Any]) -> bytes:
@@ -287,49 +249,6 @@ def test_routes_are_read() -> None:
 def test_every_hop_of_several_is_an_uplink() -> None:
     hops = [{"oif": 5, "attrs": [("RTA_GATEWAY", "fe80::1")]}, {"oif": 6, "attrs": [("RTA_GATEWAY", "fe80::2")]}]
     assert answers.read_uplinks(told(rtmsg, 24, {"family": 10, "type": 1}, [("RTA_MULTIPATH", hops)])) == (5, 6)
-
-
-@pytest.mark.parametrize(("preferred", "lifetime"), [(True, FOREVER), (False, 0)])
-def test_how_long_an_address_is_preferred(preferred: bool, lifetime: int) -> None:
-    made = lifetimes.set_preferred(ops.SetPreferred("", "eth0", "2001:db8::2/64", preferred), 3)
-    fields, found = heard(made, ifaddrmsg)
-    assert (made.type, made.flags, fields) == (20, 0x100, {"family": 10, "prefixlen": 64, "index": 3})
-    assert [name for name, _ in found] == ["IFA_LOCAL", "IFA_ADDRESS", "IFA_FLAGS", "IFA_CACHEINFO"]
-    assert {key: found[3][1][key] for key in ("ifa_preferred", "ifa_valid")} == {
-        "ifa_preferred": lifetime, "ifa_valid": FOREVER}
-
-
-@pytest.mark.parametrize(("flags", "wanted"), [
-    (0x80, Lifetime("2001:db8::2/64", 60, 120)), (0x20, Lifetime("2001:db8::2/64", 0, 120)),
-    (0x01, Lifetime("2001:db8::2/64", 60, 120, temporary=True)),
-])
-def test_lifetimes(flags: int, wanted: Lifetime) -> None:
-    asked = lifetimes.get_addresses(3)
-    assert (asked.type, heard(asked, ifaddrmsg)) == (22, ({"family": 10, "index": 3}, []))
-    times = {"ifa_preferred": 60, "ifa_valid": 120, "cstamp": 1, "tstamp": 2}
-    attributes = [("IFA_ADDRESS", "2001:db8::2"), ("IFA_CACHEINFO", times), ("IFA_FLAGS", flags)]
-    data = told(ifaddrmsg, 20, {"family": 10, "prefixlen": 64, "index": 3}, attributes)
-    assert lifetimes.read_lifetime(data) == (3, wanted)
-
-
-def test_neighbours_that_the_node_answers_for() -> None:
-    header = {"family": 10, "ifindex": 3, "flags": 8}
-    attributes = [("NDA_DST", "2001:db8::2")]
-    added = neighbours.add_proxy(ops.AddProxy("eth0", "2001:db8::2"), 3)
-    removed = neighbours.remove_proxy(ops.RemoveProxy("eth0", "2001:db8::2"), 3)
-    assert [(each.type, each.flags) for each in (added, removed)] == [(28, 0x400), (29, 0)]
-    assert heard(added, ndmsg) == heard(removed, ndmsg) == (header, attributes)
-    asked = neighbours.get_proxies(3)
-    assert (asked.type, heard(asked, ndmsg)) == (30, ({"family": 10, "flags": 8}, [("NDA_IFINDEX", 3)]))
-    assert neighbours.read_proxy(told(ndmsg, 28, header, attributes)) == (3, "2001:db8::2")
-
-
-def test_vlans_of_a_port_are_read() -> None:
-    vlans = [(1, 6), (200, 8), (203, 16)]
-    entries: list[Any] = [("IFLA_BRIDGE_FLAGS", 1)]  # which does not belong here, and is passed over
-    entries += [("IFLA_BRIDGE_VLAN_INFO", {"vid": vlan, "flags": flags}) for vlan, flags in vlans]
-    data = told(ifinfmsg, 16, {"family": 7, "index": 4}, [("IFLA_AF_SPEC", {"attrs": entries})])
-    assert answers.read_port_vlans(data) == ((1, True), (200, False), (201, False), (202, False), (203, False))
 
 
 @pytest.mark.parametrize("data", [b"", b"\0\0", b"\3\0\1\0", b"\xff\xff\1\0abc", b"\4\0\1\0\0"])

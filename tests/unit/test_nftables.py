@@ -13,10 +13,10 @@ from pyroute2.netlink.nfnetlink.nftsocket import nft_rule_msg, nft_set_elem_list
 
 from cni_v6.errors import KERNEL_REFUSED, CniError
 from cni_v6.firewall.sets import BRIDGE, INET, TABLE, Element
-from cni_v6.kernel import conntrack, nftables, nftkeys
-from cni_v6.kernel.message import HEADER, Message, attribute, nest
-from cni_v6.kernel.nfnl import NO_NETFILTER, SO_SNDBUFFORCE, NetfilterSocket, NoNetfilter
-from cni_v6.kernel.rtnl import NLM_F_ACK, NLM_F_REQUEST, Answer
+from cni_v6.kernel.netfilter import conntrack, keys, messages as nft
+from cni_v6.kernel.netfilter.socket import NO_NETFILTER, SO_SNDBUFFORCE, NetfilterSocket, NoNetfilter
+from cni_v6.kernel.netlink.message import HEADER, Message, attribute, nest
+from cni_v6.kernel.netlink.socket import NLM_F_ACK, NLM_F_REQUEST, Answer
 from tests.unit.test_rtnl import Wire, ack
 
 PORT = Element(INET, "ports4", ("6", "8080"), ("10.1.2.3", "80"), "pods a/eth0")
@@ -35,7 +35,7 @@ def heard(message: Message, kind: type[Any]) -> tuple[int, dict[str, Any]]:
 
 
 def test_an_entry_of_a_map() -> None:
-    [message] = nftables.add_elements([PORT])
+    [message] = nft.add_elements([PORT])
     assert message.type == 10 << 8 | 12
     family, given = heard(message, nft_set_elem_list_msg)
     assert (family, given["NFTA_SET_ELEM_LIST_TABLE"], given["NFTA_SET_ELEM_LIST_SET"]) == (1, TABLE, "ports4")
@@ -47,8 +47,8 @@ def test_an_entry_of_a_map() -> None:
 
 
 def test_an_interval_is_taken_out_by_both_its_ends() -> None:
-    [message] = nftables.delete_elements([RANGE])
-    assert (message.type, nftables.destroy_elements([RANGE])[0].type) == (10 << 8 | 14, 10 << 8 | 30)
+    [message] = nft.delete_elements([RANGE])
+    assert (message.type, nft.destroy_elements([RANGE])[0].type) == (10 << 8 | 14, 10 << 8 | 30)
     [element] = heard(message, nft_set_elem_list_msg)[1]["NFTA_SET_ELEM_LIST_ELEMENTS"]
     names = "NFTA_SET_ELEM_KEY", "NFTA_SET_ELEM_KEY_END"
     ends = [element.get_attr(name).get_attr("NFTA_DATA_VALUE") for name in names]
@@ -58,18 +58,18 @@ def test_an_interval_is_taken_out_by_both_its_ends() -> None:
 def test_a_set_has_one_message_until_it_is_full() -> None:
     ports = [Element(INET, "ports4", ("6", str(number)), ("10.1.2.3", "80")) for number in range(1, 2001)]
     bound = Element(BRIDGE, "bound", ("veth0",))
-    messages = nftables.add_elements([ports[0], bound, *ports[1:]])
+    messages = nft.add_elements([ports[0], bound, *ports[1:]])
     assert [heard(each, nft_set_elem_list_msg)[0] for each in messages] == [1, 1, 7]
     assert all(len(each.body) < 1 << 16 for each in messages)
-    found = [element for each in messages for element in nftables.read_elements(whole(each))]
+    found = [element for each in messages for element in nft.read_elements(whole(each))]
     assert found == [*ports, bound]
 
 
 def test_other_requests() -> None:
-    assert heard(nftables.delete_table(BRIDGE), nft_table_msg) == (7, {"NFTA_TABLE_NAME": TABLE})
-    rules = heard(nftables.dump_rules(INET, "version"), nft_rule_msg)
+    assert heard(nft.delete_table(BRIDGE), nft_table_msg) == (7, {"NFTA_TABLE_NAME": TABLE})
+    rules = heard(nft.dump_rules(INET, "version"), nft_rule_msg)
     assert rules == (1, {"NFTA_RULE_TABLE": TABLE, "NFTA_RULE_CHAIN": "version"})
-    assert nftables.get_element(PORT).type == nftables.dump_elements(INET, "ports4").type == 10 << 8 | 13
+    assert nft.get_element(PORT).type == nft.dump_elements(INET, "ports4").type == 10 << 8 | 13
 
 
 @pytest.mark.parametrize(
@@ -77,9 +77,9 @@ def test_other_requests() -> None:
     [(b"\0\2a\0", "a"), (b"\1\4\0\0\0\0\0\2b\0", "b"), (b"\1\1\0", ""), (b"", ""), (b"\0", "")],
 )
 def test_a_rules_comment(userdata: bytes, comment: str) -> None:
-    rule = nftables.dump_rules(INET, "version")
-    given = attribute(nftables.NFTA_RULE_USERDATA, userdata) if userdata else b""
-    assert nftables.rule_comment(whole(Message(rule.type, 0, rule.body + given))) == comment
+    rule = nft.dump_rules(INET, "version")
+    given = attribute(nft.NFTA_RULE_USERDATA, userdata) if userdata else b""
+    assert nft.rule_comment(whole(Message(rule.type, 0, rule.body + given))) == comment
 
 
 @pytest.mark.parametrize(
@@ -94,14 +94,14 @@ def test_a_rules_comment(userdata: bytes, comment: str) -> None:
     ],
 )
 def test_a_span_is_spelt_the_shortest_way(first: str, last: str, spelt: str) -> None:
-    ends = [nftkeys.pack(("ipv4_addr",), (each,)) for each in (first, last)]
-    assert nftkeys.span_text("ipv4_addr", ends[0], ends[1]) == spelt
+    ends = [keys.pack(("ipv4_addr",), (each,)) for each in (first, last)]
+    assert keys.span_text("ipv4_addr", ends[0], ends[1]) == spelt
 
 
 def test_what_is_in_the_way() -> None:
     other = Element(INET, "ports_at4", ("10.0.0.1", "47", "1"), ("10.1.2.4", "1"))
-    assert str(nftables.clash(other, other)).startswith("port 47/1 of 10.0.0.1 is taken: it leads to 10.1.2.4 port 1")
-    assert not nftkeys.overlaps(RANGE, PORT) and not nftkeys.overlaps(PORT, PORT)
+    assert str(nft.clash(other, other)).startswith("port 47/1 of 10.0.0.1 is taken: it leads to 10.1.2.4 port 1")
+    assert not keys.overlaps(RANGE, PORT) and not keys.overlaps(PORT, PORT)
 
 
 # Transactions

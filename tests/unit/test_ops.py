@@ -7,10 +7,10 @@ import typing
 
 import pytest
 
-from cni_v6 import ops
 from cni_v6.firewall.sets import INET, Element
-from cni_v6.kernel.fakeops import EFFECTS
-from cni_v6.ops import HOST, Op
+from cni_v6.kernel import ops
+from cni_v6.kernel.fake.ops import EFFECTS
+from cni_v6.kernel.ops import HOST, Op
 
 A = "/run/netns/a"
 PAIR = ops.CreateVeth("veth1", "02:00:00:00:00:0b", "cni0", A, "eth0", "02:00:00:00:00:0a", 1500)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from cni_v6.patience import Limits, Patience
+from cni_v6.kernel.deadline import Limits, Patience
 
 LIMITS = Limits(delegate=60, work=70, undo=20)
 

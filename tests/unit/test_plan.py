@@ -7,16 +7,18 @@ from typing import Any
 
 import pytest
 
-from cni_v6 import gateways, names, ops, plan
-from cni_v6.config import BridgeConf
+from cni_v6.allocation.ranges import RangeSet
+from cni_v6.config.bridge import BridgeConf
 from cni_v6.errors import ALREADY_ATTACHED, IPV6_DISABLED, NODE_CONFLICT, CniError
-from cni_v6.kernel import Link
-from cni_v6.kernel.fake import FakeKernel
-from cni_v6.names import Owner
-from cni_v6.ops import HOST, Op, SetSysctl
-from cni_v6.plan import Allocation
-from cni_v6.ranges import RangeSet
-from cni_v6.result import Address, Dns, Interface, Result, Route
+from cni_v6.kernel import ops
+from cni_v6.kernel.fake.kernel import FakeKernel
+from cni_v6.kernel.ops import HOST, Op, SetSysctl
+from cni_v6.kernel.questions import Link
+from cni_v6.plan import bridge as plan_bridge, gateways
+from cni_v6.plan.site import Allocation, Plan, Site
+from cni_v6.protocol import names
+from cni_v6.protocol.names import Owner
+from cni_v6.protocol.result import Address, Dns, Interface, Result, Route
 from tests.unit.parts import (
     ADDRESS_MAC,
     BEHIND_LINK_LOCAL,
@@ -100,18 +102,18 @@ def result(*ips: Address, routes: tuple[Route, ...] = (), mtu: int = 1500, mac: 
     return Result(interfaces, tuple(replace(ip, interface=2) for ip in ips), routes)
 
 
-def planned(wanted: BridgeConf, given: Allocation, fake: FakeKernel | None = None) -> plan.Plan:
-    return plan.plan_add(SITE, wanted, given, look(fake or kernel(), wanted))
+def planned(wanted: BridgeConf, given: Allocation, fake: FakeKernel | None = None) -> Plan:
+    return plan_bridge.plan_add(SITE, wanted, given, look(fake or kernel(), wanted))
 
 
-def changes(made: plan.Plan, base: tuple[Op, ...]) -> tuple[list[Op], list[Op]]:
+def changes(made: Plan, base: tuple[Op, ...]) -> tuple[list[Op], list[Op]]:
     """What a plan leaves out of another, and what it adds; what both have is in the same order."""
     common = [op for op in made.ops if op in base]
     assert common == [op for op in base if op in made.ops]
     return [op for op in base if op not in made.ops], [op for op in made.ops if op not in base]
 
 
-def carried_out(made: plan.Plan, fake: FakeKernel) -> FakeKernel:
+def carried_out(made: Plan, fake: FakeKernel) -> FakeKernel:
     """A plan must be possible as it stands: the kernel takes it."""
     fake.apply(made.ops)
     return fake
@@ -174,9 +176,9 @@ def test_a_gateway_without_addresses_is_none() -> None:
 def test_the_second_container_of_a_network() -> None:
     fake = carried_out(planned(GATEWAY, DUAL), kernel())
     fake.add_netns("/run/netns/c2")
-    site = plan.Site(Owner("pods", "c2", "eth0"), "/run/netns/c2", NODE)
+    site = Site(Owner("pods", "c2", "eth0"), "/run/netns/c2", NODE)
     second = allocation(Address("2001:db8:1::3/64", "2001:db8:1::1"), Address("10.1.0.3/16", "10.1.0.1"))
-    made = plan.plan_add(site, GATEWAY, second, fake.observe(plan.questions(site, GATEWAY)))
+    made = plan_bridge.plan_add(site, GATEWAY, second, fake.observe(plan_bridge.questions(site, GATEWAY)))
     # Settings are written when they are different: somebody may have changed them.
     assert on_bridge(made) == [
         *quiet("cni0"), ipv6("cni0/disable_ipv6", "0"), SetSysctl(HOST, "ipv4/ip_forward", "1")
@@ -329,7 +331,7 @@ def with_bridge(**settings: Any) -> FakeKernel:
     return fake
 
 
-def on_bridge(made: plan.Plan) -> list[Op]:
+def on_bridge(made: Plan) -> list[Op]:
     """What is done to the bridge itself, up to the pair."""
     return list(made.ops[: made.ops.index(next(op for op in made.ops if isinstance(op, ops.CreateVeth)))])
 
@@ -494,17 +496,17 @@ def test_a_default_route_of_ipam_is_the_default_route() -> None:
     ],
 )
 def test_next_hop(route: Route, gateway: str | None) -> None:
-    assert plan.next_hop(route, DUAL.ips) == gateway
+    assert plan_bridge.next_hop(route, DUAL.ips) == gateway
 
 
 def test_next_hop_on_a_network_without_a_gateway() -> None:
-    assert plan.next_hop(Route("2001:db8:9::/48"), (Address("2001:db8:1::2/64"), IPV4)) is None
+    assert plan_bridge.next_hop(Route("2001:db8:9::/48"), (Address("2001:db8:1::2/64"), IPV4)) is None
 
 
 # VLANs
 
 
-def vlan_ops(made: plan.Plan, port: str) -> list[Op]:
+def vlan_ops(made: Plan, port: str) -> list[Op]:
     kinds = ops.AddPortVlans | ops.RemovePortVlan
     return [op for op in made.ops if isinstance(op, kinds) and op.ifname == port]
 
@@ -557,7 +559,7 @@ def vlan_gateway() -> list[Op]:
     ]
 
 
-def of_vlan_gateway(made: plan.Plan) -> list[Op]:
+def of_vlan_gateway(made: Plan) -> list[Op]:
     steps = list(made.ops)
     begin = steps.index(UP) + 1 if UP in steps else 0
     return [op for op in steps[begin : steps.index(replace(PAIR, mac=MAC))] if not isinstance(op, ops.AddAddress)]
@@ -675,10 +677,10 @@ def test_refused(netns: str, link: Link, code: int, words: str) -> None:
     fake = kernel()
     fake.add_link(netns, link)
     with pytest.raises(CniError, match=words) as caught:
-        plan.check_free(SITE, GATEWAY, look(fake, GATEWAY))
+        plan_bridge.check_free(SITE, GATEWAY, look(fake, GATEWAY))
     assert caught.value.code == code
     assert caught.value.details
 
 
 def test_free() -> None:
-    plan.check_free(SITE, GATEWAY, look(with_bridge(up=True), GATEWAY))
+    plan_bridge.check_free(SITE, GATEWAY, look(with_bridge(up=True), GATEWAY))

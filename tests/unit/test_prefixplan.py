@@ -8,15 +8,25 @@ from ipaddress import IPv6Network, collapse_addresses
 from typing import Any
 
 import pytest
-from hypothesis import assume, given
-from hypothesis import strategies as st
+from hypothesis import assume, given, strategies as st
 
-from cni_v6.config import BridgeConf, IpamConf, parse_bridge
+from cni_v6.allocation.ranges import LARGE, size
+from cni_v6.config.bridge import BridgeConf, parse_bridge
+from cni_v6.config.ipam import IpamConf
 from cni_v6.errors import INVALID_CONFIG, CniError
-from cni_v6.prefixplan import (
-    MOST, PrefixPlan, Wanted, duration, ntp_time, parse_count, parse_rate, parse_site, sample, split, ula,
+from cni_v6.planning.prefix_plan import (
+    MOST,
+    PrefixPlan,
+    Wanted,
+    duration,
+    ntp_time,
+    parse_count,
+    parse_rate,
+    parse_site,
+    sample,
+    split,
+    ula,
 )
-from cni_v6.ranges import LARGE, size
 from tests.unit.configs import call
 
 

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
-from cni_v6 import __version__, protocol, wire
+from cni_v6 import wire
 from cni_v6.errors import DECODING_FAILURE, INVALID_CONFIG, INVALID_ENVIRONMENT, CniError
-from cni_v6.names import Owner
-from cni_v6.protocol import Args, Invocation, Request
-from cni_v6.result import from_json
+from cni_v6.protocol import invocation
+from cni_v6.protocol.invocation import Args, Invocation, Request
+from cni_v6.protocol.names import Owner
+from cni_v6.protocol.result import from_json
 
 CASES = sorted((Path(__file__).parent / "cases" / "protocol").glob("*.json"))
 ENV = {"CNI_CONTAINERID": "abc", "CNI_NETNS": "/run/netns/a", "CNI_IFNAME": "eth0", "CNI_PATH": "/opt/cni/bin"}
@@ -34,7 +34,7 @@ def request_of(case: Mapping[str, Any]) -> Request:
 
 
 def ask(command: str, stdin: bytes, **env: str) -> Invocation:
-    return protocol.parse(Request("cni-v6", ENV | {"CNI_COMMAND": command} | env, stdin))
+    return invocation.parse(Request("cni-v6", ENV | {"CNI_COMMAND": command} | env, stdin))
 
 
 @pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
@@ -43,11 +43,11 @@ def test_case(path: Path) -> None:
     request = request_of(case)
     if "error" in case:
         with pytest.raises(CniError) as caught:
-            protocol.parse(request)
+            invocation.parse(request)
         assert caught.value.code == case["error"]["code"]
         assert [name for name in case["error"]["names"] if name not in str(caught.value)] == []
         return
-    call = protocol.parse(request)
+    call = invocation.parse(request)
     wanted = case.get("call", {})
     assert {name: getattr(call, name) for name in wanted} == wanted
     assert (call.env, call.stdin) == (request.env, request.stdin)
@@ -153,18 +153,18 @@ def test_what_an_add_can_have_produced_is_taken_back(command: str) -> None:
 def test_gc_has_room_for_a_large_node() -> None:
     valid = [{"containerID": f"{number:064x}", "ifname": "eth0"} for number in range(12_000)]
     call = ask("GC", json.dumps(CONFIG | {"cni.dev/valid-attachments": valid}).encode())
-    assert len(protocol.valid_attachments(call.config) or ()) == 12_000
+    assert len(invocation.valid_attachments(call.config) or ()) == 12_000
 
 
 def test_valid_attachments() -> None:
     one, other = {"containerID": "a", "ifname": "eth0"}, {"containerID": "b", "ifname": "net1"}
     new, old = "cni.dev/valid-attachments", "cni.dev/attachments"
-    assert protocol.valid_attachments({}) is None
-    assert protocol.valid_attachments({new: []}) == frozenset()
-    assert protocol.valid_attachments({new: None}) == frozenset()
-    assert protocol.valid_attachments({new: [one, other, one]}) == frozenset({("a", "eth0"), ("b", "net1")})
-    assert protocol.valid_attachments({old: [other]}) == frozenset({("b", "net1")})
-    assert protocol.valid_attachments({old: [other], new: [one]}) == frozenset({("a", "eth0")})
+    assert invocation.valid_attachments({}) is None
+    assert invocation.valid_attachments({new: []}) == frozenset()
+    assert invocation.valid_attachments({new: None}) == frozenset()
+    assert invocation.valid_attachments({new: [one, other, one]}) == frozenset({("a", "eth0"), ("b", "net1")})
+    assert invocation.valid_attachments({old: [other]}) == frozenset({("b", "net1")})
+    assert invocation.valid_attachments({old: [other], new: [one]}) == frozenset({("a", "eth0")})
 
 
 @pytest.mark.parametrize(
@@ -174,22 +174,22 @@ def test_valid_attachments() -> None:
 )
 def test_valid_attachments_are_never_guessed(listed: object) -> None:
     with pytest.raises(CniError, match=r"^cni\.dev/valid-attachments") as caught:
-        protocol.valid_attachments({"cni.dev/valid-attachments": listed})
+        invocation.valid_attachments({"cni.dev/valid-attachments": listed})
     assert caught.value.code == INVALID_CONFIG
 
 
 @pytest.mark.parametrize("word", ["1", "true", "True", "TRUE"])
 def test_ignore_unknown_wherever_it_stands(word: str) -> None:
-    assert protocol.parse_args(f"X=1;IP=10.0.0.2;IgnoreUnknown={word};Y=") == Args(ip="10.0.0.2")
+    assert invocation.parse_args(f"X=1;IP=10.0.0.2;IgnoreUnknown={word};Y=") == Args(ip="10.0.0.2")
 
 
 def test_version_reply() -> None:
     versions = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"]
-    assert protocol.version_reply("0.4.0") == {"cniVersion": "0.4.0", "supportedVersions": versions}
+    assert invocation.version_reply("0.4.0") == {"cniVersion": "0.4.0", "supportedVersions": versions}
 
 
 def test_error_reply() -> None:
-    assert protocol.error_reply(CniError(7, "name is missing", "give it one"), "1.0.0") == {
+    assert invocation.error_reply(CniError(7, "name is missing", "give it one"), "1.0.0") == {
         "cniVersion": "1.0.0", "code": 7, "msg": "name is missing", "details": "give it one",
     }
 
@@ -206,14 +206,7 @@ def test_error_reply() -> None:
     ],
 )
 def test_version_of_what_could_not_be_parsed(stdin: bytes, version: str) -> None:
-    assert protocol.version_of(stdin) == version
-
-
-def test_about() -> None:
-    text = protocol.about("cni-v6-ipam")
-    assert text.startswith(f"cni-v6-ipam {__version__}")
-    words = ("0.1.0, 0.2.0, 0.3.0, 0.3.1, 0.4.0, 1.0.0, 1.1.0", "docs/", "share/doc/cni-v6")
-    assert all(word in text for word in words)
+    assert invocation.version_of(stdin) == version
 
 
 JSON = st.recursive(
@@ -230,7 +223,7 @@ RESULTS = st.recursive(
     max_leaves=8,
 )
 CONFIGS = st.fixed_dictionaries(
-    {"name": st.just("mynet"), "cniVersion": st.just("1.1.0") | st.sampled_from(protocol.SUPPORTED_VERSIONS)},
+    {"name": st.just("mynet"), "cniVersion": st.just("1.1.0") | st.sampled_from(invocation.SUPPORTED_VERSIONS)},
     optional={
         "prevResult": RESULTS,
         "cni.dev/valid-attachments": JSON | st.just([{"containerID": "a", "ifname": "eth0"}]),
@@ -254,15 +247,15 @@ ODD_ENVIRONMENTS = st.fixed_dictionaries(
 def answer(plugin: str, env: dict[str, str], stdin: bytes) -> None:
     """Whatever came, it is an Invocation fit for paths and names, or a CniError, and both can be told in JSON."""
     try:
-        call = protocol.parse(Request(plugin, env, stdin))
+        call = invocation.parse(Request(plugin, env, stdin))
     except CniError as error:
-        reply = protocol.error_reply(error, protocol.version_of(stdin))
+        reply = invocation.error_reply(error, invocation.version_of(stdin))
         assert reply["code"] and reply["msg"].isprintable()
     else:
-        assert call.command in COMMANDS and call.version in protocol.SUPPORTED_VERSIONS
+        assert call.command in COMMANDS and call.version in invocation.SUPPORTED_VERSIONS
         assert "/" not in call.container_id + call.ifname + call.network
         assert len(f"{call.container_id}:{call.ifname}".encode()) <= 255
-        reply = protocol.version_reply(call.version)
+        reply = invocation.version_reply(call.version)
     assert json.loads(json.dumps(reply)) == reply
 
 

@@ -6,14 +6,22 @@ import itertools
 from ipaddress import IPv4Interface, IPv6Interface, ip_address
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
-from cni_v6 import ranges as arithmetic
-from cni_v6.ranges import (
-    LARGE, Range, RangeSet, candidates, contains, describe, from_text, gateways, locate, overlap, size, to_text,
+from cni_v6.allocation.ranges import (
+    LARGE,
+    Range,
+    RangeSet,
+    candidates,
+    contains,
+    describe,
+    gateways,
+    size,
+    subnet as subnet_of,
 )
-from cni_v6.ranges import subnet as subnet_of
+from cni_v6.net import addresses, intervals
+from cni_v6.net.addresses import from_text, overlap, to_text
+from cni_v6.net.intervals import locate
 
 
 def made(subnet: str, first: str = "", last: str = "", gateway: str = "") -> Range:
@@ -199,19 +207,19 @@ def test_a_mapped_prefix_is_an_ipv6_one() -> None:
 
 def test_the_address_at_a_place_of_some_spans() -> None:
     spans = ((10, 12), (20, 20), (30, 31))
-    assert [arithmetic.nth(spans, place) for place in range(arithmetic.total(spans))] == [10, 11, 12, 20, 30, 31]
+    assert [intervals.nth(spans, place) for place in range(intervals.total(spans))] == [10, 11, 12, 20, 30, 31]
     with pytest.raises(IndexError):
-        arithmetic.nth(spans, 6)
+        intervals.nth(spans, 6)
 
 
 @pytest.mark.parametrize(("address", "expected"), [
     ("fe80::1", True), ("FE80::1", True), ("febf:ffff::1/64", True), ("fea0::", True), ("fe8::1", False),
     ("fe7f::1", False), ("fec0::1", False), ("2001:db8:fe80::1", False), ("10.0.0.1", False), ("", False)])
 def test_what_is_link_local(address: str, expected: bool) -> None:
-    assert arithmetic.is_link_local(address) == expected
+    assert addresses.is_link_local(address) == expected
 
 
 def test_the_place_of_an_address_is_where_it_is_found() -> None:
     spans = ((10, 12), (20, 20), (30, 31))
-    assert [arithmetic.place(spans, arithmetic.nth(spans, number)) for number in range(6)] == [*range(6)]
-    assert [arithmetic.place(spans, value) for value in (9, 13, 32)] == [None] * 3
+    assert [intervals.place(spans, intervals.nth(spans, number)) for number in range(6)] == [*range(6)]
+    assert [intervals.place(spans, value) for value in (9, 13, 32)] == [None] * 3

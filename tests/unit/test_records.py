@@ -7,13 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
-from cni_v6 import errors, records
+from cni_v6 import errors
 from cni_v6.errors import CniError
-from cni_v6.leases import Attachment, Proxied
-from cni_v6.names import Owner
+from cni_v6.leases import records
+from cni_v6.leases.attachment import Attachment, ProxyEntry
+from cni_v6.protocol.names import Owner
 from tests.stores import BOOT, NETWORK, owner
 
 WHOLE = Attachment(owner("a"), ("10.1.0.2", "2001:db8::2"), "veth1", (4, 4026532001), 1.5, BOOT)
@@ -88,7 +88,7 @@ def test_who_has_a_prefix(content: bytes, holder: str) -> None:
     ["../six", "cni0", "2001:db8::2"], ["six", "", "2001:db8::2"], ["six", "cni0", "x"], 7, None,
 ])
 def test_an_address_that_the_node_answers_for(entry: Any) -> None:
-    whole = replace(WHOLE, proxied=(Proxied("six", "cni0", "2001:db8::2"),))
+    whole = replace(WHOLE, proxied=(ProxyEntry("six", "cni0", "2001:db8::2"),))
     raw = json.loads(records.encode(whole))
     assert records.decode(NETWORK, "a:eth0", json.dumps(raw).encode()) == whole
     assert records.decode(NETWORK, "a:eth0", json.dumps(raw | {"proxied": [entry]}).encode()) is None

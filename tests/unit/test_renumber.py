@@ -11,17 +11,18 @@ from typing import Any
 
 import pytest
 
-from cni_v6 import names, ops
-from cni_v6.config import IPAM_PLUGIN
+from cni_v6.config.main import IPAM_PLUGIN
 from cni_v6.ctl import renumber as command
 from cni_v6.errors import KERNEL_REFUSED, CniError
-from cni_v6.firewall import change
+from cni_v6.firewall import policy_change
 from cni_v6.firewall.elements import elements
 from cni_v6.firewall.policy import Policy
-from cni_v6.kernel import Lifetime
-from cni_v6.leases import Attachment
-from cni_v6.names import Owner
-from cni_v6.ops import HOST
+from cni_v6.kernel import ops
+from cni_v6.kernel.ops import HOST
+from cni_v6.kernel.questions import Lifetime
+from cni_v6.leases.attachment import Attachment
+from cni_v6.protocol import names
+from cni_v6.protocol.names import Owner
 from tests.unit.harness import CONFIG, World
 from tests.unit.test_following import uplink
 
@@ -221,7 +222,7 @@ def test_a_lease_of_which_nobody_knows_how_it_is_given_again(make: Callable[...,
     bench = make()
     bench.world.add("c1", bench.config)
     with bench.world.leases().transaction() as leases:
-        leases.amend(replace(next(leases.attachments()), reuse=()))
+        leases.update(replace(next(leases.attachments()), reuse=()))
     bench.has(Lifetime(A, 0), B)
     bench.run()
     assert bench.record().reuse == ()
@@ -265,7 +266,7 @@ def test_an_attachment_that_does_not_run_here(make: Callable[..., Bench], change
     bench = make()
     bench.world.add("c1", bench.config)
     with bench.world.leases().transaction() as leases:
-        leases.amend(replace(next(leases.attachments()), **changes))
+        leases.update(replace(next(leases.attachments()), **changes))
     bench.has(B)
     assert bench.run() == []
 
@@ -305,11 +306,11 @@ def test_a_policy_gains_and_loses_an_address() -> None:
                     keep=("fd00::/8",), inbound=(("2001:db8::1", old),), stale=(old,))
     alone = Policy("cni0", "veth0", addresses=(new,), link_local="fe80::1", masquerade=(new,), snat=((new, "fd0f::1"),),
                    keep=("fd00::/8", "fc00::/8"), inbound=(("2001:db8::2", new),), stale=(new,))
-    both = change.joined(policy, alone, (new, "10.1.0.2", old))
+    both = policy_change.joined(policy, alone, (new, "10.1.0.2", old))
     assert both.addresses == (new, "10.1.0.2", old) and both.masquerade == (old, new)
     assert both.keep == ("fd00::/8", "fc00::/8")
-    left = change.parted(both, {old})
+    left = policy_change.parted(both, {old})
     assert left == replace(alone, addresses=(new, "10.1.0.2"))
     owner = Owner("pods", "c1", "eth0")
-    gone, added = change.difference(owner, both, left)
+    gone, added = policy_change.difference(owner, both, left)
     assert added == () and set(elements(owner, both)) - set(gone) == set(elements(owner, left))

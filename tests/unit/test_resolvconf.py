@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from cni_v6.resolvconf import parse
-from cni_v6.result import Dns
+from cni_v6.config.resolv_conf import parse
+from cni_v6.protocol.result import Dns
 
 FILE = """\
 # made by hand

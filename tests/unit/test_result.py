@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from netaddr import IPAddress, IPNetwork
 
 from cni_v6.errors import DECODING_FAILURE, CniError
-from cni_v6.result import Address, Dns, Interface, Result, Route, from_json, to_json
-from cni_v6.versions import SUPPORTED_VERSIONS
+from cni_v6.protocol.result import Address, Dns, Interface, Result, Route, from_json, to_json
+from cni_v6.protocol.versions import SUPPORTED_VERSIONS
 
 CASES = sorted((Path(__file__).parent / "cases" / "result").glob("*.json"))
 

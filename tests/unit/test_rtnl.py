@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from cni_v6.errors import KERNEL_REFUSED, CniError
-from cni_v6.kernel.message import HEADER, Message
-from cni_v6.kernel.rtnl import (
+from cni_v6.kernel.netlink.message import HEADER, Message
+from cni_v6.kernel.netlink.socket import (
     BATCH_BYTES,
     BATCH_MESSAGES,
     NLM_F_ACK,
@@ -26,10 +26,10 @@ from cni_v6.kernel.rtnl import (
     NLMSGERR_ATTR_MSG,
     Answer,
     RouteSocket,
+    attach_filter,
     explain,
     is_about,
-    is_end,
-    sift,
+    is_link_deleted,
     split,
 )
 
@@ -202,14 +202,14 @@ NEWS = [
     (is_about(3), [each for each in NEWS if each[HEADER.size + 4] == 3]),
     (is_about(0x0300), [each for each in NEWS if each[HEADER.size + 5] == 3]),
     (is_about(4), []),
-    (is_end(), [told(RTM_DELLINK, AF_UNSPEC, index) for index in (3, 0x0300, 0x0300_0000)]),
-    ((*is_end(), *is_about(3)), [told(RTM_DELLINK, AF_UNSPEC, 3)]),
+    (is_link_deleted(), [told(RTM_DELLINK, AF_UNSPEC, index) for index in (3, 0x0300, 0x0300_0000)]),
+    ((*is_link_deleted(), *is_about(3)), [told(RTM_DELLINK, AF_UNSPEC, 3)]),
 ])
 def test_the_kernel_lets_only_those_news_through(tests: Sequence[tuple[int, int, int]], passed: list[bytes]) -> None:
     """A filter is one whatever the socket's family is."""
     sender, receiver = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     with sender, receiver:
-        sift(receiver, tests)
+        attach_filter(receiver, tests)
         for each in NEWS:
             sender.send(each)
         sender.close()
@@ -226,7 +226,7 @@ def test_the_kernel_lets_only_those_news_through(tests: Sequence[tuple[int, int,
 def test_too_short_for_a_test_does_not_pass() -> None:
     sender, receiver = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     with sender, receiver:
-        sift(receiver, is_about(3))
+        attach_filter(receiver, is_about(3))
         sender.send(b"short")
         receiver.setblocking(False)
         with pytest.raises(BlockingIOError):

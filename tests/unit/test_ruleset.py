@@ -14,7 +14,7 @@ from cni_v6.firewall import policy, ruleset
 from cni_v6.firewall.elements import COMMENT_BYTES, elements, published
 from cni_v6.firewall.policy import Allowed, Policy, Port
 from cni_v6.firewall.sets import BRIDGE, INET, SETS, Element
-from cni_v6.names import Owner
+from cni_v6.protocol.names import Owner
 
 GOLDEN = Path(__file__).with_name("golden")
 OWNER = Owner("pods", "c1", "eth0")

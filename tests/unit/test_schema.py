@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from jsonschema import Draft202012Validator
 
-from cni_v6.config import IPAM_PLUGIN, BridgeConf, IpamConf
+from cni_v6.config.bridge import BridgeConf
+from cni_v6.config.ipam import IpamConf
+from cni_v6.config.json_schema import levels, schema, table
+from cni_v6.config.keys.bridge import BRIDGE as BRIDGE_KEYS, MAIN_OF_IPAM
+from cni_v6.config.main import IPAM_PLUGIN
 from cni_v6.errors import CniError
-from cni_v6.keys.bridge import BRIDGE as BRIDGE_KEYS
-from cni_v6.keys.bridge import MAIN_OF_IPAM
-from cni_v6.schema import levels, schema, table
 from tests.unit.configs import BAD, BRIDGE, GOOD, V4, V6, Bad, call, config, ipam, parse
 from tests.unit.test_config import FULL, SPOTS, VALUES, replaced
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cni_v6.shares import Shares
+from cni_v6.engine.fair_shares import Shares
 
 
 def test_a_networks_calls_wait_in_order_and_no_others() -> None:

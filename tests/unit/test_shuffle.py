@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
-from cni_v6.shuffle import KEY_BYTES, Shuffle
+from cni_v6.allocation.permutation import KEY_BYTES, Shuffle
 
 keys = st.binary(min_size=KEY_BYTES, max_size=KEY_BYTES)
 

@@ -9,25 +9,40 @@ import shutil
 import stat
 import tempfile
 import threading
-from contextlib import closing
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from cni_v6 import errors, ranges
-from cni_v6.cursor import CHUNK
+from cni_v6 import errors
+from cni_v6.allocation import ranges
+from cni_v6.allocation.used import CHUNK
 from cni_v6.errors import CniError
-from cni_v6.flock import lock_holder
-from cni_v6.folder import Folder, naming
-from cni_v6.leases import Attachment
-from cni_v6.leasefiles import PATIENCE
-from cni_v6.store import DiskLeases
+from cni_v6.leases.attachment import Attachment
+from cni_v6.leases.disk.directory import Folder, naming
+from cni_v6.leases.disk.lock import lock_holder
+from cni_v6.leases.disk.lease_files import PATIENCE
+from cni_v6.leases.disk.store import DiskLeases
+from cni_v6.net.addresses import to_text
 from tests import forks
 from tests.sandbox import need
 from tests.stores import (
-    BOOT, HOST_LOCAL, LARGE, NETWORK, SMALL, HostLocal, add, addresses_of, delete, held, lease_files, owner, pool,
-    record_files, waiters,
+    BOOT,
+    HOST_LOCAL,
+    LARGE,
+    NETWORK,
+    SMALL,
+    HostLocal,
+    add,
+    addresses_of,
+    delete,
+    held,
+    lease_files,
+    owner,
+    pool,
+    record_files,
+    waiters,
 )
 
 NOBODY = 65534
@@ -133,7 +148,7 @@ def test_a_full_set_costs_one_listing_at_most(leases: DiskLeases, subnet: str, l
     many = pool(subnet)
     size = ranges.size(many)
     with leases.transaction() as work:
-        texts = (ranges.to_text(4, value) for value in ranges.candidates(many, None, False))
+        texts = (to_text(4, value) for value in ranges.candidates(many, None, False))
         work.put(Attachment(owner("all"), tuple(texts)))
 
     def try_it() -> None:

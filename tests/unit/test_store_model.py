@@ -13,17 +13,19 @@ from dataclasses import replace
 from ipaddress import IPv6Network, ip_address
 from pathlib import Path
 
-from hypothesis import settings
-from hypothesis import strategies as st
+from hypothesis import settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from cni_v6 import errors, ranges, records
+from cni_v6 import errors
+from cni_v6.allocation import ranges
+from cni_v6.allocation.policy import DEFAULT, NEVER, RANDOM, STABLE, AllocationPolicy
+from cni_v6.allocation.ranges import LARGE as LARGE_SIZE, RangeSet
 from cni_v6.errors import CniError
-from cni_v6.handout import DEFAULT, NEVER, RANDOM, STABLE, Handout
-from cni_v6.leases import Attachment, Transaction
-from cni_v6.ranges import LARGE as LARGE_SIZE
-from cni_v6.ranges import RangeSet, to_text
-from cni_v6.store import DiskLeases
+from cni_v6.leases import records
+from cni_v6.leases.attachment import Attachment
+from cni_v6.leases.disk.store import DiskLeases
+from cni_v6.leases.store import Transaction
+from cni_v6.net.addresses import to_text
 from tests.forks import Killer, Step
 from tests.stores import LARGE, NETWORK, SMALL, Choice, attachment, owner, pool, span
 
@@ -31,22 +33,22 @@ CONTAINERS = "abcde"
 NAMES = st.sampled_from(CONTAINERS)
 NUMBERS = st.integers(0, 99)  # of one of however many there are
 WAIT = 60
-AGAIN = Handout(wait=WAIT)
+AGAIN = AllocationPolicy(wait=WAIT)
 WIDER, HOLED = pool("2001:db8::/60"), RangeSet((span("2001:db8::/64", 1, 5), span("2001:db8::/64", 8)), LARGE.ranges)
 MIXED = RangeSet((span("fd01::/120", 2, 4), span("fd02::/64")))
 STEADY, BLOCKS = pool("fd04::/64"), pool("fd05::/64")
 SETS: dict[str, Choice] = {
     "small": (SMALL, AGAIN),
-    "small, at random": (pool("10.4.0.0/29"), Handout(order=RANDOM, wait=WAIT)),
-    "small, once": (pool("10.2.0.0/28"), Handout(reuse=NEVER)),
-    "small, once, at random": (pool("10.2.0.0/28"), Handout(order=RANDOM, reuse=NEVER)),
+    "small, at random": (pool("10.4.0.0/29"), AllocationPolicy(order=RANDOM, wait=WAIT)),
+    "small, once": (pool("10.2.0.0/28"), AllocationPolicy(reuse=NEVER)),
+    "small, once, at random": (pool("10.2.0.0/28"), AllocationPolicy(order=RANDOM, reuse=NEVER)),
     "large": (LARGE, DEFAULT),
     "large, wider": (WIDER, DEFAULT),  # the same network, edited
     "large, with holes": (HOLED, DEFAULT),
-    "large, at random": (LARGE, Handout(order=RANDOM)),
+    "large, at random": (LARGE, AllocationPolicy(order=RANDOM)),
     "large, of two ranges": (MIXED, DEFAULT),
     "large, with prefixes": (BLOCKS, DEFAULT),
-    "stable": (STEADY, Handout(order=STABLE)),
+    "stable": (STEADY, AllocationPolicy(order=STABLE)),
 }
 # What a network is configured as, now and then: one story is about few sets, so that much happens to each.
 NETWORKS = [
@@ -217,7 +219,7 @@ class Store(RuleBasedStateMachine):
             return
         assert not set(addresses) & self.taken
         self._give(name, addresses, boot)
-        self.spent |= {address for address, (each, handout) in zip(addresses, choices) if handout.once(each)}
+        self.spent |= {address for address, (each, policy) in zip(addresses, choices) if policy.never_reuses(each)}
 
     @rule(name=NAMES)
     def drop(self, name: str) -> None:
@@ -230,7 +232,7 @@ class Store(RuleBasedStateMachine):
         self._forget(name)
 
     @rule(number=NUMBERS, host=st.sampled_from(["veth1", "veth2"]))
-    def amend(self, number: int, host: str) -> None:
+    def update(self, number: int, host: str) -> None:
         if not self.records:
             return
         name = _one_of(self.records, number)
@@ -240,7 +242,7 @@ class Store(RuleBasedStateMachine):
             assert (record is None) == (name not in self.records)
             if record is None:
                 return
-            work.amend(replace(record, host=host))
+            work.update(replace(record, host=host))
             again = work.get(owner(name))
         assert again == replace(record, host=host) and set(again.addresses) == self._held(name)
 
@@ -407,8 +409,8 @@ class Store(RuleBasedStateMachine):
 
     def _choices(self, name: str, number: int) -> tuple[Choice, ...]:
         chosen = (SETS[pick] for pick in self.picks[number % len(self.picks)])
-        return tuple((each, replace(handout, identity=name) if handout.order == STABLE else handout)
-                     for each, handout in chosen)
+        return tuple((each, replace(policy, identity=name) if policy.order == STABLE else policy)
+                     for each, policy in chosen)
 
     def _unburied(self) -> list[str]:
         return [name for name, boot in self.boots.items() if boot not in ("", self.boot)]
@@ -424,32 +426,32 @@ class Store(RuleBasedStateMachine):
 
     def _choose(self, work: Transaction, choices: Sequence[Choice]) -> list[str]:
         chosen: list[str] = []
-        for index, (addresses, handout) in enumerate(choices):
+        for index, (addresses, policy) in enumerate(choices):
             before = len(work.remarks)
             try:
-                address = work.choose(index, addresses, handout)
+                address = work.choose(index, addresses, policy)
             except CniError as error:
                 assert error.code == errors.ADDRESSES_EXHAUSTED and ranges.size(addresses) < LARGE_SIZE
-                had = self.taken | self.seen if handout.once(addresses) else self.taken
-                assert _all(addresses) <= had | set(chosen) or (handout.once(addresses) and self.killed)
+                had = self.taken | self.seen if policy.never_reuses(addresses) else self.taken
+                assert _all(addresses) <= had | set(chosen) or (policy.never_reuses(addresses) and self.killed)
                 raise
             assert address not in chosen
             chosen.append(address)
-            self._has_waited(address, addresses, handout, remarked=len(work.remarks) > before)
+            self._has_waited(address, addresses, policy, remarked=len(work.remarks) > before)
             self._is_new([address], choices[index:index + 1])
         return chosen
 
     def _is_new(self, addresses: Iterable[str], choices: Sequence[Choice]) -> None:
         """Nobody has it, and of a set that gives nothing twice nobody ever had it from us."""
-        for address, (each, handout) in zip(addresses, choices):
+        for address, (each, policy) in zip(addresses, choices):
             assert address not in self.taken
-            if handout.once(each):
+            if policy.never_reuses(each):
                 assert address not in self.spent
                 assert ":" not in address or not any(ip_address(address) in block for block in self.blocks)
                 self.spent.add(address)
                 self.seen.add(address)
-            if handout.order == STABLE and handout.identity not in self.unstable:
-                own = self.stable.setdefault(handout.identity, address)
+            if policy.order == STABLE and policy.identity not in self.unstable:
+                own = self.stable.setdefault(policy.identity, address)
                 assert address == own or own in self.taken
 
     def _is_new_block(self, block: IPv6Network) -> None:
@@ -457,16 +459,16 @@ class Store(RuleBasedStateMachine):
         assert not any(ip_address(address) in block for address in self.spent if ":" in address)
         self.blocks.append(block)
 
-    def _has_waited(self, address: str, addresses: RangeSet, handout: Handout, *, remarked: bool) -> None:
+    def _has_waited(self, address: str, addresses: RangeSet, policy: AllocationPolicy, *, remarked: bool) -> None:
         """Or there is no other that has, or that nobody had; and then we are told."""
-        since, _ = self.released.get(address, (self.now - handout.wait, False))
-        its_own = handout.order == STABLE  # nobody else's, of so many
-        if handout.once(addresses) or its_own or self.now - since >= handout.wait:
+        since, _ = self.released.get(address, (self.now - policy.wait, False))
+        its_own = policy.order == STABLE  # nobody else's, of so many
+        if policy.never_reuses(addresses) or its_own or self.now - since >= policy.wait:
             return
         assert remarked
         for other in _all(addresses) - self.taken:
             time, exact = self.released.get(other, (self.now, False))
-            assert other in self.seen and not (exact and self.now - time >= handout.wait)
+            assert other in self.seen and not (exact and self.now - time >= policy.wait)
 
     def _give(self, name: str, addresses: list[str], boot: str) -> None:
         assert name not in self.records

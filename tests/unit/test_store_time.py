@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 from cni_v6 import errors
-from cni_v6.choice import BACKLOG
-from cni_v6.cursor import CHUNK, RATE
+from cni_v6.allocation.allocator import BACKLOG
+from cni_v6.allocation.policy import AFTER, DEFAULT, NEVER, RANDOM, AllocationPolicy
+from cni_v6.allocation.ranges import RangeSet
+from cni_v6.allocation.used import CHUNK, RATE
 from cni_v6.errors import CniError
-from cni_v6.handout import AFTER, DEFAULT, NEVER, RANDOM, Handout
-from cni_v6.leases import Attachment
-from cni_v6.ranges import RangeSet, from_text
-from cni_v6.store import DiskLeases
+from cni_v6.leases.attachment import Attachment
+from cni_v6.leases.disk.store import DiskLeases
+from cni_v6.net.addresses import from_text
 from tests.stores import BOOT, LARGE, NETWORK, SMALL, add, delete, held, lease_files, owner, pool, record_files
 
 NEXT_BOOT = "99999999-2222-4333-8444-555555555555"
@@ -37,10 +38,10 @@ def value(address: str) -> int:
     return from_text(address)[1] - BASE
 
 
-def one(leases: DiskLeases, addresses: RangeSet = LARGE, handout: Handout = DEFAULT) -> str:
+def one(leases: DiskLeases, addresses: RangeSet = LARGE, policy: AllocationPolicy = DEFAULT) -> str:
     """Choose an address and leave it."""
     with leases.transaction() as work:
-        return work.choose(0, addresses, handout)
+        return work.choose(0, addresses, policy)
 
 
 # A reboot
@@ -147,7 +148,7 @@ def test_very_many_that_were_lost_are_left_to_the_round(tmp_path: Path, folder: 
 
 
 def test_a_random_order_after_a_power_failure_repeats_nothing(tmp_path: Path, folder: Path) -> None:
-    by_lot, few = Handout(RANDOM, NEVER), pool("10.6.0.0/25")
+    by_lot, few = AllocationPolicy(RANDOM, NEVER), pool("10.6.0.0/25")
     seen: list[str] = []
     for boot in range(6):
         leases = at(tmp_path, boot=f"boot {boot}")
@@ -177,7 +178,7 @@ def test_a_folder_from_a_backup_an_hour_old_repeats_nothing(tmp_path: Path, fold
 
 
 def test_a_random_order_from_a_backup_repeats_nothing(tmp_path: Path, folder: Path) -> None:
-    by_lot = Handout(RANDOM)
+    by_lot = AllocationPolicy(RANDOM)
     one(at(tmp_path), LARGE, by_lot)
     copied(folder, tmp_path / "backup")
     with at(tmp_path).transaction() as work:
@@ -238,5 +239,5 @@ def test_what_the_reference_plugin_released_waits(tmp_path: Path, folder: Path) 
         add(at(tmp_path), f"c{number}", SMALL)
     (folder / "10.1.0.4").unlink()
     with at(tmp_path).transaction() as work:
-        assert work.choose(0, SMALL, Handout(reuse=AFTER)) == "10.1.0.4"
+        assert work.choose(0, SMALL, AllocationPolicy(reuse=AFTER)) == "10.1.0.4"
         assert "was released 0 s ago" in work.remarks[0]

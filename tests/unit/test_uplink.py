@@ -8,14 +8,16 @@ from typing import Any
 
 import pytest
 
-from cni_v6 import ops, plan, uplink
-from cni_v6.config import AUTO_MTU, BridgeConf
+from cni_v6.config.bridge import BridgeConf
+from cni_v6.config.keys.bridge import AUTO_MTU
 from cni_v6.errors import NODE_CONFLICT, CniError
-from cni_v6.kernel import Link, RouteEntry, Snapshot
-from cni_v6.kernel.fake import FakeKernel
-from cni_v6.leases import Attachment, Proxied
-from cni_v6.ops import HOST
-from cni_v6.result import Address
+from cni_v6.kernel import ops
+from cni_v6.kernel.fake.kernel import FakeKernel
+from cni_v6.kernel.ops import HOST
+from cni_v6.kernel.questions import Link, RouteEntry, Snapshot
+from cni_v6.leases.attachment import Attachment, ProxyEntry
+from cni_v6.plan import bridge, features, mtu, ndp_proxy
+from cni_v6.protocol.result import Address
 from tests.unit import parts
 from tests.unit.parts import IPV4, IPV6, OWNER, SITE, conf, look
 
@@ -62,30 +64,30 @@ def seen(fake: FakeKernel, wanted: BridgeConf) -> Snapshot:
 @pytest.mark.parametrize("is_gateway", [True, False])
 def test_auto_is_the_smallest(mtus: dict[str, int], families: frozenset[int], expected: int, is_gateway: bool) -> None:
     wanted = conf(mtu=AUTO_MTU, is_gateway=is_gateway)
-    assert uplink.mtu(wanted, families, seen(node(mtus=mtus), wanted)) == expected
+    assert mtu.mtu(wanted, families, seen(node(mtus=mtus), wanted)) == expected
 
 
 def test_auto_without_a_default_route_is_the_bridges() -> None:
     wanted = conf(mtu=AUTO_MTU)
-    assert uplink.mtu(wanted, DUAL, seen(parts.kernel(), wanted)) == 0
-    made = plan.plan_add(SITE, wanted, parts.allocation(), seen(parts.kernel(), wanted))
+    assert mtu.mtu(wanted, DUAL, seen(parts.kernel(), wanted)) == 0
+    made = bridge.plan_add(SITE, wanted, parts.allocation(), seen(parts.kernel(), wanted))
     assert [each.mtu for each in made.result.interfaces] == [1500, 1500, 1500]
 
 
 def test_a_number_is_itself() -> None:
     wanted = gateway(mtu=1400)
-    assert uplink.mtu(wanted, DUAL, seen(node(mtus={"four": 1300}), wanted)) == 1400
+    assert mtu.mtu(wanted, DUAL, seen(node(mtus={"four": 1300}), wanted)) == 1400
 
 
 def test_the_plan_has_it_everywhere() -> None:
     wanted = gateway(mtu=AUTO_MTU)
-    made = plan.plan_add(SITE, wanted, parts.allocation(IPV6, IPV4), seen(node(mtus={"six": 1400}), wanted))
+    made = bridge.plan_add(SITE, wanted, parts.allocation(IPV6, IPV4), seen(node(mtus={"six": 1400}), wanted))
     assert [each.mtu for each in made.result.interfaces] == [1400, 1400, 1400]
     assert [op.mtu for op in made.ops if isinstance(op, (ops.EnsureBridge, ops.CreateVeth))] == [1400, 1400]
 
 
 def remarks(wanted: BridgeConf, fake: FakeKernel, *ips: Address) -> list[str]:
-    return list(uplink.remarks(wanted, ips, seen(fake, wanted)))
+    return list(features.warnings(wanted, parts.allocation(*ips), seen(fake, wanted)))
 
 
 def test_a_small_one_is_remarked_on() -> None:
@@ -101,21 +103,21 @@ def test_a_small_one_is_remarked_on() -> None:
 # Neighbours
 
 
-def proxied(wanted: BridgeConf, fake: FakeKernel, *ips: Address) -> tuple[Proxied, ...]:
-    return uplink.proxied(wanted, ips, seen(fake, wanted))
+def proxied(wanted: BridgeConf, fake: FakeKernel, *ips: Address) -> tuple[ProxyEntry, ...]:
+    return ndp_proxy.proxied(wanted, ips, seen(fake, wanted))
 
 
 AUTO = gateway(ndp_proxy="auto")
 
 
 def test_an_address_of_the_uplinks_prefix() -> None:
-    assert proxied(AUTO, on_link(node()), IPV6, IPV4) == (Proxied("six", "cni0", MINE),)
+    assert proxied(AUTO, on_link(node()), IPV6, IPV4) == (ProxyEntry("six", "cni0", MINE),)
 
 
 def test_an_address_of_an_on_link_route() -> None:
     fake = node()
     fake.spaces[HOST].routes["six"] += [RouteEntry("2001:db8:1::/48", None)]
-    assert proxied(AUTO, fake, IPV6) == (Proxied("six", "cni0", MINE),)
+    assert proxied(AUTO, fake, IPV6) == (ProxyEntry("six", "cni0", MINE),)
 
 
 @pytest.mark.parametrize("route", [
@@ -152,41 +154,41 @@ def test_a_named_interface_answers_for_every_address() -> None:
     second = Address("fd00:1::2/64", "fd00:1::1")
     home = "cni0.5"
     found = proxied(wanted, on_link(node()), IPV6, IPV4, second)
-    assert found == (Proxied("other", home, MINE), Proxied("other", home, second.ip))
+    assert found == (ProxyEntry("other", home, MINE), ProxyEntry("other", home, second.ip))
     assert remarks(wanted, node(), IPV6) == []
 
 
 def test_a_named_interface_that_is_not_there() -> None:
     wanted = gateway(ndp_proxy="ens9")
     with pytest.raises(CniError, match="ndpProxy: the node has no interface ens9") as caught:
-        plan.check_free(SITE, wanted, seen(node(), wanted))
+        bridge.check_free(SITE, wanted, seen(node(), wanted))
     assert caught.value.code == NODE_CONFLICT and caught.value.details
     for fine in (gateway(ndp_proxy="six"), AUTO, gateway()):
-        plan.check_free(SITE, fine, seen(node(), fine))
+        bridge.check_free(SITE, fine, seen(node(), fine))
 
 
 def test_ipv4_alone_asks_for_nothing_more() -> None:
     fake = node()
-    first = fake.observe(plan.questions(SITE, AUTO))
-    assert uplink.proxied(AUTO, [IPV4], first) == ()
-    plan.plan_add(SITE, AUTO, parts.allocation(IPV4), first)
+    first = fake.observe(bridge.questions(SITE, AUTO))
+    assert ndp_proxy.proxied(AUTO, [IPV4], first) == ()
+    bridge.plan_add(SITE, AUTO, parts.allocation(IPV4), first)
 
 
 @pytest.mark.parametrize("make", [FakeKernel, parts.kernel])
 def test_what_arrives_is_what_is_removed(make: Any) -> None:
     fake = on_link(node(make()))
-    made = plan.plan_add(SITE, AUTO, parts.allocation(IPV6, IPV4), seen(fake, AUTO))
+    made = bridge.plan_add(SITE, AUTO, parts.allocation(IPV6, IPV4), seen(fake, AUTO))
     assert made.ops[-2:] == (ops.AddRoute(HOST, "cni0", f"{MINE}/128"), ops.AddProxy("six", MINE))
     fake.apply(made.ops)
     assert fake.spaces[HOST].proxies == {"six": [MINE]}
     record = Attachment(OWNER, (MINE,), proxied=proxied(AUTO, fake, IPV6, IPV4))
-    assert list(uplink.differences(record, fake.observe(uplink.audit_questions(record)))) == []
+    assert list(features.differences(AUTO, record, fake.observe(features.check_questions(AUTO, record)))) == []
     for _ in range(2):
-        fake.remove(uplink.removal(record))
+        fake.remove(ndp_proxy.removal(record))
         assert fake.spaces[HOST].proxies == {"six": []}
         assert f"{MINE}/128" not in [route.dst for route in fake.spaces[HOST].routes["cni0"]]
     fake.spaces[HOST].sysctls["ipv6/conf/six/forwarding"] = "0"
-    assert list(uplink.differences(record, fake.observe(uplink.audit_questions(record)))) == [
+    assert list(features.differences(AUTO, record, fake.observe(features.check_questions(AUTO, record)))) == [
         f"the node does not answer for {MINE} on six",
         f"route {MINE}/128 through cni0 is missing",
         "the node answers for nobody on six: its forwarding or proxy_ndp is off",
@@ -195,7 +197,7 @@ def test_what_arrives_is_what_is_removed(make: Any) -> None:
 
 def test_nothing_recorded_is_nothing_to_do() -> None:
     record = Attachment(OWNER, (MINE,))
-    assert uplink.removal(record) == ()
+    assert ndp_proxy.removal(record) == ()
     for each in (record, None):
-        assert uplink.audit_questions(each) == ()
-        assert list(uplink.differences(each, Snapshot({}))) == []
+        assert features.check_questions(AUTO, each) == ()
+        assert features.differences(AUTO, each, Snapshot({})) == []

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from cni_v6 import wire
 
@@ -50,7 +49,7 @@ def test_an_environment_keeps_its_values() -> None:
     assert wire.unpack_environment(b"") == {}
 
 
-@pytest.mark.parametrize("word", [wire.DONE, wire.YOURSELF])
+@pytest.mark.parametrize("word", [wire.DONE, wire.HANDLE_LOCALLY])
 def test_a_reply_is_read(word: bytes) -> None:
     body = wire.pack(word, b"255", b"out", b"err")[wire.HEADER :]
     assert wire.unpack_reply(body) == (word, 255, b"out", b"err")

@@ -1,0 +1,1 @@
+"""The life of an attachment: registered, completed, renumbered, found stale, released."""

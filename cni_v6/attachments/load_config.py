@@ -1,0 +1,44 @@
+"""The configuration as it is on this node now: with the prefixes of the interfaces that its ranges follow."""
+
+from __future__ import annotations
+
+from cni_v6.attachments.context import Context
+from cni_v6.config.bridge import BridgeConf, parse_bridge
+from cni_v6.config.interface_prefix import InterfacePrefixes, InterfaceRange
+from cni_v6.config.ipam import IpamConf
+from cni_v6.config.main import parse_ipam
+from cni_v6.errors import NOT_AVAILABLE, CniError
+from cni_v6.plan import interface_prefix as plan_prefix
+from cni_v6.protocol.invocation import Invocation
+
+
+def bridge(call: Invocation, context: Context) -> BridgeConf:
+    """``config.parse_bridge``, and what is looked up for it.
+
+    :raises CniError: also NODE_CONFLICT, TRY_AGAIN; for STATUS NOT_AVAILABLE in their place.
+    """
+    said = len(call.log.lines)
+    conf = parse_bridge(call)
+    follows = conf.ipam.follows if isinstance(conf.ipam, IpamConf) else ()
+    return parse_bridge(call, _prefixes(call, follows, context, said)) if follows else conf
+
+
+def ipam(call: Invocation, context: Context) -> IpamConf:
+    """``config.parse_ipam``, and what is looked up for it; errors as of ``bridge``."""
+    said = len(call.log.lines)
+    conf = parse_ipam(call)
+    return parse_ipam(call, _prefixes(call, conf.follows, context, said)) if conf.follows else conf
+
+
+def _prefixes(call: Invocation, follows: tuple[InterfaceRange, ...], context: Context, said: int) -> InterfacePrefixes:
+    """
+    :param said: lines that the log had before the configuration was read, which is read again and says it all again.
+    """
+    try:
+        found = plan_prefix.prefixes(follows, context.kernel.observe(plan_prefix.questions(follows)))
+    except CniError as error:
+        if call.command == "STATUS":
+            raise CniError(NOT_AVAILABLE, error.msg, error.details) from error
+        raise
+    del call.log.lines[said:]
+    return found

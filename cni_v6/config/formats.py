@@ -1,0 +1,184 @@
+"""The forms a string of the configuration can have: what is accepted, its canonical text, its JSON Schema."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from cni_v6.config.firewall_formats import FIREWALL_FORMS
+from cni_v6.config.text import (
+    ADDRESS,
+    ADDRESS_REMEDY,
+    PREFIX,
+    PREFIX_REMEDY,
+    SPANS,
+    Form,
+    FormatError,
+    duration,
+    network,
+    one_of,
+    parse_prefix,
+    pattern,
+    unusable,
+    value_of,
+)
+from cni_v6.net.addresses import BITS, to_text
+from cni_v6.protocol.names import IFNAMSIZ
+
+__all__ = ["FORMS", "LINK_LOCAL_GATEWAY", "Form", "FormatError", "parse_prefix"]
+
+LINK_LOCAL_GATEWAY = "fe80::1"
+
+_CONTROL = r"\u0000-\u001f\u007f-\u009f"
+
+
+def _address(text: str) -> str:
+    return to_text(*value_of(text))
+
+
+def _request(text: str) -> str:
+    if "/" in text:
+        family, value, _ = parse_prefix(text)
+        return to_text(family, value)
+    return _address(text)
+
+
+def _gateway(text: str) -> str:
+    return LINK_LOCAL_GATEWAY if text == "link-local" else _address(text)
+
+
+def _route(text: str) -> str:
+    family, value, length = network(text)
+    return f"{to_text(family, value)}/{length}"
+
+
+def _span(text: str) -> str:
+    return _route(text) if "/" in text else _address(text)
+
+
+def _subnet(text: str) -> str:
+    family, value, length = network(text)
+    if length > BITS[family] - 2:
+        raise FormatError("is too small to allocate from", f"take a /{BITS[family] - 2} or larger")
+    what = unusable(family, value, length)
+    if what:
+        raise FormatError(f"overlaps addresses no container can have ({what})", "take a private or a routed prefix")
+    return f"{to_text(family, value)}/{length}"
+
+
+def _nameserver(text: str) -> str:
+    address, percent, zone = text.partition("%")
+    if percent and not re.fullmatch(r"[!-~]{1,15}", zone):
+        raise FormatError("has a zone that is no interface name")
+    value_of(address)
+    return text
+
+
+def _mac(text: str) -> str:
+    """The forms Go's ``net.ParseMAC`` takes: by colons, by hyphens, by dots."""
+    if not re.fullmatch(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}|[0-9A-Fa-f]{2}(-[0-9A-Fa-f]{2}){5}"
+                        r"|[0-9A-Fa-f]{4}(\.[0-9A-Fa-f]{4}){2}", text):
+        raise FormatError("is not a MAC address of 6 bytes")
+    digits = re.sub("[-:.]", "", text.lower())
+    if int(digits[:2], 16) & 1:  # IEEE 802: the group bit
+        raise FormatError("is a multicast MAC address")
+    if not int(digits, 16):
+        raise FormatError("is the empty MAC address")
+    return ":".join(digits[at: at + 2] for at in range(0, 12, 2))
+
+
+def _interface(text: str) -> str:
+    """What the kernel takes (net/core/dev.c, ``dev_valid_name``), less what would be dangerous to take.
+
+    ``all`` and ``default`` are folders of /proc/sys/net/ipv6/conf that stand for other interfaces; ``%`` makes the
+    kernel number the name.
+    """
+    if not re.fullmatch(r"[!-~]+", text) or re.search("[/:%]", text) or text in (".", "..", "all", "default"):
+        raise FormatError("is not an interface name")
+    if len(text) > IFNAMSIZ:
+        raise FormatError(f"is longer than the {IFNAMSIZ} characters of an interface name")
+    return text
+
+
+def _engine(text: str) -> str:
+    if text not in ("auto", "off"):
+        raise FormatError("is neither auto nor off")
+    return text
+
+
+def _path(text: str) -> str:
+    if re.search("[\0-\x1f\x7f]", text) or not text.isprintable():
+        raise FormatError("has characters that cannot be printed")
+    if not text.startswith("/"):
+        raise FormatError("is not an absolute path")
+    if ".." in text.split("/"):
+        raise FormatError("leads upwards by ..")
+    return "/" + "/".join(part for part in text.split("/") if part not in ("", "."))
+
+
+def _plugin(text: str) -> str:
+    if not re.fullmatch(r"[0-9A-Za-z_.+-]{1,255}", text) or text in (".", ".."):
+        raise FormatError("is not the plain name of a plugin")
+    return text
+
+
+def _plain(text: str) -> str:
+    if re.search(f"[{_CONTROL}]", text):
+        raise FormatError("has control characters")
+    return text
+
+
+def _word(text: str) -> str:
+    if not re.fullmatch("[!-~]+", text):
+        raise FormatError("is not a single word")
+    return text
+
+
+def _hex(text: str) -> str:
+    if not re.fullmatch("[0-9A-Fa-f]{1,32}", text):
+        raise FormatError("is no hexadecimal number of 1 to 32 digits")
+    return text.lower()
+
+
+FORMS: Mapping[str, Form] = {
+    "plain": Form(_plain, "take them out", {}),
+    "word": Form(_word, "write one word without spaces", pattern("^[!-~]*$")),
+    "address": Form(_address, ADDRESS_REMEDY, pattern(f"^({ADDRESS})?$")),
+    "request": Form(_request, ADDRESS_REMEDY, pattern(rf"^{ADDRESS}(/[0-9]{{1,3}})?$")),
+    "gateway": Form(
+        _gateway, "write an address such as fd42:1:2:3::1, or \"link-local\"", pattern(f"^({ADDRESS}|link-local)?$"),
+    ),
+    "nameserver": Form(_nameserver, ADDRESS_REMEDY, pattern(f"^{ADDRESS}(%[!-~]+)?$")),
+    "subnet": Form(_subnet, PREFIX_REMEDY, pattern(f"{PREFIX}|^$")),
+    "route": Form(_route, PREFIX_REMEDY, pattern(PREFIX)),
+    "span": Form(
+        _span, "write an address or a prefix, such as 10.1.0.5 or fd42:1:2:3::/112",
+        pattern(rf"^{ADDRESS}(/[0-9]{{1,3}})?$"),
+    ),
+    "reuse": Form(
+        one_of("never", "after", "auto"), 'write "never", "after" or "auto"', pattern("^(never|after|auto)?$"),
+    ),
+    "allocation": Form(
+        one_of("sequential", "random", "stable"), 'write "sequential", "random" or "stable"',
+        pattern("^(sequential|random|stable)?$"),
+    ),
+    "duration": Form(
+        duration, "write a number and s, m, h or d, such as 30s, 10m, 1h, 7d",
+        pattern(f"^([0-9]{{1,9}}({'|'.join(SPANS)}))?$"),
+    ),
+    "family": Form(one_of("ipv4", "ipv6"), 'write "ipv4" or "ipv6"', pattern("^ipv[46]$")),
+    "hex": Form(_hex, "write one such as ab00, without 0x", pattern("^[0-9A-Fa-f]{0,32}$")),
+    "mac": Form(
+        _mac, "write 6 bytes with an even first one, such as 02:00:5e:10:00:01", pattern("^[0-9A-Fa-f:.-]*$"),
+    ),
+    "interface": Form(
+        _interface, f"1 to {IFNAMSIZ} printable characters without space, / : and %",
+        {"pattern": "^[!-$&-.0-9;-~]+$", "maxLength": IFNAMSIZ},
+    ),
+    "engine": Form(_engine, 'write "auto" or "off"', pattern("^(auto|off)?$")),
+    **FIREWALL_FORMS,
+    "path": Form(_path, "write an absolute path without ..", pattern("^(/.*)?$")),
+    "plugin": Form(
+        _plugin, "write the file name of a plugin in CNI_PATH, without a path", pattern("^[0-9A-Za-z_.+-]*$"),
+    ),
+}

@@ -1,0 +1,301 @@
+"""The ``ipam`` object as our own allocation reads it: sets of ranges, routes, requested addresses.
+
+Behaviour as the reference ``host-local`` (backend/allocator: config.go, range.go, range_set.go), but for what the
+documentation lists: a gateway outside its subnet, a network or broadcast address at the end of a range, and older keys
+without their ``subnet`` are not let pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+from cni_v6.allocation import ranges
+from cni_v6.allocation.policy import DEFAULT, STABLE, AllocationPolicy
+from cni_v6.allocation.ranges import Range, RangeSet
+from cni_v6.config import (
+    allocation,
+    exclusions,
+    families,
+    interface_prefix,
+    prefix_delegation,
+    ranges as config_ranges,
+    reservations,
+    workload,
+)
+from cni_v6.config.exclusions import Exclusion
+from cni_v6.config.interface_prefix import InterfacePrefixes, InterfaceRange
+from cni_v6.config.reader import Section, check_form, show, wrong
+from cni_v6.errors import INVALID_CONFIG, INVALID_ENVIRONMENT, CniError
+from cni_v6.log import Log
+from cni_v6.net import intervals
+from cni_v6.net.addresses import from_text
+from cni_v6.protocol.invocation import Args, Invocation
+from cni_v6.protocol.result import Route
+
+_ONE_PER_FAMILY = ("0.1.0", "0.2.0")  # their result has room for one address of each family
+
+
+@dataclass(frozen=True, slots=True)
+class IpamConf:
+    """Configuration of our own allocation (``cni-v6-ipam``, ``host-local``).
+
+    ``requested``: addresses asked for (CNI_ARGS IP, args.cni.ips, runtimeConfig.ips), canonical, without prefix length.
+    ``resolv_conf``: path of a file to read name service from, "" for none. ``secret_file``: of one with the secret of
+    stable addresses, "" for none. ``reserved``: address -> the workload that it is for. ``optional``: families that a
+    container may go without. ``delegation``: the prefix that the container is to be given. ``follows``: the ranges that
+    follow a prefix; where that is not known yet, all but these and the first two is left out.
+    """
+
+    network: str
+    data_dir: str
+    sets: tuple[RangeSet, ...]
+    routes: tuple[Route, ...]
+    requested: tuple[str, ...]
+    resolv_conf: str
+    policy: AllocationPolicy = DEFAULT
+    secret_file: str = ""
+    reserved: Mapping[str, str] = field(default_factory=dict)
+    optional: frozenset[int] = frozenset()
+    delegation: prefix_delegation.PrefixRequest | None = None
+    follows: tuple[InterfaceRange, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What the sections of one configuration say about allocation."""
+
+    ipam: Section
+    runtime: Section
+    args: Section  # args.cni
+    environment: Args
+    command: str
+    prefixes: InterfacePrefixes | None = None  # of interfaces that ranges follow; None where those are not known yet
+
+
+class _Place(NamedTuple):
+    """A range and the path of its object; ``number``: of its set."""
+
+    number: int
+    path: str
+    range: Range
+
+
+def build(source: Source, network: str, version: str, log: Log) -> IpamConf:
+    """All of it, checked against each other.
+
+    :raises CniError: INVALID_CONFIG, or INVALID_ENVIRONMENT for an address that came by CNI_ARGS.
+    """
+    groups = list(_all_groups(source))
+    follows = tuple(found for _, group in groups for section in group if (found := interface_prefix.read(section)))
+    if follows and source.prefixes is None:
+        return IpamConf(network, source.ipam.text("dataDir"), (), (), (), "", follows=follows)
+    prefixes = source.prefixes or {}
+    places = list(_places(groups, log, prefixes))
+    if not places:
+        raise CniError(
+            INVALID_CONFIG, f"{source.ipam.at('ranges')}: no range to allocate from",
+            'write at least one, such as "ranges": [[{"subnet": "fd42:1:2:3::/64"}]]',
+        )
+    _refuse_overlaps(places)
+    excluded = exclusions.read(source.ipam)
+    own = interface_prefix.own_addresses(follows, prefixes)
+    reserved = reservations.read(source.ipam, excluded)
+    sets = tuple(_sets(places, (*excluded, *own, *(each.exclusion for each in reserved))))
+    exclusions.warn_of_idle(excluded, sets, log)
+    reservations.check(reserved, sets)
+    _refuse_too_many(sets, version)
+    _refuse_stray_gateways(places, sets)
+    policy = allocation.read(source.ipam)
+    return IpamConf(
+        network=network,
+        data_dir=source.ipam.text("dataDir"),
+        sets=sets,
+        routes=tuple(_route(route, sets) for route in source.ipam.sections("routes")),
+        requested=_requested(source, sets, (*excluded, *own)),
+        resolv_conf=source.ipam.text("resolvConf"),
+        policy=policy,
+        secret_file=source.ipam.text("secretFile"),
+        reserved={each.text: each.identity for each in reserved},
+        optional=families.optional(source.ipam, sets),
+        delegation=prefix_delegation.read((source.runtime, source.args, source.ipam), sets, policy),
+        follows=tuple(replace(each, subnet=interface_prefix.subnet(each, prefixes)) for each in follows),
+    )
+
+
+def for_workload(conf: IpamConf, call: Invocation) -> IpamConf:
+    """The configuration as it is for the workload of an ADD: what is reserved for it, what its stable address is of.
+
+    Apart from ``build``, whose outcome is kept for all workloads of a network.
+
+    :raises CniError: ADDRESS_UNAVAILABLE for a request of what is another's.
+    """
+    if call.command != "ADD":  # CHECK comes with the request of the ADD, and maybe another reservation
+        return conf
+    who = workload.of(call)
+    if conf.policy.order == STABLE:
+        conf = replace(conf, policy=replace(conf.policy, identity=f"{who} {call.ifname}"))
+    if conf.reserved:
+        conf = replace(conf, requested=reservations.reserved_for(conf.reserved, conf.sets, conf.requested, who))
+    return conf
+
+
+def _all_groups(source: Source) -> Iterator[tuple[str, tuple[Section, ...]]]:
+    """Every set, in the reference's order: the runtime's, the older single one, ``ranges``."""
+    yield from (*_groups(source.runtime, "ipRanges"), *_single(source.ipam), *_groups(source.ipam, "ranges"))
+
+
+def _places(
+    groups: Iterable[tuple[str, tuple[Section, ...]]], log: Log, prefixes: InterfacePrefixes
+) -> Iterator[_Place]:
+    for number, (path, group) in enumerate(groups):
+        if not group:
+            raise wrong(path, [], "is an empty range set", "write a range into it, or remove it")
+        for section in group:
+            yield _Place(number, section.path, config_ranges.read(section, log, prefixes))
+
+
+def _groups(section: Section, name: str) -> Iterator[tuple[str, tuple[Section, ...]]]:
+    for at, group in enumerate(section.groups(name)):
+        yield f"{section.at(name)}[{at}]", group
+
+
+def _single(ipam: Section) -> Iterator[tuple[str, tuple[Section, ...]]]:
+    if ipam.text("subnet"):
+        yield ipam.path, (ipam,)
+        return
+    for name in ("rangeStart", "rangeEnd", "gateway"):
+        if ipam.text(name):
+            raise wrong(
+                ipam.at(name), ipam.text(name), "has no effect: there is no subnet beside it",
+                f"write it into the range in {ipam.at('ranges')} that it is for",
+            )
+
+
+def _refuse_overlaps(places: Iterable[_Place]) -> None:
+    """In order of their first addresses, two ranges overlap only if two neighbours do."""
+    ordered = sorted(places, key=lambda place: (place.range.family, place.range.first))
+    for one, other in zip(ordered, ordered[1:]):
+        if one.range.family != other.range.family or one.range.last < other.range.first:
+            continue
+        one, other = sorted((one, other))
+        what = f"{ranges.subnet(one.range)} and {ranges.subnet(other.range)}"
+        if one.number == other.number:
+            message = f"{other.path}: subnets {what} overlap in one set"
+        else:
+            message = f"{other.path}: range set {one.number} overlaps with {other.number} ({what})"
+        raise CniError(INVALID_CONFIG, message, f"give it addresses that {one.path} does not have")
+
+
+def _sets(places: Iterable[_Place], excluded: Sequence[Exclusion]) -> Iterator[RangeSet]:
+    grouped: dict[int, list[_Place]] = {}
+    for place in places:
+        grouped.setdefault(place.number, []).append(place)
+    for group in grouped.values():
+        families = {place.range.family for place in group}
+        if len(families) > 1:
+            where = ", ".join(f"{place.path} {ranges.subnet(place.range)}" for place in group)
+            raise CniError(
+                INVALID_CONFIG, f"mixed address families in one range set: {where}", "write a set for each family",
+            )
+        one = RangeSet(tuple(place.range for place in group))
+        if not ranges.size(one):
+            raise wrong(group[0].path, {}, "has no address besides its gateway", "widen rangeStart or rangeEnd")
+        yield exclusions.subtract(one, excluded, group[0].path)
+
+
+def _refuse_too_many(sets: tuple[RangeSet, ...], version: str) -> None:
+    if version not in _ONE_PER_FAMILY:
+        return
+    for family in (4, 6):
+        count = sum(one.family == family for one in sets)
+        if count > 1:
+            raise CniError(
+                INVALID_CONFIG,
+                f"ipam.ranges: {count} range sets of IPv{family}, but CNI version {version} does not support more "
+                "than 1 address per family", "set cniVersion to 0.3.0 or later, or put the ranges into one set",
+            )
+
+
+def _refuse_stray_gateways(places: Iterable[_Place], sets: tuple[RangeSet, ...]) -> None:
+    """A gateway that another set would hand out."""
+    skipped = [ranges.gateways(each) for each in sets]
+    for family in (4, 6):
+        ordered = sorted(_of_family(places, family), key=lambda place: place.range.first)
+        spans = [(place.range.first, place.range.last) for place in ordered]
+        for place in ordered:
+            gateway = from_text(place.range.gateway)[1]
+            at = intervals.locate(spans, gateway)
+            if at is None or gateway in skipped[ordered[at].number]:
+                continue
+            if ranges.contains(sets[ordered[at].number], family, gateway):  # it is not excluded there
+                raise wrong(
+                    f"{place.path}.gateway", place.range.gateway, f"would be handed out by {ordered[at].path}",
+                    "write the same gateway there",
+                )
+
+
+def _of_family(places: Iterable[_Place], family: int) -> Iterator[_Place]:
+    return (place for place in places if place.range.family == family)
+
+
+def _route(section: Section, sets: tuple[RangeSet, ...]) -> Route:
+    dst, gateway = section.text("dst"), section.text("gw")
+    route = Route(
+        dst=dst, gw=gateway or None, table=section.number("table"), scope=section.number("scope"),
+        # The reference cannot tell 0 from absent here either: its result leaves both out.
+        mtu=section.number("mtu") or None, advmss=section.number("advmss") or None,
+        priority=section.number("priority") or None,
+    )
+    if gateway and (":" in gateway) != (":" in dst):
+        raise wrong(section.at("gw"), gateway, f"is not of the family of dst {dst}", "write an address of its family")
+    if not any(one.family == route.family for one in sets):
+        raise wrong(
+            section.at("dst"), dst, f"is IPv{route.family}, and no range is",
+            f"remove the route, or add an IPv{route.family} range",
+        )
+    return route
+
+
+def _requested(source: Source, sets: tuple[RangeSet, ...], excluded: Sequence[Exclusion]) -> tuple[str, ...]:
+    """The addresses asked for by any of the three ways, as the reference gathers them: one given twice counts once."""
+    holders: dict[int, str] = {}
+    for error, path, text in _asked(source):
+        family, value = from_text(text)
+        number = reservations.number_of(sets, text)
+        if number is None:
+            where = ranges.describe_all(sets)
+            raise error(path, text, f"is in none of the ranges: {where}", "ask for an address of a range")
+        if value in ranges.gateways(sets[number]):
+            raise error(path, text, "is the gateway", "ask for another address")
+        # CHECK comes with the request of the ADD: a container keeps what was excluded since.
+        if source.command == "ADD" and not ranges.contains(sets[number], family, value):
+            entry = exclusions.covering(excluded, family, value)
+            if entry:  # what is not is reserved, see ``for_workload``
+                raise error(path, text, f"is excluded by {entry}", "ask for another address")
+        other = holders.setdefault(number, text)
+        if other != text:
+            raise error(path, text, f"is in the same range set as {other}", "ask for one address of each set at most")
+    return tuple(holders.values())
+
+
+def _asked(source: Source) -> Iterator[tuple[Callable[[str, object, str, str], CniError], str, str]]:
+    """How to complain, where it was asked for, and the address."""
+    if source.environment.ip:
+        path = "CNI_ARGS: IP"
+        yield _in_environment, path, check_form("request", source.environment.ip, path, error=_in_environment)
+    for section in (source.args, source.runtime):
+        yield from ((wrong, f"{section.at('ips')}[{at}]", text) for at, text in enumerate(section.texts("ips")))
+
+
+def _in_environment(path: str, value: object, reason: str, remedy: str) -> CniError:
+    return CniError(INVALID_ENVIRONMENT, f"{path} {show(value)} {reason}", remedy)
+
+
+def environment_mac(text: str) -> str:
+    """The MAC that came by CNI_ARGS, canonical.
+
+    :raises CniError: INVALID_ENVIRONMENT.
+    """
+    return check_form("mac", text, "CNI_ARGS: MAC", error=_in_environment)

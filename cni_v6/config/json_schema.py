@@ -1,0 +1,165 @@
+"""The table of keys, rendered: as a JSON Schema for editors and pipelines, as the tables of the documentation.
+
+The schema knows each value's kind, bounds and form. What depends on several values, and unknown keys, only the parser
+knows: whatever it accepts is valid by the schema, but not the other way round.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from cni_v6.config.formats import FORMS
+from cni_v6.config.keys import Flag, Flags, Items, Key, Kind, Level, Named, Nested, Number, Text
+from cni_v6.config.keys.bridge import BRIDGE, MAIN_OF_IPAM
+
+DRAFT = "https://json-schema.org/draft/2020-12/schema"
+
+_LIST = {"required": ["plugins"], "not": {"required": ["type"]}}
+_BRIDGE_TYPE = {"required": ["type"], "properties": {"type": {"const": "cni-v6"}}}
+_OUR_IPAM = {"required": ["ipam"], "properties": {"ipam": {
+    "type": "object", "required": ["type"], "properties": {"type": {"const": "cni-v6-ipam"}},
+}}}
+_FOREIGN_IPAM = {"required": ["type"], "properties": {"type": {"type": "string", "pattern": "."}}, "not": {
+    "properties": {"type": {"enum": ["cni-v6-ipam", "host-local"]}},
+}}
+_NO_TYPE = {"properties": {"type": {"enum": [None, ""]}}}
+
+
+def schema() -> dict[str, Any]:
+    """JSON Schema of a network configuration list, or of one plugin's configuration, with our plugins in it."""
+    definitions = {level.name: _level(level) for level in levels(BRIDGE, MAIN_OF_IPAM)}
+    definitions["plugin"] = {
+        "type": "object",
+        "if": _BRIDGE_TYPE, "then": {"$ref": "#/$defs/bridge"},
+        "else": {"if": _OUR_IPAM, "then": {"$ref": "#/$defs/mainOfIpam"}},
+    }
+    definitions["list"] = {
+        "type": "object",
+        "required": ["cniVersion", "name", "plugins"],
+        "properties": {
+            "cniVersion": {"type": "string"},
+            "name": {"type": "string", "pattern": "^[0-9A-Za-z][0-9A-Za-z_.-]*$"},
+            "plugins": {"type": "array", "minItems": 1, "items": {"$ref": "#/$defs/plugin"}},
+        },
+    }
+    return {
+        "$schema": DRAFT,
+        "title": "CNI network configuration with cni-v6",
+        "if": _LIST, "then": {"$ref": "#/$defs/list"}, "else": {"$ref": "#/$defs/plugin"},
+        "$defs": definitions,
+    }
+
+
+def levels(*tops: Level) -> Iterator[Level]:
+    """Every level that the given ones lead to, these first, none twice."""
+    seen: list[Level] = []
+    waiting = list(tops)
+    while waiting:
+        level = waiting.pop(0)
+        if level not in seen:
+            seen.append(level)
+            waiting += (nested for key in level.keys for nested in _nested(key.kind))
+    yield from seen
+
+
+def table(level: Level) -> str:
+    """The keys of one level as a Markdown table."""
+    rows = ["| key | type | default | example | meaning | reference plugin |", "|---|---|---|---|---|---|"]
+    rows += (
+        f"| `{key.name}` | {_words(key.kind)} | {_default(key)} | {_code(key.example)} | {key.meaning} "
+        f"| {key.reference} |"
+        for key in level.keys
+    )
+    return "\n".join(rows) + "\n"
+
+
+def _default(key: Key) -> str:
+    return "required" if key.required else _code(key.default)
+
+
+def _code(value: object) -> str:
+    return "" if value is None else f"`{json.dumps(value)}`"
+
+
+def _nested(kind: Kind) -> Iterator[Level]:
+    match kind:
+        case Items():
+            yield from _nested(kind.of)
+        case Nested():
+            yield kind.level
+
+
+def _words(kind: Kind) -> str:
+    match kind:
+        case Flag():
+            return "boolean"
+        case Number():
+            return ", or ".join((f"integer, {kind.low} to {kind.high}", *(f"`{word}`" for word, _ in kind.words)))
+        case Text():
+            return "string"
+        case Items():
+            return f"list of {_words(kind.of)}"
+        case Nested():
+            return "object"
+        case Flags():
+            return "object of booleans"
+        case Named():
+            return f"object of {_words(kind.of)}s, or lists of them"
+    return "any"
+
+
+def _level(level: Level) -> dict[str, Any]:
+    properties = {key.name: _key(key) for key in level.keys}
+    required = [key.name for key in level.keys if key.required and not level.fold]
+    made: dict[str, Any] = {"type": "object", "properties": properties}
+    if required:
+        made["required"] = required
+    if level.one_of:
+        made["anyOf"] = [{"required": [name]} for name in level.one_of]
+    return made
+
+
+def _key(key: Key) -> dict[str, Any]:
+    made = _kind(key.kind)
+    if key.refusal:
+        made = {"enum": [None, *_empty(key.kind)]}
+    elif not key.required and made:
+        made = {"anyOf": [{"type": "null"}, made]}
+    made["description"] = key.meaning
+    if key.default is not None:
+        made["default"] = key.default
+    return made
+
+
+def _empty(kind: Kind) -> list[object]:
+    """What a refused key may still say: that nothing is asked for."""
+    return [False] if isinstance(kind, Flag) else [[]] if isinstance(kind, Items) else [""]
+
+
+def _kind(kind: Kind) -> dict[str, Any]:
+    match kind:
+        case Flag():
+            return {"type": "boolean"}
+        case Number():
+            number = {"type": "integer", "minimum": kind.low, "maximum": kind.high}
+            return {"anyOf": [number, {"enum": [word for word, _ in kind.words]}]} if kind.words else number
+        case Text():
+            return {"type": "string", **({} if kind.blank else {"minLength": 1}), **FORMS[kind.form].schema}
+        case Items():
+            return {"type": "array", "items": _kind(kind.of)}
+        case Flags():
+            return {"type": "object", "additionalProperties": {"type": ["boolean", "null"]}}
+        case Named():
+            one = _kind(kind.of)
+            return {"type": "object", "additionalProperties": {"anyOf": [one, {"type": "array", "items": one}]}}
+        case Nested(later=True):
+            # Keys of ours only where the allocation is ours.
+            reference = {"$ref": f"#/$defs/{kind.level.name}"}
+            name = {"type": ["string", "null"], **FORMS["plugin"].schema}
+            foreign = {"type": "object", "properties": {"type": name}}
+            return {"if": {"type": "object", "anyOf": [_FOREIGN_IPAM, _NO_TYPE]}, "then": foreign, "else": reference}
+        case Nested(level=level):
+            return {"$ref": f"#/$defs/{level.name}"}
+    return {}

@@ -1,0 +1,173 @@
+"""What every main plugin's configuration has, and what ``cni-v6-ipam`` reads of it.
+
+A main plugin's own class adds its keys to ``MainConf``. An error names the key, its value and the remedy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from cni_v6.config import prefix_delegation
+from cni_v6.config.firewall import FirewallConf
+from cni_v6.config.interface_prefix import InterfacePrefixes
+from cni_v6.config.ipam import IpamConf, Source, build, environment_mac, for_workload
+from cni_v6.config.keys.bridge import MAIN_OF_IPAM
+from cni_v6.config.keys.ipam import DEFAULT_DATA_DIR, IPAM
+from cni_v6.config.reader import Reader, Section, check_form, show, wrong
+from cni_v6.errors import INVALID_CONFIG, CniError
+from cni_v6.firewall.policy import ISOLATED
+from cni_v6.protocol.invocation import Invocation
+from cni_v6.protocol.result import Dns
+
+IPAM_PLUGIN = "cni-v6-ipam"
+OUR_IPAM = (IPAM_PLUGIN, "host-local")  # what is allocated in-process
+DEFAULT_BRIDGE = "cni0"
+AUTO = "auto"
+IPV6_MIN_MTU = 1280  # RFC 8200, section 5; below it the kernel takes IPv6 off the interface
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignIpam:
+    """Any other ``ipam.type``: executed from CNI_PATH."""
+
+    type: str
+
+
+@dataclass(frozen=True, slots=True)
+class MainConf:
+    """What the frame of any main plugin, and the features that networks share, read of a configuration.
+
+    ``is_gateway``: the node routes for the containers. ``mtu`` 0: the interface's own, else the kernel's default;
+    ``AUTO_MTU``: the uplinks'. ``ndp_proxy``: an interface of the node, AUTO, or "" for none. ``mac``: the container's
+    requested MAC, "" to derive it. ``dns``: None where neither the configuration nor the runtime says anything.
+    ``ipam`` None: layer 2 only.
+    """
+
+    network: str
+    is_gateway: bool
+    mtu: int
+    ndp_proxy: str
+    mac: str
+    dns: Dns | None
+    ipam: IpamConf | ForeignIpam | None
+    firewall: FirewallConf
+
+    @property
+    def data_dir(self) -> str:
+        """Where the attachments are recorded: with our leases, or in the usual place where another plugin has them."""
+        return self.ipam.data_dir if isinstance(self.ipam, IpamConf) else DEFAULT_DATA_DIR
+
+    @property
+    def gateway_interface(self) -> str:
+        """The node's interface that all containers of the network share as their gateway; "" where there is none."""
+        return ""
+
+    @property
+    def is_isolated(self) -> bool:
+        """Whether containers of the network are closed to each other on their segment."""
+        return self.firewall.ingress == ISOLATED
+
+    @property
+    def is_trunk(self) -> bool:
+        """Whether containers speak in VLANs too, where they find addresses by themselves."""
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class RemovalConf:
+    """What DEL and GC need, read leniently: a configuration edited since the ADD must never keep them from cleaning up.
+
+    ``foreign_ipam`` is the ``ipam.type`` to delegate to, "" where there is none or it is ours.
+    """
+
+    network: str
+    bridge: str
+    data_dir: str
+    foreign_ipam: str
+
+
+def parse_ipam(call: Invocation, prefixes: InterfacePrefixes | None = None) -> IpamConf:
+    """Configuration of ``cni-v6-ipam`` for ADD, CHECK and STATUS; errors as ``parse_bridge``."""
+    top = reader(call).read(MAIN_OF_IPAM, call.config, "")
+    ipam = top.section("ipam")
+    if not ipam.text("type"):
+        raise CniError(INVALID_CONFIG, "ipam.type is missing", f"write {show(IPAM_PLUGIN)}")
+    conf = _build(call, top, ipam, prefixes)
+    prefix_delegation.refuse_alone(conf.delegation)
+    return for_workload(conf, call)
+
+
+def parse_removal(call: Invocation) -> RemovalConf:
+    """The least that DEL and GC need; whatever else is wrong with the configuration is logged, not raised."""
+    ipam = call.config.get("ipam")
+    if ipam is not None and not isinstance(ipam, Mapping):
+        call.log.warning(f"ipam: {show(ipam)} is not an object, taken as absent")
+        ipam = None
+    plugin = _lenient(call, ipam or {}, ("ipam", "type"), "plugin", "")
+    own = call.plugin == IPAM_PLUGIN or plugin in OUR_IPAM
+    ours = ipam or {} if own else {}  # a dataDir beside another type, or none, is not where ADD kept its record
+    return RemovalConf(
+        network=call.network,
+        bridge=_lenient(call, call.config, ("", "bridge"), "interface", DEFAULT_BRIDGE),
+        data_dir=_lenient(call, ours, ("ipam", "dataDir"), "path", DEFAULT_DATA_DIR),
+        foreign_ipam="" if own else plugin,
+    )
+
+
+def reader(call: Invocation) -> Reader:
+    return Reader(call.log, call.config.get("strict") is True)
+
+
+def _build(call: Invocation, top: Section, ipam: Section, prefixes: InterfacePrefixes | None) -> IpamConf:
+    sections = ipam, top.section("runtimeConfig"), top.section("args").section("cni")
+    return build(Source(*sections, call.args, call.command, prefixes), call.network, call.version, call.log)
+
+
+def read_ipam(call: Invocation, top: Section, prefixes: InterfacePrefixes | None) -> IpamConf | ForeignIpam | None:
+    """Of a foreign ``ipam`` nothing but its type is looked at: the rest is the other plugin's own matter."""
+    raw = top.raw("ipam")
+    plugin = raw.get("type")
+    if plugin is None or plugin == "":
+        if raw:
+            call.log.warning("ipam has keys but no type: layer 2 only; write a type, such as \"cni-v6-ipam\"")
+        return None
+    if not isinstance(plugin, str):
+        raise wrong("ipam.type", plugin, "is not a string", "write it in quotes")
+    check_form("plugin", plugin, "ipam.type")
+    if plugin not in OUR_IPAM:
+        return ForeignIpam(plugin)
+    return _build(call, top, reader(call).read(IPAM, raw, "ipam"), prefixes)
+
+
+def read_mac(call: Invocation, top: Section) -> str:
+    given = top.section("runtimeConfig").text("mac") or top.section("args").section("cni").text("mac")
+    return given or (environment_mac(call.args.mac) if call.args.mac else "")
+
+
+def read_dns(top: Section) -> Dns | None:
+    """What the runtime says, when it says anything; else ``dns``, where an empty list counts, as for the reference."""
+    runtime = top.section("runtimeConfig").section("dns")
+    servers, searches, options = (runtime.texts(name) for name in ("servers", "searches", "options"))
+    if servers or searches or options:
+        return Dns(nameservers=servers, search=searches, options=options)
+    dns = top.section("dns")
+    if not dns.text("domain") and not dns.given & {"nameservers", "search", "options"}:
+        return None
+    return Dns(dns.texts("nameservers"), dns.text("domain"), dns.texts("search"), dns.texts("options"))
+
+
+def _lenient(call: Invocation, raw: Mapping[str, object], place: tuple[str, str], form: str, default: str) -> str:
+    section, name = place
+    value = raw.get(name)
+    if value is None or value == "":
+        return default
+    path = f"{section}.{name}" if section else name
+    if isinstance(value, str):
+        try:
+            return check_form(form, value, path)
+        except CniError as error:
+            call.log.warning(f"{error.msg}; {show(default)} is used")
+            return default
+    call.log.warning(f"{path}: {show(value)} is not a string; {show(default)} is used")
+    return default

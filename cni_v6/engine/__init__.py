@@ -1,0 +1,1 @@
+"""Requests handled: by the resident engine, or in the caller's own process."""

@@ -1,0 +1,158 @@
+"""handle(request) -> reply: the one place that assembles the real node and the plugins, and makes errors answers."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Any
+
+from cni_v6.attachments.context import Context
+from cni_v6.errors import INTERNAL, INVALID_ENVIRONMENT, CniError
+from cni_v6.kernel import privilege, text_file
+from cni_v6.kernel.deadline import Patience
+from cni_v6.kernel.linux import LinuxKernel
+from cni_v6.kernel.questions import Kernel
+from cni_v6.leases.disk.data_dirs import RUN_DIR, DiskDataDirs
+from cni_v6.leases.disk.store import DiskLeases
+from cni_v6.leases.store import Leases
+from cni_v6.plugins import delegate
+from cni_v6.plugins.registry import PLUGINS
+from cni_v6.protocol import invocation
+from cni_v6.protocol.invocation import Invocation, Request
+from cni_v6.protocol.json_reader import shown
+from cni_v6.protocol.result import Result, to_json
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What the executable prints and how it ends."""
+
+    stdout: bytes = b""
+    stderr: str = ""
+    code: int = 0
+
+
+def handle(request: Request, context: Context | None = None) -> Reply:
+    """Answer one call. Whatever comes, the answer is one JSON object or nothing on stdout, and an exit status.
+
+    :param context: the world to work in; the real one where it is not given.
+    """
+    log = ""
+    try:
+        _require_plugin(request)
+        if context is None:
+            _require_root(request)
+        call = invocation.parse(request)
+        log = call.log.text()
+        if call.command == "VERSION":
+            return _reply(invocation.version_reply(call.version), log)
+        try:
+            result = _perform(call, context)
+        finally:
+            log = call.log.text()
+        return _reply(to_json(result, call.version) if result else None, log)
+    except CniError as error:
+        return _failed(error, request, log)
+    except Exception as error:
+        import traceback  # only where it is needed: the start-up path pays for every import
+
+        words = f"{type(error).__name__}: {error}"
+        wrapped = CniError(INTERNAL, "cni-v6 failed in a way it should not", words)
+        return _failed(wrapped, request, log + traceback.format_exc())
+
+
+def _require_plugin(request: Request) -> None:
+    """A courier goes by the name of its file.
+
+    :raises CniError: INVALID_ENVIRONMENT.
+    """
+    if request.plugin not in PLUGINS:
+        message = f"there is no plugin {shown(request.plugin)}"
+        raise CniError(INVALID_ENVIRONMENT, message, f"its executable must be called one of {', '.join(PLUGINS)}")
+
+
+def _require_root(request: Request) -> None:
+    """Said before anything else, or the first refusal of the kernel would stand for it.
+
+    Addresses alone need none: there the owner and mode of ``dataDir`` decide.
+
+    :raises CniError: NOT_PRIVILEGED.
+    """
+    command = request.env.get("CNI_COMMAND", "")
+    plugin = PLUGINS[request.plugin]
+    if plugin.needs_net_admin and command in plugin.commands:
+        privilege.require(f"{request.plugin} {command}")
+
+
+def _perform(call: Invocation, context: Context | None) -> Result | None:
+    world = context or real_context()
+    try:
+        return PLUGINS[call.plugin].commands[call.command](call, world)
+    finally:
+        world.kernel.close()
+
+
+def _reply(answer: Mapping[str, Any] | None, log: str = "") -> Reply:
+    return Reply(_encode(answer) if answer is not None else b"", log)
+
+
+def _failed(error: CniError, request: Request, log: str) -> Reply:
+    answer = invocation.error_reply(error, invocation.version_of(request.stdin))
+    return Reply(_encode(answer), f"{log}{request.plugin}: error {error.code}: {error}\n", 1)
+
+
+def _encode(answer: Mapping[str, Any]) -> bytes:
+    return json.dumps(answer).encode() + b"\n"
+
+
+def refuse(request: Request, error: CniError) -> Reply:
+    """The answer to a call that is not begun."""
+    return _failed(error, request, "")
+
+
+def real_context(kernel: Kernel | None = None, patience: Patience | None = None, run_dir: str = "") -> Context:
+    """This machine: its kernel, its lease store, its plugins.
+
+    :param kernel: this invocation's, where the caller has part of it open already.
+    :param patience: this invocation's; None where nobody limits it.
+    :param run_dir: the folder of what is kept in mind until a reboot; "" for what the environment says.
+    """
+    boot = _boot()
+    patient = patience or Patience()
+
+    def leases(network: str, data_dir: str) -> Leases:
+        return DiskLeases(network, data_dir, boot=boot, left=patient.left)
+
+    return Context(
+        kernel=kernel or LinuxKernel(),
+        leases=leases,
+        data_dirs=DiskDataDirs(run_dir or os.environ.get("CNI_V6_RUN_DIR", RUN_DIR)),
+        delegate=partial(delegate.run, patience=patient),
+        read_file=text_file.read,
+        boot=boot,
+        id=_id(),
+        now=time.time,
+    )
+
+
+@cache
+def _boot() -> str:
+    """This boot's id; no process outlives it."""
+    return _first_line("/proc/sys/kernel/random/boot_id")
+
+
+@cache
+def _id() -> str:
+    """What tells this node from others; the same for as long as a process lives, whoever renames the node."""
+    return _first_line("/etc/machine-id") or _first_line("/proc/sys/kernel/hostname")
+
+
+def _first_line(path: str) -> str:
+    try:
+        return text_file.read(path).strip()
+    except OSError:
+        return ""

@@ -1,0 +1,52 @@
+"""What the plugins' executables tell a person: ``--version``, ``--help``, and what this is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cni_v6 import __version__
+from cni_v6.protocol.versions import SUPPORTED_VERSIONS
+
+_PURPOSE = {
+    "cni-v6": "connects containers to a bridge, with IPv6 and IPv4 addresses",
+    "cni-v6-ipam": "manages the IPv6 and IPv4 addresses of containers",
+}
+
+
+def answer(plugin: str, arguments: Sequence[str], *, called: bool) -> tuple[int, str, str] | None:
+    """Answer a command line.
+
+    :param arguments: without the program's name; empty where a person at a terminal started the plugin without any.
+    :param called: whether CNI_COMMAND is set. The specification has no arguments, so a call ignores all others.
+    :returns: exit status, standard output and standard error; None where the call is to be handled.
+    """
+    if not arguments:
+        return 0, "", help_text(plugin)
+    if "--help" in arguments or "-h" in arguments:
+        return 0, help_text(plugin), ""
+    if "--version" in arguments:
+        return 0, version(plugin), ""
+    return None if called else (2, "", f"{plugin}: unknown argument {arguments[0]!r}; see {plugin} --help\n")
+
+
+def version(plugin: str) -> str:
+    """Two lines: name and version, as other programs print them; the versions of the CNI specification."""
+    return f"{plugin} {__version__}\nCNI versions: {', '.join(SUPPORTED_VERSIONS)}\n"
+
+
+def help_text(plugin: str) -> str:
+    """What the plugin is for, who calls it and how, and where to read more."""
+    return f"""{version(plugin)}
+{plugin} is a CNI plugin: it {_PURPOSE[plugin]}.
+
+A container runtime calls it. The environment has the command and its parameters (CNI_COMMAND, CNI_CONTAINERID,
+CNI_NETNS, CNI_IFNAME, CNI_ARGS, CNI_PATH), standard input has the network configuration. The result is JSON on
+standard output.
+
+  cnitool add NETWORK NETNS   calls the plugins of a network for a network namespace, as a runtime does
+  cni-v6ctl plan FILE         shows what an ADD with a network configuration would do, and does nothing
+  {plugin} --version
+  {plugin} --help
+
+Documentation: docs/ in the source tree, share/doc/cni-v6 below the prefix of "make install".
+"""

@@ -1,0 +1,196 @@
+"""The firewall's operations and questions on the real kernel: transactions of elements, and ``nft`` for the rules."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from cni_v6.errors import FIREWALL_MISSING, KERNEL_REFUSED, CniError
+from cni_v6.firewall.sets import Element
+from cni_v6.kernel import ops, programs, questions
+from cni_v6.kernel.deadline import Patience
+from cni_v6.kernel.netfilter import conntrack, keys, messages as nft
+from cni_v6.kernel.netfilter.socket import NO_NETFILTER, NetfilterSocket
+from cni_v6.kernel.netlink.socket import Answer, explain
+from cni_v6.kernel.open_namespaces import Spaces
+from cni_v6.kernel.ops import HOST
+
+SYSTEM_PATH = ("/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/bin", "/bin")  # a runtime's PATH may be short of these
+NFT_SECONDS = 20.0  # it takes hundredths of one, and seconds where somebody else loads a million elements
+VERSION_CHAIN = "version"  # of both tables: its one rule's comment is their mark
+# Requests for the kernel to go through all flows; with more, one dump of them costs less.
+FILTERS_MAX = 16
+Place = tuple[str, str, tuple[bytes, bytes]]  # family, set, key
+RELOAD = "run: cni-v6ctl reload"
+WITHOUT = 'set "guard": false and "ingress": "open", and no masquerade or ports'
+
+
+def add_elements(spaces: Spaces, operation: ops.AddElements) -> None:
+    netfilter = _netfilter(spaces)
+    failures = {answer.error: answer for answer in netfilter.transact(nft.add_elements(operation.elements))}
+    if errno.ENOENT in failures:
+        raise CniError(FIREWALL_MISSING, "the node's firewall tables are gone", RELOAD)
+    if errno.EEXIST in failures:
+        raise _clash(netfilter, operation.elements)
+    for answer in failures.values():
+        raise CniError(KERNEL_REFUSED, f"cannot {ops.describe(operation)}", explain(answer))
+
+
+def _clash(netfilter: NetfilterSocket, elements: Sequence[Element]) -> CniError:
+    asked = [element for element in elements if element.data]
+    for element, there in zip(asked, _look(netfilter, asked)):
+        if there and there.data != element.data:
+            return nft.clash(element, there)
+    ranges = [element for element in elements if keys.set_of(element).intervals]
+    others = [*ranges, *(there for there in _look(netfilter, ranges) if there)]
+    culprits = (element for element in ranges if any(keys.overlaps(element, other) for other in others))
+    return nft.clash(next(culprits, elements[0]), None)
+
+
+def remove_elements(spaces: Spaces, operation: ops.RemoveElements) -> None:
+    """First all at once; where that fails, what is there of them.
+
+    What is in a map may be another attachment's by now. And what has intervals the kernel finds by its beginning, so it
+    may find another one, that contains it (nft_pipapo_deactivate). Those are looked at first.
+    """
+    netfilter = _netfilter(spaces)
+    doubtful = {_place(element): element for element in operation.elements if _doubtful(element)}
+    certain = [element for element in dict.fromkeys(operation.elements) if not _doubtful(element)]
+    found = _found(netfilter, doubtful)
+    if not _destroy(netfilter, [*certain, *found]):
+        certain = [element for element, there in zip(certain, _look(netfilter, certain)) if there]
+        _refused(netfilter.transact(nft.delete_elements([*certain, *found])), operation)
+    while found and len(found) < len(doubtful):  # one may have hidden another
+        found = _found(netfilter, doubtful)
+        _refused(netfilter.transact(nft.delete_elements(found)), operation)
+
+
+def _destroy(netfilter: NetfilterSocket, elements: Sequence[Element]) -> bool:
+    """Take them out, there or not; False where not all could be: the kernel is too old, or a table or set is gone.
+
+    Worth an attempt: the kernel waits for an RCU grace period, milliseconds, when it abandons a transaction
+    (__nf_tables_abort).
+    """
+    if not netfilter.destroys:
+        return not netfilter.transact(nft.delete_elements(elements))
+    failures = netfilter.transact(nft.destroy_elements(elements))
+    netfilter.destroys = not any(answer.error == errno.EINVAL for answer in failures)
+    return not failures
+
+
+def _doubtful(element: Element) -> bool:
+    return bool(element.data) or keys.set_of(element).intervals
+
+
+def _place(element: Element) -> Place:
+    return element.family, element.set, keys.key(element)
+
+
+def _found(netfilter: NetfilterSocket, asked: Mapping[Place, Element]) -> list[Element]:
+    """Those of the elements that the kernel finds, with their own data, under the keys of all."""
+    there = {_place(each): each for each in _look(netfilter, list(asked.values())) if each}
+    return [asked[place] for place, each in there.items() if place in asked and asked[place].data == each.data]
+
+
+def _look(netfilter: NetfilterSocket, elements: Sequence[Element]) -> list[Element | None]:
+    """What the kernel finds under the key of each; None where nothing is."""
+    answers = netfilter.request([nft.get_element(element) for element in elements])
+    return [_there(element, answer) for element, answer in zip(elements, answers)]
+
+
+def _there(asked: Element, answer: Answer) -> Element | None:
+    if answer.error == errno.ENOENT or answer.error in NO_NETFILTER:
+        return None
+    if answer.error:
+        raise CniError(KERNEL_REFUSED, f"cannot look up {asked.set} {' . '.join(asked.key)}", explain(answer))
+    return next((found for data in answer.messages for found in nft.read_elements(data)), None)
+
+
+def load_ruleset(_: Spaces, operation: ops.LoadRuleset) -> None:
+    """Runs ``nft`` in the namespace of this thread, which is the node's."""
+    from cni_v6.firewall import ruleset
+    from cni_v6.kernel import child_process  # only where it is needed: the start-up path pays for every import
+
+    folders = *os.environ.get("PATH", "").split(os.pathsep), *SYSTEM_PATH
+    script = ruleset.text(operation.elements).encode()
+    try:
+        command = [_executable("nft", folders), "-f", "-"]
+        environment = {"PATH": os.pathsep.join(filter(None, folders)), "LC_ALL": "C"}
+        done = child_process.run(command, stdin=script, env=environment, patience=Patience(), seconds=NFT_SECONDS)
+    except OSError as error:
+        remedy = f"install nftables, or {WITHOUT}"
+        raise CniError(FIREWALL_MISSING, f"cannot run nft: {error.strerror}", remedy) from error
+    except child_process.Stopped as error:
+        raise CniError(KERNEL_REFUSED, f"nft {error}", "see what holds nftables on the node") from error
+    if done.status:
+        said = done.stderr.decode(errors="replace").strip()[:500] or f"status {done.status}"
+        remedy = f"{said}; where the kernel has no nftables, {WITHOUT}"
+        raise CniError(KERNEL_REFUSED, "nft could not load the firewall's rules", remedy)
+
+
+def _executable(name: str, folders: Sequence[str]) -> str:
+    found = programs.find(name, folders)
+    if found is None:
+        raise FileNotFoundError(errno.ENOENT, f"it is not in {os.pathsep.join(filter(None, folders))}")
+    return found
+
+
+def unload_ruleset(spaces: Spaces, operation: ops.UnloadRuleset) -> None:
+    netfilter = _netfilter(spaces)
+    messages = [nft.delete_table(family) for family in nft.FAMILIES]
+    if netfilter.transact(messages):  # one of them may be gone
+        for message in messages:
+            failures = netfilter.transact([message])
+            _refused([answer for answer in failures if answer.error != errno.ENOENT], operation)
+
+
+def flush_flows(spaces: Spaces, operation: ops.FlushFlows) -> None:
+    netfilter = _netfilter(spaces)
+    for what in conntrack.wanted(operation.addresses, operation.ports):
+        requests = conntrack.delete_matching(what)
+        answers = netfilter.request(requests) if len(requests) <= FILTERS_MAX else []
+        filtered = bool(answers) and not any(answer.error in NO_NETFILTER for answer in answers)
+        if not filtered or what != what.filterable():
+            answers = flush_one_by_one(netfilter, what)
+        _refused([answer for answer in answers if answer.error != errno.ENOENT], operation)
+
+
+def flush_one_by_one(netfilter: NetfilterSocket, what: conntrack.Wanted) -> list[Answer]:
+    """Look through all UDP flows here: for what the kernel's filter cannot find, and for many ports."""
+    [count] = netfilter.request([conntrack.count_flows()])
+    if count.messages and not conntrack.read_count(count.messages[0]):
+        return []
+    dump = netfilter.dump(conntrack.dump_udp(what.version))
+    messages = [conntrack.delete_if_wanted(what, data) for data in dump.messages]
+    return [dump, *netfilter.request([message for message in messages if message])]
+
+
+# Questions
+
+
+def get_ruleset(spaces: Spaces, _: questions.GetRuleset) -> str:
+    netfilter = _netfilter(spaces)
+    dumps = [netfilter.dump(nft.dump_rules(family, VERSION_CHAIN)) for family in nft.FAMILIES]
+    marks = {nft.rule_comment(dump.messages[0]) if dump.messages else "" for dump in dumps}
+    return marks.pop() if len(marks) == 1 else ""
+
+
+def get_elements(spaces: Spaces, asked: questions.GetElements) -> tuple[Element, ...]:
+    found = zip(asked.elements, _look(_netfilter(spaces), asked.elements))
+    return tuple(
+        replace(element, data=there.data, comment=there.comment)
+        for element, there in found
+        if there and keys.key(there) == keys.key(element)
+    )
+
+
+def _netfilter(spaces: Spaces) -> NetfilterSocket:
+    return spaces.get(HOST).netfilter()
+
+
+def _refused(answers: Iterable[Answer], operation: ops.Op) -> None:
+    for answer in answers:
+        if answer.error and answer.error not in NO_NETFILTER:
+            raise CniError(KERNEL_REFUSED, f"cannot {ops.describe(operation)}", explain(answer))

@@ -1,0 +1,1 @@
+"""The same kernel in dictionaries, for tests and dry runs."""

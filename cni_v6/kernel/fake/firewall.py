@@ -1,0 +1,67 @@
+"""The fake kernel's firewall: our tables and their elements in dictionaries."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from cni_v6.errors import FIREWALL_MISSING, CniError
+from cni_v6.firewall import ruleset
+from cni_v6.firewall.sets import Element
+from cni_v6.kernel import ops
+from cni_v6.kernel.netfilter import keys, messages
+
+Place = tuple[str, str, tuple[bytes, bytes]]  # family, set, key
+
+
+class FakeFirewall:
+    """No tables at first.
+
+    ``mark`` is that of the rules which are loaded; ``flushed`` lists what was done to forget flows.
+    """
+
+    def __init__(self) -> None:
+        self.mark = ""
+        self.flushed: list[ops.FlushFlows] = []
+        self._held: dict[Place, Element] = {}
+
+    def elements(self) -> tuple[Element, ...]:
+        """All there are."""
+        return tuple(self._held.values())
+
+    def load(self, elements: tuple[Element, ...]) -> None:
+        before = self.mark, self._held
+        self.mark, self._held = ruleset.mark(), {}
+        try:
+            self.add(elements)
+        except CniError:
+            self.mark, self._held = before
+            raise
+
+    def unload(self) -> None:
+        self.mark, self._held = "", {}
+
+    def add(self, elements: tuple[Element, ...]) -> None:
+        if not self.mark:
+            raise CniError(FIREWALL_MISSING, "the node's firewall tables are gone", "run: cni-v6ctl reload")
+        held = dict(self._held)
+        for element in elements:
+            there = held.setdefault(_place(element), element)
+            if there.data != element.data:
+                raise messages.clash(element, there)
+            if keys.set_of(element).intervals and any(keys.overlaps(element, other) for other in held.values()):
+                raise messages.clash(element, None)
+        self._held = held
+
+    def remove(self, elements: tuple[Element, ...]) -> None:
+        for element in elements:
+            there = self._held.get(_place(element))
+            if there and there.data == element.data:
+                del self._held[_place(element)]
+
+    def there(self, elements: tuple[Element, ...]) -> tuple[Element, ...]:
+        found = [(element, self._held.get(_place(element))) for element in elements]
+        return tuple(replace(asked, data=held.data, comment=held.comment) for asked, held in found if held)
+
+
+def _place(element: Element) -> Place:
+    return element.family, element.set, keys.key(element)

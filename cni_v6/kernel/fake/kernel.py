@@ -1,0 +1,130 @@
+"""The same kernel in dictionaries: no privilege, the same answers. Shipped for tests and ``cni-v6ctl plan``.
+
+Knows no link-local addresses (the kernel adds one when a carrier comes) and no on-link prefix routes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from cni_v6.errors import CniError, Errors
+from cni_v6.kernel import ops
+from cni_v6.kernel.fake.node import DEVICE, FakeNode
+from cni_v6.kernel.fake.ops import EFFECTS
+from cni_v6.kernel.ops import HOST, Op
+from cni_v6.kernel.questions import (
+    GetAddresses,
+    GetAlive,
+    GetElements,
+    GetIpv6Interfaces,
+    GetLifetimes,
+    GetLink,
+    GetLinks,
+    GetPorts,
+    GetPortVlans,
+    GetProxies,
+    GetRoutes,
+    GetRuleset,
+    GetSysctl,
+    GetUplinks,
+    Ipv6Interface,
+    Question,
+    Snapshot,
+    Uplink,
+)
+
+
+class FakeKernel(FakeNode):
+    """See ``kernel.Kernel`` for the contract.
+
+    ``applied`` lists what was done; ``fail`` gives the exception that an operation ends with, or None.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.applied: list[Op] = []
+        self.fail: Callable[[Op], Exception | None] = lambda _: None
+
+    def netns_id(self, path: str) -> tuple[int, int]:
+        return DEVICE, self.space(path).inode
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def observe(self, questions: Iterable[Question]) -> Snapshot:
+        return Snapshot({question: _ANSWERS[type(question)](self, question) for question in questions})
+
+    def apply(self, operations: Iterable[Op]) -> None:
+        done: list[Op] = []
+        try:
+            for operation in operations:
+                self._do(operation)
+                done.append(operation)
+        except Exception as error:
+            self._undo(done, error)
+            raise
+
+    def remove(self, operations: Iterable[Op]) -> None:
+        errors = Errors()
+        for operation in operations:
+            errors.run(lambda: self._do(operation))
+        errors.check()
+
+    def _undo(self, done: list[Op], error: Exception) -> None:
+        try:
+            self.remove(undo for undo in map(ops.inverse, reversed(done)) if undo is not None)
+        except CniError as second:
+            if isinstance(error, CniError):
+                error.details += f"; undoing it failed too: {second}"
+
+    def _do(self, operation: Op) -> None:
+        failure = self.fail(operation)
+        if failure:
+            raise failure
+        EFFECTS[type(operation)](self, operation)
+        self.applied.append(operation)
+
+
+# Questions
+
+
+def _ipv6_interfaces(fake: FakeNode) -> tuple[Ipv6Interface, ...]:
+    sysctls = fake.spaces[HOST].sysctls
+    names = sorted(key.split("/")[2] for key in sysctls if key.startswith("ipv6/conf/") and key.endswith("/accept_ra"))
+    return tuple(
+        Ipv6Interface(name, sysctls[f"ipv6/conf/{name}/accept_ra"], sysctls[f"ipv6/conf/{name}/disable_ipv6"] != "0")
+        for name in names
+        if name not in ("all", "default", "lo")
+    )
+
+
+def _uplinks(fake: FakeNode) -> tuple[Uplink, ...]:
+    """Of a family's default routes the one with the lowest metric; the fake has none of several hops."""
+    node = fake.spaces[HOST]
+    found = []
+    for family, default in ((4, "0.0.0.0/0"), (6, "::/0")):
+        metrics = [
+            (route.priority or 0, name) for name, routes in node.routes.items() for route in routes
+            if route.dst == default
+        ]
+        found += [Uplink(family, name, node.links[name].mtu) for _, name in sorted(metrics)[:1]]
+    return tuple(found)
+
+
+_ANSWERS: dict[type[Any], Callable[[FakeNode, Any], object]] = {
+    GetLink: lambda fake, asked: fake.space(asked.netns).links.get(asked.ifname),
+    GetAddresses: lambda fake, asked: tuple(fake.space(asked.netns).addresses.get(asked.ifname, ())),
+    GetLifetimes: lambda fake, asked: fake.lifetimes(asked.netns, asked.ifname),
+    GetRoutes: lambda fake, asked: tuple(fake.space(asked.netns).routes.get(asked.ifname, ())),
+    GetSysctl: lambda fake, asked: fake.space(asked.netns).sysctls.get(asked.key),
+    GetIpv6Interfaces: lambda fake, _: _ipv6_interfaces(fake),
+    GetUplinks: lambda fake, _: _uplinks(fake),
+    GetProxies: lambda fake, asked: tuple(fake.spaces[HOST].proxies.get(asked.ifname, ())),
+    GetRuleset: lambda fake, _: fake.firewall.mark,
+    GetElements: lambda fake, asked: fake.firewall.there(asked.elements),
+    GetPorts: lambda fake, asked: fake.ports(asked.bridge),
+    GetLinks: lambda fake, _: tuple(fake.spaces[HOST].links.values()),
+    GetAlive: lambda fake, asked: fake.alive(asked.namespaces),
+    GetPortVlans: lambda fake, asked: tuple(sorted(fake.vlans.get(asked.ifname, {}).items())),
+}

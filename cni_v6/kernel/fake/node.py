@@ -1,0 +1,129 @@
+"""What the fake kernel is made of: namespaces with links, addresses, routes and sysctls, in dictionaries."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field
+
+from cni_v6.errors import KERNEL_REFUSED, UNKNOWN_CONTAINER, CniError
+from cni_v6.kernel import ops
+from cni_v6.kernel.fake.firewall import FakeFirewall
+from cni_v6.kernel.ops import HOST, Op
+from cni_v6.kernel.questions import Lifetime, Link, RouteEntry
+
+INTERFACE_SYSCTLS = {
+    "ipv4": {"arp_notify": "0", "route_localnet": "0"},
+    "ipv6": {
+        "accept_dad": "1",
+        "accept_ra": "1",
+        "addr_gen_mode": "0",
+        "autoconf": "1",
+        "disable_ipv6": "0",
+        "force_forwarding": "0",
+        "forwarding": "0",
+        "keep_addr_on_down": "0",
+        "ndisc_notify": "0",
+        "proxy_ndp": "0",
+    },
+}
+DEVICE = 4  # of all namespaces
+NODE_SYSCTLS = {"ipv4/ip_forward": "0"}
+
+
+@dataclass(slots=True)
+class Space:
+    """One namespace. ``lifetimes``: of addresses of interfaces, where they are not those of most."""
+
+    inode: int
+    links: dict[str, Link] = field(default_factory=dict)
+    addresses: dict[str, list[str]] = field(default_factory=dict)
+    lifetimes: dict[tuple[str, str], Lifetime] = field(default_factory=dict)
+    routes: dict[str, list[RouteEntry]] = field(default_factory=dict)
+    proxies: dict[str, list[str]] = field(default_factory=dict)
+    sysctls: dict[str, str] = field(default_factory=dict)
+    unreachable: list[str] = field(default_factory=list)
+
+
+class FakeNode:
+    """A node with a loopback interface, and the namespaces that ``add_netns`` made.
+
+    ``vlans`` maps a bridge port to {VLAN: is the untagged PVID}; ``announced`` lists the addresses that ``Announce``
+    told. ``blind``: it cannot tell which namespaces have ended.
+    """
+
+    def __init__(self) -> None:
+        self._inodes = itertools.count(1)
+        self.spaces: dict[str, Space] = {}
+        self.peers: dict[tuple[str, str], tuple[str, str]] = {}
+        self.vlans: dict[str, dict[int, bool]] = {}
+        self.announced: list[str] = []
+        self.blind = False
+        self.firewall = FakeFirewall()
+        self.add_netns(HOST)
+
+    def add_netns(self, path: str) -> None:
+        """Make a namespace with its loopback interface."""
+        self.spaces[path] = Space(inode=next(self._inodes), sysctls=dict(NODE_SYSCTLS))
+        for pseudo in ("all", "default"):
+            self._interface_sysctls(path, pseudo)
+        self.add_link(path, Link("lo", "00:00:00:00:00:00", 65536, up=True))
+
+    def remove_netns(self, path: str) -> None:
+        """End a namespace: the links in it go, and a veth's other end with them."""
+        for name in list(self.spaces[path].links):
+            self.delete(path, name)
+        del self.spaces[path]
+
+    def add_link(self, netns: str, link: Link) -> None:
+        """Put an interface into a namespace, as if it had been there before."""
+        self.space(netns).links[link.name] = link
+        self._interface_sysctls(netns, link.name)
+
+    def space(self, netns: str) -> Space:
+        """The namespace; raises CniError(UNKNOWN_CONTAINER) where there is none."""
+        if netns not in self.spaces:
+            raise CniError(UNKNOWN_CONTAINER, f"cannot open network namespace {netns}", "No such file or directory")
+        return self.spaces[netns]
+
+    def _interface_sysctls(self, netns: str, name: str) -> None:
+        sysctls = self.space(netns).sysctls
+        for family, keys in INTERFACE_SYSCTLS.items():
+            for key, value in keys.items():
+                default = sysctls.get(f"{family}/conf/default/{key}", value)
+                sysctls.setdefault(f"{family}/conf/{name}/{key}", default)
+
+    def lifetimes(self, netns: str, name: str) -> tuple[Lifetime, ...]:
+        """The IPv6 addresses of an interface."""
+        space = self.space(netns)
+        held = (address for address in space.addresses.get(name, ()) if ":" in address)
+        return tuple(space.lifetimes.get((name, address), Lifetime(address)) for address in held)
+
+    def existing(self, netns: str, name: str, operation: Op) -> Link:
+        """The interface; raises CniError(KERNEL_REFUSED) for the operation where there is none."""
+        link = self.space(netns).links.get(name)
+        if link is None:
+            raise CniError(KERNEL_REFUSED, f"cannot {ops.describe(operation)}", f"there is no interface {name}")
+        return link
+
+    def delete(self, netns: str, name: str) -> None:
+        """End an interface, and its peer; absent is fine."""
+        space = self.spaces.get(netns)
+        if space is None or space.links.pop(name, None) is None:
+            return
+        space.addresses.pop(name, None)
+        space.routes.pop(name, None)
+        space.proxies.pop(name, None)
+        for key in [key for key in space.sysctls if key.split("/")[1:3] == ["conf", name]]:
+            del space.sysctls[key]
+        self.vlans.pop(name, None)
+        peer = self.peers.pop((netns, name), None)
+        if peer:
+            self.delete(*peer)
+
+    def alive(self, namespaces: frozenset[tuple[int, int]]) -> frozenset[tuple[int, int]]:
+        """Those of the namespaces that are there; all of them where it is ``blind``."""
+        return namespaces if self.blind else namespaces & {(DEVICE, space.inode) for space in self.spaces.values()}
+
+    def ports(self, bridge: str) -> tuple[Link, ...]:
+        """The ports of a bridge on the node."""
+        return tuple(link for link in self.spaces[HOST].links.values() if link.master == bridge)

@@ -1,0 +1,232 @@
+"""What each operation does to the fake kernel's node."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from netaddr import IPNetwork
+
+from cni_v6.errors import ALREADY_ATTACHED, IO_FAILURE, KERNEL_REFUSED, PORTS_EXHAUSTED, CniError
+from cni_v6.kernel import ops
+from cni_v6.kernel.fake.node import FakeNode, Space
+from cni_v6.kernel.ops import HOST, Op
+from cni_v6.kernel.questions import BRIDGE_PORTS_MAX, FOREVER, Lifetime, Link, RouteEntry
+
+
+def _ensure_bridge(fake: FakeNode, operation: ops.EnsureBridge) -> None:
+    if operation.name not in fake.spaces[HOST].links:
+        mtu = operation.mtu or 1500
+        filtering = operation.vlan_filtering
+        fake.add_link(HOST, Link(operation.name, operation.mac, mtu, kind="bridge", vlan_filtering=filtering))
+
+
+def _change(fake: FakeNode, netns: str, name: str, operation: Op, **changes: Any) -> None:
+    fake.spaces[netns].links[name] = replace(fake.existing(netns, name, operation), **changes)
+
+
+def _set_bridge(fake: FakeNode, operation: ops.SetBridge) -> None:
+    _change(fake, HOST, operation.name, operation, vlan_filtering=operation.vlan_filtering)
+
+
+def _create_veth(fake: FakeNode, operation: ops.CreateVeth) -> None:
+    host, inside = fake.spaces[HOST], fake.space(operation.netns)
+    fake.existing(HOST, operation.bridge, operation)
+    if operation.shared and operation.host in host.links:
+        return
+    if operation.host in host.links or operation.ifname in inside.links:
+        raise CniError(ALREADY_ATTACHED, f"cannot {ops.describe(operation)}", "File exists")
+    if len(fake.ports(operation.bridge)) >= BRIDGE_PORTS_MAX:
+        words = f"bridge {operation.bridge} has no port left: it takes {BRIDGE_PORTS_MAX}"
+        raise CniError(PORTS_EXHAUSTED, words, "Exchange full")
+    mtu = operation.mtu or 1500
+    fake.add_link(
+        HOST, Link(operation.host, operation.host_mac, mtu, kind="veth", up=True, master=operation.bridge)
+    )
+    fake.add_link(operation.netns, Link(operation.ifname, operation.mac, mtu, kind="veth"))
+    fake.peers[HOST, operation.host] = (operation.netns, operation.ifname)
+    fake.peers[operation.netns, operation.ifname] = (HOST, operation.host)
+    default = host.links[operation.bridge].default_vlan
+    fake.vlans[operation.host] = {default: True} if default else {}
+
+
+def _set_link(fake: FakeNode, operation: ops.SetLink) -> None:
+    changes: dict[str, Any] = {"up": operation.up}
+    if operation.promisc is not None:
+        changes["promisc"] = operation.promisc
+    _change(fake, operation.netns, operation.ifname, operation, **changes)
+    _carry(fake)
+
+
+def _carry(fake: FakeNode) -> None:
+    """A port is enabled while its peer and its bridge are up."""
+    links = fake.spaces[HOST].links
+    for (netns, name), (other, inside) in fake.peers.items():
+        master = links.get(links[name].master) if netns == HOST else None
+        if master:
+            links[name] = replace(links[name], port_enabled=master.up and fake.spaces[other].links[inside].up)
+
+
+def _set_alias(fake: FakeNode, operation: ops.SetAlias) -> None:
+    _change(fake, operation.netns, operation.ifname, operation, alias=operation.alias)
+
+
+def _set_port(fake: FakeNode, operation: ops.SetPort) -> None:
+    _change(fake, HOST, operation.ifname, operation, hairpin=operation.hairpin, isolated=operation.isolated)
+
+
+def _add_port_vlans(fake: FakeNode, operation: ops.AddPortVlans) -> None:
+    fake.existing(HOST, operation.ifname, operation)
+    vlans = fake.vlans.setdefault(operation.ifname, {})
+    if operation.pvid:
+        vlans.update(dict.fromkeys(vlans, False))
+        vlans[operation.pvid] = True
+    for first, last in operation.trunk:
+        vlans.update(dict.fromkeys(range(first, last + 1), False))
+
+
+def _remove_port_vlan(fake: FakeNode, operation: ops.RemovePortVlan) -> None:
+    fake.vlans.get(operation.ifname, {}).pop(operation.vlan, None)
+
+
+def _set_sysctl(fake: FakeNode, operation: ops.SetSysctl) -> None:
+    sysctls = fake.space(operation.netns).sysctls
+    if operation.key not in sysctls:
+        words = "the kernel has no such key; the interface may be gone"
+        raise CniError(IO_FAILURE, f"cannot set net/{operation.key}={operation.value}", words)
+    sysctls[operation.key] = operation.value
+    if operation.key == "ipv6/conf/all/forwarding":  # addrconf_forward_change, net/ipv6/addrconf.c
+        every = (key for key in sysctls if key.startswith("ipv6/conf/") and key.endswith("/forwarding"))
+        sysctls.update(dict.fromkeys(every, operation.value))
+
+
+def _add_address(fake: FakeNode, operation: ops.AddAddress) -> None:
+    fake.existing(operation.netns, operation.ifname, operation)
+    space = fake.spaces[operation.netns]
+    if ":" in operation.address and space.sysctls[f"ipv6/conf/{operation.ifname}/disable_ipv6"] != "0":
+        words = "Permission denied (IPv6 is disabled on this device)"
+        raise CniError(KERNEL_REFUSED, f"cannot {ops.describe(operation)}", words)
+    held = space.addresses.setdefault(operation.ifname, [])
+    if operation.address not in held:
+        held.append(operation.address)
+
+
+def _remove_address(fake: FakeNode, operation: ops.RemoveAddress) -> None:
+    space = fake.spaces.get(operation.netns)
+    held = space.addresses.get(operation.ifname, []) if space else []
+    if space and operation.address in held:
+        held.remove(operation.address)
+        space.lifetimes.pop((operation.ifname, operation.address), None)
+
+
+def _set_preferred(fake: FakeNode, operation: ops.SetPreferred) -> None:
+    fake.existing(operation.netns, operation.ifname, operation)
+    _add_address(fake, ops.AddAddress(operation.netns, operation.ifname, operation.address))
+    lifetime = Lifetime(operation.address, FOREVER if operation.preferred else 0)
+    fake.spaces[operation.netns].lifetimes[operation.ifname, operation.address] = lifetime
+
+
+def _add_route(fake: FakeNode, operation: ops.AddRoute) -> None:
+    link = fake.existing(operation.netns, operation.ifname, operation)
+    if not link.up:
+        raise CniError(KERNEL_REFUSED, f"cannot {ops.describe(operation)}", "Network is down")
+    space = fake.spaces[operation.netns]
+    if operation.gateway and not _reachable(space, operation.ifname, operation.gateway):
+        raise CniError(KERNEL_REFUSED, f"cannot {ops.describe(operation)}", "Nexthop has invalid gateway")
+    entry = _entry(operation)
+    place = (entry.dst, entry.priority, entry.table)
+    present = [each for held in space.routes.values() for each in held]
+    if place not in [(each.dst, each.priority, each.table) for each in present]:
+        space.routes.setdefault(operation.ifname, []).append(entry)
+
+
+def _entry(operation: ops.AddRoute) -> RouteEntry:
+    """The route with what the kernel fills in; IP6_RT_PRIO_USER is 1024 (net/ip6_route.h)."""
+    version6 = ":" in operation.dst
+    on_link = 0 if operation.gateway or version6 else 253
+    return RouteEntry(
+        operation.dst,
+        operation.gateway,
+        operation.mtu,
+        operation.advmss,
+        1024 if version6 and operation.priority is None else operation.priority,
+        operation.table or 254,
+        operation.scope if operation.scope is not None and not version6 else on_link,
+    )
+
+
+def _reachable(space: Space, ifname: str, gateway: str) -> bool:
+    """A gateway lies in a prefix of the interface, behind a route already there, or is link-local."""
+    hop = IPNetwork(gateway).ip
+    known = space.addresses.get(ifname, []) + [each.dst for each in space.routes.get(ifname, [])]
+    return hop.is_link_local() or any(hop in IPNetwork(prefix) for prefix in known)
+
+
+def _remove_route(fake: FakeNode, operation: ops.RemoveRoute) -> None:
+    space = fake.spaces.get(operation.netns)
+    held = space.routes.get(operation.ifname, []) if space else []
+    held[:] = [each for each in held if (each.dst, each.table) != (operation.dst, 254)]
+
+
+def _add_unreachable(fake: FakeNode, operation: ops.AddUnreachable) -> None:
+    held = fake.space(operation.netns).unreachable
+    if operation.dst not in held:
+        held.append(operation.dst)
+
+
+def _add_proxy(fake: FakeNode, operation: ops.AddProxy) -> None:
+    fake.existing(HOST, operation.ifname, operation)
+    held = fake.spaces[HOST].proxies.setdefault(operation.ifname, [])
+    if operation.address not in held:
+        held.append(operation.address)
+
+
+def _remove_proxy(fake: FakeNode, operation: ops.RemoveProxy) -> None:
+    held = fake.spaces[HOST].proxies.get(operation.ifname, [])
+    if operation.address in held:
+        held.remove(operation.address)
+
+
+def _await(fake: FakeNode, operation: ops.AwaitPort) -> None:
+    if not fake.existing(HOST, operation.ifname, operation).port_enabled:
+        raise CniError(KERNEL_REFUSED, f"cannot {ops.describe(operation)}", "it never came up")
+
+
+def _await_addresses(fake: FakeNode, operation: ops.AwaitAddresses) -> None:
+    fake.existing(operation.netns, operation.ifname, operation)
+
+
+def _announce(fake: FakeNode, operation: ops.Announce) -> None:
+    fake.existing(operation.netns, operation.ifname, operation)
+    fake.announced += fake.spaces[operation.netns].addresses.get(operation.ifname, [])
+
+
+EFFECTS: dict[type[Any], Callable[[FakeNode, Any], None]] = {
+    ops.EnsureBridge: _ensure_bridge,
+    ops.SetBridge: _set_bridge,
+    ops.CreateVeth: _create_veth,
+    ops.SetAlias: _set_alias,
+    ops.SetPort: _set_port,
+    ops.AddPortVlans: _add_port_vlans,
+    ops.RemovePortVlan: _remove_port_vlan,
+    ops.SetSysctl: _set_sysctl,
+    ops.AddAddress: _add_address,
+    ops.RemoveAddress: _remove_address,
+    ops.SetPreferred: _set_preferred,
+    ops.SetLink: _set_link,
+    ops.AddRoute: _add_route,
+    ops.AddUnreachable: _add_unreachable,
+    ops.RemoveRoute: _remove_route,
+    ops.AddProxy: _add_proxy,
+    ops.RemoveProxy: _remove_proxy,
+    ops.AddElements: lambda fake, operation: fake.firewall.add(operation.elements),
+    ops.RemoveElements: lambda fake, operation: fake.firewall.remove(operation.elements),
+    ops.LoadRuleset: lambda fake, operation: fake.firewall.load(operation.elements),
+    ops.UnloadRuleset: lambda fake, operation: fake.firewall.unload(),
+    ops.FlushFlows: lambda fake, operation: fake.firewall.flushed.append(operation),
+    ops.AwaitPort: _await,
+    ops.AwaitAddresses: _await_addresses,
+    ops.Announce: _announce,
+    ops.DeleteLink: lambda fake, operation: fake.delete(operation.netns, operation.ifname),
+}

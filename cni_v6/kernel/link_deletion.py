@@ -1,0 +1,138 @@
+"""Deletes interfaces of the node, many at once, and answers when the kernel has announced their end.
+
+The acknowledgement of an RTM_DELLINK comes after an RCU wait of some 20 ms, the notification (RTNLGRP_LINK) after less
+than one: by then the interface and its peer are gone from both namespaces. So one thread sends deletions and waits for
+their acknowledgements, another listens, and callers go on when they are told. Deletions that come while the kernel
+waits for the one before go out together, as one of a link group: that wait is the same for one interface or sixty.
+"""
+
+from __future__ import annotations
+
+import errno
+import queue
+import sys
+import threading
+from collections.abc import Sequence
+
+from cni_v6.errors import KERNEL_REFUSED, CniError
+from cni_v6.kernel.netlink import answers, requests, uapi
+from cni_v6.kernel.netlink.socket import (
+    RECEIVE_BYTES,
+    RouteSocket,
+    explain,
+    is_link_deleted,
+    new_group,
+    split,
+    subscribe,
+)
+
+PATIENCE_SECONDS = 30.0  # a busy kernel takes tenths of a second; this long means that something is stuck
+RECEIVE_BUFFER = 8 << 20  # a burst of a thousand interfaces is two megabytes of news
+
+
+class _Waiting:
+    """One interface whose end somebody waits for."""
+
+    __slots__ = ("done", "error")
+
+    def __init__(self) -> None:
+        self.done = threading.Event()
+        self.error = ""
+
+
+class Reaper:
+    """For the engine: lives as long as it, in the network namespace of the thread that makes it."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[int, _Waiting] = {}
+        self._lock = threading.Lock()
+        self._queue: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+        self._route = RouteSocket()
+        self._look = RouteSocket()
+        self._events = subscribe(uapi.RTNLGRP_LINK, is_link_deleted(), RECEIVE_BUFFER)
+        self._threads = [
+            threading.Thread(target=work, name=name, daemon=True)
+            for work, name in ((self._delete, "reaper"), (self._listen, "reaper-events"))
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def close(self) -> None:
+        """Let what has been sent end. The listening thread is a daemon: it ends with the process."""
+        self._queue.put(None)
+        self._threads[0].join()
+
+    def remove(self, indices: Sequence[int]) -> None:
+        """Delete interfaces by index; return when all are gone from both namespaces.
+
+        :raises CniError: KERNEL_REFUSED with what the kernel said.
+        """
+        entries = []
+        with self._lock:
+            for index in indices:
+                entry = self._waiting.setdefault(index, _Waiting())
+                entries.append(entry)
+        for index in indices:
+            self._queue.put(index)
+        for index, entry in zip(indices, entries):
+            if not entry.done.wait(PATIENCE_SECONDS):
+                entry.error = f"it is there after {PATIENCE_SECONDS:.0f} seconds"
+            if entry.error:
+                raise CniError(KERNEL_REFUSED, f"cannot delete interface number {index}", entry.error)
+
+    def _finish(self, index: int, error: str = "") -> None:
+        with self._lock:
+            entry = self._waiting.pop(index, None)
+        if entry:
+            entry.error = error
+            entry.done.set()
+
+    def _delete(self) -> None:
+        while (first := self._queue.get()) is not None:
+            indices = [first, *self._more()]
+            try:
+                answers = self._route.request(requests.deletion(indices, new_group()))
+            except (CniError, OSError) as error:  # later ones need this thread
+                self._refused(indices, str(error))
+                continue
+            if answers[-1].error in (0, errno.ENODEV):
+                for index in indices:
+                    self._finish(index)  # announced before, unless the news were lost
+            else:
+                self._refused(indices, explain(answers[-1]))
+
+    def _more(self) -> list[int]:
+        """What came in while the kernel waited."""
+        found: list[int] = []
+        while not self._queue.empty():
+            index = self._queue.get()
+            if index is None:
+                self._queue.put(None)
+                break
+            found.append(index)
+        return list(dict.fromkeys(found))
+
+    def _refused(self, indices: Sequence[int], words: str) -> None:
+        print(f"cni-v6 engine: cannot delete interfaces {list(indices)}: {words}", file=sys.stderr, flush=True)
+        for index in indices:
+            self._finish(index, words)
+
+    def _listen(self) -> None:
+        while True:
+            try:
+                data = self._events.recv(RECEIVE_BYTES)
+            except OSError as error:
+                if error.errno == errno.ENOBUFS:
+                    self._look_again()
+                    continue
+                return
+            for _, _, _, message in split(data):
+                self._finish(answers.index_of(message))
+
+    def _look_again(self) -> None:
+        """News were lost: ask."""
+        with self._lock:
+            indices = list(self._waiting)
+        for index, answer in zip(indices, self._look.request([requests.get_link_by_index(each) for each in indices])):
+            if answer.error == errno.ENODEV:
+                self._finish(index)

@@ -1,0 +1,1 @@
+"""nf_tables and conntrack: a netfilter socket, and messages as bytes."""

@@ -1,0 +1,1 @@
+"""rtnetlink: sockets, and messages as bytes."""

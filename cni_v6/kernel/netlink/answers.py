@@ -1,0 +1,146 @@
+"""What the kernel answers to ``requests``: Links, addresses, routes. Each function takes a whole message, its netlink
+header included."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+
+from cni_v6.kernel.netlink.message import HEADER, as_address, as_int, as_mac, as_text, by_kind
+from cni_v6.kernel.netlink.requests import IFADDRMSG, IFINFOMSG, RTMSG
+from cni_v6.kernel.netlink.uapi import (
+    AF_INET6,
+    IFA_ADDRESS,
+    IFA_F_DADFAILED,
+    IFA_F_TENTATIVE,
+    IFA_FLAGS,
+    IFA_LOCAL,
+    IFF_PROMISC,
+    IFF_UP,
+    IFLA_ADDRESS,
+    IFLA_BR_VLAN_DEFAULT_PVID,
+    IFLA_BR_VLAN_FILTERING,
+    IFLA_BRPORT_ISOLATED,
+    IFLA_BRPORT_MODE,
+    IFLA_BRPORT_STATE,
+    IFLA_IFALIAS,
+    IFLA_IFNAME,
+    IFLA_INFO_DATA,
+    IFLA_INFO_KIND,
+    IFLA_INFO_SLAVE_DATA,
+    IFLA_LINK,
+    IFLA_LINKINFO,
+    IFLA_MASTER,
+    IFLA_MTU,
+    RT_TABLE_LOCAL,
+    RTA_DST,
+    RTA_GATEWAY,
+    RTA_METRICS,
+    RTA_MULTIPATH,
+    RTA_OIF,
+    RTA_PRIORITY,
+    RTA_TABLE,
+    RTAX_ADVMSS,
+    RTAX_MTU,
+    RTN_UNICAST,
+)
+from cni_v6.kernel.questions import Link, RouteEntry
+
+RTNEXTHOP = struct.Struct("=HBBi")  # length, flags, hops, index; attributes of its own follow
+
+Attributes = Mapping[int, bytes]
+
+
+def index_of(data: bytes) -> int:
+    """The interface index, which struct ifinfomsg and struct ifaddrmsg have in the same place."""
+    return int(struct.unpack_from("=i", data, HEADER.size + 4)[0])
+
+
+def peer_of(data: bytes) -> int:
+    """The index of a veth's other end, in that end's namespace; 0 where the message does not say."""
+    return as_int(_attributes(data, IFINFOMSG).get(IFLA_LINK))
+
+
+def name_of(data: bytes) -> str:
+    return as_text(_attributes(data, IFINFOMSG).get(IFLA_IFNAME))
+
+
+def read_link(data: bytes) -> tuple[Link, int]:
+    """A Link from an RTM_NEWLINK message, and its master's index (0 for none): a name is the caller's to find."""
+    flags = IFINFOMSG.unpack_from(data, HEADER.size)[3]
+    given = _attributes(data, IFINFOMSG)
+    info = by_kind(given.get(IFLA_LINKINFO, b""))
+    kind = as_text(info.get(IFLA_INFO_KIND))
+    bridge = by_kind(info.get(IFLA_INFO_DATA, b"")) if kind == "bridge" else {}
+    port = by_kind(info.get(IFLA_INFO_SLAVE_DATA, b""))
+    link = Link(
+        name=as_text(given.get(IFLA_IFNAME)),
+        mac=as_mac(given.get(IFLA_ADDRESS)),
+        mtu=as_int(given.get(IFLA_MTU)),
+        kind=kind,
+        up=bool(flags & IFF_UP),
+        promisc=bool(flags & IFF_PROMISC),
+        alias=as_text(given.get(IFLA_IFALIAS)),
+        hairpin=bool(as_int(port.get(IFLA_BRPORT_MODE))),
+        isolated=bool(as_int(port.get(IFLA_BRPORT_ISOLATED))),
+        vlan_filtering=bool(as_int(bridge.get(IFLA_BR_VLAN_FILTERING))),
+        default_vlan=as_int(bridge[IFLA_BR_VLAN_DEFAULT_PVID]) if IFLA_BR_VLAN_DEFAULT_PVID in bridge else 1,
+        port_enabled=bool(as_int(port.get(IFLA_BRPORT_STATE))),
+    )
+    return link, as_int(given.get(IFLA_MASTER))
+
+
+def read_address(data: bytes) -> tuple[int, str]:
+    """(interface index, ``ip/prefixlen``) of an RTM_NEWADDR message."""
+    _, length, _, _, index = IFADDRMSG.unpack_from(data, HEADER.size)
+    given = _attributes(data, IFADDRMSG)
+    return index, f"{as_address(given.get(IFA_LOCAL) or given[IFA_ADDRESS])}/{length}"
+
+
+def read_address_state(data: bytes) -> tuple[str, bool, bool]:
+    """(``ip/prefixlen``, is tentative, was found to be a duplicate) of an RTM_NEWADDR message."""
+    flags = as_int(_attributes(data, IFADDRMSG).get(IFA_FLAGS))
+    failed = bool(flags & IFA_F_DADFAILED)
+    return read_address(data)[1], bool(flags & IFA_F_TENTATIVE) and not failed, failed
+
+
+def read_uplinks(data: bytes) -> tuple[int, ...]:
+    """The interface index of each hop of the route in an RTM_NEWROUTE message; () for one that leads nowhere."""
+    given = _attributes(data, RTMSG)
+    if RTA_OIF in given and RTMSG.unpack_from(data, HEADER.size)[7] == RTN_UNICAST:
+        return (as_int(given[RTA_OIF]),)
+    hops, found = given.get(RTA_MULTIPATH, b""), []
+    while hops:
+        length, _, _, index = RTNEXTHOP.unpack_from(hops)
+        found.append(index)
+        hops = hops[(length + 3) & ~3 :]
+    return tuple(found)
+
+
+def read_route(data: bytes) -> tuple[int, RouteEntry] | None:
+    """(interface index, route) of an RTM_NEWROUTE message; None for what is not unicast, or in the local table."""
+    family, length, _, _, short_table, _, scope, kind, _ = RTMSG.unpack_from(data, HEADER.size)
+    given = _attributes(data, RTMSG)
+    table = as_int(given.get(RTA_TABLE)) or short_table
+    if kind != RTN_UNICAST or table == RT_TABLE_LOCAL:
+        return None
+    metrics = by_kind(given.get(RTA_METRICS, b""))
+    any_network = bytes(16 if family == AF_INET6 else 4)
+    entry = RouteEntry(
+        dst=f"{as_address(given.get(RTA_DST, any_network))}/{length}",
+        gateway=as_address(given[RTA_GATEWAY]) if RTA_GATEWAY in given else None,
+        mtu=_number(metrics, RTAX_MTU),
+        advmss=_number(metrics, RTAX_ADVMSS),
+        priority=_number(given, RTA_PRIORITY),
+        table=table,
+        scope=scope,
+    )
+    return as_int(given.get(RTA_OIF)), entry
+
+
+def _number(given: Attributes, kind: int) -> int | None:
+    return as_int(given[kind]) if kind in given else None
+
+
+def _attributes(data: bytes, header: struct.Struct) -> Attributes:
+    return by_kind(data, HEADER.size + header.size)

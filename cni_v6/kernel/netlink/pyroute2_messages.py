@@ -1,0 +1,197 @@
+"""Requests built, and answers read, with pyroute2's message classes. Our own sockets carry them (``socket``).
+
+This is the codec for everything but what a plain bridge network sends at ADD and DEL (``requests``, ``answers``). New
+requests come here. docs/design/kernel.md has the line between the two, and the figures that drew it.
+
+Only message classes are used. pyroute2's own sockets keep an event loop and a socket per thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cni_v6.kernel import ops
+from cni_v6.kernel.netlink.message import HEADER, Message
+from cni_v6.kernel.netlink.uapi import (
+    AF_BRIDGE,
+    AF_INET,
+    AF_INET6,
+    BRIDGE_VLAN_INFO_PVID,
+    BRIDGE_VLAN_INFO_RANGE_BEGIN,
+    BRIDGE_VLAN_INFO_RANGE_END,
+    BRIDGE_VLAN_INFO_UNTAGGED,
+    IFA_F_DEPRECATED,
+    IFA_F_NODAD,
+    IFA_F_TEMPORARY,
+    NLM_F_CREATE,
+    NLM_F_EXCL,
+    NLM_F_REPLACE,
+    NTF_PROXY,
+    NUD_PERMANENT,
+    RT_SCOPE_LINK,
+    RT_SCOPE_UNIVERSE,
+    RT_TABLE_MAIN,
+    RTEXT_FILTER_BRVLAN,
+    RTM_DELLINK,
+    RTM_DELNEIGH,
+    RTM_GETADDR,
+    RTM_GETLINK,
+    RTM_GETNEIGH,
+    RTM_NEWADDR,
+    RTM_NEWLINK,
+    RTM_NEWNEIGH,
+    RTM_NEWROUTE,
+    RTM_SETLINK,
+    RTN_UNREACHABLE,
+    RTPROT_STATIC,
+)
+from cni_v6.kernel.questions import FOREVER, Lifetime
+
+LAST_RESORT = 2**32 - 1  # the metric that all others go before
+
+Attributes = Sequence[tuple[str, Any]]  # (the kernel's name of it, its value as pyroute2 takes it)
+
+
+def _class(name: str) -> Any:
+    """The message class of a header: ``struct ifinfomsg``, ``ifaddrmsg``, ``rtmsg``, ``ndmsg``.
+
+    Imported here, at the first request: a call without an engine would take twice as long (``tools/imports``).
+    """
+    from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
+    from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+    from pyroute2.netlink.rtnl.ndmsg import ndmsg
+    from pyroute2.netlink.rtnl.rtmsg import rtmsg
+
+    return {"ifaddrmsg": ifaddrmsg, "ifinfomsg": ifinfmsg, "ndmsg": ndmsg, "rtmsg": rtmsg}[name]
+
+
+def _message(name: str, kind: int, flags: int, header: Mapping[str, int], attributes: Attributes = ()) -> Message:
+    built = _class(name)()
+    built.update(header)
+    built["attrs"] = list(attributes)
+    built.encode()
+    return Message(kind, flags, bytes(built.data[HEADER.size :]))
+
+
+def _read(name: str, data: bytes) -> Any:
+    read = _class(name)(data)
+    read.decode()
+    return read
+
+
+# Neighbours that the node answers for
+
+
+def add_proxy(op: ops.AddProxy, index: int) -> Message:
+    return _proxy(RTM_NEWNEIGH, NLM_F_CREATE, op.address, index)
+
+
+def remove_proxy(op: ops.RemoveProxy, index: int) -> Message:
+    return _proxy(RTM_DELNEIGH, 0, op.address, index)
+
+
+def _proxy(kind: int, flags: int, address: str, index: int) -> Message:
+    header = {"family": AF_INET6, "ifindex": index, "state": NUD_PERMANENT, "flags": NTF_PROXY}
+    return _message("ndmsg", kind, flags, header, [("NDA_DST", address)])
+
+
+def get_proxies(index: int) -> Message:
+    """A dump of those on the interface with this index.
+
+    The index in the header must be 0 for a strict kernel (neigh_valid_dump_req, net/core/neighbour.c).
+    """
+    return _message("ndmsg", RTM_GETNEIGH, 0, {"family": AF_INET6, "flags": NTF_PROXY}, [("NDA_IFINDEX", index)])
+
+
+def read_proxy(data: bytes) -> tuple[int, str]:
+    """(interface index, address) of an RTM_NEWNEIGH message."""
+    read = _read("ndmsg", data)
+    return int(read["ifindex"]), str(read.get_attr("NDA_DST"))
+
+
+# How long IPv6 addresses are preferred and valid
+
+
+def get_lifetimes(index: int) -> Message:
+    """A dump of the IPv6 addresses of the interface with this index."""
+    return _message("ifaddrmsg", RTM_GETADDR, 0, {"family": AF_INET6, "index": index})
+
+
+def set_preferred(op: ops.SetPreferred, index: int) -> Message:
+    address, _, length = op.address.partition("/")
+    header = {"family": AF_INET6, "prefixlen": int(length), "index": index}
+    lifetimes = {"ifa_preferred": FOREVER if op.preferred else 0, "ifa_valid": FOREVER}
+    attributes = [("IFA_LOCAL", address), ("IFA_ADDRESS", address), ("IFA_FLAGS", IFA_F_NODAD)]
+    return _message("ifaddrmsg", RTM_NEWADDR, NLM_F_REPLACE, header, [*attributes, ("IFA_CACHEINFO", lifetimes)])
+
+
+def read_lifetime(data: bytes) -> tuple[int, Lifetime]:
+    """(interface index, lifetime) of an RTM_NEWADDR message of IPv6."""
+    read = _read("ifaddrmsg", data)
+    address = f"{read.get_attr('IFA_LOCAL') or read.get_attr('IFA_ADDRESS')}/{read['prefixlen']}"
+    times, flags = read.get_attr("IFA_CACHEINFO"), int(read.get_attr("IFA_FLAGS"))
+    preferred = 0 if flags & IFA_F_DEPRECATED else int(times["ifa_preferred"])
+    return int(read["index"]), Lifetime(address, preferred, int(times["ifa_valid"]), bool(flags & IFA_F_TEMPORARY))
+
+
+# Routes
+
+
+def add_unreachable(op: ops.AddUnreachable) -> Message:
+    """The kernel puts it on the loopback interface, which need not be up (fib6_nh_init, net/ipv6/route.c)."""
+    network, _, length = op.dst.partition("/")
+    family, scope = (AF_INET6, RT_SCOPE_UNIVERSE) if ":" in network else (AF_INET, RT_SCOPE_LINK)
+    header = {"family": family, "dst_len": int(length), "scope": scope, "type": RTN_UNREACHABLE}
+    header |= {"table": RT_TABLE_MAIN, "proto": RTPROT_STATIC}
+    attributes = [("RTA_DST", network), ("RTA_PRIORITY", LAST_RESORT)]
+    return _message("rtmsg", RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, header, attributes)
+
+
+# VLANs of a bridge and its ports
+
+
+def set_bridge(op: ops.SetBridge) -> Message:
+    info = {"attrs": [("IFLA_BR_VLAN_FILTERING", int(op.vlan_filtering))]}
+    kind = {"attrs": [("IFLA_INFO_KIND", "bridge"), ("IFLA_INFO_DATA", info)]}
+    return _message("ifinfomsg", RTM_NEWLINK, 0, {}, [("IFLA_IFNAME", op.name), ("IFLA_LINKINFO", kind)])
+
+
+def get_port_vlans() -> Message:
+    """A dump of all bridge ports with their VLANs; the kernel filters it by no index."""
+    return _message("ifinfomsg", RTM_GETLINK, 0, {"family": AF_BRIDGE}, [("IFLA_EXT_MASK", RTEXT_FILTER_BRVLAN)])
+
+
+def add_port_vlans(op: ops.AddPortVlans, index: int) -> Message:
+    entries = [(op.pvid, BRIDGE_VLAN_INFO_PVID | BRIDGE_VLAN_INFO_UNTAGGED)] if op.pvid else []
+    for first, last in op.trunk:
+        if first == last:
+            entries.append((first, 0))
+        else:
+            entries += [(first, BRIDGE_VLAN_INFO_RANGE_BEGIN), (last, BRIDGE_VLAN_INFO_RANGE_END)]
+    return _port_vlans(RTM_SETLINK, index, entries)
+
+
+def remove_port_vlan(op: ops.RemovePortVlan, index: int) -> Message:
+    return _port_vlans(RTM_DELLINK, index, [(op.vlan, 0)])
+
+
+def _port_vlans(kind: int, index: int, entries: Sequence[tuple[int, int]]) -> Message:
+    vlans = [("IFLA_BRIDGE_VLAN_INFO", {"flags": flags, "vid": vlan}) for vlan, flags in entries]
+    attributes = [("IFLA_AF_SPEC", {"attrs": vlans})]
+    return _message("ifinfomsg", kind, 0, {"family": AF_BRIDGE, "index": index}, attributes)
+
+
+def read_port_vlans(data: bytes) -> tuple[tuple[int, bool], ...]:
+    """(VLAN, is the untagged PVID) of one message of the VLAN dump, ranges spelt out."""
+    found: list[tuple[int, bool]] = []
+    begin = 0
+    spec = _read("ifinfomsg", data).get_attr("IFLA_AF_SPEC")
+    for entry in spec.get_attrs("IFLA_BRIDGE_VLAN_INFO") if spec else ():
+        flags, vlan = int(entry["flags"]), int(entry["vid"])
+        if flags & BRIDGE_VLAN_INFO_RANGE_BEGIN:
+            begin = vlan
+            continue
+        first = begin if flags & BRIDGE_VLAN_INFO_RANGE_END else vlan
+        found += [(number, bool(flags & BRIDGE_VLAN_INFO_PVID)) for number in range(first, vlan + 1)]
+    return tuple(found)

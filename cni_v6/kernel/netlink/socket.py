@@ -1,0 +1,276 @@
+"""A netlink socket that sends many requests in one datagram and reads all their answers; above all rtnetlink's.
+
+Ours, not pyroute2's ``IPRoute``: that one keeps an event loop and a socket per thread, acts on another thread's
+namespace when it is handed on, and waits for each acknowledgement before the next request.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from array import array
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from cni_v6.errors import KERNEL_REFUSED, CniError
+from cni_v6.kernel.netlink import uapi
+from cni_v6.kernel.netlink.message import HEADER, Message
+
+# linux/netlink.h
+NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 0x1, 0x4, 0x300
+NLMSG_ERROR, NLMSG_DONE = 2, 3
+NLM_F_MULTI, NLM_F_DUMP_INTR, NLM_F_CAPPED, NLM_F_ACK_TLVS = 0x2, 0x10, 0x100, 0x200
+NLMSGERR_ATTR_MSG = 1
+SOL_NETLINK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK = 270, 11, 12
+# A dump fills at most 32 KiB a datagram (net/netlink/af_netlink.c), everything else less. And not more than it takes:
+# from 128 KiB on (M_MMAP_THRESHOLD, mallopt(3)) every buffer is a mapping of its own, made and taken away.
+RECEIVE_BYTES = 1 << 16
+ANSWER_SECONDS = 30  # the kernel answers before send(2) returns: what is not there by then was lost
+SO_ATTACH_FILTER, SO_RCVBUFFORCE = 26, 33  # asm-generic/socket.h; Python has no name for them
+BATCH_BYTES = 1 << 16  # well below the default send buffer (net.core.wmem_default, 212,992)
+BATCH_MESSAGES = 32  # their answers, up to 4 KiB each with the kernel's overhead, fit in the receive buffer (as large)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back: ``error`` is 0 or an errno, ``text`` the kernel's own words, ``messages`` with their headers."""
+
+    error: int = 0
+    text: str = ""
+    messages: tuple[bytes, ...] = ()
+
+
+class Datagrams(Protocol):
+    """What is used of a socket."""
+
+    def send(self, data: bytes, /) -> int: ...
+
+    def recv(self, size: int, /) -> bytes: ...
+
+    def close(self) -> None: ...
+
+
+class Growing(Datagrams, Protocol):
+    """What is used of one whose buffers may have to grow."""
+
+    def setsockopt(self, level: int, option: int, value: int, /) -> None: ...
+
+
+class NetlinkSocket:
+    """A socket of any netlink protocol, in the namespace of the thread that made it. Not for two threads at once."""
+
+    def __init__(self, opened: Datagrams) -> None:
+        self._socket = opened
+        self._sequence = 0
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def request(self, messages: Sequence[Message]) -> list[Answer]:
+        """Send requests that are no dumps together, and return their answers in order.
+
+        The kernel handles each one whatever became of the one before (netlink_rcv_skb).
+        """
+        answers: list[Answer] = []
+        for batch in _batches(messages):
+            answers += self._exchange(batch)
+        return answers
+
+    def dump(self, message: Message) -> Answer:
+        """Send one dump and read it to its end; again when it changed meanwhile (NLM_F_DUMP_INTR)."""
+        for _ in range(8):
+            first = self._send([replace(message, flags=message.flags | NLM_F_DUMP)])
+            answer, interrupted = self._read_dump(first)
+            if not interrupted:
+                break
+        return answer
+
+    def _exchange(self, messages: Sequence[Message]) -> list[Answer]:
+        first = self._send(messages)
+        collected: list[list[bytes]] = [[] for _ in messages]
+        answers: dict[int, Answer] = {}
+        while len(answers) < len(messages):
+            for kind, _, sequence, data in self._receive():
+                position = sequence - first
+                if not 0 <= position < len(messages):
+                    continue  # left over from a request somebody gave up on
+                if kind == NLMSG_ERROR:
+                    error, text = read_error(data)
+                    answers[position] = Answer(error, text, tuple(collected[position]))
+                else:
+                    collected[position].append(data)
+        return [answers[position] for position in range(len(messages))]
+
+    def _read_dump(self, sequence: int) -> tuple[Answer, bool]:
+        collected: list[bytes] = []
+        interrupted = False
+        while True:
+            for kind, flags, number, data in self._receive():
+                if number != sequence:
+                    continue
+                interrupted = interrupted or bool(flags & NLM_F_DUMP_INTR)
+                if kind == NLMSG_ERROR:
+                    error, text = read_error(data)
+                    return Answer(error, text), False
+                if kind == NLMSG_DONE:
+                    return Answer(messages=tuple(collected)), interrupted
+                collected.append(data)
+
+    def _send(self, messages: Sequence[Message]) -> int:
+        first = self._sequence + 1
+        self._sequence += len(messages)
+        data = b"".join(encode(message, first + position) for position, message in enumerate(messages))
+        self._socket.send(data)
+        return first
+
+    def _receive(self) -> Iterable[tuple[int, int, int, bytes]]:
+        """
+        :raises CniError: KERNEL_REFUSED where an answer was lost.
+        """
+        try:
+            return split(self._socket.recv(RECEIVE_BYTES))
+        except BlockingIOError:
+            words = f"the kernel has not answered for {ANSWER_SECONDS} seconds"
+            raise CniError(KERNEL_REFUSED, words, "see its log (dmesg); then run the command again") from None
+        except OSError as error:
+            remedy = f"{error.strerror}; run the command again"
+            raise CniError(KERNEL_REFUSED, "an answer of the kernel was lost", remedy) from error
+
+
+class RouteSocket(NetlinkSocket):
+    """NETLINK_ROUTE in the namespace of the thread that makes it.
+
+    :param opened: what to talk through instead.
+    """
+
+    def __init__(self, opened: Datagrams | None = None) -> None:
+        super().__init__(opened or _open_route())
+
+
+def open_netlink(protocol: int) -> socket.socket:
+    """A socket whose reader does not wait for ever."""
+    opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", ANSWER_SECONDS, 0))  # struct timeval
+    opened.setsockopt(SOL_NETLINK, NETLINK_EXT_ACK, 1)
+    return opened
+
+
+def _open_route() -> Datagrams:
+    opened = open_netlink(socket.NETLINK_ROUTE)
+    opened.setsockopt(SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1)
+    return opened
+
+
+def split(data: bytes) -> Iterable[tuple[int, int, int, bytes]]:
+    """(type, flags, sequence, the message with its header) of every message of a datagram."""
+    offset = 0
+    while offset + HEADER.size <= len(data):
+        length, kind, flags, sequence, _ = HEADER.unpack_from(data, offset)
+        yield kind, flags, sequence, data[offset : offset + length]
+        offset += (length + 3) & ~3
+
+
+# linux/bpf_common.h, linux/filter.h: load a byte, half a word, a word; jump if equal; return
+_BYTE, _HALF, _WORD, _IF_EQUAL, _RETURN = 0x30, 0x28, 0x20, 0x15, 0x06
+Test = tuple[int, int, int]  # how to load, from which offset, the value as the machine has it
+OF_INTERFACE = 4  # where struct ifinfomsg and struct ifaddrmsg have the index
+
+
+def is_about(index: int) -> tuple[Test, ...]:
+    """News of one interface or its addresses."""
+    return ((_WORD, HEADER.size + OF_INTERFACE, socket.htonl(index)),)
+
+
+def is_link_deleted() -> tuple[Test, ...]:
+    """The end of any interface. A port that leaves its bridge is announced as RTM_DELLINK too, of family AF_BRIDGE."""
+    return (_HALF, 4, socket.htons(uapi.RTM_DELLINK)), (_BYTE, HEADER.size, uapi.AF_UNSPEC)
+
+
+def subscribe(group: int, tests: Sequence[Test], receive_buffer: int = 0) -> socket.socket:
+    """A socket for those notifications of a group (RTNLGRP_*) that pass all tests, in the namespace of this thread.
+
+    The kernel does the testing: an ADD changes a dozen things that all listeners on the node would wake up for.
+    """
+    events = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+    attach_filter(events, tests)  # before it hears anything
+    if receive_buffer:
+        enlarge(events, receive_buffer, SO_RCVBUFFORCE, socket.SO_RCVBUF)
+    events.bind((0, 1 << (group - 1)))
+    return events
+
+
+def enlarge(opened: Growing, size: int, force: int, within: int) -> None:
+    """Enlarge a buffer, by the option that takes the first user namespace's privilege; or as far as it goes without
+    (net.core.rmem_max, wmem_max)."""
+    try:
+        opened.setsockopt(socket.SOL_SOCKET, force, size)
+    except PermissionError:
+        opened.setsockopt(socket.SOL_SOCKET, within, size)
+
+
+def attach_filter(receiver: socket.socket, tests: Sequence[Test]) -> None:
+    """Let only those datagrams through that pass all tests (struct sock_filter, linux/filter.h; classic BPF)."""
+    program = array("Q")
+    for number, (load, offset, value) in enumerate(tests):
+        otherwise = 2 * (len(tests) - number) - 1  # instructions to skip: to the last one
+        program.extend(_instructions((load, 0, 0, offset), (_IF_EQUAL, 0, otherwise, value)))
+    program.extend(_instructions((_RETURN, 0, 0, 0xFFFF_FFFF), (_RETURN, 0, 0, 0)))
+    address, length = program.buffer_info()
+    receiver.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("@HP", length, address))
+
+
+def _instructions(*each: tuple[int, int, int, int]) -> array[int]:
+    return array("Q", b"".join(struct.pack("=HBBI", *one) for one in each))
+
+
+def new_group() -> int:
+    """A link group of nobody else's: administrators' are small numbers."""
+    return int.from_bytes(os.urandom(4), "big") >> 1 | 1 << 30
+
+
+def explain(answer: Answer) -> str:
+    """What the kernel said, in words."""
+    words = os.strerror(answer.error)
+    return f"{words} ({answer.text})" if answer.text else words
+
+
+def encode(message: Message, sequence: int, acknowledged: bool = True) -> bytes:
+    """The request's bytes; a dump ends with a message of its own instead of an acknowledgement."""
+    length = HEADER.size + len(message.body)
+    asked = acknowledged and message.flags & NLM_F_DUMP != NLM_F_DUMP
+    flags = message.flags | NLM_F_REQUEST | (NLM_F_ACK if asked else 0)
+    padding = b"\0" * (-length % 4)
+    return HEADER.pack(length, message.type, flags, sequence, 0) + message.body + padding
+
+
+def _batches(messages: Sequence[Message]) -> Iterable[list[Message]]:
+    batch: list[Message] = []
+    size = 0
+    for message in messages:
+        if batch and (size + len(message.body) > BATCH_BYTES or len(batch) == BATCH_MESSAGES):
+            yield batch
+            batch, size = [], 0
+        batch.append(message)
+        size += len(message.body) + HEADER.size
+    if batch:
+        yield batch
+
+
+def read_error(data: bytes) -> tuple[int, str]:
+    """errno and extended acknowledgement text of an NLMSG_ERROR (struct nlmsgerr, linux/netlink.h)."""
+    _, _, flags, _, _ = HEADER.unpack_from(data)
+    error, original = struct.unpack_from("=iI", data, HEADER.size)
+    if not flags & NLM_F_ACK_TLVS:
+        return -error, ""
+    echoed = HEADER.size if flags & NLM_F_CAPPED else original
+    offset = HEADER.size + 4 + ((echoed + 3) & ~3)
+    while offset + 4 <= len(data):
+        length, kind = struct.unpack_from("=HH", data, offset)
+        if length < 4:
+            break
+        if kind == NLMSGERR_ATTR_MSG:
+            return -error, data[offset + 4 : offset + length].rstrip(b"\0").decode(errors="replace")
+        offset += (length + 3) & ~3
+    return -error, ""

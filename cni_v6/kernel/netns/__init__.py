@@ -1,0 +1,1 @@
+"""Network namespaces: entering one, and which are alive."""

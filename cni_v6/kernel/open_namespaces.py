@@ -1,0 +1,72 @@
+"""The namespaces one invocation has open, and the interface indices it has learnt in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from cni_v6.kernel.netlink import answers, requests
+from cni_v6.kernel.netlink.socket import Answer
+from cni_v6.kernel.netns.enter import Namespace, lasting_identity, lasting_identity_of, open_namespace
+from cni_v6.kernel.ops import HOST
+from cni_v6.kernel.sysctl import Folders
+
+
+class Spaces:
+    """Opens a namespace at its first use.
+
+    :param host: the node's own namespace where the caller keeps it open between invocations; ``close`` leaves it alone.
+    :param given: descriptors of namespaces that the caller has open already, by path; they stay the caller's.
+    """
+
+    def __init__(self, host: Namespace | None = None, given: Mapping[str, int] | None = None) -> None:
+        self._kept = host
+        self._given = given or {}
+        self._open: dict[str, Namespace] = {HOST: host} if host else {}
+        self._indices: dict[tuple[str, str], int] = {}
+
+    def get(self, netns: str) -> Namespace:
+        if netns not in self._open:
+            self._open[netns] = open_namespace(netns, self._given.get(netns))
+        return self._open[netns]
+
+    def with_sysctls(self, netns: str, work: Callable[[Folders], None]) -> None:
+        """See ``Namespace.with_sysctls``; where the namespace is not open yet, both are one visit."""
+        if netns in self._open:
+            self._open[netns].with_sysctls(work)
+        else:
+            self._open[netns] = open_namespace(netns, self._given.get(netns), work)
+
+    def identity(self, netns: str) -> tuple[int, int]:
+        """See ``kernel.Kernel.netns_id``."""
+        space = self._open.get(netns)
+        return lasting_identity_of(space.file) if space else lasting_identity(netns, self._given.get(netns))
+
+    def close(self) -> None:
+        for space in self._open.values():
+            if space is not self._kept:
+                space.close()
+        self._open = {HOST: self._kept} if self._kept else {}
+        self._indices.clear()
+
+    def index(self, netns: str, ifname: str) -> int | None:
+        """The interface's index, asked of the kernel unless known; None where there is no such interface."""
+        if (netns, ifname) not in self._indices:
+            [answer] = self.get(netns).route.request([requests.get_link(ifname)])
+            self.learn(netns, ifname, answer)
+        return self._indices.get((netns, ifname))
+
+    def learn(self, netns: str, ifname: str, answer: Answer) -> None:
+        """Take the index from an answer to ``netlink.get_link``."""
+        if answer.messages:
+            self._indices[netns, ifname] = answers.index_of(answer.messages[0])
+
+    def learn_pair(self, host: str, netns: str, ifname: str, answer: Answer) -> None:
+        """Take both indices of a veth pair from the answer about its end on the node."""
+        self.learn(HOST, host, answer)
+        peer = answers.peer_of(answer.messages[0]) if answer.messages else 0
+        if peer:
+            self._indices[netns, ifname] = peer
+
+    def forget_indices(self) -> None:
+        """An interface has gone: its name may be another one's by the next time."""
+        self._indices.clear()

@@ -1,0 +1,94 @@
+"""Waiting for the kernel's own word: subscribe, look, then read events and look again. No polling.
+
+Subscribing comes before the look that is waited after, so whatever happens after it is in the socket.
+"""
+
+from __future__ import annotations
+
+import errno
+import select
+import socket
+import time
+from collections.abc import Callable
+
+from cni_v6.errors import ADDRESS_UNAVAILABLE, KERNEL_REFUSED, CniError
+from cni_v6.kernel import ops
+from cni_v6.kernel.netlink import answers, requests, uapi
+from cni_v6.kernel.netlink.socket import RECEIVE_BYTES
+from cni_v6.kernel.open_namespaces import Spaces
+from cni_v6.kernel.ops import HOST, Op
+
+# A carrier takes a millisecond, duplicate address detection one second a probe (RFC 4862, 5.1; net.ipv6.conf.*.
+# dad_transmits): this long means that it will not come.
+PATIENCE_SECONDS = 10.0
+GONE = "it is gone: the container's namespace may have ended"
+Awaited = ops.AwaitPort | ops.AwaitAddresses
+
+
+def await_port(spaces: Spaces, operation: ops.AwaitPort) -> None:
+    """Until the bridge port is no longer BR_STATE_DISABLED."""
+    index = _index(spaces, HOST, operation)
+    route = spaces.get(HOST).route
+
+    def settled() -> bool:
+        [answer] = route.request([requests.get_link_by_index(index)])
+        if not answer.messages:
+            raise _failure(operation, GONE)
+        link, master = answers.read_link(answer.messages[0])
+        if not master:
+            raise _failure(operation, "it is on no bridge any more: the bridge may have been deleted")
+        return link.port_enabled
+
+    if settled():  # as mostly, by the time anybody asks: a socket to listen at would cost as much again
+        return
+    with spaces.get(HOST).event_socket(uapi.RTNLGRP_LINK, index) as events:
+        _wait(events, operation, settled)
+
+
+def await_addresses(spaces: Spaces, operation: ops.AwaitAddresses) -> None:
+    """Until no address of the interface is tentative; one found to be a duplicate is an error."""
+    index = _index(spaces, operation.netns, operation)
+    route = spaces.get(operation.netns).route
+
+    def settled() -> bool:
+        messages = route.dump(requests.get_addresses(index)).messages
+        states = [answers.read_address_state(data) for data in messages if answers.index_of(data) == index]
+        for address, _, failed in states:
+            if failed:
+                words = f"address {address} of {operation.ifname} is in use by another node on the segment"
+                raise CniError(ADDRESS_UNAVAILABLE, words, "find the node that answers for it, or exclude the address")
+        return not any(tentative for _, tentative, _ in states)
+
+    with spaces.get(operation.netns).event_socket(uapi.RTNLGRP_IPV6_IFADDR, index) as events:
+        _wait(events, operation, settled)
+
+
+def _index(spaces: Spaces, netns: str, operation: Awaited) -> int:
+    index = spaces.index(netns, operation.ifname)
+    if index is None:
+        raise _failure(operation, GONE)
+    return index
+
+
+def _wait(events: socket.socket, operation: Awaited, settled: Callable[[], bool]) -> None:
+    """Look whenever there is news of the interface."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not settled():
+        _await_news(events, deadline, operation)
+
+
+def _await_news(events: socket.socket, deadline: float, operation: Awaited) -> None:
+    poll = select.poll()  # select(2) takes no descriptor above 1023
+    poll.register(events, select.POLLIN)
+    if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+        words = f"nothing within {PATIENCE_SECONDS:.0f} seconds; is the bridge up, and its port's peer?"
+        raise _failure(operation, words)
+    try:
+        events.recv(RECEIVE_BYTES)
+    except OSError as error:
+        if error.errno != errno.ENOBUFS:  # events were lost: a look tells what they said
+            raise _failure(operation, str(error)) from error
+
+
+def _failure(operation: Op, words: str) -> CniError:
+    return CniError(KERNEL_REFUSED, f"cannot {ops.describe(operation)}", words)

@@ -1,0 +1,1 @@
+"""The leases of a network on disk, in the layout of the reference plugin host-local."""

@@ -1,0 +1,278 @@
+"""A folder of the lease store: files by name below an open descriptor, nothing followed, every failure named.
+
+All access goes through the folder's descriptor (openat(2) and its kin), so that renaming a folder or putting a symbolic
+link in its place while we work moves nothing elsewhere; ``O_NOFOLLOW`` says the same of the files in it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from contextlib import suppress
+
+from cni_v6.errors import STORE_FAILED, CniError
+from cni_v6.kernel.privilege import needs_root
+from cni_v6.leases.disk import lock
+
+FOLDER_MODE = 0o700
+FILE_MODE = 0o600
+READ_LIMIT = 1 << 20  # no file of the store comes near; a planted one must not fill the memory
+PAGE = 4096  # the least there is
+
+_FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# O_NONBLOCK: a fifo in the place of a file must not keep us waiting for its writer.
+_READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+_PLANTED = "it must be a folder or a plain file of its own: find out who put something else there, then remove it"
+_DENIED = "run as root, and look at the owner and mode of that path"
+_FULL = "free space or inodes on that file system, then try again"
+_REMEDIES = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EROFS: "make that file system writable, or set ipam.dataDir to a folder on another one",
+    errno.EACCES: _DENIED,
+    errno.EPERM: _DENIED,
+    errno.ELOOP: _PLANTED,
+    errno.ENOTDIR: _PLANTED,
+    errno.EISDIR: _PLANTED,
+}
+
+
+class naming:  # a function to those who use it; contextlib's way takes three times as long, and an ADD has fifty
+    """Turn an OSError into a CniError that names the path: the store's only edge to the file system.
+
+    :raises CniError: STORE_FAILED with the system's words and a remedy.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, OSError):
+            remedy = _REMEDIES.get(error.errno or 0, "look at that path and at the file system's health (dmesg)")
+            words = f"{needs_root(error)}lease store: {self._path}: {error.strerror}"
+            raise CniError(STORE_FAILED, words, remedy) from error
+
+
+class Folder:
+    """An open folder. ``path`` is for messages; only the network's own folder was opened by it."""
+
+    def __init__(self, path: str) -> None:
+        """Open, and create where it is missing, the folder at a path. Its parents may be symbolic links: the
+        administrator's choice; the folder itself may not.
+
+        :raises CniError: STORE_FAILED.
+        """
+        self.path = path
+        with naming(path):
+            self.fd = _narrowed(_open_folder(path))
+
+    def child(self, name: str) -> Folder:
+        """Open, and create where it is missing, a folder in this one."""
+        folder = Folder.__new__(Folder)
+        folder.path = f"{self.path}/{name}"
+        with naming(folder.path):
+            folder.fd = _narrowed(_open_child(self.fd, name))
+        return folder
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        os.close(self.fd)
+
+    def changed(self) -> int:
+        """When a name last came or went, in nanoseconds since the epoch (or what ``os.utime`` has set since)."""
+        return os.fstat(self.fd).st_mtime_ns
+
+    def names(self) -> list[str]:
+        """Everything in the folder. Linear: never on the way of an ADD or DEL that finds what it looks for."""
+        with naming(self.path):
+            return os.listdir(self.fd)
+
+    def exists(self, name: str) -> bool:
+        """Whether there is anything of that name, be it a dangling link."""
+        return self.stat(name) is not None
+
+    def is_plain(self, name: str) -> bool:
+        """Whether there is a plain file of that name, neither folder, link nor device."""
+        found = self.stat(name)
+        return found is not None and stat.S_ISREG(found.st_mode)
+
+    def read(self, name: str) -> bytes | None:
+        """A file's content; None where there is none.
+
+        :raises CniError: STORE_FAILED, for what is no plain file too.
+        """
+        with naming(f"{self.path}/{name}"):
+            try:
+                fd = os.open(name, _READ_FLAGS, dir_fd=self.fd)
+            except FileNotFoundError:
+                return None
+            try:
+                return _content(fd)
+            finally:
+                os.close(fd)
+
+    def stat(self, name: str) -> os.stat_result | None:
+        """What lies under a name, a symbolic link itself included; None where there is nothing."""
+        with naming(f"{self.path}/{name}"):
+            try:
+                return os.stat(name, dir_fd=self.fd, follow_symlinks=False)
+            except FileNotFoundError:
+                return None
+
+    def create(self, name: str, content: bytes, *, sync: bool = False, mtime: int | None = None) -> None:
+        """A new file with its content, in place of an older one of that name, whose other links keep what they hold.
+
+        :param sync: on the disk when this returns; the name itself is not, that is ``flush``.
+        :param mtime: nanoseconds since the epoch; None for the present.
+        """
+        with naming(f"{self.path}/{name}"):
+            with suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=self.fd)
+            fd = os.open(name, _CREATE_FLAGS, FILE_MODE, dir_fd=self.fd)
+            try:
+                _write(fd, content)
+                if mtime is not None:
+                    os.utime(fd, ns=(mtime, mtime))
+                if sync:
+                    os.fsync(fd)
+            finally:
+                os.close(fd)
+
+    def overwrite(self, name: str, content: bytes) -> bool:
+        """Put new content in the place of content of the same length, in one write; False where that cannot be.
+
+        A signal, SIGKILL included, is looked at between the pages of a write, not within one (mm/filemap.c,
+        generic_perform_write), so that a short write is whole or has not happened.
+        """
+        with naming(f"{self.path}/{name}"):
+            try:
+                fd = os.open(name, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=self.fd)
+            except FileNotFoundError:
+                return False
+            try:
+                fits = os.fstat(fd).st_size == len(content) <= PAGE
+                return fits and os.pwrite(fd, content, 0) == len(content)
+            finally:
+                os.close(fd)
+
+    def open(self, name: str, *, create: bool) -> int | None:
+        """A plain file's descriptor, to read and write; None where there is none and none is to be made."""
+        with naming(f"{self.path}/{name}"):
+            flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | (os.O_CREAT if create else 0)
+            try:
+                return os.open(name, flags, FILE_MODE, dir_fd=self.fd)
+            except FileNotFoundError:
+                return None
+
+    def move(self, name: str, to: Folder, new: str) -> None:
+        """Rename into another folder of the store, in place of what is there."""
+        with naming(f"{to.path}/{new}"):
+            os.rename(name, new, src_dir_fd=self.fd, dst_dir_fd=to.fd)
+
+    def link(self, name: str, to: Folder, new: str) -> bool:
+        """A further name for a file; False where that name is taken."""
+        with naming(f"{to.path}/{new}"):
+            try:
+                os.link(name, new, src_dir_fd=self.fd, dst_dir_fd=to.fd, follow_symlinks=False)
+            except FileExistsError:
+                return False
+        return True
+
+    def remove(self, name: str) -> None:
+        """Delete a file; absent is fine."""
+        with naming(f"{self.path}/{name}"), suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=self.fd)
+
+    def flush(self) -> None:
+        """Make the folder's names durable."""
+        with naming(self.path):
+            os.fsync(self.fd)
+
+    def lock(self, name: str, deadline: float) -> int | None:
+        """Hold the flock(2) of a file until the descriptor returned is closed.
+
+        :param deadline: on time.monotonic()'s clock; one attempt is made in any case.
+        :returns: None where folder or file were removed meanwhile, so that what we hold excludes nobody.
+        :raises CniError: TRY_AGAIN past the deadline, STORE_FAILED.
+        """
+        path = f"{self.path}/{name}"
+        with naming(path):
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            try:
+                fd = os.open(name, flags, FILE_MODE, dir_fd=self.fd)
+            except FileNotFoundError:
+                return None
+            try:
+                lock.acquire(fd, path, deadline)
+                if _same(os.fstat(fd), self.stat(name)) and os.fstat(self.fd).st_nlink:
+                    return fd
+            except BaseException:
+                os.close(fd)
+                raise
+            os.close(fd)
+            return None
+
+
+def _open_folder(path: str) -> int:
+    try:
+        return os.open(path, _FOLDER_FLAGS)
+    except FileNotFoundError:
+        parent = os.path.dirname(path)
+        os.makedirs(parent, FOLDER_MODE, exist_ok=True)
+        with suppress(FileExistsError):
+            os.mkdir(path, FOLDER_MODE)
+        _sync(parent)
+        return os.open(path, _FOLDER_FLAGS)
+
+
+def _open_child(parent: int, name: str) -> int:
+    try:
+        return os.open(name, _FOLDER_FLAGS, dir_fd=parent)
+    except FileNotFoundError:
+        with suppress(FileExistsError):
+            os.mkdir(name, FOLDER_MODE, dir_fd=parent)
+        os.fsync(parent)
+        return os.open(name, _FOLDER_FLAGS, dir_fd=parent)
+
+
+def _sync(path: str) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _narrowed(fd: int) -> int:
+    """The reference plugin creates its folders for everyone to read; who runs where is not everyone's business."""
+    try:
+        mode = stat.S_IMODE(os.fstat(fd).st_mode)
+        if mode & ~FOLDER_MODE:
+            os.fchmod(fd, mode & FOLDER_MODE)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _content(fd: int) -> bytes:
+    found = os.fstat(fd)
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EISDIR, "not a plain file")
+    return os.read(fd, min(found.st_size, READ_LIMIT))
+
+
+def _write(fd: int, content: bytes) -> None:
+    view = memoryview(content)
+    while view:
+        view = view[os.write(fd, view):]
+
+
+def _same(one: os.stat_result, other: os.stat_result | None) -> bool:
+    return other is not None and (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)

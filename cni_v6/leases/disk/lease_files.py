@@ -1,0 +1,136 @@
+"""The files that say who holds what: one for each leased address, in the reference plugin's form, and one for each
+delegated prefix."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import closing
+
+from cni_v6.allocation import ranges
+from cni_v6.allocation.ranges import RangeSet
+from cni_v6.errors import CniError
+from cni_v6.leases import records
+from cni_v6.leases.attachment import Attachment
+from cni_v6.leases.disk.directory import Folder
+from cni_v6.net.addresses import to_text
+from cni_v6.protocol.names import Owner
+
+NEW = ".new"
+PREFIXES = "prefixes"
+PATIENCE = 1024  # candidates looked up one by one before the folder is read as a whole, which may hold a million
+
+
+class LeaseFiles:
+    """
+    :param root: the network's folder.
+    :param aside: where a file is written before it appears.
+    """
+
+    def __init__(self, root: Folder, aside: Folder) -> None:
+        self._root = root
+        self._aside = aside
+
+    def content(self, address: str) -> bytes | None:
+        """What the file of an address holds; None where it is free. What is no plain file holds the address too."""
+        try:
+            return self._root.read(address)
+        except CniError:
+            if self._root.is_plain(address):
+                raise
+            return records.UNREADABLE
+
+    def holder(self, address: str) -> str | None:
+        """See ``leases.store.Transaction``."""
+        content = self.content(address)
+        return None if content is None else records.lease_text(content)
+
+    def refuse_taken(self, addresses: Iterable[str]) -> None:
+        """
+        :raises CniError: ADDRESS_UNAVAILABLE naming the holder of the first that somebody has.
+        """
+        for address in addresses:
+            holder = self.holder(address)
+            if holder is not None:
+                raise records.unavailable(address, holder)
+
+    def held(self, record: Attachment) -> tuple[str, ...]:
+        """The record's addresses whose files say the same: the reference plugin's DEL frees leases of ours too."""
+        return tuple(address for address in record.addresses if self._holds(record.owner, address))
+
+    def _holds(self, owner: Owner, address: str) -> bool:
+        content = self.content(address)
+        return content is not None and records.is_lease_of(owner, content)
+
+    def untouched(self, record: Attachment, address: str) -> bool:
+        """Whether nobody has written an address's file again since it was given to the record's owner."""
+        found = self._root.stat(address)
+        return found is not None and found.st_mtime_ns == records.lease_time(record)
+
+    def free(self, family: int, chosen: Collection[str]) -> FirstFree:
+        """Who finds the first of some addresses that is free.
+
+        :param chosen: addresses that are about to be leased.
+        """
+        return FirstFree(self._root, family, chosen)
+
+    def give(self, attachment: Attachment, leased: list[str]) -> None:
+        """Give the addresses' files to an owner, and those of its prefixes; ``leased`` says at every moment how far it
+        came."""
+        owner = attachment.owner
+        self._aside.create(NEW, records.lease_content(owner), mtime=records.lease_time(attachment))
+        for address in attachment.addresses:
+            if not self._aside.link(NEW, self._root, address):
+                raise records.unavailable(address, self.holder(address) or "")
+            leased.append(address)
+        self._aside.remove(NEW)
+        if attachment.prefixes:
+            with closing(self._root.child(PREFIXES)) as folder:
+                for prefix in attachment.prefixes:
+                    folder.create(records.prefix_name(prefix), records.prefix_content(owner))
+
+    def take_prefixes(self, record: Attachment) -> None:
+        """Nobody has the record's prefixes any more."""
+        if record.prefixes:
+            with closing(self._root.child(PREFIXES)) as folder:
+                for prefix in record.prefixes:
+                    folder.remove(records.prefix_name(prefix))
+
+    def delegated(self, address: str) -> str | None:
+        """See ``leases.store.Transaction``."""
+        if not self._root.exists(PREFIXES):
+            return None
+        with closing(self._root.child(PREFIXES)) as folder:
+            contents = (folder.read(records.prefix_name(prefix)) for prefix in records.around(address))
+            return next((records.prefix_holder(content) for content in contents if content is not None), None)
+
+
+class FirstFree:
+    """The first of some addresses that has no file. Whoever meets too many taken ones reads the folder, once."""
+
+    def __init__(self, root: Folder, family: int, chosen: Collection[str]) -> None:
+        self._root = root
+        self._family = family
+        self._chosen = chosen
+        self._names: set[str] | None = None
+
+    def names(self) -> set[str]:
+        """Everything in the folder."""
+        if self._names is None:
+            self._names = set(self._root.names())
+        return self._names
+
+    def taken(self, addresses: RangeSet) -> int:
+        """How many addresses of a set are leased."""
+        if ranges.size(addresses) > PATIENCE:
+            return ranges.among(addresses, self.names())
+        texts = (to_text(self._family, value) for value in ranges.candidates(addresses, None, False))
+        return sum(map(self._root.exists, texts))
+
+    def __call__(self, order: Iterator[int]) -> int | None:
+        for count, value in enumerate(order):
+            text = to_text(self._family, value)
+            known = self.names() if count >= PATIENCE else self._names
+            taken = self._root.exists(text) if known is None else text in known
+            if not taken and text not in self._chosen:
+                return value
+        return None

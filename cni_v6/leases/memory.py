@@ -1,0 +1,256 @@
+"""The leases of one network in dictionaries: the same answers as ``store.DiskLeases``, for tests and dry runs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from hashlib import shake_256
+from itertools import count
+
+from cni_v6.allocation import allocator, used
+from cni_v6.allocation.allocator import AllocatorInput, AllocatorState, Chosen
+from cni_v6.allocation.policy import AFTER, DEFAULT, NEVER, SEQUENTIAL, AllocationPolicy
+from cni_v6.allocation.ranges import RangeSet, among
+from cni_v6.allocation.release_queue import MemoryQueue
+from cni_v6.allocation.used import UsedAddresses
+from cni_v6.errors import TRY_AGAIN, CniError
+from cni_v6.leases import records
+from cni_v6.leases.attachment import Attachment
+from cni_v6.leases.store import Transaction
+from cni_v6.net.addresses import from_text, to_text
+from cni_v6.protocol.names import Owner
+
+
+class MemoryLeases:
+    """Leases of one network, gone with the process.
+
+    :param timeout: seconds to wait for the lock.
+    :param now: seconds since the epoch.
+    :param entropy: as many random bytes as it is asked for; by default the same ones at every run.
+    """
+
+    def __init__(
+        self, network: str, *, timeout: float = 30.0, now: Callable[[], float] = lambda: 0.0,
+        entropy: Callable[[int], bytes] | None = None,
+    ) -> None:
+        records.require_safe("network", network)
+        self._network = network
+        self._timeout = timeout
+        self._lock = threading.Lock()
+        self._work = MemoryTransaction(network, now, entropy or _entropy())
+
+    @contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        """Hold the network's lock. What was done before an exception stays done.
+
+        :raises CniError: TRY_AGAIN.
+        """
+        if not self._lock.acquire(timeout=self._timeout):
+            raise CniError(TRY_AGAIN, f"lock of network {self._network} is held by another thread", "try again")
+        self._work.begin()
+        try:
+            yield self._work
+        finally:
+            self._lock.release()
+
+
+class MemoryDataDirs:
+    """No data folder but this process's own, which nobody has to find again. See ``node.DataDirs``."""
+
+    def known(self) -> list[str]:
+        return []
+
+    def remember(self, data_dir: str) -> None:
+        """Nothing outlives the process."""
+
+    def networks(self, data_dir: str) -> list[str]:
+        return []
+
+    recorded = networks
+
+    def memos(self) -> Iterator[tuple[str, bytes]]:
+        yield from ()
+
+
+class MemoryTransaction:
+    """See ``leases.store.Transaction``."""
+
+    def __init__(self, network: str, now: Callable[[], float], entropy: Callable[[int], bytes]) -> None:
+        self._network = network
+        self._now = now
+        self._entropy = entropy
+        self._records: dict[tuple[str, str], Attachment] = {}
+        self._holders: dict[str, Owner] = {}
+        self._prefixes: dict[str, Owner] = {}
+        self._last: dict[int, tuple[int, int]] = {}  # a set's index -> family and value of what it gave last
+        self._books = {family: AllocatorState(UsedAddresses(), (), MemoryQueue()) for family in (4, 6)}
+        self._chosen: set[str] = set()  # and not put yet
+        self._secret = entropy(32)
+        self.remarks: list[str] = []
+        self._memo = b""
+
+    def begin(self) -> None:
+        """Nothing is chosen in this transaction yet."""
+        self._chosen.clear()
+
+    def get(self, owner: Owner) -> Attachment | None:
+        records.require_owner(owner)
+        return self._records.get((owner.container_id, owner.ifname))
+
+    def attachments(self) -> Iterator[Attachment]:
+        yield from list(self._records.values())
+
+    def owners(self) -> Iterator[Owner]:
+        yield from [record.owner for record in self._records.values()]
+
+    def holder(self, address: str) -> str | None:
+        owner = self._holders.get(records.require_address(address))
+        return None if owner is None else f"{owner.container_id} {owner.ifname}"
+
+    def choose(self, index: int, ranges: RangeSet, policy: AllocationPolicy = DEFAULT) -> str:
+        family = ranges.family
+        spent = self._books[family].spent
+        value, _, remark = self._choose(index, ranges, policy)
+        if value is None:
+            self._books[family].spent = spent
+            raise self._exhausted(ranges, policy)
+        self.remarks += [remark] if remark else []
+        if policy.order == SEQUENTIAL:
+            self._last[index] = (family, value)
+        self._chosen.add(to_text(family, value))
+        return to_text(family, value)
+
+    def _choose(self, index: int, ranges: RangeSet, policy: AllocationPolicy) -> Chosen:
+        family = ranges.family
+        world = AllocatorInput(
+            self._last_of(index, family),
+            self._now(),
+            lambda order: self._first_free(family, order),
+            self._chosen,
+            self._entropy,
+            lambda: policy.secret or self._secret,
+        )
+        chosen = allocator.choose(self._books[family], ranges, policy, world)
+        self._books[family].change_queue()
+        return chosen
+
+    def shortage(self, index: int, ranges: RangeSet, policy: AllocationPolicy = DEFAULT) -> CniError | None:
+        spent = self._books[ranges.family].spent
+        found = self._choose(index, ranges, policy).value
+        self._books[ranges.family].spent = spent
+        return self._exhausted(ranges, policy) if found is None else None
+
+    def _exhausted(self, ranges: RangeSet, policy: AllocationPolicy) -> CniError:
+        return used.exhausted(ranges, among(ranges, self._holders), once=policy.never_reuses(ranges))
+
+    def choose_prefix(self, index: int, ranges: RangeSet, length: int) -> str:
+        books = self._books[ranges.family]
+        spent = used.adopt(books.spent, ranges, self._last_of(index, ranges.family))
+        books.spent, first = used.block(spent, ranges, length, books.round)
+        if first is None:
+            raise used.no_block(ranges, length)
+        return f"{to_text(ranges.family, first)}/{length}"
+
+    def delegated(self, address: str) -> str | None:
+        holders = (self._prefixes.get(prefix) for prefix in records.around(address))
+        return next((f"{owner.container_id} {owner.ifname}" for owner in holders if owner), None)
+
+    def spent(self, ranges: RangeSet) -> int:
+        return used.count(self._books[ranges.family].spent, ranges)
+
+    def put(self, attachment: Attachment) -> None:
+        owner = attachment.owner
+        records.require_safe("interface name", owner.ifname)
+        held = self.get(owner)
+        if held:
+            raise records.already_attached(owner, held.addresses)
+        addresses = tuple(records.require_address(address) for address in attachment.addresses)
+        for number, address in enumerate(addresses):
+            holder = f"{owner.container_id} {owner.ifname}" if address in addresses[:number] else self.holder(address)
+            if holder is not None:
+                raise records.unavailable(address, holder)
+        self._take(replace(attachment, addresses=addresses), addresses)
+        self._records[owner.container_id, owner.ifname] = replace(attachment, addresses=addresses)
+        self._prefixes.update(dict.fromkeys(attachment.prefixes, owner))
+
+    def update(self, attachment: Attachment) -> None:
+        self._records[attachment.owner.container_id, attachment.owner.ifname] = attachment
+
+    def was_used(self, address: str) -> bool:
+        family, value = from_text(address)
+        return self._books[family].spent.has(value)
+
+    def add_addresses(self, attachment: Attachment) -> None:
+        before = self._records[attachment.owner.container_id, attachment.owner.ifname]
+        more = [each for each in attachment.addresses if each not in before.addresses]
+        for address in more:
+            holder = self.holder(address)
+            if holder is not None:
+                raise records.unavailable(address, holder)
+        self._take(attachment, more)
+        self.update(attachment)
+
+    def remove_addresses(self, attachment: Attachment) -> None:
+        before = self._records[attachment.owner.container_id, attachment.owner.ifname]
+        self._give_back(before, [each for each in before.addresses if each not in attachment.addresses])
+        self.update(attachment)
+
+    def memo(self) -> bytes:
+        return self._memo
+
+    def keep_memo(self, content: bytes) -> None:
+        self._memo = content
+
+    def drop(self, owner: Owner) -> Attachment | None:
+        if self.get(owner) is None:
+            return None
+        record = self._records.pop((owner.container_id, owner.ifname))
+        self._give_back(record, record.addresses)
+        for prefix in record.prefixes:
+            del self._prefixes[prefix]
+        return record
+
+    def _take(self, attachment: Attachment, addresses: Collection[str]) -> None:
+        for text, way in self._ways(attachment, attachment.addresses):
+            if text not in addresses:
+                continue
+            family, value = from_text(text)
+            if way != NEVER:
+                allocator.enter(self._books[family], family, value, waiting=True, in_round=way == AFTER)
+                self._books[family].change_queue()
+            elif text not in self._chosen:
+                allocator.spend(self._books[family], value)
+            self._holders[text] = attachment.owner
+
+    def _give_back(self, record: Attachment, addresses: Collection[str]) -> None:
+        for text, way in self._ways(record, record.addresses):
+            if text not in addresses:
+                continue
+            del self._holders[text]
+            if way != NEVER:
+                family, value = from_text(text)
+                allocator.give_back(
+                    self._books[family], family, value, now=self._now(), identity=record.identity,
+                    in_round=way == AFTER,
+                )
+                self._books[family].change_queue()
+
+    def _ways(self, record: Attachment, addresses: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+        for text in addresses:
+            family, value = from_text(text)
+            yield text, record.reuse_mode(text) or (NEVER if self._books[family].spent.has(value) else AFTER)
+
+    def _last_of(self, index: int, family: int) -> int | None:
+        known, value = self._last.get(index, (0, 0))
+        return value if known == family else None
+
+    def _first_free(self, family: int, order: Iterator[int]) -> int | None:
+        texts = ((value, to_text(family, value)) for value in order)
+        return next((value for value, text in texts if text not in self._holders and text not in self._chosen), None)
+
+
+def _entropy() -> Callable[[int], bytes]:
+    turns = count()
+    return lambda size: shake_256(next(turns).to_bytes(8, "big")).digest(size)

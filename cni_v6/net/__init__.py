@@ -1,0 +1,1 @@
+"""Addresses, prefixes and intervals as values. Pure."""

@@ -1,0 +1,1 @@
+"""Configuration, addresses and a snapshot of the kernel become operations and the result. Pure."""

@@ -1,0 +1,215 @@
+"""What an ADD of the bridge plugin will do and answer, decided before anything is touched.
+
+Pure: configuration, addresses and a snapshot of the kernel in; operations and the result out. Names and MACs are
+derived, so the answer is known with the plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from cni_v6.config.bridge import BridgeConf
+from cni_v6.errors import ALREADY_ATTACHED, NODE_CONFLICT, CniError
+from cni_v6.kernel import ops
+from cni_v6.kernel.ops import HOST, Op
+from cni_v6.kernel.questions import GetAddresses, GetLink, Question, Snapshot
+from cni_v6.plan import bridge_port, families, features, gateways, mac as plan_mac, mtu as plan_mtu, prefix_routes
+from cni_v6.plan.site import Allocation, Plan, Site
+from cni_v6.protocol import names
+from cni_v6.protocol.result import Address, Interface, Result, Route
+
+DEFAULT_MTU = 1500  # linux/if_ether.h, ETH_DATA_LEN: what a bridge and a veth start with
+DEFAULT_ROUTE = {4: "0.0.0.0/0", 6: "::/0"}
+
+
+def questions(site: Site, conf: BridgeConf) -> tuple[Question, ...]:
+    """What has to be known of the kernel to plan an ADD."""
+    owner, gateway = site.owner, conf.gateway_interface
+    asked: list[Question] = [GetLink(HOST, conf.bridge), GetLink(HOST, site.host), GetLink(site.netns, owner.ifname)]
+    asked += [*families.host_questions(), *families.questions(site.netns)]
+    if conf.is_gateway:
+        asked += [*bridge_port.questions(conf, site.node), GetAddresses(HOST, gateway)]
+    return *asked, *features.questions(conf)
+
+
+def check_free(site: Site, conf: BridgeConf, seen: Snapshot) -> None:
+    """Refuse, before anything is allocated, what cannot be attached.
+
+    :raises CniError: NODE_CONFLICT, ALREADY_ATTACHED.
+    """
+    features.check(conf, seen)
+    bridge = seen.link(HOST, conf.bridge)
+    if bridge and bridge.kind != "bridge":
+        words = f"bridge: {conf.bridge} exists and is no bridge but a {bridge.kind or 'network'} interface"
+        raise CniError(NODE_CONFLICT, words, "choose another name for the bridge, or remove that interface")
+    if seen.link(HOST, site.host):
+        words = f"container {site.owner.container_id} is attached to {site.owner.network} already ({site.host})"
+        raise CniError(ALREADY_ATTACHED, words, f"run DEL for {site.owner.ifname} of that container first")
+    if seen.link(site.netns, site.owner.ifname):
+        words = f"interface {site.owner.ifname} exists in the container already ({site.netns})"
+        raise CniError(ALREADY_ATTACHED, words, "choose another CNI_IFNAME, or run DEL for the attachment that made it")
+
+
+def plan_add(site: Site, conf: BridgeConf, allocation: Allocation, seen: Snapshot) -> Plan:
+    """Operations and result of an ADD.
+
+    :param seen: answers to ``questions``, and to ``features.more_questions`` for a gateway with IPv6 addresses.
+    :raises CniError: NODE_CONFLICT, IPV6_DISABLED.
+    """
+    off = families.ipv6_off(site.netns, seen, gateway=conf.is_gateway)
+    if off and 6 in allocation.families():  # another plugin's: with our own it was known before there were addresses
+        raise off
+    bridge, known_mtu = seen.link(HOST, conf.bridge), plan_mtu.mtu(conf, allocation.families(), seen)
+    conf = conf if known_mtu == conf.mtu else replace(conf, mtu=known_mtu)
+    mtu = conf.mtu or (bridge.mtu if bridge else DEFAULT_MTU)
+    addresses = [ip.ip for ip in allocation.ips]
+    mac = plan_mac.mac(conf, site.owner, site.node, addresses, seen)
+    told = plan_mac.to_announce(conf, site.node, addresses, seen)
+    routes = _routes(conf, allocation)
+    steps = (
+        *bridge_port.drop_repeated_sysctls((
+            *_bridge(site, conf, allocation, seen), *_gateway(site, conf, allocation, seen, mtu=mtu),
+        )),
+        *_port(site, conf, seen, mtu=mtu, mac=mac),
+        *_container(site, conf, allocation, seen, told),
+        *(_route(site, route, allocation) for route in routes if not conf.disable_container_interface),
+        *features.container_steps(site, conf, allocation),
+        *_arrival(site, conf, allocation, mac, told),
+        *features.arrival_steps(conf, allocation, seen),
+    )
+    interfaces = (
+        Interface(conf.bridge, bridge.mac if bridge else names.bridge_mac(conf.bridge, site.node), mtu=mtu),
+        Interface(site.host, names.host_mac(site.owner), mtu=mtu),
+        Interface(site.owner.ifname, mac, sandbox=site.netns, mtu=mtu),
+        *bridge_port.gateway_result(conf, site.node, allocation.families(), seen, mtu=mtu),
+    )
+    ips = tuple(Address(ip.address, ip.gateway, interface=2) for ip in allocation.ips)
+    ips += prefix_routes.in_result(allocation.delegated)
+    return Plan(steps, Result(interfaces, ips, routes, conf.dns or allocation.dns))
+
+
+# The bridge, and the gateway on it
+
+
+def _bridge(site: Site, conf: BridgeConf, allocation: Allocation, seen: Snapshot) -> Iterable[Op]:
+    found = seen.link(HOST, conf.bridge)
+    filtering = bool(conf.vlan or conf.vlan_trunk)
+    if found is None:
+        mac = names.bridge_mac(conf.bridge, site.node)
+        yield ops.EnsureBridge(conf.bridge, mac, conf.mtu, conf.multicast_snooping, filtering)
+    if filtering and not (found and found.vlan_filtering):  # a new one too: another network may have made it meanwhile
+        yield ops.SetBridge(conf.bridge, vlan_filtering=True)
+    if bridge_port.is_own_bridge(conf, site.node, seen) and bridge_port.has_ipv6(seen):
+        yield from bridge_port.disable_autoconf(conf.bridge, created=found is None, families=allocation.families())
+    if found is None or not found.up or (conf.promisc and not found.promisc):
+        yield ops.SetLink(HOST, conf.bridge, up=True, promisc=True if conf.promisc else None)
+
+
+def _gateway(site: Site, conf: BridgeConf, allocation: Allocation, seen: Snapshot, *, mtu: int) -> Iterable[Op]:
+    if not conf.is_gateway or not allocation.ips:
+        return
+    if conf.vlan:
+        yield from bridge_port.gateway(conf, site.node, allocation.families(), seen, mtu=mtu)
+    yield from gateways.steps(conf, allocation.ips, site.node, seen)
+    if 4 in allocation.families():
+        yield ops.SetSysctl(HOST, "ipv4/ip_forward", "1")
+        yield from bridge_port.loopback_ports(conf)
+    yield from features.node_steps(conf, allocation, seen)
+
+
+# The container
+
+
+def _port(site: Site, conf: BridgeConf, seen: Snapshot, *, mtu: int, mac: str) -> Iterable[Op]:
+    owner, host = site.owner, site.host
+    yield ops.CreateVeth(host, names.host_mac(owner), conf.bridge, site.netns, owner.ifname, mac, mtu)
+    yield ops.SetAlias(HOST, host, names.alias(owner))
+    if any(bridge_port.port_flags(conf)):
+        yield ops.SetPort(host, *bridge_port.port_flags(conf))
+    yield from bridge_port.vlans(host, conf, seen)
+    yield from bridge_port.disable_ipv6(host, seen)
+
+
+def _container(
+    site: Site, conf: BridgeConf, allocation: Allocation, seen: Snapshot, told: frozenset[int]
+) -> Iterable[Op]:
+    """The interface is configured before it comes up: nothing the segment says reaches it half-configured."""
+    netns, ifname = site.netns, site.owner.ifname
+    for key, value in _settings(conf, allocation, seen, site, told):
+        yield ops.SetSysctl(netns, key.format(ifname=ifname), value)
+    loopback = seen.sysctl(netns, "ipv6/conf/lo/disable_ipv6")
+    if 6 in allocation.families() and loopback == "1":
+        yield ops.SetSysctl(netns, "ipv6/conf/lo/disable_ipv6", "0", was=loopback)
+    for ip in allocation.ips:
+        yield ops.AddAddress(netns, ifname, ip.address, dad=conf.enable_dad)
+    if not conf.disable_container_interface:
+        yield ops.SetLink(netns, ifname, up=True)
+
+
+def _settings(
+    conf: BridgeConf, allocation: Allocation, seen: Snapshot, site: Site, told: frozenset[int]
+) -> Iterable[tuple[str, str]]:
+    """Sysctls of the container's interface; a layer 2 network leaves them to the container."""
+    given = allocation.families()
+    if 4 in told:
+        yield "ipv4/conf/{ifname}/arp_notify", "1"
+    if 6 in given:
+        yield "ipv6/conf/{ifname}/disable_ipv6", "0"
+        yield "ipv6/conf/{ifname}/accept_ra", "0"
+        yield "ipv6/conf/{ifname}/autoconf", "0"
+        yield "ipv6/conf/{ifname}/accept_dad", "1" if conf.enable_dad else "0"
+        if 6 in told:
+            yield "ipv6/conf/{ifname}/ndisc_notify", "1"
+        yield "ipv6/conf/{ifname}/keep_addr_on_down", "1"  # as IPv4 addresses are kept
+        yield "ipv6/conf/{ifname}/addr_gen_mode", "0"  # a link-local address of the MAC, which the guard expects
+    elif given and seen.sysctl(site.netns, "ipv6/conf/lo/disable_ipv6") is not None:
+        yield "ipv6/conf/{ifname}/disable_ipv6", "1"
+
+
+def _routes(conf: BridgeConf, allocation: Allocation) -> tuple[Route, ...]:
+    """IPAM's routes, and a default route per family where the configuration asks for it and IPAM has none."""
+    routes = list(allocation.routes)
+    if conf.is_default_gateway:
+        for ip in allocation.ips:
+            default = DEFAULT_ROUTE[ip.family]
+            if ip.gateway and not any(route.dst == default and route.table is None for route in routes):
+                routes.append(Route(default, ip.gateway))
+    return tuple(routes)
+
+
+def next_hop(route: Route, ips: Iterable[Address]) -> str | None:
+    """A route's gateway: its own, else that of the first address of its family; None for an on-link route.
+
+    A route whose scope is narrower than global (link, 253; host, 254) takes no gateway (net/ipv4/fib_semantics.c).
+    """
+    if route.gw or (route.scope or 0) >= 253:
+        return route.gw
+    return next((ip.gateway for ip in ips if ip.family == route.family and ip.gateway), None)
+
+
+def _route(site: Site, route: Route, allocation: Allocation) -> Op:
+    return ops.AddRoute(
+        site.netns,
+        site.owner.ifname,
+        route.dst,
+        next_hop(route, allocation.ips),
+        mtu=route.mtu,
+        advmss=route.advmss,
+        priority=route.priority,
+        table=route.table,
+        scope=route.scope,
+    )
+
+
+def _arrival(
+    site: Site, conf: BridgeConf, allocation: Allocation, mac: str, told: frozenset[int]
+) -> Iterable[Op]:
+    """Wait for the port, then tell the segment who has the addresses now, where it may remember somebody else."""
+    if conf.disable_container_interface:
+        return
+    yield ops.AwaitPort(site.host)
+    if conf.enable_dad and 6 in allocation.families():
+        yield ops.AwaitAddresses(site.netns, site.owner.ifname)
+    if told:
+        yield ops.Announce(site.netns, site.owner.ifname, mac)

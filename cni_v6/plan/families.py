@@ -1,0 +1,30 @@
+"""Whether the node and the container have IPv6 at all.
+"""
+
+from __future__ import annotations
+
+from cni_v6.errors import IPV6_DISABLED, CniError
+from cni_v6.kernel.ops import HOST
+from cni_v6.kernel.questions import GetSysctl, Question, Snapshot
+
+_CONTAINERS, _NODES = "ipv6/conf/lo/disable_ipv6", "ipv6/conf/all/disable_ipv6"
+
+
+def questions(netns: str) -> tuple[Question, ...]:
+    """What has to be known of the kernel for ``ipv6_off``, as far as the container goes."""
+    return (GetSysctl(netns, _CONTAINERS),)
+
+
+def host_questions() -> tuple[Question, ...]:
+    """The same of the node, whose part it is to be the gateway."""
+    return (GetSysctl(HOST, _NODES),)
+
+
+def ipv6_off(netns: str, seen: Snapshot, *, gateway: bool) -> CniError | None:
+    """Why no container can have IPv6, None where it can."""
+    if seen.sysctl(netns, _CONTAINERS) is None:
+        return CniError(IPV6_DISABLED, "the kernel has no IPv6", "boot without ipv6.disable=1, or use IPv4 ranges only")
+    if gateway and seen.sysctl(HOST, _NODES) != "0":
+        words = "IPv6 is off on this node (net.ipv6.conf.all.disable_ipv6=1) and the network has IPv6 ranges"
+        return CniError(IPV6_DISABLED, words, "run sysctl -w net.ipv6.conf.all.disable_ipv6=0, or use IPv4 ranges only")
+    return None

@@ -1,0 +1,100 @@
+"""Every feature that networks of any main plugin can have. The order is that of the operations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from cni_v6.config.main import MainConf
+from cni_v6.kernel.ops import Op
+from cni_v6.kernel.questions import Question, Snapshot
+from cni_v6.leases.attachment import Attachment
+from cni_v6.plan import firewall_elements, forwarding, mtu, ndp_proxy, prefix_routes
+from cni_v6.plan.feature import Feature
+from cni_v6.plan.site import Allocation, Site
+
+FEATURES = (
+    Feature(
+        "firewall", questions=firewall_elements.questions, removal=firewall_elements.removal,
+        check_questions=firewall_elements.check_questions, differences=firewall_elements.differences,
+    ),
+    Feature(
+        "IPv6 forwarding", questions=forwarding.gateway_questions, more_questions=forwarding.gateway_more_questions,
+        node_steps=forwarding.node_steps,
+    ),
+    Feature("MTU of the uplinks", questions=mtu.questions, warnings=mtu.warnings),
+    Feature(
+        "NDP proxy", questions=ndp_proxy.questions, check=ndp_proxy.check, more_questions=ndp_proxy.more_questions,
+        node_steps=ndp_proxy.node_steps, arrival_steps=ndp_proxy.arrival_steps, removal=ndp_proxy.removal,
+        check_questions=ndp_proxy.check_questions, differences=ndp_proxy.differences, warnings=ndp_proxy.warnings,
+    ),
+    Feature(
+        "delegated prefixes", container_steps=prefix_routes.container_steps, arrival_steps=prefix_routes.arrival_steps,
+        removal=prefix_routes.removal, check_questions=prefix_routes.check_questions,
+        differences=prefix_routes.differences, warnings=prefix_routes.warnings,
+    ),
+)
+
+
+def questions(conf: MainConf) -> tuple[Question, ...]:
+    """What an ADD has to know before there are addresses."""
+    return tuple(question for feature in FEATURES for question in feature.questions(conf))
+
+
+def check(conf: MainConf, seen: Snapshot) -> None:
+    """Refuse what cannot work on this node.
+
+    :raises CniError: NODE_CONFLICT.
+    """
+    for feature in FEATURES:
+        feature.check(conf, seen)
+
+
+def more_questions(conf: MainConf, seen: Snapshot) -> tuple[Question, ...]:
+    """What has to be known besides where a gateway has IPv6 addresses."""
+    return tuple(question for feature in FEATURES for question in feature.more_questions(conf, seen))
+
+
+def node_steps(conf: MainConf, allocation: Allocation, seen: Snapshot) -> Iterator[Op]:
+    """What the node needs, where it is the gateway."""
+    for feature in FEATURES:
+        yield from feature.node_steps(conf, allocation, seen)
+
+
+def container_steps(site: Site, conf: MainConf, allocation: Allocation) -> Iterator[Op]:
+    """What the container's namespace needs beside addresses and routes."""
+    for feature in FEATURES:
+        yield from feature.container_steps(site, conf, allocation)
+
+
+def arrival_steps(conf: MainConf, allocation: Allocation, seen: Snapshot) -> Iterator[Op]:
+    """What the node is told of a container that is connected."""
+    for feature in FEATURES:
+        yield from feature.arrival_steps(conf, allocation, seen)
+
+
+def removal(record: Attachment, lost: frozenset[str]) -> tuple[Op, ...]:
+    """What takes all of it away.
+
+    :param lost: addresses of the record that are somebody else's by now.
+    """
+    return tuple(step for feature in FEATURES for step in feature.removal(record, lost))
+
+
+def check_questions(conf: MainConf, record: Attachment | None) -> tuple[Question, ...]:
+    """What CHECK has to know; nothing of an attachment without a record."""
+    if record is None:
+        return ()
+    return tuple(question for feature in FEATURES for question in feature.check_questions(conf, record))
+
+
+def differences(conf: MainConf, record: Attachment | None, seen: Snapshot) -> list[str]:
+    """Every difference between the record and the kernel, a phrase each."""
+    if record is None:
+        return []
+    return [phrase for feature in FEATURES for phrase in feature.differences(conf, record, seen)]
+
+
+def warnings(conf: MainConf, allocation: Allocation, seen: Snapshot) -> Iterator[str]:
+    """What an ADD logs."""
+    for feature in FEATURES:
+        yield from feature.warnings(conf, allocation, seen)

@@ -1,0 +1,1 @@
+"""Answers for operators: how a prefix is split, how fast addresses are used. Pure."""

@@ -1,0 +1,56 @@
+"""The bridge plugin, ``cni-v6``: what the frame of a main plugin has to know of a bridge with veth pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from cni_v6.attachments import load_config
+from cni_v6.attachments.context import Context
+from cni_v6.attachments.register import Network
+from cni_v6.config.bridge import BridgeConf
+from cni_v6.config.main import RemovalConf
+from cni_v6.kernel.questions import GetPorts, Link, Question, Snapshot
+from cni_v6.plan import bridge, bridge_port, check, mac
+from cni_v6.plan.site import Allocation, Plan, Site
+from cni_v6.protocol.invocation import Invocation
+from cni_v6.protocol.names import Owner, owner_of_alias
+from cni_v6.protocol.result import Result
+
+
+class Bridge:
+    """See ``main.MainPlugin``."""
+
+    def load(self, call: Invocation, context: Context) -> BridgeConf:
+        return load_config.bridge(call, context)
+
+    def questions(self, site: Site, conf: BridgeConf) -> Iterable[Question]:
+        return bridge.questions(site, conf)
+
+    def check_free(self, site: Site, conf: BridgeConf, seen: Snapshot) -> None:
+        bridge.check_free(site, conf, seen)
+
+    def network(self, site: Site, conf: BridgeConf, seen: Snapshot) -> Network:
+        def mac_of(addresses: tuple[str, ...]) -> str:
+            return mac.mac(conf, site.owner, site.node, addresses, seen)
+
+        return Network(conf, mac_of, conf.is_gateway and bridge_port.is_ours(conf, site.node, seen))
+
+    def plan_add(self, site: Site, conf: BridgeConf, allocation: Allocation, seen: Snapshot) -> Plan:
+        return bridge.plan_add(site, conf, allocation, seen)
+
+    def check_questions(self, site: Site, conf: BridgeConf, result: Result) -> Iterable[Question]:
+        return check.questions(site, conf, result)
+
+    def differences(self, site: Site, conf: BridgeConf, result: Result, seen: Snapshot) -> Iterable[str]:
+        return check.compare(site, conf, result, seen)
+
+    def ports(self, conf: RemovalConf, context: Context) -> list[tuple[Link, Owner]]:
+        ports = context.kernel.observe([GetPorts(conf.bridge)]).ports(conf.bridge)
+        named = ((link, owner_of_alias(link.alias)) for link in ports)
+        return [(link, owner) for link, owner in named if owner and owner.network == conf.network]
+
+    def status_questions(self, conf: BridgeConf) -> Iterable[Question]:
+        return check.status_questions(conf)
+
+    def check_status(self, conf: BridgeConf, seen: Snapshot) -> None:
+        check.check_status(conf, seen)

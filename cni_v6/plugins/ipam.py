@@ -1,0 +1,64 @@
+"""``cni-v6-ipam``: ADD, DEL, CHECK, GC and STATUS of addresses alone, for any main plugin."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from cni_v6.attachments import allocate, load_config, stale
+from cni_v6.attachments.context import Context
+from cni_v6.config.families import lost as lost_families
+from cni_v6.config.main import parse_removal
+from cni_v6.errors import CniError
+from cni_v6.kernel.ops import HOST
+from cni_v6.leases.attachment import Attachment
+from cni_v6.plan import families
+from cni_v6.protocol.invocation import Invocation
+from cni_v6.protocol.result import Result
+
+
+def add(call: Invocation, context: Context) -> Result:
+    """ADD: lease an address of each set to the container; any main plugin then configures them."""
+    conf = load_config.ipam(call, context)
+    draft = Attachment(
+        call.owner, (), netns=context.kernel.netns_id(call.netns), created=context.now(), boot=context.boot,
+        home=context.kernel.netns_id(HOST),
+    )
+    context.data_dirs.remember(conf.data_dir)
+    lost: Mapping[int, CniError] = {}
+    if 6 in conf.optional:  # else it is the main plugin's to find out, as with any other IPAM
+        off = families.ipv6_off(call.netns, context.kernel.observe(families.questions(call.netns)), gateway=False)
+        lost = lost_families(conf.sets, conf.optional, off)
+    allocation = allocate.allocate(conf, draft, context, call.log, lost=lost)
+    return Result(ips=allocation.ips, routes=allocation.routes, dns=allocation.dns)
+
+
+def delete(call: Invocation, context: Context) -> None:
+    """DEL: free what the container holds; fine when it holds nothing."""
+    conf = parse_removal(call)
+    with context.leases(conf.network, conf.data_dir).transaction() as leases:
+        leases.drop(call.owner)
+
+
+def check(call: Invocation, context: Context) -> None:
+    """CHECK: the container holds an address of each set, and those that prevResult names."""
+    conf = load_config.ipam(call, context)
+    prev = call.prev_result.ips if call.prev_result else ()
+    with context.leases(conf.network, conf.data_dir).transaction() as leases:
+        record = leases.get(call.owner)
+    allocate.check_leases(conf, call.owner, prev, record)
+
+
+def collect(call: Invocation, context: Context) -> None:
+    """GC: free what belongs to no valid attachment and is older than this call, or provably over."""
+    conf, started = parse_removal(call), context.now()
+    store = context.leases(conf.network, conf.data_dir)
+    with store.transaction() as leases:
+        for record in stale.unlisted(call, leases, started, context):
+            leases.drop(record.owner)
+            call.log.info(f"freed {', '.join(record.addresses)} of {record.owner.container_id}/{record.owner.ifname}")
+
+
+def status(call: Invocation, context: Context) -> None:
+    """STATUS: every set has a free address."""
+    conf = load_config.ipam(call, context)
+    allocate.check_capacity(conf, context.leases(conf.network, conf.data_dir))

@@ -1,0 +1,88 @@
+"""On a bare Debian, from a fresh clone, as somebody does who has installed nothing by hand: the first commands of all.
+
+What they need they must install themselves, or the page that names the command must name the package. Everything a
+command finds in here is what ``tools/bare`` put there, or a command before it.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.bare.root import Root, bare
+from tests.pages import STEPS
+from tests.sandbox import ROOT
+
+# Those that README says are tested; one after the other what waits for the same archive.
+RELEASES = [pytest.param(name, marks=pytest.mark.xdist_group(f"bare {name}")) for name in ("bookworm", "trixie")]
+SAMPLES = sorted(path.name for path in ROOT.glob("conf/*.conflist"))
+OURS = {"cni-v6", "cni-v6-ipam"}
+FOLDERS = "/opt/cni/bin:/usr/lib/cni"  # ours, and where Debian keeps the reference plugins
+INSTALLED = "/usr/local/share/cni-v6"
+REFERENCE_PLUGINS = "containernetworking-plugins"  # README, "Put it under a runtime"
+
+# Packages are downloaded and installed, and .venv is made.
+pytestmark = [pytest.mark.timeout(900)]
+
+
+@pytest.fixture(params=RELEASES)
+def root(request: pytest.FixtureRequest) -> Iterator[Root]:
+    with bare(request.param) as made:
+        yield made
+
+
+def test_the_demo_works_and_the_readmes_commands_in_its_order(root: Root) -> None:
+    for step in STEPS[ROOT / "README.md"]:
+        downloads = step.command.startswith("make ")
+        printed = root.run(step.command) if downloads else root.own(step.command)
+        assert not (difference := step.difference(printed)), difference
+
+
+def test_each_sample_attaches_a_container_after_make_install_alone(root: Root) -> None:
+    last = root.run("make install").splitlines()[-1]
+    assert last.startswith("nothing is missing that the plugins need at run time"), last
+    lists = {sample: json.loads(root.run(f"cat {INSTALLED}/{sample}")) for sample in SAMPLES}
+    ours = {sample for sample, network in lists.items() if {each["type"] for each in network["plugins"]} <= OURS}
+    assert ours, "some of the samples need no other plugin"
+    for sample in sorted(ours):
+        attach(root, lists[sample])
+    # The others chain one of the reference plugins; macvlan wants an interface, which Debian makes with iproute2.
+    root.run(f"tools/packages {REFERENCE_PLUGINS} iproute2")
+    root.own("ip link add eth0 type veth peer name eth0-peer && ip link set eth0 up")
+    for sample in sorted(lists.keys() - ours):
+        attach(root, lists[sample])
+
+
+def attach(root: Root, network: dict[str, Any]) -> None:
+    """ADD, CHECK and DEL of a first container, as a runtime calls for them: the result goes from plugin to plugin."""
+    netns = f"/run/netns/{network['name']}"
+    root.run(f"touch {netns} && unshare --net={netns} true")
+    plugins = network["plugins"]
+    result: Any = None
+    for plugin in plugins:
+        result = json.loads(call(root, "ADD", network, plugin, netns, result))
+    assert result["ips"], result
+    for plugin in plugins:
+        assert call(root, "CHECK", network, plugin, netns, result) == ""
+    for plugin in reversed(plugins):
+        assert call(root, "DEL", network, plugin, netns, result) == ""
+    folder = Path(plugins[0]["ipam"].get("dataDir", "/var/lib/cni/networks"), network["name"])
+    assert root.run(f"ls {folder}/attachments") == "", "the lease has gone"
+
+
+def call(root: Root, command: str, network: dict[str, Any], plugin: dict[str, Any], netns: str, result: Any) -> str:
+    config = {"name": network["name"], "cniVersion": network["cniVersion"], **plugin}
+    if result:
+        config["prevResult"] = result
+    variables = (
+        f"env CNI_COMMAND={command} CNI_CONTAINERID=first CNI_NETNS={netns} CNI_IFNAME=eth0 CNI_PATH={FOLDERS} "
+        f"PATH={FOLDERS}:$PATH"
+    )
+    # A log goes to standard error; of a failure everything is wanted.
+    script = f"printf %s {shlex.quote(json.dumps(config))} | {variables} {plugin['type']} 2>/tmp/log"
+    return root.own(f"{script} || {{ cat /tmp/log; exit 1; }}")
