@@ -43,6 +43,7 @@ def handle(request: Request, context: Context | None = None) -> Reply:
     """
     log = ""
     try:
+        _require_plugin(request)
         if context is None:
             _require_root(request)
         call = invocation.parse(request)
@@ -64,6 +65,16 @@ def handle(request: Request, context: Context | None = None) -> Reply:
         return _failed(wrapped, request, log + traceback.format_exc())
 
 
+def _require_plugin(request: Request) -> None:
+    """A courier goes by the name of its file.
+
+    :raises CniError: INVALID_ENVIRONMENT.
+    """
+    if request.plugin not in PLUGINS:
+        words = f"there is no plugin {shown(request.plugin)}"
+        raise CniError(INVALID_ENVIRONMENT, words, f"its executable must be called one of {', '.join(PLUGINS)}")
+
+
 def _require_root(request: Request) -> None:
     """Said before anything else, or the first refusal of the kernel would stand for it.
 
@@ -78,9 +89,6 @@ def _require_root(request: Request) -> None:
 
 
 def _perform(call: Invocation, context: Context | None) -> Result | None:
-    if call.plugin not in PLUGINS:  # a courier goes by the name of its file
-        message = f"there is no plugin {shown(call.plugin)}"
-        raise CniError(INVALID_ENVIRONMENT, message, f"its executable must be called one of {', '.join(PLUGINS)}")
     world = context or real_context()
     try:
         return PLUGINS[call.plugin].commands[call.command](call, world)
