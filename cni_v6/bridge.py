@@ -7,9 +7,10 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 
-from cni_v6 import audit, delegated, families, ipam, ops, plan, resolved, succession, uplink
+from cni_v6 import audit, delegated, earlier, families, ipam, ops, plan, resolved, succession, uplink, whereabouts
 from cni_v6.config import BridgeConf, ForeignIpam, IpamConf, RemovalConf, parse_removal
 from cni_v6.errors import (
+    ALREADY_ATTACHED,
     CHECK_FAILED,
     INCOMPATIBLE_VERSION,
     INVALID_ENVIRONMENT,
@@ -39,8 +40,8 @@ def add(call: Invocation, node: Node) -> Result:
     """ADD: attach the container. On failure everything that belongs to it is undone."""
     conf = resolved.bridge(call, node)
     site = Site(call.owner, call.netns, node.id)
-    inside, home = _namespaces(call, node)
-    seen = node.kernel.observe(plan.questions(site, conf))
+    inside, home = whereabouts.namespaces(call, node)
+    seen = earlier.seen(site, conf, node.kernel.observe(plan.questions(site, conf)), node)
     plan.check_free(site, conf, seen)
     lost = _lost_families(site, conf, seen)
     node.data_dirs.remember(conf.data_dir)
@@ -65,14 +66,17 @@ def delete(call: Invocation, node: Node) -> None:
     Needs neither the namespace nor prevResult nor the configuration of the ADD; what is gone already is fine.
     """
     conf = parse_removal(call)
-    if call.netns:
-        _refuse_own_netns(call, node)
-    errors = Errors()
-    errors.run(lambda: _remove_interface(call, conf, node))
-    if not errors.caught:
-        errors.run(lambda: firewall.retire(call.owner, conf.data_dir, node))
+    errors, freed = Errors(), [False]
+    refused = whereabouts.refused(call, node) if call.netns else None
+    errors.run(lambda: freed.append(_remove_interface(call, conf, node, foreign=not refused)))
+    if not errors.caught and not (refused and conf.network not in node.data_dirs.recorded(conf.data_dir)):
+        errors.run(lambda: freed.append(firewall.retire(call.owner, conf.data_dir, node)))
     if conf.foreign_ipam:
         errors.run(lambda: node.delegate(call, conf.foreign_ipam, "DEL"))
+    if refused and any(freed):
+        call.log.warning(f"{refused.msg}: it was left alone, what the container had is freed")
+    elif refused:
+        errors.caught.append(refused)
     errors.check()
 
 
@@ -81,7 +85,7 @@ def check(call: Invocation, node: Node) -> None:
     conf = resolved.bridge(call, node)
     assert call.prev_result is not None  # protocol.parse saw to it
     site = Site(call.owner, call.netns, node.id)
-    _namespaces(call, node)
+    whereabouts.namespaces(call, node)
     with node.leases(conf.network, conf.data_dir).transaction() as leases:
         record = leases.get(call.owner)
     promised = succession.promised(delegated.without(call.prev_result, record), conf, record)
@@ -132,27 +136,6 @@ def status(call: Invocation, node: Node) -> None:
     audit.check_status(conf, node.kernel.observe(audit.status_questions(conf)))
 
 
-def _refuse_own_netns(call: Invocation, node: Node) -> None:
-    """For DEL, to which a namespace that is gone is fine."""
-    try:
-        _namespaces(call, node)
-    except CniError as error:
-        if error.code != UNKNOWN_CONTAINER:
-            raise
-
-
-def _namespaces(call: Invocation, node: Node) -> tuple[tuple[int, int], tuple[int, int]]:
-    """What tells the container's namespace and the node's from others.
-
-    As skel: the container's must not be the plugin's own, unless CNI_NETNS_OVERRIDE says so.
-    """
-    inside, home = node.kernel.netns_id(call.netns), node.kernel.netns_id(HOST)
-    if inside == home and call.env.get("CNI_NETNS_OVERRIDE", "").lower() not in ("1", "t", "true"):
-        words = f"CNI_NETNS {call.netns} is the plugin's own network namespace"
-        raise CniError(INVALID_NETNS, words, "pass the container's namespace; a container on the node's needs no CNI")
-    return inside, home
-
-
 # Addresses
 
 
@@ -182,8 +165,19 @@ def _allocate(
         allocation = ipam.allocate(conf.ipam, draft, node, call.log, admit, lost)
         undo.callback(_attempt, call, lambda: firewall.retire(call.owner, data_dir, node))
         return allocation
-    with node.leases(conf.network, data_dir).transaction() as leases:
-        firewall.admit(conf, draft, leases, node, seen=seen) if conf.ipam is None else leases.put(draft)
+
+    def record() -> None:
+        with node.leases(conf.network, data_dir).transaction() as leases:
+            firewall.admit(conf, draft, leases, node, seen=seen) if conf.ipam is None else leases.put(draft)
+
+    try:
+        record()
+    except CniError as error:
+        if error.code != ALREADY_ATTACHED or not earlier.release_at(data_dir, draft.owner, node, call.log):
+            raise
+        if conf.ipam:
+            node.delegate(call, conf.ipam.type, "DEL")
+        record()
     undo.callback(_attempt, call, lambda: firewall.retire(call.owner, data_dir, node))
     if conf.ipam is None:
         return Allocation()
@@ -222,12 +216,18 @@ def _attempt(call: Invocation, step: Callable[[], object]) -> None:
 # Interfaces
 
 
-def _remove_interface(call: Invocation, conf: RemovalConf, node: Node) -> None:
+def _remove_interface(call: Invocation, conf: RemovalConf, node: Node, *, foreign: bool) -> bool:
+    """Whether there was one of ours.
+
+    :param foreign: whether one that the reference plugin made may be taken out of CNI_NETNS.
+    """
     host = Site(call.owner, call.netns, node.id).host
     if node.kernel.observe([GetLink(HOST, host)]).link(HOST, host):
         node.kernel.remove([ops.DeleteLink(HOST, host)])
-    elif call.netns:
+        return True
+    if call.netns and foreign:
         _remove_foreign(call, conf, node)
+    return False
 
 
 def _remove_foreign(call: Invocation, conf: RemovalConf, node: Node) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
-from cni_v6 import families, handoutconf, healing, ranges, resolved
+from cni_v6 import earlier, families, handoutconf, healing, ranges, resolved
 from cni_v6.config import IpamConf, Range, RangeSet, parse_removal
 from cni_v6.delegated import Delegated
 from cni_v6.errors import (
@@ -98,7 +98,7 @@ def allocate(
     dns = _dns(conf, node)
     conf = with_secret(conf, node)
     with node.leases(conf.network, conf.data_dir).transaction() as leases:
-        _refuse_second(draft.owner, leases, node)
+        _refuse_second(draft.owner, leases, node, log)
         chosen = _choose(conf, leases, node, log, lost)
         given = _delegate(conf, chosen, leases)
         prefixes = tuple(each.prefix for each in given)
@@ -203,16 +203,17 @@ def check_capacity(conf: IpamConf, store: Leases) -> None:
                                why.details)
 
 
-def _refuse_second(owner: Owner, leases: Transaction, node: Node) -> None:
+def _refuse_second(owner: Owner, leases: Transaction, node: Node, log: Log) -> None:
     """Before the cursor moves: an owner that holds addresses already would only waste one.
 
-    A record that holds none is what the reference plugin's DEL has left of it: it frees leases, and knows no records.
+    What one of its name has left that has ended is freed (``earlier``). A record that holds none is what the reference
+    plugin's DEL has left of it: it frees leases, and knows no records.
     """
     record = leases.get(owner)
-    if record and record.addresses:
+    if record and record.addresses and not earlier.release(owner, leases, node, log):
         words = f"container {owner.container_id} has {', '.join(record.addresses)} already"
         raise CniError(ALREADY_ATTACHED, f"{words} on network {owner.network} ({owner.ifname})", "run DEL for it first")
-    if record:
+    if record and not record.addresses:
         attach.drop(record, leases, node)
 
 

@@ -163,6 +163,13 @@ class AwaitAddresses:
 
 
 @dataclass(frozen=True, slots=True)
+class AwaitEnd:
+    """Wait for the kernel's own word that an interface of the node is gone, with its other end's namespace."""
+
+    ifname: str
+
+
+@dataclass(frozen=True, slots=True)
 class Announce:
     """Tell the segment who has the interface's addresses now: gratuitous ARP, unsolicited neighbour advertisement.
 
@@ -209,6 +216,7 @@ Op = (
     | FlushFlows
     | AwaitPort
     | AwaitAddresses
+    | AwaitEnd
     | Announce
     | DeleteLink
 )
@@ -260,6 +268,7 @@ _WORDS = {
     FlushFlows: "forget the UDP flows of addresses {addresses} and ports {ports}",
     AwaitPort: "wait for bridge port {ifname}",
     AwaitAddresses: "wait for duplicate address detection on {ifname} in {netns}",
+    AwaitEnd: "wait for the end of {ifname}",
     Announce: "announce the addresses of {ifname} in {netns} at {mac}",
     DeleteLink: "delete interface {ifname} in {netns}",
 }

@@ -69,12 +69,13 @@ def admit_known(
     node.kernel.apply(admission(whole))
 
 
-def retire(owner: Owner, data_dir: str, node: Node) -> None:
-    """Free what an owner holds, once it is out of the firewall."""
+def retire(owner: Owner, data_dir: str, node: Node) -> bool:
+    """Free what an owner holds, once it is out of the firewall; whether there was anything."""
     with node.leases(owner.network, data_dir).transaction() as leases:
         record = leases.get(owner)
         if record:
             drop(record, leases, node)
+    return record is not None
 
 
 def drop(record: Attachment, leases: Transaction, node: Node) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from cni_v6 import kernel, ops
 from cni_v6.errors import ALREADY_ATTACHED, KERNEL_REFUSED, PORTS_EXHAUSTED, UNKNOWN_CONTAINER, CniError, Errors
 from cni_v6.kernel import Question, Snapshot, answers, firewall, lifetimes, neighbours, netlink, routes, sysctl
-from cni_v6.kernel.events import await_addresses, await_port
+from cni_v6.kernel.events import await_addresses, await_end, await_port
 from cni_v6.kernel.message import Message
 from cni_v6.kernel.observe import observe
 from cni_v6.kernel.reaper import Reaper
@@ -262,4 +262,5 @@ _DIRECT: dict[type[Any], Callable[[Spaces, Any], None]] = {
     ops.FlushFlows: firewall.flush_flows,
     ops.AwaitPort: await_port,
     ops.AwaitAddresses: await_addresses,
+    ops.AwaitEnd: await_end,
 }
