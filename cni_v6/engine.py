@@ -13,7 +13,6 @@ from typing import Any
 from cni_v6 import bridge, delegate, ipam, protocol, textfile
 from cni_v6.datadirs import RUN_DIR, DiskDataDirs
 from cni_v6.errors import INTERNAL, CniError
-from cni_v6.kernel import Kernel
 from cni_v6.kernel.linux import LinuxKernel
 from cni_v6.leases import Leases
 from cni_v6.node import Node
@@ -82,6 +81,8 @@ def _perform(call: Invocation, node: Node | None) -> Result | None:
     try:
         return PLUGINS[call.plugin][call.command](call, world)
     finally:
+        for remark in world.remarks():
+            call.log.warning(remark)
         world.kernel.close()
 
 
@@ -103,7 +104,7 @@ def refuse(request: Request, error: CniError) -> Reply:
     return _failed(error, request, "")
 
 
-def real_node(kernel: Kernel | None = None, patience: Patience | None = None, run_dir: str = "") -> Node:
+def real_node(kernel: LinuxKernel | None = None, patience: Patience | None = None, run_dir: str = "") -> Node:
     """This machine: its kernel, its lease store, its plugins.
 
     :param kernel: this invocation's, where the caller has part of it open already.
@@ -112,12 +113,13 @@ def real_node(kernel: Kernel | None = None, patience: Patience | None = None, ru
     """
     boot = _boot()
     patient = patience or Patience()
+    kernel = kernel or LinuxKernel()
 
     def leases(network: str, data_dir: str) -> Leases:
         return DiskLeases(network, data_dir, boot=boot, left=patient.left)
 
     return Node(
-        kernel=kernel or LinuxKernel(),
+        kernel=kernel,
         leases=leases,
         data_dirs=DiskDataDirs(run_dir or os.environ.get("CNI_V6_RUN_DIR", RUN_DIR)),
         delegate=partial(delegate.run, patience=patient),
@@ -125,6 +127,7 @@ def real_node(kernel: Kernel | None = None, patience: Patience | None = None, ru
         boot=boot,
         id=_id(),
         now=time.time,
+        remarks=kernel.remarks,
     )
 
 

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cni_v6.firewall.ops import AddElements as AddElements
 from cni_v6.firewall.ops import FlushFlows as FlushFlows
@@ -94,12 +94,16 @@ class RemovePortVlan:
 
 @dataclass(frozen=True, slots=True)
 class SetSysctl:
-    """Write ``net/<key>`` below /proc/sys in a namespace; ``was`` is what undo writes back (None: leave it)."""
+    """Write ``net/<key>`` below /proc/sys in a namespace; ``was`` is what undo writes back (None: leave it).
+
+    ``precaution``: containers work without it, so that where it cannot be written a warning is enough.
+    """
 
     netns: str
     key: str
     value: str
     was: str | None = None
+    precaution: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
