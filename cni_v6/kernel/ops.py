@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cni_v6.firewall.sets import Element
 
@@ -86,12 +86,16 @@ class RemovePortVlan:
 
 @dataclass(frozen=True, slots=True)
 class SetSysctl:
-    """Write ``net/<key>`` below /proc/sys in a namespace; ``was`` is what undo writes back (None: leave it)."""
+    """Write ``net/<key>`` below /proc/sys in a namespace; ``was`` is what undo writes back (None: leave it).
+
+    ``precaution``: containers work without it, so that where it cannot be written a warning is enough.
+    """
 
     netns: str
     key: str
     value: str
     was: str | None = None
+    precaution: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +156,13 @@ class AwaitAddresses:
     """Wait for the end of duplicate address detection on an interface's addresses; a duplicate is an error."""
 
     netns: str
+    ifname: str
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitEnd:
+    """Wait for the kernel's own word that an interface of the node is gone, with its other end's namespace."""
+
     ifname: str
 
 
@@ -292,6 +303,7 @@ Op = (
     | FlushFlows
     | AwaitPort
     | AwaitAddresses
+    | AwaitEnd
     | Announce
     | DeleteLink
 )
@@ -343,6 +355,7 @@ _WORDS = {
     FlushFlows: "forget the UDP flows of addresses {addresses} and ports {ports}",
     AwaitPort: "wait for bridge port {ifname}",
     AwaitAddresses: "wait for duplicate address detection on {ifname} in {netns}",
+    AwaitEnd: "wait for the end of {ifname}",
     Announce: "announce the addresses of {ifname} in {netns} at {mac}",
     DeleteLink: "delete interface {ifname} in {netns}",
 }

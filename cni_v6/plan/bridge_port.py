@@ -29,12 +29,13 @@ def disable_autoconf(interface: str, *, created: bool, families: frozenset[int])
 
     Only one of ours, a bridge known by its MAC: what an administrator made may be the node's own way to its router.
     """
-    for key, value in (("accept_ra", "0"), ("autoconf", "0"), ("accept_dad", "0")):
-        yield ops.SetSysctl(HOST, f"ipv6/conf/{interface}/{key}", value)
+    for key in ("accept_ra", "autoconf", "accept_dad"):
+        needless = 6 not in families or key != "accept_ra"  # the others say nothing of what a container's RA can do
+        yield ops.SetSysctl(HOST, f"ipv6/conf/{interface}/{key}", "0", precaution=needless)
     if 6 in families:
         yield ops.SetSysctl(HOST, f"ipv6/conf/{interface}/disable_ipv6", "0")
     elif 4 in families and created:
-        yield ops.SetSysctl(HOST, f"ipv6/conf/{interface}/disable_ipv6", "1")
+        yield ops.SetSysctl(HOST, f"ipv6/conf/{interface}/disable_ipv6", "1", precaution=True)
 
 
 def drop_repeated_sysctls(steps: Iterable[Op]) -> Iterable[Op]:
@@ -55,7 +56,7 @@ def drop_repeated_sysctls(steps: Iterable[Op]) -> Iterable[Op]:
 def disable_ipv6(port: str, seen: Snapshot) -> Iterable[Op]:
     """A bridge port needs no address: it would only ask the segment whether it is free."""
     if has_ipv6(seen):
-        yield ops.SetSysctl(HOST, f"ipv6/conf/{port}/disable_ipv6", "1")
+        yield ops.SetSysctl(HOST, f"ipv6/conf/{port}/disable_ipv6", "1", precaution=True)
 
 
 def port_flags(conf: BridgeConf) -> tuple[bool, bool]:

@@ -43,6 +43,7 @@ SAID: dict[Op, str] = {
     ops.FlushFlows(("10.1.2.3",), ((4, 53),)): "forget the UDP flows of addresses ('10.1.2.3',) and ports ((4, 53),)",
     ops.AwaitPort("veth1"): "wait for bridge port veth1",
     ops.AwaitAddresses(A, "eth0"): "wait for duplicate address detection on eth0 in /run/netns/a",
+    ops.AwaitEnd("veth1"): "wait for the end of veth1",
     ops.Announce(A, "eth0", "02:00:00:00:00:0a"):
         "announce the addresses of eth0 in /run/netns/a at 02:00:00:00:00:0a",
     ops.DeleteLink(HOST, "veth1"): "delete interface veth1 in the node",
