@@ -3,11 +3,14 @@
 Start-up is the cost that decides, so nothing is imported on this path but what the interpreter has built in: ``posix``
 and ``_socket`` for ``os`` and ``socket``; not even ``__future__``, which is a file like any other. Without an engine
 the request is handled in this very process.
+
+No wait is without an end: where an engine is stopped or hangs, the caller says so (``wire.ANSWER_SECONDS``). The kernel
+keeps the time (``SO_RCVTIMEO``, ``SO_SNDTIMEO``, socket(7)), which a connection's attempt is bound by too.
 """
 
 import _socket
 import posix
-from sys import argv, byteorder
+from sys import argv, byteorder, maxsize
 
 from cni_v6 import __version__, wire
 
@@ -15,13 +18,16 @@ RUN_DIR = b"/run/cni-v6"
 OWN_NETNS = "/proc/self/ns/net"
 SHARED_SOCKET = b"engine.sock"  # systemd's or a DaemonSet's; any other engine's name carries its namespace's inode
 
+LONG = 8 if maxsize > 1 << 32 else 4  # bytes of either half of struct timeval
+
 Answer = tuple[int, bytes, bytes]  # exit status, stdout, stderr
 
 
-def main(plugin: str) -> int:
+def main(plugin: str, answer_seconds: int = wire.ANSWER_SECONDS) -> int:
     """One call of a runtime, or a person who wants to know what this is.
 
     :param plugin: the executable's CNI type.
+    :param answer_seconds: for an engine's answer.
     :returns: the exit status.
     """
     environment = posix.environ
@@ -30,10 +36,10 @@ def main(plugin: str) -> int:
         if told is not None:
             _print(told)
             return told[0]
-    stdin = _read_all(0)
+    stdin = _read(0, wire.stdin_bytes(environment.get(b"CNI_COMMAND", b"")) + 1)
     answer = None
     if environment.get(b"CNI_V6_ENGINE") != b"off" and not _refuses(stdin):
-        answer = _ask(plugin, environment, stdin)
+        answer = _ask(plugin, environment, stdin, answer_seconds)
     if answer is None:
         from cni_v6.engine.inprocess import handle
 
@@ -59,19 +65,24 @@ def _refuses(stdin: bytes) -> bool:
     return refuses_engine(stdin)
 
 
-def _ask(plugin: str, environment: dict[bytes, bytes], stdin: bytes) -> Answer | None:
+def _ask(plugin: str, environment: dict[bytes, bytes], stdin: bytes, answer_seconds: int) -> Answer | None:
     """The engine's answer, printed and confirmed; None where the request has to be handled here."""
     inode = b"%d" % posix.stat(OWN_NETNS).st_ino
-    connection = _connect(environment.get(b"CNI_V6_RUN_DIR", RUN_DIR), inode, environment)
-    if connection is None:
+    connected = _connect(environment.get(b"CNI_V6_RUN_DIR", RUN_DIR), inode, environment)
+    if connected is None:
         return None
+    connection, path = connected
     request = wire.pack(
         __version__.encode(), inode, plugin.encode(), wire.pack_environment(environment), stdin
     )
     if not _send(connection, request, environment.get(b"CNI_NETNS", b"")):
+        connection.close()
         return None  # it cannot have begun: it never had the whole request
     try:
-        word, code, stdout, stderr = wire.unpack(_receive(connection), 4)
+        word, code, stdout, stderr = wire.unpack(_receive(connection, answer_seconds), 4)
+    except BlockingIOError:  # the time is over
+        connection.close()  # before it is told: from here on nobody takes the answer, and an ADD is taken back
+        return _silent(stdin, path, answer_seconds)
     except (OSError, ValueError):
         return _lost(stdin)
     if word == wire.HANDLE_LOCALLY:
@@ -85,22 +96,27 @@ def _ask(plugin: str, environment: dict[bytes, bytes], stdin: bytes) -> Answer |
     return answer
 
 
-def _connect(run_dir: bytes, inode: bytes, environment: dict[bytes, bytes]) -> _socket.socket | None:
+def _connect(
+    run_dir: bytes, inode: bytes, environment: dict[bytes, bytes]
+) -> tuple[_socket.socket, bytes] | None:
+    """A connection to an engine, and the path of its socket."""
     own = run_dir + b"/engine-" + inode + b".sock"
     for path in (own, run_dir + b"/" + SHARED_SOCKET):
         connection = try_connect(path)
         if connection is not None:
-            return connection
+            return connection, path
     if environment.get(b"CNI_COMMAND") in (None, b"VERSION"):
         return None  # nothing that an engine would make faster
     from cni_v6.engine.start import start
 
-    return try_connect(own) if start(run_dir, own) else None
+    connection = try_connect(own) if start(run_dir, own) else None
+    return (connection, own) if connection else None
 
 
 def try_connect(path: bytes) -> _socket.socket | None:
     """A connection to the engine behind a socket, when it is one of the same user as this process."""
     connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    connection.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDTIMEO, _timeval(wire.ASK_SECONDS))
     try:
         connection.connect(path)
         credentials = connection.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)  # pid, uid, gid
@@ -111,6 +127,10 @@ def try_connect(path: bytes) -> _socket.socket | None:
         connection.close()
         return None
     return connection
+
+
+def _timeval(seconds: int) -> bytes:
+    return seconds.to_bytes(LONG, byteorder) + bytes(LONG)
 
 
 def _send(connection: _socket.socket, request: bytes, netns: bytes) -> bool:
@@ -129,24 +149,34 @@ def _send(connection: _socket.socket, request: bytes, netns: bytes) -> bool:
     return True
 
 
-def _receive(connection: _socket.socket) -> bytes:
-    return _receive_exactly(connection, wire.body_length(_receive_exactly(connection, wire.HEADER)))
+def _receive(connection: _socket.socket, seconds: int) -> bytes:
+    """The body of the answer.
 
-
-def _receive_exactly(connection: _socket.socket, length: int) -> bytes:
-    data = b""
-    while len(data) < length:
-        part = connection.recv(length - len(data))
+    :raises BlockingIOError: where it does not come in time.
+    """
+    connection.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVTIMEO, _timeval(seconds))
+    data = connection.recv(1 << 16)  # nearly always all of it
+    while len(data) < wire.HEADER or len(data) < wire.HEADER + wire.body_length(data[: wire.HEADER]):
+        connection.setsockopt(_socket.SOL_SOCKET, _socket.SO_RCVTIMEO, _timeval(wire.ASK_SECONDS))
+        part = connection.recv(1 << 20)
         if not part:
             raise ValueError("the engine is gone")
         data += part
-    return data
+    return data[wire.HEADER :]
 
 
 def _lost(stdin: bytes) -> Answer:
     from cni_v6.engine.inprocess import lost_engine
 
     answer = lost_engine(stdin)
+    _print(answer)
+    return answer
+
+
+def _silent(stdin: bytes, path: bytes, seconds: int) -> Answer:
+    from cni_v6.engine.inprocess import silent_engine
+
+    answer = silent_engine(stdin, path, seconds)
     _print(answer)
     return answer
 
@@ -164,12 +194,16 @@ def _write(descriptor: int, data: bytes) -> None:
         data = data[posix.write(descriptor, data) :]
 
 
-def _read_all(descriptor: int) -> bytes:
-    """All that can be read; nothing where the descriptor is closed, and then the parser says what is missing."""
-    data = b""
+def _read(descriptor: int, most: int) -> bytes:
+    """All there is, but for what goes beyond ``most`` bytes: one too many is refused.
+
+    Nothing where the descriptor is closed, and then the parser says what is missing.
+    """
+    parts = []
     try:
-        while part := posix.read(descriptor, 1 << 16):
-            data += part
+        while most > 0 and (part := posix.read(descriptor, min(most, 1 << 16))):
+            parts.append(part)
+            most -= len(part)
     except OSError:
         pass
-    return data
+    return b"".join(parts)

@@ -12,9 +12,31 @@ Reply: what to do with it (``DONE`` or ``HANDLE_LOCALLY``), exit status, stdout,
 MAGIC = b"CNI6"
 HEADER = len(MAGIC) + 4
 LIMIT = 32 << 20  # bytes of one message: a GC of 10,000 attachments and an environment fit well below
+# Bytes of stdin that are read: what goes beyond is refused then, whatever is still to come. Commands that follow an ADD
+# bring its result along (prevResult), which other plugins of the list and the runtime's JSON can have made longer than
+# its configuration; a GC names every attachment of the node, some 100 bytes each.
+STDIN_BYTES = 1 << 20
+STDIN_BYTES_AFTER_ADD = 16 << 20
+AFTER_ADD = (b"DEL", b"CHECK", b"GC")
 DONE = b"done"  # the reply is the answer
 HANDLE_LOCALLY = b"yourself"  # nothing was done: the caller handles the request in its own process
 ACK = b"\x06"  # ASCII ACK
+
+# How long each side waits, in seconds; here, so that the sum can be seen. Each limit is longer than those of what is
+# waited for: the engine ends a call in time for its caller to hear of it, and the caller says why before kubelet, which
+# waits two minutes for a sandbox's end and four for its start, can only say that there was no answer.
+DELEGATE_SECONDS = 60  # for a plugin that a call runs; the reference dhcp asks its server for about as long
+WORK_SECONDS = DELEGATE_SECONDS + 10  # after that a call begins nothing more; from the moment its request is there
+UNDO_SECONDS = 20  # for taking back what a call did that failed, or whose caller has gone
+CALL_SECONDS = WORK_SECONDS + UNDO_SECONDS  # an engine's call has ended then, but for what the kernel never answers
+ANSWER_SECONDS = CALL_SECONDS + 10  # for the answer, once the request is sent
+ASK_SECONDS = 5  # for a connection, for each part of a request, and of an answer that has begun
+STOP_SECONDS = ANSWER_SECONDS  # for an engine's end: it answers what it has accepted
+
+
+def stdin_bytes(command: bytes) -> int:
+    """How long a command's stdin may be."""
+    return STDIN_BYTES_AFTER_ADD if command in AFTER_ADD else STDIN_BYTES
 
 
 def pack(*fields: bytes) -> bytes:

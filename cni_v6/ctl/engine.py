@@ -7,11 +7,12 @@ import os
 import socket
 from typing import Any
 
-from cni_v6.engine import start
+from cni_v6.engine import start, suspect
 from cni_v6.engine.server import Server
-from cni_v6.errors import NODE_CONFLICT, CniError
+from cni_v6.errors import NODE_CONFLICT, TRY_AGAIN, CniError
 from cni_v6.kernel.netns.enter import identity
 from cni_v6.kernel.ops import HOST
+from cni_v6.wire import STOP_SECONDS
 
 RUN_DIR = "/run/cni-v6"
 FIRST_PASSED = 3  # sd_listen_fds(3): SD_LISTEN_FDS_START
@@ -28,12 +29,12 @@ def register(commands: Any) -> None:
 
 def run(chosen: argparse.Namespace) -> int:
     if os.environ.get("LISTEN_PID") == str(os.getpid()) and os.environ.get("LISTEN_FDS") == "1":
-        Server(socket.socket(fileno=FIRST_PASSED), path=None, idle=chosen.idle).run()
+        _serve(socket.socket(fileno=FIRST_PASSED), None, chosen.idle)
         return 0
     folder = os.fsencode(os.environ.get("CNI_V6_RUN_DIR", RUN_DIR))
     path = folder + b"/engine-%d.sock" % identity(HOST)[1]
     if chosen.stop:
-        return _stop(path)
+        return stop(path)
     try:
         claimed = start.claim(folder, path)
     except OSError as error:
@@ -43,14 +44,29 @@ def run(chosen: argparse.Namespace) -> int:
         raise CniError(NODE_CONFLICT, words, "stop it first: it ends on SIGTERM when its calls are answered")
     listener, alive = claimed
     start.sign(alive)
-    Server(listener, path=path, idle=chosen.idle).run()
+    _serve(listener, path, chosen.idle)
     os.close(alive)
     return 0
 
 
-def _stop(path: bytes) -> int:
+def _serve(listener: socket.socket, path: bytes | None, idle: float) -> None:
     try:
-        found = start.stop(path)
+        server = Server(listener, path=path, idle=idle)
+    except BaseException:
+        start.give_back(listener, path)
+        raise
+    server.run()
+
+
+def stop(path: bytes, seconds: float = STOP_SECONDS) -> int:
+    """End the engine that listens at a socket; how the command ends.
+
+    :raises CniError: TRY_AGAIN where it goes on after so many seconds, NODE_CONFLICT where it cannot be asked.
+    """
+    try:
+        found = start.stop(path, seconds)
+    except TimeoutError as error:
+        raise CniError(TRY_AGAIN, f"cannot stop the engine: {error}", suspect.advice(path)) from error
     except (OSError, ValueError) as error:
         raise CniError(NODE_CONFLICT, f"cannot stop the engine at {os.fsdecode(path)}", str(error)) from error
     print("the engine has ended" if found else "no engine serves this network namespace")

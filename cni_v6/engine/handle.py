@@ -7,12 +7,13 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from cni_v6.attachments.context import Context
 from cni_v6.errors import INTERNAL, CniError
-from cni_v6.kernel import privilege
+from cni_v6.kernel import privilege, text_file
+from cni_v6.kernel.deadline import Patience
 from cni_v6.kernel.linux import LinuxKernel
 from cni_v6.kernel.questions import Kernel
 from cni_v6.leases.disk.data_dirs import RUN_DIR, DiskDataDirs
@@ -96,22 +97,30 @@ def _encode(answer: Mapping[str, Any]) -> bytes:
     return json.dumps(answer).encode() + b"\n"
 
 
-def real_context(kernel: Kernel | None = None) -> Context:
+def refuse(request: Request, error: CniError) -> Reply:
+    """The answer to a call that is not begun."""
+    return _failed(error, request, "")
+
+
+def real_context(kernel: Kernel | None = None, patience: Patience | None = None, run_dir: str = "") -> Context:
     """This machine: its kernel, its lease store, its plugins.
 
     :param kernel: this invocation's, where the caller has part of it open already.
+    :param patience: this invocation's; None where nobody limits it.
+    :param run_dir: the folder of what is kept in mind until a reboot; "" for what the environment says.
     """
     boot = _boot()
+    patient = patience or Patience()
 
     def leases(network: str, data_dir: str) -> Leases:
-        return DiskLeases(network, data_dir, boot=boot)
+        return DiskLeases(network, data_dir, boot=boot, left=patient.left)
 
     return Context(
         kernel=kernel or LinuxKernel(),
         leases=leases,
-        data_dirs=DiskDataDirs(os.environ.get("CNI_V6_RUN_DIR", RUN_DIR)),
-        delegate=delegate.run,
-        read_file=_text,
+        data_dirs=DiskDataDirs(run_dir or os.environ.get("CNI_V6_RUN_DIR", RUN_DIR)),
+        delegate=partial(delegate.run, patience=patient),
+        read_file=text_file.read,
         boot=boot,
         id=_id(),
         now=time.time,
@@ -132,11 +141,6 @@ def _id() -> str:
 
 def _first_line(path: str) -> str:
     try:
-        return _text(path).strip()
+        return text_file.read(path).strip()
     except OSError:
         return ""
-
-
-def _text(path: str) -> str:
-    with open(path, encoding="utf-8") as file:
-        return file.read()

@@ -48,6 +48,22 @@ def lost_engine(stdin: bytes) -> Answer:
 
     Nothing is run twice behind the runtime's back; derived names make its DEL and its retry safe.
     """
-    error = CniError(TRY_AGAIN, "the cni-v6 engine ended before it answered", "run the command again")
+    return _failed(CniError(TRY_AGAIN, "the cni-v6 engine ended before it answered", "run the command again"), stdin)
+
+
+def silent_engine(stdin: bytes, path: bytes, seconds: int) -> Answer:
+    """The engine has the request and does not answer: it is stopped, or it hangs.
+
+    The same holds: what it does with the request later, it undoes, since nobody confirms the answer.
+
+    :param path: its socket's.
+    """
+    from cni_v6.engine import suspect
+
+    words = f"the cni-v6 engine has not answered for {seconds} seconds"
+    return _failed(CniError(TRY_AGAIN, words, f"{suspect.advice(path)}; then run the command again"), stdin)
+
+
+def _failed(error: CniError, stdin: bytes) -> Answer:
     answer = json.dumps(invocation.error_reply(error, invocation.version_of(stdin))).encode()
     return 1, answer + b"\n", f"cni-v6: error {error.code}: {error}\n".encode()

@@ -1,4 +1,4 @@
-"""The resident engine: a socket, a bounded number of workers, calls served in the order they came.
+"""The resident engine: a socket, calls served in the order they came, no network's at the cost of another's.
 
 Threads, not asyncio: the work is system calls that release the interpreter. A worker keeps the node's own namespace
 open between calls. SIGTERM, an idle time, or a caller of another version drain it: its socket goes, what has been
@@ -7,9 +7,10 @@ accepted is answered, then it ends.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
-import select
+import resource
 import signal
 import socket
 import struct
@@ -17,15 +18,21 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import replace
 
 import filelock  # noqa: F401  the store imports it when it is opened; no caller of an engine waits for that
 
-from cni_v6 import __version__, wire
+from cni_v6 import __version__
 from cni_v6.attachments.context import Context
 from cni_v6.engine import handle
+from cni_v6.engine.delivery import deliver, has_gone, packed
+from cni_v6.engine.fair_shares import Shares
 from cni_v6.engine.handle import Reply
+from cni_v6.engine.incoming import Arrivals, Call, Held
 from cni_v6.engine.workers import WorkerPool
+from cni_v6.errors import TRY_AGAIN, CniError
+from cni_v6.kernel.deadline import LIMITS, Limits, Patience
 from cni_v6.kernel.link_deletion import Reaper
 from cni_v6.kernel.linux import LinuxKernel
 from cni_v6.kernel.netns.enter import Namespace, identity, open_namespace
@@ -33,23 +40,13 @@ from cni_v6.kernel.open_namespaces import Spaces
 from cni_v6.kernel.ops import HOST
 from cni_v6.protocol.invocation import Request
 
-WORKERS = 16  # at a time; most of a call is waiting for the kernel, and two cores run no more than that well
+# Of one network at a time: most of a call is waiting for the kernel, and two cores run no more than that well.
+WORKERS = 16
+WORKERS_MOST = 16 * WORKERS  # of all networks: it takes sixteen that hang to keep up the others
+QUEUE = 1024  # calls of one network that wait beside those
+LARGE, LARGE_WORKERS = "\0", 1  # the share of large calls, by a name that no network has
+DESCRIPTORS = 16  # that a worker and its call have open at most
 PATIENCE_SECONDS = 10.0  # for the bytes of a request, and for the caller's confirmation
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """A request as it arrived: ``netns`` is the descriptor that came with it, -1 for none."""
-
-    version: str
-    inode: int
-    request: Request
-    netns: int
-
-
-class BadRequest(Exception):
-    """What arrived is no request."""
-
 
 Handler = Callable[[Request, Context], Reply]
 
@@ -63,20 +60,28 @@ class Server:
     """
 
     def __init__(
-        self, listener: socket.socket, *, path: bytes | None, idle: float, handler: Handler = handle.handle
+        self, listener: socket.socket, *, path: bytes | None, idle: float, handler: Handler = handle.handle,
+        limits: Limits = LIMITS,
     ) -> None:
         self._listener = listener
         self._path = path
+        # Its own environment says nothing, or something else: who started it need not be who calls.
+        self._run_dir = os.path.dirname(os.fsdecode(path or listener.getsockname()))
         self._idle = idle
         self._handler = handler
+        self._limits = limits
         self._inode = identity(HOST)[1]
-        self._wake_read, self._wake_write = os.pipe()
+        self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._draining = False
+        self._full = False  # no descriptor to be had: nobody is accepted until one call has ended
         self._reaper = Reaper()
         self._lock = threading.Lock()
         self._pending = 0
         self._last = time.monotonic()
-        self._crew = WorkerPool(WORKERS, self._work)
+        self._held = Held()
+        self._arrivals = Arrivals(self._held, PATIENCE_SECONDS)
+        self._shares: Shares[Call] = Shares(WORKERS, QUEUE)
+        self._crew = WorkerPool(WORKERS, most_workers(), self._work)
 
     def run(self) -> None:
         """Serve until drained."""
@@ -84,10 +89,11 @@ class Server:
             if signal.getsignal(each) is not signal.SIG_IGN:  # as a shell has it for what it runs in the background
                 signal.signal(each, lambda *_: self.drain())
         self._listener.setblocking(False)
+        for descriptor in (self._listener.fileno(), self._wake_read):
+            self._arrivals.watch(descriptor)
         while not self._draining:
-            ready, _, _ = select.select([self._listener.fileno(), self._wake_read], [], [], self._patience())
-            if self._wake_read in ready:
-                os.read(self._wake_read, 1 << 12)
+            ready = self._arrivals.wait(self._patience())
+            self._receive(ready)
             if self._listener.fileno() in ready:
                 self._accept()
             elif self._is_idle():
@@ -97,7 +103,11 @@ class Server:
     def drain(self) -> None:
         """Serve what has been accepted, nothing more, and end. From any thread."""
         self._draining = True
-        os.write(self._wake_write, b".")
+        self._wake()
+
+    def _wake(self) -> None:
+        with suppress(BlockingIOError):  # who is to wake up has enough to do so
+            os.write(self._wake_write, b".")
 
     def _patience(self) -> float | None:
         """How long to wait for a call; while one is served, for as long as it takes: its worker tells the end."""
@@ -108,11 +118,30 @@ class Server:
     def _is_idle(self) -> bool:
         return bool(self._idle) and not self._pending and time.monotonic() - self._last >= self._idle
 
+    def _receive(self, ready: list[int]) -> None:
+        """Read what can be read, and have it worked at."""
+        for descriptor in ready:
+            if descriptor in self._arrivals:
+                self._take(descriptor)
+        if self._wake_read in ready:
+            with suppress(BlockingIOError):
+                os.read(self._wake_read, 1 << 12)
+            if self._full:
+                self._full = False
+                self._arrivals.watch(self._listener.fileno())
+        self._rest(self._arrivals.drop_late())
+
     def _accept(self) -> bool:
-        """Take one connection; of the same user only. False: there is none."""
+        """Take one connection; of the same user only. False: there is none, or no room for it."""
         try:
             connection, _ = self._listener.accept()
         except BlockingIOError:
+            return False
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                raise
+            self._full = True
+            self._arrivals.unwatch(self._listener.fileno())
             return False
         credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
         if struct.unpack("3i", credentials)[1] != os.geteuid():
@@ -120,67 +149,129 @@ class Server:
             return True
         with self._lock:
             self._pending += 1
-        self._crew.put(connection)
+        self._arrivals.add(connection)
+        self._take(connection.fileno())  # it may be here already
         return True
 
     def _finish(self) -> None:
         """The socket first, so that nobody new comes; then those who are in its queue, then those being served."""
         if self._path is not None:
             os.unlink(self._path)
-        while self._accept():
-            pass
+        while self._accept() or self._full and self._pending:
+            if self._full:
+                self._receive(self._arrivals.wait(None))
+        if not self._full:
+            self._arrivals.unwatch(self._listener.fileno())
         self._listener.close()
+        while self._pending:
+            self._receive(self._arrivals.wait(None))
         self._crew.finish()
         self._reaper.close()
 
+    def _take(self, descriptor: int) -> None:
+        """Read what has come of a request; a whole one is answered at once, worked at, or kept until its turn."""
+        call = self._arrivals.read(descriptor)
+        if call is False:
+            self._rest()
+        elif call is not True:
+            self._sort(call)
+
+    def _sort(self, call: Call) -> None:
+        if call.version != __version__ or call.inode != self._inode:
+            if call.version != __version__:
+                self.drain()
+            call.send_back()
+            self._end(call)
+            return
+        self._idle = idle_seconds(call.request.stdin, self._idle)
+        begin = self._shares.enter(_share(call), call, LARGE_WORKERS if call.is_large else None)
+        if begin is None:
+            words = f"{QUEUE} calls of network {call.network} wait already"
+            refusal = CniError(TRY_AGAIN, words, "see in the log what keeps its calls; then run the command again")
+            with suppress(OSError):
+                call.connection.send(packed(handle.refuse(call.request, refusal)))
+            self._held.give_back(call.size)
+            self._arrivals.see_off(call.part())
+        elif begin:
+            self._begin(call)
+
+    def _begin(self, call: Call) -> None:
+        try:
+            self._crew.put(call)
+        except RuntimeError:  # no thread to be had, not even one
+            following: Call | None = call
+            while following:
+                following.send_back()
+                following = self._next(following)
+
     # A worker
 
-    def _work(self, connections: Iterator[socket.socket]) -> None:
-        host = open_namespace(HOST)
-        for connection in connections:
-            try:
-                with connection:
-                    self._serve(connection, host)
-            except Exception as error:  # a caller that breaks off, or a bug: neither ends the worker
-                print(f"cni-v6 engine: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
-            finally:
-                self._rest()
-        host.close()
+    def _work(self, calls: Iterator[Call]) -> None:
+        host: Namespace | None = None
+        for first in calls:
+            call: Call | None = first
+            while call:
+                try:
+                    host = host or open_namespace(HOST)
+                    self._serve(call, host)
+                except Exception as error:  # a caller that breaks off, or a bug: neither ends the worker
+                    print(f"cni-v6 engine: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+                    if host is None:  # no descriptor to be had; nothing was done
+                        call.send_back()
+                call = self._next(call)
+        if host:
+            host.close()
 
-    def _rest(self) -> None:
+    def _next(self, call: Call) -> Call | None:
+        """One call has ended: the next one of its share."""
+        name = _share(call)
+        self._end(call)
+        return self._shares.leave(name)
+
+    def _end(self, call: Call) -> None:
+        call.close()
+        self._held.give_back(call.size)
+        self._rest()
+
+    def _rest(self, count: int = 1) -> None:
+        if not count:
+            return
         with self._lock:
-            self._pending -= 1
+            self._pending -= count
             self._last = time.monotonic()
-            if self._idle and not self._pending:
-                os.write(self._wake_write, b".")  # the idle time begins
+            if self._full or not self._pending and (self._idle or self._draining):
+                self._wake()  # room for one more; the idle time, or the end, begins
 
-    def _serve(self, connection: socket.socket, host: Namespace) -> None:
+    def _serve(self, call: Call, host: Namespace) -> None:
+        connection = call.connection
         connection.settimeout(PATIENCE_SECONDS)
-        call = receive(connection)
-        try:
-            if call.version != __version__ or call.inode != self._inode:
-                if call.version != __version__:
-                    self.drain()
-                connection.sendall(wire.pack(wire.HANDLE_LOCALLY, b"0", b"", b""))
-                return
-            self._idle = idle_seconds(call.request.stdin, self._idle)
-            reply = self._handle(call, call.request, host)
-            if not _deliver(connection, reply) and reply.code == 0:
-                self._take_back(call, host)
-        finally:
-            if call.netns >= 0:
-                os.close(call.netns)
+        if has_gone(connection):
+            return
+        patience = Patience(self._limits, caller=connection.fileno(), started=call.started)
+        if patience.is_over:
+            words = f"calls of network {call.network} before this one took {self._limits.work:g} seconds"
+            deliver(connection, handle.refuse(call.request, CniError(TRY_AGAIN, words, "run the command again")))
+            return
+        reply = self._handle(call, call.request, host, patience)
+        if not deliver(connection, reply) and reply.code == 0:
+            self._take_back(call, host)
 
-    def _handle(self, call: Call, request: Request, host: Namespace) -> Reply:
+    def _handle(self, call: Call, request: Request, host: Namespace, patience: Patience) -> Reply:
         given = {request.env.get("CNI_NETNS", ""): call.netns} if call.netns >= 0 else {}
         kernel = LinuxKernel(Spaces(host, given), self._reaper)
-        return self._handler(request, handle.real_context(kernel))
+        return self._handler(request, handle.real_context(kernel, patience, self._run_dir))
 
     def _take_back(self, call: Call, host: Namespace) -> None:
         """The caller went away before it had its ADD's answer: nobody will use what was made."""
         if call.request.env.get("CNI_COMMAND") == "ADD":
             undo = replace(call.request, env={**call.request.env, "CNI_COMMAND": "DEL"})
-            self._handle(call, undo, host)
+            self._handle(call, undo, host, Patience(replace(self._limits, work=self._limits.undo)))
+
+
+def most_workers() -> int:
+    """As many as there can be descriptors for; half of those are for calls that come and wait."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(WORKERS, min(WORKERS_MOST, files // 2 // DESCRIPTORS))
 
 
 def idle_seconds(stdin: bytes, current: float) -> float:
@@ -194,37 +285,5 @@ def idle_seconds(stdin: bytes, current: float) -> float:
     return float(wanted) if isinstance(wanted, int) and wanted > 0 else current
 
 
-def receive(connection: socket.socket) -> Call:
-    """Read one request and the descriptor that may come with it.
-
-    :raises BadRequest: for anything else; TimeoutError where it does not come.
-    """
-    data, descriptors, _, _ = socket.recv_fds(connection, 1 << 16, 1)
-    try:
-        while len(data) < wire.HEADER or len(data) < wire.HEADER + wire.body_length(data[: wire.HEADER]):
-            part = connection.recv(1 << 20)
-            if not part:
-                raise ValueError("it ended early")
-            data += part
-        version, inode, plugin, environment, stdin = wire.unpack(data[wire.HEADER :], 5)
-        variables = {os.fsdecode(k): os.fsdecode(v) for k, v in wire.unpack_environment(environment).items()}
-        request = Request(plugin.decode(), variables, stdin)
-        return Call(version.decode(), int(inode), request, descriptors[0] if descriptors else -1)
-    except (ValueError, OSError) as error:
-        for descriptor in descriptors:
-            os.close(descriptor)
-        raise BadRequest(str(error)) from error
-
-
-def _deliver(connection: socket.socket, reply: Reply) -> bool:
-    """Send the answer; whether the caller confirmed that it has it. From a No on the caller can no longer confirm."""
-    message = wire.pack(wire.DONE, b"%d" % reply.code, reply.stdout, reply.stderr.encode(errors="replace"))
-    try:
-        connection.sendall(message)
-        try:
-            return connection.recv(1) == wire.ACK
-        except TimeoutError:
-            connection.shutdown(socket.SHUT_RD)  # what it sends from here on fails; what it had sent is still there
-            return connection.recv(1) == wire.ACK
-    except OSError:
-        return False
+def _share(call: Call) -> str:
+    return LARGE if call.is_large else call.network

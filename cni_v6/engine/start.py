@@ -14,8 +14,10 @@ import signal
 import socket
 import stat
 import traceback
+from contextlib import suppress
 
 from cni_v6.kernel.privilege import may_change_the_network
+from cni_v6.wire import ASK_SECONDS, HANDLE_LOCALLY, STOP_SECONDS, pack
 
 BACKLOG = 4096  # calls that may wait while the engine imports; the kernel caps it at net.core.somaxconn
 IDLE_SECONDS = 300.0
@@ -52,7 +54,8 @@ def claim(run_dir: bytes, path: bytes) -> tuple[socket.socket, int] | None:
     """
     _private_folder(run_dir)
     with open(path + b".start", "wb", opener=_private) as starting:
-        fcntl.flock(starting, fcntl.LOCK_EX)  # whoever holds it has a socket ready within a millisecond
+        if not take(starting.fileno(), ASK_SECONDS):  # whoever holds it has a socket ready within a millisecond
+            raise TimeoutError(f"somebody holds {os.fsdecode(path)}.start")
         alive = os.open(path + b".alive", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -62,16 +65,37 @@ def claim(run_dir: bytes, path: bytes) -> tuple[socket.socket, int] | None:
             return None
 
 
+def take(lock: int, seconds: float) -> bool:
+    """Whether the lock of an open file can be had in time. Who waits is a thread, which goes on after that."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except BlockingIOError:
+        from threading import Thread  # in a stampede only
+
+    waiter = Thread(target=_await, args=(os.dup(lock),), daemon=True)
+    waiter.start()
+    waiter.join(seconds)
+    return not waiter.is_alive()
+
+
+def _await(duplicate: int) -> None:
+    """Get the lock: it stays as long as the other descriptor is open (flock(2))."""
+    fcntl.flock(duplicate, fcntl.LOCK_EX)
+    os.close(duplicate)
+
+
 def sign(alive: int) -> None:
     """Write this process's id into the file whose lock says that it lives, for ``stop``."""
     os.ftruncate(alive, 0)
     os.pwrite(alive, b"%d" % os.getpid(), 0)
 
 
-def stop(path: bytes) -> bool:
+def stop(path: bytes, seconds: float = STOP_SECONDS) -> bool:
     """Ask the engine that listens at ``path`` to end, and wait until it has answered its calls and is gone.
 
     :returns: whether there was one.
+    :raises TimeoutError: where it goes on after so many seconds.
     :raises OSError: where it cannot be asked.
     """
     try:
@@ -82,8 +106,10 @@ def stop(path: bytes) -> bool:
         fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return False
     except BlockingIOError:
-        os.kill(int(os.read(alive, 20)), signal.SIGTERM)
-        fcntl.flock(alive, fcntl.LOCK_EX)
+        pid = int(os.read(alive, 20))
+        os.kill(pid, signal.SIGTERM)
+        if not take(alive, seconds):
+            raise TimeoutError(f"process {pid} has not ended within {seconds:g} seconds") from None
         return True
     finally:
         os.close(alive)
@@ -103,8 +129,25 @@ def listen(path: bytes) -> socket.socket:
     return listener
 
 
+def give_back(listener: socket.socket, path: bytes | None) -> None:
+    """An engine cannot start: those who wait already are told to handle their calls themselves.
+
+    :param path: the socket's, where it is to go; None for systemd's.
+    """
+    with suppress(OSError):  # it has ended in good order, or nobody waits any more
+        if path is not None:
+            os.unlink(path)
+        listener.setblocking(False)
+        while True:
+            connection, _ = listener.accept()
+            with connection, suppress(OSError):
+                connection.setblocking(False)
+                connection.send(pack(HANDLE_LOCALLY, b"0", b"", b""))
+
+
 def _listens(path: bytes) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)  # a queue that is full is one that nobody takes from
         try:
             probe.connect(path)
         except OSError:
@@ -121,7 +164,10 @@ def _become(listener: socket.socket, alive: int, path: bytes) -> None:
         os.chdir("/")
         _close_all_but({listener.fileno(), alive})
         gc.disable()
+        from cni_v6.engine.inheritance import drop_inherited
         from cni_v6.engine.server import Server
+
+        drop_inherited()
 
         gc.freeze()  # modules stay: no collection has to look at them again
         gc.enable()
@@ -130,6 +176,7 @@ def _become(listener: socket.socket, alive: int, path: bytes) -> None:
         status = 0
     except BaseException:
         _note(path + b".log")
+        give_back(listener, path)
     finally:
         os._exit(status)
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from cni_v6.errors import FIREWALL_MISSING, KERNEL_REFUSED, CniError
 from cni_v6.firewall.sets import Element
 from cni_v6.kernel import ops, programs, questions
+from cni_v6.kernel.deadline import Patience
 from cni_v6.kernel.netfilter import conntrack, keys, messages as nft
 from cni_v6.kernel.netfilter.socket import NO_NETFILTER, NetfilterSocket
 from cni_v6.kernel.netlink.socket import Answer, explain
@@ -17,6 +18,7 @@ from cni_v6.kernel.open_namespaces import Spaces
 from cni_v6.kernel.ops import HOST
 
 SYSTEM_PATH = ("/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/bin", "/bin")  # a runtime's PATH may be short of these
+NFT_SECONDS = 20.0  # it takes hundredths of one, and seconds where somebody else loads a million elements
 VERSION_CHAIN = "version"  # of both tables: its one rule's comment is their mark
 # Requests for the kernel to go through all flows; with more, one dump of them costs less.
 FILTERS_MAX = 16
@@ -108,21 +110,22 @@ def _there(asked: Element, answer: Answer) -> Element | None:
 
 def load_ruleset(_: Spaces, operation: ops.LoadRuleset) -> None:
     """Runs ``nft`` in the namespace of this thread, which is the node's."""
-    import subprocess  # only where it is needed: it costs the start-up path milliseconds
-
     from cni_v6.firewall import ruleset
+    from cni_v6.kernel import child_process  # only where it is needed: the start-up path pays for every import
 
     folders = *os.environ.get("PATH", "").split(os.pathsep), *SYSTEM_PATH
     script = ruleset.text(operation.elements).encode()
     try:
         command = [_executable("nft", folders), "-f", "-"]
         environment = {"PATH": os.pathsep.join(filter(None, folders)), "LC_ALL": "C"}
-        done = subprocess.run(command, input=script, env=environment, capture_output=True, check=False)
+        done = child_process.run(command, stdin=script, env=environment, patience=Patience(), seconds=NFT_SECONDS)
     except OSError as error:
         remedy = f"install nftables, or {WITHOUT}"
         raise CniError(FIREWALL_MISSING, f"cannot run nft: {error.strerror}", remedy) from error
-    if done.returncode:
-        said = done.stderr.decode(errors="replace").strip()[:500] or f"status {done.returncode}"
+    except child_process.Stopped as error:
+        raise CniError(KERNEL_REFUSED, f"nft {error}", "see what holds nftables on the node") from error
+    if done.status:
+        said = done.stderr.decode(errors="replace").strip()[:500] or f"status {done.status}"
         remedy = f"{said}; where the kernel has no nftables, {WITHOUT}"
         raise CniError(KERNEL_REFUSED, "nft could not load the firewall's rules", remedy)
 

@@ -90,7 +90,11 @@ class Reaper:
     def _delete(self) -> None:
         while (first := self._queue.get()) is not None:
             indices = [first, *self._more()]
-            answers = self._route.request(requests.deletion(indices, new_group()))
+            try:
+                answers = self._route.request(requests.deletion(indices, new_group()))
+            except (CniError, OSError) as error:  # later ones need this thread
+                self._refused(indices, str(error))
+                continue
             if answers[-1].error in (0, errno.ENODEV):
                 for index in indices:
                     self._finish(index)  # announced before, unless the news were lost

@@ -115,12 +115,13 @@ class RemoveAddress:
 
 @dataclass(frozen=True, slots=True)
 class SetLink:
-    """Up or down; promiscuous or not (None: leave it)."""
+    """Up or down; promiscuous or not, and its link group (None: leave it)."""
 
     netns: str
     ifname: str
     up: bool
     promisc: bool | None = None
+    group: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,7 +330,7 @@ _WORDS = {
     AddAddress: "add address {address} to {ifname} in {netns}",
     RemoveAddress: "remove address {address} from {ifname} in {netns}",
     SetPreferred: "set address {address} of {ifname} in {netns}: preferred {preferred}",
-    SetLink: "set {ifname} in {netns}: up {up}, promiscuous {promisc}",
+    SetLink: "set {ifname} in {netns}: up {up}, promiscuous {promisc}, group {group}",
     AddRoute: "add route {dst} via {gateway} through {ifname} in {netns}",
     AddUnreachable: "answer in {netns} that the rest of {dst} is unreachable",
     RemoveRoute: "remove route {dst} through {ifname} in {netns}",

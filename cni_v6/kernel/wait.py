@@ -78,8 +78,9 @@ def _wait(events: socket.socket, operation: Awaited, settled: Callable[[], bool]
 
 
 def _await_news(events: socket.socket, deadline: float, operation: Awaited) -> None:
-    ready, _, _ = select.select([events], [], [], max(0.0, deadline - time.monotonic()))
-    if not ready:
+    poll = select.poll()  # select(2) takes no descriptor above 1023
+    poll.register(events, select.POLLIN)
+    if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
         words = f"nothing within {PATIENCE_SECONDS:.0f} seconds; is the bridge up, and its port's peer?"
         raise _failure(operation, words)
     try:

@@ -102,8 +102,9 @@ def _bridge(site: Site, conf: BridgeConf, allocation: Allocation, seen: Snapshot
         yield ops.SetBridge(conf.bridge, vlan_filtering=True)
     if bridge_port.is_own_bridge(conf, site.node, seen) and bridge_port.has_ipv6(seen):
         yield from bridge_port.disable_autoconf(conf.bridge, created=found is None, families=allocation.families())
-    if found is None or not found.up or (conf.promisc and not found.promisc):
-        yield ops.SetLink(HOST, conf.bridge, up=True, promisc=True if conf.promisc else None)
+    marked = None if conf.is_gateway and conf.vlan else bridge_port.group(conf, site.node, seen)
+    if found is None or not found.up or (conf.promisc and not found.promisc) or marked is not None:
+        yield ops.SetLink(HOST, conf.bridge, up=True, promisc=True if conf.promisc else None, group=marked)
 
 
 def _gateway(site: Site, conf: BridgeConf, allocation: Allocation, seen: Snapshot, *, mtu: int) -> Iterable[Op]:

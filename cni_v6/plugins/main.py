@@ -135,7 +135,7 @@ class Frame(Generic[Conf]):
     def check(self, call: Invocation, context: Context) -> None:
         """CHECK: compare the kernel and the leases with prevResult, and name every difference."""
         plugin, conf = self.plugin, self.plugin.load(call, context)
-        assert call.prev_result is not None  # protocol.parse saw to it
+        assert call.prev_result is not None  # invocation.parse saw to it
         site = Site(call.owner, call.netns, context.id)
         namespaces(call, context)
         with context.leases(conf.network, conf.data_dir).transaction() as leases:

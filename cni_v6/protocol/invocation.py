@@ -17,13 +17,11 @@ from cni_v6.protocol.json_text import decode
 from cni_v6.protocol.names import Owner
 from cni_v6.protocol.result import Result, from_json
 from cni_v6.protocol.versions import CURRENT, SINCE, SUPPORTED_VERSIONS as SUPPORTED_VERSIONS, UNNAMED, allows
+from cni_v6.wire import stdin_bytes
 
 BRIDGE = "cni-v6"
 IPAM = "cni-v6-ipam"
 LOOPBACK = "loopback"
-
-MAX_STDIN = 1 << 20  # far above any configuration with its prevResult
-MAX_STDIN_GC = 16 << 20  # GC names every attachment of the node, some 100 bytes each
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +144,7 @@ def error_reply(error: CniError, version: str) -> dict[str, Any]:
 def version_of(stdin: bytes) -> str:
     """The version to answer in where ``parse`` failed: the configuration's, 1.1.0 where it cannot be known."""
     try:
-        version = _named_version(decode(stdin[:MAX_STDIN_GC], "stdin"))
+        version = _named_version(decode(stdin, "stdin"))
     except CniError:
         return CURRENT
     return version if version in SUPPORTED_VERSIONS else CURRENT
@@ -205,10 +203,10 @@ def _version_call(request: Request) -> Invocation:
 
 
 def _config(command: str, stdin: bytes) -> dict[str, Any]:
-    most = MAX_STDIN_GC if command == "GC" else MAX_STDIN
+    most = stdin_bytes(command.encode())
     if len(stdin) > most:
-        message = f"the configuration on stdin is too large: {len(stdin)} bytes"
-        raise CniError(DECODING_FAILURE, message, f"{command} takes at most {most}")
+        message = f"the configuration on stdin is too large: more than {most} bytes"
+        raise CniError(DECODING_FAILURE, message, f"{command} takes no more; see what the runtime put into it")
     if not stdin.strip():
         raise CniError(DECODING_FAILURE, "no configuration on stdin", "the runtime must write it there as JSON")
     return decode(stdin, "the configuration on stdin")

@@ -25,6 +25,7 @@ from cni_v6.attachments.context import Context  # noqa: E402
 from cni_v6.engine import handle as engine_handle, start as engine_start  # noqa: E402
 from cni_v6.engine.handle import Reply  # noqa: E402
 from cni_v6.engine.server import Server  # noqa: E402
+from cni_v6.kernel.deadline import Limits  # noqa: E402
 from cni_v6.protocol.invocation import Request  # noqa: E402
 from tests.netns.stage import SteppedKernel, enter, hold, tell  # noqa: E402
 
@@ -40,12 +41,14 @@ class EngineStage:
         self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self._heard = b""
 
-    def start(self, what: str, position: int) -> None:
+    def start(self, what: str, position: int, limits: Mapping[str, float] | None = None) -> None:
         """Have an engine listen; ``what`` happens to the first call that it gets, before the operation at a position.
 
-        :param what: CUT: the engine is killed; PAUSE: it waits for ``go_on``, having told that it is ``held``.
+        :param what: CUT: the engine is killed; PAUSE: it waits for ``go_on``, having told that it is ``held``; "":
+            nothing.
+        :param limits: of ``cni_v6.patience.Limits``, where they are other than an engine's.
         """
-        self._say({"what": what, "position": position})
+        self._say({"what": what, "position": position, "limits": limits or {}})
         assert self.hear() == {"listens": True}
 
     def hear(self) -> Any:
@@ -95,7 +98,9 @@ def main(path: str) -> None:
         child = os.fork()
         if child == 0:
             engine_start.sign(alive)
-            Server(listener, path=path.encode(), idle=0, handler=stepping(asked["what"], asked["position"])).run()
+            handler = stepping(asked["what"], asked["position"])
+            limits = Limits(**asked["limits"])
+            Server(listener, path=path.encode(), idle=0, handler=handler, limits=limits).run()
             os._exit(0)
         listener.close()
         os.close(alive)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import select
+import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,21 @@ def test_it_can_be_forbidden(warm: Node, how: str) -> None:
     env = {"CNI_V6_ENGINE": "off"} if how == "environment" else {}
     warm.plugin("cni-v6", "ADD", config, container_id="a", ifname="eth0", netns=netns, env=env).ok()
     assert engine_of(warm) is None and not run_dir(warm).exists()
+
+
+@pytest.mark.parametrize("how", ["left behind", "by systemd"])
+def test_its_folder_is_that_of_its_socket_for_everything(warm: Node, how: str) -> None:
+    """Though its environment says nothing of it. Where other data folders are noted decides on what a reload loads."""
+    config = {**CONFIG, "ipMasq": True, "ipam": {**CONFIG["ipam"], "dataDir": "/var/lib/cni/elsewhere"}}
+    with activated(warm) if how == "by systemd" else nullcontext():
+        netns = warm.container("a")
+        warm.plugin("cni-v6", "ADD", config, container_id="a", ifname="eth0", netns=netns).ok()
+        noted = [os.readlink(link) for link in (run_dir(warm) / "data-dirs").iterdir()]
+        assert noted == ["/var/lib/cni/elsewhere"]
+        warm.run("nft", "flush", "ruleset")
+        done = warm.run(str(ROOT / "bin/cni-v6ctl"), "reload", env=warm.environment)
+        assert done.stdout == "loaded the firewall's tables, with 1 attachments\n"
+        warm.plugin("cni-v6", "DEL", config, container_id="a", ifname="eth0", netns=netns).ok()
 
 
 def test_a_stampede_on_a_cold_node_starts_one(warm: Node) -> None:
@@ -316,6 +332,33 @@ def test_two_nodes_have_one_each(warm: Node) -> None:
         other.close()
 
 
+@pytest.fixture
+def broken(tmp_path: Path) -> str:
+    """A folder with our plugin, whose engine cannot start."""
+    shutil.copytree(ROOT / "cni_v6", tmp_path / "cni_v6", ignore=shutil.ignore_patterns("server.py", "__pycache__"))
+    shutil.copytree(ROOT / "bin", tmp_path / "bin")
+    (tmp_path / ".venv").symlink_to(ROOT / ".venv")
+    return str(tmp_path / "bin")
+
+
+def test_an_engine_that_cannot_start_takes_no_call(warm: Node, broken: str) -> None:
+    calls = [
+        make_call("cni-v6", "ADD", CONFIG, container_id=name, ifname="eth0", netns=warm.container(name), path=(broken,))
+        for name in ("a", "b", "c", "d", "e", "f")
+    ]
+    started = [warm.start(each) for each in calls]
+    for process, each in zip(started, calls):
+        assert process.stdin
+        process.stdin.write(each.stdin)
+        process.stdin.close()
+        process.stdin = None
+    for process in started:
+        reply(*process.communicate(timeout=TIMEOUT), process.returncode).ok()
+    assert "No module named 'cni_v6.server'" in Path(f"{socket_of(warm)}.log").read_text(encoding="utf-8")
+    assert not socket_of(warm).exists()
+    assert len(leases(warm)) == len(calls)
+
+
 ACTIVATE = """
 import os, sys
 os.dup2(int(sys.argv[1]), 3)
@@ -324,22 +367,29 @@ os.execv(sys.argv[2], sys.argv[2:])
 """
 
 
-@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT])
-def test_in_the_foreground_and_by_socket_activation(warm: Node, end: signal.Signals) -> None:
+@contextmanager
+def activated(node: Node, end: signal.Signals = signal.SIGTERM) -> Iterator[subprocess.Popen[bytes]]:
+    """An engine as systemd starts it, without a word of the folder in its environment; ended by a signal."""
     ctl = [str(ROOT / "bin/cni-v6ctl"), "engine"]
-    enter = [NSENTER, f"--net={warm.path}", f"--mount={warm.mount_namespace}", "--"]
-    environment = {"PATH": "/usr/bin:/bin", **warm.environment}
-    run_dir(warm).mkdir(mode=0o700)
+    enter = [NSENTER, f"--net={node.path}", f"--mount={node.mount_namespace}", "--"]
+    run_dir(node).mkdir(mode=0o700)
     with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(run_dir(warm) / "engine.sock"))
+        listener.bind(str(run_dir(node) / "engine.sock"))
         listener.listen()
         activate = [*enter, "python3", "-c", ACTIVATE, str(listener.fileno()), *ctl]
+        environment = {"PATH": "/usr/bin:/bin"}
         with interruptible(), subprocess.Popen(activate, env=environment, pass_fds=[listener.fileno()]) as engine:
-            netns = warm.container("a")
-            warm.plugin("cni-v6", "ADD", CONFIG, container_id="a", ifname="eth0", netns=netns).ok()
-            assert engine_of(warm) == engine.pid, "another one was left behind"
+            yield engine
             engine.send_signal(end)
             assert engine.wait(TIMEOUT) == 0
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT])
+def test_in_the_foreground_and_by_socket_activation(warm: Node, end: signal.Signals) -> None:
+    with activated(warm, end) as engine:
+        netns = warm.container("a")
+        warm.plugin("cni-v6", "ADD", CONFIG, container_id="a", ifname="eth0", netns=netns).ok()
+        assert engine_of(warm) == engine.pid, "another one was left behind"
     delete(warm, "a")
 
 

@@ -12,12 +12,12 @@ PATIENCE = 30.0  # seconds, until a test that hangs fails
 
 
 class Doings:
-    """What a crew of ``count`` does; a job is done when it is released."""
+    """What a crew of up to ``count`` does; a job is done when it is released."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, kept: int = 1) -> None:
         self.begun: SimpleQueue[str] = SimpleQueue()
         self.holds: dict[str, threading.Event] = {}
-        self.crew: WorkerPool[str] = WorkerPool(count, self._work)
+        self.crew: WorkerPool[str] = WorkerPool(kept, count, self._work)
 
     def _work(self, jobs: Iterator[str]) -> None:
         for job in jobs:
@@ -61,3 +61,18 @@ def test_what_has_come_is_done_before_the_end() -> None:
 
 def test_a_crew_that_has_nothing_to_do_ends() -> None:
     Doings(4).crew.finish()
+
+
+def test_it_grows_with_its_work_and_shrinks_after_it() -> None:
+    doings = Doings(8, kept=2)
+    jobs = [f"job {number}" for number in range(8)]
+    before = threading.active_count()
+    doings.put(*jobs)
+    assert sorted(doings.begin() for _ in jobs) == jobs
+    assert threading.active_count() == before + 8
+    workers = [thread for thread in threading.enumerate() if thread.name.startswith("worker-")]
+    for job in jobs:
+        doings.end(job)
+    while sum(thread.is_alive() for thread in workers) > 2:  # none of the others waits for anything
+        next(thread for thread in workers if thread.is_alive()).join(0.01)
+    doings.crew.finish()

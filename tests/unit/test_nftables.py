@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import socket
 import struct
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from pyroute2.netlink.nfnetlink.nfctsocket import nfct_msg
 from pyroute2.netlink.nfnetlink.nftsocket import nft_rule_msg, nft_set_elem_list_msg, nft_table_msg
 
+from cni_v6.errors import KERNEL_REFUSED, CniError
 from cni_v6.firewall.sets import BRIDGE, INET, TABLE, Element
 from cni_v6.kernel.netfilter import conntrack, keys, messages as nft
 from cni_v6.kernel.netfilter.socket import NO_NETFILTER, SO_SNDBUFFORCE, NetfilterSocket, NoNetfilter
@@ -123,6 +125,20 @@ class Narrow(Wire):
         self.refusal = 0
 
 
+class Bound(Narrow):
+    """A socket of a user namespace's root: its buffer grows as far as anybody's, or not even so far."""
+
+    def __init__(self, *datagrams: bytes, enough: bool) -> None:
+        super().__init__(*datagrams)
+        self._enough = enough
+
+    def setsockopt(self, level: int, option: int, value: int, /) -> None:
+        if option == SO_SNDBUFFORCE:
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+        super().setsockopt(level, option, value)
+        self.refusal = 0 if self._enough else errno.EMSGSIZE
+
+
 class Open(Narrow):
     """A socket that takes everything."""
 
@@ -132,6 +148,18 @@ class Open(Narrow):
 
 
 MESSAGES = [Message(10 << 8 | 12, 0, b"body"), Message(10 << 8 | 12, 0, b"more")]
+
+
+def test_a_large_transaction_in_a_user_namespace() -> None:
+    wire = Bound(ack(3), enough=True)
+    assert NetfilterSocket(wire).transact(MESSAGES) == []
+    assert [option for option, _ in wire.options] == [socket.SO_SNDBUF]
+
+
+def test_a_transaction_that_is_too_large_there() -> None:
+    with pytest.raises(CniError, match="too large for the kernel.*net.core.wmem_max") as caught:
+        NetfilterSocket(Bound(enough=False)).transact(MESSAGES)
+    assert caught.value.code == KERNEL_REFUSED
 
 
 def test_a_transaction_is_one_datagram_and_its_last_message_is_acknowledged() -> None:

@@ -30,7 +30,7 @@ SAID: dict[Op, str] = {
     ops.RemoveAddress(HOST, "cni0", "2001:db8::1/64"): "remove address 2001:db8::1/64 from cni0 in the node",
     ops.SetPreferred(A, "eth0", "2001:db8::2/64", False):
         "set address 2001:db8::2/64 of eth0 in /run/netns/a: preferred False",
-    ops.SetLink(A, "eth0", True): "set eth0 in /run/netns/a: up True, promiscuous None",
+    ops.SetLink(A, "eth0", True): "set eth0 in /run/netns/a: up True, promiscuous None, group None",
     ops.AddRoute(A, "eth0", "::/0", "2001:db8::1"): "add route ::/0 via 2001:db8::1 through eth0 in /run/netns/a",
     ops.AddUnreachable(A, "2001:db8::/80"): "answer in /run/netns/a that the rest of 2001:db8::/80 is unreachable",
     ops.RemoveRoute(HOST, "cni0", "2001:db8::2/128"): "remove route 2001:db8::2/128 through cni0 in the node",

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
+from cni_v6.errors import KERNEL_REFUSED, CniError
 from cni_v6.kernel.netlink.message import HEADER, Message
 from cni_v6.kernel.netlink.socket import (
     BATCH_BYTES,
@@ -230,3 +231,23 @@ def test_too_short_for_a_test_does_not_pass() -> None:
         receiver.setblocking(False)
         with pytest.raises(BlockingIOError):
             receiver.recv(4096)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"), "has not answered for 30 seconds"),
+        (OSError(errno.ENOBUFS, "No buffer space available"), "was lost.*No buffer space"),
+    ],
+    ids=["late", "lost"],
+)
+def test_an_answer_that_does_not_come(error: OSError, words: str) -> None:
+    class Silent(Wire):
+        def recv(self, size: int, /) -> bytes:
+            raise error
+
+    route = RouteSocket(Silent())
+    for ask in (lambda: route.request([Message(GET, 0, b"")]), lambda: route.dump(Message(GET, 0, b""))):
+        with pytest.raises(CniError, match=words) as caught:
+            ask()
+        assert caught.value.code == KERNEL_REFUSED

@@ -55,6 +55,8 @@ def _set_link(fake: FakeNode, operation: ops.SetLink) -> None:
     changes: dict[str, Any] = {"up": operation.up}
     if operation.promisc is not None:
         changes["promisc"] = operation.promisc
+    if operation.group is not None:
+        changes["group"] = operation.group
     _change(fake, operation.netns, operation.ifname, operation, **changes)
     _carry(fake)
 

@@ -5,18 +5,19 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Sequence
-from typing import Protocol
 
+from cni_v6.errors import KERNEL_REFUSED, CniError
 from cni_v6.kernel.netfilter import messages as nft
 from cni_v6.kernel.netlink.message import Message
 from cni_v6.kernel.netlink.socket import (
-    NETLINK_EXT_ACK,
     NLMSG_ERROR,
     SOL_NETLINK,
     Answer,
-    Datagrams,
+    Growing,
     NetlinkSocket,
     encode,
+    enlarge,
+    open_netlink,
     read_error,
 )
 
@@ -26,15 +27,8 @@ SO_SNDBUFFORCE = 32  # asm-generic/socket.h; Python has no name for it
 NO_NETFILTER = (errno.EPROTONOSUPPORT, errno.EOPNOTSUPP, errno.EINVAL)
 
 
-class Growing(Datagrams, Protocol):
-    """What is used of a socket."""
-
-    def setsockopt(self, level: int, option: int, value: int, /) -> None: ...
-
-
 def _open() -> Growing:
-    opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER)
-    opened.setsockopt(SOL_NETLINK, NETLINK_EXT_ACK, 1)
+    opened = open_netlink(NETLINK_NETFILTER)
     opened.setsockopt(SOL_NETLINK, NETLINK_CAP_ACK, 1)  # an error without the request, which may be large
     return opened
 
@@ -79,14 +73,23 @@ class NetfilterSocket(NetlinkSocket):
                     return failures
 
     def _send_whole(self, data: bytes) -> None:
-        """Send it however large it is: the buffer's usual bound is raised, which takes privilege, as all here does."""
+        """Send it however large it is: the buffer's usual bound is raised, where we may.
+
+        :raises CniError: KERNEL_REFUSED where it is larger than that.
+        """
         try:
             self._socket.send(data)
+            return
         except OSError as error:
             if error.errno != errno.EMSGSIZE:
                 raise
-            self._growing.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, len(data))  # the kernel takes it twice
+        enlarge(self._growing, len(data), SO_SNDBUFFORCE, socket.SO_SNDBUF)  # the kernel takes it twice
+        try:
             self._socket.send(data)
+        except OSError as error:
+            words = f"the firewall's changes are too large for the kernel: {len(data)} bytes in one transaction"
+            remedy = f"{error.strerror}; on the node: sysctl -w net.core.wmem_max={len(data)}; or publish fewer ports"
+            raise CniError(KERNEL_REFUSED, words, remedy) from error
 
 
 class NoNetfilter(NetfilterSocket):

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from cni_v6.errors import KERNEL_REFUSED, CniError
 from cni_v6.kernel.netlink import uapi
 from cni_v6.kernel.netlink.message import HEADER, Message
 
@@ -26,6 +27,7 @@ SOL_NETLINK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK = 270, 11, 12
 # A dump fills at most 32 KiB a datagram (net/netlink/af_netlink.c), everything else less. And not more than it takes:
 # from 128 KiB on (M_MMAP_THRESHOLD, mallopt(3)) every buffer is a mapping of its own, made and taken away.
 RECEIVE_BYTES = 1 << 16
+ANSWER_SECONDS = 30  # the kernel answers before send(2) returns: what is not there by then was lost
 SO_ATTACH_FILTER, SO_RCVBUFFORCE = 26, 33  # asm-generic/socket.h; Python has no name for them
 BATCH_BYTES = 1 << 16  # well below the default send buffer (net.core.wmem_default, 212,992)
 BATCH_MESSAGES = 32  # their answers, up to 4 KiB each with the kernel's overhead, fit in the receive buffer (as large)
@@ -48,6 +50,12 @@ class Datagrams(Protocol):
     def recv(self, size: int, /) -> bytes: ...
 
     def close(self) -> None: ...
+
+
+class Growing(Datagrams, Protocol):
+    """What is used of one whose buffers may have to grow."""
+
+    def setsockopt(self, level: int, option: int, value: int, /) -> None: ...
 
 
 class NetlinkSocket:
@@ -118,7 +126,17 @@ class NetlinkSocket:
         return first
 
     def _receive(self) -> Iterable[tuple[int, int, int, bytes]]:
-        return split(self._socket.recv(RECEIVE_BYTES))
+        """
+        :raises CniError: KERNEL_REFUSED where an answer was lost.
+        """
+        try:
+            return split(self._socket.recv(RECEIVE_BYTES))
+        except BlockingIOError:
+            words = f"the kernel has not answered for {ANSWER_SECONDS} seconds"
+            raise CniError(KERNEL_REFUSED, words, "see its log (dmesg); then run the command again") from None
+        except OSError as error:
+            remedy = f"{error.strerror}; run the command again"
+            raise CniError(KERNEL_REFUSED, "an answer of the kernel was lost", remedy) from error
 
 
 class RouteSocket(NetlinkSocket):
@@ -131,9 +149,16 @@ class RouteSocket(NetlinkSocket):
         super().__init__(opened or _open_route())
 
 
-def _open_route() -> Datagrams:
-    opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+def open_netlink(protocol: int) -> socket.socket:
+    """A socket whose reader does not wait for ever."""
+    opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", ANSWER_SECONDS, 0))  # struct timeval
     opened.setsockopt(SOL_NETLINK, NETLINK_EXT_ACK, 1)
+    return opened
+
+
+def _open_route() -> Datagrams:
+    opened = open_netlink(socket.NETLINK_ROUTE)
     opened.setsockopt(SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1)
     return opened
 
@@ -171,9 +196,18 @@ def subscribe(group: int, tests: Sequence[Test], receive_buffer: int = 0) -> soc
     events = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
     attach_filter(events, tests)  # before it hears anything
     if receive_buffer:
-        events.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, receive_buffer)
+        enlarge(events, receive_buffer, SO_RCVBUFFORCE, socket.SO_RCVBUF)
     events.bind((0, 1 << (group - 1)))
     return events
+
+
+def enlarge(opened: Growing, size: int, force: int, within: int) -> None:
+    """Enlarge a buffer, by the option that takes the first user namespace's privilege; or as far as it goes without
+    (net.core.rmem_max, wmem_max)."""
+    try:
+        opened.setsockopt(socket.SOL_SOCKET, force, size)
+    except PermissionError:
+        opened.setsockopt(socket.SOL_SOCKET, within, size)
 
 
 def attach_filter(receiver: socket.socket, tests: Sequence[Test]) -> None:
@@ -192,7 +226,7 @@ def _instructions(*each: tuple[int, int, int, int]) -> array[int]:
 
 
 def new_group() -> int:
-    """A link group of nobody else's: administrators' are small numbers."""
+    """A link group of nobody else's: administrators' are small numbers, and so are our own (``firewall.absent``)."""
     return int.from_bytes(os.urandom(4), "big") >> 1 | 1 << 30
 
 

@@ -21,8 +21,20 @@ from threading import Lock, Thread
 
 from cni_v6.errors import TRY_AGAIN, CniError
 
-_turns: dict[str, Lock] = {}
-_waiting: dict[str, Thread] = {}
+File = tuple[int, int]  # device, inode
+
+
+class _Turn:
+    """A folder's, for as long as anybody holds it or waits for it."""
+
+    def __init__(self) -> None:
+        self.lock = Lock()
+        self.users = 0
+
+
+_turns: dict[str, _Turn] = {}
+_guard = Lock()
+_waiting: dict[File, Thread] = {}
 
 
 @contextmanager
@@ -31,19 +43,25 @@ def turn(path: str, seconds: float) -> Iterator[None]:
 
     Who has waited for so long goes on without: the file's lock refuses, and says who holds it.
     """
-    lock = _turns.setdefault(path, Lock())
-    held = lock.acquire(timeout=seconds)
+    with _guard:
+        found = _turns.setdefault(path, _Turn())
+        found.users += 1
+    held = found.lock.acquire(timeout=seconds)
     try:
         yield
     finally:
         if held:
-            lock.release()
+            found.lock.release()
+        with _guard:
+            found.users -= 1
+            if not found.users:  # networks come and go
+                del _turns[path]
 
 
 def acquire(fd: int, path: str, deadline: float) -> None:
     """Hold the lock of an open file until it is closed.
 
-    :param path: the file's, for messages and to know who waits for the same.
+    :param path: the file's, for messages.
     :param deadline: on time.monotonic()'s clock; one attempt is made in any case.
     :raises CniError: TRY_AGAIN past the deadline, naming the holder.
     """
@@ -71,15 +89,18 @@ def lock_holder(file: os.stat_result) -> int | None:
 
 def _waiter(fd: int, path: str) -> Thread:
     """A thread that ends once the lock was free: ours then, or that of somebody who gave up, who lets go of it."""
-    found = _waiting.get(path)
+    status = os.fstat(fd)
+    file = status.st_dev, status.st_ino  # of a path that leads elsewhere by now, others wait for another one
+    found = _waiting.get(file)
     if found is None or not found.is_alive():
-        found = _waiting[path] = Thread(target=_wait, args=(os.dup(fd),), name=f"waits for {path}", daemon=True)
+        found = _waiting[file] = Thread(target=_wait, args=(os.dup(fd), file), name=f"waits for {path}", daemon=True)
         found.start()
     return found
 
 
-def _wait(fd: int) -> None:
+def _wait(fd: int, file: File) -> None:
     """Get the lock and close ``fd``, a duplicate: the lock stays as long as the other is open (flock(2))."""
     with suppress(OSError):  # the next attempt meets the same, and says so
         fcntl.flock(fd, fcntl.LOCK_EX)
+    _waiting.pop(file, None)
     os.close(fd)

@@ -59,17 +59,20 @@ class DiskLeases:
 
     :param boot: this boot's id, /proc/sys/kernel/random/boot_id.
     :param timeout: seconds to wait for the lock.
+    :param left: how many of so many seconds a call can wait now.
     :param now: seconds since the epoch.
     """
 
     def __init__(
-        self, network: str, data_dir: str, *, boot: str, timeout: float = 30.0, now: Callable[[], float] = time.time
+        self, network: str, data_dir: str, *, boot: str, timeout: float = 30.0, now: Callable[[], float] = time.time,
+        left: Callable[[float], float] = lambda seconds: seconds,
     ) -> None:
         records.require_safe("network", network)
         self._network = network
         self._path = os.path.join(data_dir, network)
         self.boot = boot
         self._timeout = timeout
+        self._left = left
         self._now = now
 
     @contextmanager
@@ -78,8 +81,9 @@ class DiskLeases:
 
         :raises CniError: TRY_AGAIN naming the lock and its holder, STORE_FAILED.
         """
-        deadline = time.monotonic() + self._timeout
-        with turn(self._path, self._timeout), ExitStack() as stack:
+        seconds = self._left(self._timeout)
+        deadline = time.monotonic() + seconds
+        with turn(self._path, seconds), ExitStack() as stack:
             root = self._locked(stack, deadline)
             attachments = stack.enter_context(closing(root.child(ATTACHMENTS)))
             books = stack.enter_context(closing(AllocatorFiles(root, boot=self.boot, now=self._now)))

@@ -1,0 +1,212 @@
+"""One network in trouble: its calls come to an end, and those of other networks do not notice."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cni_v6 import wire
+from cni_v6.engine.incoming import HELD_BYTES, LARGE_BYTES
+from cni_v6.engine.server import WORKERS
+from cni_v6.leases.disk.directory import Folder
+from tests.netns import lab
+from tests.netns.engine_stage import EngineStage
+from tests.netns.lab import Pod
+from tests.process.test_engine import ended, request, running, socket_of, wait_for_connection
+from tests.sandbox import PLUGIN_PATH, Node, make_call, reply
+
+HANGS = """#!/bin/sh
+echo "$CNI_COMMAND" >>/var/lib/cni/plugins/calls
+[ "$CNI_COMMAND" = "$STOPS_AT" ] || [ "$STOPS_AT" = all ] || exit 0
+echo "it waits for its server" >&2
+echo begun >/var/lib/cni/plugins/begun
+read answer </var/lib/cni/plugins/never
+"""
+PLUGINS = "/var/lib/cni/plugins"
+OTHER = {**lab.gateway("fd00:9::/64", "10.9.0.0/24"), "name": "others", "bridge": "br9"}
+HUNG = {**lab.gateway(), "ipam": {"type": "hangs"}}
+LIMITS = {"delegate": 0.5, "work": 20.0, "undo": 0.5}
+
+
+class Begun:
+    """Tells how many of the plugin's calls hang."""
+
+    def __init__(self, node: Node) -> None:
+        folder = node.file(PLUGINS)
+        folder.mkdir()
+        (folder / "hangs").write_text(HANGS)
+        (folder / "hangs").chmod(0o755)
+        for name in ("begun", "never"):
+            os.mkfifo(folder / name)
+        self._fifo = os.open(folder / "begun", os.O_RDWR)
+        self._calls = folder / "calls"
+
+    def wait(self, count: int) -> None:
+        heard = b""
+        while heard.count(b"\n") < count:
+            heard += os.read(self._fifo, 1 << 12)
+        assert heard.count(b"\n") == count
+
+    def calls(self) -> list[str]:
+        return self._calls.read_text().split()
+
+    def close(self) -> None:
+        os.close(self._fifo)
+
+
+@pytest.fixture
+def begun(warm: Node) -> Iterator[Begun]:
+    with closing(Begun(warm)) as made:
+        yield made
+
+
+def start(node: Node, config: dict[str, Any], name: str, stops_at: str = "ADD") -> subprocess.Popen[bytes]:
+    """An ADD under way."""
+    netns = node.containers.get(name) or node.container(name)
+    each = make_call(
+        "cni-v6", "ADD", config, container_id=name, ifname="eth0", netns=netns, path=(PLUGINS, *PLUGIN_PATH),
+        env={"STOPS_AT": stops_at},
+    )
+    process = node.start(each)
+    assert process.stdin
+    process.stdin.write(each.stdin)
+    process.stdin.close()
+    process.stdin = None
+    return process
+
+
+def others_work(node: Node) -> None:
+    """ADD, packets, CHECK and DEL of another network."""
+    pod = Pod(node, OTHER, "other")
+    pod.add()
+    assert pod.ping("fd00:9::1") and pod.ping("10.9.0.1")
+    pod.check()
+    pod.delete()
+
+
+def drain(node: Node) -> None:
+    """End the engine once all is done."""
+    wait = ended(running(node))
+    os.kill(running(node), signal.SIGTERM)
+    wait()
+
+
+def test_calls_that_hang_keep_no_other_network_waiting_and_end_with_their_callers(warm: Node, begun: Begun) -> None:
+    others_work(warm)
+    Pod(warm, {**HUNG, "ipam": {}}, "first").add()
+    names = [f"c{number}" for number in range(WORKERS + 4)]
+    for name in names:
+        warm.container(name)
+    with warm.unchanged():
+        callers = [start(warm, HUNG, name) for name in names]
+        begun.wait(WORKERS)
+        for caller in callers:
+            wait_for_connection(caller.pid)
+        others_work(warm)
+        for caller in callers:
+            caller.kill()
+            caller.communicate()
+        others_work(warm)
+        drain(warm)
+    calls = begun.calls()
+    # One may have been killed before it said that it had begun.
+    assert WORKERS <= calls.count("ADD") <= calls.count("DEL")
+
+
+def test_a_plugin_that_always_hangs_has_an_end_in_its_undoing_too(warm: Node, begun: Begun) -> None:
+    Pod(warm, {**HUNG, "ipam": {}}, "first").add()
+    warm.container("a")
+    with closing(EngineStage(warm)) as stage:
+        assert stage.stop()
+        stage.start("", 0, LIMITS)
+        with warm.unchanged():
+            caller = start(warm, HUNG, "a", stops_at="all")
+            out, err = caller.communicate()
+            message = reply(out, err, caller.returncode).error(106)
+            assert "hangs ADD did not end within 0.5 seconds" in message and f"{PLUGINS}/hangs" in message
+            assert "it waits for its server" in err.decode()
+            assert "undoing the failed ADD: hangs DEL did not end within 0.5 seconds" in err.decode()
+        assert begun.calls() == ["ADD", "DEL"]
+        others_work(warm)
+
+
+def test_a_call_that_had_to_wait_too_long_is_not_begun(warm: Node) -> None:
+    pod = Pod(warm, OTHER, "other")
+    pod.add()
+    with closing(EngineStage(warm)) as stage:
+        assert stage.stop()
+        stage.start("", 0, {"work": 0.0})
+        with warm.unchanged():
+            assert "calls of network others before this one took" in pod.call("DEL").error(11)
+
+
+def test_who_holds_a_networks_lock_keeps_no_other_network_waiting(warm: Node) -> None:
+    config = lab.gateway(*lab.DUAL)
+    pod = Pod(warm, config, "first")
+    pod.add()
+    names = [f"c{number}" for number in range(WORKERS + 4)]
+    with closing(Folder(str(warm.file("/var/lib/cni/networks/pods")))) as store:
+        lock = store.lock("lock", 0)
+        assert lock is not None
+        callers = [start(warm, config, name) for name in names]
+        for caller in callers:
+            wait_for_connection(caller.pid)
+        others_work(warm)
+        assert pod.ping(lab.GATEWAY6), "the network itself works"
+        os.close(lock)
+    for caller in callers:
+        out, err = caller.communicate()
+        reply(out, err, caller.returncode).ok()
+
+
+def test_callers_that_say_nothing_keep_nobody_waiting(warm: Node) -> None:
+    others_work(warm)
+    with ExitStack() as stack:
+        for part in (b"", wire.MAGIC, wire.pack(b"x" * 100)[:50]) * 100:
+            connection = stack.enter_context(socket.socket(socket.AF_UNIX))
+            connection.connect(str(socket_of(warm)))
+            connection.sendall(part)
+        others_work(warm)
+
+
+def test_what_requests_hold_of_the_engines_memory_has_a_bound(warm: Node) -> None:
+    """One that would go beyond it is sent back to its caller, which handles it itself."""
+    others_work(warm)
+    with ExitStack() as stack:
+        for _ in range(HELD_BYTES // wire.LIMIT):
+            connection = stack.enter_context(socket.socket(socket.AF_UNIX))
+            connection.connect(str(socket_of(warm)))
+            connection.sendall(wire.MAGIC + (wire.LIMIT - wire.HEADER).to_bytes(4, "big") + b"x" * LARGE_BYTES)
+        each = make_call("cni-v6", "VERSION", b" " * LARGE_BYTES)
+        with stack.enter_context(socket.socket(socket.AF_UNIX)) as last:
+            last.connect(str(socket_of(warm)))
+            last.sendall(request(warm, each)[: 1 << 16])
+            answer = last.recv(1 << 16)
+            assert wire.unpack(answer[wire.HEADER :], 4)[0] == wire.HANDLE_LOCALLY
+    others_work(warm)
+
+
+@pytest.mark.parametrize("file", ["fifo", "/dev/zero", "large", "/var/lib/cni"])
+def test_a_file_of_the_configuration_that_would_never_end(node: Node, file: str) -> None:
+    """``node``: with an engine and without."""
+    path = file if file.startswith("/") else f"/var/lib/cni/{file}"
+    if file == "fifo":
+        os.mkfifo(node.file(path))
+    elif file == "large":
+        with node.file(path).open("wb") as made:
+            made.truncate(1 << 35)
+    for key in ("resolvConf", "secretFile"):
+        more = {"allocation": "stable"} if key == "secretFile" else {}
+        pod = Pod(node, lab.gateway(*lab.DUAL, ipam={key: path, **more}), "a")
+        with node.unchanged(ignore=r"attachments/\.seen|" + lab.TABLES):
+            message = pod.call("ADD").error(5)
+        assert f"cannot read ipam.{key} {path}" in message and ("no plain file" in message or "longer" in message)
+    Path(node.file(path)).unlink() if file in ("fifo", "large") else None
