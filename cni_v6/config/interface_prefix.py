@@ -6,13 +6,12 @@ looked up, and the range is read as if its subnet had been written.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from cni_v6.config.exclusions import Exclusion
 from cni_v6.config.reader import Section, wrong
 from cni_v6.errors import INVALID_CONFIG, CniError
-from cni_v6.net.addresses import BITS, from_text, is_link_local, to_text
+from cni_v6.net.addresses import BITS, is_link_local, to_text
 
 _KEYS = ("subnetId", "length")  # which go with ``from``
 _FIXED = ("subnet", "rangeStart", "rangeEnd")  # which do not: they would say a prefix
@@ -92,12 +91,3 @@ def subnet(follow: InterfaceRange, prefixes: InterfacePrefixes) -> str:
         raise wrong(f"{follow.path}.subnetId", f"{follow.subnet_id:x}", f"does not fit into {bits} bits: {held}, and "
                     f"length is {follow.length}", "write a lower one, or a greater length")
     return f"{to_text(6, prefix.network | follow.subnet_id << BITS[6] - follow.length)}/{follow.length}"
-
-
-def own_addresses(follows: Iterable[InterfaceRange], prefixes: InterfacePrefixes) -> tuple[Exclusion, ...]:
-    """The node's own addresses in these prefixes, which no container can have."""
-    found = {address: follow.path for follow in follows for address in prefixes[follow.interface].own}
-    return tuple(
-        Exclusion(f"{path}.from", address, 6, value, value)
-        for address, path in found.items() for value in (from_text(address)[1],)
-    )

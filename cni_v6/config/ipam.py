@@ -16,7 +16,6 @@ from cni_v6.allocation.policy import DEFAULT, STABLE, AllocationPolicy
 from cni_v6.allocation.ranges import Range, RangeSet
 from cni_v6.config import (
     allocation,
-    exclusions,
     families,
     interface_prefix,
     prefix_delegation,
@@ -24,8 +23,8 @@ from cni_v6.config import (
     reservations,
     workload,
 )
-from cni_v6.config.exclusions import Exclusion
 from cni_v6.config.interface_prefix import InterfacePrefixes, InterfaceRange
+from cni_v6.config.ranges import Exclusion
 from cni_v6.config.reader import Section, check_form, show, wrong
 from cni_v6.errors import INVALID_CONFIG, INVALID_ENVIRONMENT, CniError
 from cni_v6.log import Log
@@ -99,11 +98,11 @@ def build(source: Source, network: str, version: str, log: Log) -> IpamConf:
             'write at least one, such as "ranges": [[{"subnet": "fd42:1:2:3::/64"}]]',
         )
     _refuse_overlaps(places)
-    excluded = exclusions.read(source.ipam)
-    own = interface_prefix.own_addresses(follows, prefixes)
+    excluded = config_ranges.read_exclusions(source.ipam)
+    own = config_ranges.own_addresses(follows, prefixes)
     reserved = reservations.read(source.ipam, excluded)
     sets = tuple(_sets(places, (*excluded, *own, *(each.exclusion for each in reserved))))
-    exclusions.warn_of_idle(excluded, sets, log)
+    config_ranges.warn_of_idle(excluded, sets, log)
     reservations.check(reserved, sets)
     _refuse_too_many(sets, version)
     _refuse_stray_gateways(places, sets)
@@ -202,7 +201,7 @@ def _sets(places: Iterable[_Place], excluded: Sequence[Exclusion]) -> Iterator[R
         one = RangeSet(tuple(place.range for place in group))
         if not ranges.size(one):
             raise wrong(group[0].path, {}, "has no address besides its gateway", "widen rangeStart or rangeEnd")
-        yield exclusions.subtract(one, excluded, group[0].path)
+        yield config_ranges.subtract(one, excluded, group[0].path)
 
 
 def _refuse_too_many(sets: tuple[RangeSet, ...], version: str) -> None:
@@ -271,7 +270,7 @@ def _requested(source: Source, sets: tuple[RangeSet, ...], excluded: Sequence[Ex
             raise error(path, text, "is the gateway", "ask for another address")
         # CHECK comes with the request of the ADD: a container keeps what was excluded since.
         if source.command == "ADD" and not ranges.contains(sets[number], family, value):
-            entry = exclusions.covering(excluded, family, value)
+            entry = config_ranges.covering(excluded, family, value)
             if entry:  # what is not is reserved, see ``for_workload``
                 raise error(path, text, f"is excluded by {entry}", "ask for another address")
         other = holders.setdefault(number, text)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from cni_v6.allocation import ranges
 from cni_v6.allocation.ranges import RangeSet
 from cni_v6.config import workload
-from cni_v6.config.exclusions import MOST, Exclusion, covering
+from cni_v6.config.ranges import MOST, Exclusion, covering
 from cni_v6.config.reader import Section, named, show, wrong
 from cni_v6.errors import ADDRESS_UNAVAILABLE, CniError
 from cni_v6.net.addresses import from_text

@@ -17,7 +17,7 @@ from cni_v6.engine.handle import real_context
 from cni_v6.errors import INVALID_CONFIG, CniError, Errors
 from cni_v6.protocol.identifiers import check_network
 from cni_v6.protocol.invocation import valid_attachments
-from cni_v6.protocol.json_text import decode
+from cni_v6.protocol.json_reader import decode
 
 STDIN = "-"
 KEY = "cni.dev/valid-attachments"

@@ -24,7 +24,7 @@ from cni_v6.kernel.questions import Kernel, Question, Snapshot
 from cni_v6.leases.memory import MemoryDataDirs, MemoryLeases
 from cni_v6.plugins.registry import PLUGINS
 from cni_v6.protocol.invocation import Invocation, Request
-from cni_v6.protocol.json_text import decode
+from cni_v6.protocol.json_reader import decode
 
 CONTAINER = "/run/netns/example"
 TYPES = tuple(name for name, plugin in PLUGINS.items() if plugin.keys)

@@ -12,8 +12,7 @@ from typing import Any
 from cni_v6.errors import DECODING_FAILURE, INCOMPATIBLE_VERSION, INVALID_CONFIG, INVALID_ENVIRONMENT, CniError
 from cni_v6.log import Log
 from cni_v6.protocol.identifiers import check_container_id, check_interface, check_network, check_owner
-from cni_v6.protocol.json_reader import shown
-from cni_v6.protocol.json_text import decode
+from cni_v6.protocol.json_reader import decode, shown
 from cni_v6.protocol.names import Owner
 from cni_v6.protocol.result import Result, from_json
 from cni_v6.protocol.versions import CURRENT, SINCE, SUPPORTED_VERSIONS as SUPPORTED_VERSIONS, UNNAMED, allows

@@ -113,3 +113,20 @@ def test_an_engine_outlives_a_caller_without_standard_streams(warm: Node) -> Non
 def test_without_a_command_no_engine_is_left_behind(warm: Node) -> None:
     done = warm.run("sh", "-c", f"exec {ROOT}/bin/cni-v6 </dev/null", env=warm.environment, check=False)
     assert done.returncode == 1 and engine_of(warm) is None
+
+
+def test_the_operator_sees_the_state_of_the_host_interface(node: Node) -> None:
+    def states() -> list[str]:
+        printed = node.run(str(ROOT / "bin/cni-v6ctl"), "list", "--json", env=node.environment).stdout
+        return [json.loads(line)["hostInterfaceState"] for line in printed.splitlines()]
+
+    netns = node.container("a")
+    result = node.plugin("cni-v6", "ADD", CONFIG, container_id="a", ifname="eth0", netns=netns).ok()
+    host = next(each["name"] for each in result["interfaces"] if each["name"].startswith("veth"))
+    assert states() == ["up"]
+    node.run("ip", "link", "set", "eth0", "down", netns=netns)
+    assert states() == ["down"]
+    node.run("ip", "link", "delete", host)
+    assert states() == ["missing"]
+    node.plugin("cni-v6-ipam", "ADD", {**CONFIG, "type": "macvlan"}, container_id="b", ifname="eth0", netns=netns).ok()
+    assert states() == ["missing", ""]

@@ -72,12 +72,12 @@ def store(tmp_path: Path) -> str:
 def test_list(store: str, capsys: Capture) -> None:
     assert main(["list", "--data-dir", store]) == 0
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert rows[0] == ["NETWORK", "CONTAINER", "INTERFACE", "ADDRESSES", "HOST", "INTERFACE", "SINCE"]
+    assert rows[0] == ["NETWORK", "CONTAINER", "INTERFACE", "ADDRESSES", "HOST", "INTERFACE", "STATE", "SINCE"]
     assert [row[:3] for row in rows[1:]] == [["layer2", "a1", "net1"], ["pods", "a1", "eth0"], ["pods", "b2", "eth0"]]
-    assert rows[1][3:5] == ["-", "veth1a1"]
-    assert rows[2][3:] == ["2001:db8::2", "10.1.0.2", "veth0a1", "-"]
-    assert rows[3][3:7] == ["2001:db8::3", "10.1.0.3", "2001:db8:0:0:1::/80", "veth0b2"]
-    assert rows[3][7].startswith("1970-01-0")
+    assert rows[1][3:6] == ["-", "veth1a1", "missing"]
+    assert rows[2][3:] == ["2001:db8::2", "10.1.0.2", "veth0a1", "missing", "-"]
+    assert rows[3][3:8] == ["2001:db8::3", "10.1.0.3", "2001:db8:0:0:1::/80", "veth0b2", "missing"]
+    assert rows[3][8].startswith("1970-01-0")
 
 
 def test_list_is_aligned(store: str, capsys: Capture) -> None:
@@ -93,7 +93,8 @@ def test_list_of_one_network_as_json(store: str, capsys: Capture) -> None:
     found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert found[1] == {
         "network": "pods", "containerID": "b2", "ifname": "eth0", "addresses": ["2001:db8::3", "10.1.0.3"],
-        "prefixes": ["2001:db8:0:0:1::/80"], "hostInterface": "veth0b2", "created": 86400.0,
+        "prefixes": ["2001:db8:0:0:1::/80"], "hostInterface": "veth0b2", "hostInterfaceState": "missing",
+        "created": 86400.0,
     }
     assert [each["containerID"] for each in found] == ["a1", "b2"]
 

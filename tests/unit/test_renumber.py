@@ -24,7 +24,7 @@ from cni_v6.leases.attachment import Attachment
 from cni_v6.protocol import names
 from cni_v6.protocol.names import Owner
 from tests.unit.harness import CONFIG, World
-from tests.unit.test_following import uplink
+from tests.unit.test_interface_prefix import uplink
 
 Capture = pytest.CaptureFixture[str]
 A, B = "2001:db8:a::5/64", "2001:db8:b::5/64"

@@ -17,7 +17,7 @@ from cni_v6.kernel.netfilter import conntrack, keys, messages as nft
 from cni_v6.kernel.netfilter.socket import NO_NETFILTER, SO_SNDBUFFORCE, NetfilterSocket, NoNetfilter
 from cni_v6.kernel.netlink.message import HEADER, Message, attribute, nest
 from cni_v6.kernel.netlink.socket import NLM_F_ACK, NLM_F_REQUEST, Answer
-from tests.unit.test_rtnl import Wire, ack
+from tests.unit.test_netlink_socket import Wire, ack
 
 PORT = Element(INET, "ports4", ("6", "8080"), ("10.1.2.3", "80"), "pods a/eth0")
 RANGE = Element(INET, "allowed4", ("10.1.2.3", "10.0.0.0/8", "6", "80-90"))
