@@ -38,6 +38,7 @@ def _inet(policy: Policy, comment: str) -> Iterator[Element]:
     for address in policy.addresses:
         version, place = version_of(address), (address, policy.home)
         yield Element(INET, f"home{version}", place, comment=comment)
+        yield Element(INET, f"containers{version}", (address,))
         if policy.ingress in (PUBLISHED, ISOLATED):
             yield Element(INET, f"{policy.ingress}{version}", place)
         if policy.egress is not None:
@@ -68,6 +69,7 @@ def _prefixes(policy: Policy, comment: str) -> Iterator[Element]:
     for prefix, seen_as in policy.prefixes:
         place = (prefix, policy.home)
         yield Element(INET, "home_prefixes6", place, comment=comment)
+        yield Element(INET, "container_prefixes6", (prefix, ANY_PROTOCOL))
         if policy.ingress in (PUBLISHED, ISOLATED):
             yield Element(INET, f"{policy.ingress}_prefixes6", place)
         if policy.egress is not None:

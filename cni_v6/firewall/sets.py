@@ -71,6 +71,8 @@ SETS: Mapping[tuple[str, str], Set] = {
         # A container's address, and the interface through which the node reaches it: what comes from there or leaves
         # there is inside the network.
         *_both("home", "address", IFNAME),
+        # The same wherever it is: what comes from elsewhere has no right to it.
+        *_both("containers", "address"),
         # Addresses closed to the outside but for what is published; and to other containers too. With the interface
         # they are behind, as two networks may use the same addresses.
         *_both("published", "address", IFNAME),
@@ -92,6 +94,7 @@ SETS: Mapping[tuple[str, str], Set] = {
         # The same of whole prefixes that are routed to a container: their own sets, as one with intervals is copied at
         # each change (nft_pipapo_commit), and most containers have none.
         Set(INET, "home_prefixes6", (IPV6, IFNAME), intervals=True),
+        Set(INET, "container_prefixes6", (IPV6, PROTOCOL), intervals=True),  # of any: one field alone is another kind
         Set(INET, "published_prefixes6", (IPV6, IFNAME), intervals=True),
         Set(INET, "isolated_prefixes6", (IPV6, IFNAME), intervals=True),
         Set(INET, "masquerade_prefixes6", (IPV6, IFNAME), intervals=True),
