@@ -121,9 +121,10 @@ def _bridge(policy: Policy, comment: str) -> Iterator[Element]:
     if policy.guard != GUARD_FULL:
         return
     yield Element(BRIDGE, "pinned", (port,))
+    yield Element(BRIDGE, "options6", (port, policy.mac))
     for address in (*policy.addresses, *((policy.link_local,) if policy.link_local else ())):
         version = version_of(address)
-        yield Element(BRIDGE, f"sources{version}", (port, address))
+        yield Element(BRIDGE, f"sources{version}", (port, policy.mac, address))
         if version == 6:
             yield Element(BRIDGE, "targets6", (port, address))
     yield from (Element(BRIDGE, "source_prefixes6", (port, prefix)) for prefix, _ in policy.prefixes)

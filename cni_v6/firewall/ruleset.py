@@ -14,7 +14,7 @@ from functools import cache
 
 from cni_v6.firewall import absent, guard
 from cni_v6.firewall.policy import CLOSED_SEGMENT, SHARED_SEGMENT
-from cni_v6.firewall.sets import BRIDGE, INET, RAW_TARGET, SETS, TABLE, Element, Set
+from cni_v6.firewall.sets import BRIDGE, INET, RAW, RAW_TARGET, SETS, TABLE, Element, Set
 from cni_v6.ranges import from_text
 
 # ICMPv6 that must get through for IPv6 to work, RFC 4890, section 4.3.1; for IPv4 what corresponds. Errors about a
@@ -203,7 +203,7 @@ def _set(each: Set, elements: list[Element]) -> str:
 
 def _declaration(each: Set) -> str:
     """The set without its elements, its brace open."""
-    if RAW_TARGET in each.key:
+    if not set(RAW).isdisjoint(each.key):
         kind = f"typeof {' . '.join('iifname' if field == 'ifname' else field for field in each.key)}"
     else:
         kind = f"type {' . '.join(each.key)}"
@@ -222,7 +222,9 @@ def _element(each: Set, element: Element) -> str:
 def _field(kind: str, value: str) -> str:
     if kind == "ifname":
         return f'"{value}"'
-    return f"0x{_number(value):032x}" if kind == RAW_TARGET else value
+    if kind not in RAW:
+        return value
+    return f"0x{_number(value):032x}" if kind == RAW_TARGET else f"0x{value.replace(':', '')}"
 
 
 def _number(address: str) -> int:

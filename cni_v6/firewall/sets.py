@@ -17,6 +17,8 @@ ADDRESS = {4: IPV4, 6: IPV6}
 # The target of a neighbour solicitation or advertisement: an IPv6 address 8 bytes into ICMPv6 (RFC 4861, section 4.3).
 # nft knows it by name (``icmpv6 taddr``) only from 1.0.7 on, and does not compare a raw field with an ipv6_addr.
 RAW_TARGET = "@th,64,128"
+RAW_MAC = "@th,208,48"  # the link-layer address in an option that comes first there (RFC 4861, section 4.6.1)
+RAW = (RAW_TARGET, RAW_MAC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +107,10 @@ SETS: Mapping[tuple[str, str], Set] = {
         Set(BRIDGE, "macs", (IFNAME, MAC)),
         Set(BRIDGE, "guarded", (IFNAME,)),
         Set(BRIDGE, "pinned", (IFNAME,)),
-        Set(BRIDGE, "sources4", (IFNAME, IPV4)),
-        Set(BRIDGE, "sources6", (IFNAME, IPV6)),
+        Set(BRIDGE, "sources4", (IFNAME, MAC, IPV4)),
+        Set(BRIDGE, "sources6", (IFNAME, MAC, IPV6)),
         Set(BRIDGE, "targets6", (IFNAME, RAW_TARGET)),
+        Set(BRIDGE, "options6", (IFNAME, RAW_MAC)),
         Set(BRIDGE, "source_prefixes6", (IFNAME, IPV6), intervals=True),
     )
 }

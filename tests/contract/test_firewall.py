@@ -67,9 +67,10 @@ ALL = (
     Element(BRIDGE, "macs", ("veth1", "02:00:00:00:00:ff")),
     Element(BRIDGE, "guarded", ("veth1",)),
     Element(BRIDGE, "pinned", ("veth1",)),
-    Element(BRIDGE, "sources4", ("veth1", A4)),
-    Element(BRIDGE, "sources6", ("veth1", "fe80::1")),
+    Element(BRIDGE, "sources4", ("veth1", "02:00:00:00:00:ff", A4)),
+    Element(BRIDGE, "sources6", ("veth1", "02:00:00:00:00:ff", "fe80::1")),
     Element(BRIDGE, "targets6", ("veth1", "fe80::1")),
+    Element(BRIDGE, "options6", ("veth1", "02:00:00:00:00:ff")),
     Element(BRIDGE, "source_prefixes6", ("veth0123456789a", P6)),
 )
 
