@@ -10,7 +10,7 @@ import pytest
 
 pytest.register_assert_rewrite("tests.sandbox")
 
-from tests.sandbox import Node, need_sandbox  # noqa: E402  (after its asserts are registered)
+from tests.sandbox import ROOT, Node, need_sandbox  # noqa: E402  (after its asserts are registered)
 
 # "ci": the same examples in every run, however slow the machine. HYPOTHESIS_PROFILE=explore looks for new ones.
 hypothesis.settings.register_profile("ci", derandomize=True, deadline=None, database=None)
@@ -18,15 +18,21 @@ hypothesis.settings.register_profile("explore", deadline=None, max_examples=2000
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 MODES = {"process": False, "engine": True}  # the way in -> whether a call may leave an engine behind
+# Where both ways in are part of what "make test" proves. Elsewhere the slower one, each call in a process of its own,
+# is left to "make test-rest".
+BOTH_WAYS = ("test_add_del", "test_failures")
 MARKED_FOLDERS = ("bare", "netns", "process")
 SANDBOXED = ("netns", "process", "runtimes", "uml")
 
 
 def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
-    """A test in ``tests/netns`` is a netns test without saying so."""
+    """A test in ``tests/netns`` is a netns test without saying so; without an engine most of them are slow."""
     for item in items:
+        parameters = item.callspec.params if hasattr(item, "callspec") else {}
+        if parameters.get("node") == "process" and item.path.stem not in BOTH_WAYS:
+            item.add_marker("slow")
         for folder in MARKED_FOLDERS:
-            if folder in item.path.parent.parts:
+            if folder in item.path.relative_to(ROOT).parts:
                 item.add_marker(folder)
 
 
