@@ -16,6 +16,8 @@ from tests.netns.stage import CUT, PAUSE
 from tests.netns.test_cut import SCENARIOS, Start, plugins, start  # noqa: F401 (the fixture too)
 from tests.sandbox import PLUGIN_PATH, Node
 
+pytestmark = pytest.mark.slow
+
 
 def come_and_go(pod: Pod, *folders: str) -> None:
     pod.add(path=(*folders, *PLUGIN_PATH))
