@@ -19,7 +19,7 @@ import pytest
 from cni_v6 import __version__, shim, wire
 from cni_v6.folder import Folder
 from cni_v6.kernel.nfnl import NETLINK_NETFILTER
-from cni_v6.server import WORKERS
+from cni_v6.shares import WORKERS
 from tests.bench.node import Size, size
 from tests.client import Client
 from tests.netns.wire import inside
