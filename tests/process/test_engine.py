@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from cni_v6 import __version__, shim, wire
-from cni_v6.engine.server import WORKERS
+from cni_v6.engine.fair_shares import WORKERS
 from cni_v6.kernel.netfilter.socket import NETLINK_NETFILTER
 from cni_v6.leases.disk.directory import Folder
 from tests.bench.node import Size, size

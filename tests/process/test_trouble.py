@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from cni_v6 import wire
+from cni_v6.engine import fair_shares
+from cni_v6.engine.fair_shares import WORKERS
 from cni_v6.engine.incoming import HELD_BYTES, LARGE_BYTES
-from cni_v6.engine.server import WORKERS
 from cni_v6.leases.disk.directory import Folder
 from tests.netns import lab
 from tests.netns.engine_stage import EngineStage
@@ -146,6 +147,45 @@ def test_a_call_that_had_to_wait_too_long_is_not_begun(warm: Node) -> None:
         stage.start("", 0, {"work": 0.0})
         with warm.unchanged():
             assert "calls of network others before this one took" in pod.call("DEL").error(11)
+
+
+def test_a_call_that_finds_too_many_before_it_is_told_so(warm: Node, begun: Begun) -> None:
+    others_work(warm)
+    Pod(warm, {**HUNG, "ipam": {}}, "first").add()
+    names = [f"c{number}" for number in range(WORKERS + 2)]
+    for name in names:
+        warm.container(name)
+    with closing(EngineStage(warm)) as stage:
+        assert stage.stop()
+        stage.start("", 0, room=fair_shares.Room(2 * WORKERS, 4 * WORKERS, queue=1))
+        with warm.unchanged():
+            callers = [start(warm, HUNG, name) for name in names[:WORKERS]]
+            begun.wait(WORKERS)
+            callers.append(start(warm, HUNG, names[WORKERS]))
+            wait_for_connection(callers[-1].pid)
+            last = start(warm, HUNG, names[-1])
+            out, err = last.communicate()
+            assert "1 calls of network pods wait already" in reply(out, err, last.returncode).error(11)
+            others_work(warm)
+            for caller in reversed(callers):
+                caller.kill()
+                caller.communicate()
+            assert stage.stop()
+
+
+def test_an_engine_with_few_descriptors_takes_no_more_than_it_can(warm: Node) -> None:
+    """The others wait at its door, until those inside have said what they want or their time is over."""
+    config = lab.gateway(*lab.DUAL)
+    room = fair_shares.Room(workers=WORKERS, calls=WORKERS, queue=4)
+    with closing(EngineStage(warm)) as stage, ExitStack() as stack:
+        stage.start("", 0, room=room)
+        for _ in range(WORKERS + 4):
+            connection = stack.enter_context(socket.socket(socket.AF_UNIX))
+            connection.connect(str(socket_of(warm)))
+        callers = [start(warm, config, f"c{number}") for number in range(4)]
+        for caller in callers:
+            out, err = caller.communicate()
+            reply(out, err, caller.returncode).ok()
 
 
 def test_who_holds_a_networks_lock_keeps_no_other_network_waiting(warm: Node) -> None:
