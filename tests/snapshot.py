@@ -72,7 +72,8 @@ def _network(run: Run) -> Iterator[str]:
 
 
 def _nftables(text: str) -> Iterator[str]:
-    """Each rule or element with the table and chain it stands in."""
+    """Each rule or element with the table and chain it stands in, but for elements that packets added."""
+    text = re.sub(r"(flags [\w,]*dynamic[^{}]*)elements = \{[^{}]*\}", r"\1", text)
     blocks: list[str] = []
     for line in filter(None, (line.strip() for line in text.splitlines())):
         if line == "}":

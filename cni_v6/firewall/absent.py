@@ -32,6 +32,13 @@ CHAINS = """
         timeout 10s
     }
 
+    set onto_now {
+        type iface_index
+        size 1024
+        flags dynamic,timeout
+        timeout 10s
+    }
+
     # What comes from a segment of ours.
     chain inside {
         meta nfproto 2 accept
@@ -50,6 +57,15 @@ CHAINS = """
         meta oifgroup & 0xfffffffe != %(closed)s accept
         ip6 daddr fe80::/10 accept
         jump known
+    }
+
+    # What is routed onto a segment of ours; from elsewhere not with an address of that segment, for which the container
+    # would look, in the same table, to answer it. That the way back is the way there can be said by a set alone.
+    chain onto {
+        meta iifgroup & 0xfffffffe == %(closed)s goto known
+        update @onto_now { oif }
+        fib saddr oif @onto_now counter drop
+        goto known
     }
 
     # A container, a group or everybody.

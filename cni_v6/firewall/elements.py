@@ -38,6 +38,7 @@ def _inet(policy: Policy, comment: str) -> Iterator[Element]:
     for address in policy.addresses:
         version, place = version_of(address), (address, policy.home)
         yield Element(INET, f"home{version}", place, comment=comment)
+        yield Element(INET, f"containers{version}", (address,))
         if policy.ingress in (PUBLISHED, ISOLATED):
             yield Element(INET, f"{policy.ingress}{version}", place)
         if policy.egress is not None:
@@ -68,6 +69,7 @@ def _prefixes(policy: Policy, comment: str) -> Iterator[Element]:
     for prefix, seen_as in policy.prefixes:
         place = (prefix, policy.home)
         yield Element(INET, "home_prefixes6", place, comment=comment)
+        yield Element(INET, "container_prefixes6", (prefix, ANY_PROTOCOL))
         if policy.ingress in (PUBLISHED, ISOLATED):
             yield Element(INET, f"{policy.ingress}_prefixes6", place)
         if policy.egress is not None:
@@ -119,9 +121,10 @@ def _bridge(policy: Policy, comment: str) -> Iterator[Element]:
     if policy.guard != GUARD_FULL:
         return
     yield Element(BRIDGE, "pinned", (port,))
+    yield Element(BRIDGE, "options6", (port, policy.mac))
     for address in (*policy.addresses, *((policy.link_local,) if policy.link_local else ())):
         version = version_of(address)
-        yield Element(BRIDGE, f"sources{version}", (port, address))
+        yield Element(BRIDGE, f"sources{version}", (port, policy.mac, address))
         if version == 6:
             yield Element(BRIDGE, "targets6", (port, address))
     yield from (Element(BRIDGE, "source_prefixes6", (port, prefix)) for prefix, _ in policy.prefixes)

@@ -12,10 +12,10 @@ import hashlib
 from collections.abc import Iterable
 from functools import cache
 
-from cni_v6.firewall import absent
+from cni_v6.firewall import absent, guard
 from cni_v6.firewall.elements import PROTOCOLS
-from cni_v6.firewall.policy import CLOSED_SEGMENT
-from cni_v6.firewall.sets import BRIDGE, INET, RAW_TARGET, SETS, TABLE, Element, Set
+from cni_v6.firewall.policy import CLOSED_SEGMENT, SHARED_SEGMENT
+from cni_v6.firewall.sets import BRIDGE, INET, RAW, RAW_TARGET, SETS, TABLE, Element, Set
 from cni_v6.net.addresses import from_text
 
 # ICMPv6 that must get through for IPv6 to work, RFC 4890, section 4.3.1; for IPv4 what corresponds. Errors about a
@@ -35,7 +35,16 @@ INET_CHAINS = """
     chain arrived {
         type filter hook prerouting priority -150; policy accept;
         iifname != "lo" ip daddr 127.0.0.0/8 counter drop
-        meta iifgroup & 0xfffffffe == %(closed)s goto inside
+        meta iifgroup %(closed)s goto inside
+        ip saddr @containers4 ip saddr . iifname != @home4 goto borrowed
+        ip6 saddr @containers6 ip6 saddr . iifname != @home6 goto borrowed
+        meta iifgroup %(shared)s goto inside
+    }
+
+    # Each packet, not each flow: it would be taken for an answer. Of a VRF's own interface it comes by a second time.
+    chain borrowed {
+        meta iifkind "vrf" accept
+        counter drop
     }
 
     # Only what is sent to the node itself: a port is published there, not for whatever passes through (CVE-2025-67499).
@@ -88,7 +97,8 @@ INET_CHAINS = """
         type filter hook forward priority filter; policy accept;
         tcp flags syn / syn,rst jump clamp
         ct state established,related accept
-        meta oifgroup & 0xfffffffe == %(closed)s jump known
+        ip6 saddr . ip6 nexthdr @container_prefixes6 ip6 saddr . iifname != @home_prefixes6 counter drop
+        meta oifgroup & 0xfffffffe == %(closed)s jump onto
         ip daddr . oifname @isolated4 jump published4
         ip6 daddr . oifname @isolated6 jump published6
         ip6 daddr . oifname @isolated_prefixes6 jump published6
@@ -131,6 +141,7 @@ INET_CHAINS = """
     chain local {
         type filter hook input priority filter; policy accept;
         ct state established,related accept
+        ip6 saddr . ip6 nexthdr @container_prefixes6 ip6 saddr . iifname != @home_prefixes6 counter drop
         ip saddr . iifname @limited4 jump allowed4
         ip6 saddr . iifname @limited6 jump allowed6
         ip6 saddr . iifname @limited_prefixes6 jump allowed6
@@ -148,84 +159,12 @@ INET_CHAINS = """
     }
 """
 
-BRIDGE_CHAINS = """
-    chain speaking {
-        type filter hook prerouting priority -300; policy accept;
-        jump spoken
-    }
-
-    # What is sent to the bridge itself passes no prerouting hook, but the bridge learns from it where a MAC is, and
-    # the port's own interface receives it (br_handle_frame, net/bridge/br_input.c).
-    chain unforwarded {
-        type filter hook input priority -200; policy accept;
-        ether daddr & ff:ff:ff:ff:ff:f0 == 01:80:c2:00:00:00 jump spoken
-    }
-
-    # What is said to multicast routers alone (reports: RFC 3810, section 5.2.14; RFC 3376, section 4.2.14) no container
-    # needs to hear, as none is a router. Without a querier a bridge would carry each newcomer's into all of them.
-    chain heard {
-        type filter hook forward priority -200; policy accept;
-        meta pkttype multicast ip6 daddr ff02::16 oifname @guarded drop
-        meta pkttype multicast ip daddr 224.0.0.22 oifname @guarded drop
-    }
-
-    chain spoken {
-        iifname @bound iifname . ether saddr != @macs counter drop
-        iifname @guarded jump guarded
-        iifname @pinned jump pinned
-    }
-
-    # No router, no redirect, no querier (MLD 130, IGMP 17), which on a snooping bridge decides who hears what, no DHCP
-    # server, in a VLAN (its tag is not in the frame any more) as without one; and nothing behind a second tag or one
-    # without a VLAN, where it could not be seen (CVE-2021-27853). A client of DHCP listens at its port to whoever sends
-    # there: nobody but a server does.
-    chain guarded {
-        meta protocol { 8021q, 8021ad } counter drop
-        ether type 8021q vlan id 0 counter drop
-        meta protocol ip6 meta l4proto %(icmp6)s @th,0,8 { 130, 134, 137 } counter drop
-        meta protocol ip meta l4proto %(icmp)s @th,0,8 { 5, 9 } counter drop
-        meta protocol ip meta l4proto %(igmp)s @th,0,8 17 counter drop
-        meta protocol { ip, ip6 } meta l4proto %(udp)s @th,0,16 { 67, 547 } counter drop
-        meta protocol { ip, ip6 } meta l4proto %(udp)s @th,16,16 { 68, 546 } counter drop
-    }
-
-    chain pinned {
-        ether type vmap { arp : goto pinned_arp, ip : goto pinned4, ip6 : goto pinned6 }
-        counter drop
-    }
-
-    # 0.0.0.0 is a probe, RFC 5227; for another's address, it would have the other take it for a conflict.
-    chain pinned_arp {
-        iifname . arp saddr ether != @macs counter drop
-        iifname . arp saddr ip @sources4 accept
-        arp saddr ip 0.0.0.0 iifname . arp daddr ip @sources4 accept
-        counter drop
-    }
-
-    chain pinned4 {
-        iifname . ip saddr @sources4 accept
-        ip saddr 0.0.0.0 udp sport 68 udp dport 67 accept
-        counter drop
-    }
-
-    # 136: neighbour advertisement, whose target is the address it speaks for; 135 from :: is duplicate address
-    # detection (RFC 4862, section 5.4.2), 143 from :: a listener report (RFC 3810, section 5.2.13).
-    chain pinned6 {
-        meta l4proto %(icmp6)s @th,0,8 136 iifname . @th,64,128 != @targets6 counter drop
-        iifname . ip6 saddr @sources6 accept
-        iifname . ip6 saddr @source_prefixes6 accept
-        ip6 saddr :: meta l4proto %(icmp6)s @th,0,8 135 iifname . @th,64,128 @targets6 accept
-        ip6 saddr :: meta l4proto %(icmp6)s @th,0,8 143 accept
-        counter drop
-    }
-"""
-
 CHAINS = {
     INET: absent.CHAINS + INET_CHAINS % {
         "essential4": ESSENTIAL4, "essential6": ESSENTIAL6, "discovery": DISCOVERY, "closed": CLOSED_SEGMENT,
-        **PROTOCOL,
+        "shared": SHARED_SEGMENT, **PROTOCOL,
     },
-    BRIDGE: BRIDGE_CHAINS % PROTOCOL,
+    BRIDGE: guard.CHAINS,
 }
 
 
@@ -268,7 +207,7 @@ def _set(each: Set, elements: list[Element]) -> str:
 
 def _declaration(each: Set) -> str:
     """The set without its elements, its brace open."""
-    if RAW_TARGET in each.key:
+    if not set(RAW).isdisjoint(each.key):
         kind = f"typeof {' . '.join('iifname' if field == 'ifname' else field for field in each.key)}"
     else:
         kind = f"type {' . '.join(each.key)}"
@@ -287,7 +226,9 @@ def _element(each: Set, element: Element) -> str:
 def _field(kind: str, value: str) -> str:
     if kind == "ifname":
         return f'"{value}"'
-    return f"0x{_number(value):032x}" if kind == RAW_TARGET else value
+    if kind not in RAW:
+        return value
+    return f"0x{_number(value):032x}" if kind == RAW_TARGET else f"0x{value.replace(':', '')}"
 
 
 def _number(address: str) -> int:

@@ -17,6 +17,8 @@ ADDRESS = {4: IPV4, 6: IPV6}
 # The target of a neighbour solicitation or advertisement: an IPv6 address 8 bytes into ICMPv6 (RFC 4861, section 4.3).
 # nft knows it by name (``icmpv6 taddr``) only from 1.0.7 on, and does not compare a raw field with an ipv6_addr.
 RAW_TARGET = "@th,64,128"
+RAW_MAC = "@th,208,48"  # the link-layer address in an option that comes first there (RFC 4861, section 4.6.1)
+RAW = (RAW_TARGET, RAW_MAC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,8 @@ SETS: Mapping[tuple[str, str], Set] = {
         # A container's address, and the interface through which the node reaches it: what comes from there or leaves
         # there is inside the network.
         *_both("home", "address", IFNAME),
+        # The same wherever it is: what comes from elsewhere has no right to it.
+        *_both("containers", "address"),
         # Addresses closed to the outside but for what is published; and to other containers too. With the interface
         # they are behind, as two networks may use the same addresses.
         *_both("published", "address", IFNAME),
@@ -92,6 +96,7 @@ SETS: Mapping[tuple[str, str], Set] = {
         # The same of whole prefixes that are routed to a container: their own sets, as one with intervals is copied at
         # each change (nft_pipapo_commit), and most containers have none.
         Set(INET, "home_prefixes6", (IPV6, IFNAME), intervals=True),
+        Set(INET, "container_prefixes6", (IPV6, PROTOCOL), intervals=True),  # of any: one field alone is another kind
         Set(INET, "published_prefixes6", (IPV6, IFNAME), intervals=True),
         Set(INET, "isolated_prefixes6", (IPV6, IFNAME), intervals=True),
         Set(INET, "masquerade_prefixes6", (IPV6, IFNAME), intervals=True),
@@ -102,9 +107,10 @@ SETS: Mapping[tuple[str, str], Set] = {
         Set(BRIDGE, "macs", (IFNAME, MAC)),
         Set(BRIDGE, "guarded", (IFNAME,)),
         Set(BRIDGE, "pinned", (IFNAME,)),
-        Set(BRIDGE, "sources4", (IFNAME, IPV4)),
-        Set(BRIDGE, "sources6", (IFNAME, IPV6)),
+        Set(BRIDGE, "sources4", (IFNAME, MAC, IPV4)),
+        Set(BRIDGE, "sources6", (IFNAME, MAC, IPV6)),
         Set(BRIDGE, "targets6", (IFNAME, RAW_TARGET)),
+        Set(BRIDGE, "options6", (IFNAME, RAW_MAC)),
         Set(BRIDGE, "source_prefixes6", (IFNAME, IPV6), intervals=True),
     )
 }

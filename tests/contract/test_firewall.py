@@ -33,6 +33,8 @@ PORT = Element(INET, "ports4", ("6", "8080"), (A4, "80"), OWNER)
 ALL = (
     Element(INET, "home4", (A4, "br0"), comment=OWNER),
     Element(INET, "home6", (A6, "br-0.100"), comment=OWNER),
+    Element(INET, "containers4", (A4,)),
+    Element(INET, "containers6", (A6,)),
     Element(INET, "published4", (A4, "cni0")),
     Element(INET, "published6", (A6, "cni0"), comment="x"),
     Element(INET, "isolated4", (A4, "cni0")),
@@ -57,6 +59,7 @@ ALL = (
     Element(INET, "allowed4", (B4, "192.0.2.9-192.0.2.20", "6", "8000-8001"), comment=OWNER),
     Element(INET, "allowed6", (A6, "::/0", "17", "53")),
     Element(INET, "home_prefixes6", (P6, "br-0.100"), comment=OWNER),
+    Element(INET, "container_prefixes6", (P6, "0-255")),
     Element(INET, "published_prefixes6", (P6, "cni0")),
     Element(INET, "isolated_prefixes6", ("2001:db8:0:1::/64", "cni0")),
     Element(INET, "masquerade_prefixes6", (P6, "cni0")),
@@ -66,9 +69,10 @@ ALL = (
     Element(BRIDGE, "macs", ("veth1", "02:00:00:00:00:ff")),
     Element(BRIDGE, "guarded", ("veth1",)),
     Element(BRIDGE, "pinned", ("veth1",)),
-    Element(BRIDGE, "sources4", ("veth1", A4)),
-    Element(BRIDGE, "sources6", ("veth1", "fe80::1")),
+    Element(BRIDGE, "sources4", ("veth1", "02:00:00:00:00:ff", A4)),
+    Element(BRIDGE, "sources6", ("veth1", "02:00:00:00:00:ff", "fe80::1")),
     Element(BRIDGE, "targets6", ("veth1", "fe80::1")),
+    Element(BRIDGE, "options6", ("veth1", "02:00:00:00:00:ff")),
     Element(BRIDGE, "source_prefixes6", ("veth0123456789a", P6)),
 )
 

@@ -14,7 +14,8 @@ IPV4, ARP, VLAN, IPV6, SERVICE_VLAN = 0x0800, 0x0806, 0x8100, 0x86DD, 0x88A8  # 
 # IANA, protocol numbers.
 HOP_BY_HOP, ICMP, IGMP, TCP, UDP, ROUTING, FRAGMENT, ICMPV6, OPTIONS = 0, 1, 2, 6, 17, 43, 44, 58, 60
 PACKET_TOO_BIG, ECHO_REQUEST6, LISTENER_QUERY, LISTENER_REPORT = 2, 128, 130, 143
-ROUTER_ADVERTISEMENT, SOLICITATION, ADVERTISEMENT, REDIRECT = 134, 135, 136, 137
+ROUTER_SOLICITATION, ROUTER_ADVERTISEMENT, SOLICITATION, ADVERTISEMENT, REDIRECT = 133, 134, 135, 136, 137
+SOURCE_MAC, TARGET_MAC, NONCE = 1, 2, 14  # options of neighbour discovery: RFC 4861, section 4.6.1; RFC 3971, 5.3.2
 REQUEST, REPLY = 1, 2  # of ARP
 BROADCAST, ALL_NODES_MAC = "ff:ff:ff:ff:ff:ff", "33:33:00:00:00:01"
 ALL_NODES = "ff02::1"
@@ -79,6 +80,11 @@ def whole_fragment() -> tuple[int, bytes]:
     return FRAGMENT, struct.pack("!BHI", 0, 0, 0x6E6F6E65)
 
 
+def piece(offset: int, more: bool) -> tuple[int, bytes]:
+    """The header of a fragment that begins after so many bytes, RFC 8200, section 4.5."""
+    return FRAGMENT, struct.pack("!BHI", 0, offset | more, 0x6E6F6E66)
+
+
 def routed() -> tuple[int, bytes]:
     """A routing header with no way left to go: it is passed over, whatever its type (RFC 8200, section 4.4)."""
     return ROUTING, struct.pack("!BBBI", 0, 253, 0, 0)
@@ -128,6 +134,13 @@ def solicitation(source: str, target: str, subject: str, mac: str = "") -> bytes
     """RFC 4861, 4.3. Without a MAC and from ``::``: duplicate address detection."""
     option = b"\x01\x01" + hardware(mac) if mac else b""
     return icmpv6(source, target, SOLICITATION, bytes(4) + packed(subject) + option)
+
+
+def neighbour(source: str, target: str, kind: int, subject: str, *options: tuple[int, bytes]) -> bytes:
+    """A solicitation or an advertisement with these options of 8 bytes, (type, the six bytes behind it)."""
+    flags = 0x60000000 if kind == ADVERTISEMENT else 0
+    body = struct.pack("!I", flags) + (packed(subject) if kind != ROUTER_SOLICITATION else b"")
+    return icmpv6(source, target, kind, body + b"".join(bytes((number, 1)) + data for number, data in options))
 
 
 def solicited_node(address: str) -> tuple[str, str]:

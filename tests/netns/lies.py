@@ -30,7 +30,8 @@ VICTIM, NODE = "victim", "node"
 
 STRANGE_MAC = "02:00:00:00:00:66"
 STRANGE4, STRANGE6 = "198.51.100.7", "2001:db8:666::7"
-LLDP, PAE = "01:80:c2:00:00:0e", "01:80:c2:00:00:03"  # meant for the bridge itself: IEEE 802.1Q, table 8-1
+# Meant for the bridge itself: IEEE 802.1Q, table 8-1.
+SPANNING_TREE, LLDP, PAE = "01:80:c2:00:00:00", "01:80:c2:00:00:0e", "01:80:c2:00:00:03"
 ALL_SYSTEMS, ALL_SYSTEMS_MAC = "224.0.0.1", "01:00:5e:00:00:01"  # RFC 1112
 EXPERIMENT = 0x88B5  # IEEE 802, local experimental ethertype
 REDIRECT4, ROUTER_ADVERTISEMENT4 = 5, 9  # ICMP
@@ -72,7 +73,8 @@ def prefixes() -> dict[str, str]:
 def lies(attacker: Host, victim: Host, gateway: Host) -> list[Lie]:
     """In an order in which the later do not undo what the earlier did."""
     return [
-        *_router(attacker, victim, gateway), *_querier(attacker), *_servers(attacker, victim),
+        *_router(attacker, victim, gateway), *_querier(attacker), *_routing(attacker), *_pieces(attacker, victim),
+        *_servers(attacker, victim), *_options(attacker, victim),
         *_sources(attacker, victim, gateway), *_others(attacker, victim, gateway),
         *_claims4(attacker, victim, gateway), *_claims6(attacker, victim, gateway),
     ]
@@ -100,6 +102,64 @@ def _querier(attacker: Host) -> Iterator[Lie]:
     yield Lie("multicast listener query", MANNERS, VICTIM, _to_all(attacker, packet))
     packet = frames.ip(attacker.ip4, ALL_SYSTEMS, IGMP, frames.membership_query())
     yield Lie("IGMP query", MANNERS, VICTIM, frames.ethernet(attacker.mac, ALL_SYSTEMS_MAC, IPV4, packet))
+
+
+def _routing(attacker: Host) -> Iterator[Lie]:
+    """What routers say to each other, and to bridges that look for them (RFC 4286)."""
+    for kind, group in ((151, "ff02::6a"), (153, "ff02::6a"), (138, ALL_NODES)):
+        message = frames.icmpv6(attacker.link_local, group, kind, bytes(4))
+        packet = frames.ip(attacker.link_local, group, ICMPV6, message, [frames.options(HOP_BY_HOP)])
+        yield Lie(f"ICMPv6 {kind}", MANNERS, VICTIM, _to_group(attacker, group, packet))
+    for kind in (0x13, 0x14, 0x30, 0x32):  # DVMRP, PIM version 1, multicast router discovery
+        message = frames.icmp(kind, 0, bytes(4))
+        packet = frames.ip(attacker.ip4, "224.0.0.106", IGMP, message)
+        yield Lie(f"IGMP {kind}", MANNERS, VICTIM, _to_group(attacker, "224.0.0.106", packet))
+    for protocol, last in ((88, 10), (89, 5), (103, 13), (112, 18)):  # EIGRP, OSPF, PIM, VRRP
+        for source, group in ((attacker.ip4, f"224.0.0.{last}"), (attacker.link_local, f"ff02::{last:x}")):
+            packet = frames.ip(source, group, protocol, bytes(24))
+            yield Lie(f"protocol {protocol} from {source}", MANNERS, VICTIM, _to_group(attacker, group, packet))
+    for source, group, port in (
+        (attacker.ip4, "224.0.0.9", 520), (attacker.link_local, "ff02::9", 521),
+        (attacker.ip4, "224.0.0.2", 1985), (attacker.link_local, "ff02::66", 2029),
+    ):  # RIP, HSRP
+        packet = frames.ip(source, group, UDP, frames.udp(source, group, (port, port), bytes(24)))
+        yield Lie(f"port {port} from {source}", MANNERS, VICTIM, _to_group(attacker, group, packet))
+    bpdu = bytes.fromhex("424203") + bytes(35)
+    yield Lie("spanning tree", MANNERS, VICTIM, frames.ethernet(attacker.mac, SPANNING_TREE, len(bpdu), bpdu))
+
+
+def _pieces(attacker: Host, victim: Host) -> Iterator[Lie]:
+    """RFC 6980 and RFC 7113: neighbour discovery comes in one piece, and the first piece says what it is."""
+    source, target = attacker.ip6, victim.ip6
+    for kind in (frames.SOLICITATION, frames.ADVERTISEMENT):
+        message = frames.neighbour(source, target, kind, source)
+        for name, header in (("whole", frames.whole_fragment()), ("the first", frames.piece(0, True))):
+            packet = frames.ip(source, target, ICMPV6, message[:8] if name == "the first" else message, [header])
+            frame = frames.ethernet(attacker.mac, victim.mac, IPV6, packet)
+            yield Lie(f"a piece of ICMPv6 {kind}, {name}", MANNERS, VICTIM, frame)
+    for protocol in (UDP, ICMPV6, frames.OPTIONS):
+        extensions = [frames.piece(0, True), *[frames.options(OPTIONS)] * 2]
+        packet = frames.ip(source, target, protocol, b"", extensions)
+        frame = frames.ethernet(attacker.mac, victim.mac, IPV6, packet)
+        yield Lie(f"a first piece that ends before {protocol}", MANNERS, VICTIM, frame)
+
+
+def _options(attacker: Host, victim: Host) -> Iterator[Lie]:
+    """Its own address, at somebody else's MAC; the frame's is its own. Whoever looks at the first option alone finds no
+    fault."""
+    own, strange = frames.hardware(attacker.mac), frames.hardware(STRANGE_MAC)
+    nonce = frames.NONCE, bytes(6)
+    for kind, option in ((frames.ROUTER_SOLICITATION, frames.SOURCE_MAC), (frames.SOLICITATION, frames.SOURCE_MAC),
+                         (frames.ADVERTISEMENT, frames.TARGET_MAC)):
+        for number, options in enumerate((
+            [(option, strange)], [nonce, (option, strange)], [(option, strange), (option, own)],
+            [(option, own), (option, strange)],
+        )):
+            source, target = attacker.ip6, victim.ip6
+            subject = target if kind == frames.SOLICITATION else source
+            message = frames.neighbour(source, target, kind, subject, *options)
+            frame = frames.ethernet(attacker.mac, victim.mac, IPV6, frames.ip(source, target, ICMPV6, message))
+            yield Lie(f"ICMPv6 {kind} for another MAC, options {number}", ADDRESS, VICTIM, frame)
 
 
 def _servers(attacker: Host, victim: Host) -> Iterator[Lie]:
@@ -177,6 +237,17 @@ def _claims6(attacker: Host, victim: Host, gateway: Host) -> Iterator[Lie]:
             yield Lie(f"advertisement of {own} behind options", ADDRESS, at, frame)
 
 
+def honest(own: Host) -> list[tuple[int, list[tuple[int, bytes]]]]:
+    """Messages of neighbour discovery, and the options that hosts put into them."""
+    source, target = ((number, frames.hardware(own.mac)) for number in (frames.SOURCE_MAC, frames.TARGET_MAC))
+    nonce = frames.NONCE, b"nonce!"
+    return [
+        *((frames.ROUTER_SOLICITATION, given) for given in ([], [source])),
+        *((frames.SOLICITATION, given) for given in ([], [source], [nonce], [source, nonce])),
+        *((frames.ADVERTISEMENT, given) for given in ([], [target])),
+    ]
+
+
 def thefts(victim: Host, gateway: Host) -> list[bytes]:
     """Frames from the victim's MAC: a bridge that learns from one sends the thief what is for the victim."""
     message = frames.arp(REQUEST, victim.mac, victim.ip4, gateway.ip4)
@@ -195,6 +266,13 @@ def advertised(
     message = frames.router_advertisement(attacker.link_local, attacker.mac, prefix, target.link_local)
     packet = frames.ip(attacker.link_local, target.link_local, ICMPV6, message, extensions)
     return frames.ethernet(attacker.mac, target.mac, IPV6, packet, tags + (((VLAN, vlan),) if vlan else ()))
+
+
+def _to_group(attacker: Host, group: str, packet: bytes) -> bytes:
+    """RFC 1112, section 6.4; RFC 2464, section 7."""
+    last = frames.packed(group)[-4:]
+    mac = b"\x33\x33" + last if ":" in group else b"\x01\x00\x5e" + bytes((last[1] & 0x7F,)) + last[2:]
+    return frames.ethernet(attacker.mac, mac.hex(":"), IPV6 if ":" in group else IPV4, packet)
 
 
 def _to_all(attacker: Host, packet: bytes) -> bytes:

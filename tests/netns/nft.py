@@ -43,7 +43,8 @@ def elements(node: Node, family: str, name: str) -> list[str]:
 
 
 def held(node: Node) -> dict[str, list[str]]:
-    """The sets and maps of ours that hold something, ``family name`` -> elements, sorted."""
+    """The sets and maps of ours that hold something, ``family name`` -> elements, sorted; without those that packets
+    fill."""
     return {name: content for name, content in _elements(node).items() if content}
 
 
@@ -51,7 +52,7 @@ def _elements(node: Node) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for _, each in _listed(node):
         for content in (each.get("set"), each.get("map")):
-            if content and content["table"] == "cni_v6":
+            if content and content["table"] == "cni_v6" and "timeout" not in content.get("flags", ()):
                 found[f"{content['family']} {content['name']}"] = sorted(map(json.dumps, content.get("elem", [])))
     return found
 

@@ -225,7 +225,7 @@ def test_del_takes_away_what_add_has_made(node: Node) -> None:
     with node.unchanged(LEDGER):
         a, b = lab.pods(node, config, "a", "b")
         given, other = prefix(a), prefix(b)
-        assert elements(node).count(given) == 3
+        assert elements(node).count(given) == 4
         a.delete({**config, "ipam": {"type": "cni-v6-ipam"}})
         assert {dst for _, dst, _ in routes(node)} == {other}
         assert given not in elements(node)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import struct
@@ -215,6 +216,56 @@ def test_a_vlan_of_layer_2_hides_no_router(node: Node) -> None:
     assert frames.as_received(other) in heard and frames.as_received(router) not in heard
 
 
+@pytest.mark.parametrize("guard", [True, False])
+def test_neighbour_discovery_in_pieces(node: Node, guard: bool) -> None:
+    """What it says stands in the second piece, where no filter finds it (RFC 7113, section 2). Linux takes no notice of
+    it (RFC 6980), if it is not told to; and wants all headers in the first piece."""
+    if BRIDGED.exists():
+        lab.set_sysctl(node, "bridge/bridge-nf-call-ip6tables", "0")  # it puts fragments together
+    segment = Segment(node, lab.gateway(*DUAL, guard=guard))
+    lab.set_sysctl(node, "ipv6/conf/eth0/suppress_frag_ndisc", "0", segment.victim.netns)
+    attacker, victim, gateway = (segment.hosts[name] for name in ("attacker", "victim", "gateway"))
+    options = b"".join(bytes((frames.OPTIONS if number < 3 else frames.ICMPV6,)) + frames.options(0)[1] for number
+                       in range(4))
+    claim = frames.advertisement(attacker.link_local, victim.link_local, gateway.ip6, attacker.mac)
+    router = frames.router_advertisement(attacker.link_local, attacker.mac, "2001:db8:bad:1::", victim.link_local)
+    for message in (claim, router):
+        for start, end in ((0, len(options) + 8), (len(options) + 8, None)):
+            more = end is not None
+            packet = frames.ip(attacker.link_local, victim.link_local, frames.OPTIONS, (options + message)[start:end],
+                               [frames.piece(start, more)])
+            with wire.packets(segment.attacker.netns, "eth0", 0) as sender, wire.in_order():
+                sender.send(frames.ethernet(attacker.mac, victim.mac, IPV6, packet))
+    assert segment.heard([]) and segment.attacker.ping(victim.ip6)
+    wrong = {f"victim: {gateway.ip6} is at {attacker.mac}", f"victim: default by {attacker.link_local}"}
+    assert segment.believed() & wrong == (set() if guard else wrong)
+
+
+def test_what_is_large_comes_in_pieces(node: Node) -> None:
+    """Echo requests and datagrams, in both families."""
+    pod, other = lab.pods(node, lab.gateway(*DUAL), "pod", "other")
+    for way in (contextlib.nullcontext(), traffic.no_br_netfilter(node) if BRIDGED.exists() else None):
+        with way or contextlib.nullcontext():
+            for family in (4, 6):
+                address = other.address(family)
+                node.run("ping", "-c1", "-W10", "-s", "5000", "-n", address, netns=pod.netns)
+                with traffic.udp(other.netns, family, port=PORT) as server, traffic.udp(pod.netns, family) as client:
+                    client.sendto(bytes(5000), (address, PORT))
+                    assert len(server.recv(9000)) == 5000
+    assert dropped(node) == 0
+
+
+def test_no_port_of_a_snooping_bridge_becomes_a_routers(node: Node) -> None:
+    segment = Segment(node, lab.gateway(*DUAL, multicastSnooping=True))
+    told = lies.lies(*(segment.hosts[name] for name in ("attacker", "victim", "gateway")))
+    segment.told([lie for lie in told if lie.part == MANNERS])
+    listed = node.ip_json("-d", "link", "show", "dev", segment.attacker.host)[0]
+    router = listed["linkinfo"]["info_slave_data"]
+    assert router["multicast_router"] == 1  # as it was: temporary ones are found out (MDB_RTR_TYPE_TEMP_QUERY)
+    routers = json.loads(node.run("bridge", "-j", "-d", "mdb", "show").stdout)[0]["router"]
+    assert segment.attacker.host not in json.dumps(routers)
+
+
 def test_a_container_may_say_what_is_its_own(node: Node) -> None:
     """What has no address yet, or asks whether it is free, has the unspecified one."""
     segment = Segment(node, lab.gateway(*DUAL))
@@ -238,6 +289,10 @@ def test_a_container_may_say_what_is_its_own(node: Node) -> None:
         *(frames.ethernet(own.mac, mac, IPV6, frames.ip(
             "::", group, frames.ICMPV6, frames.solicitation("::", group, address),
         )) for address in (own.ip6, own.link_local)),
+        *(frames.ethernet(own.mac, frames.ALL_NODES_MAC, IPV6, frames.ip(
+            own.ip6, frames.ALL_NODES, frames.ICMPV6,
+            frames.neighbour(own.ip6, frames.ALL_NODES, kind, own.ip6, *given),
+        )) for kind, given in lies.honest(own)),
         frames.ethernet(own.mac, frames.ALL_NODES_MAC, IPV6, frames.ip(
             "::", frames.ALL_NODES, frames.ICMPV6, frames.listener_report(group), [frames.options(0)],
         )),

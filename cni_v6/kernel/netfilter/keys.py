@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from cni_v6.firewall.sets import IFNAME, IPV4, IPV6, MAC, PORT, PROTOCOL, RAW_TARGET, SETS, Element, Set
+from cni_v6.firewall.sets import IFNAME, IPV4, IPV6, MAC, PORT, PROTOCOL, RAW_MAC, RAW_TARGET, SETS, Element, Set
 from cni_v6.kernel.netlink.message import as_text, packed
 from cni_v6.net.addresses import to_text
 
@@ -18,7 +18,9 @@ _TYPES: dict[str, tuple[int, Callable[[str], bytes], Callable[[bytes], str]]] = 
     IPV4: (4, packed, _address_text),
     IPV6: (16, packed, _address_text),
     RAW_TARGET: (16, packed, _address_text),
-    MAC: (6, lambda value: bytes.fromhex(value.replace(":", "")), lambda data: data.hex(":")),
+    **dict.fromkeys(
+        (MAC, RAW_MAC), (6, lambda value: bytes.fromhex(value.replace(":", "")), lambda data: data.hex(":"))
+    ),
     IFNAME: (16, lambda value: value.encode().ljust(16, b"\0"), as_text),
     PROTOCOL: (1, lambda value: bytes((int(value),)), lambda data: str(data[0])),
     PORT: (2, lambda value: int(value).to_bytes(2, "big"), lambda data: str(int.from_bytes(data, "big"))),

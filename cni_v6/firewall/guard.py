@@ -1,0 +1,141 @@
+"""What a container may say on its segment: the rules of ``table bridge cni_v6``.
+
+A frame passes as few of them as can be. Most are TCP or UDP from where they should be, and take one lookup.
+"""
+
+from __future__ import annotations
+
+# Protocols and ports as numbers: nft would look their names up in /etc, where a node may have none.
+CHAINS = """
+    # TCP (6), and UDP (17) that is no server's of DHCP and no router's, with the MAC and the address that are the
+    # port's. In a VLAN the type would be the tag's.
+    chain speaking {
+        type filter hook prerouting priority -300; policy accept;
+        ether type 0x86dd ip6 nexthdr 6 iifname . ether saddr . ip6 saddr @sources6 accept
+        ether type 0x0800 ip protocol 6 iifname . ether saddr . ip saddr @sources4 accept
+        ether type 0x86dd ip6 nexthdr 17 jump unserved
+        ether type 0x0800 ip protocol 17 jump unserved
+        goto spoken
+    }
+
+    chain unserved {
+        @th,0,16 { 67, 547 } return
+        @th,16,16 { 68, 546, 520, 521, 1985, 2029 } return
+        iifname . ether saddr . ip6 saddr @sources6 accept
+        iifname . ether saddr . ip saddr @sources4 accept
+    }
+
+    # What is sent to the bridge itself passes no prerouting hook, but the bridge learns from it where a MAC is, and
+    # the port's own interface receives it (br_handle_frame, net/bridge/br_input.c).
+    chain unforwarded {
+        type filter hook input priority -200; policy accept;
+        ether daddr & ff:ff:ff:ff:ff:f0 == 01:80:c2:00:00:00 jump spoken
+    }
+
+    # What is said to multicast routers alone (reports: RFC 3810, section 5.2.14; RFC 3376, section 4.2.14) no container
+    # needs to hear, as none is a router. Without a querier a bridge would carry each newcomer's into all of them.
+    chain heard {
+        type filter hook forward priority -200; policy accept;
+        meta pkttype != 2 accept
+        ip6 daddr ff02::16 oifname @guarded drop
+        ip daddr 224.0.0.22 oifname @guarded drop
+    }
+
+    chain spoken {
+        iifname != @bound accept
+        iifname . ether saddr != @macs counter drop
+        iifname @guarded jump guarded
+        iifname @pinned goto pinned
+    }
+
+    # A host's manners, in a VLAN (its tag is not in the frame any more) as without one; and nothing behind a second tag
+    # or one without a VLAN, where it could not be seen (CVE-2021-27853). No spanning tree.
+    chain guarded {
+        meta protocol { 0x8100, 0x88a8 } counter drop
+        ether type 0x8100 vlan id 0 counter drop
+        meta protocol 0x86dd goto guarded6
+        meta protocol 0x0800 goto guarded4
+        ether daddr 01:80:c2:00:00:00 counter drop
+    }
+
+    # No router (134, 137, 138), no querier of listeners (130), which on a snooping bridge decides who hears what,
+    # nobody who says that it routes multicast (151, 153: RFC 4286), no certification path (149).
+    chain guarded6 {
+        meta protocol 0x86dd exthdr frag exists jump pieces
+        meta l4proto 58 @th,0,8 { 130, 134, 137, 138, 149, 151, 153 } counter drop
+        meta l4proto 17 goto served
+        meta l4proto { 88, 89, 103, 112 } counter drop
+    }
+
+    # ICMP: no redirect, no router. Of IGMP (2) a host says reports of versions 1 to 3 and that it leaves: queries,
+    # DVMRP, PIM and router discovery (RFC 4286) are a router's.
+    chain guarded4 {
+        meta l4proto 1 @th,0,8 { 5, 9 } counter drop
+        meta l4proto 2 @th,0,8 != { 0x12, 0x16, 0x17, 0x22 } counter drop
+        meta l4proto 17 goto served
+        meta l4proto { 88, 89, 103, 112 } counter drop
+    }
+
+    # A client of DHCP listens at its port to whoever sends there: nobody but a server does. Of routers RIP and HSRP;
+    # above EIGRP, OSPF, PIM and VRRP.
+    chain served {
+        @th,0,16 { 67, 547 } counter drop
+        @th,16,16 { 68, 546 } counter drop
+        meta pkttype 2 @th,16,16 { 520, 521, 1985, 2029 } counter drop
+    }
+
+    # Neighbour discovery comes in one piece (RFC 6980), and a first piece says what it is a piece of (RFC 7112,
+    # section 5): the comparison with 0 of nothing holds where there is a byte to look at.
+    chain pieces {
+        meta l4proto 58 @th,0,8 { 130-138, 143, 149, 151-153 } counter drop
+        meta protocol 0x86dd frag frag-off != 0 return
+        @th,0,8 & 0 == 0 return
+        counter drop
+    }
+
+    chain pinned {
+        ether type vmap { 0x0806 : goto pinned_arp, 0x0800 : goto pinned4, 0x86dd : goto pinned6 }
+        counter drop
+    }
+
+    # 0.0.0.0 is a probe, RFC 5227; for another's address, it would have the other take it for a conflict.
+    chain pinned_arp {
+        iifname . arp saddr ether . arp saddr ip @sources4 accept
+        arp saddr ip 0.0.0.0 iifname . arp saddr ether . arp daddr ip @sources4 accept
+        counter drop
+    }
+
+    chain pinned4 {
+        iifname . ether saddr . ip saddr @sources4 accept
+        ip saddr 0.0.0.0 ip protocol 17 @th,0,32 0x00440043 accept
+        counter drop
+    }
+
+    # 135 from :: is duplicate address detection (RFC 4862, section 5.4.2), 143 from :: a listener report (RFC 3810,
+    # section 5.2.13).
+    chain pinned6 {
+        meta l4proto 58 @th,0,8 { 133, 135, 136 } jump discovery
+        iifname . ether saddr . ip6 saddr @sources6 accept
+        iifname . ip6 saddr @source_prefixes6 accept
+        ip6 saddr :: meta l4proto 58 @th,0,8 135 iifname . @th,64,128 @targets6 accept
+        ip6 saddr :: meta l4proto 58 @th,0,8 143 accept
+        counter drop
+    }
+
+    # Solicitations and advertisements as hosts send them: no extension header; an advertisement speaks for its target,
+    # an address of the port's; and the options are none, the port's MAC, a nonce (RFC 7527), or both in this order,
+    # 8 bytes each. Anybody could read another MAC in others.
+    chain discovery {
+        ip6 nexthdr != 58 counter drop
+        @th,0,8 136 iifname . @th,64,128 != @targets6 counter drop
+        @th,0,8 133 ip6 length 8 return
+        @th,0,8 133 ip6 length 16 @th,64,16 0x0101 iifname . @th,80,48 @options6 return
+        @th,0,8 133 counter drop
+        ip6 length 24 return
+        @th,0,8 135 ip6 length 32 @th,192,16 0x0e01 return
+        @th,0,8 135 ip6 length 40 @th,256,16 != 0x0e01 counter drop
+        @th,0,8 135 ip6 length { 32, 40 } @th,192,16 0x0101 iifname . @th,208,48 @options6 return
+        @th,0,8 136 ip6 length 32 @th,192,16 0x0201 iifname . @th,208,48 @options6 return
+        counter drop
+    }
+"""
