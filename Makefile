@@ -9,9 +9,9 @@ export PREFIX CNI_BIN_DIR DESTDIR PYTHON COURIER
 # What is needed at run time, for the demo, for the tests, and for the rest of the tests besides.
 RUN_PACKAGES = python3 nftables
 PACKAGES = $(RUN_PACKAGES) iproute2 iputils-ping
-TEST_PACKAGES = busybox-static ca-certificates containernetworking-plugins gcc iptables jq libc6-dev musl-tools procps \
-	radvd tcpdump
-REST_PACKAGES = clang containerd debian-archive-keyring mmdebstrap podman qemu-user runc user-mode-linux valgrind
+TEST_PACKAGES = ca-certificates containernetworking-plugins gcc iptables jq libc6-dev procps radvd tcpdump
+REST_PACKAGES = busybox-static clang containerd debian-archive-keyring mmdebstrap musl-tools podman qemu-user runc \
+	user-mode-linux valgrind
 BENCH_PACKAGES = containernetworking-plugins iptables musl-tools netavark
 # make bench PEER_BIN=<folder>: another build of the reference plugins.
 PEER_BIN = /usr/lib/cni
@@ -21,7 +21,7 @@ RUN = .venv/bin/python
 # @pytest.mark.xdist_group.
 PYTEST = tools/sandbox env PATH="$(CURDIR)/.tools/bin:$$PATH" $(RUN) -m pytest -n 3 --dist loadgroup
 # What takes long, or needs much: all that make test leaves out.
-REST = runtimes or uml or bare or slow or courier
+REST = runtimes or uml or bare or courier or slow
 
 .NOTPARALLEL:
 .PHONY: help demo test test-all test-rest check bench lint type courier install uninstall clean
@@ -36,7 +36,7 @@ demo: root setup ## two containers on a dual-stack network, explained step by st
 test: ARGS = --cov -m "not ($(REST))"
 test: root setup-test ## what every change must pass: lint, types, layers, units, namespaces, executables; 5 minutes
 	$(PYTEST) $(ARGS)
-	@echo "make test-all has more: container runtimes, user-mode kernels, bare machines (Debian 12 and 13), the slow rest."
+	@echo "make test-all has more: container runtimes, user-mode kernels, bare machines (Debian 12 and 13), the courier, the slow rest."
 
 test-all: test test-rest ## everything
 

@@ -31,13 +31,21 @@ def main(plugin: str, answer_seconds: int = wire.ANSWER_SECONDS) -> int:
     :returns: the exit status.
     """
     environment = posix.environ
-    if len(argv) > 1 or (b"CNI_COMMAND" not in environment and posix.isatty(0)):
+    is_courier = argv[1:2] in (["--lost"], ["--silent"])  # courier/courier.c leaves it to us to say what went wrong
+    if not is_courier and (len(argv) > 1 or (b"CNI_COMMAND" not in environment and posix.isatty(0))):
         told = _tell(plugin, environment)
         if told is not None:
             _print(told)
             return told[0]
     stdin = _read(0, wire.stdin_bytes(environment.get(b"CNI_COMMAND", b"")) + 1)
     answer = None
+    if is_courier:
+        from cni_v6.engine.inprocess import for_courier
+
+        answer = for_courier(argv[1:], stdin)
+        if answer is not None:
+            _print(answer)
+            return answer[0]
     if environment.get(b"CNI_V6_ENGINE") != b"off" and not _refuses(stdin):
         answer = _ask(plugin, environment, stdin, answer_seconds)
     if answer is None:
@@ -49,11 +57,7 @@ def main(plugin: str, answer_seconds: int = wire.ANSWER_SECONDS) -> int:
 
 
 def _tell(plugin: str, environment: dict[bytes, bytes]) -> Answer | None:
-    """The answer to a person, or to the courier; None for a runtime's call, whatever its arguments."""
-    if argv[1:2] in (["--lost"], ["--silent"]):
-        from cni_v6.engine.inprocess import told_by_courier
-
-        return told_by_courier(argv[1:], _read(0, wire.stdin_bytes(environment.get(b"CNI_COMMAND", b"")) + 1))
+    """The answer to a person; None for a runtime's call, whatever its arguments."""
     from cni_v6.engine import usage
 
     told = usage.answer(plugin, argv[1:], called=b"CNI_COMMAND" in environment)

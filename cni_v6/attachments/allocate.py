@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from cni_v6.allocation import ranges
 from cni_v6.allocation.ranges import Range, RangeSet
-from cni_v6.attachments import register, stale
+from cni_v6.attachments import earlier, register, stale
 from cni_v6.attachments.context import Context
 from cni_v6.config import allocation as config_allocation
 from cni_v6.config.ipam import IpamConf
@@ -49,7 +49,7 @@ def allocate(
     dns = _dns(conf, context)
     conf = with_secret(conf, context)
     with context.leases(conf.network, conf.data_dir).transaction() as leases:
-        _refuse_second(draft.owner, leases, context)
+        _refuse_second(draft.owner, leases, context, log)
         chosen = _choose(conf, leases, context, log, lost)
         given = _delegate(conf, chosen, leases)
         prefixes = tuple(each.prefix for each in given)
@@ -137,16 +137,17 @@ def check_capacity(conf: IpamConf, store: Leases) -> None:
                                why.details)
 
 
-def _refuse_second(owner: Owner, leases: Transaction, context: Context) -> None:
+def _refuse_second(owner: Owner, leases: Transaction, context: Context, log: Log) -> None:
     """Before the cursor moves: an owner that holds addresses already would only waste one.
 
-    A record that holds none is what the reference plugin's DEL has left of it: it frees leases, and knows no records.
+    What one of its name has left that has ended is freed (``earlier``). A record that holds none is what the reference
+    plugin's DEL has left of it: it frees leases, and knows no records.
     """
     record = leases.get(owner)
-    if record and record.addresses:
+    if record and record.addresses and not earlier.release(owner, leases, context, log):
         words = f"container {owner.container_id} has {', '.join(record.addresses)} already"
         raise CniError(ALREADY_ATTACHED, f"{words} on network {owner.network} ({owner.ifname})", "run DEL for it first")
-    if record:
+    if record and not record.addresses:
         register.release(record, leases, context)
 
 

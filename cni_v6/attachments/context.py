@@ -52,7 +52,8 @@ class DataDirs(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """``boot`` is /proc/sys/kernel/random/boot_id; ``id`` the machine id; ``now`` gives seconds since the epoch."""
+    """``boot`` is /proc/sys/kernel/random/boot_id; ``id`` the machine id; ``now`` gives seconds since the epoch;
+    ``remarks`` what the kernel's side has to say when all is done, for the log."""
 
     kernel: Kernel
     leases: Callable[[str, str], Leases]  # (network, data_dir)
@@ -62,3 +63,4 @@ class Context:
     boot: str
     id: str
     now: Callable[[], float]
+    remarks: Callable[[], Sequence[str]] = tuple

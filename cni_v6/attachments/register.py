@@ -63,12 +63,13 @@ def complete(
     context.kernel.apply(firewall_elements.admission(whole))
 
 
-def unregister(owner: Owner, data_dir: str, context: Context) -> None:
-    """Free what an owner holds, once it is out of the firewall."""
+def unregister(owner: Owner, data_dir: str, context: Context) -> bool:
+    """Free what an owner holds, once it is out of the firewall; whether there was anything."""
     with context.leases(owner.network, data_dir).transaction() as leases:
         record = leases.get(owner)
         if record:
             release(record, leases, context)
+    return record is not None
 
 
 def release(record: Attachment, leases: Transaction, context: Context) -> None:

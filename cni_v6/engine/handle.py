@@ -15,7 +15,6 @@ from cni_v6.errors import INTERNAL, INVALID_ENVIRONMENT, CniError
 from cni_v6.kernel import privilege, text_file
 from cni_v6.kernel.deadline import Patience
 from cni_v6.kernel.linux import LinuxKernel
-from cni_v6.kernel.questions import Kernel
 from cni_v6.leases.disk.data_dirs import RUN_DIR, DiskDataDirs
 from cni_v6.leases.disk.store import DiskLeases
 from cni_v6.leases.store import Leases
@@ -71,8 +70,8 @@ def _require_plugin(request: Request) -> None:
     :raises CniError: INVALID_ENVIRONMENT.
     """
     if request.plugin not in PLUGINS:
-        message = f"there is no plugin {shown(request.plugin)}"
-        raise CniError(INVALID_ENVIRONMENT, message, f"its executable must be called one of {', '.join(PLUGINS)}")
+        words = f"there is no plugin {shown(request.plugin)}"
+        raise CniError(INVALID_ENVIRONMENT, words, f"its executable must be called one of {', '.join(PLUGINS)}")
 
 
 def _require_root(request: Request) -> None:
@@ -93,6 +92,8 @@ def _perform(call: Invocation, context: Context | None) -> Result | None:
     try:
         return PLUGINS[call.plugin].commands[call.command](call, world)
     finally:
+        for remark in world.remarks():
+            call.log.warning(remark)
         world.kernel.close()
 
 
@@ -114,7 +115,7 @@ def refuse(request: Request, error: CniError) -> Reply:
     return _failed(error, request, "")
 
 
-def real_context(kernel: Kernel | None = None, patience: Patience | None = None, run_dir: str = "") -> Context:
+def real_context(kernel: LinuxKernel | None = None, patience: Patience | None = None, run_dir: str = "") -> Context:
     """This machine: its kernel, its lease store, its plugins.
 
     :param kernel: this invocation's, where the caller has part of it open already.
@@ -123,12 +124,13 @@ def real_context(kernel: Kernel | None = None, patience: Patience | None = None,
     """
     boot = _boot()
     patient = patience or Patience()
+    kernel = kernel or LinuxKernel()
 
     def leases(network: str, data_dir: str) -> Leases:
         return DiskLeases(network, data_dir, boot=boot, left=patient.left)
 
     return Context(
-        kernel=kernel or LinuxKernel(),
+        kernel=kernel,
         leases=leases,
         data_dirs=DiskDataDirs(run_dir or os.environ.get("CNI_V6_RUN_DIR", RUN_DIR)),
         delegate=partial(delegate.run, patience=patient),
@@ -136,6 +138,7 @@ def real_context(kernel: Kernel | None = None, patience: Patience | None = None,
         boot=boot,
         id=_id(),
         now=time.time,
+        remarks=kernel.remarks,
     )
 
 

@@ -64,15 +64,15 @@ def silent_engine(stdin: bytes, path: bytes, seconds: int) -> Answer:
     return _failed(CniError(TRY_AGAIN, words, f"{suspect.advice(path)}; then run the command again"), stdin)
 
 
-def told_by_courier(arguments: list[str], stdin: bytes) -> Answer:
-    """What the courier (``courier/courier.c``) has to say of an engine that took its request and did not answer.
-
-    :param arguments: ``--lost`` or ``--silent``, then the path of the engine's socket, and the seconds waited.
-    """
+def for_courier(arguments: list[str], stdin: bytes) -> Answer | None:
+    """What the courier (``courier/courier.c``) has to say of an engine that took its request and did not answer; None
+    where these arguments are not its own."""
     match arguments:
-        case ["--silent", path, seconds] if seconds.isdecimal():
+        case ["--lost", _, _]:
+            return lost_engine(stdin)
+        case ["--silent", path, seconds]:
             return silent_engine(stdin, os.fsencode(path), int(seconds))
-    return lost_engine(stdin)
+    return None
 
 
 def _failed(error: CniError, stdin: bytes) -> Answer:

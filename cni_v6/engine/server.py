@@ -30,9 +30,9 @@ from cni_v6.engine.delivery import deliver, has_gone, packed
 from cni_v6.engine.fair_shares import Shares
 from cni_v6.engine.handle import Reply
 from cni_v6.engine.incoming import Arrivals, Call, Held
+from cni_v6.engine.inprocess import refuses_engine
 from cni_v6.engine.workers import WorkerPool
 from cni_v6.errors import TRY_AGAIN, CniError
-from cni_v6.engine.inprocess import refuses_engine
 from cni_v6.kernel.deadline import LIMITS, Limits, Patience
 from cni_v6.kernel.link_deletion import Reaper
 from cni_v6.kernel.linux import LinuxKernel

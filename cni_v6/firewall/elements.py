@@ -43,8 +43,10 @@ def _inet(policy: Policy, comment: str) -> Iterator[Element]:
         if policy.egress is not None:
             yield Element(INET, f"limited{version}", place)
             yield from _allowed(address, policy.egress)
-    if policy.egress is not None and policy.link_local:
-        yield Element(INET, "limited6", (policy.link_local, policy.home))
+    if policy.link_local:
+        yield Element(INET, "home6", (policy.link_local, policy.home), comment=comment)
+        if policy.egress is not None:
+            yield Element(INET, "limited6", (policy.link_local, policy.home))
     for address in policy.masquerade:
         yield Element(INET, f"masquerade{version_of(address)}", (address, policy.home))
     for address, source in policy.snat:

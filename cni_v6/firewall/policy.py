@@ -17,6 +17,11 @@ GUARD_FULL = "full"  # its addresses
 
 MASQUERADED = "masquerade"  # what a prefix leaves as: the outgoing interface's own address
 
+# Link groups of the node's interface on a segment (``firewall.absent``). Administrators' are small numbers, those of a
+# deletion have bit 30 (``kernel.rtnl``).
+CLOSED_SEGMENT = 0xC60600  # whoever is there is a container whose addresses are known
+SHARED_SEGMENT = CLOSED_SEGMENT | 1  # or has addresses of its own making
+
 
 @dataclass(frozen=True, slots=True)
 class Port:

@@ -12,7 +12,9 @@ import hashlib
 from collections.abc import Iterable
 from functools import cache
 
+from cni_v6.firewall import absent
 from cni_v6.firewall.elements import PROTOCOLS
+from cni_v6.firewall.policy import CLOSED_SEGMENT
 from cni_v6.firewall.sets import BRIDGE, INET, RAW_TARGET, SETS, TABLE, Element, Set
 from cni_v6.net.addresses import from_text
 
@@ -28,11 +30,12 @@ PROTOCOL = {**PROTOCOLS, "icmp": "1", "igmp": "2", "icmp6": "58"}
 DISCOVERY = "nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert, mld-listener-report, mld2-listener-report"
 
 INET_CHAINS = """
-    # From here on 127.0.0.0/8 in a packet from a wire is forged: route_localnet, which a port published on a loopback
-    # address needs, would let it in (CVE-2020-8558). Before NAT, so that answers to published ports are not meant.
-    chain loopback {
-        type filter hook prerouting priority raw; policy accept;
+    # Before NAT, so that answers to published ports are not meant: from here on 127.0.0.0/8 in a packet from a wire is
+    # forged. route_localnet, which a port published on a loopback address needs, would let it in (CVE-2020-8558).
+    chain arrived {
+        type filter hook prerouting priority -150; policy accept;
         iifname != "lo" ip daddr 127.0.0.0/8 counter drop
+        meta iifgroup & 0xfffffffe == %(closed)s goto inside
     }
 
     # Only what is sent to the node itself: a port is published there, not for whatever passes through (CVE-2025-67499).
@@ -85,6 +88,7 @@ INET_CHAINS = """
         type filter hook forward priority filter; policy accept;
         tcp flags syn / syn,rst jump clamp
         ct state established,related accept
+        meta oifgroup & 0xfffffffe == %(closed)s jump known
         ip daddr . oifname @isolated4 jump published4
         ip6 daddr . oifname @isolated6 jump published6
         ip6 daddr . oifname @isolated_prefixes6 jump published6
@@ -217,7 +221,10 @@ BRIDGE_CHAINS = """
 """
 
 CHAINS = {
-    INET: INET_CHAINS % {"essential4": ESSENTIAL4, "essential6": ESSENTIAL6, "discovery": DISCOVERY, **PROTOCOL},
+    INET: absent.CHAINS + INET_CHAINS % {
+        "essential4": ESSENTIAL4, "essential6": ESSENTIAL6, "discovery": DISCOVERY, "closed": CLOSED_SEGMENT,
+        **PROTOCOL,
+    },
     BRIDGE: BRIDGE_CHAINS % PROTOCOL,
 }
 

@@ -21,7 +21,7 @@ from cni_v6.kernel.open_namespaces import Spaces
 from cni_v6.kernel.ops import HOST, Op
 from cni_v6.kernel.questions import BRIDGE_PORTS_MAX, Question, Snapshot
 from cni_v6.kernel.sysctl import Folders
-from cni_v6.kernel.wait import await_addresses, await_port
+from cni_v6.kernel.wait import await_addresses, await_end, await_port
 
 THERE_ALREADY = (ops.EnsureBridge, ops.AddAddress, ops.AddRoute, ops.AddUnreachable)
 GONE_WITH_INTERFACE = (ops.RemoveAddress, ops.RemovePortVlan, ops.RemoveRoute, ops.RemoveProxy)
@@ -39,6 +39,15 @@ class LinuxKernel:
     def __init__(self, spaces: Spaces | None = None, reaper: Reaper | None = None) -> None:
         self._spaces = spaces or Spaces()
         self._reaper = reaper
+        self.unwritten: list[ops.SetSysctl] = []
+
+    def remarks(self) -> list[str]:
+        """What could not be done and is no error, a line each: for the log, once a call."""
+        if not self.unwritten:
+            return []
+        keys = ", ".join(dict.fromkeys(f"net/{each.key}={each.value}" for each in self.unwritten))
+        self.unwritten.clear()
+        return [f"/proc/sys is read-only, so these precautions were not taken: {keys}; set them beforehand (default)"]
 
     def netns_id(self, path: str) -> tuple[int, int]:
         return self._spaces.identity(path)
@@ -128,15 +137,36 @@ class LinuxKernel:
             self._spaces.learn_pair(last.host, last.netns, last.ifname, answered[-1])
 
     def _write(self, batch: Sequence[Op], done: list[Op]) -> None:
-        """Sysctls of one namespace."""
+        """Sysctls of one namespace, or what does the same where they are read-only."""
+        netns, refused = _space(batch[0]), list[tuple[ops.SetSysctl, CniError]]()
 
         def write(folders: Folders) -> None:
             for operation in batch:
                 assert isinstance(operation, ops.SetSysctl)
-                sysctl.write(folders, operation.key, operation.value)
-                done.append(operation)
+                try:
+                    sysctl.write(folders, operation.key, operation.value)
+                except sysctl.Unwritable as error:
+                    refused.append((operation, error))
+                else:
+                    done.append(operation)
 
-        self._spaces.with_sysctls(_space(batch[0]), write)
+        self._spaces.with_sysctls(netns, write)
+        for operation, error in refused:
+            if self._set_otherwise(operation):
+                done.append(operation)
+            elif operation.precaution:
+                self.unwritten.append(operation)
+            else:
+                raise error
+
+    def _set_otherwise(self, operation: ops.SetSysctl) -> bool:
+        """Whether a request does what /proc/sys does not."""
+        from cni_v6.kernel.netlink import devconf  # where it is read-only
+
+        ifname = devconf.interface_of(operation.key)
+        index = self._spaces.index(operation.netns, ifname) if ifname else None
+        message = devconf.setting(operation.key, operation.value, index) if index else None
+        return message is not None and not self._spaces.get(operation.netns).route.request([message])[0].error
 
     def _gone_with_interface(self, operation: Op) -> bool:
         return isinstance(operation, GONE_WITH_INTERFACE) and (
@@ -263,4 +293,5 @@ _DIRECT: dict[type[Any], Callable[[Spaces, Any], None]] = {
     ops.FlushFlows: apply_firewall.flush_flows,
     ops.AwaitPort: await_port,
     ops.AwaitAddresses: await_addresses,
+    ops.AwaitEnd: await_end,
 }

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cni_v6.firewall.sets import Element
 
@@ -86,12 +86,16 @@ class RemovePortVlan:
 
 @dataclass(frozen=True, slots=True)
 class SetSysctl:
-    """Write ``net/<key>`` below /proc/sys in a namespace; ``was`` is what undo writes back (None: leave it)."""
+    """Write ``net/<key>`` below /proc/sys in a namespace; ``was`` is what undo writes back (None: leave it).
+
+    ``precaution``: containers work without it, so that where it cannot be written a warning is enough.
+    """
 
     netns: str
     key: str
     value: str
     was: str | None = None
+    precaution: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,12 +119,13 @@ class RemoveAddress:
 
 @dataclass(frozen=True, slots=True)
 class SetLink:
-    """Up or down; promiscuous or not (None: leave it)."""
+    """Up or down; promiscuous or not, and its link group (None: leave it)."""
 
     netns: str
     ifname: str
     up: bool
     promisc: bool | None = None
+    group: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +156,13 @@ class AwaitAddresses:
     """Wait for the end of duplicate address detection on an interface's addresses; a duplicate is an error."""
 
     netns: str
+    ifname: str
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitEnd:
+    """Wait for the kernel's own word that an interface of the node is gone, with its other end's namespace."""
+
     ifname: str
 
 
@@ -291,6 +303,7 @@ Op = (
     | FlushFlows
     | AwaitPort
     | AwaitAddresses
+    | AwaitEnd
     | Announce
     | DeleteLink
 )
@@ -329,7 +342,7 @@ _WORDS = {
     AddAddress: "add address {address} to {ifname} in {netns}",
     RemoveAddress: "remove address {address} from {ifname} in {netns}",
     SetPreferred: "set address {address} of {ifname} in {netns}: preferred {preferred}",
-    SetLink: "set {ifname} in {netns}: up {up}, promiscuous {promisc}",
+    SetLink: "set {ifname} in {netns}: up {up}, promiscuous {promisc}, group {group}",
     AddRoute: "add route {dst} via {gateway} through {ifname} in {netns}",
     AddUnreachable: "answer in {netns} that the rest of {dst} is unreachable",
     RemoveRoute: "remove route {dst} through {ifname} in {netns}",
@@ -342,6 +355,7 @@ _WORDS = {
     FlushFlows: "forget the UDP flows of addresses {addresses} and ports {ports}",
     AwaitPort: "wait for bridge port {ifname}",
     AwaitAddresses: "wait for duplicate address detection on {ifname} in {netns}",
+    AwaitEnd: "wait for the end of {ifname}",
     Announce: "announce the addresses of {ifname} in {netns} at {mac}",
     DeleteLink: "delete interface {ifname} in {netns}",
 }

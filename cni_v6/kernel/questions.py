@@ -33,6 +33,7 @@ class Link:
     isolated: bool = False
     vlan_filtering: bool = False
     default_vlan: int = 1  # a bridge's IFLA_BR_VLAN_DEFAULT_PVID: what its new ports are in; 0 for none
+    group: int = 0
     port_enabled: bool = False  # a bridge port whose IFLA_BRPORT_STATE is not BR_STATE_DISABLED
 
 

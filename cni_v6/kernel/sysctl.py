@@ -12,6 +12,24 @@ from cni_v6.errors import IO_FAILURE, CniError
 
 ROOT = "/proc/sys/net/"
 READ_BYTES = 4096
+READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM, errno.EBADF)  # the last: of a file that was opened to be read
+
+
+class Unwritable(CniError):
+    """A value is another one than wanted, and cannot be changed here. ``found``: what it is."""
+
+    def __init__(self, key: str, value: str, found: str, words: str) -> None:
+        hint = f"{words}; it is {found}: {beforehand(key, value)}, or make /proc/sys writable for the plugin"
+        super().__init__(IO_FAILURE, f"cannot set net/{key}={value}", hint)
+
+
+def beforehand(key: str, value: str) -> str:
+    """What a person can set, of an interface that may not be there yet."""
+    family, *rest = key.split("/")
+    if len(rest) == 3 and rest[0] == "conf" and rest[1] not in ("all", "default"):
+        default = f"net/{family}/conf/default/{rest[2]}={value}"
+        return f"set {default} beforehand in its network namespace, for interfaces to come (this one: {rest[1]})"
+    return "set it on the node"
 
 
 class Folders:
@@ -64,24 +82,28 @@ def read(folders: Folders, key: str) -> str | None:
 def write(folders: Folders, key: str, value: str) -> None:
     """Write a value unless it is there already: on a read-only /proc/sys a right value is fine.
 
-    :raises CniError: IO_FAILURE naming the key, the value wanted and the value found.
+    :raises CniError: IO_FAILURE naming the key, the value wanted and the value found; ``Unwritable`` where it may not
+        be written.
     """
     folder, name = _locate(folders, key)
-    wanted = f"net/{key}={value}"
-    file = _open(name, folder)
-    if file is None:
-        raise CniError(IO_FAILURE, f"cannot set {wanted}", "the kernel has no such key; the interface may be gone")
-    found = ""
+    found = "not to be seen"
+    file = None
     try:
+        file = _open(name, folder)
+        if file is None:
+            words = "the kernel has no such key; the interface may be gone"
+            raise CniError(IO_FAILURE, f"cannot set net/{key}={value}", words)
         found = _text(os.read(file, READ_BYTES))
         if found != value:  # at the start: a number is written as a whole (sysctl_writes_strict)
             os.pwrite(file, value.encode(), 0)
     except OSError as error:
-        words = os.strerror(errno.EROFS) if error.errno == errno.EBADF else error.strerror
-        hint = f"{words}; it is {found}: set it on the node, or make /proc/sys writable for the plugin"
-        raise CniError(IO_FAILURE, f"cannot set {wanted}", hint) from error
+        words = os.strerror(errno.EROFS if error.errno == errno.EBADF else error.errno or 0)
+        if error.errno in READ_ONLY:
+            raise Unwritable(key, value, found, words) from error
+        raise CniError(IO_FAILURE, f"cannot set net/{key}={value}", f"{words}; it is {found}") from error
     finally:
-        os.close(file)
+        if file is not None:
+            os.close(file)
 
 
 def _open(name: str, folder: int | None) -> int | None:

@@ -22,6 +22,8 @@ from cni_v6.kernel.ops import HOST, Op
 # dad_transmits): this long means that it will not come.
 PATIENCE_SECONDS = 10.0
 GONE = "it is gone: the container's namespace may have ended"
+LATE = "is the bridge up, and its port's peer?"
+STAYS = "it is there still"
 Awaited = ops.AwaitPort | ops.AwaitAddresses
 
 
@@ -63,6 +65,17 @@ def await_addresses(spaces: Spaces, operation: ops.AwaitAddresses) -> None:
         _wait(events, operation, settled)
 
 
+def await_end(spaces: Spaces, operation: ops.AwaitEnd) -> None:
+    """Until there is no interface of that name and number."""
+    index = spaces.index(HOST, operation.ifname)
+    if index is None:
+        return
+    route = spaces.get(HOST).route
+    with spaces.get(HOST).event_socket(uapi.RTNLGRP_LINK, index) as events:
+        _wait(events, operation, lambda: not route.request([requests.get_link_by_index(index)])[0].messages, STAYS)
+    spaces.forget_indices()
+
+
 def _index(spaces: Spaces, netns: str, operation: Awaited) -> int:
     index = spaces.index(netns, operation.ifname)
     if index is None:
@@ -70,19 +83,21 @@ def _index(spaces: Spaces, netns: str, operation: Awaited) -> int:
     return index
 
 
-def _wait(events: socket.socket, operation: Awaited, settled: Callable[[], bool]) -> None:
-    """Look whenever there is news of the interface."""
+def _wait(events: socket.socket, operation: Op, settled: Callable[[], bool], otherwise: str = LATE) -> None:
+    """Look whenever there is news of the interface.
+
+    :param otherwise: what an error says where it does not come.
+    """
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not settled():
-        _await_news(events, deadline, operation)
+        _await_news(events, deadline, operation, otherwise)
 
 
-def _await_news(events: socket.socket, deadline: float, operation: Awaited) -> None:
+def _await_news(events: socket.socket, deadline: float, operation: Op, otherwise: str) -> None:
     poll = select.poll()  # select(2) takes no descriptor above 1023
     poll.register(events, select.POLLIN)
     if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
-        words = f"nothing within {PATIENCE_SECONDS:.0f} seconds; is the bridge up, and its port's peer?"
-        raise _failure(operation, words)
+        raise _failure(operation, f"nothing within {PATIENCE_SECONDS:.0f} seconds; {otherwise}")
     try:
         events.recv(RECEIVE_BYTES)
     except OSError as error:

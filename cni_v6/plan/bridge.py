@@ -102,8 +102,9 @@ def _bridge(site: Site, conf: BridgeConf, allocation: Allocation, seen: Snapshot
         yield ops.SetBridge(conf.bridge, vlan_filtering=True)
     if bridge_port.is_own_bridge(conf, site.node, seen) and bridge_port.has_ipv6(seen):
         yield from bridge_port.disable_autoconf(conf.bridge, created=found is None, families=allocation.families())
-    if found is None or not found.up or (conf.promisc and not found.promisc):
-        yield ops.SetLink(HOST, conf.bridge, up=True, promisc=True if conf.promisc else None)
+    marked = None if conf.is_gateway and conf.vlan else bridge_port.group(conf, site.node, seen)
+    if found is None or not found.up or (conf.promisc and not found.promisc) or marked is not None:
+        yield ops.SetLink(HOST, conf.bridge, up=True, promisc=True if conf.promisc else None, group=marked)
 
 
 def _gateway(site: Site, conf: BridgeConf, allocation: Allocation, seen: Snapshot, *, mtu: int) -> Iterable[Op]:
@@ -136,11 +137,11 @@ def _container(
 ) -> Iterable[Op]:
     """The interface is configured before it comes up: nothing the segment says reaches it half-configured."""
     netns, ifname = site.netns, site.owner.ifname
-    for key, value in _settings(conf, allocation, seen, site, told):
-        yield ops.SetSysctl(netns, key.format(ifname=ifname), value)
+    for name, value, needed in _settings(conf, allocation, seen, site, told):
+        yield ops.SetSysctl(netns, name.format(ifname=ifname), value, precaution=not needed)
     loopback = seen.sysctl(netns, "ipv6/conf/lo/disable_ipv6")
     if 6 in allocation.families() and loopback == "1":
-        yield ops.SetSysctl(netns, "ipv6/conf/lo/disable_ipv6", "0", was=loopback)
+        yield ops.SetSysctl(netns, "ipv6/conf/lo/disable_ipv6", "0", was=loopback, precaution=True)
     for ip in allocation.ips:
         yield ops.AddAddress(netns, ifname, ip.address, dad=conf.enable_dad)
     if not conf.disable_container_interface:
@@ -149,22 +150,27 @@ def _container(
 
 def _settings(
     conf: BridgeConf, allocation: Allocation, seen: Snapshot, site: Site, told: frozenset[int]
-) -> Iterable[tuple[str, str]]:
-    """Sysctls of the container's interface; a layer 2 network leaves them to the container."""
+) -> Iterable[tuple[str, str, bool]]:
+    """Sysctls of the container's interface, and whether the network cannot do without; a layer 2 network leaves them to
+    the container.
+
+    IPv6 needs to be on, to take nothing from whoever sends an advertisement, and a link-local address that the guard
+    knows. All else spares waiting, or a neighbour a question.
+    """
     given = allocation.families()
     if 4 in told:
-        yield "ipv4/conf/{ifname}/arp_notify", "1"
+        yield "ipv4/conf/{ifname}/arp_notify", "1", False
     if 6 in given:
-        yield "ipv6/conf/{ifname}/disable_ipv6", "0"
-        yield "ipv6/conf/{ifname}/accept_ra", "0"
-        yield "ipv6/conf/{ifname}/autoconf", "0"
-        yield "ipv6/conf/{ifname}/accept_dad", "1" if conf.enable_dad else "0"
+        yield "ipv6/conf/{ifname}/disable_ipv6", "0", True
+        yield "ipv6/conf/{ifname}/accept_ra", "0", True
+        yield "ipv6/conf/{ifname}/autoconf", "0", False
+        yield "ipv6/conf/{ifname}/accept_dad", "1" if conf.enable_dad else "0", conf.enable_dad
         if 6 in told:
-            yield "ipv6/conf/{ifname}/ndisc_notify", "1"
-        yield "ipv6/conf/{ifname}/keep_addr_on_down", "1"  # as IPv4 addresses are kept
-        yield "ipv6/conf/{ifname}/addr_gen_mode", "0"  # a link-local address of the MAC, which the guard expects
+            yield "ipv6/conf/{ifname}/ndisc_notify", "1", False
+        yield "ipv6/conf/{ifname}/keep_addr_on_down", "1", False  # as IPv4 addresses are kept
+        yield "ipv6/conf/{ifname}/addr_gen_mode", "0", True  # a link-local address of the MAC
     elif given and seen.sysctl(site.netns, "ipv6/conf/lo/disable_ipv6") is not None:
-        yield "ipv6/conf/{ifname}/disable_ipv6", "1"
+        yield "ipv6/conf/{ifname}/disable_ipv6", "1", False
 
 
 def _routes(conf: BridgeConf, allocation: Allocation) -> tuple[Route, ...]:

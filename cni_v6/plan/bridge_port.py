@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from cni_v6.config.bridge import BridgeConf
+from cni_v6.firewall.policy import CLOSED_SEGMENT, SHARED_SEGMENT
 from cni_v6.kernel import ops
 from cni_v6.kernel.ops import HOST, Op
 from cni_v6.kernel.questions import GetLink, Question, Snapshot
@@ -28,12 +29,13 @@ def disable_autoconf(interface: str, *, created: bool, families: frozenset[int])
 
     Only one of ours, a bridge known by its MAC: what an administrator made may be the node's own way to its router.
     """
-    for key, value in (("accept_ra", "0"), ("autoconf", "0"), ("accept_dad", "0")):
-        yield ops.SetSysctl(HOST, f"ipv6/conf/{interface}/{key}", value)
+    for key in ("accept_ra", "autoconf", "accept_dad"):
+        needless = 6 not in families or key != "accept_ra"  # the others say nothing of what a container's RA can do
+        yield ops.SetSysctl(HOST, f"ipv6/conf/{interface}/{key}", "0", precaution=needless)
     if 6 in families:
         yield ops.SetSysctl(HOST, f"ipv6/conf/{interface}/disable_ipv6", "0")
     elif 4 in families and created:
-        yield ops.SetSysctl(HOST, f"ipv6/conf/{interface}/disable_ipv6", "1")
+        yield ops.SetSysctl(HOST, f"ipv6/conf/{interface}/disable_ipv6", "1", precaution=True)
 
 
 def drop_repeated_sysctls(steps: Iterable[Op]) -> Iterable[Op]:
@@ -54,7 +56,7 @@ def drop_repeated_sysctls(steps: Iterable[Op]) -> Iterable[Op]:
 def disable_ipv6(port: str, seen: Snapshot) -> Iterable[Op]:
     """A bridge port needs no address: it would only ask the segment whether it is free."""
     if has_ipv6(seen):
-        yield ops.SetSysctl(HOST, f"ipv6/conf/{port}/disable_ipv6", "1")
+        yield ops.SetSysctl(HOST, f"ipv6/conf/{port}/disable_ipv6", "1", precaution=True)
 
 
 def port_flags(conf: BridgeConf) -> tuple[bool, bool]:
@@ -107,6 +109,25 @@ def is_own_bridge(conf: BridgeConf, node: str, seen: Snapshot) -> bool:
     return found is None or found.mac == names.bridge_mac(conf.bridge, node)
 
 
+def group(conf: BridgeConf, node: str, seen: Snapshot) -> int | None:
+    """The link group that the gateway's interface is to get, None to leave it: whether only containers whose addresses
+    are known are on its segment. Only one of ours, and in no group of an administrator's.
+
+    Where networks share a segment, the one of which less is known decides.
+    """
+    if not conf.is_gateway or conf.ipam is None:  # who else is on it is not known
+        found = None if conf.vlan or not is_own_bridge(conf, node, seen) else seen.link(HOST, conf.bridge)
+        return SHARED_SEGMENT if found and found.group == CLOSED_SEGMENT else None
+    if not is_ours(conf, node, seen):
+        return None
+    found = seen.link(HOST, conf.gateway_interface)
+    there = found.group if found else 0
+    known = conf.firewall.guard and not conf.vlan_trunk
+    if there == 0:
+        return CLOSED_SEGMENT if known else SHARED_SEGMENT
+    return SHARED_SEGMENT if there == CLOSED_SEGMENT and not known else None
+
+
 def gateway_owner(conf: BridgeConf, node: str) -> Owner:
     """From which the name of the pair's end on the bridge, and both MACs, are derived."""
     return Owner(conf.bridge, node, conf.gateway_interface)
@@ -134,11 +155,14 @@ def gateway(conf: BridgeConf, node: str, families: frozenset[int], seen: Snapsho
         yield ops.CreateVeth(port, macs[0], conf.bridge, HOST, interface, macs[1], mtu, shared=True)
     if has_ipv6(seen):
         yield from disable_autoconf(interface, created=found is None, families=families)
+    marked = group(conf, node, seen)
     if found is None or not found.up:
         yield from vlans(port, conf, seen)
         yield from disable_ipv6(port, seen)
-        yield ops.SetLink(HOST, interface, up=True)
+        yield ops.SetLink(HOST, interface, up=True, group=marked)
         yield ops.AwaitPort(port)
+    elif marked is not None:
+        yield ops.SetLink(HOST, interface, up=True, group=marked)
 
 
 def gateway_result(

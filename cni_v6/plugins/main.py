@@ -12,7 +12,7 @@ from functools import partial
 from typing import Generic, Protocol, TypeVar
 
 from cni_v6 import errors as codes
-from cni_v6.attachments import allocate, firewall_reload, register, renumber_plan, stale
+from cni_v6.attachments import allocate, earlier, firewall_reload, namespaces, register, renumber_plan, stale
 from cni_v6.attachments.context import Context
 from cni_v6.attachments.register import Network
 from cni_v6.config.families import lost as lost_families
@@ -97,8 +97,8 @@ class Frame(Generic[Conf]):
         """ADD: attach the container. On failure everything that belongs to it is undone."""
         plugin, conf = self.plugin, self.plugin.load(call, context)
         site = Site(call.owner, call.netns, context.id)
-        inside, node = namespaces(call, context)
-        seen = context.kernel.observe(plugin.questions(site, conf))
+        inside, node = namespaces.namespaces(call, context)
+        seen = earlier.observe(site, conf, tuple(plugin.questions(site, conf)), context)
         plugin.check_free(site, conf, seen)
         lost = _lost_families(site, conf, seen)
         context.data_dirs.remember(conf.data_dir)
@@ -122,14 +122,17 @@ class Frame(Generic[Conf]):
         Needs neither the namespace nor prevResult nor the configuration of the ADD; what is gone already is fine.
         """
         conf = parse_removal(call)
-        if call.netns:
-            _refuse_own_netns(call, context)
-        errors = Errors()
-        errors.run(lambda: _remove_interface(call, conf, context))
-        if not errors.caught:
-            errors.run(lambda: register.unregister(call.owner, conf.data_dir, context))
+        errors, freed = Errors(), [False]
+        refused = namespaces.refused(call, context) if call.netns else None
+        errors.run(lambda: freed.append(_remove_interface(call, conf, context, foreign=not refused)))
+        if not errors.caught and not (refused and conf.network not in context.data_dirs.recorded(conf.data_dir)):
+            errors.run(lambda: freed.append(register.unregister(call.owner, conf.data_dir, context)))
         if conf.foreign_ipam:
             errors.run(lambda: context.delegate(call, conf.foreign_ipam, "DEL"))
+        if refused and any(freed):
+            call.log.warning(f"{refused.msg}: it was left alone, what the container had is freed")
+        elif refused:
+            errors.caught.append(refused)
         errors.check()
 
     def check(self, call: Invocation, context: Context) -> None:
@@ -137,7 +140,7 @@ class Frame(Generic[Conf]):
         plugin, conf = self.plugin, self.plugin.load(call, context)
         assert call.prev_result is not None  # invocation.parse saw to it
         site = Site(call.owner, call.netns, context.id)
-        namespaces(call, context)
+        namespaces.namespaces(call, context)
         with context.leases(conf.network, conf.data_dir).transaction() as leases:
             record = leases.get(call.owner)
         promised = renumber_plan.promised(prefix_routes.without(call.prev_result, record), conf, record)
@@ -185,28 +188,6 @@ class Frame(Generic[Conf]):
         self.plugin.check_status(conf, context.kernel.observe(self.plugin.status_questions(conf)))
 
 
-def namespaces(call: Invocation, context: Context) -> tuple[tuple[int, int], tuple[int, int]]:
-    """What tells the container's namespace and the node's from others.
-
-    As skel: the container's must not be the plugin's own, unless CNI_NETNS_OVERRIDE says so.
-    """
-    inside, node = context.kernel.netns_id(call.netns), context.kernel.netns_id(HOST)
-    if inside == node and call.env.get("CNI_NETNS_OVERRIDE", "").lower() not in ("1", "t", "true"):
-        words = f"CNI_NETNS {call.netns} is the plugin's own network namespace"
-        remedy = "pass the container's namespace; a container on the node's needs no CNI"
-        raise CniError(codes.INVALID_NETNS, words, remedy)
-    return inside, node
-
-
-def _refuse_own_netns(call: Invocation, context: Context) -> None:
-    """For DEL, to which a namespace that is gone is fine."""
-    try:
-        namespaces(call, context)
-    except CniError as error:
-        if error.code != codes.UNKNOWN_CONTAINER:
-            raise
-
-
 # Addresses
 
 
@@ -232,8 +213,7 @@ def _allocate(
         allocation = allocate.allocate(conf.ipam, draft, context, call.log, record, lost)
         undo.callback(_attempt, call, lambda: register.unregister(call.owner, conf.data_dir, context))
         return allocation
-    with context.leases(conf.network, conf.data_dir).transaction() as leases:
-        register.register(network, draft, leases, context) if conf.ipam is None else leases.put(draft)
+    _record(call, network, draft, context)
     undo.callback(_attempt, call, lambda: register.unregister(call.owner, conf.data_dir, context))
     if conf.ipam is None:
         return Allocation()
@@ -241,6 +221,26 @@ def _allocate(
     with context.leases(conf.network, conf.data_dir).transaction() as leases:
         register.complete(network, draft, allocation.ips, leases, context)
     return allocation
+
+
+def _record(call: Invocation, network: Network, draft: Attachment, context: Context) -> None:
+    """Without addresses of ours: in the place of what an earlier container of the same id has left, if it has ended."""
+    conf = network.conf
+
+    def record() -> None:
+        with context.leases(conf.network, conf.data_dir).transaction() as leases:
+            register.register(network, draft, leases, context) if conf.ipam is None else leases.put(draft)
+
+    try:
+        record()
+    except CniError as error:
+        if error.code != codes.ALREADY_ATTACHED:
+            raise
+        if not earlier.release_at(conf.data_dir, draft.owner, context, call.log):
+            raise
+        if isinstance(conf.ipam, ForeignIpam):
+            context.delegate(call, conf.ipam.type, "DEL")
+        record()
 
 
 def _from_delegate(call: Invocation, foreign: ForeignIpam, context: Context, undo: ExitStack) -> Allocation:
@@ -273,12 +273,18 @@ def _attempt(call: Invocation, step: Callable[[], object]) -> None:
 # Interfaces
 
 
-def _remove_interface(call: Invocation, conf: RemovalConf, context: Context) -> None:
+def _remove_interface(call: Invocation, conf: RemovalConf, context: Context, *, foreign: bool) -> bool:
+    """Whether there was one of ours.
+
+    :param foreign: whether one that the reference plugin made may be taken out of CNI_NETNS.
+    """
     host = host_interface(call.owner)
     if context.kernel.observe([GetLink(HOST, host)]).link(HOST, host):
         context.kernel.remove([ops.DeleteLink(HOST, host)])
-    elif call.netns:
+        return True
+    if call.netns and foreign:
         _remove_foreign(call, conf, context)
+    return False
 
 
 def _remove_foreign(call: Invocation, conf: RemovalConf, context: Context) -> None:

@@ -188,18 +188,18 @@ def test_port_flags(world: World, hairpin: bool, isolated: bool) -> None:
 
 
 def test_up_down_and_promiscuous(world: World) -> None:
-    def state() -> tuple[bool, bool]:
+    def state() -> tuple[bool, bool, int]:
         found = there(world, HOST, "br0")
-        return found.up, found.promisc
+        return found.up, found.promisc, found.group
 
     world.kernel.apply([BRIDGE])
-    assert state() == (False, False)
-    world.kernel.apply([ops.SetLink(HOST, "br0", up=True, promisc=True)])
-    assert state() == (True, True)
+    assert state() == (False, False, 0)
+    world.kernel.apply([ops.SetLink(HOST, "br0", up=True, promisc=True, group=7)])
+    assert state() == (True, True, 7)
     world.kernel.apply([ops.SetLink(HOST, "br0", up=False)])
-    assert state() == (False, True)
-    world.kernel.apply([ops.SetLink(HOST, "br0", up=True, promisc=False)])
-    assert state() == (True, False)
+    assert state() == (False, True, 7)
+    world.kernel.apply([ops.SetLink(HOST, "br0", up=True, promisc=False, group=0)])
+    assert state() == (True, False, 0)
 
 
 def test_a_port_is_enabled_when_bridge_and_peer_are_up(world: World) -> None:

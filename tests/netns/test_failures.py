@@ -123,6 +123,66 @@ def test_read_only_sysctls_that_are_wrong_are_named(node: Node) -> None:
     assert "net/ipv" in message and "Read-only" in message and "/proc/sys" in message
 
 
+@pytest.mark.parametrize("subnets", [(), (SUBNET4,)], ids=["layer 2", "IPv4"])
+def test_read_only_sysctls_that_are_a_precaution_are_a_warning(node: Node, subnets: tuple[str, ...]) -> None:
+    """The kernel's own defaults; forwarding, which IPv4 needs, was set on the node."""
+    lab.set_sysctl(node, "ipv4/ip_forward", "1")
+    config = lab.gateway(*subnets) if subnets else lab.network()
+    one, other = Pod(node, config, "a"), Pod(node, config, "b")
+    make_sysctls_read_only(node)
+    reply = one.call("ADD")
+    reply.ok()
+    assert "WARNING" in reply.stderr.upper() and "precautions were not taken: net/ipv6/conf/" in reply.stderr
+    other.add()
+    if subnets:
+        assert one.ping(lab.GATEWAY4) and one.ping(other.result["ips"][0]["address"].partition("/")[0])
+    for pod in (one, other):
+        pod.delete()
+    assert lab.leases(node) == set() == lab.veths(node)
+
+
+def test_read_only_sysctls_that_ipv4_cannot_do_without(node: Node) -> None:
+    lab.set_sysctl(node, "ipv4/ip_forward", "0")
+    pod = Pod(node, lab.gateway(SUBNET4), "a")
+    make_sysctls_read_only(node)
+    message = pod.call("ADD").error(5)
+    assert "cannot set net/ipv4/ip_forward=1" in message and "it is 0: set it on the node" in message
+    assert lab.leases(node) == set() == lab.veths(node)
+
+
+def test_read_only_sysctls_that_ipv6_cannot_do_without_are_set_beforehand(node: Node) -> None:
+    """What the error says is enough."""
+    config = lab.gateway(*DUAL)
+    lab.set_sysctl(node, "ipv4/ip_forward", "1")
+    pod = Pod(node, config, "a")
+    for name, value in (("accept_ra", "1"), ("disable_ipv6", "1")):
+        lab.set_sysctl(node, f"ipv6/conf/default/{name}", value, pod.netns)
+    lab.warm(node, config)
+    make_sysctls_read_only(node)
+    for name in ("disable_ipv6", "accept_ra"):
+        message = pod.call("ADD").error(5)
+        assert f"net/ipv6/conf/default/{name}=0 beforehand" in message, message
+        node.run("mount", "-o", "remount,rw,bind", "/proc/sys")
+        lab.set_sysctl(node, f"ipv6/conf/default/{name}", "0", pod.netns)
+        node.run("mount", "-o", "remount,ro,bind", "/proc/sys")
+    pod.add()
+    assert pod.ping(GATEWAY6) and pod.ping(lab.GATEWAY4)
+    pod.delete()
+
+
+def test_what_netlink_can_set_needs_no_sysctl(node: Node) -> None:
+    """On the bridge of an administrator every container is announced; a port published at 127.0.0.1 answers there."""
+    ports = {"runtimeConfig": {"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]}}
+    lab.set_sysctl(node, "ipv4/ip_forward", "1")
+    node.run("ip", "link", "add", "cni0", "type", "bridge")
+    pod = Pod(node, lab.gateway(SUBNET4, **ports), "a")
+    make_sysctls_read_only(node)
+    pod.add()
+    assert lab.sysctl(node, "ipv4/conf/eth0/arp_notify", pod.netns) == "1"
+    assert lab.sysctl(node, "ipv4/conf/cni0/route_localnet") == "1"
+    pod.delete()
+
+
 @pytest.mark.parametrize("of", ["all", "default"])
 def test_ipv6_off_on_the_host(node: Node, of: str) -> None:
     lab.set_sysctl(node, f"ipv6/conf/{of}/disable_ipv6", "1")

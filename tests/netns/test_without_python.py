@@ -22,6 +22,8 @@ from tests.netns import lab
 from tests.netns.lab import DUAL, Pod
 from tests.sandbox import COMMANDS, ROOT, TIMEOUT, Call, Node, Reply, need, reply
 
+pytestmark = pytest.mark.slow  # needs busybox-static
+
 BUSYBOX = "/usr/bin/busybox"
 CONFIG = lab.gateway(*DUAL)
 BARE = "/opt/cni/bin"  # as runtimes have it; on the node alone

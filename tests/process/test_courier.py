@@ -16,11 +16,10 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from cni_v6 import shim, wire
-from cni_v6.engine.inprocess import lost_engine, told_by_courier
+from cni_v6.engine.inprocess import for_courier, lost_engine
 from tests.couriers import build
 from tests.process.fake_engine import DEAF, HANGS, Call, FakeEngine, Outcome
 from tests.sandbox import ROOT, TIMEOUT, need
@@ -135,7 +134,9 @@ class Shim:
 # How it is built
 
 
-@pytest.mark.parametrize("compiler", ["gcc", "musl-gcc", pytest.param("clang", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "compiler", ["gcc", *(pytest.param(name, marks=pytest.mark.slow) for name in ("clang", "musl-gcc"))]
+)
 def test_each_compiler_builds_it_without_a_warning(tmp_path: Path, compiler: str, engine: FakeEngine) -> None:
     built = build(tmp_path, compiler=compiler) / "cni-v6"
     assert b"/ld-" not in built.read_bytes(), "it needs a loader"
@@ -370,13 +371,6 @@ def test_a_fifo_for_a_namespace_is_not_waited_for(tmp_path: Path, engine: FakeEn
     assert found.heard and found.heard.passed == (tmp_path / "fifo").stat().st_ino
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["--nonsense"], ["", "x"]])
-@pytest.mark.parametrize("call", ["an ordinary one", "no command"])
-def test_arguments_are_for_python(engine: FakeEngine, courier: str, call: str, arguments: list[str]) -> None:
-    wanted = engine.outcome([str(SHIM), *arguments], CALLS[call], ANSWERS["a failure"])
-    assert engine.outcome([courier, *arguments], CALLS[call], ANSWERS["a failure"]) == wanted
-
-
 def test_a_person_at_a_terminal_is_told_what_it_is(courier: str) -> None:
     words = []
     for program in (courier, str(SHIM)):
@@ -567,6 +561,7 @@ def test_without_python_the_engine_is_asked_for_all_and_told_no_version(
     assert wire.unpack(found.heard.request[wire.HEADER :], 5)[0] == b""
 
 
-def test_what_python_is_told_by_a_courier_of_another_kind_is_a_lost_engine() -> None:
-    for arguments in (["--silent"], ["--silent", "/run/x", "long"], ["--lost"]):
-        assert told_by_courier(arguments, CONFIG) == lost_engine(CONFIG)
+def test_what_it_says_of_an_engine_is_asked_of_nobody_else() -> None:
+    """Its own arguments, and only those, are no call."""
+    assert for_courier(["--lost", "/run/x", "100"], CONFIG) == lost_engine(CONFIG)
+    assert for_courier(["--help"], CONFIG) is None and for_courier(["--silent"], CONFIG) is None

@@ -15,7 +15,7 @@ from tests.process.fake_engine import FakeEngine
 from tests.process.test_courier import ANSWERS, STATUS, Shim
 from tests.sandbox import ROOT, need
 
-# The first build makes a C library.
+# The compiler has 300 MB, and its first build makes a C library.
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("cross"), pytest.mark.timeout(900)]
 
 # One that counts from the other end, and one of 32 bits.

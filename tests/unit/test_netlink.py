@@ -92,10 +92,10 @@ LINKS: list[Any] = [
         id="veth",
     ),
     pytest.param(
-        requests.set_link(ops.SetLink("", "br0", up=True, promisc=True)),
+        requests.set_link(ops.SetLink("", "br0", up=True, promisc=True, group=7)),
         {"flags": 0x101, "change": 0x101},
-        [("IFLA_IFNAME", "br0")],
-        id="up and promiscuous",
+        [("IFLA_IFNAME", "br0"), ("IFLA_GROUP", 7)],
+        id="up and promiscuous, in a group",
     ),
     pytest.param(
         requests.set_link(ops.SetLink("", "br0", up=False)), {"change": 1}, [("IFLA_IFNAME", "br0")], id="down"

@@ -30,7 +30,7 @@ SAID: dict[Op, str] = {
     ops.RemoveAddress(HOST, "cni0", "2001:db8::1/64"): "remove address 2001:db8::1/64 from cni0 in the node",
     ops.SetPreferred(A, "eth0", "2001:db8::2/64", False):
         "set address 2001:db8::2/64 of eth0 in /run/netns/a: preferred False",
-    ops.SetLink(A, "eth0", True): "set eth0 in /run/netns/a: up True, promiscuous None",
+    ops.SetLink(A, "eth0", True): "set eth0 in /run/netns/a: up True, promiscuous None, group None",
     ops.AddRoute(A, "eth0", "::/0", "2001:db8::1"): "add route ::/0 via 2001:db8::1 through eth0 in /run/netns/a",
     ops.AddUnreachable(A, "2001:db8::/80"): "answer in /run/netns/a that the rest of 2001:db8::/80 is unreachable",
     ops.RemoveRoute(HOST, "cni0", "2001:db8::2/128"): "remove route 2001:db8::2/128 through cni0 in the node",
@@ -43,6 +43,7 @@ SAID: dict[Op, str] = {
     ops.FlushFlows(("10.1.2.3",), ((4, 53),)): "forget the UDP flows of addresses ('10.1.2.3',) and ports ((4, 53),)",
     ops.AwaitPort("veth1"): "wait for bridge port veth1",
     ops.AwaitAddresses(A, "eth0"): "wait for duplicate address detection on eth0 in /run/netns/a",
+    ops.AwaitEnd("veth1"): "wait for the end of veth1",
     ops.Announce(A, "eth0", "02:00:00:00:00:0a"):
         "announce the addresses of eth0 in /run/netns/a at 02:00:00:00:00:0a",
     ops.DeleteLink(HOST, "veth1"): "delete interface veth1 in the node",

@@ -9,7 +9,9 @@ import pytest
 
 from cni_v6.allocation.ranges import RangeSet
 from cni_v6.config.bridge import BridgeConf
+from cni_v6.config.firewall import FirewallConf
 from cni_v6.errors import ALREADY_ATTACHED, IPV6_DISABLED, NODE_CONFLICT, CniError
+from cni_v6.firewall.policy import CLOSED_SEGMENT, OPEN, SHARED_SEGMENT
 from cni_v6.kernel import ops
 from cni_v6.kernel.fake.kernel import FakeKernel
 from cni_v6.kernel.ops import HOST, Op, SetSysctl
@@ -611,6 +613,45 @@ def test_no_gateway_in_a_vlan_where_nobody_asks_for_it() -> None:
         made = planned(wanted, given)
         assert [op.host for op in made.ops if isinstance(op, ops.CreateVeth)] == [PORT]
         assert len(made.result.interfaces) == 3
+
+
+# Who may be on the segment
+
+GUARDED = FirewallConf(ingress=OPEN)
+FREE = FirewallConf(ingress=OPEN, guard=False)
+
+
+@pytest.mark.parametrize(
+    ("keys", "mac", "there", "wanted"),
+    [
+        pytest.param({"firewall": GUARDED}, BRIDGE_MAC, 0, CLOSED_SEGMENT, id="known"),
+        pytest.param({"firewall": GUARDED}, BRIDGE_MAC, CLOSED_SEGMENT, None, id="known already"),
+        pytest.param({"firewall": GUARDED}, BRIDGE_MAC, SHARED_SEGMENT, None, id="others are there"),
+        pytest.param({"firewall": GUARDED}, BRIDGE_MAC, 7, None, id="a group of an administrator's"),
+        pytest.param({"firewall": GUARDED}, PUBLIC_MAC, 0, None, id="a bridge of an administrator's"),
+        pytest.param({"firewall": FREE}, BRIDGE_MAC, 0, SHARED_SEGMENT, id="free"),
+        pytest.param({"firewall": FREE}, BRIDGE_MAC, CLOSED_SEGMENT, SHARED_SEGMENT, id="free beside known"),
+        pytest.param({"firewall": GUARDED, "vlan_trunk": ((2, 9),)}, BRIDGE_MAC, 0, SHARED_SEGMENT, id="trunk"),
+        pytest.param({"is_gateway": False}, BRIDGE_MAC, 0, None, id="no gateway"),
+        pytest.param({"ipam": None}, BRIDGE_MAC, 0, None, id="no addresses"),
+        pytest.param({"is_gateway": False}, BRIDGE_MAC, CLOSED_SEGMENT, SHARED_SEGMENT, id="no gateway beside known"),
+        pytest.param({"is_gateway": False, "vlan": 5}, BRIDGE_MAC, CLOSED_SEGMENT, None, id="in another VLAN"),
+    ],
+)
+def test_who_may_be_on_the_segment(keys: dict[str, Any], mac: str, there: int, wanted: int | None) -> None:
+    made = planned(replace(GATEWAY, **{"ipam": ipam_conf(), **keys}), DUAL, with_bridge(mac=mac, up=True, group=there))
+    assert [op.group for op in made.ops if isinstance(op, ops.SetLink) and op.netns == HOST] == (
+        [wanted] if wanted is not None else []
+    )
+
+
+def test_who_may_be_on_a_segment_in_a_vlan() -> None:
+    guarded, fake = replace(VLAN_GATEWAY, ipam=ipam_conf(), firewall=GUARDED), kernel()
+    for wanted, group in ((guarded, CLOSED_SEGMENT), (replace(guarded, firewall=FREE), SHARED_SEGMENT)):
+        carried_out(planned(wanted, allocation(IPV6), fake), fake)
+        links = fake.spaces[HOST].links
+        assert (links["cni0.5"].group, links["cni0"].group) == (group, 0)
+        fake.apply([ops.DeleteLink(HOST, PORT)])
 
 
 # IPv6 off

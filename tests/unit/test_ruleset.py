@@ -97,7 +97,10 @@ def test_the_mark_tells_versions_apart() -> None:
 
 def test_attachments_share_no_element() -> None:
     one = replace(PLAIN, port="a")
-    other = replace(PLAIN, port="b", mac="02:00:00:00:00:09", addresses=("fd00::3",), masquerade=("fd00::3",))
+    other = replace(
+        PLAIN, port="b", mac="02:00:00:00:00:09", link_local="fe80::ff:fe00:9", addresses=("fd00::3",),
+        masquerade=("fd00::3",),
+    )
     places = [{(each.family, each.set, each.key) for each in elements(OWNER, policy)} for policy in (one, other)]
     assert places[0] & places[1] == set()
 

@@ -21,8 +21,8 @@ from cni_v6.allocation.used import CHUNK
 from cni_v6.errors import CniError
 from cni_v6.leases.attachment import Attachment
 from cni_v6.leases.disk.directory import Folder, naming
-from cni_v6.leases.disk.lock import lock_holder
 from cni_v6.leases.disk.lease_files import PATIENCE
+from cni_v6.leases.disk.lock import lock_holder
 from cni_v6.leases.disk.store import DiskLeases
 from cni_v6.net.addresses import to_text
 from tests import forks

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from cni_v6.errors import IO_FAILURE, CniError
 from cni_v6.kernel import sysctl
-from cni_v6.kernel.sysctl import Folders
+from cni_v6.kernel.sysctl import Folders, Unwritable
 
 KEY = "ipv6/conf/eth0/accept_ra"
 
@@ -59,6 +60,25 @@ def test_a_key_that_cannot_be_written() -> None:
         folders.close()
     assert caught.value.code == IO_FAILURE
     assert "it is Linux" in caught.value.details
+
+
+def test_a_key_that_cannot_even_be_read(tmp_path: Path, folders: Folders) -> None:
+    (tmp_path / "ipv6/conf/eth0/mtu").mkdir()
+    with pytest.raises(CniError, match="cannot set net/ipv6/conf/eth0/mtu=0") as caught:
+        sysctl.write(folders, "ipv6/conf/eth0/mtu", "0")
+    assert not isinstance(caught.value, Unwritable) and "Is a directory" in caught.value.details
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("ipv4/ip_forward", "set it on the node"),
+        ("ipv6/conf/all/forwarding", "set it on the node"),
+        (KEY, "set net/ipv6/conf/default/accept_ra=0 beforehand .* for interfaces to come .*eth0"),
+    ],
+)
+def test_what_to_set_beforehand(key: str, words: str) -> None:
+    assert re.match(words, sysctl.beforehand(key, "0"))
 
 
 def test_the_nodes_own_are_opened_at_once(tmp_path: Path, folders: Folders) -> None:

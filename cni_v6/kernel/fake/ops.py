@@ -55,6 +55,8 @@ def _set_link(fake: FakeNode, operation: ops.SetLink) -> None:
     changes: dict[str, Any] = {"up": operation.up}
     if operation.promisc is not None:
         changes["promisc"] = operation.promisc
+    if operation.group is not None:
+        changes["group"] = operation.group
     _change(fake, operation.netns, operation.ifname, operation, **changes)
     _carry(fake)
 
@@ -197,6 +199,11 @@ def _await_addresses(fake: FakeNode, operation: ops.AwaitAddresses) -> None:
     fake.existing(operation.netns, operation.ifname, operation)
 
 
+def _await_end(fake: FakeNode, operation: ops.AwaitEnd) -> None:
+    if operation.ifname in fake.spaces[HOST].links:
+        raise CniError(KERNEL_REFUSED, f"cannot {ops.describe(operation)}", "it stays")
+
+
 def _announce(fake: FakeNode, operation: ops.Announce) -> None:
     fake.existing(operation.netns, operation.ifname, operation)
     fake.announced += fake.spaces[operation.netns].addresses.get(operation.ifname, [])
@@ -227,6 +234,7 @@ EFFECTS: dict[type[Any], Callable[[FakeNode, Any], None]] = {
     ops.FlushFlows: lambda fake, operation: fake.firewall.flushed.append(operation),
     ops.AwaitPort: _await,
     ops.AwaitAddresses: _await_addresses,
+    ops.AwaitEnd: _await_end,
     ops.Announce: _announce,
     ops.DeleteLink: lambda fake, operation: fake.delete(operation.netns, operation.ifname),
 }

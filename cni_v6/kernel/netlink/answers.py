@@ -23,6 +23,7 @@ from cni_v6.kernel.netlink.uapi import (
     IFLA_BRPORT_ISOLATED,
     IFLA_BRPORT_MODE,
     IFLA_BRPORT_STATE,
+    IFLA_GROUP,
     IFLA_IFALIAS,
     IFLA_IFNAME,
     IFLA_INFO_DATA,
@@ -85,6 +86,7 @@ def read_link(data: bytes) -> tuple[Link, int]:
         isolated=bool(as_int(port.get(IFLA_BRPORT_ISOLATED))),
         vlan_filtering=bool(as_int(bridge.get(IFLA_BR_VLAN_FILTERING))),
         default_vlan=as_int(bridge[IFLA_BR_VLAN_DEFAULT_PVID]) if IFLA_BR_VLAN_DEFAULT_PVID in bridge else 1,
+        group=as_int(given.get(IFLA_GROUP)),
         port_enabled=bool(as_int(port.get(IFLA_BRPORT_STATE))),
     )
     return link, as_int(given.get(IFLA_MASTER))

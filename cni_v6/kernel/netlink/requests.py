@@ -140,7 +140,8 @@ def set_link(op: ops.SetLink) -> Message:
     if op.promisc is not None:
         flags |= IFF_PROMISC if op.promisc else 0
         change |= IFF_PROMISC
-    return _link(RTM_SETLINK, text(IFLA_IFNAME, op.ifname), flags=flags, change=change)
+    group = b"" if op.group is None else u32(IFLA_GROUP, op.group)
+    return _link(RTM_SETLINK, text(IFLA_IFNAME, op.ifname), group, flags=flags, change=change)
 
 
 def set_alias(op: ops.SetAlias) -> Message:

@@ -226,7 +226,7 @@ def _instructions(*each: tuple[int, int, int, int]) -> array[int]:
 
 
 def new_group() -> int:
-    """A link group of nobody else's: administrators' are small numbers."""
+    """A link group of nobody else's: administrators' are small numbers, and so are our own (``firewall.absent``)."""
     return int.from_bytes(os.urandom(4), "big") >> 1 | 1 << 30
 
 

@@ -1,0 +1,72 @@
+"""Nobody is asked for on a segment but who is there: rules, and the mark of the interfaces that they hold for.
+
+What is sent to an address that nobody has leaves an entry in the kernel's neighbour table, which is one for all
+namespaces and has room for 1,024 (``gc_thresh3``): a scan of one network would take everybody's gateway away (RFC 6583,
+section 3). The containers' addresses are known (``home4``, ``home6``), so all others are answered for before there is
+an entry: the kernel makes it after these hooks (ip_finish_output2 in net/ipv4 and net/ipv6/ip*_output.c).
+
+Whether that holds on an interface is its link group (``policy.CLOSED_SEGMENT``): it ends with the interface, whoever
+makes another one of its name, and a rule compares a number.
+"""
+
+from __future__ import annotations
+
+from cni_v6.firewall.policy import CLOSED_SEGMENT, SHARED_SEGMENT
+
+TRIED = 128  # addresses that nobody is known to have, and that are looked for on shared segments, in 10 seconds
+
+# ``inside``: a packet that goes back to where it came from makes the kernel look for its target, to redirect the sender
+# there, before it is forwarded (ip6_forward, net/ipv6/ip6_output.c: ndisc_send_redirect). IPv4 does not.
+CHAINS = """
+    set tried4 {
+        type ipv4_addr . ifname
+        size %(tried)s
+        flags dynamic,timeout
+        timeout 10s
+    }
+
+    set tried6 {
+        type ipv6_addr . ifname
+        size %(tried)s
+        flags dynamic,timeout
+        timeout 10s
+    }
+
+    # What comes from a segment of ours.
+    chain inside {
+        meta nfproto 2 accept
+        ct state established,related accept
+        ip6 daddr . iifname @home6 accept
+        ip6 daddr ff00::/8 accept
+        fib daddr . iif oif missing accept
+        ip6 daddr . iifname @home_prefixes6 accept
+        meta iifgroup %(shared)s update @tried6 { ip6 daddr . iifname } accept
+        goto nobody
+    }
+
+    # What the node itself says, which may be an answer to a forged source. A link-local neighbour is its own affair.
+    chain sending {
+        type filter hook output priority 0; policy accept;
+        meta oifgroup & 0xfffffffe != %(closed)s accept
+        ip6 daddr fe80::/10 accept
+        jump known
+    }
+
+    # A container, a group or everybody.
+    chain known {
+        ip daddr . oifname @home4 return
+        ip6 daddr . oifname @home6 return
+        ip6 daddr . oifname @home_prefixes6 return
+        ip daddr 224.0.0.0/4 return
+        ip6 daddr ff00::/8 return
+        fib daddr type broadcast return
+        meta oifgroup %(shared)s update @tried4 { ip daddr . oifname } return
+        meta oifgroup %(shared)s update @tried6 { ip6 daddr . oifname } return
+        goto nobody
+    }
+
+    chain nobody {
+        limit rate 50/second burst 50 packets reject with icmpx type host-unreachable
+        counter drop
+    }
+""" % {"tried": TRIED, "closed": CLOSED_SEGMENT, "shared": SHARED_SEGMENT}
