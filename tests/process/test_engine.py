@@ -354,7 +354,7 @@ def test_an_engine_that_cannot_start_takes_no_call(warm: Node, broken: str) -> N
         process.stdin = None
     for process in started:
         reply(*process.communicate(timeout=TIMEOUT), process.returncode).ok()
-    assert "No module named 'cni_v6.server'" in Path(f"{socket_of(warm)}.log").read_text(encoding="utf-8")
+    assert "No module named 'cni_v6.engine.server'" in Path(f"{socket_of(warm)}.log").read_text(encoding="utf-8")
     assert not socket_of(warm).exists()
     assert len(leases(warm)) == len(calls)
 
