@@ -15,7 +15,7 @@ from cni_v6.firewall.policy import CLOSED_SEGMENT, SHARED_SEGMENT
 
 TRIED = 128  # addresses that nobody is known to have, and that are looked for on shared segments, in 10 seconds
 
-# ``inside``: a packet that goes back to where it came from makes the kernel look for its target, to redirect the sender
+# ``from_segment``: a packet that goes back to where it came from makes the kernel look for its target, to redirect the sender
 # there, before it is forwarded (ip6_forward, net/ipv6/ip6_output.c: ndisc_send_redirect). IPv4 does not.
 CHAINS = """
     set tried4 {
@@ -40,7 +40,7 @@ CHAINS = """
     }
 
     # What comes from a segment of ours.
-    chain inside {
+    chain from_segment {
         meta nfproto 2 accept
         ct state established,related accept
         ip6 daddr . iifname @home6 accept
@@ -48,28 +48,28 @@ CHAINS = """
         fib daddr . iif oif missing accept
         ip6 daddr . iifname @home_prefixes6 accept
         meta iifgroup %(shared)s update @tried6 { ip6 daddr . iifname } accept
-        goto nobody
+        goto unknown_address
     }
 
     # What the node itself says, which may be an answer to a forged source. A link-local neighbour is its own affair.
-    chain sending {
+    chain output_known {
         type filter hook output priority 0; policy accept;
         meta oifgroup & 0xfffffffe != %(closed)s accept
         ip6 daddr fe80::/10 accept
-        jump known
+        jump known_address
     }
 
     # What is routed onto a segment of ours; from elsewhere not with an address of that segment, for which the container
     # would look, in the same table, to answer it. That the way back is the way there can be said by a set alone.
-    chain onto {
-        meta iifgroup & 0xfffffffe == %(closed)s goto known
+    chain to_segment {
+        meta iifgroup & 0xfffffffe == %(closed)s goto known_address
         update @onto_now { oif }
         fib saddr oif @onto_now counter drop
-        goto known
+        goto known_address
     }
 
     # A container, a group or everybody.
-    chain known {
+    chain known_address {
         ip daddr . oifname @home4 return
         ip6 daddr . oifname @home6 return
         ip6 daddr . oifname @home_prefixes6 return
@@ -78,10 +78,10 @@ CHAINS = """
         fib daddr type broadcast return
         meta oifgroup %(shared)s update @tried4 { ip daddr . oifname } return
         meta oifgroup %(shared)s update @tried6 { ip6 daddr . oifname } return
-        goto nobody
+        goto unknown_address
     }
 
-    chain nobody {
+    chain unknown_address {
         limit rate 50/second burst 50 packets reject with icmpx type host-unreachable
         counter drop
     }

@@ -9,16 +9,16 @@ from __future__ import annotations
 CHAINS = """
     # TCP (6), and UDP (17) that is no server's of DHCP and no router's, with the MAC and the address that are the
     # port's. In a VLAN the type would be the tag's.
-    chain speaking {
+    chain bridge_guard {
         type filter hook prerouting priority -300; policy accept;
         ether type 0x86dd ip6 nexthdr 6 iifname . ether saddr . ip6 saddr @sources6 accept
         ether type 0x0800 ip protocol 6 iifname . ether saddr . ip saddr @sources4 accept
-        ether type 0x86dd ip6 nexthdr 17 jump unserved
-        ether type 0x0800 ip protocol 17 jump unserved
-        goto spoken
+        ether type 0x86dd ip6 nexthdr 17 jump guard_usual_udp
+        ether type 0x0800 ip protocol 17 jump guard_usual_udp
+        goto guard_source
     }
 
-    chain unserved {
+    chain guard_usual_udp {
         @th,0,16 { 67, 547 } return
         @th,16,16 { 68, 546, 520, 521, 1985, 2029 } return
         iifname . ether saddr . ip6 saddr @sources6 accept
@@ -27,58 +27,58 @@ CHAINS = """
 
     # What is sent to the bridge itself passes no prerouting hook, but the bridge learns from it where a MAC is, and
     # the port's own interface receives it (br_handle_frame, net/bridge/br_input.c).
-    chain unforwarded {
+    chain bridge_local_guard {
         type filter hook input priority -200; policy accept;
-        ether daddr & ff:ff:ff:ff:ff:f0 == 01:80:c2:00:00:00 jump spoken
+        ether daddr & ff:ff:ff:ff:ff:f0 == 01:80:c2:00:00:00 jump guard_source
     }
 
     # What is said to multicast routers alone (reports: RFC 3810, section 5.2.14; RFC 3376, section 4.2.14) no container
     # needs to hear, as none is a router. Without a querier a bridge would carry each newcomer's into all of them.
-    chain heard {
+    chain bridge_reports {
         type filter hook forward priority -200; policy accept;
         meta pkttype != 2 accept
         ip6 daddr ff02::16 oifname @guarded drop
         ip daddr 224.0.0.22 oifname @guarded drop
     }
 
-    chain spoken {
+    chain guard_source {
         iifname != @bound accept
         iifname . ether saddr != @macs counter drop
-        iifname @guarded jump guarded
-        iifname @pinned goto pinned
+        iifname @guarded jump guard_link
+        iifname @pinned goto guard_address
     }
 
     # A host's manners, in a VLAN (its tag is not in the frame any more) as without one; and nothing behind a second tag
     # or one without a VLAN, where it could not be seen (CVE-2021-27853). No spanning tree.
-    chain guarded {
+    chain guard_link {
         meta protocol { 0x8100, 0x88a8 } counter drop
         ether type 0x8100 vlan id 0 counter drop
-        meta protocol 0x86dd goto guarded6
-        meta protocol 0x0800 goto guarded4
+        meta protocol 0x86dd goto guard_ipv6
+        meta protocol 0x0800 goto guard_ipv4
         ether daddr 01:80:c2:00:00:00 counter drop
     }
 
     # No router (134, 137, 138), no querier of listeners (130), which on a snooping bridge decides who hears what,
     # nobody who says that it routes multicast (151, 153: RFC 4286), no certification path (149).
-    chain guarded6 {
-        meta protocol 0x86dd exthdr frag exists jump pieces
+    chain guard_ipv6 {
+        meta protocol 0x86dd exthdr frag exists jump guard_fragments
         meta l4proto 58 @th,0,8 { 130, 134, 137, 138, 149, 151, 153 } counter drop
-        meta l4proto 17 goto served
+        meta l4proto 17 goto guard_udp
         meta l4proto { 88, 89, 103, 112 } counter drop
     }
 
     # ICMP: no redirect, no router. Of IGMP (2) a host says reports of versions 1 to 3 and that it leaves: queries,
     # DVMRP, PIM and router discovery (RFC 4286) are a router's.
-    chain guarded4 {
+    chain guard_ipv4 {
         meta l4proto 1 @th,0,8 { 5, 9 } counter drop
         meta l4proto 2 @th,0,8 != { 0x12, 0x16, 0x17, 0x22 } counter drop
-        meta l4proto 17 goto served
+        meta l4proto 17 goto guard_udp
         meta l4proto { 88, 89, 103, 112 } counter drop
     }
 
     # A client of DHCP listens at its port to whoever sends there: nobody but a server does. Of routers RIP and HSRP;
     # above EIGRP, OSPF, PIM and VRRP.
-    chain served {
+    chain guard_udp {
         @th,0,16 { 67, 547 } counter drop
         @th,16,16 { 68, 546 } counter drop
         meta pkttype 2 @th,16,16 { 520, 521, 1985, 2029 } counter drop
@@ -86,26 +86,26 @@ CHAINS = """
 
     # Neighbour discovery comes in one piece (RFC 6980), and a first piece says what it is a piece of (RFC 7112,
     # section 5): the comparison with 0 of nothing holds where there is a byte to look at.
-    chain pieces {
+    chain guard_fragments {
         meta l4proto 58 @th,0,8 { 130-138, 143, 149, 151-153 } counter drop
         meta protocol 0x86dd frag frag-off != 0 return
         @th,0,8 & 0 == 0 return
         counter drop
     }
 
-    chain pinned {
-        ether type vmap { 0x0806 : goto pinned_arp, 0x0800 : goto pinned4, 0x86dd : goto pinned6 }
+    chain guard_address {
+        ether type vmap { 0x0806 : goto guard_arp, 0x0800 : goto guard_address4, 0x86dd : goto guard_address6 }
         counter drop
     }
 
     # 0.0.0.0 is a probe, RFC 5227; for another's address, it would have the other take it for a conflict.
-    chain pinned_arp {
+    chain guard_arp {
         iifname . arp saddr ether . arp saddr ip @sources4 accept
         arp saddr ip 0.0.0.0 iifname . arp saddr ether . arp daddr ip @sources4 accept
         counter drop
     }
 
-    chain pinned4 {
+    chain guard_address4 {
         iifname . ether saddr . ip saddr @sources4 accept
         ip saddr 0.0.0.0 ip protocol 17 @th,0,32 0x00440043 accept
         counter drop
@@ -113,8 +113,8 @@ CHAINS = """
 
     # 135 from :: is duplicate address detection (RFC 4862, section 5.4.2), 143 from :: a listener report (RFC 3810,
     # section 5.2.13).
-    chain pinned6 {
-        meta l4proto 58 @th,0,8 { 133, 135, 136 } jump discovery
+    chain guard_address6 {
+        meta l4proto 58 @th,0,8 { 133, 135, 136 } jump guard_discovery
         iifname . ether saddr . ip6 saddr @sources6 accept
         iifname . ip6 saddr @source_prefixes6 accept
         ip6 saddr :: meta l4proto 58 @th,0,8 135 iifname . @th,64,128 @targets6 accept
@@ -125,7 +125,7 @@ CHAINS = """
     # Solicitations and advertisements as hosts send them: no extension header; an advertisement speaks for its target,
     # an address of the port's; and the options are none, the port's MAC, a nonce (RFC 7527), or both in this order,
     # 8 bytes each. Anybody could read another MAC in others.
-    chain discovery {
+    chain guard_discovery {
         ip6 nexthdr != 58 counter drop
         @th,0,8 136 iifname . @th,64,128 != @targets6 counter drop
         @th,0,8 133 ip6 length 8 return

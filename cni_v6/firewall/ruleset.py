@@ -32,17 +32,17 @@ DISCOVERY = "nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert, mld-lis
 INET_CHAINS = """
     # Before NAT, so that answers to published ports are not meant: from here on 127.0.0.0/8 in a packet from a wire is
     # forged. route_localnet, which a port published on a loopback address needs, would let it in (CVE-2020-8558).
-    chain arrived {
+    chain prerouting_filter {
         type filter hook prerouting priority -150; policy accept;
         iifname != "lo" ip daddr 127.0.0.0/8 counter drop
-        meta iifgroup %(closed)s goto inside
-        ip saddr @containers4 ip saddr . iifname != @home4 goto borrowed
-        ip6 saddr @containers6 ip6 saddr . iifname != @home6 goto borrowed
-        meta iifgroup %(shared)s goto inside
+        meta iifgroup %(closed)s goto from_segment
+        ip saddr @containers4 ip saddr . iifname != @home4 goto spoofed_source
+        ip6 saddr @containers6 ip6 saddr . iifname != @home6 goto spoofed_source
+        meta iifgroup %(shared)s goto from_segment
     }
 
     # Each packet, not each flow: it would be taken for an answer. Of a VRF's own interface it comes by a second time.
-    chain borrowed {
+    chain spoofed_source {
         meta iifkind "vrf" accept
         counter drop
     }
@@ -56,7 +56,7 @@ INET_CHAINS = """
         dnat ip6 to meta l4proto . th dport map @ports6
     }
 
-    chain arriving {
+    chain prerouting_publish {
         type nat hook prerouting priority dstnat; policy accept;
         fib daddr type local meta l4proto { %(tcp)s, %(udp)s, %(sctp)s } jump publish
         dnat ip6 to ip6 daddr map @inbound6
@@ -64,7 +64,7 @@ INET_CHAINS = """
 
     # A packet from ::1 leaves the loopback interface under no setting: left alone, the kernel answers at once that
     # nobody listens, instead of nothing at all.
-    chain departing {
+    chain output_publish {
         type nat hook output priority -100; policy accept;
         ip6 daddr ::1 return
         fib daddr type local meta l4proto { %(tcp)s, %(udp)s, %(sctp)s } jump publish
@@ -72,7 +72,7 @@ INET_CHAINS = """
     }
 
     # A published port of the network's own container: the answer must come back through the node, not directly.
-    chain leaving {
+    chain postrouting_masquerade {
         type nat hook postrouting priority srcnat; policy accept;
         ct status dnat ip saddr . oifname @home4 masquerade
         ct status dnat ip6 saddr . oifname @home6 masquerade
@@ -93,12 +93,12 @@ INET_CHAINS = """
         ip6 saddr . iifname @masquerade_prefixes6 masquerade
     }
 
-    chain passing {
+    chain forward_ingress {
         type filter hook forward priority filter; policy accept;
         tcp flags syn / syn,rst jump clamp
         ct state established,related accept
         ip6 saddr . ip6 nexthdr @container_prefixes6 ip6 saddr . iifname != @home_prefixes6 counter drop
-        meta oifgroup & 0xfffffffe == %(closed)s jump onto
+        meta oifgroup & 0xfffffffe == %(closed)s jump to_segment
         ip daddr . oifname @isolated4 jump published4
         ip6 daddr . oifname @isolated6 jump published6
         ip6 daddr . oifname @isolated_prefixes6 jump published6
@@ -138,7 +138,7 @@ INET_CHAINS = """
     }
 
     # What a container with an egress list may not reach includes the node.
-    chain local {
+    chain input_local {
         type filter hook input priority filter; policy accept;
         ct state established,related accept
         ip6 saddr . ip6 nexthdr @container_prefixes6 ip6 saddr . iifname != @home_prefixes6 counter drop
