@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -42,6 +42,13 @@ class DataDirs(Protocol):
         """Of every network with attachments of ours on record: its name, and its ``Transaction.memo`` of this moment.
 
         Without the networks' locks: whoever asks holds one.
+        """
+        ...
+
+    def leased_elsewhere(self, network: str, addresses: Iterable[str]) -> frozenset[str]:
+        """Those of some addresses that another network on this node has leased too: networks may overlap.
+
+        Without the other networks' locks.
         """
         ...
 

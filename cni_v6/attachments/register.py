@@ -75,7 +75,9 @@ def unregister(owner: Owner, data_dir: str, context: Context) -> bool:
 def release(record: Attachment, leases: Transaction, context: Context) -> None:
     """Take an attachment out of the firewall and off the uplink, and its prefixes' routes away, then forget it: under
     one lock, or the next holder's elements could be meant. What cannot be taken out keeps its record."""
-    context.kernel.remove(features.removal(record, _lost(record, leases)))
+    known = record.policy.addresses if record.policy else ()
+    elsewhere = context.data_dirs.leased_elsewhere(record.owner.network, known)
+    context.kernel.remove(features.removal(record, _lost(record, leases), elsewhere))
     old_gateways.release(record, leases, context)
     leases.drop(record.owner)
 

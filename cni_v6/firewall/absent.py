@@ -15,8 +15,8 @@ from cni_v6.firewall.policy import CLOSED_SEGMENT, SHARED_SEGMENT
 
 TRIED = 128  # addresses that nobody is known to have, and that are looked for on shared segments, in 10 seconds
 
-# ``from_segment``: a packet that goes back to where it came from makes the kernel look for its target, to redirect the sender
-# there, before it is forwarded (ip6_forward, net/ipv6/ip6_output.c: ndisc_send_redirect). IPv4 does not.
+# ``from_segment``: a packet that goes back to where it came from makes the kernel look for its target, to redirect the
+# sender there, before it is forwarded (ip6_forward, net/ipv6/ip6_output.c: ndisc_send_redirect). IPv4 does not.
 CHAINS = """
     set tried4 {
         type ipv4_addr . ifname

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from hashlib import shake_256
@@ -21,7 +21,6 @@ from cni_v6.leases.attachment import Attachment
 from cni_v6.leases.store import Transaction
 from cni_v6.net.addresses import from_text, to_text
 from cni_v6.protocol.names import Owner
-
 
 OnRecord = Callable[[Attachment], object]
 
@@ -73,6 +72,9 @@ class MemoryDataDirs:
         return []
 
     recorded = networks
+
+    def leased_elsewhere(self, network: str, addresses: Iterable[str]) -> frozenset[str]:
+        return frozenset()
 
     def memos(self) -> Iterator[tuple[str, bytes]]:
         yield from ()

@@ -23,7 +23,8 @@ class Feature:
     Of the kernel, ``questions`` come before there are addresses, ``check`` refuses what cannot work (CniError), and
     ``more_questions`` are for a gateway with IPv6 addresses. Of a plan, ``node_steps`` go before the container's
     interface is made, ``container_steps`` configure its namespace, ``arrival_steps`` come once it is connected.
-    ``removal`` takes them away, by the record alone; its second argument are addresses that are somebody else's by now.
+    ``removal`` takes them away, by the record alone; its second argument are addresses that are somebody else's by now,
+    its third those that another network has leased too.
     ``check_questions`` and ``differences`` are CHECK's, ``warnings`` what an ADD logs.
     """
 
@@ -34,7 +35,7 @@ class Feature:
     node_steps: Callable[[MainConf, Allocation, Snapshot], Iterable[Op]] = _nothing
     container_steps: Callable[[Site, MainConf, Allocation], Iterable[Op]] = _nothing
     arrival_steps: Callable[[MainConf, Allocation, Snapshot], Iterable[Op]] = _nothing
-    removal: Callable[[Attachment, frozenset[str]], Iterable[Op]] = _nothing
+    removal: Callable[[Attachment, frozenset[str], frozenset[str]], Iterable[Op]] = _nothing
     check_questions: Callable[[MainConf, Attachment], Iterable[Question]] = _nothing
     differences: Callable[[MainConf, Attachment, Snapshot], Iterable[str]] = _nothing
     warnings: Callable[[MainConf, Allocation, Snapshot], Iterable[str]] = _nothing

@@ -72,12 +72,13 @@ def arrival_steps(conf: MainConf, allocation: Allocation, seen: Snapshot) -> Ite
         yield from feature.arrival_steps(conf, allocation, seen)
 
 
-def removal(record: Attachment, lost: frozenset[str]) -> tuple[Op, ...]:
+def removal(record: Attachment, lost: frozenset[str], elsewhere: frozenset[str]) -> tuple[Op, ...]:
     """What takes all of it away.
 
     :param lost: addresses of the record that are somebody else's by now.
+    :param elsewhere: those that another network on this node has leased too.
     """
-    return tuple(step for feature in FEATURES for step in feature.removal(record, lost))
+    return tuple(step for feature in FEATURES for step in feature.removal(record, lost, elsewhere))
 
 
 def check_questions(conf: MainConf, record: Attachment | None) -> tuple[Question, ...]:

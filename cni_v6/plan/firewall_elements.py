@@ -77,17 +77,24 @@ def admission(record: Attachment, requested: tuple[str, ...] = ()) -> tuple[Op, 
     return (ops.AddElements(elements(record.owner, record.policy)), *_forget(record.policy, requested))
 
 
-def removal(record: Attachment, lost: frozenset[str] = frozenset()) -> tuple[Op, ...]:
+def removal(
+    record: Attachment, lost: frozenset[str] = frozenset(), elsewhere: frozenset[str] = frozenset()
+) -> tuple[Op, ...]:
     """What takes an attachment out again.
 
     :param lost: those of its addresses that are somebody else's by now, and their places in the sets with them. Its
         bridge port and its ports of the node are nobody else's.
+    :param elsewhere: those that another network has leased too: ``containers4`` and ``containers6`` have them once.
     """
     policy = record.policy
     if policy is None:
         return ()
     theirs = lost | {outside for outside, address in policy.inbound if address in lost}
-    own = (each for each in elements(record.owner, policy) if each.family == BRIDGE or each.key[0] not in theirs)
+    own = (
+        element for element in elements(record.owner, policy)
+        if (element.family == BRIDGE or element.key[0] not in theirs)
+        and not (element.set in ("containers4", "containers6") and element.key[0] in elsewhere)
+    )
     stale = tuple(each for each in policy.stale if each not in lost)
     return (ops.RemoveElements(tuple(own)), *_forget(policy, stale))
 

@@ -90,7 +90,7 @@ def arrival_steps(conf: MainConf, allocation: Allocation, seen: Snapshot) -> Ite
         yield ops.AddProxy(each.uplink, each.address)
 
 
-def removal(record: Attachment, _: frozenset[str] = frozenset()) -> tuple[Op, ...]:
+def removal(record: Attachment, *_: frozenset[str]) -> tuple[Op, ...]:
     """What takes that away again, by the record alone."""
     steps: list[Op] = []
     for each in record.proxied:

@@ -54,7 +54,7 @@ def arrival_steps(conf: MainConf, allocation: Allocation, _: Snapshot) -> Iterat
     yield from (ops.AddRoute(HOST, home, each.prefix, each.via.ip) for each in allocation.delegated)
 
 
-def removal(record: Attachment, _: frozenset[str] = frozenset()) -> tuple[Op, ...]:
+def removal(record: Attachment, *_: frozenset[str]) -> tuple[Op, ...]:
     """What takes it away, by the record alone. The container's own routes went with its namespace, or are its own."""
     homes = dict.fromkeys(anchor.home for anchor in record.anchors)
     return tuple(ops.RemoveRoute(HOST, home, prefix) for prefix in record.prefixes for home in homes)

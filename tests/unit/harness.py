@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -93,6 +93,11 @@ class World:
 
     def memos(self) -> Iterator[tuple[str, bytes]]:
         yield from ((name, store._work.memo()) for (name, _), store in self.stores.items())
+
+    def leased_elsewhere(self, network: str, addresses: Iterable[str]) -> frozenset[str]:
+        held = {address for (name, place) in self.stores if name != network
+                for record in self.attachments(name, place) for address in record.addresses}
+        return frozenset(held.intersection(addresses))
 
     def recorded(self, data_dir: str) -> list[str]:
         return self.networks(data_dir)

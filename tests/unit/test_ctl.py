@@ -432,3 +432,4 @@ def test_a_rehearsal_has_no_data_folder() -> None:
     folders = MemoryDataDirs()
     folders.remember("/elsewhere")
     assert folders.known() == folders.networks("/elsewhere") == folders.recorded("/elsewhere") == []
+    assert folders.leased_elsewhere("pods", ["10.0.0.2"]) == frozenset()

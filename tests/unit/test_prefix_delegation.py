@@ -22,7 +22,7 @@ from cni_v6.firewall.policy import MASQUERADED
 from cni_v6.firewall.sets import INET
 from cni_v6.kernel import ops
 from cni_v6.kernel.ops import HOST
-from cni_v6.kernel.questions import Link, Snapshot
+from cni_v6.kernel.questions import GetRoutes, Link, RouteEntry, Snapshot
 from cni_v6.leases.attachment import Attachment, GatewayAddress
 from cni_v6.plan import features, prefix_routes
 from cni_v6.plan.site import Allocation, RoutedPrefix
@@ -186,6 +186,16 @@ def test_the_record_alone_tells_what_to_take_away() -> None:
     assert prefix_routes.removal(replace(record, prefixes=())) == ()
 
 
+def test_check_names_a_route_that_is_gone() -> None:
+    record = Attachment(parts.OWNER, ("2001:db8:1::2",), prefixes=(P,))
+    asked = list(features.check_questions(conf(), record))
+    assert asked == [GetRoutes(HOST, "cni0")]
+    there = RouteEntry(P, "2001:db8:1::2")
+    assert features.differences(conf(), record, Snapshot({GetRoutes(HOST, "cni0"): (there,)})) == []
+    gone = features.differences(conf(), record, Snapshot({GetRoutes(HOST, "cni0"): ()}))
+    assert gone == [f"route {P} through cni0 is missing"]
+
+
 def test_without_a_prefix_there_is_nothing_to_compare() -> None:
     for record in (None, Attachment(parts.OWNER, ("2001:db8:1::2",))):
         assert features.check_questions(conf(), record) == ()
@@ -215,8 +225,8 @@ def test_from_add_to_del() -> None:
     assert record.prefixes == (second,) and record.policy and record.policy.prefixes == ((second, MASQUERADED),)
     own = [each for each in elements(record.owner, record.policy) if second in each.key]
     assert {each.set for each in own} == {
-        "home_prefixes6", "published_prefixes6", "limited_prefixes6", "allowed6", "masquerade_prefixes6",
-        "source_prefixes6",
+        "home_prefixes6", "container_prefixes6", "published_prefixes6", "limited_prefixes6", "allowed6",
+        "masquerade_prefixes6", "source_prefixes6",
     }
     assert set(own) <= set(world.kernel.firewall.elements())
     assert world.kernel.spaces["/run/netns/c1"].unreachable == [second]
@@ -279,7 +289,7 @@ def test_without_a_guard_no_port_is_pinned() -> None:
     world = World()
     world.add("c1", network(guard=False))
     assert {each.set for each in world.kernel.firewall.elements() if P in each.key} == {
-        "home_prefixes6", "published_prefixes6",
+        "home_prefixes6", "container_prefixes6", "published_prefixes6",
     }
 
 

@@ -114,6 +114,12 @@ def test_the_frame_attaches_checks_and_frees() -> None:
     assert lacking.value.code == errors.CHECK_FAILED
 
 
+def test_what_a_main_plugin_does_not_say() -> None:
+    env = {"CNI_COMMAND": "STATUS", "CNI_PATH": "/opt/cni/bin"}
+    conf = Segment().load(parse(Request("cni-v6", env, json.dumps(OPEN).encode())), World().node())
+    assert (conf.gateway_interface, conf.is_isolated, conf.is_trunk) == ("", False, False)
+
+
 def test_what_the_runtime_forgot_is_collected() -> None:
     world = World()
     world.container("c1")

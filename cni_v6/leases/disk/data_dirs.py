@@ -7,7 +7,7 @@ so must ``cni-v6ctl gc``.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from hashlib import blake2s
 
@@ -63,6 +63,16 @@ class DiskDataDirs:
             for network in self.recorded(folder):
                 with suppress(FileNotFoundError), open(os.path.join(folder, network, ATTACHMENTS, MEMO), "rb") as file:
                     yield network, file.read()
+
+    def leased_elsewhere(self, network: str, addresses: Iterable[str]) -> frozenset[str]:
+        wanted = frozenset(addresses)
+        others = (
+            os.path.join(folder, other)
+            for folder in (self.known() if wanted else ()) for other in self.recorded(folder) if other != network
+        )
+        return frozenset(
+            address for other in others for address in wanted if os.path.lexists(os.path.join(other, address))
+        )
 
     def networks(self, data_dir: str) -> Sequence[str]:
         try:
