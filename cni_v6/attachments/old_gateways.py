@@ -12,12 +12,14 @@ DEL of a container that counts on what drains: an ordinary network pays for the 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from cni_v6.attachments.context import Context
 from cni_v6.config.main import MainConf
+from cni_v6.kernel.ops import HOST
+from cni_v6.kernel.questions import GetLink
 from cni_v6.leases.attachment import Attachment, GatewayAddress
 from cni_v6.leases.records import anchor_words, read_anchor
 from cni_v6.leases.store import Transaction
@@ -137,17 +139,24 @@ def _take_away(
     """What was taken away may have taken along what stays, so that is put there again.
 
     The kernel deletes an interface's other IPv4 addresses of a subnet with its first one (__inet_del_ifa,
-    net/ipv4/devinet.c), and has an IPv6 address with one prefix only.
+    net/ipv4/devinet.c), and has an IPv6 address with one prefix only. An interface that is not there has nothing to
+    put again: the plan of the ADD makes it, with the addresses it needs.
 
     :param again: what was draining when the call looked at the node, and may have gone since.
     """
     shared = _of_others(network, context) if unneeded else frozenset()
     context.kernel.remove([gateways.take_away(each) for each in unneeded if each not in shared])
     beside = [each for each in memo.live if not each.on_link and each.home in {gone.home for gone in unneeded}]
-    context.kernel.apply([gateways.ensure(each) for each in dict.fromkeys((*beside, *again))])
+    _put_again(dict.fromkeys((*beside, *again)), context)
     if unneeded:
         draining = tuple(each for each in memo.draining if each not in unneeded)
         leases.keep_memo(encode(Memo(memo.live, draining), context.boot))
+
+
+def _put_again(anchors: Collection[GatewayAddress], context: Context) -> None:
+    if anchors:
+        seen = context.kernel.observe([GetLink(HOST, each.home) for each in anchors])
+        context.kernel.apply([gateways.ensure(each) for each in anchors if seen.link(HOST, each.home)])
 
 
 def _of_others(network: str, context: Context) -> frozenset[GatewayAddress]:

@@ -84,6 +84,14 @@ def test_the_next_add_takes_away_what_nobody_is_left_of(node: Node) -> None:
     assert on_bridge(node) == NEW_GATEWAYS
 
 
+def test_the_bridge_deleted_after_the_change(node: Node) -> None:
+    lab.warm(node, network(OLD))
+    node.run("ip", "link", "delete", "cni0")
+    [new] = lab.pods(node, network(NEW), "a")
+    assert on_bridge(node) == NEW_GATEWAYS
+    assert new.ping("fd00:66::1") and new.ping("10.67.0.1")
+
+
 def test_gc_of_the_last_one(node: Node) -> None:
     [old] = lab.pods(node, network(OLD), "a")
     [new] = lab.pods(node, network(NEW), "b")

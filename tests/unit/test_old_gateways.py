@@ -10,6 +10,7 @@ import pytest
 
 from cni_v6.attachments import old_gateways
 from cni_v6.attachments.old_gateways import Memo
+from cni_v6.kernel import ops
 from cni_v6.kernel.ops import HOST
 from cni_v6.kernel.questions import Link
 from cni_v6.leases.attachment import Attachment, GatewayAddress
@@ -79,6 +80,42 @@ def test_the_old_gateways_stay_while_a_container_counts_on_them() -> None:
         assert on_bridge(world) == prefixes(OLD6, OLD4, NEW6, NEW4)
         world.call("DEL", left, NEW).ok()
         assert (on_bridge(world) == prefixes(NEW6, NEW4)) is gone
+    assert memo(world) == Memo((NEW6, NEW4))
+
+
+def delete_bridge(world: World) -> None:
+    """As ``ip link delete cni0``: the ports stay, in no bridge."""
+    world.kernel.remove([ops.DeleteLink(HOST, "cni0")])
+
+
+@pytest.mark.parametrize("running", [False, True])
+def test_the_subnet_is_changed_and_the_bridge_deleted(running: bool) -> None:
+    world = World()
+    world.add("c1", OLD)
+    if not running:
+        world.call("DEL", "c1", OLD).ok()
+    delete_bridge(world)
+    world.add("c2", NEW)
+    assert on_bridge(world) == prefixes(NEW6, NEW4)
+    world.call("DEL", "c1", OLD).ok()
+    assert (memo(world), on_bridge(world)) == (Memo((NEW6, NEW4)), prefixes(NEW6, NEW4))
+
+
+def test_back_to_what_drained_on_a_bridge_that_was_deleted() -> None:
+    world = World()
+    world.add("c1", OLD)
+    world.add("c2", NEW)
+    delete_bridge(world)
+    world.add("c3", OLD)
+    assert on_bridge(world) == prefixes(OLD6, OLD4)
+
+
+def test_the_last_one_of_an_old_subnet_goes_after_the_bridge() -> None:
+    world = World()
+    world.add("c1", OLD)
+    world.add("c2", NEW)
+    delete_bridge(world)
+    world.call("DEL", "c1", OLD).ok()
     assert memo(world) == Memo((NEW6, NEW4))
 
 
