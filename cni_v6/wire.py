@@ -29,6 +29,7 @@ ACK = b"\x06"  # ASCII ACK
 DELEGATE_SECONDS = 60  # for a plugin that a call runs; the reference dhcp asks its server for about as long
 WORK_SECONDS = DELEGATE_SECONDS + 10  # after that a call begins nothing more; from the moment its request is there
 UNDO_SECONDS = 20  # for taking back what a call did that failed, or whose caller has gone
+GONE_SECONDS = 2  # for a plugin whose call's caller has gone: to end by itself is better than to be ended
 CALL_SECONDS = WORK_SECONDS + UNDO_SECONDS  # an engine's call has ended then, but for what the kernel never answers
 ANSWER_SECONDS = CALL_SECONDS + 10  # for the answer, once the request is sent
 ASK_SECONDS = 5  # for a connection, for each part of a request, and of an answer that has begun

@@ -45,6 +45,7 @@ struct field {
 };
 
 extern char **environ;
+static char *nothing[2], **arguments = nothing; /* what it was called with, for Python; its name is the program there */
 static char request[HEADER + LIMIT]; /* enough for stdin, and three times what execve(2) lets an environment have */
 static char reply[HEADER + LIMIT];
 static size_t used = HEADER;                   /* bytes of the request */
@@ -85,10 +86,10 @@ static int fail(const char *message, const char *details)
 static int become_python(const char *told, const char *message, const char *remedy)
 {
     static char details[4 * PATH_MAX];
-    const char *argv[] = {program, told, path, TEXT(ANSWER_SECONDS), NULL};
+    char *argv[] = {program, (char *)(uintptr_t)told, path, TEXT(ANSWER_SECONDS), NULL};
     int again = input.at ? memfd_create("stdin", MFD_CLOEXEC) : STDIN_FILENO;
     if (!input.at || (print(again, input) && !lseek(again, 0, SEEK_SET) && dup2(again, STDIN_FILENO) == STDIN_FILENO))
-        execv(program, (char **)(uintptr_t)argv);
+        execv(program, told ? argv : arguments);
     const char *reason = strerror(errno);
     snprintf(details, sizeof details, told ? "%s" : "%s; the engine's socket is %s; without an engine it takes %s: %s",
              remedy, path, program, reason);
@@ -304,11 +305,14 @@ int main(int argc, char **argv)
         stream = open("/dev/null", O_RDWR | O_CLOEXEC);
     while (stream >= 0 && stream <= STDERR_FILENO);
     name = name ? name + 1 : argc > 0 ? argv[0] : "";
+    arguments = argc > 0 ? argv : arguments;
+    arguments[0] = program;
     folder = folder ? folder : RUN_DIR;
     snprintf(program, sizeof program, "%s/%s", COURIER_PYTHON, name);
     snprintf(path, sizeof path, "%s/engine.sock", folder);
-    if (!getenv("CNI_COMMAND") && isatty(STDIN_FILENO))
-        return become_python(NULL, "this is a CNI plugin, which container runtimes start", "set CNI_COMMAND");
+    if (argc > 1 || (!getenv("CNI_COMMAND") && isatty(STDIN_FILENO)))
+        return become_python(NULL, "this is cni-v6 " COURIER_VERSION ", a CNI plugin that container runtimes execute",
+                             "set CNI_COMMAND, and give no arguments");
     if (engine && !strcmp(engine, "off"))
         return become_python(NULL, "CNI_V6_ENGINE=off forbids the engine", "take it out of the environment");
     if (stat("/proc/self/ns/net", &network))

@@ -11,7 +11,7 @@ import pytest
 pytest.register_assert_rewrite("tests.sandbox")
 
 from tests.couriers import build  # noqa: E402  (after the asserts below are registered)
-from tests.sandbox import Node, need_sandbox  # noqa: E402
+from tests.sandbox import ROOT, Node, need_sandbox  # noqa: E402
 
 # "ci": the same examples in every run, however slow the machine. HYPOTHESIS_PROFILE=explore looks for new ones.
 hypothesis.settings.register_profile("ci", derandomize=True, deadline=None, database=None)
@@ -21,15 +21,21 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 # The ways in. "process": each call in its own; "engine": they find one, or leave one behind; "courier": so, through it.
 COURIER = pytest.param("courier", marks=pytest.mark.courier)
 MODES = ("process", "engine", COURIER)
+# Where "process" is part of what "make test" proves. Elsewhere each call in a process of its own, which is the slower
+# way, is left to "make test-rest".
+BOTH_WAYS = ("test_add_del", "test_failures", "test_loopback")
 MARKED_FOLDERS = ("bare", "netns", "process")
 SANDBOXED = ("netns", "process", "runtimes", "uml")
 
 
 def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
-    """A test in ``tests/netns`` is a netns test without saying so."""
+    """A test in ``tests/netns`` is a netns test without saying so; without an engine most of them are slow."""
     for item in items:
+        parameters = item.callspec.params if hasattr(item, "callspec") else {}
+        if parameters.get("node") == "process" and item.path.stem not in BOTH_WAYS:
+            item.add_marker("slow")
         for folder in MARKED_FOLDERS:
-            if folder in item.path.parent.parts:
+            if folder in item.path.relative_to(ROOT).parts:
                 item.add_marker(folder)
 
 

@@ -21,6 +21,7 @@ from cni_v6.kernel.fake.kernel import FakeKernel
 from cni_v6.kernel.ops import HOST, AddElements, Op, describe
 from cni_v6.kernel.privilege import may_change_the_network
 from cni_v6.kernel.questions import Kernel, Question, Snapshot
+from cni_v6.leases.attachment import Attachment
 from cni_v6.leases.memory import MemoryDataDirs, MemoryLeases
 from cni_v6.plugins.registry import PLUGINS
 from cni_v6.protocol.invocation import Invocation, Request
@@ -37,7 +38,7 @@ class RecordingKernel:
         self._real = real
         self._fake = FakeKernel()
         self._fake.add_netns(CONTAINER)
-        self.ops: list[Op] = []
+        self.steps: list[Op | Attachment] = []  # operations, and records that are written, in their order
 
     def netns_id(self, path: str) -> tuple[int, int]:
         return self._real.netns_id(path) if path == HOST else self._fake.netns_id(path)
@@ -49,10 +50,10 @@ class RecordingKernel:
         return self._real.observe(outside).with_answers(self._fake.observe(inside))
 
     def apply(self, operations: Iterable[Op]) -> None:
-        self.ops += operations
+        self.steps += operations
 
     def remove(self, operations: Iterable[Op]) -> None:
-        self.ops += operations
+        self.steps += operations
 
     def close(self) -> None:
         self._real.close()
@@ -95,25 +96,30 @@ def configurations(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _show(config: Mapping[str, Any], chosen: argparse.Namespace, real: Context) -> None:
-    rehearsal = RecordingKernel(real.kernel)
-    node = replace(
-        real, kernel=rehearsal, leases=lambda network, _: MemoryLeases(network), data_dirs=MemoryDataDirs(),
-        delegate=_nobody,
+    kernel = RecordingKernel(real.kernel)
+    context = replace(
+        real, kernel=kernel, data_dirs=MemoryDataDirs(), delegate=_nobody,
+        leases=lambda network, _: MemoryLeases(network, on_record=kernel.steps.append),
     )
-    reply = handle(_request(config, chosen), node)
+    reply = handle(_request(config, chosen), context)
     if reply.code:
         error = json.loads(reply.stdout)
         raise CniError(error["code"], error["msg"], error.get("details", ""))
     print(f"{config['type']} on network {config['name']}, for a container that would be its first:")
-    for number, each in enumerate(rehearsal.ops, 1):
-        print(f"{number:3}. {describe(each)}")
-        if isinstance(each, AddElements):
-            for element in each.elements:
+    for number, step in enumerate(kernel.steps, 1):
+        print(f"{number:3}. {_recorded(step) if isinstance(step, Attachment) else describe(step)}")
+        if isinstance(step, AddElements):
+            for element in step.elements:
                 leads = f" : {' . '.join(element.data)}" if element.data else ""
                 print(f"       {element.family} {element.set}: {' . '.join(element.key)}{leads}")
     print(json.dumps(json.loads(reply.stdout), indent=2))
     for line in (*_warnings(reply), *_notes(config)):
         print(f"cni-v6ctl: {line}", file=sys.stderr)
+
+
+def _recorded(record: Attachment) -> str:
+    held = " ".join((*record.addresses, *record.prefixes, *(f"proxy {entry.address}" for entry in record.proxied)))
+    return f"record attachment {record.owner}: {held or 'no address'}"
 
 
 def _warnings(reply: Reply) -> Iterator[str]:

@@ -6,10 +6,34 @@ What keeps one network's calls, a plugin or a lock, keeps no more of an engine's
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass
 from threading import Lock
 from typing import Generic, TypeVar
 
 Job = TypeVar("Job")
+
+# Of one network at a time: most of a call is waiting for the kernel, and two cores run no more than that well.
+WORKERS = 16
+WORKERS_MOST = 16 * WORKERS  # of all networks: it takes sixteen that hang to keep up the others
+QUEUE = 1024  # calls of one network that wait beside those
+# Descriptors: the engine's own, at most; what a worker and its call have open; what a call has that waits.
+OWN, WORKING, WAITING = 64, 16, 2
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What an engine can take on: threads, calls in all, calls of one network that wait."""
+
+    workers: int
+    calls: int
+    queue: int
+
+
+def room(files: int) -> Room:
+    """With so many descriptors; 512 at least."""
+    workers = max(WORKERS, min(WORKERS_MOST, files // 2 // WORKING))
+    waiting = max(WORKERS, (files - OWN - workers * WORKING) // WAITING)
+    return Room(workers, workers + waiting, min(QUEUE, waiting // 4))
 
 
 class _Share(Generic[Job]):

@@ -25,7 +25,7 @@ UNLIMITED = (
 )
 # With less than this, which cannot be raised, there is no engine: its callers handle their calls themselves.
 LEAST = {
-    resource.RLIMIT_NOFILE: ("open files", 256), resource.RLIMIT_STACK: ("stack size", 1 << 20),
+    resource.RLIMIT_NOFILE: ("open files", 512), resource.RLIMIT_STACK: ("stack size", 1 << 20),
     resource.RLIMIT_AS: ("address space", 1 << 30), resource.RLIMIT_DATA: ("data size", 1 << 29),
     resource.RLIMIT_FSIZE: ("file size", 1 << 26), resource.RLIMIT_CPU: ("cpu time", resource.RLIM_INFINITY),
 }

@@ -27,7 +27,7 @@ from cni_v6 import __version__
 from cni_v6.attachments.context import Context
 from cni_v6.engine import handle
 from cni_v6.engine.delivery import deliver, has_gone, packed
-from cni_v6.engine.fair_shares import Shares
+from cni_v6.engine.fair_shares import WORKERS, Room, Shares, room
 from cni_v6.engine.handle import Reply
 from cni_v6.engine.incoming import Arrivals, Call, Held
 from cni_v6.engine.inprocess import refuses_engine
@@ -41,12 +41,7 @@ from cni_v6.kernel.open_namespaces import Spaces
 from cni_v6.kernel.ops import HOST
 from cni_v6.protocol.invocation import Request
 
-# Of one network at a time: most of a call is waiting for the kernel, and two cores run no more than that well.
-WORKERS = 16
-WORKERS_MOST = 16 * WORKERS  # of all networks: it takes sixteen that hang to keep up the others
-QUEUE = 1024  # calls of one network that wait beside those
 LARGE, LARGE_WORKERS = "\0", 1  # the share of large calls, by a name that no network has
-DESCRIPTORS = 16  # that a worker and its call have open at most
 PATIENCE_SECONDS = 10.0  # for the bytes of a request, and for the caller's confirmation
 
 Handler = Callable[[Request, Context], Reply]
@@ -58,11 +53,12 @@ class Server:
     :param listener: a listening unix socket.
     :param path: the socket's path where this engine made it and takes it away; None for systemd's.
     :param idle: seconds without a call after which it ends; 0 for never.
+    :param has: what it can take on; None for what its descriptors are enough for.
     """
 
     def __init__(
         self, listener: socket.socket, *, path: bytes | None, idle: float, handler: Handler = handle.handle,
-        limits: Limits = LIMITS,
+        limits: Limits = LIMITS, has: Room | None = None,
     ) -> None:
         self._listener = listener
         self._path = path
@@ -74,15 +70,16 @@ class Server:
         self._inode = identity(HOST)[1]
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._draining = False
-        self._full = False  # no descriptor to be had: nobody is accepted until one call has ended
+        self._full = False  # nobody is accepted until one call has ended
         self._reaper = Reaper()
         self._lock = threading.Lock()
         self._pending = 0
         self._last = time.monotonic()
         self._held = Held()
         self._arrivals = Arrivals(self._held, PATIENCE_SECONDS)
-        self._shares: Shares[Call] = Shares(WORKERS, QUEUE)
-        self._crew = WorkerPool(WORKERS, most_workers(), self._work)
+        self._room = has or room(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+        self._shares: Shares[Call] = Shares(WORKERS, self._room.queue)
+        self._crew = WorkerPool(self._room.workers, self._work, kept=WORKERS)
 
     def run(self) -> None:
         """Serve until drained."""
@@ -134,6 +131,9 @@ class Server:
 
     def _accept(self) -> bool:
         """Take one connection; of the same user only. False: there is none, or no room for it."""
+        if self._pending >= self._room.calls:
+            self._close_door()
+            return False
         try:
             connection, _ = self._listener.accept()
         except BlockingIOError:
@@ -141,8 +141,7 @@ class Server:
         except OSError as error:
             if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                 raise
-            self._full = True
-            self._arrivals.unwatch(self._listener.fileno())
+            self._close_door()
             return False
         credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
         if struct.unpack("3i", credentials)[1] != os.geteuid():
@@ -153,6 +152,11 @@ class Server:
         self._arrivals.add(connection)
         self._take(connection.fileno())  # it may be here already
         return True
+
+    def _close_door(self) -> None:
+        if not self._full:
+            self._full = True
+            self._arrivals.unwatch(self._listener.fileno())
 
     def _finish(self) -> None:
         """The socket first, so that nobody new comes; then those who are in its queue, then those being served."""
@@ -185,7 +189,7 @@ class Server:
         self._idle = idle_seconds(call.request.stdin, self._idle)
         begin = self._shares.enter(_share(call), call, LARGE_WORKERS if call.is_large else None)
         if begin is None:
-            words = f"{QUEUE} calls of network {call.network} wait already"
+            words = f"{self._room.queue} calls of network {call.network} wait already"
             refusal = CniError(TRY_AGAIN, words, "see in the log what keeps its calls; then run the command again")
             with suppress(OSError):
                 call.connection.send(packed(handle.refuse(call.request, refusal)))
@@ -276,12 +280,6 @@ class Server:
         if call.request.env.get("CNI_COMMAND") == "ADD":
             undo = replace(call.request, env={**call.request.env, "CNI_COMMAND": "DEL"})
             self._handle(call, undo, host, Patience(replace(self._limits, work=self._limits.undo)))
-
-
-def most_workers() -> int:
-    """As many as there can be descriptors for; half of those are for calls that come and wait."""
-    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return max(WORKERS, min(WORKERS_MOST, files // 2 // DESCRIPTORS))
 
 
 def idle_seconds(stdin: bytes, current: float) -> float:

@@ -27,13 +27,13 @@ class _Worker(Generic[Job]):
 
 class WorkerPool(Generic[Job]):
     """
-    :param kept: threads that stay when there is nothing to do.
     :param most: threads that there can be.
     :param work: what each runs, with the jobs that it gets, until there are no more.
+    :param kept: threads that stay when there is nothing to do; None for all that there were.
     """
 
-    def __init__(self, kept: int, most: int, work: Callable[[Iterator[Job]], None]) -> None:
-        self._kept = kept
+    def __init__(self, most: int, work: Callable[[Iterator[Job]], None], kept: int | None = None) -> None:
+        self._kept = most if kept is None else kept
         self._most = most
         self._work = work
         self._lock = Lock()

@@ -73,7 +73,7 @@ def run(
     process = Popen(argv, env=env, stdin=PIPE, stdout=PIPE, stderr=PIPE, bufsize=0, start_new_session=True)
     talk = _Talk(process, memoryview(stdin), watch(process.pid))
     try:
-        talk.hold(limit, patience.caller)
+        talk.hold(limit, patience.caller, patience.limits.gone)
     except Stopped as stopped:
         stopped.logged = bytes(talk.logged)
         patience.give_up()
@@ -113,27 +113,31 @@ class _Talk:
         if self.end is not None:
             os.close(self.end)
 
-    def hold(self, seconds: float, caller: int | None) -> None:
+    def hold(self, seconds: float, caller: int | None, after_caller: float) -> None:
         """Until the process has ended; what it printed by then is all.
 
+        :param after_caller: seconds that it has once the caller has gone.
         :raises Stopped: where it has to be ended.
         """
         if caller is not None:
             self._poll.register(caller, 0)  # POLLHUP is always told
         deadline = time.monotonic() + seconds
+        late = f"did not end within {round(seconds, 1):g} seconds"
         ended = False
         while not ended and (self.end is not None or self._is_heard()):
             ready = [descriptor for descriptor, _ in self._poll.poll(_milliseconds(deadline))]
             if not ready:
-                raise Stopped(f"did not end within {round(seconds, 1):g} seconds")
-            if caller in ready:
-                raise Stopped("was ended: its caller has gone")
+                raise Stopped(late)
+            if caller is not None and caller in ready:
+                self._poll.unregister(caller)
+                deadline = min(deadline, time.monotonic() + after_caller)
+                late = "was ended: its caller has gone"
             for descriptor in ready:
                 if descriptor in self._pipes:
                     self._move(descriptor)
             ended = self.end in ready
         if not self.has_ended(deadline - time.monotonic()):
-            raise Stopped(f"printed all and did not end within {round(seconds, 1):g} seconds")
+            raise Stopped(late)
         for descriptor, name in tuple(self._pipes.items()):
             while name != "stdin" and self._move(descriptor):
                 pass

@@ -22,6 +22,7 @@ class Limits:
     delegate: float = wire.DELEGATE_SECONDS
     work: float = wire.WORK_SECONDS
     undo: float = wire.UNDO_SECONDS
+    gone: float = wire.GONE_SECONDS
 
 
 LIMITS = Limits()

@@ -23,23 +23,27 @@ from cni_v6.net.addresses import from_text, to_text
 from cni_v6.protocol.names import Owner
 
 
+OnRecord = Callable[[Attachment], object]
+
+
 class MemoryLeases:
     """Leases of one network, gone with the process.
 
     :param timeout: seconds to wait for the lock.
     :param now: seconds since the epoch.
     :param entropy: as many random bytes as it is asked for; by default the same ones at every run.
+    :param on_record: is told of each record that is written, such as by ``cni-v6ctl plan``.
     """
 
     def __init__(
         self, network: str, *, timeout: float = 30.0, now: Callable[[], float] = lambda: 0.0,
-        entropy: Callable[[int], bytes] | None = None,
+        entropy: Callable[[int], bytes] | None = None, on_record: OnRecord | None = None,
     ) -> None:
         records.require_safe("network", network)
         self._network = network
         self._timeout = timeout
         self._lock = threading.Lock()
-        self._work = MemoryTransaction(network, now, entropy or _entropy())
+        self._work = MemoryTransaction(network, now, entropy or _entropy(), on_record)
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
@@ -77,7 +81,9 @@ class MemoryDataDirs:
 class MemoryTransaction:
     """See ``leases.store.Transaction``."""
 
-    def __init__(self, network: str, now: Callable[[], float], entropy: Callable[[int], bytes]) -> None:
+    def __init__(
+        self, network: str, now: Callable[[], float], entropy: Callable[[int], bytes], on_record: OnRecord | None = None
+    ) -> None:
         self._network = network
         self._now = now
         self._entropy = entropy
@@ -88,6 +94,7 @@ class MemoryTransaction:
         self._books = {family: AllocatorState(UsedAddresses(), (), MemoryQueue()) for family in (4, 6)}
         self._chosen: set[str] = set()  # and not put yet
         self._secret = entropy(32)
+        self._on_record = on_record
         self.remarks: list[str] = []
         self._memo = b""
 
@@ -172,11 +179,13 @@ class MemoryTransaction:
             if holder is not None:
                 raise records.unavailable(address, holder)
         self._take(replace(attachment, addresses=addresses), addresses)
-        self._records[owner.container_id, owner.ifname] = replace(attachment, addresses=addresses)
+        self.update(replace(attachment, addresses=addresses))
         self._prefixes.update(dict.fromkeys(attachment.prefixes, owner))
 
     def update(self, attachment: Attachment) -> None:
         self._records[attachment.owner.container_id, attachment.owner.ifname] = attachment
+        if self._on_record:
+            self._on_record(attachment)
 
     def was_used(self, address: str) -> bool:
         family, value = from_text(address)

@@ -58,6 +58,13 @@ def test_each_sample_attaches_a_container_after_make_install_alone(root: Root) -
         attach(root, lists[sample])
 
 
+def test_make_test_brings_what_the_tests_call(root: Root) -> None:
+    """The pages' commands, which call most of it, and what Debian's own interpreter imports; none is skipped."""
+    part = "tests/process/test_docs.py tests/test_layers.py -n 1"
+    printed = root.run(f"CNI_V6_REQUIRE_ALL=1 make test ARGS='{part} -m \"not runtimes\"'")
+    assert " passed" in printed and " skipped" not in printed, printed
+
+
 def attach(root: Root, network: dict[str, Any]) -> None:
     """ADD, CHECK and DEL of a first container, as a runtime calls for them: the result goes from plugin to plugin."""
     netns = f"/run/netns/{network['name']}"

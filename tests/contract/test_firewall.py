@@ -20,7 +20,7 @@ from cni_v6.kernel.netfilter.socket import NetfilterSocket, NoNetfilter
 from cni_v6.kernel.netlink.message import HEADER, each
 from cni_v6.kernel.ops import HOST
 from cni_v6.kernel.questions import GetElements, GetRuleset
-from tests.contract.kernels import LinuxTestbed, KernelTestbed, linux_testbed
+from tests.contract.kernels import KernelTestbed, LinuxTestbed, linux_testbed
 from tests.contract.test_kernel import refused
 from tests.sandbox import Node
 

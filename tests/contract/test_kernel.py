@@ -37,7 +37,7 @@ from cni_v6.kernel.questions import (
     RouteEntry,
     Uplink,
 )
-from tests.contract.kernels import LinuxTestbed, KernelTestbed
+from tests.contract.kernels import KernelTestbed, LinuxTestbed
 
 MAC, HOST_MAC, BRIDGE_MAC = "02:00:00:00:00:0a", "02:00:00:00:00:0b", "02:00:00:00:00:0c"
 BRIDGE = ops.EnsureBridge("br0", BRIDGE_MAC, 1500, multicast_snooping=False, vlan_filtering=False)

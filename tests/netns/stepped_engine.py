@@ -13,7 +13,7 @@ import select
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,14 @@ if __name__ == "__main__":
 
 from cni_v6.attachments.context import Context  # noqa: E402
 from cni_v6.engine import handle as engine_handle, start as engine_start  # noqa: E402
+from cni_v6.engine.fair_shares import QUEUE, Room  # noqa: E402
 from cni_v6.engine.handle import Reply  # noqa: E402
 from cni_v6.engine.server import Server  # noqa: E402
 from cni_v6.kernel.deadline import Limits  # noqa: E402
 from cni_v6.protocol.invocation import Request  # noqa: E402
 from tests.netns.stepped_kernel import SteppedKernel, enter, hold, tell  # noqa: E402
 
+ROOM = Room(workers=256, calls=2048, queue=QUEUE)
 PATIENCE = 60  # seconds; news that takes as long never comes
 
 
@@ -41,14 +43,17 @@ class SteppedEngine:
         self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self._heard = b""
 
-    def start(self, what: str, position: int, limits: Mapping[str, float] | None = None) -> None:
+    def start(
+        self, what: str, position: int, limits: Mapping[str, float] | None = None, room: Room = ROOM
+    ) -> None:
         """Have an engine listen; ``what`` happens to the first call that it gets, before the operation at a position.
 
         :param what: CUT: the engine is killed; PAUSE: it waits for ``go_on``, having told that it is ``held``; "":
             nothing.
         :param limits: of ``cni_v6.patience.Limits``, where they are other than an engine's.
+        :param room: what it can take on.
         """
-        self._say({"what": what, "position": position, "limits": limits or {}})
+        self._say({"what": what, "position": position, "limits": limits or {}, "room": asdict(room)})
         assert self.hear() == {"listens": True}
 
     def hear(self) -> Any:
@@ -100,7 +105,8 @@ def main(path: str) -> None:
             engine_start.sign(alive)
             handler = stepping(asked["what"], asked["position"])
             limits = Limits(**asked["limits"])
-            Server(listener, path=path.encode(), idle=0, handler=handler, limits=limits).run()
+            has = Room(**asked["room"])
+            Server(listener, path=path.encode(), idle=0, handler=handler, limits=limits, has=has).run()
             os._exit(0)
         listener.close()
         os.close(alive)

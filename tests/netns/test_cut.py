@@ -20,6 +20,8 @@ from tests.netns.stepped_kernel import CUT, FAIL, SteppedPlugin
 from tests.sandbox import PLUGIN_PATH, Node, make_call, need, reply
 from tests.snapshot import Snapshot, take
 
+pytestmark = pytest.mark.slow
+
 LINK_LOCAL = {"ranges": [[{"subnet": SUBNET6, "gateway": "link-local"}]], "routes": [{"dst": "2001:db8::/32"}]}
 SCENARIOS = {
     "dual-stack": networks.gateway(*DUAL, mtu=1400, hairpinMode=True),

@@ -9,9 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
+
 from tests.netns import networks
 from tests.netns.networks import DUAL, GATEWAY4, GATEWAY6, Pod
 from tests.sandbox import Node, Reply
+
+pytestmark = pytest.mark.slow
 
 CROWD = 100
 SEED = 20260823

@@ -371,6 +371,13 @@ def test_a_fifo_for_a_namespace_is_not_waited_for(tmp_path: Path, engine: FakeEn
     assert found.heard and found.heard.passed == (tmp_path / "fifo").stat().st_ino
 
 
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["--nonsense"], ["", "x"]])
+@pytest.mark.parametrize("call", ["an ordinary one", "no command"])
+def test_arguments_are_for_python(engine: FakeEngine, courier: str, call: str, arguments: list[str]) -> None:
+    wanted = engine.outcome([str(SHIM), *arguments], CALLS[call], ANSWERS["a failure"])
+    assert engine.outcome([courier, *arguments], CALLS[call], ANSWERS["a failure"]) == wanted
+
+
 def test_a_person_at_a_terminal_is_told_what_it_is(courier: str) -> None:
     words = []
     for program in (courier, str(SHIM)):

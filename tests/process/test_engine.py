@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from cni_v6 import __version__, shim, wire
-from cni_v6.engine.server import WORKERS
+from cni_v6.engine.fair_shares import WORKERS
 from cni_v6.kernel.netfilter.socket import NETLINK_NETFILTER
 from cni_v6.leases.disk.directory import Folder
 from tests.bench.node import Size, size
@@ -356,7 +356,7 @@ def test_an_engine_that_cannot_start_takes_no_call(warm_node: Node, broken: str)
         process.stdin = None
     for process in started:
         reply(*process.communicate(timeout=TIMEOUT), process.returncode).ok()
-    assert "No module named 'cni_v6.server'" in Path(f"{socket_of(warm_node)}.log").read_text(encoding="utf-8")
+    assert "No module named 'cni_v6.engine.server'" in Path(f"{socket_of(warm_node)}.log").read_text(encoding="utf-8")
     assert not socket_of(warm_node).exists()
     assert len(leases(warm_node)) == len(calls)
 

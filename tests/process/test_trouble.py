@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from cni_v6 import wire
+from cni_v6.engine import fair_shares
+from cni_v6.engine.fair_shares import WORKERS
 from cni_v6.engine.incoming import HELD_BYTES, LARGE_BYTES
-from cni_v6.engine.server import WORKERS
 from cni_v6.leases.disk.directory import Folder
 from tests.netns import networks
 from tests.netns.networks import Pod
@@ -148,6 +149,45 @@ def test_a_call_that_had_to_wait_too_long_is_not_begun(warm_node: Node) -> None:
         stepped.start("", 0, {"work": 0.0})
         with warm_node.unchanged():
             assert "calls of network others before this one took" in pod.call("DEL").error(11)
+
+
+def test_a_call_that_finds_too_many_before_it_is_told_so(warm_node: Node, begun: Begun) -> None:
+    others_work(warm_node)
+    Pod(warm_node, {**HUNG, "ipam": {}}, "first").add()
+    names = [f"c{number}" for number in range(WORKERS + 2)]
+    for name in names:
+        warm_node.container(name)
+    with closing(SteppedEngine(warm_node)) as stepped:
+        assert stepped.stop()
+        stepped.start("", 0, room=fair_shares.Room(2 * WORKERS, 4 * WORKERS, queue=1))
+        with warm_node.unchanged():
+            callers = [start(warm_node, HUNG, name) for name in names[:WORKERS]]
+            begun.wait(WORKERS)
+            callers.append(start(warm_node, HUNG, names[WORKERS]))
+            wait_for_connection(callers[-1].pid)
+            last = start(warm_node, HUNG, names[-1])
+            out, err = last.communicate()
+            assert "1 calls of network pods wait already" in reply(out, err, last.returncode).error(11)
+            others_work(warm_node)
+            for caller in reversed(callers):
+                caller.kill()
+                caller.communicate()
+            assert stepped.stop()
+
+
+def test_an_engine_with_few_descriptors_takes_no_more_than_it_can(warm_node: Node) -> None:
+    """The others wait at its door, until those inside have said what they want or their time is over."""
+    config = networks.gateway(*networks.DUAL)
+    room = fair_shares.Room(workers=WORKERS, calls=WORKERS, queue=4)
+    with closing(SteppedEngine(warm_node)) as stepped, ExitStack() as stack:
+        stepped.start("", 0, room=room)
+        for _ in range(WORKERS + 4):
+            connection = stack.enter_context(socket.socket(socket.AF_UNIX))
+            connection.connect(str(socket_of(warm_node)))
+        callers = [start(warm_node, config, f"c{number}") for number in range(4)]
+        for caller in callers:
+            out, err = caller.communicate()
+            reply(out, err, caller.returncode).ok()
 
 
 def test_who_holds_a_networks_lock_keeps_no_other_network_waiting(warm_node: Node) -> None:

@@ -32,7 +32,8 @@ def installed() -> Iterator[Path]:
     env = os.environ | {"PREFIX": f"{top}/usr", "CNI_BIN_DIR": f"{top}/cni"}
     env.pop("PYTHON", None)
     subprocess.run(install, env=env, check=True, capture_output=True)
-    interpreter = (top / "cni/cni-v6").read_text(encoding="utf-8").splitlines()[0].removeprefix("#!").split(" ")[0]
+    behind = top / "usr/lib/cni-v6/bin/cni-v6"  # the courier
+    interpreter = behind.read_text(encoding="utf-8").splitlines()[0].removeprefix("#!").split(" ")[0]
     runs = subprocess.run([*NOBODY, interpreter, "-c", ""], check=False, capture_output=True).returncode == 0
     need(runs, f"needs a Python that everybody can execute, not {interpreter}")
     yield top

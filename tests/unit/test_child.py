@@ -115,8 +115,9 @@ def callers() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 def test_the_caller_has_gone(run: Run, callers: tuple[socket.socket, socket.socket]) -> None:
     theirs, ours = callers
-    patience = Patience(caller=ours.fileno())
+    patience = Patience(Limits(gone=SHORT), caller=ours.fileno())
     theirs.close()
+    assert run("echo done", patience=patience).stdout == b"done\n", "it ends by itself"
     with pytest.raises(Stopped, match="its caller has gone"):
         run("sleep 1000", patience=patience)
     assert run("echo undone", patience=patience).stdout == b"undone\n", "to undo it, nobody need be there"

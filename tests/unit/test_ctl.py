@@ -181,7 +181,7 @@ def test_plan_of_addresses_alone(tmp_path: Path, capsys: Capture) -> None:
     planned(FakeContext(), conflist(tmp_path, CONFIG | {"type": "cni-v6-ipam"}))
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("cni-v6-ipam on network pods")
-    assert lines[1] == "{"
+    assert lines[1:3] == ["  1. record attachment pods/example/eth0: 2001:db8:1::2 10.1.0.2", "{"]
 
 
 def first_of(told: str) -> list[str]:

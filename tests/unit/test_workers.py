@@ -17,7 +17,7 @@ class Doings:
     def __init__(self, count: int, kept: int = 1) -> None:
         self.begun: SimpleQueue[str] = SimpleQueue()
         self.holds: dict[str, threading.Event] = {}
-        self.crew: WorkerPool[str] = WorkerPool(kept, count, self._work)
+        self.crew: WorkerPool[str] = WorkerPool(count, self._work, kept)
 
     def _work(self, jobs: Iterator[str]) -> None:
         for job in jobs:

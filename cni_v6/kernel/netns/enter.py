@@ -35,6 +35,7 @@ OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # a fifo in the place o
 OWN = "/proc/thread-self/ns/net"
 # linux/nsfs.h: _IO(0xb7, 3), since 4.11, and _IOR(0xb7, 13, __u64), since 6.18.
 NS_GET_NSTYPE, NS_GET_ID = 0xB703, 0x8008B70D
+SHORT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 T = TypeVar("T")
 
 
@@ -156,6 +157,8 @@ def _open_file(path: str, given: int | None) -> int:
     try:
         return os.dup(given) if given is not None else os.open(path or OWN, OPEN_FLAGS)
     except (OSError, ValueError) as error:  # ValueError: a zero byte, or not encodable
+        if isinstance(error, OSError) and error.errno in SHORT:  # which says nothing of the container
+            raise CniError(IO_FAILURE, f"cannot open network namespace {path}", str(error.strerror)) from error
         hint = f"{getattr(error, 'strerror', error)}; the container may have ended meanwhile"
         raise CniError(UNKNOWN_CONTAINER, f"cannot open network namespace {path}", hint) from error
 
