@@ -51,7 +51,8 @@ def couriers(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(build(tmp_path_factory.mktemp("courier") / "bin"))
 
 
-def reached(request: pytest.FixtureRequest) -> Iterator[Node]:
+def node_reached_by(request: pytest.FixtureRequest) -> Iterator[Node]:
+    """A throwaway node whose plugins are called in the way that the fixture's parameter names."""
     mode = request.param
     folder = {"plugins": request.getfixturevalue("couriers")} if mode == "courier" else {}
     made = Node(engine=mode != "process", **folder)
@@ -62,12 +63,12 @@ def reached(request: pytest.FixtureRequest) -> Iterator[Node]:
 
 
 @pytest.fixture(params=["engine", COURIER])
-def warm(request: pytest.FixtureRequest) -> Iterator[Node]:
+def warm_node(request: pytest.FixtureRequest) -> Iterator[Node]:
     """A node whose calls find an engine, or leave one behind."""
-    yield from reached(request)
+    yield from node_reached_by(request)
 
 
 @pytest.fixture(params=MODES)
 def node(request: pytest.FixtureRequest) -> Iterator[Node]:
     """A throwaway node, once for each way to reach the plugins."""
-    yield from reached(request)
+    yield from node_reached_by(request)

@@ -21,7 +21,7 @@ from cni_v6.leases.disk.transaction import LAST
 from cni_v6.leases.store import Transaction
 from cni_v6.net.addresses import from_text, to_text
 from cni_v6.protocol.names import Owner
-from tests.forks import listings
+from tests.killed_processes import listings
 from tests.stores import pool
 
 SUBNETS = ("10.0.0.0/8", "fd00:88::/64")

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.contract.worlds import World, fake_world, linux_world
+from tests.contract.kernels import KernelTestbed, fake_testbed, linux_testbed
 
 
 @pytest.fixture(params=["fake", pytest.param("linux", marks=pytest.mark.netns)])
-def world(request: pytest.FixtureRequest) -> Iterator[World]:
+def testbed(request: pytest.FixtureRequest) -> Iterator[KernelTestbed]:
     if request.param == "fake":
-        yield fake_world()
+        yield fake_testbed()
         return
-    with linux_world() as made:
+    with linux_testbed() as made:
         yield made

@@ -16,8 +16,8 @@ import pytest
 
 from cni_v6.kernel.netns import alive
 from cni_v6.kernel.netns.enter import lasting_identity, nsfs_device
-from tests.keepers import ELSEWHERE, KEEPERS, MOUNTED_ELSEWHERE, WAIT, running
 from tests.netns import wire
+from tests.netns_holders import ELSEWHERE, MOUNTED_ELSEWHERE, NETNS_HOLDERS, WAIT, running
 from tests.sandbox import Node, need
 
 pytestmark = pytest.mark.netns
@@ -79,11 +79,11 @@ def _look(folder: Path, namespaces: list[tuple[int, int]], first: int) -> alive.
         folder.rmdir()
 
 
-@pytest.mark.parametrize("keeper", KEEPERS)
-def test_a_namespace_that_something_keeps(node: Node, tmp_path: Path, keeper: str) -> None:
+@pytest.mark.parametrize("holder", NETNS_HOLDERS)
+def test_a_namespace_that_something_keeps(node: Node, tmp_path: Path, holder: str) -> None:
     path = node.container("a")
     namespace = lasting_identity(path)
-    with KEEPERS[keeper](path):
+    with NETNS_HOLDERS[holder](path):
         node.remove_container("a")
         assert seen(tmp_path / "proc", namespace, os.getpid())
         assert alive.alive([namespace]) == {namespace}

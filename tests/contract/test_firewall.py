@@ -20,8 +20,8 @@ from cni_v6.kernel.netfilter.socket import NetfilterSocket, NoNetfilter
 from cni_v6.kernel.netlink.message import HEADER, each
 from cni_v6.kernel.ops import HOST
 from cni_v6.kernel.questions import GetElements, GetRuleset
+from tests.contract.kernels import KernelTestbed, LinuxTestbed, linux_testbed
 from tests.contract.test_kernel import refused
-from tests.contract.worlds import LinuxWorld, World, linux_world
 from tests.sandbox import Node
 
 A4, B4, A6, B6 = "10.1.2.3", "10.1.2.4", "2001:db8::3", "2001:db8::4"
@@ -78,117 +78,117 @@ ALL = (
 
 
 @pytest.fixture
-def linux() -> Iterator[LinuxWorld]:
-    with linux_world() as made:
+def linux() -> Iterator[LinuxTestbed]:
+    with linux_testbed() as made:
         yield made
 
 
-def load(world: World, *elements: Element) -> None:
-    world.kernel.apply([ops.LoadRuleset(elements)])
+def load(testbed: KernelTestbed, *elements: Element) -> None:
+    testbed.kernel.apply([ops.LoadRuleset(elements)])
 
 
-def there(world: World, *elements: Element) -> tuple[Element, ...]:
-    return world.kernel.observe([GetElements(elements)]).elements(elements)
+def there(testbed: KernelTestbed, *elements: Element) -> tuple[Element, ...]:
+    return testbed.kernel.observe([GetElements(elements)]).elements(elements)
 
 
-def mark(world: World) -> str:
-    return world.kernel.observe([GetRuleset()]).ruleset()
+def mark(testbed: KernelTestbed) -> str:
+    return testbed.kernel.observe([GetRuleset()]).ruleset()
 
 
 def test_every_set_is_here() -> None:
     assert {(element.family, element.set) for element in ALL} == set(SETS)
 
 
-def test_rules_are_loaded_once_more_and_unloaded_twice(world: World) -> None:
-    assert mark(world) == ""
-    load(world, PORT)
-    assert (mark(world), there(world, PORT)) == (ruleset.mark(), (PORT,))
-    load(world, *ALL[:3])
-    assert (mark(world), there(world, *ALL)) == (ruleset.mark(), ALL[:3])
+def test_rules_are_loaded_once_more_and_unloaded_twice(testbed: KernelTestbed) -> None:
+    assert mark(testbed) == ""
+    load(testbed, PORT)
+    assert (mark(testbed), there(testbed, PORT)) == (ruleset.mark(), (PORT,))
+    load(testbed, *ALL[:3])
+    assert (mark(testbed), there(testbed, *ALL)) == (ruleset.mark(), ALL[:3])
     for _ in range(2):
-        world.kernel.apply([ops.UnloadRuleset()])
-        assert (mark(world), there(world, *ALL)) == ("", ())
+        testbed.kernel.apply([ops.UnloadRuleset()])
+        assert (mark(testbed), there(testbed, *ALL)) == ("", ())
 
 
-def test_elements_are_added_twice_and_removed_twice(world: World) -> None:
-    load(world)
+def test_elements_are_added_twice_and_removed_twice(testbed: KernelTestbed) -> None:
+    load(testbed)
     for _ in range(2):
-        world.kernel.apply([ops.AddElements(ALL)])
-        assert there(world, *ALL) == ALL
+        testbed.kernel.apply([ops.AddElements(ALL)])
+        assert there(testbed, *ALL) == ALL
     for _ in range(2):
-        world.kernel.remove([ops.RemoveElements(ALL)])
-        assert there(world, *ALL) == ()
+        testbed.kernel.remove([ops.RemoveElements(ALL)])
+        assert there(testbed, *ALL) == ()
 
 
-def test_what_is_left_is_removed(world: World) -> None:
-    load(world, *ALL[::2])
-    world.kernel.apply([ops.RemoveElements(ALL)])
-    assert there(world, *ALL) == ()
+def test_what_is_left_is_removed(testbed: KernelTestbed) -> None:
+    load(testbed, *ALL[::2])
+    testbed.kernel.apply([ops.RemoveElements(ALL)])
+    assert there(testbed, *ALL) == ()
 
 
-def test_nothing_at_all(world: World) -> None:
-    load(world)
-    world.kernel.apply([ops.AddElements(()), ops.RemoveElements(())])
-    assert there(world) == ()
+def test_nothing_at_all(testbed: KernelTestbed) -> None:
+    load(testbed)
+    testbed.kernel.apply([ops.AddElements(()), ops.RemoveElements(())])
+    assert there(testbed) == ()
 
 
-def test_a_failed_add_takes_its_elements_back(world: World) -> None:
-    load(world)
+def test_a_failed_add_takes_its_elements_back(testbed: KernelTestbed) -> None:
+    load(testbed)
     with refused(errors.PORT_TAKEN):
-        world.kernel.apply([ops.AddElements(ALL), ops.AddElements((replace(PORT, data=(B4, "80")),))])
-    assert there(world, *ALL) == ()
+        testbed.kernel.apply([ops.AddElements(ALL), ops.AddElements((replace(PORT, data=(B4, "80")),))])
+    assert there(testbed, *ALL) == ()
 
 
-def test_a_port_that_is_taken_names_its_owner(world: World) -> None:
-    load(world, PORT)
+def test_a_port_that_is_taken_names_its_owner(testbed: KernelTestbed) -> None:
+    load(testbed, PORT)
     mine = Element(INET, "published4", (B4, "cni0"))
     with refused(errors.PORT_TAKEN, "port tcp/8080 is taken", OWNER):
-        world.kernel.apply([ops.AddElements((mine, replace(PORT, data=(B4, "80"), comment=OTHER)))])
-    assert there(world, mine, PORT) == (PORT,)
+        testbed.kernel.apply([ops.AddElements((mine, replace(PORT, data=(B4, "80"), comment=OTHER)))])
+    assert there(testbed, mine, PORT) == (PORT,)
 
 
-def test_a_port_of_one_address_that_is_taken(world: World) -> None:
+def test_a_port_of_one_address_that_is_taken(testbed: KernelTestbed) -> None:
     taken = Element(INET, "ports_at6", ("::1", "17", "53"), (A6, "53"), OWNER)
-    load(world, taken)
+    load(testbed, taken)
     with refused(errors.PORT_TAKEN, "port udp/53 of ::1 is taken", OWNER):
-        world.kernel.apply([ops.AddElements((replace(taken, data=(B6, "53")),))])
+        testbed.kernel.apply([ops.AddElements((replace(taken, data=(B6, "53")),))])
 
 
-def test_an_outside_address_that_is_taken_by_nobody_knows_whom(world: World) -> None:
+def test_an_outside_address_that_is_taken_by_nobody_knows_whom(testbed: KernelTestbed) -> None:
     taken = Element(INET, "inbound6", ("2001:db8:2::3",), (A6,))
-    load(world, taken)
+    load(testbed, taken)
     with refused(errors.PORT_TAKEN, "2001:db8:2::3", A6):
-        world.kernel.apply([ops.AddElements((replace(taken, data=(B6,)),))])
+        testbed.kernel.apply([ops.AddElements((replace(taken, data=(B6,)),))])
 
 
-def test_the_same_port_of_another_protocol_or_family_is_another(world: World) -> None:
+def test_the_same_port_of_another_protocol_or_family_is_another(testbed: KernelTestbed) -> None:
     more = replace(PORT, key=("17", "8080")), Element(INET, "ports6", ("6", "8080"), (A6, "80"))
-    load(world, PORT)
-    world.kernel.apply([ops.AddElements(more)])
-    assert there(world, PORT, *more) == (PORT, *more)
+    load(testbed, PORT)
+    testbed.kernel.apply([ops.AddElements(more)])
+    assert there(testbed, PORT, *more) == (PORT, *more)
 
 
-def test_a_port_that_another_one_has_now_stays(world: World) -> None:
-    load(world, PORT)
+def test_a_port_that_another_one_has_now_stays(testbed: KernelTestbed) -> None:
+    load(testbed, PORT)
     old = replace(PORT, data=(B4, "80"))
     gone = Element(INET, "published4", (B4, "cni0"))
-    world.kernel.apply([ops.AddElements((gone,)), ops.RemoveElements((gone, old))])
-    assert there(world, PORT, gone) == (PORT,)
+    testbed.kernel.apply([ops.AddElements((gone,)), ops.RemoveElements((gone, old))])
+    assert there(testbed, PORT, gone) == (PORT,)
 
 
-def test_a_comment_is_not_what_makes_an_element(world: World) -> None:
-    load(world, PORT)
-    world.kernel.apply([ops.AddElements((replace(PORT, comment=OTHER),))])
-    assert there(world, replace(PORT, comment="")) == (PORT,)
-    world.kernel.apply([ops.RemoveElements((replace(PORT, comment=""),))])
-    assert there(world, PORT) == ()
+def test_a_comment_is_not_what_makes_an_element(testbed: KernelTestbed) -> None:
+    load(testbed, PORT)
+    testbed.kernel.apply([ops.AddElements((replace(PORT, comment=OTHER),))])
+    assert there(testbed, replace(PORT, comment="")) == (PORT,)
+    testbed.kernel.apply([ops.RemoveElements((replace(PORT, comment=""),))])
+    assert there(testbed, PORT) == ()
 
 
-def test_without_tables(world: World) -> None:
+def test_without_tables(testbed: KernelTestbed) -> None:
     with refused(errors.FIREWALL_MISSING, "gone"):
-        world.kernel.apply([ops.AddElements((PORT,))])
-    world.kernel.remove([ops.RemoveElements((PORT, *ALL))])
-    assert there(world, PORT) == ()
+        testbed.kernel.apply([ops.AddElements((PORT,))])
+    testbed.kernel.remove([ops.RemoveElements((PORT, *ALL))])
+    assert there(testbed, PORT) == ()
 
 
 @pytest.mark.parametrize(
@@ -206,64 +206,66 @@ def test_without_tables(world: World) -> None:
         (("10.0.0.0/8", "0-255", "80"), ("10.0.0.0/8", "6", "80"), False),
     ],
 )
-def test_intervals_that_overlap(world: World, first: tuple[str, ...], second: tuple[str, ...], fits: bool) -> None:
+def test_intervals_that_overlap(
+    testbed: KernelTestbed, first: tuple[str, ...], second: tuple[str, ...], fits: bool
+) -> None:
     one, two = (Element(INET, "allowed4", (A4, *rest)) for rest in (first, second))
-    load(world, one)
+    load(testbed, one)
     if fits:
-        world.kernel.apply([ops.AddElements((two,))])
-        assert there(world, one, two) == (one, two)
+        testbed.kernel.apply([ops.AddElements((two,))])
+        assert there(testbed, one, two) == (one, two)
         return
     with refused(errors.KERNEL_REFUSED, "allowed4", second[0]):
-        world.kernel.apply([ops.AddElements((two,))])
-    assert there(world, one, two) == (one,)
+        testbed.kernel.apply([ops.AddElements((two,))])
+    assert there(testbed, one, two) == (one,)
 
 
-def test_one_interval_is_not_another_that_contains_it(world: World) -> None:
+def test_one_interval_is_not_another_that_contains_it(testbed: KernelTestbed) -> None:
     wide, narrow = (Element(INET, "keep4", (A4, prefix)) for prefix in ("10.0.0.0/8", "10.0.0.0/16"))
-    load(world, wide)
-    assert there(world, narrow) == ()
-    world.kernel.apply([ops.RemoveElements((narrow,))])
-    assert there(world, wide) == (wide,)
+    load(testbed, wide)
+    assert there(testbed, narrow) == ()
+    testbed.kernel.apply([ops.RemoveElements((narrow,))])
+    assert there(testbed, wide) == (wide,)
 
 
-def test_intervals_in_one_another_are_removed_together(world: World) -> None:
+def test_intervals_in_one_another_are_removed_together(testbed: KernelTestbed) -> None:
     both = tuple(Element(INET, "keep4", (A4, prefix)) for prefix in ("10.1.0.0/16", "10.0.0.0/8"))
-    load(world)
-    world.kernel.apply([ops.AddElements(both)])
-    world.kernel.apply([ops.RemoveElements((*both, *both))])
+    load(testbed)
+    testbed.kernel.apply([ops.AddElements(both)])
+    testbed.kernel.apply([ops.RemoveElements((*both, *both))])
     for element in both:
-        world.kernel.apply([ops.AddElements((element,)), ops.RemoveElements((element,))])
-    assert there(world, *both) == ()
+        testbed.kernel.apply([ops.AddElements((element,)), ops.RemoveElements((element,))])
+    assert there(testbed, *both) == ()
 
 
-def test_a_thousand_ports_are_one_transaction(world: World) -> None:
+def test_a_thousand_ports_are_one_transaction(testbed: KernelTestbed) -> None:
     ports = tuple(replace(PORT, key=("6", str(number))) for number in range(1, 3001))
-    load(world, ports[-1])
+    load(testbed, ports[-1])
     with refused(errors.PORT_TAKEN, "tcp/3000"):
-        world.kernel.apply([ops.AddElements((*ports[:-1], replace(ports[-1], data=(B4, "80"))))])
-    assert there(world, *ports) == ports[-1:]
-    world.kernel.apply([ops.AddElements(ports)])
-    assert there(world, *ports) == ports
-    world.kernel.apply([ops.RemoveElements(ports)])
-    assert there(world, *ports) == ()
+        testbed.kernel.apply([ops.AddElements((*ports[:-1], replace(ports[-1], data=(B4, "80"))))])
+    assert there(testbed, *ports) == ports[-1:]
+    testbed.kernel.apply([ops.AddElements(ports)])
+    assert there(testbed, *ports) == ports
+    testbed.kernel.apply([ops.RemoveElements(ports)])
+    assert there(testbed, *ports) == ()
 
 
-def test_a_mark_that_both_tables_do_not_have(world: World) -> None:
-    load(world)
-    if isinstance(world, LinuxWorld):
-        world.node.run("nft", "flush", "chain", "bridge", TABLE, "version")
-        assert mark(world) == ""
-        world.node.run("nft", "add", "rule", "bridge", TABLE, "version", "counter", "comment", '"another"')
-        assert mark(world) == ""
-        load(world)
-        world.node.run("nft", "delete", "table", "bridge", TABLE)
-        assert mark(world) == ""
-        world.kernel.apply([ops.UnloadRuleset()])
-        assert listed(world) == ""
+def test_a_mark_that_both_tables_do_not_have(testbed: KernelTestbed) -> None:
+    load(testbed)
+    if isinstance(testbed, LinuxTestbed):
+        testbed.node.run("nft", "flush", "chain", "bridge", TABLE, "version")
+        assert mark(testbed) == ""
+        testbed.node.run("nft", "add", "rule", "bridge", TABLE, "version", "counter", "comment", '"another"')
+        assert mark(testbed) == ""
+        load(testbed)
+        testbed.node.run("nft", "delete", "table", "bridge", TABLE)
+        assert mark(testbed) == ""
+        testbed.kernel.apply([ops.UnloadRuleset()])
+        assert listed(testbed) == ""
 
 
 @pytest.mark.netns
-def test_elements_are_removed_on_a_kernel_that_knows_only_how_to_delete(linux: LinuxWorld) -> None:
+def test_elements_are_removed_on_a_kernel_that_knows_only_how_to_delete(linux: LinuxTestbed) -> None:
     """As before Linux 6.3."""
     load(linux, *ALL[::2])
     netfilter = linux.elsewhere.run(lambda: linux.elsewhere.kernel._spaces.get(HOST).netfilter())
@@ -273,7 +275,7 @@ def test_elements_are_removed_on_a_kernel_that_knows_only_how_to_delete(linux: L
 
 
 @pytest.mark.netns
-def test_a_kernel_without_netfilter(linux: LinuxWorld) -> None:
+def test_a_kernel_without_netfilter(linux: LinuxTestbed) -> None:
     space = linux.elsewhere.run(lambda: linux.elsewhere.kernel._spaces.get(HOST))
     space._netfilter = NoNetfilter()
     flows_too = ops.FlushFlows((A4, A6), ((4, 53), (6, 53)))
@@ -286,7 +288,7 @@ def test_a_kernel_without_netfilter(linux: LinuxWorld) -> None:
 # Against nft
 
 
-def dumped(linux: LinuxWorld) -> list[bytes]:
+def dumped(linux: LinuxTestbed) -> list[bytes]:
     """The kernel's messages about all sets."""
 
     def dump() -> list[bytes]:
@@ -297,12 +299,12 @@ def dumped(linux: LinuxWorld) -> list[bytes]:
     return linux.elsewhere.run(dump)
 
 
-def listed(linux: LinuxWorld) -> str:
+def listed(linux: LinuxTestbed) -> str:
     return linux.node.run("nft", "list", "ruleset").stdout
 
 
 @pytest.mark.netns
-def test_elements_are_what_nft_makes_of_them(linux: LinuxWorld) -> None:
+def test_elements_are_what_nft_makes_of_them(linux: LinuxTestbed) -> None:
     def contents() -> list[bytes]:
         """Each element's bytes with its set's; the kernel lists them in any order."""
         found = []
@@ -323,14 +325,14 @@ def test_elements_are_what_nft_makes_of_them(linux: LinuxWorld) -> None:
 
 
 @pytest.mark.netns
-def test_elements_of_nft_are_read(linux: LinuxWorld) -> None:
+def test_elements_of_nft_are_read(linux: LinuxTestbed) -> None:
     load(linux, *ALL)
     found = [element for data in dumped(linux) for element in messages.read_elements(data)]
     assert sorted(found, key=str) == sorted(ALL, key=str)
 
 
 @pytest.mark.netns
-def test_rules_that_nft_refuses(linux: LinuxWorld) -> None:
+def test_rules_that_nft_refuses(linux: LinuxTestbed) -> None:
     with refused(errors.KERNEL_REFUSED, "nft", "bad"):
         load(linux, replace(PORT, key=("6", "bad")))
     assert mark(linux) == ""
@@ -346,7 +348,7 @@ def test_nft_is_found_where_the_system_has_it_though_not_in_path(tmp_path: Path)
 # Flows
 
 
-def udp(linux: LinuxWorld, source: str, *targets: tuple[str, int]) -> None:
+def udp(linux: LinuxTestbed, source: str, *targets: tuple[str, int]) -> None:
     """A flow from an address of the node to each of these."""
 
     def send() -> None:
@@ -362,7 +364,7 @@ def udp(linux: LinuxWorld, source: str, *targets: tuple[str, int]) -> None:
 
 
 @pytest.fixture
-def tracked(linux: LinuxWorld) -> LinuxWorld:
+def tracked(linux: LinuxTestbed) -> LinuxTestbed:
     """A node with these addresses that tracks its flows."""
     for address in (f"{A4}/32", f"{B4}/32", f"{A6}/128", f"{B6}/128"):
         linux.node.run("ip", "address", "add", address, "dev", "lo", *(["nodad"] if ":" in address else []))
@@ -385,7 +387,7 @@ def str_of(address: str) -> str:
     return socket.inet_ntop(family, socket.inet_pton(family, address))
 
 
-def flush(linux: LinuxWorld, addresses: tuple[str, ...], ports: tuple[tuple[int, int], ...], way: str) -> None:
+def flush(linux: LinuxTestbed, addresses: tuple[str, ...], ports: tuple[tuple[int, int], ...], way: str) -> None:
     if way == "filter":
         linux.kernel.apply([ops.FlushFlows(addresses, ports)])
         return
@@ -400,7 +402,7 @@ def flush(linux: LinuxWorld, addresses: tuple[str, ...], ports: tuple[tuple[int,
 
 @pytest.mark.netns
 @pytest.mark.parametrize("way", ["filter", "one by one"])
-def test_flows_are_forgotten(tracked: LinuxWorld, way: str) -> None:
+def test_flows_are_forgotten(tracked: LinuxTestbed, way: str) -> None:
     udp(tracked, A4, (B4, 53), ("127.0.0.1", 53))
     udp(tracked, B4, (A4, 53), (B4, 1), (B4, 2))
     udp(tracked, A6, (B6, 53))
@@ -418,7 +420,7 @@ def test_flows_are_forgotten(tracked: LinuxWorld, way: str) -> None:
 
 
 @pytest.mark.netns
-def test_flows_of_many_ports_are_forgotten(tracked: LinuxWorld) -> None:
+def test_flows_of_many_ports_are_forgotten(tracked: LinuxTestbed) -> None:
     udp(tracked, B4, *((B4, number) for number in range(1, 101)))
     tracked.kernel.apply([ops.FlushFlows((), tuple((4, number) for number in range(1, 101) if number != 50))])
     assert flows(tracked.node) == {f"{B4} {B4} 50"}
@@ -426,7 +428,7 @@ def test_flows_of_many_ports_are_forgotten(tracked: LinuxWorld) -> None:
 
 @pytest.mark.netns
 @pytest.mark.parametrize("way", ["filter", "one by one"])
-def test_tcp_flows_stay(tracked: LinuxWorld, way: str) -> None:
+def test_tcp_flows_stay(tracked: LinuxTestbed, way: str) -> None:
     def listen() -> socket.socket:
         return socket.create_server((A4, 0))
 
@@ -439,7 +441,7 @@ def test_tcp_flows_stay(tracked: LinuxWorld, way: str) -> None:
             assert flows(tracked.node) == set()
 
 
-def test_no_flows_to_forget(world: World) -> None:
-    world.kernel.apply([ops.FlushFlows((A4, A6), ((4, 53), (6, 53)))])
-    world.kernel.apply([ops.FlushFlows((), tuple((4, number) for number in range(1, 100)))])
-    world.kernel.apply([ops.FlushFlows(())])
+def test_no_flows_to_forget(testbed: KernelTestbed) -> None:
+    testbed.kernel.apply([ops.FlushFlows((A4, A6), ((4, 53), (6, 53)))])
+    testbed.kernel.apply([ops.FlushFlows((), tuple((4, number) for number in range(1, 100)))])
+    testbed.kernel.apply([ops.FlushFlows(())])

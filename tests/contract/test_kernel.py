@@ -37,7 +37,7 @@ from cni_v6.kernel.questions import (
     RouteEntry,
     Uplink,
 )
-from tests.contract.worlds import LinuxWorld, World
+from tests.contract.kernels import KernelTestbed, LinuxTestbed
 
 MAC, HOST_MAC, BRIDGE_MAC = "02:00:00:00:00:0a", "02:00:00:00:00:0b", "02:00:00:00:00:0c"
 BRIDGE = ops.EnsureBridge("br0", BRIDGE_MAC, 1500, multicast_snooping=False, vlan_filtering=False)
@@ -61,153 +61,153 @@ def veth(netns: str, number: int = 0) -> ops.CreateVeth:
     return ops.CreateVeth(f"veth{number}", host_mac, "br0", netns, f"eth{number}", mac, 1500)
 
 
-def attach(world: World, netns: str | None = None, number: int = 0) -> str:
+def attach(testbed: KernelTestbed, netns: str | None = None, number: int = 0) -> str:
     """A container on the bridge, its interface ``eth<n>`` up; returns its path."""
-    netns = world.a if netns is None else netns
+    netns = testbed.a if netns is None else netns
     pair = veth(netns, number)
     quiet = ops.SetSysctl(HOST, f"ipv6/conf/{pair.host}/disable_ipv6", "1")
     up = (ops.SetLink(HOST, "br0", up=True), ops.SetLink(netns, pair.ifname, up=True), ops.AwaitPort(pair.host))
-    world.kernel.apply([BRIDGE, pair, quiet, *up])
+    testbed.kernel.apply([BRIDGE, pair, quiet, *up])
     return netns
 
 
-def link(world: World, netns: str, ifname: str) -> Link | None:
-    return world.kernel.observe([GetLink(netns, ifname)]).link(netns, ifname)
+def link(testbed: KernelTestbed, netns: str, ifname: str) -> Link | None:
+    return testbed.kernel.observe([GetLink(netns, ifname)]).link(netns, ifname)
 
 
-def there(world: World, netns: str, ifname: str) -> Link:
-    found = link(world, netns, ifname)
+def there(testbed: KernelTestbed, netns: str, ifname: str) -> Link:
+    found = link(testbed, netns, ifname)
     assert found is not None, f"no interface {ifname}"
     return found
 
 
-def addresses(world: World, netns: str, ifname: str) -> list[str]:
+def addresses(testbed: KernelTestbed, netns: str, ifname: str) -> list[str]:
     """In any order; without the link-local one that the real kernel makes up."""
-    found = world.kernel.observe([GetAddresses(netns, ifname)]).addresses(netns, ifname)
+    found = testbed.kernel.observe([GetAddresses(netns, ifname)]).addresses(netns, ifname)
     return sorted(each for each in found if not each.startswith("fe80:"))
 
 
-def routes(world: World, netns: str, dst: str, ifname: str = "eth0") -> list[RouteEntry]:
-    found = world.kernel.observe([GetRoutes(netns, ifname)]).routes(netns, ifname)
+def routes(testbed: KernelTestbed, netns: str, dst: str, ifname: str = "eth0") -> list[RouteEntry]:
+    found = testbed.kernel.observe([GetRoutes(netns, ifname)]).routes(netns, ifname)
     return [each for each in found if each.dst == dst]
 
 
-def sysctl(world: World, netns: str, key: str) -> str | None:
-    return world.kernel.observe([GetSysctl(netns, key)]).sysctl(netns, key)
+def sysctl(testbed: KernelTestbed, netns: str, key: str) -> str | None:
+    return testbed.kernel.observe([GetSysctl(netns, key)]).sysctl(netns, key)
 
 
 # Links
 
 
-def test_a_bridge_is_created_down(world: World) -> None:
-    world.kernel.apply([BRIDGE])
-    assert there(world, HOST, "br0") == Link("br0", BRIDGE_MAC, 1500, kind="bridge")
+def test_a_bridge_is_created_down(testbed: KernelTestbed) -> None:
+    testbed.kernel.apply([BRIDGE])
+    assert there(testbed, HOST, "br0") == Link("br0", BRIDGE_MAC, 1500, kind="bridge")
 
 
-def test_a_bridge_without_a_given_mtu_has_the_kernels(world: World) -> None:
-    world.kernel.apply([replace(BRIDGE, mtu=0)])
-    assert there(world, HOST, "br0").mtu == 1500
+def test_a_bridge_without_a_given_mtu_has_the_kernels(testbed: KernelTestbed) -> None:
+    testbed.kernel.apply([replace(BRIDGE, mtu=0)])
+    assert there(testbed, HOST, "br0").mtu == 1500
 
 
-def test_a_bridge_that_is_there_keeps_what_it_has(world: World) -> None:
-    world.kernel.apply([BRIDGE, ops.SetLink(HOST, "br0", up=True)])
-    before = there(world, HOST, "br0")
-    world.kernel.apply([replace(BRIDGE, mac=MAC, mtu=1400)])
-    assert there(world, HOST, "br0") == before
+def test_a_bridge_that_is_there_keeps_what_it_has(testbed: KernelTestbed) -> None:
+    testbed.kernel.apply([BRIDGE, ops.SetLink(HOST, "br0", up=True)])
+    before = there(testbed, HOST, "br0")
+    testbed.kernel.apply([replace(BRIDGE, mac=MAC, mtu=1400)])
+    assert there(testbed, HOST, "br0") == before
 
 
-def test_veth(world: World) -> None:
-    world.kernel.apply([replace(BRIDGE, mtu=9000), replace(veth(world.a), mac=MAC, host_mac=HOST_MAC, mtu=1400)])
-    host, inside = there(world, HOST, "veth0"), there(world, world.a, "eth0")
+def test_veth(testbed: KernelTestbed) -> None:
+    testbed.kernel.apply([replace(BRIDGE, mtu=9000), replace(veth(testbed.a), mac=MAC, host_mac=HOST_MAC, mtu=1400)])
+    host, inside = there(testbed, HOST, "veth0"), there(testbed, testbed.a, "eth0")
     assert host == Link("veth0", HOST_MAC, 1400, kind="veth", up=True, master="br0")
     assert inside == Link("eth0", MAC, 1400, kind="veth")
-    assert link(world, HOST, "eth0") is None
-    assert link(world, world.b, "eth0") is None
+    assert link(testbed, HOST, "eth0") is None
+    assert link(testbed, testbed.b, "eth0") is None
 
 
-def test_veth_without_a_given_mtu_has_the_kernels(world: World) -> None:
-    world.kernel.apply([BRIDGE, replace(veth(world.a), mtu=0)])
-    assert (there(world, HOST, "veth0").mtu, there(world, world.a, "eth0").mtu) == (1500, 1500)
+def test_veth_without_a_given_mtu_has_the_kernels(testbed: KernelTestbed) -> None:
+    testbed.kernel.apply([BRIDGE, replace(veth(testbed.a), mtu=0)])
+    assert (there(testbed, HOST, "veth0").mtu, there(testbed, testbed.a, "eth0").mtu) == (1500, 1500)
 
 
-def test_veth_with_both_ends_on_the_node(world: World) -> None:
-    attach(world, HOST)
-    assert (there(world, HOST, "veth0").master, there(world, HOST, "eth0").master) == ("br0", "")
+def test_veth_with_both_ends_on_the_node(testbed: KernelTestbed) -> None:
+    attach(testbed, HOST)
+    assert (there(testbed, HOST, "veth0").master, there(testbed, HOST, "eth0").master) == ("br0", "")
 
 
-def test_veth_whose_host_name_is_taken(world: World) -> None:
-    world.kernel.apply([BRIDGE, veth(world.a)])
+def test_veth_whose_host_name_is_taken(testbed: KernelTestbed) -> None:
+    testbed.kernel.apply([BRIDGE, veth(testbed.a)])
     with refused(errors.ALREADY_ATTACHED, "veth0"):
-        world.kernel.apply([replace(veth(world.b), ifname="eth1")])
-    assert link(world, world.b, "eth1") is None
+        testbed.kernel.apply([replace(veth(testbed.b), ifname="eth1")])
+    assert link(testbed, testbed.b, "eth1") is None
 
 
-def test_veth_whose_name_is_taken_in_the_container(world: World) -> None:
-    world.kernel.apply([BRIDGE, veth(world.a)])
-    with refused(errors.ALREADY_ATTACHED, "eth0", world.a):
-        world.kernel.apply([replace(veth(world.a), host="veth1")])
-    assert link(world, HOST, "veth1") is None
-    assert there(world, world.a, "eth0").mac == veth(world.a).mac
+def test_veth_whose_name_is_taken_in_the_container(testbed: KernelTestbed) -> None:
+    testbed.kernel.apply([BRIDGE, veth(testbed.a)])
+    with refused(errors.ALREADY_ATTACHED, "eth0", testbed.a):
+        testbed.kernel.apply([replace(veth(testbed.a), host="veth1")])
+    assert link(testbed, HOST, "veth1") is None
+    assert there(testbed, testbed.a, "eth0").mac == veth(testbed.a).mac
 
 
-def test_a_shared_veth_that_is_there_is_fine(world: World) -> None:
+def test_a_shared_veth_that_is_there_is_fine(testbed: KernelTestbed) -> None:
     """The gateway's port in a VLAN: another container of the network may have made it meanwhile."""
     shared = replace(veth(HOST), shared=True)
-    world.kernel.apply([BRIDGE, shared])
-    before = there(world, HOST, "veth0"), there(world, HOST, "eth0")
-    world.kernel.apply([replace(shared, mac=MAC)])
-    assert (there(world, HOST, "veth0"), there(world, HOST, "eth0")) == before
+    testbed.kernel.apply([BRIDGE, shared])
+    before = there(testbed, HOST, "veth0"), there(testbed, HOST, "eth0")
+    testbed.kernel.apply([replace(shared, mac=MAC)])
+    assert (there(testbed, HOST, "veth0"), there(testbed, HOST, "eth0")) == before
 
 
-def test_veth_without_its_bridge(world: World) -> None:
+def test_veth_without_its_bridge(testbed: KernelTestbed) -> None:
     with refused(errors.KERNEL_REFUSED, "veth0", "br0"):
-        world.kernel.apply([veth(world.a)])
-    assert link(world, HOST, "veth0") is None
+        testbed.kernel.apply([veth(testbed.a)])
+    assert link(testbed, HOST, "veth0") is None
 
 
-def test_a_bridge_has_so_many_ports(world: World) -> None:
-    world.kernel.apply([BRIDGE, *(veth(world.a, number) for number in range(BRIDGE_PORTS_MAX))])
-    assert len(world.kernel.observe([GetPorts("br0")]).ports("br0")) == BRIDGE_PORTS_MAX
+def test_a_bridge_has_so_many_ports(testbed: KernelTestbed) -> None:
+    testbed.kernel.apply([BRIDGE, *(veth(testbed.a, number) for number in range(BRIDGE_PORTS_MAX))])
+    assert len(testbed.kernel.observe([GetPorts("br0")]).ports("br0")) == BRIDGE_PORTS_MAX
     with refused(errors.PORTS_EXHAUSTED, "br0", str(BRIDGE_PORTS_MAX)):
-        world.kernel.apply([veth(world.b, BRIDGE_PORTS_MAX)])
+        testbed.kernel.apply([veth(testbed.b, BRIDGE_PORTS_MAX)])
 
 
-def test_alias(world: World) -> None:
-    world.kernel.apply([BRIDGE, veth(world.a), ops.SetAlias(HOST, "veth0", "cni-v6 net/abc/eth0")])
-    world.kernel.apply([ops.SetAlias(world.a, "eth0", "x" * 255)])
-    assert there(world, HOST, "veth0").alias == "cni-v6 net/abc/eth0"
-    assert there(world, world.a, "eth0").alias == "x" * 255
+def test_alias(testbed: KernelTestbed) -> None:
+    testbed.kernel.apply([BRIDGE, veth(testbed.a), ops.SetAlias(HOST, "veth0", "cni-v6 net/abc/eth0")])
+    testbed.kernel.apply([ops.SetAlias(testbed.a, "eth0", "x" * 255)])
+    assert there(testbed, HOST, "veth0").alias == "cni-v6 net/abc/eth0"
+    assert there(testbed, testbed.a, "eth0").alias == "x" * 255
 
 
 @pytest.mark.parametrize(("hairpin", "isolated"), [(True, False), (False, True), (True, True), (False, False)])
-def test_port_flags(world: World, hairpin: bool, isolated: bool) -> None:
-    world.kernel.apply([BRIDGE, veth(world.a), ops.SetPort("veth0", not hairpin, not isolated)])
-    world.kernel.apply([ops.SetPort("veth0", hairpin, isolated)])
-    found = there(world, HOST, "veth0")
+def test_port_flags(testbed: KernelTestbed, hairpin: bool, isolated: bool) -> None:
+    testbed.kernel.apply([BRIDGE, veth(testbed.a), ops.SetPort("veth0", not hairpin, not isolated)])
+    testbed.kernel.apply([ops.SetPort("veth0", hairpin, isolated)])
+    found = there(testbed, HOST, "veth0")
     assert (found.hairpin, found.isolated) == (hairpin, isolated)
 
 
-def test_up_down_and_promiscuous(world: World) -> None:
+def test_up_down_and_promiscuous(testbed: KernelTestbed) -> None:
     def state() -> tuple[bool, bool, int]:
-        found = there(world, HOST, "br0")
+        found = there(testbed, HOST, "br0")
         return found.up, found.promisc, found.group
 
-    world.kernel.apply([BRIDGE])
+    testbed.kernel.apply([BRIDGE])
     assert state() == (False, False, 0)
-    world.kernel.apply([ops.SetLink(HOST, "br0", up=True, promisc=True, group=7)])
+    testbed.kernel.apply([ops.SetLink(HOST, "br0", up=True, promisc=True, group=7)])
     assert state() == (True, True, 7)
-    world.kernel.apply([ops.SetLink(HOST, "br0", up=False)])
+    testbed.kernel.apply([ops.SetLink(HOST, "br0", up=False)])
     assert state() == (False, True, 7)
-    world.kernel.apply([ops.SetLink(HOST, "br0", up=True, promisc=False, group=0)])
+    testbed.kernel.apply([ops.SetLink(HOST, "br0", up=True, promisc=False, group=0)])
     assert state() == (True, False, 0)
 
 
-def test_a_port_is_enabled_when_bridge_and_peer_are_up(world: World) -> None:
-    world.kernel.apply([BRIDGE, veth(world.a), ops.SetLink(world.a, "eth0", up=True)])
-    assert not there(world, HOST, "veth0").port_enabled
-    world.kernel.apply([ops.SetLink(HOST, "br0", up=True), ops.AwaitPort("veth0")])
-    assert there(world, HOST, "veth0").port_enabled
-    world.kernel.apply([ops.AwaitPort("veth0")])
+def test_a_port_is_enabled_when_bridge_and_peer_are_up(testbed: KernelTestbed) -> None:
+    testbed.kernel.apply([BRIDGE, veth(testbed.a), ops.SetLink(testbed.a, "eth0", up=True)])
+    assert not there(testbed, HOST, "veth0").port_enabled
+    testbed.kernel.apply([ops.SetLink(HOST, "br0", up=True), ops.AwaitPort("veth0")])
+    assert there(testbed, HOST, "veth0").port_enabled
+    testbed.kernel.apply([ops.AwaitPort("veth0")])
 
 
 @pytest.mark.parametrize(
@@ -226,9 +226,9 @@ def test_a_port_is_enabled_when_bridge_and_peer_are_up(world: World) -> None:
     ],
     ids=lambda operation: type(operation).__name__,
 )
-def test_an_interface_that_is_not_there(world: World, operation: Op) -> None:
+def test_an_interface_that_is_not_there(testbed: KernelTestbed, operation: Op) -> None:
     with refused(errors.KERNEL_REFUSED, "veth0", ops.describe(operation)):
-        world.kernel.apply([operation])
+        testbed.kernel.apply([operation])
 
 
 @pytest.mark.parametrize(
@@ -242,68 +242,68 @@ def test_an_interface_that_is_not_there(world: World, operation: Op) -> None:
     ],
     ids=lambda operation: type(operation).__name__,
 )
-def test_what_is_to_go_is_gone_with_its_interface(world: World, operation: Op) -> None:
-    world.kernel.apply([operation])
-    world.kernel.remove([operation])
+def test_what_is_to_go_is_gone_with_its_interface(testbed: KernelTestbed, operation: Op) -> None:
+    testbed.kernel.apply([operation])
+    testbed.kernel.remove([operation])
 
 
-def test_delete_link_takes_the_peer_along_and_can_be_done_twice(world: World) -> None:
-    attach(world)
-    world.kernel.apply([ops.AddAddress(world.a, "eth0", "2001:db8::2/64")])
+def test_delete_link_takes_the_peer_along_and_can_be_done_twice(testbed: KernelTestbed) -> None:
+    attach(testbed)
+    testbed.kernel.apply([ops.AddAddress(testbed.a, "eth0", "2001:db8::2/64")])
     for _ in range(2):
-        world.kernel.remove([ops.DeleteLink(HOST, "veth0")])
-        assert link(world, HOST, "veth0") is None
-        assert link(world, world.a, "eth0") is None
-        assert addresses(world, world.a, "eth0") == []
-        assert sysctl(world, world.a, "ipv6/conf/eth0/accept_ra") is None
+        testbed.kernel.remove([ops.DeleteLink(HOST, "veth0")])
+        assert link(testbed, HOST, "veth0") is None
+        assert link(testbed, testbed.a, "eth0") is None
+        assert addresses(testbed, testbed.a, "eth0") == []
+        assert sysctl(testbed, testbed.a, "ipv6/conf/eth0/accept_ra") is None
 
 
-def test_delete_link_from_within(world: World) -> None:
-    attach(world)
-    world.kernel.apply([ops.DeleteLink(world.a, "eth0")])
-    assert link(world, HOST, "veth0") is None
+def test_delete_link_from_within(testbed: KernelTestbed) -> None:
+    attach(testbed)
+    testbed.kernel.apply([ops.DeleteLink(testbed.a, "eth0")])
+    assert link(testbed, HOST, "veth0") is None
 
 
-def test_made_again_after_its_end(world: World) -> None:
+def test_made_again_after_its_end(testbed: KernelTestbed) -> None:
     """No index or name of the first pair is taken for the second's."""
     for _ in range(2):
-        netns = attach(world)
-        world.kernel.apply([
+        netns = attach(testbed)
+        testbed.kernel.apply([
             ops.AddAddress(netns, "eth0", "2001:db8::2/64"), AddRoute(netns, "eth0", "::/0", "2001:db8::1")
         ])
-        assert addresses(world, netns, "eth0") == ["2001:db8::2/64"]
-        world.kernel.remove([ops.DeleteLink(HOST, "veth0")])
+        assert addresses(testbed, netns, "eth0") == ["2001:db8::2/64"]
+        testbed.kernel.remove([ops.DeleteLink(HOST, "veth0")])
 
 
 # Sysctls
 
 
-def test_sysctl_is_set(world: World) -> None:
-    world.kernel.apply([BRIDGE, veth(world.a)])
+def test_sysctl_is_set(testbed: KernelTestbed) -> None:
+    testbed.kernel.apply([BRIDGE, veth(testbed.a)])
     key = "ipv6/conf/eth0/accept_ra"
-    world.kernel.apply([ops.SetSysctl(world.a, key, "0")])
-    assert sysctl(world, world.a, key) == "0"
-    world.kernel.apply([ops.SetSysctl(world.a, key, "0"), ops.SetSysctl(world.a, key, "2")])
-    assert sysctl(world, world.a, key) == "2"
+    testbed.kernel.apply([ops.SetSysctl(testbed.a, key, "0")])
+    assert sysctl(testbed, testbed.a, key) == "0"
+    testbed.kernel.apply([ops.SetSysctl(testbed.a, key, "0"), ops.SetSysctl(testbed.a, key, "2")])
+    assert sysctl(testbed, testbed.a, key) == "2"
 
 
-def test_sysctl_of_one_namespace_is_nobody_elses(world: World) -> None:
+def test_sysctl_of_one_namespace_is_nobody_elses(testbed: KernelTestbed) -> None:
     key = "ipv6/conf/lo/disable_ipv6"
-    world.kernel.apply([ops.SetSysctl(world.a, key, "1")])
-    assert [sysctl(world, netns, key) for netns in (world.a, world.b, HOST)] == ["1", "0", "0"]
+    testbed.kernel.apply([ops.SetSysctl(testbed.a, key, "1")])
+    assert [sysctl(testbed, netns, key) for netns in (testbed.a, testbed.b, HOST)] == ["1", "0", "0"]
 
 
-def test_sysctl_of_an_interface_whose_name_has_a_dot(world: World) -> None:
-    world.kernel.apply([BRIDGE, replace(veth(world.a), ifname="eth0.5")])
-    world.kernel.apply([ops.SetSysctl(world.a, "ipv6/conf/eth0.5/accept_ra", "0")])
-    assert sysctl(world, world.a, "ipv6/conf/eth0.5/accept_ra") == "0"
+def test_sysctl_of_an_interface_whose_name_has_a_dot(testbed: KernelTestbed) -> None:
+    testbed.kernel.apply([BRIDGE, replace(veth(testbed.a), ifname="eth0.5")])
+    testbed.kernel.apply([ops.SetSysctl(testbed.a, "ipv6/conf/eth0.5/accept_ra", "0")])
+    assert sysctl(testbed, testbed.a, "ipv6/conf/eth0.5/accept_ra") == "0"
 
 
 @pytest.mark.parametrize("key", ["ipv6/conf/eth9/accept_ra", "decnet/conf/all/forwarding"])
-def test_sysctl_that_is_not_there(world: World, key: str) -> None:
-    assert sysctl(world, world.a, key) is None
+def test_sysctl_that_is_not_there(testbed: KernelTestbed, key: str) -> None:
+    assert sysctl(testbed, testbed.a, key) is None
     with refused(errors.IO_FAILURE, f"net/{key}=0", "no such key"):
-        world.kernel.apply([ops.SetSysctl(world.a, key, "0")])
+        testbed.kernel.apply([ops.SetSysctl(testbed.a, key, "0")])
 
 
 # Addresses
@@ -312,67 +312,67 @@ def test_sysctl_that_is_not_there(world: World, key: str) -> None:
 @pytest.mark.parametrize(
     "address", ["2001:db8::2/64", "2001:db8::2/128", "192.0.2.2/24", "192.0.2.2/31", "192.0.2.2/32"]
 )
-def test_address(world: World, address: str) -> None:
-    netns = attach(world)
+def test_address(testbed: KernelTestbed, address: str) -> None:
+    netns = attach(testbed)
     for _ in range(2):
-        world.kernel.apply([ops.AddAddress(netns, "eth0", address)])
-        assert addresses(world, netns, "eth0") == [address]
+        testbed.kernel.apply([ops.AddAddress(netns, "eth0", address)])
+        assert addresses(testbed, netns, "eth0") == [address]
     for _ in range(2):
-        world.kernel.apply([ops.RemoveAddress(netns, "eth0", address)])
-        assert addresses(world, netns, "eth0") == []
+        testbed.kernel.apply([ops.RemoveAddress(netns, "eth0", address)])
+        assert addresses(testbed, netns, "eth0") == []
 
 
-def test_addresses_of_both_families_and_of_no_interface(world: World) -> None:
-    netns = attach(world)
+def test_addresses_of_both_families_and_of_no_interface(testbed: KernelTestbed) -> None:
+    netns = attach(testbed)
     wanted = ["192.0.2.2/24", "2001:db8:0:1::2/64", "2001:db8::2/64"]
-    world.kernel.apply(ops.AddAddress(netns, "eth0", each) for each in wanted)
-    assert addresses(world, netns, "eth0") == wanted
-    assert addresses(world, world.b, "eth0") == []
+    testbed.kernel.apply(ops.AddAddress(netns, "eth0", each) for each in wanted)
+    assert addresses(testbed, netns, "eth0") == wanted
+    assert addresses(testbed, testbed.b, "eth0") == []
 
 
-def test_removing_an_address_leaves_the_others(world: World) -> None:
-    netns = attach(world)
-    world.kernel.apply(ops.AddAddress(netns, "eth0", each) for each in ("192.0.2.2/24", "2001:db8::2/64"))
-    world.kernel.apply([ops.RemoveAddress(netns, "eth0", "192.0.2.2/24")])
-    assert addresses(world, netns, "eth0") == ["2001:db8::2/64"]
+def test_removing_an_address_leaves_the_others(testbed: KernelTestbed) -> None:
+    netns = attach(testbed)
+    testbed.kernel.apply(ops.AddAddress(netns, "eth0", each) for each in ("192.0.2.2/24", "2001:db8::2/64"))
+    testbed.kernel.apply([ops.RemoveAddress(netns, "eth0", "192.0.2.2/24")])
+    assert addresses(testbed, netns, "eth0") == ["2001:db8::2/64"]
 
 
-def test_lifetimes(world: World) -> None:
-    netns = attach(world)
+def test_lifetimes(testbed: KernelTestbed) -> None:
+    netns = attach(testbed)
     one, other = "2001:db8::2/64", "2001:db8:0:1::2/64"
     asked = GetLifetimes(netns, "eth0")
 
     def lifetimes() -> set[Lifetime]:
-        found = world.kernel.observe([asked]).lifetimes(netns, "eth0")
+        found = testbed.kernel.observe([asked]).lifetimes(netns, "eth0")
         return {each for each in found if not each.address.startswith("fe80:")}
 
     assert lifetimes() == set()
-    world.kernel.apply(ops.AddAddress(netns, "eth0", each) for each in ("192.0.2.2/24", one, other))
+    testbed.kernel.apply(ops.AddAddress(netns, "eth0", each) for each in ("192.0.2.2/24", one, other))
     assert lifetimes() == {Lifetime(one), Lifetime(other)}
     for preferred in (False, False, True):
-        world.kernel.apply([ops.SetPreferred(netns, "eth0", one, preferred)])
+        testbed.kernel.apply([ops.SetPreferred(netns, "eth0", one, preferred)])
         assert lifetimes() == {Lifetime(one, FOREVER if preferred else 0), Lifetime(other)}
-    world.kernel.apply([ops.SetPreferred(netns, "eth0", other, False), ops.RemoveAddress(netns, "eth0", other)])
+    testbed.kernel.apply([ops.SetPreferred(netns, "eth0", other, False), ops.RemoveAddress(netns, "eth0", other)])
     assert lifetimes() == {Lifetime(one)}
-    world.kernel.apply([ops.SetPreferred(netns, "eth0", other, True)])
+    testbed.kernel.apply([ops.SetPreferred(netns, "eth0", other, True)])
     assert lifetimes() == {Lifetime(one), Lifetime(other)}
-    assert world.kernel.observe([GetLifetimes(netns, "none")]).lifetimes(netns, "none") == ()
+    assert testbed.kernel.observe([GetLifetimes(netns, "none")]).lifetimes(netns, "none") == ()
 
 
-def test_an_interface_without_ipv6_takes_no_ipv6_address(world: World) -> None:
-    netns = attach(world)
-    world.kernel.apply([ops.SetSysctl(netns, "ipv6/conf/eth0/disable_ipv6", "1")])
+def test_an_interface_without_ipv6_takes_no_ipv6_address(testbed: KernelTestbed) -> None:
+    netns = attach(testbed)
+    testbed.kernel.apply([ops.SetSysctl(netns, "ipv6/conf/eth0/disable_ipv6", "1")])
     with refused(errors.KERNEL_REFUSED, "2001:db8::2/64", "eth0"):
-        world.kernel.apply([ops.AddAddress(netns, "eth0", "2001:db8::2/64")])
+        testbed.kernel.apply([ops.AddAddress(netns, "eth0", "2001:db8::2/64")])
 
 
 # Routes
 
 
-def routed(world: World) -> str:
+def routed(testbed: KernelTestbed) -> str:
     """A container with an address of each family."""
-    netns = attach(world)
-    world.kernel.apply(ops.AddAddress(netns, "eth0", each) for each in ("192.0.2.2/24", "2001:db8::2/64"))
+    netns = attach(testbed)
+    testbed.kernel.apply(ops.AddAddress(netns, "eth0", each) for each in ("192.0.2.2/24", "2001:db8::2/64"))
     return netns
 
 
@@ -404,283 +404,284 @@ def routed(world: World) -> str:
     ],
     ids=lambda value: f"{value.dst} {value.gateway} {value.table}" if isinstance(value, AddRoute) else "",
 )
-def test_route(world: World, route: AddRoute, wanted: RouteEntry) -> None:
-    netns = routed(world)
+def test_route(testbed: KernelTestbed, route: AddRoute, wanted: RouteEntry) -> None:
+    netns = routed(testbed)
     for _ in range(2):
-        world.kernel.apply([replace(route, netns=netns)])
-        assert routes(world, netns, wanted.dst) == [wanted]
+        testbed.kernel.apply([replace(route, netns=netns)])
+        assert routes(testbed, netns, wanted.dst) == [wanted]
 
 
 @pytest.mark.parametrize(("gateway", "other"), [("192.0.2.1", "192.0.2.9"), ("2001:db8::1", "2001:db8::9")])
-def test_the_first_route_to_a_place_stays(world: World, gateway: str, other: str) -> None:
+def test_the_first_route_to_a_place_stays(testbed: KernelTestbed, gateway: str, other: str) -> None:
     """As the reference plugin: "we assume the first one wins" (pkg/ipam, ConfigureIface)."""
-    netns = routed(world)
+    netns = routed(testbed)
     dst = "::/0" if ":" in gateway else "0.0.0.0/0"
-    world.kernel.apply(AddRoute(netns, "eth0", dst, each) for each in (gateway, other))
-    assert [each.gateway for each in routes(world, netns, dst)] == [gateway]
+    testbed.kernel.apply(AddRoute(netns, "eth0", dst, each) for each in (gateway, other))
+    assert [each.gateway for each in routes(testbed, netns, dst)] == [gateway]
 
 
-def test_routes_of_other_metrics_and_tables_stand_beside_each_other(world: World) -> None:
-    netns = routed(world)
+def test_routes_of_other_metrics_and_tables_stand_beside_each_other(testbed: KernelTestbed) -> None:
+    netns = routed(testbed)
     steps = [AddRoute(netns, "eth0", "::/0", "2001:db8::1", priority=each) for each in (10, 20)]
-    world.kernel.apply([*steps, AddRoute(netns, "eth0", "::/0", "2001:db8::1", priority=10, table=7)])
-    found = {(each.priority, each.table) for each in routes(world, netns, "::/0")}
+    testbed.kernel.apply([*steps, AddRoute(netns, "eth0", "::/0", "2001:db8::1", priority=10, table=7)])
+    found = {(each.priority, each.table) for each in routes(testbed, netns, "::/0")}
     assert found == {(10, 7), (10, 254), (20, 254)}
 
 
 @pytest.mark.parametrize(("dst", "gateway"), [("0.0.0.0/0", "203.0.113.1"), ("::/0", "2001:db8:ffff::1")])
-def test_route_via_an_unreachable_gateway(world: World, dst: str, gateway: str) -> None:
-    netns = routed(world)
+def test_route_via_an_unreachable_gateway(testbed: KernelTestbed, dst: str, gateway: str) -> None:
+    netns = routed(testbed)
     with refused(errors.KERNEL_REFUSED, dst, gateway, "eth0"):
-        world.kernel.apply([AddRoute(netns, "eth0", dst, gateway)])
-    assert routes(world, netns, dst) == []
+        testbed.kernel.apply([AddRoute(netns, "eth0", dst, gateway)])
+    assert routes(testbed, netns, dst) == []
 
 
 @pytest.mark.parametrize(
     ("dst", "gateway"), [("203.0.113.1/32", "203.0.113.1"), ("2001:db8:ffff::1/128", "2001:db8:ffff::1")]
 )
-def test_route_via_a_gateway_that_another_route_makes_reachable(world: World, dst: str, gateway: str) -> None:
-    netns = routed(world)
+def test_route_via_a_gateway_that_another_route_makes_reachable(testbed: KernelTestbed, dst: str, gateway: str) -> None:
+    netns = routed(testbed)
     default = "::/0" if ":" in gateway else "0.0.0.0/0"
-    world.kernel.apply([AddRoute(netns, "eth0", dst), AddRoute(netns, "eth0", default, gateway)])
-    assert [each.gateway for each in routes(world, netns, default)] == [gateway]
+    testbed.kernel.apply([AddRoute(netns, "eth0", dst), AddRoute(netns, "eth0", default, gateway)])
+    assert [each.gateway for each in routes(testbed, netns, default)] == [gateway]
 
 
 @pytest.mark.parametrize("dst", ["198.51.100.0/24", "2001:db8:1::/48"])
-def test_route_through_an_interface_that_is_down(world: World, dst: str) -> None:
-    world.kernel.apply([BRIDGE, veth(world.a)])
+def test_route_through_an_interface_that_is_down(testbed: KernelTestbed, dst: str) -> None:
+    testbed.kernel.apply([BRIDGE, veth(testbed.a)])
     with refused(errors.KERNEL_REFUSED, dst):
-        world.kernel.apply([AddRoute(world.a, "eth0", dst)])
+        testbed.kernel.apply([AddRoute(testbed.a, "eth0", dst)])
 
 
-def test_routes_of_no_interface(world: World) -> None:
-    assert routes(world, world.a, "::/0") == []
+def test_routes_of_no_interface(testbed: KernelTestbed) -> None:
+    assert routes(testbed, testbed.a, "::/0") == []
 
 
 # The node
 
 
-def test_all_interfaces(world: World) -> None:
-    attach(world)
-    world.kernel.apply([ops.SetAlias(HOST, "veth0", "cni-v6 n/c/eth0")])
-    found = {each.name: each for each in world.kernel.observe([GetLinks()]).links()}
+def test_all_interfaces(testbed: KernelTestbed) -> None:
+    attach(testbed)
+    testbed.kernel.apply([ops.SetAlias(HOST, "veth0", "cni-v6 n/c/eth0")])
+    found = {each.name: each for each in testbed.kernel.observe([GetLinks()]).links()}
     assert set(found) == {"lo", "br0", "veth0"}
     assert (found["veth0"].master, found["veth0"].alias, found["br0"].kind) == ("br0", "cni-v6 n/c/eth0", "bridge")
-    assert found["br0"] == there(world, HOST, "br0") and found["veth0"] == there(world, HOST, "veth0")
+    assert found["br0"] == there(testbed, HOST, "br0") and found["veth0"] == there(testbed, HOST, "veth0")
 
 
-def test_which_namespaces_are_alive(world: World) -> None:
-    home, a, b = (world.kernel.netns_id(path) for path in (HOST, world.a, world.b))
+def test_which_namespaces_are_alive(testbed: KernelTestbed) -> None:
+    home, a, b = (testbed.kernel.netns_id(path) for path in (HOST, testbed.a, testbed.b))
     never = a[0] + 2**40, a[1]
     asked = frozenset({home, a, b, never})
-    assert world.kernel.observe([GetAlive(asked)]).alive(asked) == {home, a, b}
+    assert testbed.kernel.observe([GetAlive(asked)]).alive(asked) == {home, a, b}
 
 
-def test_ports(world: World) -> None:
-    attach(world)
-    attach(world, world.b, 1)
-    world.kernel.apply([ops.SetAlias(HOST, "veth1", "cni-v6 n/c/eth1")])
-    found = {each.name: each for each in world.kernel.observe([GetPorts("br0")]).ports("br0")}
-    assert found == {name: there(world, HOST, name) for name in ("veth0", "veth1")}
+def test_ports(testbed: KernelTestbed) -> None:
+    attach(testbed)
+    attach(testbed, testbed.b, 1)
+    testbed.kernel.apply([ops.SetAlias(HOST, "veth1", "cni-v6 n/c/eth1")])
+    found = {each.name: each for each in testbed.kernel.observe([GetPorts("br0")]).ports("br0")}
+    assert found == {name: there(testbed, HOST, name) for name in ("veth0", "veth1")}
     assert (found["veth1"].alias, found["veth1"].master) == ("cni-v6 n/c/eth1", "br0")
     assert found["veth1"].port_enabled
 
 
-def test_ports_of_no_bridge_and_of_an_empty_one(world: World) -> None:
-    world.kernel.apply([BRIDGE])
-    seen = world.kernel.observe([GetPorts("br0"), GetPorts("br9")])
+def test_ports_of_no_bridge_and_of_an_empty_one(testbed: KernelTestbed) -> None:
+    testbed.kernel.apply([BRIDGE])
+    seen = testbed.kernel.observe([GetPorts("br0"), GetPorts("br9")])
     assert (seen.ports("br0"), seen.ports("br9")) == ((), ())
 
 
-def test_vlans_of_no_port(world: World) -> None:
-    assert world.kernel.observe([GetPortVlans("veth9")]).port_vlans("veth9") == ()
+def test_vlans_of_no_port(testbed: KernelTestbed) -> None:
+    assert testbed.kernel.observe([GetPortVlans("veth9")]).port_vlans("veth9") == ()
 
 
-def test_interfaces_that_have_ipv6(world: World) -> None:
-    world.kernel.apply([BRIDGE, replace(BRIDGE, name="br1")])
+def test_interfaces_that_have_ipv6(testbed: KernelTestbed) -> None:
+    testbed.kernel.apply([BRIDGE, replace(BRIDGE, name="br1")])
     off = [ops.SetSysctl(HOST, "ipv6/conf/br1/accept_ra", "2"), ops.SetSysctl(HOST, "ipv6/conf/br1/disable_ipv6", "1")]
-    world.kernel.apply(off)
-    found = world.kernel.observe([GetIpv6Interfaces()]).ipv6_interfaces()
+    testbed.kernel.apply(off)
+    found = testbed.kernel.observe([GetIpv6Interfaces()]).ipv6_interfaces()
     assert found == (Ipv6Interface("br0", "1", disabled=False), Ipv6Interface("br1", "2", disabled=True))
 
 
-def test_no_uplink(world: World) -> None:
-    assert world.kernel.observe([GetUplinks()]).uplinks() == ()
+def test_no_uplink(testbed: KernelTestbed) -> None:
+    assert testbed.kernel.observe([GetUplinks()]).uplinks() == ()
 
 
-def test_uplinks(world: World) -> None:
+def test_uplinks(testbed: KernelTestbed) -> None:
     """Of each family the default route with the lowest metric."""
     other = replace(BRIDGE, name="br1", mtu=1400)
-    world.kernel.apply([BRIDGE, other, *(ops.SetLink(HOST, name, up=True) for name in ("br0", "br1"))])
-    world.kernel.apply([
+    testbed.kernel.apply([BRIDGE, other, *(ops.SetLink(HOST, name, up=True) for name in ("br0", "br1"))])
+    testbed.kernel.apply([
         ops.AddAddress(HOST, "br0", "192.0.2.1/24"),
         AddRoute(HOST, "br0", "0.0.0.0/0", "192.0.2.9"),
         AddRoute(HOST, "br1", "::/0", "fe80::9", priority=2000),
     ])
-    assert world.kernel.observe([GetUplinks()]).uplinks() == (Uplink(4, "br0", 1500), Uplink(6, "br1", 1400))
-    world.kernel.apply([AddRoute(HOST, "br0", "::/0", "fe80::9")])
-    assert world.kernel.observe([GetUplinks()]).uplinks() == (Uplink(4, "br0", 1500), Uplink(6, "br0", 1500))
+    assert testbed.kernel.observe([GetUplinks()]).uplinks() == (Uplink(4, "br0", 1500), Uplink(6, "br1", 1400))
+    testbed.kernel.apply([AddRoute(HOST, "br0", "::/0", "fe80::9")])
+    assert testbed.kernel.observe([GetUplinks()]).uplinks() == (Uplink(4, "br0", 1500), Uplink(6, "br0", 1500))
 
 
 # Neighbours that the node answers for
 
 
-def proxies(world: World, ifname: str = "br0") -> tuple[str, ...]:
-    return world.kernel.observe([GetProxies(ifname)]).proxies(ifname)
+def proxies(testbed: KernelTestbed, ifname: str = "br0") -> tuple[str, ...]:
+    return testbed.kernel.observe([GetProxies(ifname)]).proxies(ifname)
 
 
-def test_proxies(world: World) -> None:
-    world.kernel.apply([BRIDGE, replace(BRIDGE, name="br1")])
-    assert proxies(world) == proxies(world, "br9") == ()
+def test_proxies(testbed: KernelTestbed) -> None:
+    testbed.kernel.apply([BRIDGE, replace(BRIDGE, name="br1")])
+    assert proxies(testbed) == proxies(testbed, "br9") == ()
     for _ in range(2):
-        world.kernel.apply([ops.AddProxy("br0", "2001:db8::2"), ops.AddProxy("br1", "2001:db8::3")])
-        assert (proxies(world), proxies(world, "br1")) == (("2001:db8::2",), ("2001:db8::3",))
+        testbed.kernel.apply([ops.AddProxy("br0", "2001:db8::2"), ops.AddProxy("br1", "2001:db8::3")])
+        assert (proxies(testbed), proxies(testbed, "br1")) == (("2001:db8::2",), ("2001:db8::3",))
     for _ in range(2):
-        world.kernel.remove([ops.RemoveProxy("br0", "2001:db8::2")])
-        assert (proxies(world), proxies(world, "br1")) == ((), ("2001:db8::3",))
-    world.kernel.remove([ops.DeleteLink(HOST, "br1")])
-    assert proxies(world, "br1") == ()
+        testbed.kernel.remove([ops.RemoveProxy("br0", "2001:db8::2")])
+        assert (proxies(testbed), proxies(testbed, "br1")) == ((), ("2001:db8::3",))
+    testbed.kernel.remove([ops.DeleteLink(HOST, "br1")])
+    assert proxies(testbed, "br1") == ()
 
 
-def test_a_proxy_of_a_failed_change_is_undone(world: World) -> None:
-    world.kernel.apply([BRIDGE, ops.SetLink(HOST, "br0", up=True), AddRoute(HOST, "br0", "2001:db8::/64")])
+def test_a_proxy_of_a_failed_change_is_undone(testbed: KernelTestbed) -> None:
+    testbed.kernel.apply([BRIDGE, ops.SetLink(HOST, "br0", up=True), AddRoute(HOST, "br0", "2001:db8::/64")])
     entry = AddRoute(HOST, "br0", "2001:db8::2/128"), ops.AddProxy("br0", "2001:db8::2")
     with refused(errors.KERNEL_REFUSED, "br9"):
-        world.kernel.apply([*entry, ops.SetLink(HOST, "br9", up=True)])
-    assert proxies(world) == ()
-    assert routes(world, HOST, "2001:db8::2/128", "br0") == []
-    assert len(routes(world, HOST, "2001:db8::/64", "br0")) == 1  # the network's, not the container's
+        testbed.kernel.apply([*entry, ops.SetLink(HOST, "br9", up=True)])
+    assert proxies(testbed) == ()
+    assert routes(testbed, HOST, "2001:db8::2/128", "br0") == []
+    assert len(routes(testbed, HOST, "2001:db8::/64", "br0")) == 1  # the network's, not the container's
 
 
 @pytest.mark.parametrize("dst", ["2001:db8::2/128", "192.0.2.0/24"])
-def test_a_route_is_removed(world: World, dst: str) -> None:
-    world.kernel.apply([BRIDGE, ops.SetLink(HOST, "br0", up=True), AddRoute(HOST, "br0", dst)])
+def test_a_route_is_removed(testbed: KernelTestbed, dst: str) -> None:
+    testbed.kernel.apply([BRIDGE, ops.SetLink(HOST, "br0", up=True), AddRoute(HOST, "br0", dst)])
     other = "2001:db8::3/128"
-    world.kernel.apply([AddRoute(HOST, "br0", other)])
+    testbed.kernel.apply([AddRoute(HOST, "br0", other)])
     for _ in range(2):
-        world.kernel.remove([ops.RemoveRoute(HOST, "br0", dst)])
-        assert routes(world, HOST, dst, "br0") == []
-        assert len(routes(world, HOST, other, "br0")) == 1
+        testbed.kernel.remove([ops.RemoveRoute(HOST, "br0", dst)])
+        assert routes(testbed, HOST, dst, "br0") == []
+        assert len(routes(testbed, HOST, other, "br0")) == 1
 
 
-def test_a_route_by_a_next_hop_is_removed_without_it(world: World) -> None:
+def test_a_route_by_a_next_hop_is_removed_without_it(testbed: KernelTestbed) -> None:
     dst, subnet = "2001:db8:0:0:1::/80", "2001:db8::/64"
-    world.kernel.apply([BRIDGE, ops.SetLink(HOST, "br0", up=True), AddRoute(HOST, "br0", subnet)])
-    world.kernel.apply([AddRoute(HOST, "br0", dst, "2001:db8::2")])
+    testbed.kernel.apply([BRIDGE, ops.SetLink(HOST, "br0", up=True), AddRoute(HOST, "br0", subnet)])
+    testbed.kernel.apply([AddRoute(HOST, "br0", dst, "2001:db8::2")])
     for _ in range(2):
-        world.kernel.remove([ops.RemoveRoute(HOST, "br0", dst)])
-        assert routes(world, HOST, dst, "br0") == []
-        assert len(routes(world, HOST, subnet, "br0")) == 1
+        testbed.kernel.remove([ops.RemoveRoute(HOST, "br0", dst)])
+        assert routes(testbed, HOST, dst, "br0") == []
+        assert len(routes(testbed, HOST, subnet, "br0")) == 1
 
 
-def test_unreachable_but_for_what_is_known_better(world: World) -> None:
+def test_unreachable_but_for_what_is_known_better(testbed: KernelTestbed) -> None:
     """The same prefix through an interface goes before it."""
     dst = "2001:db8:0:0:1::/80"
-    world.kernel.apply([BRIDGE, ops.SetLink(HOST, "br0", up=True)])
-    world.kernel.apply([*[ops.AddUnreachable(HOST, dst)] * 2, AddRoute(HOST, "br0", dst)])
-    assert len(routes(world, HOST, dst, "br0")) == 1
-    if isinstance(world, LinuxWorld):
-        found = [line.strip() for line in world.node.run("ip", "-6", "route", "show", dst).stdout.splitlines()]
+    testbed.kernel.apply([BRIDGE, ops.SetLink(HOST, "br0", up=True)])
+    testbed.kernel.apply([*[ops.AddUnreachable(HOST, dst)] * 2, AddRoute(HOST, "br0", dst)])
+    assert len(routes(testbed, HOST, dst, "br0")) == 1
+    if isinstance(testbed, LinuxTestbed):
+        found = [line.strip() for line in testbed.node.run("ip", "-6", "route", "show", dst).stdout.splitlines()]
         assert found == [
             f"{dst} dev br0 proto static metric 1024 linkdown pref medium",
             f"unreachable {dst} dev lo proto static metric 4294967295 pref medium",
         ]
 
 
-def test_many_questions_at_once(world: World) -> None:
-    attach(world)
+def test_many_questions_at_once(testbed: KernelTestbed) -> None:
+    attach(testbed)
     names = ["br0", "veth0", *(f"none{number}" for number in range(300)), "lo"]
-    asked = [GetLink(HOST, name) for name in names] + [GetLink(world.a, "eth0"), GetLink(world.a, "eth0")]
-    seen = world.kernel.observe([*asked, GetSysctl(HOST, "ipv4/ip_forward"), GetAddresses(world.a, "eth0")])
+    asked = [GetLink(HOST, name) for name in names] + [GetLink(testbed.a, "eth0"), GetLink(testbed.a, "eth0")]
+    seen = testbed.kernel.observe([*asked, GetSysctl(HOST, "ipv4/ip_forward"), GetAddresses(testbed.a, "eth0")])
     assert [name for name in names if seen.link(HOST, name)] == ["br0", "veth0", "lo"]
-    assert seen.link(world.a, "eth0") == there(world, world.a, "eth0")
+    assert seen.link(testbed.a, "eth0") == there(testbed, testbed.a, "eth0")
     assert seen.sysctl(HOST, "ipv4/ip_forward") == "0"
 
 
-def test_asking_changes_nothing(world: World) -> None:
-    attach(world)
-    links = GetLink(HOST, "br0"), GetPorts("br0"), GetAddresses(world.a, "eth0")
-    asked: list[Question] = [*links, GetRoutes(world.a, "eth0"), GetIpv6Interfaces(), GetUplinks(), GetProxies("br0")]
-    assert world.kernel.observe(asked) == world.kernel.observe(asked)
+def test_asking_changes_nothing(testbed: KernelTestbed) -> None:
+    attach(testbed)
+    links = GetLink(HOST, "br0"), GetPorts("br0"), GetAddresses(testbed.a, "eth0")
+    asked: list[Question] = [*links, GetRoutes(testbed.a, "eth0"), GetIpv6Interfaces(), GetUplinks(), GetProxies("br0")]
+    assert testbed.kernel.observe(asked) == testbed.kernel.observe(asked)
 
 
 # Namespaces
 
 
-def test_identity_of_a_namespace(world: World) -> None:
-    ids = [world.kernel.netns_id(path) for path in (HOST, world.a, world.b)]
+def test_identity_of_a_namespace(testbed: KernelTestbed) -> None:
+    ids = [testbed.kernel.netns_id(path) for path in (HOST, testbed.a, testbed.b)]
     assert len(set(ids)) == 3
-    assert ids == [world.kernel.netns_id(path) for path in (HOST, world.a, world.b)]
-    with refused(errors.UNKNOWN_CONTAINER, world.gone):
-        world.kernel.netns_id(world.gone)
+    assert ids == [testbed.kernel.netns_id(path) for path in (HOST, testbed.a, testbed.b)]
+    with refused(errors.UNKNOWN_CONTAINER, testbed.gone):
+        testbed.kernel.netns_id(testbed.gone)
 
 
-def test_a_namespace_that_is_not_there(world: World) -> None:
-    world.kernel.apply([BRIDGE])
-    with refused(errors.UNKNOWN_CONTAINER, world.gone):
-        world.kernel.observe([GetLink(HOST, "br0"), GetLink(world.gone, "eth0")])
-    with refused(errors.UNKNOWN_CONTAINER, world.gone):
-        world.kernel.observe([GetSysctl(world.gone, "ipv4/ip_forward")])
-    with refused(errors.UNKNOWN_CONTAINER, world.gone):
-        world.kernel.apply([veth(world.gone)])
-    assert link(world, HOST, "veth0") is None
+def test_a_namespace_that_is_not_there(testbed: KernelTestbed) -> None:
+    testbed.kernel.apply([BRIDGE])
+    with refused(errors.UNKNOWN_CONTAINER, testbed.gone):
+        testbed.kernel.observe([GetLink(HOST, "br0"), GetLink(testbed.gone, "eth0")])
+    with refused(errors.UNKNOWN_CONTAINER, testbed.gone):
+        testbed.kernel.observe([GetSysctl(testbed.gone, "ipv4/ip_forward")])
+    with refused(errors.UNKNOWN_CONTAINER, testbed.gone):
+        testbed.kernel.apply([veth(testbed.gone)])
+    assert link(testbed, HOST, "veth0") is None
 
 
-def test_what_is_to_go_is_gone_with_its_namespace(world: World) -> None:
-    world.kernel.remove([ops.DeleteLink(world.gone, "eth0"), ops.RemoveAddress(world.gone, "eth0", "2001:db8::1/64")])
+def test_what_is_to_go_is_gone_with_its_namespace(testbed: KernelTestbed) -> None:
+    address = ops.RemoveAddress(testbed.gone, "eth0", "2001:db8::1/64")
+    testbed.kernel.remove([ops.DeleteLink(testbed.gone, "eth0"), address])
 
 
-def test_a_pair_ends_with_its_container(world: World) -> None:
-    attach(world)
-    world.kernel.close()  # it would keep the namespace alive
-    world.remove_container(world.a)
-    world.kernel.remove([ops.DeleteLink(HOST, "veth0")])
-    assert link(world, HOST, "veth0") is None
+def test_a_pair_ends_with_its_container(testbed: KernelTestbed) -> None:
+    attach(testbed)
+    testbed.kernel.close()  # it would keep the namespace alive
+    testbed.remove_container(testbed.a)
+    testbed.kernel.remove([ops.DeleteLink(HOST, "veth0")])
+    assert link(testbed, HOST, "veth0") is None
 
 
 # All or none
 
 
-def test_what_fails_is_undone(world: World) -> None:
-    attach(world, world.b, 1)
+def test_what_fails_is_undone(testbed: KernelTestbed) -> None:
+    attach(testbed, testbed.b, 1)
     settings = (
-        ops.SetSysctl(world.a, "ipv6/conf/lo/disable_ipv6", "1", was="0"),
+        ops.SetSysctl(testbed.a, "ipv6/conf/lo/disable_ipv6", "1", was="0"),
         ops.SetSysctl(HOST, "ipv6/conf/br0/accept_ra", "0"),
     )
-    up = ops.SetLink(world.a, "eth0", up=True)
+    up = ops.SetLink(testbed.a, "eth0", up=True)
     with refused(errors.KERNEL_REFUSED, "2001:db8:9::1"):
-        world.kernel.apply([veth(world.a), *settings, up, AddRoute(world.a, "eth0", "::/0", "2001:db8:9::1")])
-    assert link(world, HOST, "veth0") is None
-    assert link(world, world.a, "eth0") is None
-    assert sysctl(world, world.a, "ipv6/conf/lo/disable_ipv6") == "0"
-    assert sysctl(world, HOST, "ipv6/conf/br0/accept_ra") == "0"  # the network's, not the container's
-    assert there(world, world.b, "eth1").up
-    attach(world)
+        testbed.kernel.apply([veth(testbed.a), *settings, up, AddRoute(testbed.a, "eth0", "::/0", "2001:db8:9::1")])
+    assert link(testbed, HOST, "veth0") is None
+    assert link(testbed, testbed.a, "eth0") is None
+    assert sysctl(testbed, testbed.a, "ipv6/conf/lo/disable_ipv6") == "0"
+    assert sysctl(testbed, HOST, "ipv6/conf/br0/accept_ra") == "0"  # the network's, not the container's
+    assert there(testbed, testbed.b, "eth1").up
+    attach(testbed)
 
 
-def test_what_fails_first_is_what_is_told(world: World) -> None:
-    world.kernel.apply([BRIDGE, veth(world.a)])
-    steps = [AddRoute(world.a, "eth0", dst) for dst in ("192.0.2.0/24", "198.51.100.0/24")]
+def test_what_fails_first_is_what_is_told(testbed: KernelTestbed) -> None:
+    testbed.kernel.apply([BRIDGE, veth(testbed.a)])
+    steps = [AddRoute(testbed.a, "eth0", dst) for dst in ("192.0.2.0/24", "198.51.100.0/24")]
     with refused(errors.KERNEL_REFUSED, "192.0.2.0/24"):
-        world.kernel.apply(steps)
+        testbed.kernel.apply(steps)
 
 
-def test_removing_does_every_step(world: World) -> None:
-    world.kernel.apply([BRIDGE, veth(world.a), veth(world.b, 1)])
+def test_removing_does_every_step(testbed: KernelTestbed) -> None:
+    testbed.kernel.apply([BRIDGE, veth(testbed.a), veth(testbed.b, 1)])
     bad, worse = ops.SetSysctl(HOST, "ipv6/conf/none/accept_ra", "0"), ops.SetAlias(HOST, "none", "x")
     with refused(errors.IO_FAILURE, "2 steps failed", "accept_ra", "name the owner of none"):
-        world.kernel.remove([bad, ops.DeleteLink(HOST, "veth0"), worse, ops.DeleteLink(HOST, "veth1")])
-    assert [link(world, HOST, name) for name in ("veth0", "veth1")] == [None, None]
+        testbed.kernel.remove([bad, ops.DeleteLink(HOST, "veth0"), worse, ops.DeleteLink(HOST, "veth1")])
+    assert [link(testbed, HOST, name) for name in ("veth0", "veth1")] == [None, None]
 
 
-def test_nothing_to_do(world: World) -> None:
-    world.kernel.apply([])
-    world.kernel.remove([])
-    assert world.kernel.observe([]).answers == {}
+def test_nothing_to_do(testbed: KernelTestbed) -> None:
+    testbed.kernel.apply([])
+    testbed.kernel.remove([])
+    assert testbed.kernel.observe([]).answers == {}
 
 
-def test_a_closed_kernel_opens_what_it_needs_again(world: World) -> None:
-    netns = attach(world)
-    world.kernel.close()
-    world.kernel.close()
-    assert there(world, netns, "eth0").up
+def test_a_closed_kernel_opens_what_it_needs_again(testbed: KernelTestbed) -> None:
+    netns = attach(testbed)
+    testbed.kernel.close()
+    testbed.kernel.close()
+    assert there(testbed, netns, "eth0").up

@@ -25,7 +25,7 @@ from cni_v6.kernel.open_namespaces import Spaces
 from cni_v6.kernel.ops import HOST
 from cni_v6.kernel.questions import GetLink, GetSysctl, GetUplinks
 from cni_v6.kernel.sysctl import Folders
-from tests.contract.worlds import LinuxWorld, linux_world
+from tests.contract.kernels import LinuxTestbed, linux_testbed
 
 pytestmark = pytest.mark.netns
 
@@ -37,23 +37,23 @@ PATIENCE = 20  # seconds, for what takes the kernel one or two
 
 
 @pytest.fixture
-def world() -> Iterator[LinuxWorld]:
-    with linux_world() as made:
+def testbed() -> Iterator[LinuxTestbed]:
+    with linux_testbed() as made:
         yield made
 
 
-def veth(world: LinuxWorld, name: str) -> ops.CreateVeth:
-    netns = {"a": world.a, "b": world.b}[name]
+def veth(testbed: LinuxTestbed, name: str) -> ops.CreateVeth:
+    netns = {"a": testbed.a, "b": testbed.b}[name]
     last = {"a": "0a", "b": "0b"}[name]
     return ops.CreateVeth(
         f"veth-{name}", f"02:00:00:00:01:{last}", "br0", netns, "eth0", f"02:00:00:00:02:{last}", 1500
     )
 
 
-def attach(world: LinuxWorld, name: str, *addresses: str, dad: bool = False) -> ops.CreateVeth:
+def attach(testbed: LinuxTestbed, name: str, *addresses: str, dad: bool = False) -> ops.CreateVeth:
     """A container on the bridge, its port forwarding, the addresses set before its interface came up."""
-    pair = veth(world, name)
-    world.kernel.apply([
+    pair = veth(testbed, name)
+    testbed.kernel.apply([
         BRIDGE,
         ops.SetLink(HOST, "br0", up=True),
         pair,
@@ -64,134 +64,135 @@ def attach(world: LinuxWorld, name: str, *addresses: str, dad: bool = False) -> 
     return pair
 
 
-def flags(world: LinuxWorld, netns: str, address: str) -> set[str]:
+def flags(testbed: LinuxTestbed, netns: str, address: str) -> set[str]:
     """Flags of one address, as iproute2 names them; ``tentative`` may be among them."""
-    [interface] = world.node.ip_json("-6", "address", "show", "dev", "eth0", netns=netns)
+    [interface] = testbed.node.ip_json("-6", "address", "show", "dev", "eth0", netns=netns)
     found = {each["local"]: {key for key, value in each.items() if value is True} for each in interface["addr_info"]}
     return found[address]
 
 
 @pytest.mark.parametrize("snooping", [True, False])
-def test_multicast_snooping(world: LinuxWorld, snooping: bool) -> None:
-    world.kernel.apply([replace(BRIDGE, multicast_snooping=snooping)])
-    [bridge] = world.node.ip_json("-d", "link", "show", "br0")
+def test_multicast_snooping(testbed: LinuxTestbed, snooping: bool) -> None:
+    testbed.kernel.apply([replace(BRIDGE, multicast_snooping=snooping)])
+    [bridge] = testbed.node.ip_json("-d", "link", "show", "br0")
     assert bridge["linkinfo"]["info_data"]["mcast_snooping"] == snooping
 
 
-def test_an_address_without_detection_is_usable_at_once(world: LinuxWorld) -> None:
-    pair = attach(world, "a", "2001:db8::2/64", "fe80::1/64")
-    assert flags(world, pair.netns, "2001:db8::2") == {"nodad"}
-    assert flags(world, pair.netns, "fe80::1") == {"nodad"}
+def test_an_address_without_detection_is_usable_at_once(testbed: LinuxTestbed) -> None:
+    pair = attach(testbed, "a", "2001:db8::2/64", "fe80::1/64")
+    assert flags(testbed, pair.netns, "2001:db8::2") == {"nodad"}
+    assert flags(testbed, pair.netns, "fe80::1") == {"nodad"}
 
 
-def test_an_address_with_detection_is_usable_when_that_ends(world: LinuxWorld) -> None:
-    pair = attach(world, "a", "2001:db8::2/64", dad=True)
-    assert flags(world, pair.netns, "2001:db8::2") == {"tentative"}
-    world.kernel.apply([ops.AwaitAddresses(pair.netns, "eth0")])
-    assert flags(world, pair.netns, "2001:db8::2") == set()
-    world.kernel.apply([ops.AwaitAddresses(pair.netns, "eth0")])
+def test_an_address_with_detection_is_usable_when_that_ends(testbed: LinuxTestbed) -> None:
+    pair = attach(testbed, "a", "2001:db8::2/64", dad=True)
+    assert flags(testbed, pair.netns, "2001:db8::2") == {"tentative"}
+    testbed.kernel.apply([ops.AwaitAddresses(pair.netns, "eth0")])
+    assert flags(testbed, pair.netns, "2001:db8::2") == set()
+    testbed.kernel.apply([ops.AwaitAddresses(pair.netns, "eth0")])
 
 
-def test_an_address_that_somebody_has(world: LinuxWorld) -> None:
-    attach(world, "a", "2001:db8::2/64")
-    pair = attach(world, "b", "2001:db8::2/64", dad=True)
+def test_an_address_that_somebody_has(testbed: LinuxTestbed) -> None:
+    attach(testbed, "a", "2001:db8::2/64")
+    pair = attach(testbed, "b", "2001:db8::2/64", dad=True)
     with pytest.raises(CniError, match=r"2001:db8::2/64 of eth0 is in use") as caught:
-        world.kernel.apply([ops.AwaitAddresses(pair.netns, "eth0")])
+        testbed.kernel.apply([ops.AwaitAddresses(pair.netns, "eth0")])
     assert caught.value.code == errors.ADDRESS_UNAVAILABLE
     assert caught.value.details
 
 
-def test_an_ipv4_broadcast_address_goes_with_the_prefix(world: LinuxWorld) -> None:
-    pair = attach(world, "a", "192.0.2.2/24", "198.51.100.2/31", "203.0.113.2/32")
-    [interface] = world.node.ip_json("-4", "address", "show", "dev", "eth0", netns=pair.netns)
+def test_an_ipv4_broadcast_address_goes_with_the_prefix(testbed: LinuxTestbed) -> None:
+    pair = attach(testbed, "a", "192.0.2.2/24", "198.51.100.2/31", "203.0.113.2/32")
+    [interface] = testbed.node.ip_json("-4", "address", "show", "dev", "eth0", netns=pair.netns)
     assert {each["local"]: each.get("broadcast") for each in interface["addr_info"]} == {
         "192.0.2.2": "192.0.2.255", "198.51.100.2": None, "203.0.113.2": None,
     }
 
 
 @pytest.mark.parametrize("address", ["192.0.2.2", "2001:db8::2"])
-def test_an_announcement_reaches_who_remembers_somebody_else(world: LinuxWorld, address: str) -> None:
+def test_an_announcement_reaches_who_remembers_somebody_else(testbed: LinuxTestbed, address: str) -> None:
     length = 64 if ":" in address else 24
-    announcer, listener = attach(world, "a", f"{address}/{length}"), attach(world, "b", address[:-1] + f"3/{length}")
-    world.kernel.apply([
+    announcer = attach(testbed, "a", f"{address}/{length}")
+    listener = attach(testbed, "b", address[:-1] + f"3/{length}")
+    testbed.kernel.apply([
         ops.SetSysctl(announcer.netns, "ipv4/conf/eth0/arp_notify", "1"),
         ops.SetSysctl(announcer.netns, "ipv6/conf/eth0/ndisc_notify", "1"),
     ])
     remember = ("neighbour", "replace", address, "lladdr", STALE, "dev", "eth0", "nud", "stale")
-    world.node.run("ip", *remember, netns=listener.netns)
+    testbed.node.run("ip", *remember, netns=listener.netns)
     heard = open_namespace(listener.netns)
     try:
         with heard.event_socket(RTNLGRP_NEIGH) as events:
             events.settimeout(PATIENCE)
-            world.kernel.apply([ops.Announce(announcer.netns, "eth0", announcer.mac)])
-            while announcer.mac != (known := neighbour(world, listener.netns, address)):
+            testbed.kernel.apply([ops.Announce(announcer.netns, "eth0", announcer.mac)])
+            while announcer.mac != (known := neighbour(testbed, listener.netns, address)):
                 assert known == STALE
                 events.recv(1 << 16)
     finally:
         heard.close()
 
 
-def neighbour(world: LinuxWorld, netns: str, address: str) -> str:
-    [found] = world.node.ip_json("neighbour", "show", address, netns=netns)
+def neighbour(testbed: LinuxTestbed, netns: str, address: str) -> str:
+    [found] = testbed.node.ip_json("neighbour", "show", address, netns=netns)
     return str(found["lladdr"])
 
 
-def test_waiting_for_a_port_ends_with_the_port(world: LinuxWorld) -> None:
+def test_waiting_for_a_port_ends_with_the_port(testbed: LinuxTestbed) -> None:
     """The container's namespace vanishes while the plugin waits for its port."""
-    world.kernel.apply([BRIDGE, ops.SetLink(HOST, "br0", up=True), veth(world, "a")])
-    world.kernel.close()
+    testbed.kernel.apply([BRIDGE, ops.SetLink(HOST, "br0", up=True), veth(testbed, "a")])
+    testbed.kernel.close()
     with ThreadPoolExecutor(1) as background:
-        waiting = background.submit(world.kernel.apply, [ops.AwaitPort("veth-a")])
-        world.remove_container(world.a)
+        waiting = background.submit(testbed.kernel.apply, [ops.AwaitPort("veth-a")])
+        testbed.remove_container(testbed.a)
         with pytest.raises(CniError, match="veth-a") as caught:
             waiting.result(PATIENCE)
         assert caught.value.code == errors.KERNEL_REFUSED
         assert "it is gone" in caught.value.details
 
 
-def test_waiting_for_a_port_hears_of_it(world: LinuxWorld) -> None:
-    pair = veth(world, "a")
-    world.kernel.apply([BRIDGE, pair, ops.SetLink(pair.netns, "eth0", up=True)])  # the bridge is down, so the port is
+def test_waiting_for_a_port_hears_of_it(testbed: LinuxTestbed) -> None:
+    pair = veth(testbed, "a")
+    testbed.kernel.apply([BRIDGE, pair, ops.SetLink(pair.netns, "eth0", up=True)])  # the bridge is down, so the port is
     with ThreadPoolExecutor(1) as background:
-        waiting = background.submit(world.kernel.apply, [ops.AwaitPort(pair.host)])
-        world.node.run("ip", "link", "set", "br0", "up")
+        waiting = background.submit(testbed.kernel.apply, [ops.AwaitPort(pair.host)])
+        testbed.node.run("ip", "link", "set", "br0", "up")
         waiting.result(PATIENCE)
 
 
-def test_uplink(world: LinuxWorld) -> None:
-    attach(world, "a")
+def test_uplink(testbed: LinuxTestbed) -> None:
+    attach(testbed, "a")
 
     def uplinks() -> list[str]:
-        return [each.ifname for each in world.kernel.observe([GetUplinks()]).uplinks()]
+        return [each.ifname for each in testbed.kernel.observe([GetUplinks()]).uplinks()]
 
-    world.node.run("ip", "-6", "address", "add", "2001:db8::1/64", "dev", "br0", "nodad")
+    testbed.node.run("ip", "-6", "address", "add", "2001:db8::1/64", "dev", "br0", "nodad")
     assert uplinks() == []
-    world.node.run("ip", "-6", "route", "add", "unreachable", "default", "metric", "4000")
+    testbed.node.run("ip", "-6", "route", "add", "unreachable", "default", "metric", "4000")
     for kind, metric in (("unreachable", "4000"), ("prohibit", "3000"), ("blackhole", "2000")):
-        world.node.run("ip", "route", "add", kind, "default", "metric", metric)
+        testbed.node.run("ip", "route", "add", kind, "default", "metric", metric)
         assert uplinks() == []
-    world.node.run("ip", "-6", "route", "add", "default", "via", "2001:db8::9", "metric", "2000")
+    testbed.node.run("ip", "-6", "route", "add", "default", "via", "2001:db8::9", "metric", "2000")
     assert uplinks() == ["br0"]
-    world.node.run("ip", "-6", "route", "del", "default", "via", "2001:db8::9")
-    world.node.run("ip", "link", "add", "br1", "type", "bridge")
-    world.node.run("ip", "link", "set", "br1", "up")
+    testbed.node.run("ip", "-6", "route", "del", "default", "via", "2001:db8::9")
+    testbed.node.run("ip", "link", "add", "br1", "type", "bridge")
+    testbed.node.run("ip", "link", "set", "br1", "up")
     hops = ("nexthop", "via", "2001:db8::8", "dev", "br0", "nexthop", "via", "fe80::9", "dev", "br1")
-    world.node.run("ip", "-6", "route", "add", "default", *hops)
+    testbed.node.run("ip", "-6", "route", "add", "default", *hops)
     assert sorted(uplinks()) == ["br0", "br1"]
-    world.node.run("ip", "address", "add", "192.0.2.1/24", "dev", "br1")
-    world.node.run("ip", "route", "add", "default", "via", "192.0.2.9")
+    testbed.node.run("ip", "address", "add", "192.0.2.1/24", "dev", "br1")
+    testbed.node.run("ip", "route", "add", "default", "via", "192.0.2.9")
     assert uplinks()[0] == "br1" and len(uplinks()) == 3
 
 
-def test_a_namespace_under_another_path_is_the_same(world: LinuxWorld, tmp_path: Path) -> None:
+def test_a_namespace_under_another_path_is_the_same(testbed: LinuxTestbed, tmp_path: Path) -> None:
     link = tmp_path / "netns"
-    link.symlink_to(world.a)
-    assert world.kernel.netns_id(str(link)) == world.kernel.netns_id(world.a)
-    assert world.kernel.netns_id(world.node.path) == world.kernel.netns_id(HOST)
+    link.symlink_to(testbed.a)
+    assert testbed.kernel.netns_id(str(link)) == testbed.kernel.netns_id(testbed.a)
+    assert testbed.kernel.netns_id(testbed.node.path) == testbed.kernel.netns_id(HOST)
 
 
 @pytest.mark.parametrize("kind", ["file", "folder", "fifo", "another kind of namespace", "device"])
-def test_a_file_that_is_no_network_namespace(world: LinuxWorld, tmp_path: Path, kind: str) -> None:
+def test_a_file_that_is_no_network_namespace(testbed: LinuxTestbed, tmp_path: Path, kind: str) -> None:
     paths = {"another kind of namespace": Path("/proc/self/ns/uts"), "device": Path("/dev/null")}
     path = paths.get(kind, tmp_path / "netns")
     if kind == "file":
@@ -201,25 +202,25 @@ def test_a_file_that_is_no_network_namespace(world: LinuxWorld, tmp_path: Path, 
     elif kind == "fifo":
         os.mkfifo(path)
     with pytest.raises(CniError, match=re.escape(str(path))) as caught:
-        world.kernel.observe([GetLink(str(path), "eth0")])
+        testbed.kernel.observe([GetLink(str(path), "eth0")])
     assert caught.value.code == errors.INVALID_NETNS
 
 
 @pytest.mark.parametrize("path", ["/run/netns/a\0b", "/run/netns/\udfff", "/run/netns/" + "a" * 300, "/dev/null/a"])
-def test_a_path_that_nothing_can_have(world: LinuxWorld, path: str) -> None:
+def test_a_path_that_nothing_can_have(testbed: LinuxTestbed, path: str) -> None:
     with pytest.raises(CniError, match="cannot open network namespace") as caught:
-        world.kernel.netns_id(path)
+        testbed.kernel.netns_id(path)
     assert caught.value.code == errors.UNKNOWN_CONTAINER
 
 
-def test_the_thread_that_asks_stays_where_it_is(world: LinuxWorld) -> None:
+def test_the_thread_that_asks_stays_where_it_is(testbed: LinuxTestbed) -> None:
     before = os.readlink("/proc/thread-self/ns/net")
-    with open_kernel_socket(world) as inside:
+    with open_kernel_socket(testbed) as inside:
         assert os.readlink("/proc/thread-self/ns/net") == before
         assert inside.type == socket.SOCK_RAW
 
 
-def test_it_comes_back_whatever_happens(world: LinuxWorld) -> None:
+def test_it_comes_back_whatever_happens(testbed: LinuxTestbed) -> None:
     before = os.readlink("/proc/thread-self/ns/net")
     where: list[str] = []
 
@@ -228,10 +229,10 @@ def test_it_comes_back_whatever_happens(world: LinuxWorld) -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        open_namespace(world.a, work=fail)
-    with closing(open_namespace(world.a)) as space, pytest.raises(ZeroDivisionError):
+        open_namespace(testbed.a, work=fail)
+    with closing(open_namespace(testbed.a)) as space, pytest.raises(ZeroDivisionError):
         space.with_sysctls(fail)
-    assert where == [f"net:[{world.kernel.netns_id(world.a)[1]}]"] * 2
+    assert where == [f"net:[{testbed.kernel.netns_id(testbed.a)[1]}]"] * 2
     assert os.readlink("/proc/thread-self/ns/net") == before
 
 
@@ -261,33 +262,34 @@ class WatchedSpaces(Spaces):
         super().with_sysctls(netns, watched)
 
 
-def test_sysctls_are_touched_in_their_namespace_in_one_visit(world: LinuxWorld) -> None:
+def test_sysctls_are_touched_in_their_namespace_in_one_visit(testbed: LinuxTestbed) -> None:
     """From outside, each access would leave a name in the kernel's cache that all later ones have to pass by."""
     spaces = WatchedSpaces()
     kernel = LinuxKernel(spaces)
     keys = [f"ipv6/conf/lo/{key}" for key in ("accept_ra", "autoconf", "accept_dad")]
     try:
-        seen = kernel.observe([GetSysctl(HOST, keys[0]), *(GetSysctl(world.a, key) for key in keys)])
-        assert {seen.sysctl(world.a, key) for key in keys} <= {"0", "1", "-1"}
-        kernel.apply([ops.SetSysctl(world.a, key, "0") for key in keys])
-        here, inside = (f"net:[{kernel.netns_id(netns)[1]}]" for netns in (HOST, world.a))
+        seen = kernel.observe([GetSysctl(HOST, keys[0]), *(GetSysctl(testbed.a, key) for key in keys)])
+        assert {seen.sysctl(testbed.a, key) for key in keys} <= {"0", "1", "-1"}
+        kernel.apply([ops.SetSysctl(testbed.a, key, "0") for key in keys])
+        here, inside = (f"net:[{kernel.netns_id(netns)[1]}]" for netns in (HOST, testbed.a))
     finally:
         kernel.close()
     assert spaces.visited == [here, inside, inside]
-    assert [world.kernel.observe([GetSysctl(world.a, key)]).sysctl(world.a, key) for key in keys] == ["0", "0", "0"]
+    values = [testbed.kernel.observe([GetSysctl(testbed.a, key)]).sysctl(testbed.a, key) for key in keys]
+    assert values == ["0", "0", "0"]
 
 
-def test_what_was_written_before_a_failure_is_undone(world: LinuxWorld) -> None:
+def test_what_was_written_before_a_failure_is_undone(testbed: LinuxTestbed) -> None:
     key = "ipv6/conf/lo/accept_ra"
-    before = world.kernel.observe([GetSysctl(world.a, key)]).sysctl(world.a, key)
-    steps = [ops.SetSysctl(world.a, key, "0", was=before), ops.SetSysctl(world.a, "ipv6/conf/lo/no_such_key", "0")]
+    before = testbed.kernel.observe([GetSysctl(testbed.a, key)]).sysctl(testbed.a, key)
+    steps = [ops.SetSysctl(testbed.a, key, "0", was=before), ops.SetSysctl(testbed.a, "ipv6/conf/lo/no_such_key", "0")]
     with pytest.raises(CniError, match="no_such_key"):
-        world.kernel.apply(steps)
-    assert world.kernel.observe([GetSysctl(world.a, key)]).sysctl(world.a, key) == before
+        testbed.kernel.apply(steps)
+    assert testbed.kernel.observe([GetSysctl(testbed.a, key)]).sysctl(testbed.a, key) == before
 
 
-def open_kernel_socket(world: LinuxWorld) -> socket.socket:
-    space = open_namespace(world.a)
+def open_kernel_socket(testbed: LinuxTestbed) -> socket.socket:
+    space = open_namespace(testbed.a)
     try:
         return space.event_socket(RTNLGRP_NEIGH)
     finally:

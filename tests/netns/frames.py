@@ -1,4 +1,4 @@
-"""Ethernet frames by hand, honest ones and lies. Pure: what is sent where is the caller's affair.
+"""Ethernet frames by hand, honest ones and spoofed ones. Pure: what is sent where is the caller's affair.
 
 Addresses are text, frames are bytes as they go on the wire, without the preamble and the checksum at the end.
 """
@@ -180,7 +180,7 @@ def dhcpv6(kind: int) -> bytes:
 
 
 def opening(frame: bytes) -> tuple[str, int] | None:
-    """The port at which a packet knocks: with a SYN, or any datagram. IPv4 and IPv6 without options."""
+    """The port that a packet probes: with a SYN, or any datagram. IPv4 and IPv6 without options."""
     found = _ports(frame)
     return (found[0], found[2]) if found and found[3] & (SYN | ACK) == SYN else None
 

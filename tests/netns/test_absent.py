@@ -11,9 +11,9 @@ import pytest
 
 from cni_v6.firewall.absent import TRIED
 from cni_v6.firewall.policy import SHARED_SEGMENT
-from tests.netns import frames, lab, traffic, wire
+from tests.netns import frames, networks, traffic, wire
 from tests.netns.frames import ICMPV6, IPV4, IPV6, UDP
-from tests.netns.lab import NODE_OUTSIDE, OUTSIDE, UPLINK, Pod
+from tests.netns.networks import NODE_OUTSIDE, OUTSIDE, UPLINK, Pod
 from tests.netns.traffic import FAMILIES
 from tests.sandbox import Node
 
@@ -31,7 +31,7 @@ NETWORKS = [
 
 
 def network(**keys: Any) -> dict[str, Any]:
-    return lab.gateway(*SUBNETS.values(), **keys)
+    return networks.gateway(*SUBNETS.values(), **keys)
 
 
 def absent(family: int, count: int = COUNT) -> list[str]:
@@ -48,12 +48,12 @@ def neighbours(node: Node, *pods: Pod) -> set[str]:
 
 
 def own(*pods: Pod) -> set[str]:
-    return {address.partition("/")[0] for pod in pods for address in lab.addresses(pod.node, "eth0", pod.netns)}
+    return {address.partition("/")[0] for pod in pods for address in networks.addresses(pod.node, "eth0", pod.netns)}
 
 
 def beyond(node: Node) -> str:
     """A host beyond the node for which the node is the way to everything."""
-    netns = lab.outside(node)
+    netns = networks.outside(node)
     for family in FAMILIES:
         node.run("ip", f"-{family}", "route", "add", "default", "via", NODE_OUTSIDE[family], netns=netns)
     return netns
@@ -71,7 +71,7 @@ def datagrams(netns: str, targets: Iterable[str]) -> None:
 
 def works(node: Node, config: dict[str, Any], *old: Pod) -> None:
     """Containers that were there, and one that comes now, have their gateway and the world beyond it."""
-    for pod in (*old, *lab.pods(node, config, "new")):
+    for pod in (*old, *networks.pods(node, config, "new")):
         for family in FAMILIES:
             assert pod.ping(GATEWAY[family]) and pod.ping(OUTSIDE[family])
 
@@ -80,11 +80,11 @@ def works(node: Node, config: dict[str, Any], *old: Pod) -> None:
 def test_a_scan_from_outside(node: Node, keys: dict[str, Any]) -> None:
     config = network(**keys)
     outside = beyond(node)
-    [pod] = lab.pods(node, config, "old")
+    [pod] = networks.pods(node, config, "old")
     for family in FAMILIES:
         with wire.packets(outside, "eth0") as tap, wire.in_order():
             datagrams(outside, absent(family))
-            lab.ping(node, pod.address(family), outside)
+            networks.ping(node, pod.address(family), outside)
             assert any(map(says_unreachable, wire.pending(tap)))
     assert neighbours(node, pod) == set()
     works(node, config, pod)
@@ -100,7 +100,7 @@ def says_unreachable(frame: bytes) -> bool:
 
 def by_the_gateway(pod: Pod, targets: Iterable[str]) -> Iterator[bytes]:
     """A datagram to each, by way of the node; by hand, since the container's own table would be full of them."""
-    mac = lab.link(pod.node, "cni0")["address"]
+    mac = networks.link(pod.node, "cni0")["address"]
     for target in targets:
         source = pod.address(traffic.family_of(target))
         packet = frames.ip(source, target, UDP, frames.udp(source, target, (PORT, PORT), b"anybody?"))
@@ -112,8 +112,9 @@ def test_a_scan_by_a_container(node: Node, keys: dict[str, Any]) -> None:
     """Of its own network by way of the gateway, of what is link-local there, and of another network."""
     config = network(**keys)
     beyond(node)
-    pod, neighbour = lab.pods(node, config, "old", "neighbour")
-    [other] = lab.pods(node, lab.gateway("10.67.0.0/16", "fd00:7::/64", name="other", bridge="other0"), "other")
+    pod, neighbour = networks.pods(node, config, "old", "neighbour")
+    other_config = networks.gateway("10.67.0.0/16", "fd00:7::/64", name="other", bridge="other0")
+    [other] = networks.pods(node, other_config, "other")
     targets = [text.replace(*change) for family in FAMILIES for change in (("", ""), ("10.66.", "10.67."))
                for text in absent(family)]
     targets += [text.replace("fd00:6:", change) for change in ("fd00:7:", "fe80:") for text in absent(6)]
@@ -129,10 +130,10 @@ def test_a_scan_by_a_container(node: Node, keys: dict[str, Any]) -> None:
 def test_a_scan_by_the_node(node: Node) -> None:
     """Such as a proxy on it, whose callers choose where it goes."""
     beyond(node)
-    [pod] = lab.pods(node, network(), "old")
+    [pod] = networks.pods(node, network(), "old")
     for family in FAMILIES:
         datagrams(node.path, absent(family))
-        assert lab.ping(node, pod.address(family))
+        assert networks.ping(node, pod.address(family))
     assert neighbours(node, pod) == set()
     works(node, network(), pod)
 
@@ -140,15 +141,15 @@ def test_a_scan_by_the_node(node: Node) -> None:
 def test_answers_to_sources_that_nobody_has(node: Node) -> None:
     """The node answers echo requests, and calls to its ports; whoever sent them is somewhere else."""
     outside = beyond(node)
-    [pod] = lab.pods(node, network(), "old")
-    macs = lab.link(node, "eth0", outside)["address"], lab.link(node, UPLINK)["address"]
+    [pod] = networks.pods(node, network(), "old")
+    macs = networks.link(node, "eth0", outside)["address"], networks.link(node, UPLINK)["address"]
     with wire.packets(outside, "eth0", 0) as sender, wire.in_order():
         for family in FAMILIES:
             target = NODE_OUTSIDE[family]
             for source in absent(family):
                 packet = frames.ip(source, target, UDP, frames.udp(source, target, (PORT, PORT)))
                 sender.send(frames.ethernet(*macs, IPV6 if family == 6 else IPV4, packet))
-            assert lab.ping(node, target, outside)
+            assert networks.ping(node, target, outside)
     assert neighbours(node, pod) == set()
     works(node, network(), pod)
 
@@ -158,29 +159,29 @@ def test_containers_may_have_addresses_of_their_own_making(node: Node, keys: dic
     """Nobody knows them, where there is no guard: few are looked for at a time, and those that are known always."""
     config = network(**keys)
     outside = beyond(node)
-    [pod] = lab.pods(node, config, "old")
+    [pod] = networks.pods(node, config, "old")
     for family, length in ((4, 16), (6, 64)):
         address = absent(family)[-1]
         node.run("ip", "address", "add", f"{address}/{length}", "dev", "eth0", *["nodad"] * (family == 6),
                  netns=pod.netns)
-        assert lab.ping(node, address, outside)
+        assert networks.ping(node, address, outside)
         with wire.in_order():
             datagrams(outside, absent(family)[:-1])
-            lab.ping(node, pod.address(family), outside)
+            networks.ping(node, pod.address(family), outside)
     left = neighbours(node, pod)
     assert 0 < len(left) <= 2 * TRIED
     works(node, config, pod)
     for family in FAMILIES:
-        assert lab.ping(node, pod.address(family))
+        assert networks.ping(node, pod.address(family))
 
 
 def test_of_networks_on_one_segment_the_freest_decides(node: Node) -> None:
     """Whichever comes first."""
-    free = lab.gateway("10.67.0.0/16", "fd00:7::/64", name="free", guard=False)
+    free = networks.gateway("10.67.0.0/16", "fd00:7::/64", name="free", guard=False)
     for order in (("closed", "free", "again"), ("free", "closed", "again")):
         for name in order:
-            lab.pods(node, free if name == "free" else network(name="closed"), name)
-        assert lab.link(node, "cni0")["group"] == str(SHARED_SEGMENT)
+            networks.pods(node, free if name == "free" else network(name="closed"), name)
+        assert networks.link(node, "cni0")["group"] == str(SHARED_SEGMENT)
         for name in order:
             Pod(node, free if name == "free" else network(name="closed"), name).delete()
             node.remove_container(name)
@@ -190,5 +191,5 @@ def test_of_networks_on_one_segment_the_freest_decides(node: Node) -> None:
 def test_a_bridge_of_an_administrator_is_left_alone(node: Node) -> None:
     node.run("ip", "link", "add", "cni0", "type", "bridge")
     node.run("ip", "link", "set", "cni0", "up", "group", "7")
-    lab.pods(node, network(), "a")
-    assert lab.link(node, "cni0")["group"] == "7"
+    networks.pods(node, network(), "a")
+    assert networks.link(node, "cni0")["group"] == "7"

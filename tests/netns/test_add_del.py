@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.netns import lab, wire
-from tests.netns.lab import DUAL, GATEWAY4, GATEWAY6, SUBNET4, SUBNET6, Pod
+from tests.netns import networks, wire
+from tests.netns.networks import DUAL, GATEWAY4, GATEWAY6, SUBNET4, SUBNET6, Pod
 from tests.sandbox import Node
 
 GATEWAYS = {4: GATEWAY4, 6: GATEWAY6}
@@ -23,26 +23,26 @@ VERSIONS = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
 
 @pytest.mark.parametrize("subnets", FAMILIES)
 def test_containers_reach_each_other_and_the_gateway(node: Node, subnets: Sequence[str]) -> None:
-    first, second = lab.pods(node, lab.gateway(*subnets), "a", "b")
-    for family in lab.families(subnets):
+    first, second = networks.pods(node, networks.gateway(*subnets), "a", "b")
+    for family in networks.families(subnets):
         assert first.ping(GATEWAYS[family])
         assert first.ping(second.address(family)) and second.ping(first.address(family))
 
 
 @pytest.mark.parametrize("subnets", FAMILIES)
 def test_a_host_beyond_the_node_and_a_container_reach_each_other(node: Node, subnets: Sequence[str]) -> None:
-    beyond = lab.outside(node)
-    [pod] = lab.pods(node, lab.gateway(*subnets), "a")
-    for family in lab.families(subnets):
-        assert lab.ping(node, pod.address(family), beyond)
-        assert pod.ping(lab.OUTSIDE[family])
+    beyond = networks.outside(node)
+    [pod] = networks.pods(node, networks.gateway(*subnets), "a")
+    for family in networks.families(subnets):
+        assert networks.ping(node, pod.address(family), beyond)
+        assert pod.ping(networks.OUTSIDE[family])
 
 
 @pytest.mark.parametrize("subnets", WITH_LAYER_2)
 @pytest.mark.parametrize("end", ["with its namespace", "without a namespace", "after its namespace"])
 def test_after_del_the_node_is_as_before(node: Node, subnets: Sequence[str], end: str) -> None:
-    config = lab.gateway(*subnets)
-    lab.warm(node, config)
+    config = networks.gateway(*subnets)
+    networks.set_up(node, config)
     other = Pod(node, config, "stays")
     other.add()
     with node.unchanged():
@@ -54,7 +54,7 @@ def test_after_del_the_node_is_as_before(node: Node, subnets: Sequence[str], end
         pod.delete(netns=netns)
         pod.delete(netns=netns)
         if end != "after its namespace":
-            assert lab.veths(node, pod.netns) == set()
+            assert networks.veths(node, pod.netns) == set()
             node.remove_container("a")
     assert other.check().ok() is None
 
@@ -63,43 +63,43 @@ def test_after_del_the_node_is_as_before(node: Node, subnets: Sequence[str], end
 def test_the_first_container_brings_the_bridge_and_forwarding_and_nothing_else(
     node: Node, subnets: Sequence[str]
 ) -> None:
-    lab.outside(node)
+    networks.outside(node)
     # net/ipv4/devinet.c, inet_forward_change: with ip_forward the kernel sets the others.
     ipv4 = r"sysctl ipv4/(ip_forward|conf/\S+/forwarding|conf/all/accept_redirects) "
-    own = rf"\bcni0\b|{ipv4}|sysctl ipv6/conf/\S+/force_forwarding|{lab.TABLES}|attachments/\.seen"
+    own = rf"\bcni0\b|{ipv4}|sysctl ipv6/conf/\S+/force_forwarding|{networks.TABLES}|attachments/\.seen"
     with node.unchanged(ignore=own):
-        lab.warm(node, lab.gateway(*subnets))
-    assert lab.link(node, "cni0")["linkinfo"]["info_kind"] == "bridge"
+        networks.set_up(node, networks.gateway(*subnets))
+    assert networks.link(node, "cni0")["linkinfo"]["info_kind"] == "bridge"
 
 
 def test_del_of_what_never_was_is_fine(node: Node) -> None:
     with node.unchanged(ignore=r"attachments/\.seen"):
-        Pod(node, lab.gateway(*DUAL), "a").delete()
+        Pod(node, networks.gateway(*DUAL), "a").delete()
         node.remove_container("a")
 
 
 def test_del_needs_no_more_of_the_configuration_than_its_name(node: Node) -> None:
-    config = lab.gateway(*DUAL)
-    lab.warm(node, config)
+    config = networks.gateway(*DUAL)
+    networks.set_up(node, config)
     pod = Pod(node, config, "a")
     with node.unchanged():
         pod.add()
-        edited = lab.network(bridge="other0", ipMasq="rubbish", isGatway=True)
+        edited = networks.network(bridge="other0", ipMasq="rubbish", isGatway=True)
         pod.delete({**edited, "ipam": {"type": "cni-v6-ipam", "ranges": 7}, "prevResult": "none"})
-    assert lab.leases(node) == set()
+    assert networks.leases(node) == set()
 
 
 @pytest.mark.parametrize("subnets", FAMILIES)
 def test_the_answer_is_what_the_kernel_has(node: Node, subnets: Sequence[str]) -> None:
-    [pod] = lab.pods(node, lab.gateway(*subnets), "a")
+    [pod] = networks.pods(node, networks.gateway(*subnets), "a")
     seen = pod.link()
     bridge, host, inner = pod.result["interfaces"]
     assert inner == {"name": "eth0", "mac": seen["address"], "mtu": seen["mtu"], "sandbox": pod.netns}
     for interface in (bridge, host):
-        found = lab.link(node, interface["name"])
+        found = networks.link(node, interface["name"])
         assert interface == {"name": found["ifname"], "mac": found["address"], "mtu": found["mtu"]}
-    assert lab.link(node, host["name"])["master"] == bridge["name"]
-    has = lab.addresses(node, "eth0", pod.netns)
+    assert networks.link(node, host["name"])["master"] == bridge["name"]
+    has = networks.addresses(node, "eth0", pod.netns)
     assert [ip["interface"] for ip in pod.result["ips"]] == [2] * len(subnets)
     assert {ip["address"] for ip in pod.result["ips"]} == {text for text in has if not text.startswith("fe80:")}
     assert {route["gw"] for route in pod.result["routes"]} == {route["gateway"] for route in pod.routes()}
@@ -107,33 +107,33 @@ def test_the_answer_is_what_the_kernel_has(node: Node, subnets: Sequence[str]) -
 
 @pytest.mark.parametrize("subnets", FAMILIES)
 def test_no_address_is_tentative_when_add_returns(node: Node, subnets: Sequence[str]) -> None:
-    [pod] = lab.pods(node, lab.gateway(*subnets), "a")
-    entries = {**lab.addresses(node, "eth0", pod.netns), **lab.addresses(node, "cni0")}
+    [pod] = networks.pods(node, networks.gateway(*subnets), "a")
+    entries = {**networks.addresses(node, "eth0", pod.netns), **networks.addresses(node, "cni0")}
     assert entries and not [text for text, entry in entries.items() if entry.get("tentative")]
     assert all(entry.get("nodad") for text, entry in entries.items() if text.startswith("fd00:"))
 
 
 def test_an_ipv4_only_container_has_no_ipv6_at_all(node: Node) -> None:
-    [pod] = lab.pods(node, lab.gateway(SUBNET4), "a")
-    assert lab.sysctl(node, "ipv6/conf/eth0/disable_ipv6", pod.netns) == "1"
-    assert set(lab.addresses(node, "eth0", pod.netns)) == {pod.address(4) + "/24"}
+    [pod] = networks.pods(node, networks.gateway(SUBNET4), "a")
+    assert networks.sysctl(node, "ipv6/conf/eth0/disable_ipv6", pod.netns) == "1"
+    assert set(networks.addresses(node, "eth0", pod.netns)) == {pod.address(4) + "/24"}
     assert node.run("ip", "-6", "route", "show", "dev", "eth0", netns=pod.netns).stdout == ""
-    assert set(lab.addresses(node, "cni0")) == {GATEWAY4 + "/24"}, "nor has a bridge that has only IPv4"
+    assert set(networks.addresses(node, "cni0")) == {GATEWAY4 + "/24"}, "nor has a bridge that has only IPv4"
 
 
 def test_ipv6_that_a_runtime_has_turned_off_in_the_container_is_turned_on(node: Node) -> None:
     netns = node.container("a")
     for place in ("all", "default"):
-        lab.set_sysctl(node, f"ipv6/conf/{place}/disable_ipv6", "1", netns)
-    first, second = lab.pods(node, lab.gateway(*DUAL), "a", "b")
+        networks.set_sysctl(node, f"ipv6/conf/{place}/disable_ipv6", "1", netns)
+    first, second = networks.pods(node, networks.gateway(*DUAL), "a", "b")
     assert second.ping(first.address(6)) and first.ping(GATEWAY6)
-    assert "::1/128" in lab.addresses(node, "lo", netns)
+    assert "::1/128" in networks.addresses(node, "lo", netns)
 
 
 def test_layer_2_leaves_addresses_to_the_containers(node: Node) -> None:
-    first, second = lab.pods(node, lab.network(), "a", "b")
+    first, second = networks.pods(node, networks.network(), "a", "b")
     assert "ips" not in first.result and "routes" not in first.result
-    assert {text for pod in (first, second) for text in lab.addresses(node, "eth0", pod.netns)
+    assert {text for pod in (first, second) for text in networks.addresses(node, "eth0", pod.netns)
             if not text.startswith("fe80:")} == set()
     for pod, address in ((first, "198.51.100.1/24"), (second, "198.51.100.2/24")):
         assert "UP" in pod.link()["flags"]
@@ -143,18 +143,18 @@ def test_layer_2_leaves_addresses_to_the_containers(node: Node) -> None:
 
 def test_a_router_on_the_segment_gives_a_container_nothing(node: Node) -> None:
     """It advertises from before ADD on, so its advertisements meet the interface at every moment of its life."""
-    config = lab.gateway(*DUAL)
-    [rogue] = lab.pods(node, {**config, "guard": False}, "rogue")
-    victim = Pod(node, lab.network(), "listens")
+    config = networks.gateway(*DUAL)
+    [rogue] = networks.pods(node, {**config, "guard": False}, "rogue")
+    victim = Pod(node, networks.network(), "listens")
     with wire.advertising(rogue.netns, "eth0", "2001:db8:bad::"):
         pod = Pod(node, config, "a")
         pod.add()
         with wire.packets(pod.netns, "eth0") as tap:
             wire.await_frames(tap, wire.is_router_advertisement, count=3)
-        mine = {text for text in lab.addresses(node, "eth0", pod.netns) if not text.startswith("fe80:")}
+        mine = {text for text in networks.addresses(node, "eth0", pod.netns) if not text.startswith("fe80:")}
         assert mine == {pod.address(6) + "/64", pod.address(4) + "/24"}
         assert [route["gateway"] for route in pod.routes() if route["dst"] == "default"] == [GATEWAY4, GATEWAY6]
-        assert not any(text.startswith("2001:db8:bad:") for text in lab.addresses(node, "cni0"))
+        assert not any(text.startswith("2001:db8:bad:") for text in networks.addresses(node, "cni0"))
         # The advertisements are good ones: an interface that listens does take them.
         victim.add()
         wire.await_state(victim.netns, lambda: _slaac(node, victim), "an address by SLAAC")
@@ -162,7 +162,7 @@ def test_a_router_on_the_segment_gives_a_container_nothing(node: Node) -> None:
 
 
 def _slaac(node: Node, pod: Pod) -> bool:
-    return any(text.startswith("2001:db8:bad:") for text in lab.addresses(node, "eth0", pod.netns))
+    return any(text.startswith("2001:db8:bad:") for text in networks.addresses(node, "eth0", pod.netns))
 
 
 def _addresses_of(result: Any, version: str) -> list[str]:
@@ -173,7 +173,7 @@ def _addresses_of(result: Any, version: str) -> list[str]:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_every_version_is_answered_in_its_own_shape(node: Node, version: str) -> None:
-    config = lab.gateway(*DUAL, cniVersion=version)
+    config = networks.gateway(*DUAL, cniVersion=version)
     pod = Pod(node, config, "a")
     result = pod.add()
     assert result["cniVersion"] == version
@@ -184,11 +184,11 @@ def test_every_version_is_answered_in_its_own_shape(node: Node, version: str) ->
     if version >= "0.4.0":
         assert pod.check().ok() is None
     pod.delete({**config, "prevResult": result})
-    assert lab.leases(node) == set() and lab.veths(node) == set()
+    assert networks.leases(node) == set() and networks.veths(node) == set()
 
 
 def test_a_second_add_is_refused_and_the_first_untouched(node: Node) -> None:
-    [pod] = lab.pods(node, lab.gateway(*DUAL), "a")
+    [pod] = networks.pods(node, networks.gateway(*DUAL), "a")
     with node.unchanged():
         assert "DEL" in pod.call("ADD").error(107)
         assert "exists in the container" in pod.call("ADD", container_id="other").error(107)
@@ -197,20 +197,20 @@ def test_a_second_add_is_refused_and_the_first_untouched(node: Node) -> None:
 
 def test_a_container_has_several_interfaces(node: Node) -> None:
     netns = node.container("a")
-    one = Pod(node, lab.gateway(*DUAL), "a")
-    two = Pod(node, lab.network(SUBNET6, SUBNET4, name="other", bridge="other0"), "a", ifname="net1")
+    one = Pod(node, networks.gateway(*DUAL), "a")
+    two = Pod(node, networks.network(SUBNET6, SUBNET4, name="other", bridge="other0"), "a", ifname="net1")
     one.add()
     two.add()
-    assert lab.veths(node, netns) == {"eth0", "net1"}
+    assert networks.veths(node, netns) == {"eth0", "net1"}
     one.delete()
-    assert lab.veths(node, netns) == {"net1"} and two.check().ok() is None
+    assert networks.veths(node, netns) == {"net1"} and two.check().ok() is None
     two.delete()
-    assert lab.veths(node) == set() and lab.leases(node, "pods") == lab.leases(node, "other") == set()
+    assert networks.veths(node) == set() and networks.leases(node, "pods") == networks.leases(node, "other") == set()
 
 
 def test_addresses_outlive_a_link_that_goes_down(node: Node) -> None:
     """As IPv4's do: the kernel drops IPv6 addresses with the link unless ``keep_addr_on_down`` is set."""
-    pod = Pod(node, lab.gateway(*DUAL), "a")
+    pod = Pod(node, networks.gateway(*DUAL), "a")
     pod.add()
     for state in ("down", "up"):
         node.run("ip", "link", "set", "eth0", state, netns=pod.netns)

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from cni_v6 import errors
-from tests.netns import lab, nft
-from tests.netns.lab import DUAL, GATEWAY4, GATEWAY6, NODE_OUTSIDE, SUBNET4, SUBNET6, Pod
+from tests.netns import networks, nft
+from tests.netns.networks import DUAL, GATEWAY4, GATEWAY6, NODE_OUTSIDE, SUBNET4, SUBNET6, Pod
 from tests.sandbox import Node, Reply
 
 OPEN = {"ingress": "open", "guard": False}
@@ -19,7 +19,7 @@ LAST = ("10.66.0.0/30",)  # an IPv4 set for one container
 
 
 def handing_out(*subnets: str, **ipam: Any) -> dict[str, Any]:
-    return lab.gateway(*(subnets or DUAL), ipam=ipam, **OPEN)
+    return networks.gateway(*(subnets or DUAL), ipam=ipam, **OPEN)
 
 
 def workload(name: str, namespace: str = "") -> dict[str, Any]:
@@ -60,12 +60,12 @@ def test_what_is_reserved_is_its_workloads_alone(node: Node, plugin: str) -> Non
     assert given("d", **workload("db", "shop")) == ["fd00:6::2", "10.66.0.3"]
     for name in "acd":
         call("DEL", name).ok()
-    assert lab.leases(node) == set()
+    assert networks.leases(node) == set()
 
 
 def test_a_reservation_that_was_edited_since(node: Node) -> None:
     """CHECK and DEL of whoever had the address before, and its reservation's first ADD after them."""
-    [before] = lab.pods(node, handing_out(), "a")
+    [before] = networks.pods(node, handing_out(), "a")
     config = handing_out(reserve={"shop/db": addresses(before)})
     assert before.check(config).ok() is None
     waiting = Pod(node, config, "b")
@@ -76,7 +76,7 @@ def test_a_reservation_that_was_edited_since(node: Node) -> None:
     changed = handing_out(reserve={"shop/web": addresses(before)})
     assert waiting.check(changed).ok() is None
     waiting.delete(changed)
-    assert lab.leases(node) == set()
+    assert networks.leases(node) == set()
 
 
 def test_an_engine_tells_workloads_apart(node: Node) -> None:
@@ -188,7 +188,7 @@ def given(pod: Pod, times: int) -> list[str]:
 
 
 def only(family: int, *subnets: str, **keys: Any) -> dict[str, Any]:
-    return lab.gateway(*(subnets or DUAL), ipam={"required": [f"ipv{family}"]}, **keys)
+    return networks.gateway(*(subnets or DUAL), ipam={"required": [f"ipv{family}"]}, **keys)
 
 
 def families(result: Any) -> Sequence[int]:
@@ -196,7 +196,7 @@ def families(result: Any) -> Sequence[int]:
 
 
 def test_a_dual_stack_network_on_a_node_with_ipv6_off(node: Node) -> None:
-    lab.set_sysctl(node, "ipv6/conf/all/disable_ipv6", "1")
+    networks.set_sysctl(node, "ipv6/conf/all/disable_ipv6", "1")
     config = only(4)
     a, b = (Pod(node, config, name) for name in "ab")
     told = a.call("ADD")
@@ -205,17 +205,17 @@ def test_a_dual_stack_network_on_a_node_with_ipv6_off(node: Node) -> None:
     assert families(a.result) == [4] and {route["dst"] for route in a.result["routes"]} == {"0.0.0.0/0"}
     assert a.ping(GATEWAY4) and a.ping(b.address(4))
     assert [entry["family"] for entry in a.link()["addr_info"]] == ["inet"]
-    assert lab.leases(node) == {"10.66.0.2", "10.66.0.3"}
+    assert networks.leases(node) == {"10.66.0.2", "10.66.0.3"}
     assert a.check().ok() is None
     assert node.plugin("cni-v6", "STATUS", config).ok() is None
-    assert "IPv6 is off" in Pod(node, lab.gateway(*DUAL), "c").call("ADD").error(errors.IPV6_DISABLED)
-    lab.set_sysctl(node, "ipv6/conf/all/disable_ipv6", "0")
+    assert "IPv6 is off" in Pod(node, networks.gateway(*DUAL), "c").call("ADD").error(errors.IPV6_DISABLED)
+    networks.set_sysctl(node, "ipv6/conf/all/disable_ipv6", "0")
     both = Pod(node, config, "c")
     assert families(both.add()) == [6, 4] and both.address(6) == "fd00:6::2", "none was spent before"
     assert both.ping(GATEWAY6) and both.ping(a.address(4))
     for pod in (a, b, both):
         pod.delete()
-    assert lab.leases(node) == set()
+    assert networks.leases(node) == set()
 
 
 def test_an_exhausted_ipv4_set(node: Node) -> None:
@@ -226,7 +226,7 @@ def test_an_exhausted_ipv4_set(node: Node) -> None:
         {"hostPort": 8082, "containerPort": 80, "protocol": "tcp", "hostIP": NODE_OUTSIDE[6]},
     ]}
     config = only(6, SUBNET6, *LAST)
-    [first] = lab.pods(node, config, "a")
+    [first] = networks.pods(node, config, "a")
     pod = Pod(node, {**config, "runtimeConfig": ports, "capabilities": {"portMappings": True}}, "b")
     told = pod.call("ADD")
     pod.result = told.ok()
@@ -242,21 +242,21 @@ def test_an_exhausted_ipv4_set(node: Node) -> None:
     assert families(both.add()) == [6, 4] and IPv4Address(both.address(4)) == IPv4Address("10.66.0.2")
     for each in (pod, both):
         each.delete()
-    assert lab.leases(node) == set()
+    assert networks.leases(node) == set()
 
 
 def test_half_a_family_is_none(node: Node) -> None:
     config = only(6, *LAST, SUBNET6, "10.67.0.0/24")
-    [first] = lab.pods(node, config, "a")
+    [first] = networks.pods(node, config, "a")
     assert families(first.result) == [4, 6, 4]
-    held = lab.leases(node)
-    [second] = lab.pods(node, config, "b")
-    assert families(second.result) == [6] and lab.leases(node) - held == {second.address(6)}
+    held = networks.leases(node)
+    [second] = networks.pods(node, config, "b")
+    assert families(second.result) == [6] and networks.leases(node) - held == {second.address(6)}
     assert second.check().ok() is None
 
 
 def test_ipam_alone(node: Node) -> None:
-    config = lab.network(SUBNET6, *LAST, ipam={"required": ["ipv6"]})
+    config = networks.network(SUBNET6, *LAST, ipam={"required": ["ipv6"]})
 
     def call(command: str, name: str, sent: dict[str, Any] = config) -> Reply:
         netns = node.containers.get(name) or node.container(name)

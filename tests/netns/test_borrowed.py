@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from tests.netns import frames, lab, traffic, wire
+from tests.netns import frames, networks, traffic, wire
 from tests.netns.frames import IPV4, IPV6, UDP
-from tests.netns.lab import NODE_OUTSIDE, UPLINK, Pod
+from tests.netns.networks import NODE_OUTSIDE, UPLINK, Pod
 from tests.netns.test_absent import absent, beyond, neighbours
 from tests.netns.test_delegate import prefix
 from tests.netns.traffic import FAMILIES
@@ -28,7 +28,7 @@ class Wire:
 
     def __init__(self, node: Node) -> None:
         self.node, self.netns = node, beyond(node)
-        self._macs = lab.link(node, "eth0", self.netns)["address"], lab.link(node, UPLINK)["address"]
+        self._macs = networks.link(node, "eth0", self.netns)["address"], networks.link(node, UPLINK)["address"]
 
     def frame(self, source: str, target: str, ports: tuple[int, int], payload: bytes = b"borrowed") -> bytes:
         packet = frames.ip(source, target, UDP, frames.udp(source, target, ports, payload))
@@ -51,20 +51,20 @@ class Wire:
                 return server.recv(100) != END
 
 
-def networks(**keys: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+def two_networks(**keys: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """One that publishes a port, and another one."""
-    publishing = lab.gateway("10.66.0.0/16", "fd00:6::/64", capabilities={"portMappings": True},
-                             runtimeConfig={"portMappings": MAPPINGS}, **keys)
-    return publishing, lab.gateway("10.67.0.0/16", "fd00:7::/64", name="other", bridge="other0")
+    publishing = networks.gateway("10.66.0.0/16", "fd00:6::/64", capabilities={"portMappings": True},
+                                  runtimeConfig={"portMappings": MAPPINGS}, **keys)
+    return publishing, networks.gateway("10.67.0.0/16", "fd00:7::/64", name="other", bridge="other0")
 
 
 @pytest.mark.parametrize("keys", [{}, {"ipMasq": True}, {"guard": False}])
 def test_by_a_published_port(node: Node, keys: dict[str, Any]) -> None:
     there = Wire(node)
-    publishing, other = networks(**keys)
+    publishing, other = two_networks(**keys)
     [web], [neighbour], [foreign] = (
-        lab.pods(node, publishing, "web"), lab.pods(node, {**publishing, "runtimeConfig": {}}, "neighbour"),
-        lab.pods(node, other, "foreign"),
+        networks.pods(node, publishing, "web"), networks.pods(node, {**publishing, "runtimeConfig": {}}, "neighbour"),
+        networks.pods(node, other, "foreign"),
     )
     for family in FAMILIES:
         for source in (web.address(family), neighbour.address(family), foreign.address(family)):
@@ -79,9 +79,9 @@ def test_by_a_published_port(node: Node, keys: dict[str, Any]) -> None:
 def test_routed(node: Node) -> None:
     """To a network that is open, and to the node."""
     there = Wire(node)
-    _, other = networks()
-    [pod] = lab.pods(node, lab.gateway("10.66.0.0/16", "fd00:6::/64", ingress="open"), "open")
-    [foreign] = lab.pods(node, other, "foreign")
+    _, other = two_networks()
+    [pod] = networks.pods(node, networks.gateway("10.66.0.0/16", "fd00:6::/64", ingress="open"), "open")
+    [foreign] = networks.pods(node, other, "foreign")
     for family in FAMILIES:
         for source in (pod.address(family), foreign.address(family)):
             assert not there.arrives(pod, 7000, there.frame(source, pod.address(family), (7, 7000)))
@@ -94,24 +94,24 @@ def test_routed(node: Node) -> None:
 def test_as_an_answer(node: Node) -> None:
     """A container of one network asks one of another: an answer from a wire would belong to that flow."""
     there = Wire(node)
-    [asks] = lab.pods(node, lab.gateway("10.66.0.0/16", "fd00:6::/64"), "asks")
-    _, other = networks()
-    [answers] = lab.pods(node, {**other, "ingress": "open"}, "answers")
+    [asks] = networks.pods(node, networks.gateway("10.66.0.0/16", "fd00:6::/64"), "asks")
+    _, other = two_networks()
+    [answers] = networks.pods(node, {**other, "ingress": "open"}, "answers")
     for family in FAMILIES:
         with traffic.udp(answers.netns, family, port=PORT) as server, traffic.udp(asks.netns, family) as client:
             client.sendto(b"question", (answers.address(family), PORT))
             _, caller = server.recvfrom(100)
             false = there.frame(answers.address(family), caller[0], (PORT, caller[1]))
             with there.sending(false):
-                assert lab.ping(node, NODE_OUTSIDE[family], there.netns)  # the false one has been seen to
+                assert networks.ping(node, NODE_OUTSIDE[family], there.netns)  # the false one has been seen to
             server.sendto(b"answer", caller)
             assert client.recv(100) == b"answer"
 
 
 def test_from_a_prefix_that_is_a_containers(node: Node) -> None:
     there = Wire(node)
-    config = lab.gateway("fd00:6::/64", ipam={"delegate": 80}, ingress="open")
-    [pod, owner] = lab.pods(node, config, "pod", "owner")
+    config = networks.gateway("fd00:6::/64", ipam={"delegate": 80}, ingress="open")
+    [pod, owner] = networks.pods(node, config, "pod", "owner")
     source = str(ip_network(prefix(owner))[7])
     assert not there.arrives(pod, 7000, there.frame(source, pod.address(6), (7, 7000)))
     with traffic.udp(node.path, 6, port=7000) as server, traffic.udp(there.netns, 6) as honest:

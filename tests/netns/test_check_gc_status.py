@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.netns import lab
-from tests.netns.lab import DUAL, SUBNET4, SUBNET6, Pod
+from tests.netns import networks
+from tests.netns.networks import DUAL, SUBNET4, SUBNET6, Pod
 from tests.sandbox import Node
 
 # What is done in the container ({netns} given) or on the node, and what CHECK must say of it.
@@ -44,7 +44,7 @@ BREAKS = [
 
 @pytest.mark.parametrize(("command", "place", "words"), BREAKS)
 def test_check_names_the_difference(node: Node, command: str, place: str, words: str) -> None:
-    [pod] = lab.pods(node, lab.gateway(*DUAL, hairpinMode=True), "a")
+    [pod] = networks.pods(node, networks.gateway(*DUAL, hairpinMode=True), "a")
     assert pod.check().ok() is None
     names = {"host": pod.host, "ip4": pod.address(4), "ip6": pod.address(6), "netns": pod.netns}
     node.run("sh", "-ec", command.format(**names), netns=place.format(**names))
@@ -52,7 +52,7 @@ def test_check_names_the_difference(node: Node, command: str, place: str, words:
 
 
 def test_check_names_all_differences_at_once(node: Node) -> None:
-    [pod] = lab.pods(node, lab.gateway(*DUAL), "a")
+    [pod] = networks.pods(node, networks.gateway(*DUAL), "a")
     node.run("ip", "address", "del", pod.address(4) + "/24", "dev", "eth0", netns=pod.netns)
     node.run("ip", "-6", "route", "del", "default", netns=pod.netns)
     message = pod.check().error(104)
@@ -60,20 +60,20 @@ def test_check_names_all_differences_at_once(node: Node) -> None:
 
 
 def test_check_changes_nothing(node: Node) -> None:
-    [pod] = lab.pods(node, lab.gateway(*DUAL), "a")
+    [pod] = networks.pods(node, networks.gateway(*DUAL), "a")
     with node.unchanged():
         pod.check().ok()
 
 
 def test_check_of_a_container_that_is_gone(node: Node) -> None:
-    [pod] = lab.pods(node, lab.gateway(*DUAL), "a")
+    [pod] = networks.pods(node, networks.gateway(*DUAL), "a")
     node.remove_container("a")
     assert pod.netns in pod.check().error(3)
 
 
 def test_check_lets_a_later_plugin_of_the_chain_add_to_the_result(node: Node) -> None:
     """Chained plugins bring interfaces and addresses of their own: those are theirs to check."""
-    [pod] = lab.pods(node, lab.gateway(*DUAL), "a")
+    [pod] = networks.pods(node, networks.gateway(*DUAL), "a")
     pod.result["interfaces"].append({"name": "tap0", "mac": "02:00:00:00:00:01", "sandbox": pod.netns})
     pod.result["ips"].append({"interface": 3, "address": "198.51.100.9/24"})
     assert pod.check().ok() is None
@@ -95,17 +95,17 @@ def listed(pods: Sequence[Pod]) -> list[dict[str, str]]:
 
 def record(node: Node, pod: Pod) -> Any:
     """The path of an attachment's record on the node."""
-    return node.file(lab.STORE) / "pods" / "attachments" / f"{pod.name}:{pod.ifname}"
+    return node.file(networks.STORE) / "pods" / "attachments" / f"{pod.name}:{pod.ifname}"
 
 
 @pytest.mark.parametrize("key", ["cni.dev/valid-attachments", "cni.dev/attachments"])
 def test_gc_takes_away_exactly_what_is_stale(node: Node, key: str) -> None:
-    config = lab.gateway(*DUAL)
-    keeps = lab.pods(node, config, "keeps")
-    neighbour = Pod(node, lab.gateway("fd00:7::/64", name="other"), "neighbour")
+    config = networks.gateway(*DUAL)
+    keeps = networks.pods(node, config, "keeps")
+    neighbour = Pod(node, networks.gateway("fd00:7::/64", name="other"), "neighbour")
     neighbour.add()
     with node.unchanged():
-        stale = lab.pods(node, config, "gone", "lost")
+        stale = networks.pods(node, config, "gone", "lost")
         node.remove_container("gone")
         collect(node, config, listed(keeps), key)
         node.remove_container("lost")
@@ -114,49 +114,49 @@ def test_gc_takes_away_exactly_what_is_stale(node: Node, key: str) -> None:
 
 
 def test_gc_of_a_list_of_none_takes_everything(node: Node) -> None:
-    config = lab.gateway(*DUAL)
-    lab.warm(node, config)
+    config = networks.gateway(*DUAL)
+    networks.set_up(node, config)
     with node.unchanged():
-        lab.pods(node, config, "a", "b")
+        networks.pods(node, config, "a", "b")
         collect(node, config, None)
         for name in "ab":
             node.remove_container(name)
 
 
 def test_gc_tells_the_interfaces_of_one_container_apart(node: Node) -> None:
-    config = lab.gateway(*DUAL)
+    config = networks.gateway(*DUAL)
     one, two = Pod(node, config, "a"), Pod(node, {**config, "isDefaultGateway": False}, "a", ifname="net1")
     one.add()
     two.add()
     collect(node, config, listed([one]))
-    assert lab.veths(node, one.netns) == {"eth0"} and one.check().ok() is None
-    assert lab.leases(node) == {one.address(4), one.address(6)}
+    assert networks.veths(node, one.netns) == {"eth0"} and one.check().ok() is None
+    assert networks.leases(node) == {one.address(4), one.address(6)}
 
 
 def test_gc_keeps_what_is_younger_than_the_call(node: Node) -> None:
     """The list was written before the container; here it was attached an hour from now."""
-    config = lab.gateway(*DUAL)
-    young, old = lab.pods(node, config, "young", "old")
+    config = networks.gateway(*DUAL)
+    young, old = networks.pods(node, config, "young", "old")
     path = record(node, young)
     written = json.loads(path.read_text())
     path.write_text(json.dumps({**written, "created": written["created"] + 3600}))
     collect(node, config, [])
     assert young.check().ok() is None
-    assert lab.leases(node) == {young.address(4), young.address(6)} and lab.veths(node) == {young.host}
-    assert lab.veths(node, old.netns) == set()
+    assert networks.leases(node) == {young.address(4), young.address(6)} and networks.veths(node) == {young.host}
+    assert networks.veths(node, old.netns) == set()
 
 
 def test_gc_takes_interfaces_whose_leases_are_lost(node: Node) -> None:
-    config = lab.gateway(*DUAL)
-    orphan, keeps = lab.pods(node, config, "orphan", "keeps")
-    shutil.rmtree(node.file(lab.STORE) / "pods")
+    config = networks.gateway(*DUAL)
+    orphan, keeps = networks.pods(node, config, "orphan", "keeps")
+    shutil.rmtree(node.file(networks.STORE) / "pods")
     collect(node, config, listed([keeps]))
-    assert lab.veths(node) == {keeps.host} and lab.veths(node, orphan.netns) == set()
+    assert networks.veths(node) == {keeps.host} and networks.veths(node, orphan.netns) == set()
 
 
 def test_gc_without_a_list_frees_nothing_and_says_so(node: Node) -> None:
-    config = lab.gateway(*DUAL)
-    [pod] = lab.pods(node, config, "a")
+    config = networks.gateway(*DUAL)
+    [pod] = networks.pods(node, config, "a")
     with node.unchanged():
         reply = node.plugin("cni-v6", "GC", config)
         assert reply.ok() is None and "valid-attachments" in reply.stderr
@@ -164,13 +164,13 @@ def test_gc_without_a_list_frees_nothing_and_says_so(node: Node) -> None:
 
 
 def test_gc_of_addresses_alone(node: Node) -> None:
-    config = {**lab.network(*DUAL), "type": "other-plugin"}
+    config = {**networks.network(*DUAL), "type": "other-plugin"}
     netns = node.container("a")
     for name in ("keeps", "stale"):
         node.plugin("cni-v6-ipam", "ADD", config, container_id=name, ifname="eth0", netns=netns).ok()
     valid = [{"containerID": "keeps", "ifname": "eth0"}]
     node.plugin("cni-v6-ipam", "GC", {**config, "cni.dev/valid-attachments": valid}).ok()
-    assert lab.leases(node) == {"fd00:6::2", "10.66.0.2"}
+    assert networks.leases(node) == {"fd00:6::2", "10.66.0.2"}
 
 
 # STATUS
@@ -181,17 +181,17 @@ def status(node: Node, config: Mapping[str, Any], **variables: Any) -> Any:
 
 
 def test_status_of_a_healthy_node(node: Node) -> None:
-    config = lab.gateway(*DUAL)
+    config = networks.gateway(*DUAL)
     with node.unchanged(ignore=r"\.seen"):
         assert status(node, config).ok() is None
-    lab.pods(node, config, "a")
-    lab.link_local(node, "cni0")
+    networks.pods(node, config, "a")
+    networks.link_local(node, "cni0")
     with node.unchanged():
         assert status(node, config).ok() is None
 
 
 def test_status_of_an_exhausted_set(node: Node) -> None:
-    config = lab.gateway(SUBNET6, "10.67.0.0/30")
+    config = networks.gateway(SUBNET6, "10.67.0.0/30")
     pod = Pod(node, config, "a")
     assert status(node, config).ok() is None
     pod.add()
@@ -202,27 +202,27 @@ def test_status_of_an_exhausted_set(node: Node) -> None:
 
 
 def test_status_where_the_ipam_plugin_is_missing(node: Node) -> None:
-    config = {**lab.network(isGateway=True), "ipam": {"type": "no-such-ipam"}}
+    config = {**networks.network(isGateway=True), "ipam": {"type": "no-such-ipam"}}
     assert "no-such-ipam" in status(node, config).error(50)
 
 
 def test_an_older_ipam_plugin_knows_neither_status_nor_gc(node: Node, tmp_path: Any) -> None:
     (tmp_path / "old-ipam").symlink_to("/usr/lib/cni/host-local")
-    config = {**lab.network(isGateway=True), "ipam": {"type": "old-ipam", "ranges": [[{"subnet": SUBNET6}]]}}
+    config = {**networks.network(isGateway=True), "ipam": {"type": "old-ipam", "ranges": [[{"subnet": SUBNET6}]]}}
     assert status(node, config, path=(str(tmp_path),)).ok() is None
     nothing = {**config, "cni.dev/valid-attachments": []}
     assert node.plugin("cni-v6", "GC", nothing, path=(str(tmp_path),)).ok() is None
 
 
 def test_status_where_ipv6_is_off(node: Node) -> None:
-    lab.set_sysctl(node, "ipv6/conf/all/disable_ipv6", "1")
-    assert "disable_ipv6" in status(node, lab.gateway(*DUAL)).error(50)
-    assert status(node, lab.gateway(SUBNET4)).ok() is None
+    networks.set_sysctl(node, "ipv6/conf/all/disable_ipv6", "1")
+    assert "disable_ipv6" in status(node, networks.gateway(*DUAL)).error(50)
+    assert status(node, networks.gateway(SUBNET4)).ok() is None
 
 
 def test_status_where_the_bridges_name_is_taken(node: Node) -> None:
     node.run("ip", "link", "add", "cni0", "type", "veth", "peer", "name", "x0")
-    assert "is no bridge" in status(node, lab.gateway(*DUAL)).error(50)
+    assert "is no bridge" in status(node, networks.gateway(*DUAL)).error(50)
 
 
 @pytest.mark.parametrize(
@@ -234,24 +234,24 @@ def test_status_where_the_bridges_name_is_taken(node: Node) -> None:
     ],
 )
 def test_status_where_running_containers_are_cut_off(node: Node, command: str, words: str) -> None:
-    config = lab.gateway(*DUAL)
-    [pod] = lab.pods(node, config, "a")
+    config = networks.gateway(*DUAL)
+    [pod] = networks.pods(node, config, "a")
     node.run("sh", "-ec", command)
     assert words in status(node, config).error(51)
     pod.delete()
     assert status(node, config).ok() is None, "the next ADD puts it right"
     pod.add()
-    assert status(node, config).ok() is None and pod.ping(lab.GATEWAY6) and pod.ping(lab.GATEWAY4)
+    assert status(node, config).ok() is None and pod.ping(networks.GATEWAY6) and pod.ping(networks.GATEWAY4)
 
 
 def test_a_full_bridge(node: Node) -> None:
     """net/bridge/br_private.h: 1,024 port numbers, of which 0 is none."""
-    config = lab.gateway(*DUAL)
-    lab.warm(node, config)
+    config = networks.gateway(*DUAL)
+    networks.set_up(node, config)
     others = [f"link add p{number} master cni0 type veth peer name q{number}\n" for number in range(1023)]
     node.run("ip", "-batch", "-", stdin="".join(others))
     assert "1023 ports" in status(node, config).error(50)
-    before = lab.veths(node), lab.leases(node)
+    before = networks.veths(node), networks.leases(node)
     pod = Pod(node, config, "a")
     assert "no port left" in pod.call("ADD").error(108)
-    assert (lab.veths(node), lab.leases(node)) == before and lab.veths(node, pod.netns) == set()
+    assert (networks.veths(node), networks.leases(node)) == before and networks.veths(node, pod.netns) == set()

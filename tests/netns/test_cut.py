@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from tests.netns import lab
-from tests.netns.lab import DUAL, SUBNET4, SUBNET6, Pod
-from tests.netns.stage import CUT, FAIL, Stage
+from tests.netns import networks
+from tests.netns.networks import DUAL, SUBNET4, SUBNET6, Pod
+from tests.netns.stepped_kernel import CUT, FAIL, SteppedPlugin
 from tests.sandbox import PLUGIN_PATH, Node, make_call, need, reply
 from tests.snapshot import Snapshot, take
 
@@ -24,12 +24,12 @@ pytestmark = pytest.mark.slow
 
 LINK_LOCAL = {"ranges": [[{"subnet": SUBNET6, "gateway": "link-local"}]], "routes": [{"dst": "2001:db8::/32"}]}
 SCENARIOS = {
-    "dual-stack": lab.gateway(*DUAL, mtu=1400, hairpinMode=True),
-    "IPv6-only by link-local": lab.gateway(SUBNET6, ipam=LINK_LOCAL),
-    "IPv4-only": lab.gateway(SUBNET4, promiscMode=True, portIsolation=True),
-    "layer-2": lab.network(),
+    "dual-stack": networks.gateway(*DUAL, mtu=1400, hairpinMode=True),
+    "IPv6-only by link-local": networks.gateway(SUBNET6, ipam=LINK_LOCAL),
+    "IPv4-only": networks.gateway(SUBNET4, promiscMode=True, portIsolation=True),
+    "layer-2": networks.network(),
     "delegated": {
-        **lab.network(isDefaultGateway=True, cniVersion="1.0.0"),  # as new as Debian's host-local
+        **networks.network(isDefaultGateway=True, cniVersion="1.0.0"),  # as new as Debian's host-local
         "ipam": {
             "type": "foreign-ipam", "dataDir": "/var/lib/cni/foreign",
             "ranges": [[{"subnet": SUBNET6}], [{"subnet": SUBNET4}]],
@@ -57,8 +57,8 @@ def bare() -> Iterator[Node]:
 
 
 @contextmanager
-def stage_on(node: Node) -> Iterator[Stage]:
-    made = Stage(node)
+def stage_on(node: Node) -> Iterator[SteppedPlugin]:
+    made = SteppedPlugin(node)
     try:
         yield made
     finally:
@@ -121,89 +121,89 @@ def test_killed_before_any_operation_del_takes_everything_away(
 ) -> None:
     config = SCENARIOS[name]
     pod = Pod(bare, config, "a")
-    with stage_on(bare) as stage:
-        _come_and_go(stage, pod, plugins)
+    with stage_on(bare) as stepped:
+        _come_and_go(stepped, pod, plugins)
         begin = Start(bare, fresh)
         for position in itertools.count():
             begin.over()
-            cut = stage.call(pod, "ADD", CUT, position, CNI_PATH=plugins)
-            assert stage.call(pod, "DEL", CNI_PATH=plugins).code == 0
+            cut = stepped.call(pod, "ADD", CUT, position, CNI_PATH=plugins)
+            assert stepped.call(pod, "DEL", CNI_PATH=plugins).code == 0
             if cut.code == 0:  # there is no such position
                 break
             assert cut.signal == 9, cut
             left = begin.difference()
             assert not left, f"killed before operation {position}:\n" + "\n".join(left)
-            _come_and_go(stage, pod, plugins)
+            _come_and_go(stepped, pod, plugins)
     assert position == cut.steps + 1 > 5
 
 
-def _come_and_go(stage: Stage, pod: Pod, plugins: str) -> int:
+def _come_and_go(stepped: SteppedPlugin, pod: Pod, plugins: str) -> int:
     """An ADD that works, and its DEL; how many operations it has."""
-    added = stage.call(pod, "ADD", CNI_PATH=plugins)
+    added = stepped.call(pod, "ADD", CNI_PATH=plugins)
     assert added.code == 0, added
-    assert stage.call(pod, "DEL", CNI_PATH=plugins).code == 0
+    assert stepped.call(pod, "DEL", CNI_PATH=plugins).code == 0
     return added.steps
 
 
 def test_killed_while_it_waits_for_duplicate_address_detection(bare: Node, plugins: str) -> None:
     """Only the last operations: each of these ADDs takes a second or two."""
-    pod = Pod(bare, lab.gateway(SUBNET6, enabledad=True), "a")
-    with stage_on(bare) as stage:
-        _come_and_go(stage, pod, plugins)
-        steps = _come_and_go(stage, pod, plugins)
+    pod = Pod(bare, networks.gateway(SUBNET6, enabledad=True), "a")
+    with stage_on(bare) as stepped:
+        _come_and_go(stepped, pod, plugins)
+        steps = _come_and_go(stepped, pod, plugins)
         before = bare.snapshot()
         for position in (steps - 2, steps - 1, steps):
-            assert stage.call(pod, "ADD", CUT, position).signal == 9
-            assert stage.call(pod, "DEL").code == 0
+            assert stepped.call(pod, "ADD", CUT, position).signal == 9
+            assert stepped.call(pod, "DEL").code == 0
             assert before.difference(bare.snapshot()) == []
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_failed_before_any_operation_add_undoes_itself(bare: Node, plugins: str, name: str) -> None:
     pod = Pod(bare, SCENARIOS[name], "a")
-    lab.set_sysctl(bare, "ipv6/conf/lo/disable_ipv6", "1", pod.netns)  # as some runtimes have it
-    with stage_on(bare) as stage:
-        _come_and_go(stage, pod, plugins)
-        steps = _come_and_go(stage, pod, plugins)
+    networks.set_sysctl(bare, "ipv6/conf/lo/disable_ipv6", "1", pod.netns)  # as some runtimes have it
+    with stage_on(bare) as stepped:
+        _come_and_go(stepped, pod, plugins)
+        steps = _come_and_go(stepped, pod, plugins)
         before, leases = bare.snapshot(), both_stores(bare)
         for position in range(steps + 1):
-            failed = stage.call(pod, "ADD", FAIL, position, CNI_PATH=plugins)
+            failed = stepped.call(pod, "ADD", FAIL, position, CNI_PATH=plugins)
             assert failed.code == 1 and failed.stdout["code"] == 100, failed
             assert "no-such-link" in failed.stdout["msg"]
             difference = before.difference(bare.snapshot())
             assert not difference, f"failed before operation {position}:\n" + "\n".join(difference)
             assert both_stores(bare) == leases
-        _come_and_go(stage, pod, plugins)
+        _come_and_go(stepped, pod, plugins)
 
 
 def test_killed_at_random_moments_del_takes_everything_away(bare: Node) -> None:
     """Real executables, real SIGKILL, ten at once; the moments are drawn over the length of an undisturbed ADD.
 
-    The DELs go over the stage: the same code without two hundred starts of an interpreter.
+    The DELs go to the stepped plugin: the same code without two hundred starts of an interpreter.
     """
     moments = random.Random(SEED)
-    config = lab.gateway(*DUAL)
-    lab.warm(bare, config)
+    config = networks.gateway(*DUAL)
+    networks.set_up(bare, config)
     made = [Pod(bare, config, f"c{number}") for number in range(AT_ONCE)]
     everything, before = bare.snapshot(), _host(bare)
     length = _length_of(bare, made)
     answered = 0
-    with stage_on(bare) as stage:
+    with stage_on(bare) as stepped:
         for _ in range(KILLS // AT_ONCE):
             started = [start(bare, pod, "ADD") for pod in made]
             answered += _kill(started, sorted(moments.uniform(0, length) for _ in made))
-            assert {stage.call(pod, "DEL").code for pod in made} == {0}
+            assert {stepped.call(pod, "DEL").code for pod in made} == {0}
             difference = before.difference(_host(bare))
             assert not difference, "\n".join(difference)
     assert everything.difference(bare.snapshot()) == []
     assert answered < KILLS, "the kills came too late to mean anything"
     made[0].add()
-    assert made[0].ping(lab.GATEWAY6)
+    assert made[0].ping(networks.GATEWAY6)
 
 
 def _host(node: Node) -> Snapshot:
     """The node and its store, without its containers: many of them cost more to look at than all the rest."""
-    return take({"node": lambda *argv: node.run(*argv, check=False).stdout}, node.file(lab.STORE))
+    return take({"node": lambda *argv: node.run(*argv, check=False).stdout}, node.file(networks.STORE))
 
 
 def start(node: Node, pod: Pod, command: str, *folders: str) -> subprocess.Popen[bytes]:

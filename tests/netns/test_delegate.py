@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from cni_v6 import errors
-from tests.netns import frames, knocks, lab, traffic, wire
-from tests.netns.knocks import END, everywhere
-from tests.netns.lab import GATEWAY6, NODE_OUTSIDE, OUTSIDE, SUBNET6, UPLINK, Pod
+from tests.netns import frames, networks, port_probe, traffic, wire
+from tests.netns.networks import GATEWAY6, NODE_OUTSIDE, OUTSIDE, SUBNET6, UPLINK, Pod
 from tests.netns.nft import ctl
-from tests.netns.stage import CUT, FAIL, Stage
+from tests.netns.port_probe import END, all_ports
+from tests.netns.stepped_kernel import CUT, FAIL, SteppedPlugin
 from tests.netns.test_guard import dropped
 from tests.sandbox import Node
 
@@ -35,12 +35,12 @@ class Inner:
     unused: str  # an address of the prefix that nobody has
 
     def ping(self, address: str) -> bool:
-        return lab.ping(self.pod.node, address, self.netns)
+        return networks.ping(self.pod.node, address, self.netns)
 
 
 def network(**keys: Any) -> dict[str, Any]:
     ipam = {"delegate": 80, **keys.pop("ipam", {})}
-    return lab.gateway(SUBNET6, **{"ipam": ipam, **keys})
+    return networks.gateway(SUBNET6, **{"ipam": ipam, **keys})
 
 
 def prefix(pod: Pod) -> str:
@@ -56,11 +56,11 @@ def inner(pod: Pod) -> Inner:
     netns = node.container(f"in-{pod.name}")
     node.run("ip", "link", "add", "in0", "type", "veth", "peer", "eth0", "netns", Path(netns).name, netns=pod.netns)
     for place, name, address in ((pod.netns, "in0", given[1]), (netns, "eth0", given[2])):
-        lab.set_sysctl(node, f"ipv6/conf/{name}/accept_dad", "0", place)
+        networks.set_sysctl(node, f"ipv6/conf/{name}/accept_dad", "0", place)
         node.run("ip", "link", "set", name, "up", netns=place)
         node.run("ip", "address", "add", f"{address}/112", "dev", name, netns=place)
     node.run("ip", "route", "add", "default", "via", str(given[1]), netns=netns)
-    lab.set_sysctl(node, "ipv6/conf/all/forwarding", "1", pod.netns)
+    networks.set_sysctl(node, "ipv6/conf/all/forwarding", "1", pod.netns)
     return Inner(pod, netns, str(given[2]), str(given[-2]))
 
 
@@ -81,8 +81,8 @@ def elements(node: Node) -> str:
     pytest.param({"ipam": {"ranges": [[{"subnet": SUBNET6, "gateway": "link-local"}]]}, "ingress": "open"}, id="fe80"),
 ])
 def test_hosts_behind_containers_reach_outside_and_each_other(node: Node, keys: dict[str, Any]) -> None:
-    outside = lab.outside(node)
-    pods = lab.pods(node, network(**keys), "a", "b")
+    outside = networks.outside(node)
+    pods = networks.pods(node, network(**keys), "a", "b")
     a, b = map(inner, pods)
     assert routes(node) == {("cni0", prefix(pod), pod.address(6)) for pod in pods}
     assert len({prefix(pod) for pod in pods}) == 2
@@ -94,18 +94,18 @@ def test_hosts_behind_containers_reach_outside_and_each_other(node: Node, keys: 
         traffic.called(a.pod.netns, (b.address, 80), server)
     with traffic.listening(b.pod.netns, 6, 80) as server:
         traffic.called(a.netns, (b.pod.address(6), 80), server)
-    assert lab.ping(node, a.address)
-    assert lab.ping(node, a.address, outside)  # essential ICMPv6, where it is closed
+    assert networks.ping(node, a.address)
+    assert networks.ping(node, a.address, outside)  # essential ICMPv6, where it is closed
     for pod in pods:
         pod.check().ok()
 
 
 def test_what_nobody_has_does_not_go_to_and_fro(node: Node) -> None:
-    outside = lab.outside(node)
-    [pod] = lab.pods(node, network(**OPEN), "a")  # a guard would stop the second round: it is from outside
+    outside = networks.outside(node)
+    [pod] = networks.pods(node, network(**OPEN), "a")  # a guard would stop the second round: it is from outside
     there = inner(pod)
     assert crossings(outside, there) == 1
-    said = node.run("ping", "-c1", f"-W{lab.PATIENCE}", "-n", there.unused, netns=outside, check=False)
+    said = node.run("ping", "-c1", f"-W{networks.PATIENCE}", "-n", there.unused, netns=outside, check=False)
     assert "Destination unreachable" in said.stdout
     node.run("ip", "-6", "route", "delete", "unreachable", prefix(pod), netns=pod.netns)
     assert crossings(outside, there) > 20
@@ -115,14 +115,14 @@ def crossings(outside: str, there: Inner) -> int:
     """How often a packet to an address that nobody has comes in through the container's interface."""
     with wire.packets(there.pod.netns, "eth0") as tap, traffic.udp(outside, 6) as sender, wire.in_order():
         sender.sendto(b"lost", (there.unused, 53))
-        knocks.echo(outside, there.address)
+        port_probe.echo(outside, there.address)
         return sum(b"lost" in frame[54:66] for frame in wire.frames_before(tap, END))
 
 
 def test_a_container_speaks_from_its_own_prefix_alone(node: Node) -> None:
-    outside = lab.outside(node)
-    a, b = lab.pods(node, network(ingress="open"), "a", "b")
-    mac = lab.link(node, "cni0")["address"]
+    outside = networks.outside(node)
+    a, b = networks.pods(node, network(ingress="open"), "a", "b")
+    mac = networks.link(node, "cni0")["address"]
     lies = [str(ip_network(prefix(b))[5]), b.address(6), str(ip_network(prefix(a)).broadcast_address + 1)]
     truth = str(ip_network(prefix(a)).broadcast_address)
 
@@ -154,25 +154,25 @@ def test_a_container_speaks_from_its_own_prefix_alone(node: Node) -> None:
 def test_ingress_is_that_of_the_addresses(
     node: Node, ingress: str, from_outside: bool, from_neighbour: bool
 ) -> None:
-    outside = lab.outside(node)
-    a, b = map(inner, lab.pods(node, network(ingress=ingress), "a", "b"))
+    outside = networks.outside(node)
+    a, b = map(inner, networks.pods(node, network(ingress=ingress), "a", "b"))
     place = b.netns, "eth0"
-    seen = knocks.passed((outside, "eth0"), b.address, PORTS, place)
-    assert seen.arrived == (everywhere(PORTS) if from_outside else set())
+    seen = port_probe.probe_and_watch((outside, "eth0"), b.address, PORTS, place)
+    assert seen.arrived == (all_ports(PORTS) if from_outside else set())
     if ingress == "isolated":  # the network's own prefix is on-link then; whoever wants goes by the gateway
         for one, other in ((a, b), (b, a)):
             node.run("ip", "route", "add", prefix(other.pod), "via", GATEWAY6, netns=one.pod.netns)
-    seen = knocks.passed((a.netns, "eth0"), b.address, PORTS, place)
-    assert seen.arrived == (everywhere(PORTS) if from_neighbour else set())
+    seen = port_probe.probe_and_watch((a.netns, "eth0"), b.address, PORTS, place)
+    assert seen.arrived == (all_ports(PORTS) if from_neighbour else set())
 
 
 def test_an_egress_list_binds_the_prefix(node: Node) -> None:
-    outside = lab.outside(node)
+    outside = networks.outside(node)
     allowed = [{"to": f"{address}/128", "ports": ["udp/9"]} for address in (OUTSIDE[6], NODE_OUTSIDE[6])]
-    [pod] = lab.pods(node, network(egress=allowed), "a")
+    [pod] = networks.pods(node, network(egress=allowed), "a")
     there = inner(pod)
     with wire.packets(outside, "eth0") as tap, wire.in_order():
-        knocks.knock(there.netns, OUTSIDE[6], (9, *PORTS))
+        port_probe.probe(there.netns, OUTSIDE[6], (9, *PORTS))
         with traffic.udp(there.netns, 6) as sender:
             sender.sendto(END, (OUTSIDE[6], 9))
         arrived = set(filter(None, map(frames.opening, wire.frames_before(tap, END))))
@@ -194,12 +194,12 @@ def test_an_egress_list_binds_the_prefix(node: Node) -> None:
     ("2001:db8:6::/64", {"masquerade": {"ipv6": "auto"}}, ""),
 ])
 def test_whom_the_world_sees(node: Node, subnet: str, keys: dict[str, Any], seen_as: str) -> None:
-    outside = lab.outside(node)
+    outside = networks.outside(node)
     node.run("ip", "address", "add", "2001:db8:ffff::77/128", "dev", UPLINK, "preferred_lft", "0")
     if subnet != SUBNET6:
         node.run("ip", "route", "add", subnet, "via", NODE_OUTSIDE[6], netns=outside)
     config = network(ipam={"ranges": [[{"subnet": subnet}]]}, **keys)
-    a, b = map(inner, lab.pods(node, config, "a", "b"))
+    a, b = map(inner, networks.pods(node, config, "a", "b"))
     with traffic.udp(outside, 6, OUTSIDE[6], 53) as server, traffic.udp(a.netns, 6) as client:
         assert traffic.asked(client, (OUTSIDE[6], 53), server).address == (seen_as or a.address)
     with traffic.udp(b.netns, 6, b.address, 53) as server, traffic.udp(a.netns, 6) as client:
@@ -207,10 +207,10 @@ def test_whom_the_world_sees(node: Node, subnet: str, keys: dict[str, Any], seen
 
 
 def test_a_published_port_leads_back_from_behind_the_container(node: Node) -> None:
-    lab.outside(node)
+    networks.outside(node)
     config = network(capabilities={"portMappings": True})
     mapping = {"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}
-    [pod] = lab.pods(node, {**config, "runtimeConfig": {"portMappings": [mapping]}}, "a")
+    [pod] = networks.pods(node, {**config, "runtimeConfig": {"portMappings": [mapping]}}, "a")
     there = inner(pod)
     with traffic.listening(pod.netns, 6, 80) as server:
         traffic.called(there.netns, (NODE_OUTSIDE[6], 8080), server)
@@ -221,9 +221,9 @@ def test_a_published_port_leads_back_from_behind_the_container(node: Node) -> No
 
 def test_del_takes_away_what_add_has_made(node: Node) -> None:
     config = network()
-    lab.warm(node, config)
+    networks.set_up(node, config)
     with node.unchanged(LEDGER):
-        a, b = lab.pods(node, config, "a", "b")
+        a, b = networks.pods(node, config, "a", "b")
         given, other = prefix(a), prefix(b)
         assert elements(node).count(given) == 4
         a.delete({**config, "ipam": {"type": "cni-v6-ipam"}})
@@ -238,9 +238,9 @@ def test_del_takes_away_what_add_has_made(node: Node) -> None:
 
 def test_gc_takes_away_what_a_crash_left(node: Node) -> None:
     config = network(**OPEN)
-    lab.warm(node, config)
+    networks.set_up(node, config)
     with node.unchanged(LEDGER):
-        lab.pods(node, config, "a")
+        networks.pods(node, config, "a")
         node.remove_container("a")
         assert len(routes(node)) == 1
         node.plugin("cni-v6", "GC", {**config, "cni.dev/valid-attachments": []}).ok()
@@ -248,28 +248,28 @@ def test_gc_takes_away_what_a_crash_left(node: Node) -> None:
 
 
 @pytest.fixture
-def stage(node: Node) -> Iterator[Stage]:
-    made = Stage(node)
+def stepped(node: Node) -> Iterator[SteppedPlugin]:
+    made = SteppedPlugin(node)
     yield made
     made.close()
 
 
 @pytest.mark.parametrize("what", [CUT, FAIL])
-def test_cut_off_anywhere_nothing_is_left(node: Node, stage: Stage, what: str) -> None:
+def test_cut_off_anywhere_nothing_is_left(node: Node, stepped: SteppedPlugin, what: str) -> None:
     pod = Pod(node, network(ingress="open"), "a")
     for _ in range(2):  # the first has what belongs to the network to do
-        steps = stage.call(pod, "ADD").steps
-        assert stage.call(pod, "DEL").code == 0
+        steps = stepped.call(pod, "ADD").steps
+        assert stepped.call(pod, "DEL").code == 0
     with node.unchanged(rf"{LEDGER}|container a route.*unreachable"):
         for position in range(steps + 1):
-            assert stage.call(pod, "ADD", what, position).code != 0
+            assert stepped.call(pod, "ADD", what, position).code != 0
             if what == CUT:
-                assert stage.call(pod, "DEL").code == 0
+                assert stepped.call(pod, "DEL").code == 0
             assert routes(node) == set(), f"cut off before operation {position}"
 
 
 def test_check_names_what_is_missing(node: Node) -> None:
-    [pod] = lab.pods(node, network(), "a")
+    [pod] = networks.pods(node, network(), "a")
     given = prefix(pod)
     node.run("ip", "-6", "route", "delete", given, "dev", "cni0")
     node.run("nft", "delete", "element", "inet", "cni_v6", "published_prefixes6", "{", f"{given} . cni0", "}")
@@ -283,8 +283,8 @@ def test_check_names_what_is_missing(node: Node) -> None:
     {"runtimeConfig": {"delegate": 96}, "args": {"cni": {"delegate": 88}}},
 ])
 def test_a_container_may_ask_for_one(node: Node, ask: dict[str, Any]) -> None:
-    config = lab.gateway(SUBNET6, capabilities={"delegate": True}, ingress="open")
-    lab.outside(node)
+    config = networks.gateway(SUBNET6, capabilities={"delegate": True}, ingress="open")
+    networks.outside(node)
     plain = Pod(node, config, "plain")
     assert len(plain.add()["ips"]) == 1
     pod = Pod(node, {**config, **ask}, "a")
@@ -295,15 +295,15 @@ def test_a_container_may_ask_for_one(node: Node, ask: dict[str, Any]) -> None:
 
 def test_those_who_asked_find_each_other_where_the_routes_say_how(node: Node) -> None:
     ranges = [[{"subnet": SUBNET6, "gateway": "link-local"}]]
-    config = lab.gateway(SUBNET6, ipam={"ranges": ranges, "routes": [{"dst": SUBNET6, "priority": 128}]})
-    [plain] = lab.pods(node, config, "plain")
-    a, b = map(inner, lab.pods(node, {**config, "args": {"cni": {"delegate": 96}}}, "a", "b"))
+    config = networks.gateway(SUBNET6, ipam={"ranges": ranges, "routes": [{"dst": SUBNET6, "priority": 128}]})
+    [plain] = networks.pods(node, config, "plain")
+    a, b = map(inner, networks.pods(node, {**config, "args": {"cni": {"delegate": 96}}}, "a", "b"))
     assert a.ping(b.address) and plain.ping(a.address) and a.ping(plain.address(6))
 
 
 def test_nobody_is_given_an_address_of_anothers_prefix(node: Node) -> None:
     config = network(capabilities={"ips": True})
-    [pod] = lab.pods(node, config, "a")
+    [pod] = networks.pods(node, config, "a")
     wanted = str(ip_network(prefix(pod))[9])
     thief = Pod(node, {**config, "runtimeConfig": {"ips": [wanted]}}, "b")
     assert "prefix that was given to a eth0" in thief.call("ADD").error(errors.ADDRESS_UNAVAILABLE)
@@ -313,7 +313,7 @@ def test_nobody_is_given_an_address_of_anothers_prefix(node: Node) -> None:
 
 
 def test_reload_and_list_know_of_it(node: Node) -> None:
-    [pod] = lab.pods(node, network(), "a")
+    [pod] = networks.pods(node, network(), "a")
     given, before = prefix(pod), elements(node)
     node.run("nft", "flush", "ruleset")
     ctl(node, "reload")

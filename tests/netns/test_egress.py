@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from typing import Any
 
-from tests.netns import frames, knocks, lab, traffic, wire
-from tests.netns.knocks import END, everywhere
-from tests.netns.lab import DUAL, GATEWAY4, GATEWAY6, NODE_OUTSIDE, OUTSIDE, Pod
+from tests.netns import frames, networks, port_probe, traffic, wire
+from tests.netns.networks import DUAL, GATEWAY4, GATEWAY6, NODE_OUTSIDE, OUTSIDE, Pod
+from tests.netns.port_probe import END, all_ports
 from tests.netns.test_guard import host
 from tests.sandbox import Node
 
@@ -23,28 +23,28 @@ EVERY = {4: "0.0.0.0/0", 6: "::/0"}
 
 
 def pod_of(node: Node, egress: list[Mapping[str, Any]], name: str = "a", **keys: Any) -> Pod:
-    [pod] = lab.pods(node, lab.gateway(*DUAL, egress=egress, **keys), name)
+    [pod] = networks.pods(node, networks.gateway(*DUAL, egress=egress, **keys), name)
     return pod
 
 
 def prepared(node: Node) -> str:
     """An outside host, with a second address of each family."""
-    netns = lab.outside(node)
+    netns = networks.outside(node)
     for address in ("192.0.2.3/24", "2001:db8:ffff::3/64"):
         nodad = ["nodad"] if ":" in address else []
         node.run("ip", "address", "add", address, "dev", "eth0", *nodad, netns=netns)
     for family in FAMILIES:
-        assert lab.ping(node, OUTSIDE[family])
+        assert networks.ping(node, OUTSIDE[family])
     return netns
 
 
 def arrived(pod: Pod, targets: Iterable[tuple[str, Iterable[int]]], last: str, place: tuple[str, str]) -> Any:
-    """What gets out of the pod: knocks at ports of these addresses, and a datagram to an address where port LAST is
+    """What gets out of the pod: probes of ports of these addresses, and a datagram to an address where port LAST is
     allowed. ``place`` is where it would be seen."""
     family = traffic.family_of(last)
     with wire.packets(*place) as tap, wire.in_order():
         for address, ports in targets:
-            knocks.knock(pod.netns, address, ports)
+            port_probe.probe(pod.netns, address, ports)
         with traffic.udp(pod.netns, family) as sender:
             sender.sendto(END, (last, LAST))
         return set(filter(None, map(frames.opening, wire.frames_before(tap, END))))
@@ -68,7 +68,7 @@ def test_only_what_is_listed_is_reached_outside(node: Node) -> None:
         assert len(before) == len(LISTED) and sum(before) == 0
         second = "192.0.2.3" if family == 4 else "2001:db8:ffff::3"
         targets = [(second, PORTS), (OUTSIDE[family], PORTS)]
-        assert arrived(pod, targets, OUTSIDE[family], place) == ALLOWED & everywhere(PORTS)
+        assert arrived(pod, targets, OUTSIDE[family], place) == ALLOWED & all_ports(PORTS)
         assert min(counted(node, family)) >= 1
         with traffic.listening(outside, family, 443) as server:
             traffic.called(pod.netns, (OUTSIDE[family], 443), server)
@@ -82,9 +82,9 @@ def test_the_node_is_no_exception(node: Node) -> None:
     pod = pod_of(node, [
         {"to": NODE_OUTSIDE[4] + "/32", "ports": LISTED}, {"to": NODE_OUTSIDE[6] + "/128", "ports": LISTED},
     ])
-    bridge = lab.link(node, "cni0")
+    bridge = networks.link(node, "cni0")
     own = host(pod)
-    link_local = lab.link_local(node, "cni0").partition("/")[0]
+    link_local = networks.link_local(node, "cni0").partition("/")[0]
     with ExitStack() as stack:
         heard = {
             (family, port): stack.enter_context(traffic.udp(node.path, family, port=port))
@@ -96,15 +96,15 @@ def test_the_node_is_no_exception(node: Node) -> None:
         }
         with wire.in_order():
             for family in FAMILIES:
-                knocks.knock(pod.netns, GATEWAYS[family], (22, 53, 443, 5353))
+                port_probe.probe(pod.netns, GATEWAYS[family], (22, 53, 443, 5353))
             with wire.packets(pod.netns, "eth0", 0) as sender:
                 for source in (own.link_local, own.ip6):
                     for target in (link_local, GATEWAY6, NODE_OUTSIDE[6], "ff02::1"):
                         mac = frames.ALL_NODES_MAC if target == "ff02::1" else bridge["address"]
-                        packet = frames.ip(source, target, frames.UDP, frames.udp(source, target, (7, 5353), b"knock"))
+                        packet = frames.ip(source, target, frames.UDP, frames.udp(source, target, (7, 5353), b"probe"))
                         sender.send(frames.ethernet(own.mac, mac, frames.IPV6, packet))
             for family in FAMILIES:
-                knocks.knock(pod.netns, NODE_OUTSIDE[family], (22, 5353))
+                port_probe.probe(pod.netns, NODE_OUTSIDE[family], (22, 5353))
                 with traffic.udp(pod.netns, family) as client:
                     client.sendto(END, (NODE_OUTSIDE[family], LAST))
         for family in FAMILIES:
@@ -131,12 +131,12 @@ def test_an_empty_list_allows_nothing_but_answers(node: Node) -> None:
     """What speaks to it is answered, and it finds its gateway and neighbours."""
     outside = prepared(node)
     pod = pod_of(node, [], ingress="open")
-    [neighbour] = lab.pods(node, lab.gateway(*DUAL), "b")
+    [neighbour] = networks.pods(node, networks.gateway(*DUAL), "b")
     for family in FAMILIES:
         own, gateway = pod.address(family), GATEWAYS[family]
         assert not [each for each in node.ip_json("neighbour", "show", gateway, netns=pod.netns) if "lladdr" in each]
         for caller in (outside, node.path):
-            assert lab.ping(node, own, caller)
+            assert networks.ping(node, own, caller)
             with traffic.listening(pod.netns, family, 9000) as server:
                 traffic.called(caller, (own, 9000), server)
             with traffic.udp(pod.netns, family, port=9000) as server, traffic.udp(caller, family) as client:
@@ -144,10 +144,10 @@ def test_an_empty_list_allows_nothing_but_answers(node: Node) -> None:
         for here, there in ((pod, neighbour), (neighbour, pod)):
             with traffic.listening(there.netns, family, 9000) as server:
                 traffic.called(here.netns, (there.address(family), 9000), server)
-        # After its knocks, the neighbour's; which may.
+        # After its probes, the neighbour's; which may.
         with wire.packets(outside, "eth0") as tap, wire.in_order():
-            knocks.knock(pod.netns, OUTSIDE[family], PORTS)
-            knocks.echo(pod.netns, OUTSIDE[family])
+            port_probe.probe(pod.netns, OUTSIDE[family], PORTS)
+            port_probe.echo(pod.netns, OUTSIDE[family])
             with traffic.udp(neighbour.netns, family) as sender:
                 sender.sendto(b"the neighbour's", (OUTSIDE[family], LAST))
             seen = wire.frames_before(tap, b"the neighbour's")
@@ -157,13 +157,13 @@ def test_an_empty_list_allows_nothing_but_answers(node: Node) -> None:
 def test_a_prefix_of_any_protocol(node: Node) -> None:
     """And of two lists what both allow: ``args`` of who starts the container can only take away."""
     outside = prepared(node)
-    config = lab.gateway(*DUAL, egress=[{"to": EVERY[4]}, {"to": "2001:db8:ffff::/64"}])
+    config = networks.gateway(*DUAL, egress=[{"to": EVERY[4]}, {"to": "2001:db8:ffff::/64"}])
     pod, less = Pod(node, config, "a"), Pod(node, {**config, "args": {"cni": {"egress": [{"to": EVERY[6]}]}}}, "b")
     pod.add()
     less.add()
     for family in FAMILIES:
         assert pod.ping(OUTSIDE[family])
-        assert arrived(pod, [(OUTSIDE[family], PORTS)], OUTSIDE[family], (outside, "eth0")) == everywhere(PORTS)
+        assert arrived(pod, [(OUTSIDE[family], PORTS)], OUTSIDE[family], (outside, "eth0")) == all_ports(PORTS)
     assert less.ping(OUTSIDE[6])
     targets = [(OUTSIDE[4], PORTS)]
     assert arrived(less, targets, OUTSIDE[6], (outside, "eth0")) == set()

@@ -16,9 +16,9 @@ import pytest
 
 from cni_v6 import errors
 from cni_v6.firewall import ruleset
-from tests.netns import lab, nft, traffic, wire
-from tests.netns.lab import DUAL, NODE_OUTSIDE, UPLINK, Pod
-from tests.netns.stage import CUT, Stage
+from tests.netns import networks, nft, traffic, wire
+from tests.netns.networks import DUAL, NODE_OUTSIDE, UPLINK, Pod
+from tests.netns.stepped_kernel import CUT, SteppedPlugin
 from tests.sandbox import ROOT, Node, need
 
 EGRESS = [{"to": "2001:db8::/32", "ports": ["tcp/443", "udp/5000-5010"]}, {"to": "192.0.2.0/24"}]
@@ -60,7 +60,7 @@ def everything(port: int = 8080, subnets: Sequence[str] = DUAL, **keys: Any) -> 
         {"hostPort": port, "containerPort": 80, "protocol": "tcp"},
         {"hostPort": port, "containerPort": 53, "protocol": "udp", "hostIP": "127.0.0.1"},
     ]
-    return lab.gateway(*subnets, **{
+    return networks.gateway(*subnets, **{
         "masquerade": {}, "nonMasquerade": ["2001:db8:1::/48"], "snat": {"ipv4": "192.0.2.1"}, "egress": EGRESS,
         "runtimeConfig": {"portMappings": mappings}, **keys,
     })
@@ -97,7 +97,7 @@ def reached(node: Node, pod: Pod, port: int) -> None:
 
 def test_our_two_tables_stay_and_nothing_else(node: Node) -> None:
     """They are what a machine that never had a container loads; and the tables of others are never written."""
-    lab.outside(node)
+    networks.outside(node)
     somebody_else(node)
     theirs = node.run("nft", "-as", "list", "ruleset").stdout
     tables = set(node.run("nft", "list", "tables").stdout.splitlines())
@@ -129,7 +129,7 @@ def test_the_rules_load_where_no_file_says_what_a_name_means(node: Node) -> None
 
 
 def test_teardown_takes_the_tables_once_nobody_counts_on_them(node: Node) -> None:
-    lab.outside(node)
+    networks.outside(node)
     assert nft.ctl(node, "teardown").returncode == 0, "nothing there is fine"
     [first] = add(node, "a")
     second = Pod(node, other_network(9000), "b")
@@ -156,7 +156,7 @@ def test_teardown_takes_the_tables_once_nobody_counts_on_them(node: Node) -> Non
 
 
 def test_after_a_flush_check_tells_and_the_next_add_or_a_reload_restores(node: Node) -> None:
-    lab.outside(node)
+    networks.outside(node)
     first, second = add(node, "a", "b")
     third = Pod(node, other_network(9000), "c")
     third.add()
@@ -200,20 +200,20 @@ def kind(name: str) -> str:
 
 
 def test_each_operation_is_one_transaction(node: Node) -> None:
-    lab.warm(node, everything())
+    networks.set_up(node, everything())
     pod = Pod(node, everything(), "a")
     for step in (pod.add, lambda: nft.ctl(node, "reload"), pod.delete, lambda: nft.ctl(node, "teardown")):
         before = nft.generation(node)
         step()
         assert nft.generation(node) == before + 1
     before = nft.generation(node)
-    lab.warm(node, lab.gateway(*DUAL, **OPEN))
+    networks.set_up(node, networks.gateway(*DUAL, **OPEN))
     assert nft.generation(node) == before
 
 
 def test_an_add_that_fails_leaves_no_element(node: Node) -> None:
     """It fails at the sysctls, long after its elements were put in."""
-    lab.warm(node, everything())
+    networks.set_up(node, everything())
     pod = Pod(node, everything(), "a")
     with node.unchanged():
         before = nft.generation(node)
@@ -225,20 +225,20 @@ def test_an_add_that_fails_leaves_no_element(node: Node) -> None:
 
 
 @pytest.fixture
-def stage(node: Node) -> Iterator[Stage]:
-    made = Stage(node)
+def stepped(node: Node) -> Iterator[SteppedPlugin]:
+    made = SteppedPlugin(node)
     yield made
     made.close()
 
 
-def test_a_killed_add_leaves_no_element_after_its_del(node: Node, stage: Stage) -> None:
+def test_a_killed_add_leaves_no_element_after_its_del(node: Node, stepped: SteppedPlugin) -> None:
     """Nor one that a reload has put in, for what was recorded when it was killed."""
     [other] = add(node, "other")
     before = nft.held(node)
     pod = Pod(node, everything(), "a")
     seen = []
     for position, reloads in itertools.product(range(4), (False, True)):
-        assert stage.call(pod, "ADD", CUT, position).signal == 9
+        assert stepped.call(pod, "ADD", CUT, position).signal == 9
         if reloads:
             nft.ctl(node, "reload")
         seen.append(nft.held(node) != before)
@@ -247,7 +247,7 @@ def test_a_killed_add_leaves_no_element_after_its_del(node: Node, stage: Stage) 
     assert seen == [False] + 7 * [True]
     for position in range(4):
         pod.add()
-        stage.call(pod, "DEL", CUT, position)
+        stepped.call(pod, "DEL", CUT, position)
         pod.delete()
         assert nft.held(node) == before, f"killed before operation {position} of DEL"
     assert other.check().ok() is None
@@ -269,7 +269,7 @@ def test_gc_removes_the_elements_of_what_is_gone(node: Node) -> None:
 
 def test_many_at_once_with_reloads_in_between(node: Node) -> None:
     """Each container comes and goes as it is drawn; whoever reads the sets meanwhile finds them whole."""
-    lab.warm(node, everything())
+    networks.set_up(node, everything())
     pods = [Pod(node, everything(8000 + number), f"c{number}") for number in range(8)]
 
     def live(pod: Pod) -> bool:
@@ -317,10 +317,10 @@ def test_without_nft_an_add_says_what_to_do_and_leaves_nothing(node: Node) -> No
         with without_nft(node):
             message = pod.call("ADD").error(errors.FIREWALL_MISSING)
             assert "nft" in message and "install nftables" in message and '"guard": false' in message
-            assert lab.leases(node) == set() == lab.veths(node)
+            assert networks.leases(node) == set() == networks.veths(node)
             done = nft.ctl(node, "reload", check=False)
             assert done.returncode == 1 and "install nftables" in done.stderr
-    lab.warm(node, everything())
+    networks.set_up(node, everything())
     with without_nft(node):
         pod.add()
         assert pod.check().ok() is None
@@ -329,9 +329,9 @@ def test_without_nft_an_add_says_what_to_do_and_leaves_nothing(node: Node) -> No
 
 
 def test_a_network_that_asks_for_nothing_needs_no_nft(node: Node) -> None:
-    beyond = lab.outside(node)
+    beyond = networks.outside(node)
     with without_nft(node):
-        [pod] = lab.pods(node, lab.gateway(*DUAL, **OPEN), "a")
+        [pod] = networks.pods(node, networks.gateway(*DUAL, **OPEN), "a")
         assert pod.check().ok() is None
         for family in (4, 6):
             with traffic.listening(pod.netns, family, 80) as listener:
@@ -339,15 +339,15 @@ def test_a_network_that_asks_for_nothing_needs_no_nft(node: Node) -> None:
         node.plugin("cni-v6", "STATUS", pod.config).ok()
         pod.delete()
         node.plugin("cni-v6", "GC", {**pod.config, "cni.dev/valid-attachments": []}).ok()
-    assert nft.text(node) == "" and lab.leases(node) == set()
+    assert nft.text(node) == "" and networks.leases(node) == set()
 
 
 @pytest.fixture
 def router(node: Node, tmp_path: Path) -> str:
     """A router on the uplink: Debian's radvd. The node has its address and its default route from it."""
     need(os.access("/usr/sbin/radvd", os.X_OK), "needs radvd")
-    netns = lab.uplink(node)
-    lab.set_sysctl(node, "ipv6/conf/all/forwarding", "1", netns)
+    netns = networks.uplink(node)
+    networks.set_sysctl(node, "ipv6/conf/all/forwarding", "1", netns)
     prefix = "prefix 2001:db8:aaaa::/64 { };"
     (tmp_path / "radvd.conf").write_text(
         f"interface eth0 {{ AdvSendAdvert on; MinRtrAdvInterval 3; MaxRtrAdvInterval 4; {prefix} }};\n"

@@ -14,10 +14,22 @@ from typing import Any
 import pytest
 
 from cni_v6.plan.firewall import link_local
-from tests.netns import frames, lab, lies, traffic, wire
+from tests.netns import frames, networks, spoofed_frames, traffic, wire
 from tests.netns.frames import BROADCAST, IPV4, IPV6, UDP, VLAN, Host
-from tests.netns.lab import DUAL, GATEWAY4, GATEWAY6, SUBNET4, Pod
-from tests.netns.lies import ADDRESS, MAC, MANNERS, NODE, VICTIM, Lie
+from tests.netns.networks import DUAL, GATEWAY4, GATEWAY6, SUBNET4, Pod
+from tests.netns.spoofed_frames import (
+    ADDRESS,
+    CLIENT4,
+    CLIENT6,
+    MAC,
+    MANNERS,
+    NODE,
+    SERVER4,
+    SERVER6,
+    STRANGE6,
+    VICTIM,
+    Spoof,
+)
 from tests.sandbox import Node
 
 END = b"that was all"
@@ -26,10 +38,10 @@ BRIDGED = Path("/proc/sys/net/bridge")  # where the kernel has br_netfilter
 RTM_NEWNEIGH = struct.pack("=H", 28)  # linux/rtnetlink.h
 
 SEGMENTS = [
-    pytest.param(lab.gateway(*DUAL), {MAC, MANNERS, ADDRESS}, id="guard"),
-    pytest.param(lab.network(), {MAC, MANNERS}, id="layer-2"),
-    pytest.param(lab.gateway(*DUAL, guard=False, macspoofchk=True), {MAC}, id="macspoofchk"),
-    pytest.param(lab.gateway(*DUAL, guard=False), set(), id="off"),
+    pytest.param(networks.gateway(*DUAL), {MAC, MANNERS, ADDRESS}, id="guard"),
+    pytest.param(networks.network(), {MAC, MANNERS}, id="layer-2"),
+    pytest.param(networks.gateway(*DUAL, guard=False, macspoofchk=True), {MAC}, id="macspoofchk"),
+    pytest.param(networks.gateway(*DUAL, guard=False), set(), id="off"),
 ]
 
 
@@ -38,19 +50,19 @@ class Segment:
 
     def __init__(self, node: Node, config: Mapping[str, Any]) -> None:
         self.node = node
-        self.victim, self.attacker = lab.pods(node, config, "victim", "attacker")
+        self.victim, self.attacker = networks.pods(node, config, "victim", "attacker")
         if "ipam" not in config:
             self._settle()
         self.hosts = {
             "victim": host(self.victim), "attacker": host(self.attacker),
-            "gateway": Host(mac := lab.link(node, "cni0")["address"], GATEWAY4, GATEWAY6, link_local(mac)),
+            "gateway": Host(mac := networks.link(node, "cni0")["address"], GATEWAY4, GATEWAY6, link_local(mac)),
         }
         for key, value in (("accept_ra", "2"), ("autoconf", "1"), ("accept_redirects", "1")):
-            lab.set_sysctl(node, f"ipv6/conf/eth0/{key}", value, self.victim.netns)
+            networks.set_sysctl(node, f"ipv6/conf/eth0/{key}", value, self.victim.netns)
         for place, ifname in ((self.victim.netns, "eth0"), ("", "cni0")):
             # It would keep for a second what it has just learned (arp_process, net/ipv4/arp.c); and learn unasked.
-            lab.set_sysctl(node, f"ipv4/neigh/{ifname}/locktime", "0", place)
-            lab.set_sysctl(node, f"ipv4/conf/{ifname}/arp_accept", "1", place)
+            networks.set_sysctl(node, f"ipv4/neigh/{ifname}/locktime", "0", place)
+            networks.set_sysctl(node, f"ipv4/conf/{ifname}/arp_accept", "1", place)
         for address in (GATEWAY4, GATEWAY6, self.hosts["victim"].ip4, self.hosts["victim"].ip6):
             assert self.attacker.ping(address)
         for address in (GATEWAY4, GATEWAY6):
@@ -80,7 +92,7 @@ class Segment:
                     sender.send(frame)
             return {place: set(wire.frames_before(tap, END)) for place, tap in ((VICTIM, near), (NODE, bridge))}
 
-    def told(self, told: Iterable[Lie]) -> set[str]:
+    def told(self, told: Iterable[Spoof]) -> set[str]:
         """The lies that reach who they are for."""
         listed = list(told)
         heard = self.heard(lie.frame for lie in listed)
@@ -99,19 +111,19 @@ class Segment:
         }
         wrong |= {f"victim: {route['dst']} by {route['gateway']}" for route in self.victim.routes()
                   if route.get("gateway") not in (GATEWAY4, GATEWAY6)}
-        places = lab.addresses(self.node, "eth0", self.victim.netns), lab.addresses(self.node, "cni0")
+        places = networks.addresses(self.node, "eth0", self.victim.netns), networks.addresses(self.node, "cni0")
         return wrong | {f"router of {ip_interface(text).network}" for place in places for text in place
                         if text.startswith("2001:db8:")}
 
     def learned(self, mac: str, port: str) -> Callable[[bytes], bool]:
         """Whether a notification says that from now on the bridge sends what is for a MAC to this port."""
-        head = struct.pack("=BxxxI", socket.AF_BRIDGE, lab.link(self.node, port)["ifindex"])  # linux/neighbour.h
+        head = struct.pack("=BxxxI", socket.AF_BRIDGE, networks.link(self.node, port)["ifindex"])  # linux/neighbour.h
         return lambda news: news[4:6] == RTM_NEWNEIGH and news[16:24] == head and frames.hardware(mac) in news
 
 
 def host(pod: Pod) -> Host:
     """A container by its addresses."""
-    own = [text.partition("/")[0] for text in lab.addresses(pod.node, "eth0", pod.netns)]
+    own = [text.partition("/")[0] for text in networks.addresses(pod.node, "eth0", pod.netns)]
     local = link_local(pod.mac)
     return Host(
         pod.mac, next(text for text in own if ":" not in text),
@@ -141,7 +153,7 @@ def steal(segment: Segment, guarded: bool) -> None:
     net/bridge/br_input.c)."""
     node, victim, gateway = segment.node, segment.hosts["victim"], segment.hosts["gateway"]
     stolen = segment.learned(victim.mac, segment.attacker.host)
-    for number, frame in enumerate(lies.thefts(victim, gateway), 1):
+    for number, frame in enumerate(spoofed_frames.thefts(victim, gateway), 1):
         with wire.events(node.path) as news, wire.packets(node.path, "cni0") as bridge:
             with wire.packets(segment.attacker.netns, "eth0", 0) as sender, wire.in_order():
                 sender.send(frame)
@@ -157,11 +169,11 @@ def test_what_a_container_says_in_anothers_name(node: Node, config: Mapping[str,
     """Every lie arrives where nothing guards against it, so that those that do not arrive prove something."""
     segment = Segment(node, config)
     attacker, victim, gateway = (segment.hosts[name] for name in ("attacker", "victim", "gateway"))
-    told = lies.lies(attacker, victim, gateway)
+    told = spoofed_frames.spoofs(attacker, victim, gateway)
     if MANNERS not in guarded and BRIDGED.exists():
-        lab.set_sysctl(node, "bridge/bridge-nf-call-ip6tables", "0")  # it puts fragments together
+        networks.set_sysctl(node, "bridge/bridge-nf-call-ip6tables", "0")  # it puts fragments together
     steal(segment, MAC in guarded)
-    strange = segment.learned(lies.STRANGE_MAC, segment.attacker.host)
+    strange = segment.learned(spoofed_frames.STRANGE_MAC, segment.attacker.host)
     before = dropped(node) if guarded else 0
     with wire.events(node.path) as heard:
         arrived = segment.told(told)
@@ -180,23 +192,23 @@ def test_what_a_container_says_in_anothers_name(node: Node, config: Mapping[str,
     if MANNERS in guarded:
         assert routers == set()
     else:
-        wanted = {f"router of {prefix}/64" for prefix in lies.prefixes().values()}
+        wanted = {f"router of {prefix}/64" for prefix in spoofed_frames.prefixes().values()}
         assert routers == {*wanted, f"victim: default by {attacker.link_local}"}
 
 
 @pytest.mark.parametrize("guard", [True, False])
 def test_cve_2020_10749(node: Node, guard: bool) -> None:
     """An IPv4 network, on machines that have IPv6 all the same: whoever advertises a router gets their IPv6."""
-    victim, attacker = lab.pods(node, lab.gateway(SUBNET4, guard=guard), "victim", "attacker")
+    victim, attacker = networks.pods(node, networks.gateway(SUBNET4, guard=guard), "victim", "attacker")
     for place, ifname in ((victim.netns, "eth0"), ("", "cni0")):
-        lab.set_sysctl(node, f"ipv6/conf/{ifname}/disable_ipv6", "0", place)
-        lab.set_sysctl(node, f"ipv6/conf/{ifname}/accept_ra", "2", place)
+        networks.set_sysctl(node, f"ipv6/conf/{ifname}/disable_ipv6", "0", place)
+        networks.set_sysctl(node, f"ipv6/conf/{ifname}/accept_ra", "2", place)
     liar = Host(attacker.mac, attacker.address(4), "", "fe80::bad")
     end = frames.udp(liar.ip4, victim.address(4), (PORT, PORT), END)
     frame = frames.ethernet(liar.mac, BROADCAST, IPV4, frames.ip(liar.ip4, victim.address(4), UDP, end))
     with wire.packets(victim.netns, "eth0") as near, wire.packets(node.path, "cni0") as bridge:
         with wire.packets(attacker.netns, "eth0", 0) as sender, wire.in_order():
-            sender.send(lies.advertised(liar, "2001:db8:bad:1::"))
+            sender.send(spoofed_frames.advertised(liar, "2001:db8:bad:1::"))
             sender.send(frame)
         for tap in (near, bridge):
             assert any(map(wire.is_router_advertisement, wire.frames_before(tap, END))) != guard
@@ -207,10 +219,10 @@ def test_cve_2020_10749(node: Node, guard: bool) -> None:
 
 def test_a_vlan_of_layer_2_hides_no_router(node: Node) -> None:
     """Whoever has VLANs of its own may say there what it may say without."""
-    segment = Segment(node, lab.network())
+    segment = Segment(node, networks.network())
     attacker, victim = segment.hosts["attacker"], segment.hosts["victim"]
-    router = lies.advertised(attacker, "2001:db8:bad:1::", vlan=10)
-    packet = frames.ip(lies.STRANGE6, victim.ip6, UDP, frames.udp(lies.STRANGE6, victim.ip6, (1, 9)))
+    router = spoofed_frames.advertised(attacker, "2001:db8:bad:1::", vlan=10)
+    packet = frames.ip(STRANGE6, victim.ip6, UDP, frames.udp(STRANGE6, victim.ip6, (1, 9)))
     other = frames.ethernet(attacker.mac, victim.mac, IPV6, packet, [(VLAN, 10)])
     heard = segment.heard([router, other])[VICTIM]
     assert frames.as_received(other) in heard and frames.as_received(router) not in heard
@@ -221,9 +233,9 @@ def test_neighbour_discovery_in_pieces(node: Node, guard: bool) -> None:
     """What it says stands in the second piece, where no filter finds it (RFC 7113, section 2). Linux takes no notice of
     it (RFC 6980), if it is not told to; and wants all headers in the first piece."""
     if BRIDGED.exists():
-        lab.set_sysctl(node, "bridge/bridge-nf-call-ip6tables", "0")  # it puts fragments together
-    segment = Segment(node, lab.gateway(*DUAL, guard=guard))
-    lab.set_sysctl(node, "ipv6/conf/eth0/suppress_frag_ndisc", "0", segment.victim.netns)
+        networks.set_sysctl(node, "bridge/bridge-nf-call-ip6tables", "0")  # it puts fragments together
+    segment = Segment(node, networks.gateway(*DUAL, guard=guard))
+    networks.set_sysctl(node, "ipv6/conf/eth0/suppress_frag_ndisc", "0", segment.victim.netns)
     attacker, victim, gateway = (segment.hosts[name] for name in ("attacker", "victim", "gateway"))
     options = b"".join(bytes((frames.OPTIONS if number < 3 else frames.ICMPV6,)) + frames.options(0)[1] for number
                        in range(4))
@@ -243,7 +255,7 @@ def test_neighbour_discovery_in_pieces(node: Node, guard: bool) -> None:
 
 def test_what_is_large_comes_in_pieces(node: Node) -> None:
     """Echo requests and datagrams, in both families."""
-    pod, other = lab.pods(node, lab.gateway(*DUAL), "pod", "other")
+    pod, other = networks.pods(node, networks.gateway(*DUAL), "pod", "other")
     for way in (contextlib.nullcontext(), traffic.no_br_netfilter(node) if BRIDGED.exists() else None):
         with way or contextlib.nullcontext():
             for family in (4, 6):
@@ -256,8 +268,8 @@ def test_what_is_large_comes_in_pieces(node: Node) -> None:
 
 
 def test_no_port_of_a_snooping_bridge_becomes_a_routers(node: Node) -> None:
-    segment = Segment(node, lab.gateway(*DUAL, multicastSnooping=True))
-    told = lies.lies(*(segment.hosts[name] for name in ("attacker", "victim", "gateway")))
+    segment = Segment(node, networks.gateway(*DUAL, multicastSnooping=True))
+    told = spoofed_frames.spoofs(*(segment.hosts[name] for name in ("attacker", "victim", "gateway")))
     segment.told([lie for lie in told if lie.part == MANNERS])
     listed = node.ip_json("-d", "link", "show", "dev", segment.attacker.host)[0]
     router = listed["linkinfo"]["info_slave_data"]
@@ -268,17 +280,17 @@ def test_no_port_of_a_snooping_bridge_becomes_a_routers(node: Node) -> None:
 
 def test_a_container_may_say_what_is_its_own(node: Node) -> None:
     """What has no address yet, or asks whether it is free, has the unspecified one."""
-    segment = Segment(node, lab.gateway(*DUAL))
+    segment = Segment(node, networks.gateway(*DUAL))
     own, before = segment.hosts["attacker"], dropped(node)
     group, mac = frames.solicited_node(own.ip6)
     honest = [
         frames.ethernet(own.mac, BROADCAST, IPV4, frames.ip(
             "0.0.0.0", "255.255.255.255", UDP,
-            frames.udp("0.0.0.0", "255.255.255.255", (lies.CLIENT4, lies.SERVER4), frames.dhcp(1, own.mac)),
+            frames.udp("0.0.0.0", "255.255.255.255", (CLIENT4, SERVER4), frames.dhcp(1, own.mac)),
         )),
         frames.ethernet(own.mac, frames.ALL_NODES_MAC, IPV6, frames.ip(
             own.link_local, frames.ALL_NODES, UDP,
-            frames.udp(own.link_local, frames.ALL_NODES, (lies.CLIENT6, lies.SERVER6), frames.dhcpv6(1)),
+            frames.udp(own.link_local, frames.ALL_NODES, (CLIENT6, SERVER6), frames.dhcpv6(1)),
         )),
         frames.ethernet(own.mac, BROADCAST, frames.ARP, frames.arp(frames.REQUEST, own.mac, "0.0.0.0", own.ip4)),
         frames.ethernet(own.mac, BROADCAST, frames.ARP, frames.arp(frames.REQUEST, own.mac, own.ip4, own.ip4)),
@@ -292,7 +304,7 @@ def test_a_container_may_say_what_is_its_own(node: Node) -> None:
         *(frames.ethernet(own.mac, frames.ALL_NODES_MAC, IPV6, frames.ip(
             own.ip6, frames.ALL_NODES, frames.ICMPV6,
             frames.neighbour(own.ip6, frames.ALL_NODES, kind, own.ip6, *given),
-        )) for kind, given in lies.honest(own)),
+        )) for kind, given in spoofed_frames.honest(own)),
         frames.ethernet(own.mac, frames.ALL_NODES_MAC, IPV6, frames.ip(
             "::", frames.ALL_NODES, frames.ICMPV6, frames.listener_report(group), [frames.options(0)],
         )),
@@ -304,8 +316,8 @@ def test_a_container_may_say_what_is_its_own(node: Node) -> None:
 
 
 def test_duplicate_address_detection_is_heard(node: Node) -> None:
-    [witness] = lab.pods(node, lab.gateway(*DUAL), "witness")
-    pod = Pod(node, lab.gateway(*DUAL, enabledad=True), "a")
+    [witness] = networks.pods(node, networks.gateway(*DUAL), "witness")
+    pod = Pod(node, networks.gateway(*DUAL, enabledad=True), "a")
     with wire.packets(witness.netns, "eth0") as tap:
         pod.add()
         asked = frames.packed(pod.address(6))
@@ -317,8 +329,8 @@ def test_requested_addresses_are_a_containers_own(node: Node) -> None:
     """Of every set of ranges one; and when it has gone, they are the next one's."""
     asked = ["fd00:6::77", "10.66.0.77", "fd00:7::77"]
     ranges = [[{"subnet": subnet}] for subnet in (*DUAL, "fd00:7::/64")]
-    config = lab.gateway(*DUAL, capabilities={"ips": True}, ipam={"ranges": ranges})
-    [other] = lab.pods(node, config, "other")
+    config = networks.gateway(*DUAL, capabilities={"ips": True}, ipam={"ranges": ranges})
+    [other] = networks.pods(node, config, "other")
     gone = "nobody"
     for name, ask in (("first", {"args": {"cni": {"ips": asked}}}), ("second", {"runtimeConfig": {"ips": asked}})):
         pod = Pod(node, {**config, **ask}, name)

@@ -13,15 +13,15 @@ import pytest
 
 from cni_v6 import errors
 from cni_v6.kernel.netns.enter import lasting_identity, nsfs_device
-from tests.keepers import ELSEWHERE, KEEPERS, MOUNTED_ELSEWHERE, WAIT, running
-from tests.netns import lab, nft, wire
-from tests.netns.lab import Pod
+from tests.netns import networks, nft, wire
+from tests.netns.networks import Pod
+from tests.netns_holders import ELSEWHERE, MOUNTED_ELSEWHERE, NETNS_HOLDERS, WAIT, running
 from tests.sandbox import ROOT, Call, Node, Reply, need, reply
 
 ONE = "10.66.0.0/30"  # a gateway and one address
 GATEWAY, ADDRESS = "10.66.0.1", "10.66.0.2"
-CONFIG = lab.gateway(ONE)
-ALONE: dict[str, Any] = {**lab.network(ONE), "type": "macvlan", "master": "eth0"}
+CONFIG = networks.gateway(ONE)
+ALONE: dict[str, Any] = {**networks.network(ONE), "type": "macvlan", "master": "eth0"}
 EXHAUSTED = errors.ADDRESSES_EXHAUSTED
 FREED = f"freed {ADDRESS} of pods/a/eth0: its network namespace has ended"
 
@@ -29,7 +29,7 @@ FREED = f"freed {ADDRESS} of pods/a/eth0: its network namespace has ended"
 @pytest.fixture
 def pod(node: Node) -> Pod:
     """The container that has the only address."""
-    [made] = lab.pods(node, CONFIG, "a")
+    [made] = networks.pods(node, CONFIG, "a")
     return made
 
 
@@ -46,7 +46,7 @@ def await_end(node: Node, netns: str = "", but: str = "") -> None:
     :param netns: where its interface is; the node where it is not given.
     :param but: an interface that stays.
     """
-    wire.await_state(netns or node.path, lambda: lab.veths(node, netns) <= {but}, "the end of its namespace")
+    wire.await_state(netns or node.path, lambda: networks.veths(node, netns) <= {but}, "the end of its namespace")
 
 
 def no_address(node: Node, name: str = "b") -> None:
@@ -55,7 +55,7 @@ def no_address(node: Node, name: str = "b") -> None:
     answer = other.call("ADD")
     answer.error(EXHAUSTED)
     assert "freed" not in answer.stderr
-    assert lab.leases(node) == {ADDRESS}
+    assert networks.leases(node) == {ADDRESS}
     node.remove_container(name)
 
 
@@ -81,14 +81,14 @@ def test_what_ended_without_a_del_gives_it_back(node: Node, pod: Pod) -> None:
     other = takes_it(node)
     elements = str(nft.held(node))
     assert pod.host not in elements and other.host in elements
-    assert not (node.file(lab.STORE) / "pods" / "attachments" / "a:eth0").exists()
+    assert not (node.file(networks.STORE) / "pods" / "attachments" / "a:eth0").exists()
 
 
-@pytest.mark.parametrize("keeper", KEEPERS)
-def test_what_keeps_the_namespace_keeps_the_address(node: Node, pod: Pod, keeper: str) -> None:
+@pytest.mark.parametrize("holder", NETNS_HOLDERS)
+def test_what_keeps_the_namespace_keeps_the_address(node: Node, pod: Pod, holder: str) -> None:
     """Its interface on the node is taken away, so that nothing but its namespace says that it lives."""
     vm = move_away(node, pod)
-    with KEEPERS[keeper](pod.netns):
+    with NETNS_HOLDERS[holder](pod.netns):
         node.remove_container("a")
         no_address(node)
         no_address(node)
@@ -127,7 +127,7 @@ def test_an_interface_that_the_container_deleted(node: Node, pod: Pod) -> None:
 @contextmanager
 def blocked(node: Node) -> Iterator[None]:
     """Where no namespace can be told from another by its number, and no process be seen."""
-    record = node.file(lab.STORE) / "pods" / "attachments" / "a:eth0"
+    record = node.file(networks.STORE) / "pods" / "attachments" / "a:eth0"
     written = json.loads(record.read_text())
     record.write_text(json.dumps({**written, "netns": [nsfs_device(), written["netns"][1]]}))
     yield
@@ -148,9 +148,9 @@ def test_an_engine_that_sees_no_processes() -> None:
     """By number it knows the namespace all the same; without, it keeps what it cannot see."""
     node = Node(in_a_pid_namespace)
     try:
-        [pod] = lab.pods(node, CONFIG, "a")
+        [pod] = networks.pods(node, CONFIG, "a")
         vm = move_away(node, pod)
-        with KEEPERS["process"](pod.netns):
+        with NETNS_HOLDERS["process"](pod.netns):
             node.remove_container("a")
             no_address(node)
         await_end(node, vm)
@@ -164,7 +164,7 @@ def test_an_engine_that_sees_no_processes() -> None:
 
 def test_another_node_on_this_kernel(node: Node, pod: Pod) -> None:
     """A folder that two nodes share, each in a container: what one does not see may be the other's."""
-    record = node.file(lab.STORE) / "pods" / "attachments" / "a:eth0"
+    record = node.file(networks.STORE) / "pods" / "attachments" / "a:eth0"
     written = json.loads(record.read_text())
     record.write_text(json.dumps({**written, "home": [written["home"][0] + 1, written["home"][1]]}))
     node.remove_container("a")
@@ -192,14 +192,14 @@ def test_addresses_alone(node: Node) -> None:
     await_end(node)
     answer = alone(node, "b")
     answer.ok()
-    assert FREED in answer.stderr and lab.leases(node) == {ADDRESS}
+    assert FREED in answer.stderr and networks.leases(node) == {ADDRESS}
 
 
 # cni-v6ctl gc
 
 
 def test_ctl_gc(node: Node, pod: Pod) -> None:
-    [other] = lab.pods(node, lab.gateway("fd00:7::/64", name="other", bridge="cni1"), "c")
+    [other] = networks.pods(node, networks.gateway("fd00:7::/64", name="other", bridge="cni1"), "c")
     assert nft.ctl(node, "gc").stdout == "0 attachments freed\n"
     node.remove_container("a")
     await_end(node, but=other.host)
@@ -209,17 +209,18 @@ def test_ctl_gc(node: Node, pod: Pod) -> None:
     assert said == f"{line}1 attachment would be freed\n"
     assert nft.ctl(node, "gc", "other").stdout == "0 attachments freed\n"
     assert nft.ctl(node, "gc", "pods").stdout.endswith("\n1 attachment freed\n")
-    assert lab.leases(node) == set() and pod.host not in str(nft.held(node))
+    assert networks.leases(node) == set() and pod.host not in str(nft.held(node))
     assert other.check().ok() is None
 
 
 def test_ctl_gc_with_a_list(node: Node, pod: Pod) -> None:
-    [other] = lab.pods(node, lab.gateway("fd00:7::/64", name="other", bridge="cni1"), "c")
+    [other] = networks.pods(node, networks.gateway("fd00:7::/64", name="other", bridge="cni1"), "c")
     valid = node.file("/var/lib/cni/valid.json")
     valid.write_text(json.dumps([{"containerID": "c", "ifname": "eth0"}]))
     with node.unchanged():
         assert nft.ctl(node, "gc", "--valid", "/var/lib/cni/valid.json").stdout == "0 attachments freed\n"
     said = nft.ctl(node, "gc", "--valid", "/var/lib/cni/valid.json", "--older-than", "0s").stdout
     assert said.startswith(f"freed pods  a  eth0  {ADDRESS}  (it is not in the list")
-    assert lab.leases(node) == set() and lab.veths(node, pod.netns) == set() and lab.veths(node) == {other.host}
+    assert networks.leases(node) == set()
+    assert networks.veths(node, pod.netns) == set() and networks.veths(node) == {other.host}
     assert other.check().ok() is None

@@ -25,9 +25,9 @@ from cni_v6.kernel.ops import LoadRuleset
 from cni_v6.leases.disk.data_dirs import DiskDataDirs
 from cni_v6.leases.disk.store import DiskLeases
 from cni_v6.protocol.invocation import Invocation, Request
-from tests.netns import lab
-from tests.netns.lab import DUAL, Pod
-from tests.netns.stage import Stage
+from tests.netns import networks
+from tests.netns.networks import DUAL, Pod
+from tests.netns.stepped_kernel import SteppedPlugin
 from tests.sandbox import Node
 
 NETNS = "/run/netns/a"
@@ -41,7 +41,7 @@ PREVIOUS = {
     "cniVersion": "1.1.0", "interfaces": [{"name": "eth0", "sandbox": NETNS}],
     "ips": [{"address": "fd00:6::2/64", "gateway": "fd00:6::1", "interface": 0}], "routes": [{"dst": "::/0"}],
 }
-CONFIG = lab.gateway(
+CONFIG = networks.gateway(
     *DUAL, ipam={"routes": [{"dst": "::/0"}]}, prevResult=PREVIOUS, args={"cni": {"ips": ["fd00:6::9"]}},
     runtimeConfig={"dns": {"servers": ["fd00::1"]}}, **{"cni.dev/valid-attachments": []},
 )
@@ -127,7 +127,7 @@ class Here:
         self.kernel.add_netns(NETNS)
         self.folders: set[str] = set()
 
-    def world(self) -> Context:
+    def context(self) -> Context:
         return Context(
             kernel=self.kernel, leases=self._leases, data_dirs=DiskDataDirs(str(self.root)), delegate=self._delegate,
             read_file=lambda _: "nameserver ::1\n",
@@ -161,7 +161,7 @@ def _bridges(links: Mapping[str, Any]) -> set[str]:
 def ask(here: Here, env: Mapping[str, str], stdin: bytes, plugin: str = "cni-v6") -> handle.Reply:
     """One call, and what holds for every answer."""
     before, applied = here.state(), len(here.kernel.applied)
-    reply = handle.handle(Request(plugin, env, stdin), here.world())
+    reply = handle.handle(Request(plugin, env, stdin), here.context())
     answer = json.loads(reply.stdout) if reply.stdout else None
     assert answer is None or isinstance(answer, dict)
     assert (reply.code == 0) == ("code" not in (answer or {}))
@@ -354,7 +354,7 @@ answers = st.fixed_dictionaries(
 @relaxed
 @given(values, answers)
 def test_any_answer_of_a_delegated_plugin_to_fakes(odd: Any, answer: dict[str, Any]) -> None:
-    config = {**lab.network(isDefaultGateway=True), "ipam": {"type": "foreign"}}
+    config = {**networks.network(isDefaultGateway=True), "ipam": {"type": "foreign"}}
     for one in (odd, answer):
         with tempfile.TemporaryDirectory() as folder:
             here = Here(Path(folder), one)
@@ -362,35 +362,36 @@ def test_any_answer_of_a_delegated_plugin_to_fakes(odd: Any, answer: dict[str, A
 
 
 @pytest.fixture
-def stage(node: Node) -> Iterator[Stage]:
-    made = Stage(node)
+def stepped(node: Node) -> Iterator[SteppedPlugin]:
+    made = SteppedPlugin(node)
     try:
         yield made
     finally:
         made.close()
 
 
-def test_any_answer_of_a_delegated_plugin_to_the_kernel(node: Node, stage: Stage) -> None:
+def test_any_answer_of_a_delegated_plugin_to_the_kernel(node: Node, stepped: SteppedPlugin) -> None:
     """What passes our reading of it is the kernel's to refuse, and then everything is undone."""
     folder = node.file("/var/lib/cni/plugins")
     folder.mkdir()
     (folder / "odd-ipam").write_text('#!/bin/sh\n[ "$CNI_COMMAND" = ADD ] && cat /var/lib/cni/answer || true\n')
     (folder / "odd-ipam").chmod(0o755)
-    pod = Pod(node, {**lab.network(isDefaultGateway=True), "ipam": {"type": "odd-ipam"}, "cniVersion": "1.0.0"}, "a")
+    config = {**networks.network(isDefaultGateway=True), "ipam": {"type": "odd-ipam"}, "cniVersion": "1.0.0"}
+    pod = Pod(node, config, "a")
     codes = []
 
     @settings(max_examples=80, suppress_health_check=[HealthCheck.too_slow])
     @given(answers)
     def attempt(answer: dict[str, Any]) -> None:
         node.file("/var/lib/cni/answer").write_text(json.dumps(answer))
-        outcome = stage.call(pod, "ADD", CNI_PATH="/var/lib/cni/plugins")
+        outcome = stepped.call(pod, "ADD", CNI_PATH="/var/lib/cni/plugins")
         codes.append(outcome.code)
         assert outcome.signal == 0 and isinstance(outcome.stdout, dict)
         assert outcome.stdout.get("code") != INTERNAL, outcome
         if outcome.code:
-            assert lab.veths(node) == set() == lab.veths(node, pod.netns), outcome
-        assert stage.call(pod, "DEL", CNI_PATH="/var/lib/cni/plugins").code == 0
-        assert lab.veths(node) == set()
+            assert networks.veths(node) == set() == networks.veths(node, pod.netns), outcome
+        assert stepped.call(pod, "DEL", CNI_PATH="/var/lib/cni/plugins").code == 0
+        assert networks.veths(node) == set()
 
     attempt()
     assert {0, 1} == set(codes), "some of both"
@@ -401,12 +402,12 @@ def test_any_answer_of_a_delegated_plugin_to_the_kernel(node: Node, stage: Stage
 
 @pytest.mark.parametrize("word", ["..", "../x", "/etc", "a/../../b", ".hidden", "a\nb", "a b"])
 def test_names_lead_nowhere(node: Node, word: str) -> None:
-    pod = Pod(node, lab.gateway(*DUAL), "a")
+    pod = Pod(node, networks.gateway(*DUAL), "a")
     with node.unchanged(data_dir="/var/lib/cni"):
         assert "CNI_CONTAINERID" in pod.call("ADD", container_id=word).error(4)
         assert "name" in pod.call("ADD", {**pod.config, "name": word}).error(7)
         assert "CNI_IFNAME" in pod.call("ADD", ifname=word if word != ".hidden" else "a/b").error(4)
-    assert "dataDir" in pod.call("ADD", lab.gateway(*DUAL, ipam={"dataDir": "/var/lib/cni/../x"})).error(7)
+    assert "dataDir" in pod.call("ADD", networks.gateway(*DUAL, ipam={"dataDir": "/var/lib/cni/../x"})).error(7)
 
 
 @pytest.mark.parametrize("name", ["", "/attachments", "/lock", "/cursors", "/attachments/.new", "/10.66.0.2"])
@@ -415,16 +416,16 @@ def test_symbolic_links_in_the_store_are_not_followed(node: Node, name: str) -> 
     victim = node.file("/var/lib/cni/victim")
     victim.mkdir()
     (victim / "file").write_text("untouched")
-    link = node.file(f"{lab.STORE}/pods{name}")
+    link = node.file(f"{networks.STORE}/pods{name}")
     link.parent.mkdir(parents=True)
     link.symlink_to("/var/lib/cni/victim" if name in ("", "/attachments", "/cursors") else "/var/lib/cni/victim/file")
-    pod = Pod(node, lab.gateway(*DUAL), "a")
+    pod = Pod(node, networks.gateway(*DUAL), "a")
     reply = pod.call("ADD")
     if name in ("/attachments/.new", "/10.66.0.2"):  # in the way of nothing: the one is replaced, the other taken
         assert {ip["address"] for ip in reply.ok()["ips"]} & {"10.66.0.2/24", "10.66.0.3/24"}
         assert "10.66.0.2/24" not in str(reply.stdout) or name != "/10.66.0.2"
     else:
-        assert f"{lab.STORE}/pods{name}" in reply.error(103)
-        assert lab.veths(node) == set()
+        assert f"{networks.STORE}/pods{name}" in reply.error(103)
+        assert networks.veths(node) == set()
     assert [path.name for path in victim.iterdir()] == ["file"]
     assert (victim / "file").read_text() == "untouched"

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.netns import lab, nft, traffic
-from tests.netns.lab import DUAL, GATEWAY4, GATEWAY6, NODE_OUTSIDE, OUTSIDE, SUBNET4, SUBNET6, UPLINK, Pod
+from tests.netns import networks, nft, traffic
+from tests.netns.networks import DUAL, GATEWAY4, GATEWAY6, NODE_OUTSIDE, OUTSIDE, SUBNET4, SUBNET6, UPLINK, Pod
 from tests.netns.traffic import End, family_of
 from tests.sandbox import Node
 
@@ -42,9 +42,9 @@ CASES: list[tuple[Mapping[str, Any], set[str]]] = [
 @pytest.fixture
 def beyond(node: Node) -> str:
     """A host beyond the node that knows the way to every address here, and a link with a small MTU behind it."""
-    netns = lab.outside(node)
+    netns = networks.outside(node)
     lengths = {family: ELSEWHERE_PREFIX[family].partition("/")[2] for family in (4, 6)}
-    lab.narrow(node, netns, [f"{ELSEWHERE[family]}/{length}" for family, length in lengths.items()])
+    networks.narrow(node, netns, [f"{ELSEWHERE[family]}/{length}" for family, length in lengths.items()])
     for family in (4, 6):
         node.run("ip", f"-{family}", "route", "add", "default", "via", OUTSIDE[family])
         node.run("ip", "address", "add", FIXED[family], "dev", "lo")
@@ -71,7 +71,7 @@ def seen(pod: Pod, address: str, beyond: str, target: str) -> str:
 
 def test_an_address_is_hidden_behind_the_nodes_as_the_configuration_says(node: Node, beyond: str) -> None:
     for number, (keys, hidden) in enumerate(CASES):
-        [pod] = lab.pods(node, lab.gateway(*RANGES, **keys), f"c{number}")
+        [pod] = networks.pods(node, networks.gateway(*RANGES, **keys), f"c{number}")
         for kind, address in own(pod).items():
             expected = NODE_OUTSIDE[family_of(address)] if kind in hidden else address
             assert seen(pod, address, beyond, OUTSIDE[family_of(address)]) == expected, f"{keys}: {kind}"
@@ -88,14 +88,14 @@ def test_some_see_the_real_source_and_a_fixed_one_is_what_the_others_see(node: N
         ({"ipMasq": True, "snat": {"ipv4": FIXED[4]}}, {4: FIXED[4], 6: NODE_OUTSIDE[6]}, False),
         ({"ipMasq": True, "snat": {"ipv6": FIXED[6]}, "nonMasquerade": ["::/0"]}, {4: NODE_OUTSIDE[4], 6: ""}, False),
     ):
-        [pod] = lab.pods(node, lab.gateway(*RANGES, **keys), "c")
+        [pod] = networks.pods(node, networks.gateway(*RANGES, **keys), "c")
         for address in own(pod).values():
             family = family_of(address)
             source = sources[family] or address
             assert seen(pod, address, beyond, OUTSIDE[family]) == source, keys
             assert seen(pod, address, beyond, ELSEWHERE[family]) == (address if kept else source), keys
         pod.delete()
-    [pod] = lab.pods(node, lab.gateway(*RANGES, masquerade={}, **snat), "c")
+    [pod] = networks.pods(node, networks.gateway(*RANGES, masquerade={}, **snat), "c")
     assert {kind: seen(pod, address, beyond, OUTSIDE[family_of(address)]) for kind, address in own(pod).items()} == {
         "unique local": FIXED[6], "global": own(pod)["global"], "private": FIXED[4]
     }
@@ -103,7 +103,7 @@ def test_some_see_the_real_source_and_a_fixed_one_is_what_the_others_see(node: N
 
 def test_the_network_itself_sees_the_real_source(node: Node, beyond: str) -> None:
     """Directly, which with br_netfilter passes the node's rules too, and through the gateway."""
-    first, second = lab.pods(node, lab.gateway(*RANGES, ipMasq=True), "a", "b")
+    first, second = networks.pods(node, networks.gateway(*RANGES, ipMasq=True), "a", "b")
     for direct in (True, False):
         for kind, target in own(second).items():
             family = family_of(target)
@@ -121,13 +121,13 @@ def test_the_network_itself_sees_the_real_source(node: Node, beyond: str) -> Non
 def test_multicast_keeps_its_source(node: Node, beyond: str) -> None:
     """Where a daemon such as smcroute has the node forward it. br_netfilter leaves it to no NAT anyway (br_nf_local_in,
     net/bridge/br_netfilter_hooks.c)."""
-    [pod] = lab.pods(node, lab.gateway(*DUAL, ipMasq=True), "a")
+    [pod] = networks.pods(node, networks.gateway(*DUAL, ipMasq=True), "a")
     with traffic.no_br_netfilter(node):
         for family, group in ((4, "239.1.2.3"), (6, "ff0e::1:2:3")):
             source = pod.address(family)
             with traffic.multicast(node, family, source, group, ("cni0", UPLINK)):
                 with traffic.udp(beyond, family) as member, traffic.udp(pod.netns, family, source) as client:
-                    traffic.join(member, family, group, lab.link(node, "eth0", beyond)["ifindex"])
+                    traffic.join(member, family, group, networks.link(node, "eth0", beyond)["ifindex"])
                     traffic.let_far(client, family)
                     client.sendto(b"to all", (group, member.getsockname()[1]))
                     assert member.recvfrom(100)[1][0] == source
@@ -138,7 +138,7 @@ def mapped(address: str) -> str:
 
 
 def test_a_translated_prefix_keeps_addresses_apart_and_ports(node: Node, beyond: str) -> None:
-    first, second = lab.pods(node, lab.gateway(*DUAL, ingress="open", **NPTV6), "a", "b")
+    first, second = networks.pods(node, networks.gateway(*DUAL, ingress="open", **NPTV6), "a", "b")
     for pod in (first, second):
         address = pod.address(6)
         with traffic.udp(beyond, 6) as server, traffic.udp(pod.netns, 6, port=5000) as client:
@@ -151,24 +151,24 @@ def test_a_translated_prefix_keeps_addresses_apart_and_ports(node: Node, beyond:
             caller, caller_there = traffic.called(beyond, (mapped(address), 80), listener)
             assert caller == caller_there and caller.address == OUTSIDE[6]
             traffic.called(node.path, (mapped(address), 80), listener)
-        assert lab.ping(node, mapped(address), beyond)
+        assert networks.ping(node, mapped(address), beyond)
         assert seen(pod, pod.address(4), beyond, OUTSIDE[4]) == NODE_OUTSIDE[4], "IPv4 is masqueraded as it says"
     with traffic.listening(second.netns, 6, 80) as listener:
         traffic.called(first.netns, (mapped(second.address(6)), 80), listener)
 
 
 def test_a_translated_prefix_is_no_way_in_where_nothing_is_published(node: Node, beyond: str) -> None:
-    [pod] = lab.pods(node, lab.gateway(*DUAL, **NPTV6), "a")
+    [pod] = networks.pods(node, networks.gateway(*DUAL, **NPTV6), "a")
     address = pod.address(6)
     with traffic.listening(pod.netns, 6, 80):
         with traffic.unanswered(beyond, (mapped(address), 80), (address, 80)):
-            assert lab.ping(node, mapped(address), beyond) and lab.ping(node, address, beyond)
+            assert networks.ping(node, mapped(address), beyond) and networks.ping(node, address, beyond)
     assert seen(pod, address, beyond, OUTSIDE[6]) == mapped(address), "answers come in all the same"
 
 
 def test_icmp_errors_come_back_through_every_translation(node: Node, beyond: str) -> None:
     for keys in ({"ipMasq": True}, {"ipMasq": True, "snat": {"ipv4": FIXED[4], "ipv6": FIXED[6]}}, NPTV6, {}):
-        [pod] = lab.pods(node, lab.gateway(*RANGES, **keys), "a")
+        [pod] = networks.pods(node, networks.gateway(*RANGES, **keys), "a")
         for number, address in enumerate(own(pod).values(), 10):  # the kernel remembers each destination's
             assert traffic.path_mtu(pod.netns, address, NARROW[family_of(address)].format(number)) == 1280, keys
         pod.delete()
@@ -176,7 +176,7 @@ def test_icmp_errors_come_back_through_every_translation(node: Node, beyond: str
 
 def test_reload_keeps_what_is_said(node: Node, beyond: str) -> None:
     """A connection through the translation outlives the tables it was made by."""
-    [pod] = lab.pods(node, lab.gateway(*DUAL, ipMasq=True), "a")
+    [pod] = networks.pods(node, networks.gateway(*DUAL, ipMasq=True), "a")
     for family in (4, 6):
         with traffic.udp(beyond, family) as server, traffic.udp(pod.netns, family) as client:
             target = OUTSIDE[family], server.getsockname()[1]

@@ -14,12 +14,12 @@ import pytest
 
 from cni_v6.leases.disk.store import DiskLeases
 from tests import stores
-from tests.netns import lab, wire
-from tests.netns.lab import DUAL, GATEWAY4, GATEWAY6, Pod
+from tests.netns import networks, wire
+from tests.netns.networks import DUAL, GATEWAY4, GATEWAY6, Pod
 from tests.sandbox import REFERENCE_PLUGINS, Node, need
 
 OURS: dict[str, Any] = {
-    **lab.gateway(*DUAL, cniVersion="1.0.0", ipam={"type": "host-local", "routes": [{"dst": "2001:db8::/32"}]}),
+    **networks.gateway(*DUAL, cniVersion="1.0.0", ipam={"type": "host-local", "routes": [{"dst": "2001:db8::/32"}]}),
 }
 THEIRS = {**OURS, "type": "bridge"}
 
@@ -58,14 +58,14 @@ def moved(node: Node, *names: str) -> list[Pod]:
 
 
 def is_settled(node: Node) -> bool:
-    return not any(entry.get("tentative") for entry in lab.addresses(node, "cni0").values())
+    return not any(entry.get("tentative") for entry in networks.addresses(node, "cni0").values())
 
 
 def test_new_containers_avoid_the_old_leases_and_reach_the_old_containers(node: Node) -> None:
     old = moved(node, "a", "b")
-    (node.file(lab.STORE) / "pods" / "last_reserved_ip.0").unlink()
-    (node.file(lab.STORE) / "pods" / "last_reserved_ip.1").unlink()
-    [new] = lab.pods(node, OURS, "c")
+    (node.file(networks.STORE) / "pods" / "last_reserved_ip.0").unlink()
+    (node.file(networks.STORE) / "pods" / "last_reserved_ip.1").unlink()
+    [new] = networks.pods(node, OURS, "c")
     for family, gateway in ((4, GATEWAY4), (6, GATEWAY6)):
         assert new.address(family) not in {pod.address(family) for pod in old}
         assert new.ping(old[0].address(family)) and old[1].ping(new.address(family))
@@ -87,9 +87,9 @@ def test_del_of_an_old_container_takes_its_interface_and_its_leases(node: Node, 
     leaves.delete()
     leaves.delete()
     if not gone:
-        assert lab.veths(node, leaves.netns) == set()
-    assert lab.veths(node) == {keeps.host}
-    assert lab.leases(node) == {keeps.address(4), keeps.address(6)}
+        assert networks.veths(node, leaves.netns) == set()
+    assert networks.veths(node) == {keeps.host}
+    assert networks.leases(node) == {keeps.address(4), keeps.address(6)}
     assert keeps.ping(GATEWAY6)
 
 
@@ -98,7 +98,7 @@ def test_del_leaves_an_interface_alone_that_is_not_the_old_containers(node: Node
     node.run("ip", "link", "delete", "eth0", netns=pod.netns)
     node.run("ip", "link", "add", "eth0", "type", "veth", "peer", "name", "other0", netns=pod.netns)
     pod.delete()
-    assert lab.veths(node, pod.netns) == {"eth0", "other0"} and lab.leases(node) == set()
+    assert networks.veths(node, pod.netns) == {"eth0", "other0"} and networks.leases(node) == set()
 
 
 def test_gc_frees_what_the_reference_has_leaked(node: Node) -> None:
@@ -106,30 +106,30 @@ def test_gc_frees_what_the_reference_has_leaked(node: Node) -> None:
     node.remove_container("leaked")
     valid = [{"containerID": "keeps", "ifname": "eth0"}]
     node.plugin("cni-v6", "GC", {**OURS, "cniVersion": "1.1.0", "cni.dev/valid-attachments": valid}).ok()
-    assert lab.leases(node) == {keeps.address(4), keeps.address(6)} and leaked.result
+    assert networks.leases(node) == {keeps.address(4), keeps.address(6)} and leaked.result
 
 
 def test_and_back(node: Node) -> None:
     """The reference frees what we leased, and hands out no address that a container of ours still has."""
-    leaves, stays = lab.pods(node, OURS, "leaves", "stays")
+    leaves, stays = networks.pods(node, OURS, "leaves", "stays")
     theirs = Reference(node, THEIRS, "leaves")
     theirs.delete({**THEIRS, "prevResult": leaves.result})
-    assert lab.veths(node, leaves.netns) == set() and lab.veths(node) == {stays.host}
-    assert lab.leases(node) == {stays.address(4), stays.address(6)}
+    assert networks.veths(node, leaves.netns) == set() and networks.veths(node) == {stays.host}
+    assert networks.leases(node) == {stays.address(4), stays.address(6)}
     for name in ("x", "y", "z"):
         Reference(node, THEIRS, name).add()
-    assert len(lab.leases(node)) == 8
+    assert len(networks.leases(node)) == 8
     assert stays.ping(GATEWAY6) and stays.check().ok() is None
 
 
 def test_and_forth_again_with_the_same_container(node: Node) -> None:
     """Its record of ours has outlived the reference's DEL; nothing else has, so it is in nobody's way."""
-    [pod] = lab.pods(node, OURS, "a")
+    [pod] = networks.pods(node, OURS, "a")
     Reference(node, THEIRS, "a").delete()
     pod.add()
     assert pod.check().ok() is None and pod.ping(GATEWAY4)
     pod.delete()
-    assert lab.leases(node) == set() == lab.veths(node)
+    assert networks.leases(node) == set() == networks.veths(node)
 
 
 def test_the_ipam_plugin_alone_moves_there_and_back(node: Node) -> None:
@@ -142,11 +142,11 @@ def test_the_ipam_plugin_alone_moves_there_and_back(node: Node) -> None:
     wire.await_state(node.path, lambda: is_settled(node), "the end of duplicate address detection")
     for one, other in zip(containers, containers[1:]):
         assert one.ping(other.address(4)) and other.ping(one.address(6)) and other.ping(GATEWAY6)
-    assert len(lab.leases(node)) == 6
+    assert len(networks.leases(node)) == 6
     for container, config in zip(containers, (configs[1], configs[0], configs[1])):
         assert container.call("DEL", {**config, "prevResult": container.result}).ok() is None
-        assert not {container.address(4), container.address(6)} & lab.leases(node)
-    assert lab.leases(node) == set()
+        assert not {container.address(4), container.address(6)} & networks.leases(node)
+    assert networks.leases(node) == set()
 
 
 class Both:
@@ -157,8 +157,8 @@ class Both:
         self._netns = node.container("any")
         self._sets = tuple(stores.pool(subnet) for subnet in (*SMALL, LARGE))
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        self.leases = DiskLeases(stores.NETWORK, str(node.file(lab.STORE)), boot=boot)
-        self.folder = node.file(lab.STORE) / stores.NETWORK
+        self.leases = DiskLeases(stores.NETWORK, str(node.file(networks.STORE)), boot=boot)
+        self.folder = node.file(networks.STORE) / stores.NETWORK
         self.holders: dict[str, str] = {}  # address -> container, from the end of its ADD to the start of its DEL
         self.given: list[str] = []
         self._lock = Lock()
@@ -202,9 +202,9 @@ def come_and_go(both: Both, caller: int) -> Iterator[str]:
     yield from alive
 
 
-def test_both_at_once_on_one_folder_never_hand_out_the_same(warm: Node) -> None:
+def test_both_at_once_on_one_folder_never_hand_out_the_same(warm_node: Node) -> None:
     """Our library and executables and the reference's, 16 at a time: adds and deletes of what any has added."""
-    both = Both(warm)
+    both = Both(warm_node)
     with ThreadPoolExecutor(CALLERS) as pool:
         stay = [name for names in pool.map(lambda caller: list(come_and_go(both, caller)), range(CALLERS))
                 for name in names]

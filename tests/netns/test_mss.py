@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.netns import lab, traffic, wire
-from tests.netns.lab import DUAL, NODE_OUTSIDE, OUTSIDE, UPLINK
+from tests.netns import networks, traffic, wire
+from tests.netns.networks import DUAL, NODE_OUTSIDE, OUTSIDE, UPLINK
 from tests.sandbox import Node
 
 NARROW = 1400
@@ -29,8 +29,8 @@ def announced(frame: bytes) -> int | None:
 @pytest.mark.parametrize("family", (4, 6))
 def test_a_connection_learns_of_a_narrow_uplink(node: Node, family: int) -> None:
     """From inside and from outside: neither end sees the uplink's size by itself."""
-    beyond = lab.outside(node)
-    [pod] = lab.pods(node, lab.gateway(*DUAL, ingress="open"), "a")
+    beyond = networks.outside(node)
+    [pod] = networks.pods(node, networks.gateway(*DUAL, ingress="open"), "a")
     node.run("ip", "link", "set", UPLINK, "mtu", str(NARROW))
     node.run("ip", f"-{family}", "route", "add", "default", "via", NODE_OUTSIDE[family], netns=beyond)
     said: list[int] = []

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from cni_v6 import errors
-from tests.netns import lab, nft, traffic
-from tests.netns.lab import DUAL, GATEWAY4, GATEWAY6, NODE_OUTSIDE, OUTSIDE, SUBNET4, SUBNET6, UPLINK, Pod
+from tests.netns import networks, nft, traffic
+from tests.netns.networks import DUAL, GATEWAY4, GATEWAY6, NODE_OUTSIDE, OUTSIDE, SUBNET4, SUBNET6, UPLINK, Pod
 from tests.netns.traffic import End
 from tests.sandbox import Node
 
@@ -34,7 +34,7 @@ SCTP = [{"hostPort": 9899, "containerPort": 99, "protocol": "SCTP"}]
 
 def publishing(*mappings: dict[str, Any], subnets: Sequence[str] = DUAL, **keys: Any) -> dict[str, Any]:
     """A network, and the ports a runtime asks to publish."""
-    return lab.gateway(
+    return networks.gateway(
         *subnets, **{"capabilities": {"portMappings": True}, "runtimeConfig": {"portMappings": mappings}, **keys}
     )
 
@@ -42,7 +42,7 @@ def publishing(*mappings: dict[str, Any], subnets: Sequence[str] = DUAL, **keys:
 @pytest.fixture
 def beyond(node: Node) -> str:
     """A host beyond the node, which has a default route and a second address there."""
-    netns = lab.outside(node)
+    netns = networks.outside(node)
     for family in (4, 6):
         node.run("ip", "address", "add", SECOND[family], "dev", "lo")
         node.run("ip", "route", "add", SECOND[family], "via", NODE_OUTSIDE[family], netns=netns)
@@ -52,8 +52,8 @@ def beyond(node: Node) -> str:
 
 def test_a_port_answers_at_its_addresses_and_nowhere_else(node: Node, beyond: str) -> None:
     """From outside, from the node, from the container itself and from its neighbour, with br_netfilter and without."""
-    [web] = lab.pods(node, publishing(*TCP), "web")
-    [neighbour] = lab.pods(node, lab.gateway(*DUAL), "neighbour")
+    [web] = networks.pods(node, publishing(*TCP), "web")
+    [neighbour] = networks.pods(node, networks.gateway(*DUAL), "neighbour")
     world = {
         NODE_OUTSIDE[4]: {EVERY, AT4, ANY4}, NODE_OUTSIDE[6]: {EVERY, AT6, ANY6},
         SECOND[4]: {EVERY, ANY4}, SECOND[6]: {EVERY, ANY6},
@@ -76,8 +76,8 @@ def test_a_port_answers_at_its_addresses_and_nowhere_else(node: Node, beyond: st
 
 def test_the_container_sees_who_calls(node: Node, beyond: str) -> None:
     """But where it must answer through the node: then the caller is the node."""
-    [web] = lab.pods(node, publishing(*TCP, *UDP), "web")
-    [neighbour] = lab.pods(node, lab.gateway(*DUAL), "neighbour")
+    [web] = networks.pods(node, publishing(*TCP, *UDP), "web")
+    [neighbour] = networks.pods(node, networks.gateway(*DUAL), "neighbour")
     with traffic.serving(web.netns, 80) as listeners:
         for family in (4, 6):
             target = NODE_OUTSIDE[family], EVERY
@@ -101,7 +101,7 @@ def test_the_container_sees_who_calls(node: Node, beyond: str) -> None:
 
 
 def test_sctp(node: Node, beyond: str) -> None:
-    [web] = lab.pods(node, publishing(*SCTP), "web")
+    [web] = networks.pods(node, publishing(*SCTP), "web")
     for family in (4, 6):
         with traffic.opened(web.netns, family, socket.SOCK_RAW, traffic.IPPROTO_SCTP) as server:
             with traffic.opened(beyond, family, socket.SOCK_RAW, traffic.IPPROTO_SCTP) as client:
@@ -116,14 +116,14 @@ def test_only_what_is_sent_to_the_node_is_captured(node: Node, beyond: str) -> N
     node.run("ip", "link", "add", "branch0", "type", "veth", "peer", "name", "eth0", "netns", f"{node.name}-branch")
     for family, (here, there) in BRANCH.items():
         for ifname, place, address in (("branch0", "", here), ("eth0", branch, there)):
-            lab.set_sysctl(node, f"ipv6/conf/{ifname}/accept_dad", "0", place)
-            node.run("ip", "address", "add", f"{address}/{lab.LENGTH[family]}", "dev", ifname, netns=place)
+            networks.set_sysctl(node, f"ipv6/conf/{ifname}/accept_dad", "0", place)
+            node.run("ip", "address", "add", f"{address}/{networks.LENGTH[family]}", "dev", ifname, netns=place)
             node.run("ip", "link", "set", ifname, "up", netns=place)
         node.run("ip", f"-{family}", "route", "add", "default", "via", here, netns=branch)
         node.run("ip", "route", "add", f"{there}", "via", NODE_OUTSIDE[family], netns=beyond)
     mappings = [{"hostPort": 53, "containerPort": 53, "protocol": protocol} for protocol in ("udp", "tcp")]
-    [captor] = lab.pods(node, publishing(*mappings), "captor")
-    other, server = lab.pods(node, lab.gateway(*DUAL, ingress="open"), "other", "server")
+    [captor] = networks.pods(node, publishing(*mappings), "captor")
+    other, server = networks.pods(node, networks.gateway(*DUAL, ingress="open"), "other", "server")
     for family in (4, 6):
         with traffic.listening(captor.netns, family, 53), traffic.udp(captor.netns, family, port=53):
             for place, address, clients in (
@@ -141,16 +141,16 @@ def test_only_what_is_sent_to_the_node_is_captured(node: Node, beyond: str) -> N
 def forge_loopback(node: Node, netns: str, ifname: str, gateway: str) -> None:
     """A host that sends what is for 127.0.0.0/8 to its router."""
     node.run("ip", "address", "flush", "dev", "lo", netns=netns)
-    lab.set_sysctl(node, f"ipv4/conf/{ifname}/route_localnet", "1", netns)
+    networks.set_sysctl(node, f"ipv4/conf/{ifname}/route_localnet", "1", netns)
     node.run("ip", "route", "add", "127.0.0.0/8", "via", gateway, "dev", ifname, netns=netns)
 
 
 def test_a_port_of_the_loopback_address_is_the_nodes_own(node: Node, beyond: str) -> None:
     """CVE-2020-8558: neither it nor what else listens there answers a packet from a wire, though the node would route
     it: other software (kube-proxy) sets route_localnet everywhere."""
-    [web] = lab.pods(node, publishing(*TCP), "web")
-    [attacker] = lab.pods(node, lab.gateway(*DUAL), "attacker")
-    lab.set_sysctl(node, "ipv4/conf/all/route_localnet", "1")
+    [web] = networks.pods(node, publishing(*TCP), "web")
+    [attacker] = networks.pods(node, networks.gateway(*DUAL), "attacker")
+    networks.set_sysctl(node, "ipv4/conf/all/route_localnet", "1")
     forge_loopback(node, beyond, "eth0", NODE_OUTSIDE[4])
     forge_loopback(node, attacker.netns, "eth0", GATEWAY4)
     with traffic.serving(web.netns, 80) as listeners, traffic.listening(node.path, 4, 6443, LOOPBACK[4]) as own:
@@ -179,7 +179,7 @@ def test_a_port_is_published_once(node: Node, beyond: str) -> None:
     """The loser hears who has it, in its own network or another; what it was given is free again."""
     owner = Pod(node, publishing(*TCP, *UDP), "owner")
     elsewhere = {"name": "other", "bridge": "other0", "subnets": ("fd00:7::/64", "10.67.0.0/24")}
-    lab.warm(node, publishing(*TCP, **elsewhere))
+    networks.set_up(node, publishing(*TCP, **elsewhere))
     owner.add()
     node.container("loser")
     for network in ({}, elsewhere):
@@ -200,10 +200,10 @@ def test_a_port_is_published_once(node: Node, beyond: str) -> None:
         for family in (4, 6):
             traffic.called(beyond, (NODE_OUTSIDE[family], EVERY), listeners[family])
     no_clash = {"hostPort": EVERY, "containerPort": 80, "protocol": "udp"}, {"hostPort": AT4, "containerPort": 80}
-    [other] = lab.pods(node, publishing(*no_clash, **elsewhere), "other")
+    [other] = networks.pods(node, publishing(*no_clash, **elsewhere), "other")
     owner.delete()
     other.delete()
-    [heir] = lab.pods(node, publishing(*TCP, *UDP, **elsewhere), "heir")
+    [heir] = networks.pods(node, publishing(*TCP, *UDP, **elsewhere), "heir")
     with traffic.serving(heir.netns, 80) as listeners:
         for family in (4, 6):
             traffic.called(beyond, (NODE_OUTSIDE[family], EVERY), listeners[family])
@@ -212,8 +212,8 @@ def test_a_port_is_published_once(node: Node, beyond: str) -> None:
 def test_a_family_each(node: Node, beyond: str) -> None:
     """The same port for two containers that have no family in common."""
     mapping = {"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}
-    [four] = lab.pods(node, publishing(mapping, subnets=[SUBNET4]), "four")
-    [six] = lab.pods(node, publishing(mapping, subnets=[SUBNET6]), "six")
+    [four] = networks.pods(node, publishing(mapping, subnets=[SUBNET4]), "four")
+    [six] = networks.pods(node, publishing(mapping, subnets=[SUBNET6]), "six")
     with traffic.listening(four.netns, 4, 80) as listener4, traffic.listening(six.netns, 6, 80) as listener6:
         traffic.called(beyond, (NODE_OUTSIDE[4], 8080), listener4)
         traffic.called(beyond, (NODE_OUTSIDE[6], 8080), listener6)
@@ -221,7 +221,7 @@ def test_a_family_each(node: Node, beyond: str) -> None:
 
 def test_a_scan_over_ipv6_finds_what_was_published_and_nothing_else(node: Node, beyond: str) -> None:
     everything = range(1, 10001)
-    [web] = lab.pods(node, publishing(*TCP, *UDP), "web")
+    [web] = networks.pods(node, publishing(*TCP, *UDP), "web")
     alive = NODE_OUTSIDE[6], EVERY
     with traffic.serving(web.netns, 80, 22, 443, 3306, *range(8000, 8100)):
         open_ports, refused = traffic.scan(beyond, NODE_OUTSIDE[6], everything, alive)
@@ -238,7 +238,7 @@ def test_a_scan_over_ipv6_finds_what_was_published_and_nothing_else(node: Node, 
 
 
 def test_a_thousand_ports_are_one_map(node: Node, beyond: str) -> None:
-    lab.warm(node, publishing(*TCP))
+    networks.set_up(node, publishing(*TCP))
     before = nft.rules(node), nft.held(node)
     many = [{"hostPort": port, "containerPort": 80, "protocol": "tcp"} for port in range(20000, 21000)]
     pod = Pod(node, publishing(*many), "a")
@@ -250,7 +250,7 @@ def test_a_thousand_ports_are_one_map(node: Node, beyond: str) -> None:
         for family in (4, 6):
             for port in (20000, 20999):
                 traffic.called(beyond, (NODE_OUTSIDE[family], port), listeners[family])
-    [late] = lab.pods(node, lab.gateway(*DUAL), "late")
+    [late] = networks.pods(node, networks.gateway(*DUAL), "late")
     message = Pod(node, publishing(*many[::-1]), "loser").call("ADD").error(errors.PORT_TAKEN)
     assert "pods a/eth0" in message
     pod.delete()
@@ -263,7 +263,7 @@ def test_a_flow_reaches_the_next_container(node: Node, beyond: str) -> None:
     with ExitStack() as stack:
         clients = {family: stack.enter_context(traffic.udp(beyond, family)) for family in (4, 6)}
         for number in range(3):
-            [pod] = lab.pods(node, publishing(*UDP), f"c{number}")
+            [pod] = networks.pods(node, publishing(*UDP), f"c{number}")
             for family, client in clients.items():
                 with traffic.udp(pod.netns, family, port=53) as server:
                     seen = traffic.asked(client, (NODE_OUTSIDE[family], 5353), server)
@@ -276,7 +276,7 @@ def test_a_flow_reaches_the_next_container(node: Node, beyond: str) -> None:
 
 def test_an_address_takes_no_flow_over_from_who_had_it_before(node: Node, beyond: str) -> None:
     """The same address and port to the same host, masqueraded and not; the first container's address was drawn."""
-    pod = Pod(node, lab.gateway(*DUAL, ipMasq=True), "a")
+    pod = Pod(node, networks.gateway(*DUAL, ipMasq=True), "a")
     addresses = [ip["address"].partition("/")[0] for ip in pod.add()["ips"]]
     for keys in ({}, {"ipMasq": True}, {}, None):
         for address in addresses:
@@ -287,15 +287,15 @@ def test_an_address_takes_no_flow_over_from_who_had_it_before(node: Node, beyond
                     assert traffic.asked(client, (OUTSIDE[family], 7777), server).address == shown
         pod.delete()
         if keys is not None:
-            pod = Pod(node, lab.gateway(*DUAL, args={"cni": {"ips": addresses}}, **keys), "a")
+            pod = Pod(node, networks.gateway(*DUAL, args={"cni": {"ips": addresses}}, **keys), "a")
             pod.add()
 
 
 def test_addresses_that_come_later_are_the_nodes_too(node: Node, beyond: str) -> None:
-    [web] = lab.pods(node, publishing(*TCP), "web")
+    [web] = networks.pods(node, publishing(*TCP), "web")
     for family, address in ((4, "192.0.2.99"), (6, "2001:db8:ffff::99")):
         nodad = ("nodad",) if family == 6 else ()
-        node.run("ip", "address", "add", f"{address}/{lab.LENGTH[family]}", "dev", UPLINK, *nodad)
+        node.run("ip", "address", "add", f"{address}/{networks.LENGTH[family]}", "dev", UPLINK, *nodad)
         with traffic.listening(web.netns, family, 80) as listener:
             seen, _ = traffic.called(beyond, (address, EVERY), listener)
             assert seen.address == OUTSIDE[family]

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.netns import lab, nft, traffic
-from tests.netns.lab import UPLINK, Pod
+from tests.netns import networks, nft, traffic
+from tests.netns.networks import UPLINK, Pod
 from tests.sandbox import Node
 
 FIRST, SECOND = "2001:db8:a::/64", "2001:db8:b::/64"
@@ -20,14 +20,15 @@ PART = {FIRST: "2001:db8:a:0:ab00::", SECOND: "2001:db8:b:0:ab00::"}
 
 
 def network(**keys: Any) -> dict[str, Any]:
-    ranges = [[{"from": UPLINK, "subnetId": "ab00", "length": 80}], [{"subnet": lab.SUBNET4}]]
-    return lab.gateway(lab.SUBNET6, **{"ingress": "open", "ndpProxy": "auto", "ipam": {"ranges": ranges}, **keys})
+    ranges = [[{"from": UPLINK, "subnetId": "ab00", "length": 80}], [{"subnet": networks.SUBNET4}]]
+    settings = {"ingress": "open", "ndpProxy": "auto", "ipam": {"ranges": ranges}, **keys}
+    return networks.gateway(networks.SUBNET6, **settings)
 
 
 @pytest.fixture
 def router(node: Node) -> str:
     """The router on the uplink, which has the first prefix there."""
-    netns = lab.uplink(node)
+    netns = networks.uplink(node)
     give(node, netns, FIRST)
     return netns
 
@@ -48,25 +49,25 @@ def take(node: Node, prefix: str) -> None:
 
 
 def test_a_container_has_an_address_of_the_uplinks_prefix(node: Node, router: str) -> None:
-    [pod] = lab.pods(node, network(), "a")
+    [pod] = networks.pods(node, network(), "a")
     assert pod.address(6) == "2001:db8:a:0:ab00::1"
     assert pod.result["ips"][0] == {
         "address": "2001:db8:a:0:ab00::1/80", "gateway": "fe80::1", "interface": 2,
     }
-    assert lab.ping(node, pod.address(6), router) and pod.ping(ROUTER[FIRST])
+    assert networks.ping(node, pod.address(6), router) and pod.ping(ROUTER[FIRST])
     assert pod.check().ok() is None
     assert node.plugin("cni-v6", "STATUS", network()).ok() is None
 
 
 def test_the_next_container_has_one_of_the_prefix_that_the_uplink_has_by_then(node: Node, router: str) -> None:
     config = network()
-    [old] = lab.pods(node, config, "a")
+    [old] = networks.pods(node, config, "a")
     give(node, router, SECOND)
     deprecate(node, FIRST)
-    [new] = lab.pods(node, config, "b")
+    [new] = networks.pods(node, config, "b")
     assert new.address(6).startswith(PART[SECOND])
     assert old.ping(new.address(6)) and new.ping(old.address(6))
-    assert lab.ping(node, old.address(6), router) and lab.ping(node, new.address(6), router)
+    assert networks.ping(node, old.address(6), router) and networks.ping(node, new.address(6), router)
     routes = {route["dst"] for route in node.ip_json("-6", "route", "show", "dev", "cni0", "proto", "static")}
     assert {PART[FIRST] + "/80", PART[SECOND] + "/80"} <= routes
     old.delete()
@@ -77,7 +78,7 @@ def test_the_next_container_has_one_of_the_prefix_that_the_uplink_has_by_then(no
 
 
 def pod_is_reached(node: Node, pod: Pod, router: str) -> bool:
-    return lab.ping(node, pod.address(6), router) and pod.ping(ROUTER[SECOND])
+    return networks.ping(node, pod.address(6), router) and pod.ping(ROUTER[SECOND])
 
 
 @pytest.mark.parametrize(("key", "value", "code", "says"), [
@@ -88,7 +89,7 @@ def pod_is_reached(node: Node, pod: Pod, router: str) -> bool:
 ])
 def test_what_is_wrong_is_told(node: Node, router: str, key: str, value: object, code: int, says: str) -> None:
     one = {"from": UPLINK, "subnetId": "ab00", "length": 80, key: value}
-    pod = Pod(node, lab.gateway(lab.SUBNET6, ipam={"ranges": [[one]]}), "a")
+    pod = Pod(node, networks.gateway(networks.SUBNET6, ipam={"ranges": [[one]]}), "a")
     with node.unchanged():
         message = pod.call("ADD").error(code)
     assert says in message and "ipam.ranges[0][0]" in message
@@ -96,7 +97,7 @@ def test_what_is_wrong_is_told(node: Node, router: str, key: str, value: object,
 
 def test_the_nodes_own_address_is_nobody_elses(node: Node, router: str) -> None:
     node.run("ip", "address", "add", "2001:db8:a:0:ab00::1/64", "dev", UPLINK, "nodad")
-    [pod] = lab.pods(node, network(), "a")
+    [pod] = networks.pods(node, network(), "a")
     assert pod.address(6) == "2001:db8:a:0:ab00::2"
     with_it = network(args={"cni": {"ips": ["2001:db8:a:0:ab00::1"]}})
     assert "is excluded" in Pod(node, with_it, "b").call("ADD").error(7)
@@ -120,7 +121,7 @@ def renumber(node: Node, *argv: str) -> list[str]:
 
 def inside(pod: Pod) -> dict[str, bool]:
     """The container's global IPv6 addresses, and whether each is deprecated."""
-    held = lab.addresses(pod.node, "eth0", pod.netns)
+    held = networks.addresses(pod.node, "eth0", pod.netns)
     return {key.partition("/")[0]: bool(entry.get("deprecated")) for key, entry in held.items()
             if entry["family"] == "inet6" and entry["scope"] == "global"}
 
@@ -139,7 +140,7 @@ def test_a_running_container_follows(node: Node, router: str, conflist: str, key
     document["plugins"][0].update({"ingress": "open", **keys})
     node.file(conflist).write_text(json.dumps(document))
     config = network(**keys)
-    a, b = lab.pods(node, config, "a", "b")
+    a, b = networks.pods(node, config, "a", "b")
     before, wanted = a.address(6), PART[SECOND] + "1"
     with node.unchanged():
         assert renumber(node, conflist) == ["pods/a/eth0: unchanged", "pods/b/eth0: unchanged"]
@@ -162,8 +163,8 @@ def test_a_running_container_follows(node: Node, router: str, conflist: str, key
             assert source(a, ROUTER[SECOND]) == wanted
             assert a.ping(ROUTER[SECOND]) and b.ping(wanted) and a.ping(PART[SECOND] + "2")
             if config["ingress"] == "open":
-                assert lab.ping(node, wanted, router) and lab.ping(node, before, router)
-            assert lab.leases(node) == {pod.address(4) for pod in (a, b)} | {
+                assert networks.ping(node, wanted, router) and networks.ping(node, before, router)
+            assert networks.leases(node) == {pod.address(4) for pod in (a, b)} | {
                 f"{PART[prefix]}{number}" for prefix in (FIRST, SECOND) for number in (1, 2)}
             with node.unchanged():
                 assert renumber(node, conflist)[0] == f"pods/a/eth0: {wanted} beside {before}"
@@ -173,25 +174,25 @@ def test_a_running_container_follows(node: Node, router: str, conflist: str, key
     a.check().ok()
     assert inside(a) == {wanted: False}
     assert renumber(node, conflist) == ["pods/a/eth0: unchanged", "pods/b/eth0: unchanged"]
-    assert lab.leases(node) == {a.address(4), b.address(4), wanted, PART[SECOND] + "2"}
+    assert networks.leases(node) == {a.address(4), b.address(4), wanted, PART[SECOND] + "2"}
     prefixes = {route["dst"] for route in node.ip_json("-6", "route", "show", "dev", "cni0", "proto", "static")}
     assert PART[SECOND] + "/80" in prefixes and PART[FIRST] + "/80" not in prefixes
     assert a.ping(ROUTER[SECOND]) and b.ping(wanted)
     if keys:
         assert not [one for held in nft.held(node).values() for one in held if before in one]
-    [c] = lab.pods(node, config, "c")
+    [c] = networks.pods(node, config, "c")
     assert c.address(6).startswith(PART[SECOND]) and c.ping(wanted)
 
 
 def test_nothing_is_left_of_a_container_that_was_renumbered(node: Node, router: str, conflist: str) -> None:
-    lab.warm(node, network())
+    networks.set_up(node, network())
     give(node, router, SECOND)
     deprecate(node, FIRST)
-    lab.warm(node, network())
+    networks.set_up(node, network())
     with node.unchanged(r"\.seen|\.memo|last_reserved|cursors|released"):
         node.run("ip", "address", "change", f"{OWN[FIRST]}/64", "dev", UPLINK, "nodad", "preferred_lft", "forever")
         node.run("ip", "address", "change", f"{OWN[SECOND]}/64", "dev", UPLINK, "nodad", "preferred_lft", "0")
-        [pod] = lab.pods(node, network(), "a")
+        [pod] = networks.pods(node, network(), "a")
         assert pod.address(6).startswith(PART[FIRST])
         deprecate(node, FIRST)
         node.run("ip", "address", "change", f"{OWN[SECOND]}/64", "dev", UPLINK, "nodad", "preferred_lft", "forever")
@@ -201,7 +202,7 @@ def test_nothing_is_left_of_a_container_that_was_renumbered(node: Node, router: 
 
 
 def test_the_first_prefix_comes_back(node: Node, router: str, conflist: str) -> None:
-    [pod] = lab.pods(node, network(), "a")
+    [pod] = networks.pods(node, network(), "a")
     before, after = pod.address(6), PART[SECOND] + "1"
     give(node, router, SECOND)
     deprecate(node, FIRST)
@@ -215,12 +216,12 @@ def test_the_first_prefix_comes_back(node: Node, router: str, conflist: str) -> 
     assert renumber(node, conflist) == [f"pods/a/eth0: dropped {after}"]
     assert inside(pod) == {before: False}
     node.run("ip", "-6", "route", "replace", "default", "via", ROUTER[FIRST], "dev", UPLINK)
-    assert pod.ping(ROUTER[FIRST]) and lab.ping(node, before, router)
+    assert pod.ping(ROUTER[FIRST]) and networks.ping(node, before, router)
 
 
 def test_a_container_whose_namespace_is_held_by_a_process_alone(node: Node, router: str, conflist: str) -> None:
     """As Docker's and most pods': no name leads to it."""
-    [pod] = lab.pods(node, network(), "a")
+    [pod] = networks.pods(node, network(), "a")
     argv = ["nsenter", f"--net={pod.netns}", "sh", "-c", "echo ready; cat"]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as held:
         assert held.stdout and held.stdout.readline() == b"ready\n"
@@ -232,7 +233,7 @@ def test_a_container_whose_namespace_is_held_by_a_process_alone(node: Node, rout
 
 
 def test_no_prefix_now(node: Node, router: str, conflist: str) -> None:
-    [pod] = lab.pods(node, network(), "a")
+    [pod] = networks.pods(node, network(), "a")
     take(node, FIRST)
     done = nft.ctl(node, "renumber", conflist, check=False)
     assert done.returncode == 1 and "error 11" in done.stderr and "no global IPv6 prefix now" in done.stderr

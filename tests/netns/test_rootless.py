@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.netns import lab
+from tests.netns import networks
 from tests.sandbox import COMMANDS, ROOT, TIMEOUT, make_call, need
 
 # A node in a user namespace: only root is in its map, the containers' namespaces are its own.
@@ -58,7 +58,7 @@ def rootless(script: str, config: Mapping[str, Any]) -> subprocess.CompletedProc
 @pytest.mark.parametrize("engine", ["auto", "off"])
 def test_it_works_in_a_user_namespace(engine: str) -> None:
     """Firewall, gateway, both families, with an engine and without."""
-    done = rootless(NODE, lab.gateway(*lab.DUAL, engine=engine, ipMasq=True))
+    done = rootless(NODE, networks.gateway(*networks.DUAL, engine=engine, ipMasq=True))
     assert done.returncode == 0, done.stdout + done.stderr
     answers = [json.loads(line) for line in done.stdout.splitlines()]
     assert [each["ips"][0]["address"] for each in answers] == ["fd00:6::2/64", "fd00:6::3/64"]
@@ -78,7 +78,7 @@ nft list table inet cni_v6 >&2
 
 def test_a_transaction_beyond_what_sockets_have_by_default() -> None:
     ports = [{"hostPort": port, "containerPort": port, "protocol": "udp"} for port in range(10_000, 14_000)]
-    config = lab.gateway(*lab.DUAL, engine="off", runtimeConfig={"portMappings": ports})
+    config = networks.gateway(*networks.DUAL, engine="off", runtimeConfig={"portMappings": ports})
     wanted = 1 << 20
     need(int(Path("/proc/sys/net/core/wmem_max").read_text(encoding="ascii")) >= wanted, "needs net.core.wmem_max=1M")
     done = rootless(ADD, config)

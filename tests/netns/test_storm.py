@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.netns import lab
-from tests.netns.lab import DUAL, GATEWAY4, GATEWAY6, Pod
+from tests.netns import networks
+from tests.netns.networks import DUAL, GATEWAY4, GATEWAY6, Pod
 from tests.sandbox import Node, Reply
 
 pytestmark = pytest.mark.slow
@@ -28,7 +28,7 @@ def at_once(calls: Sequence[Any]) -> list[Reply]:
 
 
 def test_a_hundred_adds_and_a_hundred_dels_at_once(node: Node) -> None:
-    config = lab.gateway(*DUAL)
+    config = networks.gateway(*DUAL)
     pods = [Pod(node, config, f"c{number}") for number in range(CROWD)]
     replies = at_once([lambda pod=pod: pod.call("ADD") for pod in pods])
     for pod, reply in zip(pods, replies):
@@ -36,28 +36,28 @@ def test_a_hundred_adds_and_a_hundred_dels_at_once(node: Node) -> None:
     for family in (4, 6):
         given = {pod.address(family) for pod in pods}
         assert len(given) == CROWD
-        assert given <= lab.leases(node)
-    assert len(lab.leases(node)) == 2 * CROWD
-    assert lab.veths(node) == {pod.host for pod in pods}
+        assert given <= networks.leases(node)
+    assert len(networks.leases(node)) == 2 * CROWD
+    assert networks.veths(node) == {pod.host for pod in pods}
     for pod in random.Random(SEED).sample(pods, 3):
         assert pod.ping(GATEWAY4) and pod.ping(GATEWAY6) and pods[0].ping(pod.address(6))
         assert pod.check().ok() is None
     replies = at_once([lambda pod=pod: pod.call("DEL") for pod in pods])
     assert [reply.ok() for reply in replies] == [None] * CROWD
-    assert lab.leases(node) == set() == lab.veths(node)
-    assert {name for pod in pods[::25] for name in lab.veths(node, pod.netns)} == set()
-    assert list((node.file(lab.STORE) / "pods" / "attachments").glob("c*")) == []
+    assert networks.leases(node) == set() == networks.veths(node)
+    assert {name for pod in pods[::25] for name in networks.veths(node, pod.netns)} == set()
+    assert list((node.file(networks.STORE) / "pods" / "attachments").glob("c*")) == []
 
 
 def test_a_full_set_gives_each_address_once_under_pressure(node: Node) -> None:
     """13 addresses, 24 containers: exactly 13 succeed, the others are told why."""
-    config = lab.gateway("10.66.0.0/28")
+    config = networks.gateway("10.66.0.0/28")
     pods = [Pod(node, config, f"c{number}") for number in range(24)]
     replies = at_once([lambda pod=pod: pod.call("ADD") for pod in pods])
     given = [reply.stdout["ips"][0]["address"] for reply in replies if reply.code == 0]
     assert len(given) == len(set(given)) == 13
     assert {reply.stdout["code"] for reply in replies if reply.code != 0} == {101}
-    assert len(lab.veths(node)) == 13
+    assert len(networks.veths(node)) == 13
 
 
 @dataclass
@@ -90,9 +90,9 @@ def test_a_mixed_storm_ends_as_its_model_says(node: Node) -> None:
 
     GC's list names all of them, and those that were there before and are nowhere in it must be gone at the end.
     """
-    config = lab.gateway(*DUAL)
-    lab.warm(node, config)
-    stale = lab.pods(node, config, "stale1", "stale2")
+    config = networks.gateway(*DUAL)
+    networks.set_up(node, config)
+    stale = networks.pods(node, config, "stale1", "stale2")
     actors = [Actor(Pod(node, config, f"c{number}"), random.Random(SEED + number)) for number in range(12)]
     valid = [{"containerID": actor.pod.name, "ifname": "eth0"} for actor in actors]
 
@@ -109,18 +109,18 @@ def test_a_mixed_storm_ends_as_its_model_says(node: Node) -> None:
     assert {"ADD", "DEL", "CHECK"} <= set(commands)
     attached = [actor.pod for actor in actors if actor.attached]
     assert 0 < len(attached) < len(actors), "the draw must leave some of both"
-    assert lab.veths(node) == {pod.host for pod in attached}
-    assert lab.leases(node) == {pod.address(family) for pod in attached for family in (4, 6)}
-    assert len(lab.leases(node)) == 2 * len(attached)
+    assert networks.veths(node) == {pod.host for pod in attached}
+    assert networks.leases(node) == {pod.address(family) for pod in attached for family in (4, 6)}
+    assert len(networks.leases(node)) == 2 * len(attached)
     assert set(records(node)) == {(pod.name, "eth0") for pod in attached}
     for pod in attached:
         assert pod.check().ok() is None and pod.ping(GATEWAY6)
-    assert not {name for pod in stale for name in lab.veths(node, pod.netns)}
+    assert not {name for pod in stale for name in networks.veths(node, pod.netns)}
 
 
 def records(node: Node) -> Iterator[tuple[str, str]]:
     """(container id, ifname) of every attachment in the store."""
-    for path in (node.file(lab.STORE) / "pods" / "attachments").iterdir():
+    for path in (node.file(networks.STORE) / "pods" / "attachments").iterdir():
         if not path.name.startswith("."):
             written: Mapping[str, str] = json.loads(path.read_text())
             yield written["containerID"], written["ifname"]

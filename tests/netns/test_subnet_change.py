@@ -6,24 +6,24 @@ from typing import Any
 
 import pytest
 
-from tests.netns import lab, traffic
-from tests.netns.lab import GATEWAY4, GATEWAY6, NODE_OUTSIDE, OUTSIDE, Pod
+from tests.netns import networks, traffic
+from tests.netns.networks import GATEWAY4, GATEWAY6, NODE_OUTSIDE, OUTSIDE, Pod
 from tests.netns.traffic import family_of
 from tests.sandbox import Node
 
-OLD = {6: lab.SUBNET6, 4: lab.SUBNET4}
+OLD = {6: networks.SUBNET6, 4: networks.SUBNET4}
 NEW = {6: "fd00:66::/64", 4: "10.67.0.0/24"}
 OLD_GATEWAYS = {GATEWAY6 + "/64", GATEWAY4 + "/24"}
 NEW_GATEWAYS = {"fd00:66::1/64", "10.67.0.1/24"}
 
 
 def network(subnets: dict[int, str], **keys: Any) -> dict[str, Any]:
-    return lab.gateway(*subnets.values(), **keys)
+    return networks.gateway(*subnets.values(), **keys)
 
 
 def on_bridge(node: Node, ifname: str = "cni0") -> set[str]:
     """The addresses of the bridge but its link-local ones."""
-    return {address for address in lab.addresses(node, ifname) if not address.startswith("fe80:")}
+    return {address for address in networks.addresses(node, ifname) if not address.startswith("fe80:")}
 
 
 def reach_each_other(*pods: Pod) -> None:
@@ -42,10 +42,10 @@ def seen_as(pod: Pod, beyond: str, family: int) -> str:
 
 @pytest.mark.parametrize("force", [False, True])
 def test_old_containers_go_on_beside_the_new_ones(node: Node, force: bool) -> None:
-    beyond = lab.outside(node)
-    old = lab.pods(node, network(OLD, ipMasq=True), "a", "b")
+    beyond = networks.outside(node)
+    old = networks.pods(node, network(OLD, ipMasq=True), "a", "b")
     config = network(NEW, ipMasq=True, forceAddress=force)
-    new = lab.pods(node, config, "c", "d")
+    new = networks.pods(node, config, "c", "d")
     assert on_bridge(node) == OLD_GATEWAYS | NEW_GATEWAYS
     for pod, gateways in ((old[0], (GATEWAY6, GATEWAY4)), (new[0], ("fd00:66::1", "10.67.0.1"))):
         assert all(pod.ping(gateway) for gateway in gateways)
@@ -54,7 +54,7 @@ def test_old_containers_go_on_beside_the_new_ones(node: Node, force: bool) -> No
         pod.check(config).ok()
         for family in (4, 6):
             assert seen_as(pod, beyond, family) == NODE_OUTSIDE[family]
-            assert lab.ping(node, pod.address(family))
+            assert networks.ping(node, pod.address(family))
     old[0].delete(config)
     assert on_bridge(node) == OLD_GATEWAYS | NEW_GATEWAYS
     reach_each_other(old[1], *new)
@@ -67,10 +67,10 @@ def test_old_containers_go_on_beside_the_new_ones(node: Node, force: bool) -> No
 
 def test_what_is_left_is_what_a_node_has_that_never_had_another(node: Node) -> None:
     config = network(NEW)
-    lab.warm(node, config)
+    networks.set_up(node, config)
     with node.unchanged(r"\.seen|\.memo|last_reserved|cursors|released"):
-        [old] = lab.pods(node, network(OLD), "a")
-        [new] = lab.pods(node, config, "b")
+        [old] = networks.pods(node, network(OLD), "a")
+        [new] = networks.pods(node, config, "b")
         old.delete(config)
         new.delete(config)
         for name in "ab":
@@ -78,35 +78,35 @@ def test_what_is_left_is_what_a_node_has_that_never_had_another(node: Node) -> N
 
 
 def test_the_next_add_takes_away_what_nobody_is_left_of(node: Node) -> None:
-    lab.warm(node, network(OLD))
+    networks.set_up(node, network(OLD))
     assert on_bridge(node) == OLD_GATEWAYS
-    lab.pods(node, network(NEW), "a")
+    networks.pods(node, network(NEW), "a")
     assert on_bridge(node) == NEW_GATEWAYS
 
 
 def test_the_bridge_deleted_after_the_change(node: Node) -> None:
-    lab.warm(node, network(OLD))
+    networks.set_up(node, network(OLD))
     node.run("ip", "link", "delete", "cni0")
-    [new] = lab.pods(node, network(NEW), "a")
+    [new] = networks.pods(node, network(NEW), "a")
     assert on_bridge(node) == NEW_GATEWAYS
     assert new.ping("fd00:66::1") and new.ping("10.67.0.1")
 
 
 def test_gc_of_the_last_one(node: Node) -> None:
-    [old] = lab.pods(node, network(OLD), "a")
-    [new] = lab.pods(node, network(NEW), "b")
+    [old] = networks.pods(node, network(OLD), "a")
+    [new] = networks.pods(node, network(NEW), "b")
     valid = [{"containerID": "b", "ifname": "eth0"}]
     assert node.plugin("cni-v6", "GC", {**network(NEW), "cni.dev/valid-attachments": valid}).ok() is None
     assert on_bridge(node) == NEW_GATEWAYS
-    assert old.host not in lab.veths(node)
+    assert old.host not in networks.veths(node)
     assert new.ping("fd00:66::1") and new.ping("10.67.0.1")
 
 
 def test_back_to_the_old_subnet(node: Node) -> None:
     first, second = network(OLD), network(NEW)
-    [old] = lab.pods(node, first, "a")
-    [new] = lab.pods(node, second, "b")
-    [again] = lab.pods(node, first, "c")
+    [old] = networks.pods(node, first, "a")
+    [new] = networks.pods(node, second, "b")
+    [again] = networks.pods(node, first, "c")
     reach_each_other(old, new, again)
     old.delete(first)
     assert on_bridge(node) == OLD_GATEWAYS | NEW_GATEWAYS
@@ -118,13 +118,13 @@ def test_back_to_the_old_subnet(node: Node) -> None:
 
 
 def test_an_address_of_somebody_else_stays(node: Node) -> None:
-    [old] = lab.pods(node, network(OLD), "a")
+    [old] = networks.pods(node, network(OLD), "a")
     foreign = {"10.99.0.1/24", "fd00:99::1/64"}
     for address in foreign:
         node.run("ip", "address", "add", address, "dev", "cni0")
-    other = lab.gateway("10.98.0.0/24", name="other")
-    lab.pods(node, other, "x")
-    lab.pods(node, network(NEW), "b")
+    other = networks.gateway("10.98.0.0/24", name="other")
+    networks.pods(node, other, "x")
+    networks.pods(node, network(NEW), "b")
     old.delete()
     assert on_bridge(node) == foreign | NEW_GATEWAYS | {"10.98.0.1/24"}
 
@@ -139,8 +139,8 @@ def test_an_address_of_somebody_else_stays(node: Node) -> None:
 )
 def test_the_same_gateway_with_another_prefix(node: Node, old: dict[int, str], new: dict[int, str]) -> None:
     first, second = network(old), network(new)
-    [before] = lab.pods(node, first, "a")
-    [after] = lab.pods(node, second, "b")
+    [before] = networks.pods(node, first, "a")
+    [after] = networks.pods(node, second, "b")
     reach_each_other(before, after)
     for pod, config in ((before, second), (after, second)):
         assert pod.ping(GATEWAY6) and pod.ping(GATEWAY4)
@@ -155,10 +155,10 @@ def test_the_same_gateway_with_another_prefix(node: Node, old: dict[int, str], n
 
 def test_another_gateway_in_the_same_subnet(node: Node) -> None:
     """The kernel has the second IPv4 address of a subnet go with the first one."""
-    [old] = lab.pods(node, network(OLD), "a")
+    [old] = networks.pods(node, network(OLD), "a")
     ranges = [[{"subnet": OLD[6], "gateway": "fd00:6::ff"}], [{"subnet": OLD[4], "gateway": "10.66.0.254"}]]
     config = network(OLD, ipam={"ranges": ranges})
-    [new] = lab.pods(node, config, "b")
+    [new] = networks.pods(node, config, "b")
     reach_each_other(old, new)
     old.delete()
     assert on_bridge(node) == {"fd00:6::ff/64", "10.66.0.254/24"}
@@ -167,23 +167,23 @@ def test_another_gateway_in_the_same_subnet(node: Node) -> None:
 
 def test_the_route_of_a_prefix_behind_a_link_local_gateway(node: Node) -> None:
     def behind(subnet: str) -> dict[str, Any]:
-        return lab.gateway(subnet, ipam={"ranges": [[{"subnet": subnet, "gateway": "link-local"}]]})
+        return networks.gateway(subnet, ipam={"ranges": [[{"subnet": subnet, "gateway": "link-local"}]]})
 
     def prefixes() -> set[str]:
         return {route["dst"] for route in node.ip_json("-6", "route", "show", "dev", "cni0", "proto", "static")}
 
-    [old] = lab.pods(node, behind(OLD[6]), "a")
-    [new] = lab.pods(node, behind(NEW[6]), "b")
+    [old] = networks.pods(node, behind(OLD[6]), "a")
+    [new] = networks.pods(node, behind(NEW[6]), "b")
     assert prefixes() == {OLD[6], NEW[6]}
-    assert old.ping(new.address(6)) and lab.ping(node, old.address(6)) and lab.ping(node, new.address(6))
+    assert old.ping(new.address(6)) and networks.ping(node, old.address(6)) and networks.ping(node, new.address(6))
     old.delete()
     assert prefixes() == {NEW[6]}
-    assert lab.ping(node, new.address(6))
+    assert networks.ping(node, new.address(6))
 
 
 def test_another_bridge(node: Node) -> None:
-    [old] = lab.pods(node, network(OLD), "a")
-    [new] = lab.pods(node, network(NEW, bridge="cni1"), "b")
+    [old] = networks.pods(node, network(OLD), "a")
+    [new] = networks.pods(node, network(NEW, bridge="cni1"), "b")
     reach_each_other(old, new)
     old.delete(network(NEW, bridge="cni1"))
     assert on_bridge(node) == set()
@@ -192,17 +192,17 @@ def test_another_bridge(node: Node) -> None:
 
 def test_a_gateway_that_another_network_has_too(node: Node) -> None:
     parts = [[{"subnet": OLD[4], "rangeEnd": "10.66.0.99"}], [{"subnet": OLD[4], "rangeStart": "10.66.0.100"}]]
-    [leaves] = lab.pods(node, lab.gateway(OLD[4], ipam={"ranges": parts[:1]}), "a")
-    [stays] = lab.pods(node, lab.gateway(OLD[4], name="other", ipam={"ranges": parts[1:]}), "b")
-    lab.pods(node, lab.gateway(NEW[4]), "c")
+    [leaves] = networks.pods(node, networks.gateway(OLD[4], ipam={"ranges": parts[:1]}), "a")
+    [stays] = networks.pods(node, networks.gateway(OLD[4], name="other", ipam={"ranges": parts[1:]}), "b")
+    networks.pods(node, networks.gateway(NEW[4]), "c")
     leaves.delete()
     assert on_bridge(node) == {"10.66.0.1/24", "10.67.0.1/24"} and stays.ping("10.66.0.1")
 
 
 def test_a_range_that_the_set_spilt_over_from_drains_nothing(node: Node) -> None:
     ranges = [[{"subnet": "10.66.0.0/30"}, {"subnet": "10.67.0.0/24"}]]
-    config = lab.gateway("10.66.0.0/30", ipam={"ranges": ranges})
-    first, second = lab.pods(node, config, "a", "b")
+    config = networks.gateway("10.66.0.0/30", ipam={"ranges": ranges})
+    first, second = networks.pods(node, config, "a", "b")
     assert first.address(4) == "10.66.0.2" and second.address(4) == "10.67.0.2"
     assert family_of(second.address(4)) == 4
     first.delete()

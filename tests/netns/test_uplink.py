@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from cni_v6 import errors
-from tests.netns import lab, wire
-from tests.netns.lab import UPLINK, Pod
-from tests.netns.stage import CUT, FAIL, Stage
+from tests.netns import networks, wire
+from tests.netns.networks import UPLINK, Pod
+from tests.netns.stepped_kernel import CUT, FAIL, SteppedPlugin
 from tests.sandbox import Node
 
 ROUTER = "2001:db8::ffff"
@@ -23,7 +23,7 @@ SMALL = 1400
 @pytest.fixture
 def router(node: Node) -> str:
     """Where the node's provider has its router; it knows nothing but the /64."""
-    netns = lab.uplink(node)
+    netns = networks.uplink(node)
     node.run("ip", "address", "add", f"{NODE}/64", "dev", UPLINK, "nodad")
     node.run("ip", "-6", "route", "add", "default", "via", ROUTER, "dev", UPLINK)
     node.run("ip", "address", "add", f"{ROUTER}/64", "dev", "eth0", "nodad", netns=netns)
@@ -31,7 +31,7 @@ def router(node: Node) -> str:
 
 
 def network(**keys: Any) -> dict[str, Any]:
-    return lab.gateway(PART, **{**OPEN, "ndpProxy": "auto", **keys})
+    return networks.gateway(PART, **{**OPEN, "ndpProxy": "auto", **keys})
 
 
 def proxies(node: Node) -> set[tuple[str, str]]:
@@ -53,21 +53,21 @@ def forget(node: Node, netns: str) -> None:
 @pytest.mark.parametrize("where", ["auto", UPLINK])
 def test_the_router_reaches_a_container_of_its_prefix(node: Node, router: str, where: str) -> None:
     config = network(ndpProxy=where)
-    lab.warm(node, config)
+    networks.set_up(node, config)
     with node.unchanged(r"\.seen"):
-        a, b = lab.pods(node, config, "a", "b")
+        a, b = networks.pods(node, config, "a", "b")
         both = {a.address(6), b.address(6)}
         assert proxies(node) == {(UPLINK, address) for address in both}
         assert host_routes(node) == {("cni0", address) for address in both}
         for pod in (a, b):
-            assert lab.ping(node, pod.address(6), router)
+            assert networks.ping(node, pod.address(6), router)
             assert pod.ping(ROUTER)
             pod.check().ok()
         a.delete()
         assert proxies(node) == {(UPLINK, b.address(6))} and host_routes(node) == {("cni0", b.address(6))}
         forget(node, router)
-        assert not lab.ping(node, a.address(6), router, patience=1)
-        assert lab.ping(node, b.address(6), router)
+        assert not networks.ping(node, a.address(6), router, patience=1)
+        assert networks.ping(node, b.address(6), router)
         b.delete()
         for name in "ab":
             node.remove_container(name)
@@ -75,10 +75,10 @@ def test_the_router_reaches_a_container_of_its_prefix(node: Node, router: str, w
 
 def test_a_router_that_checks_on_an_address_has_its_answer(node: Node, router: str) -> None:
     """By a solicitation to the address itself: forwarded, the container would drop it, one hop away."""
-    [pod] = lab.pods(node, network(), "a")
+    [pod] = networks.pods(node, network(), "a")
     address = pod.address(6)
-    assert lab.ping(node, address, router)
-    mac = lab.link(node, UPLINK)["address"]
+    assert networks.ping(node, address, router)
+    mac = networks.link(node, UPLINK)["address"]
     probe = ("neighbour", "replace", address, "lladdr", mac, "dev", "eth0", "nud", "probe")
     node.run("ip", *probe, netns=router)
     wire.await_state(router, lambda: state(node, router, address) in ("REACHABLE", "FAILED"), "an answer, or none")
@@ -91,42 +91,44 @@ def state(node: Node, netns: str, address: str) -> str:
 
 
 @pytest.fixture
-def stage(node: Node) -> Iterator[Stage]:
-    made = Stage(node)
+def stepped(node: Node) -> Iterator[SteppedPlugin]:
+    made = SteppedPlugin(node)
     yield made
     made.close()
 
 
-def test_where_the_kernel_forces_nothing(node: Node, router: str, stage: Stage) -> None:
+def test_where_the_kernel_forces_nothing(node: Node, router: str, stepped: SteppedPlugin) -> None:
     pod = Pod(node, network(), "a")
-    answer = stage.call(pod, "ADD", hide="force_forwarding")
+    answer = stepped.call(pod, "ADD", hide="force_forwarding")
     assert answer.code == 0, answer
     pod.result = answer.stdout
-    assert lab.sysctl(node, "ipv6/conf/all/forwarding") == "1"
-    assert lab.ping(node, pod.address(6), router)
+    assert networks.sysctl(node, "ipv6/conf/all/forwarding") == "1"
+    assert networks.ping(node, pod.address(6), router)
     pod.delete()
     assert proxies(node) == host_routes(node) == set()
 
 
 def test_a_node_that_lives_on_advertisements_keeps_its_route(node: Node) -> None:
     """The uplink's own forwarding is what costs other nodes their routes."""
-    netns = lab.uplink(node)
+    netns = networks.uplink(node)
 
     def known() -> list[Any]:
         return [route["gateway"] for route in node.ip_json("-6", "route", "show", "default")]
 
     with wire.advertising(netns, "eth0", "2001:db8::"):
         wire.await_state(node.path, known, "a default route")
-        wire.await_state(node.path, lambda: [each for each in lab.addresses(node, UPLINK) if "2001:" in each], "SLAAC")
+        wire.await_state(
+            node.path, lambda: [each for each in networks.addresses(node, UPLINK) if "2001:" in each], "SLAAC"
+        )
     before = known()
     node.run("ip", "address", "add", f"{ROUTER}/64", "dev", "eth0", "nodad", netns=netns)
-    [pod] = lab.pods(node, network(), "a")
+    [pod] = networks.pods(node, network(), "a")
     assert known() == before
-    assert lab.ping(node, pod.address(6), netns)
+    assert networks.ping(node, pod.address(6), netns)
 
 
 def test_another_prefix_is_left_to_routing(node: Node, router: str) -> None:
-    pod = Pod(node, lab.gateway(*lab.DUAL, **OPEN, ndpProxy="auto"), "a")
+    pod = Pod(node, networks.gateway(*networks.DUAL, **OPEN, ndpProxy="auto"), "a")
     said = pod.call("ADD")
     said.ok()
     assert "no address lies in an on-link prefix of uplink0" in said.stderr
@@ -142,9 +144,9 @@ def test_an_interface_that_is_not_there(node: Node) -> None:
 
 def test_gc_takes_away_what_a_crash_left(node: Node, router: str) -> None:
     config = network()
-    lab.warm(node, config)
+    networks.set_up(node, config)
     with node.unchanged(r"\.seen"):
-        lab.pods(node, config, "a")
+        networks.pods(node, config, "a")
         node.remove_container("a")
         assert len(proxies(node)) == len(host_routes(node)) == 1
         node.plugin("cni-v6", "GC", {**config, "cni.dev/valid-attachments": []}).ok()
@@ -152,26 +154,26 @@ def test_gc_takes_away_what_a_crash_left(node: Node, router: str) -> None:
 
 def test_del_needs_no_configuration_of_it(node: Node, router: str) -> None:
     config = network()
-    lab.warm(node, config)
+    networks.set_up(node, config)
     with node.unchanged(r"\.seen"):
-        [pod] = lab.pods(node, config, "a")
+        [pod] = networks.pods(node, config, "a")
         pod.delete({**config, "ndpProxy": "ens9"})
         node.remove_container("a")
 
 
 def test_an_uplink_that_is_gone_is_fine(node: Node, router: str) -> None:
-    [pod] = lab.pods(node, network(), "a")
+    [pod] = networks.pods(node, network(), "a")
     node.run("ip", "link", "delete", UPLINK)
     pod.delete()
     assert host_routes(node) == set()
 
 
 def test_check_names_what_is_missing(node: Node, router: str) -> None:
-    [pod] = lab.pods(node, network(), "a")
+    [pod] = networks.pods(node, network(), "a")
     address = pod.address(6)
     node.run("ip", "-6", "neighbour", "delete", "proxy", address, "dev", UPLINK)
     node.run("ip", "-6", "route", "delete", address, "dev", "cni0")
-    lab.set_sysctl(node, f"ipv6/conf/{UPLINK}/forwarding", "0")
+    networks.set_sysctl(node, f"ipv6/conf/{UPLINK}/forwarding", "0")
     said = pod.check().error(errors.CHECK_FAILED)
     assert f"does not answer for {address} on {UPLINK}" in said
     assert f"route {address}/128 through cni0 is missing" in said
@@ -179,16 +181,16 @@ def test_check_names_what_is_missing(node: Node, router: str) -> None:
 
 
 @pytest.mark.parametrize("what", [CUT, FAIL])
-def test_cut_off_anywhere_nothing_is_left(node: Node, router: str, stage: Stage, what: str) -> None:
+def test_cut_off_anywhere_nothing_is_left(node: Node, router: str, stepped: SteppedPlugin, what: str) -> None:
     pod = Pod(node, network(), "a")
     for _ in range(2):  # the first has what belongs to the network to do
-        steps = stage.call(pod, "ADD").steps
-        assert stage.call(pod, "DEL").code == 0
+        steps = stepped.call(pod, "ADD").steps
+        assert stepped.call(pod, "DEL").code == 0
     with node.unchanged(r"\.seen"):
         for position in range(steps + 1):
-            assert stage.call(pod, "ADD", what, position).code != 0
+            assert stepped.call(pod, "ADD", what, position).code != 0
             if what == CUT:
-                assert stage.call(pod, "DEL").code == 0
+                assert stepped.call(pod, "DEL").code == 0
             assert proxies(node) == host_routes(node) == set(), f"cut off before operation {position}"
 
 
@@ -196,27 +198,28 @@ def test_cut_off_anywhere_nothing_is_left(node: Node, router: str, stage: Stage,
 
 
 def test_the_smallest_mtu_of_the_uplinks(node: Node) -> None:
-    lab.outside(node)
+    networks.outside(node)
     node.run("ip", "link", "add", "second0", "type", "bridge")
     for command in (
         ("address", "add", "198.51.100.1/24", "dev", "second0"), ("link", "set", "second0", "mtu", str(SMALL), "up"),
-        ("-6", "route", "add", "default", "via", lab.OUTSIDE[6]), ("route", "add", "default", "via", "198.51.100.9"),
+        ("-6", "route", "add", "default", "via", networks.OUTSIDE[6]),
+        ("route", "add", "default", "via", "198.51.100.9"),
     ):
         node.run("ip", *command)
-    [pod] = lab.pods(node, lab.gateway(*lab.DUAL, **OPEN, mtu="auto"), "a")
+    [pod] = networks.pods(node, networks.gateway(*networks.DUAL, **OPEN, mtu="auto"), "a")
     assert [each["mtu"] for each in pod.result["interfaces"]] == [SMALL] * 3
-    found = [pod.link(), lab.link(node, pod.host), lab.link(node, "cni0")]
+    found = [pod.link(), networks.link(node, pod.host), networks.link(node, "cni0")]
     assert [each["mtu"] for each in found] == [SMALL] * 3
     pod.check().ok()
     size = str(SMALL - 48)  # less the headers of IPv6 and ICMPv6
-    assert node.run("ping", "-c1", "-Mdo", "-s", size, "-n", lab.OUTSIDE[6], netns=pod.netns).returncode == 0
+    assert node.run("ping", "-c1", "-Mdo", "-s", size, "-n", networks.OUTSIDE[6], netns=pod.netns).returncode == 0
 
 
 def test_an_ipv4_uplink_too_small_for_ipv6_leaves_it_its_least(node: Node) -> None:
-    lab.outside(node)
+    networks.outside(node)
     node.run("ip", "link", "set", UPLINK, "mtu", "1200")
-    node.run("ip", "route", "add", "default", "via", lab.OUTSIDE[4])
-    pod = Pod(node, lab.gateway(*lab.DUAL, **OPEN, mtu="auto"), "a")
+    node.run("ip", "route", "add", "default", "via", networks.OUTSIDE[4])
+    pod = Pod(node, networks.gateway(*networks.DUAL, **OPEN, mtu="auto"), "a")
     said = pod.call("ADD")
     pod.result = said.ok()
     assert "mtu: auto: an uplink has 1200, below the 1280 that IPv6 needs; containers get 1280" in said.stderr

@@ -18,14 +18,14 @@ from pathlib import Path
 import pytest
 
 from tests.couriers import build
-from tests.netns import lab
-from tests.netns.lab import DUAL, Pod
+from tests.netns import networks
+from tests.netns.networks import DUAL, Pod
 from tests.sandbox import COMMANDS, ROOT, TIMEOUT, Call, Node, Reply, need, reply
 
 pytestmark = pytest.mark.slow  # needs busybox-static
 
 BUSYBOX = "/usr/bin/busybox"
-CONFIG = lab.gateway(*DUAL)
+CONFIG = networks.gateway(*DUAL)
 BARE = "/opt/cni/bin"  # as runtimes have it; on the node alone
 
 # Words: the new root's folder, the folder of the sockets, that of the programs or the checkout, then what to execute.

@@ -101,18 +101,19 @@ def test_a_closed_stderr_costs_nothing_but_the_log(node: Node) -> None:
     add_and_delete(node, "2>&-")
 
 
-def test_an_engine_outlives_a_caller_without_standard_streams(warm: Node) -> None:
+def test_an_engine_outlives_a_caller_without_standard_streams(warm_node: Node) -> None:
     """It gets none of their numbers for its socket and its lock, which it would lose when it replaces them."""
-    made = call("ADD", "b", warm.container("b"))
-    warm.run("sh", "-c", f"exec {ROOT}/bin/cni-v6 <&- >&- 2>&-", env={**warm.environment, **made.env}, check=False)
-    engine = running(warm)
-    add_and_delete(warm, "")
-    assert running(warm) == engine
+    made = call("ADD", "b", warm_node.container("b"))
+    environment = {**warm_node.environment, **made.env}
+    warm_node.run("sh", "-c", f"exec {ROOT}/bin/cni-v6 <&- >&- 2>&-", env=environment, check=False)
+    engine = running(warm_node)
+    add_and_delete(warm_node, "")
+    assert running(warm_node) == engine
 
 
-def test_without_a_command_no_engine_is_left_behind(warm: Node) -> None:
-    done = warm.run("sh", "-c", f"exec {ROOT}/bin/cni-v6 </dev/null", env=warm.environment, check=False)
-    assert done.returncode == 1 and engine_of(warm) is None
+def test_without_a_command_no_engine_is_left_behind(warm_node: Node) -> None:
+    done = warm_node.run("sh", "-c", f"exec {ROOT}/bin/cni-v6 </dev/null", env=warm_node.environment, check=False)
+    assert done.returncode == 1 and engine_of(warm_node) is None
 
 
 def test_the_operator_sees_the_state_of_the_host_interface(node: Node) -> None:

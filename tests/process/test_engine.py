@@ -101,54 +101,54 @@ def leases(node: Node) -> set[str]:
     return {path.name for path in folder.iterdir() if not path.name.startswith(".")} if folder.exists() else set()
 
 
-def test_the_first_call_leaves_one_behind_and_the_next_finds_it(warm: Node) -> None:
-    add(warm, "a")
-    engine = running(warm)
-    add(warm, "b")
-    delete(warm, "a")
-    assert running(warm) == engine
-    assert leases(warm) == {"b:eth0"}
+def test_the_first_call_leaves_one_behind_and_the_next_finds_it(warm_node: Node) -> None:
+    add(warm_node, "a")
+    engine = running(warm_node)
+    add(warm_node, "b")
+    delete(warm_node, "a")
+    assert running(warm_node) == engine
+    assert leases(warm_node) == {"b:eth0"}
 
 
-def test_what_is_left_behind_is_in_nobodys_way(warm: Node) -> None:
-    add(warm, "a")
-    process = Path(f"/proc/{running(warm)}")
+def test_what_is_left_behind_is_in_nobodys_way(warm_node: Node) -> None:
+    add(warm_node, "a")
+    process = Path(f"/proc/{running(warm_node)}")
     assert os.readlink(process / "cwd") == "/"
     assert {os.readlink(process / "fd" / stream) for stream in "012"} == {"/dev/null"}
-    assert os.getsid(running(warm)) == running(warm)
+    assert os.getsid(running(warm_node)) == running(warm_node)
     opened = {os.readlink(descriptor) for descriptor in (process / "fd").iterdir()}
-    inode = os.stat(warm.containers["a"]).st_ino
+    inode = os.stat(warm_node.containers["a"]).st_ino
     assert f"net:[{inode}]" not in opened, "it keeps a container's namespace alive"
-    assert run_dir(warm).stat().st_mode & 0o777 == 0o700
+    assert run_dir(warm_node).stat().st_mode & 0o777 == 0o700
 
 
 @pytest.mark.parametrize("how", ["environment", "configuration"])
-def test_it_can_be_forbidden(warm: Node, how: str) -> None:
-    netns = warm.container("a")
+def test_it_can_be_forbidden(warm_node: Node, how: str) -> None:
+    netns = warm_node.container("a")
     config = CONFIG | ({"engine": "off"} if how == "configuration" else {})
     env = {"CNI_V6_ENGINE": "off"} if how == "environment" else {}
-    warm.plugin("cni-v6", "ADD", config, container_id="a", ifname="eth0", netns=netns, env=env).ok()
-    assert engine_of(warm) is None and not run_dir(warm).exists()
+    warm_node.plugin("cni-v6", "ADD", config, container_id="a", ifname="eth0", netns=netns, env=env).ok()
+    assert engine_of(warm_node) is None and not run_dir(warm_node).exists()
 
 
 @pytest.mark.parametrize("how", ["left behind", "by systemd"])
-def test_its_folder_is_that_of_its_socket_for_everything(warm: Node, how: str) -> None:
+def test_its_folder_is_that_of_its_socket_for_everything(warm_node: Node, how: str) -> None:
     """Though its environment says nothing of it. Where other data folders are noted decides on what a reload loads."""
     config = {**CONFIG, "ipMasq": True, "ipam": {**CONFIG["ipam"], "dataDir": "/var/lib/cni/elsewhere"}}
-    with activated(warm) if how == "by systemd" else nullcontext():
-        netns = warm.container("a")
-        warm.plugin("cni-v6", "ADD", config, container_id="a", ifname="eth0", netns=netns).ok()
-        noted = [os.readlink(link) for link in (run_dir(warm) / "data-dirs").iterdir()]
+    with activated(warm_node) if how == "by systemd" else nullcontext():
+        netns = warm_node.container("a")
+        warm_node.plugin("cni-v6", "ADD", config, container_id="a", ifname="eth0", netns=netns).ok()
+        noted = [os.readlink(link) for link in (run_dir(warm_node) / "data-dirs").iterdir()]
         assert noted == ["/var/lib/cni/elsewhere"]
-        warm.run("nft", "flush", "ruleset")
-        done = warm.run(str(ROOT / "bin/cni-v6ctl"), "reload", env=warm.environment)
+        warm_node.run("nft", "flush", "ruleset")
+        done = warm_node.run(str(ROOT / "bin/cni-v6ctl"), "reload", env=warm_node.environment)
         assert done.stdout == "loaded the firewall's tables, with 1 attachments\n"
-        warm.plugin("cni-v6", "DEL", config, container_id="a", ifname="eth0", netns=netns).ok()
+        warm_node.plugin("cni-v6", "DEL", config, container_id="a", ifname="eth0", netns=netns).ok()
 
 
-def test_a_stampede_on_a_cold_node_starts_one(warm: Node) -> None:
-    calls = [call("ADD", f"c{number}", warm.container(f"c{number}")) for number in range(30)]
-    started = [(warm.start(each), each) for each in calls]
+def test_a_stampede_on_a_cold_node_starts_one(warm_node: Node) -> None:
+    calls = [call("ADD", f"c{number}", warm_node.container(f"c{number}")) for number in range(30)]
+    started = [(warm_node.start(each), each) for each in calls]
     for process, each in started:
         assert process.stdin
         process.stdin.write(each.stdin)
@@ -156,34 +156,34 @@ def test_a_stampede_on_a_cold_node_starts_one(warm: Node) -> None:
         process.stdin = None
     answers = [reply(*process.communicate(timeout=TIMEOUT), process.returncode).ok() for process, _ in started]
     assert len({ip["address"] for answer in answers for ip in answer["ips"]}) == 60
-    assert running(warm)
+    assert running(warm_node)
 
 
-def test_it_ends_when_idle(warm: Node) -> None:
-    netns = warm.container("a")
-    warm.plugin("cni-v6", "ADD", CONFIG | {"engineIdle": 1}, container_id="a", ifname="eth0", netns=netns).ok()
-    ended(running(warm))()
-    assert not socket_of(warm).exists()
-    delete(warm, "a")
-    assert leases(warm) == set()
+def test_it_ends_when_idle(warm_node: Node) -> None:
+    netns = warm_node.container("a")
+    warm_node.plugin("cni-v6", "ADD", CONFIG | {"engineIdle": 1}, container_id="a", ifname="eth0", netns=netns).ok()
+    ended(running(warm_node))()
+    assert not socket_of(warm_node).exists()
+    delete(warm_node, "a")
+    assert leases(warm_node) == set()
 
 
-def test_sigterm_drains_it_and_the_next_call_has_a_new_one(warm: Node) -> None:
-    add(warm, "a")
-    first = running(warm)
+def test_sigterm_drains_it_and_the_next_call_has_a_new_one(warm_node: Node) -> None:
+    add(warm_node, "a")
+    first = running(warm_node)
     wait = ended(first)
     os.kill(first, signal.SIGTERM)
     wait()
-    delete(warm, "a")
-    assert running(warm) != first
+    delete(warm_node, "a")
+    assert running(warm_node) != first
 
 
-def test_calls_in_its_queue_when_it_drains_are_answered(warm: Node) -> None:
-    add(warm, "z")
-    first = running(warm)
+def test_calls_in_its_queue_when_it_drains_are_answered(warm_node: Node) -> None:
+    add(warm_node, "z")
+    first = running(warm_node)
     wait = ended(first)
-    calls = [call("ADD", f"c{number}", warm.container(f"c{number}")) for number in range(12)]
-    started = [warm.start(each) for each in calls]
+    calls = [call("ADD", f"c{number}", warm_node.container(f"c{number}")) for number in range(12)]
+    started = [warm_node.start(each) for each in calls]
     for process, each in zip(started, calls):
         assert process.stdin
         process.stdin.write(each.stdin)
@@ -193,15 +193,15 @@ def test_calls_in_its_queue_when_it_drains_are_answered(warm: Node) -> None:
     for process in started:
         reply(*process.communicate(timeout=TIMEOUT), process.returncode).ok()
     wait()
-    assert len(leases(warm)) == 13
+    assert len(leases(warm_node)) == 13
 
 
-def test_an_engine_killed_in_the_middle_is_code_11_and_the_next_call_works(warm: Node) -> None:
-    add(warm, "z")
-    first = running(warm)
+def test_an_engine_killed_in_the_middle_is_code_11_and_the_next_call_works(warm_node: Node) -> None:
+    add(warm_node, "z")
+    first = running(warm_node)
     os.kill(first, signal.SIGSTOP)
-    each = call("ADD", "a", warm.container("a"))
-    process = warm.start(each)
+    each = call("ADD", "a", warm_node.container("a"))
+    process = warm_node.start(each)
     assert process.stdin
     process.stdin.write(each.stdin)
     process.stdin.close()
@@ -212,9 +212,9 @@ def test_an_engine_killed_in_the_middle_is_code_11_and_the_next_call_works(warm:
     answer = reply(*process.communicate(timeout=TIMEOUT), process.returncode)
     assert "run the command again" in answer.error(11)
     wait()
-    delete(warm, "a")
-    add(warm, "a")
-    assert leases(warm) == {"z:eth0", "a:eth0"}
+    delete(warm_node, "a")
+    add(warm_node, "a")
+    assert leases(warm_node) == {"z:eth0", "a:eth0"}
 
 
 def wait_for_connection(pid: int) -> None:
@@ -245,20 +245,20 @@ def request(node: Node, each: Call, version: str = __version__, inode: int = 0) 
     return wire.pack(version.encode(), str(own).encode(), each.type.encode(), wire.pack_environment(env), each.stdin)
 
 
-def test_a_caller_of_another_version_is_sent_back_and_the_engine_drains(warm: Node) -> None:
-    add(warm, "a")
-    wait = ended(running(warm))
-    answer = talk(warm, request(warm, call("DEL", "a", warm.containers["a"]), version="0.0.1"))
+def test_a_caller_of_another_version_is_sent_back_and_the_engine_drains(warm_node: Node) -> None:
+    add(warm_node, "a")
+    wait = ended(running(warm_node))
+    answer = talk(warm_node, request(warm_node, call("DEL", "a", warm_node.containers["a"]), version="0.0.1"))
     assert wire.unpack(answer[wire.HEADER :], 4)[0] == wire.HANDLE_LOCALLY
     wait()
-    assert leases(warm) == {"a:eth0"}
+    assert leases(warm_node) == {"a:eth0"}
 
 
-def test_a_caller_in_another_network_namespace_is_sent_back(warm: Node) -> None:
-    add(warm, "a")
-    answer = talk(warm, request(warm, call("DEL", "a", warm.containers["a"]), inode=1))
+def test_a_caller_in_another_network_namespace_is_sent_back(warm_node: Node) -> None:
+    add(warm_node, "a")
+    answer = talk(warm_node, request(warm_node, call("DEL", "a", warm_node.containers["a"]), inode=1))
     assert wire.unpack(answer[wire.HEADER :], 4)[0] == wire.HANDLE_LOCALLY
-    assert running(warm) and leases(warm) == {"a:eth0"}
+    assert running(warm_node) and leases(warm_node) == {"a:eth0"}
 
 
 @pytest.mark.parametrize(
@@ -274,34 +274,34 @@ def test_a_caller_in_another_network_namespace_is_sent_back(warm: Node) -> None:
     ],
     ids=["nothing", "http", "too long", "cut short", "fields", "version", "inode"],
 )
-def test_garbled_requests_harm_nobody(warm: Node, data: bytes) -> None:
-    add(warm, "a")
-    engine = running(warm)
-    assert talk(warm, data) == b""
-    add(warm, "b")
-    assert running(warm) == engine
+def test_garbled_requests_harm_nobody(warm_node: Node, data: bytes) -> None:
+    add(warm_node, "a")
+    engine = running(warm_node)
+    assert talk(warm_node, data) == b""
+    add(warm_node, "b")
+    assert running(warm_node) == engine
 
 
-def test_a_caller_that_goes_away_gets_its_add_undone(warm: Node) -> None:
-    add(warm, "z")
-    netns = warm.container("a")
+def test_a_caller_that_goes_away_gets_its_add_undone(warm_node: Node) -> None:
+    add(warm_node, "z")
+    netns = warm_node.container("a")
     with socket.socket(socket.AF_UNIX) as connection:
-        connection.connect(str(socket_of(warm)))
-        connection.sendall(request(warm, call("ADD", "a", netns)))
+        connection.connect(str(socket_of(warm_node)))
+        connection.sendall(request(warm_node, call("ADD", "a", netns)))
         answer = connection.recv(65536)
         assert wire.unpack(answer[wire.HEADER :], 4)[0] == wire.DONE
-        assert leases(warm) == {"z:eth0", "a:eth0"}
-    add(warm, "b")
-    wait = ended(running(warm))
-    os.kill(running(warm), signal.SIGTERM)  # it ends when everything is done
+        assert leases(warm_node) == {"z:eth0", "a:eth0"}
+    add(warm_node, "b")
+    wait = ended(running(warm_node))
+    os.kill(running(warm_node), signal.SIGTERM)  # it ends when everything is done
     wait()
-    assert leases(warm) == {"z:eth0", "b:eth0"}
-    assert [link["ifname"] for link in warm.ip_json("link", netns=netns)] == ["lo"]
+    assert leases(warm_node) == {"z:eth0", "b:eth0"}
+    assert [link["ifname"] for link in warm_node.ip_json("link", netns=netns)] == ["lo"]
 
 
-def test_another_users_socket_is_not_used(warm: Node) -> None:
-    netns = warm.container("a")
-    folder = run_dir(warm)
+def test_another_users_socket_is_not_used(warm_node: Node) -> None:
+    netns = warm_node.container("a")
+    folder = run_dir(warm_node)
     folder.mkdir(mode=0o700)
     listen = (
         "import os, socket, sys; s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen(); os.setuid(65534);"
@@ -310,24 +310,24 @@ def test_another_users_socket_is_not_used(warm: Node) -> None:
     # The credentials of a listener are those of the moment it began to listen: listen as the other user.
     listen = listen.replace("s.listen(); os.setuid(65534);", "os.setuid(65534); s.listen();")
     with subprocess.Popen(
-        [NSENTER, f"--net={warm.path}", f"--mount={warm.mount_namespace}", "--", "python3", "-c", listen,
-         str(socket_of(warm))],
+        [NSENTER, f"--net={warm_node.path}", f"--mount={warm_node.mount_namespace}", "--", "python3", "-c", listen,
+         str(socket_of(warm_node))],
         stdout=subprocess.PIPE, text=True,
     ) as stranger:
         assert stranger.stdout and stranger.stdout.readline() == "ready\n"
-        warm.plugin("cni-v6", "ADD", CONFIG, container_id="a", ifname="eth0", netns=netns).ok()
+        warm_node.plugin("cni-v6", "ADD", CONFIG, container_id="a", ifname="eth0", netns=netns).ok()
         assert stranger.stdout.readline() == "0\n", "it was told something"
         stranger.wait(TIMEOUT)
 
 
-def test_two_nodes_have_one_each(warm: Node) -> None:
+def test_two_nodes_have_one_each(warm_node: Node) -> None:
     other = Node(engine=True)
     try:
-        other.environment = warm.environment  # the same folder
-        add(warm, "a")
+        other.environment = warm_node.environment  # the same folder
+        add(warm_node, "a")
         add(other, "a")
-        assert running(warm) != running(other)
-        assert socket_of(warm) != run_dir(warm) / f"engine-{os.stat(other.path).st_ino}.sock"
+        assert running(warm_node) != running(other)
+        assert socket_of(warm_node) != run_dir(warm_node) / f"engine-{os.stat(other.path).st_ino}.sock"
     finally:
         other.close()
 
@@ -341,12 +341,14 @@ def broken(tmp_path: Path) -> str:
     return str(tmp_path / "bin")
 
 
-def test_an_engine_that_cannot_start_takes_no_call(warm: Node, broken: str) -> None:
+def test_an_engine_that_cannot_start_takes_no_call(warm_node: Node, broken: str) -> None:
     calls = [
-        make_call("cni-v6", "ADD", CONFIG, container_id=name, ifname="eth0", netns=warm.container(name), path=(broken,))
+        make_call(
+            "cni-v6", "ADD", CONFIG, container_id=name, ifname="eth0", netns=warm_node.container(name), path=(broken,)
+        )
         for name in ("a", "b", "c", "d", "e", "f")
     ]
-    started = [warm.start(each) for each in calls]
+    started = [warm_node.start(each) for each in calls]
     for process, each in zip(started, calls):
         assert process.stdin
         process.stdin.write(each.stdin)
@@ -354,9 +356,9 @@ def test_an_engine_that_cannot_start_takes_no_call(warm: Node, broken: str) -> N
         process.stdin = None
     for process in started:
         reply(*process.communicate(timeout=TIMEOUT), process.returncode).ok()
-    assert "No module named 'cni_v6.engine.server'" in Path(f"{socket_of(warm)}.log").read_text(encoding="utf-8")
-    assert not socket_of(warm).exists()
-    assert len(leases(warm)) == len(calls)
+    assert "No module named 'cni_v6.engine.server'" in Path(f"{socket_of(warm_node)}.log").read_text(encoding="utf-8")
+    assert not socket_of(warm_node).exists()
+    assert len(leases(warm_node)) == len(calls)
 
 
 ACTIVATE = """
@@ -385,27 +387,27 @@ def activated(node: Node, end: signal.Signals = signal.SIGTERM) -> Iterator[subp
 
 
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT])
-def test_in_the_foreground_and_by_socket_activation(warm: Node, end: signal.Signals) -> None:
-    with activated(warm, end) as engine:
-        netns = warm.container("a")
-        warm.plugin("cni-v6", "ADD", CONFIG, container_id="a", ifname="eth0", netns=netns).ok()
-        assert engine_of(warm) == engine.pid, "another one was left behind"
-    delete(warm, "a")
+def test_in_the_foreground_and_by_socket_activation(warm_node: Node, end: signal.Signals) -> None:
+    with activated(warm_node, end) as engine:
+        netns = warm_node.container("a")
+        warm_node.plugin("cni-v6", "ADD", CONFIG, container_id="a", ifname="eth0", netns=netns).ok()
+        assert engine_of(warm_node) == engine.pid, "another one was left behind"
+    delete(warm_node, "a")
 
 
-def test_it_can_be_stopped(warm: Node) -> None:
+def test_it_can_be_stopped(warm_node: Node) -> None:
     ctl = [str(ROOT / "bin/cni-v6ctl"), "engine", "--stop"]
-    assert "no engine" in warm.run(*ctl, env=warm.environment).stdout
-    add(warm, "a")
-    wait = ended(running(warm))
-    assert warm.run(*ctl, env=warm.environment).stdout == "the engine has ended\n"
+    assert "no engine" in warm_node.run(*ctl, env=warm_node.environment).stdout
+    add(warm_node, "a")
+    wait = ended(running(warm_node))
+    assert warm_node.run(*ctl, env=warm_node.environment).stdout == "the engine has ended\n"
     wait()
-    assert "no engine" in warm.run(*ctl, env=warm.environment).stdout
+    assert "no engine" in warm_node.run(*ctl, env=warm_node.environment).stdout
 
 
-def test_a_second_one_in_the_foreground_is_refused(warm: Node) -> None:
-    add(warm, "a")
-    done = warm.run(str(ROOT / "bin/cni-v6ctl"), "engine", check=False, env=warm.environment)
+def test_a_second_one_in_the_foreground_is_refused(warm_node: Node) -> None:
+    add(warm_node, "a")
+    done = warm_node.run(str(ROOT / "bin/cni-v6ctl"), "engine", check=False, env=warm_node.environment)
     assert done.returncode == 1 and "an engine serves this network namespace already" in done.stderr
 
 
@@ -414,18 +416,18 @@ def client_of(node: Node) -> Client:
 
 
 @pytest.mark.timeout(600)  # each DEL ends with the kernel's RCU wait, 20 ms on an idle machine
-def test_names_are_free_at_once_after_del(warm: Node) -> None:
+def test_names_are_free_at_once_after_del(warm_node: Node) -> None:
     """DEL is answered at the kernel's announcement: by then neither namespace lists the interface."""
-    add(warm, "a")
-    delete(warm, "a")
-    netns, client = warm.containers["a"], client_of(warm)
+    add(warm_node, "a")
+    delete(warm_node, "a")
+    netns, client = warm_node.containers["a"], client_of(warm_node)
     for _ in range(1000):
         result = client.call("ADD", "a", netns)
         host = next(each["name"] for each in result["interfaces"] if each["name"].startswith("veth"))
-        assert host in interfaces(warm.path) and "eth0" in interfaces(netns)
+        assert host in interfaces(warm_node.path) and "eth0" in interfaces(netns)
         client.call("DEL", "a", netns)
-        assert host not in interfaces(warm.path) and "eth0" not in interfaces(netns)
-    assert leases(warm) == set()
+        assert host not in interfaces(warm_node.path) and "eth0" not in interfaces(netns)
+    assert leases(warm_node) == set()
 
 
 def interfaces(netns: str) -> set[str]:
@@ -433,22 +435,22 @@ def interfaces(netns: str) -> set[str]:
     return {name for _, name in inside(netns, socket.if_nameindex)}
 
 
-def test_nothing_leaks(warm: Node) -> None:
+def test_nothing_leaks(warm_node: Node) -> None:
     """After 300 ADD and DEL, descriptors and threads are exactly what they were after 50.
 
     Memory only where it grows by some 20 KiB a call: that it is flat takes many thousands, the benchmark's soak.
     """
     names = ("a", "b", "c", "d", "e")
     for name in names:
-        add(warm, name)
-        delete(warm, name)
-    engine, client = running(warm), client_of(warm)
-    occupy_all(warm, engine, client)
+        add(warm_node, name)
+        delete(warm_node, name)
+    engine, client = running(warm_node), client_of(warm_node)
+    occupy_all(warm_node, engine, client)
 
     def work(name: str, count: int) -> None:
         for _ in range(count):
             for command in ("ADD", "DEL"):
-                client.call(command, name, warm.containers[name], to_the_end=True)
+                client.call(command, name, warm_node.containers[name], to_the_end=True)
 
     def size_after(count: int) -> Size:
         with ThreadPoolExecutor(len(names)) as callers:
@@ -459,7 +461,7 @@ def test_nothing_leaks(warm: Node) -> None:
     early, late = size_after(50), size_after(250)
     assert (late.descriptors, late.threads) == (early.descriptors, early.threads)
     assert late.rss_kib < 1.25 * early.rss_kib
-    assert running(warm) == engine
+    assert running(warm_node) == engine
 
 
 def occupy_all(node: Node, engine: int, client: Client) -> None:

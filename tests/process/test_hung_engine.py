@@ -17,8 +17,8 @@ from cni_v6.ctl.engine import stop
 from cni_v6.engine import start, suspect
 from cni_v6.errors import CniError
 from tests.couriers import build
-from tests.netns.engine_stage import EngineStage
-from tests.netns.stage import PAUSE
+from tests.netns.stepped_engine import SteppedEngine
+from tests.netns.stepped_kernel import PAUSE
 from tests.process.test_engine import (
     CONFIG,
     add,
@@ -68,71 +68,71 @@ def drain(node: Node) -> None:
     wait()
 
 
-def test_a_caller_of_a_stopped_engine_gives_up_and_nothing_comes_of_the_call(warm: Node, impatient: str) -> None:
-    add(warm, "z")
-    engine = running(warm)
+def test_a_caller_of_a_stopped_engine_gives_up_and_nothing_comes_of_the_call(warm_node: Node, impatient: str) -> None:
+    add(warm_node, "z")
+    engine = running(warm_node)
     os.kill(engine, signal.SIGSTOP)
-    message = refused(warm, impatient, "ADD", "a")
+    message = refused(warm_node, impatient, "ADD", "a")
     assert f"not answered for {SECONDS} seconds" in message
     assert f"its process {engine} is stopped" in message and f"kill -CONT {engine}" in message
-    refused(warm, impatient, "DEL", "z")
+    refused(warm_node, impatient, "DEL", "z")
     os.kill(engine, signal.SIGCONT)
-    add(warm, "b")
-    drain(warm)
-    assert leases(warm) == {"z:eth0", "b:eth0"}, "nobody is there for whom it should be done"
-    assert [link["ifname"] for link in warm.ip_json("link", netns=warm.containers["a"])] == ["lo"]
+    add(warm_node, "b")
+    drain(warm_node)
+    assert leases(warm_node) == {"z:eth0", "b:eth0"}, "nobody is there for whom it should be done"
+    assert [link["ifname"] for link in warm_node.ip_json("link", netns=warm_node.containers["a"])] == ["lo"]
 
 
-def test_a_caller_gives_up_in_the_middle_of_an_add_and_it_is_undone(warm: Node, impatient: str) -> None:
-    add(warm, "z")
-    netns = warm.container("a")
-    with closing(EngineStage(warm)) as stage:
-        assert stage.stop()
-        stage.start(PAUSE, 6)
-        message = refused(warm, impatient, "ADD", "a")
+def test_a_caller_gives_up_in_the_middle_of_an_add_and_it_is_undone(warm_node: Node, impatient: str) -> None:
+    add(warm_node, "z")
+    netns = warm_node.container("a")
+    with closing(SteppedEngine(warm_node)) as stepped:
+        assert stepped.stop()
+        stepped.start(PAUSE, 6)
+        message = refused(warm_node, impatient, "ADD", "a")
         assert "look what its process" in message and "run the command again" in message
-        assert stage.hear() == {"held": 6}
-        stage.go_on()
-        assert stage.hear()["handled"] == "ADD"
-        assert stage.hear()["handled"] == "DEL"
-        assert stage.stop()
-    assert leases(warm) == {"z:eth0"}
-    assert [link["ifname"] for link in warm.ip_json("link", netns=netns)] == ["lo"]
+        assert stepped.hear() == {"held": 6}
+        stepped.go_on()
+        assert stepped.hear()["handled"] == "ADD"
+        assert stepped.hear()["handled"] == "DEL"
+        assert stepped.stop()
+    assert leases(warm_node) == {"z:eth0"}
+    assert [link["ifname"] for link in warm_node.ip_json("link", netns=netns)] == ["lo"]
 
 
-def test_a_stopped_engine_is_not_waited_for_by_who_would_end_it(warm: Node) -> None:
-    add(warm, "a")
-    engine = running(warm)
+def test_a_stopped_engine_is_not_waited_for_by_who_would_end_it(warm_node: Node) -> None:
+    add(warm_node, "a")
+    engine = running(warm_node)
     os.kill(engine, signal.SIGSTOP)
     with pytest.raises(CniError, match=f"process {engine} has not ended within 0.1 seconds.*kill -KILL {engine}"):
-        stop(os.fsencode(socket_of(warm)), 0.1)
+        stop(os.fsencode(socket_of(warm_node)), 0.1)
     wait = ended(engine)
     os.kill(engine, signal.SIGKILL)
     wait()
-    delete(warm, "a")
-    assert leases(warm) == set()
+    delete(warm_node, "a")
+    assert leases(warm_node) == set()
 
 
-def test_a_stopped_engine_whose_queue_is_full_is_done_without(warm: Node) -> None:
-    run_dir(warm).mkdir(mode=0o700)
-    listener, alive = start.claim(os.fsencode(run_dir(warm)), os.fsencode(socket_of(warm))) or (None, 0)
+def test_a_stopped_engine_whose_queue_is_full_is_done_without(warm_node: Node) -> None:
+    run_dir(warm_node).mkdir(mode=0o700)
+    listener, alive = start.claim(os.fsencode(run_dir(warm_node)), os.fsencode(socket_of(warm_node))) or (None, 0)
     assert listener
     with listener, socket.socket(socket.AF_UNIX) as first:
         listener.listen(0)
-        first.connect(str(socket_of(warm)))
-        add(warm, "a")
-        assert engine_of(warm) is None
+        first.connect(str(socket_of(warm_node)))
+        add(warm_node, "a")
+        assert engine_of(warm_node) is None
     os.close(alive)
-    assert leases(warm) == {"a:eth0"}
+    assert leases(warm_node) == {"a:eth0"}
 
 
-def test_a_socket_that_is_being_made_for_ever_is_not_waited_for(warm: Node) -> None:
-    run_dir(warm).mkdir(mode=0o700)
-    claimed = os.open(str(socket_of(warm)) + ".start", os.O_CREAT | os.O_RDWR, 0o600)
+def test_a_socket_that_is_being_made_for_ever_is_not_waited_for(warm_node: Node) -> None:
+    run_dir(warm_node).mkdir(mode=0o700)
+    claimed = os.open(str(socket_of(warm_node)) + ".start", os.O_CREAT | os.O_RDWR, 0o600)
     assert start.take(claimed, 0)
-    add(warm, "a")
+    add(warm_node, "a")
     os.close(claimed)
-    assert leases(warm) == {"a:eth0"}
+    assert leases(warm_node) == {"a:eth0"}
 
 
 def test_an_engine_in_another_pid_namespace_is_told_by_its_socket(tmp_path: Path) -> None:

@@ -37,12 +37,12 @@ exec prlimit --nofile=40: --stack=262144: --cpu=3600: --fsize=1000000: --nproc=4
 
 
 @pytest.fixture
-def groups(warm: Node) -> Iterator[list[Path]]:
+def groups(warm_node: Node) -> Iterator[list[Path]]:
     """A control group in each hierarchy, removed in the end, which takes that nobody is in it."""
     mounts = re.findall(r"^\S+ (\S+) cgroup2? ", Path("/proc/mounts").read_text(encoding="utf-8"), re.MULTILINE)
     made = []
     for mount in mounts:
-        folder = Path(mount) / f"cni-v6-{warm.name}"
+        folder = Path(mount) / f"cni-v6-{warm_node.name}"
         if "cpuset" not in mount:  # a group of that one takes nobody before it has processors
             try:
                 folder.mkdir()
@@ -77,9 +77,9 @@ def status(pid: int, key: str) -> str:
     return found[1]
 
 
-def test_nothing_of_it_stays(warm: Node, groups: list[Path]) -> None:
-    start_oddly(warm, groups)
-    engine = running(warm)
+def test_nothing_of_it_stays(warm_node: Node, groups: list[Path]) -> None:
+    start_oddly(warm_node, groups)
+    engine = running(warm_node)
     has, could = limits(engine), limits(os.getpid())
     files = could["Max open files"][1]
     assert has["Max open files"][0] == str(min(int(files), inheritance.FILES))
@@ -89,38 +89,38 @@ def test_nothing_of_it_stays(warm: Node, groups: list[Path]) -> None:
         assert soft == hard and hard in ("unlimited", could[f"Max {name}"][1]), name
     assert os.getpriority(os.PRIO_PROCESS, engine) == 0
     assert os.sched_getscheduler(engine) == os.SCHED_OTHER
-    assert warm.run("ionice", "-p", str(engine)).stdout.startswith("none")
+    assert warm_node.run("ionice", "-p", str(engine)).stdout.startswith("none")
     assert os.sched_getaffinity(engine) == os.sched_getaffinity(0)
     assert status(engine, "Umask") == "0077"
     ignored = int(status(engine, "SigIgn"), 16)
     assert not any(ignored >> number - 1 & 1 for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1))
     assert int(status(engine, "SigBlk"), 16) == 0
     assert Path(f"/proc/{engine}/oom_score_adj").read_text(encoding="ascii") == "0\n"
-    assert warm.name not in Path(f"/proc/{engine}/cgroup").read_text(encoding="ascii")
-    assert run_dir(warm).stat().st_mode & 0o777 == 0o700
-    assert {path.stat().st_mode & 0o077 for path in run_dir(warm).iterdir() if path.is_file()} == {0}
+    assert warm_node.name not in Path(f"/proc/{engine}/cgroup").read_text(encoding="ascii")
+    assert run_dir(warm_node).stat().st_mode & 0o777 == 0o700
+    assert {path.stat().st_mode & 0o077 for path in run_dir(warm_node).iterdir() if path.is_file()} == {0}
 
 
-def test_it_serves_the_others_as_any(warm: Node, groups: list[Path]) -> None:
+def test_it_serves_the_others_as_any(warm_node: Node, groups: list[Path]) -> None:
     """More of them than it could have had descriptors for."""
-    start_oddly(warm, groups)
-    engine = running(warm)
+    start_oddly(warm_node, groups)
+    engine = running(warm_node)
     names = [f"c{number}" for number in range(30)]
-    calls = [make_call("cni-v6", "ADD", CONFIG, container_id=name, ifname="eth0", netns=warm.container(name))
+    calls = [make_call("cni-v6", "ADD", CONFIG, container_id=name, ifname="eth0", netns=warm_node.container(name))
              for name in names]
-    started = [warm.start(call) for call in calls]
+    started = [warm_node.start(call) for call in calls]
     for process, call in zip(started, calls):
         reply(*process.communicate(call.stdin), process.returncode).ok()
     for name in ("a", *names):
-        delete(warm, name)
-    add(warm, "a")
-    assert leases(warm) == {"a:eth0"} and running(warm) == engine and processes_of(warm) == [engine]
+        delete(warm_node, name)
+    add(warm_node, "a")
+    assert leases(warm_node) == {"a:eth0"} and running(warm_node) == engine and processes_of(warm_node) == [engine]
 
 
-def test_nobody_is_left_behind_who_could_not_serve(warm: Node) -> None:
+def test_nobody_is_left_behind_who_could_not_serve(warm_node: Node) -> None:
     """With limits that may not be raised; the call is handled all the same, and the next caller leaves an engine."""
-    start_oddly(warm, [], POOR)
-    assert engine_of(warm) is None
-    assert "limit of open files: 60" in Path(f"{socket_of(warm)}.log").read_text(encoding="utf-8")
-    add(warm, "b")
-    assert running(warm) and leases(warm) == {"a:eth0", "b:eth0"}
+    start_oddly(warm_node, [], POOR)
+    assert engine_of(warm_node) is None
+    assert "limit of open files: 60" in Path(f"{socket_of(warm_node)}.log").read_text(encoding="utf-8")
+    add(warm_node, "b")
+    assert running(warm_node) and leases(warm_node) == {"a:eth0", "b:eth0"}

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from cni_v6 import wire
-from tests.netns import lab
-from tests.netns.lab import Pod
+from tests.netns import networks
+from tests.netns.networks import Pod
 from tests.sandbox import NSENTER, PLUGIN_PATH, ROOT, TIMEOUT, Node, make_call, reply
 
 MEMORY = 300 << 20  # bytes of a process's own, several times what its largest input takes
@@ -46,7 +46,7 @@ def escaped(config: dict[str, Any]) -> bytes:
 def test_what_was_added_with_the_largest_configuration_is_deleted(node: Node) -> None:
     """Its result stands beside the same configuration in the DEL's, and both are longer than an ADD's can be."""
     options = ["<" * 1000] * 1000
-    config = lab.gateway(*lab.DUAL, dns={"options": options})
+    config = networks.gateway(*networks.DUAL, dns={"options": options})
     pod = Pod(node, config, "a")
     assert wire.STDIN_BYTES * 0.9 < len(json.dumps(config)) < wire.STDIN_BYTES
     result = pod.add()
@@ -55,4 +55,4 @@ def test_what_was_added_with_the_largest_configuration_is_deleted(node: Node) ->
     call = {"container_id": "a", "ifname": "eth0", "netns": pod.netns}
     node.plugin("cni-v6", "CHECK", escaped(later), **call).ok()
     node.plugin("cni-v6", "DEL", escaped(later), **call).ok()
-    assert lab.leases(node) == set() == lab.veths(node)
+    assert networks.leases(node) == set() == networks.veths(node)

@@ -18,9 +18,9 @@ from cni_v6.engine import fair_shares
 from cni_v6.engine.fair_shares import WORKERS
 from cni_v6.engine.incoming import HELD_BYTES, LARGE_BYTES
 from cni_v6.leases.disk.directory import Folder
-from tests.netns import lab
-from tests.netns.engine_stage import EngineStage
-from tests.netns.lab import Pod
+from tests.netns import networks
+from tests.netns.networks import Pod
+from tests.netns.stepped_engine import SteppedEngine
 from tests.process.test_engine import ended, request, running, socket_of, wait_for_connection
 from tests.sandbox import PLUGIN_PATH, Node, make_call, reply
 
@@ -32,8 +32,8 @@ echo begun >/var/lib/cni/plugins/begun
 read answer </var/lib/cni/plugins/never
 """
 PLUGINS = "/var/lib/cni/plugins"
-OTHER = {**lab.gateway("fd00:9::/64", "10.9.0.0/24"), "name": "others", "bridge": "br9"}
-HUNG = {**lab.gateway(), "ipam": {"type": "hangs"}}
+OTHER = {**networks.gateway("fd00:9::/64", "10.9.0.0/24"), "name": "others", "bridge": "br9"}
+HUNG = {**networks.gateway(), "ipam": {"type": "hangs"}}
 LIMITS = {"delegate": 0.5, "work": 20.0, "undo": 0.5}
 
 
@@ -64,8 +64,8 @@ class Begun:
 
 
 @pytest.fixture
-def begun(warm: Node) -> Iterator[Begun]:
-    with closing(Begun(warm)) as made:
+def begun(warm_node: Node) -> Iterator[Begun]:
+    with closing(Begun(warm_node)) as made:
         yield made
 
 
@@ -100,138 +100,140 @@ def drain(node: Node) -> None:
     wait()
 
 
-def test_calls_that_hang_keep_no_other_network_waiting_and_end_with_their_callers(warm: Node, begun: Begun) -> None:
-    others_work(warm)
-    Pod(warm, {**HUNG, "ipam": {}}, "first").add()
+def test_calls_that_hang_keep_no_other_network_waiting_and_end_with_their_callers(
+    warm_node: Node, begun: Begun
+) -> None:
+    others_work(warm_node)
+    Pod(warm_node, {**HUNG, "ipam": {}}, "first").add()
     names = [f"c{number}" for number in range(WORKERS + 4)]
     for name in names:
-        warm.container(name)
-    with warm.unchanged():
-        callers = [start(warm, HUNG, name) for name in names]
+        warm_node.container(name)
+    with warm_node.unchanged():
+        callers = [start(warm_node, HUNG, name) for name in names]
         begun.wait(WORKERS)
         for caller in callers:
             wait_for_connection(caller.pid)
-        others_work(warm)
+        others_work(warm_node)
         for caller in callers:
             caller.kill()
             caller.communicate()
-        others_work(warm)
-        drain(warm)
+        others_work(warm_node)
+        drain(warm_node)
     calls = begun.calls()
     # One may have been killed before it said that it had begun.
     assert WORKERS <= calls.count("ADD") <= calls.count("DEL")
 
 
-def test_a_plugin_that_always_hangs_has_an_end_in_its_undoing_too(warm: Node, begun: Begun) -> None:
-    Pod(warm, {**HUNG, "ipam": {}}, "first").add()
-    warm.container("a")
-    with closing(EngineStage(warm)) as stage:
-        assert stage.stop()
-        stage.start("", 0, LIMITS)
-        with warm.unchanged():
-            caller = start(warm, HUNG, "a", stops_at="all")
+def test_a_plugin_that_always_hangs_has_an_end_in_its_undoing_too(warm_node: Node, begun: Begun) -> None:
+    Pod(warm_node, {**HUNG, "ipam": {}}, "first").add()
+    warm_node.container("a")
+    with closing(SteppedEngine(warm_node)) as stepped:
+        assert stepped.stop()
+        stepped.start("", 0, LIMITS)
+        with warm_node.unchanged():
+            caller = start(warm_node, HUNG, "a", stops_at="all")
             out, err = caller.communicate()
             message = reply(out, err, caller.returncode).error(106)
             assert "hangs ADD did not end within 0.5 seconds" in message and f"{PLUGINS}/hangs" in message
             assert "it waits for its server" in err.decode()
             assert "undoing the failed ADD: hangs DEL did not end within 0.5 seconds" in err.decode()
         assert begun.calls() == ["ADD", "DEL"]
-        others_work(warm)
+        others_work(warm_node)
 
 
-def test_a_call_that_had_to_wait_too_long_is_not_begun(warm: Node) -> None:
-    pod = Pod(warm, OTHER, "other")
+def test_a_call_that_had_to_wait_too_long_is_not_begun(warm_node: Node) -> None:
+    pod = Pod(warm_node, OTHER, "other")
     pod.add()
-    with closing(EngineStage(warm)) as stage:
-        assert stage.stop()
-        stage.start("", 0, {"work": 0.0})
-        with warm.unchanged():
+    with closing(SteppedEngine(warm_node)) as stepped:
+        assert stepped.stop()
+        stepped.start("", 0, {"work": 0.0})
+        with warm_node.unchanged():
             assert "calls of network others before this one took" in pod.call("DEL").error(11)
 
 
-def test_a_call_that_finds_too_many_before_it_is_told_so(warm: Node, begun: Begun) -> None:
-    others_work(warm)
-    Pod(warm, {**HUNG, "ipam": {}}, "first").add()
+def test_a_call_that_finds_too_many_before_it_is_told_so(warm_node: Node, begun: Begun) -> None:
+    others_work(warm_node)
+    Pod(warm_node, {**HUNG, "ipam": {}}, "first").add()
     names = [f"c{number}" for number in range(WORKERS + 2)]
     for name in names:
-        warm.container(name)
-    with closing(EngineStage(warm)) as stage:
-        assert stage.stop()
-        stage.start("", 0, room=fair_shares.Room(2 * WORKERS, 4 * WORKERS, queue=1))
-        with warm.unchanged():
-            callers = [start(warm, HUNG, name) for name in names[:WORKERS]]
+        warm_node.container(name)
+    with closing(SteppedEngine(warm_node)) as stepped:
+        assert stepped.stop()
+        stepped.start("", 0, room=fair_shares.Room(2 * WORKERS, 4 * WORKERS, queue=1))
+        with warm_node.unchanged():
+            callers = [start(warm_node, HUNG, name) for name in names[:WORKERS]]
             begun.wait(WORKERS)
-            callers.append(start(warm, HUNG, names[WORKERS]))
+            callers.append(start(warm_node, HUNG, names[WORKERS]))
             wait_for_connection(callers[-1].pid)
-            last = start(warm, HUNG, names[-1])
+            last = start(warm_node, HUNG, names[-1])
             out, err = last.communicate()
             assert "1 calls of network pods wait already" in reply(out, err, last.returncode).error(11)
-            others_work(warm)
+            others_work(warm_node)
             for caller in reversed(callers):
                 caller.kill()
                 caller.communicate()
-            assert stage.stop()
+            assert stepped.stop()
 
 
-def test_an_engine_with_few_descriptors_takes_no_more_than_it_can(warm: Node) -> None:
+def test_an_engine_with_few_descriptors_takes_no_more_than_it_can(warm_node: Node) -> None:
     """The others wait at its door, until those inside have said what they want or their time is over."""
-    config = lab.gateway(*lab.DUAL)
+    config = networks.gateway(*networks.DUAL)
     room = fair_shares.Room(workers=WORKERS, calls=WORKERS, queue=4)
-    with closing(EngineStage(warm)) as stage, ExitStack() as stack:
-        stage.start("", 0, room=room)
+    with closing(SteppedEngine(warm_node)) as stepped, ExitStack() as stack:
+        stepped.start("", 0, room=room)
         for _ in range(WORKERS + 4):
             connection = stack.enter_context(socket.socket(socket.AF_UNIX))
-            connection.connect(str(socket_of(warm)))
-        callers = [start(warm, config, f"c{number}") for number in range(4)]
+            connection.connect(str(socket_of(warm_node)))
+        callers = [start(warm_node, config, f"c{number}") for number in range(4)]
         for caller in callers:
             out, err = caller.communicate()
             reply(out, err, caller.returncode).ok()
 
 
-def test_who_holds_a_networks_lock_keeps_no_other_network_waiting(warm: Node) -> None:
-    config = lab.gateway(*lab.DUAL)
-    pod = Pod(warm, config, "first")
+def test_who_holds_a_networks_lock_keeps_no_other_network_waiting(warm_node: Node) -> None:
+    config = networks.gateway(*networks.DUAL)
+    pod = Pod(warm_node, config, "first")
     pod.add()
     names = [f"c{number}" for number in range(WORKERS + 4)]
-    with closing(Folder(str(warm.file("/var/lib/cni/networks/pods")))) as store:
+    with closing(Folder(str(warm_node.file("/var/lib/cni/networks/pods")))) as store:
         lock = store.lock("lock", 0)
         assert lock is not None
-        callers = [start(warm, config, name) for name in names]
+        callers = [start(warm_node, config, name) for name in names]
         for caller in callers:
             wait_for_connection(caller.pid)
-        others_work(warm)
-        assert pod.ping(lab.GATEWAY6), "the network itself works"
+        others_work(warm_node)
+        assert pod.ping(networks.GATEWAY6), "the network itself works"
         os.close(lock)
     for caller in callers:
         out, err = caller.communicate()
         reply(out, err, caller.returncode).ok()
 
 
-def test_callers_that_say_nothing_keep_nobody_waiting(warm: Node) -> None:
-    others_work(warm)
+def test_callers_that_say_nothing_keep_nobody_waiting(warm_node: Node) -> None:
+    others_work(warm_node)
     with ExitStack() as stack:
         for part in (b"", wire.MAGIC, wire.pack(b"x" * 100)[:50]) * 100:
             connection = stack.enter_context(socket.socket(socket.AF_UNIX))
-            connection.connect(str(socket_of(warm)))
+            connection.connect(str(socket_of(warm_node)))
             connection.sendall(part)
-        others_work(warm)
+        others_work(warm_node)
 
 
-def test_what_requests_hold_of_the_engines_memory_has_a_bound(warm: Node) -> None:
+def test_what_requests_hold_of_the_engines_memory_has_a_bound(warm_node: Node) -> None:
     """One that would go beyond it is sent back to its caller, which handles it itself."""
-    others_work(warm)
+    others_work(warm_node)
     with ExitStack() as stack:
         for _ in range(HELD_BYTES // wire.LIMIT):
             connection = stack.enter_context(socket.socket(socket.AF_UNIX))
-            connection.connect(str(socket_of(warm)))
+            connection.connect(str(socket_of(warm_node)))
             connection.sendall(wire.MAGIC + (wire.LIMIT - wire.HEADER).to_bytes(4, "big") + b"x" * LARGE_BYTES)
         each = make_call("cni-v6", "VERSION", b" " * LARGE_BYTES)
         with stack.enter_context(socket.socket(socket.AF_UNIX)) as last:
-            last.connect(str(socket_of(warm)))
-            last.sendall(request(warm, each)[: 1 << 16])
+            last.connect(str(socket_of(warm_node)))
+            last.sendall(request(warm_node, each)[: 1 << 16])
             answer = last.recv(1 << 16)
             assert wire.unpack(answer[wire.HEADER :], 4)[0] == wire.HANDLE_LOCALLY
-    others_work(warm)
+    others_work(warm_node)
 
 
 @pytest.mark.parametrize("file", ["fifo", "/dev/zero", "large", "/var/lib/cni"])
@@ -245,8 +247,8 @@ def test_a_file_of_the_configuration_that_would_never_end(node: Node, file: str)
             made.truncate(1 << 35)
     for key in ("resolvConf", "secretFile"):
         more = {"allocation": "stable"} if key == "secretFile" else {}
-        pod = Pod(node, lab.gateway(*lab.DUAL, ipam={key: path, **more}), "a")
-        with node.unchanged(ignore=r"attachments/\.seen|" + lab.TABLES):
+        pod = Pod(node, networks.gateway(*networks.DUAL, ipam={key: path, **more}), "a")
+        with node.unchanged(ignore=r"attachments/\.seen|" + networks.TABLES):
             message = pod.call("ADD").error(5)
         assert f"cannot read ipam.{key} {path}" in message and ("no plain file" in message or "longer" in message)
     Path(node.file(path)).unlink() if file in ("fifo", "large") else None

@@ -83,13 +83,13 @@ def test_version_needs_no_root(node: Node, installed: Path, plugin: str) -> None
     assert node.run(*NOBODY, str(program), "--version", env=node.environment).stdout.startswith(f"{plugin} ")
 
 
-def test_no_engine_is_left_behind(warm: Node, installed: Path) -> None:
-    warm.container("a")
-    folder = Path(f"/run/everybodys-{warm.name}")
+def test_no_engine_is_left_behind(warm_node: Node, installed: Path) -> None:
+    warm_node.container("a")
+    folder = Path(f"/run/everybodys-{warm_node.name}")
     folder.mkdir()
     os.chown(folder, 65534, 65534)
-    call(warm, installed / "cni/cni-v6", "STATUS", CNI_V6_RUN_DIR=str(folder / "run")).error(112)
-    assert engine_of(warm) is None
+    call(warm_node, installed / "cni/cni-v6", "STATUS", CNI_V6_RUN_DIR=str(folder / "run")).error(112)
+    assert engine_of(warm_node) is None
     assert not list(folder.iterdir())
     folder.rmdir()
 

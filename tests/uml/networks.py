@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from tests.netns import lab
+from tests.netns import networks
 
-network = partial(lab.network, ingress="open", guard=False)
-gateway = partial(lab.gateway, ingress="open", guard=False)
+network = partial(networks.network, ingress="open", guard=False)
+gateway = partial(networks.gateway, ingress="open", guard=False)

@@ -8,7 +8,8 @@ import pytest
 
 from cni_v6.kernel import ops
 from cni_v6.kernel.ops import HOST
-from tests.contract.test_vlan import (  # noqa: F401 (tests of this module too, with its world)
+from tests.contract.kernels import KernelTestbed, linux_testbed
+from tests.contract.test_vlan import (  # noqa: F401 (tests of this module too, with its testbed)
     test_a_bridge_changes_its_mind,
     test_a_bridge_filters_vlans_or_not,
     test_a_new_port_is_in_the_default_vlan,
@@ -20,19 +21,18 @@ from tests.contract.test_vlan import (  # noqa: F401 (tests of this module too, 
     test_the_untagged_vlan_becomes_a_tagged_one,
     test_trunk,
 )
-from tests.contract.worlds import World, linux_world
 
 pytestmark = [pytest.mark.uml, pytest.mark.timeout(400), pytest.mark.xdist_group("uml")]
 
 
 @pytest.fixture(scope="module")
-def shared() -> Iterator[World]:
-    with linux_world() as made:
+def shared() -> Iterator[KernelTestbed]:
+    with linux_testbed() as made:
         yield made
 
 
 @pytest.fixture
-def world(shared: World) -> Iterator[World]:
+def testbed(shared: KernelTestbed) -> Iterator[KernelTestbed]:
     """One node for all, since each takes away what it made: the bridge, and the pair on it."""
     yield shared
     shared.kernel.remove([ops.DeleteLink(HOST, name) for name in ("veth0", "br0")])

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.netns import lab
-from tests.netns.lab import DUAL, UPLINK
+from tests.netns import networks
+from tests.netns.networks import DUAL, UPLINK
 from tests.netns.test_forwarding import (  # noqa: F401 (tests and fixtures of this module too)
     ROUTER,
     SECOND,
@@ -25,11 +25,11 @@ pytestmark = [pytest.mark.uml, pytest.mark.timeout(400), pytest.mark.xdist_group
 
 def test_the_node_keeps_its_route_and_goes_on_listening(node: Node, router: str) -> None:  # noqa: F811 (the fixture)
     assert not node.run("ls", "/proc/sys/net/ipv6/conf/default").stdout.count("force_forwarding")
-    [pod] = lab.pods(node, gateway(*DUAL), "a")
+    [pod] = networks.pods(node, gateway(*DUAL), "a")
     assert default_routes(node) == [(UPLINK, ROUTER, "ra")]
-    forwarding = {name: lab.sysctl(node, f"ipv6/conf/{name}/forwarding") for name in ("all", UPLINK, "cni0")}
+    forwarding = {name: networks.sysctl(node, f"ipv6/conf/{name}/forwarding") for name in ("all", UPLINK, "cni0")}
     assert forwarding == {"all": "1", UPLINK: "1", "cni0": "1"}
-    assert {name: lab.sysctl(node, f"ipv6/conf/{name}/accept_ra") for name in (UPLINK, "default", "cni0")} == {
+    assert {name: networks.sysctl(node, f"ipv6/conf/{name}/accept_ra") for name in (UPLINK, "default", "cni0")} == {
         UPLINK: "2", "default": "2", "cni0": "0"
     }
     learn(node, router, UPLINK, SECOND)
@@ -38,6 +38,6 @@ def test_the_node_keeps_its_route_and_goes_on_listening(node: Node, router: str)
 
 def test_an_interface_that_comes_later_listens_too(node: Node) -> None:
     """It starts with ``default``'s accept_ra, in a node that forwards already."""
-    lab.pods(node, gateway(*DUAL), "a")
-    netns = lab.uplink(node)
+    networks.pods(node, gateway(*DUAL), "a")
+    netns = networks.uplink(node)
     learn(node, netns, UPLINK, SECOND)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cni_v6.errors import IPV6_DISABLED, NOT_AVAILABLE
-from tests.netns.lab import DUAL, GATEWAY4, SUBNET4, Pod, leases, pods, veths
+from tests.netns.networks import DUAL, GATEWAY4, SUBNET4, Pod, leases, pods, veths
 from tests.sandbox import Node
 from tests.uml.networks import gateway, network
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.netns import lab
-from tests.netns.lab import SUBNET4, SUBNET6
+from tests.netns import networks
+from tests.netns.networks import SUBNET4, SUBNET6
 from tests.sandbox import Node
 
 pytestmark = [pytest.mark.uml, pytest.mark.timeout(400), pytest.mark.xdist_group("uml")]
@@ -18,7 +18,7 @@ IPAM = {"type": "cni-v6-ipam", "ranges": [[{"subnet": SUBNET6}], [{"subnet": SUB
 def container(node: Node, name: str) -> str:
     """One whose interfaces do no duplicate address detection: the reference plugins have it on, and wait for it."""
     netns = node.container(name)
-    lab.set_sysctl(node, "ipv6/conf/default/accept_dad", "0", netns)
+    networks.set_sysctl(node, "ipv6/conf/default/accept_dad", "0", netns)
     return netns
 
 
@@ -38,22 +38,25 @@ def test_ipvlan(node: Node) -> None:
     config = {"cniVersion": "1.0.0", "name": "pods", "type": "ipvlan", "master": "trunk0", "ipam": IPAM}
     first, second = (call(node, "ADD", config, name) for name in ("a", "b"))
     assert (ips(first), ips(second)) == (["fd00:6::2", "10.66.0.2"], ["fd00:6::3", "10.66.0.3"])
-    assert [lab.ping(node, address, node.containers["a"]) for address in ips(second)] == [True, True]
+    assert [networks.ping(node, address, node.containers["a"]) for address in ips(second)] == [True, True]
     for name in ("a", "b"):
         call(node, "DEL", config, name)
-    assert lab.leases(node) == set()
+    assert networks.leases(node) == set()
 
 
 def test_vlan(node: Node) -> None:
     """The other side of the wire tags and untags on its own."""
-    beyond = lab.uplink(node)
+    beyond = networks.uplink(node)
     node.run("ip", "link", "add", "link", "eth0", "name", "eth0.5", "type", "vlan", "id", "5", netns=beyond)
     node.run("ip", "address", "add", "10.66.0.1/24", "dev", "eth0.5", netns=beyond)
     node.run("ip", "address", "add", "fd00:6::1/64", "dev", "eth0.5", "nodad", netns=beyond)
     node.run("ip", "link", "set", "eth0.5", "up", netns=beyond)
-    config = {"cniVersion": "1.0.0", "name": "pods", "type": "vlan", "master": lab.UPLINK, "vlanId": 5, "ipam": IPAM}
+    config = {
+        "cniVersion": "1.0.0", "name": "pods", "type": "vlan", "master": networks.UPLINK, "vlanId": 5, "ipam": IPAM,
+    }
     result = call(node, "ADD", config, "a")
     assert ips(result) == ["fd00:6::2", "10.66.0.2"]
-    assert [lab.ping(node, address, node.containers["a"]) for address in ("fd00:6::1", "10.66.0.1")] == [True, True]
+    pinged = [networks.ping(node, address, node.containers["a"]) for address in ("fd00:6::1", "10.66.0.1")]
+    assert pinged == [True, True]
     call(node, "DEL", config, "a")
-    assert lab.leases(node) == set()
+    assert networks.leases(node) == set()

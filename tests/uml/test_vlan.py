@@ -7,7 +7,7 @@ import json
 import pytest
 
 from cni_v6.errors import CHECK_FAILED
-from tests.netns.lab import (
+from tests.netns.networks import (
     DUAL,
     GATEWAY4,
     GATEWAY6,

@@ -16,8 +16,8 @@ from cni_v6.ctl import burn as burn_command
 from cni_v6.errors import CniError
 from cni_v6.planning.prefix_plan import YEAR, duration
 from cni_v6.planning.usage import Observed, Usage, per, usage
-from tests.unit.harness import CONFIG, FOREIGN, World
-from tests.unit.parts import range_set
+from tests.unit.fake_context import CONFIG, FOREIGN, FakeContext
+from tests.unit.sample_values import range_set
 
 Capture = pytest.CaptureFixture[str]
 LARGE, SMALL = range_set("2001:db8:1::/64"), range_set("10.1.0.0/24")
@@ -114,9 +114,9 @@ def test_a_rate_in_words(rate: Fraction, words: str) -> None:
 # The command
 
 
-def run(world: World, path: Path | None = None, **chosen: Any) -> int:
+def run(fake: FakeContext, path: Path | None = None, **chosen: Any) -> int:
     defaults: dict[str, Any] = {"network": None, "conf_dir": Path("/none"), "rate": None, "json": False}
-    return burn_command.run(argparse.Namespace(conflist=path, **defaults | chosen), world.node)
+    return burn_command.run(argparse.Namespace(conflist=path, **defaults | chosen), fake.context)
 
 
 def written(folder: Path, content: object, name: str = "10-pods.conflist") -> Path:
@@ -126,15 +126,15 @@ def written(folder: Path, content: object, name: str = "10-pods.conflist") -> Pa
 
 
 def test_burn(tmp_path: Path, capsys: Capture) -> None:
-    world = World()
+    fake = FakeContext()
     for number in range(5):
-        world.add(f"c{number}")
-        world.now += 60
+        fake.add(f"c{number}")
+        fake.now += 60
     for number in (1, 2, 3):
-        world.call("DEL", f"c{number}").ok()
-    before = world.state()
-    assert run(world, written(tmp_path, CONFIG)) == 0
-    assert world.state() == before
+        fake.call("DEL", f"c{number}").ok()
+    before = fake.state()
+    assert run(fake, written(tmp_path, CONFIG)) == 0
+    assert fake.state() == before
     lines = capsys.readouterr().out.splitlines()
     assert lines[:6] == [
         "network pods", "", "2001:db8:1::/64 (2001:db8:1::1 to 2001:db8:1:0:ffff:ffff:ffff:ffff)",
@@ -146,7 +146,7 @@ def test_burn(tmp_path: Path, capsys: Capture) -> None:
 
 
 def test_burn_at_a_rate(tmp_path: Path, capsys: Capture) -> None:
-    assert run(World(), written(tmp_path, IPAM), rate="10000000/s") == 0
+    assert run(FakeContext(), written(tmp_path, IPAM), rate="10000000/s") == 0
     out = capsys.readouterr().out
     assert "  rate    10,000,000/s, assumed\n  lasts   58,494 years\n" in out
     assert "  note    too small for ipam.reuseAfter" in out and "  round   0.0 seconds" in out
@@ -154,18 +154,18 @@ def test_burn_at_a_rate(tmp_path: Path, capsys: Capture) -> None:
 
 def test_burn_as_json(tmp_path: Path, capsys: Capture) -> None:
     stable = CONFIG | {"ipam": CONFIG["ipam"] | {"allocation": "stable"}}
-    world = World()
-    assert run(world, written(tmp_path, stable), json=True) == 0
+    fake = FakeContext()
+    assert run(fake, written(tmp_path, stable), json=True) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["network"] == "pods" and len(found["sets"]) == 2
     assert {key: value for key, value in found["sets"][1].items() if key != "set"} == {
         "order": "stable", "reused": True, "size": 253, "leased": 0, "spent": 0, "left": 253, "observed": None,
         "ratePerSecond": None, "years": None, "note": "",
     }
-    assert run(world, written(tmp_path, stable), rate="1/s") == 0
+    assert run(fake, written(tmp_path, stable), rate="1/s") == 0
     out = capsys.readouterr().out
     assert "stable, a workload has its address again" in out and "round" not in out
-    assert run(world, written(tmp_path, stable)) == 0
+    assert run(fake, written(tmp_path, stable)) == 0
     assert "not known: too few attachments are on record (assume one with --rate)" in capsys.readouterr().out
 
 
@@ -175,14 +175,14 @@ def test_burn_by_name(tmp_path: Path, capsys: Capture) -> None:
     written(tmp_path, {"name": "pods", "plugins": [{"type": "portmap"}]}, "07-other.conflist")
     written(tmp_path, CONFIG | {"name": "others"}, "08-others.json")
     written(tmp_path, CONFIG)
-    assert run(World(), network="pods", conf_dir=tmp_path) == 0
+    assert run(FakeContext(), network="pods", conf_dir=tmp_path) == 0
     assert capsys.readouterr().out.startswith("network pods\n")
     with pytest.raises(CniError, match="has the name third"):
-        run(World(), network="third", conf_dir=tmp_path)
+        run(FakeContext(), network="third", conf_dir=tmp_path)
     with pytest.raises(CniError, match="cannot read --conf-dir"):
-        run(World(), network="pods", conf_dir=tmp_path / "none")
+        run(FakeContext(), network="pods", conf_dir=tmp_path / "none")
 
 
 def test_burn_of_another_plugins_addresses(tmp_path: Path) -> None:
     with pytest.raises(CniError, match="no ipam of ours"):
-        run(World(), written(tmp_path, FOREIGN))
+        run(FakeContext(), written(tmp_path, FOREIGN))

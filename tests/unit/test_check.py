@@ -17,7 +17,7 @@ from cni_v6.kernel.questions import BRIDGE_PORTS_MAX, Link, RouteEntry
 from cni_v6.plan import bridge, check
 from cni_v6.plan.site import Allocation
 from cni_v6.protocol.result import Address, Interface, Result, Route
-from tests.unit.parts import (
+from tests.unit.sample_values import (
     ADDRESS_MAC,
     BEHIND_LINK_LOCAL,
     BRIDGE_MAC,

@@ -26,7 +26,7 @@ from cni_v6.net.addresses import from_text, to_text
 from cni_v6.protocol.invocation import Args, Invocation
 from cni_v6.protocol.result import Dns, Route
 from cni_v6.protocol.versions import SUPPORTED_VERSIONS
-from tests.unit.configs import BAD, BRIDGE, GOOD, V4, V6, Bad, call, config, ipam, parse, with_ipam, with_ranges
+from tests.unit.config_tables import BAD, BRIDGE, GOOD, V4, V6, Bad, call, config, ipam, parse, with_ipam, with_ranges
 
 
 def bridge(raw: dict[str, Any], args: Args = Args()) -> BridgeConf:

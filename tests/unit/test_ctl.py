@@ -22,7 +22,7 @@ from cni_v6.leases.disk.store import DiskLeases
 from cni_v6.leases.memory import MemoryDataDirs
 from cni_v6.protocol import names
 from cni_v6.protocol.names import Owner
-from tests.unit.harness import CONFIG, FOREIGN, World
+from tests.unit.fake_context import CONFIG, FOREIGN, FakeContext
 
 Capture = pytest.CaptureFixture[str]
 ROOT = Path(__file__).resolve().parents[2]
@@ -126,13 +126,13 @@ def conflist(folder: Path, content: object) -> Path:
     return path
 
 
-def planned(world: World, path: Path, *, privileged: bool = True, **chosen: str) -> int:
+def planned(fake: FakeContext, path: Path, *, privileged: bool = True, **chosen: str) -> int:
     arguments = {"conflist": path, "container": "example", "ifname": "eth0", "pod": None} | chosen
-    return plan_command.run(argparse.Namespace(**arguments), world.node, lambda: privileged)
+    return plan_command.run(argparse.Namespace(**arguments), fake.context, lambda: privileged)
 
 
 def test_a_plan_without_privilege_says_what_it_could_not_see(tmp_path: Path, capsys: Capture) -> None:
-    assert planned(World(), conflist(tmp_path, CONFIG), privileged=False) == 0
+    assert planned(FakeContext(), conflist(tmp_path, CONFIG), privileged=False) == 0
     assert capsys.readouterr().err == (
         "cni-v6ctl: note: not root, so the firewall's tables cannot be read; the plan takes them for missing\n"
     )
@@ -151,9 +151,9 @@ LIST: dict[str, Any] = {
 
 @pytest.mark.parametrize("content", [LIST, CONFIG], ids=["list", "single"])
 def test_plan(content: object, tmp_path: Path, capsys: Capture) -> None:
-    world = World()
-    before = world.state()
-    assert planned(world, conflist(tmp_path, content)) == 0
+    fake = FakeContext()
+    before = fake.state()
+    assert planned(fake, conflist(tmp_path, content)) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "cni-v6 on network pods, for a container that would be its first:"
     assert lines[1].startswith("  1. load the firewall")
@@ -163,22 +163,22 @@ def test_plan(content: object, tmp_path: Path, capsys: Capture) -> None:
     assert lines[at - 1].endswith("wait for bridge port " + names.host_interface(Owner("pods", "example", "eth0")))
     result = json.loads("\n".join(lines[at:]))
     assert [each["address"] for each in result["ips"]] == ["2001:db8:1::2/64", "10.1.0.2/24"]
-    assert world.state() == before
-    assert world.kernel.applied == []
+    assert fake.state() == before
+    assert fake.kernel.applied == []
 
 
 def test_plan_looks_at_this_node(tmp_path: Path, capsys: Capture) -> None:
-    world = World()
-    world.add("c1")
-    planned(world, conflist(tmp_path, LIST), container="x", ifname="net1")
+    fake = FakeContext()
+    fake.add("c1")
+    planned(fake, conflist(tmp_path, LIST), container="x", ifname="net1")
     told = capsys.readouterr().out
     assert "create bridge" not in told
     assert "its peer net1" in told
-    assert [each.owner.container_id for each in world.attachments()] == ["c1"]
+    assert [each.owner.container_id for each in fake.attachments()] == ["c1"]
 
 
 def test_plan_of_addresses_alone(tmp_path: Path, capsys: Capture) -> None:
-    planned(World(), conflist(tmp_path, CONFIG | {"type": "cni-v6-ipam"}))
+    planned(FakeContext(), conflist(tmp_path, CONFIG | {"type": "cni-v6-ipam"}))
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("cni-v6-ipam on network pods")
     assert lines[1:3] == ["  1. record attachment pods/example/eth0: 2001:db8:1::2 10.1.0.2", "{"]
@@ -198,13 +198,13 @@ def test_plan_for_a_workload(tmp_path: Path, capsys: Capture) -> None:
     path = conflist(tmp_path, handing_out(reserve={"shop/db": "10.1.0.77", "proxy": "10.1.0.2"}))
     found = []
     for pod in ("shop/db", "proxy", ""):
-        planned(World(), path, pod=pod)
+        planned(FakeContext(), path, pod=pod)
         found.append(first_of(capsys.readouterr().out)[1])
     assert found == ["10.1.0.77/24", "10.1.0.2/24", "10.1.0.3/24"]
     path = conflist(tmp_path, handing_out(allocation="stable", secretFile="/etc/secret"))
     answers = []
     for pod in ("shop/db", "shop/db", "shop/web"):
-        planned(World(files={"/etc/secret": "0123456789abcdef"}), path, pod=pod)
+        planned(FakeContext(files={"/etc/secret": "0123456789abcdef"}), path, pod=pod)
         told = capsys.readouterr()
         assert "note" not in told.err
         answers.append(first_of(told.out))
@@ -219,14 +219,14 @@ def test_plan_for_a_workload(tmp_path: Path, capsys: Capture) -> None:
 def test_a_plan_says_what_an_add_would_not_answer_again(
     keys: dict[str, Any], says: str, tmp_path: Path, capsys: Capture
 ) -> None:
-    planned(World(), conflist(tmp_path, handing_out(**keys)))
+    planned(FakeContext(), conflist(tmp_path, handing_out(**keys)))
     assert says in capsys.readouterr().err
 
 
 def test_a_plan_without_a_family(tmp_path: Path, capsys: Capture) -> None:
-    world = World()
-    world.kernel.spaces[HOST].sysctls["ipv6/conf/all/disable_ipv6"] = "1"
-    planned(world, conflist(tmp_path, handing_out(required=["ipv4"])))
+    fake = FakeContext()
+    fake.kernel.spaces[HOST].sysctls["ipv6/conf/all/disable_ipv6"] = "1"
+    planned(fake, conflist(tmp_path, handing_out(required=["ipv4"])))
     told = capsys.readouterr()
     assert first_of(told.out) == ["10.1.0.2/24"]
     assert "cni-v6ctl: warning: attached without IPv6" in told.err
@@ -234,7 +234,7 @@ def test_a_plan_without_a_family(tmp_path: Path, capsys: Capture) -> None:
 
 def test_plan_of_several_plugins(tmp_path: Path, capsys: Capture) -> None:
     two = LIST | {"plugins": [LIST["plugins"][0], without(CONFIG, "ipam", "isDefaultGateway")]}
-    planned(World(), conflist(tmp_path, two))
+    planned(FakeContext(), conflist(tmp_path, two))
     assert capsys.readouterr().out.count("cni-v6 on network pods") == 2
 
 
@@ -253,19 +253,19 @@ def test_plan_of_several_plugins(tmp_path: Path, capsys: Capture) -> None:
     ],
 )
 def test_a_plan_that_cannot_be_made(content: object, words: str, tmp_path: Path) -> None:
-    world = World()
-    before = world.state()
+    fake = FakeContext()
+    before = fake.state()
     with pytest.raises(CniError) as caught:
-        planned(world, conflist(tmp_path, content))
+        planned(fake, conflist(tmp_path, content))
     assert words in str(caught.value)
-    assert world.state() == before
+    assert fake.state() == before
 
 
 def test_a_plan_that_does_not_fit_the_node(tmp_path: Path) -> None:
-    world = World()
-    world.kernel.add_link(HOST, Link("cni0", "02:00:00:00:00:01", 1500, kind="vlan"))
+    fake = FakeContext()
+    fake.kernel.add_link(HOST, Link("cni0", "02:00:00:00:00:01", 1500, kind="vlan"))
     with pytest.raises(CniError, match="cni0 exists and is no bridge"):
-        planned(world, conflist(tmp_path, LIST))
+        planned(fake, conflist(tmp_path, LIST))
 
 
 def test_a_plan_of_a_file_that_is_not_there(tmp_path: Path, capsys: Capture) -> None:
@@ -336,7 +336,7 @@ def test_the_sample_of_plan_prefix_can_be_planned(tmp_path: Path, capsys: Captur
     arguments = ["2001:db8::/48", "--nodes", "1000", "--networks", "2", "--node", "7", "--network", "2", "--sample"]
     assert main(["plan-prefix", *arguments]) == 0
     path = conflist(tmp_path, json.loads(capsys.readouterr().out))
-    assert planned(World(), path) == 0
+    assert planned(FakeContext(), path) == 0
     told = capsys.readouterr().out
     assert told.startswith("cni-v6 on network pods2, ")
     assert '"address": "2001:db8:0:61::2/64"' in told

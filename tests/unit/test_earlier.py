@@ -15,22 +15,22 @@ from cni_v6.kernel.questions import Link
 from cni_v6.leases.attachment import Attachment
 from cni_v6.protocol import names
 from cni_v6.protocol.names import Owner
-from tests.unit.harness import CONFIG, FOREIGN, LAYER_2, World
+from tests.unit.fake_context import CONFIG, FOREIGN, LAYER_2, FakeContext
 
 PORT = names.host_interface(Owner("pods", "c1", "eth0"))
 GIVEN = {"cniVersion": "1.1.0", "ips": [{"address": "10.9.0.2/24"}]}
 
 
-def again(config: dict[str, Any], type: str = "cni-v6") -> World:
+def again(config: dict[str, Any], type: str = "cni-v6") -> FakeContext:
     """A container was attached, its namespace has ended, and there is another one for the same id."""
-    world = World(plugins={"dhcp": lambda command: GIVEN if command == "ADD" else {}})
-    world.container("c0")
-    world.call("ADD", "c0", config, type=type).ok()
-    world.container("c1")
-    world.call("ADD", "c1", config, type=type).ok()
-    world.kernel.remove_netns("/run/netns/c1")
-    world.container("c1")
-    return world
+    fake = FakeContext(plugins={"dhcp": lambda command: GIVEN if command == "ADD" else {}})
+    fake.container("c0")
+    fake.call("ADD", "c0", config, type=type).ok()
+    fake.container("c1")
+    fake.call("ADD", "c1", config, type=type).ok()
+    fake.kernel.remove_netns("/run/netns/c1")
+    fake.container("c1")
+    return fake
 
 
 @pytest.mark.parametrize(
@@ -39,64 +39,64 @@ def again(config: dict[str, Any], type: str = "cni-v6") -> World:
     ids=["bridge", "layer 2", "delegated", "ipam alone"],
 )
 def test_what_an_earlier_container_of_that_name_has_left_is_freed(config: dict[str, Any], type: str) -> None:
-    world = again(config, type)
-    before = len(world.attachments())
-    answer = world.call("ADD", "c1", config, type=type)
+    fake = again(config, type)
+    before = len(fake.attachments())
+    answer = fake.call("ADD", "c1", config, type=type)
     answer.ok()
     assert "of an earlier pods/c1/eth0: its network namespace has ended" in answer.stderr
-    assert len(world.attachments()) == before
+    assert len(fake.attachments()) == before
     if config is FOREIGN:
-        assert [command for _, command in world.delegated][-2:] == ["DEL", "ADD"], "its lease too"
+        assert [command for _, command in fake.delegated][-2:] == ["DEL", "ADD"], "its lease too"
 
 
 @pytest.mark.parametrize("config", [CONFIG, LAYER_2, FOREIGN], ids=["bridge", "layer 2", "delegated"])
 @pytest.mark.parametrize("why", ["alive", "not known"])
 def test_one_that_may_live_is_attached_already(config: dict[str, Any], why: str) -> None:
-    world = again(config)
+    fake = again(config)
     if why == "not known":
-        world.kernel.blind = True
+        fake.kernel.blind = True
     else:
-        world.kernel.remove_netns("/run/netns/c1")
-        world.container("elsewhere")
-        with world.leases().transaction() as leases:
+        fake.kernel.remove_netns("/run/netns/c1")
+        fake.container("elsewhere")
+        with fake.leases().transaction() as leases:
             record = leases.get(Owner("pods", "c1", "eth0"))
             assert record
-            leases.update(replace(record, netns=world.kernel.netns_id("/run/netns/elsewhere")))
-        world.container("c1")
-    before = world.attachments()
-    world.call("ADD", "c1", config).error(errors.ALREADY_ATTACHED)
-    assert world.attachments() == before
+            leases.update(replace(record, netns=fake.kernel.netns_id("/run/netns/elsewhere")))
+        fake.container("c1")
+    before = fake.attachments()
+    fake.call("ADD", "c1", config).error(errors.ALREADY_ATTACHED)
+    assert fake.attachments() == before
 
 
-def leave_port(world: World) -> None:
-    world.kernel.add_link(HOST, Link(PORT, "02:00:00:00:00:05", 1500, up=True, kind="veth", alias="x"))
+def leave_port(fake: FakeContext) -> None:
+    fake.kernel.add_link(HOST, Link(PORT, "02:00:00:00:00:05", 1500, up=True, kind="veth", alias="x"))
 
 
 def test_an_interface_that_goes_with_its_namespace_is_waited_for() -> None:
-    world = again(CONFIG)
-    leave_port(world)
+    fake = again(CONFIG)
+    leave_port(fake)
 
     def end(op: ops.Op) -> None:
         if isinstance(op, ops.AwaitEnd):
-            world.kernel.delete(HOST, PORT)
+            fake.kernel.delete(HOST, PORT)
 
-    world.kernel.fail = end
-    world.call("ADD", "c1").ok()
-    assert ops.AwaitEnd(PORT) in world.kernel.applied
+    fake.kernel.fail = end
+    fake.call("ADD", "c1").ok()
+    assert ops.AwaitEnd(PORT) in fake.kernel.applied
 
 
 def test_an_interface_that_stays_is_somebodys() -> None:
-    world = again(CONFIG)
-    leave_port(world)
-    assert PORT in world.call("ADD", "c1").error(errors.ALREADY_ATTACHED)
-    assert PORT in world.kernel.spaces[HOST].links
+    fake = again(CONFIG)
+    leave_port(fake)
+    assert PORT in fake.call("ADD", "c1").error(errors.ALREADY_ATTACHED)
+    assert PORT in fake.kernel.spaces[HOST].links
 
 
 def test_an_interface_of_a_container_that_lives_is_not_waited_for() -> None:
-    world = World()
-    world.add("c1")
-    world.call("ADD", "c1").error(errors.ALREADY_ATTACHED)
-    assert ops.AwaitEnd(PORT) not in world.kernel.applied
+    fake = FakeContext()
+    fake.add("c1")
+    fake.call("ADD", "c1").error(errors.ALREADY_ATTACHED)
+    assert ops.AwaitEnd(PORT) not in fake.kernel.applied
 
 
 # DEL with the node's own namespace
@@ -105,42 +105,42 @@ def test_an_interface_of_a_container_that_lives_is_not_waited_for() -> None:
 NODES = "/proc/4711/ns/net"  # the pid is another process's by now
 
 
-def ended(config: dict[str, Any]) -> World:
+def ended(config: dict[str, Any]) -> FakeContext:
     """A container has ended, and the pid that its namespace is named by is a process of the node."""
-    world = World(plugins={"dhcp": lambda command: GIVEN if command == "ADD" else {}})
-    world.container("c1")
-    world.call("ADD", "c1", config).ok()
-    world.kernel.spaces[NODES] = world.kernel.spaces[HOST]
-    world.kernel.add_link(HOST, Link("eth0", "02:00:00:00:00:06", 1500, up=True, kind="veth"))
-    return world
+    fake = FakeContext(plugins={"dhcp": lambda command: GIVEN if command == "ADD" else {}})
+    fake.container("c1")
+    fake.call("ADD", "c1", config).ok()
+    fake.kernel.spaces[NODES] = fake.kernel.spaces[HOST]
+    fake.kernel.add_link(HOST, Link("eth0", "02:00:00:00:00:06", 1500, up=True, kind="veth"))
+    return fake
 
 
 @pytest.mark.parametrize("config", [CONFIG, LAYER_2, FOREIGN], ids=["bridge", "layer 2", "delegated"])
 def test_del_does_what_it_can_and_leaves_the_node_alone(config: dict[str, Any]) -> None:
-    world = ended(config)
-    answer = world.call("DEL", "c1", config, CNI_NETNS=NODES)
+    fake = ended(config)
+    answer = fake.call("DEL", "c1", config, CNI_NETNS=NODES)
     answer.ok()
     assert "is the plugin's own network namespace: it was left alone" in answer.stderr
-    assert world.attachments() == [] and PORT not in world.kernel.spaces[HOST].links
-    assert "eth0" in world.kernel.spaces[HOST].links
+    assert fake.attachments() == [] and PORT not in fake.kernel.spaces[HOST].links
+    assert "eth0" in fake.kernel.spaces[HOST].links
     if config is FOREIGN:
-        assert world.delegated[-1] == ("dhcp", "DEL")
-    world.call("DEL", "c1", config, CNI_NETNS=NODES).error(errors.INVALID_NETNS)
+        assert fake.delegated[-1] == ("dhcp", "DEL")
+    fake.call("DEL", "c1", config, CNI_NETNS=NODES).error(errors.INVALID_NETNS)
 
 
 def test_del_of_what_the_reference_plugin_attached_touches_nothing_there() -> None:
     """Its interface is known by name and addresses alone, and the node's may have both."""
-    world = ended(CONFIG)
-    with world.leases().transaction() as leases:
+    fake = ended(CONFIG)
+    with fake.leases().transaction() as leases:
         leases.put(Attachment(Owner("pods", "c2", "eth0"), ("10.1.0.9",)))
-    world.kernel.spaces[HOST].addresses["eth0"] = ["10.1.0.9/24"]
-    world.call("DEL", "c2", CNI_NETNS=NODES).ok()
-    assert "eth0" in world.kernel.spaces[HOST].links
-    assert [each.owner.container_id for each in world.attachments()] == ["c1"]
+    fake.kernel.spaces[HOST].addresses["eth0"] = ["10.1.0.9/24"]
+    fake.call("DEL", "c2", CNI_NETNS=NODES).ok()
+    assert "eth0" in fake.kernel.spaces[HOST].links
+    assert [each.owner.container_id for each in fake.attachments()] == ["c1"]
 
 
 def test_del_that_fails_there_says_both() -> None:
-    world = ended(CONFIG)
-    world.kernel.fail = lambda op: CniError(100, "no luck") if isinstance(op, ops.DeleteLink) else None
-    message = world.call("DEL", "c1", CNI_NETNS=NODES).error(100)
+    fake = ended(CONFIG)
+    fake.kernel.fail = lambda op: CniError(100, "no luck") if isinstance(op, ops.DeleteLink) else None
+    message = fake.call("DEL", "c1", CNI_NETNS=NODES).error(100)
     assert "no luck" in message and "own network namespace" in message

@@ -17,7 +17,7 @@ from cni_v6.kernel.fake.kernel import FakeKernel
 from cni_v6.kernel.questions import Kernel
 from cni_v6.plugins.registry import PLUGINS
 from cni_v6.protocol.invocation import SUPPORTED_VERSIONS, Request
-from tests.unit.harness import CONFIG, World
+from tests.unit.fake_context import CONFIG, FakeContext
 
 ENV = {
     "CNI_COMMAND": "ADD", "CNI_CONTAINERID": "c1", "CNI_NETNS": "/run/netns/c1", "CNI_IFNAME": "eth0",
@@ -25,9 +25,9 @@ ENV = {
 }
 
 
-def ask(stdin: bytes | Mapping[str, Any] = CONFIG, world: World | None = None, **env: str) -> Reply:
+def ask(stdin: bytes | Mapping[str, Any] = CONFIG, fake: FakeContext | None = None, **env: str) -> Reply:
     data = stdin if isinstance(stdin, bytes) else json.dumps(stdin).encode()
-    return handle.handle(Request("cni-v6", ENV | env, data), (world or World()).node())
+    return handle.handle(Request("cni-v6", ENV | env, data), (fake or FakeContext()).context())
 
 
 def test_every_plugin_has_every_command() -> None:
@@ -39,12 +39,12 @@ def test_every_plugin_has_every_command() -> None:
 
 @pytest.mark.parametrize("version", SUPPORTED_VERSIONS)
 def test_an_answer_is_in_the_version_that_was_asked_in(version: str) -> None:
-    world = World()
+    fake = FakeContext()
     config = CONFIG | {"cniVersion": version}
-    assert world.add("c1", config)["cniVersion"] == version
-    again = ask(config, world)
+    assert fake.add("c1", config)["cniVersion"] == version
+    again = ask(config, fake)
     assert json.loads(again.stdout)["cniVersion"] == version
-    probe = ask(config, world, CNI_COMMAND="VERSION")
+    probe = ask(config, fake, CNI_COMMAND="VERSION")
     assert json.loads(probe.stdout) == {"cniVersion": version, "supportedVersions": list(SUPPORTED_VERSIONS)}
     assert (probe.code, probe.stderr) == (0, "")
 
@@ -90,10 +90,10 @@ def test_what_was_logged_before_an_error_is_told() -> None:
 
 
 def test_a_bug_is_code_199_and_its_traceback_stays_on_stderr() -> None:
-    world = World()
-    world.container("c1")
-    world.kernel.fail = lambda _: ZeroDivisionError("division by zero")
-    reply = ask(CONFIG, world)
+    fake = FakeContext()
+    fake.container("c1")
+    fake.kernel.fail = lambda _: ZeroDivisionError("division by zero")
+    reply = ask(CONFIG, fake)
     answer = json.loads(reply.stdout)
     assert (reply.code, answer["code"]) == (1, errors.INTERNAL)
     assert answer["details"] == "ZeroDivisionError: division by zero"
@@ -113,10 +113,10 @@ class Closing(FakeKernel):
 @pytest.mark.parametrize("failure", [None, CniError(100, "no"), ZeroDivisionError()])
 def test_the_kernel_is_closed_after_every_call(failure: Exception | None) -> None:
     kernel = Closing()
-    world = World(kernel)
-    world.container("c1")
+    fake = FakeContext(kernel)
+    fake.container("c1")
     kernel.fail = lambda op: failure if isinstance(op, ops.SetAlias) else None
-    ask(CONFIG, world)
+    ask(CONFIG, fake)
     assert kernel.closed == 1
 
 

@@ -27,7 +27,7 @@ from cni_v6.net.intervals import meeting
 from cni_v6.protocol.invocation import Invocation
 from cni_v6.protocol.names import Owner
 from cni_v6.protocol.result import Address
-from tests.unit.configs import V4, V6, call, config, ipam as ipam_of, with_ipam
+from tests.unit.config_tables import V4, V6, call, config, ipam as ipam_of, with_ipam
 
 FIRST4, FIRST6 = from_text("10.0.0.0")[1], from_text("fd42::")[1]
 SMALL: list[dict[str, str]] = [{"subnet": "10.0.0.0/27"}, {"subnet": "10.0.0.64/28", "gateway": "10.0.0.70"}]

@@ -27,7 +27,7 @@ from cni_v6.firewall.policy import (
     Port,
 )
 from cni_v6.plan.firewall import link_local, policy
-from tests.unit.configs import V4, V6, call, config, with_ranges
+from tests.unit.config_tables import V4, V6, call, config, with_ranges
 
 MAC = "02:00:5e:10:00:01"
 LINK_LOCAL = "fe80::5eff:fe10:1"

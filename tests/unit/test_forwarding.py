@@ -10,14 +10,14 @@ from cni_v6.kernel.fake.kernel import FakeKernel
 from cni_v6.kernel.ops import HOST, SetSysctl
 from cni_v6.kernel.questions import GetIpv6Interfaces, Link, RouteEntry, Snapshot
 from cni_v6.plan import forwarding
-from tests.unit import parts
+from tests.unit import sample_values
 
 DEFAULT = RouteEntry("::/0", "fe80::1", priority=1024)
 
 
 def older() -> FakeKernel:
     """Before Linux 6.17: all interfaces forward, or none."""
-    return parts.kernel()
+    return sample_values.kernel()
 
 
 def newer() -> FakeKernel:

@@ -10,7 +10,7 @@ from cni_v6.kernel.questions import Link
 from cni_v6.leases.attachment import GatewayAddress
 from cni_v6.plan import gateways
 from cni_v6.protocol.result import Address
-from tests.unit.parts import BRIDGE_MAC, NODE, conf, ipam_conf, kernel, look, range_set
+from tests.unit.sample_values import BRIDGE_MAC, NODE, conf, ipam_conf, kernel, look, range_set
 
 GATEWAY = conf(is_gateway=True)
 SIX, FOUR = Address("2001:db8::2/64", "2001:db8::1"), Address("10.1.0.2/24", "10.1.0.1")

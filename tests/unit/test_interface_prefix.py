@@ -19,8 +19,8 @@ from cni_v6.kernel.ops import HOST
 from cni_v6.kernel.questions import FOREVER, Lifetime, Link, RouteEntry
 from cni_v6.net.addresses import from_text
 from cni_v6.plan import interface_prefix as plan_prefix
-from tests.unit.configs import V4, V6, call, config, with_ranges
-from tests.unit.harness import CONFIG, World
+from tests.unit.config_tables import V4, V6, call, config, with_ranges
+from tests.unit.fake_context import CONFIG, FakeContext
 
 FOLLOW = {"from": "up0", "subnetId": "AB", "length": 72}
 ONE = InterfaceRange("ipam.ranges[0][0]", "up0", 0xAB, 72)
@@ -177,34 +177,34 @@ FOLLOWING = CONFIG | {"ipam": {"type": IPAM_PLUGIN, "ranges": [[FOLLOW]]}}
 
 
 def test_what_was_looked_up_is_not_remembered() -> None:
-    world = World()
+    fake = FakeContext()
     for number in (1, 2):
-        uplink(f"2001:db8:{number}::5/64", fake=world.kernel)
-        result = world.add(f"c{number}", FOLLOWING)
+        uplink(f"2001:db8:{number}::5/64", fake=fake.kernel)
+        result = fake.add(f"c{number}", FOLLOWING)
         assert result["ips"][0]["address"] == f"2001:db8:{number}:0:ab00::1/72"
 
 
 def test_a_warning_is_told_once() -> None:
-    world = World()
-    uplink("2001:db8::5/64", fake=world.kernel)
-    world.container("c1")
-    answer = world.call("ADD", "c1", FOLLOWING | {"unheard": 1})
+    fake = FakeContext()
+    uplink("2001:db8::5/64", fake=fake.kernel)
+    fake.container("c1")
+    answer = fake.call("ADD", "c1", FOLLOWING | {"unheard": 1})
     assert answer.code == 0 and answer.stderr.count("unheard") == 1
 
 
 def test_the_ipam_plugin_alone() -> None:
-    world = World()
-    uplink("2001:db8::5/64", fake=world.kernel)
+    fake = FakeContext()
+    uplink("2001:db8::5/64", fake=fake.kernel)
     for raw in (FOLLOWING, CONFIG):
         one = call(raw | {"type": "macvlan"}, IPAM_PLUGIN)
-        assert load_config.ipam(one, world.node()).sets
-    result = world.add("c1", FOLLOWING | {"type": "macvlan"}, type=IPAM_PLUGIN)
+        assert load_config.ipam(one, fake.context()).sets
+    result = fake.add("c1", FOLLOWING | {"type": "macvlan"}, type=IPAM_PLUGIN)
     assert result["ips"] == [{"address": "2001:db8::ab00:0:0:1/72", "gateway": "fe80::1"}]
 
 
 def test_status_says_that_there_is_no_prefix() -> None:
-    world = World()
-    uplink(fake=world.kernel)
-    world.container("c1")
-    assert "no global IPv6 prefix now" in world.call("ADD", "c1", FOLLOWING).error(TRY_AGAIN)
-    assert "no global IPv6 prefix now" in world.call("STATUS", config=FOLLOWING).error(NOT_AVAILABLE)
+    fake = FakeContext()
+    uplink(fake=fake.kernel)
+    fake.container("c1")
+    assert "no global IPv6 prefix now" in fake.call("ADD", "c1", FOLLOWING).error(TRY_AGAIN)
+    assert "no global IPv6 prefix now" in fake.call("STATUS", config=FOLLOWING).error(NOT_AVAILABLE)

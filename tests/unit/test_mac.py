@@ -13,7 +13,7 @@ from cni_v6.kernel.ops import HOST
 from cni_v6.kernel.questions import Link
 from cni_v6.plan import mac as plan_mac
 from cni_v6.protocol import names
-from tests.unit.parts import BRIDGE_MAC, MAC, NODE, OWNER, conf, ipam_conf, kernel, look, range_set
+from tests.unit.sample_values import BRIDGE_MAC, MAC, NODE, OWNER, conf, ipam_conf, kernel, look, range_set
 
 IPV4, SMALL, LARGE = "10.1.0.2", "2001:db8:2::2", "2001:db8:1::2"
 SETS = range_set("10.1.0.0/24"), range_set("2001:db8:1::/64"), range_set("2001:db8:2::/120")

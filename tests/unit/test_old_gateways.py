@@ -18,8 +18,8 @@ from cni_v6.leases.memory import MemoryDataDirs
 from cni_v6.plan import bridge_port
 from cni_v6.protocol import names
 from cni_v6.protocol.names import Owner
-from tests.unit import parts
-from tests.unit.harness import BOOT, CONFIG, World, gc
+from tests.unit import sample_values
+from tests.unit.fake_context import BOOT, CONFIG, FakeContext, gc
 
 OLD6, OLD4 = GatewayAddress("cni0", "2001:db8:1::1/64"), GatewayAddress("cni0", "10.1.0.1/24")
 NEW6, NEW4 = GatewayAddress("cni0", "2001:db8:2::1/64"), GatewayAddress("cni0", "10.2.0.1/24")
@@ -36,16 +36,16 @@ OLD = config("2001:db8:1::/64", "10.1.0.0/24")
 NEW = config("2001:db8:2::/64", "10.2.0.0/24")
 
 
-def on_bridge(world: World, name: str = "cni0") -> set[str]:
-    return set(world.kernel.spaces[HOST].addresses.get(name, ()))
+def on_bridge(fake: FakeContext, name: str = "cni0") -> set[str]:
+    return set(fake.kernel.spaces[HOST].addresses.get(name, ()))
 
 
-def routes(world: World) -> set[str]:
-    return {route.dst for route in world.kernel.spaces[HOST].routes.get("cni0", ())}
+def routes(fake: FakeContext) -> set[str]:
+    return {route.dst for route in fake.kernel.spaces[HOST].routes.get("cni0", ())}
 
 
-def memo(world: World) -> Memo:
-    with world.leases().transaction() as leases:
+def memo(fake: FakeContext) -> Memo:
+    with fake.leases().transaction() as leases:
         return old_gateways.decode(leases.memo(), BOOT)
 
 
@@ -71,139 +71,139 @@ def test_a_memo_of_nothing_of_another_boot_and_a_damaged_one(content: bytes) -> 
 
 
 def test_the_old_gateways_stay_while_a_container_counts_on_them() -> None:
-    world = World()
-    world.add("c1", OLD)
-    world.add("c2", OLD)
-    world.add("c3", NEW)
-    assert memo(world) == Memo((NEW6, NEW4), (OLD6, OLD4))
+    fake = FakeContext()
+    fake.add("c1", OLD)
+    fake.add("c2", OLD)
+    fake.add("c3", NEW)
+    assert memo(fake) == Memo((NEW6, NEW4), (OLD6, OLD4))
     for left, gone in (("c2", False), ("c1", True)):
-        assert on_bridge(world) == prefixes(OLD6, OLD4, NEW6, NEW4)
-        world.call("DEL", left, NEW).ok()
-        assert (on_bridge(world) == prefixes(NEW6, NEW4)) is gone
-    assert memo(world) == Memo((NEW6, NEW4))
+        assert on_bridge(fake) == prefixes(OLD6, OLD4, NEW6, NEW4)
+        fake.call("DEL", left, NEW).ok()
+        assert (on_bridge(fake) == prefixes(NEW6, NEW4)) is gone
+    assert memo(fake) == Memo((NEW6, NEW4))
 
 
-def delete_bridge(world: World) -> None:
+def delete_bridge(fake: FakeContext) -> None:
     """As ``ip link delete cni0``: the ports stay, in no bridge."""
-    world.kernel.remove([ops.DeleteLink(HOST, "cni0")])
+    fake.kernel.remove([ops.DeleteLink(HOST, "cni0")])
 
 
 @pytest.mark.parametrize("running", [False, True])
 def test_the_subnet_is_changed_and_the_bridge_deleted(running: bool) -> None:
-    world = World()
-    world.add("c1", OLD)
+    fake = FakeContext()
+    fake.add("c1", OLD)
     if not running:
-        world.call("DEL", "c1", OLD).ok()
-    delete_bridge(world)
-    world.add("c2", NEW)
-    assert on_bridge(world) == prefixes(NEW6, NEW4)
-    world.call("DEL", "c1", OLD).ok()
-    assert (memo(world), on_bridge(world)) == (Memo((NEW6, NEW4)), prefixes(NEW6, NEW4))
+        fake.call("DEL", "c1", OLD).ok()
+    delete_bridge(fake)
+    fake.add("c2", NEW)
+    assert on_bridge(fake) == prefixes(NEW6, NEW4)
+    fake.call("DEL", "c1", OLD).ok()
+    assert (memo(fake), on_bridge(fake)) == (Memo((NEW6, NEW4)), prefixes(NEW6, NEW4))
 
 
 def test_back_to_what_drained_on_a_bridge_that_was_deleted() -> None:
-    world = World()
-    world.add("c1", OLD)
-    world.add("c2", NEW)
-    delete_bridge(world)
-    world.add("c3", OLD)
-    assert on_bridge(world) == prefixes(OLD6, OLD4)
+    fake = FakeContext()
+    fake.add("c1", OLD)
+    fake.add("c2", NEW)
+    delete_bridge(fake)
+    fake.add("c3", OLD)
+    assert on_bridge(fake) == prefixes(OLD6, OLD4)
 
 
 def test_the_last_one_of_an_old_subnet_goes_after_the_bridge() -> None:
-    world = World()
-    world.add("c1", OLD)
-    world.add("c2", NEW)
-    delete_bridge(world)
-    world.call("DEL", "c1", OLD).ok()
-    assert memo(world) == Memo((NEW6, NEW4))
+    fake = FakeContext()
+    fake.add("c1", OLD)
+    fake.add("c2", NEW)
+    delete_bridge(fake)
+    fake.call("DEL", "c1", OLD).ok()
+    assert memo(fake) == Memo((NEW6, NEW4))
 
 
 def test_an_ordinary_network_writes_its_memo_once() -> None:
-    world = World()
-    world.add("c1")
-    with world.leases().transaction() as leases:
+    fake = FakeContext()
+    fake.add("c1")
+    with fake.leases().transaction() as leases:
         first = leases.memo()
-    world.add("c2")
-    world.call("DEL", "c1").ok()
-    with world.leases().transaction() as leases:
+    fake.add("c2")
+    fake.call("DEL", "c1").ok()
+    with fake.leases().transaction() as leases:
         assert leases.memo() is first
 
 
 def test_the_next_add_takes_away_what_nobody_counts_on() -> None:
-    world = World()
-    world.add("c1", OLD)
-    world.call("DEL", "c1", OLD).ok()
-    world.add("c2", NEW)
-    assert on_bridge(world) == prefixes(NEW6, NEW4)
-    assert memo(world) == Memo((NEW6, NEW4))
+    fake = FakeContext()
+    fake.add("c1", OLD)
+    fake.call("DEL", "c1", OLD).ok()
+    fake.add("c2", NEW)
+    assert on_bridge(fake) == prefixes(NEW6, NEW4)
+    assert memo(fake) == Memo((NEW6, NEW4))
 
 
 def test_back_again() -> None:
-    world = World()
-    world.add("c1", OLD)
-    world.add("c2", NEW)
-    world.add("c3", OLD)
-    assert memo(world) == Memo((OLD6, OLD4), (NEW6, NEW4))
-    world.call("DEL", "c1").ok()
-    assert on_bridge(world) == prefixes(OLD6, OLD4, NEW6, NEW4)
-    world.call("DEL", "c2").ok()
-    assert on_bridge(world) == prefixes(OLD6, OLD4)
+    fake = FakeContext()
+    fake.add("c1", OLD)
+    fake.add("c2", NEW)
+    fake.add("c3", OLD)
+    assert memo(fake) == Memo((OLD6, OLD4), (NEW6, NEW4))
+    fake.call("DEL", "c1").ok()
+    assert on_bridge(fake) == prefixes(OLD6, OLD4, NEW6, NEW4)
+    fake.call("DEL", "c2").ok()
+    assert on_bridge(fake) == prefixes(OLD6, OLD4)
 
 
 def test_gc() -> None:
-    world = World()
-    world.add("c1", OLD)
-    world.add("c2", NEW)
-    world.now += 1
-    world.call("GC", config=gc("c2", config=NEW)).ok()
-    assert on_bridge(world) == prefixes(NEW6, NEW4)
+    fake = FakeContext()
+    fake.add("c1", OLD)
+    fake.add("c2", NEW)
+    fake.now += 1
+    fake.call("GC", config=gc("c2", config=NEW)).ok()
+    assert on_bridge(fake) == prefixes(NEW6, NEW4)
 
 
 def test_a_container_of_an_earlier_boot_counts_on_nothing() -> None:
-    world = World()
-    world.add("c1", OLD)
-    [record] = world.attachments()
-    with world.leases().transaction() as leases:
+    fake = FakeContext()
+    fake.add("c1", OLD)
+    [record] = fake.attachments()
+    with fake.leases().transaction() as leases:
         leases.update(replace(record, boot="earlier"))
-    world.add("c2", NEW)
-    assert on_bridge(world) == prefixes(NEW6, NEW4)
+    fake.add("c2", NEW)
+    assert on_bridge(fake) == prefixes(NEW6, NEW4)
 
 
 def test_a_container_of_the_reference_plugin_counts_on_the_gateways_of_its_addresses() -> None:
-    world = World()
-    world.add("c1", OLD)
-    with world.leases().transaction() as leases:
+    fake = FakeContext()
+    fake.add("c1", OLD)
+    with fake.leases().transaction() as leases:
         leases.put(Attachment(Owner("pods", "theirs", "eth0"), ("10.1.0.9",)))
-    world.call("DEL", "c1", OLD).ok()
-    world.add("c2", NEW)
-    assert on_bridge(world) == prefixes(OLD4, NEW6, NEW4)
-    world.container("theirs")
-    world.call("DEL", "theirs", NEW).ok()
-    assert on_bridge(world) == prefixes(NEW6, NEW4)
+    fake.call("DEL", "c1", OLD).ok()
+    fake.add("c2", NEW)
+    assert on_bridge(fake) == prefixes(OLD4, NEW6, NEW4)
+    fake.container("theirs")
+    fake.call("DEL", "theirs", NEW).ok()
+    assert on_bridge(fake) == prefixes(NEW6, NEW4)
 
 
 def test_what_somebody_else_put_there_stays() -> None:
-    world = World()
-    world.add("c1", OLD)
-    world.kernel.spaces[HOST].addresses["cni0"] += ["10.9.0.1/24", "fd00::1/64"]
-    world.add("c2", NEW)
-    world.call("DEL", "c1", OLD).ok()
-    assert on_bridge(world) == prefixes(NEW6, NEW4) | {"10.9.0.1/24", "fd00::1/64"}
+    fake = FakeContext()
+    fake.add("c1", OLD)
+    fake.kernel.spaces[HOST].addresses["cni0"] += ["10.9.0.1/24", "fd00::1/64"]
+    fake.add("c2", NEW)
+    fake.call("DEL", "c1", OLD).ok()
+    assert on_bridge(fake) == prefixes(NEW6, NEW4) | {"10.9.0.1/24", "fd00::1/64"}
 
 
 def test_a_gateway_that_another_network_has_too_stays() -> None:
-    world = World()
-    world.add("c1", config("10.1.0.0/24"))
+    fake = FakeContext()
+    fake.add("c1", config("10.1.0.0/24"))
     other = config("10.1.0.0/24", name="other")
     other["ipam"]["ranges"][0][0]["rangeStart"] = "10.1.0.100"
-    world.add("c2", other)
-    world.add("c3", config("10.2.0.0/24"))
-    world.call("DEL", "c1").ok()
-    assert on_bridge(world) == prefixes(OLD4, NEW4)
-    world.add("c4", config("10.3.0.0/24", name="other"))
-    world.call("DEL", "c2", other).ok()
-    assert on_bridge(world) == {"10.2.0.1/24", "10.3.0.1/24"}
+    fake.add("c2", other)
+    fake.add("c3", config("10.2.0.0/24"))
+    fake.call("DEL", "c1").ok()
+    assert on_bridge(fake) == prefixes(OLD4, NEW4)
+    fake.add("c4", config("10.3.0.0/24", name="other"))
+    fake.call("DEL", "c2", other).ok()
+    assert on_bridge(fake) == {"10.2.0.1/24", "10.3.0.1/24"}
 
 
 def test_a_dry_run_has_no_other_networks() -> None:
@@ -211,40 +211,40 @@ def test_a_dry_run_has_no_other_networks() -> None:
 
 
 def test_nothing_is_kept_in_mind_of_an_administrators_bridge() -> None:
-    world = World()
-    world.kernel.add_link(HOST, Link("cni0", "02:aa:aa:aa:aa:aa", 1500, kind="bridge", up=True))
-    world.add("c1", config("2001:db8:1::/64"))
-    world.add("c2", config("2001:db8:2::/64"))
-    world.call("DEL", "c1").ok()
-    assert on_bridge(world) == prefixes(OLD6, NEW6)
-    assert memo(world) == Memo()
+    fake = FakeContext()
+    fake.kernel.add_link(HOST, Link("cni0", "02:aa:aa:aa:aa:aa", 1500, kind="bridge", up=True))
+    fake.add("c1", config("2001:db8:1::/64"))
+    fake.add("c2", config("2001:db8:2::/64"))
+    fake.call("DEL", "c1").ok()
+    assert on_bridge(fake) == prefixes(OLD6, NEW6)
+    assert memo(fake) == Memo()
 
 
 def test_the_route_of_a_link_local_gateway() -> None:
-    world = World()
-    world.add("c1", config("2001:db8:1::/64", gateway="link-local"))
-    world.add("c2", config("2001:db8:2::/64", gateway="link-local"))
-    assert routes(world) >= {"2001:db8:1::/64", "2001:db8:2::/64"}
-    world.call("DEL", "c1").ok()
-    assert "2001:db8:1::/64" not in routes(world) and "2001:db8:2::/64" in routes(world)
-    assert on_bridge(world) == {"fe80::1/64"}
+    fake = FakeContext()
+    fake.add("c1", config("2001:db8:1::/64", gateway="link-local"))
+    fake.add("c2", config("2001:db8:2::/64", gateway="link-local"))
+    assert routes(fake) >= {"2001:db8:1::/64", "2001:db8:2::/64"}
+    fake.call("DEL", "c1").ok()
+    assert "2001:db8:1::/64" not in routes(fake) and "2001:db8:2::/64" in routes(fake)
+    assert on_bridge(fake) == {"fe80::1/64"}
 
 
 def test_in_a_vlan() -> None:
-    world = World()
-    world.add("c1", OLD | {"vlan": 7})
-    world.add("c2", NEW | {"vlan": 7})
-    assert on_bridge(world, "cni0.7") == prefixes(OLD6, OLD4, NEW6, NEW4)
-    world.call("DEL", "c1", NEW | {"vlan": 7}).ok()
-    assert on_bridge(world, "cni0.7") == prefixes(NEW6, NEW4)
+    fake = FakeContext()
+    fake.add("c1", OLD | {"vlan": 7})
+    fake.add("c2", NEW | {"vlan": 7})
+    assert on_bridge(fake, "cni0.7") == prefixes(OLD6, OLD4, NEW6, NEW4)
+    fake.call("DEL", "c1", NEW | {"vlan": 7}).ok()
+    assert on_bridge(fake, "cni0.7") == prefixes(NEW6, NEW4)
 
 
 @pytest.mark.parametrize(("vlan", "interface"), [(0, "cni0"), (7, "cni0.7")])
 def test_whose_the_interface_is(vlan: int, interface: str) -> None:
-    conf = parts.conf(is_gateway=True, vlan=vlan)
-    own = names.container_mac(bridge_port.gateway_owner(conf, parts.NODE)) if vlan else parts.BRIDGE_MAC
+    conf = sample_values.conf(is_gateway=True, vlan=vlan)
+    own = names.container_mac(bridge_port.gateway_owner(conf, sample_values.NODE)) if vlan else sample_values.BRIDGE_MAC
     for mac, ours in ((None, True), (own, True), ("02:aa:aa:aa:aa:aa", False)):
-        fake = parts.kernel()
+        fake = sample_values.kernel()
         if mac:
             fake.add_link(HOST, Link(interface, mac, 1500, kind="veth" if vlan else "bridge"))
-        assert bridge_port.is_ours(conf, parts.NODE, parts.look(fake, conf)) is ours
+        assert bridge_port.is_ours(conf, sample_values.NODE, sample_values.look(fake, conf)) is ours

@@ -21,7 +21,7 @@ from cni_v6.plan.site import Allocation, Plan, Site
 from cni_v6.protocol import names
 from cni_v6.protocol.names import Owner
 from cni_v6.protocol.result import Address, Dns, Interface, Result, Route
-from tests.unit.parts import (
+from tests.unit.sample_values import (
     ADDRESS_MAC,
     BEHIND_LINK_LOCAL,
     BRIDGE_MAC,

@@ -27,13 +27,13 @@ from cni_v6.leases.attachment import Attachment, GatewayAddress
 from cni_v6.plan import features, prefix_routes
 from cni_v6.plan.site import Allocation, RoutedPrefix
 from cni_v6.protocol.result import Address, Result
-from tests.unit import parts
-from tests.unit.harness import CONFIG, FOREIGN, LAYER_2, World, gc
+from tests.unit import sample_values
+from tests.unit.fake_context import CONFIG, FOREIGN, LAYER_2, FakeContext, gc
 
 SUBNET = "2001:db8:1::/64"
 P = "2001:db8:1:0:1::/80"
-FIRST = RoutedPrefix(P, parts.IPV6)
-NETNS, IFNAME = parts.NETNS, "eth0"
+FIRST = RoutedPrefix(P, sample_values.IPV6)
+NETNS, IFNAME = sample_values.NETNS, "eth0"
 
 
 def network(length: int = 80, **keys: Any) -> dict[str, Any]:
@@ -55,8 +55,8 @@ def read(
     return prefix_delegation.read(sections, sets, policy)
 
 
-SIX, FOUR = parts.range_set(SUBNET), parts.range_set("10.1.0.0/16")
-SMALL = parts.range_set("2001:db8:2::/112")
+SIX, FOUR = sample_values.range_set(SUBNET), sample_values.range_set("10.1.0.0/16")
+SMALL = sample_values.range_set("2001:db8:2::/112")
 
 
 def test_nobody_asks() -> None:
@@ -82,7 +82,7 @@ def test_the_first_set_that_gives_nothing_twice() -> None:
     ((SIX,), 80, AllocationPolicy(RANDOM), 'ipam.allocation: "random" exclude'),
     ((SIX,), 80, AllocationPolicy(STABLE), 'ipam.allocation: "stable" exclude'),
     ((SIX,), 64, DEFAULT, "is no part of"),
-    ((parts.range_set(SUBNET, "2001:db8:9::/96"),), 90, DEFAULT, "is no part of"),
+    ((sample_values.range_set(SUBNET, "2001:db8:9::/96"),), 90, DEFAULT, "is no part of"),
     ((SIX,), 73, DEFAULT, "room for 511 prefixes"),
 ])
 def test_what_cannot_be_given(sets: tuple[RangeSet, ...], length: int, policy: AllocationPolicy, says: str) -> None:
@@ -107,48 +107,48 @@ def test_room_is_counted_in_whole_prefixes() -> None:
     (network(128), "ipam.delegate: 128 is not between 64 and 127"),
 ])
 def test_what_is_refused(config: dict[str, Any], says: str) -> None:
-    world = World()
-    world.container("c1")
-    before = world.state()
-    assert says in world.call("ADD", "c1", config).error(errors.INVALID_CONFIG)
-    assert world.state() == before
+    fake = FakeContext()
+    fake.container("c1")
+    before = fake.state()
+    assert says in fake.call("ADD", "c1", config).error(errors.INVALID_CONFIG)
+    assert fake.state() == before
 
 
 def test_translation_of_another_range_is_nobodys_business() -> None:
     ranges = [[{"subnet": SUBNET}], [{"subnet": "fd00:1::/64"}]]
     nptv6 = {"internal": "fd00:1::/64", "external": "2001:db8:9::/64"}
-    result = World().add("c1", network(nptv6=nptv6, ipam={"ranges": ranges}))
+    result = FakeContext().add("c1", network(nptv6=nptv6, ipam={"ranges": ranges}))
     assert result["ips"][-1] == {"address": P}
 
 
 def test_of_a_prefix_that_the_node_follows() -> None:
     """The ranges are not known when the configuration is read first."""
-    world = World()
-    world.kernel.add_link(HOST, Link("up", "02:00:00:00:00:09", 1500, up=True))
-    world.kernel.spaces[HOST].addresses["up"] = ["2001:db8:5::1/56"]
+    fake = FakeContext()
+    fake.kernel.add_link(HOST, Link("up", "02:00:00:00:00:09", 1500, up=True))
+    fake.kernel.spaces[HOST].addresses["up"] = ["2001:db8:5::1/56"]
     follows = {"ranges": [[{"from": "up", "subnetId": "1", "length": 64}]], "delegate": None}
-    result = world.add("c1", network(ipam=follows, args={"cni": {"delegate": 80}}))
+    result = fake.add("c1", network(ipam=follows, args={"cni": {"delegate": 80}}))
     assert result["ips"][-1] == {"address": "2001:db8:5:1:1::/80"}
 
 
 def test_another_main_plugin_could_not_route_it() -> None:
-    world = World()
-    world.container("c1")
-    said = world.call("ADD", "c1", {**network(), "type": "bridge"}, type="cni-v6-ipam")
+    fake = FakeContext()
+    fake.container("c1")
+    said = fake.call("ADD", "c1", {**network(), "type": "bridge"}, type="cni-v6-ipam")
     assert 'ipam.delegate: 80 needs "type": "cni-v6"' in said.error(errors.INVALID_CONFIG)
-    assert world.attachments() == []
+    assert fake.attachments() == []
 
 
 # What is done
 
 
 def steps(conf: Any, given: RoutedPrefix = FIRST) -> list[ops.Op]:
-    return list(prefix_routes.container_steps(parts.SITE, conf, Allocation(delegated=(given,))))
+    return list(prefix_routes.container_steps(sample_values.SITE, conf, Allocation(delegated=(given,))))
 
 
 def conf(everybody: bool = True, **keys: Any) -> Any:
-    ipam = replace(parts.ipam_conf(SIX), delegation=PrefixRequest(0, 80, "ipam.delegate", everybody))
-    return parts.conf(is_gateway=True, ipam=ipam, **keys)
+    ipam = replace(sample_values.ipam_conf(SIX), delegation=PrefixRequest(0, 80, "ipam.delegate", everybody))
+    return sample_values.conf(is_gateway=True, ipam=ipam, **keys)
 
 
 UNREACHABLE = ops.AddUnreachable(NETNS, P)
@@ -157,7 +157,7 @@ UNREACHABLE = ops.AddUnreachable(NETNS, P)
 def test_neighbours_prefixes_are_found_by_the_gateway() -> None:
     by_gateway = ops.AddRoute(NETNS, IFNAME, SUBNET, "2001:db8:1::1", priority=128)
     assert steps(conf()) == [UNREACHABLE, ops.AddRoute(NETNS, IFNAME, "2001:db8:1::1/128"), by_gateway]
-    behind = steps(conf(), RoutedPrefix(P, parts.BEHIND_LINK_LOCAL))
+    behind = steps(conf(), RoutedPrefix(P, sample_values.BEHIND_LINK_LOCAL))
     assert behind == [UNREACHABLE, replace(by_gateway, gateway="fe80::1")]
 
 
@@ -168,7 +168,7 @@ def test_containers_that_are_closed_to_each_other_stay_so() -> None:
 
 def test_what_one_container_asks_for_changes_no_others_way() -> None:
     assert steps(conf(everybody=False)) == [UNREACHABLE]
-    assert steps(parts.conf()) == [UNREACHABLE]
+    assert steps(sample_values.conf()) == [UNREACHABLE]
 
 
 def test_the_node_has_a_route() -> None:
@@ -179,7 +179,7 @@ def test_the_node_has_a_route() -> None:
 
 def test_the_record_alone_tells_what_to_take_away() -> None:
     record = Attachment(
-        parts.OWNER, ("2001:db8:1::2",), prefixes=(P,),
+        sample_values.OWNER, ("2001:db8:1::2",), prefixes=(P,),
         anchors=(GatewayAddress("cni0", "2001:db8:1::1/64"), GatewayAddress("cni0", "10.1.0.1/24")),
     )
     assert prefix_routes.removal(record) == (ops.RemoveRoute(HOST, "cni0", P),)
@@ -187,7 +187,7 @@ def test_the_record_alone_tells_what_to_take_away() -> None:
 
 
 def test_check_names_a_route_that_is_gone() -> None:
-    record = Attachment(parts.OWNER, ("2001:db8:1::2",), prefixes=(P,))
+    record = Attachment(sample_values.OWNER, ("2001:db8:1::2",), prefixes=(P,))
     asked = list(features.check_questions(conf(), record))
     assert asked == [GetRoutes(HOST, "cni0")]
     there = RouteEntry(P, "2001:db8:1::2")
@@ -197,7 +197,7 @@ def test_check_names_a_route_that_is_gone() -> None:
 
 
 def test_without_a_prefix_there_is_nothing_to_compare() -> None:
-    for record in (None, Attachment(parts.OWNER, ("2001:db8:1::2",))):
+    for record in (None, Attachment(sample_values.OWNER, ("2001:db8:1::2",))):
         assert features.check_questions(conf(), record) == ()
         assert features.differences(conf(), record, Snapshot({})) == []
 
@@ -205,7 +205,7 @@ def test_without_a_prefix_there_is_nothing_to_compare() -> None:
 def test_a_result_without_prefixes() -> None:
     result = Result(ips=(Address("2001:db8:1::2/64", interface=2), Address(P), Address("2001:db8:9::/80")))
     assert prefix_routes.without(result, None) == result
-    record = Attachment(parts.OWNER, (), prefixes=(P,))
+    record = Attachment(sample_values.OWNER, (), prefixes=(P,))
     assert prefix_routes.without(result, record).ips == (result.ips[0], result.ips[2])
 
 
@@ -213,117 +213,117 @@ def test_a_result_without_prefixes() -> None:
 
 
 def test_from_add_to_del() -> None:
-    world = World()
+    fake = FakeContext()
     config = network(masquerade={"ipv6": "on"}, egress=[{"to": "2001:db8:9::/48"}])
-    before = world.add("first", config)
+    before = fake.add("first", config)
     assert before["ips"][-1] == {"address": P}
-    result = world.add("c1", config)
+    result = fake.add("c1", config)
     second = "2001:db8:1:0:2::/80"
     assert [ip["address"] for ip in result["ips"]] == ["2001:db8:1::3/64", "10.1.0.3/24", second]
     assert [route["dst"] for route in result["routes"]] == ["::/0", "0.0.0.0/0"]
-    [record] = [each for each in world.attachments() if each.owner.container_id == "c1"]
+    [record] = [each for each in fake.attachments() if each.owner.container_id == "c1"]
     assert record.prefixes == (second,) and record.policy and record.policy.prefixes == ((second, MASQUERADED),)
     own = [each for each in elements(record.owner, record.policy) if second in each.key]
     assert {each.set for each in own} == {
         "home_prefixes6", "container_prefixes6", "published_prefixes6", "limited_prefixes6", "allowed6",
         "masquerade_prefixes6", "source_prefixes6",
     }
-    assert set(own) <= set(world.kernel.firewall.elements())
-    assert world.kernel.spaces["/run/netns/c1"].unreachable == [second]
-    [route] = [each for each in world.kernel.spaces[HOST].routes["cni0"] if each.dst == second]
+    assert set(own) <= set(fake.kernel.firewall.elements())
+    assert fake.kernel.spaces["/run/netns/c1"].unreachable == [second]
+    [route] = [each for each in fake.kernel.spaces[HOST].routes["cni0"] if each.dst == second]
     assert route.gateway == "2001:db8:1::3"
-    world.call("CHECK", "c1", {**config, "prevResult": result}).ok()
-    world.kernel.spaces[HOST].routes["cni0"].remove(route)
-    said = world.call("CHECK", "c1", {**config, "prevResult": result}).error(errors.CHECK_FAILED)
+    fake.call("CHECK", "c1", {**config, "prevResult": result}).ok()
+    fake.kernel.spaces[HOST].routes["cni0"].remove(route)
+    said = fake.call("CHECK", "c1", {**config, "prevResult": result}).error(errors.CHECK_FAILED)
     assert f"route {second} through cni0 is missing" in said
-    world.kernel.spaces[HOST].routes["cni0"].append(route)
-    world.call("DEL", "c1", CONFIG).ok()
-    assert route not in world.kernel.spaces[HOST].routes["cni0"]
-    assert not any(second in each.key for each in world.kernel.firewall.elements())
-    assert world.add("c1", config)["ips"][-1] == {"address": "2001:db8:1:0:3::/80"}
+    fake.kernel.spaces[HOST].routes["cni0"].append(route)
+    fake.call("DEL", "c1", CONFIG).ok()
+    assert route not in fake.kernel.spaces[HOST].routes["cni0"]
+    assert not any(second in each.key for each in fake.kernel.firewall.elements())
+    assert fake.add("c1", config)["ips"][-1] == {"address": "2001:db8:1:0:3::/80"}
 
 
 def test_an_old_result_has_no_room_for_it() -> None:
-    result = World().add("c1", network(cniVersion="0.2.0"))
+    result = FakeContext().add("c1", network(cniVersion="0.2.0"))
     assert result["ip6"]["ip"] == "2001:db8:1::2/64" and P not in json.dumps(result)
 
 
 def test_gc() -> None:
-    world = World()
-    world.add("c1", network(ingress="open", guard=False))
-    world.now += 1
-    said = world.call("GC", config=gc(config=network()))
+    fake = FakeContext()
+    fake.add("c1", network(ingress="open", guard=False))
+    fake.now += 1
+    said = fake.call("GC", config=gc(config=network()))
     said.ok()
     assert f"removed pods/c1/eth0 2001:db8:1::2 10.1.0.2 {P}" in said.stderr
-    assert P not in [route.dst for route in world.kernel.spaces[HOST].routes["cni0"]]
+    assert P not in [route.dst for route in fake.kernel.spaces[HOST].routes["cni0"]]
 
 
 def test_a_failed_add_leaves_nothing() -> None:
-    world = World()
-    world.add("first", network())
-    world.container("c1")
-    before = world.state()
+    fake = FakeContext()
+    fake.add("first", network())
+    fake.container("c1")
+    before = fake.state()
 
     def fail(operation: ops.Op) -> Exception | None:
         last = isinstance(operation, ops.AddRoute) and operation.netns == HOST and operation.gateway
         return errors.CniError(errors.KERNEL_REFUSED, "no", "") if last else None
 
-    world.kernel.fail = fail
-    assert "no" in world.call("ADD", "c1", network()).error(errors.KERNEL_REFUSED)
-    world.kernel.spaces["/run/netns/c1"].unreachable.clear()  # the container's own namespace, which goes
-    assert world.state() == before
+    fake.kernel.fail = fail
+    assert "no" in fake.call("ADD", "c1", network()).error(errors.KERNEL_REFUSED)
+    fake.kernel.spaces["/run/netns/c1"].unreachable.clear()  # the container's own namespace, which goes
+    assert fake.state() == before
 
 
 def test_a_fixed_source_and_what_is_kept_from_it() -> None:
-    world = World()
+    fake = FakeContext()
     keep = ["2001:db8:7::/48", "10.0.0.0/8"]
     source = {"ipv6": "2001:db8:9::9"}
-    world.add("c1", network(masquerade={"ipv6": "on"}, snat=source, nonMasquerade=keep, ingress="isolated"))
-    found = {each.set: each for each in world.kernel.firewall.elements() if each.key[0] == P}
+    fake.add("c1", network(masquerade={"ipv6": "on"}, snat=source, nonMasquerade=keep, ingress="isolated"))
+    found = {each.set: each for each in fake.kernel.firewall.elements() if each.key[0] == P}
     assert found["snat_prefixes6"].data == ("2001:db8:9::9",)
     assert found["keep6"].key == (P, "2001:db8:7::/48") and "isolated_prefixes6" in found
     assert all(each.family == INET for each in found.values())
 
 
 def test_without_a_guard_no_port_is_pinned() -> None:
-    world = World()
-    world.add("c1", network(guard=False))
-    assert {each.set for each in world.kernel.firewall.elements() if P in each.key} == {
+    fake = FakeContext()
+    fake.add("c1", network(guard=False))
+    assert {each.set for each in fake.kernel.firewall.elements() if P in each.key} == {
         "home_prefixes6", "container_prefixes6", "published_prefixes6",
     }
 
 
 def test_an_address_of_anothers_prefix_is_refused() -> None:
-    world = World()
-    world.add("c1", network())
-    world.container("c2")
+    fake = FakeContext()
+    fake.add("c1", network())
+    fake.container("c2")
     asked = {**network(), "args": {"cni": {"ips": ["2001:db8:1:0:1::5"]}}}
-    said = world.call("ADD", "c2", asked).error(errors.ADDRESS_UNAVAILABLE)
+    said = fake.call("ADD", "c2", asked).error(errors.ADDRESS_UNAVAILABLE)
     assert "2001:db8:1:0:1::5 lies in a prefix that was given to c1 eth0" in said
-    world.call("DEL", "c1").ok()
-    assert world.call("ADD", "c2", asked).ok()["ips"][0]["address"] == "2001:db8:1:0:1::5/64"
+    fake.call("DEL", "c1").ok()
+    assert fake.call("ADD", "c2", asked).ok()["ips"][0]["address"] == "2001:db8:1:0:1::5/64"
 
 
 def test_a_prefix_around_ones_own_address_is_passed_over() -> None:
     """It would be routed by an address that lies in it."""
-    world = World()
-    result = world.add("c1", {**network(), "args": {"cni": {"ips": ["2001:db8:1:0:1::5", "10.1.0.9"]}}})
+    fake = FakeContext()
+    result = fake.add("c1", {**network(), "args": {"cni": {"ips": ["2001:db8:1:0:1::5", "10.1.0.9"]}}})
     assert result["ips"][-1] == {"address": "2001:db8:1:0:2::/80"}
 
 
 def test_a_family_that_is_gone_without_takes_its_prefix_along() -> None:
-    world = World()
-    world.container("c1")
-    del world.kernel.spaces["/run/netns/c1"].sysctls["ipv6/conf/lo/disable_ipv6"]
-    result = world.call("ADD", "c1", network(ipam={"required": ["ipv4"]})).ok()
+    fake = FakeContext()
+    fake.container("c1")
+    del fake.kernel.spaces["/run/netns/c1"].sysctls["ipv6/conf/lo/disable_ipv6"]
+    result = fake.call("ADD", "c1", network(ipam={"required": ["ipv4"]})).ok()
     assert [ip["address"] for ip in result["ips"]] == ["10.1.0.2/24"]
 
 
 def test_neighbours_of_the_uplink_do_not_find_it() -> None:
-    world = World()
-    world.kernel.add_link(HOST, replace(world.kernel.spaces[HOST].links["lo"], name="six"))
-    world.container("c1")
-    said = world.call("ADD", "c1", network(ndpProxy="six"))
+    fake = FakeContext()
+    fake.kernel.add_link(HOST, replace(fake.kernel.spaces[HOST].links["lo"], name="six"))
+    fake.container("c1")
+    said = fake.call("ADD", "c1", network(ndpProxy="six"))
     said.ok()
     assert f"cannot for all of {P}" in said.stderr
 
@@ -332,7 +332,7 @@ def test_plan_shows_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     file = tmp_path / "10.conflist"
     file.write_text(json.dumps(network()))
     chosen = argparse.Namespace(conflist=file, container="example", ifname="eth0", pod=None)
-    assert plan_command.run(chosen, World().node, lambda: True) == 0
+    assert plan_command.run(chosen, FakeContext().context, lambda: True) == 0
     said = capsys.readouterr().out
     assert f"add route {P} via 2001:db8:1::2 through cni0 in the node" in said
     assert f"answer in /run/netns/example that the rest of {P} is unreachable" in said

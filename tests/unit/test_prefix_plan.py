@@ -27,7 +27,7 @@ from cni_v6.planning.prefix_plan import (
     split,
     ula,
 )
-from tests.unit.configs import call
+from tests.unit.config_tables import call
 
 
 def planned(site: str, nodes: int = 1, networks: int = 1, pods: int = 110, rate: str = "1/s") -> PrefixPlan:

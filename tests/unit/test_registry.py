@@ -24,7 +24,7 @@ from cni_v6.protocol import names
 from cni_v6.protocol.invocation import Invocation, Request, parse
 from cni_v6.protocol.names import Owner, owner_of_alias
 from cni_v6.protocol.result import Address, Interface, Result, to_json
-from tests.unit.harness import CONFIG, World
+from tests.unit.fake_context import CONFIG, FakeContext
 
 MAC = "02:00:00:00:00:77"
 SEGMENT = "seg0"
@@ -84,57 +84,57 @@ COMMANDS = main_plugin(Segment()).commands
 OPEN = {**CONFIG, "ingress": "open", "guard": False}
 
 
-def call(world: World, command: str, container_id: str, config: dict[str, Any] = OPEN) -> Result | None:
+def call(fake: FakeContext, command: str, container_id: str, config: dict[str, Any] = OPEN) -> Result | None:
     """One call of the frame, as ``engine.handle`` makes it."""
     env = {"CNI_COMMAND": command, "CNI_PATH": "/opt/cni/bin"}
     if container_id:
         env |= {"CNI_CONTAINERID": container_id, "CNI_NETNS": f"/run/netns/{container_id}", "CNI_IFNAME": "eth0"}
     invocation = parse(Request("cni-v6", env, json.dumps(config).encode()))
-    return COMMANDS[command](invocation, world.node())
+    return COMMANDS[command](invocation, fake.context())
 
 
 def test_the_frame_attaches_checks_and_frees() -> None:
-    world = World()
-    world.container("c1")
-    result = call(world, "ADD", "c1")
+    fake = FakeContext()
+    fake.container("c1")
+    result = call(fake, "ADD", "c1")
     assert result and {interface.name for interface in result.interfaces if interface.sandbox} == {"eth0"}
     assert {ip.address for ip in result.ips} == {"2001:db8:1::2/64", "10.1.0.2/24"}
-    [record] = world.attachments()
+    [record] = fake.attachments()
     assert record.addresses == ("2001:db8:1::2", "10.1.0.2")
     checked = {**OPEN, "prevResult": to_json(result, "1.1.0")}
-    call(world, "CHECK", "c1", checked)
-    call(world, "STATUS", "")
+    call(fake, "CHECK", "c1", checked)
+    call(fake, "STATUS", "")
     with pytest.raises(CniError) as refused:
-        call(world, "ADD", "c1")
+        call(fake, "ADD", "c1")
     assert refused.value.code == errors.ALREADY_ATTACHED
-    call(world, "DEL", "c1")
-    assert world.attachments() == []
+    call(fake, "DEL", "c1")
+    assert fake.attachments() == []
     with pytest.raises(CniError, match="not leased") as lacking:
-        call(world, "CHECK", "c1", checked)
+        call(fake, "CHECK", "c1", checked)
     assert lacking.value.code == errors.CHECK_FAILED
 
 
 def test_what_a_main_plugin_does_not_say() -> None:
     env = {"CNI_COMMAND": "STATUS", "CNI_PATH": "/opt/cni/bin"}
-    conf = Segment().load(parse(Request("cni-v6", env, json.dumps(OPEN).encode())), World().node())
+    conf = Segment().load(parse(Request("cni-v6", env, json.dumps(OPEN).encode())), FakeContext().context())
     assert (conf.gateway_interface, conf.is_isolated, conf.is_trunk) == ("", False, False)
 
 
 def test_what_the_runtime_forgot_is_collected() -> None:
-    world = World()
-    world.container("c1")
-    call(world, "ADD", "c1")
-    world.now += 10
-    call(world, "GC", "", {**OPEN, "cni.dev/valid-attachments": []})
-    assert world.attachments() == []
-    assert "veth" not in {link.kind for link in world.kernel.spaces[HOST].links.values()}
+    fake = FakeContext()
+    fake.container("c1")
+    call(fake, "ADD", "c1")
+    fake.now += 10
+    call(fake, "GC", "", {**OPEN, "cni.dev/valid-attachments": []})
+    assert fake.attachments() == []
+    assert "veth" not in {link.kind for link in fake.kernel.spaces[HOST].links.values()}
 
 
 def test_a_failure_is_undone() -> None:
-    world = World()
+    fake = FakeContext()
     with pytest.raises(CniError) as gone:
-        call(world, "ADD", "gone")
-    assert gone.value.code == errors.UNKNOWN_CONTAINER and world.attachments() == []
+        call(fake, "ADD", "gone")
+    assert gone.value.code == errors.UNKNOWN_CONTAINER and fake.attachments() == []
 
 
 def test_every_row_has_every_command() -> None:

@@ -23,7 +23,7 @@ from cni_v6.kernel.questions import Lifetime
 from cni_v6.leases.attachment import Attachment
 from cni_v6.protocol import names
 from cni_v6.protocol.names import Owner
-from tests.unit.harness import CONFIG, World
+from tests.unit.fake_context import CONFIG, FakeContext
 from tests.unit.test_interface_prefix import uplink
 
 Capture = pytest.CaptureFixture[str]
@@ -38,7 +38,7 @@ class Bench:
     """A network's conflist, and the operator's command for it."""
 
     def __init__(self, folder: Path, capture: Capture, **keys: Any) -> None:
-        self.world = World()
+        self.fake = FakeContext()
         self.capture = capture
         ipam = {"type": IPAM_PLUGIN, "ranges": keys.pop("ranges", RANGES), **keys.pop("ipam", {})}
         self.config = CONFIG | {"ipam": ipam} | keys
@@ -49,30 +49,30 @@ class Bench:
         self.has(A)
 
     def has(self, *held: str | Lifetime) -> None:
-        uplink(*held, fake=self.world.kernel)
+        uplink(*held, fake=self.fake.kernel)
 
     def run(self, *, dry: bool = False, find: Callable[[tuple[int, int]], str | None] | None = None) -> list[str]:
         """The lines it prints; the last one is its status where it failed."""
-        seeing = Finding(self.world, find)
+        seeing = Finding(self.fake, find)
         chosen = argparse.Namespace(conflist=[self.path], dry_run=dry)
-        status = command.run(chosen, self.world.node, lambda _: seeing)
+        status = command.run(chosen, self.fake.context, lambda _: seeing)
         return [*self.capture.readouterr().out.splitlines(), *([f"exit {status}"] if status else [])]
 
     def inside(self, container: str = "c1") -> dict[str, bool]:
         """The container's IPv6 addresses, and whether each is deprecated."""
-        found = self.world.kernel.lifetimes(f"/run/netns/{container}", "eth0")
+        found = self.fake.kernel.lifetimes(f"/run/netns/{container}", "eth0")
         return {each.address.partition("/")[0]: not each.preferred for each in found}
 
     def record(self) -> Attachment:
-        [record] = self.world.attachments()
+        [record] = self.fake.attachments()
         return record
 
 
 class Finding:
     """Namespaces of the fake kernel."""
 
-    def __init__(self, world: World, find: Callable[[tuple[int, int]], str | None] | None) -> None:
-        self.kernel = world.kernel
+    def __init__(self, fake: FakeContext, find: Callable[[tuple[int, int]], str | None] | None) -> None:
+        self.kernel = fake.kernel
         self.instead = find
 
     def __enter__(self) -> Finding:
@@ -94,38 +94,38 @@ def make(tmp_path: Path, capsys: Capture) -> Callable[..., Bench]:
 
 def test_two_steps(make: Callable[..., Bench]) -> None:
     bench = make()
-    world, old, new = bench.world, PART[A] + "1", PART[B] + "1"
-    result = world.add("c1", bench.config)
+    fake, old, new = bench.fake, PART[A] + "1", PART[B] + "1"
+    result = fake.add("c1", bench.config)
     assert bench.run() == ["pods/c1/eth0: unchanged"]
     bench.has(Lifetime(A, 0), B)
-    before = world.state()
+    before = fake.state()
     assert bench.run(dry=True) == [f"pods/c1/eth0: {old} -> {new}"]
-    assert world.state() == before
+    assert fake.state() == before
     assert bench.run() == [f"pods/c1/eth0: {old} -> {new}"]
     assert bench.inside() == {old: True, new: False}
     record = bench.record()
     assert record.addresses == (new, "10.1.0.2", old) and record.policy
     assert record.policy.addresses == record.addresses
-    assert set(elements(record.owner, record.policy)) == set(world.kernel.firewall.elements())
-    before = world.state()
+    assert set(elements(record.owner, record.policy)) == set(fake.kernel.firewall.elements())
+    before = fake.state()
     assert bench.run() == [f"pods/c1/eth0: {new} beside {old}"]
-    assert world.state() == before
+    assert fake.state() == before
     bench.has(B)
     assert bench.run(dry=True) == bench.run() == [f"pods/c1/eth0: dropped {old}"]
     assert bench.inside() == {new: False}
     record = bench.record()
     assert record.addresses == (new, "10.1.0.2") and record.policy
-    assert set(elements(record.owner, record.policy)) == set(world.kernel.firewall.elements())
-    assert {each.dst for each in world.kernel.spaces[HOST].routes["cni0"]} == {PART[B] + "/80"}
+    assert set(elements(record.owner, record.policy)) == set(fake.kernel.firewall.elements())
+    assert {each.dst for each in fake.kernel.spaces[HOST].routes["cni0"]} == {PART[B] + "/80"}
     assert bench.run() == ["pods/c1/eth0: unchanged"]
-    world.call("CHECK", "c1", bench.config | {"prevResult": result}).ok()
-    world.call("DEL", "c1", bench.config).ok()
-    assert world.kernel.firewall.elements() == () and world.attachments() == []
+    fake.call("CHECK", "c1", bench.config | {"prevResult": result}).ok()
+    fake.call("DEL", "c1", bench.config).ok()
+    assert fake.kernel.firewall.elements() == () and fake.attachments() == []
 
 
 def test_back_again(make: Callable[..., Bench]) -> None:
     bench = make()
-    bench.world.add("c1", bench.config)
+    bench.fake.add("c1", bench.config)
     bench.has(Lifetime(A, 0), B)
     bench.run()
     bench.has(A, Lifetime(B, 0))
@@ -135,34 +135,34 @@ def test_back_again(make: Callable[..., Bench]) -> None:
 
 def test_what_was_cut_off_is_finished(make: Callable[..., Bench]) -> None:
     bench = make(ndpProxy="up0")
-    world, old, new = bench.world, PART[A] + "1", PART[B] + "1"
-    world.add("c1", bench.config)
+    fake, old, new = bench.fake, PART[A] + "1", PART[B] + "1"
+    fake.add("c1", bench.config)
     bench.has(Lifetime(A, 0), B)
-    world.kernel.fail = lambda op: CniError(KERNEL_REFUSED, "no") if isinstance(op, ops.AddElements) else None
+    fake.kernel.fail = lambda op: CniError(KERNEL_REFUSED, "no") if isinstance(op, ops.AddElements) else None
     assert bench.run() == [f"pods/c1/eth0: error {KERNEL_REFUSED}: no", "exit 1"]
     assert bench.inside() == {old: False}
-    world.kernel.fail = lambda _: None
+    fake.kernel.fail = lambda _: None
     assert bench.run() == [f"pods/c1/eth0: {new} beside {old}"]
     assert bench.inside() == {old: True, new: False}
-    assert world.kernel.spaces[HOST].proxies["up0"] == [old, new]
+    assert fake.kernel.spaces[HOST].proxies["up0"] == [old, new]
     bench.has(B)
     bench.run()
-    assert world.kernel.spaces[HOST].proxies["up0"] == [new]
+    assert fake.kernel.spaces[HOST].proxies["up0"] == [new]
 
 
 def test_a_published_port_leads_to_the_new_address(make: Callable[..., Bench]) -> None:
     bench = make()
     ports = {"runtimeConfig": {"portMappings": [{"hostPort": 80, "containerPort": 8080}]}}
-    bench.world.add("c1", bench.config | ports)
+    bench.fake.add("c1", bench.config | ports)
     bench.has(Lifetime(A, 0), B)
     bench.run()
-    [port] = [each for each in bench.world.kernel.firewall.elements() if each.set == "ports6"]
+    [port] = [each for each in bench.fake.kernel.firewall.elements() if each.set == "ports6"]
     assert port.data == (PART[B] + "1", "8080")
 
 
 def test_without_a_firewall_and_a_gateway(make: Callable[..., Bench]) -> None:
     bench = make(isDefaultGateway=False, ingress="open", guard=False)
-    bench.world.add("c1", bench.config)
+    bench.fake.add("c1", bench.config)
     bench.has(B)
     assert bench.run() == [f"pods/c1/eth0: {PART[A]}1 -> {PART[B]}1"]
     assert bench.run() == [f"pods/c1/eth0: dropped {PART[A]}1"]
@@ -171,7 +171,7 @@ def test_without_a_firewall_and_a_gateway(make: Callable[..., Bench]) -> None:
 
 def test_a_network_that_has_no_firewall_any_more(make: Callable[..., Bench]) -> None:
     bench = make(ingress="open", guard=False)
-    bench.world.add("c1", bench.config | {"guard": True})
+    bench.fake.add("c1", bench.config | {"guard": True})
     bench.has(Lifetime(A, 0), B)
     bench.run()
     policy = bench.record().policy
@@ -186,11 +186,11 @@ def test_another_address_where_the_same_one_cannot_be(
     make: Callable[..., Bench], taken: str, dry: str, done: str
 ) -> None:
     bench = make(ipam={"allocation": "stable"} if taken == "stable" else {})
-    bench.world.add("c1", bench.config)
+    bench.fake.add("c1", bench.config)
     [old, _] = bench.record().addresses
     bench.has(Lifetime(A, 0), B)
     if taken == "held":
-        with bench.world.leases().transaction() as leases:
+        with bench.fake.leases().transaction() as leases:
             leases.put(Attachment(Owner("pods", "x", "eth0"), (old.replace(":a:", ":b:"),)))
     assert bench.run(dry=True) == [f"pods/c1/eth0: {old} -> {dry}"]
     [line] = bench.run()
@@ -199,11 +199,11 @@ def test_another_address_where_the_same_one_cannot_be(
 
 def test_an_address_that_is_given_once_is_not_given_again(make: Callable[..., Bench]) -> None:
     bench = make()
-    bench.world.add("c1", bench.config)
+    bench.fake.add("c1", bench.config)
     bench.has(Lifetime(A, 0), B)
-    bench.world.add("c2", bench.config)
-    assert PART[B] + "1" in bench.world.attachments()[1].addresses
-    bench.world.call("DEL", "c2", bench.config).ok()
+    bench.fake.add("c2", bench.config)
+    assert PART[B] + "1" in bench.fake.attachments()[1].addresses
+    bench.fake.call("DEL", "c2", bench.config).ok()
     [line] = bench.run()
     assert line.startswith(f"pods/c1/eth0: {PART[A]}1 -> {PART[B]}") and not line.endswith("::1")
 
@@ -211,7 +211,7 @@ def test_an_address_that_is_given_once_is_not_given_again(make: Callable[..., Be
 def test_two_sets_that_follow(make: Callable[..., Bench]) -> None:
     ranges = [[{"from": "up0", "subnetId": number, "length": 80}] for number in ("1", "ab00")]
     bench = make(ranges=[*ranges, [{"subnet": "fd00::/64"}]])
-    bench.world.add("c1", bench.config)
+    bench.fake.add("c1", bench.config)
     bench.has(Lifetime(A, 0), B)
     [line] = bench.run()
     assert line == ("pods/c1/eth0: 2001:db8:a:0:1::1 -> 2001:db8:b:0:1::1; "
@@ -220,8 +220,8 @@ def test_two_sets_that_follow(make: Callable[..., Bench]) -> None:
 
 def test_a_lease_of_which_nobody_knows_how_it_is_given_again(make: Callable[..., Bench]) -> None:
     bench = make()
-    bench.world.add("c1", bench.config)
-    with bench.world.leases().transaction() as leases:
+    bench.fake.add("c1", bench.config)
+    with bench.fake.leases().transaction() as leases:
         leases.update(replace(next(leases.attachments()), reuse=()))
     bench.has(Lifetime(A, 0), B)
     bench.run()
@@ -233,20 +233,20 @@ def test_a_lease_of_which_nobody_knows_how_it_is_given_again(make: Callable[...,
 
 def test_a_namespace_that_is_not_found(make: Callable[..., Bench]) -> None:
     bench = make()
-    bench.world.add("c1", bench.config)
+    bench.fake.add("c1", bench.config)
     bench.has(B)
-    before = bench.world.state()
+    before = bench.fake.state()
     [line, status] = bench.run(find=lambda _: None)
     assert "its network namespace is not to be found" in line and status == "exit 1"
-    assert bench.world.state() == before
+    assert bench.fake.state() == before
 
 
 @pytest.mark.parametrize("what", ["no host interface", "another alias", "no interface", "no veth", "other addresses"])
 def test_a_namespace_that_is_not_the_containers(make: Callable[..., Bench], what: str) -> None:
     bench = make()
-    bench.world.add("c1", bench.config)
+    bench.fake.add("c1", bench.config)
     bench.has(B)
-    spaces, host = bench.world.kernel.spaces, names.host_interface(Owner("pods", "c1", "eth0"))
+    spaces, host = bench.fake.kernel.spaces, names.host_interface(Owner("pods", "c1", "eth0"))
     inside, outside = spaces["/run/netns/c1"], spaces[HOST]
     if what == "no host interface":
         del outside.links[host]
@@ -264,8 +264,8 @@ def test_a_namespace_that_is_not_the_containers(make: Callable[..., Bench], what
 @pytest.mark.parametrize("changes", [{"boot": "earlier"}, {"host": ""}, {"home": (4, 99)}])
 def test_an_attachment_that_does_not_run_here(make: Callable[..., Bench], changes: dict[str, Any]) -> None:
     bench = make()
-    bench.world.add("c1", bench.config)
-    with bench.world.leases().transaction() as leases:
+    bench.fake.add("c1", bench.config)
+    with bench.fake.leases().transaction() as leases:
         leases.update(replace(next(leases.attachments()), **changes))
     bench.has(B)
     assert bench.run() == []
@@ -274,12 +274,12 @@ def test_an_attachment_that_does_not_run_here(make: Callable[..., Bench], change
 def test_an_attachment_that_is_gone_by_its_turn(make: Callable[..., Bench]) -> None:
     bench = make()
     for name in ("c1", "c2"):
-        bench.world.add(name, bench.config)
+        bench.fake.add(name, bench.config)
     bench.has(Lifetime(A, 0), B)
-    finding = Finding(bench.world, None)
+    finding = Finding(bench.fake, None)
 
     def find(namespace: tuple[int, int]) -> str | None:
-        bench.world.leases()._work.drop(Owner("pods", "c2", "eth0"))
+        bench.fake.leases()._work.drop(Owner("pods", "c2", "eth0"))
         return finding.find(namespace)
 
     assert bench.run(find=find) == [f"pods/c1/eth0: {PART[A]}1 -> {PART[B]}1"]

@@ -20,7 +20,7 @@ from cni_v6.config.json_schema import levels, schema, table
 from cni_v6.config.keys.bridge import BRIDGE as BRIDGE_KEYS, MAIN_OF_IPAM
 from cni_v6.config.main import IPAM_PLUGIN
 from cni_v6.errors import CniError
-from tests.unit.configs import BAD, BRIDGE, GOOD, V4, V6, Bad, call, config, ipam, parse
+from tests.unit.config_tables import BAD, BRIDGE, GOOD, V4, V6, Bad, call, config, ipam, parse
 from tests.unit.test_config import FULL, SPOTS, VALUES, replaced
 
 ROOT = Path(__file__).resolve().parents[2]

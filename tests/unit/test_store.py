@@ -25,7 +25,7 @@ from cni_v6.leases.disk.lease_files import PATIENCE
 from cni_v6.leases.disk.lock import lock_holder
 from cni_v6.leases.disk.store import DiskLeases
 from cni_v6.net.addresses import to_text
-from tests import forks
+from tests import killed_processes
 from tests.sandbox import need
 from tests.stores import (
     BOOT,
@@ -139,7 +139,7 @@ def test_reservation_and_release_read_no_folder(leases: DiskLeases, data: Path) 
         delete(leases, "new")
         delete(leases, "new")
 
-    assert forks.listings(churn) == 0
+    assert killed_processes.listings(churn) == 0
 
 
 @pytest.mark.parametrize(("subnet", "listings"), [("10.3.0.0/24", 0), ("10.3.0.0/21", 1)])
@@ -156,7 +156,7 @@ def test_a_full_set_costs_one_listing_at_most(leases: DiskLeases, subnet: str, l
             work.choose(0, many)
 
     assert (size > PATIENCE) == bool(listings)
-    assert forks.listings(try_it) == listings
+    assert killed_processes.listings(try_it) == listings
 
 
 def test_a_large_set_is_synced_once_a_chunk(leases: DiskLeases) -> None:
@@ -167,10 +167,10 @@ def test_a_large_set_is_synced_once_a_chunk(leases: DiskLeases) -> None:
             for _ in range(count):
                 work.choose(1, LARGE)
 
-    assert forks.syncs(lambda: churn(50)) == 0
+    assert killed_processes.syncs(lambda: churn(50)) == 0
     churn(CHUNK - 101)
-    assert forks.syncs(lambda: churn(50)) == 0
-    assert forks.syncs(lambda: churn(1)) == 2  # the file and its folder
+    assert killed_processes.syncs(lambda: churn(50)) == 0
+    assert killed_processes.syncs(lambda: churn(1)) == 2  # the file and its folder
 
 
 # Power loss
@@ -232,7 +232,7 @@ def test_a_boot_is_followed_by_one_walk_that_finds_everything(leases: DiskLeases
     leases = DiskLeases(NETWORK, str(data), boot=NEXT_BOOT)
     assert held(leases, "a") == ("10.1.0.2",)
     assert len(list((folder / "attachments").glob(".seen.*"))) == 1
-    assert forks.listings(lambda: held(leases, "a")) == 0
+    assert killed_processes.listings(lambda: held(leases, "a")) == 0
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"\0" * 64], ids=["empty", "no list", "zeros"])
@@ -490,7 +490,7 @@ def test_a_folder_removed_while_we_wait_for_its_lock_is_made_anew(leases: DiskLe
         taken = another.lock("lock", 0)
         assert taken is not None
         waiting.start()
-        while forks.opened().count(lock) < 2:  # ours and the thread's
+        while killed_processes.opened().count(lock) < 2:  # ours and the thread's
             assert waiting.is_alive()
         shutil.rmtree(folder)
         os.close(taken)
@@ -516,7 +516,7 @@ def test_who_waits_for_the_lock_waits_in_the_kernels_queue(leases: DiskLeases, f
 def test_who_gave_up_leaves_one_that_waits_for_the_next(leases: DiskLeases, data: Path, folder: Path) -> None:
     """However often somebody gives up while another process hangs."""
     add(leases, "a", SMALL)
-    before, lock = forks.opened(), str(folder / "lock")
+    before, lock = killed_processes.opened(), str(folder / "lock")
     with closing(Folder(str(folder))) as another:
         taken = another.lock("lock", 0)
         assert taken is not None
@@ -528,7 +528,7 @@ def test_who_gave_up_leaves_one_that_waits_for_the_next(leases: DiskLeases, data
         os.close(taken)
     assert add(leases, "b", SMALL) == ("10.1.0.3",)
     left[0].join()
-    assert forks.opened() == before
+    assert killed_processes.opened() == before
 
 
 def test_a_removed_folder_gives_no_lock(tmp_path: Path) -> None:
@@ -541,7 +541,7 @@ def test_a_removed_folder_gives_no_lock(tmp_path: Path) -> None:
 
 def test_no_descriptor_is_left_open(leases: DiskLeases, data: Path, folder: Path) -> None:
     add(leases, "a", SMALL, LARGE)
-    before = forks.opened()
+    before = killed_processes.opened()
     add(leases, "b", SMALL, LARGE)
     delete(leases, "b")
     with pytest.raises(CniError), leases.transaction():
@@ -549,7 +549,7 @@ def test_no_descriptor_is_left_open(leases: DiskLeases, data: Path, folder: Path
     (folder / "attachments").rename(folder / "was")
     (folder / "attachments").write_bytes(b"")
     fails(leases, "attachments: Not a directory")
-    assert forks.opened() == before
+    assert killed_processes.opened() == before
 
 
 # Errors of the system
@@ -581,10 +581,10 @@ def test_a_folder_that_is_not_ours_to_narrow_is_named(nobody: Path) -> None:
     os.seteuid(0)
     (nobody / NETWORK).mkdir()
     os.seteuid(NOBODY)
-    before = forks.opened()
+    before = killed_processes.opened()
     error = fails(DiskLeases(NETWORK, str(nobody), boot=BOOT), f"{nobody / NETWORK}: Operation not permitted")
     assert "as root" in error.details
-    assert forks.opened() == before
+    assert killed_processes.opened() == before
 
 
 def test_a_lease_that_may_not_be_read_is_named(nobody: Path) -> None:

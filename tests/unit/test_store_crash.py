@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cni_v6 import errors
-from tests import forks
+from tests import killed_processes
 from tests.sandbox import need
 
 PRIVATE_MOUNTS = ("unshare", "-m")
@@ -17,7 +17,7 @@ PRIVATE_MOUNTS = ("unshare", "-m")
 @pytest.mark.parametrize("scenario", ["fresh", "add", "del"])
 def test_killed_before_any_system_call_nothing_is_lost_track_of_or_handed_out_twice(
         scenario: str, tmp_path: Path) -> None:
-    rounds = forks.run("kill", str(tmp_path / "data"), scenario)
+    rounds = killed_processes.run("kill", str(tmp_path / "data"), scenario)
     assert len(rounds) > 30
     assert [one["killed"] for one in rounds] == [True] * (len(rounds) - 1) + [False]
     seen: set[str] = set()
@@ -40,7 +40,7 @@ def test_killed_before_any_system_call_nothing_is_lost_track_of_or_handed_out_tw
 
 
 def test_killed_while_it_takes_in_what_another_wrote(tmp_path: Path) -> None:
-    rounds = forks.run("kill", str(tmp_path / "data"), "walk")
+    rounds = killed_processes.run("kill", str(tmp_path / "data"), "walk")
     assert len(rounds) > 30
     for one in rounds:
         assert set(one["leases"].values()) <= {f"c{one['number']}\r\neth0"}
@@ -49,7 +49,7 @@ def test_killed_while_it_takes_in_what_another_wrote(tmp_path: Path) -> None:
 
 
 def test_fifty_processes_at_once_never_get_the_same_address(tmp_path: Path) -> None:
-    (storm,) = forks.run("storm", str(tmp_path / "data"), "50")
+    (storm,) = killed_processes.run("storm", str(tmp_path / "data"), "50")
     assert storm["codes"] == [0] * 50
     given = storm["given"]
     assert len(given) == 150
@@ -63,7 +63,7 @@ def test_fifty_processes_at_once_never_get_the_same_address(tmp_path: Path) -> N
     ("inodes", "No space left on device"), ("space", "No space left on device"), ("ro", "Read-only file system")])
 def test_a_disk_that_refuses_is_named_and_nothing_is_left_behind(kind: str, word: str, tmp_path: Path) -> None:
     need(os.geteuid() == 0, "needs root, to mount a file system of its own")
-    *rounds, last = forks.run("full", str(tmp_path), kind, wrapper=PRIVATE_MOUNTS)
+    *rounds, last = killed_processes.run("full", str(tmp_path), kind, wrapper=PRIVATE_MOUNTS)
     before = {"10.1.0.2": "before\r\neth0", "2001:db8::2": "before\r\neth0"}
     failed = [one for one in rounds if isinstance(one["result"][0], int)]
     assert len(failed) >= (3 if kind == "inodes" else 1)

@@ -26,7 +26,7 @@ from cni_v6.leases.attachment import Attachment
 from cni_v6.leases.disk.store import DiskLeases
 from cni_v6.leases.store import Transaction
 from cni_v6.net.addresses import to_text
-from tests.forks import Killer, Step
+from tests.killed_processes import Killer, Step
 from tests.stores import LARGE, NETWORK, SMALL, Choice, attachment, owner, pool, span
 
 CONTAINERS = "abcde"

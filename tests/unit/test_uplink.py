@@ -18,8 +18,8 @@ from cni_v6.kernel.questions import Link, RouteEntry, Snapshot
 from cni_v6.leases.attachment import Attachment, ProxyEntry
 from cni_v6.plan import bridge, features, mtu, ndp_proxy
 from cni_v6.protocol.result import Address
-from tests.unit import parts
-from tests.unit.parts import IPV4, IPV6, OWNER, SITE, conf, look
+from tests.unit import sample_values
+from tests.unit.sample_values import IPV4, IPV6, OWNER, SITE, conf, look
 
 DUAL = frozenset((4, 6))
 DEFAULT4, DEFAULT6 = RouteEntry("0.0.0.0/0", "192.0.2.9"), RouteEntry("::/0", "fe80::9")
@@ -69,8 +69,8 @@ def test_auto_is_the_smallest(mtus: dict[str, int], families: frozenset[int], ex
 
 def test_auto_without_a_default_route_is_the_bridges() -> None:
     wanted = conf(mtu=AUTO_MTU)
-    assert mtu.mtu(wanted, DUAL, seen(parts.kernel(), wanted)) == 0
-    made = bridge.plan_add(SITE, wanted, parts.allocation(), seen(parts.kernel(), wanted))
+    assert mtu.mtu(wanted, DUAL, seen(sample_values.kernel(), wanted)) == 0
+    made = bridge.plan_add(SITE, wanted, sample_values.allocation(), seen(sample_values.kernel(), wanted))
     assert [each.mtu for each in made.result.interfaces] == [1500, 1500, 1500]
 
 
@@ -81,13 +81,13 @@ def test_a_number_is_itself() -> None:
 
 def test_the_plan_has_it_everywhere() -> None:
     wanted = gateway(mtu=AUTO_MTU)
-    made = bridge.plan_add(SITE, wanted, parts.allocation(IPV6, IPV4), seen(node(mtus={"six": 1400}), wanted))
+    made = bridge.plan_add(SITE, wanted, sample_values.allocation(IPV6, IPV4), seen(node(mtus={"six": 1400}), wanted))
     assert [each.mtu for each in made.result.interfaces] == [1400, 1400, 1400]
     assert [op.mtu for op in made.ops if isinstance(op, (ops.EnsureBridge, ops.CreateVeth))] == [1400, 1400]
 
 
 def remarks(wanted: BridgeConf, fake: FakeKernel, *ips: Address) -> list[str]:
-    return list(features.warnings(wanted, parts.allocation(*ips), seen(fake, wanted)))
+    return list(features.warnings(wanted, sample_values.allocation(*ips), seen(fake, wanted)))
 
 
 def test_a_small_one_is_remarked_on() -> None:
@@ -96,7 +96,7 @@ def test_a_small_one_is_remarked_on() -> None:
     assert remarks(wanted, node(mtus={"four": 1200}), IPV6, IPV4) == [words.format(1280)]
     assert remarks(wanted, node(mtus={"four": 1200}), IPV4) == [words.format(1200)]
     assert remarks(wanted, node(mtus={"four": 1280}), IPV6) == []
-    assert remarks(wanted, parts.kernel(), IPV6) == []
+    assert remarks(wanted, sample_values.kernel(), IPV6) == []
     assert remarks(gateway(mtu=1280), node(mtus={"four": 1200}), IPV6) == []
 
 
@@ -137,7 +137,7 @@ def test_an_address_that_nobody_on_the_uplink_looks_for(route: RouteEntry) -> No
 
 
 def test_without_a_default_route_there_is_no_uplink() -> None:
-    fake = on_link(parts.kernel())
+    fake = on_link(sample_values.kernel())
     assert proxied(AUTO, fake, IPV6) == ()
     assert "any IPv6 uplink (there is none)" in remarks(AUTO, fake, IPV6)[0]
 
@@ -171,13 +171,13 @@ def test_ipv4_alone_asks_for_nothing_more() -> None:
     fake = node()
     first = fake.observe(bridge.questions(SITE, AUTO))
     assert ndp_proxy.proxied(AUTO, [IPV4], first) == ()
-    bridge.plan_add(SITE, AUTO, parts.allocation(IPV4), first)
+    bridge.plan_add(SITE, AUTO, sample_values.allocation(IPV4), first)
 
 
-@pytest.mark.parametrize("make", [FakeKernel, parts.kernel])
+@pytest.mark.parametrize("make", [FakeKernel, sample_values.kernel])
 def test_what_arrives_is_what_is_removed(make: Any) -> None:
     fake = on_link(node(make()))
-    made = bridge.plan_add(SITE, AUTO, parts.allocation(IPV6, IPV4), seen(fake, AUTO))
+    made = bridge.plan_add(SITE, AUTO, sample_values.allocation(IPV6, IPV4), seen(fake, AUTO))
     assert made.ops[-2:] == (ops.AddRoute(HOST, "cni0", f"{MINE}/128"), ops.AddProxy("six", MINE))
     fake.apply(made.ops)
     assert fake.spaces[HOST].proxies == {"six": [MINE]}

@@ -52,7 +52,7 @@ class Answer:
 
 
 @dataclass
-class World:
+class FakeContext:
     """``plugins`` are the other IPAM plugins in CNI_PATH; ``delegated`` lists their calls; ``now`` is the clock."""
 
     kernel: FakeKernel = field(default_factory=FakeKernel)
@@ -63,7 +63,7 @@ class World:
     now: float = 1000.0
     remembered: set[str] = field(default_factory=set)
 
-    def node(self) -> Context:
+    def context(self) -> Context:
         return Context(
             kernel=self.kernel,
             leases=self.leases,
@@ -119,7 +119,7 @@ class World:
             place = {"CNI_NETNS": f"/run/netns/{container_id}", "CNI_IFNAME": "eth0"}
             variables |= {"CNI_CONTAINERID": container_id} | place
         variables = {key: value for key, value in (variables | env).items() if value}
-        reply = handle.handle(Request(type, variables, json.dumps(config).encode()), self.node())
+        reply = handle.handle(Request(type, variables, json.dumps(config).encode()), self.context())
         stdout = json.loads(reply.stdout) if reply.stdout else None
         return Answer(stdout, reply.code, reply.stderr)
 

@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class World:
+class KernelTestbed:
     """A kernel whose node has nothing but a loopback interface, and the namespaces of two containers on it.
 
     ``remove_container`` ends the namespace of one of them, ``gone`` is the path of one that never was.
@@ -35,7 +35,7 @@ class World:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LinuxWorld(World):
+class LinuxTestbed(KernelTestbed):
     """``node`` runs commands on it; ``elsewhere`` is its kernel."""
 
     node: Node
@@ -77,22 +77,22 @@ class Elsewhere:
         self._thread.shutdown()
 
 
-def fake_world() -> World:
-    """The world of a FakeKernel."""
+def fake_testbed() -> KernelTestbed:
+    """A testbed with a FakeKernel."""
     kernel = FakeKernel()
     kernel.add_netns("/run/netns/a")
     kernel.add_netns("/run/netns/b")
-    return World(kernel, "/run/netns/a", "/run/netns/b", kernel.remove_netns)
+    return KernelTestbed(kernel, "/run/netns/a", "/run/netns/b", kernel.remove_netns)
 
 
 @contextmanager
-def linux_world() -> Iterator[LinuxWorld]:
-    """The world of a LinuxKernel, on a throwaway node."""
+def linux_testbed() -> Iterator[LinuxTestbed]:
+    """A testbed with a LinuxKernel, on a throwaway node."""
     node = Node()
     try:
         elsewhere = Elsewhere(node.path)
         try:
-            yield LinuxWorld(
+            yield LinuxTestbed(
                 elsewhere, node.container("a"), node.container("b"), _remover(node), node=node, elsewhere=elsewhere
             )
         finally:

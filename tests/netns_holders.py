@@ -87,7 +87,7 @@ def stopped(path: str) -> Iterator[None]:
             process.send_signal(signal.SIGCONT)
 
 
-KEEPERS: dict[str, Callable[[str], AbstractContextManager[object]]] = {
+NETNS_HOLDERS: dict[str, Callable[[str], AbstractContextManager[object]]] = {
     "process": lambda path: running(WAIT, path, "nsenter", f"--net={path}"),
     "stopped process": stopped,
     "process in another pid namespace": lambda path: running(

@@ -117,7 +117,7 @@ def pods(node: Node, config: Mapping[str, Any], *names: str) -> list[Pod]:
     return made
 
 
-def warm(node: Node, config: Mapping[str, Any]) -> None:
+def set_up(node: Node, config: Mapping[str, Any]) -> None:
     """A first container, come and gone: what belongs to the network (bridge, gateway, forwarding) is there now."""
     pod = Pod(node, config, "first")
     pod.add()

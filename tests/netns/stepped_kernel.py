@@ -1,7 +1,8 @@
 """The plugin with its kernel in the test's hands: killed, failed or held up between two operations.
 
-``Stage`` starts this file as a program on a node, which forks for every call, so that one call costs no start-up.
-Nothing in the product knows of it: the engine is handed a kernel that steps through the operations of the real one.
+``SteppedPlugin`` starts this file as a program on a node. The program forks for every call, so that one call costs no
+start-up. Nothing in the product knows of it: the engine is handed a kernel that steps through the operations of the
+real one.
 """
 
 from __future__ import annotations
@@ -97,8 +98,8 @@ def enter(node: Any) -> list[str]:
     return ["/usr/bin/nsenter", f"--net={node.path}", f"--mount={node.mount_namespace}", "--"]
 
 
-class Stage:
-    """A stage on a node. ``close`` it before the node."""
+class SteppedPlugin:
+    """The program on a node that runs the plugin's calls. ``close`` it before the node."""
 
     def __init__(self, node: Any) -> None:
         argv = [*enter(node), sys.executable, __file__]
@@ -108,7 +109,7 @@ class Stage:
         self, pod: Any, command: str, what: str = "", position: int = 0, *, config: Mapping[str, Any] | None = None,
         hide: str = "", meanwhile: Callable[[], object] = lambda: None, **variables: str,
     ) -> Outcome:
-        """One call for a ``lab.Pod``.
+        """One call for a ``networks.Pod``.
 
         :param meanwhile: done while a PAUSE lasts.
         :param variables: CNI variables that differ from the pod's own.
@@ -164,10 +165,10 @@ def main() -> None:
 
 
 def _perform(call: Mapping[str, Any], write: int) -> None:
-    world = handle.real_context()
-    kernel = SteppedKernel(world.kernel, call["what"], call["position"], call["hide"], hold)
+    context = handle.real_context()
+    kernel = SteppedKernel(context.kernel, call["what"], call["position"], call["hide"], hold)
     request = Request(call["type"], call["env"], json.dumps(call["config"]).encode())
-    reply = handle.handle(request, replace(world, kernel=kernel))
+    reply = handle.handle(request, replace(context, kernel=kernel))
     stdout = json.loads(reply.stdout) if reply.stdout else None
     answer = {"stdout": stdout, "stderr": reply.stderr, "code": reply.code, "steps": kernel.steps}
     with os.fdopen(write, "w") as answers:

@@ -1,8 +1,8 @@
 """An engine in the test's hands: killed, or held up, between two operations of the first call that reaches it.
 
-``EngineStage`` starts this file as a program on a node. It forks an engine when it is asked for one: the product's own
-server, at the socket where the executables look for it, with a handler that steps through the operations of the real
-kernel. What the engine tells comes back as one line of JSON each.
+``SteppedEngine`` starts this file as a program on a node. It forks an engine when it is asked for one: the product's
+own server, at the socket where the executables look for it, with a handler that steps through the operations of the
+real kernel. What the engine tells comes back as one line of JSON each.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from cni_v6.engine.handle import Reply  # noqa: E402
 from cni_v6.engine.server import Server  # noqa: E402
 from cni_v6.kernel.deadline import Limits  # noqa: E402
 from cni_v6.protocol.invocation import Request  # noqa: E402
-from tests.netns.stage import SteppedKernel, enter, hold, tell  # noqa: E402
+from tests.netns.stepped_kernel import SteppedKernel, enter, hold, tell  # noqa: E402
 
 ROOM = Room(workers=256, calls=2048, queue=QUEUE)
 PATIENCE = 60  # seconds; news that takes as long never comes
 
 
-class EngineStage:
-    """The stage on a ``tests.sandbox.Node`` whose calls may find an engine. ``close`` it before the node."""
+class SteppedEngine:
+    """The program on a ``tests.sandbox.Node`` that forks engines. ``close`` it before the node."""
 
     def __init__(self, node: Any) -> None:
         self._path = f"{node.environment['CNI_V6_RUN_DIR']}/engine-{os.stat(node.path).st_ino}.sock"

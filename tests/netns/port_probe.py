@@ -18,7 +18,7 @@ END = b"that was all"
 ECHO = {4: (socket.IPPROTO_ICMP, 8), 6: (socket.IPPROTO_ICMPV6, 128)}
 
 
-class Passed(NamedTuple):
+class Probed(NamedTuple):
     """:param arrived: (protocol, port) of the packets that came.
     :param answered: the TCP ports from which an answer came that stands for a listener.
     """
@@ -27,12 +27,12 @@ class Passed(NamedTuple):
     answered: set[int]
 
 
-def everywhere(ports: Iterable[int]) -> set[tuple[str, int]]:
+def all_ports(ports: Iterable[int]) -> set[tuple[str, int]]:
     """What arrives where nothing is in the way."""
     return {(protocol, port) for port in ports for protocol in ("tcp", "udp")}
 
 
-def knock(netns: str, address: str, ports: Iterable[int]) -> None:
+def probe(netns: str, address: str, ports: Iterable[int]) -> None:
     """A SYN and a datagram to each port. Waits for no answer."""
     for port in ports:
         for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
@@ -40,7 +40,7 @@ def knock(netns: str, address: str, ports: Iterable[int]) -> None:
                 client.setblocking(False)
                 client.connect_ex((address, port))
                 if kind == socket.SOCK_DGRAM:
-                    client.send(b"knock")
+                    client.send(b"probe")
 
 
 def echo(netns: str, address: str) -> None:
@@ -50,8 +50,8 @@ def echo(netns: str, address: str) -> None:
         sender.sendto(frames.icmp(kind, 0, bytes(4) + END), (address, 0))  # of IPv6 the kernel adds up anew
 
 
-def passed(caller: tuple[str, str], address: str, ports: Iterable[int], place: tuple[str, str]) -> Passed:
-    """Knock at a host that answers echo requests.
+def probe_and_watch(caller: tuple[str, str], address: str, ports: Iterable[int], place: tuple[str, str]) -> Probed:
+    """Probe the ports of a host that answers echo requests; what arrived, and what was answered.
 
     :param caller: namespace and interface.
     :param place: namespace and interface where it is seen what arrives.
@@ -59,8 +59,8 @@ def passed(caller: tuple[str, str], address: str, ports: Iterable[int], place: t
     with ExitStack() as stack:
         there, back = (stack.enter_context(wire.packets(*each)) for each in (place, caller))
         with wire.in_order():
-            knock(caller[0], address, ports)
+            probe(caller[0], address, ports)
             echo(caller[0], address)
         arrived = map(frames.opening, wire.frames_before(there, END))
         answered = map(frames.accepting, wire.frames_before(back, END))
-        return Passed(set(filter(None, arrived)), set(filter(None, answered)))
+        return Probed(set(filter(None, arrived)), set(filter(None, answered)))

@@ -1,7 +1,7 @@
 """Pieces of a test in processes of their own: killed before each of their system calls, or many at once.
 
-Started as ``python -m tests.forks <what> <folder>`` it is a process without threads, so that it may fork; it prints one
-JSON object for each round.
+Started as ``python -m tests.killed_processes <what> <folder>`` it is a process without threads, so that it may fork; it
+prints one JSON object for each round.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def syncs(step: Callable[[], object]) -> int:
 
 def run(what: str, *words: str, wrapper: tuple[str, ...] = ()) -> list[dict[str, Any]]:
     """Run one of the programs below and read what it prints."""
-    command = [*wrapper, sys.executable, "-m", "tests.forks", what, *words]
+    command = [*wrapper, sys.executable, "-m", "tests.killed_processes", what, *words]
     done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
@@ -170,7 +170,7 @@ class Killer:
     """A process without threads that forks one for each step and kills it, since a test's own may have threads."""
 
     def __init__(self) -> None:
-        command = [sys.executable, "-m", "tests.forks", "steps"]
+        command = [sys.executable, "-m", "tests.killed_processes", "steps"]
         self._process = subprocess.Popen(command, cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
     def run(self, step: Step) -> bool:
