@@ -1,11 +1,12 @@
-"""A random order of numbers that can be walked in either direction and needs no memory. Pure.
+"""A random permutation of numbers that needs no memory and can be inverted. Pure.
 
-So a set whose addresses are handed out at random, none of them twice, is kept by a key and a count, as one that is
-handed out in sequence is; and whether an address has been handed out is answered without a list of those that were.
+A set that hands out every address once, in random order, needs only a key and a count as its state. Whether an address
+has been handed out is computed; no list is kept.
 
-The order is a permutation by a Feistel network of keyed hashes (Luby and Rackoff, 1988) on the next even number of
-bits, walked until it falls within the size (Black and Rogaway, "Ciphers with Arbitrary Finite Domains", 2002). Ten
-rounds, as NIST SP 800-38G has for the same construction. Without the key it cannot be told from one drawn by lot.
+The permutation is a Feistel network of keyed hashes (Luby and Rackoff, 1988) on the next even number of bits. It is
+applied again until the result is below the size (cycle walking: Black and Rogaway, "Ciphers with Arbitrary Finite
+Domains", 2002). It has ten rounds, as NIST SP 800-38G has for the same construction. Without the key it is
+indistinguishable from a random order.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ class Shuffle:
     size: int
 
     def at(self, index: int) -> int:
-        """The number at a place of the order."""
+        """The number at a position of the order."""
         value = self._forward(index)
         while value >= self.size:
             value = self._forward(value)
         return value
 
     def place(self, number: int) -> int:
-        """Where in the order a number stands."""
+        """The position of a number in the order."""
         index = self._backward(number)
         while index >= self.size:
             index = self._backward(index)
@@ -41,21 +42,21 @@ class Shuffle:
     def _forward(self, value: int) -> int:
         half = self._half()
         left, right = value >> half, value & (1 << half) - 1
-        for turn in range(_ROUNDS):
-            left, right = right, left ^ self._round(turn, right, half)
+        for number in range(_ROUNDS):
+            left, right = right, left ^ self._round(number, right, half)
         return left << half | right
 
     def _backward(self, value: int) -> int:
         half = self._half()
         left, right = value >> half, value & (1 << half) - 1
-        for turn in reversed(range(_ROUNDS)):
-            left, right = right ^ self._round(turn, left, half), left
+        for number in reversed(range(_ROUNDS)):
+            left, right = right ^ self._round(number, left, half), left
         return left << half | right
 
     def _half(self) -> int:
-        """Half of the bits that the network works on: fewer than four numbers of it for each that counts."""
+        """Half of the network's bits. Its domain is less than four times ``size``, which bounds the cycle walk."""
         return max(1, ((self.size - 1).bit_length() + 1) // 2)
 
-    def _round(self, turn: int, value: int, half: int) -> int:
-        digest = blake2s(value.to_bytes(16, "big"), key=self.key, person=bytes([turn])).digest()
+    def _round(self, number: int, value: int, half: int) -> int:
+        digest = blake2s(value.to_bytes(16, "big"), key=self.key, person=bytes([number])).digest()
         return int.from_bytes(digest, "big") & (1 << half) - 1

@@ -1,4 +1,4 @@
-"""How the addresses of a set are handed out: in which order, and when again. Values, from the configuration."""
+"""The allocation policy of a network: the order of addresses, and their reuse. Values, from the configuration."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from cni_v6.allocation.ranges import RangeSet
 # ``ipam.allocation``: the order of addresses.
 SEQUENTIAL, RANDOM, STABLE = "sequential", "random", "stable"
 
-# ``ipam.reuse``: whether an address that was released is given again.
+# ``ipam.reuse``: whether a released address is handed out again.
 NEVER, AFTER, AUTO = "never", "after", "auto"
 
-PROBED = "probed"  # in a record: given again, in no sequence
+PROBED = "probed"  # only in a record: the address is reused, but the set has no sequence
 
 DEFAULT_WAIT = 3600.0  # seconds
 
@@ -22,10 +22,10 @@ DEFAULT_WAIT = 3600.0  # seconds
 class AllocationPolicy:
     """How the addresses of a network's sets are handed out.
 
-    ``order``: SEQUENTIAL, RANDOM or STABLE; ``reuse``: NEVER, AFTER or AUTO; ``wait``: seconds from an address's
-    release to its next holder, where it is given again. ``identity``: whom a stable address belongs to, the workload
-    and its interface; "" where the order is another. ``secret``: what a stable address is derived with; empty for one
-    that the store makes for the network.
+    ``order``: SEQUENTIAL, RANDOM or STABLE. ``reuse``: NEVER, AFTER or AUTO. ``wait``: seconds from an address's
+    release to its reuse. ``identity``: the owner of a stable address, which is the workload and its interface; "" for
+    another order. ``secret``: the secret key of stable addresses; if it is empty, the store creates one for the
+    network.
     """
 
     order: str = SEQUENTIAL
@@ -35,13 +35,13 @@ class AllocationPolicy:
     secret: bytes = b""
 
     def never_reuses(self, addresses: RangeSet) -> bool:
-        """Whether no address of a set is given twice. Of a large set there are enough for that."""
+        """Whether no address of a set is handed out twice. AUTO means that for a set of ``LARGE`` addresses or more."""
         if self.order == STABLE:
             return False
         return self.reuse == NEVER or (self.reuse == AUTO and ranges.size(addresses) >= ranges.LARGE)
 
     def reuse_mode(self, addresses: RangeSet) -> str:
-        """How an address of a set is given again, for the record (``leases.Attachment.reuse``)."""
+        """How an address of a set is reused, for the record (``Attachment.reuse``)."""
         return NEVER if self.never_reuses(addresses) else AFTER if self.order == SEQUENTIAL else PROBED
 
 

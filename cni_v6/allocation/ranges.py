@@ -1,6 +1,6 @@
 """Ranges of addresses, and the order in which their addresses are tried.
 
-Arithmetic on first and last address alone: a /48 costs what a /122 costs.
+All arithmetic is on the first and last address: a /48 costs the same as a /122.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from functools import lru_cache
 from cni_v6.net.addresses import from_text, to_text, values
 from cni_v6.net.intervals import Span, locate, meeting, total, without
 
-LARGE = 2**32  # a set of this size or more is not begun again at its end: no address of it is used twice
+LARGE = 2**32  # a set with this many addresses or more never reuses one, unless the configuration asks for it
 
-KEPT = 128  # sets of which an answer is remembered: each is asked many times in an ADD
-_DESCRIBED = 4  # ranges of a set, and sets, that a message names
+KEPT = 128  # sets whose answers are cached: an ADD asks many times for each
+_DESCRIBED = 4  # ranges of a set, and sets, that a message names at most
 
 
 @dataclass(frozen=True, slots=True)
 class Range:
     """Consecutive addresses of one subnet: ``first`` to ``last`` inclusive, as integers of ``family`` (4 or 6).
 
-    ``gateway`` is never handed out where it lies in the range; it is ``fe80::1`` for ``"gateway": "link-local"``.
+    ``gateway`` is never handed out, even if it lies in the range; it is ``fe80::1`` for ``"gateway": "link-local"``.
     """
 
     family: int
@@ -35,12 +35,11 @@ class Range:
 
 @dataclass(frozen=True, slots=True)
 class RangeSet:
-    """Ranges of one family that spill over in order; one address is taken from each set.
+    """Ranges of one family, used one after the other. A container gets one address from each set.
 
-    ``ranges``: what is handed out; ``written``: the ranges as they were configured, which ``ipam.exclude`` and
-    ``ipam.reserve`` have cut into the others, and the same as these where they have not. An address that is excluded or
-    reserved is still the set's, as far as its gateway, the order of addresses and the container that has it are
-    concerned.
+    ``written``: the ranges as configured. ``ranges``: the ranges that are handed out, which are ``written`` without
+    ``ipam.exclude`` and ``ipam.reserve``. An excluded or reserved address still belongs to the set: its gateway is
+    kept, it has its place in the order, and a container that holds it is valid.
     """
 
     ranges: tuple[Range, ...]
@@ -55,16 +54,16 @@ class RangeSet:
         return self.written[0].family
 
 
-def subnet(one: Range) -> str:
+def subnet(part: Range) -> str:
     """A range's subnet, ``network/prefixlen``."""
-    return f"{to_text(one.family, one.network)}/{one.prefixlen}"
+    return f"{to_text(part.family, part.network)}/{part.prefixlen}"
 
 
 def describe(ranges: RangeSet) -> str:
-    """A set for a message: its subnets with the addresses used of them, but never a screenful."""
+    """A set as text for a message: the subnet and bounds of its first ranges."""
     shown = [
-        f"{subnet(one)} ({to_text(one.family, one.first)} to {to_text(one.family, one.last)})"
-        for one in ranges.written[:_DESCRIBED]
+        f"{subnet(part)} ({to_text(part.family, part.first)} to {to_text(part.family, part.last)})"
+        for part in ranges.written[:_DESCRIBED]
     ]
     more = len(ranges.written) - len(shown)
     text = ", ".join(shown + [f"{more} more"] * (more > 0))
@@ -72,65 +71,65 @@ def describe(ranges: RangeSet) -> str:
 
 
 def describe_all(sets: Sequence[RangeSet]) -> str:
-    """Sets for a message, but never a screenful."""
-    return "; ".join(describe(one) for one in sets[:_DESCRIBED])
+    """The first sets as text for a message."""
+    return "; ".join(describe(range_set) for range_set in sets[:_DESCRIBED])
 
 
 @lru_cache(KEPT)
 def gateways(ranges: RangeSet) -> frozenset[int]:
-    """The gateways of all ranges of a set, as integers of its family: none is handed out by any of the ranges.
+    """The gateways of all ranges of a set, as integers of its family. No range of the set hands one out.
 
-    Of a range that is excluded as a whole too: containers that are in it count on theirs.
+    The gateway of a wholly excluded range is included: containers with an address in it still use the gateway.
     """
-    found = (from_text(one.gateway) for one in ranges.written)
-    return frozenset(value for family, value in found if family == ranges.family)
+    addresses = (from_text(part.gateway) for part in ranges.written)
+    return frozenset(value for family, value in addresses if family == ranges.family)
 
 
 @lru_cache(KEPT)
 def size(ranges: RangeSet) -> int:
-    """How many addresses a set can hand out, its gateways excluded."""
-    spans = sorted((one.first, one.last) for one in ranges.ranges)
+    """Number of addresses that a set can hand out, without its gateways."""
+    spans = sorted((part.first, part.last) for part in ranges.ranges)
     inside = sum(locate(spans, value) is not None for value in gateways(ranges))
     return total(spans) - inside
 
 
 def contains(ranges: RangeSet, family: int, value: int) -> bool:
-    """Whether an address lies in one of the ranges and is not excluded; a gateway may."""
-    return _holder(ranges.ranges, family, value) is not None
+    """Whether an address lies in a range and is not excluded. A gateway may lie in a range."""
+    return _containing(ranges.ranges, family, value) is not None
 
 
 def among(ranges: RangeSet, names: Iterable[str]) -> int:
-    """How many of some names are those of a set's addresses; others are addresses of other sets, or none."""
+    """Number of the names that are addresses of a set. Other names are skipped."""
     return sum(contains(ranges, ranges.family, value) for value in values(names, ranges.family))
 
 
 def origin(ranges: RangeSet, family: int, value: int) -> Range | None:
-    """The range an address is of, as it was written: an excluded address is of it still. None: of none."""
-    return _holder(ranges.written, family, value)
+    """The configured range that contains an address, whether or not the address is excluded; None if no range does."""
+    return _containing(ranges.written, family, value)
 
 
-def _holder(parts: Iterable[Range], family: int, value: int) -> Range | None:
-    return next((one for one in parts if one.family == family and one.first <= value <= one.last), None)
+def _containing(parts: Iterable[Range], family: int, value: int) -> Range | None:
+    return next((part for part in parts if part.family == family and part.first <= value <= part.last), None)
 
 
 def candidates(ranges: RangeSet, after: int | None, wrap: bool, used: Sequence[Span] = ()) -> Iterator[int]:
-    """Every address to try, in order: from the one after ``after``, range by range, gateways left out.
+    """Every address to try, in order: from the one after ``after``, range by range, without gateways.
 
-    Lazy, so that whoever meets too many taken ones stops and looks at what is taken as a whole.
+    Lazy, so that the caller can stop after too many taken addresses and read all leases at once instead.
 
-    :param after: the last address handed out, maybe excluded since; None, or one of none of the ranges: begin at the
-        start.
-    :param wrap: go on at the start, up to and including ``after``.
-    :param used: sorted and disjoint; left out too.
+    :param after: the last address handed out; it may be excluded since. Without it, or if no range contains it, begin
+        at the first range.
+    :param wrap: continue at the first range, up to and including ``after``.
+    :param used: addresses to leave out, sorted and disjoint.
     """
     skip = gateways(ranges)
-    spans = [(one.first, one.last) for one in ranges.written]
-    left = without(sorted((one.first, one.last) for one in ranges.ranges), used)
+    spans = [(part.first, part.last) for part in ranges.written]
+    left = without(sorted((part.first, part.last) for part in ranges.ranges), used)
     index = next((at for at, (first, last) in enumerate(spans) if after is not None and first <= after <= last), None)
     if index is not None and after is not None:
         first, last = spans[index]
-        behind = [*spans[:index], (first, after)] if wrap else []
-        spans = [(after + 1, last), *spans[index + 1:], *behind]
+        wrapped = [*spans[:index], (first, after)] if wrap else []
+        spans = [(after + 1, last), *spans[index + 1:], *wrapped]
     for first, last in spans:
         for low, high in meeting(left, first, last):
             yield from (value for value in range(max(low, first), min(high, last) + 1) if value not in skip)

@@ -1,4 +1,4 @@
-"""Addresses that were released and may be given again: the protocol of their queue, and the one without a disk."""
+"""The queue of released addresses that may be reused: its protocol, and an implementation in memory."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Released:
-    """An address, canonical, and when it was released, in seconds since the epoch.
+    """A released address in canonical form.
 
-    ``mark``: whose it was, a digest that knows its own again (``allocator.mark``); "" where that does not matter.
+    ``time``: when it was released, in seconds since the epoch. ``mark``: a digest of its last holder's identity
+    (``allocator.mark``); "" if the order is not stable.
     """
 
     address: str
@@ -20,28 +21,28 @@ class Released:
 
 
 class Queue(Protocol):
-    """Released addresses of one family, each at most once and only while nobody holds it, in the order of release."""
+    """Released addresses of one family in the order of release. An address is in the queue once, and has no holder."""
 
     def __len__(self) -> int:
-        """How many there are, or about as many after a power failure."""
+        """The number of entries; approximate after a power failure."""
         ...
 
     def __iter__(self) -> Iterator[Released]:
-        """The oldest first; whoever stops early has not paid for the rest."""
+        """The entries, the oldest first. Entries are read lazily."""
         ...
 
     def find(self, address: str) -> Released | None:
-        """Linear in the length, though fast: for addresses that did not come from the front."""
+        """The entry of an address. The time is linear in the length, so use it only off the front of the queue."""
         ...
 
-    def append(self, one: Released) -> None:
+    def append(self, entry: Released) -> None:
         """
         :raises CniError: STORE_FAILED.
         """
         ...
 
-    def remove(self, one: Released) -> None:
-        """Take out what ``__iter__`` or ``find`` gave; not while iterating.
+    def remove(self, entry: Released) -> None:
+        """Remove an entry that ``__iter__`` or ``find`` returned. Do not call it while iterating.
 
         :raises CniError: STORE_FAILED.
         """
@@ -52,19 +53,19 @@ class MemoryQueue:
     """See ``Queue``."""
 
     def __init__(self) -> None:
-        self._all: dict[str, Released] = {}
+        self._entries: dict[str, Released] = {}
 
     def __len__(self) -> int:
-        return len(self._all)
+        return len(self._entries)
 
     def __iter__(self) -> Iterator[Released]:
-        yield from list(self._all.values())
+        yield from list(self._entries.values())
 
     def find(self, address: str) -> Released | None:
-        return self._all.get(address)
+        return self._entries.get(address)
 
-    def append(self, one: Released) -> None:
-        self._all[one.address] = one
+    def append(self, entry: Released) -> None:
+        self._entries[entry.address] = entry
 
-    def remove(self, one: Released) -> None:
-        self._all.pop(one.address, None)
+    def remove(self, entry: Released) -> None:
+        self._entries.pop(entry.address, None)

@@ -1,11 +1,11 @@
 """The addresses that sets without reuse have used, and the next one in order. Pure.
 
-``UsedAddresses`` holds every address that may have been handed out, whatever the configuration was then. So an edited
-range, another order of the sets, or a subnet that went and came back find what was used before. It holds intervals for
-addresses in sequence and requested ones, and random orders (``permutation``).
+``UsedAddresses`` holds every address that may have been handed out, whatever the configuration was then. It still holds
+them after a range is edited, sets change their order, or a subnet is removed and added again. Intervals hold
+sequential and requested addresses, random orders (``permutation``) hold the others.
 
-Both are reserved ahead, a chunk of addresses at a time, so that the store pays for durability once a chunk. What is
-left of a chunk is *open*; that needs no durability, since forgetting it only skips the rest of the chunk.
+Addresses are reserved ahead, a chunk at a time, so that the store syncs once a chunk. The rest of a chunk is *open*. It
+needs no sync: to forget it only skips the rest of the chunk.
 """
 
 from __future__ import annotations
@@ -21,17 +21,18 @@ from cni_v6.net import intervals as intervals
 from cni_v6.net.addresses import BITS
 from cni_v6.net.intervals import Span
 
-CHUNK = 4096  # addresses reserved by one fsync, of a large set: a power failure loses 1 in 2^20 of the smallest
-SHARE = 20  # bits: no chunk is more than this part of its set
-RATE = 4096  # addresses a second that a node may have spent since an old copy of its account, many times what it can
-SKIPPED = 44  # bits: and no more than this part of the set, so that small ones are not spent by looking away
+CHUNK = 4096  # addresses of a large set that one fsync reserves: a power failure loses 1 in 2^20 of the smallest one
+SHARE = 20  # bits: a chunk is at most 1 / 2^20 of its set
+RATE = 4096  # addresses per second skipped for the age of an old copy of the state; many times what a node can use
+SKIPPED = 44  # bits: at most 1 / 2^44 of the set is skipped per second, so that a small set is not used up by it
 
 
 @dataclass(frozen=True, slots=True)
 class RandomOrder:
-    """The addresses of some spans in a random order: those before place ``next`` were handed out, ``to`` is reserved.
+    """The addresses of some spans in random order.
 
-    Of a boot that is not believed, ``next`` is ``to``.
+    Addresses before position ``next`` were handed out; those before ``to`` are reserved. After a reboot ``next`` is
+    ``to``, because the number handed out is not known.
     """
 
     key: bytes
@@ -41,15 +42,15 @@ class RandomOrder:
 
     @property
     def size(self) -> int:
-        """How many addresses there are in all."""
+        """Number of addresses in all spans."""
         return intervals.total(self.spans)
 
     def address(self, place: int) -> int:
-        """The address at a place of the order."""
+        """The address at a position of the order."""
         return intervals.nth(self.spans, Shuffle(self.key, self.size).at(place))
 
     def place(self, address: int) -> int | None:
-        """Where an address stands in the order; None where it is none of them."""
+        """The position of an address in the order; None if no span contains it."""
         number = intervals.place(self.spans, address)
         return None if number is None else Shuffle(self.key, self.size).place(number)
 
@@ -61,12 +62,12 @@ class RandomOrder:
 
 @dataclass(frozen=True, slots=True)
 class UsedAddresses:
-    """Addresses that were, or may have been, handed out: ``intervals``, but for what is still ``open`` in them, and
-    those that ``draws`` have given.
+    """Addresses that were, or may have been, handed out.
 
-    Both lists are sorted and disjoint; ``open`` lies within ``intervals``. ``at``: when it was written, in seconds
-    since the epoch. ``gap``: seconds before this boot, or this copy of the account, of which nothing is known;
-    ``settled``: first addresses of the sets that have gone on behind all that can have been handed out in them.
+    These are ``intervals`` without ``open``, and the handed-out part of each random order in ``draws``. ``intervals``
+    and ``open`` are sorted and disjoint; ``open`` lies within ``intervals``. ``at``: when it was written, in seconds
+    since the epoch. ``gap``: seconds between that write and this boot, or this copy of the file; what was handed out in
+    them is not known. ``settled``: first addresses of the sets that have skipped ahead for the gap (``settle``).
     """
 
     intervals: tuple[Span, ...] = ()
@@ -77,35 +78,35 @@ class UsedAddresses:
     settled: tuple[int, ...] = ()
 
     def covers(self, first: int, last: int) -> bool:
-        """Whether all of it is in the intervals, open or not."""
+        """Whether all addresses from ``first`` to ``last`` are in one interval, open or not."""
         return any(low <= first and last <= high for low, high in self.intervals)
 
     def touches(self, first: int, last: int) -> bool:
-        """Whether any of it is in the intervals."""
+        """Whether any address from ``first`` to ``last`` is in an interval."""
         return bool(intervals.meeting(self.intervals, first, last))
 
     def has(self, address: int) -> bool:
         """Whether an address was handed out, or may have been."""
         closed = self.covers(address, address) and not intervals.meeting(self.open, address, address)
-        return closed or self.drawn(address)
+        return closed or self.used_at_random(address)
 
-    def drawn(self, address: int) -> bool:
-        """Whether a draw has given it."""
-        return any(each.has_given(address) for each in self.draws)
+    def used_at_random(self, address: int) -> bool:
+        """Whether a random order has handed out an address."""
+        return any(order.has_given(address) for order in self.draws)
 
     def free(self, first: int, last: int) -> list[Span]:
-        """What of the intervals may still be handed out between two addresses, in order."""
+        """Spans from ``first`` to ``last`` that are outside the intervals or open, sorted. Ignores random orders."""
         gaps = intervals.without([(first, last)], self.intervals)
         opened = [(max(low, first), min(high, last)) for low, high in intervals.meeting(self.open, first, last)]
         return sorted(gaps + opened)
 
     def add(self, first: int, last: int) -> UsedAddresses:
-        """Everything between two addresses is spent, none of it open."""
+        """Mark all addresses from ``first`` to ``last`` used, none of them open."""
         left = intervals.without(self.open, [(first, last)])
         return replace(self, intervals=intervals.merged((*self.intervals, (first, last))), open=tuple(left))
 
     def advance(self, first: int, address: int, last: int, chunk: int = CHUNK) -> UsedAddresses:
-        """Hand out an address of a range: the range is spent up to it, and a chunk beyond reserved where needed."""
+        """Hand out an address of a range: mark the range used up to it, and reserve a chunk after it if needed."""
         if self.covers(first, address):
             return self.add(first, address)
         beyond = [high for low, high in self.free(address, last) if low <= address <= high]
@@ -114,95 +115,100 @@ class UsedAddresses:
         return after if end == address else replace(after, open=intervals.merged((*after.open, (address + 1, end))))
 
     def written(self, now: float) -> UsedAddresses:
-        """The same, as of now."""
+        """The same addresses, with ``now`` as the time of writing."""
         return replace(self, at=now)
 
     def durable(self) -> tuple[object, ...]:
-        """What has to be on the disk before an address is handed out."""
-        return self.intervals, tuple((each.key, each.spans, each.to) for each in self.draws)
+        """The part that must be on the disk before an address is handed out."""
+        return self.intervals, tuple((order.key, order.spans, order.to) for order in self.draws)
 
 
 def chunk(addresses: RangeSet) -> int:
-    """How many addresses of a set are reserved at a time."""
+    """Number of addresses of a set that are reserved at a time."""
     return max(1, min(CHUNK, ranges.size(addresses) >> SHARE))
 
 
-def ring(addresses: RangeSet, last: int | None, used: tuple[Span, ...]) -> Iterator[int]:
-    """Candidates of a set that goes round: once around, from the one behind the address handed out last."""
-    return ranges.candidates(addresses, last, True, used)
+def ring(addresses: RangeSet, last: int | None, excluded: tuple[Span, ...]) -> Iterator[int]:
+    """Candidates of a set with reuse: once around, starting after the address handed out last."""
+    return ranges.candidates(addresses, last, True, excluded)
 
 
-def ahead(addresses: RangeSet, spent: UsedAddresses, used: tuple[Span, ...] = ()) -> Iterator[int]:
-    """Candidates in sequence: what was never handed out, range by range.
+def ahead(addresses: RangeSet, used: UsedAddresses, in_round: tuple[Span, ...] = ()) -> Iterator[int]:
+    """Candidates in sequence: addresses that were never handed out, range by range.
 
-    :param used: what the set had handed out before its addresses were given once only.
+    :param in_round: addresses that the set handed out while its addresses were reused.
     """
     skip = ranges.gateways(addresses)
     for part in addresses.ranges:
-        for low, high in intervals.without(spent.free(part.first, part.last), used):
-            yield from (value for value in range(low, high + 1) if value not in skip and not spent.drawn(value))
+        for low, high in intervals.without(used.free(part.first, part.last), in_round):
+            yield from (value for value in range(low, high + 1) if value not in skip and not used.used_at_random(value))
 
 
-def adopt(spent: UsedAddresses, addresses: RangeSet, last: int | None) -> UsedAddresses:
-    """Take into account how far the reference plugin went: the address its cursor stands on.
+def adopt(used: UsedAddresses, addresses: RangeSet, last: int | None) -> UsedAddresses:
+    """Take over the progress of the reference plugin: the address in its cursor file.
 
-    A cursor within what is spent is ours, or was moved back, and says nothing new. In a set that nothing is known of
-    the reference plugin has worked alone, in the order of the ranges, so what precedes its cursor is spent too. It
-    knows no ``ipam.exclude``: it may have handed out what is excluded.
+    A used address in the cursor was written by us, or the cursor was moved back; it says nothing new. If nothing is
+    known of the set, the reference plugin has worked alone, in the order of the ranges. Then the ranges before the
+    cursor are used too. The reference plugin ignores ``ipam.exclude``, so it may have handed out excluded addresses.
+
+    :param last: the address in the cursor file, None if there is none.
     """
-    here = None if last is None else ranges.origin(addresses, addresses.family, last)
-    if last is None or here is None:
-        return spent
-    if not any(spent.touches(part.first, part.last) for part in addresses.written):
-        for part in addresses.written[:addresses.written.index(here)]:
-            spent = spent.add(part.first, part.last)
-    ours = spent.covers(last, last) and not any(low <= last <= high for low, high in spent.open)
-    return spent if ours else spent.add(here.first, last)
+    cursor_range = None if last is None else ranges.origin(addresses, addresses.family, last)
+    if last is None or cursor_range is None:
+        return used
+    if not any(used.touches(part.first, part.last) for part in addresses.written):
+        for part in addresses.written[:addresses.written.index(cursor_range)]:
+            used = used.add(part.first, part.last)
+    ours = used.covers(last, last) and not any(low <= last <= high for low, high in used.open)
+    return used if ours else used.add(cursor_range.first, last)
 
 
-def settle(spent: UsedAddresses, addresses: RangeSet) -> UsedAddresses:
-    """Where the account may be an old copy, restored from a backup or by a disk that was set back: go on behind all
-    that can have been handed out since it was written, as far as the set can afford it."""
+def settle(used: UsedAddresses, addresses: RangeSet) -> UsedAddresses:
+    """Skip what may have been handed out during ``UsedAddresses.gap``, as far as the size of the set allows.
+
+    The state may be an old copy: restored from a backup, or on a disk that was reset to an earlier state.
+    """
     start = addresses.written[0].first
-    if start in spent.settled:
-        return spent
-    skip = spent.gap * min(RATE, ranges.size(addresses) >> SKIPPED)
-    after = replace(spent, settled=(*spent.settled, start))
+    if start in used.settled:
+        return used
+    skip = used.gap * min(RATE, ranges.size(addresses) >> SKIPPED)
+    after = replace(used, settled=(*used.settled, start))
     if not skip:
         return after
     for part in addresses.written:
-        for _, high in intervals.meeting(spent.intervals, part.first, part.last):
+        for _, high in intervals.meeting(used.intervals, part.first, part.last):
             if high < part.last:
                 after = after.add(high + 1, min(part.last, high + skip))
-    draws = (replace(each, next=(to := min(each.size, each.to + skip)), to=to) for each in after.draws)
+    draws = (replace(order, next=(to := min(order.size, order.to + skip)), to=to) for order in after.draws)
     return replace(after, draws=tuple(draws))
 
 
-def advance(spent: UsedAddresses, addresses: RangeSet, address: int) -> UsedAddresses:
-    """Hand an address of a set out in sequence: it, and whatever was passed over on the way to it, is spent."""
+def advance(used: UsedAddresses, addresses: RangeSet, address: int) -> UsedAddresses:
+    """Hand out an address of a set in sequence: mark it and all addresses before it used."""
     index = next(i for i, part in enumerate(addresses.ranges) if part.first <= address <= part.last)
     for part in addresses.ranges[:index]:
-        if spent.free(part.first, part.last):
-            spent = spent.add(part.first, part.last)
-    here = addresses.ranges[index]
-    return spent.advance(here.first, address, here.last, chunk(addresses))
+        if used.free(part.first, part.last):
+            used = used.add(part.first, part.last)
+    current = addresses.ranges[index]
+    return used.advance(current.first, address, current.last, chunk(addresses))
 
 
 def draw(
-    spent: UsedAddresses,
+    used: UsedAddresses,
     addresses: RangeSet,
-    used: tuple[Span, ...],
+    in_round: tuple[Span, ...],
     first_free: Callable[[Iterator[int]], int | None],
     entropy: Callable[[int], bytes],
 ) -> tuple[UsedAddresses, int | None]:
-    """The next address of a set in random order that nobody holds, and what is spent with it; None: there is none.
+    """The used addresses after the choice, and the next free address of the set's random order; None if none is left.
 
-    :param entropy: as many random bytes as it is asked for.
+    :param in_round: as in ``ahead``.
+    :param entropy: returns the given number of random bytes.
     """
     spans = _spans(addresses)
-    known = next((each for each in spent.draws if each.spans == spans), None)
+    known = next((order for order in used.draws if order.spans == spans), None)
     mine = known or RandomOrder(entropy(KEY_BYTES), spans)
-    others = replace(spent, draws=tuple(each for each in spent.draws if each is not known))
+    others = replace(used, draws=tuple(order for order in used.draws if order is not known))
     skip = ranges.gateways(addresses)
     passed = [mine.next]
 
@@ -210,7 +216,7 @@ def draw(
         for place in range(mine.next, mine.size):
             passed[0] = place + 1
             value = mine.address(place)
-            if value not in skip and not others.has(value) and not intervals.meeting(used, value, value):
+            if value not in skip and not others.has(value) and not intervals.meeting(in_round, value, value):
                 yield value
 
     value = first_free(candidates())
@@ -219,41 +225,44 @@ def draw(
 
 
 def block(
-    spent: UsedAddresses, addresses: RangeSet, length: int, used: tuple[Span, ...]
+    used: UsedAddresses, addresses: RangeSet, length: int, in_round: tuple[Span, ...]
 ) -> tuple[UsedAddresses, int | None]:
-    """The next prefix of a length, of which nothing was handed out, as its first address, and what is spent with it.
+    """The used addresses after the choice, and the first address of the next prefix with no used address.
 
-    A prefix of a set with addresses in random order cannot be told to be free but one address after another.
+    Ranges with a random order are skipped: whether a prefix of them is free could be tested only address by address.
+
+    :param length: of the prefix.
+    :param in_round: as in ``ahead``.
     """
     size = 1 << BITS[addresses.family] - length
     skip = ranges.gateways(addresses)
     for part in addresses.ranges:
-        drawn = any(intervals.meeting(each.spans, part.first, part.last) for each in spent.draws)
-        for low, high in [] if drawn else intervals.without(spent.free(part.first, part.last), used):
+        at_random = any(intervals.meeting(order.spans, part.first, part.last) for order in used.draws)
+        for low, high in [] if at_random else intervals.without(used.free(part.first, part.last), in_round):
             first = -(-low // size) * size
             while first + size - 1 <= high and any(first <= value < first + size for value in skip):
                 first += size
             if first + size - 1 <= high:
-                return spent.add(first, first + size - 1), first
-    return spent, None
+                return used.add(first, first + size - 1), first
+    return used, None
 
 
-def count(spent: UsedAddresses, addresses: RangeSet) -> int:
-    """How many addresses of a set are spent, those of its gateways not counted."""
+def count(used: UsedAddresses, addresses: RangeSet) -> int:
+    """Number of used addresses of a set, without its gateways."""
     skip = ranges.gateways(addresses)
     total = 0
     for part in addresses.ranges:
-        closed = intervals.without([(part.first, part.last)], tuple(spent.free(part.first, part.last)))
+        closed = intervals.without([(part.first, part.last)], tuple(used.free(part.first, part.last)))
         total += sum(high - low + 1 - sum(low <= value <= high for value in skip) for low, high in closed)
     spans = _spans(addresses)
-    return total + sum(each.next for each in spent.draws if each.spans == spans)
+    return total + sum(order.next for order in used.draws if order.spans == spans)
 
 
 def exhausted(addresses: RangeSet, taken: int, *, once: bool) -> CniError:
-    """The error of a set with nothing left.
+    """The error for a set with no address left.
 
-    :param taken: how many of its addresses are leased.
-    :param once: whether no address of it is given twice.
+    :param taken: number of its addresses that are leased.
+    :param once: whether the set hands out no address twice.
     """
     text = ranges.describe(addresses)
     total = ranges.size(addresses)
@@ -265,7 +274,7 @@ def exhausted(addresses: RangeSet, taken: int, *, once: bool) -> CniError:
 
 
 def no_block(addresses: RangeSet, length: int) -> CniError:
-    """The error of a set that has no prefix of a length left."""
+    """The error for a set that has no unused prefix of a length left."""
     return CniError(ADDRESSES_EXHAUSTED, f"no unused /{length} in {ranges.describe(addresses)}",
                     "no prefix is handed out twice, and none where addresses are or were handed out at random: add a "
                     "range to the set, or delegate longer prefixes")

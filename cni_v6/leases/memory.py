@@ -1,4 +1,4 @@
-"""The leases of one network in dictionaries: the same answers as ``store.DiskLeases``, for tests and dry runs."""
+"""The leases of one network in memory: the same answers as ``disk.store.DiskLeases``, for tests and dry runs."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ OnRecord = Callable[[Attachment], object]
 
 
 class MemoryLeases:
-    """Leases of one network, gone with the process.
+    """Leases of one network that end with the process.
 
     :param timeout: seconds to wait for the lock.
-    :param now: seconds since the epoch.
-    :param entropy: as many random bytes as it is asked for; by default the same ones at every run.
-    :param on_record: is told of each record that is written, such as by ``cni-v6ctl plan``.
+    :param now: returns seconds since the epoch.
+    :param entropy: returns the given number of random bytes; the default gives the same bytes in every run.
+    :param on_record: is called with each record that is written.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class MemoryLeases:
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
-        """Hold the network's lock. What was done before an exception stays done.
+        """Hold the network's lock. An exception does not undo changes made before it.
 
         :raises CniError: TRY_AGAIN.
         """
@@ -60,7 +60,7 @@ class MemoryLeases:
 
 
 class MemoryDataDirs:
-    """No data folder but this process's own, which nobody has to find again. See ``node.DataDirs``."""
+    """No data folders: the leases are in this process, so nothing has to find them again. See ``context.DataDirs``."""
 
     def known(self) -> list[str]:
         return []
@@ -92,16 +92,16 @@ class MemoryTransaction:
         self._records: dict[tuple[str, str], Attachment] = {}
         self._holders: dict[str, Owner] = {}
         self._prefixes: dict[str, Owner] = {}
-        self._last: dict[int, tuple[int, int]] = {}  # a set's index -> family and value of what it gave last
-        self._books = {family: AllocatorState(UsedAddresses(), (), MemoryQueue()) for family in (4, 6)}
-        self._chosen: set[str] = set()  # and not put yet
+        self._last: dict[int, tuple[int, int]] = {}  # index of a set -> family and value of its last address
+        self._states = {family: AllocatorState(UsedAddresses(), (), MemoryQueue()) for family in (4, 6)}
+        self._chosen: set[str] = set()  # chosen in this transaction
         self._secret = entropy(32)
         self._on_record = on_record
         self.remarks: list[str] = []
         self._memo = b""
 
     def begin(self) -> None:
-        """Nothing is chosen in this transaction yet."""
+        """Start a transaction: forget what the last one chose."""
         self._chosen.clear()
 
     def get(self, owner: Owner) -> Attachment | None:
@@ -120,10 +120,10 @@ class MemoryTransaction:
 
     def choose(self, index: int, ranges: RangeSet, policy: AllocationPolicy = DEFAULT) -> str:
         family = ranges.family
-        spent = self._books[family].spent
+        used_before = self._states[family].used
         value, _, remark = self._choose(index, ranges, policy)
         if value is None:
-            self._books[family].spent = spent
+            self._states[family].used = used_before
             raise self._exhausted(ranges, policy)
         self.remarks += [remark] if remark else []
         if policy.order == SEQUENTIAL:
@@ -133,7 +133,7 @@ class MemoryTransaction:
 
     def _choose(self, index: int, ranges: RangeSet, policy: AllocationPolicy) -> Chosen:
         family = ranges.family
-        world = AllocatorInput(
+        inputs = AllocatorInput(
             self._last_of(index, family),
             self._now(),
             lambda order: self._first_free(family, order),
@@ -141,23 +141,23 @@ class MemoryTransaction:
             self._entropy,
             lambda: policy.secret or self._secret,
         )
-        chosen = allocator.choose(self._books[family], ranges, policy, world)
-        self._books[family].change_queue()
+        chosen = allocator.choose(self._states[family], ranges, policy, inputs)
+        self._states[family].change_queue()
         return chosen
 
     def shortage(self, index: int, ranges: RangeSet, policy: AllocationPolicy = DEFAULT) -> CniError | None:
-        spent = self._books[ranges.family].spent
-        found = self._choose(index, ranges, policy).value
-        self._books[ranges.family].spent = spent
-        return self._exhausted(ranges, policy) if found is None else None
+        used_before = self._states[ranges.family].used
+        value = self._choose(index, ranges, policy).value
+        self._states[ranges.family].used = used_before
+        return self._exhausted(ranges, policy) if value is None else None
 
     def _exhausted(self, ranges: RangeSet, policy: AllocationPolicy) -> CniError:
         return used.exhausted(ranges, among(ranges, self._holders), once=policy.never_reuses(ranges))
 
     def choose_prefix(self, index: int, ranges: RangeSet, length: int) -> str:
-        books = self._books[ranges.family]
-        spent = used.adopt(books.spent, ranges, self._last_of(index, ranges.family))
-        books.spent, first = used.block(spent, ranges, length, books.round)
+        state = self._states[ranges.family]
+        known = used.adopt(state.used, ranges, self._last_of(index, ranges.family))
+        state.used, first = used.block(known, ranges, length, state.round)
         if first is None:
             raise used.no_block(ranges, length)
         return f"{to_text(ranges.family, first)}/{length}"
@@ -167,14 +167,14 @@ class MemoryTransaction:
         return next((f"{owner.container_id} {owner.ifname}" for owner in holders if owner), None)
 
     def spent(self, ranges: RangeSet) -> int:
-        return used.count(self._books[ranges.family].spent, ranges)
+        return used.count(self._states[ranges.family].used, ranges)
 
     def put(self, attachment: Attachment) -> None:
         owner = attachment.owner
         records.require_safe("interface name", owner.ifname)
-        held = self.get(owner)
-        if held:
-            raise records.already_attached(owner, held.addresses)
+        record = self.get(owner)
+        if record:
+            raise records.already_attached(owner, record.addresses)
         addresses = tuple(records.require_address(address) for address in attachment.addresses)
         for number, address in enumerate(addresses):
             holder = f"{owner.container_id} {owner.ifname}" if address in addresses[:number] else self.holder(address)
@@ -191,21 +191,21 @@ class MemoryTransaction:
 
     def was_used(self, address: str) -> bool:
         family, value = from_text(address)
-        return self._books[family].spent.has(value)
+        return self._states[family].used.has(value)
 
     def add_addresses(self, attachment: Attachment) -> None:
         before = self._records[attachment.owner.container_id, attachment.owner.ifname]
-        more = [each for each in attachment.addresses if each not in before.addresses]
-        for address in more:
+        added = [address for address in attachment.addresses if address not in before.addresses]
+        for address in added:
             holder = self.holder(address)
             if holder is not None:
                 raise records.unavailable(address, holder)
-        self._take(attachment, more)
+        self._take(attachment, added)
         self.update(attachment)
 
     def remove_addresses(self, attachment: Attachment) -> None:
         before = self._records[attachment.owner.container_id, attachment.owner.ifname]
-        self._give_back(before, [each for each in before.addresses if each not in attachment.addresses])
+        self._release(before, [address for address in before.addresses if address not in attachment.addresses])
         self.update(attachment)
 
     def memo(self) -> bytes:
@@ -218,40 +218,40 @@ class MemoryTransaction:
         if self.get(owner) is None:
             return None
         record = self._records.pop((owner.container_id, owner.ifname))
-        self._give_back(record, record.addresses)
+        self._release(record, record.addresses)
         for prefix in record.prefixes:
             del self._prefixes[prefix]
         return record
 
     def _take(self, attachment: Attachment, addresses: Collection[str]) -> None:
-        for text, way in self._ways(attachment, attachment.addresses):
+        for text, mode in self._reuse_modes(attachment, attachment.addresses):
             if text not in addresses:
                 continue
             family, value = from_text(text)
-            if way != NEVER:
-                allocator.enter(self._books[family], family, value, waiting=True, in_round=way == AFTER)
-                self._books[family].change_queue()
+            if mode != NEVER:
+                allocator.mark_held(self._states[family], family, value, waiting=True, in_round=mode == AFTER)
+                self._states[family].change_queue()
             elif text not in self._chosen:
-                allocator.spend(self._books[family], value)
+                allocator.mark_used(self._states[family], value)
             self._holders[text] = attachment.owner
 
-    def _give_back(self, record: Attachment, addresses: Collection[str]) -> None:
-        for text, way in self._ways(record, record.addresses):
+    def _release(self, record: Attachment, addresses: Collection[str]) -> None:
+        for text, mode in self._reuse_modes(record, record.addresses):
             if text not in addresses:
                 continue
             del self._holders[text]
-            if way != NEVER:
+            if mode != NEVER:
                 family, value = from_text(text)
-                allocator.give_back(
-                    self._books[family], family, value, now=self._now(), identity=record.identity,
-                    in_round=way == AFTER,
+                allocator.release(
+                    self._states[family], family, value, now=self._now(), identity=record.identity,
+                    in_round=mode == AFTER,
                 )
-                self._books[family].change_queue()
+                self._states[family].change_queue()
 
-    def _ways(self, record: Attachment, addresses: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    def _reuse_modes(self, record: Attachment, addresses: tuple[str, ...]) -> Iterator[tuple[str, str]]:
         for text in addresses:
             family, value = from_text(text)
-            yield text, record.reuse_mode(text) or (NEVER if self._books[family].spent.has(value) else AFTER)
+            yield text, record.reuse_mode(text) or (NEVER if self._states[family].used.has(value) else AFTER)
 
     def _last_of(self, index: int, family: int) -> int | None:
         known, value = self._last.get(index, (0, 0))
@@ -263,5 +263,5 @@ class MemoryTransaction:
 
 
 def _entropy() -> Callable[[int], bytes]:
-    turns = count()
-    return lambda size: shake_256(next(turns).to_bytes(8, "big")).digest(size)
+    calls = count()
+    return lambda size: shake_256(next(calls).to_bytes(8, "big")).digest(size)

@@ -1,7 +1,7 @@
 """Addresses as text and as integers.
 
-``socket.inet_pton`` rather than a library: it takes only the strict forms (no ``10.1``, no leading zeros, no zone), and
-a call without an engine is spared an import of 40 ms.
+``socket.inet_pton`` accepts only the strict forms: no ``10.1``, no leading zeros, no zone. A library would cost a call
+without an engine an import of 40 ms.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from collections.abc import Iterable, Iterator
 from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 
 BITS = {4: 32, 6: 128}
-_LINK_LOCAL = re.compile("fe[89ab][0-9a-f]:", re.IGNORECASE)  # four digits: fe8::1 is of fe8::/16
+_LINK_LOCAL = re.compile("fe[89ab][0-9a-f]:", re.IGNORECASE)  # four digits: fe8::1 is in fe8::/16
 _MAPPED = 0xFFFF  # the upper 96 bits of an IPv4-mapped address (RFC 4291, section 2.5.5.2)
 
 
 def from_text(text: str) -> tuple[int, int]:
-    """Family (4 or 6) and value of an address. ``::ffff:10.0.0.1`` is the IPv4 address, as Go's ``net.IP`` has it.
+    """Family (4 or 6) and value of an address. ``::ffff:10.0.0.1`` is read as IPv4, as Go's ``net.IP`` does.
 
-    :raises ValueError: for anything but the full, strict forms.
+    :raises ValueError: the text is not an address in full, strict form.
     """
     try:
         if ":" not in text:
@@ -30,7 +30,7 @@ def from_text(text: str) -> tuple[int, int]:
 
 
 def version(text: str) -> int:
-    """4 or 6, of an address or a prefix in its canonical spelling, in which nothing of IPv4 has a colon."""
+    """Family (4 or 6) of an address or a prefix in canonical spelling: only IPv6 has a colon there."""
     return 6 if ":" in text else 4
 
 
@@ -50,32 +50,35 @@ def to_text(family: int, value: int) -> str:
 
 
 def is_link_local(address: str) -> bool:
-    """Whether an address, with a prefix length or without, is of fe80::/10, by its spelling: an ADD asks many times."""
+    """Whether an address, with or without a prefix length, is in fe80::/10.
+
+    Tests the spelling only, because an ADD asks many times.
+    """
     return _LINK_LOCAL.match(address) is not None
 
 
-def overlap(one: str, two: str) -> bool:
+def overlap(prefix: str, other: str) -> bool:
     """Whether two prefixes of one family have an address in common: they agree in the bits of the shorter one.
 
-    :param one: ``address/length``, host bits and all.
+    :param prefix: ``address/length``; host bits may be set.
     """
-    (first, first_length), (second, second_length) = _prefix(one), _prefix(two)
-    shift = BITS[6 if ":" in one else 4] - min(first_length, second_length)
+    (first, first_length), (second, second_length) = _prefix(prefix), _prefix(other)
+    shift = BITS[6 if ":" in prefix else 4] - min(first_length, second_length)
     return first >> shift == second >> shift
 
 
 def _prefix(text: str) -> tuple[int, int]:
-    """Value and length; an IPv4-mapped address is the IPv6 one that it is to the kernel."""
+    """Value and length. An IPv4-mapped address stays IPv6, as in the kernel."""
     ip, _, length = text.partition("/")
     return int.from_bytes(inet_pton(AF_INET6 if ":" in ip else AF_INET, ip), "big"), int(length)
 
 
 def values(names: Iterable[str], family: int) -> Iterator[int]:
-    """Those of some names that are addresses of a family; the others are addresses of the other one, or none."""
+    """The values of those names that are addresses of a family. Other names are skipped."""
     for name in names:
         try:
-            found, value = from_text(name)
+            name_family, value = from_text(name)
         except ValueError:
             continue
-        if found == family:
+        if name_family == family:
             yield value

@@ -1,5 +1,4 @@
-"""Intervals of integers: sorted, inclusive, from first to last. A /48 costs what a /122 costs.
-"""
+"""Intervals of integers, inclusive from first to last, in sorted sequences. A /48 costs the same as a /122."""
 
 from __future__ import annotations
 
@@ -10,20 +9,20 @@ Span = tuple[int, int]  # first and last address, inclusive
 
 
 def locate(spans: Sequence[tuple[int, int]], value: int) -> int | None:
-    """Index of the span (first and last, inclusive) a value lies in; they are sorted and do not overlap."""
-    at = bisect_right(spans, value, key=lambda span: span[0]) - 1
-    return at if at >= 0 and value <= spans[at][1] else None
+    """Index of the span that contains a value; None if no span does. The spans are sorted and disjoint."""
+    index = bisect_right(spans, value, key=lambda span: span[0]) - 1
+    return index if index >= 0 and value <= spans[index][1] else None
 
 
 def total(spans: Iterable[Span]) -> int:
-    """How many addresses there are in some disjoint spans."""
+    """Number of addresses in disjoint spans."""
     return sum(last - first + 1 for first, last in spans)
 
 
 def nth(spans: Iterable[Span], offset: int) -> int:
-    """The address so many places behind the first one.
+    """The address ``offset`` places after the first one.
 
-    :raises IndexError: there are not so many.
+    :raises IndexError: the spans have fewer addresses.
     """
     for first, last in spans:
         if offset <= last - first:
@@ -33,7 +32,7 @@ def nth(spans: Iterable[Span], offset: int) -> int:
 
 
 def place(spans: Iterable[Span], value: int) -> int | None:
-    """How many addresses come before one, as ``nth`` counts them; None where it is none of them."""
+    """Number of addresses before a value, the inverse of ``nth``; None if no span contains the value."""
     before = 0
     for first, last in spans:
         if first <= value <= last:
@@ -43,24 +42,24 @@ def place(spans: Iterable[Span], value: int) -> int | None:
 
 
 def meeting(spans: Sequence[Span], first: int, last: int) -> Sequence[Span]:
-    """Those of some spans, sorted and disjoint, that have an address from ``first`` to ``last``."""
+    """The spans that have an address from ``first`` to ``last``. The spans are sorted and disjoint."""
     low = bisect_left(spans, first, key=lambda span: span[1])
     return spans[low:bisect_right(spans, last, key=lambda span: span[0])]
 
 
 def merged(spans: Iterable[Span]) -> tuple[Span, ...]:
     """The same addresses in as few spans as possible, sorted."""
-    found: list[Span] = []
+    result: list[Span] = []
     for first, last in sorted(spans):
-        if found and first <= found[-1][1] + 1:
-            found[-1] = (found[-1][0], max(found[-1][1], last))
+        if result and first <= result[-1][1] + 1:
+            result[-1] = (result[-1][0], max(result[-1][1], last))
         else:
-            found.append((first, last))
-    return tuple(found)
+            result.append((first, last))
+    return tuple(result)
 
 
 def without(spans: Iterable[Span], holes: Sequence[Span]) -> list[Span]:
-    """What is left of some spans; the holes are sorted and disjoint."""
+    """The spans without the addresses of the holes. The holes are sorted and disjoint."""
     left: list[Span] = []
     for first, last in spans:
         for low, high in meeting(holes, first, last):

@@ -25,9 +25,9 @@ def with_backlog(oldest: float) -> AllocatorState:
     return AllocatorState(UsedAddresses(), ((FIRST, FIRST + BACKLOG + 1),), queue)
 
 
-def choose(books: AllocatorState) -> allocator.Chosen:
+def choose(state: AllocatorState) -> allocator.Chosen:
     return allocator.choose(
-        books, WIDE, WAIT, AllocatorInput(None, NOW, lambda order: next(order, None), set(), bytes, bytes)
+        state, WIDE, WAIT, AllocatorInput(None, NOW, lambda order: next(order, None), set(), bytes, bytes)
     )
 
 
@@ -40,7 +40,7 @@ def test_but_nobody_is_given_an_address_before_its_time() -> None:
 
 
 def test_a_queue_that_lost_its_end_is_no_backlog() -> None:
-    books = with_backlog(NOW - 3700)
-    books.queue = MemoryQueue()
-    assert choose(books).value == FIRST + BACKLOG + 2
-    assert intervals.total(books.round) > BACKLOG
+    state = with_backlog(NOW - 3700)
+    state.queue = MemoryQueue()
+    assert choose(state).value == FIRST + BACKLOG + 2
+    assert intervals.total(state.round) > BACKLOG

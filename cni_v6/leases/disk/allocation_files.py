@@ -1,12 +1,14 @@
-"""The allocator's state of a network as files in ``cursors/``, for as long as the lock is held.
+"""The allocator's state of a network as files in ``cursors/``. Used while the network's lock is held.
 
 | file | content |
 |---|---|
-| ``spent``, ``spent4`` | what IPv6 and IPv4 sets gave for good or reserved; synced (``allocation_json.encode_spent``) |
-| ``open``, ``open4`` | how much of what they reserved is left, in this boot |
-| ``round``, ``round4`` | what sets that go round have given in this round |
-| ``released``, ``released4`` | addresses that were released and are given again, oldest first (``releasedfile``) |
-| ``secret`` | what stable addresses are derived with, where the configuration names none; synced |
+| ``spent``, ``spent4`` | used and reserved addresses of sets without reuse; synced (``allocation_json.encode_spent``) |
+| ``open``, ``open4`` | the rest of the reserved addresses; valid in this boot |
+| ``round``, ``round4`` | addresses that sequential sets with reuse have handed out in this round |
+| ``released``, ``released4`` | released addresses that may be reused, the oldest first (``release_queue_file``) |
+| ``secret`` | the secret key of stable addresses, if the configuration names none; synced |
+
+Names without a digit are for IPv6, names with a 4 for IPv4.
 """
 
 from __future__ import annotations
@@ -35,17 +37,17 @@ SECRET_BYTES = 32
 
 @dataclass(frozen=True, slots=True)
 class _Saved:
-    """What the files of a family say."""
+    """The contents of a family's files."""
 
-    spent: UsedAddresses
+    used: UsedAddresses
     round: tuple[Span, ...]
 
 
 class AllocatorFiles:
-    """Opened at the first question: to free an address that is given once asks none.
+    """The state of both families. Files are opened when they are needed: most releases need none.
 
     :param boot: this boot's id.
-    :param now: seconds since the epoch.
+    :param now: returns seconds since the epoch.
     """
 
     def __init__(self, root: Folder, *, boot: str, now: Callable[[], float]) -> None:
@@ -53,115 +55,120 @@ class AllocatorFiles:
         self._boot = boot
         self._now = now
         self._folder: Folder | None = None
-        self._books: dict[int, tuple[AllocatorState, QueueFile]] = {}
+        self._states: dict[int, tuple[AllocatorState, QueueFile]] = {}
         self._saved: dict[int, _Saved] = {}
-        self._files: dict[int, int] = {}  # the inodes of what is spent: a copy put in a file's place has another
+        self._inodes: dict[int, int] = {}  # of the ``spent`` files: a copy in a file's place has another inode
 
     def close(self) -> None:
-        """Give the descriptors back."""
-        for _, queue in self._books.values():
+        """Close the descriptors."""
+        for _, queue in self._states.values():
             queue.close()
         if self._folder:
             self._folder.close()
 
     def of(self, family: int) -> AllocatorState:
-        """What is kept of a family's addresses; ``save`` once it was changed.
+        """The state of a family. Call ``save`` after a change.
 
         :raises CniError: STORE_FAILED.
         """
-        if family not in self._books:
-            spent = self._spent(family)
+        if family not in self._states:
+            used = self._read_used(family)
             content = self._cursors().read(_name("round", family))
-            given = allocation_json.decode_round(content, family) if content else ()
+            in_round = allocation_json.decode_round(content, family) if content else ()
             queue = QueueFile(self._cursors(), _name("released", family), NEW)
-            self._saved[family] = _Saved(spent, given)
-            self._books[family] = AllocatorState(spent, given, queue), queue
-        return self._books[family][0]
+            self._saved[family] = _Saved(used, in_round)
+            self._states[family] = AllocatorState(used, in_round, queue), queue
+        return self._states[family][0]
 
     def save(self, family: int, now: float) -> None:
-        """Write what has changed; what was given for good is on the disk when this returns.
+        """Write what has changed. When this returns, the addresses of sets without reuse are on the disk.
 
         :param now: seconds since the epoch.
         """
-        books, saved = self._books[family][0], self._saved[family]
-        if books.spent.durable() != saved.spent.durable():
-            books.spent = books.spent.written(now)
+        state, saved = self._states[family][0], self._saved[family]
+        if state.used.durable() != saved.used.durable():
+            state.used = state.used.written(now)
             folder = self._cursors()
-            folder.create(NEW, allocation_json.encode_spent(books.spent, family), sync=True)
+            folder.create(NEW, allocation_json.encode_spent(state.used, family), sync=True)
             folder.move(NEW, folder, _name("spent", family))
             folder.flush()
-            self._files[family] = self._inode(family)
-        if books.spent != saved.spent:
-            content = allocation_json.encode_open(books.spent, family, self._boot, self._files.get(family, 0))
+            self._inodes[family] = self._inode(family)
+        if state.used != saved.used:
+            content = allocation_json.encode_open(state.used, family, self._boot, self._inodes.get(family, 0))
             self._overwrite(_name("open", family), content)
-        if books.round != saved.round:
-            self._overwrite(_name("round", family), allocation_json.encode_round(books.round, family))
-        books.change_queue()
-        self._saved[family] = _Saved(books.spent, books.round)
+        if state.round != saved.round:
+            self._overwrite(_name("round", family), allocation_json.encode_round(state.round, family))
+        state.change_queue()
+        self._saved[family] = _Saved(state.used, state.round)
 
-    def ways(self, record: Attachment) -> Iterator[tuple[str, str]]:
-        """Each address with how its set gives it again. Where the record does not know, what is spent is given once."""
+    def _reuse_modes(self, record: Attachment) -> Iterator[tuple[str, str]]:
+        """Each address of a record with its reuse mode. Without one in the record, a used address is never reused."""
         for text in record.addresses:
             family, value = from_text(text)
-            yield text, record.reuse_mode(text) or (NEVER if self.of(family).spent.has(value) else AFTER)
+            yield text, record.reuse_mode(text) or (NEVER if self.of(family).used.has(value) else AFTER)
 
-    def spend(self, attachment: Attachment, chosen: Collection[str], now: float) -> None:
-        """Those of its addresses that were asked for, not chosen, of sets that give none twice."""
-        for text, way in self.ways(attachment):
-            if way == NEVER and text not in chosen:
-                family, value = from_text(text)
-                allocator.spend(self.of(family), value)
-                self.save(family, now)
+    def mark_used(self, attachment: Attachment, chosen: Collection[str], now: float) -> None:
+        """Mark requested addresses of sets without reuse as used. ``choose`` has marked the chosen ones already.
 
-    def enter(self, attachment: Attachment, chosen: Mapping[str, bool], now: float) -> None:
-        """Those of its addresses that are given again are somebody's.
-
-        :param chosen: whether they wait in the queue; of those that were asked for, nobody knows.
+        :param chosen: addresses that the allocator chose.
         """
-        for text, way in self.ways(attachment):
-            if way != NEVER:
+        for text, mode in self._reuse_modes(attachment):
+            if mode == NEVER and text not in chosen:
                 family, value = from_text(text)
-                allocator.enter(self.of(family), family, value, waiting=chosen.get(text, True), in_round=way == AFTER)
+                allocator.mark_used(self.of(family), value)
                 self.save(family, now)
 
-    def give_back(
+    def mark_held(self, attachment: Attachment, chosen: Mapping[str, bool], now: float) -> None:
+        """Note that the addresses of sets with reuse have a holder.
+
+        :param chosen: the chosen addresses, and whether each was in the queue. A requested address may be in it.
+        """
+        for text, mode in self._reuse_modes(attachment):
+            if mode != NEVER:
+                family, value = from_text(text)
+                allocator.mark_held(
+                    self.of(family), family, value, waiting=chosen.get(text, True), in_round=mode == AFTER
+                )
+                self.save(family, now)
+
+    def release(
         self, record: Attachment, addresses: Collection[str], now: float, *,
-        unsure: Callable[[str], bool] | None = None,
+        is_held: Callable[[str], bool] | None = None,
     ) -> None:
-        """Account for those of a record's addresses that are given again.
+        """Put those addresses of a record whose sets reuse them into the queue.
 
-        :param unsure: they may have been accounted for, or are another's by now, which this tells; None: neither.
+        :param is_held: tests whether an address has another holder by now. If it is given, addresses with a holder and
+            addresses in the queue are skipped. None: neither is possible.
         """
-        for text, way in self.ways(record) if addresses else ():
-            if way == NEVER or text not in addresses:
+        for text, mode in self._reuse_modes(record) if addresses else ():
+            if mode == NEVER or text not in addresses:
                 continue
             family, value = from_text(text)
-            books = self.of(family)
-            if unsure and (unsure(text) or books.queue.find(text)):
+            state = self.of(family)
+            if is_held and (is_held(text) or state.queue.find(text)):
                 continue
-            allocator.give_back(books, family, value, now=now, identity=record.identity, in_round=way == AFTER)
+            allocator.release(state, family, value, now=now, identity=record.identity, in_round=mode == AFTER)
             self.save(family, now)
 
     def recover(self, leased: Iterable[str], now: float) -> None:
-        """Addresses of this round that are neither held nor waiting, since a power failure took the end of the queue:
-        they wait from now on; where there are very many, they are left to the round as if it had not had them.
+        """Recover addresses whose queue entries a power failure has lost (``allocator.recover``).
 
-        :param leased: names of the network's folder, addresses among them.
+        :param leased: names in the network's folder, addresses among them.
         """
         names = list(leased)
         for family in (4, 6):
-            with suppress(CniError):  # what is damaged keeps those from working who ask for it, and nobody else
-                books = self.of(family)
-                if books.round:
-                    allocator.recover(books, family, names, now)
+            with suppress(CniError):  # damaged state must fail only the calls that need this family
+                state = self.of(family)
+                if state.round:
+                    allocator.recover(state, family, names, now)
                     self.save(family, now)
 
     def secret(self) -> bytes:
-        """This network's own, made at the first call."""
+        """This network's secret key, created by the first call."""
         folder = self._cursors()
-        found = folder.read("secret")
-        if found:
-            return found
+        content = folder.read("secret")
+        if content:
+            return content
         secret = os.urandom(SECRET_BYTES).hex().encode()
         folder.create(NEW, secret, sync=True)
         folder.move(NEW, folder, "secret")
@@ -173,22 +180,22 @@ class AllocatorFiles:
             self._folder = self._root.child(FOLDER)
         return self._folder
 
-    def _spent(self, family: int) -> UsedAddresses:
+    def _read_used(self, family: int) -> UsedAddresses:
         folder, name = self._cursors(), _name("spent", family)
         content = folder.read(name)
         if content is None:
             return UsedAddresses()
-        self._files[family] = self._inode(family)
+        self._inodes[family] = self._inode(family)
         opened = folder.read(_name("open", family)) or b""
         try:
-            return allocation_json.decode(content, opened, family, self._boot, self._files[family], self._now())
+            return allocation_json.decode(content, opened, family, self._boot, self._inodes[family], self._now())
         except ValueError as error:
             raise CniError(STORE_FAILED, f"lease store: {folder.path}/{name} is damaged",
                            "restore it; without it addresses of large sets can be handed out again") from error
 
     def _inode(self, family: int) -> int:
-        found = self._cursors().stat(_name("spent", family))
-        return found.st_ino if found else 0
+        status = self._cursors().stat(_name("spent", family))
+        return status.st_ino if status else 0
 
     def _overwrite(self, name: str, content: bytes) -> None:
         folder = self._cursors()

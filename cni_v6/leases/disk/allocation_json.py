@@ -14,69 +14,69 @@ from cni_v6.allocation.used import RandomOrder, UsedAddresses
 from cni_v6.net import addresses
 from cni_v6.net.intervals import Span, merged
 
-WIDTH = 256  # a file keeps its length from one address to the next, so that it can be overwritten in place
+WIDTH = 256  # files are padded to a multiple of this, so that most updates keep the length and overwrite in place
 
 _DAMAGED = (KeyError, TypeError, ValueError, RecursionError, OverflowError)
 
 
-def encode_spent(spent: UsedAddresses, family: int) -> bytes:
-    """What has to survive a power failure, with the time."""
-    drawn = [{"key": each.key.hex(), "of": _to_texts(each.spans, family), "to": each.to} for each in spent.draws]
-    content = {"spent": _to_texts(spent.intervals, family), "at": spent.at, **({"drawn": drawn} if drawn else {})}
+def encode_spent(used: UsedAddresses, family: int) -> bytes:
+    """The part that must survive a power failure, with the time of writing."""
+    drawn = [{"key": order.key.hex(), "of": _to_texts(order.spans, family), "to": order.to} for order in used.draws]
+    content = {"spent": _to_texts(used.intervals, family), "at": used.at, **({"drawn": drawn} if drawn else {})}
     return json.dumps(content).encode() + b"\n"
 
 
-def encode_open(spent: UsedAddresses, family: int, boot: str, file: int) -> bytes:
-    """What is worth nothing after a power failure, and says so by the boot id; nor beside another ``spent``.
+def encode_open(used: UsedAddresses, family: int, boot: str, file: int) -> bytes:
+    """The part that is valid only in this boot, and only beside the same ``spent`` file.
 
-    :param file: the inode of the file with the other part.
+    :param file: the inode of the ``spent`` file.
     """
     return _padded({
-        "boot": boot, "file": file, "gap": spent.gap, "open": _to_texts(spent.open, family),
-        "settled": [addresses.to_text(family, each) for each in spent.settled],
-        **({"next": [each.next for each in spent.draws]} if spent.draws else {}),
+        "boot": boot, "file": file, "gap": used.gap, "open": _to_texts(used.open, family),
+        "settled": [addresses.to_text(family, first) for first in used.settled],
+        **({"next": [order.next for order in used.draws]} if used.draws else {}),
     })
 
 
 def encode_round(spans: Iterable[Span], family: int) -> bytes:
-    """What the sets that go round have handed out in this round."""
+    """The addresses that sequential sets with reuse have handed out in this round."""
     return _padded({"round": _to_texts(spans, family)})
 
 
 def decode(content: bytes, opened: bytes, family: int, boot: str, file: int, now: float) -> UsedAddresses:
-    """Read both back.
+    """Read both parts back.
 
-    :param opened: may be anything; only what was written in this boot, beside this very file, is believed.
+    :param opened: the ``open`` file. It is ignored unless it was written in this boot and beside this ``spent`` file.
     :param now: seconds since the epoch.
     :raises ValueError: ``content`` is damaged.
     """
     intervals, draws, written = _durable(content, family)
     at = now if written is None else written
-    spent = UsedAddresses(intervals, draws=draws, at=at, gap=int(max(0.0, now - at)))
+    used = UsedAddresses(intervals, draws=draws, at=at, gap=int(max(0.0, now - at)))
     try:
         raw = json.loads(opened)
         if (raw["boot"], raw["file"]) != (boot, file):
-            return spent
+            return used
         left = merged(_from_texts(raw["open"], family))
-        places = [int(each) for each in raw.get("next", ())]
-        settled, gap = tuple(_value(each, family) for each in raw["settled"]), int(raw["gap"])
+        places = [int(place) for place in raw.get("next", ())]
+        settled, gap = tuple(_value(text, family) for text in raw["settled"]), int(raw["gap"])
     except _DAMAGED:
-        return spent
-    if len(places) != len(draws) or any(not 0 <= place <= each.to for place, each in zip(places, draws)):
-        return spent
+        return used
+    if len(places) != len(draws) or any(not 0 <= place <= order.to for place, order in zip(places, draws)):
+        return used
     return replace(
-        spent, open=tuple(part for part in left if spent.covers(*part)), gap=gap, settled=settled,
-        draws=tuple(replace(each, next=place) for each, place in zip(draws, places)),
+        used, open=tuple(span for span in left if used.covers(*span)), gap=gap, settled=settled,
+        draws=tuple(replace(order, next=place) for order, place in zip(draws, places)),
     )
 
 
-@lru_cache(maxsize=16)  # it changes once in some thousand addresses
+@lru_cache(maxsize=16)  # the file changes once in some thousand addresses
 def _durable(content: bytes, family: int) -> tuple[tuple[Span, ...], tuple[RandomOrder, ...], float | None]:
-    """Intervals, draws, and when that was; None in an older version's, of an hour that is not known."""
+    """Intervals, random orders and the time of writing; None for a file of an older version, which has no time."""
     try:
         raw = json.loads(content)
         intervals = merged(_from_texts(raw["spent"], family))
-        draws = tuple(_draw(each, family) for each in raw.get("drawn", ()))
+        draws = tuple(_draw(order, family) for order in raw.get("drawn", ()))
         at = float(raw["at"]) if "at" in raw else None
         if at is not None and not isfinite(at):
             raise ValueError(f"at {at}")
@@ -86,7 +86,7 @@ def _durable(content: bytes, family: int) -> tuple[tuple[Span, ...], tuple[Rando
 
 
 def decode_round(content: bytes, family: int) -> tuple[Span, ...]:
-    """Read it back; nothing where it is damaged: then addresses that were released wait only in the queue."""
+    """Read the round back; empty if it is damaged. Released addresses are then known from the queue alone."""
     try:
         return merged(_from_texts(json.loads(content)["round"], family))
     except _DAMAGED:
@@ -119,7 +119,7 @@ def _from_texts(texts: Iterable[tuple[str, str]], family: int) -> Iterable[Span]
 
 
 def _value(text: str, family: int) -> int:
-    found, value = addresses.from_text(text)
-    if found != family:
+    text_family, value = addresses.from_text(text)
+    if text_family != family:
         raise ValueError(text)
     return value

@@ -1,7 +1,7 @@
-"""Which data folders there are on this node, and which networks in each.
+"""The data folders of this node, and the networks in each.
 
-The firewall is one for all networks, wherever their leases are (``ipam.dataDir``), so it must find them all again, and
-so must ``cni-v6ctl gc``.
+All networks share one firewall, wherever their leases are (``ipam.dataDir``). So a reload of the firewall must find all
+data folders, and so must ``cni-v6ctl gc``.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ FOLDER = "data-dirs"
 
 
 class DiskDataDirs:
-    """See ``node.DataDirs``. A folder other than the usual one is remembered as a symbolic link to it.
+    """See ``context.DataDirs``. A folder other than the default is remembered as a symbolic link to it.
 
-    :param run_dir: where; gone with a reboot.
+    :param run_dir: the folder that holds the links. A reboot empties it.
     """
 
     def __init__(self, run_dir: str) -> None:
         self._links = os.path.join(run_dir, FOLDER)
 
     def known(self) -> Sequence[str]:
-        found = {DEFAULT_DATA_DIR}
+        folders = {DEFAULT_DATA_DIR}
         try:
             with os.scandir(self._links) as entries:
-                found.update(os.readlink(each.path) for each in entries if each.is_symlink())
+                folders.update(os.readlink(entry.path) for entry in entries if entry.is_symlink())
         except FileNotFoundError:
             pass
         except OSError as error:
             raise CniError(STORE_FAILED, f"{needs_root(error)}cannot read {self._links}", str(error)) from error
-        return sorted(found)
+        return sorted(folders)
 
     def remember(self, data_dir: str) -> None:
         link = os.path.join(self._links, blake2s(data_dir.encode(), digest_size=8).hexdigest())
@@ -50,13 +50,14 @@ class DiskDataDirs:
             os.makedirs(self._links, mode=0o700, exist_ok=True)
             os.symlink(data_dir, link)
         except FileExistsError:
-            pass  # another call was faster
+            pass  # a concurrent call made the link
         except OSError as error:
             words = f"{needs_root(error)}cannot note in {self._links} that there are leases in {data_dir}"
             raise CniError(STORE_FAILED, words, str(error)) from error
 
     def recorded(self, data_dir: str) -> Sequence[str]:
-        return [each for each in self.networks(data_dir) if os.path.isdir(os.path.join(data_dir, each, ATTACHMENTS))]
+        networks = self.networks(data_dir)
+        return [network for network in networks if os.path.isdir(os.path.join(data_dir, network, ATTACHMENTS))]
 
     def memos(self) -> Iterator[tuple[str, bytes]]:
         for folder in self.known():
@@ -77,7 +78,8 @@ class DiskDataDirs:
     def networks(self, data_dir: str) -> Sequence[str]:
         try:
             with os.scandir(data_dir) as entries:
-                return sorted(each.name for each in entries if each.is_dir(follow_symlinks=False) and safe(each.name))
+                folders = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+                return sorted(filter(safe, folders))
         except FileNotFoundError:
             return []
         except OSError as error:

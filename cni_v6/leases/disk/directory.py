@@ -1,7 +1,7 @@
-"""A folder of the lease store: files by name below an open descriptor, nothing followed, every failure named.
+"""A folder of the lease store: files by name below an open descriptor. Errors name the path.
 
-All access goes through the folder's descriptor (openat(2) and its kin), so that renaming a folder or putting a symbolic
-link in its place while we work moves nothing elsewhere; ``O_NOFOLLOW`` says the same of the files in it.
+All access goes through the folder's descriptor (openat(2) and related calls). So nobody can redirect us by renaming the
+folder or by putting a symbolic link in its place. ``O_NOFOLLOW`` does the same for the files in it.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from cni_v6.leases.disk import lock
 
 FOLDER_MODE = 0o700
 FILE_MODE = 0o600
-READ_LIMIT = 1 << 20  # no file of the store comes near; a planted one must not fill the memory
-PAGE = 4096  # the least there is
+READ_LIMIT = 1 << 20  # far above any file of the store: a planted file must not fill the memory
+PAGE = 4096  # the smallest page size
 
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-# O_NONBLOCK: a fifo in the place of a file must not keep us waiting for its writer.
+# O_NONBLOCK: without it, opening a fifo in the place of a file would block until it has a writer.
 _READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -40,8 +40,8 @@ _REMEDIES = {
 }
 
 
-class naming:  # a function to those who use it; contextlib's way takes three times as long, and an ADD has fifty
-    """Turn an OSError into a CniError that names the path: the store's only edge to the file system.
+class naming:  # used like a function; a contextlib generator takes three times as long, and an ADD has fifty of them
+    """Turn an OSError into a CniError that names the path. All file system calls of the store run in it.
 
     :raises CniError: STORE_FAILED with the system's words and a remedy.
     """
@@ -60,11 +60,12 @@ class naming:  # a function to those who use it; contextlib's way takes three ti
 
 
 class Folder:
-    """An open folder. ``path`` is for messages; only the network's own folder was opened by it."""
+    """An open folder. ``path`` is for messages; only the network's folder is opened by its path."""
 
     def __init__(self, path: str) -> None:
-        """Open, and create where it is missing, the folder at a path. Its parents may be symbolic links: the
-        administrator's choice; the folder itself may not.
+        """Open the folder at a path, and create it if it is missing.
+
+        Its parents may be symbolic links, which the administrator may use. The folder itself may not be one.
 
         :raises CniError: STORE_FAILED.
         """
@@ -73,7 +74,7 @@ class Folder:
             self.fd = _narrowed(_open_folder(path))
 
     def child(self, name: str) -> Folder:
-        """Open, and create where it is missing, a folder in this one."""
+        """Open a folder in this one, and create it if it is missing."""
         folder = Folder.__new__(Folder)
         folder.path = f"{self.path}/{name}"
         with naming(folder.path):
@@ -81,31 +82,31 @@ class Folder:
         return folder
 
     def close(self) -> None:
-        """Give the descriptor back."""
+        """Close the descriptor."""
         os.close(self.fd)
 
     def changed(self) -> int:
-        """When a name last came or went, in nanoseconds since the epoch (or what ``os.utime`` has set since)."""
+        """The folder's mtime in nanoseconds since the epoch: a name was added or removed, or ``os.utime`` set it."""
         return os.fstat(self.fd).st_mtime_ns
 
     def names(self) -> list[str]:
-        """Everything in the folder. Linear: never on the way of an ADD or DEL that finds what it looks for."""
+        """All names in the folder. The time is linear, so a usual ADD or DEL does not call it."""
         with naming(self.path):
             return os.listdir(self.fd)
 
     def exists(self, name: str) -> bool:
-        """Whether there is anything of that name, be it a dangling link."""
+        """Whether the name exists, even as a dangling symbolic link."""
         return self.stat(name) is not None
 
     def is_plain(self, name: str) -> bool:
-        """Whether there is a plain file of that name, neither folder, link nor device."""
-        found = self.stat(name)
-        return found is not None and stat.S_ISREG(found.st_mode)
+        """Whether the name is a regular file: not a folder, link or device."""
+        status = self.stat(name)
+        return status is not None and stat.S_ISREG(status.st_mode)
 
     def read(self, name: str) -> bytes | None:
-        """A file's content; None where there is none.
+        """A file's content; None if there is no such file.
 
-        :raises CniError: STORE_FAILED, for what is no plain file too.
+        :raises CniError: STORE_FAILED, also if the name is not a regular file.
         """
         with naming(f"{self.path}/{name}"):
             try:
@@ -118,7 +119,7 @@ class Folder:
                 os.close(fd)
 
     def stat(self, name: str) -> os.stat_result | None:
-        """What lies under a name, a symbolic link itself included; None where there is nothing."""
+        """The status of a name; None if it does not exist. Symbolic links are not followed."""
         with naming(f"{self.path}/{name}"):
             try:
                 return os.stat(name, dir_fd=self.fd, follow_symlinks=False)
@@ -126,10 +127,10 @@ class Folder:
                 return None
 
     def create(self, name: str, content: bytes, *, sync: bool = False, mtime: int | None = None) -> None:
-        """A new file with its content, in place of an older one of that name, whose other links keep what they hold.
+        """Create a file. It replaces a file of that name; other hard links to the old file keep the old content.
 
-        :param sync: on the disk when this returns; the name itself is not, that is ``flush``.
-        :param mtime: nanoseconds since the epoch; None for the present.
+        :param sync: sync the content before this returns. The name is synced by ``flush``.
+        :param mtime: nanoseconds since the epoch; None for the current time.
         """
         with naming(f"{self.path}/{name}"):
             with suppress(FileNotFoundError):
@@ -145,7 +146,7 @@ class Folder:
                 os.close(fd)
 
     def overwrite(self, name: str, content: bytes) -> bool:
-        """Put new content in the place of content of the same length, in one write; False where that cannot be.
+        """Replace content of the same length in place, in one write; False if the file is missing or does not fit.
 
         A signal, SIGKILL included, is looked at between the pages of a write, not within one (mm/filemap.c,
         generic_perform_write), so that a short write is whole or has not happened.
@@ -162,7 +163,7 @@ class Folder:
                 os.close(fd)
 
     def open(self, name: str, *, create: bool) -> int | None:
-        """A plain file's descriptor, to read and write; None where there is none and none is to be made."""
+        """A file's descriptor to read and write; None if there is no such file and ``create`` is false."""
         with naming(f"{self.path}/{name}"):
             flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | (os.O_CREAT if create else 0)
             try:
@@ -171,12 +172,12 @@ class Folder:
                 return None
 
     def move(self, name: str, to: Folder, new: str) -> None:
-        """Rename into another folder of the store, in place of what is there."""
+        """Rename a file into another folder of the store. It replaces a file of that name."""
         with naming(f"{to.path}/{new}"):
             os.rename(name, new, src_dir_fd=self.fd, dst_dir_fd=to.fd)
 
     def link(self, name: str, to: Folder, new: str) -> bool:
-        """A further name for a file; False where that name is taken."""
+        """Add a hard link to a file; False if that name exists."""
         with naming(f"{to.path}/{new}"):
             try:
                 os.link(name, new, src_dir_fd=self.fd, dst_dir_fd=to.fd, follow_symlinks=False)
@@ -185,7 +186,7 @@ class Folder:
         return True
 
     def remove(self, name: str) -> None:
-        """Delete a file; absent is fine."""
+        """Delete a file. It may be missing."""
         with naming(f"{self.path}/{name}"), suppress(FileNotFoundError):
             os.unlink(name, dir_fd=self.fd)
 
@@ -195,10 +196,10 @@ class Folder:
             os.fsync(self.fd)
 
     def lock(self, name: str, deadline: float) -> int | None:
-        """Hold the flock(2) of a file until the descriptor returned is closed.
+        """Hold the flock(2) of a file until the returned descriptor is closed.
 
-        :param deadline: on time.monotonic()'s clock; one attempt is made in any case.
-        :returns: None where folder or file were removed meanwhile, so that what we hold excludes nobody.
+        :param deadline: in seconds of time.monotonic(); one attempt is made in any case.
+        :returns: None if the folder or the file was removed meanwhile: then the lock excludes nobody.
         :raises CniError: TRY_AGAIN past the deadline, STORE_FAILED.
         """
         path = f"{self.path}/{name}"
@@ -250,7 +251,7 @@ def _sync(path: str) -> None:
 
 
 def _narrowed(fd: int) -> int:
-    """The reference plugin creates its folders for everyone to read; who runs where is not everyone's business."""
+    """Restrict an open folder to its owner. The reference plugin creates folders that everyone can read."""
     try:
         mode = stat.S_IMODE(os.fstat(fd).st_mode)
         if mode & ~FOLDER_MODE:
@@ -262,10 +263,10 @@ def _narrowed(fd: int) -> int:
 
 
 def _content(fd: int) -> bytes:
-    found = os.fstat(fd)
-    if not stat.S_ISREG(found.st_mode):
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode):
         raise OSError(errno.EISDIR, "not a plain file")
-    return os.read(fd, min(found.st_size, READ_LIMIT))
+    return os.read(fd, min(status.st_size, READ_LIMIT))
 
 
 def _write(fd: int, content: bytes) -> None:
@@ -274,5 +275,5 @@ def _write(fd: int, content: bytes) -> None:
         view = view[os.write(fd, view):]
 
 
-def _same(one: os.stat_result, other: os.stat_result | None) -> bool:
-    return other is not None and (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
+def _same(status: os.stat_result, other: os.stat_result | None) -> bool:
+    return other is not None and (status.st_dev, status.st_ino) == (other.st_dev, other.st_ino)

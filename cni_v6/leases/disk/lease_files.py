@@ -1,5 +1,4 @@
-"""The files that say who holds what: one for each leased address, in the reference plugin's form, and one for each
-delegated prefix."""
+"""The lease files: one for each leased address, in the reference plugin's format, and one for each delegated prefix."""
 
 from __future__ import annotations
 
@@ -17,13 +16,14 @@ from cni_v6.protocol.names import Owner
 
 NEW = ".new"
 PREFIXES = "prefixes"
-PATIENCE = 1024  # candidates looked up one by one before the folder is read as a whole, which may hold a million
+PATIENCE = 1024  # candidates to look up one by one before all names are read; the folder may have a million
 
 
 class LeaseFiles:
-    """
+    """The lease files of one network.
+
     :param root: the network's folder.
-    :param aside: where a file is written before it appears.
+    :param aside: the folder in which a file is written before it gets its name.
     """
 
     def __init__(self, root: Folder, aside: Folder) -> None:
@@ -31,7 +31,10 @@ class LeaseFiles:
         self._aside = aside
 
     def content(self, address: str) -> bytes | None:
-        """What the file of an address holds; None where it is free. What is no plain file holds the address too."""
+        """The content of an address's file; None if the address is free.
+
+        Anything else than a regular file under that name holds the address too (``records.UNREADABLE``).
+        """
         try:
             return self._root.read(address)
         except CniError:
@@ -46,7 +49,7 @@ class LeaseFiles:
 
     def refuse_taken(self, addresses: Iterable[str]) -> None:
         """
-        :raises CniError: ADDRESS_UNAVAILABLE naming the holder of the first that somebody has.
+        :raises CniError: ADDRESS_UNAVAILABLE naming the holder of the first address that is taken.
         """
         for address in addresses:
             holder = self.holder(address)
@@ -54,7 +57,7 @@ class LeaseFiles:
                 raise records.unavailable(address, holder)
 
     def held(self, record: Attachment) -> tuple[str, ...]:
-        """The record's addresses whose files say the same: the reference plugin's DEL frees leases of ours too."""
+        """The record's addresses whose files name its owner. A DEL of the reference plugin may have freed others."""
         return tuple(address for address in record.addresses if self._holds(record.owner, address))
 
     def _holds(self, owner: Owner, address: str) -> bool:
@@ -62,20 +65,22 @@ class LeaseFiles:
         return content is not None and records.is_lease_of(owner, content)
 
     def untouched(self, record: Attachment, address: str) -> bool:
-        """Whether nobody has written an address's file again since it was given to the record's owner."""
-        found = self._root.stat(address)
-        return found is not None and found.st_mtime_ns == records.lease_time(record)
+        """Whether an address's file is still the one that was written for the record."""
+        status = self._root.stat(address)
+        return status is not None and status.st_mtime_ns == records.lease_time(record)
 
     def free(self, family: int, chosen: Collection[str]) -> FirstFree:
-        """Who finds the first of some addresses that is free.
+        """A finder of free addresses.
 
-        :param chosen: addresses that are about to be leased.
+        :param chosen: addresses to exclude, which are about to be leased.
         """
         return FirstFree(self._root, family, chosen)
 
     def give(self, attachment: Attachment, leased: list[str]) -> None:
-        """Give the addresses' files to an owner, and those of its prefixes; ``leased`` says at every moment how far it
-        came."""
+        """Create the files of an attachment's addresses and prefixes.
+
+        :param leased: gets each address as its file appears, so that a failure can be undone.
+        """
         owner = attachment.owner
         self._aside.create(NEW, records.lease_content(owner), mtime=records.lease_time(attachment))
         for address in attachment.addresses:
@@ -89,7 +94,7 @@ class LeaseFiles:
                     folder.create(records.prefix_name(prefix), records.prefix_content(owner))
 
     def take_prefixes(self, record: Attachment) -> None:
-        """Nobody has the record's prefixes any more."""
+        """Remove the files of the record's prefixes."""
         if record.prefixes:
             with closing(self._root.child(PREFIXES)) as folder:
                 for prefix in record.prefixes:
@@ -105,7 +110,7 @@ class LeaseFiles:
 
 
 class FirstFree:
-    """The first of some addresses that has no file. Whoever meets too many taken ones reads the folder, once."""
+    """Finds the first candidate without a lease file. After ``PATIENCE`` taken ones it reads all names, once."""
 
     def __init__(self, root: Folder, family: int, chosen: Collection[str]) -> None:
         self._root = root
@@ -114,13 +119,13 @@ class FirstFree:
         self._names: set[str] | None = None
 
     def names(self) -> set[str]:
-        """Everything in the folder."""
+        """All names in the folder."""
         if self._names is None:
             self._names = set(self._root.names())
         return self._names
 
     def taken(self, addresses: RangeSet) -> int:
-        """How many addresses of a set are leased."""
+        """Number of leased addresses of a set."""
         if ranges.size(addresses) > PATIENCE:
             return ranges.among(addresses, self.names())
         texts = (to_text(self._family, value) for value in ranges.candidates(addresses, None, False))

@@ -1,13 +1,13 @@
-"""The lock of a network's store: threads of one process take turns, then ask for the file's lock, for so long.
+"""The lock of a network's store: a lock among the threads of a process, then a file lock, both with a time limit.
 
 filelock takes the lock of a descriptor (``lock_descriptor``: flock(2), which the reference plugin uses too). Its time
-limit is not used: it looks again every 50 ms, so that a lock that is free lies idle, and who looks at the right moment
-gets it before those who wait longer (``tools/lockwait``, docs/design/leases.md).
+limit is not used, because it polls every 50 ms. A free lock would stay idle between two polls, and a caller that polls
+at the right moment would overtake those that wait longer (``tools/lockwait``, docs/design/leases.md).
 
-Instead, who cannot have the lock at once has a thread wait for it in the kernel's queue. flock(2) knows no time limit,
-and no signal could end that wait in time: Python's handlers run in the main thread only, and the call is begun again
-after them (PEP 475). So a thread goes on waiting when its caller has given up, one a process and lock, and who comes
-next waits with it.
+Instead, a caller that does not get the lock at once lets a thread wait for it in the kernel's queue. flock(2) has no
+time limit, and a signal cannot end the wait in time: Python's handlers run in the main thread only, and the call is
+restarted after them (PEP 475). So the thread goes on waiting after its caller has given up. There is one such thread
+for each process and lock, and the next caller waits for the same thread.
 """
 
 from __future__ import annotations
@@ -24,48 +24,48 @@ from cni_v6.errors import TRY_AGAIN, CniError
 File = tuple[int, int]  # device, inode
 
 
-class _Turn:
-    """A folder's, for as long as anybody holds it or waits for it."""
+class _ThreadLock:
+    """The lock of a folder among threads. It exists while a thread holds it or waits for it."""
 
     def __init__(self) -> None:
         self.lock = Lock()
         self.users = 0
 
 
-_turns: dict[str, _Turn] = {}
-_guard = Lock()
+_thread_locks: dict[str, _ThreadLock] = {}
+_guard = Lock()  # protects _thread_locks
 _waiting: dict[File, Thread] = {}
 
 
 @contextmanager
 def turn(path: str, seconds: float) -> Iterator[None]:
-    """Hold the turn for the folder at ``path``, the same for every caller of the process, in the order they came.
+    """Hold the thread lock of the folder at ``path``. Threads get it in the order of their calls.
 
-    Who has waited for so long goes on without: the file's lock refuses, and says who holds it.
+    After the time limit the caller goes on without it: the file lock then fails, and its error names the holder.
     """
     with _guard:
-        found = _turns.setdefault(path, _Turn())
-        found.users += 1
-    held = found.lock.acquire(timeout=seconds)
+        thread_lock = _thread_locks.setdefault(path, _ThreadLock())
+        thread_lock.users += 1
+    acquired = thread_lock.lock.acquire(timeout=seconds)
     try:
         yield
     finally:
-        if held:
-            found.lock.release()
+        if acquired:
+            thread_lock.lock.release()
         with _guard:
-            found.users -= 1
-            if not found.users:  # networks come and go
-                del _turns[path]
+            thread_lock.users -= 1
+            if not thread_lock.users:  # a removed network must not leave its lock behind
+                del _thread_locks[path]
 
 
 def acquire(fd: int, path: str, deadline: float) -> None:
-    """Hold the lock of an open file until it is closed.
+    """Hold the lock of an open file until its descriptor is closed.
 
-    :param path: the file's, for messages.
-    :param deadline: on time.monotonic()'s clock; one attempt is made in any case.
+    :param path: the file's path, for messages.
+    :param deadline: in seconds of time.monotonic(); one attempt is made in any case.
     :raises CniError: TRY_AGAIN past the deadline, naming the holder.
     """
-    from filelock import lock_descriptor  # a call without an engine that opens no store does not pay for it
+    from filelock import lock_descriptor  # imported here: a call without an engine may never open a store
 
     while not lock_descriptor(fd, blocking=False):
         left = deadline - time.monotonic()
@@ -77,7 +77,7 @@ def acquire(fd: int, path: str, deadline: float) -> None:
 
 
 def lock_holder(file: os.stat_result) -> int | None:
-    """Process that holds the flock of a file, from /proc/locks; None where that cannot be told."""
+    """The process that holds the flock of a file, from /proc/locks; None if it is not listed."""
     device = f"{os.major(file.st_dev):02x}:{os.minor(file.st_dev):02x}:{file.st_ino}"
     with suppress(OSError, ValueError), open("/proc/locks", encoding="ascii") as locks:
         for line in locks:
@@ -88,19 +88,19 @@ def lock_holder(file: os.stat_result) -> int | None:
 
 
 def _waiter(fd: int, path: str) -> Thread:
-    """A thread that ends once the lock was free: ours then, or that of somebody who gave up, who lets go of it."""
+    """A thread that ends when it gets the lock: for this caller, or for an earlier one whose descriptor is closed."""
     status = os.fstat(fd)
-    file = status.st_dev, status.st_ino  # of a path that leads elsewhere by now, others wait for another one
-    found = _waiting.get(file)
-    if found is None or not found.is_alive():
-        found = _waiting[file] = Thread(target=_wait, args=(os.dup(fd), file), name=f"waits for {path}", daemon=True)
-        found.start()
-    return found
+    file = status.st_dev, status.st_ino  # not the path: it may name another file by now
+    thread = _waiting.get(file)
+    if thread is None or not thread.is_alive():
+        thread = _waiting[file] = Thread(target=_wait, args=(os.dup(fd), file), name=f"waits for {path}", daemon=True)
+        thread.start()
+    return thread
 
 
 def _wait(fd: int, file: File) -> None:
-    """Get the lock and close ``fd``, a duplicate: the lock stays as long as the other is open (flock(2))."""
-    with suppress(OSError):  # the next attempt meets the same, and says so
+    """Take the lock and close ``fd``, a duplicate. The lock lasts while the original is open (flock(2))."""
+    with suppress(OSError):  # the caller's next attempt fails the same way, and reports it
         fcntl.flock(fd, fcntl.LOCK_EX)
     _waiting.pop(file, None)
     os.close(fd)

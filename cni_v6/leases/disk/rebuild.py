@@ -1,8 +1,8 @@
-"""Bring the records up to what the lease files say, after somebody else changed the network's folder.
+"""Rebuild the records from the lease files after another program changed the network's folder.
 
-Linear in the number of leases, so it runs only when the folder's mtime says so (``store``). Lease files are never
-touched: who holds an address is theirs to say. A record whose lease files are gone stays, since a DEL or GC that the
-reference plugin did not finish may still need it; it holds no address then.
+The time is linear in the number of leases, so it runs only after the folder's mtime has changed (``store``). It never
+changes lease files: they decide who holds an address. A record without lease files stays, because a DEL or GC that the
+reference plugin did not finish may need it. Such a record holds no address.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from cni_v6.leases.disk.directory import Folder
 from cni_v6.protocol.names import Owner
 
 Key = tuple[str, str]  # container id and ifname
-LeasesByOwner = dict[Key, list[tuple[str, float]]]  # addresses with their files' times
+LeasesByOwner = dict[Key, list[tuple[str, float]]]  # addresses with the mtimes of their files
 
 
 def rebuild(
     network: str, root: Folder, attachments: Folder, *, seen: str, lost: Callable[[Attachment, Collection[str]], None]
 ) -> Iterator[Attachment]:
-    """The records that are missing or incomplete, for the caller to write. Removes what is no record.
+    """The records that are missing or incomplete, for the caller to write. Files that are not records are removed.
 
-    :param seen: name of the one marker that stays; those of earlier boots go.
-    :param lost: told of records and those of their addresses that are their owner's no more.
+    :param seen: name of the marker to keep. Markers of earlier boots are removed.
+    :param lost: called with a record and those of its addresses that its owner no longer holds.
     """
     leases = _leases(root)
     for name in attachments.names():
@@ -37,17 +37,16 @@ def rebuild(
         if record is None:
             attachments.remove(name)
             continue
-        found = leases.pop((record.owner.container_id, record.owner.ifname), [])
-        there = {address for address, _ in found}
-        if gone := [address for address in record.addresses if address not in there]:
+        held = [address for address, _ in leases.pop((record.owner.container_id, record.owner.ifname), [])]
+        if gone := [address for address in record.addresses if address not in held]:
             lost(record, gone)
-        more = tuple(address for address, _ in found if address not in record.addresses)
-        if more:
-            yield record.holding(record.addresses + more)
-    for (container_id, ifname), found in leases.items():
-        # The file's time, so that GC can tell a lease that is younger than its list of what is valid.
-        yield Attachment(Owner(network, container_id, ifname), tuple(address for address, _ in found),
-                         created=max(time for _, time in found))
+        added = tuple(address for address in held if address not in record.addresses)
+        if added:
+            yield record.holding(record.addresses + added)
+    for (container_id, ifname), files in leases.items():
+        # The files' mtime tells GC whether a lease is younger than the list of valid attachments.
+        yield Attachment(Owner(network, container_id, ifname), tuple(address for address, _ in files),
+                         created=max(mtime for _, mtime in files))
 
 
 def _leases(root: Folder) -> LeasesByOwner:
@@ -63,4 +62,4 @@ def _leases(root: Folder) -> LeasesByOwner:
 
 
 def _order(name: str) -> tuple[bool, str]:
-    return ":" in name, name  # IPv4 before IPv6: the files do not tell the order of the sets
+    return ":" in name, name  # IPv4 before IPv6: the order of the sets is not recorded

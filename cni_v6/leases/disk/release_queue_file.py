@@ -1,9 +1,9 @@
-"""The queue of released addresses as a file of lines of one length.
+"""The queue of released addresses as a file with lines of fixed length.
 
-``head <line> <count>`` first: where the oldest entry stands, and how many there are. An entry is an address, seconds
-since the epoch and maybe a mark, padded with blanks; one that was taken out is all blank. Nothing is synced: what a
-power failure takes of it is made up for at the next boot (``store``). A line is written by one write within a page,
-which a kill cannot cut short (``Folder.overwrite``).
+The first line is ``head <line> <count>``: the line of the oldest entry, and the number of entries. An entry is an
+address, seconds since the epoch and an optional mark, padded with blanks. A removed entry is all blank. Nothing is
+synced: entries that a power failure loses are recovered at the next boot (``store``). A line is written by one write
+within a page, so a kill cannot leave half of it (``Folder.overwrite``).
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from cni_v6.allocation.release_queue import Released
 from cni_v6.leases.disk.directory import Folder, naming
 from cni_v6.leases.records import canonical
 
-WIDTH = 64  # the longest address, time and mark need 39 + 11 + 9; a divisor of the page
+WIDTH = 64  # the longest address, time and mark need 39 + 11 + 9 bytes; the page size is a multiple of it
 WINDOW = 64  # lines read at a time
-SLACK = 4096  # lines that say nothing are worth writing the others anew for, where they are most of them
+SLACK = 4096  # blank lines; with more, and more than half of the file blank, the file is rewritten
 _BLANK = b" " * (WIDTH - 1) + b"\n"
 
 
 class QueueFile:
-    """See ``release_queue.Queue``. Opened where it is needed, since most networks hand no address out twice.
+    """See ``release_queue.Queue``. The file is opened when it is needed, because most networks reuse no address.
 
-    :param scratch: name of the file that a new version is written aside as.
+    :param scratch: name of the temporary file for a new version.
     """
 
     def __init__(self, folder: Folder, name: str, scratch: str) -> None:
@@ -38,7 +38,7 @@ class QueueFile:
         self._places: dict[str, int] = {}
 
     def close(self) -> None:
-        """Give the descriptor back."""
+        """Close the descriptor."""
         if self._fd is not None:
             os.close(self._fd)
 
@@ -50,21 +50,21 @@ class QueueFile:
         fd = self._open()
         if fd is None:
             return
-        for at, line in self._from_head(fd):
-            one = _entry(line)
-            if one:
-                self._places[one.address] = at
-                yield one
+        for number, line in self._from_head(fd):
+            entry = _entry(line)
+            if entry:
+                self._places[entry.address] = number
+                yield entry
 
     def _from_head(self, fd: int) -> Iterator[tuple[int, bytes]]:
-        """The lines from the oldest entry on, and their numbers."""
+        """The lines from the oldest entry on, with their numbers."""
         with naming(self._path):
-            at, total = self._head(fd)[0], self._lines(fd)
-            while at < total:
-                chunk = os.pread(fd, WINDOW * WIDTH, at * WIDTH)
+            number, total = self._head(fd)[0], self._lines(fd)
+            while number < total:
+                chunk = os.pread(fd, WINDOW * WIDTH, number * WIDTH)
                 for offset in range(0, len(chunk) - WIDTH + 1, WIDTH):
-                    yield at + offset // WIDTH, chunk[offset:offset + WIDTH]
-                at += WINDOW
+                    yield number + offset // WIDTH, chunk[offset:offset + WIDTH]
+                number += WINDOW
 
     def find(self, address: str) -> Released | None:
         fd = self._open()
@@ -73,33 +73,33 @@ class QueueFile:
         with naming(self._path), mmap.mmap(fd, 0, access=mmap.ACCESS_READ) as content:
             at = content.find(f"\n{address} ".encode(), self._head(fd)[0] * WIDTH - 1)
             line = content[at + 1:at + 1 + WIDTH]
-        one = _entry(line) if at >= 0 and (at + 1) % WIDTH == 0 else None
-        if one:
+        entry = _entry(line) if at >= 0 and (at + 1) % WIDTH == 0 else None
+        if entry:
             self._places[address] = (at + 1) // WIDTH
-        return one
+        return entry
 
-    def append(self, one: Released) -> None:
+    def append(self, entry: Released) -> None:
         fd = self._open(create=True)
         assert fd is not None
         with naming(self._path):
             head, count = self._head(fd)
-            os.pwrite(fd, _line(f"{one.address} {ceil(one.time)} {one.mark}"), self._lines(fd) * WIDTH)
+            os.pwrite(fd, _line(f"{entry.address} {ceil(entry.time)} {entry.mark}"), self._lines(fd) * WIDTH)
             os.pwrite(fd, _header(head, count + 1), 0)
 
-    def remove(self, one: Released) -> None:
-        if one.address not in self._places and self.find(one.address) is None:
+    def remove(self, entry: Released) -> None:
+        if entry.address not in self._places and self.find(entry.address) is None:
             return
         fd = self._open()
         assert fd is not None
         with naming(self._path):
-            os.pwrite(fd, _BLANK, self._places.pop(one.address) * WIDTH)
+            os.pwrite(fd, _BLANK, self._places.pop(entry.address) * WIDTH)
             head, count = self._head(fd)
-            self._settle(fd, count - 1)
+            self._compact(fd, count - 1)
 
-    def _settle(self, fd: int, count: int) -> None:
-        """Move the head past what is blank, and drop what says nothing where that is most of the file."""
+    def _compact(self, fd: int, count: int) -> None:
+        """Move the head past blank lines. Rewrite the file without blank lines if they are most of it."""
         total = self._lines(fd)
-        head = next((at for at, line in self._from_head(fd) if line != _BLANK), total)
+        head = next((number for number, line in self._from_head(fd) if line != _BLANK), total)
         if head == total:
             os.ftruncate(fd, 0)
         elif total - count > SLACK and count * 2 < total:
@@ -121,11 +121,11 @@ class QueueFile:
         return self._fd
 
     def _lines(self, fd: int) -> int:
-        """Whole ones; a torn last line is written over."""
+        """Number of whole lines. A torn last line is overwritten."""
         return os.fstat(fd).st_size // WIDTH
 
     def _head(self, fd: int) -> tuple[int, int]:
-        """Line of the oldest entry, and the number of entries; the first line may be what a power failure left."""
+        """The line of the oldest entry, and the number of entries. A power failure may have damaged the first line."""
         words = os.pread(fd, WIDTH, 0).split()
         if len(words) == 3 and words[0] == b"head" and words[1].isdigit() and words[2].isdigit():
             return max(1, int(words[1])), int(words[2])
@@ -141,10 +141,10 @@ def _line(text: str) -> bytes:
 
 
 def _entry(line: bytes) -> Released | None:
-    """None for a blank line, and for one that a power failure left half of."""
+    """The entry of a line; None if the line is blank, or damaged by a power failure."""
     try:
         address, time, *marks = line.decode("ascii").split()
-        one = Released(address, float(time), *marks)
+        entry = Released(address, float(time), *marks)
     except (ValueError, TypeError):
         return None
-    return one if canonical(address) == address else None
+    return entry if canonical(address) == address else None

@@ -1,39 +1,40 @@
-"""The leases of one network on disk, in the layout of the reference plugin ``host-local`` plus what it does not record.
+"""The leases of one network on disk: the layout of the reference plugin ``host-local``, and further files.
 
 ``<data_dir>/<network>/``::
 
     lock                    flock(2), shared with the reference plugin; held by every transaction
-    10.1.0.2, 2001:db8::2   an address: "containerID CRLF ifname"
+    10.1.0.2, 2001:db8::2   a leased address: "containerID CRLF ifname"
     last_reserved_ip.<set>  the address last handed out from a set
-    attachments/<containerID>:<ifname>   what DEL, GC and self-healing need, as JSON
-    attachments/.new        a file being written; one is enough, since its writer holds the lock, and the next writer's
-                            first step takes a killed one's away
-    attachments/.seen.<boot>             the state of the folders when we last knew all that is in them
-    prefixes/<network>_<length>          who has a delegated prefix
-    cursors/                what was handed out, and what waits to be given again (``diskbooks``)
+    attachments/<containerID>:<ifname>   a record as JSON, for DEL, GC and self-healing
+    attachments/.new        a file being written. One name is enough, because the writer holds the lock. The next writer
+                            first removes the file of a killed one
+    attachments/.seen.<boot>             a marker: its mtime tells whether the folders have changed since
+    prefixes/<network>_<length>          the holder of a delegated prefix
+    cursors/                the allocator's state (``allocation_files``)
 
-**Nothing appears half-written.** A file is written aside as ``.new``, then renamed or linked to its name. A cursor that
-keeps its length is overwritten in place instead, by one write that a kill cannot cut short: ext4 flushes a file that is
-replaced by renaming (``auto_da_alloc``), which would cost more than the rest of the reservation.
+**No file appears half-written.** A file is written as ``.new``, then renamed or linked to its name. A cursor that keeps
+its length is overwritten in place instead, by one write that a kill cannot cut short. The reason: ext4 flushes a file
+that replaces another by rename (``auto_da_alloc``), which would cost more than the rest of the reservation.
 
-**Killed anywhere, nothing is handed out twice and nothing is lost track of.** What is given for good is spent first,
-then the record naming all addresses appears, then what is given again leaves the queue, then the lease files appear;
-``drop`` takes the lease files first and the record last. So every lease file of ours has a record, and a record left
-over is what DEL and GC finish from.
+**A kill at any point neither hands out an address twice nor loses one.** An address of a set without reuse is marked
+used first. Then the record that names all addresses appears, then reused addresses leave the queue, then the lease
+files appear. ``drop`` removes the lease files first and the record last. So every lease file of ours has a record, and
+DEL and GC can finish from a record that is left over.
 
-**Power loss.** Files are not synced, with one exception. A set that gives no address twice must not do so although the
-last writes before the power went are lost: ``cursors/spent`` is synced, file and folder, *before* an address it names
-is handed out, ``used.CHUNK`` addresses ahead so that the sync is paid once a chunk. ``cursors/open``, how much of the
-chunk is left, is not synced and carries the boot id and the other file's inode: of an earlier boot, or beside a copy,
-it is not believed, and the set goes on behind what can have been handed out. Leases themselves need no sync, for the
-containers that held them are gone with the power: the first transaction of a boot frees them.
+**Power loss.** Files are not synced, with one exception. A set without reuse must hand out no address twice, even if
+the last writes before a power failure are lost. So ``cursors/spent`` is synced, file and folder, *before* an address
+in it is handed out. It reserves ``used.CHUNK`` addresses ahead, so that there is one sync for each chunk.
+``cursors/open``, the rest of the chunk, is not synced. It carries the boot id and the inode of ``spent``: if it is of
+an earlier boot, or beside a copy of ``spent``, it is ignored, and the set continues after all addresses that may have
+been handed out. Leases need no sync: a power failure ends the containers that held them, and the first transaction of a
+boot frees them.
 
-**Foreign changes.** The reference plugin, or a person, writes lease files without records. A directory's mtime changes
-with every name that comes or goes, so a transaction that changed something ends by setting the mtime of both folders
-and of ``.seen`` to one value a nanosecond older than the kernel's own. A later change by anybody else makes them differ
-(one within the same tick of the kernel's clock too), and the next transaction walks the folder once and writes the
-records that are missing. The boot id in the name has one such walk follow every boot. Uniqueness never rests on this:
-whether an address is free is asked of its file.
+**Changes by others.** The reference plugin, or a person, writes lease files without records. A directory's mtime
+changes when a name is added or removed. So a transaction that changed something ends by setting the mtime of both
+folders and of ``.seen`` to one value, a nanosecond older than the kernel's. A later change by others makes them differ,
+even one within the same tick of the kernel's clock. Then the next transaction walks the folder once and writes the
+missing records. The boot id in the name of ``.seen`` causes one such walk after every boot. Uniqueness does not depend
+on this: an address is free only if it has no file.
 """
 
 from __future__ import annotations
@@ -55,12 +56,12 @@ ATTACHMENTS = "attachments"
 
 
 class DiskLeases:
-    """Leases of one network below a data folder.
+    """Leases of one network in a data folder.
 
     :param boot: this boot's id, /proc/sys/kernel/random/boot_id.
     :param timeout: seconds to wait for the lock.
-    :param left: how many of so many seconds a call can wait now.
-    :param now: seconds since the epoch.
+    :param left: limits a number of seconds to what is left of the call's time.
+    :param now: returns seconds since the epoch.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class DiskLeases:
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
-        """Hold the network's lock. What was done before an exception stays done.
+        """Hold the network's lock. An exception does not undo changes made before it.
 
         :raises CniError: TRY_AGAIN naming the lock and its holder, STORE_FAILED.
         """
@@ -86,8 +87,8 @@ class DiskLeases:
         with turn(self._path, seconds), ExitStack() as stack:
             root = self._locked(stack, deadline)
             attachments = stack.enter_context(closing(root.child(ATTACHMENTS)))
-            books = stack.enter_context(closing(AllocatorFiles(root, boot=self.boot, now=self._now)))
-            work = DiskTransaction(self._network, root, attachments, books, boot=self.boot, now=self._now)
+            allocator_files = stack.enter_context(closing(AllocatorFiles(root, boot=self.boot, now=self._now)))
+            work = DiskTransaction(self._network, root, attachments, allocator_files, boot=self.boot, now=self._now)
             work.catch_up()
             try:
                 yield work

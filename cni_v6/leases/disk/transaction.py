@@ -1,6 +1,6 @@
-"""What is done to the leases of one network on disk while its lock is held: in which order files come and go.
+"""Changes of the leases of one network on disk while its lock is held: the order of writing and removing files.
 
-Why in this order is told in ``store``.
+``store`` explains the order.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class DiskTransaction:
         network: str,
         root: Folder,
         attachments: Folder,
-        books: AllocatorFiles,
+        allocator_files: AllocatorFiles,
         *,
         boot: str,
         now: Callable[[], float],
@@ -48,10 +48,10 @@ class DiskTransaction:
         self._root = root
         self._attachments = attachments
         self._files = LeaseFiles(root, attachments)
-        self._books = books
+        self._allocator = allocator_files
         self._boot = boot
         self._now = now
-        self._chosen: dict[str, bool] = {}  # in this transaction; whether they wait in the queue
+        self._chosen: dict[str, bool] = {}  # addresses chosen in this transaction -> whether they are in the queue
         self._seen = ".seen." + hashlib.blake2s(boot.encode(), digest_size=8).hexdigest()
         self._changed = False
         self.remarks: list[str] = []
@@ -81,82 +81,84 @@ class DiskTransaction:
 
     def choose(self, index: int, ranges: RangeSet, policy: AllocationPolicy = DEFAULT) -> str:
         family = ranges.family
-        spent = self._books.of(family).spent
+        used_before = self._allocator.of(family).used
         value, waiting, remark = self._choose(index, ranges, policy)
         if value is None:
-            self._leave(family, spent)
+            self._restore_used(family, used_before)
             raise self._exhausted(ranges, policy)
-        self._books.save(family, self._now())
+        self._allocator.save(family, self._now())
         self.remarks += [remark] if remark else []
         address = to_text(family, value)
-        if policy.order == SEQUENTIAL:  # the reference plugin goes on from there
+        if policy.order == SEQUENTIAL:  # the reference plugin continues from this address
             self._overwrite(address.encode(), self._root, f"{LAST}{index}")
         self._chosen[address] = waiting
         return address
 
     def _choose(self, index: int, ranges: RangeSet, policy: AllocationPolicy) -> Chosen:
-        find = self._files.free(ranges.family, self._chosen.keys())
-        world = AllocatorInput(
+        inputs = AllocatorInput(
             self._last(index, ranges.family),
             self._now(),
-            find,
+            self._files.free(ranges.family, self._chosen.keys()),
             self._chosen.keys(),
             os.urandom,
-            lambda: policy.secret or self._books.secret(),
+            lambda: policy.secret or self._allocator.secret(),
         )
-        return allocator.choose(self._books.of(ranges.family), ranges, policy, world)
+        return allocator.choose(self._allocator.of(ranges.family), ranges, policy, inputs)
 
     def shortage(self, index: int, ranges: RangeSet, policy: AllocationPolicy = DEFAULT) -> CniError | None:
-        spent = self._books.of(ranges.family).spent
-        found = self._choose(index, ranges, policy).value
-        self._leave(ranges.family, spent)
-        return self._exhausted(ranges, policy) if found is None else None
+        used_before = self._allocator.of(ranges.family).used
+        value = self._choose(index, ranges, policy).value
+        self._restore_used(ranges.family, used_before)
+        return self._exhausted(ranges, policy) if value is None else None
 
-    def _leave(self, family: int, spent: UsedAddresses) -> None:
-        """What was looked at is not spent; what turned out to be over in the queue is kept in mind."""
-        self._books.of(family).spent = spent
-        self._books.save(family, self._now())
+    def _restore_used(self, family: int, used_before: UsedAddresses) -> None:
+        """Undo a choice that is not wanted. The removal of obsolete entries of the queue is kept."""
+        self._allocator.of(family).used = used_before
+        self._allocator.save(family, self._now())
 
     def _exhausted(self, ranges: RangeSet, policy: AllocationPolicy) -> CniError:
         taken = self._files.free(ranges.family, ()).taken(ranges)
         return used.exhausted(ranges, taken, once=policy.never_reuses(ranges))
 
     def choose_prefix(self, index: int, ranges: RangeSet, length: int) -> str:
-        books, now = self._books.of(ranges.family), self._now()
-        spent = used.settle(used.adopt(books.spent, ranges, self._last(index, ranges.family)), ranges)
-        books.spent, first = used.block(spent, ranges, length, books.round)
+        state, now = self._allocator.of(ranges.family), self._now()
+        known = used.settle(used.adopt(state.used, ranges, self._last(index, ranges.family)), ranges)
+        state.used, first = used.block(known, ranges, length, state.round)
         if first is None:
             raise used.no_block(ranges, length)
-        self._books.save(ranges.family, now)
+        self._allocator.save(ranges.family, now)
         return f"{to_text(ranges.family, first)}/{length}"
 
     def delegated(self, address: str) -> str | None:
         return self._files.delegated(address)
 
     def spent(self, ranges: RangeSet) -> int:
-        return used.count(self._books.of(ranges.family).spent, ranges)
+        return used.count(self._allocator.of(ranges.family).used, ranges)
 
     def put(self, attachment: Attachment) -> None:
         records.require_safe("interface name", attachment.owner.ifname)
-        held = self.get(attachment.owner)
-        if held:
-            raise records.already_attached(attachment.owner, held.addresses)
+        record = self.get(attachment.owner)
+        if record:
+            raise records.already_attached(attachment.owner, record.addresses)
         attachment = replace(attachment, addresses=tuple(map(records.require_address, attachment.addresses)))
         self._files.refuse_taken(attachment.addresses)
         leased: list[str] = []
         try:
             self._lease(attachment, attachment, leased)
         except CniError:
-            with suppress(CniError):  # what cannot be undone has its record still, for DEL and GC to finish from
+            with suppress(CniError):  # if the undo fails, the record stays, and DEL or GC finishes from it
                 self._attachments.remove(NEW)
                 self._free(attachment, leased)
             raise
 
     def _lease(self, part: Attachment, whole: Attachment, leased: list[str]) -> None:
-        """Record an attachment and lease what ``part`` of it has; ``leased`` says at every moment how far it came."""
-        self._books.spend(part, self._chosen, self._now())
+        """Record the attachment ``whole`` and lease the addresses and prefixes of ``part``.
+
+        :param leased: gets each address as its file appears, so that a failure can be undone.
+        """
+        self._allocator.mark_used(part, self._chosen, self._now())
         self._record(whole)
-        self._books.enter(part, self._chosen, self._now())
+        self._allocator.mark_held(part, self._chosen, self._now())
         self._files.give(part, leased)
 
     def update(self, attachment: Attachment) -> None:
@@ -164,19 +166,19 @@ class DiskTransaction:
 
     def was_used(self, address: str) -> bool:
         family, value = from_text(address)
-        return self._books.of(family).spent.has(value)
+        return self._allocator.of(family).used.has(value)
 
     def add_addresses(self, attachment: Attachment) -> None:
         before = self._load(_name(attachment))
         held = self._files.held(before) if before else ()
-        more = tuple(each for each in attachment.addresses if each not in held)
-        self._files.refuse_taken(more)
-        part = replace(attachment.holding(more), prefixes=())
+        added = tuple(address for address in attachment.addresses if address not in held)
+        self._files.refuse_taken(added)
+        part = replace(attachment.holding(added), prefixes=())
         leased: list[str] = []
         try:
             self._lease(part, attachment, leased)
         except CniError:
-            with suppress(CniError):  # a lease of this one's that is left is named by the record, for its DEL to free
+            with suppress(CniError):  # if the undo fails, the record still names the lease, and DEL frees it
                 self._attachments.remove(NEW)
                 for address in leased:
                     self._root.remove(address)
@@ -186,10 +188,11 @@ class DiskTransaction:
 
     def remove_addresses(self, attachment: Attachment) -> None:
         before = self._load(_name(attachment))
-        gone = [each for each in self._files.held(before) if each not in attachment.addresses] if before else []
-        for address in gone:
+        held = self._files.held(before) if before else ()
+        removed = [address for address in held if address not in attachment.addresses]
+        for address in removed:
             self._root.remove(address)
-        self._lost(before or attachment, gone)
+        self._release_lost(before or attachment, removed)
         self._record(attachment)
 
     def memo(self) -> bytes:
@@ -207,21 +210,21 @@ class DiskTransaction:
         return replace(record.holding(held), owner=owner)
 
     def catch_up(self) -> None:
-        """Where somebody else changed the folders since we last looked, write the records that are missing."""
+        """Write missing records if another program changed the folders. In a new boot, free the leases of earlier ones."""
         seen = self._attachments.stat(self._seen)
         if seen is None or {self._root.changed(), self._attachments.changed()} != {seen.st_mtime_ns}:
             self._walk()
         if seen is None and self._boot:
-            self._bury()
+            self._free_earlier_boots()
 
     def seal(self) -> None:
-        """Remember that we know all that is in the folders now. Failing only costs the next transaction a walk."""
+        """Mark the folders as known (``store``). If this fails, the next transaction walks the folder."""
         if not self._changed:
             return
         with suppress(OSError):
             seen = os.open(self._seen, SEEN_FLAGS, FILE_MODE, dir_fd=self._attachments.fd)
             try:
-                # Older than any time the kernel's clock will give from here on, so that no later change can match it.
+                # Older than any time the kernel's clock gives from now on, so that no later change gets the same mtime.
                 stamp = self._root.changed() - 1
                 for fd in (self._root.fd, self._attachments.fd, seen):
                     os.utime(fd, ns=(stamp, stamp))
@@ -230,31 +233,31 @@ class DiskTransaction:
 
     def _walk(self) -> None:
         self._changed = True
-        for record in rebuild(self._network, self._root, self._attachments, seen=self._seen, lost=self._lost):
+        for record in rebuild(self._network, self._root, self._attachments, seen=self._seen, lost=self._release_lost):
             self._record(record)
 
-    def _bury(self) -> None:
-        """The first transaction of a boot: containers of earlier ones are gone, and all that the kernel had of them.
+    def _free_earlier_boots(self) -> None:
+        """Free the leases of earlier boots: their containers and their state in the kernel are gone.
 
-        A lease of ours that another plugin has written again since tells by its time that it is not ours any more.
+        A lease file that another plugin has written again has another mtime; it is not freed.
         """
         for name in self._attachments.names():
             record = None if name.startswith(".") else self._load(name)
             if record is None or record.boot in ("", self._boot):
                 continue
             held = self._files.held(record)
-            theirs = tuple(each for each in held if not self._files.untouched(record, each))
-            ours = tuple(each for each in held if each not in theirs)
+            theirs = tuple(address for address in held if not self._files.untouched(record, address))
+            ours = tuple(address for address in held if address not in theirs)
             self._free(record, ours)
             if ours:
                 self.remarks.append(f"freed {', '.join(ours)} of {record.owner.container_id}/{record.owner.ifname}: "
                                     "held since before the node was started")
             if theirs:
                 self._record(Attachment(record.owner, theirs, created=record.created))
-        self._books.recover(self._root.names(), self._now())
+        self._allocator.recover(self._root.names(), self._now())
 
     def _find(self, owner: Owner) -> Attachment | None:
-        """The record of an owner, or of a lease that names the container alone, which stands for any interface."""
+        """The record of an owner, or the container's record without an interface, which matches any interface."""
         records.require_owner(owner)
         for ifname in (owner.ifname, records.ANY_IFNAME):
             record = self._load(records.record_name(owner.container_id, ifname))
@@ -267,7 +270,7 @@ class DiskTransaction:
         if content is None:
             return None
         record = records.decode(self._network, name, content)
-        if record is None:  # somebody wrote into it: what the lease files say is recorded anew
+        if record is None:  # the file is damaged: rebuild the record from the lease files
             self._walk()
             record = records.decode(self._network, name, self._attachments.read(name) or b"")
         return record
@@ -285,29 +288,32 @@ class DiskTransaction:
             self._write(content, folder, name)
 
     def _free(self, record: Attachment, addresses: Collection[str]) -> None:
-        """Lease files, then the account of what can be given again, then the record: what a kill leaves of it, the next
-        DEL or walk finishes."""
+        """Remove the lease files, put reused addresses into the queue, then remove the record.
+
+        In this order the next DEL or walk can finish after a kill.
+        """
         self._changed = True
         for address in addresses:
             self._root.remove(address)
-        with suppress(CniError):  # a full disk must not keep a DEL from working; the next boot accounts for it
-            self._books.give_back(record, addresses, self._now())
-        self._lost(record, [each for each in record.addresses if each not in addresses])
+        with suppress(CniError):  # DEL must work on a full disk; the next boot recovers the addresses
+            self._allocator.release(record, addresses, self._now())
+        self._release_lost(record, [address for address in record.addresses if address not in addresses])
         self._files.take_prefixes(record)
         self._attachments.remove(_name(record))
 
-    def _lost(self, record: Attachment, addresses: Collection[str]) -> None:
+    def _release_lost(self, record: Attachment, addresses: Collection[str]) -> None:
+        """Release addresses of a record that its owner no longer holds; others may hold them by now."""
         with suppress(CniError):
-            self._books.give_back(record, addresses, self._now(), unsure=self._root.exists)
+            self._allocator.release(record, addresses, self._now(), is_held=self._root.exists)
 
     def _last(self, index: int, family: int) -> int | None:
-        """The address last handed out from a set; None where that cannot be told."""
+        """The address last handed out from a set; None if it is not recorded."""
         content = self._root.read(f"{LAST}{index}") or b""
         try:
-            found, value = from_text(content.decode().strip())
+            last_family, value = from_text(content.decode().strip())
         except ValueError:
             return None
-        return value if found == family else None
+        return value if last_family == family else None
 
 
 def _name(record: Attachment) -> str:
