@@ -1,13 +1,13 @@
-"""Errors as the CNI specification writes them: a code, a sentence, a detail.
+"""Errors of the CNI specification: a code, a message and details.
 
-Codes below 100 are the specification's (SPEC.md, section 5, "Error") or libcni's (``pkg/types``), the others are ours.
+Codes below 100 are the specification's (SPEC.md, section 5, "Error") or libcni's (``pkg/types``). The others are ours.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-# The specification's.
+# The specification's, and libcni's
 INCOMPATIBLE_VERSION = 1
 UNSUPPORTED_FIELD = 2
 UNKNOWN_CONTAINER = 3
@@ -15,12 +15,12 @@ INVALID_ENVIRONMENT = 4
 IO_FAILURE = 5
 DECODING_FAILURE = 6
 INVALID_CONFIG = 7
-INVALID_NETNS = 8  # libcni: the namespace is the plugin's own
+INVALID_NETNS = 8  # libcni: CNI_NETNS is the plugin's own namespace
 TRY_AGAIN = 11
-NOT_AVAILABLE = 50  # STATUS: cannot serve ADD
-LIMITED = 51  # STATUS: cannot serve ADD, and existing containers may lose connectivity
+NOT_AVAILABLE = 50  # STATUS: the plugin cannot serve ADD
+LIMITED = 51  # STATUS: the plugin cannot serve ADD, and existing containers may lose connectivity
 
-# Ours.
+# Ours
 KERNEL_REFUSED = 100
 ADDRESSES_EXHAUSTED = 101
 ADDRESS_UNAVAILABLE = 102
@@ -41,8 +41,8 @@ class CniError(Exception):
     """A failure the caller can act on.
 
     :param code: one of the codes above.
-    :param msg: one sentence that names the key, value or object.
-    :param details: what to do about it, or what the system said.
+    :param msg: a sentence that names the key, value or object.
+    :param details: the remedy, or the message of the system.
     """
 
     def __init__(self, code: int, msg: str, details: str = "") -> None:
@@ -56,20 +56,20 @@ class CniError(Exception):
 
 
 class Errors:
-    """Collects failures of a teardown, so that every step runs and all failures are reported together."""
+    """Collects the errors of a teardown, so that every step runs and all errors are reported together."""
 
     def __init__(self) -> None:
         self.caught: list[CniError] = []
 
     def run(self, step: Callable[[], object]) -> None:
-        """Run one step; keep its CniError for later. Anything else is a bug and passes through."""
+        """Run a step and keep its CniError. Any other exception is a bug and is not caught."""
         try:
             step()
         except CniError as error:
             self.caught.append(error)
 
     def check(self) -> None:
-        """Raise what was caught: the only error as it is, several as one with the first one's code."""
+        """Raise the errors kept so far: a single one as it is, several as one error with the code of the first."""
         if not self.caught:
             return
         if len(self.caught) == 1:

@@ -1,5 +1,4 @@
-"""What is recorded of an attachment: its addresses, its interfaces, and what the node was told of it.
-"""
+"""The record of an attachment: its addresses, its interfaces, and what was set up for it on the node."""
 
 from __future__ import annotations
 
@@ -11,7 +10,7 @@ from cni_v6.protocol.names import Owner
 
 @dataclass(frozen=True, slots=True)
 class ProxyEntry:
-    """An IPv6 address that the node answers for on ``uplink``, and has a route to through ``home``."""
+    """An IPv6 address that the node proxies (NDP) on the interface ``uplink`` and routes to the interface ``home``."""
 
     uplink: str
     home: str
@@ -20,8 +19,11 @@ class ProxyEntry:
 
 @dataclass(frozen=True, slots=True, order=True)
 class GatewayAddress:
-    """What a container counts on of the node's interface ``home``: its gateway, ``ip/prefixlen``; or ``on_link``, the
-    route to a prefix there, of a gateway that is link-local."""
+    """Something on the node's interface ``home`` that a container needs as long as it exists.
+
+    ``prefix``: the container's gateway, as ``ip/prefixlen``. With ``on_link``: the on-link route to a prefix, which a
+    container with a link-local gateway needs.
+    """
 
     home: str
     prefix: str
@@ -30,17 +32,16 @@ class GatewayAddress:
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """One attachment of a container to a network, as recorded before the kernel is touched.
+    """One attachment of a container to a network, as recorded before the first change in the kernel.
 
-    ``addresses``: what we leased, canonical text without prefix length, one per set in the sets' order.
-    ``host``: the host interface, "" when the IPAM plugin ran alone. ``netns``: identity of the namespace.
-    ``created``: seconds since the epoch. ``boot``: /proc/sys/kernel/random/boot_id; "" for a lease the reference plugin
-    wrote, which records neither time nor boot. ``policy``: what the firewall was told, None for nothing.
-    ``proxied``: addresses that the node answers for. ``prefixes``: what was delegated to the container, canonical.
-    ``home``: the namespace that ``host`` is in, the node's; zeros where that was not recorded.
-    ``anchors``: of the node's own, which stay while an attachment names them. ``reuse``: of each address
-    the ``AllocationPolicy.reuse_mode`` of its set, "" or missing where that is not known. ``identity``: as in
-    ``AllocationPolicy``.
+    ``addresses``: the leased addresses, canonical, without prefix length, one per set in the sets' order.
+    ``host``: the host interface, "" if the IPAM plugin ran alone. ``netns``: device and inode of the container's
+    namespace. ``created``: seconds since the epoch. ``boot``: /proc/sys/kernel/random/boot_id; "" for a lease of the
+    reference plugin, which records neither time nor boot. ``policy``: the firewall's policy, None for none.
+    ``proxied``: the addresses that the node proxies. ``prefixes``: the delegated prefixes, canonical. ``home``: the
+    namespace of ``host``, which is the node's; zeros if it was not recorded. ``anchors``: addresses and routes of the
+    node that stay while a record names them. ``reuse``: for each address the ``AllocationPolicy.reuse_mode`` of its
+    set; "" or missing if it is not known. ``identity``: as in ``AllocationPolicy``.
     """
 
     owner: Owner
@@ -58,7 +59,7 @@ class Attachment:
     identity: str = ""
 
     def reuse_mode(self, address: str) -> str:
-        """How its set gives an address again (``AllocationPolicy.reuse_mode``), "" where that is not known."""
+        """The ``AllocationPolicy.reuse_mode`` of an address's set; "" if it is not known."""
         return dict(zip(self.addresses, self.reuse)).get(address, "")
 
     def holding(self, addresses: tuple[str, ...]) -> Attachment:

@@ -1,6 +1,6 @@
-"""A policy as JSON, for the record of its lease, and back.
+"""The firewall's policy as JSON, for the record of an attachment.
 
-What comes back becomes commands to the kernel, so it is taken only where ``to_json`` could have written it.
+A policy that is read back becomes commands to the kernel. So it is accepted only if ``to_json`` could have written it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _T = TypeVar("_T")
 
 
 def to_json(policy: Policy) -> dict[str, Any]:
-    """The policy as what JSON knows."""
+    """The policy as a JSON object."""
     return {
         "home": policy.home,
         "port": policy.port,
@@ -43,24 +43,25 @@ def to_json(policy: Policy) -> dict[str, Any]:
         "snat": [list(pair) for pair in policy.snat],
         "keep": list(policy.keep),
         "inbound": [list(pair) for pair in policy.inbound],
-        "ports": [[each.protocol, each.host_port, each.container_port, each.host_ip] for each in policy.ports],
+        "ports": [[port.protocol, port.host_port, port.container_port, port.host_ip] for port in policy.ports],
         "stale": list(policy.stale),
         "egress": None if policy.egress is None else [
-            [each.to, each.protocol, *each.ports] for each in policy.egress
+            [allowed.to, allowed.protocol, *allowed.ports] for allowed in policy.egress
         ],
         "prefixes": [list(pair) for pair in policy.prefixes],
     }
 
 
 def from_json(raw: object) -> Policy:
-    """The policy that was written, by this version or another: what that did not know is as if nobody had asked for it,
-    and what this one does not know is passed over. A container outlives an upgrade.
+    """Read a policy written by any version, because containers outlive an upgrade.
 
-    :raises ValueError: for a value that ``to_json`` does not give.
+    Missing keys get their defaults; unknown keys are ignored.
+
+    :raises ValueError: ``to_json`` does not write such a value.
     """
     if not isinstance(raw, Mapping):
         raise ValueError("not an object")
-    raw = {**_NOTHING, **raw}
+    raw = {**_DEFAULTS, **raw}
     policy = Policy(
         home=_form("interface", raw["home"]),
         port=_form("interface", raw["port"]),
@@ -78,15 +79,14 @@ def from_json(raw: object) -> Policy:
         egress=None if raw["egress"] is None else _list(raw["egress"], _allowed),
         prefixes=_list(raw["prefixes"], _prefix),
     )
-    own = set(policy.addresses)
     named = {*policy.masquerade, *policy.stale}
     named |= {address for address, _ in policy.snat} | {address for _, address in policy.inbound}
-    if not named <= own:
+    if not named <= set(policy.addresses):
         raise ValueError("an address that is not the container's")
     return policy
 
 
-_NOTHING = to_json(Policy("", ""))
+_DEFAULTS = to_json(Policy("", ""))
 
 
 def _form(form: str, value: object) -> str:
@@ -112,7 +112,7 @@ def _word(value: object, words: tuple[str, ...]) -> str:
 def _list(value: object, of: Callable[[object], _T]) -> tuple[_T, ...]:
     if not isinstance(value, list):
         raise ValueError("not a list")
-    return tuple(of(each) for each in value)
+    return tuple(of(item) for item in value)
 
 
 def _row(value: object, length: int) -> list[Any]:
@@ -122,18 +122,19 @@ def _row(value: object, length: int) -> list[Any]:
 
 
 def _pair(value: object) -> tuple[str, str]:
-    one, other = (_address(each) for each in _row(value, 2))
-    if (":" in one) != (":" in other):
+    address, other = (_address(item) for item in _row(value, 2))
+    if (":" in address) != (":" in other):
         raise ValueError("two families")
-    return one, other
+    return address, other
 
 
 def _prefix(value: object) -> tuple[str, str]:
-    prefix, seen_as = _row(value, 2)
-    known = seen_as if seen_as in ("", MASQUERADED) else _address(seen_as)
-    if ":" not in _form("route", prefix) or (known not in ("", MASQUERADED) and ":" not in known):
+    prefix, source = _row(value, 2)
+    if source not in ("", MASQUERADED):
+        source = _address(source)
+    if ":" not in _form("route", prefix) or (source not in ("", MASQUERADED) and ":" not in source):
         raise ValueError("not IPv6")
-    return prefix, known
+    return prefix, source
 
 
 def _port(value: object) -> Port:

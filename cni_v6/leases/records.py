@@ -1,7 +1,7 @@
-"""The texts of the lease store: what a lease file and an attachment's record hold, and the errors both stores raise.
+"""The contents of lease files and records, and the errors that both stores raise. Pure.
 
-Pure. A lease file is the reference plugin's (``containerID CRLF ifname``, before its 0.8 the container id alone); a
-record is JSON of our own. Whatever comes from a file is checked here before anyone acts on it.
+A lease file has the format of the reference plugin: ``containerID CRLF ifname``, before its version 0.8 the container
+id alone. A record is JSON of our own. Everything read from a file is validated here.
 """
 
 from __future__ import annotations
@@ -20,17 +20,18 @@ from cni_v6.protocol.names import Owner
 
 CRLF = "\r\n"
 NAME_MAX = 255  # linux/limits.h
-UNREADABLE = b"\0"  # stands for the content of what is no plain file: names nobody, so nobody frees it
-ANY_IFNAME = ""  # of a lease whose file names the container alone; no interface has an empty name
+UNREADABLE = b"\0"  # the content reported for anything but a regular file: it names no holder, so nobody frees it
+ANY_IFNAME = ""  # the interface of a lease file that names the container alone; no interface has an empty name
 
 
 def safe(word: str) -> bool:
-    """Whether a word can be a file's name, or a part of one, and stay on its own line in a lease file."""
+    """Whether a word can be a file name, or a part of one, and a line of a lease file."""
     return word not in ("", ".", "..") and "/" not in word and word.isprintable() and " " not in word
 
 
 def require_safe(what: str, word: str) -> None:
-    """Refuse a word that could lead out of the store. The protocol has checked already; this is the last fence.
+    """Reject a word that could lead out of the store's folder. The protocol has checked it before; this is a second
+    check.
 
     :raises CniError: STORE_FAILED.
     """
@@ -40,7 +41,7 @@ def require_safe(what: str, word: str) -> None:
 
 
 def require_owner(owner: Owner) -> None:
-    """Refuse an owner whose words could lead out of the store.
+    """Reject an owner whose container id or interface name could lead out of the store's folder.
 
     :raises CniError: STORE_FAILED.
     """
@@ -50,7 +51,7 @@ def require_owner(owner: Owner) -> None:
 
 
 def canonical(text: str) -> str | None:
-    """An address in the one spelling that names its lease file; None where the text is no address."""
+    """An address in canonical form, which is the name of its lease file; None if the text is not an address."""
     try:
         return to_text(*from_text(text))
     except ValueError:
@@ -58,9 +59,9 @@ def canonical(text: str) -> str | None:
 
 
 def require_address(text: str) -> str:
-    """The canonical spelling.
+    """An address in canonical form.
 
-    :raises CniError: INTERNAL, since configuration and arguments were checked before.
+    :raises CniError: INTERNAL, because configuration and arguments were checked before.
     """
     address = canonical(text)
     if address is None:
@@ -69,14 +70,14 @@ def require_address(text: str) -> str:
 
 
 def lease_content(owner: Owner) -> bytes:
-    """What the file of a leased address holds."""
+    """The content of an address's lease file."""
     return f"{owner.container_id}{CRLF}{owner.ifname}".encode()
 
 
 def lease_owner(content: bytes) -> tuple[str, str] | None:
-    """Container id and ifname of a lease file; ``ANY_IFNAME`` where it names none; None where it names nobody.
+    """Container id and ifname of a lease file; ``ANY_IFNAME`` if it has no ifname; None if it has no valid owner.
 
-    Blanks at both ends are ignored, as the reference plugin does.
+    Blanks at both ends are ignored, as in the reference plugin.
     """
     try:
         words = content.decode().strip().split(CRLF)
@@ -88,7 +89,7 @@ def lease_owner(content: bytes) -> tuple[str, str] | None:
 
 
 def lease_time(attachment: Attachment) -> int:
-    """The mtime of an attachment's lease files, in nanoseconds: tells ours from one that was written again since."""
+    """The mtime of an attachment's lease files, in nanoseconds. A file that others wrote again has another one."""
     return int(attachment.created * 1e9)
 
 
@@ -98,13 +99,15 @@ def prefix_name(prefix: str) -> str:
 
 
 def prefix_content(owner: Owner) -> bytes:
-    """What the file of a delegated prefix holds: nothing that the reference plugin, which looks into every file below
-    its folder, takes for a lease."""
+    """The content of a delegated prefix's file.
+
+    The reference plugin reads every file below its folder, and must not take this one for a lease.
+    """
     return json.dumps([owner.container_id, owner.ifname]).encode() + b"\n"
 
 
 def prefix_holder(content: bytes) -> str:
-    """Who has a delegated prefix, for people; "" where the file says nobody."""
+    """The holder of a delegated prefix as text for a message; "" if the file names none."""
     try:
         return " ".join(map(str, json.loads(content)))
     except (ValueError, TypeError, RecursionError):
@@ -112,7 +115,7 @@ def prefix_holder(content: bytes) -> str:
 
 
 def around(address: str) -> Iterator[str]:
-    """Every prefix that an IPv6 address may have been delegated with, canonical."""
+    """Every prefix that contains an IPv6 address, canonical; none for IPv4."""
     family, value = from_text(address)
     bits = BITS[6]
     for length in range(1, bits) if family == 6 else ():
@@ -120,17 +123,17 @@ def around(address: str) -> Iterator[str]:
 
 
 def is_lease_of(owner: Owner, content: bytes) -> bool:
-    """Whether a lease file that the owner's record names is the owner's still.
+    """Whether a lease file that an owner's record names still belongs to that owner.
 
-    One that names the container alone is (the reference plugin's rule), and one that is empty: its content was lost in
-    a power failure, the record was not.
+    A file that names the container alone does (the reference plugin's rule). So does an empty file: a power failure
+    lost its content, but not the record.
     """
     return not content or lease_owner(content) in (
         (owner.container_id, owner.ifname), (owner.container_id, ANY_IFNAME))
 
 
 def lease_text(content: bytes) -> str:
-    """What a lease file says, on one line, for people; "" where that is nothing readable."""
+    """The content of a lease file on one line, for a message; "" if it is not printable."""
     try:
         text = " ".join(content.decode().split())
     except UnicodeDecodeError:
@@ -139,22 +142,22 @@ def lease_text(content: bytes) -> str:
 
 
 def record_name(container_id: str, ifname: str) -> str:
-    """File name of a record. The specification sets no limit on a container id, the file system does."""
+    """File name of a record. A long container id is hashed: the file system has a limit, the specification has none."""
     name = f"{container_id}:{ifname}"
     if len(name.encode()) <= NAME_MAX:
         return name
-    # "~" begins no container id (SPEC.md, section 2: alphanumeric), so no other record has this name.
+    # A container id starts with a letter or digit (SPEC.md, section 2), so "~" makes the name unique.
     return f"~{hashlib.blake2s(container_id.encode()).hexdigest()}:{ifname}"
 
 
 def record_owner(name: str) -> tuple[str, str] | None:
-    """Container id and ifname that a record's file name says; None for one that holds a hash, and for other files."""
+    """Container id and ifname in a record's file name; None if the name has a hash, or is not a record's."""
     container_id, colon, ifname = name.rpartition(":")
     return (container_id, ifname) if colon and name[0] not in ".~" else None
 
 
 def encode(attachment: Attachment) -> bytes:
-    """The record's file."""
+    """The content of a record's file."""
     return json.dumps({
         "containerID": attachment.owner.container_id,
         "ifname": attachment.owner.ifname,
@@ -163,11 +166,11 @@ def encode(attachment: Attachment) -> bytes:
         "netns": attachment.netns,
         "created": attachment.created,
         "boot": attachment.boot,
-        **({"proxied": [[each.uplink, each.home, each.address] for each in attachment.proxied]} if attachment.proxied
-           else {}),
+        **({"proxied": [[entry.uplink, entry.home, entry.address] for entry in attachment.proxied]}
+           if attachment.proxied else {}),
         **({"prefixes": attachment.prefixes} if attachment.prefixes else {}),
         **({"home": attachment.home} if any(attachment.home) else {}),
-        **({"anchors": [anchor_words(each) for each in attachment.anchors]} if attachment.anchors else {}),
+        **({"anchors": [anchor_words(anchor) for anchor in attachment.anchors]} if attachment.anchors else {}),
         **({"reuse": attachment.reuse} if attachment.reuse else {}),
         **({"identity": attachment.identity} if attachment.identity else {}),
         **({"firewall": policy_record.to_json(attachment.policy)} if attachment.policy else {}),
@@ -175,7 +178,7 @@ def encode(attachment: Attachment) -> bytes:
 
 
 def decode(network: str, name: str, content: bytes) -> Attachment | None:
-    """A record read back; None where the file is not whole, not ours, or not under its own name."""
+    """The record in a file; None if the content is damaged, is not ours, or does not match the file name."""
     try:
         raw = json.loads(content)
         attachment = _attachment(network, raw)
@@ -185,13 +188,16 @@ def decode(network: str, name: str, content: bytes) -> Attachment | None:
 
 
 def already_attached(owner: Owner, held: tuple[str, ...]) -> CniError:
-    """A second ADD of the same attachment: the specification forbids it, and the reference plugin refuses it."""
+    """The error for a second ADD of an attachment: the specification forbids it, the reference plugin refuses it."""
     what = f"holds {', '.join(held)}" if held else "is recorded"
     return CniError(ALREADY_ATTACHED, f"{owner} {what} already", "run DEL for this container and interface first")
 
 
 def unavailable(address: str, holder: str) -> CniError:
-    """An address that somebody else has. ``holder`` as ``Transaction.holder`` answers."""
+    """The error for an address that is taken.
+
+    :param holder: as ``Transaction.holder`` returns it.
+    """
     if holder:
         return CniError(ADDRESS_UNAVAILABLE, f"address {address} is taken: held by {holder}",
                         "ask for another address, or run DEL for its holder")
@@ -209,28 +215,28 @@ def _attachment(network: str, raw: Any) -> Attachment:
     host, boot = str(raw["host"]), str(raw["boot"])
     if not (host + boot).isprintable():
         raise ValueError("host or boot")
-    # None of an older version's either.
+    # Records of older versions lack the keys below, except netns and created.
     policy = policy_record.from_json(raw["firewall"]) if "firewall" in raw else None
-    proxied = tuple(_proxied(*map(str, each)) for each in raw.get("proxied", ()))  # nor this
+    proxied = tuple(_proxied(*map(str, entry)) for entry in raw.get("proxied", ()))
     prefixes = tuple(map(str, raw.get("prefixes", ())))
     if any(canonical_prefix(prefix, host_bits=False) != prefix for prefix in prefixes):
         raise ValueError("prefixes")
     home, reuse = raw.get("home", (0, 0)), tuple(map(str, raw.get("reuse", ())))
     return Attachment(Owner(network, container_id, ifname), addresses, host, _namespace(*raw["netns"]),
                       float(raw["created"]), boot, policy, proxied, prefixes, _namespace(*home),
-                      tuple(read_anchor(*map(str, each)) for each in raw.get("anchors", ())), reuse,
+                      tuple(read_anchor(*map(str, words)) for words in raw.get("anchors", ())), reuse,
                       str(raw.get("identity", "")))
 
 
 def anchor_words(anchor: GatewayAddress) -> list[str]:
-    """An anchor in JSON."""
+    """A gateway address or on-link route as JSON."""
     return [anchor.home, anchor.prefix, *(["on-link"] if anchor.on_link else [])]
 
 
 def read_anchor(home: str, prefix: str, *on_link: str) -> GatewayAddress:
-    """An anchor back from JSON.
+    """A gateway address or on-link route from JSON.
 
-    :raises ValueError: for anything else.
+    :raises ValueError: ``anchor_words`` does not write these words.
     """
     if not safe(home) or canonical_prefix(prefix, host_bits=not on_link) != prefix or on_link not in ((), ("on-link",)):
         raise ValueError("anchors")

@@ -1,4 +1,4 @@
-"""What a store of leases does: the protocol that the one on disk and the one in memory follow."""
+"""The protocol of a lease store, implemented on disk and in memory."""
 
 from __future__ import annotations
 
@@ -16,99 +16,103 @@ from cni_v6.protocol.names import Owner
 class Transaction(Protocol):
     """The leases of one network while its lock is held.
 
-    ``remarks``: what an operator should hear of what was done so far, a sentence each.
+    ``remarks``: sentences for the operator about what was done so far.
     """
 
     remarks: list[str]
 
     def get(self, owner: Owner) -> Attachment | None:
-        """What this owner holds, leases written by the reference ``host-local`` included."""
+        """The record of an owner. Leases that the reference ``host-local`` wrote are included."""
         ...
 
     def attachments(self) -> Iterator[Attachment]:
-        """Everything recorded. Linear in their number: for STATUS and ``list``."""
+        """All records. The time is linear in their number; for STATUS and ``list``."""
         ...
 
     def owners(self) -> Iterator[Owner]:
-        """Whose attachments are recorded, by the records' names alone: for GC, which reads those it cares for."""
+        """The owners of all records, from the names of the records; for GC, which reads only the records it needs."""
         ...
 
     def holder(self, address: str) -> str | None:
-        """Who holds an address: ``containerID ifname`` (or what the file says), "" unreadable, None: it is free."""
+        """The holder of an address: ``containerID ifname``, or the content of the file; "" if it is not readable.
+
+        None: the address is free.
+        """
         ...
 
     def choose(self, index: int, ranges: RangeSet, policy: AllocationPolicy = DEFAULT) -> str:
-        """The next free address of the set with this index, and move the set's cursor onto it, durably.
+        """Choose the next free address of the set with this index, and record the progress of the set.
 
-        Where it was released less than ``policy.wait`` ago, because there is no other, ``remarks`` says so.
+        If only addresses released less than ``policy.wait`` ago are free, it chooses one and adds a remark.
 
-        :raises CniError: ADDRESSES_EXHAUSTED with the numbers.
+        :raises CniError: ADDRESSES_EXHAUSTED with the numbers of addresses.
         """
         ...
 
     def shortage(self, index: int, ranges: RangeSet, policy: AllocationPolicy = DEFAULT) -> CniError | None:
-        """Why ``choose`` would fail now, which does not happen by this; None: it would not."""
+        """The error that ``choose`` would raise now; None if it would succeed. No address is used up."""
         ...
 
     def choose_prefix(self, index: int, ranges: RangeSet, length: int) -> str:
-        """A prefix of an IPv6 set that gives no address twice, of which nothing was handed out; nobody else gets it.
+        """Choose a prefix of an IPv6 set without reuse. None of its addresses was or will be handed out otherwise.
 
-        :param length: of the prefix, longer than that of the set's subnets.
+        :param length: of the prefix, longer than the set's subnets.
         :returns: canonical ``network/length``.
         :raises CniError: ADDRESSES_EXHAUSTED.
         """
         ...
 
     def delegated(self, address: str) -> str | None:
-        """Who holds a prefix that an address lies in, as ``holder`` says it; None: nobody."""
+        """The holder of the delegated prefix that contains an address, in the form of ``holder``; None: no such prefix.
+        """
         ...
 
     def spent(self, ranges: RangeSet) -> int:
-        """How many addresses of a set were handed out, or may have been, and are not given again."""
+        """Number of addresses of a set that were, or may have been, handed out, and are never reused."""
         ...
 
     def put(self, attachment: Attachment) -> None:
-        """Record the attachment and lease its addresses and prefixes to its owner, all or nothing.
+        """Record an attachment and lease its addresses and prefixes to its owner, all or none.
 
         :raises CniError: ADDRESS_UNAVAILABLE naming the holder; ALREADY_ATTACHED; STORE_FAILED (disk full, read-only).
         """
         ...
 
     def update(self, attachment: Attachment) -> None:
-        """Record anew an attachment that is there; its addresses stay as they are.
+        """Replace the record of an attachment. The leases do not change.
 
         :raises CniError: STORE_FAILED.
         """
         ...
 
     def was_used(self, address: str) -> bool:
-        """Whether an address was handed out of a set that gives none twice, or passed over."""
+        """Whether an address of a set without reuse was handed out or skipped."""
         ...
 
     def add_addresses(self, attachment: Attachment) -> None:
-        """Record anew an attachment that is there, and lease it the addresses that it has more, all or nothing.
+        """Replace the record of an attachment, and lease the addresses that were added, all or none.
 
         :raises CniError: ADDRESS_UNAVAILABLE naming the holder; STORE_FAILED.
         """
         ...
 
     def remove_addresses(self, attachment: Attachment) -> None:
-        """Record anew an attachment that is there, and free the addresses that it has no more.
+        """Replace the record of an attachment, and free the addresses that were removed.
 
         :raises CniError: STORE_FAILED.
         """
         ...
 
     def drop(self, owner: Owner) -> Attachment | None:
-        """Free what the owner holds and forget it; an address that is somebody else's by now is left alone."""
+        """Free the owner's addresses and prefixes and remove its record. Addresses with another holder are kept."""
         ...
 
     def memo(self) -> bytes:
-        """What was last kept in mind of the network with ``keep_memo``; empty for nothing."""
+        """The note that ``keep_memo`` stored for the network; empty for none."""
         ...
 
     def keep_memo(self, content: bytes) -> None:
-        """Keep something in mind of the network, in the place of what was kept before.
+        """Store a note for the network in place of the previous one.
 
         :raises CniError: STORE_FAILED.
         """
@@ -121,6 +125,6 @@ class Leases(Protocol):
     def transaction(self) -> AbstractContextManager[Transaction]:
         """Hold the network's lock (shared with the reference plugin).
 
-        :raises CniError: TRY_AGAIN when the lock cannot be had in time, STORE_FAILED when the folder cannot be used.
+        :raises CniError: TRY_AGAIN if the lock is not free in time, STORE_FAILED if the folder cannot be used.
         """
         ...

@@ -210,7 +210,7 @@ class DiskTransaction:
         return replace(record.holding(held), owner=owner)
 
     def catch_up(self) -> None:
-        """Write missing records if another program changed the folders. In a new boot, free the leases of earlier ones."""
+        """Write missing records if another program changed the folders. In a new boot, free earlier leases."""
         seen = self._attachments.stat(self._seen)
         if seen is None or {self._root.changed(), self._attachments.changed()} != {seen.st_mtime_ns}:
             self._walk()
