@@ -1,1 +1,1 @@
-"""The life of an attachment: registered, completed, renumbered, found stale, released."""
+"""The life of an attachment: register, complete, renumber, find stale ones, release."""

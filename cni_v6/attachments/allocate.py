@@ -1,5 +1,4 @@
-"""Addresses for an attachment: chosen, leased and recorded, all or none; what CHECK and STATUS ask of leases.
-"""
+"""Allocates the addresses of an attachment, all or none; checks leases for CHECK and STATUS."""
 
 from __future__ import annotations
 
@@ -37,87 +36,94 @@ def _record(record: Attachment, leases: Transaction) -> None:
 
 
 def allocate(
-    conf: IpamConf, draft: Attachment, context: Context, log: Log,
-    admit: Callable[[Attachment, Transaction], None] = _record, lost: Mapping[int, CniError] = MappingProxyType({}),
+    conf: IpamConf, attachment: Attachment, context: Context, log: Log,
+    record_it: Callable[[Attachment, Transaction], None] = _record, lost: Mapping[int, CniError] = MappingProxyType({}),
 ) -> Allocation:
     """Lease an address of each set, all or none, and record the attachment.
 
-    :param draft: the attachment without its addresses.
-    :param admit: records it in the lease's place, and does what has to be done under the same lock.
-    :param lost: families that the container goes without, and why; all of ``conf.optional``.
+    :param attachment: the record without addresses.
+    :param record_it: records the attachment under the lock of the leases; may do more under that lock.
+    :param lost: families that the container does not get, and why; all of them are in ``conf.optional``.
     """
     dns = _dns(conf, context)
     conf = with_secret(conf, context)
     with context.leases(conf.network, conf.data_dir).transaction() as leases:
-        _refuse_second(draft.owner, leases, context, log)
+        _refuse_second(attachment.owner, leases, context, log)
         chosen = _choose(conf, leases, context, log, lost)
-        given = _delegate(conf, chosen, leases)
-        prefixes = tuple(each.prefix for each in given)
-        addresses, ways = tuple(text for _, text in chosen), tuple(conf.policy.reuse_mode(each) for each, _ in chosen)
-        record = replace(draft, addresses=addresses, prefixes=prefixes, reuse=ways, identity=conf.policy.identity)
-        admit(record, leases)
-    ips = tuple(_address(each, text) for each, text in chosen)
+        delegated = _delegate(conf, chosen, leases)
+        record = replace(
+            attachment,
+            addresses=tuple(address for _, address in chosen),
+            prefixes=tuple(routed.prefix for routed in delegated),
+            reuse=tuple(conf.policy.reuse_mode(range_set) for range_set, _ in chosen),
+            identity=conf.policy.identity,
+        )
+        record_it(record, leases)
+    ips = tuple(_address(range_set, address) for range_set, address in chosen)
     present = {ip.family for ip in ips}
-    return Allocation(ips, tuple(route for route in conf.routes if route.family in present), dns, given)
+    return Allocation(ips, tuple(route for route in conf.routes if route.family in present), dns, delegated)
 
 
 def _choose(
     conf: IpamConf, leases: Transaction, context: Context, log: Log, lost: Mapping[int, CniError]
 ) -> list[tuple[RangeSet, str]]:
-    """An address of each set, but for the families that the container goes without: the lost ones, and those of a set
-    without a free address where they are not required."""
+    """Choose an address of each set.
+
+    Sets of lost families are left out, and so are those of an optional family if one of its sets has no free address.
+    """
     lost = dict(lost)
     chosen = []
-    for index, each in enumerate(conf.sets):
-        if each.family in lost:
+    for index, range_set in enumerate(conf.sets):
+        if range_set.family in lost:
             continue
         try:
-            chosen.append((each, _pick(conf, index, each, leases, context, log)))
+            chosen.append((range_set, _pick(conf, index, range_set, leases, context, log)))
         except CniError as error:
-            if error.code != ADDRESSES_EXHAUSTED or each.family not in conf.optional:
+            if error.code != ADDRESSES_EXHAUSTED or range_set.family not in conf.optional:
                 raise
-            lost[each.family] = error
+            lost[range_set.family] = error
     for remark in leases.remarks:
         log.warning(remark)
     leases.remarks.clear()
     for family, why in lost.items():
         what = "its addresses, routes and published ports"
         log.warning(f"attached without IPv{family} ({what}), which ipam.required does not name: {why}")
-    return [(each, text) for each, text in chosen if each.family not in lost]
+    return [(range_set, address) for range_set, address in chosen if range_set.family not in lost]
 
 
 def _delegate(conf: IpamConf, chosen: list[tuple[RangeSet, str]], leases: Transaction) -> tuple[RoutedPrefix, ...]:
-    """The prefix that the container is to have; none where it goes without the family.
+    """Choose the prefix to delegate to the container; () if it does not get the family.
 
-    What the container itself has asked for is not the store's knowledge yet; a prefix that is passed over is spent.
+    The store does not know the addresses that this container requests, so a prefix that contains one of them is
+    skipped. A skipped prefix counts as used.
     """
-    wanted = conf.delegation
-    found = [(each, text) for each, text in chosen if wanted and each is conf.sets[wanted.index]]
-    if wanted is None or not found:
+    request = conf.delegation
+    found = [(range_set, address) for range_set, address in chosen if request and range_set is conf.sets[request.index]]
+    if request is None or not found:
         return ()
-    [(source, via)] = found
+    [(range_set, via)] = found
     while True:
-        prefix = leases.choose_prefix(wanted.index, source, wanted.length)
-        if not any(overlap(f"{text}/128", prefix) for text in conf.requested if ":" in text):
-            return (RoutedPrefix(prefix, _address(source, via)),)
+        prefix = leases.choose_prefix(request.index, range_set, request.length)
+        if not any(overlap(f"{address}/128", prefix) for address in conf.requested if ":" in address):
+            return (RoutedPrefix(prefix, _address(range_set, via)),)
 
 
 def check_leases(conf: IpamConf, owner: Owner, expected: tuple[Address, ...], record: Attachment | None) -> None:
-    """Compare what the owner holds with the sets and with the addresses of a result.
+    """Compare the owner's addresses with the sets and with the addresses of a result.
 
-    :param record: what the owner holds. An address that was excluded since, or reserved for another, is its own until
-        its DEL, and counts as one of its set. Of a family that is not required it may hold nothing, and of ranges that
-        the network has no more what it was given of them.
+    :param record: the owner's record. An address that was excluded or reserved for another container since the ADD
+        stays the owner's until its DEL, and counts as an address of its set. The owner may have no address of an
+        optional family. It may have addresses of ranges that the network had earlier.
     :raises CniError: CHECK_FAILED naming each difference.
     """
-    held = record.addresses if record else ()
-    found = [any(_range_of(each, text) for text in held) for each in conf.sets]
-    without = conf.optional - {each.family for each, is_found in zip(conf.sets, found) if is_found}
-    earlier = {version(text) for text in held if not any(_range_of(each, text) for each in conf.sets)}
-    differences = [f"no address leased from set {number}" for number, each in enumerate(conf.sets)
-                   if not found[number] and each.family not in without | earlier]
+    leased = record.addresses if record else ()
+    found = [any(_range_of(range_set, address) for address in leased) for range_set in conf.sets]
+    without = conf.optional - {range_set.family for range_set, is_found in zip(conf.sets, found) if is_found}
+    earlier = {version(address) for address in leased if not any(_range_of(known, address) for known in conf.sets)}
+    differences = [f"no address leased from set {number}" for number, range_set in enumerate(conf.sets)
+                   if not found[number] and range_set.family not in without | earlier]
     for ip in expected:
-        if ip.ip not in held and any(_range_of(each, ip.ip) for each in conf.sets):
+        if ip.ip not in leased and any(_range_of(range_set, ip.ip) for range_set in conf.sets):
             differences.append(f"{ip.ip} is not leased to {owner.container_id}/{owner.ifname}")
     if differences:
         remedy = "run DEL and ADD for the container again"
@@ -125,23 +131,23 @@ def check_leases(conf: IpamConf, owner: Owner, expected: tuple[Address, ...], re
 
 
 def check_capacity(conf: IpamConf, store: Leases) -> None:
-    """Every set of a required family has an address to give.
+    """Check that every set of a required family has a free address.
 
     :raises CniError: NOT_AVAILABLE naming the set and the numbers.
     """
     with store.transaction() as leases:
-        for index, each in enumerate(conf.sets):
-            why = leases.shortage(index, each, conf.policy) if each.family not in conf.optional else None
+        for index, range_set in enumerate(conf.sets):
+            why = leases.shortage(index, range_set, conf.policy) if range_set.family not in conf.optional else None
             if why:
                 raise CniError(NOT_AVAILABLE, f"ipam.ranges[{index}] of {conf.network} is exhausted: {why.msg}",
                                why.details)
 
 
 def _refuse_second(owner: Owner, leases: Transaction, context: Context, log: Log) -> None:
-    """Before the cursor moves: an owner that holds addresses already would only waste one.
+    """Refuse a second ADD of an owner, before an address is chosen: none is used up for it.
 
-    What one of its name has left that has ended is freed (``earlier``). A record that holds none is what the reference
-    plugin's DEL has left of it: it frees leases, and knows no records.
+    If the earlier container of that id has provably ended, its record is released (``earlier``). A record without
+    addresses is left over from a DEL by the reference plugin, which frees leases and knows no records.
     """
     record = leases.get(owner)
     if record and record.addresses and not earlier.release(owner, leases, context, log):
@@ -151,38 +157,41 @@ def _refuse_second(owner: Owner, leases: Transaction, context: Context, log: Log
         register.release(record, leases, context)
 
 
-def _pick(conf: IpamConf, index: int, each: RangeSet, leases: Transaction, context: Context, log: Log) -> str:
-    """An address of a set. What containers have left that ended without a DEL is looked for where there is no other
-    way: nothing of it costs an ADD that finds an address."""
-    for text in conf.requested:
-        if _range_of(each, text):
-            _refuse_delegated(text, leases)
-            if leases.holder(text) is not None:
+def _pick(conf: IpamConf, index: int, range_set: RangeSet, leases: Transaction, context: Context, log: Log) -> str:
+    """Choose an address of a set: a requested one if it lies in the set, else one by the policy.
+
+    Stale attachments are reclaimed only if the requested address is taken or the set has no free address. An ADD that
+    finds an address pays nothing for it.
+    """
+    for address in conf.requested:
+        if _range_of(range_set, address):
+            _refuse_delegated(address, leases)
+            if leases.holder(address) is not None:
                 stale.reclaim(leases, context, log)
-            return text
+            return address
     try:
-        return leases.choose(index, each, conf.policy)
+        return leases.choose(index, range_set, conf.policy)
     except CniError as error:
-        dry = error.code == ADDRESSES_EXHAUSTED and not conf.policy.never_reuses(each)
-        if not dry or not stale.reclaim(leases, context, log):
+        exhausted = error.code == ADDRESSES_EXHAUSTED and not conf.policy.never_reuses(range_set)
+        if not exhausted or not stale.reclaim(leases, context, log):
             raise
-    return leases.choose(index, each, conf.policy)
+    return leases.choose(index, range_set, conf.policy)
 
 
-def _refuse_delegated(text: str, leases: Transaction) -> None:
-    holder = leases.delegated(text)
+def _refuse_delegated(address: str, leases: Transaction) -> None:
+    holder = leases.delegated(address)
     if holder is not None:
-        words = f"address {text} lies in a prefix that was given to {holder}"
+        words = f"address {address} lies in a prefix that was given to {holder}"
         raise CniError(ADDRESS_UNAVAILABLE, words, "ask for another address, or run DEL for that container")
 
 
-def _range_of(each: RangeSet, text: str) -> Range | None:
-    return ranges.origin(each, *from_text(text))
+def _range_of(range_set: RangeSet, address: str) -> Range | None:
+    return ranges.origin(range_set, *from_text(address))
 
 
-def _address(each: RangeSet, text: str) -> Address:
-    part = _range_of(each, text) or each.written[0]
-    return Address(f"{text}/{part.prefixlen}", part.gateway)
+def _address(range_set: RangeSet, address: str) -> Address:
+    containing = _range_of(range_set, address) or range_set.written[0]
+    return Address(f"{address}/{containing.prefixlen}", containing.gateway)
 
 
 def _dns(conf: IpamConf, context: Context) -> Dns:
@@ -190,7 +199,7 @@ def _dns(conf: IpamConf, context: Context) -> Dns:
 
 
 def with_secret(conf: IpamConf, context: Context) -> IpamConf:
-    """The configuration with the secret that stable addresses are derived with."""
+    """The configuration with the secret for stable addresses (``secretFile``) read into it."""
     if not conf.secret_file:
         return conf
     found = config_allocation.secret(conf.secret_file, _read("secretFile", conf.secret_file, context))
@@ -202,5 +211,5 @@ def _read(key: str, path: str, context: Context) -> str:
         return context.read_file(path)
     except OSError as error:
         raise CniError(IO_FAILURE, f"cannot read ipam.{key} {path}", str(error)) from error
-    except UnicodeDecodeError:  # which says what is in it
+    except UnicodeDecodeError:  # its message would quote the content of the file
         raise CniError(IO_FAILURE, f"cannot read ipam.{key} {path}", "it is not UTF-8: write it as text") from None

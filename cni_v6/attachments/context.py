@@ -1,6 +1,6 @@
-"""The world a plugin works in, as one argument: kernel, leases, other plugins, files, clock.
+"""The injected dependencies of a command, as one argument: kernel, leases, other plugins, files, clock.
 
-``engine`` makes the real one; tests make it of the fakes.
+``engine`` makes the real one; tests make one from the fakes.
 """
 
 from __future__ import annotations
@@ -13,35 +13,37 @@ from cni_v6.kernel.questions import Kernel
 from cni_v6.leases.store import Leases
 from cni_v6.protocol.invocation import Invocation
 
-# (invocation, plugin type, command) -> what the plugin printed, {} for a command that prints nothing.
+# (invocation, plugin type, command) -> the plugin's output; {} for a command that prints nothing
 Delegate = Callable[[Invocation, str, str], Mapping[str, Any]]
 
 
 class DataDirs(Protocol):
-    """The folders that leases are in, ``ipam.dataDir`` of all networks since the node was started."""
+    """The data directories with leases: ``ipam.dataDir`` of all networks that had an ADD since the node booted."""
 
     def known(self) -> Sequence[str]:
-        """All that were remembered, and the usual one; sorted."""
+        """All remembered data directories and the default one, sorted."""
         ...
 
     def remember(self, data_dir: str) -> None:
-        """Keep in mind that there are leases in a folder.
+        """Remember that a data directory has leases.
 
         :raises CniError: STORE_FAILED.
         """
         ...
 
     def networks(self, data_dir: str) -> Sequence[str]:
-        """The networks with leases in a folder, the reference plugin's too, sorted; none where there is no such folder.
+        """The networks with leases in a data directory, sorted; () if it does not exist.
+
+        Networks with leases of the reference plugin alone are included.
 
         :raises CniError: STORE_FAILED.
         """
         ...
 
     def memos(self) -> Iterator[tuple[str, bytes]]:
-        """Of every network with attachments of ours on record: its name, and its ``Transaction.memo`` of this moment.
+        """The name and the present ``Transaction.memo`` of every network with attachments of ours on record.
 
-        Without the networks' locks: whoever asks holds one.
+        Takes no lock of a network: the caller holds one.
         """
         ...
 
@@ -53,14 +55,17 @@ class DataDirs(Protocol):
         ...
 
     def recorded(self, data_dir: str) -> Sequence[str]:
-        """Those of them that have attachments of ours on record: to look into the others would make them so."""
+        """Those of ``networks`` that have attachments of ours on record.
+
+        To open the store of another one would create records for it.
+        """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """``boot`` is /proc/sys/kernel/random/boot_id; ``id`` the machine id; ``now`` gives seconds since the epoch;
-    ``remarks`` what the kernel's side has to say when all is done, for the log."""
+    """``boot`` is /proc/sys/kernel/random/boot_id, ``id`` the machine id. ``now`` returns seconds since the epoch.
+    ``remarks`` returns the kernel's remarks for the log, at the end of a call."""
 
     kernel: Kernel
     leases: Callable[[str, str], Leases]  # (network, data_dir)

@@ -1,8 +1,8 @@
-"""An ADD for a container id that was had before: what the earlier container of that name has left, if it has ended.
+"""An ADD for a container id that already has a record: release what an earlier container of that id has left.
 
-A runtime that restarts a container may keep its id; where nobody called DEL (the node's services were restarted, the
-runtime was killed), record and addresses are there still. They are freed where that one is provably over
-(``stale``); else it is attached, and a second ADD is refused, as the specification has it.
+A runtime that restarts a container may keep its id. If nobody called DEL (the node's services were restarted, the
+runtime was killed), the record and its addresses still exist. They are released if that container has provably ended
+(``stale``). Otherwise the container is attached, and the specification has a second ADD refused.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from cni_v6.protocol.names import Owner
 
 
 def observe(site: Site, conf: MainConf, questions: Collection[Question], context: Context) -> Snapshot:
-    """What an ADD asks of the kernel, once an interface that goes with an ended namespace is gone.
+    """The answers that an ADD needs. Waits first for an interface of an earlier container that is about to go.
 
-    The kernel takes a namespace that has ended down in its own time, and a veth pair with it.
+    The kernel removes an ended namespace asynchronously, and a veth pair together with it.
     """
     found = context.kernel.observe(questions)
     if not found.link(HOST, site.host):
@@ -37,31 +37,33 @@ def observe(site: Site, conf: MainConf, questions: Collection[Question], context
         record = leases.get(site.owner)
     if record is None or not _has_ended(record, context):
         return found
-    with suppress(CniError):  # it stays: somebody took the other end into a namespace that lives
+    with suppress(CniError):  # it stays: its other end was moved into a namespace that is alive
         context.kernel.apply([ops.AwaitEnd(site.host)])
     return context.kernel.observe(questions)
 
 
 def release(owner: Owner, leases: Transaction, context: Context, log: Log) -> bool:
-    """Free what an earlier container has left that is provably over; whether there was one.
+    """Release the record of an earlier container that has provably ended.
+
+    :returns: whether there was one.
 
     :raises CniError: KERNEL_REFUSED, STORE_FAILED.
     """
     record = leases.get(owner)
-    for over, why in stale.dead([record], context) if record else ():
-        register.release(over, leases, context)
-        log.info(f"freed {' '.join(over.addresses) or 'no address'} of an earlier {owner}: {why}")
+    for ended, why in stale.dead([record], context) if record else ():
+        register.release(ended, leases, context)
+        log.info(f"freed {' '.join(ended.addresses) or 'no address'} of an earlier {owner}: {why}")
         return True
     return False
 
 
 def release_at(data_dir: str, owner: Owner, context: Context, log: Log) -> bool:
-    """The same, in a transaction of its own."""
+    """``release`` in a transaction of its own."""
     with context.leases(owner.network, data_dir).transaction() as leases:
         return release(owner, leases, context, log)
 
 
 def _has_ended(record: Attachment, context: Context) -> bool:
-    """Whether its namespace has, whatever became of its interface."""
-    known = stale.candidates([record], Here(context.boot, context.kernel.netns_id(HOST)))
-    return bool(stale.ended(known, context.kernel.observe(stale.last_questions(known))))
+    """Whether the namespace of an attachment has ended, whether or not its interface still exists."""
+    candidates = stale.candidates([record], Here(context.boot, context.kernel.netns_id(HOST)))
+    return bool(stale.ended(candidates, context.kernel.observe(stale.last_questions(candidates))))

@@ -1,5 +1,4 @@
-"""The firewall's tables: loaded where a network needs them, made anew from all attachments, taken away.
-"""
+"""The firewall's tables: load them if a network needs them, reload them from all attachments, unload them."""
 
 from __future__ import annotations
 
@@ -18,8 +17,7 @@ from cni_v6.protocol.invocation import Invocation
 
 
 def prepare(call: Invocation, conf: MainConf, context: Context, seen: Snapshot) -> None:
-    """Our tables, where the network needs them and nobody loaded them yet, somebody flushed them, or another version
-    of ours wrote them."""
+    """Load our tables if the network needs them and they are missing, changed, or written by another version."""
     if call.args.kubernetes.get("K8S_POD_NAME") and "ingress" not in call.config:
         call.log.warning('ingress is "published" by default, which closes pods to other nodes: write "ingress": "open"')
     if not conf.firewall.wanted:
@@ -30,23 +28,23 @@ def prepare(call: Invocation, conf: MainConf, context: Context, seen: Snapshot) 
 
 
 def reload(context: Context) -> int:
-    """Make both tables anew, in one transaction, with the elements of every attachment of this boot.
+    """Replace both tables in one transaction, with the elements of every attachment of this boot.
 
     :returns: the number of attachments.
     :raises CniError: TRY_AGAIN, STORE_FAILED, KERNEL_REFUSED.
     """
     with _all(context) as records:
-        held = [each for record in records if record.policy for each in elements(record.owner, record.policy)]
-        context.kernel.apply([ops.LoadRuleset(tuple(held))])
+        loaded = [element for record in records if record.policy for element in elements(record.owner, record.policy)]
+        context.kernel.apply([ops.LoadRuleset(tuple(loaded))])
     return len(records)
 
 
 def unload(context: Context, *, force: bool) -> int:
-    """Take both tables away.
+    """Delete both tables.
 
-    :param force: though there are attachments that count on them.
-    :returns: the number of those.
-    :raises CniError: NODE_CONFLICT where there are some.
+    :param force: delete them even if attachments use them.
+    :returns: the number of attachments that used them.
+    :raises CniError: NODE_CONFLICT if attachments use them, unless ``force``.
     """
     with _all(context) as records:
         if records and not force:
@@ -58,14 +56,15 @@ def unload(context: Context, *, force: bool) -> int:
 
 @contextmanager
 def _all(context: Context) -> Iterator[list[Attachment]]:
-    """Every attachment of this boot that has a policy, while the lock of every network is held, so that no ADD or DEL
-    comes in between. Containers of an earlier boot are gone, though nobody may have called DEL for them.
+    """All attachments of this boot with a policy, with the lock of every network held: no ADD or DEL runs meanwhile.
 
-    The locks are taken in one order; nobody else holds one while waiting for another.
+    Containers of an earlier boot are gone, even if nobody called DEL for them. The locks are always taken in the same
+    order, and no other code waits for one while it holds another.
     """
     dirs = context.data_dirs
-    places = [(folder, network) for folder in dirs.known() for network in dirs.recorded(folder)]
+    networks = [(data_dir, network) for data_dir in dirs.known() for network in dirs.recorded(data_dir)]
     with ExitStack() as stack:
-        stores = [stack.enter_context(context.leases(network, folder).transaction()) for folder, network in places]
+        opened = (context.leases(network, data_dir) for data_dir, network in networks)
+        stores = [stack.enter_context(store.transaction()) for store in opened]
         records = [record for leases in stores for record in leases.attachments()]
         yield [record for record in records if record.policy and record.boot == context.boot]

@@ -1,4 +1,4 @@
-"""The configuration as it is on this node now: with the prefixes of the interfaces that its ranges follow."""
+"""Loads a configuration, with the present prefixes of the interfaces that its ranges follow."""
 
 from __future__ import annotations
 
@@ -13,26 +13,30 @@ from cni_v6.protocol.invocation import Invocation
 
 
 def bridge(call: Invocation, context: Context) -> BridgeConf:
-    """``config.parse_bridge``, and what is looked up for it.
+    """``config.bridge.parse_bridge``, with the prefixes of the followed interfaces.
 
-    :raises CniError: also NODE_CONFLICT, TRY_AGAIN; for STATUS NOT_AVAILABLE in their place.
+    :raises CniError: also NODE_CONFLICT, TRY_AGAIN; for STATUS NOT_AVAILABLE instead of these two.
     """
-    said = len(call.log.lines)
+    logged = len(call.log.lines)
     conf = parse_bridge(call)
     follows = conf.ipam.follows if isinstance(conf.ipam, IpamConf) else ()
-    return parse_bridge(call, _prefixes(call, follows, context, said)) if follows else conf
+    return parse_bridge(call, _prefixes(call, follows, context, logged)) if follows else conf
 
 
 def ipam(call: Invocation, context: Context) -> IpamConf:
-    """``config.parse_ipam``, and what is looked up for it; errors as of ``bridge``."""
-    said = len(call.log.lines)
+    """``config.main.parse_ipam``, with the prefixes of the followed interfaces; errors as ``bridge``."""
+    logged = len(call.log.lines)
     conf = parse_ipam(call)
-    return parse_ipam(call, _prefixes(call, conf.follows, context, said)) if conf.follows else conf
+    return parse_ipam(call, _prefixes(call, conf.follows, context, logged)) if conf.follows else conf
 
 
-def _prefixes(call: Invocation, follows: tuple[InterfaceRange, ...], context: Context, said: int) -> InterfacePrefixes:
-    """
-    :param said: lines that the log had before the configuration was read, which is read again and says it all again.
+def _prefixes(
+    call: Invocation, follows: tuple[InterfaceRange, ...], context: Context, logged: int
+) -> InterfacePrefixes:
+    """The present prefix of each followed interface.
+
+    :param logged: the number of log lines before the configuration was parsed. Later lines are dropped, because it is
+        parsed again and logs them again.
     """
     try:
         found = plan_prefix.prefixes(follows, context.kernel.observe(plan_prefix.questions(follows)))
@@ -40,5 +44,5 @@ def _prefixes(call: Invocation, follows: tuple[InterfaceRange, ...], context: Co
         if call.command == "STATUS":
             raise CniError(NOT_AVAILABLE, error.msg, error.details) from error
         raise
-    del call.log.lines[said:]
+    del call.log.lines[logged:]
     return found

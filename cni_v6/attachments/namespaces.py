@@ -1,4 +1,4 @@
-"""The container's network namespace and the node's: which they are, and that they are not one."""
+"""The network namespaces of the container and of the node, and the check that they differ."""
 
 from __future__ import annotations
 
@@ -9,20 +9,23 @@ from cni_v6.protocol.invocation import Invocation
 
 
 def namespaces(call: Invocation, context: Context) -> tuple[tuple[int, int], tuple[int, int]]:
-    """What tells the container's namespace and the node's from others.
+    """The ids of the container's namespace and of the node's (``Kernel.netns_id``).
 
-    As skel: the container's must not be the plugin's own, unless CNI_NETNS_OVERRIDE says so.
+    As in skel, the container's must not be the plugin's own, unless CNI_NETNS_OVERRIDE allows it.
     """
-    inside, home = context.kernel.netns_id(call.netns), context.kernel.netns_id(HOST)
-    if inside == home and call.env.get("CNI_NETNS_OVERRIDE", "").lower() not in ("1", "t", "true"):
+    inside, host = context.kernel.netns_id(call.netns), context.kernel.netns_id(HOST)
+    if inside == host and call.env.get("CNI_NETNS_OVERRIDE", "").lower() not in ("1", "t", "true"):
         words = f"CNI_NETNS {call.netns} is the plugin's own network namespace"
         raise CniError(INVALID_NETNS, words, "pass the container's namespace; a container on the node's needs no CNI")
-    return inside, home
+    return inside, host
 
 
 def refused(call: Invocation, context: Context) -> CniError | None:
-    """For DEL: why nothing may be touched in CNI_NETNS, the node's own for a pid that is another's by now; to a DEL a
-    namespace that is gone is fine."""
+    """For DEL: the error why nothing in CNI_NETNS may be changed; None if DEL may go on.
+
+    CNI_NETNS can be the node's own namespace if a pid in its path now belongs to another process. A namespace that no
+    longer exists is no error for DEL.
+    """
     try:
         namespaces(call, context)
     except CniError as error:

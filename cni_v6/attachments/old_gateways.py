@@ -1,12 +1,12 @@
-"""A subnet that changed drains: its gateway stays beside the new one until the last container that counts on it goes.
+"""Keeps the gateway of an earlier subnet beside the new one until the last container that uses it is gone.
 
-What a network has put on interfaces of ours is kept in mind with its leases (``Transaction.memo``): *live*, what its
-latest configuration has, and *draining*, what an earlier one had. An ADD with another configuration moves what it lacks
-from the one to the other; the DEL or GC of the last container, or that ADD itself, takes it away. Somebody else's
-address is in neither.
+A network remembers with its leases (``Transaction.memo``) the gateway addresses that it has put on interfaces of ours.
+*Live* are those of its latest configuration, *draining* those of earlier ones. An ADD with a changed configuration
+moves addresses that it no longer has from live to draining. A draining address is removed by the DEL or GC of the last
+container that uses it, or by that ADD if none does. Addresses that others put on an interface are never removed.
 
-All under the lock of the network's leases. Attachments are walked over only when something starts to drain, and at the
-DEL of a container that counts on what drains: an ordinary network pays for the reading of one small file.
+Everything happens under the lock of the network's leases. All attachments are read only when an address starts to
+drain, and at the DEL of a container that uses a draining one. Otherwise the cost is one small file to read.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from cni_v6.protocol.result import Address
 
 @dataclass(frozen=True, slots=True)
 class Memo:
-    """What a network has on interfaces of ours since the node was started."""
+    """The gateway addresses that a network has on interfaces of ours since the node booted."""
 
     live: tuple[GatewayAddress, ...] = ()
     draining: tuple[GatewayAddress, ...] = ()
@@ -42,14 +42,14 @@ def encode(memo: Memo, boot: str) -> bytes:
     return json.dumps({"boot": boot, **words}).encode()
 
 
-@lru_cache(maxsize=64)  # it hardly ever changes, and every ADD reads it
+@lru_cache(maxsize=64)  # it rarely changes, and every ADD reads it
 def decode(content: bytes, boot: str) -> Memo:
-    """What was kept in mind; nothing where that was of another boot, whose interfaces are gone, or is not whole."""
+    """Read a memo. An empty one if it is damaged, or of another boot: those interfaces are gone."""
     try:
         raw = json.loads(content or b"{}")
         if raw.get("boot") != boot:
             return Memo()
-        live, draining = (tuple(read_anchor(*map(str, each)) for each in raw[key]) for key in ("live", "draining"))
+        live, draining = (tuple(read_anchor(*map(str, words)) for words in raw[key]) for key in ("live", "draining"))
     except (ValueError, KeyError, TypeError, AttributeError):
         return Memo()
     return Memo(live, draining)
@@ -64,61 +64,62 @@ def settled(
     *,
     is_ours: bool,
 ) -> Attachment:
-    """An attachment that is about to be recorded, with what it counts on. That is live from here on, and what the
-    network's configuration lacks now drains.
+    """The attachment, about to be recorded, with the gateway addresses that it uses.
+
+    They become live. Those that the network's configuration no longer has start to drain.
 
     :param ips: the container's addresses.
-    :param is_ours: the gateway's interface is one we made, or are about to make.
+    :param is_ours: whether we made the gateway interface, or are about to make it.
     :raises CniError: STORE_FAILED, KERNEL_REFUSED.
     """
-    wanted = gateways.anchors(conf, ips)
-    if wanted and is_ours:
-        _settle(conf, wanted, leases, context)
-    return replace(record, anchors=wanted)
+    needed = gateways.anchors(conf, ips)
+    if needed and is_ours:
+        _settle(conf, needed, leases, context)
+    return replace(record, anchors=needed)
 
 
 def _settle(
-    conf: MainConf, wanted: tuple[GatewayAddress, ...], leases: Transaction, context: Context
+    conf: MainConf, needed: tuple[GatewayAddress, ...], leases: Transaction, context: Context
 ) -> None:
     memo = decode(leases.memo(), context.boot)
-    current = {*wanted, *gateways.anchors_of_ranges(conf)}
-    if current.issuperset(memo.live) and set(memo.live).issuperset(wanted):
+    current = {*needed, *gateways.anchors_of_ranges(conf)}
+    if current.issuperset(memo.live) and set(memo.live).issuperset(needed):
         return
     known = dict.fromkeys((*memo.live, *memo.draining))
-    live = tuple(dict.fromkeys((*(each for each in known if each in current), *wanted)))
-    draining = tuple(each for each in known if each not in current)
+    live = tuple(dict.fromkeys((*(anchor for anchor in known if anchor in current), *needed)))
+    draining = tuple(anchor for anchor in known if anchor not in current)
     leases.keep_memo(encode(Memo(live, draining), context.boot))
-    again = [each for each in wanted if each in memo.draining]
+    again = [anchor for anchor in needed if anchor in memo.draining]
     _take_away(conf.network, Memo(live, draining), _unneeded(draining, leases, context), leases, context, again)
 
 
 def release(record: Attachment, leases: Transaction, context: Context) -> None:
-    """Before an attachment is forgotten: take away what nobody else counts on.
+    """Before a record is removed: remove the draining addresses that only this attachment uses.
 
     :raises CniError: STORE_FAILED, KERNEL_REFUSED.
     """
     memo = decode(leases.memo(), context.boot)
-    leaving = [each for each in memo.draining if _counts_on(record, each)]
+    leaving = [anchor for anchor in memo.draining if _counts_on(record, anchor)]
     _take_away(record.owner.network, memo, _unneeded(leaving, leases, context, but=record.owner), leases, context)
 
 
 def _unneeded(
     draining: Iterable[GatewayAddress], leases: Transaction, context: Context, but: Owner | None = None
 ) -> tuple[GatewayAddress, ...]:
-    """Those that no attachment counts on; the walk ends with the first one for each."""
+    """Those that no attachment uses. Stops reading attachments once a user of each address is found."""
     left = list(draining)
     if not left:
         return ()
     for record in leases.attachments():
-        if record.owner != but and record.boot in ("", context.boot):  # of an earlier boot: its container is gone
-            left = [each for each in left if not _counts_on(record, each)]
+        if record.owner != but and record.boot in ("", context.boot):  # containers of an earlier boot are gone
+            left = [anchor for anchor in left if not _counts_on(record, anchor)]
             if not left:
                 break
     return tuple(left)
 
 
 def _counts_on(record: Attachment, anchor: GatewayAddress) -> bool:
-    """By its own word; where it has none, being the reference plugin's, by its addresses."""
+    """Whether an attachment uses a gateway address: by its record, for the reference plugin's by its addresses."""
     if record.anchors:
         return anchor in record.anchors
     return any(
@@ -136,20 +137,21 @@ def _take_away(
     network: str, memo: Memo, unneeded: tuple[GatewayAddress, ...], leases: Transaction, context: Context,
     again: Iterable[GatewayAddress] = (),
 ) -> None:
-    """What was taken away may have taken along what stays, so that is put there again.
+    """Remove the unneeded addresses, then add the live ones again, which the kernel may have deleted with them.
 
-    The kernel deletes an interface's other IPv4 addresses of a subnet with its first one (__inet_del_ifa,
-    net/ipv4/devinet.c), and has an IPv6 address with one prefix only. An interface that is not there has nothing to
-    put again: the plan of the ADD makes it, with the addresses it needs.
+    The kernel deletes an interface's other IPv4 addresses of a subnet with the first one (__inet_del_ifa,
+    net/ipv4/devinet.c), and keeps an IPv6 address with one prefix length only.
+    An interface that does not exist has nothing to restore: the plan of the ADD creates it with the addresses it needs.
 
-    :param again: what was draining when the call looked at the node, and may have gone since.
+    :param again: addresses that were draining when this call read the node, and may have been removed since.
     """
     shared = _of_others(network, context) if unneeded else frozenset()
-    context.kernel.remove([gateways.take_away(each) for each in unneeded if each not in shared])
-    beside = [each for each in memo.live if not each.on_link and each.home in {gone.home for gone in unneeded}]
-    _put_again(dict.fromkeys((*beside, *again)), context)
+    context.kernel.remove([gateways.take_away(anchor) for anchor in unneeded if anchor not in shared])
+    interfaces = {anchor.home for anchor in unneeded}
+    kept = [anchor for anchor in memo.live if not anchor.on_link and anchor.home in interfaces]
+    _put_again(dict.fromkeys((*kept, *again)), context)
     if unneeded:
-        draining = tuple(each for each in memo.draining if each not in unneeded)
+        draining = tuple(anchor for anchor in memo.draining if anchor not in unneeded)
         leases.keep_memo(encode(Memo(memo.live, draining), context.boot))
 
 
@@ -160,6 +162,6 @@ def _put_again(anchors: Collection[GatewayAddress], context: Context) -> None:
 
 
 def _of_others(network: str, context: Context) -> frozenset[GatewayAddress]:
-    """What other networks have on the same interfaces: two may share a bridge, and a subnet, each with a part of it."""
+    """The gateway addresses of other networks: two may share a bridge and a subnet, each with a part of it."""
     memos = (decode(content, context.boot) for name, content in context.data_dirs.memos() if name != network)
-    return frozenset(each for memo in memos for each in (*memo.live, *memo.draining))
+    return frozenset(anchor for memo in memos for anchor in (*memo.live, *memo.draining))

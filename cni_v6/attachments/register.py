@@ -1,6 +1,6 @@
-"""An attachment recorded and let in; completed; taken out and forgotten.
+"""Registers, completes and unregisters attachments: their records, and their elements in the firewall.
 
-All under the lease lock of the attachment's network, so that the sets hold what the records say.
+Everything happens under the lock of the network's leases, so that the firewall's sets match the records.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from cni_v6.protocol.result import Address
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """What registering has to know of a network besides its configuration.
+    """What registering needs of a network besides its configuration.
 
-    ``mac``: the MAC of a container with these addresses. ``is_ours``: the gateway's interface is one we made, or are
-    about to make.
+    ``mac`` returns the MAC of a container with these addresses. ``is_ours``: we made the gateway interface, or are
+    about to make it.
     """
 
     conf: MainConf
@@ -33,38 +33,40 @@ class Network:
 
 
 def register(net: Network, record: Attachment, leases: Transaction, context: Context) -> None:
-    """Record an attachment and let it in, both or neither.
+    """Record an attachment and add its firewall elements, both or neither.
 
     :raises CniError: what ``Transaction.put`` raises; PORT_TAKEN, FIREWALL_MISSING, KERNEL_REFUSED.
     """
     conf = net.conf
     ips = gateways.of_ranges(conf, record.addresses)
-    held = old_gateways.settled(conf, record, ips, leases, context, is_ours=net.is_ours)
-    whole = firewall_elements.with_policy(conf, held, record.addresses, net.mac(record.addresses))
+    attachment = old_gateways.settled(conf, record, ips, leases, context, is_ours=net.is_ours)
+    registered = firewall_elements.with_policy(conf, attachment, record.addresses, net.mac(record.addresses))
     requested = conf.ipam.requested if isinstance(conf.ipam, IpamConf) else ()
-    leases.put(whole)
+    leases.put(registered)
     try:
-        context.kernel.apply(
-            firewall_elements.admission(whole, tuple(each for each in whole.addresses if each in requested))
-        )
+        chosen_by_call = tuple(address for address in registered.addresses if address in requested)
+        context.kernel.apply(firewall_elements.admission(registered, chosen_by_call))
     except Exception:
-        leases.drop(whole.owner)
+        leases.drop(registered.owner)
         raise
 
 
 def complete(
     net: Network, record: Attachment, ips: tuple[Address, ...], leases: Transaction, context: Context
 ) -> None:
-    """Let in what is recorded already, now that another plugin has given it addresses."""
-    held = old_gateways.settled(net.conf, record, ips, leases, context, is_ours=net.is_ours)
+    """Complete a recorded attachment, now that another IPAM plugin has allocated its addresses."""
+    attachment = old_gateways.settled(net.conf, record, ips, leases, context, is_ours=net.is_ours)
     addresses = tuple(ip.ip for ip in ips)
-    whole = firewall_elements.with_policy(net.conf, held, addresses, net.mac(addresses))
-    leases.update(whole)
-    context.kernel.apply(firewall_elements.admission(whole))
+    completed = firewall_elements.with_policy(net.conf, attachment, addresses, net.mac(addresses))
+    leases.update(completed)
+    context.kernel.apply(firewall_elements.admission(completed))
 
 
 def unregister(owner: Owner, data_dir: str, context: Context) -> bool:
-    """Free what an owner holds, once it is out of the firewall; whether there was anything."""
+    """Release the attachment of an owner.
+
+    :returns: whether there was one.
+    """
     with context.leases(owner.network, data_dir).transaction() as leases:
         record = leases.get(owner)
         if record:
@@ -73,8 +75,11 @@ def unregister(owner: Owner, data_dir: str, context: Context) -> bool:
 
 
 def release(record: Attachment, leases: Transaction, context: Context) -> None:
-    """Take an attachment out of the firewall and off the uplink, and its prefixes' routes away, then forget it: under
-    one lock, or the next holder's elements could be meant. What cannot be taken out keeps its record."""
+    """Remove an attachment's firewall elements, proxy entries and routes, then its record.
+
+    All under one lock: otherwise the elements could be those of the next holder of an address. If something cannot be
+    removed, the record stays.
+    """
     known = record.policy.addresses if record.policy else ()
     elsewhere = context.data_dirs.leased_elsewhere(record.owner.network, known)
     context.kernel.remove(features.removal(record, _lost(record, leases), elsewhere))
@@ -83,6 +88,6 @@ def release(record: Attachment, leases: Transaction, context: Context) -> None:
 
 
 def _lost(record: Attachment, leases: Transaction) -> frozenset[str]:
-    """The reference plugin frees leases of ours, and gives them out again, without a word to the firewall."""
+    """Addresses of the policy that another container has: the reference plugin can free our leases and reuse them."""
     known = record.policy.addresses if record.policy else ()
-    return frozenset(each for each in known if each not in record.addresses and leases.holder(each))
+    return frozenset(address for address in known if address not in record.addresses and leases.holder(address))

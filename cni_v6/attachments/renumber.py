@@ -1,9 +1,9 @@
-"""Running containers follow the prefix that the node has now: ``cni-v6ctl renumber``.
+"""Gives running containers addresses of the prefix that the node has now: ``cni-v6ctl renumber``.
 
-In two steps, a call each. First a container is given an address of the new prefix beside the old one, which is
-deprecated: what it calls from now on has the new one, and what goes on, goes on (RFC 4192, section 2). When the node
-has nothing of the old prefix any more, the address of it goes. The default route leads to a link-local gateway, and
-stays. A call that was cut off is finished by the next one.
+It takes two steps, one call each. First a container gets an address of the new prefix beside the old one, which is
+deprecated: new connections use the new address, and existing ones continue (RFC 4192, section 2). When the node has
+nothing of the old prefix any more, the old address is removed. The default route leads to a link-local gateway, and
+stays. If a call is interrupted, the next one completes it.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ from cni_v6.protocol.invocation import Invocation
 from cni_v6.protocol.names import Owner, owner_of_alias
 from cni_v6.protocol.result import Address
 
-Find = Callable[[tuple[int, int]], "str | None"]  # a namespace as ``Kernel.netns_id`` tells it -> a path to it
+Find = Callable[[tuple[int, int]], "str | None"]  # a namespace's ``Kernel.netns_id`` -> a path to it
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a container, in words."""
+    """What was done to a container, in words."""
 
     owner: Owner
     words: str
@@ -55,7 +55,7 @@ class Outcome:
 
 
 def look(call: Invocation, context: Context) -> Network | None:
-    """A network of ours; None where no range follows a prefix.
+    """Load a network of ours; None if none of its ranges follows a prefix.
 
     :raises CniError: INVALID_CONFIG, NODE_CONFLICT, TRY_AGAIN.
     """
@@ -67,202 +67,213 @@ def look(call: Invocation, context: Context) -> Network | None:
 
 
 def renumber(network: Network, context: Context, find: Find, *, dry: bool) -> Iterator[Outcome]:
-    """What is done to each running container of a network, told when it is done.
+    """Renumber each running container of a network, and yield the outcome of each.
 
-    :param dry: nothing is done.
+    :param dry: change nothing.
     """
-    store, home = context.leases(network.conf.network, network.conf.data_dir), context.kernel.netns_id(HOST)
+    store, host = context.leases(network.conf.network, network.conf.data_dir), context.kernel.netns_id(HOST)
     with store.transaction() as leases:
-        found = sorted((each.owner, each.netns) for each in leases.attachments() if _is_running(each, context, home))
-    for owner, namespace in found:
+        running = sorted(
+            (record.owner, record.netns) for record in leases.attachments() if _is_running(record, context, host)
+        )
+    for owner, namespace in running:
         try:
             if not dry:
                 _prepare(network, owner, context)
             with store.transaction() as leases:
                 record = leases.get(owner)
                 if record and record.netns == namespace:
-                    yield Outcome(owner, _one(network, record, leases, context, find, dry=dry))
+                    yield Outcome(owner, _renumber_container(network, record, leases, context, find, dry=dry))
         except CniError as error:
             yield Outcome(owner, f"error {error.code}: {error}", failed=True)
 
 
-def _is_running(record: Attachment, context: Context, home: tuple[int, int]) -> bool:
-    return bool(record.host) and record.boot == context.boot and record.home in (UNKNOWN, home)
+def _is_running(record: Attachment, context: Context, host: tuple[int, int]) -> bool:
+    return bool(record.host) and record.boot == context.boot and record.home in (UNKNOWN, host)
 
 
 def _prepare(network: Network, owner: Owner, context: Context) -> None:
-    """The firewall's tables, if they are gone: before the lock is taken, since it takes them all."""
+    """Load the firewall's tables if they are missing. Before this network's lock: loading takes the locks of all."""
     if network.conf.firewall.wanted:
-        asked = bridge.questions(Site(owner, HOST, context.id), network.conf)
-        firewall_reload.prepare(network.call, network.conf, context, context.kernel.observe(asked))
+        questions = bridge.questions(Site(owner, HOST, context.id), network.conf)
+        firewall_reload.prepare(network.call, network.conf, context, context.kernel.observe(questions))
 
 
-def _one(
+def _renumber_container(
     network: Network, record: Attachment, leases: Transaction, context: Context, find: Find, *, dry: bool
 ) -> str:
-    turns = [turn for turn in renumber_plan.renumberings(network, record) if turn.earlier]
-    if not turns:
+    steps = [step for step in renumber_plan.renumberings(network, record) if step.earlier]
+    if not steps:
         return "unchanged"
-    given = {turn.index: turn.present or renumber_plan.choose(network, turn, record, leases, dry=dry) for turn in turns}
-    doubled = [turn for turn in turns if turn.present]
-    over = tuple(each for turn in doubled for each in turn.earlier if renumber_plan.is_over(network, turn, each))
+    chosen = {
+        step.index: step.present or renumber_plan.choose(network, step, record, leases, dry=dry) for step in steps
+    }
+    renumbered = [step for step in steps if step.present]
+    expired = tuple(
+        address for step in renumbered for address in step.earlier if renumber_plan.is_over(network, step, address)
+    )
     if dry:
-        return renumber_plan.words(turns, given, over)
+        return renumber_plan.words(steps, chosen, expired)
     netns = find(record.netns)
-    if netns is None or not _is_its(record, netns, context):
+    if netns is None or not _is_namespace_of(record, netns, context):
         raise CniError(NODE_CONFLICT, "its network namespace is not to be found", "restart the container")
-    wider = _extend(network, record, given, turns, leases, context)
-    _apply(network, wider, given, turns, netns, context)
-    if over:
-        _shed(wider, over, netns, leases, context)
-    return renumber_plan.words(turns, given, over)
+    extended = _record_new_addresses(network, record, chosen, steps, leases, context)
+    _apply(network, extended, chosen, steps, netns, context)
+    if expired:
+        _remove_expired(extended, expired, netns, leases, context)
+    return renumber_plan.words(steps, chosen, expired)
 
 
-# What is done
+# The steps
 
 
-def _is_its(record: Attachment, netns: str, context: Context) -> bool:
-    """Whether a namespace is the container's: it has an interface of the right name with an address that is leased to
-    nobody else, and the other end is on the node."""
+def _is_namespace_of(record: Attachment, netns: str, context: Context) -> bool:
+    """Whether a namespace is the container's: its interface has the right name and an address of the record, and the
+    host interface on the node has the owner in its alias."""
     ifname = record.owner.ifname
-    asked: list[Question] = [GetLink(HOST, record.host), GetLink(netns, ifname), GetLifetimes(netns, ifname)]
-    seen = context.kernel.observe(asked)
-    host, inside = seen.link(HOST, record.host), seen.link(netns, ifname)
-    if host is None or inside is None or inside.kind != "veth" or owner_of_alias(host.alias) != record.owner:
+    questions: list[Question] = [GetLink(HOST, record.host), GetLink(netns, ifname), GetLifetimes(netns, ifname)]
+    seen = context.kernel.observe(questions)
+    host, container = seen.link(HOST, record.host), seen.link(netns, ifname)
+    if host is None or container is None or container.kind != "veth" or owner_of_alias(host.alias) != record.owner:
         return False
-    return any(each.address.partition("/")[0] in record.addresses for each in seen.lifetimes(netns, ifname))
+    return any(lifetime.address.partition("/")[0] in record.addresses for lifetime in seen.lifetimes(netns, ifname))
 
 
-def _extend(
+def _record_new_addresses(
     network: Network,
     record: Attachment,
-    given: dict[int, str],
-    turns: list[Renumbering],
+    chosen: dict[int, str],
+    steps: list[Renumbering],
     leases: Transaction,
     context: Context,
 ) -> Attachment:
-    """The attachment with its new addresses, recorded before the kernel is touched."""
+    """The attachment with its new addresses, recorded before the kernel is changed."""
     conf = network.conf
-    more = {turn.earlier[0]: given[turn.index] for turn in turns if not turn.present}
-    addresses = (*(more.get(each, each) for each in record.addresses), *more)
-    ips = list(gateways.of_ranges(conf, given.values()))
-    seen = _seen(network, record, context)
+    added = {step.earlier[0]: chosen[step.index] for step in steps if not step.present}
+    addresses = (*(added.get(address, address) for address in record.addresses), *added)
+    ips = list(gateways.of_ranges(conf, chosen.values()))
+    seen = _observe(network, record, context)
     is_ours = bridge_port.is_ours(conf, context.id, seen)
     anchors = old_gateways.settled(conf, record, ips, leases, context, is_ours=is_ours).anchors
     proxied = ndp_proxy.proxied(conf, ips, seen)
-    wider = replace(
-        record, addresses=addresses, reuse=_ways(network, record, more, given),
-        policy=_joined(conf, record, tuple(more.values()), addresses),
+    extended = replace(
+        record, addresses=addresses, reuse=_reuse_modes(network, record, added, chosen),
+        policy=_joined_policy(conf, record, tuple(added.values()), addresses),
         anchors=tuple(dict.fromkeys((*record.anchors, *anchors))),
         proxied=tuple(dict.fromkeys((*record.proxied, *proxied))),
     )
-    if wider != record:
-        leases.add_addresses(wider)
-    return wider
+    if extended != record:
+        leases.add_addresses(extended)
+    return extended
 
 
-def _seen(network: Network, record: Attachment, context: Context) -> Snapshot:
-    """What an ADD knows of the node."""
+def _observe(network: Network, record: Attachment, context: Context) -> Snapshot:
+    """The snapshot that an ADD would have of the node."""
     seen = context.kernel.observe(bridge.questions(Site(record.owner, HOST, context.id), network.conf))
     if not network.conf.is_gateway:
         return seen
     return seen.with_answers(context.kernel.observe(features.more_questions(network.conf, seen)))
 
 
-def _ways(network: Network, record: Attachment, more: dict[str, str], given: dict[int, str]) -> tuple[str, ...]:
-    """``Attachment.reuse`` of the addresses as they are then; nothing where it is not known of all."""
+def _reuse_modes(
+    network: Network, record: Attachment, added: dict[str, str], chosen: dict[int, str]
+) -> tuple[str, ...]:
+    """``Attachment.reuse`` for the new list of addresses; () if it is not known for all of them."""
     if len(record.reuse) != len(record.addresses):
         return ()
     known = dict(zip(record.addresses, record.reuse))
-    ways = {given[index]: network.ipam.policy.reuse_mode(network.ipam.sets[index]) for index in given}
-    return (*(ways[more[each]] if each in more else known[each] for each in record.addresses),
-            *(known[each] for each in more))
+    modes = {chosen[index]: network.ipam.policy.reuse_mode(network.ipam.sets[index]) for index in chosen}
+    return (*(modes[added[address]] if address in added else known[address] for address in record.addresses),
+            *(known[address] for address in added))
 
 
-def _joined(conf: BridgeConf, record: Attachment, more: tuple[str, ...], addresses: tuple[str, ...]) -> Policy | None:
-    if record.policy is None or not more:
+def _joined_policy(
+    conf: BridgeConf, record: Attachment, added: tuple[str, ...], addresses: tuple[str, ...]
+) -> Policy | None:
+    if record.policy is None or not added:
         return record.policy
     alone = firewall_elements.with_policy(
-        conf, replace(record, policy=None, prefixes=()), more, record.policy.mac
+        conf, replace(record, policy=None, prefixes=()), added, record.policy.mac
     ).policy
-    return policy_change.joined(record.policy, alone or replace(record.policy, addresses=more), addresses)
+    return policy_change.joined(record.policy, alone or replace(record.policy, addresses=added), addresses)
 
 
 def _apply(
-    network: Network, record: Attachment, given: dict[int, str], turns: list[Renumbering], netns: str, context: Context
+    network: Network, record: Attachment, chosen: dict[int, str], steps: list[Renumbering], netns: str, context: Context
 ) -> None:
-    """All that the record says, be it done already: the firewall first, the container last."""
+    """Apply everything in the record, also what an earlier call has already done: firewall first, container last."""
     conf, ifname = network.conf, record.owner.ifname
-    ips = list(gateways.of_ranges(conf, given.values()))
-    seen = _seen(network, record, context)
+    ips = list(gateways.of_ranges(conf, chosen.values()))
+    seen = _observe(network, record, context)
     allocation = Allocation(tuple(ips))
-    steps: list[Op] = []
+    operations: list[Op] = []
     if conf.is_gateway:
-        steps += [*forwarding.turn_on(seen, conf.gateway_interface), *ndp_proxy.node_steps(conf, allocation, seen)]
-        steps += map(gateways.ensure, gateways.anchors(conf, ips))
-        steps += ndp_proxy.arrival_steps(conf, allocation, seen)
-    _tell_firewall(record, context)
-    held = {
-        each.address: each for each in context.kernel.observe([GetLifetimes(netns, ifname)]).lifetimes(netns, ifname)
-    }
-    steps += _in_container(ips, turns, held, netns, ifname)
-    context.kernel.apply(steps)
+        operations += [*forwarding.turn_on(seen, conf.gateway_interface), *ndp_proxy.node_steps(conf, allocation, seen)]
+        operations += map(gateways.ensure, gateways.anchors(conf, ips))
+        operations += ndp_proxy.arrival_steps(conf, allocation, seen)
+    _update_elements(record, context)
+    lifetimes = context.kernel.observe([GetLifetimes(netns, ifname)]).lifetimes(netns, ifname)
+    present = {lifetime.address: lifetime for lifetime in lifetimes}
+    operations += _in_container(ips, steps, present, netns, ifname)
+    context.kernel.apply(operations)
 
 
 def _in_container(
-    ips: list[Address], turns: list[Renumbering], held: Mapping[str, Lifetime], netns: str, ifname: str
+    ips: list[Address], steps: list[Renumbering], present: Mapping[str, Lifetime], netns: str, ifname: str
 ) -> Iterator[Op]:
     for ip in ips:
-        if ip.address not in held:
+        if ip.address not in present:
             yield ops.AddAddress(netns, ifname, ip.address)
-        elif not held[ip.address].preferred:
+        elif not present[ip.address].preferred:
             yield ops.SetPreferred(netns, ifname, ip.address, preferred=True)
-    earlier = {address for turn in turns for address in turn.earlier}
-    for address, lifetime in held.items():
+    earlier = {address for step in steps for address in step.earlier}
+    for address, lifetime in present.items():
         if address.partition("/")[0] in earlier and lifetime.preferred:
             yield ops.SetPreferred(netns, ifname, address, preferred=False)
 
 
-def _tell_firewall(record: Attachment, context: Context) -> None:
-    """The elements that are missing; one under whose key something else stands takes its place."""
+def _update_elements(record: Attachment, context: Context) -> None:
+    """Add the missing elements; replace a map entry that has other data under the same key."""
     if record.policy is None:
         return
-    wanted = elements(record.owner, record.policy)
-    seen = context.kernel.observe([GetElements(wanted)]).elements(wanted)
-    there = {(each.family, each.set, each.key): each for each in seen}
-    found = [(each, there.get((each.family, each.set, each.key))) for each in wanted]
-    context.kernel.remove(
-        [ops.RemoveElements(tuple(other for each, other in found if other and other.data != each.data))]
-    )
-    missing = tuple(each for each, other in found if other is None or other.data != each.data)
+    expected = elements(record.owner, record.policy)
+    seen = context.kernel.observe([GetElements(expected)]).elements(expected)
+    present = {(element.family, element.set, element.key): element for element in seen}
+    pairs = [(element, present.get((element.family, element.set, element.key))) for element in expected]
+    outdated = tuple(old for element, old in pairs if old and old.data != element.data)
+    context.kernel.remove([ops.RemoveElements(outdated)])
+    missing = tuple(element for element, old in pairs if old is None or old.data != element.data)
     context.kernel.apply([ops.AddElements(missing)] if missing else [])
 
 
-def _shed(record: Attachment, over: tuple[str, ...], netns: str, leases: Transaction, context: Context) -> None:
-    """Take addresses away: from the container first, and the lease last, as a DEL does."""
+def _remove_expired(
+    record: Attachment, expired: tuple[str, ...], netns: str, leases: Transaction, context: Context
+) -> None:
+    """Remove expired addresses: from the container first, the lease last, as DEL does."""
     ifname = record.owner.ifname
-    held = context.kernel.observe([GetLifetimes(netns, ifname)]).lifetimes(netns, ifname)
+    lifetimes = context.kernel.observe([GetLifetimes(netns, ifname)]).lifetimes(netns, ifname)
     context.kernel.remove([
-        ops.RemoveAddress(netns, ifname, each.address) for each in held if each.address.partition("/")[0] in over
+        ops.RemoveAddress(netns, ifname, lifetime.address) for lifetime in lifetimes
+        if lifetime.address.partition("/")[0] in expired
     ])
-    less = replace(
-        record.holding(tuple(each for each in record.addresses if each not in over)),
-        policy=record.policy and policy_change.parted(record.policy, over),
-        anchors=tuple(each for each in record.anchors if not _is_left(each, record, over)),
-        proxied=tuple(each for each in record.proxied if each.address not in over),
+    reduced = replace(
+        record.holding(tuple(address for address in record.addresses if address not in expired)),
+        policy=record.policy and policy_change.parted(record.policy, expired),
+        anchors=tuple(anchor for anchor in record.anchors if not _is_unused(anchor, record, expired)),
+        proxied=tuple(entry for entry in record.proxied if entry.address not in expired),
     )
-    if record.policy and less.policy:
-        gone, _ = policy_change.difference(record.owner, record.policy, less.policy)
-        context.kernel.remove([ops.RemoveElements(gone)])
+    if record.policy and reduced.policy:
+        removed, _ = policy_change.difference(record.owner, record.policy, reduced.policy)
+        context.kernel.remove([ops.RemoveElements(removed)])
     context.kernel.remove(ndp_proxy.removal(replace(
-        record, proxied=tuple(each for each in record.proxied if each.address in over))))
-    left = tuple(each for each in record.anchors if each not in less.anchors)
-    if left:
-        old_gateways.release(replace(record, anchors=left), leases, context)
-    leases.remove_addresses(less)
+        record, proxied=tuple(entry for entry in record.proxied if entry.address in expired))))
+    released = tuple(anchor for anchor in record.anchors if anchor not in reduced.anchors)
+    if released:
+        old_gateways.release(replace(record, anchors=released), leases, context)
+    leases.remove_addresses(reduced)
 
 
-def _is_left(anchor: GatewayAddress, record: Attachment, over: tuple[str, ...]) -> bool:
-    """Whether a route was for addresses that go alone. A gateway's address stays: a route may lead to it."""
-    held = [each for each in record.addresses if ":" in each and overlap(f"{each}/128", anchor.prefix)]
-    return anchor.on_link and set(over).issuperset(held)
+def _is_unused(anchor: GatewayAddress, record: Attachment, expired: tuple[str, ...]) -> bool:
+    """Whether an on-link route served only expired addresses. A gateway address stays: a route may lead to it."""
+    covered = [address for address in record.addresses if ":" in address and overlap(f"{address}/128", anchor.prefix)]
+    return anchor.on_link and set(expired).issuperset(covered)

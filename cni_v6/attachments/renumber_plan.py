@@ -1,6 +1,6 @@
-"""Which address of the present prefix follows which of an earlier one; see ``renumber``.
+"""Chooses which address of the present prefix replaces which of an earlier prefix; see ``renumber``.
 
-Decided under the lock of the leases, by what they hold and what the node's interfaces have.
+Runs under the lock of the leases, from the records and from the prefixes that the node's interfaces have.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ from cni_v6.protocol.result import Result
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """A network whose ranges follow a prefix, as it is now. ``seen``: of the interfaces that they follow."""
+    """A network whose ranges follow a prefix. ``seen``: the snapshot of the interfaces that they follow."""
 
     call: Invocation
     conf: BridgeConf
     ipam: IpamConf
     seen: Snapshot
 
-    def follows(self, addresses: RangeSet) -> tuple[InterfaceRange, ...]:
+    def follows(self, range_set: RangeSet) -> tuple[InterfaceRange, ...]:
         """The followed ranges of a set."""
-        subnets = [ranges.subnet(part) for part in addresses.written]
-        return tuple(each for each in self.ipam.follows if each.subnet in subnets)
+        subnets = [ranges.subnet(part) for part in range_set.written]
+        return tuple(follow for follow in self.ipam.follows if follow.subnet in subnets)
 
 
 @dataclass(frozen=True, slots=True)
 class Renumbering:
-    """A container's addresses in one set: its present one, "" for none yet, and those of earlier prefixes."""
+    """A container's addresses of one set: of the present prefix ("" for none yet), and of earlier prefixes."""
 
     index: int
     present: str
@@ -49,75 +49,81 @@ class Renumbering:
 
 
 def promised(result: Result, conf: MainConf, record: Attachment | None) -> Result:
-    """What is left of an ADD's result: without addresses that another one has followed since."""
+    """The result of an ADD without the addresses that renumbering has replaced since."""
     if record is None or not isinstance(conf.ipam, IpamConf) or not conf.ipam.follows:
         return result
     sets = conf.ipam.sets
     return replace(result, ips=tuple(
         ip for ip in result.ips
-        if ip.family == 4 or ip.ip in record.addresses or any(_holds(each, ip.ip) for each in sets)
+        if ip.family == 4 or ip.ip in record.addresses or any(_holds(range_set, ip.ip) for range_set in sets)
     ))
 
 
-def words(turns: list[Renumbering], given: dict[int, str], over: tuple[str, ...]) -> str:
-    """What happens to a container, for people.
+def words(renumberings: list[Renumbering], chosen: dict[int, str], expired: tuple[str, ...]) -> str:
+    """What happens to a container, in words.
 
-    :param given: of each set's index, its present address.
-    :param over: addresses that go.
+    :param chosen: the present address for each set's index.
+    :param expired: addresses that are removed.
     """
-    said = []
-    for turn in turns:
-        left = ", ".join(each for each in turn.earlier if each not in over)
-        if not turn.present:
-            said.append(f"{left} -> {given[turn.index]}")
-        elif left:
-            said.append(f"{turn.present} beside {left}")
-    return "; ".join([*said, *([f"dropped {', '.join(over)}"] if over else [])])
+    phrases = []
+    for renumbering in renumberings:
+        remaining = ", ".join(address for address in renumbering.earlier if address not in expired)
+        if not renumbering.present:
+            phrases.append(f"{remaining} -> {chosen[renumbering.index]}")
+        elif remaining:
+            phrases.append(f"{renumbering.present} beside {remaining}")
+    return "; ".join([*phrases, *([f"dropped {', '.join(expired)}"] if expired else [])])
 
 
 def renumberings(network: Network, record: Attachment) -> Iterator[Renumbering]:
-    """Of each set that follows a prefix."""
-    own = [each for each in record.addresses if ":" in each]
-    astray = [each for each in own if not any(_holds(one, each) for one in network.ipam.sets)]
-    for index, one in enumerate(network.ipam.sets):
-        follows = network.follows(one)
+    """The present and the earlier addresses of a container, for each set that follows a prefix."""
+    ipv6_addresses = [address for address in record.addresses if ":" in address]
+    outside = [
+        address for address in ipv6_addresses if not any(_holds(range_set, address) for range_set in network.ipam.sets)
+    ]
+    for index, range_set in enumerate(network.ipam.sets):
+        follows = network.follows(range_set)
         if follows:
-            present = next((each for each in own if _holds(one, each)), "")
-            earlier = tuple(each for each in astray if any(_is_of(network, each, follow) for follow in follows))
-            astray = [each for each in astray if each not in earlier]
+            present = next((address for address in ipv6_addresses if _holds(range_set, address)), "")
+            earlier = tuple(
+                address for address in outside if any(_is_of(network, address, follow) for follow in follows)
+            )
+            outside = [address for address in outside if address not in earlier]
             yield Renumbering(index, present, earlier)
 
 
-def _holds(one: RangeSet, address: str) -> bool:
-    return ranges.origin(one, *from_text(address)) is not None
+def _holds(range_set: RangeSet, address: str) -> bool:
+    return ranges.origin(range_set, *from_text(address)) is not None
 
 
 def _is_of(network: Network, address: str, follow: InterfaceRange) -> bool:
-    """Whether an address is of an earlier prefix's subnet of the same number.
+    """Whether an address belongs to the subnet with the same number in an earlier prefix.
 
-    Where the network has one IPv6 set it is of no other; the earlier prefix's length is not known any more.
+    If the network has one IPv6 set, the address can only be of that one. With several sets the subnet id decides, by
+    its lowest bits: the length of the earlier prefix is no longer known.
     """
-    if sum(one.family == 6 for one in network.ipam.sets) == 1:
+    if sum(range_set.family == 6 for range_set in network.ipam.sets) == 1:
         return True
     bits = max(4, follow.subnet_id.bit_length())
     return from_text(address)[1] >> 128 - follow.length & (1 << bits) - 1 == follow.subnet_id
 
 
-def is_over(network: Network, turn: Renumbering, address: str) -> bool:
-    """Whether no interface that the set follows has anything of an address's prefix left."""
-    follows = network.follows(network.ipam.sets[turn.index])
-    return not any(plan_prefix.still_there(address, each.interface, network.seen) for each in follows)
+def is_over(network: Network, renumbering: Renumbering, address: str) -> bool:
+    """Whether no followed interface has the prefix of an address any more."""
+    follows = network.follows(network.ipam.sets[renumbering.index])
+    return not any(plan_prefix.still_there(address, follow.interface, network.seen) for follow in follows)
 
 
-def choose(network: Network, turn: Renumbering, record: Attachment, leases: Transaction, *, dry: bool) -> str:
-    """An address of the present prefix: with the host's part of the earlier one, where nobody has or had that."""
-    one, policy = network.ipam.sets[turn.index], replace(network.ipam.policy, identity=record.identity)
-    follow = network.follows(one)[0]
+def choose(network: Network, renumbering: Renumbering, record: Attachment, leases: Transaction, *, dry: bool) -> str:
+    """Choose an address of the present prefix: with the host part of the earlier one, if that address is free."""
+    range_set, policy = network.ipam.sets[renumbering.index], replace(network.ipam.policy, identity=record.identity)
+    follow = network.follows(range_set)[0]
     subnet, _, _ = follow.subnet.partition("/")
-    host = from_text(turn.earlier[0])[1] & (1 << 128 - follow.length) - 1
-    value = from_text(subnet)[1] | host
-    text = to_text(6, value)
-    is_free = ranges.contains(one, 6, value) and leases.holder(text) is None and leases.delegated(text) is None
-    if is_free and policy.order != STABLE and not (policy.never_reuses(one) and leases.was_used(text)):
-        return text
-    return f"an address of {follow.subnet}" if dry else leases.choose(turn.index, one, policy)
+    host_part = from_text(renumbering.earlier[0])[1] & (1 << 128 - follow.length) - 1
+    value = from_text(subnet)[1] | host_part
+    address = to_text(6, value)
+    is_unused = leases.holder(address) is None and leases.delegated(address) is None
+    is_free = is_unused and ranges.contains(range_set, 6, value)
+    if is_free and policy.order != STABLE and not (policy.never_reuses(range_set) and leases.was_used(address)):
+        return address
+    return f"an address of {follow.subnet}" if dry else leases.choose(renumbering.index, range_set, policy)

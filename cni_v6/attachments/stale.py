@@ -1,6 +1,7 @@
-"""Attachments that are over and still hold addresses: proven over, and freed when a set runs dry or somebody asks.
+"""Finds stale attachments, whose container has ended without a DEL, and frees their addresses.
 
-Whatever cannot be proven counts as alive. No time is part of a proof: clocks jump.
+It runs when a set has no free address, and on request. An attachment counts as alive unless the kernel proves that it
+has ended. No proof uses time, because clocks jump.
 """
 
 from __future__ import annotations
@@ -20,59 +21,59 @@ from cni_v6.log import Log
 from cni_v6.protocol.invocation import Invocation, valid_attachments
 from cni_v6.protocol.names import Owner, host_interface, owner_of_alias
 
-UNKNOWN = (0, 0)  # of a namespace, in records that another plugin wrote, or an older version
+UNKNOWN = (0, 0)  # a namespace id in records of another plugin or of an older version
 EARLIER_BOOT = "it is of an earlier boot"
 ENDED = "its network namespace has ended"
 UNLISTED = "it is not in the list of valid attachments"
 
-StaleAttachment = tuple[Attachment, str]  # an attachment that can go, and why
+StaleAttachment = tuple[Attachment, str]  # a stale attachment, and why it is stale
 
 
 @dataclass(frozen=True, slots=True)
 class Valid:
-    """What a list of valid attachments says: (container id, interface) each.
+    """A list of valid attachments: pairs (container id, interface).
 
-    ``before``: seconds since the epoch; attachments that were made later need not be in it.
+    ``before``: when the list was made, in seconds since the epoch. Later attachments need not be in it.
     """
 
     listed: frozenset[tuple[str, str]]
     before: float
 
     def lacks(self, record: Attachment) -> bool:
-        """Whether it says that an attachment is over."""
+        """Whether an attachment is older than the list and not in it."""
         return record.created < self.before and not is_listed(record.owner, self.listed)
 
 
 def is_listed(owner: Owner, listed: Collection[tuple[str, str]]) -> bool:
-    """Whether a list of (container id, interface) has an owner.
+    """Whether an owner is in a list of (container id, interface).
 
-    A lease that an old ``host-local`` wrote names no interface: its container decides.
+    A lease of an old ``host-local`` names no interface: its container id alone decides.
     """
     if owner.ifname:
         return (owner.container_id, owner.ifname) in listed
     return any(container_id == owner.container_id for container_id, _ in listed)
 
 
-# What the kernel is asked, and what follows from its answers
+# Questions to the kernel, and their evaluation
 
 
 @dataclass(frozen=True, slots=True)
 class Here:
-    """Where and when we are: ``boot`` as in records; ``home`` the node's own network namespace."""
+    """This node: ``boot`` as in records; ``home`` is the id of the node's own network namespace."""
 
     boot: str
     home: tuple[int, int]
 
 
 def is_of_earlier_boot(record: Attachment, boot: str) -> bool:
-    """No container outlives its boot. A record, or a node, that does not know its boot says nothing."""
+    """Whether an attachment is of an earlier boot, which no container survives. False if either boot id is unknown."""
     return "" not in (record.boot, boot) and record.boot != boot
 
 
 def candidates(records: Iterable[Attachment], here: Here) -> list[Attachment]:
-    """Those of this boot of which the kernel could say that they are over.
+    """Attachments of this boot whose end the kernel can prove.
 
-    An interface that is missing here says nothing of an attachment that was made in another namespace.
+    Not those made in another network namespace: a missing interface here proves nothing about them.
     """
     return [
         record for record in records
@@ -82,14 +83,14 @@ def candidates(records: Iterable[Attachment], here: Here) -> list[Attachment]:
 
 
 def first_questions(records: Collection[Attachment]) -> tuple[Question, ...]:
-    """What has to be known of candidates before anything else."""
+    """The first question about candidates: the interfaces of the node."""
     return (GetLinks(),) if any(record.host for record in records) else ()
 
 
 def suspects(records: Collection[Attachment], seen: Snapshot) -> list[Attachment]:
-    """Candidates without an interface on the node, under its own name or, renamed, by its alias.
+    """Candidates whose host interface is not on the node, neither under its name nor, renamed, by its alias.
 
-    One whose interface is missing may be alive all the same: some runtimes take it into a namespace of their own.
+    They may still be alive: some runtimes move the host interface into a namespace of their own.
     """
     links = seen.links() if any(record.host for record in records) else ()
     names = {link.name for link in links}
@@ -98,12 +99,12 @@ def suspects(records: Collection[Attachment], seen: Snapshot) -> list[Attachment
 
 
 def last_questions(records: Collection[Attachment]) -> tuple[Question, ...]:
-    """What decides on suspects."""
+    """The question that decides about suspects: which namespaces are alive."""
     return (GetAlive(_namespaces(records)),) if records else ()
 
 
 def ended(records: Collection[Attachment], seen: Snapshot) -> list[Attachment]:
-    """Suspects whose namespace has ended: the interface in it, and its addresses, went with it."""
+    """Suspects whose namespace has ended, and with it their interface and its addresses."""
     alive = seen.alive(_namespaces(records)) if records else frozenset()
     return [record for record in records if record.netns not in alive]
 
@@ -112,28 +113,28 @@ def _namespaces(records: Iterable[Attachment]) -> frozenset[tuple[int, int]]:
     return frozenset(record.netns for record in records)
 
 
-# Found, and freed
+# Find and free them
 
 
 def dead(records: Iterable[Attachment], context: Context) -> list[StaleAttachment]:
-    """Those that are provably over, and why.
+    """The stale ones among some attachments, and why.
 
-    Costs one listing of the node's interfaces, and a look at the namespaces of those that have none there.
+    Lists the node's interfaces once, and checks the namespaces of attachments that have none there.
 
-    :raises CniError: the kernel refused an answer.
+    :raises CniError: if the kernel refuses a question.
     """
-    known = list(records)
-    earlier = [(record, EARLIER_BOOT) for record in known if is_of_earlier_boot(record, context.boot)]
-    possible = candidates(known, Here(context.boot, context.kernel.netns_id(HOST)))
-    unplugged = suspects(possible, context.kernel.observe(first_questions(possible)))
+    attachments = list(records)
+    earlier = [(record, EARLIER_BOOT) for record in attachments if is_of_earlier_boot(record, context.boot)]
+    candidates_here = candidates(attachments, Here(context.boot, context.kernel.netns_id(HOST)))
+    unplugged = suspects(candidates_here, context.kernel.observe(first_questions(candidates_here)))
     over = ended(unplugged, context.kernel.observe(last_questions(unplugged)))
     return [*earlier, *((record, ENDED) for record in over)]
 
 
 def reclaim(leases: Transaction, context: Context, log: Log) -> bool:
-    """Free what is provably over of a network, under the lock that is held; a line of the log for each.
+    """Free a network's stale attachments, under the lock that the caller holds. Logs each.
 
-    :returns: whether anything was freed. What fails is told in the log: whoever calls has an error already.
+    :returns: whether any was freed. A failure is only logged: the caller has an error of its own to raise.
     """
     freed = False
     try:
@@ -147,50 +148,50 @@ def reclaim(leases: Transaction, context: Context, log: Log) -> bool:
 
 
 def sweep(store: Leases, context: Context, valid: Valid | None, *, dry: bool) -> Iterator[StaleAttachment]:
-    """Free what is over of a network, and tell each when it is done.
+    """Free a network's stale attachments, and yield each once it is freed.
 
-    :param valid: a list that somebody vouches for, whose word counts as proof; None for none.
-    :param dry: change nothing, and tell what would go.
-    :raises CniError: TRY_AGAIN, STORE_FAILED, KERNEL_REFUSED; what was told before is done.
+    :param valid: an operator's list of valid attachments, which counts as proof; None for none.
+    :param dry: change nothing, yield what would be freed.
+    :raises CniError: TRY_AGAIN, STORE_FAILED, KERNEL_REFUSED; attachments yielded before are freed.
     """
     with store.transaction() as leases:
-        known = list(leases.attachments())
-        gone = dead(known, context)
-        for record, why in gone:
+        attachments = list(leases.attachments())
+        stale = dead(attachments, context)
+        for record, why in stale:
             if not dry:
                 register.release(record, leases, context)
             yield record, why
-    over = {record.owner for record, _ in gone}
-    unlisted = [record for record in known if valid and record.owner not in over and valid.lacks(record)]
+    stale_owners = {record.owner for record, _ in stale}
+    unlisted = [record for record in attachments if valid and record.owner not in stale_owners and valid.lacks(record)]
     yield from _remove([record for record in unlisted if _is_here(record, context)], store, context, dry=dry)
 
 
 def _is_here(record: Attachment, context: Context) -> bool:
-    """Whether it was made in this namespace, as far as is known: of others we cannot take the interface away."""
+    """Whether it was made in this namespace, or that is unknown. In another one we cannot delete its interface."""
     return record.home in (UNKNOWN, context.kernel.netns_id(HOST))
 
 
 def _remove(records: list[Attachment], store: Leases, context: Context, *, dry: bool) -> Iterator[StaleAttachment]:
-    """Interfaces first, and without the lock: nobody is given an address that still answers."""
+    """Delete the interfaces first, without the lock: no container gets an address that still answers."""
     if dry or not records:
         yield from ((record, UNLISTED) for record in records)
         return
     context.kernel.remove([ops.DeleteLink(HOST, record.host or host_interface(record.owner)) for record in records])
     with store.transaction() as leases:
         for record in records:
-            if leases.get(record.owner) == record:  # not one that was made again meanwhile
+            if leases.get(record.owner) == record:  # not one that was added again meanwhile
                 register.release(record, leases, context)
                 yield record, UNLISTED
 
 
-# GC, by the runtime's list
+# GC with the runtime's list
 
 
 def unlisted(call: Invocation, leases: Transaction, started: float, context: Context) -> list[Attachment]:
     """Attachments that the runtime does not list as valid and that are older than the call.
 
-    One made meanwhile is missing in a list that was written before it, and is kept. So is one that seems to be made
-    later because the clock was set back; but not if it is provably over.
+    An attachment made during the call may be missing in the list, and is kept. So is one whose time lies in the future
+    because the clock was set back, unless it is provably stale.
     """
     valid = valid_attachments(call.config)
     if valid is None:
@@ -199,5 +200,5 @@ def unlisted(call: Invocation, leases: Transaction, started: float, context: Con
     owners = [owner for owner in leases.owners() if not is_listed(owner, valid)]
     found = [record for owner in owners if (record := leases.get(owner))]
     young = [record for record in found if record.created >= started]
-    over = {record.owner for record, _ in dead(young, context)} if young else set()
-    return [record for record in found if record.created < started or record.owner in over]
+    stale_owners = {record.owner for record, _ in dead(young, context)} if young else set()
+    return [record for record in found if record.created < started or record.owner in stale_owners]

@@ -1,1 +1,1 @@
-"""Configuration, addresses and a snapshot of the kernel become operations and the result. Pure."""
+"""Plans: configuration, addresses and a snapshot of the kernel in, operations and the result out. Pure."""

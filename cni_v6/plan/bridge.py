@@ -1,7 +1,7 @@
-"""What an ADD of the bridge plugin will do and answer, decided before anything is touched.
+"""Plans an ADD of the bridge plugin: its operations and its result, before anything is changed.
 
-Pure: configuration, addresses and a snapshot of the kernel in; operations and the result out. Names and MACs are
-derived, so the answer is known with the plan.
+Pure: takes the configuration, the addresses and a snapshot of the kernel; returns operations and the result. Names and
+MACs are derived, so the result is known before the operations run.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ DEFAULT_ROUTE = {4: "0.0.0.0/0", 6: "::/0"}
 
 
 def questions(site: Site, conf: BridgeConf) -> tuple[Question, ...]:
-    """What has to be known of the kernel to plan an ADD."""
+    """The questions to the kernel that an ADD needs answered before it allocates addresses."""
     owner, gateway = site.owner, conf.gateway_interface
-    asked: list[Question] = [GetLink(HOST, conf.bridge), GetLink(HOST, site.host), GetLink(site.netns, owner.ifname)]
-    asked += [*families.host_questions(), *families.questions(site.netns)]
+    needed: list[Question] = [GetLink(HOST, conf.bridge), GetLink(HOST, site.host), GetLink(site.netns, owner.ifname)]
+    needed += [*families.host_questions(), *families.questions(site.netns)]
     if conf.is_gateway:
-        asked += [*bridge_port.questions(conf, site.node), GetAddresses(HOST, gateway)]
-    return *asked, *features.questions(conf)
+        needed += [*bridge_port.questions(conf, site.node), GetAddresses(HOST, gateway)]
+    return *needed, *features.questions(conf)
 
 
 def check_free(site: Site, conf: BridgeConf, seen: Snapshot) -> None:
-    """Refuse, before anything is allocated, what cannot be attached.
+    """Refuse, before anything is allocated, an attachment that cannot work.
 
     :raises CniError: NODE_CONFLICT, ALREADY_ATTACHED.
     """
@@ -58,24 +58,24 @@ def plan_add(site: Site, conf: BridgeConf, allocation: Allocation, seen: Snapsho
     :raises CniError: NODE_CONFLICT, IPV6_DISABLED.
     """
     off = families.ipv6_off(site.netns, seen, gateway=conf.is_gateway)
-    if off and 6 in allocation.families():  # another plugin's: with our own it was known before there were addresses
+    if off and 6 in allocation.families():  # from another IPAM plugin: ours allocates none then
         raise off
     bridge, known_mtu = seen.link(HOST, conf.bridge), plan_mtu.mtu(conf, allocation.families(), seen)
     conf = conf if known_mtu == conf.mtu else replace(conf, mtu=known_mtu)
     mtu = conf.mtu or (bridge.mtu if bridge else DEFAULT_MTU)
     addresses = [ip.ip for ip in allocation.ips]
     mac = plan_mac.mac(conf, site.owner, site.node, addresses, seen)
-    told = plan_mac.to_announce(conf, site.node, addresses, seen)
+    announced = plan_mac.to_announce(conf, site.node, addresses, seen)
     routes = _routes(conf, allocation)
     steps = (
         *bridge_port.drop_repeated_sysctls((
             *_bridge(site, conf, allocation, seen), *_gateway(site, conf, allocation, seen, mtu=mtu),
         )),
         *_port(site, conf, seen, mtu=mtu, mac=mac),
-        *_container(site, conf, allocation, seen, told),
+        *_container(site, conf, allocation, seen, announced),
         *(_route(site, route, allocation) for route in routes if not conf.disable_container_interface),
         *features.container_steps(site, conf, allocation),
-        *_arrival(site, conf, allocation, mac, told),
+        *_arrival(site, conf, allocation, mac, announced),
         *features.arrival_steps(conf, allocation, seen),
     )
     interfaces = (
@@ -93,18 +93,18 @@ def plan_add(site: Site, conf: BridgeConf, allocation: Allocation, seen: Snapsho
 
 
 def _bridge(site: Site, conf: BridgeConf, allocation: Allocation, seen: Snapshot) -> Iterable[Op]:
-    found = seen.link(HOST, conf.bridge)
+    bridge = seen.link(HOST, conf.bridge)
     filtering = bool(conf.vlan or conf.vlan_trunk)
-    if found is None:
+    if bridge is None:
         mac = names.bridge_mac(conf.bridge, site.node)
         yield ops.EnsureBridge(conf.bridge, mac, conf.mtu, conf.multicast_snooping, filtering)
-    if filtering and not (found and found.vlan_filtering):  # a new one too: another network may have made it meanwhile
+    if filtering and not (bridge and bridge.vlan_filtering):  # on a new one too: another network may create it first
         yield ops.SetBridge(conf.bridge, vlan_filtering=True)
     if bridge_port.is_own_bridge(conf, site.node, seen) and bridge_port.has_ipv6(seen):
-        yield from bridge_port.disable_autoconf(conf.bridge, created=found is None, families=allocation.families())
-    marked = None if conf.is_gateway and conf.vlan else bridge_port.group(conf, site.node, seen)
-    if found is None or not found.up or (conf.promisc and not found.promisc) or marked is not None:
-        yield ops.SetLink(HOST, conf.bridge, up=True, promisc=True if conf.promisc else None, group=marked)
+        yield from bridge_port.disable_autoconf(conf.bridge, created=bridge is None, families=allocation.families())
+    group = None if conf.is_gateway and conf.vlan else bridge_port.group(conf, site.node, seen)
+    if bridge is None or not bridge.up or (conf.promisc and not bridge.promisc) or group is not None:
+        yield ops.SetLink(HOST, conf.bridge, up=True, promisc=True if conf.promisc else None, group=group)
 
 
 def _gateway(site: Site, conf: BridgeConf, allocation: Allocation, seen: Snapshot, *, mtu: int) -> Iterable[Op]:
@@ -133,11 +133,11 @@ def _port(site: Site, conf: BridgeConf, seen: Snapshot, *, mtu: int, mac: str) -
 
 
 def _container(
-    site: Site, conf: BridgeConf, allocation: Allocation, seen: Snapshot, told: frozenset[int]
+    site: Site, conf: BridgeConf, allocation: Allocation, seen: Snapshot, announced: frozenset[int]
 ) -> Iterable[Op]:
-    """The interface is configured before it comes up: nothing the segment says reaches it half-configured."""
+    """Configure the interface before it comes up: no frame from the segment reaches it half-configured."""
     netns, ifname = site.netns, site.owner.ifname
-    for name, value, needed in _settings(conf, allocation, seen, site, told):
+    for name, value, needed in _settings(conf, allocation, seen, site, announced):
         yield ops.SetSysctl(netns, name.format(ifname=ifname), value, precaution=not needed)
     loopback = seen.sysctl(netns, "ipv6/conf/lo/disable_ipv6")
     if 6 in allocation.families() and loopback == "1":
@@ -149,32 +149,31 @@ def _container(
 
 
 def _settings(
-    conf: BridgeConf, allocation: Allocation, seen: Snapshot, site: Site, told: frozenset[int]
+    conf: BridgeConf, allocation: Allocation, seen: Snapshot, site: Site, announced: frozenset[int]
 ) -> Iterable[tuple[str, str, bool]]:
-    """Sysctls of the container's interface, and whether the network cannot do without; a layer 2 network leaves them to
-    the container.
+    """Sysctls of the container's interface: key, value, and whether the network needs it. None on a layer 2 network.
 
-    IPv6 needs to be on, to take nothing from whoever sends an advertisement, and a link-local address that the guard
-    knows. All else spares waiting, or a neighbour a question.
+    IPv6 needs three things: it is on, it ignores router advertisements, and its link-local address is the one that the
+    guard knows. The other sysctls save a delay, or save neighbours a solicitation.
     """
-    given = allocation.families()
-    if 4 in told:
+    families_present = allocation.families()
+    if 4 in announced:
         yield "ipv4/conf/{ifname}/arp_notify", "1", False
-    if 6 in given:
+    if 6 in families_present:
         yield "ipv6/conf/{ifname}/disable_ipv6", "0", True
         yield "ipv6/conf/{ifname}/accept_ra", "0", True
         yield "ipv6/conf/{ifname}/autoconf", "0", False
         yield "ipv6/conf/{ifname}/accept_dad", "1" if conf.enable_dad else "0", conf.enable_dad
-        if 6 in told:
+        if 6 in announced:
             yield "ipv6/conf/{ifname}/ndisc_notify", "1", False
         yield "ipv6/conf/{ifname}/keep_addr_on_down", "1", False  # as IPv4 addresses are kept
-        yield "ipv6/conf/{ifname}/addr_gen_mode", "0", True  # a link-local address of the MAC
-    elif given and seen.sysctl(site.netns, "ipv6/conf/lo/disable_ipv6") is not None:
+        yield "ipv6/conf/{ifname}/addr_gen_mode", "0", True  # derive the link-local address from the MAC
+    elif families_present and seen.sysctl(site.netns, "ipv6/conf/lo/disable_ipv6") is not None:
         yield "ipv6/conf/{ifname}/disable_ipv6", "1", False
 
 
 def _routes(conf: BridgeConf, allocation: Allocation) -> tuple[Route, ...]:
-    """IPAM's routes, and a default route per family where the configuration asks for it and IPAM has none."""
+    """IPAM's routes. With ``isDefaultGateway``, also a default route for each family that has none."""
     routes = list(allocation.routes)
     if conf.is_default_gateway:
         for ip in allocation.ips:
@@ -185,7 +184,7 @@ def _routes(conf: BridgeConf, allocation: Allocation) -> tuple[Route, ...]:
 
 
 def next_hop(route: Route, ips: Iterable[Address]) -> str | None:
-    """A route's gateway: its own, else that of the first address of its family; None for an on-link route.
+    """The gateway of a route: its own, else the gateway of the first address of its family; None for an on-link route.
 
     A route whose scope is narrower than global (link, 253; host, 254) takes no gateway (net/ipv4/fib_semantics.c).
     """
@@ -209,13 +208,13 @@ def _route(site: Site, route: Route, allocation: Allocation) -> Op:
 
 
 def _arrival(
-    site: Site, conf: BridgeConf, allocation: Allocation, mac: str, told: frozenset[int]
+    site: Site, conf: BridgeConf, allocation: Allocation, mac: str, announced: frozenset[int]
 ) -> Iterable[Op]:
-    """Wait for the port, then tell the segment who has the addresses now, where it may remember somebody else."""
+    """Wait for the port. Then announce the addresses whose old MAC neighbours may still have in their caches."""
     if conf.disable_container_interface:
         return
     yield ops.AwaitPort(site.host)
     if conf.enable_dad and 6 in allocation.families():
         yield ops.AwaitAddresses(site.netns, site.owner.ifname)
-    if told:
+    if announced:
         yield ops.Announce(site.netns, site.owner.ifname, mac)

@@ -1,6 +1,6 @@
-"""The node's interfaces on a segment: their VLANs, their silence, and the gateway's own port in a VLAN.
+"""Plans the node's interfaces on a segment: sysctls, bridge port flags, VLANs, and the gateway interface in a VLAN.
 
-Pure, like ``plan``, whose part this is.
+Pure.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ DEFAULT_VLAN = 1  # net/bridge/br_vlan.c, br_vlan_init: the PVID of every port o
 
 
 def has_ipv6(seen: Snapshot) -> bool:
-    """Whether the node's kernel has IPv6 at all; its sysctls are left alone where it has not."""
+    """Whether the node's kernel has IPv6. Without IPv6 its sysctls do not exist."""
     return seen.sysctl(HOST, "ipv6/conf/all/disable_ipv6") is not None
 
 
 def disable_autoconf(interface: str, *, created: bool, families: frozenset[int]) -> Iterable[Op]:
-    """An interface of ours takes no address from a container's RA, and has its own at once.
+    """Make an interface of ours ignore router advertisements of containers and skip duplicate address detection.
 
-    Only one of ours, a bridge known by its MAC: what an administrator made may be the node's own way to its router.
+    Only for an interface of ours (its MAC tells): the node may reach its own router through an administrator's bridge.
     """
     for key in ("accept_ra", "autoconf", "accept_dad"):
-        needless = 6 not in families or key != "accept_ra"  # the others say nothing of what a container's RA can do
+        needless = 6 not in families or key != "accept_ra"  # only accept_ra protects the node from RAs
         yield ops.SetSysctl(HOST, f"ipv6/conf/{interface}/{key}", "0", precaution=needless)
     if 6 in families:
         yield ops.SetSysctl(HOST, f"ipv6/conf/{interface}/disable_ipv6", "0")
@@ -39,10 +39,10 @@ def disable_autoconf(interface: str, *, created: bool, families: frozenset[int])
 
 
 def drop_repeated_sysctls(steps: Iterable[Op]) -> Iterable[Op]:
-    """Without a sysctl that an earlier step has set.
+    """Drop a sysctl that an earlier step has already set.
 
-    An interface of ours that was cut off before it was quiet still listens to RAs; ``forwarding``, which looks at the
-    node as it was, would have it go on.
+    An ADD that was killed may leave an interface of ours that still accepts RAs. ``forwarding`` plans from the snapshot
+    and would keep it listening (``accept_ra`` 2), against ``disable_autoconf``, which comes first.
     """
     keys: set[str] = set()
     for step in steps:
@@ -54,7 +54,7 @@ def drop_repeated_sysctls(steps: Iterable[Op]) -> Iterable[Op]:
 
 
 def disable_ipv6(port: str, seen: Snapshot) -> Iterable[Op]:
-    """A bridge port needs no address: it would only ask the segment whether it is free."""
+    """Turn IPv6 off on a bridge port: it needs no address, and would send DAD probes to the segment for one."""
     if has_ipv6(seen):
         yield ops.SetSysctl(HOST, f"ipv6/conf/{port}/disable_ipv6", "1", precaution=True)
 
@@ -62,15 +62,18 @@ def disable_ipv6(port: str, seen: Snapshot) -> Iterable[Op]:
 def port_flags(conf: BridgeConf) -> tuple[bool, bool]:
     """Hairpin and isolation of a port.
 
-    A published port may lead back to the container that asked, through its own bridge port where br_netfilter has
-    bridged frames translated too. A container that is closed to its neighbours is so on the segment first.
+    With published ports the port needs hairpin: br_netfilter has bridged frames translated, and a connection may lead
+    back to the container that opened it. A container that is closed to its neighbours has an isolated port.
     """
     return conf.hairpin or bool(conf.firewall.ports), conf.is_isolated
 
 
 def loopback_ports(conf: BridgeConf) -> Iterable[Op]:
-    """A port published at any address answers at 127.0.0.1 too, and from there the kernel routes to no other interface
-    unless it is told to (ip_route_output_key_hash_rcu, net/ipv4/route.c). The firewall drops what wires say of it."""
+    """Set ``route_localnet`` on the gateway interface if a published port answers at 127.0.0.1.
+
+    Without it the kernel routes nothing from 127.0.0.1 to another interface (ip_route_output_key_hash_rcu,
+    net/ipv4/route.c). The firewall drops packets of 127.0.0.0/8 that arrive from outside.
+    """
     if any(not port.host_ip or port.host_ip == "0.0.0.0" or port.host_ip.startswith("127.")
            for port in conf.firewall.ports):
         yield ops.SetSysctl(HOST, f"ipv4/conf/{conf.gateway_interface}/route_localnet", "1")
@@ -87,14 +90,14 @@ def vlans(port: str, conf: BridgeConf, seen: Snapshot) -> Iterable[Op]:
     yield ops.AddPortVlans(port, conf.vlan, conf.vlan_trunk)
 
 
-# The gateway's own port: as the reference plugin does it, a veth pair with both ends on the node
+# The gateway interface in a VLAN: a veth pair with both ends on the node, as the reference plugin makes it
 
 
 def is_ours(conf: BridgeConf, node: str, seen: Snapshot) -> bool:
-    """Whether the gateway's interface is one we made, or are about to make.
+    """Whether we made the gateway interface, or are about to make it.
 
-    :param node: what tells this node from others, such as ``/etc/machine-id``.
-    :param seen: answers to ``plan.questions``.
+    :param node: the node's machine id (``Site.node``).
+    :param seen: answers to ``bridge.questions``.
     """
     found = seen.link(HOST, conf.gateway_interface)
     if found is None:
@@ -104,37 +107,38 @@ def is_ours(conf: BridgeConf, node: str, seen: Snapshot) -> bool:
 
 
 def is_own_bridge(conf: BridgeConf, node: str, seen: Snapshot) -> bool:
-    """The same of the bridge itself, which differs where the gateway has its own port in a VLAN."""
+    """Whether we made the bridge, or are about to. In a VLAN the gateway interface is another one than the bridge."""
     found = seen.link(HOST, conf.bridge)
     return found is None or found.mac == names.bridge_mac(conf.bridge, node)
 
 
 def group(conf: BridgeConf, node: str, seen: Snapshot) -> int | None:
-    """The link group that the gateway's interface is to get, None to leave it: whether only containers whose addresses
-    are known are on its segment. Only one of ours, and in no group of an administrator's.
+    """The link group to set on the gateway interface; None to leave it as it is.
 
-    Where networks share a segment, the one of which less is known decides.
+    The group says whether the segment has only containers whose addresses are known. It is set only on an interface of
+    ours that is in no group of an administrator's. Where networks share a segment, one network without known addresses
+    makes it ``SHARED_SEGMENT``.
     """
-    if not conf.is_gateway or conf.ipam is None:  # who else is on it is not known
+    if not conf.is_gateway or conf.ipam is None:  # the addresses on the segment are not known
         found = None if conf.vlan or not is_own_bridge(conf, node, seen) else seen.link(HOST, conf.bridge)
         return SHARED_SEGMENT if found and found.group == CLOSED_SEGMENT else None
     if not is_ours(conf, node, seen):
         return None
     found = seen.link(HOST, conf.gateway_interface)
-    there = found.group if found else 0
+    present = found.group if found else 0
     known = conf.firewall.guard and not conf.vlan_trunk
-    if there == 0:
+    if present == 0:
         return CLOSED_SEGMENT if known else SHARED_SEGMENT
-    return SHARED_SEGMENT if there == CLOSED_SEGMENT and not known else None
+    return SHARED_SEGMENT if present == CLOSED_SEGMENT and not known else None
 
 
 def gateway_owner(conf: BridgeConf, node: str) -> Owner:
-    """From which the name of the pair's end on the bridge, and both MACs, are derived."""
+    """The owner that the pair's names and MACs are derived from."""
     return Owner(conf.bridge, node, conf.gateway_interface)
 
 
 def questions(conf: BridgeConf, node: str) -> tuple[Question, ...]:
-    """What has to be known of the gateway's own port; nothing where there is none."""
+    """The questions about the gateway interface in a VLAN; none without a VLAN."""
     if not conf.is_gateway or not conf.vlan:
         return ()
     port = names.host_interface(gateway_owner(conf, node))
@@ -142,9 +146,10 @@ def questions(conf: BridgeConf, node: str) -> tuple[Question, ...]:
 
 
 def gateway(conf: BridgeConf, node: str, families: frozenset[int], seen: Snapshot, *, mtu: int) -> Iterable[Op]:
-    """Make it, and complete it: it comes up last, so one that is down was cut off half-way.
+    """Create the gateway interface in a VLAN, or complete it.
 
-    An interface of that name that is not ours is used as it is.
+    It comes up last, so an interface that is down was left by an ADD that was killed. An interface of that name that is
+    not ours is used as it is.
     """
     interface, owner = conf.gateway_interface, gateway_owner(conf, node)
     port, found = names.host_interface(owner), seen.link(HOST, interface)
@@ -155,20 +160,20 @@ def gateway(conf: BridgeConf, node: str, families: frozenset[int], seen: Snapsho
         yield ops.CreateVeth(port, macs[0], conf.bridge, HOST, interface, macs[1], mtu, shared=True)
     if has_ipv6(seen):
         yield from disable_autoconf(interface, created=found is None, families=families)
-    marked = group(conf, node, seen)
+    new_group = group(conf, node, seen)
     if found is None or not found.up:
         yield from vlans(port, conf, seen)
         yield from disable_ipv6(port, seen)
-        yield ops.SetLink(HOST, interface, up=True, group=marked)
+        yield ops.SetLink(HOST, interface, up=True, group=new_group)
         yield ops.AwaitPort(port)
-    elif marked is not None:
-        yield ops.SetLink(HOST, interface, up=True, group=marked)
+    elif new_group is not None:
+        yield ops.SetLink(HOST, interface, up=True, group=new_group)
 
 
 def gateway_result(
     conf: BridgeConf, node: str, families: frozenset[int], seen: Snapshot, *, mtu: int
 ) -> Iterable[Interface]:
-    """How the result names it: last, as the reference plugin's does. Nothing where there is none."""
+    """The gateway interface's entry in the result: the last one, as in the reference plugin's. None without a VLAN."""
     if conf.is_gateway and conf.vlan and families:
         name = conf.gateway_interface
         found = seen.link(HOST, name)

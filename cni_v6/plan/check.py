@@ -1,4 +1,4 @@
-"""CHECK and STATUS as comparisons: what a result and a configuration promise against what the kernel has."""
+"""CHECK and STATUS of a bridge: compare the result and the configuration with what the kernel has."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ MAIN_TABLE = 254  # linux/rtnetlink.h: RT_TABLE_MAIN
 
 
 def questions(site: Site, conf: BridgeConf, result: Result) -> tuple[Question, ...]:
-    """What CHECK has to know."""
+    """The questions that CHECK asks the kernel."""
     ifname, gateway = site.owner.ifname, conf.gateway_interface
-    asked: list[Question] = [GetLink(HOST, conf.bridge), GetLink(HOST, _host(site, result))]
-    asked += [GetLink(site.netns, ifname), GetAddresses(site.netns, ifname), GetRoutes(site.netns, ifname)]
-    asked += [GetSysctl(site.netns, key) for key, _ in _expected_sysctls(site, result)]
+    needed: list[Question] = [GetLink(HOST, conf.bridge), GetLink(HOST, _host(site, result))]
+    needed += [GetLink(site.netns, ifname), GetAddresses(site.netns, ifname), GetRoutes(site.netns, ifname)]
+    needed += [GetSysctl(site.netns, key) for key, _ in _expected_sysctls(site, result)]
     if conf.is_gateway:
-        asked += [GetAddresses(HOST, gateway), GetSysctl(HOST, "ipv4/ip_forward"), *forwarding.questions(gateway)]
+        needed += [GetAddresses(HOST, gateway), GetSysctl(HOST, "ipv4/ip_forward"), *forwarding.questions(gateway)]
     if conf.vlan or conf.vlan_trunk:
-        asked.append(GetPortVlans(_host(site, result)))
-    return tuple(asked)
+        needed.append(GetPortVlans(_host(site, result)))
+    return tuple(needed)
 
 
 def compare(site: Site, conf: BridgeConf, result: Result, seen: Snapshot) -> list[str]:
-    """Every difference between ``result`` and the kernel, a phrase each; empty when there is none.
+    """The differences between ``result`` and the kernel, one phrase for each.
 
     :raises CniError: INVALID_CONFIG when the result names no interface of this container.
     """
@@ -56,14 +56,15 @@ def compare(site: Site, conf: BridgeConf, result: Result, seen: Snapshot) -> lis
 
 
 def _find(result: Result, name: str, sandbox: str) -> Interface | None:
-    return next((each for each in result.interfaces if each.name == name and each.sandbox == sandbox), None)
+    found = (known for known in result.interfaces if known.name == name and known.sandbox == sandbox)
+    return next(found, None)
 
 
 def _host(site: Site, result: Result) -> str:
-    """The host interface: ours by its derived name, else the one the result names (the reference's is random)."""
+    """The host interface: ours has a derived name; the reference plugin's is random, so the result has to name it."""
     if _find(result, site.host, ""):
         return site.host
-    candidates = [each.name for each in result.interfaces if not each.sandbox]
+    candidates = [interface.name for interface in result.interfaces if not interface.sandbox]
     return candidates[1] if len(candidates) > 1 else site.host
 
 
@@ -131,12 +132,12 @@ def _interface(what: str, named: Interface, link: Link, *, up: bool) -> Iterable
 
 
 def _own_addresses(site: Site, result: Result) -> list[str]:
-    """Addresses of this container's interface; a chain may have added others on other interfaces."""
+    """The addresses of this container's interface. Later plugins of a chain may add some on other interfaces."""
     index = next(
         (
             number
-            for number, each in enumerate(result.interfaces)
-            if each.name == site.owner.ifname and each.sandbox == site.netns
+            for number, interface in enumerate(result.interfaces)
+            if interface.name == site.owner.ifname and interface.sandbox == site.netns
         ),
         None,
     )
@@ -147,7 +148,7 @@ def _expected_sysctls(site: Site, result: Result) -> Iterable[tuple[str, str]]:
     ifname = site.owner.ifname
     if any(":" in address for address in _own_addresses(site, result)):
         yield f"ipv6/conf/{ifname}/disable_ipv6", "0"
-        if _find(result, site.host, ""):  # an attachment of the reference plugin's was never promised the others
+        if _find(result, site.host, ""):  # the reference plugin does not set these
             yield f"ipv6/conf/{ifname}/accept_ra", "0"
             yield f"ipv6/conf/{ifname}/autoconf", "0"
 
@@ -161,9 +162,9 @@ def _routes(site: Site, result: Result, seen: Snapshot) -> Iterable[str]:
 
 
 def _same_route(route: Route, gateway: str | None, entry: RouteEntry) -> bool:
-    wanted = (route.dst, gateway, route.table or MAIN_TABLE)
-    given = ((route.mtu, entry.mtu), (route.advmss, entry.advmss), (route.priority, entry.priority))
-    return wanted == (entry.dst, entry.gateway, entry.table) and all(one in (None, two) for one, two in given)
+    key = (route.dst, gateway, route.table or MAIN_TABLE)
+    optional = ((route.mtu, entry.mtu), (route.advmss, entry.advmss), (route.priority, entry.priority))
+    return key == (entry.dst, entry.gateway, entry.table) and all(value in (None, actual) for value, actual in optional)
 
 
 def _gateway(conf: BridgeConf, result: Result, seen: Snapshot) -> Iterable[str]:
@@ -190,11 +191,11 @@ def _differs(what: str, attribute: str, expected: object, found: object) -> Iter
 
 
 def status_questions(conf: BridgeConf) -> tuple[Question, ...]:
-    """What STATUS has to know."""
+    """The questions that STATUS asks the kernel."""
     gateway = conf.gateway_interface
-    asked: list[Question] = [GetLink(HOST, conf.bridge), GetPorts(conf.bridge)]
-    asked += [GetSysctl(HOST, "ipv6/conf/all/disable_ipv6"), GetSysctl(HOST, "ipv4/ip_forward")]
-    return (*asked, *forwarding.questions(gateway))
+    needed: list[Question] = [GetLink(HOST, conf.bridge), GetPorts(conf.bridge)]
+    needed += [GetSysctl(HOST, "ipv6/conf/all/disable_ipv6"), GetSysctl(HOST, "ipv4/ip_forward")]
+    return (*needed, *forwarding.questions(gateway))
 
 
 def check_status(conf: BridgeConf, seen: Snapshot) -> None:
@@ -220,15 +221,15 @@ def check_status(conf: BridgeConf, seen: Snapshot) -> None:
 
 
 def _families(conf: BridgeConf) -> tuple[frozenset[int], frozenset[int]]:
-    """Those of the network's ranges, and those that no container goes without."""
+    """The families of the network's ranges, and those that ``ipam.required`` names."""
     if not isinstance(conf.ipam, IpamConf):
         return frozenset(), frozenset()
-    found = frozenset(each.family for each in conf.ipam.sets)
-    return found, found - conf.ipam.optional
+    families = frozenset(addresses.family for addresses in conf.ipam.sets)
+    return families, families - conf.ipam.optional
 
 
 def _check_running(conf: BridgeConf, link: Link, families: frozenset[int], seen: Snapshot) -> None:
-    """Containers are attached: what they need of the node must be there."""
+    """Check what attached containers need: the bridge is up, and the node forwards."""
     if not link.up:
         raise CniError(LIMITED, f"bridge {conf.bridge} is down", f"run ip link set {conf.bridge} up")
     if not conf.is_gateway:

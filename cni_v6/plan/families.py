@@ -1,5 +1,4 @@
-"""Whether the node and the container have IPv6 at all.
-"""
+"""Whether the node and the container have IPv6."""
 
 from __future__ import annotations
 
@@ -11,17 +10,17 @@ _CONTAINERS, _NODES = "ipv6/conf/lo/disable_ipv6", "ipv6/conf/all/disable_ipv6"
 
 
 def questions(netns: str) -> tuple[Question, ...]:
-    """What has to be known of the kernel for ``ipv6_off``, as far as the container goes."""
+    """The question about the container that ``ipv6_off`` needs answered."""
     return (GetSysctl(netns, _CONTAINERS),)
 
 
 def host_questions() -> tuple[Question, ...]:
-    """The same of the node, whose part it is to be the gateway."""
+    """The question about the node that ``ipv6_off`` needs answered if the node is the gateway."""
     return (GetSysctl(HOST, _NODES),)
 
 
 def ipv6_off(netns: str, seen: Snapshot, *, gateway: bool) -> CniError | None:
-    """Why no container can have IPv6, None where it can."""
+    """The error that says why a container cannot have IPv6; None if it can."""
     if seen.sysctl(netns, _CONTAINERS) is None:
         return CniError(IPV6_DISABLED, "the kernel has no IPv6", "boot without ipv6.disable=1, or use IPv4 ranges only")
     if gateway and seen.sysctl(HOST, _NODES) != "0":

@@ -1,4 +1,4 @@
-"""What a network may have or not: one shape for each such part, so that a plan loops over them."""
+"""The shape of an optional part of a network (``Feature``), so that a plan can loop over all of them."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def _nothing(*_: object) -> tuple[()]:
 
 @dataclass(frozen=True, slots=True)
 class Feature:
-    """Functions of one optional part, in the order in which a call asks them; each has a default that does nothing.
+    """The functions of one optional part, in the order in which a call uses them. Each does nothing by default.
 
-    Of the kernel, ``questions`` come before there are addresses, ``check`` refuses what cannot work (CniError), and
-    ``more_questions`` are for a gateway with IPv6 addresses. Of a plan, ``node_steps`` go before the container's
-    interface is made, ``container_steps`` configure its namespace, ``arrival_steps`` come once it is connected.
-    ``removal`` takes them away, by the record alone; its second argument are addresses that are somebody else's by now,
-    its third those that another network has leased too.
-    ``check_questions`` and ``differences`` are CHECK's, ``warnings`` what an ADD logs.
+    ADD asks ``questions`` before it allocates addresses. ``check`` raises CniError for what cannot work on this node.
+    ``more_questions`` are asked only for a gateway with IPv6 addresses. ``node_steps`` run before the container's
+    interface is created, ``container_steps`` configure its namespace, ``arrival_steps`` run once it is connected.
+    ``removal`` undoes them from the record alone; its second argument has the addresses that belong to another
+    container by now, its third those that another network has leased too. CHECK uses ``check_questions`` and
+    ``differences``. ADD logs ``warnings``.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Every feature that networks of any main plugin can have. The order is that of the operations."""
+"""The features that a network of any main plugin can have, in the order of their operations."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ FEATURES = (
 
 
 def questions(conf: MainConf) -> tuple[Question, ...]:
-    """What an ADD has to know before there are addresses."""
+    """The questions that an ADD asks before it allocates addresses."""
     return tuple(question for feature in FEATURES for question in feature.questions(conf))
 
 
 def check(conf: MainConf, seen: Snapshot) -> None:
-    """Refuse what cannot work on this node.
+    """Refuse a configuration that cannot work on this node.
 
     :raises CniError: NODE_CONFLICT.
     """
@@ -50,52 +50,52 @@ def check(conf: MainConf, seen: Snapshot) -> None:
 
 
 def more_questions(conf: MainConf, seen: Snapshot) -> tuple[Question, ...]:
-    """What has to be known besides where a gateway has IPv6 addresses."""
+    """The further questions for a gateway with IPv6 addresses."""
     return tuple(question for feature in FEATURES for question in feature.more_questions(conf, seen))
 
 
 def node_steps(conf: MainConf, allocation: Allocation, seen: Snapshot) -> Iterator[Op]:
-    """What the node needs, where it is the gateway."""
+    """The operations on the node if it is the gateway."""
     for feature in FEATURES:
         yield from feature.node_steps(conf, allocation, seen)
 
 
 def container_steps(site: Site, conf: MainConf, allocation: Allocation) -> Iterator[Op]:
-    """What the container's namespace needs beside addresses and routes."""
+    """The operations in the container's namespace, besides its addresses and routes."""
     for feature in FEATURES:
         yield from feature.container_steps(site, conf, allocation)
 
 
 def arrival_steps(conf: MainConf, allocation: Allocation, seen: Snapshot) -> Iterator[Op]:
-    """What the node is told of a container that is connected."""
+    """The operations on the node once the container is connected."""
     for feature in FEATURES:
         yield from feature.arrival_steps(conf, allocation, seen)
 
 
 def removal(record: Attachment, lost: frozenset[str], elsewhere: frozenset[str]) -> tuple[Op, ...]:
-    """What takes all of it away.
+    """The operations that remove everything the features made.
 
-    :param lost: addresses of the record that are somebody else's by now.
-    :param elsewhere: those that another network on this node has leased too.
+    :param lost: addresses of the record that belong to another container by now.
+    :param elsewhere: addresses that another network on this node has leased too.
     """
     return tuple(step for feature in FEATURES for step in feature.removal(record, lost, elsewhere))
 
 
 def check_questions(conf: MainConf, record: Attachment | None) -> tuple[Question, ...]:
-    """What CHECK has to know; nothing of an attachment without a record."""
+    """The questions that CHECK asks; none for an attachment without a record."""
     if record is None:
         return ()
     return tuple(question for feature in FEATURES for question in feature.check_questions(conf, record))
 
 
 def differences(conf: MainConf, record: Attachment | None, seen: Snapshot) -> list[str]:
-    """Every difference between the record and the kernel, a phrase each."""
+    """The differences between the record and the kernel, one phrase for each."""
     if record is None:
         return []
     return [phrase for feature in FEATURES for phrase in feature.differences(conf, record, seen)]
 
 
 def warnings(conf: MainConf, allocation: Allocation, seen: Snapshot) -> Iterator[str]:
-    """What an ADD logs."""
+    """The warnings that an ADD logs."""
     for feature in FEATURES:
         yield from feature.warnings(conf, allocation, seen)

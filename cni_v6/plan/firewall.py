@@ -1,4 +1,4 @@
-"""From the configuration and an attachment's addresses to what the firewall is told of it."""
+"""Makes the firewall policy of an attachment from the configuration and its addresses."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from cni_v6.config.text import parse_prefix
 from cni_v6.firewall.policy import GUARD_FULL, GUARD_LINK, GUARD_MAC, GUARD_OFF, MASQUERADED, Policy
 from cni_v6.net.addresses import BITS, from_text, to_text, version
 
-# What nobody routes beyond a site: RFC 1918, RFC 6598 (shared address space of providers), RFC 4193.
+# Prefixes that are not routed on the Internet: RFC 1918, RFC 6598 (shared address space), RFC 4193.
 _PRIVATE = tuple(
     parse_prefix(prefix)
     for prefix in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7")
 )
 _LINK_LOCAL = from_text("fe80::")[1]
-_UNIVERSAL = 1 << 57  # the universal/local bit of an interface identifier, which is a MAC's inverted
+_UNIVERSAL = 1 << 57  # the universal/local bit of an interface identifier: the MAC's, inverted
 
 
 def policy(
     conf: FirewallConf, *, home: str, port: str, mac: str, addresses: Iterable[str], address_known: bool, trunk: bool,
     once: Collection[str] = (), prefixes: Iterable[str] = (),
 ) -> Policy:
-    """What the firewall is told of one attachment.
+    """The firewall policy of one attachment.
 
-    :param home: as in ``Policy``, and so ``port`` and ``mac``.
-    :param addresses: the container's, canonical, without prefix length.
-    :param address_known: these are all it may speak from: there is an ``ipam``.
-    :param once: those of them that nobody has been given before or will be.
-    :param trunk: it also speaks in VLANs, where it finds its addresses by itself.
-    :param prefixes: IPv6 prefixes that are routed to it, none of which nptv6 translates (``prefix_delegation.check``).
-    :raises CniError: INVALID_CONFIG for a port of a family that it has no address of.
+    :param home: the gateway interface; as in ``Policy``, like ``port`` and ``mac``.
+    :param addresses: the container's addresses, canonical, without prefix length.
+    :param address_known: the container may send from these addresses only, because there is an ``ipam``.
+    :param once: those of ``addresses`` that no container had before or gets later.
+    :param trunk: the container also sends in VLANs, where its addresses are not known.
+    :param prefixes: IPv6 prefixes that are routed to it. nptv6 translates none of them (``prefix_delegation.check``).
+    :raises CniError: INVALID_CONFIG for a published port of a family that the container has no address of.
     """
     own = tuple(addresses)
     refuse_lacking(conf.ports, {version(address) for address in own})
@@ -60,7 +60,7 @@ def policy(
 
 
 def link_local(mac: str) -> str:
-    """The address an interface gives itself: a modified EUI-64 of its MAC (RFC 4291, appendix A)."""
+    """The link-local address of an interface: the modified EUI-64 of its MAC (RFC 4291, appendix A)."""
     digits = mac.replace(":", "")
     return to_text(6, _LINK_LOCAL | int(f"{digits[:6]}fffe{digits[6:]}", 16) ^ _UNIVERSAL)
 
@@ -72,9 +72,9 @@ def _guard(conf: FirewallConf, pinned: bool) -> str:
 
 
 def _translated(conf: FirewallConf, addresses: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """(address, what the world sees) of those within the internal prefix: the bits below it stay.
+    """Pairs (address, external address) for the addresses in nptv6's internal prefix. The bits below the prefix stay.
 
-    RFC 6296 changes 16 more bits to leave checksums as they are; connection tracking adapts them instead.
+    RFC 6296 changes 16 more bits so that checksums stay valid. Here connection tracking updates the checksums.
     """
     if conf.nptv6 is None:
         return
@@ -90,7 +90,7 @@ def _is_hidden(conf: FirewallConf, address: str) -> bool:
 
 
 def _seen_as(conf: FirewallConf, prefix: str) -> str:
-    """What a prefix leaves as (``Policy.prefixes``)."""
+    """The source address of packets from a prefix (``Policy.prefixes``); "" for no translation."""
     return (conf.snat6 or MASQUERADED) if _is_hidden(conf, prefix.partition("/")[0]) else ""
 
 

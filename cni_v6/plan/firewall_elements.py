@@ -1,5 +1,4 @@
-"""What an attachment puts into the firewall's sets: planned, taken out, compared.
-"""
+"""The elements of an attachment in the firewall's sets: adds, removes and compares them."""
 
 from __future__ import annotations
 
@@ -22,31 +21,31 @@ from cni_v6.plan import firewall, mac as plan_mac
 
 
 def questions(conf: MainConf) -> tuple[Question, ...]:
-    """What an ADD has to know."""
+    """The questions that an ADD asks."""
     return (GetRuleset(),) if conf.firewall.wanted else ()
 
 
 def check_questions(_: MainConf, record: Attachment) -> tuple[Question, ...]:
-    """What CHECK has to know."""
+    """The questions that CHECK asks."""
     if record.policy is None:
         return ()
     return GetRuleset(), GetElements(elements(record.owner, record.policy))
 
 
 def differences(_: MainConf, record: Attachment, seen: Snapshot) -> Iterable[str]:
-    """What the firewall lacks of an attachment, a phrase each."""
+    """The elements of an attachment that the firewall lacks, one phrase for each."""
     if record.policy is None:
         return
     if seen.ruleset() != ruleset.mark():
         yield "the firewall's tables are not as they were loaded (cni-v6ctl reload makes them anew)"
-    wanted = elements(record.owner, record.policy)
-    there = {replace(each, comment="") for each in seen.elements(wanted)}
-    lacking = (each for each in wanted if replace(each, comment="") not in there)
-    yield from (f"{' . '.join(each.key)} is missing in {each.family} {each.set}" for each in lacking)
+    expected = elements(record.owner, record.policy)
+    present = {replace(element, comment="") for element in seen.elements(expected)}
+    missing = (element for element in expected if replace(element, comment="") not in present)
+    yield from (f"{' . '.join(element.key)} is missing in {element.family} {element.set}" for element in missing)
 
 
 def with_policy(conf: MainConf, record: Attachment, addresses: tuple[str, ...], mac: str) -> Attachment:
-    """An attachment with what the firewall is to be told of it, for these addresses and the container's MAC."""
+    """The attachment with its firewall policy, made from these addresses and the container's MAC."""
     if not conf.firewall.wanted:
         return record
     policy = firewall.policy(
@@ -58,7 +57,7 @@ def with_policy(conf: MainConf, record: Attachment, addresses: tuple[str, ...], 
 
 
 def _publishable(conf: MainConf, addresses: tuple[str, ...]) -> FirewallConf:
-    """The firewall less the ports of a family that the container goes without."""
+    """The firewall configuration without the published ports of a family that the container does not get."""
     if not isinstance(conf.ipam, IpamConf):
         return conf.firewall
     without = conf.ipam.optional - {version_of(address) for address in addresses}
@@ -67,10 +66,10 @@ def _publishable(conf: MainConf, addresses: tuple[str, ...]) -> FirewallConf:
 
 
 def admission(record: Attachment, requested: tuple[str, ...] = ()) -> tuple[Op, ...]:
-    """What lets an attachment in: its elements, and an end to flows that came to its ports before it was there.
+    """Add the elements of an attachment, and end the flows that reached its published ports before.
 
-    :param requested: those of its addresses that were asked for: they may have been another's whose flows were left,
-        being those of an address that is given out once or is not translated.
+    :param requested: addresses the container asked for explicitly. UDP flows of a previous holder may still exist for
+        them: unregistering skips the flush for addresses that are never reused or not translated.
     """
     if record.policy is None:
         return ()
@@ -80,30 +79,32 @@ def admission(record: Attachment, requested: tuple[str, ...] = ()) -> tuple[Op, 
 def removal(
     record: Attachment, lost: frozenset[str] = frozenset(), elsewhere: frozenset[str] = frozenset()
 ) -> tuple[Op, ...]:
-    """What takes an attachment out again.
+    """Remove the elements of an attachment, and end its flows.
 
-    :param lost: those of its addresses that are somebody else's by now, and their places in the sets with them. Its
-        bridge port and its ports of the node are nobody else's.
-    :param elsewhere: those that another network has leased too: ``containers4`` and ``containers6`` have them once.
+    :param lost: addresses of the record that belong to another container by now. Their elements are that container's
+        and stay. Elements with the bridge port or the node's ports as key always belong to this attachment.
+    :param elsewhere: addresses that another network has leased too: ``containers4`` and ``containers6`` have them once.
     """
     policy = record.policy
     if policy is None:
         return ()
-    theirs = lost | {outside for outside, address in policy.inbound if address in lost}
-    own = (
+    taken = lost | {outside for outside, address in policy.inbound if address in lost}
+    removable = (
         element for element in elements(record.owner, policy)
-        if (element.family == BRIDGE or element.key[0] not in theirs)
+        if (element.family == BRIDGE or element.key[0] not in taken)
         and not (element.set in ("containers4", "containers6") and element.key[0] in elsewhere)
     )
-    stale = tuple(each for each in policy.stale if each not in lost)
-    return (ops.RemoveElements(tuple(own)), *_forget(policy, stale))
+    stale = tuple(address for address in policy.stale if address not in lost)
+    return (ops.RemoveElements(tuple(removable)), *_forget(policy, stale))
 
 
 def _forget(policy: Policy, addresses: tuple[str, ...]) -> Iterable[Op]:
-    """UDP has no end that the node could see: a flow's translation, or that it has none, outlives the container.
+    """Flush the UDP flows of addresses and of published ports.
 
-    Only what is translated is told apart by its flow; anything else goes where its address leads. Flows of IPv6
-    addresses are found by listing all there are (``ops.FlushFlows``), so not those of one nobody will have again.
+    UDP has no end that the node could see. Connection tracking keeps a flow's translation, or its lack of one, after
+    the container has gone. Only translated flows matter: other packets are routed by their address. To find the flows
+    of an IPv6 address the kernel lists all flows (``ops.FlushFlows``), so ``addresses`` leaves out those that no
+    container gets again.
     """
     ports = dict.fromkeys(
         (version, port.host_port)

@@ -1,12 +1,12 @@
-"""IPv6 forwarding that never costs the node its own IPv6.
+"""Turns IPv6 forwarding on without breaking the node's own IPv6.
 
 ``net.ipv6.conf.all.forwarding=1`` makes the kernel drop routes learnt from router advertisements, and ignore further
-ones on every interface whose ``accept_ra`` is 1 (net/ipv6/addrconf.c, ipv6_accept_ra). A node that lives on RAs is cut
-off.
+ones on every interface whose ``accept_ra`` is 1 (net/ipv6/addrconf.c, ipv6_accept_ra). A node that has its address or
+default route from RAs would lose its connection.
 
-So: where the kernel has ``force_forwarding`` (6.17), it is set on the bridge and on the node's interfaces that use
-IPv6, and ``all.forwarding`` stays as it is: RAs are accepted as before. Elsewhere ``accept_ra`` becomes 2 first, on
-every interface that listens and for those to come, and then forwarding is turned on.
+If the kernel has ``force_forwarding`` (6.17), it is set on the bridge and on the node's interfaces that use IPv6, and
+``all.forwarding`` stays as it is: RAs are accepted as before. On older kernels ``accept_ra`` is first set to 2 on every
+interface that accepts RAs, and as the default for new interfaces. Then forwarding is turned on.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FUTURE_ACCEPT_RA = "ipv6/conf/default/accept_ra"  # of interfaces to come
 
 
 def questions(interface: str) -> tuple[Question, ...]:
-    """What tells whether IPv6 is forwarded between ``interface`` and the uplink."""
+    """The questions whether IPv6 is forwarded between ``interface`` and the uplinks."""
     return (
         GetSysctl(HOST, ALL_FORWARDING),
         GetSysctl(HOST, SUPPORTED),
@@ -38,12 +38,12 @@ def is_on(seen: Snapshot, interface: str) -> bool:
 
 
 def more_questions(seen: Snapshot, interface: str) -> tuple[Question, ...]:
-    """What has to be known beside ``questions`` to turn forwarding on; nothing when it is on already."""
+    """The further questions, after ``questions``, to turn forwarding on; none if it is on."""
     return () if is_on(seen, interface) else (GetIpv6Interfaces(), GetSysctl(HOST, FUTURE_ACCEPT_RA))
 
 
 def turn_on(seen: Snapshot, interface: str) -> tuple[Op, ...]:
-    """The operations that forward IPv6 between ``interface`` and the world.
+    """The operations that turn on IPv6 forwarding between ``interface`` and the uplinks.
 
     :param seen: answers to ``questions`` and ``more_questions``.
     """
@@ -53,54 +53,55 @@ def turn_on(seen: Snapshot, interface: str) -> tuple[Op, ...]:
         return _careful(seen)
     names = [interface, *(uplink.ifname for uplink in seen.uplinks() if uplink.family == 6)]
     if not is_on(seen, interface):
-        names += [each.name for each in seen.ipv6_interfaces() if not each.disabled]
+        names += [known.name for known in seen.ipv6_interfaces() if not known.disabled]
     return tuple(SetSysctl(HOST, _force(name), "1") for name in dict.fromkeys(names))
 
 
 def _careful(seen: Snapshot) -> tuple[Op, ...]:
-    """Without ``force_forwarding``: listeners keep listening, then all interfaces forward."""
+    """Without ``force_forwarding``: set ``accept_ra`` to 2 where it is 1, then turn forwarding on for all."""
     future = ("default",) if seen.sysctl(HOST, FUTURE_ACCEPT_RA) == "1" else ()
     return (*_keep_listening(seen, *future), SetSysctl(HOST, ALL_FORWARDING, "1"))
 
 
 def _keep_listening(seen: Snapshot, *more: str) -> tuple[Op, ...]:
-    listening = [each.name for each in seen.ipv6_interfaces() if each.accept_ra == "1" and not each.disabled]
+    listening = [known.name for known in seen.ipv6_interfaces() if known.accept_ra == "1" and not known.disabled]
     return tuple(SetSysctl(HOST, f"ipv6/conf/{name}/accept_ra", "2") for name in (*listening, *more))
 
 
-# As a feature of a network whose gateway is the node
+# The feature of a network whose gateway is the node
 
 
 def gateway_questions(conf: MainConf) -> tuple[Question, ...]:
-    """What an ADD has to know."""
+    """The questions that an ADD asks."""
     return questions(conf.gateway_interface) if conf.is_gateway else ()
 
 
 def gateway_more_questions(conf: MainConf, seen: Snapshot) -> tuple[Question, ...]:
-    """What has to be known besides where the gateway has IPv6 addresses."""
+    """The further questions for a gateway with IPv6 addresses."""
     return more_questions(seen, conf.gateway_interface)
 
 
 def node_steps(conf: MainConf, allocation: Allocation, seen: Snapshot) -> tuple[Op, ...]:
-    """Forwarding, where the container has an IPv6 address."""
+    """Turn forwarding on if the container has an IPv6 address."""
     return turn_on(seen, conf.gateway_interface) if 6 in allocation.families() else ()
 
 
-# An interface that answers for containers
+# NDP proxy: an uplink on which the node answers for containers
 
 
 def answering_questions(uplink: str) -> tuple[Question, ...]:
-    """What tells whether the node answers neighbour solicitations on ``uplink`` for others, and can be made to."""
+    """The questions whether the node answers neighbour solicitations for others on ``uplink``."""
     return GetSysctl(HOST, _own(uplink)), GetSysctl(HOST, SUPPORTED), GetSysctl(HOST, PROXY), GetIpv6Interfaces()
 
 
 def answer(seen: Snapshot, uplink: str) -> tuple[Op, ...]:
-    """The operations that have it answer, and forward what then comes in.
+    """The operations that make the node answer on ``uplink`` for others, and forward the packets that follow.
 
-    It answers while its own ``forwarding`` is 1 (ndisc_recv_ns, net/ipv6/ndisc.c), in whose place ``force_forwarding``
-    is not taken. Turning that on costs every listener its routes, as for all interfaces (addrconf_fixup_forwarding). A
-    neighbour that checks on an address asks the address itself, and with ``proxy_ndp`` of the interface alone that
-    packet would be forwarded, not answered (ip6_forward, net/ipv6/ip6_output.c): so the one of all interfaces is set.
+    The kernel answers only while the interface's own ``forwarding`` is 1 (ndisc_recv_ns, net/ipv6/ndisc.c);
+    ``force_forwarding`` does not count. Turning ``forwarding`` on drops RA routes of interfaces that accept RAs, as
+    ``all.forwarding`` does (addrconf_fixup_forwarding). A neighbour verifies an entry with a unicast solicitation to
+    the address. With only the interface's own ``proxy_ndp`` the kernel would forward that packet and not answer it
+    (ip6_forward, net/ipv6/ip6_output.c), so ``all.proxy_ndp`` is set.
 
     :param seen: answers to ``answering_questions``.
     """
@@ -113,7 +114,7 @@ def answer(seen: Snapshot, uplink: str) -> tuple[Op, ...]:
 
 
 def answers(seen: Snapshot, uplink: str) -> bool:
-    """Whether ``answer`` has been done, as far as the answers go."""
+    """Whether the node answers for others on ``uplink``, as ``answer`` makes it do."""
     return seen.sysctl(HOST, PROXY) == "1" and seen.sysctl(HOST, _own(uplink)) == "1"
 
 

@@ -1,6 +1,6 @@
-"""The gateway's addresses on the node's interface: which a network needs there, and what to do about others.
+"""Plans the gateway's addresses on the gateway interface: those a network needs, and what to do about others.
 
-Pure, like ``plan``, whose part this is. ``draining`` takes away what nobody needs any more.
+Pure. ``attachments/old_gateways`` removes addresses that no container needs any more.
 """
 
 from __future__ import annotations
@@ -23,82 +23,83 @@ from cni_v6.protocol.result import Address
 
 
 def addresses(conf: MainConf, ips: Iterable[Address]) -> tuple[str, ...]:
-    """The gateway's addresses, ``ip/prefixlen``, in the order of the container's."""
+    """The gateway's addresses, ``ip/prefixlen``, in the order of the container's addresses."""
     if not conf.is_gateway:
         return ()
     return tuple(dict.fromkeys(_gateway_address(ip) for ip in ips if ip.gateway))
 
 
 def anchors(conf: MainConf, ips: Iterable[Address]) -> tuple[GatewayAddress, ...]:
-    """What a container with these addresses counts on, of what the network has on the node.
+    """The gateway addresses, or on-link routes, on the node that a container with these addresses needs.
 
-    Not a link-local gateway: any network may have that one, and it is in nobody's way.
+    A link-local gateway itself is not among them: several networks may have the same one, so it is never removed.
     """
     if not conf.is_gateway:
         return ()
-    home = conf.gateway_interface
-    return tuple(dict.fromkeys(_anchor(home, ip) for ip in ips if ip.gateway))
+    interface = conf.gateway_interface
+    return tuple(dict.fromkeys(_anchor(interface, ip) for ip in ips if ip.gateway))
 
 
 def anchors_of_ranges(conf: MainConf) -> tuple[GatewayAddress, ...]:
-    """The same, of containers of any of the network's ranges: the set may have spilt over from one to the next."""
+    """``anchors`` for all of the network's ranges: containers may have addresses of any range of a set."""
     sets = conf.ipam.sets if isinstance(conf.ipam, IpamConf) else ()
-    parts = (part for each in sets for part in each.written)
+    parts = (part for range_set in sets for part in range_set.written)
     return anchors(conf, (Address(ranges.subnet(part), part.gateway) for part in parts))
 
 
 def of_ranges(conf: MainConf, texts: Iterable[str]) -> Iterator[Address]:
-    """Addresses of the network's own ranges with their prefix lengths and gateways."""
+    """Those of ``texts`` that lie in the network's ranges, with their prefix lengths and gateways."""
     sets = conf.ipam.sets if isinstance(conf.ipam, IpamConf) else ()
     for text in texts:
-        for part in (ranges.origin(each, *from_text(text)) for each in sets):
+        for part in (ranges.origin(range_set, *from_text(text)) for range_set in sets):
             if part:
                 yield Address(f"{text}/{part.prefixlen}", part.gateway)
 
 
 def steps(conf: BridgeConf, ips: Iterable[Address], node: str, seen: Snapshot) -> Iterator[Op]:
-    """What gives the gateway's interface its addresses, and a route to each prefix that none of them makes on-link.
+    """Add the gateway's addresses to the gateway interface, and a route to each prefix that they do not make on-link.
 
-    :param node: as of ``bridge_port.is_ours``.
+    :param node: the node's machine id (``Site.node``).
     :raises CniError: NODE_CONFLICT, on a bridge that is not ours.
     """
-    given = tuple(ips)
+    container_addresses = tuple(ips)
     interface = conf.gateway_interface
     present = seen.addresses(HOST, interface)
     choose = _beside if bridge_port.is_ours(conf, node, seen) else _instead
-    own = {*addresses(conf, given), *(each.prefix for each in anchors_of_ranges(conf) if not each.on_link)}
-    for address in addresses(conf, given):
+    of_ranges_too = (anchor.prefix for anchor in anchors_of_ranges(conf) if not anchor.on_link)
+    own = {*addresses(conf, container_addresses), *of_ranges_too}
+    for address in addresses(conf, container_addresses):
         if address not in present:
             yield from choose(conf, address, [other for other in present if other not in own])
-    for anchor in anchors(conf, given):
+    for anchor in anchors(conf, container_addresses):
         if anchor.on_link:
             yield ensure(anchor)
 
 
 def ensure(anchor: GatewayAddress) -> Op:
-    """What puts it there; there already is fine."""
+    """Add it. It may exist already."""
     if anchor.on_link:
         return ops.AddRoute(HOST, anchor.home, anchor.prefix)
     return ops.AddAddress(HOST, anchor.home, anchor.prefix)
 
 
 def take_away(anchor: GatewayAddress) -> Op:
-    """What takes it away; absent is fine."""
+    """Remove it. It may be absent already."""
     if anchor.on_link:
         return ops.RemoveRoute(HOST, anchor.home, anchor.prefix)
     return ops.RemoveAddress(HOST, anchor.home, anchor.prefix)
 
 
 def is_there(address: str, present: Iterable[str]) -> bool:
-    """Whether a gateway answers, and has its containers on-link: a shorter prefix of the same address does it too."""
-    return any(_ip(each) == _ip(address) and _length(each) <= _length(address) for each in present)
+    """Whether the interface has the gateway address with this prefix length or a shorter one."""
+    return any(_ip(other) == _ip(address) and _length(other) <= _length(address) for other in present)
 
 
 def _beside(conf: BridgeConf, wanted: str, others: Iterable[str]) -> Iterator[Op]:
-    """On a bridge of ours: containers of a subnet that the network had before count on its gateway still.
+    """On a bridge of ours: add the address beside others, which containers of an earlier subnet may still need.
 
-    IPv6 has an address on an interface once, whatever its prefix (ipv6_add_addr, net/ipv6/addrconf.c). The shorter
-    prefix serves the containers of both.
+    The kernel has an IPv6 address on an interface only once, whatever its prefix length (ipv6_add_addr,
+    net/ipv6/addrconf.c). The shorter prefix serves the containers of both subnets.
     """
     interface = conf.gateway_interface
     for other in others:
@@ -110,7 +111,7 @@ def _beside(conf: BridgeConf, wanted: str, others: Iterable[str]) -> Iterator[Op
 
 
 def _instead(conf: BridgeConf, wanted: str, others: Iterable[str]) -> Iterator[Op]:
-    """On an administrator's bridge, as the reference plugin: what contradicts is refused, or replaced."""
+    """On an administrator's bridge, as in the reference plugin: refuse a conflicting address, or replace it."""
     interface = conf.gateway_interface
     for other in others:
         if not _contradicts(wanted, other):
@@ -124,16 +125,16 @@ def _instead(conf: BridgeConf, wanted: str, others: Iterable[str]) -> Iterator[O
 
 
 def _contradicts(wanted: str, other: str) -> bool:
-    """One IPv4 address a bridge, IPv6 ones that do not overlap."""
+    """Whether both cannot be on one bridge: a second IPv4 address, or an IPv6 prefix that overlaps."""
     if (":" in wanted) != (":" in other) or is_link_local(other):
         return False
     return ":" not in wanted or overlap(wanted, other)
 
 
-def _anchor(home: str, ip: Address) -> GatewayAddress:
-    if ip.gateway and is_link_local(ip.gateway):  # no address of the bridge makes the prefix on-link
-        return GatewayAddress(home, canonical_prefix(ip.address, host_bits=False) or ip.address, on_link=True)
-    return GatewayAddress(home, _gateway_address(ip))
+def _anchor(interface: str, ip: Address) -> GatewayAddress:
+    if ip.gateway and is_link_local(ip.gateway):  # the bridge has no address that makes the prefix on-link
+        return GatewayAddress(interface, canonical_prefix(ip.address, host_bits=False) or ip.address, on_link=True)
+    return GatewayAddress(interface, _gateway_address(ip))
 
 
 def _gateway_address(ip: Address) -> str:

@@ -1,5 +1,4 @@
-"""The prefix that an interface of the node has now: what is asked of the kernel, and which of several counts.
-"""
+"""Finds the IPv6 prefix that an interface of the node has now, and chooses one if it has several."""
 
 from __future__ import annotations
 
@@ -17,15 +16,15 @@ _OF_NO_USE = ("fe80::/10", "ff00::/8", "::/80")  # link-local, multicast; loopba
 
 
 def questions(follows: Iterable[InterfaceRange]) -> tuple[Question, ...]:
-    """What has to be known of the node."""
-    asked: list[Question] = []
+    """The questions about the node's interfaces."""
+    needed: list[Question] = []
     for name in dict.fromkeys(follow.interface for follow in follows):
-        asked += [GetLink(HOST, name), GetLifetimes(HOST, name), GetRoutes(HOST, name)]
-    return tuple(asked)
+        needed += [GetLink(HOST, name), GetLifetimes(HOST, name), GetRoutes(HOST, name)]
+    return tuple(needed)
 
 
 def prefixes(follows: Iterable[InterfaceRange], seen: Snapshot) -> dict[str, Prefix]:
-    """What each interface has now.
+    """The present prefix of each interface.
 
     :param seen: answers to ``questions``.
     :raises CniError: NODE_CONFLICT for an interface that is not there, TRY_AGAIN for one that has no prefix now.
@@ -34,58 +33,63 @@ def prefixes(follows: Iterable[InterfaceRange], seen: Snapshot) -> dict[str, Pre
 
 
 def still_there(address: str, interface: str, seen: Snapshot) -> bool:
-    """Whether the interface has an address or an on-link route whose prefix holds an address, be it deprecated."""
-    held = [each.address for each in seen.lifetimes(HOST, interface)]
-    held += [route.dst for route in seen.routes(HOST, interface) if ":" in route.dst and _is_on_link_prefix(route.dst)]
-    return any(overlap(f"{address}/128", each) for each in held)
+    """Whether the interface has an address, deprecated or not, or an on-link route whose prefix contains an address."""
+    prefixes_present = [lifetime.address for lifetime in seen.lifetimes(HOST, interface)]
+    destinations = (route.dst for route in seen.routes(HOST, interface))
+    prefixes_present += [prefix for prefix in destinations if ":" in prefix and _is_on_link_prefix(prefix)]
+    return any(overlap(f"{address}/128", prefix) for prefix in prefixes_present)
 
 
 def _prefix(follow: InterfaceRange, seen: Snapshot) -> Prefix:
-    """That of the address that will be good for longest.
+    """The prefix of the address that stays preferred for the longest time.
 
-    Unique local ones count where there is no other (RFC 4193); deprecated, temporary (RFC 8981) and link-local ones do
-    not. Between equals the lowest, so that the answer is the same for as long as the interface is.
+    Unique local addresses (RFC 4193) count only if there is no other. Deprecated, temporary (RFC 8981) and link-local
+    addresses do not count. Between equals the lowest address wins, so that the choice does not change between calls.
     """
     name = follow.interface
     if seen.link(HOST, name) is None:
         words = f"{follow.path}.from: the node has no interface {name}"
         raise CniError(NODE_CONFLICT, words, "write the name of one that it has")
-    held = seen.lifetimes(HOST, name)
-    found = [(each, prefix) for each in held if _is_global(each) and (prefix := _on_link(each.address, name, seen))]
+    lifetimes = seen.lifetimes(HOST, name)
+    found = [
+        (lifetime, prefix) for lifetime in lifetimes
+        if _is_global(lifetime) and (prefix := _on_link(lifetime.address, name, seen))
+    ]
     if not found:
         words = f"{follow.path}.from: {name} has no global IPv6 prefix now"
         raise CniError(TRY_AGAIN, words, f"wait for its router's, or give it one: see ip -6 address show dev {name}")
     _, prefix = max(found, key=lambda pair: _rank(pair[0]))
     network, length = prefix
     bare = Prefix(network, length)
-    own = (each.address.partition("/")[0] for each in held)
-    return replace(bare, own=tuple(each for each in own if overlap(f"{each}/128", str(bare))))
+    addresses = (lifetime.address.partition("/")[0] for lifetime in lifetimes)
+    return replace(bare, own=tuple(address for address in addresses if overlap(f"{address}/128", str(bare))))
 
 
-def _is_global(each: Lifetime) -> bool:
-    return each.preferred > 0 and not each.temporary and not any(overlap(each.address, other) for other in _OF_NO_USE)
+def _is_global(lifetime: Lifetime) -> bool:
+    is_excluded = any(overlap(lifetime.address, prefix) for prefix in _OF_NO_USE)
+    return lifetime.preferred > 0 and not lifetime.temporary and not is_excluded
 
 
-def _rank(each: Lifetime) -> tuple[bool, int, int, int]:
-    ip = each.address.partition("/")[0]
-    return not overlap(f"{ip}/128", _UNIQUE_LOCAL), each.preferred, each.valid, -from_text(ip)[1]
+def _rank(lifetime: Lifetime) -> tuple[bool, int, int, int]:
+    ip = lifetime.address.partition("/")[0]
+    return not overlap(f"{ip}/128", _UNIQUE_LOCAL), lifetime.preferred, lifetime.valid, -from_text(ip)[1]
 
 
 def _on_link(address: str, interface: str, seen: Snapshot) -> tuple[int, int] | None:
-    """First address and length of an address's prefix.
+    """First address and length of the on-link prefix of an address; None without one.
 
-    One of 128 bits, as by DHCPv6 (RFC 8415), has none of its own: the longest route without a next hop that holds it.
+    A /128, as DHCPv6 assigns it (RFC 8415), has no prefix of its own: the longest on-link route to it counts.
     """
     ip, _, length = address.partition("/")
-    found = [int(length)] if length != "128" else [
+    lengths = [int(length)] if length != "128" else [
         int(route.dst.partition("/")[2]) for route in seen.routes(HOST, interface)
         if route.gateway is None and ":" in route.dst and _is_on_link_prefix(route.dst)
         and overlap(f"{ip}/128", route.dst)
     ]
-    if not found:
+    if not lengths:
         return None
-    host = BITS[6] - max(found)
-    return from_text(ip)[1] >> host << host, max(found)
+    host_bits = BITS[6] - max(lengths)
+    return from_text(ip)[1] >> host_bits << host_bits, max(lengths)
 
 
 def _is_on_link_prefix(dst: str) -> bool:

@@ -1,13 +1,14 @@
-"""What neighbours remember of an address from its last holder, and how that becomes right for the next one.
+"""The MAC of a container, and whether its addresses have to be announced.
 
-A neighbour keeps the MAC of an address for as long as it likes (RFC 826; RFC 4861, section 7.3.3): a recycled address
-seems dead to it until it asks again. Two things spare that. On a bridge that is the node's alone a container's MAC is
-derived from its IPv4 address, so what is remembered is right whoever has the address. What cannot be right by itself is
-announced. That is a frame to a group, which a bridge carries into every container's namespace; what that costs beside
-a thousand of them is in docs/design/performance.md. So it is sent only where it says something.
+A neighbour may keep the MAC of an address in its cache for a long time (RFC 826; RFC 4861, section 7.3.3). If another
+container gets the address, that neighbour cannot reach it until the cache entry expires. Two things prevent this. On a
+bridge of this node alone, a container's MAC is derived from its IPv4 address, so the cache stays right for the next
+holder. Other addresses are announced with a gratuitous ARP or an unsolicited NA. A bridge delivers such a frame into
+every container's namespace (docs/design/performance.md has the cost beside a thousand containers), so it is sent only
+where a cache may be wrong.
 
-Pure. Not derived from an IPv6 address: a container keeps its MAC when ``renumber`` changes that, and the next holder
-would have the same MAC.
+Pure. The MAC is not derived from an IPv6 address: ``renumber`` changes that address and the container keeps its MAC, so
+the next holder of the address would have the same MAC.
 """
 
 from __future__ import annotations
@@ -26,33 +27,33 @@ from cni_v6.protocol.names import Owner
 
 
 def mac(conf: BridgeConf, owner: Owner, node: str, addresses: Iterable[str], seen: Snapshot) -> str:
-    """The MAC of the container's interface: the one that was asked for, else a derived one.
+    """The MAC of the container's interface: the requested one, else a derived one.
 
-    :param node: what tells this node from others, such as ``/etc/machine-id``.
-    :param addresses: the container's, without prefix length.
-    :param seen: answers to ``plan.questions``.
+    :param node: the node's machine id (``Site.node``).
+    :param addresses: the container's addresses, without prefix length.
+    :param seen: answers to ``bridge.questions``.
     """
     source = _source(conf, node, addresses, seen)
     return conf.mac or (names.address_mac(owner.network, node, source) if source else names.container_mac(owner))
 
 
 def to_announce(conf: BridgeConf, node: str, addresses: Collection[str], seen: Snapshot) -> frozenset[int]:
-    """The families of which a neighbour may remember something else; arguments as of ``mac``."""
+    """The families with an address that neighbours may have in their caches with another MAC; arguments as ``mac``."""
     if not _is_private(conf, node, seen):
         return frozenset(map(version, addresses))
     requested = conf.ipam.requested if isinstance(conf.ipam, IpamConf) else ()
-    right = set(given_once(conf, addresses)).difference(requested)  # what was asked for may be so again, by another
+    unchanged = set(given_once(conf, addresses)).difference(requested)  # another container may have requested it before
     if not conf.mac:
-        right.add(_source(conf, node, addresses, seen))
-    return frozenset(version(address) for address in addresses if address not in right)
+        unchanged.add(_source(conf, node, addresses, seen))
+    return frozenset(version(address) for address in addresses if address not in unchanged)
 
 
 def given_once(conf: MainConf, addresses: Iterable[str]) -> list[str]:
-    """Those that are given to nobody else, unless somebody asks for one."""
+    """The addresses that no other container gets, unless one requests them."""
     if not isinstance(conf.ipam, IpamConf):
         return []
-    sets = [each for each in conf.ipam.sets if conf.ipam.policy.never_reuses(each)]
-    return [address for address in addresses if any(origin(each, *from_text(address)) for each in sets)]
+    sets = [range_set for range_set in conf.ipam.sets if conf.ipam.policy.never_reuses(range_set)]
+    return [address for address in addresses if any(origin(range_set, *from_text(address)) for range_set in sets)]
 
 
 def _source(conf: BridgeConf, node: str, addresses: Iterable[str], seen: Snapshot) -> str:
@@ -63,6 +64,6 @@ def _source(conf: BridgeConf, node: str, addresses: Iterable[str], seen: Snapsho
 
 
 def _is_private(conf: BridgeConf, node: str, seen: Snapshot) -> bool:
-    """Whether this node alone gives out the segment's addresses. Behind the bridge of an administrator there may be
-    others, and switches that learn by a frame at which port a MAC is."""
+    """Whether this node alone assigns the segment's addresses. An administrator's bridge may connect other nodes
+    that do, and switches that learn the port of a MAC from frames."""
     return conf.is_gateway and bridge_port.is_own_bridge(conf, node, seen)

@@ -1,4 +1,4 @@
-"""The MTU of a network: as configured, or the least of the node's uplinks."""
+"""The MTU of a network: the configured one, or with ``auto`` the smallest MTU of the node's uplinks."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from cni_v6.plan.site import Allocation
 
 
 def questions(conf: MainConf) -> tuple[Question, ...]:
-    """What an ADD has to know."""
+    """The questions that an ADD asks."""
     return (GetUplinks(),) if conf.mtu == AUTO_MTU else ()
 
 
 def mtu(conf: MainConf, families: frozenset[int], seen: Snapshot) -> int:
-    """``mtu`` as a number, 0 for the interface's own.
+    """The MTU as a number; 0 to leave the interface's default.
 
-    An uplink below IPv6's least carries IPv4 alone. Its MTU is a container's only where that has IPv4 alone too: the
-    kernel would take IPv6 off the interface (net/ipv6/addrconf.c, NETDEV_CHANGEMTU), and IPv4 finds the path's own MTU.
+    An uplink with less than IPv6's minimum of 1280 carries IPv4 only. Only a container with IPv4 alone gets its MTU:
+    below 1280 the kernel takes IPv6 off an interface (net/ipv6/addrconf.c, NETDEV_CHANGEMTU). A container with IPv6
+    gets 1280, and its IPv4 uses path MTU discovery.
     """
     if conf.mtu != AUTO_MTU:
         return conf.mtu
@@ -28,12 +29,12 @@ def mtu(conf: MainConf, families: frozenset[int], seen: Snapshot) -> int:
 
 
 def _least(seen: Snapshot) -> int:
-    return min((each.mtu for each in seen.uplinks()), default=0)
+    return min((uplink.mtu for uplink in seen.uplinks()), default=0)
 
 
 def warnings(conf: MainConf, allocation: Allocation, seen: Snapshot) -> Iterable[str]:
-    """What an ADD should warn of."""
+    """The warnings that an ADD logs."""
     least = _least(seen) if conf.mtu == AUTO_MTU else 0
     if 0 < least < IPV6_MIN_MTU:
-        given = mtu(conf, allocation.families(), seen)
-        yield f"mtu: auto: an uplink has {least}, below the {IPV6_MIN_MTU} that IPv6 needs; containers get {given}"
+        used = mtu(conf, allocation.families(), seen)
+        yield f"mtu: auto: an uplink has {least}, below the {IPV6_MIN_MTU} that IPv6 needs; containers get {used}"

@@ -1,9 +1,9 @@
-"""Neighbours on an uplink who look for a container's address: the node answers for it (``ndpProxy``).
+"""NDP proxy (``ndpProxy``): the node answers neighbour solicitations on an uplink for containers' addresses.
 
-A usual virtual server has one /64, which its router takes for on-link: it asks the segment for each address of it. So
-that containers can have addresses of that prefix, the node answers for them (``ndpProxy``), and has a route to each.
+A usual virtual server has one /64 that its router treats as on-link: the router sends a solicitation for each address.
+For containers to have addresses of that prefix, the node answers for them and has a route to each.
 
-Pure, like ``plan``, whose part this is.
+Pure.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from cni_v6.protocol.result import Address
 
 
 def questions(conf: MainConf) -> tuple[Question, ...]:
-    """What an ADD has to know of the uplinks before there are addresses."""
+    """The questions about the uplink that an ADD asks before it allocates addresses."""
     return _named(conf)
 
 
@@ -33,37 +33,39 @@ def _named(conf: MainConf) -> tuple[GetLink, ...]:
 
 def check(conf: MainConf, seen: Snapshot) -> None:
     """:raises CniError: NODE_CONFLICT when the interface of ``ndpProxy`` is not there."""
-    if any(seen.link(HOST, asked.ifname) is None for asked in _named(conf)):
+    if any(seen.link(HOST, question.ifname) is None for question in _named(conf)):
         words = f"ndpProxy: the node has no interface {conf.ndp_proxy}"
         raise CniError(NODE_CONFLICT, words, 'write the name of one that it has, or "auto"')
 
 
 def more_questions(conf: MainConf, seen: Snapshot) -> tuple[Question, ...]:
-    """What has to be known beside ``questions`` where a gateway has IPv6 addresses."""
-    asked: list[Question] = []
+    """The further questions for a gateway with IPv6 addresses."""
+    needed: list[Question] = []
     for name in _answering(conf, seen):
-        asked += forwarding.answering_questions(name)
-        asked += [GetAddresses(HOST, name), GetRoutes(HOST, name)] if conf.ndp_proxy == AUTO else []
-    return tuple(asked)
+        needed += forwarding.answering_questions(name)
+        needed += [GetAddresses(HOST, name), GetRoutes(HOST, name)] if conf.ndp_proxy == AUTO else []
+    return tuple(needed)
 
 
 def _answering(conf: MainConf, seen: Snapshot) -> tuple[str, ...]:
-    """Where the node may answer. On the network's own segment containers do it themselves."""
+    """The uplinks on which the node may answer. On the network's own segment the containers answer."""
     if not conf.ndp_proxy:
         return ()
-    found = [each.ifname for each in seen.uplinks() if each.family == 6] if conf.ndp_proxy == AUTO else [conf.ndp_proxy]
+    found = [conf.ndp_proxy]
+    if conf.ndp_proxy == AUTO:
+        found = [uplink.ifname for uplink in seen.uplinks() if uplink.family == 6]
     return tuple(name for name in dict.fromkeys(found) if name != conf.gateway_interface)
 
 
 def proxied(conf: MainConf, ips: Iterable[Address], seen: Snapshot) -> tuple[ProxyEntry, ...]:
-    """The addresses that the node answers for, and where.
+    """The addresses that the node answers for, each with its uplink.
 
     :param seen: answers to ``questions``, and to ``more_questions`` where there are IPv6 addresses.
     """
     addresses = [ip.ip for ip in ips if ip.family == 6]
-    home = conf.gateway_interface
+    gateway_interface = conf.gateway_interface
     return tuple(
-        ProxyEntry(name, home, address)
+        ProxyEntry(name, gateway_interface, address)
         for name in (_answering(conf, seen) if addresses else ())
         for address in addresses
         if conf.ndp_proxy != AUTO or _is_on_link(address, name, seen)
@@ -71,35 +73,36 @@ def proxied(conf: MainConf, ips: Iterable[Address], seen: Snapshot) -> tuple[Pro
 
 
 def _is_on_link(address: str, uplink: str, seen: Snapshot) -> bool:
-    """Whether neighbours on the uplink look for the address there."""
+    """Whether neighbours on the uplink treat the address as on-link."""
     routes = (route.dst for route in seen.routes(HOST, uplink) if route.gateway is None)
     prefixes = (prefix for prefix in (*seen.addresses(HOST, uplink), *routes) if ":" in prefix and prefix != "::/0")
     return any(overlap(f"{address}/128", prefix) for prefix in prefixes)
 
 
 def node_steps(conf: MainConf, allocation: Allocation, seen: Snapshot) -> Iterable[Op]:
-    """What belongs to the node: that its uplinks answer for others at all."""
+    """Make the uplinks answer for others (sysctls of the node)."""
     for name in dict.fromkeys(entry.uplink for entry in proxied(conf, allocation.ips, seen)):
         yield from forwarding.answer(seen, name)
 
 
 def arrival_steps(conf: MainConf, allocation: Allocation, seen: Snapshot) -> Iterable[Op]:
-    """What belongs to the container: its routes, which go before the uplink's prefix, and its entries there."""
-    for each in proxied(conf, allocation.ips, seen):
-        yield ops.AddRoute(HOST, each.home, f"{each.address}/128")
-        yield ops.AddProxy(each.uplink, each.address)
+    """Add the container's routes, more specific than the uplink's prefix, and its proxy entries."""
+    for entry in proxied(conf, allocation.ips, seen):
+        yield ops.AddRoute(HOST, entry.home, f"{entry.address}/128")
+        yield ops.AddProxy(entry.uplink, entry.address)
 
 
 def removal(record: Attachment, *_: frozenset[str]) -> tuple[Op, ...]:
-    """What takes that away again, by the record alone."""
+    """Remove them, from the record alone."""
     steps: list[Op] = []
-    for each in record.proxied:
-        steps += [ops.RemoveProxy(each.uplink, each.address), ops.RemoveRoute(HOST, each.home, f"{each.address}/128")]
+    for entry in record.proxied:
+        steps.append(ops.RemoveProxy(entry.uplink, entry.address))
+        steps.append(ops.RemoveRoute(HOST, entry.home, f"{entry.address}/128"))
     return tuple(steps)
 
 
 def warnings(conf: MainConf, allocation: Allocation, seen: Snapshot) -> Iterable[str]:
-    """What an ADD should warn of."""
+    """The warnings that an ADD logs."""
     if conf.ndp_proxy == AUTO and 6 in allocation.families() and not proxied(conf, allocation.ips, seen):
         names = ", ".join(_answering(conf, seen)) or "any IPv6 uplink (there is none)"
         yield f"ndpProxy: auto: no address lies in an on-link prefix of {names}: the node answers for none"
@@ -109,20 +112,20 @@ def warnings(conf: MainConf, allocation: Allocation, seen: Snapshot) -> Iterable
 
 
 def check_questions(_: MainConf, record: Attachment) -> tuple[Question, ...]:
-    """What CHECK has to know."""
-    asked: list[Question] = []
-    for each in record.proxied:
-        asked += [GetProxies(each.uplink), GetRoutes(HOST, each.home), *forwarding.answering_questions(each.uplink)]
-    return tuple(asked)
+    """The questions that CHECK asks."""
+    needed: list[Question] = []
+    for entry in record.proxied:
+        needed += [GetProxies(entry.uplink), GetRoutes(HOST, entry.home), *forwarding.answering_questions(entry.uplink)]
+    return tuple(needed)
 
 
 def differences(_: MainConf, record: Attachment, seen: Snapshot) -> Iterable[str]:
-    """Every difference between the record and the kernel, a phrase each."""
-    for each in record.proxied:
-        if each.address not in seen.proxies(each.uplink):
-            yield f"the node does not answer for {each.address} on {each.uplink}"
-        if f"{each.address}/128" not in [route.dst for route in seen.routes(HOST, each.home)]:
-            yield f"route {each.address}/128 through {each.home} is missing"
+    """The differences between the record and the kernel, one phrase for each."""
+    for entry in record.proxied:
+        if entry.address not in seen.proxies(entry.uplink):
+            yield f"the node does not answer for {entry.address} on {entry.uplink}"
+        if f"{entry.address}/128" not in [route.dst for route in seen.routes(HOST, entry.home)]:
+            yield f"route {entry.address}/128 through {entry.home} is missing"
     for name in dict.fromkeys(entry.uplink for entry in record.proxied):
         if not forwarding.answers(seen, name):
             yield f"the node answers for nobody on {name}: its forwarding or proxy_ndp is off"

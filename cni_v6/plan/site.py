@@ -1,5 +1,4 @@
-"""Where a container is attached, what it was given, and the plan that follows.
-"""
+"""What a plan is made from and what it is: ``Site``, ``Allocation``, ``Plan``."""
 
 from __future__ import annotations
 
@@ -13,7 +12,7 @@ from cni_v6.protocol.result import Address, Dns, Result, Route
 
 @dataclass(frozen=True, slots=True)
 class RoutedPrefix:
-    """A prefix, and the container's address of the same set, by which it is routed."""
+    """A delegated prefix, and the container's address of the same set: the next hop of the node's route to it."""
 
     prefix: str
     via: Address
@@ -21,11 +20,11 @@ class RoutedPrefix:
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """Where a container is attached: whose attachment, in which namespace, on which node."""
+    """Where a container is attached: the owner, the namespace, the node."""
 
     owner: Owner
     netns: str
-    node: str  # the node's machine id: tells bridges of several nodes on one layer 2 apart
+    node: str  # the node's machine id: bridges of several nodes on one layer 2 get different MACs
 
     @property
     def host(self) -> str:
@@ -34,7 +33,7 @@ class Site:
 
 @dataclass(frozen=True, slots=True)
 class Allocation:
-    """What IPAM, ours or another, gave: addresses, routes and name service; ours may give prefixes too."""
+    """What IPAM returned: addresses, routes, DNS. Our own IPAM may also delegate prefixes."""
 
     ips: tuple[Address, ...] = ()
     routes: tuple[Route, ...] = ()
@@ -47,7 +46,7 @@ class Allocation:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Operations, and the result they lead to."""
+    """The operations of an ADD, and its result."""
 
     ops: tuple[Op, ...]
     result: Result

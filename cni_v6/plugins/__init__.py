@@ -1,1 +1,1 @@
-"""One module a CNI type."""
+"""One module for each CNI type."""

@@ -1,4 +1,4 @@
-"""The bridge plugin, ``cni-v6``: what the frame of a main plugin has to know of a bridge with veth pairs."""
+"""The bridge plugin, ``cni-v6``: a bridge with veth pairs, as a ``MainPlugin`` of the frame in ``main``."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ class Bridge:
 
     def ports(self, conf: RemovalConf, context: Context) -> list[tuple[Link, Owner]]:
         ports = context.kernel.observe([GetPorts(conf.bridge)]).ports(conf.bridge)
-        named = ((link, owner_of_alias(link.alias)) for link in ports)
-        return [(link, owner) for link, owner in named if owner and owner.network == conf.network]
+        owned = ((link, owner_of_alias(link.alias)) for link in ports)
+        return [(link, owner) for link, owner in owned if owner and owner.network == conf.network]
 
     def status_questions(self, conf: BridgeConf) -> Iterable[Question]:
         return check.status_questions(conf)

@@ -1,7 +1,7 @@
-"""Any other ``ipam.type``: an executable in CNI_PATH, run as SPEC.md, section 4, says.
+"""Runs another IPAM plugin: any other ``ipam.type`` is an executable in CNI_PATH (SPEC.md, section 4).
 
-It gets the environment as it came but for the command, and the same configuration on stdin. One that
-hangs is ended, and one whose caller has gone (``child``).
+The plugin gets our environment with CNI_COMMAND changed, and the same configuration on stdin. It is killed if it hangs
+or if the caller has gone (``kernel/child_process``).
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ def find(name: str, path: str) -> str:
 
 
 def run(call: Invocation, name: str, command: str, patience: Patience | None = None) -> Mapping[str, Any]:
-    """Run the plugin with ``command``; what it printed, {} for nothing.
+    """Run the plugin with ``command``; return the object that it printed, {} for nothing.
 
-    :param patience: the call's; None for one that nobody limits.
+    :param patience: the time limits of the call; None for none.
     :raises CniError: the plugin's own error with its code, or DELEGATE_FAILED.
     """
-    from cni_v6.kernel import child_process  # only where it is needed: the start-up path pays for every import
+    from cni_v6.kernel import child_process  # imported when needed: each import costs start-up time
 
     executable = find(name, call.path)
     environment = {**call.env, "CNI_COMMAND": command}
@@ -60,8 +60,8 @@ def run(call: Invocation, name: str, command: str, patience: Patience | None = N
     raise CniError(DELEGATE_FAILED, words, done.stdout.decode(errors="replace")[:500])
 
 
-def _log(call: Invocation, name: str, said: bytes) -> None:
-    for line in said.decode(errors="replace").splitlines():
+def _log(call: Invocation, name: str, stderr: bytes) -> None:
+    for line in stderr.decode(errors="replace").splitlines():
         call.log.info(f"{name}: {line}")
 
 

@@ -1,4 +1,4 @@
-"""``cni-v6-ipam``: ADD, DEL, CHECK, GC and STATUS of addresses alone, for any main plugin."""
+"""The IPAM plugin, ``cni-v6-ipam``: ADD, DEL, CHECK, GC and STATUS of addresses alone, for any main plugin."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from cni_v6.protocol.result import Result
 
 
 def add(call: Invocation, context: Context) -> Result:
-    """ADD: lease an address of each set to the container; any main plugin then configures them."""
+    """ADD: lease an address of each set to the container. The main plugin configures them."""
     conf = load_config.ipam(call, context)
-    draft = Attachment(
+    attachment = Attachment(
         call.owner, (), netns=context.kernel.netns_id(call.netns), created=context.now(), boot=context.boot,
         home=context.kernel.netns_id(HOST),
     )
     context.data_dirs.remember(conf.data_dir)
     lost: Mapping[int, CniError] = {}
-    if 6 in conf.optional:  # else it is the main plugin's to find out, as with any other IPAM
+    if 6 in conf.optional:  # otherwise the main plugin checks, as with any other IPAM plugin
         off = families.ipv6_off(call.netns, context.kernel.observe(families.questions(call.netns)), gateway=False)
         lost = lost_families(conf.sets, conf.optional, off)
-    allocation = allocate.allocate(conf, draft, context, call.log, lost=lost)
+    allocation = allocate.allocate(conf, attachment, context, call.log, lost=lost)
     return Result(ips=allocation.ips, routes=allocation.routes, dns=allocation.dns)
 
 
 def delete(call: Invocation, context: Context) -> None:
-    """DEL: free what the container holds; fine when it holds nothing."""
+    """DEL: free the container's addresses; no error if it has none."""
     conf = parse_removal(call)
     with context.leases(conf.network, conf.data_dir).transaction() as leases:
         leases.drop(call.owner)
 
 
 def check(call: Invocation, context: Context) -> None:
-    """CHECK: the container holds an address of each set, and those that prevResult names."""
+    """CHECK: the container has an address of each set, and those that prevResult names."""
     conf = load_config.ipam(call, context)
     prev = call.prev_result.ips if call.prev_result else ()
     with context.leases(conf.network, conf.data_dir).transaction() as leases:
@@ -49,7 +49,7 @@ def check(call: Invocation, context: Context) -> None:
 
 
 def collect(call: Invocation, context: Context) -> None:
-    """GC: free what belongs to no valid attachment and is older than this call, or provably over."""
+    """GC: free attachments that are not listed as valid and are older than this call, or provably stale."""
     conf, started = parse_removal(call), context.now()
     store = context.leases(conf.network, conf.data_dir)
     with store.transaction() as leases:

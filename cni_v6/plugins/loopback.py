@@ -1,6 +1,6 @@
-"""The loopback plugin: the container's ``lo`` up, as the reference plugin ``loopback`` does it.
+"""The loopback plugin: sets the container's ``lo`` up, as the reference plugin ``loopback`` does.
 
-Runtimes call it for every container before any network. CNI_IFNAME is taken for ``lo``, whatever it says.
+Runtimes call it for every container before any network. It always uses ``lo``, whatever CNI_IFNAME says.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ LO = "lo"
 
 
 def add(call: Invocation, context: Context) -> Result:
-    """ADD: ``lo`` up. The result is ``lo`` with the addresses that the kernel gave it, or what came as prevResult."""
+    """ADD: set ``lo`` up. The result is prevResult if there is one, else ``lo`` with the addresses of the kernel."""
     context.kernel.apply([ops.SetLink(call.netns, LO, up=True)])
     if call.prev_result is not None:
         return call.prev_result
@@ -28,7 +28,7 @@ def add(call: Invocation, context: Context) -> Result:
 
 
 def delete(call: Invocation, context: Context) -> None:
-    """DEL: ``lo`` down, where the namespace is still there."""
+    """DEL: set ``lo`` down if the namespace still exists."""
     if not call.netns:
         return
     try:
@@ -40,7 +40,7 @@ def delete(call: Invocation, context: Context) -> None:
 
 
 def check(call: Invocation, context: Context) -> None:
-    """CHECK: ``lo`` is up.
+    """CHECK: ``lo`` must be up.
 
     :raises CniError: CHECK_FAILED.
     """
@@ -50,4 +50,4 @@ def check(call: Invocation, context: Context) -> None:
 
 
 def nothing(call: Invocation, context: Context) -> None:
-    """GC and STATUS: there is nothing to collect, and nothing that an ADD could lack."""
+    """GC and STATUS: nothing to collect, and nothing that could be missing for an ADD."""

@@ -1,6 +1,6 @@
-"""The frame of every main plugin: ADD, DEL, CHECK, GC and STATUS, told with the parts of the plugin itself.
+"""The frame of every main plugin: ADD, DEL, CHECK, GC and STATUS, written with the parts that differ by plugin.
 
-A main plugin is a configuration class, a plan, and a module that gives this frame what differs (``MainPlugin``).
+A main plugin is a configuration class, a plan, and a module that implements ``MainPlugin`` for this frame.
 """
 
 from __future__ import annotations
@@ -30,56 +30,56 @@ from cni_v6.protocol.invocation import Invocation, valid_attachments
 from cni_v6.protocol.names import Owner, host_interface
 from cni_v6.protocol.result import Result, from_json
 
-# What a plugin older than GC and STATUS answers to them: skel says code 4, "unknown CNI_COMMAND", after it has missed
-# the container id that neither has (code 3); or the version is too new.
+# The errors of a plugin that does not know GC and STATUS. skel first misses the container id, which neither command has
+# (code 3), then returns code 4, "unknown CNI_COMMAND"; or the version is too new for it.
 NO_SUCH_COMMAND = (codes.INCOMPATIBLE_VERSION, codes.UNKNOWN_CONTAINER, codes.INVALID_ENVIRONMENT)
 
 Conf = TypeVar("Conf", bound=MainConf)
 
 
 class MainPlugin(Protocol[Conf]):
-    """What one main plugin does differently from another. All of it but ``load`` and ``ports`` is pure."""
+    """The parts that differ between main plugins. All but ``load`` and ``ports`` are pure."""
 
     def load(self, call: Invocation, context: Context) -> Conf:
-        """The configuration of ADD, CHECK and STATUS.
+        """Load the configuration of ADD, CHECK and STATUS.
 
-        :raises CniError: INVALID_CONFIG and others of ``config``.
+        :raises CniError: INVALID_CONFIG and other errors of ``config``.
         """
         ...
 
     def questions(self, site: Site, conf: Conf) -> Iterable[Question]:
-        """What an ADD has to know before there are addresses; ``features.questions`` included."""
+        """The questions that an ADD asks before it allocates addresses, ``features.questions`` included."""
         ...
 
     def check_free(self, site: Site, conf: Conf, seen: Snapshot) -> None:
-        """Refuse what cannot be attached, before an address is leased.
+        """Refuse an attachment that cannot work, before an address is leased.
 
         :raises CniError: NODE_CONFLICT, ALREADY_ATTACHED.
         """
         ...
 
     def network(self, site: Site, conf: Conf, seen: Snapshot) -> Network:
-        """What registering an attachment has to know."""
+        """What ``register`` needs of the network."""
         ...
 
     def plan_add(self, site: Site, conf: Conf, allocation: Allocation, seen: Snapshot) -> Plan:
-        """Operations and result of an ADD."""
+        """The operations and the result of an ADD."""
         ...
 
     def check_questions(self, site: Site, conf: Conf, result: Result) -> Iterable[Question]:
-        """What CHECK has to know of the interfaces."""
+        """The questions about the interfaces that CHECK asks."""
         ...
 
     def differences(self, site: Site, conf: Conf, result: Result, seen: Snapshot) -> Iterable[str]:
-        """Every difference between a result and the kernel, a phrase each."""
+        """The differences between a result and the kernel, one phrase for each."""
         ...
 
     def ports(self, conf: RemovalConf, context: Context) -> list[tuple[Link, Owner]]:
-        """The node's interfaces whose alias says that they are this network's."""
+        """The node's interfaces whose alias names an owner of this network."""
         ...
 
     def status_questions(self, conf: Conf) -> Iterable[Question]:
-        """What STATUS has to know."""
+        """The questions that STATUS asks."""
         ...
 
     def check_status(self, conf: Conf, seen: Snapshot) -> None:
@@ -94,7 +94,7 @@ class Frame(Generic[Conf]):
     plugin: MainPlugin[Conf]
 
     def add(self, call: Invocation, context: Context) -> Result:
-        """ADD: attach the container. On failure everything that belongs to it is undone."""
+        """ADD: attach the container. On failure, undo everything that was done for it."""
         plugin, conf = self.plugin, self.plugin.load(call, context)
         site = Site(call.owner, call.netns, context.id)
         inside, node = namespaces.namespaces(call, context)
@@ -104,8 +104,8 @@ class Frame(Generic[Conf]):
         context.data_dirs.remember(conf.data_dir)
         firewall_reload.prepare(call, conf, context, seen)
         with ExitStack() as undo:
-            draft = Attachment(call.owner, (), site.host, inside, context.now(), context.boot, home=node)
-            allocation = _allocate(call, plugin.network(site, conf, seen), draft, context, undo, lost)
+            attachment = Attachment(call.owner, (), site.host, inside, context.now(), context.boot, home=node)
+            allocation = _allocate(call, plugin.network(site, conf, seen), attachment, context, undo, lost)
             if conf.is_gateway and 6 in allocation.families():
                 seen = seen.with_answers(context.kernel.observe(features.more_questions(conf, seen)))
                 _record_proxied(conf, site, allocation, seen, context)
@@ -117,9 +117,9 @@ class Frame(Generic[Conf]):
         return plan.result
 
     def delete(self, call: Invocation, context: Context) -> None:
-        """DEL: take the container's interface away, then free its addresses: nobody gets one that still answers.
+        """DEL: delete the container's interface, then free its addresses: no container gets one that still answers.
 
-        Needs neither the namespace nor prevResult nor the configuration of the ADD; what is gone already is fine.
+        Needs neither the namespace nor prevResult nor the configuration of the ADD. What no longer exists is no error.
         """
         conf = parse_removal(call)
         errors, freed = Errors(), [False]
@@ -136,9 +136,9 @@ class Frame(Generic[Conf]):
         errors.check()
 
     def check(self, call: Invocation, context: Context) -> None:
-        """CHECK: compare the kernel and the leases with prevResult, and name every difference."""
+        """CHECK: compare the kernel and the leases with prevResult; the error names every difference."""
         plugin, conf = self.plugin, self.plugin.load(call, context)
-        assert call.prev_result is not None  # invocation.parse saw to it
+        assert call.prev_result is not None  # invocation.parse requires it
         site = Site(call.owner, call.netns, context.id)
         namespaces.namespaces(call, context)
         with context.leases(conf.network, conf.data_dir).transaction() as leases:
@@ -148,30 +148,32 @@ class Frame(Generic[Conf]):
             allocate.check_leases(conf.ipam, call.owner, promised.ips, record)
         elif conf.ipam:
             context.delegate(call, conf.ipam.type, "CHECK")
-        asked = *plugin.check_questions(site, conf, promised), *features.check_questions(conf, record)
-        seen = context.kernel.observe(asked)
+        questions = *plugin.check_questions(site, conf, promised), *features.check_questions(conf, record)
+        seen = context.kernel.observe(questions)
         found = [*plugin.differences(site, conf, promised, seen), *features.differences(conf, record, seen)]
         if found:
             remedy = "run DEL and ADD for the container again"
             raise CniError(codes.CHECK_FAILED, f"{call.owner} differs from its result: {'; '.join(found)}", remedy)
 
     def collect(self, call: Invocation, context: Context) -> None:
-        """GC: remove what belongs to no valid attachment and is older than this call, or provably over; interfaces
-        included."""
+        """GC: remove attachments that are not listed as valid and are older than this call, or provably stale.
+
+        Their interfaces are removed too.
+        """
         conf, started = parse_removal(call), context.now()
-        ports = self.plugin.ports(conf, context)  # before the records: an ADD makes its record before its interface
+        ports = self.plugin.ports(conf, context)  # before the records: an ADD writes its record first
         store = context.leases(conf.network, conf.data_dir)
         with store.transaction() as leases:
             owners = set(leases.owners())
-            gone = stale.unlisted(call, leases, started, context)
+            unlisted = stale.unlisted(call, leases, started, context)
         errors = Errors()
-        hosts = [record.host or host_interface(record.owner) for record in gone]
+        hosts = [record.host or host_interface(record.owner) for record in unlisted]
         hosts += [link.name for link, owner in ports if owner not in owners and _is_unlisted(call, owner)]
         errors.run(lambda: context.kernel.remove([ops.DeleteLink(HOST, host) for host in hosts]))
         if not errors.caught:
             with store.transaction() as leases:
-                for record in gone:
-                    if leases.get(record.owner) == record:  # not one that was made again meanwhile
+                for record in unlisted:
+                    if leases.get(record.owner) == record:  # not one that was added again meanwhile
                         errors.run(partial(_release, call, record, leases, context))
         if conf.foreign_ipam:
             errors.run(lambda: _delegate_if_known(call, conf.foreign_ipam, context))
@@ -192,7 +194,7 @@ class Frame(Generic[Conf]):
 
 
 def _lost_families(site: Site, conf: MainConf, seen: Snapshot) -> Mapping[int, CniError]:
-    """What our own allocation need not look for, and why; known before an address is spent."""
+    """The optional families that the container cannot have, and why: known before an address is allocated."""
     if not isinstance(conf.ipam, IpamConf):
         return {}
     off = families.ipv6_off(site.netns, seen, gateway=conf.is_gateway)
@@ -200,43 +202,45 @@ def _lost_families(site: Site, conf: MainConf, seen: Snapshot) -> Mapping[int, C
 
 
 def _allocate(
-    call: Invocation, network: Network, draft: Attachment, context: Context, undo: ExitStack,
+    call: Invocation, network: Network, attachment: Attachment, context: Context, undo: ExitStack,
     lost: Mapping[int, CniError],
 ) -> Allocation:
-    """Addresses from our store or another plugin; recorded before the kernel is touched, so that DEL and GC find it.
+    """Allocate addresses from our store or with another IPAM plugin.
 
-    :param draft: the record without them.
+    The attachment is recorded before the kernel is changed, so that DEL and GC find it.
+
+    :param attachment: the record without addresses.
     """
     conf = network.conf
     if isinstance(conf.ipam, IpamConf):
-        record = partial(register.register, network, context=context)
-        allocation = allocate.allocate(conf.ipam, draft, context, call.log, record, lost)
+        record_it = partial(register.register, network, context=context)
+        allocation = allocate.allocate(conf.ipam, attachment, context, call.log, record_it, lost)
         undo.callback(_attempt, call, lambda: register.unregister(call.owner, conf.data_dir, context))
         return allocation
-    _record(call, network, draft, context)
+    _record(call, network, attachment, context)
     undo.callback(_attempt, call, lambda: register.unregister(call.owner, conf.data_dir, context))
     if conf.ipam is None:
         return Allocation()
     allocation = _from_delegate(call, conf.ipam, context, undo)
     with context.leases(conf.network, conf.data_dir).transaction() as leases:
-        register.complete(network, draft, allocation.ips, leases, context)
+        register.complete(network, attachment, allocation.ips, leases, context)
     return allocation
 
 
-def _record(call: Invocation, network: Network, draft: Attachment, context: Context) -> None:
-    """Without addresses of ours: in the place of what an earlier container of the same id has left, if it has ended."""
+def _record(call: Invocation, network: Network, attachment: Attachment, context: Context) -> None:
+    """Record an attachment without addresses of ours. Replaces the record of an earlier container that has ended."""
     conf = network.conf
 
     def record() -> None:
         with context.leases(conf.network, conf.data_dir).transaction() as leases:
-            register.register(network, draft, leases, context) if conf.ipam is None else leases.put(draft)
+            register.register(network, attachment, leases, context) if conf.ipam is None else leases.put(attachment)
 
     try:
         record()
     except CniError as error:
         if error.code != codes.ALREADY_ATTACHED:
             raise
-        if not earlier.release_at(conf.data_dir, draft.owner, context, call.log):
+        if not earlier.release_at(conf.data_dir, attachment.owner, context, call.log):
             raise
         if isinstance(conf.ipam, ForeignIpam):
             context.delegate(call, conf.ipam.type, "DEL")
@@ -244,7 +248,7 @@ def _record(call: Invocation, network: Network, draft: Attachment, context: Cont
 
 
 def _from_delegate(call: Invocation, foreign: ForeignIpam, context: Context, undo: ExitStack) -> Allocation:
-    # Also when its ADD fails half-way: SPEC.md, section 4.
+    # DEL is also called if its ADD fails: SPEC.md, section 4.
     undo.callback(_attempt, call, lambda: context.delegate(call, foreign.type, "DEL"))
     result = from_json(context.delegate(call, foreign.type, "ADD"), call.version)
     if not result.ips:
@@ -253,7 +257,7 @@ def _from_delegate(call: Invocation, foreign: ForeignIpam, context: Context, und
 
 
 def _record_proxied(conf: MainConf, site: Site, allocation: Allocation, seen: Snapshot, context: Context) -> None:
-    """Addresses that the node is about to answer for: DEL and GC know them from the record alone."""
+    """Record the NDP proxy entries before they are made: DEL and GC know them only from the record."""
     proxied = ndp_proxy.proxied(conf, allocation.ips, seen)
     if not proxied:
         return
@@ -263,7 +267,7 @@ def _record_proxied(conf: MainConf, site: Site, allocation: Allocation, seen: Sn
 
 
 def _attempt(call: Invocation, step: Callable[[], object]) -> None:
-    """Undo one step of a failed ADD; that this fails too must not hide why the ADD did."""
+    """Undo one step of a failed ADD. A failure is only logged, so that the error of the ADD is returned."""
     try:
         step()
     except CniError as error:
@@ -274,9 +278,9 @@ def _attempt(call: Invocation, step: Callable[[], object]) -> None:
 
 
 def _remove_interface(call: Invocation, conf: RemovalConf, context: Context, *, foreign: bool) -> bool:
-    """Whether there was one of ours.
+    """Delete the container's interface; return whether there was one of ours.
 
-    :param foreign: whether one that the reference plugin made may be taken out of CNI_NETNS.
+    :param foreign: whether an interface of the reference plugin may be deleted in CNI_NETNS.
     """
     host = host_interface(call.owner)
     if context.kernel.observe([GetLink(HOST, host)]).link(HOST, host):
@@ -288,9 +292,9 @@ def _remove_interface(call: Invocation, conf: RemovalConf, context: Context, *, 
 
 
 def _remove_foreign(call: Invocation, conf: RemovalConf, context: Context) -> None:
-    """An interface that the reference plugin made, before the network moved over: its host end has a random name.
+    """Delete an interface that the reference plugin made before the move to us: its host end has a random name.
 
-    Known by the addresses that the store says are this container's; anything else in the container is left alone.
+    It is recognised by the container's addresses in the store. Other interfaces in the container are left alone.
     """
     with context.leases(conf.network, conf.data_dir).transaction() as leases:
         record = leases.get(call.owner)
@@ -299,7 +303,7 @@ def _remove_foreign(call: Invocation, conf: RemovalConf, context: Context) -> No
     try:
         seen = context.kernel.observe([GetLink(call.netns, call.ifname), GetAddresses(call.netns, call.ifname)])
     except CniError as error:
-        # Or what is left of it: umount without rm leaves a file.
+        # The path may also be a plain file: umount without rm leaves one.
         if error.code in (codes.UNKNOWN_CONTAINER, codes.INVALID_NETNS):
             return
         raise
@@ -327,7 +331,7 @@ def _is_unlisted(call: Invocation, owner: Owner) -> bool:
 
 
 def _require(call: Invocation, name: str, context: Context) -> None:
-    """STATUS: the delegated IPAM is there and runs."""
+    """STATUS: check that the other IPAM plugin exists and runs."""
     try:
         context.delegate(call, name, "VERSION")
     except CniError as error:
@@ -335,7 +339,7 @@ def _require(call: Invocation, name: str, context: Context) -> None:
 
 
 def _delegate_if_known(call: Invocation, name: str, context: Context) -> None:
-    """GC and STATUS of a delegated IPAM; one too old to know the command is as good as one with nothing to say."""
+    """GC and STATUS of another IPAM plugin. One that is too old to know the command is no error."""
     try:
         context.delegate(call, name, call.command)
     except CniError as error:

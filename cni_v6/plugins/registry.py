@@ -1,4 +1,4 @@
-"""Which CNI types there are, and what handles each of their commands. A new type is a module and a row here."""
+"""The CNI types, and the functions that handle their commands. A new type is a module and a row here."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Handler = Callable[[Invocation, Context], Result | None]
 
 @dataclass(frozen=True, slots=True)
 class Plugin:
-    """One CNI type. ``keys``: of its configuration, for the JSON Schema and the documentation; None for none."""
+    """One CNI type. ``keys``: the keys of its configuration, for the JSON Schema and the documentation, or None."""
 
     commands: Mapping[str, Handler]
     keys: Level | None = None
