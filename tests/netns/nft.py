@@ -20,7 +20,7 @@ MOVING = ("handle", "packets", "bytes")  # what differs between two tables that 
 
 def ctl(node: Node, *argv: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     """``cni-v6ctl`` on a node."""
-    return node.run(str(ROOT / "bin/cni-v6ctl"), *argv, check=check)
+    return node.run(str(ROOT / "bin/cni-v6ctl"), *argv, check=check, env=node.environment)
 
 
 def text(node: Node, netns: str = "") -> str:
