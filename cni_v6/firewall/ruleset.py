@@ -143,8 +143,13 @@ INET_CHAINS = """
         ct state established,related accept
         ip6 saddr . ip6 nexthdr @container_prefixes6 ip6 saddr . iifname != @home_prefixes6 counter drop
         ip saddr . iifname @limited4 jump allowed4
-        ip6 saddr . iifname @limited6 jump allowed6
-        ip6 saddr . iifname @limited_prefixes6 jump allowed6
+        ip6 saddr . iifname @limited6 jump allowed_here6
+        ip6 saddr . iifname @limited_prefixes6 jump allowed_here6
+    }
+
+    chain allowed_here6 {
+        icmpv6 type { %(discovery)s } return
+        goto allowed6
     }
 
     chain allowed4 {
@@ -152,8 +157,11 @@ INET_CHAINS = """
         counter drop
     }
 
+    # Neighbour discovery stays on the link. What is bridged past here (br_netfilter) goes to a group of the link, or
+    # has all its hops (RFC 4861, section 7.1). What is forwarded has one less (ip6_forward, net/ipv6/ip6_output.c).
     chain allowed6 {
-        icmpv6 type { %(discovery)s } return
+        ip6 daddr ff02::/16 icmpv6 type { %(discovery)s } return
+        ip6 hoplimit 255 icmpv6 type { 135, 136 } return
         ip6 saddr . ip6 daddr . meta l4proto . th dport @allowed6 return
         counter drop
     }

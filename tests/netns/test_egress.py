@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from typing import Any
 
+import pytest
+
 from tests.netns import frames, networks, port_probe, traffic, wire
 from tests.netns.networks import DUAL, GATEWAY4, GATEWAY6, NODE_OUTSIDE, OUTSIDE, Pod
 from tests.netns.port_probe import END, all_ports
@@ -152,6 +154,27 @@ def test_an_empty_list_allows_nothing_but_answers(node: Node) -> None:
                 sender.sendto(b"the neighbour's", (OUTSIDE[family], LAST))
             seen = wire.frames_before(tap, b"the neighbour's")
         assert not [frame for frame in seen if frames.opening(frame) or END in frame]
+
+
+@pytest.mark.parametrize("guard", [True, False])
+def test_neighbour_discovery_goes_no_further_than_the_link(node: Node, guard: bool) -> None:
+    """It is no way out, whatever it carries and however far it is to go; nor is what tells of listeners."""
+    outside = prepared(node)
+    pod = pod_of(node, [{"to": OUTSIDE[6] + "/128", "ports": ["udp/9"]}], guard=guard)
+    own, mac = host(pod), networks.link(node, "cni0")["address"]
+    with wire.packets(outside, "eth0") as tap, wire.in_order():
+        with wire.packets(pod.netns, "eth0", 0) as sender:
+            for kind in (131, 132, 133, 135, 136, 143):
+                for hops in (255, 64, 2):
+                    for body in (b"secret", bytes(4) + frames.packed(own.ip6)):
+                        message = frames.icmpv6(own.ip6, OUTSIDE[6], kind, body)
+                        packet = bytearray(frames.ip(own.ip6, OUTSIDE[6], frames.ICMPV6, message))
+                        packet[7] = hops
+                        sender.send(frames.ethernet(own.mac, mac, frames.IPV6, bytes(packet)))
+        with traffic.udp(pod.netns, 6) as allowed:
+            allowed.sendto(END, (OUTSIDE[6], LAST))
+        seen = wire.frames_before(tap, END)
+    assert not [frame for frame in seen if frame[12:14] == b"\x86\xdd" and frames.packed(own.ip6) in frame[22:38]]
 
 
 def test_a_prefix_of_any_protocol(node: Node) -> None:
