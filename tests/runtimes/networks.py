@@ -38,11 +38,12 @@ def conflist(name: str, version: str, *plugins: Mapping[str, Any]) -> str:
 
 
 def install(node: Node) -> None:
-    """Put every plugin into the node's /opt/cni/bin, as links: ours, and the reference's beside them."""
+    """Put every plugin into the node's /opt/cni/bin, as links: ours, and the reference's of other names beside them."""
     folder = node.path("/opt/cni/bin")
     for source in map(Path, PLUGIN_PATH):
         for plugin in source.iterdir():
-            (folder / plugin.name).symlink_to(plugin)
+            if not (folder / plugin.name).is_symlink():
+                (folder / plugin.name).symlink_to(plugin)
 
 
 def leases(store: Path, network: str) -> set[str]:
