@@ -12,9 +12,11 @@ from cni_v6.errors import NODE_CONFLICT, CniError
 from cni_v6.firewall import ruleset
 from cni_v6.firewall.elements import elements
 from cni_v6.kernel import ops
-from cni_v6.kernel.questions import Snapshot
+from cni_v6.kernel.questions import GetRuleset, Snapshot
 from cni_v6.leases.attachment import Attachment
 from cni_v6.protocol.invocation import Invocation
+
+GONE = "the firewall's tables are gone"
 
 
 def prepare(call: Invocation, conf: MainConf, context: Context, seen: Snapshot) -> None:
@@ -39,6 +41,34 @@ def reload(context: Context) -> int:
         held = [each for record in records if record.policy for each in elements(record.owner, record.policy)]
         context.kernel.apply([ops.LoadRuleset(tuple(held))])
     return len(records)
+
+
+def missing(network: str, data_dir: str, context: Context) -> bool:
+    """Whether our tables are gone or another version's, and a network has attachments that count on them.
+
+    The tables are asked for first: that costs the same with one record as with a thousand.
+    """
+    if context.kernel.observe([GetRuleset()]).ruleset() == ruleset.mark():
+        return False
+    with context.leases(network, data_dir).transaction() as leases:
+        return any(record.policy and record.boot == context.boot for record in leases.attachments())
+
+
+def restore(call: Invocation, network: str, data_dir: str, context: Context) -> str:
+    """What any call but ADD does beside its work: tables that are gone are loaded, where a network needs them.
+
+    A failure is not the call's own: the next one tries again.
+
+    :returns: what was found and became of it; "" where nothing is missing.
+    """
+    if not missing(network, data_dir, context):
+        return ""
+    try:
+        words = f"{GONE}: loaded again, with {reload(context)} attachments"
+    except CniError as error:
+        words = f"{GONE}, and cannot be loaded: {error}"
+    call.log.warning(words)
+    return words
 
 
 def unload(context: Context, *, force: bool) -> int:

@@ -133,6 +133,7 @@ class Frame(Generic[Conf]):
             call.log.warning(f"{refused.msg}: it was left alone, what the container had is freed")
         elif refused:
             errors.caught.append(refused)
+        errors.run(lambda: firewall_reload.restore(call, conf.network, conf.data_dir, context))
         errors.check()
 
     def check(self, call: Invocation, context: Context) -> None:
@@ -151,6 +152,7 @@ class Frame(Generic[Conf]):
         asked = *plugin.check_questions(site, conf, promised), *features.check_questions(conf, record)
         seen = context.kernel.observe(asked)
         found = [*plugin.differences(site, conf, promised, seen), *features.differences(conf, record, seen)]
+        firewall_reload.restore(call, conf.network, conf.data_dir, context)
         if found:
             remedy = "run DEL and ADD for the container again"
             raise CniError(codes.CHECK_FAILED, f"{call.owner} differs from its result: {'; '.join(found)}", remedy)
@@ -175,6 +177,7 @@ class Frame(Generic[Conf]):
                         errors.run(partial(_release, call, record, leases, context))
         if conf.foreign_ipam:
             errors.run(lambda: _delegate_if_known(call, conf.foreign_ipam, context))
+        errors.run(lambda: firewall_reload.restore(call, conf.network, conf.data_dir, context))
         errors.check()
 
     def status(self, call: Invocation, context: Context) -> None:
@@ -185,7 +188,11 @@ class Frame(Generic[Conf]):
         elif conf.ipam:
             _require(call, conf.ipam.type, context)
             _delegate_if_known(call, conf.ipam.type, context)
+        gone = firewall_reload.restore(call, conf.network, conf.data_dir, context)
         self.plugin.check_status(conf, context.kernel.observe(self.plugin.status_questions(conf)))
+        if gone:
+            remedy = "where they are not loaded again: run cni-v6ctl reload; the next call of any kind does so too"
+            raise CniError(codes.LIMITED, gone, remedy)
 
 
 # Addresses
