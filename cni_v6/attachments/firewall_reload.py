@@ -11,9 +11,11 @@ from cni_v6.errors import NODE_CONFLICT, CniError
 from cni_v6.firewall import ruleset
 from cni_v6.firewall.elements import elements
 from cni_v6.kernel import ops
-from cni_v6.kernel.questions import Snapshot
+from cni_v6.kernel.questions import GetRuleset, Snapshot
 from cni_v6.leases.attachment import Attachment
 from cni_v6.protocol.invocation import Invocation
+
+GONE = "the firewall's tables are gone"
 
 
 def prepare(call: Invocation, conf: MainConf, context: Context, seen: Snapshot) -> None:
@@ -37,6 +39,34 @@ def reload(context: Context) -> int:
         loaded = [element for record in records if record.policy for element in elements(record.owner, record.policy)]
         context.kernel.apply([ops.LoadRuleset(tuple(loaded))])
     return len(records)
+
+
+def missing(network: str, data_dir: str, context: Context) -> bool:
+    """Whether our tables are gone or of another version, and a network has attachments that need them.
+
+    The kernel is asked first: records are read only if the tables are gone, up to the first that needs them.
+    """
+    if context.kernel.observe([GetRuleset()]).ruleset() == ruleset.mark():
+        return False
+    with context.leases(network, data_dir).transaction() as leases:
+        return any(record.policy and record.boot == context.boot for record in leases.attachments())
+
+
+def restore(call: Invocation, network: str, data_dir: str, context: Context) -> str:
+    """Load tables that are gone, if a network needs them: every call but ADD does so beside its own work.
+
+    A failure does not fail the call: the next call tries again.
+
+    :returns: what was missing and whether it was loaded; "" if nothing was missing.
+    """
+    if not missing(network, data_dir, context):
+        return ""
+    try:
+        words = f"{GONE}: loaded again, with {reload(context)} attachments"
+    except CniError as error:
+        words = f"{GONE}, and cannot be loaded: {error}"
+    call.log.warning(words)
+    return words
 
 
 def unload(context: Context, *, force: bool) -> int:

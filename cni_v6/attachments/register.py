@@ -62,16 +62,16 @@ def complete(
     context.kernel.apply(firewall_elements.admission(completed))
 
 
-def unregister(owner: Owner, data_dir: str, context: Context) -> bool:
+def unregister(owner: Owner, data_dir: str, context: Context) -> Attachment | None:
     """Release the attachment of an owner.
 
-    :returns: whether there was one.
+    :returns: its record; None if there was none.
     """
     with context.leases(owner.network, data_dir).transaction() as leases:
         record = leases.get(owner)
         if record:
             release(record, leases, context)
-    return record is not None
+    return record
 
 
 def release(record: Attachment, leases: Transaction, context: Context) -> None:

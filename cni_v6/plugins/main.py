@@ -122,7 +122,8 @@ class Frame(Generic[Conf]):
         Needs neither the namespace nor prevResult nor the configuration of the ADD. What no longer exists is no error.
         """
         conf = parse_removal(call)
-        errors, freed = Errors(), [False]
+        errors = Errors()
+        freed: list[Attachment | bool | None] = []
         refused = namespaces.refused(call, context) if call.netns else None
         errors.run(lambda: freed.append(_remove_interface(call, conf, context, foreign=not refused)))
         if not errors.caught and not (refused and conf.network not in context.data_dirs.recorded(conf.data_dir)):
@@ -133,6 +134,8 @@ class Frame(Generic[Conf]):
             call.log.warning(f"{refused.msg}: it was left alone, what the container had is freed")
         elif refused:
             errors.caught.append(refused)
+        if any(isinstance(record, Attachment) and record.policy for record in freed):
+            errors.run(lambda: firewall_reload.restore(call, conf.network, conf.data_dir, context))
         errors.check()
 
     def check(self, call: Invocation, context: Context) -> None:
@@ -151,6 +154,8 @@ class Frame(Generic[Conf]):
         questions = *plugin.check_questions(site, conf, promised), *features.check_questions(conf, record)
         seen = context.kernel.observe(questions)
         found = [*plugin.differences(site, conf, promised, seen), *features.differences(conf, record, seen)]
+        if conf.firewall.wanted:
+            firewall_reload.restore(call, conf.network, conf.data_dir, context)
         if found:
             remedy = "run DEL and ADD for the container again"
             raise CniError(codes.CHECK_FAILED, f"{call.owner} differs from its result: {'; '.join(found)}", remedy)
@@ -177,17 +182,24 @@ class Frame(Generic[Conf]):
                         errors.run(partial(_release, call, record, leases, context))
         if conf.foreign_ipam:
             errors.run(lambda: _delegate_if_known(call, conf.foreign_ipam, context))
+        errors.run(lambda: firewall_reload.restore(call, conf.network, conf.data_dir, context))
         errors.check()
 
     def status(self, call: Invocation, context: Context) -> None:
         """STATUS: whether an ADD would succeed now (50 if not), and whether containers work (51 if not)."""
         conf = self.plugin.load(call, context)
+        gone = ""
+        if conf.firewall.wanted:
+            gone = firewall_reload.restore(call, conf.network, conf.data_dir, context)
         if isinstance(conf.ipam, IpamConf):
             allocate.check_capacity(conf.ipam, context.leases(conf.network, conf.data_dir))
         elif conf.ipam:
             _require(call, conf.ipam.type, context)
             _delegate_if_known(call, conf.ipam.type, context)
         self.plugin.check_status(conf, context.kernel.observe(self.plugin.status_questions(conf)))
+        if gone:
+            remedy = "where they are not loaded again: run cni-v6ctl reload; the next call of any kind does so too"
+            raise CniError(codes.LIMITED, gone, remedy)
 
 
 # Addresses

@@ -175,12 +175,42 @@ def test_after_a_flush_check_tells_and_the_next_add_or_a_reload_restores(node: N
         assert pod.check().ok() is None
         reached(node, pod, port)
     nft.load(node, "flush ruleset")
-    second.delete()
     third.delete()
-    assert nft.text(node) == "", "DEL loads nothing"
-    nft.ctl(node, "reload")
+    assert nft.text(node) == "", "a network without containers needs none"
+    second.delete()
+    assert first.check().ok() is None
+    reached(node, first, 8000)
     first.delete()
     assert nft.held(node) == {}
+
+
+@pytest.mark.parametrize("command", ["STATUS", "DEL", "CHECK", "GC"])
+def test_after_a_flush_the_next_call_of_any_kind_closes_the_node(node: Node, command: str) -> None:
+    """Packets from outside arrive while the tables are gone, and no more after the call. STATUS says so once."""
+    beyond = networks.outside(node)
+    stays, goes = add(node, "stays", "goes")
+    valid = [{"containerID": "stays", "ifname": "eth0"}, {"containerID": "goes", "ifname": "eth0"}]
+    before = nft.held(node)
+    nft.load(node, "flush ruleset")
+    with traffic.listening(stays.netns, 6, 4000) as listener:
+        traffic.called(beyond, (stays.address(6), 4000), listener)
+    if command == "STATUS":
+        with without_nft(node):
+            words = node.plugin("cni-v6", "STATUS", stays.config).error(errors.LIMITED)
+            assert "tables are gone" in words and "install nftables" in words and "cni-v6ctl reload" in words
+        assert "tables are gone" in node.plugin("cni-v6", "STATUS", stays.config).error(errors.LIMITED)
+        node.plugin("cni-v6", "STATUS", stays.config).ok()
+    elif command == "DEL":
+        goes.delete()
+    elif command == "CHECK":
+        assert "tables" in stays.check().error(errors.CHECK_FAILED)
+    else:
+        node.plugin("cni-v6", "GC", {**stays.config, "cni.dev/valid-attachments": valid}).ok()
+    assert stays.check().ok() is None
+    assert command == "DEL" or nft.held(node) == before
+    with traffic.listening(stays.netns, 6, 4001), traffic.listening(stays.netns, 6, 80) as published:
+        with traffic.unanswered(beyond, (stays.address(6), 4001)):
+            traffic.called(beyond, (NODE_OUTSIDE[6], 8000), published)
 
 
 def test_check_names_what_an_attachment_lacks(node: Node) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +14,7 @@ from cni_v6.errors import CniError
 from cni_v6.firewall import ruleset
 from cni_v6.firewall.sets import Element
 from cni_v6.kernel import ops
+from cni_v6.kernel.fake.kernel import FakeKernel
 from cni_v6.leases.attachment import Attachment
 from tests.unit.fake_context import CONFIG, FOREIGN, LAYER_2, FakeContext, gc, plugin
 
@@ -62,6 +64,36 @@ def test_tables_that_are_gone_or_another_versions_come_back_with_all_attachments
     assert before < set(fake.kernel.firewall.elements())
     assert ("10.2.0.2",) in keys(fake, "published4")  # though its leases are in another folder
     assert firewall_reload.reload(fake.context()) == 3
+
+
+class WithoutNft(FakeKernel):
+    """The tables cannot be loaded."""
+
+    def apply(self, operations: Iterable[ops.Op]) -> None:
+        steps = list(operations)
+        if any(isinstance(step, ops.LoadRuleset) for step in steps):
+            raise CniError(errors.FIREWALL_MISSING, "cannot run nft", "install nftables")
+        super().apply(steps)
+
+
+def test_status_loads_tables_that_are_gone_and_says_so_once() -> None:
+    fake = FakeContext()
+    fake.add("c1")
+    fake.kernel.firewall.unload()
+    assert "tables are gone: loaded again, with 1" in fake.call("STATUS").error(errors.LIMITED)
+    assert fake.kernel.firewall.mark == ruleset.mark()
+    fake.call("STATUS").ok()
+
+
+def test_tables_that_cannot_be_loaded_fail_no_other_call() -> None:
+    fake = FakeContext(kernel=WithoutNft())
+    fake.kernel.firewall.mark = ruleset.mark()
+    fake.add("c1")
+    fake.add("c2")
+    fake.kernel.firewall.unload()
+    assert "cannot be loaded: cannot run nft" in fake.call("STATUS").error(errors.LIMITED)
+    removed = fake.call("DEL", "c1")
+    assert removed.code == 0 and "cannot be loaded" in removed.stderr
 
 
 def test_an_attachment_of_an_earlier_boot_is_left_out() -> None:
