@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from types import MappingProxyType
+from typing import TypeVar
 
 from cni_v6.allocation import ranges
 from cni_v6.allocation.ranges import Range, RangeSet
@@ -27,8 +29,12 @@ from cni_v6.leases.store import Leases, Transaction
 from cni_v6.log import Log
 from cni_v6.net.addresses import from_text, overlap, version
 from cni_v6.plan.site import Allocation, RoutedPrefix
+from cni_v6.protocol.invocation import Invocation
 from cni_v6.protocol.names import Owner
-from cni_v6.protocol.result import Address, Dns
+from cni_v6.protocol.result import Address, Dns, from_json
+
+
+_T = TypeVar("_T")
 
 
 def _record(record: Attachment, leases: Transaction) -> None:
@@ -62,6 +68,23 @@ def allocate(
     ips = tuple(_address(range_set, address) for range_set, address in chosen)
     present = {ip.family for ip in ips}
     return Allocation(ips, tuple(route for route in conf.routes if route.family in present), dns, delegated)
+
+
+def of_delegate(call: Invocation, plugin: str, context: Context) -> Allocation:
+    """The addresses that another IPAM plugin allocates, and those of its routes that the container can have.
+
+    :raises CniError: IO_FAILURE if there is no address, DECODING_FAILURE, or the plugin's own.
+    """
+    result = from_json(context.delegate(call, plugin, "ADD"), call.version)
+    if not result.ips:
+        raise CniError(IO_FAILURE, f"ipam.type: plugin {plugin} gave no address", "see its configuration")
+    present = {ip.family for ip in result.ips}
+    for route in result.routes:
+        if route.family not in present:
+            lacks = f"the container has no IPv{route.family} address"
+            call.log.warning(f"route {route.dst} of plugin {plugin} is left out: {lacks}")
+    routes = tuple(route for route in result.routes if route.family in present)
+    return Allocation(tuple(replace(ip, interface=None) for ip in result.ips), routes, result.dns)
 
 
 def _choose(
@@ -195,21 +218,21 @@ def _address(range_set: RangeSet, address: str) -> Address:
 
 
 def _dns(conf: IpamConf, context: Context) -> Dns:
-    return parse_resolv_conf(_read("resolvConf", conf.resolv_conf, context)) if conf.resolv_conf else Dns()
+    return _read("resolvConf", conf.resolv_conf, parse_resolv_conf, context) if conf.resolv_conf else Dns()
 
 
 def with_secret(conf: IpamConf, context: Context) -> IpamConf:
     """The configuration with the secret for stable addresses (``secretFile``) read into it."""
     if not conf.secret_file:
         return conf
-    found = config_allocation.secret(conf.secret_file, _read("secretFile", conf.secret_file, context))
+    found = _read("secretFile", conf.secret_file, partial(config_allocation.secret, conf.secret_file), context)
     return replace(conf, policy=replace(conf.policy, secret=found))
 
 
-def _read(key: str, path: str, context: Context) -> str:
+def _read(key: str, path: str, parse: Callable[[str], _T], context: Context) -> _T:
     try:
-        return context.read_file(path)
+        return parse(context.read_file(path))
     except OSError as error:
         raise CniError(IO_FAILURE, f"cannot read ipam.{key} {path}", str(error)) from error
-    except UnicodeDecodeError:  # its message would quote the content of the file
+    except UnicodeEncodeError:  # its message would quote the content of the file
         raise CniError(IO_FAILURE, f"cannot read ipam.{key} {path}", "it is not UTF-8: write it as text") from None

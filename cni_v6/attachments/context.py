@@ -65,7 +65,8 @@ class DataDirs(Protocol):
 @dataclass(frozen=True, slots=True)
 class Context:
     """``boot`` is /proc/sys/kernel/random/boot_id, ``id`` the machine id. ``now`` returns seconds since the epoch.
-    ``remarks`` returns the kernel's remarks for the log, at the end of a call."""
+    ``read_file`` is ``kernel.text_file.read``. ``remarks`` returns the kernel's remarks for the log, at the end of a
+    call."""
 
     kernel: Kernel
     leases: Callable[[str, str], Leases]  # (network, data_dir)

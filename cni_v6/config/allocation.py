@@ -37,6 +37,7 @@ def secret(path: str, content: str) -> bytes:
     """The secret a file holds, the white space around it aside, which editors and ``echo`` add.
 
     :raises CniError: IO_FAILURE for one that can be guessed, without a word of it.
+    :raises UnicodeEncodeError: for one that is not UTF-8.
     """
     found = content.strip().encode()
     if len(found) < SECRET_BYTES:

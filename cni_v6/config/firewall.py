@@ -6,7 +6,7 @@ A key that could not do what it says is refused, as everywhere: silence would lo
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from cni_v6.allocation.ranges import RangeSet, subnet
@@ -233,23 +233,28 @@ def _of_ports(to: str, text: str) -> Allowed:
 
 
 def _ports(sections: Iterable[Section]) -> tuple[Port, ...]:
-    """The published ports, none of them twice at one address."""
-    ports: list[Port] = []
-    taken: dict[tuple[str, int, str], str] = {}
+    """The published ports, each once: runtimes write one of no address in particular once for each family too.
+
+    :raises CniError: INVALID_CONFIG for a port that leads to two of the container.
+    """
+    ports: dict[Port, None] = {}
+    taken: dict[tuple[str, int, str], tuple[str, int]] = {}
     for section in sections:
         port = Port(
             section.text("protocol"), section.number("hostPort") or 0, section.number("containerPort") or 0,
             section.text("hostIP"),
         )
         for address in (port.host_ip,) if port.host_ip else _ANY:
-            other = taken.setdefault((port.protocol, port.host_port, address), section.path)
-            if other != section.path:
+            path, target = taken.setdefault(
+                (port.protocol, port.host_port, address), (section.path, port.container_port)
+            )
+            if target != port.container_port:
                 raise CniError(
-                    INVALID_CONFIG, f"{section.path}: {_name(port)} is published by {other} already",
-                    "publish each port of the node once",
+                    INVALID_CONFIG, f"{section.path}: {_name(port)} is published by {path} already, for another port "
+                    f"of the container ({target})", "publish each port of the node once",
                 )
-        ports.append(port)
-    return tuple(ports)
+        ports[port] = None
+    return tuple(port for port in ports if port.host_ip not in _ANY or replace(port, host_ip="") not in ports)
 
 
 def _name(port: Port) -> str:

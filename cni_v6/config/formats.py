@@ -55,6 +55,12 @@ def _route(text: str) -> str:
     return f"{to_text(family, value)}/{length}"
 
 
+def _destination(text: str) -> str:
+    """As ``_route``, but host bits stay: whoever reads it masks them, with a warning."""
+    family, value, length = parse_prefix(text)
+    return f"{to_text(family, value)}/{length}"
+
+
 def _span(text: str) -> str:
     return _route(text) if "/" in text else _address(text)
 
@@ -220,6 +226,7 @@ FORMS: Mapping[str, Form] = {
     "nameserver": Form(_nameserver, ADDRESS_REMEDY, pattern(f"^{ADDRESS}(%[!-~]+)?$")),
     "subnet": Form(_subnet, PREFIX_REMEDY, pattern(f"{PREFIX}|^$")),
     "route": Form(_route, PREFIX_REMEDY, pattern(PREFIX)),
+    "destination": Form(_destination, PREFIX_REMEDY, pattern(PREFIX)),
     "span": Form(
         _span, "write an address or a prefix, such as 10.1.0.5 or fd42:1:2:3::/112",
         pattern(rf"^{ADDRESS}(/[0-9]{{1,3}})?$"),

@@ -7,7 +7,7 @@ without their ``subnet`` are not let pass.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -20,17 +20,20 @@ from cni_v6.config import (
     interface_prefix,
     prefix_delegation,
     ranges as config_ranges,
+    requested,
     reservations,
     workload,
 )
 from cni_v6.config.interface_prefix import InterfacePrefixes, InterfaceRange
 from cni_v6.config.ranges import Exclusion
-from cni_v6.config.reader import Section, check_form, show, wrong
-from cni_v6.errors import INVALID_CONFIG, INVALID_ENVIRONMENT, CniError
+from cni_v6.config.reader import Section, wrong
+from cni_v6.config.requested import Source
+from cni_v6.errors import INVALID_CONFIG, CniError
 from cni_v6.log import Log
 from cni_v6.net import intervals
 from cni_v6.net.addresses import from_text
-from cni_v6.protocol.invocation import Args, Invocation
+from cni_v6.protocol.invocation import Invocation
+from cni_v6.protocol.json_reader import canonical_prefix
 from cni_v6.protocol.result import Route
 
 _ONE_PER_FAMILY = ("0.1.0", "0.2.0")  # their result has room for one address of each family
@@ -59,18 +62,6 @@ class IpamConf:
     optional: frozenset[int] = frozenset()
     delegation: prefix_delegation.PrefixRequest | None = None
     follows: tuple[InterfaceRange, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """What the sections of one configuration say about allocation."""
-
-    ipam: Section
-    runtime: Section
-    args: Section  # args.cni
-    environment: Args
-    command: str
-    prefixes: InterfacePrefixes | None = None  # of interfaces that ranges follow; None where those are not known yet
 
 
 class _Place(NamedTuple):
@@ -111,8 +102,8 @@ def build(source: Source, network: str, version: str, log: Log) -> IpamConf:
         network=network,
         data_dir=source.ipam.text("dataDir"),
         sets=sets,
-        routes=tuple(_route(route, sets) for route in source.ipam.sections("routes")),
-        requested=_requested(source, sets, (*excluded, *own)),
+        routes=tuple(_routes(source.ipam.sections("routes"), sets, log)),
+        requested=requested.read(source, sets, (*excluded, *own), log),
         resolv_conf=source.ipam.text("resolvConf"),
         policy=policy,
         secret_file=source.ipam.text("secretFile"),
@@ -239,62 +230,27 @@ def _of_family(places: Iterable[_Place], family: int) -> Iterator[_Place]:
     return (place for place in places if place.range.family == family)
 
 
-def _route(section: Section, sets: tuple[RangeSet, ...]) -> Route:
+def _routes(sections: Iterable[Section], sets: tuple[RangeSet, ...], log: Log) -> Iterator[Route]:
+    """The routes of families that the network has. A template for both families may serve a network of one."""
+    families_present = {one.family for one in sets}
+    for section in sections:
+        route = _route(section, log)
+        if route.family in families_present:
+            yield route
+        else:
+            log.warning(f"{section.at('dst')}: {route.dst} is left out: it is IPv{route.family}, and no range is")
+
+
+def _route(section: Section, log: Log) -> Route:
     dst, gateway = section.text("dst"), section.text("gw")
-    route = Route(
-        dst=dst, gw=gateway or None, table=section.number("table"), scope=section.number("scope"),
+    masked = canonical_prefix(dst, host_bits=False) or dst
+    if masked != dst:
+        log.warning(f"{section.at('dst')}: {dst} has host bits set: taken as {masked}")
+    if gateway and (":" in gateway) != (":" in dst):
+        raise wrong(section.at("gw"), gateway, f"is not of the family of dst {dst}", "write an address of its family")
+    return Route(
+        dst=masked, gw=gateway or None, table=section.number("table"), scope=section.number("scope"),
         # The reference cannot tell 0 from absent here either: its result leaves both out.
         mtu=section.number("mtu") or None, advmss=section.number("advmss") or None,
         priority=section.number("priority") or None,
     )
-    if gateway and (":" in gateway) != (":" in dst):
-        raise wrong(section.at("gw"), gateway, f"is not of the family of dst {dst}", "write an address of its family")
-    if not any(one.family == route.family for one in sets):
-        raise wrong(
-            section.at("dst"), dst, f"is IPv{route.family}, and no range is",
-            f"remove the route, or add an IPv{route.family} range",
-        )
-    return route
-
-
-def _requested(source: Source, sets: tuple[RangeSet, ...], excluded: Sequence[Exclusion]) -> tuple[str, ...]:
-    """The addresses asked for by any of the three ways, as the reference gathers them: one given twice counts once."""
-    holders: dict[int, str] = {}
-    for error, path, text in _asked(source):
-        family, value = from_text(text)
-        number = reservations.number_of(sets, text)
-        if number is None:
-            where = ranges.describe_all(sets)
-            raise error(path, text, f"is in none of the ranges: {where}", "ask for an address of a range")
-        if value in ranges.gateways(sets[number]):
-            raise error(path, text, "is the gateway", "ask for another address")
-        # CHECK comes with the request of the ADD: a container keeps what was excluded since.
-        if source.command == "ADD" and not ranges.contains(sets[number], family, value):
-            entry = config_ranges.covering(excluded, family, value)
-            if entry:  # what is not is reserved, see ``for_workload``
-                raise error(path, text, f"is excluded by {entry}", "ask for another address")
-        other = holders.setdefault(number, text)
-        if other != text:
-            raise error(path, text, f"is in the same range set as {other}", "ask for one address of each set at most")
-    return tuple(holders.values())
-
-
-def _asked(source: Source) -> Iterator[tuple[Callable[[str, object, str, str], CniError], str, str]]:
-    """How to complain, where it was asked for, and the address."""
-    if source.environment.ip:
-        path = "CNI_ARGS: IP"
-        yield _in_environment, path, check_form("request", source.environment.ip, path, error=_in_environment)
-    for section in (source.args, source.runtime):
-        yield from ((wrong, f"{section.at('ips')}[{at}]", text) for at, text in enumerate(section.texts("ips")))
-
-
-def _in_environment(path: str, value: object, reason: str, remedy: str) -> CniError:
-    return CniError(INVALID_ENVIRONMENT, f"{path} {show(value)} {reason}", remedy)
-
-
-def environment_mac(text: str) -> str:
-    """The MAC that came by CNI_ARGS, canonical.
-
-    :raises CniError: INVALID_ENVIRONMENT.
-    """
-    return check_form("mac", text, "CNI_ARGS: MAC", error=_in_environment)

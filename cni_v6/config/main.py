@@ -11,13 +11,15 @@ from dataclasses import dataclass
 from cni_v6.config import prefix_delegation
 from cni_v6.config.firewall import FirewallConf
 from cni_v6.config.interface_prefix import InterfacePrefixes
-from cni_v6.config.ipam import IpamConf, Source, build, environment_mac, for_workload
+from cni_v6.config.ipam import IpamConf, build, for_workload
 from cni_v6.config.keys.bridge import MAIN_OF_IPAM
 from cni_v6.config.keys.ipam import DEFAULT_DATA_DIR, IPAM
 from cni_v6.config.reader import Reader, Section, check_form, show, wrong
+from cni_v6.config.requested import Source, environment_mac
 from cni_v6.errors import INVALID_CONFIG, CniError
 from cni_v6.firewall.policy import ISOLATED
 from cni_v6.protocol.invocation import Invocation
+from cni_v6.protocol.json_reader import repeated_key, shown
 from cni_v6.protocol.result import Dns
 
 IPAM_PLUGIN = "cni-v6-ipam"
@@ -116,7 +118,15 @@ def parse_removal(call: Invocation) -> RemovalConf:
 
 
 def reader(call: Invocation) -> Reader:
-    return Reader(call.log, call.config.get("strict") is True)
+    """The reader of a call's configuration.
+
+    :raises CniError: INVALID_CONFIG for a key that is written twice, under ``strict``.
+    """
+    strict = call.config.get("strict") is True
+    repeated = repeated_key(call.stdin) if strict and call.stdin else None
+    if repeated:
+        raise CniError(INVALID_CONFIG, f"{shown(repeated)} is written twice", "strict is true: remove one of them")
+    return Reader(call.log, strict)
 
 
 def _build(call: Invocation, top: Section, ipam: Section, prefixes: InterfacePrefixes | None) -> IpamConf:

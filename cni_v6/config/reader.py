@@ -16,6 +16,7 @@ from cni_v6.errors import INVALID_CONFIG, UNSUPPORTED_FIELD, CniError
 from cni_v6.log import Log
 
 _SHOWN = 80  # characters of a value in a message
+_LONG_NAME = 8  # characters; two slips turn many a shorter word into another word
 _RESERVED = "cni.dev/"  # SPEC.md, section 1: "Any keys starting with" it are the runtime's
 
 
@@ -179,27 +180,28 @@ def check_form(form: str, value: str, path: str, *, error: Callable[[str, object
 
 def refuse_slip(name: str, known: frozenset[str] | tuple[str, ...], path: str) -> None:
     """
-    :raises CniError: INVALID_CONFIG when the key is one slip away from a known one: letter case, or one character
-        too many, too few, another, or two swapped.
+    :raises CniError: INVALID_CONFIG when the key is one slip away from a known one, or two from a long one. A slip is
+        one character too many, too few, another, or two swapped. Letter case does not count.
     """
-    for other in sorted(known):
-        if _one_slip(name.lower(), other.lower()):
-            message = f"unknown key {show(name)}{_within(path)}, did you mean {show(other)}?"
-            raise CniError(INVALID_CONFIG, message, f"write {show(other)}, or remove it")
+    for most, names in ((1, sorted(known)), (2, sorted(other for other in known if len(other) >= _LONG_NAME))):
+        for other in names:
+            if _is_slip(name.lower(), other.lower(), most):
+                message = f"unknown key {show(name)}{_within(path)}, did you mean {show(other)}?"
+                raise CniError(INVALID_CONFIG, message, f"write {show(other)}, or remove it")
 
 
-def _one_slip(a: str, b: str) -> bool:
-    if abs(len(a) - len(b)) > 1:
-        return False
+def _is_slip(a: str, b: str, most: int) -> bool:
+    """Whether ``a`` is ``b`` but for so many slips."""
     start = 0
     while start < min(len(a), len(b)) and a[start] == b[start]:
         start += 1
-    rest_a, rest_b = a[start:], b[start:]
+    a, b = a[start:], b[start:]
+    if not most or a == b:
+        return a == b
     return (
-        rest_a == rest_b
-        or rest_a[1:] == rest_b[1:]  # another character
-        or rest_a[1:] == rest_b or rest_a == rest_b[1:]  # one too many, one too few
-        or (rest_a[:2] == rest_b[1::-1] and rest_a[2:] == rest_b[2:])  # two swapped
+        _is_slip(a[1:], b[1:], most - 1)  # another character
+        or _is_slip(a[1:], b, most - 1) or _is_slip(a, b[1:], most - 1)  # one too many, one too few
+        or (a[:2] == b[1::-1] and _is_slip(a[2:], b[2:], most - 1))  # two swapped
     )
 
 

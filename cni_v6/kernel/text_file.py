@@ -15,10 +15,9 @@ KINDS = {stat.S_IFDIR: "folder", stat.S_IFIFO: "fifo", stat.S_IFCHR: "device", s
 
 
 def read(path: str, limit: int = LIMIT) -> str:
-    """The text of a plain file, symbolic links followed.
+    """The text of a plain file, symbolic links followed. Bytes that are not UTF-8 become surrogates (PEP 383).
 
     :raises OSError: also for what is no plain file, or longer than ``limit`` bytes.
-    :raises UnicodeDecodeError: for what is not UTF-8.
     """
     _require_plain(os.stat(path))
     file = os.open(path, FLAGS)
@@ -31,7 +30,7 @@ def read(path: str, limit: int = LIMIT) -> str:
             raise OSError(f"it is longer than {limit} bytes")
     finally:
         os.close(file)
-    return content.decode("utf-8").replace("\r\n", "\n")
+    return content.decode("utf-8", "surrogateescape").replace("\r\n", "\n")
 
 
 def _require_plain(found: os.stat_result) -> None:

@@ -62,11 +62,14 @@ def check_owner(owner: Owner) -> Owner:
 
     The alias is the narrower of the two: 255 bytes, as for a file name, but it holds the network's name as well.
 
-    :raises CniError: INVALID_ENVIRONMENT.
+    :raises CniError: INVALID_ENVIRONMENT, or INVALID_CONFIG where the network's name is the longer one.
     """
-    if len(alias(owner).encode()) > IFALIASZ:
-        raise CniError(INVALID_ENVIRONMENT, f"CNI_CONTAINERID {shown(owner.container_id)} is too long", _limit(owner))
-    return owner
+    if len(alias(owner).encode()) <= IFALIASZ:
+        return owner
+    if len(owner.network) > len(owner.container_id):
+        words = f"name {shown(owner.network)} is too long beside CNI_CONTAINERID {shown(owner.container_id)}"
+        raise CniError(INVALID_CONFIG, words, _limit(owner))
+    raise CniError(INVALID_ENVIRONMENT, f"CNI_CONTAINERID {shown(owner.container_id)} is too long", _limit(owner))
 
 
 def _interface_problem(text: str) -> str:

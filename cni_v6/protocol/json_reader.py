@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from cni_v6.errors import DECODING_FAILURE, CniError
@@ -21,7 +21,8 @@ _MAC_LENGTHS = range(1, 33)  # up to MAX_ADDR_LEN (linux/netdevice.h): an IPv4 t
 
 
 def decode(data: bytes, what: str) -> dict[str, Any]:
-    """The JSON object in ``data``. A key given twice: the last one counts, as with Go's encoding/json.
+    """The JSON object in ``data``. A key given twice: the last one counts, as with Go's encoding/json
+    (``repeated_key`` finds it).
 
     :param what: what is being read, for the message.
     :raises CniError: DECODING_FAILURE; ``details`` has the parser's words and the position.
@@ -39,6 +40,32 @@ def decode(data: bytes, what: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise CniError(DECODING_FAILURE, f"{what} is not a JSON object", "it must start with '{'")
     return value
+
+
+def repeated_key(data: bytes) -> str | None:
+    """The path of a key that an object of the document has twice; None for none.
+
+    :param data: what ``decode`` takes.
+    """
+    return next(_repeated(json.loads(data, object_pairs_hook=_Pairs), ""), None)
+
+
+class _Pairs(tuple[tuple[str, object], ...]):
+    """An object as it was written: its keys and values in order."""
+
+
+def _repeated(value: object, path: str) -> Iterator[str]:
+    if isinstance(value, list):
+        for at, each in enumerate(value):
+            yield from _repeated(each, f"{path}[{at}]")
+    elif isinstance(value, _Pairs):
+        names: set[str] = set()
+        for name, each in value:
+            where = f"{path}.{name}" if path else name
+            if name in names:
+                yield where
+            names.add(name)
+            yield from _repeated(each, where)
 
 
 def _no_constant(name: str) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -272,6 +273,25 @@ def test_routes() -> None:
     )
 
 
+def test_routes_of_a_template_for_both_families() -> None:
+    asked = call(config(ipam={**ipam([V6]), "routes": [{"dst": "0.0.0.0/0", "gw": "10.1.0.9"}, {"dst": "::/0"}]}))
+    conf = parse_bridge(asked).ipam
+    assert isinstance(conf, IpamConf) and conf.routes == (Route("::/0"),)
+    assert asked.log.lines == [
+        "cni-v6: warning: ipam.routes[0].dst: 0.0.0.0/0 is left out: it is IPv4, and no range is",
+    ]
+
+
+def test_host_bits_of_a_route_are_cleared() -> None:
+    asked = call(with_ipam(routes=[{"dst": "10.9.0.1/16"}, {"dst": "FD42:9::1/64"}]))
+    conf = parse_bridge(asked).ipam
+    assert isinstance(conf, IpamConf) and conf.routes == (Route("10.9.0.0/16"), Route("fd42:9::/64"))
+    assert asked.log.lines == [
+        "cni-v6: warning: ipam.routes[0].dst: 10.9.0.1/16 has host bits set: taken as 10.9.0.0/16",
+        "cni-v6: warning: ipam.routes[1].dst: fd42:9::1/64 has host bits set: taken as fd42:9::/64",
+    ]
+
+
 def test_paths_are_made_plain() -> None:
     conf = own_ipam(with_ipam(dataDir="//var//lib/./x/", resolvConf="/etc/resolv.conf"))
     assert (conf.data_dir, conf.resolv_conf) == ("/var/lib/x", "/etc/resolv.conf")
@@ -297,6 +317,26 @@ def test_requested_addresses_are_gathered_and_each_counted_once() -> None:
         [V6], [V4], args={"cni": {"ips": ["10.1.0.5"]}}, runtimeConfig={"ips": ["10.1.0.5/16", "FD42:1:2:3:0::5/64"]},
     )
     assert own_ipam(raw, Args(ip="10.1.0.5")).requested == ("10.1.0.5", "fd42:1:2:3::5")
+
+
+def test_several_requested_addresses_of_the_environment() -> None:
+    assert own_ipam(with_ranges([V6], [V4]), Args(ip="10.1.0.5/16,FD42:1:2:3::5")).requested == (
+        "10.1.0.5", "fd42:1:2:3::5",
+    )
+
+
+def test_which_requested_address_counts() -> None:
+    raw = with_ranges(
+        [V6], [V4], args={"cni": {"ips": ["10.1.0.6"]}}, runtimeConfig={"ips": ["fd42:1:2:3::5"]},
+    )
+    asked = call(raw, args=Args(ip="10.1.0.7,fd42:1:2:3::7"))
+    conf = parse_bridge(asked).ipam
+    assert isinstance(conf, IpamConf) and set(conf.requested) == {"10.1.0.6", "fd42:1:2:3::5"}
+    assert asked.log.lines == [
+        "cni-v6: warning: CNI_ARGS: IP: 10.1.0.7 is ignored: args.cni.ips[0] asks for 10.1.0.6 of the same range set",
+        "cni-v6: warning: CNI_ARGS: IP: fd42:1:2:3::7 is ignored: runtimeConfig.ips[0] asks for fd42:1:2:3::5 of the "
+        "same range set",
+    ]
 
 
 def test_a_requested_address_in_the_form_of_a_mapped_one() -> None:
@@ -352,6 +392,17 @@ def test_unknown_keys_are_logged_and_passed_on() -> None:
     assert invocation.log.lines == [
         'cni-v6: unknown key "podman" passed on', 'cni-v6: unknown key "usePodCidr" in ipam passed on',
     ]
+
+
+@pytest.mark.parametrize(("stdin", "repeated"), [
+    (b'{"strict": true, "name": "pods", "mtu": 1, "mtu": 1400}', "mtu"),
+    (b'{"strict": true, "name": "pods", "ipam": {}, "vlanTrunk": [{"id": 1}, {"id": 2, "id": 2}]}', "vlanTrunk[1].id"),
+])
+def test_a_key_that_is_written_twice(stdin: bytes, repeated: str) -> None:
+    with pytest.raises(CniError, match=re.escape(f"'{repeated}' is written twice: strict is true")):
+        parse_bridge(replace(call(json.loads(stdin)), stdin=stdin))
+    lenient = stdin.replace(b"true", b"false")
+    assert parse_bridge(replace(call(json.loads(lenient)), stdin=lenient)).network == "pods"
 
 
 @pytest.mark.parametrize("raw", GOOD.values(), ids=GOOD)

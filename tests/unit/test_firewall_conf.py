@@ -128,6 +128,15 @@ def test_ports_as_runtimes_write_them() -> None:
     )
 
 
+@pytest.mark.parametrize(("hosts", "once"), [
+    (("", ""), ("",)), (("", "::"), ("",)), (("0.0.0.0", ""), ("",)), (("::", "::"), ("::",)),
+    (("0.0.0.0", "::", "", "192.0.2.7"), ("", "192.0.2.7")), (("192.0.2.7", "192.0.2.7"), ("192.0.2.7",)),
+])
+def test_a_port_that_is_written_twice_is_one(hosts: tuple[str, ...], once: tuple[str, ...]) -> None:
+    written = ({"hostPort": 80, "containerPort": 8080, "hostIP": address} for address in hosts)
+    assert published(*written) == tuple(Port("tcp", 80, 8080, address) for address in once)
+
+
 def test_egress() -> None:
     made = conf(egress=[
         {"to": "2001:DB8::/32", "ports": ["udp/5000-5010", "tcp/443", "sctp"]}, {"to": "10.9.0.0/16", "ports": None},

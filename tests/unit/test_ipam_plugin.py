@@ -136,9 +136,9 @@ def test_resolv_conf() -> None:
 
 
 @pytest.mark.parametrize(
-    "failure", [FileNotFoundError(2, "No such file or directory"), UnicodeDecodeError("utf-8", b"\xff", 0, 1, "no")]
+    "failure", [FileNotFoundError(2, "No such file or directory"), "search \udcff\n"]
 )
-def test_resolv_conf_that_cannot_be_read(failure: Exception) -> None:
+def test_resolv_conf_that_cannot_be_read(failure: Exception | str) -> None:
     fake = FakeContext(files={"/etc/resolv.pods": failure})
     told = call(fake, "ADD", "c1", with_ipam(resolvConf="/etc/resolv.pods")).error(errors.IO_FAILURE)
     assert "ipam.resolvConf /etc/resolv.pods" in told
@@ -412,7 +412,7 @@ def test_without_a_secret_file_the_network_has_one_of_its_own() -> None:
 @pytest.mark.parametrize(("content", "says"), [
     ("hunter2", "/etc/secret has 7 bytes, fewer than 16"), (" \n" * 20, "has 0 bytes"),
     (PermissionError(13, "Permission denied"), "cannot read ipam.secretFile /etc/secret: [Errno 13] Permission denied"),
-    (UnicodeDecodeError("utf-8", b"\xf3", 0, 1, "invalid start byte"), "it is not UTF-8"),
+    ("hunter2hunter2hunter2\udcf3", "it is not UTF-8"),
 ])
 def test_a_secret_that_is_none_is_refused_and_not_shown(content: str | Exception, says: str) -> None:
     fake = FakeContext(files={"/etc/secret": content})

@@ -37,5 +37,12 @@ def test_nothing_to_say(text: str) -> None:
     assert parse(text) == Dns()
 
 
+def test_bytes_that_are_no_text() -> None:
+    """As ``text_file.read`` returns them: in a comment they are nobody's matter, in a value they are."""
+    assert parse("# fa\udce7ade\nnameserver ::1\n; \udcff\nsortlist \udcff\n") == Dns(nameservers=("::1",))
+    with pytest.raises(UnicodeEncodeError):
+        parse("search fa\udce7ade.example\n")
+
+
 def test_an_empty_search_list_takes_back_the_one_before() -> None:
     assert parse("search a.example\nsearch\n").search == ()

@@ -36,7 +36,8 @@ TRUNK = Level("vlanTrunk", "vlanTrunk[]", (
 
 _STRICT = Key(
     "strict", Flag(),
-    "Refuse every unknown key instead of logging it, except keys of the specification and the runtime.",
+    "Refuse every unknown key instead of logging it, except keys of the specification and the runtime, and every key "
+    "that is written twice.",
     "No such key.", default=False, example=True,
 )
 

@@ -56,8 +56,10 @@ RUNTIME_RANGE = Level("runtimeRange", "runtimeConfig.ipRanges[][]", _RANGE_KEYS,
 
 ROUTE = Level("route", "ipam.routes[]", (
     Key(
-        "dst", Text("route", blank=False), "Destination prefix. The network must have a range of its family.",
-        "The same; host bits fail in the kernel.", example="64:ff9b::/96", required=True,
+        "dst", Text("destination", blank=False),
+        "Destination prefix. Left out, with a warning, where the network has no range of its family; host bits are "
+        "cleared, with a warning.",
+        "Must be of a family of the network; IPv6 host bits fail in the kernel.", example="64:ff9b::/96", required=True,
     ),
     Key(
         "gw", Text("address"), "Next hop, of the family of `dst`. Absent: the family's gateway.",
