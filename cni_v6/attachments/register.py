@@ -12,8 +12,10 @@ from cni_v6.attachments import old_gateways
 from cni_v6.attachments.context import Context
 from cni_v6.config.ipam import IpamConf
 from cni_v6.config.main import MainConf
+from cni_v6.errors import PORT_TAKEN, CniError
 from cni_v6.leases.attachment import Attachment
 from cni_v6.leases.store import Transaction
+from cni_v6.log import Log
 from cni_v6.plan import features, firewall_elements, gateways
 from cni_v6.protocol.names import Owner
 from cni_v6.protocol.result import Address
@@ -32,8 +34,11 @@ class Network:
     is_ours: bool
 
 
-def register(net: Network, record: Attachment, leases: Transaction, context: Context) -> None:
+def register(net: Network, record: Attachment, leases: Transaction, context: Context, log: Log) -> None:
     """Record an attachment and add its firewall elements, both or neither.
+
+    A port that another interface of the same container publishes stays with that one: Multus hands a pod's ports to
+    each of its networks.
 
     :raises CniError: what ``Transaction.put`` raises; PORT_TAKEN, FIREWALL_MISSING, KERNEL_REFUSED.
     """
@@ -45,21 +50,41 @@ def register(net: Network, record: Attachment, leases: Transaction, context: Con
     leases.put(registered)
     try:
         chosen_by_call = tuple(address for address in registered.addresses if address in requested)
-        context.kernel.apply(firewall_elements.admission(registered, chosen_by_call))
+        _admit(registered, leases, context, log, chosen_by_call)
     except Exception:
         leases.drop(registered.owner)
         raise
 
 
 def complete(
-    net: Network, record: Attachment, ips: tuple[Address, ...], leases: Transaction, context: Context
+    net: Network, record: Attachment, ips: tuple[Address, ...], leases: Transaction, context: Context, log: Log
 ) -> None:
     """Complete a recorded attachment, now that another IPAM plugin has allocated its addresses."""
     attachment = old_gateways.settled(net.conf, record, ips, leases, context, is_ours=net.is_ours)
     addresses = tuple(ip.ip for ip in ips)
     completed = firewall_elements.with_policy(net.conf, attachment, addresses, net.mac(addresses))
     leases.update(completed)
-    context.kernel.apply(firewall_elements.admission(completed))
+    _admit(completed, leases, context, log)
+
+
+def _admit(
+    record: Attachment, leases: Transaction, context: Context, log: Log, requested: tuple[str, ...] = ()
+) -> None:
+    """Add the elements of a recorded attachment, less the ports that the container has published already."""
+    try:
+        context.kernel.apply(firewall_elements.admission(record, requested))
+    except CniError as error:
+        if error.code != PORT_TAKEN:
+            raise
+        asked = firewall_elements.ports(record)
+        left, taken = firewall_elements.without_own_ports(record, context.kernel.observe([asked]))
+        if not taken:
+            raise
+        for port, holder in taken:
+            log.warning(f"port {port} is left out: interface {holder.ifname} of this container publishes it already "
+                        f"(network {holder.network})")
+        leases.update(left)
+        context.kernel.apply(firewall_elements.admission(left, requested))
 
 
 def unregister(owner: Owner, data_dir: str, context: Context) -> Attachment | None:

@@ -25,7 +25,7 @@ from cni_v6.leases.attachment import Attachment
 from cni_v6.leases.memory import MemoryDataDirs, MemoryLeases
 from cni_v6.plugins.registry import PLUGINS
 from cni_v6.protocol.invocation import Invocation, Request
-from cni_v6.protocol.json_reader import decode
+from cni_v6.protocol.json_reader import decode, repeated_key, shown
 
 CONTAINER = "/run/netns/example"
 TYPES = tuple(name for name, plugin in PLUGINS.items() if plugin.keys)
@@ -49,8 +49,9 @@ class RecordingKernel:
         outside = [each for each in asked if each not in inside]
         return self._real.observe(outside).with_answers(self._fake.observe(inside))
 
-    def apply(self, operations: Iterable[Op]) -> None:
+    def apply(self, operations: Iterable[Op]) -> Mapping[Op, Op | None]:
         self.steps += operations
+        return {}
 
     def remove(self, operations: Iterable[Op]) -> None:
         self.steps += operations
@@ -83,7 +84,8 @@ def run(
 def configurations(path: Path) -> Iterator[dict[str, Any]]:
     """The configurations of our plugins in a file, each with the list's name and version as libcni adds them."""
     try:
-        document = decode(path.read_bytes(), str(path))
+        content = path.read_bytes()
+        document = decode(content, str(path))
     except OSError as error:
         raise CniError(INVALID_CONFIG, f"cannot read {path}", str(error)) from error
     listed = document.get("plugins", [document])
@@ -91,6 +93,9 @@ def configurations(path: Path) -> Iterator[dict[str, Any]]:
     found = [each for each in entries if isinstance(each, dict) and each.get("type") in TYPES]
     if not found:
         raise CniError(INVALID_CONFIG, f"{path} has no plugin of type {' or '.join(TYPES)}", "see conf/ for samples")
+    if any(each.get("strict") is True for each in found) and (repeated := repeated_key(content)):
+        words = f"{path}: {shown(repeated)} is written twice"
+        raise CniError(INVALID_CONFIG, words, "strict is true: remove one of them")
     common = {key: document[key] for key in ("name", "cniVersion") if key in document}
     yield from ({**each, **common} for each in found)
 

@@ -30,8 +30,21 @@ UNSPECIFIED = ("0.0.0.0", "::")
 
 def elements(owner: Owner, policy: Policy) -> tuple[Element, ...]:
     """All elements of an attachment, in the order of the sets."""
-    comment = f"{owner.network} {owner.container_id}/{owner.ifname}".encode()[:COMMENT_BYTES].decode(errors="ignore")
+    comment = comment_of(owner)
     return (*_inet(policy, comment), *_bridge(policy, comment))
+
+
+def comment_of(owner: Owner) -> str:
+    """The comment that names an owner, cut to what nft prints."""
+    return f"{owner.network} {owner.container_id}/{owner.ifname}".encode()[:COMMENT_BYTES].decode(errors="ignore")
+
+
+def owner_of(comment: str) -> Owner | None:
+    """The owner that a comment names; None where it may be cut, or is not ours."""
+    network, space, rest = comment.partition(" ")
+    container_id, slash, ifname = rest.rpartition("/")
+    is_whole = bool(space and slash) and len(comment.encode()) < COMMENT_BYTES
+    return Owner(network, container_id, ifname) if is_whole else None
 
 
 def _inet(policy: Policy, comment: str) -> Iterator[Element]:

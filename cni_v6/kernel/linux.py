@@ -7,11 +7,11 @@ another namespace) first sends off what was gathered, so operations keep their o
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from cni_v6.errors import ALREADY_ATTACHED, KERNEL_REFUSED, PORTS_EXHAUSTED, UNKNOWN_CONTAINER, CniError, Errors
-from cni_v6.kernel import apply_firewall, ops, sysctl
+from cni_v6.errors import KERNEL_REFUSED, UNKNOWN_CONTAINER, CniError, Errors
+from cni_v6.kernel import apply_firewall, ops, refused, sysctl
 from cni_v6.kernel.link_deletion import Reaper
 from cni_v6.kernel.netlink import answers, pyroute2_messages, requests
 from cni_v6.kernel.netlink.message import Message
@@ -19,11 +19,11 @@ from cni_v6.kernel.netlink.socket import Answer, explain, new_group
 from cni_v6.kernel.observe import observe
 from cni_v6.kernel.open_namespaces import Spaces
 from cni_v6.kernel.ops import HOST, Op
-from cni_v6.kernel.questions import BRIDGE_PORTS_MAX, Question, Snapshot
+from cni_v6.kernel.questions import Question, Snapshot
 from cni_v6.kernel.sysctl import Folders
 from cni_v6.kernel.wait import await_addresses, await_end, await_port
 
-THERE_ALREADY = (ops.EnsureBridge, ops.AddAddress, ops.AddRoute, ops.AddUnreachable)
+THERE_ALREADY = (ops.EnsureBridge, ops.AddAddress, ops.AddUnreachable)
 GONE_WITH_INTERFACE = (ops.RemoveAddress, ops.RemovePortVlan, ops.RemoveRoute, ops.RemoveProxy)
 GONE_ALREADY = (ops.DeleteLink, *GONE_WITH_INTERFACE)
 ABSENT = (errno.ENODEV, errno.ENOENT, errno.EADDRNOTAVAIL, errno.ESRCH)
@@ -40,6 +40,7 @@ class LinuxKernel:
         self._spaces = spaces or Spaces()
         self._reaper = reaper
         self.unwritten: list[ops.SetSysctl] = []
+        self._otherwise: dict[Op, Op | None] = {}
 
     def remarks(self) -> list[str]:
         """What could not be done and is no error, a line each: for the log, once a call."""
@@ -58,14 +59,16 @@ class LinuxKernel:
     def observe(self, questions: Iterable[Question]) -> Snapshot:
         return observe(self._spaces, questions)
 
-    def apply(self, operations: Iterable[Op]) -> None:
+    def apply(self, operations: Iterable[Op]) -> Mapping[Op, Op | None]:
         done: list[Op] = []
+        self._otherwise.clear()
         try:
             for batch in _batches(operations):
                 self._run(batch, done)
         except Exception as error:
             self._undo(done, error)
             raise
+        return dict(self._otherwise)
 
     def remove(self, operations: Iterable[Op]) -> None:
         errors = Errors()
@@ -129,8 +132,10 @@ class LinuxKernel:
             if _as_wanted(operation, answer):
                 done.append(operation)
                 self._note(operation)
+            elif isinstance(operation, ops.AddRoute) and answer.error == errno.EEXIST and not failed:
+                self._add_second(operation, done)
             else:
-                failed = failed or _refusal(self._spaces, operation, answer)
+                failed = failed or refused.error(self._spaces, operation, answer)
         if failed:
             raise failed
         if isinstance(last, ops.CreateVeth) and not answered[-2].error:
@@ -173,6 +178,15 @@ class LinuxKernel:
             self._spaces.index(_space(operation), operation.ifname) is None
         )
 
+    def _add_second(self, operation: ops.AddRoute, done: list[Op]) -> None:
+        from cni_v6.kernel import second_route  # where a container has a second network
+
+        added = second_route.add(self._spaces, operation)
+        if added != operation:
+            self._otherwise[operation] = added
+        if added:
+            done.append(added)
+
     def _note(self, operation: Op) -> None:
         if isinstance(operation, ops.DeleteLink):  # and perhaps a peer, in whatever namespace
             self._spaces.forget_indices()
@@ -214,24 +228,6 @@ def _as_wanted(operation: Op, answer: Answer) -> bool:
     if answer.error == errno.EEXIST:
         return isinstance(operation, THERE_ALREADY) or (isinstance(operation, ops.CreateVeth) and operation.shared)
     return not answer.error or (answer.error in ABSENT and isinstance(operation, GONE_ALREADY))
-
-
-def _refusal(spaces: Spaces, operation: Op, answer: Answer) -> CniError:
-    if isinstance(operation, ops.CreateVeth):
-        if answer.error == errno.EXFULL:
-            words = f"bridge {operation.bridge} has no port left: a Linux bridge takes {BRIDGE_PORTS_MAX}"
-            return CniError(PORTS_EXHAUSTED, words, "remove containers, or add a second network with its own bridge")
-        if answer.error == errno.EEXIST:
-            return _exists(spaces, operation)
-    return CniError(KERNEL_REFUSED, f"cannot {ops.describe(operation)}", explain(answer))
-
-
-def _exists(spaces: Spaces, operation: ops.CreateVeth) -> CniError:
-    if spaces.index(HOST, operation.host) is not None:
-        words = f"interface {operation.host} is on the node already: this container was added before"
-        return CniError(ALREADY_ATTACHED, words, "run DEL for the container first")
-    words = f"interface {operation.ifname} is in the container already ({operation.netns})"
-    return CniError(ALREADY_ATTACHED, words, "choose another CNI_IFNAME, or run DEL for the attachment that made it")
 
 
 # Operations that are requests

@@ -190,7 +190,7 @@ class DeleteLink:
 
 @dataclass(frozen=True, slots=True)
 class AddRoute:
-    """A unicast route through an interface; the same route there already is fine.
+    """A unicast route through an interface; the same route there already is fine, another one stays (``Kernel.apply``).
 
     ``dst`` is a prefix; ``gateway`` an address or None for on-link; ``scope`` as in rtnetlink (0 global, 253 link).
     None for any other attribute leaves it to the kernel.

@@ -298,9 +298,11 @@ class Kernel(Protocol):
         """Answer all questions, in as few round trips as the kernel allows. Changes nothing."""
         ...
 
-    def apply(self, ops: Iterable[Op]) -> None:
+    def apply(self, ops: Iterable[Op]) -> Mapping[Op, Op | None]:
         """Do them in order, all or none: on failure undo what was done (``ops.inverse``) and raise CniError.
 
+        Returns what was done otherwise: of an AddRoute whose place another route has, the one with another metric that
+        was added beside it, or None if there was no place for it (``kernel.second_route``).
         The message names the operation's object and what the kernel said.
         """
         ...

@@ -67,13 +67,14 @@ def plan_add(site: Site, conf: BridgeConf, allocation: Allocation, seen: Snapsho
     mac = plan_mac.mac(conf, site.owner, site.node, addresses, seen)
     announced = plan_mac.to_announce(conf, site.node, addresses, seen)
     routes = _routes(conf, allocation)
+    route_steps = tuple(_route(site, route, allocation) for route in routes if not conf.disable_container_interface)
     steps = (
         *bridge_port.drop_repeated_sysctls((
             *_bridge(site, conf, allocation, seen), *_gateway(site, conf, allocation, seen, mtu=mtu),
         )),
         *_port(site, conf, seen, mtu=mtu, mac=mac),
         *_container(site, conf, allocation, seen, announced),
-        *(_route(site, route, allocation) for route in routes if not conf.disable_container_interface),
+        *route_steps,
         *features.container_steps(site, conf, allocation),
         *_arrival(site, conf, allocation, mac, announced),
         *features.arrival_steps(conf, allocation, seen),
@@ -86,7 +87,7 @@ def plan_add(site: Site, conf: BridgeConf, allocation: Allocation, seen: Snapsho
     )
     ips = tuple(Address(ip.address, ip.gateway, interface=2) for ip in allocation.ips)
     ips += prefix_routes.in_result(allocation.delegated)
-    return Plan(steps, Result(interfaces, ips, routes, conf.dns or allocation.dns))
+    return Plan(steps, Result(interfaces, ips, routes, conf.dns or allocation.dns), route_steps)
 
 
 # The bridge, and the gateway on it

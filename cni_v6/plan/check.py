@@ -23,7 +23,7 @@ from cni_v6.kernel.questions import (
 )
 from cni_v6.plan import bridge, bridge_port, forwarding, gateways
 from cni_v6.plan.site import Site
-from cni_v6.protocol.result import Interface, Result, Route
+from cni_v6.protocol.result import Address, Interface, Result, Route
 
 MAIN_TABLE = 254  # linux/rtnetlink.h: RT_TABLE_MAIN
 
@@ -32,7 +32,8 @@ def questions(site: Site, conf: BridgeConf, result: Result) -> tuple[Question, .
     """The questions that CHECK asks the kernel."""
     ifname, gateway = site.owner.ifname, conf.gateway_interface
     needed: list[Question] = [GetLink(HOST, conf.bridge), GetLink(HOST, _host(site, result))]
-    needed += [GetLink(site.netns, ifname), GetAddresses(site.netns, ifname), GetRoutes(site.netns, ifname)]
+    needed += [GetLink(site.netns, ifname), GetAddresses(site.netns, ifname)]
+    needed += [GetRoutes(site.netns, name) for name in _inside(site, result)]
     needed += [GetSysctl(site.netns, key) for key, _ in _expected_sysctls(site, result)]
     if conf.is_gateway:
         needed += [GetAddresses(HOST, gateway), GetSysctl(HOST, "ipv4/ip_forward"), *forwarding.questions(gateway)]
@@ -51,7 +52,7 @@ def compare(site: Site, conf: BridgeConf, result: Result, seen: Snapshot) -> lis
         *_host_interface(site, conf, result, seen),
         *_container(site, conf, result, seen),
         *_routes(site, result, seen),
-        *_gateway(conf, result, seen),
+        *_gateway(conf, _addresses(site, result, site.owner.ifname), seen),
     ]
 
 
@@ -90,7 +91,8 @@ def _host_interface(site: Site, conf: BridgeConf, result: Result, seen: Snapshot
         return
     named = _find(result, name, "") or Interface(name, "")
     yield from _interface(f"host interface {name}", named, link, up=True)
-    yield from _differs(name, "bridge", conf.bridge, link.master)
+    if link.master != conf.bridge:
+        yield f"{name} is in {f'bridge {link.master}' if link.master else 'no bridge'}, not in {conf.bridge}"
     hairpin, isolated = bridge_port.port_flags(conf)
     yield from _differs(name, "hairpin", hairpin, link.hairpin)
     yield from _differs(name, "isolated", isolated, link.isolated)
@@ -116,9 +118,9 @@ def _container(site: Site, conf: BridgeConf, result: Result, seen: Snapshot) -> 
         return
     yield from _interface(f"interface {ifname}", named, link, up=not conf.disable_container_interface)
     present = seen.addresses(site.netns, ifname)
-    for ip in _own_addresses(site, result):
-        if ip not in present:
-            yield f"address {ip} is missing on {ifname}"
+    for ip in _addresses(site, result, ifname):
+        if ip.address not in present:
+            yield f"address {ip.address} is missing on {ifname}"
     for key, value in _expected_sysctls(site, result):
         yield from _differs("container", f"net/{key}", value, seen.sysctl(site.netns, key))
 
@@ -131,22 +133,29 @@ def _interface(what: str, named: Interface, link: Link, *, up: bool) -> Iterable
     yield from _differs(what, "up", up, link.up)
 
 
-def _own_addresses(site: Site, result: Result) -> list[str]:
-    """The addresses of this container's interface. Later plugins of a chain may add some on other interfaces."""
+def _inside(site: Site, result: Result) -> list[str]:
+    """The container's interfaces: its own, and those of other plugins of a chain."""
+    others = (known.name for known in result.interfaces if known.sandbox == site.netns)
+    return list(dict.fromkeys((site.owner.ifname, *others)))
+
+
+def _addresses(site: Site, result: Result, ifname: str) -> list[Address]:
+    """The addresses of an interface of the container. Those of no interface are its own's, where that has no other."""
     index = next(
         (
             number
             for number, interface in enumerate(result.interfaces)
-            if interface.name == site.owner.ifname and interface.sandbox == site.netns
+            if interface.name == ifname and interface.sandbox == site.netns
         ),
         None,
     )
-    return [ip.address for ip in result.ips if ip.interface is None or ip.interface == index]
+    found = [ip for ip in result.ips if ip.interface is not None and ip.interface == index]
+    return found or [ip for ip in result.ips if ip.interface is None and ifname == site.owner.ifname]
 
 
 def _expected_sysctls(site: Site, result: Result) -> Iterable[tuple[str, str]]:
     ifname = site.owner.ifname
-    if any(":" in address for address in _own_addresses(site, result)):
+    if any(ip.family == 6 for ip in _addresses(site, result, ifname)):
         yield f"ipv6/conf/{ifname}/disable_ipv6", "0"
         if _find(result, site.host, ""):  # the reference plugin does not set these
             yield f"ipv6/conf/{ifname}/accept_ra", "0"
@@ -154,11 +163,15 @@ def _expected_sysctls(site: Site, result: Result) -> Iterable[tuple[str, str]]:
 
 
 def _routes(site: Site, result: Result, seen: Snapshot) -> Iterable[str]:
-    present = seen.routes(site.netns, site.owner.ifname)
+    """A route of the result is of one of the container's interfaces, it does not say which."""
+    hops = {name: _addresses(site, result, name) for name in _inside(site, result)}
     for route in result.routes:
-        gateway = bridge.next_hop(route, result.ips)
-        if not any(_same_route(route, gateway, entry) for entry in present):
-            yield f"route {route.dst} via {gateway or 'the link'} is missing"
+        if not any(
+            _same_route(route, bridge.next_hop(route, ips), entry)
+            for name, ips in hops.items() for entry in seen.routes(site.netns, name)
+        ):
+            gateways_named = dict.fromkeys(bridge.next_hop(route, ips) or "the link" for ips in hops.values())
+            yield f"route {route.dst} via {' or '.join(gateways_named)} is missing"
 
 
 def _same_route(route: Route, gateway: str | None, entry: RouteEntry) -> bool:
@@ -167,15 +180,15 @@ def _same_route(route: Route, gateway: str | None, entry: RouteEntry) -> bool:
     return key == (entry.dst, entry.gateway, entry.table) and all(value in (None, actual) for value, actual in optional)
 
 
-def _gateway(conf: BridgeConf, result: Result, seen: Snapshot) -> Iterable[str]:
+def _gateway(conf: BridgeConf, ips: list[Address], seen: Snapshot) -> Iterable[str]:
     if not conf.is_gateway:
         return
     interface = conf.gateway_interface
     present = seen.addresses(HOST, interface)
-    for address in gateways.addresses(conf, result.ips):
+    for address in gateways.addresses(conf, ips):
         if not gateways.is_there(address, present):
             yield f"gateway address {address} is missing on {interface}"
-    families = {ip.family for ip in result.ips}
+    families = {ip.family for ip in ips}
     if 4 in families:
         yield from _differs("node", "net/ipv4/ip_forward", "1", seen.sysctl(HOST, "ipv4/ip_forward"))
     if 6 in families and not forwarding.is_on(seen, interface):

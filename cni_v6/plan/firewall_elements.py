@@ -9,8 +9,8 @@ from cni_v6.config.firewall import FirewallConf
 from cni_v6.config.ipam import IpamConf
 from cni_v6.config.main import MainConf
 from cni_v6.firewall import ruleset
-from cni_v6.firewall.elements import elements
-from cni_v6.firewall.policy import Policy
+from cni_v6.firewall.elements import UNSPECIFIED, elements, owner_of, published
+from cni_v6.firewall.policy import Policy, Port
 from cni_v6.firewall.sets import BRIDGE
 from cni_v6.kernel import ops
 from cni_v6.kernel.ops import Op
@@ -18,6 +18,7 @@ from cni_v6.kernel.questions import GetElements, GetRuleset, Question, Snapshot
 from cni_v6.leases.attachment import Attachment
 from cni_v6.net.addresses import version as version_of
 from cni_v6.plan import firewall, mac as plan_mac
+from cni_v6.protocol.names import Owner
 
 
 def questions(conf: MainConf) -> tuple[Question, ...]:
@@ -63,6 +64,35 @@ def _publishable(conf: MainConf, addresses: tuple[str, ...]) -> FirewallConf:
     without = conf.ipam.optional - {version_of(address) for address in addresses}
     kept = (port for port in conf.firewall.ports if not port.host_ip or version_of(port.host_ip) not in without)
     return replace(conf.firewall, ports=tuple(kept))
+
+
+def ports(record: Attachment) -> GetElements:
+    """The question who has the ports that an attachment publishes."""
+    policy = record.policy
+    return GetElements(tuple(published(policy.ports, policy.addresses)) if policy else ())
+
+
+def without_own_ports(record: Attachment, seen: Snapshot) -> tuple[Attachment, list[tuple[str, Owner]]]:
+    """The attachment without the ports that another interface of its container publishes; those, and the interfaces.
+
+    :param seen: the answer to ``ports``.
+    """
+    policy = record.policy
+    assert policy is not None  # it publishes something
+    holders = {(element.set, element.key): owner_of(element.comment)
+               for element in seen.elements(ports(record).elements)}
+    kept: list[Port] = []
+    taken: list[tuple[str, Owner]] = []
+    for port in policy.ports:
+        parts = [port] if port.host_ip else [replace(port, host_ip=address) for address in UNSPECIFIED]
+        free = []
+        for part in parts:
+            there = [holders.get((element.set, element.key)) for element in published([part], policy.addresses)]
+            own = [each for each in there if each and each.container_id == record.owner.container_id]
+            free += [] if own else [part]
+            taken += [(f"{port.protocol}/{port.host_port}", each) for each in own]
+        kept += [port] if len(free) == len(parts) else free
+    return replace(record, policy=replace(policy, ports=tuple(kept))), list(dict.fromkeys(taken))
 
 
 def admission(record: Attachment, requested: tuple[str, ...] = ()) -> tuple[Op, ...]:

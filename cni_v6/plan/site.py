@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
-from cni_v6.kernel.ops import Op
+from cni_v6.kernel.ops import AddRoute, Op
+from cni_v6.log import Log
 from cni_v6.protocol import names
 from cni_v6.protocol.names import Owner
 from cni_v6.protocol.result import Address, Dns, Result, Route
@@ -46,7 +48,27 @@ class Allocation:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The operations of an ADD, and its result."""
+    """The operations of an ADD, and its result. ``routes``: the operations of the result's routes, in their order."""
 
     ops: tuple[Op, ...]
     result: Result
+    routes: tuple[Op, ...] = ()
+
+    def answer(self, otherwise: Mapping[Op, Op | None], log: Log) -> Result:
+        """The result, with the routes that the container has.
+
+        :param otherwise: what ``Kernel.apply`` returned.
+        :param log: for what is not as it was planned.
+        """
+        if not otherwise:
+            return self.result
+        kept = []
+        for route, wanted in zip(self.result.routes, self.routes):
+            added = otherwise.get(wanted, wanted)
+            if isinstance(added, AddRoute):
+                kept.append(route if added is wanted else replace(route, priority=added.priority))
+            if added is not wanted:
+                what = f"has metric {added.priority}" if isinstance(added, AddRoute) else "is left out"
+                via = f" via {route.gw}" if route.gw else ""
+                log.warning(f"route {route.dst}{via} {what}: the container has another one, of another network perhaps")
+        return replace(self.result, routes=tuple(kept))

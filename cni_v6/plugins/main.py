@@ -28,7 +28,8 @@ from cni_v6.plan import families, features, ndp_proxy, prefix_routes
 from cni_v6.plan.site import Allocation, Plan, Site
 from cni_v6.protocol.invocation import Invocation, valid_attachments
 from cni_v6.protocol.names import Owner, host_interface
-from cni_v6.protocol.result import Result, from_json
+from cni_v6.protocol.result import Result, after
+from cni_v6.protocol.versions import PER_FAMILY
 
 # The errors of a plugin that does not know GC and STATUS. skel first misses the container id, which neither command has
 # (code 3), then returns code 4, "unknown CNI_COMMAND"; or the version is too new for it.
@@ -112,9 +113,9 @@ class Frame(Generic[Conf]):
             for warning in features.warnings(conf, allocation, seen):
                 call.log.warning(warning)
             plan = plugin.plan_add(site, conf, allocation, seen)
-            context.kernel.apply(plan.ops)
+            result = plan.answer(context.kernel.apply(plan.ops), call.log)
             undo.pop_all()
-        return plan.result
+        return result if call.version in PER_FAMILY else after(call.prev_result, result)
 
     def delete(self, call: Invocation, context: Context) -> None:
         """DEL: delete the container's interface, then free its addresses: no container gets one that still answers.
@@ -225,7 +226,7 @@ def _allocate(
     """
     conf = network.conf
     if isinstance(conf.ipam, IpamConf):
-        record_it = partial(register.register, network, context=context)
+        record_it = partial(register.register, network, context=context, log=call.log)
         allocation = allocate.allocate(conf.ipam, attachment, context, call.log, record_it, lost)
         undo.callback(_attempt, call, lambda: register.unregister(call.owner, conf.data_dir, context))
         return allocation
@@ -233,9 +234,11 @@ def _allocate(
     undo.callback(_attempt, call, lambda: register.unregister(call.owner, conf.data_dir, context))
     if conf.ipam is None:
         return Allocation()
-    allocation = _from_delegate(call, conf.ipam, context, undo)
+    # DEL is also called if its ADD fails: SPEC.md, section 4.
+    undo.callback(_attempt, call, partial(context.delegate, call, conf.ipam.type, "DEL"))
+    allocation = allocate.of_delegate(call, conf.ipam.type, context)
     with context.leases(conf.network, conf.data_dir).transaction() as leases:
-        register.complete(network, attachment, allocation.ips, leases, context)
+        register.complete(network, attachment, allocation.ips, leases, context, call.log)
     return allocation
 
 
@@ -245,7 +248,10 @@ def _record(call: Invocation, network: Network, attachment: Attachment, context:
 
     def record() -> None:
         with context.leases(conf.network, conf.data_dir).transaction() as leases:
-            register.register(network, attachment, leases, context) if conf.ipam is None else leases.put(attachment)
+            if conf.ipam is None:
+                register.register(network, attachment, leases, context, call.log)
+            else:
+                leases.put(attachment)
 
     try:
         record()
@@ -257,15 +263,6 @@ def _record(call: Invocation, network: Network, attachment: Attachment, context:
         if isinstance(conf.ipam, ForeignIpam):
             context.delegate(call, conf.ipam.type, "DEL")
         record()
-
-
-def _from_delegate(call: Invocation, foreign: ForeignIpam, context: Context, undo: ExitStack) -> Allocation:
-    # DEL is also called if its ADD fails: SPEC.md, section 4.
-    undo.callback(_attempt, call, lambda: context.delegate(call, foreign.type, "DEL"))
-    result = from_json(context.delegate(call, foreign.type, "ADD"), call.version)
-    if not result.ips:
-        raise CniError(codes.IO_FAILURE, f"ipam.type: plugin {foreign.type} gave no address", "see its configuration")
-    return Allocation(tuple(replace(ip, interface=None) for ip in result.ips), result.routes, result.dns)
 
 
 def _record_proxied(conf: MainConf, site: Site, allocation: Allocation, seen: Snapshot, context: Context) -> None:

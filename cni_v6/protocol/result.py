@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cni_v6.protocol.json_reader import Fields
@@ -76,6 +76,27 @@ class Result:
     ips: tuple[Address, ...] = ()
     routes: tuple[Route, ...] = ()
     dns: Dns = Dns()
+
+
+def after(earlier: Result | None, own: Result) -> Result:
+    """The result of a plugin in a chain: what came in (``prevResult``), and its own, with the indices as they are then.
+
+    An interface that both name is one. What ``own`` says of name service takes the place of what came in.
+    """
+    if earlier is None:
+        return own
+    interfaces = {(known.name, known.sandbox): known for known in earlier.interfaces}
+    interfaces |= {(known.name, known.sandbox): known for known in own.interfaces}
+    numbers = {place: number for number, place in enumerate(interfaces)}
+
+    def moved(result: Result) -> tuple[Address, ...]:
+        places = [numbers[known.name, known.sandbox] for known in result.interfaces]
+        return tuple(ip if ip.interface is None else replace(ip, interface=places[ip.interface]) for ip in result.ips)
+
+    return Result(
+        tuple(interfaces.values()), moved(earlier) + moved(own), tuple(dict.fromkeys(earlier.routes + own.routes)),
+        own.dns if own.dns != Dns() else earlier.dns,
+    )
 
 
 def to_json(result: Result, version: str) -> dict[str, Any]:

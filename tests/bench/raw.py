@@ -14,7 +14,7 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -88,9 +88,9 @@ class RecordingKernel(LinuxKernel):
         super().__init__(RecordingSpaces(host, tape))
         self._tape = tape
 
-    def apply(self, operations: Iterable[Op]) -> None:
+    def apply(self, operations: Iterable[Op]) -> Mapping[Op, Op | None]:
         self._tape.operations += operations
-        super().apply(self._tape.operations)
+        return super().apply(self._tape.operations)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -58,8 +58,8 @@ class Elsewhere:
     def observe(self, questions: Iterable[Question]) -> Snapshot:
         return self.run(lambda: self.kernel.observe(questions))
 
-    def apply(self, ops: Iterable[Op]) -> None:
-        self.run(lambda: self.kernel.apply(ops))
+    def apply(self, ops: Iterable[Op]) -> Mapping[Op, Op | None]:
+        return self.run(lambda: self.kernel.apply(ops))
 
     def remove(self, ops: Iterable[Op]) -> None:
         self.run(lambda: self.kernel.remove(ops))

@@ -14,7 +14,7 @@ import pytest
 from cni_v6 import errors
 from cni_v6.errors import CniError
 from cni_v6.kernel import ops
-from cni_v6.kernel.ops import HOST, AddRoute, Op
+from cni_v6.kernel.ops import HOST, AddRoute, Op, SetLink
 from cni_v6.kernel.questions import (
     BRIDGE_PORTS_MAX,
     FOREVER,
@@ -37,6 +37,7 @@ from cni_v6.kernel.questions import (
     RouteEntry,
     Uplink,
 )
+from cni_v6.kernel.route_place import METRICS_TRIED
 from tests.contract.kernels import KernelTestbed, LinuxTestbed
 
 MAC, HOST_MAC, BRIDGE_MAC = "02:00:00:00:00:0a", "02:00:00:00:00:0b", "02:00:00:00:00:0c"
@@ -411,13 +412,47 @@ def test_route(testbed: KernelTestbed, route: AddRoute, wanted: RouteEntry) -> N
         assert routes(testbed, netns, wanted.dst) == [wanted]
 
 
-@pytest.mark.parametrize(("gateway", "other"), [("192.0.2.1", "192.0.2.9"), ("2001:db8::1", "2001:db8::9")])
-def test_the_first_route_to_a_place_stays(testbed: KernelTestbed, gateway: str, other: str) -> None:
-    """As the reference plugin: "we assume the first one wins" (pkg/ipam, ConfigureIface)."""
+@pytest.mark.parametrize(
+    ("gateway", "other", "metric"), [("192.0.2.1", "192.0.2.9", 1), ("2001:db8::1", "2001:db8::9", 1025)]
+)
+def test_another_route_to_a_place_is_added_beside_the_first(
+    testbed: KernelTestbed, gateway: str, other: str, metric: int
+) -> None:
     netns = routed(testbed)
     dst = "::/0" if ":" in gateway else "0.0.0.0/0"
-    testbed.kernel.apply(AddRoute(netns, "eth0", dst, each) for each in (gateway, other))
+    first, second = (AddRoute(netns, "eth0", dst, each) for each in (gateway, other))
+    third = AddRoute(netns, "eth0", dst, f"{other[:-1]}8")
+    assert testbed.kernel.apply([first, second, first, third]) == {
+        second: replace(second, priority=metric), third: replace(third, priority=metric + 1),
+    }
+    found = {each.gateway: each.priority or 0 for each in routes(testbed, netns, dst)}
+    assert found == {gateway: metric - 1, other: metric, f"{other[:-1]}8": metric + 1}
+    assert testbed.kernel.apply([first, second]) == {}, "both are there"
+
+
+@pytest.mark.parametrize(("gateway", "other"), [("192.0.2.1", "192.0.2.9"), ("2001:db8::1", "2001:db8::9")])
+def test_another_route_of_a_metric_that_is_wanted_is_left_out(testbed: KernelTestbed, gateway: str, other: str) -> None:
+    netns = routed(testbed)
+    dst = "::/0" if ":" in gateway else "0.0.0.0/0"
+    first, second = (AddRoute(netns, "eth0", dst, each, priority=7) for each in (gateway, other))
+    assert testbed.kernel.apply([first, second]) == {second: None}
     assert [each.gateway for each in routes(testbed, netns, dst)] == [gateway]
+
+
+def test_a_place_with_no_metric_left(testbed: KernelTestbed) -> None:
+    netns = routed(testbed)
+    many = [AddRoute(netns, "eth0", "0.0.0.0/0", f"192.0.2.{last}") for last in range(100, 100 + METRICS_TRIED + 2)]
+    assert testbed.kernel.apply(many)[many[-1]] is None
+    assert len(routes(testbed, netns, "0.0.0.0/0")) == METRICS_TRIED + 1
+
+
+def test_a_route_of_the_node_to_a_container_is_the_only_one(testbed: KernelTestbed) -> None:
+    testbed.kernel.apply([BRIDGE, SetLink(HOST, "br0", up=True), ops.AddAddress(HOST, "br0", "2001:db8::1/64")])
+    first, second = (AddRoute(HOST, "br0", "2001:db8:5::/80", f"2001:db8::{last}") for last in (2, 3))
+    testbed.kernel.apply([first])
+    with refused(errors.KERNEL_REFUSED, "2001:db8:5::/80", "2001:db8::3", "ip -6 route show 2001:db8:5::/80"):
+        testbed.kernel.apply([second])
+    assert [each.gateway for each in routes(testbed, HOST, "2001:db8:5::/80", "br0")] == ["2001:db8::2"]
 
 
 def test_routes_of_other_metrics_and_tables_stand_beside_each_other(testbed: KernelTestbed) -> None:

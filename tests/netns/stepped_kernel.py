@@ -68,8 +68,10 @@ class SteppedKernel:
         hidden = [each for each in asked if self._hide and isinstance(each, GetSysctl) and self._hide in each.key]
         return Snapshot({**seen.answers, **dict.fromkeys(hidden)})
 
-    def apply(self, operations: Iterable[Op]) -> None:
-        self._pass(list(operations), self._inner.apply)
+    def apply(self, operations: Iterable[Op]) -> Mapping[Op, Op | None]:
+        otherwise: dict[Op, Op | None] = {}
+        self._pass(list(operations), lambda some: otherwise.update(self._inner.apply(some)))
+        return otherwise
 
     def remove(self, operations: Iterable[Op]) -> None:
         self._pass(list(operations), self._inner.remove)

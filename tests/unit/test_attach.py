@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -66,14 +66,39 @@ def test_tables_that_are_gone_or_another_versions_come_back_with_all_attachments
     assert firewall_reload.reload(fake.context()) == 3
 
 
+def test_a_port_that_the_container_publishes_already_stays_where_it_is() -> None:
+    """On another network, as Multus hands a pod's ports to each; a port of another container is taken."""
+    more = {"hostPort": 54, "containerPort": 54, "protocol": "udp", "hostIP": "192.0.2.7"}
+    second = CONFIG | {"name": "others", "bridge": "cni1", "ipam": {
+        "type": "cni-v6-ipam", "ranges": [[{"subnet": "10.2.0.0/24"}], [{"subnet": "fd42:2::/64"}]],
+    }, "runtimeConfig": {"portMappings": [*HERE["runtimeConfig"]["portMappings"], more]}}
+    first = PUBLISHING | {"ipam": {"type": "cni-v6-ipam", "ranges": [[{"subnet": "10.1.0.0/24"}]]}}
+    fake = FakeContext()
+    fake.add("c1", first)
+    before = set(fake.kernel.firewall.elements())
+    answer = fake.call("ADD", "c1", second, CNI_IFNAME="net1")
+    result = answer.ok()
+    assert "warning: port udp/53 is left out: interface eth0 of this container publishes it already (network pods)" in (
+        answer.stderr)
+    [record] = fake.attachments("others")
+    assert record.policy and [(port.host_port, port.host_ip) for port in record.policy.ports] == [
+        (53, "::"), (54, "192.0.2.7"),
+    ]
+    fake.call("CHECK", "c1", second | {"prevResult": result}, CNI_IFNAME="net1").ok()
+    fake.container("c2")
+    fake.call("ADD", "c2", second).error(errors.PORT_TAKEN)
+    fake.call("DEL", "c1", second, CNI_IFNAME="net1").ok()
+    assert set(fake.kernel.firewall.elements()) == before
+
+
 class WithoutNft(FakeKernel):
     """The tables cannot be loaded."""
 
-    def apply(self, operations: Iterable[ops.Op]) -> None:
+    def apply(self, operations: Iterable[ops.Op]) -> Mapping[ops.Op, ops.Op | None]:
         steps = list(operations)
         if any(isinstance(step, ops.LoadRuleset) for step in steps):
             raise CniError(errors.FIREWALL_MISSING, "cannot run nft", "install nftables")
-        super().apply(steps)
+        return super().apply(steps)
 
 
 def test_status_loads_tables_that_are_gone_and_says_so_once() -> None:

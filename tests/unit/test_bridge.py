@@ -574,6 +574,14 @@ def test_addresses_of_another_plugin() -> None:
     assert fake.attachments() == []
 
 
+def test_routes_of_another_plugin_that_lead_nowhere() -> None:
+    """Its address is of IPv4."""
+    routes = [{"dst": "0.0.0.0/0"}, {"dst": "::/0", "gw": "fd42::1"}]
+    answer = {"cniVersion": "1.1.0", "ips": [LEASE], "routes": routes}
+    fake = FakeContext(plugins={"dhcp": plugin(ADD=answer)})
+    assert fake.add("c1", FOREIGN)["routes"] == routes[:1]
+
+
 @pytest.mark.parametrize(
     ("answer", "code"),
     [

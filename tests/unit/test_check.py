@@ -16,7 +16,7 @@ from cni_v6.kernel.ops import HOST
 from cni_v6.kernel.questions import BRIDGE_PORTS_MAX, Link, RouteEntry
 from cni_v6.plan import bridge, check
 from cni_v6.plan.site import Allocation
-from cni_v6.protocol.result import Address, Interface, Result, Route
+from cni_v6.protocol.result import Address, Interface, Result, Route, after
 from tests.unit.sample_values import (
     ADDRESS_MAC,
     BEHIND_LINK_LOCAL,
@@ -133,7 +133,8 @@ FAR = "route 2001:db8:9::/48 via 2001:db8:1::1 is missing"
         (alter(HOST, PORT, mac="02:00:00:00:00:9"), f"host interface {PORT}: mac is 02:00:00:00:00:9, not {PORT_MAC}"),
         (alter(HOST, PORT, mtu=1280), f"host interface {PORT}: mtu is 1280, not 1500"),
         (alter(HOST, PORT, up=False), f"host interface {PORT}: up is False, not True"),
-        (alter(HOST, PORT, master="br9"), f"{PORT}: bridge is br9, not cni0"),
+        (alter(HOST, PORT, master="br9"), f"{PORT} is in bridge br9, not in cni0"),
+        (alter(HOST, PORT, master=""), f"{PORT} is in no bridge, not in cni0"),
         (alter(HOST, PORT, hairpin=True), f"{PORT}: hairpin is True, not False"),
         (alter(HOST, PORT, isolated=False), f"{PORT}: isolated is False, not True"),
         (lambda fake: fake.vlans[PORT].pop(5), f"{PORT} is not in vlan 5 untagged"),
@@ -209,6 +210,22 @@ def test_what_a_chained_plugin_added_is_not_ours_to_check() -> None:
     other = (*result.interfaces, Interface("tun0", "", sandbox=NETNS))
     more = replace(result, interfaces=other, ips=(*result.ips, Address("2001:db8:7::2/64", interface=3)))
     assert differences(GATEWAY, fake, more) == []
+
+
+def test_what_came_in_from_an_earlier_plugin_is_compared_where_it_is() -> None:
+    """Its interface is another one, its address needs no gateway of ours, its route leads through it."""
+    fake, own = attached(GATEWAY)
+    fake.add_link(NETNS, Link("net0", "02:00:00:00:00:05", 1500, up=True))
+    fake.spaces[NETNS].routes["net0"] = [RouteEntry("198.51.100.0/24", "192.0.2.1")]
+    result = after(Result(
+        (Interface("net0", "02:00:00:00:00:05", NETNS),), (Address("192.0.2.2/24", "192.0.2.1", 0),),
+        (Route("198.51.100.0/24"),),
+    ), own)
+    assert differences(GATEWAY, fake, result) == []
+    fake.spaces[NETNS].routes["net0"] = [RouteEntry("198.51.100.0/24", "192.0.2.9")]
+    assert differences(GATEWAY, fake, result) == [
+        "route 198.51.100.0/24 via 10.1.0.1 or 192.0.2.1 is missing",
+    ]
 
 
 def test_an_attachment_of_the_reference_plugin() -> None:

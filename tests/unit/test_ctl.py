@@ -261,6 +261,14 @@ def test_a_plan_that_cannot_be_made(content: object, words: str, tmp_path: Path)
     assert fake.state() == before
 
 
+def test_a_plan_of_a_file_that_has_a_key_twice(tmp_path: Path) -> None:
+    """A runtime makes one of them before the plugin sees it."""
+    path = tmp_path / "10-pods.conflist"
+    path.write_text(json.dumps(CONFIG | {"strict": True})[:-1] + ', "bridge": "br1", "bridge": "br2"}')
+    with pytest.raises(CniError, match="'bridge' is written twice: strict is true"):
+        planned(FakeContext(), path)
+
+
 def test_a_plan_that_does_not_fit_the_node(tmp_path: Path) -> None:
     fake = FakeContext()
     fake.kernel.add_link(HOST, Link("cni0", "02:00:00:00:00:01", 1500, kind="vlan"))

@@ -12,7 +12,7 @@ from hypothesis import given, settings, strategies as st
 from netaddr import IPAddress, IPNetwork
 
 from cni_v6.errors import DECODING_FAILURE, CniError
-from cni_v6.protocol.result import Address, Dns, Interface, Result, Route, from_json, to_json
+from cni_v6.protocol.result import Address, Dns, Interface, Result, Route, after, from_json, to_json
 from cni_v6.protocol.versions import SUPPORTED_VERSIONS
 
 CASES = sorted((Path(__file__).parent / "cases" / "result").glob("*.json"))
@@ -124,6 +124,26 @@ def test_the_family_must_be_the_addresses() -> None:
     document = {"ips": [{"version": "4", "address": "::1/64"}]}
     assert "ips[0].version is '4', not '6', the family of its address" in wrong(document, "0.4.0")
     assert from_json(document, "1.0.0").ips == (Address("::1/64"),)
+
+
+def test_a_chain_adds_to_what_came_in() -> None:
+    earlier = Result(
+        (Interface("lan0", "02:00:00:00:00:01"), Interface("net0", "02:00:00:00:00:02", "/run/netns/a")),
+        (Address("192.0.2.2/24", "192.0.2.1", 1), Address("192.0.2.3/24")), (Route("192.0.2.0/24"), Route("::/0")),
+        Dns(("192.0.2.53",)),
+    )
+    own = Result(
+        (Interface("lan0", "02:00:00:00:00:01", mtu=1400), Interface("eth0", "02:00:00:00:00:03", "/run/netns/a")),
+        (Address("10.1.0.2/16", "10.1.0.1", 1),), (Route("::/0"), Route("0.0.0.0/0")),
+    )
+    assert after(None, own) is own
+    both = after(earlier, own)
+    assert both == Result(
+        (own.interfaces[0], earlier.interfaces[1], own.interfaces[1]),
+        (*earlier.ips, Address("10.1.0.2/16", "10.1.0.1", 2)),
+        (Route("192.0.2.0/24"), Route("::/0"), Route("0.0.0.0/0")), earlier.dns,
+    )
+    assert after(earlier, replace(own, dns=Dns(domain="example"))).dns == Dns(domain="example")
 
 
 def test_a_result_without_version_is_read_as_the_configurations() -> None:

@@ -5,7 +5,7 @@ Knows no link-local addresses (the kernel adds one when a carrier comes) and no 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from cni_v6.errors import CniError, Errors
@@ -55,8 +55,9 @@ class FakeKernel(FakeNode):
     def observe(self, questions: Iterable[Question]) -> Snapshot:
         return Snapshot({question: _ANSWERS[type(question)](self, question) for question in questions})
 
-    def apply(self, operations: Iterable[Op]) -> None:
+    def apply(self, operations: Iterable[Op]) -> Mapping[Op, Op | None]:
         done: list[Op] = []
+        self.otherwise.clear()
         try:
             for operation in operations:
                 self._do(operation)
@@ -64,6 +65,7 @@ class FakeKernel(FakeNode):
         except Exception as error:
             self._undo(done, error)
             raise
+        return dict(self.otherwise)
 
     def remove(self, operations: Iterable[Op]) -> None:
         errors = Errors()

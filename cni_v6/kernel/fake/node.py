@@ -59,6 +59,7 @@ class FakeNode:
         self.announced: list[str] = []
         self.blind = False
         self.firewall = FakeFirewall()
+        self.otherwise: dict[Op, Op | None] = {}  # as ``Kernel.apply`` returns it
         self.add_netns(HOST)
 
     def add_netns(self, path: str) -> None:

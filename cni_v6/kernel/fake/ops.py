@@ -9,7 +9,7 @@ from typing import Any
 from netaddr import IPNetwork
 
 from cni_v6.errors import ALREADY_ATTACHED, IO_FAILURE, KERNEL_REFUSED, PORTS_EXHAUSTED, CniError
-from cni_v6.kernel import ops
+from cni_v6.kernel import ops, route_place
 from cni_v6.kernel.fake.node import FakeNode, Space
 from cni_v6.kernel.ops import HOST, Op
 from cni_v6.kernel.questions import BRIDGE_PORTS_MAX, FOREVER, Lifetime, Link, RouteEntry
@@ -136,11 +136,23 @@ def _add_route(fake: FakeNode, operation: ops.AddRoute) -> None:
     space = fake.spaces[operation.netns]
     if operation.gateway and not _reachable(space, operation.ifname, operation.gateway):
         raise CniError(KERNEL_REFUSED, f"cannot {ops.describe(operation)}", "Nexthop has invalid gateway")
-    entry = _entry(operation)
-    place = (entry.dst, entry.priority, entry.table)
-    present = [each for held in space.routes.values() for each in held]
-    if place not in [(each.dst, each.priority, each.table) for each in present]:
-        space.routes.setdefault(operation.ifname, []).append(entry)
+    taken = {_place(each) for held in space.routes.values() for each in held}
+    own = space.routes.setdefault(operation.ifname, [])
+    wanted = [operation, *(replace(operation, priority=metric) for metric in route_place.metrics(operation))]
+    free = [each for each in wanted if _place(_entry(each)) not in taken]
+    if wanted[0] in free:
+        own.append(_entry(operation))
+    elif not any(route_place.is_same(operation, entry) for entry in own):
+        beside = free[0] if free else None
+        if beside:
+            own.append(_entry(beside))
+        elif operation.netns == HOST:
+            raise route_place.refusal(operation)
+        fake.otherwise[operation] = beside
+
+
+def _place(entry: RouteEntry) -> tuple[str, int, int]:
+    return entry.dst, entry.priority or 0, entry.table
 
 
 def _entry(operation: ops.AddRoute) -> RouteEntry:
