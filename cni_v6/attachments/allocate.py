@@ -44,17 +44,20 @@ def _record(record: Attachment, leases: Transaction) -> None:
 def allocate(
     conf: IpamConf, attachment: Attachment, context: Context, log: Log,
     record_it: Callable[[Attachment, Transaction], None] = _record, lost: Mapping[int, CniError] = MappingProxyType({}),
+    first: Callable[[Transaction], None] = lambda _: None,
 ) -> Allocation:
     """Lease an address of each set, all or none, and record the attachment.
 
     :param attachment: the record without addresses.
     :param record_it: records the attachment under the lock of the leases; may do more under that lock.
+    :param first: called under that lock before an address is chosen; may refuse the ADD.
     :param lost: families that the container does not get, and why; all of them are in ``conf.optional``.
     """
     dns = _dns(conf, context)
     conf = with_secret(conf, context)
     with context.leases(conf.network, conf.data_dir).transaction() as leases:
         _refuse_second(attachment.owner, leases, context, log)
+        first(leases)
         chosen = _choose(conf, leases, context, log, lost)
         delegated = _delegate(conf, chosen, leases)
         record = replace(

@@ -31,14 +31,19 @@ from cni_v6.protocol.result import Address
 
 @dataclass(frozen=True, slots=True)
 class Memo:
-    """The gateway addresses that a network has on interfaces of ours since the node booted."""
+    """The gateway addresses that a network has on interfaces of ours since the node booted.
+
+    ``looked_at``: those whose prefixes overlap with nothing else of the node (``overlaps``).
+    """
 
     live: tuple[GatewayAddress, ...] = ()
     draining: tuple[GatewayAddress, ...] = ()
+    looked_at: tuple[GatewayAddress, ...] = ()
 
 
 def encode(memo: Memo, boot: str) -> bytes:
-    words = {"live": [*map(anchor_words, memo.live)], "draining": [*map(anchor_words, memo.draining)]}
+    parts = ("live", memo.live), ("draining", memo.draining), ("lookedAt", memo.looked_at)
+    words = {name: [*map(anchor_words, anchors)] for name, anchors in parts}
     return json.dumps({"boot": boot, **words}).encode()
 
 
@@ -49,10 +54,10 @@ def decode(content: bytes, boot: str) -> Memo:
         raw = json.loads(content or b"{}")
         if raw.get("boot") != boot:
             return Memo()
-        live, draining = (tuple(read_anchor(*map(str, words)) for words in raw[key]) for key in ("live", "draining"))
-    except (ValueError, KeyError, TypeError, AttributeError):
+        keys = ("live", "draining", "lookedAt")  # the last one is younger
+        return Memo(*(tuple(read_anchor(*map(str, words)) for words in raw.get(key, ())) for key in keys))
+    except (ValueError, TypeError, AttributeError):
         return Memo()
-    return Memo(live, draining)
 
 
 def settled(
@@ -88,9 +93,10 @@ def _settle(
     known = dict.fromkeys((*memo.live, *memo.draining))
     live = tuple(dict.fromkeys((*(anchor for anchor in known if anchor in current), *needed)))
     draining = tuple(anchor for anchor in known if anchor not in current)
-    leases.keep_memo(encode(Memo(live, draining), context.boot))
+    settled_memo = replace(memo, live=live, draining=draining)
+    leases.keep_memo(encode(settled_memo, context.boot))
     again = [anchor for anchor in needed if anchor in memo.draining]
-    _take_away(conf.network, Memo(live, draining), _unneeded(draining, leases, context), leases, context, again)
+    _take_away(conf.network, settled_memo, _unneeded(draining, leases, context), leases, context, again)
 
 
 def release(record: Attachment, leases: Transaction, context: Context) -> None:
@@ -152,7 +158,7 @@ def _take_away(
     _put_again(dict.fromkeys((*kept, *again)), context)
     if unneeded:
         draining = tuple(anchor for anchor in memo.draining if anchor not in unneeded)
-        leases.keep_memo(encode(Memo(memo.live, draining), context.boot))
+        leases.keep_memo(encode(replace(memo, draining=draining), context.boot))
 
 
 def _put_again(anchors: Collection[GatewayAddress], context: Context) -> None:

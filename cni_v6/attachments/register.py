@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from cni_v6.attachments import old_gateways
+from cni_v6.attachments import old_gateways, overlaps
 from cni_v6.attachments.context import Context
 from cni_v6.config.ipam import IpamConf
 from cni_v6.config.main import MainConf
@@ -60,6 +60,7 @@ def complete(
     net: Network, record: Attachment, ips: tuple[Address, ...], leases: Transaction, context: Context, log: Log
 ) -> None:
     """Complete a recorded attachment, now that another IPAM plugin has allocated its addresses."""
+    overlaps.check(net.conf, leases, context, log, ips)
     attachment = old_gateways.settled(net.conf, record, ips, leases, context, is_ours=net.is_ours)
     addresses = tuple(ip.ip for ip in ips)
     completed = firewall_elements.with_policy(net.conf, attachment, addresses, net.mac(addresses))

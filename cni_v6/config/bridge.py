@@ -111,6 +111,7 @@ def _read_bridge(call: Invocation, prefixes: InterfacePrefixes | None = None) ->
         dns=read_dns(top),
         ipam=ipam,
         firewall=parse_firewall(top, sets),
+        allow_overlap=top.text("overlap") == "allow",
     )
     _refuse_contradictions(conf)
     wanted = ipam.delegation if isinstance(ipam, IpamConf) else None

@@ -256,6 +256,7 @@ FORMS: Mapping[str, Form] = {
     "ingress": Form(
         one_of(*_INGRESS), 'write "published", "open" or "isolated"', pattern("^(published|open|isolated)?$"),
     ),
+    "overlap": Form(one_of("refuse", "allow"), 'write "refuse" or "allow"', pattern("^(refuse|allow)?$")),
     "backend": Form(one_of(*_BACKENDS), 'write "nftables", or leave it out', pattern("^(nftables)?$")),
     "translated": Form(_translated, "write an IPv6 prefix, such as fd42:1:2:3::/64", pattern(f"{PREFIX}|^$")),
     "source": Form(_source, ADDRESS_REMEDY, pattern(f"^({ADDRESS})?$")),

@@ -43,7 +43,7 @@ class MainConf:
     ``is_gateway``: the node routes for the containers. ``mtu`` 0: the interface's own, else the kernel's default;
     ``AUTO_MTU``: the uplinks'. ``ndp_proxy``: an interface of the node, AUTO, or "" for none. ``mac``: the container's
     requested MAC, "" to derive it. ``dns``: None where neither the configuration nor the runtime says anything.
-    ``ipam`` None: layer 2 only.
+    ``ipam`` None: layer 2 only. ``allow_overlap``: a subnet may be another interface's too.
     """
 
     network: str
@@ -54,6 +54,7 @@ class MainConf:
     dns: Dns | None
     ipam: IpamConf | ForeignIpam | None
     firewall: FirewallConf
+    allow_overlap: bool
 
     @property
     def data_dir(self) -> str:

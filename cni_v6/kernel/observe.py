@@ -12,6 +12,7 @@ from cni_v6.kernel import apply_firewall, sysctl
 from cni_v6.kernel.netlink import answers, pyroute2_messages, requests
 from cni_v6.kernel.netlink.message import Message
 from cni_v6.kernel.netlink.socket import Answer, explain
+from cni_v6.kernel.netlink.uapi import RT_TABLE_MAIN
 from cni_v6.kernel.open_namespaces import Spaces
 from cni_v6.kernel.ops import HOST
 from cni_v6.kernel.questions import (
@@ -27,6 +28,7 @@ from cni_v6.kernel.questions import (
     GetProxies,
     GetRoutes,
     GetRuleset,
+    GetSurroundings,
     GetSysctl,
     GetUplinks,
     Ipv6Interface,
@@ -35,6 +37,7 @@ from cni_v6.kernel.questions import (
     Question,
     RouteEntry,
     Snapshot,
+    Surroundings,
     Uplink,
 )
 from cni_v6.kernel.sysctl import Folders
@@ -150,6 +153,20 @@ def _all_links(spaces: Spaces, _: GetLinks) -> tuple[Link, ...]:
     return tuple(replace(link, master=names.get(master, "")) for link, master in map(answers.read_link, messages))
 
 
+def _surroundings(spaces: Spaces, _: GetSurroundings) -> Surroundings:
+    messages = _dump(spaces, HOST, requests.get_ports(0), "interfaces")
+    links = {answers.index_of(data): answers.read_link(data) for data in messages}
+    domains = {index for index, (link, _) in links.items() if link.kind == "vrf"}
+    names = {index: link.name for index, (link, master) in links.items() if not domains.intersection((index, master))}
+    held = map(answers.read_address, _dump(spaces, HOST, requests.get_addresses(0), "addresses"))
+    routes = (route for family in (4, 6) for message in _dump(spaces, HOST, requests.get_routes(family, 0), "routes")
+              for route in answers.read_routes(message))
+    return Surroundings(
+        tuple((names[index], address) for index, address in held if index in names),
+        tuple((names[index], route) for index, route in routes if index in names and route.table == RT_TABLE_MAIN),
+    )
+
+
 def _alive(_: Spaces, question: GetAlive) -> frozenset[tuple[int, int]]:
     from cni_v6.kernel.netns import alive  # for the day when a set runs dry
 
@@ -197,6 +214,7 @@ _ANSWERS: dict[type[Any], Callable[[Spaces, Any], object]] = {
     GetAddresses: _addresses,
     GetLifetimes: _lifetimes,
     GetRoutes: _routes,
+    GetSurroundings: _surroundings,
     GetIpv6Interfaces: _ipv6_interfaces,
     GetUplinks: _uplinks,
     GetProxies: _proxies,

@@ -81,6 +81,14 @@ class Lifetime:
     temporary: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the node has, for each the interface: addresses (``ip/prefixlen``), and routes of the main table."""
+
+    addresses: tuple[tuple[str, str], ...]
+    routes: tuple[tuple[str, RouteEntry], ...]
+
+
 # Questions. Each is a value; a Snapshot maps it to its answer.
 
 
@@ -114,6 +122,11 @@ class GetRoutes:
 
     netns: str
     ifname: str
+
+
+@dataclass(frozen=True, slots=True)
+class GetSurroundings:
+    """-> Surroundings: where the node has addresses, and where its routes lead, interfaces of a VRF left out"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +197,7 @@ Question = (
     | GetAddresses
     | GetLifetimes
     | GetRoutes
+    | GetSurroundings
     | GetSysctl
     | GetIpv6Interfaces
     | GetUplinks
@@ -225,6 +239,11 @@ class Snapshot:
     def routes(self, netns: str, ifname: str) -> tuple[RouteEntry, ...]:
         answer = self.answers[GetRoutes(netns, ifname)]
         assert isinstance(answer, tuple)
+        return answer
+
+    def surroundings(self) -> Surroundings:
+        answer = self.answers[GetSurroundings()]
+        assert isinstance(answer, Surroundings)
         return answer
 
     def sysctl(self, netns: str, key: str) -> str | None:

@@ -28,6 +28,7 @@ from cni_v6.kernel.questions import (
     GetPortVlans,
     GetProxies,
     GetRoutes,
+    GetSurroundings,
     GetSysctl,
     GetUplinks,
     Ipv6Interface,
@@ -486,6 +487,23 @@ def test_route_through_an_interface_that_is_down(testbed: KernelTestbed, dst: st
     testbed.kernel.apply([BRIDGE, veth(testbed.a)])
     with refused(errors.KERNEL_REFUSED, dst):
         testbed.kernel.apply([AddRoute(testbed.a, "eth0", dst)])
+
+
+def test_the_surroundings(testbed: KernelTestbed) -> None:
+    """Without what another table has, nor other kinds of routes."""
+    before = testbed.kernel.observe([GetSurroundings()]).surroundings()
+    testbed.kernel.apply([
+        BRIDGE, SetLink(HOST, "br0", up=True), ops.AddAddress(HOST, "br0", "10.7.0.1/24"),
+        ops.AddAddress(HOST, "br0", "2001:db8:7::1/64"), AddRoute(HOST, "br0", "10.8.0.0/16", "10.7.0.9"),
+        AddRoute(HOST, "br0", "2001:db8:8::/48", "2001:db8:7::9"), AddRoute(HOST, "br0", "10.9.0.0/16", table=77),
+        ops.AddUnreachable(HOST, "2001:db8::/32"),
+    ])
+    found = testbed.kernel.observe([GetSurroundings()]).surroundings()
+    added = {each for each in found.addresses if each not in before.addresses and "fe80:" not in each[1]}
+    assert added == {("br0", "10.7.0.1/24"), ("br0", "2001:db8:7::1/64")}
+    led = {(name, route.dst, route.gateway) for name, route in found.routes if route.gateway}
+    assert led >= {("br0", "10.8.0.0/16", "10.7.0.9"), ("br0", "2001:db8:8::/48", "2001:db8:7::9")}
+    assert not {route.dst for _, route in found.routes} & {"10.9.0.0/16", "2001:db8::/32"}
 
 
 def test_routes_of_no_interface(testbed: KernelTestbed) -> None:

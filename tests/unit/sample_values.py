@@ -35,6 +35,7 @@ CONF = BridgeConf(
     is_gateway=False,
     is_default_gateway=False,
     force_address=False,
+    allow_overlap=False,
     mtu=0,
     ndp_proxy="",
     hairpin=False,

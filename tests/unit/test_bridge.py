@@ -681,7 +681,7 @@ def with_uplink(**plugins: Any) -> FakeContext:
     """A node whose router is in the network's own prefix, and its first container come and gone."""
     fake = FakeContext(plugins=plugins)
     fake.kernel.add_link(HOST, Link("ens1", "02:00:00:00:00:01", 1200, up=True))
-    fake.kernel.spaces[HOST].addresses["ens1"] = ["2001:db8:1::ff/56"]
+    fake.kernel.spaces[HOST].addresses["ens1"] = ["2001:db8:1:ff::ff/56"]
     fake.kernel.spaces[HOST].routes["ens1"] = [RouteEntry("::/0", "fe80::1")]
     return fake
 

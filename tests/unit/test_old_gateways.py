@@ -45,8 +45,9 @@ def routes(fake: FakeContext) -> set[str]:
 
 
 def memo(fake: FakeContext) -> Memo:
+    """Without what ``overlaps`` keeps there."""
     with fake.leases().transaction() as leases:
-        return old_gateways.decode(leases.memo(), BOOT)
+        return replace(old_gateways.decode(leases.memo(), BOOT), looked_at=())
 
 
 def prefixes(*anchors: GatewayAddress) -> set[str]:

@@ -35,7 +35,7 @@ class Segment:
 
     def load(self, call: Invocation, context: Context) -> MainConf:
         conf = parse_bridge(call)
-        return MainConf(conf.network, False, conf.mtu, "", conf.mac, conf.dns, conf.ipam, conf.firewall)
+        return MainConf(conf.network, False, conf.mtu, "", conf.mac, conf.dns, conf.ipam, conf.firewall, False)
 
     def questions(self, site: Site, conf: MainConf) -> Iterable[Question]:
         return GetLink(HOST, site.host), *families.questions(site.netns), *features.questions(conf)

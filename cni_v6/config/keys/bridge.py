@@ -99,6 +99,11 @@ BRIDGE = Level("bridge", "", (
         "bridges both addresses [stay](renumbering.md) while containers need them.",
         "On any bridge.", default=False, example=True,
     ),
+    Key(
+        "overlap", Text("overlap"),
+        "What to do if a subnet overlaps with another network or interface of the node: `refuse` the first ADD, or "
+        "`allow` it.", "No such key; allows it.", default="refuse", example="allow",
+    ),
     *FIREWALL,
     Key(
         "mtu", Number(0, MAX_MTU, words=(("auto", AUTO_MTU),)),

@@ -26,13 +26,16 @@ from cni_v6.kernel.questions import (
     GetProxies,
     GetRoutes,
     GetRuleset,
+    GetSurroundings,
     GetSysctl,
     GetUplinks,
     Ipv6Interface,
     Question,
     Snapshot,
+    Surroundings,
     Uplink,
 )
+from cni_v6.kernel.route_place import MAIN_TABLE
 
 
 class FakeKernel(FakeNode):
@@ -101,6 +104,14 @@ def _ipv6_interfaces(fake: FakeNode) -> tuple[Ipv6Interface, ...]:
     )
 
 
+def _surroundings(fake: FakeNode) -> Surroundings:
+    node = fake.spaces[HOST]
+    return Surroundings(
+        tuple((name, address) for name, held in node.addresses.items() for address in held),
+        tuple((name, route) for name, held in node.routes.items() for route in held if route.table == MAIN_TABLE),
+    )
+
+
 def _uplinks(fake: FakeNode) -> tuple[Uplink, ...]:
     """Of a family's default routes the one with the lowest metric; the fake has none of several hops."""
     node = fake.spaces[HOST]
@@ -118,6 +129,7 @@ _ANSWERS: dict[type[Any], Callable[[FakeNode, Any], object]] = {
     GetLink: lambda fake, asked: fake.space(asked.netns).links.get(asked.ifname),
     GetAddresses: lambda fake, asked: tuple(fake.space(asked.netns).addresses.get(asked.ifname, ())),
     GetLifetimes: lambda fake, asked: fake.lifetimes(asked.netns, asked.ifname),
+    GetSurroundings: lambda fake, _: _surroundings(fake),
     GetRoutes: lambda fake, asked: tuple(fake.space(asked.netns).routes.get(asked.ifname, ())),
     GetSysctl: lambda fake, asked: fake.space(asked.netns).sysctls.get(asked.key),
     GetIpv6Interfaces: lambda fake, _: _ipv6_interfaces(fake),

@@ -4,7 +4,8 @@ header included."""
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from cni_v6.kernel.netlink.message import HEADER, as_address, as_int, as_mac, as_text, by_kind
 from cni_v6.kernel.netlink.requests import IFADDRMSG, IFINFOMSG, RTMSG
@@ -111,12 +112,28 @@ def read_uplinks(data: bytes) -> tuple[int, ...]:
     given = _attributes(data, RTMSG)
     if RTA_OIF in given and RTMSG.unpack_from(data, HEADER.size)[7] == RTN_UNICAST:
         return (as_int(given[RTA_OIF]),)
-    hops, found = given.get(RTA_MULTIPATH, b""), []
+    return tuple(index for index, _ in _hops(given))
+
+
+def _hops(given: Attributes) -> Iterator[tuple[int, Attributes]]:
+    """(interface index, attributes) of each next hop of a route that has several."""
+    hops = given.get(RTA_MULTIPATH, b"")
     while hops:
         length, _, _, index = RTNEXTHOP.unpack_from(hops)
-        found.append(index)
+        yield index, by_kind(hops[RTNEXTHOP.size:length])
         hops = hops[(length + 3) & ~3 :]
-    return tuple(found)
+
+
+def read_routes(data: bytes) -> tuple[tuple[int, RouteEntry], ...]:
+    """As ``read_route``, an entry for each next hop of the route."""
+    read = read_route(data)
+    hops = list(_hops(_attributes(data, RTMSG)))
+    if read is None or not hops:
+        return () if read is None else (read,)
+    return tuple(
+        (index, replace(read[1], gateway=as_address(hop[RTA_GATEWAY]) if RTA_GATEWAY in hop else None))
+        for index, hop in hops
+    )
 
 
 def read_route(data: bytes) -> tuple[int, RouteEntry] | None:

@@ -249,9 +249,9 @@ def remove_route(op: ops.RemoveRoute, index: int) -> Message:
 
 
 def get_routes(family: int, index: int) -> Message:
-    """A dump of one family's routes through the interface with this index."""
+    """A dump of one family's routes through the interface with this index; 0: through any."""
     header = RTMSG.pack(AF_INET6 if family == 6 else AF_INET, 0, 0, 0, 0, 0, 0, 0, 0)
-    return Message(RTM_GETROUTE, 0, header + u32(RTA_OIF, index))
+    return Message(RTM_GETROUTE, 0, header + (u32(RTA_OIF, index) if index else b""))
 
 
 def get_uplink(family: int) -> Message:

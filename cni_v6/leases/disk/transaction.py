@@ -54,6 +54,7 @@ class DiskTransaction:
         self._chosen: dict[str, bool] = {}  # addresses chosen in this transaction -> whether they are in the queue
         self._seen = ".seen." + hashlib.blake2s(boot.encode(), digest_size=8).hexdigest()
         self._changed = False
+        self._memo: bytes | None = None  # once it was read
         self.remarks: list[str] = []
 
     def get(self, owner: Owner) -> Attachment | None:
@@ -196,10 +197,13 @@ class DiskTransaction:
         self._record(attachment)
 
     def memo(self) -> bytes:
-        return self._attachments.read(MEMO) or b""
+        if self._memo is None:
+            self._memo = self._attachments.read(MEMO) or b""
+        return self._memo
 
     def keep_memo(self, content: bytes) -> None:
         self._write(content, self._attachments, MEMO)
+        self._memo = content
 
     def drop(self, owner: Owner) -> Attachment | None:
         record = self._find(owner)
