@@ -33,18 +33,20 @@ from cni_v6.protocol.result import Address
 class Memo:
     """The gateway addresses that a network has on interfaces of ours since the node booted.
 
-    ``looked_at``: those whose prefixes overlap with nothing else of the node (``overlaps``).
+    ``looked_at``: those whose prefixes overlap with nothing else of the node (``overlaps``). ``recalled``: whether the
+    store was compared with the node (``recall``).
     """
 
     live: tuple[GatewayAddress, ...] = ()
     draining: tuple[GatewayAddress, ...] = ()
     looked_at: tuple[GatewayAddress, ...] = ()
+    recalled: bool = False
 
 
 def encode(memo: Memo, boot: str) -> bytes:
     parts = ("live", memo.live), ("draining", memo.draining), ("lookedAt", memo.looked_at)
     words = {name: [*map(anchor_words, anchors)] for name, anchors in parts}
-    return json.dumps({"boot": boot, **words}).encode()
+    return json.dumps({"boot": boot, "recalled": memo.recalled, **words}).encode()
 
 
 @lru_cache(maxsize=64)  # it rarely changes, and every ADD reads it
@@ -55,9 +57,12 @@ def decode(content: bytes, boot: str) -> Memo:
         if raw.get("boot") != boot:
             return Memo()
         keys = ("live", "draining", "lookedAt")  # the last one is younger
-        return Memo(*(tuple(read_anchor(*map(str, words)) for words in raw.get(key, ())) for key in keys))
+        live, draining, looked_at = (
+            tuple(read_anchor(*map(str, words)) for words in raw.get(key, ())) for key in keys
+        )
     except (ValueError, TypeError, AttributeError):
         return Memo()
+    return Memo(live, draining, looked_at, raw.get("recalled") is True)
 
 
 def settled(

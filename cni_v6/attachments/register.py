@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from cni_v6.attachments import old_gateways, overlaps
+from cni_v6.attachments import old_gateways, overlaps, recall
 from cni_v6.attachments.context import Context
 from cni_v6.config.ipam import IpamConf
 from cni_v6.config.main import MainConf
@@ -97,6 +97,8 @@ def unregister(owner: Owner, data_dir: str, context: Context) -> Attachment | No
         record = leases.get(owner)
         if record:
             release(record, leases, context)
+        else:
+            recall.forget(owner, leases, context)
     return record
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from cni_v6.errors import FIREWALL_MISSING, KERNEL_REFUSED, CniError
-from cni_v6.firewall.sets import Element
+from cni_v6.firewall.sets import SETS, Element
 from cni_v6.kernel import ops, programs, questions
 from cni_v6.kernel.deadline import Patience
 from cni_v6.kernel.netfilter import conntrack, keys, messages as nft
@@ -184,6 +184,12 @@ def get_elements(spaces: Spaces, asked: questions.GetElements) -> tuple[Element,
         for element, there in found
         if there and keys.key(there) == keys.key(element)
     )
+
+
+def get_all_elements(spaces: Spaces, _: questions.GetAllElements) -> tuple[Element, ...]:
+    netfilter = _netfilter(spaces)
+    dumps = [netfilter.dump(nft.dump_elements(family, name)) for family, name in SETS]
+    return tuple(element for dump in dumps for data in dump.messages for element in nft.read_elements(data))
 
 
 def _netfilter(spaces: Spaces) -> NetfilterSocket:

@@ -17,12 +17,14 @@ from cni_v6.kernel.open_namespaces import Spaces
 from cni_v6.kernel.ops import HOST
 from cni_v6.kernel.questions import (
     GetAddresses,
+    GetAllElements,
     GetAlive,
     GetElements,
     GetIpv6Interfaces,
     GetLifetimes,
     GetLink,
     GetLinks,
+    GetPeerAddresses,
     GetPorts,
     GetPortVlans,
     GetProxies,
@@ -138,6 +140,17 @@ def _proxies(spaces: Spaces, question: GetProxies) -> tuple[str, ...]:
     return tuple(address for owner, address in map(pyroute2_messages.read_proxy, messages) if owner == index)
 
 
+def _peer_addresses(spaces: Spaces, question: GetPeerAddresses) -> tuple[str, ...]:
+    """The kernel lists addresses of another namespace to one who has its id here (IFA_TARGET_NETNSID, Linux 5.0)."""
+    route = spaces.get(HOST).route
+    [answer] = route.request([requests.get_link(question.ifname)])
+    peer, namespace = answers.peer_place(answer.messages[0]) if answer.messages else (0, None)
+    if not peer or namespace is None:
+        return ()
+    dump = route.dump(requests.get_addresses(peer, namespace))
+    return tuple(address for owner, address in map(answers.read_address, dump.messages) if owner == peer)
+
+
 def _ports(spaces: Spaces, question: GetPorts) -> tuple[Link, ...]:
     index = spaces.index(HOST, question.bridge)
     if index is None:
@@ -220,6 +233,8 @@ _ANSWERS: dict[type[Any], Callable[[Spaces, Any], object]] = {
     GetProxies: _proxies,
     GetRuleset: apply_firewall.get_ruleset,
     GetElements: apply_firewall.get_elements,
+    GetAllElements: apply_firewall.get_all_elements,
+    GetPeerAddresses: _peer_addresses,
     GetPorts: _ports,
     GetLinks: _all_links,
     GetAlive: _alive,

@@ -167,6 +167,18 @@ class GetElements:
 
 
 @dataclass(frozen=True, slots=True)
+class GetAllElements:
+    """-> tuple[Element, ...]: everything in the sets of our tables; () where a table is missing"""
+
+
+@dataclass(frozen=True, slots=True)
+class GetPeerAddresses:
+    """-> tuple[str, ...]: every ``ip/prefixlen`` of the other end of a veth of the node; () where nobody can tell"""
+
+    ifname: str
+
+
+@dataclass(frozen=True, slots=True)
 class GetPorts:
     """-> tuple[Link, ...]: the ports of a bridge on the node"""
 
@@ -204,6 +216,8 @@ Question = (
     | GetProxies
     | GetRuleset
     | GetElements
+    | GetAllElements
+    | GetPeerAddresses
     | GetPorts
     | GetLinks
     | GetAlive
@@ -273,6 +287,16 @@ class Snapshot:
 
     def elements(self, elements: tuple[Element, ...]) -> tuple[Element, ...]:
         answer = self.answers[GetElements(elements)]
+        assert isinstance(answer, tuple)
+        return answer
+
+    def all_elements(self) -> tuple[Element, ...]:
+        answer = self.answers[GetAllElements()]
+        assert isinstance(answer, tuple)
+        return answer
+
+    def peer_addresses(self, ifname: str) -> tuple[str, ...]:
+        answer = self.answers[GetPeerAddresses(ifname)]
         assert isinstance(answer, tuple)
         return answer
 

@@ -131,6 +131,9 @@ class MemoryTransaction:
         self._chosen.add(to_text(family, value))
         return to_text(family, value)
 
+    def continue_from(self, index: int, address: str) -> None:
+        self._last[index] = from_text(records.require_address(address))
+
     def _choose(self, index: int, ranges: RangeSet, policy: AllocationPolicy) -> Chosen:
         family = ranges.family
         inputs = AllocatorInput(

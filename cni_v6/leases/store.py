@@ -49,6 +49,13 @@ class Transaction(Protocol):
         """
         ...
 
+    def continue_from(self, index: int, address: str) -> None:
+        """Have a set in sequence go on behind an address that nobody has; all before it in its range count as used.
+
+        :raises CniError: STORE_FAILED.
+        """
+        ...
+
     def shortage(self, index: int, ranges: RangeSet, policy: AllocationPolicy = DEFAULT) -> CniError | None:
         """The error that ``choose`` would raise now; None if it would succeed. No address is used up."""
         ...

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Generic, Protocol, TypeVar
 
 from cni_v6 import errors as codes
-from cni_v6.attachments import allocate, earlier, firewall_reload, namespaces, overlaps, register, renumber_plan, stale
+from cni_v6.attachments import allocate, earlier, firewall_reload, first_add, namespaces, register, renumber_plan, stale
 from cni_v6.attachments.context import Context
 from cni_v6.attachments.register import Network
 from cni_v6.config.families import lost as lost_families
@@ -227,7 +227,7 @@ def _allocate(
     conf = network.conf
     if isinstance(conf.ipam, IpamConf):
         record_it = partial(register.register, network, context=context, log=call.log)
-        first = partial(overlaps.check, conf, context=context, log=call.log)
+        first = partial(first_add.prepare, call, conf, context)
         allocation = allocate.allocate(conf.ipam, attachment, context, call.log, record_it, lost, first)
         undo.callback(_attempt, call, lambda: register.unregister(call.owner, conf.data_dir, context))
         return allocation
@@ -249,6 +249,7 @@ def _record(call: Invocation, network: Network, attachment: Attachment, context:
 
     def record() -> None:
         with context.leases(conf.network, conf.data_dir).transaction() as leases:
+            first_add.prepare(call, conf, context, leases)
             if conf.ipam is None:
                 register.register(network, attachment, leases, context, call.log)
             else:

@@ -19,7 +19,7 @@ from cni_v6.kernel.netfilter import conntrack, messages
 from cni_v6.kernel.netfilter.socket import NetfilterSocket, NoNetfilter
 from cni_v6.kernel.netlink.message import HEADER, each
 from cni_v6.kernel.ops import HOST
-from cni_v6.kernel.questions import GetElements, GetRuleset
+from cni_v6.kernel.questions import GetAllElements, GetElements, GetRuleset
 from tests.contract.kernels import KernelTestbed, LinuxTestbed, linux_testbed
 from tests.contract.test_kernel import refused
 from tests.sandbox import Node
@@ -286,6 +286,14 @@ def test_a_kernel_without_netfilter(linux: LinuxTestbed) -> None:
 
 
 # Against nft
+
+
+def test_everything_in_the_sets(testbed: KernelTestbed) -> None:
+    """Nothing where there are no tables."""
+    assert testbed.kernel.observe([GetAllElements()]).all_elements() == ()
+    testbed.kernel.apply([ops.LoadRuleset(ALL)])
+    found = testbed.kernel.observe([GetAllElements()]).all_elements()
+    assert sorted(found, key=str) == sorted(there(testbed, *ALL), key=str) and len(found) == len(ALL)
 
 
 def dumped(linux: LinuxTestbed) -> list[bytes]:

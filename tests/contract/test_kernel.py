@@ -26,6 +26,7 @@ from cni_v6.kernel.questions import (
     GetLinks,
     GetPorts,
     GetPortVlans,
+    GetPeerAddresses,
     GetProxies,
     GetRoutes,
     GetSurroundings,
@@ -487,6 +488,15 @@ def test_route_through_an_interface_that_is_down(testbed: KernelTestbed, dst: st
     testbed.kernel.apply([BRIDGE, veth(testbed.a)])
     with refused(errors.KERNEL_REFUSED, dst):
         testbed.kernel.apply([AddRoute(testbed.a, "eth0", dst)])
+
+
+def test_the_addresses_of_a_ports_other_end(testbed: KernelTestbed) -> None:
+    """Wherever that is; asked for by the node, which need not have the namespace's path."""
+    netns = routed(testbed)
+    asked = GetPeerAddresses("veth0"), GetPeerAddresses("br0"), GetPeerAddresses("none")
+    seen = testbed.kernel.observe(asked)
+    assert {"192.0.2.2/24", "2001:db8::2/64"} <= set(seen.peer_addresses("veth0"))
+    assert netns != HOST and (seen.peer_addresses("br0"), seen.peer_addresses("none")) == ((), ())
 
 
 def test_the_surroundings(testbed: KernelTestbed) -> None:

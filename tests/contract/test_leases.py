@@ -202,6 +202,14 @@ def test_a_large_set_hands_nothing_out_twice(leases: Leases) -> None:
     assert seen == [f"2001:db8::{number:x}" for number in range(2, 22)]
 
 
+def test_a_large_set_goes_on_where_it_is_told_to(leases: Leases) -> None:
+    with leases.transaction() as work:
+        work.continue_from(0, "2001:db8::40")
+    assert add(leases, "a", LARGE) == ("2001:db8::41",)
+    with leases.transaction() as work:
+        assert work.was_used("2001:db8::3f")
+
+
 def test_a_large_set_steps_over_what_was_asked_for(leases: Leases) -> None:
     put(leases, "asked", "2001:db8::3")
     assert [add(leases, f"c{number}", LARGE) for number in range(2)] == [("2001:db8::2",), ("2001:db8::4",)]

@@ -45,9 +45,9 @@ def routes(fake: FakeContext) -> set[str]:
 
 
 def memo(fake: FakeContext) -> Memo:
-    """Without what ``overlaps`` keeps there."""
+    """Without what ``overlaps`` and ``recall`` keep there."""
     with fake.leases().transaction() as leases:
-        return replace(old_gateways.decode(leases.memo(), BOOT), looked_at=())
+        return replace(old_gateways.decode(leases.memo(), BOOT), looked_at=(), recalled=False)
 
 
 def prefixes(*anchors: GatewayAddress) -> set[str]:

@@ -15,12 +15,14 @@ from cni_v6.kernel.fake.ops import EFFECTS
 from cni_v6.kernel.ops import HOST, Op
 from cni_v6.kernel.questions import (
     GetAddresses,
+    GetAllElements,
     GetAlive,
     GetElements,
     GetIpv6Interfaces,
     GetLifetimes,
     GetLink,
     GetLinks,
+    GetPeerAddresses,
     GetPorts,
     GetPortVlans,
     GetProxies,
@@ -137,6 +139,8 @@ _ANSWERS: dict[type[Any], Callable[[FakeNode, Any], object]] = {
     GetProxies: lambda fake, asked: tuple(fake.spaces[HOST].proxies.get(asked.ifname, ())),
     GetRuleset: lambda fake, _: fake.firewall.mark,
     GetElements: lambda fake, asked: fake.firewall.there(asked.elements),
+    GetAllElements: lambda fake, _: fake.firewall.elements(),
+    GetPeerAddresses: lambda fake, asked: fake.peer_addresses(asked.ifname),
     GetPorts: lambda fake, asked: fake.ports(asked.bridge),
     GetLinks: lambda fake, _: tuple(fake.spaces[HOST].links.values()),
     GetAlive: lambda fake, asked: fake.alive(asked.namespaces),

@@ -125,6 +125,10 @@ class FakeNode:
         """Those of the namespaces that are there; all of them where it is ``blind``."""
         return namespaces if self.blind else namespaces & {(DEVICE, space.inode) for space in self.spaces.values()}
 
+    def peer_addresses(self, ifname: str) -> tuple[str, ...]:
+        netns, name = self.peers.get((HOST, ifname), (HOST, ""))
+        return tuple(self.spaces[netns].addresses.get(name, ())) if netns in self.spaces else ()
+
     def ports(self, bridge: str) -> tuple[Link, ...]:
         """The ports of a bridge on the node."""
         return tuple(link for link in self.spaces[HOST].links.values() if link.master == bridge)

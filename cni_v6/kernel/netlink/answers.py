@@ -31,6 +31,7 @@ from cni_v6.kernel.netlink.uapi import (
     IFLA_INFO_KIND,
     IFLA_INFO_SLAVE_DATA,
     IFLA_LINK,
+    IFLA_LINK_NETNSID,
     IFLA_LINKINFO,
     IFLA_MASTER,
     IFLA_MTU,
@@ -61,6 +62,12 @@ def index_of(data: bytes) -> int:
 def peer_of(data: bytes) -> int:
     """The index of a veth's other end, in that end's namespace; 0 where the message does not say."""
     return as_int(_attributes(data, IFINFOMSG).get(IFLA_LINK))
+
+
+def peer_place(data: bytes) -> tuple[int, int | None]:
+    """As ``peer_of``, and the id that the other end's namespace has in this one, None if it is unknown here."""
+    namespace = _attributes(data, IFINFOMSG).get(IFLA_LINK_NETNSID)
+    return peer_of(data), int.from_bytes(namespace, "little", signed=True) if namespace else None
 
 
 def name_of(data: bytes) -> str:

@@ -22,6 +22,7 @@ from cni_v6.kernel.netlink.uapi import (
     IFA_BROADCAST,
     IFA_F_NODAD,
     IFA_FLAGS,
+    IFA_TARGET_NETNSID,
     IFA_LOCAL,
     IFF_PROMISC,
     IFF_UP,
@@ -181,8 +182,13 @@ def deletion(indices: Sequence[int], number: int) -> list[Message]:
 # Addresses and routes
 
 
-def get_addresses(index: int) -> Message:
-    return Message(RTM_GETADDR, 0, IFADDRMSG.pack(AF_UNSPEC, 0, 0, 0, index))
+def get_addresses(index: int, namespace: int | None = None) -> Message:
+    """A dump of an interface's addresses; 0: of all.
+
+    :param namespace: the id that the interface's namespace has in the socket's; None for the socket's own.
+    """
+    body = u32(IFA_TARGET_NETNSID, namespace) if namespace is not None else b""
+    return Message(RTM_GETADDR, 0, IFADDRMSG.pack(AF_UNSPEC, 0, 0, 0, index) + body)
 
 
 def add_address(op: ops.AddAddress, index: int) -> Message:

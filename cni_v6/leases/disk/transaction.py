@@ -91,9 +91,12 @@ class DiskTransaction:
         self.remarks += [remark] if remark else []
         address = to_text(family, value)
         if policy.order == SEQUENTIAL:  # the reference plugin continues from this address
-            self._overwrite(address.encode(), self._root, f"{LAST}{index}")
+            self.continue_from(index, address)
         self._chosen[address] = waiting
         return address
+
+    def continue_from(self, index: int, address: str) -> None:
+        self._overwrite(address.encode(), self._root, f"{LAST}{index}")
 
     def _choose(self, index: int, ranges: RangeSet, policy: AllocationPolicy) -> Chosen:
         inputs = AllocatorInput(

@@ -1,0 +1,128 @@
+"""Rebuilds the records of a network from what the node has, if the store has vanished under running containers.
+
+Somebody has removed the network's folder, or has mounted another one in its place. Without this the next ADD would give
+the first container's address and MAC again. The node remembers: an alias names the owner of each port, the firewall's
+elements have its addresses and what it may do, and the kernel lists the addresses of the port's other end.
+
+A network remembers with its leases (``old_gateways.Memo``) that it was compared since the node was started. So an ADD
+with a store asks the kernel nothing, and the first one after a boot only for the interfaces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
+
+from cni_v6.allocation import ranges
+from cni_v6.allocation.policy import SEQUENTIAL
+from cni_v6.attachments import old_gateways
+from cni_v6.attachments.context import Context
+from cni_v6.config.ipam import IpamConf
+from cni_v6.config.main import MainConf
+from cni_v6.errors import CniError
+from cni_v6.firewall import recovered
+from cni_v6.firewall.policy import Policy
+from cni_v6.kernel.ops import HOST
+from cni_v6.kernel.questions import GetAllElements, GetLinks, GetPeerAddresses, Link, Question, Snapshot
+from cni_v6.leases.attachment import Attachment
+from cni_v6.leases.store import Transaction
+from cni_v6.log import Log
+from cni_v6.net.addresses import from_text, to_text
+from cni_v6.plan import features, gateways
+from cni_v6.protocol.names import Owner, owner_of_alias
+
+
+def check(conf: MainConf, leases: Transaction, context: Context, log: Log, but: Owner | None = None) -> None:
+    """Record the attachments that the node has and the store does not, before an address is chosen.
+
+    :param but: the owner whom the ADD is for.
+    :raises CniError: KERNEL_REFUSED, STORE_FAILED.
+    """
+    memo = old_gateways.decode(leases.memo(), context.boot)
+    if memo.recalled:
+        return
+    links = context.kernel.observe([GetLinks()]).links()
+    named = {owner: link for link in links if (owner := owner_of_alias(link.alias)) and owner.network == conf.network}
+    lost = {owner: link for owner, link in named.items() if owner != but and leases.get(owner) is None}
+    if lost:
+        _rebuild(conf, lost, leases, context, log)
+    leases.keep_memo(old_gateways.encode(replace(memo, recalled=True), context.boot))
+
+
+def forget(owner: Owner, leases: Transaction, context: Context) -> None:
+    """Remove the firewall elements of an owner whose record is lost, if this network's store has vanished.
+
+    :raises CniError: KERNEL_REFUSED.
+    """
+    if old_gateways.decode(leases.memo(), context.boot).recalled:
+        return
+    policy = recovered.policies(context.kernel.observe([GetAllElements()]).all_elements()).get(owner)
+    if policy:
+        context.kernel.remove(features.removal(Attachment(owner, (), policy=policy), frozenset(), frozenset()))
+
+
+def _rebuild(
+    conf: MainConf, lost: Mapping[Owner, Link], leases: Transaction, context: Context, log: Log
+) -> None:
+    questions: list[Question] = [GetPeerAddresses(link.name) for link in lost.values()]
+    seen = context.kernel.observe([GetAllElements(), *questions])
+    policies = recovered.policies(seen.all_elements())
+    node = context.kernel.netns_id(HOST)
+    found = []
+    for owner, link in lost.items():
+        policy = policies.get(owner)
+        record = Attachment(
+            owner, _addresses(conf, link, policy, seen), link.name, created=context.now(), boot=context.boot, home=node,
+            policy=replace(policy, home=policy.home or link.master) if policy else None,
+            prefixes=tuple(prefix for prefix, _ in policy.prefixes) if policy else (),
+        )
+        record = replace(record, anchors=gateways.anchors(conf, gateways.of_ranges(conf, record.addresses)),
+                         reuse=_reuse(conf, record.addresses))
+        try:
+            leases.put(record)
+        except CniError as error:
+            log.warning(f"the record of {owner} cannot be rebuilt: {error}")
+        else:
+            found.append(record)
+    _continue(conf, found, leases)
+    log.warning(f"the store had no record of {len(lost)} containers that this network has on the node: somebody has "
+                f"removed it; rebuilt from the node: {'; '.join(map(_words, found)) or 'none'}")
+
+
+def _words(record: Attachment) -> str:
+    return f"{record.owner} {' '.join(record.addresses) or 'without an address'}"
+
+
+def _continue(conf: MainConf, found: Iterable[Attachment], leases: Transaction) -> None:
+    """Have sets that give no address twice go on behind what is held: what was released before is no longer known.
+
+    In sequence only: of a random order there is nothing to go on from.
+    """
+    if not isinstance(conf.ipam, IpamConf) or conf.ipam.policy.order != SEQUENTIAL:
+        return
+    values = [from_text(address) for record in found for address in record.addresses]
+    for index, range_set in enumerate(conf.ipam.sets):
+        held = [value for family, value in values if ranges.origin(range_set, family, value)]
+        if held and conf.ipam.policy.never_reuses(range_set):
+            # The next one, which nobody has: a cursor at a used address says nothing new (``used.adopt``).
+            leases.continue_from(index, to_text(range_set.family, max(held) + 1))
+
+
+def _addresses(conf: MainConf, link: Link, policy: Policy | None, seen: Snapshot) -> tuple[str, ...]:
+    """The addresses of a container, in the order of the network's sets. Only those that are leased: of a range."""
+    if not isinstance(conf.ipam, IpamConf):
+        return ()
+    held = [each.partition("/")[0] for each in seen.peer_addresses(link.name)]
+    candidates = dict.fromkeys((*(policy.addresses if policy else ()), *held))
+    values = {address: from_text(address) for address in candidates}
+    return tuple(
+        address for range_set in conf.ipam.sets for address, value in values.items() if ranges.origin(range_set, *value)
+    )
+
+
+def _reuse(conf: MainConf, addresses: Collection[str]) -> tuple[str, ...]:
+    if not isinstance(conf.ipam, IpamConf):
+        return ()
+    sets = [range_set for address in addresses for range_set in conf.ipam.sets
+            if ranges.origin(range_set, *from_text(address))]
+    return tuple(conf.ipam.policy.reuse_mode(range_set) for range_set in sets)

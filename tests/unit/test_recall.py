@@ -1,0 +1,127 @@
+"""A store that vanished under running containers is rebuilt from what the node has."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from cni_v6 import errors
+from cni_v6.kernel.questions import GetAllElements, GetLinks
+from cni_v6.leases.attachment import Attachment
+from cni_v6.protocol.names import Owner
+from tests.unit.fake_context import CONFIG, DATA_DIR, FOREIGN, LAYER_2, FakeContext, gc, plugin
+
+OPEN: dict[str, Any] = CONFIG | {"ingress": "open", "guard": False}
+PUBLISHING: dict[str, Any] = CONFIG | {
+    "runtimeConfig": {"portMappings": [{"hostPort": 53, "containerPort": 53, "protocol": "udp"}]},
+    "ipMasq": True, "egress": [{"to": "::/0", "ports": ["tcp/443"]}],
+}
+
+
+def lose(fake: FakeContext, network: str = "pods") -> None:
+    """As ``rm -rf`` of the network's folder."""
+    del fake.stores[network, DATA_DIR]
+
+
+def addresses(result: Any) -> list[str]:
+    return [ip["address"].partition("/")[0] for ip in result["ips"]]
+
+
+@pytest.mark.parametrize("config", [CONFIG, OPEN, PUBLISHING])
+def test_no_address_is_given_again(config: dict[str, Any]) -> None:
+    fake = FakeContext()
+    later = {key: value for key, value in config.items() if key != "runtimeConfig"}
+    results = {"c1": fake.add("c1", config), "c2": fake.add("c2", later)}
+    before = {record.owner: record for record in fake.attachments()}
+    elements = set(fake.kernel.firewall.elements())
+    lose(fake)
+    fake.container("c3")
+    answer = fake.call("ADD", "c3", later)
+    assert not set(addresses(answer.ok())) & {each for result in results.values() for each in addresses(result)}
+    words = "the store had no record of 2 containers that this network has on the node"
+    assert f"warning: {words}" in answer.stderr and "pods/c1/eth0 2001:db8:1::2 10.1.0.2" in answer.stderr
+    for record in fake.attachments()[:2]:
+        was = before[record.owner]
+        policy = replace(was.policy, stale=record.policy.stale) if was.policy and record.policy else None
+        assert record == replace(was, netns=(0, 0), policy=policy)
+    for (name, result), own in zip(results.items(), (config, later)):
+        fake.call("CHECK", name, own | {"prevResult": result}).ok()
+        fake.call("DEL", name, own).ok()
+    assert {record.owner.container_id for record in fake.attachments()} == {"c3"}
+    assert not elements & set(fake.kernel.firewall.elements())
+
+
+def test_a_set_that_gives_no_address_twice_goes_on_behind_what_is_held() -> None:
+    fake = FakeContext()
+    for name in ("c1", "c2", "c3"):
+        fake.add(name)
+    fake.call("DEL", "c2").ok()
+    lose(fake)
+    assert addresses(fake.add("c4")) == ["2001:db8:1::6", "10.1.0.3"]
+    assert addresses(fake.add("c5"))[0] == "2001:db8:1::7"
+
+
+def test_the_node_is_asked_once() -> None:
+    fake, asked = FakeContext(), list[Any]()
+    observe = fake.kernel.observe
+
+    def noting(questions: Any) -> Any:
+        wanted = list(questions)
+        asked.extend(each for each in wanted if each in (GetLinks(), GetAllElements()))
+        return observe(wanted)
+
+    fake.kernel.observe = noting  # type: ignore[method-assign]
+    for name in ("c1", "c2"):
+        fake.add(name)
+    fake.call("DEL", "c1").ok()
+    fake.call("DEL", "c1").ok()
+    assert asked == [GetLinks()], "a network with a store, and one on a new node, has nothing to read"
+
+
+@pytest.mark.parametrize("config", [LAYER_2, FOREIGN])
+def test_what_has_no_address_of_ours_is_recorded_too(config: dict[str, Any]) -> None:
+    lease = {"address": "10.9.0.5/24", "gateway": "10.9.0.1"}
+    fake = FakeContext(plugins={"dhcp": plugin(ADD={"cniVersion": "1.1.0", "ips": [lease]})})
+    fake.add("c1", config)
+    [before] = fake.attachments()
+    lose(fake)
+    lease["address"] = "10.9.0.6/24"
+    fake.add("c2", config)
+    record = fake.attachments()[0]
+    assert (record.owner, record.host, record.addresses) == (before.owner, before.host, ())
+    assert record.policy == before.policy
+
+
+def test_a_container_that_goes_before_the_next_one_comes() -> None:
+    """Its DEL finds no record: its elements go all the same, and nobody finds its port taken."""
+    fake = FakeContext()
+    fake.add("c1", PUBLISHING)
+    lose(fake)
+    fake.call("DEL", "c1").ok()
+    assert fake.kernel.firewall.elements() == ()
+    assert addresses(fake.add("c2", PUBLISHING))[1] == "10.1.0.2"
+
+
+def test_an_address_of_another_holder_is_not_taken_from_it() -> None:
+    fake = FakeContext()
+    fake.add("c1")
+    lose(fake)
+    fake.container("c2")
+    with fake.leases().transaction() as leases:
+        leases.put(Attachment(Owner("pods", "other", "eth0"), ("10.1.0.2",)))
+    answer = fake.call("ADD", "c2")
+    answer.ok()
+    assert "the record of pods/c1/eth0 cannot be rebuilt: " in answer.stderr and "10.1.0.2" in answer.stderr
+    fake.call("ADD", "c1").error(errors.ALREADY_ATTACHED)
+
+
+def test_gc_frees_what_was_rebuilt() -> None:
+    fake = FakeContext()
+    fake.add("c1")
+    lose(fake)
+    fake.add("c2")
+    fake.now += 1
+    fake.call("GC", config=gc("c2")).ok()
+    assert [record.owner.container_id for record in fake.attachments()] == ["c2"]
