@@ -60,7 +60,7 @@ class Patience:
         return self._clock() >= self._end
 
     def give_up(self) -> None:
-        """From now on the call is undone: the limit for undo applies, and whether the caller is gone does not matter."""
+        """From now on the call is undone: the limit for undo applies, and it does not matter if the caller is gone."""
         if not self._undoing:
             self._undoing = True
             self.caller = None
