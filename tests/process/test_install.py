@@ -235,6 +235,7 @@ def test_the_samples_come_along(installed: Path) -> None:
     assert {path.relative_to(shared) for path in shared.rglob("*") if path.is_file()} == samples
 
 
+@pytest.mark.slow
 def test_uninstall_takes_away_exactly_what_install_brought(tmp_path: Path) -> None:
     bystander = tmp_path / "opt/cni/bin/bridge"
     bystander.parent.mkdir(parents=True)
