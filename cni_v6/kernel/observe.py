@@ -22,6 +22,7 @@ from cni_v6.kernel.questions import (
     GetLifetimes,
     GetLink,
     GetLinks,
+    GetMacs,
     GetPorts,
     GetPortVlans,
     GetProxies,
@@ -157,6 +158,12 @@ def _alive(_: Spaces, question: GetAlive) -> frozenset[tuple[int, int]]:
     return alive.alive(question.namespaces)
 
 
+def _macs(spaces: Spaces, question: GetMacs) -> Mapping[str, Link]:
+    from cni_v6.kernel import bridge_macs  # few calls ask for a MAC
+
+    return bridge_macs.macs(spaces, question)
+
+
 def _port_vlans(spaces: Spaces, question: GetPortVlans) -> tuple[tuple[int, bool], ...]:
     index = spaces.index(HOST, question.ifname)
     messages = _dump(spaces, HOST, pyroute2_messages.get_port_vlans(), f"VLANs of {question.ifname}")
@@ -204,6 +211,7 @@ _ANSWERS: dict[type[Any], Callable[[Spaces, Any], object]] = {
     GetRuleset: apply_firewall.get_ruleset,
     GetElements: apply_firewall.get_elements,
     GetPorts: _ports,
+    GetMacs: _macs,
     GetLinks: _all_links,
     GetAlive: _alive,
     GetPortVlans: _port_vlans,
