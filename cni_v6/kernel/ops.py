@@ -68,6 +68,14 @@ class SetPort:
 
 
 @dataclass(frozen=True, slots=True)
+class PlugIn:
+    """Make an interface of the node a port of a bridge, with the flags and the VLAN that any new port there has."""
+
+    ifname: str
+    bridge: str
+
+
+@dataclass(frozen=True, slots=True)
 class AddPortVlans:
     """VLANs of a bridge port: ``pvid`` untagged (0: none), ``trunk`` ranges tagged, inclusive."""
 
@@ -284,6 +292,7 @@ Op = (
     | CreateVeth
     | SetAlias
     | SetPort
+    | PlugIn
     | AddPortVlans
     | RemovePortVlan
     | SetSysctl
@@ -336,6 +345,7 @@ _WORDS = {
     CreateVeth: "create veth {host} on bridge {bridge}, its peer {ifname} (mac {mac}, mtu {mtu}) in {netns}",
     SetAlias: "name the owner of {ifname}: {alias}",
     SetPort: "set port {ifname}: hairpin {hairpin}, isolated {isolated}",
+    PlugIn: "plug {ifname} into bridge {bridge}",
     AddPortVlans: "add to port {ifname}: vlan {pvid} untagged, {trunk} tagged",
     RemovePortVlan: "remove vlan {vlan} from port {ifname}",
     SetSysctl: "set net/{key} to {value} in {netns}",
