@@ -50,7 +50,7 @@ LARGER = {  # module -> lines it may have all the same, where two modules would 
     "kernel.ops": 420,  # every operation
     "kernel.questions": 350,  # every question and its answer
     "leases.disk.transaction": 320,  # the order in which files come and go
-    "plugins.main": 370,  # the five commands of any main plugin, and what undoes them
+    "plugins.main": 390,  # the five commands of any main plugin, and what undoes them
 }
 FUNCTION_LINES = 55  # the longest
 FUNCTION_LINES_P90 = 30

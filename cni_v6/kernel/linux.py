@@ -255,6 +255,7 @@ _REQUESTS: dict[type[Any], Callable[[Spaces, Any], Message]] = {
     ops.SetAlias: _by_name(requests.set_alias),
     ops.ClaimMac: _by_name(requests.claim_mac),
     ops.SetPort: _by_name(requests.set_port),
+    ops.PlugIn: lambda spaces, each: pyroute2_messages.plug_in(each, _index(spaces, HOST, each.bridge, each)),
     ops.AddPortVlans: _by_index(pyroute2_messages.add_port_vlans),
     ops.RemovePortVlan: _by_index(pyroute2_messages.remove_port_vlan),
     ops.AddAddress: _by_index(requests.add_address),

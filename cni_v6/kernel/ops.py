@@ -101,6 +101,14 @@ class SetPort:
 
 
 @dataclass(frozen=True, slots=True)
+class PlugIn:
+    """Make an interface of the node a port of a bridge, with the flags and the VLAN that any new port there has."""
+
+    ifname: str
+    bridge: str
+
+
+@dataclass(frozen=True, slots=True)
 class AddPortVlans:
     """Add VLANs to a bridge port: ``pvid`` untagged (0: none), the inclusive ranges in ``trunk`` tagged."""
 
@@ -322,6 +330,7 @@ Op = (
     | SetAlias
     | ClaimMac
     | SetPort
+    | PlugIn
     | AddPortVlans
     | RemovePortVlan
     | SetSysctl
@@ -376,6 +385,7 @@ _WORDS = {
     SetAlias: "name the owner of {ifname}: {alias}",
     ClaimMac: "claim MAC {mac} on bridge {bridge} for {ifname}",
     SetPort: "set port {ifname}: hairpin {hairpin}, isolated {isolated}",
+    PlugIn: "plug {ifname} into bridge {bridge}",
     AddPortVlans: "add to port {ifname}: vlan {pvid} untagged, {trunk} tagged",
     RemovePortVlan: "remove vlan {vlan} from port {ifname}",
     SetSysctl: "set net/{key} to {value} in {netns}",

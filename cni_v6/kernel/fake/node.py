@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from cni_v6.errors import KERNEL_REFUSED, UNKNOWN_CONTAINER, CniError
 from cni_v6.kernel import ops
@@ -120,6 +120,9 @@ class FakeNode:
         self.vlans.pop(name, None)
         if netns == HOST:
             self.claims = {claim: port for claim, port in self.claims.items() if port != name}
+        for port in self.ports(name) if netns == HOST else ():
+            space.links[port.name] = replace(port, master="", hairpin=False, isolated=False, port_enabled=False)
+            self.vlans.pop(port.name, None)
         peer = self.peers.pop((netns, name), None)
         if peer:
             self.delete(*peer)

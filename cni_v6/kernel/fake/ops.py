@@ -89,6 +89,13 @@ def _set_port(fake: FakeNode, operation: ops.SetPort) -> None:
     _change(fake, HOST, operation.ifname, operation, hairpin=operation.hairpin, isolated=operation.isolated)
 
 
+def _plug_in(fake: FakeNode, operation: ops.PlugIn) -> None:
+    default = fake.existing(HOST, operation.bridge, operation).default_vlan
+    _change(fake, HOST, operation.ifname, operation, master=operation.bridge, hairpin=False, isolated=False)
+    fake.vlans[operation.ifname] = {default: True} if default else {}
+    _carry(fake)
+
+
 def _add_port_vlans(fake: FakeNode, operation: ops.AddPortVlans) -> None:
     fake.existing(HOST, operation.ifname, operation)
     vlans = fake.vlans.setdefault(operation.ifname, {})
@@ -228,6 +235,7 @@ EFFECTS: dict[type[Any], Callable[[FakeNode, Any], None]] = {
     ops.SetAlias: _set_alias,
     ops.ClaimMac: _claim_mac,
     ops.SetPort: _set_port,
+    ops.PlugIn: _plug_in,
     ops.AddPortVlans: _add_port_vlans,
     ops.RemovePortVlan: _remove_port_vlan,
     ops.SetSysctl: _set_sysctl,
