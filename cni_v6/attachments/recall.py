@@ -44,9 +44,15 @@ def check(conf: MainConf, leases: Transaction, context: Context, log: Log, but: 
     links = context.kernel.observe([GetLinks()]).links()
     named = {owner: link for link in links if (owner := owner_of_alias(link.alias)) and owner.network == conf.network}
     lost = {owner: link for owner, link in named.items() if owner != but and leases.get(owner) is None}
-    if lost:
+    if lost and not _has_another_store(conf, context):
         _rebuild(conf, lost, leases, context, log)
     leases.keep_memo(old_gateways.encode(replace(memo, recalled=True), context.boot))
+
+
+def _has_another_store(conf: MainConf, context: Context) -> bool:
+    """Whether another data folder has a network of this name: then the attachments may be recorded there."""
+    dirs = context.data_dirs
+    return any(conf.network in dirs.recorded(known) for known in dirs.known() if known != conf.data_dir)
 
 
 def forget(owner: Owner, leases: Transaction, context: Context) -> None:

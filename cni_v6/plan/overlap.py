@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from cni_v6.config.ipam import IpamConf
-from cni_v6.config.main import MainConf
+from cni_v6.config.main import AUTO, MainConf
 from cni_v6.errors import NODE_CONFLICT, CniError
 from cni_v6.kernel.questions import Surroundings
 from cni_v6.net.addresses import BITS, is_link_local, overlap, version
@@ -38,7 +38,8 @@ def check(
     :param networks: interface -> network, of other networks.
     :raises CniError: NODE_CONFLICT with the interface or network that a prefix overlaps with.
     """
-    followed = frozenset(follow.interface for follow in conf.ipam.follows) if isinstance(conf.ipam, IpamConf) else ()
+    follows = conf.ipam.follows if isinstance(conf.ipam, IpamConf) else ()
+    followed = frozenset(follow.interface for follow in follows)
     warnings: dict[str, None] = {}
 
     def name(interface: str) -> str:
@@ -47,14 +48,25 @@ def check(
     for place in places:
         for words in _router(place, seen):
             raise _refused(place, words)
-        others = _Others(place, seen, {place.home, *earlier})
-        for interface, words in others.conflicts(frozenset(followed)):
+        others = _Others(place, seen, {place.home, *earlier, *_answering(conf, place, seen)})
+        for interface, words in others.conflicts(followed):
             raise _refused(place, words.format(name(interface)))
         for interface, prefix in others.within():
             if not (conf.ndp_proxy and version(prefix) == 6) and interface not in followed:
                 warnings[f"{place.prefix} is a part of {prefix} of {name(interface)}: the node and its containers "
                          "reach no neighbour there that has an address of that part"] = None
     return list(warnings)
+
+
+def _answering(conf: MainConf, place: Place, seen: Surroundings) -> Iterator[str]:
+    """Uplinks whose whole prefix the network may have: the node answers there for the containers, and has a route to
+    each. With a link-local gateway the bridge gets no address, so the uplink's route to the prefix stays preferred.
+    """
+    if conf.ndp_proxy and is_link_local(place.gateway):
+        for interface, address in seen.addresses:
+            is_same = _length(address) == _length(place.prefix) and _contains(place.prefix, address.partition("/")[0])
+            if is_same and conf.ndp_proxy in (AUTO, interface):
+                yield interface
 
 
 def _refused(place: Place, words: str) -> CniError:

@@ -80,6 +80,21 @@ def test_a_part_of_the_uplinks_prefix(keys: dict[str, Any], warned: list[str]) -
     assert [warning.partition(" is a part of ")[2].partition(" ")[0] for warning in found] == warned
 
 
+@pytest.mark.parametrize(("proxy", "gateway", "fine"), [
+    ("auto", "fe80::1", True), ("eth0", "fe80::1", True), ("eth1", "fe80::1", False), ("", "fe80::1", False),
+    ("auto", "2001:db8:1:2::1", False),
+])
+def test_the_uplinks_whole_prefix(proxy: str, gateway: str, fine: bool) -> None:
+    """The route of the uplink is the preferred one where the bridge has no address; the containers have their own."""
+    seen = around(("eth0", "2001:db8:1:2::9/64"), routes=(via("::/0", "2001:db8:1:2::ff"),))
+    place = Place("cni0", "2001:db8:1:2::/64", gateway)
+    if fine:
+        assert check(conf(ndp_proxy=proxy), [place], seen, frozenset(), {}) == []
+    else:
+        with pytest.raises(errors.CniError, match="overlaps"):
+            check(conf(ndp_proxy=proxy), [place], seen, frozenset(), {})
+
+
 def test_the_own_address_of_an_interface_that_is_followed_is_left_out() -> None:
     """The allocation excludes it."""
     seen = around(("eth0", "2001:db8:1:2:c::9/64"))
@@ -137,7 +152,7 @@ def test_networks_that_share_a_bridge_or_have_no_gateway_are_free_to() -> None:
 
 
 def test_addresses_of_another_plugin() -> None:
-    answer = {"cniVersion": "1.1.0", "ips": [{"address": "10.9.0.5/24", "gateway": "10.9.0.1"}]}
+    answer: dict[str, Any] = {"cniVersion": "1.1.0", "ips": [{"address": "10.9.0.5/24", "gateway": "10.9.0.1"}]}
     fake = FakeContext(plugins={"dhcp": plugin(ADD=answer)})
     fake.kernel.add_link(HOST, Link("eth0", "02:00:00:00:00:01", 1500, up=True))
     fake.kernel.spaces[HOST].addresses["eth0"] = ["10.9.0.77/24"]
@@ -149,6 +164,7 @@ def test_addresses_of_another_plugin() -> None:
     assert fake.state()[0] == before[0] and fake.attachments() == []
     fake.kernel.spaces[HOST].addresses["eth0"] = ["10.8.0.77/24"]
     count = asked(fake)
-    fake.add("c1", config)
-    fake.add("c2", config)
+    for number, name in enumerate(("c1", "c2"), 5):
+        answer["ips"] = [{"address": f"10.9.0.{number}/24", "gateway": "10.9.0.1"}]
+        fake.add(name, config)
     assert count == [1]

@@ -1,19 +1,24 @@
-"""The error of an operation that the kernel refused."""
+"""What the kernel's refusal of an operation means, as the error that a call returns."""
 
 from __future__ import annotations
 
 import errno
 
 from cni_v6.errors import ALREADY_ATTACHED, KERNEL_REFUSED, PORTS_EXHAUSTED, CniError
-from cni_v6.kernel import ops
+from cni_v6.kernel import mac_claims, ops
+from cni_v6.kernel.netlink import answers, requests
 from cni_v6.kernel.netlink.socket import Answer, explain
 from cni_v6.kernel.open_namespaces import Spaces
 from cni_v6.kernel.ops import HOST, Op
 from cni_v6.kernel.questions import BRIDGE_PORTS_MAX
 
 
-def error(spaces: Spaces, operation: Op, answer: Answer) -> CniError:
-    """The error, with the object and what the kernel said."""
+def refusal(spaces: Spaces, operation: Op, answer: Answer) -> CniError:
+    """The error for an operation that the kernel refused: what is in the way, where that can be told."""
+    if isinstance(operation, ops.ClaimMac) and answer.error == errno.EEXIST:
+        for found in spaces.get(HOST).route.request([requests.get_claimant(operation)]):
+            for data in found.messages:
+                return mac_claims.taken(operation.mac, answers.read_link(data)[0])
     if isinstance(operation, ops.CreateVeth):
         if answer.error == errno.EXFULL:
             words = f"bridge {operation.bridge} has no port left: a Linux bridge takes {BRIDGE_PORTS_MAX}"
