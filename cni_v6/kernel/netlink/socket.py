@@ -215,13 +215,19 @@ def attach_filter(receiver: socket.socket, tests: Sequence[Test]) -> None:
     program = array("Q")
     for number, (load, offset, value) in enumerate(tests):
         otherwise = 2 * (len(tests) - number) - 1  # instructions to skip: to the last one
-        program.extend(_instructions((load, 0, 0, offset), (_IF_EQUAL, 0, otherwise, value)))
-    program.extend(_instructions((_RETURN, 0, 0, 0xFFFF_FFFF), (_RETURN, 0, 0, 0)))
+        program.extend(filter_instructions((load, 0, 0, offset), (_IF_EQUAL, 0, otherwise, value)))
+    program.extend(filter_instructions((_RETURN, 0, 0, 0xFFFF_FFFF), (_RETURN, 0, 0, 0)))
+    attach_program(receiver, program)
+
+
+def attach_program(receiver: socket.socket, program: array[int]) -> None:
+    """Let only those datagrams through for which the program returns something else than 0."""
     address, length = program.buffer_info()
     receiver.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("@HP", length, address))
 
 
-def _instructions(*each: tuple[int, int, int, int]) -> array[int]:
+def filter_instructions(*each: tuple[int, int, int, int]) -> array[int]:
+    """Each as code, jump if true, jump if false, value."""
     return array("Q", b"".join(struct.pack("=HBBI", *one) for one in each))
 
 
