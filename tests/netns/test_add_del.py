@@ -66,7 +66,7 @@ def test_the_first_container_brings_the_bridge_and_forwarding_and_nothing_else(
     networks.outside(node)
     # net/ipv4/devinet.c, inet_forward_change: with ip_forward the kernel sets the others.
     ipv4 = r"sysctl ipv4/(ip_forward|conf/\S+/forwarding|conf/all/accept_redirects) "
-    own = rf"\bcni0\b|{ipv4}|sysctl ipv6/conf/\S+/force_forwarding|{networks.TABLES}|attachments/\.seen"
+    own = rf"\bcni0\b|{ipv4}|sysctl ipv6/conf/\S+/force_forwarding|{networks.TABLES}|attachments/\.(seen|memo)"
     with node.unchanged(ignore=own):
         networks.set_up(node, networks.gateway(*subnets))
     assert networks.link(node, "cni0")["linkinfo"]["info_kind"] == "bridge"

@@ -21,7 +21,7 @@ def test_bridge_names_the_bridge(node: Node) -> None:
 
 def test_without_is_gateway_the_node_is_no_part_of_the_network(node: Node) -> None:
     networks.outside(node)
-    with node.unchanged(ignore=rf"\bcni0\b|attachments/\.seen|{networks.TABLES}"):
+    with node.unchanged(ignore=rf"\bcni0\b|attachments/\.(seen|memo)|{networks.TABLES}"):
         first, second = networks.pods(node, networks.network(*DUAL), "a", "b")
         assert first.ping(second.address(6)) and first.ping(second.address(4))
         assert not [text for text in networks.addresses(node, "cni0") if not text.startswith("fe80:")]
@@ -52,7 +52,7 @@ def test_force_address_decides_who_wins(node: Node, subnet: str, present: str) -
     node.run("ip", "link", "add", "cni0", "type", "bridge")
     node.run("ip", "address", "add", present, "dev", "cni0")
     pod = Pod(node, networks.gateway(subnet), "a")
-    with node.unchanged(ignore=rf"attachments/\.seen|{networks.TABLES}"):
+    with node.unchanged(ignore=rf"attachments/\.(seen|memo)|{networks.TABLES}"):
         message = pod.call("ADD").error(105)
     assert present in message and "forceAddress" in message
     pod.add(networks.gateway(subnet, forceAddress=True))
@@ -148,7 +148,7 @@ def test_dns_comes_from_the_configuration_a_file_or_the_runtime(node: Node) -> N
 
 def test_a_resolv_conf_that_is_not_there_is_an_error(node: Node) -> None:
     pod = Pod(node, networks.gateway(*DUAL, ipam={"resolvConf": "/var/lib/cni/none"}), "a")
-    with node.unchanged(ignore=rf"attachments/\.seen|{networks.TABLES}"):
+    with node.unchanged(ignore=rf"attachments/\.(seen|memo)|{networks.TABLES}"):
         assert "/var/lib/cni/none" in pod.call("ADD").error(5)
 
 
@@ -212,7 +212,7 @@ def test_a_requested_address_and_mac_are_honoured(node: Node, keys: dict[str, An
     assert pod.mac == pod.link()["address"] == MAC
     second = Pod(node, networks.gateway(*DUAL, **keys), "b")
     with node.unchanged():
-        assert "held by a eth0" in second.call("ADD", args=args).error(102)
+        assert "held by pods/a/eth0" in second.call("ADD", args=args).error(102)
 
 
 def test_a_requested_address_outside_the_ranges_is_refused(node: Node) -> None:
