@@ -155,6 +155,11 @@ class GetElements:
 
 
 @dataclass(frozen=True, slots=True)
+class GetAllElements:
+    """-> tuple[Element, ...]: all of the firewall's elements; () where our tables are missing"""
+
+
+@dataclass(frozen=True, slots=True)
 class GetPorts:
     """-> tuple[Link, ...]: the ports of a bridge on the node"""
 
@@ -201,6 +206,7 @@ Question = (
     | GetProxies
     | GetRuleset
     | GetElements
+    | GetAllElements
     | GetPorts
     | GetMacs
     | GetLinks
@@ -266,6 +272,11 @@ class Snapshot:
 
     def elements(self, elements: tuple[Element, ...]) -> tuple[Element, ...]:
         answer = self.answers[GetElements(elements)]
+        assert isinstance(answer, tuple)
+        return answer
+
+    def all_elements(self) -> tuple[Element, ...]:
+        answer = self.answers[GetAllElements()]
         assert isinstance(answer, tuple)
         return answer
 

@@ -41,7 +41,8 @@ class Attachment:
     ``proxied``: the addresses that the node proxies. ``prefixes``: the delegated prefixes, canonical. ``home``: the
     namespace of ``host``, which is the node's; zeros if it was not recorded. ``anchors``: addresses and routes of the
     node that stay while a record names them. ``reuse``: for each address the ``AllocationPolicy.reuse_mode`` of its
-    set; "" or missing if it is not known. ``identity``: as in ``AllocationPolicy``.
+    set; "" or missing if it is not known. ``identity``: as in ``AllocationPolicy``. ``damaged``: its file could not be
+    read, so that only the owner and what the lease files say is known (``attachments.damaged``).
     """
 
     owner: Owner
@@ -57,6 +58,7 @@ class Attachment:
     anchors: tuple[GatewayAddress, ...] = ()
     reuse: tuple[str, ...] = ()
     identity: str = ""
+    damaged: bool = False
 
     def reuse_mode(self, address: str) -> str:
         """The ``AllocationPolicy.reuse_mode`` of an address's set; "" if it is not known."""

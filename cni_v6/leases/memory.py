@@ -44,6 +44,11 @@ class MemoryLeases:
         self._lock = threading.Lock()
         self._work = MemoryTransaction(network, now, entropy or _entropy(), on_record)
 
+    def damaged(self) -> list[str]:
+        """See ``leases.store.Leases``."""
+        held = (record for record in self._work.attachments() if record.damaged)
+        return [f"{record.owner.container_id}/{record.owner.ifname}" for record in held]
+
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
         """Hold the network's lock. An exception does not undo changes made before it.
@@ -173,7 +178,7 @@ class MemoryTransaction:
         owner = attachment.owner
         records.require_safe("interface name", owner.ifname)
         record = self.get(owner)
-        if record:
+        if record and not records.is_nothing(record):
             raise records.already_attached(owner, record.addresses)
         addresses = tuple(records.require_address(address) for address in attachment.addresses)
         for number, address in enumerate(addresses):

@@ -16,6 +16,7 @@ from cni_v6.kernel.ops import HOST, Op
 from cni_v6.kernel.questions import (
     GetAddresses,
     GetAlive,
+    GetAllElements,
     GetElements,
     GetIpv6Interfaces,
     GetLifetimes,
@@ -124,6 +125,7 @@ _ANSWERS: dict[type[Any], Callable[[FakeNode, Any], object]] = {
     GetProxies: lambda fake, asked: tuple(fake.spaces[HOST].proxies.get(asked.ifname, ())),
     GetRuleset: lambda fake, _: fake.firewall.mark,
     GetElements: lambda fake, asked: fake.firewall.there(asked.elements),
+    GetAllElements: lambda fake, _: fake.firewall.elements(),
     GetPorts: lambda fake, asked: fake.ports(asked.bridge),
     GetMacs: lambda fake, asked: fake.macs(asked.bridge),
     GetLinks: lambda fake, _: tuple(fake.spaces[HOST].links.values()),

@@ -22,7 +22,7 @@ from cni_v6.leases.attachment import Attachment
 from cni_v6.leases.disk.allocation_files import AllocatorFiles
 from cni_v6.leases.disk.directory import FILE_MODE, Folder
 from cni_v6.leases.disk.lease_files import NEW, LeaseFiles
-from cni_v6.leases.disk.rebuild import rebuild
+from cni_v6.leases.disk.rebuild import read_record, rebuild
 from cni_v6.net.addresses import from_text, to_text
 from cni_v6.protocol.names import Owner
 
@@ -138,7 +138,7 @@ class DiskTransaction:
     def put(self, attachment: Attachment) -> None:
         records.require_safe("interface name", attachment.owner.ifname)
         record = self.get(attachment.owner)
-        if record:
+        if record and not records.is_nothing(record):
             raise records.already_attached(attachment.owner, record.addresses)
         attachment = replace(attachment, addresses=tuple(map(records.require_address, attachment.addresses)))
         self._files.refuse_taken(attachment.addresses)
@@ -266,13 +266,13 @@ class DiskTransaction:
         return None
 
     def _load(self, name: str) -> Attachment | None:
-        content = self._attachments.read(name)
+        content = read_record(self._attachments, name)
         if content is None:
             return None
         record = records.decode(self._network, name, content)
         if record is None:  # the file is damaged: rebuild the record from the lease files
             self._walk()
-            record = records.decode(self._network, name, self._attachments.read(name) or b"")
+            record = records.decode(self._network, name, read_record(self._attachments, name) or b"")
         return record
 
     def _record(self, attachment: Attachment) -> None:
