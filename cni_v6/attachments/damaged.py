@@ -32,6 +32,9 @@ def completed(
 ) -> tuple[Attachment, str]:
     """A damaged record with all that can be found out, and what was done about it, for the operator.
 
+    Nothing is to be done, and said, if there is no interface to guard, as after a loss of power: the leases are kept
+    until DEL or GC.
+
     :param others: the records of this node. Where none of the network's has a policy, it has no firewall.
     :param wanted: whether the network has a firewall, where its configuration is known.
     """
@@ -41,8 +44,7 @@ def completed(
     elements = seen.all_elements() if seen.ruleset() == ruleset.mark() else ()
     policy = policy_of(owner, host, link.master or host if link else host, record.addresses, elements)
     if link is None:
-        words = f"the record of {owner} was damaged: its interface is gone, its addresses are kept until DEL or GC"
-        return replace(record, policy=policy, damaged=False), words
+        return replace(record, policy=policy, damaged=False), ""
     home = context.kernel.netns_id(HOST)
     found = replace(record, host=host, boot=context.boot, home=home, policy=policy, damaged=False)
     network = [each for each in others if each.owner.network == owner.network and each.host]

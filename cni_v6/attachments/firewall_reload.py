@@ -75,7 +75,7 @@ def mend(call: Invocation, conf: Network, context: Context) -> tuple[str, ...]:
             for record in lost:
                 mended, said = damaged.completed(record, held, context, wanted=False)
                 leases.update(mended)
-                words.append(said)
+                words += [said] if said else []
             lost.clear()
     if lost:
         try:
@@ -150,7 +150,8 @@ def _mended(
     for record in records:
         if record.damaged and not damaged.is_blocked(record):
             record, words = damaged.completed(record, others, context)
-            report(words)
+            if words:
+                report(words)
             with suppress(CniError):
                 leases.update(record)
         elif record.damaged:

@@ -136,3 +136,15 @@ def test_one_of_a_network_without_a_firewall(node: Node) -> None:
     record(pods[0]).write_bytes(b"")
     assert "without a firewall as its network is" in ctl(node, "reload").stderr
     assert pods[0].ping(GATEWAY4) and pods[0].check().ok() is None
+
+
+def test_one_without_a_container(node: Node) -> None:
+    """As a loss of power leaves it: there is nothing to guard, and DEL frees what it had."""
+    pods = networks.pods(node, NETWORK, "a")
+    node.run("ip", "link", "delete", pods[0].host)
+    record(pods[0]).write_bytes(b"")
+    assert status(node).ok() is None
+    assert "damaged" not in ctl(node, "reload").stderr
+    pods[0].delete()
+    assert networks.leases(node) == set() and not record(pods[0]).exists()
+    networks.pods(node, NETWORK, "b")  # the port is free
