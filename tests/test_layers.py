@@ -47,10 +47,10 @@ THIRD_PARTY = {  # library -> the modules that may import it; None: any
 MODULE_LINES = 300
 LARGER = {  # module -> lines it may have all the same, where two modules would make two rooms of one idea
     "config.ipam": 320,  # every key of the ``ipam`` object
-    "kernel.ops": 420,  # every operation
+    "kernel.ops": 430,  # every operation
     "kernel.questions": 350,  # every question and its answer
     "leases.disk.transaction": 320,  # the order in which files come and go
-    "plugins.main": 370,  # the five commands of any main plugin, and what undoes them
+    "plugins.main": 390,  # the five commands of any main plugin, and what undoes them
 }
 FUNCTION_LINES = 55  # the longest
 FUNCTION_LINES_P90 = 30

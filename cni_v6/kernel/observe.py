@@ -1,4 +1,4 @@
-"""Questions answered: what is there now. Reads only."""
+"""Answers questions about the kernel's present state. Only reads."""
 
 from __future__ import annotations
 
@@ -41,15 +41,17 @@ from cni_v6.kernel.questions import (
 )
 from cni_v6.kernel.sysctl import Folders
 
-# What RTM_GETROUTE and a dump say where there is no route, no IPv6, or no such family.
+# Errors of RTM_GETROUTE and of dumps if there is no route, no IPv6, or no such family.
 NO_ROUTE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EAFNOSUPPORT, errno.EOPNOTSUPP, errno.EINVAL)
 
 
 def observe(spaces: Spaces, questions: Iterable[Question]) -> Snapshot:
-    """All answers; the links of one namespace are asked for in one round trip."""
+    """Answer all questions; all links of a namespace in one round trip."""
     asked = tuple(dict.fromkeys(questions))
-    answered: dict[Question, object] = dict(_sysctls(spaces, [each for each in asked if isinstance(each, GetSysctl)]))
-    answered.update(_links(spaces, [each for each in asked if isinstance(each, GetLink)]))
+    sysctls = [question for question in asked if isinstance(question, GetSysctl)]
+    answered: dict[Question, object] = dict(_sysctls(spaces, sysctls))
+    answered.update(_links(spaces, [question for question in asked if isinstance(question, GetLink)]))
+    answered.update(_port_vlans(spaces, [question for question in asked if isinstance(question, GetPortVlans)]))
     for question in asked:
         if question not in answered:
             answered[question] = _ANSWERS[type(question)](spaces, question)
@@ -60,7 +62,7 @@ def _links(spaces: Spaces, questions: Sequence[GetLink]) -> Iterable[tuple[Quest
     for netns in dict.fromkeys(question.netns for question in questions):
         here = [question for question in questions if question.netns == netns]
         route = spaces.get(netns).route
-        for question, answer in zip(here, route.request([requests.get_link(each.ifname) for each in here])):
+        for question, answer in zip(here, route.request([requests.get_link(asked.ifname) for asked in here])):
             spaces.learn(netns, question.ifname, answer)
             yield question, _link(spaces, question, answer)
 
@@ -153,7 +155,7 @@ def _all_links(spaces: Spaces, _: GetLinks) -> tuple[Link, ...]:
 
 
 def _alive(_: Spaces, question: GetAlive) -> frozenset[tuple[int, int]]:
-    from cni_v6.kernel.netns import alive  # for the day when a set runs dry
+    from cni_v6.kernel.netns import alive  # rarely needed: only to find stale attachments
 
     return alive.alive(question.namespaces)
 
@@ -164,11 +166,13 @@ def _macs(spaces: Spaces, question: GetMacs) -> Mapping[str, Link]:
     return bridge_macs.macs(spaces, question)
 
 
-def _port_vlans(spaces: Spaces, question: GetPortVlans) -> tuple[tuple[int, bool], ...]:
-    index = spaces.index(HOST, question.ifname)
-    messages = _dump(spaces, HOST, pyroute2_messages.get_port_vlans(), f"VLANs of {question.ifname}")
-    of_port = (data for data in messages if answers.index_of(data) == index)
-    return tuple(vlan for data in of_port for vlan in pyroute2_messages.read_port_vlans(data))
+def _port_vlans(spaces: Spaces, questions: Sequence[GetPortVlans]) -> Iterable[tuple[Question, object]]:
+    """One dump for all questions: the kernel lists all ports in any case."""
+    messages = _dump(spaces, HOST, pyroute2_messages.get_port_vlans(), "VLANs of bridge ports") if questions else ()
+    for question in questions:
+        index = spaces.index(HOST, question.ifname)
+        of_port = (data for data in messages if answers.index_of(data) == index)
+        yield question, tuple(vlan for data in of_port for vlan in pyroute2_messages.read_port_vlans(data))
 
 
 def _sysctls(spaces: Spaces, questions: Sequence[GetSysctl]) -> Mapping[Question, str | None]:
@@ -215,5 +219,4 @@ _ANSWERS: dict[type[Any], Callable[[Spaces, Any], object]] = {
     GetMacs: _macs,
     GetLinks: _all_links,
     GetAlive: _alive,
-    GetPortVlans: _port_vlans,
 }

@@ -70,7 +70,8 @@ def plan_add(site: Site, conf: BridgeConf, allocation: Allocation, seen: Snapsho
     routes = _routes(conf, allocation)
     steps = (
         *bridge_port.drop_repeated_sysctls((
-            *_bridge(site, conf, allocation, seen), *_gateway(site, conf, allocation, seen, mtu=mtu),
+            *make_bridge(conf, site.node, allocation.families(), seen), *bring_up(conf, site.node, seen),
+            *_gateway(site, conf, allocation, seen, mtu=mtu),
         )),
         *_port(site, conf, seen, mtu=mtu, mac=mac),
         *_container(site, conf, allocation, seen, announced),
@@ -93,19 +94,28 @@ def plan_add(site: Site, conf: BridgeConf, allocation: Allocation, seen: Snapsho
 # The bridge, and the gateway on it
 
 
-def _bridge(site: Site, conf: BridgeConf, allocation: Allocation, seen: Snapshot) -> Iterable[Op]:
+def make_bridge(conf: BridgeConf, node: str, families: frozenset[int], seen: Snapshot) -> Iterable[Op]:
+    """Create the bridge, or complete it; ``bring_up`` comes after it.
+
+    :param node: the node's machine id (``Site.node``).
+    """
     bridge = seen.link(HOST, conf.bridge)
     filtering = bool(conf.vlan or conf.vlan_trunk)
     if bridge is None:
-        mac = bridge_port.bridge_mac(conf, site.node, seen)
+        mac = bridge_port.bridge_mac(conf, node, seen)
         yield ops.EnsureBridge(conf.bridge, mac, conf.mtu, conf.multicast_snooping, filtering)
-    elif not bridge_port.is_own_bridge(conf, site.node, seen):
-        yield ops.PinMac(conf.bridge, bridge_port.bridge_mac(conf, site.node, seen))
+    elif not bridge_port.is_own_bridge(conf, node, seen):
+        yield ops.PinMac(conf.bridge, bridge_port.bridge_mac(conf, node, seen))
     if filtering and not (bridge and bridge.vlan_filtering):  # on a new one too: another network may create it first
         yield ops.SetBridge(conf.bridge, vlan_filtering=True)
-    if bridge_port.is_own_bridge(conf, site.node, seen) and bridge_port.has_ipv6(seen):
-        yield from bridge_port.disable_autoconf(conf.bridge, created=bridge is None, families=allocation.families())
-    group = None if conf.is_gateway and conf.vlan else bridge_port.group(conf, site.node, seen)
+    if bridge_port.is_own_bridge(conf, node, seen) and bridge_port.has_ipv6(seen):
+        yield from bridge_port.disable_autoconf(conf.bridge, created=bridge is None, families=families)
+
+
+def bring_up(conf: BridgeConf, node: str, seen: Snapshot) -> Iterable[Op]:
+    """Bring the bridge up, promiscuous and in its link group where that is wanted; arguments as ``make_bridge``."""
+    bridge = seen.link(HOST, conf.bridge)
+    group = None if conf.is_gateway and conf.vlan else bridge_port.group(conf, node, seen)
     if bridge is None or not bridge.up or (conf.promisc and not bridge.promisc) or group is not None:
         yield ops.SetLink(HOST, conf.bridge, up=True, promisc=True if conf.promisc else None, group=group)
 

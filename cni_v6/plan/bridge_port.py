@@ -13,6 +13,7 @@ from cni_v6.firewall.policy import CLOSED_SEGMENT, SHARED_SEGMENT
 from cni_v6.kernel import ops
 from cni_v6.kernel.ops import HOST, Op
 from cni_v6.kernel.questions import GetLink, Question, Snapshot
+from cni_v6.leases.attachment import BridgePort
 from cni_v6.plan.site import Allocation
 from cni_v6.protocol import names
 from cni_v6.protocol.names import Owner
@@ -69,6 +70,15 @@ def port_flags(conf: BridgeConf) -> tuple[bool, bool]:
     back to the container that opened it. A container that is closed to its neighbours has an isolated port.
     """
     return conf.hairpin or bool(conf.firewall.ports), conf.is_isolated
+
+
+def to_record(conf: BridgeConf) -> BridgePort:
+    """What is recorded of a port, without the gateway."""
+    hairpin, isolated = port_flags(conf)
+    return BridgePort(
+        conf.bridge, hairpin, isolated, conf.vlan, conf.vlan_trunk, conf.preserve_default_vlan, conf.promisc,
+        conf.multicast_snooping,
+    )
 
 
 def loopback_ports(conf: BridgeConf) -> Iterable[Op]:

@@ -34,7 +34,8 @@ class Bridge:
         def mac_of(addresses: tuple[str, ...]) -> str:
             return mac.mac(conf, site.owner, site.node, addresses, seen)
 
-        return Network(conf, mac_of, conf.is_gateway and bridge_port.is_ours(conf, site.node, seen))
+        is_ours = conf.is_gateway and bridge_port.is_ours(conf, site.node, seen)
+        return Network(conf, mac_of, is_ours, bridge_port.to_record(conf))
 
     def plan_add(self, site: Site, conf: BridgeConf, allocation: Allocation, seen: Snapshot) -> Plan:
         return bridge.plan_add(site, conf, allocation, seen)

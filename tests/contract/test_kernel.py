@@ -525,6 +525,34 @@ def test_ports_of_no_bridge_and_of_an_empty_one(testbed: KernelTestbed) -> None:
     assert (seen.ports("br0"), seen.ports("br9")) == ((), ())
 
 
+def test_a_bridge_that_is_deleted_leaves_its_ports(testbed: KernelTestbed) -> None:
+    attach(testbed)
+    testbed.kernel.apply([ops.SetPort("veth0", hairpin=True, isolated=True)])
+    testbed.kernel.remove([ops.DeleteLink(HOST, "br0")])
+    left = there(testbed, HOST, "veth0")
+    assert (left.master, left.up, left.hairpin, left.isolated, left.port_enabled) == ("", True, False, False, False)
+
+
+def test_a_port_that_is_plugged_in_again_is_a_new_one(testbed: KernelTestbed) -> None:
+    """From no bridge, and from another one."""
+    attach(testbed)
+    fresh = there(testbed, HOST, "veth0")
+    for lost in (ops.DeleteLink(HOST, "br0"), None):
+        if lost:
+            testbed.kernel.remove([lost])
+        else:
+            testbed.kernel.apply([replace(BRIDGE, name="br1"), ops.PlugIn("veth0", "br1")])
+            assert there(testbed, HOST, "veth0").master == "br1"
+        testbed.kernel.apply([
+            BRIDGE, ops.PlugIn("veth0", "br0"), ops.SetLink(HOST, "br0", up=True), ops.AwaitPort("veth0"),
+        ])
+        assert there(testbed, HOST, "veth0") == fresh
+    with refused(errors.KERNEL_REFUSED, "plug veth0 into bridge br9"):
+        testbed.kernel.apply([ops.PlugIn("veth0", "br9")])
+    with refused(errors.KERNEL_REFUSED, "plug veth9 into bridge br0"):
+        testbed.kernel.apply([ops.PlugIn("veth9", "br0")])
+
+
 def test_vlans_of_no_port(testbed: KernelTestbed) -> None:
     assert testbed.kernel.observe([GetPortVlans("veth9")]).port_vlans("veth9") == ()
 

@@ -19,7 +19,7 @@ from tests.sandbox import REFERENCE_PLUGINS, Node, need
 BREAKS = [
     pytest.param("ip link set {host} down", "", "host interface {host}: up is False", id="host interface down"),
     pytest.param("ip link delete {host}", "", "host interface {host} is missing", id="host interface gone"),
-    pytest.param("ip link set {host} nomaster", "", "{host}: bridge is", id="off the bridge"),
+    pytest.param("ip link set {host} nomaster", "", "{host} is in no bridge, not in cni0", id="off the bridge"),
     pytest.param("ip link set {host} address 02:00:00:00:00:99", "", "mac is 02:00:00:00:00:99", id="host MAC"),
     pytest.param("ip link set {host} mtu 1300", "", "mtu is 1300, not 1500", id="host MTU"),
     pytest.param("ip link set {host} type bridge_slave hairpin off", "", "{host}: hairpin is False", id="hairpin"),

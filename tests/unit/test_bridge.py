@@ -16,7 +16,7 @@ from cni_v6.kernel import ops
 from cni_v6.kernel.fake.kernel import FakeKernel
 from cni_v6.kernel.ops import HOST, Op
 from cni_v6.kernel.questions import Link, Question, RouteEntry, Snapshot
-from cni_v6.leases.attachment import Attachment, GatewayAddress, ProxyEntry
+from cni_v6.leases.attachment import Attachment, BridgePort, GatewayAddress, ProxyEntry
 from cni_v6.plan.firewall import link_local
 from cni_v6.protocol import names
 from cni_v6.protocol.names import Owner
@@ -77,6 +77,7 @@ def test_add() -> None:
             ),
             anchors=(GatewayAddress("cni0", "2001:db8:1::1/64"), GatewayAddress("cni0", "10.1.0.1/24")),
             reuse=("never", "after"),
+            port=BridgePort("cni0"),
         )
     ]
     inside = fake.kernel.spaces["/run/netns/c1"]

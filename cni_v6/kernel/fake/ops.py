@@ -1,4 +1,4 @@
-"""What each operation does to the fake kernel's node."""
+"""The effect of each operation on the fake kernel's node."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def _set_link(fake: FakeNode, operation: ops.SetLink) -> None:
 
 
 def _carry(fake: FakeNode) -> None:
-    """A port is enabled while its peer and its bridge are up."""
+    """Set the state of all ports: a port is enabled while its peer and its bridge are up."""
     links = fake.spaces[HOST].links
     for (netns, name), (other, inside) in fake.peers.items():
         master = links.get(links[name].master) if netns == HOST else None
@@ -87,6 +87,13 @@ def _claim_mac(fake: FakeNode, operation: ops.ClaimMac) -> None:
 
 def _set_port(fake: FakeNode, operation: ops.SetPort) -> None:
     _change(fake, HOST, operation.ifname, operation, hairpin=operation.hairpin, isolated=operation.isolated)
+
+
+def _plug_in(fake: FakeNode, operation: ops.PlugIn) -> None:
+    default = fake.existing(HOST, operation.bridge, operation).default_vlan
+    _change(fake, HOST, operation.ifname, operation, master=operation.bridge, hairpin=False, isolated=False)
+    fake.vlans[operation.ifname] = {default: True} if default else {}
+    _carry(fake)
 
 
 def _add_port_vlans(fake: FakeNode, operation: ops.AddPortVlans) -> None:
@@ -149,13 +156,13 @@ def _add_route(fake: FakeNode, operation: ops.AddRoute) -> None:
         raise CniError(KERNEL_REFUSED, f"cannot {ops.describe(operation)}", "Nexthop has invalid gateway")
     entry = _entry(operation)
     place = (entry.dst, entry.priority, entry.table)
-    present = [each for held in space.routes.values() for each in held]
-    if place not in [(each.dst, each.priority, each.table) for each in present]:
+    present = [route for routes in space.routes.values() for route in routes]
+    if place not in [(route.dst, route.priority, route.table) for route in present]:
         space.routes.setdefault(operation.ifname, []).append(entry)
 
 
 def _entry(operation: ops.AddRoute) -> RouteEntry:
-    """The route with what the kernel fills in; IP6_RT_PRIO_USER is 1024 (net/ip6_route.h)."""
+    """The route with the kernel's defaults; IP6_RT_PRIO_USER is 1024 (net/ip6_route.h)."""
     version6 = ":" in operation.dst
     on_link = 0 if operation.gateway or version6 else 253
     return RouteEntry(
@@ -170,16 +177,16 @@ def _entry(operation: ops.AddRoute) -> RouteEntry:
 
 
 def _reachable(space: Space, ifname: str, gateway: str) -> bool:
-    """A gateway lies in a prefix of the interface, behind a route already there, or is link-local."""
+    """Whether a gateway is in a prefix of the interface, is reached by one of its routes, or is link-local."""
     hop = IPNetwork(gateway).ip
-    known = space.addresses.get(ifname, []) + [each.dst for each in space.routes.get(ifname, [])]
+    known = space.addresses.get(ifname, []) + [route.dst for route in space.routes.get(ifname, [])]
     return hop.is_link_local() or any(hop in IPNetwork(prefix) for prefix in known)
 
 
 def _remove_route(fake: FakeNode, operation: ops.RemoveRoute) -> None:
     space = fake.spaces.get(operation.netns)
     held = space.routes.get(operation.ifname, []) if space else []
-    held[:] = [each for each in held if (each.dst, each.table) != (operation.dst, 254)]
+    held[:] = [route for route in held if (route.dst, route.table) != (operation.dst, 254)]
 
 
 def _add_unreachable(fake: FakeNode, operation: ops.AddUnreachable) -> None:
@@ -228,6 +235,7 @@ EFFECTS: dict[type[Any], Callable[[FakeNode, Any], None]] = {
     ops.SetAlias: _set_alias,
     ops.ClaimMac: _claim_mac,
     ops.SetPort: _set_port,
+    ops.PlugIn: _plug_in,
     ops.AddPortVlans: _add_port_vlans,
     ops.RemovePortVlan: _remove_port_vlan,
     ops.SetSysctl: _set_sysctl,
