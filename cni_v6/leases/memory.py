@@ -178,7 +178,7 @@ class MemoryTransaction:
         owner = attachment.owner
         records.require_safe("interface name", owner.ifname)
         record = self.get(owner)
-        if record and not records.is_nothing(record):
+        if record:
             raise records.already_attached(owner, record.addresses)
         addresses = tuple(records.require_address(address) for address in attachment.addresses)
         for number, address in enumerate(addresses):

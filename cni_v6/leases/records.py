@@ -197,7 +197,7 @@ def decode(network: str, name: str, content: bytes) -> Attachment | None:
 
 
 def is_nothing(record: Attachment) -> bool:
-    """Whether a damaged record says nothing that an ADD could contradict: it names no lease."""
+    """Whether a damaged record holds nothing that an earlier container could still use."""
     return record.damaged and record.policy is None and not (record.addresses or record.prefixes)
 
 

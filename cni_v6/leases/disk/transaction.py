@@ -138,7 +138,7 @@ class DiskTransaction:
     def put(self, attachment: Attachment) -> None:
         records.require_safe("interface name", attachment.owner.ifname)
         record = self.get(attachment.owner)
-        if record and not records.is_nothing(record):
+        if record:
             raise records.already_attached(attachment.owner, record.addresses)
         attachment = replace(attachment, addresses=tuple(map(records.require_address, attachment.addresses)))
         self._files.refuse_taken(attachment.addresses)
