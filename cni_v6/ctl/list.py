@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from cni_v6.attachments.damaged import is_blocked
 from cni_v6.config.keys.ipam import DEFAULT_DATA_DIR
 from cni_v6.engine.handle import real_context
 from cni_v6.leases.attachment import Attachment
@@ -49,7 +50,11 @@ def _states() -> Mapping[str, str]:
 
 
 def _state(each: Attachment, states: Mapping[str, str]) -> str:
-    """Of the host interface; "" where there is none to look for."""
+    """Of the host interface, "" where there is none to look for; or that the record is damaged."""
+    if is_blocked(each):
+        return "blocked"
+    if each.damaged:
+        return "damaged"
     return states.get(each.host, MISSING) if each.host else ""
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from cni_v6.firewall.policy import (
+    GUARD_BLOCKED,
     GUARD_FULL,
     GUARD_LINK,
     GUARD_OFF,
@@ -30,8 +31,13 @@ UNSPECIFIED = ("0.0.0.0", "::")
 
 def elements(owner: Owner, policy: Policy) -> tuple[Element, ...]:
     """All elements of an attachment, in the order of the sets."""
-    comment = f"{owner.network} {owner.container_id}/{owner.ifname}".encode()[:COMMENT_BYTES].decode(errors="ignore")
+    comment = comment_of(owner)
     return (*_inet(policy, comment), *_bridge(policy, comment))
+
+
+def comment_of(owner: Owner) -> str:
+    """The comment of an attachment's elements, as far as nft prints it."""
+    return f"{owner.network} {owner.container_id}/{owner.ifname}".encode()[:COMMENT_BYTES].decode(errors="ignore")
 
 
 def _inet(policy: Policy, comment: str) -> Iterator[Element]:
@@ -115,6 +121,8 @@ def _bridge(policy: Policy, comment: str) -> Iterator[Element]:
     if policy.guard == GUARD_OFF:
         return
     yield Element(BRIDGE, "bound", (port,), comment=comment)
+    if policy.guard == GUARD_BLOCKED:  # no MAC is allowed
+        return
     yield Element(BRIDGE, "macs", (port, policy.mac))
     if policy.guard in (GUARD_LINK, GUARD_FULL):
         yield Element(BRIDGE, "guarded", (port,))

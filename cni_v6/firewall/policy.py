@@ -14,6 +14,7 @@ GUARD_OFF = ""
 GUARD_MAC = "mac"  # its MAC
 GUARD_LINK = "link"  # that it is no router and no DHCP server
 GUARD_FULL = "full"  # its addresses
+GUARD_BLOCKED = "blocked"  # it says nothing at all: what it may say is not known any more
 
 MASQUERADED = "masquerade"  # what a prefix leaves as: the outgoing interface's own address
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from cni_v6.errors import FIREWALL_MISSING, KERNEL_REFUSED, CniError
-from cni_v6.firewall.sets import Element
+from cni_v6.firewall.sets import SETS, Element
 from cni_v6.firewall.shape import Table
 from cni_v6.kernel import ops, programs, questions
 from cni_v6.kernel.deadline import Patience
@@ -203,6 +203,16 @@ def get_elements(spaces: Spaces, asked: questions.GetElements) -> tuple[Element,
         for element, there in found
         if there and keys.key(there) == keys.key(element)
     )
+
+
+def get_all_elements(spaces: Spaces, _: questions.GetAllElements) -> tuple[Element, ...]:
+    netfilter, found = _netfilter(spaces), list[Element]()
+    for family, name in SETS:
+        dump = netfilter.dump(nft.dump_elements(family, name))
+        if dump.error and dump.error != errno.ENOENT and dump.error not in NO_NETFILTER:
+            raise CniError(KERNEL_REFUSED, f"cannot list {name} of the firewall", explain(dump))
+        found += (element for data in dump.messages for element in nft.read_elements(data))
+    return tuple(found)
 
 
 def _netfilter(spaces: Spaces) -> NetfilterSocket:

@@ -17,6 +17,7 @@ from cni_v6.kernel.ops import HOST
 from cni_v6.kernel.questions import (
     GetAddresses,
     GetAlive,
+    GetAllElements,
     GetElements,
     GetIpv6Interfaces,
     GetLifetimes,
@@ -215,6 +216,7 @@ _ANSWERS: dict[type[Any], Callable[[Spaces, Any], object]] = {
     GetRuleset: apply_firewall.get_ruleset,
     GetTables: apply_firewall.get_tables,
     GetElements: apply_firewall.get_elements,
+    GetAllElements: apply_firewall.get_all_elements,
     GetPorts: _ports,
     GetMacs: _macs,
     GetLinks: _all_links,

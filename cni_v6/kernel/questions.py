@@ -162,6 +162,11 @@ class GetElements:
 
 
 @dataclass(frozen=True, slots=True)
+class GetAllElements:
+    """-> tuple[Element, ...]: all of the firewall's elements; () where our tables are missing"""
+
+
+@dataclass(frozen=True, slots=True)
 class GetPorts:
     """-> tuple[Link, ...]: the ports of a bridge on the node"""
 
@@ -209,6 +214,7 @@ Question = (
     | GetRuleset
     | GetTables
     | GetElements
+    | GetAllElements
     | GetPorts
     | GetMacs
     | GetLinks
@@ -279,6 +285,11 @@ class Snapshot:
 
     def elements(self, elements: tuple[Element, ...]) -> tuple[Element, ...]:
         answer = self.answers[GetElements(elements)]
+        assert isinstance(answer, tuple)
+        return answer
+
+    def all_elements(self) -> tuple[Element, ...]:
+        answer = self.answers[GetAllElements()]
         assert isinstance(answer, tuple)
         return answer
 

@@ -17,6 +17,7 @@ from cni_v6.kernel.ops import HOST, Op
 from cni_v6.kernel.questions import (
     GetAddresses,
     GetAlive,
+    GetAllElements,
     GetElements,
     GetIpv6Interfaces,
     GetLifetimes,
@@ -127,6 +128,7 @@ _ANSWERS: dict[type[Any], Callable[[FakeNode, Any], object]] = {
     GetRuleset: lambda fake, _: "" if shape.differences(fake.firewall.tables) else fake.firewall.mark,
     GetTables: lambda fake, _: fake.firewall.tables,
     GetElements: lambda fake, asked: fake.firewall.there(asked.elements),
+    GetAllElements: lambda fake, _: fake.firewall.elements(),
     GetPorts: lambda fake, asked: fake.ports(asked.bridge),
     GetMacs: lambda fake, asked: fake.macs(asked.bridge),
     GetLinks: lambda fake, _: tuple(fake.spaces[HOST].links.values()),
