@@ -1,4 +1,4 @@
-"""Questions answered: what is there now. Reads only."""
+"""Answers questions about the kernel's present state. Only reads."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from cni_v6.kernel.questions import (
     GetLifetimes,
     GetLink,
     GetLinks,
+    GetMacs,
     GetPorts,
     GetPortVlans,
     GetProxies,
@@ -40,16 +41,17 @@ from cni_v6.kernel.questions import (
 )
 from cni_v6.kernel.sysctl import Folders
 
-# What RTM_GETROUTE and a dump say where there is no route, no IPv6, or no such family.
+# Errors of RTM_GETROUTE and of dumps if there is no route, no IPv6, or no such family.
 NO_ROUTE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EAFNOSUPPORT, errno.EOPNOTSUPP, errno.EINVAL)
 
 
 def observe(spaces: Spaces, questions: Iterable[Question]) -> Snapshot:
-    """All answers; the links of one namespace are asked for in one round trip."""
+    """Answer all questions; all links of a namespace in one round trip."""
     asked = tuple(dict.fromkeys(questions))
-    answered: dict[Question, object] = dict(_sysctls(spaces, [each for each in asked if isinstance(each, GetSysctl)]))
-    answered.update(_links(spaces, [each for each in asked if isinstance(each, GetLink)]))
-    answered.update(_port_vlans(spaces, [each for each in asked if isinstance(each, GetPortVlans)]))
+    sysctls = [question for question in asked if isinstance(question, GetSysctl)]
+    answered: dict[Question, object] = dict(_sysctls(spaces, sysctls))
+    answered.update(_links(spaces, [question for question in asked if isinstance(question, GetLink)]))
+    answered.update(_port_vlans(spaces, [question for question in asked if isinstance(question, GetPortVlans)]))
     for question in asked:
         if question not in answered:
             answered[question] = _ANSWERS[type(question)](spaces, question)
@@ -60,7 +62,7 @@ def _links(spaces: Spaces, questions: Sequence[GetLink]) -> Iterable[tuple[Quest
     for netns in dict.fromkeys(question.netns for question in questions):
         here = [question for question in questions if question.netns == netns]
         route = spaces.get(netns).route
-        for question, answer in zip(here, route.request([requests.get_link(each.ifname) for each in here])):
+        for question, answer in zip(here, route.request([requests.get_link(asked.ifname) for asked in here])):
             spaces.learn(netns, question.ifname, answer)
             yield question, _link(spaces, question, answer)
 
@@ -153,9 +155,15 @@ def _all_links(spaces: Spaces, _: GetLinks) -> tuple[Link, ...]:
 
 
 def _alive(_: Spaces, question: GetAlive) -> frozenset[tuple[int, int]]:
-    from cni_v6.kernel.netns import alive  # for the day when a set runs dry
+    from cni_v6.kernel.netns import alive  # rarely needed: only to find stale attachments
 
     return alive.alive(question.namespaces)
+
+
+def _macs(spaces: Spaces, question: GetMacs) -> Mapping[str, Link]:
+    from cni_v6.kernel import bridge_macs  # few calls ask for a MAC
+
+    return bridge_macs.macs(spaces, question)
 
 
 def _port_vlans(spaces: Spaces, questions: Sequence[GetPortVlans]) -> Iterable[tuple[Question, object]]:
@@ -208,6 +216,7 @@ _ANSWERS: dict[type[Any], Callable[[Spaces, Any], object]] = {
     GetTables: apply_firewall.get_tables,
     GetElements: apply_firewall.get_elements,
     GetPorts: _ports,
+    GetMacs: _macs,
     GetLinks: _all_links,
     GetAlive: _alive,
 }

@@ -21,6 +21,7 @@ from cni_v6.kernel.questions import (
     RouteEntry,
     Snapshot,
 )
+from cni_v6.leases.attachment import Attachment
 from cni_v6.plan import bridge, bridge_port, forwarding, gateways
 from cni_v6.plan.site import Site
 from cni_v6.protocol.names import owner_of_alias
@@ -132,6 +133,20 @@ def _interface(what: str, named: Interface, link: Link, *, up: bool) -> Iterable
     if named.mtu:
         yield from _differs(what, "mtu", named.mtu, link.mtu)
     yield from _differs(what, "up", up, link.up)
+
+
+def changed_mac(site: Site, record: Attachment | None, seen: Snapshot) -> Iterable[str]:
+    """The difference between the container's MAC and the one that the guard lets pass.
+
+    A chained plugin that changes the MAC also changes it in the result, so the result does not tell.
+
+    :param seen: answers to ``questions``.
+    """
+    policy, link = record.policy if record else None, seen.link(site.netns, site.owner.ifname)
+    if policy and link and policy.guard and link.mac != policy.mac:
+        yield (f"interface {site.owner.ifname}: mac is {link.mac}, and the guard lets only {policy.mac} pass; "
+               "no chained plugin (tuning) may change it: ask for a MAC by capability mac, args.cni.mac or MAC= in "
+               "CNI_ARGS")
 
 
 def _own_addresses(site: Site, result: Result) -> list[str]:

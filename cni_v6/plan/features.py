@@ -8,7 +8,7 @@ from cni_v6.config.main import MainConf
 from cni_v6.kernel.ops import Op
 from cni_v6.kernel.questions import Question, Snapshot
 from cni_v6.leases.attachment import Attachment
-from cni_v6.plan import firewall_elements, forwarding, mtu, ndp_proxy, prefix_routes
+from cni_v6.plan import bridge_port, firewall_elements, forwarding, mtu, ndp_proxy, prefix_routes
 from cni_v6.plan.feature import Feature
 from cni_v6.plan.site import Allocation, Site
 
@@ -22,6 +22,7 @@ FEATURES = (
         "IPv6 forwarding", questions=forwarding.gateway_questions, more_questions=forwarding.gateway_more_questions,
         node_steps=forwarding.node_steps,
     ),
+    Feature("LLDP", warnings=bridge_port.warnings),
     Feature("MTU of the uplinks", questions=mtu.questions, warnings=mtu.warnings),
     Feature(
         "NDP proxy", questions=ndp_proxy.questions, check=ndp_proxy.check, more_questions=ndp_proxy.more_questions,

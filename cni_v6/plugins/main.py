@@ -70,8 +70,10 @@ class MainPlugin(Protocol[Conf]):
         """The questions about the interfaces that CHECK asks."""
         ...
 
-    def differences(self, site: Site, conf: Conf, result: Result, seen: Snapshot) -> Iterable[str]:
-        """The differences between a result and the kernel, one phrase for each."""
+    def differences(
+        self, site: Site, conf: Conf, result: Result, record: Attachment | None, seen: Snapshot
+    ) -> Iterable[str]:
+        """The differences between a result, or the record, and the kernel, one phrase for each."""
         ...
 
     def ports(self, conf: RemovalConf, context: Context) -> list[tuple[Link, Owner]]:
@@ -155,7 +157,7 @@ class Frame(Generic[Conf]):
             context.delegate(call, conf.ipam.type, "CHECK")
         questions = *plugin.check_questions(site, conf, promised), *features.check_questions(conf, record)
         seen = context.kernel.observe(questions)
-        found = [*plugin.differences(site, conf, promised, seen), *features.differences(conf, record, seen)]
+        found = [*plugin.differences(site, conf, promised, record, seen), *features.differences(conf, record, seen)]
         if conf.firewall.wanted:
             firewall_reload.restore(call, conf.network, conf.data_dir, context)
         if found:

@@ -15,9 +15,9 @@ Place = tuple[str, str, tuple[bytes, bytes]]  # family, set, key
 
 
 class FakeFirewall:
-    """No tables at first.
+    """It begins without tables.
 
-    ``mark`` is that of the loaded rules, ``tables`` has their shape. ``flushed`` lists what was done to forget flows.
+    ``mark``: of the loaded rules, "" for none. ``tables``: their shape. ``flushed``: ``FlushFlows`` operations so far.
     """
 
     def __init__(self) -> None:
@@ -27,7 +27,7 @@ class FakeFirewall:
         self._held: dict[Place, Element] = {}
 
     def elements(self) -> tuple[Element, ...]:
-        """All there are."""
+        """All elements of all sets."""
         return tuple(self._held.values())
 
     def load(self, elements: tuple[Element, ...]) -> None:

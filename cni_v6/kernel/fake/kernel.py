@@ -1,6 +1,6 @@
-"""The same kernel in dictionaries: no privilege, the same answers. Shipped for tests and ``cni-v6ctl plan``.
+"""A fake kernel in memory: it needs no privilege and gives the same answers. For tests and ``cni-v6ctl plan``.
 
-Knows no link-local addresses (the kernel adds one when a carrier comes) and no on-link prefix routes.
+It has no link-local addresses (the kernel adds one at carrier) and no on-link prefix routes.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from cni_v6.kernel.questions import (
     GetLifetimes,
     GetLink,
     GetLinks,
+    GetMacs,
     GetPorts,
     GetPortVlans,
     GetProxies,
@@ -38,9 +39,9 @@ from cni_v6.kernel.questions import (
 
 
 class FakeKernel(FakeNode):
-    """See ``kernel.Kernel`` for the contract.
+    """See ``questions.Kernel``.
 
-    ``applied`` lists what was done; ``fail`` gives the exception that an operation ends with, or None.
+    ``applied``: the operations that succeeded. ``fail``: returns the exception that an operation raises, or None.
     """
 
     def __init__(self) -> None:
@@ -102,7 +103,7 @@ def _ipv6_interfaces(fake: FakeNode) -> tuple[Ipv6Interface, ...]:
 
 
 def _uplinks(fake: FakeNode) -> tuple[Uplink, ...]:
-    """Of a family's default routes the one with the lowest metric; the fake has none of several hops."""
+    """The interface of each family's default route with the lowest metric. The fake has no multipath routes."""
     node = fake.spaces[HOST]
     found = []
     for family, default in ((4, "0.0.0.0/0"), (6, "::/0")):
@@ -127,6 +128,7 @@ _ANSWERS: dict[type[Any], Callable[[FakeNode, Any], object]] = {
     GetTables: lambda fake, _: fake.firewall.tables,
     GetElements: lambda fake, asked: fake.firewall.there(asked.elements),
     GetPorts: lambda fake, asked: fake.ports(asked.bridge),
+    GetMacs: lambda fake, asked: fake.macs(asked.bridge),
     GetLinks: lambda fake, _: tuple(fake.spaces[HOST].links.values()),
     GetAlive: lambda fake, asked: fake.alive(asked.namespaces),
     GetPortVlans: lambda fake, asked: tuple(sorted(fake.vlans.get(asked.ifname, {}).items())),
