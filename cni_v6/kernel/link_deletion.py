@@ -27,7 +27,7 @@ from cni_v6.kernel.netlink.socket import (
 )
 
 PATIENCE_SECONDS = 30.0  # a busy kernel takes tenths of a second; after this time something is stuck
-BRIDGE_KIND = b"bridge\0"  # a message about a bridge contains these bytes; only such messages are parsed
+BRIDGE_KIND = b"bridge\0"  # in a message about a bridge: only a message with these bytes is read
 RECEIVE_BUFFER = 8 << 20  # bytes; the notifications of a thousand interfaces take two megabytes
 
 
@@ -43,7 +43,6 @@ class _Waiting:
 
 class Reaper:
     """The engine's, for its whole life, in the network namespace of the thread that makes it.
-
 
     :param on_bridge: takes the name of a bridge that somebody has deleted, in a thread that waits for nothing; "" if
         news were lost.

@@ -16,9 +16,9 @@ class Spaces:
 
     :param host: the node's own namespace, if the caller keeps it open between invocations; ``close`` keeps it open.
     :param given: descriptors of namespaces that the caller has open, by path; the caller closes them.
-    :param rules_watched: the engine checks the firewall rules whenever they change: to read their mark is enough.
+    :param rules_watched: the engine looks at the firewall's rules whenever they change, so their mark tells enough.
 
-    ``has_elements``: elements were added to the firewall, so its tables are in use.
+    ``has_elements``: elements of the firewall were added, so its tables are in use.
     """
 
     def __init__(

@@ -146,12 +146,12 @@ class GetProxies:
 @dataclass(frozen=True, slots=True)
 class GetRuleset:
     """-> str: the mark of the loaded firewall rules; "" if a table of ours or its mark is missing, or if others have
-    changed them (``firewall.shape``)"""
+    changed the rules (``firewall.shape``)"""
 
 
 @dataclass(frozen=True, slots=True)
 class GetTables:
-    """-> tuple[Table, ...]: those of our firewall tables that exist"""
+    """-> tuple[Table, ...]: those of the firewall's tables that exist"""
 
 
 @dataclass(frozen=True, slots=True)

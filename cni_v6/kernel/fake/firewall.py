@@ -17,7 +17,8 @@ Place = tuple[str, str, tuple[bytes, bytes]]  # family, set, key
 class FakeFirewall:
     """It begins without tables.
 
-    ``mark``: of the loaded rules, "" for none. ``tables``: their shape. ``flushed``: ``FlushFlows`` operations so far.
+    ``mark``: of the loaded rules, "" for none. ``tables``: their shape. ``flushed``: the ``FlushFlows`` operations so
+    far.
     """
 
     def __init__(self) -> None:

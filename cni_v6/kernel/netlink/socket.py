@@ -226,13 +226,13 @@ def attach_filter(receiver: socket.socket, tests: Sequence[Test]) -> None:
 
 
 def attach_program(receiver: socket.socket, program: array[int]) -> None:
-    """Receive only datagrams for which a classic BPF program does not return 0."""
+    """Let only those datagrams through for which the program returns something else than 0."""
     address, length = program.buffer_info()
     receiver.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("@HP", length, address))
 
 
 def filter_instructions(*code: tuple[int, int, int, int]) -> array[int]:
-    """Instructions as (code, jump if true, jump if false, value)."""
+    """The instructions of a program; each is code, jump if true, jump if false, value."""
     return array("Q", b"".join(struct.pack("=HBBI", *instruction) for instruction in code))
 
 
