@@ -1,11 +1,11 @@
-"""What a container may say on its segment: the rules of ``table bridge cni_v6``.
+"""What a container may send on its segment: the rules of ``table bridge cni_v6``.
 
-A frame passes as few of them as can be. Most are TCP or UDP from where they should be, and take one lookup.
+A frame passes as few rules as possible. Most frames are TCP or UDP with the right source, and need one lookup.
 """
 
 from __future__ import annotations
 
-# Protocols and ports as numbers: nft would look their names up in /etc, where a node may have none.
+# Protocols and ports are numbers: nft looks names up in /etc, which a node may lack.
 CHAINS = """
     # TCP (6), and UDP (17) that is no server's of DHCP and no router's, with the MAC and the address that are the
     # port's. In a VLAN the type would be the tag's.
