@@ -23,7 +23,7 @@ COURIER = pytest.param("courier", marks=pytest.mark.courier)
 MODES = ("process", "engine", COURIER)
 # Where "process" is part of what "make test" proves. Elsewhere each call in a process of its own, which is the slower
 # way, is left to "make test-rest".
-BOTH_WAYS = ("test_add_del", "test_failures", "test_loopback")
+BOTH_WAYS = ("test_add_del", "test_loopback")
 MARKED_FOLDERS = ("bare", "netns", "process")
 SANDBOXED = ("netns", "process", "runtimes", "uml")
 
