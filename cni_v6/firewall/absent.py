@@ -39,7 +39,7 @@ CHAINS = """
         timeout 10s
     }
 
-    # What comes from a segment of ours.
+    # Packets that come from a segment of ours.
     chain from_segment {
         meta nfproto 2 accept
         ct state established,related accept
@@ -51,7 +51,7 @@ CHAINS = """
         goto unknown_address
     }
 
-    # What the node itself says, which may be an answer to a forged source. A link-local neighbour is its own affair.
+    # Packets of the node itself, perhaps answers to a forged source. Link-local destinations are not tested.
     chain output_known {
         type filter hook output priority 0; policy accept;
         meta oifgroup & 0xfffffffe != %(closed)s accept
@@ -59,8 +59,9 @@ CHAINS = """
         jump known_address
     }
 
-    # What is routed onto a segment of ours; from elsewhere not with an address of that segment, for which the container
-    # would look, in the same table, to answer it. That the way back is the way there can be said by a set alone.
+    # Packets routed to a segment of ours. From elsewhere, the source must not be an address of that segment: the
+    # container would resolve it for its answer, in the same neighbour table. The set serves only to compare two
+    # interfaces, which a rule cannot do.
     chain to_segment {
         meta iifgroup & 0xfffffffe == %(closed)s goto known_address
         update @onto_now { oif }
@@ -68,7 +69,7 @@ CHAINS = """
         goto known_address
     }
 
-    # A container, a group or everybody.
+    # The destinations to accept: a container, a multicast group or a broadcast address.
     chain known_address {
         ip daddr . oifname @home4 return
         ip6 daddr . oifname @home6 return

@@ -30,8 +30,8 @@ PROTOCOL = {**PROTOCOLS, "icmp": "1", "igmp": "2", "icmp6": "58"}
 DISCOVERY = "nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert, mld-listener-report, mld2-listener-report"
 
 INET_CHAINS = """
-    # Before NAT, so that answers to published ports are not meant: from here on 127.0.0.0/8 in a packet from a wire is
-    # forged. route_localnet, which a port published on a loopback address needs, would let it in (CVE-2020-8558).
+    # Before NAT, so that answers of published ports pass. Here 127.0.0.0/8 in a packet that is not from loopback is
+    # forged. route_localnet, which a port published on a loopback address needs, would accept it (CVE-2020-8558).
     chain prerouting_filter {
         type filter hook prerouting priority -150; policy accept;
         iifname != "lo" ip daddr 127.0.0.0/8 counter drop
@@ -41,14 +41,14 @@ INET_CHAINS = """
         meta iifgroup %(shared)s goto from_segment
     }
 
-    # Each packet, not each flow: it would be taken for an answer. Of a VRF's own interface it comes by a second time.
+    # Every packet is tested, or a later one would pass as an answer. A VRF's own interface sees each packet again.
     chain spoofed_source {
         meta iifkind "vrf" accept
         counter drop
     }
 
-    # Only what is sent to the node itself: a port is published there, not for whatever passes through (CVE-2025-67499).
-    # A port of one address goes before the same port of any.
+    # Only for packets to the node itself: a published port must not catch forwarded packets (CVE-2025-67499). A port
+    # published at one address has precedence over the same port at any address.
     chain publish {
         dnat ip to ip daddr . meta l4proto . th dport map @ports_at4
         dnat ip6 to ip6 daddr . meta l4proto . th dport map @ports_at6
@@ -62,8 +62,8 @@ INET_CHAINS = """
         dnat ip6 to ip6 daddr map @inbound6
     }
 
-    # A packet from ::1 leaves the loopback interface under no setting: left alone, the kernel answers at once that
-    # nobody listens, instead of nothing at all.
+    # No packet from ::1 ever leaves the loopback interface. Untranslated, the kernel answers at once that nobody
+    # listens; translated, the connection would hang.
     chain output_publish {
         type nat hook output priority -100; policy accept;
         ip6 daddr ::1 return
@@ -71,7 +71,7 @@ INET_CHAINS = """
         dnat ip6 to ip6 daddr map @inbound6
     }
 
-    # A published port of the network's own container: the answer must come back through the node, not directly.
+    # Masquerade connections from a network to its own published port: the answer must come back through the node.
     chain postrouting_masquerade {
         type nat hook postrouting priority srcnat; policy accept;
         ct status dnat ip saddr . oifname @home4 masquerade
@@ -113,7 +113,7 @@ INET_CHAINS = """
         ip6 daddr . oifname @published_prefixes6 jump published6
     }
 
-    # A segment no larger than the way allows: what is too big is lost where ICMP is (RFC 2923, section 2).
+    # Clamp the MSS to the route's MTU: larger packets are lost where ICMP is filtered (RFC 2923, section 2).
     chain clamp {
         ip saddr . iifname @home4 tcp option maxseg size set rt mtu
         ip6 saddr . iifname @home6 tcp option maxseg size set rt mtu
@@ -123,7 +123,7 @@ INET_CHAINS = """
         ip6 daddr . oifname @home_prefixes6 tcp option maxseg size set rt mtu
     }
 
-    # A translated prefix is no published port, though it is DNAT too.
+    # In published6: a translated prefix (outside6) is DNAT too, but publishes nothing.
     chain published4 {
         icmp type { %(essential4)s } return
         ct status dnat return
@@ -137,7 +137,7 @@ INET_CHAINS = """
         counter drop
     }
 
-    # What a container with an egress list may not reach includes the node.
+    # The egress list of a container applies to the node too.
     chain input_local {
         type filter hook input priority filter; policy accept;
         ct state established,related accept
@@ -157,8 +157,8 @@ INET_CHAINS = """
         counter drop
     }
 
-    # Neighbour discovery stays on the link. What is bridged past here (br_netfilter) goes to a group of the link, or
-    # has all its hops (RFC 4861, section 7.1). What is forwarded has one less (ip6_forward, net/ipv6/ip6_output.c).
+    # Neighbour discovery must stay on the link. Bridged packets (br_netfilter) have a link-local group or hop limit 255
+    # (RFC 4861, section 7.1). Forwarded packets have a lower hop limit (ip6_forward, net/ipv6/ip6_output.c).
     chain allowed6 {
         ip6 daddr ff02::/16 icmpv6 type { %(discovery)s } return
         ip6 hoplimit 255 icmpv6 type { 135, 136 } return
