@@ -48,7 +48,7 @@ def run(
     valid = None if listed is None else Valid(listed, node.now() - _age(chosen.older_than))
     freed: list[StaleAttachment] = []
     errors = Errors()
-    for data_dir, network in _places(chosen, node):
+    for data_dir, network in places(chosen, node):
         for found in _swept(stale.sweep(node.leases(network, data_dir), node, valid, dry=chosen.dry_run), errors):
             freed.append(found)
             print(_line(found, chosen.dry_run))
@@ -74,7 +74,7 @@ def _line(found: StaleAttachment, dry: bool) -> str:
     return f"{'would free' if dry else 'freed'} {words}  ({why})"
 
 
-def _places(chosen: argparse.Namespace, context: Context) -> list[tuple[str, str]]:
+def places(chosen: argparse.Namespace, context: Context) -> list[tuple[str, str]]:
     """(data folder, network) of all wanted networks that have attachments on record."""
     wanted = {check_network(name) for name in chosen.networks}
     folders = [chosen.data_dir] if chosen.data_dir else context.data_dirs.known()

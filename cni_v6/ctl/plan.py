@@ -74,21 +74,44 @@ def run(
 ) -> int:
     for config in configurations(chosen.conflist):
         _show(config, chosen, make_node())
+    for line in _chained(chosen.conflist):
+        print(f"cni-v6ctl: {line}", file=sys.stderr)
     if not privileged():  # the kernel shows nftables to CAP_NET_ADMIN only (net/netfilter/nfnetlink.c)
         words = "not root, so the firewall's tables cannot be read; the plan takes them for missing"
         print(f"cni-v6ctl: note: {words}", file=sys.stderr)
     return 0
 
 
-def configurations(path: Path) -> Iterator[dict[str, Any]]:
-    """The configurations of our plugins in a file, each with the list's name and version as libcni adds them."""
+def _read(path: Path) -> tuple[Mapping[str, Any], list[dict[str, Any]]]:
+    """A file's document, and its configurations of plugins."""
     try:
         document = decode(path.read_bytes(), str(path))
     except OSError as error:
         raise CniError(INVALID_CONFIG, f"cannot read {path}", str(error)) from error
     listed = document.get("plugins", [document])
-    entries = listed if isinstance(listed, list) else []
-    found = [entry for entry in entries if isinstance(entry, dict) and entry.get("type") in TYPES]
+    return document, [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
+
+
+def _chained(path: Path) -> Iterator[str]:
+    """Warnings about later plugins of the list. An ADD cannot give them: it sees only its own configuration."""
+    _, entries = _read(path)
+    own = next((number for number, entry in enumerate(entries) if entry.get("type") in TYPES), 0)
+    for number, entry in enumerate(entries[own:], own):
+        changes = entry.get("mac") or (_takes_mac(entry) and not _takes_mac(entries[own]))
+        if entry.get("type") == "tuning" and changes and entries[own].get("guard", True):
+            yield (f"warning: plugins[{number}]: tuning changes the MAC, which the guard does not let pass: "
+                   'leave "mac" out there, and request the MAC with the capability "mac", args.cni.mac or CNI_ARGS')
+
+
+def _takes_mac(config: Mapping[str, Any]) -> bool:
+    capabilities = config.get("capabilities")
+    return isinstance(capabilities, dict) and capabilities.get("mac") is True
+
+
+def configurations(path: Path) -> Iterator[dict[str, Any]]:
+    """The configurations of our plugins in a file, each with the list's name and version as libcni adds them."""
+    document, entries = _read(path)
+    found = [entry for entry in entries if entry.get("type") in TYPES]
     if not found:
         raise CniError(INVALID_CONFIG, f"{path} has no plugin of type {' or '.join(TYPES)}", "see conf/ for samples")
     common = {key: document[key] for key in ("name", "cniVersion") if key in document}

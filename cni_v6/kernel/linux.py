@@ -10,7 +10,7 @@ import errno
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from cni_v6.errors import ALREADY_ATTACHED, KERNEL_REFUSED, PORTS_EXHAUSTED, UNKNOWN_CONTAINER, CniError, Errors
+from cni_v6.errors import KERNEL_REFUSED, UNKNOWN_CONTAINER, CniError, Errors
 from cni_v6.kernel import apply_firewall, ops, sysctl
 from cni_v6.kernel.link_deletion import Reaper
 from cni_v6.kernel.netlink import answers, pyroute2_messages, requests
@@ -19,7 +19,7 @@ from cni_v6.kernel.netlink.socket import Answer, explain, new_group
 from cni_v6.kernel.observe import observe
 from cni_v6.kernel.open_namespaces import Spaces
 from cni_v6.kernel.ops import HOST, Op
-from cni_v6.kernel.questions import BRIDGE_PORTS_MAX, Question, Snapshot
+from cni_v6.kernel.questions import Question, Snapshot
 from cni_v6.kernel.sysctl import Folders
 from cni_v6.kernel.wait import await_addresses, await_end, await_port
 
@@ -217,21 +217,9 @@ def _as_wanted(operation: Op, answer: Answer) -> bool:
 
 
 def _refusal(spaces: Spaces, operation: Op, answer: Answer) -> CniError:
-    if isinstance(operation, ops.CreateVeth):
-        if answer.error == errno.EXFULL:
-            words = f"bridge {operation.bridge} has no port left: a Linux bridge takes {BRIDGE_PORTS_MAX}"
-            return CniError(PORTS_EXHAUSTED, words, "remove containers, or add a second network with its own bridge")
-        if answer.error == errno.EEXIST:
-            return _exists(spaces, operation)
-    return CniError(KERNEL_REFUSED, f"cannot {ops.describe(operation)}", explain(answer))
+    from cni_v6.kernel.refusal import refusal  # only where it is needed: the start-up path pays for every import
 
-
-def _exists(spaces: Spaces, operation: ops.CreateVeth) -> CniError:
-    if spaces.index(HOST, operation.host) is not None:
-        words = f"interface {operation.host} is on the node already: this container was added before"
-        return CniError(ALREADY_ATTACHED, words, "run DEL for the container first")
-    words = f"interface {operation.ifname} is in the container already ({operation.netns})"
-    return CniError(ALREADY_ATTACHED, words, "choose another CNI_IFNAME, or run DEL for the attachment that made it")
+    return refusal(spaces, operation, answer)
 
 
 # Operations by rtnetlink request
@@ -265,7 +253,9 @@ _REQUESTS: dict[type[Any], Callable[[Spaces, Any], Message]] = {
     ops.SetBridge: _by_name(pyroute2_messages.set_bridge),
     ops.CreateVeth: _create_veth,
     ops.SetAlias: _by_name(requests.set_alias),
+    ops.ClaimMac: _by_name(requests.claim_mac),
     ops.SetPort: _by_name(requests.set_port),
+    ops.PlugIn: lambda spaces, each: pyroute2_messages.plug_in(each, _index(spaces, HOST, each.bridge, each)),
     ops.AddPortVlans: _by_index(pyroute2_messages.add_port_vlans),
     ops.RemovePortVlan: _by_index(pyroute2_messages.remove_port_vlan),
     ops.AddAddress: _by_index(requests.add_address),
@@ -277,12 +267,18 @@ _REQUESTS: dict[type[Any], Callable[[Spaces, Any], Message]] = {
     ops.RemoveRoute: _by_index(requests.remove_route),
     ops.AddProxy: _by_index(pyroute2_messages.add_proxy),
     ops.RemoveProxy: _by_index(pyroute2_messages.remove_proxy),
-    ops.Announce: _by_name(requests.set_mac),
+    ops.Announce: _by_name(lambda operation: requests.set_mac(operation.ifname, operation.mac)),
     ops.DeleteLink: _by_name(requests.delete_link),
 }
 
 
 # All other operations
+
+
+def _pin_mac(spaces: Spaces, operation: ops.PinMac) -> None:
+    from cni_v6.kernel import bridge_macs  # only for bridges of others
+
+    bridge_macs.pin(spaces, operation)
 
 
 _DIRECT: dict[type[Any], Callable[[Spaces, Any], None]] = {
@@ -291,6 +287,7 @@ _DIRECT: dict[type[Any], Callable[[Spaces, Any], None]] = {
     ops.LoadRuleset: apply_firewall.load_ruleset,
     ops.UnloadRuleset: apply_firewall.unload_ruleset,
     ops.FlushFlows: apply_firewall.flush_flows,
+    ops.PinMac: _pin_mac,
     ops.AwaitPort: await_port,
     ops.AwaitAddresses: await_addresses,
     ops.AwaitEnd: await_end,

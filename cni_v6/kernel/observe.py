@@ -22,6 +22,7 @@ from cni_v6.kernel.questions import (
     GetLifetimes,
     GetLink,
     GetLinks,
+    GetMacs,
     GetPorts,
     GetPortVlans,
     GetProxies,
@@ -49,6 +50,7 @@ def observe(spaces: Spaces, questions: Iterable[Question]) -> Snapshot:
     sysctls = [question for question in asked if isinstance(question, GetSysctl)]
     answered: dict[Question, object] = dict(_sysctls(spaces, sysctls))
     answered.update(_links(spaces, [question for question in asked if isinstance(question, GetLink)]))
+    answered.update(_port_vlans(spaces, [question for question in asked if isinstance(question, GetPortVlans)]))
     for question in asked:
         if question not in answered:
             answered[question] = _ANSWERS[type(question)](spaces, question)
@@ -157,11 +159,19 @@ def _alive(_: Spaces, question: GetAlive) -> frozenset[tuple[int, int]]:
     return alive.alive(question.namespaces)
 
 
-def _port_vlans(spaces: Spaces, question: GetPortVlans) -> tuple[tuple[int, bool], ...]:
-    index = spaces.index(HOST, question.ifname)
-    messages = _dump(spaces, HOST, pyroute2_messages.get_port_vlans(), f"VLANs of {question.ifname}")
-    of_port = (data for data in messages if answers.index_of(data) == index)
-    return tuple(vlan for data in of_port for vlan in pyroute2_messages.read_port_vlans(data))
+def _macs(spaces: Spaces, question: GetMacs) -> Mapping[str, Link]:
+    from cni_v6.kernel import bridge_macs  # few calls ask for a MAC
+
+    return bridge_macs.macs(spaces, question)
+
+
+def _port_vlans(spaces: Spaces, questions: Sequence[GetPortVlans]) -> Iterable[tuple[Question, object]]:
+    """One dump for all questions: the kernel lists all ports in any case."""
+    messages = _dump(spaces, HOST, pyroute2_messages.get_port_vlans(), "VLANs of bridge ports") if questions else ()
+    for question in questions:
+        index = spaces.index(HOST, question.ifname)
+        of_port = (data for data in messages if answers.index_of(data) == index)
+        yield question, tuple(vlan for data in of_port for vlan in pyroute2_messages.read_port_vlans(data))
 
 
 def _sysctls(spaces: Spaces, questions: Sequence[GetSysctl]) -> Mapping[Question, str | None]:
@@ -204,7 +214,7 @@ _ANSWERS: dict[type[Any], Callable[[Spaces, Any], object]] = {
     GetRuleset: apply_firewall.get_ruleset,
     GetElements: apply_firewall.get_elements,
     GetPorts: _ports,
+    GetMacs: _macs,
     GetLinks: _all_links,
     GetAlive: _alive,
-    GetPortVlans: _port_vlans,
 }

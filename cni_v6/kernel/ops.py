@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from cni_v6.firewall.sets import Element
 
 HOST = ""
+LLDP = 1 << 0xE  # in a bridge's group_fwd_mask: 01:80:c2:00:00:0e (IEEE 802.1AB)
 
 
 @dataclass(frozen=True, slots=True)
 class EnsureBridge:
-    """Create a bridge, down. It may exist already; then nothing of it changes."""
+    """Create a bridge, down, which forwards LLDP. It may exist already; then nothing of it changes."""
 
     name: str
     mac: str
@@ -29,6 +30,18 @@ class SetBridge:
 
     name: str
     vlan_filtering: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PinMac:
+    """Set the MAC of a bridge that has none of its own; one that was set stays.
+
+    Until somebody sets it, a bridge takes the lowest MAC of its ports, so each new one may change it
+    (br_stp_recalculate_bridge_id, net/bridge/br_stp_if.c). It is set once, as the kernel then forgets the neighbours.
+    """
+
+    bridge: str
+    mac: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +72,40 @@ class SetAlias:
 
 
 @dataclass(frozen=True, slots=True)
+class ClaimMac:
+    """Claim a MAC on a bridge for whoever is behind a port, as an alternative name of the port.
+
+    The kernel keeps the names of a namespace unique and ends them with their interface. So of two calls for one MAC one
+    is refused, with a firewall or without, and there is nothing to clean up.
+
+    CniError(ADDRESS_UNAVAILABLE) names the owner of another port that has claimed it.
+    """
+
+    ifname: str
+    bridge: str
+    mac: str
+
+    @property
+    def name(self) -> str:
+        """The alternative name; linux/if.h: ALTIFNAMSIZ allows 127 characters."""
+        return f"{self.bridge}.{self.mac.replace(':', '-')}"
+
+
+@dataclass(frozen=True, slots=True)
 class SetPort:
     """Set a bridge port's flags (``IFLA_BRPORT_MODE``, ``IFLA_BRPORT_ISOLATED``)."""
 
     ifname: str
     hairpin: bool
     isolated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PlugIn:
+    """Make an interface of the node a port of a bridge, with the flags and the VLAN that any new port there has."""
+
+    ifname: str
+    bridge: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,9 +325,12 @@ class FlushFlows:
 Op = (
     EnsureBridge
     | SetBridge
+    | PinMac
     | CreateVeth
     | SetAlias
+    | ClaimMac
     | SetPort
+    | PlugIn
     | AddPortVlans
     | RemovePortVlan
     | SetSysctl
@@ -336,9 +380,12 @@ def inverse(op: Op) -> Op | None:
 _WORDS = {
     EnsureBridge: "create bridge {name} (mac {mac}, mtu {mtu})",
     SetBridge: "set vlan filtering of bridge {name} to {vlan_filtering}",
+    PinMac: "keep MAC {mac} on bridge {bridge}, whatever its ports have",
     CreateVeth: "create veth {host} on bridge {bridge}, its peer {ifname} (mac {mac}, mtu {mtu}) in {netns}",
     SetAlias: "name the owner of {ifname}: {alias}",
+    ClaimMac: "claim MAC {mac} on bridge {bridge} for {ifname}",
     SetPort: "set port {ifname}: hairpin {hairpin}, isolated {isolated}",
+    PlugIn: "plug {ifname} into bridge {bridge}",
     AddPortVlans: "add to port {ifname}: vlan {pvid} untagged, {trunk} tagged",
     RemovePortVlan: "remove vlan {vlan} from port {ifname}",
     SetSysctl: "set net/{key} to {value} in {netns}",

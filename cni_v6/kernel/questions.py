@@ -34,6 +34,7 @@ class Link:
     vlan_filtering: bool = False
     default_vlan: int = 1  # a bridge's IFLA_BR_VLAN_DEFAULT_PVID: the VLAN of its new ports; 0 for none
     group: int = 0
+    group_fwd_mask: int = 0  # a bridge's IFLA_BR_GROUP_FWD_MASK: which of 01:80:c2:00:00:0X it forwards
     port_enabled: bool = False  # a bridge port whose IFLA_BRPORT_STATE is not BR_STATE_DISABLED
 
 
@@ -161,6 +162,16 @@ class GetPorts:
 
 
 @dataclass(frozen=True, slots=True)
+class GetMacs:
+    """-> Mapping[str, Link]: each MAC of a bridge, of its ports and of their other ends -> the bridge or the port
+
+    The MACs are those that the interfaces have now. Empty where there is no such bridge.
+    """
+
+    bridge: str
+
+
+@dataclass(frozen=True, slots=True)
 class GetLinks:
     """-> tuple[Link, ...]: all of the node's interfaces"""
 
@@ -191,6 +202,7 @@ Question = (
     | GetRuleset
     | GetElements
     | GetPorts
+    | GetMacs
     | GetLinks
     | GetAlive
     | GetPortVlans
@@ -260,6 +272,11 @@ class Snapshot:
     def ports(self, bridge: str) -> tuple[Link, ...]:
         answer = self.answers[GetPorts(bridge)]
         assert isinstance(answer, tuple)
+        return answer
+
+    def macs(self, bridge: str) -> Mapping[str, Link]:
+        answer = self.answers[GetMacs(bridge)]
+        assert isinstance(answer, Mapping)
         return answer
 
     def links(self) -> tuple[Link, ...]:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from cni_v6.errors import ADDRESS_UNAVAILABLE, ALREADY_ATTACHED, INTERNAL, STORE_FAILED, CniError
-from cni_v6.leases import policy_record
+from cni_v6.leases import policy_record, port_record
 from cni_v6.leases.attachment import Attachment, GatewayAddress, ProxyEntry
 from cni_v6.net.addresses import BITS, from_text, to_text
 from cni_v6.protocol.json_reader import canonical_prefix
@@ -173,6 +173,7 @@ def encode(attachment: Attachment) -> bytes:
         **({"anchors": [anchor_words(anchor) for anchor in attachment.anchors]} if attachment.anchors else {}),
         **({"reuse": attachment.reuse} if attachment.reuse else {}),
         **({"identity": attachment.identity} if attachment.identity else {}),
+        **({"port": port_record.to_json(attachment.port)} if attachment.port else {}),
         **({"firewall": policy_record.to_json(attachment.policy)} if attachment.policy else {}),
     }).encode() + b"\n"
 
@@ -225,7 +226,8 @@ def _attachment(network: str, raw: Any) -> Attachment:
     return Attachment(Owner(network, container_id, ifname), addresses, host, _namespace(*raw["netns"]),
                       float(raw["created"]), boot, policy, proxied, prefixes, _namespace(*home),
                       tuple(read_anchor(*map(str, words)) for words in raw.get("anchors", ())), reuse,
-                      str(raw.get("identity", "")))
+                      str(raw.get("identity", "")),
+                      port_record.from_json(raw["port"]) if "port" in raw else None)
 
 
 def anchor_words(anchor: GatewayAddress) -> list[str]:

@@ -12,7 +12,7 @@ from cni_v6.kernel.questions import (
     BRIDGE_PORTS_MAX,
     GetAddresses,
     GetLink,
-    GetPorts,
+    GetLinks,
     GetPortVlans,
     GetRoutes,
     GetSysctl,
@@ -21,11 +21,14 @@ from cni_v6.kernel.questions import (
     RouteEntry,
     Snapshot,
 )
+from cni_v6.leases.attachment import Attachment
 from cni_v6.plan import bridge, bridge_port, forwarding, gateways
 from cni_v6.plan.site import Site
+from cni_v6.protocol.names import owner_of_alias
 from cni_v6.protocol.result import Interface, Result, Route
 
 MAIN_TABLE = 254  # linux/rtnetlink.h: RT_TABLE_MAIN
+NAMED = 3  # of the containers that STATUS says are cut off
 
 
 def questions(site: Site, conf: BridgeConf, result: Result) -> tuple[Question, ...]:
@@ -90,7 +93,8 @@ def _host_interface(site: Site, conf: BridgeConf, result: Result, seen: Snapshot
         return
     named = _find(result, name, "") or Interface(name, "")
     yield from _interface(f"host interface {name}", named, link, up=True)
-    yield from _differs(name, "bridge", conf.bridge, link.master)
+    if link.master != conf.bridge:
+        yield f"{name} is in {f'bridge {link.master}' if link.master else 'no bridge'}, not in {conf.bridge}"
     hairpin, isolated = bridge_port.port_flags(conf)
     yield from _differs(name, "hairpin", hairpin, link.hairpin)
     yield from _differs(name, "isolated", isolated, link.isolated)
@@ -129,6 +133,20 @@ def _interface(what: str, named: Interface, link: Link, *, up: bool) -> Iterable
     if named.mtu:
         yield from _differs(what, "mtu", named.mtu, link.mtu)
     yield from _differs(what, "up", up, link.up)
+
+
+def changed_mac(site: Site, record: Attachment | None, seen: Snapshot) -> Iterable[str]:
+    """The difference between the container's MAC and the one that the guard lets pass.
+
+    A chained plugin that changes the MAC also changes it in the result, so the result does not tell.
+
+    :param seen: answers to ``questions``.
+    """
+    policy, link = record.policy if record else None, seen.link(site.netns, site.owner.ifname)
+    if policy and link and policy.guard and link.mac != policy.mac:
+        yield (f"interface {site.owner.ifname}: mac is {link.mac}, and the guard lets only {policy.mac} pass; "
+               "no chained plugin (tuning) may change it: ask for a MAC by capability mac, args.cni.mac or MAC= in "
+               "CNI_ARGS")
 
 
 def _own_addresses(site: Site, result: Result) -> list[str]:
@@ -193,7 +211,7 @@ def _differs(what: str, attribute: str, expected: object, found: object) -> Iter
 def status_questions(conf: BridgeConf) -> tuple[Question, ...]:
     """The questions that STATUS asks the kernel."""
     gateway = conf.gateway_interface
-    needed: list[Question] = [GetLink(HOST, conf.bridge), GetPorts(conf.bridge)]
+    needed: list[Question] = [GetLink(HOST, conf.bridge), GetLinks()]
     needed += [GetSysctl(HOST, "ipv6/conf/all/disable_ipv6"), GetSysctl(HOST, "ipv4/ip_forward")]
     return (*needed, *forwarding.questions(gateway))
 
@@ -204,7 +222,7 @@ def check_status(conf: BridgeConf, seen: Snapshot) -> None:
     if link and link.kind != "bridge":
         words = f"bridge: {conf.bridge} exists and is no bridge"
         raise CniError(NOT_AVAILABLE, words, "choose another name for the bridge, or remove that interface")
-    ports = len(seen.ports(conf.bridge))
+    ports = sum(port.master == conf.bridge for port in seen.links())
     if ports >= BRIDGE_PORTS_MAX:
         words = f"bridge {conf.bridge} has {ports} ports, as many as a Linux bridge takes"
         raise CniError(NOT_AVAILABLE, words, "remove containers, or add a second network with its own bridge")
@@ -216,6 +234,7 @@ def check_status(conf: BridgeConf, seen: Snapshot) -> None:
     if conf.is_gateway and 6 in required and disabled != "0":
         words = "IPv6 is off on this node (net.ipv6.conf.all.disable_ipv6) and the network has IPv6 ranges"
         raise CniError(NOT_AVAILABLE, words, "run sysctl -w net.ipv6.conf.all.disable_ipv6=0")
+    _check_plugged(conf, seen)
     if link and ports:
         _check_running(conf, link, families if disabled == "0" else families - {6}, seen)
 
@@ -226,6 +245,19 @@ def _families(conf: BridgeConf) -> tuple[frozenset[int], frozenset[int]]:
         return frozenset(), frozenset()
     families = frozenset(addresses.family for addresses in conf.ipam.sets)
     return families, families - conf.ipam.optional
+
+
+def _check_plugged(conf: BridgeConf, seen: Snapshot) -> None:
+    """Check that the containers of the network are in a bridge: one that is deleted leaves its ports behind."""
+    owners = sorted(
+        owner for link in seen.links()
+        if not link.master and (owner := owner_of_alias(link.alias)) and owner.network == conf.network
+    )
+    if owners:
+        first = ", ".join(f"{owner.container_id}/{owner.ifname}" for owner in owners[:NAMED])
+        more = f" and {len(owners) - NAMED} more" if len(owners) > NAMED else ""
+        words = f"containers are in no bridge, so they are cut off: {first}{more}"
+        raise CniError(LIMITED, words, f"run cni-v6ctl check {conf.network} --repair")
 
 
 def _check_running(conf: BridgeConf, link: Link, families: frozenset[int], seen: Snapshot) -> None:

@@ -17,6 +17,7 @@ from cni_v6.errors import CniError
 from cni_v6.kernel import ops
 from cni_v6.kernel.ops import HOST
 from cni_v6.kernel.questions import GetLink, GetLinks, Link, Question, Snapshot
+from cni_v6.leases.attachment import Attachment
 from cni_v6.plan import families, features
 from cni_v6.plan.site import Allocation, Plan, Site
 from cni_v6.plugins.registry import PLUGINS, main_plugin
@@ -65,7 +66,9 @@ class Segment:
     def check_questions(self, site: Site, conf: MainConf, result: Result) -> Iterable[Question]:
         return (GetLink(site.netns, site.owner.ifname),)
 
-    def differences(self, site: Site, conf: MainConf, result: Result, seen: Snapshot) -> Iterable[str]:
+    def differences(
+        self, site: Site, conf: MainConf, result: Result, record: Attachment | None, seen: Snapshot
+    ) -> Iterable[str]:
         if seen.link(site.netns, site.owner.ifname) is None:
             yield f"interface {site.owner.ifname} is missing in the container"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from cni_v6.errors import KERNEL_REFUSED, UNKNOWN_CONTAINER, CniError
 from cni_v6.kernel import ops
@@ -48,7 +48,8 @@ class FakeNode:
     """A node with a loopback interface, and the namespaces that ``add_netns`` made.
 
     ``vlans`` maps a bridge port to {VLAN: whether it is the untagged PVID}. ``announced``: the addresses that
-    ``Announce`` has announced. ``blind``: it cannot tell which namespaces have ended.
+    ``Announce`` has announced. ``claims`` maps (bridge, MAC) to the port that has claimed it. ``blind``: it cannot tell
+    which namespaces have ended.
     """
 
     def __init__(self) -> None:
@@ -57,6 +58,7 @@ class FakeNode:
         self.peers: dict[tuple[str, str], tuple[str, str]] = {}
         self.vlans: dict[str, dict[int, bool]] = {}
         self.announced: list[str] = []
+        self.claims: dict[tuple[str, str], str] = {}
         self.blind = False
         self.firewall = FakeFirewall()
         self.add_netns(HOST)
@@ -116,6 +118,11 @@ class FakeNode:
         for key in [key for key in space.sysctls if key.split("/")[1:3] == ["conf", name]]:
             del space.sysctls[key]
         self.vlans.pop(name, None)
+        if netns == HOST:
+            self.claims = {claim: port for claim, port in self.claims.items() if port != name}
+        for port in self.ports(name) if netns == HOST else ():
+            space.links[port.name] = replace(port, master="", hairpin=False, isolated=False, port_enabled=False)
+            self.vlans.pop(port.name, None)
         peer = self.peers.pop((netns, name), None)
         if peer:
             self.delete(*peer)
@@ -127,3 +134,14 @@ class FakeNode:
     def ports(self, bridge: str) -> tuple[Link, ...]:
         """The ports of a bridge on the node."""
         return tuple(link for link in self.spaces[HOST].links.values() if link.master == bridge)
+
+    def macs(self, bridge: str) -> dict[str, Link]:
+        """See ``questions.GetMacs``."""
+        links = self.spaces[HOST].links
+        if bridge not in links:
+            return {}
+        found = {port.mac: port for port in self.ports(bridge)}
+        for port in self.ports(bridge):
+            netns, inside = self.peers.get((HOST, port.name), (HOST, port.name))
+            found[self.spaces[netns].links[inside].mac] = port
+        return {**found, links[bridge].mac: links[bridge]}

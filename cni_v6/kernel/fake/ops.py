@@ -9,7 +9,7 @@ from typing import Any
 from netaddr import IPNetwork
 
 from cni_v6.errors import ALREADY_ATTACHED, IO_FAILURE, KERNEL_REFUSED, PORTS_EXHAUSTED, CniError
-from cni_v6.kernel import ops
+from cni_v6.kernel import mac_claims, ops
 from cni_v6.kernel.fake.node import FakeNode, Space
 from cni_v6.kernel.ops import HOST, Op
 from cni_v6.kernel.questions import BRIDGE_PORTS_MAX, FOREVER, Lifetime, Link, RouteEntry
@@ -18,8 +18,8 @@ from cni_v6.kernel.questions import BRIDGE_PORTS_MAX, FOREVER, Lifetime, Link, R
 def _ensure_bridge(fake: FakeNode, operation: ops.EnsureBridge) -> None:
     if operation.name not in fake.spaces[HOST].links:
         mtu = operation.mtu or 1500
-        filtering = operation.vlan_filtering
-        fake.add_link(HOST, Link(operation.name, operation.mac, mtu, kind="bridge", vlan_filtering=filtering))
+        made = Link(operation.name, operation.mac, mtu, kind="bridge", group_fwd_mask=ops.LLDP)
+        fake.add_link(HOST, replace(made, vlan_filtering=operation.vlan_filtering))
 
 
 def _change(fake: FakeNode, netns: str, name: str, operation: Op, **changes: Any) -> None:
@@ -28,6 +28,10 @@ def _change(fake: FakeNode, netns: str, name: str, operation: Op, **changes: Any
 
 def _set_bridge(fake: FakeNode, operation: ops.SetBridge) -> None:
     _change(fake, HOST, operation.name, operation, vlan_filtering=operation.vlan_filtering)
+
+
+def _pin_mac(fake: FakeNode, operation: ops.PinMac) -> None:
+    _change(fake, HOST, operation.bridge, operation, mac=operation.mac)
 
 
 def _create_veth(fake: FakeNode, operation: ops.CreateVeth) -> None:
@@ -74,8 +78,22 @@ def _set_alias(fake: FakeNode, operation: ops.SetAlias) -> None:
     _change(fake, operation.netns, operation.ifname, operation, alias=operation.alias)
 
 
+def _claim_mac(fake: FakeNode, operation: ops.ClaimMac) -> None:
+    fake.existing(HOST, operation.ifname, operation)
+    holder = fake.claims.setdefault((operation.bridge, operation.mac), operation.ifname)
+    if holder != operation.ifname:
+        raise mac_claims.taken(operation.mac, fake.spaces[HOST].links[holder])
+
+
 def _set_port(fake: FakeNode, operation: ops.SetPort) -> None:
     _change(fake, HOST, operation.ifname, operation, hairpin=operation.hairpin, isolated=operation.isolated)
+
+
+def _plug_in(fake: FakeNode, operation: ops.PlugIn) -> None:
+    default = fake.existing(HOST, operation.bridge, operation).default_vlan
+    _change(fake, HOST, operation.ifname, operation, master=operation.bridge, hairpin=False, isolated=False)
+    fake.vlans[operation.ifname] = {default: True} if default else {}
+    _carry(fake)
 
 
 def _add_port_vlans(fake: FakeNode, operation: ops.AddPortVlans) -> None:
@@ -212,9 +230,12 @@ def _announce(fake: FakeNode, operation: ops.Announce) -> None:
 EFFECTS: dict[type[Any], Callable[[FakeNode, Any], None]] = {
     ops.EnsureBridge: _ensure_bridge,
     ops.SetBridge: _set_bridge,
+    ops.PinMac: _pin_mac,
     ops.CreateVeth: _create_veth,
     ops.SetAlias: _set_alias,
+    ops.ClaimMac: _claim_mac,
     ops.SetPort: _set_port,
+    ops.PlugIn: _plug_in,
     ops.AddPortVlans: _add_port_vlans,
     ops.RemovePortVlan: _remove_port_vlan,
     ops.SetSysctl: _set_sysctl,

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from socket import AF_INET, AF_INET6
 
-from cni_v6.kernel.netfilter.messages import NFGENMSG, NLA_F_NESTED
+from cni_v6.kernel.netfilter.messages import NFGENMSG
 from cni_v6.kernel.netlink.message import HEADER, Message, attribute, by_kind, each, nest, packed, u8, u32
+from cni_v6.kernel.netlink.uapi import NLA_F_NESTED
 from cni_v6.net.addresses import version as version_of
 
 NFNL_SUBSYS_CTNETLINK = 1

@@ -14,10 +14,9 @@ from cni_v6.errors import KERNEL_REFUSED, PORT_TAKEN, CniError
 from cni_v6.firewall.sets import BRIDGE, INET, PORT, PROTOCOL, SETS, TABLE, Element
 from cni_v6.kernel.netfilter.keys import field_text, key, pack, set_of, span_text, split
 from cni_v6.kernel.netlink.message import HEADER, Message, as_text, attribute, by_kind, each, nest, text
-from cni_v6.kernel.netlink.uapi import NLM_F_CREATE
+from cni_v6.kernel.netlink.uapi import NLA_F_NESTED, NLM_F_CREATE
 
-# linux/netlink.h, linux/netfilter.h, linux/netfilter/nfnetlink.h
-NLA_F_NESTED = 1 << 15
+# linux/netfilter.h, linux/netfilter/nfnetlink.h
 FAMILIES = {INET: 1, BRIDGE: 7}  # NFPROTO_*
 FAMILY_NAMES = {number: name for name, number in FAMILIES.items()}
 NFGENMSG = struct.Struct("!BBH")  # family, version, resource id: the subsystem at the ends of a transaction

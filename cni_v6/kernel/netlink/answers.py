@@ -18,6 +18,7 @@ from cni_v6.kernel.netlink.uapi import (
     IFF_PROMISC,
     IFF_UP,
     IFLA_ADDRESS,
+    IFLA_BR_GROUP_FWD_MASK,
     IFLA_BR_VLAN_DEFAULT_PVID,
     IFLA_BR_VLAN_FILTERING,
     IFLA_BRPORT_ISOLATED,
@@ -87,6 +88,7 @@ def read_link(data: bytes) -> tuple[Link, int]:
         vlan_filtering=bool(as_int(bridge.get(IFLA_BR_VLAN_FILTERING))),
         default_vlan=as_int(bridge[IFLA_BR_VLAN_DEFAULT_PVID]) if IFLA_BR_VLAN_DEFAULT_PVID in bridge else 1,
         group=as_int(given.get(IFLA_GROUP)),
+        group_fwd_mask=as_int(bridge.get(IFLA_BR_GROUP_FWD_MASK)),
         port_enabled=bool(as_int(port.get(IFLA_BRPORT_STATE))),
     )
     return link, as_int(given.get(IFLA_MASTER))

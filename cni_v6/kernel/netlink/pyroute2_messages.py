@@ -148,7 +148,11 @@ def add_unreachable(op: ops.AddUnreachable) -> Message:
     return _message("rtmsg", RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, header, attributes)
 
 
-# VLANs of a bridge and its ports
+# Ports of a bridge, and their VLANs
+
+
+def plug_in(op: ops.PlugIn, bridge: int) -> Message:
+    return _message("ifinfomsg", RTM_SETLINK, 0, {}, [("IFLA_IFNAME", op.ifname), ("IFLA_MASTER", bridge)])
 
 
 def set_bridge(op: ops.SetBridge) -> Message:

@@ -26,6 +26,7 @@ from cni_v6.kernel.netlink.uapi import (
     IFF_PROMISC,
     IFF_UP,
     IFLA_ADDRESS,
+    IFLA_ALT_IFNAME,
     IFLA_BR_GROUP_FWD_MASK,
     IFLA_BR_MCAST_SNOOPING,
     IFLA_BR_VLAN_FILTERING,
@@ -43,6 +44,8 @@ from cni_v6.kernel.netlink.uapi import (
     IFLA_MASTER,
     IFLA_MTU,
     IFLA_NET_NS_FD,
+    IFLA_PROP_LIST,
+    NLA_F_NESTED,
     NLM_F_CREATE,
     NLM_F_EXCL,
     RT_SCOPE_LINK,
@@ -66,6 +69,7 @@ from cni_v6.kernel.netlink.uapi import (
     RTM_GETROUTE,
     RTM_NEWADDR,
     RTM_NEWLINK,
+    RTM_NEWLINKPROP,
     RTM_NEWROUTE,
     RTM_SETLINK,
     RTN_UNICAST,
@@ -113,7 +117,7 @@ def create_bridge(op: ops.EnsureBridge) -> Message:
     # A kernel without CONFIG_BRIDGE_VLAN_FILTERING refuses the attribute even when it is 0.
     filtering = u8(IFLA_BR_VLAN_FILTERING, 1) if op.vlan_filtering else b""
     # Forward LLDP: otherwise it passes no hook, but the bridge learns its MAC (br_handle_frame, net/bridge/br_input.c).
-    lldp = attribute(IFLA_BR_GROUP_FWD_MASK, struct.pack("=H", 1 << 0xE))
+    lldp = attribute(IFLA_BR_GROUP_FWD_MASK, struct.pack("=H", ops.LLDP))
     info = _info("bridge", u8(IFLA_BR_MCAST_SNOOPING, op.multicast_snooping), filtering, lldp)
     return _link(RTM_NEWLINK, text(IFLA_IFNAME, op.name), mac(IFLA_ADDRESS, op.mac), _mtu(op.mtu), info, nlm=NEW)
 
@@ -153,8 +157,20 @@ def set_alias(op: ops.SetAlias) -> Message:
     return _link(RTM_SETLINK, text(IFLA_IFNAME, op.ifname), attribute(IFLA_IFALIAS, op.alias.encode()))
 
 
-def set_mac(op: ops.Announce) -> Message:
-    return _link(RTM_SETLINK, text(IFLA_IFNAME, op.ifname), mac(IFLA_ADDRESS, op.mac))
+def claim_mac(op: ops.ClaimMac) -> Message:
+    """An alternative name. NLA_F_NESTED is needed: RTM_NEWLINKPROP is parsed strictly (rtnl_linkprop,
+    net/core/rtnetlink.c)."""
+    names = nest(IFLA_PROP_LIST | NLA_F_NESTED, text(IFLA_ALT_IFNAME, op.name))
+    return _link(RTM_NEWLINKPROP, text(IFLA_IFNAME, op.ifname), names, nlm=NEW)
+
+
+def get_claimant(op: ops.ClaimMac) -> Message:
+    """Asks for the port that has claimed a MAC."""
+    return _link(RTM_GETLINK, text(IFLA_ALT_IFNAME, op.name), _NO_STATISTICS)
+
+
+def set_mac(ifname: str, address: str) -> Message:
+    return _link(RTM_SETLINK, text(IFLA_IFNAME, ifname), mac(IFLA_ADDRESS, address))
 
 
 def set_port(op: ops.SetPort) -> Message:
