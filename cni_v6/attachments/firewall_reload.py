@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 
 from cni_v6.attachments.context import Context
 from cni_v6.config.main import MainConf
 from cni_v6.errors import NODE_CONFLICT, CniError
-from cni_v6.firewall import ruleset
+from cni_v6.firewall import ruleset, shape
 from cni_v6.firewall.elements import elements
+from cni_v6.firewall.sets import Element
+from cni_v6.firewall.shape import Table
 from cni_v6.kernel import ops
-from cni_v6.kernel.questions import GetRuleset, Snapshot
+from cni_v6.kernel.questions import GetRuleset, GetTables, Snapshot
 from cni_v6.leases.attachment import Attachment
 from cni_v6.protocol.invocation import Invocation
 
-GONE = "the firewall's tables are gone"
+GONE = "the firewall's tables are gone or changed"
 
 
 def prepare(call: Invocation, conf: MainConf, context: Context, seen: Snapshot) -> None:
@@ -36,13 +38,32 @@ def reload(context: Context) -> int:
     :raises CniError: TRY_AGAIN, STORE_FAILED, KERNEL_REFUSED.
     """
     with _all(context) as records:
-        loaded = [element for record in records if record.policy for element in elements(record.owner, record.policy)]
-        context.kernel.apply([ops.LoadRuleset(tuple(loaded))])
+        context.kernel.apply([ops.LoadRuleset(_elements(records))])
     return len(records)
 
 
+def put_right(context: Context, before: Iterable[Table]) -> tuple[list[str], int]:
+    """Load the tables again if attachments need them and they are not as they were loaded.
+
+    :param before: as of ``shape.differences``.
+    :returns: how they differed, and the number of attachments; nothing if nobody needs them.
+    :raises CniError: as ``reload``.
+    """
+    with _all(context) as records:
+        differs = shape.differences(context.kernel.observe([GetTables()]).tables(), before) if records else []
+        if differs:
+            context.kernel.apply([ops.LoadRuleset(_elements(records))])
+    return differs, len(records)
+
+
+def _elements(records: Iterable[Attachment]) -> tuple[Element, ...]:
+    return tuple(
+        element for record in records if record.policy for element in elements(record.owner, record.policy)
+    )
+
+
 def missing(network: str, data_dir: str, context: Context) -> bool:
-    """Whether our tables are gone or of another version, and a network has attachments that need them.
+    """Whether our tables are gone, changed or of another version, and a network has attachments that need them.
 
     The kernel is asked first: records are read only if the tables are gone, up to the first that needs them.
     """

@@ -1,4 +1,4 @@
-"""The shim's part without an engine, imported only then: it handles the request itself, or reports an error."""
+"""The shim's part without an engine, imported only then; what a configuration says about engines."""
 
 from __future__ import annotations
 
@@ -21,6 +21,17 @@ def refuses_engine(stdin: bytes) -> bool:
     except (ValueError, RecursionError):
         return False
     return isinstance(config, dict) and config.get("engine") == "off"
+
+
+def idle_seconds(stdin: bytes, current: float) -> float:
+    """``engineIdle`` of a configuration, else ``current``, in seconds. 0 (an engine that never ends) stays 0."""
+    if not current or b'"engineIdle"' not in stdin:
+        return current
+    try:
+        wanted = json.loads(stdin).get("engineIdle")
+    except (ValueError, AttributeError, RecursionError):
+        return current  # the parser refuses it later, with the reason
+    return float(wanted) if isinstance(wanted, int) and wanted > 0 else current
 
 
 def handle(plugin: str, environment: dict[bytes, bytes], stdin: bytes) -> Answer:
