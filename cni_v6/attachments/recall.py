@@ -23,13 +23,13 @@ from cni_v6.errors import CniError
 from cni_v6.firewall import recovered
 from cni_v6.firewall.policy import Policy
 from cni_v6.kernel.ops import HOST
-from cni_v6.kernel.questions import GetAllElements, GetLinks, GetPeerAddresses, Link, Question, Snapshot
+from cni_v6.kernel.questions import GetAllElements, GetLinks, GetPeerAddresses, Link, Question
 from cni_v6.leases.attachment import Attachment
 from cni_v6.leases.store import Transaction
 from cni_v6.log import Log
 from cni_v6.net.addresses import from_text, to_text
 from cni_v6.plan import features, gateways
-from cni_v6.protocol.names import Owner, owner_of_alias
+from cni_v6.protocol.names import Owner, host_interface, owner_of_alias
 
 
 def check(conf: MainConf, leases: Transaction, context: Context, log: Log, but: Owner | None = None) -> None:
@@ -62,7 +62,8 @@ def forget(owner: Owner, leases: Transaction, context: Context) -> None:
     """
     if old_gateways.decode(leases.memo(), context.boot).recalled:
         return
-    policy = recovered.policies(context.kernel.observe([GetAllElements()]).all_elements()).get(owner)
+    present = context.kernel.observe([GetAllElements()]).all_elements()
+    policy = recovered.policy_of(owner, host_interface(owner), "", (), present)
     if policy:
         context.kernel.remove(features.removal(Attachment(owner, (), policy=policy), frozenset(), frozenset()))
 
@@ -72,14 +73,14 @@ def _rebuild(
 ) -> None:
     questions: list[Question] = [GetPeerAddresses(link.name) for link in lost.values()]
     seen = context.kernel.observe([GetAllElements(), *questions])
-    policies = recovered.policies(seen.all_elements())
     node = context.kernel.netns_id(HOST)
     found = []
     for owner, link in lost.items():
-        policy = policies.get(owner)
+        held = [each.partition("/")[0] for each in seen.peer_addresses(link.name)]
+        policy = recovered.policy_of(owner, link.name, link.master, held, seen.all_elements())
         record = Attachment(
-            owner, _addresses(conf, link, policy, seen), link.name, created=context.now(), boot=context.boot, home=node,
-            policy=replace(policy, home=policy.home or link.master) if policy else None,
+            owner, _addresses(conf, held, policy), link.name, created=context.now(), boot=context.boot, home=node,
+            policy=policy,
             prefixes=tuple(prefix for prefix, _ in policy.prefixes) if policy else (),
         )
         record = replace(record, anchors=gateways.anchors(conf, gateways.of_ranges(conf, record.addresses)),
@@ -114,11 +115,10 @@ def _continue(conf: MainConf, found: Iterable[Attachment], leases: Transaction) 
             leases.continue_from(index, to_text(range_set.family, max(held) + 1))
 
 
-def _addresses(conf: MainConf, link: Link, policy: Policy | None, seen: Snapshot) -> tuple[str, ...]:
+def _addresses(conf: MainConf, held: Iterable[str], policy: Policy | None) -> tuple[str, ...]:
     """The addresses of a container, in the order of the network's sets. Only those that are leased: of a range."""
     if not isinstance(conf.ipam, IpamConf):
         return ()
-    held = [each.partition("/")[0] for each in seen.peer_addresses(link.name)]
     candidates = dict.fromkeys((*(policy.addresses if policy else ()), *held))
     values = {address: from_text(address) for address in candidates}
     return tuple(

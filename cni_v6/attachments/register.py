@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from cni_v6.attachments import old_gateways, overlaps, recall
+from cni_v6.attachments import damaged, old_gateways, overlaps, recall
 from cni_v6.attachments.context import Context
 from cni_v6.config.ipam import IpamConf
 from cni_v6.config.main import MainConf
@@ -120,6 +120,8 @@ def release(record: Attachment, leases: Transaction, context: Context) -> None:
     All under one lock: otherwise the elements could be those of the next holder of an address. If something cannot be
     removed, the record stays.
     """
+    if record.damaged and record.policy is None:
+        record, _ = damaged.completed(record, (), context)  # its elements are to go too
     known = record.policy.addresses if record.policy else ()
     elsewhere = context.data_dirs.leased_elsewhere(record.owner.network, known)
     context.kernel.remove(features.removal(record, _lost(record, leases), elsewhere))

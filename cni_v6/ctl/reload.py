@@ -1,8 +1,9 @@
-"""``cni-v6ctl reload`` and ``teardown``: the firewall's tables made anew from the leases, or taken away."""
+"""``cni-v6ctl reload`` and ``teardown``: rebuild the firewall's tables from the leases, or delete them."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -22,7 +23,7 @@ def register(commands: Any) -> None:
 
 def run(_: argparse.Namespace, make_node: Callable[[], Context] = real_context) -> int:
     node = make_node()
-    count = firewall.reload(node)
+    count = firewall.reload(node, lambda words: print(f"cni-v6ctl: warning: {words}", file=sys.stderr))
     node.kernel.close()
     print(f"loaded the firewall's tables, with {count} attachments")
     return 0

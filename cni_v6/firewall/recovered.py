@@ -1,12 +1,12 @@
-"""Policies from the elements that the firewall has: ``elements`` backwards, for attachments whose record is lost."""
+"""What the sets say of an attachment whose record cannot be read: the inverse of ``elements``."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator
 
-from cni_v6.firewall.elements import ANY_PROTOCOL, PROTOCOLS, UNSPECIFIED, owner_of
+from cni_v6.firewall.elements import ANY_PROTOCOL, COMMENT_BYTES, PROTOCOLS, UNSPECIFIED, comment_of
 from cni_v6.firewall.policy import (
+    GUARD_BLOCKED,
     GUARD_FULL,
     GUARD_LINK,
     GUARD_MAC,
@@ -19,134 +19,151 @@ from cni_v6.firewall.policy import (
     Policy,
     Port,
 )
-from cni_v6.firewall.sets import BRIDGE, Element
-from cni_v6.net.addresses import BITS, is_link_local, version
+from cni_v6.firewall.sets import BRIDGE, INET, Element
+from cni_v6.net.addresses import BITS, version as version_of
 from cni_v6.protocol.names import Owner
 
-_PROTOCOL_NAMES = {number: name for name, number in PROTOCOLS.items()}
+NAMES = {number: name for name, number in PROTOCOLS.items()}
 
 
-@dataclass(slots=True)
-class _Found:
-    """What the elements with an owner's comment say."""
+def policy_of(
+    owner: Owner, port: str, home: str, addresses: Collection[str], present: Iterable[Element]
+) -> Policy | None:
+    """The policy whose elements are in the sets; None if there are none.
 
-    home: str = ""
-    port: str = ""
-    places: list[str] = field(default_factory=list)  # addresses, the link-local one too, and prefixes
-    inbound: list[tuple[str, str]] = field(default_factory=list)
-    published: dict[tuple[str, int, int], list[str]] = field(default_factory=dict)  # port -> where
-
-
-def policies(elements: Iterable[Element]) -> dict[Owner, Policy]:
-    """The policies of the owners that the elements' comments name.
-
-    ``Policy.stale`` is not in the elements: all translated addresses are taken for such.
+    :param port: the attachment's bridge port. ``home``: as in ``Policy``, if no element tells it.
+    :param addresses: the leased ones. Elements tell others, of another IPAM plugin, by their comment.
+    :param present: all elements that the firewall has.
     """
-    held = tuple(elements)
-    found: dict[Owner, _Found] = {}
-    for element in held:
-        owner = owner_of(element.comment) if element.comment else None
-        if owner:
-            _note(found.setdefault(owner, _Found()), element)
-    sets = _Sets(held)
-    return {owner: _policy(each, sets) for owner, each in found.items()}
+    return _Sets(owner, port, home, addresses, present).policy()
 
 
 class _Sets:
-    """Elements by their sets, whose names both tables have once, and the first fields of their keys."""
+    """The sets, asked about one attachment."""
 
-    def __init__(self, elements: Iterable[Element]) -> None:
+    def __init__(
+        self, owner: Owner, port: str, home: str, addresses: Collection[str], present: Iterable[Element]
+    ) -> None:
+        self._port = port
+        self._comment = comment_of(owner)
         self._held: dict[tuple[str, str], list[Element]] = {}
-        for element in elements:
-            self._held.setdefault((element.set, element.key[0]), []).append(element)
+        for element in present:
+            self._held.setdefault((element.family, element.set), []).append(element)
+        homes = [element for element in self._both("home") if self._is_ours(element, addresses)]
+        self._link_local = next((each.key[0] for each in homes if each.key[0].startswith("fe80:")), "")
+        known = [element.key[0] for element in homes if element.key[0] != self._link_local]
+        self._own = (*(each for each in addresses if each in known), *(each for each in known if each not in addresses))
+        prefixes = [each for each in self._get(INET, "home_prefixes6") if self._is_ours(each, ())]
+        self._prefixes = tuple(each.key[0] for each in prefixes)
+        self._home = next((each.key[1] for each in (*homes, *prefixes)), home)
 
-    def of(self, name: str, first: str) -> list[Element]:
-        return self._held.get((name, first), [])
+    def policy(self) -> Policy | None:
+        guard = self._guard()
+        if not (guard or self._own or self._prefixes):
+            return None
+        snat = tuple(self._leads("snat"))
+        masquerade = tuple(each for each in self._own if self._lists("masquerade", each))
+        return Policy(
+            home=self._home,
+            port=self._port,
+            mac=next((each.key[1] for each in self._get(BRIDGE, "macs") if each.key[0] == self._port), ""),
+            addresses=self._own,
+            link_local=self._link_local,
+            guard=guard,
+            ingress=self._ingress(),
+            masquerade=masquerade,
+            snat=snat,
+            keep=tuple(dict.fromkeys(_prefix(each.key[1]) for each in self._both("keep") if self._is_source(each))),
+            inbound=tuple((each.key[0], each.data[0]) for each in self._get(INET, "inbound6")
+                          if each.data[0] in self._own),
+            ports=tuple(self._ports()),
+            stale=(*(address for address, _ in snat), *masquerade),
+            egress=self._egress(),
+            prefixes=tuple((prefix, self._seen_as(prefix)) for prefix in self._prefixes),
+        )
 
-    def at(self, name: str, place: str, home: str) -> Element | None:
-        """The element of an address, or of a prefix, of containers behind ``home``."""
-        full = f"{name}_prefixes6" if "/" in place else f"{name}{version(place)}"
-        return next((each for each in self.of(full, place) if each.key[1] == home), None)
+    def _get(self, family: str, name: str) -> list[Element]:
+        return self._held.get((family, name), [])
 
+    def _both(self, name: str) -> list[Element]:
+        return [*self._get(INET, f"{name}6"), *self._get(INET, f"{name}4")]
 
-def _note(found: _Found, element: Element) -> None:
-    """Take in an element that names its owner."""
-    if element.family == BRIDGE:
-        found.port = element.key[0]
-    elif element.set in ("home4", "home6", "home_prefixes6"):
-        place, found.home = element.key
-        found.places.append(place)
-    elif element.set == "inbound6":
-        found.inbound.append((element.key[0], element.data[0]))
-    else:
-        *at, protocol, port = element.key
-        where = at[0] if at else UNSPECIFIED[version(element.data[0]) == 6]
-        key = _PROTOCOL_NAMES[protocol], int(port), int(element.data[1])
-        found.published.setdefault(key, []).append(where)
+    def _is_ours(self, element: Element, addresses: Collection[str]) -> bool:
+        """By its comment. One that had to be cut may be another attachment's: then the lease decides."""
+        whole = len(self._comment.encode()) < COMMENT_BYTES
+        return element.comment == self._comment and (whole or element.key[0] in addresses)
 
+    def _is_source(self, element: Element) -> bool:
+        return element.key[0] in self._own or element.key[0] in self._prefixes
 
-def _policy(found: _Found, sets: _Sets) -> Policy:
-    home, macs = found.home, sets.of("macs", found.port)
-    own = [place for place in found.places if not is_link_local(place)]
-    addresses = tuple(place for place in own if "/" not in place)
-    masquerade = tuple(address for address in addresses if sets.at("masquerade", address, home))
-    snat = tuple((address, each.data[0]) for address in addresses if (each := sets.at("snat", address, home)))
-    hidden = [place for place in own if sets.at("masquerade", place, home) or sets.at("snat", place, home)]
-    kept = (each for place in hidden for each in sets.of(f"keep{version(place)}", place))
-    is_limited = any(sets.at("limited", place, home) for place in own)
-    return Policy(
-        home=home,
-        port=found.port,
-        mac=macs[0].key[1] if macs else "",
-        addresses=addresses,
-        link_local=next((place for place in found.places if is_link_local(place)), ""),
-        guard=_guard(found.port, sets),
-        ingress=next((mode for mode in (PUBLISHED, ISOLATED) if any(sets.at(mode, each, home) for each in own)), OPEN),
-        masquerade=masquerade,
-        snat=snat,
-        keep=tuple(dict.fromkeys(_prefix(each.key[1]) for each in kept)),
-        inbound=tuple(found.inbound),
-        ports=_ports(found.published, {version(address) for address in addresses}),
-        stale=(*masquerade, *(address for address, _ in snat)),
-        egress=_egress(own, sets) if is_limited else None,
-        prefixes=tuple((place, _seen_as(place, home, sets)) for place in own if "/" in place),
-    )
+    def _lists(self, name: str, address: str) -> bool:
+        place = address, self._home
+        return any(element.key == place for element in self._get(INET, f"{name}{version_of(address)}"))
 
+    def _leads(self, name: str) -> Iterator[tuple[str, str]]:
+        for element in self._both(name):
+            if element.key[0] in self._own and element.key[1] == self._home:
+                yield element.key[0], element.data[0]
 
-def _guard(port: str, sets: _Sets) -> str:
-    levels = (("pinned", GUARD_FULL), ("guarded", GUARD_LINK), ("bound", GUARD_MAC))
-    return next((level for name, level in levels if sets.of(name, port)), GUARD_OFF)
+    def _guard(self) -> str:
+        def has(name: str) -> bool:
+            return any(element.key[0] == self._port for element in self._get(BRIDGE, name))
 
+        if has("pinned"):
+            return GUARD_FULL
+        if has("guarded"):
+            return GUARD_LINK
+        if has("macs"):
+            return GUARD_MAC
+        return GUARD_BLOCKED if has("bound") else GUARD_OFF
 
-def _ports(published: Mapping[tuple[str, int, int], list[str]], families: set[int]) -> tuple[Port, ...]:
-    """A port of all families that the container has is one of no address in particular."""
-    ports: list[Port] = []
-    for (protocol, host_port, container_port), places in published.items():
-        everywhere = {UNSPECIFIED[family == 6] for family in families}
-        if everywhere.issubset(places):
-            places = ["", *(place for place in places if place not in everywhere)]
-        ports += [Port(protocol, host_port, container_port, place) for place in places]
-    return tuple(ports)
+    def _ingress(self) -> str:
+        for ingress in (ISOLATED, PUBLISHED):
+            prefixes = {element.key for element in self._get(INET, f"{ingress}_prefixes6")}
+            if any(self._lists(ingress, address) for address in self._own) or (
+                any((prefix, self._home) in prefixes for prefix in self._prefixes)
+            ):
+                return ingress
+        return OPEN
 
+    def _egress(self) -> tuple[Allowed, ...] | None:
+        limited = {element.key for element in (*self._both("limited"), *self._get(INET, "limited_prefixes6"))}
+        if not any((source, self._home) in limited for source in (*self._own, *self._prefixes)):
+            return None
+        return tuple(dict.fromkeys(
+            _allowed(element) for element in self._both("allowed") if self._is_source(element)
+        ))
 
-def _egress(places: Iterable[str], sets: _Sets) -> tuple[Allowed, ...]:
-    allowed: dict[Allowed, None] = {}
-    for place in places:
-        for element in sets.of(f"allowed{version(place)}", place):
-            _, to, protocol, ports = element.key
-            first, _, last = ports.partition("-")
-            name = "" if protocol == ANY_PROTOCOL else _PROTOCOL_NAMES[protocol]
-            allowed[Allowed(_prefix(to), name, (int(first), int(last or first)))] = None
-    return tuple(allowed)
+    def _seen_as(self, prefix: str) -> str:
+        place = prefix, self._home
+        if any(element.key == place for element in self._get(INET, "masquerade_prefixes6")):
+            return MASQUERADED
+        return next((each.data[0] for each in self._get(INET, "snat_prefixes6") if each.key == place), "")
 
-
-def _seen_as(prefix: str, home: str, sets: _Sets) -> str:
-    source = sets.at("snat", prefix, home)
-    if source:
-        return source.data[0]
-    return MASQUERADED if sets.at("masquerade", prefix, home) else ""
+    def _ports(self) -> Iterator[Port]:
+        families = {version_of(address) for address in self._own}
+        for element in (*self._both("ports_at"), *self._both("ports")):
+            if element.data[0] not in self._own:
+                continue
+            *at, protocol, number = element.key
+            place, inside = (NAMES[protocol], int(number)), int(element.data[1])
+            version = version_of(element.data[0])
+            same = (each for each in self._both("ports") if each.key == element.key and each.data[1] == element.data[1])
+            others = [each for each in same if each.data[0] in self._own]
+            if at:
+                yield Port(*place, inside, at[0])
+            elif {version_of(each.data[0]) for each in others} != families:
+                yield Port(*place, inside, UNSPECIFIED[version == 6])
+            elif version == max(families):  # once for both families
+                yield Port(*place, inside)
 
 
 def _prefix(text: str) -> str:
-    """A prefix of one address is spelt as the address."""
-    return text if "/" in text else f"{text}/{BITS[version(text)]}"
+    """The kernel lists a prefix of one address as the address; a record has it as a prefix."""
+    return text if "/" in text else f"{text}/{BITS[version_of(text)]}"
+
+
+def _allowed(element: Element) -> Allowed:
+    _, to, protocol, ports = element.key
+    first, _, last = ports.partition("-")
+    return Allowed(_prefix(to), "" if protocol == ANY_PROTOCOL else NAMES[protocol], (int(first), int(last or first)))

@@ -206,9 +206,13 @@ def get_elements(spaces: Spaces, asked: questions.GetElements) -> tuple[Element,
 
 
 def get_all_elements(spaces: Spaces, _: questions.GetAllElements) -> tuple[Element, ...]:
-    netfilter = _netfilter(spaces)
-    dumps = [netfilter.dump(nft.dump_elements(family, name)) for family, name in SETS]
-    return tuple(element for dump in dumps for data in dump.messages for element in nft.read_elements(data))
+    netfilter, found = _netfilter(spaces), list[Element]()
+    for family, name in SETS:
+        dump = netfilter.dump(nft.dump_elements(family, name))
+        if dump.error and dump.error != errno.ENOENT and dump.error not in NO_NETFILTER:
+            raise CniError(KERNEL_REFUSED, f"cannot list {name} of the firewall", explain(dump))
+        found += (element for data in dump.messages for element in nft.read_elements(data))
+    return tuple(found)
 
 
 def _netfilter(spaces: Spaces) -> NetfilterSocket:

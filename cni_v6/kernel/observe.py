@@ -17,8 +17,8 @@ from cni_v6.kernel.open_namespaces import Spaces
 from cni_v6.kernel.ops import HOST
 from cni_v6.kernel.questions import (
     GetAddresses,
-    GetAllElements,
     GetAlive,
+    GetAllElements,
     GetElements,
     GetIpv6Interfaces,
     GetLifetimes,

@@ -176,7 +176,7 @@ class GetElements:
 
 @dataclass(frozen=True, slots=True)
 class GetAllElements:
-    """-> tuple[Element, ...]: everything in the sets of our tables; () where a table is missing"""
+    """-> tuple[Element, ...]: all of the firewall's elements; () where our tables are missing"""
 
 
 @dataclass(frozen=True, slots=True)

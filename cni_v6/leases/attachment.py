@@ -62,7 +62,7 @@ class Attachment:
     namespace of ``host``, which is the node's; zeros if it was not recorded. ``anchors``: addresses and routes of the
     node that stay while a record names them. ``reuse``: for each address the ``AllocationPolicy.reuse_mode`` of its
     set; "" or missing if it is not known. ``identity``: as in ``AllocationPolicy``. ``port``: None if no bridge port
-    was recorded.
+    was recorded. ``damaged``: the file could not be read, so that only the owner and what the lease files say is known.
     """
 
     owner: Owner
@@ -79,6 +79,7 @@ class Attachment:
     reuse: tuple[str, ...] = ()
     identity: str = ""
     port: BridgePort | None = None
+    damaged: bool = False
 
     def reuse_mode(self, address: str) -> str:
         """The ``AllocationPolicy.reuse_mode`` of an address's set; "" if it is not known."""

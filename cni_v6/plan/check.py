@@ -144,7 +144,7 @@ def changed_mac(site: Site, record: Attachment | None, seen: Snapshot) -> Iterab
     :param seen: answers to ``questions``.
     """
     policy, link = record.policy if record else None, seen.link(site.netns, site.owner.ifname)
-    if policy and link and policy.guard and link.mac != policy.mac:
+    if policy and link and policy.guard and policy.mac not in ("", link.mac):
         yield (f"interface {site.owner.ifname}: mac is {link.mac}, and the guard lets only {policy.mac} pass; "
                "no chained plugin (tuning) may change it: ask for a MAC by capability mac, args.cni.mac or MAC= in "
                "CNI_ARGS")

@@ -10,7 +10,7 @@ from cni_v6.config.ipam import IpamConf
 from cni_v6.config.main import MainConf
 from cni_v6.firewall import ruleset
 from cni_v6.firewall.elements import UNSPECIFIED, elements, owner_of, published
-from cni_v6.firewall.policy import Policy, Port
+from cni_v6.firewall.policy import GUARD_BLOCKED, Policy, Port
 from cni_v6.firewall.sets import BRIDGE, Element
 from cni_v6.kernel import ops
 from cni_v6.kernel.ops import Op
@@ -37,6 +37,8 @@ def differences(_: MainConf, record: Attachment, seen: Snapshot) -> Iterable[str
     """The elements of an attachment that the firewall lacks, one phrase for each."""
     if record.policy is None:
         return
+    if record.policy.guard == GUARD_BLOCKED:
+        yield "the container is blocked, since its record is damaged and nothing says what it may do"
     if seen.ruleset() != ruleset.mark():
         yield "the firewall's tables are not as they were loaded (cni-v6ctl reload makes them anew)"
         return

@@ -149,8 +149,7 @@ class Frame(Generic[Conf]):
         assert call.prev_result is not None  # invocation.parse requires it
         site = Site(call.owner, call.netns, context.id)
         namespaces.namespaces(call, context)
-        with context.leases(conf.network, conf.data_dir).transaction() as leases:
-            record = leases.get(call.owner)
+        record, damaged = firewall_reload.mended(call, conf, context)
         promised = renumber_plan.promised(prefix_routes.without(call.prev_result, record), conf, record)
         if isinstance(conf.ipam, IpamConf):
             allocate.check_leases(conf.ipam, call.owner, promised.ips, record)
@@ -158,7 +157,8 @@ class Frame(Generic[Conf]):
             context.delegate(call, conf.ipam.type, "CHECK")
         questions = *plugin.check_questions(site, conf, promised), *features.check_questions(conf, record)
         seen = context.kernel.observe(questions)
-        found = [*plugin.differences(site, conf, promised, record, seen), *features.differences(conf, record, seen)]
+        found = [*damaged, *plugin.differences(site, conf, promised, record, seen)]
+        found += features.differences(conf, record, seen)
         if conf.firewall.wanted:
             firewall_reload.restore(call, conf.network, conf.data_dir, context)
         if found:
@@ -188,12 +188,13 @@ class Frame(Generic[Conf]):
         if conf.foreign_ipam:
             errors.run(lambda: _delegate_if_known(call, conf.foreign_ipam, context))
         errors.run(lambda: firewall_reload.restore(call, conf.network, conf.data_dir, context))
+        errors.run(lambda: firewall_reload.mend(call, conf, context))
         errors.check()
 
     def status(self, call: Invocation, context: Context) -> None:
         """STATUS: whether an ADD would succeed now (50 if not), and whether containers work (51 if not)."""
         conf = self.plugin.load(call, context)
-        gone = ""
+        gone, damaged = "", firewall_reload.mend(call, conf, context)
         if conf.firewall.wanted:
             gone = firewall_reload.restore(call, conf.network, conf.data_dir, context)
         if isinstance(conf.ipam, IpamConf):
@@ -205,6 +206,8 @@ class Frame(Generic[Conf]):
         if gone:
             remedy = "where they are not loaded again: run cni-v6ctl reload; the next call of any kind does so too"
             raise CniError(codes.LIMITED, gone, remedy)
+        if damaged:
+            raise CniError(codes.LIMITED, "; ".join(damaged), "look for what damages files on that disk")
 
 
 # The bridge

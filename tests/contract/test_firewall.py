@@ -161,6 +161,13 @@ def test_an_outside_address_that_is_taken_by_nobody_knows_whom(testbed: KernelTe
         testbed.kernel.apply([ops.AddElements((replace(taken, data=(B6,)),))])
 
 
+def test_all_elements(testbed: KernelTestbed) -> None:
+    asked = GetAllElements()
+    assert testbed.kernel.observe([asked]).all_elements() == ()
+    load(testbed, *ALL)
+    assert sorted(testbed.kernel.observe([asked]).all_elements(), key=repr) == sorted(ALL, key=repr)
+
+
 def test_the_same_port_of_another_protocol_or_family_is_another(testbed: KernelTestbed) -> None:
     more = replace(PORT, key=("17", "8080")), Element(INET, "ports6", ("6", "8080"), (A6, "80"))
     load(testbed, PORT)

@@ -17,7 +17,8 @@ from tests.netns.test_cut import start
 from tests.processes import interruptible
 from tests.sandbox import TIMEOUT, Node
 
-SEEN = rf"attachments/\.(seen|memo)|{networks.TABLES}"  # an empty store's own bookkeeping, and the firewall's empty tables
+# A store without attachments has its own bookkeeping, and the firewall its empty tables.
+SEEN = rf"attachments/\.(seen|memo)|{networks.TABLES}"
 
 
 @pytest.fixture

@@ -143,3 +143,15 @@ def test_del_that_fails_there_says_both() -> None:
     fake.kernel.fail = lambda op: CniError(100, "no luck") if isinstance(op, ops.DeleteLink) else None
     message = fake.call("DEL", "c1", CNI_NETNS=NODES).error(100)
     assert "no luck" in message and "own network namespace" in message
+
+
+def test_a_damaged_record_that_holds_nothing_is_in_no_adds_way() -> None:
+    """As a loss of power leaves the record of a layer 2 network's container."""
+    fake = FakeContext()
+    fake.add("c1", LAYER_2)
+    fake.kernel.remove_netns("/run/netns/c1")
+    with fake.leases().transaction() as leases:
+        leases.update(Attachment(Owner("pods", "c1", "eth0"), (), damaged=True))
+    fake.add("c1", LAYER_2)
+    [record] = fake.attachments()
+    assert record.host == PORT and not record.damaged

@@ -16,8 +16,8 @@ from cni_v6.kernel.fake.ops import EFFECTS
 from cni_v6.kernel.ops import HOST, Op
 from cni_v6.kernel.questions import (
     GetAddresses,
-    GetAllElements,
     GetAlive,
+    GetAllElements,
     GetElements,
     GetIpv6Interfaces,
     GetLifetimes,
