@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 
 import hypothesis
 import pytest
@@ -66,6 +67,13 @@ def node_reached_by(request: pytest.FixtureRequest) -> Iterator[Node]:
 def warm_node(request: pytest.FixtureRequest) -> Iterator[Node]:
     """A node whose calls find an engine, or leave one behind."""
     yield from node_reached_by(request)
+
+
+@pytest.fixture
+def quiet_node() -> Iterator[Node]:
+    """A node without an engine: between calls nobody sees to anything."""
+    with closing(Node()) as made:
+        yield made
 
 
 @pytest.fixture(params=MODES)

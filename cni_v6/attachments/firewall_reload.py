@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 
 from cni_v6.attachments import damaged
 from cni_v6.attachments.context import Context
 from cni_v6.config.main import MainConf, RemovalConf
 from cni_v6.errors import NODE_CONFLICT, CniError
-from cni_v6.firewall import ruleset
+from cni_v6.firewall import ruleset, shape
 from cni_v6.firewall.elements import elements
+from cni_v6.firewall.sets import Element
+from cni_v6.firewall.shape import Table
 from cni_v6.kernel import ops
-from cni_v6.kernel.questions import GetRuleset, Snapshot
+from cni_v6.kernel.questions import GetRuleset, GetTables, Snapshot
 from cni_v6.leases.attachment import Attachment
 from cni_v6.leases.store import Transaction
 from cni_v6.protocol.invocation import Invocation
 
 Network = MainConf | RemovalConf
-GONE = "the firewall's tables are gone"
+Stores = list[tuple[Transaction, list[Attachment]]]  # all networks of the node, and their attachments
+GONE = "the firewall's tables are gone or changed"
 
 
 def prepare(call: Invocation, conf: MainConf, context: Context, seen: Snapshot) -> None:
@@ -42,15 +45,43 @@ def reload(context: Context, report: Callable[[str], object] = lambda _: None) -
     :raises CniError: TRY_AGAIN, STORE_FAILED, KERNEL_REFUSED.
     """
     with _all(context) as stores:
-        records = _guarded([each for leases, held in stores for each in _mended(leases, held, stores, context, report)],
-                           context)
-        loaded = [element for record in records if record.policy for element in elements(record.owner, record.policy)]
-        context.kernel.apply([ops.LoadRuleset(tuple(loaded))])
+        return _load(stores, context, report)
+
+
+def _load(stores: Stores, context: Context, report: Callable[[str], object]) -> int:
+    mended = [record for leases, held in stores for record in _mended(leases, held, stores, context, report)]
+    records = _guarded(mended, context)
+    context.kernel.apply([ops.LoadRuleset(_elements(records))])
     return len(records)
 
 
+def put_right(context: Context, before: Iterable[Table]) -> tuple[list[str], int]:
+    """Load the tables again if attachments need them and they are not as they were loaded.
+
+    :param before: as of ``shape.differences``.
+    :returns: how they differed, and the number of attachments; nothing if nobody needs them.
+    :raises CniError: as ``reload``.
+    """
+    with _all(context) as stores:
+        held = [record for _, of_network in stores for record in of_network]
+        count = len(_guarded(held, context))
+        needed = count or any(record.damaged for record in held)
+        differs = shape.differences(context.kernel.observe([GetTables()]).tables(), before) if needed else []
+        if differs:
+            damage: list[str] = []
+            count = _load(stores, context, damage.append)
+            differs += damage
+    return differs, count
+
+
+def _elements(records: Iterable[Attachment]) -> tuple[Element, ...]:
+    return tuple(
+        element for record in records if record.policy for element in elements(record.owner, record.policy)
+    )
+
+
 def missing(network: str, data_dir: str, context: Context) -> bool:
-    """Whether our tables are gone or of another version, and a network has attachments that need them.
+    """Whether our tables are gone, changed or of another version, and a network has attachments that need them.
 
     The kernel is asked first: records are read only if the tables are gone, up to the first that needs them.
     """
@@ -132,9 +163,6 @@ def unload(context: Context, *, force: bool) -> int:
             raise CniError(NODE_CONFLICT, words, "run DEL for them first, or use --force: they lose what they have")
         context.kernel.apply([ops.UnloadRuleset()])
     return len(records)
-
-
-Stores = list[tuple[Transaction, list[Attachment]]]  # all networks of the node, and their attachments
 
 
 def _guarded(records: list[Attachment], context: Context) -> list[Attachment]:

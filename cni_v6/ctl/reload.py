@@ -10,6 +10,7 @@ from typing import Any
 from cni_v6.attachments import firewall_reload as firewall
 from cni_v6.attachments.context import Context
 from cni_v6.engine.handle import real_context
+from cni_v6.kernel.netfilter.events import own_changes
 
 
 def register(commands: Any) -> None:
@@ -29,6 +30,7 @@ def run(_: argparse.Namespace, make_node: Callable[[], Context] = real_context) 
 
 
 def teardown(chosen: argparse.Namespace, make_node: Callable[[], Context] = real_context) -> int:
+    own_changes()  # no engine is to load them again
     node = make_node()
     count = firewall.unload(node, force=chosen.force)
     node.kernel.close()

@@ -1,4 +1,4 @@
-"""What the shim does itself where no engine answers; imported only then."""
+"""What the shim does itself where no engine answers, imported only then; what a configuration says about engines."""
 
 from __future__ import annotations
 
@@ -21,6 +21,17 @@ def refuses_engine(stdin: bytes) -> bool:
     except (ValueError, RecursionError):
         return False
     return isinstance(config, dict) and config.get("engine") == "off"
+
+
+def idle_seconds(stdin: bytes, current: float) -> float:
+    """``engineIdle`` of a configuration, else the current one. An engine that never idles out goes on so."""
+    if not current or b'"engineIdle"' not in stdin:
+        return current
+    try:
+        wanted = json.loads(stdin).get("engineIdle")
+    except (ValueError, AttributeError, RecursionError):
+        return current  # the parser refuses it, with its reason
+    return float(wanted) if isinstance(wanted, int) and wanted > 0 else current
 
 
 def handle(plugin: str, environment: dict[bytes, bytes], stdin: bytes) -> Answer:

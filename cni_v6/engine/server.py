@@ -8,7 +8,6 @@ accepted is answered, then it ends.
 from __future__ import annotations
 
 import errno
-import json
 import os
 import resource
 import signal
@@ -27,15 +26,18 @@ from cni_v6 import __version__
 from cni_v6.attachments.context import Context
 from cni_v6.engine import handle
 from cni_v6.engine.delivery import deliver, has_gone, packed
+from cni_v6.engine.event_log import EventLog
 from cni_v6.engine.fair_shares import WORKERS, Room, Shares, room
 from cni_v6.engine.handle import Reply
 from cni_v6.engine.incoming import Arrivals, Call, Held
-from cni_v6.engine.inprocess import refuses_engine
+from cni_v6.engine.inprocess import idle_seconds, refuses_engine
+from cni_v6.engine.watch import Watch
 from cni_v6.engine.workers import WorkerPool
 from cni_v6.errors import TRY_AGAIN, CniError
 from cni_v6.kernel.deadline import LIMITS, Limits, Patience
 from cni_v6.kernel.link_deletion import Reaper
 from cni_v6.kernel.linux import LinuxKernel
+from cni_v6.kernel.netfilter.events import own_changes
 from cni_v6.kernel.netns.enter import Namespace, identity, open_namespace
 from cni_v6.kernel.open_namespaces import Spaces
 from cni_v6.kernel.ops import HOST
@@ -71,7 +73,8 @@ class Server:
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._draining = False
         self._full = False  # nobody is accepted until one call has ended
-        self._reaper = Reaper()
+        self._watch = Watch(self._context, EventLog(os.fsdecode(path) + ".log" if path else None).say)
+        self._reaper = Reaper(self._watch.bridge_deleted)
         self._lock = threading.Lock()
         self._pending = 0
         self._last = time.monotonic()
@@ -172,6 +175,7 @@ class Server:
             self._receive(self._arrivals.wait(None))
         self._crew.finish()
         self._reaper.close()
+        self._watch.close()
 
     def _take(self, descriptor: int) -> None:
         """Read what has come of a request; a whole one is answered at once, worked at, or kept until its turn."""
@@ -221,6 +225,7 @@ class Server:
     # A worker
 
     def _work(self, calls: Iterator[Call]) -> None:
+        own_changes()
         host: Namespace | None = None
         for first in calls:
             call: Call | None = first
@@ -272,25 +277,21 @@ class Server:
 
     def _handle(self, call: Call, request: Request, host: Namespace, patience: Patience) -> Reply:
         given = {request.env.get("CNI_NETNS", ""): call.netns} if call.netns >= 0 else {}
-        kernel = LinuxKernel(Spaces(host, given), self._reaper)
-        return self._handler(request, handle.real_context(kernel, patience, self._run_dir))
+        spaces = Spaces(host, given, rules_watched=self._watch.is_sure)
+        try:
+            return self._handler(request, self._context(LinuxKernel(spaces, self._reaper), patience))
+        finally:
+            if spaces.has_elements:
+                self._watch.firewall()
+
+    def _context(self, kernel: LinuxKernel | None = None, patience: Patience | None = None) -> Context:
+        return handle.real_context(kernel, patience, self._run_dir)
 
     def _take_back(self, call: Call, host: Namespace) -> None:
         """The caller went away before it had its ADD's answer: nobody will use what was made."""
         if call.request.env.get("CNI_COMMAND") == "ADD":
             undo = replace(call.request, env={**call.request.env, "CNI_COMMAND": "DEL"})
             self._handle(call, undo, host, Patience(replace(self._limits, work=self._limits.undo)))
-
-
-def idle_seconds(stdin: bytes, current: float) -> float:
-    """``engineIdle`` of a configuration, else the current one. An engine that never idles out goes on so."""
-    if not current or b'"engineIdle"' not in stdin:
-        return current
-    try:
-        wanted = json.loads(stdin).get("engineIdle")
-    except (ValueError, AttributeError, RecursionError):
-        return current  # the parser refuses it, with its reason
-    return float(wanted) if isinstance(wanted, int) and wanted > 0 else current
 
 
 def _share(call: Call) -> str:

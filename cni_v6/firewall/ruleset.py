@@ -187,6 +187,11 @@ def text(elements: Iterable[Element] = ()) -> str:
     return removal() + "".join(_table(family, held) for family in CHAINS)
 
 
+def table(family: str) -> str:
+    """One of the tables as text, its sets empty."""
+    return _table(family, {})
+
+
 def removal() -> str:
     """A script that takes both tables away; that they are there is not required (``add`` before ``delete``)."""
     return "".join(f"add table {family} {TABLE}\ndelete table {family} {TABLE}\n" for family in CHAINS)

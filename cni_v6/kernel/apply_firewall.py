@@ -9,9 +9,10 @@ from dataclasses import replace
 
 from cni_v6.errors import FIREWALL_MISSING, KERNEL_REFUSED, CniError
 from cni_v6.firewall.sets import SETS, Element
+from cni_v6.firewall.shape import Table
 from cni_v6.kernel import ops, programs, questions
 from cni_v6.kernel.deadline import Patience
-from cni_v6.kernel.netfilter import conntrack, keys, messages as nft
+from cni_v6.kernel.netfilter import conntrack, keys, listing, messages as nft
 from cni_v6.kernel.netfilter.socket import NO_NETFILTER, NetfilterSocket
 from cni_v6.kernel.netlink.socket import Answer, explain
 from cni_v6.kernel.open_namespaces import Spaces
@@ -29,6 +30,7 @@ WITHOUT = 'set "guard": false and "ingress": "open", and no masquerade or ports'
 
 def add_elements(spaces: Spaces, operation: ops.AddElements) -> None:
     netfilter = _netfilter(spaces)
+    spaces.has_elements = True
     failures = {answer.error: answer for answer in netfilter.transact(nft.add_elements(operation.elements))}
     if errno.ENOENT in failures:
         raise CniError(FIREWALL_MISSING, "the node's firewall tables are gone", RELOAD)
@@ -174,7 +176,24 @@ def get_ruleset(spaces: Spaces, _: questions.GetRuleset) -> str:
     netfilter = _netfilter(spaces)
     dumps = [netfilter.dump(nft.dump_rules(family, VERSION_CHAIN)) for family in nft.FAMILIES]
     marks = {nft.rule_comment(dump.messages[0]) if dump.messages else "" for dump in dumps}
-    return marks.pop() if len(marks) == 1 else ""
+    mark = marks.pop() if len(marks) == 1 else ""
+    return mark if mark and (spaces.rules_watched or not _changed(spaces, mark)) else ""
+
+
+def _changed(spaces: Spaces, mark: str) -> bool:
+    """Whether others have changed the rules. Of those of another version it is not known."""
+    from cni_v6.firewall import ruleset, shape
+
+    return mark == ruleset.mark() and bool(shape.differences(get_tables(spaces, questions.GetTables())))
+
+
+def get_tables(spaces: Spaces, _: questions.GetTables) -> tuple[Table, ...]:
+    netfilter = _netfilter(spaces)
+    found = []
+    for family in nft.FAMILIES:
+        dumps = [netfilter.dump(request) for request in listing.requests(family)]
+        found.append(listing.read(family, [dump.messages for dump in dumps]))
+    return tuple(table for table in found if table)
 
 
 def get_elements(spaces: Spaces, asked: questions.GetElements) -> tuple[Element, ...]:

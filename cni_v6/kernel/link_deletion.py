@@ -12,7 +12,7 @@ import errno
 import queue
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from cni_v6.errors import KERNEL_REFUSED, CniError
 from cni_v6.kernel.netlink import answers, requests, uapi
@@ -27,6 +27,7 @@ from cni_v6.kernel.netlink.socket import (
 )
 
 PATIENCE_SECONDS = 30.0  # a busy kernel takes tenths of a second; after this time something is stuck
+BRIDGE_KIND = b"bridge\0"  # in a message about a bridge: only a message with these bytes is read
 RECEIVE_BUFFER = 8 << 20  # bytes; the notifications of a thousand interfaces take two megabytes
 
 
@@ -41,9 +42,14 @@ class _Waiting:
 
 
 class Reaper:
-    """The engine's, for its whole life, in the network namespace of the thread that makes it."""
+    """The engine's, for its whole life, in the network namespace of the thread that makes it.
 
-    def __init__(self) -> None:
+    :param on_bridge: takes the name of a bridge that somebody has deleted, in a thread that waits for nothing; "" if
+        news were lost.
+    """
+
+    def __init__(self, on_bridge: Callable[[str], None] = lambda _: None) -> None:
+        self._on_bridge = on_bridge
         self._waiting: dict[int, _Waiting] = {}
         self._lock = threading.Lock()
         self._queue: queue.SimpleQueue[int | None] = queue.SimpleQueue()
@@ -124,10 +130,13 @@ class Reaper:
             except OSError as error:
                 if error.errno == errno.ENOBUFS:
                     self._look_again()
+                    self._on_bridge("")
                     continue
                 return
             for _, _, _, message in split(data):
                 self._finish(answers.index_of(message))
+                if BRIDGE_KIND in message and (link := answers.read_link(message)[0]).kind == "bridge":
+                    self._on_bridge(link.name)
 
     def _look_again(self) -> None:
         """Notifications were lost: look up all interfaces that somebody waits for."""

@@ -16,9 +16,16 @@ class Spaces:
 
     :param host: the node's own namespace, if the caller keeps it open between invocations; ``close`` keeps it open.
     :param given: descriptors of namespaces that the caller has open, by path; the caller closes them.
+    :param rules_watched: the engine looks at the firewall's rules whenever they change, so their mark tells enough.
+
+    ``has_elements``: elements of the firewall were added, so its tables are in use.
     """
 
-    def __init__(self, host: Namespace | None = None, given: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self, host: Namespace | None = None, given: Mapping[str, int] | None = None, *, rules_watched: bool = False
+    ) -> None:
+        self.rules_watched = rules_watched
+        self.has_elements = False
         self._kept = host
         self._given = given or {}
         self._open: dict[str, Namespace] = {HOST: host} if host else {}

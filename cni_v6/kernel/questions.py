@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from cni_v6.firewall.sets import Element
+from cni_v6.firewall.shape import Table
 from cni_v6.kernel.ops import Op
 
 FOREVER = 0xFFFF_FFFF  # net/addrconf.h, INFINITY_LIFE_TIME: a lifetime in seconds that has no end
@@ -144,7 +145,13 @@ class GetProxies:
 
 @dataclass(frozen=True, slots=True)
 class GetRuleset:
-    """-> str: the mark of the loaded firewall rules; "" if a table of ours or its mark is missing"""
+    """-> str: the mark of the loaded firewall rules; "" if a table of ours or its mark is missing, or if others have
+    changed the rules (``firewall.shape``)"""
+
+
+@dataclass(frozen=True, slots=True)
+class GetTables:
+    """-> tuple[Table, ...]: those of the firewall's tables that exist"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +212,7 @@ Question = (
     | GetUplinks
     | GetProxies
     | GetRuleset
+    | GetTables
     | GetElements
     | GetAllElements
     | GetPorts
@@ -268,6 +276,11 @@ class Snapshot:
     def ruleset(self) -> str:
         answer = self.answers[GetRuleset()]
         assert isinstance(answer, str)
+        return answer
+
+    def tables(self) -> tuple[Table, ...]:
+        answer = self.answers[GetTables()]
+        assert isinstance(answer, tuple)
         return answer
 
     def elements(self, elements: tuple[Element, ...]) -> tuple[Element, ...]:

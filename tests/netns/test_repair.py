@@ -17,6 +17,12 @@ from tests.snapshot import Snapshot
 TRACES = r"\.seen|\.memo|last_reserved|cursors|released"
 
 
+@pytest.fixture
+def node(quiet_node: Node) -> Node:
+    """Without an engine, which would repair a bridge as soon as it is deleted (``test_watch``)."""
+    return quiet_node
+
+
 def published(number: int, **keys: Any) -> dict[str, Any]:
     """A network with masquerade, and a published port of one container."""
     mapping = {"hostPort": 8000 + number, "containerPort": 80, "protocol": "tcp"}

@@ -25,6 +25,7 @@ SAID: dict[Op, str] = {
     ops.SetAlias(HOST, "veth1", "cni-v6 pods/{a}/eth0"): "name the owner of veth1: cni-v6 pods/{a}/eth0",
     ops.ClaimMac("veth1", "cni0", "02:00:00:00:00:0a"): "claim MAC 02:00:00:00:00:0a on bridge cni0 for veth1",
     ops.SetPort("veth1", True, False): "set port veth1: hairpin True, isolated False",
+    ops.PlugIn("veth1", "cni0"): "plug veth1 into bridge cni0",
     ops.AddPortVlans("veth1", 5, ((10, 20),)): "add to port veth1: vlan 5 untagged, ((10, 20),) tagged",
     ops.RemovePortVlan("veth1", 1): "remove vlan 1 from port veth1",
     ops.SetSysctl(HOST, "ipv4/ip_forward", "1"): "set net/ipv4/ip_forward to 1 in the node",

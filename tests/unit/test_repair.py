@@ -8,7 +8,7 @@ import copy
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -21,7 +21,7 @@ from cni_v6.kernel.questions import Link
 from cni_v6.leases.attachment import Attachment
 from cni_v6.protocol import names
 from cni_v6.protocol.names import Owner
-from tests.unit.fake_context import CONFIG, LAYER_2, FakeContext
+from tests.unit.fake_context import CONFIG, DATA_DIR, LAYER_2, FakeContext
 from tests.unit.test_interface_prefix import uplink
 
 Capture = pytest.CaptureFixture[str]
@@ -217,6 +217,29 @@ def test_an_add_that_fails_has_plugged_them_in_before() -> None:
     fake.kernel.fail = lambda op: refused if isinstance(op, ops.CreateVeth) else None
     fake.call("ADD", "late", config(7)).error(errors.KERNEL_REFUSED)
     fake.call("STATUS", config=EVERYTHING).ok()
+
+
+class Held:
+    """Leases whose lock somebody holds."""
+
+    def transaction(self) -> Any:
+        raise CniError(errors.TRY_AGAIN, "the lock is held", "try again")
+
+
+@pytest.mark.parametrize("unplugged", [False, True])
+def test_a_network_whose_lock_is_held_keeps_no_other_from_its_add(unplugged: bool) -> None:
+    """It is asked for only if the network has lost something."""
+    fake = node()
+    fake.stores["held", DATA_DIR] = cast(Any, Held())
+    if unplugged:
+        alias = names.alias(Owner("held", "c9", "eth0"))
+        fake.kernel.add_link(HOST, Link("veth9", "02:00:00:00:00:09", 1500, up=True, alias=alias))
+    lose_bridge(fake)
+    fake.container("late")
+    answer = fake.call("ADD", "late", config(7))
+    answer.ok()
+    assert "plugged 3 containers of network pods in again" in answer.stderr
+    assert ("network held cannot be repaired: the lock is held" in answer.stderr) == unplugged
 
 
 def test_what_cannot_be_mended_keeps_the_rest_from_nothing(capsys: Capture) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from cni_v6.errors import FIREWALL_MISSING, CniError
-from cni_v6.firewall import ruleset
+from cni_v6.firewall import ruleset, shape
 from cni_v6.firewall.sets import Element
+from cni_v6.firewall.shape import Table
 from cni_v6.kernel import ops
 from cni_v6.kernel.netfilter import keys, messages
 
@@ -16,11 +17,13 @@ Place = tuple[str, str, tuple[bytes, bytes]]  # family, set, key
 class FakeFirewall:
     """It begins without tables.
 
-    ``mark``: of the loaded rules, "" for none. ``flushed``: the ``FlushFlows`` operations so far.
+    ``mark``: of the loaded rules, "" for none. ``tables``: their shape. ``flushed``: the ``FlushFlows`` operations so
+    far.
     """
 
     def __init__(self) -> None:
         self.mark = ""
+        self.tables: tuple[Table, ...] = ()
         self.flushed: list[ops.FlushFlows] = []
         self._held: dict[Place, Element] = {}
 
@@ -29,16 +32,17 @@ class FakeFirewall:
         return tuple(self._held.values())
 
     def load(self, elements: tuple[Element, ...]) -> None:
-        before = self.mark, self._held
+        before = self.mark, self._held, self.tables
         self.mark, self._held = ruleset.mark(), {}
+        self.tables = tuple(map(shape.expected, shape.FAMILIES))
         try:
             self.add(elements)
         except CniError:
-            self.mark, self._held = before
+            self.mark, self._held, self.tables = before
             raise
 
     def unload(self) -> None:
-        self.mark, self._held = "", {}
+        self.mark, self._held, self.tables = "", {}, ()
 
     def add(self, elements: tuple[Element, ...]) -> None:
         if not self.mark:

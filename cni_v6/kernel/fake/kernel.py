@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from cni_v6.errors import CniError, Errors
+from cni_v6.firewall import shape
 from cni_v6.kernel import ops
 from cni_v6.kernel.fake.node import DEVICE, FakeNode
 from cni_v6.kernel.fake.ops import EFFECTS
@@ -29,6 +30,7 @@ from cni_v6.kernel.questions import (
     GetRoutes,
     GetRuleset,
     GetSysctl,
+    GetTables,
     GetUplinks,
     Ipv6Interface,
     Question,
@@ -123,7 +125,8 @@ _ANSWERS: dict[type[Any], Callable[[FakeNode, Any], object]] = {
     GetIpv6Interfaces: lambda fake, _: _ipv6_interfaces(fake),
     GetUplinks: lambda fake, _: _uplinks(fake),
     GetProxies: lambda fake, asked: tuple(fake.spaces[HOST].proxies.get(asked.ifname, ())),
-    GetRuleset: lambda fake, _: fake.firewall.mark,
+    GetRuleset: lambda fake, _: "" if shape.differences(fake.firewall.tables) else fake.firewall.mark,
+    GetTables: lambda fake, _: fake.firewall.tables,
     GetElements: lambda fake, asked: fake.firewall.there(asked.elements),
     GetAllElements: lambda fake, _: fake.firewall.elements(),
     GetPorts: lambda fake, asked: fake.ports(asked.bridge),

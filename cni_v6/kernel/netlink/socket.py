@@ -220,13 +220,19 @@ def attach_filter(receiver: socket.socket, tests: Sequence[Test]) -> None:
     program = array("Q")
     for number, (load, offset, value) in enumerate(tests):
         otherwise = 2 * (len(tests) - number) - 1  # instructions to skip, up to the last one
-        program.extend(_instructions((load, 0, 0, offset), (_IF_EQUAL, 0, otherwise, value)))
-    program.extend(_instructions((_RETURN, 0, 0, 0xFFFF_FFFF), (_RETURN, 0, 0, 0)))
+        program.extend(filter_instructions((load, 0, 0, offset), (_IF_EQUAL, 0, otherwise, value)))
+    program.extend(filter_instructions((_RETURN, 0, 0, 0xFFFF_FFFF), (_RETURN, 0, 0, 0)))
+    attach_program(receiver, program)
+
+
+def attach_program(receiver: socket.socket, program: array[int]) -> None:
+    """Let only those datagrams through for which the program returns something else than 0."""
     address, length = program.buffer_info()
     receiver.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("@HP", length, address))
 
 
-def _instructions(*code: tuple[int, int, int, int]) -> array[int]:
+def filter_instructions(*code: tuple[int, int, int, int]) -> array[int]:
+    """The instructions of a program; each is code, jump if true, jump if false, value."""
     return array("Q", b"".join(struct.pack("=HBBI", *instruction) for instruction in code))
 
 
