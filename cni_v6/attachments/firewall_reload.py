@@ -11,7 +11,6 @@ from cni_v6.config.main import MainConf, RemovalConf
 from cni_v6.errors import NODE_CONFLICT, CniError
 from cni_v6.firewall import ruleset, shape
 from cni_v6.firewall.elements import elements
-from cni_v6.firewall.sets import Element
 from cni_v6.firewall.shape import Table
 from cni_v6.kernel import ops
 from cni_v6.kernel.questions import GetRuleset, GetTables, Snapshot
@@ -20,8 +19,8 @@ from cni_v6.leases.store import Transaction
 from cni_v6.protocol.invocation import Invocation
 
 Network = MainConf | RemovalConf
-Stores = list[tuple[Transaction, list[Attachment]]]  # all networks of the node, and their attachments
 GONE = "the firewall's tables are gone or changed"
+Stores = list[tuple[Transaction, list[Attachment]]]  # all networks of the node, and their attachments
 
 
 def prepare(call: Invocation, conf: MainConf, context: Context, seen: Snapshot) -> None:
@@ -45,39 +44,34 @@ def reload(context: Context, report: Callable[[str], object] = lambda _: None) -
     :raises CniError: TRY_AGAIN, STORE_FAILED, KERNEL_REFUSED.
     """
     with _all(context) as stores:
-        return _load(stores, context, report)
-
-
-def _load(stores: Stores, context: Context, report: Callable[[str], object]) -> int:
-    mended = [record for leases, held in stores for record in _mended(leases, held, stores, context, report)]
-    records = _guarded(mended, context)
-    context.kernel.apply([ops.LoadRuleset(_elements(records))])
+        records = _load(stores, context, report)
     return len(records)
 
 
-def put_right(context: Context, before: Iterable[Table]) -> tuple[list[str], int]:
+def put_right(
+    context: Context, before: Iterable[Table], report: Callable[[str], object] = lambda _: None
+) -> tuple[list[str], int]:
     """Load the tables again if attachments need them and they are not as they were loaded.
 
     :param before: as of ``shape.differences``.
+    :param report: as of ``reload``.
     :returns: how they differed, and the number of attachments; nothing if nobody needs them.
     :raises CniError: as ``reload``.
     """
     with _all(context) as stores:
-        held = [record for _, of_network in stores for record in of_network]
-        count = len(_guarded(held, context))
-        needed = count or any(record.damaged for record in held)
-        differs = shape.differences(context.kernel.observe([GetTables()]).tables(), before) if needed else []
-        if differs:
-            damage: list[str] = []
-            count = _load(stores, context, damage.append)
-            differs += damage
-    return differs, count
+        if not any(record.damaged or _is_guarded(record, context) for _, held in stores for record in held):
+            return [], 0
+        differs = shape.differences(context.kernel.observe([GetTables()]).tables(), before)
+        return differs, len(_load(stores, context, report)) if differs else 0
 
 
-def _elements(records: Iterable[Attachment]) -> tuple[Element, ...]:
-    return tuple(
-        element for record in records if record.policy for element in elements(record.owner, record.policy)
-    )
+def _load(stores: Stores, context: Context, report: Callable[[str], object]) -> list[Attachment]:
+    """Load the tables with the elements of all attachments, which are returned; the caller holds all locks."""
+    found = [record for leases, held in stores for record in _mended(leases, held, stores, context, report)]
+    records = [record for record in found if _is_guarded(record, context)]
+    loaded = (element for record in records if record.policy for element in elements(record.owner, record.policy))
+    context.kernel.apply([ops.LoadRuleset(tuple(loaded))])
+    return records
 
 
 def missing(network: str, data_dir: str, context: Context) -> bool:
@@ -88,7 +82,7 @@ def missing(network: str, data_dir: str, context: Context) -> bool:
     if context.kernel.observe([GetRuleset()]).ruleset() == ruleset.mark():
         return False
     with context.leases(network, data_dir).transaction() as leases:
-        return any(record.damaged or record.policy and record.boot == context.boot for record in leases.attachments())
+        return any(record.damaged or _is_guarded(record, context) for record in leases.attachments())
 
 
 def mend(call: Invocation, conf: Network, context: Context) -> tuple[str, ...]:
@@ -157,7 +151,7 @@ def unload(context: Context, *, force: bool) -> int:
     :raises CniError: NODE_CONFLICT if attachments use them, unless ``force``.
     """
     with _all(context) as stores:
-        records = _guarded([record for _, held in stores for record in held], context)
+        records = [record for _, held in stores for record in held if _is_guarded(record, context)]
         if records and not force:
             words = f"{len(records)} attachments count on the firewall's tables, such as {records[0].owner}"
             raise CniError(NODE_CONFLICT, words, "run DEL for them first, or use --force: they lose what they have")
@@ -165,9 +159,9 @@ def unload(context: Context, *, force: bool) -> int:
     return len(records)
 
 
-def _guarded(records: list[Attachment], context: Context) -> list[Attachment]:
-    """Those with a policy, of this boot: earlier containers are gone, even if nobody called DEL for them."""
-    return [record for record in records if record.policy and record.boot == context.boot]
+def _is_guarded(record: Attachment, context: Context) -> bool:
+    """Whether it has a policy and is of this boot: earlier containers are gone, even if nobody called DEL for them."""
+    return record.policy is not None and record.boot == context.boot
 
 
 def _mended(

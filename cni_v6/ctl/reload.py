@@ -1,4 +1,4 @@
-"""``cni-v6ctl reload`` and ``teardown``: the firewall's tables made anew from the leases, or taken away."""
+"""``cni-v6ctl reload`` and ``teardown``: rebuild the firewall's tables from the leases, or delete them."""
 
 from __future__ import annotations
 

@@ -148,7 +148,7 @@ class Watch:
     def _put_right(self, changes: list[Change], context: Context) -> None:
         who = _joined([str(change) for change in dict.fromkeys(changes)]) or "somebody"
         try:
-            differs, count = firewall_reload.put_right(context, self._known)
+            differs, count = firewall_reload.put_right(context, self._known, self._say)
         except CniError as error:
             self._say(f"{who} changed the firewall's tables, and they cannot be loaded again: {error}")
             return

@@ -13,12 +13,15 @@ from typing import Any, cast
 import pytest
 
 from cni_v6 import errors
+from cni_v6.attachments import firewall_reload, repair
 from cni_v6.ctl import check as command
 from cni_v6.errors import CniError
+from cni_v6.firewall.shape import Chain, Table
 from cni_v6.kernel import ops
 from cni_v6.kernel.ops import HOST
 from cni_v6.kernel.questions import Link
 from cni_v6.leases.attachment import Attachment
+from cni_v6.plan import features, repair as plan_repair
 from cni_v6.protocol import names
 from cni_v6.protocol.names import Owner
 from tests.unit.fake_context import CONFIG, DATA_DIR, LAYER_2, FakeContext
@@ -138,6 +141,7 @@ DAMAGES = [
     pytest.param(sysctl("ipv4/conf/cni0/route_localnet"), "net/ipv4/conf/cni0/route_localnet is not 1", id="loopback"),
     pytest.param(lose_elements, "pods/c1/eth0: ", id="elements"),
     pytest.param(lose("2001:db8:1::2/128"), "eth0: route 2001:db8:1::2/128 through cni0", id="proxy route"),
+    pytest.param(lose("2001:db8:1::2"), "eth0: the node does not answer for 2001:db8:1::2 on up0", id="proxy entry"),
     pytest.param(sysctl("ipv6/conf/all/proxy_ndp"), "pods/c1/eth0: the node answers for nobody on up0", id="proxying"),
 ]
 
@@ -217,6 +221,51 @@ def test_an_add_that_fails_has_plugged_them_in_before() -> None:
     fake.kernel.fail = lambda op: refused if isinstance(op, ops.CreateVeth) else None
     fake.call("ADD", "late", config(7)).error(errors.KERNEL_REFUSED)
     fake.call("STATUS", config=EVERYTHING).ok()
+
+
+def test_any_bridge_that_is_gone() -> None:
+    """News were lost, so it is not known which one."""
+    fake = node()
+    before = state(fake)
+    assert list(repair.restore("", fake.context())) == []
+    lose_bridge(fake)
+    assert list(repair.restore("br9", fake.context())) == [], "another one"
+    [words] = repair.restore("", fake.context())
+    assert words == "a bridge was gone: plugged 3 containers of network pods in again"
+    assert state(fake) == before
+
+
+def test_a_prefix_whose_container_has_no_address_left() -> None:
+    """The reference plugin may have freed it: there is no next hop."""
+    fake = node()
+    record = replace(fake.attachments()[0], addresses=())
+    [view] = plan_repair.views([record], fake.kernel.spaces[HOST].links.values())
+    assert view.conf
+    seen = fake.kernel.observe(features.check_questions(view.conf, record))
+    assert any("is missing" in words for words in features.differences(view.conf, record, seen))
+    steps = [op for step in features.mending(view.conf, record, seen) for op in step]
+    assert not any(isinstance(op, ops.AddRoute) and op.dst in record.prefixes for op in steps)
+
+
+def test_rules_that_others_have_changed_are_loaded_again() -> None:
+    fake = node()
+    before = state(fake)
+    context = fake.context()
+    assert firewall_reload.put_right(context, ()) == ([], 3)
+    firewall = fake.kernel.firewall
+    loaded = firewall.tables
+    chains = [replace(chain, rules=(*chain.rules, b"new")) if chain.name == "clamp" else
+              replace(chain, rules=(b"other", *chain.rules[1:])) if chain.name == "published6" else
+              replace(chain, policy="drop") if chain.name == "input_local" else chain for chain in loaded[0].chains]
+    mine = [*chains[1:], Chain("mine")]
+    firewall.tables = (Table("inet", tuple(mine), (*loaded[0].sets[1:], "mine"), dormant=True),)
+    differs, count = firewall_reload.put_right(context, loaded)
+    assert count == 3 and len(differs) == 9, differs
+    assert firewall.tables == loaded and state(fake) == before
+    for name in NAMES:
+        fake.call("DEL", name, EVERYTHING).ok()
+    firewall.unload()
+    assert firewall_reload.put_right(context, loaded) == ([], 0), "nobody needs them"
 
 
 class Held:
