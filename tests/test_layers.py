@@ -49,7 +49,7 @@ MODULE_LINES = 300
 LARGER = {  # module -> lines it may have all the same, where two modules would make two rooms of one idea
     "config.ipam": 320,  # every key of the ``ipam`` object
     "kernel.ops": 440,  # every operation
-    "kernel.questions": 350,  # every question and its answer
+    "kernel.questions": 370,  # every question and its answer
     "leases.disk.transaction": 320,  # the order in which files come and go
     "plugins.main": 390,  # the five commands of any main plugin, and what undoes them
 }
