@@ -48,8 +48,8 @@ MODULE_LINES = 300
 LARGER = {  # module -> lines it may have all the same, where two modules would make two rooms of one idea
     "config.ipam": 320,  # every key of the ``ipam`` object
     "kernel.ops": 400,  # every operation
-    "kernel.questions": 350,  # every question and its answer
-    "leases.disk.transaction": 320,  # the order in which files come and go
+    "kernel.questions": 370,  # every question and its answer
+    "leases.disk.transaction": 325,  # the order in which files come and go
     "plugins.main": 360,  # the five commands of any main plugin, and what undoes them
 }
 FUNCTION_LINES = 55  # the longest

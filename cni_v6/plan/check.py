@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
+from cni_v6.allocation import ranges
 from cni_v6.config.bridge import BridgeConf
 from cni_v6.config.ipam import IpamConf
 from cni_v6.errors import INVALID_CONFIG, LIMITED, NOT_AVAILABLE, CniError
@@ -21,9 +22,10 @@ from cni_v6.kernel.questions import (
     RouteEntry,
     Snapshot,
 )
-from cni_v6.plan import bridge, bridge_port, forwarding, gateways
+from cni_v6.plan import bridge, bridge_port, families, features, forwarding, gateways, mtu, outage
+from cni_v6.leases.attachment import Attachment
 from cni_v6.plan.site import Site
-from cni_v6.protocol.result import Interface, Result, Route
+from cni_v6.protocol.result import Address, Interface, Result, Route
 
 MAIN_TABLE = 254  # linux/rtnetlink.h: RT_TABLE_MAIN
 
@@ -190,16 +192,25 @@ def _differs(what: str, attribute: str, expected: object, found: object) -> Iter
 # STATUS
 
 
-def status_questions(conf: BridgeConf) -> tuple[Question, ...]:
-    """The questions that STATUS asks the kernel."""
+def status_questions(conf: BridgeConf, node: str, records: Iterable[Attachment]) -> tuple[Question, ...]:
+    """The questions that STATUS asks the kernel, before ``outage.more_questions``.
+
+    :param node: the node's machine id (``Site.node``).
+    :param records: the network's attachments.
+    """
     gateway = conf.gateway_interface
     needed: list[Question] = [GetLink(HOST, conf.bridge), GetPorts(conf.bridge)]
-    needed += [GetSysctl(HOST, "ipv6/conf/all/disable_ipv6"), GetSysctl(HOST, "ipv4/ip_forward")]
-    return (*needed, *forwarding.questions(gateway))
+    needed += [GetSysctl(HOST, "ipv4/ip_forward"), *families.host_questions(), *features.questions(conf)]
+    return (*needed, *forwarding.questions(gateway), *outage.questions(conf, node, records))
 
 
-def check_status(conf: BridgeConf, seen: Snapshot) -> None:
-    """:raises CniError: NOT_AVAILABLE when an ADD would fail, LIMITED when containers that run are cut off."""
+def check_status(conf: BridgeConf, node: str, records: Sequence[Attachment], seen: Snapshot) -> list[str]:
+    """What STATUS finds in the kernel.
+
+    :returns: warnings.
+    :raises CniError: NOT_AVAILABLE when an ADD would fail, LIMITED when containers that run are cut off.
+    """
+    features.check(conf, seen)
     link = seen.link(HOST, conf.bridge)
     if link and link.kind != "bridge":
         words = f"bridge: {conf.bridge} exists and is no bridge"
@@ -208,7 +219,7 @@ def check_status(conf: BridgeConf, seen: Snapshot) -> None:
     if ports >= BRIDGE_PORTS_MAX:
         words = f"bridge {conf.bridge} has {ports} ports, as many as a Linux bridge takes"
         raise CniError(NOT_AVAILABLE, words, "remove containers, or add a second network with its own bridge")
-    families, required = _families(conf)
+    of_network, required = _families(conf)
     disabled = seen.sysctl(HOST, "ipv6/conf/all/disable_ipv6")
     if 6 in required and disabled is None:
         words = "the kernel has no IPv6 and the network has IPv6 ranges"
@@ -216,27 +227,36 @@ def check_status(conf: BridgeConf, seen: Snapshot) -> None:
     if conf.is_gateway and 6 in required and disabled != "0":
         words = "IPv6 is off on this node (net.ipv6.conf.all.disable_ipv6) and the network has IPv6 ranges"
         raise CniError(NOT_AVAILABLE, words, "run sysctl -w net.ipv6.conf.all.disable_ipv6=0")
-    if link and ports:
-        _check_running(conf, link, families if disabled == "0" else families - {6}, seen)
+    if conf.is_gateway:
+        list(gateways.steps(conf, _first_gateways(conf, required), node, seen))  # for its errors
+    small = mtu.too_small(conf, seen) if 6 in required else None
+    present = of_network if disabled == "0" else of_network - {6}
+    if link and ports and records:
+        _check_running(NOT_AVAILABLE if small else LIMITED, outage.faults(conf, node, records, present, seen))
+    if small:
+        raise small
+    return list(outage.warnings(conf, present, seen))
 
 
 def _families(conf: BridgeConf) -> tuple[frozenset[int], frozenset[int]]:
     """The families of the network's ranges, and those that ``ipam.required`` names."""
     if not isinstance(conf.ipam, IpamConf):
         return frozenset(), frozenset()
-    families = frozenset(addresses.family for addresses in conf.ipam.sets)
-    return families, families - conf.ipam.optional
+    found = frozenset(addresses.family for addresses in conf.ipam.sets)
+    return found, found - conf.ipam.optional
 
 
-def _check_running(conf: BridgeConf, link: Link, families: frozenset[int], seen: Snapshot) -> None:
-    """Check what attached containers need: the bridge is up, and the node forwards."""
-    if not link.up:
-        raise CniError(LIMITED, f"bridge {conf.bridge} is down", f"run ip link set {conf.bridge} up")
-    if not conf.is_gateway:
-        return
-    if 4 in families and seen.sysctl(HOST, "ipv4/ip_forward") != "1":
-        raise CniError(LIMITED, "IPv4 forwarding is off on this node", "run sysctl -w net.ipv4.ip_forward=1")
-    interface = conf.gateway_interface
-    if 6 in families and not forwarding.is_on(seen, interface):
-        remedy = f"the next ADD turns it on; or run sysctl -w net/ipv6/conf/{interface}/force_forwarding=1"
-        raise CniError(LIMITED, f"IPv6 forwarding is off on {interface}", remedy)
+def _first_gateways(conf: BridgeConf, required: frozenset[int]) -> Iterable[Address]:
+    """The gateway of the first range of each set of a required family, as of a container there."""
+    parts = [one.written[0] for one in conf.ipam.sets] if isinstance(conf.ipam, IpamConf) else []
+    subnets = (Address(ranges.subnet(part), part.gateway) for part in parts)
+    return [each for each in subnets if each.family in required]
+
+
+def _check_running(code: int, faults: Iterable[outage.Fault]) -> None:
+    """:raises CniError: naming all that running containers have lost, with the commands for all of it."""
+    found = list(faults)
+    if found:
+        commands = dict.fromkeys(command for fault in found for command in fault.commands)
+        remedy = f"run: {'; '.join(commands)}" if commands else "run ADD for a container of the network"
+        raise CniError(code, "; ".join(fault.what for fault in found), remedy)

@@ -9,6 +9,7 @@ from cni_v6.firewall import ruleset
 from cni_v6.firewall.sets import Element
 from cni_v6.kernel import ops
 from cni_v6.kernel.netfilter import keys, messages
+from cni_v6.kernel.questions import ForwardChain
 
 Place = tuple[str, str, tuple[bytes, bytes]]  # family, set, key
 
@@ -16,11 +17,14 @@ Place = tuple[str, str, tuple[bytes, bytes]]  # family, set, key
 class FakeFirewall:
     """No tables at first.
 
-    ``mark`` is that of the rules which are loaded; ``flushed`` lists what was done to forget flows.
+    ``mark`` is that of the rules which are loaded; ``flushed`` lists what was done to forget flows. ``nft`` is why
+    nft cannot load rules, ``others`` are forward chains of others.
     """
 
     def __init__(self) -> None:
         self.mark = ""
+        self.nft = ""
+        self.others: tuple[ForwardChain, ...] = ()
         self.flushed: list[ops.FlushFlows] = []
         self._held: dict[Place, Element] = {}
 
