@@ -23,6 +23,7 @@ from cni_v6.kernel.questions import (
     GetLifetimes,
     GetLink,
     GetLinks,
+    GetListeners,
     GetNft,
     GetPorts,
     GetPortVlans,
@@ -34,6 +35,7 @@ from cni_v6.kernel.questions import (
     Ipv6Interface,
     Lifetime,
     Link,
+    Listener,
     Question,
     RouteEntry,
     Snapshot,
@@ -152,6 +154,12 @@ def _all_links(spaces: Spaces, _: GetLinks) -> tuple[Link, ...]:
     return tuple(replace(link, master=names.get(master, "")) for link, master in map(answers.read_link, messages))
 
 
+def _listeners(_: Spaces, question: GetListeners) -> tuple[Listener, ...]:
+    from cni_v6.kernel.listeners import listeners  # for who publishes ports
+
+    return listeners(question.ports)
+
+
 def _alive(_: Spaces, question: GetAlive) -> frozenset[tuple[int, int]]:
     from cni_v6.kernel.netns import alive  # for the day when a set runs dry
 
@@ -204,6 +212,7 @@ _ANSWERS: dict[type[Any], Callable[[Spaces, Any], object]] = {
     GetProxies: _proxies,
     GetRuleset: apply_firewall.get_ruleset,
     GetElements: apply_firewall.get_elements,
+    GetListeners: _listeners,
     GetNft: apply_firewall.get_nft,
     GetForwardChains: apply_firewall.get_forward_chains,
     GetPorts: _ports,

@@ -106,6 +106,16 @@ class ForwardChain:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """A socket of the node that is bound to a port. ``address`` may be unspecified; ``process``: whose it is, or ""."""
+
+    protocol: str
+    port: int
+    address: str
+    process: str = ""
+
+
 # Questions. Each is a value; a Snapshot maps it to its answer.
 
 
@@ -179,6 +189,13 @@ class GetElements:
 
 
 @dataclass(frozen=True, slots=True)
+class GetListeners:
+    """-> tuple[Listener, ...]: the node's own sockets on these ports, (protocol, number) each"""
+
+    ports: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class GetNft:
     """-> str: why ``nft`` cannot load the firewall's rules; "" where it can.
 
@@ -230,6 +247,7 @@ Question = (
     | GetProxies
     | GetRuleset
     | GetElements
+    | GetListeners
     | GetNft
     | GetForwardChains
     | GetPorts
@@ -296,6 +314,11 @@ class Snapshot:
 
     def elements(self, elements: tuple[Element, ...]) -> tuple[Element, ...]:
         answer = self.answers[GetElements(elements)]
+        assert isinstance(answer, tuple)
+        return answer
+
+    def listeners(self, ports: tuple[tuple[str, int], ...]) -> tuple[Listener, ...]:
+        answer = self.answers[GetListeners(ports)]
         assert isinstance(answer, tuple)
         return answer
 

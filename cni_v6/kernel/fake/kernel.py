@@ -22,6 +22,7 @@ from cni_v6.kernel.questions import (
     GetLifetimes,
     GetLink,
     GetLinks,
+    GetListeners,
     GetNft,
     GetPorts,
     GetPortVlans,
@@ -125,6 +126,9 @@ _ANSWERS: dict[type[Any], Callable[[FakeNode, Any], object]] = {
     GetProxies: lambda fake, asked: tuple(fake.spaces[HOST].proxies.get(asked.ifname, ())),
     GetRuleset: lambda fake, _: fake.firewall.mark,
     GetElements: lambda fake, asked: fake.firewall.there(asked.elements),
+    GetListeners: lambda fake, asked: tuple(
+        each for each in fake.listeners if (each.protocol, each.port) in asked.ports
+    ),
     GetNft: lambda fake, _: fake.firewall.nft,
     GetForwardChains: lambda fake, _: fake.firewall.others,
     GetPorts: lambda fake, asked: fake.ports(asked.bridge),

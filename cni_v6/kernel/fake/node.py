@@ -9,7 +9,7 @@ from cni_v6.errors import KERNEL_REFUSED, UNKNOWN_CONTAINER, CniError
 from cni_v6.kernel import ops
 from cni_v6.kernel.fake.firewall import FakeFirewall
 from cni_v6.kernel.ops import HOST, Op
-from cni_v6.kernel.questions import Lifetime, Link, RouteEntry
+from cni_v6.kernel.questions import Lifetime, Link, Listener, RouteEntry
 
 INTERFACE_SYSCTLS = {
     "ipv4": {"arp_notify": "0", "route_localnet": "0"},
@@ -48,7 +48,7 @@ class FakeNode:
     """A node with a loopback interface, and the namespaces that ``add_netns`` made.
 
     ``vlans`` maps a bridge port to {VLAN: is the untagged PVID}; ``announced`` lists the addresses that ``Announce``
-    told. ``blind``: it cannot tell which namespaces have ended.
+    told. ``listeners`` are sockets of its own. ``blind``: it cannot tell which namespaces have ended.
     """
 
     def __init__(self) -> None:
@@ -59,6 +59,7 @@ class FakeNode:
         self.announced: list[str] = []
         self.blind = False
         self.firewall = FakeFirewall()
+        self.listeners: list[Listener] = []
         self.add_netns(HOST)
 
     def add_netns(self, path: str) -> None:
