@@ -18,7 +18,7 @@ from tests.unit.fake_context import CONFIG, FakeContext
         (Listener("tcp", 22, "192.0.2.9"), "192.0.2.9", "a process of the node"),
         (Listener("tcp", 22, "192.0.2.9"), "192.0.2.8", ""),
         (Listener("tcp", 22, "::1"), "", ""),
-        (Listener("udp", 22, "0.0.0.0"), "", ""),
+        (Listener("udp", 22, "192.0.2.9"), "", ""),
     ],
 )
 def test_a_service_is_named(listener: Listener, host_ip: str, hidden: str) -> None:
