@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 
 import hypothesis
 import pytest
@@ -23,7 +24,7 @@ COURIER = pytest.param("courier", marks=pytest.mark.courier)
 MODES = ("process", "engine", COURIER)
 # Where "process" is part of what "make test" proves. Elsewhere each call in a process of its own, which is the slower
 # way, is left to "make test-rest".
-BOTH_WAYS = ("test_add_del", "test_failures", "test_loopback")
+BOTH_WAYS = ("test_add_del", "test_loopback")
 MARKED_FOLDERS = ("bare", "netns", "process")
 SANDBOXED = ("netns", "process", "runtimes", "uml")
 
@@ -66,6 +67,13 @@ def node_reached_by(request: pytest.FixtureRequest) -> Iterator[Node]:
 def warm_node(request: pytest.FixtureRequest) -> Iterator[Node]:
     """A node whose calls find an engine, or leave one behind."""
     yield from node_reached_by(request)
+
+
+@pytest.fixture
+def quiet_node() -> Iterator[Node]:
+    """A node without an engine: between calls nobody sees to anything."""
+    with closing(Node()) as made:
+        yield made
 
 
 @pytest.fixture(params=MODES)

@@ -18,14 +18,14 @@ PACKAGE = ROOT / "cni_v6"
 # Modules that touch the kernel, the disk, other processes or the clock; a name stands for its submodules too.
 # Every other module is pure: it imports pure modules only, and of Python's library nothing that reaches outside.
 IO = frozenset({
-    "ctl", "engine.delivery", "engine.handle", "engine.incoming", "engine.inheritance", "engine.inprocess",
-    "engine.server", "engine.start", "engine.suspect", "engine.workers", "kernel.apply_firewall",
-    "kernel.child_process", "kernel.deadline", "kernel.link_deletion", "kernel.linux", "kernel.listeners",
-    "kernel.netfilter.socket",
-    "kernel.netlink.socket", "kernel.netns.alive", "kernel.netns.enter", "kernel.observe", "kernel.open_namespaces",
-    "kernel.privilege", "kernel.programs", "kernel.sysctl", "kernel.text_file", "kernel.wait",
-    "leases.disk.allocation_files", "leases.disk.data_dirs", "leases.disk.directory", "leases.disk.lock",
-    "leases.disk.lease_files", "leases.disk.rebuild", "leases.disk.release_queue_file", "leases.disk.store",
+    "ctl", "engine.delivery", "engine.event_log", "engine.handle", "engine.incoming", "engine.inheritance",
+    "engine.inprocess", "engine.server", "engine.start", "engine.suspect", "engine.watch", "engine.workers",
+    "kernel.apply_firewall", "kernel.bridge_macs", "kernel.child_process", "kernel.deadline", "kernel.link_deletion",
+    "kernel.linux", "kernel.listeners", "kernel.netfilter.events", "kernel.netfilter.socket", "kernel.netlink.socket",
+    "kernel.netns.alive", "kernel.netns.enter", "kernel.observe", "kernel.open_namespaces", "kernel.privilege",
+    "kernel.programs", "kernel.refusal", "kernel.sysctl", "kernel.text_file", "kernel.wait",
+    "leases.disk.allocation_files", "leases.disk.data_dirs", "leases.disk.directory", "leases.disk.lease_files",
+    "leases.disk.lock", "leases.disk.rebuild", "leases.disk.release_queue_file", "leases.disk.store",
     "leases.disk.transaction", "plugins.delegate", "shim",
 })
 HARMLESS = frozenset({
@@ -48,10 +48,10 @@ THIRD_PARTY = {  # library -> the modules that may import it; None: any
 MODULE_LINES = 300
 LARGER = {  # module -> lines it may have all the same, where two modules would make two rooms of one idea
     "config.ipam": 320,  # every key of the ``ipam`` object
-    "kernel.ops": 400,  # every operation
-    "kernel.questions": 395,  # every question and its answer
+    "kernel.ops": 440,  # every operation
+    "kernel.questions": 440,  # every question and its answer
     "leases.disk.transaction": 325,  # the order in which files come and go
-    "plugins.main": 360,  # the five commands of any main plugin, and what undoes them
+    "plugins.main": 390,  # the five commands of any main plugin, and what undoes them
 }
 FUNCTION_LINES = 55  # the longest
 FUNCTION_LINES_P90 = 30

@@ -18,6 +18,7 @@ from cni_v6.errors import CniError
 from cni_v6.kernel import ops
 from cni_v6.kernel.ops import HOST
 from cni_v6.kernel.questions import Question, Snapshot
+from cni_v6.leases import records
 from cni_v6.leases.attachment import Attachment
 from cni_v6.leases.store import Transaction
 from cni_v6.log import Log
@@ -43,13 +44,16 @@ def observe(site: Site, conf: MainConf, questions: Collection[Question], context
 
 
 def release(owner: Owner, leases: Transaction, context: Context, log: Log) -> bool:
-    """Release the record of an earlier container that has provably ended.
+    """Release the record of an earlier container that has provably ended, or a damaged one that holds nothing.
 
     :returns: whether there was one.
 
     :raises CniError: KERNEL_REFUSED, STORE_FAILED.
     """
     record = leases.get(owner)
+    if record and records.is_nothing(record):  # its interface is gone: ADD has looked for it
+        register.release(record, leases, context)
+        return True
     for ended, why in stale.dead([record], context) if record else ():
         register.release(ended, leases, context)
         log.info(f"freed {' '.join(ended.addresses) or 'no address'} of an earlier {owner}: {why}")

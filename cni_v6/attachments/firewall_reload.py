@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 
+from cni_v6.attachments import damaged
 from cni_v6.attachments.context import Context
-from cni_v6.config.main import MainConf
+from cni_v6.config.main import MainConf, RemovalConf
 from cni_v6.errors import NODE_CONFLICT, CniError
-from cni_v6.firewall import ruleset
+from cni_v6.firewall import ruleset, shape
 from cni_v6.firewall.elements import elements
+from cni_v6.firewall.shape import Table
 from cni_v6.kernel import ops
-from cni_v6.kernel.questions import GetRuleset, Snapshot
+from cni_v6.kernel.questions import GetRuleset, GetTables, Snapshot
 from cni_v6.leases.attachment import Attachment
+from cni_v6.leases.store import Transaction
 from cni_v6.protocol.invocation import Invocation
 
-GONE = "the firewall's tables are gone"
+Network = MainConf | RemovalConf
+GONE = "the firewall's tables are gone or changed"
+Stores = list[tuple[Transaction, list[Attachment]]]  # all networks of the node, and their attachments
 
 
 def prepare(call: Invocation, conf: MainConf, context: Context, seen: Snapshot) -> None:
@@ -25,31 +30,100 @@ def prepare(call: Invocation, conf: MainConf, context: Context, seen: Snapshot) 
     if not conf.firewall.wanted:
         return
     if seen.ruleset() != ruleset.mark():
-        count = reload(context)
+        count = reload(context, call.log.warning)
         call.log.info(f"loaded the firewall's tables, with {count} attachments")
 
 
-def reload(context: Context) -> int:
+def reload(context: Context, report: Callable[[str], object] = lambda _: None) -> int:
     """Replace both tables in one transaction, with the elements of every attachment of this boot.
 
+    Damaged records are completed first, or their containers are blocked (``damaged``).
+
+    :param report: is told what was damaged.
     :returns: the number of attachments.
     :raises CniError: TRY_AGAIN, STORE_FAILED, KERNEL_REFUSED.
     """
-    with _all(context) as records:
-        loaded = [element for record in records if record.policy for element in elements(record.owner, record.policy)]
-        context.kernel.apply([ops.LoadRuleset(tuple(loaded))])
+    with _all(context) as stores:
+        records = _load(stores, context, report)
     return len(records)
 
 
+def put_right(
+    context: Context, before: Iterable[Table], report: Callable[[str], object] = lambda _: None
+) -> tuple[list[str], int]:
+    """Load the tables again if attachments need them and they are not as they were loaded.
+
+    :param before: as of ``shape.differences``.
+    :param report: as of ``reload``.
+    :returns: how they differed, and the number of attachments; nothing if nobody needs them.
+    :raises CniError: as ``reload``.
+    """
+    with _all(context) as stores:
+        if not any(record.damaged or _is_guarded(record, context) for _, held in stores for record in held):
+            return [], 0
+        differs = shape.differences(context.kernel.observe([GetTables()]).tables(), before)
+        return differs, len(_load(stores, context, report)) if differs else 0
+
+
+def _load(stores: Stores, context: Context, report: Callable[[str], object]) -> list[Attachment]:
+    """Load the tables with the elements of all attachments, which are returned; the caller holds all locks."""
+    found = [record for leases, held in stores for record in _mended(leases, held, stores, context, report)]
+    records = [record for record in found if _is_guarded(record, context)]
+    loaded = (element for record in records if record.policy for element in elements(record.owner, record.policy))
+    context.kernel.apply([ops.LoadRuleset(tuple(loaded))])
+    return records
+
+
 def missing(network: str, data_dir: str, context: Context) -> bool:
-    """Whether our tables are gone or of another version, and a network has attachments that need them.
+    """Whether our tables are gone, changed or of another version, and a network has attachments that need them.
 
     The kernel is asked first: records are read only if the tables are gone, up to the first that needs them.
     """
     if context.kernel.observe([GetRuleset()]).ruleset() == ruleset.mark():
         return False
     with context.leases(network, data_dir).transaction() as leases:
-        return any(record.policy and record.boot == context.boot for record in leases.attachments())
+        return any(record.damaged or _is_guarded(record, context) for record in leases.attachments())
+
+
+def mend(call: Invocation, conf: Network, context: Context) -> tuple[str, ...]:
+    """Complete a network's damaged records, or block their containers, and log it.
+
+    :returns: what was damaged, and which containers are blocked.
+    """
+    store, words = context.leases(conf.network, conf.data_dir), list[str]()
+    if not store.damaged():
+        return ()
+    with store.transaction() as leases:
+        held = list(leases.attachments())
+        lost = [record for record in held if record.damaged and not damaged.is_blocked(record)]
+        if isinstance(conf, MainConf) and not conf.firewall.wanted:
+            for record in lost:
+                mended, said = damaged.completed(record, held, context, wanted=False)
+                leases.update(mended)
+                words += [said] if said else []
+            lost.clear()
+    if lost:
+        try:
+            reload(context, words.append)
+        except CniError as error:
+            words.append(f"records of {conf.network} are damaged, and the firewall cannot be loaded: {error}")
+    known = [damaged.blocked_words(str(record.owner)) for record in held if damaged.is_blocked(record)]
+    said_once = tuple(dict.fromkeys((*words, *known)))
+    for line in said_once:
+        call.log.warning(line)
+    return said_once
+
+
+def mended(call: Invocation, conf: MainConf, context: Context) -> tuple[Attachment | None, list[str]]:
+    """The record of a call's container, and what was found damaged of it."""
+    store = context.leases(conf.network, conf.data_dir)
+    with store.transaction() as leases:
+        record = leases.get(call.owner)
+    if record is None or not record.damaged or damaged.is_blocked(record):
+        return record, []
+    words = [line for line in mend(call, conf, context) if f"{call.owner} " in line]
+    with store.transaction() as leases:
+        return leases.get(call.owner), words
 
 
 def restore(call: Invocation, network: str, data_dir: str, context: Context) -> str:
@@ -62,7 +136,7 @@ def restore(call: Invocation, network: str, data_dir: str, context: Context) -> 
     if not missing(network, data_dir, context):
         return ""
     try:
-        words = f"{GONE}: loaded again, with {reload(context)} attachments"
+        words = f"{GONE}: loaded again, with {reload(context, call.log.warning)} attachments"
     except CniError as error:
         words = f"{GONE}, and cannot be loaded: {error}"
     call.log.warning(words)
@@ -76,7 +150,8 @@ def unload(context: Context, *, force: bool) -> int:
     :returns: the number of attachments that used them.
     :raises CniError: NODE_CONFLICT if attachments use them, unless ``force``.
     """
-    with _all(context) as records:
+    with _all(context) as stores:
+        records = [record for _, held in stores for record in held if _is_guarded(record, context)]
         if records and not force:
             words = f"{len(records)} attachments count on the firewall's tables, such as {records[0].owner}"
             raise CniError(NODE_CONFLICT, words, "run DEL for them first, or use --force: they lose what they have")
@@ -84,17 +159,37 @@ def unload(context: Context, *, force: bool) -> int:
     return len(records)
 
 
-@contextmanager
-def _all(context: Context) -> Iterator[list[Attachment]]:
-    """All attachments of this boot with a policy, with the lock of every network held: no ADD or DEL runs meanwhile.
+def _is_guarded(record: Attachment, context: Context) -> bool:
+    """Whether it has a policy and is of this boot: earlier containers are gone, even if nobody called DEL for them."""
+    return record.policy is not None and record.boot == context.boot
 
-    Containers of an earlier boot are gone, even if nobody called DEL for them. The locks are always taken in the same
-    order, and no other code waits for one while it holds another.
+
+def _mended(
+    leases: Transaction, records: list[Attachment], stores: Stores, context: Context, report: Callable[[str], object]
+) -> Iterator[Attachment]:
+    """The attachments of a network, damaged ones completed. If that cannot be written down, it is done all the same."""
+    others = [record for _, held in stores for record in held if not record.damaged]
+    for record in records:
+        if record.damaged and not damaged.is_blocked(record):
+            record, words = damaged.completed(record, others, context)
+            if words:
+                report(words)
+            with suppress(CniError):
+                leases.update(record)
+        elif record.damaged:
+            report(damaged.blocked_words(str(record.owner)))
+        yield record
+
+
+@contextmanager
+def _all(context: Context) -> Iterator[Stores]:
+    """All networks, with the lock of every one held: no ADD or DEL runs meanwhile.
+
+    The locks are always taken in the same order, and no other code waits for one while it holds another.
     """
     dirs = context.data_dirs
     networks = [(data_dir, network) for data_dir in dirs.known() for network in dirs.recorded(data_dir)]
     with ExitStack() as stack:
         opened = (context.leases(network, data_dir) for data_dir, network in networks)
         stores = [stack.enter_context(store.transaction()) for store in opened]
-        records = [record for leases in stores for record in leases.attachments()]
-        yield [record for record in records if record.policy and record.boot == context.boot]
+        yield [(leases, list(leases.attachments())) for leases in stores]

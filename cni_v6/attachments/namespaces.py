@@ -1,11 +1,14 @@
-"""The network namespaces of the container and of the node, and the check that they differ."""
+"""The network namespaces of the container and of the node: the check that they differ, and what was made in which."""
 
 from __future__ import annotations
 
 from cni_v6.attachments.context import Context
 from cni_v6.errors import INVALID_NETNS, UNKNOWN_CONTAINER, CniError
 from cni_v6.kernel.ops import HOST
+from cni_v6.leases.attachment import Attachment
 from cni_v6.protocol.invocation import Invocation
+
+UNKNOWN = (0, 0)  # a namespace id in records of another plugin or of an older version
 
 
 def namespaces(call: Invocation, context: Context) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -18,6 +21,11 @@ def namespaces(call: Invocation, context: Context) -> tuple[tuple[int, int], tup
         words = f"CNI_NETNS {call.netns} is the plugin's own network namespace"
         raise CniError(INVALID_NETNS, words, "pass the container's namespace; a container on the node's needs no CNI")
     return inside, host
+
+
+def is_here(record: Attachment, boot: str, node: tuple[int, int]) -> bool:
+    """Whether an attachment with a host interface was made in this boot, in the node's namespace that we are in."""
+    return bool(record.host) and record.boot == boot and record.home in (UNKNOWN, node)
 
 
 def refused(call: Invocation, context: Context) -> CniError | None:

@@ -157,8 +157,8 @@ def _take_away(
 
 def _put_again(anchors: Collection[GatewayAddress], context: Context) -> None:
     if anchors:
-        seen = context.kernel.observe([GetLink(HOST, each.home) for each in anchors])
-        context.kernel.apply([gateways.ensure(each) for each in anchors if seen.link(HOST, each.home)])
+        seen = context.kernel.observe([GetLink(HOST, anchor.home) for anchor in anchors])
+        context.kernel.apply([gateways.ensure(anchor) for anchor in anchors if seen.link(HOST, anchor.home)])
 
 
 def _of_others(network: str, context: Context) -> frozenset[GatewayAddress]:

@@ -6,14 +6,15 @@ Everything happens under the lock of the network's leases, so that the firewall'
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from cni_v6.attachments import old_gateways
+from cni_v6.attachments import damaged, old_gateways
 from cni_v6.attachments.context import Context
 from cni_v6.config.ipam import IpamConf
 from cni_v6.config.main import MainConf
-from cni_v6.leases.attachment import Attachment
+from cni_v6.leases.attachment import Attachment, BridgePort
 from cni_v6.leases.store import Transaction
+from cni_v6.net.addresses import is_link_local
 from cni_v6.plan import features, firewall_elements, gateways
 from cni_v6.protocol.names import Owner
 from cni_v6.protocol.result import Address
@@ -24,12 +25,13 @@ class Network:
     """What registering needs of a network besides its configuration.
 
     ``mac`` returns the MAC of a container with these addresses. ``is_ours``: we made the gateway interface, or are
-    about to make it.
+    about to make it. ``port``: how containers are plugged in.
     """
 
     conf: MainConf
     mac: Callable[[tuple[str, ...]], str]
     is_ours: bool
+    port: BridgePort | None = None
 
 
 def register(net: Network, record: Attachment, leases: Transaction, context: Context) -> None:
@@ -38,8 +40,7 @@ def register(net: Network, record: Attachment, leases: Transaction, context: Con
     :raises CniError: what ``Transaction.put`` raises; PORT_TAKEN, FIREWALL_MISSING, KERNEL_REFUSED.
     """
     conf = net.conf
-    ips = gateways.of_ranges(conf, record.addresses)
-    attachment = old_gateways.settled(conf, record, ips, leases, context, is_ours=net.is_ours)
+    attachment = _on_node(net, record, tuple(gateways.of_ranges(conf, record.addresses)), leases, context)
     registered = firewall_elements.with_policy(conf, attachment, record.addresses, net.mac(record.addresses))
     requested = conf.ipam.requested if isinstance(conf.ipam, IpamConf) else ()
     leases.put(registered)
@@ -55,11 +56,22 @@ def complete(
     net: Network, record: Attachment, ips: tuple[Address, ...], leases: Transaction, context: Context
 ) -> None:
     """Complete a recorded attachment, now that another IPAM plugin has allocated its addresses."""
-    attachment = old_gateways.settled(net.conf, record, ips, leases, context, is_ours=net.is_ours)
+    attachment = _on_node(net, record, ips, leases, context)
     addresses = tuple(ip.ip for ip in ips)
     completed = firewall_elements.with_policy(net.conf, attachment, addresses, net.mac(addresses))
     leases.update(completed)
     context.kernel.apply(firewall_elements.admission(completed))
+
+
+def _on_node(
+    net: Network, record: Attachment, ips: tuple[Address, ...], leases: Transaction, context: Context
+) -> Attachment:
+    """The attachment with what it needs on the node: gateway addresses, and how it is plugged in."""
+    attachment = old_gateways.settled(net.conf, record, ips, leases, context, is_ours=net.is_ours)
+    if net.port is None:
+        return attachment
+    link_local = (address for address in gateways.addresses(net.conf, ips) if is_link_local(address))
+    return replace(attachment, port=replace(net.port, link_local=next(link_local, "")))
 
 
 def unregister(owner: Owner, data_dir: str, context: Context) -> Attachment | None:
@@ -80,6 +92,8 @@ def release(record: Attachment, leases: Transaction, context: Context) -> None:
     All under one lock: otherwise the elements could be those of the next holder of an address. If something cannot be
     removed, the record stays.
     """
+    if record.damaged and record.policy is None:
+        record, _ = damaged.completed(record, (), context)  # its elements are to go too
     known = record.policy.addresses if record.policy else ()
     elsewhere = context.data_dirs.leased_elsewhere(record.owner.network, known)
     context.kernel.remove(features.removal(record, _lost(record, leases), elsewhere))

@@ -11,10 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from cni_v6.attachments import allocate, firewall_reload, load_config, old_gateways, renumber_plan
+from cni_v6.attachments import allocate, firewall_reload, load_config, namespaces, old_gateways, renumber_plan
 from cni_v6.attachments.context import Context
 from cni_v6.attachments.renumber_plan import Network, Renumbering
-from cni_v6.attachments.stale import UNKNOWN
 from cni_v6.config.bridge import BridgeConf
 from cni_v6.config.ipam import IpamConf
 from cni_v6.errors import NODE_CONFLICT, CniError
@@ -74,7 +73,8 @@ def renumber(network: Network, context: Context, find: Find, *, dry: bool) -> It
     store, host = context.leases(network.conf.network, network.conf.data_dir), context.kernel.netns_id(HOST)
     with store.transaction() as leases:
         running = sorted(
-            (record.owner, record.netns) for record in leases.attachments() if _is_running(record, context, host)
+            (record.owner, record.netns) for record in leases.attachments()
+            if namespaces.is_here(record, context.boot, host)
         )
     for owner, namespace in running:
         try:
@@ -86,10 +86,6 @@ def renumber(network: Network, context: Context, find: Find, *, dry: bool) -> It
                     yield Outcome(owner, _renumber_container(network, record, leases, context, find, dry=dry))
         except CniError as error:
             yield Outcome(owner, f"error {error.code}: {error}", failed=True)
-
-
-def _is_running(record: Attachment, context: Context, host: tuple[int, int]) -> bool:
-    return bool(record.host) and record.boot == context.boot and record.home in (UNKNOWN, host)
 
 
 def _prepare(network: Network, owner: Owner, context: Context) -> None:

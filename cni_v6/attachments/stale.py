@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from cni_v6.attachments import register
 from cni_v6.attachments.context import Context
+from cni_v6.attachments.namespaces import UNKNOWN
 from cni_v6.errors import CniError
 from cni_v6.kernel import ops
 from cni_v6.kernel.ops import HOST
@@ -21,7 +22,6 @@ from cni_v6.log import Log
 from cni_v6.protocol.invocation import Invocation, valid_attachments
 from cni_v6.protocol.names import Owner, host_interface, owner_of_alias
 
-UNKNOWN = (0, 0)  # a namespace id in records of another plugin or of an older version
 EARLIER_BOOT = "it is of an earlier boot"
 ENDED = "its network namespace has ended"
 UNLISTED = "it is not in the list of valid attachments"

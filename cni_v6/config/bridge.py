@@ -45,6 +45,11 @@ class BridgeConf(MainConf):
         return f"{self.bridge}.{self.vlan}" if self.vlan else self.bridge
 
     @property
+    def segment(self) -> str:
+        """The bridge."""
+        return self.bridge
+
+    @property
     def is_isolated(self) -> bool:
         """On the segment first: also where the firewall has them closed to each other."""
         return self.port_isolation or self.firewall.ingress == ISOLATED

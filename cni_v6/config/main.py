@@ -64,6 +64,11 @@ class MainConf:
         return ""
 
     @property
+    def segment(self) -> str:
+        """The bridge that containers are plugged into; "" where there is none."""
+        return ""
+
+    @property
     def is_isolated(self) -> bool:
         """Whether containers of the network are closed to each other on their segment."""
         return self.firewall.ingress == ISOLATED

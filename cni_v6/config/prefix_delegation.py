@@ -1,7 +1,7 @@
-"""``delegate``: the length of a prefix that a container is given as a whole.
+"""``delegate``: the length of a prefix that is delegated to a container.
 
-The prefix comes from the network's first IPv6 set that gives no address twice, in sequence: of such a one alone is it
-known without looking that nobody has an address in a prefix.
+The prefix comes from the network's first IPv6 set with sequential order and without reuse. Only for such a set is it
+known, without reading leases, that nobody has an address in a prefix.
 """
 
 from __future__ import annotations

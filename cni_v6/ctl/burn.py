@@ -1,4 +1,4 @@
-"""``cni-v6ctl ipam burn``: how fast a network uses its addresses up, and how long they last."""
+"""``cni-v6ctl ipam burn``: how fast a network uses its addresses, and how long they last."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from cni_v6.planning.usage import Usage
 from cni_v6.protocol import invocation
 from cni_v6.protocol.invocation import Request
 
-CONF_DIR = Path("/etc/cni/net.d")  # where runtimes look: CONVENTIONS.md
+CONF_DIR = Path("/etc/cni/net.d")  # the runtimes' default folder: CONVENTIONS.md
 CONF_FILES = (".conf", ".conflist", ".json")
 
 
@@ -55,7 +55,7 @@ def run(chosen: argparse.Namespace, make_node: Callable[[], Context] = real_cont
         raise CniError(INVALID_CONFIG, "the network has no ipam of ours", "ask the plugin that ipam.type names")
     for conf, usages in shown:
         if chosen.json:
-            sets = [_document(each, usage) for each, usage in zip(conf.sets, usages)]
+            sets = [_document(range_set, usage) for range_set, usage in zip(conf.sets, usages)]
             print(json.dumps({"network": conf.network, "sets": sets}))
         else:
             _table(conf, usages, node.now())
@@ -63,14 +63,14 @@ def run(chosen: argparse.Namespace, make_node: Callable[[], Context] = real_cont
 
 
 def _named(folder: Path, name: str) -> list[dict[str, Any]]:
-    """The configurations of a network, of the first file that has one of that name."""
+    """The configurations of a network, from the first file that has one with its name."""
     try:
-        paths = sorted(each for each in folder.iterdir() if each.suffix in CONF_FILES)
+        paths = sorted(path for path in folder.iterdir() if path.suffix in CONF_FILES)
     except OSError as error:
         raise CniError(INVALID_CONFIG, f"cannot read --conf-dir {folder}", str(error)) from error
     for path in paths:
-        with suppress(CniError):  # a file of other plugins, or none at all, is not in the way
-            found = [each for each in configurations(path) if each.get("name") == name]
+        with suppress(CniError):  # skip files of other plugins, and damaged ones
+            found = [config for config in configurations(path) if config.get("name") == name]
             if found:
                 return found
     words = f"no configuration of ours in {folder} has the name {name}"
@@ -78,7 +78,7 @@ def _named(folder: Path, name: str) -> list[dict[str, Any]]:
 
 
 def _ipam(config: Mapping[str, Any], context: Context) -> IpamConf | None:
-    """What a configuration says of addresses, read as for an ADD of no container."""
+    """The address configuration, read as for an ADD; None if another IPAM plugin, or none, allocates addresses."""
     environment = {
         "CNI_COMMAND": "ADD", "CNI_CONTAINERID": "burn", "CNI_NETNS": "/run/netns/burn", "CNI_IFNAME": "eth0",
         "CNI_PATH": "/opt/cni/bin",
@@ -89,21 +89,21 @@ def _ipam(config: Mapping[str, Any], context: Context) -> IpamConf | None:
 
 
 def _usages(conf: IpamConf, rate: Fraction | None, context: Context) -> list[Usage]:
-    if conf.network not in context.data_dirs.networks(conf.data_dir):  # looking creates nothing
-        return [rate_of_use.usage(each, conf.policy, 0, [], context.now(), rate) for each in conf.sets]
+    if conf.network not in context.data_dirs.networks(conf.data_dir):  # opening the store would create its folder
+        return [rate_of_use.usage(range_set, conf.policy, 0, [], context.now(), rate) for range_set in conf.sets]
     with context.leases(conf.network, conf.data_dir).transaction() as leases:
         held = [(text, record.created) for record in leases.attachments() for text in record.addresses]
-        spent = [leases.spent(each) for each in conf.sets]
+        spent = [leases.spent(range_set) for range_set in conf.sets]
     return [
-        rate_of_use.usage(each, conf.policy, count, held, context.now(), rate)
-        for each, count in zip(conf.sets, spent)
+        rate_of_use.usage(range_set, conf.policy, count, held, context.now(), rate)
+        for range_set, count in zip(conf.sets, spent)
     ]
 
 
 def _table(conf: IpamConf, usages: list[Usage], now: float) -> None:
     print(f"network {conf.network}")
-    for each, usage in zip(conf.sets, usages):
-        print(f"\n{ranges.describe(each)}")
+    for range_set, usage in zip(conf.sets, usages):
+        print(f"\n{ranges.describe(range_set)}")
         for name, words in _rows(usage, now):
             print(f"  {name:<7} {words}")
 

@@ -1,4 +1,4 @@
-"""``cni-v6ctl engine``: the engine in the foreground, for systemd (socket activation) and for a DaemonSet; its end."""
+"""``cni-v6ctl engine``: runs the engine in the foreground, for systemd (socket activation) or a DaemonSet; --stop."""
 
 from __future__ import annotations
 
@@ -59,9 +59,9 @@ def _serve(listener: socket.socket, path: bytes | None, idle: float) -> None:
 
 
 def stop(path: bytes, seconds: float = STOP_SECONDS) -> int:
-    """End the engine that listens at a socket; how the command ends.
+    """Stop the engine that listens at a socket; returns the exit status.
 
-    :raises CniError: TRY_AGAIN where it goes on after so many seconds, NODE_CONFLICT where it cannot be asked.
+    :raises CniError: TRY_AGAIN if it has not ended after this number of seconds; NODE_CONFLICT if signalling it fails.
     """
     try:
         found = start.stop(path, seconds)

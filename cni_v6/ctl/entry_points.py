@@ -1,7 +1,7 @@
-"""The commands that ``pip install`` makes of this package.
+"""The commands that ``pip install`` creates for this package.
 
-pip writes a script of its own for each, which imports more than the executables in ``bin/`` and runs in the
-environment's Python as it is. Where a runtime starts the plugins for every container, ``make install`` is faster.
+pip writes a script for each. It imports more than the executables in ``bin/`` do, and runs in the Python of the
+environment. ``make install`` is faster if a runtime starts the plugins for every container.
 """
 
 from __future__ import annotations

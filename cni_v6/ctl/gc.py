@@ -1,4 +1,4 @@
-"""``cni-v6ctl gc``: frees what is provably over, on all networks, and what a list of valid attachments lacks."""
+"""``cni-v6ctl gc``: frees attachments of all networks that provably ended, or that a list of valid ones lacks."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ def run(
     valid = None if listed is None else Valid(listed, node.now() - _age(chosen.older_than))
     freed: list[StaleAttachment] = []
     errors = Errors()
-    for data_dir, network in _places(chosen, node):
-        for each in _swept(stale.sweep(node.leases(network, data_dir), node, valid, dry=chosen.dry_run), errors):
-            freed.append(each)
-            print(_line(each, chosen.dry_run))
+    for data_dir, network in places(chosen, node):
+        for found in _swept(stale.sweep(node.leases(network, data_dir), node, valid, dry=chosen.dry_run), errors):
+            freed.append(found)
+            print(_line(found, chosen.dry_run))
     node.kernel.close()
     print(f"{len(freed)} attachment{'' if len(freed) == 1 else 's'} {'would be freed' if chosen.dry_run else 'freed'}")
     errors.check()
@@ -59,7 +59,7 @@ def run(
 
 
 def _swept(found: Iterator[StaleAttachment], errors: Errors) -> Iterator[StaleAttachment]:
-    """What is found of one network; that one cannot be swept must not keep the others from it."""
+    """The stale attachments of one network. An error is collected, so that the other networks are swept too."""
     try:
         yield from found
     except CniError as error:
@@ -74,8 +74,8 @@ def _line(found: StaleAttachment, dry: bool) -> str:
     return f"{'would free' if dry else 'freed'} {words}  ({why})"
 
 
-def _places(chosen: argparse.Namespace, context: Context) -> list[tuple[str, str]]:
-    """Where to look: (data folder, network) of all that have attachments on record."""
+def places(chosen: argparse.Namespace, context: Context) -> list[tuple[str, str]]:
+    """(data folder, network) of all wanted networks that have attachments on record."""
     wanted = {check_network(name) for name in chosen.networks}
     folders = [chosen.data_dir] if chosen.data_dir else context.data_dirs.known()
     known = [(folder, network) for folder in folders for network in context.data_dirs.recorded(folder)]
@@ -94,7 +94,7 @@ def _age(text: str) -> int:
 
 
 def _listed(path: str, stdin: Callable[[], bytes]) -> frozenset[tuple[str, str]]:
-    """The list in a file: by itself, or in the configuration of a GC."""
+    """The list of valid attachments in a file: the list alone, or the configuration of a GC."""
     try:
         text = (stdin() if path == STDIN else Path(path).read_bytes()).strip()
     except OSError as error:

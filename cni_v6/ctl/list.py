@@ -1,4 +1,4 @@
-"""``cni-v6ctl list``: who holds which address, network by network, and what the kernel says of the host interface."""
+"""``cni-v6ctl list``: the attachments of each network, their addresses, and the state of the host interface."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from cni_v6.attachments.damaged import is_blocked
 from cni_v6.config.keys.ipam import DEFAULT_DATA_DIR
 from cni_v6.engine.handle import real_context
 from cni_v6.leases.attachment import Attachment
@@ -27,13 +28,13 @@ def register(commands: Any) -> None:
 
 
 def run(chosen: argparse.Namespace) -> int:
-    found = sorted(_attachments(chosen.data_dir, chosen.network), key=lambda each: each.owner)
+    found = sorted(_attachments(chosen.data_dir, chosen.network), key=lambda record: record.owner)
     states = _states() if found else {}
     if chosen.json:
-        for each in found:
-            print(json.dumps(_document(each, states)))
+        for record in found:
+            print(json.dumps(_document(record, states)))
         return 0
-    rows = [COLUMNS, *(_row(each, states) for each in found)]
+    rows = [COLUMNS, *(_row(record, states) for record in found)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
@@ -42,41 +43,45 @@ def run(chosen: argparse.Namespace) -> int:
 
 def _states() -> Mapping[str, str]:
     """Name -> ``up`` or ``down`` of the node's interfaces. Up needs both ends up (RFC 2863, ifOperStatus)."""
-    from pyroute2 import IPRoute  # the other commands start without it
+    from pyroute2 import IPRoute  # imported here: the other commands do not need it
 
     with IPRoute() as route:
         return {link.get("ifname"): "up" if link.get("operstate") == "UP" else "down" for link in route.get_links()}
 
 
-def _state(each: Attachment, states: Mapping[str, str]) -> str:
-    """Of the host interface; "" where there is none to look for."""
-    return states.get(each.host, MISSING) if each.host else ""
+def _state(record: Attachment, states: Mapping[str, str]) -> str:
+    """The state of the host interface, "" if the record names none; or that the record is damaged."""
+    if is_blocked(record):
+        return "blocked"
+    if record.damaged:
+        return "damaged"
+    return states.get(record.host, MISSING) if record.host else ""
 
 
 def _attachments(data_dir: str, network: str | None) -> Iterator[Attachment]:
     node = real_context()
     for name in [check_network(network)] if network else node.data_dirs.networks(data_dir):
-        if os.path.isdir(os.path.join(data_dir, name)):  # looking creates nothing
+        if os.path.isdir(os.path.join(data_dir, name)):  # opening the store would create its folder
             with node.leases(name, data_dir).transaction() as leases:
                 yield from list(leases.attachments())
 
 
-def _row(each: Attachment, states: Mapping[str, str]) -> tuple[str, ...]:
-    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(each.created)) if each.created else "-"
-    owner = each.owner
-    held = " ".join((*each.addresses, *each.prefixes))
-    words = (owner.network, owner.container_id, owner.ifname, held, each.host, _state(each, states), since)
+def _row(record: Attachment, states: Mapping[str, str]) -> tuple[str, ...]:
+    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.created)) if record.created else "-"
+    owner = record.owner
+    held = " ".join((*record.addresses, *record.prefixes))
+    words = (owner.network, owner.container_id, owner.ifname, held, record.host, _state(record, states), since)
     return tuple(word or "-" for word in words)
 
 
-def _document(each: Attachment, states: Mapping[str, str]) -> dict[str, object]:
+def _document(record: Attachment, states: Mapping[str, str]) -> dict[str, object]:
     return {
-        "network": each.owner.network,
-        "containerID": each.owner.container_id,
-        "ifname": each.owner.ifname,
-        "addresses": list(each.addresses),
-        "prefixes": list(each.prefixes),
-        "hostInterface": each.host,
-        "hostInterfaceState": _state(each, states),
-        "created": each.created,
+        "network": record.owner.network,
+        "containerID": record.owner.container_id,
+        "ifname": record.owner.ifname,
+        "addresses": list(record.addresses),
+        "prefixes": list(record.prefixes),
+        "hostInterface": record.host,
+        "hostInterfaceState": _state(record, states),
+        "created": record.created,
     }

@@ -1,7 +1,7 @@
-"""``cni-v6ctl plan``: what an ADD would do to this node, and answer, without doing it.
+"""``cni-v6ctl plan``: shows the operations and the result of an ADD on this node, without doing it.
 
-The very code of ADD runs: on a kernel that reads the node and changes nothing, with a container that does not exist and
-leases that are empty, so the addresses shown are those of a network's first container.
+It runs the code of ADD with a kernel that reads the node and changes nothing, a container that does not exist, and
+empty leases. So it shows the addresses of a network's first container.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ TYPES = tuple(name for name, plugin in PLUGINS.items() if plugin.keys)
 
 
 class RecordingKernel:
-    """A Kernel that asks the real one about the node, a fake one about the container, and notes what it is to do."""
+    """A kernel that reads the real node, has a fake container, and records operations instead of applying them."""
 
     def __init__(self, real: Kernel) -> None:
         self._real = real
@@ -45,8 +45,8 @@ class RecordingKernel:
 
     def observe(self, questions: Iterable[Question]) -> Snapshot:
         asked = list(questions)
-        inside = [each for each in asked if getattr(each, "netns", HOST) == CONTAINER]
-        outside = [each for each in asked if each not in inside]
+        inside = [question for question in asked if getattr(question, "netns", HOST) == CONTAINER]
+        outside = [question for question in asked if question not in inside]
         return self._real.observe(outside).with_answers(self._fake.observe(inside))
 
     def apply(self, operations: Iterable[Op]) -> None:
@@ -74,25 +74,48 @@ def run(
 ) -> int:
     for config in configurations(chosen.conflist):
         _show(config, chosen, make_node())
+    for line in _chained(chosen.conflist):
+        print(f"cni-v6ctl: {line}", file=sys.stderr)
     if not privileged():  # the kernel shows nftables to CAP_NET_ADMIN only (net/netfilter/nfnetlink.c)
         words = "not root, so the firewall's tables cannot be read; the plan takes them for missing"
         print(f"cni-v6ctl: note: {words}", file=sys.stderr)
     return 0
 
 
-def configurations(path: Path) -> Iterator[dict[str, Any]]:
-    """The configurations of our plugins in a file, each with the list's name and version as libcni adds them."""
+def _read(path: Path) -> tuple[Mapping[str, Any], list[dict[str, Any]]]:
+    """A file's document, and its configurations of plugins."""
     try:
         document = decode(path.read_bytes(), str(path))
     except OSError as error:
         raise CniError(INVALID_CONFIG, f"cannot read {path}", str(error)) from error
     listed = document.get("plugins", [document])
-    entries = listed if isinstance(listed, list) else []
-    found = [each for each in entries if isinstance(each, dict) and each.get("type") in TYPES]
+    return document, [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
+
+
+def _chained(path: Path) -> Iterator[str]:
+    """Warnings about later plugins of the list. An ADD cannot give them: it sees only its own configuration."""
+    _, entries = _read(path)
+    own = next((number for number, entry in enumerate(entries) if entry.get("type") in TYPES), 0)
+    for number, entry in enumerate(entries[own:], own):
+        changes = entry.get("mac") or (_takes_mac(entry) and not _takes_mac(entries[own]))
+        if entry.get("type") == "tuning" and changes and entries[own].get("guard", True):
+            yield (f"warning: plugins[{number}]: tuning changes the MAC, which the guard does not let pass: "
+                   'leave "mac" out there, and request the MAC with the capability "mac", args.cni.mac or CNI_ARGS')
+
+
+def _takes_mac(config: Mapping[str, Any]) -> bool:
+    capabilities = config.get("capabilities")
+    return isinstance(capabilities, dict) and capabilities.get("mac") is True
+
+
+def configurations(path: Path) -> Iterator[dict[str, Any]]:
+    """The configurations of our plugins in a file, each with the list's name and version as libcni adds them."""
+    document, entries = _read(path)
+    found = [entry for entry in entries if entry.get("type") in TYPES]
     if not found:
         raise CniError(INVALID_CONFIG, f"{path} has no plugin of type {' or '.join(TYPES)}", "see conf/ for samples")
     common = {key: document[key] for key in ("name", "cniVersion") if key in document}
-    yield from ({**each, **common} for each in found)
+    yield from ({**entry, **common} for entry in found)
 
 
 def _show(config: Mapping[str, Any], chosen: argparse.Namespace, real: Context) -> None:
@@ -123,13 +146,13 @@ def _recorded(record: Attachment) -> str:
 
 
 def _warnings(reply: Reply) -> Iterator[str]:
-    """What an ADD would log for an operator."""
+    """The warnings that an ADD would log."""
     marked = (line.partition(" warning: ") for line in reply.stderr.splitlines())
     return (f"warning: {text}" for _, mark, text in marked if mark)
 
 
 def _notes(config: Mapping[str, Any]) -> Iterator[str]:
-    """Which of it another ADD would answer otherwise."""
+    """Notes about the addresses that a real ADD would choose differently."""
     allocation = config.get("ipam", {}).get("allocation")
     if allocation == "random":
         yield "note: the addresses are drawn by lot: an ADD draws others"

@@ -1,4 +1,4 @@
-"""``cni-v6ctl plan-prefix``: which prefix each node and each network gets of a site's, and how long it lasts."""
+"""``cni-v6ctl plan-prefix``: splits a site's prefix over nodes and networks, and says how long the addresses last."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ def register(commands: Any) -> None:
 
 
 def machine_identifier(path: Path = MACHINE_ID) -> bytes:
-    """What no other machine has: its id (machine-id(5)), else as many random bytes.
+    """16 bytes that no other machine has: its id (machine-id(5)), else random bytes.
 
-    The id is not to be told to others; 40 bits of a hash of it and of the time tell nothing about it.
+    The id must not be disclosed. The prefix contains only 40 bits of a hash of the id and the time.
     """
     try:
         return bytes.fromhex(path.read_text()) or os.urandom(16)

@@ -1,14 +1,16 @@
-"""``cni-v6ctl reload`` and ``teardown``: the firewall's tables made anew from the leases, or taken away."""
+"""``cni-v6ctl reload`` and ``teardown``: rebuild the firewall's tables from the leases, or delete them."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 from typing import Any
 
 from cni_v6.attachments import firewall_reload as firewall
 from cni_v6.attachments.context import Context
 from cni_v6.engine.handle import real_context
+from cni_v6.kernel.netfilter.events import own_changes
 
 
 def register(commands: Any) -> None:
@@ -21,13 +23,14 @@ def register(commands: Any) -> None:
 
 def run(_: argparse.Namespace, make_node: Callable[[], Context] = real_context) -> int:
     node = make_node()
-    count = firewall.reload(node)
+    count = firewall.reload(node, lambda words: print(f"cni-v6ctl: warning: {words}", file=sys.stderr))
     node.kernel.close()
     print(f"loaded the firewall's tables, with {count} attachments")
     return 0
 
 
 def teardown(chosen: argparse.Namespace, make_node: Callable[[], Context] = real_context) -> int:
+    own_changes()  # no engine is to load them again
     node = make_node()
     count = firewall.unload(node, force=chosen.force)
     node.kernel.close()

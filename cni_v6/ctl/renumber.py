@@ -1,4 +1,4 @@
-"""``cni-v6ctl renumber``: running containers are given addresses of the prefix that the node has now."""
+"""``cni-v6ctl renumber``: gives running containers addresses of the prefix that the node has now."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from cni_v6.protocol.invocation import Request
 
 NAMED = ("/run/netns", "/run/docker/netns")  # where ip-netns(8), containerd, podman and Docker bind namespaces
 NOWHERE = "/run/netns/renumber"  # nobody opens it
-FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # a fifo in the place of a namespace would block
+FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # opening a fifo would block otherwise
 
 
 def register(commands: Any) -> None:
@@ -40,7 +40,7 @@ def run(
         stack.callback(node.kernel.close)
         namespaces = stack.enter_context(look(node))
         for config in (config for path in chosen.conflist for config in configurations(path)):
-            if config["type"] == IPAM_PLUGIN:  # that plugin alone, which knows no containers
+            if config["type"] == IPAM_PLUGIN:  # the IPAM plugin alone does not configure containers
                 continue
             network = renumber.look(invocation.parse(_request(config)), node)
             if network is None:
@@ -53,7 +53,7 @@ def run(
 
 
 def _request(config: dict[str, Any]) -> Request:
-    """The call that brings a configuration, as if for a container; no version lacks an ADD."""
+    """A request with a configuration, as for an ADD of a container: every version has ADD."""
     environment = {"CNI_COMMAND": "ADD", "CNI_CONTAINERID": "renumber", "CNI_NETNS": NOWHERE, "CNI_IFNAME": "eth0",
                    "CNI_PATH": "/opt/cni/bin"}
     return Request(str(config["type"]), environment, json.dumps(config).encode())
@@ -63,14 +63,14 @@ class Search(Protocol):
     """Finds network namespaces."""
 
     def find(self, namespace: tuple[int, int]) -> str | None:
-        """A path to the namespace that ``Kernel.netns_id`` tells so; None where there is none."""
+        """A path of the namespace with this id (``Kernel.netns_id``); None if it is not found."""
         ...
 
 
 class Namespaces:
-    """The network namespaces that something on the node holds: a name, or a process.
+    """The network namespaces of the node that have a name or a process.
 
-    One that is found is held open, and the path leads to just that one, whoever takes over its name or its process id.
+    A namespace stays open after it is found. So its path leads to it, even if its name or process id is reused.
     """
 
     def __init__(self, context: Context, folders: tuple[str, ...] = NAMED, processes: str = "/proc") -> None:
@@ -105,7 +105,7 @@ class Namespaces:
     def _open(self, path: str) -> None:
         try:
             file = os.open(path, FLAGS)
-        except OSError:  # its process has ended, or it is nothing that can be opened
+        except OSError:  # its process has ended, or it cannot be opened
             return
         status = os.fstat(file)
         try:
@@ -113,7 +113,7 @@ class Namespaces:
                 self._seen.add((status.st_dev, status.st_ino))
                 self._found[self._node.kernel.netns_id(f"/proc/self/fd/{file}")] = os.dup(file)
         except CniError:
-            pass  # it is no namespace
+            pass  # it is not a namespace
         finally:
             os.close(file)
 

@@ -1,1 +1,1 @@
-"""Requests handled: by the resident engine, or in the caller's own process."""
+"""Handles requests: in the resident engine, or in the caller's own process."""

@@ -1,4 +1,4 @@
-"""An answer on its way to its caller, who may have gone."""
+"""Sends an answer to its caller, who may be gone."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from cni_v6.engine.handle import Reply
 
 
 def packed(reply: Reply) -> bytes:
-    """As it goes to the caller."""
+    """A reply as a message."""
     return wire.pack(wire.DONE, b"%d" % reply.code, reply.stdout, reply.stderr.encode(errors="replace"))
 
 
 def has_gone(caller: socket.socket) -> bool:
-    """Whether the caller has closed its end: it told its runtime so, which may have called again meanwhile."""
+    """Whether the caller has closed its connection. Its runtime knows that it failed, and may have called again."""
     poll = select.poll()
-    poll.register(caller, 0)  # POLLHUP is always told
+    poll.register(caller, 0)  # POLLHUP is always reported
     return bool(poll.poll(0))
 
 
 def deliver(connection: socket.socket, reply: Reply) -> bool:
-    """Send the answer; whether the caller confirmed that it has it. From a No on the caller can no longer confirm."""
+    """Send the answer; return whether the caller confirmed it. After False, the caller can no longer confirm."""
     try:
         connection.sendall(packed(reply))
         try:
             return connection.recv(1) == wire.ACK
         except TimeoutError:
-            connection.shutdown(socket.SHUT_RD)  # what it sends from here on fails; what it had sent is still there
+            connection.shutdown(socket.SHUT_RD)  # it can send nothing more; what it has sent can still be read
             return connection.recv(1) == wire.ACK
     except OSError:
         return False

@@ -1,6 +1,6 @@
-"""Who of those that ask may go on now: so many at a time of each network, the others in the order they came.
+"""Limits how many calls of one network run at a time. The others wait, in the order of their arrival.
 
-What keeps one network's calls, a plugin or a lock, keeps no more of an engine's threads than its share.
+So a plugin or a lock that blocks the calls of one network blocks only that network's share of the engine's threads.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from typing import Generic, TypeVar
 
 Job = TypeVar("Job")
 
-# Of one network at a time: most of a call is waiting for the kernel, and two cores run no more than that well.
+# Calls of one network at a time. Most of a call is waiting for the kernel; two cores cannot use more threads well.
 WORKERS = 16
-WORKERS_MOST = 16 * WORKERS  # of all networks: it takes sixteen that hang to keep up the others
-QUEUE = 1024  # calls of one network that wait beside those
-# Descriptors: the engine's own, at most; what a worker and its call have open; what a call has that waits.
+WORKERS_MOST = 16 * WORKERS  # calls of all networks: sixteen networks must hang to block the others
+QUEUE = 1024  # further calls of one network that may wait
+# Numbers of descriptors: the engine's own, at most; those of a worker with its call; those of a call that waits.
 OWN, WORKING, WAITING = 64, 16, 2
 
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """What an engine can take on: threads, calls in all, calls of one network that wait."""
+    """The capacity of an engine: threads, calls in all, waiting calls of one network."""
 
     workers: int
     calls: int
@@ -30,7 +30,7 @@ class Room:
 
 
 def room(files: int) -> Room:
-    """With so many descriptors; 512 at least."""
+    """The capacity of an engine with this number of descriptors, at least 512."""
     workers = max(WORKERS, min(WORKERS_MOST, files // 2 // WORKING))
     waiting = max(WORKERS, (files - OWN - workers * WORKING) // WAITING)
     return Room(workers, workers + waiting, min(QUEUE, waiting // 4))
@@ -44,8 +44,8 @@ class _Share(Generic[Job]):
 
 class Shares(Generic[Job]):
     """
-    :param most: jobs of one name at a time.
-    :param waiting: that wait beside them.
+    :param most: jobs of one name that run at a time.
+    :param waiting: further jobs of one name that may wait.
     """
 
     def __init__(self, most: int, waiting: int) -> None:
@@ -55,9 +55,9 @@ class Shares(Generic[Job]):
         self._shares: dict[str, _Share[Job]] = {}
 
     def enter(self, name: str, job: Job, most: int | None = None) -> bool | None:
-        """Whether a job may go on; False: ``leave`` gives it out later. None: too many wait already.
+        """Whether a job may run now. False: it waits until ``leave`` returns it. None: too many are waiting already.
 
-        :param most: at a time, where that is another number for this name.
+        :param most: the limit for this name; None for the usual one.
         """
         with self._lock:
             share = self._shares.setdefault(name, _Share())
@@ -70,7 +70,7 @@ class Shares(Generic[Job]):
             return False
 
     def leave(self, name: str) -> Job | None:
-        """One that went on has ended: the next, which may go on now."""
+        """A job has ended: return the next waiting job of its name, which may run now; None for none."""
         with self._lock:
             share = self._shares[name]
             if share.waiting:

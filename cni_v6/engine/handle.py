@@ -1,4 +1,4 @@
-"""handle(request) -> reply: the one place that assembles the real node and the plugins, and makes errors answers."""
+"""handle(request) -> reply: the only place that combines plugins and real node, and turns errors into answers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from cni_v6.protocol.result import Result, to_json
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What the executable prints and how it ends."""
+    """The output of the executable and its exit status."""
 
     stdout: bytes = b""
     stderr: str = ""
@@ -36,9 +36,9 @@ class Reply:
 
 
 def handle(request: Request, context: Context | None = None) -> Reply:
-    """Answer one call. Whatever comes, the answer is one JSON object or nothing on stdout, and an exit status.
+    """Answer one call. Any call gets an exit status and one JSON object, or nothing, on stdout.
 
-    :param context: the world to work in; the real one where it is not given.
+    :param context: the node to work on; None for the real one.
     """
     log = ""
     try:
@@ -57,7 +57,7 @@ def handle(request: Request, context: Context | None = None) -> Reply:
     except CniError as error:
         return _failed(error, request, log)
     except Exception as error:
-        import traceback  # only where it is needed: the start-up path pays for every import
+        import traceback  # imported here: it would slow down every start
 
         words = f"{type(error).__name__}: {error}"
         wrapped = CniError(INTERNAL, "cni-v6 failed in a way it should not", words)
@@ -65,7 +65,7 @@ def handle(request: Request, context: Context | None = None) -> Reply:
 
 
 def _require_plugin(request: Request) -> None:
-    """A courier goes by the name of its file.
+    """Check the plugin's name. A courier takes it from the name of its file, which may be any.
 
     :raises CniError: INVALID_ENVIRONMENT.
     """
@@ -75,9 +75,9 @@ def _require_plugin(request: Request) -> None:
 
 
 def _require_root(request: Request) -> None:
-    """Said before anything else, or the first refusal of the kernel would stand for it.
+    """Check the privilege before anything else: otherwise the first error of the kernel would hide the reason.
 
-    Addresses alone need none: there the owner and mode of ``dataDir`` decide.
+    The IPAM plugin needs no privilege: the owner and mode of ``dataDir`` decide.
 
     :raises CniError: NOT_PRIVILEGED.
     """
@@ -111,16 +111,16 @@ def _encode(answer: Mapping[str, Any]) -> bytes:
 
 
 def refuse(request: Request, error: CniError) -> Reply:
-    """The answer to a call that is not begun."""
+    """The answer to a call that was not begun."""
     return _failed(error, request, "")
 
 
 def real_context(kernel: LinuxKernel | None = None, patience: Patience | None = None, run_dir: str = "") -> Context:
-    """This machine: its kernel, its lease store, its plugins.
+    """The real node: its kernel, its lease store, its plugins.
 
-    :param kernel: this invocation's, where the caller has part of it open already.
-    :param patience: this invocation's; None where nobody limits it.
-    :param run_dir: the folder of what is kept in mind until a reboot; "" for what the environment says.
+    :param kernel: of this invocation, if the caller has part of it open; None for a new one.
+    :param patience: the time limits of this invocation; None for none.
+    :param run_dir: the folder for files that last until a reboot; "" for CNI_V6_RUN_DIR or the default.
     """
     boot = _boot()
     patient = patience or Patience()
@@ -144,13 +144,13 @@ def real_context(kernel: LinuxKernel | None = None, patience: Patience | None = 
 
 @cache
 def _boot() -> str:
-    """This boot's id; no process outlives it."""
+    """This boot's id. It cannot change while a process lives, so it is cached."""
     return _first_line("/proc/sys/kernel/random/boot_id")
 
 
 @cache
 def _id() -> str:
-    """What tells this node from others; the same for as long as a process lives, whoever renames the node."""
+    """The machine id, else the host name; cached, so that renaming the node does not change it."""
     return _first_line("/etc/machine-id") or _first_line("/proc/sys/kernel/hostname")
 
 

@@ -1,6 +1,6 @@
-"""Requests on their way in: read as their bytes come, all by one thread, which waits for none of them.
+"""Reads requests as their bytes arrive. One thread reads all of them, and blocks on none.
 
-A caller that is slow, or stopped half-way, keeps nobody but itself. What is held of all requests together has a bound.
+A caller that is slow, or stops half-way, delays only itself. The total size of all requests has a limit.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from cni_v6 import wire
 from cni_v6.protocol.invocation import Request
 
 PART = 1 << 16
-HELD_BYTES = 64 << 20  # of requests that are read, wait or are worked at; nearly all have some hundred
-LARGE_BYTES = 1 << 20  # a GC's list; as values it takes twenty times as much, so there is one at a time
+HELD_BYTES = 64 << 20  # of all requests that are read, waiting or running; nearly all have a few hundred bytes
+LARGE_BYTES = 1 << 20  # as a GC's list; parsed it takes twenty times as much memory, so one runs at a time
 
 
 HANDLE_LOCALLY = wire.pack(wire.HANDLE_LOCALLY, b"0", b"", b"")
 
 
 class BadRequest(Exception):
-    """What arrived is no request."""
+    """The message is not a request."""
 
 
 class Full(Exception):
-    """There is no room for a request."""
+    """There is no memory left for a request (``HELD_BYTES``)."""
 
 
 class Held:
-    """How many bytes are held of all requests."""
+    """Counts the bytes of all requests, up to a limit."""
 
     def __init__(self, most: int = HELD_BYTES) -> None:
         self._most = most
@@ -44,7 +44,7 @@ class Held:
         self._bytes = 0
 
     def take(self, size: int) -> bool:
-        """Whether there is room for so many more."""
+        """Count ``size`` more bytes; False, and nothing is counted, if that exceeds the limit."""
         with self._lock:
             if self._bytes + size > self._most:
                 return False
@@ -58,10 +58,10 @@ class Held:
 
 @dataclass(slots=True, eq=False)
 class Call:
-    """A request as it arrived; ``close`` it when it is answered.
+    """A complete request. ``close`` it after it is answered.
 
-    ``netns``: the descriptor that came with it, -1 for none. ``network``: whose share of the engine it takes, "" where
-    that cannot be told. ``started``: when it was here, by time.monotonic().
+    ``netns``: the descriptor that came with it, -1 for none. ``network``: the network whose share it takes, "" if not
+    known. ``size``: of the message in bytes. ``started``: when it arrived, in seconds of time.monotonic().
     """
 
     connection: socket.socket
@@ -78,12 +78,12 @@ class Call:
         return self.size > LARGE_BYTES
 
     def send_back(self) -> None:
-        """Nothing was done: the caller handles its request itself."""
+        """Tell the caller that nothing was done: it handles the request itself."""
         with suppress(OSError):
             self.connection.send(HANDLE_LOCALLY)
 
     def part(self) -> socket.socket:
-        """Close all but the connection, which is the caller's from here on."""
+        """Close everything except the connection, and return that; the function's caller closes it."""
         if self.netns >= 0:
             os.close(self.netns)
             self.netns = -1
@@ -94,33 +94,33 @@ class Call:
 
 
 class Arrivals:
-    """Connections whose requests are not here yet. For one thread.
+    """Connections whose requests are not complete yet. For one thread.
 
-    :param seconds: that a request may take to come.
+    :param seconds: the time limit for a request to arrive.
     """
 
     def __init__(self, held: Held, seconds: float) -> None:
         self._held = held
         self._seconds = seconds
         self._poll = select.poll()
-        self._coming: dict[int, _Coming] = {}  # by descriptor, the longest here first
+        self._coming: dict[int, _Coming] = {}  # by descriptor, the oldest first
 
     def __len__(self) -> int:
         return len(self._coming)
 
     def watch(self, descriptor: int) -> None:
-        """Something else that ``wait`` tells of when it is readable."""
+        """Let ``wait`` also report this descriptor when it is readable."""
         self._poll.register(descriptor, select.POLLIN)
 
     def unwatch(self, descriptor: int) -> None:
         self._poll.unregister(descriptor)
 
     def add(self, connection: socket.socket) -> None:
-        """One that is about to send its request."""
+        """Add a connection that will send a request."""
         self._watch(_Coming(connection, time.monotonic() + self._seconds))
 
     def see_off(self, connection: socket.socket) -> None:
-        """One that was answered, until it confirms that, or goes away."""
+        """Add an answered connection, until it confirms the answer or closes."""
         self._watch(_Going(connection, time.monotonic() + self._seconds))
 
     def _watch(self, coming: _Coming) -> None:
@@ -129,17 +129,17 @@ class Arrivals:
         self._poll.register(coming.connection, select.POLLIN)
 
     def wait(self, seconds: float | None) -> list[int]:
-        """Until something can be read, a request is late, or so many seconds (None: for as long as it takes).
+        """Wait until something is readable, a request is late, or this time is over (None: no limit).
 
-        :returns: descriptors, for ``read`` where they are in here.
+        :returns: readable descriptors: of connections, for ``read``, and those of ``watch``.
         """
         first = next(iter(self._coming.values()), None)
         late = first.deadline - time.monotonic() if first else None
         limits = [limit for limit in (seconds, late) if limit is not None]
-        return [each for each, _ in self._poll.poll(max(0.0, min(limits)) * 1000 if limits else None)]
+        return [descriptor for descriptor, _ in self._poll.poll(max(0.0, min(limits)) * 1000 if limits else None)]
 
     def drop_late(self) -> int:
-        """Close those that have not come in time; how many."""
+        """Close connections whose requests have not arrived in time; return their number."""
         count, now = 0, time.monotonic()
         while (first := next(iter(self._coming.values()), None)) and first.deadline <= now:
             self._drop(first)
@@ -147,7 +147,7 @@ class Arrivals:
         return count
 
     def read(self, descriptor: int) -> Call | bool:
-        """What came: a whole request; False for something that is none, and is closed; True where more is to come."""
+        """Read from a connection. Returns the complete request, True if more must come, False if it was closed."""
         coming = self._coming[descriptor]
         try:
             call = coming.read(self._held)
@@ -179,14 +179,14 @@ class Arrivals:
 
 
 class _Coming:
-    """One request that is on its way."""
+    """A connection whose request is arriving."""
 
     def __init__(self, connection: socket.socket, deadline: float) -> None:
         self.connection = connection
         self.deadline = deadline
         self._data = bytearray()
         self._descriptors: list[int] = []
-        self._size = 0  # of the whole message, once that is known
+        self._size = 0  # of the whole message; 0 while it is not known
 
     def close(self, held: Held) -> None:
         self.connection.close()
@@ -195,8 +195,10 @@ class _Coming:
             os.close(self._descriptors.pop())
 
     def read(self, held: Held) -> Call | None:
-        """
-        :raises BadRequest: for what is no request.
+        """Read what has arrived; the request if it is complete, else None.
+
+        :raises BadRequest: the message is not a request.
+        :raises Full: there is no memory left for it.
         """
         while True:
             try:
@@ -232,14 +234,14 @@ class _Coming:
 
 
 class _Going(_Coming):
-    """A caller that was answered: whatever it says, or that it goes away, is all that was waited for."""
+    """An answered connection: any byte from the caller, or its end, closes it."""
 
     def read(self, held: Held) -> Call | None:
         raise BadRequest("it was answered")
 
 
 def network_of(stdin: bytes) -> str:
-    """The network that a configuration names; "" for one that is large, or out of shape: the parser refuses it."""
+    """The network that a configuration names; "" if it is large or malformed (the parser refuses that later)."""
     if len(stdin) > LARGE_BYTES:
         return ""
     try:

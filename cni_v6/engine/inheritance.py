@@ -1,7 +1,7 @@
-"""What an engine must not keep from the process that left it behind: that one was started for one call, with its
-runtime's limits, priority and control groups; the engine serves all callers, for long.
+"""Resets what an engine inherits from the process that started it: limits, priorities, control groups and more.
 
-Whatever may not be changed (in a user namespace, in a container) stays as it is, unless no engine could live with it.
+That process was started for one call; the engine serves all callers, for long. A value that cannot be changed (in a
+user namespace, in a container) stays as it is, unless no engine can run with it.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ from cni_v6.kernel.netns.enter import libc
 
 UMASK = 0o077
 FILES = 1 << 16
-STACK_BYTES = 8 << 20  # of the main thread and of each other: the system's usual one
+STACK_BYTES = 8 << 20  # of every thread; the usual default
 UNLIMITED = (
     resource.RLIMIT_AS, resource.RLIMIT_CPU, resource.RLIMIT_DATA, resource.RLIMIT_FSIZE, resource.RLIMIT_NPROC,
     resource.RLIMIT_RSS,
 )
-# With less than this, which cannot be raised, there is no engine: its callers handle their calls themselves.
+# With a lower limit that cannot be raised, no engine starts: the callers handle their calls themselves.
 LEAST = {
     resource.RLIMIT_NOFILE: ("open files", 512), resource.RLIMIT_STACK: ("stack size", 1 << 20),
     resource.RLIMIT_AS: ("address space", 1 << 30), resource.RLIMIT_DATA: ("data size", 1 << 29),
     resource.RLIMIT_FSIZE: ("file size", 1 << 26), resource.RLIMIT_CPU: ("cpu time", resource.RLIM_INFINITY),
 }
-PYTHONS = (signal.SIGPIPE, signal.SIGXFSZ)  # what the interpreter has ignored, so that writing fails
-# linux/ioprio.h; the number of ioprio_set(2), for which libc has no function, is the architecture's.
+PYTHONS = (signal.SIGPIPE, signal.SIGXFSZ)  # ignored by the interpreter itself, so that a write fails instead
+# linux/ioprio.h. libc has no function for ioprio_set(2); its system call number depends on the architecture.
 IOPRIO_WHO_PROCESS, IOPRIO_NONE = 1, 0
 IOPRIO_SET = {"x86_64": 251, "aarch64": 30, "riscv64": 30, "loongarch64": 30, "ppc64le": 273, "s390x": 282}
-CGROUP = re.compile(r"^\S+ \S+ \S+ \S+ (\S+) .* - cgroup2? ", re.MULTILINE)  # the place, proc_pid_mountinfo(5)
+CGROUP = re.compile(r"^\S+ \S+ \S+ \S+ (\S+) .* - cgroup2? ", re.MULTILINE)  # the mount point, proc_pid_mountinfo(5)
 
 
 def drop_inherited() -> None:
-    """Put it off. For a process of one thread.
+    """Reset everything inherited. The process must have only one thread.
 
-    :raises OSError: where nobody could be an engine with what stays.
+    :raises OSError: a limit that cannot be raised is too low for an engine.
     """
     for step in _STEPS:
         with suppress(OSError, ValueError):
@@ -66,11 +66,11 @@ def _limits() -> None:
     _raise(resource.RLIMIT_STACK, STACK_BYTES)
     for limit in UNLIMITED:
         _raise(limit, resource.RLIM_INFINITY)
-    threading.stack_size(STACK_BYTES)  # else what libc took from the limit when the process began
+    threading.stack_size(STACK_BYTES)  # libc read the old limit when the process began
 
 
 def _raise(limit: int, wanted: int) -> None:
-    """At least so much; where the hard limit cannot be raised, as much as that is."""
+    """Raise a limit to ``wanted``, or to the hard limit if that cannot be raised."""
     soft, hard = resource.getrlimit(limit)
     if _covers(soft, wanted):
         return
@@ -95,7 +95,7 @@ def _priority() -> None:
 def _disk_priority() -> None:
     number = IOPRIO_SET.get(os.uname().machine)
     if number is not None:
-        libc().syscall(number, IOPRIO_WHO_PROCESS, 0, IOPRIO_NONE)  # none of its own: what nice says
+        libc().syscall(number, IOPRIO_WHO_PROCESS, 0, IOPRIO_NONE)  # no I/O priority of its own: derived from nice
 
 
 def _processors() -> None:
@@ -108,11 +108,11 @@ def _memory() -> None:
 
 
 def _control_groups() -> None:
-    """To the root of each hierarchy: the caller's group may be limited, frozen, killed as a whole, or about to be
-    removed."""
+    """Move to the root of each hierarchy: the caller's group may be limited, frozen, killed as a whole, or removed
+    soon."""
     for folder in _hierarchies():
         with suppress(OSError), open(f"{folder}/cgroup.procs", "w", encoding="ascii") as file:
-            file.write("0")  # the writer (Documentation/admin-guide/cgroup-v2.rst)
+            file.write("0")  # 0 is the writing process (Documentation/admin-guide/cgroup-v2.rst)
 
 
 def _hierarchies() -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""What the shim does itself where no engine answers; imported only then."""
+"""The shim's part without an engine, imported only then; what a configuration says about engines."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Answer = tuple[int, bytes, bytes]  # exit status, stdout, stderr
 
 
 def refuses_engine(stdin: bytes) -> bool:
-    """Whether the configuration says ``"engine": "off"``. What cannot be read is for the parser to refuse."""
+    """Whether the configuration has ``"engine": "off"``. The parser later refuses one that is not JSON."""
     try:
         config = json.loads(stdin)
     except (ValueError, RecursionError):
@@ -23,10 +23,21 @@ def refuses_engine(stdin: bytes) -> bool:
     return isinstance(config, dict) and config.get("engine") == "off"
 
 
+def idle_seconds(stdin: bytes, current: float) -> float:
+    """``engineIdle`` of a configuration, else ``current``, in seconds. 0 (an engine that never ends) stays 0."""
+    if not current or b'"engineIdle"' not in stdin:
+        return current
+    try:
+        wanted = json.loads(stdin).get("engineIdle")
+    except (ValueError, AttributeError, RecursionError):
+        return current  # the parser refuses it later, with the reason
+    return float(wanted) if isinstance(wanted, int) and wanted > 0 else current
+
+
 def handle(plugin: str, environment: dict[bytes, bytes], stdin: bytes) -> Answer:
-    """Handle the request in this process, which answers this one and ends."""
+    """Handle the request in this process, which ends afterwards."""
     leave_interrupts_to_the_kernel()
-    gc.disable()  # what little there is in cycles goes with the process; looking for it is a tenth of the imports
+    gc.disable()  # the process ends soon; collecting cycles would take a tenth of the time of the imports
     from cni_v6.engine import handle as engine_handle
 
     variables = {os.fsdecode(key): os.fsdecode(value) for key, value in environment.items()}
@@ -35,28 +46,30 @@ def handle(plugin: str, environment: dict[bytes, bytes], stdin: bytes) -> Answer
 
 
 def leave_interrupts_to_the_kernel() -> None:
-    """A call that is interrupted (Ctrl-C) is one that was killed: its DEL takes away what it made.
+    """Let an interrupt (Ctrl-C) kill the process. The DEL of the call removes what it made.
 
-    Python would raise an exception anywhere, in a container's network namespace too, and undo things there.
+    Python would raise an exception at any point, perhaps in a container's network namespace, and undo the call there.
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def lost_engine(stdin: bytes) -> Answer:
-    """The engine went away after it had the request: whether it did anything is not known.
+    """The error if the engine ended after it had got the request. It is not known whether it did anything.
 
-    Nothing is run twice behind the runtime's back; derived names make its DEL and its retry safe.
+    The request does not run a second time without the runtime's knowledge. Derived names make the runtime's DEL and its
+    retry safe.
     """
     return _failed(CniError(TRY_AGAIN, "the cni-v6 engine ended before it answered", "run the command again"), stdin)
 
 
 def silent_engine(stdin: bytes, path: bytes, seconds: int) -> Answer:
-    """The engine has the request and does not answer: it is stopped, or it hangs.
+    """The error if the engine has the request and does not answer, because it is stopped or hangs.
 
-    The same holds: what it does with the request later, it undoes, since nobody confirms the answer.
+    If it handles the request later, it undoes it, because nobody confirms the answer.
 
-    :param path: its socket's.
+    :param path: of its socket.
+    :param seconds: the time that the caller has waited.
     """
     from cni_v6.engine import suspect
 
@@ -65,8 +78,8 @@ def silent_engine(stdin: bytes, path: bytes, seconds: int) -> Answer:
 
 
 def for_courier(arguments: list[str], stdin: bytes) -> Answer | None:
-    """What the courier (``courier/courier.c``) has to say of an engine that took its request and did not answer; None
-    where these arguments are not its own."""
+    """The courier's (``courier/courier.c``) error about an engine that took its request and did not answer; None if
+    the arguments are not the courier's."""
     match arguments:
         case ["--lost", _, _]:
             return lost_engine(stdin)

@@ -1,14 +1,13 @@
-"""The resident engine: a socket, calls served in the order they came, no network's at the cost of another's.
+"""The resident engine: it serves calls from a socket in the order of their arrival, with a limit for each network.
 
-Threads, not asyncio: the work is system calls that release the interpreter. A worker keeps the node's own namespace
-open between calls. SIGTERM, an idle time, or a caller of another version drain it: its socket goes, what has been
-accepted is answered, then it ends.
+It uses threads, not asyncio, because the work is system calls, which release the interpreter's lock. A worker keeps the
+node's own namespace open between calls. SIGTERM, an idle time or a caller of another version drains the engine: it
+removes its socket, answers the calls that it has accepted, and ends.
 """
 
 from __future__ import annotations
 
 import errno
-import json
 import os
 import resource
 import signal
@@ -21,39 +20,42 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 
-import filelock  # noqa: F401  the store imports it when it is opened; no caller of an engine waits for that
+import filelock  # noqa: F401  imported at the start, so that no call waits for it when it opens the store
 
 from cni_v6 import __version__
 from cni_v6.attachments.context import Context
 from cni_v6.engine import handle
 from cni_v6.engine.delivery import deliver, has_gone, packed
+from cni_v6.engine.event_log import EventLog
 from cni_v6.engine.fair_shares import WORKERS, Room, Shares, room
 from cni_v6.engine.handle import Reply
 from cni_v6.engine.incoming import Arrivals, Call, Held
-from cni_v6.engine.inprocess import refuses_engine
+from cni_v6.engine.inprocess import idle_seconds, refuses_engine
+from cni_v6.engine.watch import Watch
 from cni_v6.engine.workers import WorkerPool
 from cni_v6.errors import TRY_AGAIN, CniError
 from cni_v6.kernel.deadline import LIMITS, Limits, Patience
 from cni_v6.kernel.link_deletion import Reaper
 from cni_v6.kernel.linux import LinuxKernel
+from cni_v6.kernel.netfilter.events import own_changes
 from cni_v6.kernel.netns.enter import Namespace, identity, open_namespace
 from cni_v6.kernel.open_namespaces import Spaces
 from cni_v6.kernel.ops import HOST
 from cni_v6.protocol.invocation import Request
 
-LARGE, LARGE_WORKERS = "\0", 1  # the share of large calls, by a name that no network has
+LARGE, LARGE_WORKERS = "\0", 1  # the share of large calls, under a name that no network can have
 PATIENCE_SECONDS = 10.0  # for the bytes of a request, and for the caller's confirmation
 
 Handler = Callable[[Request, Context], Reply]
 
 
 class Server:
-    """One engine, for the network namespace of the process it runs in.
+    """An engine, for the network namespace of its process.
 
     :param listener: a listening unix socket.
-    :param path: the socket's path where this engine made it and takes it away; None for systemd's.
-    :param idle: seconds without a call after which it ends; 0 for never.
-    :param has: what it can take on; None for what its descriptors are enough for.
+    :param path: of the socket, if this engine made it and removes it at its end; None for systemd's socket.
+    :param idle: ends after this number of seconds without a call; 0 for never.
+    :param has: its capacity; None to compute it from the limit of descriptors.
     """
 
     def __init__(
@@ -62,7 +64,7 @@ class Server:
     ) -> None:
         self._listener = listener
         self._path = path
-        # Its own environment says nothing, or something else: who started it need not be who calls.
+        # Not from the environment: the process that started the engine may have another one than its callers.
         self._run_dir = os.path.dirname(os.fsdecode(path or listener.getsockname()))
         self._idle = idle
         self._handler = handler
@@ -70,8 +72,9 @@ class Server:
         self._inode = identity(HOST)[1]
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._draining = False
-        self._full = False  # nobody is accepted until one call has ended
-        self._reaper = Reaper()
+        self._full = False  # no connection is accepted until a call has ended
+        self._watch = Watch(self._context, EventLog(os.fsdecode(path) + ".log" if path else None).say)
+        self._reaper = Reaper(self._watch.bridge_deleted)
         self._lock = threading.Lock()
         self._pending = 0
         self._last = time.monotonic()
@@ -83,9 +86,9 @@ class Server:
 
     def run(self) -> None:
         """Serve until drained."""
-        for each in (signal.SIGTERM, signal.SIGINT):
-            if signal.getsignal(each) is not signal.SIG_IGN:  # as a shell has it for what it runs in the background
-                signal.signal(each, lambda *_: self.drain())
+        for number in (signal.SIGTERM, signal.SIGINT):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # a shell ignores SIGINT for background jobs
+                signal.signal(number, lambda *_: self.drain())
         self._listener.setblocking(False)
         for descriptor in (self._listener.fileno(), self._wake_read):
             self._arrivals.watch(descriptor)
@@ -99,16 +102,16 @@ class Server:
         self._finish()
 
     def drain(self) -> None:
-        """Serve what has been accepted, nothing more, and end. From any thread."""
+        """Serve the accepted calls, accept no more, and end. Can be called from any thread."""
         self._draining = True
         self._wake()
 
     def _wake(self) -> None:
-        with suppress(BlockingIOError):  # who is to wake up has enough to do so
+        with suppress(BlockingIOError):  # the pipe is full, which wakes the reader as well
             os.write(self._wake_write, b".")
 
     def _patience(self) -> float | None:
-        """How long to wait for a call; while one is served, for as long as it takes: its worker tells the end."""
+        """The seconds to wait for a call; None, no limit, while a call is served: its worker wakes us at its end."""
         if not self._idle or self._pending:
             return None
         return max(0.0, self._last + self._idle - time.monotonic())
@@ -117,7 +120,7 @@ class Server:
         return bool(self._idle) and not self._pending and time.monotonic() - self._last >= self._idle
 
     def _receive(self, ready: list[int]) -> None:
-        """Read what can be read, and have it worked at."""
+        """Read the requests of these descriptors, and start complete ones."""
         for descriptor in ready:
             if descriptor in self._arrivals:
                 self._take(descriptor)
@@ -130,7 +133,7 @@ class Server:
         self._rest(self._arrivals.drop_late())
 
     def _accept(self) -> bool:
-        """Take one connection; of the same user only. False: there is none, or no room for it."""
+        """Accept one connection; another user's is closed. False: there is none, or no capacity for it."""
         if self._pending >= self._room.calls:
             self._close_door()
             return False
@@ -150,7 +153,7 @@ class Server:
         with self._lock:
             self._pending += 1
         self._arrivals.add(connection)
-        self._take(connection.fileno())  # it may be here already
+        self._take(connection.fileno())  # the request may have arrived already
         return True
 
     def _close_door(self) -> None:
@@ -159,7 +162,7 @@ class Server:
             self._arrivals.unwatch(self._listener.fileno())
 
     def _finish(self) -> None:
-        """The socket first, so that nobody new comes; then those who are in its queue, then those being served."""
+        """Remove the socket, so that no new caller connects; then accept its queue; then wait for all calls to end."""
         if self._path is not None:
             os.unlink(self._path)
         while self._accept() or self._full and self._pending:
@@ -172,9 +175,10 @@ class Server:
             self._receive(self._arrivals.wait(None))
         self._crew.finish()
         self._reaper.close()
+        self._watch.close()
 
     def _take(self, descriptor: int) -> None:
-        """Read what has come of a request; a whole one is answered at once, worked at, or kept until its turn."""
+        """Read the bytes of a request. A complete one is answered at once, started, or queued."""
         call = self._arrivals.read(descriptor)
         if call is False:
             self._rest()
@@ -199,9 +203,9 @@ class Server:
             self._begin(call)
 
     def _takes(self, call: Call) -> bool:
-        """Whether a call is of this engine's network and version. Another version's has it drain.
+        """Whether a call is of this engine's namespace and version. A call of another version drains the engine.
 
-        A courier without Python beside it names no version, and cannot read what forbids the engine.
+        A courier on a node without Python names no version, and cannot read that the configuration forbids an engine.
         """
         if call.version not in ("", __version__):
             self.drain()
@@ -212,7 +216,7 @@ class Server:
     def _begin(self, call: Call) -> None:
         try:
             self._crew.put(call)
-        except RuntimeError:  # no thread to be had, not even one
+        except RuntimeError:  # not even one thread can be started
             following: Call | None = call
             while following:
                 following.send_back()
@@ -221,6 +225,7 @@ class Server:
     # A worker
 
     def _work(self, calls: Iterator[Call]) -> None:
+        own_changes()
         host: Namespace | None = None
         for first in calls:
             call: Call | None = first
@@ -228,16 +233,16 @@ class Server:
                 try:
                     host = host or open_namespace(HOST)
                     self._serve(call, host)
-                except Exception as error:  # a caller that breaks off, or a bug: neither ends the worker
+                except Exception as error:  # a lost connection or a bug must not end the worker
                     print(f"cni-v6 engine: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
-                    if host is None:  # no descriptor to be had; nothing was done
+                    if host is None:  # no descriptor is left; nothing was done
                         call.send_back()
                 call = self._next(call)
         if host:
             host.close()
 
     def _next(self, call: Call) -> Call | None:
-        """One call has ended: the next one of its share."""
+        """A call has ended: return the next one of its share."""
         name = _share(call)
         self._end(call)
         return self._shares.leave(name)
@@ -254,7 +259,7 @@ class Server:
             self._pending -= count
             self._last = time.monotonic()
             if self._full or not self._pending and (self._idle or self._draining):
-                self._wake()  # room for one more; the idle time, or the end, begins
+                self._wake()  # another call can be accepted, or the idle time or the end begins
 
     def _serve(self, call: Call, host: Namespace) -> None:
         connection = call.connection
@@ -272,25 +277,21 @@ class Server:
 
     def _handle(self, call: Call, request: Request, host: Namespace, patience: Patience) -> Reply:
         given = {request.env.get("CNI_NETNS", ""): call.netns} if call.netns >= 0 else {}
-        kernel = LinuxKernel(Spaces(host, given), self._reaper)
-        return self._handler(request, handle.real_context(kernel, patience, self._run_dir))
+        spaces = Spaces(host, given, rules_watched=self._watch.is_sure)
+        try:
+            return self._handler(request, self._context(LinuxKernel(spaces, self._reaper), patience))
+        finally:
+            if spaces.has_elements:
+                self._watch.firewall()
+
+    def _context(self, kernel: LinuxKernel | None = None, patience: Patience | None = None) -> Context:
+        return handle.real_context(kernel, patience, self._run_dir)
 
     def _take_back(self, call: Call, host: Namespace) -> None:
-        """The caller went away before it had its ADD's answer: nobody will use what was made."""
+        """Undo an ADD by a DEL: its caller was gone before the answer, so nobody will use what it made."""
         if call.request.env.get("CNI_COMMAND") == "ADD":
             undo = replace(call.request, env={**call.request.env, "CNI_COMMAND": "DEL"})
             self._handle(call, undo, host, Patience(replace(self._limits, work=self._limits.undo)))
-
-
-def idle_seconds(stdin: bytes, current: float) -> float:
-    """``engineIdle`` of a configuration, else the current one. An engine that never idles out goes on so."""
-    if not current or b'"engineIdle"' not in stdin:
-        return current
-    try:
-        wanted = json.loads(stdin).get("engineIdle")
-    except (ValueError, AttributeError, RecursionError):
-        return current  # the parser refuses it, with its reason
-    return float(wanted) if isinstance(wanted, int) and wanted > 0 else current
 
 
 def _share(call: Call) -> str:

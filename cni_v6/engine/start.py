@@ -1,8 +1,8 @@
-"""Leaves an engine behind: the first call on an idle node starts one, and is its first client.
+"""Starts an engine: the first call on a node without one starts it, and is its first client.
 
-The listening socket is there before the engine has imported anything, so thirty calls that arrive on a cold node find
-it and wait in its queue: one process pays for the imports, the others for nothing. Two locks: ``.start`` is held while
-a socket is being made, ``.alive`` by the engine for its life; both end with the processes that hold them.
+The listening socket exists before the engine has imported anything. Other calls that arrive then wait in its queue, so
+only one process pays for the imports. There are two lock files: ``.start`` is locked while a socket is being made,
+``.alive`` by the engine for its life. The kernel releases both locks when the processes end.
 """
 
 from __future__ import annotations
@@ -19,19 +19,20 @@ from contextlib import suppress
 from cni_v6.kernel.privilege import may_change_the_network
 from cni_v6.wire import ASK_SECONDS, HANDLE_LOCALLY, STOP_SECONDS, pack
 
-BACKLOG = 4096  # calls that may wait while the engine imports; the kernel caps it at net.core.somaxconn
+BACKLOG = 4096  # calls that may wait while the engine imports; net.core.somaxconn limits it
 IDLE_SECONDS = 300.0
 
 
 def start(run_dir: bytes, path: bytes) -> bool:
-    """See to it that an engine listens at ``path``, in a process of its own that this one leaves behind.
+    """Start an engine that listens at ``path``, in a process of its own, unless there is one.
 
-    :returns: whether one listens now; False where the folder cannot be used, an engine is on its way out, or an engine
-        could not change the network either.
+    :param run_dir: the folder of the socket, created if it is absent.
+    :returns: whether an engine listens now. False: the folder cannot be used, an earlier engine has not ended yet, or
+        this user may not change the network.
     """
     try:
         if not may_change_the_network():
-            return False  # an engine of this user could do no more than this process
+            return False  # an engine of this user could not either
         _occupy_standard_streams()
         claimed = claim(run_dir, path)
     except OSError:
@@ -47,14 +48,14 @@ def start(run_dir: bytes, path: bytes) -> bool:
 
 
 def claim(run_dir: bytes, path: bytes) -> tuple[socket.socket, int] | None:
-    """Become the one that listens at ``path``: a listening socket, and the descriptor whose lock says so.
+    """Make the listening socket at ``path`` and take the lock ``.alive``.
 
-    :returns: None where another process is, or was and has not ended yet.
-    :raises OSError: where the folder cannot be used.
+    :returns: the socket and the descriptor of the lock; None if another engine listens, or has not ended yet.
+    :raises OSError: the folder cannot be used.
     """
     _private_folder(run_dir)
     with open(path + b".start", "wb", opener=_private) as starting:
-        if not take(starting.fileno(), ASK_SECONDS):  # whoever holds it has a socket ready within a millisecond
+        if not take(starting.fileno(), ASK_SECONDS):  # it is usually held for a millisecond
             raise TimeoutError(f"somebody holds {os.fsdecode(path)}.start")
         alive = os.open(path + b".alive", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
@@ -66,12 +67,12 @@ def claim(run_dir: bytes, path: bytes) -> tuple[socket.socket, int] | None:
 
 
 def take(lock: int, seconds: float) -> bool:
-    """Whether the lock of an open file can be had in time. Who waits is a thread, which goes on after that."""
+    """Take the lock of an open file; whether it succeeded in time. A thread waits, and goes on waiting after that."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return True
     except BlockingIOError:
-        from threading import Thread  # in a stampede only
+        from threading import Thread  # needed only if several calls start an engine at once
 
     waiter = Thread(target=_await, args=(os.dup(lock),), daemon=True)
     waiter.start()
@@ -80,23 +81,26 @@ def take(lock: int, seconds: float) -> bool:
 
 
 def _await(duplicate: int) -> None:
-    """Get the lock: it stays as long as the other descriptor is open (flock(2))."""
+    """Take the lock. It lasts while the other descriptor of the file is open (flock(2))."""
     fcntl.flock(duplicate, fcntl.LOCK_EX)
     os.close(duplicate)
 
 
 def sign(alive: int) -> None:
-    """Write this process's id into the file whose lock says that it lives, for ``stop``."""
+    """Write this process's id into the file ``.alive``, for ``stop``.
+
+    :param alive: its descriptor.
+    """
     os.ftruncate(alive, 0)
     os.pwrite(alive, b"%d" % os.getpid(), 0)
 
 
 def stop(path: bytes, seconds: float = STOP_SECONDS) -> bool:
-    """Ask the engine that listens at ``path`` to end, and wait until it has answered its calls and is gone.
+    """Stop the engine that listens at ``path``, and wait until it has answered its calls and has ended.
 
     :returns: whether there was one.
-    :raises TimeoutError: where it goes on after so many seconds.
-    :raises OSError: where it cannot be asked.
+    :raises TimeoutError: it has not ended after this number of seconds.
+    :raises OSError: it cannot be signalled.
     """
     try:
         alive = os.open(path + b".alive", os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -116,7 +120,7 @@ def stop(path: bytes, seconds: float = STOP_SECONDS) -> bool:
 
 
 def listen(path: bytes) -> socket.socket:
-    """A listening socket at ``path``, in place of one nobody listens to any more."""
+    """A listening socket at ``path``. It replaces the socket of an engine that has ended."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     aside = path + b".new"
     try:
@@ -125,16 +129,16 @@ def listen(path: bytes) -> socket.socket:
         pass
     listener.bind(aside)
     listener.listen(BACKLOG)
-    os.rename(aside, path)  # appears listening
+    os.rename(aside, path)  # so the socket listens before it appears at its path
     return listener
 
 
 def give_back(listener: socket.socket, path: bytes | None) -> None:
-    """An engine cannot start: those who wait already are told to handle their calls themselves.
+    """After an engine failed to start: tell the waiting callers to handle their calls themselves.
 
-    :param path: the socket's, where it is to go; None for systemd's.
+    :param path: of the socket, to remove it; None for systemd's socket.
     """
-    with suppress(OSError):  # it has ended in good order, or nobody waits any more
+    with suppress(OSError):  # the engine has removed its socket, or no caller waits any more
         if path is not None:
             os.unlink(path)
         listener.setblocking(False)
@@ -147,7 +151,7 @@ def give_back(listener: socket.socket, path: bytes | None) -> None:
 
 def _listens(path: bytes) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)  # a queue that is full is one that nobody takes from
+        probe.setblocking(False)  # a full queue means that no engine accepts from it
         try:
             probe.connect(path)
         except OSError:
@@ -156,7 +160,7 @@ def _listens(path: bytes) -> bool:
 
 
 def _become(listener: socket.socket, alive: int, path: bytes) -> None:
-    """The child: of no terminal, no folder, no stream of its parent's, so that nobody waits for it. Never returns."""
+    """Run the engine in the child, without terminal, working directory and streams of the parent. Never returns."""
     status = 1
     try:
         os.setsid()
@@ -169,7 +173,7 @@ def _become(listener: socket.socket, alive: int, path: bytes) -> None:
 
         drop_inherited()
 
-        gc.freeze()  # modules stay: no collection has to look at them again
+        gc.freeze()  # modules are never freed: later collections need not look at them
         gc.enable()
         os.environ.clear()
         Server(listener, path=path, idle=IDLE_SECONDS).run()
@@ -182,8 +186,8 @@ def _become(listener: socket.socket, alive: int, path: bytes) -> None:
 
 
 def _occupy_standard_streams() -> None:
-    """Open those of descriptors 0 to 2 that the caller left closed: the engine replaces them, so nothing of its own may
-    get one of these numbers."""
+    """Open those of descriptors 0 to 2 that the caller had closed: the engine replaces these three numbers, so no
+    descriptor of its own may get one of them."""
     while (descriptor := os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)) <= 2:
         pass
     os.close(descriptor)
@@ -199,11 +203,11 @@ def _close_all_but(kept: set[int]) -> None:
             try:
                 os.close(descriptor)
             except OSError:
-                pass  # the listing's own
+                pass  # the descriptor of the listing itself
 
 
 def _note(path: bytes) -> None:
-    """Why an engine could not start, where an operator finds it; the calls went in-process."""
+    """Write the reason why an engine could not start into the log file; the callers handle their calls themselves."""
     try:
         with open(path, "wb", opener=_private) as log:
             log.write(traceback.format_exc().encode(errors="replace"))
@@ -216,9 +220,9 @@ def _private(path: str, flags: int) -> int:
 
 
 def _private_folder(path: bytes) -> None:
-    """The folder of the sockets is its owner's alone, and its owner is this process's.
+    """Create the folder of the sockets with mode 0700, or check an existing one.
 
-    :raises OSError: where it cannot be made, or is somebody else's.
+    :raises OSError: it cannot be created, belongs to another user, or is accessible to others.
     """
     try:
         os.mkdir(path, 0o700)

@@ -1,4 +1,4 @@
-"""An engine that does not answer: which process it is, what that does, and what a person can do about it."""
+"""Advice about an engine that does not answer: its process, the state of that process, and what to do."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ STOPPED = b"Tt"  # by a signal, by a debugger (proc(5), /proc/pid/stat)
 
 
 def advice(path: bytes) -> str:
-    """Where to look and what to do, for the engine that listens at a socket."""
+    """Where to look and what to do about the engine that listens at a socket."""
     name = os.fsdecode(path)
     pid = process(path)
     if pid is None:
@@ -22,10 +22,10 @@ def advice(path: bytes) -> str:
 
 
 def process(path: bytes) -> int | None:
-    """The process that listens at a socket, by its own word (``start.sign``); None where that cannot be told.
+    """The id of the process that listens at a socket, from the file written by ``start.sign``; None if not known.
 
-    An engine in a pid namespace of its own, a container's, wrote a number that is somebody else's here: an engine has
-    that file open.
+    An engine in a container's pid namespace wrote an id that is another process's here. So the process must have that
+    file open.
     """
     with suppress(OSError, ValueError), open(path + b".alive", "rb", opener=_no_link) as file:
         pid, wanted = int(file.read(20)), os.fstat(file.fileno())
@@ -37,7 +37,7 @@ def process(path: bytes) -> int | None:
 
 
 def state(pid: int) -> bytes:
-    """The letter of a process's state; nothing where it has ended."""
+    """The letter of a process's state; b"" if it has ended."""
     with suppress(OSError), open(f"/proc/{pid}/status", "rb") as status:
         found = STATE.search(status.read(4096))
         return found[1] if found else b""

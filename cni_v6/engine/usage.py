@@ -1,4 +1,4 @@
-"""What the plugins' executables tell a person: ``--version``, ``--help``, and what this is."""
+"""The output of the plugins' executables for a person: ``--version``, ``--help``, unknown arguments."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _PURPOSE = {
 def answer(plugin: str, arguments: Sequence[str], *, called: bool) -> tuple[int, str, str] | None:
     """Answer a command line.
 
-    :param arguments: without the program's name; empty where a person at a terminal started the plugin without any.
-    :param called: whether CNI_COMMAND is set. The specification has no arguments, so a call ignores all others.
-    :returns: exit status, standard output and standard error; None where the call is to be handled.
+    :param arguments: without the program's name; empty if a person started the plugin at a terminal without any.
+    :param called: whether CNI_COMMAND is set. The specification has no arguments, so a call ignores unknown ones.
+    :returns: exit status, standard output and standard error; None if the call is to be handled.
     """
     if not arguments:
         return 0, "", help_text(plugin)
@@ -31,12 +31,12 @@ def answer(plugin: str, arguments: Sequence[str], *, called: bool) -> tuple[int,
 
 
 def version(plugin: str) -> str:
-    """Two lines: name and version, as other programs print them; the versions of the CNI specification."""
+    """Two lines: the name with its version, and the versions of the CNI specification."""
     return f"{plugin} {__version__}\nCNI versions: {', '.join(SUPPORTED_VERSIONS)}\n"
 
 
 def help_text(plugin: str) -> str:
-    """What the plugin is for, who calls it and how, and where to read more."""
+    """The help text: purpose, callers, usage, documentation."""
     return f"""{version(plugin)}
 {plugin} is a CNI plugin: it {_PURPOSE[plugin]}.
 

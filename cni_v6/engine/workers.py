@@ -1,9 +1,9 @@
-"""Threads that do jobs in the order these come; as many as there is work for, up to a bound.
+"""A pool of threads that run jobs in the order of their arrival; started as needed, up to a maximum.
 
-Each sleeps at a lock of its own, so a job wakes one thread. Of those that wait at a common queue
-(``queue.SimpleQueue``) each that gets something wakes the next, which finds nothing and has taken the interpreter's
-lock meanwhile. Who rested last is called first: its stack and heap are in the processor's caches, and those that a
-quiet node never needs do not grow.
+Each idle thread waits at its own lock, so a job wakes only one thread. With a common queue (``queue.SimpleQueue``), a
+thread that gets a job wakes the next one, which finds nothing but has taken the interpreter's lock. The thread that
+became idle last gets the next job: its stack and heap are in the processor's caches, and the memory of threads that a
+quiet node does not need does not grow.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Job = TypeVar("Job")
 
 
 class _Worker(Generic[Job]):
-    """A thread that waits; ``job`` is what it is woken for, None at the end."""
+    """A thread's place to wait. ``job``: its next job; None tells it to end."""
 
     def __init__(self, job: Job | None) -> None:
         self.wakeup = Lock()
@@ -27,9 +27,9 @@ class _Worker(Generic[Job]):
 
 class WorkerPool(Generic[Job]):
     """
-    :param most: threads that there can be.
-    :param work: what each runs, with the jobs that it gets, until there are no more.
-    :param kept: threads that stay when there is nothing to do; None for all that there were.
+    :param most: the maximum number of threads.
+    :param work: the function of each thread; it gets an iterator over the thread's jobs.
+    :param kept: number of threads that stay when there is no work; None for all.
     """
 
     def __init__(self, most: int, work: Callable[[Iterator[Job]], None], kept: int | None = None) -> None:
@@ -43,31 +43,31 @@ class WorkerPool(Generic[Job]):
         self._threads: set[Thread] = set()
 
     def put(self, job: Job) -> None:
-        """Have it done as soon as somebody has time.
+        """Give a job to an idle or new thread; if there is none, it waits for the first thread that becomes free.
 
-        :raises RuntimeError: where there is nobody, and no thread can be made.
+        :raises RuntimeError: there is no thread, and none can be started.
         """
         with self._lock:
             if not self._resting:
                 self._hire(job)
                 return
-            sleeper = self._resting.pop()
-        sleeper.job = job
-        sleeper.wakeup.release()
+            worker = self._resting.pop()
+        worker.job = job
+        worker.wakeup.release()
 
     def finish(self) -> None:
-        """Wait until all jobs are done and the threads have ended; no job may come any more."""
+        """Wait until all jobs are done and all threads have ended. ``put`` must not be called any more."""
         with self._lock:
             self._closed = True
             resting, self._resting = self._resting, []
             threads = tuple(self._threads)
-        for sleeper in resting:
-            sleeper.wakeup.release()
+        for worker in resting:
+            worker.wakeup.release()
         for thread in threads:
             thread.join()
 
     def _hire(self, job: Job) -> None:
-        """A thread more for a job; where there cannot be one, it waits. With the lock held."""
+        """Start another thread for a job. If that is not possible, the job waits. The caller holds the lock."""
         if len(self._threads) < self._most:
             thread = Thread(target=self._run, args=(_Worker(job),), name=f"worker-{len(self._threads)}", daemon=True)
             self._threads.add(thread)
@@ -80,27 +80,27 @@ class WorkerPool(Generic[Job]):
                     raise
         self._waiting.append(job)
 
-    def _run(self, sleeper: _Worker[Job]) -> None:
+    def _run(self, worker: _Worker[Job]) -> None:
         try:
-            self._work(self._jobs(sleeper))
+            self._work(self._jobs(worker))
         finally:
             with self._lock:
                 self._threads = {thread for thread in self._threads if thread is not current_thread()}
 
-    def _jobs(self, sleeper: _Worker[Job]) -> Iterator[Job]:
-        job = sleeper.job
+    def _jobs(self, worker: _Worker[Job]) -> Iterator[Job]:
+        job = worker.job
         while job is not None:
             yield job
-            job = self._next(sleeper)
+            job = self._next(worker)
 
-    def _next(self, sleeper: _Worker[Job]) -> Job | None:
+    def _next(self, worker: _Worker[Job]) -> Job | None:
         with self._lock:
             if self._waiting:
                 return self._waiting.popleft()
             if self._closed or len(self._threads) > self._kept:
                 self._threads.discard(current_thread())
                 return None
-            sleeper.job = None
-            self._resting.append(sleeper)
-        sleeper.wakeup.acquire()
-        return sleeper.job
+            worker.job = None
+            self._resting.append(worker)
+        worker.wakeup.acquire()
+        return worker.job

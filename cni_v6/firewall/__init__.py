@@ -1,5 +1,5 @@
-"""The firewall: constant rules in tables of our own, and what each attachment puts into their sets.
+"""The firewall: constant rules in two tables of our own, and the elements that each attachment adds to their sets.
 
-``sets`` says which sets there are, ``policy`` what an attachment asks for, ``elements`` what that puts into which set,
-``ruleset`` the tables as text. All pure; ``kernel.nft`` carries it out.
+``sets`` defines the sets, ``policy`` what an attachment needs, ``elements`` the elements of a policy, ``ruleset`` the
+tables as text. All pure; ``kernel.apply_firewall`` applies it.
 """

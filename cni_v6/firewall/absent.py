@@ -1,22 +1,22 @@
-"""Nobody is asked for on a segment but who is there: rules, and the mark of the interfaces that they hold for.
+"""Rules that answer packets to addresses that nobody on a segment has, before the kernel resolves the address.
 
-What is sent to an address that nobody has leaves an entry in the kernel's neighbour table, which is one for all
-namespaces and has room for 1,024 (``gc_thresh3``): a scan of one network would take everybody's gateway away (RFC 6583,
-section 3). The containers' addresses are known (``home4``, ``home6``), so all others are answered for before there is
-an entry: the kernel makes it after these hooks (ip_finish_output2 in net/ipv4 and net/ipv6/ip*_output.c).
+A packet to an address that nobody has creates an entry in the kernel's neighbour table. All namespaces share that
+table, and it has room for 1,024 entries (``gc_thresh3``). So a scan of one network would take the gateway from all
+containers (RFC 6583, section 3). The containers' addresses are known (``home4``, ``home6``). For all others a rule
+answers before the entry is made, which is after these hooks (ip_finish_output2 in net/ipv4 and net/ipv6/ip*_output.c).
 
-Whether that holds on an interface is its link group (``policy.CLOSED_SEGMENT``): it ends with the interface, whoever
-makes another one of its name, and a rule compares a number.
+The link group of an interface (``policy.CLOSED_SEGMENT``) tells whether the rules apply to it. The group ends with the
+interface, unlike a name, which another interface may get. A rule compares it as a number.
 """
 
 from __future__ import annotations
 
 from cni_v6.firewall.policy import CLOSED_SEGMENT, SHARED_SEGMENT
 
-TRIED = 128  # addresses that nobody is known to have, and that are looked for on shared segments, in 10 seconds
+TRIED = 128  # unknown addresses that the kernel may resolve on shared segments in 10 seconds
 
-# ``from_segment``: a packet that goes back to where it came from makes the kernel look for its target, to redirect the
-# sender there, before it is forwarded (ip6_forward, net/ipv6/ip6_output.c: ndisc_send_redirect). IPv4 does not.
+# ``from_segment``: if a packet goes back to its segment, the kernel resolves its target before the forward hook, to
+# redirect the sender (ip6_forward, net/ipv6/ip6_output.c: ndisc_send_redirect). IPv4 does not.
 CHAINS = """
     set tried4 {
         type ipv4_addr . ifname
@@ -39,7 +39,7 @@ CHAINS = """
         timeout 10s
     }
 
-    # What comes from a segment of ours.
+    # Packets that come from a segment of ours.
     chain from_segment {
         meta nfproto 2 accept
         ct state established,related accept
@@ -51,7 +51,7 @@ CHAINS = """
         goto unknown_address
     }
 
-    # What the node itself says, which may be an answer to a forged source. A link-local neighbour is its own affair.
+    # Packets of the node itself, perhaps answers to a forged source. Link-local destinations are not tested.
     chain output_known {
         type filter hook output priority 0; policy accept;
         meta oifgroup & 0xfffffffe != %(closed)s accept
@@ -59,8 +59,9 @@ CHAINS = """
         jump known_address
     }
 
-    # What is routed onto a segment of ours; from elsewhere not with an address of that segment, for which the container
-    # would look, in the same table, to answer it. That the way back is the way there can be said by a set alone.
+    # Packets routed to a segment of ours. From elsewhere, the source must not be an address of that segment: the
+    # container would resolve it for its answer, in the same neighbour table. The set serves only to compare two
+    # interfaces, which a rule cannot do.
     chain to_segment {
         meta iifgroup & 0xfffffffe == %(closed)s goto known_address
         update @onto_now { oif }
@@ -68,7 +69,7 @@ CHAINS = """
         goto known_address
     }
 
-    # A container, a group or everybody.
+    # The destinations to accept: a container, a multicast group or a broadcast address.
     chain known_address {
         ip daddr . oifname @home4 return
         ip6 daddr . oifname @home6 return

@@ -1,6 +1,6 @@
-"""What an attachment puts into the sets: its policy as elements. Nothing of it is shared with another attachment.
+"""The elements of an attachment's policy. No element belongs to two attachments.
 
-So an element is removed by its owner alone, and a reload is the union of all attachments' elements.
+So only its owner removes an element, and a reload loads the union of all attachments' elements.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from cni_v6.firewall.policy import (
+    GUARD_BLOCKED,
     GUARD_FULL,
     GUARD_LINK,
     GUARD_OFF,
@@ -30,8 +31,13 @@ UNSPECIFIED = ("0.0.0.0", "::")
 
 def elements(owner: Owner, policy: Policy) -> tuple[Element, ...]:
     """All elements of an attachment, in the order of the sets."""
-    comment = f"{owner.network} {owner.container_id}/{owner.ifname}".encode()[:COMMENT_BYTES].decode(errors="ignore")
+    comment = comment_of(owner)
     return (*_inet(policy, comment), *_bridge(policy, comment))
+
+
+def comment_of(owner: Owner) -> str:
+    """The comment of an attachment's elements, as far as nft prints it."""
+    return f"{owner.network} {owner.container_id}/{owner.ifname}".encode()[:COMMENT_BYTES].decode(errors="ignore")
 
 
 def _inet(policy: Policy, comment: str) -> Iterator[Element]:
@@ -58,14 +64,14 @@ def _inet(policy: Policy, comment: str) -> Iterator[Element]:
     hidden = dict.fromkeys((*policy.masquerade, *(address for address, _ in policy.snat)))
     for address in hidden:
         version = version_of(address)
-        kept = (each for each in policy.keep if version_of(each) == version)
-        yield from (Element(INET, f"keep{version}", (address, each)) for each in kept)
+        kept = (prefix for prefix in policy.keep if version_of(prefix) == version)
+        yield from (Element(INET, f"keep{version}", (address, prefix)) for prefix in kept)
     yield from _prefixes(policy, comment)
     yield from published(policy.ports, policy.addresses, comment)
 
 
 def _prefixes(policy: Policy, comment: str) -> Iterator[Element]:
-    """What is routed to the container is treated as its addresses are."""
+    """The elements of delegated prefixes: the same policy as for addresses, in sets of their own."""
     for prefix, seen_as in policy.prefixes:
         place = (prefix, policy.home)
         yield Element(INET, "home_prefixes6", place, comment=comment)
@@ -80,11 +86,11 @@ def _prefixes(policy: Policy, comment: str) -> Iterator[Element]:
         elif seen_as:
             yield Element(INET, "snat_prefixes6", place, (seen_as,))
         if seen_as:
-            yield from (Element(INET, "keep6", (prefix, each)) for each in policy.keep if version_of(each) == 6)
+            yield from (Element(INET, "keep6", (prefix, kept)) for kept in policy.keep if version_of(kept) == 6)
 
 
 def published(ports: Iterable[Port], addresses: Iterable[str], comment: str = "") -> Iterator[Element]:
-    """A port's elements: one for each family that it is published in; the first address of the family answers."""
+    """One element for each published port and family. It leads to the container's first address of the family."""
     first: dict[int, str] = {}
     for address in addresses:
         first.setdefault(version_of(address), address)
@@ -102,12 +108,12 @@ def published(ports: Iterable[Port], addresses: Iterable[str], comment: str = ""
 
 def _allowed(address: str, egress: Iterable[Allowed]) -> Iterator[Element]:
     version = version_of(address)
-    for each in egress:
-        if version_of(each.to) == version:
-            protocol = PROTOCOLS[each.protocol] if each.protocol else ANY_PROTOCOL
-            first, last = each.ports
+    for allowed in egress:
+        if version_of(allowed.to) == version:
+            protocol = PROTOCOLS[allowed.protocol] if allowed.protocol else ANY_PROTOCOL
+            first, last = allowed.ports
             ports = f"{first}-{last}" if first != last else str(first)
-            yield Element(INET, f"allowed{version}", (address, each.to, protocol, ports))
+            yield Element(INET, f"allowed{version}", (address, allowed.to, protocol, ports))
 
 
 def _bridge(policy: Policy, comment: str) -> Iterator[Element]:
@@ -115,6 +121,8 @@ def _bridge(policy: Policy, comment: str) -> Iterator[Element]:
     if policy.guard == GUARD_OFF:
         return
     yield Element(BRIDGE, "bound", (port,), comment=comment)
+    if policy.guard == GUARD_BLOCKED:  # no MAC is allowed
+        return
     yield Element(BRIDGE, "macs", (port, policy.mac))
     if policy.guard in (GUARD_LINK, GUARD_FULL):
         yield Element(BRIDGE, "guarded", (port,))

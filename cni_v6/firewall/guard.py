@@ -1,14 +1,14 @@
-"""What a container may say on its segment: the rules of ``table bridge cni_v6``.
+"""What a container may send on its segment: the rules of ``table bridge cni_v6``.
 
-A frame passes as few of them as can be. Most are TCP or UDP from where they should be, and take one lookup.
+A frame passes as few rules as possible. Most frames are TCP or UDP with the right source, and need one lookup.
 """
 
 from __future__ import annotations
 
-# Protocols and ports as numbers: nft would look their names up in /etc, where a node may have none.
+# Protocols and ports are numbers: nft looks names up in /etc, which a node may lack.
 CHAINS = """
-    # TCP (6), and UDP (17) that is no server's of DHCP and no router's, with the MAC and the address that are the
-    # port's. In a VLAN the type would be the tag's.
+    # Accept TCP (6), and UDP (17) other than that of DHCP servers and routers, from the port's MAC and address. (In a
+    # VLAN the ether type is that of the tag.)
     chain bridge_guard {
         type filter hook prerouting priority -300; policy accept;
         ether type 0x86dd ip6 nexthdr 6 iifname . ether saddr . ip6 saddr @sources6 accept
@@ -25,15 +25,15 @@ CHAINS = """
         iifname . ether saddr . ip saddr @sources4 accept
     }
 
-    # What is sent to the bridge itself passes no prerouting hook, but the bridge learns from it where a MAC is, and
-    # the port's own interface receives it (br_handle_frame, net/bridge/br_input.c).
+    # Frames to a bridge group address pass no prerouting hook. But the bridge learns a MAC from them, and the port's
+    # own interface receives them (br_handle_frame, net/bridge/br_input.c).
     chain bridge_local_guard {
         type filter hook input priority -200; policy accept;
         ether daddr & ff:ff:ff:ff:ff:f0 == 01:80:c2:00:00:00 jump guard_source
     }
 
-    # What is said to multicast routers alone (reports: RFC 3810, section 5.2.14; RFC 3376, section 4.2.14) no container
-    # needs to hear, as none is a router. Without a querier a bridge would carry each newcomer's into all of them.
+    # Messages for multicast routers only (reports: RFC 3810, section 5.2.14; RFC 3376, section 4.2.14). No container is
+    # one. A bridge without a querier would deliver each new container's reports to all others.
     chain bridge_reports {
         type filter hook forward priority -200; policy accept;
         meta pkttype != 2 accept
@@ -48,8 +48,8 @@ CHAINS = """
         iifname @pinned goto guard_address
     }
 
-    # A host's manners, in a VLAN (its tag is not in the frame any more) as without one; and nothing behind a second tag
-    # or one without a VLAN, where it could not be seen (CVE-2021-27853). No spanning tree.
+    # What a host may send, with or without a VLAN (the bridge has removed its tag). Drop a second tag and a tag of VLAN
+    # 0, behind which the rules could not see the packet (CVE-2021-27853). Drop spanning tree.
     chain guard_link {
         meta protocol { 0x8100, 0x88a8 } counter drop
         ether type 0x8100 vlan id 0 counter drop
@@ -58,8 +58,8 @@ CHAINS = """
         ether daddr 01:80:c2:00:00:00 counter drop
     }
 
-    # No router (134, 137, 138), no querier of listeners (130), which on a snooping bridge decides who hears what,
-    # nobody who says that it routes multicast (151, 153: RFC 4286), no certification path (149).
+    # Drop a router's messages (134, 137, 138), a querier's (130: on a snooping bridge it decides who receives what), a
+    # multicast router's (151, 153: RFC 4286) and certification paths (149).
     chain guard_ipv6 {
         meta protocol 0x86dd exthdr frag exists jump guard_fragments
         meta l4proto 58 @th,0,8 { 130, 134, 137, 138, 149, 151, 153 } counter drop
@@ -67,8 +67,8 @@ CHAINS = """
         meta l4proto { 88, 89, 103, 112 } counter drop
     }
 
-    # ICMP: no redirect, no router. Of IGMP (2) a host says reports of versions 1 to 3 and that it leaves: queries,
-    # DVMRP, PIM and router discovery (RFC 4286) are a router's.
+    # Drop ICMP redirects and router advertisements. Of IGMP (2) a host sends reports of versions 1 to 3 and leave
+    # messages; queries, DVMRP, PIM and router discovery (RFC 4286) are a router's.
     chain guard_ipv4 {
         meta l4proto 1 @th,0,8 { 5, 9 } counter drop
         meta l4proto 2 @th,0,8 != { 0x12, 0x16, 0x17, 0x22 } counter drop
@@ -76,16 +76,16 @@ CHAINS = """
         meta l4proto { 88, 89, 103, 112 } counter drop
     }
 
-    # A client of DHCP listens at its port to whoever sends there: nobody but a server does. Of routers RIP and HSRP;
-    # above EIGRP, OSPF, PIM and VRRP.
+    # Only DHCP servers send to a client's port, and a client accepts packets from anybody there. RIP and HSRP are for
+    # routers; so are EIGRP, OSPF, PIM and VRRP in the chains above.
     chain guard_udp {
         @th,0,16 { 67, 547 } counter drop
         @th,16,16 { 68, 546 } counter drop
         meta pkttype 2 @th,16,16 { 520, 521, 1985, 2029 } counter drop
     }
 
-    # Neighbour discovery comes in one piece (RFC 6980), and a first piece says what it is a piece of (RFC 7112,
-    # section 5): the comparison with 0 of nothing holds where there is a byte to look at.
+    # Neighbour discovery must not be fragmented (RFC 6980), and a first fragment must contain the upper-layer header
+    # (RFC 7112, section 5): "@th,0,8 & 0 == 0" matches if that header has a first byte.
     chain guard_fragments {
         meta l4proto 58 @th,0,8 { 130-138, 143, 149, 151-153 } counter drop
         meta protocol 0x86dd frag frag-off != 0 return
@@ -98,7 +98,7 @@ CHAINS = """
         counter drop
     }
 
-    # 0.0.0.0 is a probe, RFC 5227; for another's address, it would have the other take it for a conflict.
+    # 0.0.0.0 is an ARP probe (RFC 5227). A probe for another's address would look like a conflict to its owner.
     chain guard_arp {
         iifname . arp saddr ether . arp saddr ip @sources4 accept
         arp saddr ip 0.0.0.0 iifname . arp saddr ether . arp daddr ip @sources4 accept
@@ -111,7 +111,7 @@ CHAINS = """
         counter drop
     }
 
-    # 135 from :: is duplicate address detection (RFC 4862, section 5.4.2), 143 from :: a listener report (RFC 3810,
+    # 135 from :: is duplicate address detection (RFC 4862, section 5.4.2); 143 from :: is a listener report (RFC 3810,
     # section 5.2.13).
     chain guard_address6 {
         meta l4proto 58 @th,0,8 { 133, 135, 136 } jump guard_discovery
@@ -122,9 +122,9 @@ CHAINS = """
         counter drop
     }
 
-    # Solicitations and advertisements as hosts send them: no extension header; an advertisement speaks for its target,
-    # an address of the port's; and the options are none, the port's MAC, a nonce (RFC 7527), or both in this order,
-    # 8 bytes each. Anybody could read another MAC in others.
+    # Solicitations and advertisements as hosts send them: no extension header; the target of an advertisement is an
+    # address of the port; the options are none, the port's MAC, a nonce (RFC 7527), or both in this order, 8 bytes
+    # each. Any other option could contain another MAC.
     chain guard_discovery {
         ip6 nexthdr != 58 counter drop
         @th,0,8 136 iifname . @th,64,128 != @targets6 counter drop

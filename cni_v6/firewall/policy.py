@@ -1,6 +1,6 @@
-"""What an attachment asks of the firewall: facts, recorded with its lease.
+"""What an attachment needs of the firewall, as values, which are recorded with its lease.
 
-So DEL, ``cni-v6ctl reload`` and CHECK need neither the configuration nor the runtime's word of the ADD.
+So DEL, ``cni-v6ctl reload`` and CHECK need neither the configuration nor the runtime's parameters of the ADD.
 """
 
 from __future__ import annotations
@@ -9,18 +9,19 @@ from dataclasses import dataclass
 
 OPEN, PUBLISHED, ISOLATED = "open", "published", "isolated"  # ``ingress``
 
-# How much of what a bridge port says is checked, each including the one before.
+# What the guard checks of a bridge port's frames. Each level includes the one before.
 GUARD_OFF = ""
 GUARD_MAC = "mac"  # its MAC
-GUARD_LINK = "link"  # that it is no router and no DHCP server
+GUARD_LINK = "link"  # that it sends nothing as a router or DHCP server
 GUARD_FULL = "full"  # its addresses
+GUARD_BLOCKED = "blocked"  # it says nothing at all: what it may say is not known any more
 
-MASQUERADED = "masquerade"  # what a prefix leaves as: the outgoing interface's own address
+MASQUERADED = "masquerade"  # the source of a prefix's packets becomes the outgoing interface's address
 
-# Link groups of the node's interface on a segment (``firewall.absent``). Administrators' are small numbers, those of a
-# deletion have bit 30 (``kernel.rtnl``).
-CLOSED_SEGMENT = 0xC60600  # whoever is there is a container whose addresses are known
-SHARED_SEGMENT = CLOSED_SEGMENT | 1  # or has addresses of its own making
+# Link groups of the node's interface on a segment (``firewall.absent``). Administrators use small numbers; the
+# groups of a deletion have bit 30 set (``kernel.netlink.socket.new_group``).
+CLOSED_SEGMENT = 0xC60600  # only containers whose addresses are known
+SHARED_SEGMENT = CLOSED_SEGMENT | 1  # also containers that may choose addresses themselves
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,7 @@ class Port:
     """A published port.
 
     :param protocol: ``tcp``, ``udp`` or ``sctp``.
-    :param host_ip: canonical address of the node, an unspecified one for any of that family, "" for any of both.
+    :param host_ip: canonical address of the node; an unspecified address for any of that family, "" for any of both.
     """
 
     protocol: str
@@ -39,7 +40,7 @@ class Port:
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """Where a container with an egress list may go.
+    """A destination that a container with an egress list may reach.
 
     :param to: a prefix.
     :param protocol: ``tcp``, ``udp``, ``sctp``, or "" for any.
@@ -53,22 +54,23 @@ class Allowed:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What the firewall is told of one attachment; addresses are canonical, without prefix length.
+    """The firewall's policy for an attachment. Addresses are canonical, without prefix length.
 
     :param home: the node's interface through which the container is reached: the bridge, or its VLAN interface.
     :param port: the container's bridge port, the host end of its veth pair.
     :param mac: the container's.
-    :param addresses: the container's, of both families.
+    :param addresses: of the container, both families.
     :param link_local: the container's IPv6 link-local address, "" without IPv6.
     :param guard: one of GUARD_*.
-    :param masquerade: those of ``addresses`` that leave as the node's.
-    :param snat: (address, what it leaves as); prefix translation is this, and ``inbound``.
-    :param keep: destination prefixes that see the real source.
+    :param masquerade: those of ``addresses`` that are masqueraded.
+    :param snat: (address, source address after translation); prefix translation uses this and ``inbound``.
+    :param keep: destination prefixes to which the source is not translated.
     :param inbound: (outside address, address) of prefix translation.
-    :param stale: those whose UDP flows are to be forgotten with the container: translated ones, and another one's next.
-    :param egress: None where everything may be reached.
-    :param prefixes: (IPv6 prefix that is routed to the container, what it leaves as): "" for itself, MASQUERADED, or an
-        address. All else that is said of its addresses is said of these too.
+    :param stale: those of ``addresses`` whose UDP flows are deleted with the container: translated ones, and ones that
+        another container may get.
+    :param egress: None: everything may be reached.
+    :param prefixes: (IPv6 prefix that is routed to the container, source after translation: "" for none, MASQUERADED,
+        or an address). The rest of the policy for addresses applies to prefixes too.
     """
 
     home: str

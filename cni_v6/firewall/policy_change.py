@@ -1,4 +1,4 @@
-"""A policy whose attachment gains an address, or loses one, while the container runs."""
+"""Changes a policy when an attachment gains or loses an address while the container runs."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ T = TypeVar("T")
 
 
 def joined(policy: Policy, more: Policy, addresses: tuple[str, ...]) -> Policy:
-    """A policy that holds for an address more.
+    """A policy with additional addresses.
 
-    :param more: the same attachment's if it had that address alone.
-    :param addresses: all that it has then; of each family the first one answers at published ports.
+    :param more: the policy that the attachment would have with the new addresses alone.
+    :param addresses: all its addresses afterwards. The first of each family is used for published ports.
     """
     return replace(
         policy,
@@ -36,18 +36,19 @@ def parted(policy: Policy, gone: Collection[str]) -> Policy:
     """A policy without some addresses."""
     return replace(
         policy,
-        addresses=tuple(each for each in policy.addresses if each not in gone),
-        masquerade=tuple(each for each in policy.masquerade if each not in gone),
-        snat=tuple(each for each in policy.snat if each[0] not in gone),
-        inbound=tuple(each for each in policy.inbound if each[1] not in gone),
-        stale=tuple(each for each in policy.stale if each not in gone),
+        addresses=tuple(address for address in policy.addresses if address not in gone),
+        masquerade=tuple(address for address in policy.masquerade if address not in gone),
+        snat=tuple(pair for pair in policy.snat if pair[0] not in gone),
+        inbound=tuple(pair for pair in policy.inbound if pair[1] not in gone),
+        stale=tuple(address for address in policy.stale if address not in gone),
     )
 
 
 def difference(owner: Owner, before: Policy, after: Policy) -> tuple[tuple[Element, ...], tuple[Element, ...]]:
-    """The elements to remove and those to add."""
+    """(elements to remove, elements to add) for the change from one policy to another."""
     old, new = elements(owner, before), elements(owner, after)
-    return tuple(each for each in old if each not in new), tuple(each for each in new if each not in old)
+    removed = tuple(element for element in old if element not in new)
+    return removed, tuple(element for element in new if element not in old)
 
 
 def _together(one: tuple[T, ...], other: tuple[T, ...]) -> tuple[T, ...]:

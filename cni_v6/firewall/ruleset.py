@@ -1,9 +1,9 @@
 """Our two tables as text for ``nft``: constant rules, and sets with the elements of every attachment.
 
-``table inet cni_v6`` decides what reaches a container and as whom it leaves; ``table bridge cni_v6`` what a container
-may say on its segment. Nothing in a rule belongs to one container or network, so their cost does not grow, and an ADD
-or DEL only moves elements. Nobody else's tables are touched, and no chain of ours has a policy but accept: what we do
-not drop is still for others to decide.
+``table inet cni_v6`` filters packets to and from containers, and translates addresses. ``table bridge cni_v6`` filters
+what a container may send on its segment. No rule names a container or network, so the cost does not grow, and an ADD or
+DEL only changes elements. Tables of others are never changed. Every chain of ours has the policy accept, so tables of
+others can still drop what ours accept.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from cni_v6.firewall.policy import CLOSED_SEGMENT, SHARED_SEGMENT
 from cni_v6.firewall.sets import BRIDGE, INET, RAW, RAW_TARGET, SETS, TABLE, Element, Set
 from cni_v6.net.addresses import from_text
 
-# ICMPv6 that must get through for IPv6 to work, RFC 4890, section 4.3.1; for IPv4 what corresponds. Errors about a
-# known flow are "related" already; these are for flows the node does not track.
+# ICMPv6 that IPv6 needs to work (RFC 4890, section 4.3.1), and the same for IPv4. Errors about a known flow are
+# "related" already; these are for flows that the node does not track.
 ESSENTIAL6 = "destination-unreachable, packet-too-big, time-exceeded, parameter-problem, echo-request"
 ESSENTIAL4 = "destination-unreachable, time-exceeded, parameter-problem, echo-request"
 
-# By number (IANA's): a name nft looks up in /etc/protocols, which a minimal root or image does not have.
+# IANA's numbers: nft looks names up in /etc/protocols, which a minimal root or image lacks.
 PROTOCOL = {**PROTOCOLS, "icmp": "1", "igmp": "2", "icmp6": "58"}
 
 # Neighbour discovery, without which a container cannot find its gateway (RFC 4861).
 DISCOVERY = "nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert, mld-listener-report, mld2-listener-report"
 
 INET_CHAINS = """
-    # Before NAT, so that answers to published ports are not meant: from here on 127.0.0.0/8 in a packet from a wire is
-    # forged. route_localnet, which a port published on a loopback address needs, would let it in (CVE-2020-8558).
+    # Before NAT, so that answers of published ports pass. Here 127.0.0.0/8 in a packet that is not from loopback is
+    # forged. route_localnet, which a port published on a loopback address needs, would accept it (CVE-2020-8558).
     chain prerouting_filter {
         type filter hook prerouting priority -150; policy accept;
         iifname != "lo" ip daddr 127.0.0.0/8 counter drop
@@ -41,14 +41,14 @@ INET_CHAINS = """
         meta iifgroup %(shared)s goto from_segment
     }
 
-    # Each packet, not each flow: it would be taken for an answer. Of a VRF's own interface it comes by a second time.
+    # Every packet is tested, or a later one would pass as an answer. A VRF's own interface sees each packet again.
     chain spoofed_source {
         meta iifkind "vrf" accept
         counter drop
     }
 
-    # Only what is sent to the node itself: a port is published there, not for whatever passes through (CVE-2025-67499).
-    # A port of one address goes before the same port of any.
+    # Only for packets to the node itself: a published port must not catch forwarded packets (CVE-2025-67499). A port
+    # published at one address has precedence over the same port at any address.
     chain publish {
         dnat ip to ip daddr . meta l4proto . th dport map @ports_at4
         dnat ip6 to ip6 daddr . meta l4proto . th dport map @ports_at6
@@ -62,8 +62,8 @@ INET_CHAINS = """
         dnat ip6 to ip6 daddr map @inbound6
     }
 
-    # A packet from ::1 leaves the loopback interface under no setting: left alone, the kernel answers at once that
-    # nobody listens, instead of nothing at all.
+    # No packet from ::1 ever leaves the loopback interface. Untranslated, the kernel answers at once that nobody
+    # listens; translated, the connection would hang.
     chain output_publish {
         type nat hook output priority -100; policy accept;
         ip6 daddr ::1 return
@@ -71,7 +71,7 @@ INET_CHAINS = """
         dnat ip6 to ip6 daddr map @inbound6
     }
 
-    # A published port of the network's own container: the answer must come back through the node, not directly.
+    # Masquerade connections from a network to its own published port: the answer must come back through the node.
     chain postrouting_masquerade {
         type nat hook postrouting priority srcnat; policy accept;
         ct status dnat ip saddr . oifname @home4 masquerade
@@ -113,7 +113,7 @@ INET_CHAINS = """
         ip6 daddr . oifname @published_prefixes6 jump published6
     }
 
-    # A segment no larger than the way allows: what is too big is lost where ICMP is (RFC 2923, section 2).
+    # Clamp the MSS to the route's MTU: larger packets are lost where ICMP is filtered (RFC 2923, section 2).
     chain clamp {
         ip saddr . iifname @home4 tcp option maxseg size set rt mtu
         ip6 saddr . iifname @home6 tcp option maxseg size set rt mtu
@@ -123,7 +123,7 @@ INET_CHAINS = """
         ip6 daddr . oifname @home_prefixes6 tcp option maxseg size set rt mtu
     }
 
-    # A translated prefix is no published port, though it is DNAT too.
+    # In published6: a translated prefix (outside6) is DNAT too, but publishes nothing.
     chain published4 {
         icmp type { %(essential4)s } return
         ct status dnat return
@@ -137,7 +137,7 @@ INET_CHAINS = """
         counter drop
     }
 
-    # What a container with an egress list may not reach includes the node.
+    # The egress list of a container applies to the node too.
     chain input_local {
         type filter hook input priority filter; policy accept;
         ct state established,related accept
@@ -157,8 +157,8 @@ INET_CHAINS = """
         counter drop
     }
 
-    # Neighbour discovery stays on the link. What is bridged past here (br_netfilter) goes to a group of the link, or
-    # has all its hops (RFC 4861, section 7.1). What is forwarded has one less (ip6_forward, net/ipv6/ip6_output.c).
+    # Neighbour discovery must stay on the link. Bridged packets (br_netfilter) have a link-local group or hop limit 255
+    # (RFC 4861, section 7.1). Forwarded packets have a lower hop limit (ip6_forward, net/ipv6/ip6_output.c).
     chain allowed6 {
         ip6 daddr ff02::/16 icmpv6 type { %(discovery)s } return
         ip6 hoplimit 255 icmpv6 type { 135, 136 } return
@@ -177,9 +177,9 @@ CHAINS = {
 
 
 def text(elements: Iterable[Element] = ()) -> str:
-    """A script that makes both tables, in place of what they are now, in one transaction.
+    """A script for ``nft`` that replaces both tables, in one transaction.
 
-    :param elements: what the sets hold.
+    :param elements: of the sets.
     """
     held: dict[tuple[str, str], list[Element]] = {}
     for element in elements:
@@ -187,47 +187,52 @@ def text(elements: Iterable[Element] = ()) -> str:
     return removal() + "".join(_table(family, held) for family in CHAINS)
 
 
+def table(family: str) -> str:
+    """One of the tables as text, its sets empty."""
+    return _table(family, {})
+
+
 def removal() -> str:
-    """A script that takes both tables away; that they are there is not required (``add`` before ``delete``)."""
+    """A script that deletes both tables. They may be absent, because ``add`` comes before ``delete``."""
     return "".join(f"add table {family} {TABLE}\ndelete table {family} {TABLE}\n" for family in CHAINS)
 
 
 @cache
 def mark() -> str:
-    """What tells these rules from those of another version: the comment of the one rule in each chain ``version``."""
-    declared = "".join(_declaration(each) for each in SETS.values())
+    """A digest of the rules, which differs between versions: the comment of the only rule in each chain ``version``."""
+    declared = "".join(_declaration(declared_set) for declared_set in SETS.values())
     digest = hashlib.blake2s("".join((*CHAINS.values(), declared)).encode(), digest_size=8).hexdigest()
     return f"cni-v6 {digest}"
 
 
 def _table(family: str, held: dict[tuple[str, str], list[Element]]) -> str:
-    own = [each for each in SETS.values() if each.family == family]
-    declared = "\n".join(_set(each, held.get((family, each.name), [])) for each in own)
+    own = [declared for declared in SETS.values() if declared.family == family]
+    sets = "\n".join(_set(declared, held.get((family, declared.name), [])) for declared in own)
     version = f'\n    chain version {{\n        counter comment "{mark()}"\n    }}\n'
-    return f"table {family} {TABLE} {{\n{declared}{version}{CHAINS[family]}}}\n"
+    return f"table {family} {TABLE} {{\n{sets}{version}{CHAINS[family]}}}\n"
 
 
-def _set(each: Set, elements: list[Element]) -> str:
-    lines = "".join(f"            {_element(each, element)},\n" for element in elements)
+def _set(declared: Set, elements: list[Element]) -> str:
+    lines = "".join(f"            {_element(declared, element)},\n" for element in elements)
     body = f"        elements = {{\n{lines}        }}\n" if lines else ""
-    return f"    {_declaration(each)}{body}    }}\n"
+    return f"    {_declaration(declared)}{body}    }}\n"
 
 
-def _declaration(each: Set) -> str:
-    """The set without its elements, its brace open."""
-    if not set(RAW).isdisjoint(each.key):
-        kind = f"typeof {' . '.join('iifname' if field == 'ifname' else field for field in each.key)}"
+def _declaration(declared: Set) -> str:
+    """The declaration of a set without its elements and without the closing brace."""
+    if not set(RAW).isdisjoint(declared.key):
+        kind = f"typeof {' . '.join('iifname' if field == 'ifname' else field for field in declared.key)}"
     else:
-        kind = f"type {' . '.join(each.key)}"
-    data = f" : {' . '.join(each.data)}" if each.data else ""
-    flags = "        flags interval\n" * each.intervals + "        counter\n" * each.counted
-    return f"{'map' if each.data else 'set'} {each.name} {{\n        {kind}{data}\n{flags}"
+        kind = f"type {' . '.join(declared.key)}"
+    data = f" : {' . '.join(declared.data)}" if declared.data else ""
+    flags = "        flags interval\n" * declared.intervals + "        counter\n" * declared.counted
+    return f"{'map' if declared.data else 'set'} {declared.name} {{\n        {kind}{data}\n{flags}"
 
 
-def _element(each: Set, element: Element) -> str:
-    key = " . ".join(_field(kind, value) for kind, value in zip(each.key, element.key))
+def _element(declared: Set, element: Element) -> str:
+    key = " . ".join(_field(kind, value) for kind, value in zip(declared.key, element.key))
     comment = f' comment "{element.comment}"' if element.comment else ""
-    data = f" : {' . '.join(element.data)}" if each.data else ""
+    data = f" : {' . '.join(element.data)}" if declared.data else ""
     return f"{key}{comment}{data}"
 
 
@@ -240,5 +245,5 @@ def _field(kind: str, value: str) -> str:
 
 
 def _number(address: str) -> int:
-    """An IPv6 address as a number: nft reads a raw field so."""
+    """An IPv6 address as a number, as nft wants it for a raw field."""
     return from_text(address)[1]

@@ -1,6 +1,6 @@
 """The sets and maps of our two tables, and an element of one as a value.
 
-A set is declared once, here: ``ruleset`` writes the declaration nft reads, ``kernel.nftables`` the bytes of an element.
+Each set is declared only here. ``ruleset`` writes its declaration for nft, ``kernel.netfilter`` an element's bytes.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 INET, BRIDGE = "inet", "bridge"  # the families our tables are in
 TABLE = "cni_v6"
 
-# Types as nft names them; a field's length is that of the type (include/datatype.h of nftables).
+# Types, by nft's names. The type gives the length of a field (include/datatype.h of nftables).
 IPV4, IPV6, MAC, IFNAME, PROTOCOL, PORT = "ipv4_addr", "ipv6_addr", "ether_addr", "ifname", "inet_proto", "inet_service"
 ADDRESS = {4: IPV4, 6: IPV6}
 # The target of a neighbour solicitation or advertisement: an IPv6 address 8 bytes into ICMPv6 (RFC 4861, section 4.3).
@@ -25,7 +25,8 @@ RAW = (RAW_TARGET, RAW_MAC)
 class Set:
     """A set, or with ``data`` a map.
 
-    :param key: the types its key is a concatenation of.
+    :param key: the types of the key's fields.
+    :param data: the types of the fields of a map's data; () for a set.
     :param intervals: a field of a key may be a prefix or a range.
     :param counted: each element counts packets and bytes.
     """
@@ -40,11 +41,11 @@ class Set:
 
 @dataclass(frozen=True, slots=True)
 class Element:
-    """An element: a text for each field of the key, and of the data where the set is a map.
+    """An element: a text for each field of the key, and of a map's data.
 
-    An address is in its canonical spelling, a protocol and a port are decimal numbers, a range is ``first-last``.
+    An address is in canonical form, a protocol and a port are decimal numbers, a range is ``first-last``.
 
-    :param comment: whose it is; for people, and for the error that names who has a port.
+    :param comment: names the owner, for a person and for the error about a taken port.
     """
 
     family: str
@@ -57,7 +58,7 @@ class Element:
 def _both(
     name: str, *key: str, data: tuple[str, ...] = (), intervals: bool = False, counted: bool = False
 ) -> list[Set]:
-    """A set for each family: ``<name>4`` and ``<name>6``; the field ``address`` is the family's own."""
+    """A set for each family, ``<name>4`` and ``<name>6``. ``address`` stands for the family's address type."""
     return [
         Set(
             INET, f"{name}{version}", tuple(address if field == "address" else field for field in key),
@@ -68,33 +69,33 @@ def _both(
 
 
 SETS: Mapping[tuple[str, str], Set] = {
-    (each.family, each.name): each
-    for each in (
-        # A container's address, and the interface through which the node reaches it: what comes from there or leaves
-        # there is inside the network.
+    (declared.family, declared.name): declared
+    for declared in (
+        # A container's address and the interface through which the node reaches it. A packet from or to that interface
+        # is inside the network.
         *_both("home", "address", IFNAME),
-        # The same wherever it is: what comes from elsewhere has no right to it.
+        # A container's address alone: a packet with this source from another interface is spoofed.
         *_both("containers", "address"),
-        # Addresses closed to the outside but for what is published; and to other containers too. With the interface
-        # they are behind, as two networks may use the same addresses.
+        # Addresses closed to the outside except for published ports; ``isolated``: to other containers too. With their
+        # interface, because two networks may use the same addresses.
         *_both("published", "address", IFNAME),
         *_both("isolated", "address", IFNAME),
-        # Addresses hidden behind the node's, or behind a fixed one; and the destinations that are shown the real one.
+        # Addresses translated to the node's or to a fixed one; ``keep``: destinations without translation.
         *_both("masquerade", "address", IFNAME),
         *_both("snat", "address", IFNAME, data=("address",)),
         *_both("keep", "address", "address", intervals=True),
-        # Prefix translation: outside address -> container's; the same outside addresses once more, to be matched.
+        # Prefix translation: outside address -> container's; ``outside6``: the outside addresses as a set, for a match.
         Set(INET, "inbound6", (IPV6,), (IPV6,)),
         Set(INET, "outside6", (IPV6,)),
         # Published ports: (protocol, port) -> (container's address, its port), for any address of the node or for one.
         *_both("ports", PROTOCOL, PORT, data=("address", PORT)),
         *_both("ports_at", "address", PROTOCOL, PORT, data=("address", PORT)),
-        # Addresses that may reach only what is listed, with the interface they come from, as the link-local one is as
-        # good on any: (address, destination prefix, protocol, port range).
+        # Addresses that may reach only the destinations in ``allowed``: (address, destination prefix, protocol, port
+        # range). With their interface, because a link-local address may exist on any.
         *_both("limited", "address", IFNAME),
         *_both("allowed", "address", "address", PROTOCOL, PORT, intervals=True, counted=True),
-        # The same of whole prefixes that are routed to a container: their own sets, as one with intervals is copied at
-        # each change (nft_pipapo_commit), and most containers have none.
+        # The same for prefixes that are routed to a container. Separate sets, because a set with intervals is copied at
+        # each change (nft_pipapo_commit), and most containers have no prefix.
         Set(INET, "home_prefixes6", (IPV6, IFNAME), intervals=True),
         Set(INET, "container_prefixes6", (IPV6, PROTOCOL), intervals=True),  # of any: one field alone is another kind
         Set(INET, "published_prefixes6", (IPV6, IFNAME), intervals=True),
@@ -102,7 +103,8 @@ SETS: Mapping[tuple[str, str], Set] = {
         Set(INET, "masquerade_prefixes6", (IPV6, IFNAME), intervals=True),
         Set(INET, "snat_prefixes6", (IPV6, IFNAME), (IPV6,), intervals=True),
         Set(INET, "limited_prefixes6", (IPV6, IFNAME), intervals=True),
-        # Bridge ports: that may speak from these MACs only; never as router or DHCP server; from these addresses only.
+        # Bridge ports. ``bound``: only with its ``macs``; ``guarded``: not as a router or DHCP server; ``pinned``: only
+        # with its addresses in ``sources``, ``targets6``, ``options6``.
         Set(BRIDGE, "bound", (IFNAME,)),
         Set(BRIDGE, "macs", (IFNAME, MAC)),
         Set(BRIDGE, "guarded", (IFNAME,)),

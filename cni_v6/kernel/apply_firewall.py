@@ -1,4 +1,4 @@
-"""The firewall's operations and questions on the real kernel: transactions of elements, and ``nft`` for the rules."""
+"""The firewall's operations and questions on the real kernel: element transactions, and ``nft`` for the rules."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from cni_v6.errors import FIREWALL_MISSING, KERNEL_REFUSED, CniError
-from cni_v6.firewall.sets import Element
+from cni_v6.firewall.sets import SETS, Element
+from cni_v6.firewall.shape import Table
 from cni_v6.kernel import ops, programs, questions
 from cni_v6.kernel.deadline import Patience
-from cni_v6.kernel.netfilter import conntrack, keys, messages as nft
+from cni_v6.kernel.netfilter import conntrack, keys, listing, messages as nft
 from cni_v6.kernel.netfilter.socket import NO_NETFILTER, NetfilterSocket
 from cni_v6.kernel.netlink.socket import Answer, explain
 from cni_v6.kernel.open_namespaces import Spaces
 from cni_v6.kernel.ops import HOST
 
-SYSTEM_PATH = ("/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/bin", "/bin")  # a runtime's PATH may be short of these
-NFT_SECONDS = 20.0  # it takes hundredths of one, and seconds where somebody else loads a million elements
-VERSION_CHAIN = "version"  # of both tables: its one rule's comment is their mark
-# Requests for the kernel to go through all flows; with more, one dump of them costs less.
+SYSTEM_PATH = ("/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/bin", "/bin")  # a runtime's PATH may lack them
+NFT_SECONDS = 20.0  # nft takes hundredths of a second, and seconds while another program loads a million elements
+VERSION_CHAIN = "version"  # in both tables; the comment of its only rule is their mark
+# Filtered deletions, each of which walks all flows; with more of them, one dump costs less.
 FILTERS_MAX = 16
 Place = tuple[str, str, tuple[bytes, bytes]]  # family, set, key
 RELOAD = "run: cni-v6ctl reload"
@@ -29,6 +30,7 @@ WITHOUT = 'set "guard": false and "ingress": "open", and no masquerade or ports'
 
 def add_elements(spaces: Spaces, operation: ops.AddElements) -> None:
     netfilter = _netfilter(spaces)
+    spaces.has_elements = True
     failures = {answer.error: answer for answer in netfilter.transact(nft.add_elements(operation.elements))}
     if errno.ENOENT in failures:
         raise CniError(FIREWALL_MISSING, "the node's firewall tables are gone", RELOAD)
@@ -50,10 +52,10 @@ def _clash(netfilter: NetfilterSocket, elements: Sequence[Element]) -> CniError:
 
 
 def remove_elements(spaces: Spaces, operation: ops.RemoveElements) -> None:
-    """First all at once; where that fails, what is there of them.
+    """Remove all elements at once. If that fails, look up which exist, and remove these.
 
-    What is in a map may be another attachment's by now. And what has intervals the kernel finds by its beginning, so it
-    may find another one, that contains it (nft_pipapo_deactivate). Those are looked at first.
+    Two kinds are looked up first. A map's entry may belong to another attachment by now. An interval is found by its
+    start, so the kernel may find another interval that contains it (nft_pipapo_deactivate).
     """
     netfilter = _netfilter(spaces)
     doubtful = {_place(element): element for element in operation.elements if _doubtful(element)}
@@ -62,16 +64,16 @@ def remove_elements(spaces: Spaces, operation: ops.RemoveElements) -> None:
     if not _destroy(netfilter, [*certain, *found]):
         certain = [element for element, there in zip(certain, _look(netfilter, certain)) if there]
         _refused(netfilter.transact(nft.delete_elements([*certain, *found])), operation)
-    while found and len(found) < len(doubtful):  # one may have hidden another
+    while found and len(found) < len(doubtful):  # an interval may have hidden another one
         found = _found(netfilter, doubtful)
         _refused(netfilter.transact(nft.delete_elements(found)), operation)
 
 
 def _destroy(netfilter: NetfilterSocket, elements: Sequence[Element]) -> bool:
-    """Take them out, there or not; False where not all could be: the kernel is too old, or a table or set is gone.
+    """Remove elements, whether or not they exist. False: the kernel is too old, or a table or set does not exist.
 
-    Worth an attempt: the kernel waits for an RCU grace period, milliseconds, when it abandons a transaction
-    (__nf_tables_abort).
+    NFT_MSG_DESTROYSETELEM avoids a failed transaction, after which the kernel waits milliseconds for an RCU grace
+    period (__nf_tables_abort).
     """
     if not netfilter.destroys:
         return not netfilter.transact(nft.delete_elements(elements))
@@ -89,13 +91,13 @@ def _place(element: Element) -> Place:
 
 
 def _found(netfilter: NetfilterSocket, asked: Mapping[Place, Element]) -> list[Element]:
-    """Those of the elements that the kernel finds, with their own data, under the keys of all."""
-    there = {_place(each): each for each in _look(netfilter, list(asked.values())) if each}
-    return [asked[place] for place, each in there.items() if place in asked and asked[place].data == each.data]
+    """Those of the elements that the kernel has, each with its own data."""
+    there = {_place(element): element for element in _look(netfilter, list(asked.values())) if element}
+    return [asked[place] for place, found in there.items() if place in asked and asked[place].data == found.data]
 
 
 def _look(netfilter: NetfilterSocket, elements: Sequence[Element]) -> list[Element | None]:
-    """What the kernel finds under the key of each; None where nothing is."""
+    """The element that the kernel finds under the key of each element; None if there is none."""
     answers = netfilter.request([nft.get_element(element) for element in elements])
     return [_there(element, answer) for element, answer in zip(elements, answers)]
 
@@ -109,7 +111,7 @@ def _there(asked: Element, answer: Answer) -> Element | None:
 
 
 def load_ruleset(_: Spaces, operation: ops.LoadRuleset) -> None:
-    """Runs ``nft`` in the namespace of this thread, which is the node's."""
+    """Run ``nft`` in the namespace of this thread, which is the node's own."""
     _nft(operation.elements)
 
 
@@ -118,7 +120,7 @@ def _nft(elements: tuple[Element, ...], *options: str) -> None:
     :raises CniError: FIREWALL_MISSING, KERNEL_REFUSED.
     """
     from cni_v6.firewall import ruleset
-    from cni_v6.kernel import child_process  # only where it is needed: the start-up path pays for every import
+    from cni_v6.kernel import child_process  # imported here: it would slow down every start
 
     folders = _folders()
     script = ruleset.text(elements).encode()
@@ -151,7 +153,7 @@ def _executable(name: str, folders: Sequence[str]) -> str:
 def unload_ruleset(spaces: Spaces, operation: ops.UnloadRuleset) -> None:
     netfilter = _netfilter(spaces)
     messages = [nft.delete_table(family) for family in nft.FAMILIES]
-    if netfilter.transact(messages):  # one of them may be gone
+    if netfilter.transact(messages):  # one of the tables may not exist
         for message in messages:
             failures = netfilter.transact([message])
             _refused([answer for answer in failures if answer.error != errno.ENOENT], operation)
@@ -169,7 +171,7 @@ def flush_flows(spaces: Spaces, operation: ops.FlushFlows) -> None:
 
 
 def flush_one_by_one(netfilter: NetfilterSocket, what: conntrack.Wanted) -> list[Answer]:
-    """Look through all UDP flows here: for what the kernel's filter cannot find, and for many ports."""
+    """Dump all UDP flows and delete the wanted ones: if the kernel's filter cannot match them, or for many ports."""
     [count] = netfilter.request([conntrack.count_flows()])
     if count.messages and not conntrack.read_count(count.messages[0]):
         return []
@@ -185,7 +187,24 @@ def get_ruleset(spaces: Spaces, _: questions.GetRuleset) -> str:
     netfilter = _netfilter(spaces)
     dumps = [netfilter.dump(nft.dump_rules(family, VERSION_CHAIN)) for family in nft.FAMILIES]
     marks = {nft.rule_comment(dump.messages[0]) if dump.messages else "" for dump in dumps}
-    return marks.pop() if len(marks) == 1 else ""
+    mark = marks.pop() if len(marks) == 1 else ""
+    return mark if mark and (spaces.rules_watched or not _changed(spaces, mark)) else ""
+
+
+def _changed(spaces: Spaces, mark: str) -> bool:
+    """Whether others have changed the rules. Of those of another version it is not known."""
+    from cni_v6.firewall import ruleset, shape
+
+    return mark == ruleset.mark() and bool(shape.differences(get_tables(spaces, questions.GetTables())))
+
+
+def get_tables(spaces: Spaces, _: questions.GetTables) -> tuple[Table, ...]:
+    netfilter = _netfilter(spaces)
+    found = []
+    for family in nft.FAMILIES:
+        dumps = [netfilter.dump(request) for request in listing.requests(family)]
+        found.append(listing.read(family, [dump.messages for dump in dumps]))
+    return tuple(table for table in found if table)
 
 
 def get_elements(spaces: Spaces, asked: questions.GetElements) -> tuple[Element, ...]:
@@ -218,6 +237,16 @@ def get_forward_chains(spaces: Spaces, _: questions.GetForwardChains) -> tuple[q
     }
     read = (forward_chains.judge(chain, rules[chain.family, chain.table]) for chain in found)
     return tuple(chain for chain in read if chain.drops)
+
+
+def get_all_elements(spaces: Spaces, _: questions.GetAllElements) -> tuple[Element, ...]:
+    netfilter, found = _netfilter(spaces), list[Element]()
+    for family, name in SETS:
+        dump = netfilter.dump(nft.dump_elements(family, name))
+        if dump.error and dump.error != errno.ENOENT and dump.error not in NO_NETFILTER:
+            raise CniError(KERNEL_REFUSED, f"cannot list {name} of the firewall", explain(dump))
+        found += (element for data in dump.messages for element in nft.read_elements(data))
+    return tuple(found)
 
 
 def _netfilter(spaces: Spaces) -> NetfilterSocket:

@@ -1,8 +1,7 @@
-"""Other programs, run to their end: not for longer than a call can wait, nor for a caller that has gone, and without
-keeping more of what they print than anybody can use.
+"""Runs other programs to their end, with a time limit, a limit for their output, and an end when the caller is gone.
 
-``subprocess.run`` waits for the end of their output too, which a daemon that they leave behind may hold open for ever,
-and after its timeout for that of their children.
+``subprocess.run`` waits for the end of the output too. A daemon that the program left behind may hold the output open
+for ever. After a timeout it waits again, for the output of the program's children.
 """
 
 from __future__ import annotations
@@ -22,15 +21,15 @@ from cni_v6.kernel.deadline import Patience
 if TYPE_CHECKING:
     from subprocess import Popen
 
-OUTPUT_BYTES = 1 << 20  # of what is printed: a result has some hundred bytes
-LOG_BYTES = 1 << 16  # of what goes to its stderr; more is read and dropped
+OUTPUT_BYTES = 1 << 20  # of stdout; a result has a few hundred
+LOG_BYTES = 1 << 16  # of stderr; more is read and dropped
 PART = 1 << 16
-KILL_SECONDS = 2.0  # from SIGKILL to the end; longer takes only who waits for a disk that does not answer
+KILL_SECONDS = 2.0  # from SIGKILL to the end; only a process that waits for a hanging disk takes longer
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """How a program ended (negative: by a signal), and what it printed."""
+    """A program's exit status (negative: the number of the signal that ended it) and its output."""
 
     status: int
     stdout: bytes
@@ -38,16 +37,16 @@ class Done:
 
 
 class Stopped(Exception):
-    """It was ended by us; the words say why, as the end of a sentence that begins with its name.
+    """The program was killed. The message says why, as the rest of a sentence that begins with the program's name.
 
-    ``logged``: what it had written to its stderr.
+    ``logged``: what it had written to stderr.
     """
 
     logged = b""
 
 
 def pidfd(pid: int) -> int | None:
-    """A descriptor that becomes readable at a process's end; None before Linux 5.3."""
+    """A descriptor that becomes readable when a process ends; None before Linux 5.3."""
     try:
         return os.pidfd_open(pid)
     except OSError as error:
@@ -60,14 +59,14 @@ def run(
     argv: Sequence[str], *, stdin: bytes, env: Mapping[str, str], patience: Patience, seconds: float,
     watch: Callable[[int], int | None] = pidfd,
 ) -> Done:
-    """Run a program in a session of its own, so that it can be ended with all that it has started.
+    """Run a program in its own session, so that it can be killed together with its children.
 
-    :param seconds: it may take, if the call can wait so long.
+    :param seconds: its time limit; ``patience`` may shorten it.
     :param watch: see ``pidfd``.
-    :raises OSError: where it cannot be started.
-    :raises Stopped: where it was ended; ``patience`` has given up then.
+    :raises OSError: it cannot be started.
+    :raises Stopped: it was killed. ``patience`` has given up then.
     """
-    from subprocess import PIPE, Popen  # only where it is needed: the start-up path pays for every import
+    from subprocess import PIPE, Popen  # imported here: it would slow down every start
 
     limit = patience.left(seconds)
     process = Popen(argv, env=env, stdin=PIPE, stdout=PIPE, stderr=PIPE, bufsize=0, start_new_session=True)
@@ -88,7 +87,7 @@ def run(
 
 @dataclass
 class _Talk:
-    """Feeds a process and listens to it, all at once: any of its pipes may be full."""
+    """Writes a process's stdin and reads its stdout and stderr at the same time: any of the pipes may be full."""
 
     process: Popen[bytes]
     left: memoryview
@@ -114,13 +113,15 @@ class _Talk:
             os.close(self.end)
 
     def hold(self, seconds: float, caller: int | None, after_caller: float) -> None:
-        """Until the process has ended; what it printed by then is all.
+        """Wait until the process has ended. Output after its end is not read.
 
-        :param after_caller: seconds that it has once the caller has gone.
-        :raises Stopped: where it has to be ended.
+        :param seconds: the time limit.
+        :param caller: reports POLLHUP when the caller is gone.
+        :param after_caller: seconds that the process has after that.
+        :raises Stopped: it has to be killed.
         """
         if caller is not None:
-            self._poll.register(caller, 0)  # POLLHUP is always told
+            self._poll.register(caller, 0)  # POLLHUP is always reported
         deadline = time.monotonic() + seconds
         late = f"did not end within {round(seconds, 1):g} seconds"
         ended = False
@@ -143,7 +144,7 @@ class _Talk:
                 pass
 
     def has_ended(self, seconds: float) -> bool:
-        """Whether the process ends in time."""
+        """Wait for the process; whether it ends in this time."""
         from subprocess import TimeoutExpired
 
         if self.end is not None:
@@ -163,7 +164,7 @@ class _Talk:
         return any(name != "stdin" for name in self._pipes.values())
 
     def _move(self, descriptor: int) -> bool:
-        """Pass some bytes on; False where there is no more to pass now."""
+        """Write or read some bytes; False if no more can be moved now."""
         name = self._pipes[descriptor]
         try:
             if name == "stdin":
@@ -174,7 +175,7 @@ class _Talk:
             part = os.read(descriptor, PART)
         except BlockingIOError:
             return False
-        except BrokenPipeError:  # it does not read its input
+        except BrokenPipeError:  # the process does not read its stdin
             part = b""
         if not part:
             self._drop(descriptor)
@@ -196,5 +197,5 @@ class _Talk:
 
 
 def _milliseconds(deadline: float) -> float:
-    """From now on, by time.monotonic()."""
+    """Milliseconds from now to a deadline, which is in seconds of time.monotonic()."""
     return max(0.0, deadline - time.monotonic()) * 1000

@@ -1,8 +1,8 @@
-"""How long one call may wait, and whether anybody waits for it.
+"""How long a call may wait, and whether its caller still waits for it.
 
-A call that runs late, or whose caller has gone, begins nothing more; what it did is undone, for which it has time of
-its own. The limits are of ``wire``; calls without an engine have none but those of each wait, since their runtime ends
-them.
+A call that is past its limit, or whose caller is gone, starts no further step. It is undone, and undo has a time limit
+of its own. ``wire`` defines the limits. A call without an engine has only the limits of its single waits, because its
+runtime kills it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from cni_v6 import wire
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Seconds; see ``wire``."""
+    """Time limits of a call in seconds; see ``wire``."""
 
     delegate: float = wire.DELEGATE_SECONDS
     work: float = wire.WORK_SECONDS
@@ -30,10 +30,11 @@ WITHOUT_END = Limits(work=math.inf)
 
 
 class Patience:
-    """One call's.
+    """The time limits of one call, as deadlines.
 
-    :param caller: a descriptor that hangs up (POLLHUP) when the caller has gone; None where that cannot be told.
-    :param started: when the request was there, by ``clock``; None for now.
+    :param caller: a descriptor that reports POLLHUP when the caller is gone; None if that is not known.
+    :param started: when the request arrived, by ``clock``; None for now.
+    :param clock: returns seconds.
     """
 
     def __init__(
@@ -48,18 +49,18 @@ class Patience:
         self._undoing = False
 
     def left(self, most: float) -> float:
-        """Seconds that a wait may take from now on, which by itself may take ``most``."""
+        """The seconds that a wait may take from now on: at most ``most``, and at most the rest of the call's time."""
         if self.is_over:
             self.give_up()
         return max(0.0, min(most, self._end - self._clock()))
 
     @property
     def is_over(self) -> bool:
-        """Whether it is too late to begin anything."""
+        """Whether it is too late to start another step."""
         return self._clock() >= self._end
 
     def give_up(self) -> None:
-        """From here on things are undone, and it does not matter who waits for that."""
+        """From now on the call is undone: the limit for undo applies, and it does not matter if the caller is gone."""
         if not self._undoing:
             self._undoing = True
             self.caller = None

@@ -1,9 +1,9 @@
-"""Deletes interfaces of the node, many at once, and answers when the kernel has announced their end.
+"""Deletes interfaces of the node, many at once, and returns at the kernel's notification of their deletion.
 
-The acknowledgement of an RTM_DELLINK comes after an RCU wait of some 20 ms, the notification (RTNLGRP_LINK) after less
-than one: by then the interface and its peer are gone from both namespaces. So one thread sends deletions and waits for
-their acknowledgements, another listens, and callers go on when they are told. Deletions that come while the kernel
-waits for the one before go out together, as one of a link group: that wait is the same for one interface or sixty.
+The kernel acknowledges an RTM_DELLINK after an RCU wait of about 20 ms. Its notification (RTNLGRP_LINK) comes after
+less than 1 ms; by then the interface and its peer are gone from both namespaces. So one thread sends deletions and
+waits for their acknowledgements, another one reads notifications, and a notification lets its caller continue.
+Deletions that arrive while the kernel waits go out together, as one link group: the wait is the same for one or sixty.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import errno
 import queue
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from cni_v6.errors import KERNEL_REFUSED, CniError
 from cni_v6.kernel.netlink import answers, requests, uapi
@@ -26,12 +26,13 @@ from cni_v6.kernel.netlink.socket import (
     subscribe,
 )
 
-PATIENCE_SECONDS = 30.0  # a busy kernel takes tenths of a second; this long means that something is stuck
-RECEIVE_BUFFER = 8 << 20  # a burst of a thousand interfaces is two megabytes of news
+PATIENCE_SECONDS = 30.0  # a busy kernel takes tenths of a second; after this time something is stuck
+BRIDGE_KIND = b"bridge\0"  # in a message about a bridge: only a message with these bytes is read
+RECEIVE_BUFFER = 8 << 20  # bytes; the notifications of a thousand interfaces take two megabytes
 
 
 class _Waiting:
-    """One interface whose end somebody waits for."""
+    """An interface for whose deletion a caller waits."""
 
     __slots__ = ("done", "error")
 
@@ -41,9 +42,14 @@ class _Waiting:
 
 
 class Reaper:
-    """For the engine: lives as long as it, in the network namespace of the thread that makes it."""
+    """The engine's, for its whole life, in the network namespace of the thread that makes it.
 
-    def __init__(self) -> None:
+    :param on_bridge: takes the name of a bridge that somebody has deleted, in a thread that waits for nothing; "" if
+        news were lost.
+    """
+
+    def __init__(self, on_bridge: Callable[[str], None] = lambda _: None) -> None:
+        self._on_bridge = on_bridge
         self._waiting: dict[int, _Waiting] = {}
         self._lock = threading.Lock()
         self._queue: queue.SimpleQueue[int | None] = queue.SimpleQueue()
@@ -58,14 +64,14 @@ class Reaper:
             thread.start()
 
     def close(self) -> None:
-        """Let what has been sent end. The listening thread is a daemon: it ends with the process."""
+        """Wait for deletions that were sent. The listening thread is a daemon thread: it ends with the process."""
         self._queue.put(None)
         self._threads[0].join()
 
     def remove(self, indices: Sequence[int]) -> None:
         """Delete interfaces by index; return when all are gone from both namespaces.
 
-        :raises CniError: KERNEL_REFUSED with what the kernel said.
+        :raises CniError: KERNEL_REFUSED with the kernel's error.
         """
         entries = []
         with self._lock:
@@ -92,17 +98,17 @@ class Reaper:
             indices = [first, *self._more()]
             try:
                 answers = self._route.request(requests.deletion(indices, new_group()))
-            except (CniError, OSError) as error:  # later ones need this thread
+            except (CniError, OSError) as error:  # the thread must survive for later deletions
                 self._refused(indices, str(error))
                 continue
             if answers[-1].error in (0, errno.ENODEV):
                 for index in indices:
-                    self._finish(index)  # announced before, unless the news were lost
+                    self._finish(index)  # the notification came before, unless it was lost
             else:
                 self._refused(indices, explain(answers[-1]))
 
     def _more(self) -> list[int]:
-        """What came in while the kernel waited."""
+        """The deletions that have arrived while the kernel waited."""
         found: list[int] = []
         while not self._queue.empty():
             index = self._queue.get()
@@ -124,15 +130,18 @@ class Reaper:
             except OSError as error:
                 if error.errno == errno.ENOBUFS:
                     self._look_again()
+                    self._on_bridge("")
                     continue
                 return
             for _, _, _, message in split(data):
                 self._finish(answers.index_of(message))
+                if BRIDGE_KIND in message and (link := answers.read_link(message)[0]).kind == "bridge":
+                    self._on_bridge(link.name)
 
     def _look_again(self) -> None:
-        """News were lost: ask."""
+        """Notifications were lost: look up all interfaces that somebody waits for."""
         with self._lock:
             indices = list(self._waiting)
-        for index, answer in zip(indices, self._look.request([requests.get_link_by_index(each) for each in indices])):
+        for index, answer in zip(indices, self._look.request([*map(requests.get_link_by_index, indices)])):
             if answer.error == errno.ENODEV:
                 self._finish(index)

@@ -1,7 +1,7 @@
 """The real kernel: rtnetlink for links, addresses and routes, /proc/sys for sysctls.
 
-Requests that follow each other on one namespace's socket go out together; whatever comes between them (a sysctl,
-another namespace) first sends off what was gathered, so operations keep their order.
+Consecutive requests on the socket of one namespace go out in one datagram. Before a sysctl or a request in another
+namespace, the collected requests are sent, so operations keep their order.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import errno
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from cni_v6.errors import ALREADY_ATTACHED, KERNEL_REFUSED, PORTS_EXHAUSTED, UNKNOWN_CONTAINER, CniError, Errors
+from cni_v6.errors import KERNEL_REFUSED, UNKNOWN_CONTAINER, CniError, Errors
 from cni_v6.kernel import apply_firewall, ops, sysctl
 from cni_v6.kernel.link_deletion import Reaper
 from cni_v6.kernel.netlink import answers, pyroute2_messages, requests
@@ -19,7 +19,7 @@ from cni_v6.kernel.netlink.socket import Answer, explain, new_group
 from cni_v6.kernel.observe import observe
 from cni_v6.kernel.open_namespaces import Spaces
 from cni_v6.kernel.ops import HOST, Op
-from cni_v6.kernel.questions import BRIDGE_PORTS_MAX, Question, Snapshot
+from cni_v6.kernel.questions import Question, Snapshot
 from cni_v6.kernel.sysctl import Folders
 from cni_v6.kernel.wait import await_addresses, await_end, await_port
 
@@ -30,10 +30,10 @@ ABSENT = (errno.ENODEV, errno.ENOENT, errno.EADDRNOTAVAIL, errno.ESRCH)
 
 
 class LinuxKernel:
-    """One invocation's kernel. See ``cni_v6.kernel.Kernel`` for the contract.
+    """The kernel of one invocation. See ``questions.Kernel``.
 
-    :param spaces: open namespaces; a caller that keeps the node's own open between invocations hands it over in them.
-    :param reaper: deletes the node's interfaces where one lives longer than this invocation.
+    :param spaces: open namespaces. The engine, which keeps the node's own open between invocations, passes it here.
+    :param reaper: deletes interfaces of the node; the engine has one. None: this object deletes them.
     """
 
     def __init__(self, spaces: Spaces | None = None, reaper: Reaper | None = None) -> None:
@@ -42,10 +42,10 @@ class LinuxKernel:
         self.unwritten: list[ops.SetSysctl] = []
 
     def remarks(self) -> list[str]:
-        """What could not be done and is no error, a line each: for the log, once a call."""
+        """Lines for the log about precautions that could not be taken; each is returned once."""
         if not self.unwritten:
             return []
-        keys = ", ".join(dict.fromkeys(f"net/{each.key}={each.value}" for each in self.unwritten))
+        keys = ", ".join(dict.fromkeys(f"net/{setting.key}={setting.value}" for setting in self.unwritten))
         self.unwritten.clear()
         return [f"/proc/sys is read-only, so these precautions were not taken: {keys}; set them beforehand (default)"]
 
@@ -79,7 +79,7 @@ class LinuxKernel:
         errors.check()
 
     def _delete(self, names: Sequence[str]) -> None:
-        """Delete interfaces of the node together: the kernel's wait is the same for one or sixty."""
+        """Delete interfaces of the node together: the kernel's RCU wait is the same for one or sixty."""
         route = self._spaces.get(HOST).route
         found = [answer for answer in route.request([requests.get_link(name) for name in names]) if answer.messages]
         indices = [answers.index_of(answer.messages[0]) for answer in found]
@@ -94,12 +94,12 @@ class LinuxKernel:
     def _remove(self, operation: Op) -> None:
         try:
             self._run([operation], [])
-        except CniError as error:  # what is to go went with its namespace
+        except CniError as error:  # what the operation removes is gone with its namespace
             if error.code != UNKNOWN_CONTAINER or not isinstance(operation, GONE_ALREADY):
                 raise
 
     def _undo(self, done: list[Op], error: Exception) -> None:
-        undo = [each for each in map(ops.inverse, reversed(done)) if each is not None]
+        undo = [operation for operation in map(ops.inverse, reversed(done)) if operation is not None]
         try:
             self.remove(undo)
         except CniError as second:
@@ -107,7 +107,7 @@ class LinuxKernel:
                 error.details += f"; undoing it failed too: {second}"
 
     def _run(self, batch: list[Op], done: list[Op]) -> None:
-        """Run operations that can go out together; ``done`` gains those that took effect, also when another fails."""
+        """Run operations that can go out together. ``done`` gets those that succeeded, even if another one failed."""
         if isinstance(batch[0], ops.SetSysctl):
             self._write(batch, done)
             return
@@ -122,7 +122,7 @@ class LinuxKernel:
         messages = [_REQUESTS[type(operation)](self._spaces, operation) for operation in batch]
         last = batch[-1]
         if isinstance(last, ops.CreateVeth):
-            messages.append(requests.get_link(last.host))  # its answer has both indices, which what follows needs
+            messages.append(requests.get_link(last.host))  # its answer has both indices
         answered = self._spaces.get(_space(operation=batch[0])).route.request(messages)
         failed: CniError | None = None
         for operation, answer in zip(batch, answered):
@@ -137,7 +137,7 @@ class LinuxKernel:
             self._spaces.learn_pair(last.host, last.netns, last.ifname, answered[-1])
 
     def _write(self, batch: Sequence[Op], done: list[Op]) -> None:
-        """Sysctls of one namespace, or what does the same where they are read-only."""
+        """Write sysctls of one namespace. If they are read-only, try the rtnetlink requests with the same effect."""
         netns, refused = _space(batch[0]), list[tuple[ops.SetSysctl, CniError]]()
 
         def write(folders: Folders) -> None:
@@ -160,8 +160,8 @@ class LinuxKernel:
                 raise error
 
     def _set_otherwise(self, operation: ops.SetSysctl) -> bool:
-        """Whether a request does what /proc/sys does not."""
-        from cni_v6.kernel.netlink import devconf  # where it is read-only
+        """Set a sysctl by an rtnetlink request instead; whether there is such a request, and it succeeded."""
+        from cni_v6.kernel.netlink import devconf  # only for a read-only /proc/sys
 
         ifname = devconf.interface_of(operation.key)
         index = self._spaces.index(operation.netns, ifname) if ifname else None
@@ -174,12 +174,12 @@ class LinuxKernel:
         )
 
     def _note(self, operation: Op) -> None:
-        if isinstance(operation, ops.DeleteLink):  # and perhaps a peer, in whatever namespace
+        if isinstance(operation, ops.DeleteLink):  # perhaps with a peer in any namespace
             self._spaces.forget_indices()
 
 
 def _space(operation: Op) -> str:
-    """The namespace an operation's request is sent in."""
+    """The namespace in which an operation's request is sent."""
     if isinstance(operation, ops.CreateVeth):
         return HOST
     netns_path = getattr(operation, "netns", HOST)
@@ -188,9 +188,9 @@ def _space(operation: Op) -> str:
 
 
 def _batches(operations: Iterable[Op]) -> Iterable[list[Op]]:
-    """Group what can go out in one datagram, or be written in one visit.
+    """Group operations that can go out in one datagram, or sysctls that can be written in one visit to a namespace.
 
-    What creates a link ends its batch: later requests need its index.
+    An operation that creates a link ends its batch: later requests need the index.
     """
     batch: list[Op] = []
     for operation in operations:
@@ -206,7 +206,7 @@ def _batches(operations: Iterable[Op]) -> Iterable[list[Op]]:
 
 
 def _kind(operation: Op) -> type[Op] | None:
-    """What only operations of its own type can be in a batch with; None: requests."""
+    """The type of the batch that an operation can be in; None for a batch of requests."""
     return type(operation) if type(operation) in _DIRECT or isinstance(operation, ops.SetSysctl) else None
 
 
@@ -217,24 +217,12 @@ def _as_wanted(operation: Op, answer: Answer) -> bool:
 
 
 def _refusal(spaces: Spaces, operation: Op, answer: Answer) -> CniError:
-    if isinstance(operation, ops.CreateVeth):
-        if answer.error == errno.EXFULL:
-            words = f"bridge {operation.bridge} has no port left: a Linux bridge takes {BRIDGE_PORTS_MAX}"
-            return CniError(PORTS_EXHAUSTED, words, "remove containers, or add a second network with its own bridge")
-        if answer.error == errno.EEXIST:
-            return _exists(spaces, operation)
-    return CniError(KERNEL_REFUSED, f"cannot {ops.describe(operation)}", explain(answer))
+    from cni_v6.kernel.refusal import refusal  # only where it is needed: the start-up path pays for every import
+
+    return refusal(spaces, operation, answer)
 
 
-def _exists(spaces: Spaces, operation: ops.CreateVeth) -> CniError:
-    if spaces.index(HOST, operation.host) is not None:
-        words = f"interface {operation.host} is on the node already: this container was added before"
-        return CniError(ALREADY_ATTACHED, words, "run DEL for the container first")
-    words = f"interface {operation.ifname} is in the container already ({operation.netns})"
-    return CniError(ALREADY_ATTACHED, words, "choose another CNI_IFNAME, or run DEL for the attachment that made it")
-
-
-# Operations that are requests
+# Operations by rtnetlink request
 
 
 def _index(spaces: Spaces, namespace: str, ifname: str, operation: Op) -> int:
@@ -265,7 +253,9 @@ _REQUESTS: dict[type[Any], Callable[[Spaces, Any], Message]] = {
     ops.SetBridge: _by_name(pyroute2_messages.set_bridge),
     ops.CreateVeth: _create_veth,
     ops.SetAlias: _by_name(requests.set_alias),
+    ops.ClaimMac: _by_name(requests.claim_mac),
     ops.SetPort: _by_name(requests.set_port),
+    ops.PlugIn: lambda spaces, each: pyroute2_messages.plug_in(each, _index(spaces, HOST, each.bridge, each)),
     ops.AddPortVlans: _by_index(pyroute2_messages.add_port_vlans),
     ops.RemovePortVlan: _by_index(pyroute2_messages.remove_port_vlan),
     ops.AddAddress: _by_index(requests.add_address),
@@ -277,12 +267,18 @@ _REQUESTS: dict[type[Any], Callable[[Spaces, Any], Message]] = {
     ops.RemoveRoute: _by_index(requests.remove_route),
     ops.AddProxy: _by_index(pyroute2_messages.add_proxy),
     ops.RemoveProxy: _by_index(pyroute2_messages.remove_proxy),
-    ops.Announce: _by_name(requests.set_mac),
+    ops.Announce: _by_name(lambda operation: requests.set_mac(operation.ifname, operation.mac)),
     ops.DeleteLink: _by_name(requests.delete_link),
 }
 
 
-# Operations that are something else
+# All other operations
+
+
+def _pin_mac(spaces: Spaces, operation: ops.PinMac) -> None:
+    from cni_v6.kernel import bridge_macs  # only for bridges of others
+
+    bridge_macs.pin(spaces, operation)
 
 
 _DIRECT: dict[type[Any], Callable[[Spaces, Any], None]] = {
@@ -291,6 +287,7 @@ _DIRECT: dict[type[Any], Callable[[Spaces, Any], None]] = {
     ops.LoadRuleset: apply_firewall.load_ruleset,
     ops.UnloadRuleset: apply_firewall.unload_ruleset,
     ops.FlushFlows: apply_firewall.flush_flows,
+    ops.PinMac: _pin_mac,
     ops.AwaitPort: await_port,
     ops.AwaitAddresses: await_addresses,
     ops.AwaitEnd: await_end,

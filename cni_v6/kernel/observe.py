@@ -1,4 +1,4 @@
-"""Questions answered: what is there now. Reads only."""
+"""Answers questions about the kernel's present state. Only reads."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from cni_v6.kernel.ops import HOST
 from cni_v6.kernel.questions import (
     GetAddresses,
     GetAlive,
+    GetAllElements,
     GetElements,
     GetForwardChains,
     GetIpv6Interfaces,
@@ -25,12 +26,14 @@ from cni_v6.kernel.questions import (
     GetLinks,
     GetListeners,
     GetNft,
+    GetMacs,
     GetPorts,
     GetPortVlans,
     GetProxies,
     GetRoutes,
     GetRuleset,
     GetSysctl,
+    GetTables,
     GetUplinks,
     Ipv6Interface,
     Lifetime,
@@ -43,15 +46,17 @@ from cni_v6.kernel.questions import (
 )
 from cni_v6.kernel.sysctl import Folders
 
-# What RTM_GETROUTE and a dump say where there is no route, no IPv6, or no such family.
+# Errors of RTM_GETROUTE and of dumps if there is no route, no IPv6, or no such family.
 NO_ROUTE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EAFNOSUPPORT, errno.EOPNOTSUPP, errno.EINVAL)
 
 
 def observe(spaces: Spaces, questions: Iterable[Question]) -> Snapshot:
-    """All answers; the links of one namespace are asked for in one round trip."""
+    """Answer all questions; all links of a namespace in one round trip."""
     asked = tuple(dict.fromkeys(questions))
-    answered: dict[Question, object] = dict(_sysctls(spaces, [each for each in asked if isinstance(each, GetSysctl)]))
-    answered.update(_links(spaces, [each for each in asked if isinstance(each, GetLink)]))
+    sysctls = [question for question in asked if isinstance(question, GetSysctl)]
+    answered: dict[Question, object] = dict(_sysctls(spaces, sysctls))
+    answered.update(_links(spaces, [question for question in asked if isinstance(question, GetLink)]))
+    answered.update(_port_vlans(spaces, [question for question in asked if isinstance(question, GetPortVlans)]))
     for question in asked:
         if question not in answered:
             answered[question] = _ANSWERS[type(question)](spaces, question)
@@ -62,7 +67,7 @@ def _links(spaces: Spaces, questions: Sequence[GetLink]) -> Iterable[tuple[Quest
     for netns in dict.fromkeys(question.netns for question in questions):
         here = [question for question in questions if question.netns == netns]
         route = spaces.get(netns).route
-        for question, answer in zip(here, route.request([requests.get_link(each.ifname) for each in here])):
+        for question, answer in zip(here, route.request([requests.get_link(asked.ifname) for asked in here])):
             spaces.learn(netns, question.ifname, answer)
             yield question, _link(spaces, question, answer)
 
@@ -161,16 +166,24 @@ def _listeners(_: Spaces, question: GetListeners) -> tuple[Listener, ...]:
 
 
 def _alive(_: Spaces, question: GetAlive) -> frozenset[tuple[int, int]]:
-    from cni_v6.kernel.netns import alive  # for the day when a set runs dry
+    from cni_v6.kernel.netns import alive  # rarely needed: only to find stale attachments
 
     return alive.alive(question.namespaces)
 
 
-def _port_vlans(spaces: Spaces, question: GetPortVlans) -> tuple[tuple[int, bool], ...]:
-    index = spaces.index(HOST, question.ifname)
-    messages = _dump(spaces, HOST, pyroute2_messages.get_port_vlans(), f"VLANs of {question.ifname}")
-    of_port = (data for data in messages if answers.index_of(data) == index)
-    return tuple(vlan for data in of_port for vlan in pyroute2_messages.read_port_vlans(data))
+def _macs(spaces: Spaces, question: GetMacs) -> Mapping[str, Link]:
+    from cni_v6.kernel import bridge_macs  # few calls ask for a MAC
+
+    return bridge_macs.macs(spaces, question)
+
+
+def _port_vlans(spaces: Spaces, questions: Sequence[GetPortVlans]) -> Iterable[tuple[Question, object]]:
+    """One dump for all questions: the kernel lists all ports in any case."""
+    messages = _dump(spaces, HOST, pyroute2_messages.get_port_vlans(), "VLANs of bridge ports") if questions else ()
+    for question in questions:
+        index = spaces.index(HOST, question.ifname)
+        of_port = (data for data in messages if answers.index_of(data) == index)
+        yield question, tuple(vlan for data in of_port for vlan in pyroute2_messages.read_port_vlans(data))
 
 
 def _sysctls(spaces: Spaces, questions: Sequence[GetSysctl]) -> Mapping[Question, str | None]:
@@ -211,12 +224,14 @@ _ANSWERS: dict[type[Any], Callable[[Spaces, Any], object]] = {
     GetUplinks: _uplinks,
     GetProxies: _proxies,
     GetRuleset: apply_firewall.get_ruleset,
+    GetTables: apply_firewall.get_tables,
     GetElements: apply_firewall.get_elements,
     GetListeners: _listeners,
     GetNft: apply_firewall.get_nft,
     GetForwardChains: apply_firewall.get_forward_chains,
+    GetAllElements: apply_firewall.get_all_elements,
     GetPorts: _ports,
+    GetMacs: _macs,
     GetLinks: _all_links,
     GetAlive: _alive,
-    GetPortVlans: _port_vlans,
 }

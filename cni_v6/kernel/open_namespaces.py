@@ -1,4 +1,4 @@
-"""The namespaces one invocation has open, and the interface indices it has learnt in them."""
+"""The namespaces that an invocation has open, and the interface indices that it knows."""
 
 from __future__ import annotations
 
@@ -14,11 +14,18 @@ from cni_v6.kernel.sysctl import Folders
 class Spaces:
     """Opens a namespace at its first use.
 
-    :param host: the node's own namespace where the caller keeps it open between invocations; ``close`` leaves it alone.
-    :param given: descriptors of namespaces that the caller has open already, by path; they stay the caller's.
+    :param host: the node's own namespace, if the caller keeps it open between invocations; ``close`` keeps it open.
+    :param given: descriptors of namespaces that the caller has open, by path; the caller closes them.
+    :param rules_watched: the engine looks at the firewall's rules whenever they change, so their mark tells enough.
+
+    ``has_elements``: elements of the firewall were added, so its tables are in use.
     """
 
-    def __init__(self, host: Namespace | None = None, given: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self, host: Namespace | None = None, given: Mapping[str, int] | None = None, *, rules_watched: bool = False
+    ) -> None:
+        self.rules_watched = rules_watched
+        self.has_elements = False
         self._kept = host
         self._given = given or {}
         self._open: dict[str, Namespace] = {HOST: host} if host else {}
@@ -30,7 +37,7 @@ class Spaces:
         return self._open[netns]
 
     def with_sysctls(self, netns: str, work: Callable[[Folders], None]) -> None:
-        """See ``Namespace.with_sysctls``; where the namespace is not open yet, both are one visit."""
+        """See ``Namespace.with_sysctls``. If the namespace is not open yet, it is opened in the same visit."""
         if netns in self._open:
             self._open[netns].with_sysctls(work)
         else:
@@ -49,24 +56,24 @@ class Spaces:
         self._indices.clear()
 
     def index(self, netns: str, ifname: str) -> int | None:
-        """The interface's index, asked of the kernel unless known; None where there is no such interface."""
+        """The interface's index, from the kernel unless it is known; None if there is no such interface."""
         if (netns, ifname) not in self._indices:
             [answer] = self.get(netns).route.request([requests.get_link(ifname)])
             self.learn(netns, ifname, answer)
         return self._indices.get((netns, ifname))
 
     def learn(self, netns: str, ifname: str, answer: Answer) -> None:
-        """Take the index from an answer to ``netlink.get_link``."""
+        """Remember the index in an answer to ``requests.get_link``."""
         if answer.messages:
             self._indices[netns, ifname] = answers.index_of(answer.messages[0])
 
     def learn_pair(self, host: str, netns: str, ifname: str, answer: Answer) -> None:
-        """Take both indices of a veth pair from the answer about its end on the node."""
+        """Remember both indices of a veth pair, from the answer to ``get_link`` of its end on the node."""
         self.learn(HOST, host, answer)
         peer = answers.peer_of(answer.messages[0]) if answer.messages else 0
         if peer:
             self._indices[netns, ifname] = peer
 
     def forget_indices(self) -> None:
-        """An interface has gone: its name may be another one's by the next time."""
+        """Forget all indices after a deletion: another interface may get the name."""
         self._indices.clear()

@@ -1,4 +1,4 @@
-"""What can be done to the kernel, as values. No operation touches anything by itself: ``kernel`` applies them.
+"""The operations on the kernel, as values. An operation changes nothing by itself: ``linux`` or ``fake`` applies it.
 
 ``netns`` is the path of a network namespace as the runtime gave it; ``HOST`` (the empty string) is the node's own.
 """
@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from cni_v6.firewall.sets import Element
 
 HOST = ""
+LLDP = 1 << 0xE  # in a bridge's group_fwd_mask: 01:80:c2:00:00:0e (IEEE 802.1AB)
 
 
 @dataclass(frozen=True, slots=True)
 class EnsureBridge:
-    """A bridge, created down; one that is there already is fine and keeps what it has."""
+    """Create a bridge, down, which forwards LLDP. It may exist already; then nothing of it changes."""
 
     name: str
     mac: str
@@ -32,11 +33,23 @@ class SetBridge:
 
 
 @dataclass(frozen=True, slots=True)
-class CreateVeth:
-    """Both ends in one request: the host end on its bridge and up, the peer in its namespace and down.
+class PinMac:
+    """Set the MAC of a bridge that has none of its own; one that was set stays.
 
-    The name must be free on both sides. Undone by deleting ``host``, which takes the peer along. ``shared``: one that
-    is there already is fine, and it is not undone, since it belongs to the network.
+    Until somebody sets it, a bridge takes the lowest MAC of its ports, so each new one may change it
+    (br_stp_recalculate_bridge_id, net/bridge/br_stp_if.c). It is set once, as the kernel then forgets the neighbours.
+    """
+
+    bridge: str
+    mac: str
+
+
+@dataclass(frozen=True, slots=True)
+class CreateVeth:
+    """Create a veth pair in one request: the host end on its bridge and up, the peer in its namespace and down.
+
+    Both names must be free. Undo deletes ``host``; the kernel deletes the peer with it. ``shared``: the pair belongs to
+    the network; it may exist already, and is not undone.
     """
 
     host: str
@@ -51,7 +64,7 @@ class CreateVeth:
 
 @dataclass(frozen=True, slots=True)
 class SetAlias:
-    """The interface's ``ifalias``: whose it is."""
+    """Set an interface's ``ifalias``, which names its owner."""
 
     netns: str
     ifname: str
@@ -59,8 +72,28 @@ class SetAlias:
 
 
 @dataclass(frozen=True, slots=True)
+class ClaimMac:
+    """Claim a MAC on a bridge for whoever is behind a port, as an alternative name of the port.
+
+    The kernel keeps the names of a namespace unique and ends them with their interface. So of two calls for one MAC one
+    is refused, with a firewall or without, and there is nothing to clean up.
+
+    CniError(ADDRESS_UNAVAILABLE) names the owner of another port that has claimed it.
+    """
+
+    ifname: str
+    bridge: str
+    mac: str
+
+    @property
+    def name(self) -> str:
+        """The alternative name; linux/if.h: ALTIFNAMSIZ allows 127 characters."""
+        return f"{self.bridge}.{self.mac.replace(':', '-')}"
+
+
+@dataclass(frozen=True, slots=True)
 class SetPort:
-    """A bridge port's flags (``IFLA_BRPORT_MODE``, ``IFLA_BRPORT_ISOLATED``)."""
+    """Set a bridge port's flags (``IFLA_BRPORT_MODE``, ``IFLA_BRPORT_ISOLATED``)."""
 
     ifname: str
     hairpin: bool
@@ -68,8 +101,16 @@ class SetPort:
 
 
 @dataclass(frozen=True, slots=True)
+class PlugIn:
+    """Make an interface of the node a port of a bridge, with the flags and the VLAN that any new port there has."""
+
+    ifname: str
+    bridge: str
+
+
+@dataclass(frozen=True, slots=True)
 class AddPortVlans:
-    """VLANs of a bridge port: ``pvid`` untagged (0: none), ``trunk`` ranges tagged, inclusive."""
+    """Add VLANs to a bridge port: ``pvid`` untagged (0: none), the inclusive ranges in ``trunk`` tagged."""
 
     ifname: str
     pvid: int
@@ -78,7 +119,7 @@ class AddPortVlans:
 
 @dataclass(frozen=True, slots=True)
 class RemovePortVlan:
-    """Take one VLAN off a bridge port; absent is fine."""
+    """Remove a VLAN from a bridge port. It may be absent already."""
 
     ifname: str
     vlan: int
@@ -86,9 +127,9 @@ class RemovePortVlan:
 
 @dataclass(frozen=True, slots=True)
 class SetSysctl:
-    """Write ``net/<key>`` below /proc/sys in a namespace; ``was`` is what undo writes back (None: leave it).
+    """Write ``net/<key>`` below /proc/sys in a namespace. Undo writes ``was`` back; None: it leaves the value.
 
-    ``precaution``: containers work without it, so that where it cannot be written a warning is enough.
+    ``precaution``: containers work without it. If it cannot be written, that is a warning and not an error.
     """
 
     netns: str
@@ -100,7 +141,7 @@ class SetSysctl:
 
 @dataclass(frozen=True, slots=True)
 class AddAddress:
-    """An address, ``ip/prefixlen``. ``dad`` asks the kernel for duplicate address detection; there already is fine."""
+    """Add an address, ``ip/prefixlen``. It may exist already. ``dad``: with duplicate address detection."""
 
     netns: str
     ifname: str
@@ -110,7 +151,7 @@ class AddAddress:
 
 @dataclass(frozen=True, slots=True)
 class RemoveAddress:
-    """Take an address, ``ip/prefixlen``, off an interface; absent is fine."""
+    """Remove an address, ``ip/prefixlen``, from an interface. It may be absent already."""
 
     netns: str
     ifname: str
@@ -119,7 +160,7 @@ class RemoveAddress:
 
 @dataclass(frozen=True, slots=True)
 class SetLink:
-    """Up or down; promiscuous or not, and its link group (None: leave it)."""
+    """Set an interface up or down, promiscuous or not, and its link group (None: leave it)."""
 
     netns: str
     ifname: str
@@ -130,7 +171,7 @@ class SetLink:
 
 @dataclass(frozen=True, slots=True)
 class AddProxy:
-    """Have the node answer neighbour solicitations for an IPv6 address on one of its interfaces; already is fine."""
+    """Add an NDP proxy entry: the node answers neighbour solicitations for an address. It may exist already."""
 
     ifname: str
     address: str
@@ -138,7 +179,7 @@ class AddProxy:
 
 @dataclass(frozen=True, slots=True)
 class RemoveProxy:
-    """Answer for it no more; absent is fine."""
+    """Remove an NDP proxy entry. It may be absent already."""
 
     ifname: str
     address: str
@@ -146,14 +187,14 @@ class RemoveProxy:
 
 @dataclass(frozen=True, slots=True)
 class AwaitPort:
-    """Wait for the kernel's own word that a bridge port is no longer disabled: it learns of the peer's carrier late."""
+    """Wait until the kernel has enabled a bridge port, which it does some time after the peer has carrier."""
 
     ifname: str
 
 
 @dataclass(frozen=True, slots=True)
 class AwaitAddresses:
-    """Wait for the end of duplicate address detection on an interface's addresses; a duplicate is an error."""
+    """Wait until duplicate address detection on an interface has ended; a duplicate address is an error."""
 
     netns: str
     ifname: str
@@ -161,18 +202,18 @@ class AwaitAddresses:
 
 @dataclass(frozen=True, slots=True)
 class AwaitEnd:
-    """Wait for the kernel's own word that an interface of the node is gone, with its other end's namespace."""
+    """Wait until an interface of the node is gone, after the namespace of its peer has ended."""
 
     ifname: str
 
 
 @dataclass(frozen=True, slots=True)
 class Announce:
-    """Tell the segment who has the interface's addresses now: gratuitous ARP, unsolicited neighbour advertisement.
+    """Announce the interface's addresses on the segment: gratuitous ARP, unsolicited neighbour advertisement.
 
-    The kernel does it when the MAC is set, to the one it has (NETDEV_CHANGEADDR in net/ipv4/devinet.c and
-    net/ipv6/ndisc.c), on an interface whose ``arp_notify`` and ``ndisc_notify`` are 1. A packet socket would do too,
-    but closing one waits for an RCU grace period (packet_release, net/packet/af_packet.c): 14 ms, more than the rest.
+    The kernel sends them when the MAC is set, also to its present value (NETDEV_CHANGEADDR in net/ipv4/devinet.c and
+    net/ipv6/ndisc.c), if ``arp_notify`` and ``ndisc_notify`` are 1. A packet socket could send them too, but closing
+    one waits for an RCU grace period (packet_release, net/packet/af_packet.c): 14 ms, longer than the rest of an ADD.
     """
 
     netns: str
@@ -182,7 +223,7 @@ class Announce:
 
 @dataclass(frozen=True, slots=True)
 class DeleteLink:
-    """Delete an interface; absent is fine. A veth takes its peer along."""
+    """Delete an interface. It may be absent already. The kernel deletes a veth's peer with it."""
 
     netns: str
     ifname: str
@@ -190,10 +231,10 @@ class DeleteLink:
 
 @dataclass(frozen=True, slots=True)
 class AddRoute:
-    """A unicast route through an interface; the same route there already is fine.
+    """Add a unicast route through an interface. The same route may exist already.
 
-    ``dst`` is a prefix; ``gateway`` an address or None for on-link; ``scope`` as in rtnetlink (0 global, 253 link).
-    None for any other attribute leaves it to the kernel.
+    ``dst``: a prefix. ``gateway``: an address, None for an on-link route. ``scope``: as in rtnetlink (0 global, 253
+    link). Any other attribute that is None is left to the kernel.
     """
 
     netns: str
@@ -209,7 +250,10 @@ class AddRoute:
 
 @dataclass(frozen=True, slots=True)
 class AddUnreachable:
-    """An IPv6 prefix of which nothing is reached but by other routes, all of which go before this; already is fine."""
+    """Add an unreachable route for an IPv6 prefix with the highest metric, so that every other route wins.
+
+    It may exist already.
+    """
 
     netns: str
     dst: str
@@ -217,7 +261,7 @@ class AddUnreachable:
 
 @dataclass(frozen=True, slots=True)
 class RemoveRoute:
-    """Take the route of a prefix through an interface out of the main table, whatever its next hop; absent is fine."""
+    """Remove a prefix's route through an interface from the main table, with any next hop. It may be absent already."""
 
     netns: str
     ifname: str
@@ -226,9 +270,9 @@ class RemoveRoute:
 
 @dataclass(frozen=True, slots=True)
 class SetPreferred:
-    """Whether an IPv6 address, ``ip/prefixlen``, is one to call from, or deprecated.
+    """Make an IPv6 address, ``ip/prefixlen``, preferred or deprecated (RFC 4862, section 5.5.4).
 
-    The kernel adds one that is not there (inet6_rtm_newaddr, net/ipv6/addrconf.c).
+    The kernel adds the address if it is absent (inet6_rtm_newaddr, net/ipv6/addrconf.c).
     """
 
     netns: str
@@ -239,9 +283,9 @@ class SetPreferred:
 
 @dataclass(frozen=True, slots=True)
 class AddElements:
-    """Put elements into the sets of our tables, all or none; the same one there already is fine.
+    """Add elements to the sets of our tables, all or none. The same element may exist already.
 
-    CniError(PORT_TAKEN) where another attachment has published the port, FIREWALL_MISSING where the tables are gone.
+    CniError: PORT_TAKEN if another attachment has published the port, FIREWALL_MISSING if the tables do not exist.
     """
 
     elements: tuple[Element, ...]
@@ -249,29 +293,29 @@ class AddElements:
 
 @dataclass(frozen=True, slots=True)
 class RemoveElements:
-    """Take elements out; absent is fine, and a map's entry with other data stays: it is another attachment's."""
+    """Remove elements. They may be absent already. A map's entry with other data is another attachment's: it stays."""
 
     elements: tuple[Element, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class LoadRuleset:
-    """Make both tables, in place of what they are now, with these elements in their sets; in one transaction."""
+    """Replace both tables, with these elements in their sets, in one transaction."""
 
     elements: tuple[Element, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class UnloadRuleset:
-    """Delete both tables; absent is fine."""
+    """Delete both tables. They may be absent already."""
 
 
 @dataclass(frozen=True, slots=True)
 class FlushFlows:
-    """Have the kernel forget UDP flows: of containers' addresses, and of published ports, (IP version, port) each.
+    """Delete the conntrack entries of UDP flows of containers' addresses and of published ports (IP version, port).
 
-    A flow's translation is decided with its first packet and kept while packets come: without this, one from before an
-    ADD or DEL goes on to where nobody is. TCP ends by itself.
+    Conntrack decides a flow's translation at its first packet and keeps it while packets arrive. A flow from before an
+    ADD or DEL would continue to an address that nobody has. TCP connections end by themselves.
     """
 
     addresses: tuple[str, ...]
@@ -281,9 +325,12 @@ class FlushFlows:
 Op = (
     EnsureBridge
     | SetBridge
+    | PinMac
     | CreateVeth
     | SetAlias
+    | ClaimMac
     | SetPort
+    | PlugIn
     | AddPortVlans
     | RemovePortVlan
     | SetSysctl
@@ -310,12 +357,12 @@ Op = (
 
 
 def inverse(op: Op) -> Op | None:
-    """What undoes an operation of a failed ADD; None where there is nothing to undo.
+    """The operation that undoes an operation of a failed ADD; None if there is nothing to undo.
 
-    The bridge, the node's port in a VLAN, their addresses and the node's forwarding belong to the network, not to the
-    container: another ADD may already count on them, so they stay (the reference plugin leaves them too). Everything
-    else an ADD does lives on the veth pair and goes with it, but for sysctls of interfaces that were there before, and
-    for what the node is told of the container's addresses: a proxy entry, a route to one host, or a route by it.
+    The bridge, the gateway interface in a VLAN, their addresses and the node's forwarding belong to the network, not
+    to the container. Another ADD may already use them, so they stay (as with the reference plugin). Almost everything
+    else is on the veth pair and goes with it. Exceptions are sysctls of interfaces that existed before, firewall
+    elements, and the node's entries for the container's addresses: a proxy entry, a host route, a route through one.
     """
     if isinstance(op, CreateVeth) and not op.shared:
         return DeleteLink(HOST, op.host)
@@ -333,9 +380,12 @@ def inverse(op: Op) -> Op | None:
 _WORDS = {
     EnsureBridge: "create bridge {name} (mac {mac}, mtu {mtu})",
     SetBridge: "set vlan filtering of bridge {name} to {vlan_filtering}",
+    PinMac: "keep MAC {mac} on bridge {bridge}, whatever its ports have",
     CreateVeth: "create veth {host} on bridge {bridge}, its peer {ifname} (mac {mac}, mtu {mtu}) in {netns}",
     SetAlias: "name the owner of {ifname}: {alias}",
+    ClaimMac: "claim MAC {mac} on bridge {bridge} for {ifname}",
     SetPort: "set port {ifname}: hairpin {hairpin}, isolated {isolated}",
+    PlugIn: "plug {ifname} into bridge {bridge}",
     AddPortVlans: "add to port {ifname}: vlan {pvid} untagged, {trunk} tagged",
     RemovePortVlan: "remove vlan {vlan} from port {ifname}",
     SetSysctl: "set net/{key} to {value} in {netns}",
@@ -362,7 +412,7 @@ _WORDS = {
 
 
 def describe(op: Op) -> str:
-    """One line for a person: what the operation does, and to what."""
+    """One line of text: the operation and its object, for messages and ``cni-v6ctl plan``."""
     values = {name: getattr(op, name) for name in op.__dataclass_fields__}
     if "elements" in values:
         values["elements"] = len(values["elements"])

@@ -1,7 +1,7 @@
 """Whether this process may change the network of the node: CAP_NET_ADMIN (capabilities(7)), not user id 0.
 
-Root of a user namespace has it for the namespaces it made (rootless containers). Root of a container that was started
-without it has it not.
+Root of a user namespace has it for the namespaces that it made (rootless containers). Root of a container that was
+started without it does not have it.
 """
 
 from __future__ import annotations
@@ -23,15 +23,18 @@ def may_change_the_network() -> bool:
 
 
 def has_net_admin(status: str) -> bool:
-    """The same of a process whose /proc/<pid>/status is given."""
+    """Whether a process has CAP_NET_ADMIN.
+
+    :param status: the content of its /proc/<pid>/status.
+    """
     effective = next(line for line in status.splitlines() if line.startswith("CapEff:"))
     return bool(int(effective.split()[1], 16) >> CAP_NET_ADMIN & 1)
 
 
 def require(what: str) -> None:
-    """Refuse what an unprivileged process cannot do, before anything else is looked at.
+    """Refuse a command in a process without CAP_NET_ADMIN, before anything else is checked.
 
-    :param what: the command, as the message names it: ``cni-v6 ADD``.
+    :param what: the command for the message, such as ``cni-v6 ADD``.
     :raises CniError: NOT_PRIVILEGED.
     """
     if may_change_the_network():
@@ -42,5 +45,5 @@ def require(what: str) -> None:
 
 
 def needs_root(error: OSError) -> str:
-    """How a message about a refused file begins: "needs root: " where that is the remedy, else ""."""
+    """The start of a message about a file that cannot be used: "needs root: " if root could use it, else ""."""
     return "needs root: " if error.errno in DENIED and os.geteuid() else ""

@@ -1,4 +1,4 @@
-"""Where an executable is."""
+"""Finds an executable."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 def find(name: str, folders: Iterable[str]) -> str | None:
-    """The path of an executable file in the first of some folders that has one; "" is no folder."""
+    """The path of the executable with this name in the first folder that has it, or None. "" is not a folder."""
     for folder in folders:
         candidate = os.path.join(folder, name)
         if folder and os.path.isfile(candidate) and os.access(candidate, os.X_OK):

@@ -1,7 +1,7 @@
-"""The kernel as the plugins see it: questions in, a snapshot out; operations in, done or undone.
+"""The kernel as the plugins use it: questions give a snapshot; operations are applied, or undone on failure.
 
-``linux.LinuxKernel`` is the real one, ``fake.FakeKernel`` the same in dictionaries; ``tests/contract`` holds both to
-the same assertions.
+``linux.LinuxKernel`` is the real kernel, ``fake.FakeKernel`` a fake in memory; ``tests/contract`` runs the same
+assertions on both.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from cni_v6.firewall.sets import Element
+from cni_v6.firewall.shape import Table
 from cni_v6.kernel.ops import Op
 
 FOREVER = 0xFFFF_FFFF  # net/addrconf.h, INFINITY_LIFE_TIME: a lifetime in seconds that has no end
@@ -19,7 +20,7 @@ BRIDGE_PORTS_MAX = 1023  # net/bridge/br_private.h: BR_MAX_PORTS is 1 << 10, and
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """One interface. ``master`` is the name of its bridge or ""; ``kind`` as in ``IFLA_INFO_KIND``, "" for hardware."""
+    """An interface. ``master``: the name of its bridge, or "". ``kind``: as in ``IFLA_INFO_KIND``, "" for hardware."""
 
     name: str
     mac: str
@@ -32,14 +33,15 @@ class Link:
     hairpin: bool = False
     isolated: bool = False
     vlan_filtering: bool = False
-    default_vlan: int = 1  # a bridge's IFLA_BR_VLAN_DEFAULT_PVID: what its new ports are in; 0 for none
+    default_vlan: int = 1  # a bridge's IFLA_BR_VLAN_DEFAULT_PVID: the VLAN of its new ports; 0 for none
     group: int = 0
+    group_fwd_mask: int = 0  # a bridge's IFLA_BR_GROUP_FWD_MASK: which of 01:80:c2:00:00:0X it forwards
     port_enabled: bool = False  # a bridge port whose IFLA_BRPORT_STATE is not BR_STATE_DISABLED
 
 
 @dataclass(frozen=True, slots=True)
 class RouteEntry:
-    """One unicast route as the kernel lists it; ``dst`` is a prefix, ``0.0.0.0/0`` and ``::/0`` for the default."""
+    """A unicast route as the kernel lists it. ``dst``: a prefix, ``0.0.0.0/0`` or ``::/0`` for a default route."""
 
     dst: str
     gateway: str | None
@@ -52,7 +54,7 @@ class RouteEntry:
 
 @dataclass(frozen=True, slots=True)
 class Ipv6Interface:
-    """What an interface of the node does with IPv6: ``net/ipv6/conf/<name>/accept_ra`` and ``disable_ipv6``."""
+    """IPv6 settings of an interface of the node: ``net/ipv6/conf/<name>/accept_ra`` and ``disable_ipv6``."""
 
     name: str
     accept_ra: str
@@ -61,7 +63,7 @@ class Ipv6Interface:
 
 @dataclass(frozen=True, slots=True)
 class Uplink:
-    """An interface that a default route of a family (4 or 6) leads through; one of several hops is one of several."""
+    """The interface of a default route of a family (4 or 6). A multipath route has one for each next hop."""
 
     family: int
     ifname: str
@@ -70,9 +72,9 @@ class Uplink:
 
 @dataclass(frozen=True, slots=True)
 class Lifetime:
-    """An IPv6 address, ``ip/prefixlen``; seconds that it stays preferred (0: it is deprecated) and valid, or FOREVER.
+    """The lifetimes of an IPv6 address, ``ip/prefixlen``, in seconds or FOREVER. ``preferred`` 0: deprecated.
 
-    ``temporary``: one of those that change by themselves (RFC 8981).
+    ``temporary``: a temporary address, which the kernel replaces by itself (RFC 8981).
     """
 
     address: str
@@ -129,7 +131,7 @@ class GetLink:
 
 @dataclass(frozen=True, slots=True)
 class GetAddresses:
-    """-> tuple[str, ...]: every ``ip/prefixlen`` of an interface, both families; () when there is no such interface"""
+    """-> tuple[str, ...]: every ``ip/prefixlen`` of an interface, both families; () if there is no such interface"""
 
     netns: str
     ifname: str
@@ -137,7 +139,7 @@ class GetAddresses:
 
 @dataclass(frozen=True, slots=True)
 class GetLifetimes:
-    """-> tuple[Lifetime, ...]: every IPv6 address of an interface; () when there is no such interface"""
+    """-> tuple[Lifetime, ...]: every IPv6 address of an interface; () if there is no such interface"""
 
     netns: str
     ifname: str
@@ -153,7 +155,7 @@ class GetRoutes:
 
 @dataclass(frozen=True, slots=True)
 class GetSysctl:
-    """-> str | None: the value of ``net/<key>`` below /proc/sys, None when the kernel has no such key"""
+    """-> str | None: the value of ``net/<key>`` below /proc/sys; None if the kernel has no such key"""
 
     netns: str
     key: str
@@ -161,29 +163,35 @@ class GetSysctl:
 
 @dataclass(frozen=True, slots=True)
 class GetIpv6Interfaces:
-    """-> tuple[Ipv6Interface, ...]: all of the node's interfaces that have IPv6 settings, loopback left out"""
+    """-> tuple[Ipv6Interface, ...]: the node's interfaces with IPv6 settings, except loopback"""
 
 
 @dataclass(frozen=True, slots=True)
 class GetUplinks:
-    """-> tuple[Uplink, ...]: the interfaces of the node's default routes, IPv4's first; () where it has none"""
+    """-> tuple[Uplink, ...]: the interfaces of the node's default routes, IPv4 first; () if it has none"""
 
 
 @dataclass(frozen=True, slots=True)
 class GetProxies:
-    """-> tuple[str, ...]: the IPv6 addresses that the node answers for on an interface; () where that is not there"""
+    """-> tuple[str, ...]: addresses of an interface's NDP proxy entries; () if there is no such interface"""
 
     ifname: str
 
 
 @dataclass(frozen=True, slots=True)
 class GetRuleset:
-    """-> str: the mark of the firewall's rules that are loaded, "" where one of our tables or its mark is missing"""
+    """-> str: the mark of the loaded firewall rules; "" if a table of ours or its mark is missing, or if others have
+    changed the rules (``firewall.shape``)"""
+
+
+@dataclass(frozen=True, slots=True)
+class GetTables:
+    """-> tuple[Table, ...]: those of the firewall's tables that exist"""
 
 
 @dataclass(frozen=True, slots=True)
 class GetElements:
-    """-> tuple[Element, ...]: those of the firewall's elements that are there, each with the data that it has there"""
+    """-> tuple[Element, ...]: those of the elements that the firewall has, with the data that they have there"""
 
     elements: tuple[Element, ...]
 
@@ -211,8 +219,23 @@ class GetForwardChains:
 
 
 @dataclass(frozen=True, slots=True)
+class GetAllElements:
+    """-> tuple[Element, ...]: all of the firewall's elements; () where our tables are missing"""
+
+
+@dataclass(frozen=True, slots=True)
 class GetPorts:
     """-> tuple[Link, ...]: the ports of a bridge on the node"""
+
+    bridge: str
+
+
+@dataclass(frozen=True, slots=True)
+class GetMacs:
+    """-> Mapping[str, Link]: each MAC of a bridge, of its ports and of their other ends -> the bridge or the port
+
+    The MACs are those that the interfaces have now. Empty where there is no such bridge.
+    """
 
     bridge: str
 
@@ -224,14 +247,14 @@ class GetLinks:
 
 @dataclass(frozen=True, slots=True)
 class GetAlive:
-    """-> frozenset of those of the namespaces (as ``Kernel.netns_id`` tells them) that are not known to have ended"""
+    """-> frozenset: those of the namespaces (see ``Kernel.netns_id``) that are not known to have ended"""
 
     namespaces: frozenset[tuple[int, int]]
 
 
 @dataclass(frozen=True, slots=True)
 class GetPortVlans:
-    """-> tuple[tuple[int, bool], ...]: (VLAN, is the untagged PVID) of a bridge port, in order"""
+    """-> tuple[tuple[int, bool], ...]: (VLAN, whether it is the untagged PVID) of a bridge port, in order"""
 
     ifname: str
 
@@ -246,11 +269,14 @@ Question = (
     | GetUplinks
     | GetProxies
     | GetRuleset
+    | GetTables
     | GetElements
     | GetListeners
     | GetNft
     | GetForwardChains
+    | GetAllElements
     | GetPorts
+    | GetMacs
     | GetLinks
     | GetAlive
     | GetPortVlans
@@ -259,12 +285,12 @@ Question = (
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Answers to the questions of one ``observe``; asking for one that was not put is a KeyError, hence a bug."""
+    """Answers to the questions of one ``observe``. A question that was not asked is a KeyError, which is a bug."""
 
     answers: Mapping[Question, object]
 
     def with_answers(self, more: Snapshot) -> Snapshot:
-        """This and a later snapshot as one."""
+        """The answers of this snapshot and of a later one."""
         return Snapshot({**self.answers, **more.answers})
 
     def link(self, netns: str, ifname: str) -> Link | None:
@@ -312,6 +338,11 @@ class Snapshot:
         assert isinstance(answer, str)
         return answer
 
+    def tables(self) -> tuple[Table, ...]:
+        answer = self.answers[GetTables()]
+        assert isinstance(answer, tuple)
+        return answer
+
     def elements(self, elements: tuple[Element, ...]) -> tuple[Element, ...]:
         answer = self.answers[GetElements(elements)]
         assert isinstance(answer, tuple)
@@ -332,9 +363,19 @@ class Snapshot:
         assert isinstance(answer, tuple)
         return answer
 
+    def all_elements(self) -> tuple[Element, ...]:
+        answer = self.answers[GetAllElements()]
+        assert isinstance(answer, tuple)
+        return answer
+
     def ports(self, bridge: str) -> tuple[Link, ...]:
         answer = self.answers[GetPorts(bridge)]
         assert isinstance(answer, tuple)
+        return answer
+
+    def macs(self, bridge: str) -> Mapping[str, Link]:
+        answer = self.answers[GetMacs(bridge)]
+        assert isinstance(answer, Mapping)
         return answer
 
     def links(self) -> tuple[Link, ...]:
@@ -356,37 +397,39 @@ class Snapshot:
 class Kernel(Protocol):
     """Reads and changes the node's interfaces, addresses, routes and sysctls, in any number of namespaces.
 
-    A namespace is opened at its first use and closed by ``close`` (or when the invocation's kernel is left as a
-    context). A namespace that is not there raises CniError(UNKNOWN_CONTAINER).
+    A namespace is opened at its first use and closed by ``close``. If it does not exist, that is a
+    CniError(UNKNOWN_CONTAINER).
     """
 
     def netns_id(self, path: str) -> tuple[int, int]:
-        """(id, inode) of the namespace: what makes it the same namespace under another path.
+        """(id, inode) of a namespace: the same under every path of it.
 
-        The id is the kernel's, and no other namespace's ever (Linux 6.18); before, it is the file's device. Zeros for a
-        file that is something else. For ``HOST`` the caller's own. Raises CniError(UNKNOWN_CONTAINER) where there is
-        none.
+        The id is the kernel's and is never reused (Linux 6.18); on older kernels it is the file's device. (0, 0) if the
+        file is not a network namespace. ``HOST``: the caller's own namespace.
+
+        :raises CniError: UNKNOWN_CONTAINER if the path does not exist.
         """
         ...
 
     def observe(self, questions: Iterable[Question]) -> Snapshot:
-        """Answer all questions, in as few round trips as the kernel allows. Changes nothing."""
+        """Answer all questions, in few round trips. Changes nothing."""
         ...
 
     def apply(self, ops: Iterable[Op]) -> None:
-        """Do them in order, all or none: on failure undo what was done (``ops.inverse``) and raise CniError.
+        """Apply the operations in order, all or none: on failure, undo the earlier ones (``ops.inverse``).
 
-        The message names the operation's object and what the kernel said.
+        :raises CniError: naming the operation, its object and the kernel's error.
         """
         ...
 
     def remove(self, ops: Iterable[Op]) -> None:
-        """Do them all in order, whatever fails; absent counts as done. Raises the collected failures at the end.
+        """Apply all operations in order, whatever fails; absent counts as removed. Interfaces of the node are deleted
+        last, together.
 
-        Interfaces of the node are deleted last, and together.
+        :raises CniError: at the end, with all failures.
         """
         ...
 
     def close(self) -> None:
-        """Close the sockets and descriptors of every namespace but the node's own."""
+        """Close the sockets and descriptors of every namespace except the node's own."""
         ...

@@ -1,6 +1,6 @@
-"""Sysctls below ``net/``, read and written in a namespace; written only when different.
+"""Sysctls below ``net/``, read and written in a namespace; written only if the value differs.
 
-A key is a path such as ``ipv6/conf/eth0/accept_ra``: with slashes, since interface names may hold dots.
+A key is a path such as ``ipv6/conf/eth0/accept_ra``, with slashes, because an interface name may contain dots.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from cni_v6.errors import IO_FAILURE, CniError
 
 ROOT = "/proc/sys/net/"
 READ_BYTES = 4096
-READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM, errno.EBADF)  # the last: of a file that was opened to be read
+READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM, errno.EBADF)  # EBADF: the file could only be opened for reading
 
 
 class Unwritable(CniError):
-    """A value is another one than wanted, and cannot be changed here. ``found``: what it is."""
+    """A value differs from the wanted one and cannot be written. ``found``: the present value."""
 
     def __init__(self, key: str, value: str, found: str, words: str) -> None:
         hint = f"{words}; it is {found}: {beforehand(key, value)}, or make /proc/sys writable for the plugin"
@@ -24,7 +24,7 @@ class Unwritable(CniError):
 
 
 def beforehand(key: str, value: str) -> str:
-    """What a person can set, of an interface that may not be there yet."""
+    """The advice to set a value before the call; the interface may not exist yet."""
     family, *rest = key.split("/")
     if len(rest) == 3 and rest[0] == "conf" and rest[1] not in ("all", "default"):
         default = f"net/{family}/conf/default/{rest[2]}={value}"
@@ -33,13 +33,13 @@ def beforehand(key: str, value: str) -> str:
 
 
 class Folders:
-    """``/proc/sys/net/ipv4`` and ``ipv6`` of one namespace, each opened at its first use by a thread that is in it.
+    """``/proc/sys/net/ipv4`` and ``ipv6`` of one namespace, each opened at its first use by a thread in the namespace.
 
-    The kernel finds a folder's name in a list of those of all namespaces (``proc_sys_compare``), long on a node with
-    many containers: none is opened that nobody asks for. A descriptor stays in its namespace.
+    Each is opened only if needed: the kernel searches its name among those of all namespaces (``proc_sys_compare``),
+    which takes long on a node with many containers. A descriptor stays in its namespace.
 
-    :param at_once: open both now: of the node's own, which an engine has for long, so that nothing depends on what is
-        mounted later.
+    :param at_once: open both now. For the node's own namespace, which an engine keeps open for long: later mounts must
+        not matter.
     """
 
     def __init__(self, root: str = ROOT, *, at_once: bool = False) -> None:
@@ -49,7 +49,7 @@ class Folders:
             self.get(family)
 
     def get(self, family: str) -> int | None:
-        """The folder's descriptor; None where the kernel lacks the family."""
+        """The folder's descriptor; None if the kernel lacks the family."""
         if family not in self._files:
             try:
                 self._files[family] = os.open(self._root + family, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -65,7 +65,7 @@ class Folders:
 
 
 def read(folders: Folders, key: str) -> str | None:
-    """The value without its newline; None when the kernel has no such key."""
+    """The value without its newline; None if the kernel has no such key."""
     folder, name = _locate(folders, key)
     if folder is None:
         return None
@@ -80,10 +80,10 @@ def read(folders: Folders, key: str) -> str | None:
 
 
 def write(folders: Folders, key: str, value: str) -> None:
-    """Write a value unless it is there already: on a read-only /proc/sys a right value is fine.
+    """Write a value unless the sysctl has it already. So a right value is no error on a read-only /proc/sys.
 
-    :raises CniError: IO_FAILURE naming the key, the value wanted and the value found; ``Unwritable`` where it may not
-        be written.
+    :raises CniError: IO_FAILURE naming the key, the wanted value and the present one; ``Unwritable`` if the sysctl is
+        read-only.
     """
     folder, name = _locate(folders, key)
     found = "not to be seen"
@@ -94,7 +94,7 @@ def write(folders: Folders, key: str, value: str) -> None:
             words = "the kernel has no such key; the interface may be gone"
             raise CniError(IO_FAILURE, f"cannot set net/{key}={value}", words)
         found = _text(os.read(file, READ_BYTES))
-        if found != value:  # at the start: a number is written as a whole (sysctl_writes_strict)
+        if found != value:  # at offset 0, as sysctl_writes_strict requires
             os.pwrite(file, value.encode(), 0)
     except OSError as error:
         words = os.strerror(errno.EROFS if error.errno == errno.EBADF else error.errno or 0)
@@ -107,7 +107,7 @@ def write(folders: Folders, key: str, value: str) -> None:
 
 
 def _open(name: str, folder: int | None) -> int | None:
-    """The file for reading and writing, or for reading alone where nothing can be written; None: there is none."""
+    """Open the file for reading and writing, or only for reading if it is read-only; None: it does not exist."""
     if folder is None:
         return None
     try:
@@ -119,7 +119,7 @@ def _open(name: str, folder: int | None) -> int | None:
 
 
 def interfaces(folders: Folders) -> tuple[str, ...]:
-    """The interfaces that have IPv6 settings, in order; () where the kernel has no IPv6."""
+    """The interfaces that have IPv6 settings, sorted; () if the kernel has no IPv6."""
     folder = folders.get("ipv6")
     if folder is None:
         return ()

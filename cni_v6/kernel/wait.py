@@ -1,6 +1,6 @@
-"""Waiting for the kernel's own word: subscribe, look, then read events and look again. No polling.
+"""Waits for the kernel's notifications: subscribe, read the state, then read it again at each notification. No polling.
 
-Subscribing comes before the look that is waited after, so whatever happens after it is in the socket.
+The subscription comes before the first read, so a change after that read is in the socket.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from cni_v6.kernel.netlink.socket import RECEIVE_BYTES
 from cni_v6.kernel.open_namespaces import Spaces
 from cni_v6.kernel.ops import HOST, Op
 
-# A carrier takes a millisecond, duplicate address detection one second a probe (RFC 4862, 5.1; net.ipv6.conf.*.
-# dad_transmits): this long means that it will not come.
+# Carrier takes a millisecond, duplicate address detection one second a probe (RFC 4862, section 5.1;
+# net.ipv6.conf.*.dad_transmits). After this time the state will not come.
 PATIENCE_SECONDS = 10.0
 GONE = "it is gone: the container's namespace may have ended"
 LATE = "is the bridge up, and its port's peer?"
@@ -28,7 +28,7 @@ Awaited = ops.AwaitPort | ops.AwaitAddresses
 
 
 def await_port(spaces: Spaces, operation: ops.AwaitPort) -> None:
-    """Until the bridge port is no longer BR_STATE_DISABLED."""
+    """Wait until a bridge port is no longer BR_STATE_DISABLED."""
     index = _index(spaces, HOST, operation)
     route = spaces.get(HOST).route
 
@@ -41,14 +41,14 @@ def await_port(spaces: Spaces, operation: ops.AwaitPort) -> None:
             raise _failure(operation, "it is on no bridge any more: the bridge may have been deleted")
         return link.port_enabled
 
-    if settled():  # as mostly, by the time anybody asks: a socket to listen at would cost as much again
+    if settled():  # nearly always; opening a socket for notifications would double the cost
         return
     with spaces.get(HOST).event_socket(uapi.RTNLGRP_LINK, index) as events:
         _wait(events, operation, settled)
 
 
 def await_addresses(spaces: Spaces, operation: ops.AwaitAddresses) -> None:
-    """Until no address of the interface is tentative; one found to be a duplicate is an error."""
+    """Wait until no address of an interface is tentative; a duplicate address is an error."""
     index = _index(spaces, operation.netns, operation)
     route = spaces.get(operation.netns).route
 
@@ -66,7 +66,7 @@ def await_addresses(spaces: Spaces, operation: ops.AwaitAddresses) -> None:
 
 
 def await_end(spaces: Spaces, operation: ops.AwaitEnd) -> None:
-    """Until there is no interface of that name and number."""
+    """Wait until the interface with this name, and its present index, is gone."""
     index = spaces.index(HOST, operation.ifname)
     if index is None:
         return
@@ -84,9 +84,9 @@ def _index(spaces: Spaces, netns: str, operation: Awaited) -> int:
 
 
 def _wait(events: socket.socket, operation: Op, settled: Callable[[], bool], otherwise: str = LATE) -> None:
-    """Look whenever there is news of the interface.
+    """Read the state again at each notification about the interface.
 
-    :param otherwise: what an error says where it does not come.
+    :param otherwise: the hint in the error if the state does not come.
     """
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not settled():
@@ -101,7 +101,7 @@ def _await_news(events: socket.socket, deadline: float, operation: Op, otherwise
     try:
         events.recv(RECEIVE_BYTES)
     except OSError as error:
-        if error.errno != errno.ENOBUFS:  # events were lost: a look tells what they said
+        if error.errno != errno.ENOBUFS:  # notifications were lost; the state is read again anyway
             raise _failure(operation, str(error)) from error
 
 

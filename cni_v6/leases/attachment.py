@@ -31,6 +31,26 @@ class GatewayAddress:
 
 
 @dataclass(frozen=True, slots=True)
+class BridgePort:
+    """How the host interface is plugged in: what the kernel forgets when the interface leaves the bridge, or the bridge
+    is deleted.
+
+    The keys of the configuration at the ADD; ``hairpin`` and ``isolated`` as the port has them. ``link_local``: the
+    container's gateway on the bridge where that is a link-local address, as ``ip/prefixlen``; "" for none.
+    """
+
+    bridge: str
+    hairpin: bool = False
+    isolated: bool = False
+    vlan: int = 0
+    trunk: tuple[tuple[int, int], ...] = ()
+    preserve_default_vlan: bool = True
+    promisc: bool = False
+    multicast_snooping: bool = False
+    link_local: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Attachment:
     """One attachment of a container to a network, as recorded before the first change in the kernel.
 
@@ -41,7 +61,8 @@ class Attachment:
     ``proxied``: the addresses that the node proxies. ``prefixes``: the delegated prefixes, canonical. ``home``: the
     namespace of ``host``, which is the node's; zeros if it was not recorded. ``anchors``: addresses and routes of the
     node that stay while a record names them. ``reuse``: for each address the ``AllocationPolicy.reuse_mode`` of its
-    set; "" or missing if it is not known. ``identity``: as in ``AllocationPolicy``.
+    set; "" or missing if it is not known. ``identity``: as in ``AllocationPolicy``. ``port``: None if no bridge port
+    was recorded. ``damaged``: the file could not be read, so that only the owner and what the lease files say is known.
     """
 
     owner: Owner
@@ -57,6 +78,8 @@ class Attachment:
     anchors: tuple[GatewayAddress, ...] = ()
     reuse: tuple[str, ...] = ()
     identity: str = ""
+    port: BridgePort | None = None
+    damaged: bool = False
 
     def reuse_mode(self, address: str) -> str:
         """The ``AllocationPolicy.reuse_mode`` of an address's set; "" if it is not known."""

@@ -44,6 +44,11 @@ class MemoryLeases:
         self._lock = threading.Lock()
         self._work = MemoryTransaction(network, now, entropy or _entropy(), on_record)
 
+    def damaged(self) -> list[str]:
+        """See ``leases.store.Leases``."""
+        held = (record for record in self._work.attachments() if record.damaged)
+        return [f"{record.owner.container_id}/{record.owner.ifname}" for record in held]
+
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
         """Hold the network's lock. An exception does not undo changes made before it.

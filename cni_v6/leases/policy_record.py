@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from cni_v6.config.formats import FORMS
 from cni_v6.firewall.policy import (
+    GUARD_BLOCKED,
     GUARD_FULL,
     GUARD_LINK,
     GUARD_MAC,
@@ -23,7 +24,7 @@ from cni_v6.firewall.policy import (
     Port,
 )
 
-_GUARDS = (GUARD_OFF, GUARD_MAC, GUARD_LINK, GUARD_FULL)
+_GUARDS = (GUARD_OFF, GUARD_MAC, GUARD_LINK, GUARD_FULL, GUARD_BLOCKED)
 _INGRESS = (OPEN, PUBLISHED, ISOLATED)
 _PORT = range(1, 1 << 16)
 _T = TypeVar("_T")

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from cni_v6.errors import ADDRESS_UNAVAILABLE, ALREADY_ATTACHED, INTERNAL, STORE_FAILED, CniError
-from cni_v6.leases import policy_record
+from cni_v6.leases import policy_record, port_record
 from cni_v6.leases.attachment import Attachment, GatewayAddress, ProxyEntry
 from cni_v6.net.addresses import BITS, from_text, to_text
 from cni_v6.protocol.json_reader import canonical_prefix
@@ -122,6 +122,13 @@ def around(address: str) -> Iterator[str]:
         yield f"{to_text(6, value >> bits - length << bits - length)}/{length}"
 
 
+def prefix_of(name: str, content: bytes, owner: Owner) -> str:
+    """The delegated prefix of a file, if that names the owner; else ""."""
+    prefix = name.replace("_", "/")
+    ours = content == prefix_content(owner) and canonical_prefix(prefix, host_bits=False) == prefix
+    return prefix if ours else ""
+
+
 def is_lease_of(owner: Owner, content: bytes) -> bool:
     """Whether a lease file that an owner's record names still belongs to that owner.
 
@@ -173,6 +180,8 @@ def encode(attachment: Attachment) -> bytes:
         **({"anchors": [anchor_words(anchor) for anchor in attachment.anchors]} if attachment.anchors else {}),
         **({"reuse": attachment.reuse} if attachment.reuse else {}),
         **({"identity": attachment.identity} if attachment.identity else {}),
+        **({"damaged": True} if attachment.damaged else {}),
+        **({"port": port_record.to_json(attachment.port)} if attachment.port else {}),
         **({"firewall": policy_record.to_json(attachment.policy)} if attachment.policy else {}),
     }).encode() + b"\n"
 
@@ -185,6 +194,11 @@ def decode(network: str, name: str, content: bytes) -> Attachment | None:
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
     return attachment if record_name(attachment.owner.container_id, attachment.owner.ifname) == name else None
+
+
+def is_nothing(record: Attachment) -> bool:
+    """Whether a damaged record holds nothing that an earlier container could still use."""
+    return record.damaged and record.policy is None and not (record.addresses or record.prefixes)
 
 
 def already_attached(owner: Owner, held: tuple[str, ...]) -> CniError:
@@ -225,7 +239,9 @@ def _attachment(network: str, raw: Any) -> Attachment:
     return Attachment(Owner(network, container_id, ifname), addresses, host, _namespace(*raw["netns"]),
                       float(raw["created"]), boot, policy, proxied, prefixes, _namespace(*home),
                       tuple(read_anchor(*map(str, words)) for words in raw.get("anchors", ())), reuse,
-                      str(raw.get("identity", "")))
+                      str(raw.get("identity", "")),
+                      port_record.from_json(raw["port"]) if "port" in raw else None,
+                      raw.get("damaged", False) is True)
 
 
 def anchor_words(anchor: GatewayAddress) -> list[str]:

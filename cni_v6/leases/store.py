@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -128,6 +128,13 @@ class Transaction(Protocol):
 
 class Leases(Protocol):
     """The leases of one network."""
+
+    def damaged(self) -> Sequence[str]:
+        """The attachments whose records are damaged: ``containerID/ifname``, or the name of the file.
+
+        Takes no lock and changes nothing. The time is linear in the number of records; for STATUS and GC.
+        """
+        ...
 
     def transaction(self) -> AbstractContextManager[Transaction]:
         """Hold the network's lock (shared with the reference plugin).

@@ -29,13 +29,13 @@ def questions(site: Site, conf: BridgeConf) -> tuple[Question, ...]:
     needed += [*families.host_questions(), *families.questions(site.netns)]
     if conf.is_gateway:
         needed += [*bridge_port.questions(conf, site.node), GetAddresses(HOST, gateway)]
-    return *needed, *features.questions(conf)
+    return *needed, *plan_mac.questions(conf), *features.questions(conf)
 
 
 def check_free(site: Site, conf: BridgeConf, seen: Snapshot) -> None:
     """Refuse, before anything is allocated, an attachment that cannot work.
 
-    :raises CniError: NODE_CONFLICT, ALREADY_ATTACHED.
+    :raises CniError: NODE_CONFLICT, ALREADY_ATTACHED, ADDRESS_UNAVAILABLE for a requested MAC.
     """
     features.check(conf, seen)
     bridge = seen.link(HOST, conf.bridge)
@@ -48,6 +48,7 @@ def check_free(site: Site, conf: BridgeConf, seen: Snapshot) -> None:
     if seen.link(site.netns, site.owner.ifname):
         words = f"interface {site.owner.ifname} exists in the container already ({site.netns})"
         raise CniError(ALREADY_ATTACHED, words, "choose another CNI_IFNAME, or run DEL for the attachment that made it")
+    plan_mac.refuse_taken(conf, site, seen)
 
 
 def plan_add(site: Site, conf: BridgeConf, allocation: Allocation, seen: Snapshot) -> Plan:
@@ -69,7 +70,8 @@ def plan_add(site: Site, conf: BridgeConf, allocation: Allocation, seen: Snapsho
     routes = _routes(conf, allocation)
     steps = (
         *bridge_port.drop_repeated_sysctls((
-            *_bridge(site, conf, allocation, seen), *_gateway(site, conf, allocation, seen, mtu=mtu),
+            *make_bridge(conf, site.node, allocation.families(), seen), *bring_up(conf, site.node, seen),
+            *_gateway(site, conf, allocation, seen, mtu=mtu),
         )),
         *_port(site, conf, seen, mtu=mtu, mac=mac),
         *_container(site, conf, allocation, seen, announced),
@@ -79,7 +81,7 @@ def plan_add(site: Site, conf: BridgeConf, allocation: Allocation, seen: Snapsho
         *features.arrival_steps(conf, allocation, seen),
     )
     interfaces = (
-        Interface(conf.bridge, bridge.mac if bridge else names.bridge_mac(conf.bridge, site.node), mtu=mtu),
+        Interface(conf.bridge, bridge_port.bridge_mac(conf, site.node, seen), mtu=mtu),
         Interface(site.host, names.host_mac(site.owner), mtu=mtu),
         Interface(site.owner.ifname, mac, sandbox=site.netns, mtu=mtu),
         *bridge_port.gateway_result(conf, site.node, allocation.families(), seen, mtu=mtu),
@@ -92,17 +94,28 @@ def plan_add(site: Site, conf: BridgeConf, allocation: Allocation, seen: Snapsho
 # The bridge, and the gateway on it
 
 
-def _bridge(site: Site, conf: BridgeConf, allocation: Allocation, seen: Snapshot) -> Iterable[Op]:
+def make_bridge(conf: BridgeConf, node: str, families: frozenset[int], seen: Snapshot) -> Iterable[Op]:
+    """Create the bridge, or complete it; ``bring_up`` comes after it.
+
+    :param node: the node's machine id (``Site.node``).
+    """
     bridge = seen.link(HOST, conf.bridge)
     filtering = bool(conf.vlan or conf.vlan_trunk)
     if bridge is None:
-        mac = names.bridge_mac(conf.bridge, site.node)
+        mac = bridge_port.bridge_mac(conf, node, seen)
         yield ops.EnsureBridge(conf.bridge, mac, conf.mtu, conf.multicast_snooping, filtering)
+    elif not bridge_port.is_own_bridge(conf, node, seen):
+        yield ops.PinMac(conf.bridge, bridge_port.bridge_mac(conf, node, seen))
     if filtering and not (bridge and bridge.vlan_filtering):  # on a new one too: another network may create it first
         yield ops.SetBridge(conf.bridge, vlan_filtering=True)
-    if bridge_port.is_own_bridge(conf, site.node, seen) and bridge_port.has_ipv6(seen):
-        yield from bridge_port.disable_autoconf(conf.bridge, created=bridge is None, families=allocation.families())
-    group = None if conf.is_gateway and conf.vlan else bridge_port.group(conf, site.node, seen)
+    if bridge_port.is_own_bridge(conf, node, seen) and bridge_port.has_ipv6(seen):
+        yield from bridge_port.disable_autoconf(conf.bridge, created=bridge is None, families=families)
+
+
+def bring_up(conf: BridgeConf, node: str, seen: Snapshot) -> Iterable[Op]:
+    """Bring the bridge up, promiscuous and in its link group where that is wanted; arguments as ``make_bridge``."""
+    bridge = seen.link(HOST, conf.bridge)
+    group = None if conf.is_gateway and conf.vlan else bridge_port.group(conf, node, seen)
     if bridge is None or not bridge.up or (conf.promisc and not bridge.promisc) or group is not None:
         yield ops.SetLink(HOST, conf.bridge, up=True, promisc=True if conf.promisc else None, group=group)
 
@@ -126,6 +139,7 @@ def _port(site: Site, conf: BridgeConf, seen: Snapshot, *, mtu: int, mac: str) -
     owner, host = site.owner, site.host
     yield ops.CreateVeth(host, names.host_mac(owner), conf.bridge, site.netns, owner.ifname, mac, mtu)
     yield ops.SetAlias(HOST, host, names.alias(owner))
+    yield ops.ClaimMac(host, conf.bridge, mac)
     if any(bridge_port.port_flags(conf)):
         yield ops.SetPort(host, *bridge_port.port_flags(conf))
     yield from bridge_port.vlans(host, conf, seen)

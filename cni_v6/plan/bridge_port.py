@@ -8,14 +8,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from cni_v6.config.bridge import BridgeConf
+from cni_v6.config.main import MainConf
 from cni_v6.firewall.policy import CLOSED_SEGMENT, SHARED_SEGMENT
 from cni_v6.kernel import ops
 from cni_v6.kernel.ops import HOST, Op
 from cni_v6.kernel.questions import GetLink, Question, Snapshot
+from cni_v6.leases.attachment import BridgePort
+from cni_v6.plan.site import Allocation
 from cni_v6.protocol import names
 from cni_v6.protocol.names import Owner
 from cni_v6.protocol.result import Interface
 
+NO_MAC = "00:00:00:00:00:00"
 DEFAULT_VLAN = 1  # net/bridge/br_vlan.c, br_vlan_init: the PVID of every port of a new bridge
 
 
@@ -68,6 +72,15 @@ def port_flags(conf: BridgeConf) -> tuple[bool, bool]:
     return conf.hairpin or bool(conf.firewall.ports), conf.is_isolated
 
 
+def to_record(conf: BridgeConf) -> BridgePort:
+    """What is recorded of a port, without the gateway."""
+    hairpin, isolated = port_flags(conf)
+    return BridgePort(
+        conf.bridge, hairpin, isolated, conf.vlan, conf.vlan_trunk, conf.preserve_default_vlan, conf.promisc,
+        conf.multicast_snooping,
+    )
+
+
 def loopback_ports(conf: BridgeConf) -> Iterable[Op]:
     """Set ``route_localnet`` on the gateway interface if a published port answers at 127.0.0.1.
 
@@ -90,6 +103,18 @@ def vlans(port: str, conf: BridgeConf, seen: Snapshot) -> Iterable[Op]:
     yield ops.AddPortVlans(port, conf.vlan, conf.vlan_trunk)
 
 
+def warnings(conf: MainConf, _: Allocation, seen: Snapshot) -> Iterable[str]:
+    """The warning that an ADD logs for a bridge of others: one LLDP frame has it send a neighbour's traffic elsewhere.
+
+    A bridge that does not forward LLDP learns the frame's MAC before the guard sees it (br_handle_frame,
+    net/bridge/br_input.c).
+    """
+    found = seen.link(HOST, conf.bridge) if isinstance(conf, BridgeConf) and conf.firewall.guard else None
+    if found and not found.group_fwd_mask & ops.LLDP:
+        command = f"ip link set {found.name} type bridge group_fwd_mask {found.group_fwd_mask | ops.LLDP:#x}"
+        yield f"guard: a container can take a neighbour's MAC on bridge {found.name} by an LLDP frame; run {command}"
+
+
 # The gateway interface in a VLAN: a veth pair with both ends on the node, as the reference plugin makes it
 
 
@@ -110,6 +135,14 @@ def is_own_bridge(conf: BridgeConf, node: str, seen: Snapshot) -> bool:
     """Whether we made the bridge, or are about to. In a VLAN the gateway interface is another one than the bridge."""
     found = seen.link(HOST, conf.bridge)
     return found is None or found.mac == names.bridge_mac(conf.bridge, node)
+
+
+def bridge_mac(conf: BridgeConf, node: str, seen: Snapshot) -> str:
+    """The MAC that the bridge has or gets. One of others without ports may have none."""
+    found = seen.link(HOST, conf.bridge)
+    if found is None:
+        return names.bridge_mac(conf.bridge, node)
+    return names.pinned_mac(conf.bridge, node) if found.mac == NO_MAC else found.mac
 
 
 def group(conf: BridgeConf, node: str, seen: Snapshot) -> int | None:

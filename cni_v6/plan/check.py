@@ -1,19 +1,15 @@
-"""CHECK and STATUS of a bridge: compare the result and the configuration with what the kernel has."""
+"""CHECK of a bridge: compare the result and the configuration with what the kernel has."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
-from cni_v6.allocation import ranges
 from cni_v6.config.bridge import BridgeConf
-from cni_v6.config.ipam import IpamConf
-from cni_v6.errors import INVALID_CONFIG, LIMITED, NOT_AVAILABLE, CniError
+from cni_v6.errors import INVALID_CONFIG, CniError
 from cni_v6.kernel.ops import HOST
 from cni_v6.kernel.questions import (
-    BRIDGE_PORTS_MAX,
     GetAddresses,
     GetLink,
-    GetPorts,
     GetPortVlans,
     GetRoutes,
     GetSysctl,
@@ -22,10 +18,10 @@ from cni_v6.kernel.questions import (
     RouteEntry,
     Snapshot,
 )
-from cni_v6.plan import bridge, bridge_port, families, features, forwarding, gateways, mtu, outage
 from cni_v6.leases.attachment import Attachment
+from cni_v6.plan import bridge, bridge_port, forwarding, gateways
 from cni_v6.plan.site import Site
-from cni_v6.protocol.result import Address, Interface, Result, Route
+from cni_v6.protocol.result import Interface, Result, Route
 
 MAIN_TABLE = 254  # linux/rtnetlink.h: RT_TABLE_MAIN
 
@@ -92,7 +88,8 @@ def _host_interface(site: Site, conf: BridgeConf, result: Result, seen: Snapshot
         return
     named = _find(result, name, "") or Interface(name, "")
     yield from _interface(f"host interface {name}", named, link, up=True)
-    yield from _differs(name, "bridge", conf.bridge, link.master)
+    if link.master != conf.bridge:
+        yield f"{name} is in {f'bridge {link.master}' if link.master else 'no bridge'}, not in {conf.bridge}"
     hairpin, isolated = bridge_port.port_flags(conf)
     yield from _differs(name, "hairpin", hairpin, link.hairpin)
     yield from _differs(name, "isolated", isolated, link.isolated)
@@ -131,6 +128,20 @@ def _interface(what: str, named: Interface, link: Link, *, up: bool) -> Iterable
     if named.mtu:
         yield from _differs(what, "mtu", named.mtu, link.mtu)
     yield from _differs(what, "up", up, link.up)
+
+
+def changed_mac(site: Site, record: Attachment | None, seen: Snapshot) -> Iterable[str]:
+    """The difference between the container's MAC and the one that the guard lets pass.
+
+    A chained plugin that changes the MAC also changes it in the result, so the result does not tell.
+
+    :param seen: answers to ``questions``.
+    """
+    policy, link = record.policy if record else None, seen.link(site.netns, site.owner.ifname)
+    if policy and link and policy.guard and policy.mac not in ("", link.mac):
+        yield (f"interface {site.owner.ifname}: mac is {link.mac}, and the guard lets only {policy.mac} pass; "
+               "no chained plugin (tuning) may change it: ask for a MAC by capability mac, args.cni.mac or MAC= in "
+               "CNI_ARGS")
 
 
 def _own_addresses(site: Site, result: Result) -> list[str]:
@@ -187,76 +198,3 @@ def _gateway(conf: BridgeConf, result: Result, seen: Snapshot) -> Iterable[str]:
 def _differs(what: str, attribute: str, expected: object, found: object) -> Iterable[str]:
     if expected != found:
         yield f"{what}: {attribute} is {found}, not {expected}"
-
-
-# STATUS
-
-
-def status_questions(conf: BridgeConf, node: str, records: Iterable[Attachment]) -> tuple[Question, ...]:
-    """The questions that STATUS asks the kernel, before ``outage.more_questions``.
-
-    :param node: the node's machine id (``Site.node``).
-    :param records: the network's attachments.
-    """
-    gateway = conf.gateway_interface
-    needed: list[Question] = [GetLink(HOST, conf.bridge), GetPorts(conf.bridge)]
-    needed += [GetSysctl(HOST, "ipv4/ip_forward"), *families.host_questions(), *features.questions(conf)]
-    return (*needed, *forwarding.questions(gateway), *outage.questions(conf, node, records))
-
-
-def check_status(conf: BridgeConf, node: str, records: Sequence[Attachment], seen: Snapshot) -> list[str]:
-    """What STATUS finds in the kernel.
-
-    :returns: warnings.
-    :raises CniError: NOT_AVAILABLE when an ADD would fail, LIMITED when containers that run are cut off.
-    """
-    features.check(conf, seen)
-    link = seen.link(HOST, conf.bridge)
-    if link and link.kind != "bridge":
-        words = f"bridge: {conf.bridge} exists and is no bridge"
-        raise CniError(NOT_AVAILABLE, words, "choose another name for the bridge, or remove that interface")
-    ports = len(seen.ports(conf.bridge))
-    if ports >= BRIDGE_PORTS_MAX:
-        words = f"bridge {conf.bridge} has {ports} ports, as many as a Linux bridge takes"
-        raise CniError(NOT_AVAILABLE, words, "remove containers, or add a second network with its own bridge")
-    of_network, required = _families(conf)
-    disabled = seen.sysctl(HOST, "ipv6/conf/all/disable_ipv6")
-    if 6 in required and disabled is None:
-        words = "the kernel has no IPv6 and the network has IPv6 ranges"
-        raise CniError(NOT_AVAILABLE, words, "boot without ipv6.disable=1, or use IPv4 ranges only")
-    if conf.is_gateway and 6 in required and disabled != "0":
-        words = "IPv6 is off on this node (net.ipv6.conf.all.disable_ipv6) and the network has IPv6 ranges"
-        raise CniError(NOT_AVAILABLE, words, "run sysctl -w net.ipv6.conf.all.disable_ipv6=0")
-    if conf.is_gateway:
-        list(gateways.steps(conf, _first_gateways(conf, required), node, seen))  # for its errors
-    small = mtu.too_small(conf, seen) if 6 in required else None
-    present = of_network if disabled == "0" else of_network - {6}
-    if link and ports and records:
-        _check_running(NOT_AVAILABLE if small else LIMITED, outage.faults(conf, node, records, present, seen))
-    if small:
-        raise small
-    return list(outage.warnings(conf, present, seen))
-
-
-def _families(conf: BridgeConf) -> tuple[frozenset[int], frozenset[int]]:
-    """The families of the network's ranges, and those that ``ipam.required`` names."""
-    if not isinstance(conf.ipam, IpamConf):
-        return frozenset(), frozenset()
-    found = frozenset(addresses.family for addresses in conf.ipam.sets)
-    return found, found - conf.ipam.optional
-
-
-def _first_gateways(conf: BridgeConf, required: frozenset[int]) -> Iterable[Address]:
-    """The gateway of the first range of each set of a required family, as of a container there."""
-    parts = [one.written[0] for one in conf.ipam.sets] if isinstance(conf.ipam, IpamConf) else []
-    subnets = (Address(ranges.subnet(part), part.gateway) for part in parts)
-    return [each for each in subnets if each.family in required]
-
-
-def _check_running(code: int, faults: Iterable[outage.Fault]) -> None:
-    """:raises CniError: naming all that running containers have lost, with the commands for all of it."""
-    found = list(faults)
-    if found:
-        commands = dict.fromkeys(command for fault in found for command in fault.commands)
-        remedy = f"run: {'; '.join(commands)}" if commands else "run ADD for a container of the network"
-        raise CniError(code, "; ".join(fault.what for fault in found), remedy)

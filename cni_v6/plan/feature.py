@@ -25,7 +25,7 @@ class Feature:
     interface is created, ``container_steps`` configure its namespace, ``arrival_steps`` run once it is connected.
     ``removal`` undoes them from the record alone; its second argument has the addresses that belong to another
     container by now, its third those that another network has leased too. CHECK uses ``check_questions`` and
-    ``differences``. ADD logs ``warnings``.
+    ``differences``; ``mending`` are the operations after which there are none. ADD logs ``warnings``.
     """
 
     name: str
@@ -38,4 +38,5 @@ class Feature:
     removal: Callable[[Attachment, frozenset[str], frozenset[str]], Iterable[Op]] = _nothing
     check_questions: Callable[[MainConf, Attachment], Iterable[Question]] = _nothing
     differences: Callable[[MainConf, Attachment, Snapshot], Iterable[str]] = _nothing
+    mending: Callable[[MainConf, Attachment, Snapshot], Iterable[Op]] = _nothing
     warnings: Callable[[MainConf, Allocation, Snapshot], Iterable[str]] = _nothing

@@ -8,7 +8,7 @@ from cni_v6.config.main import MainConf
 from cni_v6.kernel.ops import Op
 from cni_v6.kernel.questions import Question, Snapshot
 from cni_v6.leases.attachment import Attachment
-from cni_v6.plan import firewall_elements, forwarding, mtu, ndp_proxy, prefix_routes
+from cni_v6.plan import bridge_port, firewall_elements, forwarding, mtu, ndp_proxy, prefix_routes
 from cni_v6.plan.feature import Feature
 from cni_v6.plan.site import Allocation, Site
 
@@ -17,21 +17,24 @@ FEATURES = (
         "firewall", questions=firewall_elements.questions, removal=firewall_elements.removal,
         check_questions=firewall_elements.check_questions, differences=firewall_elements.differences,
         warnings=firewall_elements.warnings,
+        mending=firewall_elements.mending,
     ),
     Feature(
         "IPv6 forwarding", questions=forwarding.gateway_questions, more_questions=forwarding.gateway_more_questions,
         node_steps=forwarding.node_steps,
     ),
+    Feature("LLDP", warnings=bridge_port.warnings),
     Feature("MTU of the uplinks", questions=mtu.questions, warnings=mtu.warnings),
     Feature(
         "NDP proxy", questions=ndp_proxy.questions, check=ndp_proxy.check, more_questions=ndp_proxy.more_questions,
         node_steps=ndp_proxy.node_steps, arrival_steps=ndp_proxy.arrival_steps, removal=ndp_proxy.removal,
-        check_questions=ndp_proxy.check_questions, differences=ndp_proxy.differences, warnings=ndp_proxy.warnings,
+        check_questions=ndp_proxy.check_questions, differences=ndp_proxy.differences, mending=ndp_proxy.mending,
+        warnings=ndp_proxy.warnings,
     ),
     Feature(
         "delegated prefixes", container_steps=prefix_routes.container_steps, arrival_steps=prefix_routes.arrival_steps,
         removal=prefix_routes.removal, check_questions=prefix_routes.check_questions,
-        differences=prefix_routes.differences, warnings=prefix_routes.warnings,
+        differences=prefix_routes.differences, mending=prefix_routes.mending, warnings=prefix_routes.warnings,
     ),
 )
 
@@ -94,6 +97,14 @@ def differences(conf: MainConf, record: Attachment | None, seen: Snapshot) -> li
     if record is None:
         return []
     return [phrase for feature in FEATURES for phrase in feature.differences(conf, record, seen)]
+
+
+def mending(conf: MainConf, record: Attachment, seen: Snapshot) -> Iterator[tuple[Op, ...]]:
+    """The operations that mend the differences, by feature."""
+    for feature in FEATURES:
+        steps = tuple(feature.mending(conf, record, seen))
+        if steps:
+            yield steps
 
 
 def warnings(conf: MainConf, allocation: Allocation, seen: Snapshot) -> Iterator[str]:

@@ -10,8 +10,8 @@ from cni_v6.config.ipam import IpamConf
 from cni_v6.config.main import MainConf
 from cni_v6.firewall import ruleset
 from cni_v6.firewall.elements import elements
-from cni_v6.firewall.policy import Policy, Port
-from cni_v6.firewall.sets import BRIDGE
+from cni_v6.firewall.policy import GUARD_BLOCKED, Policy, Port
+from cni_v6.firewall.sets import BRIDGE, Element
 from cni_v6.kernel import ops
 from cni_v6.kernel.ops import Op
 from cni_v6.kernel.questions import GetElements, GetListeners, GetRuleset, Listener, Question, Snapshot
@@ -72,12 +72,26 @@ def differences(_: MainConf, record: Attachment, seen: Snapshot) -> Iterable[str
     """The elements of an attachment that the firewall lacks, one phrase for each."""
     if record.policy is None:
         return
+    if record.policy.guard == GUARD_BLOCKED:
+        yield "the container is blocked, since its record is damaged and nothing says what it may do"
     if seen.ruleset() != ruleset.mark():
         yield "the firewall's tables are not as they were loaded (cni-v6ctl reload makes them anew)"
-    expected = elements(record.owner, record.policy)
-    present = {replace(element, comment="") for element in seen.elements(expected)}
-    missing = (element for element in expected if replace(element, comment="") not in present)
+        return
+    missing = _missing(record, seen)
     yield from (f"{' . '.join(element.key)} is missing in {element.family} {element.set}" for element in missing)
+
+
+def mending(_: MainConf, record: Attachment, seen: Snapshot) -> Iterable[Op]:
+    """Add the elements that the firewall lacks. Tables that are gone are loaded for all attachments at once."""
+    missing = _missing(record, seen) if record.policy and seen.ruleset() == ruleset.mark() else ()
+    if missing:
+        yield ops.AddElements(missing)
+
+
+def _missing(record: Attachment, seen: Snapshot) -> tuple[Element, ...]:
+    expected = elements(record.owner, record.policy) if record.policy else ()
+    present = {replace(element, comment="") for element in seen.elements(expected)} if expected else set()
+    return tuple(element for element in expected if replace(element, comment="") not in present)
 
 
 def with_policy(conf: MainConf, record: Attachment, addresses: tuple[str, ...], mac: str) -> Attachment:

@@ -19,9 +19,11 @@ from cni_v6.allocation.ranges import origin
 from cni_v6.config.bridge import BridgeConf
 from cni_v6.config.ipam import IpamConf
 from cni_v6.config.main import MainConf
-from cni_v6.kernel.questions import Snapshot
+from cni_v6.kernel.ops import HOST
+from cni_v6.kernel.questions import GetMacs, Link, Question, Snapshot
 from cni_v6.net.addresses import from_text, version
 from cni_v6.plan import bridge_port
+from cni_v6.plan.site import Site
 from cni_v6.protocol import names
 from cni_v6.protocol.names import Owner
 
@@ -35,6 +37,34 @@ def mac(conf: BridgeConf, owner: Owner, node: str, addresses: Iterable[str], see
     """
     source = _source(conf, node, addresses, seen)
     return conf.mac or (names.address_mac(owner.network, node, source) if source else names.container_mac(owner))
+
+
+def questions(conf: BridgeConf) -> tuple[Question, ...]:
+    """The question about a requested MAC: who on the bridge has which."""
+    return (GetMacs(conf.bridge),) if conf.mac else ()
+
+
+def refuse_taken(conf: BridgeConf, site: Site, seen: Snapshot) -> None:
+    """Refuse a requested MAC that another interface on the segment has: the guard would let both send from it.
+
+    Includes what the node is about to make: the bridge, the gateway interface in a VLAN, the container's own port.
+    A MAC that another call is about to use is refused by the kernel (``ops.ClaimMac``).
+
+    :raises CniError: ADDRESS_UNAVAILABLE.
+    """
+    if not conf.mac:
+        return
+    bridge, port = Link(conf.bridge, "", 0, kind="bridge"), Link(site.host, "", 0, alias=names.alias(site.owner))
+    known = {names.host_mac(site.owner): port}
+    if seen.link(HOST, conf.bridge) is None:
+        known[names.bridge_mac(conf.bridge, site.node)] = bridge
+    if conf.is_gateway and conf.vlan:
+        known[names.container_mac(bridge_port.gateway_owner(conf, site.node))] = Link(conf.gateway_interface, "", 0)
+    known |= seen.macs(conf.bridge)
+    if conf.mac in known:
+        from cni_v6.kernel import mac_claims  # only where it is needed: the start-up path pays for every import
+
+        raise mac_claims.taken(conf.mac, known[conf.mac])
 
 
 def to_announce(conf: BridgeConf, node: str, addresses: Collection[str], seen: Snapshot) -> frozenset[int]:

@@ -142,3 +142,15 @@ def differences(_: MainConf, record: Attachment, seen: Snapshot) -> Iterable[str
     for name in dict.fromkeys(entry.uplink for entry in record.proxied):
         if not forwarding.answers(seen, name):
             yield f"the node answers for nobody on {name}: its forwarding or proxy_ndp is off"
+
+
+def mending(_: MainConf, record: Attachment, seen: Snapshot) -> Iterable[Op]:
+    """The operations after which the node answers for the container's addresses again."""
+    for name in dict.fromkeys(entry.uplink for entry in record.proxied):
+        if not forwarding.answers(seen, name):
+            yield from forwarding.answer(seen, name)
+    for entry in record.proxied:
+        if f"{entry.address}/128" not in [route.dst for route in seen.routes(HOST, entry.home)]:
+            yield ops.AddRoute(HOST, entry.home, f"{entry.address}/128")
+        if entry.address not in seen.proxies(entry.uplink):
+            yield ops.AddProxy(entry.uplink, entry.address)

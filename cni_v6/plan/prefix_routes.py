@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 
 from cni_v6.config.ipam import IpamConf
 from cni_v6.config.main import MainConf
@@ -97,7 +98,25 @@ def differences(conf: MainConf, record: Attachment, seen: Snapshot) -> Iterator[
     if not record.prefixes:
         return
     interface = conf.gateway_interface
-    present = {route.dst for route in seen.routes(HOST, interface) if route.gateway in record.addresses}
-    for prefix in record.prefixes:
-        if prefix not in present:
-            yield f"route {prefix} through {interface} is missing"
+    yield from (f"route {prefix} through {interface} is missing" for prefix in _missing(conf, record, seen))
+
+
+def mending(conf: MainConf, record: Attachment, seen: Snapshot) -> Iterator[Op]:
+    """Add the routes that are missing. The next hop is the container's address that is nearest to the prefix: its own
+    of the same set."""
+    for prefix in _missing(conf, record, seen) if record.prefixes else ():
+        hops = [address for address in record.addresses if addresses.version(address) == 6]
+        if hops:
+            yield ops.AddRoute(HOST, conf.gateway_interface, prefix, max(hops, key=partial(_common_bits, prefix)))
+
+
+def _missing(conf: MainConf, record: Attachment, seen: Snapshot) -> list[str]:
+    routes = seen.routes(HOST, conf.gateway_interface)
+    present = {route.dst for route in routes if route.gateway in record.addresses}
+    return [prefix for prefix in record.prefixes if prefix not in present]
+
+
+def _common_bits(prefix: str, address: str) -> int:
+    """How many leading bits an address has in common with an IPv6 prefix."""
+    (_, first), (_, second) = (addresses.from_text(text.partition("/")[0]) for text in (prefix, address))
+    return addresses.BITS[6] - (first ^ second).bit_length()

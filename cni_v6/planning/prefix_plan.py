@@ -176,7 +176,7 @@ def _misfit(argument: str, value: int, where: str, remedy: str) -> CniError:
 
 
 def _lengths(site: int, wanted: Wanted) -> tuple[int, int]:
-    """Of a node's prefix and of a network's, be there room for it or not."""
+    """(prefix length of a node, prefix length of a network), whether or not they fit the site."""
     node = _aligned(site + _bits(wanted.nodes))
     return node, max(STANDARD, _aligned(node + _bits(wanted.networks)))
 

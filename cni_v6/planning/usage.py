@@ -19,7 +19,7 @@ UNITS = (("s", 1), ("min", 60), ("h", 3600), ("d", 86400))
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """Addresses that were given within some seconds; ``least``: perhaps more than ``count``, which nothing records."""
+    """Number of addresses used in a time. ``least``: there may have been more, which are not recorded."""
 
     count: int
     seconds: float
@@ -70,7 +70,7 @@ class Usage:
 
     @property
     def verdict(self) -> str:
-        """What a set whose addresses come again can keep of its promise; "" where that does not arise."""
+        """A sentence on whether a set with reuse can keep ``ipam.reuseAfter`` at this rate; "" if not applicable."""
         if self.once or self.order == STABLE or not self.rate:
             return ""
         if self.needed <= self.size:
@@ -83,11 +83,12 @@ def usage(
     addresses: RangeSet, policy: AllocationPolicy, spent: int, held: Sequence[tuple[str, float]], now: float,
     assumed: Fraction | None,
 ) -> Usage:
-    """What there is to say of one set.
+    """The usage of one set.
 
     :param spent: ``leases.Transaction.spent``.
-    :param held: (address, when it was given) of the network's attachments.
-    :param now: seconds since the epoch, as the others.
+    :param held: (address, time of its lease) of the network's attachments.
+    :param now: seconds since the epoch, as are the times in ``held``.
+    :param assumed: ADDs per second to assume; None for the observed rate.
     """
     inside = [(from_text(text), created) for text, created in held]
     mine = [(value, created) for (family, value), created in inside if ranges.origin(addresses, family, value)]

@@ -11,7 +11,7 @@ from cni_v6.config.bridge import BridgeConf
 from cni_v6.config.main import RemovalConf
 from cni_v6.kernel.questions import GetPorts, Link, Question, Snapshot
 from cni_v6.leases.attachment import Attachment
-from cni_v6.plan import bridge, bridge_port, check, mac, outage
+from cni_v6.plan import bridge, bridge_port, check, mac, outage, status
 from cni_v6.plan.site import Allocation, Plan, Site
 from cni_v6.protocol.invocation import Invocation
 from cni_v6.protocol.names import Owner, owner_of_alias
@@ -34,7 +34,8 @@ class Bridge:
         def mac_of(addresses: tuple[str, ...]) -> str:
             return mac.mac(conf, site.owner, site.node, addresses, seen)
 
-        return Network(conf, mac_of, conf.is_gateway and bridge_port.is_ours(conf, site.node, seen))
+        is_ours = conf.is_gateway and bridge_port.is_ours(conf, site.node, seen)
+        return Network(conf, mac_of, is_ours, bridge_port.to_record(conf))
 
     def plan_add(self, site: Site, conf: BridgeConf, allocation: Allocation, seen: Snapshot) -> Plan:
         return bridge.plan_add(site, conf, allocation, seen)
@@ -42,8 +43,10 @@ class Bridge:
     def check_questions(self, site: Site, conf: BridgeConf, result: Result) -> Iterable[Question]:
         return check.questions(site, conf, result)
 
-    def differences(self, site: Site, conf: BridgeConf, result: Result, seen: Snapshot) -> Iterable[str]:
-        return check.compare(site, conf, result, seen)
+    def differences(
+        self, site: Site, conf: BridgeConf, result: Result, record: Attachment | None, seen: Snapshot
+    ) -> Iterable[str]:
+        return *check.compare(site, conf, result, seen), *check.changed_mac(site, record, seen)
 
     def ports(self, conf: RemovalConf, context: Context) -> list[tuple[Link, Owner]]:
         ports = context.kernel.observe([GetPorts(conf.bridge)]).ports(conf.bridge)
@@ -51,10 +54,10 @@ class Bridge:
         return [(link, owner) for link, owner in owned if owner and owner.network == conf.network]
 
     def status_questions(self, conf: BridgeConf, node: str, records: Sequence[Attachment]) -> Iterable[Question]:
-        return check.status_questions(conf, node, records)
+        return status.questions(conf, node, records)
 
     def more_status_questions(self, conf: BridgeConf, seen: Snapshot) -> Iterable[Question]:
         return outage.more_questions(conf, seen)
 
     def check_status(self, conf: BridgeConf, node: str, records: Sequence[Attachment], seen: Snapshot) -> Iterable[str]:
-        return check.check_status(conf, node, records, seen)
+        return status.check(conf, node, records, seen)

@@ -67,8 +67,10 @@ class MainPlugin(Protocol[Conf]):
         """The questions about the interfaces that CHECK asks."""
         ...
 
-    def differences(self, site: Site, conf: Conf, result: Result, seen: Snapshot) -> Iterable[str]:
-        """The differences between a result and the kernel, one phrase for each."""
+    def differences(
+        self, site: Site, conf: Conf, result: Result, record: Attachment | None, seen: Snapshot
+    ) -> Iterable[str]:
+        """The differences between a result, or the record, and the kernel, one phrase for each."""
         ...
 
     def ports(self, conf: RemovalConf, context: Context) -> list[tuple[Link, Owner]]:
@@ -106,10 +108,12 @@ class Frame(Generic[Conf]):
         plugin, conf = self.plugin, self.plugin.load(call, context)
         site = Site(call.owner, call.netns, context.id)
         inside, node = namespaces.namespaces(call, context)
-        seen = earlier.observe(site, conf, tuple(plugin.questions(site, conf)), context)
+        questions = tuple(plugin.questions(site, conf))
+        seen = earlier.observe(site, conf, questions, context)
         plugin.check_free(site, conf, seen)
         lost = _lost_families(site, conf, seen)
         context.data_dirs.remember(conf.data_dir)
+        seen = _plug_in_again(call, conf, seen, questions, context)
         firewall_reload.prepare(call, conf, context, seen)
         with ExitStack() as undo:
             attachment = Attachment(call.owner, (), site.host, inside, context.now(), context.boot, home=node)
@@ -152,8 +156,7 @@ class Frame(Generic[Conf]):
         assert call.prev_result is not None  # invocation.parse requires it
         site = Site(call.owner, call.netns, context.id)
         namespaces.namespaces(call, context)
-        with context.leases(conf.network, conf.data_dir).transaction() as leases:
-            record = leases.get(call.owner)
+        record, damaged = firewall_reload.mended(call, conf, context)
         promised = renumber_plan.promised(prefix_routes.without(call.prev_result, record), conf, record)
         if isinstance(conf.ipam, IpamConf):
             allocate.check_leases(conf.ipam, call.owner, promised.ips, record)
@@ -161,7 +164,8 @@ class Frame(Generic[Conf]):
             context.delegate(call, conf.ipam.type, "CHECK")
         questions = *plugin.check_questions(site, conf, promised), *features.check_questions(conf, record)
         seen = context.kernel.observe(questions)
-        found = [*plugin.differences(site, conf, promised, seen), *features.differences(conf, record, seen)]
+        found = [*damaged, *plugin.differences(site, conf, promised, record, seen)]
+        found += features.differences(conf, record, seen)
         if conf.firewall.wanted:
             firewall_reload.restore(call, conf.network, conf.data_dir, context)
         if found:
@@ -191,12 +195,14 @@ class Frame(Generic[Conf]):
         if conf.foreign_ipam:
             errors.run(lambda: status.delegate_if_known(call, conf.foreign_ipam, context))
         errors.run(lambda: firewall_reload.restore(call, conf.network, conf.data_dir, context))
+        errors.run(lambda: firewall_reload.mend(call, conf, context))
         errors.check()
 
     def status(self, call: Invocation, context: Context) -> None:
         """STATUS: whether an ADD would succeed now (50 if not), and whether containers work (51 if not)."""
         with status.not_available():
             plugin, conf = self.plugin, self.plugin.load(call, context)
+            damaged = firewall_reload.mend(call, conf, context)
             gone = status.restore_firewall(call, conf, context)
             records = [each for each in status.check_addresses(call, conf, context) if each.boot in ("", context.boot)]
             seen = context.kernel.observe(plugin.status_questions(conf, context.id, records))
@@ -206,6 +212,29 @@ class Frame(Generic[Conf]):
         if gone:
             remedy = "where they are not loaded again: run cni-v6ctl reload; the next call of any kind does so too"
             raise CniError(codes.LIMITED, gone, remedy)
+        if damaged:
+            raise CniError(codes.LIMITED, "; ".join(damaged), "look for what damages files on that disk")
+
+
+# The bridge
+
+
+def _plug_in_again(
+    call: Invocation, conf: MainConf, seen: Snapshot, questions: tuple[Question, ...], context: Context
+) -> Snapshot:
+    """Before an ADD makes its bridge anew: plug in again what is left of the former one.
+
+    :param seen: the answers to ``questions``.
+    :returns: the answers as they are now.
+    """
+    link = seen.link(HOST, conf.segment) if conf.segment else None
+    if not conf.segment or (link and (link.up or link.kind != "bridge")):
+        return seen
+    from cni_v6.attachments import repair  # once in the life of a bridge
+
+    for words in (said := list(repair.restore(conf.segment, context))):
+        call.log.warning(words)
+    return context.kernel.observe(questions) if said else seen
 
 
 # Addresses

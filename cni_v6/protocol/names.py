@@ -63,6 +63,11 @@ def bridge_mac(bridge: str, node: str) -> str:
     return _mac(_digest("bridge mac", bridge, node))
 
 
+def pinned_mac(bridge: str, node: str) -> str:
+    """MAC for a bridge of others that has none: not ``bridge_mac``, which says that the bridge is ours."""
+    return _mac(_digest("pinned mac", bridge, node))
+
+
 def alias(owner: Owner) -> str:
     """The ``ifalias`` of the host interface: how a person, and GC, see whose it is."""
     return f"{ALIAS_PREFIX} {owner}"

@@ -19,7 +19,7 @@ from cni_v6.kernel.netfilter import conntrack, messages
 from cni_v6.kernel.netfilter.socket import NetfilterSocket, NoNetfilter
 from cni_v6.kernel.netlink.message import HEADER, each
 from cni_v6.kernel.ops import HOST
-from cni_v6.kernel.questions import GetElements, GetRuleset
+from cni_v6.kernel.questions import GetAllElements, GetElements, GetRuleset
 from tests.contract.kernels import KernelTestbed, LinuxTestbed, linux_testbed
 from tests.contract.test_kernel import refused
 from tests.sandbox import Node
@@ -159,6 +159,13 @@ def test_an_outside_address_that_is_taken_by_nobody_knows_whom(testbed: KernelTe
     load(testbed, taken)
     with refused(errors.PORT_TAKEN, "2001:db8:2::3", A6):
         testbed.kernel.apply([ops.AddElements((replace(taken, data=(B6,)),))])
+
+
+def test_all_elements(testbed: KernelTestbed) -> None:
+    asked = GetAllElements()
+    assert testbed.kernel.observe([asked]).all_elements() == ()
+    load(testbed, *ALL)
+    assert sorted(testbed.kernel.observe([asked]).all_elements(), key=repr) == sorted(ALL, key=repr)
 
 
 def test_the_same_port_of_another_protocol_or_family_is_another(testbed: KernelTestbed) -> None:

@@ -24,6 +24,7 @@ from cni_v6.kernel.questions import (
     GetLifetimes,
     GetLink,
     GetLinks,
+    GetMacs,
     GetPorts,
     GetPortVlans,
     GetProxies,
@@ -101,7 +102,7 @@ def sysctl(testbed: KernelTestbed, netns: str, key: str) -> str | None:
 
 def test_a_bridge_is_created_down(testbed: KernelTestbed) -> None:
     testbed.kernel.apply([BRIDGE])
-    assert there(testbed, HOST, "br0") == Link("br0", BRIDGE_MAC, 1500, kind="bridge")
+    assert there(testbed, HOST, "br0") == Link("br0", BRIDGE_MAC, 1500, kind="bridge", group_fwd_mask=ops.LLDP)
 
 
 def test_a_bridge_without_a_given_mtu_has_the_kernels(testbed: KernelTestbed) -> None:
@@ -177,6 +178,38 @@ def test_alias(testbed: KernelTestbed) -> None:
     testbed.kernel.apply([ops.SetAlias(testbed.a, "eth0", "x" * 255)])
     assert there(testbed, HOST, "veth0").alias == "cni-v6 net/abc/eth0"
     assert there(testbed, testbed.a, "eth0").alias == "x" * 255
+
+
+def test_a_bridge_keeps_its_mac(testbed: KernelTestbed) -> None:
+    low = replace(veth(testbed.a), host_mac="02:00:00:00:00:01")
+    testbed.kernel.apply([BRIDGE, ops.PinMac("br0", BRIDGE_MAC), low])
+    assert there(testbed, HOST, "br0").mac == BRIDGE_MAC
+    with refused(errors.KERNEL_REFUSED, "br1"):
+        testbed.kernel.apply([ops.PinMac("br1", BRIDGE_MAC)])
+
+
+def test_a_mac_is_one_ports_on_a_bridge(testbed: KernelTestbed) -> None:
+    claim = ops.ClaimMac("veth0", "br0", MAC)
+    testbed.kernel.apply([BRIDGE, veth(testbed.a), ops.SetAlias(HOST, "veth0", "cni-v6 n/c/eth0"), claim])
+    with refused(errors.ADDRESS_UNAVAILABLE, MAC, "held by n/c/eth0"):
+        testbed.kernel.apply([veth(testbed.b, 1), replace(claim, ifname="veth1")])
+    assert link(testbed, HOST, "veth1") is None
+    testbed.kernel.apply([veth(testbed.b, 1), replace(claim, ifname="veth1", bridge="br1")])
+    testbed.kernel.remove([ops.DeleteLink(HOST, "veth0")])
+    testbed.kernel.apply([replace(claim, ifname="veth1")])
+    with refused(errors.KERNEL_REFUSED, "veth2"):
+        testbed.kernel.apply([replace(claim, ifname="veth2")])
+
+
+def test_whose_macs_are_on_a_bridge(testbed: KernelTestbed) -> None:
+    asked = GetMacs("br0")
+    assert testbed.kernel.observe([asked]).macs("br0") == {}
+    inside, here = veth(testbed.a), veth(HOST, 1)
+    testbed.kernel.apply([BRIDGE, inside, ops.SetAlias(HOST, "veth0", "cni-v6 n/c/eth0"), here])
+    found = {mac: holder.name for mac, holder in testbed.kernel.observe([asked]).macs("br0").items()}
+    ports = {inside.host_mac: "veth0", inside.mac: "veth0", here.host_mac: "veth1", here.mac: "veth1"}
+    assert found == {**ports, BRIDGE.mac: "br0"}
+    assert testbed.kernel.observe([asked]).macs("br0")[inside.mac].alias == "cni-v6 n/c/eth0"
 
 
 @pytest.mark.parametrize(("hairpin", "isolated"), [(True, False), (False, True), (True, True), (False, False)])
@@ -490,6 +523,34 @@ def test_ports_of_no_bridge_and_of_an_empty_one(testbed: KernelTestbed) -> None:
     testbed.kernel.apply([BRIDGE])
     seen = testbed.kernel.observe([GetPorts("br0"), GetPorts("br9")])
     assert (seen.ports("br0"), seen.ports("br9")) == ((), ())
+
+
+def test_a_bridge_that_is_deleted_leaves_its_ports(testbed: KernelTestbed) -> None:
+    attach(testbed)
+    testbed.kernel.apply([ops.SetPort("veth0", hairpin=True, isolated=True)])
+    testbed.kernel.remove([ops.DeleteLink(HOST, "br0")])
+    left = there(testbed, HOST, "veth0")
+    assert (left.master, left.up, left.hairpin, left.isolated, left.port_enabled) == ("", True, False, False, False)
+
+
+def test_a_port_that_is_plugged_in_again_is_a_new_one(testbed: KernelTestbed) -> None:
+    """From no bridge, and from another one."""
+    attach(testbed)
+    fresh = there(testbed, HOST, "veth0")
+    for lost in (ops.DeleteLink(HOST, "br0"), None):
+        if lost:
+            testbed.kernel.remove([lost])
+        else:
+            testbed.kernel.apply([replace(BRIDGE, name="br1"), ops.PlugIn("veth0", "br1")])
+            assert there(testbed, HOST, "veth0").master == "br1"
+        testbed.kernel.apply([
+            BRIDGE, ops.PlugIn("veth0", "br0"), ops.SetLink(HOST, "br0", up=True), ops.AwaitPort("veth0"),
+        ])
+        assert there(testbed, HOST, "veth0") == fresh
+    with refused(errors.KERNEL_REFUSED, "plug veth0 into bridge br9"):
+        testbed.kernel.apply([ops.PlugIn("veth0", "br9")])
+    with refused(errors.KERNEL_REFUSED, "plug veth9 into bridge br0"):
+        testbed.kernel.apply([ops.PlugIn("veth9", "br0")])
 
 
 def test_vlans_of_no_port(testbed: KernelTestbed) -> None:

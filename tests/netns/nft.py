@@ -6,7 +6,7 @@ import json
 import socket
 import struct
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tests.netns import wire
@@ -14,6 +14,7 @@ from tests.sandbox import ROOT, Node
 
 NETLINK_NETFILTER = 12  # linux/netlink.h
 NFT_MSG_GETGEN = 10 << 8 | 16  # linux/netfilter/nfnetlink.h and nf_tables.h
+NFNLGRP_NFTABLES = 7
 NLM_F_REQUEST = 1
 MOVING = ("handle", "packets", "bytes")  # what differs between two tables that say the same
 
@@ -21,6 +22,11 @@ MOVING = ("handle", "packets", "bytes")  # what differs between two tables that 
 def ctl(node: Node, *argv: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     """``cni-v6ctl`` on a node."""
     return node.run(str(ROOT / "bin/cni-v6ctl"), *argv, check=check, env=node.environment)
+
+
+def await_rules(node: Node, wanted: Callable[[], bool], what: str) -> None:
+    """Until the rules are as wanted: look at each of the kernel's news of them."""
+    wire.await_state(node.path, wanted, what, (NETLINK_NETFILTER, 1 << (NFNLGRP_NFTABLES - 1)))
 
 
 def text(node: Node, netns: str = "") -> str:

@@ -127,6 +127,7 @@ def test_a_scan_by_a_container(node: Node, keys: dict[str, Any]) -> None:
     works(node, config, pod, neighbour)
 
 
+@pytest.mark.slow
 def test_a_scan_by_the_node(node: Node) -> None:
     """Such as a proxy on it, whose callers choose where it goes."""
     beyond(node)

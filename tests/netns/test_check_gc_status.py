@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
 
+from cni_v6.errors import CHECK_FAILED
 from tests.netns import networks
 from tests.netns.networks import DUAL, SUBNET4, SUBNET6, Pod
-from tests.sandbox import Node
+from tests.sandbox import REFERENCE_PLUGINS, Node, need
 
 # What is done in the container ({netns} given) or on the node, and what CHECK must say of it.
 BREAKS = [
     pytest.param("ip link set {host} down", "", "host interface {host}: up is False", id="host interface down"),
     pytest.param("ip link delete {host}", "", "host interface {host} is missing", id="host interface gone"),
-    pytest.param("ip link set {host} nomaster", "", "{host}: bridge is", id="off the bridge"),
+    pytest.param("ip link set {host} nomaster", "", "{host} is in no bridge, not in cni0", id="off the bridge"),
     pytest.param("ip link set {host} address 02:00:00:00:00:99", "", "mac is 02:00:00:00:00:99", id="host MAC"),
     pytest.param("ip link set {host} mtu 1300", "", "mtu is 1300, not 1500", id="host MTU"),
     pytest.param("ip link set {host} type bridge_slave hairpin off", "", "{host}: hairpin is False", id="hairpin"),
@@ -255,3 +257,20 @@ def test_a_full_bridge(node: Node) -> None:
     pod = Pod(node, config, "a")
     assert "no port left" in pod.call("ADD").error(108)
     assert (networks.veths(node), networks.leases(node)) == before and networks.veths(node, pod.netns) == set()
+
+
+@pytest.mark.parametrize("guard", [True, False])
+def test_check_names_a_mac_that_a_chained_plugin_changed(node: Node, guard: bool) -> None:
+    """``tuning`` changes it in the result too, so that this agrees with the container; but the guard knows another."""
+    need(os.access(f"{REFERENCE_PLUGINS}/tuning", os.X_OK), "needs containernetworking-plugins")
+    mac = "02:00:5e:10:00:09"
+    [pod] = networks.pods(node, networks.gateway(*DUAL, guard=guard, cniVersion="1.0.0"), "a")
+    tuning = {"cniVersion": "1.0.0", "name": "pods", "type": "tuning", "mac": mac, "prevResult": pod.result}
+    variables = {"container_id": "a", "ifname": "eth0", "netns": pod.netns}
+    given, pod.result = pod.mac, node.plugin("tuning", "ADD", tuning, **variables).ok()
+    assert pod.mac == mac and pod.ping(networks.GATEWAY4, 1) != guard
+    if guard:
+        message = pod.check().error(CHECK_FAILED)
+        assert f"mac is {mac}, and the guard lets only {given} pass" in message and "capability mac" in message
+    else:
+        assert pod.check().ok() is None

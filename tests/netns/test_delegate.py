@@ -254,6 +254,7 @@ def stepped(node: Node) -> Iterator[SteppedPlugin]:
     made.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", [CUT, FAIL])
 def test_cut_off_anywhere_nothing_is_left(node: Node, stepped: SteppedPlugin, what: str) -> None:
     pod = Pod(node, network(ingress="open"), "a")

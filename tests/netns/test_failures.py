@@ -222,6 +222,7 @@ def test_the_plugins_own_namespace(node: Node, command: str, path: str) -> None:
     assert "own network namespace" in message
 
 
+@pytest.mark.slow
 def test_a_namespace_that_vanishes_half_way(node: Node, stepped: SteppedPlugin) -> None:
     """Before every operation in turn. What the plugin holds open lives on until it ends, so it may well succeed: then
     the runtime has a result for a container that is gone, and calls DEL."""
@@ -251,6 +252,7 @@ def steps_of(stepped: SteppedPlugin, pod: Pod) -> int:
     return added.steps
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["interface", "bridge"])
 def test_what_vanishes_half_way_on_the_node(node: Node, stepped: SteppedPlugin, what: str) -> None:
     """The host interface, or the whole bridge, goes away between two operations: an error that names it, all undone."""

@@ -155,59 +155,59 @@ def test_teardown_takes_the_tables_once_nobody_counts_on_them(node: Node) -> Non
     assert nft.text(node) == ""
 
 
-def test_after_a_flush_check_tells_and_the_next_add_or_a_reload_restores(node: Node) -> None:
-    networks.outside(node)
-    first, second = add(node, "a", "b")
-    third = Pod(node, other_network(9000), "c")
+def test_after_a_flush_check_tells_and_the_next_add_or_a_reload_restores(quiet_node: Node) -> None:
+    networks.outside(quiet_node)
+    first, second = add(quiet_node, "a", "b")
+    third = Pod(quiet_node, other_network(9000), "c")
     third.add()
-    before = nft.rules(node), nft.held(node)
+    before = nft.rules(quiet_node), nft.held(quiet_node)
     for damage in ("flush ruleset", "delete table bridge cni_v6", "delete table inet cni_v6"):
-        nft.load(node, damage)
+        nft.load(quiet_node, damage)
         assert "tables" in third.check().error(errors.CHECK_FAILED)
-        nft.ctl(node, "reload")
-        assert (sorted(before[0]), before[1]) == (sorted(nft.rules(node)), nft.held(node))
-        nft.load(node, damage)
-        late = Pod(node, everything(9999), "late")
+        nft.ctl(quiet_node, "reload")
+        assert (sorted(before[0]), before[1]) == (sorted(nft.rules(quiet_node)), nft.held(quiet_node))
+        nft.load(quiet_node, damage)
+        late = Pod(quiet_node, everything(9999), "late")
         late.add()
         late.delete()
-        assert (sorted(before[0]), before[1]) == (sorted(nft.rules(node)), nft.held(node))
+        assert (sorted(before[0]), before[1]) == (sorted(nft.rules(quiet_node)), nft.held(quiet_node))
     for pod, port in ((first, 8000), (second, 8001), (third, 9000)):
         assert pod.check().ok() is None
-        reached(node, pod, port)
-    nft.load(node, "flush ruleset")
+        reached(quiet_node, pod, port)
+    nft.load(quiet_node, "flush ruleset")
     third.delete()
-    assert nft.text(node) == "", "a network without containers needs none"
+    assert nft.text(quiet_node) == "", "a network without containers needs none"
     second.delete()
     assert first.check().ok() is None
-    reached(node, first, 8000)
+    reached(quiet_node, first, 8000)
     first.delete()
-    assert nft.held(node) == {}
+    assert nft.held(quiet_node) == {}
 
 
 @pytest.mark.parametrize("command", ["STATUS", "DEL", "CHECK", "GC"])
-def test_after_a_flush_the_next_call_of_any_kind_closes_the_node(node: Node, command: str) -> None:
+def test_after_a_flush_the_next_call_of_any_kind_closes_the_node(quiet_node: Node, command: str) -> None:
     """Packets from outside arrive while the tables are gone, and no more after the call. STATUS says so once."""
-    beyond = networks.outside(node)
-    stays, goes = add(node, "stays", "goes")
+    beyond = networks.outside(quiet_node)
+    stays, goes = add(quiet_node, "stays", "goes")
     valid = [{"containerID": "stays", "ifname": "eth0"}, {"containerID": "goes", "ifname": "eth0"}]
-    before = nft.held(node)
-    nft.load(node, "flush ruleset")
+    before = nft.held(quiet_node)
+    nft.load(quiet_node, "flush ruleset")
     with traffic.listening(stays.netns, 6, 4000) as listener:
         traffic.called(beyond, (stays.address(6), 4000), listener)
     if command == "STATUS":
-        with without_nft(node):
-            words = node.plugin("cni-v6", "STATUS", stays.config).error(errors.LIMITED)
+        with without_nft(quiet_node):
+            words = quiet_node.plugin("cni-v6", "STATUS", stays.config).error(errors.LIMITED)
             assert "tables are gone" in words and "install nftables" in words and "cni-v6ctl reload" in words
-        assert "tables are gone" in node.plugin("cni-v6", "STATUS", stays.config).error(errors.LIMITED)
-        node.plugin("cni-v6", "STATUS", stays.config).ok()
+        assert "tables are gone" in quiet_node.plugin("cni-v6", "STATUS", stays.config).error(errors.LIMITED)
+        quiet_node.plugin("cni-v6", "STATUS", stays.config).ok()
     elif command == "DEL":
         goes.delete()
     elif command == "CHECK":
         assert "tables" in stays.check().error(errors.CHECK_FAILED)
     else:
-        node.plugin("cni-v6", "GC", {**stays.config, "cni.dev/valid-attachments": valid}).ok()
+        quiet_node.plugin("cni-v6", "GC", {**stays.config, "cni.dev/valid-attachments": valid}).ok()
     assert stays.check().ok() is None
-    assert command == "DEL" or nft.held(node) == before
+    assert command == "DEL" or nft.held(quiet_node) == before
     with traffic.listening(stays.netns, 6, 4001), traffic.listening(stays.netns, 6, 80) as published:
         with traffic.unanswered(beyond, (stays.address(6), 4001)):
             traffic.called(beyond, (NODE_OUTSIDE[6], 8000), published)

@@ -190,6 +190,7 @@ def within(here: Here) -> None:
 relaxed = settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow])
 
 
+@pytest.mark.slow
 @relaxed
 @given(st.sampled_from(COMMANDS), configurations(), st.sampled_from(["cni-v6", "cni-v6-ipam"]))
 def test_any_configuration(command: str, config: Any, plugin: str) -> None:
@@ -206,6 +207,7 @@ def _ports(here: Here) -> list[str]:
     return [name for name, link in here.kernel.spaces[""].links.items() if link.kind == "veth" and "." not in name]
 
 
+@pytest.mark.slow
 @relaxed
 @given(st.sampled_from(COMMANDS), environments)
 @example("ADD", {**ENV, "CNI_CONTAINERID": "../../etc/passwd"})
@@ -217,6 +219,7 @@ def test_any_environment(command: str, env: dict[str, str]) -> None:
         within(here)
 
 
+@pytest.mark.slow
 @relaxed
 @given(st.dictionaries(st.sampled_from([*ENV, "PATH", ""]), words), st.binary(max_size=64))
 def test_any_environment_and_any_input(env: dict[str, str], stdin: bytes) -> None:
@@ -226,6 +229,7 @@ def test_any_environment_and_any_input(env: dict[str, str], stdin: bytes) -> Non
         assert list(here.files()) == []
 
 
+@pytest.mark.slow
 @relaxed
 @given(st.sampled_from(COMMANDS), st.integers(0, 2000), st.binary(max_size=4))
 def test_any_cut_or_spoilt_input(command: str, at: int, instead: bytes) -> None:
@@ -296,6 +300,7 @@ def contents(folder: Path) -> list[tuple[str, bytes, int, int]]:
     return [(path.name, path.read_bytes(), status.st_mode, status.st_mtime_ns) for path, status in found]
 
 
+@pytest.mark.slow
 @relaxed
 @given(plantings, st.sampled_from(["ADD", "DEL", "CHECK", "GC", "STATUS"]))
 def test_any_store(planted: list[tuple[str, str, bytes]], command: str) -> None:
@@ -319,6 +324,7 @@ def test_any_store(planted: list[tuple[str, str, bytes]], command: str) -> None:
 # Another plugin's answer
 
 
+@pytest.mark.slow
 @relaxed
 @given(values, configurations())
 def test_any_previous_result(result: Any, config: Any) -> None:
@@ -351,6 +357,7 @@ answers = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @relaxed
 @given(values, answers)
 def test_any_answer_of_a_delegated_plugin_to_fakes(odd: Any, answer: dict[str, Any]) -> None:
@@ -370,6 +377,7 @@ def stepped(node: Node) -> Iterator[SteppedPlugin]:
         made.close()
 
 
+@pytest.mark.slow
 def test_any_answer_of_a_delegated_plugin_to_the_kernel(node: Node, stepped: SteppedPlugin) -> None:
     """What passes our reading of it is the kernel's to refuse, and then everything is undone."""
     folder = node.file("/var/lib/cni/plugins")

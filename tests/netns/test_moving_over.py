@@ -202,6 +202,7 @@ def come_and_go(both: Both, caller: int) -> Iterator[str]:
     yield from alive
 
 
+@pytest.mark.slow
 def test_both_at_once_on_one_folder_never_hand_out_the_same(warm_node: Node) -> None:
     """Our library and executables and the reference's, 16 at a time: adds and deletes of what any has added."""
     both = Both(warm_node)

@@ -180,6 +180,7 @@ def test_check_names_what_is_missing(node: Node, router: str) -> None:
     assert f"answers for nobody on {UPLINK}" in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", [CUT, FAIL])
 def test_cut_off_anywhere_nothing_is_left(node: Node, router: str, stepped: SteppedPlugin, what: str) -> None:
     pod = Pod(node, network(), "a")

@@ -6,6 +6,7 @@ Waiting is for the kernel's own notifications; ``PATIENCE`` only ends a wait for
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import select
 import socket
@@ -63,27 +64,35 @@ def packets(netns: str, ifname: str, protocol: int = ETH_P_ALL) -> Iterator[sock
 
 
 @contextmanager
-def events(netns: str) -> Iterator[socket.socket]:
-    """The notifications of a namespace's kernel about links, neighbours, addresses and routes."""
+def events(netns: str, source: tuple[int, int] = (socket.NETLINK_ROUTE, GROUPS)) -> Iterator[socket.socket]:
+    """The notifications of a namespace's kernel about links, neighbours, addresses and routes.
+
+    :param source: another protocol, and its groups.
+    """
 
     def make() -> socket.socket:
-        made = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
-        made.bind((0, GROUPS))
+        made = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, source[0])
+        made.bind((0, source[1]))
         return made
 
     with inside(netns, make) as made:
         yield made
 
 
-def await_state(netns: str, look: Callable[[], T], what: str) -> T:
+def await_state(
+    netns: str, look: Callable[[], T], what: str, source: tuple[int, int] = (socket.NETLINK_ROUTE, GROUPS)
+) -> T:
     """Look, and look again at each of the kernel's notifications, until there is something to see; return it."""
     deadline = time.monotonic() + PATIENCE
-    with events(netns) as heard:
+    with events(netns, source) as heard:
         while not (seen := look()):
             ready, _, _ = select.select([heard], [], [], max(0.0, deadline - time.monotonic()))
             if not ready:
                 pytest.fail(f"never seen: {what}")
-            heard.recv(1 << 20)
+            try:
+                heard.recv(1 << 20)
+            except OSError as error:  # more news than there is room for are news too
+                assert error.errno == errno.ENOBUFS, error
     return seen
 
 

@@ -232,6 +232,7 @@ def answers(draw: st.DrawFn) -> bytes:
     return bytes(data[: draw(st.integers(0, len(data)))] if draw(st.booleans()) else data) + draw(st.binary(max_size=3))
 
 
+@pytest.mark.slow
 @settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(answer=answers())
 def test_whatever_comes_is_an_answer_or_a_lost_engine(engine: FakeEngine, without_python: Path, answer: bytes) -> None:
@@ -440,6 +441,7 @@ def test_an_engine_that_stops_is_given_up_with_the_same_words(engine: FakeEngine
     assert engine.outcome([impatient], STATUS, parts) == wanted
 
 
+@pytest.mark.slow
 def test_a_full_queue_is_not_waited_for(tmp_path: Path, engine: FakeEngine, impatient: str) -> None:
     """It handles the call without: it has told nobody of it. The folder is none that Python leaves an engine in."""
     tmp_path.chmod(0o755)

@@ -20,6 +20,7 @@ from tests.sandbox import ROOT, need
 
 pytestmark = pytest.mark.xdist_group("install")  # it runs "make install"
 
+README = ROOT / "README.md"
 # Programs that a page cannot show without what only "make test-rest" installs.
 RUNTIMES = ("cnitool", "podman", "ctr", "crictl", "nerdctl")
 
@@ -54,9 +55,10 @@ def test_every_block_says_what_becomes_of_it(page: Path) -> None:
 
 
 def runs(page: Path) -> ParameterSet:
-    """A page that shows a runtime at work is one of the tests of runtimes."""
+    """A page that shows a runtime at work is one of the tests of runtimes. Only README is what make test runs."""
     named = {name for name in RUNTIMES for step in STEPS[page] if re.search(rf"\b{name} ", step.command)}
-    return pytest.param(page, marks=[pytest.mark.runtimes] if named else [], id=str(page.relative_to(ROOT)))
+    marks = [pytest.mark.runtimes] if named else [] if page == README else [pytest.mark.slow]
+    return pytest.param(page, marks=marks, id=str(page.relative_to(ROOT)))
 
 
 @pytest.mark.parametrize("page", [runs(page) for page in PAGES if STEPS[page]])
@@ -74,5 +76,5 @@ def test_commands_do_what_the_page_says(page: Path) -> None:
 
 
 def test_the_first_steps_are_among_what_is_run() -> None:
-    commands = "\n".join(step.command for step in STEPS[ROOT / "README.md"]).splitlines()
+    commands = "\n".join(step.command for step in STEPS[README]).splitlines()
     assert {"make demo", "make install"} <= set(commands)

@@ -415,6 +415,7 @@ def client_of(node: Node) -> Client:
     return Client(str(socket_of(node)), os.stat(node.path).st_ino, CONFIG)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)  # each DEL ends with the kernel's RCU wait, 20 ms on an idle machine
 def test_names_are_free_at_once_after_del(warm_node: Node) -> None:
     """DEL is answered at the kernel's announcement: by then neither namespace lists the interface."""

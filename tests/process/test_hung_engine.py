@@ -126,6 +126,7 @@ def test_a_stopped_engine_whose_queue_is_full_is_done_without(warm_node: Node) -
     assert leases(warm_node) == {"a:eth0"}
 
 
+@pytest.mark.slow
 def test_a_socket_that_is_being_made_for_ever_is_not_waited_for(warm_node: Node) -> None:
     run_dir(warm_node).mkdir(mode=0o700)
     claimed = os.open(str(socket_of(warm_node)) + ".start", os.O_CREAT | os.O_RDWR, 0o600)

@@ -116,12 +116,14 @@ def what_stands_in_front(tmp_path: Path) -> bytes:
     return beginnings.pop() if len(beginnings) == 1 else b""
 
 
+@pytest.mark.slow
 def test_it_says_that_it_installed_the_courier(tmp_path: Path) -> None:
     done = install(tmp_path)
     assert "each the courier in front of the Python executable in /usr/local/lib/cni-v6/bin" in done.stdout
     assert what_stands_in_front(tmp_path) == b"\x7fELF"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("how", "why"), [({"COURIER": "no"}, "COURIER=no"), ({"CC": "no-such-compiler"}, "there is no C compiler")]
 )
@@ -133,6 +135,7 @@ def test_without_the_courier_the_plugins_are_python(tmp_path: Path, how: dict[st
     assert not list(tmp_path.glob("usr/local/lib/cni-v6/bin/cni-v6*"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("how", "why"),
     [
@@ -150,6 +153,7 @@ def test_a_courier_that_cannot_be_is_refused_and_nothing_installed(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_python_takes_the_place_of_a_courier_and_a_courier_of_python(tmp_path: Path) -> None:
     install(tmp_path)
     with_courier = tree(tmp_path)
@@ -160,6 +164,7 @@ def test_python_takes_the_place_of_a_courier_and_a_courier_of_python(tmp_path: P
     assert tree(tmp_path).keys() == with_courier.keys()
 
 
+@pytest.mark.slow
 def test_the_distributions_interpreter_runs_it(tmp_path: Path) -> None:
     recent = [DISTRIBUTION, "-c", "import sys; sys.exit(sys.version_info < (3, 10))"]
     need(os.access(DISTRIBUTION, os.X_OK) and subprocess.run(recent, check=False).returncode == 0, "needs its Python")
@@ -169,6 +174,7 @@ def test_the_distributions_interpreter_runs_it(tmp_path: Path) -> None:
     assert f"for {DISTRIBUTION}" in done.stdout
 
 
+@pytest.mark.slow
 def test_another_interpreter_can_be_named(tmp_path: Path) -> None:
     named = tmp_path / "python"
     named.symlink_to(sys.executable)
@@ -197,17 +203,20 @@ def last_lines(tmp_path: Path, *without: str) -> list[str]:
     return [line for line in rest if not line.startswith("br_netfilter ")]  # no need of theirs
 
 
+@pytest.mark.slow
 def test_the_last_line_says_that_nothing_is_missing(tmp_path: Path) -> None:
     lines = last_lines(tmp_path)
     assert len(lines) == 1 and lines[0].startswith("nothing is missing that the plugins need at run time")
 
 
+@pytest.mark.slow
 def test_the_last_lines_name_what_is_missing(tmp_path: Path) -> None:
     first, line = last_lines(tmp_path, "/usr/sbin/nft")
     assert first == "missing on this node, for the plugins to run:"
     assert line.strip().startswith("nft (Debian: nftables): ")
 
 
+@pytest.mark.slow
 def test_packed_for_another_machine_it_does_not_look_at_this_one(tmp_path: Path) -> None:
     [line] = install(tmp_path).stdout.splitlines()
     assert line.startswith("installed: ")
@@ -226,6 +235,7 @@ def test_the_samples_come_along(installed: Path) -> None:
     assert {path.relative_to(shared) for path in shared.rglob("*") if path.is_file()} == samples
 
 
+@pytest.mark.slow
 def test_uninstall_takes_away_exactly_what_install_brought(tmp_path: Path) -> None:
     bystander = tmp_path / "opt/cni/bin/bridge"
     bystander.parent.mkdir(parents=True)
@@ -237,6 +247,7 @@ def test_uninstall_takes_away_exactly_what_install_brought(tmp_path: Path) -> No
     assert tree(tmp_path) == before
 
 
+@pytest.mark.slow
 def test_a_second_install_replaces_the_first_and_spares_what_is_not_ours(tmp_path: Path) -> None:
     make("install", DESTDIR=tmp_path)
     first = tree(tmp_path)

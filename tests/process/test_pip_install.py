@@ -14,7 +14,7 @@ from cni_v6 import __version__
 from tests.process.test_engine import CONFIG
 from tests.sandbox import REFERENCE_PLUGINS, ROOT, Node, need
 
-pytestmark = pytest.mark.xdist_group("pip install")
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("pip install")]
 
 SOURCES = ("cni_v6", "setup.cfg", "pyproject.toml", "README.md", "LICENSE")
 WHEELS = ROOT / ".venv/wheels"

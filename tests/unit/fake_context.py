@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -149,6 +150,19 @@ class FakeContext:
 def gc(*valid: str, config: dict[str, Any] = CONFIG, key: str = "cni.dev/valid-attachments") -> dict[str, Any]:
     """A GC's configuration: these containers are still there."""
     return config | {key: [{"containerID": each, "ifname": "eth0"} for each in valid]}
+
+
+def dhcp_server() -> Plugin:
+    """Another plugin, which gives out 10.9.0.5, then the addresses after it."""
+    numbers = itertools.count(5)
+
+    def run(command: str) -> Mapping[str, Any]:
+        if command != "ADD":
+            return {}
+        lease = {"address": f"10.9.0.{next(numbers)}/24", "gateway": "10.9.0.1"}
+        return {"cniVersion": "1.1.0", "ips": [lease], "routes": [{"dst": "0.0.0.0/0"}]}
+
+    return run
 
 
 def plugin(**answers: Mapping[str, Any] | CniError) -> Plugin:

@@ -16,14 +16,13 @@ from cni_v6.kernel import ops
 from cni_v6.kernel.fake.kernel import FakeKernel
 from cni_v6.kernel.ops import HOST, Op
 from cni_v6.kernel.questions import Link, Question, RouteEntry, Snapshot
-from cni_v6.leases.attachment import Attachment, GatewayAddress, ProxyEntry
+from cni_v6.leases.attachment import Attachment, BridgePort, GatewayAddress, ProxyEntry
 from cni_v6.plan.firewall import link_local
 from cni_v6.protocol import names
 from cni_v6.protocol.names import Owner
-from tests.unit.fake_context import BOOT, CONFIG, DATA_DIR, FOREIGN, LAYER_2, FakeContext, gc, plugin
+from tests.unit.fake_context import BOOT, CONFIG, DATA_DIR, FOREIGN, LAYER_2, FakeContext, dhcp_server, gc, plugin
 
 LEASE = {"address": "10.9.0.5/24", "gateway": "10.9.0.1"}
-DHCP = plugin(ADD={"cniVersion": "1.1.0", "ips": [LEASE], "routes": [{"dst": "0.0.0.0/0"}]})
 REFUSED = CniError(errors.KERNEL_REFUSED, "cannot do it", "Operation not permitted")
 
 
@@ -78,6 +77,7 @@ def test_add() -> None:
             ),
             anchors=(GatewayAddress("cni0", "2001:db8:1::1/64"), GatewayAddress("cni0", "10.1.0.1/24")),
             reuse=("never", "after"),
+            port=BridgePort("cni0"),
         )
     ]
     inside = fake.kernel.spaces["/run/netns/c1"]
@@ -163,14 +163,14 @@ def steps_of(config: dict[str, Any], *, second: bool) -> list[Op]:
 
 
 def prepared(config: dict[str, Any], *, second: bool) -> FakeContext:
-    fake = FakeContext(plugins={"dhcp": DHCP})
+    fake = FakeContext(plugins={"dhcp": dhcp_server()})
     fake.container("c1")
     fake.kernel.spaces["/run/netns/c1"].sysctls["ipv6/conf/lo/disable_ipv6"] = "1"
     if second:
         addresses = plugin(ADD={"cniVersion": "1.1.0", "ips": [{"address": "10.9.0.4/24", "gateway": "10.9.0.1"}]})
         fake.plugins["dhcp"] = addresses
         fake.add("c0", config)
-        fake.plugins["dhcp"] = DHCP
+        fake.plugins["dhcp"] = dhcp_server()
     return fake
 
 
@@ -430,7 +430,7 @@ def test_check_of_layer_2() -> None:
 
 def two(config: dict[str, Any] = CONFIG) -> FakeContext:
     """Containers c1 and c2, both older than the GC to come."""
-    fake = FakeContext(plugins={"dhcp": DHCP})
+    fake = FakeContext(plugins={"dhcp": dhcp_server()})
     fake.add("c1", config)
     fake.add("c2", config)
     fake.now += 1
@@ -562,7 +562,7 @@ def test_status_of_a_node_that_cut_its_containers_off() -> None:
 
 
 def test_addresses_of_another_plugin() -> None:
-    fake = FakeContext(plugins={"dhcp": DHCP})
+    fake = FakeContext(plugins={"dhcp": dhcp_server()})
     result = fake.add("c1", FOREIGN)
     assert result["ips"] == [{"interface": 2, "address": "10.9.0.5/24", "gateway": "10.9.0.1"}]
     assert result["routes"] == [{"dst": "0.0.0.0/0"}]
@@ -605,12 +605,12 @@ def test_why_an_add_failed_is_told_though_its_undoing_fails_too() -> None:
 
 
 def test_del_of_another_plugins_addresses_runs_every_step() -> None:
-    fake = FakeContext(plugins={"dhcp": DHCP})
+    fake = FakeContext(plugins={"dhcp": dhcp_server()})
     fake.add("c1", FOREIGN)
     fake.plugins["dhcp"] = plugin(DEL=CniError(5, "dhcp DEL: daemon is down"))
     assert "daemon is down" in fake.call("DEL", "c1", FOREIGN).error(5)
     assert (hosts(fake), holders(fake)) == (set(), [])
-    fake = FakeContext(plugins={"dhcp": DHCP})
+    fake = FakeContext(plugins={"dhcp": dhcp_server()})
     fake.add("c1", FOREIGN)
     refuse(fake, ops.DeleteLink)
     fake.plugins["dhcp"] = plugin(DEL=CniError(5, "dhcp DEL: daemon is down"))
@@ -619,7 +619,7 @@ def test_del_of_another_plugins_addresses_runs_every_step() -> None:
 
 def test_del_is_another_plugins_after_the_configuration_was_edited() -> None:
     """From our own addresses to another plugin's: both are freed."""
-    fake = FakeContext(plugins={"dhcp": DHCP})
+    fake = FakeContext(plugins={"dhcp": dhcp_server()})
     fake.add("c1")
     fake.call("DEL", "c1", FOREIGN).ok()
     assert (holders(fake), fake.delegated) == ([], [("dhcp", "DEL")])
@@ -627,7 +627,7 @@ def test_del_is_another_plugins_after_the_configuration_was_edited() -> None:
 
 def test_another_plugins_own_folder_is_not_ours() -> None:
     config = CONFIG | {"ipam": {"type": "dhcp", "dataDir": "/var/lib/dhcp"}}
-    fake = FakeContext(plugins={"dhcp": DHCP})
+    fake = FakeContext(plugins={"dhcp": dhcp_server()})
     fake.add("c1", config)
     fake.now += 1
     fake.call("GC", config=gc(config=config)).ok()

@@ -15,8 +15,10 @@ from cni_v6.kernel.fake.kernel import FakeKernel
 from cni_v6.kernel.ops import HOST
 from cni_v6.kernel.questions import BRIDGE_PORTS_MAX, Link, RouteEntry
 from cni_v6.leases.attachment import Attachment
-from cni_v6.plan import bridge, check, gateways, outage
+from cni_v6.plan import bridge, check, gateways, outage, status as status_of
 from cni_v6.plan.site import Allocation
+from cni_v6.protocol import names
+from cni_v6.protocol.names import Owner
 from cni_v6.protocol.result import Address, Interface, Result, Route
 from tests.unit.sample_values import (
     ADDRESS_MAC,
@@ -135,7 +137,8 @@ FAR = "route 2001:db8:9::/48 via 2001:db8:1::1 is missing"
         (alter(HOST, PORT, mac="02:00:00:00:00:9"), f"host interface {PORT}: mac is 02:00:00:00:00:9, not {PORT_MAC}"),
         (alter(HOST, PORT, mtu=1280), f"host interface {PORT}: mtu is 1280, not 1500"),
         (alter(HOST, PORT, up=False), f"host interface {PORT}: up is False, not True"),
-        (alter(HOST, PORT, master="br9"), f"{PORT}: bridge is br9, not cni0"),
+        (alter(HOST, PORT, master="br9"), f"{PORT} is in bridge br9, not in cni0"),
+        (alter(HOST, PORT, master=""), f"{PORT} is in no bridge, not in cni0"),
         (alter(HOST, PORT, hairpin=True), f"{PORT}: hairpin is True, not False"),
         (alter(HOST, PORT, isolated=False), f"{PORT}: isolated is False, not True"),
         (lambda fake: fake.vlans[PORT].pop(5), f"{PORT} is not in vlan 5 untagged"),
@@ -253,9 +256,9 @@ RECORD = Attachment(SITE.owner, ("2001:db8:1::2", "10.1.0.2"), host=PORT, anchor
 
 
 def status(fake: FakeKernel, wanted: BridgeConf = DUAL_CONF, *records: Attachment) -> list[str]:
-    seen = fake.observe(check.status_questions(wanted, NODE, records or (RECORD,)))
+    seen = fake.observe(status_of.questions(wanted, NODE, records or (RECORD,)))
     seen = seen.with_answers(fake.observe(outage.more_questions(wanted, seen)))
-    return check.check_status(wanted, NODE, records or (RECORD,), seen)
+    return status_of.check(wanted, NODE, records or (RECORD,), seen)
 
 
 @pytest.mark.parametrize("wanted", [DUAL_CONF, conf(), conf(ipam=DUAL_CONF.ipam), GATEWAY])
@@ -267,6 +270,16 @@ def test_status_of_a_node_in_order(wanted: BridgeConf) -> None:
 def full(fake: FakeKernel) -> None:
     for number in range(BRIDGE_PORTS_MAX):
         fake.add_link(HOST, Link(f"veth{number}", "", 1500, master="cni0"))
+
+
+def unplugged(count: int) -> Change:
+    """Containers of the network whose ports are in no bridge, beside one of another network."""
+    def change(fake: FakeKernel) -> None:
+        for number in range(1, count + 1):
+            fake.add_link(HOST, Link(f"veth{number}", "", 1500, alias=names.alias(Owner("pods", f"c{number}", "eth0"))))
+        fake.add_link(HOST, Link("veth0", "", 1500, alias=names.alias(Owner("others", "c0", "eth0"))))
+
+    return change
 
 
 def no_ipv6(fake: FakeKernel) -> None:
@@ -282,6 +295,8 @@ def no_ipv6(fake: FakeKernel) -> None:
         (sysctl(HOST, "ipv6/conf/all/disable_ipv6", "1"), NOT_AVAILABLE, "IPv6 is off on this node"),
         (no_ipv6, NOT_AVAILABLE, "the kernel has no IPv6"),
         (alter(HOST, "cni0", up=False), LIMITED, "bridge cni0 is down"),
+        (unplugged(1), LIMITED, "no bridge, so they are cut off: c1/eth0: run cni"),
+        (unplugged(5), LIMITED, "no bridge, so they are cut off: c1/eth0, c2/eth0, c3/eth0 and 2 more: run cni"),
         (sysctl(HOST, "ipv4/ip_forward", "0"), LIMITED, "IPv4 forwarding is off"),
         (sysctl(HOST, "ipv6/conf/all/forwarding", "0"), LIMITED, "IPv6 forwarding is off on cni0"),
     ],

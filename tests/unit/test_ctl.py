@@ -232,6 +232,24 @@ def test_a_plan_without_a_family(tmp_path: Path, capsys: Capture) -> None:
     assert "cni-v6ctl: warning: attached without IPv6" in told.err
 
 
+@pytest.mark.parametrize(
+    ("own", "tuning", "warns"),
+    [
+        ({}, {"mac": "02:00:5e:10:00:01"}, True),
+        ({}, {"capabilities": {"mac": True}}, True),
+        ({"capabilities": {"mac": True}}, {"capabilities": {"mac": True}}, False),
+        ({"guard": False}, {"mac": "02:00:5e:10:00:01"}, False),
+        ({}, {"sysctl": {}}, False),
+    ],
+)
+def test_a_plan_warns_of_a_chained_plugin_that_changes_the_mac(
+    own: dict[str, Any], tuning: dict[str, Any], warns: bool, tmp_path: Path, capsys: Capture
+) -> None:
+    listed = LIST | {"plugins": [LIST["plugins"][0] | own, {"type": "tuning", **tuning}]}
+    planned(FakeContext(), conflist(tmp_path, listed))
+    assert ("plugins[1]: tuning changes the MAC" in capsys.readouterr().err) == warns
+
+
 def test_plan_of_several_plugins(tmp_path: Path, capsys: Capture) -> None:
     two = LIST | {"plugins": [LIST["plugins"][0], without(CONFIG, "ipam", "isDefaultGateway")]}
     planned(FakeContext(), conflist(tmp_path, two))

@@ -15,15 +15,14 @@ from cni_v6.kernel.questions import Link
 from cni_v6.leases.attachment import Attachment
 from cni_v6.protocol import names
 from cni_v6.protocol.names import Owner
-from tests.unit.fake_context import CONFIG, FOREIGN, LAYER_2, FakeContext
+from tests.unit.fake_context import CONFIG, FOREIGN, LAYER_2, FakeContext, dhcp_server
 
 PORT = names.host_interface(Owner("pods", "c1", "eth0"))
-GIVEN = {"cniVersion": "1.1.0", "ips": [{"address": "10.9.0.2/24"}]}
 
 
 def again(config: dict[str, Any], type: str = "cni-v6") -> FakeContext:
     """A container was attached, its namespace has ended, and there is another one for the same id."""
-    fake = FakeContext(plugins={"dhcp": lambda command: GIVEN if command == "ADD" else {}})
+    fake = FakeContext(plugins={"dhcp": dhcp_server()})
     fake.container("c0")
     fake.call("ADD", "c0", config, type=type).ok()
     fake.container("c1")
@@ -107,7 +106,7 @@ NODES = "/proc/4711/ns/net"  # the pid is another process's by now
 
 def ended(config: dict[str, Any]) -> FakeContext:
     """A container has ended, and the pid that its namespace is named by is a process of the node."""
-    fake = FakeContext(plugins={"dhcp": lambda command: GIVEN if command == "ADD" else {}})
+    fake = FakeContext(plugins={"dhcp": dhcp_server()})
     fake.container("c1")
     fake.call("ADD", "c1", config).ok()
     fake.kernel.spaces[NODES] = fake.kernel.spaces[HOST]
@@ -144,3 +143,15 @@ def test_del_that_fails_there_says_both() -> None:
     fake.kernel.fail = lambda op: CniError(100, "no luck") if isinstance(op, ops.DeleteLink) else None
     message = fake.call("DEL", "c1", CNI_NETNS=NODES).error(100)
     assert "no luck" in message and "own network namespace" in message
+
+
+def test_a_damaged_record_that_holds_nothing_is_in_no_adds_way() -> None:
+    """As a loss of power leaves the record of a layer 2 network's container."""
+    fake = FakeContext()
+    fake.add("c1", LAYER_2)
+    fake.kernel.remove_netns("/run/netns/c1")
+    with fake.leases().transaction() as leases:
+        leases.update(Attachment(Owner("pods", "c1", "eth0"), (), damaged=True))
+    fake.add("c1", LAYER_2)
+    [record] = fake.attachments()
+    assert record.host == PORT and not record.damaged

@@ -106,6 +106,7 @@ def test_an_add_that_finds_an_address_looks_for_nothing() -> None:
 
 def test_what_was_before_the_boot_is_freed() -> None:
     fake = full()
+    end(fake, "c3")
     update(fake, "c3", boot="earlier")
     answer = fake.add("c6", SMALL)
     assert answer["ips"][0]["address"] == "10.1.0.4/29"
@@ -278,7 +279,7 @@ def test_ctl_of_one_network(capsys: Capture) -> None:
 
 def test_ctl_of_one_folder(capsys: Capture) -> None:
     fake = full()
-    elsewhere = SMALL | {"ipam": SMALL["ipam"] | {"dataDir": "/elsewhere"}}
+    elsewhere = SMALL | {"bridge": "cni1", "ipam": SMALL["ipam"] | {"dataDir": "/elsewhere"}}
     fake.add("d1", elsewhere)
     end(fake, "c2", "d1")
     assert run(fake, data_dir="/elsewhere") == 0

@@ -101,13 +101,25 @@ LINKS: list[Any] = [
         requests.set_link(ops.SetLink("", "br0", up=False)), {"change": 1}, [("IFLA_IFNAME", "br0")], id="down"
     ),
     pytest.param(
-        requests.set_mac(ops.Announce("", "eth0", MAC)), {}, [("IFLA_IFNAME", "eth0"), ("IFLA_ADDRESS", MAC)], id="mac"
+        requests.set_mac("eth0", MAC), {}, [("IFLA_IFNAME", "eth0"), ("IFLA_ADDRESS", MAC)], id="mac"
     ),
     pytest.param(
         requests.set_alias(ops.SetAlias("", "veth0", "cni-v6 n/c/eth0")),
         {},
         [("IFLA_IFNAME", "veth0"), ("IFLA_IFALIAS", "cni-v6 n/c/eth0")],
         id="alias",
+    ),
+    pytest.param(
+        requests.claim_mac(ops.ClaimMac("veth0", "br0", MAC)),
+        {},
+        [("IFLA_IFNAME", "veth0"), ("IFLA_PROP_LIST", [("IFLA_ALT_IFNAME", f"br0.{MAC.replace(':', '-')}")])],
+        id="claim of a mac",
+    ),
+    pytest.param(
+        requests.get_claimant(ops.ClaimMac("veth0", "br0", MAC)),
+        {},
+        [("IFLA_ALT_IFNAME", f"br0.{MAC.replace(':', '-')}"), ("IFLA_EXT_MASK", 8)],
+        id="whose a mac is",
     ),
     pytest.param(
         requests.set_port(ops.SetPort("veth0", hairpin=True, isolated=True)),

@@ -19,10 +19,13 @@ SAID: dict[Op, str] = {
     ops.EnsureBridge("cni0", "02:00:00:00:00:01", 1500, False, False):
         "create bridge cni0 (mac 02:00:00:00:00:01, mtu 1500)",
     ops.SetBridge("cni0", True): "set vlan filtering of bridge cni0 to True",
+    ops.PinMac("br0", "02:00:00:00:00:01"): "keep MAC 02:00:00:00:00:01 on bridge br0, whatever its ports have",
     PAIR:
         "create veth veth1 on bridge cni0, its peer eth0 (mac 02:00:00:00:00:0a, mtu 1500) in /run/netns/a",
     ops.SetAlias(HOST, "veth1", "cni-v6 pods/{a}/eth0"): "name the owner of veth1: cni-v6 pods/{a}/eth0",
+    ops.ClaimMac("veth1", "cni0", "02:00:00:00:00:0a"): "claim MAC 02:00:00:00:00:0a on bridge cni0 for veth1",
     ops.SetPort("veth1", True, False): "set port veth1: hairpin True, isolated False",
+    ops.PlugIn("veth1", "cni0"): "plug veth1 into bridge cni0",
     ops.AddPortVlans("veth1", 5, ((10, 20),)): "add to port veth1: vlan 5 untagged, ((10, 20),) tagged",
     ops.RemovePortVlan("veth1", 1): "remove vlan 1 from port veth1",
     ops.SetSysctl(HOST, "ipv4/ip_forward", "1"): "set net/ipv4/ip_forward to 1 in the node",

@@ -13,7 +13,7 @@ from cni_v6.kernel.fake.kernel import FakeKernel
 from cni_v6.kernel.ops import HOST
 from cni_v6.kernel.questions import DROPS_ALL, DROPS_REST, ForwardChain, RouteEntry
 from cni_v6.leases.attachment import Attachment, GatewayAddress, ProxyEntry
-from cni_v6.plan import bridge, check, gateways, outage
+from cni_v6.plan import bridge, gateways, outage, status as status_of
 from cni_v6.plan.site import Allocation
 from tests.unit.fake_context import CONFIG, FakeContext
 from tests.unit.sample_values import (
@@ -46,9 +46,9 @@ def attached(wanted: BridgeConf = GATEWAY, given: Allocation = DUAL, fake: FakeK
 
 
 def status(fake: FakeKernel, wanted: BridgeConf = GATEWAY, *records: Attachment) -> list[str]:
-    seen = fake.observe(check.status_questions(wanted, NODE, records))
+    seen = fake.observe(status_of.questions(wanted, NODE, records))
     seen = seen.with_answers(fake.observe(outage.more_questions(wanted, seen)))
-    return check.check_status(wanted, NODE, records, seen)
+    return status_of.check(wanted, NODE, records, seen)
 
 
 def lost(fake: FakeKernel, wanted: BridgeConf = GATEWAY, *records: Attachment, code: int = LIMITED) -> tuple[str, str]:

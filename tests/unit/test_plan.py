@@ -46,6 +46,8 @@ GATEWAY = conf(is_gateway=True, is_default_gateway=True)
 PUBLIC_MAC = "02:aa:aa:aa:aa:aa"  # of a bridge that an administrator made
 UP = ops.SetLink(HOST, "cni0", up=True)
 PAIR = ops.CreateVeth(PORT, PORT_MAC, "cni0", NETNS, "eth0", ADDRESS_MAC, 1500)
+CLAIM = ops.ClaimMac(PORT, "cni0", ADDRESS_MAC)
+PINNED = ops.PinMac("cni0", PUBLIC_MAC)
 PORT_UP = ops.AwaitPort(PORT)
 INSIDE_UP = ops.SetLink(NETNS, "eth0", up=True)
 ANNOUNCE = ops.Announce(NETNS, "eth0", ADDRESS_MAC)
@@ -77,6 +79,7 @@ def dual_stack() -> tuple[Op, ...]:
         ipv6("all/forwarding", "1"),
         PAIR,
         ops.SetAlias(HOST, PORT, "cni-v6 pods/c1/eth0"),
+        CLAIM,
         ipv6(f"{PORT}/disable_ipv6", "1"),
         inside("ipv6/conf/eth0/disable_ipv6", "0"),
         inside("ipv6/conf/eth0/accept_ra", "0"),
@@ -134,7 +137,7 @@ def test_dual_stack() -> None:
 def test_ipv6_only() -> None:
     made = planned(GATEWAY, allocation(IPV6))
     assert made.ops == tuple(
-        replace(op, mac=MAC) if isinstance(op, (ops.CreateVeth, ops.Announce)) else op
+        replace(op, mac=MAC) if isinstance(op, (ops.CreateVeth, ops.ClaimMac, ops.Announce)) else op
         for op in dual_stack()
         if not any(word in ops.describe(op) for word in ("10.1.0", "ipv4"))
     )
@@ -164,6 +167,7 @@ def test_layer_2_only() -> None:
         UP,
         replace(PAIR, mac=MAC),
         ops.SetAlias(HOST, PORT, "cni-v6 pods/c1/eth0"),
+        replace(CLAIM, mac=MAC),
         ipv6(f"{PORT}/disable_ipv6", "1"),
         INSIDE_UP,
         PORT_UP,
@@ -219,9 +223,10 @@ def test_the_second_container_of_a_network() -> None:
         ),
         pytest.param(
             {"mac": "02:00:00:00:00:07"},
-            [PAIR, ANNOUNCE],
+            [PAIR, CLAIM, ANNOUNCE],
             [
                 replace(PAIR, mac="02:00:00:00:00:07"),
+                replace(CLAIM, mac="02:00:00:00:00:07"),
                 inside("ipv4/conf/eth0/arp_notify", "1"),
                 replace(ANNOUNCE, mac="02:00:00:00:00:07"),
             ],
@@ -245,12 +250,14 @@ def test_the_second_container_of_a_network() -> None:
                 ipv6("default/accept_ra", "2"),
                 ipv6("all/forwarding", "1"),
                 PAIR,
+                CLAIM,
                 ops.AddRoute(NETNS, "eth0", "::/0", "2001:db8:1::1"),
                 ops.AddRoute(NETNS, "eth0", "0.0.0.0/0", "10.1.0.1"),
                 ANNOUNCE,
             ],
             [
                 replace(PAIR, mac=MAC),
+                replace(CLAIM, mac=MAC),
                 inside("ipv4/conf/eth0/arp_notify", "1"),
                 replace(ANNOUNCE, mac=MAC),
             ],
@@ -341,12 +348,12 @@ def on_bridge(made: Plan) -> list[Op]:
 def test_a_bridge_that_an_administrator_made_keeps_its_settings() -> None:
     """It may be the node's own way to its router: RAs on it, its MAC and its IPv6 are the node's."""
     made = planned(conf(), DUAL, with_bridge(up=True))
-    assert on_bridge(made) == []
+    assert on_bridge(made) == [PINNED]
     assert made.result.interfaces[0] == Interface("cni0", PUBLIC_MAC, mtu=1500)
 
 
 def test_a_bridge_that_is_down_is_set_up() -> None:
-    assert on_bridge(planned(conf(), DUAL, with_bridge())) == [UP]
+    assert on_bridge(planned(conf(), DUAL, with_bridge())) == [PINNED, UP]
 
 
 def test_a_bridge_of_ours_is_kept_quiet_but_never_loses_ipv6() -> None:
@@ -357,8 +364,8 @@ def test_a_bridge_of_ours_is_kept_quiet_but_never_loses_ipv6() -> None:
 
 def test_a_bridge_becomes_promiscuous_once() -> None:
     promiscuous = ops.SetLink(HOST, "cni0", up=True, promisc=True)
-    assert on_bridge(planned(conf(promisc=True), DUAL, with_bridge(up=True))) == [promiscuous]
-    assert on_bridge(planned(conf(promisc=True), DUAL, with_bridge(up=True, promisc=True))) == []
+    assert on_bridge(planned(conf(promisc=True), DUAL, with_bridge(up=True))) == [PINNED, promiscuous]
+    assert on_bridge(planned(conf(promisc=True), DUAL, with_bridge(up=True, promisc=True))) == [PINNED]
 
 
 def test_a_bridge_of_ours_that_was_cut_off_does_not_go_on_listening() -> None:
@@ -538,7 +545,7 @@ def test_the_default_vlan_of_a_bridge_that_is_there(default: int, removed: list[
     fake = with_bridge(up=True, vlan_filtering=True, default_vlan=default)
     made = planned(conf(vlan=5), allocation(), fake)
     assert [op.vlan for op in made.ops if isinstance(op, ops.RemovePortVlan)] == removed
-    assert on_bridge(made) == []
+    assert on_bridge(made) == [PINNED]
 
 
 VLAN_OWNER = Owner("cni0", NODE, "cni0.5")

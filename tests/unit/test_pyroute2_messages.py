@@ -18,7 +18,7 @@ NDA_DST, NDA_IFINDEX, NTF_PROXY, NUD_PERMANENT = 1, 8, 8, 0x80
 IFA_ADDRESS, IFA_LOCAL, IFA_CACHEINFO, IFA_FLAGS, IFA_F_NODAD = 1, 2, 6, 8, 2
 RTA_DST, RTA_PRIORITY, RT_TABLE_MAIN, RTPROT_STATIC, RTN_UNREACHABLE = 1, 6, 254, 4, 7
 IFLA_AF_SPEC, IFLA_EXT_MASK, IFLA_BRIDGE_FLAGS, IFLA_BRIDGE_VLAN_INFO, RTEXT_FILTER_BRVLAN = 26, 29, 0, 2, 2
-IFLA_IFNAME, IFLA_LINKINFO, IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_BR_VLAN_FILTERING = 3, 18, 1, 2, 7
+IFLA_IFNAME, IFLA_MASTER, IFLA_LINKINFO, IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_BR_VLAN_FILTERING = 3, 10, 18, 1, 2, 7
 CREATE, EXCLUSIVE, REPLACE = 0x400, 0x200, 0x100
 
 IP = "2001:db8::2"
@@ -53,6 +53,11 @@ def unreachable(family: int, length: int, scope: int, network: str) -> bytes:
         messages.get_proxies(3),
         Message(30, 0, NDMSG.pack(AF_INET6, 0, 0, NTF_PROXY, 0) + u32(NDA_IFINDEX, 3)),
         id="proxies",
+    ),
+    pytest.param(
+        messages.plug_in(ops.PlugIn("veth0", "br0"), 3),
+        Message(19, 0, IFINFOMSG.pack(0, 0, 0, 0, 0) + text(IFLA_IFNAME, "veth0") + u32(IFLA_MASTER, 3)),
+        id="plug in",
     ),
     pytest.param(messages.get_lifetimes(3), Message(22, 0, IFADDRMSG.pack(AF_INET6, 0, 0, 0, 3)), id="lifetimes"),
     pytest.param(

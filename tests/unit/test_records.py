@@ -12,7 +12,7 @@ from hypothesis import given, strategies as st
 from cni_v6 import errors
 from cni_v6.errors import CniError
 from cni_v6.leases import records
-from cni_v6.leases.attachment import Attachment, ProxyEntry
+from cni_v6.leases.attachment import Attachment, BridgePort, ProxyEntry
 from cni_v6.protocol.names import Owner
 from tests.stores import BOOT, NETWORK, owner
 
@@ -75,6 +75,28 @@ def test_a_record_of_later_fields() -> None:
     assert records.decode(NETWORK, "a:eth0", json.dumps(raw).encode()) == whole
     for change in ({"prefixes": ["2001:db8::1/80"]}, {"prefixes": 7}, {"home": [1]}, {"reuse": 7}):
         assert records.decode(NETWORK, "a:eth0", json.dumps(raw | change).encode()) is None
+
+
+@pytest.mark.parametrize("port", [
+    BridgePort("cni0"),
+    BridgePort("cni0", True, True, 5, ((7, 7), (10, 12)), False, True, True, "fe80::1/64"),
+])
+def test_a_bridge_port(port: BridgePort) -> None:
+    whole = replace(WHOLE, port=port)
+    assert records.decode(NETWORK, "a:eth0", records.encode(whole)) == whole
+
+
+@pytest.mark.parametrize("change", [
+    {"bridge": ""}, {"bridge": "../etc"}, {"bridge": "a\nb"}, {"bridge": "a234567890123456"}, {"hairpin": 1},
+    {"isolated": "no"}, {"vlan": 4095}, {"vlan": "5"}, {"vlan": -1}, {"trunk": 7}, {"trunk": [[1]]},
+    {"trunk": [[1, 5000]]}, {"link_local": "2001:db8::1/64"}, {"link_local": "fe80::1"}, {"link_local": "FE80::1/64"},
+])
+def test_a_bridge_port_that_is_out_of_shape(change: dict[str, Any]) -> None:
+    raw = json.loads(records.encode(replace(WHOLE, port=BridgePort("cni0"))))
+    assert records.decode(NETWORK, "a:eth0", json.dumps(raw | {"port": {**raw["port"], **change}}).encode()) is None
+    values: list[Any] = [7, None, "", {}]
+    for port in values:
+        assert records.decode(NETWORK, "a:eth0", json.dumps(raw | {"port": port}).encode()) is None
 
 
 @pytest.mark.parametrize(("content", "holder"), [

@@ -66,7 +66,9 @@ class Segment:
     def check_questions(self, site: Site, conf: MainConf, result: Result) -> Iterable[Question]:
         return (GetLink(site.netns, site.owner.ifname),)
 
-    def differences(self, site: Site, conf: MainConf, result: Result, seen: Snapshot) -> Iterable[str]:
+    def differences(
+        self, site: Site, conf: MainConf, result: Result, record: Attachment | None, seen: Snapshot
+    ) -> Iterable[str]:
         if seen.link(site.netns, site.owner.ifname) is None:
             yield f"interface {site.owner.ifname} is missing in the container"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cni_v6.firewall import policy, ruleset
+from cni_v6.firewall import policy, recovered, ruleset
 from cni_v6.firewall.elements import COMMENT_BYTES, elements, published
 from cni_v6.firewall.policy import Allowed, Policy, Port
 from cni_v6.firewall.sets import BRIDGE, INET, SETS, Element
@@ -124,6 +124,45 @@ def test_a_long_name_is_cut_to_what_nft_prints() -> None:
 
 def test_without_a_guard_nothing_is_bound() -> None:
     assert [each for each in elements(OWNER, replace(PLAIN, guard=policy.GUARD_OFF)) if each.family == BRIDGE] == []
+
+
+@pytest.mark.parametrize("cut", [False, True], ids=["whole comments", "cut comments"])
+@pytest.mark.parametrize("name", POLICIES)
+def test_the_elements_tell_the_policy(name: str, cut: bool) -> None:
+    """What a damaged record said is in the sets, among those of others. A comment that was cut names nobody for sure:
+    then the leased addresses decide, and what only the comment tells is left out."""
+    owned = [(replace(OWNER, container_id=f"c{number}" + "x" * (300 if cut else 0)), one)
+             for number, one in enumerate(POLICIES[name])]
+    present = [each for owner, one in owned for each in elements(owner, one)]
+    for owner, one in owned:
+        found = recovered.policy_of(owner, one.port, one.home, one.addresses, reversed(present))
+        assert found and found.addresses == one.addresses
+        same = set(elements(owner, found)) == set(elements(owner, one))
+        assert same or (cut and set(elements(owner, found)) < set(elements(owner, one)))
+        if not cut:
+            assert recovered.policy_of(owner, one.port, one.home, (), present)  # of another IPAM plugin
+    stranger = replace(OWNER, container_id="stranger")
+    assert recovered.policy_of(stranger, "veth9", "cni0", ("10.1.0.9",), present) is None
+
+
+@pytest.mark.parametrize("ports", [
+    (Port("tcp", 80, 8080, "0.0.0.0"),), (Port("tcp", 80, 8080, "::"), Port("tcp", 80, 8081, "0.0.0.0")),
+    (Port("udp", 53, 53, "192.0.2.1"), Port("udp", 53, 53, "2001:db8::9")), (Port("tcp", 443, 443),),
+])
+@pytest.mark.parametrize("guard", [policy.GUARD_OFF, policy.GUARD_MAC, policy.GUARD_LINK, policy.GUARD_BLOCKED])
+@pytest.mark.parametrize("egress", [None, (), (Allowed("10.0.0.0/8", "tcp", (80, 81)),)])
+def test_the_elements_tell_ports_guard_and_egress(
+    ports: tuple[Port, ...], guard: str, egress: tuple[Allowed, ...] | None
+) -> None:
+    one = replace(PLAIN, ports=ports, guard=guard, egress=egress)
+    found = recovered.policy_of(OWNER, one.port, "", one.addresses, elements(OWNER, one))
+    assert found and set(elements(OWNER, found)) == set(elements(OWNER, one))
+    assert (found.guard, found.egress) == (guard, egress) and set(found.ports) == set(ports)
+
+
+def test_who_is_blocked_may_say_nothing() -> None:
+    one = replace(PLAIN, guard=policy.GUARD_BLOCKED)
+    assert [(each.set, each.key) for each in elements(OWNER, one) if each.family == BRIDGE] == [("bound", (one.port,))]
 
 
 def main() -> None:

@@ -209,12 +209,25 @@ def test_a_record_that_lost_its_content_is_made_anew(
     assert (lease_files(folder), record_files(folder)) == ({}, {})
 
 
-def test_a_record_that_lost_its_content_and_its_leases_goes(leases: DiskLeases, folder: Path) -> None:
+def test_a_record_that_lost_its_content_and_its_leases_is_known_by_its_name(leases: DiskLeases, folder: Path) -> None:
+    """It may have a container, which somebody must look for."""
     add(leases, "a", SMALL)
     (folder / "attachments" / "a:eth0").write_bytes(b"")
     (folder / "10.1.0.2").unlink()
-    assert attached(leases) == []
-    assert held(leases, "a") is None
+    assert leases.damaged() == ["a/eth0"]
+    assert [(each.owner.container_id, each.addresses, each.damaged) for each in attached(leases)] == [("a", (), True)]
+    assert leases.damaged() == ["a/eth0"]
+    assert delete(leases, "a") == () and leases.damaged() == [] and attached(leases) == []
+
+
+def test_a_damaged_record_keeps_its_prefix(leases: DiskLeases, folder: Path) -> None:
+    with leases.transaction() as work:
+        work.put(Attachment(owner("a"), ("2001:db8::2",), prefixes=("2001:db8:0:0:1::/80",)))
+    (folder / "attachments" / "a:eth0").write_bytes(b"")
+    [record] = attached(leases)
+    assert (record.damaged, record.addresses, record.prefixes) == (True, ("2001:db8::2",), ("2001:db8:0:0:1::/80",))
+    delete(leases, "a")
+    assert list((folder / "prefixes").iterdir()) == []
 
 
 def test_a_lease_that_lost_its_content_is_freed_by_its_record(leases: DiskLeases, folder: Path) -> None:

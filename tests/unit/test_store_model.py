@@ -340,15 +340,22 @@ class Store(RuleBasedStateMachine):
         path = self.folder / "attachments" / f"{name}:eth0"
         if not path.exists():
             return
+        prefix = self.prefixes.get(name, "")
+        file = self.folder / "prefixes" / records.prefix_name(prefix)
         if content is None:
             path.unlink()
+            if prefix:
+                file.unlink(missing_ok=True)
         else:
             path.write_bytes(content)
         self.unstable.add(name)
         self._forget(name)
-        if held := self._held(name):
+        held = self._held(name)
+        if held or content is not None:  # its name and the other files say whose it is
             self.records[name], self.boots[name] = sorted(held), ""
             self.foreign |= held  # as good as: nobody has recorded them
+        if content is not None and prefix and file.exists():
+            self.prefixes[name] = prefix
 
     @rule(name=st.sampled_from(["attachments/.new", "cursors/.new", "cursors/open", "last_reserved_ip.0"]),
           content=st.sampled_from([b"", b"a\r\neth0", b"{", b"10.1.0.3", b"2001:db8::1"]))

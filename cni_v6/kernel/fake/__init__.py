@@ -1,1 +1,1 @@
-"""The same kernel in dictionaries, for tests and dry runs."""
+"""A fake kernel in memory, for tests and ``cni-v6ctl plan``."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from cni_v6.errors import FIREWALL_MISSING, CniError
-from cni_v6.firewall import ruleset
+from cni_v6.firewall import ruleset, shape
 from cni_v6.firewall.sets import Element
+from cni_v6.firewall.shape import Table
 from cni_v6.kernel import ops
 from cni_v6.kernel.netfilter import keys, messages
 from cni_v6.kernel.questions import ForwardChain
@@ -15,34 +16,36 @@ Place = tuple[str, str, tuple[bytes, bytes]]  # family, set, key
 
 
 class FakeFirewall:
-    """No tables at first.
+    """It begins without tables.
 
-    ``mark`` is that of the rules which are loaded; ``flushed`` lists what was done to forget flows. ``nft`` is why
-    nft cannot load rules, ``others`` are forward chains of others.
+    ``mark``: of the loaded rules, "" for none. ``tables``: their shape. ``flushed``: the ``FlushFlows`` operations so
+    far. ``nft``: why nft cannot load rules. ``others``: forward chains of others.
     """
 
     def __init__(self) -> None:
         self.mark = ""
         self.nft = ""
         self.others: tuple[ForwardChain, ...] = ()
+        self.tables: tuple[Table, ...] = ()
         self.flushed: list[ops.FlushFlows] = []
         self._held: dict[Place, Element] = {}
 
     def elements(self) -> tuple[Element, ...]:
-        """All there are."""
+        """All elements of all sets."""
         return tuple(self._held.values())
 
     def load(self, elements: tuple[Element, ...]) -> None:
-        before = self.mark, self._held
+        before = self.mark, self._held, self.tables
         self.mark, self._held = ruleset.mark(), {}
+        self.tables = tuple(map(shape.expected, shape.FAMILIES))
         try:
             self.add(elements)
         except CniError:
-            self.mark, self._held = before
+            self.mark, self._held, self.tables = before
             raise
 
     def unload(self) -> None:
-        self.mark, self._held = "", {}
+        self.mark, self._held, self.tables = "", {}, ()
 
     def add(self, elements: tuple[Element, ...]) -> None:
         if not self.mark:

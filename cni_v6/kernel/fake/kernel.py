@@ -1,6 +1,6 @@
-"""The same kernel in dictionaries: no privilege, the same answers. Shipped for tests and ``cni-v6ctl plan``.
+"""A fake kernel in memory: it needs no privilege and gives the same answers. For tests and ``cni-v6ctl plan``.
 
-Knows no link-local addresses (the kernel adds one when a carrier comes) and no on-link prefix routes.
+It has no link-local addresses (the kernel adds one at carrier) and no on-link prefix routes.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from cni_v6.errors import CniError, Errors
+from cni_v6.firewall import shape
 from cni_v6.kernel import ops
 from cni_v6.kernel.fake.node import DEVICE, FakeNode
 from cni_v6.kernel.fake.ops import EFFECTS
@@ -16,6 +17,7 @@ from cni_v6.kernel.ops import HOST, Op
 from cni_v6.kernel.questions import (
     GetAddresses,
     GetAlive,
+    GetAllElements,
     GetElements,
     GetForwardChains,
     GetIpv6Interfaces,
@@ -24,12 +26,14 @@ from cni_v6.kernel.questions import (
     GetLinks,
     GetListeners,
     GetNft,
+    GetMacs,
     GetPorts,
     GetPortVlans,
     GetProxies,
     GetRoutes,
     GetRuleset,
     GetSysctl,
+    GetTables,
     GetUplinks,
     Ipv6Interface,
     Question,
@@ -39,9 +43,9 @@ from cni_v6.kernel.questions import (
 
 
 class FakeKernel(FakeNode):
-    """See ``kernel.Kernel`` for the contract.
+    """See ``questions.Kernel``.
 
-    ``applied`` lists what was done; ``fail`` gives the exception that an operation ends with, or None.
+    ``applied``: the operations that succeeded. ``fail``: returns the exception that an operation raises, or None.
     """
 
     def __init__(self) -> None:
@@ -103,7 +107,7 @@ def _ipv6_interfaces(fake: FakeNode) -> tuple[Ipv6Interface, ...]:
 
 
 def _uplinks(fake: FakeNode) -> tuple[Uplink, ...]:
-    """Of a family's default routes the one with the lowest metric; the fake has none of several hops."""
+    """The interface of each family's default route with the lowest metric. The fake has no multipath routes."""
     node = fake.spaces[HOST]
     found = []
     for family, default in ((4, "0.0.0.0/0"), (6, "::/0")):
@@ -124,14 +128,17 @@ _ANSWERS: dict[type[Any], Callable[[FakeNode, Any], object]] = {
     GetIpv6Interfaces: lambda fake, _: _ipv6_interfaces(fake),
     GetUplinks: lambda fake, _: _uplinks(fake),
     GetProxies: lambda fake, asked: tuple(fake.spaces[HOST].proxies.get(asked.ifname, ())),
-    GetRuleset: lambda fake, _: fake.firewall.mark,
+    GetRuleset: lambda fake, _: "" if shape.differences(fake.firewall.tables) else fake.firewall.mark,
+    GetTables: lambda fake, _: fake.firewall.tables,
     GetElements: lambda fake, asked: fake.firewall.there(asked.elements),
     GetListeners: lambda fake, asked: tuple(
         each for each in fake.listeners if (each.protocol, each.port) in asked.ports
     ),
     GetNft: lambda fake, _: fake.firewall.nft,
     GetForwardChains: lambda fake, _: fake.firewall.others,
+    GetAllElements: lambda fake, _: fake.firewall.elements(),
     GetPorts: lambda fake, asked: fake.ports(asked.bridge),
+    GetMacs: lambda fake, asked: fake.macs(asked.bridge),
     GetLinks: lambda fake, _: tuple(fake.spaces[HOST].links.values()),
     GetAlive: lambda fake, asked: fake.alive(asked.namespaces),
     GetPortVlans: lambda fake, asked: tuple(sorted(fake.vlans.get(asked.ifname, {}).items())),

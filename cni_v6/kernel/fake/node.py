@@ -1,9 +1,9 @@
-"""What the fake kernel is made of: namespaces with links, addresses, routes and sysctls, in dictionaries."""
+"""The state of the fake kernel: namespaces with links, addresses, routes and sysctls, in dictionaries."""
 
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from cni_v6.errors import KERNEL_REFUSED, UNKNOWN_CONTAINER, CniError
 from cni_v6.kernel import ops
@@ -26,13 +26,13 @@ INTERFACE_SYSCTLS = {
         "proxy_ndp": "0",
     },
 }
-DEVICE = 4  # of all namespaces
+DEVICE = 4  # the device of all namespace files
 NODE_SYSCTLS = {"ipv4/ip_forward": "0"}
 
 
 @dataclass(slots=True)
 class Space:
-    """One namespace. ``lifetimes``: of addresses of interfaces, where they are not those of most."""
+    """A namespace. ``lifetimes``: by (interface, address), if they are not the default ones."""
 
     inode: int
     links: dict[str, Link] = field(default_factory=dict)
@@ -47,8 +47,9 @@ class Space:
 class FakeNode:
     """A node with a loopback interface, and the namespaces that ``add_netns`` made.
 
-    ``vlans`` maps a bridge port to {VLAN: is the untagged PVID}; ``announced`` lists the addresses that ``Announce``
-    told. ``listeners`` are sockets of its own. ``blind``: it cannot tell which namespaces have ended.
+    ``vlans`` maps a bridge port to {VLAN: whether it is the untagged PVID}. ``announced``: the addresses that
+    ``Announce`` has announced. ``claims`` maps (bridge, MAC) to the port that has claimed it. ``blind``: it cannot tell
+    which namespaces have ended. ``listeners``: sockets of its own.
     """
 
     def __init__(self) -> None:
@@ -57,6 +58,7 @@ class FakeNode:
         self.peers: dict[tuple[str, str], tuple[str, str]] = {}
         self.vlans: dict[str, dict[int, bool]] = {}
         self.announced: list[str] = []
+        self.claims: dict[tuple[str, str], str] = {}
         self.blind = False
         self.firewall = FakeFirewall()
         self.listeners: list[Listener] = []
@@ -70,18 +72,18 @@ class FakeNode:
         self.add_link(path, Link("lo", "00:00:00:00:00:00", 65536, up=True))
 
     def remove_netns(self, path: str) -> None:
-        """End a namespace: the links in it go, and a veth's other end with them."""
+        """End a namespace: its links are deleted, and the peers of its veths."""
         for name in list(self.spaces[path].links):
             self.delete(path, name)
         del self.spaces[path]
 
     def add_link(self, netns: str, link: Link) -> None:
-        """Put an interface into a namespace, as if it had been there before."""
+        """Add an interface to a namespace, as if it had existed before."""
         self.space(netns).links[link.name] = link
         self._interface_sysctls(netns, link.name)
 
     def space(self, netns: str) -> Space:
-        """The namespace; raises CniError(UNKNOWN_CONTAINER) where there is none."""
+        """The namespace; raises CniError(UNKNOWN_CONTAINER) if it does not exist."""
         if netns not in self.spaces:
             raise CniError(UNKNOWN_CONTAINER, f"cannot open network namespace {netns}", "No such file or directory")
         return self.spaces[netns]
@@ -100,14 +102,14 @@ class FakeNode:
         return tuple(space.lifetimes.get((name, address), Lifetime(address)) for address in held)
 
     def existing(self, netns: str, name: str, operation: Op) -> Link:
-        """The interface; raises CniError(KERNEL_REFUSED) for the operation where there is none."""
+        """The interface; raises CniError(KERNEL_REFUSED) naming the operation if it does not exist."""
         link = self.space(netns).links.get(name)
         if link is None:
             raise CniError(KERNEL_REFUSED, f"cannot {ops.describe(operation)}", f"there is no interface {name}")
         return link
 
     def delete(self, netns: str, name: str) -> None:
-        """End an interface, and its peer; absent is fine."""
+        """Delete an interface and its peer. It may be absent already."""
         space = self.spaces.get(netns)
         if space is None or space.links.pop(name, None) is None:
             return
@@ -117,14 +119,30 @@ class FakeNode:
         for key in [key for key in space.sysctls if key.split("/")[1:3] == ["conf", name]]:
             del space.sysctls[key]
         self.vlans.pop(name, None)
+        if netns == HOST:
+            self.claims = {claim: port for claim, port in self.claims.items() if port != name}
+        for port in self.ports(name) if netns == HOST else ():
+            space.links[port.name] = replace(port, master="", hairpin=False, isolated=False, port_enabled=False)
+            self.vlans.pop(port.name, None)
         peer = self.peers.pop((netns, name), None)
         if peer:
             self.delete(*peer)
 
     def alive(self, namespaces: frozenset[tuple[int, int]]) -> frozenset[tuple[int, int]]:
-        """Those of the namespaces that are there; all of them where it is ``blind``."""
+        """Those of the namespaces that exist; all of them if ``blind``."""
         return namespaces if self.blind else namespaces & {(DEVICE, space.inode) for space in self.spaces.values()}
 
     def ports(self, bridge: str) -> tuple[Link, ...]:
         """The ports of a bridge on the node."""
         return tuple(link for link in self.spaces[HOST].links.values() if link.master == bridge)
+
+    def macs(self, bridge: str) -> dict[str, Link]:
+        """See ``questions.GetMacs``."""
+        links = self.spaces[HOST].links
+        if bridge not in links:
+            return {}
+        found = {port.mac: port for port in self.ports(bridge)}
+        for port in self.ports(bridge):
+            netns, inside = self.peers.get((HOST, port.name), (HOST, port.name))
+            found[self.spaces[netns].links[inside].mac] = port
+        return {**found, links[bridge].mac: links[bridge]}

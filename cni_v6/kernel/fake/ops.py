@@ -1,4 +1,4 @@
-"""What each operation does to the fake kernel's node."""
+"""The effect of each operation on the fake kernel's node."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from netaddr import IPNetwork
 
 from cni_v6.errors import ALREADY_ATTACHED, IO_FAILURE, KERNEL_REFUSED, PORTS_EXHAUSTED, CniError
-from cni_v6.kernel import ops
+from cni_v6.kernel import mac_claims, ops
 from cni_v6.kernel.fake.node import FakeNode, Space
 from cni_v6.kernel.ops import HOST, Op
 from cni_v6.kernel.questions import BRIDGE_PORTS_MAX, FOREVER, Lifetime, Link, RouteEntry
@@ -18,8 +18,8 @@ from cni_v6.kernel.questions import BRIDGE_PORTS_MAX, FOREVER, Lifetime, Link, R
 def _ensure_bridge(fake: FakeNode, operation: ops.EnsureBridge) -> None:
     if operation.name not in fake.spaces[HOST].links:
         mtu = operation.mtu or 1500
-        filtering = operation.vlan_filtering
-        fake.add_link(HOST, Link(operation.name, operation.mac, mtu, kind="bridge", vlan_filtering=filtering))
+        made = Link(operation.name, operation.mac, mtu, kind="bridge", group_fwd_mask=ops.LLDP)
+        fake.add_link(HOST, replace(made, vlan_filtering=operation.vlan_filtering))
 
 
 def _change(fake: FakeNode, netns: str, name: str, operation: Op, **changes: Any) -> None:
@@ -28,6 +28,10 @@ def _change(fake: FakeNode, netns: str, name: str, operation: Op, **changes: Any
 
 def _set_bridge(fake: FakeNode, operation: ops.SetBridge) -> None:
     _change(fake, HOST, operation.name, operation, vlan_filtering=operation.vlan_filtering)
+
+
+def _pin_mac(fake: FakeNode, operation: ops.PinMac) -> None:
+    _change(fake, HOST, operation.bridge, operation, mac=operation.mac)
 
 
 def _create_veth(fake: FakeNode, operation: ops.CreateVeth) -> None:
@@ -62,7 +66,7 @@ def _set_link(fake: FakeNode, operation: ops.SetLink) -> None:
 
 
 def _carry(fake: FakeNode) -> None:
-    """A port is enabled while its peer and its bridge are up."""
+    """Set the state of all ports: a port is enabled while its peer and its bridge are up."""
     links = fake.spaces[HOST].links
     for (netns, name), (other, inside) in fake.peers.items():
         master = links.get(links[name].master) if netns == HOST else None
@@ -74,8 +78,22 @@ def _set_alias(fake: FakeNode, operation: ops.SetAlias) -> None:
     _change(fake, operation.netns, operation.ifname, operation, alias=operation.alias)
 
 
+def _claim_mac(fake: FakeNode, operation: ops.ClaimMac) -> None:
+    fake.existing(HOST, operation.ifname, operation)
+    holder = fake.claims.setdefault((operation.bridge, operation.mac), operation.ifname)
+    if holder != operation.ifname:
+        raise mac_claims.taken(operation.mac, fake.spaces[HOST].links[holder])
+
+
 def _set_port(fake: FakeNode, operation: ops.SetPort) -> None:
     _change(fake, HOST, operation.ifname, operation, hairpin=operation.hairpin, isolated=operation.isolated)
+
+
+def _plug_in(fake: FakeNode, operation: ops.PlugIn) -> None:
+    default = fake.existing(HOST, operation.bridge, operation).default_vlan
+    _change(fake, HOST, operation.ifname, operation, master=operation.bridge, hairpin=False, isolated=False)
+    fake.vlans[operation.ifname] = {default: True} if default else {}
+    _carry(fake)
 
 
 def _add_port_vlans(fake: FakeNode, operation: ops.AddPortVlans) -> None:
@@ -138,13 +156,13 @@ def _add_route(fake: FakeNode, operation: ops.AddRoute) -> None:
         raise CniError(KERNEL_REFUSED, f"cannot {ops.describe(operation)}", "Nexthop has invalid gateway")
     entry = _entry(operation)
     place = (entry.dst, entry.priority, entry.table)
-    present = [each for held in space.routes.values() for each in held]
-    if place not in [(each.dst, each.priority, each.table) for each in present]:
+    present = [route for routes in space.routes.values() for route in routes]
+    if place not in [(route.dst, route.priority, route.table) for route in present]:
         space.routes.setdefault(operation.ifname, []).append(entry)
 
 
 def _entry(operation: ops.AddRoute) -> RouteEntry:
-    """The route with what the kernel fills in; IP6_RT_PRIO_USER is 1024 (net/ip6_route.h)."""
+    """The route with the kernel's defaults; IP6_RT_PRIO_USER is 1024 (net/ip6_route.h)."""
     version6 = ":" in operation.dst
     on_link = 0 if operation.gateway or version6 else 253
     return RouteEntry(
@@ -159,16 +177,16 @@ def _entry(operation: ops.AddRoute) -> RouteEntry:
 
 
 def _reachable(space: Space, ifname: str, gateway: str) -> bool:
-    """A gateway lies in a prefix of the interface, behind a route already there, or is link-local."""
+    """Whether a gateway is in a prefix of the interface, is reached by one of its routes, or is link-local."""
     hop = IPNetwork(gateway).ip
-    known = space.addresses.get(ifname, []) + [each.dst for each in space.routes.get(ifname, [])]
+    known = space.addresses.get(ifname, []) + [route.dst for route in space.routes.get(ifname, [])]
     return hop.is_link_local() or any(hop in IPNetwork(prefix) for prefix in known)
 
 
 def _remove_route(fake: FakeNode, operation: ops.RemoveRoute) -> None:
     space = fake.spaces.get(operation.netns)
     held = space.routes.get(operation.ifname, []) if space else []
-    held[:] = [each for each in held if (each.dst, each.table) != (operation.dst, 254)]
+    held[:] = [route for route in held if (route.dst, route.table) != (operation.dst, 254)]
 
 
 def _add_unreachable(fake: FakeNode, operation: ops.AddUnreachable) -> None:
@@ -212,9 +230,12 @@ def _announce(fake: FakeNode, operation: ops.Announce) -> None:
 EFFECTS: dict[type[Any], Callable[[FakeNode, Any], None]] = {
     ops.EnsureBridge: _ensure_bridge,
     ops.SetBridge: _set_bridge,
+    ops.PinMac: _pin_mac,
     ops.CreateVeth: _create_veth,
     ops.SetAlias: _set_alias,
+    ops.ClaimMac: _claim_mac,
     ops.SetPort: _set_port,
+    ops.PlugIn: _plug_in,
     ops.AddPortVlans: _add_port_vlans,
     ops.RemovePortVlan: _remove_port_vlan,
     ops.SetSysctl: _set_sysctl,

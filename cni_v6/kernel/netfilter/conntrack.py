@@ -1,4 +1,4 @@
-"""Flows the kernel tracks, as bytes: which to forget (linux/netfilter/nfnetlink_conntrack.h)."""
+"""Conntrack requests and answers as bytes: which flows to delete (linux/netfilter/nfnetlink_conntrack.h)."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from socket import AF_INET, AF_INET6
 
-from cni_v6.kernel.netfilter.messages import NFGENMSG, NLA_F_NESTED
+from cni_v6.kernel.netfilter.messages import NFGENMSG
 from cni_v6.kernel.netlink.message import HEADER, Message, attribute, by_kind, each, nest, packed, u8, u32
+from cni_v6.kernel.netlink.uapi import NLA_F_NESTED
 from cni_v6.net.addresses import version as version_of
 
 NFNL_SUBSYS_CTNETLINK = 1
@@ -19,33 +20,33 @@ CTA_IP_V4_SRC, CTA_IP_V6_SRC = 1, 3
 CTA_PROTO_NUM, CTA_PROTO_DST_PORT = 1, 3
 CTA_STATS_GLOBAL_ENTRIES = 1
 IPPROTO_UDP = 17
-# What of a tuple a filter looks at; net/netfilter/nf_internals.h numbers it by the attributes.
+# The parts of a tuple that a filter compares; net/netfilter/nf_internals.h numbers the bits by the attributes.
 FILTER_IP_SRC, FILTER_PROTO_NUM, FILTER_PROTO_DST_PORT = 1 << 0, 1 << 3, 1 << 5
 FAMILIES = {4: AF_INET, 6: AF_INET6}
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """UDP flows to forget: of these source addresses in either direction, or to these ports from outside."""
+    """UDP flows to delete: with one of these source addresses in either direction, or to one of these ports."""
 
     version: int
     sources: frozenset[bytes]
     ports: frozenset[int]
 
     def filterable(self) -> Wanted:
-        """What of it a filter of the kernel's can find.
+        """The part that a filter in the kernel can match.
 
-        No IPv6 addresses: seen with 6.18, the filter takes all but the one given (ctnetlink_filter_match_tuple has
-        !ipv6_addr_cmp, which is true of equals, where it means the opposite).
+        It has no IPv6 addresses. As seen with 6.18, the filter then matches all flows but those of the address:
+        ctnetlink_filter_match_tuple has !ipv6_addr_cmp, which is true for equal addresses, where it means unequal.
         """
         return self if self.version == 4 else replace(self, sources=frozenset())
 
 
 def wanted(addresses: Iterable[str], ports: Iterable[tuple[int, int]]) -> list[Wanted]:
-    """Both IP versions' flows, of those that there is something to forget of.
+    """The flows to delete, one value for each IP version that has any.
 
-    A container's flow has its address as the source of what it sends: the original direction's where it began, the
-    reply's where it was spoken to, with its port translated or not.
+    The container's address is the source of the packets that it sends. These are the original direction if it opened
+    the flow, and the reply direction if a peer did, with or without a translated port.
     """
     sources = [(version_of(address), packed(address)) for address in addresses]
     numbers = list(ports)
@@ -56,13 +57,17 @@ def wanted(addresses: Iterable[str], ports: Iterable[tuple[int, int]]) -> list[W
         )
         for version in FAMILIES
     )
-    return [each for each in found if each.sources or each.ports]
+    return [flows for flows in found if flows.sources or flows.ports]
 
 
 def delete_matching(what: Wanted) -> list[Message]:
-    """Requests that each have the kernel forget some of what is filterable: Linux 6.11 and later, EOPNOTSUPP before."""
+    """Requests that delete all filterable flows: one for each address and direction, and for each port.
+
+    Linux 6.11 and later; EOPNOTSUPP before.
+    """
     chosen = what.filterable()
-    addresses = [nest(CTA_TUPLE_IP | NLA_F_NESTED, attribute(CTA_IP_V4_SRC, each)) for each in sorted(chosen.sources)]
+    sources = sorted(chosen.sources)
+    addresses = [nest(CTA_TUPLE_IP | NLA_F_NESTED, attribute(CTA_IP_V4_SRC, source)) for source in sources]
     ports = [attribute(CTA_PROTO_DST_PORT, port.to_bytes(2, "big")) for port in sorted(chosen.ports)]
     return [
         *(
@@ -75,12 +80,12 @@ def delete_matching(what: Wanted) -> list[Message]:
 
 
 def dump_udp(version: int) -> Message:
-    """A dump of UDP flows; before Linux 5.8, which knows no filter, of all flows."""
+    """A dump of UDP flows; before Linux 5.8, which has no filter, of all flows."""
     return _matching(_GET, version, CTA_TUPLE_ORIG, 0)
 
 
 def count_flows() -> Message:
-    """A request for how many flows there are: to go through none of them costs as much as through a few thousand."""
+    """A request for the number of flows. If there is none, no dump is needed, which walks the whole table anyway."""
     return Message(_GET_STATS, 0, NFGENMSG.pack(0, 0, 0))
 
 
@@ -90,7 +95,7 @@ def read_count(data: bytes) -> int:
 
 
 def delete_if_wanted(what: Wanted, data: bytes) -> Message | None:
-    """The request that has the kernel forget the flow in this message of a dump; None where it is to stay."""
+    """The request that deletes the flow in a message of a dump; None if the flow is not wanted."""
     given = by_kind(data, HEADER.size + NFGENMSG.size)
     (source, protocol, port), (answering, _, _) = (_tuple(given[side]) for side in (CTA_TUPLE_ORIG, CTA_TUPLE_REPLY))
     if protocol != IPPROTO_UDP or (port not in what.ports and not what.sources & {source, answering}):
@@ -100,7 +105,7 @@ def delete_if_wanted(what: Wanted, data: bytes) -> Message | None:
 
 
 def _tuple(payload: bytes) -> tuple[bytes, int, int]:
-    """One direction of a flow: its source address, protocol and destination port (0 where it has none)."""
+    """One direction of a flow: source address, protocol and destination port (0 if it has none)."""
     parts = {kind: by_kind(data) for kind, data in each(payload)}
     addresses, protocol = parts[CTA_TUPLE_IP], parts[CTA_TUPLE_PROTO]
     source = addresses.get(CTA_IP_V6_SRC) or addresses[CTA_IP_V4_SRC]

@@ -1,4 +1,4 @@
-"""Keys and data of our sets' elements as nf_tables has them: fields in registers, and back to text."""
+"""Keys and data of our sets' elements in the format of nf_tables, from text and back: each field in registers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def _address_text(data: bytes) -> str:
     return to_text(6 if len(data) == 16 else 4, int.from_bytes(data, "big"))
 
 
-# Type -> bytes, and to and from them. Numbers are big endian, an interface's name ends with zeros.
+# Type -> (length in bytes, text to bytes, bytes to text). Numbers are big-endian; interface names are zero-padded.
 _TYPES: dict[str, tuple[int, Callable[[str], bytes], Callable[[bytes], str]]] = {
     IPV4: (4, packed, _address_text),
     IPV6: (16, packed, _address_text),
@@ -32,7 +32,7 @@ def set_of(element: Element) -> Set:
 
 
 def key(element: Element) -> tuple[bytes, bytes]:
-    """The bytes of an element's key, and of its end where the set has intervals (b"" where not)."""
+    """The bytes of an element's key, and of its end if the set has intervals, else b""."""
     declared = set_of(element)
     kinds = declared.key
     if not declared.intervals:
@@ -43,7 +43,7 @@ def key(element: Element) -> tuple[bytes, bytes]:
 
 
 def overlaps(one: Element, other: Element) -> bool:
-    """Whether the kernel refuses one beside the other: its beginning or end lies in that (nft_pipapo_insert)."""
+    """Whether the kernel refuses ``one`` beside ``other``: its start or end is inside the other (nft_pipapo_insert)."""
     if (one.family, one.set) != (other.family, other.set) or not set_of(one).intervals or key(one) == key(other):
         return False
     kinds = set_of(one).key
@@ -61,12 +61,12 @@ def pack(kinds: tuple[str, ...], values: tuple[str, ...]) -> bytes:
 
 
 def _concatenated(fields: Iterable[bytes]) -> bytes:
-    """Each in whole registers of four bytes."""
+    """The fields joined, each padded to whole registers of four bytes."""
     return b"".join([field + b"\0" * (-len(field) % 4) for field in fields])
 
 
 def split(kinds: tuple[str, ...], value: bytes) -> tuple[bytes, ...]:
-    """The fields of a concatenation, each in its own length."""
+    """The fields of a concatenation, without padding."""
     fields, offset = [], 0
     for kind in kinds:
         size = _TYPES[kind][0]
@@ -76,7 +76,7 @@ def split(kinds: tuple[str, ...], value: bytes) -> tuple[bytes, ...]:
 
 
 def _span(kind: str, value: str) -> tuple[bytes, bytes]:
-    """First and last of a value, a prefix or ``first-last``; an interface's name is neither, whatever is in it."""
+    """First and last value of a text: one value, a prefix or ``first-last``. An interface name is always one value."""
     encode = _TYPES[kind][1]
     if kind == IFNAME:
         return encode(value), encode(value)
@@ -90,7 +90,7 @@ def _span(kind: str, value: str) -> tuple[bytes, bytes]:
 
 
 def span_text(kind: str, first: bytes, last: bytes) -> str:
-    """The shortest spelling; a prefix where an address's first and last are one's."""
+    """A range as text: a single value, a prefix if it is one, or ``first-last``."""
     if first == last:
         return field_text(kind, first)
     hosts = int.from_bytes(first, "big") ^ int.from_bytes(last, "big")
@@ -100,5 +100,5 @@ def span_text(kind: str, first: bytes, last: bytes) -> str:
 
 
 def field_text(kind: str, data: bytes) -> str:
-    """A field as an Element has it."""
+    """A field as text, as in an ``Element``."""
     return _TYPES[kind][2](data)

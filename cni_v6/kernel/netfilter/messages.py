@@ -1,7 +1,7 @@
-"""nf_tables as bytes: elements of our sets, and the few other messages that an attachment's call needs.
+"""nf_tables messages as bytes: elements of our sets, and the few other messages that a call needs.
 
-The rules are text, loaded by ``nft`` (``cni_v6.firewall.ruleset``); elements are messages of our own, since starting
-nft costs more than the rest of an ADD. They are byte for byte what nft sends (``tests/contract/test_firewall.py``).
+``nft`` loads the rules as text (``cni_v6.firewall.ruleset``). Elements are messages of our own, because starting nft
+costs more than the rest of an ADD. They equal nft's own, byte for byte (``tests/contract/test_firewall.py``).
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ from cni_v6.errors import KERNEL_REFUSED, PORT_TAKEN, CniError
 from cni_v6.firewall.sets import BRIDGE, INET, PORT, PROTOCOL, SETS, TABLE, Element
 from cni_v6.kernel.netfilter.keys import field_text, key, pack, set_of, span_text, split
 from cni_v6.kernel.netlink.message import HEADER, Message, as_text, attribute, by_kind, each, nest, text
-from cni_v6.kernel.netlink.uapi import NLM_F_CREATE
+from cni_v6.kernel.netlink.uapi import NLA_F_NESTED, NLM_F_CREATE
 
-# linux/netlink.h, linux/netfilter.h, linux/netfilter/nfnetlink.h
-NLA_F_NESTED = 1 << 15
+# linux/netfilter.h, linux/netfilter/nfnetlink.h
 FAMILIES = {INET: 1, BRIDGE: 7}  # NFPROTO_*
 FAMILY_NAMES = {number: name for name, number in FAMILIES.items()}
 NFGENMSG = struct.Struct("!BBH")  # family, version, resource id: the subsystem at the ends of a transaction
@@ -33,33 +32,33 @@ NFTA_RULE_CHAIN, NFTA_RULE_USERDATA = 2, 7
 NFTA_SET_ELEM_LIST_SET, NFTA_SET_ELEM_LIST_ELEMENTS = 2, 3
 NFTA_SET_ELEM_KEY, NFTA_SET_ELEM_DATA, NFTA_SET_ELEM_USERDATA, NFTA_SET_ELEM_KEY_END = 1, 2, 6, 10
 NFTA_LIST_ELEM = NFTA_DATA_VALUE = 1
-_DATA = struct.Struct("=HHHH")  # an attribute whose only content is another one: length, type of each
+_DATA = struct.Struct("=HHHH")  # an attribute that contains only another one: length and type of each
 UDATA_COMMENT = 0  # NFTNL_UDATA_RULE_COMMENT and NFTNL_UDATA_SET_ELEM_COMMENT, libnftnl/udata.h
-COMMENT_BYTES = 127  # and a zero: NFTNL_UDATA_COMMENT_MAXLEN
-LIST_BYTES = 60_000  # of elements in one message: an attribute's length has 16 bits
+COMMENT_BYTES = 127  # without its zero: NFTNL_UDATA_COMMENT_MAXLEN is 128
+LIST_BYTES = 60_000  # of elements in a message: the length of an attribute has 16 bits
 
 PROTOCOL_NAMES = {"6": "tcp", "17": "udp", "132": "sctp"}
 
 
 def add_elements(elements: Iterable[Element]) -> list[Message]:
-    """What puts elements into their sets; a message for each set, for a transaction."""
+    """Messages of a transaction that add elements, one for each set."""
     return _lists(elements, _NEWSETELEM, NLM_F_CREATE, _whole)
 
 
 def delete_elements(elements: Iterable[Element]) -> list[Message]:
-    """What takes elements out; for a transaction. One that is not there fails it (ENOENT)."""
+    """Messages of a transaction that remove elements. An element that does not exist fails it (ENOENT)."""
     return _lists(elements, _DELSETELEM, 0, _key_only)
 
 
 def destroy_elements(elements: Iterable[Element]) -> list[Message]:
-    """The same, but one that is not there is fine; Linux 6.3 and later, EINVAL before."""
+    """As ``delete_elements``, but an element may be absent. Linux 6.3 and later; EINVAL before."""
     return _lists(elements, _DESTROYSETELEM, 0, _key_only)
 
 
 def get_element(element: Element) -> Message:
-    """A request, whose answer is for ``read_elements``; ENOENT where it is not there.
+    """A request for an element; ``read_elements`` reads the answer. ENOENT if the element does not exist.
 
-    In a set with intervals the answer may be another element, one that contains this one's beginning.
+    In a set with intervals the answer may be another element, which contains the start of this one.
     """
     [message] = _lists([element], _GETSETELEM, 0, _key_only)
     return message
@@ -71,22 +70,22 @@ def dump_elements(family: str, name: str) -> Message:
 
 
 def delete_table(family: str) -> Message:
-    """For a transaction."""
+    """A message of a transaction that deletes a table of ours."""
     return Message(_DELTABLE, 0, _header(family) + text(NFTA_TABLE_NAME, TABLE))
 
 
 def dump_rules(family: str, chain: str) -> Message:
-    """A dump of the rules of a chain of ours."""
+    """A dump of the rules in a chain of ours."""
     return Message(_GETRULE, 0, _header(family) + text(NFTA_RULE_TABLE, TABLE) + text(NFTA_RULE_CHAIN, chain))
 
 
 def begin() -> Message:
-    """What a transaction begins with."""
+    """The first message of a transaction."""
     return Message(NFNL_MSG_BATCH_BEGIN, 0, NFGENMSG.pack(0, 0, NFNL_SUBSYS_NFTABLES))
 
 
 def end() -> Message:
-    """What it ends with."""
+    """The last message of a transaction."""
     return Message(NFNL_MSG_BATCH_END, 0, NFGENMSG.pack(0, 0, NFNL_SUBSYS_NFTABLES))
 
 
@@ -97,7 +96,7 @@ def rule_comment(data: bytes) -> str:
 
 
 def read_elements(data: bytes) -> Iterator[Element]:
-    """The elements in a message, of a set of ours."""
+    """The elements of one of our sets in a message."""
     family = FAMILY_NAMES[data[HEADER.size]]
     given = by_kind(data, HEADER.size + NFGENMSG.size)
     declared = SETS[family, as_text(given[NFTA_SET_ELEM_LIST_SET])]
@@ -115,9 +114,9 @@ def read_elements(data: bytes) -> Iterator[Element]:
 
 
 def clash(asked: Element, there: Element | None) -> CniError:
-    """Why an element cannot be added.
+    """The error for an element that cannot be added.
 
-    :param there: the map's entry under the same key; None where that is not what is in the way.
+    :param there: the map's entry under the same key; None if the element overlaps with an interval instead.
     """
     what = f"{asked.set} {' . '.join(asked.key)}"
     if there is None:
@@ -139,17 +138,17 @@ def _header(family: str) -> bytes:
 
 @cache
 def _named(family: str, name: str) -> bytes:
-    """What a message about a set begins with."""
+    """The start of a message about a set."""
     return _header(family) + text(NFTA_SET_ELEM_LIST_TABLE, TABLE) + text(NFTA_SET_ELEM_LIST_SET, name)
 
 
 def _lists(elements: Iterable[Element], kind: int, flags: int, encode: Callable[[Element], bytes]) -> list[Message]:
-    """A message for each set, more where an attribute cannot hold all."""
-    held: dict[tuple[str, str], list[bytes]] = {}
+    """A message for each set; several if one attribute cannot contain all elements."""
+    by_set: dict[tuple[str, str], list[bytes]] = {}
     for element in elements:
-        held.setdefault((element.family, element.set), []).append(encode(element))
+        by_set.setdefault((element.family, element.set), []).append(encode(element))
     messages = []
-    for (family, name), encoded in held.items():
+    for (family, name), encoded in by_set.items():
         start = _named(family, name)
         for part in _parts(encoded):
             messages.append(Message(kind, flags, start + _nested(NFTA_SET_ELEM_LIST_ELEMENTS, part)))
@@ -157,15 +156,15 @@ def _lists(elements: Iterable[Element], kind: int, flags: int, encode: Callable[
 
 
 def _parts(encoded: list[bytes]) -> Iterator[bytes]:
-    """All joined, in parts of LIST_BYTES."""
+    """The encoded elements joined, in parts of at most LIST_BYTES."""
     part: list[bytes] = []
     size = 0
-    for one in encoded:
-        if size + len(one) > LIST_BYTES:
+    for element in encoded:
+        if size + len(element) > LIST_BYTES:
             yield b"".join(part)
             part, size = [], 0
-        part.append(one)
-        size += len(one)
+        part.append(element)
+        size += len(element)
     yield b"".join(part)
 
 

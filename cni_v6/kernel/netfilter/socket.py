@@ -1,4 +1,4 @@
-"""A netfilter socket: requests as on any netlink socket, and transactions, done by the kernel whole or not at all."""
+"""A netfilter socket: requests as on any netlink socket, and transactions, which the kernel applies all or none."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from cni_v6.kernel.netlink.socket import (
 )
 
 NETLINK_NETFILTER, NETLINK_CAP_ACK = 12, 10  # linux/netlink.h
-SO_SNDBUFFORCE = 32  # asm-generic/socket.h; Python has no name for it
-# What the kernel says that has no netfilter, or not the part asked for (nfnetlink_rcv_msg, nfnetlink_rcv_batch).
+SO_SNDBUFFORCE = 32  # asm-generic/socket.h; Python does not define it
+# Errors of a kernel without netfilter, or without the requested part (nfnetlink_rcv_msg, nfnetlink_rcv_batch).
 NO_NETFILTER = (errno.EPROTONOSUPPORT, errno.EOPNOTSUPP, errno.EINVAL)
 
 
@@ -34,12 +34,12 @@ def _open() -> Growing:
 
 
 class NetfilterSocket(NetlinkSocket):
-    """NETLINK_NETFILTER in the namespace of the thread that makes it. Not for two threads at once.
+    """A NETLINK_NETFILTER socket in the namespace of the thread that makes it. Not thread-safe.
 
-    ``destroys``: this kernel takes out elements that are not there without a failure, as far as is known.
+    ``destroys``: the kernel has NFT_MSG_DESTROYSETELEM, as far as is known.
 
-    :param opened: what to talk through instead.
-    :raises OSError: EPROTONOSUPPORT where the kernel has none.
+    :param opened: the socket to use; None for a new one.
+    :raises OSError: EPROTONOSUPPORT if the kernel has no netfilter.
     """
 
     def __init__(self, opened: Growing | None = None) -> None:
@@ -48,11 +48,11 @@ class NetfilterSocket(NetlinkSocket):
         super().__init__(self._growing)
 
     def transact(self, messages: Sequence[Message]) -> list[Answer]:
-        """Do all of them, or none; return the failures, [] when it is done.
+        """Apply all messages or none; return the failures, [] on success.
 
-        One datagram, since the kernel's transaction is one (nfnetlink_rcv_batch). It works through all messages even
-        after a failure, and answers at the end: first for the whole, then in order. So the last one's acknowledgement
-        is enough, or an error for the whole without one.
+        A transaction is one datagram (nfnetlink_rcv_batch). The kernel handles all messages, even after a failure, and
+        answers at the end: first for the transaction, then for each message in order. So waiting for the answer to the
+        last message is enough, or for an error of the whole transaction, which has no other answer.
         """
         if not messages:
             return []
@@ -65,7 +65,7 @@ class NetfilterSocket(NetlinkSocket):
         while True:
             for kind, _, sequence, data in self._receive():
                 if kind != NLMSG_ERROR or not first <= sequence <= last + 1:
-                    continue  # left over from a transaction that failed as a whole
+                    continue  # the answer to an earlier transaction that failed as a whole
                 error, words = read_error(data)
                 if error:
                     failures.append(Answer(error, words))
@@ -73,9 +73,9 @@ class NetfilterSocket(NetlinkSocket):
                     return failures
 
     def _send_whole(self, data: bytes) -> None:
-        """Send it however large it is: the buffer's usual bound is raised, where we may.
+        """Send a datagram of any size: enlarge the send buffer if it is too small.
 
-        :raises CniError: KERNEL_REFUSED where it is larger than that.
+        :raises CniError: KERNEL_REFUSED if the buffer cannot be made large enough.
         """
         try:
             self._socket.send(data)
@@ -83,7 +83,7 @@ class NetfilterSocket(NetlinkSocket):
         except OSError as error:
             if error.errno != errno.EMSGSIZE:
                 raise
-        enlarge(self._growing, len(data), SO_SNDBUFFORCE, socket.SO_SNDBUF)  # the kernel takes it twice
+        enlarge(self._growing, len(data), SO_SNDBUFFORCE, socket.SO_SNDBUF)  # the kernel doubles the size
         try:
             self._socket.send(data)
         except OSError as error:
@@ -93,7 +93,7 @@ class NetfilterSocket(NetlinkSocket):
 
 
 class NoNetfilter(NetfilterSocket):
-    """A kernel's that was built without netfilter: everything is refused, as by one that lacks a part of it."""
+    """The socket of a kernel without netfilter: every request fails as if that part of netfilter were missing."""
 
     def __init__(self) -> None:
         self.destroys = False
@@ -112,7 +112,7 @@ class NoNetfilter(NetfilterSocket):
 
 
 def open_netfilter() -> NetfilterSocket:
-    """The socket of the namespace that this thread is in."""
+    """A socket in the namespace of this thread."""
     try:
         return NetfilterSocket()
     except OSError as error:

@@ -1,5 +1,5 @@
-"""What the kernel answers to ``requests``: Links, addresses, routes. Each function takes a whole message, its netlink
-header included."""
+"""Reads the kernel's answers to ``requests``: links, addresses, routes. Each function takes a whole message with its
+netlink header."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from cni_v6.kernel.netlink.uapi import (
     IFF_PROMISC,
     IFF_UP,
     IFLA_ADDRESS,
+    IFLA_BR_GROUP_FWD_MASK,
     IFLA_BR_VLAN_DEFAULT_PVID,
     IFLA_BR_VLAN_FILTERING,
     IFLA_BRPORT_ISOLATED,
@@ -47,18 +48,18 @@ from cni_v6.kernel.netlink.uapi import (
 )
 from cni_v6.kernel.questions import Link, RouteEntry
 
-RTNEXTHOP = struct.Struct("=HBBi")  # length, flags, hops, index; attributes of its own follow
+RTNEXTHOP = struct.Struct("=HBBi")  # length, flags, hops, index; the next hop's attributes follow
 
 Attributes = Mapping[int, bytes]
 
 
 def index_of(data: bytes) -> int:
-    """The interface index, which struct ifinfomsg and struct ifaddrmsg have in the same place."""
+    """The interface index, which is at the same offset in struct ifinfomsg and struct ifaddrmsg."""
     return int(struct.unpack_from("=i", data, HEADER.size + 4)[0])
 
 
 def peer_of(data: bytes) -> int:
-    """The index of a veth's other end, in that end's namespace; 0 where the message does not say."""
+    """The index of a veth's peer, in the peer's namespace; 0 if the message does not contain it."""
     return as_int(_attributes(data, IFINFOMSG).get(IFLA_LINK))
 
 
@@ -67,7 +68,7 @@ def name_of(data: bytes) -> str:
 
 
 def read_link(data: bytes) -> tuple[Link, int]:
-    """A Link from an RTM_NEWLINK message, and its master's index (0 for none): a name is the caller's to find."""
+    """(link without ``master``, index of its master or 0) of an RTM_NEWLINK message."""
     flags = IFINFOMSG.unpack_from(data, HEADER.size)[3]
     given = _attributes(data, IFINFOMSG)
     info = by_kind(given.get(IFLA_LINKINFO, b""))
@@ -87,6 +88,7 @@ def read_link(data: bytes) -> tuple[Link, int]:
         vlan_filtering=bool(as_int(bridge.get(IFLA_BR_VLAN_FILTERING))),
         default_vlan=as_int(bridge[IFLA_BR_VLAN_DEFAULT_PVID]) if IFLA_BR_VLAN_DEFAULT_PVID in bridge else 1,
         group=as_int(given.get(IFLA_GROUP)),
+        group_fwd_mask=as_int(bridge.get(IFLA_BR_GROUP_FWD_MASK)),
         port_enabled=bool(as_int(port.get(IFLA_BRPORT_STATE))),
     )
     return link, as_int(given.get(IFLA_MASTER))
@@ -100,14 +102,14 @@ def read_address(data: bytes) -> tuple[int, str]:
 
 
 def read_address_state(data: bytes) -> tuple[str, bool, bool]:
-    """(``ip/prefixlen``, is tentative, was found to be a duplicate) of an RTM_NEWADDR message."""
+    """(``ip/prefixlen``, whether it is tentative, whether it is a duplicate) of an RTM_NEWADDR message."""
     flags = as_int(_attributes(data, IFADDRMSG).get(IFA_FLAGS))
     failed = bool(flags & IFA_F_DADFAILED)
     return read_address(data)[1], bool(flags & IFA_F_TENTATIVE) and not failed, failed
 
 
 def read_uplinks(data: bytes) -> tuple[int, ...]:
-    """The interface index of each hop of the route in an RTM_NEWROUTE message; () for one that leads nowhere."""
+    """The interface index of each next hop of the route in an RTM_NEWROUTE message; () if it is not unicast."""
     given = _attributes(data, RTMSG)
     if RTA_OIF in given and RTMSG.unpack_from(data, HEADER.size)[7] == RTN_UNICAST:
         return (as_int(given[RTA_OIF]),)
@@ -120,7 +122,7 @@ def read_uplinks(data: bytes) -> tuple[int, ...]:
 
 
 def read_route(data: bytes) -> tuple[int, RouteEntry] | None:
-    """(interface index, route) of an RTM_NEWROUTE message; None for what is not unicast, or in the local table."""
+    """(interface index, route) of an RTM_NEWROUTE message; None if it is not unicast, or in the local table."""
     family, length, _, _, short_table, _, scope, kind, _ = RTMSG.unpack_from(data, HEADER.size)
     given = _attributes(data, RTMSG)
     table = as_int(given.get(RTA_TABLE)) or short_table

@@ -1,7 +1,7 @@
-"""Settings of an interface that rtnetlink makes as well as a sysctl: for a node whose /proc/sys is read-only.
+"""Interface settings that rtnetlink can change as well as a sysctl, for a node whose /proc/sys is read-only.
 
-All of IPv4's (inet_set_link_af, net/ipv4/devinet.c), and of IPv6's how link-local addresses are made
-(inet6_set_link_af, net/ipv6/addrconf.c).
+These are all IPv4 settings (inet_set_link_af, net/ipv4/devinet.c), and of IPv6 only the way in which link-local
+addresses are made (inet6_set_link_af, net/ipv6/addrconf.c).
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from cni_v6.kernel.netlink.requests import IFINFOMSG
 from cni_v6.kernel.netlink.uapi import AF_INET, AF_INET6, AF_UNSPEC, IFLA_AF_SPEC, RTM_SETLINK
 
 IFLA_INET_CONF, IFLA_INET6_ADDR_GEN_MODE = 1, 8  # linux/if_link.h
-IPV4 = {"arp_notify": 22, "route_localnet": 26}  # IPV4_DEVCONF_*, linux/ip.h: those that we set
+IPV4 = {"arp_notify": 22, "route_localnet": 26}  # IPV4_DEVCONF_*, linux/ip.h; only those that we set
 
 
 def interface_of(key: str) -> str:
-    """The interface that a sysctl is of; "" for one of none, or of all."""
+    """The interface of a sysctl; "" if it belongs to none, to ``all`` or to ``default``."""
     parts = key.split("/")
     return parts[2] if len(parts) == 4 and parts[1] == "conf" and parts[2] not in ("all", "default") else ""
 
 
 def setting(key: str, value: str, index: int) -> Message | None:
-    """The request in the place of a sysctl of the interface with this index; None where there is none."""
+    """The request with the effect of a sysctl of the interface with this index; None if there is none."""
     family, _, name = key.partition("/")
     name = name.rpartition("/")[2]
     if family == "ipv4" and name in IPV4:

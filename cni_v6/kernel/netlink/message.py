@@ -1,8 +1,8 @@
 """Netlink messages and their attributes as bytes (struct nlmsghdr, struct nlattr, linux/netlink.h).
 
-For the hand-written messages of a bridge's ADD and DEL (``requests``), and for nf_tables: ``tools/codec`` prints what
-pyroute2's message classes cost beside these (docs/design/kernel.md). The tests hold every request and every answer
-against pyroute2's reading of it. All other rtnetlink messages are pyroute2's (``pyroute2_messages``).
+For the hand-written messages of a bridge network's ADD and DEL (``requests``), and for nf_tables. ``tools/codec``
+compares their cost with that of pyroute2's message classes (docs/design/kernel.md). The tests have pyroute2 read every
+request and answer. All other rtnetlink messages use pyroute2 (``pyroute2_messages``).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ TYPE_MASK = 0x3FFF  # without NLA_F_NESTED and NLA_F_NET_BYTEORDER
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One request: its type, flags beside REQUEST and ACK, and everything behind the netlink header."""
+    """A request: its type, its flags except REQUEST and ACK, and the bytes after the netlink header."""
 
     type: int
     flags: int
@@ -42,12 +42,12 @@ def u32(kind: int, value: int) -> bytes:
 
 
 def text(kind: int, value: str) -> bytes:
-    """A string with the zero that ends it (NLA_NUL_STRING)."""
+    """A string with a terminating zero (NLA_NUL_STRING)."""
     return attribute(kind, value.encode() + b"\0")
 
 
 def mac(kind: int, value: str) -> bytes:
-    """A hardware address, from its text with colons."""
+    """A MAC address, from text with colons."""
     return attribute(kind, bytes.fromhex(value.replace(":", "")))
 
 
@@ -57,17 +57,17 @@ def address(kind: int, value: str) -> bytes:
 
 
 def packed(address: str) -> bytes:
-    """An IPv4 or IPv6 address in its 4 or 16 bytes."""
+    """The 4 or 16 bytes of an IPv4 or IPv6 address."""
     return socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
 
 
 def nest(kind: int, *attributes: bytes) -> bytes:
-    """Attributes in an attribute."""
+    """An attribute that contains other attributes."""
     return attribute(kind, b"".join(attributes))
 
 
 def each(data: bytes, offset: int = 0) -> Iterator[tuple[int, bytes]]:
-    """(kind, payload) of every attribute from an offset on; what does not fit ends it."""
+    """(kind, payload) of every attribute from an offset on. Ends at an attribute that does not fit."""
     while offset + ATTRIBUTE.size <= len(data):
         length, kind = ATTRIBUTE.unpack_from(data, offset)
         if length < ATTRIBUTE.size:
@@ -77,7 +77,7 @@ def each(data: bytes, offset: int = 0) -> Iterator[tuple[int, bytes]]:
 
 
 def by_kind(data: bytes, offset: int = 0) -> dict[int, bytes]:
-    """The same as a dictionary; of several of a kind the last. A link has some sixty, so it is spelt out."""
+    """The attributes as a dictionary; of several of one kind, the last. Not built on ``each`` for speed."""
     found: dict[int, bytes] = {}
     unpack, last = ATTRIBUTE.unpack_from, len(data) - ATTRIBUTE.size
     while offset <= last:
@@ -90,7 +90,7 @@ def by_kind(data: bytes, offset: int = 0) -> dict[int, bytes]:
 
 
 def as_int(payload: bytes | None) -> int:
-    """A number of 1 to 8 bytes in the machine's byte order; 0 for an absent one."""
+    """A number of 1 to 8 bytes in the machine's byte order; 0 if it is absent."""
     return int(struct.unpack(NUMBERS[len(payload)], payload)[0]) if payload else 0
 
 

@@ -1,9 +1,9 @@
 """Requests built, and answers read, with pyroute2's message classes. Our own sockets carry them (``socket``).
 
-This is the codec for everything but what a plain bridge network sends at ADD and DEL (``requests``, ``answers``). New
-requests come here. docs/design/kernel.md has the line between the two, and the figures that drew it.
+This is the codec for all requests except those that a plain bridge network sends at ADD and DEL (``requests``,
+``answers``). Add a new request here. docs/design/kernel.md has the reasons, with measurements.
 
-Only message classes are used. pyroute2's own sockets keep an event loop and a socket per thread.
+Only message classes are used. pyroute2's own sockets keep an event loop and a socket for each thread.
 """
 
 from __future__ import annotations
@@ -48,15 +48,15 @@ from cni_v6.kernel.netlink.uapi import (
 )
 from cni_v6.kernel.questions import FOREVER, Lifetime
 
-LAST_RESORT = 2**32 - 1  # the metric that all others go before
+LAST_RESORT = 2**32 - 1  # the highest metric: every other route is preferred
 
-Attributes = Sequence[tuple[str, Any]]  # (the kernel's name of it, its value as pyroute2 takes it)
+Attributes = Sequence[tuple[str, Any]]  # (the kernel's name, the value as pyroute2 takes it)
 
 
 def _class(name: str) -> Any:
-    """The message class of a header: ``struct ifinfomsg``, ``ifaddrmsg``, ``rtmsg``, ``ndmsg``.
+    """The message class for a header: ``struct ifinfomsg``, ``ifaddrmsg``, ``rtmsg``, ``ndmsg``.
 
-    Imported here, at the first request: a call without an engine would take twice as long (``tools/imports``).
+    Imported here, at the first request: it would double the time of a call without an engine (``tools/imports``).
     """
     from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
     from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
@@ -80,7 +80,7 @@ def _read(name: str, data: bytes) -> Any:
     return read
 
 
-# Neighbours that the node answers for
+# NDP proxy entries
 
 
 def add_proxy(op: ops.AddProxy, index: int) -> Message:
@@ -97,9 +97,9 @@ def _proxy(kind: int, flags: int, address: str, index: int) -> Message:
 
 
 def get_proxies(index: int) -> Message:
-    """A dump of those on the interface with this index.
+    """A dump of the proxy entries of the interface with this index.
 
-    The index in the header must be 0 for a strict kernel (neigh_valid_dump_req, net/core/neighbour.c).
+    With strict checking the index in the header must be 0 (neigh_valid_dump_req, net/core/neighbour.c).
     """
     return _message("ndmsg", RTM_GETNEIGH, 0, {"family": AF_INET6, "flags": NTF_PROXY}, [("NDA_IFINDEX", index)])
 
@@ -110,7 +110,7 @@ def read_proxy(data: bytes) -> tuple[int, str]:
     return int(read["ifindex"]), str(read.get_attr("NDA_DST"))
 
 
-# How long IPv6 addresses are preferred and valid
+# Lifetimes of IPv6 addresses
 
 
 def get_lifetimes(index: int) -> Message:
@@ -139,7 +139,7 @@ def read_lifetime(data: bytes) -> tuple[int, Lifetime]:
 
 
 def add_unreachable(op: ops.AddUnreachable) -> Message:
-    """The kernel puts it on the loopback interface, which need not be up (fib6_nh_init, net/ipv6/route.c)."""
+    """The kernel adds it to the loopback interface, which may be down (fib6_nh_init, net/ipv6/route.c)."""
     network, _, length = op.dst.partition("/")
     family, scope = (AF_INET6, RT_SCOPE_UNIVERSE) if ":" in network else (AF_INET, RT_SCOPE_LINK)
     header = {"family": family, "dst_len": int(length), "scope": scope, "type": RTN_UNREACHABLE}
@@ -148,7 +148,11 @@ def add_unreachable(op: ops.AddUnreachable) -> Message:
     return _message("rtmsg", RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, header, attributes)
 
 
-# VLANs of a bridge and its ports
+# Ports of a bridge, and their VLANs
+
+
+def plug_in(op: ops.PlugIn, bridge: int) -> Message:
+    return _message("ifinfomsg", RTM_SETLINK, 0, {}, [("IFLA_IFNAME", op.ifname), ("IFLA_MASTER", bridge)])
 
 
 def set_bridge(op: ops.SetBridge) -> Message:
@@ -158,7 +162,7 @@ def set_bridge(op: ops.SetBridge) -> Message:
 
 
 def get_port_vlans() -> Message:
-    """A dump of all bridge ports with their VLANs; the kernel filters it by no index."""
+    """A dump of all bridge ports with their VLANs; the kernel cannot filter it by index."""
     return _message("ifinfomsg", RTM_GETLINK, 0, {"family": AF_BRIDGE}, [("IFLA_EXT_MASK", RTEXT_FILTER_BRVLAN)])
 
 
@@ -183,7 +187,7 @@ def _port_vlans(kind: int, index: int, entries: Sequence[tuple[int, int]]) -> Me
 
 
 def read_port_vlans(data: bytes) -> tuple[tuple[int, bool], ...]:
-    """(VLAN, is the untagged PVID) of one message of the VLAN dump, ranges spelt out."""
+    """(VLAN, whether it is the untagged PVID) of a message of the VLAN dump, each VLAN of a range separately."""
     found: list[tuple[int, bool]] = []
     begin = 0
     spec = _read("ifinfomsg", data).get_attr("IFLA_AF_SPEC")

@@ -1,9 +1,9 @@
-"""What ADD and DEL of a bridge network ask of rtnetlink, as hand-written messages. ``answers`` reads what comes back.
+"""The rtnetlink requests of a bridge network's ADD and DEL, as hand-written messages. ``answers`` reads the answers.
 
-Hand-written because they must be fast: each costs a fraction of what pyroute2's classes take (``tools/codec``), and a
-call without an engine would take twice as long with pyroute2 imported (``tools/imports``). So nothing is added here
-that such a network does not send at each ADD or DEL: the rest is in ``pyroute2_messages``. pyroute2 is the referee of
-these in the tests.
+They are hand-written because they must be fast: each costs a fraction of the time of pyroute2's classes
+(``tools/codec``), and the import of pyroute2 would double the time of a call without an engine (``tools/imports``). All
+other requests belong in ``pyroute2_messages``. The tests compare the messages
+here with pyroute2.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from cni_v6.kernel.netlink.uapi import (
     IFF_PROMISC,
     IFF_UP,
     IFLA_ADDRESS,
+    IFLA_ALT_IFNAME,
     IFLA_BR_GROUP_FWD_MASK,
     IFLA_BR_MCAST_SNOOPING,
     IFLA_BR_VLAN_FILTERING,
@@ -43,6 +44,8 @@ from cni_v6.kernel.netlink.uapi import (
     IFLA_MASTER,
     IFLA_MTU,
     IFLA_NET_NS_FD,
+    IFLA_PROP_LIST,
+    NLA_F_NESTED,
     NLM_F_CREATE,
     NLM_F_EXCL,
     RT_SCOPE_LINK,
@@ -66,6 +69,7 @@ from cni_v6.kernel.netlink.uapi import (
     RTM_GETROUTE,
     RTM_NEWADDR,
     RTM_NEWLINK,
+    RTM_NEWLINKPROP,
     RTM_NEWROUTE,
     RTM_SETLINK,
     RTN_UNICAST,
@@ -97,7 +101,7 @@ def get_link_by_index(index: int) -> Message:
 
 
 def get_ports(bridge: int) -> Message:
-    """A dump of the ports of the bridge with this index, of all interfaces for 0."""
+    """A dump of the ports of the bridge with this index; of all interfaces for 0."""
     return _link(RTM_GETLINK, u32(IFLA_MASTER, bridge), _NO_STATISTICS)
 
 
@@ -112,14 +116,18 @@ def _info(kind: str, *data: bytes) -> bytes:
 def create_bridge(op: ops.EnsureBridge) -> Message:
     # A kernel without CONFIG_BRIDGE_VLAN_FILTERING refuses the attribute even when it is 0.
     filtering = u8(IFLA_BR_VLAN_FILTERING, 1) if op.vlan_filtering else b""
-    # LLDP is bridged, as else it passes no hook and the bridge learns its MAC (br_handle_frame, net/bridge/br_input.c).
-    lldp = attribute(IFLA_BR_GROUP_FWD_MASK, struct.pack("=H", 1 << 0xE))
+    # Forward LLDP: otherwise it passes no hook, but the bridge learns its MAC (br_handle_frame, net/bridge/br_input.c).
+    lldp = attribute(IFLA_BR_GROUP_FWD_MASK, struct.pack("=H", ops.LLDP))
     info = _info("bridge", u8(IFLA_BR_MCAST_SNOOPING, op.multicast_snooping), filtering, lldp)
     return _link(RTM_NEWLINK, text(IFLA_IFNAME, op.name), mac(IFLA_ADDRESS, op.mac), _mtu(op.mtu), info, nlm=NEW)
 
 
 def create_veth(op: ops.CreateVeth, bridge: int, netns: int) -> Message:
-    """Both ends in one request; ``bridge`` is an interface index, ``netns`` a descriptor of the peer's namespace."""
+    """Both ends in one request.
+
+    :param bridge: its interface index.
+    :param netns: a descriptor of the peer's namespace.
+    """
     inside = text(IFLA_IFNAME, op.ifname) + mac(IFLA_ADDRESS, op.mac) + _mtu(op.mtu) + u32(IFLA_NET_NS_FD, netns)
     peer = attribute(VETH_INFO_PEER, IFINFOMSG.pack(AF_UNSPEC, 0, 0, 0, 0) + inside)
     return _link(
@@ -145,16 +153,28 @@ def set_link(op: ops.SetLink) -> Message:
 
 
 def set_alias(op: ops.SetAlias) -> Message:
-    """Without a zero at its end: the kernel would count it as one of the 255 (NLA_BINARY)."""
+    """Without a terminating zero: the kernel would count it as one of the 255 bytes (NLA_BINARY)."""
     return _link(RTM_SETLINK, text(IFLA_IFNAME, op.ifname), attribute(IFLA_IFALIAS, op.alias.encode()))
 
 
-def set_mac(op: ops.Announce) -> Message:
-    return _link(RTM_SETLINK, text(IFLA_IFNAME, op.ifname), mac(IFLA_ADDRESS, op.mac))
+def claim_mac(op: ops.ClaimMac) -> Message:
+    """An alternative name. NLA_F_NESTED is needed: RTM_NEWLINKPROP is parsed strictly (rtnl_linkprop,
+    net/core/rtnetlink.c)."""
+    names = nest(IFLA_PROP_LIST | NLA_F_NESTED, text(IFLA_ALT_IFNAME, op.name))
+    return _link(RTM_NEWLINKPROP, text(IFLA_IFNAME, op.ifname), names, nlm=NEW)
+
+
+def get_claimant(op: ops.ClaimMac) -> Message:
+    """Asks for the port that has claimed a MAC."""
+    return _link(RTM_GETLINK, text(IFLA_ALT_IFNAME, op.name), _NO_STATISTICS)
+
+
+def set_mac(ifname: str, address: str) -> Message:
+    return _link(RTM_SETLINK, text(IFLA_IFNAME, ifname), mac(IFLA_ADDRESS, address))
 
 
 def set_port(op: ops.SetPort) -> Message:
-    """RTM_NEWLINK without CREATE: slave data is changed by that request only (rtnl_newlink, net/core/rtnetlink.c)."""
+    """RTM_NEWLINK without CREATE: only that request changes slave data (rtnl_newlink, net/core/rtnetlink.c)."""
     data = nest(IFLA_INFO_SLAVE_DATA, u8(IFLA_BRPORT_MODE, op.hairpin), u8(IFLA_BRPORT_ISOLATED, op.isolated))
     info = nest(IFLA_LINKINFO, text(IFLA_INFO_SLAVE_KIND, "bridge"), data)
     return _link(RTM_NEWLINK, text(IFLA_IFNAME, op.ifname), info)
@@ -165,12 +185,13 @@ def delete_link(op: ops.DeleteLink) -> Message:
 
 
 def deletion(indices: Sequence[int], number: int) -> list[Message]:
-    """The requests that delete these interfaces of the node.
+    """The requests that delete interfaces of the node.
 
-    Several as a link group: the kernel waits for RCU as long for one interface as for sixty (rtnl_group_dellink,
-    net/core/rtnetlink.c).
+    Several interfaces are deleted as a link group: the kernel's RCU wait is the same for one or sixty
+    (rtnl_group_dellink, net/core/rtnetlink.c).
 
-    :param number: of a link group that nobody uses.
+    :param indices: of the interfaces.
+    :param number: a link group that nobody uses.
     """
     if len(indices) == 1:
         return [_link(RTM_DELLINK, index=indices[0])]
@@ -236,12 +257,12 @@ def add_route(op: ops.AddRoute, index: int) -> Message:
 
 
 def _metrics(op: ops.AddRoute) -> bytes:
-    given = [u32(kind, value) for kind, value in ((RTAX_MTU, op.mtu), (RTAX_ADVMSS, op.advmss)) if value]
-    return nest(RTA_METRICS, *given) if given else b""
+    metrics = [u32(kind, value) for kind, value in ((RTAX_MTU, op.mtu), (RTAX_ADVMSS, op.advmss)) if value]
+    return nest(RTA_METRICS, *metrics) if metrics else b""
 
 
 def remove_route(op: ops.RemoveRoute, index: int) -> Message:
-    """Neither a next hop nor a metric is named: they may be any."""
+    """Without next hop and metric, so that it matches any."""
     network, length = _split(op.dst)
     family, scope = (AF_INET6, RT_SCOPE_UNIVERSE) if ":" in network else (AF_INET, RT_SCOPE_LINK)
     header = RTMSG.pack(family, length, 0, 0, RT_TABLE_MAIN, RTPROT_STATIC, scope, 0, 0)
@@ -255,9 +276,9 @@ def get_routes(family: int, index: int) -> Message:
 
 
 def get_uplink(family: int) -> Message:
-    """The route that the first address takes that can be anywhere: the default where there is one.
+    """Look up the route to the first global unicast address, which is the default route if there is one.
 
-    2000:: (RFC 4291, 2.4), and 1.0.0.0 (0.0.0.0/8 is this network, RFC 6890).
+    The address is 2000:: (RFC 4291, section 2.4) or 1.0.0.0 (0.0.0.0/8 is "this network", RFC 6890).
     """
     header = RTMSG.pack(*((AF_INET6, 128) if family == 6 else (AF_INET, 32)), 0, 0, 0, 0, 0, 0, RTM_F_FIB_MATCH)
     return Message(RTM_GETROUTE, 0, header + address(RTA_DST, "2000::" if family == 6 else "1.0.0.0"))

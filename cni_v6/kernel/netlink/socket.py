@@ -1,7 +1,7 @@
-"""A netlink socket that sends many requests in one datagram and reads all their answers; above all rtnetlink's.
+"""A netlink socket, mostly for rtnetlink, that sends many requests in one datagram and reads all their answers.
 
-Ours, not pyroute2's ``IPRoute``: that one keeps an event loop and a socket per thread, acts on another thread's
-namespace when it is handed on, and waits for each acknowledgement before the next request.
+pyroute2's ``IPRoute`` is not used. It keeps an event loop and a socket for each thread, so a thread that gets it from
+another one acts on another namespace. It also waits for each acknowledgement before it sends the next request.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ NLMSG_ERROR, NLMSG_DONE = 2, 3
 NLM_F_MULTI, NLM_F_DUMP_INTR, NLM_F_CAPPED, NLM_F_ACK_TLVS = 0x2, 0x10, 0x100, 0x200
 NLMSGERR_ATTR_MSG = 1
 SOL_NETLINK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK = 270, 11, 12
-# A dump fills at most 32 KiB a datagram (net/netlink/af_netlink.c), everything else less. And not more than it takes:
-# from 128 KiB on (M_MMAP_THRESHOLD, mallopt(3)) every buffer is a mapping of its own, made and taken away.
+# A dump has at most 32 KiB per datagram (net/netlink/af_netlink.c), everything else less. The buffer is not much
+# larger: from 128 KiB on (M_MMAP_THRESHOLD, mallopt(3)), malloc maps and unmaps every buffer separately.
 RECEIVE_BYTES = 1 << 16
-ANSWER_SECONDS = 30  # the kernel answers before send(2) returns: what is not there by then was lost
-SO_ATTACH_FILTER, SO_RCVBUFFORCE = 26, 33  # asm-generic/socket.h; Python has no name for them
+ANSWER_SECONDS = 30  # the kernel answers before send(2) returns; an answer that is not there by then is lost
+SO_ATTACH_FILTER, SO_RCVBUFFORCE = 26, 33  # asm-generic/socket.h; Python does not define them
 BATCH_BYTES = 1 << 16  # well below the default send buffer (net.core.wmem_default, 212,992)
-BATCH_MESSAGES = 32  # their answers, up to 4 KiB each with the kernel's overhead, fit in the receive buffer (as large)
+BATCH_MESSAGES = 32  # their answers, up to 4 KiB each with the kernel's overhead, fit in the default receive buffer
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back: ``error`` is 0 or an errno, ``text`` the kernel's own words, ``messages`` with their headers."""
+    """An answer. ``error``: 0 or an errno. ``text``: the kernel's message. ``messages``: with their headers."""
 
     error: int = 0
     text: str = ""
@@ -43,7 +43,7 @@ class Answer:
 
 
 class Datagrams(Protocol):
-    """What is used of a socket."""
+    """The part of a socket that is used here."""
 
     def send(self, data: bytes, /) -> int: ...
 
@@ -53,13 +53,13 @@ class Datagrams(Protocol):
 
 
 class Growing(Datagrams, Protocol):
-    """What is used of one whose buffers may have to grow."""
+    """A socket whose buffers can be enlarged."""
 
     def setsockopt(self, level: int, option: int, value: int, /) -> None: ...
 
 
 class NetlinkSocket:
-    """A socket of any netlink protocol, in the namespace of the thread that made it. Not for two threads at once."""
+    """A socket of any netlink protocol, in the namespace of the thread that made it. Not thread-safe."""
 
     def __init__(self, opened: Datagrams) -> None:
         self._socket = opened
@@ -69,9 +69,9 @@ class NetlinkSocket:
         self._socket.close()
 
     def request(self, messages: Sequence[Message]) -> list[Answer]:
-        """Send requests that are no dumps together, and return their answers in order.
+        """Send requests together, and return their answers in order. None may be a dump.
 
-        The kernel handles each one whatever became of the one before (netlink_rcv_skb).
+        The kernel continues after a request that failed (netlink_rcv_skb).
         """
         answers: list[Answer] = []
         for batch in _batches(messages):
@@ -79,7 +79,7 @@ class NetlinkSocket:
         return answers
 
     def dump(self, message: Message) -> Answer:
-        """Send one dump and read it to its end; again when it changed meanwhile (NLM_F_DUMP_INTR)."""
+        """Send a dump request and read the whole dump; again if the data changed meanwhile (NLM_F_DUMP_INTR)."""
         for _ in range(8):
             first = self._send([replace(message, flags=message.flags | NLM_F_DUMP)])
             answer, interrupted = self._read_dump(first)
@@ -95,7 +95,7 @@ class NetlinkSocket:
             for kind, _, sequence, data in self._receive():
                 position = sequence - first
                 if not 0 <= position < len(messages):
-                    continue  # left over from a request somebody gave up on
+                    continue  # the answer to an abandoned request
                 if kind == NLMSG_ERROR:
                     error, text = read_error(data)
                     answers[position] = Answer(error, text, tuple(collected[position]))
@@ -127,7 +127,7 @@ class NetlinkSocket:
 
     def _receive(self) -> Iterable[tuple[int, int, int, bytes]]:
         """
-        :raises CniError: KERNEL_REFUSED where an answer was lost.
+        :raises CniError: KERNEL_REFUSED if an answer was lost.
         """
         try:
             return split(self._socket.recv(RECEIVE_BYTES))
@@ -140,9 +140,9 @@ class NetlinkSocket:
 
 
 class RouteSocket(NetlinkSocket):
-    """NETLINK_ROUTE in the namespace of the thread that makes it.
+    """A NETLINK_ROUTE socket in the namespace of the thread that makes it.
 
-    :param opened: what to talk through instead.
+    :param opened: the socket to use; None for a new one.
     """
 
     def __init__(self, opened: Datagrams | None = None) -> None:
@@ -150,7 +150,7 @@ class RouteSocket(NetlinkSocket):
 
 
 def open_netlink(protocol: int) -> socket.socket:
-    """A socket whose reader does not wait for ever."""
+    """A netlink socket with a receive timeout and extended acknowledgements."""
     opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", ANSWER_SECONDS, 0))  # struct timeval
     opened.setsockopt(SOL_NETLINK, NETLINK_EXT_ACK, 1)
@@ -172,29 +172,31 @@ def split(data: bytes) -> Iterable[tuple[int, int, int, bytes]]:
         offset += (length + 3) & ~3
 
 
-# linux/bpf_common.h, linux/filter.h: load a byte, half a word, a word; jump if equal; return
+# linux/bpf_common.h, linux/filter.h: load 1, 2 or 4 bytes; jump if equal; return
 _BYTE, _HALF, _WORD, _IF_EQUAL, _RETURN = 0x30, 0x28, 0x20, 0x15, 0x06
-Test = tuple[int, int, int]  # how to load, from which offset, the value as the machine has it
-OF_INTERFACE = 4  # where struct ifinfomsg and struct ifaddrmsg have the index
+Test = tuple[int, int, int]  # load instruction, offset, expected value (network byte order, as BPF loads it)
+OF_INTERFACE = 4  # offset of the index in struct ifinfomsg and struct ifaddrmsg
 
 
 def is_about(index: int) -> tuple[Test, ...]:
-    """News of one interface or its addresses."""
+    """Matches notifications about one interface or its addresses."""
     return ((_WORD, HEADER.size + OF_INTERFACE, socket.htonl(index)),)
 
 
 def is_link_deleted() -> tuple[Test, ...]:
-    """The end of any interface. A port that leaves its bridge is announced as RTM_DELLINK too, of family AF_BRIDGE."""
+    """Matches the deletion of any interface. A port that leaves its bridge is an RTM_DELLINK of family AF_BRIDGE."""
     return (_HALF, 4, socket.htons(uapi.RTM_DELLINK)), (_BYTE, HEADER.size, uapi.AF_UNSPEC)
 
 
 def subscribe(group: int, tests: Sequence[Test], receive_buffer: int = 0) -> socket.socket:
     """A socket for those notifications of a group (RTNLGRP_*) that pass all tests, in the namespace of this thread.
 
-    The kernel does the testing: an ADD changes a dozen things that all listeners on the node would wake up for.
+    The kernel applies the tests. Otherwise each of the dozen notifications of an ADD would wake up all subscribers.
+
+    :param receive_buffer: in bytes; 0 for the default.
     """
     events = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
-    attach_filter(events, tests)  # before it hears anything
+    attach_filter(events, tests)  # before it receives anything
     if receive_buffer:
         enlarge(events, receive_buffer, SO_RCVBUFFORCE, socket.SO_RCVBUF)
     events.bind((0, 1 << (group - 1)))
@@ -202,8 +204,11 @@ def subscribe(group: int, tests: Sequence[Test], receive_buffer: int = 0) -> soc
 
 
 def enlarge(opened: Growing, size: int, force: int, within: int) -> None:
-    """Enlarge a buffer, by the option that takes the first user namespace's privilege; or as far as it goes without
-    (net.core.rmem_max, wmem_max)."""
+    """Enlarge a buffer to ``size`` bytes.
+
+    :param force: the socket option that needs CAP_NET_ADMIN in the initial user namespace.
+    :param within: the option to use without it, which is limited by net.core.rmem_max or wmem_max.
+    """
     try:
         opened.setsockopt(socket.SOL_SOCKET, force, size)
     except PermissionError:
@@ -211,33 +216,39 @@ def enlarge(opened: Growing, size: int, force: int, within: int) -> None:
 
 
 def attach_filter(receiver: socket.socket, tests: Sequence[Test]) -> None:
-    """Let only those datagrams through that pass all tests (struct sock_filter, linux/filter.h; classic BPF)."""
+    """Receive only datagrams that pass all tests, with a classic BPF filter (struct sock_filter, linux/filter.h)."""
     program = array("Q")
     for number, (load, offset, value) in enumerate(tests):
-        otherwise = 2 * (len(tests) - number) - 1  # instructions to skip: to the last one
-        program.extend(_instructions((load, 0, 0, offset), (_IF_EQUAL, 0, otherwise, value)))
-    program.extend(_instructions((_RETURN, 0, 0, 0xFFFF_FFFF), (_RETURN, 0, 0, 0)))
+        otherwise = 2 * (len(tests) - number) - 1  # instructions to skip, up to the last one
+        program.extend(filter_instructions((load, 0, 0, offset), (_IF_EQUAL, 0, otherwise, value)))
+    program.extend(filter_instructions((_RETURN, 0, 0, 0xFFFF_FFFF), (_RETURN, 0, 0, 0)))
+    attach_program(receiver, program)
+
+
+def attach_program(receiver: socket.socket, program: array[int]) -> None:
+    """Let only those datagrams through for which the program returns something else than 0."""
     address, length = program.buffer_info()
     receiver.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("@HP", length, address))
 
 
-def _instructions(*each: tuple[int, int, int, int]) -> array[int]:
-    return array("Q", b"".join(struct.pack("=HBBI", *one) for one in each))
+def filter_instructions(*code: tuple[int, int, int, int]) -> array[int]:
+    """The instructions of a program; each is code, jump if true, jump if false, value."""
+    return array("Q", b"".join(struct.pack("=HBBI", *instruction) for instruction in code))
 
 
 def new_group() -> int:
-    """A link group of nobody else's: administrators' are small numbers, and so are our own (``firewall.absent``)."""
+    """A random link group from 2^30 on: administrators and our segments (``firewall.policy``) use small numbers."""
     return int.from_bytes(os.urandom(4), "big") >> 1 | 1 << 30
 
 
 def explain(answer: Answer) -> str:
-    """What the kernel said, in words."""
+    """The kernel's error as text."""
     words = os.strerror(answer.error)
     return f"{words} ({answer.text})" if answer.text else words
 
 
 def encode(message: Message, sequence: int, acknowledged: bool = True) -> bytes:
-    """The request's bytes; a dump ends with a message of its own instead of an acknowledgement."""
+    """The bytes of a request. A dump asks for no acknowledgement: it has an end message of its own (NLMSG_DONE)."""
     length = HEADER.size + len(message.body)
     asked = acknowledged and message.flags & NLM_F_DUMP != NLM_F_DUMP
     flags = message.flags | NLM_F_REQUEST | (NLM_F_ACK if asked else 0)

@@ -1,12 +1,12 @@
 """Which network namespaces are alive.
 
-The kernel says so of one whose id is known, from 6.18 on: its file handle leads to it, or is stale. Of others every
-place is looked at that can keep one: a namespace lives as long as a thread is in it, a descriptor of
-it is open, or it is mounted somewhere (namespaces(7)). All three are below /proc, for whoever may see every process
-there. Whoever may not, or meets anything unexpected, has to take every namespace for alive.
+From Linux 6.18 on, the kernel tells it for a namespace with a known id: its file handle can be opened, or is stale. For
+others, every place is searched that can keep a namespace alive: a thread in it, an open descriptor of it, a mount of it
+(namespaces(7)). All three are visible below /proc for a process that can see every other process there. If this process
+cannot, or finds anything unexpected, every namespace counts as alive.
 
-Not seen: a namespace that nothing keeps but a socket made in it, a descriptor on its way between two processes, or a
-mount that was detached. Nobody can enter such a one by a path.
+Not visible are namespaces that are kept alive only by a socket that was made in them, by a descriptor in transit
+between two processes, or by a detached mount. Nobody can enter such a namespace by a path.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from threading import Thread
 
 from cni_v6.kernel.netns.enter import CLONE_NEWNET, NS_GET_NSTYPE, OWN, libc, nsfs_device
 
-# linux/nsfs.h: the inodes of the namespaces that the system began with.
+# linux/nsfs.h: the inodes of the initial namespaces.
 USER_INIT, PID_INIT = 0xEFFFFFFD, 0xEFFFFFFC
-CAP_SYS_PTRACE = 19  # linux/capability.h: what it takes to see other people's processes whole
+CAP_SYS_PTRACE = 19  # linux/capability.h: needed to see all of another user's process
 CLONE_FS, CLONE_NEWNS = 0x200, 0x20000  # linux/sched.h
 OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
-GONE = (errno.ENOENT, errno.ESRCH)  # a process that ends meanwhile
+GONE = (errno.ENOENT, errno.ESRCH)  # the process has ended meanwhile
 NAMESPACE = re.compile(r"(net|mnt):\[(\d+)\]")  # fs/nsfs.c, ns_get_name
 INODE = re.compile(r"^ino:\s*(\d+)$", re.MULTILINE)  # in fdinfo, since Linux 5.14
 FIRST_DYNAMIC = 0xF0000000  # fs/proc/generic.c, PROC_DYNAMIC_FIRST: namespaces have no lower inode
-ESCAPE = re.compile(r"\\([0-7]{3})")  # of blanks in mountinfo, proc(5)
-# A process may start another behind the place where a first look is, and end before the look comes to it.
+ESCAPE = re.compile(r"\\([0-7]{3})")  # of blanks in mountinfo (proc(5))
+# A process may start another one where the first search has been already, and end before the search reaches it.
 LOOKS = 2
 
 # linux/exportfs.h: struct file_handle with FILEID_NSFS; linux/nsfs.h: struct nsfs_file_handle, its first version.
@@ -43,12 +43,12 @@ Namespaces = frozenset[tuple[int, int]]
 
 
 def alive(namespaces: Iterable[tuple[int, int]], proc: str = "/proc") -> Namespaces:
-    """Those of the namespaces that are alive or cannot be told from ones that are.
+    """Those of the namespaces that are alive, or may be.
 
-    :param namespaces: as ``netns.lasting_identity`` tells them.
+    :param namespaces: as ``enter.lasting_identity`` returns them.
     """
     wanted = frozenset(namespaces)
-    numbered = [each for each in wanted if each[0] != nsfs_device()]
+    numbered = [namespace for namespace in wanted if namespace[0] != nsfs_device()]
     return seen(wanted - stale(numbered), proc)
 
 
@@ -56,7 +56,7 @@ def alive(namespaces: Iterable[tuple[int, int]], proc: str = "/proc") -> Namespa
 
 
 def stale(namespaces: Iterable[tuple[int, int]]) -> Namespaces:
-    """Those of the namespaces, (id, inode) each, that the kernel says are gone; none where it cannot be asked."""
+    """Those of the namespaces, as (id, inode), that the kernel says are gone; none if it has no file handles."""
     wanted = frozenset(namespaces)
     if not wanted:
         return wanted
@@ -64,13 +64,13 @@ def stale(namespaces: Iterable[tuple[int, int]]) -> Namespaces:
     try:
         if not _has_handles(own):
             return frozenset()
-        return frozenset(each for each in wanted if _open_handle(own, each) == errno.ESTALE)
+        return frozenset(namespace for namespace in wanted if _open_handle(own, namespace) == errno.ESTALE)
     finally:
         os.close(own)
 
 
 def _has_handles(own: int) -> bool:
-    """Whether handles are what we take them for: our own namespace's must be, and lead to it."""
+    """Whether file handles have the expected format: tested with our own namespace, whose handle must open."""
     import ctypes
 
     answer, mount = ctypes.create_string_buffer(HANDLE.pack(128, 0, 0, 0, 0), HANDLE.size + 128), ctypes.c_int()
@@ -82,9 +82,9 @@ def _has_handles(own: int) -> bool:
 
 
 def _open_handle(own: int, namespace: tuple[int, int]) -> int:
-    """Open a namespace by its handle, and close it; the errno of a failure, 0 for none.
+    """Open a namespace by its file handle, and close it; the errno of a failure, 0 on success.
 
-    :param own: any namespace's descriptor: it says which file system is meant.
+    :param own: a descriptor of any namespace, which identifies the file system.
     """
     number, inode = namespace
     file = libc().open_by_handle_at(
@@ -97,11 +97,11 @@ def _open_handle(own: int, namespace: tuple[int, int]) -> int:
     return 0
 
 
-# By looking everywhere
+# By a search of /proc
 
 
 def seen(namespaces: Iterable[tuple[int, int]], proc: str = "/proc") -> Namespaces:
-    """Those of the namespaces, by their inodes, that are seen below /proc; all where not everything can be seen."""
+    """Those of the namespaces whose inodes are found below /proc; all if not everything there is visible."""
     wanted = frozenset(namespaces)
     missing = {inode for _, inode in wanted}
     if not missing:
@@ -113,13 +113,13 @@ def seen(namespaces: Iterable[tuple[int, int]], proc: str = "/proc") -> Namespac
             _look(missing, proc)
     except (OSError, ValueError, IndexError):
         return wanted
-    return frozenset(each for each in wanted if each[1] not in missing)
+    return frozenset(namespace for namespace in wanted if namespace[1] not in missing)
 
 
 def _shows_everything(proc: str) -> bool:
-    """Whether it is the /proc of the whole system, and hides nothing from us.
+    """Whether this is the /proc of the initial pid namespace, and hides nothing from this process.
 
-    The process with number 1 is of the pid namespace that /proc was mounted for, which need not be ours.
+    Process 1 belongs to the pid namespace for which /proc was mounted, which need not be ours.
     """
     status = _read(os.open(f"{proc}/self/status", OPEN_FLAGS))
     capabilities = int(re.findall(r"^CapEff:\s*(\w+)$", status, re.MULTILINE)[0], 16)
@@ -131,7 +131,7 @@ def _shows_everything(proc: str) -> bool:
 
 
 def _look(missing: set[int], proc: str) -> None:
-    """Take out of ``missing`` what is seen; what costs least comes first."""
+    """Remove from ``missing`` the inodes that are found; the cheapest search comes first."""
     if not missing:
         return
     tasks = [task for pid in _names(proc) if pid.isdecimal() for task in _paths(f"{proc}/{pid}/task")]
@@ -151,10 +151,10 @@ def _look(missing: set[int], proc: str) -> None:
 
 
 def _look_at_mounts(missing: set[int], mounts: dict[int, list[str]], proc: str) -> None:
-    """Enter every mount namespace: what it has is not all to be seen from a process whose root is elsewhere.
+    """Enter every mount namespace: not all of its mounts are visible to a process with another root.
 
-    One may be mounted itself, with no process in it. Where that is done by whoever rules the system (in the mount
-    namespace of process 1), its path can be trusted; anybody else could lead us to a file system that never answers.
+    A mount namespace may itself be mounted, without a process in it. If it is mounted in the mount namespace of process
+    1, its path can be trusted. Anybody else could direct us to a file system that never answers.
     """
     known = {0, *mounts}
     ruler = _namespace(f"{proc}/1/ns/mnt")[1]
@@ -171,7 +171,7 @@ def _look_at_mounts(missing: set[int], mounts: dict[int, list[str]], proc: str) 
 
 
 def _mounted(paths: Iterable[str], inode: int, proc: str) -> list[tuple[str, int, str]]:
-    """The namespaces mounted in a mount namespace: what each is, its inode, where it is."""
+    """The namespaces that are mounted in a mount namespace: (kind, inode, path) of each."""
     for path in paths:
         file = _opened(path)
         if file is None:
@@ -181,7 +181,7 @@ def _mounted(paths: Iterable[str], inode: int, proc: str) -> list[tuple[str, int
                 return list(_namespaces(_mountinfo(file, proc)))
         finally:
             os.close(file)
-    return []  # gone with its last process; who was its heir is seen at the second look
+    return []  # it ended with its last process; the second search sees a process that took over its mounts
 
 
 def _namespaces(mountinfo: str) -> Iterator[tuple[str, int, str]]:
@@ -193,7 +193,7 @@ def _namespaces(mountinfo: str) -> Iterator[tuple[str, int, str]]:
 
 
 def _mountinfo(file: int, proc: str) -> str:
-    """All mounts of a mount namespace, seen by a thread that enters it, and ends."""
+    """The mountinfo of a mount namespace, read by a thread that enters it and then ends."""
     outcome: list[str] = []
     failure: list[BaseException] = []
     folder = os.open(f"{proc}/self/..", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -215,7 +215,7 @@ def _mountinfo(file: int, proc: str) -> str:
 
 
 def _enter(file: int) -> None:
-    """setns(2): a thread that shares root and working directory with others cannot enter a mount namespace."""
+    """Enter a mount namespace. setns(2) refuses a thread that shares its root and working directory: unshare first."""
     import ctypes
 
     if libc().unshare(CLONE_FS) or libc().setns(file, CLONE_NEWNS):  # Python has both from 3.12 on
@@ -224,9 +224,9 @@ def _enter(file: int) -> None:
 
 
 def _namespace(path: str) -> tuple[str, int]:
-    """What a link below /proc leads to: ``net`` or ``mnt`` and the inode; ("", 0) for anything else.
+    """The target of a link below /proc: ``net`` or ``mnt`` and the inode; ("", 0) for anything else.
 
-    The link is read, not followed: what it leads to may never answer.
+    The link is read, not followed: its target's file system may never answer.
     """
     match = NAMESPACE.fullmatch(_link(path))
     return (match[1], int(match[2])) if match else ("", 0)
@@ -241,10 +241,10 @@ def _link(path: str) -> str:
 
 
 def _described(task: str, descriptor: str) -> tuple[str, int]:
-    """As ``_namespace``, for a descriptor: one that was opened where a namespace is mounted shows that path.
+    """As ``_namespace``, for a descriptor. If it was opened at a mount of a namespace, its link is that path.
 
-    Its inode is told without asking its file system, which may never answer, and may be that of some other file. What
-    could be a mount namespace is opened.
+    Then fdinfo has the inode, without a request to its file system, which may never answer. Another file may have the
+    same inode. If it may be a mount namespace, it is opened.
     """
     path = f"{task}/fd/{descriptor}"
     text = _link(path)
@@ -293,6 +293,6 @@ def _read(file: int) -> str:
 
 
 def _require_gone(error: OSError) -> None:
-    """Of what may not be seen we know nothing, and that nothing must not look like an end."""
+    """Raise any error unless the process has ended: a namespace that is not visible must not count as gone."""
     if error.errno not in GONE:
         raise error

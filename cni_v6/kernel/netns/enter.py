@@ -1,12 +1,12 @@
-"""Network namespaces: a thread enters one, takes what is needed, and comes back.
+"""Network namespaces: a thread enters one, opens what is needed, and comes back.
 
-What it takes keeps belonging to the namespace in any thread: a netlink socket, and descriptors of folders of sysctls
-(proc resolves one when it is opened, fs/proc/proc_sysctl.c, so a path relative to the descriptor stays in the
-namespace). Only the thread that asks moves, for as long as that takes (setns(2)).
+The opened descriptors belong to the namespace in any thread: a netlink socket, and sysctl folders. proc resolves a
+folder when it is opened (fs/proc/proc_sysctl.c), so a path relative to its descriptor stays in the namespace. Only the
+calling thread changes its namespace, during the visit (setns(2)).
 
-Sysctls are read and written from inside all the same. The kernel finds a cached name of a sysctl only for a thread of
-its namespace (proc_sys_compare), so every access from outside would add a name to the cache, to be passed by in all
-later ones: after some thousand containers that was most of an ADD.
+Sysctls are read and written from inside the namespace all the same. A sysctl name in the kernel's cache matches only
+for a thread of its namespace (proc_sys_compare). Each access from outside would add a name to the cache, and every
+later access would have to pass it. After a few thousand containers that was most of an ADD's time.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import ctypes
 
 CLONE_NEWNET = 0x40000000  # linux/sched.h
-OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # a fifo in the place of a namespace would block
+OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # opening a fifo would block otherwise
 OWN = "/proc/thread-self/ns/net"
 # linux/nsfs.h: _IO(0xb7, 3), since 4.11, and _IOR(0xb7, 13, __u64), since 6.18.
 NS_GET_NSTYPE, NS_GET_ID = 0xB703, 0x8008B70D
@@ -41,7 +41,7 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class Namespace:
-    """An open namespace; ``file`` is its own descriptor."""
+    """An open namespace. ``file``: a descriptor of the namespace itself."""
 
     path: str
     file: int
@@ -50,15 +50,15 @@ class Namespace:
     _netfilter: NetfilterSocket | None = field(default=None, init=False)
 
     def netfilter(self) -> NetfilterSocket:
-        """The firewall's socket, opened at its first use: not every network has one."""
+        """The netfilter socket, opened at its first use: not every network has a firewall."""
         if self._netfilter is None:
             self._netfilter = open_netfilter() if self.path == HOST else _inside(self.file, open_netfilter)
         return self._netfilter
 
     def event_socket(self, group: int, index: int | None = None) -> socket.socket:
-        """A netlink socket that hears a group's notifications (RTNLGRP_*) of this namespace.
+        """A netlink socket for the notifications of a group (RTNLGRP_*) in this namespace.
 
-        :param index: of the interface that they are to be about; None for all.
+        :param index: of the interface whose notifications are wanted; None for all.
         """
 
         def opened() -> socket.socket:
@@ -67,7 +67,7 @@ class Namespace:
         return opened() if self.path == HOST else _inside(self.file, opened)
 
     def with_sysctls(self, work: Callable[[Folders], None]) -> None:
-        """Do something with its sysctls, in it: ``work`` gets the folders, and nothing else of the namespace."""
+        """Run ``work`` with the sysctl folders, inside the namespace. It must use nothing else of the namespace."""
         if self.path == HOST:
             work(self.sysctl)
         else:
@@ -84,9 +84,10 @@ class Namespace:
 def open_namespace(path: str, given: int | None = None, work: Callable[[Folders], None] = lambda _: None) -> Namespace:
     """Open a namespace by its path; ``HOST`` is the caller's own.
 
-    :param given: a descriptor of it that the caller has already, and keeps.
-    :param work: to be done with its sysctls while we are in it.
-    :raises CniError: UNKNOWN_CONTAINER where there is none, INVALID_NETNS where the file is something else.
+    :param given: a descriptor of it, if the caller has one. The caller closes it.
+    :param work: run with the sysctl folders during the visit.
+    :raises CniError: UNKNOWN_CONTAINER if the path does not exist, INVALID_NETNS if it is not a network namespace,
+        IO_FAILURE.
     """
     file = _open_file(path, given)
 
@@ -112,7 +113,7 @@ def open_namespace(path: str, given: int | None = None, work: Callable[[Folders]
 
 
 def identity(path: str, given: int | None = None) -> tuple[int, int]:
-    """(device, inode) of a namespace file; arguments and errors as of ``open_namespace``."""
+    """(device, inode) of a namespace file; arguments and errors as for ``open_namespace``."""
     file = _open_file(path, given)
     try:
         status = os.fstat(file)
@@ -122,10 +123,10 @@ def identity(path: str, given: int | None = None) -> tuple[int, int]:
 
 
 def lasting_identity(path: str, given: int | None = None) -> tuple[int, int]:
-    """(id, inode) of a namespace, which no other has or had since the node was started; arguments and errors as above.
+    """(id, inode) of a namespace, unique since the node booted; arguments and errors as for ``open_namespace``.
 
-    An inode is given again. A kernel that counts no ids (before 6.18) has the device in their place: ``nsfs_device``.
-    Zeros for a file that is no network namespace.
+    The kernel reuses inodes, but not ids. Before Linux 6.18 there are no ids: the first value is the device
+    (``nsfs_device``). (0, 0) if the file is not a network namespace.
     """
     file = _open_file(path, given)
     try:
@@ -135,7 +136,7 @@ def lasting_identity(path: str, given: int | None = None) -> tuple[int, int]:
 
 
 def lasting_identity_of(file: int) -> tuple[int, int]:
-    """The same, of an open file."""
+    """As ``lasting_identity``, for an open file."""
     status = os.fstat(file)
     if status.st_dev != nsfs_device() or fcntl.ioctl(file, NS_GET_NSTYPE) != CLONE_NEWNET:
         return 0, 0
@@ -149,22 +150,22 @@ def lasting_identity_of(file: int) -> tuple[int, int]:
 
 @cache
 def nsfs_device() -> int:
-    """The device of every namespace's file."""
+    """The device number of all namespace files."""
     return os.stat(OWN).st_dev
 
 
 def _open_file(path: str, given: int | None) -> int:
     try:
         return os.dup(given) if given is not None else os.open(path or OWN, OPEN_FLAGS)
-    except (OSError, ValueError) as error:  # ValueError: a zero byte, or not encodable
-        if isinstance(error, OSError) and error.errno in SHORT:  # which says nothing of the container
+    except (OSError, ValueError) as error:  # ValueError: the path has a zero byte, or cannot be encoded
+        if isinstance(error, OSError) and error.errno in SHORT:  # the container may well exist
             raise CniError(IO_FAILURE, f"cannot open network namespace {path}", str(error.strerror)) from error
         hint = f"{getattr(error, 'strerror', error)}; the container may have ended meanwhile"
         raise CniError(UNKNOWN_CONTAINER, f"cannot open network namespace {path}", hint) from error
 
 
 def _inside(file: int, work: Callable[[], T]) -> T:
-    """Do ``work`` in the namespace, and come back, whatever becomes of it. Nothing else of this thread moves along."""
+    """Run ``work`` in the namespace and come back, even after an exception. Only the network namespace changes."""
     home = os.open(OWN, OPEN_FLAGS)
     try:
         _setns(file)
@@ -177,10 +178,10 @@ def _inside(file: int, work: Callable[[], T]) -> T:
 
 
 def come_back(home: int) -> None:
-    """Enter the namespace that a thread came from; one that cannot would go on in the wrong place, so its process ends.
+    """Enter the namespace that a thread came from. If it cannot, its process ends.
 
-    It needs no more than entering the other did, and memory for a few pointers (prepare_nsset, kernel/nsproxy.c). A
-    call that is cut off so is one that was killed: its DEL takes away what it made.
+    Otherwise it would continue in the wrong namespace. Entering needs only memory for a few pointers (prepare_nsset,
+    kernel/nsproxy.c). The effect is that of a kill: the DEL of the call removes what it made.
     """
     try:
         _setns(home)
@@ -194,7 +195,7 @@ def _setns(file: int) -> None:
     if sys.version_info >= (3, 12):
         os.setns(file, CLONE_NEWNET)
     else:
-        import ctypes  # only where it is needed: it costs the start-up path milliseconds
+        import ctypes  # imported here: it would cost every start milliseconds
 
         if libc().setns(file, CLONE_NEWNET) != 0:
             code = ctypes.get_errno()

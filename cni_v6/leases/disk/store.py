@@ -41,13 +41,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 
 from cni_v6.leases import records
 from cni_v6.leases.disk.allocation_files import AllocatorFiles
 from cni_v6.leases.disk.directory import Folder
 from cni_v6.leases.disk.lock import turn
+from cni_v6.leases.disk.rebuild import read_record
 from cni_v6.leases.disk.transaction import DiskTransaction
 from cni_v6.leases.store import Transaction
 
@@ -75,6 +76,19 @@ class DiskLeases:
         self._timeout = timeout
         self._left = left
         self._now = now
+
+    def damaged(self) -> Sequence[str]:
+        """See ``leases.store.Leases``. A record is replaced whole, so that reading needs no lock."""
+        if not os.path.isdir(os.path.join(self._path, ATTACHMENTS)):
+            return []
+        found: list[str] = []
+        with closing(Folder(self._path)) as root, closing(root.child(ATTACHMENTS)) as attachments:
+            for name in attachments.names():
+                content = None if name.startswith(".") else read_record(attachments, name)
+                record = None if content is None else records.decode(self._network, name, content)
+                if content is not None and (record is None or record.damaged):
+                    found.append("/".join(records.record_owner(name) or (name,)))
+        return found
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:

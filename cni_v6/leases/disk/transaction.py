@@ -22,7 +22,7 @@ from cni_v6.leases.attachment import Attachment
 from cni_v6.leases.disk.allocation_files import AllocatorFiles
 from cni_v6.leases.disk.directory import FILE_MODE, Folder
 from cni_v6.leases.disk.lease_files import NEW, LeaseFiles
-from cni_v6.leases.disk.rebuild import rebuild
+from cni_v6.leases.disk.rebuild import read_record, rebuild
 from cni_v6.net.addresses import from_text, to_text
 from cni_v6.protocol.names import Owner
 
@@ -270,13 +270,13 @@ class DiskTransaction:
         return None
 
     def _load(self, name: str) -> Attachment | None:
-        content = self._attachments.read(name)
+        content = read_record(self._attachments, name)
         if content is None:
             return None
         record = records.decode(self._network, name, content)
         if record is None:  # the file is damaged: rebuild the record from the lease files
             self._walk()
-            record = records.decode(self._network, name, self._attachments.read(name) or b"")
+            record = records.decode(self._network, name, read_record(self._attachments, name) or b"")
         return record
 
     def _record(self, attachment: Attachment) -> None:

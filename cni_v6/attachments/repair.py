@@ -1,0 +1,98 @@
+"""Compares the node with the records of its attachments, and mends what differs: ports, gateways, firewall, routes.
+
+An ADD that finds its bridge gone does so for every network of that bridge, before its own work; ``cni-v6ctl check``
+for any network, with or without ``--repair``. Each network is repaired under the lock of its leases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from cni_v6.attachments import namespaces
+from cni_v6.attachments.context import Context
+from cni_v6.errors import CniError
+from cni_v6.kernel.ops import HOST
+from cni_v6.kernel.questions import GetLinks
+from cni_v6.leases.attachment import Attachment
+from cni_v6.leases.store import Transaction
+from cni_v6.plan import repair
+from cni_v6.plan.repair import Findings, View
+from cni_v6.protocol.names import owner_of_alias
+
+
+def look(leases: Transaction, context: Context) -> Findings:
+    """What differs on the node for the attachments of a network, under the lock that the caller holds.
+
+    :raises CniError: KERNEL_REFUSED.
+    """
+    return _findings(_views(leases, context), context)
+
+
+def mend(found: Findings, context: Context) -> list[CniError]:
+    """Do the operations of all steps; the errors of those that failed.
+
+    A container may end meanwhile: its DEL deletes the interface without the lock.
+    """
+    errors = []
+    for step in found.steps:
+        try:
+            context.kernel.apply(step)
+        except CniError as error:
+            errors.append(error)
+    return errors
+
+
+def restore(bridge: str, context: Context) -> Iterator[str]:
+    """Repair all networks of a bridge that is gone, or was down; yields what was done, a line for each network.
+
+    The kernel is asked first, so that no lock is taken of a network that has lost nothing. A network that cannot be
+    repaired keeps no other from it. Containers that somebody has plugged into another bridge are left alone.
+
+    :param bridge: "" for any.
+    """
+    names = _cut_off(bridge, context)
+    for data_dir in context.data_dirs.known() if names else ():
+        for network in context.data_dirs.recorded(data_dir):
+            if network in names:
+                try:
+                    yield from _restore(network, data_dir, bridge, context)
+                except CniError as error:
+                    yield f"network {network} cannot be repaired: {error}; run cni-v6ctl check {network} --repair"
+
+
+def _cut_off(bridge: str, context: Context) -> frozenset[str]:
+    """The networks with ports in no bridge, or in this one while it is down."""
+    links = context.kernel.observe([GetLinks()]).links()
+    down = {link.name for link in links if link.kind == "bridge" and not link.up and bridge in ("", link.name)}
+    owners = (owner_of_alias(link.alias) for link in links if link.alias and (not link.master or link.master in down))
+    return frozenset(owner.network for owner in owners if owner)
+
+
+def _restore(network: str, data_dir: str, bridge: str, context: Context) -> Iterator[str]:
+    with context.leases(network, data_dir).transaction() as leases:
+        views = [view for view in _views(leases, context) if _was_in(view, bridge)]
+        found = _findings(views, context) if views else Findings()
+        errors = mend(found, context)
+    if found.steps:
+        gone = f"bridge {bridge}" if bridge else "a bridge"
+        words = f"{gone} was gone: plugged {len(views)} containers of network {network} in again"
+        yield "; ".join((words, *map(str, errors)))
+
+
+def _was_in(view: View, bridge: str) -> bool:
+    if view.conf is None or view.link is None or bridge not in ("", view.conf.bridge):
+        return False
+    return view.link.master in ("", view.conf.bridge)
+
+
+def _views(leases: Transaction, context: Context) -> list[View]:
+    node = context.kernel.netns_id(HOST)
+    records: list[Attachment] = [each for each in leases.attachments() if namespaces.is_here(each, context.boot, node)]
+    links = context.kernel.observe([GetLinks()]).links() if records else ()
+    return repair.views(records, links)
+
+
+def _findings(views: list[View], context: Context) -> Findings:
+    seen = context.kernel.observe(repair.questions(views, context.id))
+    seen = seen.with_answers(context.kernel.observe(repair.more_questions(views, seen)))
+    return repair.findings(views, context.id, seen)

@@ -1,0 +1,122 @@
+"""``cni-v6ctl check``: what differs between the records of the attachments and the node; with ``--repair`` mends it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from cni_v6.attachments import firewall_reload, repair
+from cni_v6.attachments.context import Context
+from cni_v6.ctl.gc import places
+from cni_v6.engine.handle import real_context
+from cni_v6.errors import CniError
+from cni_v6.kernel import ops
+from cni_v6.plan.repair import Findings
+from cni_v6.protocol.names import Owner
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was found for a network. ``left``: what differs still, after a repair. ``errors``: why."""
+
+    network: str
+    data_dir: str
+    found: Findings
+    left: Findings
+    errors: tuple[str, ...] = ()
+
+
+def register(commands: Any) -> None:
+    parser = commands.add_parser(
+        "check", help="compare ports, gateways, firewall and routes of the node with the records of its attachments"
+    )
+    parser.add_argument("networks", nargs="*", metavar="NETWORK", help="only these")
+    parser.add_argument("--repair", action="store_true", help="mend what differs, and say how")
+    parser.add_argument("--json", action="store_true", help="a list of objects, one for each network")
+    parser.add_argument("--data-dir", metavar="DIR", help="ipam.dataDir (default: all since the node was started)")
+    parser.set_defaults(run=run, root=True)
+
+
+def run(chosen: argparse.Namespace, make_node: Callable[[], Context] = real_context) -> int:
+    """
+    :returns: 0 if nothing differs, or nothing any more.
+    """
+    node = make_node()
+    looked_at = places(chosen, node)
+    words = _load_firewall(looked_at, node) if chosen.repair else ""
+    reports = [_look(data_dir, network, node, mending=chosen.repair) for data_dir, network in looked_at]
+    node.kernel.close()
+    if chosen.json:
+        print(json.dumps([_document(report, words) for report in reports], indent=2))
+    else:
+        _print(reports, words)
+    return int(any(report.left.differences for report in reports))
+
+
+def _load_firewall(looked_at: list[tuple[str, str]], node: Context) -> str:
+    """Load the firewall's tables if a network needs them and they are gone: before any lock, as it takes all of them.
+
+    :returns: what was done; "" for nothing.
+    """
+    if not any(firewall_reload.missing(network, data_dir, node) for data_dir, network in looked_at):
+        return ""
+    try:
+        return f"loaded the firewall's tables, with {firewall_reload.reload(node)} attachments"
+    except CniError as error:
+        return f"the firewall's tables cannot be loaded: {error}"
+
+
+def _look(data_dir: str, network: str, node: Context, *, mending: bool) -> Report:
+    with node.leases(network, data_dir).transaction() as leases:
+        found = repair.look(leases, node)
+        if not mending or not found.steps:
+            return Report(network, data_dir, found, found)
+        errors = repair.mend(found, node)
+        return Report(network, data_dir, found, repair.look(leases, node), tuple(map(str, errors)))
+
+
+def _print(reports: list[Report], words: str) -> None:
+    if words:
+        print(words)
+    for report in reports:
+        for owner, difference in report.found.differences:
+            print(f"{_name(report, owner)}: {difference}")
+        if report.left is not report.found:
+            for number, step in enumerate(_plan(report), 1):
+                print(f"{number:3}. {step}")
+            for error in report.errors:
+                print(f"{report.network}: not done: {error}")
+            for owner, difference in report.left.differences:
+                print(f"{_name(report, owner)}: still: {difference}")
+    count = sum(len(report.left.differences) for report in reports)
+    checked = f"{len(reports)} network{'' if len(reports) == 1 else 's'}"
+    print(f"{count} difference{'' if count == 1 else 's'} on {checked}" if count else f"nothing differs on {checked}")
+
+
+def _name(report: Report, owner: Owner | None) -> str:
+    return str(owner) if owner else report.network
+
+
+def _plan(report: Report) -> list[str]:
+    return [ops.describe(operation) for step in report.found.steps for operation in step]
+
+
+def _document(report: Report, words: str) -> dict[str, object]:
+    repaired = report.left is not report.found
+    return {
+        "network": report.network,
+        "dataDir": report.data_dir,
+        "differences": [_difference(*each) for each in report.found.differences],
+        "plan": _plan(report) if repaired else [],
+        "errors": list(report.errors),
+        "left": [_difference(*each) for each in report.left.differences],
+        **({"firewall": words} if words else {}),
+    }
+
+
+def _difference(owner: Owner | None, words: str) -> dict[str, str]:
+    whose = {"containerID": owner.container_id, "ifname": owner.ifname} if owner else {}
+    return {**whose, "differs": words}

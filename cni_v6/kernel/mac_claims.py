@@ -1,0 +1,21 @@
+"""The error for a MAC that another interface on the bridge has. ``ops.ClaimMac`` says how MACs are kept apart."""
+
+from __future__ import annotations
+
+from cni_v6.errors import ADDRESS_UNAVAILABLE, CniError
+from cni_v6.kernel.questions import Link
+
+OUR_ALIAS = "cni-v6 "
+
+
+def taken(mac: str, holder: Link) -> CniError:
+    """The error for a MAC that somebody else has.
+
+    :param holder: the bridge, or the port of whoever has the MAC.
+    """
+    if holder.alias.startswith(OUR_ALIAS):
+        words = holder.alias.removeprefix(OUR_ALIAS)
+    else:
+        words = f"bridge {holder.name}" if holder.kind == "bridge" else f"{holder.name} or whoever is behind it"
+    remedy = "ask for another MAC, or run DEL for its holder"
+    return CniError(ADDRESS_UNAVAILABLE, f"MAC {mac} is taken: held by {words}", remedy)

@@ -1,0 +1,73 @@
+"""Lists our tables: their chains, the digests of their rules, their sets. Messages as in ``messages``. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import struct
+from collections.abc import Iterable
+
+from cni_v6.firewall.sets import TABLE
+from cni_v6.firewall.shape import ACCEPT, Chain, Table
+from cni_v6.kernel.netfilter.messages import FAMILIES, NFGENMSG, NFNL_SUBSYS_NFTABLES
+from cni_v6.kernel.netlink.message import HEADER, Message, as_text, by_kind, text
+
+# linux/netfilter/nf_tables.h
+_GETTABLE, _GETCHAIN, _GETRULE, _GETSET = (NFNL_SUBSYS_NFTABLES << 8 | number for number in (1, 4, 7, 10))
+NFTA_TABLE_NAME, NFTA_TABLE_FLAGS, NFT_TABLE_F_DORMANT = 1, 2, 1
+NFTA_CHAIN_TABLE, NFTA_CHAIN_NAME, NFTA_CHAIN_POLICY = 1, 3, 5
+NFTA_RULE_TABLE, NFTA_RULE_CHAIN, NFTA_RULE_EXPRESSIONS = 1, 2, 4
+NFTA_SET_TABLE, NFTA_SET_NAME = 1, 2
+_POLICIES = {0: "drop", 1: ACCEPT}  # NF_DROP, NF_ACCEPT
+# A counter in an expression: its name, then its data, two numbers of 8 bytes each as attributes of an attribute.
+_COUNTED = re.compile(rb"counter\0.{28}", re.DOTALL)
+_UNNAMED = "__"  # how the names of sets and maps begin that belong to a rule
+
+Dump = tuple[bytes, ...]
+
+
+def requests(family: str) -> tuple[Message, ...]:
+    """Dumps for ``read``: tables, chains, rules, sets. The kernel filters the last two by table."""
+    header = NFGENMSG.pack(FAMILIES[family], 0, 0)
+    of_table = text(NFTA_RULE_TABLE, TABLE)
+    return (
+        Message(_GETTABLE, 0, header), Message(_GETCHAIN, 0, header), Message(_GETRULE, 0, header + of_table),
+        Message(_GETSET, 0, header + of_table),
+    )
+
+
+def read(family: str, dumps: Iterable[Dump]) -> Table | None:
+    """Our table of a family from the answers to ``requests``; None if it is not there."""
+    tables, chains, rules, sets = ([_attributes(data) for data in dump] for dump in dumps)
+    ours = [each for each in tables if as_text(each.get(NFTA_TABLE_NAME)) == TABLE]
+    if not ours:
+        return None
+    digests: dict[str, list[bytes]] = {}
+    for rule in rules:
+        digests.setdefault(as_text(rule.get(NFTA_RULE_CHAIN)), []).append(_digest(rule.get(NFTA_RULE_EXPRESSIONS)))
+    made = (
+        Chain(name := as_text(each.get(NFTA_CHAIN_NAME)), _policy(each.get(NFTA_CHAIN_POLICY)),
+              tuple(digests.get(name, ())))
+        for each in chains if as_text(each.get(NFTA_CHAIN_TABLE)) == TABLE
+    )
+    names = (as_text(each.get(NFTA_SET_NAME)) for each in sets)
+    dormant = bool(_number(ours[0].get(NFTA_TABLE_FLAGS)) & NFT_TABLE_F_DORMANT)
+    return Table(family, tuple(made), tuple(name for name in names if not name.startswith(_UNNAMED)), dormant)
+
+
+def _attributes(data: bytes) -> dict[int, bytes]:
+    return by_kind(data, HEADER.size + NFGENMSG.size)
+
+
+def _number(payload: bytes | None) -> int:
+    """A number as nf_tables sends it: in the network's byte order."""
+    return int.from_bytes(payload or b"", "big")
+
+
+def _digest(expressions: bytes | None) -> bytes:
+    """What a rule says, but for what its counters have counted."""
+    return hashlib.blake2s(_COUNTED.sub(b"counter", expressions or b""), digest_size=8).digest()
+
+
+def _policy(payload: bytes | None) -> str:
+    return _POLICIES.get(struct.unpack("!I", payload)[0], "unknown") if payload else ""

@@ -1,0 +1,36 @@
+"""What the kernel's refusal of an operation means, as the error that a call returns."""
+
+from __future__ import annotations
+
+import errno
+
+from cni_v6.errors import ALREADY_ATTACHED, KERNEL_REFUSED, PORTS_EXHAUSTED, CniError
+from cni_v6.kernel import mac_claims, ops
+from cni_v6.kernel.netlink import answers, requests
+from cni_v6.kernel.netlink.socket import Answer, explain
+from cni_v6.kernel.open_namespaces import Spaces
+from cni_v6.kernel.ops import HOST, Op
+from cni_v6.kernel.questions import BRIDGE_PORTS_MAX
+
+
+def refusal(spaces: Spaces, operation: Op, answer: Answer) -> CniError:
+    """The error for an operation that the kernel refused: what is in the way, where that can be told."""
+    if isinstance(operation, ops.ClaimMac) and answer.error == errno.EEXIST:
+        for found in spaces.get(HOST).route.request([requests.get_claimant(operation)]):
+            for data in found.messages:
+                return mac_claims.taken(operation.mac, answers.read_link(data)[0])
+    if isinstance(operation, ops.CreateVeth):
+        if answer.error == errno.EXFULL:
+            words = f"bridge {operation.bridge} has no port left: a Linux bridge takes {BRIDGE_PORTS_MAX}"
+            return CniError(PORTS_EXHAUSTED, words, "remove containers, or add a second network with its own bridge")
+        if answer.error == errno.EEXIST:
+            return _exists(spaces, operation)
+    return CniError(KERNEL_REFUSED, f"cannot {ops.describe(operation)}", explain(answer))
+
+
+def _exists(spaces: Spaces, operation: ops.CreateVeth) -> CniError:
+    if spaces.index(HOST, operation.host) is not None:
+        words = f"interface {operation.host} is on the node already: this container was added before"
+        return CniError(ALREADY_ATTACHED, words, "run DEL for the container first")
+    words = f"interface {operation.ifname} is in the container already ({operation.netns})"
+    return CniError(ALREADY_ATTACHED, words, "choose another CNI_IFNAME, or run DEL for the attachment that made it")

@@ -1,0 +1,47 @@
+"""A bridge port as JSON, for the record of an attachment. Pure.
+
+A port that is read back becomes requests to the kernel. So it is accepted only if ``to_json`` could have written it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+from cni_v6.leases.attachment import BridgePort
+from cni_v6.net.addresses import is_link_local
+from cni_v6.protocol.json_reader import canonical_prefix
+
+_VLANS = range(1, 4095)  # IEEE 802.1Q: 0 and 4095 are reserved
+_FLAGS = ("hairpin", "isolated", "preserve_default_vlan", "promisc", "multicast_snooping")
+_DEFAULTS = {field.name: field.default for field in fields(BridgePort)}
+
+
+def to_json(port: BridgePort) -> dict[str, Any]:
+    """The port as a JSON object; what has its default value is left out."""
+    values = {name: getattr(port, name) for name in _DEFAULTS}
+    return {name: value for name, value in values.items() if value != _DEFAULTS[name]}
+
+
+def from_json(raw: Any) -> BridgePort:
+    """Read a port written by any version.
+
+    :raises ValueError: ``to_json`` does not write such a value.
+    """
+    bridge, link_local = str(raw["bridge"]), str(raw.get("link_local", ""))
+    flags = {name: raw.get(name, _DEFAULTS[name]) for name in _FLAGS}
+    if not bridge.isprintable() or "/" in bridge or not 0 < len(bridge) < 16:
+        raise ValueError("bridge")
+    if not all(isinstance(flag, bool) for flag in flags.values()):
+        raise ValueError("port")
+    if link_local and not (is_link_local(link_local) and canonical_prefix(link_local, host_bits=True) == link_local):
+        raise ValueError("link_local")
+    vlan = raw.get("vlan", 0)
+    trunk = tuple((_vlan(first), _vlan(last)) for first, last in raw.get("trunk", ()))
+    return BridgePort(bridge, vlan=_vlan(vlan) if vlan else 0, trunk=trunk, link_local=link_local, **flags)
+
+
+def _vlan(raw: object) -> int:
+    if not isinstance(raw, int) or raw not in _VLANS:
+        raise ValueError("vlan")
+    return raw

@@ -1,0 +1,283 @@
+"""What differs between the records of a network's attachments and the node, and the operations that mend it.
+
+A bridge that is deleted takes with it the gateway's addresses, routes and settings, and leaves its ports unplugged; a
+port that is taken out of its bridge loses its flags and VLANs. The record of an attachment says what there was, so no
+configuration is needed. The container's namespace is not looked at: CHECK does that.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from cni_v6.config.bridge import BridgeConf
+from cni_v6.config.firewall import FirewallConf
+from cni_v6.config.main import ForeignIpam
+from cni_v6.firewall.policy import GUARD_FULL, ISOLATED, OPEN, Policy
+from cni_v6.kernel import ops
+from cni_v6.kernel.ops import HOST, Op
+from cni_v6.kernel.questions import (
+    GetAddresses,
+    GetLink,
+    GetPortVlans,
+    GetRoutes,
+    GetSysctl,
+    Link,
+    Question,
+    Snapshot,
+)
+from cni_v6.leases.attachment import Attachment, BridgePort
+from cni_v6.net.addresses import version
+from cni_v6.plan import bridge, bridge_port, families, features, forwarding, gateways
+from cni_v6.protocol import names
+from cni_v6.protocol.names import Owner, owner_of_alias
+
+IP_FORWARD = "ipv4/ip_forward"
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """An attachment beside its host interface, which may have been renamed; None if it is not on the node.
+
+    ``conf``: the part of the configuration that the record says of the port; None if it is not known.
+    """
+
+    record: Attachment
+    link: Link | None
+    conf: BridgeConf | None
+
+    @property
+    def families(self) -> frozenset[int]:
+        record = self.record
+        known = (*record.addresses, *(record.policy.addresses if record.policy else ()))
+        return frozenset(map(version, (*known, *(anchor.prefix for anchor in record.anchors))))
+
+
+@dataclass(slots=True)
+class Findings:
+    """``differences``: whose, and what, in words; without an owner where it is about all containers of the network.
+
+    ``steps``: the operations that mend what can be mended, in their order; those of one step are done all or none.
+    """
+
+    differences: list[tuple[Owner | None, str]] = field(default_factory=list)
+    steps: list[tuple[Op, ...]] = field(default_factory=list)
+
+    def add(self, owner: Owner | None, words: str, *step: Op) -> None:
+        self.differences.append((owner, words))
+        self.mend(*step)
+
+    def mend(self, *step: Op) -> None:
+        if step and step not in self.steps:
+            self.steps.append(step)
+
+
+def views(records: Iterable[Attachment], links: Iterable[Link]) -> list[View]:
+    """The attachments of a network beside the interfaces of the node."""
+    by_name = {link.name: link for link in links}
+    by_owner = {owner: link for link in by_name.values() if (owner := owner_of_alias(link.alias))}
+    found = []
+    for record in records:
+        link = by_name.get(record.host) or by_owner.get(record.owner)
+        port = record.port or _guess(record, link, by_name)
+        found.append(View(record, link, _conf(record, port, link.mtu if link else 0) if port else None))
+    return found
+
+
+def _guess(record: Attachment, link: Link | None, links: dict[str, Link]) -> BridgePort | None:
+    """The port of a record that names none: older versions wrote no port."""
+    homes = *((record.policy.home,) if record.policy else ()), *(anchor.home for anchor in record.anchors)
+    home = homes[0] if homes else ""
+    bridge_name, _, vlan = home.rpartition(".")
+    if not (vlan.isdecimal() and (link.master == bridge_name if link and link.master else home in links)):
+        bridge_name, vlan = link.master if link and link.master else home, ""
+    policy = record.policy or Policy(home, record.host)
+    if not bridge_name:
+        return None
+    return BridgePort(bridge_name, bool(policy.ports), policy.ingress == ISOLATED, vlan=int(vlan or 0))
+
+
+def _conf(record: Attachment, port: BridgePort, mtu: int) -> BridgeConf:
+    """The configuration as far as the plan of a bridge and its ports reads it."""
+    policy = record.policy
+    firewall = FirewallConf(
+        guard=policy is not None and policy.guard == GUARD_FULL, ingress=policy.ingress if policy else OPEN,
+        ports=policy.ports if policy else (),
+    )
+    is_gateway = bool(record.anchors or port.link_local)
+    return BridgeConf(
+        network=record.owner.network, is_gateway=is_gateway, mtu=mtu, ndp_proxy="", mac="", dns=None,
+        ipam=ForeignIpam("") if is_gateway else None, firewall=firewall, bridge=port.bridge, is_default_gateway=False,
+        force_address=False, hairpin=port.hairpin, promisc=port.promisc, vlan=port.vlan, vlan_trunk=port.trunk,
+        preserve_default_vlan=port.preserve_default_vlan, enable_dad=False, disable_container_interface=False,
+        port_isolation=port.isolated, multicast_snooping=port.multicast_snooping,
+    )
+
+
+def questions(seen_views: Iterable[View], node: str) -> Iterator[Question]:
+    """The questions about the bridges and ports.
+
+    :param node: the node's machine id (``Site.node``).
+    """
+    yield from families.host_questions()
+    for view in seen_views:
+        conf = view.conf
+        if conf is None or view.link is None:
+            continue
+        yield GetLink(HOST, conf.bridge)
+        yield GetLink(HOST, conf.gateway_interface)
+        yield from bridge_port.questions(conf, node)
+        yield from features.check_questions(conf, view.record)
+        if conf.vlan or conf.vlan_trunk:
+            yield GetPortVlans(view.link.name)
+        if conf.is_gateway:
+            home = conf.gateway_interface
+            yield from (GetAddresses(HOST, home), GetRoutes(HOST, home), GetSysctl(HOST, IP_FORWARD))
+            yield from forwarding.questions(home)
+            yield from (GetSysctl(HOST, step.key) for step in _settings(conf))
+
+
+def more_questions(seen_views: Iterable[View], seen: Snapshot) -> Iterator[Question]:
+    """The further questions, once those are answered."""
+    for view in seen_views:
+        if view.conf and view.link and view.conf.is_gateway and 6 in view.families:
+            yield from forwarding.more_questions(seen, view.conf.gateway_interface)
+
+
+def findings(seen_views: Sequence[View], node: str, seen: Snapshot) -> Findings:
+    """The differences, and the operations that mend them: bridges, their ports, gateways, then each attachment's."""
+    found = Findings()
+    for view in seen_views:
+        if view.link is None:
+            remedy = "cni-v6ctl gc frees it if the container has ended; else run DEL and ADD"
+            found.add(view.record.owner, f"host interface {view.record.host} is not on the node ({remedy})")
+        elif view.conf is None:
+            found.add(view.record.owner, f"it is not known which bridge {view.link.name} belongs to")
+    there = [view for view in seen_views if view.link and view.conf]
+    for name in dict.fromkeys(view.conf.bridge for view in there if view.conf):
+        _segment([view for view in there if view.conf and view.conf.bridge == name], node, seen, found)
+    return found
+
+
+def _segment(there: list[View], node: str, seen: Snapshot, found: Findings) -> None:
+    """One bridge with what is plugged into it."""
+    shapes = _shapes(there)
+    name = shapes[0].bridge
+    link = seen.link(HOST, name)
+    if link and link.kind != "bridge":
+        found.add(None, f"{name} is no bridge")
+        return
+    everything = frozenset().union(*(view.families for view in there))
+    is_up = link is not None and link.up
+    if not is_up:
+        made = (step for conf in shapes for step in bridge.make_bridge(conf, node, everything, seen))
+        words = f"bridge {name} is {'down' if link else 'missing'}"
+        found.add(None, words, *bridge_port.drop_repeated_sysctls(made))
+    for view in there:
+        _port(view, seen, found)
+    for conf in shapes if link and is_up else ():
+        _group(conf, node, seen, found)
+    if not is_up:  # last, so that a bridge which is up has its ports, wherever a repair was cut off
+        found.mend(*(step for conf in shapes for step in bridge.bring_up(conf, node, seen)))
+    for home in dict.fromkeys(conf.gateway_interface for conf in shapes if conf.is_gateway):
+        _gateway([view for view in there if view.conf and view.conf.gateway_interface == home], node, seen, found)
+    for view in there:
+        _features(view, seen, found)
+
+
+def _group(conf: BridgeConf, node: str, seen: Snapshot, found: Findings) -> None:
+    """The link group of the segment: without it a scan fills the neighbour table, and a wrong one hides addresses."""
+    name = conf.gateway_interface if conf.is_gateway else conf.bridge
+    link = seen.link(HOST, name)
+    group = bridge_port.group(conf, node, seen)
+    if link and group is not None:
+        words = f"{name} is in link group {link.group}, not {group}"
+        found.add(None, words, ops.SetLink(HOST, name, up=True, group=group))
+
+
+def _shapes(there: Iterable[View]) -> list[BridgeConf]:
+    """The different configurations of the bridge. The one of which least is known comes last: it decides the group."""
+    confs = [replace(view.conf, firewall=replace(view.conf.firewall, ports=())) for view in there if view.conf]
+    return sorted(dict.fromkeys(confs), key=lambda conf: not conf.firewall.guard or bool(conf.vlan_trunk))
+
+
+def _port(view: View, seen: Snapshot, found: Findings) -> None:
+    owner, link, conf = view.record.owner, view.link, view.conf
+    assert link and conf
+    if not link.up:
+        found.add(owner, f"host interface {link.name} is down", ops.SetLink(HOST, link.name, up=True))
+    hairpin, isolated = bridge_port.port_flags(conf)
+    flags = ops.SetPort(link.name, hairpin, isolated)
+    if link.master != conf.bridge:
+        place = f"in bridge {link.master}" if link.master else "in no bridge"
+        words = f"host interface {link.name} is {place}, not in {conf.bridge}"
+        again: tuple[Op, ...] = (flags,) if hairpin or isolated else ()
+        vlans = bridge_port.vlans(link.name, conf, seen)
+        found.add(owner, words, ops.PlugIn(link.name, conf.bridge), *again, *vlans)
+        return
+    if (link.hairpin, link.isolated) != (hairpin, isolated):
+        words = f"port {link.name} has hairpin {link.hairpin} and isolated {link.isolated}, not {hairpin}, {isolated}"
+        found.add(owner, words, flags)
+    if conf.vlan or conf.vlan_trunk:
+        present = seen.port_vlans(link.name)
+        trunk = {vlan for low, high in conf.vlan_trunk for vlan in range(low, high + 1)}
+        if (conf.vlan and (conf.vlan, True) not in present) or not trunk.issubset(vlan for vlan, _ in present):
+            found.add(owner, f"port {link.name} is not in its VLANs", *bridge_port.vlans(link.name, conf, seen))
+
+
+def _gateway(there: list[View], node: str, seen: Snapshot, found: Findings) -> None:
+    """The gateway interface: the bridge, or a port of it in a VLAN."""
+    conf = next(view.conf for view in there if view.conf)
+    home, everything = conf.gateway_interface, frozenset[int]().union(*(view.families for view in there))
+    if conf.vlan:
+        _gateway_port(there, conf, node, everything, seen, found)
+    present = seen.addresses(HOST, home)
+    for address in dict.fromkeys(address for view in there for address in _gateway_addresses(view.record)):
+        if not gateways.is_there(address, present):
+            words = f"gateway address {address} is missing on {home}"
+            found.add(None, words, ops.AddAddress(HOST, home, address))
+    on_link = {route.dst for route in seen.routes(HOST, home) if route.gateway is None}
+    for anchor in dict.fromkeys(anchor for view in there for anchor in view.record.anchors if anchor.on_link):
+        if anchor.prefix not in on_link:
+            found.add(None, f"route {anchor.prefix} through {home} is missing", gateways.ensure(anchor))
+    if 4 in everything and seen.sysctl(HOST, IP_FORWARD) != "1":
+        found.add(None, "IPv4 forwarding is off on this node", ops.SetSysctl(HOST, IP_FORWARD, "1"))
+    if 6 in everything and not forwarding.is_on(seen, home):
+        found.add(None, f"IPv6 forwarding is off on {home}", *forwarding.turn_on(seen, home))
+    for step in dict.fromkeys(step for view in there if view.conf for step in _settings(view.conf)):
+        if seen.sysctl(HOST, step.key) != step.value:
+            found.add(None, f"net/{step.key} is not {step.value}", step)
+
+
+def _gateway_port(
+    there: list[View], conf: BridgeConf, node: str, everything: frozenset[int], seen: Snapshot, found: Findings
+) -> None:
+    home, port = conf.gateway_interface, names.host_interface(bridge_port.gateway_owner(conf, node))
+    interface, plugged = seen.link(HOST, home), seen.link(HOST, port)
+    if interface and plugged and plugged.master != conf.bridge:
+        words = f"port {port} of gateway interface {home} is not in {conf.bridge}"
+        found.add(None, words, ops.PlugIn(port, conf.bridge), *bridge_port.vlans(port, conf, seen))
+    elif interface is None or (plugged and not interface.up):
+        mtu = max(view.link.mtu for view in there if view.link)
+        words = f"gateway interface {home} is {'down' if interface else 'missing'}"
+        found.add(None, words, *bridge_port.gateway(conf, node, everything, seen, mtu=mtu))
+
+
+def _gateway_addresses(record: Attachment) -> Iterator[str]:
+    yield from (anchor.prefix for anchor in record.anchors if not anchor.on_link)
+    if record.port and record.port.link_local:
+        yield record.port.link_local
+
+
+def _settings(conf: BridgeConf) -> Iterator[ops.SetSysctl]:
+    yield from (step for step in bridge_port.loopback_ports(conf) if isinstance(step, ops.SetSysctl))
+
+
+def _features(view: View, seen: Snapshot, found: Findings) -> None:
+    assert view.conf
+    for words in features.differences(view.conf, view.record, seen):
+        found.add(view.record.owner, words)
+    for step in features.mending(view.conf, view.record, seen):
+        found.mend(*step)
