@@ -59,10 +59,11 @@ def put_right(
     :raises CniError: as ``reload``.
     """
     with _all(context) as stores:
-        if not any(record.damaged or _is_guarded(record, context) for _, held in stores for record in held):
-            return [], 0
-        differs = shape.differences(context.kernel.observe([GetTables()]).tables(), before)
-        return differs, len(_load(stores, context, report)) if differs else 0
+        needed = [
+            record for _, held in stores for record in held if record.damaged or _is_guarded(record, context)
+        ]
+        differs = shape.differences(context.kernel.observe([GetTables()]).tables(), before) if needed else []
+        return differs, len(_load(stores, context, report) if differs else needed)
 
 
 def _load(stores: Stores, context: Context, report: Callable[[str], object]) -> list[Attachment]:

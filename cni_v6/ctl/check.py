@@ -57,14 +57,21 @@ def run(chosen: argparse.Namespace, make_node: Callable[[], Context] = real_cont
 
 
 def _load_firewall(looked_at: list[tuple[str, str]], node: Context) -> str:
-    """Load the firewall's tables if a network needs them and they are gone: before any lock, as it takes all of them.
+    """Load the firewall's tables if a network needs them and they are gone, or a record is damaged.
+
+    Before any lock, as it takes all of them.
 
     :returns: what was done; "" for nothing.
     """
-    if not any(firewall_reload.missing(network, data_dir, node) for data_dir, network in looked_at):
+    if not any(
+        firewall_reload.missing(network, data_dir, node) or node.leases(network, data_dir).damaged()
+        for data_dir, network in looked_at
+    ):
         return ""
+    damage: list[str] = []
     try:
-        return f"loaded the firewall's tables, with {firewall_reload.reload(node)} attachments"
+        count = firewall_reload.reload(node, damage.append)
+        return "; ".join((f"loaded the firewall's tables, with {count} attachments", *damage))
     except CniError as error:
         return f"the firewall's tables cannot be loaded: {error}"
 

@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DOCS, BUILD = ROOT / "docs" / "benchmarks", ROOT / "build" / "benchmarks"
 LONG_SOAK = 100_000
 LONG_CHURN = 1_000_000
+LONG_CHAOS = 1_800  # an hour
 
 SCENARIOS: dict[str, Callable[[Setting, Findings], None]] = {
     "sequential": attach.sequential,
@@ -43,6 +44,7 @@ SCENARIOS: dict[str, Callable[[Setting, Findings], None]] = {
     "alone": start.alone,
     "own": inside.own,
     "soak": inside.soak,
+    "chaos": inside.chaos,
 }
 # What decided something, and is not measured again each time: only where it is named.
 ASKED: dict[str, Callable[[Setting, Findings], None]] = {"flowtable": flowtable.flowtable}
@@ -54,7 +56,7 @@ def main() -> int:
     if not node.in_sandbox():
         sys.exit("refused: this changes the network of the node it runs on. Run it as:  make bench")
     sizes = QUICK if options.quick else FULL
-    sizes = replace(sizes, soak=LONG_SOAK, churn=LONG_CHURN) if options.soak else sizes
+    sizes = replace(sizes, soak=LONG_SOAK, churn=LONG_CHURN, chaos=LONG_CHAOS) if options.soak else sizes
     found = Findings()
     with _plugins(options.bin) as (folder, library):
         orders = tuple(options.order or ORDERS)
@@ -76,7 +78,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make bench")
     parser.add_argument("--quick", action="store_true", help="few samples: under a minute, for development")
     parser.add_argument("--soak", action="store_true", help=f"{LONG_SOAK:,} ADD and DEL in the soak, {LONG_CHURN:,} in "
-                        "each churn: an hour or more")
+                        f"each churn, {LONG_CHAOS:,} faults of a node: two hours or more")
     parser.add_argument("--order", action="append", choices=ORDERS, help="of addresses, in the churn; without: each")
     parser.add_argument("--only", action="append", choices=SCENARIOS | ASKED, metavar="SCENARIO",
                         help=f"{', '.join(SCENARIOS)}; only where named: {', '.join(ASKED)}")

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import secrets
 from pathlib import Path
 from typing import Any
 
+from tests import sandbox
 from tests.bench.figures import Findings, Goal, Row, median
 from tests.bench.node import Node, Pair, Refused
 from tests.bench.setting import Setting, match
 from tests.bench.start import interpreter
+from tests.netns import chaos as faults
 
 CLIENTS = 4
 FLAT = 1.05
@@ -49,6 +52,20 @@ def soak(setting: Setting, found: Findings) -> None:
     ):
         values = last[key] / scale, first[key] / scale
         found.rows.append(Row(f"{name} {where}", unit, *values, Goal(limit), against=against))
+
+
+def chaos(setting: Setting, found: Findings) -> None:
+    """Rounds of calls, each with a fault of the node, after each of which all is as it should be."""
+    seed = secrets.token_hex(4)
+    print(f"seed {seed} (CHAOS_SEED repeats it in tests/netns/test_chaos.py) ... ", end="", flush=True)
+    rounds: list[str] = []
+    node = sandbox.Node(engine=True, plugins=str(setting.ours.folder))
+    try:
+        faults.run(node, seed, setting.sizes.chaos, lambda _, fault: rounds.append(fault))
+    finally:
+        node.close()
+    remark = f"{len(set(rounds))} kinds; a referee of ip, nft and ping after each"
+    found.rows.append(Row("faults of the node that were survived", "", len(rounds), remark=remark))
 
 
 def program(setting: Setting, node: Node, name: str, asked: dict[str, Any]) -> Any:

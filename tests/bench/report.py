@@ -49,8 +49,9 @@ are not to be compared between runs or machines.
 
 Run it yourself: `make bench`; `make bench ARGS=--quick` for a first look (under a minute, writes to
 `build/benchmarks`); `make bench PEER_BIN=/opt/cni/bin` against another build of the peer; `make bench ARGS=--soak` for
-100,000 ADD and DEL with an engine and a million in each churn of the library; `make bench ARGS="--only churn --soak
---order sequential"` for one of those. Figures of the last run: [latest.json](latest.json).
+100,000 ADD and DEL with an engine, a million in each churn of the library and an hour of faults of the node;
+`make bench ARGS="--only churn --soak --order sequential"` for one of those. Figures of the last run:
+[latest.json](latest.json).
 """
 
 
