@@ -63,7 +63,7 @@ courier: setup ## couriers for six processors, into build/courier/<processor>/
 install: setup-install ## into PREFIX=/usr/local CNI_BIN_DIR=/opt/cni/bin [DESTDIR=] [COURIER=no|need]
 	@tools/install
 
-uninstall: ## take away exactly what install put there
+uninstall: ## take away exactly what install put there, end the engine, and unload the tables
 	@tools/install --remove
 
 clean: ## back to a fresh checkout

@@ -156,6 +156,22 @@ def check_leases(conf: IpamConf, owner: Owner, expected: tuple[Address, ...], re
         raise CniError(CHECK_FAILED, f"leases of {conf.network}: {'; '.join(differences)}", remedy)
 
 
+def check_ready(conf: IpamConf, context: Context) -> tuple[Attachment, ...]:
+    """Check all that ``allocate`` needs: files of the configuration, a store that takes records, free addresses.
+
+    :returns: the network's attachments.
+    :raises CniError: IO_FAILURE, STORE_FAILED, NOT_AVAILABLE.
+    """
+    _dns(conf, context)
+    conf = with_secret(conf, context)
+    store = context.leases(conf.network, conf.data_dir)
+    with store.transaction() as leases:
+        leases.rehearse()
+        records = tuple(leases.attachments())
+    check_capacity(conf, store)
+    return records
+
+
 def check_capacity(conf: IpamConf, store: Leases) -> None:
     """Check that every set of a required family has a free address.
 

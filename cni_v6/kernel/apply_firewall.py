@@ -112,13 +112,20 @@ def _there(asked: Element, answer: Answer) -> Element | None:
 
 def load_ruleset(_: Spaces, operation: ops.LoadRuleset) -> None:
     """Run ``nft`` in the namespace of this thread, which is the node's own."""
+    _nft(operation.elements)
+
+
+def _nft(elements: tuple[Element, ...], *options: str) -> None:
+    """
+    :raises CniError: FIREWALL_MISSING, KERNEL_REFUSED.
+    """
     from cni_v6.firewall import ruleset
     from cni_v6.kernel import child_process  # imported here: it would slow down every start
 
-    folders = *os.environ.get("PATH", "").split(os.pathsep), *SYSTEM_PATH
-    script = ruleset.text(operation.elements).encode()
+    folders = _folders()
+    script = ruleset.text(elements).encode()
     try:
-        command = [_executable("nft", folders), "-f", "-"]
+        command = [_executable("nft", folders), *options, "-f", "-"]
         environment = {"PATH": os.pathsep.join(filter(None, folders)), "LC_ALL": "C"}
         done = child_process.run(command, stdin=script, env=environment, patience=Patience(), seconds=NFT_SECONDS)
     except OSError as error:
@@ -130,6 +137,10 @@ def load_ruleset(_: Spaces, operation: ops.LoadRuleset) -> None:
         said = done.stderr.decode(errors="replace").strip()[:500] or f"status {done.status}"
         remedy = f"{said}; where the kernel has no nftables, {WITHOUT}"
         raise CniError(KERNEL_REFUSED, "nft could not load the firewall's rules", remedy)
+
+
+def _folders() -> tuple[str, ...]:
+    return *os.environ.get("PATH", "").split(os.pathsep), *SYSTEM_PATH
 
 
 def _executable(name: str, folders: Sequence[str]) -> str:
@@ -203,6 +214,29 @@ def get_elements(spaces: Spaces, asked: questions.GetElements) -> tuple[Element,
         for element, there in found
         if there and keys.key(there) == keys.key(element)
     )
+
+
+def get_nft(_: Spaces, asked: questions.GetNft) -> str:
+    if not asked.rehearse:
+        return "" if programs.find("nft", _folders()) else "there is no program nft: install nftables"
+    try:
+        _nft((), "--check")
+    except CniError as error:
+        return str(error)
+    return ""
+
+
+def get_forward_chains(spaces: Spaces, _: questions.GetForwardChains) -> tuple[questions.ForwardChain, ...]:
+    from cni_v6.kernel.netfilter import forward_chains  # for STATUS alone
+
+    netfilter = _netfilter(spaces)
+    listed = netfilter.dump(forward_chains.dump_chains()).messages
+    found = [chain for chain in map(forward_chains.read_chain, listed) if chain]
+    rules = {
+        (chain.family, chain.table): netfilter.dump(forward_chains.dump_rules(chain)).messages for chain in found
+    }
+    read = (forward_chains.judge(chain, rules[chain.family, chain.table]) for chain in found)
+    return tuple(chain for chain in read if chain.drops)
 
 
 def get_all_elements(spaces: Spaces, _: questions.GetAllElements) -> tuple[Element, ...]:

@@ -20,10 +20,13 @@ from cni_v6.kernel.questions import (
     GetAlive,
     GetAllElements,
     GetElements,
+    GetForwardChains,
     GetIpv6Interfaces,
     GetLifetimes,
     GetLink,
     GetLinks,
+    GetListeners,
+    GetNft,
     GetMacs,
     GetPeerAddresses,
     GetPorts,
@@ -38,6 +41,7 @@ from cni_v6.kernel.questions import (
     Ipv6Interface,
     Lifetime,
     Link,
+    Listener,
     Question,
     RouteEntry,
     Snapshot,
@@ -184,6 +188,12 @@ def _surroundings(spaces: Spaces, _: GetSurroundings) -> Surroundings:
     )
 
 
+def _listeners(_: Spaces, question: GetListeners) -> tuple[Listener, ...]:
+    from cni_v6.kernel.listeners import listeners  # for who publishes ports
+
+    return listeners(question.ports)
+
+
 def _alive(_: Spaces, question: GetAlive) -> frozenset[tuple[int, int]]:
     from cni_v6.kernel.netns import alive  # rarely needed: only to find stale attachments
 
@@ -246,6 +256,9 @@ _ANSWERS: dict[type[Any], Callable[[Spaces, Any], object]] = {
     GetRuleset: apply_firewall.get_ruleset,
     GetTables: apply_firewall.get_tables,
     GetElements: apply_firewall.get_elements,
+    GetListeners: _listeners,
+    GetNft: apply_firewall.get_nft,
+    GetForwardChains: apply_firewall.get_forward_chains,
     GetAllElements: apply_firewall.get_all_elements,
     GetPeerAddresses: _peer_addresses,
     GetPorts: _ports,

@@ -91,6 +91,41 @@ class Surroundings:
     routes: tuple[tuple[str, RouteEntry], ...]
 
 
+DROPS_ALL, DROPS_REST = "all", "rest"  # what reaches a chain; what no rule before has accepted
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardChain:
+    """A base chain of nftables at the forward hook, of a table that is not ours, as far as it drops by itself.
+
+    ``family``: of its table: ip, ip6, inet. ``drops``: DROPS_ALL, DROPS_REST, or "" where it drops by conditions only.
+    ``interfaces``: those that the rules of the table compare with, a trailing ``*`` for those that begin so.
+    """
+
+    family: str
+    table: str
+    name: str
+    drops: str = ""
+    interfaces: frozenset[str] = frozenset()
+
+    def mentions(self, ifname: str) -> bool:
+        """Whether a rule of the table names an interface."""
+        return any(
+            ifname.startswith(name.removesuffix("*")) if name.endswith("*") else ifname == name
+            for name in self.interfaces
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """A socket of the node that is bound to a port. ``address`` may be unspecified; ``process``: whose it is, or ""."""
+
+    protocol: str
+    port: int
+    address: str
+    process: str = ""
+
+
 # Questions. Each is a value; a Snapshot maps it to its answer.
 
 
@@ -175,6 +210,28 @@ class GetElements:
 
 
 @dataclass(frozen=True, slots=True)
+class GetListeners:
+    """-> tuple[Listener, ...]: the node's own sockets on these ports, (protocol, number) each"""
+
+    ports: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GetNft:
+    """-> str: why ``nft`` cannot load the firewall's rules; "" where it can.
+
+    ``rehearse``: it is executed, up to where the kernel would keep the rules; else its program is looked for.
+    """
+
+    rehearse: bool
+
+
+@dataclass(frozen=True, slots=True)
+class GetForwardChains:
+    """-> tuple[ForwardChain, ...]: those of others that drop what nothing accepts"""
+
+
+@dataclass(frozen=True, slots=True)
 class GetAllElements:
     """-> tuple[Element, ...]: all of the firewall's elements; () where our tables are missing"""
 
@@ -235,6 +292,9 @@ Question = (
     | GetRuleset
     | GetTables
     | GetElements
+    | GetListeners
+    | GetNft
+    | GetForwardChains
     | GetAllElements
     | GetPeerAddresses
     | GetPorts
@@ -312,6 +372,21 @@ class Snapshot:
 
     def elements(self, elements: tuple[Element, ...]) -> tuple[Element, ...]:
         answer = self.answers[GetElements(elements)]
+        assert isinstance(answer, tuple)
+        return answer
+
+    def listeners(self, ports: tuple[tuple[str, int], ...]) -> tuple[Listener, ...]:
+        answer = self.answers[GetListeners(ports)]
+        assert isinstance(answer, tuple)
+        return answer
+
+    def nft(self, rehearse: bool) -> str:
+        answer = self.answers[GetNft(rehearse)]
+        assert isinstance(answer, str)
+        return answer
+
+    def forward_chains(self) -> tuple[ForwardChain, ...]:
+        answer = self.answers[GetForwardChains()]
         assert isinstance(answer, tuple)
         return answer
 

@@ -216,6 +216,9 @@ class MemoryTransaction:
         self._release(before, [address for address in before.addresses if address not in attachment.addresses])
         self.update(attachment)
 
+    def rehearse(self) -> None:
+        """There is always room."""
+
     def memo(self) -> bytes:
         return self._memo
 

@@ -114,6 +114,13 @@ class Transaction(Protocol):
         """Free the owner's addresses and prefixes and remove its record. Addresses with another holder are kept."""
         ...
 
+    def rehearse(self) -> None:
+        """Write as much as an attachment takes, and remove it.
+
+        :raises CniError: STORE_FAILED.
+        """
+        ...
+
     def memo(self) -> bytes:
         """The note that ``keep_memo`` stored for the network; empty for none."""
         ...

@@ -19,7 +19,6 @@ from cni_v6.plan.site import Allocation, Plan, Site
 from cni_v6.protocol import names
 from cni_v6.protocol.result import Address, Interface, Result, Route
 
-DEFAULT_MTU = 1500  # linux/if_ether.h, ETH_DATA_LEN: what a bridge and a veth start with
 DEFAULT_ROUTE = {4: "0.0.0.0/0", 6: "::/0"}
 
 
@@ -59,11 +58,12 @@ def plan_add(site: Site, conf: BridgeConf, allocation: Allocation, seen: Snapsho
     :raises CniError: NODE_CONFLICT, IPV6_DISABLED.
     """
     off = families.ipv6_off(site.netns, seen, gateway=conf.is_gateway)
+    off = off or plan_mtu.too_small(conf, seen)
     if off and 6 in allocation.families():  # from another IPAM plugin: ours allocates none then
         raise off
     bridge, known_mtu = seen.link(HOST, conf.bridge), plan_mtu.mtu(conf, allocation.families(), seen)
     conf = conf if known_mtu == conf.mtu else replace(conf, mtu=known_mtu)
-    mtu = conf.mtu or (bridge.mtu if bridge else DEFAULT_MTU)
+    mtu = conf.mtu or (bridge.mtu if bridge else plan_mtu.DEFAULT_MTU)
     addresses = [ip.ip for ip in allocation.ips]
     mac = plan_mac.mac(conf, site.owner, site.node, addresses, seen)
     announced = plan_mac.to_announce(conf, site.node, addresses, seen)

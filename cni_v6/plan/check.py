@@ -1,18 +1,15 @@
-"""CHECK and STATUS of a bridge: compare the result and the configuration with what the kernel has."""
+"""CHECK of a bridge: compare the result and the configuration with what the kernel has."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 from cni_v6.config.bridge import BridgeConf
-from cni_v6.config.ipam import IpamConf
-from cni_v6.errors import INVALID_CONFIG, LIMITED, NOT_AVAILABLE, CniError
+from cni_v6.errors import INVALID_CONFIG, CniError
 from cni_v6.kernel.ops import HOST
 from cni_v6.kernel.questions import (
-    BRIDGE_PORTS_MAX,
     GetAddresses,
     GetLink,
-    GetLinks,
     GetPortVlans,
     GetRoutes,
     GetSysctl,
@@ -24,11 +21,9 @@ from cni_v6.kernel.questions import (
 from cni_v6.leases.attachment import Attachment
 from cni_v6.plan import bridge, bridge_port, forwarding, gateways
 from cni_v6.plan.site import Site
-from cni_v6.protocol.names import owner_of_alias
 from cni_v6.protocol.result import Address, Interface, Result, Route
 
 MAIN_TABLE = 254  # linux/rtnetlink.h: RT_TABLE_MAIN
-NAMED = 3  # of the containers that STATUS says are cut off
 
 
 def questions(site: Site, conf: BridgeConf, result: Result) -> tuple[Question, ...]:
@@ -215,72 +210,3 @@ def _gateway(conf: BridgeConf, ips: list[Address], seen: Snapshot) -> Iterable[s
 def _differs(what: str, attribute: str, expected: object, found: object) -> Iterable[str]:
     if expected != found:
         yield f"{what}: {attribute} is {found}, not {expected}"
-
-
-# STATUS
-
-
-def status_questions(conf: BridgeConf) -> tuple[Question, ...]:
-    """The questions that STATUS asks the kernel."""
-    gateway = conf.gateway_interface
-    needed: list[Question] = [GetLink(HOST, conf.bridge), GetLinks()]
-    needed += [GetSysctl(HOST, "ipv6/conf/all/disable_ipv6"), GetSysctl(HOST, "ipv4/ip_forward")]
-    return (*needed, *forwarding.questions(gateway))
-
-
-def check_status(conf: BridgeConf, seen: Snapshot) -> None:
-    """:raises CniError: NOT_AVAILABLE when an ADD would fail, LIMITED when containers that run are cut off."""
-    link = seen.link(HOST, conf.bridge)
-    if link and link.kind != "bridge":
-        words = f"bridge: {conf.bridge} exists and is no bridge"
-        raise CniError(NOT_AVAILABLE, words, "choose another name for the bridge, or remove that interface")
-    ports = sum(port.master == conf.bridge for port in seen.links())
-    if ports >= BRIDGE_PORTS_MAX:
-        words = f"bridge {conf.bridge} has {ports} ports, as many as a Linux bridge takes"
-        raise CniError(NOT_AVAILABLE, words, "remove containers, or add a second network with its own bridge")
-    families, required = _families(conf)
-    disabled = seen.sysctl(HOST, "ipv6/conf/all/disable_ipv6")
-    if 6 in required and disabled is None:
-        words = "the kernel has no IPv6 and the network has IPv6 ranges"
-        raise CniError(NOT_AVAILABLE, words, "boot without ipv6.disable=1, or use IPv4 ranges only")
-    if conf.is_gateway and 6 in required and disabled != "0":
-        words = "IPv6 is off on this node (net.ipv6.conf.all.disable_ipv6) and the network has IPv6 ranges"
-        raise CniError(NOT_AVAILABLE, words, "run sysctl -w net.ipv6.conf.all.disable_ipv6=0")
-    _check_plugged(conf, seen)
-    if link and ports:
-        _check_running(conf, link, families if disabled == "0" else families - {6}, seen)
-
-
-def _families(conf: BridgeConf) -> tuple[frozenset[int], frozenset[int]]:
-    """The families of the network's ranges, and those that ``ipam.required`` names."""
-    if not isinstance(conf.ipam, IpamConf):
-        return frozenset(), frozenset()
-    families = frozenset(addresses.family for addresses in conf.ipam.sets)
-    return families, families - conf.ipam.optional
-
-
-def _check_plugged(conf: BridgeConf, seen: Snapshot) -> None:
-    """Check that the containers of the network are in a bridge: one that is deleted leaves its ports behind."""
-    owners = sorted(
-        owner for link in seen.links()
-        if not link.master and (owner := owner_of_alias(link.alias)) and owner.network == conf.network
-    )
-    if owners:
-        first = ", ".join(f"{owner.container_id}/{owner.ifname}" for owner in owners[:NAMED])
-        more = f" and {len(owners) - NAMED} more" if len(owners) > NAMED else ""
-        words = f"containers are in no bridge, so they are cut off: {first}{more}"
-        raise CniError(LIMITED, words, f"run cni-v6ctl check {conf.network} --repair")
-
-
-def _check_running(conf: BridgeConf, link: Link, families: frozenset[int], seen: Snapshot) -> None:
-    """Check what attached containers need: the bridge is up, and the node forwards."""
-    if not link.up:
-        raise CniError(LIMITED, f"bridge {conf.bridge} is down", f"run ip link set {conf.bridge} up")
-    if not conf.is_gateway:
-        return
-    if 4 in families and seen.sysctl(HOST, "ipv4/ip_forward") != "1":
-        raise CniError(LIMITED, "IPv4 forwarding is off on this node", "run sysctl -w net.ipv4.ip_forward=1")
-    interface = conf.gateway_interface
-    if 6 in families and not forwarding.is_on(seen, interface):
-        remedy = f"the next ADD turns it on; or run sysctl -w net/ipv6/conf/{interface}/force_forwarding=1"
-        raise CniError(LIMITED, f"IPv6 forwarding is off on {interface}", remedy)

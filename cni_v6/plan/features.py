@@ -16,6 +16,7 @@ FEATURES = (
     Feature(
         "firewall", questions=firewall_elements.questions, removal=firewall_elements.removal,
         check_questions=firewall_elements.check_questions, differences=firewall_elements.differences,
+        warnings=firewall_elements.warnings,
         mending=firewall_elements.mending,
     ),
     Feature(

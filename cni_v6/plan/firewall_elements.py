@@ -14,16 +14,50 @@ from cni_v6.firewall.policy import GUARD_BLOCKED, Policy, Port
 from cni_v6.firewall.sets import BRIDGE, Element
 from cni_v6.kernel import ops
 from cni_v6.kernel.ops import Op
-from cni_v6.kernel.questions import GetElements, GetRuleset, Question, Snapshot
+from cni_v6.kernel.questions import GetElements, GetListeners, GetRuleset, Listener, Question, Snapshot
 from cni_v6.leases.attachment import Attachment
 from cni_v6.net.addresses import version as version_of
 from cni_v6.plan import firewall, mac as plan_mac
+from cni_v6.plan.site import Allocation
 from cni_v6.protocol.names import Owner
 
 
 def questions(conf: MainConf) -> tuple[Question, ...]:
     """The questions that an ADD asks."""
-    return (GetRuleset(),) if conf.firewall.wanted else ()
+    if not conf.firewall.wanted:
+        return ()
+    return (GetRuleset(), GetListeners(_published(conf))) if conf.firewall.ports else (GetRuleset(),)
+
+
+def _published(conf: MainConf) -> tuple[tuple[str, int], ...]:
+    return tuple(dict.fromkeys((port.protocol, port.host_port) for port in conf.firewall.ports))
+
+
+def warnings(conf: MainConf, allocation: Allocation, seen: Snapshot) -> Iterable[str]:
+    """The warnings that an ADD logs: services of the node that a published port hides."""
+    present = allocation.families()
+    found = seen.listeners(_published(conf)) if conf.firewall.ports else ()
+    hidden = dict.fromkeys(
+        (port.protocol, port.host_port, each.process or "a process of the node")
+        for port in conf.firewall.ports for each in found if _hides(port, each, present)
+    )
+    for protocol, number, process in hidden:
+        yield (f"portMappings: {process} listens on {protocol}/{number} of the node, and is not reached there while "
+               "the container publishes the port: publish another one if that is not meant")
+
+
+def _hides(port: Port, listener: Listener, present: frozenset[int]) -> bool:
+    """Whether packets for a socket of the node go to the container instead. A socket at :: takes IPv4 as well.
+
+    Nothing is translated for ::1 (``firewall.ruleset``).
+    """
+    if (port.protocol, port.host_port) != (listener.protocol, listener.port) or listener.address == "::1":
+        return False
+    everywhere = listener.address in UNSPECIFIED
+    if port.host_ip and port.host_ip not in UNSPECIFIED:
+        return port.host_ip == listener.address or everywhere
+    families = {version_of(port.host_ip)} if port.host_ip else set(present)
+    return listener.address == "::" or version_of(listener.address) in families
 
 
 def check_questions(_: MainConf, record: Attachment) -> tuple[Question, ...]:

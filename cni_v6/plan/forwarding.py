@@ -68,6 +68,22 @@ def _keep_listening(seen: Snapshot, *more: str) -> tuple[Op, ...]:
     return tuple(SetSysctl(HOST, f"ipv6/conf/{name}/accept_ra", "2") for name in (*listening, *more))
 
 
+def uplink_questions(seen: Snapshot) -> tuple[Question, ...]:
+    """The further questions, after ``questions``, for ``lacking``."""
+    return tuple(GetSysctl(HOST, _force(uplink.ifname)) for uplink in seen.uplinks() if uplink.family == 6)
+
+
+def lacking(seen: Snapshot, interface: str) -> tuple[Op, ...]:
+    """Those of the operations of ``turn_on`` that are not done; answers of the uplinks pass through these.
+
+    :param seen: answers to ``questions``, ``more_questions`` and ``uplink_questions``.
+    """
+    steps = turn_on(seen, interface)
+    if not is_on(seen, interface):
+        return steps
+    return tuple(step for step in steps if isinstance(step, SetSysctl) and seen.sysctl(HOST, step.key) != step.value)
+
+
 # The feature of a network whose gateway is the node
 
 

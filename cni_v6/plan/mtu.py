@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from cni_v6.config.keys.bridge import AUTO_MTU
+from cni_v6.config.bridge import BridgeConf
 from cni_v6.config.main import IPV6_MIN_MTU, MainConf
+from cni_v6.errors import NODE_CONFLICT, CniError
+from cni_v6.kernel.ops import HOST
 from cni_v6.kernel.questions import GetUplinks, Question, Snapshot
 from cni_v6.plan.site import Allocation
+
+DEFAULT_MTU = 1500  # linux/if_ether.h, ETH_DATA_LEN: what a bridge and a veth start with
 
 
 def questions(conf: MainConf) -> tuple[Question, ...]:
@@ -26,6 +31,16 @@ def mtu(conf: MainConf, families: frozenset[int], seen: Snapshot) -> int:
         return conf.mtu
     least = _least(seen)
     return IPV6_MIN_MTU if 0 < least < IPV6_MIN_MTU and families != {4} else least
+
+
+def too_small(conf: BridgeConf, seen: Snapshot) -> CniError | None:
+    """Why containers cannot have IPv6 by the bridge that is there; None if they can."""
+    bridge = seen.link(HOST, conf.bridge)
+    if bridge is None or not 0 < bridge.mtu < IPV6_MIN_MTU or (conf.mtu and not conf.is_gateway):
+        return None
+    wanted = conf.mtu if conf.mtu >= IPV6_MIN_MTU else DEFAULT_MTU
+    words = f"bridge {conf.bridge} has an MTU of {bridge.mtu}, and IPv6 needs {IPV6_MIN_MTU} (RFC 8200, section 5)"
+    return CniError(NODE_CONFLICT, words, f"run ip link set {conf.bridge} mtu {wanted}")
 
 
 def _least(seen: Snapshot) -> int:

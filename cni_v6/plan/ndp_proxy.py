@@ -8,7 +8,7 @@ Pure.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from cni_v6.config.main import AUTO, MainConf
 from cni_v6.errors import NODE_CONFLICT, CniError
@@ -88,6 +88,19 @@ def node_steps(conf: MainConf, allocation: Allocation, seen: Snapshot) -> Iterab
 def arrival_steps(conf: MainConf, allocation: Allocation, seen: Snapshot) -> Iterable[Op]:
     """Add the container's routes, more specific than the uplink's prefix, and its proxy entries."""
     for entry in proxied(conf, allocation.ips, seen):
+        yield ops.AddRoute(HOST, entry.home, f"{entry.address}/128")
+        yield ops.AddProxy(entry.uplink, entry.address)
+
+
+def restoring(record: Attachment, seen: Snapshot) -> Iterator[Op]:
+    """The operations of ``node_steps`` and ``arrival_steps``, from the record alone.
+
+    :param seen: answers to ``check_questions``.
+    """
+    for name in dict.fromkeys(entry.uplink for entry in record.proxied):
+        if not forwarding.answers(seen, name):
+            yield from forwarding.answer(seen, name)
+    for entry in record.proxied:
         yield ops.AddRoute(HOST, entry.home, f"{entry.address}/128")
         yield ops.AddProxy(entry.uplink, entry.address)
 

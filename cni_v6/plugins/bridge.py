@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from cni_v6.attachments import load_config
 from cni_v6.attachments.context import Context
@@ -11,7 +11,7 @@ from cni_v6.config.bridge import BridgeConf
 from cni_v6.config.main import RemovalConf
 from cni_v6.kernel.questions import GetPorts, Link, Question, Snapshot
 from cni_v6.leases.attachment import Attachment
-from cni_v6.plan import bridge, bridge_port, check, mac
+from cni_v6.plan import bridge, bridge_port, check, mac, outage, status
 from cni_v6.plan.site import Allocation, Plan, Site
 from cni_v6.protocol.invocation import Invocation
 from cni_v6.protocol.names import Owner, owner_of_alias
@@ -53,8 +53,11 @@ class Bridge:
         owned = ((link, owner_of_alias(link.alias)) for link in ports)
         return [(link, owner) for link, owner in owned if owner and owner.network == conf.network]
 
-    def status_questions(self, conf: BridgeConf) -> Iterable[Question]:
-        return check.status_questions(conf)
+    def status_questions(self, conf: BridgeConf, node: str, records: Sequence[Attachment]) -> Iterable[Question]:
+        return status.questions(conf, node, records)
 
-    def check_status(self, conf: BridgeConf, seen: Snapshot) -> None:
-        check.check_status(conf, seen)
+    def more_status_questions(self, conf: BridgeConf, seen: Snapshot) -> Iterable[Question]:
+        return outage.more_questions(conf, seen)
+
+    def check_status(self, conf: BridgeConf, node: str, records: Sequence[Attachment], seen: Snapshot) -> Iterable[str]:
+        return status.check(conf, node, records, seen)

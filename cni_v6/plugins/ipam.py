@@ -12,6 +12,7 @@ from cni_v6.errors import CniError
 from cni_v6.kernel.ops import HOST
 from cni_v6.leases.attachment import Attachment
 from cni_v6.plan import families
+from cni_v6.plugins.status import not_available
 from cni_v6.protocol.invocation import Invocation
 from cni_v6.protocol.result import Result
 
@@ -59,6 +60,6 @@ def collect(call: Invocation, context: Context) -> None:
 
 
 def status(call: Invocation, context: Context) -> None:
-    """STATUS: every set has a free address."""
-    conf = load_config.ipam(call, context)
-    allocate.check_capacity(conf, context.leases(conf.network, conf.data_dir))
+    """STATUS: every set has a free address, and what an ADD reads and writes can be read and written."""
+    with not_available():
+        allocate.check_ready(load_config.ipam(call, context), context)

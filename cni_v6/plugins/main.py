@@ -5,7 +5,7 @@ A main plugin is a configuration class, a plan, and a module that implements ``M
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,14 +26,11 @@ from cni_v6.leases.attachment import Attachment
 from cni_v6.leases.store import Transaction
 from cni_v6.plan import families, features, ndp_proxy, prefix_routes
 from cni_v6.plan.site import Allocation, Plan, Site
+from cni_v6.plugins import status
 from cni_v6.protocol.invocation import Invocation, valid_attachments
 from cni_v6.protocol.names import Owner, host_interface
 from cni_v6.protocol.result import Result, after
 from cni_v6.protocol.versions import PER_FAMILY
-
-# The errors of a plugin that does not know GC and STATUS. skel first misses the container id, which neither command has
-# (code 3), then returns code 4, "unknown CNI_COMMAND"; or the version is too new for it.
-NO_SUCH_COMMAND = (codes.INCOMPATIBLE_VERSION, codes.UNKNOWN_CONTAINER, codes.INVALID_ENVIRONMENT)
 
 Conf = TypeVar("Conf", bound=MainConf)
 
@@ -81,12 +78,23 @@ class MainPlugin(Protocol[Conf]):
         """The node's interfaces whose alias names an owner of this network."""
         ...
 
-    def status_questions(self, conf: Conf) -> Iterable[Question]:
-        """The questions that STATUS asks."""
+    def status_questions(self, conf: Conf, node: str, records: Sequence[Attachment]) -> Iterable[Question]:
+        """The questions that STATUS asks.
+
+        :param node: the node's machine id (``Site.node``).
+        :param records: the network's attachments.
+        """
         ...
 
-    def check_status(self, conf: Conf, seen: Snapshot) -> None:
-        """:raises CniError: NOT_AVAILABLE when an ADD would fail, LIMITED when running containers are cut off."""
+    def more_status_questions(self, conf: Conf, seen: Snapshot) -> Iterable[Question]:
+        """The further questions of STATUS."""
+        ...
+
+    def check_status(self, conf: Conf, node: str, records: Sequence[Attachment], seen: Snapshot) -> Iterable[str]:
+        """
+        :returns: warnings.
+        :raises CniError: NOT_AVAILABLE, or what an ADD would end with; LIMITED when running containers are cut off.
+        """
         ...
 
 
@@ -186,23 +194,22 @@ class Frame(Generic[Conf]):
                     if leases.get(record.owner) == record:  # not one that was added again meanwhile
                         errors.run(partial(_release, call, record, leases, context))
         if conf.foreign_ipam:
-            errors.run(lambda: _delegate_if_known(call, conf.foreign_ipam, context))
+            errors.run(lambda: status.delegate_if_known(call, conf.foreign_ipam, context))
         errors.run(lambda: firewall_reload.restore(call, conf.network, conf.data_dir, context))
         errors.run(lambda: firewall_reload.mend(call, conf, context))
         errors.check()
 
     def status(self, call: Invocation, context: Context) -> None:
         """STATUS: whether an ADD would succeed now (50 if not), and whether containers work (51 if not)."""
-        conf = self.plugin.load(call, context)
-        gone, damaged = "", firewall_reload.mend(call, conf, context)
-        if conf.firewall.wanted:
-            gone = firewall_reload.restore(call, conf.network, conf.data_dir, context)
-        if isinstance(conf.ipam, IpamConf):
-            allocate.check_capacity(conf.ipam, context.leases(conf.network, conf.data_dir))
-        elif conf.ipam:
-            _require(call, conf.ipam.type, context)
-            _delegate_if_known(call, conf.ipam.type, context)
-        self.plugin.check_status(conf, context.kernel.observe(self.plugin.status_questions(conf)))
+        with status.not_available():
+            plugin, conf = self.plugin, self.plugin.load(call, context)
+            damaged = firewall_reload.mend(call, conf, context)
+            gone = status.restore_firewall(call, conf, context)
+            records = [each for each in status.check_addresses(call, conf, context) if each.boot in ("", context.boot)]
+            seen = context.kernel.observe(plugin.status_questions(conf, context.id, records))
+            seen = seen.with_answers(context.kernel.observe(plugin.more_status_questions(conf, seen)))
+            for warning in plugin.check_status(conf, context.id, records, seen):
+                call.log.warning(warning)
         if gone:
             remedy = "where they are not loaded again: run cni-v6ctl reload; the next call of any kind does so too"
             raise CniError(codes.LIMITED, gone, remedy)
@@ -356,7 +363,7 @@ def _holds(seen: Snapshot, call: Invocation, record: Attachment) -> bool:
     return link is not None and link.kind == "veth" and present.issuperset(record.addresses)
 
 
-# GC and STATUS
+# GC
 
 
 def _release(call: Invocation, record: Attachment, leases: Transaction, context: Context) -> None:
@@ -367,21 +374,3 @@ def _release(call: Invocation, record: Attachment, leases: Transaction, context:
 def _is_unlisted(call: Invocation, owner: Owner) -> bool:
     valid = valid_attachments(call.config)
     return valid is not None and (owner.container_id, owner.ifname) not in valid
-
-
-def _require(call: Invocation, name: str, context: Context) -> None:
-    """STATUS: check that the other IPAM plugin exists and runs."""
-    try:
-        context.delegate(call, name, "VERSION")
-    except CniError as error:
-        raise CniError(codes.NOT_AVAILABLE, error.msg, error.details) from error
-
-
-def _delegate_if_known(call: Invocation, name: str, context: Context) -> None:
-    """GC and STATUS of another IPAM plugin. One that is too old to know the command is no error."""
-    try:
-        context.delegate(call, name, call.command)
-    except CniError as error:
-        if error.code not in NO_SUCH_COMMAND:
-            raise
-        call.log.info(f"{name} knows no {call.command}: {error.msg}")

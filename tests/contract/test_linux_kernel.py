@@ -23,9 +23,20 @@ from cni_v6.kernel.linux import LinuxKernel
 from cni_v6.kernel.netns.enter import open_namespace
 from cni_v6.kernel.open_namespaces import Spaces
 from cni_v6.kernel.ops import HOST
-from cni_v6.kernel.questions import GetLink, GetSysctl, GetUplinks
+from cni_v6.kernel.questions import (
+    DROPS_ALL,
+    DROPS_REST,
+    ForwardChain,
+    GetForwardChains,
+    GetLink,
+    GetNft,
+    GetRuleset,
+    GetSysctl,
+    GetUplinks,
+)
 from cni_v6.kernel.sysctl import Folders
 from tests.contract.kernels import LinuxTestbed, linux_testbed
+from tests.sandbox import need
 
 pytestmark = pytest.mark.netns
 
@@ -294,3 +305,51 @@ def open_kernel_socket(testbed: LinuxTestbed) -> socket.socket:
         return space.event_socket(RTNLGRP_NEIGH)
     finally:
         space.close()
+
+
+OTHERS = """
+table ip filter {
+    chain DOCKER { iifname "docker*" accept; }
+    chain FORWARD { type filter hook forward priority 0; policy drop; jump DOCKER; oifname "cni0" counter accept; }
+    chain INPUT { type filter hook input priority 0; policy drop; }
+}
+table inet site {
+    chain reject_all { type filter hook forward priority 10; policy accept; counter log; counter reject; }
+    chain drop_some { type filter hook forward priority 20; policy accept; ct state invalid drop; }
+    chain drop_none { type filter hook forward priority 30; policy drop; accept; }
+}
+table ip6 filter { chain FORWARD { type filter hook forward priority 0; policy drop; }; }
+table bridge filter { chain FORWARD { type filter hook forward priority 0; policy drop; }; }
+"""
+
+
+def test_forward_chains_of_others(testbed: LinuxTestbed) -> None:
+    asked = GetForwardChains()
+    assert testbed.kernel.observe([asked]).forward_chains() == ()
+    testbed.kernel.apply([ops.LoadRuleset(())])
+    testbed.node.run("nft", "-f", "-", stdin=OTHERS)
+    assert set(testbed.kernel.observe([asked]).forward_chains()) == {
+        ForwardChain("ip", "filter", "FORWARD", DROPS_REST, frozenset({"docker*", "cni0"})),
+        ForwardChain("inet", "site", "reject_all", DROPS_ALL),
+        ForwardChain("ip6", "filter", "FORWARD", DROPS_ALL),
+    }
+
+
+def test_forward_chains_that_iptables_made(testbed: LinuxTestbed) -> None:
+    need(os.access("/usr/sbin/iptables-nft", os.X_OK), "needs iptables")
+    for words in ("-P FORWARD DROP", "-A FORWARD -i docker0 -o docker0 -j ACCEPT", "-A FORWARD -o br+ -j REJECT"):
+        testbed.node.run("iptables-nft", *words.split())
+    assert testbed.kernel.observe([GetForwardChains()]).forward_chains() == (
+        ForwardChain("ip", "filter", "FORWARD", DROPS_REST, frozenset({"docker0", "br*"})),
+    )
+    testbed.node.run("ip6tables-nft", "-A", "FORWARD", "-j", "DROP")
+    assert testbed.kernel.observe([GetForwardChains()]).forward_chains()[-1] == ForwardChain(
+        "ip6", "filter", "FORWARD", DROPS_ALL
+    )
+
+
+def test_nft_rehearses_without_a_trace(testbed: LinuxTestbed) -> None:
+    seen = testbed.kernel.observe([GetNft(rehearse=True), GetNft(rehearse=False)])
+    assert (seen.nft(True), seen.nft(False)) == ("", "")
+    assert testbed.kernel.observe([GetRuleset()]).ruleset() == ""
+    assert testbed.node.run("nft", "list", "ruleset").stdout == ""

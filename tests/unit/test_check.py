@@ -14,7 +14,8 @@ from cni_v6.kernel import ops
 from cni_v6.kernel.fake.kernel import FakeKernel
 from cni_v6.kernel.ops import HOST
 from cni_v6.kernel.questions import BRIDGE_PORTS_MAX, Link, RouteEntry
-from cni_v6.plan import bridge, check
+from cni_v6.leases.attachment import Attachment
+from cni_v6.plan import bridge, check, gateways, outage, status as status_of
 from cni_v6.plan.site import Allocation
 from cni_v6.protocol import names
 from cni_v6.protocol.names import Owner
@@ -26,6 +27,7 @@ from tests.unit.sample_values import (
     IPV4,
     IPV6,
     NETNS,
+    NODE,
     PORT,
     PORT_MAC,
     SITE,
@@ -266,8 +268,13 @@ def test_macs_are_compared_as_they_are_meant() -> None:
 DUAL_CONF = replace(GATEWAY, ipam=ipam_conf(range_set("2001:db8:1::/64"), range_set("10.1.0.0/16")))
 
 
-def status(fake: FakeKernel, wanted: BridgeConf = DUAL_CONF) -> None:
-    check.check_status(wanted, fake.observe(check.status_questions(wanted)))
+RECORD = Attachment(SITE.owner, ("2001:db8:1::2", "10.1.0.2"), host=PORT, anchors=gateways.anchors(GATEWAY, DUAL.ips))
+
+
+def status(fake: FakeKernel, wanted: BridgeConf = DUAL_CONF, *records: Attachment) -> list[str]:
+    seen = fake.observe(status_of.questions(wanted, NODE, records or (RECORD,)))
+    seen = seen.with_answers(fake.observe(outage.more_questions(wanted, seen)))
+    return status_of.check(wanted, NODE, records or (RECORD,), seen)
 
 
 @pytest.mark.parametrize("wanted", [DUAL_CONF, conf(), conf(ipam=DUAL_CONF.ipam), GATEWAY])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pytest
@@ -76,11 +76,16 @@ class Segment:
         named = ((link, owner_of_alias(link.alias)) for link in context.kernel.observe([GetLinks()]).links())
         return [(link, owner) for link, owner in named if owner and owner.network == conf.network]
 
-    def status_questions(self, conf: MainConf) -> Iterable[Question]:
+    def status_questions(self, conf: MainConf, node: str, records: Sequence[Attachment]) -> Iterable[Question]:
         return ()
 
-    def check_status(self, conf: MainConf, seen: Snapshot) -> None:
-        return
+    def more_status_questions(self, conf: MainConf, seen: Snapshot) -> Iterable[Question]:
+        return ()
+
+    def check_status(
+        self, conf: MainConf, node: str, records: Sequence[Attachment], seen: Snapshot
+    ) -> Iterable[str]:
+        return ()
 
 
 COMMANDS = main_plugin(Segment()).commands

@@ -10,6 +10,7 @@ from cni_v6.firewall.sets import Element
 from cni_v6.firewall.shape import Table
 from cni_v6.kernel import ops
 from cni_v6.kernel.netfilter import keys, messages
+from cni_v6.kernel.questions import ForwardChain
 
 Place = tuple[str, str, tuple[bytes, bytes]]  # family, set, key
 
@@ -18,11 +19,13 @@ class FakeFirewall:
     """It begins without tables.
 
     ``mark``: of the loaded rules, "" for none. ``tables``: their shape. ``flushed``: the ``FlushFlows`` operations so
-    far.
+    far. ``nft``: why nft cannot load rules. ``others``: forward chains of others.
     """
 
     def __init__(self) -> None:
         self.mark = ""
+        self.nft = ""
+        self.others: tuple[ForwardChain, ...] = ()
         self.tables: tuple[Table, ...] = ()
         self.flushed: list[ops.FlushFlows] = []
         self._held: dict[Place, Element] = {}

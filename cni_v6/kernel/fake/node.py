@@ -9,7 +9,7 @@ from cni_v6.errors import KERNEL_REFUSED, UNKNOWN_CONTAINER, CniError
 from cni_v6.kernel import ops
 from cni_v6.kernel.fake.firewall import FakeFirewall
 from cni_v6.kernel.ops import HOST, Op
-from cni_v6.kernel.questions import Lifetime, Link, RouteEntry
+from cni_v6.kernel.questions import Lifetime, Link, Listener, RouteEntry
 
 INTERFACE_SYSCTLS = {
     "ipv4": {"arp_notify": "0", "route_localnet": "0"},
@@ -49,7 +49,7 @@ class FakeNode:
 
     ``vlans`` maps a bridge port to {VLAN: whether it is the untagged PVID}. ``announced``: the addresses that
     ``Announce`` has announced. ``claims`` maps (bridge, MAC) to the port that has claimed it. ``blind``: it cannot tell
-    which namespaces have ended.
+    which namespaces have ended. ``listeners``: sockets of its own.
     """
 
     def __init__(self) -> None:
@@ -62,6 +62,7 @@ class FakeNode:
         self.blind = False
         self.firewall = FakeFirewall()
         self.otherwise: dict[Op, Op | None] = {}  # as ``Kernel.apply`` returns it
+        self.listeners: list[Listener] = []
         self.add_netns(HOST)
 
     def add_netns(self, path: str) -> None:

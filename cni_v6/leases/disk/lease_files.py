@@ -16,6 +16,7 @@ from cni_v6.protocol.names import Owner
 
 NEW = ".new"
 PREFIXES = "prefixes"
+REHEARSED = 4 * 4096  # bytes: record, lease file, and the allocator's files take a page each
 PATIENCE = 1024  # candidates to look up one by one before all names are read; the folder may have a million
 
 
@@ -92,6 +93,13 @@ class LeaseFiles:
             with closing(self._root.child(PREFIXES)) as folder:
                 for prefix in attachment.prefixes:
                     folder.create(records.prefix_name(prefix), records.prefix_content(owner))
+
+    def rehearse(self) -> None:
+        """See ``leases.store.Transaction``."""
+        try:
+            self._aside.create(NEW, bytes(REHEARSED))
+        finally:
+            self._aside.remove(NEW)
 
     def take_prefixes(self, record: Attachment) -> None:
         """Remove the files of the record's prefixes."""

@@ -199,6 +199,10 @@ class DiskTransaction:
         self._release_lost(before or attachment, removed)
         self._record(attachment)
 
+    def rehearse(self) -> None:
+        self._changed = True
+        self._files.rehearse()
+
     def memo(self) -> bytes:
         if self._memo is None:
             self._memo = self._attachments.read(MEMO) or b""

@@ -1,0 +1,204 @@
+"""What running containers have lost of the node, and the commands that give it back; for STATUS.
+
+Pure. It asks what ADD and CHECK ask. The commands are made of the operations that an ADD would do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from cni_v6.config.bridge import BridgeConf
+from cni_v6.kernel import ops
+from cni_v6.kernel.ops import HOST, Op
+from cni_v6.kernel.questions import (
+    DROPS_ALL,
+    ForwardChain,
+    GetAddresses,
+    GetForwardChains,
+    GetLink,
+    GetRoutes,
+    GetSysctl,
+    Question,
+    Snapshot,
+)
+from cni_v6.leases.attachment import Attachment, GatewayAddress
+from cni_v6.net.addresses import version
+from cni_v6.plan import bridge_port, forwarding, gateways, mtu, ndp_proxy, prefix_routes
+
+FAMILY_NAMES = {"ip": frozenset((4,)), "ip6": frozenset((6,)), "inet": frozenset((4, 6))}  # of nftables
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What is wrong, and the commands that put it right."""
+
+    what: str
+    commands: tuple[str, ...] = ()
+
+
+def command(op: Op) -> str:
+    """An operation on the node as a command. It may be done already."""
+    match op:
+        case ops.SetLink():
+            return f"ip link set {op.ifname} {'up' if op.up else 'down'}"
+        case ops.AddAddress():
+            nodad = " nodad" if ":" in op.address else ""
+            return f"ip address replace {op.address} dev {op.ifname}{nodad}"
+        case ops.AddRoute():
+            via = f" via {op.gateway}" if op.gateway else ""
+            return f"ip route replace {op.dst}{via} dev {op.ifname}"
+        case ops.AddProxy():
+            return f"ip neighbour replace proxy {op.address} dev {op.ifname}"
+        case ops.SetSysctl():
+            return f"sysctl -w net/{op.key}={op.value}"
+    raise ValueError(op)
+
+
+def questions(conf: BridgeConf, node: str, records: Iterable[Attachment]) -> tuple[Question, ...]:
+    """The questions about what the attachments of a network need of the node.
+
+    :param node: the node's machine id (``Site.node``).
+    """
+    if not conf.is_gateway:
+        return ()
+    interface = conf.gateway_interface
+    homes = dict.fromkeys((interface, *(anchor.home for record in records for anchor in record.anchors)))
+    needed: list[Question] = [GetLink(HOST, interface), *bridge_port.questions(conf, node), GetForwardChains()]
+    needed += [GetAddresses(HOST, home) for home in homes] + [GetRoutes(HOST, home) for home in homes]
+    needed += [GetSysctl(HOST, f"ipv6/conf/{interface}/disable_ipv6")]
+    for record in records:
+        needed += [*ndp_proxy.check_questions(conf, record), *prefix_routes.check_questions(conf, record)]
+    return tuple(dict.fromkeys(needed))
+
+
+def more_questions(conf: BridgeConf, seen: Snapshot) -> tuple[Question, ...]:
+    """The further questions about IPv6 forwarding."""
+    if not conf.is_gateway:
+        return ()
+    return (*forwarding.more_questions(seen, conf.gateway_interface), *forwarding.uplink_questions(seen))
+
+
+def faults(
+    conf: BridgeConf, node: str, records: Sequence[Attachment], families: frozenset[int], seen: Snapshot
+) -> Iterator[Fault]:
+    """What containers lack, in the order in which it is to be put right.
+
+    :param families: those of the network that the node has.
+    """
+    yield from _mtu(conf, node, families, seen)
+    yield from _down(conf, seen)
+    if not conf.is_gateway:
+        return
+    interface = conf.gateway_interface
+    if 6 in families and seen.sysctl(HOST, f"ipv6/conf/{interface}/disable_ipv6") == "1":
+        turn_on = ops.SetSysctl(HOST, f"ipv6/conf/{interface}/disable_ipv6", "0")
+        yield Fault(f"IPv6 is off on {interface}", (command(turn_on),))
+    yield from _gateways(conf, records, families, seen)
+    yield from _routes(conf, records, families, seen)
+    if 4 in families and seen.sysctl(HOST, "ipv4/ip_forward") != "1":
+        turn_on = ops.SetSysctl(HOST, "ipv4/ip_forward", "1")
+        yield Fault("IPv4 forwarding is off on this node", (command(turn_on),))
+    if 6 in families:
+        lacking = forwarding.lacking(seen, interface)
+        if lacking:
+            where = interface if not forwarding.is_on(seen, interface) else _names(lacking)
+            yield Fault(f"IPv6 forwarding is off on {where}", tuple(map(command, lacking)))
+    for chain in _dropping(conf, families, seen):
+        if chain.drops == DROPS_ALL:
+            yield Fault(_what_drops(chain, interface), _accept(chain, interface))
+
+
+def warnings(conf: BridgeConf, families: frozenset[int], seen: Snapshot) -> Iterator[str]:
+    """What may cut containers off, as far as the node can tell."""
+    interface = conf.gateway_interface
+    for chain in _dropping(conf, families, seen):
+        remedy = f"if containers are not to be cut off, run: {'; '.join(_accept(chain, interface))}"
+        yield f"{_what_drops(chain, interface)}; {remedy}"
+
+
+def _mtu(conf: BridgeConf, node: str, families: frozenset[int], seen: Snapshot) -> Iterator[Fault]:
+    small = mtu.too_small(conf, seen) if 6 in families else None
+    if small:
+        commands = [small.details.removeprefix("run ")]
+        if bridge_port.is_own_bridge(conf, node, seen):  # its IPv6 settings are the defaults again
+            commands += map(command, bridge_port.disable_autoconf(conf.bridge, created=False, families=families))
+        yield Fault(small.msg, tuple(commands))
+
+
+def _down(conf: BridgeConf, seen: Snapshot) -> Iterator[Fault]:
+    for name in dict.fromkeys((conf.bridge, conf.gateway_interface) if conf.is_gateway else (conf.bridge,)):
+        link = seen.link(HOST, name)
+        what = "bridge" if name == conf.bridge else "gateway interface"
+        if link is None and name != conf.bridge:
+            yield Fault(f"{what} {name} is missing: the next ADD makes it")
+        elif link and not link.up:
+            yield Fault(f"{what} {name} is down", (command(ops.SetLink(HOST, name, up=True)),))
+
+
+def _gateways(
+    conf: BridgeConf, records: Sequence[Attachment], families: frozenset[int], seen: Snapshot
+) -> Iterator[Fault]:
+    """Gateway addresses that containers count on: by their records, the reference plugin's by their addresses."""
+    wanted: dict[tuple[str, str], None] = {}
+    for record in records:
+        of_ranges = tuple(gateways.of_ranges(conf, record.addresses))
+        anchors = record.anchors or gateways.anchors(conf, of_ranges)
+        wanted |= dict.fromkeys((anchor.home, anchor.prefix) for anchor in anchors if not anchor.on_link)
+        if any(anchor.on_link for anchor in anchors):  # a link-local gateway is no anchor
+            wanted |= dict.fromkeys((conf.gateway_interface, each) for each in gateways.addresses(conf, of_ranges))
+    for home, address in wanted:
+        if version(address) in families and not gateways.is_there(address, seen.addresses(HOST, home)):
+            add = ops.AddAddress(HOST, home, address)
+            yield Fault(f"gateway address {address} is missing on {home}", (command(add),))
+
+
+def _routes(
+    conf: BridgeConf, records: Sequence[Attachment], families: frozenset[int], seen: Snapshot
+) -> Iterator[Fault]:
+    """Routes to containers, and proxy entries: the kernel drops the routes of an interface that goes down."""
+    on_link: dict[GatewayAddress, None] = {}
+    for record in records:
+        on_link |= dict.fromkeys(anchor for anchor in record.anchors if anchor.on_link)
+    for anchor in on_link:
+        if version(anchor.prefix) in families and not _has_route(anchor.home, anchor.prefix, seen):
+            what = f"route {anchor.prefix} through {anchor.home} is missing"
+            yield Fault(what, (command(gateways.ensure(anchor)),))
+    for record in records if 6 in families else ():
+        found = [*ndp_proxy.differences(conf, record, seen), *prefix_routes.differences(conf, record, seen)]
+        if found:
+            again = (*ndp_proxy.restoring(record, seen), *prefix_routes.restoring(conf, record))
+            yield Fault("; ".join(found), tuple(map(command, again)))
+
+
+def _has_route(home: str, prefix: str, seen: Snapshot) -> bool:
+    return any(route.dst == prefix and route.gateway is None for route in seen.routes(HOST, home))
+
+
+def _names(steps: Iterable[Op]) -> str:
+    return ", ".join(step.key.split("/")[2] for step in steps if isinstance(step, ops.SetSysctl))
+
+
+# The forward chains of others. An accept of ours does not override them: a packet passes only if every chain of the
+# hook lets it (nft(8), VERDICT STATEMENTS).
+
+
+def _dropping(conf: BridgeConf, families: frozenset[int], seen: Snapshot) -> Iterator[ForwardChain]:
+    if conf.is_gateway:
+        interface = conf.gateway_interface
+        for chain in seen.forward_chains():
+            if FAMILY_NAMES[chain.family] & families and not chain.mentions(interface):
+                yield chain
+
+
+def _what_drops(chain: ForwardChain, interface: str) -> str:
+    named = f"chain {chain.name} of table {chain.family} {chain.table}, which is not of cni-v6, drops"
+    if chain.drops == DROPS_ALL:
+        return f"{named} all that the node forwards"
+    return f"{named} what its rules do not accept, and none of them names {interface}"
+
+
+def _accept(chain: ForwardChain, interface: str) -> tuple[str, ...]:
+    """Let pass what comes from containers or goes to them. Our own table still says what of it may."""
+    rule = f"insert rule {chain.family} {chain.table} {chain.name}"
+    return tuple(f"nft '{rule} {which} \"{interface}\" accept'" for which in ("iifname", "oifname"))

@@ -1,0 +1,102 @@
+"""What STATUS asks the kernel, and what it finds: whether an ADD would succeed, and what containers have lost. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from cni_v6.allocation import ranges
+from cni_v6.config.bridge import BridgeConf
+from cni_v6.config.ipam import IpamConf
+from cni_v6.errors import LIMITED, NOT_AVAILABLE, CniError
+from cni_v6.kernel.ops import HOST
+from cni_v6.kernel.questions import BRIDGE_PORTS_MAX, GetLink, GetLinks, GetSysctl, Question, Snapshot
+from cni_v6.leases.attachment import Attachment
+from cni_v6.plan import families, features, forwarding, gateways, mtu, outage
+from cni_v6.protocol.names import owner_of_alias
+from cni_v6.protocol.result import Address
+
+NAMED = 3  # of the containers that are cut off
+
+
+def questions(conf: BridgeConf, node: str, records: Iterable[Attachment]) -> tuple[Question, ...]:
+    """The questions that STATUS asks the kernel, before ``outage.more_questions``.
+
+    :param node: the node's machine id (``Site.node``).
+    :param records: the network's attachments.
+    """
+    gateway = conf.gateway_interface
+    needed: list[Question] = [GetLink(HOST, conf.bridge), GetLinks()]
+    needed += [GetSysctl(HOST, "ipv4/ip_forward"), *families.host_questions(), *features.questions(conf)]
+    return (*needed, *forwarding.questions(gateway), *outage.questions(conf, node, records))
+
+
+def check(conf: BridgeConf, node: str, records: Sequence[Attachment], seen: Snapshot) -> list[str]:
+    """What STATUS finds in the kernel.
+
+    :returns: warnings.
+    :raises CniError: NOT_AVAILABLE when an ADD would fail, LIMITED when containers that run are cut off.
+    """
+    features.check(conf, seen)
+    link = seen.link(HOST, conf.bridge)
+    if link and link.kind != "bridge":
+        words = f"bridge: {conf.bridge} exists and is no bridge"
+        raise CniError(NOT_AVAILABLE, words, "choose another name for the bridge, or remove that interface")
+    ports = sum(port.master == conf.bridge for port in seen.links())
+    if ports >= BRIDGE_PORTS_MAX:
+        words = f"bridge {conf.bridge} has {ports} ports, as many as a Linux bridge takes"
+        raise CniError(NOT_AVAILABLE, words, "remove containers, or add a second network with its own bridge")
+    of_network, required = _families(conf)
+    disabled = seen.sysctl(HOST, "ipv6/conf/all/disable_ipv6")
+    if 6 in required and disabled is None:
+        words = "the kernel has no IPv6 and the network has IPv6 ranges"
+        raise CniError(NOT_AVAILABLE, words, "boot without ipv6.disable=1, or use IPv4 ranges only")
+    if conf.is_gateway and 6 in required and disabled != "0":
+        words = "IPv6 is off on this node (net.ipv6.conf.all.disable_ipv6) and the network has IPv6 ranges"
+        raise CniError(NOT_AVAILABLE, words, "run sysctl -w net.ipv6.conf.all.disable_ipv6=0")
+    if conf.is_gateway:
+        list(gateways.steps(conf, _first_gateways(conf, required), node, seen))  # for its errors
+    _check_plugged(conf, seen)
+    small = mtu.too_small(conf, seen) if 6 in required else None
+    present = of_network if disabled == "0" else of_network - {6}
+    if link and ports and records:
+        _check_running(NOT_AVAILABLE if small else LIMITED, outage.faults(conf, node, records, present, seen))
+    if small:
+        raise small
+    return list(outage.warnings(conf, present, seen))
+
+
+def _families(conf: BridgeConf) -> tuple[frozenset[int], frozenset[int]]:
+    """The families of the network's ranges, and those that ``ipam.required`` names."""
+    if not isinstance(conf.ipam, IpamConf):
+        return frozenset(), frozenset()
+    found = frozenset(addresses.family for addresses in conf.ipam.sets)
+    return found, found - conf.ipam.optional
+
+
+def _check_plugged(conf: BridgeConf, seen: Snapshot) -> None:
+    """Check that the containers of the network are in a bridge: one that is deleted leaves its ports behind."""
+    owners = sorted(
+        owner for link in seen.links()
+        if not link.master and (owner := owner_of_alias(link.alias)) and owner.network == conf.network
+    )
+    if owners:
+        first = ", ".join(f"{owner.container_id}/{owner.ifname}" for owner in owners[:NAMED])
+        more = f" and {len(owners) - NAMED} more" if len(owners) > NAMED else ""
+        words = f"containers are in no bridge, so they are cut off: {first}{more}"
+        raise CniError(LIMITED, words, f"run cni-v6ctl check {conf.network} --repair")
+
+
+def _first_gateways(conf: BridgeConf, required: frozenset[int]) -> Iterable[Address]:
+    """The gateway of the first range of each set of a required family, as of a container there."""
+    parts = [one.written[0] for one in conf.ipam.sets] if isinstance(conf.ipam, IpamConf) else []
+    subnets = (Address(ranges.subnet(part), part.gateway) for part in parts)
+    return [each for each in subnets if each.family in required]
+
+
+def _check_running(code: int, faults: Iterable[outage.Fault]) -> None:
+    """:raises CniError: naming all that running containers have lost, with the commands for all of it."""
+    found = list(faults)
+    if found:
+        commands = dict.fromkeys(command for fault in found for command in fault.commands)
+        remedy = f"run: {'; '.join(commands)}" if commands else "run ADD for a container of the network"
+        raise CniError(code, "; ".join(fault.what for fault in found), remedy)

@@ -1,0 +1,94 @@
+"""STATUS of main plugins: whether an ADD would succeed now (50 if not), and whether containers work (51 if not)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from cni_v6 import errors as codes
+from cni_v6.attachments import allocate, firewall_reload
+from cni_v6.attachments.context import Context
+from cni_v6.config.ipam import IpamConf
+from cni_v6.config.main import MainConf
+from cni_v6.errors import CniError
+from cni_v6.firewall import ruleset
+from cni_v6.kernel.questions import GetNft, GetRuleset
+from cni_v6.leases.attachment import Attachment
+from cni_v6.protocol.invocation import Invocation
+
+# The errors of a plugin that does not know GC and STATUS. skel first misses the container id, which neither command has
+# (code 3), then returns code 4, "unknown CNI_COMMAND"; or the version is too new for it.
+NO_SUCH_COMMAND = (codes.INCOMPATIBLE_VERSION, codes.UNKNOWN_CONTAINER, codes.INVALID_ENVIRONMENT)
+# What an ADD would end with; STATUS has a code of its own for it.
+WOULD_FAIL = (codes.IO_FAILURE, codes.KERNEL_REFUSED, codes.STORE_FAILED, codes.NODE_CONFLICT, codes.FIREWALL_MISSING)
+
+
+@contextmanager
+def not_available() -> Iterator[None]:
+    """Give errors that an ADD would end with STATUS's code.
+
+    :raises CniError: NOT_AVAILABLE.
+    """
+    try:
+        yield
+    except CniError as error:
+        if error.code not in WOULD_FAIL:
+            raise
+        raise CniError(codes.NOT_AVAILABLE, error.msg, error.details) from error
+
+
+def check_addresses(call: Invocation, conf: MainConf, context: Context) -> Sequence[Attachment]:
+    """Check what gives the addresses, and the store.
+
+    :returns: the network's attachments.
+    :raises CniError: NOT_AVAILABLE, and errors of another IPAM plugin.
+    """
+    if isinstance(conf.ipam, IpamConf):
+        return allocate.check_ready(conf.ipam, context)
+    if conf.ipam:
+        require(call, conf.ipam.type, context)
+        delegate_if_known(call, conf.ipam.type, context)
+    with context.leases(conf.network, conf.data_dir).transaction() as leases:
+        leases.rehearse()
+        return tuple(leases.attachments())
+
+
+def restore_firewall(call: Invocation, conf: MainConf, context: Context) -> str:
+    """Load tables that are gone and needed; check that they could be loaded for a first container.
+
+    :returns: what was missing, as of ``firewall_reload.restore``.
+    :raises CniError: FIREWALL_MISSING.
+    """
+    if not conf.firewall.wanted:
+        return ""
+    gone = firewall_reload.restore(call, conf.network, conf.data_dir, context)
+    if gone:
+        return gone
+    loaded = context.kernel.observe([GetRuleset()]).ruleset() == ruleset.mark()
+    why = context.kernel.observe([GetNft(rehearse=not loaded)]).nft(not loaded)
+    if why and not loaded:
+        raise CniError(codes.FIREWALL_MISSING, "the firewall's tables cannot be loaded", why)
+    if why:
+        call.log.warning(f"{why}, or the firewall's tables cannot be loaded again once they are gone")
+    return ""
+
+
+def require(call: Invocation, name: str, context: Context) -> None:
+    """Check that the other IPAM plugin exists and runs.
+
+    :raises CniError: NOT_AVAILABLE.
+    """
+    try:
+        context.delegate(call, name, "VERSION")
+    except CniError as error:
+        raise CniError(codes.NOT_AVAILABLE, error.msg, error.details) from error
+
+
+def delegate_if_known(call: Invocation, name: str, context: Context) -> None:
+    """GC and STATUS of another IPAM plugin. One that is too old to know the command is no error."""
+    try:
+        context.delegate(call, name, call.command)
+    except CniError as error:
+        if error.code not in NO_SUCH_COMMAND:
+            raise
+        call.log.info(f"{name} knows no {call.command}: {error.msg}")
