@@ -24,7 +24,7 @@ from cni_v6.kernel.questions import Kernel, Question, Snapshot
 from cni_v6.leases.attachment import Attachment
 from cni_v6.leases.memory import MemoryDataDirs, MemoryLeases
 from cni_v6.plugins.registry import PLUGINS
-from cni_v6.protocol.invocation import Invocation, Request
+from cni_v6.protocol.invocation import IPAM, Invocation, Request
 from cni_v6.protocol.json_reader import decode, repeated_key, shown
 
 CONTAINER = "/run/netns/example"
@@ -75,7 +75,7 @@ def run(
 ) -> int:
     for config in configurations(chosen.conflist):
         _show(config, chosen, make_node())
-    for line in _chained(chosen.conflist):
+    for line in (*_others(chosen.conflist), *_chained(chosen.conflist)):
         print(f"cni-v6ctl: {line}", file=sys.stderr)
     if not privileged():  # the kernel shows nftables to CAP_NET_ADMIN only (net/netfilter/nfnetlink.c)
         words = "not root, so the firewall's tables cannot be read; the plan takes them for missing"
@@ -101,12 +101,26 @@ def _read(path: Path) -> tuple[Mapping[str, Any], list[dict[str, Any]]]:
 def _chained(path: Path) -> Iterator[str]:
     """Warnings about later plugins of the list. An ADD cannot give them: it sees only its own configuration."""
     _, entries = _read(path)
-    own = next((number for number, entry in enumerate(entries) if entry.get("type") in TYPES), 0)
+    own = next((number for number, entry in enumerate(entries) if entry.get("type") in TYPES), len(entries))
     for number, entry in enumerate(entries[own:], own):
         changes = entry.get("mac") or (_takes_mac(entry) and not _takes_mac(entries[own]))
         if entry.get("type") == "tuning" and changes and entries[own].get("guard", True):
             yield (f"warning: plugins[{number}]: tuning changes the MAC, which the guard does not let pass: "
                    'leave "mac" out there, and request the MAC with the capability "mac", args.cni.mac or CNI_ARGS')
+
+
+def _others(path: Path) -> Iterator[str]:
+    """Notes about main plugins of others, of whose networks only the addresses are ours."""
+    for number, entry in enumerate(_read(path)[1]):
+        if _has_our_addresses(entry):
+            yield (f"note: plugins[{number}] is {shown(entry.get('type'))}: its interface is not ours; the plan shows "
+                   f"the addresses that it gets from {IPAM}")
+
+
+def _has_our_addresses(config: Mapping[str, Any]) -> bool:
+    """Whether the addresses of another main plugin are ours."""
+    ipam = config.get("ipam")
+    return config.get("type") not in TYPES and isinstance(ipam, dict) and ipam.get("type") == IPAM
 
 
 def _takes_mac(config: Mapping[str, Any]) -> bool:
@@ -115,11 +129,14 @@ def _takes_mac(config: Mapping[str, Any]) -> bool:
 
 
 def configurations(path: Path) -> Iterator[dict[str, Any]]:
-    """The configurations of our plugins in a file, each with the list's name and version as libcni adds them."""
+    """The configurations of our plugins in a file, each with the list's name and version as libcni adds them. One of
+    another main plugin whose addresses are ours is of the type of the IPAM plugin here."""
     document, entries = _read(path)
-    found = [entry for entry in entries if entry.get("type") in TYPES]
+    found = [{**entry, "type": IPAM} if _has_our_addresses(entry) else entry for entry in entries]
+    found = [entry for entry in found if entry.get("type") in TYPES]
     if not found:
-        raise CniError(INVALID_CONFIG, f"{path} has no plugin of type {' or '.join(TYPES)}", "see conf/ for samples")
+        words = f"{path} has no plugin of type {' or '.join(TYPES)}, and no ipam of type {IPAM}"
+        raise CniError(INVALID_CONFIG, words, "see conf/ for samples")
     common = {key: document[key] for key in ("name", "cniVersion") if key in document}
     yield from ({**entry, **common} for entry in found)
 

@@ -184,6 +184,29 @@ def test_plan_of_addresses_alone(tmp_path: Path, capsys: Capture) -> None:
     assert lines[1:3] == ["  1. record attachment pods/example/eth0: 2001:db8:1::2 10.1.0.2", "{"]
 
 
+SAMPLES = sorted((Path(__file__).resolve().parent.parent.parent / "conf").glob("*.conflist"))
+
+
+@pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.name)
+def test_plan_of_each_sample(path: Path, capsys: Capture) -> None:
+    planned(FakeContext(), path)
+    out, err = capsys.readouterr()
+    assert "record attachment" in out and "\n{\n" in out
+    assert ("its interface is not ours" in err) == path.name.startswith("macvlan")
+
+
+def test_plan_of_another_main_plugin(tmp_path: Path, capsys: Capture) -> None:
+    """Only the addresses are ours; nor is a MAC that tuning gives it an affair of our guard."""
+    main_plugin = LIST["plugins"][0] | {"type": "macvlan", "master": "eth0"}
+    tuning = {"type": "tuning", "mac": "02:00:5e:10:00:01"}
+    planned(FakeContext(), conflist(tmp_path, LIST | {"plugins": [main_plugin, tuning]}))
+    out, err = capsys.readouterr()
+    assert out.splitlines()[0].startswith("cni-v6-ipam on network pods")
+    assert first_of(out) == ["2001:db8:1::2/64", "10.1.0.2/24"]
+    words = "its interface is not ours; the plan shows the addresses that it gets from cni-v6-ipam"
+    assert err == f"cni-v6ctl: note: plugins[0] is 'macvlan': {words}\n"
+
+
 def first_of(told: str) -> list[str]:
     """The addresses of the answer that was printed."""
     return [each["address"] for each in json.loads(told[told.index("\n{\n"):])["ips"]]
@@ -259,7 +282,8 @@ def test_plan_of_several_plugins(tmp_path: Path, capsys: Capture) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ({"plugins": [{"type": "bridge"}]}, "has no plugin of type cni-v6 or cni-v6-ipam"),
+        ({"plugins": [{"type": "bridge"}]}, "has no plugin of type cni-v6 or cni-v6-ipam, and no ipam of type cni-v6"),
+        ({"plugins": [{"type": "bridge", "ipam": {"type": "host-local"}}]}, "has no plugin of type"),
         ({"plugins": "cni-v6"}, "has no plugin of type"),
         ({"plugins": 3}, "has no plugin of type"),
         ({"plugins": [3]}, "has no plugin of type"),
