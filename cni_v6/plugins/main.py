@@ -210,11 +210,13 @@ class Frame(Generic[Conf]):
             seen = seen.with_answers(context.kernel.observe(plugin.more_status_questions(conf, seen)))
             for warning in plugin.check_status(conf, context.id, records, seen):
                 call.log.warning(warning)
+        remedies = []
         if gone:
-            remedy = "where they are not loaded again: run cni-v6ctl reload; the next call of any kind does so too"
-            raise CniError(codes.LIMITED, gone, remedy)
+            remedies.append("where they are not loaded again: run cni-v6ctl reload, or make the next call of any kind")
         if damaged:
-            raise CniError(codes.LIMITED, "; ".join(damaged), "look for what damages files on that disk")
+            remedies.append("look for what damages files on that disk")
+        if remedies:
+            raise CniError(codes.LIMITED, "; ".join(filter(None, (gone, *damaged))), "; ".join(remedies))
 
 
 # The bridge

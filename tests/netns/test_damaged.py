@@ -74,8 +74,8 @@ def test_without_the_tables_it_is_blocked(node: Node, config: dict[str, Any]) ->
     [pod, other] = [Pod(node, config, name) for name in ("a", "b")]
     for each in (pod, other):
         each.add()
-    node.run("nft", "flush", "ruleset")
     record(pod).write_bytes(b"")
+    node.run("nft", "flush", "ruleset")
     done = ctl(node, "reload")
     assert "pods/a/eth0 is blocked: its record is damaged" in done.stderr
     if "ipam" in config:

@@ -75,7 +75,7 @@ def test_a_bridge_that_is_the_nodes_own_way_out_keeps_its_route(node: Node) -> N
     node.run("ip", "link", "set", UPLINK, "master", "br0")
     node.run("ip", "link", "set", "br0", "up")
     learn(node, netns, "br0", FIRST)
-    own = rf"force_forwarding|ipv4/.*forward|accept_redirects|address br0 (fd00|10\.)|\.seen|{networks.TABLES}"
+    own = rf"force_forwarding|ipv4/.*forward|accept_redirects|address br0 (fd00|10\.)|\.(seen|memo)|{networks.TABLES}"
     with node.unchanged(ignore=own):
         [pod] = networks.pods(node, networks.gateway(*DUAL, bridge="br0"), "a")
         assert default_routes(node) == [("br0", ROUTER, "ra")]

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from cni_v6.allocation.policy import STABLE, AllocationPolicy
 from cni_v6.config.bridge import BridgeConf
 from cni_v6.config.main import ForeignIpam
+from cni_v6.errors import ADDRESS_UNAVAILABLE, CHECK_FAILED
 from cni_v6.kernel.ops import HOST
 from cni_v6.kernel.questions import Link
 from cni_v6.plan import mac as plan_mac
+from cni_v6.plan.bridge_port import NO_MAC
 from cni_v6.protocol import names
+from tests.unit.fake_context import CONFIG, Answer, FakeContext
 from tests.unit.sample_values import BRIDGE_MAC, MAC, NODE, OWNER, conf, ipam_conf, kernel, look, range_set
 
 IPV4, SMALL, LARGE = "10.1.0.2", "2001:db8:2::2", "2001:db8:1::2"
@@ -64,3 +68,51 @@ def test_who_has_an_address_next_has_its_mac_here_and_nowhere_else() -> None:
     others = {names.address_mac(*words) for words in (
         ("pods", NODE, IPV4), ("pods", "another", IPV4), ("others", NODE, IPV4), ("pods", NODE, "10.1.0.3"))}
     assert len(others) == 4
+
+
+def asking(fake: FakeContext, name: str, mac: str, **keys: Any) -> Answer:
+    """An ADD that asks for a MAC."""
+    return fake.call("ADD", name, CONFIG | keys | {"args": {"cni": {"mac": mac}}}, CNI_NETNS=fake.container(name))
+
+
+def test_a_requested_mac_is_nobody_elses_on_the_bridge() -> None:
+    fake = FakeContext()
+    taken = fake.add("c1")["interfaces"]
+    bridge, port, inside = (interface["mac"] for interface in taken)
+    for mac in (bridge, port, inside):
+        assert f"MAC {mac} is taken" in asking(fake, "c2", mac).error(ADDRESS_UNAVAILABLE)
+    assert "held by pods/c1/eth0" in asking(fake, "c2", inside).error(ADDRESS_UNAVAILABLE)
+    assert asking(fake, "c2", "02:00:00:00:00:07").ok()["interfaces"][2]["mac"] == "02:00:00:00:00:07"
+
+
+def test_nor_that_of_the_bridge_that_is_made_for_it() -> None:
+    fake = FakeContext()
+    mac = names.bridge_mac("cni0", fake.context().id)
+    assert "held by bridge cni0" in asking(fake, "c1", mac).error(ADDRESS_UNAVAILABLE)
+
+
+def test_nor_that_of_the_gateway_in_a_vlan() -> None:
+    fake = FakeContext()
+    mac = fake.add("c1", CONFIG | {"vlan": 5})["interfaces"][3]["mac"]
+    for _ in range(2):
+        assert f"MAC {mac} is taken" in asking(fake, "c2", mac, vlan=5).error(ADDRESS_UNAVAILABLE)
+
+
+def test_a_bridge_of_others_without_a_mac_has_one_pinned() -> None:
+    fake = FakeContext()
+    fake.kernel.add_link(HOST, Link("cni0", NO_MAC, 1500, kind="bridge", up=True))
+    result = fake.add("c1")
+    mac = names.pinned_mac("cni0", fake.context().id)
+    assert result["interfaces"][0]["mac"] == mac == fake.kernel.spaces[HOST].links["cni0"].mac
+    assert fake.call("CHECK", "c1", CONFIG | {"prevResult": result}).ok() is None
+
+
+def test_check_names_a_mac_that_a_chained_plugin_changed() -> None:
+    fake = FakeContext()
+    result = fake.add("c1")
+    netns = "/run/netns/c1"
+    links = fake.kernel.spaces[netns].links
+    links["eth0"] = replace(links["eth0"], mac="02:00:00:00:00:99")
+    result["interfaces"][2]["mac"] = "02:00:00:00:00:99"
+    message = fake.call("CHECK", "c1", CONFIG | {"prevResult": result}).error(CHECK_FAILED)
+    assert "mac is 02:00:00:00:00:99, and the guard lets only" in message
