@@ -46,9 +46,11 @@ def run(chosen: argparse.Namespace, make_node: Callable[[], Context] = real_cont
     """
     node = make_node()
     looked_at = places(chosen, node)
-    words = _load_firewall(looked_at, node) if chosen.repair else ""
-    reports = [_look(data_dir, network, node, mending=chosen.repair) for data_dir, network in looked_at]
-    node.kernel.close()
+    try:
+        words = _load_firewall(looked_at, node) if chosen.repair else ""
+        reports = [_look(data_dir, network, node, mending=chosen.repair) for data_dir, network in looked_at]
+    finally:
+        node.kernel.close()
     if chosen.json:
         print(json.dumps([_document(report, words) for report in reports], indent=2))
     else:

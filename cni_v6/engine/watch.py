@@ -21,7 +21,8 @@ from cni_v6.errors import CniError
 from cni_v6.firewall import shape
 from cni_v6.firewall.shape import Table
 from cni_v6.kernel.netfilter.events import Change, Changes, own_changes
-from cni_v6.kernel.questions import GetTables
+from cni_v6.kernel.questions import GetTables, Link
+from cni_v6.protocol import names
 
 PAUSE_SECONDS = 0.2  # between two looks: what changes meanwhile is looked at once
 # Somebody who takes our rules away whenever we load them: then they are loaded that often, and no more.
@@ -40,7 +41,7 @@ class Watch:
         self._say = say
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._lock = threading.Lock()
-        self._bridges: deque[str] = deque()
+        self._bridges: deque[Link] = deque()
         self._wanted = False
         self._closing = threading.Event()
         self._changes: Changes | None = None
@@ -62,9 +63,9 @@ class Watch:
             self._wanted = True
             self._wake()
 
-    def bridge_deleted(self, name: str) -> None:
-        """A bridge is gone, perhaps one of ours; "" if it is not known which one."""
-        self._bridges.append(name)
+    def bridge_deleted(self, bridge: Link) -> None:
+        """A bridge is gone, perhaps one of ours."""
+        self._bridges.append(bridge)
         self._wake()
 
     def close(self) -> None:
@@ -167,11 +168,13 @@ class Watch:
         often = len(self._loads) == LOADS and time.monotonic() - self._loads[0] < LOADS_SECONDS
         return LONG_PAUSE_SECONDS if often else PAUSE_SECONDS
 
-    def _plug_in(self, bridge: str) -> None:
+    def _plug_in(self, bridge: Link) -> None:
+        """Leave a bridge alone that somebody else made: he may be about to make it again, with settings of his own."""
         context = self._make_context()
         try:
-            for words in repair.restore(bridge, context):
-                self._say(words)
+            if bridge.mac == names.bridge_mac(bridge.name, context.id):
+                for words in repair.restore(bridge.name, context):
+                    self._say(words)
         finally:
             context.kernel.close()
 

@@ -25,6 +25,7 @@ from cni_v6.kernel.netlink.socket import (
     split,
     subscribe,
 )
+from cni_v6.kernel.questions import Link
 
 PATIENCE_SECONDS = 30.0  # a busy kernel takes tenths of a second; after this time something is stuck
 BRIDGE_KIND = b"bridge\0"  # in a message about a bridge: only a message with these bytes is read
@@ -44,11 +45,11 @@ class _Waiting:
 class Reaper:
     """The engine's, for its whole life, in the network namespace of the thread that makes it.
 
-    :param on_bridge: takes the name of a bridge that somebody has deleted, in a thread that waits for nothing; "" if
-        news were lost.
+    :param on_bridge: takes a bridge that somebody has deleted, in a thread that waits for nothing. Lost notifications
+        are not made up for: the next call looks for itself.
     """
 
-    def __init__(self, on_bridge: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(self, on_bridge: Callable[[Link], None] = lambda _: None) -> None:
         self._on_bridge = on_bridge
         self._waiting: dict[int, _Waiting] = {}
         self._lock = threading.Lock()
@@ -130,13 +131,12 @@ class Reaper:
             except OSError as error:
                 if error.errno == errno.ENOBUFS:
                     self._look_again()
-                    self._on_bridge("")
                     continue
                 return
             for _, _, _, message in split(data):
                 self._finish(answers.index_of(message))
                 if BRIDGE_KIND in message and (link := answers.read_link(message)[0]).kind == "bridge":
-                    self._on_bridge(link.name)
+                    self._on_bridge(link)
 
     def _look_again(self) -> None:
         """Notifications were lost: look up all interfaces that somebody waits for."""

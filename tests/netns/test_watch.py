@@ -162,3 +162,19 @@ def test_a_bridge_that_is_deleted_comes_back_by_itself(node: Node) -> None:
     node.run("ip", "link", "delete", "cni0")
     assert log(node).count("bridge cni0 was gone: plugged 3 containers of network pods in again") == 2
     assert not node.run("ip", "link", "show", "cni0", check=False).stdout, "nobody is left of it"
+
+
+def test_a_bridge_of_an_administrator_is_his_to_make_again(node: Node) -> None:
+    """As ifdown and ifup do, with settings of his own."""
+    config = networks.gateway("fd00:7::/64", "10.67.0.0/24", name="other", bridge="br0")
+    node.run("ip", "link", "add", "br0", "type", "bridge")
+    [ours] = networks.pods(node, CLOSED, "a")
+    [theirs] = networks.pods(node, config, "b")
+    node.run("ip", "link", "delete", "br0")
+    node.run("ip", "link", "delete", "cni0")
+    wire.await_state(node.path, lambda: networks.link(node, ours.host).get("master") == "cni0", "our bridge")
+    assert not node.run("ip", "link", "show", "br0", check=False).stdout, "the engine heard of it first"
+    node.run("ip", "link", "add", "br0", "type", "bridge", "ageing_time", "5000")
+    [next_one] = networks.pods(node, config, "c")
+    assert next_one.ping(theirs.address(6))
+    assert networks.link(node, "br0")["linkinfo"]["info_data"]["ageing_time"] == 5000

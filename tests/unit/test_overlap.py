@@ -9,6 +9,7 @@ import pytest
 
 from cni_v6 import errors
 from cni_v6.config.interface_prefix import InterfaceRange
+from cni_v6.kernel import ops
 from cni_v6.kernel.ops import HOST
 from cni_v6.kernel.questions import GetSurroundings, Link, RouteEntry, Surroundings
 from cni_v6.plan.overlap import Place, check
@@ -168,3 +169,12 @@ def test_addresses_of_another_plugin() -> None:
         answer["ips"] = [{"address": f"10.9.0.{number}/24", "gateway": "10.9.0.1"}]
         fake.add(name, config)
     assert count == [1]
+
+
+def test_an_add_warns_of_a_part_of_a_larger_prefix_once() -> None:
+    fake = FakeContext()
+    fake.kernel.add_link(HOST, Link("ens1", "02:00:00:00:00:77", 1500))
+    fake.kernel.apply([ops.AddAddress(HOST, "ens1", "10.9.9.9/8")])
+    assert "10.1.0.0/24 is a part of 10.9.9.9/8 of interface ens1" in fake.call(
+        "ADD", "c1", CNI_NETNS=fake.container("c1")).stderr
+    assert "is a part of" not in fake.call("ADD", "c2", CNI_NETNS=fake.container("c2")).stderr

@@ -16,6 +16,7 @@ from cni_v6.kernel import ops
 from cni_v6.kernel.fake.kernel import FakeKernel
 from cni_v6.kernel.ops import HOST, Op, SetSysctl
 from cni_v6.kernel.questions import Link
+from cni_v6.log import Log
 from cni_v6.plan import bridge as plan_bridge, gateways
 from cni_v6.plan.site import Allocation, Plan, Site
 from cni_v6.protocol import names
@@ -732,3 +733,14 @@ def test_refused(netns: str, link: Link, code: int, words: str) -> None:
 
 def test_free() -> None:
     plan_bridge.check_free(SITE, GATEWAY, look(with_bridge(up=True), GATEWAY))
+
+
+def test_the_result_has_the_routes_that_the_container_has() -> None:
+    """One that the kernel has with another metric, one that it has not, one as it was planned."""
+    routes = Route("::/0", "fd00::1"), Route("fd01::/64", "fd00::1"), Route("10.0.0.0/8", None)
+    planned_ops = tuple(ops.AddRoute("/ns", "eth0", route.dst, route.gw) for route in routes)
+    log = Log()
+    result = Plan((), Result(routes=routes), planned_ops).answer(
+        {planned_ops[0]: replace(planned_ops[0], priority=1025), planned_ops[1]: None}, log)
+    assert result.routes == (replace(routes[0], priority=1025), routes[2])
+    assert "::/0 via fd00::1 has metric 1025" in log.lines[0] and "fd01::/64 via fd00::1 is left out" in log.lines[1]
