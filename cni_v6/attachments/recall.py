@@ -19,7 +19,7 @@ from cni_v6.attachments import old_gateways
 from cni_v6.attachments.context import Context
 from cni_v6.config.ipam import IpamConf
 from cni_v6.config.main import MainConf
-from cni_v6.errors import CniError
+from cni_v6.errors import STORE_FAILED, CniError
 from cni_v6.firewall import recovered
 from cni_v6.firewall.policy import Policy
 from cni_v6.kernel.ops import HOST
@@ -88,6 +88,8 @@ def _rebuild(
         try:
             leases.put(record)
         except CniError as error:
+            if error.code == STORE_FAILED:  # another try may succeed; its addresses must not be given meanwhile
+                raise
             log.warning(f"the record of {owner} cannot be rebuilt: {error}")
         else:
             found.append(record)
@@ -116,10 +118,13 @@ def _continue(conf: MainConf, found: Iterable[Attachment], leases: Transaction) 
 
 
 def _addresses(conf: MainConf, held: Iterable[str], policy: Policy | None) -> tuple[str, ...]:
-    """The addresses of a container, in the order of the network's sets. Only those that are leased: of a range."""
+    """The addresses of a container, in the order of the network's sets. Only those that are leased: of a range.
+
+    A container may give itself more of them, those of others too: what the firewall's elements say counts for more.
+    """
     if not isinstance(conf.ipam, IpamConf):
         return ()
-    candidates = dict.fromkeys((*(policy.addresses if policy else ()), *held))
+    candidates = dict.fromkeys(policy.addresses if policy and policy.addresses else held)
     values = {address: from_text(address) for address in candidates}
     return tuple(
         address for range_set in conf.ipam.sets for address, value in values.items() if ranges.origin(range_set, *value)

@@ -74,8 +74,9 @@ def _restore(network: str, data_dir: str, bridge: str, context: Context) -> Iter
         found = _findings(views, context) if views else Findings()
         errors = mend(found, context)
     if found.steps:
-        gone = f"bridge {bridge}" if bridge else "a bridge"
-        words = f"{gone} was gone: plugged {len(views)} containers of network {network} in again"
+        name, whose = f"bridge {bridge}" if bridge else "a bridge", f"{len(views)} containers of network {network}"
+        unplugged = any(view.link and not view.link.master for view in views)
+        words = f"{name} was gone: plugged {whose} in again" if unplugged else f"{name} was down: put right for {whose}"
         yield "; ".join((words, *map(str, errors)))
 
 

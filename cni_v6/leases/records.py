@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 from cni_v6.errors import ADDRESS_UNAVAILABLE, ALREADY_ATTACHED, INTERNAL, STORE_FAILED, CniError
@@ -186,6 +187,7 @@ def encode(attachment: Attachment) -> bytes:
     }).encode() + b"\n"
 
 
+@lru_cache(maxsize=1024)  # as many as a bridge has ports: STATUS reads all of them twice, DEL one
 def decode(network: str, name: str, content: bytes) -> Attachment | None:
     """The record in a file; None if the content is damaged, is not ours, or does not match the file name."""
     try:

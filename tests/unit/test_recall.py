@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from cni_v6 import errors
+from cni_v6.errors import CniError
 from cni_v6.kernel.questions import GetAllElements, GetLinks
 from cni_v6.leases.attachment import Attachment
+from cni_v6.leases.memory import MemoryTransaction
 from cni_v6.protocol.names import Owner
 from tests.unit.fake_context import CONFIG, DATA_DIR, FOREIGN, LAYER_2, FakeContext, gc, plugin
 
@@ -117,6 +119,38 @@ def test_an_address_of_another_holder_is_not_taken_from_it() -> None:
     answer.ok()
     assert "the record of pods/c1/eth0 cannot be rebuilt: " in answer.stderr and "10.1.0.2" in answer.stderr
     fake.call("ADD", "c1").error(errors.ALREADY_ATTACHED)
+
+
+def test_addresses_that_a_container_gave_itself_are_not_its_own() -> None:
+    """Else one container could take the addresses of others, and of all to come."""
+    fake = FakeContext()
+    own, others = addresses(fake.add("c1")), addresses(fake.add("c2"))
+    for address in (f"{others[1]}/16", "10.1.0.9/16"):
+        fake.kernel.spaces["/run/netns/c1"].addresses["eth0"].append(address)
+    lose(fake)
+    fake.add("c3")
+    held = {record.owner.container_id: [*record.addresses] for record in fake.attachments()}
+    assert (held["c1"], held["c2"]) == (own, others)
+
+
+def test_a_store_that_takes_no_record_fails_the_add() -> None:
+    """Else the network would count as compared, and the container's addresses would be given again."""
+    fake = FakeContext()
+    held = addresses(fake.add("c1"))
+    lose(fake)
+    fake.container("c2")
+    put, full = MemoryTransaction.put, CniError(errors.STORE_FAILED, "lease store: no space left on device")
+    failures = [full]
+
+    def fill(leases: MemoryTransaction, record: Attachment) -> None:
+        if failures:
+            raise failures.pop()
+        put(leases, record)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MemoryTransaction, "put", fill)
+        fake.call("ADD", "c2").error(errors.STORE_FAILED)
+    assert not {*held} & {*addresses(fake.call("ADD", "c2").ok())}
 
 
 def test_gc_frees_what_was_rebuilt() -> None:

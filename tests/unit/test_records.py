@@ -31,6 +31,14 @@ def test_records_and_leases_are_read_back(container_id: str, ifname: str) -> Non
     assert records.lease_owner(records.lease_content(attachment.owner)) == (container_id, ifname)
 
 
+def test_a_record_that_has_not_changed_is_read_once() -> None:
+    """STATUS and DEL read the same records again and again."""
+    name, content = records.record_name(WHOLE.owner.container_id, WHOLE.owner.ifname), records.encode(WHOLE)
+    assert records.decode(NETWORK, name, content) is records.decode(NETWORK, name, bytes(bytearray(content)))
+    changed = records.encode(replace(WHOLE, created=2.5))
+    assert records.decode(NETWORK, name, changed) == replace(WHOLE, created=2.5)
+
+
 @pytest.mark.parametrize(("content", "expected", "text"), [
     (b"a\r\neth0", ("a", "eth0"), "a eth0"),
     (b" a\r\neth0\n", ("a", "eth0"), "a eth0"),

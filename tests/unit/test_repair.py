@@ -175,6 +175,15 @@ def test_a_delegated_prefix_and_its_proxied_address(capsys: Capture) -> None:
     assert state(fake) == before
 
 
+def test_a_bridge_that_was_down_is_not_called_gone() -> None:
+    fake = node()
+    change("cni0", up=False)(fake)
+    fake.container("late")
+    answer = fake.call("ADD", "late", config(7))
+    answer.ok()
+    assert "bridge cni0 was down: put right for 3 containers of network pods" in answer.stderr
+
+
 def test_the_next_add_plugs_in_what_is_left_of_the_bridge() -> None:
     fake = node()
     before = state(fake)
