@@ -102,7 +102,9 @@ class Watch:
                 self._guarded(lambda: self._plug_in(self._bridges.popleft()))
             if self._changes and self._changes.fileno() in ready:
                 self._guarded(self._look)
+                self._is_sure = False  # nobody looks during the pause, so a call compares the tables itself
                 self._closing.wait(self._pause())
+                self._guarded(self._look)
 
     def _guarded(self, step: Callable[[], None]) -> None:
         """Whatever fails, the watch goes on."""
