@@ -26,20 +26,31 @@ from cni_v6.plan.site import Site
 from cni_v6.protocol.names import Owner
 
 
-def observe(site: Site, conf: MainConf, questions: Collection[Question], context: Context) -> Snapshot:
+# The kernel closes a netlink socket, and lets go of its namespace, after an RCU grace period (net/netlink/af_netlink.c,
+# deferred_put_nlk_sk): tens of milliseconds in which a namespace whose last user has gone counts as alive.
+DOUBT_SECONDS = 1.0
+
+
+def observe(
+    site: Site, conf: MainConf, inside: tuple[int, int], questions: Collection[Question], context: Context
+) -> Snapshot:
     """The answers that an ADD needs. Waits first for an interface of an earlier container that is about to go.
 
-    The kernel removes an ended namespace asynchronously, and a veth pair together with it.
+    The kernel removes an ended namespace asynchronously, and a veth pair together with it. An earlier container with
+    another namespace may be over although that cannot be proved yet; it is given a second.
+
+    :param inside: the id of the container's namespace.
     """
     found = context.kernel.observe(questions)
     if not found.link(HOST, site.host):
         return found
     with context.leases(conf.network, conf.data_dir).transaction() as leases:
         record = leases.get(site.owner)
-    if record is None or not _has_ended(record, context):
+    if record is None or record.netns == inside:
         return found
-    with suppress(CniError):  # it stays: its other end was moved into a namespace that is alive
-        context.kernel.apply([ops.AwaitEnd(site.host)])
+    end = ops.AwaitEnd(site.host) if _has_ended(record, context) else ops.AwaitEnd(site.host, DOUBT_SECONDS)
+    with suppress(CniError):  # it stays: its other end is in a namespace that is alive
+        context.kernel.apply([end])
     return context.kernel.observe(questions)
 
 

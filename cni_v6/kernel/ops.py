@@ -202,9 +202,10 @@ class AwaitAddresses:
 
 @dataclass(frozen=True, slots=True)
 class AwaitEnd:
-    """Wait until an interface of the node is gone, after the namespace of its peer has ended."""
+    """Wait until an interface of the node is gone, after the namespace of its peer has ended; at most so long."""
 
     ifname: str
+    seconds: float = 10.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,8 +71,12 @@ def await_end(spaces: Spaces, operation: ops.AwaitEnd) -> None:
     if index is None:
         return
     route = spaces.get(HOST).route
+
+    def gone() -> bool:
+        return not route.request([requests.get_link_by_index(index)])[0].messages
+
     with spaces.get(HOST).event_socket(uapi.RTNLGRP_LINK, index) as events:
-        _wait(events, operation, lambda: not route.request([requests.get_link_by_index(index)])[0].messages, STAYS)
+        _wait(events, operation, gone, STAYS, operation.seconds)
     spaces.forget_indices()
 
 
@@ -83,21 +87,26 @@ def _index(spaces: Spaces, netns: str, operation: Awaited) -> int:
     return index
 
 
-def _wait(events: socket.socket, operation: Op, settled: Callable[[], bool], otherwise: str = LATE) -> None:
+def _wait(
+    events: socket.socket, operation: Op, settled: Callable[[], bool], otherwise: str = LATE,
+    patience: float = PATIENCE_SECONDS,
+) -> None:
     """Read the state again at each notification about the interface.
 
     :param otherwise: the hint in the error if the state does not come.
+    :param patience: seconds.
     """
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + patience
+    late = f"nothing within {patience:g} seconds; {otherwise}"
     while not settled():
-        _await_news(events, deadline, operation, otherwise)
+        _await_news(events, deadline, operation, late)
 
 
-def _await_news(events: socket.socket, deadline: float, operation: Op, otherwise: str) -> None:
+def _await_news(events: socket.socket, deadline: float, operation: Op, late: str) -> None:
     poll = select.poll()  # select(2) takes no descriptor above 1023
     poll.register(events, select.POLLIN)
     if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
-        raise _failure(operation, f"nothing within {PATIENCE_SECONDS:.0f} seconds; {otherwise}")
+        raise _failure(operation, late)
     try:
         events.recv(RECEIVE_BYTES)
     except OSError as error:

@@ -110,7 +110,7 @@ class Frame(Generic[Conf]):
         site = Site(call.owner, call.netns, context.id)
         inside, node = namespaces.namespaces(call, context)
         questions = tuple(plugin.questions(site, conf))
-        seen = earlier.observe(site, conf, questions, context)
+        seen = earlier.observe(site, conf, inside, questions, context)
         plugin.check_free(site, conf, seen)
         lost = _lost_families(site, conf, seen)
         context.data_dirs.remember(conf.data_dir)

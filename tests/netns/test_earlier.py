@@ -21,9 +21,7 @@ def replaced(node: Node, name: str) -> Pod:
     return Pod(node, CONFIG, name)
 
 
-def test_an_add_for_a_container_whose_namespace_has_ended(node: Node, request: pytest.FixtureRequest) -> None:
-    if request.node.get_closest_marker("courier"):
-        pytest.xfail("the engine closes the namespace after its answer, and the courier is done sooner than that")
+def test_an_add_for_a_container_whose_namespace_has_ended(node: Node) -> None:
     [first, other] = networks.pods(node, CONFIG, "first", "other")
     for _ in range(5):
         again = replaced(node, "first")

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from cni_v6 import errors
+from cni_v6.attachments import earlier
 from cni_v6.errors import CniError
 from cni_v6.kernel import ops
 from cni_v6.kernel.ops import HOST
@@ -82,6 +83,24 @@ def test_an_interface_that_goes_with_its_namespace_is_waited_for() -> None:
     fake.kernel.fail = end
     fake.call("ADD", "c1").ok()
     assert ops.AwaitEnd(PORT) in fake.kernel.applied
+
+
+def test_a_namespace_that_may_be_about_to_end_is_given_a_second() -> None:
+    """A socket that closes keeps it for a moment: until then nothing proves that its container is over."""
+    fake = FakeContext()
+    fake.add("c1")
+    before = fake.kernel.spaces.pop("/run/netns/c1")
+    fake.kernel.spaces["/run/netns/elsewhere"] = before
+    fake.container("c1")
+
+    def end(op: ops.Op) -> None:
+        if isinstance(op, ops.AwaitEnd):
+            fake.kernel.delete(HOST, PORT)
+            del fake.kernel.spaces["/run/netns/elsewhere"]
+
+    fake.kernel.fail = end
+    fake.call("ADD", "c1").ok()
+    assert ops.AwaitEnd(PORT, earlier.DOUBT_SECONDS) in fake.kernel.applied
 
 
 def test_an_interface_that_stays_is_somebodys() -> None:
