@@ -5,6 +5,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+MOST = 3  # of a list in one message
+
+
+def few(words: Sequence[str]) -> str:
+    """The first ones of a list, and how many more there are."""
+    more = f" and {len(words) - MOST} more" if len(words) > MOST else ""
+    return ", ".join(words[:MOST]) + more
+
 
 class Log:
     """Lines of one invocation. ``prefix`` names the plugin, the command and the attachment."""

@@ -22,12 +22,12 @@ from cni_v6.firewall import shape
 from cni_v6.firewall.shape import Table
 from cni_v6.kernel.netfilter.events import Change, Changes, own_changes
 from cni_v6.kernel.questions import GetTables, Link
+from cni_v6.log import few
 from cni_v6.protocol import names
 
 PAUSE_SECONDS = 0.2  # between two looks: what changes meanwhile is looked at once
 # Somebody who takes our rules away whenever we load them: then they are loaded that often, and no more.
 LOADS, LOADS_SECONDS, LONG_PAUSE_SECONDS = 5, 60.0, 10.0
-NAMED = 3  # of those who changed something, and of what differs
 
 
 class Watch:
@@ -149,7 +149,7 @@ class Watch:
             context.kernel.close()
 
     def _put_right(self, changes: list[Change], context: Context) -> None:
-        who = _joined([str(change) for change in dict.fromkeys(changes)]) or "somebody"
+        who = few([str(change) for change in dict.fromkeys(changes)]) or "somebody"
         try:
             differs, count = firewall_reload.put_right(context, self._known, self._say)
         except CniError as error:
@@ -157,13 +157,13 @@ class Watch:
             return
         if not differs:  # nobody needs them, or a call was faster
             return
-        self._say(f"{who} changed the firewall's tables: {_joined(differs)}; loaded again, with {count} attachments")
+        self._say(f"{who} changed the firewall's tables: {few(differs)}; loaded again, with {count} attachments")
         self._loads.append(time.monotonic())
         tables = context.kernel.observe([GetTables()]).tables()
         left = shape.differences(tables)
         if left:
             self._odd = tables
-            self._say(f"the firewall's tables differ as soon as they are loaded: {_joined(left)}")
+            self._say(f"the firewall's tables differ as soon as they are loaded: {few(left)}")
         self._known, self._is_sure = tables, not left
 
     def _pause(self) -> float:
@@ -179,8 +179,3 @@ class Watch:
                     self._say(words)
         finally:
             context.kernel.close()
-
-
-def _joined(words: list[str]) -> str:
-    more = f" and {len(words) - NAMED} more" if len(words) > NAMED else ""
-    return ", ".join(words[:NAMED]) + more

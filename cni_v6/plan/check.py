@@ -18,7 +18,7 @@ from cni_v6.kernel.questions import (
     RouteEntry,
     Snapshot,
 )
-from cni_v6.leases.attachment import Attachment
+from cni_v6.leases.attachment import Attachment, GatewayAddress
 from cni_v6.plan import bridge, bridge_port, forwarding, gateways
 from cni_v6.plan.site import Site
 from cni_v6.protocol.result import Address, Interface, Result, Route
@@ -196,10 +196,8 @@ def _gateway(conf: BridgeConf, ips: list[Address], seen: Snapshot) -> Iterable[s
     if not conf.is_gateway:
         return
     interface = conf.gateway_interface
-    present = seen.addresses(HOST, interface)
-    for address in gateways.addresses(conf, ips):
-        if not gateways.is_there(address, present):
-            yield f"gateway address {address} is missing on {interface}"
+    own = (GatewayAddress(interface, address) for address in gateways.addresses(conf, ips))
+    yield from (words for words, _ in gateways.missing(own, seen))
     families = {ip.family for ip in ips}
     if 4 in families:
         yield from _differs("node", "net/ipv4/ip_forward", "1", seen.sysctl(HOST, "ipv4/ip_forward"))

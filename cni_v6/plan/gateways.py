@@ -90,6 +90,20 @@ def take_away(anchor: GatewayAddress) -> Op:
     return ops.RemoveAddress(HOST, anchor.home, anchor.prefix)
 
 
+def missing(wanted: Iterable[GatewayAddress], seen: Snapshot) -> Iterator[tuple[str, Op]]:
+    """Those that the node lacks: in words, and the operation that adds each.
+
+    :param seen: the answers to GetAddresses, and GetRoutes for what is on-link, of each ``home``.
+    """
+    for anchor in dict.fromkeys(wanted):
+        if anchor.on_link:
+            routes = seen.routes(HOST, anchor.home)
+            if not any(route.dst == anchor.prefix and route.gateway is None for route in routes):
+                yield f"route {anchor.prefix} through {anchor.home} is missing", ensure(anchor)
+        elif not is_there(anchor.prefix, seen.addresses(HOST, anchor.home)):
+            yield f"gateway address {anchor.prefix} is missing on {anchor.home}", ensure(anchor)
+
+
 def is_there(address: str, present: Iterable[str]) -> bool:
     """Whether the interface has the gateway address with this prefix length or a shorter one."""
     return any(_ip(other) == _ip(address) and _length(other) <= _length(address) for other in present)

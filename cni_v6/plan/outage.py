@@ -140,30 +140,23 @@ def _gateways(
     conf: BridgeConf, records: Sequence[Attachment], families: frozenset[int], seen: Snapshot
 ) -> Iterator[Fault]:
     """Gateway addresses that containers count on: by their records, the reference plugin's by their addresses."""
-    wanted: dict[tuple[str, str], None] = {}
+    wanted: dict[GatewayAddress, None] = {}
     for record in records:
         of_ranges = tuple(gateways.of_ranges(conf, record.addresses))
         anchors = record.anchors or gateways.anchors(conf, of_ranges)
-        wanted |= dict.fromkeys((anchor.home, anchor.prefix) for anchor in anchors if not anchor.on_link)
+        wanted |= dict.fromkeys(anchor for anchor in anchors if not anchor.on_link)
         if any(anchor.on_link for anchor in anchors):  # a link-local gateway is no anchor
-            wanted |= dict.fromkeys((conf.gateway_interface, each) for each in gateways.addresses(conf, of_ranges))
-    for home, address in wanted:
-        if version(address) in families and not gateways.is_there(address, seen.addresses(HOST, home)):
-            add = ops.AddAddress(HOST, home, address)
-            yield Fault(f"gateway address {address} is missing on {home}", (command(add),))
+            own = gateways.addresses(conf, of_ranges)
+            wanted |= dict.fromkeys(GatewayAddress(conf.gateway_interface, address) for address in own)
+    yield from _missing(wanted, families, seen)
 
 
 def _routes(
     conf: BridgeConf, records: Sequence[Attachment], families: frozenset[int], seen: Snapshot
 ) -> Iterator[Fault]:
     """Routes to containers, and proxy entries: the kernel drops the routes of an interface that goes down."""
-    on_link: dict[GatewayAddress, None] = {}
-    for record in records:
-        on_link |= dict.fromkeys(anchor for anchor in record.anchors if anchor.on_link)
-    for anchor in on_link:
-        if version(anchor.prefix) in families and not _has_route(anchor.home, anchor.prefix, seen):
-            what = f"route {anchor.prefix} through {anchor.home} is missing"
-            yield Fault(what, (command(gateways.ensure(anchor)),))
+    on_link = (anchor for record in records for anchor in record.anchors if anchor.on_link)
+    yield from _missing(on_link, families, seen)
     for record in records if 6 in families else ():
         found = [*ndp_proxy.differences(conf, record, seen), *prefix_routes.differences(conf, record, seen)]
         if found:
@@ -171,8 +164,9 @@ def _routes(
             yield Fault("; ".join(found), tuple(map(command, again)))
 
 
-def _has_route(home: str, prefix: str, seen: Snapshot) -> bool:
-    return any(route.dst == prefix and route.gateway is None for route in seen.routes(HOST, home))
+def _missing(wanted: Iterable[GatewayAddress], families: frozenset[int], seen: Snapshot) -> Iterator[Fault]:
+    of_families = (anchor for anchor in wanted if version(anchor.prefix) in families)
+    return (Fault(what, (command(add),)) for what, add in gateways.missing(of_families, seen))
 
 
 def _names(steps: Iterable[Op]) -> str:

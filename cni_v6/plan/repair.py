@@ -28,7 +28,7 @@ from cni_v6.kernel.questions import (
     Question,
     Snapshot,
 )
-from cni_v6.leases.attachment import Attachment, BridgePort
+from cni_v6.leases.attachment import Attachment, BridgePort, GatewayAddress
 from cni_v6.net.addresses import version
 from cni_v6.plan import bridge, bridge_port, families, features, forwarding, gateways
 from cni_v6.protocol import names
@@ -234,15 +234,10 @@ def _gateway(there: list[View], node: str, seen: Snapshot, found: Findings) -> N
     home, everything = conf.gateway_interface, frozenset[int]().union(*(view.families for view in there))
     if conf.vlan:
         _gateway_port(there, conf, node, everything, seen, found)
-    present = seen.addresses(HOST, home)
-    for address in dict.fromkeys(address for view in there for address in _gateway_addresses(view.record)):
-        if not gateways.is_there(address, present):
-            words = f"gateway address {address} is missing on {home}"
-            found.add(None, words, ops.AddAddress(HOST, home, address))
-    on_link = {route.dst for route in seen.routes(HOST, home) if route.gateway is None}
-    for anchor in dict.fromkeys(anchor for view in there for anchor in view.record.anchors if anchor.on_link):
-        if anchor.prefix not in on_link:
-            found.add(None, f"route {anchor.prefix} through {home} is missing", gateways.ensure(anchor))
+    own = [GatewayAddress(home, address) for view in there for address in _gateway_addresses(view.record)]
+    on_link = (replace(anchor, home=home) for view in there for anchor in view.record.anchors if anchor.on_link)
+    for words, add in gateways.missing((*own, *on_link), seen):
+        found.add(None, words, add)
     if 4 in everything and seen.sysctl(HOST, IP_FORWARD) != "1":
         found.add(None, "IPv4 forwarding is off on this node", ops.SetSysctl(HOST, IP_FORWARD, "1"))
     if 6 in everything and not forwarding.is_on(seen, home):

@@ -11,11 +11,10 @@ from cni_v6.errors import LIMITED, NOT_AVAILABLE, CniError
 from cni_v6.kernel.ops import HOST
 from cni_v6.kernel.questions import BRIDGE_PORTS_MAX, GetLink, GetLinks, GetSysctl, Question, Snapshot
 from cni_v6.leases.attachment import Attachment
+from cni_v6.log import few
 from cni_v6.plan import families, features, forwarding, gateways, mtu, outage
 from cni_v6.protocol.names import owner_of_alias
 from cni_v6.protocol.result import Address
-
-NAMED = 3  # of the containers that are cut off
 
 
 def questions(conf: BridgeConf, node: str, records: Iterable[Attachment]) -> tuple[Question, ...]:
@@ -80,9 +79,8 @@ def _check_plugged(conf: BridgeConf, seen: Snapshot) -> None:
         if not link.master and (owner := owner_of_alias(link.alias)) and owner.network == conf.network
     )
     if owners:
-        first = ", ".join(f"{owner.container_id}/{owner.ifname}" for owner in owners[:NAMED])
-        more = f" and {len(owners) - NAMED} more" if len(owners) > NAMED else ""
-        words = f"containers are in no bridge, so they are cut off: {first}{more}"
+        named = few([f"{owner.container_id}/{owner.ifname}" for owner in owners])
+        words = f"containers are in no bridge, so they are cut off: {named}"
         raise CniError(LIMITED, words, f"run cni-v6ctl check {conf.network} --repair")
 
 

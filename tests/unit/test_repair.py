@@ -373,29 +373,23 @@ def older(fake: FakeContext) -> None:
             leases.update(replace(record, port=None))
 
 
-def test_records_without_a_port(capsys: Capture) -> None:
-    fake = node(CONFIG | {"ingress": "isolated"})
+@pytest.mark.parametrize("keys", [{"ingress": "isolated"}, {"vlan": 5}], ids=["bridge", "vlan"])
+def test_records_without_a_port(keys: dict[str, Any], capsys: Capture) -> None:
+    fake = node(CONFIG | keys)
     before = state(fake)
     older(fake)
     assert Checked(fake, capsys).status == 0
     lose_bridge(fake)
     assert Checked(fake, capsys, "--repair").status == 0
     assert state(fake) == before
+
+
+def test_records_without_a_port_on_layer_2(capsys: Capture) -> None:
     fake = node(LAYER_2 | {"guard": False})
     older(fake)
     assert Checked(fake, capsys).status == 0
     lose_bridge(fake)
     assert "it is not known which bridge" in Checked(fake, capsys, "--repair").out
-
-
-def test_records_without_a_port_in_a_vlan(capsys: Capture) -> None:
-    fake = node(CONFIG | {"vlan": 5})
-    before = state(fake)
-    older(fake)
-    assert Checked(fake, capsys).status == 0
-    lose_bridge(fake)
-    assert Checked(fake, capsys, "--repair").status == 0
-    assert state(fake) == before
 
 
 def test_tables_that_are_gone_are_loaded_first(capsys: Capture) -> None:
