@@ -13,7 +13,6 @@ from dataclasses import replace
 from cni_v6.attachments.context import Context
 from cni_v6.firewall import ruleset
 from cni_v6.firewall.policy import GUARD_BLOCKED, ISOLATED, Policy
-from cni_v6.firewall.recovered import policy_of
 from cni_v6.kernel.ops import HOST
 from cni_v6.kernel.questions import GetAllElements, GetLink, GetRuleset
 from cni_v6.leases.attachment import Attachment
@@ -38,6 +37,8 @@ def completed(
     :param others: the records of this node. Where none of the network's has a policy, it has no firewall.
     :param wanted: whether the network has a firewall, where its configuration is known.
     """
+    from cni_v6.firewall.recovered import policy_of  # few calls find a damaged record
+
     owner, host = record.owner, host_interface(record.owner)
     seen = context.kernel.observe([GetLink(HOST, host), GetRuleset(), GetAllElements()])
     link = seen.link(HOST, host)

@@ -17,8 +17,7 @@ from cni_v6.config.main import MainConf
 from cni_v6.kernel.questions import GetSurroundings
 from cni_v6.leases.store import Transaction
 from cni_v6.log import Log
-from cni_v6.plan import gateways, overlap
-from cni_v6.plan.overlap import Place
+from cni_v6.plan import gateways
 from cni_v6.protocol.json_reader import canonical_prefix
 from cni_v6.protocol.result import Address
 
@@ -38,8 +37,10 @@ def check(
     memo = old_gateways.decode(leases.memo(), context.boot)
     if {*memo.live, *memo.looked_at}.issuperset(needed):
         return
+    from cni_v6.plan import overlap  # once in a network's boot
+
     places = [
-        Place(conf.gateway_interface, canonical_prefix(ip.address, host_bits=False) or ip.address, ip.gateway)
+        overlap.Place(conf.gateway_interface, canonical_prefix(ip.address, host_bits=False) or ip.address, ip.gateway)
         for ip in found if ip.gateway
     ]
     earlier = frozenset(anchor.home for anchor in (*memo.live, *memo.draining))

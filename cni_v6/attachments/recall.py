@@ -20,10 +20,10 @@ from cni_v6.attachments.context import Context
 from cni_v6.config.ipam import IpamConf
 from cni_v6.config.main import MainConf
 from cni_v6.errors import STORE_FAILED, CniError
-from cni_v6.firewall import recovered
 from cni_v6.firewall.policy import Policy
+from cni_v6.kernel.facts import Link
 from cni_v6.kernel.ops import HOST
-from cni_v6.kernel.questions import GetAllElements, GetLinks, GetPeerAddresses, Link, Question
+from cni_v6.kernel.questions import GetAllElements, GetLinks, GetPeerAddresses, Question
 from cni_v6.leases.attachment import Attachment
 from cni_v6.leases.store import Transaction
 from cni_v6.log import Log
@@ -62,8 +62,10 @@ def forget(owner: Owner, leases: Transaction, context: Context) -> None:
     """
     if old_gateways.decode(leases.memo(), context.boot).recalled:
         return
+    from cni_v6.firewall.recovered import policy_of  # few stores vanish
+
     present = context.kernel.observe([GetAllElements()]).all_elements()
-    policy = recovered.policy_of(owner, host_interface(owner), "", (), present)
+    policy = policy_of(owner, host_interface(owner), "", (), present)
     if policy:
         context.kernel.remove(features.removal(Attachment(owner, (), policy=policy), frozenset(), frozenset()))
 
@@ -71,13 +73,15 @@ def forget(owner: Owner, leases: Transaction, context: Context) -> None:
 def _rebuild(
     conf: MainConf, lost: Mapping[Owner, Link], leases: Transaction, context: Context, log: Log
 ) -> None:
+    from cni_v6.firewall.recovered import policy_of
+
     questions: list[Question] = [GetPeerAddresses(link.name) for link in lost.values()]
     seen = context.kernel.observe([GetAllElements(), *questions])
     node = context.kernel.netns_id(HOST)
     found = []
     for owner, link in lost.items():
         held = [each.partition("/")[0] for each in seen.peer_addresses(link.name)]
-        policy = recovered.policy_of(owner, link.name, link.master, held, seen.all_elements())
+        policy = policy_of(owner, link.name, link.master, held, seen.all_elements())
         record = Attachment(
             owner, _addresses(conf, held, policy), link.name, created=context.now(), boot=context.boot, home=node,
             policy=policy,

@@ -21,8 +21,9 @@ from cni_v6.firewall import policy_change
 from cni_v6.firewall.elements import elements
 from cni_v6.firewall.policy import Policy
 from cni_v6.kernel import ops
+from cni_v6.kernel.facts import Lifetime
 from cni_v6.kernel.ops import HOST, Op
-from cni_v6.kernel.questions import GetElements, GetLifetimes, GetLink, Lifetime, Question, Snapshot
+from cni_v6.kernel.questions import GetElements, GetLifetimes, GetLink, Question, Snapshot
 from cni_v6.leases.attachment import Attachment, GatewayAddress
 from cni_v6.leases.store import Transaction
 from cni_v6.net.addresses import overlap

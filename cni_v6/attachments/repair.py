@@ -47,8 +47,6 @@ def restore(bridge: str, context: Context) -> Iterator[str]:
 
     The kernel is asked first, so that no lock is taken of a network that has lost nothing. A network that cannot be
     repaired keeps no other from it. Containers that somebody has plugged into another bridge are left alone.
-
-    :param bridge: "" for any.
     """
     names = _cut_off(bridge, context)
     for data_dir in context.data_dirs.known() if names else ():
@@ -63,7 +61,7 @@ def restore(bridge: str, context: Context) -> Iterator[str]:
 def _cut_off(bridge: str, context: Context) -> frozenset[str]:
     """The networks with ports in no bridge, or in this one while it is down."""
     links = context.kernel.observe([GetLinks()]).links()
-    down = {link.name for link in links if link.kind == "bridge" and not link.up and bridge in ("", link.name)}
+    down = {link.name for link in links if link.kind == "bridge" and not link.up and link.name == bridge}
     owners = (owner_of_alias(link.alias) for link in links if link.alias and (not link.master or link.master in down))
     return frozenset(owner.network for owner in owners if owner)
 
@@ -74,16 +72,16 @@ def _restore(network: str, data_dir: str, bridge: str, context: Context) -> Iter
         found = _findings(views, context) if views else Findings()
         errors = mend(found, context)
     if found.steps:
-        name, whose = f"bridge {bridge}" if bridge else "a bridge", f"{len(views)} containers of network {network}"
+        whose = f"{len(views)} containers of network {network}"
         unplugged = any(view.link and not view.link.master for view in views)
-        words = f"{name} was gone: plugged {whose} in again" if unplugged else f"{name} was down: put right for {whose}"
-        yield "; ".join((words, *map(str, errors)))
+        words = f"was gone: plugged {whose} in again" if unplugged else f"was down: put right for {whose}"
+        yield "; ".join((f"bridge {bridge} {words}", *map(str, errors)))
 
 
 def _was_in(view: View, bridge: str) -> bool:
-    if view.conf is None or view.link is None or bridge not in ("", view.conf.bridge):
+    if view.conf is None or view.link is None or view.conf.bridge != bridge:
         return False
-    return view.link.master in ("", view.conf.bridge)
+    return view.link.master in ("", bridge)
 
 
 def _views(leases: Transaction, context: Context) -> list[View]:

@@ -13,7 +13,7 @@ from cni_v6.attachments.context import Context
 from cni_v6.ctl.gc import places
 from cni_v6.engine.handle import real_context
 from cni_v6.errors import CniError
-from cni_v6.kernel import ops
+from cni_v6.kernel.describe import describe
 from cni_v6.plan.repair import Findings
 from cni_v6.protocol.names import Owner
 
@@ -110,7 +110,7 @@ def _name(report: Report, owner: Owner | None) -> str:
 
 
 def _plan(report: Report) -> list[str]:
-    return [ops.describe(operation) for step in report.found.steps for operation in step]
+    return [describe(operation) for step in report.found.steps for operation in step]
 
 
 def _document(report: Report, words: str) -> dict[str, object]:

@@ -17,8 +17,9 @@ from typing import Any
 from cni_v6.attachments.context import Context
 from cni_v6.engine.handle import Reply, handle, real_context
 from cni_v6.errors import INVALID_CONFIG, CniError
+from cni_v6.kernel.describe import describe
 from cni_v6.kernel.fake.kernel import FakeKernel
-from cni_v6.kernel.ops import HOST, AddElements, Op, describe
+from cni_v6.kernel.ops import HOST, AddElements, Op
 from cni_v6.kernel.privilege import may_change_the_network
 from cni_v6.kernel.questions import Kernel, Question, Snapshot
 from cni_v6.leases.attachment import Attachment

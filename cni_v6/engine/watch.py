@@ -20,8 +20,9 @@ from cni_v6.attachments.context import Context
 from cni_v6.errors import CniError
 from cni_v6.firewall import shape
 from cni_v6.firewall.shape import Table
+from cni_v6.kernel.facts import Link
 from cni_v6.kernel.netfilter.events import Change, Changes, own_changes
-from cni_v6.kernel.questions import GetTables, Link
+from cni_v6.kernel.questions import GetTables
 from cni_v6.log import few
 from cni_v6.protocol import names
 

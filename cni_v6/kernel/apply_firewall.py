@@ -12,6 +12,8 @@ from cni_v6.firewall.sets import SETS, Element
 from cni_v6.firewall.shape import Table
 from cni_v6.kernel import ops, programs, questions
 from cni_v6.kernel.deadline import Patience
+from cni_v6.kernel.describe import describe
+from cni_v6.kernel.facts import ForwardChain
 from cni_v6.kernel.netfilter import conntrack, keys, listing, messages as nft
 from cni_v6.kernel.netfilter.socket import NO_NETFILTER, NetfilterSocket
 from cni_v6.kernel.netlink.socket import Answer, explain
@@ -37,7 +39,7 @@ def add_elements(spaces: Spaces, operation: ops.AddElements) -> None:
     if errno.EEXIST in failures:
         raise _clash(netfilter, operation.elements)
     for answer in failures.values():
-        raise CniError(KERNEL_REFUSED, f"cannot {ops.describe(operation)}", explain(answer))
+        raise CniError(KERNEL_REFUSED, f"cannot {describe(operation)}", explain(answer))
 
 
 def _clash(netfilter: NetfilterSocket, elements: Sequence[Element]) -> CniError:
@@ -226,7 +228,7 @@ def get_nft(_: Spaces, asked: questions.GetNft) -> str:
     return ""
 
 
-def get_forward_chains(spaces: Spaces, _: questions.GetForwardChains) -> tuple[questions.ForwardChain, ...]:
+def get_forward_chains(spaces: Spaces, _: questions.GetForwardChains) -> tuple[ForwardChain, ...]:
     from cni_v6.kernel.netfilter import forward_chains  # for STATUS alone
 
     netfilter = _netfilter(spaces)
@@ -256,4 +258,4 @@ def _netfilter(spaces: Spaces) -> NetfilterSocket:
 def _refused(answers: Iterable[Answer], operation: ops.Op) -> None:
     for answer in answers:
         if answer.error and answer.error not in NO_NETFILTER:
-            raise CniError(KERNEL_REFUSED, f"cannot {ops.describe(operation)}", explain(answer))
+            raise CniError(KERNEL_REFUSED, f"cannot {describe(operation)}", explain(answer))

@@ -7,13 +7,15 @@ from collections.abc import Mapping
 
 from cni_v6.errors import KERNEL_REFUSED, CniError
 from cni_v6.kernel import ops
+from cni_v6.kernel.describe import describe
+from cni_v6.kernel.facts import Link
 from cni_v6.kernel.netlink import answers, requests
 from cni_v6.kernel.netlink.message import HEADER, Message, as_int, by_kind, u32
 from cni_v6.kernel.netlink.uapi import IFLA_LINK_NETNSID, IFLA_TARGET_NETNSID
 from cni_v6.kernel.netlink.socket import explain
 from cni_v6.kernel.open_namespaces import Spaces
 from cni_v6.kernel.ops import HOST
-from cni_v6.kernel.questions import GetMacs, Link
+from cni_v6.kernel.questions import GetMacs
 
 SYSFS = "/sys/class/net"
 NET_ADDR_SET = "3"  # linux/netdevice.h: somebody has set the address
@@ -51,7 +53,7 @@ def pin(spaces: Spaces, operation: ops.PinMac) -> None:
         return
     for answer in spaces.get(HOST).route.request([requests.set_mac(operation.bridge, operation.mac)]):
         if answer.error:
-            raise CniError(KERNEL_REFUSED, f"cannot {ops.describe(operation)}", explain(answer))
+            raise CniError(KERNEL_REFUSED, f"cannot {describe(operation)}", explain(answer))
 
 
 def _is_set(spaces: Spaces, operation: ops.PinMac) -> bool:

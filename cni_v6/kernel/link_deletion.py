@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from cni_v6.errors import KERNEL_REFUSED, CniError
+from cni_v6.kernel.facts import Link
 from cni_v6.kernel.netlink import answers, requests, uapi
 from cni_v6.kernel.netlink.socket import (
     RECEIVE_BYTES,
@@ -25,7 +26,6 @@ from cni_v6.kernel.netlink.socket import (
     split,
     subscribe,
 )
-from cni_v6.kernel.questions import Link
 
 PATIENCE_SECONDS = 30.0  # a busy kernel takes tenths of a second; after this time something is stuck
 BRIDGE_KIND = b"bridge\0"  # in a message about a bridge: only a message with these bytes is read

@@ -12,6 +12,7 @@ from typing import Any
 
 from cni_v6.errors import KERNEL_REFUSED, UNKNOWN_CONTAINER, CniError, Errors
 from cni_v6.kernel import apply_firewall, ops, sysctl
+from cni_v6.kernel.describe import describe
 from cni_v6.kernel.link_deletion import Reaper
 from cni_v6.kernel.netlink import answers, pyroute2_messages, requests
 from cni_v6.kernel.netlink.message import Message
@@ -242,7 +243,7 @@ def _refusal(spaces: Spaces, operation: Op, answer: Answer) -> CniError:
 def _index(spaces: Spaces, namespace: str, ifname: str, operation: Op) -> int:
     index = spaces.index(namespace, ifname)
     if index is None:
-        raise CniError(KERNEL_REFUSED, f"cannot {ops.describe(operation)}", f"there is no interface {ifname}")
+        raise CniError(KERNEL_REFUSED, f"cannot {describe(operation)}", f"there is no interface {ifname}")
     return index
 
 

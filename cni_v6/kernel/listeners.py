@@ -8,9 +8,9 @@ import struct
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, suppress
 
+from cni_v6.kernel.facts import Listener
 from cni_v6.kernel.netlink.message import HEADER, Message, as_address
 from cni_v6.kernel.netlink.socket import NetlinkSocket, open_netlink
-from cni_v6.kernel.questions import Listener
 
 NETLINK_SOCK_DIAG = 4  # linux/netlink.h
 SOCK_DIAG_BY_FAMILY = 20  # linux/sock_diag.h

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cni_v6.errors import ADDRESS_UNAVAILABLE, CniError
-from cni_v6.kernel.questions import Link
+from cni_v6.kernel.facts import Link
 
 OUR_ALIAS = "cni-v6 "
 

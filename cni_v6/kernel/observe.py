@@ -9,6 +9,7 @@ from typing import Any
 
 from cni_v6.errors import KERNEL_REFUSED, CniError
 from cni_v6.kernel import apply_firewall, sysctl
+from cni_v6.kernel.facts import Ipv6Interface, Lifetime, Link, Listener, RouteEntry, Surroundings, Uplink
 from cni_v6.kernel.netlink import answers, pyroute2_messages, requests
 from cni_v6.kernel.netlink.message import Message
 from cni_v6.kernel.netlink.socket import Answer, explain
@@ -26,11 +27,11 @@ from cni_v6.kernel.questions import (
     GetLink,
     GetLinks,
     GetListeners,
-    GetNft,
     GetMacs,
+    GetNft,
     GetPeerAddresses,
-    GetPorts,
     GetPortVlans,
+    GetPorts,
     GetProxies,
     GetRoutes,
     GetRuleset,
@@ -38,15 +39,8 @@ from cni_v6.kernel.questions import (
     GetSysctl,
     GetTables,
     GetUplinks,
-    Ipv6Interface,
-    Lifetime,
-    Link,
-    Listener,
     Question,
-    RouteEntry,
     Snapshot,
-    Surroundings,
-    Uplink,
 )
 from cni_v6.kernel.sysctl import Folders
 

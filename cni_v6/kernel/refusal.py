@@ -6,11 +6,12 @@ import errno
 
 from cni_v6.errors import ALREADY_ATTACHED, KERNEL_REFUSED, PORTS_EXHAUSTED, CniError
 from cni_v6.kernel import mac_claims, ops
+from cni_v6.kernel.describe import describe
+from cni_v6.kernel.facts import BRIDGE_PORTS_MAX
 from cni_v6.kernel.netlink import answers, requests
 from cni_v6.kernel.netlink.socket import Answer, explain
 from cni_v6.kernel.open_namespaces import Spaces
 from cni_v6.kernel.ops import HOST, Op
-from cni_v6.kernel.questions import BRIDGE_PORTS_MAX
 
 
 def refusal(spaces: Spaces, operation: Op, answer: Answer) -> CniError:
@@ -25,7 +26,7 @@ def refusal(spaces: Spaces, operation: Op, answer: Answer) -> CniError:
             return CniError(PORTS_EXHAUSTED, words, "remove containers, or add a second network with its own bridge")
         if answer.error == errno.EEXIST:
             return _exists(spaces, operation)
-    return CniError(KERNEL_REFUSED, f"cannot {ops.describe(operation)}", explain(answer))
+    return CniError(KERNEL_REFUSED, f"cannot {describe(operation)}", explain(answer))
 
 
 def _exists(spaces: Spaces, operation: ops.CreateVeth) -> CniError:

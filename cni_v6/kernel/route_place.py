@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from cni_v6.errors import KERNEL_REFUSED, CniError
 from cni_v6.kernel import ops
-from cni_v6.kernel.questions import RouteEntry
+from cni_v6.kernel.describe import describe
+from cni_v6.kernel.facts import RouteEntry
 
 DEFAULT_METRIC = {4: 0, 6: 1024}  # net/ip6_route.h: IP6_RT_PRIO_USER
 METRICS_TRIED = 16  # a container has an interface in a few networks
@@ -33,4 +34,4 @@ def metrics(operation: ops.AddRoute) -> range:
 def refusal(operation: ops.AddRoute) -> CniError:
     """The error for a route of the node that another one is in the way of."""
     remedy = f"another route has its place: see ip route show {operation.dst}, ip -6 route show {operation.dst}"
-    return CniError(KERNEL_REFUSED, f"cannot {ops.describe(operation)}", remedy)
+    return CniError(KERNEL_REFUSED, f"cannot {describe(operation)}", remedy)

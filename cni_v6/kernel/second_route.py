@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from cni_v6.errors import KERNEL_REFUSED, CniError
 from cni_v6.kernel import ops, route_place
+from cni_v6.kernel.describe import describe
 from cni_v6.kernel.netlink import requests
 from cni_v6.kernel.netlink.socket import explain
 from cni_v6.kernel.observe import observe
@@ -33,7 +34,7 @@ def add(spaces: Spaces, operation: ops.AddRoute) -> ops.AddRoute | None:
         if not answer.error:
             return beside
         if answer.error != errno.EEXIST:
-            raise CniError(KERNEL_REFUSED, f"cannot {ops.describe(beside)}", explain(answer))
+            raise CniError(KERNEL_REFUSED, f"cannot {describe(beside)}", explain(answer))
     if operation.netns == ops.HOST:
         raise route_place.refusal(operation)
     return None

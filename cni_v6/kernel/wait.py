@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from cni_v6.errors import ADDRESS_UNAVAILABLE, KERNEL_REFUSED, CniError
 from cni_v6.kernel import ops
+from cni_v6.kernel.describe import describe
 from cni_v6.kernel.netlink import answers, requests, uapi
 from cni_v6.kernel.netlink.socket import RECEIVE_BYTES
 from cni_v6.kernel.open_namespaces import Spaces
@@ -115,4 +116,4 @@ def _await_news(events: socket.socket, deadline: float, operation: Op, late: str
 
 
 def _failure(operation: Op, words: str) -> CniError:
-    return CniError(KERNEL_REFUSED, f"cannot {ops.describe(operation)}", words)
+    return CniError(KERNEL_REFUSED, f"cannot {describe(operation)}", words)

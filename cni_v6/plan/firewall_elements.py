@@ -13,8 +13,9 @@ from cni_v6.firewall.elements import UNSPECIFIED, elements, owner_of, published
 from cni_v6.firewall.policy import GUARD_BLOCKED, Policy, Port
 from cni_v6.firewall.sets import BRIDGE, Element
 from cni_v6.kernel import ops
+from cni_v6.kernel.facts import Listener
 from cni_v6.kernel.ops import Op
-from cni_v6.kernel.questions import GetElements, GetListeners, GetRuleset, Listener, Question, Snapshot
+from cni_v6.kernel.questions import GetElements, GetListeners, GetRuleset, Question, Snapshot
 from cni_v6.leases.attachment import Attachment
 from cni_v6.net.addresses import version as version_of
 from cni_v6.plan import firewall, mac as plan_mac

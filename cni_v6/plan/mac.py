@@ -19,8 +19,9 @@ from cni_v6.allocation.ranges import origin
 from cni_v6.config.bridge import BridgeConf
 from cni_v6.config.ipam import IpamConf
 from cni_v6.config.main import MainConf
+from cni_v6.kernel.facts import Link
 from cni_v6.kernel.ops import HOST
-from cni_v6.kernel.questions import GetMacs, Link, Question, Snapshot
+from cni_v6.kernel.questions import GetMacs, Question, Snapshot
 from cni_v6.net.addresses import from_text, version
 from cni_v6.plan import bridge_port
 from cni_v6.plan.site import Site

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from cni_v6.config.ipam import IpamConf
 from cni_v6.config.main import AUTO, MainConf
 from cni_v6.errors import NODE_CONFLICT, CniError
-from cni_v6.kernel.questions import Surroundings
+from cni_v6.kernel.facts import Surroundings
 from cni_v6.net.addresses import BITS, is_link_local, overlap, version
 
 DEFAULT = ("0.0.0.0/0", "::/0")

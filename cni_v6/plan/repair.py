@@ -17,17 +17,9 @@ from cni_v6.config.firewall import FirewallConf
 from cni_v6.config.main import ForeignIpam
 from cni_v6.firewall.policy import GUARD_FULL, ISOLATED, OPEN, Policy
 from cni_v6.kernel import ops
+from cni_v6.kernel.facts import Link
 from cni_v6.kernel.ops import HOST, Op
-from cni_v6.kernel.questions import (
-    GetAddresses,
-    GetLink,
-    GetPortVlans,
-    GetRoutes,
-    GetSysctl,
-    Link,
-    Question,
-    Snapshot,
-)
+from cni_v6.kernel.questions import GetAddresses, GetLink, GetPortVlans, GetRoutes, GetSysctl, Question, Snapshot
 from cni_v6.leases.attachment import Attachment, BridgePort, GatewayAddress
 from cni_v6.net.addresses import version
 from cni_v6.plan import bridge, bridge_port, families, features, forwarding, gateways

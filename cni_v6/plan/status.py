@@ -8,8 +8,9 @@ from cni_v6.allocation import ranges
 from cni_v6.config.bridge import BridgeConf
 from cni_v6.config.ipam import IpamConf
 from cni_v6.errors import LIMITED, NOT_AVAILABLE, CniError
+from cni_v6.kernel.facts import BRIDGE_PORTS_MAX
 from cni_v6.kernel.ops import HOST
-from cni_v6.kernel.questions import BRIDGE_PORTS_MAX, GetLink, GetLinks, GetSysctl, Question, Snapshot
+from cni_v6.kernel.questions import GetLink, GetLinks, GetSysctl, Question, Snapshot
 from cni_v6.leases.attachment import Attachment
 from cni_v6.log import few
 from cni_v6.plan import families, features, forwarding, gateways, mtu, outage

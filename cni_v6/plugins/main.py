@@ -15,13 +15,15 @@ from cni_v6 import errors as codes
 from cni_v6.attachments import allocate, earlier, firewall_reload, first_add, namespaces, register, renumber_plan, stale
 from cni_v6.attachments.context import Context
 from cni_v6.attachments.register import Network
+from cni_v6.attachments.remove_interface import remove_interface
 from cni_v6.config.families import lost as lost_families
 from cni_v6.config.ipam import IpamConf
 from cni_v6.config.main import ForeignIpam, MainConf, RemovalConf, parse_removal
 from cni_v6.errors import CniError, Errors
 from cni_v6.kernel import ops
+from cni_v6.kernel.facts import Link
 from cni_v6.kernel.ops import HOST
-from cni_v6.kernel.questions import GetAddresses, GetLink, Link, Question, Snapshot
+from cni_v6.kernel.questions import Question, Snapshot
 from cni_v6.leases.attachment import Attachment
 from cni_v6.leases.store import Transaction
 from cni_v6.plan import families, features, ndp_proxy, prefix_routes
@@ -138,7 +140,7 @@ class Frame(Generic[Conf]):
         errors = Errors()
         freed: list[Attachment | bool | None] = []
         refused = namespaces.refused(call, context) if call.netns else None
-        errors.run(lambda: freed.append(_remove_interface(call, conf, context, foreign=not refused)))
+        errors.run(lambda: freed.append(remove_interface(call, conf, context, foreign=not refused)))
         if not errors.caught and not (refused and conf.network not in context.data_dirs.recorded(conf.data_dir)):
             errors.run(lambda: freed.append(register.unregister(call.owner, conf.data_dir, context)))
         if conf.foreign_ipam:
@@ -320,49 +322,6 @@ def _attempt(call: Invocation, step: Callable[[], object]) -> None:
         step()
     except CniError as error:
         call.log.warning(f"undoing the failed ADD: {error}")
-
-
-# Interfaces
-
-
-def _remove_interface(call: Invocation, conf: RemovalConf, context: Context, *, foreign: bool) -> bool:
-    """Delete the container's interface; return whether there was one of ours.
-
-    :param foreign: whether an interface of the reference plugin may be deleted in CNI_NETNS.
-    """
-    host = host_interface(call.owner)
-    if context.kernel.observe([GetLink(HOST, host)]).link(HOST, host):
-        context.kernel.remove([ops.DeleteLink(HOST, host)])
-        return True
-    if call.netns and foreign:
-        _remove_foreign(call, conf, context)
-    return False
-
-
-def _remove_foreign(call: Invocation, conf: RemovalConf, context: Context) -> None:
-    """Delete an interface that the reference plugin made before the move to us: its host end has a random name.
-
-    It is recognised by the container's addresses in the store. Other interfaces in the container are left alone.
-    """
-    with context.leases(conf.network, conf.data_dir).transaction() as leases:
-        record = leases.get(call.owner)
-    if record is None or not record.addresses:
-        return
-    try:
-        seen = context.kernel.observe([GetLink(call.netns, call.ifname), GetAddresses(call.netns, call.ifname)])
-    except CniError as error:
-        # The path may also be a plain file: umount without rm leaves one.
-        if error.code in (codes.UNKNOWN_CONTAINER, codes.INVALID_NETNS):
-            return
-        raise
-    if _holds(seen, call, record):
-        context.kernel.remove([ops.DeleteLink(call.netns, call.ifname)])
-
-
-def _holds(seen: Snapshot, call: Invocation, record: Attachment) -> bool:
-    link = seen.link(call.netns, call.ifname)
-    present = {address.partition("/")[0] for address in seen.addresses(call.netns, call.ifname)}
-    return link is not None and link.kind == "veth" and present.issuperset(record.addresses)
 
 
 # GC

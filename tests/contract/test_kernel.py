@@ -14,10 +14,10 @@ import pytest
 from cni_v6 import errors
 from cni_v6.errors import CniError
 from cni_v6.kernel import ops
+from cni_v6.kernel.describe import describe
+from cni_v6.kernel.facts import BRIDGE_PORTS_MAX, FOREVER, Ipv6Interface, Lifetime, Link, RouteEntry, Uplink
 from cni_v6.kernel.ops import HOST, AddRoute, Op, SetLink
 from cni_v6.kernel.questions import (
-    BRIDGE_PORTS_MAX,
-    FOREVER,
     GetAddresses,
     GetAlive,
     GetIpv6Interfaces,
@@ -25,20 +25,15 @@ from cni_v6.kernel.questions import (
     GetLink,
     GetLinks,
     GetMacs,
-    GetPorts,
-    GetPortVlans,
     GetPeerAddresses,
+    GetPortVlans,
+    GetPorts,
     GetProxies,
     GetRoutes,
     GetSurroundings,
     GetSysctl,
     GetUplinks,
-    Ipv6Interface,
-    Lifetime,
-    Link,
     Question,
-    RouteEntry,
-    Uplink,
 )
 from cni_v6.kernel.route_place import METRICS_TRIED
 from tests.contract.kernels import KernelTestbed, LinuxTestbed
@@ -263,7 +258,7 @@ def test_a_port_is_enabled_when_bridge_and_peer_are_up(testbed: KernelTestbed) -
     ids=lambda operation: type(operation).__name__,
 )
 def test_an_interface_that_is_not_there(testbed: KernelTestbed, operation: Op) -> None:
-    with refused(errors.KERNEL_REFUSED, "veth0", ops.describe(operation)):
+    with refused(errors.KERNEL_REFUSED, "veth0", describe(operation)):
         testbed.kernel.apply([operation])
 
 

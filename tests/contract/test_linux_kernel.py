@@ -19,21 +19,12 @@ import pytest
 from cni_v6 import errors
 from cni_v6.errors import CniError
 from cni_v6.kernel import ops
+from cni_v6.kernel.facts import DROPS_ALL, DROPS_REST, ForwardChain
 from cni_v6.kernel.linux import LinuxKernel
 from cni_v6.kernel.netns.enter import open_namespace
 from cni_v6.kernel.open_namespaces import Spaces
 from cni_v6.kernel.ops import HOST
-from cni_v6.kernel.questions import (
-    DROPS_ALL,
-    DROPS_REST,
-    ForwardChain,
-    GetForwardChains,
-    GetLink,
-    GetNft,
-    GetRuleset,
-    GetSysctl,
-    GetUplinks,
-)
+from cni_v6.kernel.questions import GetForwardChains, GetLink, GetNft, GetRuleset, GetSysctl, GetUplinks
 from cni_v6.kernel.sysctl import Folders
 from tests.contract.kernels import LinuxTestbed, linux_testbed
 from tests.sandbox import need

@@ -13,9 +13,10 @@ from cni_v6 import errors
 from cni_v6.errors import CniError
 from cni_v6.firewall.policy import GUARD_FULL, PUBLISHED, Policy
 from cni_v6.kernel import ops
+from cni_v6.kernel.facts import Link, RouteEntry
 from cni_v6.kernel.fake.kernel import FakeKernel
 from cni_v6.kernel.ops import HOST, Op
-from cni_v6.kernel.questions import Link, Question, RouteEntry, Snapshot
+from cni_v6.kernel.questions import Question, Snapshot
 from cni_v6.leases.attachment import Attachment, BridgePort, GatewayAddress, ProxyEntry
 from cni_v6.plan.firewall import link_local
 from cni_v6.protocol import names

@@ -11,9 +11,9 @@ import pytest
 from cni_v6.config.bridge import BridgeConf
 from cni_v6.errors import INVALID_CONFIG, LIMITED, NOT_AVAILABLE, CniError
 from cni_v6.kernel import ops
+from cni_v6.kernel.facts import BRIDGE_PORTS_MAX, Link, RouteEntry
 from cni_v6.kernel.fake.kernel import FakeKernel
 from cni_v6.kernel.ops import HOST
-from cni_v6.kernel.questions import BRIDGE_PORTS_MAX, Link, RouteEntry
 from cni_v6.leases.attachment import Attachment
 from cni_v6.plan import bridge, check, gateways, outage, status as status_of
 from cni_v6.plan.site import Allocation

@@ -15,8 +15,8 @@ import pytest
 from cni_v6 import __version__
 from cni_v6.ctl import main, plan as plan_command, prefix as prefix_command
 from cni_v6.errors import CniError
+from cni_v6.kernel.facts import Link
 from cni_v6.kernel.ops import HOST
-from cni_v6.kernel.questions import Link
 from cni_v6.leases.attachment import Attachment
 from cni_v6.leases.disk.store import DiskLeases
 from cni_v6.leases.memory import MemoryDataDirs

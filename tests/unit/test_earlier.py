@@ -11,8 +11,8 @@ from cni_v6 import errors
 from cni_v6.attachments import earlier
 from cni_v6.errors import CniError
 from cni_v6.kernel import ops
+from cni_v6.kernel.facts import Link
 from cni_v6.kernel.ops import HOST
-from cni_v6.kernel.questions import Link
 from cni_v6.leases.attachment import Attachment
 from cni_v6.protocol import names
 from cni_v6.protocol.names import Owner

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from cni_v6 import errors
+from cni_v6.kernel.facts import RouteEntry
 from cni_v6.kernel.ops import HOST
-from cni_v6.kernel.questions import RouteEntry
 from tests.unit.fake_context import CONFIG, FakeContext
 
 SMALL = [[{"subnet": "2001:db8:1::/64"}], [{"subnet": "10.1.0.0/30"}]]

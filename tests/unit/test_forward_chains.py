@@ -6,10 +6,10 @@ import struct
 
 import pytest
 
+from cni_v6.kernel.facts import DROPS_ALL, DROPS_REST, ForwardChain
 from cni_v6.kernel.netfilter import forward_chains
 from cni_v6.kernel.netfilter.messages import NFGENMSG
 from cni_v6.kernel.netlink.message import HEADER, attribute, nest, text
-from cni_v6.kernel.questions import DROPS_ALL, DROPS_REST, ForwardChain
 
 INET, IP, BRIDGE = 1, 2, 7  # NFPROTO_*
 FORWARD, INPUT = 2, 1  # NF_INET_*

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from cni_v6.kernel import ops
+from cni_v6.kernel.facts import Link
 from cni_v6.kernel.ops import HOST, Op
-from cni_v6.kernel.questions import Link
 from cni_v6.leases.attachment import GatewayAddress
 from cni_v6.plan import gateways
 from cni_v6.protocol.result import Address

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cni_v6.kernel.questions import Listener
+from cni_v6.kernel.facts import Listener
 from tests.unit.fake_context import CONFIG, FakeContext
 
 

@@ -14,9 +14,9 @@ from cni_v6.config.interface_prefix import InterfaceRange, Prefix
 from cni_v6.config.ipam import IpamConf
 from cni_v6.config.main import IPAM_PLUGIN
 from cni_v6.errors import INVALID_CONFIG, NODE_CONFLICT, NOT_AVAILABLE, TRY_AGAIN, CniError
+from cni_v6.kernel.facts import FOREVER, Lifetime, Link, RouteEntry
 from cni_v6.kernel.fake.kernel import FakeKernel
 from cni_v6.kernel.ops import HOST
-from cni_v6.kernel.questions import FOREVER, Lifetime, Link, RouteEntry
 from cni_v6.net.addresses import from_text
 from cni_v6.plan import interface_prefix as plan_prefix
 from tests.unit.config_tables import V4, V6, call, config, with_ranges

@@ -11,8 +11,8 @@ from cni_v6.allocation.policy import STABLE, AllocationPolicy
 from cni_v6.config.bridge import BridgeConf
 from cni_v6.config.main import ForeignIpam
 from cni_v6.errors import ADDRESS_UNAVAILABLE, CHECK_FAILED
+from cni_v6.kernel.facts import Link
 from cni_v6.kernel.ops import HOST
-from cni_v6.kernel.questions import Link
 from cni_v6.plan import mac as plan_mac
 from cni_v6.plan.bridge_port import NO_MAC
 from cni_v6.protocol import names

@@ -10,9 +10,9 @@ from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from cni_v6.kernel import ops
+from cni_v6.kernel.facts import Link, RouteEntry
 from cni_v6.kernel.netlink import answers, requests
 from cni_v6.kernel.netlink.message import HEADER, Message, by_kind, each
-from cni_v6.kernel.questions import Link, RouteEntry
 
 MAC, OTHER = "02:00:00:00:00:01", "02:00:00:00:00:02"
 

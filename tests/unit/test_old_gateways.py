@@ -11,8 +11,8 @@ import pytest
 from cni_v6.attachments import old_gateways
 from cni_v6.attachments.old_gateways import Memo
 from cni_v6.kernel import ops
+from cni_v6.kernel.facts import Link
 from cni_v6.kernel.ops import HOST
-from cni_v6.kernel.questions import Link
 from cni_v6.leases.attachment import Attachment, GatewayAddress
 from cni_v6.leases.memory import MemoryDataDirs
 from cni_v6.plan import bridge_port

@@ -9,6 +9,7 @@ import pytest
 
 from cni_v6.firewall.sets import INET, Element
 from cni_v6.kernel import ops
+from cni_v6.kernel.describe import describe
 from cni_v6.kernel.fake.ops import EFFECTS
 from cni_v6.kernel.ops import HOST, Op
 
@@ -63,7 +64,7 @@ def test_every_operation_is_here_and_has_an_effect() -> None:
 
 @pytest.mark.parametrize(("op", "words"), SAID.items(), ids=lambda value: type(value).__name__)
 def test_describe(op: Op, words: str) -> None:
-    assert ops.describe(op) == words
+    assert describe(op) == words
 
 
 @pytest.mark.parametrize("op", SAID, ids=lambda op: type(op).__name__)

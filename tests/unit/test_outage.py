@@ -9,9 +9,9 @@ import pytest
 from cni_v6.config.bridge import BridgeConf
 from cni_v6.errors import LIMITED, NODE_CONFLICT, NOT_AVAILABLE, CniError
 from cni_v6.kernel import ops
+from cni_v6.kernel.facts import DROPS_ALL, DROPS_REST, ForwardChain, RouteEntry
 from cni_v6.kernel.fake.kernel import FakeKernel
 from cni_v6.kernel.ops import HOST
-from cni_v6.kernel.questions import DROPS_ALL, DROPS_REST, ForwardChain, RouteEntry
 from cni_v6.leases.attachment import Attachment, GatewayAddress, ProxyEntry
 from cni_v6.plan import bridge, gateways, outage, status as status_of
 from cni_v6.plan.site import Allocation

@@ -10,8 +10,9 @@ import pytest
 from cni_v6 import errors
 from cni_v6.config.interface_prefix import InterfaceRange
 from cni_v6.kernel import ops
+from cni_v6.kernel.facts import Link, RouteEntry, Surroundings
 from cni_v6.kernel.ops import HOST
-from cni_v6.kernel.questions import GetSurroundings, Link, RouteEntry, Surroundings
+from cni_v6.kernel.questions import GetSurroundings
 from cni_v6.plan.overlap import Place, check
 from tests.unit.fake_context import CONFIG, FOREIGN, FakeContext, plugin
 from tests.unit.sample_values import conf, ipam_conf

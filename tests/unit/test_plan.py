@@ -13,9 +13,10 @@ from cni_v6.config.firewall import FirewallConf
 from cni_v6.errors import ALREADY_ATTACHED, IPV6_DISABLED, NODE_CONFLICT, CniError
 from cni_v6.firewall.policy import CLOSED_SEGMENT, OPEN, SHARED_SEGMENT
 from cni_v6.kernel import ops
+from cni_v6.kernel.describe import describe
+from cni_v6.kernel.facts import Link
 from cni_v6.kernel.fake.kernel import FakeKernel
 from cni_v6.kernel.ops import HOST, Op, SetSysctl
-from cni_v6.kernel.questions import Link
 from cni_v6.log import Log
 from cni_v6.plan import bridge as plan_bridge, gateways
 from cni_v6.plan.site import Allocation, Plan, Site
@@ -140,7 +141,7 @@ def test_ipv6_only() -> None:
     assert made.ops == tuple(
         replace(op, mac=MAC) if isinstance(op, (ops.CreateVeth, ops.ClaimMac, ops.Announce)) else op
         for op in dual_stack()
-        if not any(word in ops.describe(op) for word in ("10.1.0", "ipv4"))
+        if not any(word in describe(op) for word in ("10.1.0", "ipv4"))
     )
     assert made.result == result(IPV6, routes=(Route("::/0", "2001:db8:1::1"),), mac=MAC)
 
@@ -148,7 +149,7 @@ def test_ipv6_only() -> None:
 def test_ipv4_only() -> None:
     """IPv6 is off on the bridge and in the container: there is nothing to reach by it, and nobody listens to RAs."""
     made = planned(GATEWAY, allocation(IPV4))
-    kept = [op for op in dual_stack() if not any(word in ops.describe(op) for word in ("2001:db8", "::/0", "ipv6"))]
+    kept = [op for op in dual_stack() if not any(word in describe(op) for word in ("2001:db8", "::/0", "ipv6"))]
     gone, added = changes(made, tuple(kept))
     assert gone == [ANNOUNCE]
     assert added == [

@@ -21,8 +21,9 @@ from cni_v6.firewall.elements import elements
 from cni_v6.firewall.policy import MASQUERADED
 from cni_v6.firewall.sets import INET
 from cni_v6.kernel import ops
+from cni_v6.kernel.facts import Link, RouteEntry
 from cni_v6.kernel.ops import HOST
-from cni_v6.kernel.questions import GetRoutes, Link, RouteEntry, Snapshot
+from cni_v6.kernel.questions import GetRoutes, Snapshot
 from cni_v6.leases.attachment import Attachment, GatewayAddress
 from cni_v6.plan import features, prefix_routes
 from cni_v6.plan.site import Allocation, RoutedPrefix

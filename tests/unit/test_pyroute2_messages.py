@@ -7,9 +7,9 @@ import struct
 import pytest
 
 from cni_v6.kernel import ops
+from cni_v6.kernel.facts import FOREVER, Lifetime
 from cni_v6.kernel.netlink import pyroute2_messages as messages
 from cni_v6.kernel.netlink.message import HEADER, Message, address, attribute, nest, text, u8, u32
-from cni_v6.kernel.questions import FOREVER, Lifetime
 
 IFINFOMSG, IFADDRMSG = struct.Struct("=BxHiII"), struct.Struct("=BBBBI")
 NDMSG, RTMSG = struct.Struct("=BxxxiHBB"), struct.Struct("=BBBBBBBBI")

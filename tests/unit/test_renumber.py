@@ -18,8 +18,8 @@ from cni_v6.firewall import policy_change
 from cni_v6.firewall.elements import elements
 from cni_v6.firewall.policy import Policy
 from cni_v6.kernel import ops
+from cni_v6.kernel.facts import Lifetime
 from cni_v6.kernel.ops import HOST
-from cni_v6.kernel.questions import Lifetime
 from cni_v6.leases.attachment import Attachment
 from cni_v6.protocol import names
 from cni_v6.protocol.names import Owner

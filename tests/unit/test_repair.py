@@ -18,8 +18,8 @@ from cni_v6.ctl import check as command
 from cni_v6.errors import CniError
 from cni_v6.firewall.shape import Chain, Table
 from cni_v6.kernel import ops
+from cni_v6.kernel.facts import Link
 from cni_v6.kernel.ops import HOST
-from cni_v6.kernel.questions import Link
 from cni_v6.leases.attachment import Attachment
 from cni_v6.plan import features, repair as plan_repair
 from cni_v6.protocol import names
@@ -232,15 +232,14 @@ def test_an_add_that_fails_has_plugged_them_in_before() -> None:
     fake.call("STATUS", config=EVERYTHING).ok()
 
 
-def test_any_bridge_that_is_gone() -> None:
-    """News were lost, so it is not known which one."""
+def test_a_bridge_that_is_gone() -> None:
     fake = node()
     before = state(fake)
-    assert list(repair.restore("", fake.context())) == []
+    assert list(repair.restore("cni0", fake.context())) == []
     lose_bridge(fake)
     assert list(repair.restore("br9", fake.context())) == [], "another one"
-    [words] = repair.restore("", fake.context())
-    assert words == "a bridge was gone: plugged 3 containers of network pods in again"
+    [words] = repair.restore("cni0", fake.context())
+    assert words == "bridge cni0 was gone: plugged 3 containers of network pods in again"
     assert state(fake) == before
 
 

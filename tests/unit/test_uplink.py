@@ -12,9 +12,10 @@ from cni_v6.config.bridge import BridgeConf
 from cni_v6.config.keys.bridge import AUTO_MTU
 from cni_v6.errors import NODE_CONFLICT, CniError
 from cni_v6.kernel import ops
+from cni_v6.kernel.facts import Link, RouteEntry
 from cni_v6.kernel.fake.kernel import FakeKernel
 from cni_v6.kernel.ops import HOST
-from cni_v6.kernel.questions import Link, RouteEntry, Snapshot
+from cni_v6.kernel.questions import Snapshot
 from cni_v6.leases.attachment import Attachment, ProxyEntry
 from cni_v6.plan import bridge, features, mtu, ndp_proxy
 from cni_v6.protocol.result import Address

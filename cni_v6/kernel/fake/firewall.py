@@ -9,8 +9,8 @@ from cni_v6.firewall import ruleset, shape
 from cni_v6.firewall.sets import Element
 from cni_v6.firewall.shape import Table
 from cni_v6.kernel import ops
+from cni_v6.kernel.facts import ForwardChain
 from cni_v6.kernel.netfilter import keys, messages
-from cni_v6.kernel.questions import ForwardChain
 
 Place = tuple[str, str, tuple[bytes, bytes]]  # family, set, key
 

@@ -11,6 +11,7 @@ from typing import Any
 from cni_v6.errors import CniError, Errors
 from cni_v6.firewall import shape
 from cni_v6.kernel import ops
+from cni_v6.kernel.facts import Ipv6Interface, Surroundings, Uplink
 from cni_v6.kernel.fake.node import DEVICE, FakeNode
 from cni_v6.kernel.fake.ops import EFFECTS
 from cni_v6.kernel.ops import HOST, Op
@@ -25,11 +26,11 @@ from cni_v6.kernel.questions import (
     GetLink,
     GetLinks,
     GetListeners,
-    GetNft,
     GetMacs,
+    GetNft,
     GetPeerAddresses,
-    GetPorts,
     GetPortVlans,
+    GetPorts,
     GetProxies,
     GetRoutes,
     GetRuleset,
@@ -37,11 +38,8 @@ from cni_v6.kernel.questions import (
     GetSysctl,
     GetTables,
     GetUplinks,
-    Ipv6Interface,
     Question,
     Snapshot,
-    Surroundings,
-    Uplink,
 )
 from cni_v6.kernel.route_place import MAIN_TABLE
 

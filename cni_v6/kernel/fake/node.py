@@ -6,10 +6,10 @@ import itertools
 from dataclasses import dataclass, field, replace
 
 from cni_v6.errors import KERNEL_REFUSED, UNKNOWN_CONTAINER, CniError
-from cni_v6.kernel import ops
+from cni_v6.kernel.describe import describe
+from cni_v6.kernel.facts import Lifetime, Link, Listener, RouteEntry
 from cni_v6.kernel.fake.firewall import FakeFirewall
 from cni_v6.kernel.ops import HOST, Op
-from cni_v6.kernel.questions import Lifetime, Link, Listener, RouteEntry
 
 INTERFACE_SYSCTLS = {
     "ipv4": {"arp_notify": "0", "route_localnet": "0"},
@@ -106,7 +106,7 @@ class FakeNode:
         """The interface; raises CniError(KERNEL_REFUSED) naming the operation if it does not exist."""
         link = self.space(netns).links.get(name)
         if link is None:
-            raise CniError(KERNEL_REFUSED, f"cannot {ops.describe(operation)}", f"there is no interface {name}")
+            raise CniError(KERNEL_REFUSED, f"cannot {describe(operation)}", f"there is no interface {name}")
         return link
 
     def delete(self, netns: str, name: str) -> None:

@@ -10,9 +10,10 @@ from netaddr import IPNetwork
 
 from cni_v6.errors import ALREADY_ATTACHED, IO_FAILURE, KERNEL_REFUSED, PORTS_EXHAUSTED, CniError
 from cni_v6.kernel import mac_claims, ops, route_place
+from cni_v6.kernel.describe import describe
+from cni_v6.kernel.facts import BRIDGE_PORTS_MAX, FOREVER, Lifetime, Link, RouteEntry
 from cni_v6.kernel.fake.node import FakeNode, Space
 from cni_v6.kernel.ops import HOST, Op
-from cni_v6.kernel.questions import BRIDGE_PORTS_MAX, FOREVER, Lifetime, Link, RouteEntry
 
 
 def _ensure_bridge(fake: FakeNode, operation: ops.EnsureBridge) -> None:
@@ -40,7 +41,7 @@ def _create_veth(fake: FakeNode, operation: ops.CreateVeth) -> None:
     if operation.shared and operation.host in host.links:
         return
     if operation.host in host.links or operation.ifname in inside.links:
-        raise CniError(ALREADY_ATTACHED, f"cannot {ops.describe(operation)}", "File exists")
+        raise CniError(ALREADY_ATTACHED, f"cannot {describe(operation)}", "File exists")
     if len(fake.ports(operation.bridge)) >= BRIDGE_PORTS_MAX:
         words = f"bridge {operation.bridge} has no port left: it takes {BRIDGE_PORTS_MAX}"
         raise CniError(PORTS_EXHAUSTED, words, "Exchange full")
@@ -126,7 +127,7 @@ def _add_address(fake: FakeNode, operation: ops.AddAddress) -> None:
     space = fake.spaces[operation.netns]
     if ":" in operation.address and space.sysctls[f"ipv6/conf/{operation.ifname}/disable_ipv6"] != "0":
         words = "Permission denied (IPv6 is disabled on this device)"
-        raise CniError(KERNEL_REFUSED, f"cannot {ops.describe(operation)}", words)
+        raise CniError(KERNEL_REFUSED, f"cannot {describe(operation)}", words)
     held = space.addresses.setdefault(operation.ifname, [])
     if operation.address not in held:
         held.append(operation.address)
@@ -150,10 +151,10 @@ def _set_preferred(fake: FakeNode, operation: ops.SetPreferred) -> None:
 def _add_route(fake: FakeNode, operation: ops.AddRoute) -> None:
     link = fake.existing(operation.netns, operation.ifname, operation)
     if not link.up:
-        raise CniError(KERNEL_REFUSED, f"cannot {ops.describe(operation)}", "Network is down")
+        raise CniError(KERNEL_REFUSED, f"cannot {describe(operation)}", "Network is down")
     space = fake.spaces[operation.netns]
     if operation.gateway and not _reachable(space, operation.ifname, operation.gateway):
-        raise CniError(KERNEL_REFUSED, f"cannot {ops.describe(operation)}", "Nexthop has invalid gateway")
+        raise CniError(KERNEL_REFUSED, f"cannot {describe(operation)}", "Nexthop has invalid gateway")
     taken = {_place(each) for held in space.routes.values() for each in held}
     own = space.routes.setdefault(operation.ifname, [])
     wanted = [operation, *(replace(operation, priority=metric) for metric in route_place.metrics(operation))]
@@ -222,7 +223,7 @@ def _remove_proxy(fake: FakeNode, operation: ops.RemoveProxy) -> None:
 
 def _await(fake: FakeNode, operation: ops.AwaitPort) -> None:
     if not fake.existing(HOST, operation.ifname, operation).port_enabled:
-        raise CniError(KERNEL_REFUSED, f"cannot {ops.describe(operation)}", "it never came up")
+        raise CniError(KERNEL_REFUSED, f"cannot {describe(operation)}", "it never came up")
 
 
 def _await_addresses(fake: FakeNode, operation: ops.AwaitAddresses) -> None:
@@ -231,7 +232,7 @@ def _await_addresses(fake: FakeNode, operation: ops.AwaitAddresses) -> None:
 
 def _await_end(fake: FakeNode, operation: ops.AwaitEnd) -> None:
     if operation.ifname in fake.spaces[HOST].links:
-        raise CniError(KERNEL_REFUSED, f"cannot {ops.describe(operation)}", "it stays")
+        raise CniError(KERNEL_REFUSED, f"cannot {describe(operation)}", "it stays")
 
 
 def _announce(fake: FakeNode, operation: ops.Announce) -> None:

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from cni_v6.firewall.sets import TABLE
+from cni_v6.kernel.facts import DROPS_ALL, DROPS_REST, ForwardChain
 from cni_v6.kernel.netfilter.messages import NFGENMSG, NFNL_SUBSYS_NFTABLES
 from cni_v6.kernel.netlink.message import HEADER, Message, as_text, by_kind, each, text
-from cni_v6.kernel.questions import DROPS_ALL, DROPS_REST, ForwardChain
 
 # linux/netfilter.h, linux/netfilter/nf_tables.h
 FAMILIES = {1: "inet", 2: "ip", 10: "ip6"}  # NFPROTO_*

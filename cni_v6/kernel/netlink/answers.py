@@ -7,6 +7,7 @@ import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
+from cni_v6.kernel.facts import Link, RouteEntry
 from cni_v6.kernel.netlink.message import HEADER, as_address, as_int, as_mac, as_text, by_kind
 from cni_v6.kernel.netlink.requests import IFADDRMSG, IFINFOMSG, RTMSG
 from cni_v6.kernel.netlink.uapi import (
@@ -48,7 +49,6 @@ from cni_v6.kernel.netlink.uapi import (
     RTAX_MTU,
     RTN_UNICAST,
 )
-from cni_v6.kernel.questions import Link, RouteEntry
 
 RTNEXTHOP = struct.Struct("=HBBi")  # length, flags, hops, index; the next hop's attributes follow
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cni_v6.kernel import ops
+from cni_v6.kernel.facts import FOREVER, Lifetime
 from cni_v6.kernel.netlink.message import HEADER, Message
 from cni_v6.kernel.netlink.uapi import (
     AF_BRIDGE,
@@ -46,7 +47,6 @@ from cni_v6.kernel.netlink.uapi import (
     RTN_UNREACHABLE,
     RTPROT_STATIC,
 )
-from cni_v6.kernel.questions import FOREVER, Lifetime
 
 LAST_RESORT = 2**32 - 1  # the highest metric: every other route is preferred
 

@@ -1,0 +1,49 @@
+"""An operation in words, for messages and ``cni-v6ctl plan``."""
+
+from __future__ import annotations
+
+from cni_v6.kernel import ops
+from cni_v6.kernel.ops import HOST, Op
+
+_WORDS = {
+    ops.EnsureBridge: "create bridge {name} (mac {mac}, mtu {mtu})",
+    ops.SetBridge: "set vlan filtering of bridge {name} to {vlan_filtering}",
+    ops.PinMac: "keep MAC {mac} on bridge {bridge}, whatever its ports have",
+    ops.CreateVeth: "create veth {host} on bridge {bridge}, its peer {ifname} (mac {mac}, mtu {mtu}) in {netns}",
+    ops.SetAlias: "name the owner of {ifname}: {alias}",
+    ops.ClaimMac: "claim MAC {mac} on bridge {bridge} for {ifname}",
+    ops.SetPort: "set port {ifname}: hairpin {hairpin}, isolated {isolated}",
+    ops.PlugIn: "plug {ifname} into bridge {bridge}",
+    ops.AddPortVlans: "add to port {ifname}: vlan {pvid} untagged, {trunk} tagged",
+    ops.RemovePortVlan: "remove vlan {vlan} from port {ifname}",
+    ops.SetSysctl: "set net/{key} to {value} in {netns}",
+    ops.AddAddress: "add address {address} to {ifname} in {netns}",
+    ops.RemoveAddress: "remove address {address} from {ifname} in {netns}",
+    ops.SetPreferred: "set address {address} of {ifname} in {netns}: preferred {preferred}",
+    ops.SetLink: "set {ifname} in {netns}: up {up}, promiscuous {promisc}, group {group}",
+    ops.AddRoute: "add route {dst} via {gateway} through {ifname} in {netns}",
+    ops.AddUnreachable: "answer in {netns} that the rest of {dst} is unreachable",
+    ops.RemoveRoute: "remove route {dst} through {ifname} in {netns}",
+    ops.AddProxy: "answer on {ifname} for neighbour {address}",
+    ops.RemoveProxy: "answer on {ifname} for neighbour {address} no more",
+    ops.AddElements: "add elements to the firewall: {elements}",
+    ops.RemoveElements: "remove elements from the firewall: {elements}",
+    ops.LoadRuleset: "load the firewall, elements: {elements}",
+    ops.UnloadRuleset: "delete the firewall",
+    ops.FlushFlows: "forget the UDP flows of addresses {addresses} and ports {ports}",
+    ops.AwaitPort: "wait for bridge port {ifname}",
+    ops.AwaitAddresses: "wait for duplicate address detection on {ifname} in {netns}",
+    ops.AwaitEnd: "wait for the end of {ifname}",
+    ops.Announce: "announce the addresses of {ifname} in {netns} at {mac}",
+    ops.DeleteLink: "delete interface {ifname} in {netns}",
+}
+
+
+def describe(op: Op) -> str:
+    """One line of text: the operation and its object."""
+    values = {name: getattr(op, name) for name in op.__dataclass_fields__}
+    if "elements" in values:
+        values["elements"] = len(values["elements"])
+    if values.get("netns") == HOST:
+        values["netns"] = "the node"
+    return _WORDS[type(op)].format(**values)
