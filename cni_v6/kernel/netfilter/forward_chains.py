@@ -10,7 +10,18 @@ from dataclasses import dataclass, replace
 
 from cni_v6.firewall.sets import TABLE
 from cni_v6.kernel.facts import DROPS_ALL, DROPS_REST, ForwardChain
-from cni_v6.kernel.netfilter.messages import NFGENMSG, NFNL_SUBSYS_NFTABLES
+from cni_v6.kernel.netfilter.listing import (
+    GETCHAIN,
+    GETRULE,
+    NFTA_CHAIN_NAME,
+    NFTA_CHAIN_POLICY,
+    NFTA_CHAIN_TABLE,
+    NFTA_RULE_CHAIN,
+    NFTA_RULE_EXPRESSIONS,
+    NFTA_RULE_TABLE,
+    attributes,
+)
+from cni_v6.kernel.netfilter.messages import NFGENMSG
 from cni_v6.kernel.netlink.message import HEADER, Message, as_text, by_kind, each, text
 
 # linux/netfilter.h, linux/netfilter/nf_tables.h
@@ -19,10 +30,7 @@ NUMBERS = {name: number for number, name in FAMILIES.items()}
 NF_INET_FORWARD = 2
 NF_DROP, NF_ACCEPT = 0, 1
 NFT_RETURN = -5
-_GETCHAIN, _GETRULE = (NFNL_SUBSYS_NFTABLES << 8 | number for number in (4, 7))
-NFTA_CHAIN_TABLE, NFTA_CHAIN_NAME, NFTA_CHAIN_HOOK, NFTA_CHAIN_POLICY = 1, 3, 4, 5
-NFTA_HOOK_HOOKNUM = NFTA_RULE_TABLE = 1
-NFTA_RULE_CHAIN, NFTA_RULE_EXPRESSIONS = 2, 4
+NFTA_CHAIN_HOOK, NFTA_HOOK_HOOKNUM = 4, 1
 NFTA_EXPR_NAME, NFTA_EXPR_DATA = 1, 2
 NFTA_IMMEDIATE_DATA, NFTA_DATA_VALUE, NFTA_DATA_VERDICT, NFTA_VERDICT_CODE = 2, 1, 2, 1
 NFTA_META_KEY, NFTA_CMP_DATA = 2, 3
@@ -39,18 +47,18 @@ class _Expression:
 
 def dump_chains() -> Message:
     """A dump of all chains of all families."""
-    return Message(_GETCHAIN, 0, NFGENMSG.pack(0, 0, 0))
+    return Message(GETCHAIN, 0, NFGENMSG.pack(0, 0, 0))
 
 
 def dump_rules(chain: ForwardChain) -> Message:
     """A dump of the rules of a chain's table."""
-    return Message(_GETRULE, 0, NFGENMSG.pack(NUMBERS[chain.family], 0, 0) + text(NFTA_RULE_TABLE, chain.table))
+    return Message(GETRULE, 0, NFGENMSG.pack(NUMBERS[chain.family], 0, 0) + text(NFTA_RULE_TABLE, chain.table))
 
 
 def read_chain(data: bytes) -> ForwardChain | None:
     """A base chain of others at the forward hook; ``drops`` is what its policy says."""
     family = FAMILIES.get(data[HEADER.size], "")
-    given = by_kind(data, HEADER.size + NFGENMSG.size)
+    given = attributes(data)
     table = as_text(given[NFTA_CHAIN_TABLE])
     if not family or table == TABLE or NFTA_CHAIN_HOOK not in given:
         return None
@@ -70,7 +78,7 @@ def judge(chain: ForwardChain, rules: Iterable[bytes]) -> ForwardChain:
     drops, sure, decided = chain.drops, True, False
     names: set[str] = set()
     for data in rules:
-        given = by_kind(data, HEADER.size + NFGENMSG.size)
+        given = attributes(data)
         expressions = list(_expressions(given.get(NFTA_RULE_EXPRESSIONS, b"")))
         names.update(_interfaces(expressions))
         if decided or as_text(given.get(NFTA_RULE_CHAIN)) != chain.name:

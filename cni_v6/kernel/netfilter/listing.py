@@ -13,7 +13,7 @@ from cni_v6.kernel.netfilter.messages import FAMILIES, NFGENMSG, NFNL_SUBSYS_NFT
 from cni_v6.kernel.netlink.message import HEADER, Message, as_text, by_kind, text
 
 # linux/netfilter/nf_tables.h
-_GETTABLE, _GETCHAIN, _GETRULE, _GETSET = (NFNL_SUBSYS_NFTABLES << 8 | number for number in (1, 4, 7, 10))
+_GETTABLE, GETCHAIN, GETRULE, _GETSET = (NFNL_SUBSYS_NFTABLES << 8 | number for number in (1, 4, 7, 10))
 NFTA_TABLE_NAME, NFTA_TABLE_FLAGS, NFT_TABLE_F_DORMANT = 1, 2, 1
 NFTA_CHAIN_TABLE, NFTA_CHAIN_NAME, NFTA_CHAIN_POLICY = 1, 3, 5
 NFTA_RULE_TABLE, NFTA_RULE_CHAIN, NFTA_RULE_EXPRESSIONS = 1, 2, 4
@@ -31,14 +31,14 @@ def requests(family: str) -> tuple[Message, ...]:
     header = NFGENMSG.pack(FAMILIES[family], 0, 0)
     of_table = text(NFTA_RULE_TABLE, TABLE)
     return (
-        Message(_GETTABLE, 0, header), Message(_GETCHAIN, 0, header), Message(_GETRULE, 0, header + of_table),
+        Message(_GETTABLE, 0, header), Message(GETCHAIN, 0, header), Message(GETRULE, 0, header + of_table),
         Message(_GETSET, 0, header + of_table),
     )
 
 
 def read(family: str, dumps: Iterable[Dump]) -> Table | None:
     """Our table of a family from the answers to ``requests``; None if it is not there."""
-    tables, chains, rules, sets = ([_attributes(data) for data in dump] for dump in dumps)
+    tables, chains, rules, sets = ([attributes(data) for data in dump] for dump in dumps)
     ours = [each for each in tables if as_text(each.get(NFTA_TABLE_NAME)) == TABLE]
     if not ours:
         return None
@@ -55,7 +55,8 @@ def read(family: str, dumps: Iterable[Dump]) -> Table | None:
     return Table(family, tuple(made), tuple(name for name in names if not name.startswith(_UNNAMED)), dormant)
 
 
-def _attributes(data: bytes) -> dict[int, bytes]:
+def attributes(data: bytes) -> dict[int, bytes]:
+    """The attributes of a message of nf_tables."""
     return by_kind(data, HEADER.size + NFGENMSG.size)
 
 
