@@ -86,7 +86,8 @@ def _was_in(view: View, bridge: str) -> bool:
 
 def _views(leases: Transaction, context: Context) -> list[View]:
     node = context.kernel.netns_id(HOST)
-    records: list[Attachment] = [each for each in leases.attachments() if namespaces.is_here(each, context.boot, node)]
+    records: list[Attachment] = [record for record in leases.attachments()
+                                 if namespaces.is_here(record, context.boot, node)]
     links = context.kernel.observe([GetLinks()]).links() if records else ()
     return repair.views(records, links)
 

@@ -145,7 +145,7 @@ _ANSWERS: dict[type[Any], Callable[[FakeNode, Any], object]] = {
     GetTables: lambda fake, _: fake.firewall.tables,
     GetElements: lambda fake, asked: fake.firewall.there(asked.elements),
     GetListeners: lambda fake, asked: tuple(
-        each for each in fake.listeners if (each.protocol, each.port) in asked.ports
+        listener for listener in fake.listeners if (listener.protocol, listener.port) in asked.ports
     ),
     GetNft: lambda fake, _: fake.firewall.nft,
     GetForwardChains: lambda fake, _: fake.firewall.others,
