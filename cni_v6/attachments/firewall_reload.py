@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 
 from cni_v6.attachments import damaged
@@ -84,6 +84,18 @@ def missing(network: str, data_dir: str, context: Context) -> bool:
         return False
     with context.leases(network, data_dir).transaction() as leases:
         return any(record.damaged or _is_guarded(record, context) for record in leases.attachments())
+
+
+def attachments(call: Invocation, conf: Network, context: Context) -> tuple[Sequence[Attachment], tuple[str, ...]]:
+    """The attachments of a network, and what was damaged of them, as of ``mend``."""
+    store = context.leases(conf.network, conf.data_dir)
+    with store.transaction() as leases:
+        held = tuple(leases.attachments())
+    if not any(record.damaged for record in held):
+        return held, ()
+    words = mend(call, conf, context)
+    with store.transaction() as leases:
+        return tuple(leases.attachments()), words
 
 
 def mend(call: Invocation, conf: Network, context: Context) -> tuple[str, ...]:
