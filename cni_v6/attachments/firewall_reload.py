@@ -142,14 +142,20 @@ def mended(call: Invocation, conf: MainConf, context: Context) -> tuple[Attachme
 def restore(call: Invocation, network: str, data_dir: str, context: Context) -> str:
     """Load tables that are gone, if a network needs them: every call but ADD does so beside its own work.
 
-    A failure does not fail the call: the next call tries again.
+    A failure does not fail the call: the next call tries again. Tables of another version have guarded the containers
+    until now, so loading those of this one is no news.
 
     :returns: what was missing and whether it was loaded; "" if nothing was missing.
     """
     if not missing(network, data_dir, context):
         return ""
+    upgrade = context.kernel.observe([GetRuleset()]).ruleset() != ""
     try:
-        words = f"{GONE}: loaded again, with {reload(context, call.log.warning)} attachments"
+        count = reload(context, call.log.warning)
+        if upgrade:
+            call.log.info(f"loaded the firewall's tables of this version, with {count} attachments")
+            return ""
+        words = f"{GONE}: loaded again, with {count} attachments"
     except CniError as error:
         words = f"{GONE}, and cannot be loaded: {error}"
     call.log.warning(words)
