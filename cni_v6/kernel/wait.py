@@ -14,6 +14,7 @@ from collections.abc import Callable
 from cni_v6.errors import ADDRESS_UNAVAILABLE, KERNEL_REFUSED, CniError
 from cni_v6.kernel import ops
 from cni_v6.kernel.describe import describe
+from cni_v6.kernel.facts import Link
 from cni_v6.kernel.netlink import answers, requests, uapi
 from cni_v6.kernel.netlink.socket import RECEIVE_BYTES
 from cni_v6.kernel.open_namespaces import Spaces
@@ -23,13 +24,33 @@ from cni_v6.kernel.ops import HOST, Op
 # net.ipv6.conf.*.dad_transmits). After this time the state will not come.
 PATIENCE_SECONDS = 10.0
 GONE = "it is gone: the container's namespace may have ended"
-LATE = "is the bridge up, and its port's peer?"
+LATE = "are its peer and its bridge up?"
 STAYS = "it is there still"
-Awaited = ops.AwaitPort | ops.AwaitAddresses
+Awaited = ops.AwaitPort | ops.AwaitCarrier | ops.AwaitAddresses
 
 
 def await_port(spaces: Spaces, operation: ops.AwaitPort) -> None:
     """Wait until a bridge port is no longer BR_STATE_DISABLED."""
+
+    def enabled(link: Link, master: int) -> bool:
+        if not master:
+            raise _failure(operation, "it is on no bridge any more: the bridge may have been deleted")
+        return link.port_enabled
+
+    _await_link(spaces, operation, enabled)
+
+
+def await_carrier(spaces: Spaces, operation: ops.AwaitCarrier) -> None:
+    """Wait until an interface is running."""
+    _await_link(spaces, operation, lambda link, _: link.running)
+
+
+def _await_link(
+    spaces: Spaces, operation: ops.AwaitPort | ops.AwaitCarrier, reached: Callable[[Link, int], bool]
+) -> None:
+    """
+    :param reached: whether it is as awaited, from the link and the index of its master.
+    """
     index = _index(spaces, HOST, operation)
     route = spaces.get(HOST).route
 
@@ -37,10 +58,7 @@ def await_port(spaces: Spaces, operation: ops.AwaitPort) -> None:
         [answer] = route.request([requests.get_link_by_index(index)])
         if not answer.messages:
             raise _failure(operation, GONE)
-        link, master = answers.read_link(answer.messages[0])
-        if not master:
-            raise _failure(operation, "it is on no bridge any more: the bridge may have been deleted")
-        return link.port_enabled
+        return reached(*answers.read_link(answer.messages[0]))
 
     if settled():  # nearly always; opening a socket for notifications would double the cost
         return

@@ -16,7 +16,7 @@ from cni_v6.kernel import ops
 from cni_v6.kernel.ops import HOST, Op
 from cni_v6.kernel.questions import Snapshot
 from cni_v6.leases.attachment import GatewayAddress
-from cni_v6.net.addresses import from_text, is_link_local, overlap
+from cni_v6.net.addresses import BITS, from_text, is_link_local, overlap
 from cni_v6.plan import bridge_port
 from cni_v6.protocol.json_reader import canonical_prefix
 from cni_v6.protocol.result import Address
@@ -32,12 +32,25 @@ def addresses(conf: MainConf, ips: Iterable[Address]) -> tuple[str, ...]:
 def anchors(conf: MainConf, ips: Iterable[Address]) -> tuple[GatewayAddress, ...]:
     """The gateway addresses, or on-link routes, on the node that a container with these addresses needs.
 
+    If it has the interface for itself, that is a route to each of its addresses.
     A link-local gateway itself is not among them: several networks may have the same one, so it is never removed.
     """
     if not conf.is_gateway:
         return ()
     interface = conf.gateway_interface
+    if not conf.is_shared:
+        return tuple(GatewayAddress(interface, prefix, on_link=True) for prefix in map(host_prefix, ips))
     return tuple(dict.fromkeys(_anchor(interface, ip) for ip in ips if ip.gateway))
+
+
+def host_prefix(ip: Address) -> str:
+    """The address alone as a prefix."""
+    return f"{ip.ip}/{BITS[ip.family]}"
+
+
+def subnet(ip: Address) -> str:
+    """The prefix that an address is in."""
+    return canonical_prefix(ip.address, host_bits=False) or ip.address
 
 
 def anchors_of_ranges(conf: MainConf) -> tuple[GatewayAddress, ...]:
@@ -147,7 +160,7 @@ def _contradicts(wanted: str, other: str) -> bool:
 
 def _anchor(interface: str, ip: Address) -> GatewayAddress:
     if ip.gateway and is_link_local(ip.gateway):  # the bridge has no address that makes the prefix on-link
-        return GatewayAddress(interface, canonical_prefix(ip.address, host_bits=False) or ip.address, on_link=True)
+        return GatewayAddress(interface, subnet(ip), on_link=True)
     return GatewayAddress(interface, _gateway_address(ip))
 
 

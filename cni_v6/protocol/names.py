@@ -73,6 +73,15 @@ def alias(owner: Owner) -> str:
     return f"{ALIAS_PREFIX} {owner}"
 
 
+@lru_cache(maxsize=64)
+def link_group(network: str) -> int:
+    """Link group of the host interfaces of a routed network: bit 29 and 28 bits of the network's digest.
+
+    Administrators use small numbers, a deletion those with bit 30 (``kernel.netlink.socket.new_group``).
+    """
+    return 1 << 29 | int.from_bytes(_digest("link group", network)[:4], "big") >> 4
+
+
 def owner_of_alias(text: str) -> Owner | None:
     """The owner an alias names, or None where the interface is not ours. The three words cannot hold a slash."""
     prefix, _, words = text.partition(" ")

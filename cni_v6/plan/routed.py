@@ -1,0 +1,216 @@
+"""Plans an ADD of the routed plugin: a link of its own for each container, and the node's routes to its addresses.
+
+Nobody else is on that link, and both ends know each other's MAC from the start (``ops.SetNeighbour``). So nothing is
+resolved there: no ARP, no neighbour discovery, nothing to forge, and no entry that counts against the kernel's limit.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from cni_v6.allocation import ranges
+from cni_v6.allocation.ranges import Range
+from cni_v6.config.ipam import IpamConf
+from cni_v6.config.routed import RoutedConf
+from cni_v6.kernel import ops
+from cni_v6.kernel.ops import HOST, Op
+from cni_v6.kernel.questions import Question, Snapshot
+from cni_v6.leases.attachment import GatewayAddress, RoutedLink
+from cni_v6.net.addresses import BITS
+from cni_v6.plan import bridge_port, container, families, features, gateways, mtu as plan_mtu, prefix_routes
+from cni_v6.plan.site import Allocation, Plan, RoutedPrefix, Site
+from cni_v6.protocol import names
+from cni_v6.protocol.names import Owner
+from cni_v6.protocol.result import Address, Interface, Result, Route
+
+GATEWAY = "fe80::1"  # of each link; a container knows no other
+GATEWAY4 = "169.254.1.1"  # RFC 3927: never routed; of links without IPv6 if the configuration names none
+HOST_SCOPE = 254  # linux/rtnetlink.h: RT_SCOPE_HOST
+
+
+def questions(site: Site, conf: RoutedConf) -> tuple[Question, ...]:
+    """The questions to the kernel that an ADD needs answered before it allocates addresses."""
+    return *container.questions(site), *families.host_questions(), *features.questions(conf)
+
+
+def check_free(site: Site, conf: RoutedConf, seen: Snapshot) -> None:
+    """Refuse, before anything is allocated, an attachment that cannot work.
+
+    :raises CniError: NODE_CONFLICT, ALREADY_ATTACHED.
+    """
+    features.check(conf, seen)
+    container.check_free(site, seen)
+
+
+def mac(conf: RoutedConf, owner: Owner) -> str:
+    """The MAC of the container's interface: the requested one, else a derived one."""
+    return conf.mac or names.container_mac(owner)
+
+
+def to_record(conf: RoutedConf, owner: Owner, present: frozenset[int]) -> RoutedLink:
+    """What is recorded of the link.
+
+    :param present: the families of the container's addresses.
+    """
+    return RoutedLink(mac(conf, owner), _own4(conf, present))
+
+
+def _own4(conf: RoutedConf, present: frozenset[int]) -> str:
+    """The node's IPv4 address on the link; "" where it has none.
+
+    An IPv6 next hop needs IPv6 on the interface (fib6_nh_init, net/ipv6/route.c), and a container without IPv6
+    addresses has none.
+    """
+    if 4 not in present:
+        return ""
+    return conf.ipv4_gateway or ("" if 6 in present else GATEWAY4)
+
+
+def hops(conf: RoutedConf, ips: Iterable[Address]) -> tuple[Address, ...]:
+    """The container's addresses, each alone in its prefix, with the next hop that the kernel uses for its family."""
+    found = tuple(ips)
+    four = _own4(conf, frozenset(ip.family for ip in found)) or GATEWAY
+    return tuple(Address(gateways.host_prefix(ip), GATEWAY if ip.family == 6 else four) for ip in found)
+
+
+def plan_add(site: Site, conf: RoutedConf, allocation: Allocation, seen: Snapshot) -> Plan:
+    """Operations and result of an ADD; parameters as of ``bridge.plan_add``.
+
+    :raises CniError: IPV6_DISABLED.
+    """
+    present = allocation.families()
+    off = families.ipv6_off(site.netns, seen, gateway=True)
+    if off and 6 in present:  # from another IPAM plugin: ours allocates none then
+        raise off
+    mtu = plan_mtu.mtu(conf, present, seen)
+    link, ips = to_record(conf, site.owner, present), hops(conf, allocation.ips)
+    via = (RoutedPrefix(routed.prefix, Address(gateways.host_prefix(routed.via))) for routed in allocation.delegated)
+    own = replace(allocation, ips=ips, delegated=tuple(via))
+    routes = _routes(allocation)
+    route_steps = tuple(container.route(site, route, ips) for route in routes)
+    steps = (
+        ops.CreateVeth(
+            site.host, names.host_mac(site.owner), "", site.netns, site.owner.ifname, link.mac, mtu,
+            group=names.link_group(site.owner.network),
+        ),
+        ops.SetAlias(HOST, site.host, names.alias(site.owner)),
+        *_node_settings(conf, own, seen),
+        *container.steps(site, own, seen),
+        *_gateways_of(site, link, present),
+        *route_steps,
+        *features.container_steps(site, conf, own),
+        *host_end(site.host, link, gateways.anchors(conf, ips)),
+        *(ops.AddUnreachable(HOST, prefix) for prefix in unreachable(conf)),
+        ops.AwaitCarrier(site.host),
+        *features.arrival_steps(conf, own, seen),
+    )
+    mtu = mtu or plan_mtu.DEFAULT_MTU
+    interfaces = (
+        Interface(site.host, names.host_mac(site.owner), mtu=mtu),
+        Interface(site.owner.ifname, link.mac, sandbox=site.netns, mtu=mtu),
+    )
+    told = tuple(Address(ip.address, _told(ip), interface=1) for ip in ips)
+    result_routes = tuple(replace(route, gw=_told_of(route, ips)) for route in routes)
+    dns = conf.dns or allocation.dns
+    result = Result(interfaces, told + prefix_routes.in_result(allocation.delegated), result_routes, dns)
+    return Plan(steps, result, route_steps)
+
+
+# The result
+
+
+def _told(ip: Address) -> str | None:
+    """The gateway of an address as the result has it: none of another family, which its readers do not expect."""
+    return ip.gateway if ip.gateway and (":" in ip.gateway) == (ip.family == 6) else None
+
+
+def _told_of(route: Route, ips: Iterable[Address]) -> str | None:
+    own = next((ip for ip in ips if ip.family == route.family), None)
+    return _told(own) if own and container.next_hop(route, ips) else None
+
+
+def _routes(allocation: Allocation) -> tuple[Route, ...]:
+    """IPAM's routes, all through the node: nobody else is there, so it makes no difference which gateway they name.
+
+    A family without any gets a default route. With others only, it gets one to its own subnet, whose other containers
+    are behind the node too.
+    """
+    routes = [replace(route, gw=None) for route in allocation.routes]
+    for ip in allocation.ips:
+        default = container.DEFAULT_ROUTE[ip.family]
+        same = [route for route in routes if route.family == ip.family]
+        if not same:
+            routes.append(Route(default))
+        elif all(route.dst != default for route in same if route.table is None):
+            subnet = gateways.subnet(ip)
+            routes += [] if any(route.dst == subnet for route in same) else [Route(subnet)]
+    return tuple(routes)
+
+
+# The link
+
+
+def _node_settings(conf: RoutedConf, allocation: Allocation, seen: Snapshot) -> Iterable[Op]:
+    """Sysctls of the node, before the container's end is up: no router advertisement of a container counts."""
+    host, present = conf.host, allocation.families()
+    if 6 in present:
+        yield from (ops.SetSysctl(HOST, f"ipv6/conf/{host}/{key}", value) for key, value in SETTINGS)
+    else:
+        yield from bridge_port.disable_ipv6(host, seen)
+    if 4 in present:
+        yield ops.SetSysctl(HOST, "ipv4/ip_forward", "1")
+        yield from bridge_port.loopback_ports(conf)
+    yield from features.node_steps(conf, allocation, seen)
+
+
+# Of the host interface: no address of the kernel's beside ours, and nothing that a container says changes a route.
+SETTINGS = (("disable_ipv6", "0"), ("addr_gen_mode", "1"), ("accept_ra", "0"), ("accept_redirects", "0"))
+
+
+def _gateways_of(site: Site, link: RoutedLink, present: frozenset[int]) -> Iterable[Op]:
+    """The container's neighbours: the node alone, which it need not ask for."""
+    known = ([GATEWAY] if 6 in present else []) + ([link.ipv4_gateway] if link.ipv4_gateway else [])
+    for gateway in known:
+        yield ops.SetNeighbour(site.netns, site.owner.ifname, gateway, names.host_mac(site.owner))
+
+
+def host_end(host: str, link: RoutedLink, anchors: Iterable[GatewayAddress]) -> Iterable[Op]:
+    """The node's addresses on the link, and its way to the container's.
+
+    The IPv4 address answers ARP and ping there. Its scope keeps it from being the source of what the node sends to the
+    container, which the node's own addresses are.
+    """
+    routes = tuple(anchors)
+    if any(":" in route.prefix for route in routes):
+        yield ops.AddAddress(HOST, host, f"{GATEWAY}/64")
+    if link.ipv4_gateway:
+        yield ops.AddAddress(HOST, host, f"{link.ipv4_gateway}/32", scope=HOST_SCOPE)
+    for route in routes:
+        yield ops.SetNeighbour(HOST, host, route.prefix.partition("/")[0], link.mac)
+    yield from map(gateways.ensure, routes)
+
+
+# The rest of the network's prefixes
+
+
+def unreachable(conf: RoutedConf) -> list[str]:
+    """The network's prefixes, where the rest of them is to be unreachable.
+
+    Otherwise a packet to an address that no container has would go back to the router that sent it, by the default
+    route, until its hop limit is used up. Not of a subnet of which the network has only a part, because others may have
+    the rest; nor of what is on-link elsewhere (``ndpProxy``, ranges that follow an interface): nobody sends that back.
+    """
+    if conf.ndp_proxy or not isinstance(conf.ipam, IpamConf):
+        return []
+    followed = {follow.subnet for follow in conf.ipam.follows}
+    parts = (part for range_set in conf.ipam.sets for part in range_set.written)
+    return [prefix for prefix in dict.fromkeys(map(ranges.subnet, filter(_is_whole, parts))) if prefix not in followed]
+
+
+def _is_whole(part: Range) -> bool:
+    """Whether a range is all of its subnet, less the first and last addresses, which hosts may not have."""
+    last = part.network + (1 << BITS[part.family] - part.prefixlen) - 1
+    return part.first <= part.network + 1 and part.last >= last - 1
