@@ -8,7 +8,7 @@ Pure.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from cni_v6.allocation import ranges
@@ -156,9 +156,8 @@ def _routes(allocation: Allocation) -> tuple[Route, ...]:
 def _node_settings(conf: RoutedConf, allocation: Allocation, seen: Snapshot) -> Iterable[Op]:
     """Sysctls of the node, before the container's end is up: no router advertisement of a container counts."""
     host, present = conf.host, allocation.families()
-    if 6 in present:
-        yield from (ops.SetSysctl(HOST, f"ipv6/conf/{host}/{key}", value) for key, value in SETTINGS)
-    else:
+    yield from settings(host, present)
+    if 6 not in present:
         yield from bridge_port.disable_ipv6(host, seen)
     if 4 in present:
         yield ops.SetSysctl(HOST, "ipv4/ip_forward", "1")
@@ -166,8 +165,18 @@ def _node_settings(conf: RoutedConf, allocation: Allocation, seen: Snapshot) -> 
     yield from features.node_steps(conf, allocation, seen)
 
 
-# Of the host interface: no address of the kernel's beside ours, and nothing that a container says changes a route.
-SETTINGS = (("disable_ipv6", "0"), ("addr_gen_mode", "1"), ("accept_ra", "0"), ("accept_redirects", "0"))
+# Of the host interface: no address of the kernel's beside ours, no route by what a container says, and no ARP, by whose
+# requests a container could fill the table of neighbours that all namespaces share (arp_process, net/ipv4/arp.c).
+_SETTINGS = {
+    6: (("disable_ipv6", "0"), ("addr_gen_mode", "1"), ("accept_ra", "0"), ("accept_redirects", "0")),
+    4: (("arp_ignore", "8"),),
+}
+
+
+def settings(host: str, present: Iterable[int]) -> Iterator[ops.SetSysctl]:
+    """The sysctls of a host interface for the families of its container."""
+    for family in present:
+        yield from (ops.SetSysctl(HOST, f"ipv{family}/conf/{host}/{key}", value) for key, value in _SETTINGS[family])
 
 
 def _gateways_of(site: Site, link: RoutedLink, present: frozenset[int]) -> Iterable[Op]:

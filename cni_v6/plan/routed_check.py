@@ -51,7 +51,7 @@ def link_questions(host: str) -> tuple[Question, ...]:
     """The questions about the node's end of a container's link."""
     return (
         GetAddresses(HOST, host), GetRoutes(HOST, host), GetNeighbours(HOST, host), *forwarding.own_questions(host),
-        *(GetSysctl(HOST, f"ipv6/conf/{host}/{key}") for key, _ in routed.SETTINGS),
+        *(GetSysctl(HOST, step.key) for step in routed.settings(host, (6, 4))),
     )
 
 
@@ -90,13 +90,12 @@ def lacking(
 
     :param seen: answers to ``link_questions``.
     """
-    if any(":" in anchor.prefix for anchor in anchors):
-        for key, value in routed.SETTINGS:
-            name = f"ipv6/conf/{host}/{key}"
-            if seen.sysctl(HOST, name) != value:
-                yield f"net/{name} is {seen.sysctl(HOST, name)}, not {value}", ops.SetSysctl(HOST, name, value)
-        for step in forwarding.own_lacking(seen, host):
-            yield f"IPv6 forwarding is off on {host}", step
+    families_present = dict.fromkeys(version(anchor.prefix) for anchor in anchors)
+    for setting in routed.settings(host, families_present):
+        if seen.sysctl(HOST, setting.key) != setting.value:
+            yield f"net/{setting.key} is {seen.sysctl(HOST, setting.key)}, not {setting.value}", setting
+    for step in forwarding.own_lacking(seen, host) if 6 in families_present else ():
+        yield f"IPv6 forwarding is off on {host}", step
     known = dict(seen.neighbours(HOST, host))
     present = {anchor.prefix.partition("/")[0]: link.mac for anchor in anchors}
     for step in _missing(host, link, anchors, seen.addresses(HOST, host), seen.routes(HOST, host)):

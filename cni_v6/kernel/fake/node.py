@@ -12,7 +12,7 @@ from cni_v6.kernel.fake.firewall import FakeFirewall
 from cni_v6.kernel.ops import HOST, Op
 
 INTERFACE_SYSCTLS = {
-    "ipv4": {"arp_notify": "0", "route_localnet": "0"},
+    "ipv4": {"arp_ignore": "0", "arp_notify": "0", "route_localnet": "0"},
     "ipv6": {
         "accept_dad": "1",
         "accept_ra": "1",
