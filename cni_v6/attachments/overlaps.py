@@ -41,7 +41,9 @@ def check(
     from cni_v6.plan import overlap  # once in a network's boot
 
     places = [
-        overlap.Place(conf.gateway_interface, gateways.subnet(ip), ip.gateway)
+        overlap.Place(
+            conf.gateway_interface if conf.is_shared else forwarding.LOOPBACK, gateways.subnet(ip), ip.gateway
+        )
         for ip in found if ip.gateway
     ]
     seen = context.kernel.observe([GetSurroundings(), GetLinks()])

@@ -28,14 +28,14 @@ class Network:
 
     ``mac`` returns the MAC of a container with these addresses. ``is_ours``: we made the gateway interface, or are
     about to make it. ``port``: how containers are plugged in; ``link``: how a container with these addresses is
-    connected, where each has a link of its own.
+    connected, if each has a link of its own.
     """
 
     conf: MainConf
     mac: Callable[[tuple[str, ...]], str]
     is_ours: bool
     port: BridgePort | None = None
-    link: Callable[[tuple[str, ...]], RoutedLink] | None = None
+    link: Callable[[tuple[Address, ...]], RoutedLink] | None = None
 
 
 def register(net: Network, record: Attachment, leases: Transaction, context: Context, log: Log) -> None:
@@ -97,7 +97,7 @@ def _on_node(
     """The attachment with what it needs on the node: gateway addresses, and how it is plugged in."""
     attachment = old_gateways.settled(net.conf, record, ips, leases, context, is_ours=net.is_ours)
     if net.link:
-        return replace(attachment, port=net.link(tuple(ip.ip for ip in ips)))
+        return replace(attachment, port=net.link(ips))
     if net.port is None:
         return attachment
     link_local = (address for address in gateways.addresses(net.conf, ips) if is_link_local(address))

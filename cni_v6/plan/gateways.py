@@ -18,6 +18,7 @@ from cni_v6.kernel.questions import Snapshot
 from cni_v6.leases.attachment import GatewayAddress
 from cni_v6.net.addresses import BITS, from_text, is_link_local, overlap
 from cni_v6.plan import bridge_port
+from cni_v6.plan.forwarding import LOOPBACK
 from cni_v6.protocol.json_reader import canonical_prefix
 from cni_v6.protocol.result import Address
 
@@ -32,15 +33,27 @@ def addresses(conf: MainConf, ips: Iterable[Address]) -> tuple[str, ...]:
 def anchors(conf: MainConf, ips: Iterable[Address]) -> tuple[GatewayAddress, ...]:
     """The gateway addresses, or on-link routes, on the node that a container with these addresses needs.
 
-    If it has the interface for itself, that is a route to each of its addresses.
+    If it has the interface for itself, a route to each of its addresses is among them.
+    """
+    own = tuple(ips)
+    if conf.is_shared:
+        return lasting(conf, own)
+    routes = (GatewayAddress(conf.gateway_interface, prefix, on_link=True) for prefix in map(host_prefix, own))
+    return *lasting(conf, own), *routes
+
+
+def lasting(conf: MainConf, ips: Iterable[Address]) -> tuple[GatewayAddress, ...]:
+    """Those of ``anchors`` that outlive the container, since they belong to the network.
+
     A link-local gateway itself is not among them: several networks may have the same one, so it is never removed.
+    Where containers share no interface, loopback has the gateway's addresses.
     """
     if not conf.is_gateway:
         return ()
-    interface = conf.gateway_interface
-    if not conf.is_shared:
-        return tuple(GatewayAddress(interface, prefix, on_link=True) for prefix in map(host_prefix, ips))
-    return tuple(dict.fromkeys(_anchor(interface, ip) for ip in ips if ip.gateway))
+    if conf.is_shared:
+        return tuple(dict.fromkeys(_anchor(conf.gateway_interface, ip) for ip in ips if ip.gateway))
+    own = (f"{ip.gateway}/{BITS[ip.family]}" for ip in ips if ip.gateway and not is_link_local(ip.gateway))
+    return tuple(GatewayAddress(LOOPBACK, address) for address in dict.fromkeys(own))
 
 
 def host_prefix(ip: Address) -> str:
@@ -54,10 +67,10 @@ def subnet(ip: Address) -> str:
 
 
 def anchors_of_ranges(conf: MainConf) -> tuple[GatewayAddress, ...]:
-    """``anchors`` for all of the network's ranges: containers may have addresses of any range of a set."""
+    """``lasting`` for all of the network's ranges: containers may have addresses of any range of a set."""
     sets = conf.ipam.sets if isinstance(conf.ipam, IpamConf) else ()
     parts = (part for range_set in sets for part in range_set.written)
-    return anchors(conf, (Address(ranges.subnet(part), part.gateway) for part in parts))
+    return lasting(conf, (Address(ranges.subnet(part), part.gateway) for part in parts))
 
 
 def of_ranges(conf: MainConf, texts: Iterable[str]) -> Iterator[Address]:

@@ -8,7 +8,7 @@ Pure.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from cni_v6.allocation import ranges
@@ -27,7 +27,7 @@ from cni_v6.protocol.names import Owner
 from cni_v6.protocol.result import Address, Interface, Result, Route
 
 GATEWAY = "fe80::1"  # of each link; a container knows no other
-GATEWAY4 = "169.254.1.1"  # RFC 3927: never routed; of links without IPv6 if the configuration names none
+GATEWAY4 = "169.254.1.1"  # RFC 3927: never routed; of links without IPv6 if nobody names another
 HOST_SCOPE = 254  # linux/rtnetlink.h: RT_SCOPE_HOST
 
 
@@ -50,29 +50,28 @@ def mac(conf: RoutedConf, owner: Owner) -> str:
     return conf.mac or names.container_mac(owner)
 
 
-def to_record(conf: RoutedConf, owner: Owner, present: frozenset[int]) -> RoutedLink:
-    """What is recorded of the link.
-
-    :param present: the families of the container's addresses.
-    """
-    return RoutedLink(mac(conf, owner), _own4(conf, present))
+def to_record(conf: RoutedConf, owner: Owner, ips: Iterable[Address]) -> RoutedLink:
+    """What is recorded of the link of a container with these addresses."""
+    return RoutedLink(mac(conf, owner), _own4(conf, tuple(ips)))
 
 
-def _own4(conf: RoutedConf, present: frozenset[int]) -> str:
-    """The node's IPv4 address on the link; "" where it has none.
-
-    An IPv6 next hop needs IPv6 on the interface (fib6_nh_init, net/ipv6/route.c), and a container without IPv6
-    addresses has none.
-    """
-    if 4 not in present:
-        return ""
-    return conf.ipv4_gateway or ("" if 6 in present else GATEWAY4)
+def _own4(conf: RoutedConf, ips: Sequence[Address]) -> str:
+    """The node's IPv4 address on the link; "" where another next hop is known, or none is needed."""
+    four = [ip for ip in ips if ip.family == 4]
+    if conf.ipv4_gateway or not four:
+        return conf.ipv4_gateway if four else ""
+    return "" if len(four) < len(ips) or four[0].gateway else GATEWAY4
 
 
 def hops(conf: RoutedConf, ips: Iterable[Address]) -> tuple[Address, ...]:
-    """The container's addresses, each alone in its prefix, with the next hop that the kernel uses for its family."""
+    """The container's addresses, each alone in its prefix, with the next hop that the kernel uses for its family.
+
+    An IPv6 next hop needs IPv6 on the interface (fib6_nh_init, net/ipv6/route.c). A container without IPv6 addresses
+    has none, so there it is the subnet's gateway, which is an address of the node too.
+    """
     found = tuple(ips)
-    four = _own4(conf, frozenset(ip.family for ip in found)) or GATEWAY
+    both = any(ip.family == 6 for ip in found)
+    four = _own4(conf, found) or (GATEWAY if both else next((ip.gateway for ip in found if ip.gateway), None))
     return tuple(Address(gateways.host_prefix(ip), GATEWAY if ip.family == 6 else four) for ip in found)
 
 
@@ -86,7 +85,7 @@ def plan_add(site: Site, conf: RoutedConf, allocation: Allocation, seen: Snapsho
     if off and 6 in present:  # from another IPAM plugin: ours allocates none then
         raise off
     mtu = plan_mtu.mtu(conf, present, seen)
-    link, ips = to_record(conf, site.owner, present), hops(conf, allocation.ips)
+    link, ips = to_record(conf, site.owner, allocation.ips), hops(conf, allocation.ips)
     via = (RoutedPrefix(routed.prefix, Address(gateways.host_prefix(routed.via))) for routed in allocation.delegated)
     own = replace(allocation, ips=ips, delegated=tuple(via))
     routes = _routes(allocation)
@@ -99,10 +98,10 @@ def plan_add(site: Site, conf: RoutedConf, allocation: Allocation, seen: Snapsho
         ops.SetAlias(HOST, site.host, names.alias(site.owner)),
         *_node_settings(conf, own, seen),
         *container.steps(site, own, seen),
-        *_gateways_of(site, link, present),
+        *_gateways_of(site, ips),
         *route_steps,
         *features.container_steps(site, conf, own),
-        *host_end(site.host, link, gateways.anchors(conf, ips)),
+        *host_end(site.host, link, gateways.anchors(conf, allocation.ips)),
         *(ops.AddUnreachable(HOST, prefix) for prefix in unreachable(conf)),
         ops.AwaitCarrier(site.host),
         *features.arrival_steps(conf, own, seen),
@@ -179,27 +178,28 @@ def settings(host: str, present: Iterable[int]) -> Iterator[ops.SetSysctl]:
         yield from (ops.SetSysctl(HOST, f"ipv{family}/conf/{host}/{key}", value) for key, value in _SETTINGS[family])
 
 
-def _gateways_of(site: Site, link: RoutedLink, present: frozenset[int]) -> Iterable[Op]:
-    """The container's neighbours: the node alone, which it need not ask for."""
-    known = ([GATEWAY] if 6 in present else []) + ([link.ipv4_gateway] if link.ipv4_gateway else [])
-    for gateway in known:
+def _gateways_of(site: Site, ips: Iterable[Address]) -> Iterable[Op]:
+    """The container's neighbours: the node alone, which it need not ask for. A next hop has to be on-link."""
+    for gateway in dict.fromkeys(ip.gateway for ip in ips if ip.gateway):
         yield ops.SetNeighbour(site.netns, site.owner.ifname, gateway, names.host_mac(site.owner))
+        if ":" not in gateway:
+            yield ops.AddRoute(site.netns, site.owner.ifname, f"{gateway}/32")
 
 
 def host_end(host: str, link: RoutedLink, anchors: Iterable[GatewayAddress]) -> Iterable[Op]:
-    """The node's addresses on the link, and its way to the container's.
+    """The node's addresses on the link, its way to the container's addresses, and the gateway's on loopback.
 
-    The IPv4 address answers ARP and ping there. Its scope keeps it from being the source of what the node sends to the
-    container, which the node's own addresses are.
+    The scope of the IPv4 address keeps it from being the source of what the node sends to the container.
     """
-    routes = tuple(anchors)
+    known = tuple(anchors)
+    routes = [anchor for anchor in known if anchor.on_link]
     if any(":" in route.prefix for route in routes):
         yield ops.AddAddress(HOST, host, f"{GATEWAY}/64")
     if link.ipv4_gateway:
         yield ops.AddAddress(HOST, host, f"{link.ipv4_gateway}/32", scope=HOST_SCOPE)
     for route in routes:
         yield ops.SetNeighbour(HOST, host, route.prefix.partition("/")[0], link.mac)
-    yield from map(gateways.ensure, routes)
+    yield from map(gateways.ensure, known)
 
 
 # The rest of the network's prefixes

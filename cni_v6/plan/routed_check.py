@@ -5,7 +5,7 @@ Pure.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
 from cni_v6.config.routed import RoutedConf
@@ -50,12 +50,15 @@ def questions(site: Site, conf: RoutedConf, result: Result) -> tuple[Question, .
 def link_questions(host: str) -> tuple[Question, ...]:
     """The questions about the node's end of a container's link."""
     return (
-        GetAddresses(HOST, host), GetRoutes(HOST, host), GetNeighbours(HOST, host), *forwarding.own_questions(host),
+        GetAddresses(HOST, forwarding.LOOPBACK), GetAddresses(HOST, host), GetRoutes(HOST, host),
+        GetNeighbours(HOST, host), *forwarding.own_questions(host),
         *(GetSysctl(HOST, step.key) for step in routed.settings(host, (6, 4))),
     )
 
 
-def compare(site: Site, conf: RoutedConf, result: Result, seen: Snapshot) -> Iterator[str]:
+def compare(
+    site: Site, conf: RoutedConf, result: Result, record: Attachment | None, seen: Snapshot
+) -> Iterator[str]:
     """The differences between ``result`` and the kernel, one phrase for each.
 
     :raises CniError: INVALID_CONFIG when the result names no interface of this container.
@@ -72,11 +75,12 @@ def compare(site: Site, conf: RoutedConf, result: Result, seen: Snapshot) -> Ite
     if host.master:
         yield f"host interface {conf.host} is in {host.master}"
     present = frozenset(ip.family for ip in ips)
-    link, inside = routed.to_record(conf, site.owner, present), seen.link(site.netns, site.owner.ifname)
+    link, inside = routed.to_record(conf, site.owner, ips), seen.link(site.netns, site.owner.ifname)
     if inside and inside.mac != link.mac:
         yield (f"interface {site.owner.ifname}: mac is {inside.mac}, and the node sends to {link.mac}; no chained "
                "plugin (tuning) may change it: ask for a MAC by capability mac, args.cni.mac or MAC= in CNI_ARGS")
-    yield from (words for words, _ in lacking(conf.host, link, gateways.anchors(conf, ips), seen))
+    anchors = record.anchors if record else gateways.anchors(conf, ips)
+    yield from (words for words, _ in lacking(conf.host, link, anchors, seen))
     if 4 in present:
         yield from check.differs("node", f"net/{IP_FORWARD}", "1", seen.sysctl(HOST, IP_FORWARD))
     if 6 in present and not forwarding.is_on(seen, forwarding.marked(conf)):
@@ -97,8 +101,9 @@ def lacking(
     for step in forwarding.own_lacking(seen, host) if 6 in families_present else ():
         yield f"IPv6 forwarding is off on {host}", step
     known = dict(seen.neighbours(HOST, host))
-    present = {anchor.prefix.partition("/")[0]: link.mac for anchor in anchors}
-    for step in _missing(host, link, anchors, seen.addresses(HOST, host), seen.routes(HOST, host)):
+    present = {anchor.prefix.partition("/")[0]: link.mac for anchor in anchors if anchor.on_link}
+    held = {name: seen.addresses(HOST, name) for name in (host, forwarding.LOOPBACK)}
+    for step in _missing(host, link, anchors, held, seen.routes(HOST, host)):
         if not isinstance(step, ops.SetNeighbour):
             yield _words(step), step
     for address, mac in present.items():
@@ -107,13 +112,16 @@ def lacking(
 
 
 def _missing(
-    host: str, link: RoutedLink, anchors: Iterable[GatewayAddress], addresses: Iterable[str],
+    host: str, link: RoutedLink, anchors: Iterable[GatewayAddress], held: Mapping[str, Collection[str]],
     routes: Iterable[RouteEntry],
 ) -> Iterator[Op]:
-    """Those of the operations that make the node's end whose address or route is not there."""
-    held, there = set(addresses), {route.dst for route in routes if route.gateway is None}
+    """Those of the operations that make the node's end whose address or route is not there.
+
+    :param held: the addresses of each interface.
+    """
+    there = {route.dst for route in routes if route.gateway is None}
     for step in routed.host_end(host, link, anchors):
-        if isinstance(step, ops.AddAddress) and step.address not in held:
+        if isinstance(step, ops.AddAddress) and step.address not in held.get(step.ifname, ()):
             yield step
         if isinstance(step, ops.AddRoute) and step.dst not in there:
             yield step
@@ -175,7 +183,7 @@ def _faults(
             yield Fault(f"host interface {host} is down", (outage.command(ops.SetLink(HOST, host, up=True)),))
         if isinstance(link, RoutedLink):
             anchors = [anchor for anchor in record.anchors if version(anchor.prefix) in present]
-            steps = list(_missing(host, link, anchors, held.get(host, ()), routes.get(host, ())))
+            steps = list(_missing(host, link, anchors, held, routes.get(host, ())))
             if 6 in map(version, record.addresses):
                 steps += forwarding.own_lacking(seen, host)
             if steps:

@@ -12,12 +12,11 @@ from cni_v6.config.routed import RoutedConf, parse_routed
 from cni_v6.kernel.facts import Link
 from cni_v6.kernel.questions import GetLinks, Question, Snapshot
 from cni_v6.leases.attachment import Attachment, RoutedLink
-from cni_v6.net.addresses import version
 from cni_v6.plan import routed, routed_check
 from cni_v6.plan.site import Allocation, Plan, Site
 from cni_v6.protocol.invocation import Invocation
 from cni_v6.protocol.names import Owner, owner_of_alias
-from cni_v6.protocol.result import Result
+from cni_v6.protocol.result import Address, Result
 
 
 class Routed:
@@ -33,11 +32,10 @@ class Routed:
         routed.check_free(site, conf, seen)
 
     def network(self, site: Site, conf: RoutedConf, seen: Snapshot) -> Network:
-        def link(addresses: tuple[str, ...]) -> RoutedLink:
-            return routed.to_record(conf, site.owner, frozenset(map(version, addresses)))
+        def link(ips: tuple[Address, ...]) -> RoutedLink:
+            return routed.to_record(conf, site.owner, ips)
 
-        # Not ``is_ours``: the interface ends with the container, so no address of it outlives an edit of the subnet.
-        return Network(conf, lambda _: routed.mac(conf, site.owner), is_ours=False, link=link)
+        return Network(conf, lambda _: routed.mac(conf, site.owner), is_ours=True, link=link)
 
     def plan_add(self, site: Site, conf: RoutedConf, allocation: Allocation, seen: Snapshot) -> Plan:
         return routed.plan_add(site, conf, allocation, seen)
@@ -48,7 +46,7 @@ class Routed:
     def differences(
         self, site: Site, conf: RoutedConf, result: Result, record: Attachment | None, seen: Snapshot
     ) -> Iterable[str]:
-        return routed_check.compare(site, conf, result, seen)
+        return routed_check.compare(site, conf, result, record, seen)
 
     def ports(self, conf: RemovalConf, context: Context) -> list[tuple[Link, Owner]]:
         owned = ((link, owner_of_alias(link.alias)) for link in context.kernel.observe([GetLinks()]).links())
