@@ -48,7 +48,8 @@ def from_json(raw: Any) -> BridgePort | RoutedLink:
 
 
 def _routed(mac: str, gateway: str) -> RoutedLink:
-    if not _MAC.fullmatch(mac) or (gateway and canonical_prefix(f"{gateway}/32", host_bits=True) != f"{gateway}/32"):
+    canonical = canonical_prefix(f"{gateway}/32", host_bits=True) if gateway and ":" not in gateway else None
+    if not _MAC.fullmatch(mac) or (gateway and canonical != f"{gateway}/32"):
         raise ValueError("link")
     return RoutedLink(mac, gateway)
 
