@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +12,7 @@ from tests.netns import frames, networks, nft, traffic, wire
 from tests.netns.frames import ALL_NODES, ARP, BROADCAST, ICMPV6, IPV4, IPV6, UDP
 from tests.netns.networks import DUAL, GATEWAY4, GATEWAY6, OUTSIDE, ROUTED, SUBNET4, SUBNET6, Pod
 from tests.netns.port_probe import probe_and_watch
+from tests.netns.test_guard import dropped
 from tests.sandbox import Node
 
 END = b"that was all"
@@ -115,26 +115,18 @@ def test_a_container_speaks_from_its_own_addresses_alone(node: Node) -> None:
     pod, victim = networks.pods(node, networks.gateway(*DUAL, ingress="open"), "a", "b")
     mac = networks.link(node, pod.host)["address"]
     lies = stolen(pod, victim, mac)
-    before = counted(node)
+    before = dropped(node)
     with wire.packets(outside, "eth0") as tap, wire.packets(pod.netns, "eth0", 0) as sender, wire.in_order():
         for lie in lies:
             sender.send(lie)
         with traffic.udp(pod.netns, 6) as last:
             last.sendto(END, (OUTSIDE[6], 9))
         assert not [frame for frame in wire.frames_before(tap, END) if b"stolen" in frame]
-    assert counted(node) - before == len(lies)
+    assert dropped(node) - before == len(lies)
     assert pod.ping(f"{LINK_GATEWAY}%eth0") and pod.ping(victim.address(6)) and pod.ping(victim.address(4))
     [free] = networks.pods(node, networks.gateway(*DUAL, ingress="open", guard=False, name="free", overlap="allow",
                                                   ipam={"ranges": [[{"subnet": "fd00:8::/64"}]]}), "free")
     assert free.ping(victim.address(6))
-
-
-def counted(node: Node) -> int:
-    """Packets that the guard of routed containers has dropped."""
-    chain = json.loads(node.run("nft", "-j", "list", "chain", "inet", "cni_v6", "bound_source").stdout)
-    rules = [each["rule"]["expr"] for each in chain["nftables"] if "rule" in each]
-    return sum(expression["counter"]["packets"] for rule in rules for expression in rule
-               if isinstance(expression, dict) and expression.get("counter"))
 
 
 def test_a_container_can_neither_lead_the_node_nor_fill_its_tables(node: Node) -> None:
