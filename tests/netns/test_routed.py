@@ -265,7 +265,7 @@ def test_a_damaged_record_is_made_anew_and_without_the_tables_blocked(node: Node
 
 def test_a_container_that_names_no_addresses_is_refused(node: Node) -> None:
     pod = Pod(node, networks.network(), "a")
-    assert "ipam.type is missing" in pod.call("ADD").error(errors.INVALID_CONFIG)
+    assert "ipam is missing" in pod.call("ADD").error(errors.INVALID_CONFIG)
 
 
 def test_the_reference_ptps_configuration(node: Node) -> None:

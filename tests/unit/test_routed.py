@@ -159,7 +159,8 @@ def test_what_of_the_prefixes_is_unreachable(conf: dict[str, Any], wanted: list[
 
 
 @pytest.mark.parametrize(("conf", "words"), [
-    ({key: value for key, value in CONFIG.items() if key != "ipam"}, "ipam.type is missing"),
+    ({key: value for key, value in CONFIG.items() if key != "ipam"}, "ipam is missing"),
+    ({**CONFIG, "ipam": {"ranges": RANGES}}, "ipam.type is missing"),
     (config(ipv4Gateway="fe80::1"), "ipv4Gateway: \"fe80::1\" is no IPv4 address"),
     (config(mtu=1000), "mtu: 1000 is below 1280"),
     (config(mtu=60), "mtu: 60 is below 68"),

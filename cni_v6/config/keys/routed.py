@@ -34,6 +34,14 @@ _OTHER = {
         ),
     )
 }
+_IPAM, _EGRESS = (next(key for key in BRIDGE.keys if key.name == name) for name in ("ipam", "egress"))
+_OTHER |= {
+    "ipam": replace(_IPAM, meaning="Address allocation.", default=None, required=True),
+    "egress": replace(
+        _EGRESS, meaning="What a container may reach, its network's other containers included. `[]`: nothing. Absent: "
+        "everything.",
+    ),
+}
 _OWN = (
     Key(
         "ipv4Gateway", Text("address"),
