@@ -50,28 +50,30 @@ def mac(conf: RoutedConf, owner: Owner) -> str:
     return conf.mac or names.container_mac(owner)
 
 
-def to_record(conf: RoutedConf, owner: Owner, ips: Iterable[Address]) -> RoutedLink:
-    """What is recorded of the link of a container with these addresses."""
-    return RoutedLink(mac(conf, owner), _own4(conf, tuple(ips)))
+def to_record(conf: RoutedConf, owner: Owner, ips: Iterable[Address], *, six: bool = False) -> RoutedLink:
+    """What is recorded of the link of a container with these addresses; ``six``: it has others of IPv6."""
+    return RoutedLink(mac(conf, owner), _own4(conf, tuple(ips), six))
 
 
-def _own4(conf: RoutedConf, ips: Sequence[Address]) -> str:
+def _own4(conf: RoutedConf, ips: Sequence[Address], six: bool) -> str:
     """The node's IPv4 address on the link; "" where another next hop is known, or none is needed."""
     four = [ip for ip in ips if ip.family == 4]
     if conf.ipv4_gateway or not four:
         return conf.ipv4_gateway if four else ""
-    return "" if len(four) < len(ips) or four[0].gateway else GATEWAY4
+    return "" if six or len(four) < len(ips) or four[0].gateway else GATEWAY4
 
 
-def hops(conf: RoutedConf, ips: Iterable[Address]) -> tuple[Address, ...]:
+def hops(conf: RoutedConf, ips: Iterable[Address], *, six: bool = False) -> tuple[Address, ...]:
     """The container's addresses, each alone in its prefix, with the next hop that the kernel uses for its family.
 
     An IPv6 next hop needs IPv6 on the interface (fib6_nh_init, net/ipv6/route.c). A container without IPv6 addresses
     has none, so there it is the subnet's gateway, which is an address of the node too.
+
+    :param six: whether it has other IPv6 addresses.
     """
     found = tuple(ips)
-    both = any(ip.family == 6 for ip in found)
-    four = _own4(conf, found) or (GATEWAY if both else next((ip.gateway for ip in found if ip.gateway), None))
+    both = six or any(ip.family == 6 for ip in found)
+    four = _own4(conf, found, six) or (GATEWAY if both else next((ip.gateway for ip in found if ip.gateway), None))
     return tuple(Address(gateways.host_prefix(ip), GATEWAY if ip.family == 6 else four) for ip in found)
 
 

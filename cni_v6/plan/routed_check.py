@@ -64,8 +64,9 @@ def compare(
     :raises CniError: INVALID_CONFIG when the result names no interface of this container.
     """
     host, ips = seen.link(HOST, conf.host), check.addresses(site, result, site.owner.ifname)
+    six = any(version(address) == 6 for address in (record.addresses if record else ()))  # others since renumbering
     yield from check.inside(site, result, seen, up=True)
-    yield from check.routes(site, result, seen, partial(routed.hops, conf))
+    yield from check.routes(site, result, seen, partial(routed.hops, conf, six=six))
     if host is None:
         yield f"host interface {conf.host} is missing"
         return
@@ -75,7 +76,7 @@ def compare(
     if host.master:
         yield f"host interface {conf.host} is in {host.master}"
     present = frozenset(ip.family for ip in ips)
-    link, inside = routed.to_record(conf, site.owner, ips), seen.link(site.netns, site.owner.ifname)
+    link, inside = routed.to_record(conf, site.owner, ips, six=six), seen.link(site.netns, site.owner.ifname)
     if inside and inside.mac != link.mac:
         yield (f"interface {site.owner.ifname}: mac is {inside.mac}, and the node sends to {link.mac}; no chained "
                "plugin (tuning) may change it: ask for a MAC by capability mac, args.cni.mac or MAC= in CNI_ARGS")

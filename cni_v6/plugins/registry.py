@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from cni_v6.attachments.context import Context
 from cni_v6.config.keys import Level
@@ -20,11 +21,15 @@ Handler = Callable[[Invocation, Context], Result | None]
 
 @dataclass(frozen=True, slots=True)
 class Plugin:
-    """One CNI type. ``keys``: the keys of its configuration, for the JSON Schema and the documentation, or None."""
+    """One CNI type. ``keys``: the keys of its configuration, for the JSON Schema and the documentation, or None.
+
+    ``main``: the parts of a main plugin that the frame is given; None for another plugin.
+    """
 
     commands: Mapping[str, Handler]
     keys: Level | None = None
     needs_net_admin: bool = True
+    main: MainPlugin[Any] | None = None
 
 
 def main_plugin(plugin: MainPlugin[Conf], keys: Level | None = None) -> Plugin:
@@ -32,7 +37,7 @@ def main_plugin(plugin: MainPlugin[Conf], keys: Level | None = None) -> Plugin:
     frame = Frame(plugin)
     return Plugin({
         "ADD": frame.add, "DEL": frame.delete, "CHECK": frame.check, "GC": frame.collect, "STATUS": frame.status,
-    }, keys)
+    }, keys, main=plugin)
 
 
 def _routed() -> Plugin:
