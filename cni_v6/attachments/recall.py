@@ -23,21 +23,13 @@ from cni_v6.errors import STORE_FAILED, CniError
 from cni_v6.firewall.policy import Policy
 from cni_v6.kernel.facts import Link
 from cni_v6.kernel.ops import HOST
-from cni_v6.kernel.questions import (
-    GetAddresses,
-    GetAllElements,
-    GetLinks,
-    GetNeighbours,
-    GetPeerAddresses,
-    Question,
-    Snapshot,
-)
-from cni_v6.leases.attachment import Attachment, RoutedLink
+from cni_v6.kernel.questions import GetAllElements, GetLinks, GetPeerAddresses, Question
+from cni_v6.leases.attachment import Attachment
 from cni_v6.leases.store import Transaction
 from cni_v6.log import Log
 from cni_v6.net.addresses import from_text, to_text
 from cni_v6.plan import features, gateways
-from cni_v6.protocol.names import Owner, container_mac, host_interface, owner_of_alias
+from cni_v6.protocol.names import Owner, host_interface, owner_of_alias
 
 
 def check(conf: MainConf, leases: Transaction, context: Context, log: Log, but: Owner | None = None) -> None:
@@ -115,10 +107,11 @@ def forget(owner: Owner, leases: Transaction, context: Context) -> None:
 
 def _rebuild(conf: MainConf, lost: Mapping[Owner, Link], leases: Transaction, context: Context) -> Iterator[str]:
     from cni_v6.firewall.recovered import Present, policy_of
+    from cni_v6.plan import routed_repair
 
     questions: list[Question] = [GetPeerAddresses(link.name) for link in lost.values()]
     if not conf.is_shared:
-        questions += [question for link in lost.values() for question in _link_questions(link.name)]
+        questions += [each for link in lost.values() for each in routed_repair.recall_questions(link.name)]
     seen = context.kernel.observe([GetAllElements(), *questions])
     node, present = context.kernel.netns_id(HOST), Present(seen.all_elements())
     found = []
@@ -137,7 +130,7 @@ def _rebuild(conf: MainConf, lost: Mapping[Owner, Link], leases: Transaction, co
         ips = gateways.of_ranges(conf, record.addresses)
         record = replace(
             record, anchors=gateways.anchors(conf.at(link.name), ips), reuse=_reuse(conf, record.addresses),
-            port=None if conf.is_shared else _routed(link.name, owner, seen),
+            port=None if conf.is_shared else routed_repair.recalled(link.name, owner, seen)[0],
         )
         try:
             leases.put(record)
@@ -150,17 +143,6 @@ def _rebuild(conf: MainConf, lost: Mapping[Owner, Link], leases: Transaction, co
     _continue(conf, found, leases)
     yield (f"the store had no record of {len(lost)} containers that this network has on the node: somebody has "
            f"removed it; rebuilt from the node: {'; '.join(map(_words, found)) or 'none'}")
-
-
-def _link_questions(host: str) -> tuple[Question, ...]:
-    return GetNeighbours(HOST, host), GetAddresses(HOST, host)
-
-
-def _routed(host: str, owner: Owner, seen: Snapshot) -> RoutedLink:
-    """The link of a routed container: the node was told its MAC, and has at most one IPv4 address there."""
-    macs = [mac for _, mac in seen.neighbours(HOST, host)]
-    own = (address.partition("/")[0] for address in seen.addresses(HOST, host) if ":" not in address)
-    return RoutedLink(macs[0] if macs else container_mac(owner), next(own, ""))
 
 
 def _words(record: Attachment) -> str:

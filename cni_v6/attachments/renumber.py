@@ -279,4 +279,4 @@ def _remove_expired(
 def _is_unused(anchor: GatewayAddress, record: Attachment, expired: tuple[str, ...]) -> bool:
     """Whether an on-link route served only expired addresses. A gateway address stays: a route may lead to it."""
     covered = [address for address in record.addresses if ":" in address and overlap(f"{address}/128", anchor.prefix)]
-    return anchor.on_link and set(expired).issuperset(covered)
+    return anchor.on_link and ":" in anchor.prefix and set(expired).issuperset(covered)

@@ -105,8 +105,7 @@ def lacking(
     present = {anchor.prefix.partition("/")[0]: link.mac for anchor in anchors if anchor.on_link}
     held = {name: seen.addresses(HOST, name) for name in (host, forwarding.LOOPBACK)}
     for step in _missing(host, link, anchors, held, seen.routes(HOST, host)):
-        if not isinstance(step, ops.SetNeighbour):
-            yield _words(step), step
+        yield _words(step), step
     for address, mac in present.items():
         if known.get(address) != mac:
             yield f"neighbour {address} is not set to {mac} on {host}", ops.SetNeighbour(HOST, host, address, mac)

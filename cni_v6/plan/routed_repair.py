@@ -13,11 +13,11 @@ from cni_v6.config.routed import RoutedConf
 from cni_v6.kernel import ops
 from cni_v6.kernel.facts import Link
 from cni_v6.kernel.ops import HOST, Op
-from cni_v6.kernel.questions import GetSysctl, Question, Snapshot
-from cni_v6.leases.attachment import Attachment, RoutedLink
+from cni_v6.kernel.questions import GetAddresses, GetNeighbours, GetRoutes, GetSysctl, Question, Snapshot
+from cni_v6.leases.attachment import Attachment, GatewayAddress, RoutedLink
 from cni_v6.net.addresses import version
 from cni_v6.plan import bridge_port, features, forwarding, routed_check
-from cni_v6.protocol.names import link_group
+from cni_v6.protocol.names import Owner, container_mac, link_group
 
 
 def conf_of(record: Attachment, link: RoutedLink, host: str) -> RoutedConf:
@@ -28,6 +28,23 @@ def conf_of(record: Attachment, link: RoutedLink, host: str) -> RoutedConf:
         allow_overlap=True,  # it was looked at when the network's first container came
         host=host, ipv4_gateway=link.ipv4_gateway,
     )
+
+
+def recall_questions(host: str) -> tuple[Question, ...]:
+    """The questions about a link whose record is lost."""
+    return GetNeighbours(HOST, host), GetAddresses(HOST, host), GetRoutes(HOST, host)
+
+
+def recalled(host: str, owner: Owner, seen: Snapshot) -> tuple[RoutedLink, tuple[GatewayAddress, ...]]:
+    """The link, and the node's routes to the container's addresses, of what the node has.
+
+    The node was told the container's MAC, and has at most one IPv4 address on the link.
+    """
+    macs = [mac for _, mac in seen.neighbours(HOST, host)]
+    own = (address.partition("/")[0] for address in seen.addresses(HOST, host) if ":" not in address)
+    routes = (route.dst for route in seen.routes(HOST, host) if route.gateway is None)
+    anchors = (GatewayAddress(host, dst, on_link=True) for dst in routes if dst.endswith(("/32", "/128")))
+    return RoutedLink(macs[0] if macs else container_mac(owner), next(own, "")), tuple(anchors)
 
 
 def questions(conf: RoutedConf, record: Attachment) -> tuple[Question, ...]:

@@ -253,6 +253,7 @@ def test_a_damaged_record_is_made_anew_and_without_the_tables_blocked(node: Node
     path.write_text("{")
     assert "made anew from the firewall" in node.plugin(ROUTED, "STATUS", config).error(errors.LIMITED)
     pod.check().ok()
+    assert nft.ctl(node, "check").stdout == "nothing differs on 1 network\n"
     path.write_text("{")
     node.run("nft", "delete", "table", "inet", "cni_v6")
     node.run("nft", "delete", "table", "bridge", "cni_v6")

@@ -14,7 +14,7 @@ from cni_v6.kernel import ops
 from cni_v6.kernel.facts import DROPS_ALL, DROPS_REST, ForwardChain, Link
 from cni_v6.kernel.ops import HOST
 from cni_v6.leases import port_record
-from cni_v6.leases.attachment import GatewayAddress, RoutedLink
+from cni_v6.leases.attachment import Attachment, GatewayAddress, RoutedLink
 from cni_v6.plan import outage
 from cni_v6.protocol.names import Owner, container_mac, host_interface, host_mac, link_group
 from tests.unit.fake_context import CONFIG as BRIDGED, DATA_DIR, FakeContext, dhcp_server, gc, plugin
@@ -269,6 +269,7 @@ def test_a_published_port_at_the_loopback_address_is_mended() -> None:
         found = repair.look(leases, fake.context())
         assert [words for _, words in found.differences] == [f"net/{key} is not 1"]
         repair.mend(found, fake.context())
+        assert repair.look(leases, fake.context()).differences == []
     assert fake.kernel.spaces[HOST].sysctls[key] == "1"
 
 
@@ -286,6 +287,35 @@ def test_status_says_what_mends_it(damage: Any, words: list[str]) -> None:
     damage(fake.kernel.spaces[HOST])
     said = call(fake, "STATUS", conf=OPEN).error(errors.LIMITED)
     assert [each for each in words if each not in said] == []
+
+
+def test_a_container_of_one_family() -> None:
+    fake, conf = FakeContext(), {**config("2001:db8:1::/64"), "ingress": "open", "guard": False}
+    result = add(fake, conf=conf)
+    check(fake, result, conf).ok()
+    moved = {**result, "interfaces": [{"name": "other0", "mac": ""}, result["interfaces"][1]]}
+    check(fake, moved, conf).ok()  # of the reference's, which names its host interface as it likes
+    four, only4 = FakeContext(), {**config("10.1.0.0/24"), "ingress": "open", "guard": False}
+    add(four, conf=only4)
+    call(four, "STATUS", conf=only4).ok()
+    [record] = four.attachments()
+    with four.leases().transaction() as leases:
+        leases.update(replace(record, port=None))
+    call(four, "STATUS", conf=only4).ok()
+
+
+def test_a_damaged_record_has_its_link_again() -> None:
+    fake = FakeContext()
+    result = add(fake)
+    [before] = fake.attachments()
+    with fake.leases().transaction() as leases:
+        leases.update(Attachment(OWNER, before.addresses, damaged=True))
+    assert "made anew" in call(fake, "STATUS").error(errors.LIMITED)
+    [record] = fake.attachments()
+    assert record.port == before.port and set(record.anchors) < set(before.anchors)
+    check(fake, result).ok()
+    with fake.leases().transaction() as leases:
+        assert repair.look(leases, fake.context()).differences == []
 
 
 def test_status_of_a_node_whose_chains_drop() -> None:
