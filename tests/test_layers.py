@@ -43,6 +43,7 @@ THIRD_PARTY = {  # library -> the modules that may import it; None: any
     "filelock": {"leases.disk.lock", "engine.server"},
     "netaddr": None,
     "pyroute2": {"ctl.list", "kernel.netlink.pyroute2_messages"},
+    "tomli": {"ctl.runtime_folders"},
 }
 
 MODULE_LINES = 300

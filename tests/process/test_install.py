@@ -80,7 +80,7 @@ def test_what_is_installed_does_not_look_back_at_the_checkout(installed: Path) -
     for program in [*installed.joinpath("usr/lib/cni-v6/bin").glob("cni-v6*"), installed / "usr/sbin/cni-v6ctl"]:
         text = program.read_text(encoding="utf-8")
         assert str(ROOT) not in text
-        assert f'sys.path.insert(0, "{installed}/usr/lib/cni-v6")' in text
+        assert f"sys.path[:0] = ['{installed}/usr/lib/cni-v6']" in text
         interpreter, options = text.splitlines()[0].removeprefix("#!").split(" ")
         assert os.access(interpreter, os.X_OK) and options == "-ISE"
 
