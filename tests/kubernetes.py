@@ -37,15 +37,31 @@ MOUNTS = (
 Mount = dict[str, Any]
 
 
-def documents(name: str) -> list[Any]:
-    """The documents of a manifest."""
-    return list(yaml.safe_load_all(MANIFESTS.joinpath(name).read_text(encoding="utf-8")))
+def document(path: str) -> Any:
+    """The document of a manifest."""
+    return yaml.safe_load(MANIFESTS.joinpath(path).read_text(encoding="utf-8"))
 
 
 def pod() -> Any:
     """What the DaemonSet says of its pods."""
-    [daemonset] = documents("daemonset.yaml")
-    return daemonset["spec"]["template"]["spec"]
+    return document("daemonset.yaml")["spec"]["template"]["spec"]
+
+
+def with_component(name: str) -> Any:
+    """The same, with the patches of a component: merged as kubectl does, lists of objects by their names."""
+    merged = document("daemonset.yaml")
+    for patch in document(f"{name}/kustomization.yaml")["patches"]:
+        merged = _merged(merged, document(f"{name}/{patch['path']}"))
+    return merged["spec"]["template"]["spec"]
+
+
+def _merged(base: Any, patch: Any) -> Any:
+    if isinstance(base, dict) and isinstance(patch, dict):
+        return base | {key: _merged(base[key], value) if key in base else value for key, value in patch.items()}
+    if isinstance(base, list) and all(isinstance(entry, dict) for entry in patch):
+        named = {entry["name"]: entry for entry in patch}
+        return [_merged(entry, named.get(entry["name"], {})) for entry in base]
+    return patch
 
 
 def capabilities(container: Mapping[str, Any]) -> list[str]:
@@ -78,7 +94,7 @@ def configuration(
     context = container["securityContext"]
     held = capabilities(container)
     read_only = bool(context.get("readOnlyRootFilesystem"))
-    assert spec["hostNetwork"] and not spec.get("hostPID") and not context.get("privileged")
+    assert spec["hostNetwork"] and not spec.get("hostPID") and not context.get("privileged"), "none of ours says else"
     return {
         "ociVersion": "1.0.2",
         "process": {

@@ -137,7 +137,7 @@ def interfaces(folders: Folders) -> tuple[str, ...]:
 
 @cache
 def _root() -> str:
-    return MOUNTED_ROOT if os.path.isdir(MOUNTED_ROOT) else ROOT
+    return MOUNTED_ROOT if os.path.isdir(f"{MOUNTED_ROOT}core") else ROOT  # every kernel has it; an empty folder not
 
 
 def _text(content: bytes) -> str:

@@ -12,7 +12,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import count
@@ -28,6 +27,7 @@ from tests.distributions import PYTHON_DIR
 from tests.image import Image
 from tests.netns import networks
 from tests.netns.networks import DUAL, Pod
+from tests.netns.test_renumbering import FIRST, PART, SECOND, deprecate, give, network as following
 from tests.sandbox import COMMANDS, TIMEOUT, Call, Node, Reply, need, reply
 
 # Needs busybox-static, runc and containers-common; one image for all.
@@ -113,8 +113,9 @@ class Machine:
                     assert process.poll() is None, process.stderr and process.stderr.read().decode()
                 yield engine
             finally:
-                process.send_signal(signal.SIGTERM)
-                assert process.wait(TIMEOUT) == 0, process.stderr and process.stderr.read().decode()
+                if process.poll() is None:
+                    process.send_signal(signal.SIGTERM)
+                    assert process.wait(TIMEOUT) == 0, process.stderr and process.stderr.read().decode()
 
     def execute(self, container: str, *argv: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a command in a running container, as ``kubectl exec`` and probes do."""
@@ -131,10 +132,13 @@ class Machine:
             if path["type"].endswith("OrCreate"):  # as kubelet does (pkg/volume/hostpath): with mode 0755
                 self.node.run("mkdir", "-p", "-m", "755", path["path"])
         bundle = self._place / f"bundle-{next(_numbers)}"
-        bundle.mkdir()
+        for name in ("upper", "work", "root"):  # a layer of the container's own on top of the image's
+            bundle.joinpath(name).mkdir(parents=True)
+        layers = f"lowerdir={self._image.root},upperdir={bundle}/upper,workdir={bundle}/work"
+        self.node.run("mount", "-t", "overlay", "-o", layers, "overlay", f"{bundle}/root")
         mounts = (kubernetes.bind("/usr", "/usr", "rprivate", "ro"), kubernetes.bind(self._image.local, "/usr/local"))
         config = kubernetes.configuration(
-            self.pod, container, root=self._image.root, image=mounts, env=self._image.env, cgroup=f"/{bundle.name}")
+            self.pod, container, root=bundle / "root", image=mounts, env=self._image.env, cgroup=f"/{bundle.name}")
         bundle.joinpath("config.json").write_text(json.dumps(config), encoding="utf-8")
         return str(bundle)
 
@@ -278,3 +282,140 @@ def test_an_engine_that_is_forbidden_is_not_made_use_of(machine: Machine) -> Non
     with machine.engine():
         pod.add({**CONFIG, "engine": "auto"})
         pod.delete()
+
+
+# What the manifest gives the engine
+
+
+def test_a_probe_asks_the_engine(machine: Machine) -> None:
+    """Each of the three; where nobody answers at the socket, it fails."""
+    probes = {kind: machine.container[f"{kind}Probe"]["exec"]["command"] for kind in ("startup", "readiness", "liveness")}
+    with machine.engine() as engine:
+        for command in probes.values():
+            assert "1.1.0" in json.loads(engine.execute(*command).stdout)["supportedVersions"]
+        [socket] = machine.node.file("/run/cni-v6").glob("engine-*.sock")
+        socket.rename(socket.with_suffix(".aside"))
+        for command in probes.values():
+            done = engine.execute(*command, check=False)
+            assert done.returncode != 0 and LOST in done.stdout
+        socket.with_suffix(".aside").rename(socket)
+
+
+def test_the_operators_command_works_in_the_container(machine: Machine) -> None:
+    with machine.engine() as engine:
+        [pod] = networks.pods(machine.node, CONFIG, "a")
+        assert f"{pod.address(6)} {pod.address(4)}" in engine.execute("cni-v6ctl", "list").stdout
+        assert "nothing differs on 1 network" in engine.execute("cni-v6ctl", "check").stdout
+        assert "with 1 attachments" in engine.execute("cni-v6ctl", "reload").stdout
+        pod.delete()
+
+
+def test_nothing_is_left_out_for_want_of_a_privilege(machine: Machine) -> None:
+    """No warning of an ADD, such as of sysctls that cannot be written; what it did is what CHECK finds."""
+    networks.outside(machine.node)
+    ports = [{"hostPort": 8080, "containerPort": 80, "protocol": protocol} for protocol in ("tcp", "udp")]
+    keys = {"ipMasq": True, "runtimeConfig": {"portMappings": ports},
+            "capabilities": {"portMappings": True}, "egress": [{"to": "2001:db8:ffff::/64"}]}
+    pod = Pod(machine.node, networks.gateway(*DUAL, **keys), "a")
+    with machine.engine():
+        answer = pod.call("ADD")
+        pod.result = answer.ok()
+        assert "warning" not in answer.stderr
+        assert pod.ping(networks.OUTSIDE[6])
+        assert pod.check().ok() is None
+        pod.delete()
+        assert not networks.leases(machine.node)
+
+
+def test_a_bridge_that_is_deleted_comes_back(machine: Machine) -> None:
+    with machine.engine():
+        [pod] = networks.pods(machine.node, CONFIG, "a")
+        machine.node.run("ip", "link", "delete", "cni0")
+        assert pod.ping(networks.GATEWAY6, patience=30)
+        assert pod.check().ok() is None
+
+
+def without(machine: Machine, capability: str) -> None:
+    machine.container["securityContext"]["capabilities"]["add"].remove(capability)
+
+
+def without_mount(machine: Machine, name: str) -> None:
+    mounts = machine.container["volumeMounts"]
+    mounts.remove(next(mount for mount in mounts if mount["name"] == name))
+
+
+def test_without_net_admin_it_does_not_start(machine: Machine) -> None:
+    without(machine, "NET_ADMIN")
+    with pytest.raises(AssertionError, match="cni-v6ctl engine needs root: .* give the container CAP_NET_ADMIN"):
+        with machine.engine():
+            pass
+
+
+def test_without_sys_admin_it_cannot_enter_a_containers_namespace(machine: Machine) -> None:
+    without(machine, "SYS_ADMIN")
+    pod = Pod(machine.node, CONFIG, "a")
+    with machine.engine(), machine.node.unchanged(ignore=networks.TABLES):
+        assert "cannot enter network namespace" in pod.call("ADD").error(5)
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_without_dac_read_search_it_does_not_see_that_a_namespace_has_ended(machine: Machine, held: bool) -> None:
+    """From Linux 6.18 on: before, the engine searches /proc, for which it must see the node's processes
+    (tests/uml/test_search.py)."""
+    need(tuple(map(int, os.uname().release.split(".")[:2])) >= (6, 18), "needs Linux 6.18")
+    if not held:
+        without(machine, "DAC_READ_SEARCH")
+    with machine.engine() as engine:
+        networks.pods(machine.node, CONFIG, "a")
+        machine.node.remove_container("a")
+        assert f"{1 if held else 0} attachment" in engine.execute("cni-v6ctl", "gc").stdout.splitlines()[-1]
+
+
+def test_without_the_folder_of_the_sockets_nobody_finds_it(machine: Machine) -> None:
+    without_mount(machine, "run")
+    with pytest.raises(AssertionError, match="cannot listen at /run/cni-v6/engine-.*: .*Read-only file system"):
+        with machine.engine():
+            pass
+
+
+def test_without_the_leases_folder_it_cannot_lease(machine: Machine) -> None:
+    without_mount(machine, "leases")
+    pod = Pod(machine.node, CONFIG, "a")
+    with machine.engine(), machine.node.unchanged(ignore=networks.TABLES):
+        assert "Read-only file system" in pod.call("ADD").error(103)
+
+
+def test_without_the_nodes_sysctls_it_cannot_set_up_an_interface(machine: Machine) -> None:
+    without_mount(machine, "sysctls")
+    pod = Pod(machine.node, CONFIG, "a")
+    with machine.engine():
+        assert "cannot set net/ipv6/conf/cni0/accept_ra=0: Read-only file system" in pod.call("ADD").error(5)
+
+
+@pytest.mark.parametrize("mounted", [True, False])
+def test_without_the_machine_id_the_nodes_name_stands_for_it(machine: Machine, mounted: bool) -> None:
+    """It tells the bridges of two nodes on one wire from each other; the name of a node can change."""
+    if not mounted:
+        without_mount(machine, "machine")
+    with machine.engine():
+        networks.pods(machine.node, CONFIG, "a")
+        own = MACHINE_ID if mounted else os.uname().nodename
+        assert networks.link(machine.node, "cni0")["address"] == names.bridge_mac("cni0", own)
+
+
+@pytest.mark.parametrize("mounted", [True, False])
+def test_without_the_containers_namespaces_it_cannot_renumber(machine: Machine, mounted: bool) -> None:
+    if not mounted:
+        without_mount(machine, "netns")
+    node = machine.node
+    router = networks.uplink(node)
+    give(node, router, FIRST)
+    with machine.engine() as engine:
+        [pod] = networks.pods(node, following(), "a")
+        give(node, router, SECOND)
+        deprecate(node, FIRST)
+        node.file("/var/lib/cni/pods.conflist").write_text(json.dumps({
+            "cniVersion": "1.1.0", "name": "pods", "plugins": [following()]}), encoding="utf-8")
+        engine.execute("cni-v6ctl", "renumber", "/var/lib/cni/pods.conflist", check=mounted)
+        addresses = networks.addresses(node, "eth0", pod.netns)
+        assert any(address.startswith(PART[SECOND]) for address in addresses) == mounted
