@@ -18,7 +18,7 @@ from tests.distributions import WHEELS, distributions
 from tests.sandbox import ROOT, need
 
 DOCKERFILE = ROOT / "deploy/Dockerfile"
-PACKAGES = {"nftables": "/usr/sbin/nft", "python3-venv": "/usr/bin/python3"}  # package -> the program that stands for it
+PACKAGES = {"nftables": "/usr/sbin/nft", "python3-venv": "/usr/bin/python3"}  # package -> a program of it
 LINKS = ("bin", "sbin", "lib", "lib64")
 FILES = ("/etc/passwd", "/etc/group", "/etc/ld.so.cache")
 MADE_BY_APT = "apt-get update && apt-get install --yes --no-install-recommends "
@@ -99,6 +99,6 @@ def _copy(arguments: str, root: Path, place: Path) -> None:
 
 
 def _run(command: str, root: Path, env: dict[str, str]) -> None:
-    argv = ["unshare", "--mount", "--propagation", "private", "sh", "-euc", ENTER, "sh", root, "/bin/sh", "-c", command]
-    done = subprocess.run(argv, env=env, capture_output=True, text=True, check=False)
+    argv = ["unshare", "--mount", "--propagation", "private", "sh", "-euc", ENTER, "sh", str(root)]
+    done = subprocess.run([*argv, "/bin/sh", "-c", command], env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"

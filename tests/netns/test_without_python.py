@@ -1,7 +1,7 @@
 """A node without Python: its root has busybox and what the DaemonSet puts there; the engine lives in a container.
 
 Both containers are those of deploy/kubernetes/daemonset.yaml: runc runs them with its mounts, capabilities and paths
-(tests/kubernetes.py), from the image of deploy/Dockerfile (tests/image.py). So what the manifest says is what is tested.
+(tests/kubernetes.py), from the image of deploy/Dockerfile (tests/image.py). What the manifest says is what is tested.
 """
 
 from __future__ import annotations
@@ -289,13 +289,14 @@ def test_an_engine_that_is_forbidden_is_not_made_use_of(machine: Machine) -> Non
 
 def test_a_probe_asks_the_engine(machine: Machine) -> None:
     """Each of the three; where nobody answers at the socket, it fails."""
-    probes = {kind: machine.container[f"{kind}Probe"]["exec"]["command"] for kind in ("startup", "readiness", "liveness")}
+    kinds = ("startupProbe", "readinessProbe", "livenessProbe")
+    probes = [machine.container[kind]["exec"]["command"] for kind in kinds]
     with machine.engine() as engine:
-        for command in probes.values():
+        for command in probes:
             assert "1.1.0" in json.loads(engine.execute(*command).stdout)["supportedVersions"]
         [socket] = machine.node.file("/run/cni-v6").glob("engine-*.sock")
         socket.rename(socket.with_suffix(".aside"))
-        for command in probes.values():
+        for command in probes:
             done = engine.execute(*command, check=False)
             assert done.returncode != 0 and LOST in done.stdout
         socket.with_suffix(".aside").rename(socket)

@@ -93,6 +93,17 @@ def test_the_courier_stands_in_front_of_python(installed: Path) -> None:
         assert str(ROOT).encode() not in courier.read_bytes()
 
 
+def test_cni_v6ctl_install_puts_the_same_there(installed: Path, tmp_path: Path) -> None:
+    """Elsewhere too, from what make install left in the library."""
+    words = ("install", "--json", "--bin-dir", installed / "cni", "--bin-dir", tmp_path)
+    told = json.loads(execute(installed / "usr/sbin/cni-v6ctl", tmp_path, {}, *map(str, words)).stdout)
+    assert (told["plugins"], told["pythonDir"]) == ("courier", f"{installed}/usr/lib/cni-v6/bin")
+    for step in told["files"]:
+        assert (step["action"] == "new") == (Path(step["path"]).parent == tmp_path), step
+    assert {name: tmp_path.joinpath(name).read_bytes() for name in NAMES} == {
+        name: installed.joinpath("cni", name).read_bytes() for name in NAMES}
+
+
 DISTRIBUTION = "/usr/bin/python3"
 
 
