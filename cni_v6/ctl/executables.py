@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -97,6 +99,26 @@ def own_python(name: str) -> bytes:
 def _folders() -> list[str]:
     specs = (find_spec(name) for name in LIBRARIES)
     return list(dict.fromkeys(str(Path(spec.origin).resolve().parents[1]) for spec in specs if spec and spec.origin))
+
+
+def exposed() -> list[str]:
+    """What others than root may change of what ``own_python`` makes root execute: whoever may is root."""
+    places = (os.path.realpath(sys.executable), sys.executable, *_folders())
+    paths = dict.fromkeys(path for place in places for path in _with_parents(place))
+    return [path for path in paths if _may_be_changed(os.stat(path))]
+
+
+def _with_parents(path: str) -> Iterator[str]:
+    yield path
+    while path != os.path.dirname(path):
+        path = os.path.dirname(path)
+        yield path
+
+
+def _may_be_changed(status: os.stat_result) -> bool:
+    """In a folder with the sticky bit, such as /tmp, only the owner of a file may replace it (inode(7))."""
+    shared = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not status.st_mode & stat.S_ISVTX
+    return status.st_uid != 0 or bool(shared)
 
 
 def is_ours(content: bytes) -> bool:

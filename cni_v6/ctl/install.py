@@ -75,10 +75,14 @@ def install(
     steps = put_files.plan(files, force=chosen.force)
     if not chosen.dry_run:
         put_files.put(files, steps)
+    exposed = [] if chosen.courier_only else executables.exposed()
+    warnings = [f"root executes what others may change: {', '.join(exposed)}"] if exposed else []
     if chosen.json:
-        print(json.dumps(_document(chosen, found, courier, steps), indent=2))
+        document = _document(chosen, found, courier, steps)
+        print(json.dumps({**document, "warnings": warnings, "dryRun": chosen.dry_run}, indent=2))
     else:
-        _tell(chosen, found, courier, steps)
+        _tell(found, courier, chosen.courier_only)
+        _tell_steps(steps, warnings, chosen.dry_run)
     return 0
 
 
@@ -134,30 +138,32 @@ def _document(
             {"name": each.name, "source": each.source, "binDirs": each.bin_dirs, "confDir": each.conf_dir}
             for each in found
         ],
-        "files": [{"path": step.path, "action": step.action} for step in steps],
-        "dryRun": chosen.dry_run,
+        "files": _files(steps),
     }
 
 
-def _tell(
-    chosen: argparse.Namespace, found: Iterable[Runtime], courier: Courier | None, steps: Iterable[Step]
-) -> None:
+def _files(steps: Iterable[Step]) -> list[dict[str, str]]:
+    return [{"path": step.path, "action": step.action} for step in steps]
+
+
+def _tell(found: Iterable[Runtime], courier: Courier | None, courier_only: bool) -> None:
     for each in found:
         source = f" ({each.source})" if each.source else ""
         print(f"{each.name} looks for plugins in {', '.join(each.bin_dirs)}{source}")
     if courier is None:
         print("the plugins are Python executables, without a courier: this installation carries none for this node")
-    elif chosen.courier_only:
+    elif courier_only:
         print(f"the plugins are the courier {courier.version} for {platform.machine()}, without Python executables")
     else:
         behind = f"in front of the Python executables in {courier.folder}"
         print(f"the plugins are the courier {courier.version} for {platform.machine()}, {behind}")
-    _tell_steps(steps, chosen.dry_run)
 
 
-def _tell_steps(steps: Iterable[Step], dry: bool) -> None:
+def _tell_steps(steps: Iterable[Step], warnings: Iterable[str], dry: bool) -> None:
     for step in steps:
         print(f"{step.path}: {'would be ' if dry and step.action != put_files.UNCHANGED else ''}{step.action}")
+    for words in warnings:
+        print(f"cni-v6ctl: warning: {words}", file=sys.stderr)
 
 
 def uninstall(
@@ -173,12 +179,9 @@ def uninstall(
     steps = put_files.remove(sorted(folders), dry=chosen.dry_run)
     warnings = [] if chosen.dry_run else list(_leave(make_node))
     if chosen.json:
-        files = [{"path": step.path, "action": step.action} for step in steps]
-        print(json.dumps({"files": files, "warnings": warnings, "dryRun": chosen.dry_run}, indent=2))
-        return 0
-    _tell_steps(steps, chosen.dry_run)
-    for words in warnings:
-        print(f"cni-v6ctl: warning: {words}", file=sys.stderr)
+        print(json.dumps({"files": _files(steps), "warnings": warnings, "dryRun": chosen.dry_run}, indent=2))
+    else:
+        _tell_steps(steps, warnings, chosen.dry_run)
     return 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -82,6 +83,7 @@ def test_the_plugins_come_and_go_and_work_in_between(node: Node, tmp_path: Path)
     assert tree(tmp_path) == before, "the folders that were made for it, too"
 
 
+@pytest.mark.slow
 def test_a_dry_run_changes_nothing(node: Node, tmp_path: Path) -> None:
     folder = tmp_path / "cni"
     told = report(node, "install", "--bin-dir", folder, "--dry-run")
@@ -103,6 +105,7 @@ def test_what_is_not_ours_is_named_and_left_unless_forced(node: Node, tmp_path: 
     assert actions(report(node, "install", "--bin-dir", tmp_path, "--force"))[str(foreign)] == "replaced"
 
 
+@pytest.mark.slow
 def test_a_loopback_of_others_stays(node: Node, tmp_path: Path) -> None:
     tmp_path.joinpath("loopback").write_bytes(b"another plugin")
     assert f"{tmp_path}/loopback" not in actions(report(node, "install", "--bin-dir", tmp_path))
@@ -110,6 +113,7 @@ def test_a_loopback_of_others_stays(node: Node, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["loopback"]
 
 
+@pytest.mark.slow
 def test_uninstall_leaves_what_was_changed_since_and_what_it_did_not_bring(node: Node, tmp_path: Path) -> None:
     own = executables.python("cni-v6", "/usr/bin/python3", [str(ROOT)], first=True)
     ctl(node, "install", "--bin-dir", tmp_path)
@@ -121,6 +125,7 @@ def test_uninstall_leaves_what_was_changed_since_and_what_it_did_not_bring(node:
     assert actions(report(node, "uninstall", "--bin-dir", tmp_path)) == {}
 
 
+@pytest.mark.slow
 def test_an_older_one_of_ours_and_a_link_to_one_are_replaced(node: Node, tmp_path: Path) -> None:
     old = executables.python("cni-v6", "/old/python3", ["/old"], first=True)
     tmp_path.joinpath("cni-v6").write_text(old, encoding="utf-8")
@@ -193,6 +198,7 @@ def test_a_folder_that_cannot_be_written_leaves_the_others_as_they_were(node: No
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+@pytest.mark.slow
 def test_a_runtime_never_finds_half_a_plugin(node: Node, tmp_path: Path) -> None:
     """Whoever opens it while it is replaced, again and again, reads one of the two, whole."""
     both = [executables.python("cni-v6", "/usr/bin/python3", [name * 9000], first=True).encode() for name in "ab"]
@@ -235,6 +241,19 @@ def test_the_engine_and_the_tables_go_along_unless_containers_use_them(node: Nod
     node.plugin("cni-v6", "DEL", networks.gateway(*DUAL), **call).ok()
     assert ctl(node, "uninstall", "--bin-dir", tmp_path).stderr == ""
     assert node.run("nft", "list", "tables").stdout == ""
+
+
+@pytest.mark.parametrize("exposed", [True, False])
+def test_python_that_others_may_change_is_named(node: Node, tmp_path: Path, exposed: bool) -> None:
+    """Root executes it: a virtual environment in somebody's home."""
+    home = tmp_path / "home"
+    shutil.copytree(ROOT / "cni_v6", home / "site-packages/cni_v6", ignore=shutil.ignore_patterns("__pycache__"))
+    os.chown(home, 65534 if exposed else 0, -1)
+    script = f"import sys; sys.path.insert(0, {str(home / 'site-packages')!r}); from cni_v6.ctl import main; main()"
+    words = ("-c", script, "install", "--json", "--bin-dir", str(tmp_path / "cni"))
+    told = json.loads(node.run(f"{ROOT}/.venv/bin/python", *words, env=node.environment).stdout)
+    named = ", ".join(told["warnings"])
+    assert (f"root executes what others may change: {home}" in named or f", {home}" in named) == exposed
 
 
 def test_nothing_but_couriers_needs_a_courier(node: Node, tmp_path: Path) -> None:
