@@ -170,14 +170,19 @@ def uninstall(
     chosen: argparse.Namespace, ask: Callable[[], list[Runtime]] = runtimes,
     make_node: Callable[[], Context] = real_context,
 ) -> int:
-    found = ask()
+    found: list[Runtime] = []
+    warnings: list[str] = []
+    try:
+        found = ask()
+    except CniError as error:  # all else can be taken away all the same
+        warnings.append(f"only the usual folders were looked at: {error}")
     folders = {*(folder for each in found for folder in (*each.bin_dirs, each.conf_dir)), BIN_DIR, CONF_DIR}
     folders |= {*(chosen.bin_dir or ()), *(chosen.conf_dir or ()), PYTHON_DIR}
     courier = executables.courier()
     if courier:
         folders.add(courier.folder)
     steps = put_files.remove(sorted(folders), dry=chosen.dry_run)
-    warnings = [] if chosen.dry_run else list(_leave(make_node))
+    warnings += [] if chosen.dry_run else _leave(make_node)
     if chosen.json:
         print(json.dumps({"files": _files(steps), "warnings": warnings, "dryRun": chosen.dry_run}, indent=2))
     else:

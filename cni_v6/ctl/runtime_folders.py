@@ -90,10 +90,13 @@ class _Node:
 
 
 def _parse(content: bytes, path: str) -> Table:
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
+    try:
+        if sys.version_info >= (3, 11):
+            import tomllib
+        else:
+            import tomli as tomllib
+    except ImportError as error:  # installed for another Python
+        raise CniError(INVALID_CONFIG, f"cannot read {path}", "install tomli, or name the folders (--bin-dir)") from error
     try:
         table: Table = tomllib.loads(content.decode())
     except ValueError as error:  # of UTF-8, or of TOML

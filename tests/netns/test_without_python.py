@@ -39,11 +39,13 @@ BARE = "/opt/cni/bin"  # as runtimes have it
 MACHINE_ID = "0123456789abcdef0123456789abcdef"
 LOST = "no cni-v6 engine answers on this node"
 
+LAYERS = "/opt/layers"  # in memory: an overlay takes no folder of another overlay for its upper half
+
 # The machine as kubelet finds it, with folders of its own where it makes some.
 FRESH = f"""
 mount -t tmpfs none /opt
-mkdir /opt/upper /opt/work
-mount -t overlay -o lowerdir=/etc,upperdir=/opt/upper,workdir=/opt/work overlay /etc
+mkdir -p {LAYERS}/etc/upper {LAYERS}/etc/work
+mount -t overlay -o lowerdir=/etc,upperdir={LAYERS}/etc/upper,workdir={LAYERS}/etc/work overlay /etc
 echo {MACHINE_ID} >/etc/machine-id
 mkdir -p /run/cni-v6
 mount -t tmpfs -o mode=755 none /run/cni-v6
@@ -132,9 +134,10 @@ class Machine:
             if path["type"].endswith("OrCreate"):  # as kubelet does (pkg/volume/hostpath): with mode 0755
                 self.node.run("mkdir", "-p", "-m", "755", path["path"])
         bundle = self._place / f"bundle-{next(_numbers)}"
-        for name in ("upper", "work", "root"):  # a layer of the container's own on top of the image's
-            bundle.joinpath(name).mkdir(parents=True)
-        layers = f"lowerdir={self._image.root},upperdir={bundle}/upper,workdir={bundle}/work"
+        bundle.joinpath("root").mkdir(parents=True)
+        layer = f"{LAYERS}/{bundle.name}"  # of the container's own on top of the image's
+        self.node.run("mkdir", "-p", f"{layer}/upper", f"{layer}/work")
+        layers = f"lowerdir={self._image.root},upperdir={layer}/upper,workdir={layer}/work"
         self.node.run("mount", "-t", "overlay", "-o", layers, "overlay", f"{bundle}/root")
         mounts = (kubernetes.bind("/usr", "/usr", "rprivate", "ro"), kubernetes.bind(self._image.local, "/usr/local"))
         config = kubernetes.configuration(

@@ -160,6 +160,15 @@ def test_it_goes_where_the_nodes_runtimes_look(node: Node, tmp_path: Path) -> No
     assert {path.name for path in tmp_path.iterdir()} == {"podman", conflist.name}
 
 
+def test_a_runtimes_file_that_cannot_be_read_is_no_hindrance_to_uninstall(node: Node, tmp_path: Path) -> None:
+    with etc(node, {"/etc/crio/crio.conf": "[crio"}):
+        assert "/etc/crio/crio.conf is not valid TOML" in refusal(node, "install")
+        ctl(node, "install", "--bin-dir", tmp_path)
+        told = report(node, "uninstall", "--bin-dir", tmp_path)
+    assert set(actions(told).values()) == {"removed"} and list(tmp_path.iterdir()) == []
+    assert "/etc/crio/crio.conf is not valid TOML" in told["warnings"][0]
+
+
 def etc(node: Node, files: dict[str, str]) -> Any:
     """An /etc of the node's own, with these files; nobody else sees it."""
     return closing(_Etc(node, files))
