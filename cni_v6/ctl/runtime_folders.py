@@ -96,7 +96,8 @@ def _parse(content: bytes, path: str) -> Table:
         else:
             import tomli as tomllib
     except ImportError as error:  # installed for another Python
-        raise CniError(INVALID_CONFIG, f"cannot read {path}", "install tomli, or name the folders (--bin-dir)") from error
+        words = "install tomli, or name the folders (--bin-dir, --conf-dir)"
+        raise CniError(INVALID_CONFIG, f"cannot read {path}", words) from error
     try:
         table: Table = tomllib.loads(content.decode())
     except ValueError as error:  # of UTF-8, or of TOML
