@@ -23,8 +23,10 @@ from cni_v6.engine.handle import real_context
 from cni_v6.errors import INVALID_CONFIG, CniError
 from cni_v6.kernel.netfilter.events import own_changes
 from cni_v6.protocol.invocation import LOOPBACK
+from cni_v6.protocol.json_reader import decode
 
 PYTHON_DIR = "/usr/local/lib/cni-v6/bin"  # where the couriers of wheels look for the Python executables: tools/wheels
+LISTS, SINGLE = (".conflist",), (".conf", ".json")  # libcni, ConfFiles and LoadNetworkConf
 STAY = "to take them away once the containers are gone: nft delete table inet cni_v6; nft delete table bridge cni_v6"
 
 
@@ -121,8 +123,12 @@ def _is_others(path: str) -> bool:
 
 
 def _conflist(source: Path, folders: Iterable[str]) -> Iterator[File]:
-    list(configurations(source))  # one that no runtime could use is refused
-    content = source.read_bytes()
+    list(configurations(source))  # one that has nothing of ours is refused
+    content = put_files.read(str(source))
+    names = LISTS if "plugins" in decode(content, str(source)) else SINGLE
+    if source.suffix not in names:
+        words = f"no runtime reads this network configuration from a file called {source.name}"
+        raise CniError(INVALID_CONFIG, words, f"its name must end in {' or '.join(names)}")
     for folder in folders:
         yield File(f"{folder}/{source.name}", content, 0o644, lambda _: False)
 
@@ -182,28 +188,34 @@ def uninstall(
     if courier:
         folders.add(courier.folder)
     steps = put_files.remove(sorted(folders), dry=chosen.dry_run)
-    warnings += [] if chosen.dry_run else _leave(make_node)
+    done: list[str] = []
+    if not chosen.dry_run:
+        _leave(make_node, done, warnings)
     if chosen.json:
-        print(json.dumps({"files": _files(steps), "warnings": warnings, "dryRun": chosen.dry_run}, indent=2))
+        document = {"files": _files(steps), "done": done, "warnings": warnings, "dryRun": chosen.dry_run}
+        print(json.dumps(document, indent=2))
     else:
         _tell_steps(steps, warnings, chosen.dry_run)
+        for words in done:
+            print(words)
     return 0
 
 
-def _leave(make_node: Callable[[], Context]) -> Iterator[str]:
+def _leave(make_node: Callable[[], Context], done: list[str], warnings: list[str]) -> None:
     """End the engine, and remove the firewall's tables unless containers need them: these would be open to the world.
 
-    :returns: what could not be done, and why.
+    :param done: takes what was done; ``warnings`` what could not be done, and why.
     """
     try:
-        engine.end(engine.own_socket())
+        done += ["the engine has ended"] if engine.end(engine.own_socket()) else []
     except CniError as error:
-        yield f"the engine goes on: {error}"
+        warnings.append(f"the engine goes on: {error}")
     own_changes()  # no engine is to load the tables again
     node = make_node()
     try:
         firewall_reload.unload(node, force=False)
+        done.append("no table of the firewall is loaded")
     except CniError as error:
-        yield f"the firewall's tables stay: {error}; {STAY}"
+        warnings.append(f"the firewall's tables stay: {error}; {STAY}")
     finally:
         node.kernel.close()

@@ -200,6 +200,16 @@ def test_a_configuration_that_no_runtime_could_use_is_refused(
     assert [path.name for path in tmp_path.iterdir()] == [conflist.name]
 
 
+@pytest.mark.parametrize(("name", "ending"), [("10-pods.conf", ".conflist"), ("pods", ".conflist")])
+def test_a_file_that_no_runtime_would_read_is_refused(node: Node, tmp_path: Path, name: str, ending: str) -> None:
+    """A list in a file for a single plugin, or in one of another kind."""
+    conflist = tmp_path / name
+    conflist.write_text(json.dumps(CONFLIST), encoding="utf-8")
+    words = refusal(node, "install", "--bin-dir", tmp_path / "bin", "--conf-dir", tmp_path / "conf",
+                    "--conflist", conflist)
+    assert name in words and f"must end in {ending}" in words
+
+
 def test_a_folder_that_cannot_be_written_leaves_the_others_as_they_were(node: Node, tmp_path: Path) -> None:
     tmp_path.joinpath("file").touch()
     words = refusal(node, "install", "--bin-dir", tmp_path / "a", "--bin-dir", tmp_path / "file/b")
@@ -248,7 +258,8 @@ def test_the_engine_and_the_tables_go_along_unless_containers_use_them(node: Nod
     assert "table inet cni_v6" in node.run("nft", "list", "tables").stdout
     ctl(node, "install", "--bin-dir", tmp_path)
     node.plugin("cni-v6", "DEL", networks.gateway(*DUAL), **call).ok()
-    assert ctl(node, "uninstall", "--bin-dir", tmp_path).stderr == ""
+    done = ctl(node, "uninstall", "--bin-dir", tmp_path)
+    assert "the engine has ended\nno table of the firewall is loaded\n" in done.stdout and done.stderr == ""
     assert node.run("nft", "list", "tables").stdout == ""
 
 
