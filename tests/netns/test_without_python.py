@@ -106,7 +106,7 @@ class Machine:
 
     @contextmanager
     def engine(self) -> Iterator[Engine]:
-        """An engine in its container, from when a probe finds it. It is ended as kubelet ends it."""
+        """An engine in its container, from when it listens. It is ended as kubelet ends it."""
         engine = Engine(self, self._id())
         argv = self._runc("run", "--bundle", self._bundle(self.container), engine.id)
         with subprocess.Popen(argv, env=COMMANDS, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
@@ -141,7 +141,8 @@ class Machine:
         self.node.run("mount", "-t", "overlay", "-o", layers, "overlay", f"{bundle}/root")
         mounts = (kubernetes.bind("/usr", "/usr", "rprivate", "ro"), kubernetes.bind(self._image.local, "/usr/local"))
         config = kubernetes.configuration(
-            self.pod, container, root=bundle / "root", image=mounts, env=self._image.env, cgroup=f"/{bundle.name}")
+            self.pod, container, root=bundle / "root", image=mounts, env=self._image.env,
+            cgroup=f"/cni-v6-test-{os.getpid()}-{bundle.name}")  # control groups are the machine's own
         bundle.joinpath("config.json").write_text(json.dumps(config), encoding="utf-8")
         return str(bundle)
 
