@@ -57,11 +57,16 @@ def with_component(name: str) -> Any:
 
 def _merged(base: Any, patch: Any) -> Any:
     if isinstance(base, dict) and isinstance(patch, dict):
-        return base | {key: _merged(base[key], value) if key in base else value for key, value in patch.items()}
+        return {**base, **{key: _merged(base[key], value) if key in base else value for key, value in patch.items()}}
     if isinstance(base, list) and all(isinstance(entry, dict) for entry in patch):
-        named = {entry["name"]: entry for entry in patch}
-        return [_merged(entry, named.get(entry["name"], {})) for entry in base]
+        own, given = ({_merge_key(entry): entry for entry in entries} for entries in (base, patch))
+        return list({**own, **{key: _merged(own.get(key, {}), entry) for key, entry in given.items()}}.values())
     return patch
+
+
+def _merge_key(entry: Mapping[str, Any]) -> str:
+    """What tells the entries of a list apart (patchMergeKey in the types of the API)."""
+    return str(entry.get("mountPath") or entry["name"])
 
 
 def capabilities(container: Mapping[str, Any]) -> list[str]:
@@ -72,8 +77,8 @@ def capabilities(container: Mapping[str, Any]) -> list[str]:
 
 
 def host_paths(spec: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """The pod's volumes: name -> ``hostPath``."""
-    return {volume["name"]: volume["hostPath"] for volume in spec["volumes"]}
+    """The pod's volumes that are paths of the node: name -> ``hostPath``."""
+    return {volume["name"]: volume["hostPath"] for volume in spec["volumes"] if "hostPath" in volume}
 
 
 def bind(source: str | Path, destination: str, *options: str) -> Mount:
@@ -82,7 +87,7 @@ def bind(source: str | Path, destination: str, *options: str) -> Mount:
 
 def configuration(
     spec: Mapping[str, Any], container: Mapping[str, Any], *, root: Path, image: Iterable[Mount], env: Sequence[str],
-    cgroup: str,
+    cgroup: str, config_maps: Mapping[str, Path] | None = None,
 ) -> dict[str, Any]:
     """The config.json of the OCI runtime specification.
 
@@ -90,6 +95,7 @@ def configuration(
     :param root: the folder with the image's root.
     :param image: mounts that belong to the image.
     :param env: of the image.
+    :param config_maps: name -> the folder that kubelet made of it.
     """
     context = container["securityContext"]
     held = capabilities(container)
@@ -108,7 +114,7 @@ def configuration(
             *({"destination": where, "type": kind, "source": source, "options": list(options)}
               for where, kind, source, options in MOUNTS),
             *({**mount, "options": [*mount["options"], *(["ro"] if read_only else [])]} for mount in image),
-            *_volumes(spec, container),
+            *_volumes(spec, container, config_maps or {}),
         ],
         "linux": {
             "cgroupsPath": cgroup,
@@ -122,14 +128,19 @@ def configuration(
     }
 
 
-def _volumes(spec: Mapping[str, Any], container: Mapping[str, Any]) -> Iterator[Mount]:
-    paths = host_paths(spec)
+def _volumes(
+    spec: Mapping[str, Any], container: Mapping[str, Any], config_maps: Mapping[str, Path]
+) -> Iterator[Mount]:
+    sources: dict[str, str | Path] = {name: path["path"] for name, path in host_paths(spec).items()}
+    for volume in spec["volumes"]:
+        if "configMap" in volume:
+            sources[volume["name"]] = config_maps[volume["configMap"]["name"]]
     for mount in container["volumeMounts"]:
         propagation = PROPAGATION[mount.get("mountPropagation", "None")]
         options = (propagation, "ro" if mount.get("readOnly") else "rw")
         # runc refuses what lies in the container's own /proc (libcontainer, checkProcMount).
         assert not mount["mountPath"].startswith("/proc")
-        yield bind(paths[mount["name"]]["path"], mount["mountPath"], *options)
+        yield bind(sources[mount["name"]], mount["mountPath"], *options)
 
 
 def _seccomp(held: set[str]) -> dict[str, Any]:

@@ -6,7 +6,6 @@ Both containers are those of deploy/kubernetes/daemonset.yaml: runc runs them wi
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 import shutil
@@ -73,16 +72,17 @@ _numbers = count(1)
 class Machine:
     """The node. Its engine is the one that ``engine`` runs.
 
-    :param place: a folder for its root, and for runc.
+    :param place: a folder for its root, and for runc. ``config_map``: the folder of the ConfigMap ``cni-v6``.
     """
 
     def __init__(self, place: Path, made: Image) -> None:
         self._image = made
         self._place = place
-        for name in ("root", "programs", "runc"):
-            place.joinpath(name).mkdir()
+        self.config_map = place / "config map"
+        for folder in (place / "root", place / "programs", place / "runc", self.config_map):
+            folder.mkdir()
         shutil.copy(BUSYBOX, place / "programs/busybox")
-        self.pod = copy.deepcopy(kubernetes.pod())
+        self.pod = kubernetes.pod()
         self.node = Node(self._deliver)
         self.node.run("sh", "-euc", FRESH)
 
@@ -142,7 +142,9 @@ class Machine:
         mounts = (kubernetes.bind("/usr", "/usr", "rprivate", "ro"), kubernetes.bind(self._image.local, "/usr/local"))
         config = kubernetes.configuration(
             self.pod, container, root=bundle / "root", image=mounts, env=self._image.env,
-            cgroup=f"/cni-v6-test-{os.getpid()}-{bundle.name}")  # control groups are the machine's own
+            cgroup=f"/cni-v6-test-{os.getpid()}-{bundle.name}",  # control groups are the machine's own
+            config_maps={"cni-v6": self.config_map},
+        )
         bundle.joinpath("config.json").write_text(json.dumps(config), encoding="utf-8")
         return str(bundle)
 
@@ -205,6 +207,20 @@ def test_the_first_container_puts_couriers_on_the_node(tmp_path: Path, made: Ima
         assert "cni-v6: unchanged" in machine.install(), "as at each start of a pod"
     finally:
         machine.node.close()
+
+
+def test_the_first_container_brings_a_configuration_along(machine: Machine) -> None:
+    """The component "conflist". Another ConfigMap is another file at the pod's next start; somebody's own is not."""
+    machine.pod = kubernetes.with_component("conflist")
+    given, there = machine.config_map / "10-cni-v6.conflist", machine.node.file("/etc/cni/net.d/10-cni-v6.conflist")
+    for config in (CONFIG, following()):
+        given.write_text(json.dumps({"cniVersion": "1.1.0", "name": "pods", "plugins": [config]}), encoding="utf-8")
+        machine.install()
+        assert there.read_bytes() == given.read_bytes() and there.stat().st_mode & 0o777 == 0o644
+    there.write_text("{}", encoding="utf-8")
+    given.write_text(json.dumps({"cniVersion": "1.1.0", "name": "pods", "plugins": [CONFIG]}), encoding="utf-8")
+    with pytest.raises(AssertionError, match="10-cni-v6.conflist is not of cni-v6ctl install"):
+        machine.install()
 
 
 def test_a_call_without_an_engine_says_what_to_start(machine: Machine) -> None:

@@ -11,7 +11,7 @@ import yaml
 
 from cni_v6.config.keys.ipam import DEFAULT_DATA_DIR
 from cni_v6.ctl.engine import RUN_DIR
-from cni_v6.ctl.runtime_folders import BIN_DIR
+from cni_v6.ctl.runtime_folders import BIN_DIR, CONF_DIR
 from cni_v6.kernel.sysctl import MOUNTED_ROOT, ROOT as SYSCTLS
 from cni_v6.wire import ANSWER_SECONDS, STOP_SECONDS
 from tests import image, kubernetes
@@ -45,12 +45,13 @@ def _repeated(node: Any) -> Any:
 
 
 def test_what_kustomize_is_pointed_to_is_there() -> None:
-    pointed = kubernetes.document("kustomization.yaml")["resources"]
-    pointed += [f"older-kernels/{patch['path']}" for patch in kubernetes.document(
-        "older-kernels/kustomization.yaml")["patches"]]
-    folder = kubernetes.MANIFESTS
-    own = {folder / "kustomization.yaml", folder / "older-kernels/kustomization.yaml"}
-    assert {folder / path for path in pointed} | own == set(MANIFESTS)
+    own = {path for path in MANIFESTS if path.name == "kustomization.yaml"}
+    pointed = set(own)
+    for path in own:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        names = [*found.get("resources", ()), *(patch["path"] for patch in found.get("patches", ()))]
+        pointed |= {path.parent / name for name in names}
+    assert pointed == set(MANIFESTS)
     images = {entry["name"] for entry in kubernetes.document("kustomization.yaml")["images"]}
     assert images == {container["image"] for container in CONTAINERS}
 
@@ -103,6 +104,22 @@ def test_the_component_only_changes_what_the_engine_sees() -> None:
     assert set(held) == {"NET_ADMIN", "SYS_ADMIN", "SYS_PTRACE", "SYS_CHROOT"}
     usual = kubernetes.pod()
     usual["containers"][0]["securityContext"].pop("capabilities")
+    assert changed == usual
+
+
+def test_the_component_with_a_configuration_only_adds_it() -> None:
+    changed = kubernetes.with_component("conflist")
+    usual = kubernetes.pod()
+    installer = changed["initContainers"][0]
+    assert installer["command"][:len(INSTALLER["command"])] == INSTALLER["command"]
+    options = installer.pop("command")[len(INSTALLER["command"]):]
+    places = {mount["name"]: mount["mountPath"] for mount in installer["volumeMounts"]}
+    assert options == ["--conf-dir", places["conf"], "--conflist", f"{places['network']}/10-cni-v6.conflist"]
+    assert kubernetes.host_paths(changed)["conf"]["path"] == places["conf"] == CONF_DIR
+    for name in ("conf", "network"):
+        installer["volumeMounts"] = [each for each in installer["volumeMounts"] if each["name"] != name]
+        changed["volumes"] = [each for each in changed["volumes"] if each["name"] != name]
+    usual["initContainers"][0].pop("command")
     assert changed == usual
 
 
