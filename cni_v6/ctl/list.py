@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -99,7 +98,7 @@ def _state(record: Attachment, there: Mapping[str, str], boot: str) -> str:
 
 
 def _row(record: Attachment, state: str) -> tuple[str, ...]:
-    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.created)) if record.created else "-"
+    since = screen.moment(record.created) if record.created else "-"
     owner = record.owner
     held = " ".join((*record.addresses, *record.prefixes))
     words = (owner.network, owner.container_id, owner.ifname, held, record.host, state, since)
@@ -108,16 +107,18 @@ def _row(record: Attachment, state: str) -> tuple[str, ...]:
 
 def _narrow(records: Sequence[Attachment], states: Mapping[Attachment, str], now: float) -> Iterator[str]:
     """A table that fits the screen: unique starts of container ids, and addresses on lines of their own."""
-    short = screen.starts([record.owner.container_id for record in records])
     rows: list[tuple[str, ...]] = [NARROW]
     for record in records:
         owner, age = record.owner, screen.age(now - record.created) if record.created else ""
-        words = (owner.network, short[owner.container_id], owner.ifname, record.host, states[record], age)
+        words = (owner.network, owner.container_id, owner.ifname, record.host, states[record], age)
         rows.append(tuple(word or "-" for word in words))
     room = screen.WIDTH - sum(max(len(row[column]) for row in rows) + 2 for column in range(2, len(NARROW))) - 2
     networks, ids = (max(len(row[column]) for row in rows) for column in (0, 1))
-    width = min(ids, max(screen.LEAST, room - networks))
-    rows = [(screen.cut(row[0], room - width), screen.cut(row[1], width), *row[2:]) for row in rows]
+    if networks + ids > room:
+        short = screen.starts([record.owner.container_id for record in records])
+        rows = [(row[0], short.get(row[1], row[1]), *row[2:]) for row in rows]
+        width = min(max(len(row[1]) for row in rows), max(screen.LEAST, room - networks))
+        rows = [(screen.cut(row[0], room - width), screen.cut(row[1], width), *row[2:]) for row in rows]
     head, *lines = screen.table(rows)
     yield head
     for record, line in zip(records, lines):

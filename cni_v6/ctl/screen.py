@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
 WIDTH = 80
@@ -45,6 +46,11 @@ def age(seconds: float) -> str:
     return f"{max(0, int(seconds)) // length}{unit}"
 
 
+def moment(seconds: float) -> str:
+    """A time as local time of the node."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+
+
 def wrapped(label: str, text: str, indent: int) -> Iterator[str]:
     """Lines of a text behind a label; the text begins in column ``indent``. No word is broken."""
     first = label.ljust(indent) if len(label.rstrip()) < indent else f"{label} "
@@ -65,3 +71,18 @@ def listed(rows: Iterable[tuple[str, str]], margin: int = 2) -> Iterator[str]:
 def counted(number: int, one: str, many: str = "") -> str:
     """A number with its noun."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def fitting(head: tuple[str, ...], rows: Sequence[tuple[str, ...]], margin: str = "    ") -> Iterator[str]:
+    """A table whose last column stands on lines of its own where it is too wide."""
+    lines = table([head, *rows]) if rows else []
+    if not lines or max(map(len, lines)) <= WIDTH:
+        yield from lines
+        return
+    room = (WIDTH - 2 * (len(head) - 2)) // (len(head) - 1)
+    short = [tuple(cut(cell, room) for cell in row[:-1]) for row in (head, *rows)]
+    first, *others = table(short)
+    yield first
+    for line, row in zip(others, rows):
+        yield line
+        yield from wrapped(margin, row[-1], len(margin))
