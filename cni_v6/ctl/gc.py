@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -74,9 +74,14 @@ def _line(found: StaleAttachment, dry: bool) -> str:
     return f"{'would free' if dry else 'freed'} {words}  ({why})"
 
 
-def places(chosen: argparse.Namespace, context: Context) -> list[tuple[str, str]]:
-    """(data folder, network) of all wanted networks that have attachments on record."""
-    return of_networks(chosen.networks, chosen.data_dir, context)
+def places(
+    chosen: argparse.Namespace, context: Context, without_records: Collection[str] = ()
+) -> list[tuple[str, str]]:
+    """(data folder, network) of all wanted networks that have attachments on record.
+
+    :param without_records: networks that may be named though they have none.
+    """
+    return of_networks(chosen.networks, chosen.data_dir, context, without_records=without_records)
 
 
 def _age(text: str) -> int:
