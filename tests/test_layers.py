@@ -42,7 +42,7 @@ HARMLESS_NAMES = {
 THIRD_PARTY = {  # library -> the modules that may import it; None: any
     "filelock": {"leases.disk.lock", "engine.server"},
     "netaddr": None,
-    "pyroute2": {"ctl.list", "ctl.node_facts", "kernel.netlink.pyroute2_messages"},
+    "pyroute2": {"ctl.doctor.kernel", "ctl.list", "ctl.node_facts", "kernel.netlink.pyroute2_messages"},
 }
 
 MODULE_LINES = 300

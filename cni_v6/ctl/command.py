@@ -8,11 +8,24 @@ import sys
 from collections.abc import Sequence
 
 from cni_v6 import __version__
-from cni_v6.ctl import burn, check, engine, explain, gc, list as list_command, plan, prefix, reload, renumber, schema
+from cni_v6.ctl import (
+    burn,
+    check,
+    doctor,
+    engine,
+    explain,
+    gc,
+    list as list_command,
+    plan,
+    prefix,
+    reload,
+    renumber,
+    schema,
+)
 from cni_v6.errors import CniError
 from cni_v6.kernel import privilege
 
-COMMANDS = (list_command, explain, check, gc, burn, plan, prefix, reload, renumber, schema, engine)
+COMMANDS = (list_command, explain, doctor, check, gc, burn, plan, prefix, reload, renumber, schema, engine)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

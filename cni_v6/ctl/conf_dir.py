@@ -10,6 +10,7 @@ from typing import Any
 
 from cni_v6.attachments import load_config
 from cni_v6.attachments.context import Context
+from cni_v6.config.bridge import BridgeConf
 from cni_v6.config.ipam import IpamConf
 from cni_v6.config.main import IPAM_PLUGIN
 from cni_v6.ctl.plan import configurations
@@ -47,13 +48,20 @@ def call(config: dict[str, Any], command: str = "ADD") -> Invocation:
     return invocation.parse(Request(str(config["type"]), environment, json.dumps(config).encode()))
 
 
+def checked(config: dict[str, Any], context: Context) -> IpamConf | BridgeConf:
+    """A configuration of ours, read as for an ADD.
+
+    :raises CniError: as an ADD's.
+    """
+    made = call(config)
+    return load_config.ipam(made, context) if config["type"] == IPAM_PLUGIN else load_config.bridge(made, context)
+
+
 def ipam(config: dict[str, Any], context: Context) -> IpamConf | None:
     """The address configuration, read as for an ADD; None if another IPAM plugin, or none, allocates addresses.
 
     :raises CniError: as an ADD's.
     """
-    made = call(config)
-    if config["type"] == IPAM_PLUGIN:
-        return load_config.ipam(made, context)
-    found = load_config.bridge(made, context).ipam
+    conf = checked(config, context)
+    found = conf if isinstance(conf, IpamConf) else conf.ipam
     return found if isinstance(found, IpamConf) else None

@@ -57,6 +57,10 @@ class MemoryLeases:
         """See ``leases.store.Leases``."""
         return self._work.past(records.require_address(address))
 
+    def count_spent(self, ranges: RangeSet) -> int:
+        """See ``leases.store.Leases``."""
+        return self._work.spent(ranges)
+
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
         """Hold the network's lock. An exception does not undo changes made before it.

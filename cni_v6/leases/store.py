@@ -172,6 +172,13 @@ class Leases(Protocol):
         """
         ...
 
+    def count_spent(self, ranges: RangeSet) -> int:
+        """As ``Transaction.spent``, without the lock; changes nothing.
+
+        :raises CniError: STORE_FAILED.
+        """
+        ...
+
     def transaction(self) -> AbstractContextManager[Transaction]:
         """Hold the network's lock (shared with the reference plugin).
 

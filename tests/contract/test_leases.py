@@ -402,3 +402,10 @@ def test_what_became_of_an_address(leases: Leases) -> None:
     waiting = leases.past(small)
     assert waiting.released is not None and not waiting.used
     assert leases.past(large) == Past(used=True)
+
+
+def test_what_is_spent_is_counted_without_the_lock(leases: Leases) -> None:
+    assert leases.count_spent(LARGE) == 0
+    add(leases, "a", SMALL, LARGE)
+    with leases.transaction() as work:
+        assert leases.count_spent(LARGE) == work.spent(LARGE) == 1

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import closing
 from time import time
 
+from cni_v6.allocation import used
+from cni_v6.allocation.ranges import RangeSet
 from cni_v6.leases import records
 from cni_v6.leases.attachment import Attachment
 from cni_v6.leases.disk.allocation_files import AllocatorFiles
@@ -103,3 +105,14 @@ def past(path: str, address: str, boot: str) -> Past:
         state = files.of(family)
         entry = state.queue.find(address)
         return Past(entry.time if entry else None, state.used.has(value))
+
+
+def spent(path: str, ranges: RangeSet, boot: str) -> int:
+    """The addresses of a set that were, or may have been, handed out by the network's folder at ``path``.
+
+    :raises CniError: STORE_FAILED.
+    """
+    if not os.path.isdir(os.path.join(path, "cursors")):
+        return 0
+    with closing(ReadOnlyFolder(path)) as root, closing(AllocatorFiles(root, boot=boot, now=time)) as files:
+        return used.count(files.of(ranges.family).used, ranges)

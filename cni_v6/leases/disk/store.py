@@ -44,6 +44,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 
+from cni_v6.allocation.ranges import RangeSet
 from cni_v6.leases import records
 from cni_v6.leases.attachment import Attachment
 from cni_v6.leases.disk.allocation_files import AllocatorFiles
@@ -102,6 +103,12 @@ class DiskLeases:
         from cni_v6.leases.disk import peek
 
         return peek.past(self._path, records.require_address(address), self.boot)
+
+    def count_spent(self, ranges: RangeSet) -> int:
+        """See ``leases.store.Leases``."""
+        from cni_v6.leases.disk import peek
+
+        return peek.spent(self._path, ranges, self.boot)
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
