@@ -15,6 +15,7 @@ from cni_v6.ctl import (
     engine,
     explain,
     gc,
+    lint,
     list as list_command,
     plan,
     prefix,
@@ -25,7 +26,7 @@ from cni_v6.ctl import (
 from cni_v6.errors import CniError
 from cni_v6.kernel import privilege
 
-COMMANDS = (list_command, explain, doctor, check, gc, burn, plan, prefix, reload, renumber, schema, engine)
+COMMANDS = (list_command, explain, doctor, check, gc, lint, burn, plan, prefix, reload, renumber, schema, engine)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

@@ -48,13 +48,17 @@ def call(config: dict[str, Any], command: str = "ADD") -> Invocation:
     return invocation.parse(Request(str(config["type"]), environment, json.dumps(config).encode()))
 
 
-def checked(config: dict[str, Any], context: Context) -> IpamConf | BridgeConf:
+def checked(config: dict[str, Any], context: Context, said: list[str] | None = None) -> IpamConf | BridgeConf:
     """A configuration of ours, read as for an ADD.
 
+    :param said: is given the warnings that the ADD would log.
     :raises CniError: as an ADD's.
     """
     made = call(config)
-    return load_config.ipam(made, context) if config["type"] == IPAM_PLUGIN else load_config.bridge(made, context)
+    conf = load_config.ipam(made, context) if config["type"] == IPAM_PLUGIN else load_config.bridge(made, context)
+    if said is not None:
+        said += (words for _, mark, words in (line.partition(" warning: ") for line in made.log.lines) if mark)
+    return conf
 
 
 def ipam(config: dict[str, Any], context: Context) -> IpamConf | None:
