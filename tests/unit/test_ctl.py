@@ -7,13 +7,16 @@ import json
 import os
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cni_v6 import __version__
-from cni_v6.ctl import main, plan as plan_command, prefix as prefix_command, screen
+from cni_v6.ctl import list as list_command, main, plan as plan_command, prefix as prefix_command, screen
+from cni_v6.ctl.command import COMMANDS
+from cni_v6.engine.handle import real_context
 from cni_v6.errors import CniError
 from cni_v6.kernel.facts import Link
 from cni_v6.kernel.ops import HOST
@@ -164,13 +167,12 @@ def test_list_names_attachments_of_an_earlier_boot(tmp_path: Path, capsys: Captu
     assert json.loads(capsys.readouterr().out)["hostInterfaceState"] == "ended"
 
 
-def test_list_finds_all_data_folders_and_waits_for_no_lock(
-    store: str, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("CNI_V6_RUN_DIR", str(tmp_path / "run"))
-    DiskDataDirs(str(tmp_path / "run")).remember(store)
+def test_list_finds_all_data_folders_and_waits_for_no_lock(store: str, tmp_path: Path, capsys: Capture) -> None:
+    run_dir = str(tmp_path / "run")
+    DiskDataDirs(run_dir).remember(store)
+    chosen = argparse.Namespace(what="10.1.0.2", data_dir=None, wide=False, json=False)
     with DiskLeases("pods", store, boot=BOOT).transaction():
-        assert main(["list", "10.1.0.2"]) == 0
+        assert list_command.run(chosen, lambda: real_context(run_dir=run_dir)) == 0
     assert "veth0a1" in capsys.readouterr().out
 
 
@@ -551,3 +553,34 @@ def test_a_rehearsal_has_no_data_folder() -> None:
     folders.remember("/elsewhere")
     assert folders.known() == folders.networks("/elsewhere") == folders.recorded("/elsewhere") == []
     assert folders.leased_elsewhere("pods", ["10.0.0.2"]) == frozenset()
+
+
+# The command line
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_has_a_help_of_its_own(command: str, capsys: Capture) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--help"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith(f"usage: cni-v6ctl {command}")
+
+
+def test_an_unknown_command_is_told_all_that_there_are(capsys: Capture) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["lst"])
+    assert ended.value.code == 2
+    words = capsys.readouterr().err
+    assert all(f"{command}" in words for command in COMMANDS)
+
+
+def test_a_command_imports_no_other() -> None:
+    program = f"import sys; sys.path[:0] = {[str(ROOT), sysconfig.get_path('purelib')]!r}\n" + (
+        "from cni_v6.ctl import main\n"
+        "main(['list', '--data-dir', '/nonexistent'])\n"
+        "print(*sorted(name for name in sys.modules if name.startswith('cni_v6.ctl.')), 'netaddr' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-ISE", "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1].split() == [
+        "cni_v6.ctl.command", "cni_v6.ctl.list", "cni_v6.ctl.places", "cni_v6.ctl.screen", "False",
+    ]
