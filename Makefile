@@ -93,3 +93,4 @@ setup-rest: setup-test
 setup-bench: setup
 	@tools/packages $(BENCH_PACKAGES)
 	@tools/venv bench
+	@tools/reference

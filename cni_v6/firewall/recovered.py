@@ -95,7 +95,8 @@ class _Sets:
         guard = self._guard()
         if not (guard or self._own or self._prefixes):
             return None
-        snat = tuple(self._leads("snat"))
+        snat = tuple((element.key[0], element.data[0]) for element in self._of_sources("snat")
+                     if element.key[1] == self._home)
         masquerade = tuple(address for address in self._own if self._lists(f"masquerade{version_of(address)}", address))
         return Policy(
             home=self._home,
@@ -127,11 +128,6 @@ class _Sets:
 
     def _lists(self, name: str, source: str) -> bool:
         return any(element.key[1] == self._home for element in self._present.of_key(INET, name, source))
-
-    def _leads(self, name: str) -> Iterator[tuple[str, str]]:
-        for element in self._of_sources(name):
-            if element.key[1] == self._home:
-                yield element.key[0], element.data[0]
 
     def _guard(self) -> str:
         def has(name: str) -> bool:

@@ -190,6 +190,26 @@ def test_a_store_that_takes_no_record_fails_the_add() -> None:
     assert not {*held} & {*addresses(fake.call("ADD", "c2").ok())}
 
 
+def test_one_that_cannot_be_recorded_keeps_no_other_from_it() -> None:
+    fake = FakeContext()
+    fake.add("c1")
+    fake.add("c2")
+    lose(fake)
+    put = MemoryTransaction.put
+
+    def refuse(leases: MemoryTransaction, record: Attachment) -> None:
+        if record.owner.container_id == "c1":
+            raise CniError(errors.ADDRESS_UNAVAILABLE, "no")
+        put(leases, record)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MemoryTransaction, "put", refuse)
+        error = fake.call("STATUS").error(errors.LIMITED)
+    assert "the record of pods/c1/eth0 cannot be rebuilt: no" in error
+    assert "rebuilt from the node: pods/c2/eth0" in error
+    assert [record.owner.container_id for record in fake.attachments()] == ["c2"]
+
+
 def test_gc_frees_what_was_rebuilt() -> None:
     fake = FakeContext()
     fake.add("c1")
