@@ -51,6 +51,7 @@ LARGER = {  # module -> lines it may have all the same, where two modules would 
     "kernel.linux": 310,  # order, batches, and what undoes them
     "kernel.ops": 400,  # every operation
     "kernel.questions": 360,  # every question and its answer
+    "leases.disk.directory": 330,  # every access to a file of the store
     "leases.disk.transaction": 335,  # the order in which files come and go
     "plugins.main": 360,  # the five commands of any main plugin, and what undoes them
 }
