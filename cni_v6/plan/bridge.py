@@ -26,7 +26,7 @@ def questions(site: Site, conf: BridgeConf) -> tuple[Question, ...]:
     """The questions to the kernel that an ADD needs answered before it allocates addresses."""
     owner, gateway = site.owner, conf.gateway_interface
     needed: list[Question] = [GetLink(HOST, conf.bridge), GetLink(HOST, site.host), GetLink(site.netns, owner.ifname)]
-    needed += [*families.host_questions(), *families.questions(site.netns)]
+    needed += [*bridge_port.setting_questions(conf.bridge), *families.host_questions(), *families.questions(site.netns)]
     if conf.is_gateway:
         needed += [*bridge_port.questions(conf, site.node), GetAddresses(HOST, gateway)]
     return *needed, *plan_mac.questions(conf), *features.questions(conf)
@@ -70,10 +70,10 @@ def plan_add(site: Site, conf: BridgeConf, allocation: Allocation, seen: Snapsho
     routes = _routes(conf, allocation)
     route_steps = tuple(_route(site, route, allocation) for route in routes if not conf.disable_container_interface)
     steps = (
-        *bridge_port.drop_repeated_sysctls((
+        *bridge_port.not_yet_set(bridge_port.drop_repeated_sysctls((
             *make_bridge(conf, site.node, allocation.families(), seen), *bring_up(conf, site.node, seen),
             *_gateway(site, conf, allocation, seen, mtu=mtu),
-        )),
+        )), seen),
         *_port(site, conf, seen, mtu=mtu, mac=mac),
         *_container(site, conf, allocation, seen, announced),
         *route_steps,
