@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from cni_v6.allocation import ranges
 from cni_v6.config.bridge import BridgeConf
 from cni_v6.config.ipam import IpamConf
-from cni_v6.config.main import MainConf
+from cni_v6.config.main import MainConf, once
 from cni_v6.errors import NODE_CONFLICT, CniError
 from cni_v6.kernel import ops
 from cni_v6.kernel.ops import HOST, Op
@@ -40,6 +40,7 @@ def anchors(conf: MainConf, ips: Iterable[Address]) -> tuple[GatewayAddress, ...
     return tuple(dict.fromkeys(_anchor(interface, ip) for ip in ips if ip.gateway))
 
 
+@once
 def anchors_of_ranges(conf: MainConf) -> tuple[GatewayAddress, ...]:
     """``anchors`` for all of the network's ranges: containers may have addresses of any range of a set."""
     sets = conf.ipam.sets if isinstance(conf.ipam, IpamConf) else ()

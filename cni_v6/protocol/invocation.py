@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from cni_v6.errors import DECODING_FAILURE, INCOMPATIBLE_VERSION, INVALID_CONFIG, INVALID_ENVIRONMENT, CniError
@@ -18,6 +19,7 @@ from cni_v6.protocol.result import Result, from_json
 from cni_v6.protocol.versions import CURRENT, SINCE, SUPPORTED_VERSIONS as SUPPORTED_VERSIONS, UNNAMED, allows
 from cni_v6.wire import stdin_bytes
 
+KEPT, KEPT_BYTES = 64, 1 << 14  # configurations that an engine remembers; above that size it is a list or a mistake
 BRIDGE = "cni-v6"
 IPAM = "cni-v6-ipam"
 LOOPBACK = "loopback"
@@ -181,7 +183,7 @@ def _command(env: Mapping[str, str]) -> str:
 def _version_call(request: Request) -> Invocation:
     """VERSION probes what we are: stdin is optional, and whatever is wrong with it no reason not to answer."""
     log = Log(f"{request.plugin} VERSION")
-    config: dict[str, Any] = {}
+    config: Mapping[str, Any] = {}
     if request.stdin.strip():
         try:
             config = _config("VERSION", request.stdin)
@@ -201,14 +203,21 @@ def _version_call(request: Request) -> Invocation:
     )
 
 
-def _config(command: str, stdin: bytes) -> dict[str, Any]:
+def _config(command: str, stdin: bytes) -> Mapping[str, Any]:
     most = stdin_bytes(command.encode())
     if len(stdin) > most:
         message = f"the configuration on stdin is too large: more than {most} bytes"
         raise CniError(DECODING_FAILURE, message, f"{command} takes no more; see what the runtime put into it")
     if not stdin.strip():
         raise CniError(DECODING_FAILURE, "no configuration on stdin", "the runtime must write it there as JSON")
+    return (_decoded_once if len(stdin) <= KEPT_BYTES else _decoded)(stdin)
+
+
+def _decoded(stdin: bytes) -> Mapping[str, Any]:
     return decode(stdin, "the configuration on stdin")
+
+
+_decoded_once = lru_cache(KEPT)(_decoded)  # the same bytes for most containers of a network; nobody changes the object
 
 
 def _named_version(config: Mapping[str, Any]) -> str:
