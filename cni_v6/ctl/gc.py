@@ -16,7 +16,7 @@ from cni_v6.config.text import FormatError, seconds
 from cni_v6.engine.handle import real_context
 from cni_v6.errors import INVALID_CONFIG, CniError, Errors
 from cni_v6.protocol.identifiers import check_network
-from cni_v6.protocol.invocation import valid_attachments
+from cni_v6.protocol.valid import valid_attachments
 from cni_v6.protocol.json_reader import decode
 
 STDIN = "-"
@@ -93,7 +93,7 @@ def _age(text: str) -> int:
         raise wrong("--older-than", text, str(unfit), "write a number and s, m, h or d, such as 10m") from None
 
 
-def _listed(path: str, stdin: Callable[[], bytes]) -> frozenset[tuple[str, str]]:
+def _listed(path: str, stdin: Callable[[], bytes]) -> frozenset[str]:
     """The list of valid attachments in a file: the list alone, or the configuration of a GC."""
     try:
         text = (stdin() if path == STDIN else Path(path).read_bytes()).strip()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -29,8 +29,8 @@ class Transaction(Protocol):
         """All records. The time is linear in their number; for STATUS and ``list``."""
         ...
 
-    def owners(self) -> Iterator[Owner]:
-        """The owners of all records, from the names of the records; for GC, which reads only the records it needs."""
+    def unlisted(self, listed: Set[str]) -> Iterator[Owner]:
+        """The owners of the records that a list of ``containerID:ifname`` lacks; for GC, which reads no others."""
         ...
 
     def holder(self, address: str) -> str | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Set
 from contextlib import suppress
 from dataclasses import replace
 from stat import S_ISREG
@@ -76,15 +76,13 @@ class DiskTransaction:
             if record:
                 yield record.holding(self._files.held(record))
 
-    def owners(self) -> Iterator[Owner]:
-        for name in self._attachments.names():
+    def unlisted(self, listed: Set[str]) -> Iterator[Owner]:
+        for name in frozenset(self._attachments.names()) - listed:  # the names of records, but of hashed ones
             words = records.record_owner(name)
-            if words:
-                yield Owner(self._network, *words)
-            elif not name.startswith("."):
-                record = self._load(name)
-                if record:
-                    yield record.owner
+            record = None if words or name.startswith(".") else self._load(name)
+            owner = Owner(self._network, *words) if words else record and record.owner
+            if owner and (words or records.attachment_name(owner) not in listed):
+                yield owner
 
     def holder(self, address: str) -> str | None:
         return self._files.holder(records.require_address(address))
