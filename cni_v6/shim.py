@@ -148,7 +148,7 @@ def _send(connection: _socket.socket, request: bytes, netns: bytes) -> bool:
         rights = [posix.open(netns, posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NONBLOCK)] if netns else []
     except OSError:
         pass  # a DEL after the namespace's end; otherwise the engine finds the same, and says so
-    passed = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, b"".join(each.to_bytes(4, byteorder) for each in rights))]
+    passed = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, b"".join(fd.to_bytes(4, byteorder) for fd in rights))]
     try:
         sent = connection.sendmsg([request], passed if rights else [])
         connection.sendall(request[sent:])

@@ -22,9 +22,6 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 # The ways in. "process": each call in its own; "engine": they find one, or leave one behind; "courier": so, through it.
 COURIER = pytest.param("courier", marks=pytest.mark.courier)
 MODES = ("process", "engine", COURIER)
-# Where "process" is part of what "make test" proves. Elsewhere each call in a process of its own, which is the slower
-# way, is left to "make test-rest".
-BOTH_WAYS = ("test_add_del", "test_loopback")
 MARKED_FOLDERS = ("bare", "netns", "process")
 SANDBOXED = ("netns", "process", "runtimes", "uml")
 
@@ -33,7 +30,7 @@ def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
     """A test in ``tests/netns`` is a netns test without saying so; without an engine most of them are slow."""
     for item in items:
         parameters = item.callspec.params if hasattr(item, "callspec") else {}
-        if parameters.get("node") == "process" and item.path.stem not in BOTH_WAYS:
+        if parameters.get("node") == "process" and not item.get_closest_marker("both_ways"):
             item.add_marker("slow")
         for folder in MARKED_FOLDERS:
             if folder in item.path.relative_to(ROOT).parts:

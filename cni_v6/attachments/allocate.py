@@ -156,10 +156,9 @@ def check_leases(conf: IpamConf, owner: Owner, expected: tuple[Address, ...], re
         raise CniError(CHECK_FAILED, f"leases of {conf.network}: {'; '.join(differences)}", remedy)
 
 
-def check_ready(conf: IpamConf, context: Context) -> tuple[Attachment, ...]:
+def check_ready(conf: IpamConf, context: Context) -> None:
     """Check all that ``allocate`` needs: files of the configuration, a store that takes records, free addresses.
 
-    :returns: the network's attachments.
     :raises CniError: IO_FAILURE, STORE_FAILED, NOT_AVAILABLE.
     """
     _dns(conf, context)
@@ -167,9 +166,7 @@ def check_ready(conf: IpamConf, context: Context) -> tuple[Attachment, ...]:
     store = context.leases(conf.network, conf.data_dir)
     with store.transaction() as leases:
         leases.rehearse()
-        records = tuple(leases.attachments())
     check_capacity(conf, store)
-    return records
 
 
 def check_capacity(conf: IpamConf, store: Leases) -> None:

@@ -37,21 +37,21 @@ def completed(
     :param others: the records of this node. Where none of the network's has a policy, it has no firewall.
     :param wanted: whether the network has a firewall, where its configuration is known.
     """
-    from cni_v6.firewall.recovered import policy_of  # few calls find a damaged record
+    from cni_v6.firewall.recovered import Present, policy_of  # few calls find a damaged record
 
     owner, host = record.owner, host_interface(record.owner)
     seen = context.kernel.observe([GetLink(HOST, host), GetRuleset(), GetAllElements()])
     link = seen.link(HOST, host)
     elements = seen.all_elements() if seen.ruleset() == ruleset.mark() else ()
-    policy = policy_of(owner, host, link.master or host if link else host, record.addresses, elements)
+    policy = policy_of(owner, host, link.master or host if link else host, record.addresses, Present(elements))
     if link is None:
         return replace(record, policy=policy, damaged=False), ""
     home = context.kernel.netns_id(HOST)
     found = replace(record, host=host, boot=context.boot, home=home, policy=policy, damaged=False)
-    network = [each for each in others if each.owner.network == owner.network and each.host]
+    network = [other for other in others if other.owner.network == owner.network and other.host]
     if policy and policy.guard != GUARD_BLOCKED:
         return found, f"the record of {owner} was damaged: made anew from the firewall's sets and the lease files"
-    if not policy and (not wanted or (network and not any(each.policy for each in network))):
+    if not policy and (not wanted or (network and not any(other.policy for other in network))):
         return found, f"the record of {owner} was damaged: made anew, without a firewall as its network is"
     blocked = Policy(link.master or host, host, addresses=record.addresses, guard=GUARD_BLOCKED, ingress=ISOLATED)
     return replace(found, policy=blocked, damaged=True), blocked_words(str(owner))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 
 from cni_v6.attachments import damaged
@@ -86,6 +86,18 @@ def missing(network: str, data_dir: str, context: Context) -> bool:
         return any(record.damaged or _is_guarded(record, context) for record in leases.attachments())
 
 
+def attachments(call: Invocation, conf: Network, context: Context) -> tuple[Sequence[Attachment], tuple[str, ...]]:
+    """The attachments of a network, and what was damaged of them, as of ``mend``."""
+    store = context.leases(conf.network, conf.data_dir)
+    with store.transaction() as leases:
+        held = tuple(leases.attachments())
+    if not any(record.damaged for record in held):
+        return held, ()
+    words = mend(call, conf, context)
+    with store.transaction() as leases:
+        return tuple(leases.attachments()), words
+
+
 def mend(call: Invocation, conf: Network, context: Context) -> tuple[str, ...]:
     """Complete a network's damaged records, or block their containers, and log it.
 
@@ -130,14 +142,20 @@ def mended(call: Invocation, conf: MainConf, context: Context) -> tuple[Attachme
 def restore(call: Invocation, network: str, data_dir: str, context: Context) -> str:
     """Load tables that are gone, if a network needs them: every call but ADD does so beside its own work.
 
-    A failure does not fail the call: the next call tries again.
+    A failure does not fail the call: the next call tries again. Tables of another version have guarded the containers
+    until now, so loading those of this one is no news.
 
     :returns: what was missing and whether it was loaded; "" if nothing was missing.
     """
     if not missing(network, data_dir, context):
         return ""
+    upgrade = context.kernel.observe([GetRuleset()]).ruleset() != ""
     try:
-        words = f"{GONE}: loaded again, with {reload(context, call.log.warning)} attachments"
+        count = reload(context, call.log.warning)
+        if upgrade:
+            call.log.info(f"loaded the firewall's tables of this version, with {count} attachments")
+            return ""
+        words = f"{GONE}: loaded again, with {count} attachments"
     except CniError as error:
         words = f"{GONE}, and cannot be loaded: {error}"
     call.log.warning(words)

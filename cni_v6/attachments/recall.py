@@ -5,12 +5,12 @@ the first container's address and MAC again. The node remembers: an alias names 
 elements have its addresses and what it may do, and the kernel lists the addresses of the port's other end.
 
 A network remembers with its leases (``old_gateways.Memo``) that it was compared since the node was started. So an ADD
-with a store asks the kernel nothing, and the first one after a boot only for the interfaces.
+with a store asks the kernel nothing, and the first one after a boot only for the interfaces. STATUS compares each time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from cni_v6.allocation import ranges
@@ -41,12 +41,47 @@ def check(conf: MainConf, leases: Transaction, context: Context, log: Log, but: 
     memo = old_gateways.decode(leases.memo(), context.boot)
     if memo.recalled:
         return
-    links = context.kernel.observe([GetLinks()]).links()
+    again(conf, leases, context, log, but)
+    leases.keep_memo(old_gateways.encode(replace(memo, recalled=True), context.boot))
+
+
+def again(conf: MainConf, leases: Transaction, context: Context, log: Log, but: Owner | None = None) -> tuple[str, ...]:
+    """As ``check``, whether the store was compared since the boot or not: for STATUS.
+
+    :returns: what was found, also logged; () if every attachment has its record.
+    """
+    links = context.kernel.observe([GetLinks()]).links()  # under the lock: an ADD writes its record before the link
     named = {owner: link for link in links if (owner := owner_of_alias(link.alias)) and owner.network == conf.network}
     lost = {owner: link for owner, link in named.items() if owner != but and leases.get(owner) is None}
-    if lost and not _has_another_store(conf, context):
-        _rebuild(conf, lost, leases, context, log)
-    leases.keep_memo(old_gateways.encode(replace(memo, recalled=True), context.boot))
+    if not lost or _has_another_store(conf, context):
+        return ()
+    words = tuple(_rebuild(conf, lost, leases, context))
+    for line in words:
+        log.warning(line)
+    return words
+
+
+def lost(context: Context) -> Mapping[str, Sequence[Owner]]:
+    """The attachments that the node has and no data folder has a record of, by network.
+
+    No lock is held between the looks. An ADD writes its record before it makes the interface, and a DEL deletes it
+    after, so an interface that is there before and after the records were read, and is of none, has lost its record.
+    """
+    before = _owners(context)
+    dirs, recorded = context.data_dirs, set[Owner]()
+    for data_dir in dirs.known() if before else ():
+        for network in dirs.recorded(data_dir):
+            with context.leases(network, data_dir).transaction() as leases:
+                recorded.update(leases.owners())
+    found: dict[str, list[Owner]] = {}
+    for owner in sorted((before & _owners(context)) - recorded) if before - recorded else ():
+        found.setdefault(owner.network, []).append(owner)
+    return found
+
+
+def _owners(context: Context) -> frozenset[Owner]:
+    links = context.kernel.observe([GetLinks()]).links()
+    return frozenset(owner for link in links if (owner := owner_of_alias(link.alias)))
 
 
 def _has_another_store(conf: MainConf, context: Context) -> bool:
@@ -62,29 +97,31 @@ def forget(owner: Owner, leases: Transaction, context: Context) -> None:
     """
     if old_gateways.decode(leases.memo(), context.boot).recalled:
         return
-    from cni_v6.firewall.recovered import policy_of  # few stores vanish
+    from cni_v6.firewall.recovered import Present, policy_of  # few stores vanish
 
     present = context.kernel.observe([GetAllElements()]).all_elements()
-    policy = policy_of(owner, host_interface(owner), "", (), present)
+    policy = policy_of(owner, host_interface(owner), "", (), Present(present))
     if policy:
         context.kernel.remove(features.removal(Attachment(owner, (), policy=policy), frozenset(), frozenset()))
 
 
-def _rebuild(
-    conf: MainConf, lost: Mapping[Owner, Link], leases: Transaction, context: Context, log: Log
-) -> None:
-    from cni_v6.firewall.recovered import policy_of
+def _rebuild(conf: MainConf, lost: Mapping[Owner, Link], leases: Transaction, context: Context) -> Iterator[str]:
+    from cni_v6.firewall.recovered import Present, policy_of
 
     questions: list[Question] = [GetPeerAddresses(link.name) for link in lost.values()]
     seen = context.kernel.observe([GetAllElements(), *questions])
-    node = context.kernel.netns_id(HOST)
+    node, present = context.kernel.netns_id(HOST), Present(seen.all_elements())
     found = []
     for owner, link in lost.items():
-        held = [each.partition("/")[0] for each in seen.peer_addresses(link.name)]
-        policy = policy_of(owner, link.name, link.master, held, seen.all_elements())
+        held = [address.partition("/")[0] for address in seen.peer_addresses(link.name)]
+        policy = policy_of(owner, link.name, link.master, held, present)
+        addresses = _addresses(conf, held, policy)
+        taken = {address: holder for address in addresses if (holder := leases.holder(address)) is not None}
+        for address, holder in taken.items():
+            yield f"{address} of {owner} is not in its record: {holder} holds it"
         record = Attachment(
-            owner, _addresses(conf, held, policy), link.name, created=context.now(), boot=context.boot, home=node,
-            policy=policy,
+            owner, tuple(address for address in addresses if address not in taken), link.name, created=context.now(),
+            boot=context.boot, home=node, policy=policy,
             prefixes=tuple(prefix for prefix, _ in policy.prefixes) if policy else (),
         )
         record = replace(record, anchors=gateways.anchors(conf, gateways.of_ranges(conf, record.addresses)),
@@ -94,12 +131,12 @@ def _rebuild(
         except CniError as error:
             if error.code == STORE_FAILED:  # another try may succeed; its addresses must not be given meanwhile
                 raise
-            log.warning(f"the record of {owner} cannot be rebuilt: {error}")
+            yield f"the record of {owner} cannot be rebuilt: {error}"
         else:
             found.append(record)
     _continue(conf, found, leases)
-    log.warning(f"the store had no record of {len(lost)} containers that this network has on the node: somebody has "
-                f"removed it; rebuilt from the node: {'; '.join(map(_words, found)) or 'none'}")
+    yield (f"the store had no record of {len(lost)} containers that this network has on the node: somebody has "
+           f"removed it; rebuilt from the node: {'; '.join(map(_words, found)) or 'none'}")
 
 
 def _words(record: Attachment) -> str:

@@ -12,7 +12,7 @@ from cni_v6.attachments import namespaces
 from cni_v6.attachments.context import Context
 from cni_v6.errors import CniError
 from cni_v6.kernel.ops import HOST
-from cni_v6.kernel.questions import GetLinks
+from cni_v6.kernel.questions import GetLink, GetLinks
 from cni_v6.leases.attachment import Attachment
 from cni_v6.leases.store import Transaction
 from cni_v6.plan import repair
@@ -58,6 +58,29 @@ def restore(bridge: str, context: Context) -> Iterator[str]:
                     yield f"network {network} cannot be repaired: {error}; run cni-v6ctl check {network} --repair"
 
 
+def plug_in(port: str, context: Context) -> Iterator[str]:
+    """Plug a port of ours in again that was taken out of its bridge, with all that it had; yields what was done.
+
+    One that is gone, or in another bridge, is left alone, and so is one whose bridge is gone (``restore``).
+    """
+    link = context.kernel.observe([GetLink(HOST, port)]).link(HOST, port)
+    owner = owner_of_alias(link.alias) if link else None
+    if owner is None or link is None or link.master:
+        return
+    for data_dir in context.data_dirs.known():
+        if owner.network not in context.data_dirs.recorded(data_dir):
+            continue
+        with context.leases(owner.network, data_dir).transaction() as leases:
+            views = [view for view in _views(leases, context) if view.record.owner == owner and view.conf]
+            bridges = [view.conf.bridge for view in views if view.conf]
+            seen = context.kernel.observe([GetLink(HOST, bridge) for bridge in bridges])
+            if not any(seen.link(HOST, bridge) for bridge in bridges):
+                continue
+            errors = mend(_findings(views, context), context)
+        yield "; ".join((f"port {port} of {owner} was taken out of bridge {bridges[0]}: plugged in again",
+                         *map(str, errors)))
+
+
 def _cut_off(bridge: str, context: Context) -> frozenset[str]:
     """The networks with ports in no bridge, or in this one while it is down."""
     links = context.kernel.observe([GetLinks()]).links()
@@ -86,7 +109,8 @@ def _was_in(view: View, bridge: str) -> bool:
 
 def _views(leases: Transaction, context: Context) -> list[View]:
     node = context.kernel.netns_id(HOST)
-    records: list[Attachment] = [each for each in leases.attachments() if namespaces.is_here(each, context.boot, node)]
+    records: list[Attachment] = [record for record in leases.attachments()
+                                 if namespaces.is_here(record, context.boot, node)]
     links = context.kernel.observe([GetLinks()]).links() if records else ()
     return repair.views(records, links)
 

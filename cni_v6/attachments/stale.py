@@ -212,7 +212,7 @@ def unlisted(call: Invocation, leases: Transaction, started: float, context: Con
     if call.valid is None:
         call.log.warning("nothing freed: the configuration names no cni.dev/valid-attachments")
         return Unlisted()
-    owners = frozenset(leases.unlisted(call.valid))
+    owners = frozenset(leases.owners(call.valid))
     alone = frozenset() if all(each.ifname for each in owners) else _without_interface(call.valid)
     others = sorted(owner for owner in owners if records.attachment_name(owner) not in alone)
     found = [record for owner in others if (record := leases.get(owner))]

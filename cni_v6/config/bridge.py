@@ -18,7 +18,7 @@ from cni_v6.protocol.invocation import Invocation
 from cni_v6.protocol.names import IFNAMSIZ
 
 MIN_MTU = 68  # RFC 791, section 3.1
-KEPT_BYTES = 1 << 14  # of one of them; above it is a prevResult or a mistake
+KEPT_BYTES = 1 << 14  # of the longest that is kept; a longer one has a prevResult, or is a mistake
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class BridgeConf(MainConf):
 
     @property
     def gateway_interface(self) -> str:
-        """Who holds the gateway's addresses: the bridge, or its own port in the network's VLAN."""
+        """The interface with the gateway's addresses: the bridge, or its own interface in the network's VLAN."""
         return f"{self.bridge}.{self.vlan}" if self.vlan else self.bridge
 
     @property
@@ -50,7 +50,7 @@ class BridgeConf(MainConf):
 
     @property
     def is_isolated(self) -> bool:
-        """On the segment first: also where the firewall has them closed to each other."""
+        """Whether the ports are isolated. The firewall's ``isolated`` isolates them on the segment too."""
         return self.port_isolation or self.firewall.ingress == ISOLATED
 
     @property
@@ -125,7 +125,7 @@ def _read_bridge(call: Invocation, prefixes: InterfacePrefixes | None = None) ->
 
 
 def _trunk(sections: tuple[Section, ...]) -> tuple[tuple[int, int], ...]:
-    """The VLANs as ranges: sorted, apart from each other."""
+    """The VLANs as ranges: sorted, none overlapping."""
     spans: list[tuple[int, int]] = []
     for section in sections:
         low, high, single = (section.number(name) for name in ("minID", "maxID", "id"))
@@ -165,5 +165,5 @@ def _refuse_contradictions(conf: BridgeConf) -> None:
     if 0 < conf.mtu < MIN_MTU:
         raise wrong("mtu", conf.mtu, f"is below {MIN_MTU}, the least IPv4 needs", "write 0 for the bridge's own")
     sets = conf.ipam.sets if isinstance(conf.ipam, IpamConf) else ()
-    if 0 < conf.mtu < IPV6_MIN_MTU and any(one.family == 6 for one in sets):
+    if 0 < conf.mtu < IPV6_MIN_MTU and any(range_set.family == 6 for range_set in sets):
         raise wrong("mtu", conf.mtu, f"is below {IPV6_MIN_MTU}, the least IPv6 needs", "raise it, or write 0")

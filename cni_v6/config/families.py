@@ -1,7 +1,7 @@
-"""Which address families a container is attached with: what the node lacks, and what a container may go without.
+"""Decide which address families a container gets.
 
-A family that ``ipam.required`` does not name is left out as a whole where one of its sets is exhausted or the node has
-it off; what is left is attached as if the configuration had nothing else.
+A family that ``ipam.required`` does not name is optional. It is left out where one of its sets is exhausted, or where
+the node has it off. The container is then attached as if the configuration had the other family only.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ NAMES = {4: "ipv4", 6: "ipv6"}
 
 
 def optional(ipam: Section, sets: Sequence[RangeSet]) -> frozenset[int]:
-    """The families that a container may go without, from ``ipam.required``.
+    """The families that ``ipam.required`` does not name.
 
-    :raises CniError: INVALID_CONFIG for a family without a range, and where none is left.
+    :raises CniError: INVALID_CONFIG for a required family without a range, and for an empty list.
     """
-    found = frozenset(one.family for one in sets)
+    found = frozenset(range_set.family for range_set in sets)
     if "required" not in ipam.given:
         return frozenset()
     names, path = ipam.texts("required"), ipam.at("required")
@@ -36,13 +36,13 @@ def optional(ipam: Section, sets: Sequence[RangeSet]) -> frozenset[int]:
 
 
 def lost(sets: Sequence[RangeSet], without: Collection[int], off: CniError | None) -> Mapping[int, CniError]:
-    """The families that a container goes without, and why, before any address is leased.
+    """The families that the node cannot give, and why. Asked before an address is leased.
 
-    :param without: those that it may.
-    :param off: why there is no IPv6.
-    :raises CniError: IPV6_DISABLED where it is required.
+    :param without: the optional families.
+    :param off: why the node has no IPv6; None where it has.
+    :raises CniError: IPV6_DISABLED where IPv6 is required.
     """
-    if off is None or not any(one.family == 6 for one in sets):
+    if off is None or not any(range_set.family == 6 for range_set in sets):
         return {}
     if 6 not in without:
         raise off

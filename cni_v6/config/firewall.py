@@ -1,6 +1,6 @@
-"""What a configuration says about the firewall, as frozen values: keys in, contradictions out.
+"""Read the firewall's keys into frozen values, and refuse those that contradict each other.
 
-A key that could not do what it says is refused, as everywhere: silence would look like protection.
+A key that cannot do what it says is refused: without a word it would look like protection.
 """
 
 from __future__ import annotations
@@ -20,19 +20,20 @@ from cni_v6.net.addresses import BITS, overlap, version
 ON, MODE_OFF, AUTO = "on", "off", "auto"  # ``masquerade``
 PORTS = "runtimeConfig.portMappings"
 
-# What is about the addresses of a container, and nothing without any.
+# Keys that need the container to have an address.
 _OF_ADDRESSES = ("masquerade", "nptv6", "egress")
-_ANY = ("0.0.0.0", "::")  # what a port of no address in particular stands for
+_ANY = ("0.0.0.0", "::")  # a port without hostIP is published at both
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
 class FirewallConf:
-    """The firewall of a network, and the ports one attachment publishes.
+    """The firewall of a network, and the ports that one attachment publishes.
 
-    ``masquerade4``, ``masquerade6``: ON, MODE_OFF or AUTO. ``keep``: destination prefixes, none within another.
-    ``snat4``, ``snat6``: what a masqueraded address becomes, "" for the outgoing interface's own. ``nptv6``: internal
-    and external prefix. ``egress``: None for everything; no two entries have a destination in common.
+    ``masquerade4``, ``masquerade6``: ON, MODE_OFF or AUTO. ``keep``: destination prefixes that are not masqueraded,
+    none within another. ``snat4``, ``snat6``: the source address of masqueraded packets, "" for the outgoing
+    interface's own. ``nptv6``: internal and external prefix. ``egress``: None allows everything; no two entries have a
+    destination in common.
     """
 
     masquerade4: str = MODE_OFF
@@ -49,7 +50,7 @@ class FirewallConf:
 
     @property
     def wanted(self) -> bool:
-        """Whether there is anything to do. ``keep`` and the fixed sources do nothing by themselves."""
+        """Whether any rule or element is needed. ``keep``, ``snat4`` and ``snat6`` alone need none."""
         return bool(
             self.guard or self.macspoofchk or self.ingress != OPEN or self.egress is not None or self.ports
             or self.nptv6 or (self.masquerade4, self.masquerade6) != (MODE_OFF, MODE_OFF)
@@ -57,10 +58,10 @@ class FirewallConf:
 
 
 def parse(top: Section, sets: tuple[RangeSet, ...] | None) -> FirewallConf:
-    """The firewall's keys of the bridge's configuration.
+    """Read the firewall's keys.
 
-    :param sets: of our own allocation; () where another plugin allocates; None where nobody does: layer 2 only.
-    :raises CniError: INVALID_CONFIG, or UNSUPPORTED_FIELD for a backend that is not there.
+    :param sets: the range sets of our own allocation; () where another plugin allocates; None without ipam (layer 2).
+    :raises CniError: INVALID_CONFIG, or UNSUPPORTED_FIELD for ``ipMasqBackend: iptables``.
     """
     if top.text("ipMasqBackend") == "iptables":
         raise CniError(
@@ -85,12 +86,12 @@ def parse(top: Section, sets: tuple[RangeSet, ...] | None) -> FirewallConf:
         ports=_ports(top.section("runtimeConfig").sections("portMappings")),
     )
     if sets:
-        refuse_lacking(conf.ports, {each.family for each in sets})
+        refuse_lacking(conf.ports, {range_set.family for range_set in sets})
     return conf
 
 
 def refuse_lacking(ports: Iterable[Port], families: Collection[int]) -> None:
-    """A port that is published for a family the container lacks: it would answer nobody.
+    """Refuse a port that is published for a family the container lacks: nothing would answer there.
 
     :raises CniError: INVALID_CONFIG.
     """
@@ -166,21 +167,22 @@ def _nptv6(top: Section, mode: str, sets: Iterable[RangeSet]) -> tuple[str, str]
 
 
 def _refuse_beside(section: Section, internal: str, external: str, sets: Iterable[RangeSet]) -> None:
-    """Ranges that would be translated in part, are what the world sees as another's, or all lie elsewhere."""
+    """Refuse an internal prefix that holds no range, or part of one; an external one that overlaps with a range."""
     _, first, length = parse_prefix(internal)
     last = first + (1 << BITS[6] - length) - 1
-    ranges = [one for each in sets for one in each.written]
-    translated = [one for one in ranges if one.family == 6 and first <= one.last and one.first <= last]
-    for one in translated:
-        if one.first < first or one.last > last:
+    ranges = [written for range_set in sets for written in range_set.written]
+    translated = [written for written in ranges if written.family == 6 and first <= written.last
+                  and written.first <= last]
+    for written in translated:
+        if written.first < first or written.last > last:
             raise wrong(
-                section.at("internal"), internal, f"holds only a part of the range {subnet(one)}",
+                section.at("internal"), internal, f"holds only a part of the range {subnet(written)}",
                 "write a prefix that holds the whole range",
             )
-    for one in ranges:
-        if one.family == 6 and overlap(external, subnet(one)):
+    for written in ranges:
+        if written.family == 6 and overlap(external, subnet(written)):
             raise wrong(
-                section.at("external"), external, f"overlaps with the range {subnet(one)}",
+                section.at("external"), external, f"overlaps with the range {subnet(written)}",
                 "write a prefix that no container has",
             )
     if ranges and not translated:
@@ -188,9 +190,9 @@ def _refuse_beside(section: Section, internal: str, external: str, sets: Iterabl
 
 
 def _egress(top: Section) -> tuple[Allowed, ...] | None:
-    """What the configuration allows, less what the workload's ``args`` do not.
+    """The destinations that both the configuration and the workload's ``args`` allow.
 
-    ``args`` come from whoever starts the container: they can take away, never add to what the administrator allows.
+    ``args`` come from whoever starts the container. They can only narrow what the administrator allows.
     """
     lists = [_allowed(section) for section in (top, top.section("args").section("cni")) if "egress" in section.given]
     if len(lists) == 2:
@@ -200,7 +202,7 @@ def _egress(top: Section) -> tuple[Allowed, ...] | None:
 
 def _allowed(section: Section) -> tuple[Allowed, ...]:
     path = section.at("egress")
-    entries = (each for destination in section.sections("egress") for each in _destination(destination))
+    entries = (allowed for destination in section.sections("egress") for allowed in _destination(destination))
     listed = _within_bounds(path, lambda: limited(entries))
     return _within_bounds(path, lambda: disjoint(listed))
 
@@ -233,9 +235,9 @@ def _of_ports(to: str, text: str) -> Allowed:
 
 
 def _ports(sections: Iterable[Section]) -> tuple[Port, ...]:
-    """The published ports, each once: runtimes write one of no address in particular once for each family too.
+    """The published ports, each once. Some runtimes write a port without hostIP once for each family.
 
-    :raises CniError: INVALID_CONFIG for a port that leads to two of the container.
+    :raises CniError: INVALID_CONFIG for a port of the node that leads to two ports of the container.
     """
     ports: dict[Port, None] = {}
     taken: dict[tuple[str, int, str], tuple[str, int]] = {}

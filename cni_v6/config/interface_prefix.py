@@ -1,7 +1,7 @@
-"""Ranges that follow a prefix: written as an interface of the node and a subnet's number, whatever prefix that has now.
+"""Ranges that follow an interface's prefix: written as the interface's name and a subnet number within its prefix.
 
-Pure. The configuration names the interface (``ipam.ranges[][].from``); before addresses are allocated its prefix is
-looked up, and the range is read as if its subnet had been written.
+Pure. The configuration names the interface (``ipam.ranges[][].from``). Its prefix is looked up before an address is
+allocated; then the range is read as if its subnet had been written.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from cni_v6.errors import INVALID_CONFIG, CniError
 from cni_v6.net.addresses import BITS, is_link_local, to_text
 
 _KEYS = ("subnetId", "length")  # which go with ``from``
-_FIXED = ("subnet", "rangeStart", "rangeEnd")  # which do not: they would say a prefix
+_FIXED = ("subnet", "rangeStart", "rangeEnd")  # which do not: each fixes a prefix
 
 
 @dataclass(frozen=True, slots=True)
 class InterfaceRange:
-    """A range as it is written: subnet ``subnet_id``, a number, of ``length`` bits, of the prefix of ``interface``.
+    """A range as it is written: subnet number ``subnet_id``, ``length`` bits long, of the prefix of ``interface``.
 
-    ``subnet``: what that is now, "" where it is not known yet.
+    ``subnet``: the subnet that this is now; "" where it is not known yet.
     """
 
     path: str
@@ -33,7 +33,7 @@ class InterfaceRange:
 
 @dataclass(frozen=True, slots=True)
 class Prefix:
-    """What an interface has now: the prefix's first address, its length, and the node's own addresses there."""
+    """An interface's prefix now: its first address, its length, and the node's own addresses in it."""
 
     network: int
     length: int
@@ -47,7 +47,7 @@ InterfacePrefixes = Mapping[str, Prefix]  # by interface
 
 
 def read(section: Section) -> InterfaceRange | None:
-    """A range's keys; None for a range that says its subnet.
+    """The keys of a range that follows an interface; None for a range with a fixed subnet.
 
     :raises CniError: INVALID_CONFIG for keys that do not go together.
     """

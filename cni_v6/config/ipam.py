@@ -1,8 +1,8 @@
-"""The ``ipam`` object as our own allocation reads it: sets of ranges, routes, requested addresses.
+"""Read the ``ipam`` object for our own allocation: sets of ranges, routes, requested addresses.
 
-Behaviour as the reference ``host-local`` (backend/allocator: config.go, range.go, range_set.go), but for what the
-documentation lists: a gateway outside its subnet, a network or broadcast address at the end of a range, and older keys
-without their ``subnet`` are not let pass.
+It behaves as the reference ``host-local`` (backend/allocator: config.go, range.go, range_set.go). Three things that the
+reference accepts are not accepted here: a gateway outside its subnet; a network or broadcast address at the end of a
+range; the older keys (``rangeStart``, ``rangeEnd``, ``gateway``) without ``subnet``.
 """
 
 from __future__ import annotations
@@ -44,10 +44,11 @@ class IpamConf:
     """Configuration of our own allocation (``cni-v6-ipam``, ``host-local``).
 
     ``requested``: addresses asked for (CNI_ARGS IP, args.cni.ips, runtimeConfig.ips), canonical, without prefix length.
-    ``resolv_conf``: path of a file to read name service from, "" for none. ``secret_file``: of one with the secret of
-    stable addresses, "" for none. ``reserved``: address -> the workload that it is for. ``optional``: families that a
-    container may go without. ``delegation``: the prefix that the container is to be given. ``follows``: the ranges that
-    follow a prefix; where that is not known yet, all but these and the first two is left out.
+    ``resolv_conf``: path of the file with the name servers, "" for none. ``secret_file``: path of the file with the
+    secret of stable addresses, "" for none. ``reserved``: address -> the workload that it is reserved for.
+    ``optional``: families that a container may go without. ``delegation``: the prefix that the container is to get.
+    ``follows``: the ranges that follow an interface's prefix. Before that prefix is known, only ``network``,
+    ``data_dir`` and ``follows`` are filled.
     """
 
     network: str
@@ -65,7 +66,7 @@ class IpamConf:
 
 
 class _Place(NamedTuple):
-    """A range and the path of its object; ``number``: of its set."""
+    """A range, the path of its object, and the number of its set."""
 
     number: int
     path: str
@@ -73,7 +74,7 @@ class _Place(NamedTuple):
 
 
 def build(source: Source, network: str, version: str, log: Log) -> IpamConf:
-    """All of it, checked against each other.
+    """Read the whole object, and check its keys against each other.
 
     :raises CniError: INVALID_CONFIG, or INVALID_ENVIRONMENT for an address that came by CNI_ARGS.
     """
@@ -92,7 +93,7 @@ def build(source: Source, network: str, version: str, log: Log) -> IpamConf:
     excluded = config_ranges.read_exclusions(source.ipam)
     own = config_ranges.own_addresses(follows, prefixes)
     reserved = reservations.read(source.ipam, excluded)
-    sets = tuple(_sets(places, (*excluded, *own, *(each.exclusion for each in reserved))))
+    sets = tuple(_sets(places, (*excluded, *own, *(reservation.exclusion for reservation in reserved))))
     config_ranges.warn_of_idle(excluded, sets, log)
     reservations.check(reserved, sets)
     _refuse_too_many(sets, version)
@@ -107,21 +108,21 @@ def build(source: Source, network: str, version: str, log: Log) -> IpamConf:
         resolv_conf=source.ipam.text("resolvConf"),
         policy=policy,
         secret_file=source.ipam.text("secretFile"),
-        reserved={each.text: each.identity for each in reserved},
+        reserved={reservation.text: reservation.identity for reservation in reserved},
         optional=families.optional(source.ipam, sets),
         delegation=prefix_delegation.read((source.runtime, source.args, source.ipam), sets, policy),
-        follows=tuple(replace(each, subnet=interface_prefix.subnet(each, prefixes)) for each in follows),
+        follows=tuple(replace(follow, subnet=interface_prefix.subnet(follow, prefixes)) for follow in follows),
     )
 
 
 def for_workload(conf: IpamConf, call: Invocation) -> IpamConf:
-    """The configuration as it is for the workload of an ADD: what is reserved for it, what its stable address is of.
+    """Add what depends on the workload of an ADD: its reserved addresses, and the identity of its stable address.
 
-    Apart from ``build``, whose outcome is kept for all workloads of a network.
+    It is not part of ``build``, whose result is kept for all workloads of a network.
 
-    :raises CniError: ADDRESS_UNAVAILABLE for a request of what is another's.
+    :raises CniError: ADDRESS_UNAVAILABLE where another workload's address is requested.
     """
-    if call.command != "ADD":  # CHECK comes with the request of the ADD, and maybe another reservation
+    if call.command != "ADD":  # CHECK has the request of the ADD, and the reservation may have changed since
         return conf
     who = workload.of(call)
     if conf.policy.order == STABLE:
@@ -132,7 +133,7 @@ def for_workload(conf: IpamConf, call: Invocation) -> IpamConf:
 
 
 def _all_groups(source: Source) -> Iterator[tuple[str, tuple[Section, ...]]]:
-    """Every set, in the reference's order: the runtime's, the older single one, ``ranges``."""
+    """Every set, in the reference's order: the runtime's, the older form with one range, ``ranges``."""
     yield from (*_groups(source.runtime, "ipRanges"), *_single(source.ipam), *_groups(source.ipam, "ranges"))
 
 
@@ -164,18 +165,18 @@ def _single(ipam: Section) -> Iterator[tuple[str, tuple[Section, ...]]]:
 
 
 def _refuse_overlaps(places: Iterable[_Place]) -> None:
-    """In order of their first addresses, two ranges overlap only if two neighbours do."""
+    """Sorted by first address, ranges overlap only where two neighbours do."""
     ordered = sorted(places, key=lambda place: (place.range.family, place.range.first))
-    for one, other in zip(ordered, ordered[1:]):
-        if one.range.family != other.range.family or one.range.last < other.range.first:
+    for lower, upper in zip(ordered, ordered[1:]):
+        if lower.range.family != upper.range.family or lower.range.last < upper.range.first:
             continue
-        one, other = sorted((one, other))
-        what = f"{ranges.subnet(one.range)} and {ranges.subnet(other.range)}"
-        if one.number == other.number:
+        place, other = sorted((lower, upper))
+        what = f"{ranges.subnet(place.range)} and {ranges.subnet(other.range)}"
+        if place.number == other.number:
             message = f"{other.path}: subnets {what} overlap in one set"
         else:
-            message = f"{other.path}: range set {one.number} overlaps with {other.number} ({what})"
-        raise CniError(INVALID_CONFIG, message, f"give it addresses that {one.path} does not have")
+            message = f"{other.path}: range set {place.number} overlaps with {other.number} ({what})"
+        raise CniError(INVALID_CONFIG, message, f"give it addresses that {place.path} does not have")
 
 
 def _sets(places: Iterable[_Place], excluded: Sequence[Exclusion]) -> Iterator[RangeSet]:
@@ -183,23 +184,22 @@ def _sets(places: Iterable[_Place], excluded: Sequence[Exclusion]) -> Iterator[R
     for place in places:
         grouped.setdefault(place.number, []).append(place)
     for group in grouped.values():
-        families = {place.range.family for place in group}
-        if len(families) > 1:
+        if len({place.range.family for place in group}) > 1:
             where = ", ".join(f"{place.path} {ranges.subnet(place.range)}" for place in group)
             raise CniError(
                 INVALID_CONFIG, f"mixed address families in one range set: {where}", "write a set for each family",
             )
-        one = RangeSet(tuple(place.range for place in group))
-        if not ranges.size(one):
+        full = RangeSet(tuple(place.range for place in group))
+        if not ranges.size(full):
             raise wrong(group[0].path, {}, "has no address besides its gateway", "widen rangeStart or rangeEnd")
-        yield config_ranges.subtract(one, excluded, group[0].path)
+        yield config_ranges.subtract(full, excluded, group[0].path)
 
 
 def _refuse_too_many(sets: tuple[RangeSet, ...], version: str) -> None:
     if version not in _ONE_PER_FAMILY:
         return
     for family in (4, 6):
-        count = sum(one.family == family for one in sets)
+        count = sum(range_set.family == family for range_set in sets)
         if count > 1:
             raise CniError(
                 INVALID_CONFIG,
@@ -209,8 +209,8 @@ def _refuse_too_many(sets: tuple[RangeSet, ...], version: str) -> None:
 
 
 def _refuse_stray_gateways(places: Iterable[_Place], sets: tuple[RangeSet, ...]) -> None:
-    """A gateway that another set would hand out."""
-    skipped = [ranges.gateways(each) for each in sets]
+    """Refuse a gateway that another set would hand out."""
+    skipped = [ranges.gateways(range_set) for range_set in sets]
     for family in (4, 6):
         ordered = sorted(_of_family(places, family), key=lambda place: place.range.first)
         spans = [(place.range.first, place.range.last) for place in ordered]
@@ -232,10 +232,10 @@ def _of_family(places: Iterable[_Place], family: int) -> Iterator[_Place]:
 
 def _routes(sections: Iterable[Section], sets: tuple[RangeSet, ...], log: Log) -> Iterator[Route]:
     """The routes of families that the network has. A template for both families may serve a network of one."""
-    families_present = {one.family for one in sets}
+    present = {range_set.family for range_set in sets}
     for section in sections:
         route = _route(section, log)
-        if route.family in families_present:
+        if route.family in present:
             yield route
         else:
             log.warning(f"{section.at('dst')}: {route.dst} is left out: it is IPv{route.family}, and no range is")

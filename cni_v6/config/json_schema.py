@@ -152,8 +152,8 @@ def _kind(kind: Kind) -> dict[str, Any]:
         case Flags():
             return {"type": "object", "additionalProperties": {"type": ["boolean", "null"]}}
         case Named():
-            one = _kind(kind.of)
-            return {"type": "object", "additionalProperties": {"anyOf": [one, {"type": "array", "items": one}]}}
+            schema = _kind(kind.of)
+            return {"type": "object", "additionalProperties": {"anyOf": [schema, {"type": "array", "items": schema}]}}
         case Nested(later=True):
             # Keys of ours only where the allocation is ours.
             reference = {"$ref": f"#/$defs/{kind.level.name}"}

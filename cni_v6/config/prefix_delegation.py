@@ -21,10 +21,10 @@ LEAST = 1000  # prefixes that a set must have room for: each is given once
 
 @dataclass(frozen=True, slots=True)
 class PrefixRequest:
-    """What a container is to be given.
+    """The prefix that a container is to get.
 
-    ``index``: of the set that the prefix is taken from. ``everybody``: the network has it for all its containers, so
-    that each of them has to find the others' prefixes.
+    ``index``: number of the set that it is taken from. ``everybody``: all containers of the network get one, so each
+    of them needs a route to the others' prefixes.
     """
 
     index: int
@@ -45,27 +45,27 @@ def read(
     if length is None:
         return None
     index = _index(path, length, sets, policy)
-    one = sets[index]
-    longest = max(part.prefixlen for part in one.written)
+    range_set = sets[index]
+    longest = max(written.prefixlen for written in range_set.written)
     if length <= longest:
-        raise wrong(path, length, f"is no part of {ranges.describe(one)}", f"write more than {longest}")
-    room = blocks(one, length)
+        raise wrong(path, length, f"is no part of {ranges.describe(range_set)}", f"write more than {longest}")
+    room = blocks(range_set, length)
     if room < LEAST:
         raise wrong(
-            path, length, f"leaves room for {room} prefixes in {ranges.describe(one)}; each is given once, so {LEAST} "
-            "are the least", "write a longer one, or a larger range",
+            path, length, f"leaves room for {room} prefixes in {ranges.describe(range_set)}; each is given once, so "
+            f"{LEAST} are the least", "write a longer one, or a larger range",
         )
     return PrefixRequest(index, length, path, everybody=sections[-1].number("delegate") is not None)
 
 
-def blocks(one: RangeSet, length: int) -> int:
+def blocks(range_set: RangeSet, length: int) -> int:
     """How many aligned prefixes of a length lie in the ranges of a set."""
-    shift = BITS[one.family] - length
-    return sum(max(0, (part.last + 1 >> shift) - (part.first - 1 >> shift) - 1) for part in one.ranges)
+    shift = BITS[range_set.family] - length
+    return sum(max(0, (part.last + 1 >> shift) - (part.first - 1 >> shift) - 1) for part in range_set.ranges)
 
 
 def _index(path: str, length: int, sets: Sequence[RangeSet], policy: AllocationPolicy) -> int:
-    own = [index for index, one in enumerate(sets) if one.family == 6]
+    own = [index for index, range_set in enumerate(sets) if range_set.family == 6]
     if not own:
         raise wrong(path, length, "cannot be given: no range is IPv6", "add an IPv6 range, or remove it")
     if policy.order != SEQUENTIAL:

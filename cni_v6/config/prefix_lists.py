@@ -38,11 +38,11 @@ def disjoint(allowed: Iterable[Allowed]) -> tuple[Allowed, ...]:
 
     :raises TooMany: when that takes too many entries.
     """
-    entries = [(parse_prefix(each.to), each) for each in allowed]
-    anything = _outermost(net for net, each in entries if not each.protocol)
+    entries = [(parse_prefix(entry.to), entry) for entry in allowed]
+    anything = _outermost(net for net, entry in entries if not entry.protocol)
     pieces = limited(
-        (each.protocol, piece, each.ports)
-        for net, each in entries if each.protocol for piece in _without(net, anything)
+        (entry.protocol, piece, entry.ports)
+        for net, entry in entries if entry.protocol for piece in _without(net, anything)
     )
     made = [Allowed(_text(net)) for net in anything]
     done: list[tuple[str, Net, Span]] = []
@@ -56,12 +56,12 @@ def disjoint(allowed: Iterable[Allowed]) -> tuple[Allowed, ...]:
     return limited(made)
 
 
-def common(one: Iterable[Allowed], other: Iterable[Allowed]) -> tuple[Allowed, ...]:
-    """What both lists allow. Of lists without overlap the answer has none either.
+def common(first: Iterable[Allowed], second: Iterable[Allowed]) -> tuple[Allowed, ...]:
+    """What both lists allow. Where neither list overlaps with itself, the answer does not either.
 
     :raises TooMany: when that takes too many entries.
     """
-    return limited(each for a, b in product(one, other) for each in _common(a, b))
+    return limited(shared for a, b in product(first, second) for shared in _common(a, b))
 
 
 def limited(entries: Iterable[_T]) -> tuple[_T, ...]:
@@ -75,10 +75,10 @@ def limited(entries: Iterable[_T]) -> tuple[_T, ...]:
     return found
 
 
-def _common(one: Allowed, other: Allowed) -> Iterator[Allowed]:
-    nets = parse_prefix(one.to), parse_prefix(other.to)
-    first, last = max(one.ports[0], other.ports[0]), min(one.ports[1], other.ports[1])
-    protocols = {one.protocol, other.protocol} - {""}
+def _common(a: Allowed, b: Allowed) -> Iterator[Allowed]:
+    nets = parse_prefix(a.to), parse_prefix(b.to)
+    first, last = max(a.ports[0], b.ports[0]), min(a.ports[1], b.ports[1])
+    protocols = {a.protocol, b.protocol} - {""}
     if len(protocols) < 2 and first <= last and (covers(*nets) or covers(*reversed(nets))):
         yield Allowed(_text(max(nets)), "".join(protocols), (first, last))
 
@@ -92,7 +92,7 @@ def _outermost(nets: Iterable[Net]) -> list[Net]:
 
 
 def _without(net: Net, holes: Sequence[Net]) -> Iterator[Net]:
-    """What of a prefix lies in none of the holes, which are apart from each other, in the fewest prefixes."""
+    """The fewest prefixes that hold the part of ``net`` outside the holes. The holes do not overlap."""
     inside = [hole for hole in holes if covers(net, hole) or covers(hole, net)]
     if not inside:
         yield net
@@ -103,7 +103,7 @@ def _without(net: Net, holes: Sequence[Net]) -> Iterator[Net]:
 
 
 def covers(outer: Net, inner: Net) -> bool:
-    """Whether all of a prefix, or of an address with its whole length, lies in another one."""
+    """Whether ``inner``, a prefix or an address with its full length, lies within ``outer``."""
     shift = BITS[outer[0]] - outer[2]
     return outer[0] == inner[0] and outer[2] <= inner[2] and outer[1] >> shift == inner[1] >> shift
 

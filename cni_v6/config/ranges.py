@@ -1,7 +1,7 @@
-"""The ranges of the configuration: each checked against its subnet, then less what is excluded.
+"""Read the ranges of the configuration, check each against its subnet, and subtract what is excluded.
 
-``ipam.exclude`` is subtracted when the ranges are read: a set gets several ranges where one was written, of the same
-subnet and gateway. So nothing that hands out addresses has to know of it, and the store keeps nothing.
+``ipam.exclude`` is subtracted here: a written range becomes several, with the same subnet and gateway. So allocation
+need not know of exclusions, and the store keeps nothing about them.
 """
 
 from __future__ import annotations
@@ -28,81 +28,81 @@ MOST = 512  # entries of ``exclude``: each may cut a range in two, and an ADD lo
 
 def read(section: Section, log: Log, prefixes: InterfacePrefixes = MappingProxyType({})) -> Range:
     """
-    :param prefixes: of the interface that it follows, where it does.
-    :raises CniError: INVALID_CONFIG for what lies outside the subnet, and where nothing is left to hand out.
+    :param prefixes: the prefixes of the interfaces that ranges follow, by interface.
+    :raises CniError: INVALID_CONFIG where a key lies outside the subnet, or no address is left to hand out.
     """
     follow = interface_prefix.read(section)
-    written = interface_prefix.subnet(follow, prefixes) if follow else section.text("subnet")
-    family, network, length = parse_prefix(written)
+    subnet = interface_prefix.subnet(follow, prefixes) if follow else section.text("subnet")
+    family, network, length = parse_prefix(subnet)
     last = network + (1 << BITS[family] - length) - 1
-    bare = Range(family, network, length, network + 1, last - (family == 4), "")
-    gateway = _gateway(section, bare, LINK_LOCAL_GATEWAY if follow else to_text(family, bare.network + 1))
-    start, end = _end(section, "rangeStart", bare), _end(section, "rangeEnd", bare)
-    one = replace(
-        bare, first=bare.first if start is None else start, last=bare.last if end is None else end, gateway=gateway,
+    whole = Range(family, network, length, network + 1, last - (family == 4), "")
+    gateway = _gateway(section, whole, LINK_LOCAL_GATEWAY if follow else to_text(family, whole.network + 1))
+    start, end = _end(section, "rangeStart", whole), _end(section, "rangeEnd", whole)
+    written = replace(
+        whole, first=whole.first if start is None else start, last=whole.last if end is None else end, gateway=gateway,
     )
-    if one.first > one.last:
+    if written.first > written.last:
         raise wrong(
-            section.at("rangeStart"), to_text(family, one.first), f"is after rangeEnd {to_text(family, one.last)}",
-            "swap them",
+            section.at("rangeStart"), to_text(family, written.first),
+            f"is after rangeEnd {to_text(family, written.last)}", "swap them",
         )
-    return _without_ends(one, bare, section, log)
+    return _without_ends(written, whole, section, log)
 
 
-def _gateway(section: Section, bare: Range, usual: str) -> str:
+def _gateway(section: Section, whole: Range, default: str) -> str:
     text = section.text("gateway")
     if not text:
-        return usual
+        return default
     family, value = from_text(text)
-    if bare.family == 6 and link_local(family, value, BITS[family]):
+    if whole.family == 6 and link_local(family, value, BITS[family]):
         return text
-    if not _inside(bare, family, value):
+    if not _inside(whole, family, value):
         remedy = "write an address of the subnet"
-        if bare.family == 6:
+        if whole.family == 6:
             remedy += ', or "link-local"'
-        raise wrong(section.at("gateway"), text, f"is not in {ranges.subnet(bare)}", remedy)
-    if family == 4 and value in (bare.network, bare.last + 1):
+        raise wrong(section.at("gateway"), text, f"is not in {ranges.subnet(whole)}", remedy)
+    if family == 4 and value in (whole.network, whole.last + 1):
         raise wrong(
-            section.at("gateway"), text, f"is the network or broadcast address of {ranges.subnet(bare)}",
-            f"write a host address, such as {to_text(4, bare.first)}",
+            section.at("gateway"), text, f"is the network or broadcast address of {ranges.subnet(whole)}",
+            f"write a host address, such as {to_text(4, whole.first)}",
         )
     return text
 
 
-def _end(section: Section, name: str, bare: Range) -> int | None:
+def _end(section: Section, name: str, whole: Range) -> int | None:
     text = section.text(name)
     if not text:
         return None
     family, value = from_text(text)
-    if not _inside(bare, family, value):
-        reason = f"is not in network {ranges.subnet(bare)}"
+    if not _inside(whole, family, value):
+        reason = f"is not in network {ranges.subnet(whole)}"
         raise wrong(section.at(name), text, reason, "write an address of the subnet")
     return value
 
 
-def _inside(one: Range, family: int, value: int) -> bool:
-    shift = BITS[one.family] - one.prefixlen
-    return family == one.family and value >> shift == one.network >> shift
+def _inside(whole: Range, family: int, value: int) -> bool:
+    shift = BITS[whole.family] - whole.prefixlen
+    return family == whole.family and value >> shift == whole.network >> shift
 
 
-def _without_ends(one: Range, bare: Range, section: Section, log: Log) -> Range:
-    """The range less the network and broadcast addresses, which the reference hands out when told to."""
-    first, last = max(one.first, bare.first), min(one.last, bare.last)
+def _without_ends(written: Range, whole: Range, section: Section, log: Log) -> Range:
+    """The range without the network and broadcast addresses. The reference hands them out where they are written."""
+    first, last = max(written.first, whole.first), min(written.last, whole.last)
     if first > last:
         raise wrong(
-            section.path, {}, f"has no address to hand out of {ranges.subnet(bare)}", "widen rangeStart or rangeEnd",
+            section.path, {}, f"has no address to hand out of {ranges.subnet(whole)}", "widen rangeStart or rangeEnd",
         )
-    if (first, last) != (one.first, one.last):
-        kept = f"{to_text(one.family, first)} to {to_text(one.family, last)}"
+    if (first, last) != (written.first, written.last):
+        kept = f"{to_text(whole.family, first)} to {to_text(whole.family, last)}"
         log.info(f"{section.path}: network and broadcast address are not handed out, only {kept}")
-    return replace(one, first=first, last=last)
+    return replace(written, first=first, last=last)
 
 
 # What is excluded
 
 
 class Exclusion(NamedTuple):
-    """One entry: the addresses ``first`` to ``last``, inclusive."""
+    """An entry of ``exclude``: the addresses ``first`` to ``last``, both included."""
 
     path: str
     text: str
@@ -116,7 +116,7 @@ class Exclusion(NamedTuple):
 
 def read_exclusions(ipam: Section) -> tuple[Exclusion, ...]:
     """
-    :raises CniError: INVALID_CONFIG for too many.
+    :raises CniError: INVALID_CONFIG for more than MOST entries.
     """
     texts = ipam.texts("exclude")
     if len(texts) > MOST:
@@ -137,50 +137,48 @@ def _exclusion(path: str, text: str) -> Exclusion:
 
 def own_addresses(follows: Iterable[InterfaceRange], prefixes: InterfacePrefixes) -> tuple[Exclusion, ...]:
     """The node's own addresses in these prefixes, which no container can have."""
-    found = {address: follow.path for follow in follows for address in prefixes[follow.interface].own}
-    return tuple(
-        Exclusion(f"{path}.from", address, 6, value, value)
-        for address, path in found.items() for value in (from_text(address)[1],)
-    )
+    paths = {address: follow.path for follow in follows for address in prefixes[follow.interface].own}
+    return tuple(_exclusion(f"{path}.from", address) for address, path in paths.items())
 
 
-def subtract(one: RangeSet, excluded: Sequence[Exclusion], path: str) -> RangeSet:
+def subtract(full: RangeSet, excluded: Sequence[Exclusion], path: str) -> RangeSet:
     """The set without what is excluded.
 
     :param path: of the set's first range, for the message.
     :raises CniError: INVALID_CONFIG where nothing is left of it.
     """
-    holes = intervals.merged((each.first, each.last) for each in excluded if each.family == one.family)
+    holes = intervals.merged((entry.first, entry.last) for entry in excluded if entry.family == full.family)
     if not holes:
-        return one
-    left = RangeSet(tuple(part for each in one.written for part in _parts(each, holes)), one.written)
+        return full
+    left = RangeSet(tuple(part for written in full.written for part in _parts(written, holes)), full.written)
     if not ranges.size(left):
         raise CniError(
-            INVALID_CONFIG, f"{_causes(excluded)} no address of the set of {path}: {ranges.describe(one)}",
+            INVALID_CONFIG, f"{_causes(excluded)} no address of the set of {path}: {ranges.describe(full)}",
             "exclude less of it, add a range to the set, or remove the set",
         )
     return left
 
 
 def _causes(excluded: Sequence[Exclusion]) -> str:
-    keys = sorted({each.path.partition("[")[0] for each in excluded})
+    keys = sorted({entry.path.partition("[")[0] for entry in excluded})
     return f"{' and '.join(keys)} {'leave' if len(keys) > 1 else 'leaves'}"
 
 
-def _parts(one: Range, holes: Sequence[intervals.Span]) -> Iterator[Range]:
-    return (replace(one, first=low, last=high) for low, high in intervals.without([(one.first, one.last)], holes))
+def _parts(written: Range, holes: Sequence[intervals.Span]) -> Iterator[Range]:
+    left = intervals.without([(written.first, written.last)], holes)
+    return (replace(written, first=first, last=last) for first, last in left)
 
 
 def warn_of_idle(excluded: Sequence[Exclusion], sets: Sequence[RangeSet], log: Log) -> None:
-    """An entry that no range has an address of: a slip, or of a range that went."""
-    spans = {family: sorted((one.first, one.last) for each in sets for one in each.written if one.family == family)
-             for family in BITS}
-    for each in excluded:
-        if not intervals.meeting(spans[each.family], each.first, each.last):
-            log.warning(f"{each} excludes nothing: no range has an address of it")
+    """Warn of an entry that no range has an address of: a slip, or one for a range that was removed."""
+    written = [part for range_set in sets for part in range_set.written]
+    spans = {family: sorted((part.first, part.last) for part in written if part.family == family) for family in BITS}
+    for entry in excluded:
+        if not intervals.meeting(spans[entry.family], entry.first, entry.last):
+            log.warning(f"{entry} excludes nothing: no range has an address of it")
 
 
 def covering(excluded: Sequence[Exclusion], family: int, value: int) -> Exclusion | None:
-    """The first entry that holds an address, None for one that is not excluded."""
-    found = (each for each in excluded if each.family == family and each.first <= value <= each.last)
+    """The first entry that holds the address; None where it is not excluded."""
+    found = (entry for entry in excluded if entry.family == family and entry.first <= value <= entry.last)
     return next(found, None)

@@ -114,7 +114,7 @@ class Reader:
             case Flags():
                 return self._flags(kind, value, path)
             case Named():
-                return {name: _texts(kind.of, one, named(path, name)) for name, one in _object(value, path).items()}
+                return {name: _texts(kind.of, texts, named(path, name)) for name, texts in _object(value, path).items()}
             case Nested(later=False):
                 return self.read(kind.level, value, path)
             case Nested():
@@ -247,7 +247,7 @@ def _text(kind: Text, value: object, path: str) -> str:
 def _texts(kind: Text, value: object, path: str) -> tuple[str, ...]:
     if not isinstance(value, list):
         return (_text(kind, value, path),)
-    return tuple(_text(kind, each, f"{path}[{at}]") for at, each in enumerate(value))
+    return tuple(_text(kind, entry, f"{path}[{at}]") for at, entry in enumerate(value))
 
 
 def _list(value: object, path: str) -> list[object]:

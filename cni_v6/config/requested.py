@@ -19,7 +19,7 @@ from cni_v6.protocol.invocation import Args
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What the sections of one configuration say about allocation."""
+    """The sections of one configuration that say something about allocation."""
 
     ipam: Section
     runtime: Section
@@ -31,7 +31,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    """An address that was asked for. ``way``: by which way it came; ``error`` makes the error about it."""
+    """An address that was asked for. ``way``: the key that it came by; ``error`` makes the error about it."""
 
     way: str
     path: str
@@ -81,13 +81,13 @@ def _requests(source: Source) -> Iterator[_Request]:
         yield from (_Request(path, f"{path}[{at}]", text) for at, text in enumerate(section.texts("ips")))
     if source.environment.ip:
         path = "CNI_ARGS: IP"
-        for each in source.environment.ip.split(","):  # Multus joins the addresses of a pod's annotation
-            text = check_form("request", each, path, error=_in_environment)
+        for address in source.environment.ip.split(","):  # Multus joins the addresses of a pod's annotation
+            text = check_form("request", address, path, error=_in_environment)
             yield _Request(path, path, text, _in_environment)
 
 
 def _set_of(request: _Request, source: Source, sets: tuple[RangeSet, ...], excluded: Sequence[Exclusion]) -> int:
-    """The number of the set that a requested address is of."""
+    """The number of the set that holds a requested address."""
     text = request.text
     family, value = from_text(text)
     number = reservations.number_of(sets, text)
@@ -99,7 +99,7 @@ def _set_of(request: _Request, source: Source, sets: tuple[RangeSet, ...], exclu
     # CHECK comes with the request of the ADD: a container keeps what was excluded since.
     if source.command == "ADD" and not ranges.contains(sets[number], family, value):
         entry = config_ranges.covering(excluded, family, value)
-        if entry:  # what is not is reserved, see ``ipam.for_workload``
+        if entry:  # otherwise it is reserved: ``ipam.for_workload`` decides
             raise request.error(request.path, text, f"is excluded by {entry}", "ask for another address")
     return number
 

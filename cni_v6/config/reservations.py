@@ -1,7 +1,7 @@
-"""Addresses that are one workload's alone: ``ipam.reserve``.
+"""Read ``ipam.reserve``: addresses that only one workload gets.
 
-No range hands them out, as if they were excluded; the workload that they are for has them as if it had asked for them.
-So nothing that hands out addresses has to know of it, and the store keeps nothing.
+They are excluded from the ranges, and their workload gets them as if it had asked for them. So allocation need not know
+of reservations, and the store keeps nothing about them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from cni_v6.net.addresses import from_text
 
 
 class Reservation(NamedTuple):
-    """One address of a workload; ``key``: the path of the workload, ``path``: of the address."""
+    """An address of a workload. ``key``: the path of the workload; ``path``: the path of the address."""
 
     identity: str
     key: str
@@ -28,15 +28,15 @@ class Reservation(NamedTuple):
 
     @property
     def exclusion(self) -> Exclusion:
-        """What the ranges lack."""
+        """The entry that excludes it from the ranges."""
         family, value = from_text(self.text)
         return Exclusion(self.path, self.text, family, value, value)
 
 
 def read(ipam: Section, excluded: Sequence[Exclusion]) -> tuple[Reservation, ...]:
-    """Every address that is reserved, none of them twice, and none that is excluded.
+    """All reserved addresses.
 
-    :raises CniError: INVALID_CONFIG.
+    :raises CniError: INVALID_CONFIG for an address that is reserved twice, or excluded.
     """
     found = tuple(_read(ipam))
     if found and len(found) + len(excluded) > MOST:
@@ -45,13 +45,14 @@ def read(ipam: Section, excluded: Sequence[Exclusion]) -> tuple[Reservation, ...
             f"than {MOST}", "reserve or exclude fewer",
         )
     taken: dict[str, str] = {}
-    for each in found:
-        other = taken.setdefault(each.text, each.path)
-        if other != each.path:
-            raise wrong(each.path, each.text, f"is reserved by {other} already", "reserve it once")
-        entry = covering(excluded, *from_text(each.text))
+    for reservation in found:
+        path, text = reservation.path, reservation.text
+        other = taken.setdefault(text, path)
+        if other != path:
+            raise wrong(path, text, f"is reserved by {other} already", "reserve it once")
+        entry = covering(excluded, *from_text(text))
         if entry:
-            raise wrong(each.path, each.text, f"is excluded by {entry}", "take it out of one of them")
+            raise wrong(path, text, f"is excluded by {entry}", "take it out of one of them")
     return found
 
 
@@ -70,38 +71,40 @@ def _read(ipam: Section) -> Iterator[Reservation]:
 
 
 def check(reserved: Sequence[Reservation], sets: Sequence[RangeSet]) -> None:
-    """Each is an address that a container can have, and a workload has one of each set at most.
+    """Check the reservations against the ranges.
 
-    :raises CniError: INVALID_CONFIG.
+    :raises CniError: INVALID_CONFIG for an address that is in no range, or the gateway; for two of one workload in one
+        set.
     """
-    gateways = [ranges.gateways(one) for one in sets]
+    gateways = [(range_set.family, ranges.gateways(range_set)) for range_set in sets]
     holders: dict[tuple[str, int], str] = {}
-    for each in reserved:
-        family, value = from_text(each.text)
-        number = number_of(sets, each.text)
+    for reservation in reserved:
+        path, text = reservation.path, reservation.text
+        family, value = from_text(text)
+        number = number_of(sets, text)
         if number is None:
             where = ranges.describe_all(sets)
-            raise wrong(each.path, each.text, f"is in none of the ranges: {where}", "reserve an address of a range")
-        if any(one.family == family and value in found for one, found in zip(sets, gateways)):
-            raise wrong(each.path, each.text, "is the gateway", "reserve another address")
-        other = holders.setdefault((each.identity, number), each.text)
-        if other != each.text:
-            raise wrong(each.path, each.text, f"is in the same range set as {other}", "reserve one of each set at most")
+            raise wrong(path, text, f"is in none of the ranges: {where}", "reserve an address of a range")
+        if any(family == set_family and value in values for set_family, values in gateways):
+            raise wrong(path, text, "is the gateway", "reserve another address")
+        other = holders.setdefault((reservation.identity, number), text)
+        if other != text:
+            raise wrong(path, text, f"is in the same range set as {other}", "reserve one of each set at most")
 
 
 def number_of(sets: Sequence[RangeSet], text: str) -> int | None:
-    """The number of the set that an address is of, reserved or excluded though it may be."""
+    """The number of the set whose ranges, as written, hold the address. It may be reserved or excluded."""
     family, value = from_text(text)
-    return next((number for number, one in enumerate(sets) if ranges.origin(one, family, value)), None)
+    return next((number for number, range_set in enumerate(sets) if ranges.origin(range_set, family, value)), None)
 
 
 def reserved_for(
     reserved: Mapping[str, str], sets: Sequence[RangeSet], requested: tuple[str, ...], who: str
 ) -> tuple[str, ...]:
-    """What a workload asks for, with what is reserved for it.
+    """The addresses that a workload asks for, and those that are reserved for it.
 
-    :param reserved: address -> the workload it is for.
-    :raises CniError: ADDRESS_UNAVAILABLE for what is another's, and for a second address of a set.
+    :param reserved: address -> the workload that it is reserved for.
+    :raises CniError: ADDRESS_UNAVAILABLE for another workload's address, and for a second address of a set.
     """
     own = tuple(text for text, holder in reserved.items() if holder == who)
     numbers = {number_of(sets, text): text for text in own}

@@ -1,4 +1,4 @@
-"""Whose workload a call is for: what stays the same when its container is replaced by another."""
+"""The workload of a call: the name that stays the same when its container is replaced by another."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ _NAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z_.-]*", re.ASCII)
 
 
 def of(call: Invocation) -> str:
-    """``namespace/name`` of the pod, as CRI runtimes tell; the name alone where only that is told; else the container's
-    id.
+    """``namespace/name`` of the pod, as CRI runtimes send it; the name if only that is sent; else the container's id.
 
     podman tells a container's name as K8S_POD_NAME, and no namespace. Both were the name before podman 4.0
     (containers/podman#12083).

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from cni_v6.attachments import firewall_reload, repair
+from cni_v6.attachments import firewall_reload, recall, repair
 from cni_v6.attachments.context import Context
 from cni_v6.ctl.gc import places
 from cni_v6.engine.handle import real_context
@@ -20,7 +20,10 @@ from cni_v6.protocol.names import Owner
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What was found for a network. ``left``: what differs still, after a repair. ``errors``: why."""
+    """What was found for a network. ``left``: what differs still, after a repair. ``errors``: why.
+
+    ``data_dir``: "" for containers that no data folder has a record of.
+    """
 
     network: str
     data_dir: str
@@ -45,10 +48,13 @@ def run(chosen: argparse.Namespace, make_node: Callable[[], Context] = real_cont
     :returns: 0 if nothing differs, or nothing any more.
     """
     node = make_node()
-    looked_at = places(chosen, node)
     try:
+        lost = recall.lost(node)
+        looked_at = places(chosen, node, [network for network in lost if network in chosen.networks])
         words = _load_firewall(looked_at, node) if chosen.repair else ""
         reports = [_look(data_dir, network, node, mending=chosen.repair) for data_dir, network in looked_at]
+        reports += [_report_lost(network, owners) for network, owners in lost.items()
+                    if network in (chosen.networks or lost)]
     finally:
         node.kernel.close()
     if chosen.json:
@@ -87,6 +93,14 @@ def _look(data_dir: str, network: str, node: Context, *, mending: bool) -> Repor
         return Report(network, data_dir, found, repair.look(leases, node), tuple(map(str, errors)))
 
 
+def _report_lost(network: str, owners: Iterable[Owner]) -> Report:
+    """A repair would need the network's configuration, which calls bring."""
+    found = Findings()
+    for owner in owners:
+        found.add(owner, "the store has no record of it (STATUS or the next ADD of the network makes it anew)")
+    return Report(network, "", found, found)
+
+
 def _print(reports: list[Report], words: str) -> None:
     if words:
         print(words)
@@ -101,7 +115,8 @@ def _print(reports: list[Report], words: str) -> None:
             for owner, difference in report.left.differences:
                 print(f"{_name(report, owner)}: still: {difference}")
     count = sum(len(report.left.differences) for report in reports)
-    checked = f"{len(reports)} network{'' if len(reports) == 1 else 's'}"
+    networks = len({report.network for report in reports})
+    checked = f"{networks} network{'' if networks == 1 else 's'}"
     print(f"{count} difference{'' if count == 1 else 's'} on {checked}" if count else f"nothing differs on {checked}")
 
 
@@ -118,10 +133,10 @@ def _document(report: Report, words: str) -> dict[str, object]:
     return {
         "network": report.network,
         "dataDir": report.data_dir,
-        "differences": [_difference(*each) for each in report.found.differences],
+        "differences": [_difference(*found) for found in report.found.differences],
         "plan": _plan(report) if repaired else [],
         "errors": list(report.errors),
-        "left": [_difference(*each) for each in report.left.differences],
+        "left": [_difference(*left) for left in report.left.differences],
         **({"firewall": words} if words else {}),
     }
 

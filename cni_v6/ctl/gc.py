@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -74,12 +74,17 @@ def _line(found: StaleAttachment, dry: bool) -> str:
     return f"{'would free' if dry else 'freed'} {words}  ({why})"
 
 
-def places(chosen: argparse.Namespace, context: Context) -> list[tuple[str, str]]:
-    """(data folder, network) of all wanted networks that have attachments on record."""
+def places(
+    chosen: argparse.Namespace, context: Context, without_records: Collection[str] = ()
+) -> list[tuple[str, str]]:
+    """(data folder, network) of all wanted networks that have attachments on record.
+
+    :param without_records: networks that may be named though they have none.
+    """
     wanted = {check_network(name) for name in chosen.networks}
     folders = [chosen.data_dir] if chosen.data_dir else context.data_dirs.known()
     known = [(folder, network) for folder in folders for network in context.data_dirs.recorded(folder)]
-    unknown = wanted - {network for _, network in known}
+    unknown = wanted - {network for _, network in known} - {*without_records}
     if unknown:
         words = f"no attachment of network {', '.join(sorted(unknown))} is on record in {', '.join(folders)}"
         raise CniError(INVALID_CONFIG, words, "see cni-v6ctl list, and --data-dir")

@@ -74,7 +74,7 @@ class Server:
         self._draining = False
         self._full = False  # no connection is accepted until a call has ended
         self._watch = Watch(self._context, EventLog(os.fsdecode(path) + ".log" if path else None).say)
-        self._reaper = Reaper(self._watch.bridge_deleted)
+        self._reaper = Reaper(self._watch.bridge_deleted, self._watch.port_left)
         self._lock = threading.Lock()
         self._pending = 0
         self._last = time.monotonic()

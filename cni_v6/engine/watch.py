@@ -1,6 +1,7 @@
-"""Sees to what others do to the node between calls: our firewall's rules changed or flushed, a bridge of ours deleted.
+"""Sees to what others do to the node between calls: our firewall's rules changed or flushed, a bridge of ours deleted,
+a port taken out of it.
 
-The kernel tells of both; nobody looks without having heard. A thread of its own, as this may take locks: those of all
+The kernel tells of each; nobody looks without having heard. A thread of its own, as this may take locks: those of all
 networks, for the firewall. What cannot be put right is said, and left to the next call, which looks for itself as long
 as the watch is not sure.
 """
@@ -29,6 +30,8 @@ from cni_v6.protocol import names
 PAUSE_SECONDS = 0.2  # between two looks: what changes meanwhile is looked at once
 # Somebody who takes our rules away whenever we load them: then they are loaded that often, and no more.
 LOADS, LOADS_SECONDS, LONG_PAUSE_SECONDS = 5, 60.0, 10.0
+# Somebody who takes a port out again so soon means it, or is a program that fights with us.
+PORT_SECONDS = 10.0
 
 
 class Watch:
@@ -43,6 +46,8 @@ class Watch:
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._lock = threading.Lock()
         self._bridges: deque[Link] = deque()
+        self._ports: deque[str] = deque()
+        self._plugged: dict[str, float] = {}  # ports that were plugged in again, and when
         self._wanted = False
         self._closing = threading.Event()
         self._changes: Changes | None = None
@@ -67,6 +72,11 @@ class Watch:
     def bridge_deleted(self, bridge: Link) -> None:
         """A bridge is gone, perhaps one of ours."""
         self._bridges.append(bridge)
+        self._wake()
+
+    def port_left(self, port: str) -> None:
+        """An interface has left its bridge: perhaps a port of ours, perhaps because it ends."""
+        self._ports.append(port)
         self._wake()
 
     def close(self) -> None:
@@ -100,7 +110,9 @@ class Watch:
             if self._wake_read in ready:
                 os.read(self._wake_read, 1 << 12)
             while self._bridges:
-                self._guarded(lambda: self._plug_in(self._bridges.popleft()))
+                self._guarded(lambda: self._restore(self._bridges.popleft()))
+            while self._ports:
+                self._guarded(lambda: self._plug_in(self._ports.popleft()))
             if self._changes and self._changes.fileno() in ready:
                 self._guarded(self._look)
                 self._is_sure = False  # nobody looks during the pause, so a call compares the tables itself
@@ -171,12 +183,27 @@ class Watch:
         often = len(self._loads) == LOADS and time.monotonic() - self._loads[0] < LOADS_SECONDS
         return LONG_PAUSE_SECONDS if often else PAUSE_SECONDS
 
-    def _plug_in(self, bridge: Link) -> None:
+    def _restore(self, bridge: Link) -> None:
         """Leave a bridge alone that somebody else made: he may be about to make it again, with settings of his own."""
         context = self._make_context()
         try:
             if bridge.mac == names.bridge_mac(bridge.name, context.id):
                 for words in repair.restore(bridge.name, context):
                     self._say(words)
+        finally:
+            context.kernel.close()
+
+    def _plug_in(self, port: str) -> None:
+        now = time.monotonic()
+        self._plugged = {name: since for name, since in self._plugged.items() if now - since < PORT_SECONDS}
+        if port in self._plugged:
+            self._say(f"port {port} was taken out of its bridge again within {PORT_SECONDS:.0f} seconds: left alone; "
+                      "cni-v6ctl check --repair plugs it in")
+            return
+        context = self._make_context()
+        try:
+            for words in repair.plug_in(port, context):
+                self._plugged[port] = now
+                self._say(words)
         finally:
             context.kernel.close()

@@ -62,7 +62,7 @@ def differences(tables: Iterable[Table], before: Iterable[Table] = ()) -> list[s
     :param before: the tables when they did not differ, () if that is not known: then a rule that was replaced is not
         seen.
     """
-    there, earlier = ({table.family: table for table in each} for each in (tables, before))
+    there, earlier = ({table.family: table for table in read} for read in (tables, before))
     found = []
     for family in FAMILIES:
         name = f"table {family} {TABLE}"

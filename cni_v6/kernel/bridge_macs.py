@@ -1,50 +1,47 @@
-"""The MACs on a bridge: whose they are, its ports' other ends included; and the bridge's own, kept as it is."""
+"""The MACs on a bridge: who has which, behind its ports too; and the bridge's own, kept as it is."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-
 from cni_v6.errors import KERNEL_REFUSED, CniError
 from cni_v6.kernel import ops
 from cni_v6.kernel.describe import describe
 from cni_v6.kernel.facts import Link
 from cni_v6.kernel.netlink import answers, requests
 from cni_v6.kernel.netlink.message import HEADER, Message, as_int, by_kind, u32
-from cni_v6.kernel.netlink.uapi import IFLA_LINK_NETNSID, IFLA_TARGET_NETNSID
+from cni_v6.kernel.netlink.uapi import IFLA_LINK, IFLA_LINK_NETNSID, IFLA_TARGET_NETNSID
 from cni_v6.kernel.netlink.socket import explain
 from cni_v6.kernel.open_namespaces import Spaces
 from cni_v6.kernel.ops import HOST
-from cni_v6.kernel.questions import GetMacs
+from cni_v6.kernel.questions import GetMacHolder
 
 SYSFS = "/sys/class/net"
 NET_ADDR_SET = "3"  # linux/netdevice.h: somebody has set the address
 
 
-def macs(spaces: Spaces, question: GetMacs) -> Mapping[str, Link]:
-    """See ``GetMacs``.
+def holder(spaces: Spaces, question: GetMacHolder) -> Link | None:
+    """See ``GetMacHolder``.
 
     The message of a veth's end tells the index of the other end, and the number that its namespace has in ours
     (rtnl_fill_link_netnsid, net/core/rtnetlink.c). With both, the kernel answers about the other end.
+
+    A bridge may have a thousand ports, so only a message that has the bytes of the MAC somewhere is read.
     """
     index = spaces.index(HOST, question.bridge)
     if index is None:
-        return {}
-    route = spaces.get(HOST).route
-    found: dict[str, Link] = {}
-    veths: list[tuple[Link, Message]] = []
-    for data in route.dump(requests.get_ports(index)).messages:
-        port, master = answers.read_link(data)
-        if master == index:
-            found[port.mac] = port
-            if answers.peer_of(data):
-                veths.append((port, _get_other_end(data)))
-    for (port, _), answer in zip(veths, route.request([message for _, message in veths])):
-        found |= {answers.read_link(data)[0].mac: port for data in answer.messages}
-    for answer in route.request([requests.get_link_by_index(index)]):
-        bridges = (answers.read_link(data)[0] for data in answer.messages)
-        found |= {bridge.mac: bridge for bridge in bridges}
-    return found
+        return None
+    route, mac = spaces.get(HOST).route, bytes.fromhex(question.mac.replace(":", ""))
+    ports = route.dump(requests.get_ports(index)).messages
+    [about_bridge] = route.request([requests.get_link_by_index(index)])
+    for data in (*about_bridge.messages, *ports):
+        if mac in data and (link := answers.read_link(data)[0]).mac == question.mac:
+            return link
+    asked = {port: request for port in ports if (request := _get_other_end(port))}
+    for port, answer in zip(asked, route.request(list(asked.values()))):
+        for other_end in answer.messages:
+            if mac in other_end and answers.read_link(other_end)[0].mac == question.mac:
+                return answers.read_link(port)[0]
+    return None
 
 
 def pin(spaces: Spaces, operation: ops.PinMac) -> None:
@@ -64,10 +61,13 @@ def _is_set(spaces: Spaces, operation: ops.PinMac) -> bool:
     """
     address = _attribute(operation.bridge, "address")
     if address != operation.mac:
-        holders = macs(spaces, GetMacs(operation.bridge))
-        present = {holder.mac for holder in holders.values() if holder.name == operation.bridge}
+        index, route = spaces.index(HOST, operation.bridge), spaces.get(HOST).route
+        if index is None:
+            return False
+        [about_bridge] = route.request([requests.get_link_by_index(index)])
+        present = {answers.read_link(data)[0].mac for data in about_bridge.messages}
         if address not in present:
-            ports = {holder.mac for holder in holders.values() if holder.name != operation.bridge}
+            ports = [answers.read_link(data)[0].mac for data in route.dump(requests.get_ports(index)).messages]
             return bool(ports) and min(ports) not in present
     return _attribute(operation.bridge, "addr_assign_type") == NET_ADDR_SET
 
@@ -81,9 +81,13 @@ def _attribute(bridge: str, name: str) -> str:
         return ""
 
 
-def _get_other_end(data: bytes) -> Message:
-    here = requests.get_link_by_index(answers.peer_of(data))
+def _get_other_end(data: bytes) -> Message | None:
+    """The request for the other end of a veth; None for another port."""
     given = by_kind(data, HEADER.size + requests.IFINFOMSG.size)
+    peer = as_int(given.get(IFLA_LINK))
+    if not peer:
+        return None
+    here = requests.get_link_by_index(peer)
     if IFLA_LINK_NETNSID not in given:  # both ends are on the node
         return here
     namespace = u32(IFLA_TARGET_NETNSID, as_int(given[IFLA_LINK_NETNSID]))

@@ -47,10 +47,14 @@ class Reaper:
 
     :param on_bridge: takes a bridge that somebody has deleted, in a thread that waits for nothing. Lost notifications
         are not made up for: the next call looks for itself.
+    :param on_port: takes the name of an interface that has left its bridge, and may be about to end, in that thread.
     """
 
-    def __init__(self, on_bridge: Callable[[Link], None] = lambda _: None) -> None:
+    def __init__(
+        self, on_bridge: Callable[[Link], None] = lambda _: None, on_port: Callable[[str], None] = lambda _: None
+    ) -> None:
         self._on_bridge = on_bridge
+        self._on_port = on_port
         self._waiting: dict[int, _Waiting] = {}
         self._lock = threading.Lock()
         self._queue: queue.SimpleQueue[int | None] = queue.SimpleQueue()
@@ -134,7 +138,12 @@ class Reaper:
                     continue
                 return
             for _, _, _, message in split(data):
-                self._finish(answers.index_of(message))
+                index = answers.index_of(message)
+                if answers.family_of(message) == uapi.AF_BRIDGE:
+                    if index not in self._waiting:  # it goes with an interface that a call deletes
+                        self._on_port(answers.name_of(message))
+                    continue
+                self._finish(index)
                 if BRIDGE_KIND in message and (link := answers.read_link(message)[0]).kind == "bridge":
                     self._on_bridge(link)
 

@@ -27,7 +27,7 @@ from cni_v6.kernel.questions import (
     GetLink,
     GetLinks,
     GetListeners,
-    GetMacs,
+    GetMacHolder,
     GetNft,
     GetPeerAddresses,
     GetPortVlans,
@@ -224,10 +224,10 @@ def _alive(_: Spaces, question: GetAlive) -> frozenset[tuple[int, int]]:
     return alive.alive(question.namespaces)
 
 
-def _macs(spaces: Spaces, question: GetMacs) -> Mapping[str, Link]:
+def _mac_holder(spaces: Spaces, question: GetMacHolder) -> Link | None:
     from cni_v6.kernel import bridge_macs  # few calls ask for a MAC
 
-    return bridge_macs.macs(spaces, question)
+    return bridge_macs.holder(spaces, question)
 
 
 def _port_vlans(spaces: Spaces, questions: Sequence[GetPortVlans]) -> Iterable[tuple[Question, object]]:
@@ -285,7 +285,7 @@ _ANSWERS: dict[type[Any], Callable[[Spaces, Any], object]] = {
     GetAllElements: apply_firewall.get_all_elements,
     GetPeerAddresses: _peer_addresses,
     GetPorts: _ports,
-    GetMacs: _macs,
+    GetMacHolder: _mac_holder,
     GetLinks: _all_links,
     GetAlive: _alive,
 }

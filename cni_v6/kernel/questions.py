@@ -141,13 +141,14 @@ class GetPorts:
 
 
 @dataclass(frozen=True, slots=True)
-class GetMacs:
-    """-> Mapping[str, Link]: each MAC of a bridge, of its ports and of their other ends -> the bridge or the port
+class GetMacHolder:
+    """-> Link | None: the bridge, or the port of it, that has a MAC, or whose other end has
 
-    The MACs are those that the interfaces have now. Empty where there is no such bridge.
+    The MACs are those that the interfaces have now. None where nobody has it, or there is no such bridge.
     """
 
     bridge: str
+    mac: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +189,7 @@ Question = (
     | GetAllElements
     | GetPeerAddresses
     | GetPorts
-    | GetMacs
+    | GetMacHolder
     | GetLinks
     | GetAlive
     | GetPortVlans
@@ -302,9 +303,9 @@ class Snapshot:
         assert isinstance(answer, tuple)
         return answer
 
-    def macs(self, bridge: str) -> Mapping[str, Link]:
-        answer = self.answers[GetMacs(bridge)]
-        assert isinstance(answer, Mapping)
+    def mac_holder(self, bridge: str, mac: str) -> Link | None:
+        answer = self.answers[GetMacHolder(bridge, mac)]
+        assert answer is None or isinstance(answer, Link)
         return answer
 
     def links(self) -> tuple[Link, ...]:

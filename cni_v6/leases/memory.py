@@ -116,9 +116,9 @@ class MemoryTransaction:
     def attachments(self) -> Iterator[Attachment]:
         yield from list(self._records.values())
 
-    def unlisted(self, listed: Set[str]) -> Iterator[Owner]:
+    def owners(self, but: Set[str] = frozenset()) -> Iterator[Owner]:
         owners = [record.owner for record in self._records.values()]
-        yield from (owner for owner in owners if records.attachment_name(owner) not in listed)
+        yield from (owner for owner in owners if records.attachment_name(owner) not in but)
 
     def holder(self, address: str) -> str | None:
         owner = self._holders.get(records.require_address(address))

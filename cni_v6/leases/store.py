@@ -29,8 +29,11 @@ class Transaction(Protocol):
         """All records. The time is linear in their number; for STATUS and ``list``."""
         ...
 
-    def unlisted(self, listed: Set[str]) -> Iterator[Owner]:
-        """The owners of the records that a list of ``containerID:ifname`` lacks; for GC, which reads no others."""
+    def owners(self, but: Set[str] = frozenset()) -> Iterator[Owner]:
+        """The owners of all records, from the names of the records; for GC, which reads only the records it needs.
+
+        :param but: owners to leave out, as ``containerID:ifname``.
+        """
         ...
 
     def holder(self, address: str) -> str | None:

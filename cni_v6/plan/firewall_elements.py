@@ -39,8 +39,8 @@ def warnings(conf: MainConf, allocation: Allocation, seen: Snapshot) -> Iterable
     present = allocation.families()
     found = seen.listeners(_published(conf)) if conf.firewall.ports else ()
     hidden = dict.fromkeys(
-        (port.protocol, port.host_port, each.process or "a process of the node")
-        for port in conf.firewall.ports for each in found if _hides(port, each, present)
+        (port.protocol, port.host_port, listener.process or "a process of the node")
+        for port in conf.firewall.ports for listener in found if _hides(port, listener, present)
     )
     for protocol, number, process in hidden:
         yield (f"portMappings: {process} listens on {protocol}/{number} of the node, and is not reached there while "
@@ -136,10 +136,10 @@ def without_own_ports(record: Attachment, seen: Snapshot) -> tuple[Attachment, l
         parts = [port] if port.host_ip else [replace(port, host_ip=address) for address in UNSPECIFIED]
         free = []
         for part in parts:
-            there = [holders.get((element.set, element.key)) for element in published([part], policy.addresses)]
-            own = [each for each in there if each and each.container_id == record.owner.container_id]
+            publishers = [holders.get((element.set, element.key)) for element in published([part], policy.addresses)]
+            own = [owner for owner in publishers if owner and owner.container_id == record.owner.container_id]
             free += [] if own else [part]
-            taken += [(f"{port.protocol}/{port.host_port}", each) for each in own]
+            taken += [(f"{port.protocol}/{port.host_port}", owner) for owner in own]
         kept += [port] if len(free) == len(parts) else free
     return replace(record, policy=replace(policy, ports=tuple(kept))), list(dict.fromkeys(taken))
 

@@ -21,7 +21,7 @@ from cni_v6.config.ipam import IpamConf
 from cni_v6.config.main import MainConf
 from cni_v6.kernel.facts import Link
 from cni_v6.kernel.ops import HOST
-from cni_v6.kernel.questions import GetMacs, Question, Snapshot
+from cni_v6.kernel.questions import GetMacHolder, Question, Snapshot
 from cni_v6.net.addresses import from_text, version
 from cni_v6.plan import bridge_port
 from cni_v6.plan.site import Site
@@ -41,8 +41,8 @@ def mac(conf: BridgeConf, owner: Owner, node: str, addresses: Iterable[str], see
 
 
 def questions(conf: BridgeConf) -> tuple[Question, ...]:
-    """The question about a requested MAC: who on the bridge has which."""
-    return (GetMacs(conf.bridge),) if conf.mac else ()
+    """The question about a requested MAC: who on the bridge has it."""
+    return (GetMacHolder(conf.bridge, conf.mac),) if conf.mac else ()
 
 
 def refuse_taken(conf: BridgeConf, site: Site, seen: Snapshot) -> None:
@@ -61,11 +61,11 @@ def refuse_taken(conf: BridgeConf, site: Site, seen: Snapshot) -> None:
         known[names.bridge_mac(conf.bridge, site.node)] = bridge
     if conf.is_gateway and conf.vlan:
         known[names.container_mac(bridge_port.gateway_owner(conf, site.node))] = Link(conf.gateway_interface, "", 0)
-    known |= seen.macs(conf.bridge)
-    if conf.mac in known:
+    holder = seen.mac_holder(conf.bridge, conf.mac) or known.get(conf.mac)
+    if holder:
         from cni_v6.kernel import mac_claims  # only where it is needed: the start-up path pays for every import
 
-        raise mac_claims.taken(conf.mac, known[conf.mac])
+        raise mac_claims.taken(conf.mac, holder)
 
 
 def to_announce(conf: BridgeConf, node: str, addresses: Collection[str], seen: Snapshot) -> frozenset[int]:

@@ -87,9 +87,9 @@ def _check_plugged(conf: BridgeConf, seen: Snapshot) -> None:
 
 def _first_gateways(conf: BridgeConf, required: frozenset[int]) -> Iterable[Address]:
     """The gateway of the first range of each set of a required family, as of a container there."""
-    parts = [one.written[0] for one in conf.ipam.sets] if isinstance(conf.ipam, IpamConf) else []
-    subnets = (Address(ranges.subnet(part), part.gateway) for part in parts)
-    return [each for each in subnets if each.family in required]
+    firsts = [range_set.written[0] for range_set in conf.ipam.sets] if isinstance(conf.ipam, IpamConf) else []
+    addresses = (Address(ranges.subnet(first), first.gateway) for first in firsts)
+    return [address for address in addresses if address.family in required]
 
 
 def _check_running(code: int, faults: Iterable[outage.Fault]) -> None:

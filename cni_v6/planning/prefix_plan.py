@@ -203,7 +203,7 @@ def _aligned(length: int) -> int:
 def duration(years: Fraction) -> str:
     """For people: in the largest unit of which it has at least one, rounded down."""
     seconds = years * YEAR
-    unit, length = next((each for each in _SPANS if seconds >= each[1]), _SPANS[-1])
+    unit, length = next((span for span in _SPANS if seconds >= span[1]), _SPANS[-1])
     tenths = int(seconds * 10 / length)
     return f"{tenths // 10:,} {unit}" if tenths >= 100 else f"{tenths // 10}.{tenths % 10} {unit}"
 

@@ -100,7 +100,7 @@ def usage(
 
 def per(rate: Fraction) -> str:
     """A rate for people: in the smallest unit of time that has at least one, with three digits."""
-    name, seconds = next((each for each in UNITS if rate * each[1] >= 1), UNITS[-1])
+    name, seconds = next((unit for unit in UNITS if rate * unit[1] >= 1), UNITS[-1])
     value = float(rate * seconds)
     return f"{value:,.0f}/{name}" if value >= 100 else f"{value:.3g}/{name}"
 

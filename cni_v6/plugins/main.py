@@ -23,7 +23,7 @@ from cni_v6.errors import CniError, Errors
 from cni_v6.kernel import ops
 from cni_v6.kernel.facts import Link
 from cni_v6.kernel.ops import HOST
-from cni_v6.kernel.questions import Question, Snapshot
+from cni_v6.kernel.questions import GetLinks, Question, Snapshot
 from cni_v6.leases.attachment import Attachment
 from cni_v6.leases.store import Transaction
 from cni_v6.plan import families, features, ndp_proxy, prefix_routes
@@ -204,10 +204,13 @@ class Frame(Generic[Conf]):
         """STATUS: whether an ADD would succeed now (50 if not), and whether containers work (51 if not)."""
         with status.not_available():
             plugin, conf = self.plugin, self.plugin.load(call, context)
-            damaged = firewall_reload.mend(call, conf, context)
+            held, damaged = firewall_reload.attachments(call, conf, context)
             gone = status.restore_firewall(call, conf, context)
-            records = [each for each in status.check_addresses(call, conf, context) if each.boot in ("", context.boot)]
-            seen = context.kernel.observe(plugin.status_questions(conf, context.id, records))
+            status.check_addresses(call, conf, context)
+            records = [record for record in held if record.boot in ("", context.boot)]
+            asked = dict.fromkeys((GetLinks(), *plugin.status_questions(conf, context.id, records)))
+            seen = context.kernel.observe(tuple(asked))
+            lost = status.recall_lost(call, conf, held, seen, context)
             seen = seen.with_answers(context.kernel.observe(plugin.more_status_questions(conf, seen)))
             for warning in plugin.check_status(conf, context.id, records, seen):
                 call.log.warning(warning)
@@ -216,8 +219,10 @@ class Frame(Generic[Conf]):
             remedies.append("where they are not loaded again: run cni-v6ctl reload, or make the next call of any kind")
         if damaged:
             remedies.append("look for what damages files on that disk")
+        if lost:
+            remedies.append("look for what removes files below ipam.dataDir")
         if remedies:
-            raise CniError(codes.LIMITED, "; ".join(filter(None, (gone, *damaged))), "; ".join(remedies))
+            raise CniError(codes.LIMITED, "; ".join(filter(None, (gone, *damaged, *lost))), "; ".join(remedies))
 
 
 # The bridge

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from cni_v6 import errors as codes
@@ -12,9 +12,10 @@ from cni_v6.config.ipam import IpamConf
 from cni_v6.config.main import MainConf
 from cni_v6.errors import CniError
 from cni_v6.firewall import ruleset
-from cni_v6.kernel.questions import GetNft, GetRuleset
+from cni_v6.kernel.questions import GetNft, GetRuleset, Snapshot
 from cni_v6.leases.attachment import Attachment
 from cni_v6.protocol.invocation import Invocation
+from cni_v6.protocol.names import owner_of_alias
 
 # The errors of a plugin that does not know GC and STATUS. skel first misses the container id, which neither command has
 # (code 3), then returns code 4, "unknown CNI_COMMAND"; or the version is too new for it.
@@ -37,10 +38,9 @@ def not_available() -> Iterator[None]:
         raise CniError(codes.NOT_AVAILABLE, error.msg, error.details) from error
 
 
-def check_addresses(call: Invocation, conf: MainConf, context: Context) -> Sequence[Attachment]:
+def check_addresses(call: Invocation, conf: MainConf, context: Context) -> None:
     """Check what gives the addresses, and the store.
 
-    :returns: the network's attachments.
     :raises CniError: NOT_AVAILABLE, and errors of another IPAM plugin.
     """
     if isinstance(conf.ipam, IpamConf):
@@ -50,7 +50,27 @@ def check_addresses(call: Invocation, conf: MainConf, context: Context) -> Seque
         delegate_if_known(call, conf.ipam.type, context)
     with context.leases(conf.network, conf.data_dir).transaction() as leases:
         leases.rehearse()
-        return tuple(leases.attachments())
+
+
+def recall_lost(
+    call: Invocation, conf: MainConf, records: Iterable[Attachment], seen: Snapshot, context: Context
+) -> tuple[str, ...]:
+    """Rebuild the records of containers that the node has and the store does not.
+
+    Interfaces that were looked at after the records may be of an ADD or DEL in between. So what seems to be lost is
+    looked at again, under the lock.
+
+    :param seen: the answer to ``GetLinks``, asked after the records were read.
+    :returns: what was found, as of ``recall.again``.
+    """
+    known = {record.owner for record in records}
+    owners = (owner_of_alias(link.alias) for link in seen.links())
+    if all(owner in known for owner in owners if owner and owner.network == conf.network):
+        return ()
+    from cni_v6.attachments import recall  # few stores vanish
+
+    with context.leases(conf.network, conf.data_dir).transaction() as leases:
+        return recall.again(conf, leases, context, call.log)
 
 
 def restore_firewall(call: Invocation, conf: MainConf, context: Context) -> str:

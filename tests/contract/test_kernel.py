@@ -24,7 +24,7 @@ from cni_v6.kernel.questions import (
     GetLifetimes,
     GetLink,
     GetLinks,
-    GetMacs,
+    GetMacHolder,
     GetPeerAddresses,
     GetPortVlans,
     GetPorts,
@@ -200,14 +200,20 @@ def test_a_mac_is_one_ports_on_a_bridge(testbed: KernelTestbed) -> None:
 
 
 def test_whose_macs_are_on_a_bridge(testbed: KernelTestbed) -> None:
-    asked = GetMacs("br0")
-    assert testbed.kernel.observe([asked]).macs("br0") == {}
     inside, here = veth(testbed.a), veth(HOST, 1)
-    testbed.kernel.apply([BRIDGE, inside, ops.SetAlias(HOST, "veth0", "cni-v6 n/c/eth0"), here])
-    found = {mac: holder.name for mac, holder in testbed.kernel.observe([asked]).macs("br0").items()}
     ports = {inside.host_mac: "veth0", inside.mac: "veth0", here.host_mac: "veth1", here.mac: "veth1"}
-    assert found == {**ports, BRIDGE.mac: "br0"}
-    assert testbed.kernel.observe([asked]).macs("br0")[inside.mac].alias == "cni-v6 n/c/eth0"
+    wanted = {**ports, BRIDGE.mac: "br0"}
+    questions = [GetMacHolder("br0", mac) for mac in (*wanted, "02:00:00:00:00:ee")]
+
+    def holders() -> dict[str, Link]:
+        seen = testbed.kernel.observe(questions)
+        return {asked.mac: found for asked in questions if (found := seen.mac_holder("br0", asked.mac))}
+
+    assert holders() == {}
+    testbed.kernel.apply([BRIDGE, inside, ops.SetAlias(HOST, "veth0", "cni-v6 n/c/eth0"), here])
+    found = holders()
+    assert {mac: holder.name for mac, holder in found.items()} == wanted
+    assert found[inside.mac].alias == "cni-v6 n/c/eth0"
 
 
 @pytest.mark.parametrize(("hairpin", "isolated"), [(True, False), (False, True), (True, True), (False, False)])

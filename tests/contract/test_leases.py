@@ -128,10 +128,10 @@ def test_owners_are_known_by_name(leases: Leases) -> None:
     for number, name in enumerate(("a", "b.c-d_1", "l" * 400)):
         put(leases, name, f"10.1.0.{number}")
     with leases.transaction() as work:
-        assert {each.container_id for each in work.unlisted(set())} == {"a", "b.c-d_1", "l" * 400}
-        assert set(work.unlisted(set())) == {each.owner for each in work.attachments()}
+        assert {each.container_id for each in work.owners()} == {"a", "b.c-d_1", "l" * 400}
+        assert set(work.owners()) == {each.owner for each in work.attachments()}
         for name in ("a", "l" * 400):
-            left = {each.container_id for each in work.unlisted({f"{name}:eth0", "b.c-d_1:eth1", "b:eth0"})}
+            left = {each.container_id for each in work.owners({f"{name}:eth0", "b.c-d_1:eth1", "b:eth0"})}
             assert left == {"a", "b.c-d_1", "l" * 400} - {name}
 
 

@@ -21,6 +21,7 @@ WITH_LAYER_2 = [*FAMILIES, pytest.param((), id="layer-2")]
 VERSIONS = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
 
 
+@pytest.mark.both_ways
 @pytest.mark.parametrize("subnets", FAMILIES)
 def test_containers_reach_each_other_and_the_gateway(node: Node, subnets: Sequence[str]) -> None:
     first, second = networks.pods(node, networks.gateway(*subnets), "a", "b")
@@ -29,6 +30,7 @@ def test_containers_reach_each_other_and_the_gateway(node: Node, subnets: Sequen
         assert first.ping(second.address(family)) and second.ping(first.address(family))
 
 
+@pytest.mark.both_ways
 @pytest.mark.parametrize("subnets", FAMILIES)
 def test_a_host_beyond_the_node_and_a_container_reach_each_other(node: Node, subnets: Sequence[str]) -> None:
     beyond = networks.outside(node)
@@ -78,6 +80,7 @@ def test_del_of_what_never_was_is_fine(node: Node) -> None:
         node.remove_container("a")
 
 
+@pytest.mark.both_ways
 def test_del_needs_no_more_of_the_configuration_than_its_name(node: Node) -> None:
     config = networks.gateway(*DUAL)
     networks.set_up(node, config)
@@ -89,6 +92,7 @@ def test_del_needs_no_more_of_the_configuration_than_its_name(node: Node) -> Non
     assert networks.leases(node) == set()
 
 
+@pytest.mark.both_ways
 @pytest.mark.parametrize("subnets", FAMILIES)
 def test_the_answer_is_what_the_kernel_has(node: Node, subnets: Sequence[str]) -> None:
     [pod] = networks.pods(node, networks.gateway(*subnets), "a")
@@ -191,6 +195,7 @@ def test_every_version_is_answered_in_its_own_shape(node: Node, version: str) ->
     assert networks.leases(node) == set() and networks.veths(node) == set()
 
 
+@pytest.mark.both_ways
 def test_a_second_add_is_refused_and_the_first_untouched(node: Node) -> None:
     [pod] = networks.pods(node, networks.gateway(*DUAL), "a")
     with node.unchanged():

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from tests.sandbox import Node
 
+pytestmark = pytest.mark.both_ways
 CONFIG: dict[str, Any] = {"cniVersion": "1.1.0", "name": "cni-loopback", "type": "loopback"}
 
 

@@ -57,6 +57,24 @@ def test_the_firewall_is_as_it_was(node: Node) -> None:
     assert nft.held(node) == {}
 
 
+def test_status_says_so_and_rebuilds(node: Node) -> None:
+    config = networks.gateway(*DUAL)
+    pods = networks.pods(node, config, "a", "b")
+    held = networks.leases(node)
+    node.run("rm", "-rf", f"{STORE}/pods")
+    for named in ([], ["pods"]):
+        check = nft.ctl(node, "check", *named, check=False)
+        assert check.returncode == 1 and check.stdout.splitlines()[-1] == "2 differences on 1 network"
+        assert "pods/a/eth0: the store has no record of it (STATUS or" in check.stdout
+    error = node.plugin("cni-v6", "STATUS", config).error(51)
+    assert "the store had no record of 2 containers" in error
+    assert networks.leases(node) == held
+    assert nft.ctl(node, "check").stdout == "nothing differs on 1 network\n"
+    node.plugin("cni-v6", "STATUS", config).ok()
+    for pod in pods:
+        pod.delete()
+
+
 def test_a_del_before_the_next_add(node: Node) -> None:
     networks.set_up(node, networks.gateway(*DUAL))
     empty = nft.held(node)

@@ -13,7 +13,7 @@ from tests.netns import networks
 from tests.netns.networks import DUAL
 from tests.sandbox import ROOT, Node
 
-pytestmark = pytest.mark.xdist_group("install")
+pytestmark = [pytest.mark.xdist_group("install"), pytest.mark.slow]
 TABLES = "table inet cni_v6\ntable bridge cni_v6\n"
 
 

@@ -24,6 +24,8 @@ from tests.couriers import build
 from tests.process.fake_engine import DEAF, HANGS, Call, FakeEngine, Outcome
 from tests.sandbox import ROOT, TIMEOUT, need
 
+pytestmark = pytest.mark.courier
+
 SANITIZERS = "-fsanitize=address,undefined"
 SHIM = ROOT / "bin/cni-v6"
 # In 1.0.0 there is no STATUS: an answer that needs no node.

@@ -151,6 +151,7 @@ def test_a_call_that_had_to_wait_too_long_is_not_begun(warm_node: Node) -> None:
             assert "calls of network others before this one took" in pod.call("DEL").error(11)
 
 
+@pytest.mark.slow
 def test_a_call_that_finds_too_many_before_it_is_told_so(warm_node: Node, begun: Begun) -> None:
     others_work(warm_node)
     Pod(warm_node, {**HUNG, "ipam": {}}, "first").add()

@@ -110,6 +110,18 @@ def test_status_loads_tables_that_are_gone_and_says_so_once() -> None:
     fake.call("STATUS").ok()
 
 
+def test_after_an_upgrade_status_loads_the_rules_of_its_version() -> None:
+    """Those of the other version guarded the containers until now: nobody was cut off or open."""
+    fake = FakeContext()
+    fake.add("c1")
+    held = fake.kernel.firewall.elements()
+    fake.kernel.firewall.mark = "cni-v6 0123456789abcdef"
+    answer = fake.call("STATUS")
+    answer.ok()
+    assert "loaded the firewall's tables of this version, with 1 attachments" in answer.stderr
+    assert (fake.kernel.firewall.mark, fake.kernel.firewall.elements()) == (ruleset.mark(), held)
+
+
 def test_tables_that_cannot_be_loaded_fail_no_other_call() -> None:
     fake = FakeContext(kernel=WithoutNft())
     fake.kernel.firewall.load(())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 import pytest
@@ -222,6 +223,7 @@ def test_a_bridge_port_is_read() -> None:
     )
     assert answers.read_link(data) == (link, 7)
     assert (answers.index_of(data), answers.peer_of(data), answers.name_of(data)) == (4, 0, "veth0")
+    assert answers.family_of(data) == socket.AF_UNSPEC
 
 
 def test_the_other_end_of_a_pair_is_read() -> None:

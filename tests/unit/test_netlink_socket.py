@@ -204,8 +204,9 @@ NEWS = [
     (is_about(3), [each for each in NEWS if each[HEADER.size + 4] == 3]),
     (is_about(0x0300), [each for each in NEWS if each[HEADER.size + 5] == 3]),
     (is_about(4), []),
-    (is_link_deleted(), [told(RTM_DELLINK, AF_UNSPEC, index) for index in (3, 0x0300, 0x0300_0000)]),
-    ((*is_link_deleted(), *is_about(3)), [told(RTM_DELLINK, AF_UNSPEC, 3)]),
+    (is_link_deleted(), [told(RTM_DELLINK, family, index)
+                         for family in (AF_UNSPEC, AF_BRIDGE) for index in (3, 0x0300, 0x0300_0000)]),
+    ((*is_link_deleted(), *is_about(3)), [told(RTM_DELLINK, family, 3) for family in (AF_UNSPEC, AF_BRIDGE)]),
 ])
 def test_the_kernel_lets_only_those_news_through(tests: Sequence[tuple[int, int, int]], passed: list[bytes]) -> None:
     """A filter is one whatever the socket's family is."""

@@ -117,8 +117,45 @@ def test_an_address_of_another_holder_is_not_taken_from_it() -> None:
         leases.put(Attachment(Owner("pods", "other", "eth0"), ("10.1.0.2",)))
     answer = fake.call("ADD", "c2")
     answer.ok()
-    assert "the record of pods/c1/eth0 cannot be rebuilt: " in answer.stderr and "10.1.0.2" in answer.stderr
+    assert "10.1.0.2 of pods/c1/eth0 is not in its record: other eth0 holds it" in answer.stderr
+    with fake.leases().transaction() as leases:
+        record = leases.get(Owner("pods", "c1", "eth0"))
+    assert record and record.addresses == ("2001:db8:1::2",)
     fake.call("ADD", "c1").error(errors.ALREADY_ATTACHED)
+    fake.call("DEL", "c1").ok()
+    with fake.leases().transaction() as leases:
+        assert leases.holder("10.1.0.2") == "other eth0"
+
+
+def test_status_rebuilds_what_the_store_lacks() -> None:
+    fake = FakeContext()
+    fake.add("c1")
+    fake.add("c2")
+    before = {record.owner for record in fake.attachments()}
+    fake.call("STATUS").ok()
+    lose(fake)
+    error = fake.call("STATUS").error(errors.LIMITED)
+    assert "the store had no record of 2 containers" in error
+    assert {record.owner for record in fake.attachments()} == before
+    fake.call("STATUS").ok()
+
+
+def test_status_beside_an_add_sees_nothing_lost() -> None:
+    """The ADD writes its record, and plugs its interface in, after STATUS has read the records."""
+    fake = FakeContext()
+    fake.add("c1")
+    observe, late = fake.kernel.observe, ["c2"]
+
+    def adding(questions: Any) -> Any:
+        wanted = list(questions)
+        if GetLinks() in wanted and late:
+            fake.add(late.pop())
+        return observe(wanted)
+
+    fake.kernel.observe = adding  # type: ignore[method-assign]
+    answer = fake.call("STATUS")
+    answer.ok()
+    assert not late and "the store" not in answer.stderr
 
 
 def test_addresses_that_a_container_gave_itself_are_not_its_own() -> None:
@@ -151,6 +188,26 @@ def test_a_store_that_takes_no_record_fails_the_add() -> None:
         patch.setattr(MemoryTransaction, "put", fill)
         fake.call("ADD", "c2").error(errors.STORE_FAILED)
     assert not {*held} & {*addresses(fake.call("ADD", "c2").ok())}
+
+
+def test_one_that_cannot_be_recorded_keeps_no_other_from_it() -> None:
+    fake = FakeContext()
+    fake.add("c1")
+    fake.add("c2")
+    lose(fake)
+    put = MemoryTransaction.put
+
+    def refuse(leases: MemoryTransaction, record: Attachment) -> None:
+        if record.owner.container_id == "c1":
+            raise CniError(errors.ADDRESS_UNAVAILABLE, "no")
+        put(leases, record)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MemoryTransaction, "put", refuse)
+        error = fake.call("STATUS").error(errors.LIMITED)
+    assert "the record of pods/c1/eth0 cannot be rebuilt: no" in error
+    assert "rebuilt from the node: pods/c2/eth0" in error
+    assert [record.owner.container_id for record in fake.attachments()] == ["c2"]
 
 
 def test_gc_frees_what_was_rebuilt() -> None:

@@ -299,6 +299,46 @@ def test_a_network_whose_lock_is_held_keeps_no_other_from_its_add(unplugged: boo
     assert ("network held cannot be repaired: the lock is held" in answer.stderr) == unplugged
 
 
+def test_a_port_that_has_left_its_bridge_is_plugged_in_again() -> None:
+    """What an engine does when the kernel says so. A network of that name in another data folder has other records."""
+    fake = node()
+    fake.add("c9", PLAIN | {"name": "pods", "bridge": "br1", "ipam": PLAIN["ipam"] | {"dataDir": "/a"}})
+    before = state(fake)
+    unplug("c2")(fake)
+    words = f"port {host('c2')} of pods/c2/eth0 was taken out of bridge cni0: plugged in again"
+    assert [*repair.plug_in(host("c2"), fake.context())] == [words]
+    assert state(fake) == before
+
+
+@pytest.mark.parametrize("damage", [
+    pytest.param(lambda _: None, id="it is in its bridge"), pytest.param(unplug("c2", "up0"), id="in another one"),
+    pytest.param(lambda fake: fake.kernel.delete(HOST, host("c2")), id="it has ended"),
+    pytest.param(lambda fake: (unplug("c2")(fake), change(host("c2"), alias="")(fake)), id="a stranger's"),
+    pytest.param(lambda fake: (unplug("c2")(fake), fake.kernel.delete(HOST, "cni0")), id="its bridge is gone"),
+    pytest.param(lambda fake: (unplug("c2")(fake), fake.stores.clear()), id="no record"),
+])
+def test_another_port_that_has_left_its_bridge_is_left_alone(damage: Callable[[FakeContext], object]) -> None:
+    fake = node()
+    damage(fake)
+    before = state(fake)
+    assert [*repair.plug_in(host("c2"), fake.context())] == [] and state(fake) == before
+
+
+def test_what_the_store_has_no_record_of(capsys: Capture) -> None:
+    fake = node()
+    for name in ("d1", "d2"):
+        fake.add(name, PLAIN)
+    del fake.stores["plain", DATA_DIR]
+    words = [f"plain/{name}/eth0: the store has no record of it (STATUS or the next ADD of the network makes it anew)"
+             for name in ("d1", "d2")]
+    for arguments, checked_networks in (((), "2 networks"), (("plain",), "1 network"), (("--repair",), "2 networks")):
+        checked = Checked(fake, capsys, *arguments)
+        assert (checked.status, checked.lines) == (1, [*words, f"2 differences on {checked_networks}"])
+    assert Checked(fake, capsys, "pods").lines == ["nothing differs on 1 network"]
+    [*_, found] = json.loads(Checked(fake, capsys, "--json").out)
+    assert (found["network"], found["dataDir"], len(found["left"])) == ("plain", "", 2)
+
+
 def test_what_cannot_be_mended_keeps_the_rest_from_nothing(capsys: Capture) -> None:
     fake = node()
     lose_bridge(fake)

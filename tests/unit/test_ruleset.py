@@ -135,14 +135,15 @@ def test_the_elements_tell_the_policy(name: str, cut: bool) -> None:
              for number, one in enumerate(POLICIES[name])]
     present = [each for owner, one in owned for each in elements(owner, one)]
     for owner, one in owned:
-        found = recovered.policy_of(owner, one.port, one.home, one.addresses, reversed(present))
+        found = recovered.policy_of(owner, one.port, one.home, one.addresses, recovered.Present(reversed(present)))
         assert found and found.addresses == one.addresses
         same = set(elements(owner, found)) == set(elements(owner, one))
         assert same or (cut and set(elements(owner, found)) < set(elements(owner, one)))
         if not cut:
-            assert recovered.policy_of(owner, one.port, one.home, (), present)  # of another IPAM plugin
+            # of another IPAM plugin
+            assert recovered.policy_of(owner, one.port, one.home, (), recovered.Present(present))
     stranger = replace(OWNER, container_id="stranger")
-    assert recovered.policy_of(stranger, "veth9", "cni0", ("10.1.0.9",), present) is None
+    assert recovered.policy_of(stranger, "veth9", "cni0", ("10.1.0.9",), recovered.Present(present)) is None
 
 
 @pytest.mark.parametrize("ports", [
@@ -155,7 +156,7 @@ def test_the_elements_tell_ports_guard_and_egress(
     ports: tuple[Port, ...], guard: str, egress: tuple[Allowed, ...] | None
 ) -> None:
     one = replace(PLAIN, ports=ports, guard=guard, egress=egress)
-    found = recovered.policy_of(OWNER, one.port, "", one.addresses, elements(OWNER, one))
+    found = recovered.policy_of(OWNER, one.port, "", one.addresses, recovered.Present(elements(OWNER, one)))
     assert found and set(elements(OWNER, found)) == set(elements(OWNER, one))
     assert (found.guard, found.egress) == (guard, egress) and set(found.ports) == set(ports)
 
@@ -165,7 +166,7 @@ def test_a_prefix_of_one_address() -> None:
     one = replace(PLAIN, egress=(Allowed("192.0.2.7/32"), Allowed("2001:db8::7/128")), keep=("192.0.2.9/32",))
     listed = [replace(each, key=tuple(field.removesuffix("/32").removesuffix("/128") for field in each.key))
               for each in elements(OWNER, one)]
-    found = recovered.policy_of(OWNER, one.port, "", one.addresses, listed)
+    found = recovered.policy_of(OWNER, one.port, "", one.addresses, recovered.Present(listed))
     assert found and (set(found.egress or ()), found.keep) == (set(one.egress or ()), one.keep)
 
 

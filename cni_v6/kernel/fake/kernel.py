@@ -26,7 +26,7 @@ from cni_v6.kernel.questions import (
     GetLink,
     GetLinks,
     GetListeners,
-    GetMacs,
+    GetMacHolder,
     GetNft,
     GetPeerAddresses,
     GetPortVlans,
@@ -145,14 +145,14 @@ _ANSWERS: dict[type[Any], Callable[[FakeNode, Any], object]] = {
     GetTables: lambda fake, _: fake.firewall.tables,
     GetElements: lambda fake, asked: fake.firewall.there(asked.elements),
     GetListeners: lambda fake, asked: tuple(
-        each for each in fake.listeners if (each.protocol, each.port) in asked.ports
+        listener for listener in fake.listeners if (listener.protocol, listener.port) in asked.ports
     ),
     GetNft: lambda fake, _: fake.firewall.nft,
     GetForwardChains: lambda fake, _: fake.firewall.others,
     GetAllElements: lambda fake, _: fake.firewall.elements(),
     GetPeerAddresses: lambda fake, asked: fake.peer_addresses(asked.ifname),
     GetPorts: lambda fake, asked: fake.ports(asked.bridge),
-    GetMacs: lambda fake, asked: fake.macs(asked.bridge),
+    GetMacHolder: lambda fake, asked: fake.mac_holder(asked.bridge, asked.mac),
     GetLinks: lambda fake, _: tuple(fake.spaces[HOST].links.values()),
     GetAlive: lambda fake, asked: fake.alive(asked.namespaces),
     GetPortVlans: lambda fake, asked: tuple(sorted(fake.vlans.get(asked.ifname, {}).items())),

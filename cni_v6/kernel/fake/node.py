@@ -141,13 +141,13 @@ class FakeNode:
         """The ports of a bridge on the node."""
         return tuple(link for link in self.spaces[HOST].links.values() if link.master == bridge)
 
-    def macs(self, bridge: str) -> dict[str, Link]:
-        """See ``questions.GetMacs``."""
+    def mac_holder(self, bridge: str, mac: str) -> Link | None:
+        """See ``questions.GetMacHolder``."""
         links = self.spaces[HOST].links
-        if bridge not in links:
-            return {}
         found = {port.mac: port for port in self.ports(bridge)}
         for port in self.ports(bridge):
             netns, inside = self.peers.get((HOST, port.name), (HOST, port.name))
             found[self.spaces[netns].links[inside].mac] = port
-        return {**found, links[bridge].mac: links[bridge]}
+        if bridge in links:
+            found[links[bridge].mac] = links[bridge]
+        return found.get(mac)

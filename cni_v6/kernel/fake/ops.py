@@ -155,10 +155,10 @@ def _add_route(fake: FakeNode, operation: ops.AddRoute) -> None:
     space = fake.spaces[operation.netns]
     if operation.gateway and not _reachable(space, operation.ifname, operation.gateway):
         raise CniError(KERNEL_REFUSED, f"cannot {describe(operation)}", "Nexthop has invalid gateway")
-    taken = {_place(each) for held in space.routes.values() for each in held}
+    taken = {_place(entry) for entries in space.routes.values() for entry in entries}
     own = space.routes.setdefault(operation.ifname, [])
     wanted = [operation, *(replace(operation, priority=metric) for metric in route_place.metrics(operation))]
-    free = [each for each in wanted if _place(_entry(each)) not in taken]
+    free = [route for route in wanted if _place(_entry(route)) not in taken]
     if wanted[0] in free:
         own.append(_entry(operation))
     elif not any(route_place.is_same(operation, entry) for entry in own):

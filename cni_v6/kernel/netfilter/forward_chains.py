@@ -83,7 +83,7 @@ def judge(chain: ForwardChain, rules: Iterable[bytes]) -> ForwardChain:
         names.update(_interfaces(expressions))
         if decided or as_text(given.get(NFTA_RULE_CHAIN)) != chain.name:
             continue
-        if any(each.name not in DECIDES_NOTHING for each in expressions):
+        if any(expression.name not in DECIDES_NOTHING for expression in expressions):
             sure = False
             continue
         verdict = _verdict(expressions)

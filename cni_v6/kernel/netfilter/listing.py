@@ -39,18 +39,18 @@ def requests(family: str) -> tuple[Message, ...]:
 def read(family: str, dumps: Iterable[Dump]) -> Table | None:
     """Our table of a family from the answers to ``requests``; None if it is not there."""
     tables, chains, rules, sets = ([attributes(data) for data in dump] for dump in dumps)
-    ours = [each for each in tables if as_text(each.get(NFTA_TABLE_NAME)) == TABLE]
+    ours = [table for table in tables if as_text(table.get(NFTA_TABLE_NAME)) == TABLE]
     if not ours:
         return None
     digests: dict[str, list[bytes]] = {}
     for rule in rules:
         digests.setdefault(as_text(rule.get(NFTA_RULE_CHAIN)), []).append(_digest(rule.get(NFTA_RULE_EXPRESSIONS)))
     made = (
-        Chain(name := as_text(each.get(NFTA_CHAIN_NAME)), _policy(each.get(NFTA_CHAIN_POLICY)),
+        Chain(name := as_text(chain.get(NFTA_CHAIN_NAME)), _policy(chain.get(NFTA_CHAIN_POLICY)),
               tuple(digests.get(name, ())))
-        for each in chains if as_text(each.get(NFTA_CHAIN_TABLE)) == TABLE
+        for chain in chains if as_text(chain.get(NFTA_CHAIN_TABLE)) == TABLE
     )
-    names = (as_text(each.get(NFTA_SET_NAME)) for each in sets)
+    names = (as_text(entry.get(NFTA_SET_NAME)) for entry in sets)
     dormant = bool(_number(ours[0].get(NFTA_TABLE_FLAGS)) & NFT_TABLE_F_DORMANT)
     return Table(family, tuple(made), tuple(name for name in names if not name.startswith(_UNNAMED)), dormant)
 

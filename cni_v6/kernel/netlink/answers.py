@@ -70,6 +70,11 @@ def index_of(data: bytes) -> int:
     return int(struct.unpack_from("=i", data, HEADER.size + 4)[0])
 
 
+def family_of(data: bytes) -> int:
+    """The address family, the first field of struct ifinfomsg and struct ifaddrmsg."""
+    return data[HEADER.size]
+
+
 def peer_of(data: bytes) -> int:
     """The index of a veth's peer, in the peer's namespace; 0 if the message does not contain it."""
     return as_int(_some(data, IFLA_LINK).get(IFLA_LINK))

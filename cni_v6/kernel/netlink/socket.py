@@ -190,8 +190,8 @@ def is_about(index: int) -> tuple[Test, ...]:
 
 
 def is_link_deleted() -> tuple[Test, ...]:
-    """Matches the deletion of any interface. A port that leaves its bridge is an RTM_DELLINK of family AF_BRIDGE."""
-    return (_HALF, 4, socket.htons(uapi.RTM_DELLINK)), (_BYTE, HEADER.size, uapi.AF_UNSPEC)
+    """Matches RTM_DELLINK: of family AF_UNSPEC an interface is deleted, of AF_BRIDGE a port leaves its bridge."""
+    return ((_HALF, 4, socket.htons(uapi.RTM_DELLINK)),)
 
 
 def subscribe(group: int, tests: Sequence[Test], receive_buffer: int = 0) -> socket.socket:

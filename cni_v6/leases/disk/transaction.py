@@ -76,12 +76,12 @@ class DiskTransaction:
             if record:
                 yield record.holding(self._files.held(record))
 
-    def unlisted(self, listed: Set[str]) -> Iterator[Owner]:
-        for name in frozenset(self._attachments.names()) - listed:  # the names of records, but of hashed ones
+    def owners(self, but: Set[str] = frozenset()) -> Iterator[Owner]:
+        for name in frozenset(self._attachments.names()) - but:  # the names of records, but of hashed ones
             words = records.record_owner(name)
             record = None if words or name.startswith(".") else self._load(name)
             owner = Owner(self._network, *words) if words else record and record.owner
-            if owner and (words or records.attachment_name(owner) not in listed):
+            if owner and (words or records.attachment_name(owner) not in but):
                 yield owner
 
     def holder(self, address: str) -> str | None:
