@@ -49,6 +49,7 @@ MODULE_LINES = 300
 LARGER = {  # module -> lines it may have all the same, where two modules would make two rooms of one idea
     "config.ipam": 320,  # every key of the ``ipam`` object
     "kernel.linux": 315,  # order, batches, and what undoes them
+    "kernel.observe": 320,  # the answer to every question
     "kernel.ops": 400,  # every operation
     "kernel.questions": 370,  # every question and its answer
     "leases.disk.directory": 330,  # every access to a file of the store

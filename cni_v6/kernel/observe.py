@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 from cni_v6.errors import KERNEL_REFUSED, CniError
@@ -45,40 +46,55 @@ from cni_v6.kernel.questions import (
 from cni_v6.kernel.sysctl import Folders
 
 CONF, OF_NONE = "ipv6/conf/", ("all", "default")  # settings of interfaces; in their place names of none
+_UPLINK_ROUTES = requests.get_uplink(4), requests.get_uplink(6)
 # Errors of RTM_GETROUTE and of dumps if there is no route, no IPv6, or no such family.
 NO_ROUTE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EAFNOSUPPORT, errno.EOPNOTSUPP, errno.EINVAL)
 
 
 def observe(spaces: Spaces, questions: Iterable[Question]) -> Snapshot:
     """Answer all questions; all links of a namespace in one round trip."""
-    answered: dict[Question, object] = dict.fromkeys(questions)
-    asked = tuple(answered)
-    answered.clear()
-    links = [question for question in asked if isinstance(question, GetLink)]
-    _host_links(spaces, asked, [question for question in links if question.netns == HOST], answered)
-    sysctls = [question for question in asked if isinstance(question, GetSysctl) and question not in answered]
-    answered.update(_sysctls(spaces, sysctls))
+    links, sysctls, vlans, others = list[GetLink](), list[GetSysctl](), list[GetPortVlans](), list[Question]()
+    for question in dict.fromkeys(questions):
+        if isinstance(question, GetLink):
+            links.append(question)
+        elif isinstance(question, GetSysctl):
+            sysctls.append(question)
+        elif isinstance(question, GetPortVlans):
+            vlans.append(question)
+        else:
+            others.append(question)
+    answered: dict[Question, object] = {}
+    left = _host_links(spaces, links, sysctls, others, answered)
+    answered.update(_sysctls(spaces, left))
     answered.update(_links(spaces, [question for question in links if question.netns != HOST]))
-    answered.update(_port_vlans(spaces, [question for question in asked if isinstance(question, GetPortVlans)]))
-    for question in asked:
-        if question not in answered:
-            answered[question] = _ANSWERS[type(question)](spaces, question)
+    answered.update(_port_vlans(spaces, vlans))
+    for other in others:
+        if other not in answered:
+            answered[other] = _ANSWERS[type(other)](spaces, other)
     return Snapshot(answered)
 
 
 def _host_links(
-    spaces: Spaces, asked: Sequence[Question], links: Sequence[GetLink], answered: dict[Question, object]
-) -> None:
-    """Answer what is asked about the node's interfaces, with those sysctls of theirs that the same answers have."""
-    wanted: dict[str, dict[str, GetSysctl]] = {question.ifname: {} for question in links}
-    for question in asked:
-        if isinstance(question, GetSysctl) and question.netns == HOST and question.key.startswith(CONF):
-            ifname, _, name = question.key.removeprefix(CONF).partition("/")
-            if ifname in wanted and ifname not in OF_NONE and name in answers.IPV6_SETTINGS:
-                wanted[ifname][name] = question
-    routes = [requests.get_uplink(4), requests.get_uplink(6)] if GetUplinks() in asked else []
+    spaces: Spaces, links: Iterable[GetLink], sysctls: Sequence[GetSysctl], others: Iterable[Question],
+    answered: dict[Question, object],
+) -> Sequence[GetSysctl]:
+    """Answer what is asked about the node's interfaces, with those sysctls of theirs that the same answers have.
+
+    :param others: which may ask for the uplinks.
+    :returns: the sysctls that are left to read.
+    """
+    links = [question for question in links if question.netns == HOST]
+    routes = _UPLINK_ROUTES if any(isinstance(question, GetUplinks) for question in others) else ()
     if not links and not routes:
-        return
+        return sysctls
+    wanted: dict[str, dict[str, GetSysctl]] = {question.ifname: {} for question in links}
+    left = []
+    for sysctl_question in sysctls:
+        ifname, name = _setting(sysctl_question.key) if sysctl_question.netns == HOST else ("", "")
+        if name and ifname in wanted:
+            wanted[ifname][name] = sysctl_question
+        else:
+            left.append(sysctl_question)
     messages = [requests.get_link(question.ifname) for question in links]
     told = spaces.get(HOST).route.request([*messages, *routes])
     for question, answer in zip(links, told):
@@ -87,6 +103,15 @@ def _host_links(
         answered.update((wanted[question.ifname][name], value) for name, value in settings.items())
     if routes:
         answered[GetUplinks()] = _uplinks(spaces, told[len(links):])
+    return left
+
+
+@lru_cache(256)
+def _setting(key: str) -> tuple[str, str]:
+    """The interface, and the setting of it that a message about it has; empty for another sysctl."""
+    ifname, _, name = key.removeprefix(CONF).partition("/")
+    ours = key.startswith(CONF) and ifname not in OF_NONE and name in answers.IPV6_SETTINGS
+    return (ifname, name) if ours else ("", "")
 
 
 def _links(spaces: Spaces, questions: Sequence[GetLink]) -> Iterable[tuple[Question, Link | None]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from cni_v6.config.bridge import BridgeConf
-from cni_v6.config.main import MainConf
+from cni_v6.config.main import MainConf, once
 from cni_v6.firewall.policy import CLOSED_SEGMENT, SHARED_SEGMENT
 from cni_v6.kernel import ops
 from cni_v6.kernel.ops import HOST, Op
@@ -85,6 +85,7 @@ def port_flags(conf: BridgeConf) -> tuple[bool, bool]:
     return conf.hairpin or bool(conf.firewall.ports), conf.is_isolated
 
 
+@once
 def to_record(conf: BridgeConf) -> BridgePort:
     """What is recorded of a port, without the gateway."""
     hairpin, isolated = port_flags(conf)

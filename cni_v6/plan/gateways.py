@@ -66,12 +66,13 @@ def steps(conf: BridgeConf, ips: Iterable[Address], node: str, seen: Snapshot) -
     container_addresses = tuple(ips)
     interface = conf.gateway_interface
     present = seen.addresses(HOST, interface)
-    choose = _beside if bridge_port.is_ours(conf, node, seen) else _instead
-    of_ranges_too = (anchor.prefix for anchor in anchors_of_ranges(conf) if not anchor.on_link)
-    own = {*addresses(conf, container_addresses), *of_ranges_too}
-    for address in addresses(conf, container_addresses):
-        if address not in present:
-            yield from choose(conf, address, [other for other in present if other not in own])
+    wanted = addresses(conf, container_addresses)
+    if not set(present).issuperset(wanted):
+        choose = _beside if bridge_port.is_ours(conf, node, seen) else _instead
+        own = {*wanted, *(anchor.prefix for anchor in anchors_of_ranges(conf) if not anchor.on_link)}
+        for address in wanted:
+            if address not in present:
+                yield from choose(conf, address, [other for other in present if other not in own])
     for anchor in anchors(conf, container_addresses):
         if anchor.on_link:
             yield ensure(anchor)
