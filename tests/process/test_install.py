@@ -170,7 +170,9 @@ def test_python_takes_the_place_of_a_courier_and_a_courier_of_python(tmp_path: P
     with_courier = tree(tmp_path)
     install(tmp_path, COURIER="no")
     without = tree(tmp_path)
-    assert with_courier.keys() - without.keys() == {f"usr/local/lib/cni-v6/bin/{name}" for name in NAMES}
+    library = "usr/local/lib/cni-v6"
+    behind = {f"{library}/bin/{name}" for name in NAMES}
+    assert with_courier.keys() - without.keys() == {*behind, f"{library}/cni_v6/courier"}
     install(tmp_path)
     assert tree(tmp_path).keys() == with_courier.keys()
 
