@@ -128,13 +128,20 @@ def _with_prefix(prefix: str, known: Held, surroundings: Surroundings) -> Found:
     def within(other: str) -> bool:
         return (":" in other) == (":" in prefix) and overlap(_whole(other), prefix)
 
-    held = [each for each in known if any(map(within, (*each[1].addresses, *each[1].prefixes)))]
+    held = [each for each in known if any(map(within, _addresses(each[1])))]
     wide = prefix.rpartition("/")[2] not in ("32", "128")
     own = [f"{text} on {name}{_gateway_of(text, known)}" for name, text in surroundings.addresses
            if within(text.partition("/")[0])]
     routes = [f"a route to {route.dst} through {name}" for name, route in surroundings.routes
               if wide and route.dst == prefix]
     return Found(held, "; ".join((*own, *routes)))
+
+
+def _addresses(record: Attachment) -> Iterable[str]:
+    """All that lead to a container: its addresses and prefixes, and what they are outside (prefix translation)."""
+    policy = record.policy
+    also = (policy.link_local, *(outside for outside, _ in policy.inbound)) if policy else ()
+    return filter(None, (*record.addresses, *record.prefixes, *also))
 
 
 def _gateway_of(address: str, known: Held) -> str:

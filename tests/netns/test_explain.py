@@ -21,6 +21,7 @@ from tests.sandbox import Node
 pytestmark = pytest.mark.xdist_group("explain")
 PORT, HOST_PORT = 80, 8080
 OTHER = ("fd00:7::/64", "10.67.0.0/24")
+EXTERNAL = "2001:db8:e::/64"
 SILENCE = 0.5  # seconds after which a call is taken for unanswered, once all that must be answered were
 PORTS = {"runtimeConfig": {"portMappings": [{"hostPort": HOST_PORT, "containerPort": PORT, "protocol": "tcp"}]}}
 
@@ -57,6 +58,7 @@ SITUATIONS = {
     "no firewall": Situation({"guard": False, **OPEN}),
     "masquerade": Situation({"ipMasq": True, **OPEN}),
     "fixed source": Situation({"ipMasq": True, "snat": {"ipv4": "192.0.2.1"}, **OPEN}),
+    "prefix translation": Situation({"nptv6": {"internal": networks.SUBNET6, "external": EXTERNAL}, **OPEN}),
     "egress": Situation({"egress": [{"to": "192.0.2.0/24"}], **OPEN}, stays=[6], why="egress list allows nothing"),
     "no gateway": Situation(
         {"isDefaultGateway": False, "bridge": "cni9", **OPEN}, closed={NODE: BOTH, **BEYOND}, stays=BOTH,
@@ -104,7 +106,8 @@ def node() -> Iterator[Node]:
     with closing(Node()) as made:
         beyond = networks.outside(made)
         made.run("ip", "route", "add", OTHER[1], "via", NODE_OUTSIDE[4], netns=beyond)
-        made.run("ip", "route", "add", OTHER[0], "via", NODE_OUTSIDE[6], netns=beyond)
+        for prefix in (OTHER[0], EXTERNAL):
+            made.run("ip", "route", "add", prefix, "via", NODE_OUTSIDE[6], netns=beyond)
         for family in (4, 6):
             made.run("ip", f"-{family}", "route", "add", "default", "via", networks.OUTSIDE[family], "dev", UPLINK)
         Pod(made, networks.gateway(*OTHER, name="others", bridge="cni1", ingress="open"), "other").add()
@@ -170,6 +173,9 @@ def test_what_it_says_is_what_happens(node: Node, name: str) -> None:
         calls, wanted = callers(node, said, neighbour, stack)
         assert connected(calls, wanted) == set(wanted)
         leaves(node, said, pod, situation)
+        for each in said["leaves"]:  # a fixed source is the node's, a translated one leads to the container
+            if each["source"].startswith(EXTERNAL.removesuffix("::/64")):
+                assert explained(node, each["source"])["attachments"][0]["containerID"] == pod.name
 
 
 def callers(

@@ -111,20 +111,20 @@ def test_a_kernel_with_a_fault(facts: KernelFacts, use: Use, level: str, check: 
 
 
 OURS = ConfFile("10-pods.conflist", "pods", ("cni-v6", "tuning"))
+FLANNEL = ConfFile("00-flannel.conflist", "cbr0", ("loopback",))
 ALL = frozenset({"cni-v6", "cni-v6-ipam", "loopback", "tuning"})
 THERE = Runtime("containerd", "/etc/cni/net.d", {"/opt/cni/bin": ALL}, (OURS,))
 
 
 def test_a_runtime_that_is_well() -> None:
-    found = list(runtime.findings([THERE, replace(THERE, files=(), takes_first=False)]))
+    found = list(runtime.findings([THERE, replace(THERE, files=(FLANNEL,), bin_dirs={"/none": None})]))
     assert bad(found) == []
     assert [each.message for each in found] == [
-        "/etc/cni/net.d has 10-pods.conflist", "all are in /opt/cni/bin", "/etc/cni/net.d has none of ours",
-        "all are in /opt/cni/bin",
+        "/etc/cni/net.d has 10-pods.conflist", "all are in /opt/cni/bin",
+        "/etc/cni/net.d has none of ours, and another runtime's folder has",
     ]
-
-
-FLANNEL = ConfFile("00-flannel.conflist", "cbr0", ("loopback",))
+    alone = list(runtime.findings([replace(THERE, files=(), takes_first=False)]))
+    assert [each.message for each in alone] == ["/etc/cni/net.d has none of ours", "all are in /opt/cni/bin"]
 
 
 @pytest.mark.parametrize("found, level, words", [

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from cni_v6.attachments import load_config, namespaces
+from cni_v6.attachments import allocate, load_config, namespaces
 from cni_v6.attachments.context import Context
 from cni_v6.config.bridge import BridgeConf
 from cni_v6.config.firewall import MODE_OFF
@@ -117,6 +117,8 @@ def _of_networks(here: Sequence[Attachment], configs: Sequence[BridgeConf], node
 
 def _by_status(conf: BridgeConf, records: Sequence[Attachment], node: Context) -> Iterator[Finding]:
     try:
+        if isinstance(conf.ipam, IpamConf):
+            allocate.with_files(conf.ipam, node)
         seen = node.kernel.observe(status.questions(conf, node.id, records))
         seen = seen.with_answers(node.kernel.observe(outage.more_questions(conf, seen)))
     except CniError as error:

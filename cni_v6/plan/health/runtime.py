@@ -46,7 +46,12 @@ class Runtime:
 
 def findings(runtimes: Sequence[Runtime]) -> Iterator[Finding]:
     """All of them, green ones too."""
+    used = [runtime for runtime in runtimes if any(each.is_ours for each in runtime.files)]
     for runtime in runtimes:
+        if used and runtime not in used:  # such as Docker's containerd beside podman
+            words = f"{runtime.conf_dir} has none of ours, and another runtime's folder has"
+            yield Finding(GREEN, f"{runtime.name} configurations", words)
+            continue
         for found, good in ((_files(runtime), "configurations"), (_folders(runtime), "plugins")):
             problems = list(found)
             yield from problems or [Finding(GREEN, f"{runtime.name} {good}", _good(runtime, good))]
