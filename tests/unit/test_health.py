@@ -145,6 +145,23 @@ def test_a_runtime_with_a_fault(found: Runtime, level: str, words: str) -> None:
     assert seen == level and message.startswith(words)
 
 
+def test_the_folders_in_a_runtimes_configuration() -> None:
+    toml = """
+      # bin_dir = "/commented"
+      [plugins."io.containerd.grpc.v1.cri".cni]
+        bin_dir = "/usr/lib/cni"
+        conf_dir = '/etc/cni/other.d'
+      [x]
+      plugin_dirs = [
+        "/a",  # "/not"
+        "/b",
+      ]
+    """
+    assert list(read_runtime.settings(toml, ("bin_dir",))) == ["/usr/lib/cni"]
+    assert list(read_runtime.settings(toml, ("conf_dir", "none"))) == ["/etc/cni/other.d"]
+    assert list(read_runtime.settings(toml, ("plugin_dir", "plugin_dirs"))) == ["/a", "/b"]
+
+
 def test_the_runtimes_of_a_node(tmp_path: Path) -> None:
     from tests.unit.fake_context import FakeContext
 
@@ -157,20 +174,11 @@ def test_the_runtimes_of_a_node(tmp_path: Path) -> None:
     for each in folders:
         each.mkdir()
     (folders[1] / "loopback").symlink_to(program)
-    (tmp_path / "etc/containerd/config.toml").write_text(
-        f'[plugins.cri.cni]\nconf_dir = "{folders[0]}"\nbin_dir = "{folders[1]}"\n'
-    )
+    (tmp_path / "etc/containerd/config.toml").write_text(f'conf_dir = "{folders[0]}"\nbin_dir = "{folders[1]}"\n')
     [found] = read_runtime.read(None, None, FakeContext().context(), tmp_path)
     assert found == Runtime("containerd", str(folders[0]), {str(folders[1]): frozenset({"loopback"})}, ())
     [usual] = read_runtime.read(None, None, FakeContext().context(), tmp_path / "etc")
     assert (usual.name, list(usual.bin_dirs)) == ("runtime", ["/opt/cni/bin"])
-    (tmp_path / "etc/containerd/config.toml").write_text("[plugins")
-    broken = read_runtime.read(None, None, FakeContext().context(), tmp_path)
-    [(level, check, words)] = bad(runtime.findings(broken))
-    assert (level, check) == (AMBER, "runtime configurations") and "config.toml is not valid TOML" in words
-    (tmp_path / "etc/containerd/config.toml").unlink()
-    [unconfigured] = read_runtime.read(None, None, FakeContext().context(), tmp_path)
-    assert (unconfigured.name, list(unconfigured.bin_dirs)) == ("containerd", ["/opt/cni/bin"])
 
 
 GB = 1 << 30

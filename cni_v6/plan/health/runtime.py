@@ -31,17 +31,13 @@ class ConfFile:
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """A container runtime's folders: ``bin_dirs`` of plugins -> executables in it, None if there is no such folder.
-
-    ``error``: why nothing is known of the node's runtimes.
-    """
+    """A container runtime's folders: ``bin_dirs`` of plugins -> executables in it, None if there is no such folder."""
 
     name: str
     conf_dir: str
     bin_dirs: Mapping[str, frozenset[str] | None]
     files: tuple[ConfFile, ...]
     takes_first: bool = True  # the first file by name is the network of all pods: containerd, CRI-O
-    error: str = ""
 
     @property
     def executables(self) -> frozenset[str]:
@@ -52,11 +48,6 @@ def findings(runtimes: Sequence[Runtime]) -> Iterator[Finding]:
     """All of them, green ones too."""
     used = [runtime for runtime in runtimes if any(each.is_ours for each in runtime.files)]
     for runtime in runtimes:
-        if runtime.error:
-            yield Finding(AMBER, f"{runtime.name} configurations", runtime.error,
-                          "it is not known where the runtime looks for plugins",
-                          "mend that file, or name the folders: --bin-dir, --conf-dir")
-            continue
         if used and runtime not in used:  # such as Docker's containerd beside podman
             words = f"{runtime.conf_dir} has none of ours, and another runtime's folder has"
             yield Finding(GREEN, f"{runtime.name} configurations", words)
