@@ -66,15 +66,9 @@ def decode(content: bytes, boot: str) -> Memo:
 
 
 def settled(
-    conf: MainConf,
-    record: Attachment,
-    ips: Iterable[Address],
-    leases: Transaction,
-    context: Context,
-    *,
-    is_ours: bool,
-) -> Attachment:
-    """The attachment, about to be recorded, with the gateway addresses that it uses.
+    conf: MainConf, ips: Iterable[Address], leases: Transaction, context: Context, *, is_ours: bool
+) -> tuple[GatewayAddress, ...]:
+    """The gateway addresses that an attachment uses, which is about to be recorded.
 
     They become live. Those that the network's configuration no longer has start to drain.
 
@@ -85,7 +79,7 @@ def settled(
     needed = gateways.anchors(conf, ips)
     if needed and is_ours:
         _settle(conf, needed, leases, context)
-    return replace(record, anchors=needed)
+    return needed
 
 
 def _settle(

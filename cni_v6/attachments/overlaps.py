@@ -6,7 +6,7 @@ started, so that another ADD asks the kernel nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import replace
 
 from cni_v6.allocation import ranges
@@ -23,7 +23,7 @@ from cni_v6.protocol.result import Address
 
 
 def check(
-    conf: MainConf, leases: Transaction, context: Context, log: Log, ips: Iterable[Address] | None = None
+    conf: MainConf, leases: Transaction, context: Context, log: Log, ips: Sequence[Address] | None = None
 ) -> None:
     """Check the prefixes of the network's ranges, or those of a container's addresses.
 
@@ -32,13 +32,13 @@ def check(
     """
     if not conf.is_gateway or conf.allow_overlap:
         return
-    found = _of_ranges(conf) if ips is None else tuple(ips)
-    needed = gateways.anchors(conf, found)
+    needed = gateways.anchors_of_ranges(conf) if ips is None else gateways.anchors(conf, ips)
     memo = old_gateways.decode(leases.memo(), context.boot)
     if {*memo.live, *memo.looked_at}.issuperset(needed):
         return
     from cni_v6.plan import overlap  # once in a network's boot
 
+    found = _of_ranges(conf) if ips is None else ips
     places = [
         overlap.Place(conf.gateway_interface, canonical_prefix(ip.address, host_bits=False) or ip.address, ip.gateway)
         for ip in found if ip.gateway

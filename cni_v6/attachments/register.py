@@ -93,11 +93,13 @@ def _on_node(
     net: Network, record: Attachment, ips: tuple[Address, ...], leases: Transaction, context: Context
 ) -> Attachment:
     """The attachment with what it needs on the node: gateway addresses, and how it is plugged in."""
-    attachment = old_gateways.settled(net.conf, record, ips, leases, context, is_ours=net.is_ours)
-    if net.port is None:
-        return attachment
-    link_local = (address for address in gateways.addresses(net.conf, ips) if is_link_local(address))
-    return replace(attachment, port=replace(net.port, link_local=next(link_local, "")))
+    anchors = old_gateways.settled(net.conf, ips, leases, context, is_ours=net.is_ours)
+    port = net.port
+    if port:
+        link_local = (address for address in gateways.addresses(net.conf, ips) if is_link_local(address))
+        own = next(link_local, "")
+        port = replace(port, link_local=own) if own else port
+    return replace(record, anchors=anchors, port=port)
 
 
 def unregister(owner: Owner, data_dir: str, context: Context) -> Attachment | None:

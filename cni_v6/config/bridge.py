@@ -9,7 +9,7 @@ from cni_v6.config.firewall import parse as parse_firewall
 from cni_v6.config.interface_prefix import InterfacePrefixes
 from cni_v6.config.ipam import IpamConf, for_workload
 from cni_v6.config.keys.bridge import BRIDGE
-from cni_v6.config.main import IPV6_MIN_MTU, MainConf, read_dns, read_ipam, read_mac, reader
+from cni_v6.config.main import IPV6_MIN_MTU, KEPT, MainConf, read_dns, read_ipam, read_mac, reader
 from cni_v6.config.reader import Section, wrong
 from cni_v6.errors import INVALID_CONFIG, CniError
 from cni_v6.firewall.policy import ISOLATED
@@ -18,7 +18,6 @@ from cni_v6.protocol.invocation import Invocation
 from cni_v6.protocol.names import IFNAMSIZ
 
 MIN_MTU = 68  # RFC 791, section 3.1
-KEPT = 64  # configurations that an engine remembers; a node has a few networks
 KEPT_BYTES = 1 << 14  # of the longest that is kept; a longer one has a prevResult, or is a mistake
 
 

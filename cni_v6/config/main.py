@@ -5,8 +5,10 @@ A main plugin's own class adds its keys to ``MainConf``. An error names the key,
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import wraps
+from typing import TypeVar
 
 from cni_v6.config import prefix_delegation
 from cni_v6.config.firewall import FirewallConf
@@ -22,11 +24,14 @@ from cni_v6.protocol.invocation import Invocation
 from cni_v6.protocol.json_reader import repeated_key, shown
 from cni_v6.protocol.result import Dns
 
+KEPT = 64  # configurations that an engine remembers; a node has a few networks
 IPAM_PLUGIN = "cni-v6-ipam"
 OUR_IPAM = (IPAM_PLUGIN, "host-local")  # what is allocated in-process
 DEFAULT_BRIDGE = "cni0"
 AUTO = "auto"
 IPV6_MIN_MTU = 1280  # RFC 8200, section 5; below it the kernel takes IPv6 off the interface
+Conf = TypeVar("Conf", bound="MainConf")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +85,25 @@ class MainConf:
     def is_trunk(self) -> bool:
         """Whether containers speak in VLANs too, where they find addresses by themselves."""
         return False
+
+
+def once(derive: Callable[[Conf], T]) -> Callable[[Conf], T]:
+    """Derive something once from each configuration: an engine has the same one for most calls (``parse_bridge``).
+
+    A configuration is frozen, so what was derived of the same object holds.
+    """
+    known: dict[int, tuple[Conf, T]] = {}
+
+    @wraps(derive)
+    def derived(conf: Conf) -> T:
+        found = known.get(id(conf))
+        if found is None or found[0] is not conf:  # an id is another object's, once its own is gone
+            if len(known) >= KEPT:
+                known.clear()
+            found = known[id(conf)] = conf, derive(conf)
+        return found[1]
+
+    return derived
 
 
 @dataclass(frozen=True, slots=True)

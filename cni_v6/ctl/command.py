@@ -18,6 +18,7 @@ COMMANDS: Mapping[str, str] = {
     "list": "list", "explain": "explain", "doctor": "doctor", "check": "check", "gc": "gc", "lint": "lint",
     "ipam": "burn", "plan": "plan", "plan-prefix": "prefix", "reload": "reload", "teardown": "reload",
     "renumber": "renumber", "schema": "schema", "engine": "engine",
+    "install": "install", "uninstall": "install",
 }
 
 

@@ -16,8 +16,8 @@ from cni_v6.config.text import FormatError, seconds
 from cni_v6.ctl.places import of_networks
 from cni_v6.engine.handle import real_context
 from cni_v6.errors import INVALID_CONFIG, CniError, Errors
-from cni_v6.protocol.invocation import valid_attachments
 from cni_v6.protocol.json_reader import decode
+from cni_v6.protocol.valid import valid_attachments
 
 STDIN = "-"
 KEY = "cni.dev/valid-attachments"
@@ -91,7 +91,7 @@ def _age(text: str) -> int:
         raise wrong("--older-than", text, str(unfit), "write a number and s, m, h or d, such as 10m") from None
 
 
-def _listed(path: str, stdin: Callable[[], bytes]) -> frozenset[tuple[str, str]]:
+def _listed(path: str, stdin: Callable[[], bytes]) -> frozenset[str]:
     """The list of valid attachments in a file: the list alone, or the configuration of a GC."""
     try:
         text = (stdin() if path == STDIN else Path(path).read_bytes()).strip()

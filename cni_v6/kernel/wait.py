@@ -37,10 +37,10 @@ def await_port(spaces: Spaces, operation: ops.AwaitPort) -> None:
         [answer] = route.request([requests.get_link_by_index(index)])
         if not answer.messages:
             raise _failure(operation, GONE)
-        link, master = answers.read_link(answer.messages[0])
+        master, enabled = answers.port_state(answer.messages[0])
         if not master:
             raise _failure(operation, "it is on no bridge any more: the bridge may have been deleted")
-        return link.port_enabled
+        return enabled
 
     if settled():  # nearly always; opening a socket for notifications would double the cost
         return

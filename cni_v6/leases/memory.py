@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Set
 from contextlib import contextmanager
 from dataclasses import replace
 from hashlib import shake_256
@@ -128,8 +128,9 @@ class MemoryTransaction:
     def attachments(self) -> Iterator[Attachment]:
         yield from list(self._records.values())
 
-    def owners(self) -> Iterator[Owner]:
-        yield from [record.owner for record in self._records.values()]
+    def owners(self, but: Set[str] = frozenset()) -> Iterator[Owner]:
+        owners = [record.owner for record in self._records.values()]
+        yield from (owner for owner in owners if records.attachment_name(owner) not in but)
 
     def holder(self, address: str) -> str | None:
         owner = self._holders.get(records.require_address(address))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -42,8 +42,11 @@ class Transaction(Protocol):
         """All records. The time is linear in their number; for STATUS and ``list``."""
         ...
 
-    def owners(self) -> Iterator[Owner]:
-        """The owners of all records, from the names of the records; for GC, which reads only the records it needs."""
+    def owners(self, but: Set[str] = frozenset()) -> Iterator[Owner]:
+        """The owners of all records, from the names of the records; for GC, which reads only the records it needs.
+
+        :param but: owners to leave out, as ``containerID:ifname``.
+        """
         ...
 
     def holder(self, address: str) -> str | None:

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from cni_v6.config.bridge import BridgeConf
+from cni_v6.config.main import once
 from cni_v6.errors import ALREADY_ATTACHED, NODE_CONFLICT, CniError
 from cni_v6.kernel import ops
 from cni_v6.kernel.ops import HOST, Op
@@ -24,12 +25,17 @@ DEFAULT_ROUTE = {4: "0.0.0.0/0", 6: "::/0"}
 
 def questions(site: Site, conf: BridgeConf) -> tuple[Question, ...]:
     """The questions to the kernel that an ADD needs answered before it allocates addresses."""
-    owner, gateway = site.owner, conf.gateway_interface
-    needed: list[Question] = [GetLink(HOST, conf.bridge), GetLink(HOST, site.host), GetLink(site.netns, owner.ifname)]
-    needed += [*families.host_questions(), *families.questions(site.netns)]
-    if conf.is_gateway:
-        needed += [*bridge_port.questions(conf, site.node), GetAddresses(HOST, gateway)]
-    return *needed, *plan_mac.questions(conf), *features.questions(conf)
+    links = GetLink(HOST, site.host), GetLink(site.netns, site.owner.ifname)
+    vlan = bridge_port.questions(conf, site.node) if conf.is_gateway else ()
+    return *links, *families.questions(site.netns), *_of_all(conf), *vlan
+
+
+@once
+def _of_all(conf: BridgeConf) -> tuple[Question, ...]:
+    """The questions that are the same for all containers of a network."""
+    addresses = [GetAddresses(HOST, conf.gateway_interface)] if conf.is_gateway else []
+    own = GetLink(HOST, conf.bridge), *bridge_port.setting_questions(conf.bridge), *families.host_questions()
+    return *own, *addresses, *plan_mac.questions(conf), *features.questions(conf)
 
 
 def check_free(site: Site, conf: BridgeConf, seen: Snapshot) -> None:
@@ -70,10 +76,10 @@ def plan_add(site: Site, conf: BridgeConf, allocation: Allocation, seen: Snapsho
     routes = _routes(conf, allocation)
     route_steps = tuple(_route(site, route, allocation) for route in routes if not conf.disable_container_interface)
     steps = (
-        *bridge_port.drop_repeated_sysctls((
+        *bridge_port.not_yet_set(bridge_port.drop_repeated_sysctls((
             *make_bridge(conf, site.node, allocation.families(), seen), *bring_up(conf, site.node, seen),
             *_gateway(site, conf, allocation, seen, mtu=mtu),
-        )),
+        )), seen),
         *_port(site, conf, seen, mtu=mtu, mac=mac),
         *_container(site, conf, allocation, seen, announced),
         *route_steps,

@@ -130,6 +130,9 @@ def test_owners_are_known_by_name(leases: Leases) -> None:
     with leases.transaction() as work:
         assert {each.container_id for each in work.owners()} == {"a", "b.c-d_1", "l" * 400}
         assert set(work.owners()) == {each.owner for each in work.attachments()}
+        for name in ("a", "l" * 400):
+            left = {each.container_id for each in work.owners({f"{name}:eth0", "b.c-d_1:eth1", "b:eth0"})}
+            assert left == {"a", "b.c-d_1", "l" * 400} - {name}
 
 
 def test_a_set_is_handed_out_in_order_without_the_gateway_and_spills_over(leases: Leases) -> None:

@@ -35,8 +35,10 @@ class ReadOnlyFolder(Folder):
         :param parent: descriptor of the folder that a relative ``path`` is in, for a child.
         """
         self.path = path
+        self._kept = {}
         with naming(path):
             self.fd = os.open(os.path.basename(path) if parent is not None else path, _FOLDER_FLAGS, dir_fd=parent)
+            self.opened = os.fstat(self.fd)
 
     def child(self, name: str) -> Folder:
         """Open a folder in this one, which must exist."""

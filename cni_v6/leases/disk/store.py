@@ -42,7 +42,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing, contextmanager
 
 from cni_v6.allocation.ranges import RangeSet
 from cni_v6.leases import records
@@ -118,21 +118,33 @@ class DiskLeases:
         """
         seconds = self._left(self._timeout)
         deadline = time.monotonic() + seconds
-        with turn(self._path, seconds), ExitStack() as stack:
-            root = self._locked(stack, deadline)
-            attachments = stack.enter_context(closing(root.child(ATTACHMENTS)))
-            allocator_files = stack.enter_context(closing(AllocatorFiles(root, boot=self.boot, now=self._now)))
-            work = DiskTransaction(self._network, root, attachments, allocator_files, boot=self.boot, now=self._now)
+        with turn(self._path, seconds):
+            root, lock = self._locked(deadline)
+            try:
+                with closing(root.child(ATTACHMENTS)) as attachments:
+                    yield from self._transaction(root, attachments)
+            finally:
+                os.close(lock)
+                root.close()
+
+    def _transaction(self, root: Folder, attachments: Folder) -> Iterator[Transaction]:
+        with closing(AllocatorFiles(root, boot=self.boot, now=self._now)) as files:
+            work = DiskTransaction(self._network, root, attachments, files, boot=self.boot, now=self._now)
             work.catch_up()
             try:
                 yield work
             finally:
                 work.seal()
 
-    def _locked(self, stack: ExitStack, deadline: float) -> Folder:
+    def _locked(self, deadline: float) -> tuple[Folder, int]:
+        """The network's folder, and the lock in it."""
         while True:
-            root = stack.enter_context(closing(Folder(self._path)))
-            lock = root.lock(LOCK, deadline)
+            root = Folder(self._path)
+            try:
+                lock = root.lock(LOCK, deadline)
+            except BaseException:
+                root.close()
+                raise
             if lock is not None:
-                stack.callback(os.close, lock)
-                return root
+                return root, lock
+            root.close()
