@@ -133,7 +133,7 @@ def _with_prefix(prefix: str, known: Held, surroundings: Surroundings) -> Found:
     own = [f"{text} on {name}{_gateway_of(text, known)}" for name, text in surroundings.addresses
            if within(text.partition("/")[0])]
     routes = [f"a route to {route.dst} through {name}" for name, route in surroundings.routes
-              if wide and route.dst == prefix]
+              if wide and route.dst == prefix and not held]
     return Found(held, "; ".join((*own, *routes)))
 
 
