@@ -93,7 +93,7 @@ def run(
         details: list[Explained] = []
         if found.held and not found.node and not several:
             namespaces = stack.enter_context(search(node))
-            facts = look(address for _, record in found.held for address in record.addresses)
+            facts = look(target for _, record in found.held for target in (*record.addresses, *record.prefixes))
             details = [_explain(held, seen.links(), facts, namespaces, node) for held in found.held]
         now = node.now()
     if chosen.json:

@@ -47,7 +47,7 @@ class NodeFacts:
 
 
 def read(addresses: Iterable[str]) -> NodeFacts:
-    """What the node has of some addresses."""
+    """What the node has of some addresses; of a prefix, its first address stands for it."""
     from pyroute2 import IPRoute  # imported here: the other commands do not need it
 
     wanted = tuple(dict.fromkeys(addresses))
@@ -69,7 +69,7 @@ def _way(route: Any, names: Mapping[int, str], address: str) -> Way | None:
 
     family = socket.AF_INET if version(address) == 4 else socket.AF_INET6
     try:
-        [found] = route.route("get", family=family, dst=address)
+        [found] = route.route("get", family=family, dst=address.partition("/")[0])
     except NetlinkError as error:
         if error.code in NO_WAY:
             return None
