@@ -22,7 +22,7 @@ from cni_v6.plan import outage, repair, status
 from cni_v6.plan.health import engine as judge_engine, kernel as judge_kernel, network, runtime as judge_runtime
 from cni_v6.plan.health import store as judge_store
 from cni_v6.plan.health.engine import FirewallFacts
-from cni_v6.plan.health.finding import RED, Finding, of_error
+from cni_v6.plan.health.finding import AMBER, RED, Finding, of_error
 from cni_v6.plan.health.kernel import Use
 from cni_v6.protocol.invocation import BRIDGE
 
@@ -36,7 +36,11 @@ def findings(folder: Path | None, bin_dirs: Sequence[Path] | None, node: Context
         known: list[Finding] = []
     except CniError as error:
         held, known = [], [of_error(RED, "records", error, "nothing can be said of the attachments")]
-    runtimes = runtime.read(folder, bin_dirs, node)
+    try:
+        runtimes = runtime.read(folder, bin_dirs, node)
+    except CniError as error:
+        runtimes = []
+        known.append(of_error(AMBER, "runtimes", error, "the folders of this runtime are not known"))
     configs = _networks([Path(each.conf_dir) for each in runtimes], node)
     here = [record for _, record in held
             if namespaces.is_here(record, node.boot, node.kernel.netns_id(HOST)) and not record.damaged]

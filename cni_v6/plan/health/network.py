@@ -9,7 +9,7 @@ from cni_v6.errors import LIMITED, CniError
 from cni_v6.kernel.questions import Snapshot
 from cni_v6.leases.attachment import Attachment
 from cni_v6.plan import status
-from cni_v6.plan.health.finding import AMBER, GREEN, RED, Finding, of_error
+from cni_v6.plan.health.finding import AMBER, GREEN, RED, REPAIR, Finding, of_error
 from cni_v6.plan.health.store import some
 from cni_v6.plan.repair import Findings
 
@@ -25,7 +25,8 @@ def by_status(conf: BridgeConf, node: str, records: Sequence[Attachment], seen: 
         warnings = status.check(conf, node, records, seen)
     except CniError as error:
         cut_off = error.code == LIMITED
-        yield of_error(RED, check, error, "containers that run are cut off" if cut_off else "an ADD would fail")
+        why = "containers that run are cut off" if cut_off else "an ADD would fail"
+        yield of_error(RED, check, error, why, REPAIR if cut_off else "")
         return
     for warning in warnings:
         what, _, remedy = warning.partition("; ")
@@ -39,4 +40,5 @@ def by_check(network: str, found: Findings) -> Finding:
         return Finding(GREEN, check, "the node has all that its containers need")
     words = [f"{owner.container_id}/{owner.ifname}: {what}" if owner else what for owner, what in found.differences]
     remedy = f"cni-v6ctl check {network} --repair" if found.steps else "run DEL and ADD for these containers"
-    return Finding(RED, check, some(words), "the node differs from what its containers were given", remedy)
+    why = "the node differs from what its containers were given"
+    return Finding(RED, check, some(words), why, remedy, REPAIR if found.steps else "")
