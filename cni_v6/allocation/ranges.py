@@ -6,15 +6,15 @@ All arithmetic is on the first and last address: a /48 costs the same as a /122.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import field
+from typing import Any
 
 from cni_v6.net.addresses import from_text, to_text, values
 from cni_v6.net.intervals import Span, locate, meeting, total, without
+from cni_v6.values import dataclass
 
 LARGE = 2**32  # a set with this many addresses or more never reuses one, unless the configuration asks for it
 
-KEPT = 128  # sets whose answers are cached: an ADD asks many times for each
 _DESCRIBED = 4  # ranges of a set, and sets, that a message names at most
 
 
@@ -44,6 +44,7 @@ class RangeSet:
 
     ranges: tuple[Range, ...]
     written: tuple[Range, ...] = ()
+    known: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)  # ``gateways`` and ``size``
 
     def __post_init__(self) -> None:
         if not self.written:
@@ -75,22 +76,26 @@ def describe_all(sets: Sequence[RangeSet]) -> str:
     return "; ".join(describe(range_set) for range_set in sets[:_DESCRIBED])
 
 
-@lru_cache(KEPT)
 def gateways(ranges: RangeSet) -> frozenset[int]:
     """The gateways of all ranges of a set, as integers of its family. No range of the set hands one out.
 
     The gateway of a wholly excluded range is included: containers with an address in it still use the gateway.
     """
-    addresses = (from_text(part.gateway) for part in ranges.written)
-    return frozenset(value for family, value in addresses if family == ranges.family)
+    if "gateways" not in ranges.known:
+        addresses = (from_text(part.gateway) for part in ranges.written)
+        ranges.known["gateways"] = frozenset(value for family, value in addresses if family == ranges.family)
+    found: frozenset[int] = ranges.known["gateways"]
+    return found
 
 
-@lru_cache(KEPT)
 def size(ranges: RangeSet) -> int:
     """Number of addresses that a set can hand out, without its gateways."""
-    spans = sorted((part.first, part.last) for part in ranges.ranges)
-    inside = sum(locate(spans, value) is not None for value in gateways(ranges))
-    return total(spans) - inside
+    if "size" not in ranges.known:
+        spans = sorted((part.first, part.last) for part in ranges.ranges)
+        inside = sum(locate(spans, value) is not None for value in gateways(ranges))
+        ranges.known["size"] = total(spans) - inside
+    found: int = ranges.known["size"]
+    return found
 
 
 def contains(ranges: RangeSet, family: int, value: int) -> bool:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 
 from cni_v6.attachments.context import Context
@@ -27,6 +27,7 @@ from cni_v6.net import addresses
 from cni_v6.plan import gateways
 from cni_v6.protocol.names import Owner
 from cni_v6.protocol.result import Address
+from cni_v6.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,15 +67,9 @@ def decode(content: bytes, boot: str) -> Memo:
 
 
 def settled(
-    conf: MainConf,
-    record: Attachment,
-    ips: Iterable[Address],
-    leases: Transaction,
-    context: Context,
-    *,
-    is_ours: bool,
-) -> Attachment:
-    """The attachment, about to be recorded, with the gateway addresses that it uses.
+    conf: MainConf, ips: Iterable[Address], leases: Transaction, context: Context, *, is_ours: bool
+) -> tuple[GatewayAddress, ...]:
+    """The gateway addresses that an attachment uses, which is about to be recorded.
 
     They become live. Those that the network's configuration no longer has start to drain.
 
@@ -86,7 +81,7 @@ def settled(
     needed = gateways.lasting(conf, own)
     if needed and is_ours:
         _settle(conf, needed, leases, context)
-    return replace(record, anchors=gateways.anchors(conf, own))
+    return gateways.anchors(conf, own)
 
 
 def _settle(

@@ -6,7 +6,7 @@ started, so that another ADD asks the kernel nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import replace
 
 from cni_v6.allocation import ranges
@@ -24,7 +24,7 @@ from cni_v6.protocol.result import Address
 
 
 def check(
-    conf: MainConf, leases: Transaction, context: Context, log: Log, ips: Iterable[Address] | None = None
+    conf: MainConf, leases: Transaction, context: Context, log: Log, ips: Sequence[Address] | None = None
 ) -> None:
     """Check the prefixes of the network's ranges, or those of a container's addresses.
 
@@ -33,13 +33,13 @@ def check(
     """
     if not conf.is_gateway or conf.allow_overlap:
         return
-    found = _of_ranges(conf) if ips is None else tuple(ips)
-    needed = gateways.anchors(conf, found) if conf.is_shared else tuple(map(_whole, found))
+    needed = _needed(conf, ips)
     memo = old_gateways.decode(leases.memo(), context.boot)
     if {*memo.live, *memo.looked_at}.issuperset(needed):
         return
     from cni_v6.plan import overlap  # once in a network's boot
 
+    found = _of_ranges(conf) if ips is None else ips
     places = [
         overlap.Place(
             conf.gateway_interface if conf.is_shared else forwarding.LOOPBACK, gateways.subnet(ip), ip.gateway
@@ -55,6 +55,12 @@ def check(
         log.warning(warning)
     looked_at = needed if ips is None else tuple(dict.fromkeys((*memo.looked_at, *needed)))
     leases.keep_memo(old_gateways.encode(replace(memo, looked_at=looked_at), context.boot))
+
+
+def _needed(conf: MainConf, ips: Sequence[Address] | None) -> tuple[GatewayAddress, ...]:
+    if not conf.is_shared:
+        return tuple(map(_whole, _of_ranges(conf) if ips is None else ips))
+    return gateways.anchors_of_ranges(conf) if ips is None else gateways.anchors(conf, ips)
 
 
 def _whole(ip: Address) -> GatewayAddress:

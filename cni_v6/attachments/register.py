@@ -6,7 +6,7 @@ Everything happens under the lock of the network's leases, so that the firewall'
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from cni_v6.attachments import damaged, old_gateways, overlaps, recall
 from cni_v6.attachments.context import Context
@@ -20,6 +20,7 @@ from cni_v6.net.addresses import is_link_local
 from cni_v6.plan import features, firewall_elements, gateways
 from cni_v6.protocol.names import Owner
 from cni_v6.protocol.result import Address
+from cni_v6.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +96,15 @@ def _on_node(
     net: Network, record: Attachment, ips: tuple[Address, ...], leases: Transaction, context: Context
 ) -> Attachment:
     """The attachment with what it needs on the node: gateway addresses, and how it is plugged in."""
-    attachment = old_gateways.settled(net.conf, record, ips, leases, context, is_ours=net.is_ours)
+    anchors = old_gateways.settled(net.conf, ips, leases, context, is_ours=net.is_ours)
     if net.link:
-        return replace(attachment, port=net.link(ips))
-    if net.port is None:
-        return attachment
-    link_local = (address for address in gateways.addresses(net.conf, ips) if is_link_local(address))
-    return replace(attachment, port=replace(net.port, link_local=next(link_local, "")))
+        return replace(record, anchors=anchors, port=net.link(ips))
+    port = net.port
+    if port:
+        link_local = (address for address in gateways.addresses(net.conf, ips) if is_link_local(address))
+        own = next(link_local, "")
+        port = replace(port, link_local=own) if own else port
+    return replace(record, anchors=anchors, port=port)
 
 
 def unregister(owner: Owner, data_dir: str, context: Context) -> Attachment | None:

@@ -151,7 +151,7 @@ def _record_new_addresses(
     ips = list(gateways.of_ranges(conf, chosen.values()))
     seen = _observe(network, record, context)
     is_ours = network.plugin.network(Site(record.owner, HOST, context.id), conf, seen).is_ours
-    anchors = old_gateways.settled(conf, record, ips, leases, context, is_ours=is_ours).anchors
+    anchors = old_gateways.settled(conf, ips, leases, context, is_ours=is_ours)
     proxied = ndp_proxy.proxied(conf, ips, seen)
     extended = replace(
         record, addresses=addresses, reuse=_reuse_modes(network, record, added, chosen),

@@ -7,7 +7,6 @@ has ended. No proof uses time, because clocks jump.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
 
 from cni_v6.attachments import register
 from cni_v6.attachments.context import Context
@@ -16,11 +15,13 @@ from cni_v6.errors import CniError
 from cni_v6.kernel import ops
 from cni_v6.kernel.ops import HOST
 from cni_v6.kernel.questions import GetAlive, GetLinks, Question, Snapshot
+from cni_v6.leases import records
 from cni_v6.leases.attachment import Attachment
 from cni_v6.leases.store import Leases, Transaction
 from cni_v6.log import Log
-from cni_v6.protocol.invocation import Invocation, valid_attachments
+from cni_v6.protocol.invocation import Invocation
 from cni_v6.protocol.names import Owner, host_interface, owner_of_alias
+from cni_v6.values import dataclass
 
 EARLIER_BOOT = "it is of an earlier boot"
 ENDED = "its network namespace has ended"
@@ -31,12 +32,12 @@ StaleAttachment = tuple[Attachment, str]  # a stale attachment, and why it is st
 
 @dataclass(frozen=True, slots=True)
 class Valid:
-    """A list of valid attachments: pairs (container id, interface).
+    """A list of valid attachments, ``containerID:ifname``.
 
     ``before``: when the list was made, in seconds since the epoch. Later attachments need not be in it.
     """
 
-    listed: frozenset[tuple[str, str]]
+    listed: frozenset[str]
     before: float
 
     def lacks(self, record: Attachment) -> bool:
@@ -44,14 +45,16 @@ class Valid:
         return record.created < self.before and not is_listed(record.owner, self.listed)
 
 
-def is_listed(owner: Owner, listed: Collection[tuple[str, str]]) -> bool:
-    """Whether an owner is in a list of (container id, interface).
+def is_listed(owner: Owner, listed: Collection[str]) -> bool:
+    """Whether an owner is in a list of valid attachments.
 
     A lease of an old ``host-local`` names no interface: its container id alone decides.
     """
-    if owner.ifname:
-        return (owner.container_id, owner.ifname) in listed
-    return any(container_id == owner.container_id for container_id, _ in listed)
+    return records.attachment_name(owner) in (listed if owner.ifname else _without_interface(listed))
+
+
+def _without_interface(listed: Iterable[str]) -> frozenset[str]:
+    return frozenset(f"{each.rpartition(':')[0]}:" for each in listed)
 
 
 # Questions to the kernel, and their evaluation
@@ -187,18 +190,34 @@ def _remove(records: list[Attachment], store: Leases, context: Context, *, dry: 
 # GC with the runtime's list
 
 
-def unlisted(call: Invocation, leases: Transaction, started: float, context: Context) -> list[Attachment]:
-    """Attachments that the runtime does not list as valid and that are older than the call.
+@dataclass(frozen=True, slots=True)
+class Unlisted:
+    """What GC finds: the ``owners`` of all records that the list lacks, and those of the records that are stale."""
+
+    owners: frozenset[Owner] = frozenset()
+    stale: tuple[Attachment, ...] = ()
+
+
+def lacks(call: Invocation, owner: Owner) -> bool:
+    """Whether there is a list of valid attachments, and an owner is not in it."""
+    return call.valid is not None and records.attachment_name(owner) not in call.valid
+
+
+def unlisted(call: Invocation, leases: Transaction, started: float, context: Context) -> Unlisted:
+    """Attachments that the runtime does not list as valid; those that are older than the call are stale.
 
     An attachment made during the call may be missing in the list, and is kept. So is one whose time lies in the future
     because the clock was set back, unless it is provably stale.
     """
-    valid = valid_attachments(call.config)
-    if valid is None:
+    if call.valid is None:
         call.log.warning("nothing freed: the configuration names no cni.dev/valid-attachments")
-        return []
-    owners = [owner for owner in leases.owners() if not is_listed(owner, valid)]
-    found = [record for owner in owners if (record := leases.get(owner))]
+        return Unlisted()
+    owners = frozenset(leases.owners(call.valid))
+    alone = frozenset() if all(each.ifname for each in owners) else _without_interface(call.valid)
+    others = sorted(owner for owner in owners if records.attachment_name(owner) not in alone)
+    found = [record for owner in others if (record := leases.get(owner))]
     young = [record for record in found if record.created >= started]
-    stale_owners = {record.owner for record, _ in dead(young, context)} if young else set()
-    return [record for record in found if record.created < started or record.owner in stale_owners]
+    proved = {record.owner for record, _ in dead(young, context)} if young else set()
+    return Unlisted(
+        owners, tuple(record for record in found if record.created < started or record.owner in proved)
+    )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import wraps
 from typing import TypeVar
 
 from cni_v6.config import prefix_delegation
@@ -23,15 +24,17 @@ from cni_v6.protocol.invocation import Invocation
 from cni_v6.protocol.json_reader import repeated_key, shown
 from cni_v6.protocol.result import Dns
 
+KEPT = 64  # configurations that an engine remembers; a node has a few networks
 IPAM_PLUGIN = "cni-v6-ipam"
 OUR_IPAM = (IPAM_PLUGIN, "host-local")  # what is allocated in-process
 DEFAULT_BRIDGE = "cni0"
 AUTO = "auto"
 MIN_MTU = 68  # RFC 791, section 3.1
 IPV6_MIN_MTU = 1280  # RFC 8200, section 5; below it the kernel takes IPv6 off the interface
-KEPT = 64  # configurations that an engine remembers; a node has a few networks
 KEPT_BYTES = 1 << 14  # of the longest that is kept; a longer one has a prevResult, or is a mistake
 Remembered = tuple[bytes, str, str, str]
+Conf = TypeVar("Conf", bound="MainConf")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +99,23 @@ class MainConf:
         return False
 
 
-Conf = TypeVar("Conf", bound=MainConf)
+def once(derive: Callable[[Conf], T]) -> Callable[[Conf], T]:
+    """Derive something once from each configuration: an engine has the same one for most calls (``parse_bridge``).
+
+    A configuration is frozen, so what was derived of the same object holds.
+    """
+    known: dict[int, tuple[Conf, T]] = {}
+
+    @wraps(derive)
+    def derived(conf: Conf) -> T:
+        found = known.get(id(conf))
+        if found is None or found[0] is not conf:  # an id is another object's, once its own is gone
+            if len(known) >= KEPT:
+                known.clear()
+            found = known[id(conf)] = conf, derive(conf)
+        return found[1]
+
+    return derived
 
 
 @dataclass(frozen=True, slots=True)

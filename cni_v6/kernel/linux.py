@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cni_v6.errors import KERNEL_REFUSED, UNKNOWN_CONTAINER, CniError, Errors
 from cni_v6.kernel import apply_firewall, ops, sysctl
 from cni_v6.kernel.describe import describe
-from cni_v6.kernel.link_deletion import Reaper
 from cni_v6.kernel.netlink import answers, pyroute2_messages, requests
 from cni_v6.kernel.netlink.message import Message
 from cni_v6.kernel.netlink.socket import Answer, explain, new_group
@@ -23,6 +22,9 @@ from cni_v6.kernel.ops import HOST, Op
 from cni_v6.kernel.questions import Question, Snapshot
 from cni_v6.kernel.sysctl import Folders
 from cni_v6.kernel.wait import await_addresses, await_carrier, await_end, await_port
+
+if TYPE_CHECKING:
+    from cni_v6.kernel.link_deletion import Reaper  # which an engine has
 
 THERE_ALREADY = (ops.EnsureBridge, ops.AddAddress, ops.AddUnreachable)
 GONE_WITH_INTERFACE = (ops.RemoveAddress, ops.RemovePortVlan, ops.RemoveRoute, ops.RemoveProxy)
@@ -195,9 +197,7 @@ class LinuxKernel:
 
 def _space(operation: Op) -> str:
     """The namespace in which an operation's request is sent."""
-    if isinstance(operation, ops.CreateVeth):
-        return HOST
-    netns_path = getattr(operation, "netns", HOST)
+    netns_path = HOST if type(operation) is ops.CreateVeth else getattr(operation, "netns", HOST)
     assert isinstance(netns_path, str)
     return netns_path
 
@@ -208,12 +208,14 @@ def _batches(operations: Iterable[Op]) -> Iterable[list[Op]]:
     An operation that creates a link ends its batch: later requests need the index.
     """
     batch: list[Op] = []
+    place: tuple[type[Op] | None, str] | None = None
     for operation in operations:
-        if batch and (_kind(operation) != _kind(batch[-1]) or _space(batch[-1]) != _space(operation)):
+        place, before = (_kind(operation), _space(operation)), place
+        if batch and place != before:
             yield batch
             batch = []
         batch.append(operation)
-        if type(operation) in _DIRECT or isinstance(operation, (ops.CreateVeth, ops.EnsureBridge)):
+        if type(operation) in _ALONE:
             yield batch
             batch = []
     if batch:
@@ -222,7 +224,8 @@ def _batches(operations: Iterable[Op]) -> Iterable[list[Op]]:
 
 def _kind(operation: Op) -> type[Op] | None:
     """The type of the batch that an operation can be in; None for a batch of requests."""
-    return type(operation) if type(operation) in _DIRECT or isinstance(operation, ops.SetSysctl) else None
+    kind = type(operation)
+    return kind if kind is ops.SetSysctl or kind in _DIRECT else None
 
 
 def _as_wanted(operation: Op, answer: Answer) -> bool:
@@ -309,3 +312,4 @@ _DIRECT: dict[type[Any], Callable[[Spaces, Any], None]] = {
     ops.AwaitAddresses: await_addresses,
     ops.AwaitEnd: await_end,
 }
+_ALONE = frozenset((*_DIRECT, ops.CreateVeth, ops.EnsureBridge))  # each ends its batch

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 from cni_v6.errors import KERNEL_REFUSED, CniError
@@ -45,21 +46,73 @@ from cni_v6.kernel.questions import (
 )
 from cni_v6.kernel.sysctl import Folders
 
+CONF, OF_NONE = "ipv6/conf/", ("all", "default")  # settings of interfaces; in their place names of none
+_UPLINK_ROUTES = requests.get_uplink(4), requests.get_uplink(6)
 # Errors of RTM_GETROUTE and of dumps if there is no route, no IPv6, or no such family.
 NO_ROUTE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EAFNOSUPPORT, errno.EOPNOTSUPP, errno.EINVAL)
 
 
 def observe(spaces: Spaces, questions: Iterable[Question]) -> Snapshot:
     """Answer all questions; all links of a namespace in one round trip."""
-    asked = tuple(dict.fromkeys(questions))
-    sysctls = [question for question in asked if isinstance(question, GetSysctl)]
-    answered: dict[Question, object] = dict(_sysctls(spaces, sysctls))
-    answered.update(_links(spaces, [question for question in asked if isinstance(question, GetLink)]))
-    answered.update(_port_vlans(spaces, [question for question in asked if isinstance(question, GetPortVlans)]))
-    for question in asked:
-        if question not in answered:
-            answered[question] = _ANSWERS[type(question)](spaces, question)
+    links, sysctls, vlans, others = list[GetLink](), list[GetSysctl](), list[GetPortVlans](), list[Question]()
+    for question in dict.fromkeys(questions):
+        if isinstance(question, GetLink):
+            links.append(question)
+        elif isinstance(question, GetSysctl):
+            sysctls.append(question)
+        elif isinstance(question, GetPortVlans):
+            vlans.append(question)
+        else:
+            others.append(question)
+    answered: dict[Question, object] = {}
+    left = _host_links(spaces, links, sysctls, others, answered)
+    answered.update(_sysctls(spaces, left))
+    answered.update(_links(spaces, [question for question in links if question.netns != HOST]))
+    answered.update(_port_vlans(spaces, vlans))
+    for other in others:
+        if other not in answered:
+            answered[other] = _ANSWERS[type(other)](spaces, other)
     return Snapshot(answered)
+
+
+def _host_links(
+    spaces: Spaces, links: Iterable[GetLink], sysctls: Sequence[GetSysctl], others: Iterable[Question],
+    answered: dict[Question, object],
+) -> Sequence[GetSysctl]:
+    """Answer what is asked about the node's interfaces, with those sysctls of theirs that the same answers have.
+
+    :param others: which may ask for the uplinks.
+    :returns: the sysctls that are left to read.
+    """
+    links = [question for question in links if question.netns == HOST]
+    routes = _UPLINK_ROUTES if any(isinstance(question, GetUplinks) for question in others) else ()
+    if not links and not routes:
+        return sysctls
+    wanted: dict[str, dict[str, GetSysctl]] = {question.ifname: {} for question in links}
+    left = []
+    for sysctl_question in sysctls:
+        ifname, name = _setting(sysctl_question.key) if sysctl_question.netns == HOST else ("", "")
+        if name and ifname in wanted:
+            wanted[ifname][name] = sysctl_question
+        else:
+            left.append(sysctl_question)
+    messages = [requests.get_link(question.ifname) for question in links]
+    told = spaces.get(HOST).route.request([*messages, *routes])
+    for question, answer in zip(links, told):
+        settings: dict[str, str | None] = dict.fromkeys(wanted[question.ifname])
+        answered[question] = _link(spaces, question, answer, settings)
+        answered.update((wanted[question.ifname][name], value) for name, value in settings.items())
+    if routes:
+        answered[GetUplinks()] = _uplinks(spaces, told[len(links):])
+    return left
+
+
+@lru_cache(256)
+def _setting(key: str) -> tuple[str, str]:
+    """The interface, and the setting of it that a message about it has; empty for another sysctl."""
+    ifname, _, name = key.removeprefix(CONF).partition("/")
+    ours = key.startswith(CONF) and ifname not in OF_NONE and name in answers.IPV6_SETTINGS
+    return (ifname, name) if ours else ("", "")
 
 
 def _links(spaces: Spaces, questions: Sequence[GetLink]) -> Iterable[tuple[Question, Link | None]]:
@@ -67,15 +120,15 @@ def _links(spaces: Spaces, questions: Sequence[GetLink]) -> Iterable[tuple[Quest
         here = [question for question in questions if question.netns == netns]
         route = spaces.get(netns).route
         for question, answer in zip(here, route.request([requests.get_link(asked.ifname) for asked in here])):
-            spaces.learn(netns, question.ifname, answer)
-            yield question, _link(spaces, question, answer)
+            yield question, _link(spaces, question, answer, {})
 
 
-def _link(spaces: Spaces, question: GetLink, answer: Answer) -> Link | None:
+def _link(spaces: Spaces, question: GetLink, answer: Answer, settings: dict[str, str | None]) -> Link | None:
+    spaces.learn(question.netns, question.ifname, answer)
     if answer.error == errno.ENODEV:
         return None
     _refused(answer, f"cannot look up interface {question.ifname}")
-    link, master = answers.read_link(answer.messages[0])
+    link, master = answers.read_link(answer.messages[0], settings)
     return replace(link, master=_name(spaces, question.netns, master)) if master else link
 
 
@@ -120,16 +173,18 @@ def _routes(spaces: Spaces, question: GetRoutes) -> tuple[RouteEntry, ...]:
     return tuple(found)
 
 
-def _uplinks(spaces: Spaces, _: GetUplinks) -> tuple[Uplink, ...]:
-    route = spaces.get(HOST).route
+def _uplinks(spaces: Spaces, told: Sequence[Answer]) -> tuple[Uplink, ...]:
+    """
+    :param told: the answers about the routes of both families.
+    """
     hops: list[tuple[int, int]] = []
-    for family, answer in zip((4, 6), route.request([requests.get_uplink(family) for family in (4, 6)])):
+    for family, answer in zip((4, 6), told):
         if answer.error not in NO_ROUTE:
             _refused(answer, f"cannot look up the IPv{family} default route")
             hops += [(family, index) for data in answer.messages for index in answers.read_uplinks(data)]
     if not hops:
         return ()
-    looked = route.request([requests.get_link_by_index(index) for _, index in hops])
+    looked = spaces.get(HOST).route.request([requests.get_link_by_index(index) for _, index in hops])
     links = ((family, answers.read_link(answer.messages[0])[0]) for (family, _), answer in zip(hops, looked)
              if answer.messages)
     return tuple(Uplink(family, link.name, link.mtu) for family, link in links)
@@ -256,7 +311,6 @@ _ANSWERS: dict[type[Any], Callable[[Spaces, Any], object]] = {
     GetRoutes: _routes,
     GetSurroundings: _surroundings,
     GetIpv6Interfaces: _ipv6_interfaces,
-    GetUplinks: _uplinks,
     GetProxies: _proxies,
     GetNeighbours: _neighbours,
     GetRuleset: apply_firewall.get_ruleset,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from cni_v6.kernel.netlink import answers, requests
 from cni_v6.kernel.netlink.socket import Answer
-from cni_v6.kernel.netns.enter import Namespace, lasting_identity, lasting_identity_of, open_namespace
+from cni_v6.kernel.netns.enter import Namespace, lasting_identity, open_namespace
 from cni_v6.kernel.ops import HOST
 from cni_v6.kernel.sysctl import Folders
 
@@ -15,6 +15,7 @@ class Spaces:
     """Opens a namespace at its first use.
 
     :param host: the node's own namespace, if the caller keeps it open between invocations; ``close`` keeps it open.
+        This thread is in it.
     :param given: descriptors of namespaces that the caller has open, by path; the caller closes them.
     :param rules_watched: the engine looks at the firewall's rules whenever they change, so their mark tells enough.
 
@@ -27,13 +28,14 @@ class Spaces:
         self.rules_watched = rules_watched
         self.has_elements = False
         self._kept = host
+        self._home = host.file if host else None
         self._given = given or {}
         self._open: dict[str, Namespace] = {HOST: host} if host else {}
         self._indices: dict[tuple[str, str], int] = {}
 
     def get(self, netns: str) -> Namespace:
         if netns not in self._open:
-            self._open[netns] = open_namespace(netns, self._given.get(netns))
+            self._open[netns] = open_namespace(netns, self._given.get(netns), home=self._home)
         return self._open[netns]
 
     def with_sysctls(self, netns: str, work: Callable[[Folders], None]) -> None:
@@ -41,12 +43,12 @@ class Spaces:
         if netns in self._open:
             self._open[netns].with_sysctls(work)
         else:
-            self._open[netns] = open_namespace(netns, self._given.get(netns), work)
+            self._open[netns] = open_namespace(netns, self._given.get(netns), work, home=self._home)
 
     def identity(self, netns: str) -> tuple[int, int]:
         """See ``kernel.Kernel.netns_id``."""
         space = self._open.get(netns)
-        return lasting_identity_of(space.file) if space else lasting_identity(netns, self._given.get(netns))
+        return space.identity() if space else lasting_identity(netns, self._given.get(netns))
 
     def close(self) -> None:
         for space in self._open.values():

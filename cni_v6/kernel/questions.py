@@ -7,13 +7,14 @@ assertions on both.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import field
 from typing import Protocol
 
 from cni_v6.firewall.sets import Element
 from cni_v6.firewall.shape import Table
 from cni_v6.kernel.facts import ForwardChain, Ipv6Interface, Lifetime, Link, Listener, RouteEntry, Surroundings, Uplink
 from cni_v6.kernel.ops import Op
+from cni_v6.values import dataclass
 
 
 # Questions. Each is a value; a Snapshot maps it to its answer.
@@ -210,15 +211,20 @@ class Snapshot:
     """Answers to the questions of one ``observe``. A question that was not asked is a KeyError, which is a bug."""
 
     answers: Mapping[Question, object]
+    # What is asked for again and again, by its words: to make a question each time takes ten times as long.
+    _links: dict[tuple[str, str], Link | None] = field(default_factory=dict, compare=False, repr=False)
+    _sysctls: dict[tuple[str, str], str | None] = field(default_factory=dict, compare=False, repr=False)
 
     def with_answers(self, more: Snapshot) -> Snapshot:
         """The answers of this snapshot and of a later one."""
         return Snapshot({**self.answers, **more.answers})
 
     def link(self, netns: str, ifname: str) -> Link | None:
-        answer = self.answers[GetLink(netns, ifname)]
-        assert answer is None or isinstance(answer, Link)
-        return answer
+        if (netns, ifname) not in self._links:
+            answer = self.answers[GetLink(netns, ifname)]
+            assert answer is None or isinstance(answer, Link)
+            self._links[netns, ifname] = answer
+        return self._links[netns, ifname]
 
     def addresses(self, netns: str, ifname: str) -> tuple[str, ...]:
         answer = self.answers[GetAddresses(netns, ifname)]
@@ -241,9 +247,11 @@ class Snapshot:
         return answer
 
     def sysctl(self, netns: str, key: str) -> str | None:
-        answer = self.answers[GetSysctl(netns, key)]
-        assert answer is None or isinstance(answer, str)
-        return answer
+        if (netns, key) not in self._sysctls:
+            answer = self.answers[GetSysctl(netns, key)]
+            assert answer is None or isinstance(answer, str)
+            self._sysctls[netns, key] = answer
+        return self._sysctls[netns, key]
 
     def ipv6_interfaces(self) -> tuple[Ipv6Interface, ...]:
         answer = self.answers[GetIpv6Interfaces()]

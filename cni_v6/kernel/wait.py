@@ -13,8 +13,8 @@ from collections.abc import Callable
 
 from cni_v6.errors import ADDRESS_UNAVAILABLE, KERNEL_REFUSED, CniError
 from cni_v6.kernel import ops
+from cni_v6.kernel.deadline import without_token
 from cni_v6.kernel.describe import describe
-from cni_v6.kernel.facts import Link
 from cni_v6.kernel.netlink import answers, requests, uapi
 from cni_v6.kernel.netlink.socket import RECEIVE_BYTES
 from cni_v6.kernel.open_namespaces import Spaces
@@ -32,24 +32,25 @@ Awaited = ops.AwaitPort | ops.AwaitCarrier | ops.AwaitAddresses
 def await_port(spaces: Spaces, operation: ops.AwaitPort) -> None:
     """Wait until a bridge port is no longer BR_STATE_DISABLED."""
 
-    def enabled(link: Link, master: int) -> bool:
+    def enabled(data: bytes) -> bool:
+        master, is_enabled = answers.port_state(data)
         if not master:
             raise _failure(operation, "it is on no bridge any more: the bridge may have been deleted")
-        return link.port_enabled
+        return is_enabled
 
     _await_link(spaces, operation, enabled)
 
 
 def await_carrier(spaces: Spaces, operation: ops.AwaitCarrier) -> None:
     """Wait until an interface is running."""
-    _await_link(spaces, operation, lambda link, _: link.running)
+    _await_link(spaces, operation, lambda data: answers.read_link(data)[0].running)
 
 
 def _await_link(
-    spaces: Spaces, operation: ops.AwaitPort | ops.AwaitCarrier, reached: Callable[[Link, int], bool]
+    spaces: Spaces, operation: ops.AwaitPort | ops.AwaitCarrier, reached: Callable[[bytes], bool]
 ) -> None:
     """
-    :param reached: whether it is as awaited, from the link and the index of its master.
+    :param reached: whether an RTM_NEWLINK message says that it is as awaited.
     """
     index = _index(spaces, HOST, operation)
     route = spaces.get(HOST).route
@@ -58,7 +59,7 @@ def _await_link(
         [answer] = route.request([requests.get_link_by_index(index)])
         if not answer.messages:
             raise _failure(operation, GONE)
-        return reached(*answers.read_link(answer.messages[0]))
+        return reached(answer.messages[0])
 
     if settled():  # nearly always; opening a socket for notifications would double the cost
         return
@@ -124,7 +125,9 @@ def _wait(
 def _await_news(events: socket.socket, deadline: float, operation: Op, late: str) -> None:
     poll = select.poll()  # select(2) takes no descriptor above 1023
     poll.register(events, select.POLLIN)
-    if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+    with without_token():
+        ready = poll.poll(max(0.0, deadline - time.monotonic()) * 1000)
+    if not ready:
         raise _failure(operation, late)
     try:
         events.recv(RECEIVE_BYTES)

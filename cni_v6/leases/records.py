@@ -164,6 +164,11 @@ def record_owner(name: str) -> tuple[str, str] | None:
     return (container_id, ifname) if colon and name[0] not in ".~" else None
 
 
+def attachment_name(owner: Owner) -> str:
+    """How a list of valid attachments names an owner (``protocol.valid``)."""
+    return f"{owner.container_id}:{owner.ifname}"
+
+
 def encode(attachment: Attachment) -> bytes:
     """The content of a record's file."""
     return json.dumps({

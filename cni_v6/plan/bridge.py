@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from cni_v6.config.bridge import BridgeConf
+from cni_v6.config.main import once
 from cni_v6.errors import NODE_CONFLICT, CniError
 from cni_v6.kernel import ops
 from cni_v6.kernel.ops import HOST, Op
@@ -31,11 +32,16 @@ from cni_v6.protocol.result import Address, Interface, Result, Route
 
 def questions(site: Site, conf: BridgeConf) -> tuple[Question, ...]:
     """The questions to the kernel that an ADD needs answered before it allocates addresses."""
-    gateway = conf.gateway_interface
-    needed: list[Question] = [GetLink(HOST, conf.bridge), *container.questions(site), *families.host_questions()]
-    if conf.is_gateway:
-        needed += [*bridge_port.questions(conf, site.node), GetAddresses(HOST, gateway)]
-    return *needed, *plan_mac.questions(conf), *features.questions(conf)
+    vlan = bridge_port.questions(conf, site.node) if conf.is_gateway else ()
+    return *container.questions(site), *_of_all(conf), *vlan
+
+
+@once
+def _of_all(conf: BridgeConf) -> tuple[Question, ...]:
+    """The questions that are the same for all containers of a network."""
+    addresses = [GetAddresses(HOST, conf.gateway_interface)] if conf.is_gateway else []
+    own = GetLink(HOST, conf.bridge), *bridge_port.setting_questions(conf.bridge), *families.host_questions()
+    return *own, *addresses, *plan_mac.questions(conf), *features.questions(conf)
 
 
 def check_free(site: Site, conf: BridgeConf, seen: Snapshot) -> None:
@@ -73,10 +79,10 @@ def plan_add(site: Site, conf: BridgeConf, allocation: Allocation, seen: Snapsho
         container.route(site, route, allocation.ips) for route in routes if not conf.disable_container_interface
     )
     steps = (
-        *bridge_port.drop_repeated_sysctls((
+        *bridge_port.not_yet_set(bridge_port.drop_repeated_sysctls((
             *make_bridge(conf, site.node, allocation.families(), seen), *bring_up(conf, site.node, seen),
             *_gateway(site, conf, allocation, seen, mtu=mtu),
-        )),
+        )), seen),
         *_port(site, conf, seen, mtu=mtu, mac=mac),
         *container.steps(
             site, allocation, seen, announced=announced, dad=conf.enable_dad, up=not conf.disable_container_interface

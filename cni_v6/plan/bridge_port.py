@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from cni_v6.config.bridge import BridgeConf
-from cni_v6.config.main import MainConf
+from cni_v6.config.main import MainConf, once
 from cni_v6.firewall.policy import CLOSED_SEGMENT, SHARED_SEGMENT
 from cni_v6.kernel import ops
 from cni_v6.kernel.ops import HOST, Op
-from cni_v6.kernel.questions import GetLink, Question, Snapshot
+from cni_v6.kernel.questions import GetLink, GetSysctl, Question, Snapshot
 from cni_v6.leases.attachment import BridgePort
 from cni_v6.plan.site import Allocation
 from cni_v6.protocol import names
@@ -20,6 +20,7 @@ from cni_v6.protocol.names import Owner
 from cni_v6.protocol.result import Interface
 
 NO_MAC = "00:00:00:00:00:00"
+AUTOCONF = ("accept_ra", "autoconf", "accept_dad")
 DEFAULT_VLAN = 1  # net/bridge/br_vlan.c, br_vlan_init: the PVID of every port of a new bridge
 
 
@@ -28,12 +29,17 @@ def has_ipv6(seen: Snapshot) -> bool:
     return seen.sysctl(HOST, "ipv6/conf/all/disable_ipv6") is not None
 
 
+def setting_questions(interface: str) -> tuple[Question, ...]:
+    """The questions about what ``disable_autoconf`` sets; asked with ``GetLink`` of the interface they cost nothing."""
+    return tuple(GetSysctl(HOST, f"ipv6/conf/{interface}/{key}") for key in (*AUTOCONF, "disable_ipv6"))
+
+
 def disable_autoconf(interface: str, *, created: bool, families: frozenset[int]) -> Iterable[Op]:
     """Make an interface of ours ignore router advertisements of containers and skip duplicate address detection.
 
     Only for an interface of ours (its MAC tells): the node may reach its own router through an administrator's bridge.
     """
-    for key in ("accept_ra", "autoconf", "accept_dad"):
+    for key in AUTOCONF:
         needless = 6 not in families or key != "accept_ra"  # only accept_ra protects the node from RAs
         yield ops.SetSysctl(HOST, f"ipv6/conf/{interface}/{key}", "0", precaution=needless)
     if 6 in families:
@@ -57,6 +63,13 @@ def drop_repeated_sysctls(steps: Iterable[Op]) -> Iterable[Op]:
         yield step
 
 
+def not_yet_set(steps: Iterable[Op], seen: Snapshot) -> Iterable[Op]:
+    """Leave out sysctls that were seen to have their value. One that nobody asked about is set."""
+    for step in steps:
+        if not isinstance(step, ops.SetSysctl) or step.value != seen.answers.get(GetSysctl(step.netns, step.key)):
+            yield step
+
+
 def disable_ipv6(port: str, seen: Snapshot) -> Iterable[Op]:
     """Turn IPv6 off on a bridge port: it needs no address, and would send DAD probes to the segment for one."""
     if has_ipv6(seen):
@@ -72,6 +85,7 @@ def port_flags(conf: BridgeConf) -> tuple[bool, bool]:
     return conf.hairpin or bool(conf.firewall.ports), conf.is_isolated
 
 
+@once
 def to_record(conf: BridgeConf) -> BridgePort:
     """What is recorded of a port, without the gateway."""
     hairpin, isolated = port_flags(conf)
@@ -175,7 +189,8 @@ def questions(conf: BridgeConf, node: str) -> tuple[Question, ...]:
     if not conf.is_gateway or not conf.vlan:
         return ()
     port = names.host_interface(gateway_owner(conf, node))
-    return GetLink(HOST, conf.gateway_interface), GetLink(HOST, port)
+    interface = conf.gateway_interface
+    return GetLink(HOST, interface), GetLink(HOST, port), *setting_questions(interface)
 
 
 def gateway(conf: BridgeConf, node: str, families: frozenset[int], seen: Snapshot, *, mtu: int) -> Iterable[Op]:

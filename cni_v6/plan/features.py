@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cni_v6.config.main import MainConf
+from cni_v6.config.main import MainConf, once
 from cni_v6.kernel.ops import Op
 from cni_v6.kernel.questions import Question, Snapshot
 from cni_v6.leases.attachment import Attachment
@@ -39,6 +39,7 @@ FEATURES = (
 )
 
 
+@once
 def questions(conf: MainConf) -> tuple[Question, ...]:
     """The questions that an ADD asks before it allocates addresses."""
     return tuple(question for feature in FEATURES for question in feature.questions(conf))

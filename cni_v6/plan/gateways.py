@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from cni_v6.allocation import ranges
 from cni_v6.config.bridge import BridgeConf
 from cni_v6.config.ipam import IpamConf
-from cni_v6.config.main import MainConf
+from cni_v6.config.main import MainConf, once
 from cni_v6.errors import NODE_CONFLICT, CniError
 from cni_v6.kernel import ops
 from cni_v6.kernel.ops import HOST, Op
@@ -66,6 +66,7 @@ def subnet(ip: Address) -> str:
     return canonical_prefix(ip.address, host_bits=False) or ip.address
 
 
+@once
 def anchors_of_ranges(conf: MainConf) -> tuple[GatewayAddress, ...]:
     """``lasting`` for all of the network's ranges: containers may have addresses of any range of a set."""
     sets = conf.ipam.sets if isinstance(conf.ipam, IpamConf) else ()
@@ -91,12 +92,13 @@ def steps(conf: BridgeConf, ips: Iterable[Address], node: str, seen: Snapshot) -
     container_addresses = tuple(ips)
     interface = conf.gateway_interface
     present = seen.addresses(HOST, interface)
-    choose = _beside if bridge_port.is_ours(conf, node, seen) else _instead
-    of_ranges_too = (anchor.prefix for anchor in anchors_of_ranges(conf) if not anchor.on_link)
-    own = {*addresses(conf, container_addresses), *of_ranges_too}
-    for address in addresses(conf, container_addresses):
-        if address not in present:
-            yield from choose(conf, address, [other for other in present if other not in own])
+    wanted = addresses(conf, container_addresses)
+    if not set(present).issuperset(wanted):
+        choose = _beside if bridge_port.is_ours(conf, node, seen) else _instead
+        own = {*wanted, *(anchor.prefix for anchor in anchors_of_ranges(conf) if not anchor.on_link)}
+        for address in wanted:
+            if address not in present:
+                yield from choose(conf, address, [other for other in present if other not in own])
     for anchor in anchors(conf, container_addresses):
         if anchor.on_link:
             yield ensure(anchor)

@@ -54,7 +54,7 @@ def collect(call: Invocation, context: Context) -> None:
     conf, started = parse_removal(call), context.now()
     store = context.leases(conf.network, conf.data_dir)
     with store.transaction() as leases:
-        for record in stale.unlisted(call, leases, started, context):
+        for record in stale.unlisted(call, leases, started, context).stale:
             leases.drop(record.owner)
             call.log.info(f"freed {', '.join(record.addresses)} of {record.owner.container_id}/{record.owner.ifname}")
 

@@ -29,7 +29,7 @@ from cni_v6.leases.store import Transaction
 from cni_v6.plan import families, features, ndp_proxy, prefix_routes
 from cni_v6.plan.site import Allocation, Plan, Site
 from cni_v6.plugins import status
-from cni_v6.protocol.invocation import Invocation, valid_attachments
+from cni_v6.protocol.invocation import Invocation
 from cni_v6.protocol.names import Owner, host_interface
 from cni_v6.protocol.result import Result, after
 from cni_v6.protocol.versions import PER_FAMILY
@@ -182,15 +182,14 @@ class Frame(Generic[Conf]):
         ports = self.plugin.ports(conf, context)  # before the records: an ADD writes its record first
         store = context.leases(conf.network, conf.data_dir)
         with store.transaction() as leases:
-            owners = set(leases.owners())
             unlisted = stale.unlisted(call, leases, started, context)
         errors = Errors()
-        hosts = [record.host or host_interface(record.owner) for record in unlisted]
-        hosts += [link.name for link, owner in ports if owner not in owners and _is_unlisted(call, owner)]
+        hosts = [record.host or host_interface(record.owner) for record in unlisted.stale]
+        hosts += [link.name for link, owner in ports if stale.lacks(call, owner) and owner not in unlisted.owners]
         errors.run(lambda: context.kernel.remove([ops.DeleteLink(HOST, host) for host in hosts]))
         if not errors.caught:
             with store.transaction() as leases:
-                for record in unlisted:
+                for record in unlisted.stale:
                     if leases.get(record.owner) == record:  # not one that was added again meanwhile
                         errors.run(partial(_release, call, record, leases, context))
         if conf.foreign_ipam:
@@ -333,8 +332,3 @@ def _attempt(call: Invocation, step: Callable[[], object]) -> None:
 def _release(call: Invocation, record: Attachment, leases: Transaction, context: Context) -> None:
     register.release(record, leases, context)
     call.log.info(f"removed {record.owner} {' '.join((*record.addresses, *record.prefixes))}")
-
-
-def _is_unlisted(call: Invocation, owner: Owner) -> bool:
-    valid = valid_attachments(call.config)
-    return valid is not None and (owner.container_id, owner.ifname) not in valid

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from cni_v6.attachments.context import Context
@@ -15,6 +14,7 @@ from cni_v6.config.main import Conf
 from cni_v6.plugins.main import Frame, MainPlugin
 from cni_v6.protocol.invocation import BRIDGE, IPAM, LOOPBACK, ROUTED, Invocation
 from cni_v6.protocol.result import Result
+from cni_v6.values import dataclass
 
 Handler = Callable[[Invocation, Context], Result | None]
 

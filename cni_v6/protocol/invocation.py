@@ -6,7 +6,8 @@ Source: SPEC.md, sections 2 and 4, and libcni's ``pkg/skel`` and ``pkg/utils`` f
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
+from functools import lru_cache
 from typing import Any
 
 from cni_v6.errors import DECODING_FAILURE, INCOMPATIBLE_VERSION, INVALID_CONFIG, INVALID_ENVIRONMENT, CniError
@@ -16,8 +17,10 @@ from cni_v6.protocol.json_reader import decode, shown
 from cni_v6.protocol.names import Owner
 from cni_v6.protocol.result import Result, from_json
 from cni_v6.protocol.versions import CURRENT, SINCE, SUPPORTED_VERSIONS as SUPPORTED_VERSIONS, UNNAMED, allows
+from cni_v6.values import dataclass
 from cni_v6.wire import stdin_bytes
 
+KEPT, KEPT_BYTES = 64, 1 << 14  # configurations that an engine remembers; above that size it is a list or a mistake
 BRIDGE = "cni-v6"
 ROUTED = "cni-v6-routed"
 MAIN = (BRIDGE, ROUTED)  # the main plugins: what they answer to an ADD is compared by CHECK
@@ -48,7 +51,8 @@ class Invocation:
     """One call of a runtime, its frame checked; ``config`` is the network configuration as it came, ``version`` its.
 
     ``container_id``, ``netns`` and ``ifname`` are "" for the commands that have none (GC, STATUS, VERSION), ``netns``
-    is "" too for a DEL whose namespace is gone. ``prev_result`` is None where the configuration brings none.
+    is "" too for a DEL whose namespace is gone. ``prev_result`` is None where the configuration brings none. ``valid``:
+    for GC, what ``valid.valid_attachments`` returns.
     """
 
     plugin: str
@@ -64,6 +68,7 @@ class Invocation:
     env: Mapping[str, str] = field(default_factory=dict)
     stdin: bytes = b""
     prev_result: Result | None = None
+    valid: frozenset[str] | None = None
     log: Log = field(default_factory=Log, compare=False)
 
     @property
@@ -88,8 +93,6 @@ def parse(request: Request) -> Invocation:
     config = _config(command, request.stdin)
     version = _version(config, command)
     network = check_network(config.get("name"))
-    if command == "GC":
-        valid_attachments(config)  # for its errors
     log = Log(f"{request.plugin} {command} {network}")
     if attached:
         log.prefix = f"{request.plugin} {command} {check_owner(Owner(network, container_id, ifname))}"
@@ -107,26 +110,15 @@ def parse(request: Request) -> Invocation:
         env=env,
         stdin=request.stdin,
         prev_result=_prev_result(config, version, request.plugin, command, log) if attached else None,
+        valid=_valid(config) if command == "GC" else None,
         log=log,
     )
 
 
-def valid_attachments(config: Mapping[str, Any]) -> frozenset[tuple[str, str]] | None:
-    """GC's (container id, ifname) pairs that are still in use, None where the runtime names none at all.
+def _valid(config: Mapping[str, Any]) -> frozenset[str] | None:
+    from cni_v6.protocol.valid import valid_attachments  # for GC alone
 
-    None is no empty set: ``cnitool gc`` sends no list, and freeing everything then would cut off running containers.
-    A null is one, though: that is how libcni writes an empty list that a runtime made as a nil slice.
-
-    :raises CniError: INVALID_CONFIG naming the key.
-    """
-    # The second name is what SPEC.md had until containernetworking/cni#1101; libcni sends both.
-    for key in ("cni.dev/valid-attachments", "cni.dev/attachments"):
-        if key in config:
-            listed = [] if config[key] is None else config[key]
-            if not isinstance(listed, list):
-                raise CniError(INVALID_CONFIG, f"{key} is {shown(listed)}, not a list")
-            return frozenset(_attachment(item, f"{key}[{index}]") for index, item in enumerate(listed))
-    return None
+    return valid_attachments(config)
 
 
 def version_reply(version: str) -> dict[str, Any]:
@@ -183,7 +175,7 @@ def _command(env: Mapping[str, str]) -> str:
 def _version_call(request: Request) -> Invocation:
     """VERSION probes what we are: stdin is optional, and whatever is wrong with it no reason not to answer."""
     log = Log(f"{request.plugin} VERSION")
-    config: dict[str, Any] = {}
+    config: Mapping[str, Any] = {}
     if request.stdin.strip():
         try:
             config = _config("VERSION", request.stdin)
@@ -203,14 +195,21 @@ def _version_call(request: Request) -> Invocation:
     )
 
 
-def _config(command: str, stdin: bytes) -> dict[str, Any]:
+def _config(command: str, stdin: bytes) -> Mapping[str, Any]:
     most = stdin_bytes(command.encode())
     if len(stdin) > most:
         message = f"the configuration on stdin is too large: more than {most} bytes"
         raise CniError(DECODING_FAILURE, message, f"{command} takes no more; see what the runtime put into it")
     if not stdin.strip():
         raise CniError(DECODING_FAILURE, "no configuration on stdin", "the runtime must write it there as JSON")
+    return (_decoded_once if len(stdin) <= KEPT_BYTES else _decoded)(stdin)
+
+
+def _decoded(stdin: bytes) -> Mapping[str, Any]:
     return decode(stdin, "the configuration on stdin")
+
+
+_decoded_once = lru_cache(KEPT)(_decoded)  # the same bytes for most containers of a network; nobody changes the object
 
 
 def _named_version(config: Mapping[str, Any]) -> str:
@@ -277,11 +276,3 @@ def _prev_result(config: Mapping[str, Any], version: str, plugin: str, command: 
             log.warning(f"prevResult ignored: {error}")
             return None
         raise CniError(error.code, f"prevResult: {error.msg}", error.details) from None
-
-
-def _attachment(item: object, where: str) -> tuple[str, str]:
-    words = (item.get("containerID"), item.get("ifname")) if isinstance(item, Mapping) else ()
-    match words:
-        case (str(container_id), str(ifname)) if container_id and ifname:
-            return container_id, ifname
-    raise CniError(INVALID_CONFIG, f"{where} is not an object with containerID and ifname", "both are strings")

@@ -17,7 +17,7 @@ from cni_v6.leases.disk import allocation_json
 from cni_v6.leases.disk.allocation_files import FOLDER
 from cni_v6.leases.disk.directory import FILE_MODE
 from cni_v6.leases.disk.store import ATTACHMENTS, DiskLeases
-from cni_v6.leases.disk.transaction import LAST
+from cni_v6.leases.disk.lease_files import LAST
 from cni_v6.leases.store import Transaction
 from cni_v6.net.addresses import from_text, to_text
 from cni_v6.protocol.names import Owner

@@ -30,6 +30,7 @@ from cni_v6.leases.store import Transaction  # noqa: E402
 from cni_v6.plugins import ipam  # noqa: E402
 from cni_v6.protocol.invocation import Invocation  # noqa: E402
 from cni_v6.protocol.names import Owner  # noqa: E402
+from cni_v6.protocol.valid import valid_attachments  # noqa: E402
 from tests.bench.filled import SETS, WAYS, Filled  # noqa: E402
 from tests.stores import pool  # noqa: E402
 
@@ -106,8 +107,13 @@ class Network:
         config = {"cniVersion": "1.1.0", "name": self.filled.folder.name, "type": "cni-v6-ipam",
                   "ipam": {"type": "cni-v6-ipam", "ranges": [[{"subnet": "10.0.0.0/8"}]]},
                   "cni.dev/valid-attachments": valid}
-        call = Invocation("cni-v6-ipam", "GC", "1.1.0", self.filled.folder.name, config)
-        taken = _milliseconds(lambda: ipam.collect(call, _node(self.filled)))
+
+        def gc() -> None:
+            name, listed = self.filled.folder.name, valid_attachments(config)
+            call = Invocation("cni-v6-ipam", "GC", "1.1.0", name, config, valid=listed)
+            ipam.collect(call, _node(self.filled))
+
+        taken = _milliseconds(gc)
         with self.filled.leases.transaction() as work:
             left = sum(1 for _ in work.attachments())
         if left != len(valid):

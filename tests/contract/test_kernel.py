@@ -803,6 +803,19 @@ def test_many_questions_at_once(testbed: KernelTestbed) -> None:
     assert seen.sysctl(HOST, "ipv4/ip_forward") == "0"
 
 
+@pytest.mark.parametrize("changed", [{}, {"accept_ra": "2", "autoconf": "0", "accept_dad": "-1", "disable_ipv6": "1"}])
+def test_settings_that_are_asked_for_with_their_interface_are_the_sysctls(
+    testbed: KernelTestbed, changed: dict[str, str]
+) -> None:
+    testbed.kernel.apply([BRIDGE, *(ops.SetSysctl(HOST, f"ipv6/conf/br0/{key}", changed[key]) for key in changed)])
+    names = ("accept_ra", "autoconf", "accept_dad", "disable_ipv6", "force_forwarding", "no_such_key")
+    keys = [f"ipv6/conf/{ifname}/{name}" for ifname in ("br0", "none") for name in names]
+    links = GetLink(HOST, "br0"), GetLink(HOST, "none")
+    together = testbed.kernel.observe([*links, *(GetSysctl(HOST, key) for key in keys)])
+    assert [together.sysctl(HOST, key) for key in keys] == [sysctl(testbed, HOST, key) for key in keys]
+    assert {key: together.sysctl(HOST, f"ipv6/conf/br0/{key}") for key in changed} == changed
+
+
 def test_asking_changes_nothing(testbed: KernelTestbed) -> None:
     attach(testbed)
     links = GetLink(HOST, "br0"), GetPorts("br0"), GetAddresses(testbed.a, "eth0")

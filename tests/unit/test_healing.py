@@ -373,6 +373,6 @@ def test_ctl_with_a_list_on_standard_input() -> None:
 
 
 def test_a_lease_that_names_no_interface_is_valid_with_its_container() -> None:
-    valid = {("c1", "eth0"), ("c2", "net1")}
+    valid = {"c1:eth0", "c2:net1"}
     assert is_listed(Owner("pods", "c2", ""), valid) and is_listed(Owner("pods", "c1", "eth0"), valid)
     assert not is_listed(Owner("pods", "c3", ""), valid) and not is_listed(Owner("pods", "c2", "eth0"), valid)

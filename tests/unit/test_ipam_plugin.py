@@ -234,11 +234,10 @@ def test_gc_of_leases_that_name_no_interface(tmp_path: Path) -> None:
     folder.mkdir()
     for address, container_id in (("10.1.0.2", "kept"), ("10.1.0.3", "gone")):
         (folder / address).write_text(container_id)
-    config = gc("kept", config=CONFIG)
-    asked = Invocation("cni-v6-ipam", "GC", "1.1.0", "pods", config)
+    asked = Invocation("cni-v6-ipam", "GC", "1.1.0", "pods", CONFIG, valid=frozenset({"kept:eth0"}))
     with DiskLeases("pods", str(tmp_path), boot=BOOT).transaction() as leases:
         unlisted = stale.unlisted(asked, leases, LATER, FakeContext().context())
-        assert [attachment.owner.container_id for attachment in unlisted] == ["gone"]
+        assert [attachment.owner.container_id for attachment in unlisted.stale] == ["gone"]
 
 
 # STATUS

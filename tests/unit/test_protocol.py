@@ -20,6 +20,7 @@ from cni_v6.protocol import invocation
 from cni_v6.protocol.invocation import Args, Invocation, Request
 from cni_v6.protocol.names import Owner
 from cni_v6.protocol.result import from_json
+from cni_v6.protocol.valid import valid_attachments
 
 CASES = sorted((Path(__file__).parent / "cases" / "protocol").glob("*.json"))
 ENV = {"CNI_CONTAINERID": "abc", "CNI_NETNS": "/run/netns/a", "CNI_IFNAME": "eth0", "CNI_PATH": "/opt/cni/bin"}
@@ -153,28 +154,33 @@ def test_what_an_add_can_have_produced_is_taken_back(command: str) -> None:
 def test_gc_has_room_for_a_large_node() -> None:
     valid = [{"containerID": f"{number:064x}", "ifname": "eth0"} for number in range(12_000)]
     call = ask("GC", json.dumps(CONFIG | {"cni.dev/valid-attachments": valid}).encode())
-    assert len(invocation.valid_attachments(call.config) or ()) == 12_000
+    assert len(call.valid or ()) == 12_000
 
 
 def test_valid_attachments() -> None:
     one, other = {"containerID": "a", "ifname": "eth0"}, {"containerID": "b", "ifname": "net1"}
     new, old = "cni.dev/valid-attachments", "cni.dev/attachments"
-    assert invocation.valid_attachments({}) is None
-    assert invocation.valid_attachments({new: []}) == frozenset()
-    assert invocation.valid_attachments({new: None}) == frozenset()
-    assert invocation.valid_attachments({new: [one, other, one]}) == frozenset({("a", "eth0"), ("b", "net1")})
-    assert invocation.valid_attachments({old: [other]}) == frozenset({("b", "net1")})
-    assert invocation.valid_attachments({old: [other], new: [one]}) == frozenset({("a", "eth0")})
+    assert valid_attachments({}) is None
+    assert valid_attachments({new: []}) == frozenset()
+    assert valid_attachments({new: None}) == frozenset()
+    assert valid_attachments({new: [one, other, one]}) == frozenset({"a:eth0", "b:net1"})
+    assert valid_attachments({old: [other]}) == frozenset({"b:net1"})
+    assert valid_attachments({old: [other], new: [one]}) == frozenset({"a:eth0"})
 
 
 @pytest.mark.parametrize(
     "listed",
-    [{}, "", 0, False, [None], ["a"], [{"containerID": 1, "ifname": "eth0"}], [{"containerID": "", "ifname": "eth0"}]],
+    [
+        {}, "", 0, False, [None], ["a"], [["containerID", "ifname"]], [{"containerID": "a"}],
+        [{"containerID": 1, "ifname": "eth0"}], [{"containerID": "", "ifname": "eth0"}],
+        [{"containerID": None, "ifname": "eth0"}], [{"containerID": ["a"], "ifname": "eth0"}],
+        [{"containerID": "a", "ifname": "eth0"}, {"containerID": "a", "ifname": False}],
+    ],
     ids=ascii,
 )
 def test_valid_attachments_are_never_guessed(listed: object) -> None:
     with pytest.raises(CniError, match=r"^cni\.dev/valid-attachments") as caught:
-        invocation.valid_attachments({"cni.dev/valid-attachments": listed})
+        valid_attachments({"cni.dev/valid-attachments": listed})
     assert caught.value.code == INVALID_CONFIG
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from cni_v6.kernel.facts import Link, RouteEntry
-from cni_v6.kernel.netlink.message import HEADER, as_address, as_int, as_mac, as_text, by_kind
+from cni_v6.kernel.netlink.message import HEADER, as_address, as_int, as_mac, as_text, by_kind, picked
 from cni_v6.kernel.netlink.requests import IFADDRMSG, IFINFOMSG, RTMSG
 from cni_v6.kernel.netlink.uapi import (
     AF_INET6,
@@ -21,6 +21,7 @@ from cni_v6.kernel.netlink.uapi import (
     IFF_RUNNING,
     IFF_UP,
     IFLA_ADDRESS,
+    IFLA_AF_SPEC,
     IFLA_BR_GROUP_FWD_MASK,
     IFLA_BR_VLAN_DEFAULT_PVID,
     IFLA_BR_VLAN_FILTERING,
@@ -30,6 +31,7 @@ from cni_v6.kernel.netlink.uapi import (
     IFLA_GROUP,
     IFLA_IFALIAS,
     IFLA_IFNAME,
+    IFLA_INET6_CONF,
     IFLA_INFO_DATA,
     IFLA_INFO_KIND,
     IFLA_INFO_SLAVE_DATA,
@@ -56,6 +58,14 @@ RTNEXTHOP = struct.Struct("=HBBi")  # length, flags, hops, index; the next hop's
 
 Attributes = Mapping[int, bytes]
 
+_LINK = frozenset((
+    IFLA_IFNAME, IFLA_ADDRESS, IFLA_MTU, IFLA_IFALIAS, IFLA_GROUP, IFLA_MASTER, IFLA_LINKINFO, IFLA_AF_SPEC
+))
+_BRIDGE = frozenset((IFLA_BR_VLAN_FILTERING, IFLA_BR_VLAN_DEFAULT_PVID, IFLA_BR_GROUP_FWD_MASK))
+_PORT = frozenset((IFLA_BRPORT_MODE, IFLA_BRPORT_ISOLATED, IFLA_BRPORT_STATE))
+# The sysctls ``net/ipv6/conf/<interface>/`` that a message about a link has too: linux/ipv6.h, DEVCONF_*.
+IPV6_SETTINGS = {"accept_ra": 3, "autoconf": 5, "disable_ipv6": 26, "accept_dad": 27, "force_forwarding": 59}
+
 
 def index_of(data: bytes) -> int:
     """The interface index, which is at the same offset in struct ifinfomsg and struct ifaddrmsg."""
@@ -69,27 +79,41 @@ def family_of(data: bytes) -> int:
 
 def peer_of(data: bytes) -> int:
     """The index of a veth's peer, in the peer's namespace; 0 if the message does not contain it."""
-    return as_int(_attributes(data, IFINFOMSG).get(IFLA_LINK))
+    return as_int(_some(data, IFLA_LINK).get(IFLA_LINK))
 
 
 def peer_place(data: bytes) -> tuple[int, int | None]:
     """As ``peer_of``, and the id that the other end's namespace has in this one, None if it is unknown here."""
-    namespace = _attributes(data, IFINFOMSG).get(IFLA_LINK_NETNSID)
+    namespace = _some(data, IFLA_LINK_NETNSID).get(IFLA_LINK_NETNSID)
     return peer_of(data), int.from_bytes(namespace, "little", signed=True) if namespace else None
 
 
 def name_of(data: bytes) -> str:
-    return as_text(_attributes(data, IFINFOMSG).get(IFLA_IFNAME))
+    return as_text(_some(data, IFLA_IFNAME).get(IFLA_IFNAME))
 
 
-def read_link(data: bytes) -> tuple[Link, int]:
-    """(link without ``master``, index of its master or 0) of an RTM_NEWLINK message."""
+def port_state(data: bytes) -> tuple[int, bool]:
+    """(index of its master or 0, ``Link.port_enabled``) of an RTM_NEWLINK message."""
+    given = _some(data, IFLA_MASTER, IFLA_LINKINFO)
+    info = by_kind(given.get(IFLA_LINKINFO, b""))
+    port = picked(info.get(IFLA_INFO_SLAVE_DATA, b""), (IFLA_BRPORT_STATE,))
+    return as_int(given.get(IFLA_MASTER)), bool(as_int(port.get(IFLA_BRPORT_STATE)))
+
+
+def read_link(data: bytes, settings: dict[str, str | None] | None = None) -> tuple[Link, int]:
+    """(link without ``master``, index of its master or 0) of an RTM_NEWLINK message.
+
+    :param settings: those of the interface's ``IPV6_SETTINGS`` that are its keys get their values; none if the kernel
+        has no such setting, or no IPv6 on the interface.
+    """
     flags = IFINFOMSG.unpack_from(data, HEADER.size)[3]
-    given = _attributes(data, IFINFOMSG)
+    given = picked(data, _LINK, HEADER.size + IFINFOMSG.size)
     info = by_kind(given.get(IFLA_LINKINFO, b""))
     kind = as_text(info.get(IFLA_INFO_KIND))
-    bridge = by_kind(info.get(IFLA_INFO_DATA, b"")) if kind == "bridge" else {}
-    port = by_kind(info.get(IFLA_INFO_SLAVE_DATA, b""))
+    bridge = picked(info.get(IFLA_INFO_DATA, b""), _BRIDGE) if kind == "bridge" else {}
+    port = picked(info.get(IFLA_INFO_SLAVE_DATA, b""), _PORT)
+    if settings:
+        _read_settings(given.get(IFLA_AF_SPEC, b""), settings)
     link = Link(
         name=as_text(given.get(IFLA_IFNAME)),
         mac=as_mac(given.get(IFLA_ADDRESS)),
@@ -108,6 +132,15 @@ def read_link(data: bytes) -> tuple[Link, int]:
         port_enabled=bool(as_int(port.get(IFLA_BRPORT_STATE))),
     )
     return link, as_int(given.get(IFLA_MASTER))
+
+
+def _read_settings(specific: bytes, settings: dict[str, str | None]) -> None:
+    of_ipv6 = by_kind(by_kind(specific).get(AF_INET6, b""))
+    values = of_ipv6.get(IFLA_INET6_CONF, b"")
+    for name in settings:
+        place = IPV6_SETTINGS[name] * 4
+        if place < len(values):
+            settings[name] = str(struct.unpack_from("=i", values, place)[0])
 
 
 def read_address(data: bytes) -> tuple[int, str]:
@@ -183,6 +216,11 @@ def _gateway(given: Attributes) -> str | None:
 
 def _number(given: Attributes, kind: int) -> int | None:
     return as_int(given[kind]) if kind in given else None
+
+
+def _some(data: bytes, *kinds: int) -> Attributes:
+    """Attributes of an RTM_NEWLINK message."""
+    return picked(data, kinds, HEADER.size + IFINFOMSG.size)
 
 
 def _attributes(data: bytes, header: struct.Struct) -> Attributes:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Container, Iterator
+
+from cni_v6.values import dataclass
 
 HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port
 ATTRIBUTE = struct.Struct("=HH")  # length, type
@@ -85,7 +86,21 @@ def by_kind(data: bytes, offset: int = 0) -> dict[int, bytes]:
         if length < ATTRIBUTE.size:
             break
         found[kind & TYPE_MASK] = data[offset + ATTRIBUTE.size : offset + length]
-        offset += (length + 3) & ~3
+        offset += length + 3 & -4
+    return found
+
+
+def picked(data: bytes, kinds: Container[int], offset: int = 0) -> dict[int, bytes]:
+    """As ``by_kind``, of these kinds alone: a message about a link has forty, of which a few are of interest."""
+    found: dict[int, bytes] = {}
+    unpack, last = ATTRIBUTE.unpack_from, len(data) - ATTRIBUTE.size
+    while offset <= last:
+        length, kind = unpack(data, offset)
+        if length < ATTRIBUTE.size:
+            break
+        if kind & TYPE_MASK in kinds:
+            found[kind & TYPE_MASK] = data[offset + ATTRIBUTE.size : offset + length]
+        offset += length + 3 & -4
     return found
 
 

@@ -11,12 +11,13 @@ import socket
 import struct
 from array import array
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Protocol
 
 from cni_v6.errors import KERNEL_REFUSED, CniError
 from cni_v6.kernel.netlink import uapi
 from cni_v6.kernel.netlink.message import HEADER, Message
+from cni_v6.values import dataclass
 
 # linux/netlink.h
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 0x1, 0x4, 0x300
@@ -29,6 +30,7 @@ SOL_NETLINK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK = 270, 11, 12
 RECEIVE_BYTES = 1 << 16
 ANSWER_SECONDS = 30  # the kernel answers before send(2) returns; an answer that is not there by then is lost
 SO_ATTACH_FILTER, SO_RCVBUFFORCE = 26, 33  # asm-generic/socket.h; Python does not define them
+SUCCESS = (0, "")  # errno and text
 BATCH_BYTES = 1 << 16  # well below the default send buffer (net.core.wmem_default, 212,992)
 BATCH_MESSAGES = 32  # their answers, up to 4 KiB each with the kernel's overhead, fit in the default receive buffer
 
@@ -88,20 +90,25 @@ class NetlinkSocket:
         return answer
 
     def _exchange(self, messages: Sequence[Message]) -> list[Answer]:
+        """The kernel answers in the order of the requests, and always if one fails. So only the last is acknowledged.
+
+        An error that it could not queue is the next error of the socket (netlink_ack, net/netlink/af_netlink.c).
+        """
         first = self._send(messages)
-        collected: list[list[bytes]] = [[] for _ in messages]
-        answers: dict[int, Answer] = {}
-        while len(answers) < len(messages):
+        last = first + len(messages) - 1
+        collected: dict[int, list[bytes]] = {}
+        ends: dict[int, tuple[int, str]] = {}
+        while last not in ends:
             for kind, _, sequence, data in self._receive():
-                position = sequence - first
-                if not 0 <= position < len(messages):
+                if not first <= sequence <= last:
                     continue  # the answer to an abandoned request
                 if kind == NLMSG_ERROR:
-                    error, text = read_error(data)
-                    answers[position] = Answer(error, text, tuple(collected[position]))
+                    ends[sequence] = read_error(data)
                 else:
-                    collected[position].append(data)
-        return [answers[position] for position in range(len(messages))]
+                    collected.setdefault(sequence, []).append(data)
+        return [
+            Answer(*ends.get(number, SUCCESS), tuple(collected.get(number, ()))) for number in range(first, last + 1)
+        ]
 
     def _read_dump(self, sequence: int) -> tuple[Answer, bool]:
         collected: list[bytes] = []
@@ -121,8 +128,8 @@ class NetlinkSocket:
     def _send(self, messages: Sequence[Message]) -> int:
         first = self._sequence + 1
         self._sequence += len(messages)
-        data = b"".join(encode(message, first + position) for position, message in enumerate(messages))
-        self._socket.send(data)
+        numbered = enumerate(messages, first)
+        self._socket.send(b"".join([encode(message, number, number == self._sequence) for number, message in numbered]))
         return first
 
     def _receive(self) -> Iterable[tuple[int, int, int, bytes]]:

@@ -41,18 +41,30 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class Namespace:
-    """An open namespace. ``file``: a descriptor of the namespace itself."""
+    """An open namespace. ``file``: a descriptor of the namespace itself.
+
+    ``home``: a descriptor of the namespace in which the threads are that use it, to come back to; None to open it for
+    each visit.
+    """
 
     path: str
     file: int
     route: RouteSocket
     sysctl: Folders = field(default_factory=Folders)
+    home: int | None = None
     _netfilter: NetfilterSocket | None = field(default=None, init=False)
+    _identity: tuple[int, int] | None = field(default=None, init=False)
+
+    def identity(self) -> tuple[int, int]:
+        """See ``lasting_identity``. Asked once: what is open stays the same namespace."""
+        if self._identity is None:
+            self._identity = lasting_identity_of(self.file)
+        return self._identity
 
     def netfilter(self) -> NetfilterSocket:
         """The netfilter socket, opened at its first use: not every network has a firewall."""
         if self._netfilter is None:
-            self._netfilter = open_netfilter() if self.path == HOST else _inside(self.file, open_netfilter)
+            self._netfilter = open_netfilter() if self.path == HOST else _inside(self.file, open_netfilter, self.home)
         return self._netfilter
 
     def event_socket(self, group: int, index: int | None = None) -> socket.socket:
@@ -64,14 +76,14 @@ class Namespace:
         def opened() -> socket.socket:
             return subscribe(group, () if index is None else is_about(index))
 
-        return opened() if self.path == HOST else _inside(self.file, opened)
+        return opened() if self.path == HOST else _inside(self.file, opened, self.home)
 
     def with_sysctls(self, work: Callable[[Folders], None]) -> None:
         """Run ``work`` with the sysctl folders, inside the namespace. It must use nothing else of the namespace."""
         if self.path == HOST:
             work(self.sysctl)
         else:
-            _inside(self.file, lambda: work(self.sysctl))
+            _inside(self.file, lambda: work(self.sysctl), self.home)
 
     def close(self) -> None:
         self.route.close()
@@ -81,18 +93,21 @@ class Namespace:
         os.close(self.file)
 
 
-def open_namespace(path: str, given: int | None = None, work: Callable[[Folders], None] = lambda _: None) -> Namespace:
+def open_namespace(
+    path: str, given: int | None = None, work: Callable[[Folders], None] = lambda _: None, *, home: int | None = None
+) -> Namespace:
     """Open a namespace by its path; ``HOST`` is the caller's own.
 
     :param given: a descriptor of it, if the caller has one. The caller closes it.
     :param work: run with the sysctl folders during the visit.
+    :param home: as in ``Namespace``.
     :raises CniError: UNKNOWN_CONTAINER if the path does not exist, INVALID_NETNS if it is not a network namespace,
         IO_FAILURE.
     """
     file = _open_file(path, given)
 
     def take() -> Namespace:
-        made = Namespace(path, file, RouteSocket(), Folders(at_once=path == HOST))
+        made = Namespace(path, file, RouteSocket(), Folders(at_once=path == HOST), home)
         try:
             work(made.sysctl)
         except BaseException:
@@ -102,7 +117,7 @@ def open_namespace(path: str, given: int | None = None, work: Callable[[Folders]
         return made
 
     try:
-        return take() if path == HOST else _inside(file, take)
+        return take() if path == HOST else _inside(file, take, home)
     except BaseException as error:
         os.close(file)
         if not isinstance(error, OSError):
@@ -128,6 +143,8 @@ def lasting_identity(path: str, given: int | None = None) -> tuple[int, int]:
     The kernel reuses inodes, but not ids. Before Linux 6.18 there are no ids: the first value is the device
     (``nsfs_device``). (0, 0) if the file is not a network namespace.
     """
+    if given is not None:
+        return lasting_identity_of(given)
     file = _open_file(path, given)
     try:
         return lasting_identity_of(file)
@@ -164,17 +181,18 @@ def _open_file(path: str, given: int | None) -> int:
         raise CniError(UNKNOWN_CONTAINER, f"cannot open network namespace {path}", hint) from error
 
 
-def _inside(file: int, work: Callable[[], T]) -> T:
+def _inside(file: int, work: Callable[[], T], home: int | None = None) -> T:
     """Run ``work`` in the namespace and come back, even after an exception. Only the network namespace changes."""
-    home = os.open(OWN, OPEN_FLAGS)
+    back = os.open(OWN, OPEN_FLAGS) if home is None else home
     try:
         _setns(file)
         try:
             return work()
         finally:
-            come_back(home)
+            come_back(back)
     finally:
-        os.close(home)
+        if back != home:
+            os.close(back)
 
 
 def come_back(home: int) -> None:

@@ -73,7 +73,7 @@ class AllocatorFiles:
         """
         if family not in self._states:
             used = self._read_used(family)
-            content = self._cursors().read(_name("round", family))
+            content = self._cursors().read_to_edit(_name("round", family))
             in_round = allocation_json.decode_round(content, family) if content else ()
             queue = QueueFile(self._cursors(), _name("released", family), NEW)
             self._saved[family] = _Saved(used, in_round)
@@ -182,11 +182,11 @@ class AllocatorFiles:
 
     def _read_used(self, family: int) -> UsedAddresses:
         folder, name = self._cursors(), _name("spent", family)
-        content = folder.read(name)
-        if content is None:
+        found = folder.read_inode(name)
+        if found is None:
             return UsedAddresses()
-        self._inodes[family] = self._inode(family)
-        opened = folder.read(_name("open", family)) or b""
+        content, self._inodes[family] = found
+        opened = folder.read_to_edit(_name("open", family)) or b""
         try:
             return allocation_json.decode(content, opened, family, self._boot, self._inodes[family], self._now())
         except ValueError as error:

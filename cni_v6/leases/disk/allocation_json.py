@@ -1,4 +1,8 @@
-"""The allocator's state as JSON: used addresses and the round. Pure."""
+"""The allocator's state as JSON: used addresses and the round. Pure.
+
+What was written is mostly read next, by the same engine: the values of the latest contents are remembered. A file with
+any other content is read as it is.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from functools import lru_cache
 from math import isfinite
-from typing import Any
+from typing import Any, NamedTuple
 
 from cni_v6.allocation.permutation import KEY_BYTES
 from cni_v6.allocation.used import RandomOrder, UsedAddresses
@@ -16,7 +20,24 @@ from cni_v6.net.intervals import Span, merged
 
 WIDTH = 256  # files are padded to a multiple of this, so that most updates keep the length and overwrite in place
 
+KEPT = 64  # contents that are remembered, of each kind
+
 _DAMAGED = (KeyError, TypeError, ValueError, RecursionError, OverflowError)
+
+
+class _Open(NamedTuple):
+    """What an ``open`` file says. ``next``: the position of each random order."""
+
+    boot: str
+    file: int
+    open: tuple[Span, ...]
+    next: tuple[int, ...]
+    gap: int
+    settled: tuple[int, ...]
+
+
+_opens: dict[tuple[bytes, int], _Open] = {}  # by content and family
+_rounds: dict[tuple[bytes, int], tuple[Span, ...]] = {}
 
 
 def encode_spent(used: UsedAddresses, family: int) -> bytes:
@@ -31,16 +52,31 @@ def encode_open(used: UsedAddresses, family: int, boot: str, file: int) -> bytes
 
     :param file: the inode of the ``spent`` file.
     """
-    return _padded({
+    places = tuple(order.next for order in used.draws)
+    content = _padded({
         "boot": boot, "file": file, "gap": used.gap, "open": _to_texts(used.open, family),
         "settled": [addresses.to_text(family, first) for first in used.settled],
-        **({"next": [order.next for order in used.draws]} if used.draws else {}),
+        **({"next": places} if places else {}),
     })
+    _make_room(_opens)
+    _opens[content, family] = _Open(boot, file, used.open, places, used.gap, used.settled)
+    return content
 
 
-def encode_round(spans: Iterable[Span], family: int) -> bytes:
-    """The addresses that sequential sets with reuse have handed out in this round."""
-    return _padded({"round": _to_texts(spans, family)})
+def encode_round(spans: tuple[Span, ...], family: int) -> bytes:
+    """The addresses that sequential sets with reuse have handed out in this round.
+
+    :param spans: sorted and disjoint, with gaps between them.
+    """
+    content = _padded({"round": _to_texts(spans, family)})
+    _make_room(_rounds)
+    _rounds[content, family] = spans
+    return content
+
+
+def _make_room(known: dict[Any, Any]) -> None:
+    if len(known) >= KEPT:
+        known.clear()
 
 
 def decode(content: bytes, opened: bytes, family: int, boot: str, file: int, now: float) -> UsedAddresses:
@@ -53,21 +89,27 @@ def decode(content: bytes, opened: bytes, family: int, boot: str, file: int, now
     intervals, draws, written = _durable(content, family)
     at = now if written is None else written
     used = UsedAddresses(intervals, draws=draws, at=at, gap=int(max(0.0, now - at)))
+    rest = _opens.get((opened, family)) or _rest(opened, family)
+    if rest is None or (rest.boot, rest.file) != (boot, file) or len(rest.next) != len(draws):
+        return used
+    if any(not 0 <= place <= order.to for place, order in zip(rest.next, draws)):
+        return used
+    left = tuple(span for span in rest.open if used.covers(*span))
+    moved = tuple(replace(order, next=place) for order, place in zip(draws, rest.next))
+    return UsedAddresses(intervals, left, moved, at, rest.gap, rest.settled)
+
+
+def _rest(content: bytes, family: int) -> _Open | None:
+    """What an ``open`` file says; None if it is damaged."""
     try:
-        raw = json.loads(opened)
-        if (raw["boot"], raw["file"]) != (boot, file):
-            return used
-        left = merged(_from_texts(raw["open"], family))
-        places = [int(place) for place in raw.get("next", ())]
-        settled, gap = tuple(_value(text, family) for text in raw["settled"]), int(raw["gap"])
+        raw = json.loads(content)
+        return _Open(
+            raw["boot"], raw["file"], merged(_from_texts(raw["open"], family)),
+            tuple(int(place) for place in raw.get("next", ())), int(raw["gap"]),
+            tuple(_value(text, family) for text in raw["settled"]),
+        )
     except _DAMAGED:
-        return used
-    if len(places) != len(draws) or any(not 0 <= place <= order.to for place, order in zip(places, draws)):
-        return used
-    return replace(
-        used, open=tuple(span for span in left if used.covers(*span)), gap=gap, settled=settled,
-        draws=tuple(replace(order, next=place) for order, place in zip(draws, places)),
-    )
+        return None
 
 
 @lru_cache(maxsize=16)  # the file changes once in some thousand addresses
@@ -87,6 +129,8 @@ def _durable(content: bytes, family: int) -> tuple[tuple[Span, ...], tuple[Rando
 
 def decode_round(content: bytes, family: int) -> tuple[Span, ...]:
     """Read the round back; empty if it is damaged. Released addresses are then known from the queue alone."""
+    if (content, family) in _rounds:
+        return _rounds[content, family]
     try:
         return merged(_from_texts(json.loads(content)["round"], family))
     except _DAMAGED:

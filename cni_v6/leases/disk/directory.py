@@ -23,6 +23,7 @@ PAGE = 4096  # the smallest page size
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # O_NONBLOCK: without it, opening a fifo in the place of a file would block until it has a writer.
 _READ_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_EDIT_FLAGS = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 _PLANTED = "it must be a folder or a plain file of its own: find out who put something else there, then remove it"
@@ -60,7 +61,10 @@ class naming:  # used like a function; a contextlib generator takes three times 
 
 
 class Folder:
-    """An open folder. ``path`` is for messages; only the network's folder is opened by its path."""
+    """An open folder. ``path`` is for messages; only the network's folder is opened by its path.
+
+    ``opened``: its status when it was opened. ``_kept``: descriptor and size of files that are to be overwritten.
+    """
 
     def __init__(self, path: str) -> None:
         """Open the folder at a path, and create it if it is missing.
@@ -70,20 +74,29 @@ class Folder:
         :raises CniError: STORE_FAILED.
         """
         self.path = path
+        self._kept: dict[str, tuple[int, int]] = {}
         with naming(path):
-            self.fd = _narrowed(_open_folder(path))
+            self.fd, self.opened = _narrowed(_open_folder(path))
 
     def child(self, name: str) -> Folder:
         """Open a folder in this one, and create it if it is missing."""
         folder = Folder.__new__(Folder)
         folder.path = f"{self.path}/{name}"
+        folder._kept = {}
         with naming(folder.path):
-            folder.fd = _narrowed(_open_child(self.fd, name))
+            folder.fd, folder.opened = _narrowed(_open_child(self.fd, name))
         return folder
 
     def close(self) -> None:
-        """Close the descriptor."""
+        """Close all descriptors."""
+        for name in list(self._kept):
+            self._forget(name)
         os.close(self.fd)
+
+    def _forget(self, name: str) -> None:
+        """The name is about to be another file, or none."""
+        if name in self._kept:
+            os.close(self._kept.pop(name)[0])
 
     def changed(self) -> int:
         """The folder's mtime in nanoseconds since the epoch: a name was added or removed, or ``os.utime`` set it."""
@@ -108,6 +121,11 @@ class Folder:
 
         :raises CniError: STORE_FAILED, also if the name is not a regular file.
         """
+        found = self.read_inode(name)
+        return found and found[0]
+
+    def read_inode(self, name: str) -> tuple[bytes, int] | None:
+        """As ``read``, with the file's inode."""
         with naming(f"{self.path}/{name}"):
             try:
                 fd = os.open(name, _READ_FLAGS, dir_fd=self.fd)
@@ -117,6 +135,24 @@ class Folder:
                 return _content(fd)
             finally:
                 os.close(fd)
+
+    def read_to_edit(self, name: str) -> bytes | None:
+        """As ``read``, of a file that is probably overwritten afterwards: it stays open for that."""
+        with naming(f"{self.path}/{name}"):
+            self._forget(name)
+            try:
+                fd = os.open(name, _EDIT_FLAGS, dir_fd=self.fd)
+            except FileNotFoundError:
+                return None
+            except OSError:  # not to be written, or not a file
+                return self.read(name)
+            try:
+                content, _ = _content(fd)
+            except BaseException:
+                os.close(fd)
+                raise
+            self._kept[name] = fd, len(content)
+            return content
 
     def stat(self, name: str) -> os.stat_result | None:
         """The status of a name; None if it does not exist. Symbolic links are not followed."""
@@ -133,9 +169,7 @@ class Folder:
         :param mtime: nanoseconds since the epoch; None for the current time.
         """
         with naming(f"{self.path}/{name}"):
-            with suppress(FileNotFoundError):
-                os.unlink(name, dir_fd=self.fd)
-            fd = os.open(name, _CREATE_FLAGS, FILE_MODE, dir_fd=self.fd)
+            fd = self._created(name)
             try:
                 _write(fd, content)
                 if mtime is not None:
@@ -145,6 +179,15 @@ class Folder:
             finally:
                 os.close(fd)
 
+    def _created(self, name: str) -> int:
+        self._forget(name)
+        try:
+            return os.open(name, _CREATE_FLAGS, FILE_MODE, dir_fd=self.fd)
+        except FileExistsError:  # a killed writer has left it, mostly
+            with suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=self.fd)
+            return os.open(name, _CREATE_FLAGS, FILE_MODE, dir_fd=self.fd)
+
     def overwrite(self, name: str, content: bytes) -> bool:
         """Replace content of the same length in place, in one write; False if the file is missing or does not fit.
 
@@ -152,6 +195,9 @@ class Folder:
         generic_perform_write), so that a short write is whole or has not happened.
         """
         with naming(f"{self.path}/{name}"):
+            if name in self._kept:
+                fd, size = self._kept[name]
+                return size == len(content) <= PAGE and os.pwrite(fd, content, 0) == size
             try:
                 fd = os.open(name, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=self.fd)
             except FileNotFoundError:
@@ -174,6 +220,7 @@ class Folder:
     def move(self, name: str, to: Folder, new: str) -> None:
         """Rename a file into another folder of the store. It replaces a file of that name."""
         with naming(f"{to.path}/{new}"):
+            to._forget(new)
             os.rename(name, new, src_dir_fd=self.fd, dst_dir_fd=to.fd)
 
     def link(self, name: str, to: Folder, new: str) -> bool:
@@ -188,6 +235,7 @@ class Folder:
     def remove(self, name: str) -> None:
         """Delete a file. It may be missing."""
         with naming(f"{self.path}/{name}"), suppress(FileNotFoundError):
+            self._forget(name)
             os.unlink(name, dir_fd=self.fd)
 
     def flush(self) -> None:
@@ -250,23 +298,25 @@ def _sync(path: str) -> None:
         os.close(fd)
 
 
-def _narrowed(fd: int) -> int:
+def _narrowed(fd: int) -> tuple[int, os.stat_result]:
     """Restrict an open folder to its owner. The reference plugin creates folders that everyone can read."""
     try:
-        mode = stat.S_IMODE(os.fstat(fd).st_mode)
+        status = os.fstat(fd)
+        mode = stat.S_IMODE(status.st_mode)
         if mode & ~FOLDER_MODE:
             os.fchmod(fd, mode & FOLDER_MODE)
     except OSError:
         os.close(fd)
         raise
-    return fd
+    return fd, status
 
 
-def _content(fd: int) -> bytes:
+def _content(fd: int) -> tuple[bytes, int]:
+    """Content and inode of a file."""
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode):
         raise OSError(errno.EISDIR, "not a plain file")
-    return os.read(fd, min(status.st_size, READ_LIMIT))
+    return os.read(fd, min(status.st_size, READ_LIMIT)), status.st_ino
 
 
 def _write(fd: int, content: bytes) -> None:

@@ -11,10 +11,11 @@ from cni_v6.errors import CniError
 from cni_v6.leases import records
 from cni_v6.leases.attachment import Attachment
 from cni_v6.leases.disk.directory import Folder
-from cni_v6.net.addresses import to_text
+from cni_v6.net.addresses import from_text, to_text
 from cni_v6.protocol.names import Owner
 
 NEW = ".new"
+LAST = "last_reserved_ip."
 PREFIXES = "prefixes"
 REHEARSED = 4 * 4096  # bytes: record, lease file, and the allocator's files take a page each
 PATIENCE = 1024  # candidates to look up one by one before all names are read; the folder may have a million
@@ -93,6 +94,24 @@ class LeaseFiles:
             with closing(self._root.child(PREFIXES)) as folder:
                 for prefix in attachment.prefixes:
                     folder.create(records.prefix_name(prefix), records.prefix_content(owner))
+
+    def last(self, index: int, family: int) -> int | None:
+        """The address last handed out from a set; None if it is not recorded."""
+        content = self._root.read_to_edit(f"{LAST}{index}") or b""
+        try:
+            last_family, value = from_text(content.decode().strip())
+        except ValueError:
+            return None
+        return value if last_family == family else None
+
+    def continue_from(self, index: int, address: str) -> bool:
+        """Record the address last handed out from a set; whether a name was added to the folder for it."""
+        content, name = address.encode(), f"{LAST}{index}"
+        if self._root.overwrite(name, content):
+            return False
+        self._aside.create(NEW, content)
+        self._aside.move(NEW, self._root, name)
+        return True
 
     def rehearse(self) -> None:
         """See ``leases.store.Transaction``."""

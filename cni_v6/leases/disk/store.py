@@ -42,15 +42,17 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing, contextmanager
 
+from cni_v6.allocation.ranges import RangeSet
 from cni_v6.leases import records
+from cni_v6.leases.attachment import Attachment
 from cni_v6.leases.disk.allocation_files import AllocatorFiles
 from cni_v6.leases.disk.directory import Folder
 from cni_v6.leases.disk.lock import turn
 from cni_v6.leases.disk.rebuild import read_record
 from cni_v6.leases.disk.transaction import DiskTransaction
-from cni_v6.leases.store import Transaction
+from cni_v6.leases.store import Past, Transaction
 
 LOCK = "lock"
 ATTACHMENTS = "attachments"
@@ -90,6 +92,24 @@ class DiskLeases:
                     found.append("/".join(records.record_owner(name) or (name,)))
         return found
 
+    def peek(self) -> Sequence[Attachment]:
+        """See ``leases.store.Leases``."""
+        from cni_v6.leases.disk import peek  # no plugin calls it
+
+        return peek.attachments(self._network, self._path, ATTACHMENTS)
+
+    def past(self, address: str) -> Past:
+        """See ``leases.store.Leases``."""
+        from cni_v6.leases.disk import peek
+
+        return peek.past(self._path, records.require_address(address), self.boot)
+
+    def count_spent(self, ranges: RangeSet) -> int:
+        """See ``leases.store.Leases``."""
+        from cni_v6.leases.disk import peek
+
+        return peek.spent(self._path, ranges, self.boot)
+
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
         """Hold the network's lock. An exception does not undo changes made before it.
@@ -98,21 +118,33 @@ class DiskLeases:
         """
         seconds = self._left(self._timeout)
         deadline = time.monotonic() + seconds
-        with turn(self._path, seconds), ExitStack() as stack:
-            root = self._locked(stack, deadline)
-            attachments = stack.enter_context(closing(root.child(ATTACHMENTS)))
-            allocator_files = stack.enter_context(closing(AllocatorFiles(root, boot=self.boot, now=self._now)))
-            work = DiskTransaction(self._network, root, attachments, allocator_files, boot=self.boot, now=self._now)
+        with turn(self._path, seconds):
+            root, lock = self._locked(deadline)
+            try:
+                with closing(root.child(ATTACHMENTS)) as attachments:
+                    yield from self._transaction(root, attachments)
+            finally:
+                os.close(lock)
+                root.close()
+
+    def _transaction(self, root: Folder, attachments: Folder) -> Iterator[Transaction]:
+        with closing(AllocatorFiles(root, boot=self.boot, now=self._now)) as files:
+            work = DiskTransaction(self._network, root, attachments, files, boot=self.boot, now=self._now)
             work.catch_up()
             try:
                 yield work
             finally:
                 work.seal()
 
-    def _locked(self, stack: ExitStack, deadline: float) -> Folder:
+    def _locked(self, deadline: float) -> tuple[Folder, int]:
+        """The network's folder, and the lock in it."""
         while True:
-            root = stack.enter_context(closing(Folder(self._path)))
-            lock = root.lock(LOCK, deadline)
+            root = Folder(self._path)
+            try:
+                lock = root.lock(LOCK, deadline)
+            except BaseException:
+                root.close()
+                raise
             if lock is not None:
-                stack.callback(os.close, lock)
-                return root
+                return root, lock
+            root.close()

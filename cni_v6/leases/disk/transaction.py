@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Set
 from contextlib import suppress
 from dataclasses import replace
+from stat import S_ISREG
 
 from cni_v6.allocation import allocator, used
 from cni_v6.allocation.allocator import AllocatorInput, Chosen
@@ -26,7 +27,6 @@ from cni_v6.leases.disk.rebuild import read_record, rebuild
 from cni_v6.net.addresses import from_text, to_text
 from cni_v6.protocol.names import Owner
 
-LAST = "last_reserved_ip."
 MEMO = ".memo"
 SEEN_FLAGS = os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -54,12 +54,21 @@ class DiskTransaction:
         self._chosen: dict[str, bool] = {}  # addresses chosen in this transaction -> whether they are in the queue
         self._seen = ".seen." + hashlib.blake2s(boot.encode(), digest_size=8).hexdigest()
         self._changed = False
+        self._marked = False  # ``_seen`` is there
         self._memo: bytes | None = None  # once it was read
+        self._last_get: tuple[Owner, Attachment | None, tuple[str, ...]] | None = None  # until a record changes
         self.remarks: list[str] = []
 
     def get(self, owner: Owner) -> Attachment | None:
-        record = self._find(owner)
-        return record and replace(record.holding(self._files.held(record)), owner=owner)
+        record, held = self._got(owner)
+        return record and _as_asked(record.holding(held), owner)
+
+    def _got(self, owner: Owner) -> tuple[Attachment | None, tuple[str, ...]]:
+        """The record of an owner, and what it holds: read once, as a call asks for it before it changes it."""
+        if self._last_get is None or self._last_get[0] != owner:
+            record = self._find(owner)
+            self._last_get = owner, record, self._files.held(record) if record else ()
+        return self._last_get[1:]
 
     def attachments(self) -> Iterator[Attachment]:
         for name in self._attachments.names():
@@ -67,15 +76,13 @@ class DiskTransaction:
             if record:
                 yield record.holding(self._files.held(record))
 
-    def owners(self) -> Iterator[Owner]:
-        for name in self._attachments.names():
+    def owners(self, but: Set[str] = frozenset()) -> Iterator[Owner]:
+        for name in frozenset(self._attachments.names()) - but:  # the names of records, but of hashed ones
             words = records.record_owner(name)
-            if words:
-                yield Owner(self._network, *words)
-            elif not name.startswith("."):
-                record = self._load(name)
-                if record:
-                    yield record.owner
+            record = None if words or name.startswith(".") else self._load(name)
+            owner = Owner(self._network, *words) if words else record and record.owner
+            if owner and (words or records.attachment_name(owner) not in but):
+                yield owner
 
     def holder(self, address: str) -> str | None:
         return self._files.holder(records.require_address(address))
@@ -96,11 +103,12 @@ class DiskTransaction:
         return address
 
     def continue_from(self, index: int, address: str) -> None:
-        self._overwrite(address.encode(), self._root, f"{LAST}{index}")
+        if self._files.continue_from(index, address):
+            self._changed = True
 
     def _choose(self, index: int, ranges: RangeSet, policy: AllocationPolicy) -> Chosen:
         inputs = AllocatorInput(
-            self._last(index, ranges.family),
+            self._files.last(index, ranges.family),
             self._now(),
             self._files.free(ranges.family, self._chosen.keys()),
             self._chosen.keys(),
@@ -126,7 +134,7 @@ class DiskTransaction:
 
     def choose_prefix(self, index: int, ranges: RangeSet, length: int) -> str:
         state, now = self._allocator.of(ranges.family), self._now()
-        known = used.settle(used.adopt(state.used, ranges, self._last(index, ranges.family)), ranges)
+        known = used.settle(used.adopt(state.used, ranges, self._files.last(index, ranges.family)), ranges)
         state.used, first = used.block(known, ranges, length, state.round)
         if first is None:
             raise used.no_block(ranges, length)
@@ -144,8 +152,10 @@ class DiskTransaction:
         record = self.get(attachment.owner)
         if record:
             raise records.already_attached(attachment.owner, record.addresses)
-        attachment = replace(attachment, addresses=tuple(map(records.require_address, attachment.addresses)))
-        self._files.refuse_taken(attachment.addresses)
+        addresses = tuple(map(records.require_address, attachment.addresses))
+        if addresses != attachment.addresses:
+            attachment = replace(attachment, addresses=addresses)
+        self._files.refuse_taken(address for address in addresses if address not in self._chosen)  # those were free
         leased: list[str] = []
         try:
             self._lease(attachment, attachment, leased)
@@ -191,6 +201,7 @@ class DiskTransaction:
             raise
 
     def remove_addresses(self, attachment: Attachment) -> None:
+        self._last_get = None
         before = self._load(_name(attachment))
         held = self._files.held(before) if before else ()
         removed = [address for address in held if address not in attachment.addresses]
@@ -213,17 +224,17 @@ class DiskTransaction:
         self._memo = content
 
     def drop(self, owner: Owner) -> Attachment | None:
-        record = self._find(owner)
+        record, held = self._got(owner)
         if record is None:
             return None
-        held = self._files.held(record)
         self._free(record, held)
-        return replace(record.holding(held), owner=owner)
+        return _as_asked(record.holding(held), owner)
 
     def catch_up(self) -> None:
         """Write missing records if another program changed the folders. In a new boot, free earlier leases."""
         seen = self._attachments.stat(self._seen)
-        if seen is None or {self._root.changed(), self._attachments.changed()} != {seen.st_mtime_ns}:
+        self._marked = seen is not None and S_ISREG(seen.st_mode)
+        if seen is None or not self._root.changed() == self._attachments.opened.st_mtime_ns == seen.st_mtime_ns:
             self._walk()
         if seen is None and self._boot:
             self._free_earlier_boots()
@@ -233,17 +244,16 @@ class DiskTransaction:
         if not self._changed:
             return
         with suppress(OSError):
-            seen = os.open(self._seen, SEEN_FLAGS, FILE_MODE, dir_fd=self._attachments.fd)
-            try:
-                # Older than any time the kernel's clock gives from now on, so that no later change gets the same mtime.
-                stamp = self._root.changed() - 1
-                for fd in (self._root.fd, self._attachments.fd, seen):
-                    os.utime(fd, ns=(stamp, stamp))
-            finally:
-                os.close(seen)
+            if not self._marked:
+                os.close(os.open(self._seen, SEEN_FLAGS, FILE_MODE, dir_fd=self._attachments.fd))
+            # Older than any time the kernel's clock gives from now on, so that no later change gets the same mtime.
+            stamp = self._root.changed() - 1
+            for fd in (self._root.fd, self._attachments.fd):
+                os.utime(fd, ns=(stamp, stamp))
+            os.utime(self._seen, ns=(stamp, stamp), dir_fd=self._attachments.fd, follow_symlinks=False)
 
     def _walk(self) -> None:
-        self._changed = True
+        self._changed, self._last_get = True, None
         for record in rebuild(self._network, self._root, self._attachments, seen=self._seen, lost=self._release_lost):
             self._record(record)
 
@@ -290,20 +300,16 @@ class DiskTransaction:
         self._write(records.encode(attachment), self._attachments, _name(attachment))
 
     def _write(self, content: bytes, folder: Folder, name: str) -> None:
-        self._changed = True
+        self._changed, self._last_get = True, None
         self._attachments.create(NEW, content)
         self._attachments.move(NEW, folder, name)
-
-    def _overwrite(self, content: bytes, folder: Folder, name: str) -> None:
-        if not folder.overwrite(name, content):
-            self._write(content, folder, name)
 
     def _free(self, record: Attachment, addresses: Collection[str]) -> None:
         """Remove the lease files, put reused addresses into the queue, then remove the record.
 
         In this order the next DEL or walk can finish after a kill.
         """
-        self._changed = True
+        self._changed, self._last_get = True, None
         for address in addresses:
             self._root.remove(address)
         with suppress(CniError):  # DEL must work on a full disk; the next boot recovers the addresses
@@ -317,14 +323,10 @@ class DiskTransaction:
         with suppress(CniError):
             self._allocator.release(record, addresses, self._now(), is_held=self._root.exists)
 
-    def _last(self, index: int, family: int) -> int | None:
-        """The address last handed out from a set; None if it is not recorded."""
-        content = self._root.read(f"{LAST}{index}") or b""
-        try:
-            last_family, value = from_text(content.decode().strip())
-        except ValueError:
-            return None
-        return value if last_family == family else None
+
+def _as_asked(record: Attachment, owner: Owner) -> Attachment:
+    """A record of a container alone as that of the interface that was asked for."""
+    return record if record.owner == owner else replace(record, owner=owner)
 
 
 def _name(record: Attachment) -> str:
