@@ -169,8 +169,8 @@ BREAKS = {
         "rm $CONF/60-full.conf; umount $FULL", RED, "store", "inodes are free",
     ),
     "a run folder for everybody": Break(
-        "mkdir -p $CNI_V6_RUN_DIR; chmod 755 $CNI_V6_RUN_DIR", "chmod 700 $CNI_V6_RUN_DIR", AMBER, "engine",
-        "mode 0755",
+        "mkdir -p $CNI_V6_RUN_DIR; chmod 777 $CNI_V6_RUN_DIR", "chmod 700 $CNI_V6_RUN_DIR", AMBER, "engine",
+        "mode 0777",
     ),
 }
 

@@ -223,7 +223,7 @@ ENGINE = EngineFacts("/run/e.sock", SAME, 17, "3h", advice="kill -CONT 17")
 @pytest.mark.parametrize("facts, level, words", [
     (ENGINE, GREEN, "process 17, of this version, 3h old, answers"),
     (EngineFacts("/run/e.sock"), GREEN, "none runs now; the next call starts one"),
-    (replace(ENGINE, run_dir_problem="/run has mode 0755"), AMBER, "/run has mode 0755"),
+    (replace(ENGINE, run_dir_problem="/run has mode 0777"), AMBER, "/run has mode 0777"),
     (replace(ENGINE, answer=SILENT), RED, "the engine at /run/e.sock does not answer"),
     (replace(ENGINE, answer=OTHER), AMBER, "the engine is of another version"),
     (replace(ENGINE, stuck=2), AMBER, "2 of its threads wait for the kernel"),
