@@ -152,6 +152,9 @@ BREAKS = {
         "cp -p $STORE/attachments/a:eth0 $FULL.kept; : >$STORE/attachments/a:eth0",
         "mv $FULL.kept $STORE/attachments/a:eth0", AMBER, "records", "damaged: pods/a/eth0",
     ),
+    "a folder in the place of a record": Break(
+        "mkdir $STORE/attachments/x:eth0", "rmdir $STORE/attachments/x:eth0", RED, "records", "x:eth0: not a plain file"
+    ),
     "records gone": Break(
         "mv $STORE /var/lib/cni/away", "rm -rf $STORE; mv /var/lib/cni/away $STORE", RED, "records",
         "without a record: pods/a", True,

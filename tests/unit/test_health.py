@@ -15,6 +15,7 @@ from cni_v6.errors import LIMITED, NODE_CONFLICT, CniError
 from cni_v6.kernel.facts import DROPS_REST, ForwardChain, Link, Uplink
 from cni_v6.kernel.ops import HOST, SetLink
 from cni_v6.plan import outage, status
+from cni_v6.plan.firewall_elements import TABLES_DIFFER
 from cni_v6.plan.health import engine, kernel, network, runtime, store
 from cni_v6.plan.health.engine import OTHER, SAME, SILENT, EngineFacts, FirewallFacts
 from cni_v6.plan.health.finding import AMBER, GREEN, RED, Finding, of_error, share, worst
@@ -286,3 +287,8 @@ def test_what_check_finds() -> None:
     lost = Findings()
     lost.add(Owner("pods", "a", "eth0"), "host interface veth1 is not on the node")
     assert network.by_check("pods", lost).remedy == "run DEL and ADD for these containers"
+    tables = Findings()
+    tables.add(Owner("pods", "a", "eth0"), TABLES_DIFFER)
+    tables.add(Owner("pods", "b", "eth0"), TABLES_DIFFER)
+    said = network.by_check("pods", tables)
+    assert (said.level, said.message, said.remedy) == (RED, TABLES_DIFFER, "cni-v6ctl reload")
