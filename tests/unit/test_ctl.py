@@ -118,8 +118,8 @@ def test_list_of_a_network_that_is_not_there(store: str, capsys: Capture) -> Non
 
 
 @pytest.mark.parametrize("what, holder", [
-    ("10.1.0.3", "b2"), ("::ffff:10.1.0.3", "b2"), ("2001:DB8:0::2", "a1"), ("2001:db8:0:0:1::77", "b2"), ("10.1.0.2/31", "a1 b2"),
-    ("2001:db8::/64", "a1 b2"),
+    ("10.1.0.3", "b2"), ("::ffff:10.1.0.3", "b2"), ("2001:DB8:0::2", "a1"), ("2001:db8:0:0:1::77", "b2"),
+    ("10.1.0.2/31", "a1 b2"), ("2001:db8::/64", "a1 b2"),
 ])
 def test_list_of_who_has_an_address(store: str, capsys: Capture, what: str, holder: str) -> None:
     assert main(["list", what, "--json", "--data-dir", store]) == 0

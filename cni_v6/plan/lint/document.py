@@ -45,7 +45,8 @@ def form(name: str, document: Mapping[str, Any]) -> Iterator[Remark]:
 def _entries(listed: object) -> Iterator[Remark]:
     """What libcni refuses of a list before it calls a plugin (libcni/conf.go, ConfListFromBytes, ConfFromBytes)."""
     if not isinstance(listed, list) or not listed:
-        yield Remark("plugins", ERROR, "plugins is not a list with a plugin in it", 'write [{"type": "cni-v6", ...}]', "plugins")
+        remedy = 'write [{"type": "cni-v6", ...}]'
+        yield Remark("plugins", ERROR, "plugins is not a list with a plugin in it", remedy, "plugins")
         return
     for at, entry in enumerate(listed):
         kind = entry.get("type") if isinstance(entry, dict) else None
