@@ -10,8 +10,8 @@ export PREFIX CNI_BIN_DIR DESTDIR PYTHON COURIER
 RUN_PACKAGES = python3 nftables
 PACKAGES = $(RUN_PACKAGES) iproute2 iputils-ping
 TEST_PACKAGES = ca-certificates containernetworking-plugins gcc iptables jq libc6-dev procps radvd tcpdump
-REST_PACKAGES = busybox-static clang containerd debian-archive-keyring mmdebstrap musl-tools podman qemu-user runc \
-	user-mode-linux valgrind
+REST_PACKAGES = busybox-static clang containerd debian-archive-keyring mmdebstrap musl-tools podman python3-venv \
+	qemu-user runc user-mode-linux valgrind
 BENCH_PACKAGES = containernetworking-plugins iptables musl-tools netavark
 # make bench PEER_BIN=<folder>: another build of the reference plugins.
 PEER_BIN = /usr/lib/cni
@@ -24,7 +24,7 @@ PYTEST = tools/sandbox env PATH="$(CURDIR)/.tools/bin:$$PATH" $(RUN) -m pytest -
 REST = runtimes or uml or bare or courier or slow
 
 .NOTPARALLEL:
-.PHONY: help demo test test-all test-rest check bench lint type courier install uninstall clean
+.PHONY: help demo test test-all test-rest check bench lint type courier wheels install uninstall clean
 .PHONY: root setup setup-install setup-test setup-rest setup-bench
 
 help: ## list the targets
@@ -60,6 +60,9 @@ courier: setup ## couriers for six processors, into build/courier/<processor>/
 	@tools/venv courier
 	@tools/cross build/courier
 
+wheels: courier ## the source, the pure wheel and one for each of six processors, with its courier, into dist/
+	@tools/wheels dist build/courier
+
 install: setup-install ## into PREFIX=/usr/local CNI_BIN_DIR=/opt/cni/bin [DESTDIR=] [COURIER=no|need]
 	@tools/install
 
@@ -67,7 +70,7 @@ uninstall: ## take away exactly what install put there, end the engine, and unlo
 	@tools/install --remove
 
 clean: ## back to a fresh checkout
-	rm -rf .venv .tools .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache build *.egg-info
+	rm -rf .venv .tools .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache build dist *.egg-info
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 root:
@@ -93,3 +96,4 @@ setup-rest: setup-test
 setup-bench: setup
 	@tools/packages $(BENCH_PACKAGES)
 	@tools/venv bench
+	@tools/reference

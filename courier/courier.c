@@ -44,6 +44,9 @@ struct field {
     size_t length;
 };
 
+/* What it is, for cni_v6/ctl/executables.py to find in the file. */
+__attribute__((used)) static const char made[] = "cni-v6 courier " COURIER_VERSION " for " COURIER_PYTHON;
+
 extern char **environ;
 static char *nothing[2], **arguments = nothing; /* what it was called with, for Python; its name is the program there */
 static char request[HEADER + LIMIT]; /* enough for stdin, and three times what execve(2) lets an environment have */

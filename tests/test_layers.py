@@ -25,8 +25,8 @@ IO = frozenset({
     "kernel.netns.alive", "kernel.netns.enter", "kernel.observe", "kernel.open_namespaces", "kernel.privilege",
     "kernel.programs", "kernel.refusal", "kernel.second_route", "kernel.sysctl", "kernel.text_file", "kernel.wait",
     "leases.disk.allocation_files", "leases.disk.data_dirs", "leases.disk.directory", "leases.disk.lease_files",
-    "leases.disk.lock", "leases.disk.rebuild", "leases.disk.release_queue_file", "leases.disk.store",
-    "leases.disk.transaction", "plugins.delegate", "shim",
+    "leases.disk.lock", "leases.disk.peek", "leases.disk.rebuild", "leases.disk.release_queue_file",
+    "leases.disk.store", "leases.disk.transaction", "plugins.delegate", "shim",
 })
 HARMLESS = frozenset({
     "__future__", "abc", "base64", "binascii", "bisect", "collections", "contextlib", "dataclasses", "difflib", "enum",
@@ -42,7 +42,8 @@ HARMLESS_NAMES = {
 THIRD_PARTY = {  # library -> the modules that may import it; None: any
     "filelock": {"leases.disk.lock", "engine.server"},
     "netaddr": None,
-    "pyroute2": {"ctl.list", "kernel.netlink.pyroute2_messages"},
+    "pyroute2": {"ctl.doctor.kernel", "ctl.list", "ctl.node_facts", "kernel.netlink.pyroute2_messages"},
+    "tomli": {"ctl.runtime_folders"},
 }
 
 MODULE_LINES = 300

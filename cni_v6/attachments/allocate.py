@@ -161,12 +161,20 @@ def check_ready(conf: IpamConf, context: Context) -> None:
 
     :raises CniError: IO_FAILURE, STORE_FAILED, NOT_AVAILABLE.
     """
-    _dns(conf, context)
-    conf = with_secret(conf, context)
+    conf = with_files(conf, context)
     store = context.leases(conf.network, conf.data_dir)
     with store.transaction() as leases:
         leases.rehearse()
     check_capacity(conf, store)
+
+
+def with_files(conf: IpamConf, context: Context) -> IpamConf:
+    """The configuration with what its files say: ``secretFile``. ``resolvConf`` is only checked.
+
+    :raises CniError: IO_FAILURE, NOT_AVAILABLE.
+    """
+    _dns(conf, context)
+    return with_secret(conf, context)
 
 
 def check_capacity(conf: IpamConf, store: Leases) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
@@ -13,21 +13,15 @@ from typing import Any
 
 from cni_v6.allocation import ranges
 from cni_v6.allocation.policy import STABLE
-from cni_v6.attachments import load_config
 from cni_v6.attachments.context import Context
 from cni_v6.config.ipam import IpamConf
-from cni_v6.config.main import IPAM_PLUGIN
+from cni_v6.ctl import conf_dir
 from cni_v6.ctl.plan import configurations
 from cni_v6.engine.handle import real_context
 from cni_v6.errors import INVALID_CONFIG, CniError
 from cni_v6.planning import usage as rate_of_use
 from cni_v6.planning.prefix_plan import YEAR, duration, parse_rate
 from cni_v6.planning.usage import Usage
-from cni_v6.protocol import invocation
-from cni_v6.protocol.invocation import Request
-
-CONF_DIR = Path("/etc/cni/net.d")  # the runtimes' default folder: CONVENTIONS.md
-CONF_FILES = (".conf", ".conflist", ".json")
 
 
 def register(commands: Any) -> None:
@@ -37,7 +31,7 @@ def register(commands: Any) -> None:
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("conflist", nargs="?", type=Path, help="its configuration (list) file")
     which.add_argument("--network", metavar="NAME", help="its name: the first file in --conf-dir that has it")
-    parser.add_argument("--conf-dir", type=Path, default=CONF_DIR, metavar="DIR", help="%(default)s")
+    parser.add_argument("--conf-dir", type=Path, default=conf_dir.CONF_DIR, metavar="DIR", help="%(default)s")
     parser.add_argument("--rate", help="assume as many ADDs on this node, such as 100/s, 20/min")
     parser.add_argument("--json", action="store_true", help="one JSON object")
     parser.set_defaults(run=run)
@@ -48,7 +42,7 @@ def run(chosen: argparse.Namespace, make_node: Callable[[], Context] = real_cont
     found = list(configurations(chosen.conflist)) if chosen.conflist else _named(chosen.conf_dir, chosen.network)
     node = make_node()
     try:
-        shown = [(conf, _usages(conf, rate, node)) for config in found if (conf := _ipam(config, node))]
+        shown = [(conf, _usages(conf, rate, node)) for config in found if (conf := conf_dir.ipam(config, node))]
     finally:
         node.kernel.close()
     if not shown:
@@ -64,28 +58,13 @@ def run(chosen: argparse.Namespace, make_node: Callable[[], Context] = real_cont
 
 def _named(folder: Path, name: str) -> list[dict[str, Any]]:
     """The configurations of a network, from the first file that has one with its name."""
-    try:
-        paths = sorted(path for path in folder.iterdir() if path.suffix in CONF_FILES)
-    except OSError as error:
-        raise CniError(INVALID_CONFIG, f"cannot read --conf-dir {folder}", str(error)) from error
-    for path in paths:
+    for path in conf_dir.files(folder):
         with suppress(CniError):  # skip files of other plugins, and damaged ones
             found = [config for config in configurations(path) if config.get("name") == name]
             if found:
                 return found
     words = f"no configuration of ours in {folder} has the name {name}"
     raise CniError(INVALID_CONFIG, words, "give the configuration's file, or its --conf-dir")
-
-
-def _ipam(config: Mapping[str, Any], context: Context) -> IpamConf | None:
-    """The address configuration, read as for an ADD; None if another IPAM plugin, or none, allocates addresses."""
-    environment = {
-        "CNI_COMMAND": "ADD", "CNI_CONTAINERID": "burn", "CNI_NETNS": "/run/netns/burn", "CNI_IFNAME": "eth0",
-        "CNI_PATH": "/opt/cni/bin",
-    }
-    call = invocation.parse(Request(str(config["type"]), environment, json.dumps(config).encode()))
-    found = load_config.ipam(call, context) if config["type"] == IPAM_PLUGIN else load_config.bridge(call, context).ipam
-    return found if isinstance(found, IpamConf) else None
 
 
 def _usages(conf: IpamConf, rate: Fraction | None, context: Context) -> list[Usage]:

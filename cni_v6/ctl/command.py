@@ -5,14 +5,21 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from importlib import import_module
 
 from cni_v6 import __version__
-from cni_v6.ctl import burn, check, engine, gc, list as list_command, plan, prefix, reload, renumber, schema
 from cni_v6.errors import CniError
 from cni_v6.kernel import privilege
 
-COMMANDS = (list_command, check, gc, burn, plan, prefix, reload, renumber, schema, engine)
+# Each command, and its module in this package. Only the module of the command that is run is imported: all of them take
+# twice as long (docs/design/ctl.md). The order is that of the help.
+COMMANDS: Mapping[str, str] = {
+    "list": "list", "explain": "explain", "doctor": "doctor", "check": "check", "gc": "gc", "lint": "lint",
+    "ipam": "burn", "plan": "plan", "plan-prefix": "prefix", "reload": "reload", "teardown": "reload",
+    "renumber": "renumber", "schema": "schema", "engine": "engine",
+    "install": "install", "uninstall": "install",
+}
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
@@ -20,12 +27,13 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
     :returns: 0; 1 after an error, which is on stderr with its code and remedy; 2 (argparse) for wrong usage.
     """
+    given = sys.argv[1:] if arguments is None else list(arguments)
     parser = argparse.ArgumentParser(prog="cni-v6ctl", description="Look after the networks of cni-v6 on this node.")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
-    for command in COMMANDS:
-        command.register(commands)
-    chosen = parser.parse_args(arguments)
+    for module in _modules(given):
+        import_module(f"cni_v6.ctl.{module}").register(commands)
+    chosen = parser.parse_args(given)
     try:
         if vars(chosen).get("root", False):
             privilege.require(f"cni-v6ctl {chosen.command}")
@@ -39,3 +47,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return 0
     assert isinstance(status, int)
     return status
+
+
+def _modules(given: Sequence[str]) -> Sequence[str]:
+    """The modules that the command line needs: all of them for help, or for a command that does not exist."""
+    if given[:1] == ["--version"]:
+        return ()
+    named = COMMANDS.get(given[0]) if given else None
+    return [named] if named else list(dict.fromkeys(COMMANDS.values()))

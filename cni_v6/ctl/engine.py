@@ -31,12 +31,11 @@ def run(chosen: argparse.Namespace) -> int:
     if os.environ.get("LISTEN_PID") == str(os.getpid()) and os.environ.get("LISTEN_FDS") == "1":
         _serve(socket.socket(fileno=FIRST_PASSED), None, chosen.idle)
         return 0
-    folder = os.fsencode(os.environ.get("CNI_V6_RUN_DIR", RUN_DIR))
-    path = folder + b"/engine-%d.sock" % identity(HOST)[1]
+    path = own_socket()
     if chosen.stop:
         return stop(path)
     try:
-        claimed = start.claim(folder, path)
+        claimed = start.claim(os.path.dirname(path), path)
     except OSError as error:
         raise CniError(NODE_CONFLICT, f"cannot listen at {os.fsdecode(path)}", str(error)) from error
     if claimed is None:
@@ -49,6 +48,12 @@ def run(chosen: argparse.Namespace) -> int:
     return 0
 
 
+def own_socket() -> bytes:
+    """The path of the socket of this network namespace's engine."""
+    folder = os.fsencode(os.environ.get("CNI_V6_RUN_DIR", RUN_DIR))
+    return folder + b"/engine-%d.sock" % identity(HOST)[1]
+
+
 def _serve(listener: socket.socket, path: bytes | None, idle: float) -> None:
     try:
         server = Server(listener, path=path, idle=idle)
@@ -59,15 +64,20 @@ def _serve(listener: socket.socket, path: bytes | None, idle: float) -> None:
 
 
 def stop(path: bytes, seconds: float = STOP_SECONDS) -> int:
-    """Stop the engine that listens at a socket; returns the exit status.
+    """Stop the engine that listens at a socket, and tell it; returns the exit status. Errors as of ``end``."""
+    found = end(path, seconds)
+    print("the engine has ended" if found else "no engine serves this network namespace")
+    return 0
+
+
+def end(path: bytes, seconds: float = STOP_SECONDS) -> bool:
+    """Stop the engine that listens at a socket; whether there was one.
 
     :raises CniError: TRY_AGAIN if it has not ended after this number of seconds; NODE_CONFLICT if signalling it fails.
     """
     try:
-        found = start.stop(path, seconds)
+        return start.stop(path, seconds)
     except TimeoutError as error:
         raise CniError(TRY_AGAIN, f"cannot stop the engine: {error}", suspect.advice(path)) from error
     except (OSError, ValueError) as error:
         raise CniError(NODE_CONFLICT, f"cannot stop the engine at {os.fsdecode(path)}", str(error)) from error
-    print("the engine has ended" if found else "no engine serves this network namespace")
-    return 0

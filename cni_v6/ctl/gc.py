@@ -13,11 +13,11 @@ from cni_v6.attachments.context import Context
 from cni_v6.attachments.stale import StaleAttachment, Valid
 from cni_v6.config.reader import wrong
 from cni_v6.config.text import FormatError, seconds
+from cni_v6.ctl.places import of_networks
 from cni_v6.engine.handle import real_context
 from cni_v6.errors import INVALID_CONFIG, CniError, Errors
-from cni_v6.protocol.identifiers import check_network
-from cni_v6.protocol.valid import valid_attachments
 from cni_v6.protocol.json_reader import decode
+from cni_v6.protocol.valid import valid_attachments
 
 STDIN = "-"
 KEY = "cni.dev/valid-attachments"
@@ -81,14 +81,7 @@ def places(
 
     :param without_records: networks that may be named though they have none.
     """
-    wanted = {check_network(name) for name in chosen.networks}
-    folders = [chosen.data_dir] if chosen.data_dir else context.data_dirs.known()
-    known = [(folder, network) for folder in folders for network in context.data_dirs.recorded(folder)]
-    unknown = wanted - {network for _, network in known} - {*without_records}
-    if unknown:
-        words = f"no attachment of network {', '.join(sorted(unknown))} is on record in {', '.join(folders)}"
-        raise CniError(INVALID_CONFIG, words, "see cni-v6ctl list, and --data-dir")
-    return [(folder, network) for folder, network in known if not wanted or network in wanted]
+    return of_networks(chosen.networks, chosen.data_dir, context, without_records=without_records)
 
 
 def _age(text: str) -> int:

@@ -24,6 +24,7 @@ from cni_v6.kernel.privilege import may_change_the_network
 from cni_v6.kernel.questions import Kernel, Question, Snapshot
 from cni_v6.leases.attachment import Attachment
 from cni_v6.leases.memory import MemoryDataDirs, MemoryLeases
+from cni_v6.plan.lint.document import macs
 from cni_v6.plugins.registry import PLUGINS
 from cni_v6.protocol.invocation import IPAM, Invocation, Request
 from cni_v6.protocol.json_reader import decode, repeated_key, shown
@@ -101,13 +102,7 @@ def _read(path: Path) -> tuple[Mapping[str, Any], list[dict[str, Any]]]:
 
 def _chained(path: Path) -> Iterator[str]:
     """Warnings about later plugins of the list. An ADD cannot give them: it sees only its own configuration."""
-    _, entries = _read(path)
-    own = next((number for number, entry in enumerate(entries) if entry.get("type") in TYPES), len(entries))
-    for number, entry in enumerate(entries[own:], own):
-        changes = entry.get("mac") or (_takes_mac(entry) and not _takes_mac(entries[own]))
-        if entry.get("type") == "tuning" and changes and entries[own].get("guard", True):
-            yield (f"warning: plugins[{number}]: tuning changes the MAC, which the guard does not let pass: "
-                   'leave "mac" out there, and request the MAC with the capability "mac", args.cni.mac or CNI_ARGS')
+    yield from (f"warning: {each.message}: {each.remedy}" for each in macs(_read(path)[1]))
 
 
 def _others(path: Path) -> Iterator[str]:
@@ -122,11 +117,6 @@ def _has_our_addresses(config: Mapping[str, Any]) -> bool:
     """Whether the addresses of another main plugin are ours."""
     ipam = config.get("ipam")
     return config.get("type") not in TYPES and isinstance(ipam, dict) and ipam.get("type") == IPAM
-
-
-def _takes_mac(config: Mapping[str, Any]) -> bool:
-    capabilities = config.get("capabilities")
-    return isinstance(capabilities, dict) and capabilities.get("mac") is True
 
 
 def configurations(path: Path) -> Iterator[dict[str, Any]]:

@@ -222,12 +222,16 @@ def _private(path: str, flags: int) -> int:
 def _private_folder(path: bytes) -> None:
     """Create the folder of the sockets with mode 0700, or check an existing one.
 
-    :raises OSError: it cannot be created, belongs to another user, or is accessible to others.
+    One that others may look into is narrowed: kubelet makes the folder of a ``hostPath`` with mode 0755.
+
+    :raises OSError: it cannot be created, belongs to another user, or others may write to it.
     """
     try:
         os.mkdir(path, 0o700)
     except FileExistsError:
         pass
     found = os.lstat(path)
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
         raise PermissionError(f"{os.fsdecode(path)} is not a folder of this user's alone")
+    if found.st_mode & 0o077:
+        os.chmod(path, 0o700)

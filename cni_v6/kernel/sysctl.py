@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import errno
 import os
+from functools import cache
 
 from cni_v6.errors import IO_FAILURE, CniError
 
 ROOT = "/proc/sys/net/"
+# A container's runtime makes its /proc/sys read-only. There the node's is mounted (deploy/kubernetes). Both show the
+# sysctls of the namespace of the thread that looks (net/sysctl_net.c, net_ctl_header_lookup).
+MOUNTED_ROOT = "/host/proc/sys/net/"
 READ_BYTES = 4096
 READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM, errno.EBADF)  # EBADF: the file could only be opened for reading
 
@@ -38,12 +42,13 @@ class Folders:
     Each is opened only if needed: the kernel searches its name among those of all namespaces (``proc_sys_compare``),
     which takes long on a node with many containers. A descriptor stays in its namespace.
 
+    :param root: the folder above them; "" for this machine's.
     :param at_once: open both now. For the node's own namespace, which an engine keeps open for long: later mounts must
         not matter.
     """
 
-    def __init__(self, root: str = ROOT, *, at_once: bool = False) -> None:
-        self._root = root
+    def __init__(self, root: str = "", *, at_once: bool = False) -> None:
+        self._root = root or _root()
         self._files: dict[str, int | None] = {}
         for family in ("ipv4", "ipv6") if at_once else ():
             self.get(family)
@@ -128,6 +133,11 @@ def interfaces(folders: Folders) -> tuple[str, ...]:
         return tuple(sorted(set(os.listdir(conf)) - {"all", "default"}))
     finally:
         os.close(conf)
+
+
+@cache
+def _root() -> str:
+    return MOUNTED_ROOT if os.path.isdir(f"{MOUNTED_ROOT}core") else ROOT  # every kernel has it; an empty folder not
 
 
 def _text(content: bytes) -> str:

@@ -18,7 +18,7 @@ from cni_v6.allocation.used import UsedAddresses
 from cni_v6.errors import TRY_AGAIN, CniError
 from cni_v6.leases import records
 from cni_v6.leases.attachment import Attachment
-from cni_v6.leases.store import Transaction
+from cni_v6.leases.store import Past, Transaction
 from cni_v6.net.addresses import from_text, to_text
 from cni_v6.protocol.names import Owner
 
@@ -48,6 +48,18 @@ class MemoryLeases:
         """See ``leases.store.Leases``."""
         held = (record for record in self._work.attachments() if record.damaged)
         return [f"{record.owner.container_id}/{record.owner.ifname}" for record in held]
+
+    def peek(self) -> list[Attachment]:
+        """See ``leases.store.Leases``."""
+        return list(self._work.attachments())
+
+    def past(self, address: str) -> Past:
+        """See ``leases.store.Leases``."""
+        return self._work.past(records.require_address(address))
+
+    def count_spent(self, ranges: RangeSet) -> int:
+        """See ``leases.store.Leases``."""
+        return self._work.spent(ranges)
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
@@ -197,6 +209,11 @@ class MemoryTransaction:
         self._records[attachment.owner.container_id, attachment.owner.ifname] = attachment
         if self._on_record:
             self._on_record(attachment)
+
+    def past(self, address: str) -> Past:
+        """See ``leases.store.Leases``."""
+        entry = self._states[from_text(address)[0]].queue.find(address)
+        return Past(entry.time if entry else None, self.was_used(address))
 
     def was_used(self, address: str) -> bool:
         family, value = from_text(address)

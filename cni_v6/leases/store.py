@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence, Set
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Protocol
 
 from cni_v6.allocation.policy import DEFAULT, AllocationPolicy
@@ -11,6 +12,18 @@ from cni_v6.allocation.ranges import RangeSet
 from cni_v6.errors import CniError
 from cni_v6.leases.attachment import Attachment
 from cni_v6.protocol.names import Owner
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What became of an address that nobody holds.
+
+    ``released``: when its last holder released it, in seconds since the epoch, if it waits for reuse since. ``used``:
+    it was, or may have been, handed out by a set without reuse, which never hands it out again.
+    """
+
+    released: float | None = None
+    used: bool = False
 
 
 class Transaction(Protocol):
@@ -143,6 +156,29 @@ class Leases(Protocol):
         """The attachments whose records are damaged: ``containerID/ifname``, or the name of the file.
 
         Takes no lock and changes nothing. The time is linear in the number of records; for STATUS and GC.
+        """
+        ...
+
+    def peek(self) -> Sequence[Attachment]:
+        """All attachments, damaged ones and leases of the reference plugin included.
+
+        Takes no lock and changes nothing, so that attachments of an earlier boot are included too.
+
+        :raises CniError: STORE_FAILED.
+        """
+        ...
+
+    def past(self, address: str) -> Past:
+        """What became of an address, without the lock; changes nothing.
+
+        :raises CniError: STORE_FAILED.
+        """
+        ...
+
+    def count_spent(self, ranges: RangeSet) -> int:
+        """As ``Transaction.spent``, without the lock; changes nothing.
+
+        :raises CniError: STORE_FAILED.
         """
         ...
 

@@ -13,7 +13,21 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from tests.bench import attach, collect, firewall, flowtable, inside, ipam, node, peers, plots, report, scale, start
+from tests.bench import (
+    attach,
+    collect,
+    firewall,
+    flowtable,
+    inside,
+    ipam,
+    node,
+    peers,
+    plots,
+    pods,
+    report,
+    scale,
+    start,
+)
 from tests.bench.figures import Findings, as_text
 from tests.bench.setting import FULL, ORDERS, QUICK, Setting
 
@@ -38,6 +52,10 @@ SCENARIOS: dict[str, Callable[[Setting, Findings], None]] = {
     "churn": scale.churn,
     "garbage": collect.garbage,
     "cold": attach.cold,
+    "boot": pods.boot,
+    "starts": pods.starts,
+    "bridges": pods.bridges,
+    "newest": pods.newest,
     "netavark": attach.netavark,
     "shim": start.shim,
     "python": start.python,
@@ -62,7 +80,7 @@ def main() -> int:
         orders = tuple(options.order or ORDERS)
         ours = peers.ours(folder)
         shim = peers.by_python(ours, library)
-        setting = Setting(ours, shim, peers.reference(options.peer), library, sizes, orders)
+        setting = Setting(ours, shim, peers.reference(options.peer), library, sizes, orders, peers.newest())
         facts = report.machine(library, setting.shim, setting.peer)
         print("; ".join(f"{key} {value}" for key, value in facts.items()), flush=True)
         for name in options.only or SCENARIOS:

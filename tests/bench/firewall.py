@@ -93,16 +93,20 @@ def price(setting: Setting, found: Findings) -> None:
 
 
 def many(setting: Setting, found: Findings) -> None:
-    """The last of many containers against the first, without a firewall, and with an announcement."""
+    """The last of many containers against the first, without a firewall, and with an announcement; and the peer's."""
     count, few = setting.sizes.many, setting.sizes.few
-    with match(setting, count) as (ours, _):
+    with match(setting, count) as (ours, theirs):
         _once(ours, 0)
         first_on, first_off = map(sum, _by_turns(ours, few, EVERYTHING, {}))
         ours.run([_call(ours, "ADD", number) for number in range(1, count)], STAGES[0])
         settle()
         last_on, last_off, announced = map(sum, _by_turns(ours, few, EVERYTHING, {}, EVERYTHING | ANNOUNCED))
+        theirs.add(range(1, count), STAGES[0])
+        settle()
+        [their_last] = map(sum, _by_turns(theirs, few, {}))
     where = f"beside {count - 1:,} containers"
     remark = f"without a firewall {last_off:.3g} ms against {first_off:.3g}"
+    found.rows.append(Row(f"ADD + DEL {where}, without a firewall", "ms", last_off, their_last))
     figure = f"ADD + DEL {where}, everything on"
     found.rows.append(Row(figure, "ms", last_on, first_on, Goal(1.2), against="own, beside none", remark=remark))
     found.rows.append(Row(f"the same {where}", "ms", last_on, last_off, Goal(1.2), against="own, everything off"))

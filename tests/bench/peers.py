@@ -18,6 +18,7 @@ VERSION = "1.0.0"  # the newest that Debian's reference plugins know
 DATA = "/var/lib/cni/networks"
 # What a runtime hands on of its own environment; the reference plugin finds iptables by it.
 RUNTIME = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root"}
+NEWEST = Path(__file__).resolve().parents[2] / ".tools" / "reference"
 NETAVARK = Path("/usr/lib/podman/netavark")
 CONFIG = "/run/containers/networks"  # netavark's folder for a name server's configuration, which is not asked for
 ABOUT_SECONDS = 10
@@ -90,6 +91,13 @@ def without_engine(plugins: Plugins) -> Plugins:
 
 def reference(folder: Path) -> Plugins:
     return Plugins("bridge + host-local", folder, "bridge", "host-local")
+
+
+def newest() -> Plugins | None:
+    """The newest release of the reference plugins, as ``tools/reference`` has built it; None if it has not."""
+    if not (NEWEST / ".version").exists():
+        return None
+    return replace(reference(NEWEST), name=f"reference {(NEWEST / '.version').read_text(encoding='ascii').strip()}")
 
 
 def portmap(plugins: Plugins, node: Node, command: str, mappings: Sequence[Mapping[str, Any]]) -> Call:

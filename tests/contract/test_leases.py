@@ -15,7 +15,7 @@ from cni_v6.errors import CniError
 from cni_v6.leases.attachment import Attachment
 from cni_v6.leases.disk.store import DiskLeases
 from cni_v6.leases.memory import MemoryLeases
-from cni_v6.leases.store import Leases
+from cni_v6.leases.store import Leases, Past
 from cni_v6.protocol.names import Owner
 from tests.stores import BOOT, LARGE, NETWORK, SMALL, add, delete, held, owner, pool, span
 
@@ -386,3 +386,29 @@ def test_whether_an_address_was_given_that_is_given_once(leases: Leases) -> None
         assert work.was_used(asked)
         work.remove_addresses(Attachment(owner("a"), (asked,), reuse=("never",)))
         assert work.was_used(given)
+
+
+def test_a_look_without_the_lock(leases: Leases) -> None:
+    assert list(leases.peek()) == []
+    put(leases, "a", "10.1.0.2", "2001:db8::2")
+    put(leases, "b")
+    with leases.transaction() as work:  # which holds the lock
+        assert set(leases.peek()) == set(work.attachments())
+
+
+def test_what_became_of_an_address(leases: Leases) -> None:
+    small, large = add(leases, "a", SMALL, LARGE)
+    assert leases.past("10.1.0.6") == Past()
+    assert leases.past(large) == Past(used=True)
+    assert leases.past("2001:db8::ff:7") == Past()  # reserved ahead, and not handed out
+    delete(leases, "a")
+    waiting = leases.past(small)
+    assert waiting.released is not None and not waiting.used
+    assert leases.past(large) == Past(used=True)
+
+
+def test_what_is_spent_is_counted_without_the_lock(leases: Leases) -> None:
+    assert leases.count_spent(LARGE) == 0
+    add(leases, "a", SMALL, LARGE)
+    with leases.transaction() as work:
+        assert leases.count_spent(LARGE) == work.spent(LARGE) == 1

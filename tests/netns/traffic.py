@@ -107,7 +107,7 @@ def called(netns: str, target: tuple[str, int], listener: socket.socket, source:
 def answering(netns: str, address: str, ports: Iterable[int]) -> set[int]:
     """Those of a host's TCP ports that are open; the others refuse at once. One that says nothing fails the test."""
     with ExitStack() as stack:
-        calls = {port: stack.enter_context(_calling(netns, address, port)) for port in ports}
+        calls = {port: stack.enter_context(calling(netns, address, port)) for port in ports}
         return {port for port, call in calls.items() if _is_answered(call, f"{address} {port}") == 0}
 
 
@@ -120,7 +120,8 @@ def _is_answered(call: socket.socket, what: str) -> int:
 
 
 @contextmanager
-def _calling(netns: str, address: str, port: int) -> Iterator[socket.socket]:
+def calling(netns: str, address: str, port: int) -> Iterator[socket.socket]:
+    """A TCP call that is under way."""
     with opened(netns, family_of(address), socket.SOCK_STREAM) as call:
         call.setblocking(False)
         call.connect_ex((address, port))
@@ -132,7 +133,7 @@ def unanswered(netns: str, *targets: tuple[str, int]) -> Iterator[None]:
     """TCP calls that nobody must have answered by the end of the block, in which something that is answered is asked on
     the same way."""
     with ExitStack() as stack:
-        calls = {target: stack.enter_context(_calling(netns, *target)) for target in targets}
+        calls = {target: stack.enter_context(calling(netns, *target)) for target in targets}
         yield
         _, ready, broken = select.select([], calls.values(), calls.values(), 0)
         answered = [target for target, call in calls.items() if call in ready or call in broken]

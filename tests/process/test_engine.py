@@ -299,6 +299,18 @@ def test_a_caller_that_goes_away_gets_its_add_undone(warm_node: Node) -> None:
     assert [link["ifname"] for link in warm_node.ip_json("link", netns=netns)] == ["lo"]
 
 
+@pytest.mark.parametrize("mode", [0o755, 0o775])
+def test_a_folder_that_others_may_look_into_is_narrowed_but_not_one_that_they_may_write_to(
+    warm_node: Node, mode: int
+) -> None:
+    """kubelet makes the folder of a hostPath with mode 0755."""
+    run_dir(warm_node).mkdir()
+    run_dir(warm_node).chmod(mode)
+    add(warm_node, "a")
+    assert (engine_of(warm_node) is None) == bool(mode & 0o022)
+    assert run_dir(warm_node).stat().st_mode & 0o777 == (mode if mode & 0o022 else 0o700)
+
+
 def test_another_users_socket_is_not_used(warm_node: Node) -> None:
     netns = warm_node.container("a")
     folder = run_dir(warm_node)

@@ -80,7 +80,7 @@ def test_what_is_installed_does_not_look_back_at_the_checkout(installed: Path) -
     for program in [*installed.joinpath("usr/lib/cni-v6/bin").glob("cni-v6*"), installed / "usr/sbin/cni-v6ctl"]:
         text = program.read_text(encoding="utf-8")
         assert str(ROOT) not in text
-        assert f'sys.path.insert(0, "{installed}/usr/lib/cni-v6")' in text
+        assert f"sys.path[:0] = ['{installed}/usr/lib/cni-v6']" in text
         interpreter, options = text.splitlines()[0].removeprefix("#!").split(" ")
         assert os.access(interpreter, os.X_OK) and options == "-ISE"
 
@@ -91,6 +91,17 @@ def test_the_courier_stands_in_front_of_python(installed: Path) -> None:
         assert courier.read_bytes().startswith(b"\x7fELF") and python.read_bytes().startswith(b"#!")
         assert f"{installed}/usr/lib/cni-v6/bin".encode() in courier.read_bytes(), "where it looks"
         assert str(ROOT).encode() not in courier.read_bytes()
+
+
+def test_cni_v6ctl_install_puts_the_same_there(installed: Path, tmp_path: Path) -> None:
+    """Elsewhere too, from what make install left in the library."""
+    words = ("install", "--json", "--bin-dir", installed / "cni", "--bin-dir", tmp_path)
+    told = json.loads(execute(installed / "usr/sbin/cni-v6ctl", tmp_path, {}, *map(str, words)).stdout)
+    assert (told["plugins"], told["pythonDir"]) == ("courier", f"{installed}/usr/lib/cni-v6/bin")
+    for step in told["files"]:
+        assert (step["action"] == "new") == (Path(step["path"]).parent == tmp_path), step
+    assert {name: tmp_path.joinpath(name).read_bytes() for name in NAMES} == {
+        name: installed.joinpath("cni", name).read_bytes() for name in NAMES}
 
 
 DISTRIBUTION = "/usr/bin/python3"
@@ -159,7 +170,9 @@ def test_python_takes_the_place_of_a_courier_and_a_courier_of_python(tmp_path: P
     with_courier = tree(tmp_path)
     install(tmp_path, COURIER="no")
     without = tree(tmp_path)
-    assert with_courier.keys() - without.keys() == {f"usr/local/lib/cni-v6/bin/{name}" for name in NAMES}
+    library = "usr/local/lib/cni-v6"
+    behind = {f"{library}/bin/{name}" for name in NAMES}
+    assert with_courier.keys() - without.keys() == {*behind, f"{library}/cni_v6/courier"}
     install(tmp_path)
     assert tree(tmp_path).keys() == with_courier.keys()
 

@@ -7,17 +7,21 @@ import json
 import os
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cni_v6 import __version__
-from cni_v6.ctl import main, plan as plan_command, prefix as prefix_command
+from cni_v6.ctl import list as list_command, main, plan as plan_command, prefix as prefix_command, screen
+from cni_v6.ctl.command import COMMANDS
+from cni_v6.engine.handle import real_context
 from cni_v6.errors import CniError
 from cni_v6.kernel.facts import Link
 from cni_v6.kernel.ops import HOST
 from cni_v6.leases.attachment import Attachment
+from cni_v6.leases.disk.data_dirs import DiskDataDirs
 from cni_v6.leases.disk.store import DiskLeases
 from cni_v6.leases.memory import MemoryDataDirs
 from cni_v6.protocol import names
@@ -70,7 +74,7 @@ def store(tmp_path: Path) -> str:
 
 
 def test_list(store: str, capsys: Capture) -> None:
-    assert main(["list", "--data-dir", store]) == 0
+    assert main(["list", "--wide", "--data-dir", store]) == 0
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert rows[0] == ["NETWORK", "CONTAINER", "INTERFACE", "ADDRESSES", "HOST", "INTERFACE", "STATE", "SINCE"]
     assert [row[:3] for row in rows[1:]] == [["layer2", "a1", "net1"], ["pods", "a1", "eth0"], ["pods", "b2", "eth0"]]
@@ -81,7 +85,7 @@ def test_list(store: str, capsys: Capture) -> None:
 
 
 def test_list_is_aligned(store: str, capsys: Capture) -> None:
-    main(["list", "--data-dir", store])
+    main(["list", "--wide", "--data-dir", store])
     lines = capsys.readouterr().out.splitlines()
     column = lines[0].index("HOST INTERFACE")
     assert all(line[column:].startswith("veth") and line[column - 1] == " " for line in lines[1:])
@@ -100,10 +104,76 @@ def test_list_of_one_network_as_json(store: str, capsys: Capture) -> None:
 
 
 def test_listing_creates_nothing(tmp_path: Path, capsys: Capture) -> None:
-    assert main(["list", "pods", "--data-dir", str(tmp_path)]) == 0
+    assert main(["list", "--data-dir", str(tmp_path)]) == 0
     assert main(["list", "--data-dir", str(tmp_path / "none")]) == 0
     assert capsys.readouterr().out.count("NETWORK") == 2
     assert list(tmp_path.iterdir()) == []
+
+
+def test_list_of_a_network_that_is_not_there(store: str, capsys: Capture) -> None:
+    assert main(["list", "nosuch", "--data-dir", store]) == 1
+    words = capsys.readouterr()
+    assert not words.out
+    assert f"no attachment of network nosuch is on record in {store}: see cni-v6ctl list" in words.err
+
+
+@pytest.mark.parametrize("what, holder", [
+    ("10.1.0.3", "b2"), ("2001:DB8:0::2", "a1"), ("2001:db8:0:0:1::77", "b2"), ("10.1.0.2/31", "a1 b2"),
+    ("2001:db8::/64", "a1 b2"),
+])
+def test_list_of_who_has_an_address(store: str, capsys: Capture, what: str, holder: str) -> None:
+    assert main(["list", what, "--json", "--data-dir", store]) == 0
+    found = [json.loads(line)["containerID"] for line in capsys.readouterr().out.splitlines()]
+    assert found == holder.split()
+
+
+@pytest.mark.parametrize("what", ["10.1.0.9", "2001:db8:7::/48"])
+def test_list_of_an_address_that_nobody_has(store: str, capsys: Capture, what: str) -> None:
+    assert main(["list", what, "--data-dir", store]) == 1
+    assert capsys.readouterr() == ("", f"cni-v6ctl: nobody has {what}: cni-v6ctl explain {what} says why\n")
+
+
+LONG = "0123456789ab" * 6
+
+
+def test_a_list_fits_the_screen_with_the_ids_of_a_runtime(tmp_path: Path, capsys: Capture) -> None:
+    first, second = LONG[:64], LONG[:20] + "f" * 44  # a start of twelve digits in common
+    addresses = ("2001:db8:1111:2222:3333:4444:5555:6666", "10.111.122.133")
+    owners = [Owner("a-network-with-a-name-that-is-long", first, "eth0"), Owner("pods", second, "interface-names"),
+              Owner("pods", "c" * 64, "eth0")]
+    for number, owner in enumerate(owners):
+        with DiskLeases(owner.network, str(tmp_path), boot=BOOT).transaction() as leases:
+            leases.put(Attachment(owner, addresses if not number else (), f"veth{number:011}", created=1.0, boot=BOOT))
+    assert main(["list", "--data-dir", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[0].split() == ["NETWORK", "CONTAINER", "INTERFACE", "HOST", "INTERFACE", "STATE", "AGE"]
+    assert lines[2] == f"    {' '.join(addresses)}" and lines[3].startswith("pods")
+    assert lines[1].startswith("a-ne") and "veth00000000000  missing  2" in lines[1]
+    assert main(["list", "--wide", "--data-dir", str(tmp_path)]) == 0
+    assert f"{first}  eth0             {' '.join(addresses)}" in capsys.readouterr().out
+
+
+def test_ids_are_shown_by_a_start_that_no_other_has() -> None:
+    assert screen.starts([LONG[:64], LONG[:20] + "f", "short"]) == {
+        LONG[:64]: LONG[:21], LONG[:20] + "f": LONG[:20] + "f", "short": "short",
+    }
+
+
+def test_list_names_attachments_of_an_earlier_boot(tmp_path: Path, capsys: Capture) -> None:
+    with DiskLeases("pods", str(tmp_path), boot="earlier").transaction() as leases:
+        leases.put(Attachment(Owner("pods", "a1", "eth0"), ("10.1.0.2",), "veth0a1", created=1.0, boot="earlier"))
+    assert main(["list", "--json", "--data-dir", str(tmp_path)]) == 0
+    assert json.loads(capsys.readouterr().out)["hostInterfaceState"] == "ended"
+
+
+def test_list_finds_all_data_folders_and_waits_for_no_lock(store: str, tmp_path: Path, capsys: Capture) -> None:
+    run_dir = str(tmp_path / "run")
+    DiskDataDirs(run_dir).remember(store)
+    chosen = argparse.Namespace(what="10.1.0.2", data_dir=None, wide=False, json=False)
+    with DiskLeases("pods", store, boot=BOOT).transaction():
+        assert list_command.run(chosen, lambda: real_context(run_dir=run_dir)) == 0
+    assert "veth0a1" in capsys.readouterr().out
 
 
 def test_list_of_what_is_no_store(tmp_path: Path, capsys: Capture) -> None:
@@ -483,3 +553,34 @@ def test_a_rehearsal_has_no_data_folder() -> None:
     folders.remember("/elsewhere")
     assert folders.known() == folders.networks("/elsewhere") == folders.recorded("/elsewhere") == []
     assert folders.leased_elsewhere("pods", ["10.0.0.2"]) == frozenset()
+
+
+# The command line
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_has_a_help_of_its_own(command: str, capsys: Capture) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--help"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith(f"usage: cni-v6ctl {command}")
+
+
+def test_an_unknown_command_is_told_all_that_there_are(capsys: Capture) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["lst"])
+    assert ended.value.code == 2
+    words = capsys.readouterr().err
+    assert all(f"{command}" in words for command in COMMANDS)
+
+
+def test_a_command_imports_no_other() -> None:
+    program = f"import sys; sys.path[:0] = {[str(ROOT), sysconfig.get_path('purelib')]!r}\n" + (
+        "from cni_v6.ctl import main\n"
+        "main(['list', '--data-dir', '/nonexistent'])\n"
+        "print(*sorted(name for name in sys.modules if name.startswith('cni_v6.ctl.')), 'netaddr' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-ISE", "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1].split() == [
+        "cni_v6.ctl.command", "cni_v6.ctl.list", "cni_v6.ctl.places", "cni_v6.ctl.screen", "False",
+    ]

@@ -620,3 +620,26 @@ def test_every_system_error_names_the_path_and_a_remedy(number: int, remedy: str
     assert caught.value.code == errors.STORE_FAILED
     assert os.strerror(number) in caught.value.msg
     assert remedy in caught.value.details
+
+
+# Looking without the lock
+
+def test_a_look_changes_nothing_whatever_lies_there(leases: DiskLeases, folder: Path) -> None:
+    """Records that are damaged, leases of the reference plugin, a folder that everybody can read."""
+    assert list(leases.peek()) == [] and not folder.exists()
+    for name in ("a", "b", "c"):
+        add(leases, name, SMALL, LARGE)
+    (folder / "10.1.0.6").write_text("theirs\r\neth0")
+    (folder / "attachments/b:eth0").write_text("{")
+    (folder / "attachments/nobody").write_text("{")
+    (folder / "10.1.0.4").unlink()  # of c, by a DEL of the reference plugin
+    folder.chmod(0o755)
+    before = {path: (path.stat().st_mtime_ns, path.stat().st_mode) for path in (folder, *folder.rglob("*"))}
+    found = {record.owner.container_id: record for record in leases.peek()}
+    assert {name: record.addresses for name, record in found.items()} == {
+        "a": ("10.1.0.2", "2001:db8::2"), "b": ("10.1.0.3", "2001:db8::3"), "c": ("2001:db8::4",),
+        "theirs": ("10.1.0.6",),
+    }
+    assert [name for name, record in found.items() if record.damaged] == ["b"]
+    assert leases.past("2001:db8::2").used and leases.count_spent(LARGE) == 3
+    assert {path: (path.stat().st_mtime_ns, path.stat().st_mode) for path in (folder, *folder.rglob("*"))} == before

@@ -31,7 +31,7 @@ def rebuild(
     :param seen: name of the marker to keep. Markers of earlier boots are removed.
     :param lost: called with a record and those of its addresses that its owner no longer holds.
     """
-    leases = _leases(root)
+    leases = leases_by_owner(root)
     damaged: list[str] = []
     for name in attachments.names():
         if name.startswith("."):
@@ -56,7 +56,7 @@ def rebuild(
         owner, files, written = Owner(network, *key), leases.pop(key, []), attachments.stat(name)
         created = max((mtime for _, mtime in files), default=written.st_mtime if written else 0.0)
         yield Attachment(owner, tuple(address for address, _ in files), created=created,
-                         prefixes=_prefixes(root, owner), damaged=True)
+                         prefixes=prefixes_of(root, owner), damaged=True)
     for (container_id, ifname), files in leases.items():
         # The files' mtime tells GC whether a lease is younger than the list of valid attachments.
         yield Attachment(Owner(network, container_id, ifname), tuple(address for address, _ in files),
@@ -73,7 +73,8 @@ def read_record(attachments: Folder, name: str) -> bytes | None:
         return b""
 
 
-def _prefixes(root: Folder, owner: Owner) -> tuple[str, ...]:
+def prefixes_of(root: Folder, owner: Owner) -> tuple[str, ...]:
+    """The delegated prefixes whose files name an owner."""
     if not root.exists(PREFIXES):
         return ()
     with closing(root.child(PREFIXES)) as folder:
@@ -81,7 +82,8 @@ def _prefixes(root: Folder, owner: Owner) -> tuple[str, ...]:
         return tuple(filter(None, found))
 
 
-def _leases(root: Folder) -> LeasesByOwner:
+def leases_by_owner(root: Folder) -> LeasesByOwner:
+    """All lease files of a network."""
     leases: LeasesByOwner = {}
     for name in sorted(root.names(), key=_order):
         status = root.stat(name) if records.canonical(name) == name else None

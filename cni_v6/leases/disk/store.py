@@ -44,13 +44,15 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 
+from cni_v6.allocation.ranges import RangeSet
 from cni_v6.leases import records
+from cni_v6.leases.attachment import Attachment
 from cni_v6.leases.disk.allocation_files import AllocatorFiles
 from cni_v6.leases.disk.directory import Folder
 from cni_v6.leases.disk.lock import turn
 from cni_v6.leases.disk.rebuild import read_record
 from cni_v6.leases.disk.transaction import DiskTransaction
-from cni_v6.leases.store import Transaction
+from cni_v6.leases.store import Past, Transaction
 
 LOCK = "lock"
 ATTACHMENTS = "attachments"
@@ -89,6 +91,24 @@ class DiskLeases:
                 if content is not None and (record is None or record.damaged):
                     found.append("/".join(records.record_owner(name) or (name,)))
         return found
+
+    def peek(self) -> Sequence[Attachment]:
+        """See ``leases.store.Leases``."""
+        from cni_v6.leases.disk import peek  # no plugin calls it
+
+        return peek.attachments(self._network, self._path, ATTACHMENTS)
+
+    def past(self, address: str) -> Past:
+        """See ``leases.store.Leases``."""
+        from cni_v6.leases.disk import peek
+
+        return peek.past(self._path, records.require_address(address), self.boot)
+
+    def count_spent(self, ranges: RangeSet) -> int:
+        """See ``leases.store.Leases``."""
+        from cni_v6.leases.disk import peek
+
+        return peek.spent(self._path, ranges, self.boot)
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:

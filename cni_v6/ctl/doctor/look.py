@@ -1,0 +1,139 @@
+"""Looks at the node: the records, then what they need."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from cni_v6.attachments import allocate, load_config, namespaces
+from cni_v6.attachments.context import Context
+from cni_v6.config.bridge import BridgeConf
+from cni_v6.config.firewall import MODE_OFF
+from cni_v6.config.ipam import IpamConf
+from cni_v6.ctl import conf_dir, places
+from cni_v6.ctl.doctor import engine, kernel, runtime, store
+from cni_v6.errors import CniError
+from cni_v6.firewall import ruleset, shape
+from cni_v6.kernel.ops import HOST
+from cni_v6.kernel.questions import GetLinks, GetNft, GetRuleset, GetTables
+from cni_v6.leases.attachment import Attachment
+from cni_v6.net.addresses import version
+from cni_v6.plan import outage, repair, status
+from cni_v6.plan.health import engine as judge_engine, kernel as judge_kernel, network, runtime as judge_runtime
+from cni_v6.plan.health import store as judge_store
+from cni_v6.plan.health.engine import FirewallFacts
+from cni_v6.plan.health.finding import AMBER, RED, Finding, of_error
+from cni_v6.plan.health.kernel import Use
+from cni_v6.protocol.invocation import BRIDGE
+
+Records = Sequence[tuple[str, Attachment]]
+
+
+def findings(folder: Path | None, bin_dirs: Sequence[Path] | None, node: Context) -> list[Finding]:
+    """All of them, from top to bottom."""
+    try:
+        held = list(places.peek(places.of_networks((), None, node), node))
+        known: list[Finding] = []
+    except CniError as error:
+        held, known = [], [of_error(RED, "records", error, "nothing can be said of the attachments")]
+    try:
+        runtimes = runtime.read(folder, bin_dirs, node)
+    except CniError as error:
+        runtimes = []
+        known.append(of_error(AMBER, "runtimes", error, "the folders of this runtime are not known"))
+    configs = _networks([Path(each.conf_dir) for each in runtimes], node)
+    here = [record for _, record in held
+            if namespaces.is_here(record, node.boot, node.kernel.netns_id(HOST)) and not record.damaged]
+    return [
+        *known,
+        *judge_kernel.findings(kernel.read(node, [conf.gateway_interface for conf in configs]), _use(here, configs)),
+        *judge_engine.firewall(_firewall(here, configs, node)),
+        *judge_engine.engine(engine.read()),
+        *judge_runtime.findings(runtimes),
+        *judge_store.findings(store.read(held, _pools(configs), node)),
+        *_of_networks(here, configs, node),
+        *judge_engine.privileged(engine.privileged(here)),
+    ]
+
+
+def _pools(configs: Sequence[BridgeConf]) -> list[IpamConf]:
+    return [conf.ipam for conf in configs if isinstance(conf.ipam, IpamConf)]
+
+
+def _networks(folders: Sequence[Path], node: Context) -> list[BridgeConf]:
+    """The bridge networks of all folders, each name once; what cannot be read, ``runtime`` reports."""
+    found: dict[str, BridgeConf] = {}
+    for folder in dict.fromkeys(folders):
+        if folder.is_dir():
+            for _, config in conf_dir.ours(folder):
+                try:
+                    conf = load_config.bridge(conf_dir.call(config), node) if config["type"] == BRIDGE else None
+                except CniError:
+                    continue
+                if conf:
+                    found.setdefault(conf.network, conf)
+    return list(found.values())
+
+
+def _use(here: Sequence[Attachment], configs: Sequence[BridgeConf]) -> Use:
+    """What containers use, and the configured networks would."""
+    counts: dict[int, int] = {}
+    networks: dict[str, set[str]] = {}
+    for record in here:
+        for address in record.addresses:
+            counts[version(address)] = counts.get(version(address), 0) + 1
+            if version(address) == 4:
+                networks.setdefault(record.owner.container_id, set()).add(record.owner.network)
+    sets = [one for conf in configs if conf.is_gateway and isinstance(conf.ipam, IpamConf) for one in conf.ipam.sets]
+    homes = {anchor.home for record in here for anchor in record.anchors}
+    modes = [(4, conf.firewall.masquerade4 != MODE_OFF and not conf.firewall.snat4) for conf in configs]
+    modes += [(6, conf.firewall.masquerade6 != MODE_OFF and not conf.firewall.snat6) for conf in configs]
+    masqueraded = {version(address) for record in here if record.policy for address in record.policy.masquerade}
+    return Use(
+        frozenset(counts) | {one.family for one in sets}, counts, frozenset(homes),
+        next((name for name, several in sorted(networks.items()) if len(several) > 1), ""),
+        max((record.created for record in here), default=0.0),
+        frozenset(masqueraded | {family for family, on in modes if on and any(one.family == family for one in sets)}),
+    )
+
+
+def _firewall(here: Sequence[Attachment], configs: Sequence[BridgeConf], node: Context) -> FirewallFacts:
+    needed = sum(record.policy is not None for record in here)
+    seen = node.kernel.observe([GetRuleset(), GetTables(), GetNft(rehearse=False)])
+    differs: tuple[str, ...] = ()
+    if seen.ruleset() != ruleset.mark():
+        differs = tuple(shape.differences(seen.tables())) or ("the tables are of another version",)
+    wanted = needed or any(conf.firewall.wanted for conf in configs)
+    return FirewallFacts(needed, differs, seen.nft(False) if wanted else "")
+
+
+def _of_networks(here: Sequence[Attachment], configs: Sequence[BridgeConf], node: Context) -> Iterator[Finding]:
+    """What STATUS finds of each configured network; what ``check`` finds where STATUS finds nothing."""
+    by_name = {conf.network: conf for conf in configs}
+    for name in sorted({*by_name, *(record.owner.network for record in here)}):
+        records = [record for record in here if record.owner.network == name]
+        found = list(_by_status(by_name[name], records, node)) if name in by_name else []
+        yield from found
+        if not any(each.level == RED for each in found):
+            checked = network.by_check(name, _by_check(records, node))
+            yield from [checked] if not found or checked.level == RED else []
+
+
+def _by_status(conf: BridgeConf, records: Sequence[Attachment], node: Context) -> Iterator[Finding]:
+    try:
+        if isinstance(conf.ipam, IpamConf):
+            allocate.with_files(conf.ipam, node)
+        seen = node.kernel.observe(status.questions(conf, node.id, records))
+        seen = seen.with_answers(node.kernel.observe(outage.more_questions(conf, seen)))
+    except CniError as error:
+        yield of_error(RED, f"network {conf.network}", error, "an ADD would fail")
+        return
+    yield from network.by_status(conf, node.id, records, seen)
+
+
+def _by_check(records: Sequence[Attachment], node: Context) -> repair.Findings:
+    """As ``attachments.repair.look``, without the lock."""
+    views = repair.views(records, node.kernel.observe([GetLinks()]).links() if records else ())
+    seen = node.kernel.observe(repair.questions(views, node.id))
+    seen = seen.with_answers(node.kernel.observe(repair.more_questions(views, seen)))
+    return repair.findings(views, node.id, seen)

@@ -1,0 +1,192 @@
+"""What is known of one attachment, as text and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from cni_v6.ctl import screen
+from cni_v6.ctl.node_facts import NodeFacts
+from cni_v6.firewall.sets import Element
+from cni_v6.net.addresses import is_link_local
+from cni_v6.plan import firewall_words, reach
+from cni_v6.plan.reach import Leaving, PublishedPort, Verdict
+from cni_v6.plan.situation import Situation, cut_off
+
+ALL = (reach.NEIGHBOURS, reach.NODE, reach.NETWORKS, reach.OUTSIDE)
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """An attachment with what the kernel has of it.
+
+    ``home``: the node's interface on its segment, with the addresses ``own``. ``routes``: the node's to the container.
+    """
+
+    data_dir: str
+    seen: Situation
+    home: str
+    own: tuple[str, ...]
+    routes: tuple[str, ...]
+    facts: NodeFacts
+
+    @property
+    def mac(self) -> str:
+        inside, policy = self.seen.inside, self.seen.record.policy
+        return inside.link.mac if inside and inside.link else policy.mac if policy else ""
+
+
+def lines(details: Sequence[Explained], now: float) -> Iterator[str]:
+    """A screen for each attachment."""
+    for number, each in enumerate(details):
+        if number:
+            yield ""
+        yield from screen.listed(_who(each, now), margin=0)
+        yield ""
+        yield "who may reach it"
+        yield from screen.listed(_reached(each.seen))
+        yield ""
+        yield "where its packets to the outside leave"
+        yield from screen.listed(_leaving(each.seen))
+        yield ""
+        yield "what the firewall has of it"
+        yield from screen.listed(_firewall(each))
+
+
+def _who(each: Explained, now: float) -> Iterator[tuple[str, str]]:
+    record, link, owner = each.seen.record, each.seen.link, each.seen.record.owner
+    yield "network", f"{owner.network}, leases in {each.data_dir}"
+    yield "container", owner.container_id
+    yield "interface", f"{owner.ifname or '(not recorded)'}{f', MAC {each.mac}' if each.mac else ''}"
+    for address in record.addresses:
+        yield "address", address
+    for prefix in record.prefixes:
+        yield "prefix", f"{prefix} (delegated)"
+    if record.created:
+        yield "since", f"{screen.moment(record.created)}, {screen.age(now - record.created)} ago"
+    if link:
+        place = f"in bridge {link.master}" if link.master else "in no bridge"
+        yield "host", f"{link.name}, {place}, {'up' if link.up else 'down'}, MTU {link.mtu}"
+    elif record.host:
+        yield "host", f"{record.host}, which is not on the node"
+    for address in each.own:
+        if is_link_local(address) and not (record.port and record.port.link_local == address):
+            continue  # the kernel's own
+        yield "gateway", f"{address} on {each.home}"
+    for route in each.routes:
+        yield "route", f"{route} dev {each.home}"
+    for found in each.facts.neighbours:
+        if found.address in record.addresses:
+            wrong = f", which is not its MAC {each.mac}" if found.mac and each.mac not in ("", found.mac) else ""
+            yield "neighbour", f"{found.address} is {found.mac or 'nobody'} on {found.interface} ({found.state}){wrong}"
+
+
+def _reached(seen: Situation) -> Iterator[tuple[str, str]]:
+    found = list(reach.reached(seen))
+    if not found:
+        stopped = cut_off(seen)
+        yield "", stopped or "it has no address, so only its neighbours reach it, by their own means"
+    for who in ALL:
+        yield from ((who, words) for words in _merged([each for each in found if each.who == who]))
+    for port in reach.ports(seen):
+        yield "published port", _port(port)
+
+
+def _merged(found: Sequence[Verdict]) -> list[str]:
+    """One line for all addresses of which the same holds."""
+    words: dict[str, list[str]] = {}
+    for each in found:
+        words.setdefault(f"{each.may}: {each.why}", []).append(each.address)
+    return list(words) if len(words) == 1 else [f"{' '.join(of)} {text}" for text, of in words.items()]
+
+
+def _port(port: PublishedPort) -> str:
+    at = f" at {port.host_ip}" if port.host_ip else ""
+    inner = f"[{port.address}]" if ":" in port.address else port.address
+    leads = f"{port.protocol} {port.host_port}{at} leads to {inner}:{port.container_port}"
+    return f"{leads}; but {port.problem}" if port.problem else leads
+
+
+def _leaving(seen: Situation) -> Iterator[tuple[str, str]]:
+    for each in reach.leaving(seen):
+        kept = reach.kept(seen, each.address)
+        yield each.address, _way(each) + (f"; to {', '.join(kept)} as {each.address}" if kept else "")
+    if not seen.targets:
+        yield "", "it has no address"
+
+
+def _way(each: Leaving) -> str:
+    if each.may == reach.NO:
+        return f"nowhere: {each.why}"
+    return f"through {each.interface} as {each.source}: {each.why}"
+
+
+def _firewall(each: Explained) -> Iterator[tuple[str, str]]:
+    """A line for each kind of set, with the entries of those that say more than that the container is in it."""
+    seen = each.seen
+    if not seen.loaded:
+        yield "", "the firewall's tables are gone, changed, or of another version" if seen.record.policy else "nothing"
+        return
+    kinds: dict[tuple[str, str], list[Element]] = {}
+    for element in seen.elements:
+        kinds.setdefault((element.family, element.set.rstrip("46")), []).append(element)
+    for (family, name), elements in kinds.items():
+        entries = "; ".join(_entry(element, each.facts) for element in elements if _says_more(element))
+        meaning = firewall_words.meaning(elements[0])
+        yield f"{family} {name}", f"{meaning}: {entries}" if entries else meaning
+    dropped = firewall_words.drops(seen.elements, each.facts.rules)
+    for chain, packets in dropped.items():
+        if packets:
+            yield f"chain {chain}", f"{screen.counted(packets, 'packet')} of all containers dropped"
+    if dropped and not any(dropped.values()):
+        yield "dropped", "no packet of any container, by the chains that use these sets"
+    elif not kinds:
+        yield "", "nothing"
+
+
+def _says_more(element: Element) -> bool:
+    return bool(element.data) or element.set.rstrip("46") in ("allowed", "keep", "macs")
+
+
+def _entry(element: Element, facts: NodeFacts) -> str:
+    leads = f" -> {' . '.join(element.data)}" if element.data else ""
+    counted = f" [{screen.counted(count, 'packet')}]" if (count := facts.packets.get(element)) is not None else ""
+    return f"{' . '.join(element.key)}{leads}{counted}"
+
+
+def document(each: Explained) -> Mapping[str, object]:
+    """All of it as JSON."""
+    seen, record, link = each.seen, each.seen.record, each.seen.link
+    return {
+        "network": record.owner.network,
+        "dataDir": each.data_dir,
+        "containerID": record.owner.container_id,
+        "ifname": record.owner.ifname,
+        "mac": each.mac,
+        "addresses": list(record.addresses),
+        "prefixes": list(record.prefixes),
+        "created": record.created,
+        "hostInterface": link.name if link else record.host,
+        "bridge": link.master if link else "",
+        "gateways": list(each.own),
+        "routes": list(each.routes),
+        "neighbours": [{"address": found.address, "mac": found.mac, "state": found.state, "interface": found.interface}
+                       for found in each.facts.neighbours if found.address in record.addresses],
+        "cutOff": cut_off(seen),
+        "reachedFrom": [{"from": found.who, "address": found.address, "may": found.may, "why": found.why}
+                        for found in reach.reached(seen)],
+        "publishedPorts": [
+            {"protocol": port.protocol, "hostIP": port.host_ip, "hostPort": port.host_port, "address": port.address,
+             "containerPort": port.container_port, "problem": port.problem} for port in reach.ports(seen)
+        ],
+        "leaves": [
+            {"address": found.address, "may": found.may, "interface": found.interface, "source": found.source,
+             "why": found.why, "except": reach.kept(seen, found.address)} for found in reach.leaving(seen)
+        ],
+        "firewall": [
+            {"family": element.family, "set": element.set, "key": list(element.key), "data": list(element.data),
+             "packets": each.facts.packets.get(element), "means": firewall_words.meaning(element)}
+            for element in (seen.elements if seen.loaded else ())
+        ],
+        "dropped": dict(firewall_words.drops(seen.elements, each.facts.rules)),
+    }

@@ -1,0 +1,59 @@
+"""What our tables have counted: packets by rule and by element, read from nf_tables' messages. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from cni_v6.firewall.sets import SETS, TABLE, Element
+from cni_v6.kernel.netfilter.listing import GETRULE, NFTA_RULE_CHAIN, NFTA_RULE_EXPRESSIONS, attributes
+from cni_v6.kernel.netfilter.messages import (
+    FAMILIES,
+    NFGENMSG,
+    NFTA_RULE_TABLE,
+    NFTA_SET_ELEM_LIST_ELEMENTS,
+    dump_elements,
+    read_elements,
+)
+from cni_v6.kernel.netlink.message import Message, as_text, by_kind, each, text
+
+# linux/netfilter/nf_tables.h
+NFTA_SET_ELEM_EXPR = 7
+NFTA_EXPR_NAME, NFTA_EXPR_DATA, NFTA_COUNTER_PACKETS = 1, 2, 2
+
+
+def dump_rules(family: str) -> Message:
+    """A dump of the rules of our table of a family."""
+    return Message(GETRULE, 0, NFGENMSG.pack(FAMILIES[family], 0, 0) + text(NFTA_RULE_TABLE, TABLE))
+
+
+def of_rules(dump: Iterable[bytes]) -> Mapping[str, int]:
+    """Chain -> packets that its counting rules have seen, all of them together."""
+    found: dict[str, int] = {}
+    for data in dump:
+        rule = attributes(data)
+        counts = [_packets(payload) for _, payload in each(rule.get(NFTA_RULE_EXPRESSIONS, b""))]
+        counted = [count for count in counts if count is not None]
+        if counted:
+            chain = as_text(rule.get(NFTA_RULE_CHAIN))
+            found[chain] = found.get(chain, 0) + sum(counted)
+    return found
+
+
+def dumps_of_elements() -> list[Message]:
+    """Dumps of the sets whose elements count."""
+    return [dump_elements(family, name) for (family, name), declared in SETS.items() if declared.counted]
+
+
+def of_elements(data: bytes) -> Iterator[tuple[Element, int]]:
+    """The elements of a counting set in a message, and the packets that each has seen."""
+    listed = each(attributes(data)[NFTA_SET_ELEM_LIST_ELEMENTS])
+    for element, (_, payload) in zip(read_elements(data), listed):
+        yield element, _packets(by_kind(payload).get(NFTA_SET_ELEM_EXPR, b"")) or 0
+
+
+def _packets(expression: bytes) -> int | None:
+    """The packets that an expression has counted; None if it is no counter."""
+    given = by_kind(expression)
+    if as_text(given.get(NFTA_EXPR_NAME)) != "counter":
+        return None
+    return int.from_bytes(by_kind(given.get(NFTA_EXPR_DATA, b"")).get(NFTA_COUNTER_PACKETS, b""), "big")

@@ -1,0 +1,44 @@
+"""One network: what STATUS finds of it, and what ``cni-v6ctl check`` finds that STATUS does not look for. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from cni_v6.config.bridge import BridgeConf
+from cni_v6.errors import LIMITED, CniError
+from cni_v6.kernel.questions import Snapshot
+from cni_v6.leases.attachment import Attachment
+from cni_v6.plan import status
+from cni_v6.plan.health.finding import AMBER, GREEN, RED, REPAIR, Finding, of_error
+from cni_v6.plan.health.store import some
+from cni_v6.plan.repair import Findings
+
+
+def by_status(conf: BridgeConf, node: str, records: Sequence[Attachment], seen: Snapshot) -> Iterator[Finding]:
+    """What STATUS finds; nothing where all is well.
+
+    :param node: the node's machine id.
+    :param seen: answers to ``status.questions`` and ``outage.more_questions``.
+    """
+    check = f"network {conf.network}"
+    try:
+        warnings = status.check(conf, node, records, seen)
+    except CniError as error:
+        cut_off = error.code == LIMITED
+        why = "containers that run are cut off" if cut_off else "an ADD would fail"
+        yield of_error(RED, check, error, why, REPAIR if cut_off else "")
+        return
+    for warning in warnings:
+        what, _, remedy = warning.partition("; ")
+        yield Finding(AMBER, check, what, "it may cut containers off", remedy or "see docs/troubleshooting.md")
+
+
+def by_check(network: str, found: Findings) -> Finding:
+    """What differs from the records."""
+    check = f"network {network}"
+    if not found.differences:
+        return Finding(GREEN, check, "the node has all that its containers need")
+    words = [f"{owner.container_id}/{owner.ifname}: {what}" if owner else what for owner, what in found.differences]
+    remedy = f"cni-v6ctl check {network} --repair" if found.steps else "run DEL and ADD for these containers"
+    why = "the node differs from what its containers were given"
+    return Finding(RED, check, some(words), why, remedy, REPAIR if found.steps else "")

@@ -1,0 +1,2 @@
+"""What a person should know of a network configuration, beyond what the plugins refuse. Pure: documents and facts in,
+remarks out."""
