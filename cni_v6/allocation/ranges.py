@@ -6,11 +6,12 @@ All arithmetic is on the first and last address: a /48 costs the same as a /122.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from cni_v6.net.addresses import from_text, to_text, values
 from cni_v6.net.intervals import Span, locate, meeting, total, without
+from cni_v6.values import dataclass
 
 LARGE = 2**32  # a set with this many addresses or more never reuses one, unless the configuration asks for it
 

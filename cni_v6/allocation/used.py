@@ -11,7 +11,7 @@ needs no sync: to forget it only skips the rest of the chunk.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from cni_v6.allocation import ranges
 from cni_v6.allocation.permutation import KEY_BYTES, Shuffle
@@ -20,6 +20,7 @@ from cni_v6.errors import ADDRESSES_EXHAUSTED, CniError
 from cni_v6.net import intervals as intervals
 from cni_v6.net.addresses import BITS
 from cni_v6.net.intervals import Span
+from cni_v6.values import dataclass
 
 CHUNK = 4096  # addresses of a large set that one fsync reserves: a power failure loses 1 in 2^20 of the smallest one
 SHARE = 20  # bits: a chunk is at most 1 / 2^20 of its set

@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from cni_v6.kernel.questions import Kernel
 from cni_v6.leases.store import Leases
 from cni_v6.protocol.invocation import Invocation
+from cni_v6.values import dataclass
 
 # (invocation, plugin type, command) -> the plugin's output; {} for a command that prints nothing
 Delegate = Callable[[Invocation, str, str], Mapping[str, Any]]

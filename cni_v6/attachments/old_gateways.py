@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 
 from cni_v6.attachments.context import Context
@@ -27,6 +27,7 @@ from cni_v6.net import addresses
 from cni_v6.plan import gateways
 from cni_v6.protocol.names import Owner
 from cni_v6.protocol.result import Address
+from cni_v6.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ Everything happens under the lock of the network's leases, so that the firewall'
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from cni_v6.attachments import damaged, old_gateways, overlaps, recall
 from cni_v6.attachments.context import Context
@@ -20,6 +20,7 @@ from cni_v6.net.addresses import is_link_local
 from cni_v6.plan import features, firewall_elements, gateways
 from cni_v6.protocol.names import Owner
 from cni_v6.protocol.result import Address
+from cni_v6.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

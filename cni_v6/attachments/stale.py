@@ -7,7 +7,6 @@ has ended. No proof uses time, because clocks jump.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
 
 from cni_v6.attachments import register
 from cni_v6.attachments.context import Context
@@ -22,6 +21,7 @@ from cni_v6.leases.store import Leases, Transaction
 from cni_v6.log import Log
 from cni_v6.protocol.invocation import Invocation
 from cni_v6.protocol.names import Owner, host_interface, owner_of_alias
+from cni_v6.values import dataclass
 
 EARLIER_BOOT = "it is of an earlier boot"
 ENDED = "its network namespace has ended"

@@ -7,7 +7,6 @@ known, without reading leases, that nobody has an address in a prefix.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from cni_v6.allocation import ranges
 from cni_v6.allocation.policy import SEQUENTIAL, AllocationPolicy
@@ -15,6 +14,7 @@ from cni_v6.allocation.ranges import RangeSet
 from cni_v6.config.reader import Section, show, wrong
 from cni_v6.net import addresses
 from cni_v6.net.addresses import BITS
+from cni_v6.values import dataclass
 
 LEAST = 1000  # prefixes that a set must have room for: each is given once
 

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import cast
 
 from cni_v6.config.formats import FORMS, FormatError
 from cni_v6.config.keys import Flag, Flags, Items, Key, Kind, Level, Named, Nested, Number, Text
 from cni_v6.errors import INVALID_CONFIG, UNSUPPORTED_FIELD, CniError
 from cni_v6.log import Log
+from cni_v6.values import dataclass
 
 _SHOWN = 80  # characters of a value in a message
 _LONG_NAME = 8  # characters; two slips turn many a shorter word into another word

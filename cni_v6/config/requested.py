@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 from cni_v6.allocation import ranges
 from cni_v6.allocation.ranges import RangeSet
@@ -15,6 +14,7 @@ from cni_v6.errors import INVALID_ENVIRONMENT, CniError
 from cni_v6.log import Log
 from cni_v6.net.addresses import from_text
 from cni_v6.protocol.invocation import Args
+from cni_v6.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from cni_v6.net.addresses import BITS, from_text, to_text
+from cni_v6.values import dataclass
 
 ADDRESS = r"([0-9]{1,3}(\.[0-9]{1,3}){3}|[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*)"
 PREFIX = rf"^{ADDRESS}/[0-9]{{1,3}}$"

@@ -13,12 +13,13 @@ from cni_v6.attachments.context import Context
 from cni_v6.config.bridge import BridgeConf
 from cni_v6.config.ipam import IpamConf
 from cni_v6.config.main import IPAM_PLUGIN
+from cni_v6.ctl import runtime_folders
 from cni_v6.ctl.plan import configurations
 from cni_v6.errors import INVALID_CONFIG, CniError
 from cni_v6.protocol import invocation
 from cni_v6.protocol.invocation import Invocation, Request
 
-CONF_DIR = Path("/etc/cni/net.d")  # the runtimes' default folder: CONVENTIONS.md
+CONF_DIR = Path(runtime_folders.CONF_DIR)
 SUFFIXES = (".conf", ".conflist", ".json")
 
 

@@ -92,7 +92,7 @@ def run(
         details: list[Explained] = []
         if found.held and not found.node and not several:
             namespaces = stack.enter_context(search(node))
-            facts = look(address for _, record in found.held for address in record.addresses)
+            facts = look(target for _, record in found.held for target in (*record.addresses, *record.prefixes))
             details = [_explain(held, seen.links(), facts, namespaces, node) for held in found.held]
         now = node.now()
     if chosen.json:
@@ -129,7 +129,7 @@ def _with_prefix(prefix: str, known: Held, surroundings: Surroundings) -> Found:
     own = [f"{text} on {name}{_gateway_of(text, known)}" for name, text in surroundings.addresses
            if within(text.partition("/")[0])]
     routes = [f"a route to {route.dst} through {name}" for name, route in surroundings.routes
-              if wide and route.dst == prefix]
+              if wide and route.dst == prefix and not held]
     return Found(held, "; ".join((*own, *routes)))
 
 

@@ -111,7 +111,7 @@ def _leaving(seen: Situation) -> Iterator[tuple[str, str]]:
     for each in reach.leaving(seen):
         kept = reach.kept(seen, each.address)
         yield each.address, _way(each) + (f"; to {', '.join(kept)} as {each.address}" if kept else "")
-    if not seen.record.addresses:
+    if not seen.targets:
         yield "", "it has no address"
 
 

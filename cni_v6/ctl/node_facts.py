@@ -18,7 +18,8 @@ from cni_v6.plan.situation import Way
 OUTSIDE = {4: "1.0.0.0", 6: "2000::"}  # the first global unicast addresses, as of kernel.netlink.requests.get_uplink
 STATES = {1: "incomplete", 2: "reachable", 4: "stale", 8: "delay", 16: "probe", 32: "failed", 64: "noarp",
           128: "permanent"}  # linux/neighbour.h, NUD_*
-UNREACHABLE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL)
+# No route, or no such family in the kernel.
+NO_WAY = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL, errno.EAFNOSUPPORT, errno.EOPNOTSUPP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ class NodeFacts:
 
 
 def read(addresses: Iterable[str]) -> NodeFacts:
-    """What the node has of some addresses."""
+    """What the node has of some addresses; of a prefix, its first address stands for it."""
     from pyroute2 import IPRoute  # imported here: the other commands do not need it
 
     wanted = tuple(dict.fromkeys(addresses))
@@ -68,9 +69,9 @@ def _way(route: Any, names: Mapping[int, str], address: str) -> Way | None:
 
     family = socket.AF_INET if version(address) == 4 else socket.AF_INET6
     try:
-        [found] = route.route("get", family=family, dst=address)
+        [found] = route.route("get", family=family, dst=address.partition("/")[0])
     except NetlinkError as error:
-        if error.code in UNREACHABLE:
+        if error.code in NO_WAY:
             return None
         raise
     interface = names.get(found.get("oif"), "")

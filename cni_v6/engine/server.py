@@ -34,7 +34,7 @@ from cni_v6.engine.inprocess import idle_seconds, refuses_engine
 from cni_v6.engine.watch import Watch
 from cni_v6.engine.workers import WorkerPool
 from cni_v6.errors import TRY_AGAIN, CniError
-from cni_v6.kernel.deadline import LIMITS, Limits, Patience
+from cni_v6.kernel.deadline import LIMITS, Limits, Patience, Token
 from cni_v6.kernel.link_deletion import Reaper
 from cni_v6.kernel.linux import LinuxKernel
 from cni_v6.kernel.netfilter.events import own_changes
@@ -75,6 +75,7 @@ class Server:
         self._full = False  # no connection is accepted until a call has ended
         self._watch = Watch(self._context, EventLog(os.fsdecode(path) + ".log" if path else None).say)
         self._reaper = Reaper(self._watch.bridge_deleted, self._watch.port_left)
+        self._token = Token()
         self._lock = threading.Lock()
         self._pending = 0
         self._last = time.monotonic()
@@ -279,7 +280,8 @@ class Server:
         given = {request.env.get("CNI_NETNS", ""): call.netns} if call.netns >= 0 else {}
         spaces = Spaces(host, given, rules_watched=self._watch.is_sure)
         try:
-            return self._handler(request, self._context(LinuxKernel(spaces, self._reaper), patience))
+            with self._token.held():
+                return self._handler(request, self._context(LinuxKernel(spaces, self._reaper), patience))
         finally:
             if spaces.has_elements:
                 self._watch.firewall()

@@ -5,7 +5,8 @@ So DEL, ``cni-v6ctl reload`` and CHECK need neither the configuration nor the ru
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from cni_v6.values import dataclass
+
 
 OPEN, PUBLISHED, ISOLATED = "open", "published", "isolated"  # ``ingress``
 

@@ -6,7 +6,8 @@ Each set is declared only here. ``ruleset`` writes its declaration for nft, ``ke
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from cni_v6.values import dataclass
 
 INET, BRIDGE = "inet", "bridge"  # the families our tables are in
 TABLE = "cni_v6"

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import cache
 
 from cni_v6.firewall import ruleset
 from cni_v6.firewall.sets import BRIDGE, INET, TABLE
+from cni_v6.values import dataclass
 
 ACCEPT = "accept"
 FAMILIES = (INET, BRIDGE)

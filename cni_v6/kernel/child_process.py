@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from cni_v6.kernel.deadline import Patience
+from cni_v6.kernel.deadline import Patience, without_token
 
 if TYPE_CHECKING:
     from subprocess import Popen
@@ -72,7 +72,8 @@ def run(
     process = Popen(argv, env=env, stdin=PIPE, stdout=PIPE, stderr=PIPE, bufsize=0, start_new_session=True)
     talk = _Talk(process, memoryview(stdin), watch(process.pid))
     try:
-        talk.hold(limit, patience.caller, patience.limits.gone)
+        with without_token():
+            talk.hold(limit, patience.caller, patience.limits.gone)
     except Stopped as stopped:
         stopped.logged = bytes(talk.logged)
         patience.give_up()

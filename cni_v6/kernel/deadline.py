@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import Lock, local
 
 from cni_v6 import wire
 
@@ -65,3 +67,64 @@ class Patience:
             self._undoing = True
             self.caller = None
             self._end = min(self._clock() + self.limits.undo, self._last)
+
+
+TOKEN_SECONDS = 0.05  # ten times as long as an ADD takes
+
+_own = local()  # ``token`` and ``lock`` of the thread that holds one
+
+
+class Token:
+    """Held by the one call of an engine that computes; the others wait until it ends, or waits for something itself.
+
+    Threads that compute at the same time hand the interpreter's lock to each other at every system call, so that ten
+    ADDs at once take much longer than one after the other (docs/design/performance.md). It is for speed alone: a call
+    that holds the token for long loses it, so that it delays nobody.
+
+    :param seconds: how long.
+    """
+
+    def __init__(self, seconds: float = TOKEN_SECONDS) -> None:
+        self._seconds = seconds
+        self._lock = Lock()
+        self._taken = 0  # how many times
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold it, as far as ``without_token`` does not give it away."""
+        _own.token, _own.lock = self, self._take()
+        try:
+            yield
+        finally:
+            _own.token = None
+            _own.lock.release()
+
+    def _take(self) -> Lock:
+        while True:
+            lock, taken = self._lock, self._taken
+            if lock.acquire(timeout=self._seconds):
+                if lock is self._lock:
+                    self._taken += 1
+                    return lock
+                lock.release()  # who had it has lost it
+            elif taken == self._taken and lock is self._lock:
+                self._lock = Lock()  # the same call has it all this time
+
+    def lend(self, lock: Lock) -> Iterator[None]:
+        """Give it to others for a time."""
+        lock.release()
+        _own.token = None
+        try:
+            yield
+        finally:
+            _own.token, _own.lock = self, self._take()
+
+
+@contextmanager
+def without_token() -> Iterator[None]:
+    """Wait for something within this: another call computes meanwhile. Nothing happens where this thread has none."""
+    token: Token | None = getattr(_own, "token", None)
+    if token is None:
+        yield
+    else:
+        yield from token.lend(_own.lock)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from cni_v6.values import dataclass
+
 
 FOREVER = 0xFFFF_FFFF  # net/addrconf.h, INFINITY_LIFE_TIME: a lifetime in seconds that has no end
 BRIDGE_PORTS_MAX = 1023  # net/bridge/br_private.h: BR_MAX_PORTS is 1 << 10, and br_if.c gives out no port number 0

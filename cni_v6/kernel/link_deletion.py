@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from cni_v6.errors import KERNEL_REFUSED, CniError
+from cni_v6.kernel.deadline import without_token
 from cni_v6.kernel.facts import Link
 from cni_v6.kernel.netlink import answers, requests, uapi
 from cni_v6.kernel.netlink.socket import (
@@ -85,11 +86,12 @@ class Reaper:
                 entries.append(entry)
         for index in indices:
             self._queue.put(index)
-        for index, entry in zip(indices, entries):
-            if not entry.done.wait(PATIENCE_SECONDS):
-                entry.error = f"it is there after {PATIENCE_SECONDS:.0f} seconds"
-            if entry.error:
-                raise CniError(KERNEL_REFUSED, f"cannot delete interface number {index}", entry.error)
+        with without_token():
+            for index, entry in zip(indices, entries):
+                if not entry.done.wait(PATIENCE_SECONDS):
+                    entry.error = f"it is there after {PATIENCE_SECONDS:.0f} seconds"
+                if entry.error:
+                    raise CniError(KERNEL_REFUSED, f"cannot delete interface number {index}", entry.error)
 
     def _finish(self, index: int, error: str = "") -> None:
         with self._lock:

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cni_v6.errors import KERNEL_REFUSED, UNKNOWN_CONTAINER, CniError, Errors
 from cni_v6.kernel import apply_firewall, ops, sysctl
 from cni_v6.kernel.describe import describe
-from cni_v6.kernel.link_deletion import Reaper
 from cni_v6.kernel.netlink import answers, pyroute2_messages, requests
 from cni_v6.kernel.netlink.message import Message
 from cni_v6.kernel.netlink.socket import Answer, explain, new_group
@@ -23,6 +22,9 @@ from cni_v6.kernel.ops import HOST, Op
 from cni_v6.kernel.questions import Question, Snapshot
 from cni_v6.kernel.sysctl import Folders
 from cni_v6.kernel.wait import await_addresses, await_end, await_port
+
+if TYPE_CHECKING:
+    from cni_v6.kernel.link_deletion import Reaper  # which an engine has
 
 THERE_ALREADY = (ops.EnsureBridge, ops.AddAddress, ops.AddUnreachable)
 GONE_WITH_INTERFACE = (ops.RemoveAddress, ops.RemovePortVlan, ops.RemoveRoute, ops.RemoveProxy)

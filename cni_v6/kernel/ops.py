@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from cni_v6.firewall.sets import Element
+from cni_v6.values import dataclass
 
 HOST = ""
 LLDP = 1 << 0xE  # in a bridge's group_fwd_mask: 01:80:c2:00:00:0e (IEEE 802.1AB)

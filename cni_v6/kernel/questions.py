@@ -7,13 +7,14 @@ assertions on both.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Protocol
 
 from cni_v6.firewall.sets import Element
 from cni_v6.firewall.shape import Table
 from cni_v6.kernel.facts import ForwardChain, Ipv6Interface, Lifetime, Link, Listener, RouteEntry, Surroundings, Uplink
 from cni_v6.kernel.ops import Op
+from cni_v6.values import dataclass
 
 
 # Questions. Each is a value; a Snapshot maps it to its answer.

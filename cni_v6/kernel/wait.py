@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from cni_v6.errors import ADDRESS_UNAVAILABLE, KERNEL_REFUSED, CniError
 from cni_v6.kernel import ops
+from cni_v6.kernel.deadline import without_token
 from cni_v6.kernel.describe import describe
 from cni_v6.kernel.netlink import answers, requests, uapi
 from cni_v6.kernel.netlink.socket import RECEIVE_BYTES
@@ -106,7 +107,9 @@ def _wait(
 def _await_news(events: socket.socket, deadline: float, operation: Op, late: str) -> None:
     poll = select.poll()  # select(2) takes no descriptor above 1023
     poll.register(events, select.POLLIN)
-    if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+    with without_token():
+        ready = poll.poll(max(0.0, deadline - time.monotonic()) * 1000)
+    if not ready:
         raise _failure(operation, late)
     try:
         events.recv(RECEIVE_BYTES)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from cni_v6.firewall.policy import Policy
 from cni_v6.protocol.names import Owner
+from cni_v6.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

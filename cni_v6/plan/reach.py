@@ -24,7 +24,7 @@ GONE = "the firewall's tables are gone or changed, so nothing closes it (cni-v6c
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether something is reached. ``who``: one of the four above; ``address``: of the container."""
+    """Whether something is reached. ``who``: one of the four above; ``address``: of the container, or its prefix."""
 
     who: str
     address: str
@@ -33,8 +33,8 @@ class Verdict:
 
 
 def reached(seen: Situation) -> Iterator[Verdict]:
-    """Who reaches each address of the container."""
-    for address in seen.record.addresses:
+    """Who reaches each address and delegated prefix of the container."""
+    for address in seen.targets:
         stopped = cut_off(seen) or _missing(seen, address)
         if stopped:
             yield from (Verdict(who, address, NO, stopped) for who in (NEIGHBOURS, NODE, NETWORKS, OUTSIDE))
@@ -46,13 +46,18 @@ def reached(seen: Situation) -> Iterator[Verdict]:
 
 
 def _missing(seen: Situation, address: str) -> str:
-    if seen.inside and not any(each.partition("/")[0] == address for each in seen.inside.addresses):
+    own = [each.partition("/")[0] for each in seen.inside.addresses] if seen.inside else [address]
+    if "/" not in address and address not in own:
         return f"{seen.record.owner.ifname} in the container does not have this address"
     return ""
 
 
 def _from_neighbours(seen: Situation, address: str) -> Verdict:
     assert seen.link
+    if "/" in address:
+        if seen.loaded and seen.has("isolated", address):
+            return Verdict(NEIGHBOURS, address, NO, 'ingress "isolated" closes it')
+        return Verdict(NEIGHBOURS, address, PERHAPS, "through the node, if their routes to it lead there")
     if seen.link.isolated:
         closed = seen.has("isolated", address)
         why = f"bridge port {seen.link.name} is isolated" + (", and so is the address (isolated)" if closed else "")
@@ -200,9 +205,9 @@ class Leaving:
 
 
 def leaving(seen: Situation) -> Iterator[Leaving]:
-    """For each address of the container, its way to the outside."""
+    """For each address and delegated prefix of the container, its way to the outside."""
     stopped = cut_off(seen)
-    for address in seen.record.addresses:
+    for address in seen.targets:
         problem = stopped or _no_exit(seen, address)
         if problem:
             yield Leaving(address, NO, why=problem)
@@ -238,14 +243,13 @@ def _no_exit(seen: Situation, address: str) -> str:
 
 def _source(seen: Situation, address: str, way: Way) -> tuple[str, str]:
     """The source that the outside sees, and what makes it."""
-    family = version(address)
     if seen.loaded:
-        fixed = seen.element(f"snat{family}", address)
+        fixed = seen.element("snat", address)
         if fixed:
             return fixed.data[0], "translated (snat)"
         if seen.has("masquerade", address):
             return way.source or f"the address of {way.interface}", "masqueraded"
-    return address, "its own address"
+    return address, "its own address" if "/" not in address else "its own addresses"
 
 
 def kept(seen: Situation, address: str) -> list[str]:

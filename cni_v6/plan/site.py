@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from cni_v6.kernel.ops import AddRoute, Op
 from cni_v6.log import Log
 from cni_v6.protocol import names
 from cni_v6.protocol.names import Owner
 from cni_v6.protocol.result import Address, Dns, Result, Route
+from cni_v6.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,7 @@ class Situation:
 
     ``link``: its host interface, ``bridge``: the one it is plugged into; None if there is none. ``elements``: of it
     (``concerning``). ``loaded``: the firewall's tables are as they were loaded. ``forwards``: whether the node forwards
-    from and to the container, by family. ``ways``: the node's way to each address of the container. ``uplinks``: its
+    from and to the container, by family. ``ways``: the node's way to each of ``targets``. ``uplinks``: its
     way to the outside by family. ``inside``: None if the namespace is not found. ``frames_pass_rules``: whether bridged
     frames pass the forward hook too, by family (br_netfilter).
     """
@@ -52,13 +52,20 @@ class Situation:
     inside: Inside | None = None
     frames_pass_rules: Mapping[int, bool] = field(default_factory=dict)
 
-    def has(self, name: str, address: str) -> bool:
-        """Whether a set for both families has an address of the attachment."""
-        return self.element(f"{name}{version(address)}", address) is not None
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The addresses and the delegated prefixes."""
+        return *self.record.addresses, *self.record.prefixes
 
-    def element(self, name: str, address: str) -> Element | None:
-        found = (each for each in self.elements if each.set == name and each.key[0] == address)
-        return next(found, None)
+    def has(self, name: str, target: str) -> bool:
+        """Whether a set has an address or prefix of the attachment; see ``element``."""
+        return self.element(name, target) is not None
+
+    def element(self, name: str, target: str) -> Element | None:
+        """The element of an address or prefix. ``name``: of the set, without the family and ``_prefixes``."""
+        of_prefix = "/" in target and name != "allowed"
+        wanted = f"{name}_prefixes6" if of_prefix else f"{name}{version(target)}"
+        return next((each for each in self.elements if each.set == wanted and each.key[0] == target), None)
 
 
 def concerning(record: Attachment, host: str, elements: Iterable[Element]) -> tuple[Element, ...]:

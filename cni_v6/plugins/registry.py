@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from cni_v6.attachments.context import Context
 from cni_v6.config.keys import Level
@@ -13,6 +12,7 @@ from cni_v6.plugins.bridge import Bridge
 from cni_v6.plugins.main import Conf, Frame, MainPlugin
 from cni_v6.protocol.invocation import BRIDGE, IPAM, LOOPBACK, Invocation
 from cni_v6.protocol.result import Result
+from cni_v6.values import dataclass
 
 Handler = Callable[[Invocation, Context], Result | None]
 

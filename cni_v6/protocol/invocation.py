@@ -6,7 +6,7 @@ Source: SPEC.md, sections 2 and 4, and libcni's ``pkg/skel`` and ``pkg/utils`` f
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import lru_cache
 from typing import Any
 
@@ -17,6 +17,7 @@ from cni_v6.protocol.json_reader import decode, shown
 from cni_v6.protocol.names import Owner
 from cni_v6.protocol.result import Result, from_json
 from cni_v6.protocol.versions import CURRENT, SINCE, SUPPORTED_VERSIONS as SUPPORTED_VERSIONS, UNNAMED, allows
+from cni_v6.values import dataclass
 from cni_v6.wire import stdin_bytes
 
 KEPT, KEPT_BYTES = 64, 1 << 14  # configurations that an engine remembers; above that size it is a list or a mistake

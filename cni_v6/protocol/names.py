@@ -6,8 +6,9 @@ DEL, CHECK, GC and retries need no memory of an ADD: the same three words give t
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from functools import lru_cache
+
+from cni_v6.values import dataclass
 
 IFNAMSIZ = 15  # linux/if.h: 16 with the terminating zero
 IFALIASZ = 255  # linux/if.h: 256 with the terminating zero

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from cni_v6.protocol.json_reader import Fields
 from cni_v6.protocol.versions import DETAILED, PER_FAMILY, SUPPORTED_VERSIONS, WITH_FAMILY_KEY
+from cni_v6.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

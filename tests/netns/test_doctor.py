@@ -349,3 +349,22 @@ def test_an_engine_that_does_not_answer(warm_node: Node, tmp_path: Path) -> None
     finally:
         os.kill(pid, signal.SIGCONT)
     assert engine()["level"] == "green"
+
+
+@pytest.mark.slow
+def test_what_is_safe_is_done(place: Place) -> None:
+    """A bridge, the firewall's tables and a container are gone at once; the containers that run get all of it back."""
+    Pod(place.node, NETWORK, "gone").add()
+    place.node.remove_container("gone")
+    place.run("ip link delete cni0; nft flush ruleset; sysctl -w net.ipv4.ip_forward=0")
+    assert not place.pod.ping(networks.GATEWAY6, 1)
+    command = ("doctor", "--fix", "--conf-dir", str(place.conf), "--bin-dir", str(place.bin))
+    done = nft.ctl(place.node, *command, check=False)
+    assert done.returncode == 0 and not done.stderr, done
+    commands = [line for line in done.stdout.splitlines() if line.startswith("$ ")]
+    assert commands == ["$ cni-v6ctl reload", "$ cni-v6ctl check --repair", "$ cni-v6ctl gc"]
+    assert done.stdout.endswith("\nall is green\n")
+    place.is_well()
+    assert place.pod.ping(networks.GATEWAY6) and place.pod.ping(OUTSIDE[4])
+    again = nft.ctl(place.node, *command)
+    assert "$ " not in again.stdout, "nothing is to be done"

@@ -9,6 +9,7 @@ import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from typing import Any
 
 import pytest
@@ -43,6 +44,8 @@ class Situation:
 
 OPEN: Mapping[str, Any] = {"ingress": "open"}
 BOTH = (4, 6)
+DELEGATED: Mapping[str, Any] = {"args": {"cni": {"delegate": 80}}}
+TAKE_ONE = "nsenter --net=$NS ip address add $IN/128 dev lo"
 BEYOND = {NETWORKS: BOTH, OUTSIDE: BOTH}
 NOBODY = {NEIGHBOURS: BOTH, NODE: BOTH, **BEYOND}
 FRAMES, FRAMES6 = "sysctl -w net.bridge.bridge-nf-call-iptables=", "net.bridge.bridge-nf-call-ip6tables="
@@ -59,6 +62,8 @@ SITUATIONS = {
     "masquerade": Situation({"ipMasq": True, **OPEN}),
     "fixed source": Situation({"ipMasq": True, "snat": {"ipv4": "192.0.2.1"}, **OPEN}),
     "prefix translation": Situation({"nptv6": {"internal": networks.SUBNET6, "external": EXTERNAL}, **OPEN}),
+    "delegated prefix": Situation(DELEGATED, TAKE_ONE, closed=BEYOND),
+    "open prefix": Situation({**DELEGATED, **OPEN}, TAKE_ONE),
     "egress": Situation({"egress": [{"to": "192.0.2.0/24"}], **OPEN}, stays=[6], why="egress list allows nothing"),
     "no gateway": Situation(
         {"isDefaultGateway": False, "bridge": "cni9", **OPEN}, closed={NODE: BOTH, **BEYOND}, stays=BOTH,
@@ -121,7 +126,8 @@ def staged(node: Node, situation: Situation) -> Iterator[tuple[Pod, Pod]]:
     pod, neighbour = Pod(node, config, "pod"), Pod(node, plain, "neighbour")
     pod.add()
     neighbour.add()
-    variables = {"HOST": pod.host, "A4": pod.address(4), "A6": pod.address(6), "NS": pod.netns}
+    prefixes = [inside(each) for each in explained(node, pod.name)["attachments"][0]["prefixes"]]
+    variables = {"IN": "".join(prefixes), "HOST": pod.host, "A4": pod.address(4), "A6": pod.address(6), "NS": pod.netns}
     try:
         if situation.spoil:
             node.run("sh", "-ec", situation.spoil, env=variables)
@@ -139,6 +145,11 @@ def explained(node: Node, what: str, status: int = 0) -> Any:
     done = nft.ctl(node, "explain", what, "--json", "--conf-dir", "/nowhere", check=False)
     assert done.returncode == status and not done.stderr, done.stderr
     return json.loads(done.stdout)
+
+
+def inside(target: str) -> str:
+    """An address itself, or one of a delegated prefix."""
+    return str(ip_address(target.replace("::/80", "::9")))
 
 
 def connected(calls: Mapping[Any, socket.socket], wanted: Sequence[Any]) -> set[Any]:
@@ -165,8 +176,11 @@ def test_what_it_says_is_what_happens(node: Node, name: str) -> None:
     with staged(node, situation) as (pod, neighbour), ExitStack() as stack:
         [said] = explained(node, pod.address(6))["attachments"]
         assert situation.why.replace('"', '\\"') in json.dumps(said)
-        assert {each["address"] for each in said["reachedFrom"]} == {pod.address(4), pod.address(6)}
-        closed = {(who, pod.address(family)) for who, families in situation.closed.items() for family in families}
+        targets = {4: [pod.address(4)], 6: [pod.address(6), *said["prefixes"]]}
+        assert {each["address"] for each in said["reachedFrom"]} == {*targets[4], *targets[6]}
+        closed = {(who, target) for who, families in situation.closed.items() for family in families
+                  for target in targets[family]}
+        assert bool(said["prefixes"]) == ("args" in situation.keys)
         assert {(each["from"], each["address"]) for each in said["reachedFrom"] if each["may"] == NO} == closed
         assert len(said["publishedPorts"]) == (2 if situation.keys is PORTS else 0)
         stack.enter_context(traffic.serving(pod.netns, PORT))
@@ -187,7 +201,7 @@ def callers(
     calls, wanted = {}, []
     for each in said["reachedFrom"]:
         who = each["from"], each["address"]
-        calls[who] = stack.enter_context(traffic.calling(places[each["from"]], each["address"], PORT))
+        calls[who] = stack.enter_context(traffic.calling(places[each["from"]], inside(each["address"]), PORT))
         wanted += [who] * (each["may"] == YES)
     for port in said["publishedPorts"]:
         target = NODE_OUTSIDE[traffic.family_of(port["address"])]
@@ -198,7 +212,7 @@ def callers(
 
 
 def leaves(node: Node, said: Any, pod: Pod, situation: Situation) -> None:
-    ways = {traffic.family_of(each["address"]): each for each in said["leaves"]}
+    ways = {traffic.family_of(each["address"]): each for each in said["leaves"] if "/" not in each["address"]}
     wanted = [family for family, way in ways.items() if way["may"] != NO]
     assert set(ways) - set(wanted) == set(situation.stays)
     with traffic.serving(node.containers["outside"], PORT) as servers, ExitStack() as stack:
@@ -209,6 +223,10 @@ def leaves(node: Node, said: Any, pod: Pod, situation: Situation) -> None:
             with servers[family].accept()[0] as server:
                 assert server.getpeername()[0] == ways[family]["source"]
             assert ways[family]["interface"] == UPLINK
+        for each in (each for each in said["leaves"] if "/" in each["address"]):
+            own = inside(each["address"])
+            seen, _ = traffic.called(pod.netns, (networks.OUTSIDE[6], PORT), servers[6], source=own)
+            assert (seen.address, each["source"], each["may"]) == (own, each["address"], YES)
 
 
 # Who has it, and why nobody has it

@@ -25,6 +25,7 @@ from cni_v6.plan.health.store import Disk, Held, Pool, StoreFacts
 from cni_v6.plan.repair import Findings
 from cni_v6.planning.usage import Usage
 from cni_v6.protocol.names import Owner
+from tests.unit.fake_context import FakeContext
 from tests.unit.sample_values import NODE, conf
 from tests.unit.test_outage import GATEWAY, RECORD, attached
 
@@ -146,40 +147,28 @@ def test_a_runtime_with_a_fault(found: Runtime, level: str, words: str) -> None:
     assert seen == level and message.startswith(words)
 
 
-def test_the_folders_in_a_runtimes_configuration() -> None:
-    toml = """
-      # bin_dir = "/commented"
-      [plugins."io.containerd.grpc.v1.cri".cni]
-        bin_dir = "/usr/lib/cni"
-        conf_dir = '/etc/cni/other.d'
-      [x]
-      plugin_dirs = [
-        "/a",  # "/not"
-        "/b",
-      ]
-    """
-    assert list(read_runtime.settings(toml, ("bin_dir",))) == ["/usr/lib/cni"]
-    assert list(read_runtime.settings(toml, ("conf_dir", "none"))) == ["/etc/cni/other.d"]
-    assert list(read_runtime.settings(toml, ("plugin_dir", "plugin_dirs"))) == ["/a", "/b"]
-
-
 def test_the_runtimes_of_a_node(tmp_path: Path) -> None:
-    from tests.unit.fake_context import FakeContext
-
-    (tmp_path / "etc/containerd").mkdir(parents=True)
-    (tmp_path / "usr/bin").mkdir(parents=True)
-    program = tmp_path / "usr/bin/containerd"
+    folders = tmp_path / "net.d", tmp_path / "bin"
+    for each in (*folders, tmp_path / "etc/containerd"):
+        each.mkdir(parents=True)
+    program = folders[1] / "loopback"
     program.write_text("")
     program.chmod(0o755)
-    folders = tmp_path / "net.d", tmp_path / "bin"
-    for each in folders:
-        each.mkdir()
-    (folders[1] / "loopback").symlink_to(program)
-    (tmp_path / "etc/containerd/config.toml").write_text(f'conf_dir = "{folders[0]}"\nbin_dir = "{folders[1]}"\n')
-    [found] = read_runtime.read(None, None, FakeContext().context(), tmp_path)
-    assert found == Runtime("containerd", str(folders[0]), {str(folders[1]): frozenset({"loopback"})}, ())
-    [usual] = read_runtime.read(None, None, FakeContext().context(), tmp_path / "etc")
+    (folders[1] / "notes").write_text("")
+    cni = f'[plugins.cri.cni]\nconf_dir = "{folders[0]}"\nbin_dir = "{folders[1]}"\n'
+    (tmp_path / "etc/containerd/config.toml").write_text(cni)
+    (folders[0] / "10-pods.conf").write_text('{"type": "cni-v6", "name": "pods", "ipam": {"type": "host-local"}}')
+    (folders[0] / "20-lan.conf").write_text('{"type": "macvlan", "name": "lan", "ipam": {"type": "cni-v6-ipam"}}')
+    context = FakeContext().context()
+    [found] = read_runtime.read(None, None, context, str(tmp_path))
+    assert (found.name, found.conf_dir, found.takes_first) == ("containerd", str(folders[0]), True)
+    assert found.bin_dirs == {str(folders[1]): frozenset({"loopback"})}
+    assert [each.types for each in found.files] == [("cni-v6",), ("macvlan", "cni-v6-ipam")]
+    assert all(each.problem[0] for each in found.files), "neither has a range"
+    [usual] = read_runtime.read(None, None, context, str(tmp_path / "bin"))
     assert (usual.name, list(usual.bin_dirs)) == ("runtime", ["/opt/cni/bin"])
+    [named] = read_runtime.read(folders[0], None, context)
+    assert (named.name, named.conf_dir) == ("runtime", str(folders[0]))
 
 
 GB = 1 << 30

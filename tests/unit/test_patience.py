@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 
-from cni_v6.kernel.deadline import Limits, Patience
+import pytest
+
+from cni_v6.kernel.deadline import Limits, Patience, Token, without_token
 
 LIMITS = Limits(delegate=60, work=70, undo=20)
 
@@ -59,3 +64,68 @@ def test_without_an_engine_there_is_no_end_but_that_of_each_wait() -> None:
     assert patience.left(60) == 60 and patience.left(math.inf) == math.inf
     patience.give_up()
     assert patience.left(60) == 20
+
+
+# The token of those that compute
+
+
+def test_one_call_computes_and_others_follow_when_it_waits_or_ends() -> None:
+    token, said = Token(seconds=60), list[str]()
+    waits, goes_on = Event(), Event()
+
+    def first() -> None:
+        with token.held():
+            said.append("first computes")
+            with without_token():
+                with without_token():  # it has none to give away
+                    waits.set()
+                    assert goes_on.wait(60)
+            said.append("first goes on")
+
+    def second() -> None:
+        assert waits.wait(60)
+        with token.held():
+            goes_on.set()
+            said.append("second computes")
+
+    run(first, second)
+    assert said == ["first computes", "second computes", "first goes on"]
+
+
+def test_a_call_that_holds_it_for_long_loses_it() -> None:
+    token, passed = Token(seconds=0.01), Event()
+
+    def stuck() -> None:
+        with token.held():
+            assert passed.wait(60)
+
+    def others() -> None:
+        for _ in range(3):
+            with token.held():
+                pass
+        passed.set()
+
+    run(stuck, others, others)
+    with token.held():
+        pass
+
+
+def test_a_failure_gives_it_back() -> None:
+    token = Token(seconds=60)
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError), token.held(), without_token():
+            raise ZeroDivisionError
+    with token.held():
+        pass
+
+
+def test_who_has_none_waits_as_ever() -> None:
+    with pytest.raises(ZeroDivisionError), without_token():
+        raise ZeroDivisionError
+
+
+def run(*calls: Callable[[], None]) -> None:
+    """Each in a thread of its own; a failure of any is raised."""
+    with ThreadPoolExecutor(len(calls)) as threads:
+        for started in [threads.submit(call) for call in calls]:
+            started.result()

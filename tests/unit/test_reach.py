@@ -14,6 +14,7 @@ from cni_v6.firewall.policy import (
     GUARD_BLOCKED,
     GUARD_FULL,
     ISOLATED,
+    MASQUERADED,
     OPEN,
     PUBLISHED,
     Allowed,
@@ -39,7 +40,7 @@ DEFAULTS = tuple(RouteEntry(dst, "fe80::1") for dst in ("0.0.0.0/0", "::/0"))
 def situation(policy: Policy | None = None, **changes: object) -> Situation:
     """A container on a node where all is well."""
     policy = policy or Policy("cni0", HOST, "02:00:00:00:00:01", (A4, A6), "fe80::2", GUARD_FULL, PUBLISHED)
-    record = Attachment(OWNER, (A4, A6), HOST, policy=policy, anchors=ANCHORS, prefixes=("2001:db8:5::/64",))
+    record = Attachment(OWNER, (A4, A6), HOST, policy=policy, anchors=ANCHORS)
     link = Link(HOST, "", 1500, "veth", up=True, master="cni0", port_enabled=True)
     seen = Situation(
         record, link, replace(BRIDGE, up=True, group=CLOSED_SEGMENT), elements(OWNER, policy), True, (),
@@ -218,7 +219,7 @@ def test_the_elements_of_an_attachment() -> None:
     own = elements(OWNER, made)
     other = Policy("cni0", "veth2", "02:00:00:00:00:02", ("10.1.0.3",), "fe80::3", GUARD_FULL, ISOLATED)
     others = elements(Owner("pods", "c2", "eth0"), other)
-    record = situation(made).record
+    record = replace(situation(made).record, prefixes=("2001:db8:5::/64",))
     assert concerning(record, HOST, (*others, *own)) == own
     assert concerning(replace(record, policy=None, host=""), "other", own) == tuple(
         each for each in own if each.family == "inet" and {A4, A6, "2001:db8:5::/64"} & {each.key[0], *each.data}
@@ -231,3 +232,32 @@ def test_which_chains_drop() -> None:
     found = firewall_words.drops(elements(OWNER, policy(ingress=PUBLISHED)), counted)
     assert found == {"published4": 3, "published6": 0, "guard_source": 5}
     assert firewall_words.drops((Element("inet", "home4", (A4, "cni0")),), counted) == {}
+
+
+PREFIX = "2001:db8:5::/64"
+
+
+def delegated(ingress: str = OPEN, seen_as: str = "", **changes: object) -> Situation:
+    seen = situation(policy(ingress=ingress, prefixes=((PREFIX, seen_as),)))
+    ways = {**seen.ways, PREFIX: Way("cni0")}
+    record = replace(seen.record, prefixes=(PREFIX,))
+    return replace(seen, record=record, ways=ways, **changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("ingress, expected", [
+    (OPEN, [PERHAPS, YES, YES, YES]), (PUBLISHED, [PERHAPS, YES, NO, NO]), (ISOLATED, [NO, YES, NO, NO]),
+])
+def test_a_delegated_prefix(ingress: str, expected: list[str]) -> None:
+    found = [each.may for each in reach.reached(delegated(ingress)) if each.address == PREFIX]
+    assert found == expected
+    gone = delegated(ingress, loaded=False)
+    assert [each.may for each in reach.reached(gone) if each.address == PREFIX] == [PERHAPS, YES, YES, YES]
+
+
+@pytest.mark.parametrize("seen_as, source, how", [
+    ("", PREFIX, "its own addresses"), (MASQUERADED, "2001:db8:f::1", "masqueraded"),
+    ("2001:db8:f::7", "2001:db8:f::7", "translated (snat)"),
+])
+def test_what_leaves_of_a_delegated_prefix(seen_as: str, source: str, how: str) -> None:
+    [found] = [each for each in reach.leaving(delegated(seen_as=seen_as)) if each.address == PREFIX]
+    assert found == Leaving(PREFIX, YES, "eth0", source, how)

@@ -6,7 +6,9 @@ The reference plugins are ``bridge`` and ``host-local`` of containernetworking/p
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
+
+from cni_v6.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

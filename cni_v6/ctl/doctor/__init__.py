@@ -1,12 +1,13 @@
 """``cni-v6ctl doctor``: looks at the node from top to bottom, and says what is wrong, why it matters, and what to do.
 
-It reads, and changes nothing. What it looks at is read in this package; ``plan.health`` judges.
+It reads, and changes nothing without ``--fix``. What it looks at is read in this package; ``plan.health`` judges.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +16,8 @@ from typing import Any
 from cni_v6.attachments.context import Context
 from cni_v6.ctl import screen
 from cni_v6.engine.handle import real_context
-from cni_v6.plan.health.finding import GREEN, LEVELS, Finding, worst
+from cni_v6.errors import CniError
+from cni_v6.plan.health.finding import FIXES, GREEN, LEVELS, RELOAD, REPAIR, Finding, worst
 
 INDENT = 7  # the longest level and two blanks
 
@@ -25,7 +27,10 @@ def register(commands: Any) -> None:
     parser.add_argument("--conf-dir", type=Path, metavar="DIR",
                         help="configurations (default: what the runtimes of this node are told)")
     parser.add_argument("--bin-dir", type=Path, action="append", metavar="DIR", help="plugins (default: the same)")
-    parser.add_argument("--json", action="store_true", help="a list of objects: level, check, message, why, remedy")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="a list of objects: level, check, message, why, remedy, fix")
+    form.add_argument("--fix", action="store_true",
+                      help="do what is safe: reload, check --repair, gc, as far as a finding asks for it; look again")
     parser.set_defaults(run=run, root=True)
 
 
@@ -33,18 +38,47 @@ def run(chosen: argparse.Namespace, make_node: Callable[[], Context] = real_cont
     """
     :returns: 0 if all is green, 1 with something amber, 2 with something red.
     """
-    from cni_v6.ctl.doctor import look  # the other commands need none of it
+    found = _look(chosen, make_node)
+    if chosen.json:
+        print(json.dumps([asdict(each) for each in found], indent=2))
+        return worst(found)
+    print("\n".join(_lines(found)))
+    fixes = [fix for fix in FIXES if any(each.fix == fix for each in found)]
+    if not chosen.fix or not fixes:
+        return worst(found)
+    for fix in fixes:
+        print(f"\n$ cni-v6ctl {fix}", flush=True)
+        _do(fix, make_node)
+    print(flush=True)
+    found = _look(chosen, make_node)
+    print("\n".join(_lines([each for each in found if each.level != GREEN])))
+    return worst(found)
+
+
+def _look(chosen: argparse.Namespace, make_node: Callable[[], Context]) -> list[Finding]:
+    from cni_v6.ctl.doctor import look
 
     node = make_node()
     try:
-        found = look.findings(chosen.conf_dir, chosen.bin_dir, node)
+        return look.findings(chosen.conf_dir, chosen.bin_dir, node)
     finally:
         node.kernel.close()
-    if chosen.json:
-        print(json.dumps([asdict(each) for each in found], indent=2))
-    else:
-        print("\n".join(_lines(found)))
-    return worst(found)
+
+
+def _do(fix: str, make_node: Callable[[], Context]) -> None:
+    """Run a command as a person would. If it fails, the findings of the second look say what is left."""
+    from cni_v6.ctl import check, gc, reload
+
+    everything: dict[str, Any] = {"networks": [], "data_dir": None, "json": False}
+    try:
+        if fix == RELOAD:
+            reload.run(argparse.Namespace(), make_node)
+        elif fix == REPAIR:
+            check.run(argparse.Namespace(repair=True, **everything), make_node)
+        else:
+            gc.run(argparse.Namespace(dry_run=False, valid=None, older_than="10m", **everything), make_node)
+    except CniError as error:
+        print(f"cni-v6ctl: error {error.code}: {error}", file=sys.stderr)
 
 
 def _lines(found: Sequence[Finding]) -> Iterator[str]:
@@ -54,4 +88,4 @@ def _lines(found: Sequence[Finding]) -> Iterator[str]:
             yield from screen.wrapped(" " * INDENT + "why:", each.why, INDENT + 5)
             yield from screen.wrapped(" " * INDENT + "do:", each.remedy, INDENT + 5)
     counts = {level: sum(each.level == level for each in found) for level in reversed(LEVELS)}
-    yield ", ".join(f"{count} {level}" for level, count in counts.items() if count)
+    yield ", ".join(f"{count} {level}" for level, count in counts.items() if count) or "all is green"

@@ -22,7 +22,7 @@ from cni_v6.plan import outage, repair, status
 from cni_v6.plan.health import engine as judge_engine, kernel as judge_kernel, network, runtime as judge_runtime
 from cni_v6.plan.health import store as judge_store
 from cni_v6.plan.health.engine import FirewallFacts
-from cni_v6.plan.health.finding import GREEN, RED, Finding, of_error
+from cni_v6.plan.health.finding import AMBER, GREEN, RED, Finding, of_error
 from cni_v6.plan.health.kernel import Use
 from cni_v6.protocol.invocation import BRIDGE
 
@@ -34,7 +34,12 @@ OF_RECORDS = ("firewall", "locks", "records", "leaks", "addresses", "CAP_NET_ADM
 def findings(folder: Path | None, bin_dirs: Sequence[Path] | None, node: Context) -> list[Finding]:
     """All of them, from top to bottom."""
     held, unread = _records(node)
-    runtimes = runtime.read(folder, bin_dirs, node)
+    known = [*unread.values()]
+    try:
+        runtimes = runtime.read(folder, bin_dirs, node)
+    except CniError as error:
+        runtimes = []
+        known.append(of_error(AMBER, "runtimes", error, "the folders of this runtime are not known"))
     configs = _networks([Path(each.conf_dir) for each in runtimes], node)
     here = [record for _, record in held
             if namespaces.is_here(record, node.boot, node.kernel.netns_id(HOST)) and not record.damaged]
@@ -47,7 +52,7 @@ def findings(folder: Path | None, bin_dirs: Sequence[Path] | None, node: Context
         *_of_networks(here, configs, node),
         *judge_engine.privileged(engine.privileged(here)),
     ]
-    return [*unread.values(), *(each for each in found if each.level != GREEN or _is_sure(each.check, unread))]
+    return [*known, *(each for each in found if each.level != GREEN or _is_sure(each.check, unread))]
 
 
 def _is_sure(check: str, unread: Collection[str]) -> bool:

@@ -3,79 +3,35 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cni_v6.attachments.context import Context
 from cni_v6.config.main import OUR_IPAM
-from cni_v6.ctl import conf_dir
+from cni_v6.ctl import conf_dir, runtime_folders
 from cni_v6.ctl.plan import configurations
+from cni_v6.ctl.runtime_folders import BIN_DIR
 from cni_v6.errors import CniError
-from cni_v6.kernel import programs
 from cni_v6.plan.health.runtime import OURS, ConfFile, Runtime
 from cni_v6.protocol.json_reader import decode
 
-FOLDERS = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
-BIN_DIR = "/opt/cni/bin"
+TAKE_FIRST = ("containerd", "CRI-O")  # the first configuration by name is the network of all pods
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """A runtime: its program, its configuration files, and the keys of its folders there with their defaults."""
+def read(folder: Path | None, bin_dirs: Sequence[Path] | None, node: Context, root: str = "/") -> list[Runtime]:
+    """The runtimes of this node; with folders that somebody named, one that uses these.
 
-    name: str
-    program: str
-    files: tuple[str, ...]
-    conf_key: str
-    bin_keys: tuple[str, ...]
-    bin_dirs: tuple[str, ...]
-    takes_first: bool = True
-
-
-# containerd docs/cri/config.md; crio.conf(5); containers.conf(5). A later file overrides an earlier one.
-KINDS = (
-    Kind("containerd", "containerd", ("/etc/containerd/config.toml",), "conf_dir", ("bin_dir", "bin_dirs"), (BIN_DIR,)),
-    Kind("CRI-O", "crio", ("/etc/crio/crio.conf", "/etc/crio/crio.conf.d/*.conf"), "network_dir",
-         ("plugin_dir", "plugin_dirs"), (BIN_DIR,)),
-    Kind("podman", "podman", ("/usr/share/containers/containers.conf", "/etc/containers/containers.conf",
-                              "/etc/containers/containers.conf.d/*.conf"), "network_config_dir", ("cni_plugin_dirs",),
-         ("/usr/local/libexec/cni", "/usr/libexec/cni", "/usr/local/lib/cni", "/usr/lib/cni", BIN_DIR), False),
-)
-
-
-def read(folder: Path | None, bin_dirs: Sequence[Path] | None, node: Context, root: Path = Path("/")) -> list[Runtime]:
-    """The runtimes of this node; with folders that somebody named, one that uses these."""
+    :param root: the folder that holds the node's files.
+    :raises CniError: INVALID_CONFIG for a runtime's configuration that cannot be read.
+    """
     if folder or bin_dirs:
         return [_runtime("runtime", folder or conf_dir.CONF_DIR, [str(each) for each in bin_dirs or (BIN_DIR,)], node)]
-    found = [_of(kind, node, root) for kind in KINDS if _is_there(kind, root)]
+    found = [
+        _runtime(each.name, Path(each.conf_dir), each.bin_dirs, node, takes_first=each.name in TAKE_FIRST)
+        for each in runtime_folders.runtimes(root)
+    ]
     return found or [_runtime("runtime", conf_dir.CONF_DIR, [BIN_DIR], node)]
-
-
-def _is_there(kind: Kind, root: Path) -> bool:
-    return programs.find(kind.program, [str(root / each.lstrip("/")) for each in FOLDERS]) is not None
-
-
-def _of(kind: Kind, node: Context, root: Path) -> Runtime:
-    texts = [path.read_text(errors="replace") for pattern in kind.files
-             for path in sorted(root.glob(pattern.lstrip("/"))) if path.is_file()]
-    folders = [each for text in texts for each in settings(text, (kind.conf_key,))]
-    where = Path(folders[-1]) if folders else conf_dir.CONF_DIR
-    named = [found for text in texts if (found := list(settings(text, kind.bin_keys)))]
-    there = [each for each in kind.bin_dirs if os.path.isdir(each)] if not kind.takes_first else list(kind.bin_dirs)
-    bins = named[-1] if named else there or [BIN_DIR]
-    return _runtime(kind.name, where, bins, node, takes_first=kind.takes_first)
-
-
-def settings(text: str, keys: Iterable[str]) -> Iterator[str]:
-    """The strings that TOML text gives some keys, in any table. Lines that are commented out give none."""
-    names = "|".join(map(re.escape, keys))
-    values = r"(\[[^\]]*\]|\"[^\"\n]*\"|'[^'\n]*')"
-    for found in re.finditer(rf"^[ \t]*(?:{names})[ \t]*=[ \t]*{values}", text, re.MULTILINE):
-        for line in found[1].splitlines():
-            yield from (each[1:-1] for each in re.findall(r"\"[^\"]*\"|'[^']*'", line.partition("#")[0]) if each[1:-1])
 
 
 def _runtime(name: str, where: Path, bin_dirs: Iterable[str], node: Context, *, takes_first: bool = True) -> Runtime:

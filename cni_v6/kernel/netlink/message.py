@@ -10,7 +10,8 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Container, Iterator
-from dataclasses import dataclass
+
+from cni_v6.values import dataclass
 
 HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port
 ATTRIBUTE = struct.Struct("=HH")  # length, type

@@ -11,12 +11,13 @@ import socket
 import struct
 from array import array
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Protocol
 
 from cni_v6.errors import KERNEL_REFUSED, CniError
 from cni_v6.kernel.netlink import uapi
 from cni_v6.kernel.netlink.message import HEADER, Message
+from cni_v6.values import dataclass
 
 # linux/netlink.h
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 0x1, 0x4, 0x300

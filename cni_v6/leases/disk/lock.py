@@ -20,6 +20,7 @@ from contextlib import contextmanager, suppress
 from threading import Lock, Thread
 
 from cni_v6.errors import TRY_AGAIN, CniError
+from cni_v6.kernel.deadline import without_token
 
 File = tuple[int, int]  # device, inode
 
@@ -46,7 +47,10 @@ def turn(path: str, seconds: float) -> Iterator[None]:
     with _guard:
         thread_lock = _thread_locks.setdefault(path, _ThreadLock())
         thread_lock.users += 1
-    acquired = thread_lock.lock.acquire(timeout=seconds)
+    acquired = thread_lock.lock.acquire(blocking=False)
+    if not acquired:
+        with without_token():
+            acquired = thread_lock.lock.acquire(timeout=seconds)
     try:
         yield
     finally:
@@ -73,7 +77,8 @@ def acquire(fd: int, path: str, deadline: float) -> None:
             holder = lock_holder(os.fstat(fd))
             who = f"held by process {holder}" if holder else "held by another process"
             raise CniError(TRY_AGAIN, f"lock {path} is {who}", "try again; if that process hangs, end it")
-        _waiter(fd, path).join(left)
+        with without_token():
+            _waiter(fd, path).join(left)
 
 
 def lock_holder(file: os.stat_result) -> int | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from cni_v6.plan.health.finding import AMBER, GREEN, RED, Finding
+from cni_v6.plan.health.finding import AMBER, GREEN, RED, RELOAD, Finding
 from cni_v6.plan.health.store import some
 
 SAME, OTHER, SILENT, NONE = "same", "other", "silent", "none"
@@ -61,7 +61,7 @@ def firewall(facts: FirewallFacts) -> Iterator[Finding]:
     if facts.needed and facts.differs:
         yield Finding(RED, "firewall", f"{some(facts.differs)}",
                       f"{facts.needed:,} attachments count on the tables: they are open, or lack their ports",
-                      "cni-v6ctl reload")
+                      "cni-v6ctl reload", RELOAD)
     elif facts.nft:
         yield Finding(AMBER, "firewall", facts.nft, "the tables cannot be loaded after a boot, or once they are gone",
                       "install nftables")

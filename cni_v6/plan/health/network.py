@@ -10,7 +10,7 @@ from cni_v6.kernel.questions import Snapshot
 from cni_v6.leases.attachment import Attachment
 from cni_v6.plan import status
 from cni_v6.plan.firewall_elements import TABLES_DIFFER
-from cni_v6.plan.health.finding import AMBER, GREEN, RED, Finding, of_error
+from cni_v6.plan.health.finding import AMBER, GREEN, RED, RELOAD, REPAIR, Finding, of_error
 from cni_v6.plan.health.store import some
 from cni_v6.plan.repair import Findings
 
@@ -26,7 +26,8 @@ def by_status(conf: BridgeConf, node: str, records: Sequence[Attachment], seen: 
         warnings = status.check(conf, node, records, seen)
     except CniError as error:
         cut_off = error.code == LIMITED
-        yield of_error(RED, check, error, "containers that run are cut off" if cut_off else "an ADD would fail")
+        why = "containers that run are cut off" if cut_off else "an ADD would fail"
+        yield of_error(RED, check, error, why, REPAIR if cut_off else "")
         return
     for warning in warnings:
         what, _, remedy = warning.partition("; ")
@@ -40,6 +41,7 @@ def by_check(network: str, found: Findings) -> Finding:
         return Finding(GREEN, check, "the node has all that its containers need")
     words = [f"{owner.container_id}/{owner.ifname}: {what}" if owner else what for owner, what in found.differences]
     remedy = f"cni-v6ctl check {network} --repair" if found.steps else "run DEL and ADD for these containers"
+    fix = REPAIR if found.steps else ""
     if all(what == TABLES_DIFFER for _, what in found.differences):
-        words, remedy = [TABLES_DIFFER], "cni-v6ctl reload"
-    return Finding(RED, check, some(words), "the node differs from what its containers were given", remedy)
+        words, remedy, fix = [TABLES_DIFFER], "cni-v6ctl reload", RELOAD
+    return Finding(RED, check, some(words), "the node differs from what its containers were given", remedy, fix)

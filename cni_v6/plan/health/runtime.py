@@ -79,7 +79,7 @@ def _files(runtime: Runtime) -> Iterator[Finding]:
     if first is None and runtime.takes_first:
         yield Finding(AMBER, check, f"{where} has no configuration of ours",
                       f"{runtime.name} attaches its containers to another network, or to none",
-                      "copy a sample there (share/cni-v6 below the prefix of make install)")
+                      "cni-v6ctl install --conflist FILE; share/cni-v6 has samples")
     if first and runtime.takes_first and readable[0] is not first:
         yield Finding(AMBER, check, f"{readable[0].name} comes before {first.name} in {where}",
                       f"{runtime.name} takes the first file by name, which is not ours",
@@ -99,15 +99,15 @@ def _folders(runtime: Runtime) -> Iterator[Finding]:
     for folder, found in runtime.bin_dirs.items():
         if found is None:
             yield Finding(AMBER, check, f"{folder} does not exist", f"{runtime.name} looks for plugins there",
-                          f"make install CNI_BIN_DIR={folder}, or change the runtime's configuration")
+                          f"cni-v6ctl install --bin-dir {folder}, or change the runtime's configuration")
     needed = {kind: each.name for each in reversed(runtime.files) for kind in each.types}
     if any(each.is_ours for each in runtime.files) or not runtime.files:
         needed |= {kind: "" for kind in OURS if kind not in needed}
     for kind, name in sorted(needed.items()):
         if kind not in there:
             why = f"{runtime.conf_dir}/{name} names it: every ADD of it fails" if name else "an ADD needs it"
-            remedy = ("make install" if kind in OURS else f"install plugin {kind} there, or take it out of {name}")
+            remedy = ("cni-v6ctl install" if kind in OURS else f"install plugin {kind} there, or take it out of {name}")
             yield Finding(RED, check, f"{kind} is not in {folders}", why, remedy)
     if runtime.takes_first and LOOPBACK not in there and LOOPBACK not in needed:
         yield Finding(AMBER, check, f"{LOOPBACK} is not in {folders}", f"{runtime.name} calls it for every pod",
-                      "make install brings one; or install the reference plugins there")
+                      "cni-v6ctl install brings one; or install the reference plugins there")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from cni_v6.planning.prefix_plan import YEAR
 from cni_v6.planning.usage import Usage
-from cni_v6.plan.health.finding import AMBER, GREEN, RED, Finding, share
+from cni_v6.plan.health.finding import AMBER, GC, GREEN, RED, RELOAD, Finding, share
 
 LEAST_BYTES, LOW_BYTES = 1 << 20, 64 << 20
 LEAST_INODES, LOW_INODES = 64, 1024
@@ -105,7 +105,7 @@ def _records(facts: StoreFacts) -> Iterator[Finding]:
     if facts.damaged:
         yield Finding(AMBER, "records", f"damaged: {some(facts.damaged)}",
                       "the firewall knows these containers until its tables are loaded again",
-                      "cni-v6ctl reload makes the records anew; look at the disk's health (dmesg)")
+                      "cni-v6ctl reload makes the records anew; look at the disk's health (dmesg)", RELOAD)
     if facts.blocked:
         yield Finding(RED, "records", f"blocked: {some(facts.blocked)}",
                       "their records were damaged, and nothing says what they may do", "run DEL and ADD for them")
@@ -118,7 +118,7 @@ def _records(facts: StoreFacts) -> Iterator[Finding]:
 def _leaks(stale: Sequence[str]) -> Iterator[Finding]:
     if stale:
         yield Finding(AMBER, "leaks", f"{len(stale):,} ended without a DEL: {some(stale)}",
-                      "they hold their addresses", "cni-v6ctl gc")
+                      "they hold their addresses", "cni-v6ctl gc", GC)
 
 
 def _pools(pools: Sequence[Pool]) -> Iterator[Finding]:
