@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 
 from cni_v6.attachments import damaged
@@ -11,12 +11,14 @@ from cni_v6.config.main import MainConf, RemovalConf
 from cni_v6.errors import NODE_CONFLICT, CniError
 from cni_v6.firewall import ruleset, shape
 from cni_v6.firewall.elements import elements
+from cni_v6.firewall.sets import Element
 from cni_v6.firewall.shape import Table
 from cni_v6.kernel import ops
-from cni_v6.kernel.questions import GetRuleset, GetTables, Snapshot
+from cni_v6.kernel.questions import GetAllElements, GetLinks, GetRuleset, GetTables, Snapshot
 from cni_v6.leases.attachment import Attachment
 from cni_v6.leases.store import Transaction
 from cni_v6.protocol.invocation import Invocation
+from cni_v6.protocol.names import Owner, owner_of_alias
 
 Network = MainConf | RemovalConf
 GONE = "the firewall's tables are gone or changed"
@@ -70,9 +72,31 @@ def _load(stores: Stores, context: Context, report: Callable[[str], object]) -> 
     """Load the tables with the elements of all attachments, which are returned; the caller holds all locks."""
     found = [record for leases, held in stores for record in _mended(leases, held, stores, context, report)]
     records = [record for record in found if _is_guarded(record, context)]
-    loaded = (element for record in records if record.policy for element in elements(record.owner, record.policy))
-    context.kernel.apply([ops.LoadRuleset(tuple(loaded))])
+    loaded = [element for record in records if record.policy for element in elements(record.owner, record.policy)]
+    kept = _of_lost({record.owner for _, held in stores for record in held}, loaded, context)
+    context.kernel.apply([ops.LoadRuleset((*loaded, *kept))])
     return records
+
+
+def _of_lost(known: Collection[Owner], loaded: Iterable[Element], context: Context) -> Iterator[Element]:
+    """What the sets have of containers whose records were removed: nothing else guards them, and ``recall`` rebuilds
+    their records from it.
+
+    :param loaded: elements of the others, which count for more.
+    """
+    links = context.kernel.observe([GetLinks()]).links()
+    lost = {owner: link for link in links if (owner := owner_of_alias(link.alias)) and owner not in known}
+    if not lost:
+        return
+    from cni_v6.firewall.recovered import Present, policy_of  # few stores vanish
+
+    present = Present(context.kernel.observe([GetAllElements()]).all_elements())
+    places = {(element.family, element.set, element.key) for element in loaded}
+    for owner, link in lost.items():
+        policy = policy_of(owner, link.name, link.master, (), present)
+        for element in elements(owner, policy) if policy else ():
+            if (element.family, element.set, element.key) not in places:
+                yield element
 
 
 def missing(network: str, data_dir: str, context: Context) -> bool:
