@@ -90,6 +90,16 @@ def test_what_a_record_says_counts_for_more_than_what_is_left_of_a_lost_one() ->
     assert comments == {"", comment_of(heir.owner)}
 
 
+def test_tables_are_not_taken_away_under_it() -> None:
+    fake = FakeContext()
+    fake.add("c1", PUBLISHING)
+    lose(fake)
+    with pytest.raises(CniError, match="1 attachments count on the firewall's tables, such as pods/c1/eth0"):
+        firewall_reload.unload(fake.context(), force=False)
+    fake.call("DEL", "c1", PUBLISHING).ok()
+    assert firewall_reload.unload(fake.context(), force=False) == 0
+
+
 def test_a_set_that_gives_no_address_twice_goes_on_behind_what_is_held() -> None:
     fake = FakeContext()
     for name in ("c1", "c2", "c3"):
