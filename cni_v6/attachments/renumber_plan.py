@@ -6,7 +6,7 @@ Runs under the lock of the leases, from the records and from the prefixes that t
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from cni_v6.allocation import ranges
 from cni_v6.allocation.policy import STABLE
@@ -22,6 +22,7 @@ from cni_v6.net.addresses import from_text, to_text
 from cni_v6.plan import interface_prefix as plan_prefix
 from cni_v6.protocol.invocation import Invocation
 from cni_v6.protocol.result import Result
+from cni_v6.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from cni_v6.config import prefix_delegation
 from cni_v6.config.firewall import parse as parse_firewall
@@ -16,6 +16,7 @@ from cni_v6.firewall.policy import ISOLATED
 from cni_v6.net.intervals import merged
 from cni_v6.protocol.invocation import Invocation
 from cni_v6.protocol.names import IFNAMSIZ
+from cni_v6.values import dataclass
 
 MIN_MTU = 68  # RFC 791, section 3.1
 KEPT_BYTES = 1 << 14  # of the longest that is kept; a longer one has a prevResult, or is a mistake

@@ -6,7 +6,6 @@ A main plugin's own class adds its keys to ``MainConf``. An error names the key,
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import wraps
 from typing import TypeVar
 
@@ -23,6 +22,7 @@ from cni_v6.firewall.policy import ISOLATED
 from cni_v6.protocol.invocation import Invocation
 from cni_v6.protocol.json_reader import repeated_key, shown
 from cni_v6.protocol.result import Dns
+from cni_v6.values import dataclass
 
 KEPT = 64  # configurations that an engine remembers; a node has a few networks
 IPAM_PLUGIN = "cni-v6-ipam"

@@ -34,7 +34,7 @@ OF_RECORDS = ("firewall", "locks", "records", "leaks", "addresses", "CAP_NET_ADM
 def findings(folder: Path | None, bin_dirs: Sequence[Path] | None, node: Context) -> list[Finding]:
     """All of them, from top to bottom."""
     held, unread = _records(node)
-    known = [*unread.values()]
+    known = list(unread.values())
     try:
         runtimes = runtime.read(folder, bin_dirs, node)
     except CniError as error:
