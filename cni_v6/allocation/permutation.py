@@ -11,8 +11,9 @@ indistinguishable from a random order.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from hashlib import blake2s
+
+from cni_v6.values import dataclass
 
 KEY_BYTES = 16
 _ROUNDS = 10

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 
 from cni_v6.allocation import ranges
 from cni_v6.allocation.ranges import RangeSet
+from cni_v6.values import dataclass
 
 # ``ipam.allocation``: the order of addresses.
 SEQUENTIAL, RANDOM, STABLE = "sequential", "random", "stable"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 
 from cni_v6.attachments import damaged
@@ -11,12 +11,14 @@ from cni_v6.config.main import MainConf, RemovalConf
 from cni_v6.errors import NODE_CONFLICT, CniError
 from cni_v6.firewall import ruleset, shape
 from cni_v6.firewall.elements import elements
+from cni_v6.firewall.policy import Policy
 from cni_v6.firewall.shape import Table
 from cni_v6.kernel import ops
-from cni_v6.kernel.questions import GetRuleset, GetTables, Snapshot
+from cni_v6.kernel.questions import GetAllElements, GetLinks, GetRuleset, GetTables, Snapshot
 from cni_v6.leases.attachment import Attachment
 from cni_v6.leases.store import Transaction
 from cni_v6.protocol.invocation import Invocation
+from cni_v6.protocol.names import Owner, owner_of_alias
 
 Network = MainConf | RemovalConf
 GONE = "the firewall's tables are gone or changed"
@@ -70,9 +72,27 @@ def _load(stores: Stores, context: Context, report: Callable[[str], object]) -> 
     """Load the tables with the elements of all attachments, which are returned; the caller holds all locks."""
     found = [record for leases, held in stores for record in _mended(leases, held, stores, context, report)]
     records = [record for record in found if _is_guarded(record, context)]
-    loaded = (element for record in records if record.policy for element in elements(record.owner, record.policy))
-    context.kernel.apply([ops.LoadRuleset(tuple(loaded))])
+    loaded = [element for record in records if record.policy for element in elements(record.owner, record.policy)]
+    places = {(element.family, element.set, element.key) for element in loaded}
+    lost = (element for owner, policy in _lost(stores, context).items() for element in elements(owner, policy))
+    kept = (element for element in lost if (element.family, element.set, element.key) not in places)
+    context.kernel.apply([ops.LoadRuleset((*loaded, *kept))])
     return records
+
+
+def _lost(stores: Stores, context: Context) -> Mapping[Owner, Policy]:
+    """What the sets have of containers whose records were removed: nothing else guards them, and ``recall`` rebuilds
+    their records from it."""
+    known = {record.owner for _, held in stores for record in held}
+    links = context.kernel.observe([GetLinks()]).links()
+    lost = {owner: link for link in links if (owner := owner_of_alias(link.alias)) and owner not in known}
+    if not lost:
+        return {}
+    from cni_v6.firewall.recovered import Present, policy_of  # few stores vanish
+
+    present = Present(context.kernel.observe([GetAllElements()]).all_elements())
+    found = {owner: policy_of(owner, link.name, link.master, (), present) for owner, link in lost.items()}
+    return {owner: policy for owner, policy in found.items() if policy}
 
 
 def missing(network: str, data_dir: str, context: Context) -> bool:
@@ -170,12 +190,13 @@ def unload(context: Context, *, force: bool) -> int:
     :raises CniError: NODE_CONFLICT if attachments use them, unless ``force``.
     """
     with _all(context) as stores:
-        records = [record for _, held in stores for record in held if _is_guarded(record, context)]
-        if records and not force:
-            words = f"{len(records)} attachments count on the firewall's tables, such as {records[0].owner}"
+        owners = [record.owner for _, held in stores for record in held if _is_guarded(record, context)]
+        owners += _lost(stores, context)
+        if owners and not force:
+            words = f"{len(owners)} attachments count on the firewall's tables, such as {owners[0]}"
             raise CniError(NODE_CONFLICT, words, "run DEL for them first, or use --force: they lose what they have")
         context.kernel.apply([ops.UnloadRuleset()])
-    return len(records)
+    return len(owners)
 
 
 def _is_guarded(record: Attachment, context: Context) -> bool:

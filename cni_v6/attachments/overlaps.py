@@ -33,7 +33,10 @@ def check(
     """
     if not conf.is_gateway or conf.allow_overlap:
         return
-    needed = _needed(conf, ips)
+    if conf.is_shared:
+        needed = gateways.anchors_of_ranges(conf) if ips is None else gateways.anchors(conf, ips)
+    else:
+        needed = tuple(map(_whole, _of_ranges(conf) if ips is None else ips))
     memo = old_gateways.decode(leases.memo(), context.boot)
     if {*memo.live, *memo.looked_at}.issuperset(needed):
         return
@@ -55,12 +58,6 @@ def check(
         log.warning(warning)
     looked_at = needed if ips is None else tuple(dict.fromkeys((*memo.looked_at, *needed)))
     leases.keep_memo(old_gateways.encode(replace(memo, looked_at=looked_at), context.boot))
-
-
-def _needed(conf: MainConf, ips: Sequence[Address] | None) -> tuple[GatewayAddress, ...]:
-    if not conf.is_shared:
-        return tuple(map(_whole, _of_ranges(conf) if ips is None else ips))
-    return gateways.anchors_of_ranges(conf) if ips is None else gateways.anchors(conf, ips)
 
 
 def _whole(ip: Address) -> GatewayAddress:

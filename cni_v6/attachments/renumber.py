@@ -9,7 +9,7 @@ stays. If a call is interrupted, the next one completes it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from cni_v6.attachments import allocate, firewall_reload, namespaces, old_gateways, renumber_plan
 from cni_v6.attachments.context import Context
@@ -39,6 +39,7 @@ from cni_v6.plan.site import Allocation, Site
 from cni_v6.protocol.invocation import Invocation
 from cni_v6.protocol.names import Owner, owner_of_alias
 from cni_v6.protocol.result import Address
+from cni_v6.values import dataclass
 
 Find = Callable[[tuple[int, int]], "str | None"]  # a namespace's ``Kernel.netns_id`` -> a path to it
 

@@ -6,7 +6,7 @@ Runs under the lock of the leases, from the records and from the prefixes that t
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Protocol
 
 from cni_v6.allocation import ranges
@@ -25,6 +25,7 @@ from cni_v6.plan import interface_prefix as plan_prefix
 from cni_v6.plan.site import Site
 from cni_v6.protocol.invocation import Invocation
 from cni_v6.protocol.result import Result
+from cni_v6.values import dataclass
 
 
 class MainPlugin(Protocol):

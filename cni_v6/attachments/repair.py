@@ -58,10 +58,12 @@ def restore(bridge: str, context: Context) -> Iterator[str]:
                     yield f"network {network} cannot be repaired: {error}; run cni-v6ctl check {network} --repair"
 
 
-def plug_in(port: str, context: Context) -> Iterator[str]:
+def plug_in(port: str, context: Context, leave: str = "") -> Iterator[str]:
     """Plug a port of ours in again that was taken out of its bridge, with all that it had; yields what was done.
 
     One that is gone, or in another bridge, is left alone, and so is one whose bridge is gone (``restore``).
+
+    :param leave: why it is not plugged in; then that is said, and no more.
     """
     link = context.kernel.observe([GetLink(HOST, port)]).link(HOST, port)
     owner = owner_of_alias(link.alias) if link else None
@@ -71,14 +73,18 @@ def plug_in(port: str, context: Context) -> Iterator[str]:
         if owner.network not in context.data_dirs.recorded(data_dir):
             continue
         with context.leases(owner.network, data_dir).transaction() as leases:
-            views = [view for view in _views(leases, context) if view.record.owner == owner and view.conf]
+            views = [view for view in _views(leases, context)
+                     if view.record.owner == owner and view.conf and view.link and view.link.name == port]
             bridges = [view.conf.bridge for view in views if view.conf]
             seen = context.kernel.observe([GetLink(HOST, bridge) for bridge in bridges])
             if not any(seen.link(HOST, bridge) for bridge in bridges):
                 continue
-            errors = mend(_findings(views, context), context)
-        yield "; ".join((f"port {port} of {owner} was taken out of bridge {bridges[0]}: plugged in again",
-                         *map(str, errors)))
+            errors = () if leave else mend(_findings(views, context), context)
+        was = f"port {port} of {owner} was taken out of bridge {bridges[0]}"
+        if leave:
+            yield f"{was} {leave}; cni-v6ctl check {owner.network} --repair plugs it in"
+        else:
+            yield f"{was}: {'; '.join(map(str, errors)) or 'plugged in again'}"
 
 
 def _cut_off(bridge: str, context: Context) -> frozenset[str]:

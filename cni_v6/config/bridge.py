@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 
 from cni_v6.config import prefix_delegation
 from cni_v6.config.firewall import parse as parse_firewall
@@ -26,6 +25,7 @@ from cni_v6.firewall.policy import ISOLATED
 from cni_v6.net.intervals import merged
 from cni_v6.protocol.invocation import Invocation
 from cni_v6.protocol.names import IFNAMSIZ
+from cni_v6.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

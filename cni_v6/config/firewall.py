@@ -6,7 +6,7 @@ A key that cannot do what it says is refused: without a word it would look like 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeVar
 
 from cni_v6.allocation.ranges import RangeSet, subnet
@@ -16,6 +16,7 @@ from cni_v6.config.text import parse_prefix
 from cni_v6.errors import INVALID_CONFIG, UNSUPPORTED_FIELD, CniError
 from cni_v6.firewall.policy import OPEN, PUBLISHED, Allowed, Port
 from cni_v6.net.addresses import BITS, overlap, version
+from cni_v6.values import dataclass
 
 ON, MODE_OFF, AUTO = "on", "off", "auto"  # ``masquerade``
 PORTS = "runtimeConfig.portMappings"

@@ -7,11 +7,11 @@ allocated; then the range is read as if its subnet had been written.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from cni_v6.config.reader import Section, wrong
 from cni_v6.errors import INVALID_CONFIG, CniError
 from cni_v6.net.addresses import BITS, is_link_local, to_text
+from cni_v6.values import dataclass
 
 _KEYS = ("subnetId", "length")  # which go with ``from``
 _FIXED = ("subnet", "rangeStart", "rangeEnd")  # which do not: each fixes a prefix

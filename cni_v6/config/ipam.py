@@ -8,7 +8,7 @@ range; the older keys (``rangeStart``, ``rangeEnd``, ``gateway``) without ``subn
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import NamedTuple
 
 from cni_v6.allocation import ranges
@@ -35,6 +35,7 @@ from cni_v6.net.addresses import from_text
 from cni_v6.protocol.invocation import Invocation
 from cni_v6.protocol.json_reader import canonical_prefix
 from cni_v6.protocol.result import Route
+from cni_v6.values import dataclass
 
 _ONE_PER_FAMILY = ("0.1.0", "0.2.0")  # their result has room for one address of each family
 

@@ -6,7 +6,7 @@ A main plugin's own class adds its keys to ``MainConf``. An error names the key,
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import wraps
 from typing import TypeVar
 
@@ -23,6 +23,7 @@ from cni_v6.firewall.policy import ISOLATED
 from cni_v6.protocol.invocation import Invocation
 from cni_v6.protocol.json_reader import repeated_key, shown
 from cni_v6.protocol.result import Dns
+from cni_v6.values import dataclass
 
 KEPT = 64  # configurations that an engine remembers; a node has a few networks
 IPAM_PLUGIN = "cni-v6-ipam"
@@ -32,9 +33,9 @@ AUTO = "auto"
 MIN_MTU = 68  # RFC 791, section 3.1
 IPV6_MIN_MTU = 1280  # RFC 8200, section 5; below it the kernel takes IPv6 off the interface
 KEPT_BYTES = 1 << 14  # of the longest that is kept; a longer one has a prevResult, or is a mistake
-Remembered = tuple[bytes, str, str, str]
 Conf = TypeVar("Conf", bound="MainConf")
 T = TypeVar("T")
+Remembered = tuple[bytes, str, str, str]
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from cni_v6.config import prefix_delegation
 from cni_v6.config.firewall import parse as parse_firewall
@@ -25,6 +25,7 @@ from cni_v6.errors import INVALID_CONFIG, CniError
 from cni_v6.net.addresses import version
 from cni_v6.protocol.invocation import Invocation
 from cni_v6.protocol.names import host_interface
+from cni_v6.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

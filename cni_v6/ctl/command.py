@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,9 @@ COMMANDS: Mapping[str, str] = {
     "install": "install", "uninstall": "install",
 }
 
+# What fails with these is the output: all files have a CniError of their own.
+UNWRITABLE = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and run the command it names.
@@ -38,15 +42,34 @@ def run(arguments: Sequence[str] | None = None) -> int:
         if vars(chosen).get("root", False):
             privilege.require(f"cni-v6ctl {chosen.command}")
         status = chosen.run(chosen)
-        sys.stdout.flush()
     except CniError as error:
         print(f"cni-v6ctl: error {error.code}: {error}", file=sys.stderr)
         return 1
-    except BrokenPipeError:  # the reader, such as head, has ended; the interpreter's flush at exit must not fail
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        return _not_written(error, 0)
     assert isinstance(status, int)
+    try:
+        if sys.stdout is not None:  # None: the caller has closed it
+            sys.stdout.flush()
+    except OSError as error:
+        return _not_written(error, status)
     return status
+
+
+def _not_written(error: OSError, status: int) -> int:
+    """The exit status where the output cannot be written: ``status`` if the reader, such as head, has ended, else 1."""
+    _drop_output()
+    if error.errno == errno.EPIPE:
+        return status
+    print(f"cni-v6ctl: cannot write the output: {error.strerror}", file=sys.stderr)
+    return 1
+
+
+def _drop_output() -> None:
+    """The interpreter's flush at exit must not fail."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _modules(given: Sequence[str]) -> Sequence[str]:

@@ -43,7 +43,6 @@ from cni_v6.net.addresses import overlap
 from cni_v6.plan import forwarding, nobody
 from cni_v6.plan.nobody import Reason
 from cni_v6.plan.situation import Inside, Situation, concerning
-from cni_v6.protocol.json_reader import canonical_ip, canonical_prefix
 from cni_v6.protocol.names import Owner, owner_of_alias
 
 Held = Sequence[tuple[str, Attachment]]  # data folder, attachment
@@ -108,10 +107,7 @@ def run(
 
 
 def _find(what: str, known: Held, links: Sequence[Link], surroundings: Surroundings) -> Found:
-    address = canonical_ip(what)
-    if address:
-        return _with_prefix(f"{address}/{128 if ':' in address else 32}", known, surroundings)
-    prefix = canonical_prefix(what, host_bits=True)
+    prefix = places.prefix_of(what)
     if prefix:
         return _with_prefix(prefix, known, surroundings)
     link = next((link for link in links if link.name == what), None)
@@ -226,15 +222,15 @@ def _inside(record: Attachment, namespaces: Search, node: Context) -> Inside | N
 
 def _reasons(chosen: argparse.Namespace, known: Held, node: Context) -> list[Reason]:
     """Why nobody has an address or prefix, network by network; those that are about it come first."""
-    address, prefix = canonical_ip(chosen.what), canonical_prefix(chosen.what, host_bits=True)
-    if not address and not prefix:
+    address, prefix = places.address_of(chosen.what), places.prefix_of(chosen.what)
+    if not prefix:
         return []
     found = []
     for conf in _networks(chosen.conf_dir, node):
         if address:
             past = node.leases(conf.network, conf.data_dir).past(address)
             found.append(nobody.reason(conf, address, past, node.now(), screen.moment))
-        elif prefix:
+        else:
             found.append(nobody.of_prefix(conf, prefix))
     about = [each for each in found if each.kind != nobody.OUTSIDE]
     return about or found
@@ -257,7 +253,7 @@ def _summary(what: str, found: Found, reasons: Sequence[Reason]) -> Iterable[str
     """What the node has, who else has some of it; or why nobody has it."""
     if not found.held and not found.node:
         yield f"nobody has {what}"
-        if not reasons and (canonical_ip(what) or canonical_prefix(what, host_bits=True)):
+        if not reasons and places.prefix_of(what):
             yield from screen.wrapped("  why", "no configuration of ours was found that could say so (--conf-dir)", 12)
         elif not reasons:
             words = "no container id begins so, and no interface of the node has this name (cni-v6ctl list --wide)"

@@ -20,13 +20,14 @@ from cni_v6.ctl.plan import configurations
 from cni_v6.ctl.put_files import File, Step
 from cni_v6.ctl.runtime_folders import BIN_DIR, CONF_DIR, Runtime, runtimes
 from cni_v6.engine.handle import real_context
-from cni_v6.errors import INVALID_CONFIG, CniError
+from cni_v6.errors import INVALID_CONFIG, NODE_CONFLICT, CniError
 from cni_v6.kernel.netfilter.events import own_changes
 from cni_v6.protocol.invocation import LOOPBACK
 from cni_v6.protocol.json_reader import decode
 
 PYTHON_DIR = "/usr/local/lib/cni-v6/bin"  # where the couriers of wheels look for the Python executables: tools/wheels
 LISTS, SINGLE = (".conflist",), (".conf", ".json")  # libcni, ConfFiles and LoadNetworkConf
+DEL = "their DEL needs the plugins, which cni-v6ctl install brings back"
 STAY = "to take them away once the containers are gone: nft delete table inet cni_v6; nft delete table bridge cni_v6"
 
 
@@ -57,6 +58,8 @@ def _add_folders(parser: argparse.ArgumentParser) -> None:
 
 
 def _folder(text: str) -> str:
+    if not text:  # of a shell's variable that is not set; it would be the working folder
+        raise argparse.ArgumentTypeError("it names no folder")
     return os.path.abspath(text)
 
 
@@ -216,6 +219,7 @@ def _leave(make_node: Callable[[], Context], done: list[str], warnings: list[str
         firewall_reload.unload(node, force=False)
         done.append("no table of the firewall is loaded")
     except CniError as error:
-        warnings.append(f"the firewall's tables stay: {error}; {STAY}")
+        words = f"{error.msg}; {DEL}" if error.code == NODE_CONFLICT else str(error)
+        warnings.append(f"the firewall's tables stay: {words}; {STAY}")
     finally:
         node.kernel.close()

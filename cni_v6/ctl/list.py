@@ -15,7 +15,6 @@ from cni_v6.ctl import places, screen
 from cni_v6.engine.handle import real_context
 from cni_v6.leases.attachment import Attachment
 from cni_v6.net.addresses import overlap
-from cni_v6.protocol.json_reader import canonical_ip, canonical_prefix
 
 COLUMNS = ("NETWORK", "CONTAINER", "INTERFACE", "ADDRESSES", "HOST INTERFACE", "STATE", "SINCE")
 NARROW = ("NETWORK", "CONTAINER", "INTERFACE", "HOST INTERFACE", "STATE", "AGE")
@@ -38,7 +37,7 @@ def run(chosen: argparse.Namespace, make_node: Callable[[], Context] = real_cont
     """
     node = make_node()
     try:
-        prefix = _prefix(chosen.what)
+        prefix = places.prefix_of(chosen.what) if chosen.what else None
         names = [chosen.what] if chosen.what and not prefix else []
         looked_at = places.of_networks(names, chosen.data_dir, node, leased=True)
         found = [record for _, record in places.peek(looked_at, node) if not prefix or _has(record, prefix)]
@@ -60,16 +59,8 @@ def run(chosen: argparse.Namespace, make_node: Callable[[], Context] = real_cont
     return 0
 
 
-def _prefix(text: str | None) -> str | None:
-    """An address or a prefix as a prefix; None for anything else."""
-    address = canonical_ip(text) if text else None
-    if address:
-        return f"{address}/{128 if ':' in address else 32}"
-    return canonical_prefix(text, host_bits=True) if text and "/" in text else None
-
-
 def _has(record: Attachment, prefix: str) -> bool:
-    return any((":" in held) == (":" in prefix) and overlap(_prefix(held) or held, prefix)
+    return any((":" in held) == (":" in prefix) and overlap(places.prefix_of(held) or held, prefix)
                for held in (*record.addresses, *record.prefixes))
 
 

@@ -7,7 +7,9 @@ from collections.abc import Collection, Iterable, Iterator
 from cni_v6.attachments.context import Context
 from cni_v6.errors import INVALID_CONFIG, CniError
 from cni_v6.leases.attachment import Attachment
+from cni_v6.net.addresses import BITS, from_text, to_text, version
 from cni_v6.protocol.identifiers import check_network
+from cni_v6.protocol.json_reader import canonical_prefix
 
 Place = tuple[str, str]  # data folder, network
 
@@ -40,3 +42,20 @@ def peek(places: Iterable[Place], context: Context) -> Iterator[tuple[str, Attac
     for data_dir, network in places:
         found = context.leases(network, data_dir).peek()
         yield from ((data_dir, record) for record in sorted(found, key=lambda record: record.owner))
+
+
+def address_of(text: str) -> str | None:
+    """An address that an operator wrote, in canonical form; None for anything else.
+
+    A program with a socket for both families shows IPv4 peers as ``::ffff:10.0.0.1`` (ipv6(7)): they are IPv4.
+    """
+    try:
+        return to_text(*from_text(text))
+    except ValueError:
+        return None
+
+
+def prefix_of(text: str) -> str | None:
+    """An address or a prefix as a prefix; None for anything else."""
+    address = address_of(text)
+    return f"{address}/{BITS[version(address)]}" if address else canonical_prefix(text, host_bits=True)

@@ -78,9 +78,21 @@ class _Node:
         return sorted(path.removeprefix(self._root) for path in glob(self._root + pattern))
 
     def arguments(self, program: str) -> list[list[str]]:
-        """The arguments of each process that executes a program, its name left out."""
-        lines = (self.text(f"/proc/{pid}/cmdline").split("\0") for pid in self._processes())
-        return [words[1:] for words in lines if os.path.basename(words[0]) == program]
+        """The arguments of each process of the node itself that executes a program, its name left out."""
+        lines = ((pid, self.text(f"/proc/{pid}/cmdline").split("\0")) for pid in self._processes())
+        return [words[1:] for pid, words in lines
+                if os.path.basename(words[0]) == program and self._has_these_files(pid)]
+
+    def _has_these_files(self, pid: str) -> bool:
+        """Whether a process has the node's root folder (proc(5), /proc/pid/root).
+
+        A container has another. A runtime in it is not the node's, and whoever is in it may write any command line,
+        to have us read a file of his, such as one in a volume, as root.
+        """
+        try:
+            return os.path.samefile(f"{self._root}/proc/{pid}/root", self._root or "/")
+        except OSError:  # it has ended, or is another user's
+            return False
 
     def _processes(self) -> Iterator[str]:
         try:

@@ -6,9 +6,10 @@ So a plugin or a lock that blocks the calls of one network blocks only that netw
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 from threading import Lock
 from typing import Generic, TypeVar
+
+from cni_v6.values import dataclass
 
 Job = TypeVar("Job")
 

@@ -6,7 +6,6 @@ import json
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
@@ -24,6 +23,7 @@ from cni_v6.protocol import invocation
 from cni_v6.protocol.invocation import Invocation, Request
 from cni_v6.protocol.json_reader import shown
 from cni_v6.protocol.result import Result, to_json
+from cni_v6.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -196,14 +196,11 @@ class Watch:
     def _plug_in(self, port: str) -> None:
         now = time.monotonic()
         self._plugged = {name: since for name, since in self._plugged.items() if now - since < PORT_SECONDS}
-        if port in self._plugged:
-            self._say(f"port {port} was taken out of its bridge again within {PORT_SECONDS:.0f} seconds: left alone; "
-                      "cni-v6ctl check --repair plugs it in")
-            return
+        leave = f"again within {PORT_SECONDS:.0f} seconds: left alone" if port in self._plugged else ""
         context = self._make_context()
         try:
-            for words in repair.plug_in(port, context):
-                self._plugged[port] = now
+            for words in repair.plug_in(port, context, leave):
+                self._plugged.setdefault(port, now)
                 self._say(words)
         finally:
             context.kernel.close()

@@ -11,10 +11,10 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from threading import Lock, local
 
 from cni_v6 import wire
+from cni_v6.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,11 @@ def safe(word: str) -> bool:
     return word not in ("", ".", "..") and "/" not in word and word.isprintable() and " " not in word
 
 
+def is_safe_owner(container_id: str, ifname: str) -> bool:
+    """Whether a container id and an interface can own something: both are safe, and show on a screen as they are."""
+    return safe(container_id) and (ifname == ANY_IFNAME or safe(ifname))
+
+
 def require_safe(what: str, word: str) -> None:
     """Reject a word that could lead out of the store's folder. The protocol has checked it before; this is a second
     check.
@@ -229,7 +234,7 @@ def unavailable(address: str, holder: str) -> CniError:
 def _attachment(network: str, raw: Any) -> Attachment:
     container_id, ifname = str(raw["containerID"]), str(raw["ifname"])
     addresses = tuple(str(address) for address in raw["addresses"])
-    if not safe(container_id) or not (ifname == ANY_IFNAME or safe(ifname)):
+    if not is_safe_owner(container_id, ifname):
         raise ValueError("owner")
     if any(canonical(address) != address for address in addresses):
         raise ValueError("addresses")

@@ -22,6 +22,8 @@ from cni_v6.plan import firewall, mac as plan_mac
 from cni_v6.plan.site import Allocation
 from cni_v6.protocol.names import Owner
 
+TABLES_DIFFER = "the firewall's tables are not as they were loaded (cni-v6ctl reload makes them anew)"
+
 
 def questions(conf: MainConf) -> tuple[Question, ...]:
     """The questions that an ADD asks."""
@@ -75,7 +77,7 @@ def differences(_: MainConf, record: Attachment, seen: Snapshot) -> Iterable[str
     if record.policy.guard == GUARD_BLOCKED:
         yield "the container is blocked, since its record is damaged and nothing says what it may do"
     if seen.ruleset() != ruleset.mark():
-        yield "the firewall's tables are not as they were loaded (cni-v6ctl reload makes them anew)"
+        yield TABLES_DIFFER
         return
     missing = _missing(record, seen)
     yield from (f"{' . '.join(element.key)} is missing in {element.family} {element.set}" for element in missing)

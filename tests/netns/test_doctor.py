@@ -152,6 +152,9 @@ BREAKS = {
         "cp -p $STORE/attachments/a:eth0 $FULL.kept; : >$STORE/attachments/a:eth0",
         "mv $FULL.kept $STORE/attachments/a:eth0", AMBER, "records", "damaged: pods/a/eth0",
     ),
+    "a folder in the place of a record": Break(
+        "mkdir $STORE/attachments/x:eth0", "rmdir $STORE/attachments/x:eth0", RED, "records", "x:eth0: not a plain file"
+    ),
     "records gone": Break(
         "mv $STORE /var/lib/cni/away", "rm -rf $STORE; mv /var/lib/cni/away $STORE", RED, "records",
         "without a record: pods/a", True,
@@ -169,8 +172,8 @@ BREAKS = {
         "rm $CONF/60-full.conf; umount $FULL", RED, "store", "inodes are free",
     ),
     "a run folder for everybody": Break(
-        "mkdir -p $CNI_V6_RUN_DIR; chmod 755 $CNI_V6_RUN_DIR", "chmod 700 $CNI_V6_RUN_DIR", AMBER, "engine",
-        "mode 0755",
+        "mkdir -p $CNI_V6_RUN_DIR; chmod 777 $CNI_V6_RUN_DIR", "chmod 700 $CNI_V6_RUN_DIR", AMBER, "engine",
+        "mode 0777",
     ),
 }
 

@@ -215,5 +215,6 @@ def test_who_means_it_has_his_way(node: Node) -> None:
     wire.await_state(node.path, lambda: plugged_in(node, pods[2]), "the port in its bridge")
     assert networks.link(node, pods[0].host)["master"] == "br9" and not plugged_in(node, pods[1])
     assert "cut off: b/eth0" in node.plugin("cni-v6", "STATUS", CLOSED).error(errors.LIMITED)
-    assert f"port {pods[1].host} was taken out of its bridge again within 10 seconds: left alone" in log(node)
+    again = "was taken out of bridge cni0 again within 10 seconds: left alone; cni-v6ctl check pods --repair"
+    assert f"port {pods[1].host} of pods/{pods[1].name}/eth0 {again} plugs it in" in log(node)
     node.run("ip", "link", "delete", "br9")

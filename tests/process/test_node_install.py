@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from cni_v6 import __version__
-from cni_v6.ctl import executables
+from cni_v6.ctl import executables, main
 from tests import processes
 from tests.couriers import NAMES, build
 from tests.netns import networks
@@ -253,7 +253,9 @@ def test_the_engine_and_the_tables_go_along_unless_containers_use_them(node: Nod
     here = {os.stat(node.path).st_ino}
     assert len(processes.inside(here, node.mount_namespace)) == 2, "the holder of the node, and an engine"
     done = ctl(node, "uninstall", "--bin-dir", tmp_path)
-    assert "the firewall's tables stay: 1 attachments" in done.stderr and "nft delete table inet cni_v6" in done.stderr
+    assert "the firewall's tables stay: 1 attachments" in done.stderr and "--force" not in done.stderr
+    assert "their DEL needs the plugins, which cni-v6ctl install brings back" in done.stderr
+    assert "nft delete table inet cni_v6" in done.stderr
     assert len(processes.inside(here, node.mount_namespace)) == 1
     assert "table inet cni_v6" in node.run("nft", "list", "tables").stdout
     ctl(node, "install", "--bin-dir", tmp_path)
@@ -261,6 +263,18 @@ def test_the_engine_and_the_tables_go_along_unless_containers_use_them(node: Nod
     done = ctl(node, "uninstall", "--bin-dir", tmp_path)
     assert "the engine has ended\nno table of the firewall is loaded\n" in done.stdout and done.stderr == ""
     assert node.run("nft", "list", "tables").stdout == ""
+
+
+@pytest.mark.parametrize("option", ["--bin-dir", "--conf-dir"])
+def test_an_empty_folder_name_is_not_the_working_folder(
+    tmp_path: Path, option: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """``--bin-dir "$UNSET"``."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main(["install", option, ""])
+    assert ended.value.code == 2 and "it names no folder" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("exposed", [True, False])

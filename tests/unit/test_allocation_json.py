@@ -18,8 +18,18 @@ SPANS = ((BASE + 1, BASE + 999),)
 
 
 def read(spent: UsedAddresses, boot: str = "b", file: int = 7) -> UsedAddresses:
+    """Read back by the process that wrote, which remembers, and by another one: both find the same."""
     durable, opened = allocation_json.encode_spent(spent, 6), allocation_json.encode_open(spent, 6, "b", 7)
-    return allocation_json.decode(durable, opened, 6, boot, file, 9.0)
+    remembered = allocation_json.decode(durable, opened, 6, boot, file, 9.0)
+    forget()
+    assert allocation_json.decode(durable, opened, 6, boot, file, 9.0) == remembered
+    return remembered
+
+
+def forget() -> None:
+    """As a new process."""
+    allocation_json._opens.clear()
+    allocation_json._rounds.clear()
 
 
 def test_both_files_are_read_back_and_the_open_part_keeps_its_length() -> None:
@@ -85,4 +95,20 @@ def test_the_round_is_read_back_and_a_damaged_one_is_nothing() -> None:
     content = allocation_json.encode_round(((10, 12), (20, 20)), 4)
     assert len(content) == allocation_json.WIDTH
     assert allocation_json.decode_round(content, 4) == ((10, 12), (20, 20))
+    forget()
+    assert allocation_json.decode_round(content, 4) == ((10, 12), (20, 20))
     assert [allocation_json.decode_round(each, 4) for each in (b"", b"{", b'{"round": [["::1", "::2"]]}')] == [()] * 3
+
+
+def test_a_round_that_another_call_makes_room_for_meanwhile_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine's calls of several networks are threads, and what is remembered is one for all."""
+
+    class Cleared(dict[object, object]):
+        """Was cleared after somebody had looked into it."""
+
+        def __contains__(self, _: object) -> bool:
+            return True
+
+    content = allocation_json.encode_round(((10, 12),), 4)
+    monkeypatch.setattr(allocation_json, "_rounds", Cleared())
+    assert allocation_json.decode_round(content, 4) == ((10, 12),)

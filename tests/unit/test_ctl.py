@@ -118,8 +118,8 @@ def test_list_of_a_network_that_is_not_there(store: str, capsys: Capture) -> Non
 
 
 @pytest.mark.parametrize("what, holder", [
-    ("10.1.0.3", "b2"), ("2001:DB8:0::2", "a1"), ("2001:db8:0:0:1::77", "b2"), ("10.1.0.2/31", "a1 b2"),
-    ("2001:db8::/64", "a1 b2"),
+    ("10.1.0.3", "b2"), ("::ffff:10.1.0.3", "b2"), ("2001:DB8:0::2", "a1"), ("2001:db8:0:0:1::77", "b2"),
+    ("10.1.0.2/31", "a1 b2"), ("2001:db8::/64", "a1 b2"),
 ])
 def test_list_of_who_has_an_address(store: str, capsys: Capture, what: str, holder: str) -> None:
     assert main(["list", what, "--json", "--data-dir", store]) == 0
@@ -534,17 +534,32 @@ def test_schema(capsys: Capture) -> None:
 # All commands
 
 
-def test_a_reader_that_has_seen_enough(store: str) -> None:
+PROGRAM = "import sys; from cni_v6.ctl import main; sys.exit(main(sys.argv[1:]))"
+
+
+@pytest.mark.parametrize("command", [("list",), ("schema",)])  # little, and more than a buffer
+def test_a_reader_that_has_seen_enough(store: str, command: tuple[str, ...]) -> None:
     """``cni-v6ctl list | head -1``: no traceback, no failure."""
     reader, writer = os.pipe()
     os.close(reader)
-    program = "import sys; from cni_v6.ctl import main; sys.exit(main(sys.argv[1:]))"
-    command = [sys.executable, "-c", program, "list", "--data-dir", store]
+    arguments = [*command, *(("--data-dir", store) if command == ("list",) else ())]
     try:
-        done = subprocess.run(command, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, check=False)
+        done = subprocess.run([sys.executable, "-c", PROGRAM, *arguments], cwd=ROOT, stdout=writer,
+                              stderr=subprocess.PIPE, check=False)
     finally:
         os.close(writer)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("command", [("list", "--data-dir"), ("schema",)])
+@pytest.mark.parametrize(("stdout", "wanted"), [
+    (">/dev/full", (1, b"cni-v6ctl: cannot write the output: No space left on device\n")), (">&-", (0, b"")),
+])
+def test_an_output_that_cannot_be_written(store: str, command: tuple[str, ...], stdout: str, wanted: object) -> None:
+    arguments = (*command, store) if command[-1] == "--data-dir" else command
+    shell = ["sh", "-c", f'exec "$@" {stdout}', "sh", sys.executable, "-c", PROGRAM, *arguments]
+    done = subprocess.run(shell, cwd=ROOT, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == wanted
 
 
 def test_a_rehearsal_has_no_data_folder() -> None:

@@ -15,6 +15,7 @@ from cni_v6.errors import LIMITED, NODE_CONFLICT, CniError
 from cni_v6.kernel.facts import DROPS_REST, ForwardChain, Link, Uplink
 from cni_v6.kernel.ops import HOST, SetLink
 from cni_v6.plan import outage, status
+from cni_v6.plan.firewall_elements import TABLES_DIFFER
 from cni_v6.plan.health import engine, kernel, network, runtime, store
 from cni_v6.plan.health.engine import OTHER, SAME, SILENT, EngineFacts, FirewallFacts
 from cni_v6.plan.health.finding import AMBER, GREEN, RED, Finding, of_error, share, worst
@@ -212,7 +213,7 @@ ENGINE = EngineFacts("/run/e.sock", SAME, 17, "3h", advice="kill -CONT 17")
 @pytest.mark.parametrize("facts, level, words", [
     (ENGINE, GREEN, "process 17, of this version, 3h old, answers"),
     (EngineFacts("/run/e.sock"), GREEN, "none runs now; the next call starts one"),
-    (replace(ENGINE, run_dir_problem="/run has mode 0755"), AMBER, "/run has mode 0755"),
+    (replace(ENGINE, run_dir_problem="/run has mode 0777"), AMBER, "/run has mode 0777"),
     (replace(ENGINE, answer=SILENT), RED, "the engine at /run/e.sock does not answer"),
     (replace(ENGINE, answer=OTHER), AMBER, "the engine is of another version"),
     (replace(ENGINE, stuck=2), AMBER, "2 of its threads wait for the kernel"),
@@ -275,3 +276,8 @@ def test_what_check_finds() -> None:
     lost = Findings()
     lost.add(Owner("pods", "a", "eth0"), "host interface veth1 is not on the node")
     assert network.by_check("pods", lost).remedy == "run DEL and ADD for these containers"
+    tables = Findings()
+    tables.add(Owner("pods", "a", "eth0"), TABLES_DIFFER)
+    tables.add(Owner("pods", "b", "eth0"), TABLES_DIFFER)
+    said = network.by_check("pods", tables)
+    assert (said.level, said.message, said.remedy) == (RED, TABLES_DIFFER, "cni-v6ctl reload")

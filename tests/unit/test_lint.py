@@ -57,6 +57,20 @@ def ranges(*subnets: str) -> dict[str, Any]:
     return {"type": "cni-v6-ipam", "ranges": [[{"subnet": subnet}] for subnet in subnets]}
 
 
+@pytest.mark.parametrize(("content", "status", "words"), [
+    (GOOD | {"plugins": {}}, 2, ["plugins is not a list with a plugin in it"]),
+    (GOOD | {"plugins": []}, 2, ["plugins is not a list with a plugin in it"]),
+    (chained(5, None, {"type": ["tuning"]}, {"type": "tuning"}), 2,
+     [f"plugins[{at}] is not an object with a type, which is a string" for at in (1, 2, 3)]),
+    (chained({"type": "tuning"}), 0, []),
+])
+def test_a_list_that_a_runtime_refuses(
+    tmp_path: Path, capsys: Capture, content: object, status: int, words: list[str]
+) -> None:
+    found = remarks(capsys, written(tmp_path, content), status=status)
+    assert [each["message"] for each in found if each["rule"] == "plugins"] == words
+
+
 def test_samples_have_no_remarks_but_for_the_documentation_prefix(capsys: Capture) -> None:
     paths = [path for path in sorted((ROOT / "conf").glob("*.conflist"))]
     [found] = remarks(capsys, *paths, status=1)
@@ -66,7 +80,7 @@ def test_samples_have_no_remarks_but_for_the_documentation_prefix(capsys: Captur
 
 @pytest.mark.parametrize("content, rule, level, words", [
     ("{", "not-json", ERROR, "10-pods.conflist"),
-    ('{"name": "a", "name": "b", "plugins": []}', "written-twice", WARNING, "is written twice"),
+    ('{"name": "a", "name": "b", "plugins": [{"type": "x"}]}', "written-twice", WARNING, "is written twice"),
     (GOOD | {"plugins": [{"type": "flannel"}]}, "no-plugin", WARNING, "has no plugin of type cni-v6"),
     (GOOD["plugins"][0] | {"name": "pods", "cniVersion": "1.0.0"}, "file-name", ERROR, "has one plugin"),
     (changed(brigde="cni0"), "refused", ERROR, "brigde"),
@@ -248,3 +262,10 @@ def test_a_refusal_of_what_the_node_lacks_now(tmp_path: Path, capsys: Capture) -
     assert (found["rule"], found["level"]) == ("refused", "warning") and "eth9" in found["message"]
     chosen.no_node = True
     assert command.run(chosen, FakeContext().context, tmp_path / "none") == 0
+
+
+def test_a_routed_network(capsys: Capture, tmp_path: Path) -> None:
+    path = tmp_path / "10-pods.conflist"
+    document = json.loads((ROOT / "conf/10-cni-v6-routed.conflist").read_text())
+    path.write_text(json.dumps(document))
+    assert remarks(capsys, path, status=0) == []

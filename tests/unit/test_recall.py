@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from cni_v6 import errors
+from cni_v6.attachments import firewall_reload
 from cni_v6.errors import CniError
+from cni_v6.firewall.elements import comment_of
 from cni_v6.kernel.questions import GetAllElements, GetLinks
 from cni_v6.leases.attachment import Attachment
 from cni_v6.leases.memory import MemoryTransaction
@@ -20,6 +22,10 @@ PUBLISHING: dict[str, Any] = CONFIG | {
     "runtimeConfig": {"portMappings": [{"hostPort": 53, "containerPort": 53, "protocol": "udp"}]},
     "ipMasq": True, "egress": [{"to": "::/0", "ports": ["tcp/443"]}],
 }
+
+OTHER: dict[str, Any] = CONFIG | {"name": "others", "bridge": "cni1", "ipam": {
+    "type": "cni-v6-ipam", "ranges": [[{"subnet": "2001:db8:7::/64"}]],
+}}
 
 
 def lose(fake: FakeContext, network: str = "pods") -> None:
@@ -53,6 +59,45 @@ def test_no_address_is_given_again(config: dict[str, Any]) -> None:
         fake.call("DEL", name, own).ok()
     assert {record.owner.container_id for record in fake.attachments()} == {"c3"}
     assert not elements & set(fake.kernel.firewall.elements())
+
+
+def test_tables_that_are_loaded_meanwhile_keep_what_is_known_of_it() -> None:
+    """As by the engine, ``reload``, or the ADD that finds them changed, before it rebuilds the records."""
+    fake = FakeContext()
+    results = {"c1": fake.add("c1", PUBLISHING), "other": fake.add("other", OTHER)}
+    before = set(fake.kernel.firewall.elements())
+    lose(fake)
+    assert firewall_reload.reload(fake.context()) == 1
+    assert set(fake.kernel.firewall.elements()) == before
+    fake.container("c3")
+    fake.call("ADD", "c3", {key: value for key, value in PUBLISHING.items() if key != "runtimeConfig"}).ok()
+    assert before < set(fake.kernel.firewall.elements())
+    for name, config in (("c1", PUBLISHING), ("other", OTHER)):
+        fake.call("CHECK", name, config | {"prevResult": results[name]}).ok()
+
+
+def test_what_a_record_says_counts_for_more_than_what_is_left_of_a_lost_one() -> None:
+    fake = FakeContext()
+    fake.add("c1", PUBLISHING)
+    [record] = fake.attachments()
+    lose(fake)
+    fake.add("other", OTHER)
+    heir = replace(record, owner=Owner("others", "heir", "eth0"), host="vethheir")
+    with fake.leases("others", DATA_DIR).transaction() as leases:
+        leases.put(heir)
+    firewall_reload.reload(fake.context())
+    comments = {element.comment for element in fake.kernel.firewall.elements() if element.key[0] in record.addresses}
+    assert comments == {"", comment_of(heir.owner)}
+
+
+def test_tables_are_not_taken_away_under_it() -> None:
+    fake = FakeContext()
+    fake.add("c1", PUBLISHING)
+    lose(fake)
+    with pytest.raises(CniError, match="1 attachments count on the firewall's tables, such as pods/c1/eth0"):
+        firewall_reload.unload(fake.context(), force=False)
+    fake.call("DEL", "c1", PUBLISHING).ok()
+    assert firewall_reload.unload(fake.context(), force=False) == 0
 
 
 def test_a_set_that_gives_no_address_twice_goes_on_behind_what_is_held() -> None:

@@ -310,6 +310,33 @@ def test_a_port_that_has_left_its_bridge_is_plugged_in_again() -> None:
     assert state(fake) == before
 
 
+def test_a_port_that_is_taken_out_again_so_soon_is_left_alone() -> None:
+    fake = node()
+    unplug("c2")(fake)
+    before = state(fake)
+    words = (f"port {host('c2')} of pods/c2/eth0 was taken out of bridge cni0 again: left alone; "
+             "cni-v6ctl check pods --repair plugs it in")
+    assert [*repair.plug_in(host("c2"), fake.context(), "again: left alone")] == [words]
+    assert state(fake) == before
+
+
+def test_a_port_that_cannot_be_plugged_in_is_not_said_to_be() -> None:
+    fake = node()
+    unplug("c2")(fake)
+    refused = CniError(errors.KERNEL_REFUSED, "cannot do it", "Operation not permitted")
+    fake.kernel.fail = lambda op: refused if isinstance(op, ops.PlugIn) else None
+    [words] = repair.plug_in(host("c2"), fake.context())
+    assert "was taken out of bridge cni0: cannot do it" in words and "plugged in again" not in words
+
+
+def test_another_interface_with_the_alias_of_a_port_is_left_alone() -> None:
+    fake = node()
+    links = fake.kernel.spaces[HOST].links
+    links["other0"] = replace(links[host("c2")], name="other0", master="")
+    before = state(fake)
+    assert [*repair.plug_in("other0", fake.context())] == [] and state(fake) == before
+
+
 @pytest.mark.parametrize("damage", [
     pytest.param(lambda _: None, id="it is in its bridge"), pytest.param(unplug("c2", "up0"), id="in another one"),
     pytest.param(lambda fake: fake.kernel.delete(HOST, host("c2")), id="it has ended"),

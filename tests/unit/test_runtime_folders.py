@@ -18,6 +18,12 @@ def write(root: Path, path: str, content: str) -> None:
     target.write_text(content, encoding="utf-8")
 
 
+def process(root: Path, pid: int, *words: str, root_of: str = ".") -> None:
+    """A process with a command line; ``root_of``: its root folder, below the node's."""
+    write(root, f"/proc/{pid}/cmdline", "\0".join(words))
+    root.joinpath(f"proc/{pid}/root").symlink_to(root / root_of)
+
+
 def found(root: Path) -> dict[str, tuple[tuple[str, ...], str]]:
     return {each.name: (each.bin_dirs, each.conf_dir) for each in runtimes(str(root))}
 
@@ -68,11 +74,21 @@ def test_an_imported_file_replaces_the_table_of_a_plugin(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("words", [["-c", "/k3s.toml"], ["--config", "/k3s.toml"], ["--config=/k3s.toml"]])
 def test_a_running_containerd_says_which_file_it_reads(tmp_path: Path, words: list[str]) -> None:
-    write(tmp_path, "/proc/17/cmdline", "\0".join(["/usr/bin/containerd", *words, "--log-level", "info", ""]))
-    write(tmp_path, "/proc/18/cmdline", "containerd-shim-runc-v2\0-c\0/nothing.toml\0")
+    process(tmp_path, 17, "/usr/bin/containerd", *words, "--log-level", "info", "")
+    process(tmp_path, 18, "containerd-shim-runc-v2", "-c", "/nothing.toml", "")
     write(tmp_path, "/etc/containerd/config.toml", 'version = 2\n')
     write(tmp_path, "/k3s.toml", 'version = 3\n[plugins."io.containerd.cri.v1.runtime".cni]\nbin_dir = "/k3s"\n')
     assert runtimes(str(tmp_path)) == [Runtime("containerd", "/k3s.toml", ("/k3s",), "/etc/cni/net.d")]
+
+
+def test_a_process_in_a_container_does_not_say_where_plugins_go(tmp_path: Path) -> None:
+    volume = "/var/lib/kubelet/pods/1/volumes/v.toml"
+    write(tmp_path, volume, 'version = 3\n[plugins."io.containerd.cri.v1.runtime".cni]\nbin_dir = "/etc/cron.d"\n')
+    write(tmp_path, "/etc/containerd/config.toml", "version = 2\n")
+    tmp_path.joinpath("var/lib/overlay").mkdir()
+    process(tmp_path, 17, "containerd", "--config", volume, root_of="var/lib/overlay")
+    process(tmp_path, 18, "crio", "--config", volume, root_of="nowhere")  # it ends while we look
+    assert found(tmp_path) == {"containerd": DEFAULT}
 
 
 def test_a_containerd_without_its_cri_service_has_no_use_for_plugins(tmp_path: Path) -> None:

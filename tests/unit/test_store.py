@@ -220,6 +220,16 @@ def test_a_record_that_lost_its_content_and_its_leases_is_known_by_its_name(leas
     assert delete(leases, "a") == () and leases.damaged() == [] and attached(leases) == []
 
 
+@pytest.mark.parametrize("name", ["b\x1b[2J:eth0", "b:eth\x1b]0;owned\x07", "b:et h0"])
+def test_a_file_whose_name_no_call_can_have_is_no_record(leases: DiskLeases, folder: Path, name: str) -> None:
+    """An operator's screen would do what the name says."""
+    add(leases, "a", SMALL)
+    (folder / "attachments" / name).write_bytes(b"")
+    assert [record.owner.container_id for record in leases.peek()] == ["a"]
+    assert [record.owner.container_id for record in attached(leases)] == ["a"]
+    assert set(record_files(folder)) == {"a:eth0"}
+
+
 def test_a_damaged_record_keeps_its_prefix(leases: DiskLeases, folder: Path) -> None:
     with leases.transaction() as work:
         work.put(Attachment(owner("a"), ("2001:db8::2",), prefixes=("2001:db8:0:0:1::/80",)))

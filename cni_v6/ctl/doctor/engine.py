@@ -50,7 +50,7 @@ def _problem(folder: str) -> str:
     if status.st_uid != os.geteuid():
         return f"{folder} belongs to user {status.st_uid}"
     mode = stat.S_IMODE(status.st_mode)
-    return f"{folder} has mode {mode:04o}, which others may use" if mode & 0o077 else ""
+    return f"{folder} has mode {mode:04o}, so that others may write to it" if mode & 0o022 else ""
 
 
 def _ask(path: str, inode: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from cni_v6.attachments import allocate, load_config, namespaces
@@ -22,20 +22,19 @@ from cni_v6.plan import outage, repair, status
 from cni_v6.plan.health import engine as judge_engine, kernel as judge_kernel, network, runtime as judge_runtime
 from cni_v6.plan.health import store as judge_store
 from cni_v6.plan.health.engine import FirewallFacts
-from cni_v6.plan.health.finding import AMBER, RED, Finding, of_error
+from cni_v6.plan.health.finding import AMBER, GREEN, RED, Finding, of_error
 from cni_v6.plan.health.kernel import Use
 from cni_v6.protocol.invocation import BRIDGE
 
 Records = Sequence[tuple[str, Attachment]]
+# The checks that see no fault where they see no records: they say nothing good if some cannot be read.
+OF_RECORDS = ("firewall", "locks", "records", "leaks", "addresses", "CAP_NET_ADMIN")
 
 
 def findings(folder: Path | None, bin_dirs: Sequence[Path] | None, node: Context) -> list[Finding]:
     """All of them, from top to bottom."""
-    try:
-        held = list(places.peek(places.of_networks((), None, node), node))
-        known: list[Finding] = []
-    except CniError as error:
-        held, known = [], [of_error(RED, "records", error, "nothing can be said of the attachments")]
+    held, unread = _records(node)
+    known = list(unread.values())
     try:
         runtimes = runtime.read(folder, bin_dirs, node)
     except CniError as error:
@@ -44,16 +43,40 @@ def findings(folder: Path | None, bin_dirs: Sequence[Path] | None, node: Context
     configs = _networks([Path(each.conf_dir) for each in runtimes], node)
     here = [record for _, record in held
             if namespaces.is_here(record, node.boot, node.kernel.netns_id(HOST)) and not record.damaged]
-    return [
-        *known,
+    found = [
         *judge_kernel.findings(kernel.read(node, [conf.gateway_interface for conf in configs]), _use(here, configs)),
         *judge_engine.firewall(_firewall(here, configs, node)),
         *judge_engine.engine(engine.read()),
         *judge_runtime.findings(runtimes),
-        *judge_store.findings(store.read(held, _pools(configs), node)),
+        *judge_store.findings(store.read(held, _pools(configs), node, unread)),
         *_of_networks(here, configs, node),
         *judge_engine.privileged(engine.privileged(here)),
     ]
+    return [*known, *(each for each in found if each.level != GREEN or _is_sure(each.check, unread))]
+
+
+def _is_sure(check: str, unread: Collection[str]) -> bool:
+    """Whether a check that found no fault would have found one, though some records cannot be read."""
+    kind, _, name = check.partition(" ")
+    is_unread = kind == "network" and (name in unread or "" in unread)
+    return not unread or not (check in OF_RECORDS or is_unread)
+
+
+def _records(node: Context) -> tuple[Records, Mapping[str, Finding]]:
+    """The records of all networks; and by network, "" for all, what is wrong where they cannot be read."""
+    held: list[tuple[str, Attachment]] = []
+    unread: dict[str, Finding] = {}
+    why = "nothing can be said of its attachments, and an ADD fails"
+    try:
+        there = places.of_networks((), None, node)
+    except CniError as error:
+        return (), {"": of_error(RED, "records", error, why)}
+    for place in there:
+        try:
+            held += places.peek([place], node)
+        except CniError as error:
+            unread[place[1]] = of_error(RED, "records", error, why)
+    return held, unread
 
 
 def _pools(configs: Sequence[BridgeConf]) -> list[IpamConf]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from threading import Thread
 
 from cni_v6.allocation import ranges
@@ -25,11 +25,14 @@ from cni_v6.protocol.names import Owner, owner_of_alias
 PATIENCE = 2.0  # seconds: a call holds a lock for milliseconds
 
 
-def read(held: Sequence[tuple[str, Attachment]], configs: Sequence[IpamConf], node: Context) -> StoreFacts:
+def read(
+    held: Sequence[tuple[str, Attachment]], configs: Sequence[IpamConf], node: Context, unread: Collection[str]
+) -> StoreFacts:
     """The facts of all stores.
 
     :param held: the attachments, with their data folders.
     :param configs: of the configured networks.
+    :param unread: networks whose records cannot be read; "" for all.
     """
     records = [record for _, record in held]
     data_dirs = dict.fromkeys((*(data_dir for data_dir, _ in held), *(conf.data_dir for conf in configs)))
@@ -39,7 +42,7 @@ def read(held: Sequence[tuple[str, Attachment]], configs: Sequence[IpamConf], no
         tuple(str(record.owner) for record in records if record.damaged and not is_blocked(record)),
         tuple(str(record.owner) for record in records if is_blocked(record)),
         tuple(f"{record.owner} ({why})" for record, why in stale.dead(records, node)),
-        tuple(map(str, _lost(records, node))),
+        tuple(map(str, _lost(records, node, unread))),
         tuple(pool for conf in configs for pool in _pools(conf, records, node)),
     )
 
@@ -80,14 +83,14 @@ def _is_free_soon(path: str) -> bool:
     return not thread.is_alive()
 
 
-def _lost(records: Iterable[Attachment], node: Context) -> list[Owner]:
+def _lost(records: Iterable[Attachment], node: Context, unread: Collection[str]) -> list[Owner]:
     """Interfaces of attachments without a record. The records were read before: an ADD may have come since, which
     writes its record before it makes the interface, so each network is looked at again."""
     owners = {owner for link in node.kernel.observe([GetLinks()]).links() if (owner := owner_of_alias(link.alias))}
-    missing = owners - {record.owner for record in records}
+    missing = {owner for owner in owners - {record.owner for record in records} if not {owner.network, ""} & {*unread}}
     if missing:
-        dirs = node.data_dirs
-        again = {record.owner for data_dir in dirs.known() for network in dirs.recorded(data_dir)
+        dirs, networks = node.data_dirs, {owner.network for owner in missing}
+        again = {record.owner for data_dir in dirs.known() for network in networks.intersection(dirs.recorded(data_dir))
                  for record in node.leases(network, data_dir).peek()}
         there = {owner_of_alias(link.alias) for link in node.kernel.observe([GetLinks()]).links()}
         missing = (missing - again) & there

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from socket import AF_INET, AF_INET6
 
 from cni_v6.kernel.netfilter.messages import NFGENMSG
 from cni_v6.kernel.netlink.message import HEADER, Message, attribute, by_kind, each, nest, packed, u8, u32
 from cni_v6.kernel.netlink.uapi import NLA_F_NESTED
 from cni_v6.net.addresses import version as version_of
+from cni_v6.values import dataclass
 
 NFNL_SUBSYS_CTNETLINK = 1
 _GET, _DELETE, _GET_STATS = (NFNL_SUBSYS_CTNETLINK << 8 | number for number in (1, 2, 5))

@@ -9,12 +9,12 @@ from __future__ import annotations
 import errno
 import socket
 from array import array
-from dataclasses import dataclass
 
 from cni_v6.kernel.netfilter.messages import NFGENMSG, NFNL_SUBSYS_NFTABLES
 from cni_v6.kernel.netfilter.socket import NETLINK_NETFILTER
 from cni_v6.kernel.netlink.message import HEADER, as_text, by_kind
 from cni_v6.kernel.netlink.socket import RECEIVE_BYTES, attach_program, filter_instructions, split
+from cni_v6.values import dataclass
 
 NFNLGRP_NFTABLES = 7  # linux/netfilter/nfnetlink.h
 NFT_MSG_NEWGEN = NFNL_SUBSYS_NFTABLES << 8 | 15  # linux/netfilter/nf_tables.h

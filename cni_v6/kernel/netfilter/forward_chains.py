@@ -6,7 +6,7 @@ iptables-nft writes its tables into nf_tables, so they are among them; those of 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from cni_v6.firewall.sets import TABLE
 from cni_v6.kernel.facts import DROPS_ALL, DROPS_REST, ForwardChain
@@ -23,6 +23,7 @@ from cni_v6.kernel.netfilter.listing import (
 )
 from cni_v6.kernel.netfilter.messages import NFGENMSG
 from cni_v6.kernel.netlink.message import HEADER, Message, as_text, by_kind, each, text
+from cni_v6.values import dataclass
 
 # linux/netfilter.h, linux/netfilter/nf_tables.h
 FAMILIES = {1: "inet", 2: "ip", 10: "ip6"}  # NFPROTO_*

@@ -16,7 +16,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 
 from cni_v6.allocation import allocator
 from cni_v6.allocation.allocator import AllocatorState
@@ -29,6 +28,7 @@ from cni_v6.leases.disk.directory import Folder
 from cni_v6.leases.disk.release_queue_file import QueueFile
 from cni_v6.net.addresses import from_text
 from cni_v6.net.intervals import Span
+from cni_v6.values import dataclass
 
 FOLDER = "cursors"
 NEW = ".new"

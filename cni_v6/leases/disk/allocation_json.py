@@ -129,8 +129,9 @@ def _durable(content: bytes, family: int) -> tuple[tuple[Span, ...], tuple[Rando
 
 def decode_round(content: bytes, family: int) -> tuple[Span, ...]:
     """Read the round back; empty if it is damaged. Released addresses are then known from the queue alone."""
-    if (content, family) in _rounds:
-        return _rounds[content, family]
+    known = _rounds.get((content, family))  # in one step: another network's call may make room meanwhile
+    if known is not None:
+        return known
     try:
         return merged(_from_texts(json.loads(content)["round"], family))
     except _DAMAGED:

@@ -89,7 +89,7 @@ def _records(
             yield record.holding(files.held(record))
             continue
         key = next((key for key in leases if records.record_name(*key) == name), records.record_owner(name))
-        if key and records.safe(key[0]):
+        if key and records.is_safe_owner(*key):
             owner, held = Owner(network, *key), leases.get(key, [])
             yield Attachment(owner, tuple(address for address, _ in held), prefixes=prefixes_of(root, owner),
                              created=max((mtime for _, mtime in held), default=0.0), damaged=True)

@@ -50,7 +50,7 @@ def rebuild(
             yield record.holding(record.addresses + added)
     for name in damaged:
         key = next((key for key in leases if records.record_name(*key) == name), records.record_owner(name))
-        if key is None or not records.safe(key[0]):
+        if key is None or not records.is_safe_owner(*key):
             attachments.remove(name)
             continue
         owner, files, written = Owner(network, *key), leases.pop(key, []), attachments.stat(name)

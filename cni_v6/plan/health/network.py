@@ -9,7 +9,8 @@ from cni_v6.errors import LIMITED, CniError
 from cni_v6.kernel.questions import Snapshot
 from cni_v6.leases.attachment import Attachment
 from cni_v6.plan import status
-from cni_v6.plan.health.finding import AMBER, GREEN, RED, REPAIR, Finding, of_error
+from cni_v6.plan.firewall_elements import TABLES_DIFFER
+from cni_v6.plan.health.finding import AMBER, GREEN, RED, RELOAD, REPAIR, Finding, of_error
 from cni_v6.plan.health.store import some
 from cni_v6.plan.repair import Findings
 
@@ -40,5 +41,7 @@ def by_check(network: str, found: Findings) -> Finding:
         return Finding(GREEN, check, "the node has all that its containers need")
     words = [f"{owner.container_id}/{owner.ifname}: {what}" if owner else what for owner, what in found.differences]
     remedy = f"cni-v6ctl check {network} --repair" if found.steps else "run DEL and ADD for these containers"
-    why = "the node differs from what its containers were given"
-    return Finding(RED, check, some(words), why, remedy, REPAIR if found.steps else "")
+    fix = REPAIR if found.steps else ""
+    if all(what == TABLES_DIFFER for _, what in found.differences):
+        words, remedy, fix = [TABLES_DIFFER], "cni-v6ctl reload", RELOAD
+    return Finding(RED, check, some(words), "the node differs from what its containers were given", remedy, fix)

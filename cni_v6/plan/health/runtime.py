@@ -101,8 +101,7 @@ def _folders(runtime: Runtime) -> Iterator[Finding]:
             yield Finding(AMBER, check, f"{folder} does not exist", f"{runtime.name} looks for plugins there",
                           f"cni-v6ctl install --bin-dir {folder}, or change the runtime's configuration")
     needed = {kind: each.name for each in reversed(runtime.files) for kind in each.types}
-    if any(each.is_ours for each in runtime.files) or not runtime.files:
-        needed |= {kind: "" for kind in OURS if kind not in needed}
+    needed |= {kind: "" for kind in OURS if kind not in needed}
     for kind, name in sorted(needed.items()):
         if kind not in there:
             why = f"{runtime.conf_dir}/{name} names it: every ADD of it fails" if name else "an ADD needs it"

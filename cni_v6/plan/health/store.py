@@ -111,7 +111,7 @@ def _records(facts: StoreFacts) -> Iterator[Finding]:
                       "their records were damaged, and nothing says what they may do", "run DEL and ADD for them")
     if facts.lost:
         yield Finding(RED, "records", f"on the node, and without a record: {some(facts.lost)}",
-                      "their addresses can be given again, and a reload of the firewall leaves them open",
+                      "their addresses can be given again, and once the firewall is flushed nobody knows what they may",
                       "call STATUS of their network, or its next ADD: it makes the records anew")
 
 

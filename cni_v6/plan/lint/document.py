@@ -38,6 +38,21 @@ def form(name: str, document: Mapping[str, Any]) -> Iterator[Remark]:
         remedy = f"call it {name.removesuffix(suffix)}{LIST[0] if is_list else SINGLE[0]}"
         yield Remark("file-name", ERROR, f"{name} has {has}, which its name does not say", remedy,
                      "plugins" if is_list else "type")
+    if is_list:
+        yield from _entries(document["plugins"])
+
+
+def _entries(listed: object) -> Iterator[Remark]:
+    """What libcni refuses of a list before it calls a plugin (libcni/conf.go, ConfListFromBytes, ConfFromBytes)."""
+    if not isinstance(listed, list) or not listed:
+        remedy = 'write [{"type": "cni-v6", ...}]'
+        yield Remark("plugins", ERROR, "plugins is not a list with a plugin in it", remedy, "plugins")
+        return
+    for at, entry in enumerate(listed):
+        kind = entry.get("type") if isinstance(entry, dict) else None
+        if not isinstance(kind, str) or not kind:
+            words = f"plugins[{at}] is not an object with a type, which is a string"
+            yield Remark("plugins", ERROR, words, 'write {"type": ...}, or remove it', "plugins")
 
 
 def plugins(entries: Sequence[Mapping[str, Any]], kubernetes: bool) -> Iterator[Remark]:
