@@ -27,10 +27,13 @@ SANDBOXED = ("netns", "process", "runtimes", "uml")
 
 
 def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
-    """A test in ``tests/netns`` is a netns test without saying so; without an engine most of them are slow."""
+    """A test in ``tests/netns`` is a netns test without saying so; without an engine, or of routed networks where the
+    bridge's run proves the same, most of them are slow."""
     for item in items:
         parameters = item.callspec.params if hasattr(item, "callspec") else {}
         if parameters.get("node") == "process" and not item.get_closest_marker("both_ways"):
+            item.add_marker("slow")
+        if parameters.get("main_plugin") == "cni-v6-routed" and not item.get_closest_marker("core"):
             item.add_marker("slow")
         for folder in MARKED_FOLDERS:
             if folder in item.path.relative_to(ROOT).parts:

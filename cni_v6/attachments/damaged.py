@@ -16,7 +16,7 @@ from cni_v6.firewall.policy import GUARD_BLOCKED, ISOLATED, Policy
 from cni_v6.kernel.ops import HOST
 from cni_v6.kernel.questions import GetAllElements, GetLink, GetRuleset
 from cni_v6.leases.attachment import Attachment
-from cni_v6.protocol.names import host_interface
+from cni_v6.protocol.names import ROUTED_NETWORK, ROUTED_NETWORKS, host_interface
 
 REMEDY = "run DEL and ADD for the container again"
 
@@ -48,6 +48,12 @@ def completed(
         return replace(record, policy=policy, damaged=False), ""
     home = context.kernel.netns_id(HOST)
     found = replace(record, host=host, boot=context.boot, home=home, policy=policy, damaged=False)
+    if link.group & ROUTED_NETWORKS == ROUTED_NETWORK:
+        from cni_v6.plan import routed_repair
+
+        asked = context.kernel.observe(routed_repair.recall_questions(host))
+        port, anchors = routed_repair.recalled(host, owner, asked)
+        found = replace(found, port=port, anchors=anchors)
     network = [other for other in others if other.owner.network == owner.network and other.host]
     if policy and policy.guard != GUARD_BLOCKED:
         return found, f"the record of {owner} was damaged: made anew from the firewall's sets and the lease files"

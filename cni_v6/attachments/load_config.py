@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from cni_v6.attachments.context import Context
 from cni_v6.config.bridge import BridgeConf, parse_bridge
 from cni_v6.config.interface_prefix import InterfacePrefixes, InterfaceRange
 from cni_v6.config.ipam import IpamConf
-from cni_v6.config.main import parse_ipam
+from cni_v6.config.main import Conf, parse_ipam
 from cni_v6.errors import NOT_AVAILABLE, CniError
 from cni_v6.plan import interface_prefix as plan_prefix
 from cni_v6.protocol.invocation import Invocation
@@ -17,10 +19,18 @@ def bridge(call: Invocation, context: Context) -> BridgeConf:
 
     :raises CniError: also NODE_CONFLICT, TRY_AGAIN; for STATUS NOT_AVAILABLE instead of these two.
     """
+    return main(call, context, parse_bridge)
+
+
+def main(call: Invocation, context: Context, parse: Callable[..., Conf]) -> Conf:
+    """What ``parse`` makes of a main plugin's configuration, with the prefixes of the followed interfaces.
+
+    :param parse: as ``config.bridge.parse_bridge``.
+    """
     logged = len(call.log.lines)
-    conf = parse_bridge(call)
+    conf = parse(call)
     follows = conf.ipam.follows if isinstance(conf.ipam, IpamConf) else ()
-    return parse_bridge(call, _prefixes(call, follows, context, logged)) if follows else conf
+    return parse(call, _prefixes(call, follows, context, logged)) if follows else conf
 
 
 def ipam(call: Invocation, context: Context) -> IpamConf:

@@ -77,10 +77,11 @@ def settled(
     :param is_ours: whether we made the gateway interface, or are about to make it.
     :raises CniError: STORE_FAILED, KERNEL_REFUSED.
     """
-    needed = gateways.anchors(conf, ips)
+    own = tuple(ips)
+    needed = gateways.lasting(conf, own)
     if needed and is_ours:
         _settle(conf, needed, leases, context)
-    return needed
+    return gateways.anchors(conf, own)
 
 
 def _settle(

@@ -14,11 +14,12 @@ from cni_v6.attachments import old_gateways
 from cni_v6.attachments.context import Context
 from cni_v6.config.ipam import IpamConf
 from cni_v6.config.main import MainConf
-from cni_v6.kernel.questions import GetSurroundings
+from cni_v6.kernel.questions import GetLinks, GetSurroundings
+from cni_v6.leases.attachment import GatewayAddress
 from cni_v6.leases.store import Transaction
 from cni_v6.log import Log
-from cni_v6.plan import gateways
-from cni_v6.protocol.json_reader import canonical_prefix
+from cni_v6.plan import forwarding, gateways
+from cni_v6.protocol.names import owner_of_alias
 from cni_v6.protocol.result import Address
 
 
@@ -32,7 +33,10 @@ def check(
     """
     if not conf.is_gateway or conf.allow_overlap:
         return
-    needed = gateways.anchors_of_ranges(conf) if ips is None else gateways.anchors(conf, ips)
+    if conf.is_shared:
+        needed = gateways.anchors_of_ranges(conf) if ips is None else gateways.anchors(conf, ips)
+    else:
+        needed = tuple(map(_whole, _of_ranges(conf) if ips is None else ips))
     memo = old_gateways.decode(leases.memo(), context.boot)
     if {*memo.live, *memo.looked_at}.issuperset(needed):
         return
@@ -40,15 +44,25 @@ def check(
 
     found = _of_ranges(conf) if ips is None else ips
     places = [
-        overlap.Place(conf.gateway_interface, canonical_prefix(ip.address, host_bits=False) or ip.address, ip.gateway)
+        overlap.Place(
+            conf.gateway_interface if conf.is_shared else forwarding.LOOPBACK, gateways.subnet(ip), ip.gateway
+        )
         for ip in found if ip.gateway
     ]
-    earlier = frozenset(anchor.home for anchor in (*memo.live, *memo.draining))
-    seen = context.kernel.observe([GetSurroundings()]).surroundings()
-    for warning in overlap.check(conf, places, seen, earlier, _networks(conf, context)):
+    seen = context.kernel.observe([GetSurroundings(), GetLinks()])
+    owners = {link.name: owner.network for link in seen.links() if (owner := owner_of_alias(link.alias))}
+    earlier = {anchor.home for anchor in (*memo.live, *memo.draining)}
+    earlier |= {name for name, network in owners.items() if network == conf.network}
+    names = owners | _networks(conf, context)
+    for warning in overlap.check(conf, places, seen.surroundings(), frozenset(earlier), names):
         log.warning(warning)
     looked_at = needed if ips is None else tuple(dict.fromkeys((*memo.looked_at, *needed)))
     leases.keep_memo(old_gateways.encode(replace(memo, looked_at=looked_at), context.boot))
+
+
+def _whole(ip: Address) -> GatewayAddress:
+    """What is remembered of a prefix that is on no interface, but in parts on that of each container."""
+    return GatewayAddress(forwarding.LOOPBACK, gateways.subnet(ip), on_link=True)
 
 
 def _of_ranges(conf: MainConf) -> tuple[Address, ...]:

@@ -107,8 +107,11 @@ def forget(owner: Owner, leases: Transaction, context: Context) -> None:
 
 def _rebuild(conf: MainConf, lost: Mapping[Owner, Link], leases: Transaction, context: Context) -> Iterator[str]:
     from cni_v6.firewall.recovered import Present, policy_of
+    from cni_v6.plan import routed_repair
 
     questions: list[Question] = [GetPeerAddresses(link.name) for link in lost.values()]
+    if not conf.is_shared:
+        questions += [each for link in lost.values() for each in routed_repair.recall_questions(link.name)]
     seen = context.kernel.observe([GetAllElements(), *questions])
     node, present = context.kernel.netns_id(HOST), Present(seen.all_elements())
     found = []
@@ -124,8 +127,11 @@ def _rebuild(conf: MainConf, lost: Mapping[Owner, Link], leases: Transaction, co
             boot=context.boot, home=node, policy=policy,
             prefixes=tuple(prefix for prefix, _ in policy.prefixes) if policy else (),
         )
-        record = replace(record, anchors=gateways.anchors(conf, gateways.of_ranges(conf, record.addresses)),
-                         reuse=_reuse(conf, record.addresses))
+        ips = gateways.of_ranges(conf, record.addresses)
+        record = replace(
+            record, anchors=gateways.anchors(conf.at(link.name), ips), reuse=_reuse(conf, record.addresses),
+            port=None if conf.is_shared else routed_repair.recalled(link.name, owner, seen)[0],
+        )
         try:
             leases.put(record)
         except CniError as error:

@@ -13,7 +13,7 @@ from cni_v6.attachments.context import Context
 from cni_v6.config.ipam import IpamConf
 from cni_v6.config.main import MainConf
 from cni_v6.errors import PORT_TAKEN, CniError
-from cni_v6.leases.attachment import Attachment, BridgePort
+from cni_v6.leases.attachment import Attachment, BridgePort, RoutedLink
 from cni_v6.leases.store import Transaction
 from cni_v6.log import Log
 from cni_v6.net.addresses import is_link_local
@@ -28,13 +28,15 @@ class Network:
     """What registering needs of a network besides its configuration.
 
     ``mac`` returns the MAC of a container with these addresses. ``is_ours``: we made the gateway interface, or are
-    about to make it. ``port``: how containers are plugged in.
+    about to make it. ``port``: how containers are plugged in; ``link``: how a container with these addresses is
+    connected, if each has a link of its own.
     """
 
     conf: MainConf
     mac: Callable[[tuple[str, ...]], str]
     is_ours: bool
     port: BridgePort | None = None
+    link: Callable[[tuple[Address, ...]], RoutedLink] | None = None
 
 
 def register(net: Network, record: Attachment, leases: Transaction, context: Context, log: Log) -> None:
@@ -95,6 +97,8 @@ def _on_node(
 ) -> Attachment:
     """The attachment with what it needs on the node: gateway addresses, and how it is plugged in."""
     anchors = old_gateways.settled(net.conf, ips, leases, context, is_ours=net.is_ours)
+    if net.link:
+        return replace(record, anchors=anchors, port=net.link(ips))
     port = net.port
     if port:
         link_local = (address for address in gateways.addresses(net.conf, ips) if is_link_local(address))

@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
-from cni_v6.attachments import allocate, firewall_reload, load_config, namespaces, old_gateways, renumber_plan
+from cni_v6.attachments import allocate, firewall_reload, namespaces, old_gateways, renumber_plan
 from cni_v6.attachments.context import Context
-from cni_v6.attachments.renumber_plan import Network, Renumbering
-from cni_v6.config.bridge import BridgeConf
+from cni_v6.attachments.renumber_plan import MainPlugin, Network, Renumbering
 from cni_v6.config.ipam import IpamConf
+from cni_v6.config.main import MainConf
 from cni_v6.errors import NODE_CONFLICT, CniError
 from cni_v6.firewall import policy_change
 from cni_v6.firewall.elements import elements
@@ -24,12 +24,10 @@ from cni_v6.kernel import ops
 from cni_v6.kernel.facts import Lifetime
 from cni_v6.kernel.ops import HOST, Op
 from cni_v6.kernel.questions import GetElements, GetLifetimes, GetLink, Question, Snapshot
-from cni_v6.leases.attachment import Attachment, GatewayAddress
+from cni_v6.leases.attachment import Attachment, GatewayAddress, RoutedLink
 from cni_v6.leases.store import Transaction
 from cni_v6.net.addresses import overlap
 from cni_v6.plan import (
-    bridge,
-    bridge_port,
     features,
     firewall_elements,
     forwarding,
@@ -55,16 +53,18 @@ class Outcome:
     failed: bool = False
 
 
-def look(call: Invocation, context: Context) -> Network | None:
+def look(call: Invocation, plugin: MainPlugin, context: Context) -> Network | None:
     """Load a network of ours; None if none of its ranges follows a prefix.
+
+    :param plugin: the main plugin of its type.
 
     :raises CniError: INVALID_CONFIG, NODE_CONFLICT, TRY_AGAIN.
     """
-    conf = load_config.bridge(call, context)
+    conf = plugin.load(call, context)
     if not isinstance(conf.ipam, IpamConf) or not conf.ipam.follows:
         return None
     seen = context.kernel.observe(plan_prefix.questions(conf.ipam.follows))
-    return Network(call, conf, allocate.with_secret(conf.ipam, context), seen)
+    return Network(call, plugin, conf, allocate.with_secret(conf.ipam, context), seen)
 
 
 def renumber(network: Network, context: Context, find: Find, *, dry: bool) -> Iterator[Outcome]:
@@ -93,7 +93,7 @@ def renumber(network: Network, context: Context, find: Find, *, dry: bool) -> It
 def _prepare(network: Network, owner: Owner, context: Context) -> None:
     """Load the firewall's tables if they are missing. Before this network's lock: loading takes the locks of all."""
     if network.conf.firewall.wanted:
-        questions = bridge.questions(Site(owner, HOST, context.id), network.conf)
+        questions = network.plugin.questions(Site(owner, HOST, context.id), network.conf)
         firewall_reload.prepare(network.call, network.conf, context, context.kernel.observe(questions))
 
 
@@ -146,12 +146,12 @@ def _record_new_addresses(
     context: Context,
 ) -> Attachment:
     """The attachment with its new addresses, recorded before the kernel is changed."""
-    conf = network.conf
+    conf = network.conf.at(record.host)
     added = {step.earlier[0]: chosen[step.index] for step in steps if not step.present}
     addresses = (*(added.get(address, address) for address in record.addresses), *added)
     ips = list(gateways.of_ranges(conf, chosen.values()))
     seen = _observe(network, record, context)
-    is_ours = bridge_port.is_ours(conf, context.id, seen)
+    is_ours = network.plugin.network(Site(record.owner, HOST, context.id), conf, seen).is_ours
     anchors = old_gateways.settled(conf, ips, leases, context, is_ours=is_ours)
     proxied = ndp_proxy.proxied(conf, ips, seen)
     extended = replace(
@@ -167,10 +167,11 @@ def _record_new_addresses(
 
 def _observe(network: Network, record: Attachment, context: Context) -> Snapshot:
     """The snapshot that an ADD would have of the node."""
-    seen = context.kernel.observe(bridge.questions(Site(record.owner, HOST, context.id), network.conf))
-    if not network.conf.is_gateway:
+    conf = network.conf.at(record.host)
+    seen = context.kernel.observe(network.plugin.questions(Site(record.owner, HOST, context.id), conf))
+    if not conf.is_gateway:
         return seen
-    return seen.with_answers(context.kernel.observe(features.more_questions(network.conf, seen)))
+    return seen.with_answers(context.kernel.observe(features.more_questions(conf, seen)))
 
 
 def _reuse_modes(
@@ -186,7 +187,7 @@ def _reuse_modes(
 
 
 def _joined_policy(
-    conf: BridgeConf, record: Attachment, added: tuple[str, ...], addresses: tuple[str, ...]
+    conf: MainConf, record: Attachment, added: tuple[str, ...], addresses: tuple[str, ...]
 ) -> Policy | None:
     if record.policy is None or not added:
         return record.policy
@@ -200,15 +201,18 @@ def _apply(
     network: Network, record: Attachment, chosen: dict[int, str], steps: list[Renumbering], netns: str, context: Context
 ) -> None:
     """Apply everything in the record, also what an earlier call has already done: firewall first, container last."""
-    conf, ifname = network.conf, record.owner.ifname
+    conf, ifname = network.conf.at(record.host), record.owner.ifname
     ips = list(gateways.of_ranges(conf, chosen.values()))
     seen = _observe(network, record, context)
     allocation = Allocation(tuple(ips))
     operations: list[Op] = []
     if conf.is_gateway:
-        operations += [*forwarding.turn_on(seen, conf.gateway_interface), *ndp_proxy.node_steps(conf, allocation, seen)]
+        operations += [*forwarding.node_steps(conf, allocation, seen), *ndp_proxy.node_steps(conf, allocation, seen)]
         operations += map(gateways.ensure, gateways.anchors(conf, ips))
         operations += ndp_proxy.arrival_steps(conf, allocation, seen)
+    if isinstance(record.port, RoutedLink):
+        operations += [ops.SetNeighbour(HOST, record.host, ip.ip, record.port.mac) for ip in ips]
+        ips = [Address(gateways.host_prefix(ip), ip.gateway) for ip in ips]
     _update_elements(record, context)
     lifetimes = context.kernel.observe([GetLifetimes(netns, ifname)]).lifetimes(netns, ifname)
     present = {lifetime.address: lifetime for lifetime in lifetimes}
@@ -267,6 +271,8 @@ def _remove_expired(
         record, proxied=tuple(entry for entry in record.proxied if entry.address in expired))))
     released = tuple(anchor for anchor in record.anchors if anchor not in reduced.anchors)
     if released:
+        own = [anchor for anchor in released if anchor.home == record.host]  # routes to the container alone
+        context.kernel.remove([gateways.take_away(anchor) for anchor in own])
         old_gateways.release(replace(record, anchors=released), leases, context)
     leases.remove_addresses(reduced)
 
@@ -274,4 +280,4 @@ def _remove_expired(
 def _is_unused(anchor: GatewayAddress, record: Attachment, expired: tuple[str, ...]) -> bool:
     """Whether an on-link route served only expired addresses. A gateway address stays: a route may lead to it."""
     covered = [address for address in record.addresses if ":" in address and overlap(f"{address}/128", anchor.prefix)]
-    return anchor.on_link and set(expired).issuperset(covered)
+    return anchor.on_link and ":" in anchor.prefix and set(expired).issuperset(covered)

@@ -5,32 +5,48 @@ Runs under the lock of the leases, from the records and from the prefixes that t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from typing import Any, Protocol
 
 from cni_v6.allocation import ranges
 from cni_v6.allocation.policy import STABLE
 from cni_v6.allocation.ranges import RangeSet
-from cni_v6.config.bridge import BridgeConf
+from cni_v6.attachments import register
+from cni_v6.attachments.context import Context
 from cni_v6.config.interface_prefix import InterfaceRange
 from cni_v6.config.ipam import IpamConf
 from cni_v6.config.main import MainConf
-from cni_v6.kernel.questions import Snapshot
+from cni_v6.kernel.questions import Question, Snapshot
 from cni_v6.leases.attachment import Attachment
 from cni_v6.leases.store import Transaction
 from cni_v6.net.addresses import from_text, to_text
 from cni_v6.plan import interface_prefix as plan_prefix
+from cni_v6.plan.site import Site
 from cni_v6.protocol.invocation import Invocation
 from cni_v6.protocol.result import Result
 from cni_v6.values import dataclass
 
 
+class MainPlugin(Protocol):
+    """What differs between main plugins here; see ``plugins.main.MainPlugin``."""
+
+    def load(self, call: Invocation, context: Context) -> Any: ...
+
+    def questions(self, site: Site, conf: Any) -> Iterable[Question]: ...
+
+    def network(self, site: Site, conf: Any, seen: Snapshot) -> register.Network: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Network:
-    """A network whose ranges follow a prefix. ``seen``: the snapshot of the interfaces that they follow."""
+    """A network whose ranges follow a prefix. ``plugin``: the main plugin of its type.
+
+    ``seen``: the snapshot of the interfaces that they follow."""
 
     call: Invocation
-    conf: BridgeConf
+    plugin: MainPlugin
+    conf: MainConf
     ipam: IpamConf
     seen: Snapshot
 

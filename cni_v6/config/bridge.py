@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 
 from cni_v6.config import prefix_delegation
 from cni_v6.config.firewall import parse as parse_firewall
 from cni_v6.config.interface_prefix import InterfacePrefixes
-from cni_v6.config.ipam import IpamConf, for_workload
+from cni_v6.config.ipam import IpamConf
 from cni_v6.config.keys.bridge import BRIDGE
-from cni_v6.config.main import IPV6_MIN_MTU, KEPT, MainConf, read_dns, read_ipam, read_mac, reader
+from cni_v6.config.main import (
+    MainConf,
+    Remembered,
+    for_call,
+    read_dns,
+    read_ipam,
+    read_mac,
+    reader,
+    refuse_small_mtu,
+    remembered,
+)
 from cni_v6.config.reader import Section, wrong
 from cni_v6.errors import INVALID_CONFIG, CniError
 from cni_v6.firewall.policy import ISOLATED
@@ -17,9 +26,6 @@ from cni_v6.net.intervals import merged
 from cni_v6.protocol.invocation import Invocation
 from cni_v6.protocol.names import IFNAMSIZ
 from cni_v6.values import dataclass
-
-MIN_MTU = 68  # RFC 791, section 3.1
-KEPT_BYTES = 1 << 14  # of the longest that is kept; a longer one has a prevResult, or is a mistake
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,35 +66,17 @@ class BridgeConf(MainConf):
         return bool(self.vlan_trunk)
 
 
-_kept: dict[tuple[bytes, str, str, str], BridgeConf] = {}
+_kept: dict[Remembered, BridgeConf] = {}
 
 
 def parse_bridge(call: Invocation, prefixes: InterfacePrefixes | None = None) -> BridgeConf:
     """Configuration of ``cni-v6`` for ADD, CHECK and STATUS.
 
-    A runtime sends the same bytes for most containers of a network, and reading them is a tenth of an engine's ADD, so
-    what was read without an error or a remark is remembered. ``stdin``, the command and what CNI_ARGS asks for are all
-    that it depends on; whose workload it is comes after it, and so do prefixes of the node's interfaces.
-
     :param prefixes: of those that ranges follow; None where they are not known yet.
     :raises CniError: INVALID_CONFIG, UNSUPPORTED_FIELD, or INVALID_ENVIRONMENT for what came by CNI_ARGS.
     """
-    conf = _remembered(call) if prefixes is None else _read_bridge(call, prefixes)
-    ipam = for_workload(conf.ipam, call) if isinstance(conf.ipam, IpamConf) else conf.ipam
-    return conf if ipam is conf.ipam else replace(conf, ipam=ipam)
-
-
-def _remembered(call: Invocation) -> BridgeConf:
-    key = (call.stdin, call.command, call.args.ip, call.args.mac)
-    conf = _kept.get(key)
-    if conf is None:
-        said = len(call.log.lines)
-        conf = _read_bridge(call)
-        if 0 < len(call.stdin) <= KEPT_BYTES and len(call.log.lines) == said:
-            if len(_kept) >= KEPT:
-                _kept.clear()
-            _kept[key] = conf
-    return conf
+    conf = remembered(call, _kept, _read_bridge) if prefixes is None else _read_bridge(call, prefixes)
+    return for_call(conf, call)
 
 
 def _read_bridge(call: Invocation, prefixes: InterfacePrefixes | None = None) -> BridgeConf:
@@ -163,8 +151,4 @@ def _refuse_contradictions(conf: BridgeConf) -> None:
             "ndpProxy", conf.ndp_proxy, "needs isGateway: the node answers for addresses that it routes to",
             'set "isGateway": true',
         )
-    if 0 < conf.mtu < MIN_MTU:
-        raise wrong("mtu", conf.mtu, f"is below {MIN_MTU}, the least IPv4 needs", "write 0 for the bridge's own")
-    sets = conf.ipam.sets if isinstance(conf.ipam, IpamConf) else ()
-    if 0 < conf.mtu < IPV6_MIN_MTU and any(range_set.family == 6 for range_set in sets):
-        raise wrong("mtu", conf.mtu, f"is below {IPV6_MIN_MTU}, the least IPv6 needs", "raise it, or write 0")
+    refuse_small_mtu(conf.mtu, conf.ipam, "the bridge's own")

@@ -82,7 +82,7 @@ def parse(top: Section, sets: tuple[RangeSet, ...] | None) -> FirewallConf:
         nptv6=_nptv6(top, masquerade6, sets or ()) if "nptv6" in top.given else None,
         ingress=OPEN if sets is None else top.text("ingress"),
         guard=top.flag("guard"),
-        macspoofchk=top.flag("macspoofchk"),
+        macspoofchk="macspoofchk" in top.values and top.flag("macspoofchk"),  # a key of bridges
         egress=_egress(top),
         ports=_ports(top.section("runtimeConfig").sections("portMappings")),
     )

@@ -6,6 +6,7 @@ A main plugin's own class adds its keys to ``MainConf``. An error names the key,
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import wraps
 from typing import TypeVar
 
@@ -29,9 +30,13 @@ IPAM_PLUGIN = "cni-v6-ipam"
 OUR_IPAM = (IPAM_PLUGIN, "host-local")  # what is allocated in-process
 DEFAULT_BRIDGE = "cni0"
 AUTO = "auto"
+MIN_MTU = 68  # RFC 791, section 3.1
 IPV6_MIN_MTU = 1280  # RFC 8200, section 5; below it the kernel takes IPv6 off the interface
+KEPT = 64  # configurations that an engine remembers; a node has a few networks
+KEPT_BYTES = 1 << 14  # of the longest that is kept; a longer one has a prevResult, or is a mistake
 Conf = TypeVar("Conf", bound="MainConf")
 T = TypeVar("T")
+Remembered = tuple[bytes, str, str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +73,17 @@ class MainConf:
 
     @property
     def gateway_interface(self) -> str:
-        """The node's interface that all containers of the network share as their gateway; "" where there is none."""
+        """The node's interface through which a container is reached, with its gateway; "" where there is none."""
         return ""
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether ``gateway_interface`` is that of all containers; else each has its own, which its ADD makes."""
+        return True
+
+    def at(self, host: str) -> MainConf:
+        """The configuration as of the container behind the host interface ``host``."""
+        return self
 
     @property
     def segment(self) -> str:
@@ -117,6 +131,33 @@ class RemovalConf:
     bridge: str
     data_dir: str
     foreign_ipam: str
+
+
+def remembered(call: Invocation, kept: dict[Remembered, Conf], read: Callable[[Invocation], Conf]) -> Conf:
+    """What ``read`` has read of a configuration before, or reads now.
+
+    A runtime sends the same bytes for most containers of a network, and reading them is a tenth of an engine's ADD, so
+    what was read without an error or a remark is remembered. ``stdin``, the command and what CNI_ARGS asks for are all
+    that it depends on.
+
+    :param kept: what is remembered, of one type of plugin.
+    """
+    key = (call.stdin, call.command, call.args.ip, call.args.mac)
+    conf = kept.get(key)
+    if conf is None:
+        said = len(call.log.lines)
+        conf = read(call)
+        if 0 < len(call.stdin) <= KEPT_BYTES and len(call.log.lines) == said:
+            if len(kept) >= KEPT:
+                kept.clear()
+            kept[key] = conf
+    return conf
+
+
+def for_call(conf: Conf, call: Invocation) -> Conf:
+    """The configuration for the workload of a call, which comes after what is remembered."""
+    ipam = for_workload(conf.ipam, call) if isinstance(conf.ipam, IpamConf) else conf.ipam
+    return conf if ipam is conf.ipam else replace(conf, ipam=ipam)
 
 
 def parse_ipam(call: Invocation, prefixes: InterfacePrefixes | None = None) -> IpamConf:
@@ -178,6 +219,18 @@ def read_ipam(call: Invocation, top: Section, prefixes: InterfacePrefixes | None
     if plugin not in OUR_IPAM:
         return ForeignIpam(plugin)
     return _build(call, top, reader(call).read(IPAM, raw, "ipam"), prefixes)
+
+
+def refuse_small_mtu(mtu: int, ipam: IpamConf | ForeignIpam | None, own: str) -> None:
+    """
+    :param own: whose MTU 0 stands for.
+    :raises CniError: INVALID_CONFIG for an MTU that a family of the network cannot have.
+    """
+    if 0 < mtu < MIN_MTU:
+        raise wrong("mtu", mtu, f"is below {MIN_MTU}, the least IPv4 needs", f"write 0 for {own}")
+    sets = ipam.sets if isinstance(ipam, IpamConf) else ()
+    if 0 < mtu < IPV6_MIN_MTU and any(range_set.family == 6 for range_set in sets):
+        raise wrong("mtu", mtu, f"is below {IPV6_MIN_MTU}, the least IPv6 needs", "raise it, or write 0")
 
 
 def read_mac(call: Invocation, top: Section) -> str:

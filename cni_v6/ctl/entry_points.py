@@ -14,6 +14,13 @@ def bridge() -> int:
     return shim.main("cni-v6")
 
 
+def routed() -> int:
+    """``cni-v6-routed``."""
+    from cni_v6 import shim
+
+    return shim.main("cni-v6-routed")
+
+
 def ipam() -> int:
     """``cni-v6-ipam``."""
     from cni_v6 import shim

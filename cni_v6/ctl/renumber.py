@@ -16,6 +16,7 @@ from cni_v6.config.main import IPAM_PLUGIN
 from cni_v6.ctl.plan import configurations
 from cni_v6.engine.handle import real_context
 from cni_v6.errors import CniError
+from cni_v6.plugins.registry import PLUGINS
 from cni_v6.protocol import invocation
 from cni_v6.protocol.invocation import Request
 
@@ -42,7 +43,9 @@ def run(
         for config in (config for path in chosen.conflist for config in configurations(path)):
             if config["type"] == IPAM_PLUGIN:  # the IPAM plugin alone does not configure containers
                 continue
-            network = renumber.look(invocation.parse(_request(config)), node)
+            plugin = PLUGINS[config["type"]].main
+            assert plugin  # the types of ``configurations``
+            network = renumber.look(invocation.parse(_request(config)), plugin, node)
             if network is None:
                 print(f"{config['name']}: no range follows a prefix")
                 continue

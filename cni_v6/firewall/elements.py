@@ -21,7 +21,7 @@ from cni_v6.firewall.policy import (
 )
 from cni_v6.firewall.sets import BRIDGE, INET, Element
 from cni_v6.net.addresses import version as version_of
-from cni_v6.protocol.names import Owner
+from cni_v6.protocol.names import Owner, link_group
 
 PROTOCOLS = {"tcp": "6", "udp": "17", "sctp": "132"}  # IANA's numbers
 ANY_PROTOCOL = "0-255"
@@ -32,7 +32,22 @@ UNSPECIFIED = ("0.0.0.0", "::")
 def elements(owner: Owner, policy: Policy) -> tuple[Element, ...]:
     """All elements of an attachment, in the order of the sets."""
     comment = comment_of(owner)
-    return (*_inet(policy, comment), *_bridge(policy, comment))
+    inside = (*_neighbours(owner, policy), *_bound(policy, comment)) if policy.is_routed else ()
+    return (*_inet(policy, comment), *inside, *_bridge(policy, comment))
+
+
+def _neighbours(owner: Owner, policy: Policy) -> Iterator[Element]:
+    """What is inside a routed network: there is no interface that its containers share, only a link group."""
+    group = str(link_group(owner.network))
+    for address in policy.addresses:
+        yield Element(INET, f"neighbours{version_of(address)}", (address, group))
+    yield from (Element(INET, "neighbour_prefixes6", (prefix, group)) for prefix, _ in policy.prefixes)
+
+
+def _bound(policy: Policy, comment: str) -> Iterator[Element]:
+    """The guard of a routed container. One that is blocked has no address in ``home``."""
+    if policy.guard in (GUARD_FULL, GUARD_BLOCKED):
+        yield Element(INET, "bound", (policy.port,), comment=comment)
 
 
 def comment_of(owner: Owner) -> str:
@@ -51,7 +66,8 @@ def owner_of(comment: str) -> Owner | None:
 def _inet(policy: Policy, comment: str) -> Iterator[Element]:
     for address in policy.addresses:
         version, place = version_of(address), (address, policy.home)
-        yield Element(INET, f"home{version}", place, comment=comment)
+        if not (policy.is_routed and policy.guard == GUARD_BLOCKED):
+            yield Element(INET, f"home{version}", place, comment=comment)
         yield Element(INET, f"containers{version}", (address,))
         if policy.ingress in (PUBLISHED, ISOLATED):
             yield Element(INET, f"{policy.ingress}{version}", place)
@@ -126,7 +142,7 @@ def _allowed(address: str, egress: Iterable[Allowed]) -> Iterator[Element]:
 
 def _bridge(policy: Policy, comment: str) -> Iterator[Element]:
     port = policy.port
-    if policy.guard == GUARD_OFF:
+    if policy.guard == GUARD_OFF or (policy.is_routed and policy.guard != GUARD_BLOCKED):
         return
     yield Element(BRIDGE, "bound", (port,), comment=comment)
     if policy.guard == GUARD_BLOCKED:  # no MAC is allowed

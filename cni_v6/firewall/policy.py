@@ -57,8 +57,9 @@ class Allowed:
 class Policy:
     """The firewall's policy for an attachment. Addresses are canonical, without prefix length.
 
-    :param home: the node's interface through which the container is reached: the bridge, or its VLAN interface.
-    :param port: the container's bridge port, the host end of its veth pair.
+    :param home: the node's interface through which the container is reached: the bridge, its VLAN interface, or the
+        host end of the container's veth pair.
+    :param port: the host end of the container's veth pair, which may be a bridge port.
     :param mac: the container's.
     :param addresses: of the container, both families.
     :param link_local: the container's IPv6 link-local address, "" without IPv6.
@@ -89,3 +90,8 @@ class Policy:
     stale: tuple[str, ...] = ()
     egress: tuple[Allowed, ...] | None = None
     prefixes: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def is_routed(self) -> bool:
+        """Whether the container has a link of its own: nobody else is behind the interface ``home``."""
+        return self.home == self.port

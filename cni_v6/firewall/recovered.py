@@ -139,6 +139,8 @@ class _Sets:
             return GUARD_LINK
         if has("macs"):
             return GUARD_MAC
+        if not has("bound") and self._present.of_key(INET, "bound", self._port) and (self._own or self._prefixes):
+            return GUARD_FULL
         return GUARD_BLOCKED if has("bound") else GUARD_OFF
 
     def _ingress(self) -> str:

@@ -17,6 +17,7 @@ from cni_v6.firewall.elements import PROTOCOLS
 from cni_v6.firewall.policy import CLOSED_SEGMENT, SHARED_SEGMENT
 from cni_v6.firewall.sets import BRIDGE, INET, RAW, RAW_TARGET, SETS, TABLE, Element, Set
 from cni_v6.net.addresses import from_text
+from cni_v6.protocol.names import ROUTED_NETWORK, ROUTED_NETWORKS
 
 # ICMPv6 that IPv6 needs to work (RFC 4890, section 4.3.1), and the same for IPv4. Errors about a known flow are
 # "related" already; these are for flows that the node does not track.
@@ -36,9 +37,20 @@ INET_CHAINS = """
         type filter hook prerouting priority -150; policy accept;
         iifname != "lo" ip daddr 127.0.0.0/8 counter drop
         meta iifgroup %(closed)s goto from_segment
+        meta iifgroup & %(networks)s == %(network)s iifname @bound goto bound_source
         ip saddr @containers4 ip saddr . iifname != @home4 goto spoofed_source
         ip6 saddr @containers6 ip6 saddr . iifname != @home6 goto spoofed_source
         meta iifgroup %(shared)s goto from_segment
+    }
+
+    # Packets of a routed container, whose interface nobody else is behind. 135 and 143 from :: are duplicate address
+    # detection (RFC 4862, section 5.4.2) and listener reports (RFC 3810, section 5.2.13).
+    chain bound_source {
+        ip6 saddr . iifname @home6 accept
+        ip saddr . iifname @home4 accept
+        ip6 saddr . iifname @home_prefixes6 accept
+        ip6 saddr :: icmpv6 type { 135, 143 } accept
+        counter drop
     }
 
     # Every packet is tested, or a later one would pass as an answer. A VRF's own interface sees each packet again.
@@ -81,6 +93,9 @@ INET_CHAINS = """
         ip saddr . oifname @home4 return
         ip6 saddr . oifname @home6 return
         ip6 saddr . oifname @home_prefixes6 return
+        ip saddr . meta oifgroup @neighbours4 return
+        ip6 saddr . meta oifgroup @neighbours6 return
+        ip6 saddr . meta oifgroup @neighbour_prefixes6 return
         ip daddr 224.0.0.0/4 return
         ip6 daddr ff00::/8 return
         ip saddr . ip daddr @keep4 return
@@ -108,6 +123,9 @@ INET_CHAINS = """
         ip saddr . iifname @limited4 jump allowed4
         ip6 saddr . iifname @limited6 jump allowed6
         ip6 saddr . iifname @limited_prefixes6 jump allowed6
+        ip daddr . meta iifgroup @neighbours4 return
+        ip6 daddr . meta iifgroup @neighbours6 return
+        ip6 daddr . meta iifgroup @neighbour_prefixes6 return
         ip daddr . oifname @published4 jump published4
         ip6 daddr . oifname @published6 jump published6
         ip6 daddr . oifname @published_prefixes6 jump published6
@@ -170,7 +188,7 @@ INET_CHAINS = """
 CHAINS = {
     INET: absent.CHAINS + INET_CHAINS % {
         "essential4": ESSENTIAL4, "essential6": ESSENTIAL6, "discovery": DISCOVERY, "closed": CLOSED_SEGMENT,
-        "shared": SHARED_SEGMENT, **PROTOCOL,
+        "shared": SHARED_SEGMENT, "network": ROUTED_NETWORK, "networks": ROUTED_NETWORKS, **PROTOCOL,
     },
     BRIDGE: guard.CHAINS,
 }

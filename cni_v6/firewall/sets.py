@@ -20,6 +20,7 @@ ADDRESS = {4: IPV4, 6: IPV6}
 RAW_TARGET = "@th,64,128"
 RAW_MAC = "@th,208,48"  # the link-layer address in an option that comes first there (RFC 4861, section 4.6.1)
 RAW = (RAW_TARGET, RAW_MAC)
+GROUP = "devgroup"  # the link group of an interface, a decimal number
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,11 @@ SETS: Mapping[tuple[str, str], Set] = {
         # A container's address and the interface through which the node reaches it. A packet from or to that interface
         # is inside the network.
         *_both("home", "address", IFNAME),
+        # A routed container's address and the link group of its network's host interfaces. A packet to it from that
+        # group, or from it into that group, is inside the network.
+        *_both("neighbours", "address", GROUP),
+        # Host interfaces with one container behind them, which sends only from its addresses in ``home``.
+        Set(INET, "bound", (IFNAME,)),
         # A container's address alone: a packet with this source from another interface is spoofed.
         *_both("containers", "address"),
         # Addresses closed to the outside except for published ports; ``isolated``: to other containers too. With their
@@ -98,6 +104,7 @@ SETS: Mapping[tuple[str, str], Set] = {
         # The same for prefixes that are routed to a container. Separate sets, because a set with intervals is copied at
         # each change (nft_pipapo_commit), and most containers have no prefix.
         Set(INET, "home_prefixes6", (IPV6, IFNAME), intervals=True),
+        Set(INET, "neighbour_prefixes6", (IPV6, GROUP), intervals=True),
         Set(INET, "container_prefixes6", (IPV6, PROTOCOL), intervals=True),  # of any: one field alone is another kind
         Set(INET, "published_prefixes6", (IPV6, IFNAME), intervals=True),
         Set(INET, "isolated_prefixes6", (IPV6, IFNAME), intervals=True),

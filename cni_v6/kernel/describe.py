@@ -9,7 +9,7 @@ _WORDS = {
     ops.EnsureBridge: "create bridge {name} (mac {mac}, mtu {mtu})",
     ops.SetBridge: "set vlan filtering of bridge {name} to {vlan_filtering}",
     ops.PinMac: "keep MAC {mac} on bridge {bridge}, whatever its ports have",
-    ops.CreateVeth: "create veth {host} on bridge {bridge}, its peer {ifname} (mac {mac}, mtu {mtu}) in {netns}",
+    ops.CreateVeth: "create veth {host}{place}, its peer {ifname} (mac {mac}, mtu {mtu}) in {netns}",
     ops.SetAlias: "name the owner of {ifname}: {alias}",
     ops.ClaimMac: "claim MAC {mac} on bridge {bridge} for {ifname}",
     ops.SetPort: "set port {ifname}: hairpin {hairpin}, isolated {isolated}",
@@ -26,12 +26,14 @@ _WORDS = {
     ops.RemoveRoute: "remove route {dst} through {ifname} in {netns}",
     ops.AddProxy: "answer on {ifname} for neighbour {address}",
     ops.RemoveProxy: "answer on {ifname} for neighbour {address} no more",
+    ops.SetNeighbour: "set the MAC of neighbour {address} of {ifname} in {netns} to {mac}",
     ops.AddElements: "add elements to the firewall: {elements}",
     ops.RemoveElements: "remove elements from the firewall: {elements}",
     ops.LoadRuleset: "load the firewall, elements: {elements}",
     ops.UnloadRuleset: "delete the firewall",
     ops.FlushFlows: "forget the UDP flows of addresses {addresses} and ports {ports}",
     ops.AwaitPort: "wait for bridge port {ifname}",
+    ops.AwaitCarrier: "wait for the carrier of {ifname}",
     ops.AwaitAddresses: "wait for duplicate address detection on {ifname} in {netns}",
     ops.AwaitEnd: "wait for the end of {ifname}",
     ops.Announce: "announce the addresses of {ifname} in {netns} at {mac}",
@@ -42,6 +44,8 @@ _WORDS = {
 def describe(op: Op) -> str:
     """One line of text: the operation and its object."""
     values = {name: getattr(op, name) for name in op.__dataclass_fields__}
+    if isinstance(op, ops.CreateVeth):
+        values["place"] = f" on bridge {op.bridge}" if op.bridge else ""
     if "elements" in values:
         values["elements"] = len(values["elements"])
     if values.get("netns") == HOST:

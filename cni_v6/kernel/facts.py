@@ -18,6 +18,7 @@ class Link:
     mtu: int
     kind: str = ""
     up: bool = False
+    running: bool = False  # up, and the kernel sends there: it has seen the carrier (IFF_RUNNING)
     promisc: bool = False
     master: str = ""
     alias: str = ""

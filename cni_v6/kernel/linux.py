@@ -21,7 +21,7 @@ from cni_v6.kernel.open_namespaces import Spaces
 from cni_v6.kernel.ops import HOST, Op
 from cni_v6.kernel.questions import Question, Snapshot
 from cni_v6.kernel.sysctl import Folders
-from cni_v6.kernel.wait import await_addresses, await_end, await_port
+from cni_v6.kernel.wait import await_addresses, await_carrier, await_end, await_port
 
 if TYPE_CHECKING:
     from cni_v6.kernel.link_deletion import Reaper  # which an engine has
@@ -251,7 +251,7 @@ def _index(spaces: Spaces, namespace: str, ifname: str, operation: Op) -> int:
 
 
 def _create_veth(spaces: Spaces, operation: ops.CreateVeth) -> Message:
-    bridge = _index(spaces, HOST, operation.bridge, operation)
+    bridge = _index(spaces, HOST, operation.bridge, operation) if operation.bridge else 0
     return requests.create_veth(operation, bridge, spaces.get(operation.netns).file)
 
 
@@ -281,10 +281,11 @@ _REQUESTS: dict[type[Any], Callable[[Spaces, Any], Message]] = {
     ops.SetPreferred: _by_index(pyroute2_messages.set_preferred),
     ops.SetLink: _by_name(requests.set_link),
     ops.AddRoute: _by_index(requests.add_route),
-    ops.AddUnreachable: _by_name(pyroute2_messages.add_unreachable),
+    ops.AddUnreachable: _by_name(requests.add_unreachable),
     ops.RemoveRoute: _by_index(requests.remove_route),
     ops.AddProxy: _by_index(pyroute2_messages.add_proxy),
     ops.RemoveProxy: _by_index(pyroute2_messages.remove_proxy),
+    ops.SetNeighbour: _by_index(requests.set_neighbour),
     ops.Announce: _by_name(lambda operation: requests.set_mac(operation.ifname, operation.mac)),
     ops.DeleteLink: _by_name(requests.delete_link),
 }
@@ -307,6 +308,7 @@ _DIRECT: dict[type[Any], Callable[[Spaces, Any], None]] = {
     ops.FlushFlows: apply_firewall.flush_flows,
     ops.PinMac: _pin_mac,
     ops.AwaitPort: await_port,
+    ops.AwaitCarrier: await_carrier,
     ops.AwaitAddresses: await_addresses,
     ops.AwaitEnd: await_end,
 }

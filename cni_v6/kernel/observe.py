@@ -29,6 +29,7 @@ from cni_v6.kernel.questions import (
     GetLinks,
     GetListeners,
     GetMacHolder,
+    GetNeighbours,
     GetNft,
     GetPeerAddresses,
     GetPortVlans,
@@ -197,6 +198,16 @@ def _proxies(spaces: Spaces, question: GetProxies) -> tuple[str, ...]:
     return tuple(address for owner, address in map(pyroute2_messages.read_proxy, messages) if owner == index)
 
 
+def _neighbours(spaces: Spaces, question: GetNeighbours) -> tuple[tuple[str, str], ...]:
+    index = spaces.index(question.netns, question.ifname)
+    if index is None:
+        return ()
+    wanted = pyroute2_messages.get_neighbours(index)
+    messages = _dump(spaces, question.netns, wanted, f"neighbours of {question.ifname}")
+    read = (found for found in map(pyroute2_messages.read_neighbour, messages) if found)
+    return tuple(neighbour for owner, neighbour in read if owner == index)
+
+
 def _peer_addresses(spaces: Spaces, question: GetPeerAddresses) -> tuple[str, ...]:
     """The kernel lists addresses of another namespace to one who has its id here (IFA_TARGET_NETNSID, Linux 5.0)."""
     route = spaces.get(HOST).route
@@ -301,6 +312,7 @@ _ANSWERS: dict[type[Any], Callable[[Spaces, Any], object]] = {
     GetSurroundings: _surroundings,
     GetIpv6Interfaces: _ipv6_interfaces,
     GetProxies: _proxies,
+    GetNeighbours: _neighbours,
     GetRuleset: apply_firewall.get_ruleset,
     GetTables: apply_firewall.get_tables,
     GetElements: apply_firewall.get_elements,

@@ -49,8 +49,9 @@ class PinMac:
 class CreateVeth:
     """Create a veth pair in one request: the host end on its bridge and up, the peer in its namespace and down.
 
-    Both names must be free. Undo deletes ``host``; the kernel deletes the peer with it. ``shared``: the pair belongs to
-    the network; it may exist already, and is not undone.
+    Both names must be free. Undo deletes ``host``; the kernel deletes the peer with it. ``bridge``: "" for none.
+    ``shared``: the pair belongs to the network; it may exist already, and is not undone. ``group``: the link group of
+    the host end.
     """
 
     host: str
@@ -61,6 +62,7 @@ class CreateVeth:
     mac: str
     mtu: int
     shared: bool = False
+    group: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,12 +144,17 @@ class SetSysctl:
 
 @dataclass(frozen=True, slots=True)
 class AddAddress:
-    """Add an address, ``ip/prefixlen``. It may exist already. ``dad``: with duplicate address detection."""
+    """Add an address, ``ip/prefixlen``. It may exist already. ``dad``: with duplicate address detection.
+
+    ``scope``: as in rtnetlink. The kernel takes no IPv4 address of scope 254 (host) for the source of a packet that
+    leaves the node (inet_select_addr, net/ipv4/devinet.c).
+    """
 
     netns: str
     ifname: str
     address: str
     dad: bool = False
+    scope: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,8 +194,33 @@ class RemoveProxy:
 
 
 @dataclass(frozen=True, slots=True)
+class SetNeighbour:
+    """Set the MAC of a neighbour for good: the kernel neither asks for it nor takes another one from an advertisement.
+
+    It ends with the interface, or when that goes down. The kernel counts it not against ``gc_thresh3``, the number of
+    neighbours that all network namespaces of the machine may have together (neigh_alloc, net/core/neighbour.c).
+    """
+
+    netns: str
+    ifname: str
+    address: str
+    mac: str
+
+
+@dataclass(frozen=True, slots=True)
 class AwaitPort:
     """Wait until the kernel has enabled a bridge port, which it does some time after the peer has carrier."""
+
+    ifname: str
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitCarrier:
+    """Wait until the kernel sends through an interface of the node, which it does some time after the peer is up.
+
+    Until then it drops all that goes out there (dev_activate, net/sched/sch_generic.c), and at the peer, which comes
+    first (linkwatch_run_queue, net/core/link_watch.c).
+    """
 
     ifname: str
 
@@ -235,8 +267,8 @@ class DeleteLink:
 class AddRoute:
     """Add a unicast route through an interface. The same route may exist already; another one stays (``Kernel.apply``).
 
-    ``dst``: a prefix. ``gateway``: an address, None for an on-link route. ``scope``: as in rtnetlink (0 global, 253
-    link). Any other attribute that is None is left to the kernel.
+    ``dst``: a prefix. ``gateway``: an address, of IPv6 for an IPv4 prefix too (RFC 5549); None for an on-link route.
+    ``scope``: as in rtnetlink (0 global, 253 link). Any other attribute that is None is left to the kernel.
     """
 
     netns: str
@@ -345,12 +377,14 @@ Op = (
     | RemoveRoute
     | AddProxy
     | RemoveProxy
+    | SetNeighbour
     | AddElements
     | RemoveElements
     | LoadRuleset
     | UnloadRuleset
     | FlushFlows
     | AwaitPort
+    | AwaitCarrier
     | AwaitAddresses
     | AwaitEnd
     | Announce

@@ -83,6 +83,14 @@ class GetProxies:
 
 
 @dataclass(frozen=True, slots=True)
+class GetNeighbours:
+    """-> tuple[tuple[str, str], ...]: (address, MAC) of each of an interface's neighbours that was set for good"""
+
+    netns: str
+    ifname: str
+
+
+@dataclass(frozen=True, slots=True)
 class GetRuleset:
     """-> str: the mark of the loaded firewall rules; "" if a table of ours or its mark is missing, or if others have
     changed the rules (``firewall.shape``)"""
@@ -181,6 +189,7 @@ Question = (
     | GetIpv6Interfaces
     | GetUplinks
     | GetProxies
+    | GetNeighbours
     | GetRuleset
     | GetTables
     | GetElements
@@ -256,6 +265,11 @@ class Snapshot:
 
     def proxies(self, ifname: str) -> tuple[str, ...]:
         answer = self.answers[GetProxies(ifname)]
+        assert isinstance(answer, tuple)
+        return answer
+
+    def neighbours(self, netns: str, ifname: str) -> tuple[tuple[str, str], ...]:
+        answer = self.answers[GetNeighbours(netns, ifname)]
         assert isinstance(answer, tuple)
         return answer
 

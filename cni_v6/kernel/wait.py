@@ -24,13 +24,34 @@ from cni_v6.kernel.ops import HOST, Op
 # net.ipv6.conf.*.dad_transmits). After this time the state will not come.
 PATIENCE_SECONDS = 10.0
 GONE = "it is gone: the container's namespace may have ended"
-LATE = "is the bridge up, and its port's peer?"
+LATE = "are its peer and its bridge up?"
 STAYS = "it is there still"
-Awaited = ops.AwaitPort | ops.AwaitAddresses
+Awaited = ops.AwaitPort | ops.AwaitCarrier | ops.AwaitAddresses
 
 
 def await_port(spaces: Spaces, operation: ops.AwaitPort) -> None:
     """Wait until a bridge port is no longer BR_STATE_DISABLED."""
+
+    def enabled(about: bytes) -> bool:
+        master, is_enabled = answers.port_state(about)
+        if not master:
+            raise _failure(operation, "it is on no bridge any more: the bridge may have been deleted")
+        return is_enabled
+
+    _await_link(spaces, operation, enabled)
+
+
+def await_carrier(spaces: Spaces, operation: ops.AwaitCarrier) -> None:
+    """Wait until an interface is running."""
+    _await_link(spaces, operation, lambda about: answers.read_link(about)[0].running)
+
+
+def _await_link(
+    spaces: Spaces, operation: ops.AwaitPort | ops.AwaitCarrier, reached: Callable[[bytes], bool]
+) -> None:
+    """
+    :param reached: whether it is as awaited, from the kernel's message about it.
+    """
     index = _index(spaces, HOST, operation)
     route = spaces.get(HOST).route
 
@@ -38,10 +59,7 @@ def await_port(spaces: Spaces, operation: ops.AwaitPort) -> None:
         [answer] = route.request([requests.get_link_by_index(index)])
         if not answer.messages:
             raise _failure(operation, GONE)
-        master, enabled = answers.port_state(answer.messages[0])
-        if not master:
-            raise _failure(operation, "it is on no bridge any more: the bridge may have been deleted")
-        return enabled
+        return reached(answer.messages[0])
 
     if settled():  # nearly always; opening a socket for notifications would double the cost
         return

@@ -52,6 +52,14 @@ class BridgePort:
 
 
 @dataclass(frozen=True, slots=True)
+class RoutedLink:
+    """How a container with a link of its own is connected: its MAC, and the node's IPv4 address there, "" for none."""
+
+    mac: str
+    ipv4_gateway: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Attachment:
     """One attachment of a container to a network, as recorded before the first change in the kernel.
 
@@ -62,8 +70,9 @@ class Attachment:
     ``proxied``: the addresses that the node proxies. ``prefixes``: the delegated prefixes, canonical. ``home``: the
     namespace of ``host``, which is the node's; zeros if it was not recorded. ``anchors``: addresses and routes of the
     node that stay while a record names them. ``reuse``: for each address the ``AllocationPolicy.reuse_mode`` of its
-    set; "" or missing if it is not known. ``identity``: as in ``AllocationPolicy``. ``port``: None if no bridge port
-    was recorded. ``damaged``: the file could not be read, so that only the owner and what the lease files say is known.
+    set; "" or missing if it is not known. ``identity``: as in ``AllocationPolicy``. ``port``: None if it was not
+    recorded how the host interface is connected. ``damaged``: the file could not be read, so that only the owner and
+    what the lease files say is known.
     """
 
     owner: Owner
@@ -79,7 +88,7 @@ class Attachment:
     anchors: tuple[GatewayAddress, ...] = ()
     reuse: tuple[str, ...] = ()
     identity: str = ""
-    port: BridgePort | None = None
+    port: BridgePort | RoutedLink | None = None
     damaged: bool = False
 
     def reuse_mode(self, address: str) -> str:

@@ -1,33 +1,39 @@
-"""A bridge port as JSON, for the record of an attachment. Pure.
+"""A bridge port, or the link of a routed container, as JSON, for the record of an attachment. Pure.
 
 A port that is read back becomes requests to the kernel. So it is accepted only if ``to_json`` could have written it.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import fields
 from typing import Any
 
-from cni_v6.leases.attachment import BridgePort
+from cni_v6.leases.attachment import BridgePort, RoutedLink
 from cni_v6.net.addresses import is_link_local
 from cni_v6.protocol.json_reader import canonical_prefix
 
 _VLANS = range(1, 4095)  # IEEE 802.1Q: 0 and 4095 are reserved
+_MAC = re.compile("[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 _FLAGS = ("hairpin", "isolated", "preserve_default_vlan", "promisc", "multicast_snooping")
 _DEFAULTS = {field.name: field.default for field in fields(BridgePort)}
 
 
-def to_json(port: BridgePort) -> dict[str, Any]:
+def to_json(port: BridgePort | RoutedLink) -> dict[str, Any]:
     """The port as a JSON object; what has its default value is left out."""
+    if isinstance(port, RoutedLink):
+        return {"mac": port.mac, **({"ipv4_gateway": port.ipv4_gateway} if port.ipv4_gateway else {})}
     values = {name: getattr(port, name) for name in _DEFAULTS}
     return {name: value for name, value in values.items() if value != _DEFAULTS[name]}
 
 
-def from_json(raw: Any) -> BridgePort:
+def from_json(raw: Any) -> BridgePort | RoutedLink:
     """Read a port written by any version.
 
     :raises ValueError: ``to_json`` does not write such a value.
     """
+    if "mac" in raw:
+        return _routed(str(raw["mac"]), str(raw.get("ipv4_gateway", "")))
     bridge, link_local = str(raw["bridge"]), str(raw.get("link_local", ""))
     flags = {name: raw.get(name, _DEFAULTS[name]) for name in _FLAGS}
     if not bridge.isprintable() or "/" in bridge or not 0 < len(bridge) < 16:
@@ -39,6 +45,13 @@ def from_json(raw: Any) -> BridgePort:
     vlan = raw.get("vlan", 0)
     trunk = tuple((_vlan(first), _vlan(last)) for first, last in raw.get("trunk", ()))
     return BridgePort(bridge, vlan=_vlan(vlan) if vlan else 0, trunk=trunk, link_local=link_local, **flags)
+
+
+def _routed(mac: str, gateway: str) -> RoutedLink:
+    canonical = canonical_prefix(f"{gateway}/32", host_bits=True) if gateway and ":" not in gateway else None
+    if not _MAC.fullmatch(mac) or (gateway and canonical != f"{gateway}/32"):
+        raise ValueError("link")
+    return RoutedLink(mac, gateway)
 
 
 def _vlan(raw: object) -> int:

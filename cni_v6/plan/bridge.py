@@ -11,23 +11,29 @@ from dataclasses import replace
 
 from cni_v6.config.bridge import BridgeConf
 from cni_v6.config.main import once
-from cni_v6.errors import ALREADY_ATTACHED, NODE_CONFLICT, CniError
+from cni_v6.errors import NODE_CONFLICT, CniError
 from cni_v6.kernel import ops
 from cni_v6.kernel.ops import HOST, Op
 from cni_v6.kernel.questions import GetAddresses, GetLink, Question, Snapshot
-from cni_v6.plan import bridge_port, families, features, gateways, mac as plan_mac, mtu as plan_mtu, prefix_routes
+from cni_v6.plan import (
+    bridge_port,
+    container,
+    families,
+    features,
+    gateways,
+    mac as plan_mac,
+    mtu as plan_mtu,
+    prefix_routes,
+)
 from cni_v6.plan.site import Allocation, Plan, Site
 from cni_v6.protocol import names
 from cni_v6.protocol.result import Address, Interface, Result, Route
 
-DEFAULT_ROUTE = {4: "0.0.0.0/0", 6: "::/0"}
-
 
 def questions(site: Site, conf: BridgeConf) -> tuple[Question, ...]:
     """The questions to the kernel that an ADD needs answered before it allocates addresses."""
-    links = GetLink(HOST, site.host), GetLink(site.netns, site.owner.ifname)
     vlan = bridge_port.questions(conf, site.node) if conf.is_gateway else ()
-    return *links, *families.questions(site.netns), *_of_all(conf), *vlan
+    return *container.questions(site), *_of_all(conf), *vlan
 
 
 @once
@@ -48,12 +54,7 @@ def check_free(site: Site, conf: BridgeConf, seen: Snapshot) -> None:
     if bridge and bridge.kind != "bridge":
         words = f"bridge: {conf.bridge} exists and is no bridge but a {bridge.kind or 'network'} interface"
         raise CniError(NODE_CONFLICT, words, "choose another name for the bridge, or remove that interface")
-    if seen.link(HOST, site.host):
-        words = f"container {site.owner.container_id} is attached to {site.owner.network} already ({site.host})"
-        raise CniError(ALREADY_ATTACHED, words, f"run DEL for {site.owner.ifname} of that container first")
-    if seen.link(site.netns, site.owner.ifname):
-        words = f"interface {site.owner.ifname} exists in the container already ({site.netns})"
-        raise CniError(ALREADY_ATTACHED, words, "choose another CNI_IFNAME, or run DEL for the attachment that made it")
+    container.check_free(site, seen)
     plan_mac.refuse_taken(conf, site, seen)
 
 
@@ -74,14 +75,18 @@ def plan_add(site: Site, conf: BridgeConf, allocation: Allocation, seen: Snapsho
     mac = plan_mac.mac(conf, site.owner, site.node, addresses, seen)
     announced = plan_mac.to_announce(conf, site.node, addresses, seen)
     routes = _routes(conf, allocation)
-    route_steps = tuple(_route(site, route, allocation) for route in routes if not conf.disable_container_interface)
+    route_steps = tuple(
+        container.route(site, route, allocation.ips) for route in routes if not conf.disable_container_interface
+    )
     steps = (
         *bridge_port.not_yet_set(bridge_port.drop_repeated_sysctls((
             *make_bridge(conf, site.node, allocation.families(), seen), *bring_up(conf, site.node, seen),
             *_gateway(site, conf, allocation, seen, mtu=mtu),
         )), seen),
         *_port(site, conf, seen, mtu=mtu, mac=mac),
-        *_container(site, conf, allocation, seen, announced),
+        *container.steps(
+            site, allocation, seen, announced=announced, dad=conf.enable_dad, up=not conf.disable_container_interface
+        ),
         *route_steps,
         *features.container_steps(site, conf, allocation),
         *_arrival(site, conf, allocation, mac, announced),
@@ -153,79 +158,15 @@ def _port(site: Site, conf: BridgeConf, seen: Snapshot, *, mtu: int, mac: str) -
     yield from bridge_port.disable_ipv6(host, seen)
 
 
-def _container(
-    site: Site, conf: BridgeConf, allocation: Allocation, seen: Snapshot, announced: frozenset[int]
-) -> Iterable[Op]:
-    """Configure the interface before it comes up: no frame from the segment reaches it half-configured."""
-    netns, ifname = site.netns, site.owner.ifname
-    for name, value, needed in _settings(conf, allocation, seen, site, announced):
-        yield ops.SetSysctl(netns, name.format(ifname=ifname), value, precaution=not needed)
-    loopback = seen.sysctl(netns, "ipv6/conf/lo/disable_ipv6")
-    if 6 in allocation.families() and loopback == "1":
-        yield ops.SetSysctl(netns, "ipv6/conf/lo/disable_ipv6", "0", was=loopback, precaution=True)
-    for ip in allocation.ips:
-        yield ops.AddAddress(netns, ifname, ip.address, dad=conf.enable_dad)
-    if not conf.disable_container_interface:
-        yield ops.SetLink(netns, ifname, up=True)
-
-
-def _settings(
-    conf: BridgeConf, allocation: Allocation, seen: Snapshot, site: Site, announced: frozenset[int]
-) -> Iterable[tuple[str, str, bool]]:
-    """Sysctls of the container's interface: key, value, and whether the network needs it. None on a layer 2 network.
-
-    IPv6 needs three things: it is on, it ignores router advertisements, and its link-local address is the one that the
-    guard knows. The other sysctls save a delay, or save neighbours a solicitation.
-    """
-    families_present = allocation.families()
-    if 4 in announced:
-        yield "ipv4/conf/{ifname}/arp_notify", "1", False
-    if 6 in families_present:
-        yield "ipv6/conf/{ifname}/disable_ipv6", "0", True
-        yield "ipv6/conf/{ifname}/accept_ra", "0", True
-        yield "ipv6/conf/{ifname}/autoconf", "0", False
-        yield "ipv6/conf/{ifname}/accept_dad", "1" if conf.enable_dad else "0", conf.enable_dad
-        if 6 in announced:
-            yield "ipv6/conf/{ifname}/ndisc_notify", "1", False
-        yield "ipv6/conf/{ifname}/keep_addr_on_down", "1", False  # as IPv4 addresses are kept
-        yield "ipv6/conf/{ifname}/addr_gen_mode", "0", True  # derive the link-local address from the MAC
-    elif families_present and seen.sysctl(site.netns, "ipv6/conf/lo/disable_ipv6") is not None:
-        yield "ipv6/conf/{ifname}/disable_ipv6", "1", False
-
-
 def _routes(conf: BridgeConf, allocation: Allocation) -> tuple[Route, ...]:
     """IPAM's routes. With ``isDefaultGateway``, also a default route for each family that has none."""
     routes = list(allocation.routes)
     if conf.is_default_gateway:
         for ip in allocation.ips:
-            default = DEFAULT_ROUTE[ip.family]
+            default = container.DEFAULT_ROUTE[ip.family]
             if ip.gateway and not any(route.dst == default and route.table is None for route in routes):
                 routes.append(Route(default, ip.gateway))
     return tuple(routes)
-
-
-def next_hop(route: Route, ips: Iterable[Address]) -> str | None:
-    """The gateway of a route: its own, else the gateway of the first address of its family; None for an on-link route.
-
-    A route whose scope is narrower than global (link, 253; host, 254) takes no gateway (net/ipv4/fib_semantics.c).
-    """
-    if route.gw or (route.scope or 0) >= 253:
-        return route.gw
-    return next((ip.gateway for ip in ips if ip.family == route.family and ip.gateway), None)
-
-
-def _route(site: Site, route: Route, allocation: Allocation) -> Op:
-    return ops.AddRoute(
-        site.netns,
-        site.owner.ifname,
-        route.dst,
-        next_hop(route, allocation.ips),
-        mtu=route.mtu,
-        advmss=route.advmss,
-        priority=route.priority,
-        table=route.table,
-        scope=route.scope,
-    )
 
 
 def _arrival(

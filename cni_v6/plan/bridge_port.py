@@ -95,7 +95,7 @@ def to_record(conf: BridgeConf) -> BridgePort:
     )
 
 
-def loopback_ports(conf: BridgeConf) -> Iterable[Op]:
+def loopback_ports(conf: MainConf) -> Iterable[Op]:
     """Set ``route_localnet`` on the gateway interface if a published port answers at 127.0.0.1.
 
     Without it the kernel routes nothing from 127.0.0.1 to another interface (ip_route_output_key_hash_rcu,

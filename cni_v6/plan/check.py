@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from cni_v6.config.bridge import BridgeConf
 from cni_v6.errors import INVALID_CONFIG, CniError
@@ -10,7 +10,7 @@ from cni_v6.kernel.facts import Link, RouteEntry
 from cni_v6.kernel.ops import HOST
 from cni_v6.kernel.questions import GetAddresses, GetLink, GetPortVlans, GetRoutes, GetSysctl, Question, Snapshot
 from cni_v6.leases.attachment import Attachment, GatewayAddress
-from cni_v6.plan import bridge, bridge_port, forwarding, gateways
+from cni_v6.plan import bridge_port, container, forwarding, gateways
 from cni_v6.plan.site import Site
 from cni_v6.protocol.result import Address, Interface, Result, Route
 
@@ -19,16 +19,24 @@ MAIN_TABLE = 254  # linux/rtnetlink.h: RT_TABLE_MAIN
 
 def questions(site: Site, conf: BridgeConf, result: Result) -> tuple[Question, ...]:
     """The questions that CHECK asks the kernel."""
-    ifname, gateway = site.owner.ifname, conf.gateway_interface
+    gateway = conf.gateway_interface
     needed: list[Question] = [GetLink(HOST, conf.bridge), GetLink(HOST, _host(site, result))]
-    needed += [GetLink(site.netns, ifname), GetAddresses(site.netns, ifname)]
-    needed += [GetRoutes(site.netns, name) for name in _inside(site, result)]
-    needed += [GetSysctl(site.netns, key) for key, _ in _expected_sysctls(site, result)]
+    needed += inside_questions(site, result)
     if conf.is_gateway:
         needed += [GetAddresses(HOST, gateway), GetSysctl(HOST, "ipv4/ip_forward"), *forwarding.questions(gateway)]
     if conf.vlan or conf.vlan_trunk:
         needed.append(GetPortVlans(_host(site, result)))
     return tuple(needed)
+
+
+def inside_questions(site: Site, result: Result) -> tuple[Question, ...]:
+    """The questions about the container's interfaces, for ``inside`` and ``routes``."""
+    netns, ifname = site.netns, site.owner.ifname
+    return (
+        GetLink(netns, ifname), GetAddresses(netns, ifname),
+        *(GetRoutes(netns, name) for name in _inside(site, result)),
+        *(GetSysctl(netns, key) for key, _ in _expected_sysctls(site, result)),
+    )
 
 
 def compare(site: Site, conf: BridgeConf, result: Result, seen: Snapshot) -> list[str]:
@@ -39,20 +47,20 @@ def compare(site: Site, conf: BridgeConf, result: Result, seen: Snapshot) -> lis
     return [
         *_bridge(conf, result, seen),
         *_host_interface(site, conf, result, seen),
-        *_container(site, conf, result, seen),
-        *_routes(site, result, seen),
-        *_gateway(conf, _addresses(site, result, site.owner.ifname), seen),
+        *inside(site, result, seen, up=not conf.disable_container_interface),
+        *routes(site, result, seen),
+        *_gateway(conf, addresses(site, result, site.owner.ifname), seen),
     ]
 
 
-def _find(result: Result, name: str, sandbox: str) -> Interface | None:
+def find(result: Result, name: str, sandbox: str) -> Interface | None:
     found = (known for known in result.interfaces if known.name == name and known.sandbox == sandbox)
     return next(found, None)
 
 
 def _host(site: Site, result: Result) -> str:
     """The host interface: ours has a derived name; the reference plugin's is random, so the result has to name it."""
-    if _find(result, site.host, ""):
+    if find(result, site.host, ""):
         return site.host
     candidates = [interface.name for interface in result.interfaces if not interface.sandbox]
     return candidates[1] if len(candidates) > 1 else site.host
@@ -67,9 +75,9 @@ def _bridge(conf: BridgeConf, result: Result, seen: Snapshot) -> Iterable[str]:
         yield f"bridge {conf.bridge} is down"
     if conf.promisc and not link.promisc:
         yield f"bridge {conf.bridge} is not promiscuous"
-    named = _find(result, conf.bridge, "")
+    named = find(result, conf.bridge, "")
     if named and named.mac:
-        yield from _differs(f"bridge {conf.bridge}", "mac", named.mac.lower(), link.mac)
+        yield from differs(f"bridge {conf.bridge}", "mac", named.mac.lower(), link.mac)
 
 
 def _host_interface(site: Site, conf: BridgeConf, result: Result, seen: Snapshot) -> Iterable[str]:
@@ -78,13 +86,13 @@ def _host_interface(site: Site, conf: BridgeConf, result: Result, seen: Snapshot
     if link is None:
         yield f"host interface {name} is missing"
         return
-    named = _find(result, name, "") or Interface(name, "")
-    yield from _interface(f"host interface {name}", named, link, up=True)
+    named = find(result, name, "") or Interface(name, "")
+    yield from interface(f"host interface {name}", named, link, up=True)
     if link.master != conf.bridge:
         yield f"{name} is in {f'bridge {link.master}' if link.master else 'no bridge'}, not in {conf.bridge}"
     hairpin, isolated = bridge_port.port_flags(conf)
-    yield from _differs(name, "hairpin", hairpin, link.hairpin)
-    yield from _differs(name, "isolated", isolated, link.isolated)
+    yield from differs(name, "hairpin", hairpin, link.hairpin)
+    yield from differs(name, "isolated", isolated, link.isolated)
     if conf.vlan or conf.vlan_trunk:
         vlans = seen.port_vlans(name)
         if conf.vlan and (conf.vlan, True) not in vlans:
@@ -95,9 +103,13 @@ def _host_interface(site: Site, conf: BridgeConf, result: Result, seen: Snapshot
             yield f"{name} lacks trunk vlans {absent}"
 
 
-def _container(site: Site, conf: BridgeConf, result: Result, seen: Snapshot) -> Iterable[str]:
+def inside(site: Site, result: Result, seen: Snapshot, *, up: bool) -> Iterable[str]:
+    """The differences of the container's interface: the link itself, its addresses, its settings.
+
+    :raises CniError: INVALID_CONFIG when the result names no interface of this container.
+    """
     ifname = site.owner.ifname
-    named = _find(result, ifname, site.netns)
+    named = find(result, ifname, site.netns)
     if named is None:
         words = f"prevResult names no interface {ifname} in {site.netns}"
         raise CniError(INVALID_CONFIG, words, "pass the result of this container's ADD")
@@ -105,21 +117,21 @@ def _container(site: Site, conf: BridgeConf, result: Result, seen: Snapshot) -> 
     if link is None:
         yield f"interface {ifname} is missing in the container"
         return
-    yield from _interface(f"interface {ifname}", named, link, up=not conf.disable_container_interface)
+    yield from interface(f"interface {ifname}", named, link, up=up)
     present = seen.addresses(site.netns, ifname)
-    for ip in _addresses(site, result, ifname):
+    for ip in addresses(site, result, ifname):
         if ip.address not in present:
             yield f"address {ip.address} is missing on {ifname}"
     for key, value in _expected_sysctls(site, result):
-        yield from _differs("container", f"net/{key}", value, seen.sysctl(site.netns, key))
+        yield from differs("container", f"net/{key}", value, seen.sysctl(site.netns, key))
 
 
-def _interface(what: str, named: Interface, link: Link, *, up: bool) -> Iterable[str]:
+def interface(what: str, named: Interface, link: Link, *, up: bool) -> Iterable[str]:
     if named.mac:
-        yield from _differs(what, "mac", named.mac.lower(), link.mac)
+        yield from differs(what, "mac", named.mac.lower(), link.mac)
     if named.mtu:
-        yield from _differs(what, "mtu", named.mtu, link.mtu)
-    yield from _differs(what, "up", up, link.up)
+        yield from differs(what, "mtu", named.mtu, link.mtu)
+    yield from differs(what, "up", up, link.up)
 
 
 def changed_mac(site: Site, record: Attachment | None, seen: Snapshot) -> Iterable[str]:
@@ -142,7 +154,7 @@ def _inside(site: Site, result: Result) -> list[str]:
     return list(dict.fromkeys((site.owner.ifname, *others)))
 
 
-def _addresses(site: Site, result: Result, ifname: str) -> list[Address]:
+def addresses(site: Site, result: Result, ifname: str) -> list[Address]:
     """The addresses of an interface of the container. Those of no interface are its own's, where that has no other."""
     index = next(
         (
@@ -158,22 +170,28 @@ def _addresses(site: Site, result: Result, ifname: str) -> list[Address]:
 
 def _expected_sysctls(site: Site, result: Result) -> Iterable[tuple[str, str]]:
     ifname = site.owner.ifname
-    if any(ip.family == 6 for ip in _addresses(site, result, ifname)):
+    if any(ip.family == 6 for ip in addresses(site, result, ifname)):
         yield f"ipv6/conf/{ifname}/disable_ipv6", "0"
-        if _find(result, site.host, ""):  # the reference plugin does not set these
+        if find(result, site.host, ""):  # the reference plugin does not set these
             yield f"ipv6/conf/{ifname}/accept_ra", "0"
             yield f"ipv6/conf/{ifname}/autoconf", "0"
 
 
-def _routes(site: Site, result: Result, seen: Snapshot) -> Iterable[str]:
-    """A route of the result is of one of the container's interfaces, it does not say which."""
-    hops = {name: _addresses(site, result, name) for name in _inside(site, result)}
+Hops = Callable[[Sequence[Address]], Sequence[Address]]
+
+
+def routes(site: Site, result: Result, seen: Snapshot, hops_of: Hops = tuple) -> Iterable[str]:
+    """The differences of the container's routes. The result does not say of which of its interfaces a route is.
+
+    :param hops_of: an interface's addresses with the gateways that the kernel has for them.
+    """
+    hops = {name: hops_of(addresses(site, result, name)) for name in _inside(site, result)}
     for route in result.routes:
         if not any(
-            _same_route(route, bridge.next_hop(route, ips), entry)
+            _same_route(route, container.next_hop(route, ips), entry)
             for name, ips in hops.items() for entry in seen.routes(site.netns, name)
         ):
-            gateways_named = dict.fromkeys(bridge.next_hop(route, ips) or "the link" for ips in hops.values())
+            gateways_named = dict.fromkeys(container.next_hop(route, ips) or "the link" for ips in hops.values())
             yield f"route {route.dst} via {' or '.join(gateways_named)} is missing"
 
 
@@ -191,11 +209,11 @@ def _gateway(conf: BridgeConf, ips: list[Address], seen: Snapshot) -> Iterable[s
     yield from (words for words, _ in gateways.missing(own, seen))
     families = {ip.family for ip in ips}
     if 4 in families:
-        yield from _differs("node", "net/ipv4/ip_forward", "1", seen.sysctl(HOST, "ipv4/ip_forward"))
+        yield from differs("node", "net/ipv4/ip_forward", "1", seen.sysctl(HOST, "ipv4/ip_forward"))
     if 6 in families and not forwarding.is_on(seen, interface):
         yield f"IPv6 forwarding is off on {interface}"
 
 
-def _differs(what: str, attribute: str, expected: object, found: object) -> Iterable[str]:
+def differs(what: str, attribute: str, expected: object, found: object) -> Iterable[str]:
     if expected != found:
         yield f"{what}: {attribute} is {found}, not {expected}"

@@ -19,6 +19,7 @@ from cni_v6.plan.site import Allocation
 ALL_FORWARDING = "ipv6/conf/all/forwarding"
 SUPPORTED = "ipv6/conf/default/force_forwarding"
 PROXY = "ipv6/conf/all/proxy_ndp"
+LOOPBACK = "lo"
 FUTURE_ACCEPT_RA = "ipv6/conf/default/accept_ra"  # of interfaces to come
 
 
@@ -87,19 +88,47 @@ def lacking(seen: Snapshot, interface: str) -> tuple[Op, ...]:
 # The feature of a network whose gateway is the node
 
 
+def marked(conf: MainConf) -> str:
+    """The interface whose setting says that the node forwards for a network: what all containers share, or loopback.
+
+    Nothing that arrives at the loopback interface is forwarded, so the setting does nothing there, and ends with the
+    boot. Where each container has an interface of its own, each would have the node's other ones set again.
+    """
+    return conf.gateway_interface if conf.is_shared else LOOPBACK
+
+
 def gateway_questions(conf: MainConf) -> tuple[Question, ...]:
     """The questions that an ADD asks."""
-    return questions(conf.gateway_interface) if conf.is_gateway else ()
+    return questions(marked(conf)) if conf.is_gateway else ()
 
 
 def gateway_more_questions(conf: MainConf, seen: Snapshot) -> tuple[Question, ...]:
     """The further questions for a gateway with IPv6 addresses."""
-    return more_questions(seen, conf.gateway_interface)
+    return more_questions(seen, marked(conf))
 
 
 def node_steps(conf: MainConf, allocation: Allocation, seen: Snapshot) -> tuple[Op, ...]:
     """Turn forwarding on if the container has an IPv6 address."""
-    return turn_on(seen, conf.gateway_interface) if 6 in allocation.families() else ()
+    if 6 not in allocation.families():
+        return ()
+    return (*turn_on(seen, marked(conf)), *(() if conf.is_shared else own(seen, conf.gateway_interface)))
+
+
+def own(seen: Snapshot, interface: str) -> tuple[Op, ...]:
+    """Forward what a container sends through an interface of its own, once the node forwards."""
+    if seen.sysctl(HOST, ALL_FORWARDING) == "1" or seen.sysctl(HOST, SUPPORTED) is None:
+        return ()
+    return (SetSysctl(HOST, _force(interface), "1"),)
+
+
+def own_questions(interface: str) -> tuple[Question, ...]:
+    """The questions for ``own_lacking``."""
+    return GetSysctl(HOST, ALL_FORWARDING), GetSysctl(HOST, SUPPORTED), GetSysctl(HOST, _force(interface))
+
+
+def own_lacking(seen: Snapshot, interface: str) -> tuple[Op, ...]:
+    """Those of the operations of ``own`` that are not done."""
+    return () if is_on(seen, interface) else own(seen, interface)
 
 
 # NDP proxy: an uplink on which the node answers for containers

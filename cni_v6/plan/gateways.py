@@ -16,8 +16,9 @@ from cni_v6.kernel import ops
 from cni_v6.kernel.ops import HOST, Op
 from cni_v6.kernel.questions import Snapshot
 from cni_v6.leases.attachment import GatewayAddress
-from cni_v6.net.addresses import from_text, is_link_local, overlap
+from cni_v6.net.addresses import BITS, from_text, is_link_local, overlap
 from cni_v6.plan import bridge_port
+from cni_v6.plan.forwarding import LOOPBACK
 from cni_v6.protocol.json_reader import canonical_prefix
 from cni_v6.protocol.result import Address
 
@@ -32,20 +33,45 @@ def addresses(conf: MainConf, ips: Iterable[Address]) -> tuple[str, ...]:
 def anchors(conf: MainConf, ips: Iterable[Address]) -> tuple[GatewayAddress, ...]:
     """The gateway addresses, or on-link routes, on the node that a container with these addresses needs.
 
+    If it has the interface for itself, a route to each of its addresses is among them.
+    """
+    own = tuple(ips)
+    if conf.is_shared:
+        return lasting(conf, own)
+    routes = (GatewayAddress(conf.gateway_interface, prefix, on_link=True) for prefix in map(host_prefix, own))
+    return *lasting(conf, own), *routes
+
+
+def lasting(conf: MainConf, ips: Iterable[Address]) -> tuple[GatewayAddress, ...]:
+    """Those of ``anchors`` that outlive the container, since they belong to the network.
+
     A link-local gateway itself is not among them: several networks may have the same one, so it is never removed.
+    Where containers share no interface, loopback has the gateway's addresses.
     """
     if not conf.is_gateway:
         return ()
-    interface = conf.gateway_interface
-    return tuple(dict.fromkeys(_anchor(interface, ip) for ip in ips if ip.gateway))
+    if conf.is_shared:
+        return tuple(dict.fromkeys(_anchor(conf.gateway_interface, ip) for ip in ips if ip.gateway))
+    own = (f"{ip.gateway}/{BITS[ip.family]}" for ip in ips if ip.gateway and not is_link_local(ip.gateway))
+    return tuple(GatewayAddress(LOOPBACK, address) for address in dict.fromkeys(own))
+
+
+def host_prefix(ip: Address) -> str:
+    """The address alone as a prefix."""
+    return f"{ip.ip}/{BITS[ip.family]}"
+
+
+def subnet(ip: Address) -> str:
+    """The prefix that an address is in."""
+    return canonical_prefix(ip.address, host_bits=False) or ip.address
 
 
 @once
 def anchors_of_ranges(conf: MainConf) -> tuple[GatewayAddress, ...]:
-    """``anchors`` for all of the network's ranges: containers may have addresses of any range of a set."""
+    """``lasting`` for all of the network's ranges: containers may have addresses of any range of a set."""
     sets = conf.ipam.sets if isinstance(conf.ipam, IpamConf) else ()
     parts = (part for range_set in sets for part in range_set.written)
-    return anchors(conf, (Address(ranges.subnet(part), part.gateway) for part in parts))
+    return lasting(conf, (Address(ranges.subnet(part), part.gateway) for part in parts))
 
 
 def of_ranges(conf: MainConf, texts: Iterable[str]) -> Iterator[Address]:
@@ -149,7 +175,7 @@ def _contradicts(wanted: str, other: str) -> bool:
 
 def _anchor(interface: str, ip: Address) -> GatewayAddress:
     if ip.gateway and is_link_local(ip.gateway):  # the bridge has no address that makes the prefix on-link
-        return GatewayAddress(interface, canonical_prefix(ip.address, host_bits=False) or ip.address, on_link=True)
+        return GatewayAddress(interface, subnet(ip), on_link=True)
     return GatewayAddress(interface, _gateway_address(ip))
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from cni_v6.config.bridge import BridgeConf
+from cni_v6.config.main import MainConf
 from cni_v6.kernel import ops
 from cni_v6.kernel.facts import DROPS_ALL, ForwardChain
 from cni_v6.kernel.ops import HOST, Op
@@ -34,11 +35,13 @@ def command(op: Op) -> str:
         case ops.SetLink():
             return f"ip link set {op.ifname} {'up' if op.up else 'down'}"
         case ops.AddAddress():
-            nodad = " nodad" if ":" in op.address else ""
-            return f"ip address replace {op.address} dev {op.ifname}{nodad}"
+            more = " nodad" if ":" in op.address else " scope host" if op.scope else ""
+            return f"ip address replace {op.address} dev {op.ifname}{more}"
         case ops.AddRoute():
             via = f" via {op.gateway}" if op.gateway else ""
             return f"ip route replace {op.dst}{via} dev {op.ifname}"
+        case ops.SetNeighbour():
+            return f"ip neighbour replace {op.address} lladdr {op.mac} nud permanent dev {op.ifname}"
         case ops.AddProxy():
             return f"ip neighbour replace proxy {op.address} dev {op.ifname}"
         case ops.SetSysctl():
@@ -87,23 +90,41 @@ def faults(
         yield Fault(f"IPv6 is off on {interface}", (command(turn_on),))
     yield from _gateways(conf, records, families, seen)
     yield from _routes(conf, records, families, seen)
+    yield from forwarding_faults(interface, interface, families, seen)
+    yield from dropping_faults(interface, families, seen)
+
+
+def forwarding_faults(interface: str, shown: str, families: frozenset[int], seen: Snapshot) -> Iterator[Fault]:
+    """Whether the node forwards.
+
+    :param interface: as of ``forwarding.marked``. ``shown``: as a message names it.
+    """
     if 4 in families and seen.sysctl(HOST, "ipv4/ip_forward") != "1":
         turn_on = ops.SetSysctl(HOST, "ipv4/ip_forward", "1")
         yield Fault("IPv4 forwarding is off on this node", (command(turn_on),))
     if 6 in families:
         lacking = forwarding.lacking(seen, interface)
         if lacking:
-            where = interface if not forwarding.is_on(seen, interface) else _names(lacking)
+            where = shown if not forwarding.is_on(seen, interface) else _names(lacking)
             yield Fault(f"IPv6 forwarding is off on {where}", tuple(map(command, lacking)))
-    for chain in _dropping(conf, families, seen):
+
+
+def dropping_faults(interface: str, families: frozenset[int], seen: Snapshot) -> Iterator[Fault]:
+    """Chains of others that let nothing pass. ``interface``: the containers' gateway interface, or a pattern."""
+    for chain in _dropping(interface, families, seen):
         if chain.drops == DROPS_ALL:
             yield Fault(_what_drops(chain, interface), _accept(chain, interface))
 
 
-def warnings(conf: BridgeConf, families: frozenset[int], seen: Snapshot) -> Iterator[str]:
+def warnings(conf: MainConf, families: frozenset[int], seen: Snapshot) -> Iterator[str]:
     """What may cut containers off, as far as the node can tell."""
-    interface = conf.gateway_interface
-    for chain in _dropping(conf, families, seen):
+    if conf.is_gateway:
+        yield from chain_warnings(conf.gateway_interface, families, seen)
+
+
+def chain_warnings(interface: str, families: frozenset[int], seen: Snapshot) -> Iterator[str]:
+    """Chains of others that may drop; parameters as of ``dropping_faults``."""
+    for chain in _dropping(interface, families, seen):
         remedy = f"if containers are not to be cut off, run: {'; '.join(_accept(chain, interface))}"
         yield f"{_what_drops(chain, interface)}; {remedy}"
 
@@ -168,12 +189,10 @@ def _names(steps: Iterable[Op]) -> str:
 # hook lets it (nft(8), VERDICT STATEMENTS).
 
 
-def _dropping(conf: BridgeConf, families: frozenset[int], seen: Snapshot) -> Iterator[ForwardChain]:
-    if conf.is_gateway:
-        interface = conf.gateway_interface
-        for chain in seen.forward_chains():
-            if FAMILY_NAMES[chain.family] & families and not chain.mentions(interface):
-                yield chain
+def _dropping(interface: str, families: frozenset[int], seen: Snapshot) -> Iterator[ForwardChain]:
+    for chain in seen.forward_chains():
+        if FAMILY_NAMES[chain.family] & families and not chain.mentions(interface):
+            yield chain
 
 
 def _what_drops(chain: ForwardChain, interface: str) -> str:

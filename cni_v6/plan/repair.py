@@ -14,15 +14,16 @@ from dataclasses import dataclass, field, replace
 
 from cni_v6.config.bridge import BridgeConf
 from cni_v6.config.firewall import FirewallConf
-from cni_v6.config.main import ForeignIpam
+from cni_v6.config.main import ForeignIpam, MainConf
+from cni_v6.config.routed import RoutedConf
 from cni_v6.firewall.policy import GUARD_FULL, ISOLATED, OPEN, Policy
 from cni_v6.kernel import ops
 from cni_v6.kernel.facts import Link
 from cni_v6.kernel.ops import HOST, Op
 from cni_v6.kernel.questions import GetAddresses, GetLink, GetPortVlans, GetRoutes, GetSysctl, Question, Snapshot
-from cni_v6.leases.attachment import Attachment, BridgePort, GatewayAddress
+from cni_v6.leases.attachment import Attachment, BridgePort, GatewayAddress, RoutedLink
 from cni_v6.net.addresses import version
-from cni_v6.plan import bridge, bridge_port, families, features, forwarding, gateways
+from cni_v6.plan import bridge, bridge_port, families, features, forwarding, gateways, routed_repair
 from cni_v6.protocol import names
 from cni_v6.protocol.names import Owner, owner_of_alias
 
@@ -33,12 +34,13 @@ IP_FORWARD = "ipv4/ip_forward"
 class View:
     """An attachment beside its host interface, which may have been renamed; None if it is not on the node.
 
-    ``conf``: the part of the configuration that the record says of the port; None if it is not known.
+    ``conf``: the part of the configuration that the record says of the port; None if it is not known, or ``routed``.
     """
 
     record: Attachment
     link: Link | None
     conf: BridgeConf | None
+    routed: RoutedConf | None = None
 
     @property
     def families(self) -> frozenset[int]:
@@ -74,7 +76,11 @@ def views(records: Iterable[Attachment], links: Iterable[Link]) -> list[View]:
     for record in records:
         link = by_name.get(record.host) or by_owner.get(record.owner)
         port = record.port or _guess(record, link, by_name)
-        found.append(View(record, link, _conf(record, port, link.mtu if link else 0) if port else None))
+        if isinstance(port, RoutedLink):
+            host = link.name if link else record.host
+            found.append(View(record, link, None, routed_repair.conf_of(record, port, host)))
+        else:
+            found.append(View(record, link, _conf(record, port, link.mtu if link else 0) if port else None))
     return found
 
 
@@ -116,6 +122,8 @@ def questions(seen_views: Iterable[View], node: str) -> Iterator[Question]:
     """
     yield from families.host_questions()
     for view in seen_views:
+        if view.link and view.routed:
+            yield from routed_repair.questions(view.routed, view.record)
         conf = view.conf
         if conf is None or view.link is None:
             continue
@@ -135,8 +143,9 @@ def questions(seen_views: Iterable[View], node: str) -> Iterator[Question]:
 def more_questions(seen_views: Iterable[View], seen: Snapshot) -> Iterator[Question]:
     """The further questions, once those are answered."""
     for view in seen_views:
-        if view.conf and view.link and view.conf.is_gateway and 6 in view.families:
-            yield from forwarding.more_questions(seen, view.conf.gateway_interface)
+        conf = view.conf or view.routed
+        if conf and view.link and conf.is_gateway and 6 in view.families:
+            yield from forwarding.more_questions(seen, forwarding.marked(conf))
 
 
 def findings(seen_views: Sequence[View], node: str, seen: Snapshot) -> Findings:
@@ -146,12 +155,20 @@ def findings(seen_views: Sequence[View], node: str, seen: Snapshot) -> Findings:
         if view.link is None:
             remedy = "cni-v6ctl gc frees it if the container has ended; else run DEL and ADD"
             found.add(view.record.owner, f"host interface {view.record.host} is not on the node ({remedy})")
+        elif view.routed:
+            _routed(view, view.routed, view.link, seen, found)
         elif view.conf is None:
             found.add(view.record.owner, f"it is not known which bridge {view.link.name} belongs to")
     there = [view for view in seen_views if view.link and view.conf]
     for name in dict.fromkeys(view.conf.bridge for view in there if view.conf):
         _segment([view for view in there if view.conf and view.conf.bridge == name], node, seen, found)
     return found
+
+
+def _routed(view: View, conf: RoutedConf, link: Link, seen: Snapshot, found: Findings) -> None:
+    for words, step in routed_repair.differences(conf, view.record, link, seen):
+        found.add(view.record.owner, words, *step)
+    _features(view, conf, seen, found)
 
 
 def _segment(there: list[View], node: str, seen: Snapshot, found: Findings) -> None:
@@ -177,7 +194,8 @@ def _segment(there: list[View], node: str, seen: Snapshot, found: Findings) -> N
     for home in dict.fromkeys(conf.gateway_interface for conf in shapes if conf.is_gateway):
         _gateway([view for view in there if view.conf and view.conf.gateway_interface == home], node, seen, found)
     for view in there:
-        _features(view, seen, found)
+        if view.conf:
+            _features(view, view.conf, seen, found)
 
 
 def _group(conf: BridgeConf, node: str, seen: Snapshot, found: Findings) -> None:
@@ -255,7 +273,7 @@ def _gateway_port(
 
 def _gateway_addresses(record: Attachment) -> Iterator[str]:
     yield from (anchor.prefix for anchor in record.anchors if not anchor.on_link)
-    if record.port and record.port.link_local:
+    if isinstance(record.port, BridgePort) and record.port.link_local:
         yield record.port.link_local
 
 
@@ -263,9 +281,8 @@ def _settings(conf: BridgeConf) -> Iterator[ops.SetSysctl]:
     yield from (step for step in bridge_port.loopback_ports(conf) if isinstance(step, ops.SetSysctl))
 
 
-def _features(view: View, seen: Snapshot, found: Findings) -> None:
-    assert view.conf
-    for words in features.differences(view.conf, view.record, seen):
+def _features(view: View, conf: MainConf, seen: Snapshot, found: Findings) -> None:
+    for words in features.differences(conf, view.record, seen):
         found.add(view.record.owner, words)
-    for step in features.mending(view.conf, view.record, seen):
+    for step in features.mending(conf, view.record, seen):
         found.mend(*step)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from cni_v6.allocation import ranges
 from cni_v6.config.bridge import BridgeConf
 from cni_v6.config.ipam import IpamConf
+from cni_v6.config.main import MainConf
 from cni_v6.errors import LIMITED, NOT_AVAILABLE, CniError
 from cni_v6.kernel.facts import BRIDGE_PORTS_MAX
 from cni_v6.kernel.ops import HOST
@@ -45,32 +46,33 @@ def check(conf: BridgeConf, node: str, records: Sequence[Attachment], seen: Snap
     if ports >= BRIDGE_PORTS_MAX:
         words = f"bridge {conf.bridge} has {ports} ports, as many as a Linux bridge takes"
         raise CniError(NOT_AVAILABLE, words, "remove containers, or add a second network with its own bridge")
-    of_network, required = _families(conf)
-    disabled = seen.sysctl(HOST, "ipv6/conf/all/disable_ipv6")
-    if 6 in required and disabled is None:
-        words = "the kernel has no IPv6 and the network has IPv6 ranges"
-        raise CniError(NOT_AVAILABLE, words, "boot without ipv6.disable=1, or use IPv4 ranges only")
-    if conf.is_gateway and 6 in required and disabled != "0":
-        words = "IPv6 is off on this node (net.ipv6.conf.all.disable_ipv6) and the network has IPv6 ranges"
-        raise CniError(NOT_AVAILABLE, words, "run sysctl -w net.ipv6.conf.all.disable_ipv6=0")
+    required, present = check_families(conf, seen)
     if conf.is_gateway:
         list(gateways.steps(conf, _first_gateways(conf, required), node, seen))  # for its errors
     _check_plugged(conf, seen)
     small = mtu.too_small(conf, seen) if 6 in required else None
-    present = of_network if disabled == "0" else of_network - {6}
     if link and ports and records:
-        _check_running(NOT_AVAILABLE if small else LIMITED, outage.faults(conf, node, records, present, seen))
+        check_running(NOT_AVAILABLE if small else LIMITED, outage.faults(conf, node, records, present, seen))
     if small:
         raise small
     return list(outage.warnings(conf, present, seen))
 
 
-def _families(conf: BridgeConf) -> tuple[frozenset[int], frozenset[int]]:
-    """The families of the network's ranges, and those that ``ipam.required`` names."""
-    if not isinstance(conf.ipam, IpamConf):
-        return frozenset(), frozenset()
-    found = frozenset(addresses.family for addresses in conf.ipam.sets)
-    return found, found - conf.ipam.optional
+def check_families(conf: MainConf, seen: Snapshot) -> tuple[frozenset[int], frozenset[int]]:
+    """The families of the network's ranges that ``ipam.required`` names, and those that the node has.
+
+    :raises CniError: NOT_AVAILABLE for IPv6 that is required and off.
+    """
+    sets, optional = (conf.ipam.sets, conf.ipam.optional) if isinstance(conf.ipam, IpamConf) else ((), frozenset())
+    found = frozenset(addresses.family for addresses in sets)
+    disabled = seen.sysctl(HOST, "ipv6/conf/all/disable_ipv6")
+    if 6 in found - optional and disabled is None:
+        words = "the kernel has no IPv6 and the network has IPv6 ranges"
+        raise CniError(NOT_AVAILABLE, words, "boot without ipv6.disable=1, or use IPv4 ranges only")
+    if conf.is_gateway and 6 in found - optional and disabled != "0":
+        words = "IPv6 is off on this node (net.ipv6.conf.all.disable_ipv6) and the network has IPv6 ranges"
+        raise CniError(NOT_AVAILABLE, words, "run sysctl -w net.ipv6.conf.all.disable_ipv6=0")
+    return found - optional, found if disabled == "0" else found - {6}
 
 
 def _check_plugged(conf: BridgeConf, seen: Snapshot) -> None:
@@ -92,7 +94,7 @@ def _first_gateways(conf: BridgeConf, required: frozenset[int]) -> Iterable[Addr
     return [address for address in addresses if address.family in required]
 
 
-def _check_running(code: int, faults: Iterable[outage.Fault]) -> None:
+def check_running(code: int, faults: Iterable[outage.Fault]) -> None:
     """:raises CniError: naming all that running containers have lost, with the commands for all of it."""
     found = list(faults)
     if found:

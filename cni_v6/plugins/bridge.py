@@ -12,7 +12,7 @@ from cni_v6.config.main import RemovalConf
 from cni_v6.kernel.facts import Link
 from cni_v6.kernel.questions import GetPorts, Question, Snapshot
 from cni_v6.leases.attachment import Attachment
-from cni_v6.plan import bridge, bridge_port, check, mac, outage, status
+from cni_v6.plan import bridge, bridge_port, check, mac
 from cni_v6.plan.site import Allocation, Plan, Site
 from cni_v6.protocol.invocation import Invocation
 from cni_v6.protocol.names import Owner, owner_of_alias
@@ -55,10 +55,16 @@ class Bridge:
         return [(link, owner) for link, owner in owned if owner and owner.network == conf.network]
 
     def status_questions(self, conf: BridgeConf, node: str, records: Sequence[Attachment]) -> Iterable[Question]:
+        from cni_v6.plan import status  # for STATUS alone: every ADD would pay for it
+
         return status.questions(conf, node, records)
 
     def more_status_questions(self, conf: BridgeConf, seen: Snapshot) -> Iterable[Question]:
+        from cni_v6.plan import outage
+
         return outage.more_questions(conf, seen)
 
     def check_status(self, conf: BridgeConf, node: str, records: Sequence[Attachment], seen: Snapshot) -> Iterable[str]:
+        from cni_v6.plan import status
+
         return status.check(conf, node, records, seen)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol
 
 from cni_v6 import errors as codes
 from cni_v6.attachments import allocate, earlier, firewall_reload, first_add, namespaces, register, renumber_plan, stale
@@ -18,7 +18,7 @@ from cni_v6.attachments.register import Network
 from cni_v6.attachments.remove_interface import remove_interface
 from cni_v6.config.families import lost as lost_families
 from cni_v6.config.ipam import IpamConf
-from cni_v6.config.main import ForeignIpam, MainConf, RemovalConf, parse_removal
+from cni_v6.config.main import Conf, ForeignIpam, MainConf, RemovalConf, parse_removal
 from cni_v6.errors import CniError, Errors
 from cni_v6.kernel import ops
 from cni_v6.kernel.facts import Link
@@ -33,8 +33,6 @@ from cni_v6.protocol.invocation import Invocation
 from cni_v6.protocol.names import Owner, host_interface
 from cni_v6.protocol.result import Result, after
 from cni_v6.protocol.versions import PER_FAMILY
-
-Conf = TypeVar("Conf", bound=MainConf)
 
 
 class MainPlugin(Protocol[Conf]):

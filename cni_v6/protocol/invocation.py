@@ -22,6 +22,8 @@ from cni_v6.wire import stdin_bytes
 
 KEPT, KEPT_BYTES = 64, 1 << 14  # configurations that an engine remembers; above that size it is a list or a mistake
 BRIDGE = "cni-v6"
+ROUTED = "cni-v6-routed"
+MAIN = (BRIDGE, ROUTED)  # the main plugins: what they answer to an ADD is compared by CHECK
 IPAM = "cni-v6-ipam"
 LOOPBACK = "loopback"
 
@@ -264,7 +266,7 @@ def parse_args(text: str) -> Args:
 def _prev_result(config: Mapping[str, Any], version: str, plugin: str, command: str, log: Log) -> Result | None:
     raw = config.get("prevResult")
     if raw is None:
-        if command == "CHECK" and plugin == BRIDGE:  # our IPAM checks its leases, which it needs no result for
+        if command == "CHECK" and plugin in MAIN:  # our IPAM checks its leases, which it needs no result for
             raise CniError(INVALID_CONFIG, "prevResult is missing", "CHECK compares with it; the runtime must send it")
         return None
     try:

@@ -13,6 +13,9 @@ from cni_v6.values import dataclass
 IFNAMSIZ = 15  # linux/if.h: 16 with the terminating zero
 IFALIASZ = 255  # linux/if.h: 256 with the terminating zero
 ALIAS_PREFIX = "cni-v6"
+# Link groups of routed networks. Administrators use small numbers, a deletion those with bit 30 (``new_group`` in
+# ``kernel.netlink.socket``).
+ROUTED_NETWORK, ROUTED_NETWORKS = 1 << 29, 0xF << 28  # the upper four bits, and their mask
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -72,6 +75,12 @@ def pinned_mac(bridge: str, node: str) -> str:
 def alias(owner: Owner) -> str:
     """The ``ifalias`` of the host interface: how a person, and GC, see whose it is."""
     return f"{ALIAS_PREFIX} {owner}"
+
+
+@lru_cache(maxsize=64)
+def link_group(network: str) -> int:
+    """Link group of the host interfaces of a routed network: ``ROUTED_NETWORK`` and 28 bits of the name's digest."""
+    return ROUTED_NETWORK | int.from_bytes(_digest("link group", network)[:4], "big") >> 4
 
 
 def owner_of_alias(text: str) -> Owner | None:

@@ -25,6 +25,7 @@ from tests.bench import (
     plots,
     pods,
     report,
+    routed,
     scale,
     start,
 )
@@ -46,6 +47,8 @@ SCENARIOS: dict[str, Callable[[Setting, Findings], None]] = {
     "price": firewall.price,
     "many": firewall.many,
     "mixed": attach.mixed,
+    "routed": routed.sequential,
+    "paths": routed.paths,
     "leases": ipam.leases,
     "library": scale.library,
     "memory": scale.memory,

@@ -32,7 +32,7 @@ def ipam(kind: str, *subnets: str) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Plugins:
-    """A bridge plugin and its IPAM plugin, in one folder."""
+    """A main plugin and its IPAM plugin, in one folder. ``place``: what its configuration says of the node's side."""
 
     name: str
     folder: Path
@@ -40,11 +40,12 @@ class Plugins:
     ipam: str
     keys: Mapping[str, Any] = field(default_factory=dict)  # further ones of a configuration
     env: Mapping[str, str] = field(default_factory=dict)
+    place: Mapping[str, Any] = field(default_factory=lambda: {"bridge": "bench0", "isGateway": True})
 
     def config(self, **keys: Any) -> dict[str, Any]:
-        """A dual-stack network with the bridge as gateway. Both plugins read it the same way."""
+        """A dual-stack network with the node as gateway. Both plugins read it the same way."""
         return {
-            "cniVersion": VERSION, "name": NETWORK, "type": self.bridge, "bridge": "bench0", "isGateway": True,
+            "cniVersion": VERSION, "name": NETWORK, "type": self.bridge, **self.place,
             "ipam": ipam(self.ipam, *SUBNETS), **self.keys, **keys,
         }
 
@@ -91,6 +92,11 @@ def without_engine(plugins: Plugins) -> Plugins:
 
 def reference(folder: Path) -> Plugins:
     return Plugins("bridge + host-local", folder, "bridge", "host-local")
+
+
+def routed(plugins: Plugins, kind: str) -> Plugins:
+    """The same with the main plugin that routes each container by itself: ``cni-v6-routed``, or the reference's."""
+    return replace(plugins, name=f"{plugins.name}, routed", bridge=kind, place={})
 
 
 def newest() -> Plugins | None:

@@ -25,6 +25,7 @@ from cni_v6.kernel.questions import (
     GetLink,
     GetLinks,
     GetMacHolder,
+    GetNeighbours,
     GetPeerAddresses,
     GetPortVlans,
     GetPorts,
@@ -164,6 +165,83 @@ def test_veth_without_its_bridge(testbed: KernelTestbed) -> None:
     assert link(testbed, HOST, "veth0") is None
 
 
+def test_a_pair_without_a_bridge(testbed: KernelTestbed) -> None:
+    testbed.kernel.apply([replace(veth(testbed.a), bridge="", group=7)])
+    found = there(testbed, HOST, "veth0")
+    assert (found.master, found.group, found.up, found.mac) == ("", 7, True, veth(testbed.a).host_mac)
+    assert not there(testbed, testbed.a, "eth0").up
+
+
+def pair(testbed: KernelTestbed) -> str:
+    """A container whose pair is on no bridge, both ends up, addresses inside; returns its namespace."""
+    inside = (("ipv6/conf/eth0/accept_dad", "0"), ("ipv6/conf/eth0/disable_ipv6", "0"))
+    testbed.kernel.apply([
+        replace(veth(testbed.a), bridge=""), *(ops.SetSysctl(testbed.a, *each) for each in inside),
+        *(ops.AddAddress(testbed.a, "eth0", each) for each in ("192.0.2.2/32", "2001:db8::2/128")),
+        ops.SetLink(testbed.a, "eth0", up=True),
+    ])
+    return testbed.a
+
+
+def test_a_pair_runs_when_both_ends_are_up(testbed: KernelTestbed) -> None:
+    testbed.kernel.apply([replace(veth(testbed.a), bridge="")])
+    assert not there(testbed, HOST, "veth0").running
+    for _ in range(2):
+        testbed.kernel.apply([ops.SetLink(testbed.a, "eth0", up=True), ops.AwaitCarrier("veth0")])
+        assert there(testbed, HOST, "veth0").running and there(testbed, testbed.a, "eth0").running
+    testbed.kernel.apply([ops.SetLink(HOST, "veth0", up=False)])
+    assert not there(testbed, HOST, "veth0").running
+
+
+def test_neighbours_that_are_set_for_good(testbed: KernelTestbed) -> None:
+    netns = pair(testbed)
+    for mac in (MAC, HOST_MAC, HOST_MAC):
+        steps = [ops.SetNeighbour(netns, "eth0", each, mac) for each in ("fe80::1", "192.0.2.1")]
+        testbed.kernel.apply(steps)
+        asked = [GetNeighbours(netns, "eth0"), GetNeighbours(netns, "lo"), GetNeighbours(netns, "none0")]
+        seen = testbed.kernel.observe(asked)
+        assert sorted(seen.neighbours(netns, "eth0")) == [("192.0.2.1", mac), ("fe80::1", mac)]
+        assert seen.neighbours(netns, "lo") == seen.neighbours(netns, "none0") == ()
+
+
+def test_a_route_of_ipv4_by_a_next_hop_of_ipv6(testbed: KernelTestbed) -> None:
+    netns = pair(testbed)
+    for _ in range(2):
+        assert testbed.kernel.apply([AddRoute(netns, "eth0", "0.0.0.0/0", "fe80::1")]) == {}
+        [found] = routes(testbed, netns, "0.0.0.0/0")
+        assert (found.gateway, found.scope, found.table) == ("fe80::1", 0, 254)
+
+
+@pytest.mark.parametrize("address", ["192.0.2.9/32", "2001:db8::9/128"])
+def test_a_route_to_one_container(testbed: KernelTestbed, address: str) -> None:
+    pair(testbed)
+    for _ in range(2):
+        assert testbed.kernel.apply([AddRoute(HOST, "veth0", address)]) == {}
+        [found] = routes(testbed, HOST, address, "veth0")
+        assert found.gateway is None
+
+
+def test_an_address_that_is_no_source(testbed: KernelTestbed) -> None:
+    pair(testbed)
+    testbed.kernel.apply([ops.AddAddress(HOST, "veth0", "169.254.1.1/32", scope=254)])
+    assert addresses(testbed, HOST, "veth0") == ["169.254.1.1/32"]
+    if isinstance(testbed, LinuxTestbed):
+        testbed.node.run("ip", "address", "add", "198.51.100.1/32", "dev", "lo")
+        testbed.kernel.apply([AddRoute(HOST, "veth0", "192.0.2.2/32")])
+        [found] = testbed.node.ip_json("route", "get", "192.0.2.2")
+        assert found["prefsrc"] == "198.51.100.1"
+
+
+def test_what_is_unreachable_in_both_families(testbed: KernelTestbed) -> None:
+    prefixes = ("2001:db8:0:0:1::/80", "192.0.2.0/24")
+    for _ in range(2):
+        testbed.kernel.apply([ops.AddUnreachable(HOST, each) for each in prefixes])
+    if isinstance(testbed, LinuxTestbed):
+        for family, prefix in zip(("-6", "-4"), prefixes):
+            [found] = testbed.node.ip_json(family, "route", "show", "type", "unreachable", prefix)
+            assert found["metric"] == 2**32 - 1
+
+
 def test_a_bridge_has_so_many_ports(testbed: KernelTestbed) -> None:
     testbed.kernel.apply([BRIDGE, *(veth(testbed.a, number) for number in range(BRIDGE_PORTS_MAX))])
     assert len(testbed.kernel.observe([GetPorts("br0")]).ports("br0")) == BRIDGE_PORTS_MAX
@@ -251,6 +329,8 @@ def test_a_port_is_enabled_when_bridge_and_peer_are_up(testbed: KernelTestbed) -
     "operation",
     [
         ops.AwaitPort("veth0"),
+        ops.AwaitCarrier("veth0"),
+        ops.SetNeighbour(HOST, "veth0", "2001:db8::2", MAC),
         ops.AwaitAddresses(HOST, "veth0"),
         ops.SetAlias(HOST, "veth0", "x"),
         ops.SetLink(HOST, "veth0", up=True),
@@ -563,7 +643,8 @@ def test_all_interfaces(testbed: KernelTestbed) -> None:
     found = {each.name: each for each in testbed.kernel.observe([GetLinks()]).links()}
     assert set(found) == {"lo", "br0", "veth0"}
     assert (found["veth0"].master, found["veth0"].alias, found["br0"].kind) == ("br0", "cni-v6 n/c/eth0", "bridge")
-    assert found["br0"] == there(testbed, HOST, "br0") and found["veth0"] == there(testbed, HOST, "veth0")
+    for name in ("br0", "veth0"):  # a bridge runs some time after its port
+        assert replace(found[name], running=True) == replace(there(testbed, HOST, name), running=True)
 
 
 def test_which_namespaces_are_alive(testbed: KernelTestbed) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +20,21 @@ OUTSIDE = {4: "192.0.2.2", 6: "2001:db8:ffff::2"}
 NODE_OUTSIDE = {4: "192.0.2.1", 6: "2001:db8:ffff::1"}
 LENGTH = {4: 24, 6: 64}
 PATIENCE = 10
+BRIDGE, ROUTED = "cni-v6", "cni-v6-routed"
+OF_A_BRIDGE = ("bridge", "isGateway", "isDefaultGateway")
+main = ContextVar("main", default=BRIDGE)  # the type of ``network``
 # Our tables, which stay after the last container as the bridge does, in a snapshot of the node; not what is in them.
 TABLES = r"nftables table (inet|bridge) cni_v6(?!.*elements)"
 
 
 def network(*subnets: str, ipam: Mapping[str, Any] | None = None, **keys: Any) -> dict[str, Any]:
-    """A configuration of type ``cni-v6`` with one set a subnet, layer 2 only without any.
+    """A configuration of the main plugin (``main_plugin``) with one set a subnet, layer 2 only without any.
 
     :param ipam: further keys of ``ipam``.
     """
-    config: dict[str, Any] = {"cniVersion": "1.1.0", "name": "pods", "type": "cni-v6", "bridge": "cni0", **keys}
+    config: dict[str, Any] = {"cniVersion": "1.1.0", "name": "pods", "type": main.get(), "bridge": "cni0", **keys}
+    if main.get() == ROUTED:
+        config = {key: value for key, value in config.items() if key not in OF_A_BRIDGE}
     if subnets:
         config["ipam"] = {"type": "cni-v6-ipam", "ranges": [[{"subnet": subnet}] for subnet in subnets], **(ipam or {})}
     return config
@@ -53,7 +59,7 @@ class Pod:
     def call(self, command: str, config: Mapping[str, Any] | None = None, **variables: Any) -> Reply:
         """One call as it comes; ``variables`` as of ``make_call``."""
         given = {"container_id": self.name, "ifname": self.ifname, "netns": self.netns, **variables}
-        return self.node.plugin("cni-v6", command, config or self.config, **given)
+        return self.node.plugin(self.config["type"], command, config or self.config, **given)
 
     def add(self, config: Mapping[str, Any] | None = None, **variables: Any) -> Any:
         """ADD that must succeed; returns and keeps its result."""
@@ -75,12 +81,22 @@ class Pod:
 
     @property
     def host(self) -> str:
-        """The host interface by the result."""
-        return str(self.result["interfaces"][1]["name"])
+        """The host interface by the result: the last one of the node's."""
+        return str([each["name"] for each in self.result["interfaces"] if "sandbox" not in each][-1])
+
+    @property
+    def home(self) -> str:
+        """The node's interface through which the container is reached."""
+        return self.host if self.config["type"] == ROUTED else str(self.config["bridge"])
 
     @property
     def mac(self) -> str:
-        return str(self.result["interfaces"][2]["mac"])
+        return str(next(each["mac"] for each in self.result["interfaces"] if "sandbox" in each))
+
+    def gateway(self, family: int) -> str:
+        """The gateway of a family as a program in the container names it; "" where an IPv6 address is IPv4's."""
+        found = next(ip.get("gateway", "") for ip in self.result["ips"] if (":" in ip["address"]) == (family == 6))
+        return f"{found}%{self.ifname}" if found.startswith("fe80:") else str(found)
 
     def link(self) -> Any:
         """The container's interface as ``ip -d address`` shows it."""

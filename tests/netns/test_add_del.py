@@ -18,20 +18,24 @@ FAMILIES = [
     pytest.param((SUBNET4,), id="IPv4-only"),
 ]
 WITH_LAYER_2 = [*FAMILIES, pytest.param((), id="layer-2")]
+ENDS = ("with its namespace", "without a namespace", "after its namespace")
 VERSIONS = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
 
 
 @pytest.mark.both_ways
 @pytest.mark.parametrize("subnets", FAMILIES)
+@pytest.mark.usefixtures("main_plugin")
+@pytest.mark.core
 def test_containers_reach_each_other_and_the_gateway(node: Node, subnets: Sequence[str]) -> None:
     first, second = networks.pods(node, networks.gateway(*subnets), "a", "b")
     for family in networks.families(subnets):
-        assert first.ping(GATEWAYS[family])
+        assert first.ping(GATEWAYS[family]) and (not first.gateway(family) or first.ping(first.gateway(family)))
         assert first.ping(second.address(family)) and second.ping(first.address(family))
 
 
 @pytest.mark.both_ways
 @pytest.mark.parametrize("subnets", FAMILIES)
+@pytest.mark.usefixtures("main_plugin")
 def test_a_host_beyond_the_node_and_a_container_reach_each_other(node: Node, subnets: Sequence[str]) -> None:
     beyond = networks.outside(node)
     [pod] = networks.pods(node, networks.gateway(*subnets), "a")
@@ -40,9 +44,23 @@ def test_a_host_beyond_the_node_and_a_container_reach_each_other(node: Node, sub
         assert pod.ping(networks.OUTSIDE[family])
 
 
-@pytest.mark.parametrize("subnets", WITH_LAYER_2)
-@pytest.mark.parametrize("end", ["with its namespace", "without a namespace", "after its namespace"])
+@pytest.mark.parametrize("end", ENDS)
+def test_after_del_the_node_is_as_before_on_layer_2(node: Node, end: str) -> None:
+    come_and_gone(node, (), end)
+
+
+@pytest.mark.parametrize("subnets", FAMILIES)
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.usefixtures("main_plugin")
 def test_after_del_the_node_is_as_before(node: Node, subnets: Sequence[str], end: str) -> None:
+    come_and_gone(node, subnets, end)
+
+
+def come_and_gone(node: Node, subnets: Sequence[str], end: str) -> None:
+    """A container beside another one, which leaves nothing.
+
+    :param end: what DEL finds of it.
+    """
     config = networks.gateway(*subnets)
     networks.set_up(node, config)
     other = Pod(node, config, "stays")
@@ -74,6 +92,7 @@ def test_the_first_container_brings_the_bridge_and_forwarding_and_nothing_else(
     assert networks.link(node, "cni0")["linkinfo"]["info_kind"] == "bridge"
 
 
+@pytest.mark.usefixtures("main_plugin")
 def test_del_of_what_never_was_is_fine(node: Node) -> None:
     with node.unchanged(ignore=r"attachments/\.seen"):
         Pod(node, networks.gateway(*DUAL), "a").delete()
@@ -81,6 +100,7 @@ def test_del_of_what_never_was_is_fine(node: Node) -> None:
 
 
 @pytest.mark.both_ways
+@pytest.mark.usefixtures("main_plugin")
 def test_del_needs_no_more_of_the_configuration_than_its_name(node: Node) -> None:
     config = networks.gateway(*DUAL)
     networks.set_up(node, config)
@@ -94,41 +114,47 @@ def test_del_needs_no_more_of_the_configuration_than_its_name(node: Node) -> Non
 
 @pytest.mark.both_ways
 @pytest.mark.parametrize("subnets", FAMILIES)
+@pytest.mark.usefixtures("main_plugin")
 def test_the_answer_is_what_the_kernel_has(node: Node, subnets: Sequence[str]) -> None:
     [pod] = networks.pods(node, networks.gateway(*subnets), "a")
     seen = pod.link()
-    bridge, host, inner = pod.result["interfaces"]
+    *outer, inner = pod.result["interfaces"]
     assert inner == {"name": "eth0", "mac": seen["address"], "mtu": seen["mtu"], "sandbox": pod.netns}
-    for interface in (bridge, host):
+    for interface in outer:
         found = networks.link(node, interface["name"])
         assert interface == {"name": found["ifname"], "mac": found["address"], "mtu": found["mtu"]}
-    assert networks.link(node, host["name"])["master"] == bridge["name"]
+    assert networks.link(node, pod.host).get("master", pod.host) == pod.home
     has = networks.addresses(node, "eth0", pod.netns)
-    assert [ip["interface"] for ip in pod.result["ips"]] == [2] * len(subnets)
+    assert [ip["interface"] for ip in pod.result["ips"]] == [len(outer)] * len(subnets)
     assert {ip["address"] for ip in pod.result["ips"]} == {text for text in has if not text.startswith("fe80:")}
-    assert {route["gw"] for route in pod.result["routes"]} == {route["gateway"] for route in pod.routes()}
+    hops = {route.get("gateway") for route in pod.routes() if route["dst"] == "default"}  # none where it is of IPv6
+    assert {route.get("gw") for route in pod.result["routes"]} == hops
 
 
 @pytest.mark.parametrize("subnets", FAMILIES)
+@pytest.mark.usefixtures("main_plugin")
 def test_no_address_is_tentative_when_add_returns(node: Node, subnets: Sequence[str]) -> None:
     [pod] = networks.pods(node, networks.gateway(*subnets), "a")
-    entries = {**networks.addresses(node, "eth0", pod.netns), **networks.addresses(node, "cni0")}
+    entries = {**networks.addresses(node, "eth0", pod.netns), **networks.addresses(node, pod.home)}
     own = {text: entry for text, entry in entries.items() if not text.startswith("fe80:")}
     assert own and not [text for text, entry in own.items() if entry.get("tentative")]
     assert all(entry.get("nodad") for text, entry in own.items() if text.startswith("fd00:"))
     if len(own) < len(entries):  # the kernel's link-local ones: no DAD either, but a work queue takes the flag off
         assert networks.sysctl(node, "ipv6/conf/eth0/accept_dad", pod.netns) == "0"
-        assert networks.sysctl(node, "ipv6/conf/cni0/accept_dad") == "0"
+        assert pod.home == pod.host or networks.sysctl(node, "ipv6/conf/cni0/accept_dad") == "0"
 
 
+@pytest.mark.usefixtures("main_plugin")
 def test_an_ipv4_only_container_has_no_ipv6_at_all(node: Node) -> None:
     [pod] = networks.pods(node, networks.gateway(SUBNET4), "a")
     assert networks.sysctl(node, "ipv6/conf/eth0/disable_ipv6", pod.netns) == "1"
-    assert set(networks.addresses(node, "eth0", pod.netns)) == {pod.address(4) + "/24"}
+    assert set(networks.addresses(node, "eth0", pod.netns)) == {pod.result["ips"][0]["address"]}
     assert node.run("ip", "-6", "route", "show", "dev", "eth0", netns=pod.netns).stdout == ""
-    assert set(networks.addresses(node, "cni0")) == {GATEWAY4 + "/24"}, "nor has a bridge that has only IPv4"
+    own = [GATEWAY4 + "/24"] if pod.home == "cni0" else []
+    assert list(networks.addresses(node, pod.home)) == own, "nor has a bridge or a link that has only IPv4"
 
 
+@pytest.mark.usefixtures("main_plugin")
 def test_ipv6_that_a_runtime_has_turned_off_in_the_container_is_turned_on(node: Node) -> None:
     netns = node.container("a")
     for place in ("all", "default"):
@@ -180,12 +206,15 @@ def _addresses_of(result: Any, version: str) -> list[str]:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.usefixtures("main_plugin")
 def test_every_version_is_answered_in_its_own_shape(node: Node, version: str) -> None:
     config = networks.gateway(*DUAL, cniVersion=version)
     pod = Pod(node, config, "a")
     result = pod.add()
     assert result["cniVersion"] == version
-    assert sorted(_addresses_of(result, version)) == ["10.66.0.2/24", "fd00:6::2/64"]
+    routed = networks.main.get() == networks.ROUTED
+    expected = ["10.66.0.2/32", "fd00:6::2/128"] if routed else ["10.66.0.2/24", "fd00:6::2/64"]
+    assert sorted(_addresses_of(result, version)) == expected
     assert ("interfaces" in result) == (version not in ("0.1.0", "0.2.0"))
     assert all(("version" in ip) == (version < "1.0.0") for ip in result.get("ips", ()))
     assert all(("mtu" in interface) == (version == "1.1.0") for interface in result.get("interfaces", ()))
@@ -196,6 +225,7 @@ def test_every_version_is_answered_in_its_own_shape(node: Node, version: str) ->
 
 
 @pytest.mark.both_ways
+@pytest.mark.usefixtures("main_plugin")
 def test_a_second_add_is_refused_and_the_first_untouched(node: Node) -> None:
     [pod] = networks.pods(node, networks.gateway(*DUAL), "a")
     with node.unchanged():
@@ -217,6 +247,7 @@ def test_a_container_has_several_interfaces(node: Node) -> None:
     assert networks.veths(node) == set() and networks.leases(node, "pods") == networks.leases(node, "other") == set()
 
 
+@pytest.mark.usefixtures("main_plugin")
 def test_addresses_outlive_a_link_that_goes_down(node: Node) -> None:
     """As IPv4's do: the kernel drops IPv6 addresses with the link unless ``keep_addr_on_down`` is set."""
     pod = Pod(node, networks.gateway(*DUAL), "a")

@@ -69,12 +69,15 @@ def test_check_names_all_differences_at_once(node: Node) -> None:
     assert f"address {pod.address(4)}/24" in message and "route ::/0" in message and "route 0.0.0.0/0" in message
 
 
+@pytest.mark.usefixtures("main_plugin")
+@pytest.mark.core
 def test_check_changes_nothing(node: Node) -> None:
     [pod] = networks.pods(node, networks.gateway(*DUAL), "a")
     with node.unchanged():
         pod.check().ok()
 
 
+@pytest.mark.usefixtures("main_plugin")
 def test_check_of_a_container_that_is_gone(node: Node) -> None:
     [pod] = networks.pods(node, networks.gateway(*DUAL), "a")
     node.remove_container("a")
@@ -94,7 +97,7 @@ def test_check_lets_a_later_plugin_of_the_chain_add_to_the_result(node: Node) ->
 
 def collect(node: Node, config: Mapping[str, Any], valid: object, key: str = "cni.dev/valid-attachments") -> str:
     """GC with a list of attachments; its log."""
-    reply = node.plugin("cni-v6", "GC", {**config, key: valid})
+    reply = node.plugin(config["type"], "GC", {**config, key: valid})
     assert reply.ok() is None
     return reply.stderr
 
@@ -109,6 +112,7 @@ def record(node: Node, pod: Pod) -> Any:
 
 
 @pytest.mark.parametrize("key", ["cni.dev/valid-attachments", "cni.dev/attachments"])
+@pytest.mark.usefixtures("main_plugin")
 def test_gc_takes_away_exactly_what_is_stale(node: Node, key: str) -> None:
     config = networks.gateway(*DUAL)
     keeps = networks.pods(node, config, "keeps")
@@ -123,6 +127,7 @@ def test_gc_takes_away_exactly_what_is_stale(node: Node, key: str) -> None:
     assert not any(record(node, pod).exists() for pod in stale)
 
 
+@pytest.mark.usefixtures("main_plugin")
 def test_gc_of_a_list_of_none_takes_everything(node: Node) -> None:
     config = networks.gateway(*DUAL)
     networks.set_up(node, config)
@@ -143,6 +148,7 @@ def test_gc_tells_the_interfaces_of_one_container_apart(node: Node) -> None:
     assert networks.leases(node) == {one.address(4), one.address(6)}
 
 
+@pytest.mark.usefixtures("main_plugin")
 def test_gc_keeps_what_is_younger_than_the_call(node: Node) -> None:
     """The list was written before the container; here it was attached an hour from now."""
     config = networks.gateway(*DUAL)
@@ -164,11 +170,12 @@ def test_gc_takes_interfaces_whose_leases_are_lost(node: Node) -> None:
     assert networks.veths(node) == {keeps.host} and networks.veths(node, orphan.netns) == set()
 
 
+@pytest.mark.usefixtures("main_plugin")
 def test_gc_without_a_list_frees_nothing_and_says_so(node: Node) -> None:
     config = networks.gateway(*DUAL)
     [pod] = networks.pods(node, config, "a")
     with node.unchanged():
-        reply = node.plugin("cni-v6", "GC", config)
+        reply = node.plugin(config["type"], "GC", config)
         assert reply.ok() is None and "valid-attachments" in reply.stderr
     assert pod.check().ok() is None
 

@@ -80,11 +80,12 @@ def elements(node: Node) -> str:
     pytest.param(OPEN, id="without-nft"),
     pytest.param({"ipam": {"ranges": [[{"subnet": SUBNET6, "gateway": "link-local"}]]}, "ingress": "open"}, id="fe80"),
 ])
+@pytest.mark.usefixtures("main_plugin")
 def test_hosts_behind_containers_reach_outside_and_each_other(node: Node, keys: dict[str, Any]) -> None:
     outside = networks.outside(node)
     pods = networks.pods(node, network(**keys), "a", "b")
     a, b = map(inner, pods)
-    assert routes(node) == {("cni0", prefix(pod), pod.address(6)) for pod in pods}
+    assert routes(node) == {(pod.home, prefix(pod), pod.address(6)) for pod in pods}
     assert len({prefix(pod) for pod in pods}) == 2
     assert a.ping(OUTSIDE[6]) and a.ping(NODE_OUTSIDE[6])
     for target in (b.address, b.pod.address(6)):
@@ -100,6 +101,7 @@ def test_hosts_behind_containers_reach_outside_and_each_other(node: Node, keys: 
         pod.check().ok()
 
 
+@pytest.mark.usefixtures("main_plugin")
 def test_what_nobody_has_does_not_go_to_and_fro(node: Node) -> None:
     outside = networks.outside(node)
     [pod] = networks.pods(node, network(**OPEN), "a")  # a guard would stop the second round: it is from outside
@@ -119,10 +121,11 @@ def crossings(outside: str, there: Inner) -> int:
         return sum(b"lost" in frame[54:66] for frame in wire.frames_before(tap, END))
 
 
+@pytest.mark.usefixtures("main_plugin")
 def test_a_container_speaks_from_its_own_prefix_alone(node: Node) -> None:
     outside = networks.outside(node)
     a, b = networks.pods(node, network(ingress="open"), "a", "b")
-    mac = networks.link(node, "cni0")["address"]
+    mac = networks.link(node, a.home)["address"]
     lies = [str(ip_network(prefix(b))[5]), b.address(6), str(ip_network(prefix(a)).broadcast_address + 1)]
     truth = str(ip_network(prefix(a)).broadcast_address)
 
@@ -151,6 +154,7 @@ def test_a_container_speaks_from_its_own_prefix_alone(node: Node) -> None:
 @pytest.mark.parametrize(("ingress", "from_outside", "from_neighbour"), [
     ("open", True, True), ("published", False, True), ("isolated", False, False),
 ])
+@pytest.mark.usefixtures("main_plugin")
 def test_ingress_is_that_of_the_addresses(
     node: Node, ingress: str, from_outside: bool, from_neighbour: bool
 ) -> None:
@@ -159,13 +163,15 @@ def test_ingress_is_that_of_the_addresses(
     place = b.netns, "eth0"
     seen = port_probe.probe_and_watch((outside, "eth0"), b.address, PORTS, place)
     assert seen.arrived == (all_ports(PORTS) if from_outside else set())
-    if ingress == "isolated":  # the network's own prefix is on-link then; whoever wants goes by the gateway
+    if ingress == "isolated" and networks.main.get() == networks.BRIDGE:
+        # The network's own prefix is on-link then; whoever wants goes by the gateway.
         for one, other in ((a, b), (b, a)):
             node.run("ip", "route", "add", prefix(other.pod), "via", GATEWAY6, netns=one.pod.netns)
     seen = port_probe.probe_and_watch((a.netns, "eth0"), b.address, PORTS, place)
     assert seen.arrived == (all_ports(PORTS) if from_neighbour else set())
 
 
+@pytest.mark.usefixtures("main_plugin")
 def test_an_egress_list_binds_the_prefix(node: Node) -> None:
     outside = networks.outside(node)
     allowed = [{"to": f"{address}/128", "ports": ["udp/9"]} for address in (OUTSIDE[6], NODE_OUTSIDE[6])]
@@ -193,6 +199,7 @@ def test_an_egress_list_binds_the_prefix(node: Node) -> None:
     (SUBNET6, {"masquerade": {"ipv6": "on"}, "nonMasquerade": [f"{OUTSIDE[6]}/128"]}, ""),
     ("2001:db8:6::/64", {"masquerade": {"ipv6": "auto"}}, ""),
 ])
+@pytest.mark.usefixtures("main_plugin")
 def test_whom_the_world_sees(node: Node, subnet: str, keys: dict[str, Any], seen_as: str) -> None:
     outside = networks.outside(node)
     node.run("ip", "address", "add", "2001:db8:ffff::77/128", "dev", UPLINK, "preferred_lft", "0")
@@ -206,6 +213,7 @@ def test_whom_the_world_sees(node: Node, subnet: str, keys: dict[str, Any], seen
         assert traffic.asked(client, (b.address, 53), server).address == a.address
 
 
+@pytest.mark.usefixtures("main_plugin")
 def test_a_published_port_leads_back_from_behind_the_container(node: Node) -> None:
     networks.outside(node)
     config = network(capabilities={"portMappings": True})
@@ -236,6 +244,7 @@ def test_del_takes_away_what_add_has_made(node: Node) -> None:
             node.remove_container(pod.name)
 
 
+@pytest.mark.usefixtures("main_plugin")
 def test_gc_takes_away_what_a_crash_left(node: Node) -> None:
     config = network(**OPEN)
     networks.set_up(node, config)
@@ -269,14 +278,15 @@ def test_cut_off_anywhere_nothing_is_left(node: Node, stepped: SteppedPlugin, wh
             assert routes(node) == set(), f"cut off before operation {position}"
 
 
+@pytest.mark.usefixtures("main_plugin")
 def test_check_names_what_is_missing(node: Node) -> None:
     [pod] = networks.pods(node, network(), "a")
     given = prefix(pod)
-    node.run("ip", "-6", "route", "delete", given, "dev", "cni0")
-    node.run("nft", "delete", "element", "inet", "cni_v6", "published_prefixes6", "{", f"{given} . cni0", "}")
+    node.run("ip", "-6", "route", "delete", given, "dev", pod.home)
+    node.run("nft", "delete", "element", "inet", "cni_v6", "published_prefixes6", "{", f"{given} . {pod.home}", "}")
     said = pod.check().error(errors.CHECK_FAILED)
-    assert f"route {given} through cni0 is missing" in said
-    assert f"{given} . cni0 is missing in inet published_prefixes6" in said
+    assert f"route {given} through {pod.home} is missing" in said
+    assert f"{given} . {pod.home} is missing in inet published_prefixes6" in said
 
 
 @pytest.mark.parametrize("ask", [
@@ -294,6 +304,7 @@ def test_a_container_may_ask_for_one(node: Node, ask: dict[str, Any]) -> None:
     assert inner(pod).ping(OUTSIDE[6])
 
 
+@pytest.mark.usefixtures("main_plugin")
 def test_those_who_asked_find_each_other_where_the_routes_say_how(node: Node) -> None:
     ranges = [[{"subnet": SUBNET6, "gateway": "link-local"}]]
     config = networks.gateway(SUBNET6, ipam={"ranges": ranges, "routes": [{"dst": SUBNET6, "priority": 128}]})
@@ -302,6 +313,7 @@ def test_those_who_asked_find_each_other_where_the_routes_say_how(node: Node) ->
     assert a.ping(b.address) and plain.ping(a.address) and a.ping(plain.address(6))
 
 
+@pytest.mark.usefixtures("main_plugin")
 def test_nobody_is_given_an_address_of_anothers_prefix(node: Node) -> None:
     config = network(capabilities={"ips": True})
     [pod] = networks.pods(node, config, "a")

@@ -59,6 +59,7 @@ def counted(node: Node, family: int) -> list[int]:
     return [entry["elem"]["counter"]["packets"] for entry in found.get("elem", [])]
 
 
+@pytest.mark.usefixtures("main_plugin")
 def test_only_what_is_listed_is_reached_outside(node: Node) -> None:
     outside = prepared(node)
     pod = pod_of(node, [
@@ -78,15 +79,16 @@ def test_only_what_is_listed_is_reached_outside(node: Node) -> None:
             traffic.asked(client, (OUTSIDE[family], 53), server)
 
 
+@pytest.mark.usefixtures("main_plugin")
 def test_the_node_is_no_exception(node: Node) -> None:
     """At none of its addresses, nor from the container's link-local one."""
     prepared(node)
     pod = pod_of(node, [
         {"to": NODE_OUTSIDE[4] + "/32", "ports": LISTED}, {"to": NODE_OUTSIDE[6] + "/128", "ports": LISTED},
     ])
-    bridge = networks.link(node, "cni0")
+    bridge = networks.link(node, pod.home)
     own = host(pod)
-    link_local = networks.link_local(node, "cni0").partition("/")[0]
+    link_local = networks.link_local(node, pod.home).partition("/")[0]
     with ExitStack() as stack:
         heard = {
             (family, port): stack.enter_context(traffic.udp(node.path, family, port=port))
@@ -129,8 +131,9 @@ def is_called(server: Any) -> bool:
     return True
 
 
+@pytest.mark.usefixtures("main_plugin")
 def test_an_empty_list_allows_nothing_but_answers(node: Node) -> None:
-    """What speaks to it is answered, and it finds its gateway and neighbours."""
+    """What speaks to it is answered, and it finds its gateway, and its neighbours on a bridge."""
     outside = prepared(node)
     pod = pod_of(node, [], ingress="open")
     [neighbour] = networks.pods(node, networks.gateway(*DUAL), "b")
@@ -143,7 +146,8 @@ def test_an_empty_list_allows_nothing_but_answers(node: Node) -> None:
                 traffic.called(caller, (own, 9000), server)
             with traffic.udp(pod.netns, family, port=9000) as server, traffic.udp(caller, family) as client:
                 traffic.asked(client, (own, 9000), server)
-        for here, there in ((pod, neighbour), (neighbour, pod)):
+        called_too = [(pod, neighbour)] if networks.main.get() == networks.BRIDGE else []
+        for here, there in ((neighbour, pod), *called_too):
             with traffic.listening(there.netns, family, 9000) as server:
                 traffic.called(here.netns, (there.address(family), 9000), server)
         # After its probes, the neighbour's; which may.
@@ -157,11 +161,12 @@ def test_an_empty_list_allows_nothing_but_answers(node: Node) -> None:
 
 
 @pytest.mark.parametrize("guard", [True, False])
+@pytest.mark.usefixtures("main_plugin")
 def test_neighbour_discovery_goes_no_further_than_the_link(node: Node, guard: bool) -> None:
     """It is no way out, whatever it carries and however far it is to go; nor is what tells of listeners."""
     outside = prepared(node)
     pod = pod_of(node, [{"to": OUTSIDE[6] + "/128", "ports": ["udp/9"]}], guard=guard)
-    own, mac = host(pod), networks.link(node, "cni0")["address"]
+    own, mac = host(pod), networks.link(node, pod.home)["address"]
     with wire.packets(outside, "eth0") as tap, wire.in_order():
         with wire.packets(pod.netns, "eth0", 0) as sender:
             for kind in (131, 132, 133, 135, 136, 143):
@@ -177,6 +182,7 @@ def test_neighbour_discovery_goes_no_further_than_the_link(node: Node, guard: bo
     assert not [frame for frame in seen if frame[12:14] == b"\x86\xdd" and frames.packed(own.ip6) in frame[22:38]]
 
 
+@pytest.mark.usefixtures("main_plugin")
 def test_a_prefix_of_any_protocol(node: Node) -> None:
     """And of two lists what both allow: ``args`` of who starts the container can only take away."""
     outside = prepared(node)

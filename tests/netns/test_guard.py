@@ -132,9 +132,10 @@ def host(pod: Pod) -> Host:
 
 
 def dropped(node: Node) -> int:
-    """The packets that the guard has counted."""
-    listed = json.loads(node.run("nft", "-j", "list", "table", "bridge", "cni_v6").stdout)["nftables"]
-    rules = [each["rule"]["expr"] for each in listed if "rule" in each]
+    """The packets that the guard has counted, of bridge ports and of routed containers."""
+    asked = ("table", "bridge", "cni_v6"), ("chain", "inet", "cni_v6", "bound_source")
+    listed = [json.loads(node.run("nft", "-j", "list", *each).stdout)["nftables"] for each in asked]
+    rules = [each["rule"]["expr"] for part in listed for each in part if "rule" in each]
     return sum(part["counter"]["packets"] for rule in rules if {"drop": None} in rule for part in rule
                if "counter" in part)
 

@@ -69,6 +69,7 @@ def seen(pod: Pod, address: str, beyond: str, target: str) -> str:
     return by_udp
 
 
+@pytest.mark.usefixtures("main_plugin")
 def test_an_address_is_hidden_behind_the_nodes_as_the_configuration_says(node: Node, beyond: str) -> None:
     for number, (keys, hidden) in enumerate(CASES):
         [pod] = networks.pods(node, networks.gateway(*RANGES, **keys), f"c{number}")
@@ -78,6 +79,7 @@ def test_an_address_is_hidden_behind_the_nodes_as_the_configuration_says(node: N
         pod.delete()
 
 
+@pytest.mark.usefixtures("main_plugin")
 def test_some_see_the_real_source_and_a_fixed_one_is_what_the_others_see(node: Node, beyond: str) -> None:
     keep = {"nonMasquerade": list(ELSEWHERE_PREFIX.values())}
     snat = {"snat": {"ipv4": FIXED[4], "ipv6": FIXED[6]}}
@@ -101,10 +103,12 @@ def test_some_see_the_real_source_and_a_fixed_one_is_what_the_others_see(node: N
     }
 
 
+@pytest.mark.usefixtures("main_plugin")
+@pytest.mark.core
 def test_the_network_itself_sees_the_real_source(node: Node, beyond: str) -> None:
     """Directly, which with br_netfilter passes the node's rules too, and through the gateway."""
     first, second = networks.pods(node, networks.gateway(*RANGES, ipMasq=True), "a", "b")
-    for direct in (True, False):
+    for direct in (True, False) if networks.main.get() == networks.BRIDGE else (True,):
         for kind, target in own(second).items():
             family = family_of(target)
             if not direct:
@@ -118,6 +122,7 @@ def test_the_network_itself_sees_the_real_source(node: Node, beyond: str) -> Non
                             assert traffic.asked(client, (target, port), server).address == source, (direct, kind)
 
 
+@pytest.mark.usefixtures("main_plugin")
 def test_multicast_keeps_its_source(node: Node, beyond: str) -> None:
     """Where a daemon such as smcroute has the node forward it. br_netfilter leaves it to no NAT anyway (br_nf_local_in,
     net/bridge/br_netfilter_hooks.c)."""
@@ -125,7 +130,7 @@ def test_multicast_keeps_its_source(node: Node, beyond: str) -> None:
     with traffic.no_br_netfilter(node):
         for family, group in ((4, "239.1.2.3"), (6, "ff0e::1:2:3")):
             source = pod.address(family)
-            with traffic.multicast(node, family, source, group, ("cni0", UPLINK)):
+            with traffic.multicast(node, family, source, group, (pod.home, UPLINK)):
                 with traffic.udp(beyond, family) as member, traffic.udp(pod.netns, family, source) as client:
                     traffic.join(member, family, group, networks.link(node, "eth0", beyond)["ifindex"])
                     traffic.let_far(client, family)
@@ -137,6 +142,7 @@ def mapped(address: str) -> str:
     return address.replace(INTERNAL.removesuffix("/64"), EXTERNAL.removesuffix("/64"))
 
 
+@pytest.mark.usefixtures("main_plugin")
 def test_a_translated_prefix_keeps_addresses_apart_and_ports(node: Node, beyond: str) -> None:
     first, second = networks.pods(node, networks.gateway(*DUAL, ingress="open", **NPTV6), "a", "b")
     for pod in (first, second):
@@ -157,6 +163,7 @@ def test_a_translated_prefix_keeps_addresses_apart_and_ports(node: Node, beyond:
         traffic.called(first.netns, (mapped(second.address(6)), 80), listener)
 
 
+@pytest.mark.usefixtures("main_plugin")
 def test_a_translated_prefix_is_no_way_in_where_nothing_is_published(node: Node, beyond: str) -> None:
     [pod] = networks.pods(node, networks.gateway(*DUAL, **NPTV6), "a")
     address = pod.address(6)
@@ -166,6 +173,7 @@ def test_a_translated_prefix_is_no_way_in_where_nothing_is_published(node: Node,
     assert seen(pod, address, beyond, OUTSIDE[6]) == mapped(address), "answers come in all the same"
 
 
+@pytest.mark.usefixtures("main_plugin")
 def test_icmp_errors_come_back_through_every_translation(node: Node, beyond: str) -> None:
     for keys in ({"ipMasq": True}, {"ipMasq": True, "snat": {"ipv4": FIXED[4], "ipv6": FIXED[6]}}, NPTV6, {}):
         [pod] = networks.pods(node, networks.gateway(*RANGES, **keys), "a")
@@ -174,6 +182,7 @@ def test_icmp_errors_come_back_through_every_translation(node: Node, beyond: str
         pod.delete()
 
 
+@pytest.mark.usefixtures("main_plugin")
 def test_reload_keeps_what_is_said(node: Node, beyond: str) -> None:
     """A connection through the translation outlives the tables it was made by."""
     [pod] = networks.pods(node, networks.gateway(*DUAL, ipMasq=True), "a")

@@ -50,6 +50,7 @@ def beyond(node: Node) -> str:
     return netns
 
 
+@pytest.mark.usefixtures("main_plugin")
 def test_a_port_answers_at_its_addresses_and_nowhere_else(node: Node, beyond: str) -> None:
     """From outside, from the node, from the container itself and from its neighbour, with br_netfilter and without."""
     [web] = networks.pods(node, publishing(*TCP), "web")
@@ -74,8 +75,10 @@ def test_a_port_answers_at_its_addresses_and_nowhere_else(node: Node, beyond: st
     assert not any(traffic.answering(beyond, NODE_OUTSIDE[family], ports) for family in (4, 6))
 
 
+@pytest.mark.usefixtures("main_plugin")
+@pytest.mark.core
 def test_the_container_sees_who_calls(node: Node, beyond: str) -> None:
-    """But where it must answer through the node: then the caller is the node."""
+    """But where it must answer through the node: then the caller is the node. A routed one does so in any case."""
     [web] = networks.pods(node, publishing(*TCP, *UDP), "web")
     [neighbour] = networks.pods(node, networks.gateway(*DUAL), "neighbour")
     with traffic.serving(web.netns, 80) as listeners:
@@ -83,23 +86,32 @@ def test_the_container_sees_who_calls(node: Node, beyond: str) -> None:
             target = NODE_OUTSIDE[family], EVERY
             seen, own = traffic.called(beyond, target, listeners[family])
             assert seen == own and own.address == OUTSIDE[family]
-            for netns in (web.netns, neighbour.netns):
-                assert traffic.called(netns, target, listeners[family])[0].address == GATEWAYS[family]
+            for pod in (web, neighbour):
+                assert traffic.called(pod.netns, target, listeners[family])[0].address in as_whom(pod, web, family)
     with traffic.listening(beyond, 4, 80) as elsewhere:
         caller, _ = traffic.called(web.netns, (OUTSIDE[4], 80), elsewhere)
         assert caller.address == web.address(4), "a published port masquerades nothing else"
     for family in (4, 6):
         with traffic.udp(web.netns, family, port=53) as server:
-            for netns, address in ((beyond, OUTSIDE[family]), (node.path, ""), (neighbour.netns, GATEWAYS[family])):
+            for netns, address in ((beyond, OUTSIDE[family]), (node.path, NODE_OUTSIDE[family])):
                 with traffic.udp(netns, family) as client:
+                    assert traffic.asked(client, (NODE_OUTSIDE[family], 5353), server).address == address
+            for pod in (web, neighbour):
+                with traffic.udp(pod.netns, family) as client:
                     seen = traffic.asked(client, (NODE_OUTSIDE[family], 5353), server)
-                    assert seen.address == (address or NODE_OUTSIDE[family])
-            with traffic.udp(web.netns, family) as client:
-                assert traffic.asked(client, (NODE_OUTSIDE[family], 5353), server).address == GATEWAYS[family]
+                    assert seen.address in as_whom(pod, web, family)
     with traffic.udp(web.netns, 4, port=53) as server, traffic.udp(node.path, 4) as client:
-        assert traffic.asked(client, (LOOPBACK[4], 5353), server).address == GATEWAY4
+        assert traffic.asked(client, (LOOPBACK[4], 5353), server).address in as_whom(web, web, 4)
 
 
+def as_whom(pod: Pod, web: Pod, family: int) -> set[str]:
+    """The addresses as which a container of the network may call the published port of another, or its own."""
+    if networks.main.get() == networks.BRIDGE:
+        return {GATEWAYS[family]}
+    return {GATEWAYS[family], SECOND[family]} if pod is web else {pod.address(family)}
+
+
+@pytest.mark.usefixtures("main_plugin")
 def test_sctp(node: Node, beyond: str) -> None:
     [web] = networks.pods(node, publishing(*SCTP), "web")
     for family in (4, 6):
@@ -110,6 +122,7 @@ def test_sctp(node: Node, beyond: str) -> None:
                 assert traffic.sctp_arrived(server, family) == End(OUTSIDE[family], 99)
 
 
+@pytest.mark.usefixtures("main_plugin")
 def test_only_what_is_sent_to_the_node_is_captured(node: Node, beyond: str) -> None:
     """CVE-2025-67499: a published port 53 took every query that passed the node, the cluster's own among them."""
     branch = node.container("branch")
@@ -138,13 +151,14 @@ def test_only_what_is_sent_to_the_node_is_captured(node: Node, beyond: str) -> N
                             traffic.asked(client, (address, 53), answerer)
 
 
-def forge_loopback(node: Node, netns: str, ifname: str, gateway: str) -> None:
+def forge_loopback(node: Node, netns: str, ifname: str, *gateway: str) -> None:
     """A host that sends what is for 127.0.0.0/8 to its router."""
     node.run("ip", "address", "flush", "dev", "lo", netns=netns)
     networks.set_sysctl(node, f"ipv4/conf/{ifname}/route_localnet", "1", netns)
-    node.run("ip", "route", "add", "127.0.0.0/8", "via", gateway, "dev", ifname, netns=netns)
+    node.run("ip", "route", "add", "127.0.0.0/8", "via", *gateway, "dev", ifname, netns=netns)
 
 
+@pytest.mark.usefixtures("main_plugin")
 def test_a_port_of_the_loopback_address_is_the_nodes_own(node: Node, beyond: str) -> None:
     """CVE-2020-8558: neither it nor what else listens there answers a packet from a wire, though the node would route
     it: other software (kube-proxy) sets route_localnet everywhere."""
@@ -152,16 +166,18 @@ def test_a_port_of_the_loopback_address_is_the_nodes_own(node: Node, beyond: str
     [attacker] = networks.pods(node, networks.gateway(*DUAL), "attacker")
     networks.set_sysctl(node, "ipv4/conf/all/route_localnet", "1")
     forge_loopback(node, beyond, "eth0", NODE_OUTSIDE[4])
-    forge_loopback(node, attacker.netns, "eth0", GATEWAY4)
+    routed = networks.main.get() == networks.ROUTED
+    forge_loopback(node, attacker.netns, "eth0", *(("inet6", "fe80::1") if routed else (GATEWAY4,)))
     with traffic.serving(web.netns, 80) as listeners, traffic.listening(node.path, 4, 6443, LOOPBACK[4]) as own:
         seen, _ = traffic.called(node.path, (LOOPBACK[4], LOOP4), listeners[4])
-        assert seen.address == GATEWAY4
+        assert seen.address in as_whom(web, web, 4)
         traffic.called(node.path, (LOOPBACK[4], 6443), own)
         for netns in (beyond, attacker.netns):
             with traffic.unanswered(netns, (LOOPBACK[4], LOOP4), (LOOPBACK[4], EVERY), (LOOPBACK[4], 6443)):
                 traffic.called(netns, (NODE_OUTSIDE[4], EVERY), listeners[4])
 
 
+@pytest.mark.usefixtures("main_plugin")
 def test_a_family_the_container_lacks_is_refused(node: Node, beyond: str) -> None:
     node.container("a")
     with node.unchanged():
@@ -175,6 +191,7 @@ def test_a_family_the_container_lacks_is_refused(node: Node, beyond: str) -> Non
             assert f"no IPv{lacking} address" in message and "8080" in message
 
 
+@pytest.mark.usefixtures("main_plugin")
 def test_a_port_is_published_once(node: Node, beyond: str) -> None:
     """The loser hears who has it, in its own network or another; what it was given is free again."""
     owner = Pod(node, publishing(*TCP, *UDP), "owner")
@@ -209,6 +226,7 @@ def test_a_port_is_published_once(node: Node, beyond: str) -> None:
             traffic.called(beyond, (NODE_OUTSIDE[family], EVERY), listeners[family])
 
 
+@pytest.mark.usefixtures("main_plugin")
 def test_a_family_each(node: Node, beyond: str) -> None:
     """The same port for two containers that have no family in common."""
     mapping = {"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}
@@ -219,6 +237,7 @@ def test_a_family_each(node: Node, beyond: str) -> None:
         traffic.called(beyond, (NODE_OUTSIDE[6], 8080), listener6)
 
 
+@pytest.mark.usefixtures("main_plugin")
 def test_a_scan_over_ipv6_finds_what_was_published_and_nothing_else(node: Node, beyond: str) -> None:
     everything = range(1, 10001)
     [web] = networks.pods(node, publishing(*TCP, *UDP), "web")
@@ -237,6 +256,7 @@ def test_a_scan_over_ipv6_finds_what_was_published_and_nothing_else(node: Node, 
                 traffic.called(beyond, (NODE_OUTSIDE[family], EVERY), listener)
 
 
+@pytest.mark.usefixtures("main_plugin")
 def test_a_thousand_ports_are_one_map(node: Node, beyond: str) -> None:
     networks.set_up(node, publishing(*TCP))
     before = nft.rules(node), nft.held(node)
@@ -258,6 +278,7 @@ def test_a_thousand_ports_are_one_map(node: Node, beyond: str) -> None:
     assert (nft.rules(node), nft.held(node)) == before
 
 
+@pytest.mark.usefixtures("main_plugin")
 def test_a_flow_reaches_the_next_container(node: Node, beyond: str) -> None:
     """A client that goes on from the same port while one container goes and the next one comes, and between them."""
     with ExitStack() as stack:
@@ -274,6 +295,7 @@ def test_a_flow_reaches_the_next_container(node: Node, beyond: str) -> None:
                     traffic.asked(client, (NODE_OUTSIDE[family], 5353), own)
 
 
+@pytest.mark.usefixtures("main_plugin")
 def test_an_address_takes_no_flow_over_from_who_had_it_before(node: Node, beyond: str) -> None:
     """The same address and port to the same host, masqueraded and not; the first container's address was drawn."""
     pod = Pod(node, networks.gateway(*DUAL, ipMasq=True), "a")
@@ -291,6 +313,7 @@ def test_an_address_takes_no_flow_over_from_who_had_it_before(node: Node, beyond
             pod.add()
 
 
+@pytest.mark.usefixtures("main_plugin")
 def test_addresses_that_come_later_are_the_nodes_too(node: Node, beyond: str) -> None:
     [web] = networks.pods(node, publishing(*TCP), "web")
     for family, address in ((4, "192.0.2.99"), (6, "2001:db8:ffff::99")):

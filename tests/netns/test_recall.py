@@ -16,6 +16,7 @@ PORTS = {"capabilities": {"portMappings": True},
 
 
 @pytest.mark.parametrize("keys", [{}, OPEN], ids=["guarded", "open"])
+@pytest.mark.usefixtures("main_plugin")
 def test_no_address_is_given_again(node: Node, keys: dict[str, Any]) -> None:
     config = networks.gateway(*DUAL, **keys)
     running = networks.pods(node, config, "a", "b")
@@ -38,6 +39,7 @@ def test_no_address_is_given_again(node: Node, keys: dict[str, Any]) -> None:
     assert networks.leases(node).isdisjoint(held)
 
 
+@pytest.mark.usefixtures("main_plugin")
 def test_the_firewall_is_as_it_was(node: Node) -> None:
     """After a reload from the records too: the guard, the published port, who is closed to whom."""
     outside = networks.outside(node)
@@ -75,6 +77,7 @@ def test_status_says_so_and_rebuilds(node: Node) -> None:
         pod.delete()
 
 
+@pytest.mark.usefixtures("main_plugin")
 def test_a_del_before_the_next_add(node: Node) -> None:
     networks.set_up(node, networks.gateway(*DUAL))
     empty = nft.held(node)

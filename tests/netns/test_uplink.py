@@ -51,6 +51,8 @@ def forget(node: Node, netns: str) -> None:
 
 
 @pytest.mark.parametrize("where", ["auto", UPLINK])
+@pytest.mark.usefixtures("main_plugin")
+@pytest.mark.core
 def test_the_router_reaches_a_container_of_its_prefix(node: Node, router: str, where: str) -> None:
     config = network(ndpProxy=where)
     networks.set_up(node, config)
@@ -58,13 +60,13 @@ def test_the_router_reaches_a_container_of_its_prefix(node: Node, router: str, w
         a, b = networks.pods(node, config, "a", "b")
         both = {a.address(6), b.address(6)}
         assert proxies(node) == {(UPLINK, address) for address in both}
-        assert host_routes(node) == {("cni0", address) for address in both}
+        assert host_routes(node) == {(pod.home, pod.address(6)) for pod in (a, b)}
         for pod in (a, b):
             assert networks.ping(node, pod.address(6), router)
             assert pod.ping(ROUTER)
             pod.check().ok()
         a.delete()
-        assert proxies(node) == {(UPLINK, b.address(6))} and host_routes(node) == {("cni0", b.address(6))}
+        assert proxies(node) == {(UPLINK, b.address(6))} and host_routes(node) == {(b.home, b.address(6))}
         forget(node, router)
         assert not networks.ping(node, a.address(6), router, patience=1)
         assert networks.ping(node, b.address(6), router)
@@ -73,6 +75,7 @@ def test_the_router_reaches_a_container_of_its_prefix(node: Node, router: str, w
             node.remove_container(name)
 
 
+@pytest.mark.usefixtures("main_plugin")
 def test_a_router_that_checks_on_an_address_has_its_answer(node: Node, router: str) -> None:
     """By a solicitation to the address itself: forwarded, the container would drop it, one hop away."""
     [pod] = networks.pods(node, network(), "a")
@@ -108,6 +111,7 @@ def test_where_the_kernel_forces_nothing(node: Node, router: str, stepped: Stepp
     assert proxies(node) == host_routes(node) == set()
 
 
+@pytest.mark.usefixtures("main_plugin")
 def test_a_node_that_lives_on_advertisements_keeps_its_route(node: Node) -> None:
     """The uplink's own forwarding is what costs other nodes their routes."""
     netns = networks.uplink(node)
@@ -152,6 +156,7 @@ def test_gc_takes_away_what_a_crash_left(node: Node, router: str) -> None:
         node.plugin("cni-v6", "GC", {**config, "cni.dev/valid-attachments": []}).ok()
 
 
+@pytest.mark.usefixtures("main_plugin")
 def test_del_needs_no_configuration_of_it(node: Node, router: str) -> None:
     config = network()
     networks.set_up(node, config)
@@ -161,6 +166,7 @@ def test_del_needs_no_configuration_of_it(node: Node, router: str) -> None:
         node.remove_container("a")
 
 
+@pytest.mark.usefixtures("main_plugin")
 def test_an_uplink_that_is_gone_is_fine(node: Node, router: str) -> None:
     [pod] = networks.pods(node, network(), "a")
     node.run("ip", "link", "delete", UPLINK)
@@ -168,15 +174,16 @@ def test_an_uplink_that_is_gone_is_fine(node: Node, router: str) -> None:
     assert host_routes(node) == set()
 
 
+@pytest.mark.usefixtures("main_plugin")
 def test_check_names_what_is_missing(node: Node, router: str) -> None:
     [pod] = networks.pods(node, network(), "a")
     address = pod.address(6)
     node.run("ip", "-6", "neighbour", "delete", "proxy", address, "dev", UPLINK)
-    node.run("ip", "-6", "route", "delete", address, "dev", "cni0")
+    node.run("ip", "-6", "route", "delete", address, "dev", pod.home)
     networks.set_sysctl(node, f"ipv6/conf/{UPLINK}/forwarding", "0")
     said = pod.check().error(errors.CHECK_FAILED)
     assert f"does not answer for {address} on {UPLINK}" in said
-    assert f"route {address}/128 through cni0 is missing" in said
+    assert f"route {address}/128 through {pod.home} is missing" in said
     assert f"answers for nobody on {UPLINK}" in said
 
 

@@ -12,7 +12,7 @@ from hypothesis import given, strategies as st
 
 from cni_v6.allocation.policy import AFTER, DEFAULT, NEVER, RANDOM, SEQUENTIAL, STABLE, AllocationPolicy
 from cni_v6.allocation.ranges import Range, RangeSet
-from cni_v6.config.bridge import KEPT_BYTES, BridgeConf, parse_bridge
+from cni_v6.config.bridge import BridgeConf, parse_bridge
 from cni_v6.config.firewall import FirewallConf
 from cni_v6.config.formats import FORMS
 from cni_v6.config.ipam import IpamConf
@@ -20,7 +20,15 @@ from cni_v6.config.json_schema import levels
 from cni_v6.config.keys import Key, Text
 from cni_v6.config.keys.bridge import BRIDGE as BRIDGE_KEYS, MAIN_OF_IPAM
 from cni_v6.config.keys.ipam import DEFAULT_DATA_DIR
-from cni_v6.config.main import IPAM_PLUGIN, KEPT, ForeignIpam, RemovalConf, parse_ipam, parse_removal
+from cni_v6.config.main import (
+    IPAM_PLUGIN,
+    KEPT,
+    KEPT_BYTES,
+    ForeignIpam,
+    RemovalConf,
+    parse_ipam,
+    parse_removal,
+)
 from cni_v6.errors import ADDRESS_UNAVAILABLE, CniError
 from cni_v6.firewall.policy import OPEN
 from cni_v6.net.addresses import from_text, to_text

@@ -352,7 +352,7 @@ def test_plan_of_several_plugins(tmp_path: Path, capsys: Capture) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ({"plugins": [{"type": "bridge"}]}, "has no plugin of type cni-v6 or cni-v6-ipam, and no ipam of type cni-v6"),
+        ({"plugins": [{"type": "bridge"}]}, "has no plugin of type cni-v6 or cni-v6-routed or"),
         ({"plugins": [{"type": "bridge", "ipam": {"type": "host-local"}}]}, "has no plugin of type"),
         ({"plugins": "cni-v6"}, "has no plugin of type"),
         ({"plugins": 3}, "has no plugin of type"),

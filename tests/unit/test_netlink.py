@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import socket
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+from pyroute2.netlink.rtnl.ndmsg import ndmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from cni_v6.kernel import ops
@@ -32,7 +34,8 @@ def heard(message: Message, kind: type[Any]) -> tuple[dict[str, Any], Any]:
     header = HEADER.pack(HEADER.size + len(message.body), message.type, message.flags, 1, 0)
     read = kind(header + message.body)
     read.decode()
-    fields = {key: value for key, value in read.items() if key not in ("attrs", "header", "event", "state") and value}
+    fields = {key: value for key, value in read.items() if key not in ("attrs", "header", "event") and value}
+    fields = {key: value for key, value in fields.items() if key != "state" or isinstance(value, int)}
     return fields, [(name, nested(value)) for name, value, *_ in read["attrs"]]
 
 
@@ -190,6 +193,38 @@ def test_route_requests() -> None:
     assert found == [("RTA_OIF", 3), ("RTA_TABLE", 254), ("RTA_GATEWAY", "10.0.0.1")]
     fields, _ = heard(requests.add_route(ops.AddRoute("", "eth0", "10.9.0.0/16"), 3), rtmsg)
     assert fields["scope"] == 253
+
+
+def test_the_next_hop_of_a_route_may_be_of_the_other_family() -> None:
+    op = ops.AddRoute("", "eth0", "0.0.0.0/0", "fe80::1")
+    fields, found = heard(requests.add_route(op, 3), rtmsg)
+    assert (fields["family"], fields.get("scope", 0)) == (2, 0)
+    assert dict(found)["RTA_VIA"] == {"family": 10, "addr": "fe80::1"} and "RTA_GATEWAY" not in dict(found)
+
+
+@pytest.mark.parametrize(("dst", "header"), [
+    ("2001:db8:0:0:1::/80", (10, 80, 0)),
+    ("10.9.0.0/16", (2, 16, 253)),
+])
+def test_what_is_unreachable(dst: str, header: tuple[int, int, int]) -> None:
+    message = requests.add_unreachable(ops.AddUnreachable("", dst))
+    fields, found = heard(message, rtmsg)
+    assert (fields["family"], fields["dst_len"], fields.get("scope", 0)) == header
+    assert (fields["type"], fields["table"], fields["proto"], message.flags) == (7, 254, 4, 0x600)
+    assert found == [("RTA_DST", dst.partition("/")[0]), ("RTA_PRIORITY", 2**32 - 1)]
+
+
+@pytest.mark.parametrize(("address", "family"), [("2001:db8::2", 10), ("192.0.2.2", 2)])
+def test_a_neighbour_is_set_for_good(address: str, family: int) -> None:
+    message = requests.set_neighbour(ops.SetNeighbour("", "eth0", address, MAC), 3)
+    fields, found = heard(message, ndmsg)
+    assert (fields["family"], fields["ifindex"], fields["state"], message.flags) == (family, 3, 0x80, 0x500)
+    assert found == [("NDA_DST", address), ("NDA_LLADDR", MAC)]
+
+
+def test_a_pair_without_a_bridge_has_a_group() -> None:
+    _, found = heard(requests.create_veth(replace(VETH, bridge="", group=7), 0, 9), ifinfmsg)
+    assert dict(found)["IFLA_GROUP"] == 7 and "IFLA_MASTER" not in dict(found)
 
 
 def test_a_route_is_removed_by_its_destination_alone() -> None:

@@ -40,12 +40,15 @@ SAID: dict[Op, str] = {
     ops.RemoveRoute(HOST, "cni0", "2001:db8::2/128"): "remove route 2001:db8::2/128 through cni0 in the node",
     ops.AddProxy("ens1", "2001:db8::2"): "answer on ens1 for neighbour 2001:db8::2",
     ops.RemoveProxy("ens1", "2001:db8::2"): "answer on ens1 for neighbour 2001:db8::2 no more",
+    ops.SetNeighbour(A, "eth0", "fe80::1", "02:00:00:00:00:0b"):
+        "set the MAC of neighbour fe80::1 of eth0 in /run/netns/a to 02:00:00:00:00:0b",
     ops.AddElements((ELEMENT,)): "add elements to the firewall: 1",
     ops.RemoveElements((ELEMENT, ELEMENT)): "remove elements from the firewall: 2",
     ops.LoadRuleset(()): "load the firewall, elements: 0",
     ops.UnloadRuleset(): "delete the firewall",
     ops.FlushFlows(("10.1.2.3",), ((4, 53),)): "forget the UDP flows of addresses ('10.1.2.3',) and ports ((4, 53),)",
     ops.AwaitPort("veth1"): "wait for bridge port veth1",
+    ops.AwaitCarrier("veth1"): "wait for the carrier of veth1",
     ops.AwaitAddresses(A, "eth0"): "wait for duplicate address detection on eth0 in /run/netns/a",
     ops.AwaitEnd("veth1"): "wait for the end of veth1",
     ops.Announce(A, "eth0", "02:00:00:00:00:0a"):
@@ -65,6 +68,11 @@ def test_every_operation_is_here_and_has_an_effect() -> None:
 @pytest.mark.parametrize(("op", "words"), SAID.items(), ids=lambda value: type(value).__name__)
 def test_describe(op: Op, words: str) -> None:
     assert describe(op) == words
+
+
+def test_describe_a_pair_without_a_bridge() -> None:
+    words = "create veth veth1, its peer eth0 (mac 02:00:00:00:00:0a, mtu 1500) in /run/netns/a"
+    assert describe(dataclasses.replace(PAIR, bridge="")) == words
 
 
 @pytest.mark.parametrize("op", SAID, ids=lambda op: type(op).__name__)

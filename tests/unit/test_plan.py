@@ -18,7 +18,7 @@ from cni_v6.kernel.facts import Link
 from cni_v6.kernel.fake.kernel import FakeKernel
 from cni_v6.kernel.ops import HOST, Op, SetSysctl
 from cni_v6.log import Log
-from cni_v6.plan import bridge as plan_bridge, gateways
+from cni_v6.plan import bridge as plan_bridge, container, gateways
 from cni_v6.plan.site import Allocation, Plan, Site
 from cni_v6.protocol import names
 from cni_v6.protocol.names import Owner
@@ -509,11 +509,11 @@ def test_a_default_route_of_ipam_is_the_default_route() -> None:
     ],
 )
 def test_next_hop(route: Route, gateway: str | None) -> None:
-    assert plan_bridge.next_hop(route, DUAL.ips) == gateway
+    assert container.next_hop(route, DUAL.ips) == gateway
 
 
 def test_next_hop_on_a_network_without_a_gateway() -> None:
-    assert plan_bridge.next_hop(Route("2001:db8:9::/48"), (Address("2001:db8:1::2/64"), IPV4)) is None
+    assert container.next_hop(Route("2001:db8:9::/48"), (Address("2001:db8:1::2/64"), IPV4)) is None
 
 
 # VLANs

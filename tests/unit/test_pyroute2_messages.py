@@ -12,14 +12,13 @@ from cni_v6.kernel.netlink import pyroute2_messages as messages
 from cni_v6.kernel.netlink.message import HEADER, Message, address, attribute, nest, text, u8, u32
 
 IFINFOMSG, IFADDRMSG = struct.Struct("=BxHiII"), struct.Struct("=BBBBI")
-NDMSG, RTMSG = struct.Struct("=BxxxiHBB"), struct.Struct("=BBBBBBBBI")
-AF_INET, AF_BRIDGE, AF_INET6 = 2, 7, 10
-NDA_DST, NDA_IFINDEX, NTF_PROXY, NUD_PERMANENT = 1, 8, 8, 0x80
+NDMSG = struct.Struct("=BxxxiHBB")
+AF_BRIDGE, AF_INET6 = 7, 10
+NDA_DST, NDA_LLADDR, NDA_IFINDEX, NTF_PROXY, NUD_PERMANENT, NUD_REACHABLE = 1, 2, 8, 8, 0x80, 0x02
 IFA_ADDRESS, IFA_LOCAL, IFA_CACHEINFO, IFA_FLAGS, IFA_F_NODAD = 1, 2, 6, 8, 2
-RTA_DST, RTA_PRIORITY, RT_TABLE_MAIN, RTPROT_STATIC, RTN_UNREACHABLE = 1, 6, 254, 4, 7
 IFLA_AF_SPEC, IFLA_EXT_MASK, IFLA_BRIDGE_FLAGS, IFLA_BRIDGE_VLAN_INFO, RTEXT_FILTER_BRVLAN = 26, 29, 0, 2, 2
 IFLA_IFNAME, IFLA_MASTER, IFLA_LINKINFO, IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_BR_VLAN_FILTERING = 3, 10, 18, 1, 2, 7
-CREATE, EXCLUSIVE, REPLACE = 0x400, 0x200, 0x100
+CREATE, REPLACE = 0x400, 0x100
 
 IP = "2001:db8::2"
 PREFIX = f"{IP}/64"
@@ -39,11 +38,6 @@ def preferred(seconds: int) -> bytes:
     own = address(IFA_LOCAL, IP) + address(IFA_ADDRESS, IP) + u32(IFA_FLAGS, IFA_F_NODAD)
     times = struct.pack("=IIII", seconds, FOREVER, 0, 0)
     return IFADDRMSG.pack(AF_INET6, 64, 0, 0, 3) + own + attribute(IFA_CACHEINFO, times)
-
-
-def unreachable(family: int, length: int, scope: int, network: str) -> bytes:
-    header = RTMSG.pack(family, length, 0, 0, RT_TABLE_MAIN, RTPROT_STATIC, scope, RTN_UNREACHABLE, 0)
-    return header + address(RTA_DST, network) + u32(RTA_PRIORITY, 2**32 - 1)
 
 
 @pytest.mark.parametrize(("made", "expected"), [
@@ -71,14 +65,9 @@ def unreachable(family: int, length: int, scope: int, network: str) -> bytes:
         id="deprecated",
     ),
     pytest.param(
-        messages.add_unreachable(ops.AddUnreachable("", "2001:db8:0:0:1::/80")),
-        Message(24, CREATE | EXCLUSIVE, unreachable(AF_INET6, 80, 0, "2001:db8:0:0:1::")),
-        id="unreachable",
-    ),
-    pytest.param(
-        messages.add_unreachable(ops.AddUnreachable("", "10.9.0.0/16")),
-        Message(24, CREATE | EXCLUSIVE, unreachable(AF_INET, 16, 253, "10.9.0.0")),
-        id="unreachable, IPv4",
+        messages.get_neighbours(3),
+        Message(30, 0, NDMSG.pack(0, 0, 0, 0, 0) + u32(NDA_IFINDEX, 3)),
+        id="neighbours",
     ),
     pytest.param(
         messages.set_bridge(ops.SetBridge("br0", vlan_filtering=True)),
@@ -117,6 +106,16 @@ def told(kind: int, body: bytes) -> bytes:
 
 def test_a_neighbour_that_the_node_answers_for_is_read() -> None:
     assert messages.read_proxy(told(28, PROXY)) == (3, IP)
+
+
+@pytest.mark.parametrize("ip", [IP, "192.0.2.2"])
+def test_a_neighbour_that_was_set_for_good_is_read(ip: str) -> None:
+    mac = attribute(NDA_LLADDR, bytes.fromhex("02005e100001"))
+    family = AF_INET6 if ":" in ip else 2
+    body = NDMSG.pack(family, 3, NUD_PERMANENT, 0, 0) + address(NDA_DST, ip) + mac
+    assert messages.read_neighbour(told(28, body)) == (3, (ip, "02:00:5e:10:00:01"))
+    learnt = NDMSG.pack(family, 3, NUD_REACHABLE, 0, 0) + address(NDA_DST, ip) + mac
+    assert messages.read_neighbour(told(28, learnt)) is None
 
 
 @pytest.mark.parametrize(("flags", "wanted"), [

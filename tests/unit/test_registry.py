@@ -149,4 +149,4 @@ def test_a_failure_is_undone() -> None:
 def test_every_row_has_every_command() -> None:
     commands = {"ADD", "DEL", "CHECK", "GC", "STATUS"}
     assert all(plugin.commands.keys() == commands for plugin in PLUGINS.values())
-    assert COMMANDS.keys() == commands
+    assert COMMANDS.keys() == commands and len(PLUGINS) == len(set(PLUGINS))

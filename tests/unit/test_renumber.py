@@ -123,6 +123,25 @@ def test_two_steps(make: Callable[..., Bench]) -> None:
     assert fake.kernel.firewall.elements() == () and fake.attachments() == []
 
 
+def test_a_routed_container_follows(make: Callable[..., Bench]) -> None:
+    bench = make(type="cni-v6-routed")
+    fake, old, new = bench.fake, PART[A] + "1", PART[B] + "1"
+    fake.container("c1")
+    result = fake.call("ADD", "c1", bench.config, type="cni-v6-routed").ok()
+    host = bench.record().host
+    bench.has(Lifetime(A, 0), B)
+    assert bench.run() == [f"pods/c1/eth0: {old} -> {new}"]
+    node = fake.kernel.spaces[HOST]
+    assert {each.dst for each in node.routes[host]} == {f"{old}/128", f"{new}/128", "10.1.0.2/32"}
+    assert node.neighbours[host][new] == node.neighbours[host][old]
+    assert f"{new}/128" in fake.kernel.spaces["/run/netns/c1"].addresses["eth0"]
+    bench.has(B)
+    assert bench.run() == [f"pods/c1/eth0: dropped {old}"]
+    assert {each.dst for each in node.routes[host]} == {f"{new}/128", "10.1.0.2/32"}
+    checked = bench.config | {"prevResult": result}
+    fake.call("CHECK", "c1", checked, type="cni-v6-routed").ok()
+
+
 def test_back_again(make: Callable[..., Bench]) -> None:
     bench = make()
     bench.fake.add("c1", bench.config)

@@ -22,6 +22,7 @@ PLAIN = Policy(
     "cni0", "veth1", "02:00:00:00:00:01", ("fd00::2", "10.1.0.2"), "fe80::ff:fe00:1", policy.GUARD_FULL,
     policy.PUBLISHED, masquerade=("fd00::2", "10.1.0.2"),
 )
+ROUTED = replace(PLAIN, home="veth1")
 POLICIES = {
     "empty": (),
     "plain": (PLAIN,),
@@ -43,6 +44,11 @@ POLICIES = {
             "cni1", "veth4", "02:00:00:00:00:04", ("fd00:1::4",), "fe80::ff:fe00:4", policy.GUARD_FULL,
             prefixes=(("fd00:1:0:0:4::/80", ""),),
         ),
+    ),
+    "routed": (
+        ROUTED,
+        replace(ROUTED, home="veth2", port="veth2", addresses=("fd00::3",), guard=policy.GUARD_OFF,
+                ingress=policy.ISOLATED, masquerade=(), prefixes=(("fd00::1:0:0:0/80", ""),)),
     ),
 }
 
@@ -124,6 +130,20 @@ def test_a_long_name_is_cut_to_what_nft_prints() -> None:
 
 def test_without_a_guard_nothing_is_bound() -> None:
     assert [each for each in elements(OWNER, replace(PLAIN, guard=policy.GUARD_OFF)) if each.family == BRIDGE] == []
+
+
+def test_a_routed_container_is_bound_by_its_interface_alone() -> None:
+    made = elements(OWNER, ROUTED)
+    assert [each.family for each in made if each.set == "bound"] == [INET] and all(each.family == INET for each in made)
+    assert "bound" not in {each.set for each in elements(OWNER, replace(ROUTED, guard=policy.GUARD_OFF))}
+
+
+def test_a_routed_container_that_is_blocked_has_no_address_to_send_from() -> None:
+    blocked = Policy("veth3", "veth3", addresses=("fd00::4",), guard=policy.GUARD_BLOCKED, ingress=policy.ISOLATED)
+    made = elements(OWNER, blocked)
+    assert {each.set for each in made} == {"containers6", "isolated6", "neighbours6", "bound"}
+    found = recovered.policy_of(OWNER, "veth3", "veth3", ("fd00::4",), recovered.Present(made))
+    assert found and found.guard == policy.GUARD_BLOCKED
 
 
 @pytest.mark.parametrize("cut", [False, True], ids=["whole comments", "cut comments"])

@@ -12,10 +12,11 @@ from cni_v6.kernel.fake.firewall import FakeFirewall
 from cni_v6.kernel.ops import HOST, Op
 
 INTERFACE_SYSCTLS = {
-    "ipv4": {"arp_notify": "0", "route_localnet": "0"},
+    "ipv4": {"arp_ignore": "0", "arp_notify": "0", "route_localnet": "0"},
     "ipv6": {
         "accept_dad": "1",
         "accept_ra": "1",
+        "accept_redirects": "1",
         "addr_gen_mode": "0",
         "autoconf": "1",
         "disable_ipv6": "0",
@@ -40,6 +41,7 @@ class Space:
     lifetimes: dict[tuple[str, str], Lifetime] = field(default_factory=dict)
     routes: dict[str, list[RouteEntry]] = field(default_factory=dict)
     proxies: dict[str, list[str]] = field(default_factory=dict)
+    neighbours: dict[str, dict[str, str]] = field(default_factory=dict)
     sysctls: dict[str, str] = field(default_factory=dict)
     unreachable: list[str] = field(default_factory=list)
 
@@ -117,6 +119,7 @@ class FakeNode:
         space.addresses.pop(name, None)
         space.routes.pop(name, None)
         space.proxies.pop(name, None)
+        space.neighbours.pop(name, None)
         for key in [key for key in space.sysctls if key.split("/")[1:3] == ["conf", name]]:
             del space.sysctls[key]
         self.vlans.pop(name, None)

@@ -37,22 +37,22 @@ def _pin_mac(fake: FakeNode, operation: ops.PinMac) -> None:
 
 def _create_veth(fake: FakeNode, operation: ops.CreateVeth) -> None:
     host, inside = fake.spaces[HOST], fake.space(operation.netns)
-    fake.existing(HOST, operation.bridge, operation)
+    if operation.bridge:
+        fake.existing(HOST, operation.bridge, operation)
     if operation.shared and operation.host in host.links:
         return
     if operation.host in host.links or operation.ifname in inside.links:
         raise CniError(ALREADY_ATTACHED, f"cannot {describe(operation)}", "File exists")
-    if len(fake.ports(operation.bridge)) >= BRIDGE_PORTS_MAX:
+    if operation.bridge and len(fake.ports(operation.bridge)) >= BRIDGE_PORTS_MAX:
         words = f"bridge {operation.bridge} has no port left: it takes {BRIDGE_PORTS_MAX}"
         raise CniError(PORTS_EXHAUSTED, words, "Exchange full")
     mtu = operation.mtu or 1500
-    fake.add_link(
-        HOST, Link(operation.host, operation.host_mac, mtu, kind="veth", up=True, master=operation.bridge)
-    )
+    made = Link(operation.host, operation.host_mac, mtu, kind="veth", up=True, master=operation.bridge)
+    fake.add_link(HOST, replace(made, group=operation.group))
     fake.add_link(operation.netns, Link(operation.ifname, operation.mac, mtu, kind="veth"))
     fake.peers[HOST, operation.host] = (operation.netns, operation.ifname)
     fake.peers[operation.netns, operation.ifname] = (HOST, operation.host)
-    default = host.links[operation.bridge].default_vlan
+    default = host.links[operation.bridge].default_vlan if operation.bridge else 0
     fake.vlans[operation.host] = {default: True} if default else {}
 
 
@@ -67,8 +67,11 @@ def _set_link(fake: FakeNode, operation: ops.SetLink) -> None:
 
 
 def _carry(fake: FakeNode) -> None:
-    """Set the state of all ports: a port is enabled while its peer and its bridge are up."""
+    """Set the state of all pairs, which run while both ends are up, and of ports, enabled while their bridge is too."""
     links = fake.spaces[HOST].links
+    for (netns, name), (other, inside) in fake.peers.items():
+        here, there = fake.spaces[netns].links[name], fake.spaces[other].links[inside]
+        fake.spaces[netns].links[name] = replace(here, running=here.up and there.up)
     for (netns, name), (other, inside) in fake.peers.items():
         master = links.get(links[name].master) if netns == HOST else None
         if master:
@@ -221,8 +224,19 @@ def _remove_proxy(fake: FakeNode, operation: ops.RemoveProxy) -> None:
         held.remove(operation.address)
 
 
+def _set_neighbour(fake: FakeNode, operation: ops.SetNeighbour) -> None:
+    fake.existing(operation.netns, operation.ifname, operation)
+    space = fake.spaces[operation.netns]
+    space.neighbours.setdefault(operation.ifname, {})[operation.address] = operation.mac
+
+
 def _await(fake: FakeNode, operation: ops.AwaitPort) -> None:
     if not fake.existing(HOST, operation.ifname, operation).port_enabled:
+        raise CniError(KERNEL_REFUSED, f"cannot {describe(operation)}", "it never came up")
+
+
+def _await_carrier(fake: FakeNode, operation: ops.AwaitCarrier) -> None:
+    if not fake.existing(HOST, operation.ifname, operation).running:
         raise CniError(KERNEL_REFUSED, f"cannot {describe(operation)}", "it never came up")
 
 
@@ -261,12 +275,14 @@ EFFECTS: dict[type[Any], Callable[[FakeNode, Any], None]] = {
     ops.RemoveRoute: _remove_route,
     ops.AddProxy: _add_proxy,
     ops.RemoveProxy: _remove_proxy,
+    ops.SetNeighbour: _set_neighbour,
     ops.AddElements: lambda fake, operation: fake.firewall.add(operation.elements),
     ops.RemoveElements: lambda fake, operation: fake.firewall.remove(operation.elements),
     ops.LoadRuleset: lambda fake, operation: fake.firewall.load(operation.elements),
     ops.UnloadRuleset: lambda fake, operation: fake.firewall.unload(),
     ops.FlushFlows: lambda fake, operation: fake.firewall.flushed.append(operation),
     ops.AwaitPort: _await,
+    ops.AwaitCarrier: _await_carrier,
     ops.AwaitAddresses: _await_addresses,
     ops.AwaitEnd: _await_end,
     ops.Announce: _announce,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Iterable
 
-from cni_v6.firewall.sets import IFNAME, IPV4, IPV6, MAC, PORT, PROTOCOL, RAW_MAC, RAW_TARGET, SETS, Element, Set
+from cni_v6.firewall.sets import GROUP, IFNAME, IPV4, IPV6, MAC, PORT, PROTOCOL, RAW_MAC, RAW_TARGET, SETS, Element, Set
 from cni_v6.kernel.netlink.message import as_text, packed
 from cni_v6.net.addresses import to_text
 
@@ -13,7 +14,9 @@ def _address_text(data: bytes) -> str:
     return to_text(6 if len(data) == 16 else 4, int.from_bytes(data, "big"))
 
 
-# Type -> (length in bytes, text to bytes, bytes to text). Numbers are big-endian; interface names are zero-padded.
+# Type -> (length in bytes, text to bytes, bytes to text). Numbers are big-endian, but a link group is in the machine's
+# order (devgroup_type, src/meta.c of nftables), unless the set has intervals (``_ordered``). Interface names are
+# zero-padded.
 _TYPES: dict[str, tuple[int, Callable[[str], bytes], Callable[[bytes], str]]] = {
     IPV4: (4, packed, _address_text),
     IPV6: (16, packed, _address_text),
@@ -22,6 +25,7 @@ _TYPES: dict[str, tuple[int, Callable[[str], bytes], Callable[[bytes], str]]] = 
         (MAC, RAW_MAC), (6, lambda value: bytes.fromhex(value.replace(":", "")), lambda data: data.hex(":"))
     ),
     IFNAME: (16, lambda value: value.encode().ljust(16, b"\0"), as_text),
+    GROUP: (4, lambda value: struct.pack("=I", int(value)), lambda data: str(struct.unpack("=I", data)[0])),
     PROTOCOL: (1, lambda value: bytes((int(value),)), lambda data: str(data[0])),
     PORT: (2, lambda value: int(value).to_bytes(2, "big"), lambda data: str(int.from_bytes(data, "big"))),
 }
@@ -78,6 +82,8 @@ def split(kinds: tuple[str, ...], value: bytes) -> tuple[bytes, ...]:
 def _span(kind: str, value: str) -> tuple[bytes, bytes]:
     """First and last value of a text: one value, a prefix or ``first-last``. An interface name is always one value."""
     encode = _TYPES[kind][1]
+    if kind == GROUP:
+        return _ordered(encode(value)), _ordered(encode(value))
     if kind == IFNAME:
         return encode(value), encode(value)
     address, slash, length = value.partition("/")
@@ -89,10 +95,15 @@ def _span(kind: str, value: str) -> tuple[bytes, bytes]:
     return encode(lowest), encode(highest or lowest)
 
 
+def _ordered(data: bytes) -> bytes:
+    """A number in the machine's order as it is in a set with intervals, big-endian, or back."""
+    return struct.pack("=I", *struct.unpack(">I", data))
+
+
 def span_text(kind: str, first: bytes, last: bytes) -> str:
     """A range as text: a single value, a prefix if it is one, or ``first-last``."""
     if first == last:
-        return field_text(kind, first)
+        return field_text(kind, _ordered(first) if kind == GROUP else first)
     hosts = int.from_bytes(first, "big") ^ int.from_bytes(last, "big")
     if kind in (IPV4, IPV6) and not hosts & (hosts + 1) and not int.from_bytes(first, "big") & hosts:
         return f"{field_text(kind, first)}/{8 * len(first) - hosts.bit_length()}"

@@ -18,6 +18,7 @@ from cni_v6.kernel.netlink.uapi import (
     IFA_FLAGS,
     IFA_LOCAL,
     IFF_PROMISC,
+    IFF_RUNNING,
     IFF_UP,
     IFLA_ADDRESS,
     IFLA_AF_SPEC,
@@ -47,6 +48,7 @@ from cni_v6.kernel.netlink.uapi import (
     RTA_OIF,
     RTA_PRIORITY,
     RTA_TABLE,
+    RTA_VIA,
     RTAX_ADVMSS,
     RTAX_MTU,
     RTN_UNICAST,
@@ -118,6 +120,7 @@ def read_link(data: bytes, settings: dict[str, str | None] | None = None) -> tup
         mtu=as_int(given.get(IFLA_MTU)),
         kind=kind,
         up=bool(flags & IFF_UP),
+        running=bool(flags & IFF_RUNNING),
         promisc=bool(flags & IFF_PROMISC),
         alias=as_text(given.get(IFLA_IFALIAS)),
         hairpin=bool(as_int(port.get(IFLA_BRPORT_MODE))),
@@ -178,7 +181,7 @@ def read_routes(data: bytes) -> tuple[tuple[int, RouteEntry], ...]:
     if read is None or not hops:
         return () if read is None else (read,)
     return tuple(
-        (index, replace(read[1], gateway=as_address(hop[RTA_GATEWAY]) if RTA_GATEWAY in hop else None))
+        (index, replace(read[1], gateway=_gateway(hop)))
         for index, hop in hops
     )
 
@@ -194,7 +197,7 @@ def read_route(data: bytes) -> tuple[int, RouteEntry] | None:
     any_network = bytes(16 if family == AF_INET6 else 4)
     entry = RouteEntry(
         dst=f"{as_address(given.get(RTA_DST, any_network))}/{length}",
-        gateway=as_address(given[RTA_GATEWAY]) if RTA_GATEWAY in given else None,
+        gateway=_gateway(given),
         mtu=_number(metrics, RTAX_MTU),
         advmss=_number(metrics, RTAX_ADVMSS),
         priority=_number(given, RTA_PRIORITY),
@@ -202,6 +205,13 @@ def read_route(data: bytes) -> tuple[int, RouteEntry] | None:
         scope=scope,
     )
     return as_int(given.get(RTA_OIF)), entry
+
+
+def _gateway(given: Attributes) -> str | None:
+    """The next hop. One of another family than the route's has its family before it (struct rtvia)."""
+    if RTA_VIA in given:
+        return as_address(given[RTA_VIA][2:])
+    return as_address(given[RTA_GATEWAY]) if RTA_GATEWAY in given else None
 
 
 def _number(given: Attributes, kind: int) -> int | None:

@@ -16,7 +16,6 @@ from cni_v6.kernel.facts import FOREVER, Lifetime
 from cni_v6.kernel.netlink.message import HEADER, Message
 from cni_v6.kernel.netlink.uapi import (
     AF_BRIDGE,
-    AF_INET,
     AF_INET6,
     BRIDGE_VLAN_INFO_PVID,
     BRIDGE_VLAN_INFO_RANGE_BEGIN,
@@ -26,13 +25,9 @@ from cni_v6.kernel.netlink.uapi import (
     IFA_F_NODAD,
     IFA_F_TEMPORARY,
     NLM_F_CREATE,
-    NLM_F_EXCL,
     NLM_F_REPLACE,
     NTF_PROXY,
     NUD_PERMANENT,
-    RT_SCOPE_LINK,
-    RT_SCOPE_UNIVERSE,
-    RT_TABLE_MAIN,
     RTEXT_FILTER_BRVLAN,
     RTM_DELLINK,
     RTM_DELNEIGH,
@@ -42,13 +37,8 @@ from cni_v6.kernel.netlink.uapi import (
     RTM_NEWADDR,
     RTM_NEWLINK,
     RTM_NEWNEIGH,
-    RTM_NEWROUTE,
     RTM_SETLINK,
-    RTN_UNREACHABLE,
-    RTPROT_STATIC,
 )
-
-LAST_RESORT = 2**32 - 1  # the highest metric: every other route is preferred
 
 Attributes = Sequence[tuple[str, Any]]  # (the kernel's name, the value as pyroute2 takes it)
 
@@ -135,17 +125,20 @@ def read_lifetime(data: bytes) -> tuple[int, Lifetime]:
     return int(read["index"]), Lifetime(address, preferred, int(times["ifa_valid"]), bool(flags & IFA_F_TEMPORARY))
 
 
-# Routes
+# Neighbours that were set for good
 
 
-def add_unreachable(op: ops.AddUnreachable) -> Message:
-    """The kernel adds it to the loopback interface, which may be down (fib6_nh_init, net/ipv6/route.c)."""
-    network, _, length = op.dst.partition("/")
-    family, scope = (AF_INET6, RT_SCOPE_UNIVERSE) if ":" in network else (AF_INET, RT_SCOPE_LINK)
-    header = {"family": family, "dst_len": int(length), "scope": scope, "type": RTN_UNREACHABLE}
-    header |= {"table": RT_TABLE_MAIN, "proto": RTPROT_STATIC}
-    attributes = [("RTA_DST", network), ("RTA_PRIORITY", LAST_RESORT)]
-    return _message("rtmsg", RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, header, attributes)
+def get_neighbours(index: int) -> Message:
+    """A dump of the neighbours, both families, of the interface with this index."""
+    return _message("ndmsg", RTM_GETNEIGH, 0, {}, [("NDA_IFINDEX", index)])
+
+
+def read_neighbour(data: bytes) -> tuple[int, tuple[str, str]] | None:
+    """(interface index, (address, MAC)) of an RTM_NEWNEIGH message; None if it was not set for good."""
+    read = _read("ndmsg", data)
+    if not int(read["state"]) & NUD_PERMANENT:
+        return None
+    return int(read["ifindex"]), (str(read.get_attr("NDA_DST")), str(read.get_attr("NDA_LLADDR")))
 
 
 # Ports of a bridge, and their VLANs

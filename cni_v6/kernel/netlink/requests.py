@@ -13,7 +13,7 @@ import struct
 from collections.abc import Sequence
 
 from cni_v6.kernel import ops
-from cni_v6.kernel.netlink.message import Message, address, attribute, mac, nest, text, u8, u32
+from cni_v6.kernel.netlink.message import Message, address, attribute, mac, nest, packed, text, u8, u32
 from cni_v6.kernel.netlink.uapi import (
     AF_INET,
     AF_INET6,
@@ -46,9 +46,13 @@ from cni_v6.kernel.netlink.uapi import (
     IFLA_MTU,
     IFLA_NET_NS_FD,
     IFLA_PROP_LIST,
+    NDA_DST,
+    NDA_LLADDR,
     NLA_F_NESTED,
     NLM_F_CREATE,
     NLM_F_EXCL,
+    NLM_F_REPLACE,
+    NUD_PERMANENT,
     RT_SCOPE_LINK,
     RT_SCOPE_UNIVERSE,
     RT_TABLE_MAIN,
@@ -58,6 +62,7 @@ from cni_v6.kernel.netlink.uapi import (
     RTA_OIF,
     RTA_PRIORITY,
     RTA_TABLE,
+    RTA_VIA,
     RTAX_ADVMSS,
     RTAX_MTU,
     RTEXT_FILTER_SKIP_STATS,
@@ -71,17 +76,21 @@ from cni_v6.kernel.netlink.uapi import (
     RTM_NEWADDR,
     RTM_NEWLINK,
     RTM_NEWLINKPROP,
+    RTM_NEWNEIGH,
     RTM_NEWROUTE,
     RTM_SETLINK,
     RTN_UNICAST,
+    RTN_UNREACHABLE,
     RTPROT_STATIC,
     VETH_INFO_PEER,
 )
 
 IFINFOMSG = struct.Struct("=BxHiII")  # family, type, index, flags, change
 IFADDRMSG = struct.Struct("=BBBBI")  # family, prefix length, flags, scope, index
+NDMSG = struct.Struct("=BxxxiHBB")  # family, index, state, flags, type
 RTMSG = struct.Struct("=BBBBBBBBI")  # family, dst_len, src_len, tos, table, protocol, scope, type, flags
 NEW = NLM_F_CREATE | NLM_F_EXCL
+LAST_RESORT = 2**32 - 1  # the highest metric: every other route is preferred
 
 
 def _link(kind: int, *attributes: bytes, nlm: int = 0, index: int = 0, flags: int = 0, change: int = 0) -> Message:
@@ -126,7 +135,7 @@ def create_bridge(op: ops.EnsureBridge) -> Message:
 def create_veth(op: ops.CreateVeth, bridge: int, netns: int) -> Message:
     """Both ends in one request.
 
-    :param bridge: its interface index.
+    :param bridge: its interface index; 0 for none.
     :param netns: a descriptor of the peer's namespace.
     """
     inside = text(IFLA_IFNAME, op.ifname) + mac(IFLA_ADDRESS, op.mac) + _mtu(op.mtu) + u32(IFLA_NET_NS_FD, netns)
@@ -135,7 +144,8 @@ def create_veth(op: ops.CreateVeth, bridge: int, netns: int) -> Message:
         RTM_NEWLINK,
         text(IFLA_IFNAME, op.host),
         mac(IFLA_ADDRESS, op.host_mac),
-        u32(IFLA_MASTER, bridge),
+        u32(IFLA_MASTER, bridge) if bridge else b"",
+        u32(IFLA_GROUP, op.group) if op.group else b"",
         _mtu(op.mtu),
         _info("veth", peer),
         nlm=NEW,
@@ -214,7 +224,7 @@ def get_addresses(index: int, namespace: int | None = None) -> Message:
 
 def add_address(op: ops.AddAddress, index: int) -> Message:
     ip, length = _split(op.address)
-    body = _address(op.address, index)
+    body = _address(op.address, index, op.scope)
     if _family(ip) == AF_INET and length < 31:  # RFC 3021: a /31 has no broadcast address
         body += attribute(IFA_BROADCAST, _broadcast(ip, length))
     if _family(ip) == AF_INET6 and not op.dad:
@@ -226,9 +236,9 @@ def remove_address(op: ops.RemoveAddress, index: int) -> Message:
     return Message(RTM_DELADDR, 0, _address(op.address, index))
 
 
-def _address(text: str, index: int) -> bytes:
+def _address(text: str, index: int, scope: int = 0) -> bytes:
     ip, length = _split(text)
-    return IFADDRMSG.pack(_family(ip), length, 0, 0, index) + address(IFA_LOCAL, ip) + address(IFA_ADDRESS, ip)
+    return IFADDRMSG.pack(_family(ip), length, 0, scope, index) + address(IFA_LOCAL, ip) + address(IFA_ADDRESS, ip)
 
 
 def _broadcast(ip: str, length: int) -> bytes:
@@ -255,8 +265,10 @@ def add_route(op: ops.AddRoute, index: int) -> Message:
     body = header + u32(RTA_OIF, index) + u32(RTA_TABLE, table)
     if length:
         body += address(RTA_DST, network)
-    if op.gateway:
+    if op.gateway and _family(op.gateway) == family:
         body += address(RTA_GATEWAY, op.gateway)
+    elif op.gateway:  # struct rtvia, linux/rtnetlink.h
+        body += attribute(RTA_VIA, struct.pack("=H", _family(op.gateway)) + packed(op.gateway))
     if op.priority is not None:
         body += u32(RTA_PRIORITY, op.priority)
     return Message(RTM_NEWROUTE, NEW, body + _metrics(op))
@@ -265,6 +277,20 @@ def add_route(op: ops.AddRoute, index: int) -> Message:
 def _metrics(op: ops.AddRoute) -> bytes:
     metrics = [u32(kind, value) for kind, value in ((RTAX_MTU, op.mtu), (RTAX_ADVMSS, op.advmss)) if value]
     return nest(RTA_METRICS, *metrics) if metrics else b""
+
+
+def add_unreachable(op: ops.AddUnreachable) -> Message:
+    """The kernel adds it to the loopback interface, which may be down (fib6_nh_init, net/ipv6/route.c)."""
+    network, length = _split(op.dst)
+    family, scope = (AF_INET6, RT_SCOPE_UNIVERSE) if ":" in network else (AF_INET, RT_SCOPE_LINK)
+    header = RTMSG.pack(family, length, 0, 0, RT_TABLE_MAIN, RTPROT_STATIC, scope, RTN_UNREACHABLE, 0)
+    return Message(RTM_NEWROUTE, NEW, header + address(RTA_DST, network) + u32(RTA_PRIORITY, LAST_RESORT))
+
+
+def set_neighbour(op: ops.SetNeighbour, index: int) -> Message:
+    header = NDMSG.pack(_family(op.address), index, NUD_PERMANENT, 0, 0)
+    body = address(NDA_DST, op.address) + mac(NDA_LLADDR, op.mac)
+    return Message(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, header + body)
 
 
 def remove_route(op: ops.RemoveRoute, index: int) -> Message:

@@ -1,0 +1,108 @@
+"""Plans the container's side of an attachment, whatever its host end is connected to: settings, addresses, routes.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from cni_v6.errors import ALREADY_ATTACHED, CniError
+from cni_v6.kernel import ops
+from cni_v6.kernel.ops import HOST, Op
+from cni_v6.kernel.questions import GetLink, Question, Snapshot
+from cni_v6.plan import families
+from cni_v6.plan.site import Allocation, Site
+from cni_v6.protocol.result import Address, Route
+
+DEFAULT_ROUTE = {4: "0.0.0.0/0", 6: "::/0"}
+
+
+def questions(site: Site) -> tuple[Question, ...]:
+    """The questions that ``check_free`` and ``steps`` need answered."""
+    return GetLink(HOST, site.host), GetLink(site.netns, site.owner.ifname), *families.questions(site.netns)
+
+
+def check_free(site: Site, seen: Snapshot) -> None:
+    """Refuse an attachment whose interfaces exist already.
+
+    :raises CniError: ALREADY_ATTACHED.
+    """
+    if seen.link(HOST, site.host):
+        words = f"container {site.owner.container_id} is attached to {site.owner.network} already ({site.host})"
+        raise CniError(ALREADY_ATTACHED, words, f"run DEL for {site.owner.ifname} of that container first")
+    if seen.link(site.netns, site.owner.ifname):
+        words = f"interface {site.owner.ifname} exists in the container already ({site.netns})"
+        raise CniError(ALREADY_ATTACHED, words, "choose another CNI_IFNAME, or run DEL for the attachment that made it")
+
+
+def steps(
+    site: Site, allocation: Allocation, seen: Snapshot, *, announced: frozenset[int] = frozenset(), dad: bool = False,
+    up: bool = True,
+) -> Iterable[Op]:
+    """Configure the interface before it comes up: no frame from the segment reaches it half-configured.
+
+    :param announced: the families whose addresses are announced to neighbours.
+    """
+    netns, ifname = site.netns, site.owner.ifname
+    for name, value, needed in _settings(site, allocation, seen, announced, dad):
+        yield ops.SetSysctl(netns, name.format(ifname=ifname), value, precaution=not needed)
+    loopback = seen.sysctl(netns, "ipv6/conf/lo/disable_ipv6")
+    if 6 in allocation.families() and loopback == "1":
+        yield ops.SetSysctl(netns, "ipv6/conf/lo/disable_ipv6", "0", was=loopback, precaution=True)
+    for ip in allocation.ips:
+        yield ops.AddAddress(netns, ifname, ip.address, dad=dad)
+    if up:
+        yield ops.SetLink(netns, ifname, up=True)
+
+
+def _settings(
+    site: Site, allocation: Allocation, seen: Snapshot, announced: frozenset[int], dad: bool
+) -> Iterable[tuple[str, str, bool]]:
+    """Sysctls of the container's interface: key, value, and whether the network needs it. None on a layer 2 network.
+
+    IPv6 needs three things: it is on, it ignores router advertisements, and its link-local address is the one that the
+    guard knows. The other sysctls save a delay, or save neighbours a solicitation.
+    """
+    families_present = allocation.families()
+    if 4 in announced:
+        yield "ipv4/conf/{ifname}/arp_notify", "1", False
+    if 6 in families_present:
+        yield "ipv6/conf/{ifname}/disable_ipv6", "0", True
+        yield "ipv6/conf/{ifname}/accept_ra", "0", True
+        yield "ipv6/conf/{ifname}/autoconf", "0", False
+        yield "ipv6/conf/{ifname}/accept_dad", "1" if dad else "0", dad
+        if 6 in announced:
+            yield "ipv6/conf/{ifname}/ndisc_notify", "1", False
+        yield "ipv6/conf/{ifname}/keep_addr_on_down", "1", False  # as IPv4 addresses are kept
+        yield "ipv6/conf/{ifname}/addr_gen_mode", "0", True  # derive the link-local address from the MAC
+    elif families_present and seen.sysctl(site.netns, "ipv6/conf/lo/disable_ipv6") is not None:
+        yield "ipv6/conf/{ifname}/disable_ipv6", "1", False
+
+
+def next_hop(route: Route, ips: Iterable[Address]) -> str | None:
+    """The gateway of a route: its own, else the gateway of the first address of its family; None for an on-link route.
+
+    A route whose scope is narrower than global (link, 253; host, 254) takes no gateway (net/ipv4/fib_semantics.c).
+    """
+    if route.gw or (route.scope or 0) >= 253:
+        return route.gw
+    return next((ip.gateway for ip in ips if ip.family == route.family and ip.gateway), None)
+
+
+def route(site: Site, wanted: Route, ips: Iterable[Address]) -> Op:
+    """The operation that adds a route of the result.
+
+    :param ips: the container's addresses, with the gateway that each has.
+    """
+    return ops.AddRoute(
+        site.netns,
+        site.owner.ifname,
+        wanted.dst,
+        next_hop(wanted, ips),
+        mtu=wanted.mtu,
+        advmss=wanted.advmss,
+        priority=wanted.priority,
+        table=wanted.table,
+        scope=wanted.scope,
+    )

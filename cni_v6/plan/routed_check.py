@@ -1,0 +1,198 @@
+"""CHECK and STATUS of the routed plugin: what the kernel lacks of a container's link, and of the node.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+
+from cni_v6.config.routed import RoutedConf
+from cni_v6.errors import LIMITED
+from cni_v6.kernel import ops
+from cni_v6.kernel.facts import RouteEntry
+from cni_v6.kernel.ops import HOST, Op
+from cni_v6.kernel.questions import (
+    GetAddresses,
+    GetForwardChains,
+    GetLink,
+    GetLinks,
+    GetNeighbours,
+    GetRoutes,
+    GetSurroundings,
+    GetSysctl,
+    Question,
+    Snapshot,
+)
+from cni_v6.leases.attachment import Attachment, GatewayAddress, RoutedLink
+from cni_v6.net.addresses import version
+from cni_v6.plan import check, families, features, forwarding, gateways, outage, routed, status
+from cni_v6.plan.outage import Fault
+from cni_v6.plan.site import Site
+from cni_v6.protocol.result import Result
+
+HOSTS = "veth*"  # what nftables calls the host interfaces of all containers
+IP_FORWARD = "ipv4/ip_forward"
+
+
+# CHECK
+
+
+def questions(site: Site, conf: RoutedConf, result: Result) -> tuple[Question, ...]:
+    """The questions that CHECK asks the kernel."""
+    return (
+        GetLink(HOST, conf.host), *check.inside_questions(site, result), *link_questions(conf.host),
+        GetSysctl(HOST, IP_FORWARD), *forwarding.questions(forwarding.marked(conf)),
+    )
+
+
+def link_questions(host: str) -> tuple[Question, ...]:
+    """The questions about the node's end of a container's link."""
+    return (
+        GetAddresses(HOST, forwarding.LOOPBACK), GetAddresses(HOST, host), GetRoutes(HOST, host),
+        GetNeighbours(HOST, host), *forwarding.own_questions(host),
+        *(GetSysctl(HOST, step.key) for step in routed.settings(host, (6, 4))),
+    )
+
+
+def compare(
+    site: Site, conf: RoutedConf, result: Result, record: Attachment | None, seen: Snapshot
+) -> Iterator[str]:
+    """The differences between ``result`` and the kernel, one phrase for each.
+
+    :raises CniError: INVALID_CONFIG when the result names no interface of this container.
+    """
+    host, ips = seen.link(HOST, conf.host), check.addresses(site, result, site.owner.ifname)
+    six = any(version(address) == 6 for address in (record.addresses if record else ()))  # others since renumbering
+    yield from check.inside(site, result, seen, up=True)
+    yield from check.routes(site, result, seen, partial(routed.hops, conf, six=six))
+    if host is None:
+        yield f"host interface {conf.host} is missing"
+        return
+    named = check.find(result, conf.host, "")
+    if named:
+        yield from check.interface(f"host interface {conf.host}", named, host, up=True)
+    if host.master:
+        yield f"host interface {conf.host} is in {host.master}"
+    present = frozenset(ip.family for ip in ips)
+    link, inside = routed.to_record(conf, site.owner, ips, six=six), seen.link(site.netns, site.owner.ifname)
+    if inside and inside.mac != link.mac:
+        yield (f"interface {site.owner.ifname}: mac is {inside.mac}, and the node sends to {link.mac}; no chained "
+               "plugin (tuning) may change it: ask for a MAC by capability mac, args.cni.mac or MAC= in CNI_ARGS")
+    anchors = record.anchors if record else gateways.anchors(conf, ips)
+    yield from (words for words, _ in lacking(conf.host, link, anchors, seen))
+    if 4 in present:
+        yield from check.differs("node", f"net/{IP_FORWARD}", "1", seen.sysctl(HOST, IP_FORWARD))
+    if 6 in present and not forwarding.is_on(seen, forwarding.marked(conf)):
+        yield "IPv6 forwarding is off on the node"
+
+
+def lacking(
+    host: str, link: RoutedLink, anchors: Sequence[GatewayAddress], seen: Snapshot
+) -> Iterator[tuple[str, Op]]:
+    """What the node's end of a link lacks: in words, and the operation that adds each.
+
+    :param seen: answers to ``link_questions``.
+    """
+    families_present = dict.fromkeys(version(anchor.prefix) for anchor in anchors)
+    for setting in routed.settings(host, families_present):
+        if seen.sysctl(HOST, setting.key) != setting.value:
+            yield f"net/{setting.key} is {seen.sysctl(HOST, setting.key)}, not {setting.value}", setting
+    for step in forwarding.own_lacking(seen, host) if 6 in families_present else ():
+        yield f"IPv6 forwarding is off on {host}", step
+    known = dict(seen.neighbours(HOST, host))
+    present = {anchor.prefix.partition("/")[0]: link.mac for anchor in anchors if anchor.on_link}
+    held = {name: seen.addresses(HOST, name) for name in (host, forwarding.LOOPBACK)}
+    for step in _missing(host, link, anchors, held, seen.routes(HOST, host)):
+        yield _words(step), step
+    for address, mac in present.items():
+        if known.get(address) != mac:
+            yield f"neighbour {address} is not set to {mac} on {host}", ops.SetNeighbour(HOST, host, address, mac)
+
+
+def _missing(
+    host: str, link: RoutedLink, anchors: Iterable[GatewayAddress], held: Mapping[str, Collection[str]],
+    routes: Iterable[RouteEntry],
+) -> Iterator[Op]:
+    """Those of the operations that make the node's end whose address or route is not there.
+
+    :param held: the addresses of each interface.
+    """
+    there = {route.dst for route in routes if route.gateway is None}
+    for step in routed.host_end(host, link, anchors):
+        if isinstance(step, ops.AddAddress) and step.address not in held.get(step.ifname, ()):
+            yield step
+        if isinstance(step, ops.AddRoute) and step.dst not in there:
+            yield step
+
+
+def _words(step: Op) -> str:
+    if isinstance(step, ops.AddRoute):
+        return f"route {step.dst} through {step.ifname} is missing"
+    assert isinstance(step, ops.AddAddress)
+    return f"gateway address {step.address} is missing on {step.ifname}"
+
+
+# STATUS
+
+
+def status_questions(conf: RoutedConf, records: Iterable[Attachment]) -> tuple[Question, ...]:
+    """The questions that STATUS asks the kernel: of all links at once, since there may be thousands."""
+    needed: list[Question] = [GetLinks(), GetSurroundings(), GetForwardChains(), GetSysctl(HOST, IP_FORWARD)]
+    needed += [*families.host_questions(), *features.questions(conf), *forwarding.questions(forwarding.marked(conf))]
+    for record in records:
+        needed += forwarding.own_questions(record.host)
+    return tuple(dict.fromkeys(needed))
+
+
+def more_status_questions(conf: RoutedConf, seen: Snapshot) -> tuple[Question, ...]:
+    """The further questions about IPv6 forwarding."""
+    return (*forwarding.more_questions(seen, forwarding.marked(conf)), *forwarding.uplink_questions(seen))
+
+
+def check_status(conf: RoutedConf, records: Sequence[Attachment], seen: Snapshot) -> list[str]:
+    """What STATUS finds in the kernel.
+
+    :returns: warnings.
+    :raises CniError: NOT_AVAILABLE when an ADD would fail, LIMITED when containers that run are cut off.
+    """
+    features.check(conf, seen)
+    _, present = status.check_families(conf, seen)
+    running = [record for record in records if record.host in {link.name for link in seen.links()}]
+    if running:
+        status.check_running(LIMITED, _faults(conf, running, present, seen))
+    return list(outage.chain_warnings(HOSTS, present, seen))
+
+
+def _faults(
+    conf: RoutedConf, records: Sequence[Attachment], present: frozenset[int], seen: Snapshot
+) -> Iterator[Fault]:
+    """What containers lack, in the order in which it is to be put right."""
+    up = {link.name: link.up for link in seen.links()}
+    everything = seen.surroundings()
+    held: dict[str, list[str]] = {}
+    routes: dict[str, list[RouteEntry]] = {}
+    for name, address in everything.addresses:
+        held.setdefault(name, []).append(address)
+    for name, route in everything.routes:
+        routes.setdefault(name, []).append(route)
+    for record in records:
+        host, link = record.host, record.port
+        if not up[host]:
+            yield Fault(f"host interface {host} is down", (outage.command(ops.SetLink(HOST, host, up=True)),))
+        if isinstance(link, RoutedLink):
+            anchors = [anchor for anchor in record.anchors if version(anchor.prefix) in present]
+            steps = list(_missing(host, link, anchors, held, routes.get(host, ())))
+            if 6 in map(version, record.addresses):
+                steps += forwarding.own_lacking(seen, host)
+            if steps:
+                again = (*steps, *(step for step in routed.host_end(host, link, anchors)
+                                   if isinstance(step, ops.SetNeighbour)))
+                yield Fault("; ".join(map(_what, steps)), tuple(map(outage.command, again)))
+    yield from outage.forwarding_faults(forwarding.marked(conf), "the node", present, seen)
+    yield from outage.dropping_faults(HOSTS, present, seen)
+
+
+def _what(step: Op) -> str:
+    return f"net/{step.key} is not {step.value}" if isinstance(step, ops.SetSysctl) else _words(step)
