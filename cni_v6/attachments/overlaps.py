@@ -33,10 +33,7 @@ def check(
     """
     if not conf.is_gateway or conf.allow_overlap:
         return
-    if conf.is_shared:
-        needed = gateways.anchors_of_ranges(conf) if ips is None else gateways.anchors(conf, ips)
-    else:
-        needed = tuple(map(_whole, _of_ranges(conf) if ips is None else ips))
+    needed = _needed(conf, ips)
     memo = old_gateways.decode(leases.memo(), context.boot)
     if {*memo.live, *memo.looked_at}.issuperset(needed):
         return
@@ -58,6 +55,12 @@ def check(
         log.warning(warning)
     looked_at = needed if ips is None else tuple(dict.fromkeys((*memo.looked_at, *needed)))
     leases.keep_memo(old_gateways.encode(replace(memo, looked_at=looked_at), context.boot))
+
+
+def _needed(conf: MainConf, ips: Sequence[Address] | None) -> tuple[GatewayAddress, ...]:
+    if not conf.is_shared:
+        return tuple(map(_whole, _of_ranges(conf) if ips is None else ips))
+    return gateways.anchors_of_ranges(conf) if ips is None else gateways.anchors(conf, ips)
 
 
 def _whole(ip: Address) -> GatewayAddress:

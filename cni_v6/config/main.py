@@ -32,7 +32,6 @@ DEFAULT_BRIDGE = "cni0"
 AUTO = "auto"
 MIN_MTU = 68  # RFC 791, section 3.1
 IPV6_MIN_MTU = 1280  # RFC 8200, section 5; below it the kernel takes IPv6 off the interface
-KEPT = 64  # configurations that an engine remembers; a node has a few networks
 KEPT_BYTES = 1 << 14  # of the longest that is kept; a longer one has a prevResult, or is a mistake
 Conf = TypeVar("Conf", bound="MainConf")
 T = TypeVar("T")

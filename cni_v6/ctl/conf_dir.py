@@ -10,12 +10,12 @@ from typing import Any
 
 from cni_v6.attachments import load_config
 from cni_v6.attachments.context import Context
-from cni_v6.config.bridge import BridgeConf
 from cni_v6.config.ipam import IpamConf
-from cni_v6.config.main import IPAM_PLUGIN
+from cni_v6.config.main import MainConf
 from cni_v6.ctl import runtime_folders
 from cni_v6.ctl.plan import configurations
 from cni_v6.errors import INVALID_CONFIG, CniError
+from cni_v6.plugins.registry import PLUGINS
 from cni_v6.protocol import invocation
 from cni_v6.protocol.invocation import Invocation, Request
 
@@ -49,14 +49,15 @@ def call(config: dict[str, Any], command: str = "ADD") -> Invocation:
     return invocation.parse(Request(str(config["type"]), environment, json.dumps(config).encode()))
 
 
-def checked(config: dict[str, Any], context: Context, said: list[str] | None = None) -> IpamConf | BridgeConf:
+def checked(config: dict[str, Any], context: Context, said: list[str] | None = None) -> IpamConf | MainConf:
     """A configuration of ours, read as for an ADD.
 
     :param said: is given the warnings that the ADD would log.
     :raises CniError: as an ADD's.
     """
     made = call(config)
-    conf = load_config.ipam(made, context) if config["type"] == IPAM_PLUGIN else load_config.bridge(made, context)
+    main = PLUGINS[config["type"]].main
+    conf: IpamConf | MainConf = main.load(made, context) if main else load_config.ipam(made, context)
     if said is not None:
         said += (words for _, mark, words in (line.partition(" warning: ") for line in made.log.lines) if mark)
     return conf

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from cni_v6.ctl import screen
 from cni_v6.ctl.node_facts import NodeFacts
 from cni_v6.firewall.sets import Element
-from cni_v6.leases.attachment import BridgePort, RoutedLink
+from cni_v6.leases.attachment import BridgePort
 from cni_v6.net.addresses import is_link_local
 from cni_v6.plan import firewall_words, reach
 from cni_v6.plan.reach import Leaving, PublishedPort, Verdict
@@ -56,8 +56,6 @@ def lines(details: Sequence[Explained], now: float) -> Iterator[str]:
 
 def _who(each: Explained, now: float) -> Iterator[tuple[str, str]]:
     record, link, owner = each.seen.record, each.seen.link, each.seen.record.owner
-    is_routed = isinstance(record.port, RoutedLink)
-    own = record.port.link_local if isinstance(record.port, BridgePort) else ""
     yield "network", f"{owner.network}, leases in {each.data_dir}"
     yield "container", owner.container_id
     yield "interface", f"{owner.ifname or '(not recorded)'}{f', MAC {each.mac}' if each.mac else ''}"
@@ -68,12 +66,13 @@ def _who(each: Explained, now: float) -> Iterator[tuple[str, str]]:
     if record.created:
         yield "since", f"{screen.moment(record.created)}, {screen.age(now - record.created)} ago"
     if link:
-        place = f"in bridge {link.master}" if link.master else "a link of its own" if is_routed else "in no bridge"
+        apart = "the container's own link" if each.seen.is_routed else "in no bridge"
+        place = f"in bridge {link.master}" if link.master else apart
         yield "host", f"{link.name}, {place}, {'up' if link.up else 'down'}, MTU {link.mtu}"
     elif record.host:
         yield "host", f"{record.host}, which is not on the node"
     for address in each.own:
-        if is_link_local(address) and address != own and not is_routed:
+        if is_link_local(address) and not (isinstance(record.port, BridgePort) and record.port.link_local == address):
             continue  # the kernel's own
         yield "gateway", f"{address} on {each.home}"
     for route in each.routes:

@@ -7,6 +7,7 @@ containerd (docs/man/containerd-config.toml.5.md, docs/cri/config.md), CRI-O (cr
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -81,13 +82,21 @@ class _Node:
         """The arguments of each process of the node itself that executes a program, its name left out."""
         lines = ((pid, self.text(f"/proc/{pid}/cmdline").split("\0")) for pid in self._processes())
         return [words[1:] for pid, words in lines
-                if os.path.basename(words[0]) == program and self._has_these_files(pid)]
+                if os.path.basename(words[0]) == program and self._is_trusted(pid) and self._has_these_files(pid)]
+
+    def _is_trusted(self, pid: str) -> bool:
+        """Whether root, or whoever runs us, has started a process: anybody may write any command line.
+
+        The real user counts. A setuid program has another effective one, and may own its /proc/pid (proc(5)).
+        """
+        found = re.search(r"^Uid:\t(\d+)\t", self.text(f"/proc/{pid}/status"), re.MULTILINE)
+        return found is not None and int(found[1]) in (0, os.geteuid())
 
     def _has_these_files(self, pid: str) -> bool:
         """Whether a process has the node's root folder (proc(5), /proc/pid/root).
 
-        A container has another. A runtime in it is not the node's, and whoever is in it may write any command line,
-        to have us read a file of his, such as one in a volume, as root.
+        A container has another: a runtime in it is not the node's, and root in it may name a file in a volume, which
+        we would believe.
         """
         try:
             return os.path.samefile(f"{self._root}/proc/{pid}/root", self._root or "/")

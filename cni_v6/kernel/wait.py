@@ -32,8 +32,8 @@ Awaited = ops.AwaitPort | ops.AwaitCarrier | ops.AwaitAddresses
 def await_port(spaces: Spaces, operation: ops.AwaitPort) -> None:
     """Wait until a bridge port is no longer BR_STATE_DISABLED."""
 
-    def enabled(about: bytes) -> bool:
-        master, is_enabled = answers.port_state(about)
+    def enabled(data: bytes) -> bool:
+        master, is_enabled = answers.port_state(data)
         if not master:
             raise _failure(operation, "it is on no bridge any more: the bridge may have been deleted")
         return is_enabled
@@ -43,14 +43,14 @@ def await_port(spaces: Spaces, operation: ops.AwaitPort) -> None:
 
 def await_carrier(spaces: Spaces, operation: ops.AwaitCarrier) -> None:
     """Wait until an interface is running."""
-    _await_link(spaces, operation, lambda about: answers.read_link(about)[0].running)
+    _await_link(spaces, operation, lambda data: answers.read_link(data)[0].running)
 
 
 def _await_link(
     spaces: Spaces, operation: ops.AwaitPort | ops.AwaitCarrier, reached: Callable[[bytes], bool]
 ) -> None:
     """
-    :param reached: whether it is as awaited, from the kernel's message about it.
+    :param reached: whether an RTM_NEWLINK message says that it is as awaited.
     """
     index = _index(spaces, HOST, operation)
     route = spaces.get(HOST).route

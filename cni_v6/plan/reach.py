@@ -58,6 +58,8 @@ def _from_neighbours(seen: Situation, address: str) -> Verdict:
         if seen.loaded and seen.has("isolated", address):
             return Verdict(NEIGHBOURS, address, NO, 'ingress "isolated" closes it')
         return Verdict(NEIGHBOURS, address, PERHAPS, "through the node, if their routes to it lead there")
+    if seen.is_routed:
+        return _from_routed(seen, address)
     if seen.link.isolated:
         closed = seen.has("isolated", address)
         why = f"bridge port {seen.link.name} is isolated" + (", and so is the address (isolated)" if closed else "")
@@ -70,6 +72,18 @@ def _from_neighbours(seen: Situation, address: str) -> Verdict:
         if may:
             return Verdict(NEIGHBOURS, address, may, f"{why}, and br_netfilter hands it the bridge's frames too")
     return Verdict(NEIGHBOURS, address, YES, f"bridge {seen.link.master} passes their frames, on every port")
+
+
+def _from_routed(seen: Situation, address: str) -> Verdict:
+    """From containers of its routed network: through the node, which tells them from others."""
+    problem = _no_way(seen, address)
+    if not problem and not seen.forwards.get(version(address)):
+        problem = f"IPv{version(address)} forwarding is off on this node"
+    if not problem and seen.loaded and seen.has("isolated", address):
+        problem = 'ingress "isolated" closes it'
+    assert seen.link
+    may, why = (NO, problem) if problem else stopped_by(seen.chains, version(address), seen.link.name)
+    return Verdict(NEIGHBOURS, address, may or YES, why or "the node routes to it, on every port")
 
 
 def _from_node(seen: Situation, address: str) -> Verdict:

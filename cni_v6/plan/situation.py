@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from cni_v6.firewall.policy import GUARD_BLOCKED
 from cni_v6.firewall.sets import BRIDGE, Element
 from cni_v6.kernel.facts import ForwardChain, Link, RouteEntry
-from cni_v6.leases.attachment import Attachment
+from cni_v6.leases.attachment import Attachment, RoutedLink
 from cni_v6.net.addresses import version
 
 
@@ -53,6 +53,11 @@ class Situation:
     frames_pass_rules: Mapping[int, bool] = field(default_factory=dict)
 
     @property
+    def is_routed(self) -> bool:
+        """Whether the container has a link of its own, without a bridge."""
+        return isinstance(self.record.port, RoutedLink)
+
+    @property
     def targets(self) -> tuple[str, ...]:
         """The addresses and the delegated prefixes."""
         return *self.record.addresses, *self.record.prefixes
@@ -95,12 +100,12 @@ def cut_off(seen: Situation) -> str:
         return "it is blocked, since its record was damaged: run DEL and ADD for it"
     if not link.up:
         return f"host interface {link.name} is down"
-    if not link.master:
+    if not link.master and not seen.is_routed:
         return f"{link.name} is in no bridge (cni-v6ctl check {record.owner.network} --repair)"
-    if seen.bridge is None or not seen.bridge.up:
+    if not seen.is_routed and (seen.bridge is None or not seen.bridge.up):
         return f"bridge {link.master} is down (cni-v6ctl check {record.owner.network} --repair)"
     if seen.inside and seen.inside.link is None:
         return f"{record.owner.ifname} is not in the container's namespace"
-    if not link.port_enabled:
+    if not (link.running if seen.is_routed else link.port_enabled):
         return f"{record.owner.ifname} in the container is down"
     return ""

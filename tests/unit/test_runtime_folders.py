@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -18,9 +19,10 @@ def write(root: Path, path: str, content: str) -> None:
     target.write_text(content, encoding="utf-8")
 
 
-def process(root: Path, pid: int, *words: str, root_of: str = ".") -> None:
-    """A process with a command line; ``root_of``: its root folder, below the node's."""
+def process(root: Path, pid: int, *words: str, root_of: str = ".", user: int = 0) -> None:
+    """A process with a command line; ``root_of``: its root folder, below the node's; ``user``: who started it."""
     write(root, f"/proc/{pid}/cmdline", "\0".join(words))
+    write(root, f"/proc/{pid}/status", f"Name:\t{words[0][:15]}\nUid:\t{user}\t0\t0\t0\nGid:\t0\t0\t0\t0\n")
     root.joinpath(f"proc/{pid}/root").symlink_to(root / root_of)
 
 
@@ -81,13 +83,14 @@ def test_a_running_containerd_says_which_file_it_reads(tmp_path: Path, words: li
     assert runtimes(str(tmp_path)) == [Runtime("containerd", "/k3s.toml", ("/k3s",), "/etc/cni/net.d")]
 
 
-def test_a_process_in_a_container_does_not_say_where_plugins_go(tmp_path: Path) -> None:
+def test_not_everybodys_process_says_where_plugins_go(tmp_path: Path) -> None:
     volume = "/var/lib/kubelet/pods/1/volumes/v.toml"
     write(tmp_path, volume, 'version = 3\n[plugins."io.containerd.cri.v1.runtime".cni]\nbin_dir = "/etc/cron.d"\n')
     write(tmp_path, "/etc/containerd/config.toml", "version = 2\n")
     tmp_path.joinpath("var/lib/overlay").mkdir()
     process(tmp_path, 17, "containerd", "--config", volume, root_of="var/lib/overlay")
     process(tmp_path, 18, "crio", "--config", volume, root_of="nowhere")  # it ends while we look
+    process(tmp_path, 19, "containerd", "--config", volume, user=os.geteuid() + 1000)  # a person's, perhaps setuid
     assert found(tmp_path) == {"containerd": DEFAULT}
 
 

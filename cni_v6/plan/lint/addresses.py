@@ -11,11 +11,12 @@ from cni_v6.allocation import ranges
 from cni_v6.config.bridge import BridgeConf
 from cni_v6.config.firewall import MODE_OFF
 from cni_v6.config.ipam import IpamConf
-from cni_v6.config.main import IPV6_MIN_MTU, ForeignIpam
+from cni_v6.config.main import IPV6_MIN_MTU, ForeignIpam, MainConf
 from cni_v6.errors import CniError
 from cni_v6.kernel.facts import Surroundings, Uplink
 from cni_v6.net.addresses import version
 from cni_v6.plan import overlap
+from cni_v6.plan.forwarding import LOOPBACK
 from cni_v6.plan.lint.remark import ERROR, WARNING, Remark
 from cni_v6.plan.overlap import Place
 
@@ -46,7 +47,7 @@ def subnets(conf: IpamConf) -> tuple[str, ...]:
     return tuple(dict.fromkeys(ranges.subnet(part) for one in conf.sets for part in one.written))
 
 
-def network(conf: BridgeConf, node: Node | None, pods: int) -> Iterator[Remark]:
+def network(conf: MainConf, node: Node | None, pods: int) -> Iterator[Remark]:
     """Remarks about a network of ours.
 
     :param pods: how many containers it must have room for; 0 if nobody says.
@@ -59,7 +60,7 @@ def network(conf: BridgeConf, node: Node | None, pods: int) -> Iterator[Remark]:
         return
     if conf.is_gateway:
         yield from _reach(conf, ipam)
-        if not conf.is_default_gateway and not ipam.routes:
+        if isinstance(conf, BridgeConf) and not conf.is_default_gateway and not ipam.routes:
             yield Remark("no-default-route", WARNING, "the node is a gateway, and containers get no route through it",
                          'write "isDefaultGateway": true, or ipam.routes', "isGateway")
     yield from of_ipam(ipam, pods)
@@ -79,7 +80,7 @@ def of_ipam(ipam: IpamConf, pods: int) -> Iterator[Remark]:
             yield Remark("too-small", WARNING, words, "use a larger range, or set maxPods of the kubelet", "ranges")
 
 
-def _reach(conf: BridgeConf, ipam: IpamConf) -> Iterator[Remark]:
+def _reach(conf: MainConf, ipam: IpamConf) -> Iterator[Remark]:
     """Addresses that end at the site, and nothing translates them."""
     firewall = conf.firewall
     for subnet in subnets(ipam):
@@ -92,7 +93,7 @@ def _reach(conf: BridgeConf, ipam: IpamConf) -> Iterator[Remark]:
             yield Remark("unreachable", WARNING, f"{subnet} is {kind}, and nothing translates it", remedy, "subnet")
 
 
-def _on_node(conf: BridgeConf, ipam: IpamConf, node: Node) -> Iterator[Remark]:
+def _on_node(conf: MainConf, ipam: IpamConf, node: Node) -> Iterator[Remark]:
     uplinks = {uplink.ifname for uplink in node.uplinks}
     on_link = [(name, address) for name, address in node.surroundings.addresses if name in uplinks]
     answered = set()
@@ -108,8 +109,11 @@ def _on_node(conf: BridgeConf, ipam: IpamConf, node: Node) -> Iterator[Remark]:
         return
     places = [Place(conf.gateway_interface, ranges.subnet(part), part.gateway)
               for one in ipam.sets for part in one.written if ranges.subnet(part) not in answered]
+    known = {name for name, _ in (*node.surroundings.addresses, *node.surroundings.routes)}
+    # Of a routed network each container has an interface, and loopback the gateway. Whose a link is, lint does not ask.
+    own = frozenset() if conf.is_shared else frozenset(n for n in known if n == LOOPBACK or n.startswith("veth"))
     try:
-        warnings = overlap.check(conf, places, node.surroundings, frozenset(), {})
+        warnings = overlap.check(conf, places, node.surroundings, own, {})
     except CniError as error:
         yield Remark("overlap", ERROR, error.msg, error.details, "subnet")
         return
