@@ -26,6 +26,7 @@ from cni_v6.config.main import (
     KEPT_BYTES,
     ForeignIpam,
     RemovalConf,
+    once,
     parse_ipam,
     parse_removal,
 )
@@ -573,3 +574,18 @@ def test_anything_in_any_place_of_a_good_one(spot: tuple[Any, ...], value: Any, 
 @given(name=st.text(max_size=12))
 def test_any_key(name: str) -> None:
     answer(config(**{name: 7}) if name != "ipam" else config(), BRIDGE, "1.0.0", Args())
+
+
+def test_what_follows_from_a_configuration_is_derived_once() -> None:
+    derived: list[str] = []
+
+    @once
+    def network(conf: BridgeConf) -> str:
+        derived.append(conf.network)
+        return conf.network
+
+    first, *others = [replace(bridge(config()), network=f"n{number}") for number in range(KEPT + 1)]
+    assert [network(first), network(first)] == ["n0", "n0"] and derived == ["n0"]
+    assert network(replace(first)) == "n0" and derived == ["n0", "n0"]  # another object
+    assert [network(other) for other in others] == [other.network for other in others]
+    assert network(first) == "n0" and derived.count("n0") == 3  # it was forgotten meanwhile

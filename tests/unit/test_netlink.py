@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +16,7 @@ from pyroute2.netlink.rtnl.rtmsg import rtmsg
 from cni_v6.kernel import ops
 from cni_v6.kernel.facts import Link, RouteEntry
 from cni_v6.kernel.netlink import answers, requests
-from cni_v6.kernel.netlink.message import HEADER, Message, by_kind, each
+from cni_v6.kernel.netlink.message import HEADER, Message, attribute, by_kind, each, nest, picked
 
 MAC, OTHER = "02:00:00:00:00:01", "02:00:00:00:00:02"
 
@@ -306,3 +307,36 @@ def test_every_hop_of_several_is_an_uplink() -> None:
 def test_what_is_cut_short_ends_the_attributes(data: bytes) -> None:
     assert all(isinstance(payload, bytes) for _, payload in each(data))
     assert by_kind(data) == dict(each(data))
+    some = range(0, 0x4000, 2)
+    assert picked(data, some) == {kind: payload for kind, payload in each(data) if kind in some}
+
+
+def link_with(*values: int) -> bytes:
+    """An RTM_NEWLINK message with the IPv6 settings that a kernel knows: IFLA_AF_SPEC, AF_INET6, IFLA_INET6_CONF."""
+    conf = attribute(2, struct.pack(f"={len(values)}i", *values))
+    specific = nest(26, nest(10, attribute(1, bytes(4)), conf))
+    return bytes(HEADER.size) + requests.IFINFOMSG.pack(0, 0, 4, 0, 0) + specific
+
+
+@pytest.mark.parametrize(("known", "expected"), [
+    (60, {"accept_ra": "3", "autoconf": "5", "disable_ipv6": "26", "accept_dad": "-1", "force_forwarding": "59"}),
+    (59, {"accept_ra": "3", "autoconf": "5", "disable_ipv6": "26", "accept_dad": "-1", "force_forwarding": None}),
+    (0, dict.fromkeys(answers.IPV6_SETTINGS)),
+])
+def test_settings_of_an_interface_that_the_kernel_knows(known: int, expected: dict[str, str | None]) -> None:
+    found: dict[str, str | None] = dict.fromkeys(answers.IPV6_SETTINGS)
+    answers.read_link(link_with(*(-1 if number == 27 else number for number in range(known))), found)
+    assert found == expected
+
+
+def test_an_interface_without_ipv6_has_no_settings() -> None:
+    found: dict[str, str | None] = {"accept_ra": None}
+    answers.read_link(bytes(HEADER.size) + requests.IFINFOMSG.pack(0, 0, 4, 0, 0), found)
+    assert found == {"accept_ra": None}
+
+
+@pytest.mark.parametrize(("state", "enabled"), [(0, False), (3, True)])
+def test_the_state_of_a_port(state: int, enabled: bool) -> None:
+    port = nest(18, nest(5, attribute(1, bytes((state,)))))
+    data = bytes(HEADER.size) + requests.IFINFOMSG.pack(0, 0, 4, 0, 0) + attribute(10, struct.pack("=I", 7)) + port
+    assert answers.port_state(data) == (7, enabled)

@@ -54,6 +54,16 @@ class Nothing:
     """No fields."""
 
 
+@dataclass(frozen=True, slots=True)
+class Worded:
+    """Has words of its own."""
+
+    name: str
+
+    def __repr__(self) -> str:
+        return f"<{self.name}>"
+
+
 @pytest.mark.parametrize("made", [
     lambda kind: kind("a"), lambda kind: kind("a", 4), lambda kind: kind("a", parts=[1]), lambda kind: kind(name="a"),
     lambda kind: replace(kind("a", 4, [2]), size=5),
@@ -104,6 +114,10 @@ def test_keys_and_order() -> None:
 def test_without_fields() -> None:
     assert Nothing() == Nothing() and len({Nothing(), Nothing()}) == 1 and repr(Nothing()) == "Nothing()"
     assert Nothing.__eq__(Nothing(), Pair("a")) is NotImplemented
+
+
+def test_what_a_class_says_itself_is_kept() -> None:
+    assert repr(Worded("a")) == "<a>" and Worded("a") == Worded("a")
 
 
 def test_copied_whole() -> None:
