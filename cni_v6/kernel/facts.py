@@ -18,7 +18,9 @@ class Link:
     mtu: int
     kind: str = ""
     up: bool = False
-    running: bool = False  # up, and the kernel sends there: it has seen the carrier (IFF_RUNNING)
+    # Up, and the kernel sends there: it has seen the carrier (IF_OPER_UP). Before it has looked for the first time the
+    # state is unknown, which IFF_RUNNING takes for running (netif_oper_up, linux/netdevice.h).
+    running: bool = False
     promisc: bool = False
     master: str = ""
     alias: str = ""

@@ -223,6 +223,12 @@ def test_a_neighbour_is_set_for_good(address: str, family: int) -> None:
     assert found == [("NDA_DST", address), ("NDA_LLADDR", MAC)]
 
 
+@pytest.mark.parametrize(("flags", "state", "running"), [(0x41, 6, True), (0x41, 0, False), (0x40, 6, False)])
+def test_an_interface_runs_once_the_kernel_has_seen_its_carrier(flags: int, state: int, running: bool) -> None:
+    body = requests.IFINFOMSG.pack(0, 0, 4, flags, 0) + attribute(16, bytes((state,)))
+    assert answers.read_link(bytes(HEADER.size) + body)[0].running is running
+
+
 def test_a_pair_without_a_bridge_has_a_group() -> None:
     _, found = heard(requests.create_veth(replace(VETH, bridge="", group=7), 0, 9), ifinfmsg)
     assert dict(found)["IFLA_GROUP"] == 7 and "IFLA_MASTER" not in dict(found)

@@ -18,8 +18,8 @@ from cni_v6.kernel.netlink.uapi import (
     IFA_FLAGS,
     IFA_LOCAL,
     IFF_PROMISC,
-    IFF_RUNNING,
     IFF_UP,
+    IF_OPER_UP,
     IFLA_ADDRESS,
     IFLA_AF_SPEC,
     IFLA_BR_GROUP_FWD_MASK,
@@ -40,6 +40,7 @@ from cni_v6.kernel.netlink.uapi import (
     IFLA_LINKINFO,
     IFLA_MASTER,
     IFLA_MTU,
+    IFLA_OPERSTATE,
     RT_TABLE_LOCAL,
     RTA_DST,
     RTA_GATEWAY,
@@ -59,7 +60,8 @@ RTNEXTHOP = struct.Struct("=HBBi")  # length, flags, hops, index; the next hop's
 Attributes = Mapping[int, bytes]
 
 _LINK = frozenset((
-    IFLA_IFNAME, IFLA_ADDRESS, IFLA_MTU, IFLA_IFALIAS, IFLA_GROUP, IFLA_MASTER, IFLA_LINKINFO, IFLA_AF_SPEC
+    IFLA_IFNAME, IFLA_ADDRESS, IFLA_MTU, IFLA_OPERSTATE, IFLA_IFALIAS, IFLA_GROUP, IFLA_MASTER, IFLA_LINKINFO,
+    IFLA_AF_SPEC,
 ))
 _BRIDGE = frozenset((IFLA_BR_VLAN_FILTERING, IFLA_BR_VLAN_DEFAULT_PVID, IFLA_BR_GROUP_FWD_MASK))
 _PORT = frozenset((IFLA_BRPORT_MODE, IFLA_BRPORT_ISOLATED, IFLA_BRPORT_STATE))
@@ -120,7 +122,7 @@ def read_link(data: bytes, settings: dict[str, str | None] | None = None) -> tup
         mtu=as_int(given.get(IFLA_MTU)),
         kind=kind,
         up=bool(flags & IFF_UP),
-        running=bool(flags & IFF_RUNNING),
+        running=bool(flags & IFF_UP) and as_int(given.get(IFLA_OPERSTATE)) == IF_OPER_UP,
         promisc=bool(flags & IFF_PROMISC),
         alias=as_text(given.get(IFLA_IFALIAS)),
         hairpin=bool(as_int(port.get(IFLA_BRPORT_MODE))),
