@@ -194,8 +194,8 @@ def _segment(there: list[View], node: str, seen: Snapshot, found: Findings) -> N
     for home in dict.fromkeys(conf.gateway_interface for conf in shapes if conf.is_gateway):
         _gateway([view for view in there if view.conf and view.conf.gateway_interface == home], node, seen, found)
     for view in there:
-        if view.conf:
-            _features(view, view.conf, seen, found)
+        assert view.conf
+        _features(view, view.conf, seen, found)
 
 
 def _group(conf: BridgeConf, node: str, seen: Snapshot, found: Findings) -> None:

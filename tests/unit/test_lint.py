@@ -262,3 +262,10 @@ def test_a_refusal_of_what_the_node_lacks_now(tmp_path: Path, capsys: Capture) -
     assert (found["rule"], found["level"]) == ("refused", "warning") and "eth9" in found["message"]
     chosen.no_node = True
     assert command.run(chosen, FakeContext().context, tmp_path / "none") == 0
+
+
+def test_a_routed_network(capsys: Capture, tmp_path: Path) -> None:
+    path = tmp_path / "10-pods.conflist"
+    document = json.loads((ROOT / "conf/10-cni-v6-routed.conflist").read_text())
+    path.write_text(json.dumps(document))
+    assert remarks(capsys, path, status=0) == []

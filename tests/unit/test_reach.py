@@ -23,7 +23,7 @@ from cni_v6.firewall.policy import (
 )
 from cni_v6.firewall.sets import Element
 from cni_v6.kernel.facts import DROPS_ALL, DROPS_REST, ForwardChain, Link, RouteEntry
-from cni_v6.leases.attachment import Attachment, GatewayAddress
+from cni_v6.leases.attachment import Attachment, GatewayAddress, RoutedLink
 from cni_v6.plan import firewall_words, reach
 from cni_v6.plan.reach import NEIGHBOURS, NETWORKS, NO, NODE, OUTSIDE, PERHAPS, YES, Leaving, PublishedPort
 from cni_v6.plan.situation import Inside, Situation, Way, concerning, cut_off
@@ -261,3 +261,34 @@ def test_a_delegated_prefix(ingress: str, expected: list[str]) -> None:
 def test_what_leaves_of_a_delegated_prefix(seen_as: str, source: str, how: str) -> None:
     [found] = [each for each in reach.leaving(delegated(seen_as=seen_as)) if each.address == PREFIX]
     assert found == Leaving(PREFIX, YES, "eth0", source, how)
+
+
+def routed(**changes: object) -> Situation:
+    """A container with a link of its own."""
+    seen = situation(policy())
+    record = replace(seen.record, port=RoutedLink("02:00:00:00:00:01"))
+    assert seen.link
+    link = replace(seen.link, master="", port_enabled=False, running=True)
+    return replace(seen, record=record, link=link, bridge=None, **changes)  # type: ignore[arg-type]
+
+
+def test_a_routed_container_is_reached_by_its_neighbours_through_the_node() -> None:
+    assert whys(routed(), NEIGHBOURS) == {(YES, "the node routes to it, on every port")}
+    off = routed(forwards={4: False, 6: False})
+    assert {may for may, _ in whys(off, NEIGHBOURS)} == {NO}
+    chain = ForwardChain("inet", "filter", "forward", DROPS_ALL)
+    assert {may for may, _ in whys(routed(chains=(chain,)), NEIGHBOURS)} == {NO}
+    assert {may for may, _ in whys(routed(ways={}), NEIGHBOURS)} == {NO}
+
+
+def test_a_routed_container_that_is_isolated() -> None:
+    seen = routed()
+    isolated = elements(seen.record.owner, policy(ingress=ISOLATED))
+    assert whys(replace(seen, elements=isolated), NEIGHBOURS) == {(NO, 'ingress "isolated" closes it')}
+
+
+def test_a_routed_container_whose_end_is_down() -> None:
+    seen = routed()
+    assert seen.link
+    down = replace(seen, link=replace(seen.link, running=False))
+    assert cut_off(down) == "eth0 in the container is down"

@@ -111,9 +111,9 @@ def _on_node(conf: MainConf, ipam: IpamConf, node: Node) -> Iterator[Remark]:
               for one in ipam.sets for part in one.written if ranges.subnet(part) not in answered]
     known = {name for name, _ in (*node.surroundings.addresses, *node.surroundings.routes)}
     # Of a routed network each container has an interface, and loopback the gateway. Whose a link is, lint does not ask.
-    own = frozenset() if conf.is_shared else frozenset(n for n in known if n == LOOPBACK or n.startswith("veth"))
+    links = frozenset(name for name in known if name == LOOPBACK or name.startswith("veth"))
     try:
-        warnings = overlap.check(conf, places, node.surroundings, own, {})
+        warnings = overlap.check(conf, places, node.surroundings, frozenset() if conf.is_shared else links, {})
     except CniError as error:
         yield Remark("overlap", ERROR, error.msg, error.details, "subnet")
         return
