@@ -41,7 +41,7 @@ def library(setting: Setting, found: Findings) -> None:
                                   against=f"own, beside {first}", remark=_few(len(each))))
     few, many = sizes.collect_steps
     figure = f"library, GC of {sizes.collect_stale} stale attachments among {many // 2:,}"
-    found.rows.append(Row(figure, "ms", answer["collected"][1], answer["collected"][0], GROWTH,
+    found.rows.append(Row(figure, "ms", answer["collected"][1], answer["collected"][0], Goal(3),
                           against=f"own, among {few // 2:,}", remark=_few(1)))
 
 

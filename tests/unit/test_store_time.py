@@ -177,14 +177,21 @@ def test_a_folder_from_a_backup_an_hour_old_repeats_nothing(tmp_path: Path, fold
     assert value(one(later)) - value(one(later)) == -1  # and it is settled then
 
 
-def test_a_random_order_from_a_backup_repeats_nothing(tmp_path: Path, folder: Path) -> None:
+@pytest.mark.parametrize("into", [False, True], ids=["in place of the files", "into the files"])
+def test_a_random_order_from_a_backup_repeats_nothing(tmp_path: Path, folder: Path, into: bool) -> None:
+    """Files in their place may have their inodes again, content that is copied into them has."""
     by_lot = AllocationPolicy(RANDOM)
     one(at(tmp_path), LARGE, by_lot)
     copied(folder, tmp_path / "backup")
     with at(tmp_path).transaction() as work:
         seen = {work.choose(0, LARGE, by_lot) for _ in range(2 * CHUNK)}
-    shutil.rmtree(folder)
-    copied(tmp_path / "backup", folder)
+    if into:
+        for path in (tmp_path / "backup").rglob("*"):
+            if path.is_file():
+                (folder / path.relative_to(tmp_path / "backup")).write_bytes(path.read_bytes())
+    else:
+        shutil.rmtree(folder)
+        copied(tmp_path / "backup", folder)
     later = at(tmp_path, START + HOUR)
     assert not seen & {one(later, LARGE, by_lot) for _ in range(50)}
 

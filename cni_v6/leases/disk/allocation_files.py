@@ -24,7 +24,7 @@ from cni_v6.allocation.used import UsedAddresses
 from cni_v6.errors import STORE_FAILED, CniError
 from cni_v6.leases.attachment import Attachment
 from cni_v6.leases.disk import allocation_json
-from cni_v6.leases.disk.directory import Folder
+from cni_v6.leases.disk.directory import Folder, identity
 from cni_v6.leases.disk.release_queue_file import QueueFile
 from cni_v6.net.addresses import from_text
 from cni_v6.net.intervals import Span
@@ -57,7 +57,7 @@ class AllocatorFiles:
         self._folder: Folder | None = None
         self._states: dict[int, tuple[AllocatorState, QueueFile]] = {}
         self._saved: dict[int, _Saved] = {}
-        self._inodes: dict[int, int] = {}  # of the ``spent`` files: a copy in a file's place has another inode
+        self._identities: dict[int, int] = {}  # of the ``spent`` files: a copy in a file's place has another one
 
     def close(self) -> None:
         """Close the descriptors."""
@@ -92,9 +92,9 @@ class AllocatorFiles:
             folder.create(NEW, allocation_json.encode_spent(state.used, family), sync=True)
             folder.move(NEW, folder, _name("spent", family))
             folder.flush()
-            self._inodes[family] = self._inode(family)
+            self._identities[family] = self._identity(family)
         if state.used != saved.used:
-            content = allocation_json.encode_open(state.used, family, self._boot, self._inodes.get(family, 0))
+            content = allocation_json.encode_open(state.used, family, self._boot, self._identities.get(family, 0))
             self._overwrite(_name("open", family), content)
         if state.round != saved.round:
             self._overwrite(_name("round", family), allocation_json.encode_round(state.round, family))
@@ -182,20 +182,21 @@ class AllocatorFiles:
 
     def _read_used(self, family: int) -> UsedAddresses:
         folder, name = self._cursors(), _name("spent", family)
-        found = folder.read_inode(name)
+        found = folder.read_identified(name)
         if found is None:
             return UsedAddresses()
-        content, self._inodes[family] = found
+        content, self._identities[family] = found
         opened = folder.read_to_edit(_name("open", family)) or b""
         try:
-            return allocation_json.decode(content, opened, family, self._boot, self._inodes[family], self._now())
+            file = self._identities[family]
+            return allocation_json.decode(content, opened, family, self._boot, file, self._now())
         except ValueError as error:
             raise CniError(STORE_FAILED, f"lease store: {folder.path}/{name} is damaged",
                            "restore it; without it addresses of large sets can be handed out again") from error
 
-    def _inode(self, family: int) -> int:
+    def _identity(self, family: int) -> int:
         status = self._cursors().stat(_name("spent", family))
-        return status.st_ino if status else 0
+        return identity(status) if status else 0
 
     def _overwrite(self, name: str, content: bytes) -> None:
         folder = self._cursors()

@@ -50,7 +50,7 @@ def encode_spent(used: UsedAddresses, family: int) -> bytes:
 def encode_open(used: UsedAddresses, family: int, boot: str, file: int) -> bytes:
     """The part that is valid only in this boot, and only beside the same ``spent`` file.
 
-    :param file: the inode of the ``spent`` file.
+    :param file: the identity of the ``spent`` file.
     """
     places = tuple(order.next for order in used.draws)
     content = _padded({

@@ -121,11 +121,11 @@ class Folder:
 
         :raises CniError: STORE_FAILED, also if the name is not a regular file.
         """
-        found = self.read_inode(name)
+        found = self.read_identified(name)
         return found and found[0]
 
-    def read_inode(self, name: str) -> tuple[bytes, int] | None:
-        """As ``read``, with the file's inode."""
+    def read_identified(self, name: str) -> tuple[bytes, int] | None:
+        """As ``read``, with ``identity`` of the file."""
         with naming(f"{self.path}/{name}"):
             try:
                 fd = os.open(name, _READ_FLAGS, dir_fd=self.fd)
@@ -311,12 +311,20 @@ def _narrowed(fd: int) -> tuple[int, os.stat_result]:
     return fd, status
 
 
+def identity(status: os.stat_result) -> int:
+    """What no other file has had in its place: a number of inode and ctime, which nobody can set.
+
+    Inodes alone are given again: to a copy of the file, once the file is deleted.
+    """
+    return status.st_ctime_ns << 64 | status.st_ino
+
+
 def _content(fd: int) -> tuple[bytes, int]:
-    """Content and inode of a file."""
+    """Content and identity of a file."""
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode):
         raise OSError(errno.EISDIR, "not a plain file")
-    return os.read(fd, min(status.st_size, READ_LIMIT)), status.st_ino
+    return os.read(fd, min(status.st_size, READ_LIMIT)), identity(status)
 
 
 def _write(fd: int, content: bytes) -> None:
