@@ -267,11 +267,11 @@ def test_the_engine_and_the_tables_go_along_unless_containers_use_them(node: Nod
 
 @pytest.mark.parametrize("option", ["--bin-dir", "--conf-dir"])
 def test_an_empty_folder_name_is_not_the_working_folder(
-    tmp_path: Path, option: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, option: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """``--bin-dir "$UNSET"``."""
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as ended:
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as ended:
+        patch.chdir(tmp_path)
         main(["install", option, ""])
     assert ended.value.code == 2 and "it names no folder" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

@@ -100,7 +100,7 @@ def test_the_round_is_read_back_and_a_damaged_one_is_nothing() -> None:
     assert [allocation_json.decode_round(each, 4) for each in (b"", b"{", b'{"round": [["::1", "::2"]]}')] == [()] * 3
 
 
-def test_a_round_that_another_call_makes_room_for_meanwhile_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_round_that_another_call_makes_room_for_meanwhile_is_read() -> None:
     """The engine's calls of several networks are threads, and what is remembered is one for all."""
 
     class Cleared(dict[object, object]):
@@ -110,5 +110,6 @@ def test_a_round_that_another_call_makes_room_for_meanwhile_is_read(monkeypatch:
             return True
 
     content = allocation_json.encode_round(((10, 12),), 4)
-    monkeypatch.setattr(allocation_json, "_rounds", Cleared())
-    assert allocation_json.decode_round(content, 4) == ((10, 12),)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(allocation_json, "_rounds", Cleared())
+        assert allocation_json.decode_round(content, 4) == ((10, 12),)

@@ -26,8 +26,8 @@ the last writes before a power failure are lost. So ``cursors/spent`` is synced,
 in it is handed out. It reserves ``used.CHUNK`` addresses ahead, so that there is one sync for each chunk.
 ``cursors/open``, the rest of the chunk, is not synced. It carries the boot id and the identity of ``spent`` (inode
 and ctime): if it is of an earlier boot, or beside a copy of ``spent``, it is ignored, and the set continues after all
-addresses that may have been handed out. Leases need no sync: a power failure ends the containers that held them, and the first transaction of a
-boot frees them.
+addresses that may have been handed out. Leases need no sync: a power failure ends the containers that held them, and
+the first transaction of a boot frees them.
 
 **Changes by others.** The reference plugin, or a person, writes lease files without records. A directory's mtime
 changes when a name is added or removed. So a transaction that changed something ends by setting the mtime of both
