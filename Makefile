@@ -34,7 +34,7 @@ demo: root setup ## two containers on a dual-stack network, explained step by st
 	@tools/sandbox $(RUN) tools/demo
 
 test: ARGS = --cov -m "not ($(REST))"
-test: root setup-test ## what every change must pass: lint, types, layers, units, namespaces, executables; 7 minutes
+test: root setup-test ## what every change must pass: lint, types, layers, units, namespaces, executables; 5 minutes
 	$(PYTEST) $(ARGS)
 	@echo "make test-all has more: container runtimes, user-mode kernels, bare machines (Debian 12 and 13), the courier, the slow rest."
 

@@ -297,6 +297,7 @@ def test_gc_removes_the_elements_of_what_is_gone(node: Node) -> None:
     assert nft.held(node) == {}
 
 
+@pytest.mark.slow
 def test_many_at_once_with_reloads_in_between(node: Node) -> None:
     """Each container comes and goes as it is drawn; whoever reads the sets meanwhile finds them whole."""
     networks.set_up(node, everything())

@@ -31,6 +31,7 @@ def asking(config: dict[str, Any], mac: str) -> dict[str, Any]:
     return {**config, "runtimeConfig": {"mac": mac}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("theirs", NETWORKS)
 @pytest.mark.parametrize("ours", NETWORKS)
 def test_a_neighbours(node: Node, theirs: str, ours: str) -> None:

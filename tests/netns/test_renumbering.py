@@ -132,6 +132,7 @@ def source(pod: Pod, target: str) -> str:
     return str(route["prefsrc"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keys", [
     {}, {"ingress": "published", "guard": True}, {"ipMasq": True},
 ], ids=["open", "firewall", "masquerade"])

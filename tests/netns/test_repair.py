@@ -108,6 +108,7 @@ def test_check_repairs_without_any_configuration(node: Node) -> None:
     assert pods[0].ping("10.66.0.1") and not pods[0].ping(pods[1].address(4), patience=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [
     pytest.param("ip link set {host} nomaster", id="port out of its bridge"),
     pytest.param("ip link add br9 type bridge; ip link set {host} master br9", id="port in another one"),

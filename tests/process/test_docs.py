@@ -55,9 +55,9 @@ def test_every_block_says_what_becomes_of_it(page: Path) -> None:
 
 
 def runs(page: Path) -> ParameterSet:
-    """A page that shows a runtime at work is one of the tests of runtimes. Only README is what make test runs."""
+    """A page that shows a runtime at work is one of the tests of runtimes. The bare machines run README's, too."""
     named = {name for name in RUNTIMES for step in STEPS[page] if re.search(rf"\b{name} ", step.command)}
-    marks = [pytest.mark.runtimes] if named else [] if page == README else [pytest.mark.slow]
+    marks = [pytest.mark.runtimes if named else pytest.mark.slow]
     return pytest.param(page, marks=marks, id=str(page.relative_to(ROOT)))
 
 

@@ -52,10 +52,14 @@ def test_filtering_can_be_changed(kernel: FakeKernel) -> None:
     assert not kernel.spaces[HOST].links["br0"].vlan_filtering
 
 
-def test_a_port_that_never_comes_up_is_told_at_once(kernel: FakeKernel) -> None:
+@pytest.mark.parametrize(("awaited", "words"), [
+    (ops.AwaitPort("veth0"), "wait for bridge port veth0"),
+    (ops.AwaitCarrier("veth0"), "wait for the carrier of veth0"),
+])
+def test_a_port_that_never_comes_up_is_told_at_once(kernel: FakeKernel, awaited: ops.Op, words: str) -> None:
     kernel.apply([BRIDGE, PAIR])
-    with pytest.raises(CniError, match="wait for bridge port veth0") as caught:
-        kernel.apply([ops.AwaitPort("veth0")])
+    with pytest.raises(CniError, match=words) as caught:
+        kernel.apply([awaited])
     assert caught.value.code == errors.KERNEL_REFUSED
 
 
