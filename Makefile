@@ -17,11 +17,11 @@ BENCH_PACKAGES = containernetworking-plugins iptables musl-tools netavark
 PEER_BIN = /usr/lib/cni
 
 RUN = .venv/bin/python
-# Three at a time, on two processors: much of it waits for kernels and runtimes. What shares a heavy thing names it with
+# Four at a time, on two processors: much of it waits for kernels and runtimes. What shares a heavy thing names it with
 # @pytest.mark.xdist_group.
-PYTEST = tools/sandbox env PATH="$(CURDIR)/.tools/bin:$$PATH" $(RUN) -m pytest -n 3 --dist loadgroup
+PYTEST = tools/sandbox env PATH="$(CURDIR)/.tools/bin:$$PATH" $(RUN) -m pytest -n 4 --dist loadgroup
 # What takes long, or needs much: all that make test leaves out.
-REST = runtimes or uml or bare or courier or slow
+REST = (runtimes or uml or bare or courier or slow) and not crossed
 
 .NOTPARALLEL:
 .PHONY: help demo test test-all test-rest check bench lint type courier wheels install uninstall clean
@@ -33,7 +33,7 @@ help: ## list the targets
 demo: root setup ## two containers on a dual-stack network, explained step by step
 	@tools/sandbox $(RUN) tools/demo
 
-test: ARGS = --cov -m "not ($(REST))"
+test: ARGS = --cov -m "not ($(REST)) and not crossed"
 test: root setup-test ## what every change must pass: lint, types, layers, units, namespaces, executables; 5 minutes
 	$(PYTEST) $(ARGS)
 	@echo "make test-all has more: container runtimes, user-mode kernels, bare machines (Debian 12 and 13), the courier, the slow rest."

@@ -20,6 +20,7 @@ hypothesis.settings.register_profile("explore", deadline=None, max_examples=2000
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 # The ways in. "process": each call in its own; "engine": they find one, or leave one behind; "courier": so, through it.
+# They carry the calls of any main plugin alike: test_add_del alone crosses all ways with all main plugins.
 COURIER = pytest.param("courier", marks=pytest.mark.courier)
 MODES = ("process", "engine", COURIER)
 MARKED_FOLDERS = ("bare", "netns", "process")
@@ -35,6 +36,10 @@ def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
             item.add_marker("slow")
         if parameters.get("main_plugin") == "cni-v6-routed" and not item.get_closest_marker("core"):
             item.add_marker("slow")
+        if parameters.get("main_plugin") == "cni-v6-routed" and parameters.get("node") in ("process", "courier") and (
+            item.path.stem != "test_add_del"
+        ):
+            item.add_marker("crossed")
         for folder in MARKED_FOLDERS:
             if folder in item.path.relative_to(ROOT).parts:
                 item.add_marker(folder)
