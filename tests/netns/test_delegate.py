@@ -246,14 +246,14 @@ def test_del_takes_away_what_add_has_made(node: Node) -> None:
             node.remove_container(pod.name)
 
 
-@pytest.mark.usefixtures("main_plugin")
-def test_gc_takes_away_what_a_crash_left(node: Node) -> None:
+def test_gc_takes_away_what_a_crash_left(node: Node, main_plugin: str) -> None:
+    """On a bridge the route stays; that of a link of its own goes with the namespace, by and by."""
     config = network(**OPEN)
     networks.set_up(node, config)
     with node.unchanged(LEDGER):
         networks.pods(node, config, "a")
         node.remove_container("a")
-        assert len(routes(node)) == 1
+        assert main_plugin == networks.ROUTED or len(routes(node)) == 1
         node.plugin("cni-v6", "GC", {**config, "cni.dev/valid-attachments": []}).ok()
         assert routes(node) == set()
 
