@@ -81,8 +81,10 @@ class Pod:
 
     @property
     def host(self) -> str:
-        """The host interface by the result: the last one of the node's."""
-        return str([each["name"] for each in self.result["interfaces"] if "sandbox" not in each][-1])
+        """The host interface by the result: the one before the container's."""
+        interfaces = self.result["interfaces"]
+        inside = next(number for number, each in enumerate(interfaces) if "sandbox" in each)
+        return str(interfaces[inside - 1]["name"])
 
     @property
     def home(self) -> str:
