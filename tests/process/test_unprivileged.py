@@ -54,7 +54,9 @@ def call(
 
 
 def ctl(node: Node, installed: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return node.run(*NOBODY, str(installed / "usr/sbin/cni-v6ctl"), *arguments, env=node.environment, check=False)
+    # Without an engine a node has no folder of its own, and other nodes may have left something in the usual one.
+    env = {"CNI_V6_RUN_DIR": "/run/cni-v6-of-nobody", **node.environment}
+    return node.run(*NOBODY, str(installed / "usr/sbin/cni-v6ctl"), *arguments, env=env, check=False)
 
 
 @pytest.mark.parametrize("command", NEED_PRIVILEGE)
