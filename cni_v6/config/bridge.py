@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 
-from cni_v6.config import prefix_delegation
 from cni_v6.config.firewall import parse as parse_firewall
 from cni_v6.config.interface_prefix import InterfacePrefixes
 from cni_v6.config.ipam import IpamConf
@@ -11,6 +10,7 @@ from cni_v6.config.keys.bridge import BRIDGE
 from cni_v6.config.main import (
     MainConf,
     Remembered,
+    check_delegation,
     for_call,
     read_dns,
     read_ipam,
@@ -107,9 +107,7 @@ def _read_bridge(call: Invocation, prefixes: InterfacePrefixes | None = None) ->
         allow_overlap=top.text("overlap") == "allow",
     )
     _refuse_contradictions(conf)
-    wanted = ipam.delegation if isinstance(ipam, IpamConf) else None
-    own = sets if isinstance(ipam, IpamConf) else None
-    prefix_delegation.check(top, wanted, own, is_gateway=conf.is_gateway, nptv6=conf.firewall.nptv6)
+    check_delegation(top, conf)
     return conf
 
 

@@ -153,6 +153,12 @@ def remembered(call: Invocation, kept: dict[Remembered, Conf], read: Callable[[I
     return conf
 
 
+def check_delegation(top: Section, conf: MainConf) -> None:
+    """See ``prefix_delegation.check``."""
+    wanted, sets = (conf.ipam.delegation, conf.ipam.sets) if isinstance(conf.ipam, IpamConf) else (None, None)
+    prefix_delegation.check(top, wanted, sets, is_gateway=conf.is_gateway, nptv6=conf.firewall.nptv6)
+
+
 def for_call(conf: Conf, call: Invocation) -> Conf:
     """The configuration for the workload of a call, which comes after what is remembered."""
     ipam = for_workload(conf.ipam, call) if isinstance(conf.ipam, IpamConf) else conf.ipam

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from cni_v6.config import prefix_delegation
 from cni_v6.config.firewall import parse as parse_firewall
 from cni_v6.config.interface_prefix import InterfacePrefixes
 from cni_v6.config.ipam import IpamConf
@@ -12,6 +11,7 @@ from cni_v6.config.keys.routed import ROUTED
 from cni_v6.config.main import (
     MainConf,
     Remembered,
+    check_delegation,
     for_call,
     read_dns,
     read_ipam,
@@ -85,6 +85,5 @@ def _read(call: Invocation, prefixes: InterfacePrefixes | None = None) -> Routed
     if conf.ipv4_gateway and version(conf.ipv4_gateway) != 4:
         raise wrong("ipv4Gateway", conf.ipv4_gateway, "is no IPv4 address", "write one such as 169.254.1.1")
     refuse_small_mtu(conf.mtu, ipam, "the kernel's default")
-    wanted, own = (ipam.delegation, sets) if isinstance(ipam, IpamConf) else (None, None)
-    prefix_delegation.check(top, wanted, own, is_gateway=True, nptv6=conf.firewall.nptv6)
+    check_delegation(top, conf)
     return conf
