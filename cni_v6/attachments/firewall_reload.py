@@ -18,7 +18,7 @@ from cni_v6.kernel.questions import GetAllElements, GetLinks, GetRuleset, GetTab
 from cni_v6.leases.attachment import Attachment
 from cni_v6.leases.store import Transaction
 from cni_v6.protocol.invocation import Invocation
-from cni_v6.protocol.names import Owner, owner_of_alias
+from cni_v6.protocol.names import Owner, owned
 
 Network = MainConf | RemovalConf
 GONE = "the firewall's tables are gone or changed"
@@ -85,7 +85,7 @@ def _lost(stores: Stores, context: Context) -> Mapping[Owner, Policy]:
     their records from it."""
     known = {record.owner for _, held in stores for record in held}
     links = context.kernel.observe([GetLinks()]).links()
-    lost = {owner: link for link in links if (owner := owner_of_alias(link.alias)) and owner not in known}
+    lost = {owner: link for owner, link in owned(links) if owner not in known}
     if not lost:
         return {}
     from cni_v6.firewall.recovered import Present, policy_of  # few stores vanish
@@ -100,8 +100,11 @@ def missing(network: str, data_dir: str, context: Context) -> bool:
 
     The kernel is asked first: records are read only if the tables are gone, up to the first that needs them.
     """
-    if context.kernel.observe([GetRuleset()]).ruleset() == ruleset.mark():
-        return False
+    loaded = context.kernel.observe([GetRuleset()]).ruleset()
+    return loaded != ruleset.mark() and _is_needed(network, data_dir, context)
+
+
+def _is_needed(network: str, data_dir: str, context: Context) -> bool:
     with context.leases(network, data_dir).transaction() as leases:
         return any(record.damaged or _is_guarded(record, context) for record in leases.attachments())
 
@@ -167,12 +170,12 @@ def restore(call: Invocation, network: str, data_dir: str, context: Context) -> 
 
     :returns: what was missing and whether it was loaded; "" if nothing was missing.
     """
-    if not missing(network, data_dir, context):
+    loaded = context.kernel.observe([GetRuleset()]).ruleset()
+    if loaded == ruleset.mark() or not _is_needed(network, data_dir, context):
         return ""
-    upgrade = context.kernel.observe([GetRuleset()]).ruleset() != ""
     try:
         count = reload(context, call.log.warning)
-        if upgrade:
+        if loaded:
             call.log.info(f"loaded the firewall's tables of this version, with {count} attachments")
             return ""
         words = f"{GONE}: loaded again, with {count} attachments"

@@ -19,7 +19,7 @@ from cni_v6.leases.attachment import GatewayAddress
 from cni_v6.leases.store import Transaction
 from cni_v6.log import Log
 from cni_v6.plan import forwarding, gateways
-from cni_v6.protocol.names import owner_of_alias
+from cni_v6.protocol.names import owned
 from cni_v6.protocol.result import Address
 
 
@@ -47,7 +47,7 @@ def check(
         for ip in found if ip.gateway
     ]
     seen = context.kernel.observe([GetSurroundings(), GetLinks()])
-    owners = {link.name: owner.network for link in seen.links() if (owner := owner_of_alias(link.alias))}
+    owners = {link.name: owner.network for owner, link in owned(seen.links())}
     earlier = {anchor.home for anchor in (*memo.live, *memo.draining)}
     earlier |= {name for name, network in owners.items() if network == conf.network}
     names = owners | _networks(conf, context)

@@ -10,7 +10,7 @@ with a store asks the kernel nothing, and the first one after a boot only for th
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from cni_v6.allocation import ranges
@@ -29,7 +29,7 @@ from cni_v6.leases.store import Transaction
 from cni_v6.log import Log
 from cni_v6.net.addresses import from_text, to_text
 from cni_v6.plan import features, gateways
-from cni_v6.protocol.names import Owner, host_interface, owner_of_alias
+from cni_v6.protocol.names import Owner, host_interface, owned
 
 
 def check(conf: MainConf, leases: Transaction, context: Context, log: Log, but: Owner | None = None) -> None:
@@ -51,8 +51,8 @@ def again(conf: MainConf, leases: Transaction, context: Context, log: Log, but: 
     :returns: what was found, also logged; () if every attachment has its record.
     """
     links = context.kernel.observe([GetLinks()]).links()  # under the lock: an ADD writes its record before the link
-    named = {owner: link for link in links if (owner := owner_of_alias(link.alias)) and owner.network == conf.network}
-    lost = {owner: link for owner, link in named.items() if owner != but and leases.get(owner) is None}
+    named = owned(links, conf.network)
+    lost = {owner: link for owner, link in named if owner != but and leases.get(owner) is None}
     if not lost or _has_another_store(conf, context):
         return ()
     words = tuple(_rebuild(conf, lost, leases, context))
@@ -61,27 +61,29 @@ def again(conf: MainConf, leases: Transaction, context: Context, log: Log, but: 
     return words
 
 
-def lost(context: Context) -> Mapping[str, Sequence[Owner]]:
-    """The attachments that the node has and no data folder has a record of, by network.
+def lost(context: Context, known: Collection[Owner] = (), unread: Collection[str] = ()) -> list[Owner]:
+    """The attachments that the node has and no data folder has a record of, sorted.
 
-    No lock is held between the looks. An ADD writes its record before it makes the interface, and a DEL deletes it
-    after, so an interface that is there before and after the records were read, and is of none, has lost its record.
+    No lock is taken. An ADD writes its record before it makes the interface, and a DEL deletes it after, so an
+    interface that is there before and after the records were read, and is of none, has lost its record.
+
+    :param known: owners whose records the caller has read.
+    :param unread: networks whose records cannot be read; "" for all of them.
+    :raises CniError: STORE_FAILED.
     """
-    before = _owners(context)
-    dirs, recorded = context.data_dirs, set[Owner]()
-    for data_dir in dirs.known() if before else ():
-        for network in dirs.recorded(data_dir):
-            with context.leases(network, data_dir).transaction() as leases:
-                recorded.update(leases.owners())
-    found: dict[str, list[Owner]] = {}
-    for owner in sorted((before & _owners(context)) - recorded) if before - recorded else ():
-        found.setdefault(owner.network, []).append(owner)
-    return found
+    candidates = {owner for owner in _owners(context).difference(known) if not {owner.network, ""} & {*unread}}
+    if not candidates:
+        return []
+    dirs, networks = context.data_dirs, {owner.network for owner in candidates}
+    recorded = {
+        record.owner for data_dir in dirs.known() for network in networks.intersection(dirs.recorded(data_dir))
+        for record in context.leases(network, data_dir).peek()
+    }
+    return sorted((candidates - recorded) & _owners(context)) if candidates - recorded else []
 
 
 def _owners(context: Context) -> frozenset[Owner]:
-    links = context.kernel.observe([GetLinks()]).links()
-    return frozenset(owner for link in links if (owner := owner_of_alias(link.alias)))
+    return frozenset(owner for owner, _ in owned(context.kernel.observe([GetLinks()]).links()))
 
 
 def _has_another_store(conf: MainConf, context: Context) -> bool:

@@ -17,7 +17,7 @@ from cni_v6.leases.attachment import Attachment
 from cni_v6.leases.store import Transaction
 from cni_v6.plan import repair
 from cni_v6.plan.repair import Findings, View
-from cni_v6.protocol.names import owner_of_alias
+from cni_v6.protocol.names import owned, owner_of_alias
 
 
 def look(leases: Transaction, context: Context) -> Findings:
@@ -91,8 +91,7 @@ def _cut_off(bridge: str, context: Context) -> frozenset[str]:
     """The networks with ports in no bridge, or in this one while it is down."""
     links = context.kernel.observe([GetLinks()]).links()
     down = {link.name for link in links if link.kind == "bridge" and not link.up and link.name == bridge}
-    owners = (owner_of_alias(link.alias) for link in links if link.alias and (not link.master or link.master in down))
-    return frozenset(owner.network for owner in owners if owner)
+    return frozenset(owner.network for owner, link in owned(links) if not link.master or link.master in down)
 
 
 def _restore(network: str, data_dir: str, bridge: str, context: Context) -> Iterator[str]:

@@ -20,7 +20,7 @@ from cni_v6.leases.attachment import Attachment
 from cni_v6.leases.store import Leases, Transaction
 from cni_v6.log import Log
 from cni_v6.protocol.invocation import Invocation
-from cni_v6.protocol.names import Owner, host_interface, owner_of_alias
+from cni_v6.protocol.names import Owner, host_interface, owned
 from cni_v6.values import dataclass
 
 EARLIER_BOOT = "it is of an earlier boot"
@@ -97,7 +97,7 @@ def suspects(records: Collection[Attachment], seen: Snapshot) -> list[Attachment
     """
     links = seen.links() if any(record.host for record in records) else ()
     names = {link.name for link in links}
-    owners: set[Owner | None] = {owner_of_alias(link.alias) for link in links}
+    owners = {owner for owner, _ in owned(links)}
     return [record for record in records if record.host not in names and record.owner not in owners]
 
 

@@ -49,7 +49,9 @@ def run(chosen: argparse.Namespace, make_node: Callable[[], Context] = real_cont
     """
     node = make_node()
     try:
-        lost = recall.lost(node)
+        lost: dict[str, list[Owner]] = {}
+        for owner in recall.lost(node):
+            lost.setdefault(owner.network, []).append(owner)
         looked_at = places(chosen, node, [network for network in lost if network in chosen.networks])
         words = _load_firewall(looked_at, node) if chosen.repair else ""
         reports = [_look(data_dir, network, node, mending=chosen.repair) for data_dir, network in looked_at]

@@ -25,7 +25,7 @@ from cni_v6.leases.attachment import Attachment, BridgePort, GatewayAddress, Rou
 from cni_v6.net.addresses import version
 from cni_v6.plan import bridge, bridge_port, families, features, forwarding, gateways, routed_repair
 from cni_v6.protocol import names
-from cni_v6.protocol.names import Owner, owner_of_alias
+from cni_v6.protocol.names import Owner, owned
 
 IP_FORWARD = "ipv4/ip_forward"
 
@@ -71,7 +71,7 @@ class Findings:
 def views(records: Iterable[Attachment], links: Iterable[Link]) -> list[View]:
     """The attachments of a network beside the interfaces of the node."""
     by_name = {link.name: link for link in links}
-    by_owner = {owner: link for link in by_name.values() if (owner := owner_of_alias(link.alias))}
+    by_owner = dict(owned(by_name.values()))
     found = []
     for record in records:
         link = by_name.get(record.host) or by_owner.get(record.owner)

@@ -15,7 +15,7 @@ from cni_v6.kernel.questions import GetLink, GetLinks, GetSysctl, Question, Snap
 from cni_v6.leases.attachment import Attachment
 from cni_v6.log import few
 from cni_v6.plan import families, features, forwarding, gateways, mtu, outage
-from cni_v6.protocol.names import owner_of_alias
+from cni_v6.protocol.names import owned
 from cni_v6.protocol.result import Address
 
 
@@ -77,10 +77,7 @@ def check_families(conf: MainConf, seen: Snapshot) -> tuple[frozenset[int], froz
 
 def _check_plugged(conf: BridgeConf, seen: Snapshot) -> None:
     """Check that the containers of the network are in a bridge: one that is deleted leaves its ports behind."""
-    owners = sorted(
-        owner for link in seen.links()
-        if not link.master and (owner := owner_of_alias(link.alias)) and owner.network == conf.network
-    )
+    owners = sorted(owner for owner, link in owned(seen.links(), conf.network) if not link.master)
     if owners:
         named = few([f"{owner.container_id}/{owner.ifname}" for owner in owners])
         words = f"containers are in no bridge, so they are cut off: {named}"

@@ -15,7 +15,7 @@ from cni_v6.leases.attachment import Attachment
 from cni_v6.plan import bridge, bridge_port, check, mac
 from cni_v6.plan.site import Allocation, Plan, Site
 from cni_v6.protocol.invocation import Invocation
-from cni_v6.protocol.names import Owner, owner_of_alias
+from cni_v6.protocol.names import Owner, owned
 from cni_v6.protocol.result import Result
 
 
@@ -51,8 +51,7 @@ class Bridge:
 
     def ports(self, conf: RemovalConf, context: Context) -> list[tuple[Link, Owner]]:
         ports = context.kernel.observe([GetPorts(conf.bridge)]).ports(conf.bridge)
-        owned = ((link, owner_of_alias(link.alias)) for link in ports)
-        return [(link, owner) for link, owner in owned if owner and owner.network == conf.network]
+        return [(link, owner) for owner, link in owned(ports, conf.network)]
 
     def status_questions(self, conf: BridgeConf, node: str, records: Sequence[Attachment]) -> Iterable[Question]:
         from cni_v6.plan import status  # for STATUS alone: every ADD would pay for it

@@ -15,7 +15,7 @@ from cni_v6.leases.attachment import Attachment, RoutedLink
 from cni_v6.plan import routed, routed_check
 from cni_v6.plan.site import Allocation, Plan, Site
 from cni_v6.protocol.invocation import Invocation
-from cni_v6.protocol.names import Owner, owner_of_alias
+from cni_v6.protocol.names import Owner, owned
 from cni_v6.protocol.result import Address, Result
 
 
@@ -49,8 +49,8 @@ class Routed:
         return routed_check.compare(site, conf, result, record, seen)
 
     def ports(self, conf: RemovalConf, context: Context) -> list[tuple[Link, Owner]]:
-        owned = ((link, owner_of_alias(link.alias)) for link in context.kernel.observe([GetLinks()]).links())
-        return [(link, owner) for link, owner in owned if owner and owner.network == conf.network]
+        links = context.kernel.observe([GetLinks()]).links()
+        return [(link, owner) for owner, link in owned(links, conf.network)]
 
     def status_questions(self, conf: RoutedConf, node: str, records: Sequence[Attachment]) -> Iterable[Question]:
         return routed_check.status_questions(conf, records)

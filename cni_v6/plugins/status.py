@@ -15,7 +15,7 @@ from cni_v6.firewall import ruleset
 from cni_v6.kernel.questions import GetNft, GetRuleset, Snapshot
 from cni_v6.leases.attachment import Attachment
 from cni_v6.protocol.invocation import Invocation
-from cni_v6.protocol.names import owner_of_alias
+from cni_v6.protocol.names import owned
 
 # The errors of a plugin that does not know GC and STATUS. skel first misses the container id, which neither command has
 # (code 3), then returns code 4, "unknown CNI_COMMAND"; or the version is too new for it.
@@ -64,8 +64,7 @@ def recall_lost(
     :returns: what was found, as of ``recall.again``.
     """
     known = {record.owner for record in records}
-    owners = (owner_of_alias(link.alias) for link in seen.links())
-    if all(owner in known for owner in owners if owner and owner.network == conf.network):
+    if all(owner in known for owner, _ in owned(seen.links(), conf.network)):
         return ()
     from cni_v6.attachments import recall  # few stores vanish
 

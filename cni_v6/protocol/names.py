@@ -6,7 +6,9 @@ DEL, CHECK, GC and retries need no memory of an ADD: the same three words give t
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from typing import Protocol, TypeVar
 
 from cni_v6.values import dataclass
 
@@ -16,6 +18,16 @@ ALIAS_PREFIX = "cni-v6"
 # Link groups of routed networks. Administrators use small numbers, a deletion those with bit 30 (``new_group`` in
 # ``kernel.netlink.socket``).
 ROUTED_NETWORK, ROUTED_NETWORKS = 1 << 29, 0xF << 28  # the upper four bits, and their mask
+
+
+class Named(Protocol):
+    """What has an ``ifalias``: the kernel's links (``kernel.facts.Link``)."""
+
+    @property
+    def alias(self) -> str: ...
+
+
+Interface = TypeVar("Interface", bound=Named)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -90,6 +102,17 @@ def owner_of_alias(text: str) -> Owner | None:
     if prefix != ALIAS_PREFIX or len(parts) != 3:
         return None
     return Owner(*parts)
+
+
+def owned(interfaces: Iterable[Interface], network: str = "") -> Iterator[tuple[Owner, Interface]]:
+    """The interfaces that are ours, each with the owner that its alias names.
+
+    :param network: whose alone; "" for all.
+    """
+    for interface in interfaces:
+        owner = owner_of_alias(interface.alias)
+        if owner and network in ("", owner.network):
+            yield owner, interface
 
 
 def _words(owner: Owner) -> tuple[str, str, str]:

@@ -8,19 +8,17 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from threading import Thread
 
 from cni_v6.allocation import ranges
-from cni_v6.attachments import stale
+from cni_v6.attachments import recall, stale
 from cni_v6.attachments.context import Context
 from cni_v6.attachments.damaged import is_blocked
 from cni_v6.config.ipam import IpamConf
 from cni_v6.engine import suspect
 from cni_v6.errors import CniError
-from cni_v6.kernel.questions import GetLinks
 from cni_v6.leases.attachment import Attachment
 from cni_v6.leases.disk.lock import lock_holder
 from cni_v6.leases.disk.store import LOCK
 from cni_v6.plan.health.store import Disk, Held, Pool, StoreFacts
 from cni_v6.planning import usage as rate_of_use
-from cni_v6.protocol.names import Owner, owner_of_alias
 
 PATIENCE = 2.0  # seconds: a call holds a lock for milliseconds
 
@@ -42,7 +40,7 @@ def read(
         tuple(str(record.owner) for record in records if record.damaged and not is_blocked(record)),
         tuple(str(record.owner) for record in records if is_blocked(record)),
         tuple(f"{record.owner} ({why})" for record, why in stale.dead(records, node)),
-        tuple(map(str, _lost(records, node, unread))),
+        tuple(map(str, recall.lost(node, {record.owner for record in records}, unread))),
         tuple(pool for conf in configs for pool in _pools(conf, records, node)),
     )
 
@@ -81,20 +79,6 @@ def _is_free_soon(path: str) -> bool:
     thread.start()
     thread.join(PATIENCE)
     return not thread.is_alive()
-
-
-def _lost(records: Iterable[Attachment], node: Context, unread: Collection[str]) -> list[Owner]:
-    """Interfaces of attachments without a record. The records were read before: an ADD may have come since, which
-    writes its record before it makes the interface, so each network is looked at again."""
-    owners = {owner for link in node.kernel.observe([GetLinks()]).links() if (owner := owner_of_alias(link.alias))}
-    missing = {owner for owner in owners - {record.owner for record in records} if not {owner.network, ""} & {*unread}}
-    if missing:
-        dirs, networks = node.data_dirs, {owner.network for owner in missing}
-        again = {record.owner for data_dir in dirs.known() for network in networks.intersection(dirs.recorded(data_dir))
-                 for record in node.leases(network, data_dir).peek()}
-        there = {owner_of_alias(link.alias) for link in node.kernel.observe([GetLinks()]).links()}
-        missing = (missing - again) & there
-    return sorted(missing)
 
 
 def _pools(conf: IpamConf, records: Iterable[Attachment], node: Context) -> Iterator[Pool]:
