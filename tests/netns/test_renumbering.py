@@ -230,7 +230,8 @@ def test_a_container_whose_namespace_is_held_by_a_process_alone(node: Node, rout
     argv = ["nsenter", f"--net={pod.netns}", "sh", "-c", "echo ready; cat"]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as held:
         assert held.stdout and held.stdout.readline() == b"ready\n"
-        node.run("umount", pod.netns)
+        # As ``ip netns delete`` and runtimes do: the engine may still have the file open.
+        node.run("umount", "--lazy", pod.netns)
         give(node, router, SECOND)
         deprecate(node, FIRST)
         assert renumber(node, conflist) == [f"pods/a/eth0: {pod.address(6)} -> {PART[SECOND]}1"]

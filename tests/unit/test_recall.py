@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cni_v6 import errors
-from cni_v6.attachments import firewall_reload
+from cni_v6.attachments import firewall_reload, recall
 from cni_v6.errors import CniError
 from cni_v6.firewall.elements import comment_of
 from cni_v6.kernel.questions import GetAllElements, GetLinks
@@ -201,6 +201,18 @@ def test_status_beside_an_add_sees_nothing_lost() -> None:
     answer = fake.call("STATUS")
     answer.ok()
     assert not late and "the store" not in answer.stderr
+
+
+def test_without_a_lock_the_lost_ones_are_named() -> None:
+    fake = FakeContext()
+    assert recall.lost(fake.context()) == []
+    fake.add("c1")
+    fake.add("c2")
+    records = {record.owner for record in fake.attachments()}
+    assert recall.lost(fake.context()) == recall.lost(fake.context(), records) == []
+    lose(fake)
+    assert recall.lost(fake.context()) == sorted(records)
+    assert recall.lost(fake.context(), unread=["pods"]) == recall.lost(fake.context(), unread=[""]) == []
 
 
 def test_addresses_that_a_container_gave_itself_are_not_its_own() -> None:
