@@ -118,7 +118,9 @@ def test_every_chain_that_drops_says_why() -> None:
     assert {name for name, rules in chains if "counter drop" in rules} == REASONS.keys()
 
 
-@pytest.mark.parametrize("address", ["0.0.0.0:9164", "[::]:9164", "[2001:db8::1]:9164", "9164", "[::1]:99999", "[::1]:x"])
+@pytest.mark.parametrize(
+    "address", ["0.0.0.0:9164", "[::]:9164", "[2001:db8::1]:9164", "9164", "[::1]:99999", "[::1]:x"],
+)
 def test_there_is_no_port_for_the_network(address: str) -> None:
     with pytest.raises(CniError, match="no loopback address with a port") as refused:
         metrics.listen_on(address)
