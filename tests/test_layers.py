@@ -18,8 +18,9 @@ PACKAGE = ROOT / "cni_v6"
 # Modules that touch the kernel, the disk, other processes or the clock; a name stands for its submodules too.
 # Every other module is pure: it imports pure modules only, and of Python's library nothing that reaches outside.
 IO = frozenset({
-    "ctl", "engine.delivery", "engine.event_log", "engine.handle", "engine.incoming", "engine.inheritance",
-    "engine.inprocess", "engine.server", "engine.start", "engine.suspect", "engine.watch", "engine.workers",
+    "ctl", "engine.call_log", "engine.delivery", "engine.engine_metrics", "engine.handle", "engine.incoming",
+    "engine.inheritance", "engine.inprocess", "engine.log_file", "engine.metrics", "engine.scrape", "engine.server",
+    "engine.service", "engine.start", "engine.suspect", "engine.watch", "engine.workers",
     "kernel.apply_firewall", "kernel.bridge_macs", "kernel.child_process", "kernel.deadline", "kernel.link_deletion",
     "kernel.linux", "kernel.listeners", "kernel.netfilter.events", "kernel.netfilter.socket", "kernel.netlink.socket",
     "kernel.netns.alive", "kernel.netns.enter", "kernel.observe", "kernel.open_namespaces", "kernel.privilege",

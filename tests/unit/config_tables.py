@@ -138,6 +138,8 @@ _TYPES = [
     ("isGateway", "true", '"true" is not a boolean'), ("isGateway", 1, "1 is not a boolean"),
     ("hairpinMode", 0, "0 is not a boolean"), ("strict", "yes", '"yes" is not a boolean'),
     ("engine", "on", '"on" is neither auto nor off'), ("engineIdle", 0, "0 is not between 1 and 31536000"),
+    ("log", True, "true is not a string"), ("log", "/var/log/syslog", '"/var/log/syslog" does not end with a name and'),
+    ("log", "/var/log/.jsonl", '"/var/log/.jsonl" does not end'), ("log", "a.jsonl", '"a.jsonl" is not an absolute'),
     ("mtu", "1500", '"1500" is not an integer'),
     ("mtu", "", '"" is not an integer'), ("ndpProxy", "", '"" is not an interface name'), ("ndpProxy", True, "true is"),
     ("mtu", True, "true is not an integer"),
