@@ -41,7 +41,8 @@ def create(spaces: Spaces, operation: ops.CreateMacvlan) -> None:
 def _refusal(operation: ops.CreateMacvlan, answer: Answer) -> CniError:
     if answer.error == errno.EEXIST:
         words = f"interface {operation.ifname} is in the container already ({operation.netns})"
-        return CniError(ALREADY_ATTACHED, words, "choose another CNI_IFNAME, or run DEL for the attachment that made it")
+        remedy = "choose another CNI_IFNAME, or run DEL for the attachment that made it"
+        return CniError(ALREADY_ATTACHED, words, remedy)
     if answer.error in SHARES_NOT:
         words = f"master {operation.master} takes no macvlan in mode {operation.mode}"
         remedy = ("it must not be in a bridge, a bond or a team, nor have an ipvlan; one in mode passthru has it for "

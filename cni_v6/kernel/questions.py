@@ -174,7 +174,7 @@ class GetAlive:
 
 @dataclass(frozen=True, slots=True)
 class GetMacvlanMode:
-    """-> str: ``bridge``, ``private``, ``vepa`` or ``passthru``; "" if there is no such interface, or it is no macvlan"""
+    """-> str: ``bridge``, ``private``, ``vepa`` or ``passthru``; "" where there is no macvlan of that name"""
 
     netns: str
     ifname: str

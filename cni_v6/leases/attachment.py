@@ -75,8 +75,8 @@ class MacvlanLink:
 class Attachment:
     """One attachment of a container to a network, as recorded before the first change in the kernel.
 
-    ``addresses``: the leased addresses, canonical, without prefix length, one per set in the sets' order.
-    ``host``: the host interface, "" for a macvlan, and if the IPAM plugin ran alone. ``netns``: device and inode of the container's
+    ``addresses``: the leased addresses, canonical, without prefix length, one per set in the sets' order. ``host``: the
+    host interface, "" for a macvlan, and if the IPAM plugin ran alone. ``netns``: device and inode of the container's
     namespace. ``created``: seconds since the epoch. ``boot``: /proc/sys/kernel/random/boot_id; "" for a lease of the
     reference plugin, which records neither time nor boot. ``policy``: the firewall's policy, None for none.
     ``proxied``: the addresses that the node proxies. ``prefixes``: the delegated prefixes, canonical. ``home``: the

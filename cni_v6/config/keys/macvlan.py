@@ -69,8 +69,8 @@ _OWN = (
     ),
     Key(
         "mode", Text("macvlanMode"),
-        "`bridge`: containers of a master reach each other; `private`: they do not; `vepa`: through the switch, if that "
-        "sends frames back; `passthru`: one container has the whole master.",
+        "`bridge`: containers of a master reach each other; `private`: they do not; `vepa`: through the switch, if "
+        "that sends frames back; `passthru`: one container has the whole master.",
         "The same.", default="bridge", example="private",
     ),
     Key(

@@ -50,9 +50,9 @@ class FakeNode:
     """A node with a loopback interface, and the namespaces that ``add_netns`` made.
 
     ``macvlans`` maps (namespace, name) of each macvlan to its master, (namespace, name), and its mode. ``duplicates``:
-    addresses that another node has, with its MAC. ``vlans`` maps a bridge port to {VLAN: whether it is the untagged PVID}. ``announced``: the addresses that
-    ``Announce`` has announced. ``claims`` maps (bridge, MAC) to the port that has claimed it. ``blind``: it cannot tell
-    which namespaces have ended. ``listeners``: sockets of its own.
+    addresses that another node has, with its MAC. ``vlans`` maps a bridge port to {VLAN: whether it is the untagged
+    PVID}. ``announced``: the addresses that ``Announce`` has announced. ``claims`` maps (bridge, MAC) to the port that
+    has claimed it. ``blind``: it cannot tell which namespaces have ended. ``listeners``: sockets of its own.
     """
 
     def __init__(self) -> None:
