@@ -90,9 +90,9 @@ def run(chosen: argparse.Namespace, make_node: Callable[[], Context] = real_cont
     return worst(place.remark for place in places)
 
 
-def remarks(path: Path, folder: Path, context: Context) -> list[Remark]:
-    """The remarks about one file that is for ``folder``, on this node."""
-    chosen = argparse.Namespace(files=[path], no_node=False, conf_dir=folder, kubernetes=False, pods=PODS)
+def remarks(path: Path, folder: Path, context: Context, *, no_node: bool = False) -> list[Remark]:
+    """The remarks about one file that is for ``folder``, on this node if it is to be looked at."""
+    chosen = argparse.Namespace(files=[path], no_node=no_node, conf_dir=folder, kubernetes=False, pods=PODS)
     return [place.remark for place in _of_file(path, _known(chosen, context, KUBELET))]
 
 
