@@ -41,8 +41,8 @@ def of_reference(raw: Mapping[str, Any], wanted: Wanted, report: Report, path: s
     found["type"] = IPAM_PLUGIN
     if "ranges" in found:
         found["ranges"] = [
-            [_range(part, f"{path}.ranges[{number}][]", report) for part in items(one, f"{path}.ranges[{number}]")]
-            for number, one in enumerate(items(found["ranges"], f"{path}.ranges"))
+            [_range(part, f"{path}.ranges[{number}][]", report) for part in items(members, f"{path}.ranges[{number}]")]
+            for number, members in enumerate(items(found["ranges"], f"{path}.ranges"))
         ]
     if NODE_CIDR in _subnets(found):
         if not wanted.subnets:
@@ -55,7 +55,7 @@ def of_reference(raw: Mapping[str, Any], wanted: Wanted, report: Report, path: s
 
 
 def _subnets(ipam: Mapping[str, Any]) -> list[object]:
-    return [ipam.get("subnet"), *(part.get("subnet") for one in ipam.get("ranges", []) for part in one)]
+    return [ipam.get("subnet"), *(part.get("subnet") for members in ipam.get("ranges", []) for part in members)]
 
 
 def _range(part: object, path: str, report: Report) -> dict[str, Any]:

@@ -57,7 +57,7 @@ def convert(document: Entry, wanted: Wanted) -> Conversion:
         return _addresses_alone(document, entries, wanted, report)
     path, entry = entries[at]
     main = MAIN[kinds[at]](_without_list(entry), name, wanted, report, path)
-    before = [each for _, each in entries[:at]]
+    before = [other for _, other in entries[:at]]
     behind = chained.convert(entries[at + 1:], main, report)
     plugins = [*before, main_plugins.finish(main, report, path), *behind]
     source = f"a CNI network of {', '.join(kinds)}"
@@ -80,8 +80,8 @@ def _addresses_alone(
         raise refused(f"{path}.type: {entry.get('type')} stays, so there is no --to {wanted.to}", "leave --to out")
     ipam = of_reference(entry["ipam"], wanted, report, f"{path}.ipam")
     report.look(f"{path}.type", f"{entry.get('type')} stays: only the addresses become ours")
-    plugins = [{**_without_list(each), **({"ipam": ipam} if number == at else {})}
-               for number, (_, each) in enumerate(entries)]
+    plugins = [{**_without_list(other), **({"ipam": ipam} if number == at else {})}
+               for number, (_, other) in enumerate(entries)]
     source = f"a CNI network of {entry.get('type')} with {HOST_LOCAL}"
     return Conversion(source, _list(document, plugins, report), tuple(report.remarks), IN_PLACE, _commands())
 

@@ -32,7 +32,7 @@ def convert(document: object, wanted: Wanted) -> Conversion:
 
 def _chosen(networks: list[Any], wanted: Wanted) -> object:
     """One of the networks that an inspection has printed."""
-    named = {str(each.get("name", each.get("Name", ""))): each for each in networks if isinstance(each, Mapping)}
+    named = {str(entry.get("name", entry.get("Name", ""))): entry for entry in networks if isinstance(entry, Mapping)}
     if wanted.network:
         if wanted.network not in named:
             words = f"--network {wanted.network}: the file has {', '.join(sorted(named)) or 'none'}"

@@ -63,7 +63,7 @@ def convert(document: Mapping[str, Any], wanted: Wanted) -> Conversion:
     report.lost("(DNS)", "names of containers are not resolved: that is Docker's own server, 127.0.0.11")
     plugin["ipam"] = _ipam(document, report)
     if driver in ON_A_LINK:
-        families = sorted({":" in part["subnet"] for one in plugin["ipam"]["ranges"] for part in one})
+        families = sorted({":" in part["subnet"] for members in plugin["ipam"]["ranges"] for part in members})
         plugin["ipam"]["routes"] = [{"dst": "::/0" if is_ipv6 else "0.0.0.0/0"} for is_ipv6 in families]
     network = {"cniVersion": "1.0.0", "name": name, "plugins": [plugin]}
     return Conversion(f"Docker's network {name} ({driver})", network, tuple(report.remarks), LEASES, COMMANDS)
@@ -133,8 +133,8 @@ def _ipam(document: Mapping[str, Any], report: Report) -> dict[str, Any]:
         report.lost("IPAM.Driver", f"{driver} is a plugin of Docker")
     ranges: list[list[dict[str, Any]]] = []
     exclude: list[str] = []
-    for at, each in enumerate(items(ipam.get("Config"), "IPAM.Config")):
-        part = mapping(each, f"IPAM.Config[{at}]")
+    for at, config in enumerate(items(ipam.get("Config"), "IPAM.Config")):
+        part = mapping(config, f"IPAM.Config[{at}]")
         ranges.append([_range(part, f"IPAM.Config[{at}]")])
         exclude += mapping(part.get("AuxiliaryAddresses"), f"IPAM.Config[{at}].AuxiliaryAddresses").values()
     if not ranges:
@@ -164,10 +164,10 @@ def _reserved(
     containers: Mapping[str, Any], ranges: list[list[dict[str, Any]]], report: Report
 ) -> dict[str, list[str]]:
     """The addresses of running containers, by name, as far as they are in the ranges."""
-    pools = [_pool(part) for one in ranges for part in one]
+    pools = [_pool(part) for members in ranges for part in members]
     found: dict[str, list[str]] = {}
-    for key, each in containers.items():
-        entry = mapping(each, f"Containers.{key}")
+    for key, container in containers.items():
+        entry = mapping(container, f"Containers.{key}")
         name = str(entry.get("Name") or key)
         for address in (bare(str(entry[kind])) for kind in ("IPv4Address", "IPv6Address") if entry.get(kind)):
             if any(address in pool for pool in pools):

@@ -136,7 +136,7 @@ def _on_a_link(
     for key in sorted(options):
         report.lost(f"options.{key}", "no such key")
     ipam = _ipam(document, report)
-    families = sorted({":" in part["subnet"] for one in ipam.get("ranges", []) for part in one})
+    families = sorted({":" in part["subnet"] for members in ipam.get("ranges", []) for part in members})
     if families and document.get("internal") is not True:
         ipam["routes"] = [{"dst": "::/0" if is_ipv6 else "0.0.0.0/0"} for is_ipv6 in families]
     return {**found, "capabilities": {"ips": True, "mac": True}, "ipam": ipam}
@@ -150,8 +150,8 @@ def _ipam(document: Mapping[str, Any], report: Report) -> dict[str, Any]:
         report.look("ipam_options.driver", "dhcp: the reference plugin dhcp, whose daemon must run")
         return {"type": "dhcp"}
     ranges = []
-    for at, each in enumerate(items(document.get("subnets"), "subnets")):
-        part = mapping(each, f"subnets[{at}]")
+    for at, written in enumerate(items(document.get("subnets"), "subnets")):
+        part = mapping(written, f"subnets[{at}]")
         found: dict[str, Any] = {"subnet": str(subnet(part.get("subnet"), f"subnets[{at}].subnet"))}
         lease = mapping(part.get("lease_range"), f"subnets[{at}].lease_range")
         for key, ours in (("start_ip", "rangeStart"), ("end_ip", "rangeEnd")):
@@ -163,8 +163,8 @@ def _ipam(document: Mapping[str, Any], report: Report) -> dict[str, Any]:
     if not ranges:
         raise refused("subnets: there is none", "write the network's, as podman network inspect shows them")
     ipam: dict[str, Any] = {"type": IPAM_PLUGIN, "dataDir": DATA_DIR, "ranges": ranges}
-    routes = [_route(mapping(each, f"routes[{at}]"), f"routes[{at}]", report)
-              for at, each in enumerate(items(document.get("routes"), "routes"))]
+    routes = [_route(mapping(route, f"routes[{at}]"), f"routes[{at}]", report)
+              for at, route in enumerate(items(document.get("routes"), "routes"))]
     return {**ipam, "routes": routes} if routes else ipam
 
 
