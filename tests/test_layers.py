@@ -105,7 +105,7 @@ def own_imports(name: str) -> Iterator[str]:
 # Who may import whom: a room imports only those above it. docs/design/README.md says what lives in each.
 ROOMS = (
     "values", "errors", "log", "wire", "net", "protocol", "allocation", "firewall", "config", "kernel", "leases",
-    "planning", "plan", "attachments", "plugins", "engine", "ctl",
+    "planning", "conversion", "plan", "attachments", "plugins", "engine", "ctl",
 )
 START = {"", "shim"}  # the executables' path: it imports ``wire``, and what stands behind it only when it needs that
 NEVER = {"kernel": {"protocol", "allocation", "config"}}  # it is told all by operations and questions
