@@ -18,6 +18,7 @@ NDA_DST, NDA_LLADDR, NDA_IFINDEX, NTF_PROXY, NUD_PERMANENT, NUD_REACHABLE = 1, 2
 IFA_ADDRESS, IFA_LOCAL, IFA_CACHEINFO, IFA_FLAGS, IFA_F_NODAD = 1, 2, 6, 8, 2
 IFLA_AF_SPEC, IFLA_EXT_MASK, IFLA_BRIDGE_FLAGS, IFLA_BRIDGE_VLAN_INFO, RTEXT_FILTER_BRVLAN = 26, 29, 0, 2, 2
 IFLA_IFNAME, IFLA_MASTER, IFLA_LINKINFO, IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_BR_VLAN_FILTERING = 3, 10, 18, 1, 2, 7
+IFLA_BR_NF_CALL_IPTABLES, IFLA_BR_NF_CALL_IP6TABLES = 36, 37
 CREATE, REPLACE = 0x400, 0x100
 
 IP = "2001:db8::2"
@@ -73,6 +74,14 @@ def preferred(seconds: int) -> bytes:
         messages.set_bridge(ops.SetBridge("br0", vlan_filtering=True)),
         Message(16, 0, IFINFOMSG.pack(0, 0, 0, 0, 0) + text(IFLA_IFNAME, "br0") + FILTERING),
         id="vlan filtering",
+    ),
+    pytest.param(
+        messages.set_bridge(ops.SetBridge("br0", netfilter=True)),
+        Message(16, 0, IFINFOMSG.pack(0, 0, 0, 0, 0) + text(IFLA_IFNAME, "br0") + nest(
+            IFLA_LINKINFO, text(IFLA_INFO_KIND, "bridge"),
+            nest(IFLA_INFO_DATA, u8(IFLA_BR_NF_CALL_IPTABLES, 1), u8(IFLA_BR_NF_CALL_IP6TABLES, 1)),
+        )),
+        id="netfilter",
     ),
     pytest.param(
         messages.get_port_vlans(),
