@@ -104,7 +104,7 @@ GOOD: dict[str, dict[str, Any]] = {
     "neighbours of an interface": with_ranges([V6], isGateway=True, ndpProxy="ens1"),
     "every bridge flag": config(
         isGateway=True, isDefaultGateway=True, forceAddress=True, hairpinMode=True, preserveDefaultVlan=False,
-        enabledad=True, disableContainerInterface=True, portIsolation=True, multicastSnooping=True,
+        enabledad=True, disableContainerInterface=True, portIsolation=True, multicastSnooping=True, netfilter=True,
     ),
     "capabilities": config(capabilities={"ips": True, "mac": False, "io.kubernetes.cri.pod-annotations": True}),
     "the specification's keys in strict": config(
