@@ -127,6 +127,8 @@ def questions(seen_views: Iterable[View], node: str) -> Iterator[Question]:
     """
     yield from families.host_questions()
     for view in seen_views:
+        if view.macvlan:
+            yield from macvlan_check.node_questions(view.macvlan)
         if view.link and view.routed:
             yield from routed_repair.questions(view.routed, view.record)
         conf = view.conf
@@ -158,8 +160,8 @@ def findings(seen_views: Sequence[View], node: str, seen: Snapshot) -> Findings:
     found = Findings()
     for view in seen_views:
         if view.macvlan:
-            for words in macvlan_check.missing(view.macvlan, view.link):
-                found.add(view.record.owner, words)
+            for words, step in macvlan_check.differences(view.record, view.macvlan, view.link, node, seen):
+                found.add(view.record.owner, words, *step)
         elif view.link is None:
             remedy = "cni-v6ctl gc frees it if the container has ended; else run DEL and ADD"
             found.add(view.record.owner, f"host interface {view.record.host} is not on the node ({remedy})")

@@ -82,6 +82,12 @@ _OWN = (
         "precedence.", "The same.", example="02:00:5e:10:00:01",
     ),
     Key(
+        "hostAccess", Flag(),
+        "The node has a macvlan of its own on the master, by which node and containers reach each other. With `mode` "
+        "`bridge` only.",
+        "No such key.", default=False, example=True,
+    ),
+    Key(
         "acceptRa", Flag(),
         "The container takes routes from router advertisements. Addresses come from `ipam` alone.",
         "No such key; the kernel's default, which takes addresses too.", default=False, example=True,
