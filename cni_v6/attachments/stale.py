@@ -144,6 +144,7 @@ def reclaim(leases: Transaction, context: Context, log: Log) -> bool:
         for record, why in dead(leases.attachments(), context):
             register.release(record, leases, context)
             log.info(f"freed {' '.join(record.addresses) or 'no address'} of {record.owner}: {why}")
+            log.reclaimed += 1
             freed = True
     except CniError as error:
         log.warning(f"freeing what containers without DEL have left: {error}")

@@ -27,10 +27,13 @@ class EnsureBridge:
 
 @dataclass(frozen=True, slots=True)
 class SetBridge:
-    """Change an existing bridge's VLAN filtering."""
+    """Change an existing bridge: VLAN filtering; whether its frames pass the node's rules for packets (br_netfilter),
+    in both families. None leaves it.
+    """
 
     name: str
-    vlan_filtering: bool
+    vlan_filtering: bool | None = None
+    netfilter: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,7 @@ class BridgePort:
     promisc: bool = False
     multicast_snooping: bool = False
     link_local: str = ""
+    netfilter: bool = False
 
 
 @dataclass(frozen=True, slots=True)

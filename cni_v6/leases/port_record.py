@@ -15,7 +15,7 @@ from cni_v6.protocol.json_reader import canonical_prefix
 
 _VLANS = range(1, 4095)  # IEEE 802.1Q: 0 and 4095 are reserved
 _MAC = re.compile("[0-9a-f]{2}(:[0-9a-f]{2}){5}")
-_FLAGS = ("hairpin", "isolated", "preserve_default_vlan", "promisc", "multicast_snooping")
+_FLAGS = ("hairpin", "isolated", "preserve_default_vlan", "promisc", "multicast_snooping", "netfilter")
 _DEFAULTS = {field.name: field.default for field in fields(BridgePort)}
 
 

@@ -115,7 +115,7 @@ def _conf(record: Attachment, port: BridgePort, mtu: int) -> BridgeConf:
         ipam=ForeignIpam("") if is_gateway else None, firewall=firewall, bridge=port.bridge, is_default_gateway=False,
         force_address=False, hairpin=port.hairpin, promisc=port.promisc, vlan=port.vlan, vlan_trunk=port.trunk,
         preserve_default_vlan=port.preserve_default_vlan, enable_dad=False, disable_container_interface=False,
-        port_isolation=port.isolated, multicast_snooping=port.multicast_snooping,
+        port_isolation=port.isolated, multicast_snooping=port.multicast_snooping, netfilter=port.netfilter,
         allow_overlap=True,  # it was looked at when the network's first container came
     )
 
@@ -199,6 +199,9 @@ def _segment(there: list[View], node: str, seen: Snapshot, found: Findings) -> N
         _port(view, seen, found)
     for conf in shapes if link and is_up else ():
         _group(conf, node, seen, found)
+        if not bridge_port.passes_rules(conf, link):
+            words = f"the frames of bridge {name} do not pass the node's rules (netfilter)"
+            found.add(None, words, ops.SetBridge(name, netfilter=True))
     if not is_up:  # last, so that a bridge which is up has its ports, wherever a repair was cut off
         found.mend(*(step for conf in shapes for step in bridge.bring_up(conf, node, seen)))
     for home in dict.fromkeys(conf.gateway_interface for conf in shapes if conf.is_gateway):

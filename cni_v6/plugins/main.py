@@ -161,6 +161,9 @@ class Frame(Generic[Conf]):
             errors.caught.append(refused)
         if any(isinstance(record, Attachment) and record.policy for record in freed):
             errors.run(lambda: firewall_reload.restore(call, conf.network, conf.data_dir, context))
+        call.log.released = tuple(
+            address for record in freed if isinstance(record, Attachment) for address in record.addresses
+        )
         errors.check()
 
     def check(self, call: Invocation, context: Context) -> None:
@@ -345,3 +348,4 @@ def _attempt(call: Invocation, step: Callable[[], object]) -> None:
 def _release(call: Invocation, record: Attachment, leases: Transaction, context: Context) -> None:
     register.release(record, leases, context)
     call.log.info(f"removed {record.owner} {' '.join((*record.addresses, *record.prefixes))}")
+    call.log.reclaimed += 1

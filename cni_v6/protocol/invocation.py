@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 from cni_v6.errors import DECODING_FAILURE, INCOMPATIBLE_VERSION, INVALID_CONFIG, INVALID_ENVIRONMENT, CniError
-from cni_v6.log import Log
+from cni_v6.log import Log, Steps
 from cni_v6.protocol.identifiers import check_container_id, check_interface, check_network, check_owner
 from cni_v6.protocol.json_reader import decode, shown
 from cni_v6.protocol.names import Owner
@@ -75,6 +75,21 @@ class Invocation:
     @property
     def owner(self) -> Owner:
         return Owner(self.network, self.container_id, self.ifname)
+
+
+class Report:
+    """What is known of a call at its end, for the log of calls. ``id`` is in the details of its error too.
+
+    ``call`` is None if the request could not be parsed. ``traceback``: of an error that is a bug.
+    """
+
+    def __init__(self, id: str, steps: Steps) -> None:
+        self.id = id
+        self.steps = steps
+        self.call: Invocation | None = None
+        self.result: Result | None = None
+        self.error: CniError | None = None
+        self.traceback = ""
 
 
 def parse(request: Request) -> Invocation:
@@ -153,6 +168,7 @@ _REQUIRED: Mapping[str, tuple[str, ...]] = {
     "STATUS": ("CNI_PATH",),
     "VERSION": (),
 }
+COMMANDS = tuple(_REQUIRED)
 _OF_A_CONTAINER = ("ADD", "DEL", "CHECK")
 _CLEANING_UP = ("DEL", "GC")  # what they do not need must not keep them from freeing what they can
 

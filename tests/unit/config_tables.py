@@ -104,7 +104,7 @@ GOOD: dict[str, dict[str, Any]] = {
     "neighbours of an interface": with_ranges([V6], isGateway=True, ndpProxy="ens1"),
     "every bridge flag": config(
         isGateway=True, isDefaultGateway=True, forceAddress=True, hairpinMode=True, preserveDefaultVlan=False,
-        enabledad=True, disableContainerInterface=True, portIsolation=True, multicastSnooping=True,
+        enabledad=True, disableContainerInterface=True, portIsolation=True, multicastSnooping=True, netfilter=True,
     ),
     "capabilities": config(capabilities={"ips": True, "mac": False, "io.kubernetes.cri.pod-annotations": True}),
     "the specification's keys in strict": config(
@@ -141,6 +141,8 @@ _TYPES = [
     ("isGateway", "true", '"true" is not a boolean'), ("isGateway", 1, "1 is not a boolean"),
     ("hairpinMode", 0, "0 is not a boolean"), ("strict", "yes", '"yes" is not a boolean'),
     ("engine", "on", '"on" is neither auto nor off'), ("engineIdle", 0, "0 is not between 1 and 31536000"),
+    ("log", True, "true is not a string"), ("log", "/var/log/syslog", '"/var/log/syslog" does not end with a name and'),
+    ("log", "/var/log/.jsonl", '"/var/log/.jsonl" does not end'), ("log", "a.jsonl", '"a.jsonl" is not an absolute'),
     ("mtu", "1500", '"1500" is not an integer'),
     ("mtu", "", '"" is not an integer'), ("ndpProxy", "", '"" is not an interface name'), ("ndpProxy", True, "true is"),
     ("mtu", True, "true is not an integer"),

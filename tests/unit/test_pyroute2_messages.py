@@ -22,6 +22,7 @@ IFLA_IFNAME, IFLA_MASTER, IFLA_LINKINFO, IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_BR
 CREATE, EXCL, REPLACE = 0x400, 0x200, 0x100
 AF_INET, NTF_USE, NUD_INCOMPLETE, NUD_FAILED = 2, 1, 1, 0x20
 IFLA_ADDRESS, IFLA_MTU, IFLA_LINK, IFLA_NET_NS_FD, IFLA_MACVLAN_MODE = 1, 4, 5, 28, 1
+IFLA_BR_NF_CALL_IPTABLES, IFLA_BR_NF_CALL_IP6TABLES = 36, 37
 
 IP = "2001:db8::2"
 PREFIX = f"{IP}/64"
@@ -106,6 +107,14 @@ VEPA = nest(IFLA_LINKINFO, text(IFLA_INFO_KIND, "macvlan"), nest(IFLA_INFO_DATA,
         messages.set_bridge(ops.SetBridge("br0", vlan_filtering=True)),
         Message(16, 0, IFINFOMSG.pack(0, 0, 0, 0, 0) + text(IFLA_IFNAME, "br0") + FILTERING),
         id="vlan filtering",
+    ),
+    pytest.param(
+        messages.set_bridge(ops.SetBridge("br0", netfilter=True)),
+        Message(16, 0, IFINFOMSG.pack(0, 0, 0, 0, 0) + text(IFLA_IFNAME, "br0") + nest(
+            IFLA_LINKINFO, text(IFLA_INFO_KIND, "bridge"),
+            nest(IFLA_INFO_DATA, u8(IFLA_BR_NF_CALL_IPTABLES, 1), u8(IFLA_BR_NF_CALL_IP6TABLES, 1)),
+        )),
+        id="netfilter",
     ),
     pytest.param(
         messages.get_port_vlans(),

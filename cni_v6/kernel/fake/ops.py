@@ -29,7 +29,11 @@ def _change(fake: FakeNode, netns: str, name: str, operation: Op, **changes: Any
 
 
 def _set_bridge(fake: FakeNode, operation: ops.SetBridge) -> None:
-    _change(fake, HOST, operation.name, operation, vlan_filtering=operation.vlan_filtering)
+    if operation.vlan_filtering is not None:
+        _change(fake, HOST, operation.name, operation, vlan_filtering=operation.vlan_filtering)
+    if operation.netfilter is not None:
+        filtered = frozenset((4, 6)) if operation.netfilter else frozenset()
+        _change(fake, HOST, operation.name, operation, netfilter=filtered)
 
 
 def _pin_mac(fake: FakeNode, operation: ops.PinMac) -> None:

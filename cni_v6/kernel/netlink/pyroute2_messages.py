@@ -202,7 +202,11 @@ def plug_in(op: ops.PlugIn, bridge: int) -> Message:
 
 
 def set_bridge(op: ops.SetBridge) -> Message:
-    info = {"attrs": [("IFLA_BR_VLAN_FILTERING", int(op.vlan_filtering))]}
+    values = (
+        ("IFLA_BR_VLAN_FILTERING", op.vlan_filtering), ("IFLA_BR_NF_CALL_IPTABLES", op.netfilter),
+        ("IFLA_BR_NF_CALL_IP6TABLES", op.netfilter),
+    )
+    info = {"attrs": [(name, int(value)) for name, value in values if value is not None]}
     kind = {"attrs": [("IFLA_INFO_KIND", "bridge"), ("IFLA_INFO_DATA", info)]}
     return _message("ifinfomsg", RTM_NEWLINK, 0, {}, [("IFLA_IFNAME", op.name), ("IFLA_LINKINFO", kind)])
 
