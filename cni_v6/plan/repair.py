@@ -34,9 +34,8 @@ IP_FORWARD = "ipv4/ip_forward"
 class View:
     """An attachment beside its host interface, which may have been renamed; None if it is not on the node.
 
-    Of a macvlan, which has none, ``link`` is the master.
-
-    ``conf``: the part of the configuration that the record says of the port; None if it is not known, or ``routed``.
+    Of a macvlan ``link`` is the master. ``conf``: the part of the configuration that the record says of the port; None
+    if it is not known, or ``routed``.
     """
 
     record: Attachment

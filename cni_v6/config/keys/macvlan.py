@@ -28,7 +28,7 @@ _NONE = "No such key."
 
 _OF_A_BRIDGE = frozenset((
     "bridge", "forceAddress", "overlap", "ipMasqBackend", "hairpinMode", "promiscMode", "vlan", "vlanTrunk",
-    "preserveDefaultVlan", "enabledad", "disableContainerInterface", "portIsolation", "multicastSnooping",
+    "preserveDefaultVlan", "enabledad", "disableContainerInterface", "portIsolation", "multicastSnooping", "netfilter",
 ))
 _REFUSED = {
     "isGateway": _NOT_THE_GATEWAY, "isDefaultGateway": _NOT_THE_GATEWAY,
