@@ -264,6 +264,10 @@ FORMS: Mapping[str, Form] = {
     "ingress": Form(
         one_of(*_INGRESS), 'write "published", "open" or "isolated"', pattern("^(published|open|isolated)?$"),
     ),
+    "macvlanMode": Form(
+        one_of("bridge", "private", "vepa", "passthru"), 'write "bridge", "private", "vepa" or "passthru"',
+        pattern("^(bridge|private|vepa|passthru)?$"),
+    ),
     "overlap": Form(one_of("refuse", "allow"), 'write "refuse" or "allow"', pattern("^(refuse|allow)?$")),
     "backend": Form(one_of(*_BACKENDS), 'write "nftables", or leave it out', pattern("^(nftables)?$")),
     "translated": Form(_translated, "write an IPv6 prefix, such as fd42:1:2:3::/64", pattern(f"{PREFIX}|^$")),

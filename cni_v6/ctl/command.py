@@ -21,7 +21,7 @@ COMMANDS: Mapping[str, str] = {
     "check": "check", "gc": "gc", "lint": "lint",
     "ipam": "burn", "plan": "plan", "plan-prefix": "prefix", "reload": "reload", "teardown": "reload",
     "renumber": "renumber", "schema": "schema", "engine": "engine",
-    "install": "install", "uninstall": "install",
+    "install": "install", "uninstall": "install", "init": "init", "convert": "convert",
 }
 
 # What fails with these is the output: all files have a CniError of their own.

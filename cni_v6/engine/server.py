@@ -206,8 +206,6 @@ class Server:
                 following.send_back()
                 following = self._next(following)
 
-    # A worker
-
     def _work(self, calls: Iterator[Call]) -> None:
         own_changes()
         host: Namespace | None = None

@@ -24,6 +24,7 @@ from cni_v6.kernel.link_deletion import Reaper
 from cni_v6.kernel.linux import LinuxKernel
 from cni_v6.kernel.netns.enter import Namespace
 from cni_v6.kernel.open_namespaces import Spaces
+from cni_v6.leases.disk.known_records import KnownRecords
 from cni_v6.log import COMPUTE
 from cni_v6.protocol.invocation import Report, Request
 
@@ -51,6 +52,7 @@ class Service:
         self._watch = Watch(self._context, self._log.say)
         self._reaper = Reaper(self._watch.bridge_deleted, self._watch.port_left)
         self._token = Token()
+        self._known = KnownRecords()
 
     def close(self) -> None:
         """After the last call."""
@@ -100,7 +102,7 @@ class Service:
     def _context(
         self, kernel: LinuxKernel | None = None, patience: Patience | None = None, report: Report | None = None
     ) -> Context:
-        return handle.real_context(kernel, patience, self._run_dir, report)
+        return handle.real_context(kernel, patience, self._run_dir, self._known, report)
 
     def _take_back(self, call: Call, host: Namespace) -> None:
         """Undo an ADD by a DEL: its caller was gone before the answer, so nobody will use what it made."""

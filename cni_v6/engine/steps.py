@@ -69,6 +69,7 @@ class _Leases:
         self._leases = leases
         self._steps = steps
         self.damaged = leases.damaged
+        self.may_be_guarded = leases.may_be_guarded
         self.peek = leases.peek
         self.past = leases.past
         self.count = leases.count

@@ -27,10 +27,13 @@ class EnsureBridge:
 
 @dataclass(frozen=True, slots=True)
 class SetBridge:
-    """Change an existing bridge's VLAN filtering."""
+    """Change an existing bridge: VLAN filtering; whether its frames pass the node's rules for packets (br_netfilter),
+    in both families. None leaves it.
+    """
 
     name: str
-    vlan_filtering: bool
+    vlan_filtering: bool | None = None
+    netfilter: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,26 @@ class CreateVeth:
     mtu: int
     shared: bool = False
     group: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CreateMacvlan:
+    """Create a macvlan in a namespace, down, with an ``ifalias``. ``place``: the namespace of its ``master``.
+
+    The kernel makes it in its namespace at once, but compares the name with those of the node too. So it gets its name
+    last, and has ``temporary`` before, which nobody else has. ``mtu`` 0: the master's. ``mode`` as in ``ip link``; with
+    ``passthru`` it has the master's MAC. Undo deletes it.
+    """
+
+    place: str
+    master: str
+    netns: str
+    ifname: str
+    temporary: str
+    mode: str
+    mac: str
+    mtu: int
+    alias: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,6 +384,7 @@ Op = (
     | SetBridge
     | PinMac
     | CreateVeth
+    | CreateMacvlan
     | SetAlias
     | ClaimMac
     | SetPort
@@ -402,6 +426,8 @@ def inverse(op: Op) -> Op | None:
     """
     if isinstance(op, CreateVeth) and not op.shared:
         return DeleteLink(HOST, op.host)
+    if isinstance(op, CreateMacvlan):
+        return DeleteLink(op.netns, op.ifname)
     if isinstance(op, SetSysctl) and op.netns != HOST and op.was is not None:
         return SetSysctl(op.netns, op.key, op.was)
     if isinstance(op, AddElements):

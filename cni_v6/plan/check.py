@@ -75,6 +75,8 @@ def _bridge(conf: BridgeConf, result: Result, seen: Snapshot) -> Iterable[str]:
         yield f"bridge {conf.bridge} is down"
     if conf.promisc and not link.promisc:
         yield f"bridge {conf.bridge} is not promiscuous"
+    if not bridge_port.passes_rules(conf, link):
+        yield f"the frames of bridge {conf.bridge} do not pass the node's rules (netfilter)"
     named = find(result, conf.bridge, "")
     if named and named.mac:
         yield from differs(f"bridge {conf.bridge}", "mac", named.mac.lower(), link.mac)

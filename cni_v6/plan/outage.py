@@ -32,6 +32,8 @@ class Fault:
 def command(op: Op) -> str:
     """An operation on the node as a command. It may be done already."""
     match op:
+        case ops.SetBridge():
+            return f"ip link set {op.name} type bridge nf_call_iptables 1 nf_call_ip6tables 1"
         case ops.SetLink():
             return f"ip link set {op.ifname} {'up' if op.up else 'down'}"
         case ops.AddAddress():
@@ -82,6 +84,7 @@ def faults(
     """
     yield from _mtu(conf, node, families, seen)
     yield from _down(conf, seen)
+    yield from _netfilter(conf, seen)
     if not conf.is_gateway:
         return
     interface = conf.gateway_interface
@@ -146,6 +149,12 @@ def _down(conf: BridgeConf, seen: Snapshot) -> Iterator[Fault]:
             yield Fault(f"{what} {name} is missing: the next ADD makes it")
         elif link and not link.up:
             yield Fault(f"{what} {name} is down", (command(ops.SetLink(HOST, name, up=True)),))
+
+
+def _netfilter(conf: BridgeConf, seen: Snapshot) -> Iterator[Fault]:
+    if not bridge_port.passes_rules(conf, seen.link(HOST, conf.bridge)):
+        turn_on = ops.SetBridge(conf.bridge, netfilter=True)
+        yield Fault(f"the frames of bridge {conf.bridge} do not pass the node's rules (netfilter)", (command(turn_on),))
 
 
 def _gateways(

@@ -23,7 +23,8 @@ from cni_v6.wire import stdin_bytes
 KEPT, KEPT_BYTES = 64, 1 << 14  # configurations that an engine remembers; above that size it is a list or a mistake
 BRIDGE = "cni-v6"
 ROUTED = "cni-v6-routed"
-MAIN = (BRIDGE, ROUTED)  # the main plugins: what they answer to an ADD is compared by CHECK
+MACVLAN = "cni-v6-macvlan"
+MAIN = (BRIDGE, ROUTED, MACVLAN)  # the main plugins: what they answer to an ADD is compared by CHECK
 IPAM = "cni-v6-ipam"
 LOOPBACK = "loopback"
 

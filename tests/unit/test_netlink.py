@@ -274,9 +274,11 @@ def test_the_other_end_of_a_pair_is_read() -> None:
 
 def test_a_bridge_is_read() -> None:
     bridge = {"attrs": [("IFLA_BR_VLAN_FILTERING", 1), ("IFLA_BR_VLAN_DEFAULT_PVID", 20)]}
+    bridge["attrs"] += [("IFLA_BR_NF_CALL_IPTABLES", 0), ("IFLA_BR_NF_CALL_IP6TABLES", 1)]
     info = {"attrs": [("IFLA_INFO_KIND", "bridge"), ("IFLA_INFO_DATA", bridge)]}
     data = told(ifinfmsg, 16, {"index": 4}, [("IFLA_IFNAME", "br0"), ("IFLA_LINKINFO", info)])
-    assert answers.read_link(data) == (Link("br0", "", 0, "bridge", vlan_filtering=True, default_vlan=20), 0)
+    link = Link("br0", "", 0, "bridge", vlan_filtering=True, default_vlan=20, netfilter=frozenset((6,)))
+    assert answers.read_link(data) == (link, 0)
 
 
 def test_addresses_are_read() -> None:

@@ -19,7 +19,7 @@ ELEMENT = Element(INET, "published4", ("10.1.2.3",))
 SAID: dict[Op, str] = {
     ops.EnsureBridge("cni0", "02:00:00:00:00:01", 1500, False, False):
         "create bridge cni0 (mac 02:00:00:00:00:01, mtu 1500)",
-    ops.SetBridge("cni0", True): "set vlan filtering of bridge cni0 to True",
+    ops.SetBridge("cni0", True, False): "set bridge cni0: vlan filtering True, netfilter False",
     ops.PinMac("br0", "02:00:00:00:00:01"): "keep MAC 02:00:00:00:00:01 on bridge br0, whatever its ports have",
     PAIR:
         "create veth veth1 on bridge cni0, its peer eth0 (mac 02:00:00:00:00:0a, mtu 1500) in /run/netns/a",

@@ -216,6 +216,7 @@ def test_the_second_container_of_a_network() -> None:
             [ops.EnsureBridge("cni0", BRIDGE_MAC, 0, multicast_snooping=True, vlan_filtering=False)],
             id="multicastSnooping",
         ),
+        pytest.param({"netfilter": True}, [], [ops.SetBridge("cni0", netfilter=True)], id="netfilter"),
         pytest.param(
             {"mtu": 9000},
             [dual_stack()[0], PAIR],
@@ -542,6 +543,14 @@ def test_vlans_of_the_port(changed: dict[str, Any], expected: list[Op]) -> None:
     assert filtering == [bool(expected)]
     assert (ops.SetBridge("cni0", vlan_filtering=True) in made.ops) == bool(expected)
     assert not expected or made.ops.index(expected[-1]) < made.ops.index(INSIDE_UP)
+
+
+@pytest.mark.parametrize(("passed", "told"), [((4, 6), False), ((4,), True), ((), True)])
+def test_a_bridge_is_told_once_to_pass_its_frames_to_the_rules(passed: tuple[int, ...], told: bool) -> None:
+    fake = with_bridge(up=True, netfilter=frozenset(passed))
+    made = planned(conf(netfilter=True), allocation(), fake)
+    assert (ops.SetBridge("cni0", netfilter=True) in made.ops) == told
+    assert not any(isinstance(op, ops.SetBridge) for op in planned(conf(), allocation(), fake).ops)
 
 
 @pytest.mark.parametrize(("default", "removed"), [(1, [1]), (7, [7]), (0, []), (5, [])])

@@ -21,7 +21,7 @@ from cni_v6.kernel import ops
 from cni_v6.kernel.facts import Link
 from cni_v6.kernel.ops import HOST
 from cni_v6.leases.attachment import Attachment
-from cni_v6.plan import features, repair as plan_repair
+from cni_v6.plan import bridge_port, features, repair as plan_repair
 from cni_v6.protocol import names
 from cni_v6.protocol.names import Owner
 from tests.unit.fake_context import CONFIG, DATA_DIR, LAYER_2, FakeContext
@@ -33,7 +33,7 @@ NAMES = ("c1", "c2", "c3")
 UPLINK = "2001:db8:1::ffff/64"
 RANGES = [[{"subnet": "2001:db8:1::/64", "gateway": "link-local"}], [{"subnet": "10.1.0.0/24"}]]
 EVERYTHING = CONFIG | {
-    "ingress": "isolated", "ndpProxy": "auto", "multicastSnooping": True,
+    "ingress": "isolated", "ndpProxy": "auto", "multicastSnooping": True, "netfilter": True,
     "runtimeConfig": {"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]},
     "ipam": {"type": "cni-v6-ipam", "ranges": RANGES, "delegate": 80},
 }
@@ -53,6 +53,7 @@ def config(number: int, base: dict[str, Any] = EVERYTHING) -> dict[str, Any]:
 def node(base: dict[str, Any] = EVERYTHING, fake: FakeContext | None = None) -> FakeContext:
     """Three containers."""
     fake = fake or FakeContext()
+    fake.kernel.spaces[HOST].sysctls[bridge_port.FRAMES[4]] = "0"  # there is br_netfilter
     uplink(UPLINK if base is EVERYTHING else "2001:db8:9::ffff/64", fake=fake.kernel)
     for number, name in enumerate(NAMES):
         fake.add(name, config(number) if base is EVERYTHING else base)

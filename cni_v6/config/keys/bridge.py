@@ -166,6 +166,12 @@ BRIDGE = Level("bridge", "", (
         "No such key; the kernel's default, on.", default=False, example=True,
     ),
     Key(
+        "netfilter", Flag(),
+        "Frames on the bridge pass the node's rules for packets (`br_netfilter`), so that services answer and network "
+        "policies hold between containers of one node. Other bridges stay as they are.",
+        "No such key.", default=False, example=True,
+    ),
+    Key(
         "dns", Nested(DNS), "Name service for the result; has precedence over `ipam.resolvConf`.", "The same.",
         example={"nameservers": ["fd42:1:2:3::1"], "search": ["example.org"]},
     ),
