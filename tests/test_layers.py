@@ -19,8 +19,9 @@ PACKAGE = ROOT / "cni_v6"
 # Every other module is pure: it imports pure modules only, and of Python's library nothing that reaches outside.
 IO = frozenset({
     "ctl", "engine.call_log", "engine.delivery", "engine.engine_metrics", "engine.handle", "engine.incoming",
-    "engine.inheritance", "engine.inprocess", "engine.log_file", "engine.metrics", "engine.scrape", "engine.server",
-    "engine.service", "engine.start", "engine.suspect", "engine.watch", "engine.workers", "kernel.apply_firewall",
+    "engine.inheritance", "engine.inprocess", "engine.installation", "engine.log_file", "engine.metrics",
+    "engine.scrape", "engine.server", "engine.service", "engine.start", "engine.suspect", "engine.watch",
+    "engine.workers", "kernel.apply_firewall",
     "kernel.bridge_macs", "kernel.child_process", "kernel.deadline", "kernel.link_deletion", "kernel.linux",
     "kernel.listeners", "kernel.macvlan", "kernel.netfilter.events", "kernel.netfilter.socket",
     "kernel.netlink.socket", "kernel.netns.alive", "kernel.netns.enter", "kernel.observe", "kernel.open_namespaces",

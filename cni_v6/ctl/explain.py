@@ -47,7 +47,6 @@ from cni_v6.plan.situation import Inside, Situation, concerning
 from cni_v6.protocol.names import Owner, owner_of_alias
 
 Held = Sequence[tuple[str, Attachment]]  # data folder, attachment
-IP_FORWARD = "ipv4/ip_forward"
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,12 +186,12 @@ def _explain(
     home = record.policy.home if record.policy else next((anchor.home for anchor in record.anchors), "")
     home = home or (link.master if link else "")
     seen = node.kernel.observe((
-        GetRuleset(), GetAllElements(), GetForwardChains(), GetSysctl(HOST, IP_FORWARD),
+        GetRuleset(), GetAllElements(), GetForwardChains(), GetSysctl(HOST, forwarding.IP_FORWARD),
         *(GetSysctl(HOST, key) for key in FRAMES.values()),
         *(forwarding.questions(home) if home else ()), *(GetAddresses(HOST, home), GetRoutes(HOST, home)) * bool(home),
     ))
     elements = concerning(record, link.name if link else "", seen.all_elements())
-    forwards = {4: seen.sysctl(HOST, IP_FORWARD) == "1", 6: bool(home) and forwarding.is_on(seen, home)}
+    forwards = {4: seen.sysctl(HOST, forwarding.IP_FORWARD) == "1", 6: bool(home) and forwarding.is_on(seen, home)}
     master = next((other for other in links if link and other.name == link.master), None)
     situation = Situation(
         record, link, master, elements, seen.ruleset() == ruleset.mark(), seen.forward_chains(), forwards,

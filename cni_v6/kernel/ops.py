@@ -244,7 +244,7 @@ class AwaitCarrier:
     """Wait until the kernel sends through an interface of the node, which it does some time after the peer is up.
 
     Until then it drops all that goes out there (dev_activate, net/sched/sch_generic.c), and at the peer, which comes
-    first (linkwatch_run_queue, net/core/link_watch.c).
+    first (linkwatch_run_queue, net/core/link_watch.c). A bridge has carrier once a port of it forwards.
     """
 
     ifname: str
