@@ -74,7 +74,8 @@ class CreateMacvlan:
 
     The kernel makes it in its namespace at once, but compares the name with those of the node too. So it gets its name
     last, and has ``temporary`` before, which nobody else has. ``mtu`` 0: the master's. ``mode`` as in ``ip link``; with
-    ``passthru`` it has the master's MAC. Undo deletes it.
+    ``passthru`` it has the master's MAC. Undo deletes it. ``shared``: it belongs to the network and has its name at
+    once; it may exist already, and is not undone.
     """
 
     place: str
@@ -86,6 +87,7 @@ class CreateMacvlan:
     mac: str
     mtu: int
     alias: str
+    shared: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,7 +307,8 @@ class AddRoute:
     """Add a unicast route through an interface. The same route may exist already; another one stays (``Kernel.apply``).
 
     ``dst``: a prefix. ``gateway``: an address, of IPv6 for an IPv4 prefix too (RFC 5549); None for an on-link route.
-    ``scope``: as in rtnetlink (0 global, 253 link). Any other attribute that is None is left to the kernel.
+    ``scope``: as in rtnetlink (0 global, 253 link). ``source``: of the node's own packets. Any other attribute that is
+    None is left to the kernel.
     """
 
     netns: str
@@ -317,6 +320,7 @@ class AddRoute:
     priority: int | None = None
     table: int | None = None
     scope: int | None = None
+    source: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -441,7 +445,7 @@ def inverse(op: Op) -> Op | None:
     """
     if isinstance(op, CreateVeth) and not op.shared:
         return DeleteLink(HOST, op.host)
-    if isinstance(op, CreateMacvlan):
+    if isinstance(op, CreateMacvlan) and not op.shared:
         return DeleteLink(op.netns, op.ifname)
     if isinstance(op, SetSysctl) and op.netns != HOST and op.was is not None:
         return SetSysctl(op.netns, op.key, op.was)
@@ -449,6 +453,6 @@ def inverse(op: Op) -> Op | None:
         return RemoveElements(op.elements)
     if isinstance(op, AddProxy):
         return RemoveProxy(op.ifname, op.address)
-    if isinstance(op, AddRoute) and op.netns == HOST and (op.gateway or op.dst.endswith("/128")):
+    if isinstance(op, AddRoute) and op.netns == HOST and (op.gateway or op.dst.endswith(("/32", "/128"))):
         return RemoveRoute(HOST, op.ifname, op.dst)
     return None

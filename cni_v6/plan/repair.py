@@ -32,9 +32,8 @@ from cni_v6.protocol.names import Owner, owned
 class View:
     """An attachment beside its host interface, which may have been renamed; None if it is not on the node.
 
-    Of a macvlan, which has none, ``link`` is the master.
-
-    ``conf``: the part of the configuration that the record says of the port; None if it is not known, or ``routed``.
+    Of a macvlan ``link`` is the master. ``conf``: the part of the configuration that the record says of the port; None
+    if it is not known, or ``routed``.
     """
 
     record: Attachment
@@ -125,6 +124,8 @@ def questions(seen_views: Iterable[View], node: str) -> Iterator[Question]:
     """
     yield from families.host_questions()
     for view in seen_views:
+        if view.macvlan:
+            yield from macvlan_check.node_questions(view.macvlan)
         if view.link and view.routed:
             yield from routed_repair.questions(view.routed, view.record)
         conf = view.conf
@@ -157,8 +158,8 @@ def findings(seen_views: Sequence[View], node: str, seen: Snapshot) -> Findings:
     found = Findings()
     for view in seen_views:
         if view.macvlan:
-            for words in macvlan_check.missing(view.macvlan, view.link):
-                found.add(view.record.owner, words)
+            for words, step in macvlan_check.differences(view.record, view.macvlan, view.link, node, seen):
+                found.add(view.record.owner, words, *step)
         elif view.link is None:
             remedy = "cni-v6ctl gc frees it if the container has ended; else run DEL and ADD"
             found.add(view.record.owner, f"host interface {view.record.host} is not on the node ({remedy})")
