@@ -69,7 +69,9 @@ SCENARIOS: dict[str, Callable[[Setting, Findings], None]] = {
     "chaos": inside.chaos,
 }
 # What decided something, and is not measured again each time: only where it is named.
-ASKED: dict[str, Callable[[Setting, Findings], None]] = {"flowtable": flowtable.flowtable, "guard": guard.parts}
+ASKED: dict[str, Callable[[Setting, Findings], None]] = {
+    "flowtable": flowtable.flowtable, "guard": guard.parts, "own-parts": inside.parts,
+}
 
 
 def main() -> int:
