@@ -20,9 +20,10 @@ PACKAGE = ROOT / "cni_v6"
 IO = frozenset({
     "ctl", "engine.delivery", "engine.event_log", "engine.handle", "engine.incoming", "engine.inheritance",
     "engine.inprocess", "engine.server", "engine.start", "engine.suspect", "engine.watch", "engine.workers",
-    "kernel.apply_firewall", "kernel.bridge_macs", "kernel.child_process", "kernel.deadline", "kernel.link_deletion",
+    "kernel.apply_firewall", "kernel.bridge_macs", "kernel.child_process", "kernel.deadline", "kernel.drops",
+    "kernel.link_deletion",
     "kernel.linux", "kernel.listeners", "kernel.netfilter.events", "kernel.netfilter.socket", "kernel.netlink.socket",
-    "kernel.netns.alive", "kernel.netns.enter", "kernel.observe", "kernel.open_namespaces", "kernel.privilege",
+    "kernel.netns.alive", "kernel.netns.enter", "kernel.netns.throwaway", "kernel.observe", "kernel.open_namespaces", "kernel.privilege",
     "kernel.programs", "kernel.refusal", "kernel.second_route", "kernel.sysctl", "kernel.text_file", "kernel.wait",
     "leases.disk.allocation_files", "leases.disk.data_dirs", "leases.disk.directory", "leases.disk.lease_files",
     "leases.disk.lock", "leases.disk.peek", "leases.disk.rebuild", "leases.disk.release_queue_file",

@@ -24,16 +24,27 @@ class Waiting:
 
     told: int
 
-    def ready(self, sockets: Iterable[socket.socket], seconds: float | None, *, writing: bool = False) -> set[int]:
+    def ready(self, sockets: Iterable[socket.socket], seconds: float, *, writing: bool = False) -> set[int]:
         """The descriptors of those sockets that can be read, or written, or have an error, within a time.
 
-        :param seconds: None for as long as it takes.
         :raises Interrupted: a signal has come.
+        """
+        return self.ready_files((each.fileno() for each in sockets), seconds, (), writing=writing)
+
+    def ready_files(
+        self, files: Iterable[int], seconds: float | None, connecting: Iterable[int] = (), *, writing: bool = False
+    ) -> set[int]:
+        """As ``ready``, of descriptors.
+
+        :param seconds: None for as long as it takes.
+        :param connecting: descriptors that are waited for until they can be written.
         """
         poll = select.poll()
         poll.register(self.told, select.POLLIN)
-        for each in sockets:
-            poll.register(each, select.POLLOUT if writing else select.POLLIN)
+        for file in files:
+            poll.register(file, select.POLLOUT if writing else select.POLLIN)
+        for file in connecting:
+            poll.register(file, select.POLLOUT)
         found = {file for file, _ in poll.poll(None if seconds is None else max(0.0, seconds) * 1000)}
         self.check(found)
         return found

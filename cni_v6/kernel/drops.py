@@ -15,9 +15,11 @@ import os
 import platform
 import re
 import struct
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from threading import get_native_id
 
 from cni_v6.kernel.netns.enter import libc
 
@@ -28,7 +30,7 @@ PERF_EVENT_OPEN = {"x86_64": 298, "aarch64": 241, "riscv64": 241, "ppc64le": 319
 # linux/perf_event.h
 TYPE_TRACEPOINT, SAMPLE_TIME, SAMPLE_RAW, RECORD_SAMPLE = 2, 1 << 2, 1 << 10, 9
 FLAG_FD_CLOEXEC, SET_OUTPUT, SET_FILTER, DISABLED_ENABLE = 8, 0x2405, 0x40082406, 0x2400
-HEAD_AT, ATTRIBUTES_BYTES, PAGES = 1024, 64, 64
+HEAD_AT, ATTRIBUTES_BYTES, PAGES, WAKEUP_EVENTS = 1024, 64, 64, 1
 RECEIVED, SENT, DROPPED = "net/netif_receive_skb", "net/net_dev_queue", "skb/kfree_skb"
 _FIELD = re.compile(r"field:(.*?)(\w+)(?:\[\w*\])?;\s*offset:(\d+);\s*size:(\d+);")
 _NAMED = re.compile(r"\{ (0x[0-9a-f]+|\d+), \"(\w+)\" \}")
@@ -60,17 +62,22 @@ class Format:
 
 
 class Drops:
-    """Drops of what interfaces of the node receive, and of what this thread sends, from now on.
+    """Drops of what this thread sends, and of what interfaces of the node receive, from now on.
 
+    An interface is known by its name alone, in whatever namespace it is.
+
+    :param sent: the interface that this thread sends through, and the least length of the frames that matter. A thread
+        sends for others too, where it handles what has arrived.
     :raises Unavailable: the kernel has no such tracepoints, or this process may not hear them.
     """
 
-    def __init__(self, interfaces: Iterable[str]) -> None:
+    def __init__(self, interfaces: Iterable[str], sent: tuple[str, int]) -> None:
         formats = _formats()
         self._formats = {found.id: (name, found) for name, found in formats.items()}
         self._seen: set[int] = set()
         received = " || ".join(f'name == "{name}"' for name in dict.fromkeys(interfaces))
-        filters = {RECEIVED: received, SENT: f"common_pid == {_thread()}", DROPPED: ""}
+        own = f'common_pid == {get_native_id()} && name == "{sent[0]}" && len >= {sent[1]}'
+        filters = {SENT: own, DROPPED: ""} | ({RECEIVED: received} if received else {})
         self._rings: list[_Ring] = []
         with ExitStack() as stack:
             for processor in sorted(os.sched_getaffinity(0)):
@@ -79,6 +86,10 @@ class Drops:
                 self._rings.append(ring)
             stack.pop_all()
         self._symbols: list[tuple[int, str]] = []
+
+    def filenos(self) -> list[int]:
+        """Descriptors that are readable once something has come."""
+        return [ring.fileno() for ring in self._rings]
 
     def close(self) -> None:
         for ring in self._rings:
@@ -111,15 +122,8 @@ class Drops:
         return below[-1] if below else ""
 
 
-def _thread() -> int:
-    """The number of this thread in the first pid namespace, by which tracepoints know it, as far as it is told."""
-    import threading
-
-    return threading.get_native_id()
-
-
 def _number(data: bytes, place: tuple[int, int]) -> int:
-    return int.from_bytes(data[place[0]:place[0] + place[1]], "little" if struct.pack("=H", 1)[0] else "big")
+    return int.from_bytes(data[place[0]:place[0] + place[1]], sys.byteorder)
 
 
 class _Ring:
@@ -142,18 +146,25 @@ class _Ring:
             raise Unavailable(f"perf_event_open: {os.strerror(error.errno or 0)}") from error
 
     def _open(self, number: int, words: str, processor: int) -> None:
+        """
+        :param words: the filter: the kernel passes over other events of the tracepoint.
+        """
         call = PERF_EVENT_OPEN.get(platform.machine())
         if call is None:
             raise Unavailable(f"perf_event_open has an unknown number on {platform.machine()}")
         disabled = 1
-        attributes = struct.pack("=IIQQQQQ", TYPE_TRACEPOINT, ATTRIBUTES_BYTES, number, 1, SAMPLE_TIME | SAMPLE_RAW, 0,
-                                 disabled).ljust(ATTRIBUTES_BYTES, b"\0")
+        attributes = struct.pack("=IIQQQQQI", TYPE_TRACEPOINT, ATTRIBUTES_BYTES, number, 1, SAMPLE_TIME | SAMPLE_RAW, 0,
+                                 disabled, WAKEUP_EVENTS).ljust(ATTRIBUTES_BYTES, b"\0")
         file = libc().syscall(call, attributes, -1, processor, -1, FLAG_FD_CLOEXEC)
         if file < 0:
             raise OSError(ctypes.get_errno(), "")
         self._files.append(file)
         if words:
-            fcntl.ioctl(file, SET_FILTER, _address_of(words))
+            if libc().ioctl(file, ctypes.c_ulong(SET_FILTER), ctypes.c_char_p(words.encode())) < 0:
+                raise OSError(ctypes.get_errno(), "")
+
+    def fileno(self) -> int:
+        return self._files[0]
 
     def read(self) -> Iterator[tuple[int, bytes]]:
         """(nanoseconds, raw data) of the samples that have come."""
@@ -179,16 +190,6 @@ class _Ring:
             self._map.close()
         while self._files:
             os.close(self._files.pop())
-
-
-def _address_of(words: str) -> int:
-    """The address of a text, for ioctl. The text is kept for good: it is short."""
-    kept = ctypes.create_string_buffer(words.encode())
-    _kept.append(kept)
-    return ctypes.addressof(kept)
-
-
-_kept: list[ctypes.Array[ctypes.c_char]] = []
 
 
 def _formats() -> dict[str, Format]:

@@ -219,5 +219,3 @@ def _outcome(made: socket.socket, target: str, port: int) -> Seen:
 
 def _words(error: OSError) -> str:
     return (error.strerror or str(error)).lower()
-
-

@@ -162,5 +162,3 @@ def _has_family(family: int) -> bool:
     except OSError:
         return family == 4
     return True
-
-

@@ -56,7 +56,7 @@ EARLIEST, AFTER_NAT = -450, -99  # priorities: before NF_IP_PRI_CONNTRACK_DEFRAG
 class Event:
     """A rule that matched a traced packet, or the end of a chain. ``chain``: of the table ``family table``.
 
-    ``number``: of the packet. ``kind``: POLICY, RETURN or RULE. ``verdict``: in nft's word. ``to``: the chain of a jump.
+    ``number``: of the packet. ``kind``: POLICY, RETURN or RULE. ``verdict``: nft's word. ``to``: the chain of a jump.
     ``iif`` and ``oif``: indices, 0 for none. ``headers``: only in the first event of a packet at a hook.
     """
 
@@ -92,6 +92,7 @@ def tables(name: str, port: str, addresses: Iterable[str], other: str = "") -> I
         matches = own + (_address(version(other), 1, other, family) if other else b"")
         yield _rule(family, name, f"hook{NF_INET_PRE_ROUTING}", matches)
     for address in addresses:
+        yield _rule(BRIDGE, name, f"hook{NF_INET_PRE_ROUTING}", _address(version(address), 1, address, BRIDGE))
         for chain in ("translated", f"hook{NF_INET_LOCAL_OUT}", f"hook{NF_INET_PRE_ROUTING}"):
             yield _rule(INET, name, chain, _address(version(address), 1, address, INET))
 
