@@ -52,7 +52,7 @@ REASONS = {
     "NEIGH_QUEUEFULL": "the next hop does not answer ARP or neighbour discovery",
     "NEIGH_DEAD": "the next hop does not answer ARP or neighbour discovery",
     "PKT_TOO_BIG": "it is larger than the MTU of the next link",
-    "IP_INADDRERRORS": "its address is not one of those that it may have",
+    "IP_INADDRERRORS": "the node has no way to its destination, or does not forward it",
     "IPV6_NDISC_FRAG": "neighbour discovery must not come in fragments",
     "OTHERHOST": "it is for the MAC of somebody else",
     "DEV_READY": "the interface that it leaves through is down",
@@ -191,7 +191,7 @@ def translations(found: Sequence[tuple[str, Step]]) -> dict[int, str]:
 
 # How it ends
 
-ANSWERED, REFUSED, ERROR, SILENT, UNSENT = "answered", "refused", "error", "silent", "unsent"
+ANSWERED, REFUSED, ERROR, TOO_BIG, SILENT, UNSENT = "answered", "refused", "error", "too big", "silent", "unsent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +239,7 @@ def _unanswered(
 ) -> Iterator[str]:
     if outcome.kind == UNSENT:
         yield f"the container cannot send it: {outcome.words}"
-    elif outcome.kind == ERROR:
+    elif outcome.kind in (ERROR, TOO_BIG):
         yield _of_error(outcome, out)
     elif drops:
         yield f"it is dropped: {reason(*drops[0])}"
@@ -247,9 +247,9 @@ def _unanswered(
         yield "it does not get to the node"
     else:
         yield _last_seen(out[-1])
-    if predicted:
+    if predicted and outcome.kind != TOO_BIG:
         yield f"- {predicted}"
-    elif outcome.kind == ERROR and drops:
+    elif outcome.kind in (ERROR, TOO_BIG) and drops:
         yield f"- {reason(*drops[0])}"
 
 
@@ -257,6 +257,8 @@ def _of_error(outcome: Outcome, out: Sequence[Step]) -> str:
     """An error that the container's own kernel has told has not come from outside."""
     if outcome.by:
         return f"it comes back: {outcome.words}, says {outcome.by}"
+    if outcome.kind == TOO_BIG:
+        return f"the container cannot send it: {outcome.words}"
     if out:
         return f"it is refused: {outcome.words}"
     return f"it does not leave the container: {outcome.words}; nobody there answers for its next hop"

@@ -78,7 +78,7 @@ def promises(conf: MainConf, first: Result, second: Result, around: Surroundings
         yield _to_neighbour(conf, ip, other)
         if conf.is_gateway:
             yield from _through_the_node(conf, ip, first, own, around)
-            yield from _ports(ip, around)
+            yield from _ports(conf, ip, around)
         yield from _discipline(conf, ip, other, own, around)
     if not first.ips and own.guard != GUARD_OFF and conf.segment:
         yield Promise(MAC, 0, second.interfaces[-1].mac, wanted=False)
@@ -139,13 +139,17 @@ def _seen_as(own: Policy, address: str, uplink: str, beyond: str) -> str:
     return translated or (uplink if address in own.masquerade else address)
 
 
-def _ports(ip: Address, around: Surroundings) -> Iterator[Promise]:
+def _ports(conf: MainConf, ip: Address, around: Surroundings) -> Iterator[Promise]:
+    """A container on an isolated port is not promised to reach itself by the node: with br_netfilter, its frames would
+    have to leave through a port that is isolated from itself.
+    """
     if not around.port:
         return
     node = around.node.get(ip.family) or around.uplink.get(ip.family, "")
     yield Promise(PORT_NODE, ip.family, node)
     yield Promise(PORT_OUTSIDE, ip.family, around.uplink.get(ip.family, ""))
-    yield Promise(HAIRPIN, ip.family, node)
+    if not (conf.segment and conf.is_isolated):
+        yield Promise(HAIRPIN, ip.family, node)
 
 
 def _discipline(
@@ -162,7 +166,7 @@ def _discipline(
     if own.guard != GUARD_OFF and conf.segment and watched:
         yield Promise(MAC, ip.family, watched, wanted=False)
     if ip.family == 6 and (watched or not conf.segment):
-        yield Promise(ADVERTISEMENT, 6, watched if conf.segment else ip.gateway or "", wanted=False)
+        yield Promise(ADVERTISEMENT, 6, watched or ip.ip, wanted=False)
 
 
 def _watched(conf: MainConf, ip: Address, other: str, around: Surroundings) -> str:

@@ -16,7 +16,10 @@ from cni_v6.net import packets
 from cni_v6.net.addresses import is_link_local, version
 from cni_v6.plan.promises import Seen
 
-PATIENCE = 3.0  # seconds for what is to be answered; a lost solicitation is repeated after one (RFC 4861, section 10)
+PATIENCE = 5.0  # seconds for what is to be answered
+# Seconds after which a ping is sent again, as TCP sends a SYN again (RFC 6298). The first one may be lost: the kernel
+# makes the local routes of new IPv6 addresses some time after they are added (addrconf_dad_work, net/ipv6/addrconf.c).
+AGAIN = 1.0
 SILENCE = 0.5  # seconds for what is not to come, where nothing that is sent behind it can be waited for
 FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 ICMP = {4: packets.ICMP, 6: packets.ICMPV6}
@@ -34,8 +37,10 @@ class Exchange:
     waiting: Waiting
     ifname: str
 
-    def echo(self, place: Place, target: str, size: int = PAYLOAD, *, whole: bool = False) -> Seen:
-        """An ICMP echo request and its reply. ``whole``: it must not be fragmented."""
+    def echo(
+        self, place: Place, target: str, size: int = PAYLOAD, *, whole: bool = False, wanted: bool = True
+    ) -> Seen:
+        """An ICMP echo request and its reply. ``whole``: it must not be fragmented; ``wanted``: it is sent again."""
         family, number = version(target), struct.unpack("!H", os.urandom(2))[0]
         level, discovery, do, keep_errors, _ = OPTIONS[family]
         what = f"{target} answers a ping" + (f" of {size + packets.HEADERS[family]:,} bytes in one piece" * whole)
@@ -45,9 +50,9 @@ class Exchange:
                 made.setsockopt(level, discovery, do)
             try:
                 made.connect(self._to(place, target))
-                made.send(packets.echo_request(family, number, bytes(size)))
-                for answer in self.waiting.received(made, PATIENCE):
-                    if packets.is_reply(family, answer, number):
+                for _ in range(int(PATIENCE / AGAIN) if wanted else 1):
+                    made.send(packets.echo_request(family, number, bytes(size)))
+                    if any(packets.is_reply(family, data, number) for data in self.waiting.received(made, AGAIN)):
                         return Seen(True, what)
             except OSError as error:
                 return Seen(False, f"{target}: {_words(error)}")
@@ -70,7 +75,7 @@ class Exchange:
         """A TCP connection that should not come about. A ping is sent behind it: what it overtakes is lost."""
         with open_socket(place, FAMILIES[version(target)], socket.SOCK_STREAM) as made, _in_order():
             self._connect(made, place, target, port)
-            overtaken = self.echo(place, target).passes
+            overtaken = self.echo(place, target, wanted=False).passes
             if self.waiting.ready([made], 0 if overtaken else SILENCE, writing=True):
                 return _outcome(made, target, port)
             return Seen(False, f"TCP port {port} of {target} does not answer" + ", a ping does" * bool(overtaken))

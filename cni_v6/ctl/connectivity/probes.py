@@ -44,11 +44,11 @@ def seen(promise: Promise, stage: Stage, exchange: Exchange) -> Seen:
 
 
 def _ping(promise: Promise, stage: Stage, exchange: Exchange) -> Seen:
-    return exchange.echo(stage.first.place, promise.target)
+    return exchange.echo(stage.first.place, promise.target, wanted=promise.wanted)
 
 
 def _outside(promise: Promise, stage: Stage, exchange: Exchange) -> Seen:
-    found = exchange.echo(stage.first.place, promise.target)
+    found = exchange.echo(stage.first.place, promise.target, wanted=promise.wanted)
     if promise.wanted and not found.passes and not exchange.echo(Own(), promise.target).passes:
         return Seen(None, f"{promise.target} does not answer the node itself")
     return found
@@ -132,7 +132,7 @@ def _advertisement(promise: Promise, stage: Stage, exchange: Exchange) -> Seen:
     own, mark = stage.first.mac, os.urandom(16)
     forged = packets.router_advertisement(firewall.link_local(own), own, FALSE_PREFIX)
     if not stage.conf.segment:
-        return _believed(forged, stage, exchange, promise.target)
+        return _believed(forged, stage, exchange)
     with _tap(promise, stage) as (tap, mac):
         frames = forged, _frame(own, mac, promise, stage, mark)
         marks = packets.packed(FALSE_PREFIX), mark
@@ -143,16 +143,15 @@ def _advertisement(promise: Promise, stage: Stage, exchange: Exchange) -> Seen:
     return found
 
 
-def _believed(forged: bytes, stage: Stage, exchange: Exchange, gateway: str) -> Seen:
-    """Whether the node takes a container for a router: it has, once it has answered what was sent behind that."""
-    place = stage.first.place
-    with place.run(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW)) as made:
+def _believed(forged: bytes, stage: Stage, exchange: Exchange) -> Seen:
+    """Whether the node takes a container for a router: it has, once it hears what that says after the advertisement."""
+    with stage.first.place.run(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW)) as made:
         made.bind((IFNAME, 0))
         made.send(forged)
-    answered = exchange.echo(place, gateway)
+    answered = exchange.echo(Own(), stage.first.address(6))
     routes = _learnt(stage, HOST, stage.first.host)
     if not answered.passes and not routes:
-        return Seen(None, f"{gateway} does not answer what is sent behind a router advertisement")
+        return Seen(None, f"the node hears nothing of {stage.first.address(6)} after a router advertisement")
     return Seen(bool(routes), f"after a router advertisement the node {_has(routes)}")
 
 

@@ -14,7 +14,7 @@ from cni_v6.kernel.netns.throwaway import Place, open_socket
 from cni_v6.net import packets
 from cni_v6.net.addresses import from_text, is_link_local, to_text, version
 from cni_v6.net.packets import ICMP, ICMPV6, TCP, UDP, Headers
-from cni_v6.plan.journey import ANSWERED, ERROR, REFUSED, UNSENT, Outcome
+from cni_v6.plan.journey import ANSWERED, ERROR, REFUSED, TOO_BIG, UNSENT, Outcome
 
 FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 # linux/in.h, linux/in6.h: level, IP_MTU_DISCOVER, IP_PMTUDISC_DO, IP_RECVERR, IP_TRANSPARENT; and of IPv6
@@ -140,7 +140,7 @@ class Probe:
             self.socket.send(DATAGRAM if self._to.port
                              else packets.echo_request(self._family, self._number, bytes(size)))
         except OSError as error:
-            self.unsent = Outcome(UNSENT, _words(error))
+            self.unsent = Outcome(TOO_BIG if error.errno == errno.EMSGSIZE else UNSENT, _words(error))
 
     def outcome(self) -> Outcome | None:
         """What has come of it; None as long as nothing has."""
@@ -170,7 +170,7 @@ class Probe:
         by = "" if by == self.headers.source else by
         if error.errno == errno.ECONNREFUSED and by in ("", self._to.address):
             return Outcome(REFUSED)
-        return Outcome(ERROR, _words(error), by)
+        return Outcome(TOO_BIG if error.errno == errno.EMSGSIZE else ERROR, _words(error), by)
 
     def _offender(self) -> str:
         """Who has sent the ICMP error; "" if it is the container's own kernel, or no ICMP error."""
