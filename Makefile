@@ -95,5 +95,5 @@ setup-rest: setup-test
 
 setup-bench: setup
 	@tools/packages $(BENCH_PACKAGES)
-	@tools/venv bench
+	@tools/venv test bench
 	@tools/reference

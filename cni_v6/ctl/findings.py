@@ -20,5 +20,5 @@ def lines(found: Finding) -> Iterator[str]:
 
 def total(found: Sequence[Finding]) -> str:
     """How many there are of each level."""
-    counts = {level: sum(each.level == level for each in found) for level in reversed(LEVELS)}
+    counts = {level: sum(finding.level == level for finding in found) for level in reversed(LEVELS)}
     return ", ".join(f"{count} {level}" for level, count in counts.items() if count) or "all is green"

@@ -29,7 +29,7 @@ class Waiting:
 
         :raises Interrupted: a signal has come.
         """
-        return self.ready_files((each.fileno() for each in sockets), seconds, (), writing=writing)
+        return self.ready_files((waited.fileno() for waited in sockets), seconds, (), writing=writing)
 
     def ready_files(
         self, files: Iterable[int], seconds: float | None, connecting: Iterable[int] = (), *, writing: bool = False

@@ -74,7 +74,7 @@ def promises(conf: MainConf, first: Result, second: Result, around: Surroundings
     """
     own = policy(conf, first)
     for ip in first.ips:
-        other = next((each.ip for each in second.ips if each.family == ip.family), "")
+        other = next((known.ip for known in second.ips if known.family == ip.family), "")
         yield _to_neighbour(conf, ip, other)
         if conf.is_gateway:
             yield from _through_the_node(conf, ip, first, own, around)
@@ -90,7 +90,7 @@ def policy(conf: MainConf, result: Result) -> Policy:
     """The firewall's policy for a container, as its ADD makes it."""
     addresses = tuple(dict.fromkeys(ip.ip for ip in result.ips))
     home = conf.gateway_interface or "-"
-    inner = next((each.mac for each in result.interfaces if each.sandbox), "02:00:00:00:00:00")
+    inner = next((interface.mac for interface in result.interfaces if interface.sandbox), "02:00:00:00:00:00")
     return firewall.policy(conf.firewall, home=home, port="-", mac=inner, addresses=addresses,
                            address_known=conf.ipam is not None, trunk=conf.is_trunk)
 
@@ -120,7 +120,7 @@ def _through_the_node(
     family = ip.family
     if ip.gateway:
         yield Promise(GATEWAY, family, ip.gateway, egress(conf, ip.gateway))
-    node, outside, beyond = (each.get(family, "") for each in (around.node, around.outside, around.beyond))
+    node, outside, beyond = (found.get(family, "") for found in (around.node, around.outside, around.beyond))
     leads_out = any(route.dst == DEFAULTS[family] for route in first.routes)
     if leads_out:
         yield Promise(NODE, family, node, not node or egress(conf, node))

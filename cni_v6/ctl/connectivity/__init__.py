@@ -64,7 +64,7 @@ def run(chosen: argparse.Namespace, make_node: Callable[[], Context] = real_cont
             number = int(signalled.args[0])
             print(f"cni-v6ctl: ended by {signal.Signals(number).name}; the containers are gone", file=sys.stderr)
             return INTERRUPTED + number
-    print(json.dumps([asdict(each) for each in found], indent=2) if chosen.json else findings.total(found))
+    print(json.dumps([asdict(finding) for finding in found], indent=2) if chosen.json else findings.total(found))
     return worst(found)
 
 
@@ -78,8 +78,8 @@ def _address(text: str) -> str:
 def _configuration(network: str, folder: Path | None) -> tuple[dict[str, Any], tuple[str, ...]]:
     """The first configuration of a main plugin of ours with this name, and CNI_PATH."""
     known = runtime_folders.runtimes()
-    folders = [folder] if folder else [Path(each.conf_dir) for each in known] or [conf_dir.CONF_DIR]
-    bin_dirs = dict.fromkeys((*(each for runtime in known for each in runtime.bin_dirs), runtime_folders.BIN_DIR))
+    folders = [folder] if folder else [Path(runtime.conf_dir) for runtime in known] or [conf_dir.CONF_DIR]
+    bin_dirs = dict.fromkeys((*(place for runtime in known for place in runtime.bin_dirs), runtime_folders.BIN_DIR))
     names = set()
     for place in dict.fromkeys(folders):
         for _, config in conf_dir.ours(place) if place.is_dir() else ():

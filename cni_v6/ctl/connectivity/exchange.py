@@ -129,7 +129,7 @@ class Exchange:
             )
             other.setsockopt(level, transparent, 1)
             other.bind((forged, 0))
-            send = [(each, os.urandom(16)) for each in (first, other, last)]
+            send = [(sender, os.urandom(16)) for sender in (first, other, last)]
             return self._overtaken(tap, send, (target, port), f"a packet from {forged}, sent by {honest}")
 
     def _overtaken(

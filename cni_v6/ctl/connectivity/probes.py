@@ -160,7 +160,7 @@ def _learnt(stage: Stage, netns: str, ifname: str) -> list[str]:
     found = stage.node.kernel.observe([GetRoutes(netns, ifname), GetAddresses(netns, ifname)])
     prefix = FALSE_PREFIX.removesuffix("::")
     held = [*(route.dst for route in found.routes(netns, ifname)), *found.addresses(netns, ifname)]
-    return [each for each in held if each.startswith(prefix)]
+    return [text for text in held if text.startswith(prefix)]
 
 
 def _has(routes: list[str]) -> str:

@@ -49,12 +49,13 @@ class Container:
 
     @property
     def mac(self) -> str:
-        return next(each.mac for each in self.result.interfaces if each.sandbox)
+        return next(interface.mac for interface in self.result.interfaces if interface.sandbox)
 
     @property
     def host(self) -> str:
         """Its host interface: the one before its own."""
-        return self.result.interfaces[[bool(each.sandbox) for each in self.result.interfaces].index(True) - 1].name
+        inside = next(number for number, interface in enumerate(self.result.interfaces) if interface.sandbox)
+        return self.result.interfaces[inside - 1].name
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +151,8 @@ def _prefix(family: int) -> str:
 
 def _is_taken(family: int, prefixes: Sequence[str]) -> bool:
     """Whether the node has something there. A shorter prefix is the way to all that is outside, not a network."""
-    return any(version(each) == family and int(each.rpartition("/")[2]) >= SHORT and overlap(each, _prefix(family))
-               for each in prefixes)
+    return any(version(text) == family and int(text.rpartition("/")[2]) >= SHORT and overlap(text, _prefix(family))
+               for text in prefixes)
 
 
 def _has_family(family: int) -> bool:

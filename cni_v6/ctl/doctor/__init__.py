@@ -38,10 +38,10 @@ def run(chosen: argparse.Namespace, make_node: Callable[[], Context] = real_cont
     """
     found = _look(chosen, make_node)
     if chosen.json:
-        print(json.dumps([asdict(each) for each in found], indent=2))
+        print(json.dumps([asdict(finding) for finding in found], indent=2))
         return worst(found)
     print("\n".join(_lines(found)))
-    fixes = [fix for fix in FIXES if any(each.fix == fix for each in found)]
+    fixes = [fix for fix in FIXES if any(finding.fix == fix for finding in found)]
     if not chosen.fix or not fixes:
         return worst(found)
     for fix in fixes:
@@ -49,7 +49,7 @@ def run(chosen: argparse.Namespace, make_node: Callable[[], Context] = real_cont
         _do(fix, make_node)
     print(flush=True)
     found = _look(chosen, make_node)
-    print("\n".join(_lines([each for each in found if each.level != GREEN])))
+    print("\n".join(_lines([finding for finding in found if finding.level != GREEN])))
     return worst(found)
 
 
@@ -80,6 +80,6 @@ def _do(fix: str, make_node: Callable[[], Context]) -> None:
 
 
 def _lines(found: Sequence[Finding]) -> Iterator[str]:
-    for each in found:
-        yield from findings.lines(each)
+    for finding in found:
+        yield from findings.lines(finding)
     yield findings.total(found)

@@ -115,13 +115,13 @@ def _of(
     if len({record.owner.container_id for _, record in held}) != 1:
         words = f"{chosen.container} is {'no container' if not held else 'not one container alone'}"
         raise CniError(INVALID_CONFIG, words, "cni-v6ctl list shows containers and addresses")
-    fitting = [each for each in held if not target or _address(each[1], target)] or list(held)
+    fitting = [place for place in held if not target or _address(place[1], target)] or list(held)
     if not target and len(fitting) > 1:
         names = ", ".join(record.owner.ifname for _, record in fitting)
         raise CniError(INVALID_CONFIG, f"{chosen.container} has the interfaces {names}",
                        "name one of them: by its address, or by its host interface of cni-v6ctl list")
-    other = next((each for each in known if target in each[1].addresses and each[1].host), None)
-    wanted = {address for each in (fitting[0], other) if each for address in (*each[1].addresses, *each[1].prefixes)}
+    other = next((place for place in known if target in place[1].addresses and place[1].host), None)
+    wanted = {text for place in (fitting[0], other) if place for text in (*place[1].addresses, *place[1].prefixes)}
     facts = node_facts.read(wanted)
     own = explain.situation_of(fitting[0], seen.links(), facts, namespaces, node)
     its = explain.situation_of(other, seen.links(), facts, namespaces, node) if other else None
@@ -142,12 +142,12 @@ def _predicted(own: Explained, its: Explained | None, target: str, *, is_node: b
     if its:
         same = its.seen.record.owner.network == own.seen.record.owner.network
         who = reach.NEIGHBOURS if same else reach.NETWORKS
-        verdicts = (each for each in reach.reached(its.seen) if each.who == who and each.address == target)
-        return next(((each.may, each.why) for each in verdicts), ("", ""))
+        verdicts = (verdict for verdict in reach.reached(its.seen) if verdict.who == who and verdict.address == target)
+        return next(((verdict.may, verdict.why) for verdict in verdicts), ("", ""))
     if is_node or not target:
         return "", ""
-    found = (each for each in reach.leaving(own.seen) if version(each.address) == version(target))
-    return next(((each.may, each.why) for each in found), ("", ""))
+    found = (leaving for leaving in reach.leaving(own.seen) if version(leaving.address) == version(target))
+    return next(((leaving.may, leaving.why) for leaving in found), ("", ""))
 
 
 # The probe
@@ -183,7 +183,7 @@ def _traced(
     steps = journey.of_probe(found, probe.headers)
     told = outcome.kind in (journey.ANSWERED, journey.REFUSED) or any(journey.dropped(step) for _, step in steps)
     kernel = [] if told else [
-        each for each in drops if each[0] not in listen.OF_RULES
+        drop for drop in drops if drop[0] not in listen.OF_RULES
     ]
     why = predicted[1] if predicted[0] == reach.NO else ""
     return Traced(
