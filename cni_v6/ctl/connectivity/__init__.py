@@ -27,6 +27,7 @@ from cni_v6.plan.health.finding import Finding, worst
 from cni_v6.plan.promises import SERVICE, Surroundings
 
 DEFAULT = {4: "0.0.0.0/0", 6: "::/0"}
+SECONDS = 5.0
 INTERRUPTED = 128  # and the signal's number, as a shell says it
 
 
@@ -37,6 +38,8 @@ def register(commands: Any) -> None:
                         help="a host beyond the node that answers a ping (default: the next hop of the default route)")
     parser.add_argument("--conf-dir", type=Path, metavar="DIR",
                         help="configurations (default: what the runtimes of this node are told)")
+    parser.add_argument("--timeout", type=float, default=SECONDS, metavar="SECONDS",
+                        help="how long to wait for what must be answered (%(default)g)")
     parser.add_argument("--json", action="store_true",
                         help="a list of objects as of doctor: level, check, message, why, remedy")
     parser.set_defaults(run=run, root=True)
@@ -48,14 +51,13 @@ def run(chosen: argparse.Namespace, make_node: Callable[[], Context] = real_cont
     """
     from cni_v6.ctl.waiting import Interrupted, interruptible
 
-    outside = {version(address): address for address in map(_address, chosen.outside)}
     with ExitStack() as stack:
         node = make_node()
         stack.callback(node.kernel.close)
         config, path = _configuration(chosen.network, chosen.conf_dir)
         found: list[Finding] = []
         try:
-            with interruptible() as waiting, closing(_findings(config, path, outside, node, waiting)) as tried:
+            with interruptible() as waiting, closing(_findings(config, path, chosen, node, waiting)) as tried:
                 for finding in tried:
                     found.append(finding)
                     if not chosen.json:
@@ -92,11 +94,13 @@ def _configuration(network: str, folder: Path | None) -> tuple[dict[str, Any], t
 
 
 def _findings(
-    config: Mapping[str, Any], path: tuple[str, ...], outside: Mapping[int, str], node: Context, waiting: Any
+    config: Mapping[str, Any], path: tuple[str, ...], chosen: argparse.Namespace, node: Context, waiting: Any
 ) -> Generator[Finding, None, None]:
     from cni_v6.ctl.connectivity import probes, stage
     from cni_v6.ctl.connectivity.exchange import Exchange, listening
+    from cni_v6.kernel.netns.throwaway import Own
 
+    outside = {version(address): address for address in map(_address, chosen.outside)}
     publishes = isinstance(config.get("capabilities"), dict) and config["capabilities"].get("portMappings") is True
     port = stage.free_port() if publishes else 0
     with ExitStack() as stack:
@@ -110,7 +114,10 @@ def _findings(
         stack.enter_context(listening(first.place, (4, 6), SERVICE))
         servers = stack.enter_context(listening(beyond.place, beyond.families, SERVICE))
         place = probes.Stage(conf.at(first.host), first, second, beyond, servers, port, node)
-        exchange = Exchange(waiting, stage.IFNAME)
+        exchange = Exchange(waiting, stage.IFNAME, chosen.timeout)
+        ours = [ip.ip for ip in (*first.result.ips, *second.result.ips)] if conf.is_gateway else []
+        for address in (*around.beyond.values(), *ours):  # wait for the routes of new addresses (exchange.AGAIN)
+            exchange.echo(Own(), address)
         for promise in promises.promises(place.conf, first.result, second.result, around):
             yield promises.judge(promise, probes.seen(promise, place, exchange))
 

@@ -16,7 +16,7 @@ from cni_v6.net import packets
 from cni_v6.net.addresses import is_link_local, version
 from cni_v6.plan.promises import Seen
 
-PATIENCE = 5.0  # seconds for what is to be answered
+PATIENCE = 5.0  # seconds for what is to be answered, if nobody says otherwise
 # Seconds after which a ping is sent again, as TCP sends a SYN again (RFC 6298). The first one may be lost: the kernel
 # makes the local routes of new IPv6 addresses some time after they are added (addrconf_dad_work, net/ipv6/addrconf.c).
 AGAIN = 1.0
@@ -32,10 +32,12 @@ PAYLOAD = 56  # bytes, as ping(8) sends
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """Sends and waits. ``ifname``: of every container, for link-local addresses."""
+    """Sends and waits. ``ifname``: of every container, for link-local addresses. ``patience``: seconds for what is to
+    be answered."""
 
     waiting: Waiting
     ifname: str
+    patience: float = PATIENCE
 
     def echo(
         self, place: Place, target: str, size: int = PAYLOAD, *, whole: bool = False, wanted: bool = True
@@ -50,9 +52,10 @@ class Exchange:
                 made.setsockopt(level, discovery, do)
             try:
                 made.connect(self._to(place, target))
-                for _ in range(int(PATIENCE / AGAIN) if wanted else 1):
+                for _ in range(max(1, round(self.patience / AGAIN)) if wanted else 1):
                     made.send(packets.echo_request(family, number, bytes(size)))
-                    if any(packets.is_reply(family, data, number) for data in self.waiting.received(made, AGAIN)):
+                    answers = self.waiting.received(made, AGAIN if wanted else SILENCE)
+                    if any(packets.is_reply(family, data, number) for data in answers):
                         return Seen(True, what)
             except OSError as error:
                 return Seen(False, f"{target}: {_words(error)}")
@@ -67,7 +70,7 @@ class Exchange:
         """A TCP connection."""
         with open_socket(place, FAMILIES[version(target)], socket.SOCK_STREAM) as made:
             self._connect(made, place, target, port)
-            if not self.waiting.ready([made], PATIENCE, writing=True):
+            if not self.waiting.ready([made], self.patience, writing=True):
                 return Seen(False, f"TCP port {port} of {target} does not answer")
             return _outcome(made, target, port)
 
@@ -84,12 +87,12 @@ class Exchange:
         """A TCP connection, and as whom the server sees the client, which is the last word of what is seen."""
         with open_socket(place, FAMILIES[version(target)], socket.SOCK_STREAM) as made:
             self._connect(made, place, target, port)
-            patience = PATIENCE if wanted else SILENCE
+            patience = self.patience if wanted else SILENCE
             if not self.waiting.ready([made], patience, writing=True):
                 return Seen(False, f"TCP port {port} of {target} does not answer")
             if not (outcome := _outcome(made, target, port)).passes:
                 return outcome
-            self.waiting.ready([server], PATIENCE)
+            self.waiting.ready([server], self.patience)
             with server.accept()[0] as peer:
                 return Seen(True, f"{outcome.words} as {peer.getpeername()[0]}")
 
@@ -105,7 +108,7 @@ class Exchange:
             try:
                 made.connect((server, 53))
                 made.send(packets.dns_query(number))
-                for answer in self.waiting.received(made, PATIENCE):
+                for answer in self.waiting.received(made, self.patience):
                     if answer[:2] == number.to_bytes(2, "big"):
                         return Seen(True, f"{server} answers a query")
             except OSError as error:
@@ -169,7 +172,7 @@ class Exchange:
 
     def _until(self, tap: socket.socket, end: bytes) -> list[bytes] | None:
         """The frames that come in before the one that contains ``end``; None if that does not come."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + self.patience
         found: list[bytes] = []
         while self.waiting.ready([tap], deadline - time.monotonic()):
             frame, sender = tap.recvfrom(1 << 16)

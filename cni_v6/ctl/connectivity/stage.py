@@ -141,6 +141,10 @@ def _link(place: Throwaway, name: str, families: Sequence[int], *, forces: bool)
         node, host, length = TRIAL[family]
         yield ops.AddAddress(HOST, name, f"{node}/{length}")
         yield ops.AddAddress(place.path, IFNAME, f"{host}/{length}")
+        # Nothing is resolved: the node would not ask before its own link-local address is known to be unique, which
+        # takes seconds (ndisc_send_ns, net/ipv6/ndisc.c).
+        yield ops.SetNeighbour(HOST, name, host, there)
+        yield ops.SetNeighbour(place.path, IFNAME, node, here)
         yield ops.AddRoute(place.path, IFNAME, DEFAULT[family], node)
     yield ops.AwaitCarrier(name)
 
