@@ -25,9 +25,11 @@ from cni_v6.net.addresses import is_link_local, version
 from cni_v6.plan import promises
 from cni_v6.plan.health.finding import Finding, worst
 from cni_v6.plan.promises import SERVICE, Surroundings
+from cni_v6.protocol.invocation import BRIDGE, ROUTED
 
 DEFAULT = {4: "0.0.0.0/0", 6: "::/0"}
 SECONDS = 5.0
+TYPES = (BRIDGE, ROUTED)
 INTERRUPTED = 128  # and the signal's number, as a shell says it
 
 
@@ -78,18 +80,21 @@ def _address(text: str) -> str:
 
 
 def _configuration(network: str, folder: Path | None) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """The first configuration of a main plugin of ours with this name, and CNI_PATH."""
+    """The first configuration with this name whose containers are neighbours of the node, and CNI_PATH.
+
+    A macvlan's are not: the node does not reach them, and promises them nothing.
+    """
     known = runtime_folders.runtimes()
     folders = [folder] if folder else [Path(runtime.conf_dir) for runtime in known] or [conf_dir.CONF_DIR]
     bin_dirs = dict.fromkeys((*(place for runtime in known for place in runtime.bin_dirs), runtime_folders.BIN_DIR))
     names = set()
     for place in dict.fromkeys(folders):
         for _, config in conf_dir.ours(place) if place.is_dir() else ():
-            if config["type"] != "cni-v6-ipam" and config.get("name") == network:
+            if config["type"] in TYPES and config.get("name") == network:
                 return config, tuple(bin_dirs)
-            names.add(str(config.get("name")))
+            names |= {str(config.get("name"))} if config["type"] in TYPES else set()
     where = ", ".join(map(str, dict.fromkeys(folders)))
-    words = f"no network {network} of cni-v6 is configured in {where}"
+    words = f"no network {network} of {' or '.join(TYPES)} is configured in {where}"
     raise CniError(INVALID_CONFIG, words, f"there is {', '.join(sorted(names))}" if names else "see --conf-dir")
 
 
