@@ -13,7 +13,7 @@ from cni_v6.attachments.context import Context
 from cni_v6.config.ipam import IpamConf
 from cni_v6.config.main import MainConf
 from cni_v6.errors import PORT_TAKEN, CniError
-from cni_v6.leases.attachment import Attachment, BridgePort, RoutedLink
+from cni_v6.leases.attachment import Attachment, BridgePort, MacvlanLink, RoutedLink
 from cni_v6.leases.store import Transaction
 from cni_v6.log import Log
 from cni_v6.net.addresses import is_link_local
@@ -35,7 +35,7 @@ class Network:
     conf: MainConf
     mac: Callable[[tuple[str, ...]], str]
     is_ours: bool
-    port: BridgePort | None = None
+    port: BridgePort | MacvlanLink | None = None
     link: Callable[[tuple[Address, ...]], RoutedLink] | None = None
 
 
@@ -101,7 +101,7 @@ def _on_node(
     if net.link:
         return replace(record, anchors=anchors, port=net.link(ips))
     port = net.port
-    if port:
+    if isinstance(port, BridgePort):
         link_local = (address for address in gateways.addresses(net.conf, ips) if is_link_local(address))
         own = next(link_local, "")
         port = replace(port, link_local=own) if own else port

@@ -10,6 +10,7 @@ _WORDS = {
     ops.SetBridge: "set bridge {name}: {settings}",
     ops.PinMac: "keep MAC {mac} on bridge {bridge}, whatever its ports have",
     ops.CreateVeth: "create veth {host}{place}, its peer {ifname} (mac {mac}, mtu {mtu}) in {netns}",
+    ops.CreateMacvlan: "create macvlan {ifname} (mac {mac}, mtu {mtu}, mode {mode}) on {master} in {netns}",
     ops.SetAlias: "name the owner of {ifname}: {alias}",
     ops.ClaimMac: "claim MAC {mac} on bridge {bridge} for {ifname}",
     ops.SetPort: "set port {ifname}: hairpin {hairpin}, isolated {isolated}",

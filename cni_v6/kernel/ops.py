@@ -70,6 +70,26 @@ class CreateVeth:
 
 
 @dataclass(frozen=True, slots=True)
+class CreateMacvlan:
+    """Create a macvlan in a namespace, down, with an ``ifalias``. ``place``: the namespace of its ``master``.
+
+    The kernel makes it in its namespace at once, but compares the name with those of the node too. So it gets its name
+    last, and has ``temporary`` before, which nobody else has. ``mtu`` 0: the master's. ``mode`` as in ``ip link``; with
+    ``passthru`` it has the master's MAC. Undo deletes it.
+    """
+
+    place: str
+    master: str
+    netns: str
+    ifname: str
+    temporary: str
+    mode: str
+    mac: str
+    mtu: int
+    alias: str
+
+
+@dataclass(frozen=True, slots=True)
 class SetAlias:
     """Set an interface's ``ifalias``, which names its owner."""
 
@@ -397,6 +417,7 @@ Op = (
     | SetBridge
     | PinMac
     | CreateVeth
+    | CreateMacvlan
     | SetAlias
     | ClaimMac
     | SetPort
@@ -442,6 +463,8 @@ def inverse(op: Op) -> Op | None:
     """
     if isinstance(op, CreateVeth) and not op.shared:
         return DeleteLink(HOST, op.host)
+    if isinstance(op, CreateMacvlan):
+        return DeleteLink(op.netns, op.ifname)
     if isinstance(op, SetSysctl) and op.netns != HOST and op.was is not None:
         return SetSysctl(op.netns, op.key, op.was)
     if isinstance(op, CreateIfb):

@@ -21,9 +21,9 @@ from cni_v6.kernel import ops
 from cni_v6.kernel.facts import Link
 from cni_v6.kernel.ops import HOST, Op
 from cni_v6.kernel.questions import GetAddresses, GetLink, GetPortVlans, GetRoutes, GetSysctl, Question, Snapshot
-from cni_v6.leases.attachment import Attachment, BridgePort, GatewayAddress, RoutedLink
+from cni_v6.leases.attachment import Attachment, BridgePort, GatewayAddress, MacvlanLink, RoutedLink
 from cni_v6.net.addresses import version
-from cni_v6.plan import bridge, bridge_port, families, features, forwarding, gateways, routed_repair
+from cni_v6.plan import bridge, bridge_port, families, features, forwarding, gateways, macvlan_check, routed_repair
 from cni_v6.protocol import names
 from cni_v6.protocol.names import Owner, owned
 
@@ -34,6 +34,8 @@ IP_FORWARD = "ipv4/ip_forward"
 class View:
     """An attachment beside its host interface, which may have been renamed; None if it is not on the node.
 
+    Of a macvlan, which has none, ``link`` is the master.
+
     ``conf``: the part of the configuration that the record says of the port; None if it is not known, or ``routed``.
     """
 
@@ -41,6 +43,7 @@ class View:
     link: Link | None
     conf: BridgeConf | None
     routed: RoutedConf | None = None
+    macvlan: MacvlanLink | None = None
 
     @property
     def families(self) -> frozenset[int]:
@@ -76,7 +79,9 @@ def views(records: Iterable[Attachment], links: Iterable[Link]) -> list[View]:
     for record in records:
         link = by_name.get(record.host) or by_owner.get(record.owner)
         port = record.port or _guess(record, link, by_name)
-        if isinstance(port, RoutedLink):
+        if isinstance(port, MacvlanLink):
+            found.append(View(record, by_name.get(port.master), None, macvlan=port))
+        elif isinstance(port, RoutedLink):
             host = link.name if link else record.host
             found.append(View(record, link, None, routed_repair.conf_of(record, port, host)))
         else:
@@ -152,7 +157,10 @@ def findings(seen_views: Sequence[View], node: str, seen: Snapshot) -> Findings:
     """The differences, and the operations that mend them: bridges, their ports, gateways, then each attachment's."""
     found = Findings()
     for view in seen_views:
-        if view.link is None:
+        if view.macvlan:
+            for words in macvlan_check.missing(view.macvlan, view.link):
+                found.add(view.record.owner, words)
+        elif view.link is None:
             remedy = "cni-v6ctl gc frees it if the container has ended; else run DEL and ADD"
             found.add(view.record.owner, f"host interface {view.record.host} is not on the node ({remedy})")
         elif view.routed:

@@ -57,6 +57,11 @@ def ifb(owner: Owner) -> str:
     return f"ifb{host_interface(owner).removeprefix('veth')}"
 
 
+def unnamed_interface(owner: Owner) -> str:
+    """Name of the interface in the container until it gets the one that the runtime asks for."""
+    return "new" + _digest("unnamed", *_words(owner)).hex()[: IFNAMSIZ - 3]
+
+
 def container_mac(owner: Owner) -> str:
     """MAC of the interface in the container: locally administered, unicast, 46 bits of the owner's digest."""
     return _mac(_digest("container mac", *_words(owner)))

@@ -259,7 +259,9 @@ SAMPLES = sorted((Path(__file__).resolve().parent.parent.parent / "conf").glob("
 
 @pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.name)
 def test_plan_of_each_sample(path: Path, capsys: Capture) -> None:
-    planned(FakeContext(), path)
+    fake = FakeContext()
+    fake.kernel.add_link(HOST, Link("eth0", "02:00:00:00:00:01", 1500, up=True))
+    planned(fake, path)
     out, err = capsys.readouterr()
     assert "record attachment" in out and "\n{\n" in out
     assert ("its interface is not ours" in err) == path.name.startswith("macvlan")

@@ -55,6 +55,14 @@ _ENGINE = (
     ),
 )
 
+_LOG = Key(
+    "log", Text("logFile"),
+    "File for [one line of JSON a call](observing.md#the-log-of-calls), with or without an engine, in a folder that "
+    "exists; it ends with `.jsonl`. Absent: an engine writes to `calls.jsonl` in its run folder, and a call without an "
+    "engine to no file.",
+    "No such key.", default="", example="/var/log/cni-v6.jsonl",
+)
+
 # What the specification, libcni and runtimes put beside the plugin's own keys (SPEC.md, section 1).
 _PROTOCOL = (
     Key(
@@ -182,6 +190,7 @@ BRIDGE = Level("bridge", "", (
     ),
     _STRICT,
     *_ENGINE,
+    _LOG,
 ))
 
 # Unguarded: everything else here belongs to the main plugin, whatever that is.

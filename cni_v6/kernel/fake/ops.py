@@ -12,6 +12,7 @@ from cni_v6.errors import ALREADY_ATTACHED, IO_FAILURE, KERNEL_REFUSED, PORTS_EX
 from cni_v6.kernel import mac_claims, ops, route_place
 from cni_v6.kernel.describe import describe
 from cni_v6.kernel.facts import BRIDGE_PORTS_MAX, FOREVER, Lifetime, Link, RouteEntry, Shaping
+from cni_v6.kernel.fake import macvlan
 from cni_v6.kernel.fake.node import FakeNode, Space
 from cni_v6.kernel.ops import HOST, Op
 
@@ -246,6 +247,10 @@ def _await_carrier(fake: FakeNode, operation: ops.AwaitCarrier) -> None:
 
 def _await_addresses(fake: FakeNode, operation: ops.AwaitAddresses) -> None:
     fake.existing(operation.netns, operation.ifname, operation)
+    for address in fake.spaces[operation.netns].addresses.get(operation.ifname, ()):
+        holder = fake.duplicates.get(address.partition("/")[0])
+        if holder is not None:
+            raise mac_claims.duplicate(address, operation.ifname, holder)
 
 
 def _await_end(fake: FakeNode, operation: ops.AwaitEnd) -> None:
@@ -287,6 +292,7 @@ EFFECTS: dict[type[Any], Callable[[FakeNode, Any], None]] = {
     ops.SetBridge: _set_bridge,
     ops.PinMac: _pin_mac,
     ops.CreateVeth: _create_veth,
+    ops.CreateMacvlan: macvlan.create,
     ops.SetAlias: _set_alias,
     ops.ClaimMac: _claim_mac,
     ops.SetPort: _set_port,
