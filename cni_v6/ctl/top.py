@@ -111,7 +111,7 @@ class View:
         rows = [(command or "-", f"{count:,.0f}", f"{errors:,.0f}", f"{rate:,.1f}/s", _time(p50), _time(p95))
                 for command, count, errors, rate, p50, p95 in self._calls()]
         yield from _table(("COMMAND", "CALLS", "ERRORS", "RATE", "P50", "P95"), rows)
-        pools = [(network, f"{leased:,.0f}", f"{waiting:,.0f}", _large(left), _large(size), pool)
+        pools = [(network, f"{leased:,.0f}", f"{waiting:,.0f}", _large(left), _large(size), pool.partition(" (")[0])
                  for network, pool, size, leased, waiting, left in self._pools()]
         yield from _table(("NETWORK", "LEASED", "WAITING", "LEFT", "SIZE", "POOL"), pools)
         drops = [(f"{value:,.0f}", chain, reason) for (chain, reason), _ in self._of("cni_v6_dropped_packets_total")

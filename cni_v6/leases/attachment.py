@@ -65,12 +65,14 @@ class RoutedLink:
 class MacvlanLink:
     """The link of a container without an interface on the node: its namespace's path, and the master's name.
 
-    ``in_container``: the master is the container's too.
+    ``in_container``: the master is the container's too. ``node``: the node's own macvlan on the master, by which node
+    and container reach each other; "" for none.
     """
 
     netns: str
     master: str
     in_container: bool = False
+    node: str = ""
 
 
 @dataclass(frozen=True, slots=True)
