@@ -4,7 +4,7 @@
 PREFIX = /usr/local
 CNI_BIN_DIR = /opt/cni/bin
 DESTDIR =
-export PREFIX CNI_BIN_DIR DESTDIR PYTHON COURIER
+export PREFIX CNI_BIN_DIR DESTDIR PYTHON COURIER FORCE
 
 # What is needed at run time, for the demo, for the tests, and for the rest of the tests besides.
 RUN_PACKAGES = python3 nftables
@@ -69,7 +69,7 @@ deb: setup-install ## the Debian package, with man pages, completion and systemd
 install: setup-install ## into PREFIX=/usr/local CNI_BIN_DIR=/opt/cni/bin [DESTDIR=] [COURIER=no|need]
 	@tools/install
 
-uninstall: ## take away exactly what install put there, end the engine, and unload the tables
+uninstall: ## take away exactly what install put there, the engine and the tables; FORCE=yes: beside containers too
 	@tools/install --remove
 
 clean: ## back to a fresh checkout

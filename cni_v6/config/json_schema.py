@@ -14,6 +14,7 @@ from typing import Any
 from cni_v6.config.formats import FORMS
 from cni_v6.config.keys import Flag, Flags, Items, Key, Kind, Level, Named, Nested, Number, Text
 from cni_v6.config.keys.bridge import BRIDGE, MAIN_OF_IPAM
+from cni_v6.config.keys.macvlan import MACVLAN
 from cni_v6.config.keys.routed import ROUTED
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
@@ -21,6 +22,7 @@ DRAFT = "https://json-schema.org/draft/2020-12/schema"
 _LIST = {"required": ["plugins"], "not": {"required": ["type"]}}
 _BRIDGE_TYPE = {"required": ["type"], "properties": {"type": {"const": "cni-v6"}}}
 _ROUTED_TYPE = {"required": ["type"], "properties": {"type": {"const": "cni-v6-routed"}}}
+_MACVLAN_TYPE = {"required": ["type"], "properties": {"type": {"const": "cni-v6-macvlan"}}}
 _OUR_IPAM = {"required": ["ipam"], "properties": {"ipam": {
     "type": "object", "required": ["type"], "properties": {"type": {"const": "cni-v6-ipam"}},
 }}}
@@ -32,13 +34,16 @@ _NO_TYPE = {"properties": {"type": {"enum": [None, ""]}}}
 
 def schema() -> dict[str, Any]:
     """JSON Schema of a network configuration list, or of one plugin's configuration, with our plugins in it."""
-    definitions = {level.name: _level(level) for level in levels(BRIDGE, ROUTED, MAIN_OF_IPAM)}
+    definitions = {level.name: _level(level) for level in levels(BRIDGE, ROUTED, MACVLAN, MAIN_OF_IPAM)}
     definitions["plugin"] = {
         "type": "object",
         "if": _BRIDGE_TYPE, "then": {"$ref": "#/$defs/bridge"},
         "else": {
             "if": _ROUTED_TYPE, "then": {"$ref": "#/$defs/routed"},
-            "else": {"if": _OUR_IPAM, "then": {"$ref": "#/$defs/mainOfIpam"}},
+            "else": {
+                "if": _MACVLAN_TYPE, "then": {"$ref": "#/$defs/macvlan"},
+                "else": {"if": _OUR_IPAM, "then": {"$ref": "#/$defs/mainOfIpam"}},
+            },
         },
     }
     definitions["list"] = {

@@ -10,6 +10,7 @@ from cni_v6.protocol.versions import SUPPORTED_VERSIONS
 PURPOSE = {
     "cni-v6": "connects containers to a bridge, with IPv6 and IPv4 addresses",
     "cni-v6-routed": "routes containers one by one, without a bridge, with IPv6 and IPv4 addresses",
+    "cni-v6-macvlan": "connects containers to an interface of the node, with IPv6 and IPv4 addresses",
     "cni-v6-ipam": "manages the IPv6 and IPv4 addresses of containers",
     "loopback": "brings up the loopback interface of containers",
 }

@@ -21,7 +21,7 @@ from cni_v6.kernel.open_namespaces import Spaces
 from cni_v6.kernel.ops import HOST, Op
 from cni_v6.kernel.questions import Question, Snapshot
 from cni_v6.kernel.sysctl import Folders
-from cni_v6.kernel.wait import await_addresses, await_carrier, await_end, await_port
+from cni_v6.kernel.wait import await_addresses, await_carrier, await_end, await_port, await_reception
 
 if TYPE_CHECKING:
     from cni_v6.kernel.link_deletion import Reaper  # which an engine has
@@ -300,6 +300,12 @@ def _pin_mac(spaces: Spaces, operation: ops.PinMac) -> None:
     bridge_macs.pin(spaces, operation)
 
 
+def _create_macvlan(spaces: Spaces, operation: ops.CreateMacvlan) -> None:
+    from cni_v6.kernel import macvlan  # of one type of network
+
+    macvlan.create(spaces, operation)
+
+
 _DIRECT: dict[type[Any], Callable[[Spaces, Any], None]] = {
     ops.AddElements: apply_firewall.add_elements,
     ops.RemoveElements: apply_firewall.remove_elements,
@@ -307,8 +313,10 @@ _DIRECT: dict[type[Any], Callable[[Spaces, Any], None]] = {
     ops.UnloadRuleset: apply_firewall.unload_ruleset,
     ops.FlushFlows: apply_firewall.flush_flows,
     ops.PinMac: _pin_mac,
+    ops.CreateMacvlan: _create_macvlan,
     ops.AwaitPort: await_port,
     ops.AwaitCarrier: await_carrier,
+    ops.AwaitReception: await_reception,
     ops.AwaitAddresses: await_addresses,
     ops.AwaitEnd: await_end,
 }

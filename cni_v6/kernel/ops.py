@@ -27,10 +27,13 @@ class EnsureBridge:
 
 @dataclass(frozen=True, slots=True)
 class SetBridge:
-    """Change an existing bridge's VLAN filtering."""
+    """Change an existing bridge: VLAN filtering; whether its frames pass the node's rules for packets (br_netfilter),
+    in both families. None leaves it.
+    """
 
     name: str
-    vlan_filtering: bool
+    vlan_filtering: bool | None = None
+    netfilter: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,28 @@ class CreateVeth:
     mtu: int
     shared: bool = False
     group: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CreateMacvlan:
+    """Create a macvlan in a namespace, down, with an ``ifalias``. ``place``: the namespace of its ``master``.
+
+    The kernel makes it in its namespace at once, but compares the name with those of the node too. So it gets its name
+    last, and has ``temporary`` before, which nobody else has. ``mtu`` 0: the master's. ``mode`` as in ``ip link``; with
+    ``passthru`` it has the master's MAC. Undo deletes it. ``shared``: it belongs to the network and has its name at
+    once; it may exist already, and is not undone.
+    """
+
+    place: str
+    master: str
+    netns: str
+    ifname: str
+    temporary: str
+    mode: str
+    mac: str
+    mtu: int
+    alias: str
+    shared: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,10 +244,24 @@ class AwaitCarrier:
     """Wait until the kernel sends through an interface of the node, which it does some time after the peer is up.
 
     Until then it drops all that goes out there (dev_activate, net/sched/sch_generic.c), and at the peer, which comes
-    first (linkwatch_run_queue, net/core/link_watch.c).
+    first (linkwatch_run_queue, net/core/link_watch.c). A bridge has carrier once a port of it forwards.
     """
 
     ifname: str
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitReception:
+    """Wait until the kernel takes packets for IPv6 addresses of an interface, which it does some time after it was up.
+
+    Without duplicate address detection too it is a work queue that adds the route to an address, and the group of its
+    solicitations (addrconf_dad_work, net/ipv6/addrconf.c). A solicitation that comes before that has no answer, and the
+    next one is sent a second later.
+    """
+
+    netns: str
+    ifname: str
+    addresses: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,7 +307,8 @@ class AddRoute:
     """Add a unicast route through an interface. The same route may exist already; another one stays (``Kernel.apply``).
 
     ``dst``: a prefix. ``gateway``: an address, of IPv6 for an IPv4 prefix too (RFC 5549); None for an on-link route.
-    ``scope``: as in rtnetlink (0 global, 253 link). Any other attribute that is None is left to the kernel.
+    ``scope``: as in rtnetlink (0 global, 253 link). ``source``: of the node's own packets. Any other attribute that is
+    None is left to the kernel.
     """
 
     netns: str
@@ -280,6 +320,7 @@ class AddRoute:
     priority: int | None = None
     table: int | None = None
     scope: int | None = None
+    source: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,6 +402,7 @@ Op = (
     | SetBridge
     | PinMac
     | CreateVeth
+    | CreateMacvlan
     | SetAlias
     | ClaimMac
     | SetPort
@@ -385,6 +427,7 @@ Op = (
     | FlushFlows
     | AwaitPort
     | AwaitCarrier
+    | AwaitReception
     | AwaitAddresses
     | AwaitEnd
     | Announce
@@ -402,12 +445,14 @@ def inverse(op: Op) -> Op | None:
     """
     if isinstance(op, CreateVeth) and not op.shared:
         return DeleteLink(HOST, op.host)
+    if isinstance(op, CreateMacvlan) and not op.shared:
+        return DeleteLink(op.netns, op.ifname)
     if isinstance(op, SetSysctl) and op.netns != HOST and op.was is not None:
         return SetSysctl(op.netns, op.key, op.was)
     if isinstance(op, AddElements):
         return RemoveElements(op.elements)
     if isinstance(op, AddProxy):
         return RemoveProxy(op.ifname, op.address)
-    if isinstance(op, AddRoute) and op.netns == HOST and (op.gateway or op.dst.endswith("/128")):
+    if isinstance(op, AddRoute) and op.netns == HOST and (op.gateway or op.dst.endswith(("/32", "/128"))):
         return RemoveRoute(HOST, op.ifname, op.dst)
     return None

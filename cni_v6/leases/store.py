@@ -155,8 +155,13 @@ class Leases(Protocol):
     def damaged(self) -> Sequence[str]:
         """The attachments whose records are damaged: ``containerID/ifname``, or the name of the file.
 
-        Takes no lock and changes nothing. The time is linear in the number of records; for STATUS and GC.
+        Takes no lock and changes nothing. The time is linear in the number of records; an engine knows what was not
+        written to since it asked. For STATUS and GC.
         """
+        ...
+
+    def may_be_guarded(self) -> bool:
+        """False if no record has a policy, and none is damaged, as far as this is known without reading them all."""
         ...
 
     def peek(self) -> Sequence[Attachment]:
@@ -175,8 +180,10 @@ class Leases(Protocol):
         """
         ...
 
-    def count_spent(self, ranges: RangeSet) -> int:
-        """As ``Transaction.spent``, without the lock; changes nothing.
+    def count(self, ranges: RangeSet) -> tuple[int, int]:
+        """``Transaction.spent`` of a set, and how many of its addresses were released and can be given again.
+
+        Takes no lock and changes nothing.
 
         :raises CniError: STORE_FAILED.
         """

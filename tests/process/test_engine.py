@@ -384,13 +384,13 @@ os.execv(sys.argv[2], sys.argv[2:])
 
 @contextmanager
 def activated(
-    node: Node, end: signal.Signals = signal.SIGTERM, limits: Sequence[str] = ()
+    node: Node, end: signal.Signals = signal.SIGTERM, options: Sequence[str] = (), limits: Sequence[str] = ()
 ) -> Iterator[subprocess.Popen[bytes]]:
     """An engine as systemd starts it, without a word of the folder in its environment; ended by a signal.
 
     :param limits: a command that takes rights away, and executes another one.
     """
-    ctl = [*limits, str(ROOT / "bin/cni-v6ctl"), "engine"]
+    ctl = [*limits, str(ROOT / "bin/cni-v6ctl"), "engine", *options]
     enter = [NSENTER, f"--net={node.path}", f"--mount={node.mount_namespace}", "--"]
     run_dir(node).mkdir(mode=0o700)
     with socket.socket(socket.AF_UNIX) as listener:

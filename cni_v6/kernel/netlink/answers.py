@@ -23,6 +23,9 @@ from cni_v6.kernel.netlink.uapi import (
     IFLA_ADDRESS,
     IFLA_AF_SPEC,
     IFLA_BR_GROUP_FWD_MASK,
+    IFLA_BR_NF_CALL_IP6TABLES,
+    IFLA_BR_NF_CALL_IPTABLES,
+    IFLA_BR_STP_STATE,
     IFLA_BR_VLAN_DEFAULT_PVID,
     IFLA_BR_VLAN_FILTERING,
     IFLA_BRPORT_ISOLATED,
@@ -52,6 +55,7 @@ from cni_v6.kernel.netlink.uapi import (
     RTA_VIA,
     RTAX_ADVMSS,
     RTAX_MTU,
+    RTN_LOCAL,
     RTN_UNICAST,
 )
 
@@ -63,7 +67,11 @@ _LINK = frozenset((
     IFLA_IFNAME, IFLA_ADDRESS, IFLA_MTU, IFLA_OPERSTATE, IFLA_IFALIAS, IFLA_GROUP, IFLA_MASTER, IFLA_LINKINFO,
     IFLA_AF_SPEC,
 ))
-_BRIDGE = frozenset((IFLA_BR_VLAN_FILTERING, IFLA_BR_VLAN_DEFAULT_PVID, IFLA_BR_GROUP_FWD_MASK))
+_NETFILTER = {4: IFLA_BR_NF_CALL_IPTABLES, 6: IFLA_BR_NF_CALL_IP6TABLES}
+_BRIDGE = frozenset((
+    IFLA_BR_STP_STATE, IFLA_BR_VLAN_FILTERING, IFLA_BR_VLAN_DEFAULT_PVID, IFLA_BR_GROUP_FWD_MASK, *_NETFILTER.values(),
+))
+_NONE: frozenset[int] = frozenset()
 _PORT = frozenset((IFLA_BRPORT_MODE, IFLA_BRPORT_ISOLATED, IFLA_BRPORT_STATE))
 # The sysctls ``net/ipv6/conf/<interface>/`` that a message about a link has too: linux/ipv6.h, DEVCONF_*.
 IPV6_SETTINGS = {"accept_ra": 3, "autoconf": 5, "disable_ipv6": 26, "accept_dad": 27, "force_forwarding": 59}
@@ -127,13 +135,19 @@ def read_link(data: bytes, settings: dict[str, str | None] | None = None) -> tup
         alias=as_text(given.get(IFLA_IFALIAS)),
         hairpin=bool(as_int(port.get(IFLA_BRPORT_MODE))),
         isolated=bool(as_int(port.get(IFLA_BRPORT_ISOLATED))),
+        stp=bool(as_int(bridge.get(IFLA_BR_STP_STATE))),
         vlan_filtering=bool(as_int(bridge.get(IFLA_BR_VLAN_FILTERING))),
         default_vlan=as_int(bridge[IFLA_BR_VLAN_DEFAULT_PVID]) if IFLA_BR_VLAN_DEFAULT_PVID in bridge else 1,
         group=as_int(given.get(IFLA_GROUP)),
         group_fwd_mask=as_int(bridge.get(IFLA_BR_GROUP_FWD_MASK)),
+        netfilter=_filtered(bridge) if bridge else _NONE,
         port_enabled=bool(as_int(port.get(IFLA_BRPORT_STATE))),
     )
     return link, as_int(given.get(IFLA_MASTER))
+
+
+def _filtered(bridge: Attributes) -> frozenset[int]:
+    return frozenset(family for family, kind in _NETFILTER.items() if as_int(bridge.get(kind)))
 
 
 def _read_settings(specific: bytes, settings: dict[str, str | None]) -> None:
@@ -157,6 +171,11 @@ def read_address_state(data: bytes) -> tuple[str, bool, bool]:
     flags = as_int(_attributes(data, IFADDRMSG).get(IFA_FLAGS))
     failed = bool(flags & IFA_F_DADFAILED)
     return read_address(data)[1], bool(flags & IFA_F_TENTATIVE) and not failed, failed
+
+
+def is_local(data: bytes) -> bool:
+    """Whether the route in an RTM_NEWROUTE message is to an address of the namespace's own."""
+    return bool(RTMSG.unpack_from(data, HEADER.size)[7] == RTN_LOCAL)
 
 
 def read_uplinks(data: bytes) -> tuple[int, ...]:

@@ -16,6 +16,7 @@ from cni_v6.kernel.facts import FOREVER, Lifetime
 from cni_v6.kernel.netlink.message import HEADER, Message
 from cni_v6.kernel.netlink.uapi import (
     AF_BRIDGE,
+    AF_INET,
     AF_INET6,
     BRIDGE_VLAN_INFO_PVID,
     BRIDGE_VLAN_INFO_RANGE_BEGIN,
@@ -25,8 +26,12 @@ from cni_v6.kernel.netlink.uapi import (
     IFA_F_NODAD,
     IFA_F_TEMPORARY,
     NLM_F_CREATE,
+    NLM_F_EXCL,
     NLM_F_REPLACE,
     NTF_PROXY,
+    NTF_USE,
+    NUD_FAILED,
+    NUD_INCOMPLETE,
     NUD_PERMANENT,
     RTEXT_FILTER_BRVLAN,
     RTM_DELLINK,
@@ -141,6 +146,54 @@ def read_neighbour(data: bytes) -> tuple[int, tuple[str, str]] | None:
     return int(read["ifindex"]), (str(read.get_attr("NDA_DST")), str(read.get_attr("NDA_LLADDR")))
 
 
+# Neighbours that are asked for
+
+
+def ask_neighbour(address: str, index: int) -> Message:
+    """Have the kernel resolve a neighbour: it sends a solicitation or an ARP request."""
+    family = AF_INET6 if ":" in address else AF_INET
+    header = {"family": family, "ifindex": index, "flags": NTF_USE}
+    return _message("ndmsg", RTM_NEWNEIGH, NLM_F_CREATE, header, [("NDA_DST", address)])
+
+
+def read_answer(data: bytes) -> tuple[int, str, str | None]:
+    """(interface index, address, MAC) of an RTM_NEWNEIGH message; "" if nobody has answered, None: not yet."""
+    read = _read("ndmsg", data)
+    state = int(read["state"])
+    found = "" if state & NUD_FAILED else None if state & NUD_INCOMPLETE else str(read.get_attr("NDA_LLADDR") or "")
+    return int(read["ifindex"]), str(read.get_attr("NDA_DST")), found
+
+
+# Macvlans
+
+
+def create_macvlan(op: ops.CreateMacvlan, master: int, netns: int | None) -> Message:
+    """
+    :param master: its interface index.
+    :param netns: a descriptor of the macvlan's namespace; None if that is the socket's.
+    """
+    kind = {"attrs": [("IFLA_INFO_KIND", "macvlan"),
+                      ("IFLA_INFO_DATA", {"attrs": [("IFLA_MACVLAN_MODE", op.mode)]})]}
+    attributes: list[tuple[str, Any]] = [("IFLA_IFNAME", op.temporary), ("IFLA_LINK", master), ("IFLA_LINKINFO", kind)]
+    attributes += [("IFLA_ADDRESS", op.mac)] if op.mac else []
+    attributes += [("IFLA_MTU", op.mtu)] if op.mtu else []
+    attributes += [("IFLA_NET_NS_FD", netns)] if netns is not None else []
+    return _message("ifinfomsg", RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, {}, attributes)
+
+
+def rename(index: int, ifname: str) -> Message:
+    """Give the interface with this index, which is down, another name."""
+    return _message("ifinfomsg", RTM_SETLINK, 0, {"index": index}, [("IFLA_IFNAME", ifname)])
+
+
+def read_macvlan_mode(data: bytes) -> str:
+    """The mode of an RTM_NEWLINK message; "" if it is about no macvlan."""
+    info = _read("ifinfomsg", data).get_attr("IFLA_LINKINFO")
+    if info is None or info.get_attr("IFLA_INFO_KIND") != "macvlan":
+        return ""
+    return str(info.get_attr("IFLA_INFO_DATA").get_attr("IFLA_MACVLAN_MODE"))
+
+
 # Ports of a bridge, and their VLANs
 
 
@@ -149,7 +202,11 @@ def plug_in(op: ops.PlugIn, bridge: int) -> Message:
 
 
 def set_bridge(op: ops.SetBridge) -> Message:
-    info = {"attrs": [("IFLA_BR_VLAN_FILTERING", int(op.vlan_filtering))]}
+    values = (
+        ("IFLA_BR_VLAN_FILTERING", op.vlan_filtering), ("IFLA_BR_NF_CALL_IPTABLES", op.netfilter),
+        ("IFLA_BR_NF_CALL_IP6TABLES", op.netfilter),
+    )
+    info = {"attrs": [(name, int(value)) for name, value in values if value is not None]}
     kind = {"attrs": [("IFLA_INFO_KIND", "bridge"), ("IFLA_INFO_DATA", info)]}
     return _message("ifinfomsg", RTM_NEWLINK, 0, {}, [("IFLA_IFNAME", op.name), ("IFLA_LINKINFO", kind)])
 
