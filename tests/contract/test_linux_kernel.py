@@ -108,7 +108,7 @@ def test_an_address_with_detection_is_usable_when_that_ends(testbed: LinuxTestbe
 def test_an_address_that_somebody_has(testbed: LinuxTestbed) -> None:
     attach(testbed, "a", "2001:db8::2/64")
     pair = attach(testbed, "b", "2001:db8::2/64", dad=True)
-    with pytest.raises(CniError, match="2001:db8::2 of eth0 is a duplicate: the node with MAC 02:") as caught:
+    with pytest.raises(CniError, match=r"2001:db8::2 of eth0 is a duplicate") as caught:
         testbed.kernel.apply([ops.AwaitAddresses(pair.netns, "eth0")])
     assert caught.value.code == errors.ADDRESS_UNAVAILABLE
     assert caught.value.details
