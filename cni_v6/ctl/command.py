@@ -19,6 +19,7 @@ COMMANDS: Mapping[str, str] = {
     "list": "list", "explain": "explain", "doctor": "doctor", "check": "check", "gc": "gc", "lint": "lint",
     "ipam": "burn", "plan": "plan", "plan-prefix": "prefix", "reload": "reload", "teardown": "reload",
     "renumber": "renumber", "schema": "schema", "engine": "engine",
+    "agent": "agent", "nodes": "nodes",
     "install": "install", "uninstall": "install",
 }
 

@@ -16,6 +16,7 @@ from cni_v6.kernel.facts import FOREVER, Lifetime
 from cni_v6.kernel.netlink.message import HEADER, Message
 from cni_v6.kernel.netlink.uapi import (
     AF_BRIDGE,
+    AF_INET,
     AF_INET6,
     BRIDGE_VLAN_INFO_PVID,
     BRIDGE_VLAN_INFO_RANGE_BEGIN,
@@ -25,19 +26,27 @@ from cni_v6.kernel.netlink.uapi import (
     IFA_F_NODAD,
     IFA_F_TEMPORARY,
     NLM_F_CREATE,
+    NLM_F_EXCL,
     NLM_F_REPLACE,
     NTF_PROXY,
     NUD_PERMANENT,
     RTEXT_FILTER_BRVLAN,
     RTM_DELLINK,
     RTM_DELNEIGH,
+    RTM_DELROUTE,
     RTM_GETADDR,
     RTM_GETLINK,
     RTM_GETNEIGH,
+    RTM_GETROUTE,
     RTM_NEWADDR,
     RTM_NEWLINK,
     RTM_NEWNEIGH,
+    RTM_NEWROUTE,
     RTM_SETLINK,
+    RTN_UNICAST,
+    RTN_UNREACHABLE,
+    RT_SCOPE_NOWHERE,
+    RT_TABLE_MAIN,
 )
 
 Attributes = Sequence[tuple[str, Any]]  # (the kernel's name, the value as pyroute2 takes it)
@@ -123,6 +132,41 @@ def read_lifetime(data: bytes) -> tuple[int, Lifetime]:
     times, flags = read.get_attr("IFA_CACHEINFO"), int(read.get_attr("IFA_FLAGS"))
     preferred = 0 if flags & IFA_F_DEPRECATED else int(times["ifa_preferred"])
     return int(read["index"]), Lifetime(address, preferred, int(times["ifa_valid"]), bool(flags & IFA_F_TEMPORARY))
+
+
+# Routes of a protocol (RTPROT_*), by which a program knows its own
+
+
+def get_protocol_routes(family: int, protocol: int) -> Message:
+    """A dump of the routes of an address family with a protocol number; the kernel filters them."""
+    return _message("rtmsg", RTM_GETROUTE, 0, {"family": family, "proto": protocol})
+
+
+def add_protocol_route(
+    dst: str, *, protocol: int, priority: int, index: int | None, gateway: str | None
+) -> Message:
+    """A route in the main table, which must not be there; an unreachable one for None as the interface's index."""
+    kind = RTN_UNREACHABLE if index is None else RTN_UNICAST
+    attributes: list[tuple[str, Any]] = [] if index is None else [("RTA_OIF", index)]
+    if gateway and (":" in gateway) == (":" in dst):
+        attributes.append(("RTA_GATEWAY", gateway))
+    elif gateway:
+        attributes.append(("RTA_VIA", {"family": AF_INET6 if ":" in gateway else AF_INET, "addr": gateway}))
+    header = {"proto": protocol, "type": kind}
+    return _route(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, dst, header, [("RTA_PRIORITY", priority), *attributes])
+
+
+def remove_protocol_route(dst: str, *, protocol: int, priority: int) -> Message:
+    """Of any type and next hop. RT_SCOPE_NOWHERE stands for any scope (fib_table_delete, net/ipv4/fib_trie.c)."""
+    header = {"proto": protocol, "scope": RT_SCOPE_NOWHERE}
+    return _route(RTM_DELROUTE, 0, dst, header, [("RTA_PRIORITY", priority)])
+
+
+def _route(kind: int, flags: int, dst: str, header: Mapping[str, int], attributes: Attributes) -> Message:
+    network, _, length = dst.partition("/")
+    family = AF_INET6 if ":" in network else AF_INET
+    whole = {"family": family, "dst_len": int(length), "table": RT_TABLE_MAIN, **header}
+    return _message("rtmsg", kind, flags, whole, [("RTA_DST", network), *attributes])
 
 
 # Neighbours that were set for good
