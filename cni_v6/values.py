@@ -97,7 +97,7 @@ def _init(made: Any) -> Any:
     for field in fields(made):
         name = field.name
         factory = field.default_factory is not MISSING
-        known[f"set_{name}"] = next(vars(each)[name] for each in made.__mro__ if name in vars(each)).__set__
+        known[f"set_{name}"] = next(vars(parent)[name] for parent in made.__mro__ if name in vars(parent)).__set__
         known[f"default_{name}"] = field.default_factory if factory else field.default
         lines.append(f"set_{name}(self_, {_value(field)})")
         if field.init:

@@ -105,7 +105,10 @@ def missing(network: str, data_dir: str, context: Context) -> bool:
 
 
 def _is_needed(network: str, data_dir: str, context: Context) -> bool:
-    with context.leases(network, data_dir).transaction() as leases:
+    store = context.leases(network, data_dir)
+    if not store.may_be_guarded():
+        return False
+    with store.transaction() as leases:
         return any(record.damaged or _is_guarded(record, context) for record in leases.attachments())
 
 

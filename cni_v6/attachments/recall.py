@@ -113,7 +113,7 @@ def _rebuild(conf: MainConf, lost: Mapping[Owner, Link], leases: Transaction, co
 
     questions: list[Question] = [GetPeerAddresses(link.name) for link in lost.values()]
     if not conf.is_shared:
-        questions += [each for link in lost.values() for each in routed_repair.recall_questions(link.name)]
+        questions += [question for link in lost.values() for question in routed_repair.recall_questions(link.name)]
     seen = context.kernel.observe([GetAllElements(), *questions])
     node, present = context.kernel.netns_id(HOST), Present(seen.all_elements())
     found = []

@@ -54,7 +54,7 @@ def is_listed(owner: Owner, listed: Collection[str]) -> bool:
 
 
 def _without_interface(listed: Iterable[str]) -> frozenset[str]:
-    return frozenset(f"{each.rpartition(':')[0]}:" for each in listed)
+    return frozenset(f"{listed_id.rpartition(':')[0]}:" for listed_id in listed)
 
 
 # Questions to the kernel, and their evaluation
@@ -213,7 +213,7 @@ def unlisted(call: Invocation, leases: Transaction, started: float, context: Con
         call.log.warning("nothing freed: the configuration names no cni.dev/valid-attachments")
         return Unlisted()
     owners = frozenset(leases.owners(call.valid))
-    alone = frozenset() if all(each.ifname for each in owners) else _without_interface(call.valid)
+    alone = frozenset() if all(owner.ifname for owner in owners) else _without_interface(call.valid)
     others = sorted(owner for owner in owners if records.attachment_name(owner) not in alone)
     found = [record for owner in others if (record := leases.get(owner))]
     young = [record for record in found if record.created >= started]

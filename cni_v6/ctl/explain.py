@@ -112,7 +112,8 @@ def _find(what: str, known: Held, links: Sequence[Link], surroundings: Surroundi
         return _with_prefix(prefix, known, surroundings)
     link = next((link for link in links if link.name == what), None)
     owner = owner_of_alias(link.alias) if link else None
-    held = [each for each in known if what in (each[1].host, str(each[1].owner)) or each[1].owner == owner]
+    held = [(data_dir, record) for data_dir, record in known
+            if what in (record.host, str(record.owner)) or record.owner == owner]
     if held:
         return Found(held)
     if link:
@@ -124,7 +125,7 @@ def _with_prefix(prefix: str, known: Held, surroundings: Surroundings) -> Found:
     def within(other: str) -> bool:
         return (":" in other) == (":" in prefix) and overlap(_whole(other), prefix)
 
-    held = [each for each in known if any(map(within, _addresses(each[1])))]
+    held = [(data_dir, record) for data_dir, record in known if any(map(within, _addresses(record)))]
     wide = prefix.rpartition("/")[2] not in ("32", "128")
     own = [f"{text} on {name}{_gateway_of(text, known)}" for name, text in surroundings.addresses
            if within(text.partition("/")[0])]
@@ -141,7 +142,8 @@ def _addresses(record: Attachment) -> Iterable[str]:
 
 
 def _gateway_of(address: str, known: Held) -> str:
-    networks = {record.owner.network for _, record in known if any(address == each.prefix for each in record.anchors)}
+    networks = {record.owner.network for _, record in known
+                if any(address == anchor.prefix for anchor in record.anchors)}
     return f", the gateway of network {' and '.join(sorted(networks))}" if networks else ""
 
 
@@ -152,7 +154,7 @@ def _whole(text: str) -> str:
 def _on_interface(link: Link, known: Held, links: Sequence[Link], surroundings: Surroundings) -> Found:
     """Who is plugged into a bridge of the node; of any other interface, what the node has on it."""
     ports = {port.name for port in links if port.master == link.name}
-    held = [each for each in known if each[1].host in ports]
+    held = [(data_dir, record) for data_dir, record in known if record.host in ports]
     own = [text for name, text in surroundings.addresses if name == link.name]
     state = "up" if link.up else "down"
     plugged = f", {screen.counted(len(ports), 'port')}" if link.kind == "bridge" else ""
@@ -162,13 +164,13 @@ def _on_interface(link: Link, known: Held, links: Sequence[Link], surroundings: 
 
 def _of_container(start: str, known: Held) -> Held:
     ids = {record.owner.container_id for _, record in known}
-    matching = {start} if start in ids else {each for each in ids if start and each.startswith(start)}
+    matching = {start} if start in ids else {container for container in ids if start and container.startswith(start)}
     if len(matching) > 1:
         shown = ", ".join(sorted(screen.starts(matching).values())[:8])
         more = f" and {len(matching) - 8} more" if len(matching) > 8 else ""
         words = f"{len(matching)} container ids begin with {start}"
         raise CniError(INVALID_CONFIG, words, f"write more of it: {shown}{more}")
-    return [each for each in known if each[1].owner.container_id in matching]
+    return [(data_dir, record) for data_dir, record in known if record.owner.container_id in matching]
 
 
 # What the kernel has of an attachment
@@ -189,7 +191,7 @@ def _explain(
     ))
     elements = concerning(record, link.name if link else "", seen.all_elements())
     forwards = {4: seen.sysctl(HOST, IP_FORWARD) == "1", 6: bool(home) and forwarding.is_on(seen, home)}
-    master = next((each for each in links if link and each.name == link.master), None)
+    master = next((other for other in links if link and other.name == link.master), None)
     situation = Situation(
         record, link, master, elements, seen.ruleset() == ruleset.mark(), seen.forward_chains(), forwards,
         facts.ways, facts.uplinks, _inside(record, namespaces, node),
@@ -232,7 +234,7 @@ def _reasons(chosen: argparse.Namespace, known: Held, node: Context) -> list[Rea
             found.append(nobody.reason(conf, address, past, node.now(), screen.moment))
         else:
             found.append(nobody.of_prefix(conf, prefix))
-    about = [each for each in found if each.kind != nobody.OUTSIDE]
+    about = [reason for reason in found if reason.kind != nobody.OUTSIDE]
     return about or found
 
 
@@ -258,9 +260,9 @@ def _summary(what: str, found: Found, reasons: Sequence[Reason]) -> Iterable[str
         elif not reasons:
             words = "no container id begins so, and no interface of the node has this name (cni-v6ctl list --wide)"
             yield from screen.wrapped("  why", words, 12)
-        for each in reasons:
+        for reason in reasons:
             yield ""
-            yield from screen.listed((("network", each.network), ("why", each.why), ("gives it", each.gives)))
+            yield from screen.listed((("network", reason.network), ("why", reason.why), ("gives it", reason.gives)))
         return
     if found.node:
         yield from screen.wrapped("node", found.node, 6)
@@ -276,9 +278,10 @@ def _document(
     return {
         "what": what,
         "node": found.node,
-        "attachments": [explained.document(each) for each in details] or [_short(record) for _, record in found.held],
-        "nobody": [{"network": each.network, "kind": each.kind, "why": each.why, "givenBy": each.gives}
-                   for each in reasons],
+        "attachments": ([explained.document(detail) for detail in details]
+                        or [_short(record) for _, record in found.held]),
+        "nobody": [{"network": reason.network, "kind": reason.kind, "why": reason.why, "givenBy": reason.gives}
+                   for reason in reasons],
     }
 
 

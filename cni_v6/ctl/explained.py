@@ -39,26 +39,26 @@ class Explained:
 
 def lines(details: Sequence[Explained], now: float) -> Iterator[str]:
     """A screen for each attachment."""
-    for number, each in enumerate(details):
+    for number, detail in enumerate(details):
         if number:
             yield ""
-        yield from screen.listed(_who(each, now), margin=0)
+        yield from screen.listed(_who(detail, now), margin=0)
         yield ""
         yield "who may reach it"
-        yield from screen.listed(_reached(each.seen))
+        yield from screen.listed(_reached(detail.seen))
         yield ""
         yield "where its packets to the outside leave"
-        yield from screen.listed(_leaving(each.seen))
+        yield from screen.listed(_leaving(detail.seen))
         yield ""
         yield "what the firewall has of it"
-        yield from screen.listed(_firewall(each))
+        yield from screen.listed(_firewall(detail))
 
 
-def _who(each: Explained, now: float) -> Iterator[tuple[str, str]]:
-    record, link, owner = each.seen.record, each.seen.link, each.seen.record.owner
-    yield "network", f"{owner.network}, leases in {each.data_dir}"
+def _who(detail: Explained, now: float) -> Iterator[tuple[str, str]]:
+    record, link, owner = detail.seen.record, detail.seen.link, detail.seen.record.owner
+    yield "network", f"{owner.network}, leases in {detail.data_dir}"
     yield "container", owner.container_id
-    yield "interface", f"{owner.ifname or '(not recorded)'}{f', MAC {each.mac}' if each.mac else ''}"
+    yield "interface", f"{owner.ifname or '(not recorded)'}{f', MAC {detail.mac}' if detail.mac else ''}"
     for address in record.addresses:
         yield "address", address
     for prefix in record.prefixes:
@@ -66,20 +66,20 @@ def _who(each: Explained, now: float) -> Iterator[tuple[str, str]]:
     if record.created:
         yield "since", f"{screen.moment(record.created)}, {screen.age(now - record.created)} ago"
     if link:
-        apart = "the container's own link" if each.seen.is_routed else "in no bridge"
+        apart = "the container's own link" if detail.seen.is_routed else "in no bridge"
         place = f"in bridge {link.master}" if link.master else apart
         yield "host", f"{link.name}, {place}, {'up' if link.up else 'down'}, MTU {link.mtu}"
     elif record.host:
         yield "host", f"{record.host}, which is not on the node"
-    for address in each.own:
+    for address in detail.own:
         if is_link_local(address) and not (isinstance(record.port, BridgePort) and record.port.link_local == address):
             continue  # the kernel's own
-        yield "gateway", f"{address} on {each.home}"
-    for route in each.routes:
-        yield "route", f"{route} dev {each.home}"
-    for found in each.facts.neighbours:
+        yield "gateway", f"{address} on {detail.home}"
+    for route in detail.routes:
+        yield "route", f"{route} dev {detail.home}"
+    for found in detail.facts.neighbours:
         if found.address in record.addresses:
-            wrong = f", which is not its MAC {each.mac}" if found.mac and each.mac not in ("", found.mac) else ""
+            wrong = f", which is not its MAC {detail.mac}" if found.mac and detail.mac not in ("", found.mac) else ""
             yield "neighbour", f"{found.address} is {found.mac or 'nobody'} on {found.interface} ({found.state}){wrong}"
 
 
@@ -89,7 +89,7 @@ def _reached(seen: Situation) -> Iterator[tuple[str, str]]:
         stopped = cut_off(seen)
         yield "", stopped or "it has no address, so only its neighbours reach it, by their own means"
     for who in ALL:
-        yield from ((who, words) for words in _merged([each for each in found if each.who == who]))
+        yield from ((who, words) for words in _merged([verdict for verdict in found if verdict.who == who]))
     for port in reach.ports(seen):
         yield "published port", _port(port)
 
@@ -97,8 +97,8 @@ def _reached(seen: Situation) -> Iterator[tuple[str, str]]:
 def _merged(found: Sequence[Verdict]) -> list[str]:
     """One line for all addresses of which the same holds."""
     words: dict[str, list[str]] = {}
-    for each in found:
-        words.setdefault(f"{each.may}: {each.why}", []).append(each.address)
+    for verdict in found:
+        words.setdefault(f"{verdict.may}: {verdict.why}", []).append(verdict.address)
     return list(words) if len(words) == 1 else [f"{' '.join(of)} {text}" for text, of in words.items()]
 
 
@@ -110,22 +110,22 @@ def _port(port: PublishedPort) -> str:
 
 
 def _leaving(seen: Situation) -> Iterator[tuple[str, str]]:
-    for each in reach.leaving(seen):
-        kept = reach.kept(seen, each.address)
-        yield each.address, _way(each) + (f"; to {', '.join(kept)} as {each.address}" if kept else "")
+    for verdict in reach.leaving(seen):
+        kept = reach.kept(seen, verdict.address)
+        yield verdict.address, _way(verdict) + (f"; to {', '.join(kept)} as {verdict.address}" if kept else "")
     if not seen.targets:
         yield "", "it has no address"
 
 
-def _way(each: Leaving) -> str:
-    if each.may == reach.NO:
-        return f"nowhere: {each.why}"
-    return f"through {each.interface} as {each.source}: {each.why}"
+def _way(verdict: Leaving) -> str:
+    if verdict.may == reach.NO:
+        return f"nowhere: {verdict.why}"
+    return f"through {verdict.interface} as {verdict.source}: {verdict.why}"
 
 
-def _firewall(each: Explained) -> Iterator[tuple[str, str]]:
+def _firewall(detail: Explained) -> Iterator[tuple[str, str]]:
     """A line for each kind of set, with the entries of those that say more than that the container is in it."""
-    seen = each.seen
+    seen = detail.seen
     if not seen.loaded:
         yield "", "the firewall's tables are gone, changed, or of another version" if seen.record.policy else "nothing"
         return
@@ -133,10 +133,10 @@ def _firewall(each: Explained) -> Iterator[tuple[str, str]]:
     for element in seen.elements:
         kinds.setdefault((element.family, element.set.rstrip("46")), []).append(element)
     for (family, name), elements in kinds.items():
-        entries = "; ".join(_entry(element, each.facts) for element in elements if _says_more(element))
+        entries = "; ".join(_entry(element, detail.facts) for element in elements if _says_more(element))
         meaning = firewall_words.meaning(elements[0])
         yield f"{family} {name}", f"{meaning}: {entries}" if entries else meaning
-    dropped = firewall_words.drops(seen.elements, each.facts.rules)
+    dropped = firewall_words.drops(seen.elements, detail.facts.rules)
     for chain, packets in dropped.items():
         if packets:
             yield f"chain {chain}", f"{screen.counted(packets, 'packet')} of all containers dropped"
@@ -156,24 +156,24 @@ def _entry(element: Element, facts: NodeFacts) -> str:
     return f"{' . '.join(element.key)}{leads}{counted}"
 
 
-def document(each: Explained) -> Mapping[str, object]:
+def document(detail: Explained) -> Mapping[str, object]:
     """All of it as JSON."""
-    seen, record, link = each.seen, each.seen.record, each.seen.link
+    seen, record, link = detail.seen, detail.seen.record, detail.seen.link
     return {
         "network": record.owner.network,
-        "dataDir": each.data_dir,
+        "dataDir": detail.data_dir,
         "containerID": record.owner.container_id,
         "ifname": record.owner.ifname,
-        "mac": each.mac,
+        "mac": detail.mac,
         "addresses": list(record.addresses),
         "prefixes": list(record.prefixes),
         "created": record.created,
         "hostInterface": link.name if link else record.host,
         "bridge": link.master if link else "",
-        "gateways": list(each.own),
-        "routes": list(each.routes),
+        "gateways": list(detail.own),
+        "routes": list(detail.routes),
         "neighbours": [{"address": found.address, "mac": found.mac, "state": found.state, "interface": found.interface}
-                       for found in each.facts.neighbours if found.address in record.addresses],
+                       for found in detail.facts.neighbours if found.address in record.addresses],
         "cutOff": cut_off(seen),
         "reachedFrom": [{"from": found.who, "address": found.address, "may": found.may, "why": found.why}
                         for found in reach.reached(seen)],
@@ -187,8 +187,8 @@ def document(each: Explained) -> Mapping[str, object]:
         ],
         "firewall": [
             {"family": element.family, "set": element.set, "key": list(element.key), "data": list(element.data),
-             "packets": each.facts.packets.get(element), "means": firewall_words.meaning(element)}
+             "packets": detail.facts.packets.get(element), "means": firewall_words.meaning(element)}
             for element in (seen.elements if seen.loaded else ())
         ],
-        "dropped": dict(firewall_words.drops(seen.elements, each.facts.rules)),
+        "dropped": dict(firewall_words.drops(seen.elements, detail.facts.rules)),
     }

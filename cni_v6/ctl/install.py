@@ -144,8 +144,8 @@ def _document(
         "plugins": "courier" if courier else "python",
         "pythonDir": courier.folder if courier and not chosen.courier_only else None,
         "runtimes": [
-            {"name": each.name, "source": each.source, "binDirs": each.bin_dirs, "confDir": each.conf_dir}
-            for each in found
+            {"name": runtime.name, "source": runtime.source, "binDirs": runtime.bin_dirs, "confDir": runtime.conf_dir}
+            for runtime in found
         ],
         "files": _files(steps),
     }
@@ -156,9 +156,9 @@ def _files(steps: Iterable[Step]) -> list[dict[str, str]]:
 
 
 def _tell(found: Iterable[Runtime], courier: Courier | None, courier_only: bool) -> None:
-    for each in found:
-        source = f" ({each.source})" if each.source else ""
-        print(f"{each.name} looks for plugins in {', '.join(each.bin_dirs)}{source}")
+    for runtime in found:
+        source = f" ({runtime.source})" if runtime.source else ""
+        print(f"{runtime.name} looks for plugins in {', '.join(runtime.bin_dirs)}{source}")
     if courier is None:
         print("the plugins are Python executables, without a courier: this installation carries none for this node")
     elif courier_only:
@@ -185,7 +185,7 @@ def uninstall(
         found = ask()
     except CniError as error:  # all else can be taken away all the same
         warnings.append(f"only the usual folders were looked at: {error}")
-    folders = {*(folder for each in found for folder in (*each.bin_dirs, each.conf_dir)), BIN_DIR, CONF_DIR}
+    folders = {*(folder for runtime in found for folder in (*runtime.bin_dirs, runtime.conf_dir)), BIN_DIR, CONF_DIR}
     folders |= {*(chosen.bin_dir or ()), *(chosen.conf_dir or ()), PYTHON_DIR}
     courier = executables.courier()
     if courier:

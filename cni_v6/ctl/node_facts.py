@@ -84,5 +84,5 @@ def _counted() -> tuple[Mapping[str, int], Mapping[Element, int]]:
         for family in (INET, BRIDGE):
             rules |= counters.of_rules(netfilter.dump(counters.dump_rules(family)).messages)
         dumps = [netfilter.dump(request).messages for request in counters.dumps_of_elements()]
-    counted = (each for dump in dumps for data in dump for each in counters.of_elements(data))
+    counted = (counted_element for dump in dumps for data in dump for counted_element in counters.of_elements(data))
     return rules, dict(counted)

@@ -102,7 +102,7 @@ def _read(path: Path) -> tuple[Mapping[str, Any], list[dict[str, Any]]]:
 
 def _chained(path: Path) -> Iterator[str]:
     """Warnings about later plugins of the list. An ADD cannot give them: it sees only its own configuration."""
-    yield from (f"warning: {each.message}: {each.remedy}" for each in macs(_read(path)[1]))
+    yield from (f"warning: {remark.message}: {remark.remedy}" for remark in macs(_read(path)[1]))
 
 
 def _others(path: Path) -> Iterator[str]:

@@ -173,11 +173,11 @@ def _make(folder: str, made: list[str]) -> int:
     while not os.path.isdir(folder):
         missing.append(folder)
         folder = os.path.dirname(folder)
-    for each in reversed(missing):
-        with _naming(each):
-            os.mkdir(each, 0o755)
-            os.chmod(each, 0o755)  # whatever the umask is: a runtime's user must be able to look there
-        made.append(each)
+    for parent in reversed(missing):
+        with _naming(parent):
+            os.mkdir(parent, 0o755)
+            os.chmod(parent, 0o755)  # whatever the umask is: a runtime's user must be able to look there
+        made.append(parent)
     return len(missing)
 
 

@@ -42,7 +42,7 @@ def cut(text: str, width: int) -> str:
 
 def age(seconds: float) -> str:
     """A time span in its largest unit, such as ``3d``."""
-    unit, length = next((each for each in _UNITS if seconds >= each[1]), _UNITS[-1])
+    unit, length = next((span for span in _UNITS if seconds >= span[1]), _UNITS[-1])
     return f"{max(0, int(seconds)) // length}{unit}"
 
 

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Mapping
 from functools import cache, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cni_v6.attachments.context import Context
 from cni_v6.errors import INTERNAL, INVALID_ENVIRONMENT, CniError
@@ -24,6 +24,9 @@ from cni_v6.protocol.invocation import Invocation, Request
 from cni_v6.protocol.json_reader import shown
 from cni_v6.protocol.result import Result, to_json
 from cni_v6.values import dataclass
+
+if TYPE_CHECKING:
+    from cni_v6.leases.disk.known_records import KnownRecords
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,19 +118,23 @@ def refuse(request: Request, error: CniError) -> Reply:
     return _failed(error, request, "")
 
 
-def real_context(kernel: LinuxKernel | None = None, patience: Patience | None = None, run_dir: str = "") -> Context:
+def real_context(
+    kernel: LinuxKernel | None = None, patience: Patience | None = None, run_dir: str = "",
+    known: KnownRecords | None = None,
+) -> Context:
     """The real node: its kernel, its lease store, its plugins.
 
     :param kernel: of this invocation, if the caller has part of it open; None for a new one.
     :param patience: the time limits of this invocation; None for none.
     :param run_dir: the folder for files that last until a reboot; "" for CNI_V6_RUN_DIR or the default.
+    :param known: what an engine knows of the records.
     """
     boot = _boot()
     patient = patience or Patience()
     kernel = kernel or LinuxKernel()
 
     def leases(network: str, data_dir: str) -> Leases:
-        return DiskLeases(network, data_dir, boot=boot, left=patient.left)
+        return DiskLeases(network, data_dir, boot=boot, left=patient.left, known=known)
 
     return Context(
         kernel=kernel,

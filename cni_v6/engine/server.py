@@ -41,6 +41,7 @@ from cni_v6.kernel.netfilter.events import own_changes
 from cni_v6.kernel.netns.enter import Namespace, identity, open_namespace
 from cni_v6.kernel.open_namespaces import Spaces
 from cni_v6.kernel.ops import HOST
+from cni_v6.leases.disk.known_records import KnownRecords
 from cni_v6.protocol.invocation import Request
 
 LARGE, LARGE_WORKERS = "\0", 1  # the share of large calls, under a name that no network can have
@@ -76,6 +77,7 @@ class Server:
         self._watch = Watch(self._context, EventLog(os.fsdecode(path) + ".log" if path else None).say)
         self._reaper = Reaper(self._watch.bridge_deleted, self._watch.port_left)
         self._token = Token()
+        self._known = KnownRecords()
         self._lock = threading.Lock()
         self._pending = 0
         self._last = time.monotonic()
@@ -223,8 +225,6 @@ class Server:
                 following.send_back()
                 following = self._next(following)
 
-    # A worker
-
     def _work(self, calls: Iterator[Call]) -> None:
         own_changes()
         host: Namespace | None = None
@@ -287,7 +287,7 @@ class Server:
                 self._watch.firewall()
 
     def _context(self, kernel: LinuxKernel | None = None, patience: Patience | None = None) -> Context:
-        return handle.real_context(kernel, patience, self._run_dir)
+        return handle.real_context(kernel, patience, self._run_dir, self._known)
 
     def _take_back(self, call: Call, host: Namespace) -> None:
         """Undo an ADD by a DEL: its caller was gone before the answer, so nobody will use what it made."""

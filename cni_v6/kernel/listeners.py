@@ -39,8 +39,8 @@ def listeners(ports: Iterable[tuple[str, int]]) -> tuple[Listener, ...]:
                         text = as_address(address[: 4 if family == socket.AF_INET else 16])
                         found[INODE.unpack_from(data, AT_INODE)[0]] = Listener(protocol, port, text)
     owners = _owners(found) if found else {}
-    return tuple(Listener(each.protocol, each.port, each.address, owners.get(inode, ""))
-                 for inode, each in found.items())
+    return tuple(Listener(listener.protocol, listener.port, listener.address, owners.get(inode, ""))
+                 for inode, listener in found.items())
 
 
 def _of(protocol: str) -> tuple[int, int, int]:

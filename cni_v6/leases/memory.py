@@ -49,6 +49,10 @@ class MemoryLeases:
         held = (record for record in self._work.attachments() if record.damaged)
         return [f"{record.owner.container_id}/{record.owner.ifname}" for record in held]
 
+    def may_be_guarded(self) -> bool:
+        """See ``leases.store.Leases``."""
+        return any(record.policy or record.damaged for record in self._work.attachments())
+
     def peek(self) -> list[Attachment]:
         """See ``leases.store.Leases``."""
         return list(self._work.attachments())

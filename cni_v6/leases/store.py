@@ -155,8 +155,13 @@ class Leases(Protocol):
     def damaged(self) -> Sequence[str]:
         """The attachments whose records are damaged: ``containerID/ifname``, or the name of the file.
 
-        Takes no lock and changes nothing. The time is linear in the number of records; for STATUS and GC.
+        Takes no lock and changes nothing. The time is linear in the number of records; an engine knows what was not
+        written to since it asked. For STATUS and GC.
         """
+        ...
+
+    def may_be_guarded(self) -> bool:
+        """False if no record has a policy, and none is damaged, as far as this is known without reading them all."""
         ...
 
     def peek(self) -> Sequence[Attachment]:

@@ -37,22 +37,22 @@ def reason(conf: IpamConf, address: str, past: Past, now: float, moment: Moment)
     :param moment: a time as text.
     """
     family, value = from_text(address)
-    of_family = [one for one in conf.sets if one.family == family]
-    if any(value in ranges.gateways(one) for one in of_family):
+    of_family = [range_set for range_set in conf.sets if range_set.family == family]
+    if any(value in ranges.gateways(range_set) for range_set in of_family):
         return Reason(conf.network, GATEWAY, "it is the gateway, which no container gets",
                       "another gateway in the range")
     if address in conf.reserved:
         who = conf.reserved[address]
         return Reason(conf.network, RESERVED, f"ipam.reserve keeps it for {who}", f"an ADD of {who}")
-    for one in of_family:
-        part = ranges.origin(one, family, value)
-        if part and not ranges.contains(one, family, value):
+    for range_set in of_family:
+        part = ranges.origin(range_set, family, value)
+        if part and not ranges.contains(range_set, family, value):
             return Reason(conf.network, EXCLUDED, "ipam.exclude, or the node's own address there, leaves it out",
                           "taking it out of ipam.exclude")
         if part:
-            return _of_set(conf, one, past, now, moment)
-    for one in of_family:
-        for part in one.written:
+            return _of_set(conf, range_set, past, now, moment)
+    for range_set in of_family:
+        for part in range_set.written:
             if value >> BITS[family] - part.prefixlen == part.network >> BITS[family] - part.prefixlen:
                 return Reason(conf.network, OUTSIDE_RANGE, _beside(part, value), "rangeStart and rangeEnd that have it")
     return Reason(conf.network, OUTSIDE, f"no range has it: {ranges.describe_all(conf.sets)}", "a range that has it")
@@ -68,9 +68,9 @@ def _beside(part: Range, value: int) -> str:
     return f"it is in {subnet}, but outside its range from {first} to {last}"
 
 
-def _of_set(conf: IpamConf, one: RangeSet, past: Past, now: float, moment: Moment) -> Reason:
+def _of_set(conf: IpamConf, range_set: RangeSet, past: Past, now: float, moment: Moment) -> Reason:
     policy = conf.policy
-    if policy.never_reuses(one):
+    if policy.never_reuses(range_set):
         if past.used:
             why = "a container had it, and this set gives no address twice"
             return Reason(conf.network, SPENT, why, f"{REQUEST}, or \"reuse\": \"after\" in ipam")
@@ -88,7 +88,7 @@ def _of_set(conf: IpamConf, one: RangeSet, past: Past, now: float, moment: Momen
 
 def of_prefix(conf: IpamConf, prefix: str) -> Reason:
     """Why nobody has an address of a prefix."""
-    subnets = [ranges.subnet(part) for one in conf.sets for part in one.written]
+    subnets = [ranges.subnet(part) for range_set in conf.sets for part in range_set.written]
     if any((":" in subnet) == (":" in prefix) and overlap(subnet, prefix) for subnet in subnets):
         return Reason(conf.network, FREE, "no container has an address of it now", "an ADD, or a request (ipam.prefix)")
     where = ranges.describe_all(conf.sets)

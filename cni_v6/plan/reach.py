@@ -46,7 +46,7 @@ def reached(seen: Situation) -> Iterator[Verdict]:
 
 
 def _missing(seen: Situation, address: str) -> str:
-    own = [each.partition("/")[0] for each in seen.inside.addresses] if seen.inside else [address]
+    own = [own_address.partition("/")[0] for own_address in seen.inside.addresses] if seen.inside else [address]
     if "/" not in address and address not in own:
         return f"{seen.record.owner.ifname} in the container does not have this address"
     return ""

@@ -70,7 +70,7 @@ class Situation:
         """The element of an address or prefix. ``name``: of the set, without the family and ``_prefixes``."""
         of_prefix = "/" in target and name != "allowed"
         wanted = f"{name}_prefixes6" if of_prefix else f"{name}{version(target)}"
-        return next((each for each in self.elements if each.set == wanted and each.key[0] == target), None)
+        return next((element for element in self.elements if element.set == wanted and element.key[0] == target), None)
 
 
 def concerning(record: Attachment, host: str, elements: Iterable[Element]) -> tuple[Element, ...]:

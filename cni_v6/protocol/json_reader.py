@@ -56,16 +56,16 @@ class _Pairs(tuple[tuple[str, object], ...]):
 
 def _repeated(value: object, path: str) -> Iterator[str]:
     if isinstance(value, list):
-        for at, each in enumerate(value):
-            yield from _repeated(each, f"{path}[{at}]")
+        for index, item in enumerate(value):
+            yield from _repeated(item, f"{path}[{index}]")
     elif isinstance(value, _Pairs):
         names: set[str] = set()
-        for name, each in value:
+        for name, member in value:
             where = f"{path}.{name}" if path else name
             if name in names:
                 yield where
             names.add(name)
-            yield from _repeated(each, where)
+            yield from _repeated(member, where)
 
 
 def _no_constant(name: str) -> float:

@@ -15,6 +15,7 @@ from cni_v6.leases import records
 from cni_v6.leases.attachment import Attachment
 from cni_v6.leases.disk import allocation_json
 from cni_v6.leases.disk.allocation_files import FOLDER
+from cni_v6.leases.disk.known_records import KnownRecords
 from cni_v6.leases.disk.directory import FILE_MODE
 from cni_v6.leases.disk.store import ATTACHMENTS, DiskLeases
 from cni_v6.leases.disk.lease_files import LAST
@@ -40,7 +41,7 @@ class Filled:
     """
 
     def __init__(self, network: str, data_dir: str, boot: str) -> None:
-        self.leases = DiskLeases(network, data_dir, boot=boot)
+        self.leases = DiskLeases(network, data_dir, boot=boot, known=KnownRecords())
         self.folder = Path(data_dir, network)
         self._network = network
         self._boot = boot

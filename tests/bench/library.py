@@ -7,12 +7,14 @@ leases, all at once, and calls by turns. Prints milliseconds.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from statistics import median
 from typing import Any
 
 if __name__ == "__main__":
@@ -25,9 +27,10 @@ from cni_v6.config.ipam import IpamConf  # noqa: E402
 from cni_v6.errors import ADDRESSES_EXHAUSTED, CniError  # noqa: E402
 from cni_v6.kernel.fake.kernel import FakeKernel  # noqa: E402
 from cni_v6.leases.attachment import Attachment
+from cni_v6.leases.disk.store import ATTACHMENTS  # noqa: E402
 from cni_v6.leases.memory import MemoryDataDirs  # noqa: E402
 from cni_v6.leases.store import Transaction  # noqa: E402
-from cni_v6.plugins import ipam  # noqa: E402
+from cni_v6.plugins.registry import PLUGINS  # noqa: E402
 from cni_v6.protocol.invocation import Invocation  # noqa: E402
 from cni_v6.protocol.names import Owner  # noqa: E402
 from cni_v6.protocol.valid import valid_attachments  # noqa: E402
@@ -37,6 +40,7 @@ from tests.stores import pool  # noqa: E402
 FULL_SET = pool("10.255.0.0/22")  # of the last /16 of SETS: no lease of a million is in it
 FULL_INDEX = len(SETS)
 SEED = 6
+COLLECTIONS = 5
 STALE = "stale"  # containers that a GC is to find
 
 Step = Callable[[], object]
@@ -96,22 +100,22 @@ class Network:
             while (address := _chosen(work)) is not None:
                 work.put(Attachment(self.owner(f"full-{address}"), (address,), boot=boot, reuse=(AFTER,)))
 
-    def collect(self, stale: int) -> float:
-        """Milliseconds of a GC that frees so many and keeps all others."""
+    def collect(self, stale: int, plugin: str = "cni-v6-ipam") -> float:
+        """Milliseconds of a plugin's GC that frees so many and keeps all others. An engine has served one before."""
         for number in range(stale):
             self.reserve(self.owner(f"{STALE}{number}"))
         with self.filled.leases.transaction() as work:
             everything = [each.owner for each in work.attachments()]
         valid = [{"containerID": each.container_id, "ifname": each.ifname} for each in everything
                  if not each.container_id.startswith(STALE)]
-        config = {"cniVersion": "1.1.0", "name": self.filled.folder.name, "type": "cni-v6-ipam",
+        config = {"cniVersion": "1.1.0", "name": self.filled.folder.name, "type": plugin,
                   "ipam": {"type": "cni-v6-ipam", "ranges": [[{"subnet": "10.0.0.0/8"}]]},
                   "cni.dev/valid-attachments": valid}
+        node = _node(self.filled)
 
         def gc() -> None:
             name, listed = self.filled.folder.name, valid_attachments(config)
-            call = Invocation("cni-v6-ipam", "GC", "1.1.0", name, config, valid=listed)
-            ipam.collect(call, _node(self.filled))
+            PLUGINS[plugin].commands["GC"](Invocation(plugin, "GC", "1.1.0", name, config, valid=listed), node)
 
         taken = _milliseconds(gc)
         with self.filled.leases.transaction() as work:
@@ -119,6 +123,15 @@ class Network:
         if left != len(valid):
             raise RuntimeError(f"{left} attachments after GC where {len(valid)} are valid")
         return taken
+
+    def names(self) -> float:
+        """Milliseconds of what no GC can do without: the runtime's list and the folder as two sets of names."""
+        with self.filled.leases.transaction() as work:
+            owners = [each.owner for each in work.attachments()]
+        config = {"cni.dev/valid-attachments": [
+            {"containerID": each.container_id, "ifname": each.ifname} for each in owners]}
+        return _milliseconds(lambda: frozenset(os.listdir(self.filled.folder / ATTACHMENTS))
+                             - (valid_attachments(config) or frozenset()))
 
 
 def measure(networks: list[Network], rounds: int, patience: float) -> Samples:
@@ -158,7 +171,7 @@ def _require(found: object, owner: Owner) -> None:
 
 def _node(filled: Filled) -> Context:
     def nothing(*_: Any) -> Any:
-        raise RuntimeError("GC of the IPAM plugin asks for leases alone")
+        raise RuntimeError("GC asks for leases and the kernel alone")
 
     return Context(
         kernel=FakeKernel(),
@@ -182,12 +195,16 @@ def main() -> None:
         networks.append(Network(filled, leases))
         networks[-1].fill_set()
     samples = measure(networks, asked["rounds"], asked["patience"])
-    collected = []
+    listed = []
+    collected: dict[str, list[float]] = {"cni-v6-ipam": [], "cni-v6": []}
     for leases in asked["collect"]:
         network = Network(Filled(f"collect{leases}", asked["folder"], boot), leases)
         network.filled.fill(leases)
-        collected.append(network.collect(asked["stale"]))
-    print(json.dumps({"samples": samples, "collected": collected}))
+        network.filled.leases.damaged()  # as an engine has at its first GC
+        listed.append(median(network.names() for _ in range(COLLECTIONS)))
+        for plugin, taken in collected.items():
+            taken.append(median(network.collect(asked["stale"], plugin) for _ in range(COLLECTIONS)))
+    print(json.dumps({"samples": samples, "collected": collected, "listed": listed}))
 
 
 if __name__ == "__main__":

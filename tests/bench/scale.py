@@ -8,6 +8,7 @@ from typing import Any
 from cni_v6.allocation.policy import RANDOM, SEQUENTIAL
 from tests.bench.figures import Findings, Goal, Row, median
 from tests.bench.filled import SUBNETS
+from tests.bench.library import COLLECTIONS
 from tests.bench.inside import CLIENTS, FLAT, program
 from tests.bench.node import Node, Pair, Refused
 from tests.bench.peers import DATA, NETWORK, ipam
@@ -40,9 +41,13 @@ def library(setting: Setting, found: Findings) -> None:
             found.rows.append(Row(f"library, {name}, beside {count:,} leases", "ms", median(each), own, GROWTH,
                                   against=f"own, beside {first}", remark=_few(len(each))))
     few, many = sizes.collect_steps
-    figure = f"library, GC of {sizes.collect_stale} stale attachments among {many // 2:,}"
-    found.rows.append(Row(figure, "ms", answer["collected"][1], answer["collected"][0], Goal(3),
-                          against=f"own, among {few // 2:,}", remark=_few(1)))
+    for plugin, (own, taken) in answer["collected"].items():
+        figure = f"library, GC of {sizes.collect_stale} stale attachments among {many // 2:,} by {plugin}"
+        found.rows.append(Row(figure, "ms", taken, own, Goal(3), against=f"own, among {few // 2:,}",
+                              remark=f"{COLLECTIONS} measured"))
+    own, taken = answer["listed"]
+    found.rows.append(Row(f"library, {many // 2:,} names as the folder and the runtime list them, as two sets", "ms",
+                          taken, own, against=f"own, of {few // 2:,}", remark=f"{COLLECTIONS} measured"))
 
 
 def memory(setting: Setting, found: Findings) -> None:

@@ -113,6 +113,21 @@ def test_status_and_check_find_it_first(node: Node) -> None:
     assert tables(node) == before and status(node).ok() is None
 
 
+def test_each_gc_finds_what_was_damaged_since_the_last(node: Node) -> None:
+    """An engine reads again what was written to, and no other record."""
+    pods = networks.pods(node, CLOSED, "a", "b")
+    valid = [{"containerID": pod.name, "ifname": "eth0"} for pod in pods]
+
+    def said() -> str:
+        return str(node.plugin("cni-v6", "GC", {**NETWORK, "cni.dev/valid-attachments": valid}).stderr)
+
+    assert "damaged" not in said()
+    for pod in (*pods, *pods):
+        record(pod).write_bytes(b"{")
+        assert f"the record of pods/{pod.name}/eth0 was damaged: made anew" in said()
+        assert "damaged" not in said() and is_guarded(pod)
+
+
 def test_a_del_leaves_nothing_of_it(node: Node) -> None:
     """The elements of a damaged record go too: a published port is free again, and so is the address."""
     networks.set_up(node, NETWORK)

@@ -139,7 +139,7 @@ def test_the_calls_of_the_library_leave_a_network_as_it_was(filled: Filled) -> N
     assert len(before) == 12 + 1021
     assert {name: len(times) for name, [times] in samples.items()} == dict.fromkeys(samples, 3)
     assert lease_files(filled.folder) == before
-    assert network.collect(5) > 0
+    assert network.collect(5) > 0 and network.collect(5, "cni-v6") > 0 and network.names() > 0
     assert lease_files(filled.folder) == before
 
 

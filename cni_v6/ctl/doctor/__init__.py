@@ -40,10 +40,10 @@ def run(chosen: argparse.Namespace, make_node: Callable[[], Context] = real_cont
     """
     found = _look(chosen, make_node)
     if chosen.json:
-        print(json.dumps([asdict(each) for each in found], indent=2))
+        print(json.dumps([asdict(finding) for finding in found], indent=2))
         return worst(found)
     print("\n".join(_lines(found)))
-    fixes = [fix for fix in FIXES if any(each.fix == fix for each in found)]
+    fixes = [fix for fix in FIXES if any(finding.fix == fix for finding in found)]
     if not chosen.fix or not fixes:
         return worst(found)
     for fix in fixes:
@@ -51,7 +51,7 @@ def run(chosen: argparse.Namespace, make_node: Callable[[], Context] = real_cont
         _do(fix, make_node)
     print(flush=True)
     found = _look(chosen, make_node)
-    print("\n".join(_lines([each for each in found if each.level != GREEN])))
+    print("\n".join(_lines([finding for finding in found if finding.level != GREEN])))
     return worst(found)
 
 
@@ -82,10 +82,10 @@ def _do(fix: str, make_node: Callable[[], Context]) -> None:
 
 
 def _lines(found: Sequence[Finding]) -> Iterator[str]:
-    for each in found:
-        yield from screen.wrapped(each.level, f"{each.check}: {each.message}", INDENT)
-        if each.level != GREEN:
-            yield from screen.wrapped(" " * INDENT + "why:", each.why, INDENT + 5)
-            yield from screen.wrapped(" " * INDENT + "do:", each.remedy, INDENT + 5)
-    counts = {level: sum(each.level == level for each in found) for level in reversed(LEVELS)}
+    for finding in found:
+        yield from screen.wrapped(finding.level, f"{finding.check}: {finding.message}", INDENT)
+        if finding.level != GREEN:
+            yield from screen.wrapped(" " * INDENT + "why:", finding.why, INDENT + 5)
+            yield from screen.wrapped(" " * INDENT + "do:", finding.remedy, INDENT + 5)
+    counts = {level: sum(finding.level == level for finding in found) for level in reversed(LEVELS)}
     yield ", ".join(f"{count} {level}" for level, count in counts.items() if count) or "all is green"

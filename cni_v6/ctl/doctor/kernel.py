@@ -97,13 +97,13 @@ def _learnt() -> frozenset[str]:
     with IPRoute() as route:
         names = {link["index"]: str(link.get("ifname")) for link in route.get_links()}
         routes = list(route.get_routes(family=socket.AF_INET6)) if socket.has_ipv6 else []
-    return frozenset(names.get(each.get("oif"), "") for each in routes
-                     if each["dst_len"] == 0 and each["proto"] == RTPROT_RA) - {""}
+    return frozenset(names.get(default.get("oif"), "") for default in routes
+                     if default["dst_len"] == 0 and default["proto"] == RTPROT_RA) - {""}
 
 
 def _chains() -> frozenset[str]:
     """The names of all chains of tables that are not ours; iptables-nft's are among them."""
     with closing(open_netfilter()) as netfilter:
         dump = netfilter.dump(Message(GETCHAIN, 0, NFGENMSG.pack(0, 0, 0))).messages
-    others = (each for each in map(attributes, dump) if as_text(each.get(NFTA_CHAIN_TABLE)) != TABLE)
-    return frozenset(as_text(each.get(NFTA_CHAIN_NAME)) for each in others)
+    others = (chain for chain in map(attributes, dump) if as_text(chain.get(NFTA_CHAIN_TABLE)) != TABLE)
+    return frozenset(as_text(chain.get(NFTA_CHAIN_NAME)) for chain in others)

@@ -40,7 +40,7 @@ def findings(folder: Path | None, bin_dirs: Sequence[Path] | None, node: Context
     except CniError as error:
         runtimes = []
         known.append(of_error(AMBER, "runtimes", error, "the folders of this runtime are not known"))
-    configs = _networks([Path(each.conf_dir) for each in runtimes], node)
+    configs = _networks([Path(runtime.conf_dir) for runtime in runtimes], node)
     here = [record for _, record in held
             if namespaces.is_here(record, node.boot, node.kernel.netns_id(HOST)) and not record.damaged]
     found = [
@@ -52,7 +52,7 @@ def findings(folder: Path | None, bin_dirs: Sequence[Path] | None, node: Context
         *_of_networks(here, configs, node),
         *judge_engine.privileged(engine.privileged(here)),
     ]
-    return [*known, *(each for each in found if each.level != GREEN or _is_sure(each.check, unread))]
+    return [*known, *(finding for finding in found if finding.level != GREEN or _is_sure(finding.check, unread))]
 
 
 def _is_sure(check: str, unread: Collection[str]) -> bool:
@@ -107,16 +107,17 @@ def _use(here: Sequence[Attachment], configs: Sequence[BridgeConf]) -> Use:
             counts[version(address)] = counts.get(version(address), 0) + 1
             if version(address) == 4:
                 networks.setdefault(record.owner.container_id, set()).add(record.owner.network)
-    sets = [one for conf in configs if conf.is_gateway and isinstance(conf.ipam, IpamConf) for one in conf.ipam.sets]
+    families = [range_set.family for conf in configs if conf.is_gateway and isinstance(conf.ipam, IpamConf)
+                for range_set in conf.ipam.sets]
     homes = {anchor.home for record in here for anchor in record.anchors}
     modes = [(4, conf.firewall.masquerade4 != MODE_OFF and not conf.firewall.snat4) for conf in configs]
     modes += [(6, conf.firewall.masquerade6 != MODE_OFF and not conf.firewall.snat6) for conf in configs]
     masqueraded = {version(address) for record in here if record.policy for address in record.policy.masquerade}
     return Use(
-        frozenset(counts) | {one.family for one in sets}, counts, frozenset(homes),
+        frozenset(counts) | frozenset(families), counts, frozenset(homes),
         next((name for name, several in sorted(networks.items()) if len(several) > 1), ""),
         max((record.created for record in here), default=0.0),
-        frozenset(masqueraded | {family for family, on in modes if on and any(one.family == family for one in sets)}),
+        frozenset(masqueraded | {family for family, on in modes if on and family in families}),
     )
 
 
@@ -137,7 +138,7 @@ def _of_networks(here: Sequence[Attachment], configs: Sequence[BridgeConf], node
         records = [record for record in here if record.owner.network == name]
         found = list(_by_status(by_name[name], records, node)) if name in by_name else []
         yield from found
-        if not any(each.level == RED for each in found):
+        if not any(finding.level == RED for finding in found):
             checked = network.by_check(name, _by_check(records, node))
             yield from [checked] if not found or checked.level == RED else []
 

@@ -26,10 +26,11 @@ def read(folder: Path | None, bin_dirs: Sequence[Path] | None, node: Context, ro
     :raises CniError: INVALID_CONFIG for a runtime's configuration that cannot be read.
     """
     if folder or bin_dirs:
-        return [_runtime("runtime", folder or conf_dir.CONF_DIR, [str(each) for each in bin_dirs or (BIN_DIR,)], node)]
+        named = [str(bin_dir) for bin_dir in bin_dirs or (BIN_DIR,)]
+        return [_runtime("runtime", folder or conf_dir.CONF_DIR, named, node)]
     found = [
-        _runtime(each.name, Path(each.conf_dir), each.bin_dirs, node, takes_first=each.name in TAKE_FIRST)
-        for each in runtime_folders.runtimes(root)
+        _runtime(runtime.name, Path(runtime.conf_dir), runtime.bin_dirs, node, takes_first=runtime.name in TAKE_FIRST)
+        for runtime in runtime_folders.runtimes(root)
     ]
     return found or [_runtime("runtime", conf_dir.CONF_DIR, [BIN_DIR], node)]
 
@@ -39,7 +40,7 @@ def _runtime(name: str, where: Path, bin_dirs: Iterable[str], node: Context, *, 
         paths = conf_dir.files(where)
     except CniError:  # a folder that is not there has no files
         paths = []
-    listed = {each: _executables(each) for each in bin_dirs}
+    listed = {bin_dir: _executables(bin_dir) for bin_dir in bin_dirs}
     return Runtime(name, str(where), listed, tuple(_file(path, node) for path in paths), takes_first)
 
 
@@ -57,7 +58,7 @@ def _file(path: Path, node: Context) -> ConfFile:
     except (OSError, CniError) as error:
         return ConfFile(path.name, error=getattr(error, "msg", str(error)))
     listed = document.get("plugins", [document])
-    entries = [each for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
+    entries = [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
     types = tuple(dict.fromkeys(kind for entry in entries for kind in _types(entry)))
     return ConfFile(path.name, str(document.get("name", "")), types, problem=_problem(path, types, node))
 

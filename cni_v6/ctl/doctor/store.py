@@ -85,10 +85,10 @@ def _pools(conf: IpamConf, records: Iterable[Attachment], node: Context) -> Iter
     held = [(text, record.created) for record in records if record.owner.network == conf.network
             for text in record.addresses]
     store = node.leases(conf.network, conf.data_dir)
-    for one in conf.sets:
+    for range_set in conf.sets:
         try:
-            spent = store.count_spent(one)
+            spent = store.count_spent(range_set)
         except CniError:  # STATUS says what is wrong with the allocator's state
             continue
-        yield Pool(conf.network, ranges.describe(one),
-                   rate_of_use.usage(one, conf.policy, spent, held, node.now(), None))
+        yield Pool(conf.network, ranges.describe(range_set),
+                   rate_of_use.usage(range_set, conf.policy, spent, held, node.now(), None))

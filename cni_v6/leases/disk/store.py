@@ -43,6 +43,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING
 
 from cni_v6.allocation.ranges import RangeSet
 from cni_v6.leases import records
@@ -53,6 +54,9 @@ from cni_v6.leases.disk.lock import turn
 from cni_v6.leases.disk.rebuild import read_record
 from cni_v6.leases.disk.transaction import DiskTransaction
 from cni_v6.leases.store import Past, Transaction
+
+if TYPE_CHECKING:
+    from cni_v6.leases.disk.known_records import Known, KnownRecords  # an engine has it
 
 LOCK = "lock"
 ATTACHMENTS = "attachments"
@@ -65,11 +69,12 @@ class DiskLeases:
     :param timeout: seconds to wait for the lock.
     :param left: limits a number of seconds to what is left of the call's time.
     :param now: returns seconds since the epoch.
+    :param known: what an engine knows of the records; None to read all records for them.
     """
 
     def __init__(
         self, network: str, data_dir: str, *, boot: str, timeout: float = 30.0, now: Callable[[], float] = time.time,
-        left: Callable[[float], float] = lambda seconds: seconds,
+        left: Callable[[float], float] = lambda seconds: seconds, known: KnownRecords | None = None,
     ) -> None:
         records.require_safe("network", network)
         self._network = network
@@ -78,19 +83,35 @@ class DiskLeases:
         self._timeout = timeout
         self._left = left
         self._now = now
+        self._known = known
 
     def damaged(self) -> Sequence[str]:
-        """See ``leases.store.Leases``. A record is replaced whole, so that reading needs no lock."""
-        if not os.path.isdir(os.path.join(self._path, ATTACHMENTS)):
-            return []
-        found: list[str] = []
+        """See ``leases.store.Leases``."""
+        found = self._all_known().damaged if self._is_there() else ()
+        return sorted("/".join(records.record_owner(name) or (name,)) for name in found)
+
+    def may_be_guarded(self) -> bool:
+        """See ``leases.store.Leases``."""
+        return self._known is None or (self._is_there() and self._all_known().guarded)
+
+    def _is_there(self) -> bool:
+        return os.path.isdir(os.path.join(self._path, ATTACHMENTS))
+
+    def _all_known(self) -> Known:
+        """What all records say. A record is replaced whole, so that reading needs no lock."""
+        from cni_v6.leases.disk import known_records  # for GC, and when a record is damaged
+
         with closing(Folder(self._path)) as root, closing(root.child(ATTACHMENTS)) as attachments:
-            for name in attachments.names():
+
+            def read(name: str) -> known_records.Said | None:
                 content = None if name.startswith(".") else read_record(attachments, name)
                 record = None if content is None else records.decode(self._network, name, content)
-                if content is not None and (record is None or record.damaged):
-                    found.append("/".join(records.record_owner(name) or (name,)))
-        return found
+                if record is None or record.damaged:
+                    return None if content is None else known_records.DAMAGED
+                return known_records.GUARDED if record.policy else known_records.OPEN
+
+            known = self._known
+            return known.of(attachments, read) if known else known_records.read_all(attachments.names(), read)
 
     def peek(self) -> Sequence[Attachment]:
         """See ``leases.store.Leases``."""

@@ -46,7 +46,7 @@ class Runtime:
 
 def findings(runtimes: Sequence[Runtime]) -> Iterator[Finding]:
     """All of them, green ones too."""
-    used = [runtime for runtime in runtimes if any(each.is_ours for each in runtime.files)]
+    used = [runtime for runtime in runtimes if any(file.is_ours for file in runtime.files)]
     for runtime in runtimes:
         if used and runtime not in used:  # such as Docker's containerd beside podman
             words = f"{runtime.conf_dir} has none of ours, and another runtime's folder has"
@@ -60,22 +60,22 @@ def findings(runtimes: Sequence[Runtime]) -> Iterator[Finding]:
 def _good(runtime: Runtime, what: str) -> str:
     if what == "plugins":
         return f"all are in {' and '.join(runtime.bin_dirs)}"
-    ours = [each.name for each in runtime.files if each.is_ours]
+    ours = [file.name for file in runtime.files if file.is_ours]
     return f"{runtime.conf_dir} has {', '.join(ours)}" if ours else f"{runtime.conf_dir} has none of ours"
 
 
 def _files(runtime: Runtime) -> Iterator[Finding]:
     check = f"{runtime.name} configurations"
     where = runtime.conf_dir
-    for each in runtime.files:
-        if each.error:
-            yield Finding(AMBER, check, f"{where}/{each.name} cannot be read: {each.error}",
+    for file in runtime.files:
+        if file.error:
+            yield Finding(AMBER, check, f"{where}/{file.name} cannot be read: {file.error}",
                           "a runtime leaves it out, or fails", "mend it, or move it away")
-        problem, remedy = each.problem
+        problem, remedy = file.problem
         if problem:
-            yield Finding(RED, check, f"{where}/{each.name} is refused: {problem}", "every ADD of it fails", remedy)
-    readable = [each for each in runtime.files if not each.error]
-    first = next((each for each in readable if each.is_ours), None)
+            yield Finding(RED, check, f"{where}/{file.name} is refused: {problem}", "every ADD of it fails", remedy)
+    readable = [file for file in runtime.files if not file.error]
+    first = next((file for file in readable if file.is_ours), None)
     if first is None and runtime.takes_first:
         yield Finding(AMBER, check, f"{where} has no configuration of ours",
                       f"{runtime.name} attaches its containers to another network, or to none",
@@ -85,10 +85,10 @@ def _files(runtime: Runtime) -> Iterator[Finding]:
                       f"{runtime.name} takes the first file by name, which is not ours",
                       f"rename one of them, such as 00-{first.name}")
     names: dict[str, str] = {}
-    for each in readable:
-        other = names.setdefault(each.network, each.name)
-        if other != each.name and each.network:
-            yield Finding(AMBER, check, f"{other} and {each.name} in {where} both name network {each.network}",
+    for file in readable:
+        other = names.setdefault(file.network, file.name)
+        if other != file.name and file.network:
+            yield Finding(AMBER, check, f"{other} and {file.name} in {where} both name network {file.network}",
                           "two networks would share leases and records", "give one of them another name")
 
 
@@ -100,7 +100,7 @@ def _folders(runtime: Runtime) -> Iterator[Finding]:
         if found is None:
             yield Finding(AMBER, check, f"{folder} does not exist", f"{runtime.name} looks for plugins there",
                           f"cni-v6ctl install --bin-dir {folder}, or change the runtime's configuration")
-    needed = {kind: each.name for each in reversed(runtime.files) for kind in each.types}
+    needed = {kind: file.name for file in reversed(runtime.files) for kind in file.types}
     needed |= {kind: "" for kind in OURS if kind not in needed}
     for kind, name in sorted(needed.items()):
         if kind not in there:

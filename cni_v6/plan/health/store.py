@@ -93,11 +93,11 @@ def _disks(disks: Sequence[Disk]) -> Iterator[Finding]:
 
 
 def _locks(locks: Sequence[Held]) -> Iterator[Finding]:
-    for each in locks:
-        who = f"process {each.pid}" if each.pid else "a process that /proc/locks does not name"
-        state = ", which is stopped," if each.stopped else ""
-        remedy = f"kill -CONT {each.pid}" if each.stopped else f"fuser -v {each.path}; end it if it hangs"
-        yield Finding(RED, "locks", f"{who}{state} holds the lock of network {each.network}",
+    for held in locks:
+        who = f"process {held.pid}" if held.pid else "a process that /proc/locks does not name"
+        state = ", which is stopped," if held.stopped else ""
+        remedy = f"kill -CONT {held.pid}" if held.stopped else f"fuser -v {held.path}; end it if it hangs"
+        yield Finding(RED, "locks", f"{who}{state} holds the lock of network {held.network}",
                       "ADD and DEL of this network wait for it, and fail after 30 s", remedy)
 
 

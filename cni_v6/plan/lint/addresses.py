@@ -44,7 +44,7 @@ class Other:
 
 def subnets(conf: IpamConf) -> tuple[str, ...]:
     """The subnets of all ranges."""
-    return tuple(dict.fromkeys(ranges.subnet(part) for one in conf.sets for part in one.written))
+    return tuple(dict.fromkeys(ranges.subnet(part) for range_set in conf.sets for part in range_set.written))
 
 
 def network(conf: MainConf, node: Node | None, pods: int) -> Iterator[Remark]:
@@ -74,9 +74,9 @@ def of_ipam(ipam: IpamConf, pods: int) -> Iterator[Remark]:
         if IPNetwork(subnet) in DOCUMENTATION:
             yield Remark("documentation-prefix", WARNING, f"{subnet} is for documentation only",
                          "write a prefix of your own: cni-v6ctl plan-prefix --ula makes one", "subnet")
-    for index, one in enumerate(ipam.sets):
-        if ranges.size(one) < pods:
-            words = f"ipam.ranges[{index}] has {ranges.size(one):,} addresses, for {pods:,} pods"
+    for index, range_set in enumerate(ipam.sets):
+        if ranges.size(range_set) < pods:
+            words = f"ipam.ranges[{index}] has {ranges.size(range_set):,} addresses, for {pods:,} pods"
             yield Remark("too-small", WARNING, words, "use a larger range, or set maxPods of the kubelet", "ranges")
 
 
@@ -108,7 +108,7 @@ def _on_node(conf: MainConf, ipam: IpamConf, node: Node) -> Iterator[Remark]:
     if conf.allow_overlap:
         return
     places = [Place(conf.gateway_interface, ranges.subnet(part), part.gateway)
-              for one in ipam.sets for part in one.written if ranges.subnet(part) not in answered]
+              for range_set in ipam.sets for part in range_set.written if ranges.subnet(part) not in answered]
     known = {name for name, _ in (*node.surroundings.addresses, *node.surroundings.routes)}
     # Of a routed network each container has an interface, and loopback the gateway. Whose a link is, lint does not ask.
     links = frozenset(name for name in known if name == LOOPBACK or name.startswith("veth"))
@@ -135,8 +135,8 @@ def between(own: Other, others: Iterable[Other]) -> Iterator[Remark]:
                 yield Remark("overlap", WARNING, words, "give each network a subnet of its own", "subnet")
 
 
-def _common(one: Sequence[str], other: Sequence[str]) -> Iterator[tuple[str, str]]:
-    for mine in one:
+def _common(own: Sequence[str], other: Sequence[str]) -> Iterator[tuple[str, str]]:
+    for mine in own:
         for theirs in other:
             if version(mine) == version(theirs) and IPSet([mine]) & IPSet([theirs]):
                 yield mine, theirs
