@@ -18,7 +18,8 @@ PACKAGE = ROOT / "cni_v6"
 # Modules that touch the kernel, the disk, other processes or the clock; a name stands for its submodules too.
 # Every other module is pure: it imports pure modules only, and of Python's library nothing that reaches outside.
 IO = frozenset({
-    "cluster.disk", "cluster.file_store", "cluster.files", "cluster.linux", "cluster.open_store", "cluster.serve",
+    "cluster.disk", "cluster.file_store", "cluster.files", "cluster.linux", "cluster.news", "cluster.open_store",
+    "cluster.serve",
     "ctl", "engine.delivery", "engine.event_log", "engine.handle", "engine.incoming", "engine.inheritance",
     "engine.inprocess", "engine.server", "engine.start", "engine.suspect", "engine.watch", "engine.workers",
     "kernel.apply_firewall", "kernel.bridge_macs", "kernel.child_process", "kernel.deadline", "kernel.link_deletion",

@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from cni_v6.cluster import conflist, membership, records, routes
+from cni_v6.cluster import conflist, membership, records, routes, vxlan
 from cni_v6.cluster.config import AgentConf
 from cni_v6.cluster.conflist import Document
-from cni_v6.cluster.facts import Facts, NodeKernel, RemoveRoute, Underlay
+from cni_v6.cluster.facts import Facts, NodeKernel, Underlay
+from cni_v6.cluster.keys import VXLAN
 from cni_v6.cluster.membership import Member
 from cni_v6.cluster.records import Objects
+from cni_v6.cluster.routes import Wanted
 from cni_v6.cluster.state import Disk, State
 from cni_v6.cluster.store import ClusterStore
 from cni_v6.errors import INVALID_CONFIG, NODE_CONFLICT, TRY_AGAIN, CniError
@@ -78,11 +80,19 @@ class Agent:
             self._say(f"node {self.member.name} was removed from the cluster: the agent ends")
             return self._withdraw(facts)
         wanted = routes.wanted(self.member, self._conf, cluster, facts.underlay)
-        failures += map(str, self._kernel.apply(routes.difference(facts.routes, wanted.routes)))
+        failures += self._reach(facts, wanted)
         ready = self._write_conflist(membership.own_blocks(self.member, self._conf, cluster), facts.underlay)
         self._disk.set_ready(ready)
         self._tell([*complaints, *failures, *cluster.complaints, *wanted.complaints])
         return Outcome(ready, complete=not failures)
+
+    def _reach(self, facts: Facts, wanted: Wanted) -> Iterable[str]:
+        """Make the kernel as it must be; yields what it refuses."""
+        tunnel = list(routes.tunnel_difference(facts, wanted.tunnel))
+        if tunnel:
+            yield from map(str, self._kernel.apply(tunnel))
+            facts = self._kernel.observe()  # with a tunnel go its routes
+        yield from map(str, self._kernel.apply(routes.difference(facts, wanted)))
 
     def _no_underlay(self) -> str:
         return f"there is no interface {self._conf.underlay}" if self._conf.underlay else "there is no default route"
@@ -128,7 +138,8 @@ class Agent:
         elif underlay is None:
             return self._disk.read_conflist() is not None  # the MTU is not known now
         else:
-            text = conflist.render(self._template, blocks, underlay.mtu)
+            mtu = vxlan.mtu_of(underlay) if self._conf.carrier == VXLAN else underlay.mtu
+            text = conflist.render(self._template, blocks, mtu)
         if text != self._disk.read_conflist():
             self._disk.write_conflist(text)
         return text is not None
@@ -137,8 +148,8 @@ class Agent:
         """This node is no member any more: its blocks are others'."""
         self._disk.set_ready(False)
         self._disk.write_conflist(None)
-        failures = self._kernel.apply(map(RemoveRoute, sorted(facts.routes, key=str)))
-        self._tell(map(str, failures))
+        failures = list(self._reach(facts, Wanted(frozenset())))
+        self._tell(failures)
         return Outcome(ready=False, complete=not failures, removed=True)
 
     def _tell(self, complaints: Iterable[str]) -> None:

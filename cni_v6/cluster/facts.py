@@ -11,6 +11,8 @@ from typing import Protocol
 
 from cni_v6.errors import CniError
 
+TUNNEL = "cni-v6-vxlan"
+
 
 @dataclass(frozen=True, slots=True)
 class Underlay:
@@ -20,6 +22,23 @@ class Underlay:
     mtu: int
     up: bool
     addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tunnel:
+    """The VXLAN interface, TUNNEL: up, without learning, with ``address`` (fe80::/64) and no other one.
+
+    ``local``: the address of the node that its packets have; ``underlay``: the interface that they leave by.
+    """
+
+    underlay: str
+    local: str
+    mac: str
+    address: str
+    mtu: int
+
+    def __str__(self) -> str:
+        return f"interface {TUNNEL} from {self.local} on {self.underlay} (mtu {self.mtu})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,38 +53,82 @@ class Route:
     gateway: str | None = None
 
     def __str__(self) -> str:
-        return f"{self.dst} via {self.gateway} dev {self.ifname}" if self.ifname else f"unreachable {self.dst}"
+        way = f"{self.dst} via {self.gateway} dev {self.ifname}" if self.ifname else f"unreachable {self.dst}"
+        return f"route {way}"
 
 
 @dataclass(frozen=True, slots=True)
-class AddRoute:
-    """The route must not be there: another program's route to the prefix with the same metric is an error."""
+class Neighbour:
+    """The MAC of another node's tunnel, by its address there, set for good."""
 
-    route: Route
+    address: str
+    mac: str
 
     def __str__(self) -> str:
-        return f"add route {self.route}"
+        return f"neighbour {self.address} with MAC {self.mac} on {TUNNEL}"
 
 
 @dataclass(frozen=True, slots=True)
-class RemoveRoute:
-    """The route may be gone already. Another program's route to the prefix stays."""
+class Endpoint:
+    """The node to which the tunnel sends what is for a MAC: an entry of its forwarding database."""
 
-    route: Route
+    mac: str
+    node: str
 
     def __str__(self) -> str:
-        return f"remove route {self.route}"
+        return f"node {self.node} for MAC {self.mac} of {TUNNEL}"
 
 
-Op = AddRoute | RemoveRoute
+Entry = Route | Neighbour | Endpoint
+ORDER: tuple[type[Entry], ...] = (Endpoint, Neighbour, Route)  # each needs those before it
+
+
+@dataclass(frozen=True, slots=True)
+class Add:
+    """An entry must not be there: another program's route to the prefix with the same metric is an error."""
+
+    what: Entry | Tunnel
+
+    def __str__(self) -> str:
+        return f"add {self.what}"
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """It may be gone already. Another program's route to the prefix stays. With the tunnel goes what it has."""
+
+    what: Entry | Tunnel
+
+    def __str__(self) -> str:
+        return f"remove {self.what}"
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """Forward IPv6 that comes in by an interface, on a node that forwards by ``force_forwarding``."""
+
+    ifname: str
+
+    def __str__(self) -> str:
+        return f"forward what comes in by {self.ifname}"
+
+
+Op = Add | Remove | Forward
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """``underlay``: None if there is no such interface. ``routes``: those with our protocol number."""
+    """``underlay``: None if there is no such interface. ``tunnel``: None if there is none, or not as one must be.
+
+    ``has_tunnel``: an interface has that name. ``entries``: routes with our protocol number; what the tunnel was told.
+    ``closed``: those of the two interfaces on which ``Forward`` would change something.
+    """
 
     underlay: Underlay | None
-    routes: frozenset[Route]
+    tunnel: Tunnel | None = None
+    has_tunnel: bool = False
+    entries: frozenset[Entry] = frozenset()
+    closed: frozenset[str] = frozenset()
 
 
 class NodeKernel(Protocol):

@@ -1,4 +1,4 @@
-"""The real kernel of the agent: its own routes, the interface to the other nodes, and news of both.
+"""The real kernel of the agent: its routes, the interface to the other nodes, the tunnel.
 
 Our routes are known by their protocol number. Their metrics are our own too, so that a route which an operator adds by
 hand is never the same route, and wins.
@@ -7,36 +7,36 @@ hand is never the same route, and wins.
 from __future__ import annotations
 
 import errno
-import select
-import socket
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
-from cni_v6.cluster.facts import AddRoute, Facts, Op, Route, Underlay
-from cni_v6.errors import KERNEL_REFUSED, CniError
-from cni_v6.kernel.netlink import answers, pyroute2_messages, requests, uapi
-from cni_v6.kernel.netlink.message import Message
-from cni_v6.kernel.netlink.socket import (
-    RECEIVE_BYTES,
-    Answer,
-    RouteSocket,
-    Test,
-    explain,
-    is_of_protocol,
-    subscribe,
+from cni_v6.cluster.facts import (
+    TUNNEL,
+    Add,
+    Endpoint,
+    Entry,
+    Facts,
+    Forward,
+    Neighbour,
+    Op,
+    Remove,
+    Route,
+    Tunnel,
+    Underlay,
 )
+from cni_v6.cluster.news import News
+from cni_v6.cluster.protocol import LAST_METRIC, METRIC, PORT, PROTOCOL, VNI
+from cni_v6.errors import KERNEL_REFUSED, CniError
+from cni_v6.kernel import ops, sysctl
+from cni_v6.kernel.netlink import answers, devconf, pyroute2_messages, requests, uapi
+from cni_v6.kernel.netlink.message import Message
+from cni_v6.kernel.netlink.socket import Answer, RouteSocket, explain
 
-PROTOCOL = 166  # no other program's: /etc/iproute2/rt_protos, linux/rtnetlink.h
-METRIC = 2048  # IPv6 routes that are added without one have 1024 (IP6_RT_PRIO_USER), and IPv4 ones 0
-LAST_METRIC = 0xFFFF_FFFE  # of unreachable ones; the routed plugin's have the number after it
 UNFIT = uapi.IFA_F_TEMPORARY | uapi.IFA_F_DEPRECATED | uapi.IFA_F_DADFAILED | uapi.IFA_F_TENTATIVE
-GONE = (errno.ESRCH, errno.ENOENT)
+GONE = (errno.ESRCH, errno.ENOENT, errno.ENODEV)
 OFF_LINK = (errno.EHOSTUNREACH, errno.EINVAL, errno.ENETUNREACH)  # what a next hop is refused with
 NO_FAMILY = (errno.EAFNOSUPPORT, errno.EOPNOTSUPP)
-GROUPS: Mapping[int, tuple[Test, ...]] = {
-    uapi.RTNLGRP_IPV4_ROUTE: is_of_protocol(PROTOCOL), uapi.RTNLGRP_IPV6_ROUTE: is_of_protocol(PROTOCOL),
-    uapi.RTNLGRP_LINK: (), uapi.RTNLGRP_IPV4_IFADDR: (), uapi.RTNLGRP_IPV6_IFADDR: (),
-}
+FORCED = "ipv6/conf/{}/force_forwarding"  # Linux 6.17 and later; before, an ADD turns on all interfaces
 
 
 class LinuxNode:
@@ -48,53 +48,80 @@ class LinuxNode:
     def __init__(self, underlay: str) -> None:
         self._wanted = underlay
         self._socket = RouteSocket()
-        self._index = 0
+        self._sysctls = sysctl.Folders(at_once=True)
+        self.news = News()
 
     def close(self) -> None:
         self._socket.close()
+        self._sysctls.close()
+        self.news.close()
 
     def observe(self) -> Facts:
-        underlay = self._underlay()
-        return Facts(underlay, frozenset(self._routes(underlay)))
+        below = self._link(self._underlay_request())
+        index = answers.index_of(below) if below else 0
+        above = self._link(requests.get_link(TUNNEL))
+        tunnel = answers.index_of(above) if above else 0
+        self.news.of_tunnel(tunnel)
+        underlay = self._underlay(below) if below else None
+        names = {index: underlay.ifname, tunnel: TUNNEL} if underlay else {tunnel: TUNNEL}
+        whole = self._tunnel(above, underlay, index) if above and underlay else None
+        entries = [*self._routes(names), *(self._of_tunnel(tunnel) if whole else ())]
+        return Facts(underlay, whole, bool(above), frozenset(entries), frozenset(self._closed(names.values())))
 
     def apply(self, operations: Iterable[Op]) -> list[CniError]:
-        listed, indices = list(operations), dict[str, int | None]()
-        for name in {operation.route.ifname for operation in listed if operation.route.ifname}:
-            [answer] = self._socket.request([requests.get_link(name)])
-            indices[name] = answers.index_of(answer.messages[0]) if answer.messages else None
-        gone = {name for name, index in indices.items() if index is None}
-        lost = [change for change in listed if isinstance(change, AddRoute) and change.route.ifname in gone]
-        sent = [change for change in listed if change not in lost]
-        answered = self._socket.request([_message(change, indices.get(change.route.ifname)) for change in sent])
-        refused = [_refusal(change, answer) for change, answer in zip(sent, answered) if not _is_done(change, answer)]
-        return refused + [_refusal(change, Answer(errno.ENODEV)) for change in lost]
+        found = []
+        indices: dict[str, int] = {}
+        for operation in operations:
+            try:
+                self._apply(operation, indices)
+            except CniError as error:
+                found.append(error)
+        return found
 
-    def _underlay(self) -> Underlay | None:
-        request = self._link_request()
+    # What there is
+
+    def _link(self, request: Message | None) -> bytes | None:
+        """The RTM_NEWLINK message of an interface; None if there is none."""
         [answer] = self._socket.request([request]) if request else [Answer()]
-        if not answer.messages:
-            self._index = 0
-            return None
-        [data] = answer.messages
-        self._index = answers.index_of(data)
-        link, _ = answers.read_link(data)
-        return Underlay(link.name, link.mtu, link.up, tuple(sorted(self._addresses())))
+        return answer.messages[0] if answer.messages else None
 
-    def _link_request(self) -> Message | None:
+    def _underlay_request(self) -> Message | None:
         if self._wanted:
             return requests.get_link(self._wanted)
         for found in self._socket.request([requests.get_uplink(6), requests.get_uplink(4)]):
-            for index in (answers.read_uplinks(found.messages[0]) if found.messages else ()):
+            for index in answers.read_uplinks(found.messages[0]) if found.messages else ():
                 return requests.get_link_by_index(index)
         return None
 
-    def _addresses(self) -> Iterator[str]:
-        for data in self._dump(requests.get_addresses(self._index)):
+    def _underlay(self, data: bytes) -> Underlay:
+        link, _ = answers.read_link(data)
+        return Underlay(link.name, link.mtu, link.up, tuple(sorted(self._addresses(answers.index_of(data)))))
+
+    def _addresses(self, index: int, unfit: int = UNFIT) -> Iterator[str]:
+        for data in self._dump(requests.get_addresses(index)):
             address, flags = answers.read_address_flags(data)
-            if not flags & UNFIT and answers.index_of(data) == self._index:
+            if not flags & unfit and answers.index_of(data) == index:
                 yield address
 
-    def _routes(self, underlay: Underlay | None) -> Iterator[Route]:
+    def _tunnel(self, data: bytes, underlay: Underlay, index: int) -> Tunnel | None:
+        """The tunnel; None if it is not whole, as when an agent ended before it was, or somebody changed it."""
+        link, _ = answers.read_link(data)
+        given = pyroute2_messages.read_vxlan(data)
+        addresses = [*self._addresses(answers.index_of(data), 0)]
+        wanted = {"vni": VNI, "port": PORT, "link": index, "learning": 0}
+        if not link.up or any(given.get(key) != value for key, value in wanted.items()) or len(addresses) != 1:
+            return None
+        return Tunnel(underlay.ifname, str(given["local"]), link.mac, addresses[0], link.mtu)
+
+    def _of_tunnel(self, index: int) -> Iterator[Entry]:
+        for data in self._dump(pyroute2_messages.get_neighbours(index)):
+            read = pyroute2_messages.read_neighbour(data)
+            if read and answers.family_of(data) == uapi.AF_INET6:
+                yield Neighbour(*read[1])
+        for data in self._dump(pyroute2_messages.get_endpoints(index)):
+            yield Endpoint(*pyroute2_messages.read_endpoint(data))
+
+    def _routes(self, names: Mapping[int, str]) -> Iterator[Route]:
         for family in (uapi.AF_INET6, uapi.AF_INET):
             for data in self._dump(pyroute2_messages.get_protocol_routes(family, PROTOCOL)):
                 index, entry = answers.read_any_route(data)
@@ -103,8 +130,11 @@ class LinuxNode:
                 if answers.route_type(data) == uapi.RTN_UNREACHABLE:
                     yield Route(entry.dst)
                 else:
-                    ifname = underlay.ifname if underlay and index == self._index else f"interface {index}"
-                    yield Route(entry.dst, ifname, entry.gateway)
+                    yield Route(entry.dst, names.get(index, f"interface {index}"), entry.gateway)
+
+    def _closed(self, names: Iterable[str]) -> Iterator[str]:
+        if sysctl.read(self._sysctls, "ipv6/conf/all/forwarding") == "0":
+            yield from (name for name in names if sysctl.read(self._sysctls, FORCED.format(name)) == "0")
 
     def _dump(self, message: Message) -> Sequence[bytes]:
         """
@@ -115,62 +145,90 @@ class LinuxNode:
             raise CniError(KERNEL_REFUSED, "cannot list the node's addresses and routes", explain(answer))
         return answer.messages
 
+    # What is done
 
-class News:
-    """The kernel's notifications of what an observation depends on. ``fileno`` can be read when there are some."""
+    def _apply(self, operation: Op, indices: dict[str, int]) -> None:
+        """
+        :param indices: of interfaces, as far as they are known; looked up once for a thousand routes.
+        """
+        if isinstance(operation, Forward):
+            sysctl.write(self._sysctls, FORCED.format(operation.ifname), "1")
+        elif isinstance(operation.what, Tunnel):
+            indices.clear()
+            if isinstance(operation, Add):
+                self._add_tunnel(operation, operation.what)
+            else:
+                self._request(operation, requests.delete_link(ops.DeleteLink(ops.HOST, TUNNEL)))
+        else:
+            name = operation.what.ifname if isinstance(operation.what, Route) else TUNNEL
+            if name and name not in indices:
+                indices[name] = self._index(name)
+            index = indices.get(name)
+            if index == 0 and isinstance(operation, Add):
+                raise _refusal(operation, Answer(errno.ENODEV))
+            if index == 0 and not isinstance(operation.what, Route):
+                return  # it went with the tunnel
+            self._request(operation, _REQUESTS[type(operation), type(operation.what)](operation.what, index))
 
-    def __init__(self) -> None:
-        with ExitStack() as undo:
-            self._poll = undo.enter_context(closing(select.epoll()))
-            self._sockets = [undo.enter_context(closing(subscribe(group, tests))) for group, tests in GROUPS.items()]
-            for opened in self._sockets:
-                opened.setblocking(False)
-                self._poll.register(opened, select.EPOLLIN)
-            undo.pop_all()
+    def _add_tunnel(self, operation: Op, tunnel: Tunnel) -> None:
+        """In four requests: one for the interface takes no way to make link-local addresses (rtnl_newlink)."""
+        self._request(operation, pyroute2_messages.create_vxlan(
+            TUNNEL, vni=VNI, port=PORT, local=tunnel.local, link=self._index(tunnel.underlay), mac=tunnel.mac,
+            mtu=tunnel.mtu,
+        ))
+        index = self._index(TUNNEL)
+        none = devconf.setting(f"ipv6/conf/{TUNNEL}/addr_gen_mode", "1", index)
+        assert none
+        address = ops.AddAddress(ops.HOST, TUNNEL, f"{tunnel.address}/64")
+        for message in (none, requests.set_link(ops.SetLink(ops.HOST, TUNNEL, up=True)),
+                        requests.add_address(address, index)):
+            self._request(operation, message)
 
-    def fileno(self) -> int:
-        return self._poll.fileno()
+    def _index(self, name: str) -> int:
+        """An interface's index, 0 if there is none."""
+        data = self._link(requests.get_link(name))
+        return answers.index_of(data) if data else 0
 
-    def drain(self) -> bool:
-        """Take all of them; True, as each may matter. Lost ones (ENOBUFS) count too."""
-        for opened in self._sockets:
-            with suppress(BlockingIOError):
-                while True:
-                    _receive(opened)
-        return True
-
-    def close(self) -> None:
-        for opened in self._sockets:
-            opened.close()
-        self._poll.close()
-
-
-def _receive(opened: socket.socket) -> None:
-    try:
-        opened.recv(RECEIVE_BYTES)
-    except OSError as error:
-        if error.errno != errno.ENOBUFS:
-            raise
+    def _request(self, operation: Op, message: Message) -> None:
+        """
+        :raises CniError: KERNEL_REFUSED.
+        """
+        [answer] = self._socket.request([message])
+        if answer.error and not (not isinstance(operation, Add) and answer.error in GONE):
+            raise _refusal(operation, answer)
 
 
-def _message(operation: Op, index: int | None) -> Message:
-    route = operation.route
+def _add_route(route: Route, index: int | None) -> Message:
     priority = METRIC if route.ifname else LAST_METRIC
-    if isinstance(operation, AddRoute):
-        return pyroute2_messages.add_protocol_route(
-            route.dst, protocol=PROTOCOL, priority=priority, index=index, gateway=route.gateway,
-        )
+    return pyroute2_messages.add_protocol_route(
+        route.dst, protocol=PROTOCOL, priority=priority, index=index, gateway=route.gateway,
+    )
+
+
+def _remove_route(route: Route, _: int | None) -> Message:
+    priority = METRIC if route.ifname else LAST_METRIC
     return pyroute2_messages.remove_protocol_route(route.dst, protocol=PROTOCOL, priority=priority)
 
 
-def _is_done(operation: Op, answer: Answer) -> bool:
-    return not answer.error or (not isinstance(operation, AddRoute) and answer.error in GONE)
+_REQUESTS: Mapping[tuple[type[Any], type[Any]], Callable[[Any, Any], Message]] = {
+    (Add, Route): _add_route,
+    (Remove, Route): _remove_route,
+    (Add, Neighbour): lambda neighbour, index: requests.set_neighbour(
+        ops.SetNeighbour(ops.HOST, TUNNEL, neighbour.address, neighbour.mac), index),
+    (Remove, Neighbour): lambda neighbour, index: pyroute2_messages.remove_neighbour(neighbour.address, index),
+    (Add, Endpoint): lambda endpoint, index: pyroute2_messages.add_endpoint(endpoint.mac, endpoint.node, index),
+    (Remove, Endpoint): lambda endpoint, index: pyroute2_messages.remove_endpoint(endpoint.mac, endpoint.node, index),
+}
 
 
 def _refusal(operation: Op, answer: Answer) -> CniError:
-    remedy, route = explain(answer), operation.route
-    if isinstance(operation, AddRoute) and route.gateway and answer.error in OFF_LINK:
-        remedy += f"; is {route.ifname} up, and {route.gateway} on its link? carrier direct needs that"
-    if answer.error == errno.EEXIST:
+    remedy, what = explain(answer), getattr(operation, "what", None)
+    if isinstance(what, Route) and what.gateway and answer.error in OFF_LINK:
+        remedy += f"; is {what.ifname} up, and {what.gateway} on its link? carrier direct needs that"
+    if isinstance(what, Route) and answer.error == errno.EEXIST:
         remedy += "; another program has such a route: remove it, and its owner"
+    if isinstance(what, Tunnel) and answer.error == errno.EOPNOTSUPP:
+        remedy += "; the kernel has no VXLAN: modprobe vxlan"
+    if isinstance(what, Tunnel) and answer.error == errno.EEXIST:
+        remedy += f"; another interface has VNI {VNI} on UDP port {PORT}"
     return CniError(KERNEL_REFUSED, f"cannot {operation}", remedy)

@@ -1,21 +1,28 @@
-"""Which routes a node must have, and what makes them of those that it has."""
+"""What a node must have in its kernel to reach the blocks of the others, and what makes it of what it has."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from cni_v6.cluster import vxlan
 from cni_v6.cluster.config import AgentConf
-from cni_v6.cluster.facts import AddRoute, Op, RemoveRoute, Route, Underlay
+from cni_v6.cluster.facts import ORDER, TUNNEL, Add, Entry, Facts, Forward, Op, Remove, Route, Tunnel, Underlay
+from cni_v6.cluster.keys import VXLAN
 from cni_v6.cluster.membership import Member, own_blocks
 from cni_v6.cluster.records import Claim, Cluster, NodeRecord
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """``complaints``: why blocks have no route, in words."""
+    """``forwarding``: the interface that packets of other nodes' containers come in by.
 
-    routes: frozenset[Route]
+    ``complaints``: why blocks cannot be reached, in words.
+    """
+
+    entries: frozenset[Entry]
+    tunnel: Tunnel | None = None
+    forwarding: str = ""
     complaints: tuple[str, ...] = ()
 
 
@@ -30,26 +37,57 @@ def wanted(member: Member, conf: AgentConf, cluster: Cluster, underlay: Underlay
     network's own routes win over it. Only blocks of the node's own pools have routes: no object of the store can draw
     other packets to a node.
     """
-    routes = [Route(prefix) for prefix in own_blocks(member, conf, cluster)]
-    complaints = []
+    entries: list[Entry] = [Route(prefix) for prefix in own_blocks(member, conf, cluster)]
+    tunnel, complaints = _tunnel(member, conf, cluster, underlay)
     for claim in cluster.claims:
         if (claim.node, claim.id) == (member.name, member.id):
             continue
         try:
-            routes.append(_to(claim, conf, cluster, underlay))
+            entries += _to(claim, conf, cluster, underlay, tunnel)
         except _NoRoute as reason:
             complaints.append(f"no route to block {claim.prefix} of node {claim.node}: {reason}")
-    return Wanted(frozenset(routes), tuple(complaints))
+    way = TUNNEL if tunnel else underlay.ifname if underlay else ""
+    return Wanted(frozenset(entries), tunnel, way, tuple(complaints))
 
 
-def difference(seen: Iterable[Route], routes: Iterable[Route]) -> Iterator[Op]:
-    """What to do so that a node has exactly these routes. Removals come first: a prefix may get another next hop."""
-    there, needed = frozenset(seen), frozenset(routes)
-    yield from (RemoveRoute(route) for route in sorted(there - needed, key=str))
-    yield from (AddRoute(route) for route in sorted(needed - there, key=str))
+def _tunnel(
+    member: Member, conf: AgentConf, cluster: Cluster, underlay: Underlay | None
+) -> tuple[Tunnel | None, list[str]]:
+    """The node's tunnel, None where the carrier has none; what hinders it."""
+    if conf.carrier != VXLAN or underlay is None or member.name not in cluster.nodes:
+        return None, []
+    try:
+        return vxlan.tunnel(cluster.nodes[member.name], underlay), []
+    except vxlan.NoTunnel as reason:
+        return None, [f"carrier vxlan: {reason}"]
 
 
-def _to(claim: Claim, conf: AgentConf, cluster: Cluster, underlay: Underlay | None) -> Route:
+def tunnel_difference(seen: Facts, tunnel: Tunnel | None) -> Iterator[Op]:
+    """What makes the tunnel as it must be. An interface cannot get another address of the node: it is made anew."""
+    if seen.tunnel == tunnel and seen.has_tunnel == (tunnel is not None):
+        return
+    if seen.has_tunnel:
+        yield Remove(seen.tunnel or Tunnel("", "", "", "", 0))
+    if tunnel:
+        yield Add(tunnel)
+
+
+def difference(seen: Facts, needed: Wanted) -> Iterator[Op]:
+    """What to do so that a node has exactly these entries. Removals come first: a prefix may get another next hop."""
+    if needed.forwarding in seen.closed:
+        yield Forward(needed.forwarding)
+    yield from map(Remove, reversed(_sorted(seen.entries - needed.entries)))
+    yield from map(Add, _sorted(needed.entries - seen.entries))
+
+
+def _sorted(entries: Iterable[Entry]) -> list[Entry]:
+    return sorted(entries, key=lambda entry: (ORDER.index(type(entry)), str(entry)))
+
+
+def _to(
+    claim: Claim, conf: AgentConf, cluster: Cluster, underlay: Underlay | None, tunnel: Tunnel | None
+) -> tuple[Entry, ...]:
+    """The entries that a block needs."""
     if conf.pool_of(claim.prefix) is None:
         raise _NoRoute("it is not a block of a pool of this node")
     node = cluster.nodes.get(claim.node)
@@ -59,7 +97,15 @@ def _to(claim: Claim, conf: AgentConf, cluster: Cluster, underlay: Underlay | No
         raise _NoRoute(f"its carrier is {node.carrier}, and here it is {conf.carrier}")
     if underlay is None:
         raise _NoRoute("this node has no interface to the other nodes")
-    return Route(claim.prefix, underlay.ifname, _next_hop(claim, node, underlay))
+    if conf.carrier != VXLAN:
+        return (Route(claim.prefix, underlay.ifname, _next_hop(claim, node, underlay)),)
+    if tunnel is None:
+        raise _NoRoute("this node has no tunnel")
+    try:
+        endpoint, neighbour = vxlan.peer(node)
+    except vxlan.NoTunnel as reason:
+        raise _NoRoute(str(reason)) from None
+    return endpoint, neighbour, Route(claim.prefix, TUNNEL, neighbour.address)
 
 
 def _next_hop(claim: Claim, node: NodeRecord, underlay: Underlay) -> str:

@@ -31,7 +31,7 @@ LINK_LOCAL_GATEWAY = "fe80::1"
 
 PROTOCOLS = ("tcp", "udp", "sctp")  # those with ports that nftables can translate
 _MODES, _INGRESS, _BACKENDS = ("auto", "on", "off"), ("published", "open", "isolated"), ("nftables", "iptables")
-_CARRIERS = ("direct",)  # of the node agent
+_CARRIERS = ("direct", "vxlan")  # of the node agent
 _GROUPS = {4: range(224, 256), 6: (0xFF,)}  # the first byte of multicast addresses, and of IPv4's reserved ones
 _CONTROL = r"\u0000-\u001f\u007f-\u009f"
 

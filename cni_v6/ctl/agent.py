@@ -12,7 +12,7 @@ from typing import Any
 from cni_v6.cluster import conflist, disk as disks, files, serve
 from cni_v6.cluster.agent import Agent
 from cni_v6.cluster.config import parse, parse_node_name
-from cni_v6.cluster.linux import LinuxNode, News
+from cni_v6.cluster.linux import LinuxNode
 from cni_v6.cluster.open_store import open_store
 from cni_v6.ctl.engine import RUN_DIR
 from cni_v6.errors import INVALID_CONFIG, CniError
@@ -39,12 +39,11 @@ def run(chosen: argparse.Namespace) -> int:
                             (f"{conf.state_dir}/{disks.LOCK}", f"with the state folder {conf.state_dir}")):
             open_things.callback(os.close, disks.only_one(path, where))
         kernel = open_things.enter_context(closing(LinuxNode(conf.underlay)))
-        news = open_things.enter_context(closing(News()))  # before the first look: nothing is missed
         agent = Agent(
             conf, name, template, store=store, kernel=kernel, disk=disk, make_id=disks.new_id, say=_say,
         )
         open_things.callback(disk.set_ready, False)
-        return serve.serve(agent, [store, news])
+        return serve.serve(agent, [store, kernel.news])
 
 
 def _say(words: str) -> None:

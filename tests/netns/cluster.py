@@ -9,15 +9,17 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 
+from cni_v6.cluster.file_store import FileStore
 from tests.netns import networks
 from tests.netns.networks import Pod
 from tests.netns.wire import PATIENCE
@@ -45,7 +47,6 @@ class Member:
     node: Node
     number: int
     agent: subprocess.Popen[bytes] | None = None
-    lines: list[str] = field(default_factory=list)
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -104,6 +105,15 @@ class Member:
         document = json.loads(self.node.file(TARGET).read_text())
         return {"cniVersion": document["cniVersion"], "name": document["name"], **document["plugins"][0]}
 
+    def await_config(self, reached: Callable[[dict[str, Any]], object]) -> None:
+        """Wait until the agent has written a network of which that is so."""
+        deadline = time.monotonic() + PATIENCE
+        with closing(FileStore(str(self.node.file(TARGET)))) as changes:
+            changes.fileno()  # from now on
+            while not reached(self.config()):
+                assert select.select([changes], [], [], max(0.0, deadline - time.monotonic()))[0], self.config()
+                changes.drain()
+
     def blocks(self) -> list[str]:
         """The node's blocks by the configuration list."""
         return [range_set[0]["subnet"] for range_set in self.config()["ipam"]["ranges"]]
@@ -113,9 +123,10 @@ class Member:
         found = self.cluster.objects()
         return [key for key, value in found.items() if key.startswith("blocks/") and value["node"] == self.name]
 
-    def pod(self, name: str = "pod") -> Pod:
+    @cached_property
+    def pod(self) -> Pod:
         """A container attached to the node's network."""
-        made = Pod(self.node, self.config(), name)
+        made = Pod(self.node, self.config(), "pod")
         made.add()
         return made
 

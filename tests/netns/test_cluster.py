@@ -10,7 +10,7 @@ from threading import Thread
 
 import pytest
 
-from tests.netns import traffic, wire
+from tests.netns import networks, traffic, wire
 from tests.netns.cluster import POOL6, STATE_DIR, TARGET, UNDERLAY, Cluster, Member, cluster
 from tests.netns.networks import Pod
 from tests.sandbox import PLUGIN_PATH
@@ -20,6 +20,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("cluster")]
 
 BULK = bytes(range(256)) * (1 << 14)  # 4 MiB
 FAMILIES = (4, 6)
+# linux/rtnetlink.h, RTNLGRP_*: link, IPv4 address and route, IPv6 address and route. Not neighbours, which age.
+CHANGES = sum(1 << (group - 1) for group in (1, 5, 7, 9, 11))
 
 
 def bulk(sender: Pod, receiver: Pod, family: int) -> None:
@@ -51,20 +53,39 @@ def reach(pods: list[Pod]) -> None:
             assert one.ping(other.address(family)), f"{one.node.name} does not reach {other.address(family)}"
 
 
-@pytest.fixture(params=[pytest.param(True, id="dual-stack link"), pytest.param(False, id="IPv6-only link")])
+def outside(member: Member) -> str:
+    """A host beyond a node, which forwards for it; returns its namespace."""
+    made = networks.outside(member.node)
+    networks.set_sysctl(member.node, "ipv6/conf/all/forwarding", "1")
+    member.node.run("ip", "route", "add", POOL6, "via", networks.NODE_OUTSIDE[6], netns=made)
+    return made
+
+
+@pytest.fixture(params=[
+    pytest.param((True, "direct"), id="direct, dual-stack link"),
+    pytest.param((False, "direct"), id="direct, IPv6-only link"),
+    pytest.param((False, "vxlan"), id="vxlan"),
+])
 def three(request: pytest.FixtureRequest) -> Iterator[Cluster]:
-    with cluster("a", "b", "c", ipv4=request.param) as made:
+    ipv4, carrier = request.param
+    with cluster("a", "b", "c", ipv4=ipv4, carrier=carrier) as made:
         for member in made.members:
             member.start()
         yield made
 
 
 def test_containers_of_all_nodes_talk(three: Cluster) -> None:
-    pods = [member.pod() for member in three.members]
+    pods = [member.pod for member in three.members]
     reach(pods)
     for family in FAMILIES:
         bulk(pods[0], pods[2], family)
+        bulk(pods[1], pods[0], family)
     a, b, c = three.members
+    if three.config["carrier"] == "vxlan":
+        assert c.config()["mtu"] == 1430
+        assert traffic.path_mtu(outside(a), networks.OUTSIDE[6], b.pod.address(6)) == 1430
+        assert len(a.routes()) == 6 and all("cni-v6-vxlan" in route for route in a.routes() if "via" in route)
+        return
     [block6, block4] = b.blocks()
     assert f"{block6} via {b.addresses[0]} dev {UNDERLAY} metric 2048 pref medium" in a.routes()
     hop = f"via {b.addresses[1]}" if three.ipv4 else f"via inet6 {b.addresses[0]}"
@@ -114,7 +135,7 @@ def test_a_second_look_writes_nothing(two: Cluster) -> None:
     a.stop()
     files = [a.node.file(path) for path in (TARGET, f"{STATE_DIR}/state.json")]
     before = [(file.stat().st_ino, file.stat().st_mtime_ns) for file in files]
-    with wire.events(a.node.path) as heard:
+    with wire.events(a.node.path, (socket.NETLINK_ROUTE, CHANGES)) as heard:
         a.start()
         assert [(file.stat().st_ino, file.stat().st_mtime_ns) for file in files] == before
         heard.setblocking(False)
@@ -124,7 +145,7 @@ def test_a_second_look_writes_nothing(two: Cluster) -> None:
 
 def test_a_node_is_removed_and_comes_back(two: Cluster) -> None:
     a, b = two.members
-    pod, other = a.pod(), b.pod()
+    pod, other = a.pod, b.pod
     before, blocks = a.routes(), b.blocks()
     said = nodes(two, a, "--remove", "b")
     assert all(block in said for block in blocks)
@@ -136,6 +157,21 @@ def test_a_node_is_removed_and_comes_back(two: Cluster) -> None:
     agent_has(a, before)
     assert b.blocks() == blocks
     reach([pod, other])
+
+
+def test_packets_that_are_too_big_for_the_link(two: Cluster) -> None:
+    """A host beyond the nodes is told so; new containers get the link's MTU."""
+    a, b = two.members
+    target = b.pod.address(6)
+    assert a.pod and a.config()["mtu"] == 1500
+    beyond = outside(a)
+    a.node.run("ip", "link", "set", UNDERLAY, "mtu", "1400")
+    try:
+        a.await_config(lambda config: config["mtu"] == 1400)
+        assert traffic.path_mtu(beyond, networks.OUTSIDE[6], target) == 1400
+    finally:
+        a.node.run("ip", "link", "set", UNDERLAY, "mtu", "1500")
+    a.await_config(lambda config: config["mtu"] == 1500)
 
 
 def nodes(made: Cluster, member: Member, *arguments: str) -> str:
@@ -165,11 +201,13 @@ def test_a_reboot_while_the_store_is_away(two: Cluster) -> None:
     store = two.folder / "store/cluster.json"
     content = store.read_text()
     store.write_text("garbage")
-    a.start()
-    assert a.routes() == before and a.node.file(TARGET).read_text() == text
-    reach([a.pod(), b.pod()])
-    assert "goes on with what it knows" in a.says("cluster.json is not JSON")
-    store.write_text(content)
+    try:
+        a.start()
+        assert a.routes() == before and a.node.file(TARGET).read_text() == text
+        reach([a.pod, b.pod])
+        assert "goes on with what it knows" in a.says("cluster.json is not JSON")
+    finally:
+        store.write_text(content)
     a.says("all is well again")
 
 

@@ -13,12 +13,14 @@ from jsonschema import Draft202012Validator
 from cni_v6 import errors
 from cni_v6.cluster import blocks, conflist, membership, records, routes
 from cni_v6.cluster.config import AgentConf, Pool, parse, parse_node_name, schema
-from cni_v6.cluster.facts import AddRoute, RemoveRoute, Route, Underlay
+from cni_v6.cluster.facts import Add, Facts, Forward, Remove, Route, Underlay
 from cni_v6.cluster.membership import Member
 from cni_v6.cluster.records import Change, Claim, Cluster, NodeRecord
 from cni_v6.cluster.state import State, decode_state, encode_state
 from cni_v6.cluster.store import MemoryStore, applied
 from cni_v6.errors import CniError
+from tests.sandbox import ROOT
+from tests.unit import config_tables
 
 POOL6, POOL4 = Pool("fd42:8e1f:6a00::/48", 64), Pool("10.244.0.0/16", 26)
 GOOD: dict[str, Any] = {
@@ -300,7 +302,7 @@ def test_next_hops(here: tuple[str, ...], there: tuple[str, ...], hops: list[str
     own6, own4 = membership.own_blocks(A, CONF, cluster)
     its6, its4 = membership.own_blocks(B, CONF, cluster)
     ways = {Route(its6, "eth0", hops[0]), Route(its4, "eth0", hops[1])}
-    assert wanted == routes.Wanted(frozenset({Route(own6), Route(own4), *ways}))
+    assert wanted == routes.Wanted(frozenset({Route(own6), Route(own4), *ways}), forwarding="eth0")
 
 
 def test_why_a_block_has_no_route() -> None:
@@ -310,7 +312,8 @@ def test_why_a_block_has_no_route() -> None:
 
     def complaint(cluster: Cluster, conf: AgentConf = CONF, underlay: Underlay | None = LINK) -> str:
         found = routes.wanted(A, conf, cluster, underlay)
-        assert {route.ifname for route in found.routes} <= {"", "eth0"} and found.complaints
+        ways = {route.ifname for route in found.entries if isinstance(route, Route)}
+        assert ways <= {"", "eth0"} and found.complaints
         return found.complaints[0]
 
     def changed(**keys: Any) -> Cluster:
@@ -329,9 +332,13 @@ def test_why_a_block_has_no_route() -> None:
 
 def test_the_difference_is_removals_then_additions() -> None:
     old, new, same = Route("fd42::/64", "eth0", "fd00::1"), Route("fd42::/64", "eth0", "fd00::2"), Route("fd43::/64")
-    assert list(routes.difference({old, same}, {new, same})) == [RemoveRoute(old), AddRoute(new)]
-    assert [str(op) for op in (RemoveRoute(same), AddRoute(new))] == [
+    seen = Facts(LINK, entries=frozenset({old, same}))
+    needed = routes.Wanted(frozenset({new, same}), forwarding="eth0")
+    assert list(routes.difference(seen, needed)) == [Remove(old), Add(new)]
+    assert list(routes.difference(replace(seen, closed=frozenset({"eth0", "eth1"})), needed))[0] == Forward("eth0")
+    assert [str(op) for op in (Remove(same), Add(new), Forward("eth0"))] == [
         "remove route unreachable fd43::/64", "add route fd42::/64 via fd00::2 dev eth0",
+        "forward what comes in by eth0",
     ]
 
 
@@ -374,3 +381,14 @@ def test_a_template_that_is_refused(raw: Any, says: str) -> None:
     with pytest.raises(CniError) as caught:
         conflist.parse_template(json.dumps(raw).encode(), "/t")
     assert f"template /t: {says}" in str(caught.value) and caught.value.details
+
+
+def test_the_samples() -> None:
+    """The agent takes both, and the plugin takes what it writes, without a word."""
+    conf = parse((ROOT / "conf/cluster/agent.json").read_bytes(), "agent.json")
+    sample = conflist.parse_template((ROOT / "conf/cluster/template.conflist").read_bytes(), conf.template)
+    taken = [blocks.choose(pool, "a", []) for pool in conf.pools]
+    raw = json.loads(conflist.render(sample, taken, 1500))
+    call = config_tables.call({"cniVersion": raw["cniVersion"], "name": raw["name"], **raw["plugins"][0]})
+    assert config_tables.parse(call) and call.log.text() == ""
+    assert raw["plugins"][0]["nonMasquerade"] == [pool.cidr for pool in conf.pools]

@@ -11,8 +11,10 @@ import pytest
 from cni_v6 import errors
 from cni_v6.cluster import membership, records
 from cni_v6.cluster.agent import TRIES, Agent, Outcome
-from cni_v6.cluster.facts import Facts, Op, Route, Underlay
+from cni_v6.cluster.config import AgentConf
+from cni_v6.cluster.facts import TUNNEL, Endpoint, Facts, Forward, Neighbour, Op, Route, Tunnel, Underlay
 from cni_v6.cluster.fake import FakeNode
+from cni_v6.cluster.keys import VXLAN
 from cni_v6.cluster.records import Change, Objects
 from cni_v6.cluster.state import State
 from cni_v6.cluster.store import MemoryStore
@@ -86,13 +88,14 @@ class Place:
     disk: MemoryDisk = field(default_factory=MemoryDisk)
     said: list[str] = field(default_factory=list)
     ids: int = 0
+    conf: AgentConf = CONF
 
     def __post_init__(self) -> None:
         self.kernel = FakeNode(self.underlay)
 
     def agent(self, **others: Any) -> Agent:
         parts = {"store": self.store, "kernel": self.kernel, "disk": self.disk, **others}
-        return Agent(CONF, self.name, template(), make_id=self.make_id, say=self.said.append, **parts)
+        return Agent(self.conf, self.name, template(), make_id=self.make_id, say=self.said.append, **parts)
 
     def make_id(self) -> str:
         self.ids += 1
@@ -103,8 +106,9 @@ class Place:
         return membership.own_blocks(self.disk.state.member, CONF, records.read(self.store.objects))
 
 
-def place(name: str, store: MemoryStore, number: int) -> Place:
-    return Place(name, store, replace(LINK, addresses=(f"fd00:11::{number}", f"172.30.0.{number}")))
+def place(name: str, store: MemoryStore, number: int, conf: AgentConf = CONF) -> Place:
+    underlay = replace(LINK, addresses=(f"fd00:11::{number}", f"172.30.0.{number}"))
+    return Place(name, store, underlay, conf=conf)
 
 
 @pytest.fixture
@@ -122,6 +126,7 @@ def b(store: MemoryStore) -> Place:
     return place("b", store, 2)
 
 
+VXLAN_CONF = replace(CONF, carrier=VXLAN)
 READY = Outcome(ready=True, complete=True)
 
 
@@ -129,7 +134,7 @@ def test_two_nodes(a: Place, b: Place) -> None:
     first, second = a.agent(), b.agent()
     assert (first.step(), second.step(), first.step()) == (READY, READY, READY)
     ways = {Route(block, "eth0", hop) for block, hop in zip(b.blocks(), ("fd00:11::2", "172.30.0.2"))}
-    assert a.kernel.routes == {*map(Route, a.blocks()), *ways} and a.said == []
+    assert a.kernel.entries == {*map(Route, a.blocks()), *ways} and a.said == []
     assert a.disk.ready and a.disk.conflist and all(f'"{block}"' in a.disk.conflist for block in a.blocks())
 
 
@@ -144,11 +149,11 @@ def test_a_second_step_writes_nothing(a: Place, b: Place) -> None:
 def test_what_somebody_deletes_comes_back(a: Place) -> None:
     agent = a.agent()
     agent.step()
-    wanted = set(a.kernel.routes)
-    a.kernel.routes.clear()
+    wanted = set(a.kernel.entries)
+    a.kernel.entries.clear()
     a.disk.conflist = "{}"
     agent.step()
-    assert a.kernel.routes == wanted and a.disk.conflist != "{}"
+    assert a.kernel.entries == wanted and a.disk.conflist != "{}"
 
 
 class AwayStore:
@@ -164,12 +169,12 @@ class AwayStore:
 def test_a_start_without_the_store_has_its_blocks_from_disk(a: Place, b: Place) -> None:
     b.agent().step()
     a.agent().step()
-    wanted = set(a.kernel.routes)
-    a.kernel.routes.clear()  # as after a reboot
-    a.disk.conflist = None
+    wanted = set(a.kernel.entries)
+    a.kernel.entries.clear()  # as after a reboot
+    a.disk.write_conflist(None)
     agent = a.agent(store=AwayStore())
     assert agent.step() == Outcome(ready=True, complete=False)
-    assert a.kernel.routes == wanted and a.disk.conflist and a.disk.ready
+    assert a.kernel.entries == wanted and a.disk.conflist and a.disk.ready
     [words] = a.said
     assert "goes on with what it knows: connection refused" in words
     agent.step()
@@ -178,21 +183,22 @@ def test_a_start_without_the_store_has_its_blocks_from_disk(a: Place, b: Place) 
 
 def test_a_new_node_waits_for_the_store(a: Place) -> None:
     assert a.agent(store=AwayStore()).step() == Outcome(ready=False, complete=False)
-    assert a.disk.conflist is None and not a.disk.ready and not a.kernel.routes
-    a.disk.conflist = "of somebody else"
-    assert a.agent().step() == READY and a.disk.conflist != "of somebody else"
+    assert a.disk.conflist is None and not a.disk.ready and not a.kernel.entries
+    before = "of somebody else"
+    a.disk.write_conflist(before)
+    assert a.agent().step() == READY and a.disk.read_conflist() != before
 
 
 @pytest.mark.parametrize("objects", [{"pools": "garbage"}, {"pools": "[]"}])
 def test_garbage_in_the_store_changes_nothing(a: Place, objects: dict[str, str]) -> None:
     agent = a.agent()
     agent.step()
-    before, a.store.objects = (set(a.kernel.routes), a.disk.state, a.disk.conflist), objects
+    before, a.store.objects = (set(a.kernel.entries), a.disk.state, a.disk.conflist), objects
     assert agent.step() == Outcome(ready=True, complete=False)
-    assert (set(a.kernel.routes), a.disk.state, a.disk.conflist) == before and "pools" in a.said[-1]
+    assert (set(a.kernel.entries), a.disk.state, a.disk.conflist) == before and "pools" in a.said[-1]
     a.store.objects = {}
     assert agent.step() == READY and a.said[-1] == "all is well again"
-    assert (set(a.kernel.routes), a.disk.conflist) == (before[0], before[2])
+    assert (set(a.kernel.entries), a.disk.conflist) == (before[0], before[2])
 
 
 def test_no_underlay(a: Place) -> None:
@@ -204,7 +210,7 @@ def test_no_underlay(a: Place) -> None:
     agent = a.agent()
     agent.step()
     a.kernel.underlay, conflist = None, a.disk.conflist
-    a.kernel.routes.clear()
+    a.kernel.entries.clear()
     assert agent.step().ready and a.disk.conflist == conflist
 
 
@@ -221,13 +227,13 @@ def test_a_link_that_is_down(a: Place, b: Place) -> None:
     b.agent().step()
     agent = a.agent()
     agent.step()
-    before, routes = dict(a.store.objects), set(a.kernel.routes)
+    before, routes = dict(a.store.objects), set(a.kernel.entries)
     a.kernel.underlay = replace(a.underlay, up=False, addresses=("172.30.0.1",))
-    a.kernel.routes = {route for route in routes if not route.ifname}
+    a.kernel.entries = {route for route in routes if isinstance(route, Route) and not route.ifname}
     assert agent.step() == Outcome(ready=True, complete=False) and len(a.said) == 2
     assert a.store.objects == before
     a.kernel.underlay = a.underlay
-    assert agent.step() == READY and a.said[-1] == "all is well again" and a.kernel.routes == routes
+    assert agent.step() == READY and a.said[-1] == "all is well again" and a.kernel.entries == routes
 
 
 def test_a_first_start_with_the_link_down(a: Place) -> None:
@@ -241,9 +247,9 @@ def test_a_node_that_is_removed_withdraws_and_comes_back_when_it_is_started(a: P
     before = a.blocks()
     assert a.store.commit(membership.removal("a", a.store.objects, records.read(a.store.objects)))
     assert agent.step() == Outcome(ready=False, complete=True, removed=True)
-    assert a.kernel.routes == set() and a.disk.conflist is None and not a.disk.ready and "removed" in a.said[-1]
-    assert other.step() == READY and b.kernel.routes == set(map(Route, b.blocks()))
-    assert a.agent().step() == READY and a.blocks() == before and a.kernel.routes
+    assert a.kernel.entries == set() and a.disk.conflist is None and not a.disk.ready and "removed" in a.said[-1]
+    assert other.step() == READY and b.kernel.entries == set(map(Route, b.blocks()))
+    assert a.agent().step() == READY and a.blocks() == before and a.kernel.entries
 
 
 class RemovedMeanwhile(MemoryStore):
@@ -272,7 +278,7 @@ def test_the_name_is_another_nodes_now(a: Place, store: MemoryStore) -> None:
     assert new.agent().step() == READY
     with pytest.raises(CniError, match="another node has the name a at fd00:11::3"):
         agent.step()
-    assert a.disk.conflist is None and a.kernel.routes == set()
+    assert a.disk.conflist is None and a.kernel.entries == set()
 
 
 def test_a_disk_of_another_node(a: Place) -> None:
@@ -280,6 +286,52 @@ def test_a_disk_of_another_node(a: Place) -> None:
     a.name = "b"
     with pytest.raises(CniError, match='--node: "b", but /state is of node a'):
         a.agent()
+
+
+def test_the_tunnel(store: MemoryStore) -> None:
+    a, b = place("a", store, 1, VXLAN_CONF), place("b", store, 2, VXLAN_CONF)
+    a.kernel = FakeNode(a.underlay, closed=["eth0"])
+    agent, other = a.agent(), b.agent()
+    assert (agent.step(), other.step(), agent.step()) == (READY, READY, READY) and a.said == []
+    tunnel = b.kernel.tunnel
+    assert tunnel and (tunnel.underlay, tunnel.local, tunnel.mtu) == ("eth0", "fd00:11::2", 1430)
+    neighbour, endpoint = Neighbour(tunnel.address, tunnel.mac), Endpoint(tunnel.mac, "fd00:11::2")
+    ways = {Route(block, TUNNEL, tunnel.address) for block in b.blocks()}
+    assert a.kernel.entries == {*map(Route, a.blocks()), *ways, neighbour, endpoint}
+    assert a.kernel.closed == {"eth0"} and Forward(TUNNEL) in a.kernel.written
+    assert a.disk.conflist and '"mtu": 1430' in a.disk.conflist
+    written = len(a.kernel.written)
+    assert agent.step() == READY and len(a.kernel.written) == written
+
+    a.kernel.entries.discard(endpoint)
+    own, before = a.kernel.tunnel, a.kernel.entries | {endpoint}
+    assert own
+    a.kernel.tunnel = replace(own, mtu=1500)  # by somebody
+    assert agent.step() == READY and a.kernel.observe().tunnel == own and a.kernel.entries == before
+    b.kernel.underlay = replace(b.underlay, addresses=("fd00:11::9",))
+    other.step()
+    assert agent.step() == READY and Endpoint(tunnel.mac, "fd00:11::9") in a.kernel.entries
+    assert endpoint not in a.kernel.entries and isinstance(b.kernel.tunnel, Tunnel)
+    store.commit(membership.removal("a", store.objects, records.read(store.objects)))
+    assert agent.step().removed and a.kernel.observe() == Facts(a.underlay, closed=frozenset({"eth0"}))
+
+
+@pytest.mark.parametrize(("underlay", "says"), [
+    (replace(LINK, mtu=1349), "eth0 has an MTU of 1349, and IPv6 needs 1350 to fit the tunnel"),
+    (replace(LINK, addresses=("172.30.0.1", "fe80::1")), "node a has no IPv6 address that is not link-local"),
+])
+def test_no_tunnel(store: MemoryStore, underlay: Underlay, says: str) -> None:
+    place("b", store, 2, VXLAN_CONF).agent().step()
+    a = Place("a", store, underlay, conf=VXLAN_CONF)
+    assert a.agent().step().ready and a.kernel.tunnel is None
+    assert any(says in words for words in a.said) and any("this node has no tunnel" in words for words in a.said)
+
+
+def test_a_node_that_no_tunnel_reaches(store: MemoryStore) -> None:
+    a, b = place("a", store, 1, VXLAN_CONF), Place("b", store, replace(LINK, addresses=("fe80::2",)), conf=VXLAN_CONF)
+    b.agent().step()
+    assert a.agent().step() == READY and a.kernel.entries == set(map(Route, a.blocks()))
+    assert len(a.said) == 2 and all("node b has no IPv6 address" in words for words in a.said)
 
 
 class Faster(MemoryStore):
@@ -302,9 +354,6 @@ class Refusing(FakeNode):
     def apply(self, operations: Iterable[Op]) -> list[CniError]:
         return [CniError(errors.KERNEL_REFUSED, f"cannot {operation}") for operation in operations]
 
-    def observe(self) -> Facts:
-        return Facts(self.underlay, frozenset(self.routes))
-
 
 def test_a_kernel_that_refuses(a: Place) -> None:
     assert a.agent(kernel=Refusing(LINK)).step() == Outcome(ready=True, complete=False)
@@ -313,11 +362,12 @@ def test_a_kernel_that_refuses(a: Place) -> None:
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("scene", ["first start", "address changed", "removed"])
-def test_ended_anywhere_the_next_one_goes_on(scene: str, after: bool) -> None:
+@pytest.mark.parametrize("conf", [CONF, VXLAN_CONF], ids=lambda conf: conf.carrier)
+def test_ended_anywhere_the_next_one_goes_on(conf: AgentConf, scene: str, after: bool) -> None:
     """No block is lost or claimed twice, there is no list without a block, and the end is the same."""
     for number in range(1, 30):
         store = MemoryStore()
-        a, b = place("a", store, 1), place("b", store, 2)
+        a, b = place("a", store, 1, conf), place("b", store, 2, conf)
         b.agent().step()
         if scene != "first start":
             a.agent().step()
@@ -346,7 +396,8 @@ def test_ended_anywhere_the_next_one_goes_on(scene: str, after: bool) -> None:
         assert a.agent().step() == READY
         assert {claim.prefix for claim in records.read(store.objects).claims if claim.node == "a"} == set(a.blocks())
         assert len(a.blocks()) == 2 and (not claimed or set(a.blocks()) == {claim.prefix for claim in claimed})
-        assert set(map(Route, a.blocks())) < a.kernel.routes and len(a.kernel.routes) == 4
+        assert set(map(Route, a.blocks())) < a.kernel.entries and (a.kernel.tunnel is not None) == (conf == VXLAN_CONF)
+        assert len(a.kernel.entries) == (6 if conf == VXLAN_CONF else 4)
         if last[0] > 0:
             break
     assert number > 3 and last[0] > 0, "the last round was not interrupted"

@@ -29,6 +29,7 @@ from cni_v6.kernel.netlink.uapi import (
     NLM_F_EXCL,
     NLM_F_REPLACE,
     NTF_PROXY,
+    NTF_SELF,
     NUD_PERMANENT,
     RTEXT_FILTER_BRVLAN,
     RTM_DELLINK,
@@ -183,6 +184,59 @@ def read_neighbour(data: bytes) -> tuple[int, tuple[str, str]] | None:
     if not int(read["state"]) & NUD_PERMANENT:
         return None
     return int(read["ifindex"]), (str(read.get_attr("NDA_DST")), str(read.get_attr("NDA_LLADDR")))
+
+
+def remove_neighbour(address: str, index: int) -> Message:
+    return _message("ndmsg", RTM_DELNEIGH, 0, {"family": AF_INET6, "ifindex": index}, [("NDA_DST", address)])
+
+
+# VXLAN interfaces, and their forwarding database
+
+
+def create_vxlan(ifname: str, *, vni: int, port: int, local: str, link: int, mac: str, mtu: int) -> Message:
+    """An interface over IPv6, down, that learns nothing. The name must be free."""
+    data = {"attrs": [
+        ("IFLA_VXLAN_ID", vni), ("IFLA_VXLAN_LINK", link), ("IFLA_VXLAN_LOCAL6", local), ("IFLA_VXLAN_PORT", port),
+        ("IFLA_VXLAN_LEARNING", 0),
+    ]}
+    kind = {"attrs": [("IFLA_INFO_KIND", "vxlan"), ("IFLA_INFO_DATA", data)]}
+    attributes = [("IFLA_IFNAME", ifname), ("IFLA_ADDRESS", mac), ("IFLA_MTU", mtu), ("IFLA_LINKINFO", kind)]
+    return _message("ifinfomsg", RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, {}, attributes)
+
+
+def read_vxlan(data: bytes) -> Mapping[str, Any]:
+    """``vni``, ``port``, ``local``, ``link``, ``learning`` of an RTM_NEWLINK message; {} for another kind."""
+    info = _read("ifinfomsg", data).get_attr("IFLA_LINKINFO")
+    if not info or info.get_attr("IFLA_INFO_KIND") != "vxlan":
+        return {}
+    given = info.get_attr("IFLA_INFO_DATA")
+    names = {"vni": "ID", "port": "PORT", "local": "LOCAL6", "link": "LINK", "learning": "LEARNING"}
+    return {name: given.get_attr(f"IFLA_VXLAN_{kernels}") for name, kernels in names.items()}
+
+
+def add_endpoint(mac: str, node: str, index: int) -> Message:
+    """An entry of a VXLAN interface's forwarding database."""
+    return _endpoint(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, mac, node, index)
+
+
+def remove_endpoint(mac: str, node: str, index: int) -> Message:
+    return _endpoint(RTM_DELNEIGH, 0, mac, node, index)
+
+
+def _endpoint(kind: int, flags: int, mac: str, node: str, index: int) -> Message:
+    header = {"family": AF_BRIDGE, "ifindex": index, "state": NUD_PERMANENT, "flags": NTF_SELF}
+    return _message("ndmsg", kind, flags, header, [("NDA_LLADDR", mac), ("NDA_DST", node)])
+
+
+def get_endpoints(index: int) -> Message:
+    """A dump of the forwarding database of the interface with this index."""
+    return _message("ndmsg", RTM_GETNEIGH, 0, {"family": AF_BRIDGE, "ifindex": index})
+
+
+def read_endpoint(data: bytes) -> tuple[str, str]:
+    """(MAC, node) of an RTM_NEWNEIGH message of a forwarding database."""
+    read = _read("ndmsg", data)
+    return str(read.get_attr("NDA_LLADDR")), str(read.get_attr("NDA_DST"))
 
 
 # Ports of a bridge, and their VLANs
