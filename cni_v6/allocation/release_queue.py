@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol
 
+from cni_v6.allocation.ranges import RangeSet, origin
+from cni_v6.net.addresses import from_text
 from cni_v6.values import dataclass
 
 
@@ -48,6 +50,11 @@ class Queue(Protocol):
         :raises CniError: STORE_FAILED.
         """
         ...
+
+
+def count(queue: Queue, ranges: RangeSet) -> int:
+    """How many entries are addresses of a set."""
+    return sum(origin(ranges, *from_text(entry.address)) is not None for entry in queue)
 
 
 class MemoryQueue:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from cni_v6.kernel.questions import Kernel
 from cni_v6.leases.store import Leases
-from cni_v6.protocol.invocation import Invocation
+from cni_v6.protocol.invocation import Invocation, Report
 from cni_v6.values import dataclass
 
 # (invocation, plugin type, command) -> the plugin's output; {} for a command that prints nothing
@@ -66,7 +66,7 @@ class DataDirs(Protocol):
 class Context:
     """``boot`` is /proc/sys/kernel/random/boot_id, ``id`` the machine id. ``now`` returns seconds since the epoch.
     ``read_file`` is ``kernel.text_file.read``. ``remarks`` returns the kernel's remarks for the log, at the end of a
-    call."""
+    call. ``report`` is filled for the log of calls; None where there is none."""
 
     kernel: Kernel
     leases: Callable[[str, str], Leases]  # (network, data_dir)
@@ -77,3 +77,4 @@ class Context:
     id: str
     now: Callable[[], float]
     remarks: Callable[[], Sequence[str]] = tuple
+    report: Report | None = None

@@ -68,6 +68,7 @@ def release(owner: Owner, leases: Transaction, context: Context, log: Log) -> bo
     for ended, why in stale.dead([record], context) if record else ():
         register.release(ended, leases, context)
         log.info(f"freed {' '.join(ended.addresses) or 'no address'} of an earlier {owner}: {why}")
+        log.reclaimed += 1
         return True
     return False
 

@@ -1,47 +1,93 @@
-"""DEL's first step: the container's interface goes, before its addresses are free."""
+"""DEL's first step, and GC's: the container's interface goes, before its addresses are free."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 from cni_v6 import errors as codes
 from cni_v6.attachments.context import Context
 from cni_v6.config.main import RemovalConf
 from cni_v6.errors import CniError
 from cni_v6.kernel import ops
+from cni_v6.kernel.facts import Link
 from cni_v6.kernel.ops import HOST
 from cni_v6.kernel.questions import GetAddresses, GetLink, Snapshot
-from cni_v6.leases.attachment import Attachment
-from cni_v6.protocol.invocation import Invocation
-from cni_v6.protocol.names import host_interface
+from cni_v6.leases.attachment import Attachment, MacvlanLink
+from cni_v6.protocol.invocation import MACVLAN, Invocation
+from cni_v6.protocol.names import Owner, host_interface, owner_of_alias, unnamed_interface
+
+GONE = (codes.UNKNOWN_CONTAINER, codes.INVALID_NETNS)  # the path may be a plain file: umount without rm leaves one
 
 
-def remove_interface(call: Invocation, conf: RemovalConf, context: Context, *, foreign: bool) -> bool:
+def remove(call: Invocation, conf: RemovalConf, context: Context, *, foreign: bool) -> bool:
     """Delete the container's interface; return whether there was one of ours.
 
-    :param foreign: whether an interface of the reference plugin may be deleted in CNI_NETNS.
+    :param foreign: whether something may be deleted in CNI_NETNS.
     """
     host = host_interface(call.owner)
     if context.kernel.observe([GetLink(HOST, host)]).link(HOST, host):
         context.kernel.remove([ops.DeleteLink(HOST, host)])
         return True
-    if call.netns and foreign:
-        _remove_foreign(call, conf, context)
-    return False
+    named = call.netns if foreign else ""
+    if not named and call.plugin != MACVLAN:
+        return False
+    with context.leases(conf.network, conf.data_dir).transaction() as leases:
+        record = leases.get(call.owner)
+    is_macvlan = call.plugin == MACVLAN or bool(record and isinstance(record.port, MacvlanLink))
+    inside = _inside(call.owner, record, named, context) if is_macvlan else []
+    if not inside and named and record:
+        _remove_foreign(call, record, context)
+    context.kernel.remove(inside)
+    return bool(inside)
 
 
-def _remove_foreign(call: Invocation, conf: RemovalConf, context: Context) -> None:
+def of_records(records: Iterable[Attachment], context: Context) -> list[ops.DeleteLink]:
+    """The operations that delete the interfaces of those containers that have none on the node."""
+    return [step for record in records if isinstance(record.port, MacvlanLink)
+            for step in _inside(record.owner, record, "", context)]
+
+
+def _inside(owner: Owner, record: Attachment | None, named: str, context: Context) -> list[ops.DeleteLink]:
+    """The operations that delete a container's macvlan, where it can be found.
+
+    That is in CNI_NETNS, or where the record says, if that is still the same namespace. The alias says whose it is.
+    In the namespace of the record the name is enough, because a container may change the alias.
+
+    :param named: CNI_NETNS, "" for none.
+    """
+    known = record.port if record and isinstance(record.port, MacvlanLink) else None
+    found = []
+    for path in dict.fromkeys(filter(None, (named, known.netns if known else ""))):
+        try:
+            is_known = bool(known and record and record.netns == context.kernel.netns_id(path))
+            names = owner.ifname, unnamed_interface(owner)
+            seen = context.kernel.observe([GetLink(path, name) for name in names])
+        except CniError as error:
+            if error.code in GONE:
+                continue
+            raise
+        links = (link for name in names if (link := seen.link(path, name)))
+        found += [ops.DeleteLink(path, link.name) for link in links if _is_ours(owner, link, is_known=is_known)]
+    return found
+
+
+def _is_ours(owner: Owner, link: Link, *, is_known: bool) -> bool:
+    if link.kind != "macvlan":
+        return False
+    return is_known or link.name == unnamed_interface(owner) or owner_of_alias(link.alias) == owner
+
+
+def _remove_foreign(call: Invocation, record: Attachment, context: Context) -> None:
     """Delete an interface that the reference plugin made before the move to us: its host end has a random name.
 
     It is recognised by the container's addresses in the store. Other interfaces in the container are left alone.
     """
-    with context.leases(conf.network, conf.data_dir).transaction() as leases:
-        record = leases.get(call.owner)
-    if record is None or not record.addresses:
+    if not record.addresses:
         return
     try:
         seen = context.kernel.observe([GetLink(call.netns, call.ifname), GetAddresses(call.netns, call.ifname)])
     except CniError as error:
-        # The path may also be a plain file: umount without rm leaves one.
-        if error.code in (codes.UNKNOWN_CONTAINER, codes.INVALID_NETNS):
+        if error.code in GONE:
             return
         raise
     if _holds(seen, call, record):
@@ -51,4 +97,5 @@ def _remove_foreign(call: Invocation, conf: RemovalConf, context: Context) -> No
 def _holds(seen: Snapshot, call: Invocation, record: Attachment) -> bool:
     link = seen.link(call.netns, call.ifname)
     present = {address.partition("/")[0] for address in seen.addresses(call.netns, call.ifname)}
-    return link is not None and link.kind == "veth" and present.issuperset(record.addresses)
+    kind = "macvlan" if call.plugin == MACVLAN else "veth"
+    return link is not None and link.kind == kind and present.issuperset(record.addresses)

@@ -13,7 +13,7 @@ from cni_v6.attachments.context import Context
 from cni_v6.errors import CniError
 from cni_v6.kernel.ops import HOST
 from cni_v6.kernel.questions import GetLink, GetLinks
-from cni_v6.leases.attachment import Attachment
+from cni_v6.leases.attachment import Attachment, MacvlanLink
 from cni_v6.leases.store import Transaction
 from cni_v6.plan import repair
 from cni_v6.plan.repair import Findings, View
@@ -115,9 +115,14 @@ def _was_in(view: View, bridge: str) -> bool:
 def _views(leases: Transaction, context: Context) -> list[View]:
     node = context.kernel.netns_id(HOST)
     records: list[Attachment] = [record for record in leases.attachments()
-                                 if namespaces.is_here(record, context.boot, node)]
+                                 if namespaces.is_here(record, context.boot, node) or _has_master_here(record, context)]
     links = context.kernel.observe([GetLinks()]).links() if records else ()
     return repair.views(records, links)
+
+
+def _has_master_here(record: Attachment, context: Context) -> bool:
+    """Whether it is a macvlan of this boot on an interface of the node."""
+    return isinstance(record.port, MacvlanLink) and not record.port.in_container and record.boot == context.boot
 
 
 def _findings(views: list[View], context: Context) -> Findings:

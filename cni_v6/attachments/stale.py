@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
 
-from cni_v6.attachments import register
+from cni_v6.attachments import register, remove_interface
 from cni_v6.attachments.context import Context
 from cni_v6.attachments.namespaces import UNKNOWN
 from cni_v6.errors import CniError
@@ -144,6 +144,7 @@ def reclaim(leases: Transaction, context: Context, log: Log) -> bool:
         for record, why in dead(leases.attachments(), context):
             register.release(record, leases, context)
             log.info(f"freed {' '.join(record.addresses) or 'no address'} of {record.owner}: {why}")
+            log.reclaimed += 1
             freed = True
     except CniError as error:
         log.warning(f"freeing what containers without DEL have left: {error}")
@@ -179,7 +180,8 @@ def _remove(records: list[Attachment], store: Leases, context: Context, *, dry: 
     if dry or not records:
         yield from ((record, UNLISTED) for record in records)
         return
-    context.kernel.remove([ops.DeleteLink(HOST, record.host or host_interface(record.owner)) for record in records])
+    hosts = [ops.DeleteLink(HOST, record.host or host_interface(record.owner)) for record in records]
+    context.kernel.remove([*hosts, *remove_interface.of_records(records, context)])
     with store.transaction() as leases:
         for record in records:
             if leases.get(record.owner) == record:  # not one that was added again meanwhile

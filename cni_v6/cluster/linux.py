@@ -28,7 +28,7 @@ from cni_v6.cluster.news import News
 from cni_v6.cluster.protocol import LAST_METRIC, METRIC, PORT, PROTOCOL, VNI
 from cni_v6.errors import KERNEL_REFUSED, CniError
 from cni_v6.kernel import ops, sysctl
-from cni_v6.kernel.netlink import answers, devconf, pyroute2_messages, requests, uapi
+from cni_v6.kernel.netlink import answers, devconf, pyroute2_messages, pyroute2_tunnels, requests, uapi
 from cni_v6.kernel.netlink.message import Message
 from cni_v6.kernel.netlink.socket import Answer, RouteSocket, explain
 
@@ -106,7 +106,7 @@ class LinuxNode:
     def _tunnel(self, data: bytes, underlay: Underlay, index: int) -> Tunnel | None:
         """The tunnel; None if it is not whole, as when an agent ended before it was, or somebody changed it."""
         link, _ = answers.read_link(data)
-        given = pyroute2_messages.read_vxlan(data)
+        given = pyroute2_tunnels.read_vxlan(data)
         addresses = [*self._addresses(answers.index_of(data), 0)]
         wanted = {"vni": VNI, "port": PORT, "link": index, "learning": 0}
         if not link.up or any(given.get(key) != value for key, value in wanted.items()) or len(addresses) != 1:
@@ -118,12 +118,12 @@ class LinuxNode:
             read = pyroute2_messages.read_neighbour(data)
             if read and answers.family_of(data) == uapi.AF_INET6:
                 yield Neighbour(*read[1])
-        for data in self._dump(pyroute2_messages.get_endpoints(index)):
-            yield Endpoint(*pyroute2_messages.read_endpoint(data))
+        for data in self._dump(pyroute2_tunnels.get_endpoints(index)):
+            yield Endpoint(*pyroute2_tunnels.read_endpoint(data))
 
     def _routes(self, names: Mapping[int, str]) -> Iterator[Route]:
         for family in (uapi.AF_INET6, uapi.AF_INET):
-            for data in self._dump(pyroute2_messages.get_protocol_routes(family, PROTOCOL)):
+            for data in self._dump(pyroute2_tunnels.get_protocol_routes(family, PROTOCOL)):
                 index, entry = answers.read_any_route(data)
                 if entry.table != uapi.RT_TABLE_MAIN or answers.family_of(data) != family:
                     continue
@@ -172,7 +172,7 @@ class LinuxNode:
 
     def _add_tunnel(self, operation: Op, tunnel: Tunnel) -> None:
         """In four requests: one for the interface takes no way to make link-local addresses (rtnl_newlink)."""
-        self._request(operation, pyroute2_messages.create_vxlan(
+        self._request(operation, pyroute2_tunnels.create_vxlan(
             TUNNEL, vni=VNI, port=PORT, local=tunnel.local, link=self._index(tunnel.underlay), mac=tunnel.mac,
             mtu=tunnel.mtu,
         ))
@@ -200,14 +200,14 @@ class LinuxNode:
 
 def _add_route(route: Route, index: int | None) -> Message:
     priority = METRIC if route.ifname else LAST_METRIC
-    return pyroute2_messages.add_protocol_route(
+    return pyroute2_tunnels.add_protocol_route(
         route.dst, protocol=PROTOCOL, priority=priority, index=index, gateway=route.gateway,
     )
 
 
 def _remove_route(route: Route, _: int | None) -> Message:
     priority = METRIC if route.ifname else LAST_METRIC
-    return pyroute2_messages.remove_protocol_route(route.dst, protocol=PROTOCOL, priority=priority)
+    return pyroute2_tunnels.remove_protocol_route(route.dst, protocol=PROTOCOL, priority=priority)
 
 
 _REQUESTS: Mapping[tuple[type[Any], type[Any]], Callable[[Any, Any], Message]] = {
@@ -215,9 +215,9 @@ _REQUESTS: Mapping[tuple[type[Any], type[Any]], Callable[[Any, Any], Message]] =
     (Remove, Route): _remove_route,
     (Add, Neighbour): lambda neighbour, index: requests.set_neighbour(
         ops.SetNeighbour(ops.HOST, TUNNEL, neighbour.address, neighbour.mac), index),
-    (Remove, Neighbour): lambda neighbour, index: pyroute2_messages.remove_neighbour(neighbour.address, index),
-    (Add, Endpoint): lambda endpoint, index: pyroute2_messages.add_endpoint(endpoint.mac, endpoint.node, index),
-    (Remove, Endpoint): lambda endpoint, index: pyroute2_messages.remove_endpoint(endpoint.mac, endpoint.node, index),
+    (Remove, Neighbour): lambda neighbour, index: pyroute2_tunnels.remove_neighbour(neighbour.address, index),
+    (Add, Endpoint): lambda endpoint, index: pyroute2_tunnels.add_endpoint(endpoint.mac, endpoint.node, index),
+    (Remove, Endpoint): lambda endpoint, index: pyroute2_tunnels.remove_endpoint(endpoint.mac, endpoint.node, index),
 }
 
 

@@ -44,6 +44,7 @@ class BridgeConf(MainConf):
     disable_container_interface: bool
     port_isolation: bool
     multicast_snooping: bool
+    netfilter: bool
 
     @property
     def gateway_interface(self) -> str:
@@ -100,6 +101,7 @@ def _read_bridge(call: Invocation, prefixes: InterfacePrefixes | None = None) ->
         disable_container_interface=top.flag("disableContainerInterface"),
         port_isolation=top.flag("portIsolation"),
         multicast_snooping=top.flag("multicastSnooping"),
+        netfilter=top.flag("netfilter"),
         mac=read_mac(call, top),
         dns=read_dns(top),
         ipam=ipam,

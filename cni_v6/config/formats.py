@@ -28,6 +28,7 @@ from cni_v6.protocol.names import IFNAMSIZ
 __all__ = ["FORMS", "LINK_LOCAL_GATEWAY", "Form", "FormatError", "parse_prefix"]
 
 LINK_LOCAL_GATEWAY = "fe80::1"
+LOG_SUFFIX = ".jsonl"  # no program that we know of has a file so named that it needs
 
 PROTOCOLS = ("tcp", "udp", "sctp")  # those with ports that nftables can translate
 _MODES, _INGRESS, _BACKENDS = ("auto", "on", "off"), ("published", "open", "isolated"), ("nftables", "iptables")
@@ -124,6 +125,13 @@ def _path(text: str) -> str:
     if ".." in text.split("/"):
         raise FormatError("leads upwards by ..")
     return "/" + "/".join(part for part in text.split("/") if part not in ("", "."))
+
+
+def _log_file(text: str) -> str:
+    path = _path(text)
+    if not path.endswith(LOG_SUFFIX) or path.endswith("/" + LOG_SUFFIX):
+        raise FormatError(f"does not end with a name and {LOG_SUFFIX}")
+    return path
 
 
 def _plugin(text: str) -> str:
@@ -257,6 +265,10 @@ FORMS: Mapping[str, Form] = {
     "ingress": Form(
         one_of(*_INGRESS), 'write "published", "open" or "isolated"', pattern("^(published|open|isolated)?$"),
     ),
+    "macvlanMode": Form(
+        one_of("bridge", "private", "vepa", "passthru"), 'write "bridge", "private", "vepa" or "passthru"',
+        pattern("^(bridge|private|vepa|passthru)?$"),
+    ),
     "overlap": Form(one_of("refuse", "allow"), 'write "refuse" or "allow"', pattern("^(refuse|allow)?$")),
     "carrier": Form(one_of(*_CARRIERS), f"write one of {', '.join(_CARRIERS)}", pattern(f"^({'|'.join(_CARRIERS)})?$")),
     "backend": Form(one_of(*_BACKENDS), 'write "nftables", or leave it out', pattern("^(nftables)?$")),
@@ -269,6 +281,10 @@ FORMS: Mapping[str, Form] = {
         pattern("^(tcp|udp|sctp)(/[0-9]{1,5}(-[0-9]{1,5})?)?$"),
     ),
     "path": Form(_path, "write an absolute path without ..", pattern("^(/.*)?$")),
+    "logFile": Form(
+        _log_file, f"write an absolute path without .. that ends with {LOG_SUFFIX}, so that no other file is taken",
+        pattern(rf"^(/.*[^/]\{LOG_SUFFIX})?$"),
+    ),
     "plugin": Form(
         _plugin, "write the file name of a plugin in CNI_PATH, without a path", pattern("^[0-9A-Za-z_.+-]*$"),
     ),

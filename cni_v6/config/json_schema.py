@@ -1,4 +1,5 @@
-"""The table of keys, rendered: as a JSON Schema for editors and pipelines, as the tables of the documentation.
+"""The table of keys, rendered: as a JSON Schema for editors and pipelines, as tables of the documentation and lines of
+the manual.
 
 The schema knows each value's kind, bounds and form. What depends on several values, and unknown keys, only the parser
 knows: whatever it accepts is valid by the schema, but not the other way round.
@@ -13,6 +14,7 @@ from typing import Any
 from cni_v6.config.formats import FORMS
 from cni_v6.config.keys import Flag, Flags, Items, Key, Kind, Level, Named, Nested, Number, Text
 from cni_v6.config.keys.bridge import BRIDGE, MAIN_OF_IPAM
+from cni_v6.config.keys.macvlan import MACVLAN
 from cni_v6.config.keys.routed import ROUTED
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
@@ -20,6 +22,7 @@ DRAFT = "https://json-schema.org/draft/2020-12/schema"
 _LIST = {"required": ["plugins"], "not": {"required": ["type"]}}
 _BRIDGE_TYPE = {"required": ["type"], "properties": {"type": {"const": "cni-v6"}}}
 _ROUTED_TYPE = {"required": ["type"], "properties": {"type": {"const": "cni-v6-routed"}}}
+_MACVLAN_TYPE = {"required": ["type"], "properties": {"type": {"const": "cni-v6-macvlan"}}}
 _OUR_IPAM = {"required": ["ipam"], "properties": {"ipam": {
     "type": "object", "required": ["type"], "properties": {"type": {"const": "cni-v6-ipam"}},
 }}}
@@ -31,13 +34,16 @@ _NO_TYPE = {"properties": {"type": {"enum": [None, ""]}}}
 
 def schema() -> dict[str, Any]:
     """JSON Schema of a network configuration list, or of one plugin's configuration, with our plugins in it."""
-    defined = definitions(BRIDGE, ROUTED, MAIN_OF_IPAM)
+    defined = definitions(BRIDGE, ROUTED, MACVLAN, MAIN_OF_IPAM)
     defined["plugin"] = {
         "type": "object",
         "if": _BRIDGE_TYPE, "then": {"$ref": "#/$defs/bridge"},
         "else": {
             "if": _ROUTED_TYPE, "then": {"$ref": "#/$defs/routed"},
-            "else": {"if": _OUR_IPAM, "then": {"$ref": "#/$defs/mainOfIpam"}},
+            "else": {
+                "if": _MACVLAN_TYPE, "then": {"$ref": "#/$defs/macvlan"},
+                "else": {"if": _OUR_IPAM, "then": {"$ref": "#/$defs/mainOfIpam"}},
+            },
         },
     }
     defined["list"] = {
@@ -84,6 +90,12 @@ def table(level: Level) -> str:
     columns = len(titles) if any(key.reference for key in level.keys) else len(titles) - 1
     head, *rows = (f"| {' | '.join(row[:columns])} |" for row in (titles, *cells))
     return "\n".join((head, "|---" * columns + "|", *rows)) + "\n"
+
+
+def entry(key: Key) -> str:
+    """A key's type and default in words, for a list of keys."""
+    default = _default(key)
+    return f"{_words(key.kind)}, {default if key.required else f'default {default}'}" if default else _words(key.kind)
 
 
 def _default(key: Key) -> str:

@@ -85,6 +85,11 @@ class MainConf:
         return self
 
     @property
+    def has_host_end(self) -> bool:
+        """Whether each container has an interface on the node, which its record names."""
+        return True
+
+    @property
     def segment(self) -> str:
         """The bridge that containers are plugged into; "" where there is none."""
         return ""

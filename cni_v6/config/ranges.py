@@ -159,6 +159,16 @@ def subtract(full: RangeSet, excluded: Sequence[Exclusion], path: str) -> RangeS
     return left
 
 
+def without(range_set: RangeSet, addresses: Iterable[str]) -> RangeSet:
+    """The set without these addresses, canonical; the same object if it has none of them."""
+    values = (value for family, value in map(from_text, addresses) if family == range_set.family)
+    holes = intervals.merged((value, value) for value in values
+                             if any(part.first <= value <= part.last for part in range_set.ranges))
+    if not holes:
+        return range_set
+    return RangeSet(tuple(left for part in range_set.ranges for left in _parts(part, holes)), range_set.written)
+
+
 def _causes(excluded: Sequence[Exclusion]) -> str:
     keys = sorted({entry.path.partition("[")[0] for entry in excluded})
     return f"{' and '.join(keys)} {'leave' if len(keys) > 1 else 'leaves'}"

@@ -8,6 +8,7 @@ import socket
 from typing import Any
 
 from cni_v6.engine import start, suspect
+from cni_v6.engine.metrics import VARIABLE, listen_on
 from cni_v6.engine.server import Server
 from cni_v6.errors import NODE_CONFLICT, TRY_AGAIN, CniError
 from cni_v6.kernel.netns.enter import identity
@@ -23,17 +24,22 @@ def register(commands: Any) -> None:
     parser.add_argument(
         "--idle", type=float, default=0.0, metavar="SECONDS", help="end after so long without a call (0: never)"
     )
+    parser.add_argument(
+        "--metrics", default=os.environ.get(VARIABLE), metavar="ADDRESS:PORT",
+        help=f"serve the metrics on a loopback address too, such as [::1]:9164 (default: ${VARIABLE})",
+    )
     parser.add_argument("--stop", action="store_true", help="end the one that a call left behind, and wait for it")
     parser.set_defaults(run=run, root=True)
 
 
 def run(chosen: argparse.Namespace) -> int:
-    if os.environ.get("LISTEN_PID") == str(os.getpid()) and os.environ.get("LISTEN_FDS") == "1":
-        _serve(socket.socket(fileno=FIRST_PASSED), None, chosen.idle)
-        return 0
     path = own_socket()
     if chosen.stop:
         return stop(path)
+    metrics = listen_on(chosen.metrics) if chosen.metrics else None
+    if os.environ.get("LISTEN_PID") == str(os.getpid()) and os.environ.get("LISTEN_FDS") == "1":
+        _serve(socket.socket(fileno=FIRST_PASSED), None, chosen.idle, metrics)
+        return 0
     try:
         claimed = start.claim(os.path.dirname(path), path)
     except OSError as error:
@@ -43,7 +49,7 @@ def run(chosen: argparse.Namespace) -> int:
         raise CniError(NODE_CONFLICT, words, "stop it first: it ends on SIGTERM when its calls are answered")
     listener, alive = claimed
     start.sign(alive)
-    _serve(listener, path, chosen.idle)
+    _serve(listener, path, chosen.idle, metrics)
     os.close(alive)
     return 0
 
@@ -54,9 +60,9 @@ def own_socket() -> bytes:
     return folder + b"/engine-%d.sock" % identity(HOST)[1]
 
 
-def _serve(listener: socket.socket, path: bytes | None, idle: float) -> None:
+def _serve(listener: socket.socket, path: bytes | None, idle: float, metrics: socket.socket | None) -> None:
     try:
-        server = Server(listener, path=path, idle=idle)
+        server = Server(listener, path=path, idle=idle, metrics=metrics)
     except BaseException:
         start.give_back(listener, path)
         raise

@@ -21,6 +21,13 @@ def routed() -> int:
     return shim.main("cni-v6-routed")
 
 
+def macvlan() -> int:
+    """``cni-v6-macvlan``."""
+    from cni_v6 import shim
+
+    return shim.main("cni-v6-macvlan")
+
+
 def ipam() -> int:
     """``cni-v6-ipam``."""
     from cni_v6 import shim

@@ -38,16 +38,15 @@ from cni_v6.kernel.questions import (
     GetSysctl,
     Snapshot,
 )
-from cni_v6.leases.attachment import Attachment
+from cni_v6.leases.attachment import Attachment, MacvlanLink
 from cni_v6.net.addresses import overlap
 from cni_v6.plan import forwarding, nobody
+from cni_v6.plan.bridge_port import FRAMES
 from cni_v6.plan.nobody import Reason
 from cni_v6.plan.situation import Inside, Situation, concerning
 from cni_v6.protocol.names import Owner, owner_of_alias
 
 Held = Sequence[tuple[str, Attachment]]  # data folder, attachment
-IP_FORWARD = "ipv4/ip_forward"
-BR_NETFILTER = {4: "bridge/bridge-nf-call-iptables", 6: "bridge/bridge-nf-call-ip6tables"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,24 +180,31 @@ def _explain(
 ) -> Explained:
     data_dir, record = held
     owned = (link for link in links if owner_of_alias(link.alias) == record.owner)
-    link = next((link for link in links if link.name == record.host), None) or next(owned, None)
+    port = record.port if isinstance(record.port, MacvlanLink) and not record.port.in_container else None
+    named = port.master if port else record.host
+    link = next((link for link in links if link.name == named), None) or next(owned, None)
     home = record.policy.home if record.policy else next((anchor.home for anchor in record.anchors), "")
     home = home or (link.master if link else "")
     seen = node.kernel.observe((
-        GetRuleset(), GetAllElements(), GetForwardChains(), GetSysctl(HOST, IP_FORWARD),
-        *(GetSysctl(HOST, key) for key in BR_NETFILTER.values()),
+        GetRuleset(), GetAllElements(), GetForwardChains(), GetSysctl(HOST, forwarding.IP_FORWARD),
+        *(GetSysctl(HOST, key) for key in FRAMES.values()),
         *(forwarding.questions(home) if home else ()), *(GetAddresses(HOST, home), GetRoutes(HOST, home)) * bool(home),
     ))
     elements = concerning(record, link.name if link else "", seen.all_elements())
-    forwards = {4: seen.sysctl(HOST, IP_FORWARD) == "1", 6: bool(home) and forwarding.is_on(seen, home)}
+    forwards = {4: seen.sysctl(HOST, forwarding.IP_FORWARD) == "1", 6: bool(home) and forwarding.is_on(seen, home)}
     master = next((other for other in links if link and other.name == link.master), None)
     situation = Situation(
         record, link, master, elements, seen.ruleset() == ruleset.mark(), seen.forward_chains(), forwards,
         facts.ways, facts.uplinks, _inside(record, namespaces, node),
-        {family: seen.sysctl(HOST, key) == "1" for family, key in BR_NETFILTER.items()},
+        {family: _pass_rules(family, master, seen.sysctl(HOST, key)) for family, key in FRAMES.items()},
     )
     own, routes = (seen.addresses(HOST, home), seen.routes(HOST, home)) if home else ((), ())
     return Explained(data_dir, situation, home, own, tuple(_of_record(record, routes)), facts)
+
+
+def _pass_rules(family: int, bridge: Link | None, of_all: str | None) -> bool:
+    """Whether a bridge's frames pass the rules. ``of_all``: the sysctl for all bridges; None without br_netfilter."""
+    return of_all == "1" or (of_all is not None and bridge is not None and family in bridge.netfilter)
 
 
 def _of_record(record: Attachment, routes: Iterable[Any]) -> Iterable[str]:

@@ -90,6 +90,12 @@ def run(chosen: argparse.Namespace, make_node: Callable[[], Context] = real_cont
     return worst(place.remark for place in places)
 
 
+def remarks(path: Path, folder: Path, context: Context, *, no_node: bool = False) -> list[Remark]:
+    """The remarks about one file that is for ``folder``, on this node if it is to be looked at."""
+    chosen = argparse.Namespace(files=[path], no_node=no_node, conf_dir=folder, kubernetes=False, pods=PODS)
+    return [place.remark for place in _of_file(path, _known(chosen, context, KUBELET))]
+
+
 # What is known
 
 
@@ -104,12 +110,12 @@ def _known(chosen: argparse.Namespace, context: Context, kubelet: Path) -> Known
         names = {path.name for path in paths}
         with suppress(CniError):  # there is no such folder
             paths += [path for path in conf_dir.files(chosen.conf_dir) if path.name not in names]  # they replace it
-    others = [other for path in paths for other in _networks(path, context)]
+    others = [other for path in paths for other in networks(path, context)]
     kubernetes = chosen.kubernetes or (node is not None and kubelet.exists())
     return Known(context, node, kubernetes, chosen.pods, others)
 
 
-def _networks(path: Path, context: Context) -> Iterator[Other]:
+def networks(path: Path, context: Context) -> Iterator[Other]:
     """The networks of a file, with their subnets; nothing of one that cannot be read."""
     from cni_v6.plan.lint.addresses import Other, foreign_subnets, subnets
 

@@ -1,4 +1,5 @@
-"""What ``explain`` asks the kernel beside the questions of the plugins: neighbours, the node's ways, counters."""
+"""What ``explain`` and ``init`` ask the kernel beside the questions of the plugins: neighbours, the node's ways,
+counters, routes that discard."""
 
 from __future__ import annotations
 
@@ -18,6 +19,8 @@ from cni_v6.plan.situation import Way
 OUTSIDE = {4: "1.0.0.0", 6: "2000::"}  # the first global unicast addresses, as of kernel.netlink.requests.get_uplink
 STATES = {1: "incomplete", 2: "reachable", 4: "stale", 8: "delay", 16: "probe", 32: "failed", 64: "noarp",
           128: "permanent"}  # linux/neighbour.h, NUD_*
+DISCARD = (6, 7, 8)  # linux/rtnetlink.h: RTN_BLACKHOLE, RTN_UNREACHABLE, RTN_PROHIBIT
+MAIN_TABLE = 254
 # No route, or no such family in the kernel.
 NO_WAY = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL, errno.EAFNOSUPPORT, errno.EOPNOTSUPP)
 
@@ -76,6 +79,16 @@ def _way(route: Any, names: Mapping[int, str], address: str) -> Way | None:
         raise
     interface = names.get(found.get("oif"), "")
     return Way(interface, found.get("prefsrc") or "") if interface else None
+
+
+def discarded() -> tuple[str, ...]:
+    """The IPv6 prefixes for which the main table has a route that discards."""
+    from pyroute2 import IPRoute
+
+    with IPRoute() as route:
+        found = route.get_routes(family=socket.AF_INET6, table=MAIN_TABLE)
+    return tuple(f"{entry.get('dst')}/{entry['dst_len']}" for entry in found
+                 if entry["type"] in DISCARD and entry.get("dst"))
 
 
 def _counted() -> tuple[Mapping[str, int], Mapping[Element, int]]:

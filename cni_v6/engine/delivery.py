@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import select
 import socket
+import struct
 
 from cni_v6 import wire
 from cni_v6.engine.handle import Reply
@@ -12,6 +14,12 @@ from cni_v6.engine.handle import Reply
 def packed(reply: Reply) -> bytes:
     """A reply as a message."""
     return wire.pack(wire.DONE, b"%d" % reply.code, reply.stdout, reply.stderr.encode(errors="replace"))
+
+
+def is_own(caller: socket.socket) -> bool:
+    """Whether a connection is of this process's user."""
+    credentials = caller.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    return bool(struct.unpack("3i", credentials)[1] == os.geteuid())
 
 
 def has_gone(caller: socket.socket) -> bool:

@@ -20,7 +20,7 @@ from cni_v6.leases.store import Leases
 from cni_v6.plugins import delegate
 from cni_v6.plugins.registry import PLUGINS
 from cni_v6.protocol import invocation
-from cni_v6.protocol.invocation import Invocation, Request
+from cni_v6.protocol.invocation import Invocation, Report, Request
 from cni_v6.protocol.json_reader import shown
 from cni_v6.protocol.result import Result, to_json
 from cni_v6.values import dataclass
@@ -38,33 +38,40 @@ class Reply:
     code: int = 0
 
 
-def handle(request: Request, context: Context | None = None) -> Reply:
+def handle(request: Request, context: Context | None = None, report: Report | None = None) -> Reply:
     """Answer one call. Any call gets an exit status and one JSON object, or nothing, on stdout.
 
     :param context: the node to work on; None for the real one.
+    :param report: is filled for the log of calls; None for the context's.
     """
     log = ""
+    report = report or (context.report if context else None)
     try:
         _require_plugin(request)
         if context is None:
             _require_root(request)
         call = invocation.parse(request)
+        if report:
+            report.call = call
         log = call.log.text()
         if call.command == "VERSION":
             return _reply(invocation.version_reply(call.version), log)
         try:
-            result = _perform(call, context)
+            result = _perform(call, context, report)
         finally:
             log = call.log.text()
         return _reply(to_json(result, call.version) if result else None, log)
     except CniError as error:
-        return _failed(error, request, log)
+        return _failed(error, request, log, report)
     except Exception as error:
         import traceback  # imported here: it would slow down every start
 
         words = f"{type(error).__name__}: {error}"
         wrapped = CniError(INTERNAL, "cni-v6 failed in a way it should not", words)
-        return _failed(wrapped, request, log + traceback.format_exc())
+        where = traceback.format_exc()
+        if report:
+            report.traceback = where
+        return _failed(wrapped, request, log + where, report)
 
 
 def _require_plugin(request: Request) -> None:
@@ -90,10 +97,17 @@ def _require_root(request: Request) -> None:
         privilege.require(f"{request.plugin} {command}")
 
 
-def _perform(call: Invocation, context: Context | None) -> Result | None:
+def _perform(call: Invocation, context: Context | None, report: Report | None) -> Result | None:
     world = context or real_context()
+    if report:
+        from cni_v6.engine.steps import timed  # nobody asks without an engine, unless the configuration has a log
+
+        world = timed(world, report.steps)
     try:
-        return PLUGINS[call.plugin].commands[call.command](call, world)
+        result = PLUGINS[call.plugin].commands[call.command](call, world)
+        if report:
+            report.result = result
+        return result
     finally:
         for remark in world.remarks():
             call.log.warning(remark)
@@ -104,7 +118,11 @@ def _reply(answer: Mapping[str, Any] | None, log: str = "") -> Reply:
     return Reply(_encode(answer) if answer is not None else b"", log)
 
 
-def _failed(error: CniError, request: Request, log: str) -> Reply:
+def _failed(error: CniError, request: Request, log: str, report: Report | None) -> Reply:
+    if report:
+        report.error = error
+        name = f"call {report.id}"  # what to look for in the log of calls
+        error = CniError(error.code, error.msg, f"{error.details} ({name})" if error.details else name)
     answer = invocation.error_reply(error, invocation.version_of(request.stdin))
     return Reply(_encode(answer), f"{log}{request.plugin}: error {error.code}: {error}\n", 1)
 
@@ -113,14 +131,14 @@ def _encode(answer: Mapping[str, Any]) -> bytes:
     return json.dumps(answer).encode() + b"\n"
 
 
-def refuse(request: Request, error: CniError) -> Reply:
+def refuse(request: Request, error: CniError, report: Report | None = None) -> Reply:
     """The answer to a call that was not begun."""
-    return _failed(error, request, "")
+    return _failed(error, request, "", report)
 
 
 def real_context(
     kernel: LinuxKernel | None = None, patience: Patience | None = None, run_dir: str = "",
-    known: KnownRecords | None = None,
+    known: KnownRecords | None = None, report: Report | None = None,
 ) -> Context:
     """The real node: its kernel, its lease store, its plugins.
 
@@ -128,6 +146,7 @@ def real_context(
     :param patience: the time limits of this invocation; None for none.
     :param run_dir: the folder for files that last until a reboot; "" for CNI_V6_RUN_DIR or the default.
     :param known: what an engine knows of the records.
+    :param report: see ``Context``.
     """
     boot = _boot()
     patient = patience or Patience()
@@ -146,6 +165,7 @@ def real_context(
         id=_id(),
         now=time.time,
         remarks=kernel.remarks,
+        report=report,
     )
 
 

@@ -41,7 +41,13 @@ def handle(plugin: str, environment: dict[bytes, bytes], stdin: bytes) -> Answer
     from cni_v6.engine import handle as engine_handle
 
     variables = {os.fsdecode(key): os.fsdecode(value) for key, value in environment.items()}
-    reply = engine_handle.handle(Request(plugin, variables, stdin))
+    request = Request(plugin, variables, stdin)
+    if b'"log"' in stdin:
+        from cni_v6.engine.call_log import handle_logged
+
+        reply = handle_logged(request)
+    else:
+        reply = engine_handle.handle(request)
     return reply.code, reply.stdout, reply.stderr.encode(errors="replace")
 
 

@@ -1,7 +1,7 @@
 """The resident engine: it serves calls from a socket in the order of their arrival, with a limit for each network.
 
 It uses threads, not asyncio, because the work is system calls, which release the interpreter's lock. A worker keeps the
-node's own namespace open between calls. SIGTERM, an idle time or a caller of another version drains the engine: it
+node's own namespace open between calls. SIGTERM, an idle time or a caller of another installation drains the engine: it
 removes its socket, answers the calls that it has accepted, and ends.
 """
 
@@ -12,42 +12,28 @@ import os
 import resource
 import signal
 import socket
-import struct
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import replace
 
 import filelock  # noqa: F401  imported at the start, so that no call waits for it when it opens the store
 
-from cni_v6 import __version__
-from cni_v6.attachments.context import Context
-from cni_v6.engine import handle
-from cni_v6.engine.delivery import deliver, has_gone, packed
-from cni_v6.engine.event_log import EventLog
+from cni_v6.engine import handle, installation
+from cni_v6.engine.delivery import is_own, packed
 from cni_v6.engine.fair_shares import WORKERS, Room, Shares, room
-from cni_v6.engine.handle import Reply
 from cni_v6.engine.incoming import Arrivals, Call, Held
 from cni_v6.engine.inprocess import idle_seconds, refuses_engine
-from cni_v6.engine.watch import Watch
+from cni_v6.engine.service import Handler, Service
 from cni_v6.engine.workers import WorkerPool
-from cni_v6.errors import TRY_AGAIN, CniError
-from cni_v6.kernel.deadline import LIMITS, Limits, Patience, Token
-from cni_v6.kernel.link_deletion import Reaper
-from cni_v6.kernel.linux import LinuxKernel
+from cni_v6.kernel.deadline import LIMITS, Limits
 from cni_v6.kernel.netfilter.events import own_changes
 from cni_v6.kernel.netns.enter import Namespace, identity, open_namespace
-from cni_v6.kernel.open_namespaces import Spaces
 from cni_v6.kernel.ops import HOST
-from cni_v6.leases.disk.known_records import KnownRecords
-from cni_v6.protocol.invocation import Request
 
 LARGE, LARGE_WORKERS = "\0", 1  # the share of large calls, under a name that no network can have
-PATIENCE_SECONDS = 10.0  # for the bytes of a request, and for the caller's confirmation
-
-Handler = Callable[[Request, Context], Reply]
+PATIENCE_SECONDS = 10.0  # for the bytes of a request, and to see a refused caller off
 
 
 class Server:
@@ -57,33 +43,29 @@ class Server:
     :param path: of the socket, if this engine made it and removes it at its end; None for systemd's socket.
     :param idle: ends after this number of seconds without a call; 0 for never.
     :param has: its capacity; None to compute it from the limit of descriptors.
+    :param metrics: a further socket that listens for who reads the metrics; None for none.
     """
 
     def __init__(
         self, listener: socket.socket, *, path: bytes | None, idle: float, handler: Handler = handle.handle,
-        limits: Limits = LIMITS, has: Room | None = None,
+        limits: Limits = LIMITS, has: Room | None = None, metrics: socket.socket | None = None,
     ) -> None:
         self._listener = listener
         self._path = path
-        # Not from the environment: the process that started the engine may have another one than its callers.
-        self._run_dir = os.path.dirname(os.fsdecode(path or listener.getsockname()))
         self._idle = idle
-        self._handler = handler
-        self._limits = limits
         self._inode = identity(HOST)[1]
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._draining = False
         self._full = False  # no connection is accepted until a call has ended
-        self._watch = Watch(self._context, EventLog(os.fsdecode(path) + ".log" if path else None).say)
-        self._reaper = Reaper(self._watch.bridge_deleted, self._watch.port_left)
-        self._token = Token()
-        self._known = KnownRecords()
         self._lock = threading.Lock()
         self._pending = 0
         self._last = time.monotonic()
         self._held = Held()
         self._arrivals = Arrivals(self._held, PATIENCE_SECONDS)
         self._room = has or room(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+        # Not from the environment: the process that started the engine may have another one than its callers.
+        own = os.fsdecode(path or listener.getsockname())
+        self._service = Service(own, handler, limits, self._room.workers, metrics)
         self._shares: Shares[Call] = Shares(WORKERS, self._room.queue)
         self._crew = WorkerPool(self._room.workers, self._work, kept=WORKERS)
 
@@ -149,8 +131,7 @@ class Server:
                 raise
             self._close_door()
             return False
-        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-        if struct.unpack("3i", credentials)[1] != os.geteuid():
+        if not is_own(connection):
             connection.close()
             return True
         with self._lock:
@@ -177,8 +158,7 @@ class Server:
         while self._pending:
             self._receive(self._arrivals.wait(None))
         self._crew.finish()
-        self._reaper.close()
-        self._watch.close()
+        self._service.close()
 
     def _take(self, descriptor: int) -> None:
         """Read the bytes of a request. A complete one is answered at once, started, or queued."""
@@ -197,20 +177,20 @@ class Server:
         begin = self._shares.enter(_share(call), call, LARGE_WORKERS if call.is_large else None)
         if begin is None:
             words = f"{self._room.queue} calls of network {call.network} wait already"
-            refusal = CniError(TRY_AGAIN, words, "see in the log what keeps its calls; then run the command again")
             with suppress(OSError):
-                call.connection.send(packed(handle.refuse(call.request, refusal)))
+                remedy = "see in the log what keeps its calls; then run the command again"
+                call.connection.send(packed(self._service.refuse(call, words, remedy)))
             self._held.give_back(call.size)
             self._arrivals.see_off(call.part())
         elif begin:
             self._begin(call)
 
     def _takes(self, call: Call) -> bool:
-        """Whether a call is of this engine's namespace and version. A call of another version drains the engine.
+        """Whether a call is of this engine's namespace and installation. One of another installation drains the engine.
 
-        A courier on a node without Python names no version, and cannot read that the configuration forbids an engine.
+        A courier on a node without Python cannot read that the configuration forbids an engine.
         """
-        if call.version not in ("", __version__):
+        if not installation.serves(call.version):
             self.drain()
             return False
         forbidden = not call.version and b'"engine"' in call.request.stdin and refuses_engine(call.request.stdin)
@@ -233,7 +213,7 @@ class Server:
             while call:
                 try:
                     host = host or open_namespace(HOST)
-                    self._serve(call, host)
+                    self._service.serve(call, host)
                 except Exception as error:  # a lost connection or a bug must not end the worker
                     print(f"cni-v6 engine: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
                     if host is None:  # no descriptor is left; nothing was done
@@ -261,39 +241,6 @@ class Server:
             self._last = time.monotonic()
             if self._full or not self._pending and (self._idle or self._draining):
                 self._wake()  # another call can be accepted, or the idle time or the end begins
-
-    def _serve(self, call: Call, host: Namespace) -> None:
-        connection = call.connection
-        connection.settimeout(PATIENCE_SECONDS)
-        if has_gone(connection):
-            return
-        patience = Patience(self._limits, caller=connection.fileno(), started=call.started)
-        if patience.is_over:
-            words = f"calls of network {call.network} before this one took {self._limits.work:g} seconds"
-            deliver(connection, handle.refuse(call.request, CniError(TRY_AGAIN, words, "run the command again")))
-            return
-        reply = self._handle(call, call.request, host, patience)
-        if not deliver(connection, reply) and reply.code == 0:
-            self._take_back(call, host)
-
-    def _handle(self, call: Call, request: Request, host: Namespace, patience: Patience) -> Reply:
-        given = {request.env.get("CNI_NETNS", ""): call.netns} if call.netns >= 0 else {}
-        spaces = Spaces(host, given, rules_watched=self._watch.is_sure)
-        try:
-            with self._token.held():
-                return self._handler(request, self._context(LinuxKernel(spaces, self._reaper), patience))
-        finally:
-            if spaces.has_elements:
-                self._watch.firewall()
-
-    def _context(self, kernel: LinuxKernel | None = None, patience: Patience | None = None) -> Context:
-        return handle.real_context(kernel, patience, self._run_dir, self._known)
-
-    def _take_back(self, call: Call, host: Namespace) -> None:
-        """Undo an ADD by a DEL: its caller was gone before the answer, so nobody will use what it made."""
-        if call.request.env.get("CNI_COMMAND") == "ADD":
-            undo = replace(call.request, env={**call.request.env, "CNI_COMMAND": "DEL"})
-            self._handle(call, undo, host, Patience(replace(self._limits, work=self._limits.undo)))
 
 
 def _share(call: Call) -> str:

@@ -53,7 +53,7 @@ def claim(run_dir: bytes, path: bytes) -> tuple[socket.socket, int] | None:
     :returns: the socket and the descriptor of the lock; None if another engine listens, or has not ended yet.
     :raises OSError: the folder cannot be used.
     """
-    _private_folder(run_dir)
+    private_folder(run_dir)
     with open(path + b".start", "wb", opener=_private) as starting:
         if not take(starting.fileno(), ASK_SECONDS):  # it is usually held for a millisecond
             raise TimeoutError(f"somebody holds {os.fsdecode(path)}.start")
@@ -219,7 +219,7 @@ def _private(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NOFOLLOW, 0o600)
 
 
-def _private_folder(path: bytes) -> None:
+def private_folder(path: bytes) -> None:
     """Create the folder of the sockets with mode 0700, or check an existing one.
 
     One that others may look into is narrowed: kubelet makes the folder of a ``hostPath`` with mode 0755.

@@ -30,6 +30,10 @@ PROTOCOL = {**PROTOCOLS, "icmp": "1", "igmp": "2", "icmp6": "58"}
 # Neighbour discovery, without which a container cannot find its gateway (RFC 4861).
 DISCOVERY = "nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert, mld-listener-report, mld2-listener-report"
 
+# Labels of a connection (conntrack), by number: chain ``publish`` has looked for a published port, and has found none.
+# Bits of the connection mark belong to the administrator; labels are Open vSwitch's alone, in zones of its own.
+LOOKED, UNPUBLISHED = 126, 127
+
 INET_CHAINS = """
     # Before NAT, so that answers of published ports pass. Here 127.0.0.0/8 in a packet that is not from loopback is
     # forged. route_localnet, which a port published on a loopback address needs, would accept it (CVE-2020-8558).
@@ -60,12 +64,14 @@ INET_CHAINS = """
     }
 
     # Only for packets to the node itself: a published port must not catch forwarded packets (CVE-2025-67499). A port
-    # published at one address has precedence over the same port at any address.
+    # published at one address has precedence over the same port at any address. A rule that translates ends the chain.
     chain publish {
+        ct label set %(looked)d
         dnat ip to ip daddr . meta l4proto . th dport map @ports_at4
         dnat ip6 to ip6 daddr . meta l4proto . th dport map @ports_at6
         dnat ip to meta l4proto . th dport map @ports4
         dnat ip6 to meta l4proto . th dport map @ports6
+        ct label set %(unpublished)d
     }
 
     chain prerouting_publish {
@@ -75,20 +81,17 @@ INET_CHAINS = """
     }
 
     # No packet from ::1 ever leaves the loopback interface. Untranslated, the kernel answers at once that nobody
-    # listens; translated, the connection would hang.
+    # listens; translated, the connection would hang. From another address of the node ::1 can be called.
     chain output_publish {
         type nat hook output priority -100; policy accept;
-        ip6 daddr ::1 return
+        ip6 saddr ::1 ip6 daddr ::1 return
         fib daddr type local meta l4proto { %(tcp)s, %(udp)s, %(sctp)s } jump publish
         dnat ip6 to ip6 daddr map @inbound6
     }
 
-    # Masquerade connections from a network to its own published port: the answer must come back through the node.
     chain postrouting_masquerade {
         type nat hook postrouting priority srcnat; policy accept;
-        ct status dnat ip saddr . oifname @home4 masquerade
-        ct status dnat ip6 saddr . oifname @home6 masquerade
-        ct status dnat ip6 saddr . oifname @home_prefixes6 masquerade
+        ct status dnat jump translated
         ct status dnat ip saddr 127.0.0.0/8 ip daddr . oifname @home4 masquerade
         ip saddr . oifname @home4 return
         ip6 saddr . oifname @home6 return
@@ -106,6 +109,24 @@ INET_CHAINS = """
         ip saddr . iifname @masquerade4 masquerade
         ip6 saddr . iifname @masquerade6 masquerade
         ip6 saddr . iifname @masquerade_prefixes6 masquerade
+    }
+
+    # A connection from a network to its own published port, or to its own translated prefix, is masqueraded: the answer
+    # must come back through the node. What others translate, such as services of Kubernetes, keeps its source; but
+    # between isolated ports, where no answer comes back otherwise.
+    chain translated {
+        ip daddr . oifname @isolated4 goto hairpin
+        ip6 daddr . oifname @isolated6 goto hairpin
+        ip6 daddr . oifname @isolated_prefixes6 goto hairpin
+        ct original ip6 daddr @outside6 goto hairpin
+        ct label %(unpublished)d return
+        ct label %(looked)d goto hairpin
+    }
+
+    chain hairpin {
+        ip saddr . oifname @home4 masquerade
+        ip6 saddr . oifname @home6 masquerade
+        ip6 saddr . oifname @home_prefixes6 masquerade
     }
 
     chain forward_ingress {
@@ -188,7 +209,8 @@ INET_CHAINS = """
 CHAINS = {
     INET: absent.CHAINS + INET_CHAINS % {
         "essential4": ESSENTIAL4, "essential6": ESSENTIAL6, "discovery": DISCOVERY, "closed": CLOSED_SEGMENT,
-        "shared": SHARED_SEGMENT, "network": ROUTED_NETWORK, "networks": ROUTED_NETWORKS, **PROTOCOL,
+        "shared": SHARED_SEGMENT, "network": ROUTED_NETWORK, "networks": ROUTED_NETWORKS, "looked": LOOKED,
+        "unpublished": UNPUBLISHED, **PROTOCOL,
     },
     BRIDGE: guard.CHAINS,
 }

@@ -7,9 +7,10 @@ from cni_v6.kernel.ops import HOST, Op
 
 _WORDS = {
     ops.EnsureBridge: "create bridge {name} (mac {mac}, mtu {mtu})",
-    ops.SetBridge: "set vlan filtering of bridge {name} to {vlan_filtering}",
+    ops.SetBridge: "set bridge {name}: {settings}",
     ops.PinMac: "keep MAC {mac} on bridge {bridge}, whatever its ports have",
     ops.CreateVeth: "create veth {host}{place}, its peer {ifname} (mac {mac}, mtu {mtu}) in {netns}",
+    ops.CreateMacvlan: "create macvlan {ifname} (mac {mac}, mtu {mtu}, mode {mode}) on {master} in {netns}",
     ops.SetAlias: "name the owner of {ifname}: {alias}",
     ops.ClaimMac: "claim MAC {mac} on bridge {bridge} for {ifname}",
     ops.SetPort: "set port {ifname}: hairpin {hairpin}, isolated {isolated}",
@@ -46,6 +47,9 @@ def describe(op: Op) -> str:
     values = {name: getattr(op, name) for name in op.__dataclass_fields__}
     if isinstance(op, ops.CreateVeth):
         values["place"] = f" on bridge {op.bridge}" if op.bridge else ""
+    if isinstance(op, ops.SetBridge):
+        settings = ("vlan filtering", op.vlan_filtering), ("netfilter", op.netfilter)
+        values["settings"] = ", ".join(f"{name} {value}" for name, value in settings if value is not None)
     if "elements" in values:
         values["elements"] = len(values["elements"])
     if values.get("netns") == HOST:

@@ -26,10 +26,13 @@ class Link:
     alias: str = ""
     hairpin: bool = False
     isolated: bool = False
+    stp: bool = False  # of a bridge: its ports forward only after 30 seconds
     vlan_filtering: bool = False
     default_vlan: int = 1  # a bridge's IFLA_BR_VLAN_DEFAULT_PVID: the VLAN of its new ports; 0 for none
     group: int = 0
     group_fwd_mask: int = 0  # a bridge's IFLA_BR_GROUP_FWD_MASK: which of 01:80:c2:00:00:0X it forwards
+    # A bridge's IFLA_BR_NF_CALL_IPTABLES and _IP6TABLES: the families whose frames pass the node's rules for packets.
+    netfilter: frozenset[int] = frozenset()
     port_enabled: bool = False  # a bridge port whose IFLA_BRPORT_STATE is not BR_STATE_DISABLED
 
 

@@ -300,6 +300,12 @@ def _pin_mac(spaces: Spaces, operation: ops.PinMac) -> None:
     bridge_macs.pin(spaces, operation)
 
 
+def _create_macvlan(spaces: Spaces, operation: ops.CreateMacvlan) -> None:
+    from cni_v6.kernel import macvlan  # of one type of network
+
+    macvlan.create(spaces, operation)
+
+
 _DIRECT: dict[type[Any], Callable[[Spaces, Any], None]] = {
     ops.AddElements: apply_firewall.add_elements,
     ops.RemoveElements: apply_firewall.remove_elements,
@@ -307,6 +313,7 @@ _DIRECT: dict[type[Any], Callable[[Spaces, Any], None]] = {
     ops.UnloadRuleset: apply_firewall.unload_ruleset,
     ops.FlushFlows: apply_firewall.flush_flows,
     ops.PinMac: _pin_mac,
+    ops.CreateMacvlan: _create_macvlan,
     ops.AwaitPort: await_port,
     ops.AwaitCarrier: await_carrier,
     ops.AwaitAddresses: await_addresses,

@@ -29,6 +29,7 @@ from cni_v6.kernel.questions import (
     GetLinks,
     GetListeners,
     GetMacHolder,
+    GetMacvlanMode,
     GetNeighbours,
     GetNft,
     GetPeerAddresses,
@@ -266,6 +267,11 @@ def _mac_holder(spaces: Spaces, question: GetMacHolder) -> Link | None:
     return bridge_macs.holder(spaces, question)
 
 
+def _macvlan_mode(spaces: Spaces, question: GetMacvlanMode) -> str:
+    [answer] = spaces.get(question.netns).route.request([requests.get_link(question.ifname)])
+    return pyroute2_messages.read_macvlan_mode(answer.messages[0]) if answer.messages else ""
+
+
 def _port_vlans(spaces: Spaces, questions: Sequence[GetPortVlans]) -> Iterable[tuple[Question, object]]:
     """One dump for all questions: the kernel lists all ports in any case."""
     messages = _dump(spaces, HOST, pyroute2_messages.get_port_vlans(), "VLANs of bridge ports") if questions else ()
@@ -323,6 +329,7 @@ _ANSWERS: dict[type[Any], Callable[[Spaces, Any], object]] = {
     GetPeerAddresses: _peer_addresses,
     GetPorts: _ports,
     GetMacHolder: _mac_holder,
+    GetMacvlanMode: _macvlan_mode,
     GetLinks: _all_links,
     GetAlive: _alive,
 }

@@ -27,10 +27,13 @@ class EnsureBridge:
 
 @dataclass(frozen=True, slots=True)
 class SetBridge:
-    """Change an existing bridge's VLAN filtering."""
+    """Change an existing bridge: VLAN filtering; whether its frames pass the node's rules for packets (br_netfilter),
+    in both families. None leaves it.
+    """
 
     name: str
-    vlan_filtering: bool
+    vlan_filtering: bool | None = None
+    netfilter: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,28 @@ class CreateVeth:
     mtu: int
     shared: bool = False
     group: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CreateMacvlan:
+    """Create a macvlan in a namespace, down, with an ``ifalias``. ``place``: the namespace of its ``master``.
+
+    The kernel makes it in its namespace at once, but compares the name with those of the node too. So it gets its name
+    last, and has ``temporary`` before, which nobody else has. ``mtu`` 0: the master's. ``mode`` as in ``ip link``; with
+    ``passthru`` it has the master's MAC. Undo deletes it. ``shared``: it belongs to the network and has its name at
+    once; it may exist already, and is not undone.
+    """
+
+    place: str
+    master: str
+    netns: str
+    ifname: str
+    temporary: str
+    mode: str
+    mac: str
+    mtu: int
+    alias: str
+    shared: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +244,7 @@ class AwaitCarrier:
     """Wait until the kernel sends through an interface of the node, which it does some time after the peer is up.
 
     Until then it drops all that goes out there (dev_activate, net/sched/sch_generic.c), and at the peer, which comes
-    first (linkwatch_run_queue, net/core/link_watch.c).
+    first (linkwatch_run_queue, net/core/link_watch.c). A bridge has carrier once a port of it forwards.
     """
 
     ifname: str
@@ -268,7 +293,8 @@ class AddRoute:
     """Add a unicast route through an interface. The same route may exist already; another one stays (``Kernel.apply``).
 
     ``dst``: a prefix. ``gateway``: an address, of IPv6 for an IPv4 prefix too (RFC 5549); None for an on-link route.
-    ``scope``: as in rtnetlink (0 global, 253 link). Any other attribute that is None is left to the kernel.
+    ``scope``: as in rtnetlink (0 global, 253 link). ``source``: of the node's own packets. Any other attribute that is
+    None is left to the kernel.
     """
 
     netns: str
@@ -280,6 +306,7 @@ class AddRoute:
     priority: int | None = None
     table: int | None = None
     scope: int | None = None
+    source: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,6 +388,7 @@ Op = (
     | SetBridge
     | PinMac
     | CreateVeth
+    | CreateMacvlan
     | SetAlias
     | ClaimMac
     | SetPort
@@ -402,12 +430,14 @@ def inverse(op: Op) -> Op | None:
     """
     if isinstance(op, CreateVeth) and not op.shared:
         return DeleteLink(HOST, op.host)
+    if isinstance(op, CreateMacvlan) and not op.shared:
+        return DeleteLink(op.netns, op.ifname)
     if isinstance(op, SetSysctl) and op.netns != HOST and op.was is not None:
         return SetSysctl(op.netns, op.key, op.was)
     if isinstance(op, AddElements):
         return RemoveElements(op.elements)
     if isinstance(op, AddProxy):
         return RemoveProxy(op.ifname, op.address)
-    if isinstance(op, AddRoute) and op.netns == HOST and (op.gateway or op.dst.endswith("/128")):
+    if isinstance(op, AddRoute) and op.netns == HOST and (op.gateway or op.dst.endswith(("/32", "/128"))):
         return RemoveRoute(HOST, op.ifname, op.dst)
     return None

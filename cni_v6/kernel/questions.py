@@ -173,6 +173,14 @@ class GetAlive:
 
 
 @dataclass(frozen=True, slots=True)
+class GetMacvlanMode:
+    """-> str: ``bridge``, ``private``, ``vepa`` or ``passthru``; "" where there is no macvlan of that name"""
+
+    netns: str
+    ifname: str
+
+
+@dataclass(frozen=True, slots=True)
 class GetPortVlans:
     """-> tuple[tuple[int, bool], ...]: (VLAN, whether it is the untagged PVID) of a bridge port, in order"""
 
@@ -202,6 +210,7 @@ Question = (
     | GetMacHolder
     | GetLinks
     | GetAlive
+    | GetMacvlanMode
     | GetPortVlans
 )
 
@@ -331,6 +340,11 @@ class Snapshot:
     def alive(self, namespaces: frozenset[tuple[int, int]]) -> frozenset[tuple[int, int]]:
         answer = self.answers[GetAlive(namespaces)]
         assert isinstance(answer, frozenset)
+        return answer
+
+    def macvlan_mode(self, netns: str, ifname: str) -> str:
+        answer = self.answers[GetMacvlanMode(netns, ifname)]
+        assert isinstance(answer, str)
         return answer
 
     def port_vlans(self, ifname: str) -> tuple[tuple[int, bool], ...]:

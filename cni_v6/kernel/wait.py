@@ -10,21 +10,25 @@ import select
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
-from cni_v6.errors import ADDRESS_UNAVAILABLE, KERNEL_REFUSED, CniError
+from cni_v6.errors import KERNEL_REFUSED, CniError
 from cni_v6.kernel import ops
 from cni_v6.kernel.deadline import without_token
 from cni_v6.kernel.describe import describe
-from cni_v6.kernel.netlink import answers, requests, uapi
+from cni_v6.kernel.netlink import answers, pyroute2_messages, requests, uapi
 from cni_v6.kernel.netlink.socket import RECEIVE_BYTES
 from cni_v6.kernel.open_namespaces import Spaces
 from cni_v6.kernel.ops import HOST, Op
+from cni_v6.net.addresses import is_link_local
 
 # Carrier takes a millisecond, duplicate address detection one second a probe (RFC 4862, section 5.1;
 # net.ipv6.conf.*.dad_transmits). After this time the state will not come.
 PATIENCE_SECONDS = 10.0
 GONE = "it is gone: the container's namespace may have ended"
 LATE = "are its peer and its bridge up?"
+NO_END = "no carrier, perhaps: is the interface up to which it is connected?"
+ANSWER_SECONDS = 3.0  # RFC 4861, section 10: three solicitations, a second each
 STAYS = "it is there still"
 Awaited = ops.AwaitPort | ops.AwaitCarrier | ops.AwaitAddresses
 
@@ -68,21 +72,50 @@ def _await_link(
 
 
 def await_addresses(spaces: Spaces, operation: ops.AwaitAddresses) -> None:
-    """Wait until no address of an interface is tentative; a duplicate address is an error."""
+    """Wait until no address of an interface is tentative; a duplicate address is an error.
+
+    The interface's link-local address is waited for before that error, because who has the address is asked from there.
+    """
     index = _index(spaces, operation.netns, operation)
     route = spaces.get(operation.netns).route
 
     def settled() -> bool:
         messages = route.dump(requests.get_addresses(index)).messages
         states = [answers.read_address_state(data) for data in messages if answers.index_of(data) == index]
-        for address, _, failed in states:
-            if failed:
-                words = f"address {address} of {operation.ifname} is in use by another node on the segment"
-                raise CniError(ADDRESS_UNAVAILABLE, words, "find the node that answers for it, or exclude the address")
-        return not any(tentative for _, tentative, _ in states)
+        waiting = any(tentative for _, tentative, _ in states)
+        failed = [address for address, _, is_duplicate in states if is_duplicate]
+        own = [address for address in failed if is_link_local(address)]
+        if own or (failed and not waiting):
+            address = (own or failed)[0]
+            from cni_v6.kernel.mac_claims import duplicate  # rarely needed
+
+            raise duplicate(address, operation.ifname, "" if own else _holder(spaces, operation, index, address))
+        return not waiting
 
     with spaces.get(operation.netns).event_socket(uapi.RTNLGRP_IPV6_IFADDR, index) as events:
-        _wait(events, operation, settled)
+        _wait(events, operation, settled, NO_END)
+
+
+def _holder(spaces: Spaces, operation: ops.AwaitAddresses, index: int, address: str) -> str:
+    """The MAC of the node that has an address; "" if it does not answer.
+
+    The kernel tells it to nobody (ndisc_recv_na, net/ipv6/ndisc.c), so it is asked to resolve the address, which the
+    interface must not have itself.
+    """
+    ip, space = address.partition("/")[0], spaces.get(operation.netns)
+    found: list[str] = []
+
+    def answered() -> bool:
+        messages = space.route.dump(pyroute2_messages.get_neighbours(index)).messages
+        told = (mac for at, whose, mac in map(pyroute2_messages.read_answer, messages) if (at, whose) == (index, ip))
+        found.extend(mac for mac in told if mac is not None)
+        return bool(found)
+
+    remove = requests.remove_address(ops.RemoveAddress(operation.netns, operation.ifname, address), index)
+    with space.event_socket(uapi.RTNLGRP_NEIGH, index) as events, suppress(CniError):
+        space.route.request([remove, pyroute2_messages.ask_neighbour(ip, index)])
+        _wait(events, operation, answered, patience=ANSWER_SECONDS)
+    return next(iter(found), "")
 
 
 def await_end(spaces: Spaces, operation: ops.AwaitEnd) -> None:

@@ -49,6 +49,7 @@ class BridgePort:
     promisc: bool = False
     multicast_snooping: bool = False
     link_local: str = ""
+    netfilter: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +61,25 @@ class RoutedLink:
 
 
 @dataclass(frozen=True, slots=True)
+class MacvlanLink:
+    """The link of a container without an interface on the node: its namespace's path, and the master's name.
+
+    ``in_container``: the master is the container's too. ``node``: the node's own macvlan on the master, by which node
+    and container reach each other; "" for none.
+    """
+
+    netns: str
+    master: str
+    in_container: bool = False
+    node: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Attachment:
     """One attachment of a container to a network, as recorded before the first change in the kernel.
 
-    ``addresses``: the leased addresses, canonical, without prefix length, one per set in the sets' order.
-    ``host``: the host interface, "" if the IPAM plugin ran alone. ``netns``: device and inode of the container's
+    ``addresses``: the leased addresses, canonical, without prefix length, one per set in the sets' order. ``host``: the
+    host interface, "" for a macvlan, and if the IPAM plugin ran alone. ``netns``: device and inode of the container's
     namespace. ``created``: seconds since the epoch. ``boot``: /proc/sys/kernel/random/boot_id; "" for a lease of the
     reference plugin, which records neither time nor boot. ``policy``: the firewall's policy, None for none.
     ``proxied``: the addresses that the node proxies. ``prefixes``: the delegated prefixes, canonical. ``home``: the
@@ -88,7 +103,7 @@ class Attachment:
     anchors: tuple[GatewayAddress, ...] = ()
     reuse: tuple[str, ...] = ()
     identity: str = ""
-    port: BridgePort | RoutedLink | None = None
+    port: BridgePort | RoutedLink | MacvlanLink | None = None
     damaged: bool = False
 
     def reuse_mode(self, address: str) -> str:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from hashlib import shake_256
 from itertools import count
 
-from cni_v6.allocation import allocator, used
+from cni_v6.allocation import allocator, release_queue, used
 from cni_v6.allocation.allocator import AllocatorInput, AllocatorState, Chosen
 from cni_v6.allocation.policy import AFTER, DEFAULT, NEVER, SEQUENTIAL, AllocationPolicy
 from cni_v6.allocation.ranges import RangeSet, among
@@ -61,9 +61,9 @@ class MemoryLeases:
         """See ``leases.store.Leases``."""
         return self._work.past(records.require_address(address))
 
-    def count_spent(self, ranges: RangeSet) -> int:
+    def count(self, ranges: RangeSet) -> tuple[int, int]:
         """See ``leases.store.Leases``."""
-        return self._work.spent(ranges)
+        return self._work.spent(ranges), release_queue.count(self._work._states[ranges.family].queue, ranges)
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:

@@ -1,4 +1,4 @@
-"""A bridge port, or the link of a routed container, as JSON, for the record of an attachment. Pure.
+"""A bridge port, or the link of a container without a bridge, as JSON, for the record of an attachment. Pure.
 
 A port that is read back becomes requests to the kernel. So it is accepted only if ``to_json`` could have written it.
 """
@@ -9,34 +9,40 @@ import re
 from dataclasses import fields
 from typing import Any
 
-from cni_v6.leases.attachment import BridgePort, RoutedLink
+from cni_v6.leases.attachment import BridgePort, MacvlanLink, RoutedLink
 from cni_v6.net.addresses import is_link_local
 from cni_v6.protocol.json_reader import canonical_prefix
 
 _VLANS = range(1, 4095)  # IEEE 802.1Q: 0 and 4095 are reserved
 _MAC = re.compile("[0-9a-f]{2}(:[0-9a-f]{2}){5}")
-_FLAGS = ("hairpin", "isolated", "preserve_default_vlan", "promisc", "multicast_snooping")
+_FLAGS = ("hairpin", "isolated", "preserve_default_vlan", "promisc", "multicast_snooping", "netfilter")
 _DEFAULTS = {field.name: field.default for field in fields(BridgePort)}
 
 
-def to_json(port: BridgePort | RoutedLink) -> dict[str, Any]:
+def to_json(port: BridgePort | RoutedLink | MacvlanLink) -> dict[str, Any]:
     """The port as a JSON object; what has its default value is left out."""
+    if isinstance(port, MacvlanLink):
+        further = {"in_container": port.in_container, "node": port.node}
+        return {"netns": port.netns, "master": port.master, **{key: value for key, value in further.items() if value}}
     if isinstance(port, RoutedLink):
         return {"mac": port.mac, **({"ipv4_gateway": port.ipv4_gateway} if port.ipv4_gateway else {})}
     values = {name: getattr(port, name) for name in _DEFAULTS}
     return {name: value for name, value in values.items() if value != _DEFAULTS[name]}
 
 
-def from_json(raw: Any) -> BridgePort | RoutedLink:
+def from_json(raw: Any) -> BridgePort | RoutedLink | MacvlanLink:
     """Read a port written by any version.
 
     :raises ValueError: ``to_json`` does not write such a value.
     """
+    if "netns" in raw:
+        return _macvlan(MacvlanLink(
+            str(raw["netns"]), str(raw["master"]), raw.get("in_container", False) is True, str(raw.get("node", ""))))
     if "mac" in raw:
         return _routed(str(raw["mac"]), str(raw.get("ipv4_gateway", "")))
     bridge, link_local = str(raw["bridge"]), str(raw.get("link_local", ""))
     flags = {name: raw.get(name, _DEFAULTS[name]) for name in _FLAGS}
-    if not bridge.isprintable() or "/" in bridge or not 0 < len(bridge) < 16:
+    if not _is_interface(bridge):
         raise ValueError("bridge")
     if not all(isinstance(flag, bool) for flag in flags.values()):
         raise ValueError("port")
@@ -52,6 +58,18 @@ def _routed(mac: str, gateway: str) -> RoutedLink:
     if not _MAC.fullmatch(mac) or (gateway and canonical != f"{gateway}/32"):
         raise ValueError("link")
     return RoutedLink(mac, gateway)
+
+
+def _macvlan(link: MacvlanLink) -> MacvlanLink:
+    if not link.netns.startswith("/") or "\0" in link.netns:
+        raise ValueError("netns")
+    if not _is_interface(link.master) or (link.node and not _is_interface(link.node)):
+        raise ValueError("macvlan")
+    return link
+
+
+def _is_interface(name: str) -> bool:
+    return name.isprintable() and "/" not in name and 0 < len(name) < 16
 
 
 def _vlan(raw: object) -> int:

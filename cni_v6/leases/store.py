@@ -180,8 +180,10 @@ class Leases(Protocol):
         """
         ...
 
-    def count_spent(self, ranges: RangeSet) -> int:
-        """As ``Transaction.spent``, without the lock; changes nothing.
+    def count(self, ranges: RangeSet) -> tuple[int, int]:
+        """``Transaction.spent`` of a set, and how many of its addresses were released and can be given again.
+
+        Takes no lock and changes nothing.
 
         :raises CniError: STORE_FAILED.
         """

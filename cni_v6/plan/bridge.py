@@ -89,7 +89,7 @@ def plan_add(site: Site, conf: BridgeConf, allocation: Allocation, seen: Snapsho
         ),
         *route_steps,
         *features.container_steps(site, conf, allocation),
-        *_arrival(site, conf, allocation, mac, announced),
+        *_arrival(site, conf, allocation, seen, mac, announced),
         *features.arrival_steps(conf, allocation, seen),
     )
     interfaces = (
@@ -120,6 +120,8 @@ def make_bridge(conf: BridgeConf, node: str, families: frozenset[int], seen: Sna
         yield ops.PinMac(conf.bridge, bridge_port.bridge_mac(conf, node, seen))
     if filtering and not (bridge and bridge.vlan_filtering):  # on a new one too: another network may create it first
         yield ops.SetBridge(conf.bridge, vlan_filtering=True)
+    if not bridge_port.passes_rules(conf, bridge):
+        yield ops.SetBridge(conf.bridge, netfilter=True)
     if bridge_port.is_own_bridge(conf, node, seen) and bridge_port.has_ipv6(seen):
         yield from bridge_port.disable_autoconf(conf.bridge, created=bridge is None, families=families)
 
@@ -170,12 +172,17 @@ def _routes(conf: BridgeConf, allocation: Allocation) -> tuple[Route, ...]:
 
 
 def _arrival(
-    site: Site, conf: BridgeConf, allocation: Allocation, mac: str, announced: frozenset[int]
+    site: Site, conf: BridgeConf, allocation: Allocation, seen: Snapshot, mac: str, announced: frozenset[int]
 ) -> Iterable[Op]:
-    """Wait for the port. Then announce the addresses whose old MAC neighbours may still have in their caches."""
+    """Wait for the port, and for a gateway that had no carrier: a bridge without ports has none. Then announce the
+    addresses whose old MAC neighbours may still have in their caches."""
     if conf.disable_container_interface:
         return
     yield ops.AwaitPort(site.host)
+    if conf.is_gateway and allocation.ips:
+        gateway, bridge = (seen.link(HOST, name) for name in (conf.gateway_interface, conf.bridge))
+        if not (gateway and gateway.running) and not (bridge and bridge.stp):
+            yield ops.AwaitCarrier(conf.gateway_interface)
     if conf.enable_dad and 6 in allocation.families():
         yield ops.AwaitAddresses(site.netns, site.owner.ifname)
     if announced:

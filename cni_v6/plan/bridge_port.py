@@ -9,8 +9,10 @@ from collections.abc import Iterable
 
 from cni_v6.config.bridge import BridgeConf
 from cni_v6.config.main import MainConf, once
+from cni_v6.errors import LIMITED, CniError
 from cni_v6.firewall.policy import CLOSED_SEGMENT, SHARED_SEGMENT
 from cni_v6.kernel import ops
+from cni_v6.kernel.facts import Link
 from cni_v6.kernel.ops import HOST, Op
 from cni_v6.kernel.questions import GetLink, GetSysctl, Question, Snapshot
 from cni_v6.leases.attachment import BridgePort
@@ -21,6 +23,8 @@ from cni_v6.protocol.result import Interface
 
 NO_MAC = "00:00:00:00:00:00"
 AUTOCONF = ("accept_ra", "autoconf", "accept_dad")
+# br_netfilter has a value for each family; without the module, which has them for all bridges, there are none.
+FRAMES = {4: "bridge/bridge-nf-call-iptables", 6: "bridge/bridge-nf-call-ip6tables"}
 DEFAULT_VLAN = 1  # net/bridge/br_vlan.c, br_vlan_init: the PVID of every port of a new bridge
 
 
@@ -91,7 +95,7 @@ def to_record(conf: BridgeConf) -> BridgePort:
     hairpin, isolated = port_flags(conf)
     return BridgePort(
         conf.bridge, hairpin, isolated, conf.vlan, conf.vlan_trunk, conf.preserve_default_vlan, conf.promisc,
-        conf.multicast_snooping,
+        conf.multicast_snooping, netfilter=conf.netfilter,
     )
 
 
@@ -127,6 +131,39 @@ def warnings(conf: MainConf, _: Allocation, seen: Snapshot) -> Iterable[str]:
     if found and not found.group_fwd_mask & ops.LLDP:
         command = f"ip link set {found.name} type bridge group_fwd_mask {found.group_fwd_mask | ops.LLDP:#x}"
         yield f"guard: a container can take a neighbour's MAC on bridge {found.name} by an LLDP frame; run {command}"
+
+
+# netfilter: whether the bridge's frames pass the node's rules for packets
+
+
+def netfilter_questions(conf: MainConf) -> tuple[Question, ...]:
+    """The question whether the kernel has br_netfilter; none for a network that does not need it."""
+    return (GetSysctl(HOST, FRAMES[4]),) if isinstance(conf, BridgeConf) and conf.netfilter else ()
+
+
+def passes_rules(conf: BridgeConf, bridge: Link | None) -> bool:
+    """Whether a bridge has been told what ``netfilter`` of the configuration asks for."""
+    return not conf.netfilter or (bridge is not None and bridge.netfilter == frozenset(FRAMES))
+
+
+def lacks_netfilter(conf: MainConf, seen: Snapshot) -> CniError | None:
+    """The error for a network with ``netfilter`` on a kernel without the module. An ADD warns of it.
+
+    :param seen: answers to ``netfilter_questions``.
+    """
+    if not netfilter_questions(conf) or seen.sysctl(HOST, FRAMES[4]) is not None:
+        return None
+    words = ("netfilter: br_netfilter is not loaded, so between containers of this node services do not answer and "
+             "network policies do not hold")
+    remedy = "run modprobe br_netfilter, and write br_netfilter to a file in /etc/modules-load.d for the next boot"
+    return CniError(LIMITED, words, remedy)
+
+
+def netfilter_warnings(conf: MainConf, _: Allocation, seen: Snapshot) -> Iterable[str]:
+    """The warning that an ADD logs where the kernel has no br_netfilter."""
+    lacking = lacks_netfilter(conf, seen)
+    if lacking:
+        yield f"{lacking.msg}; {lacking.details}"
 
 
 # The gateway interface in a VLAN: a veth pair with both ends on the node, as the reference plugin makes it

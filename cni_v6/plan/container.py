@@ -38,14 +38,15 @@ def check_free(site: Site, seen: Snapshot) -> None:
 
 def steps(
     site: Site, allocation: Allocation, seen: Snapshot, *, announced: frozenset[int] = frozenset(), dad: bool = False,
-    up: bool = True,
+    up: bool = True, accept_ra: str = "0",
 ) -> Iterable[Op]:
     """Configure the interface before it comes up: no frame from the segment reaches it half-configured.
 
     :param announced: the families whose addresses are announced to neighbours.
+    :param accept_ra: as the sysctl: "2" takes router advertisements even from a container that forwards.
     """
     netns, ifname = site.netns, site.owner.ifname
-    for name, value, needed in _settings(site, allocation, seen, announced, dad):
+    for name, value, needed in _settings(site, allocation, seen, announced, dad, accept_ra):
         yield ops.SetSysctl(netns, name.format(ifname=ifname), value, precaution=not needed)
     loopback = seen.sysctl(netns, "ipv6/conf/lo/disable_ipv6")
     if 6 in allocation.families() and loopback == "1":
@@ -57,19 +58,19 @@ def steps(
 
 
 def _settings(
-    site: Site, allocation: Allocation, seen: Snapshot, announced: frozenset[int], dad: bool
+    site: Site, allocation: Allocation, seen: Snapshot, announced: frozenset[int], dad: bool, accept_ra: str
 ) -> Iterable[tuple[str, str, bool]]:
     """Sysctls of the container's interface: key, value, and whether the network needs it. None on a layer 2 network.
 
-    IPv6 needs three things: it is on, it ignores router advertisements, and its link-local address is the one that the
-    guard knows. The other sysctls save a delay, or save neighbours a solicitation.
+    IPv6 needs three things: it is on, it ignores router advertisements unless they are wanted, and its link-local
+    address is the one that the guard knows. The other sysctls save a delay, or save neighbours a solicitation.
     """
     families_present = allocation.families()
     if 4 in announced:
         yield "ipv4/conf/{ifname}/arp_notify", "1", False
     if 6 in families_present:
         yield "ipv6/conf/{ifname}/disable_ipv6", "0", True
-        yield "ipv6/conf/{ifname}/accept_ra", "0", True
+        yield "ipv6/conf/{ifname}/accept_ra", accept_ra, True
         yield "ipv6/conf/{ifname}/autoconf", "0", False
         yield "ipv6/conf/{ifname}/accept_dad", "1" if dad else "0", dad
         if 6 in announced:

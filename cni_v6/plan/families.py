@@ -19,11 +19,16 @@ def host_questions() -> tuple[Question, ...]:
     return (GetSysctl(HOST, _NODES),)
 
 
+def node_ipv6_off(seen: Snapshot) -> bool:
+    """Whether IPv6 is off on the whole node. Needs ``host_questions`` answered."""
+    return seen.sysctl(HOST, _NODES) != "0"
+
+
 def ipv6_off(netns: str, seen: Snapshot, *, gateway: bool) -> CniError | None:
     """The error that says why a container cannot have IPv6; None if it can."""
     if seen.sysctl(netns, _CONTAINERS) is None:
         return CniError(IPV6_DISABLED, "the kernel has no IPv6", "boot without ipv6.disable=1, or use IPv4 ranges only")
-    if gateway and seen.sysctl(HOST, _NODES) != "0":
+    if gateway and node_ipv6_off(seen):
         words = "IPv6 is off on this node (net.ipv6.conf.all.disable_ipv6=1) and the network has IPv6 ranges"
         return CniError(IPV6_DISABLED, words, "run sysctl -w net.ipv6.conf.all.disable_ipv6=0, or use IPv4 ranges only")
     return None

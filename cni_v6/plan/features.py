@@ -24,6 +24,9 @@ FEATURES = (
         node_steps=forwarding.node_steps,
     ),
     Feature("LLDP", warnings=bridge_port.warnings),
+    Feature(
+        "bridge netfilter", questions=bridge_port.netfilter_questions, warnings=bridge_port.netfilter_warnings,
+    ),
     Feature("MTU of the uplinks", questions=mtu.questions, warnings=mtu.warnings),
     Feature(
         "NDP proxy", questions=ndp_proxy.questions, check=ndp_proxy.check, more_questions=ndp_proxy.more_questions,

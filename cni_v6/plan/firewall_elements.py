@@ -52,7 +52,7 @@ def warnings(conf: MainConf, allocation: Allocation, seen: Snapshot) -> Iterable
 def _hides(port: Port, listener: Listener, present: frozenset[int]) -> bool:
     """Whether packets for a socket of the node go to the container instead. A socket at :: takes IPv4 as well.
 
-    Nothing is translated for ::1 (``firewall.ruleset``).
+    What is sent from ::1 to ::1, as nearly all is that is sent there, is not translated (``firewall.ruleset``).
     """
     if (port.protocol, port.host_port) != (listener.protocol, listener.port) or listener.address == "::1":
         return False

@@ -37,6 +37,32 @@ MEANING = {
     "source_prefixes": "its delegated prefix",
 }
 
+# Why packets are dropped, by chain: every chain with a counter.
+REASONS = {
+    "prerouting_filter": "a loopback address from outside",
+    "bound_source": "a source address that is not the container's",
+    "spoofed_source": "a container's address from another interface",
+    "forward_ingress": "a delegated prefix from another interface",
+    "input_local": "a delegated prefix from another interface",
+    "published4": "closed to what is outside the network",
+    "published6": "closed to what is outside the network",
+    "allowed4": "not in the egress list",
+    "allowed6": "not in the egress list",
+    "to_segment": "an address of the network that no container has",
+    "unknown_address": "an address of the network that no container has",
+    "guard_source": "a source MAC that is not the container's",
+    "guard_link": "spanning tree, or a VLAN tag that hides what is in the frame",
+    "guard_ipv6": "a router's message",
+    "guard_ipv4": "a router's message",
+    "guard_udp": "a router's or DHCP server's message",
+    "guard_fragments": "a message in fragments that must not be",
+    "guard_address": "a protocol that is neither IPv4, IPv6 nor ARP",
+    "guard_arp": "ARP with an address that is not the container's",
+    "guard_address4": "an IPv4 source address that is not the container's",
+    "guard_address6": "an IPv6 source address that is not the container's",
+    "guard_discovery": "neighbour discovery about an address that is not the container's",
+}
+
 # Which chains drop by a set, with counters that all containers share.
 DROPS = {
     (INET, "published"): ("published",), (INET, "isolated"): ("published",), (INET, "limited"): ("allowed",),

@@ -14,7 +14,7 @@ from cni_v6.kernel.ops import HOST
 from cni_v6.kernel.questions import GetLink, GetLinks, GetSysctl, Question, Snapshot
 from cni_v6.leases.attachment import Attachment
 from cni_v6.log import few
-from cni_v6.plan import families, features, forwarding, gateways, mtu, outage
+from cni_v6.plan import bridge_port, families, features, forwarding, gateways, mtu, outage
 from cni_v6.protocol.names import owned
 from cni_v6.protocol.result import Address
 
@@ -27,7 +27,7 @@ def questions(conf: BridgeConf, node: str, records: Iterable[Attachment]) -> tup
     """
     gateway = conf.gateway_interface
     needed: list[Question] = [GetLink(HOST, conf.bridge), GetLinks()]
-    needed += [GetSysctl(HOST, "ipv4/ip_forward"), *families.host_questions(), *features.questions(conf)]
+    needed += [GetSysctl(HOST, forwarding.IP_FORWARD), *families.host_questions(), *features.questions(conf)]
     return (*needed, *forwarding.questions(gateway), *outage.questions(conf, node, records))
 
 
@@ -55,6 +55,9 @@ def check(conf: BridgeConf, node: str, records: Sequence[Attachment], seen: Snap
         check_running(NOT_AVAILABLE if small else LIMITED, outage.faults(conf, node, records, present, seen))
     if small:
         raise small
+    lacking = bridge_port.lacks_netfilter(conf, seen)
+    if lacking:
+        raise lacking
     return list(outage.warnings(conf, present, seen))
 
 

@@ -41,7 +41,9 @@ class Bridge:
     def plan_add(self, site: Site, conf: BridgeConf, allocation: Allocation, seen: Snapshot) -> Plan:
         return bridge.plan_add(site, conf, allocation, seen)
 
-    def check_questions(self, site: Site, conf: BridgeConf, result: Result) -> Iterable[Question]:
+    def check_questions(
+        self, site: Site, conf: BridgeConf, result: Result, record: Attachment | None
+    ) -> Iterable[Question]:
         return check.questions(site, conf, result)
 
     def differences(

@@ -37,7 +37,8 @@ def delete(call: Invocation, context: Context) -> None:
     """DEL: free the container's addresses; no error if it has none."""
     conf = parse_removal(call)
     with context.leases(conf.network, conf.data_dir).transaction() as leases:
-        leases.drop(call.owner)
+        record = leases.drop(call.owner)
+    call.log.released = record.addresses if record else ()
 
 
 def check(call: Invocation, context: Context) -> None:
@@ -57,6 +58,7 @@ def collect(call: Invocation, context: Context) -> None:
         for record in stale.unlisted(call, leases, started, context).stale:
             leases.drop(record.owner)
             call.log.info(f"freed {', '.join(record.addresses)} of {record.owner.container_id}/{record.owner.ifname}")
+            call.log.reclaimed += 1
 
 
 def status(call: Invocation, context: Context) -> None:

@@ -12,10 +12,19 @@ from functools import partial
 from typing import Generic, Protocol
 
 from cni_v6 import errors as codes
-from cni_v6.attachments import allocate, earlier, firewall_reload, first_add, namespaces, register, renumber_plan, stale
+from cni_v6.attachments import (
+    allocate,
+    earlier,
+    firewall_reload,
+    first_add,
+    namespaces,
+    register,
+    remove_interface,
+    renumber_plan,
+    stale,
+)
 from cni_v6.attachments.context import Context
 from cni_v6.attachments.register import Network
-from cni_v6.attachments.remove_interface import remove_interface
 from cni_v6.config.families import lost as lost_families
 from cni_v6.config.ipam import IpamConf
 from cni_v6.config.main import Conf, ForeignIpam, MainConf, RemovalConf, parse_removal
@@ -64,7 +73,9 @@ class MainPlugin(Protocol[Conf]):
         """The operations and the result of an ADD."""
         ...
 
-    def check_questions(self, site: Site, conf: Conf, result: Result) -> Iterable[Question]:
+    def check_questions(
+        self, site: Site, conf: Conf, result: Result, record: Attachment | None
+    ) -> Iterable[Question]:
         """The questions about the interfaces that CHECK asks."""
         ...
 
@@ -117,7 +128,8 @@ class Frame(Generic[Conf]):
         seen = _plug_in_again(call, conf, seen, questions, context)
         firewall_reload.prepare(call, conf, context, seen)
         with ExitStack() as undo:
-            attachment = Attachment(call.owner, (), site.host, inside, context.now(), context.boot, home=node)
+            host = site.host if conf.has_host_end else ""
+            attachment = Attachment(call.owner, (), host, inside, context.now(), context.boot, home=node)
             allocation = _allocate(call, plugin.network(site, conf, seen), attachment, context, undo, lost)
             if conf.is_gateway and 6 in allocation.families():
                 seen = seen.with_answers(context.kernel.observe(features.more_questions(conf, seen)))
@@ -138,9 +150,10 @@ class Frame(Generic[Conf]):
         errors = Errors()
         freed: list[Attachment | bool | None] = []
         refused = namespaces.refused(call, context) if call.netns else None
-        errors.run(lambda: freed.append(remove_interface(call, conf, context, foreign=not refused)))
+        errors.run(lambda: freed.append(remove_interface.remove(call, conf, context, foreign=not refused)))
         if not errors.caught and not (refused and conf.network not in context.data_dirs.recorded(conf.data_dir)):
-            errors.run(lambda: freed.append(register.unregister(call.owner, conf.data_dir, context)))
+            had = any(freed)
+            errors.run(lambda: freed.append(register.unregister(call.owner, conf.data_dir, context, was_there=had)))
         if conf.foreign_ipam:
             errors.run(lambda: context.delegate(call, conf.foreign_ipam, "DEL"))
         if refused and any(freed):
@@ -149,6 +162,9 @@ class Frame(Generic[Conf]):
             errors.caught.append(refused)
         if any(isinstance(record, Attachment) and record.policy for record in freed):
             errors.run(lambda: firewall_reload.restore(call, conf.network, conf.data_dir, context))
+        call.log.released = tuple(
+            address for record in freed if isinstance(record, Attachment) for address in record.addresses
+        )
         errors.check()
 
     def check(self, call: Invocation, context: Context) -> None:
@@ -163,7 +179,7 @@ class Frame(Generic[Conf]):
             allocate.check_leases(conf.ipam, call.owner, promised.ips, record)
         elif conf.ipam:
             context.delegate(call, conf.ipam.type, "CHECK")
-        questions = *plugin.check_questions(site, conf, promised), *features.check_questions(conf, record)
+        questions = *plugin.check_questions(site, conf, promised, record), *features.check_questions(conf, record)
         seen = context.kernel.observe(questions)
         found = [*damaged, *plugin.differences(site, conf, promised, record, seen)]
         found += features.differences(conf, record, seen)
@@ -187,6 +203,7 @@ class Frame(Generic[Conf]):
         hosts = [record.host or host_interface(record.owner) for record in unlisted.stale]
         hosts += [link.name for link, owner in ports if stale.lacks(call, owner) and owner not in unlisted.owners]
         errors.run(lambda: context.kernel.remove([ops.DeleteLink(HOST, host) for host in hosts]))
+        errors.run(lambda: context.kernel.remove(remove_interface.of_records(unlisted.stale, context)))
         if not errors.caught:
             with store.transaction() as leases:
                 for record in unlisted.stale:
@@ -332,3 +349,4 @@ def _attempt(call: Invocation, step: Callable[[], object]) -> None:
 def _release(call: Invocation, record: Attachment, leases: Transaction, context: Context) -> None:
     register.release(record, leases, context)
     call.log.info(f"removed {record.owner} {' '.join((*record.addresses, *record.prefixes))}")
+    call.log.reclaimed += 1

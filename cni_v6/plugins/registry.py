@@ -12,7 +12,7 @@ from cni_v6.plugins import ipam, loopback
 from cni_v6.plugins.bridge import Bridge
 from cni_v6.config.main import Conf
 from cni_v6.plugins.main import Frame, MainPlugin
-from cni_v6.protocol.invocation import BRIDGE, IPAM, LOOPBACK, ROUTED, Invocation
+from cni_v6.protocol.invocation import BRIDGE, IPAM, LOOPBACK, MACVLAN, ROUTED, Invocation
 from cni_v6.protocol.result import Result
 from cni_v6.values import dataclass
 
@@ -47,6 +47,13 @@ def _routed() -> Plugin:
     return main_plugin(Routed(), keys)
 
 
+def _macvlan() -> Plugin:
+    from cni_v6.config.keys.macvlan import MACVLAN as keys
+    from cni_v6.plugins.macvlan import Macvlan
+
+    return main_plugin(Macvlan(), keys)
+
+
 class Plugins(Mapping[str, Plugin]):
     """Plugins by type. One that is given as a function is imported when it is asked for: each call needs one type."""
 
@@ -72,6 +79,7 @@ class Plugins(Mapping[str, Plugin]):
 PLUGINS: Mapping[str, Plugin] = Plugins({
     BRIDGE: main_plugin(Bridge(), BRIDGE_KEYS),
     ROUTED: _routed,
+    MACVLAN: _macvlan,
     IPAM: Plugin({
         "ADD": ipam.add, "DEL": ipam.delete, "CHECK": ipam.check, "GC": ipam.collect, "STATUS": ipam.status,
     }, MAIN_OF_IPAM, needs_net_admin=False),

@@ -40,7 +40,9 @@ class Routed:
     def plan_add(self, site: Site, conf: RoutedConf, allocation: Allocation, seen: Snapshot) -> Plan:
         return routed.plan_add(site, conf, allocation, seen)
 
-    def check_questions(self, site: Site, conf: RoutedConf, result: Result) -> Iterable[Question]:
+    def check_questions(
+        self, site: Site, conf: RoutedConf, result: Result, record: Attachment | None
+    ) -> Iterable[Question]:
         return routed_check.questions(site, conf, result)
 
     def differences(

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 from cni_v6.errors import DECODING_FAILURE, INCOMPATIBLE_VERSION, INVALID_CONFIG, INVALID_ENVIRONMENT, CniError
-from cni_v6.log import Log
+from cni_v6.log import Log, Steps
 from cni_v6.protocol.identifiers import check_container_id, check_interface, check_network, check_owner
 from cni_v6.protocol.json_reader import decode, shown
 from cni_v6.protocol.names import Owner
@@ -23,7 +23,8 @@ from cni_v6.wire import stdin_bytes
 KEPT, KEPT_BYTES = 64, 1 << 14  # configurations that an engine remembers; above that size it is a list or a mistake
 BRIDGE = "cni-v6"
 ROUTED = "cni-v6-routed"
-MAIN = (BRIDGE, ROUTED)  # the main plugins: what they answer to an ADD is compared by CHECK
+MACVLAN = "cni-v6-macvlan"
+MAIN = (BRIDGE, ROUTED, MACVLAN)  # the main plugins: what they answer to an ADD is compared by CHECK
 IPAM = "cni-v6-ipam"
 LOOPBACK = "loopback"
 
@@ -74,6 +75,21 @@ class Invocation:
     @property
     def owner(self) -> Owner:
         return Owner(self.network, self.container_id, self.ifname)
+
+
+class Report:
+    """What is known of a call at its end, for the log of calls. ``id`` is in the details of its error too.
+
+    ``call`` is None if the request could not be parsed. ``traceback``: of an error that is a bug.
+    """
+
+    def __init__(self, id: str, steps: Steps) -> None:
+        self.id = id
+        self.steps = steps
+        self.call: Invocation | None = None
+        self.result: Result | None = None
+        self.error: CniError | None = None
+        self.traceback = ""
 
 
 def parse(request: Request) -> Invocation:
@@ -152,6 +168,7 @@ _REQUIRED: Mapping[str, tuple[str, ...]] = {
     "STATUS": ("CNI_PATH",),
     "VERSION": (),
 }
+COMMANDS = tuple(_REQUIRED)
 _OF_A_CONTAINER = ("ADD", "DEL", "CHECK")
 _CLEANING_UP = ("DEL", "GC")  # what they do not need must not keep them from freeing what they can
 

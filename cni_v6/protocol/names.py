@@ -52,6 +52,24 @@ def host_interface(owner: Owner) -> str:
     return "veth" + _digest("host", *_words(owner)).hex()[: IFNAMSIZ - 4]
 
 
+def unnamed_interface(owner: Owner) -> str:
+    """Name of the interface in the container until it gets the one that the runtime asks for."""
+    return "new" + _digest("unnamed", *_words(owner)).hex()[: IFNAMSIZ - 3]
+
+
+def node_interface(network: str, master: str) -> str:
+    """Name of the node's own macvlan on a master, by which it reaches the containers of a network there."""
+    return "node" + _digest("node", network, master).hex()[: IFNAMSIZ - 4]
+
+
+def node_mac(network: str, master: str, node: str) -> str:
+    """MAC of ``node_interface``.
+
+    :param node: as of ``bridge_mac``.
+    """
+    return _mac(_digest("node mac", network, master, node))
+
+
 def container_mac(owner: Owner) -> str:
     """MAC of the interface in the container: locally administered, unicast, 46 bits of the owner's digest."""
     return _mac(_digest("container mac", *_words(owner)))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
+import time
 from pathlib import Path
 from typing import Any
 
@@ -56,15 +58,16 @@ def soak(setting: Setting, found: Findings) -> None:
 
 def chaos(setting: Setting, found: Findings) -> None:
     """Rounds of calls, each with a fault of the node, after each of which all is as it should be."""
-    seed = secrets.token_hex(4)
-    print(f"seed {seed} (CHAOS_SEED repeats it in tests/netns/test_chaos.py) ... ", end="", flush=True)
+    seed = os.environ.get("CHAOS_SEED") or secrets.token_hex(4)
+    print(f"seed {seed} (CHAOS_SEED repeats it, here and in tests/netns/test_chaos.py) ... ", end="", flush=True)
     rounds: list[str] = []
+    end = time.monotonic() + 60 * setting.sizes.chaos
     node = sandbox.Node(engine=True, plugins=str(setting.ours.folder))
     try:
-        faults.run(node, seed, setting.sizes.chaos, lambda _, fault: rounds.append(fault))
+        faults.run(node, seed, lambda _: time.monotonic() < end, lambda _, fault: rounds.append(fault))
     finally:
         node.close()
-    remark = f"{len(set(rounds))} kinds; a referee of ip, nft and ping after each"
+    remark = f"{len(set(rounds))} kinds, in {setting.sizes.chaos:g} minutes; a referee of ip, nft and ping after each"
     found.rows.append(Row("faults of the node that were survived", "", len(rounds), remark=remark))
 
 

@@ -407,8 +407,11 @@ def test_what_became_of_an_address(leases: Leases) -> None:
     assert leases.past(large) == Past(used=True)
 
 
-def test_what_is_spent_is_counted_without_the_lock(leases: Leases) -> None:
-    assert leases.count_spent(LARGE) == 0
+def test_what_is_spent_and_what_waits_is_counted_without_the_lock(leases: Leases) -> None:
+    assert leases.count(LARGE) == leases.count(SMALL) == (0, 0)
     add(leases, "a", SMALL, LARGE)
+    add(leases, "b", SMALL, LARGE)
+    delete(leases, "a")
     with leases.transaction() as work:
-        assert leases.count_spent(LARGE) == work.spent(LARGE) == 1
+        assert leases.count(LARGE) == (work.spent(LARGE), 0) == (2, 0)
+        assert leases.count(SMALL) == (work.spent(SMALL), 1)

@@ -51,6 +51,14 @@ def test_a_bridge_changes_its_mind(testbed: KernelTestbed) -> None:
         assert filters(testbed) is wanted
 
 
+def test_frames_of_a_bridge_pass_the_rules_or_not(testbed: KernelTestbed) -> None:
+    testbed.kernel.apply([FILTERING])
+    for wanted, families in ((True, {4, 6}), (False, set())):
+        testbed.kernel.apply([ops.SetBridge("br0", netfilter=wanted)])
+        link = testbed.kernel.observe([GetLink(HOST, "br0")]).link(HOST, "br0")
+        assert link and link.netfilter == families and link.vlan_filtering
+
+
 def test_a_new_port_is_in_the_default_vlan(testbed: KernelTestbed) -> None:
     assert vlans(testbed) == ((1, True),)
 

@@ -20,7 +20,7 @@ OUTSIDE = {4: "192.0.2.2", 6: "2001:db8:ffff::2"}
 NODE_OUTSIDE = {4: "192.0.2.1", 6: "2001:db8:ffff::1"}
 LENGTH = {4: 24, 6: 64}
 PATIENCE = 10
-BRIDGE, ROUTED = "cni-v6", "cni-v6-routed"
+BRIDGE, ROUTED, MACVLAN = "cni-v6", "cni-v6-routed", "cni-v6-macvlan"
 OF_A_BRIDGE = ("bridge", "isGateway", "isDefaultGateway")
 main = ContextVar("main", default=BRIDGE)  # the type of ``network``
 # Our tables, which stay after the last container as the bridge does, in a snapshot of the node; not what is in them.
@@ -33,8 +33,10 @@ def network(*subnets: str, ipam: Mapping[str, Any] | None = None, **keys: Any) -
     :param ipam: further keys of ``ipam``.
     """
     config: dict[str, Any] = {"cniVersion": "1.1.0", "name": "pods", "type": main.get(), "bridge": "cni0", **keys}
-    if main.get() == ROUTED:
+    if main.get() != BRIDGE:
         config = {key: value for key, value in config.items() if key not in OF_A_BRIDGE}
+    if main.get() == MACVLAN:
+        config = {"master": UPLINK, **config}
     if subnets:
         config["ipam"] = {"type": "cni-v6-ipam", "ranges": [[{"subnet": subnet}] for subnet in subnets], **(ipam or {})}
     return config
@@ -46,15 +48,22 @@ def gateway(*subnets: str, **keys: Any) -> dict[str, Any]:
 
 
 class Pod:
-    """One attachment of a container to a network, and how a runtime calls for it."""
+    """One attachment of a container to a network, and how a runtime calls for it.
 
-    def __init__(self, node: Node, config: Mapping[str, Any], name: str, ifname: str = "eth0") -> None:
+    :param quick: a macvlan's addresses are taken without duplicate address detection, which takes a second.
+    """
+
+    def __init__(
+        self, node: Node, config: Mapping[str, Any], name: str, ifname: str = "eth0", *, quick: bool = True
+    ) -> None:
         self.node = node
         self.config = config
         self.name = name
         self.ifname = ifname
         self.netns = node.containers.get(name) or node.container(name)
         self.result: Any = None
+        if config["type"] == MACVLAN and quick:
+            set_sysctl(node, "ipv6/conf/default/dad_transmits", "0", self.netns)
 
     def call(self, command: str, config: Mapping[str, Any] | None = None, **variables: Any) -> Reply:
         """One call as it comes; ``variables`` as of ``make_call``."""

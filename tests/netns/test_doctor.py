@@ -82,7 +82,7 @@ BREAKS = {
     # The firewall, ours and others'
     "tables flushed": Break("nft flush ruleset", RELOAD, RED, "firewall", "table inet cni_v6 is gone"),
     "a rule added": Break(
-        "nft add rule inet cni_v6 publish accept", RELOAD, RED, "firewall", "chain publish has 5 rules",
+        "nft add rule inet cni_v6 publish accept", RELOAD, RED, "firewall", "chain publish has 7 rules",
     ),
     "element deleted": Break(
         "nft delete element inet cni_v6 published4 '{ '$A4' . \"cni0\" }'", RELOAD, RED, "network pods", "published4",

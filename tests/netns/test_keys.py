@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.netns import networks
+from cni_v6 import errors
+from tests.netns import networks, nft
 from tests.netns.networks import DUAL, GATEWAY4, GATEWAY6, SUBNET4, SUBNET6, Pod
 from tests.sandbox import Node, Reply
 
@@ -103,6 +104,26 @@ def test_port_isolation_leaves_a_container_the_gateway_alone(node: Node) -> None
 def test_multicast_snooping(node: Node, asked: bool) -> None:
     networks.pods(node, networks.gateway(*DUAL, multicastSnooping=asked), "a")
     assert networks.link(node, "cni0")["linkinfo"]["info_data"]["mcast_snooping"] == int(asked)
+
+
+def test_netfilter_is_the_bridges_own(node: Node) -> None:
+    """One more network of the bridge is enough; CHECK, STATUS and ``cni-v6ctl check`` see when it is lost."""
+    def told() -> set[int]:
+        data = networks.link(node, "cni0")["linkinfo"]["info_data"]
+        return {data["nf_call_iptables"], data["nf_call_ip6tables"]}
+
+    networks.pods(node, networks.network(name="plain"), "plain")
+    assert told() == {0}
+    [pod] = networks.pods(node, networks.gateway(*DUAL, netfilter=True), "a")
+    assert told() == {1}
+    node.run("ip", "link", "set", "cni0", "type", "bridge", "nf_call_ip6tables", "0")
+    lost = "the frames of bridge cni0 do not pass the node's rules (netfilter)"
+    assert lost in pod.check().error(errors.CHECK_FAILED)
+    assert lost in node.plugin("cni-v6", "STATUS", pod.config).error(errors.LIMITED)
+    assert lost in nft.ctl(node, "check", check=False).stdout
+    nft.ctl(node, "check", "--repair")
+    assert told() == {1} and pod.check().ok() is None
+    node.plugin("cni-v6", "STATUS", pod.config).ok()
 
 
 def test_enabledad_answers_when_the_address_is_known_to_be_unique(node: Node) -> None:

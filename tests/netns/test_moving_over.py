@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from cni_v6.leases.disk.store import DiskLeases
 from tests import stores
 from tests.netns import networks, wire
 from tests.netns.networks import DUAL, GATEWAY4, GATEWAY6, Pod
-from tests.sandbox import REFERENCE_PLUGINS, Node, need
+from tests.sandbox import REFERENCE_PLUGINS, ROOT, Node, need
 
 OURS: dict[str, Any] = {
     **networks.gateway(*DUAL, cniVersion="1.0.0", ipam={"type": "host-local", "routes": [{"dst": "2001:db8::/32"}]}),
@@ -70,6 +71,23 @@ def test_new_containers_avoid_the_old_leases_and_reach_the_old_containers(node: 
         assert new.address(family) not in {pod.address(family) for pod in old}
         assert new.ping(old[0].address(family)) and old[1].ping(new.address(family))
         assert new.ping(gateway) and old[0].ping(gateway)
+
+
+@pytest.mark.slow
+def test_what_convert_prints_takes_over_running_containers(quiet_node: Node) -> None:
+    node = quiet_node
+    portmap = {"type": "portmap", "capabilities": {"portMappings": True}}
+    theirs = {key: value for key, value in THEIRS.items() if key not in ("name", "cniVersion")}
+    document = {"cniVersion": "1.0.0", "name": "pods", "plugins": [theirs, portmap]}
+    printed = node.run(str(ROOT / "bin/cni-v6ctl"), "convert", "-", stdin=json.dumps(document)).stdout
+    [plugin] = json.loads(printed)["plugins"]
+    [old] = moved(node, "a")
+    [new] = networks.pods(node, {"cniVersion": "1.0.0", "name": "pods", **plugin}, "b")
+    for family in (4, 6):
+        assert new.address(family) != old.address(family)
+        assert new.ping(old.address(family)) and old.ping(new.address(family))
+    old.delete(new.config)
+    assert networks.leases(node) == {new.address(4), new.address(6)}
 
 
 def test_check_of_an_old_result(node: Node) -> None:

@@ -314,6 +314,28 @@ def test_an_address_takes_no_flow_over_from_who_had_it_before(node: Node, beyond
 
 
 @pytest.mark.usefixtures("main_plugin")
+@pytest.mark.core
+def test_one_port_at_many_addresses_is_many_ports(node: Node, beyond: str) -> None:
+    """One container for each address of the node. ::1 answers whom the kernel can answer from there: every source but
+    ::1 itself, which never leaves the loopback interface."""
+    addresses = [LOOPBACK[4], LOOPBACK[6], NODE_OUTSIDE[4], NODE_OUTSIDE[6], SECOND[4], SECOND[6]]
+    made = {}
+    for number, address in enumerate(addresses):
+        mapping = {"hostPort": 8080, "containerPort": 80, "protocol": "tcp", "hostIP": address}
+        [made[address]] = networks.pods(node, publishing(mapping), f"c{number}")
+    for address, pod in made.items():
+        family = traffic.family_of(address)
+        with traffic.listening(pod.netns, family, 80) as listener:
+            traffic.called(node.path, (address, 8080), listener, source=NODE_OUTSIDE[family])
+            if address not in LOOPBACK.values():
+                assert traffic.called(beyond, (address, 8080), listener)[0].address == OUTSIDE[family]
+    with traffic.listening(made[LOOPBACK[6]].netns, 6, 80):
+        assert traffic.answering(node.path, LOOPBACK[6], [8080]) == set()
+    with traffic.listening(node.path, 6, 8080, LOOPBACK[6]) as own:
+        traffic.called(node.path, (LOOPBACK[6], 8080), own, source=LOOPBACK[6])
+
+
+@pytest.mark.usefixtures("main_plugin")
 def test_addresses_that_come_later_are_the_nodes_too(node: Node, beyond: str) -> None:
     [web] = networks.pods(node, publishing(*TCP), "web")
     for family, address in ((4, "192.0.2.99"), (6, "2001:db8:ffff::99")):

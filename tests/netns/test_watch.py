@@ -5,6 +5,7 @@ Nothing here calls a plugin once the harm is done.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from cni_v6 import errors
+from cni_v6.engine.log_file import RUN_FILE
 from cni_v6.firewall import ruleset
 from tests.netns import networks, nft, traffic, wire
 from tests.netns.networks import DUAL, Pod
@@ -31,7 +33,8 @@ def node(warm_node: Node) -> Node:
 def log(node: Node) -> str:
     """What the engine has said, which ends for it."""
     nft.ctl(node, "engine", "--stop")
-    return "".join(path.read_text() for path in Path(node.environment["CNI_V6_RUN_DIR"]).glob("*.log"))
+    lines = Path(node.environment["CNI_V6_RUN_DIR"], RUN_FILE).read_text().splitlines()
+    return "\n".join(json.loads(line).get("event", "") for line in lines)
 
 
 class Before:

@@ -8,7 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
@@ -382,9 +382,11 @@ os.execv(sys.argv[2], sys.argv[2:])
 
 
 @contextmanager
-def activated(node: Node, end: signal.Signals = signal.SIGTERM) -> Iterator[subprocess.Popen[bytes]]:
+def activated(
+    node: Node, end: signal.Signals = signal.SIGTERM, options: Sequence[str] = ()
+) -> Iterator[subprocess.Popen[bytes]]:
     """An engine as systemd starts it, without a word of the folder in its environment; ended by a signal."""
-    ctl = [str(ROOT / "bin/cni-v6ctl"), "engine"]
+    ctl = [str(ROOT / "bin/cni-v6ctl"), "engine", *options]
     enter = [NSENTER, f"--net={node.path}", f"--mount={node.mount_namespace}", "--"]
     run_dir(node).mkdir(mode=0o700)
     with socket.socket(socket.AF_UNIX) as listener:

@@ -7,10 +7,11 @@ from typing import Any
 
 from cni_v6.config.bridge import BridgeConf, parse_bridge
 from cni_v6.config.ipam import IpamConf
+from cni_v6.config.macvlan import MacvlanConf, parse_macvlan
 from cni_v6.config.main import IPAM_PLUGIN, parse_ipam
 from cni_v6.config.routed import RoutedConf, parse_routed
 from cni_v6.errors import ADDRESS_UNAVAILABLE, INVALID_CONFIG, INVALID_ENVIRONMENT, UNSUPPORTED_FIELD
-from cni_v6.protocol.invocation import ROUTED, Args, Invocation
+from cni_v6.protocol.invocation import MACVLAN, ROUTED, Args, Invocation
 
 BRIDGE = "cni-v6"
 
@@ -39,7 +40,9 @@ def call(raw: dict[str, Any], plugin: str = BRIDGE, version: str = "1.0.0", args
     return Invocation(plugin=plugin, command="ADD", version=version, network="pods", config=raw, args=args)
 
 
-def parse(one: Invocation) -> BridgeConf | RoutedConf | IpamConf:
+def parse(one: Invocation) -> BridgeConf | RoutedConf | MacvlanConf | IpamConf:
+    if one.plugin == MACVLAN:
+        return parse_macvlan(one)
     if one.plugin == ROUTED:
         return parse_routed(one)
     return parse_ipam(one) if one.plugin == IPAM_PLUGIN else parse_bridge(one)
@@ -101,7 +104,7 @@ GOOD: dict[str, dict[str, Any]] = {
     "neighbours of an interface": with_ranges([V6], isGateway=True, ndpProxy="ens1"),
     "every bridge flag": config(
         isGateway=True, isDefaultGateway=True, forceAddress=True, hairpinMode=True, preserveDefaultVlan=False,
-        enabledad=True, disableContainerInterface=True, portIsolation=True, multicastSnooping=True,
+        enabledad=True, disableContainerInterface=True, portIsolation=True, multicastSnooping=True, netfilter=True,
     ),
     "capabilities": config(capabilities={"ips": True, "mac": False, "io.kubernetes.cri.pod-annotations": True}),
     "the specification's keys in strict": config(
@@ -138,6 +141,8 @@ _TYPES = [
     ("isGateway", "true", '"true" is not a boolean'), ("isGateway", 1, "1 is not a boolean"),
     ("hairpinMode", 0, "0 is not a boolean"), ("strict", "yes", '"yes" is not a boolean'),
     ("engine", "on", '"on" is neither auto nor off'), ("engineIdle", 0, "0 is not between 1 and 31536000"),
+    ("log", True, "true is not a string"), ("log", "/var/log/syslog", '"/var/log/syslog" does not end with a name and'),
+    ("log", "/var/log/.jsonl", '"/var/log/.jsonl" does not end'), ("log", "a.jsonl", '"a.jsonl" is not an absolute'),
     ("mtu", "1500", '"1500" is not an integer'),
     ("mtu", "", '"" is not an integer'), ("ndpProxy", "", '"" is not an interface name'), ("ndpProxy", True, "true is"),
     ("mtu", True, "true is not an integer"),

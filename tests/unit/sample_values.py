@@ -47,6 +47,7 @@ CONF = BridgeConf(
     disable_container_interface=False,
     port_isolation=False,
     multicast_snooping=False,
+    netfilter=False,
     mac="",
     dns=None,
     ipam=None,

@@ -66,7 +66,7 @@ def differences(wanted: BridgeConf, fake: FakeKernel, result: Result) -> list[st
         ({}, allocation()),
         ({"is_gateway": False, "is_default_gateway": False}, DUAL),
         ({"hairpin": True, "port_isolation": True, "mtu": 1400}, DUAL),
-        ({"promisc": True, "enable_dad": True}, DUAL),
+        ({"promisc": True, "enable_dad": True, "netfilter": True}, DUAL),
         ({"mac": "02:00:00:00:00:07"}, DUAL),
         ({"vlan": 5, "vlan_trunk": ((10, 12), (20, 20))}, DUAL),
         ({"vlan_trunk": ((10, 12),)}, DUAL),
@@ -132,6 +132,8 @@ FAR = "route 2001:db8:9::/48 via 2001:db8:1::1 is missing"
         (alter(HOST, "cni0", kind="vlan"), "cni0 is no bridge"),
         (alter(HOST, "cni0", up=False), "bridge cni0 is down"),
         (alter(HOST, "cni0", promisc=False), "bridge cni0 is not promiscuous"),
+        (alter(HOST, "cni0", netfilter=frozenset((4,))),
+         "the frames of bridge cni0 do not pass the node's rules (netfilter)"),
         (alter(HOST, "cni0", mac="02:00:00:00:00:09"), "bridge cni0: mac is 02:00:00:00:00:09, not " + BRIDGE_MAC),
         (without(HOST, PORT), f"host interface {PORT} is missing"),
         (alter(HOST, PORT, mac="02:00:00:00:00:9"), f"host interface {PORT}: mac is 02:00:00:00:00:9, not {PORT_MAC}"),
@@ -167,7 +169,7 @@ FAR = "route 2001:db8:9::/48 via 2001:db8:1::1 is missing"
     ],
 )
 def test_a_difference_is_named_once(change: Change, phrase: str) -> None:
-    wanted = replace(GATEWAY, promisc=True, port_isolation=True, vlan=5, vlan_trunk=((10, 12),))
+    wanted = replace(GATEWAY, promisc=True, port_isolation=True, vlan=5, vlan_trunk=((10, 12),), netfilter=True)
     fake, result = attached(wanted)
     assert differences(wanted, fake, result) == []
     change(fake)

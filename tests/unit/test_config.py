@@ -65,7 +65,8 @@ def test_defaults_are_the_references() -> None:
         network="pods", bridge="cni0", is_gateway=False, is_default_gateway=False, force_address=False, mtu=0,
         allow_overlap=False,
         ndp_proxy="", hairpin=False, promisc=False, vlan=0, vlan_trunk=(), preserve_default_vlan=True, enable_dad=False,
-        disable_container_interface=False, port_isolation=False, multicast_snooping=False, mac="", dns=None, ipam=None,
+        disable_container_interface=False, port_isolation=False, multicast_snooping=False, netfilter=False, mac="",
+        dns=None, ipam=None,
         firewall=FirewallConf(ingress=OPEN),
     )
 
@@ -77,14 +78,15 @@ def test_every_key_of_the_bridge() -> None:
         ndpProxy="ens1",
         vlanTrunk=[{"minID": 100, "maxID": 200}, {"id": 50}, {"minID": 150, "maxID": 300}, {"id": 51}, {}],
         preserveDefaultVlan=False, enabledad=True, disableContainerInterface=True, portIsolation=True,
-        multicastSnooping=True, dns={"nameservers": ["fd42::1"], "domain": "a", "search": ["b"], "options": ["c"]},
+        multicastSnooping=True, netfilter=True,
+        dns={"nameservers": ["fd42::1"], "domain": "a", "search": ["b"], "options": ["c"]},
     )
     assert bridge(raw) == BridgeConf(
         network="pods", bridge="br0", is_gateway=True, is_default_gateway=True, force_address=True, mtu=9000,
         allow_overlap=True,
         ndp_proxy="ens1", hairpin=True, promisc=False, vlan=7, vlan_trunk=((50, 51), (100, 300)),
         preserve_default_vlan=False, enable_dad=True, disable_container_interface=True, port_isolation=True,
-        multicast_snooping=True, mac="", dns=Dns(("fd42::1",), "a", ("b",), ("c",)), ipam=None,
+        multicast_snooping=True, netfilter=True, mac="", dns=Dns(("fd42::1",), "a", ("b",), ("c",)), ipam=None,
         firewall=FirewallConf(ingress=OPEN),
     )
     assert bridge(config(promiscMode=True)).promisc

@@ -230,7 +230,8 @@ def test_plan(content: object, tmp_path: Path, capsys: Capture) -> None:
     assert [line for line in lines if " create bridge cni0" in line]
     assert "       inet published6: 2001:db8:1::2 . cni0" in lines
     at = lines.index("{")
-    assert lines[at - 1].endswith("wait for bridge port " + names.host_interface(Owner("pods", "example", "eth0")))
+    assert lines[at - 2].endswith("wait for bridge port " + names.host_interface(Owner("pods", "example", "eth0")))
+    assert lines[at - 1].endswith("wait for the carrier of cni0")
     result = json.loads("\n".join(lines[at:]))
     assert [each["address"] for each in result["ips"]] == ["2001:db8:1::2/64", "10.1.0.2/24"]
     assert fake.state() == before
@@ -259,7 +260,9 @@ SAMPLES = sorted((Path(__file__).resolve().parent.parent.parent / "conf").glob("
 
 @pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.name)
 def test_plan_of_each_sample(path: Path, capsys: Capture) -> None:
-    planned(FakeContext(), path)
+    fake = FakeContext()
+    fake.kernel.add_link(HOST, Link("eth0", "02:00:00:00:00:01", 1500, up=True))
+    planned(fake, path)
     out, err = capsys.readouterr()
     assert "record attachment" in out and "\n{\n" in out
     assert ("its interface is not ours" in err) == path.name.startswith("macvlan")

@@ -33,7 +33,8 @@ def ask(stdin: bytes | Mapping[str, Any] = CONFIG, fake: FakeContext | None = No
 def test_every_plugin_has_every_command() -> None:
     commands = {"ADD", "DEL", "CHECK", "GC", "STATUS"}
     assert {name: set(plugin.commands) for name, plugin in PLUGINS.items()} == {
-        "cni-v6": commands, "cni-v6-routed": commands, "cni-v6-ipam": commands, "loopback": commands,
+        "cni-v6": commands, "cni-v6-routed": commands, "cni-v6-macvlan": commands,
+        "cni-v6-ipam": commands, "loopback": commands,
     }
 
 

@@ -15,6 +15,7 @@ from cni_v6.errors import LIMITED, NODE_CONFLICT, CniError
 from cni_v6.kernel.facts import DROPS_REST, ForwardChain, Link, Uplink
 from cni_v6.kernel.ops import HOST, SetLink
 from cni_v6.plan import outage, status
+from cni_v6.plan.bridge_port import FRAMES
 from cni_v6.plan.firewall_elements import TABLES_DIFFER
 from cni_v6.plan.health import engine, kernel, network, runtime, store
 from cni_v6.plan.health.engine import OTHER, SAME, SILENT, EngineFacts, FirewallFacts
@@ -70,7 +71,7 @@ def test_a_kernel_that_is_well() -> None:
     known = {each.check: each.message for each in kernel.findings(replace(FINE, sysctls=sysctls), Use())}
     assert known["neighbour table"] == "room for IPv6 1024 entries"
     assert known["connection tracking"] == "7 of 1,000 flows"
-    fine = {kernel.FRAMES[4]: "1", kernel.FRAMES[6]: "1", "ipv6/conf/eth0/accept_ra": "2",
+    fine = {FRAMES[4]: "1", FRAMES[6]: "1", "ipv6/conf/eth0/accept_ra": "2",
             "ipv6/conf/all/forwarding": "1"}
     kube = replace(FINE, links=ports(3), sysctls=fine, learnt=frozenset({"eth0"}), chains=frozenset({"KUBE-SERVICES"}))
     assert bad(kernel.findings(kube, Use())) == []
@@ -91,8 +92,16 @@ def test_a_kernel_that_is_well() -> None:
     (replace(FINE, uplinks=(Uplink(4, "eth0", 1500), Uplink(4, "eth1", 1500)),
              sysctls={"ipv4/conf/all/rp_filter": "1", "ipv4/conf/eth1/rp_filter": "2"}),
      Use(), AMBER, "rp_filter", "eth0 filters strictly (rp_filter 1)"),
-    (replace(FINE, chains=frozenset({"KUBE-SERVICES"}), sysctls={kernel.FRAMES[4]: "1"}), Use(), AMBER, "br_netfilter",
+    (replace(FINE, chains=frozenset({"KUBE-SERVICES"}), sysctls={FRAMES[4]: "1"}), Use(), AMBER, "br_netfilter",
      "net.bridge.bridge-nf-call-ip6tables is missing"),
+    (replace(FINE, chains=frozenset({"KUBE-SERVICES"}), sysctls={FRAMES[4]: "1", FRAMES[6]: "0"}),
+     Use(), AMBER, "br_netfilter", "net.bridge.bridge-nf-call-ip6tables is 0"),
+    (replace(FINE, links=(Link("cni0", "", 0, "bridge", netfilter=frozenset((6,))),)), Use(homes=frozenset({"cni0.5"})),
+     AMBER, "br_netfilter", "net.bridge.bridge-nf-call-ip6tables is missing, and bridge cni0 needs it"),
+    (replace(FINE, chains=frozenset({"KUBE-SERVICES"}), sysctls={FRAMES[4]: "0", FRAMES[6]: "0"},
+             links=(Link("br9", "", 0, "bridge"), Link("cni0", "", 0, "bridge", netfilter=frozenset((6,))))),
+     Use(homes=frozenset({"cni0"})), AMBER, "br_netfilter",
+     "net.bridge.bridge-nf-call-iptables is 0, and bridge cni0 has no setting of its own"),
     (replace(FINE, links=ports(1000)), Use(), AMBER, "bridge ports", "bridge cni0 has 1,000 of 1,023 ports"),
     (replace(FINE, links=ports(1023)), Use(), RED, "bridge ports", "bridge cni0 has 1,023 of 1,023 ports"),
     (replace(FINE, sysctls={kernel.THRESHOLD[6]: "1024"}), Use(containers={6: 450}), AMBER, "neighbour table",

@@ -189,6 +189,8 @@ def test_route_requests() -> None:
         ("RTA_PRIORITY", 50),
         ("RTA_METRICS", [("RTAX_MTU", 1400), ("RTAX_ADVMSS", 1340)]),
     ]
+    _, found = heard(requests.add_route(ops.AddRoute("", "eth0", "10.0.0.2/32", source="10.0.0.9"), 3), rtmsg)
+    assert found == [("RTA_OIF", 3), ("RTA_TABLE", 254), ("RTA_DST", "10.0.0.2"), ("RTA_PREFSRC", "10.0.0.9")]
     fields, found = heard(requests.add_route(ops.AddRoute("", "eth0", "0.0.0.0/0", "10.0.0.1"), 3), rtmsg)
     assert fields == {"family": 2, "table": 254, "proto": 4, "type": 1}
     assert found == [("RTA_OIF", 3), ("RTA_TABLE", 254), ("RTA_GATEWAY", "10.0.0.1")]
@@ -274,9 +276,11 @@ def test_the_other_end_of_a_pair_is_read() -> None:
 
 def test_a_bridge_is_read() -> None:
     bridge = {"attrs": [("IFLA_BR_VLAN_FILTERING", 1), ("IFLA_BR_VLAN_DEFAULT_PVID", 20)]}
+    bridge["attrs"] += [("IFLA_BR_NF_CALL_IPTABLES", 0), ("IFLA_BR_NF_CALL_IP6TABLES", 1)]
     info = {"attrs": [("IFLA_INFO_KIND", "bridge"), ("IFLA_INFO_DATA", bridge)]}
     data = told(ifinfmsg, 16, {"index": 4}, [("IFLA_IFNAME", "br0"), ("IFLA_LINKINFO", info)])
-    assert answers.read_link(data) == (Link("br0", "", 0, "bridge", vlan_filtering=True, default_vlan=20), 0)
+    link = Link("br0", "", 0, "bridge", vlan_filtering=True, default_vlan=20, netfilter=frozenset((6,)))
+    assert answers.read_link(data) == (link, 0)
 
 
 def test_addresses_are_read() -> None:

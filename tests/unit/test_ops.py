@@ -15,14 +15,16 @@ from cni_v6.kernel.ops import HOST, Op
 
 A = "/run/netns/a"
 PAIR = ops.CreateVeth("veth1", "02:00:00:00:00:0b", "cni0", A, "eth0", "02:00:00:00:00:0a", 1500)
+MACVLAN = ops.CreateMacvlan(HOST, "up0", A, "eth0", "new0", "bridge", "02:00:00:00:00:0a", 0, "x")
 ELEMENT = Element(INET, "published4", ("10.1.2.3",))
 SAID: dict[Op, str] = {
     ops.EnsureBridge("cni0", "02:00:00:00:00:01", 1500, False, False):
         "create bridge cni0 (mac 02:00:00:00:00:01, mtu 1500)",
-    ops.SetBridge("cni0", True): "set vlan filtering of bridge cni0 to True",
+    ops.SetBridge("cni0", True, False): "set bridge cni0: vlan filtering True, netfilter False",
     ops.PinMac("br0", "02:00:00:00:00:01"): "keep MAC 02:00:00:00:00:01 on bridge br0, whatever its ports have",
     PAIR:
         "create veth veth1 on bridge cni0, its peer eth0 (mac 02:00:00:00:00:0a, mtu 1500) in /run/netns/a",
+    MACVLAN: "create macvlan eth0 (mac 02:00:00:00:00:0a, mtu 0, mode bridge) on up0 in /run/netns/a",
     ops.SetAlias(HOST, "veth1", "cni-v6 pods/{a}/eth0"): "name the owner of veth1: cni-v6 pods/{a}/eth0",
     ops.ClaimMac("veth1", "cni0", "02:00:00:00:00:0a"): "claim MAC 02:00:00:00:00:0a on bridge cni0 for veth1",
     ops.SetPort("veth1", True, False): "set port veth1: hairpin True, isolated False",
@@ -56,7 +58,7 @@ SAID: dict[Op, str] = {
     ops.DeleteLink(HOST, "veth1"): "delete interface veth1 in the node",
 }
 
-UNDONE = (ops.CreateVeth, ops.SetSysctl, ops.AddProxy, ops.AddElements)
+UNDONE = (ops.CreateVeth, ops.CreateMacvlan, ops.SetSysctl, ops.AddProxy, ops.AddElements)
 
 
 def test_every_operation_is_here_and_has_an_effect() -> None:
@@ -91,6 +93,9 @@ def test_operations_are_values(op: Op) -> None:
         (ops.SetSysctl(HOST, "ipv4/ip_forward", "1", was="0"), None),
         (ops.AddProxy("ens1", "2001:db8::2"), ops.RemoveProxy("ens1", "2001:db8::2")),
         (ops.AddRoute(HOST, "cni0", "2001:db8::2/128"), ops.RemoveRoute(HOST, "cni0", "2001:db8::2/128")),
+        (ops.AddRoute(HOST, "cni0", "10.0.0.2/32"), ops.RemoveRoute(HOST, "cni0", "10.0.0.2/32")),
+        (MACVLAN, ops.DeleteLink("/run/netns/a", "eth0")),
+        (dataclasses.replace(MACVLAN, shared=True), None),
         (ops.AddRoute(HOST, "cni0", "2001:db8::/64"), None),
         (ops.AddRoute(HOST, "cni0", "2001:db8::/80", "2001:db8::2"), ops.RemoveRoute(HOST, "cni0", "2001:db8::/80")),
         *((op, None) for op in SAID if not isinstance(op, UNDONE)),

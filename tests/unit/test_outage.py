@@ -13,7 +13,7 @@ from cni_v6.kernel.facts import DROPS_ALL, DROPS_REST, ForwardChain, RouteEntry
 from cni_v6.kernel.fake.kernel import FakeKernel
 from cni_v6.kernel.ops import HOST
 from cni_v6.leases.attachment import Attachment, GatewayAddress, ProxyEntry
-from cni_v6.plan import bridge, gateways, outage, status as status_of
+from cni_v6.plan import bridge, bridge_port, features, gateways, outage, status as status_of
 from cni_v6.plan.site import Allocation
 from tests.unit.fake_context import CONFIG, FakeContext
 from tests.unit.sample_values import (
@@ -78,6 +78,30 @@ def test_all_that_is_lost_is_one_message_with_one_remedy() -> None:
         "run: ip link set cni0 up; ip address replace 2001:db8:1::1/64 dev cni0 nodad; "
         "sysctl -w net/ipv4/ip_forward=1",
     )
+
+
+def test_a_bridge_that_hands_its_frames_to_no_rules() -> None:
+    wanted = replace(GATEWAY, netfilter=True)
+    fake = attached(wanted)
+    unset(fake, bridge_port.FRAMES[4])
+    assert status(fake, wanted, RECORD) == []
+    fake.apply([ops.SetBridge("cni0", netfilter=False)])
+    assert lost(fake, wanted) == (
+        "the frames of bridge cni0 do not pass the node's rules (netfilter)",
+        "run: ip link set cni0 type bridge nf_call_iptables 1 nf_call_ip6tables 1",
+    )
+
+
+def test_a_kernel_without_br_netfilter() -> None:
+    """STATUS says so before there is a container, an ADD warns."""
+    wanted = replace(GATEWAY, netfilter=True)
+    fake = attached(wanted)
+    with pytest.raises(CniError, match="br_netfilter is not loaded") as caught:
+        status(fake, wanted)
+    assert caught.value.code == LIMITED and caught.value.details.startswith("run modprobe br_netfilter")
+    [warning] = features.warnings(wanted, DUAL, look(fake, wanted))
+    assert "br_netfilter is not loaded" in warning and "run modprobe br_netfilter" in warning
+    assert not list(features.warnings(GATEWAY, DUAL, look(fake, GATEWAY)))
 
 
 def test_without_containers_nobody_has_lost_anything() -> None:
@@ -162,16 +186,26 @@ def test_routes_to_containers_and_proxy_entries() -> None:
     unset(fake, "ipv6/conf/all/proxy_ndp")
     what, remedy = lost(fake, wanted, record)
     assert what == (
-        "route 2001:db8:1::2/128 through cni0 is missing; "
         "the node answers for nobody on eth0: its forwarding or proxy_ndp is off; "
+        "route 2001:db8:1::2/128 through cni0 is missing; "
         "route 2001:db8:1:0:5::/80 through cni0 is missing"
     )
     for command in (
         "sysctl -w net/ipv6/conf/all/proxy_ndp=1", "ip route replace 2001:db8:1::2/128 dev cni0",
-        "ip neighbour replace proxy 2001:db8:1::2 dev eth0",
         "ip route replace 2001:db8:1:0:5::/80 via 2001:db8:1::2 dev cni0",
     ):
         assert command in remedy
+    assert "neighbour" not in remedy, "the entry is still there"
+
+
+def test_the_next_hop_of_a_prefix_is_the_address_of_its_own_set() -> None:
+    """Of a container that has an address of another set before it."""
+    record = replace(
+        RECORD, addresses=("2001:db8:2::2", "2001:db8:1::2"), prefixes=("2001:db8:1:0:5::/80",),
+    )
+    fake = attached()
+    _, remedy = lost(fake, GATEWAY, record)
+    assert "ip route replace 2001:db8:1:0:5::/80 via 2001:db8:1::2 dev cni0" in remedy
 
 
 @pytest.mark.parametrize("gateway", [True, False])

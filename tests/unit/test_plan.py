@@ -51,6 +51,7 @@ PAIR = ops.CreateVeth(PORT, PORT_MAC, "cni0", NETNS, "eth0", ADDRESS_MAC, 1500)
 CLAIM = ops.ClaimMac(PORT, "cni0", ADDRESS_MAC)
 PINNED = ops.PinMac("cni0", PUBLIC_MAC)
 PORT_UP = ops.AwaitPort(PORT)
+GATEWAY_UP = ops.AwaitCarrier("cni0")
 INSIDE_UP = ops.SetLink(NETNS, "eth0", up=True)
 ANNOUNCE = ops.Announce(NETNS, "eth0", ADDRESS_MAC)
 
@@ -96,6 +97,7 @@ def dual_stack() -> tuple[Op, ...]:
         ops.AddRoute(NETNS, "eth0", "::/0", "2001:db8:1::1"),
         ops.AddRoute(NETNS, "eth0", "0.0.0.0/0", "10.1.0.1"),
         PORT_UP,
+        GATEWAY_UP,
         ANNOUNCE,
     )
 
@@ -216,6 +218,7 @@ def test_the_second_container_of_a_network() -> None:
             [ops.EnsureBridge("cni0", BRIDGE_MAC, 0, multicast_snooping=True, vlan_filtering=False)],
             id="multicastSnooping",
         ),
+        pytest.param({"netfilter": True}, [], [ops.SetBridge("cni0", netfilter=True)], id="netfilter"),
         pytest.param(
             {"mtu": 9000},
             [dual_stack()[0], PAIR],
@@ -257,6 +260,7 @@ def test_the_second_container_of_a_network() -> None:
                 CLAIM,
                 ops.AddRoute(NETNS, "eth0", "::/0", "2001:db8:1::1"),
                 ops.AddRoute(NETNS, "eth0", "0.0.0.0/0", "10.1.0.1"),
+                GATEWAY_UP,
                 ANNOUNCE,
             ],
             [
@@ -289,6 +293,7 @@ def test_the_second_container_of_a_network() -> None:
                 ops.AddRoute(NETNS, "eth0", "::/0", "2001:db8:1::1"),
                 ops.AddRoute(NETNS, "eth0", "0.0.0.0/0", "10.1.0.1"),
                 PORT_UP,
+                GATEWAY_UP,
                 ANNOUNCE,
             ],
             [],
@@ -544,6 +549,14 @@ def test_vlans_of_the_port(changed: dict[str, Any], expected: list[Op]) -> None:
     assert not expected or made.ops.index(expected[-1]) < made.ops.index(INSIDE_UP)
 
 
+@pytest.mark.parametrize(("passed", "told"), [((4, 6), False), ((4,), True), ((), True)])
+def test_a_bridge_is_told_once_to_pass_its_frames_to_the_rules(passed: tuple[int, ...], told: bool) -> None:
+    fake = with_bridge(up=True, netfilter=frozenset(passed))
+    made = planned(conf(netfilter=True), allocation(), fake)
+    assert (ops.SetBridge("cni0", netfilter=True) in made.ops) == told
+    assert not any(isinstance(op, ops.SetBridge) for op in planned(conf(), allocation(), fake).ops)
+
+
 @pytest.mark.parametrize(("default", "removed"), [(1, [1]), (7, [7]), (0, []), (5, [])])
 def test_the_default_vlan_of_a_bridge_that_is_there(default: int, removed: list[int]) -> None:
     fake = with_bridge(up=True, vlan_filtering=True, default_vlan=default)
@@ -698,6 +711,18 @@ def test_a_node_with_ipv6_off() -> None:
     assert caught.value.code == IPV6_DISABLED
     assert "sysctl -w" in caught.value.details
     assert planned(conf(), DUAL, fake).result.ips  # nothing of it passes through the node
+
+
+@pytest.mark.parametrize(
+    ("present", "waits"),
+    [({}, True), ({"running": True}, False), ({"stp": True}, False)],
+    ids=["without ports", "with ports", "STP: its ports forward much later"],
+)
+def test_the_first_container_waits_for_its_gateway(present: dict[str, Any], waits: bool) -> None:
+    """Until the bridge has carrier the node sends nothing through it."""
+    fake = kernel()
+    fake.add_link(HOST, Link("cni0", BRIDGE_MAC, 1500, kind="bridge", up=True, **present))
+    assert (GATEWAY_UP in planned(GATEWAY, DUAL, fake).ops) == waits
 
 
 def test_a_container_with_ipv6_off_gets_it_back() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 
 import pytest
 
@@ -18,7 +19,10 @@ NDA_DST, NDA_LLADDR, NDA_IFINDEX, NTF_PROXY, NUD_PERMANENT, NUD_REACHABLE = 1, 2
 IFA_ADDRESS, IFA_LOCAL, IFA_CACHEINFO, IFA_FLAGS, IFA_F_NODAD = 1, 2, 6, 8, 2
 IFLA_AF_SPEC, IFLA_EXT_MASK, IFLA_BRIDGE_FLAGS, IFLA_BRIDGE_VLAN_INFO, RTEXT_FILTER_BRVLAN = 26, 29, 0, 2, 2
 IFLA_IFNAME, IFLA_MASTER, IFLA_LINKINFO, IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_BR_VLAN_FILTERING = 3, 10, 18, 1, 2, 7
-CREATE, REPLACE = 0x400, 0x100
+CREATE, EXCL, REPLACE = 0x400, 0x200, 0x100
+AF_INET, NTF_USE, NUD_INCOMPLETE, NUD_FAILED = 2, 1, 1, 0x20
+IFLA_ADDRESS, IFLA_MTU, IFLA_LINK, IFLA_NET_NS_FD, IFLA_MACVLAN_MODE = 1, 4, 5, 28, 1
+IFLA_BR_NF_CALL_IPTABLES, IFLA_BR_NF_CALL_IP6TABLES = 36, 37
 
 IP = "2001:db8::2"
 PREFIX = f"{IP}/64"
@@ -40,7 +44,37 @@ def preferred(seconds: int) -> bytes:
     return IFADDRMSG.pack(AF_INET6, 64, 0, 0, 3) + own + attribute(IFA_CACHEINFO, times)
 
 
+MACVLAN = ops.CreateMacvlan("", "up0", "/run/netns/a", "eth0", "new0", "vepa", "02:00:00:00:00:0a", 1400, "x")
+VEPA = nest(IFLA_LINKINFO, text(IFLA_INFO_KIND, "macvlan"), nest(IFLA_INFO_DATA, u32(IFLA_MACVLAN_MODE, 2)))
+
+
 @pytest.mark.parametrize(("made", "expected"), [
+    pytest.param(
+        messages.create_macvlan(MACVLAN, 3, 9),
+        Message(16, CREATE | EXCL, IFINFOMSG.pack(0, 0, 0, 0, 0) + text(IFLA_IFNAME, "new0") + u32(IFLA_LINK, 3) + VEPA
+                + attribute(IFLA_ADDRESS, b"\2\0\0\0\0\x0a") + u32(IFLA_MTU, 1400) + u32(IFLA_NET_NS_FD, 9)),
+        id="macvlan",
+    ),
+    pytest.param(
+        messages.create_macvlan(replace(MACVLAN, mac="", mtu=0), 3, None),
+        Message(16, CREATE | EXCL,
+                IFINFOMSG.pack(0, 0, 0, 0, 0) + text(IFLA_IFNAME, "new0") + u32(IFLA_LINK, 3) + VEPA),
+        id="macvlan with its master's MAC and MTU, in its namespace",
+    ),
+    pytest.param(
+        messages.rename(3, "eth0"), Message(19, 0, IFINFOMSG.pack(0, 0, 3, 0, 0) + text(IFLA_IFNAME, "eth0")),
+        id="rename",
+    ),
+    pytest.param(
+        messages.ask_neighbour(IP, 3),
+        Message(28, CREATE, NDMSG.pack(AF_INET6, 3, 0, NTF_USE, 0) + address(NDA_DST, IP)),
+        id="ask for a neighbour",
+    ),
+    pytest.param(
+        messages.ask_neighbour("192.0.2.1", 3),
+        Message(28, CREATE, NDMSG.pack(AF_INET, 3, 0, NTF_USE, 0) + address(NDA_DST, "192.0.2.1")),
+        id="ask for a neighbour of IPv4",
+    ),
     pytest.param(messages.add_proxy(ops.AddProxy("eth0", IP), 3), Message(28, CREATE, PROXY), id="answer for one"),
     pytest.param(messages.remove_proxy(ops.RemoveProxy("eth0", IP), 3), Message(29, 0, PROXY), id="no more"),
     pytest.param(
@@ -73,6 +107,14 @@ def preferred(seconds: int) -> bytes:
         messages.set_bridge(ops.SetBridge("br0", vlan_filtering=True)),
         Message(16, 0, IFINFOMSG.pack(0, 0, 0, 0, 0) + text(IFLA_IFNAME, "br0") + FILTERING),
         id="vlan filtering",
+    ),
+    pytest.param(
+        messages.set_bridge(ops.SetBridge("br0", netfilter=True)),
+        Message(16, 0, IFINFOMSG.pack(0, 0, 0, 0, 0) + text(IFLA_IFNAME, "br0") + nest(
+            IFLA_LINKINFO, text(IFLA_INFO_KIND, "bridge"),
+            nest(IFLA_INFO_DATA, u8(IFLA_BR_NF_CALL_IPTABLES, 1), u8(IFLA_BR_NF_CALL_IP6TABLES, 1)),
+        )),
+        id="netfilter",
     ),
     pytest.param(
         messages.get_port_vlans(),
@@ -146,3 +188,21 @@ def test_vlans_of_a_port_are_read() -> None:
 
 def test_a_port_without_vlans_has_none() -> None:
     assert messages.read_port_vlans(told(16, IFINFOMSG.pack(AF_BRIDGE, 0, 4, 0, 0))) == ()
+
+
+@pytest.mark.parametrize(("state", "mac", "answer"), [
+    (NUD_REACHABLE, "02:00:00:00:00:0a", "02:00:00:00:00:0a"), (NUD_INCOMPLETE, "", None), (NUD_FAILED, "", ""),
+    (0, "", ""),
+])
+def test_the_answer_for_a_neighbour_is_read(state: int, mac: str, answer: str | None) -> None:
+    lladdr = attribute(NDA_LLADDR, bytes.fromhex(mac.replace(":", ""))) if mac else b""
+    body = NDMSG.pack(AF_INET6, 3, state, 0, 0) + address(NDA_DST, IP) + lladdr
+    assert messages.read_answer(told(28, body)) == (3, IP, answer)
+
+
+@pytest.mark.parametrize(("info", "mode"), [
+    (VEPA, "vepa"), (nest(IFLA_LINKINFO, text(IFLA_INFO_KIND, "veth")), ""), (b"", ""),
+])
+def test_the_mode_of_a_macvlan_is_read(info: bytes, mode: str) -> None:
+    body = IFINFOMSG.pack(0, 0, 3, 0, 0) + text(IFLA_IFNAME, "eth0") + info
+    assert messages.read_macvlan_mode(told(16, body)) == mode

@@ -64,7 +64,9 @@ class Segment:
         ips = tuple(Address(ip.address, ip.gateway, interface=1) for ip in allocation.ips)
         return Plan(tuple(steps), Result(interfaces, ips, allocation.routes, allocation.dns))
 
-    def check_questions(self, site: Site, conf: MainConf, result: Result) -> Iterable[Question]:
+    def check_questions(
+        self, site: Site, conf: MainConf, result: Result, record: Attachment | None
+    ) -> Iterable[Question]:
         return (GetLink(site.netns, site.owner.ifname),)
 
     def differences(

@@ -21,7 +21,7 @@ from cni_v6.kernel import ops
 from cni_v6.kernel.facts import Link
 from cni_v6.kernel.ops import HOST
 from cni_v6.leases.attachment import Attachment
-from cni_v6.plan import features, repair as plan_repair
+from cni_v6.plan import bridge_port, features, repair as plan_repair
 from cni_v6.protocol import names
 from cni_v6.protocol.names import Owner
 from tests.unit.fake_context import CONFIG, DATA_DIR, LAYER_2, FakeContext
@@ -33,7 +33,7 @@ NAMES = ("c1", "c2", "c3")
 UPLINK = "2001:db8:1::ffff/64"
 RANGES = [[{"subnet": "2001:db8:1::/64", "gateway": "link-local"}], [{"subnet": "10.1.0.0/24"}]]
 EVERYTHING = CONFIG | {
-    "ingress": "isolated", "ndpProxy": "auto", "multicastSnooping": True,
+    "ingress": "isolated", "ndpProxy": "auto", "multicastSnooping": True, "netfilter": True,
     "runtimeConfig": {"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]},
     "ipam": {"type": "cni-v6-ipam", "ranges": RANGES, "delegate": 80},
 }
@@ -53,6 +53,7 @@ def config(number: int, base: dict[str, Any] = EVERYTHING) -> dict[str, Any]:
 def node(base: dict[str, Any] = EVERYTHING, fake: FakeContext | None = None) -> FakeContext:
     """Three containers."""
     fake = fake or FakeContext()
+    fake.kernel.spaces[HOST].sysctls[bridge_port.FRAMES[4]] = "0"  # there is br_netfilter
     uplink(UPLINK if base is EVERYTHING else "2001:db8:9::ffff/64", fake=fake.kernel)
     for number, name in enumerate(NAMES):
         fake.add(name, config(number) if base is EVERYTHING else base)
@@ -138,6 +139,7 @@ DAMAGES = [
     pytest.param(lose("10.1.0.1"), "pods: gateway address 10.1.0.1/24 is missing on cni0", id="gateway"),
     pytest.param(lose("2001:db8:1::/64"), "pods: route 2001:db8:1::/64 through cni0 is missing", id="on-link route"),
     pytest.param(sysctl("ipv4/ip_forward"), "pods: IPv4 forwarding is off", id="IPv4 forwarding"),
+    pytest.param(sysctl("ipv6/conf/up0/force_forwarding"), "pods: IPv6 forwarding is off on up0", id="uplink"),
     pytest.param(sysctl("ipv4/conf/cni0/route_localnet"), "net/ipv4/conf/cni0/route_localnet is not 1", id="loopback"),
     pytest.param(lose_elements, "pods/c1/eth0: ", id="elements"),
     pytest.param(lose("2001:db8:1::2/128"), "eth0: route 2001:db8:1::2/128 through cni0", id="proxy route"),

@@ -20,11 +20,13 @@ from cni_v6.config.bridge import BridgeConf
 from cni_v6.config.ipam import IpamConf
 from cni_v6.config.json_schema import levels, schema, table
 from cni_v6.config.keys.bridge import BRIDGE as BRIDGE_KEYS, MAIN_OF_IPAM
+from cni_v6.config.keys.macvlan import MACVLAN as MACVLAN_KEYS
 from cni_v6.config.keys.routed import ROUTED as ROUTED_KEYS
+from cni_v6.config.macvlan import MacvlanConf
 from cni_v6.config.main import IPAM_PLUGIN
 from cni_v6.config.routed import RoutedConf
 from cni_v6.errors import CniError
-from cni_v6.protocol.invocation import MAIN, ROUTED
+from cni_v6.protocol.invocation import MACVLAN, MAIN, ROUTED
 from tests.unit.config_tables import BAD, BRIDGE, GOOD, V4, V6, Bad, call, config, ipam, parse
 from tests.unit.test_config import FULL, SPOTS, VALUES, replaced
 
@@ -34,7 +36,7 @@ AGENT_SCHEMA_FILE = ROOT / "conf" / "cni-v6-agent.schema.json"
 DOCUMENT = ROOT / "docs" / "configuration.md"
 AGENT_DOCUMENT = ROOT / "docs" / "cluster.md"
 SAMPLES = sorted((ROOT / "conf").glob("*.conflist"))
-LEVELS = list(levels(BRIDGE_KEYS, ROUTED_KEYS, MAIN_OF_IPAM))
+LEVELS = list(levels(BRIDGE_KEYS, ROUTED_KEYS, MACVLAN_KEYS, MAIN_OF_IPAM))
 AGENT_LEVELS = list(levels(AGENT))
 DOCUMENTS = {DOCUMENT: LEVELS, AGENT_DOCUMENT: AGENT_LEVELS}
 MARK = re.compile(r"<!-- table: (\w+) -->\n(?:.*?<!-- end of table -->\n)?", re.DOTALL)
@@ -60,7 +62,7 @@ def complaints(raw: Any) -> list[str]:
 
 def accepted(raw: dict[str, Any], plugin: str = BRIDGE) -> bool:
     try:
-        return isinstance(parse(call(raw, plugin)), BridgeConf | RoutedConf | IpamConf)
+        return isinstance(parse(call(raw, plugin)), BridgeConf | RoutedConf | MacvlanConf | IpamConf)
     except CniError:
         return False
 
@@ -118,7 +120,7 @@ def test_samples_do_not_share_a_bridge_or_an_address() -> None:
     bridges = [plugin["bridge"] for plugin in plugins if plugin["type"] == BRIDGE]
     subnets = [one["subnet"] for plugin in plugins if "ipam" in plugin
                for ranges in plugin["ipam"]["ranges"] for one in ranges]
-    assert len(SAMPLES) == 7 and len(set(bridges)) == len(bridges) and len(set(subnets)) == len(subnets)
+    assert len(SAMPLES) == 8 and len(set(bridges)) == len(bridges) and len(set(subnets)) == len(subnets)
 
 
 @pytest.mark.parametrize("raw", GOOD.values(), ids=GOOD)
@@ -165,11 +167,14 @@ def test_what_the_parser_takes_of_one_key_is_valid(value: Any, key: str) -> None
         assert complaints(raw | {"type": BRIDGE}) == []
 
 
-@given(value=VALUES, key=st.sampled_from([key.name for key in ROUTED_KEYS.keys]))
-def test_what_the_parser_takes_of_one_key_of_a_routed_network_is_valid(value: Any, key: str) -> None:
-    raw = {"type": ROUTED, "ipam": ipam([V6], [V4])} | {key: value}
-    if accepted(raw, ROUTED):
-        assert complaints(raw | {"type": ROUTED}) == []
+@given(value=VALUES, place=st.sampled_from([
+    (kind, key.name) for kind, level in ((ROUTED, ROUTED_KEYS), (MACVLAN, MACVLAN_KEYS)) for key in level.keys
+]))
+def test_what_the_parser_takes_of_one_key_of_another_network_is_valid(value: Any, place: tuple[str, str]) -> None:
+    kind, key = place
+    raw = {"type": kind, "ipam": ipam([V6], [V4])} | {key: value}
+    if accepted(raw, kind):
+        assert complaints(raw | {"type": kind}) == []
 
 
 def write() -> None:

@@ -651,5 +651,5 @@ def test_a_look_changes_nothing_whatever_lies_there(leases: DiskLeases, folder: 
         "theirs": ("10.1.0.6",),
     }
     assert [name for name, record in found.items() if record.damaged] == ["b"]
-    assert leases.past("2001:db8::2").used and leases.count_spent(LARGE) == 3
+    assert leases.past("2001:db8::2").used and leases.count(LARGE) == (3, 0)
     assert {path: (path.stat().st_mtime_ns, path.stat().st_mode) for path in (folder, *folder.rglob("*"))} == before

@@ -55,6 +55,14 @@ _ENGINE = (
     ),
 )
 
+_LOG = Key(
+    "log", Text("logFile"),
+    "File for [one line of JSON a call](observing.md#the-log-of-calls), with or without an engine, in a folder that "
+    "exists; it ends with `.jsonl`. Absent: an engine writes to `calls.jsonl` in its run folder, and a call without an "
+    "engine to no file.",
+    "No such key.", default="", example="/var/log/cni-v6.jsonl",
+)
+
 # What the specification, libcni and runtimes put beside the plugin's own keys (SPEC.md, section 1).
 _PROTOCOL = (
     Key(
@@ -158,6 +166,12 @@ BRIDGE = Level("bridge", "", (
         "No such key; the kernel's default, on.", default=False, example=True,
     ),
     Key(
+        "netfilter", Flag(),
+        "Frames on the bridge pass the node's rules for packets (`br_netfilter`), so that services answer and network "
+        "policies hold between containers of one node. Other bridges stay as they are.",
+        "No such key.", default=False, example=True,
+    ),
+    Key(
         "dns", Nested(DNS), "Name service for the result; has precedence over `ipam.resolvConf`.", "The same.",
         example={"nameservers": ["fd42:1:2:3::1"], "search": ["example.org"]},
     ),
@@ -175,6 +189,7 @@ BRIDGE = Level("bridge", "", (
     ),
     _STRICT,
     *_ENGINE,
+    _LOG,
 ))
 
 # Unguarded: everything else here belongs to the main plugin, whatever that is.

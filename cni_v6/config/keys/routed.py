@@ -11,6 +11,7 @@ from cni_v6.config.keys.bridge import BRIDGE
 _OF_A_BRIDGE = frozenset((
     "bridge", "isGateway", "isDefaultGateway", "forceAddress", "macspoofchk", "hairpinMode", "promiscMode", "vlan",
     "vlanTrunk", "preserveDefaultVlan", "enabledad", "disableContainerInterface", "portIsolation", "multicastSnooping",
+    "netfilter",
 ))
 _NONE = "No such key."
 

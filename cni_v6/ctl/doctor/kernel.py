@@ -18,7 +18,8 @@ from cni_v6.kernel.netlink.message import Message, as_text
 from cni_v6.kernel.netns.enter import CLONE_NEWNET, libc
 from cni_v6.kernel.ops import HOST
 from cni_v6.kernel.questions import GetLinks, GetSurroundings, GetSysctl, GetUplinks
-from cni_v6.plan.health.kernel import CONNTRACK, CONNTRACK_MAX, FRAMES, THRESHOLD, KernelFacts
+from cni_v6.plan.bridge_port import FRAMES
+from cni_v6.plan.health.kernel import CONNTRACK, CONNTRACK_MAX, THRESHOLD, KernelFacts
 
 RTPROT_RA = 9  # linux/rtnetlink.h
 

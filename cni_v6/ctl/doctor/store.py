@@ -7,18 +7,15 @@ import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from threading import Thread
 
-from cni_v6.allocation import ranges
-from cni_v6.attachments import recall, stale
+from cni_v6.attachments import pools, recall, stale
 from cni_v6.attachments.context import Context
 from cni_v6.attachments.damaged import is_blocked
 from cni_v6.config.ipam import IpamConf
 from cni_v6.engine import suspect
-from cni_v6.errors import CniError
 from cni_v6.leases.attachment import Attachment
 from cni_v6.leases.disk.lock import lock_holder
 from cni_v6.leases.disk.store import LOCK
-from cni_v6.plan.health.store import Disk, Held, Pool, StoreFacts
-from cni_v6.planning import usage as rate_of_use
+from cni_v6.plan.health.store import Disk, Held, StoreFacts
 
 PATIENCE = 2.0  # seconds: a call holds a lock for milliseconds
 
@@ -41,7 +38,7 @@ def read(
         tuple(str(record.owner) for record in records if is_blocked(record)),
         tuple(f"{record.owner} ({why})" for record, why in stale.dead(records, node)),
         tuple(map(str, recall.lost(node, {record.owner for record in records}, unread))),
-        tuple(pool for conf in configs for pool in _pools(conf, records, node)),
+        tuple(pool for conf in configs for pool in pools.of(conf, records, node)),
     )
 
 
@@ -79,16 +76,3 @@ def _is_free_soon(path: str) -> bool:
     thread.start()
     thread.join(PATIENCE)
     return not thread.is_alive()
-
-
-def _pools(conf: IpamConf, records: Iterable[Attachment], node: Context) -> Iterator[Pool]:
-    held = [(text, record.created) for record in records if record.owner.network == conf.network
-            for text in record.addresses]
-    store = node.leases(conf.network, conf.data_dir)
-    for range_set in conf.sets:
-        try:
-            spent = store.count_spent(range_set)
-        except CniError:  # STATUS says what is wrong with the allocator's state
-            continue
-        yield Pool(conf.network, ranges.describe(range_set),
-                   rate_of_use.usage(range_set, conf.policy, spent, held, node.now(), None))

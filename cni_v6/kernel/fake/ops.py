@@ -12,6 +12,7 @@ from cni_v6.errors import ALREADY_ATTACHED, IO_FAILURE, KERNEL_REFUSED, PORTS_EX
 from cni_v6.kernel import mac_claims, ops, route_place
 from cni_v6.kernel.describe import describe
 from cni_v6.kernel.facts import BRIDGE_PORTS_MAX, FOREVER, Lifetime, Link, RouteEntry
+from cni_v6.kernel.fake import macvlan
 from cni_v6.kernel.fake.node import FakeNode, Space
 from cni_v6.kernel.ops import HOST, Op
 
@@ -28,7 +29,11 @@ def _change(fake: FakeNode, netns: str, name: str, operation: Op, **changes: Any
 
 
 def _set_bridge(fake: FakeNode, operation: ops.SetBridge) -> None:
-    _change(fake, HOST, operation.name, operation, vlan_filtering=operation.vlan_filtering)
+    if operation.vlan_filtering is not None:
+        _change(fake, HOST, operation.name, operation, vlan_filtering=operation.vlan_filtering)
+    if operation.netfilter is not None:
+        filtered = frozenset((4, 6)) if operation.netfilter else frozenset()
+        _change(fake, HOST, operation.name, operation, netfilter=filtered)
 
 
 def _pin_mac(fake: FakeNode, operation: ops.PinMac) -> None:
@@ -67,7 +72,8 @@ def _set_link(fake: FakeNode, operation: ops.SetLink) -> None:
 
 
 def _carry(fake: FakeNode) -> None:
-    """Set the state of all pairs, which run while both ends are up, and of ports, enabled while their bridge is too."""
+    """Set the state of all pairs, which run while both ends are up, of ports, enabled while their bridge is too, and of
+    bridges, which run while a port is enabled."""
     links = fake.spaces[HOST].links
     for (netns, name), (other, inside) in fake.peers.items():
         here, there = fake.spaces[netns].links[name], fake.spaces[other].links[inside]
@@ -76,6 +82,15 @@ def _carry(fake: FakeNode) -> None:
         master = links.get(links[name].master) if netns == HOST else None
         if master:
             links[name] = replace(links[name], port_enabled=master.up and fake.spaces[other].links[inside].up)
+    enabled = {link.master for link in links.values() if link.port_enabled}
+    for name, link in links.items():
+        if link.kind == "bridge":
+            links[name] = replace(link, running=link.up and name in enabled)
+
+
+def _delete_link(fake: FakeNode, operation: ops.DeleteLink) -> None:
+    fake.delete(operation.netns, operation.ifname)
+    _carry(fake)
 
 
 def _set_alias(fake: FakeNode, operation: ops.SetAlias) -> None:
@@ -242,6 +257,10 @@ def _await_carrier(fake: FakeNode, operation: ops.AwaitCarrier) -> None:
 
 def _await_addresses(fake: FakeNode, operation: ops.AwaitAddresses) -> None:
     fake.existing(operation.netns, operation.ifname, operation)
+    for address in fake.spaces[operation.netns].addresses.get(operation.ifname, ()):
+        holder = fake.duplicates.get(address.partition("/")[0])
+        if holder is not None:
+            raise mac_claims.duplicate(address, operation.ifname, holder)
 
 
 def _await_end(fake: FakeNode, operation: ops.AwaitEnd) -> None:
@@ -259,6 +278,7 @@ EFFECTS: dict[type[Any], Callable[[FakeNode, Any], None]] = {
     ops.SetBridge: _set_bridge,
     ops.PinMac: _pin_mac,
     ops.CreateVeth: _create_veth,
+    ops.CreateMacvlan: macvlan.create,
     ops.SetAlias: _set_alias,
     ops.ClaimMac: _claim_mac,
     ops.SetPort: _set_port,
@@ -286,5 +306,5 @@ EFFECTS: dict[type[Any], Callable[[FakeNode, Any], None]] = {
     ops.AwaitAddresses: _await_addresses,
     ops.AwaitEnd: _await_end,
     ops.Announce: _announce,
-    ops.DeleteLink: lambda fake, operation: fake.delete(operation.netns, operation.ifname),
+    ops.DeleteLink: _delete_link,
 }

@@ -23,6 +23,9 @@ from cni_v6.kernel.netlink.uapi import (
     IFLA_ADDRESS,
     IFLA_AF_SPEC,
     IFLA_BR_GROUP_FWD_MASK,
+    IFLA_BR_NF_CALL_IP6TABLES,
+    IFLA_BR_NF_CALL_IPTABLES,
+    IFLA_BR_STP_STATE,
     IFLA_BR_VLAN_DEFAULT_PVID,
     IFLA_BR_VLAN_FILTERING,
     IFLA_BRPORT_ISOLATED,
@@ -63,7 +66,11 @@ _LINK = frozenset((
     IFLA_IFNAME, IFLA_ADDRESS, IFLA_MTU, IFLA_OPERSTATE, IFLA_IFALIAS, IFLA_GROUP, IFLA_MASTER, IFLA_LINKINFO,
     IFLA_AF_SPEC,
 ))
-_BRIDGE = frozenset((IFLA_BR_VLAN_FILTERING, IFLA_BR_VLAN_DEFAULT_PVID, IFLA_BR_GROUP_FWD_MASK))
+_NETFILTER = {4: IFLA_BR_NF_CALL_IPTABLES, 6: IFLA_BR_NF_CALL_IP6TABLES}
+_BRIDGE = frozenset((
+    IFLA_BR_STP_STATE, IFLA_BR_VLAN_FILTERING, IFLA_BR_VLAN_DEFAULT_PVID, IFLA_BR_GROUP_FWD_MASK, *_NETFILTER.values(),
+))
+_NONE: frozenset[int] = frozenset()
 _PORT = frozenset((IFLA_BRPORT_MODE, IFLA_BRPORT_ISOLATED, IFLA_BRPORT_STATE))
 # The sysctls ``net/ipv6/conf/<interface>/`` that a message about a link has too: linux/ipv6.h, DEVCONF_*.
 IPV6_SETTINGS = {"accept_ra": 3, "autoconf": 5, "disable_ipv6": 26, "accept_dad": 27, "force_forwarding": 59}
@@ -127,13 +134,19 @@ def read_link(data: bytes, settings: dict[str, str | None] | None = None) -> tup
         alias=as_text(given.get(IFLA_IFALIAS)),
         hairpin=bool(as_int(port.get(IFLA_BRPORT_MODE))),
         isolated=bool(as_int(port.get(IFLA_BRPORT_ISOLATED))),
+        stp=bool(as_int(bridge.get(IFLA_BR_STP_STATE))),
         vlan_filtering=bool(as_int(bridge.get(IFLA_BR_VLAN_FILTERING))),
         default_vlan=as_int(bridge[IFLA_BR_VLAN_DEFAULT_PVID]) if IFLA_BR_VLAN_DEFAULT_PVID in bridge else 1,
         group=as_int(given.get(IFLA_GROUP)),
         group_fwd_mask=as_int(bridge.get(IFLA_BR_GROUP_FWD_MASK)),
+        netfilter=_filtered(bridge) if bridge else _NONE,
         port_enabled=bool(as_int(port.get(IFLA_BRPORT_STATE))),
     )
     return link, as_int(given.get(IFLA_MASTER))
+
+
+def _filtered(bridge: Attributes) -> frozenset[int]:
+    return frozenset(family for family, kind in _NETFILTER.items() if as_int(bridge.get(kind)))
 
 
 def _read_settings(specific: bytes, settings: dict[str, str | None]) -> None:

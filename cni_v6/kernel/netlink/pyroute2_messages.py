@@ -29,25 +29,20 @@ from cni_v6.kernel.netlink.uapi import (
     NLM_F_EXCL,
     NLM_F_REPLACE,
     NTF_PROXY,
-    NTF_SELF,
+    NTF_USE,
+    NUD_FAILED,
+    NUD_INCOMPLETE,
     NUD_PERMANENT,
     RTEXT_FILTER_BRVLAN,
     RTM_DELLINK,
     RTM_DELNEIGH,
-    RTM_DELROUTE,
     RTM_GETADDR,
     RTM_GETLINK,
     RTM_GETNEIGH,
-    RTM_GETROUTE,
     RTM_NEWADDR,
     RTM_NEWLINK,
     RTM_NEWNEIGH,
-    RTM_NEWROUTE,
     RTM_SETLINK,
-    RTN_UNICAST,
-    RTN_UNREACHABLE,
-    RT_SCOPE_NOWHERE,
-    RT_TABLE_MAIN,
 )
 
 Attributes = Sequence[tuple[str, Any]]  # (the kernel's name, the value as pyroute2 takes it)
@@ -135,41 +130,6 @@ def read_lifetime(data: bytes) -> tuple[int, Lifetime]:
     return int(read["index"]), Lifetime(address, preferred, int(times["ifa_valid"]), bool(flags & IFA_F_TEMPORARY))
 
 
-# Routes of a protocol (RTPROT_*), by which a program knows its own
-
-
-def get_protocol_routes(family: int, protocol: int) -> Message:
-    """A dump of the routes of an address family with a protocol number; the kernel filters them."""
-    return _message("rtmsg", RTM_GETROUTE, 0, {"family": family, "proto": protocol})
-
-
-def add_protocol_route(
-    dst: str, *, protocol: int, priority: int, index: int | None, gateway: str | None
-) -> Message:
-    """A route in the main table, which must not be there; an unreachable one for None as the interface's index."""
-    kind = RTN_UNREACHABLE if index is None else RTN_UNICAST
-    attributes: list[tuple[str, Any]] = [] if index is None else [("RTA_OIF", index)]
-    if gateway and (":" in gateway) == (":" in dst):
-        attributes.append(("RTA_GATEWAY", gateway))
-    elif gateway:
-        attributes.append(("RTA_VIA", {"family": AF_INET6 if ":" in gateway else AF_INET, "addr": gateway}))
-    header = {"proto": protocol, "type": kind}
-    return _route(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, dst, header, [("RTA_PRIORITY", priority), *attributes])
-
-
-def remove_protocol_route(dst: str, *, protocol: int, priority: int) -> Message:
-    """Of any type and next hop. RT_SCOPE_NOWHERE stands for any scope (fib_table_delete, net/ipv4/fib_trie.c)."""
-    header = {"proto": protocol, "scope": RT_SCOPE_NOWHERE}
-    return _route(RTM_DELROUTE, 0, dst, header, [("RTA_PRIORITY", priority)])
-
-
-def _route(kind: int, flags: int, dst: str, header: Mapping[str, int], attributes: Attributes) -> Message:
-    network, _, length = dst.partition("/")
-    family = AF_INET6 if ":" in network else AF_INET
-    whole = {"family": family, "dst_len": int(length), "table": RT_TABLE_MAIN, **header}
-    return _message("rtmsg", kind, flags, whole, [("RTA_DST", network), *attributes])
-
-
 # Neighbours that were set for good
 
 
@@ -186,57 +146,52 @@ def read_neighbour(data: bytes) -> tuple[int, tuple[str, str]] | None:
     return int(read["ifindex"]), (str(read.get_attr("NDA_DST")), str(read.get_attr("NDA_LLADDR")))
 
 
-def remove_neighbour(address: str, index: int) -> Message:
-    return _message("ndmsg", RTM_DELNEIGH, 0, {"family": AF_INET6, "ifindex": index}, [("NDA_DST", address)])
+# Neighbours that are asked for
 
 
-# VXLAN interfaces, and their forwarding database
+def ask_neighbour(address: str, index: int) -> Message:
+    """Have the kernel resolve a neighbour: it sends a solicitation or an ARP request."""
+    family = AF_INET6 if ":" in address else AF_INET
+    header = {"family": family, "ifindex": index, "flags": NTF_USE}
+    return _message("ndmsg", RTM_NEWNEIGH, NLM_F_CREATE, header, [("NDA_DST", address)])
 
 
-def create_vxlan(ifname: str, *, vni: int, port: int, local: str, link: int, mac: str, mtu: int) -> Message:
-    """An interface over IPv6, down, that learns nothing. The name must be free."""
-    data = {"attrs": [
-        ("IFLA_VXLAN_ID", vni), ("IFLA_VXLAN_LINK", link), ("IFLA_VXLAN_LOCAL6", local), ("IFLA_VXLAN_PORT", port),
-        ("IFLA_VXLAN_LEARNING", 0),
-    ]}
-    kind = {"attrs": [("IFLA_INFO_KIND", "vxlan"), ("IFLA_INFO_DATA", data)]}
-    attributes = [("IFLA_IFNAME", ifname), ("IFLA_ADDRESS", mac), ("IFLA_MTU", mtu), ("IFLA_LINKINFO", kind)]
+def read_answer(data: bytes) -> tuple[int, str, str | None]:
+    """(interface index, address, MAC) of an RTM_NEWNEIGH message; "" if nobody has answered, None: not yet."""
+    read = _read("ndmsg", data)
+    state = int(read["state"])
+    found = "" if state & NUD_FAILED else None if state & NUD_INCOMPLETE else str(read.get_attr("NDA_LLADDR") or "")
+    return int(read["ifindex"]), str(read.get_attr("NDA_DST")), found
+
+
+# Macvlans
+
+
+def create_macvlan(op: ops.CreateMacvlan, master: int, netns: int | None) -> Message:
+    """
+    :param master: its interface index.
+    :param netns: a descriptor of the macvlan's namespace; None if that is the socket's.
+    """
+    kind = {"attrs": [("IFLA_INFO_KIND", "macvlan"),
+                      ("IFLA_INFO_DATA", {"attrs": [("IFLA_MACVLAN_MODE", op.mode)]})]}
+    attributes: list[tuple[str, Any]] = [("IFLA_IFNAME", op.temporary), ("IFLA_LINK", master), ("IFLA_LINKINFO", kind)]
+    attributes += [("IFLA_ADDRESS", op.mac)] if op.mac else []
+    attributes += [("IFLA_MTU", op.mtu)] if op.mtu else []
+    attributes += [("IFLA_NET_NS_FD", netns)] if netns is not None else []
     return _message("ifinfomsg", RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, {}, attributes)
 
 
-def read_vxlan(data: bytes) -> Mapping[str, Any]:
-    """``vni``, ``port``, ``local``, ``link``, ``learning`` of an RTM_NEWLINK message; {} for another kind."""
+def rename(index: int, ifname: str) -> Message:
+    """Give the interface with this index, which is down, another name."""
+    return _message("ifinfomsg", RTM_SETLINK, 0, {"index": index}, [("IFLA_IFNAME", ifname)])
+
+
+def read_macvlan_mode(data: bytes) -> str:
+    """The mode of an RTM_NEWLINK message; "" if it is about no macvlan."""
     info = _read("ifinfomsg", data).get_attr("IFLA_LINKINFO")
-    if not info or info.get_attr("IFLA_INFO_KIND") != "vxlan":
-        return {}
-    given = info.get_attr("IFLA_INFO_DATA")
-    names = {"vni": "ID", "port": "PORT", "local": "LOCAL6", "link": "LINK", "learning": "LEARNING"}
-    return {name: given.get_attr(f"IFLA_VXLAN_{kernels}") for name, kernels in names.items()}
-
-
-def add_endpoint(mac: str, node: str, index: int) -> Message:
-    """An entry of a VXLAN interface's forwarding database."""
-    return _endpoint(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, mac, node, index)
-
-
-def remove_endpoint(mac: str, node: str, index: int) -> Message:
-    return _endpoint(RTM_DELNEIGH, 0, mac, node, index)
-
-
-def _endpoint(kind: int, flags: int, mac: str, node: str, index: int) -> Message:
-    header = {"family": AF_BRIDGE, "ifindex": index, "state": NUD_PERMANENT, "flags": NTF_SELF}
-    return _message("ndmsg", kind, flags, header, [("NDA_LLADDR", mac), ("NDA_DST", node)])
-
-
-def get_endpoints(index: int) -> Message:
-    """A dump of the forwarding database of the interface with this index."""
-    return _message("ndmsg", RTM_GETNEIGH, 0, {"family": AF_BRIDGE, "ifindex": index})
-
-
-def read_endpoint(data: bytes) -> tuple[str, str]:
-    """(MAC, node) of an RTM_NEWNEIGH message of a forwarding database."""
-    read = _read("ndmsg", data)
-    return str(read.get_attr("NDA_LLADDR")), str(read.get_attr("NDA_DST"))
+    if info is None or info.get_attr("IFLA_INFO_KIND") != "macvlan":
+        return ""
+    return str(info.get_attr("IFLA_INFO_DATA").get_attr("IFLA_MACVLAN_MODE"))
 
 
 # Ports of a bridge, and their VLANs
@@ -247,7 +202,11 @@ def plug_in(op: ops.PlugIn, bridge: int) -> Message:
 
 
 def set_bridge(op: ops.SetBridge) -> Message:
-    info = {"attrs": [("IFLA_BR_VLAN_FILTERING", int(op.vlan_filtering))]}
+    values = (
+        ("IFLA_BR_VLAN_FILTERING", op.vlan_filtering), ("IFLA_BR_NF_CALL_IPTABLES", op.netfilter),
+        ("IFLA_BR_NF_CALL_IP6TABLES", op.netfilter),
+    )
+    info = {"attrs": [(name, int(value)) for name, value in values if value is not None]}
     kind = {"attrs": [("IFLA_INFO_KIND", "bridge"), ("IFLA_INFO_DATA", info)]}
     return _message("ifinfomsg", RTM_NEWLINK, 0, {}, [("IFLA_IFNAME", op.name), ("IFLA_LINKINFO", kind)])
 

@@ -60,6 +60,7 @@ from cni_v6.kernel.netlink.uapi import (
     RTA_GATEWAY,
     RTA_METRICS,
     RTA_OIF,
+    RTA_PREFSRC,
     RTA_PRIORITY,
     RTA_TABLE,
     RTA_VIA,
@@ -271,6 +272,8 @@ def add_route(op: ops.AddRoute, index: int) -> Message:
         body += attribute(RTA_VIA, struct.pack("=H", _family(op.gateway)) + packed(op.gateway))
     if op.priority is not None:
         body += u32(RTA_PRIORITY, op.priority)
+    if op.source:
+        body += address(RTA_PREFSRC, op.source)
     return Message(RTM_NEWROUTE, NEW, body + _metrics(op))
 
 

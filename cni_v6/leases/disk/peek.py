@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from time import time
 
-from cni_v6.allocation import used
+from cni_v6.allocation import release_queue, used
 from cni_v6.allocation.ranges import RangeSet
 from cni_v6.leases import records
 from cni_v6.leases.attachment import Attachment
@@ -109,12 +109,13 @@ def past(path: str, address: str, boot: str) -> Past:
         return Past(entry.time if entry else None, state.used.has(value))
 
 
-def spent(path: str, ranges: RangeSet, boot: str) -> int:
-    """The addresses of a set that were, or may have been, handed out by the network's folder at ``path``.
+def count(path: str, ranges: RangeSet, boot: str) -> tuple[int, int]:
+    """See ``leases.store.Leases.count``, of the network's folder at ``path``.
 
     :raises CniError: STORE_FAILED.
     """
     if not os.path.isdir(os.path.join(path, "cursors")):
-        return 0
+        return 0, 0
     with closing(ReadOnlyFolder(path)) as root, closing(AllocatorFiles(root, boot=boot, now=time)) as files:
-        return used.count(files.of(ranges.family).used, ranges)
+        state = files.of(ranges.family)
+        return used.count(state.used, ranges), release_queue.count(state.queue, ranges)

@@ -125,11 +125,11 @@ class DiskLeases:
 
         return peek.past(self._path, records.require_address(address), self.boot)
 
-    def count_spent(self, ranges: RangeSet) -> int:
+    def count(self, ranges: RangeSet) -> tuple[int, int]:
         """See ``leases.store.Leases``."""
         from cni_v6.leases.disk import peek
 
-        return peek.spent(self._path, ranges, self.boot)
+        return peek.count(self._path, ranges, self.boot)
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from cni_v6.kernel.facts import BRIDGE_PORTS_MAX, Link, Uplink
 from cni_v6.net.addresses import is_link_local, version
+from cni_v6.plan.bridge_port import FRAMES
 from cni_v6.plan.health.finding import AMBER, GREEN, RED, Finding, share
 
 FULL, NEARLY = 95, 80  # percent of a limit
@@ -14,7 +15,6 @@ ENTRIES = 2  # in the neighbour table for each container of a family: the node's
 IPV6_MIN_MTU = 1280  # RFC 8200, section 5
 THRESHOLD = {4: "ipv4/neigh/default/gc_thresh3", 6: "ipv6/neigh/default/gc_thresh3"}
 CONNTRACK, CONNTRACK_MAX = "netfilter/nf_conntrack_count", "netfilter/nf_conntrack_max"
-FRAMES = {4: "bridge/bridge-nf-call-iptables", 6: "bridge/bridge-nf-call-ip6tables"}
 FIRST_YEAR = 1_735_689_600.0  # 2025-01-01: a clock before it was not set
 AHEAD = 60.0  # seconds that a record may be ahead of the clock
 
@@ -58,7 +58,7 @@ def findings(facts: KernelFacts, use: Use) -> Iterator[Finding]:
     yield from _or_green("uplinks", [*_uplinks(facts, use)], _uplinks_seen(facts.uplinks))
     yield from _or_green("router advertisements", [*_advertisements(facts)], "no uplink will lose its default route")
     yield from _or_green("rp_filter", [*_rp_filter(facts, use)], "it drops nothing of these networks")
-    yield from _or_green("br_netfilter", [*_br_netfilter(facts)], "as the programs on this node need it")
+    yield from _or_green("br_netfilter", [*_br_netfilter(facts, use)], "as the programs on this node need it")
     yield from _or_green("bridge ports", [*_ports(facts.links)], f"no bridge is near its {BRIDGE_PORTS_MAX:,} ports")
     yield from _or_green("neighbour table", [*_neighbours(facts, use)], _limits(facts))
     yield from _or_green("connection tracking", [*_conntrack(facts)], _flows(facts))
@@ -131,14 +131,26 @@ def _rp_filter(facts: KernelFacts, use: Use) -> Iterator[Finding]:
                           f"sysctl -w net.ipv4.conf.{name}.rp_filter=2 net.ipv4.conf.all.rp_filter=2")
 
 
-def _br_netfilter(facts: KernelFacts) -> Iterator[Finding]:
+def _br_netfilter(facts: KernelFacts, use: Use) -> Iterator[Finding]:
     kube = "KUBE-SERVICES" in facts.chains
+    bridges = [link for link in facts.links if link.kind == "bridge" and _is_ours(link, use)]
+    why = "the node's rules do not see packets between pods on one bridge: services fail, policies do not hold"
     for family, key in FRAMES.items():
-        value = facts.sysctls.get(key)
-        if kube and value != "1":
-            yield Finding(AMBER, "br_netfilter", f"net.{key.replace('/', '.')} is {value or 'missing'}",
-                          "kube-proxy's iptables rules do not see packets between pods on one bridge: services fail",
-                          f"modprobe br_netfilter; sysctl -w net.{key.replace('/', '.')}=1")
+        value, sysctl = facts.sysctls.get(key), f"net.{key.replace('/', '.')}"
+        asked = [link.name for link in bridges if family in link.netfilter]
+        left = [link.name for link in bridges if family not in link.netfilter]
+        if value is None and (kube or asked):
+            needed = f", and bridge {asked[0]} needs it" if asked else ""
+            yield Finding(AMBER, "br_netfilter", f"{sysctl} is missing{needed}", why, "modprobe br_netfilter")
+        elif kube and value != "1" and (left or not bridges):
+            where = f", and bridge {left[0]} has no setting of its own" if left else ""
+            yield Finding(AMBER, "br_netfilter", f"{sysctl} is {value}{where}", why,
+                          f'write "netfilter": true into the configuration, or run sysctl -w {sysctl}=1')
+
+
+def _is_ours(bridge: Link, use: Use) -> bool:
+    """Whether containers have a gateway on a bridge: on itself, or in a VLAN."""
+    return any(home.partition(".")[0] == bridge.name for home in use.homes)
 
 
 def _ports(links: Sequence[Link]) -> Iterator[Finding]:

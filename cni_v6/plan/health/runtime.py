@@ -6,8 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from cni_v6.plan.health.finding import AMBER, GREEN, RED, Finding
+from cni_v6.protocol.invocation import BRIDGE, IPAM, MAIN
 
-OURS = ("cni-v6", "cni-v6-ipam")
+OURS = (*MAIN, IPAM)
+USUAL = (BRIDGE, IPAM)  # which every installation has
 LOOPBACK = "loopback"
 
 
@@ -101,7 +103,7 @@ def _folders(runtime: Runtime) -> Iterator[Finding]:
             yield Finding(AMBER, check, f"{folder} does not exist", f"{runtime.name} looks for plugins there",
                           f"cni-v6ctl install --bin-dir {folder}, or change the runtime's configuration")
     needed = {kind: file.name for file in reversed(runtime.files) for kind in file.types}
-    needed |= {kind: "" for kind in OURS if kind not in needed}
+    needed |= {kind: "" for kind in USUAL if kind not in needed}
     for kind, name in sorted(needed.items()):
         if kind not in there:
             why = f"{runtime.conf_dir}/{name} names it: every ADD of it fails" if name else "an ADD needs it"

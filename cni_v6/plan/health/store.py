@@ -38,11 +38,12 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """A set of addresses, as text, and its use."""
+    """A set of addresses, as text, and its use. ``waiting``: released addresses that can be given again."""
 
     network: str
     addresses: str
     usage: Usage
+    waiting: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,125 @@
+"""``cni-v6ctl metrics``: what the engine has counted and what the node has, as Prometheus reads it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from cni_v6 import wire
+from cni_v6.attachments.context import Context
+from cni_v6.config.ipam import IpamConf
+from cni_v6.ctl import conf_dir
+from cni_v6.ctl.engine import own_socket
+from cni_v6.engine import suspect
+from cni_v6.engine.exposition import METRICS, Sample, parse, render
+from cni_v6.engine.handle import real_context
+from cni_v6.engine.metrics import socket_beside
+from cni_v6.errors import INVALID_CONFIG, IO_FAILURE, TRY_AGAIN, CniError
+from cni_v6.kernel.privilege import needs_root
+from cni_v6.shim import SHARED_SOCKET, try_connect
+
+SUFFIX = ".prom"  # node_exporter's textfile collector reads no other files
+MOST_BYTES = 64 << 20
+
+
+def register(commands: Any) -> None:
+    parser = commands.add_parser("metrics", help="print calls, latencies, pools, drops, for Prometheus")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--textfile", type=Path, metavar="FILE", help="write them to a file *.prom, for node_exporter")
+    form.add_argument("--json", action="store_true", help="a list of objects")
+    parser.add_argument("--conf-dir", type=Path, default=conf_dir.CONF_DIR, metavar="DIR",
+                        help="of the networks, without an engine (default: %(default)s)")
+    parser.set_defaults(run=run, root=True)
+
+
+def run(chosen: argparse.Namespace, make_node: Callable[[], Context] = real_context) -> int:
+    if chosen.textfile and chosen.textfile.suffix != SUFFIX:
+        words = f"--textfile {chosen.textfile} does not end with {SUFFIX}"
+        raise CniError(INVALID_CONFIG, words, "node_exporter reads no other files in its textfile folder")
+    text, from_engine = read(chosen.conf_dir, make_node)
+    if not from_engine:
+        print("cni-v6ctl: no engine runs: only what the store and the kernel have", file=sys.stderr)
+    if chosen.textfile:
+        _replace(chosen.textfile, text)
+    elif chosen.json:
+        print(json.dumps([document(sample) for sample in parse(text)], indent=2))
+    else:
+        print(text, end="")
+    return 0
+
+
+def read(folder: Path, make_node: Callable[[], Context]) -> tuple[str, bool]:
+    """The metrics as text, and whether they are an engine's. Without one, they are read here.
+
+    :param folder: of the configurations, without an engine.
+    """
+    own = own_socket()
+    for path in (own, os.path.join(os.path.dirname(own), SHARED_SOCKET)):
+        connection = try_connect(os.fsencode(socket_beside(os.fsdecode(path))))
+        if connection:
+            return _ask(connection.detach(), path), True
+    from cni_v6.engine.scrape import Scraper
+
+    return render(Scraper(make_node, lambda context: configurations(folder, context)).samples()), False
+
+
+def configurations(folder: Path, context: Context) -> Iterator[IpamConf]:
+    """The address configurations of the networks in a folder; none if it cannot be read."""
+    with suppress(CniError):
+        for _, config in conf_dir.ours(folder):
+            with suppress(CniError):  # an ADD would say what is wrong with it
+                conf = conf_dir.ipam(config, context)
+                yield from [conf] if conf else []
+
+
+def document(sample: Sample) -> dict[str, object]:
+    labels = dict(zip(METRICS[sample.name].labels, sample.labels))
+    return {"name": sample.name + sample.suffix, "labels": labels | ({"le": sample.le} if sample.le else {}),
+            "value": sample.value}
+
+
+def _ask(descriptor: int, path: bytes) -> str:
+    """The metrics of the engine that listens at ``path``.
+
+    :param descriptor: a connection to its metrics.
+    """
+    with socket.socket(fileno=descriptor) as connection:
+        connection.settimeout(wire.ASK_SECONDS)
+        data = b""
+        try:
+            connection.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+            while (part := connection.recv(1 << 16)) and len(data) < MOST_BYTES:
+                data += part
+        except OSError as error:
+            words = f"the engine does not tell its metrics: {error}"
+            raise CniError(TRY_AGAIN, words, suspect.advice(path)) from error
+    head, _, body = data.partition(b"\r\n\r\n")
+    if b" 200 " not in head.partition(b"\r\n")[0]:
+        raise CniError(TRY_AGAIN, "the engine does not tell its metrics", suspect.advice(path))
+    return body.decode()
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file that its reader sees whole: the old one or the new one.
+
+    :raises CniError: IO_FAILURE.
+    """
+    aside = path.with_name(f".{path.name}.{os.getpid()}")  # it does not end with SUFFIX
+    try:
+        try:
+            file = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+            with open(file, "w", encoding="utf-8") as out:
+                out.write(text)
+                os.fchmod(file, 0o644)  # node_exporter is another user, and the umask may be any
+            os.rename(aside, path)
+        finally:
+            aside.unlink(missing_ok=True)
+    except OSError as error:
+        raise CniError(IO_FAILURE, f"{needs_root(error)}cannot write {path}", str(error)) from error

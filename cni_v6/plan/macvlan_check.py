@@ -1,0 +1,112 @@
+"""CHECK and STATUS of the macvlan plugin, and what ``cni-v6ctl`` finds of its attachments on the node. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from cni_v6.config.macvlan import MacvlanConf
+from cni_v6.kernel.facts import Link
+from cni_v6.kernel.ops import HOST, Op
+from cni_v6.kernel.questions import GetLink, GetMacvlanMode, GetSysctl, Question, Snapshot
+from cni_v6.leases.attachment import Attachment, MacvlanLink
+from cni_v6.plan import check, families, features, host_access, macvlan, status
+from cni_v6.plan.site import Site
+from cni_v6.protocol.result import Result
+
+
+def _link(site: Site, conf: MacvlanConf, record: Attachment | None) -> MacvlanLink:
+    """The link as it is recorded: another interface may have the default route by now."""
+    port = record.port if record else None
+    return port if isinstance(port, MacvlanLink) else macvlan.to_record(site, conf)
+
+
+def questions(site: Site, conf: MacvlanConf, result: Result, record: Attachment | None) -> tuple[Question, ...]:
+    """The questions that CHECK asks the kernel."""
+    netns, ifname, link = site.netns, site.owner.ifname, _link(site, conf, record)
+    return (
+        GetLink(netns if link.in_container else HOST, link.master),
+        *check.inside_questions(site, result), GetMacvlanMode(netns, ifname),
+        *(GetSysctl(netns, key) for key, _ in _settings(site, conf, result)),
+        *(host_access.own_questions(link.master, link.node) if link.node else ()),
+    )
+
+
+def compare(
+    site: Site, conf: MacvlanConf, result: Result, record: Attachment | None, seen: Snapshot
+) -> Iterator[str]:
+    """The differences between ``result`` and the kernel, one phrase for each.
+
+    :param seen: answers to ``questions``.
+    :raises CniError: INVALID_CONFIG when the result names no interface of this container.
+    """
+    netns, ifname = site.netns, site.owner.ifname
+    link = _link(site, conf, record)
+    yield from missing(link, seen.link(netns if link.in_container else HOST, link.master))
+    yield from check.inside(site, result, seen, up=True)
+    if seen.link(netns, ifname):
+        mode = seen.macvlan_mode(netns, ifname)
+        if mode:
+            yield from check.differs(f"interface {ifname}", "mode", conf.mode, mode)
+        else:
+            yield f"interface {ifname} is no macvlan"
+        for key, value in _settings(site, conf, result):
+            yield from check.differs("container", f"net/{key}", value, seen.sysctl(netns, key))
+    yield from check.routes(site, result, seen)
+    if record and link.node:
+        yield from (words for words, _ in host_access.differences(record, link.master, link.node, site.node, seen))
+
+
+def missing(link: MacvlanLink, master: Link | None) -> Iterator[str]:
+    """What is wrong with the master of an attachment."""
+    if master is None:
+        yield f"master {link.master} is missing"
+    elif not master.up:
+        yield f"master {link.master} is down"
+
+
+def node_questions(link: MacvlanLink) -> tuple[Question, ...]:
+    """The questions about what the node has for an attachment."""
+    return host_access.own_questions(link.master, link.node) if link.node else ()
+
+
+def differences(
+    record: Attachment, link: MacvlanLink, master: Link | None, node: str, seen: Snapshot
+) -> Iterator[tuple[str, tuple[Op, ...]]]:
+    """What differs on the node: in words, and the operations that mend it. A master is the administrator's to mend.
+
+    :param node: the node's machine id (``Site.node``).
+    """
+    wrong = list(missing(link, master))
+    yield from ((words, ()) for words in wrong)
+    if link.node and not wrong:
+        yield from host_access.differences(record, link.master, link.node, node, seen)
+
+
+def _settings(site: Site, conf: MacvlanConf, result: Result) -> Iterator[tuple[str, str]]:
+    """Sysctls of the container's interface that a network with IPv6 needs."""
+    ifname = site.owner.ifname
+    if any(ip.family == 6 for ip in check.addresses(site, result, ifname)):
+        yield f"ipv6/conf/{ifname}/accept_ra", macvlan.LISTENS if conf.accept_ra else "0"
+        yield f"ipv6/conf/{ifname}/autoconf", "0"
+
+
+# STATUS
+
+
+def status_questions(conf: MacvlanConf) -> tuple[Question, ...]:
+    """The questions that STATUS asks the kernel. A master in containers is not looked for."""
+    own = () if conf.link_in_container else (GetLink(HOST, conf.master),)
+    return *own, *families.host_questions(), *features.questions(conf)
+
+
+def check_status(conf: MacvlanConf, seen: Snapshot) -> Iterable[str]:
+    """What STATUS finds in the kernel.
+
+    :returns: warnings.
+    :raises CniError: NODE_CONFLICT, NOT_AVAILABLE when an ADD would fail.
+    """
+    features.check(conf, seen)
+    status.check_families(conf, seen)
+    if not conf.link_in_container:
+        macvlan.check_master(conf, seen.link(HOST, conf.master))
+    return ()

@@ -1,0 +1,145 @@
+"""Macvlans: the fake kernel and the real one keep the same promises."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from cni_v6 import errors
+from cni_v6.kernel import ops
+from cni_v6.kernel.fake.kernel import FakeKernel
+from cni_v6.kernel.ops import HOST
+from cni_v6.kernel.questions import GetMacvlanMode
+from tests.contract.kernels import KernelTestbed, linux_testbed
+from tests.contract.test_kernel import MAC, NO_DAD, addresses, attach, link, refused, routes, there
+
+WIRE, FAR, MASTER_MAC = "up0", "far0", "02:00:00:00:01:0b"
+OTHER_MAC = "02:00:00:00:00:0d"
+IP, PREFIX = "2001:db8::2", "2001:db8::2/64"
+
+
+def wired(testbed: KernelTestbed) -> KernelTestbed:
+    """An uplink of the node, up, whose other end is ``far0`` in container b."""
+    wire = ops.CreateVeth(WIRE, MASTER_MAC, "", testbed.b, FAR, "02:00:00:00:01:0a", 1400)
+    quiet = [ops.SetSysctl(where, NO_DAD.format(name), "0") for where, name in ((HOST, WIRE), (testbed.b, FAR))]
+    testbed.kernel.apply([wire, *quiet, ops.SetLink(testbed.b, FAR, up=True), ops.AwaitCarrier(WIRE)])
+    return testbed
+
+
+def macvlan(testbed: KernelTestbed, **changes: Any) -> ops.CreateMacvlan:
+    own = ops.CreateMacvlan(HOST, WIRE, testbed.a, "eth0", "mv0", "bridge", MAC, 0, "cni-v6 lan/a/eth0")
+    return replace(own, **changes)
+
+
+def mode(testbed: KernelTestbed, netns: str, ifname: str) -> str:
+    return testbed.kernel.observe([GetMacvlanMode(netns, ifname)]).macvlan_mode(netns, ifname)
+
+
+def test_a_macvlan_is_made_down_in_its_namespace(testbed: KernelTestbed) -> None:
+    """Whatever the node has under its name: nothing of it is ever on the node."""
+    wired(testbed).kernel.apply([ops.CreateVeth("eth0", OTHER_MAC, "", testbed.b, "eth9", "02:00:00:00:00:0e", 0)])
+    testbed.kernel.apply([macvlan(testbed)])
+    made = there(testbed, testbed.a, "eth0")
+    assert (made.kind, made.mac, made.mtu, made.up, made.alias) == ("macvlan", MAC, 1400, False, "cni-v6 lan/a/eth0")
+    assert mode(testbed, testbed.a, "eth0") == "bridge"
+    assert link(testbed, testbed.a, "mv0") is None and there(testbed, HOST, "eth0").mac == OTHER_MAC
+    assert mode(testbed, HOST, WIRE) == mode(testbed, testbed.a, "eth1") == ""
+
+
+@pytest.mark.parametrize("wanted", ["private", "vepa", "passthru"])
+def test_modes_and_mtu(testbed: KernelTestbed, wanted: str) -> None:
+    wired(testbed).kernel.apply([macvlan(testbed, mode=wanted, mtu=1300)])
+    made = there(testbed, testbed.a, "eth0")
+    assert (mode(testbed, testbed.a, "eth0"), made.mtu) == (wanted, 1300)
+    assert made.mac == (MASTER_MAC if wanted == "passthru" else MAC)
+
+
+def test_a_macvlan_on_an_interface_of_the_container(testbed: KernelTestbed) -> None:
+    wired(testbed).kernel.apply([macvlan(testbed, place=testbed.b, master=FAR, netns=testbed.b)])
+    assert mode(testbed, testbed.b, "eth0") == "bridge" and there(testbed, testbed.b, "eth0").mtu == 1400
+
+
+def test_a_macvlan_of_the_nodes_own(testbed: KernelTestbed) -> None:
+    """It may exist already, and stays whatever fails later."""
+    own = macvlan(testbed, netns=HOST, ifname="mv0", shared=True)
+    with refused(errors.KERNEL_REFUSED, "nothing"):
+        wired(testbed).kernel.apply([own, ops.SetAlias(HOST, "nothing", "x")])
+    before = there(testbed, HOST, "mv0")
+    assert (before.kind, before.alias, before.mac, before.up) == ("macvlan", own.alias, MAC, False)
+    testbed.kernel.apply([replace(own, mac=OTHER_MAC)])
+    assert there(testbed, HOST, "mv0") == before
+
+
+def test_a_route_with_a_source(testbed: KernelTestbed) -> None:
+    source = ops.AddAddress(HOST, WIRE, "192.0.2.1/24")
+    own = macvlan(testbed, netns=HOST, ifname="mv0", shared=True)
+    up, route = ops.SetLink(HOST, "mv0", up=True), ops.AddRoute(HOST, "mv0", "192.0.2.9/32", source="192.0.2.1")
+    wired(testbed).kernel.apply([source, own, up, route, route])
+    [found] = routes(testbed, HOST, "192.0.2.9/32", "mv0")
+    assert found.gateway is None
+
+
+def test_a_macvlan_whose_name_is_taken(testbed: KernelTestbed) -> None:
+    wired(testbed).kernel.apply([macvlan(testbed)])
+    with refused(errors.ALREADY_ATTACHED, "eth0", testbed.a):
+        testbed.kernel.apply([macvlan(testbed, mac=OTHER_MAC)])
+    assert there(testbed, testbed.a, "eth0").mac == MAC and link(testbed, testbed.a, "mv0") is None
+
+
+def test_a_macvlan_without_its_master(testbed: KernelTestbed) -> None:
+    with refused(errors.KERNEL_REFUSED, "eth0", WIRE):
+        testbed.kernel.apply([macvlan(testbed)])
+
+
+@pytest.mark.parametrize("modes", [("passthru", "bridge"), ("bridge", "passthru"), ("passthru", "passthru")])
+def test_passthru_shares_its_master_with_nobody(testbed: KernelTestbed, modes: tuple[str, str]) -> None:
+    wired(testbed).kernel.apply([macvlan(testbed, mode=modes[0])])
+    with refused(errors.NODE_CONFLICT, WIRE, modes[1]):
+        testbed.kernel.apply([macvlan(testbed, ifname="eth1", mac=OTHER_MAC, mode=modes[1])])
+
+
+def test_a_port_of_a_bridge_takes_none(testbed: KernelTestbed) -> None:
+    attach(testbed)
+    with refused(errors.NODE_CONFLICT, "veth0"):
+        testbed.kernel.apply([macvlan(testbed, master="veth0", netns=testbed.b)])
+
+
+def test_a_macvlan_is_undone(testbed: KernelTestbed) -> None:
+    with refused(errors.KERNEL_REFUSED, "nothing"):
+        wired(testbed).kernel.apply([macvlan(testbed), ops.SetAlias(HOST, "nothing", "x")])
+    assert link(testbed, testbed.a, "eth0") is None
+
+
+def test_a_macvlan_goes_with_its_master(testbed: KernelTestbed) -> None:
+    wired(testbed).kernel.apply([macvlan(testbed)])
+    testbed.kernel.remove([ops.DeleteLink(HOST, WIRE)])
+    assert link(testbed, testbed.a, "eth0") is None
+
+
+def test_a_macvlan_is_deleted_and_may_be_gone(testbed: KernelTestbed) -> None:
+    wired(testbed).kernel.apply([macvlan(testbed)])
+    for _ in range(2):
+        testbed.kernel.remove([ops.DeleteLink(testbed.a, "eth0")])
+    assert link(testbed, testbed.a, "eth0") is None and there(testbed, HOST, WIRE)
+
+
+def test_a_duplicate_is_named_with_the_mac_that_has_it(testbed: KernelTestbed) -> None:
+    """Duplicate address detection fails; then the kernel is asked who has the address."""
+    far = there(wired(testbed), testbed.b, FAR)
+    testbed.kernel.apply([ops.AddAddress(testbed.b, FAR, PREFIX)])
+    if isinstance(testbed.kernel, FakeKernel):
+        testbed.kernel.duplicates[IP] = far.mac
+    steps = (ops.AddAddress(testbed.a, "eth0", PREFIX, dad=True), ops.SetLink(testbed.a, "eth0", up=True))
+    with refused(errors.ADDRESS_UNAVAILABLE, IP, far.mac):
+        testbed.kernel.apply([macvlan(testbed), *steps, ops.AwaitAddresses(testbed.a, "eth0")])
+    assert link(testbed, testbed.a, "eth0") is None and addresses(testbed, testbed.b, FAR) == [PREFIX]
+
+
+@pytest.mark.netns
+def test_with_its_masters_mac_it_does_not_come_up() -> None:
+    with linux_testbed() as testbed:
+        wired(testbed).kernel.apply([macvlan(testbed, mac=MASTER_MAC)])
+        with refused(errors.ADDRESS_UNAVAILABLE, "MAC", "eth0"):
+            testbed.kernel.apply([ops.SetLink(testbed.a, "eth0", up=True)])
