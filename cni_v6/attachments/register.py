@@ -13,7 +13,7 @@ from cni_v6.attachments.context import Context
 from cni_v6.config.ipam import IpamConf
 from cni_v6.config.main import MainConf
 from cni_v6.errors import PORT_TAKEN, CniError
-from cni_v6.leases.attachment import Attachment, BridgePort, MacvlanLink, RoutedLink
+from cni_v6.leases.attachment import Attachment, BridgePort, GatewayAddress, MacvlanLink, RoutedLink
 from cni_v6.leases.store import Transaction
 from cni_v6.log import Log
 from cni_v6.net.addresses import is_link_local
@@ -97,9 +97,12 @@ def _on_node(
 ) -> Attachment:
     """The attachment with what it needs on the node: gateway addresses, and how it is plugged in."""
     anchors = old_gateways.settled(net.conf, ips, leases, context, is_ours=net.is_ours)
+    record = replace(record, bandwidth=net.conf.bandwidth)
     if net.link:
         return replace(record, anchors=anchors, port=net.link(ips))
     port = net.port
+    if isinstance(port, MacvlanLink) and port.node:
+        anchors = tuple(GatewayAddress(port.node, gateways.host_prefix(ip), on_link=True) for ip in ips)
     if isinstance(port, BridgePort):
         link_local = (address for address in gateways.addresses(net.conf, ips) if is_link_local(address))
         own = next(link_local, "")
@@ -107,17 +110,18 @@ def _on_node(
     return replace(record, anchors=anchors, port=port)
 
 
-def unregister(owner: Owner, data_dir: str, context: Context) -> Attachment | None:
+def unregister(owner: Owner, data_dir: str, context: Context, *, was_there: bool = False) -> Attachment | None:
     """Release the attachment of an owner.
 
+    :param was_there: whether it had a host interface until now.
     :returns: its record; None if there was none.
     """
     with context.leases(owner.network, data_dir).transaction() as leases:
         record = leases.get(owner)
         if record:
             release(record, leases, context)
-        else:
-            recall.forget(owner, leases, context)
+        if record is None or not record.host:  # of its leases alone nobody can tell its elements
+            recall.forget(owner, leases, context, was_there=was_there)
     return record
 
 
@@ -133,6 +137,10 @@ def release(record: Attachment, leases: Transaction, context: Context) -> None:
     elsewhere = context.data_dirs.leased_elsewhere(record.owner.network, known)
     context.kernel.remove(features.removal(record, _lost(record, leases), elsewhere))
     old_gateways.release(record, leases, context)
+    if isinstance(record.port, MacvlanLink) and record.port.node:
+        from cni_v6.attachments import host_access  # of few networks
+
+        host_access.release(record, record.port.node, leases, context)
     leases.drop(record.owner)
 
 

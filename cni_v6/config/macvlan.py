@@ -21,10 +21,11 @@ from cni_v6.config.main import (
 from cni_v6.config.reader import Section, wrong
 from cni_v6.errors import INVALID_CONFIG, UNSUPPORTED_FIELD, CniError
 from cni_v6.firewall.policy import OPEN
+from cni_v6.protocol import names
 from cni_v6.protocol.invocation import Invocation
 from cni_v6.values import dataclass
 
-PASSTHRU = "passthru"
+PASSTHRU, BRIDGE_MODE = "passthru", "bridge"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +33,19 @@ class MacvlanConf(MainConf):
     """Configuration of the macvlan plugin. ``master`` AUTO: the interface of the node's default route.
 
     ``link_in_container``: the master is an interface of the container. ``accept_ra``: it listens to routers.
+    ``host_access``: the node has a macvlan of its own there.
     """
 
     master: str
     mode: str
     link_in_container: bool
     accept_ra: bool
+    host_access: bool
+
+    @property
+    def node_interface(self) -> str:
+        """The node's own macvlan; "" for none."""
+        return names.node_interface(self.network, self.master) if self.host_access else ""
 
     @property
     def has_host_end(self) -> bool:
@@ -66,10 +74,12 @@ def _read(call: Invocation, prefixes: InterfacePrefixes | None = None) -> Macvla
         ipam=ipam,
         firewall=FirewallConf(ingress=OPEN, guard=False),
         allow_overlap=True,  # the subnet is the master's
+        bandwidth=None,
         master=top.text("master"),
         mode=top.text("mode"),
         link_in_container=top.flag("linkInContainer"),
         accept_ra=top.flag("acceptRa"),
+        host_access=top.flag("hostAccess"),
     )
     _refuse_egress(top, top.section("args").section("cni"))
     _refuse_delegation(conf)
@@ -102,3 +112,12 @@ def _refuse_contradictions(conf: MacvlanConf) -> None:
     if conf.mode == PASSTHRU and conf.mac:
         raise wrong("mac", conf.mac, f"and mode {PASSTHRU} exclude each other: the container has the master's MAC",
                     "remove the MAC, or take another mode")
+    if conf.host_access and conf.mode != BRIDGE_MODE:
+        words = f"needs mode {BRIDGE_MODE}: with {conf.mode} the node's macvlan reaches no other one"
+        raise wrong("hostAccess", True, words, f'write "mode": "{BRIDGE_MODE}", or remove hostAccess')
+    if conf.host_access and conf.link_in_container:
+        raise wrong("hostAccess", True, "and linkInContainer exclude each other: the node does not have that master",
+                    "remove one of them")
+    if conf.host_access and conf.ipam is None:
+        raise wrong("hostAccess", True, "needs an ipam: the node has a route to each address",
+                    "write one, or remove hostAccess")

@@ -26,6 +26,7 @@ class Link:
     alias: str = ""
     hairpin: bool = False
     isolated: bool = False
+    stp: bool = False  # of a bridge: its ports forward only after 30 seconds
     vlan_filtering: bool = False
     default_vlan: int = 1  # a bridge's IFLA_BR_VLAN_DEFAULT_PVID: the VLAN of its new ports; 0 for none
     group: int = 0
@@ -33,6 +34,28 @@ class Link:
     # A bridge's IFLA_BR_NF_CALL_IPTABLES and _IP6TABLES: the families whose frames pass the node's rules for packets.
     netfilter: frozenset[int] = frozenset()
     port_enabled: bool = False  # a bridge port whose IFLA_BRPORT_STATE is not BR_STATE_DISABLED
+
+
+@dataclass(frozen=True, slots=True)
+class TokenBucket:
+    """The queue of an interface that sends no faster than ``rate``, in bytes a second (tc-tbf(8)).
+
+    ``buffer``: the time in which a full bucket is sent, in 64 ns (PSCHED_SHIFT, net/pkt_sched.h). ``limit``: of the
+    bytes that wait.
+    """
+
+    rate: int
+    buffer: int
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Shaping:
+    """How an interface is shaped. ``redirected``: the interface whose queue all that it receives passes, "" for none.
+    """
+
+    bucket: TokenBucket | None = None
+    redirected: str = ""
 
 
 @dataclass(frozen=True, slots=True)

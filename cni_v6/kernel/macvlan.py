@@ -25,13 +25,18 @@ def create(spaces: Spaces, operation: ops.CreateMacvlan) -> None:
     inside = spaces.get(operation.netns)
     file = inside.file if operation.place != operation.netns else None
     [made] = spaces.get(operation.place).route.request([pyroute2_messages.create_macvlan(operation, master, file)])
+    if operation.shared and made.error == errno.EEXIST:
+        return
     if made.error:
         raise _refusal(operation, made)
+    alias = requests.set_alias(ops.SetAlias(operation.netns, operation.ifname, operation.alias))
+    if operation.shared:
+        inside.route.request([alias])
+        return
     index = spaces.index(operation.netns, operation.temporary)
     assert index is not None
     spaces.forget_indices()  # it is about to have another name
-    alias = ops.SetAlias(operation.netns, operation.ifname, operation.alias)
-    named = inside.route.request([pyroute2_messages.rename(index, operation.ifname), requests.set_alias(alias)])
+    named = inside.route.request([pyroute2_messages.rename(index, operation.ifname), alias])
     failed = next((answer for answer in named if answer.error), None)
     if failed:
         inside.route.request(requests.deletion([index], 0))

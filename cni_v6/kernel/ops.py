@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import field
 
 from cni_v6.firewall.sets import Element
+from cni_v6.kernel.facts import TokenBucket
 from cni_v6.values import dataclass
 
 HOST = ""
@@ -74,7 +75,8 @@ class CreateMacvlan:
 
     The kernel makes it in its namespace at once, but compares the name with those of the node too. So it gets its name
     last, and has ``temporary`` before, which nobody else has. ``mtu`` 0: the master's. ``mode`` as in ``ip link``; with
-    ``passthru`` it has the master's MAC. Undo deletes it.
+    ``passthru`` it has the master's MAC. Undo deletes it. ``shared``: it belongs to the network and has its name at
+    once; it may exist already, and is not undone.
     """
 
     place: str
@@ -86,6 +88,7 @@ class CreateMacvlan:
     mac: str
     mtu: int
     alias: str
+    shared: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,10 +245,24 @@ class AwaitCarrier:
     """Wait until the kernel sends through an interface of the node, which it does some time after the peer is up.
 
     Until then it drops all that goes out there (dev_activate, net/sched/sch_generic.c), and at the peer, which comes
-    first (linkwatch_run_queue, net/core/link_watch.c).
+    first (linkwatch_run_queue, net/core/link_watch.c). A bridge has carrier once a port of it forwards.
     """
 
     ifname: str
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitReception:
+    """Wait until the kernel takes packets for IPv6 addresses of an interface, which it does some time after it was up.
+
+    Without duplicate address detection too it is a work queue that adds the route to an address, and the group of its
+    solicitations (addrconf_dad_work, net/ipv6/addrconf.c). A solicitation that comes before that has no answer, and the
+    next one is sent a second later.
+    """
+
+    netns: str
+    ifname: str
+    addresses: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,7 +308,8 @@ class AddRoute:
     """Add a unicast route through an interface. The same route may exist already; another one stays (``Kernel.apply``).
 
     ``dst``: a prefix. ``gateway``: an address, of IPv6 for an IPv4 prefix too (RFC 5549); None for an on-link route.
-    ``scope``: as in rtnetlink (0 global, 253 link). Any other attribute that is None is left to the kernel.
+    ``scope``: as in rtnetlink (0 global, 253 link). ``source``: of the node's own packets. Any other attribute that is
+    None is left to the kernel.
     """
 
     netns: str
@@ -303,6 +321,7 @@ class AddRoute:
     priority: int | None = None
     table: int | None = None
     scope: int | None = None
+    source: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,6 +355,38 @@ class SetPreferred:
     ifname: str
     address: str
     preferred: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CreateIfb:
+    """Create an intermediate functional block device: what is sent there comes in again where it came from, after its
+    queue. It may exist already.
+    """
+
+    ifname: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetBucket:
+    """Have an interface of the node send no faster than a token bucket allows, in place of the queue that it has."""
+
+    ifname: str
+    bucket: TokenBucket
+
+
+@dataclass(frozen=True, slots=True)
+class HookIngress:
+    """Let an interface of the node have filters for what it receives (tc, ``ingress``). It may have them already."""
+
+    ifname: str
+
+
+@dataclass(frozen=True, slots=True)
+class Redirect:
+    """Send all that an interface of the node receives through the queue of the device ``ifb`` (tc-mirred(8))."""
+
+    ifname: str
+    ifb: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -402,6 +453,10 @@ Op = (
     | AddProxy
     | RemoveProxy
     | SetNeighbour
+    | CreateIfb
+    | SetBucket
+    | HookIngress
+    | Redirect
     | AddElements
     | RemoveElements
     | LoadRuleset
@@ -409,6 +464,7 @@ Op = (
     | FlushFlows
     | AwaitPort
     | AwaitCarrier
+    | AwaitReception
     | AwaitAddresses
     | AwaitEnd
     | Announce
@@ -426,14 +482,16 @@ def inverse(op: Op) -> Op | None:
     """
     if isinstance(op, CreateVeth) and not op.shared:
         return DeleteLink(HOST, op.host)
-    if isinstance(op, CreateMacvlan):
+    if isinstance(op, CreateMacvlan) and not op.shared:
         return DeleteLink(op.netns, op.ifname)
     if isinstance(op, SetSysctl) and op.netns != HOST and op.was is not None:
         return SetSysctl(op.netns, op.key, op.was)
+    if isinstance(op, CreateIfb):
+        return DeleteLink(HOST, op.ifname)
     if isinstance(op, AddElements):
         return RemoveElements(op.elements)
     if isinstance(op, AddProxy):
         return RemoveProxy(op.ifname, op.address)
-    if isinstance(op, AddRoute) and op.netns == HOST and (op.gateway or op.dst.endswith("/128")):
+    if isinstance(op, AddRoute) and op.netns == HOST and (op.gateway or op.dst.endswith(("/32", "/128"))):
         return RemoveRoute(HOST, op.ifname, op.dst)
     return None

@@ -22,7 +22,8 @@ _DEFAULTS = {field.name: field.default for field in fields(BridgePort)}
 def to_json(port: BridgePort | RoutedLink | MacvlanLink) -> dict[str, Any]:
     """The port as a JSON object; what has its default value is left out."""
     if isinstance(port, MacvlanLink):
-        return {"netns": port.netns, "master": port.master, **({"in_container": True} if port.in_container else {})}
+        further = {"in_container": port.in_container, "node": port.node}
+        return {"netns": port.netns, "master": port.master, **{key: value for key, value in further.items() if value}}
     if isinstance(port, RoutedLink):
         return {"mac": port.mac, **({"ipv4_gateway": port.ipv4_gateway} if port.ipv4_gateway else {})}
     values = {name: getattr(port, name) for name in _DEFAULTS}
@@ -35,7 +36,8 @@ def from_json(raw: Any) -> BridgePort | RoutedLink | MacvlanLink:
     :raises ValueError: ``to_json`` does not write such a value.
     """
     if "netns" in raw:
-        return _macvlan(str(raw["netns"]), str(raw["master"]), raw.get("in_container", False) is True)
+        return _macvlan(MacvlanLink(
+            str(raw["netns"]), str(raw["master"]), raw.get("in_container", False) is True, str(raw.get("node", ""))))
     if "mac" in raw:
         return _routed(str(raw["mac"]), str(raw.get("ipv4_gateway", "")))
     bridge, link_local = str(raw["bridge"]), str(raw.get("link_local", ""))
@@ -58,10 +60,12 @@ def _routed(mac: str, gateway: str) -> RoutedLink:
     return RoutedLink(mac, gateway)
 
 
-def _macvlan(netns: str, master: str, in_container: bool) -> MacvlanLink:
-    if not netns.startswith("/") or "\0" in netns or not _is_interface(master):
+def _macvlan(link: MacvlanLink) -> MacvlanLink:
+    if not link.netns.startswith("/") or "\0" in link.netns:
+        raise ValueError("netns")
+    if not _is_interface(link.master) or (link.node and not _is_interface(link.node)):
         raise ValueError("macvlan")
-    return MacvlanLink(netns, master, in_container)
+    return link
 
 
 def _is_interface(name: str) -> bool:

@@ -22,7 +22,7 @@ from cni_v6.kernel.facts import Link
 from cni_v6.kernel.ops import HOST, Op
 from cni_v6.kernel.questions import GetAddresses, GetLink, GetUplinks, Question, Snapshot
 from cni_v6.leases.attachment import MacvlanLink
-from cni_v6.plan import container, families, features
+from cni_v6.plan import container, families, features, host_access
 from cni_v6.plan.site import Allocation, Plan, Site
 from cni_v6.protocol import names
 from cni_v6.protocol.result import Address, Interface, Result
@@ -89,7 +89,11 @@ def place(site: Site, conf: MacvlanConf) -> str:
 
 def questions(site: Site, conf: MacvlanConf) -> tuple[Question, ...]:
     """The questions to the kernel that an ADD needs answered before it allocates addresses."""
-    return *container.questions(site), GetLink(place(site, conf), conf.master), *features.questions(conf)
+    return *container.questions(site), GetLink(place(site, conf), conf.master), *_of_all(conf)
+
+
+def _of_all(conf: MacvlanConf) -> tuple[Question, ...]:
+    return *host_access.questions(conf), *features.questions(conf)
 
 
 def check_free(site: Site, conf: MacvlanConf, seen: Snapshot) -> None:
@@ -129,7 +133,7 @@ def _has_ipv6(conf: MacvlanConf) -> bool:
 
 def to_record(site: Site, conf: MacvlanConf) -> MacvlanLink:
     """What is recorded of the link."""
-    return MacvlanLink(site.netns, conf.master, conf.link_in_container)
+    return MacvlanLink(site.netns, conf.master, conf.link_in_container, conf.node_interface)
 
 
 def mac(site: Site, conf: MacvlanConf, seen: Snapshot) -> str:
@@ -162,14 +166,18 @@ def plan_add(site: Site, conf: MacvlanConf, allocation: Allocation, seen: Snapsh
         *_without_addresses(site, conf, allocation, seen),
         *container.steps(site, allocation, seen, announced=present, dad=True, accept_ra=accept_ra),
         *routes,
-        *features.container_steps(site, conf, allocation),
+        *features.container_steps(site, conf, allocation, seen),
         *([ops.AwaitAddresses(netns, ifname)] if 6 in present else []),
         *([ops.Announce(netns, ifname, own_mac)] if present else []),
+        *host_access.container_steps(site, conf, allocation.ips, seen),  # the announcement makes the kernel forget them
+        *host_access.node_steps(site, conf, allocation.ips, seen),
         *features.arrival_steps(conf, allocation, seen),
     )
-    interfaces = (Interface(ifname, own_mac, sandbox=netns, mtu=mtu),)
+    own = Interface(ifname, own_mac, sandbox=netns, mtu=mtu)
+    interfaces = (own, *host_access.interface(conf, site.node, master.mtu if master else 0))
     ips = tuple(Address(ip.address, ip.gateway, interface=0) for ip in allocation.ips)
-    return Plan(steps, Result(interfaces, ips, allocation.routes, conf.dns or allocation.dns), routes)
+    result = Result(interfaces, ips, allocation.routes, conf.dns or allocation.dns)
+    return Plan(steps, result, routes, tuple(host_access.warnings(conf, allocation.ips, seen)))
 
 
 def _without_addresses(site: Site, conf: MacvlanConf, allocation: Allocation, seen: Snapshot) -> Iterable[Op]:

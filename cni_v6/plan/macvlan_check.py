@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator
 
 from cni_v6.config.macvlan import MacvlanConf
 from cni_v6.kernel.facts import Link
-from cni_v6.kernel.ops import HOST
+from cni_v6.kernel.ops import HOST, Op
 from cni_v6.kernel.questions import GetLink, GetMacvlanMode, GetSysctl, Question, Snapshot
 from cni_v6.leases.attachment import Attachment, MacvlanLink
-from cni_v6.plan import check, families, features, macvlan, status
+from cni_v6.plan import check, families, features, host_access, macvlan, status
 from cni_v6.plan.site import Site
 from cni_v6.protocol.result import Result
 
@@ -27,6 +27,7 @@ def questions(site: Site, conf: MacvlanConf, result: Result, record: Attachment 
         GetLink(netns if link.in_container else HOST, link.master),
         *check.inside_questions(site, result), GetMacvlanMode(netns, ifname),
         *(GetSysctl(netns, key) for key, _ in _settings(site, conf, result)),
+        *(host_access.own_questions(link.master, link.node) if link.node else ()),
     )
 
 
@@ -51,6 +52,8 @@ def compare(
         for key, value in _settings(site, conf, result):
             yield from check.differs("container", f"net/{key}", value, seen.sysctl(netns, key))
     yield from check.routes(site, result, seen)
+    if record and link.node:
+        yield from (words for words, _ in host_access.differences(record, link.master, link.node, site.node, seen))
 
 
 def missing(link: MacvlanLink, master: Link | None) -> Iterator[str]:
@@ -59,6 +62,24 @@ def missing(link: MacvlanLink, master: Link | None) -> Iterator[str]:
         yield f"master {link.master} is missing"
     elif not master.up:
         yield f"master {link.master} is down"
+
+
+def node_questions(link: MacvlanLink) -> tuple[Question, ...]:
+    """The questions about what the node has for an attachment."""
+    return host_access.own_questions(link.master, link.node) if link.node else ()
+
+
+def differences(
+    record: Attachment, link: MacvlanLink, master: Link | None, node: str, seen: Snapshot
+) -> Iterator[tuple[str, tuple[Op, ...]]]:
+    """What differs on the node: in words, and the operations that mend it. A master is the administrator's to mend.
+
+    :param node: the node's machine id (``Site.node``).
+    """
+    wrong = list(missing(link, master))
+    yield from ((words, ()) for words in wrong)
+    if link.node and not wrong:
+        yield from host_access.differences(record, link.master, link.node, node, seen)
 
 
 def _settings(site: Site, conf: MacvlanConf, result: Result) -> Iterator[tuple[str, str]]:

@@ -23,7 +23,7 @@ from cni_v6.protocol.result import Address, Result
 BEFORE_ON_LINK = 128  # a metric below 256, that of the kernel's route to an interface's prefix (IP6_RT_PRIO_ADDRCONF)
 
 
-def container_steps(site: Site, conf: MainConf, allocation: Allocation) -> Iterator[Op]:
+def container_steps(site: Site, conf: MainConf, allocation: Allocation, _: Snapshot) -> Iterator[Op]:
     """Add the routes in the container's namespace.
 
     An unreachable route covers the parts of the prefix that the container has not assigned (RFC 7084, section 4.3,
@@ -52,12 +52,6 @@ def arrival_steps(conf: MainConf, allocation: Allocation, _: Snapshot) -> Iterat
     """Add the node's routes to the prefixes."""
     interface = conf.gateway_interface
     yield from (ops.AddRoute(HOST, interface, routed.prefix, routed.via.ip) for routed in allocation.delegated)
-
-
-def restoring(conf: MainConf, record: Attachment) -> Iterator[Op]:
-    """The operations of ``arrival_steps``, from the record alone."""
-    via = next((address for address in record.addresses if ":" in address), None)
-    yield from (ops.AddRoute(HOST, conf.gateway_interface, prefix, via) for prefix in record.prefixes)
 
 
 def removal(record: Attachment, *_: frozenset[str]) -> tuple[Op, ...]:

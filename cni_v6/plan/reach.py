@@ -12,8 +12,9 @@ from cni_v6.firewall.elements import PROTOCOLS
 from cni_v6.firewall.policy import CLOSED_SEGMENT
 from cni_v6.kernel.facts import DROPS_ALL, ForwardChain
 from cni_v6.net.addresses import version
+from cni_v6.plan import macvlan_reach
 from cni_v6.plan.outage import FAMILY_NAMES
-from cni_v6.plan.situation import Situation, Way, cut_off
+from cni_v6.plan.situation import Situation, Way, cut_off, macvlan_link
 
 YES, NO, PERHAPS = "yes", "no", "perhaps"
 NEIGHBOURS, NODE, NETWORKS, OUTSIDE = "same network", "the node", "other networks", "outside"
@@ -39,10 +40,23 @@ def reached(seen: Situation) -> Iterator[Verdict]:
         if stopped:
             yield from (Verdict(who, address, NO, stopped) for who in (NEIGHBOURS, NODE, NETWORKS, OUTSIDE))
             continue
+        if macvlan_link(seen):
+            yield from _on_link(seen, address)
+            continue
         yield _from_neighbours(seen, address)
         yield _from_node(seen, address)
         for who in (NETWORKS, OUTSIDE):
             yield _from_beyond(seen, address, who)
+
+
+def _on_link(seen: Situation, address: str) -> Iterator[Verdict]:
+    """Who reaches a macvlan: the hosts of its link; all others by way of a router there."""
+    reaches, why = macvlan_reach.from_node(seen, address)
+    yield Verdict(NEIGHBOURS, address, YES, macvlan_reach.from_link(seen))
+    yield Verdict(NODE, address, YES if reaches else NO, why)
+    may, words = _no_answer(seen, version(address))
+    for who in (NETWORKS, OUTSIDE):
+        yield Verdict(who, address, may or PERHAPS, words or "a router of the link decides, and no rule of the node")
 
 
 def _missing(seen: Situation, address: str) -> str:
@@ -222,6 +236,11 @@ def leaving(seen: Situation) -> Iterator[Leaving]:
     """For each address and delegated prefix of the container, its way to the outside."""
     stopped = cut_off(seen)
     for address in seen.targets:
+        hops = list(macvlan_reach.exits(seen, version(address))) if macvlan_link(seen) and not stopped else []
+        if hops:
+            yield Leaving(address, YES, f"{seen.record.owner.ifname} by way of {' and '.join(hops)}", address,
+                          "its own address, past the node's rules")
+            continue
         problem = stopped or _no_exit(seen, address)
         if problem:
             yield Leaving(address, NO, why=problem)

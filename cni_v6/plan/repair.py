@@ -27,16 +27,13 @@ from cni_v6.plan import bridge, bridge_port, families, features, forwarding, gat
 from cni_v6.protocol import names
 from cni_v6.protocol.names import Owner, owned
 
-IP_FORWARD = "ipv4/ip_forward"
-
 
 @dataclass(frozen=True, slots=True)
 class View:
     """An attachment beside its host interface, which may have been renamed; None if it is not on the node.
 
-    Of a macvlan, which has none, ``link`` is the master.
-
-    ``conf``: the part of the configuration that the record says of the port; None if it is not known, or ``routed``.
+    Of a macvlan ``link`` is the master. ``conf``: the part of the configuration that the record says of the port; None
+    if it is not known, or ``routed``.
     """
 
     record: Attachment
@@ -116,7 +113,7 @@ def _conf(record: Attachment, port: BridgePort, mtu: int) -> BridgeConf:
         force_address=False, hairpin=port.hairpin, promisc=port.promisc, vlan=port.vlan, vlan_trunk=port.trunk,
         preserve_default_vlan=port.preserve_default_vlan, enable_dad=False, disable_container_interface=False,
         port_isolation=port.isolated, multicast_snooping=port.multicast_snooping, netfilter=port.netfilter,
-        allow_overlap=True,  # it was looked at when the network's first container came
+        bandwidth=None, allow_overlap=True,  # it was looked at when the network's first container came
     )
 
 
@@ -127,6 +124,8 @@ def questions(seen_views: Iterable[View], node: str) -> Iterator[Question]:
     """
     yield from families.host_questions()
     for view in seen_views:
+        if view.macvlan:
+            yield from macvlan_check.node_questions(view.macvlan)
         if view.link and view.routed:
             yield from routed_repair.questions(view.routed, view.record)
         conf = view.conf
@@ -140,7 +139,7 @@ def questions(seen_views: Iterable[View], node: str) -> Iterator[Question]:
             yield GetPortVlans(view.link.name)
         if conf.is_gateway:
             home = conf.gateway_interface
-            yield from (GetAddresses(HOST, home), GetRoutes(HOST, home), GetSysctl(HOST, IP_FORWARD))
+            yield from (GetAddresses(HOST, home), GetRoutes(HOST, home), GetSysctl(HOST, forwarding.IP_FORWARD))
             yield from forwarding.questions(home)
             yield from (GetSysctl(HOST, step.key) for step in _settings(conf))
 
@@ -151,6 +150,7 @@ def more_questions(seen_views: Iterable[View], seen: Snapshot) -> Iterator[Quest
         conf = view.conf or view.routed
         if conf and view.link and conf.is_gateway and 6 in view.families:
             yield from forwarding.more_questions(seen, forwarding.marked(conf))
+            yield from forwarding.uplink_questions(seen)
 
 
 def findings(seen_views: Sequence[View], node: str, seen: Snapshot) -> Findings:
@@ -158,8 +158,8 @@ def findings(seen_views: Sequence[View], node: str, seen: Snapshot) -> Findings:
     found = Findings()
     for view in seen_views:
         if view.macvlan:
-            for words in macvlan_check.missing(view.macvlan, view.link):
-                found.add(view.record.owner, words)
+            for words, step in macvlan_check.differences(view.record, view.macvlan, view.link, node, seen):
+                found.add(view.record.owner, words, *step)
         elif view.link is None:
             remedy = "cni-v6ctl gc frees it if the container has ended; else run DEL and ADD"
             found.add(view.record.owner, f"host interface {view.record.host} is not on the node ({remedy})")
@@ -259,10 +259,8 @@ def _gateway(there: list[View], node: str, seen: Snapshot, found: Findings) -> N
     on_link = (replace(anchor, home=home) for view in there for anchor in view.record.anchors if anchor.on_link)
     for words, add in gateways.missing((*own, *on_link), seen):
         found.add(None, words, add)
-    if 4 in everything and seen.sysctl(HOST, IP_FORWARD) != "1":
-        found.add(None, "IPv4 forwarding is off on this node", ops.SetSysctl(HOST, IP_FORWARD, "1"))
-    if 6 in everything and not forwarding.is_on(seen, home):
-        found.add(None, f"IPv6 forwarding is off on {home}", *forwarding.turn_on(seen, home))
+    for words, steps in forwarding.missing(everything, home, home, seen):
+        found.add(None, words, *steps)
     for step in dict.fromkeys(step for view in there if view.conf for step in _settings(view.conf)):
         if seen.sysctl(HOST, step.key) != step.value:
             found.add(None, f"net/{step.key} is not {step.value}", step)

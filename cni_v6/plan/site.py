@@ -49,11 +49,15 @@ class Allocation:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The operations of an ADD, and its result. ``routes``: the operations of the result's routes, in their order."""
+    """The operations of an ADD, and its result. ``routes``: the operations of the result's routes, in their order.
+
+    ``warnings``: for the log.
+    """
 
     ops: tuple[Op, ...]
     result: Result
     routes: tuple[Op, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def answer(self, otherwise: Mapping[Op, Op | None], log: Log) -> Result:
         """The result, with the routes that the container has.
@@ -61,6 +65,8 @@ class Plan:
         :param otherwise: what ``Kernel.apply`` returned.
         :param log: for what is not as it was planned.
         """
+        for warning in self.warnings:
+            log.warning(warning)
         if not otherwise:
             return self.result
         kept = []

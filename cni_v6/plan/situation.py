@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from cni_v6.firewall.policy import GUARD_BLOCKED
 from cni_v6.firewall.sets import BRIDGE, Element
 from cni_v6.kernel.facts import ForwardChain, Link, RouteEntry
-from cni_v6.leases.attachment import Attachment, RoutedLink
+from cni_v6.leases.attachment import Attachment, MacvlanLink, RoutedLink
 from cni_v6.net.addresses import version
 
 
@@ -33,11 +33,11 @@ class Inside:
 class Situation:
     """What the kernel has for an attachment.
 
-    ``link``: its host interface, ``bridge``: the one it is plugged into; None if there is none. ``elements``: of it
-    (``concerning``). ``loaded``: the firewall's tables are as they were loaded. ``forwards``: whether the node forwards
-    from and to the container, by family. ``ways``: the node's way to each of ``targets``. ``uplinks``: its
-    way to the outside by family. ``inside``: None if the namespace is not found. ``frames_pass_rules``: whether bridged
-    frames pass the forward hook too, by family (br_netfilter).
+    ``link``: its host interface, of a macvlan its master; ``bridge``: the one it is plugged into; None if there is
+    none. ``elements``: of it (``concerning``). ``loaded``: the firewall's tables are as they were loaded. ``forwards``:
+    whether the node forwards from and to the container, by family. ``ways``: the node's way to each of ``targets``.
+    ``uplinks``: its way to the outside by family. ``inside``: None if the namespace is not found.
+    ``frames_pass_rules``: whether bridged frames pass the forward hook too, by family (br_netfilter).
     """
 
     record: Attachment
@@ -91,9 +91,17 @@ def concerning(record: Attachment, host: str, elements: Iterable[Element]) -> tu
     return tuple(filter(is_ours, elements))
 
 
+def macvlan_link(seen: Situation) -> MacvlanLink | None:
+    """The recorded link of a macvlan; None for another attachment."""
+    port = seen.record.port
+    return port if isinstance(port, MacvlanLink) else None
+
+
 def cut_off(seen: Situation) -> str:
     """Why nothing reaches the container at all; "" if nothing stands in the way."""
     record, link = seen.record, seen.link
+    if port := macvlan_link(seen):
+        return _cut_off_link(seen, port)
     if link is None:
         return f"its host interface {record.host or '(not recorded)'} is not on the node"
     if record.policy and record.policy.guard == GUARD_BLOCKED:
@@ -108,4 +116,17 @@ def cut_off(seen: Situation) -> str:
         return f"{record.owner.ifname} is not in the container's namespace"
     if not (link.running if seen.is_routed else link.port_enabled):
         return f"{record.owner.ifname} in the container is down"
+    return ""
+
+
+def _cut_off_link(seen: Situation, port: MacvlanLink) -> str:
+    """As ``cut_off``, of a macvlan, whose master may be in the container."""
+    if not port.in_container and seen.link is None:
+        return f"master {port.master} is missing, and the container's interface with it"
+    if seen.link and not seen.link.up:
+        return f"master {port.master} is down"
+    if seen.inside and seen.inside.link is None:
+        return f"{seen.record.owner.ifname} is not in the container's namespace"
+    if seen.inside and seen.inside.link and not seen.inside.link.up:
+        return f"{seen.record.owner.ifname} in the container is down"
     return ""

@@ -13,7 +13,7 @@ from cni_v6.kernel.fake.kernel import FakeKernel
 from cni_v6.kernel.ops import HOST
 from cni_v6.kernel.questions import GetMacvlanMode
 from tests.contract.kernels import KernelTestbed, linux_testbed
-from tests.contract.test_kernel import MAC, NO_DAD, addresses, attach, link, refused, there
+from tests.contract.test_kernel import MAC, NO_DAD, addresses, attach, link, refused, routes, there
 
 WIRE, FAR, MASTER_MAC = "up0", "far0", "02:00:00:00:01:0b"
 OTHER_MAC = "02:00:00:00:00:0d"
@@ -59,6 +59,26 @@ def test_modes_and_mtu(testbed: KernelTestbed, wanted: str) -> None:
 def test_a_macvlan_on_an_interface_of_the_container(testbed: KernelTestbed) -> None:
     wired(testbed).kernel.apply([macvlan(testbed, place=testbed.b, master=FAR, netns=testbed.b)])
     assert mode(testbed, testbed.b, "eth0") == "bridge" and there(testbed, testbed.b, "eth0").mtu == 1400
+
+
+def test_a_macvlan_of_the_nodes_own(testbed: KernelTestbed) -> None:
+    """It may exist already, and stays whatever fails later."""
+    own = macvlan(testbed, netns=HOST, ifname="mv0", shared=True)
+    with refused(errors.KERNEL_REFUSED, "nothing"):
+        wired(testbed).kernel.apply([own, ops.SetAlias(HOST, "nothing", "x")])
+    before = there(testbed, HOST, "mv0")
+    assert (before.kind, before.alias, before.mac, before.up) == ("macvlan", own.alias, MAC, False)
+    testbed.kernel.apply([replace(own, mac=OTHER_MAC)])
+    assert there(testbed, HOST, "mv0") == before
+
+
+def test_a_route_with_a_source(testbed: KernelTestbed) -> None:
+    source = ops.AddAddress(HOST, WIRE, "192.0.2.1/24")
+    own = macvlan(testbed, netns=HOST, ifname="mv0", shared=True)
+    up, route = ops.SetLink(HOST, "mv0", up=True), ops.AddRoute(HOST, "mv0", "192.0.2.9/32", source="192.0.2.1")
+    wired(testbed).kernel.apply([source, own, up, route, route])
+    [found] = routes(testbed, HOST, "192.0.2.9/32", "mv0")
+    assert found.gateway is None
 
 
 def test_a_macvlan_whose_name_is_taken(testbed: KernelTestbed) -> None:

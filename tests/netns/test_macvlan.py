@@ -11,8 +11,8 @@ import pytest
 from cni_v6 import errors
 from cni_v6.protocol.names import Owner, container_mac, unnamed_interface
 from tests.conftest import COURIER, node_reached_by
-from tests.netns import networks, wire
-from tests.netns.networks import MACVLAN, OUTSIDE, UPLINK, Pod
+from tests.netns import networks, nft, wire
+from tests.netns.networks import MACVLAN, NODE_OUTSIDE, OUTSIDE, UPLINK, Pod
 from tests.netns.test_check_gc_status import collect, listed
 from tests.sandbox import REFERENCE_PLUGINS, Node, need
 
@@ -254,6 +254,42 @@ def test_routes_of_router_advertisements_on_request(node: Node, router: str) -> 
 
 def _learned(node: Node, pod: Pod) -> bool:
     return any(route["protocol"] == "ra" for route in node.ip_json("-6", "route", "show", netns=pod.netns))
+
+
+def test_node_and_containers_reach_each_other(node: Node, router: str) -> None:
+    """By the node's own addresses, both ways; the link sees neither a second MAC for them nor a question."""
+    config = network(hostAccess=True)
+    config["ipam"]["ranges"] = [group for group in config["ipam"]["ranges"] if "fd00" not in group[0]["subnet"]]
+    node_mac = networks.link(node, UPLINK)["address"]
+    with node.unchanged(ignore=LEFT):
+        first, second = networks.pods(node, config, "a", "b")
+        for pod in (first, second):
+            for family in (4, 6):
+                assert pod.ping(NODE_OUTSIDE[family]) and networks.ping(node, pod.address(family))
+                assert pod.ping(BEHIND[family])
+                assert _mac_of(node, NODE_OUTSIDE[family], router) == node_mac
+            pod.check().ok()
+        own = first.result["interfaces"][1]["name"]
+        assert networks.sysctl(node, f"ipv6/conf/{own}/accept_ra") == "0"
+        said = nft.ctl(node, "explain", first.address(6)).stdout
+        assert "uplink0, up, MTU 1500" in said and f"yes: through {own}" in said and "eth0 by way of fe80::1" in said
+        first.delete()
+        assert networks.ping(node, second.address(6)) and second.ping(NODE_OUTSIDE[4])
+        node.run("ip", "link", "delete", own)
+        assert f"macvlan {own} is missing" in second.check().error(errors.CHECK_FAILED)
+        nft.ctl(node, "check", "--repair")
+        second.check().ok()
+        assert networks.ping(node, second.address(6)) and second.ping(NODE_OUTSIDE[4])
+        node.remove_container("b")
+        nft.ctl(node, "gc")
+        node.remove_container("a")
+
+
+def _mac_of(node: Node, address: str, netns: str) -> str:
+    """The MAC that a host of the link gets for an address of the node."""
+    node.run("ip", "neighbour", "flush", "dev", "eth0", netns=netns)
+    assert networks.ping(node, address, netns)
+    return str(next(each["lladdr"] for each in node.ip_json("neighbour", "show", address, netns=netns)))
 
 
 # Beside the reference plugin

@@ -11,11 +11,13 @@ from cni_v6 import errors
 from cni_v6.attachments import remove_interface, repair
 from cni_v6.errors import CniError
 from cni_v6.kernel import ops
-from cni_v6.kernel.facts import Link
+from cni_v6.kernel.facts import Link, RouteEntry
 from cni_v6.kernel.ops import HOST
 from cni_v6.leases import port_record
-from cni_v6.leases.attachment import MacvlanLink
-from cni_v6.protocol.names import Owner, container_mac, unnamed_interface
+from cni_v6.leases.attachment import Attachment, MacvlanLink
+from cni_v6.plan import reach
+from cni_v6.plan.situation import Inside, Situation, Way, cut_off
+from cni_v6.protocol.names import Owner, container_mac, node_interface, node_mac, unnamed_interface
 from tests.unit.fake_context import BOOT, CONFIG as BRIDGED, DATA_DIR, FakeContext, dhcp_server, gc
 
 TYPE = "cni-v6-macvlan"
@@ -269,6 +271,80 @@ def test_gc_takes_the_interface_too() -> None:
     assert inside(fake) == {} and fake.attachments("lan") == []
 
 
+# hostAccess
+
+SHARED = {**CONFIG, "hostAccess": True}
+NODE, NODE_MAC = node_interface("lan", WIRE), node_mac("lan", WIRE, "0e8f6a50")
+
+
+def with_addresses(*addresses: str) -> FakeContext:
+    fake = node()
+    fake.kernel.spaces[HOST].addresses[WIRE] = ["fe80::7/64", *addresses]
+    return fake
+
+
+def node_routes(fake: FakeContext) -> set[str]:
+    return {route.dst for route in fake.kernel.spaces[HOST].routes.get(NODE, [])}
+
+
+def test_the_node_has_a_macvlan_as_long_as_a_container_needs_it() -> None:
+    fake = with_addresses("192.0.2.9/24", "2001:db8:1::99/64")
+    result = call(fake, "ADD", SHARED).ok()
+    assert result["interfaces"][1:] == [{"name": NODE, "mac": NODE_MAC, "mtu": 1500}]
+    link = fake.kernel.spaces[HOST].links[NODE]
+    assert (link.up, link.mac, link.alias) == (True, NODE_MAC, "cni-v6 lan: the node on up0")
+    assert node_routes(fake) == {"2001:db8:1::1/128", "10.1.0.2/32"}
+    assert {step.source for step in fake.kernel.applied if isinstance(step, ops.AddRoute) and step.netns == HOST} == {
+        None, "192.0.2.9"}
+    assert fake.kernel.spaces[SPACE].neighbours == {"eth0": {"192.0.2.9": NODE_MAC, "2001:db8:1::99": NODE_MAC}}
+    assert "192.0.2.9/32" in {route.dst for route in fake.kernel.spaces[SPACE].routes["eth0"]}  # not on-link else
+    fake.container("c2")
+    call(fake, "ADD", SHARED, "c2").ok()
+    call(fake, "CHECK", {**SHARED, "prevResult": result}).ok()
+    made = [step for step in fake.kernel.applied if isinstance(step, ops.CreateMacvlan) and step.shared]
+    call(fake, "DEL", SHARED).ok()
+    assert len(made) == 1 and node_routes(fake) == {"2001:db8:1::2/128", "10.1.0.3/32"}
+    call(fake, "DEL", SHARED, "c2").ok()
+    assert NODE not in fake.kernel.spaces[HOST].links
+
+
+def test_a_failed_add_leaves_no_macvlan_of_the_node() -> None:
+    fake = with_addresses("192.0.2.9/24")
+    fake.kernel.fail = lambda step: (
+        CniError(errors.KERNEL_REFUSED, "no", "no") if isinstance(step, ops.AddRoute) and step.netns == HOST else None)
+    call(fake, "ADD", SHARED).error(errors.KERNEL_REFUSED)
+    assert set(fake.kernel.spaces[HOST].links) == {"lo", WIRE} and inside(fake) == {}
+
+
+def test_a_family_that_the_node_lacks_is_said() -> None:
+    fake = with_addresses("192.0.2.9/24")
+    reply = call(fake, "ADD", SHARED)
+    reply.ok()
+    assert "the node has no IPv6 address on up0" in reply.stderr and node_routes(fake) == {"10.1.0.2/32"}
+
+
+@pytest.mark.parametrize("spoil", ["gone", "down", "route"])
+def test_what_the_node_lacks_is_mended(spoil: str) -> None:
+    fake = with_addresses("192.0.2.9/24", "2001:db8:1::99/64")
+    result = call(fake, "ADD", SHARED).ok()
+    if spoil == "gone":
+        fake.kernel.delete(HOST, NODE)
+    elif spoil == "down":
+        fake.kernel.apply([ops.SetLink(HOST, NODE, up=False)])
+    else:
+        fake.kernel.remove([ops.RemoveRoute(HOST, NODE, "10.1.0.2/32")])
+    says = {
+        "gone": f"macvlan {NODE} is missing", "down": f"macvlan {NODE} is down", "route": "route 10.1.0.2/32",
+    }[spoil]
+    assert says in call(fake, "CHECK", {**SHARED, "prevResult": result}).error(errors.CHECK_FAILED)
+    with fake.leases("lan").transaction() as leases:
+        found = repair.look(leases, fake.context())
+        assert [says in words for _, words in found.differences] == [True]
+        assert repair.mend(found, fake.context()) == []
+        assert repair.look(leases, fake.context()).differences == []
+    call(fake, "CHECK", {**SHARED, "prevResult": result}).ok()
+
+
 # CHECK, and what ctl finds
 
 
@@ -311,17 +387,67 @@ def test_check_without_a_record() -> None:
     call(fake, "CHECK", {**FOREIGN, "prevResult": result}).ok()
 
 
+# Who reaches it
+
+UP, DOWN = Link(WIRE, WIRE_MAC, 1500, up=True), Link(WIRE, WIRE_MAC, 1500)
+ADDRESS = "2001:db8:1::1"
+INNER = Inside(Link("eth0", WIRE_MAC, 1500, up=True), (f"{ADDRESS}/64",), (RouteEntry("::/0", "fe80::1"),))
+
+
+PORT = MacvlanLink(SPACE, WIRE)
+
+
+def situation(port: MacvlanLink = PORT, **changes: Any) -> Situation:
+    found = Situation(Attachment(OWNER, (ADDRESS,), port=port), UP, None, (), True, (), {}, {}, {}, INNER)
+    return replace(found, **changes)
+
+
+@pytest.mark.parametrize(("changes", "why"), [
+    ({}, ""), ({"inside": None}, ""), ({"link": None}, "master up0 is missing"), ({"link": DOWN}, "master up0 is down"),
+    ({"port": MacvlanLink(SPACE, "net0", True), "link": None}, ""),
+    ({"inside": replace(INNER, link=None)}, "eth0 is not in the container's namespace"),
+    ({"inside": replace(INNER, link=DOWN)}, "eth0 in the container is down"),
+])
+def test_what_cuts_it_off(changes: dict[str, Any], why: str) -> None:
+    assert cut_off(situation(**changes)).startswith(why) and bool(cut_off(situation(**changes))) == bool(why)
+    verdicts = {verdict.who: verdict.may for verdict in reach.reached(situation(**changes))}
+    assert (verdicts[reach.NEIGHBOURS], verdicts[reach.OUTSIDE]) == (
+        (reach.NO, reach.NO) if why else (reach.YES, reach.PERHAPS))
+
+
+@pytest.mark.parametrize(("node_link", "ways", "may", "why"), [
+    ("", {}, reach.NO, "no frame between a macvlan and its master"),
+    ("node1", {}, reach.NO, "no route to it through node1"),
+    ("node1", {ADDRESS: Way(WIRE)}, reach.NO, "no route to it through node1"),
+    ("node1", {ADDRESS: Way("node1")}, reach.YES, "through node1"),
+])
+def test_whether_the_node_reaches_it(node_link: str, ways: dict[str, Way], may: str, why: str) -> None:
+    seen = situation(MacvlanLink(SPACE, WIRE, node=node_link), ways=ways)
+    [verdict] = [verdict for verdict in reach.reached(seen) if verdict.who == reach.NODE]
+    assert verdict.may == may and why in verdict.why
+
+
+def test_where_its_packets_leave() -> None:
+    [found] = reach.leaving(situation())
+    assert (found.may, found.interface, found.source) == (reach.YES, "eth0 by way of fe80::1", ADDRESS)
+    on_link = replace(INNER, routes=(RouteEntry("::/0", None),))
+    assert next(reach.leaving(situation(inside=on_link))).interface == "eth0 by way of the link"
+    for changes in ({"inside": replace(INNER, routes=())}, {"inside": None}, {"link": None}):
+        assert next(reach.leaving(situation(**changes))).may == reach.NO
+
+
 # The record, and the configuration
 
 
-@pytest.mark.parametrize("link", [MacvlanLink(SPACE, WIRE), MacvlanLink("/proc/7/ns/net", "eth0.7", True)])
+@pytest.mark.parametrize("link", [MacvlanLink(SPACE, WIRE), MacvlanLink("/proc/7/ns/net", "eth0.7", True),
+                                  MacvlanLink(SPACE, WIRE, node="node1")])
 def test_the_record_of_a_link(link: MacvlanLink) -> None:
     assert port_record.from_json(port_record.to_json(link)) == link
 
 
 @pytest.mark.parametrize("raw", [
     {"netns": "run/x", "master": "up0"}, {"netns": "/x\0", "master": "up0"}, {"netns": "/x", "master": "a/b"},
-    {"netns": "/x", "master": ""},
+    {"netns": "/x", "master": ""}, {"netns": "/x", "master": "up0", "node": "a/b"},
 ])
 def test_a_record_that_nobody_wrote(raw: dict[str, Any]) -> None:
     with pytest.raises(ValueError):
@@ -343,6 +469,9 @@ def test_a_record_that_nobody_wrote(raw: dict[str, Any]) -> None:
     ({"mode": "passthru", "mac": "02:00:00:00:00:01"}, errors.INVALID_CONFIG, "exclude each other"),
     ({"mode": "passthru", "master": ""}, errors.INVALID_CONFIG, "write another interface as master"),
     ({"linkInContainer": True, "master": "auto"}, errors.INVALID_CONFIG, "master is missing"),
+    ({"hostAccess": True, "mode": "vepa"}, errors.INVALID_CONFIG, "needs mode bridge"),
+    ({"hostAccess": True, "linkInContainer": True}, errors.INVALID_CONFIG, "exclude each other"),
+    ({"hostAccess": True, "ipam": {}}, errors.INVALID_CONFIG, "needs an ipam"),
     ({"mtu": 1000}, errors.INVALID_CONFIG, "the least IPv6 needs"),
     ({"ipam": {**CONFIG["ipam"], "delegate": 80}}, errors.INVALID_CONFIG, "ipam.delegate: 80 needs the node as router"),
 ])

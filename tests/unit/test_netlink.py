@@ -189,6 +189,8 @@ def test_route_requests() -> None:
         ("RTA_PRIORITY", 50),
         ("RTA_METRICS", [("RTAX_MTU", 1400), ("RTAX_ADVMSS", 1340)]),
     ]
+    _, found = heard(requests.add_route(ops.AddRoute("", "eth0", "10.0.0.2/32", source="10.0.0.9"), 3), rtmsg)
+    assert found == [("RTA_OIF", 3), ("RTA_TABLE", 254), ("RTA_DST", "10.0.0.2"), ("RTA_PREFSRC", "10.0.0.9")]
     fields, found = heard(requests.add_route(ops.AddRoute("", "eth0", "0.0.0.0/0", "10.0.0.1"), 3), rtmsg)
     assert fields == {"family": 2, "table": 254, "proto": 4, "type": 1}
     assert found == [("RTA_OIF", 3), ("RTA_TABLE", 254), ("RTA_GATEWAY", "10.0.0.1")]

@@ -28,12 +28,12 @@ _NONE = "No such key."
 
 _OF_A_BRIDGE = frozenset((
     "bridge", "forceAddress", "overlap", "ipMasqBackend", "hairpinMode", "promiscMode", "vlan", "vlanTrunk",
-    "preserveDefaultVlan", "enabledad", "disableContainerInterface", "portIsolation", "multicastSnooping",
+    "preserveDefaultVlan", "enabledad", "disableContainerInterface", "portIsolation", "multicastSnooping", "netfilter",
 ))
 _REFUSED = {
     "isGateway": _NOT_THE_GATEWAY, "isDefaultGateway": _NOT_THE_GATEWAY,
     **dict.fromkeys(("ipMasq", "masquerade", "nonMasquerade", "snat", "nptv6", "ingress", "guard", "macspoofchk",
-                     "egress", "ndpProxy", "portMappings"), REFUSAL),
+                     "egress", "ndpProxy", "portMappings", "bandwidth"), REFUSAL),
 }
 
 
@@ -80,6 +80,12 @@ _OWN = (
     Key(
         "mac", Text("mac"), "MAC of the container's interface, for a network of one container; the runtime's has "
         "precedence.", "The same.", example="02:00:5e:10:00:01",
+    ),
+    Key(
+        "hostAccess", Flag(),
+        "The node has a macvlan of its own on the master, by which node and containers reach each other. With `mode` "
+        "`bridge` only.",
+        "No such key.", default=False, example=True,
     ),
     Key(
         "acceptRa", Flag(),

@@ -13,6 +13,8 @@ PASSTHRU = "passthru"
 
 def create(fake: FakeNode, operation: ops.CreateMacvlan) -> None:
     lower, inside = fake.existing(operation.place, operation.master, operation), fake.space(operation.netns)
+    if operation.ifname in inside.links and operation.shared:
+        return
     if operation.ifname in inside.links:
         raise CniError(ALREADY_ATTACHED, f"cannot {describe(operation)}", "File exists")
     modes = [mode for *master, mode in fake.macvlans.values() if master == [operation.place, operation.master]]

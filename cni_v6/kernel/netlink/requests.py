@@ -60,6 +60,7 @@ from cni_v6.kernel.netlink.uapi import (
     RTA_GATEWAY,
     RTA_METRICS,
     RTA_OIF,
+    RTA_PREFSRC,
     RTA_PRIORITY,
     RTA_TABLE,
     RTA_VIA,
@@ -271,6 +272,8 @@ def add_route(op: ops.AddRoute, index: int) -> Message:
         body += attribute(RTA_VIA, struct.pack("=H", _family(op.gateway)) + packed(op.gateway))
     if op.priority is not None:
         body += u32(RTA_PRIORITY, op.priority)
+    if op.source:
+        body += address(RTA_PREFSRC, op.source)
     return Message(RTM_NEWROUTE, NEW, body + _metrics(op))
 
 
@@ -314,6 +317,11 @@ def get_uplink(family: int) -> Message:
     """
     header = RTMSG.pack(*((AF_INET6, 128) if family == 6 else (AF_INET, 32)), 0, 0, 0, 0, 0, 0, RTM_F_FIB_MATCH)
     return Message(RTM_GETROUTE, 0, header + address(RTA_DST, "2000::" if family == 6 else "1.0.0.0"))
+
+
+def get_route_to(ip: str) -> Message:
+    """Look up the route to an IPv6 address."""
+    return Message(RTM_GETROUTE, 0, RTMSG.pack(AF_INET6, 128, 0, 0, 0, 0, 0, 0, 0) + address(RTA_DST, ip))
 
 
 def _split(prefix: str) -> tuple[str, int]:
