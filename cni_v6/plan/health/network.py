@@ -31,7 +31,8 @@ def by_status(conf: BridgeConf, node: str, records: Sequence[Attachment], seen: 
         return
     for warning in warnings:
         what, _, remedy = warning.partition("; ")
-        yield Finding(AMBER, check, what, "it may cut containers off", remedy or "see docs/troubleshooting.md")
+        look = f"cni-v6ctl connectivity {conf.network} shows what works"
+        yield Finding(AMBER, check, what, "it may cut containers off", remedy or look)
 
 
 def by_check(network: str, found: Findings) -> Finding:
