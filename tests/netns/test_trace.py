@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,8 +27,8 @@ STRANGER = "2001:db8:666::7"
 
 @dataclass(frozen=True)
 class Case:
-    """``to`` and ``more``: of the command; A6: the neighbour's address. ``who``: the container that sends. ``spoil`` and
-    ``undo``: sh on the node. ``chain``: that has dropped it; ``reason``: of the kernel."""
+    """``to`` and ``more``: of the command; A6: the neighbour's address. ``who``: the container that sends. ``spoil``
+    and ``undo``: sh on the node. ``chain``: that has dropped it; ``reason``: of the kernel."""
 
     to: str
     why: str
@@ -148,18 +148,30 @@ def _watching(pod: Pod, *arguments: str) -> subprocess.Popen[str]:
     return process
 
 
+def _awaited(process: subprocess.Popen[str], key: str, value: str) -> Any:
+    """The first line that says so: a container says other things too, such as neighbour discovery."""
+    assert process.stdout
+    return next(found for found in map(json.loads, process.stdout) if found.get(key) == value)
+
+
 @pytest.mark.slow
 def test_watching(pods: dict[str, Pod]) -> None:
-    """Each packet of the container, until so many have come; and its drops alone."""
+    """The packets of a container, until Ctrl-C; or a number of drops."""
     pod, limited = pods["pod"], pods["limited"]
-    with _watching(pod, "--count", "1") as process:
+    with _watching(pod) as process:
         assert pod.ping(GATEWAY6)
-        first = json.loads(process.communicate(timeout=60)[0].splitlines()[0])
-        assert first["packet"] == f"icmpv6 type 128 {pod.address(6)} > {GATEWAY6}" and process.returncode == 0
-    with _watching(limited, "--drops", "--count", "1") as process:
-        assert limited.ping(OUTSIDE[4]) and not limited.ping(OUTSIDE[6], 1)
-        [drop] = map(json.loads, process.communicate(timeout=60)[0].splitlines())
-        assert drop["why"].startswith("its egress list does not allow it") and drop["by"] == "allowed6"
+        seen = _awaited(process, "packet", f"icmpv6 type 128 {pod.address(6)} > {GATEWAY6}")
+        assert (seen["hook"], seen["in"], seen["verdict"]) == ("prerouting", pod.host, "accept")
+        os.kill(process.pid, signal.SIGINT)
+        process.communicate(timeout=60)
+        assert process.returncode == 0
+    with _watching(limited, "--drops", "--count", "9") as process, ExitStack() as stack:
+        for _ in range(9):
+            stack.enter_context(traffic.calling(limited.netns, OUTSIDE[6], PORT))
+        drop = _awaited(process, "by", "allowed6")
+        assert drop["why"].startswith("its egress list does not allow it") and drop["verdict"] == "drop"
+        process.communicate(timeout=60)
+        assert process.returncode == 0
 
 
 @pytest.mark.slow
