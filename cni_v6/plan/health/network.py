@@ -26,7 +26,8 @@ def by_status(network: str, check_status: Callable[[], Iterable[str]]) -> Iterat
         return
     for warning in warnings:
         what, _, remedy = warning.partition("; ")
-        yield Finding(AMBER, check, what, "it may cut containers off", remedy or "see docs/troubleshooting.md")
+        look = f"cni-v6ctl connectivity {conf.network} shows what works"
+        yield Finding(AMBER, check, what, "it may cut containers off", remedy or look)
 
 
 def by_check(network: str, found: Findings) -> Finding:
