@@ -265,6 +265,20 @@ class AwaitCarrier:
 
 
 @dataclass(frozen=True, slots=True)
+class AwaitReception:
+    """Wait until the kernel takes packets for IPv6 addresses of an interface, which it does some time after it was up.
+
+    Without duplicate address detection too it is a work queue that adds the route to an address, and the group of its
+    solicitations (addrconf_dad_work, net/ipv6/addrconf.c). A solicitation that comes before that has no answer, and the
+    next one is sent a second later.
+    """
+
+    netns: str
+    ifname: str
+    addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class AwaitAddresses:
     """Wait until duplicate address detection on an interface has ended; a duplicate address is an error."""
 
@@ -464,6 +478,7 @@ Op = (
     | FlushFlows
     | AwaitPort
     | AwaitCarrier
+    | AwaitReception
     | AwaitAddresses
     | AwaitEnd
     | Announce

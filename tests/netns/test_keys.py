@@ -158,7 +158,7 @@ def test_enabledad_refuses_an_address_that_somebody_else_uses(node: Node) -> Non
     pod = Pod(node, networks.gateway(*DUAL, enabledad=True, args={"cni": {"ips": ["fd00:6::2"]}}), "a")
     with node.unchanged(ignore=networks.TABLES):
         message = pod.call("ADD").error(102)
-    assert "fd00:6::2" in message and "in use" in message
+    assert "fd00:6::2" in message and "is a duplicate" in message
     assert networks.leases(node) == set()
 
 

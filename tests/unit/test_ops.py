@@ -58,6 +58,8 @@ SAID: dict[Op, str] = {
     ops.FlushFlows(("10.1.2.3",), ((4, 53),)): "forget the UDP flows of addresses ('10.1.2.3',) and ports ((4, 53),)",
     ops.AwaitPort("veth1"): "wait for bridge port veth1",
     ops.AwaitCarrier("veth1"): "wait for the carrier of veth1",
+    ops.AwaitReception(A, "eth0", ("2001:db8::2", "2001:db8::3")):
+        "wait until eth0 in /run/netns/a takes packets for 2001:db8::2, 2001:db8::3",
     ops.AwaitAddresses(A, "eth0"): "wait for duplicate address detection on eth0 in /run/netns/a",
     ops.AwaitEnd("veth1"): "wait for the end of veth1",
     ops.Announce(A, "eth0", "02:00:00:00:00:0a"):

@@ -261,6 +261,13 @@ def _await_carrier(fake: FakeNode, operation: ops.AwaitCarrier) -> None:
         raise CniError(KERNEL_REFUSED, f"cannot {describe(operation)}", "it never came up")
 
 
+def _await_reception(fake: FakeNode, operation: ops.AwaitReception) -> None:
+    fake.existing(operation.netns, operation.ifname, operation)
+    held = fake.spaces[operation.netns].addresses.get(operation.ifname, [])
+    if not {address.partition("/")[0] for address in held}.issuperset(operation.addresses):
+        raise CniError(KERNEL_REFUSED, f"cannot {describe(operation)}", "it has no such address")
+
+
 def _await_addresses(fake: FakeNode, operation: ops.AwaitAddresses) -> None:
     fake.existing(operation.netns, operation.ifname, operation)
     for address in fake.spaces[operation.netns].addresses.get(operation.ifname, ()):
@@ -338,6 +345,7 @@ EFFECTS: dict[type[Any], Callable[[FakeNode, Any], None]] = {
     ops.FlushFlows: lambda fake, operation: fake.firewall.flushed.append(operation),
     ops.AwaitPort: _await,
     ops.AwaitCarrier: _await_carrier,
+    ops.AwaitReception: _await_reception,
     ops.AwaitAddresses: _await_addresses,
     ops.AwaitEnd: _await_end,
     ops.Announce: _announce,
