@@ -17,6 +17,7 @@ from cni_v6.kernel.netlink.uapi import (
     IFA_F_TENTATIVE,
     IFA_FLAGS,
     IFA_LOCAL,
+    IFF_ALLMULTI,
     IFF_LOWER_UP,
     IFF_PROMISC,
     IFF_UP,
@@ -46,6 +47,7 @@ from cni_v6.kernel.netlink.uapi import (
     IFLA_MASTER,
     IFLA_MTU,
     IFLA_OPERSTATE,
+    IFLA_TXQLEN,
     RT_TABLE_LOCAL,
     RTA_DST,
     RTA_GATEWAY,
@@ -67,7 +69,7 @@ Attributes = Mapping[int, bytes]
 
 _LINK = frozenset((
     IFLA_IFNAME, IFLA_ADDRESS, IFLA_MTU, IFLA_OPERSTATE, IFLA_IFALIAS, IFLA_GROUP, IFLA_MASTER, IFLA_LINKINFO,
-    IFLA_AF_SPEC,
+    IFLA_AF_SPEC, IFLA_TXQLEN,
 ))
 _NETFILTER = {4: IFLA_BR_NF_CALL_IPTABLES, 6: IFLA_BR_NF_CALL_IP6TABLES}
 _BRIDGE = frozenset((
@@ -134,6 +136,8 @@ def read_link(data: bytes, settings: dict[str, str | None] | None = None) -> tup
         up=bool(flags & IFF_UP),
         running=bool(flags & IFF_UP) and _sends(as_int(given.get(IFLA_OPERSTATE)), flags, kind),
         promisc=bool(flags & IFF_PROMISC),
+        allmulti=bool(flags & IFF_ALLMULTI),
+        tx_queue=as_int(given[IFLA_TXQLEN]) if IFLA_TXQLEN in given else 1000,
         alias=as_text(given.get(IFLA_IFALIAS)),
         hairpin=bool(as_int(port.get(IFLA_BRPORT_MODE))),
         isolated=bool(as_int(port.get(IFLA_BRPORT_ISOLATED))),

@@ -26,7 +26,7 @@ def by_status(network: str, check_status: Callable[[], Iterable[str]]) -> Iterat
         return
     for warning in warnings:
         what, _, remedy = warning.partition("; ")
-        look = f"cni-v6ctl connectivity {conf.network} shows what works"
+        look = f"cni-v6ctl connectivity {network} shows what works"
         yield Finding(AMBER, check, what, "it may cut containers off", remedy or look)
 
 
