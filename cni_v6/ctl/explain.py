@@ -82,7 +82,7 @@ def run(
         stack.callback(node.kernel.close)
         known = list(places.peek(places.of_networks((), chosen.data_dir, node, leased=True), node))
         seen = node.kernel.observe([GetLinks(), GetSurroundings()])
-        found = _find(chosen.what, known, seen.links(), seen.surroundings())
+        found = find(chosen.what, known, seen.links(), seen.surroundings())
         if not privileged():  # the kernel shows nftables to CAP_NET_ADMIN only (net/netfilter/nfnetlink.c)
             words = "not root, so the firewall's tables cannot be read; they are taken for missing"
             print(f"cni-v6ctl: note: {words}", file=sys.stderr)
@@ -92,7 +92,7 @@ def run(
         if found.held and not found.node and not several:
             namespaces = stack.enter_context(search(node))
             facts = look(target for _, record in found.held for target in (*record.addresses, *record.prefixes))
-            details = [_explain(held, seen.links(), facts, namespaces, node) for held in found.held]
+            details = [situation_of(held, seen.links(), facts, namespaces, node) for held in found.held]
         now = node.now()
     if chosen.json:
         print(json.dumps(_document(chosen.what, found, details, reasons), indent=2))
@@ -105,7 +105,7 @@ def run(
 # Who has it
 
 
-def _find(what: str, known: Held, links: Sequence[Link], surroundings: Surroundings) -> Found:
+def find(what: str, known: Held, links: Sequence[Link], surroundings: Surroundings) -> Found:
     prefix = places.prefix_of(what)
     if prefix:
         return _with_prefix(prefix, known, surroundings)
@@ -175,7 +175,7 @@ def _of_container(start: str, known: Held) -> Held:
 # What the kernel has of an attachment
 
 
-def _explain(
+def situation_of(
     held: tuple[str, Attachment], links: Sequence[Link], facts: NodeFacts, namespaces: Search, node: Context
 ) -> Explained:
     data_dir, record = held

@@ -28,6 +28,10 @@ _WORDS = {
     ops.AddProxy: "answer on {ifname} for neighbour {address}",
     ops.RemoveProxy: "answer on {ifname} for neighbour {address} no more",
     ops.SetNeighbour: "set the MAC of neighbour {address} of {ifname} in {netns} to {mac}",
+    ops.CreateIfb: "create ifb {ifname}",
+    ops.SetBucket: "send through {ifname} at most {rate} bytes a second",
+    ops.HookIngress: "prepare {ifname} for filters of what it receives",
+    ops.Redirect: "pass what {ifname} receives through the queue of {ifb}",
     ops.AddElements: "add elements to the firewall: {elements}",
     ops.RemoveElements: "remove elements from the firewall: {elements}",
     ops.LoadRuleset: "load the firewall, elements: {elements}",
@@ -35,6 +39,7 @@ _WORDS = {
     ops.FlushFlows: "forget the UDP flows of addresses {addresses} and ports {ports}",
     ops.AwaitPort: "wait for bridge port {ifname}",
     ops.AwaitCarrier: "wait for the carrier of {ifname}",
+    ops.AwaitReception: "wait until {ifname} in {netns} takes packets for {addresses}",
     ops.AwaitAddresses: "wait for duplicate address detection on {ifname} in {netns}",
     ops.AwaitEnd: "wait for the end of {ifname}",
     ops.Announce: "announce the addresses of {ifname} in {netns} at {mac}",
@@ -47,9 +52,13 @@ def describe(op: Op) -> str:
     values = {name: getattr(op, name) for name in op.__dataclass_fields__}
     if isinstance(op, ops.CreateVeth):
         values["place"] = f" on bridge {op.bridge}" if op.bridge else ""
+    if isinstance(op, ops.SetBucket):
+        values["rate"] = op.bucket.rate
     if isinstance(op, ops.SetBridge):
         settings = ("vlan filtering", op.vlan_filtering), ("netfilter", op.netfilter)
         values["settings"] = ", ".join(f"{name} {value}" for name, value in settings if value is not None)
+    if isinstance(op, ops.AwaitReception):
+        values["addresses"] = ", ".join(op.addresses)
     if "elements" in values:
         values["elements"] = len(values["elements"])
     if values.get("netns") == HOST:

@@ -88,7 +88,7 @@ def plan_add(site: Site, conf: BridgeConf, allocation: Allocation, seen: Snapsho
             site, allocation, seen, announced=announced, dad=conf.enable_dad, up=not conf.disable_container_interface
         ),
         *route_steps,
-        *features.container_steps(site, conf, allocation),
+        *features.container_steps(site, conf, allocation, seen),
         *_arrival(site, conf, allocation, seen, mac, announced),
         *features.arrival_steps(conf, allocation, seen),
     )
@@ -174,8 +174,8 @@ def _routes(conf: BridgeConf, allocation: Allocation) -> tuple[Route, ...]:
 def _arrival(
     site: Site, conf: BridgeConf, allocation: Allocation, seen: Snapshot, mac: str, announced: frozenset[int]
 ) -> Iterable[Op]:
-    """Wait for the port, and for a gateway that had no carrier: a bridge without ports has none. Then announce the
-    addresses whose old MAC neighbours may still have in their caches."""
+    """Wait for the port, for a gateway that had no carrier, as a bridge without ports has none, and for the addresses.
+    Then announce those whose old MAC neighbours may still have in their caches."""
     if conf.disable_container_interface:
         return
     yield ops.AwaitPort(site.host)
@@ -185,5 +185,7 @@ def _arrival(
             yield ops.AwaitCarrier(conf.gateway_interface)
     if conf.enable_dad and 6 in allocation.families():
         yield ops.AwaitAddresses(site.netns, site.owner.ifname)
+    else:
+        yield from container.reception(site, allocation)
     if announced:
         yield ops.Announce(site.netns, site.owner.ifname, mac)

@@ -166,7 +166,7 @@ def plan_add(site: Site, conf: MacvlanConf, allocation: Allocation, seen: Snapsh
         *_without_addresses(site, conf, allocation, seen),
         *container.steps(site, allocation, seen, announced=present, dad=True, accept_ra=accept_ra),
         *routes,
-        *features.container_steps(site, conf, allocation),
+        *features.container_steps(site, conf, allocation, seen),
         *([ops.AwaitAddresses(netns, ifname)] if 6 in present else []),
         *([ops.Announce(netns, ifname, own_mac)] if present else []),
         *host_access.container_steps(site, conf, allocation.ips, seen),  # the announcement makes the kernel forget them

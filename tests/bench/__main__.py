@@ -18,6 +18,7 @@ from tests.bench import (
     collect,
     firewall,
     flowtable,
+    guard,
     inside,
     ipam,
     node,
@@ -68,7 +69,9 @@ SCENARIOS: dict[str, Callable[[Setting, Findings], None]] = {
     "chaos": inside.chaos,
 }
 # What decided something, and is not measured again each time: only where it is named.
-ASKED: dict[str, Callable[[Setting, Findings], None]] = {"flowtable": flowtable.flowtable}
+ASKED: dict[str, Callable[[Setting, Findings], None]] = {
+    "flowtable": flowtable.flowtable, "guard": guard.parts, "own-parts": inside.parts,
+}
 
 
 def main() -> int:

@@ -32,6 +32,17 @@ def own(setting: Setting, found: Findings) -> None:
     found.rows.append(Row(figure, "ms", *values, Goal(2.5), against="the same on raw sockets", remark=remark))
 
 
+def parts(setting: Setting, found: Findings) -> None:
+    """Where the engine's time for an ADD goes."""
+    with Pair(3 * setting.sizes.own) as pair:
+        asked = {"config": setting.ours.config(),
+                 "pods": [pair.ours.pod(number) for number in range(3 * setting.sizes.own)]}
+        answer: dict[str, float] = program(setting, pair.ours, "parts.py", asked)
+    for part, taken in sorted(answer.items(), key=lambda item: -item[1]):
+        found.rows.append(Row(f"ADD inside the engine, CPU time: {part}", "ms", taken))
+    found.rows.append(Row("ADD inside the engine, CPU time of all parts", "ms", sum(answer.values())))
+
+
 def soak(setting: Setting, found: Findings) -> None:
     """Size of the engine after the first tenth, and at the end."""
     with match(setting, CLIENTS) as (ours, _):

@@ -81,8 +81,7 @@ def test_what_is_counted_is_what_happened(node: Node) -> None:
     pools = {key[2]: key for key in found if key[0] == "cni_v6_pool_leased"}
     assert len(pools) == 2 and all(found[key] == 2 for key in pools.values())
     label = next(label for label in pools if label.startswith(SUBNET4))
-    pool = ("pods", label)
-    waiting, left, size = (found[f"cni_v6_pool_{name}", *pool] for name in ("waiting", "left", "addresses"))
+    waiting, left, size = (found[(f"cni_v6_pool_{name}", "pods", label)] for name in ("waiting", "left", "addresses"))
     assert (waiting, size - left) == (1, 2)
     calls = {key[1:]: value for key, value in found.items() if key[0] == "cni_v6_calls_total"}
     assert calls == {

@@ -52,6 +52,7 @@ CLAIM = ops.ClaimMac(PORT, "cni0", ADDRESS_MAC)
 PINNED = ops.PinMac("cni0", PUBLIC_MAC)
 PORT_UP = ops.AwaitPort(PORT)
 GATEWAY_UP = ops.AwaitCarrier("cni0")
+RECEPTION = ops.AwaitReception(NETNS, "eth0", ("2001:db8:1::2",))
 INSIDE_UP = ops.SetLink(NETNS, "eth0", up=True)
 ANNOUNCE = ops.Announce(NETNS, "eth0", ADDRESS_MAC)
 
@@ -98,6 +99,7 @@ def dual_stack() -> tuple[Op, ...]:
         ops.AddRoute(NETNS, "eth0", "0.0.0.0/0", "10.1.0.1"),
         PORT_UP,
         GATEWAY_UP,
+        RECEPTION,
         ANNOUNCE,
     )
 
@@ -277,6 +279,7 @@ def test_the_second_container_of_a_network() -> None:
                 inside("ipv6/conf/eth0/accept_dad", "0"),
                 ops.AddAddress(NETNS, "eth0", "2001:db8:1::2/64"),
                 ops.AddAddress(NETNS, "eth0", "10.1.0.2/16"),
+                RECEPTION,
             ],
             [
                 inside("ipv6/conf/eth0/accept_dad", "1"),
@@ -294,6 +297,7 @@ def test_the_second_container_of_a_network() -> None:
                 ops.AddRoute(NETNS, "eth0", "0.0.0.0/0", "10.1.0.1"),
                 PORT_UP,
                 GATEWAY_UP,
+                RECEPTION,
                 ANNOUNCE,
             ],
             [],

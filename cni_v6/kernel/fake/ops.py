@@ -11,7 +11,7 @@ from netaddr import IPNetwork
 from cni_v6.errors import ALREADY_ATTACHED, IO_FAILURE, KERNEL_REFUSED, PORTS_EXHAUSTED, CniError
 from cni_v6.kernel import mac_claims, ops, route_place
 from cni_v6.kernel.describe import describe
-from cni_v6.kernel.facts import BRIDGE_PORTS_MAX, FOREVER, Lifetime, Link, RouteEntry
+from cni_v6.kernel.facts import BRIDGE_PORTS_MAX, FOREVER, Lifetime, Link, RouteEntry, Shaping
 from cni_v6.kernel.fake import macvlan
 from cni_v6.kernel.fake.node import FakeNode, Space
 from cni_v6.kernel.ops import HOST, Op
@@ -255,6 +255,13 @@ def _await_carrier(fake: FakeNode, operation: ops.AwaitCarrier) -> None:
         raise CniError(KERNEL_REFUSED, f"cannot {describe(operation)}", "it never came up")
 
 
+def _await_reception(fake: FakeNode, operation: ops.AwaitReception) -> None:
+    fake.existing(operation.netns, operation.ifname, operation)
+    held = fake.spaces[operation.netns].addresses.get(operation.ifname, [])
+    if not {address.partition("/")[0] for address in held}.issuperset(operation.addresses):
+        raise CniError(KERNEL_REFUSED, f"cannot {describe(operation)}", "it has no such address")
+
+
 def _await_addresses(fake: FakeNode, operation: ops.AwaitAddresses) -> None:
     fake.existing(operation.netns, operation.ifname, operation)
     for address in fake.spaces[operation.netns].addresses.get(operation.ifname, ()):
@@ -271,6 +278,30 @@ def _await_end(fake: FakeNode, operation: ops.AwaitEnd) -> None:
 def _announce(fake: FakeNode, operation: ops.Announce) -> None:
     fake.existing(operation.netns, operation.ifname, operation)
     fake.announced += fake.spaces[operation.netns].addresses.get(operation.ifname, [])
+
+
+def _create_ifb(fake: FakeNode, operation: ops.CreateIfb) -> None:
+    if operation.ifname not in fake.spaces[HOST].links:
+        fake.add_link(HOST, Link(operation.ifname, "02:00:00:00:00:1f", 1500, kind="ifb", up=True))
+
+
+def _set_bucket(fake: FakeNode, operation: ops.SetBucket) -> None:
+    fake.existing(HOST, operation.ifname, operation)
+    fake.shaping[operation.ifname] = replace(_shaping(fake, operation.ifname), bucket=operation.bucket)
+
+
+def _hook_ingress(fake: FakeNode, operation: ops.HookIngress) -> None:
+    fake.existing(HOST, operation.ifname, operation)
+
+
+def _redirect(fake: FakeNode, operation: ops.Redirect) -> None:
+    for name in (operation.ifname, operation.ifb):
+        fake.existing(HOST, name, operation)
+    fake.shaping[operation.ifname] = replace(_shaping(fake, operation.ifname), redirected=operation.ifb)
+
+
+def _shaping(fake: FakeNode, name: str) -> Shaping:
+    return fake.shaping.get(name, Shaping())
 
 
 EFFECTS: dict[type[Any], Callable[[FakeNode, Any], None]] = {
@@ -296,6 +327,10 @@ EFFECTS: dict[type[Any], Callable[[FakeNode, Any], None]] = {
     ops.AddProxy: _add_proxy,
     ops.RemoveProxy: _remove_proxy,
     ops.SetNeighbour: _set_neighbour,
+    ops.CreateIfb: _create_ifb,
+    ops.SetBucket: _set_bucket,
+    ops.HookIngress: _hook_ingress,
+    ops.Redirect: _redirect,
     ops.AddElements: lambda fake, operation: fake.firewall.add(operation.elements),
     ops.RemoveElements: lambda fake, operation: fake.firewall.remove(operation.elements),
     ops.LoadRuleset: lambda fake, operation: fake.firewall.load(operation.elements),
@@ -303,6 +338,7 @@ EFFECTS: dict[type[Any], Callable[[FakeNode, Any], None]] = {
     ops.FlushFlows: lambda fake, operation: fake.firewall.flushed.append(operation),
     ops.AwaitPort: _await,
     ops.AwaitCarrier: _await_carrier,
+    ops.AwaitReception: _await_reception,
     ops.AwaitAddresses: _await_addresses,
     ops.AwaitEnd: _await_end,
     ops.Announce: _announce,

@@ -55,6 +55,7 @@ from cni_v6.kernel.netlink.uapi import (
     RTA_VIA,
     RTAX_ADVMSS,
     RTAX_MTU,
+    RTN_LOCAL,
     RTN_UNICAST,
 )
 
@@ -175,6 +176,11 @@ def read_address_state(data: bytes) -> tuple[str, bool, bool]:
     flags = as_int(_attributes(data, IFADDRMSG).get(IFA_FLAGS))
     failed = bool(flags & IFA_F_DADFAILED)
     return read_address(data)[1], bool(flags & IFA_F_TENTATIVE) and not failed, failed
+
+
+def is_local(data: bytes) -> bool:
+    """Whether the route in an RTM_NEWROUTE message is to an address of the namespace's own."""
+    return bool(RTMSG.unpack_from(data, HEADER.size)[7] == RTN_LOCAL)
 
 
 def read_uplinks(data: bytes) -> tuple[int, ...]:
