@@ -71,6 +71,12 @@ def _set_link(fake: FakeNode, operation: ops.SetLink) -> None:
     _carry(fake)
 
 
+def _tune_link(fake: FakeNode, operation: ops.TuneLink) -> None:
+    wanted = {"promisc": operation.promisc, "allmulti": operation.allmulti, "tx_queue": operation.tx_queue}
+    changes = {name: value for name, value in wanted.items() if value is not None}
+    _change(fake, operation.netns, operation.ifname, operation, **changes)
+
+
 def _carry(fake: FakeNode) -> None:
     """Set the state of all pairs, which run while both ends are up, of ports, enabled while their bridge is too, and of
     bridges, which run while a port is enabled."""
@@ -291,6 +297,7 @@ EFFECTS: dict[type[Any], Callable[[FakeNode, Any], None]] = {
     ops.RemoveAddress: _remove_address,
     ops.SetPreferred: _set_preferred,
     ops.SetLink: _set_link,
+    ops.TuneLink: _tune_link,
     ops.AddRoute: _add_route,
     ops.AddUnreachable: _add_unreachable,
     ops.RemoveRoute: _remove_route,

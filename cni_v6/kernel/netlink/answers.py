@@ -17,6 +17,7 @@ from cni_v6.kernel.netlink.uapi import (
     IFA_F_TENTATIVE,
     IFA_FLAGS,
     IFA_LOCAL,
+    IFF_ALLMULTI,
     IFF_LOWER_UP,
     IFF_PROMISC,
     IFF_UP,
@@ -46,6 +47,7 @@ from cni_v6.kernel.netlink.uapi import (
     IFLA_MASTER,
     IFLA_MTU,
     IFLA_OPERSTATE,
+    IFLA_TXQLEN,
     RT_TABLE_LOCAL,
     RTA_DST,
     RTA_GATEWAY,
@@ -67,7 +69,7 @@ Attributes = Mapping[int, bytes]
 
 _LINK = frozenset((
     IFLA_IFNAME, IFLA_ADDRESS, IFLA_MTU, IFLA_OPERSTATE, IFLA_IFALIAS, IFLA_GROUP, IFLA_MASTER, IFLA_LINKINFO,
-    IFLA_AF_SPEC,
+    IFLA_AF_SPEC, IFLA_TXQLEN,
 ))
 _NETFILTER = {4: IFLA_BR_NF_CALL_IPTABLES, 6: IFLA_BR_NF_CALL_IP6TABLES}
 _BRIDGE = frozenset((
@@ -134,6 +136,8 @@ def read_link(data: bytes, settings: dict[str, str | None] | None = None) -> tup
         up=bool(flags & IFF_UP),
         running=bool(flags & IFF_UP) and _sends(as_int(given.get(IFLA_OPERSTATE)), flags, kind),
         promisc=bool(flags & IFF_PROMISC),
+        allmulti=bool(flags & IFF_ALLMULTI),
+        tx_queue=as_int(given[IFLA_TXQLEN]) if IFLA_TXQLEN in given else 1000,
         alias=as_text(given.get(IFLA_IFALIAS)),
         hairpin=bool(as_int(port.get(IFLA_BRPORT_MODE))),
         isolated=bool(as_int(port.get(IFLA_BRPORT_ISOLATED))),
@@ -172,6 +176,11 @@ def read_address(data: bytes) -> tuple[int, str]:
     _, length, _, _, index = IFADDRMSG.unpack_from(data, HEADER.size)
     given = _attributes(data, IFADDRMSG)
     return index, f"{as_address(given.get(IFA_LOCAL) or given[IFA_ADDRESS])}/{length}"
+
+
+def read_address_flags(data: bytes) -> tuple[str, int]:
+    """(address without prefix length, IFA_F_*) of an RTM_NEWADDR message."""
+    return read_address(data)[1].partition("/")[0], as_int(_attributes(data, IFADDRMSG).get(IFA_FLAGS))
 
 
 def read_address_state(data: bytes) -> tuple[str, bool, bool]:
@@ -217,11 +226,22 @@ def read_routes(data: bytes) -> tuple[tuple[int, RouteEntry], ...]:
 
 def read_route(data: bytes) -> tuple[int, RouteEntry] | None:
     """(interface index, route) of an RTM_NEWROUTE message; None if it is not unicast, or in the local table."""
-    family, length, _, _, short_table, _, scope, kind, _ = RTMSG.unpack_from(data, HEADER.size)
+    if route_type(data) != RTN_UNICAST:
+        return None
+    index, entry = read_any_route(data)
+    return None if entry.table == RT_TABLE_LOCAL else (index, entry)
+
+
+def route_type(data: bytes) -> int:
+    """RTN_* of an RTM_NEWROUTE message."""
+    return int(RTMSG.unpack_from(data, HEADER.size)[7])
+
+
+def read_any_route(data: bytes) -> tuple[int, RouteEntry]:
+    """As ``read_route``, of a route of any type and table."""
+    family, length, _, _, short_table, _, scope, _, _ = RTMSG.unpack_from(data, HEADER.size)
     given = _attributes(data, RTMSG)
     table = as_int(given.get(RTA_TABLE)) or short_table
-    if kind != RTN_UNICAST or table == RT_TABLE_LOCAL:
-        return None
     metrics = by_kind(given.get(RTA_METRICS, b""))
     any_network = bytes(16 if family == AF_INET6 else 4)
     entry = RouteEntry(
