@@ -222,9 +222,9 @@ class Node:
         return done
 
     def spawn(self, *argv: str, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
-        """Start a program on the node that goes on; what it says on standard error is for the test."""
+        """Start a program on the node that goes on; what it says on standard error is for the test, unbuffered."""
         return subprocess.Popen(
-            [*self._enter(self.path), *argv], env=COMMANDS | dict(env),
+            [*self._enter(self.path), *argv], env=COMMANDS | dict(env), bufsize=0,
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
         )
 
