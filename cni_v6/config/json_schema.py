@@ -15,6 +15,7 @@ from cni_v6.config.keys import Flag, Flags, Items, Key, Kind, Level, Named, Nest
 from cni_v6.config.keys.bridge import BRIDGE, MAIN_OF_IPAM
 from cni_v6.config.keys.macvlan import MACVLAN
 from cni_v6.config.keys.routed import ROUTED
+from cni_v6.config.keys.slaac import SLAAC
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -26,14 +27,15 @@ _OUR_IPAM = {"required": ["ipam"], "properties": {"ipam": {
     "type": "object", "required": ["type"], "properties": {"type": {"const": "cni-v6-ipam"}},
 }}}
 _FOREIGN_IPAM = {"required": ["type"], "properties": {"type": {"type": "string", "pattern": "."}}, "not": {
-    "properties": {"type": {"enum": ["cni-v6-ipam", "host-local"]}},
+    "properties": {"type": {"enum": ["cni-v6-ipam", "host-local", "cni-v6-slaac"]}},
 }}
+_SLAAC_IPAM = {"type": "object", "required": ["type"], "properties": {"type": {"const": "cni-v6-slaac"}}}
 _NO_TYPE = {"properties": {"type": {"enum": [None, ""]}}}
 
 
 def schema() -> dict[str, Any]:
     """JSON Schema of a network configuration list, or of one plugin's configuration, with our plugins in it."""
-    definitions = {level.name: _level(level) for level in levels(BRIDGE, ROUTED, MACVLAN, MAIN_OF_IPAM)}
+    definitions = {level.name: _level(level) for level in levels(BRIDGE, ROUTED, MACVLAN, SLAAC, MAIN_OF_IPAM)}
     definitions["plugin"] = {
         "type": "object",
         "if": _BRIDGE_TYPE, "then": {"$ref": "#/$defs/bridge"},
@@ -169,7 +171,8 @@ def _kind(kind: Kind) -> dict[str, Any]:
             reference = {"$ref": f"#/$defs/{kind.level.name}"}
             name = {"type": ["string", "null"], **FORMS["plugin"].schema}
             foreign = {"type": "object", "properties": {"type": name}}
-            return {"if": {"type": "object", "anyOf": [_FOREIGN_IPAM, _NO_TYPE]}, "then": foreign, "else": reference}
+            ours = {"if": _SLAAC_IPAM, "then": {"$ref": "#/$defs/slaac"}, "else": reference}
+            return {"if": {"type": "object", "anyOf": [_FOREIGN_IPAM, _NO_TYPE]}, "then": foreign, "else": ours}
         case Nested(level=level):
             return {"$ref": f"#/$defs/{level.name}"}
     return {}

@@ -36,6 +36,7 @@ _WORDS = {
     ops.AwaitPort: "wait for bridge port {ifname}",
     ops.AwaitCarrier: "wait for the carrier of {ifname}",
     ops.AwaitAddresses: "wait for duplicate address detection on {ifname} in {netns}",
+    ops.AwaitRouter: "wait for an address and a default route from a router on the link of {ifname} in {netns}",
     ops.AwaitEnd: "wait for the end of {ifname}",
     ops.Announce: "announce the addresses of {ifname} in {netns} at {mac}",
     ops.DeleteLink: "delete interface {ifname} in {netns}",

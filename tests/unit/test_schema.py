@@ -20,6 +20,7 @@ from cni_v6.config.json_schema import levels, schema, table
 from cni_v6.config.keys.bridge import BRIDGE as BRIDGE_KEYS, MAIN_OF_IPAM
 from cni_v6.config.keys.macvlan import MACVLAN as MACVLAN_KEYS
 from cni_v6.config.keys.routed import ROUTED as ROUTED_KEYS
+from cni_v6.config.keys.slaac import SLAAC
 from cni_v6.config.macvlan import MacvlanConf
 from cni_v6.config.main import IPAM_PLUGIN
 from cni_v6.config.routed import RoutedConf
@@ -32,7 +33,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SCHEMA_FILE = ROOT / "conf" / "cni-v6.schema.json"
 DOCUMENT = ROOT / "docs" / "configuration.md"
 SAMPLES = sorted((ROOT / "conf").glob("*.conflist"))
-LEVELS = list(levels(BRIDGE_KEYS, ROUTED_KEYS, MACVLAN_KEYS, MAIN_OF_IPAM))
+LEVELS = list(levels(BRIDGE_KEYS, ROUTED_KEYS, MACVLAN_KEYS, SLAAC, MAIN_OF_IPAM))
 MARK = re.compile(r"<!-- table: (\w+) -->\n(?:.*?<!-- end of table -->\n)?", re.DOTALL)
 
 VALIDATOR = Draft202012Validator(schema())

@@ -12,7 +12,7 @@ from cni_v6.errors import ALREADY_ATTACHED, IO_FAILURE, KERNEL_REFUSED, PORTS_EX
 from cni_v6.kernel import mac_claims, ops, route_place
 from cni_v6.kernel.describe import describe
 from cni_v6.kernel.facts import BRIDGE_PORTS_MAX, FOREVER, Lifetime, Link, RouteEntry
-from cni_v6.kernel.fake import macvlan
+from cni_v6.kernel.fake import macvlan, router
 from cni_v6.kernel.fake.node import FakeNode, Space
 from cni_v6.kernel.ops import HOST, Op
 
@@ -245,14 +245,6 @@ def _await_carrier(fake: FakeNode, operation: ops.AwaitCarrier) -> None:
         raise CniError(KERNEL_REFUSED, f"cannot {describe(operation)}", "it never came up")
 
 
-def _await_addresses(fake: FakeNode, operation: ops.AwaitAddresses) -> None:
-    fake.existing(operation.netns, operation.ifname, operation)
-    for address in fake.spaces[operation.netns].addresses.get(operation.ifname, ()):
-        holder = fake.duplicates.get(address.partition("/")[0])
-        if holder is not None:
-            raise mac_claims.duplicate(address, operation.ifname, holder)
-
-
 def _await_end(fake: FakeNode, operation: ops.AwaitEnd) -> None:
     if operation.ifname in fake.spaces[HOST].links:
         raise CniError(KERNEL_REFUSED, f"cannot {describe(operation)}", "it stays")
@@ -293,7 +285,8 @@ EFFECTS: dict[type[Any], Callable[[FakeNode, Any], None]] = {
     ops.FlushFlows: lambda fake, operation: fake.firewall.flushed.append(operation),
     ops.AwaitPort: _await,
     ops.AwaitCarrier: _await_carrier,
-    ops.AwaitAddresses: _await_addresses,
+    ops.AwaitAddresses: router.await_addresses,
+    ops.AwaitRouter: router.await_router,
     ops.AwaitEnd: _await_end,
     ops.Announce: _announce,
     ops.DeleteLink: lambda fake, operation: fake.delete(operation.netns, operation.ifname),
