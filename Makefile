@@ -4,14 +4,14 @@
 PREFIX = /usr/local
 CNI_BIN_DIR = /opt/cni/bin
 DESTDIR =
-export PREFIX CNI_BIN_DIR DESTDIR PYTHON COURIER
+export PREFIX CNI_BIN_DIR DESTDIR PYTHON COURIER FORCE
 
 # What is needed at run time, for the demo, for the tests, and for the rest of the tests besides.
 RUN_PACKAGES = python3 nftables
 PACKAGES = $(RUN_PACKAGES) iproute2 iputils-ping
 TEST_PACKAGES = ca-certificates containernetworking-plugins gcc iptables jq libc6-dev procps radvd tcpdump
-REST_PACKAGES = busybox-static clang containerd debian-archive-keyring mmdebstrap musl-tools podman python3-venv \
-	qemu-user runc user-mode-linux valgrind
+REST_PACKAGES = busybox-static clang containerd debian-archive-keyring fish mandoc mmdebstrap musl-tools podman \
+	python3-venv qemu-user runc user-mode-linux valgrind zsh
 BENCH_PACKAGES = containernetworking-plugins iptables musl-tools netavark
 # make bench PEER_BIN=<folder>: another build of the reference plugins.
 PEER_BIN = /usr/lib/cni
@@ -66,7 +66,7 @@ wheels: courier ## the source, the pure wheel and one for each of six processors
 install: setup-install ## into PREFIX=/usr/local CNI_BIN_DIR=/opt/cni/bin [DESTDIR=] [COURIER=no|need]
 	@tools/install
 
-uninstall: ## take away exactly what install put there, end the engine, and unload the tables
+uninstall: ## take away exactly what install put there, the engine and the tables; FORCE=yes: beside containers too
 	@tools/install --remove
 
 clean: ## back to a fresh checkout

@@ -92,12 +92,14 @@ def _has_another_store(conf: MainConf, context: Context) -> bool:
     return any(conf.network in dirs.recorded(known) for known in dirs.known() if known != conf.data_dir)
 
 
-def forget(owner: Owner, leases: Transaction, context: Context) -> None:
-    """Remove the firewall elements of an owner whose record is lost, if this network's store has vanished.
+def forget(owner: Owner, leases: Transaction, context: Context, *, was_there: bool) -> None:
+    """Remove the firewall elements of an owner whose record is lost: it had its interface, or all of the store is gone.
+
+    The usual DEL without a record is a repeated one, which finds neither, and asks for no elements.
 
     :raises CniError: KERNEL_REFUSED.
     """
-    if old_gateways.decode(leases.memo(), context.boot).recalled:
+    if not was_there and old_gateways.decode(leases.memo(), context.boot).recalled:
         return
     from cni_v6.firewall.recovered import Present, policy_of  # few stores vanish
 

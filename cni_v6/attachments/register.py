@@ -109,17 +109,18 @@ def _on_node(
     return replace(record, anchors=anchors, port=port)
 
 
-def unregister(owner: Owner, data_dir: str, context: Context) -> Attachment | None:
+def unregister(owner: Owner, data_dir: str, context: Context, *, was_there: bool = False) -> Attachment | None:
     """Release the attachment of an owner.
 
+    :param was_there: whether it had a host interface until now.
     :returns: its record; None if there was none.
     """
     with context.leases(owner.network, data_dir).transaction() as leases:
         record = leases.get(owner)
         if record:
             release(record, leases, context)
-        else:
-            recall.forget(owner, leases, context)
+        if record is None or not record.host:  # of its leases alone nobody can tell its elements
+            recall.forget(owner, leases, context, was_there=was_there)
     return record
 
 

@@ -1,4 +1,5 @@
-"""The table of keys, rendered: as a JSON Schema for editors and pipelines, as the tables of the documentation.
+"""The table of keys, rendered: as a JSON Schema for editors and pipelines, as tables of the documentation and lines of
+the manual.
 
 The schema knows each value's kind, bounds and form. What depends on several values, and unknown keys, only the parser
 knows: whatever it accepts is valid by the schema, but not the other way round.
@@ -85,6 +86,12 @@ def table(level: Level) -> str:
         for key in level.keys
     )
     return "\n".join(rows) + "\n"
+
+
+def entry(key: Key) -> str:
+    """A key's type and default in words, for a list of keys."""
+    default = _default(key)
+    return f"{_words(key.kind)}, {default if key.required else f'default {default}'}" if default else _words(key.kind)
 
 
 def _default(key: Key) -> str:

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
+from typing import Any
 
 from cni_v6 import __version__
 from cni_v6.errors import CniError
@@ -16,12 +17,13 @@ from cni_v6.kernel import privilege
 # Each command, and its module in this package. Only the module of the command that is run is imported: all of them take
 # twice as long (docs/design/ctl.md). The order is that of the help.
 COMMANDS: Mapping[str, str] = {
-    "list": "list", "explain": "explain", "doctor": "doctor",
+    "list": "list", "explain": "explain", "doctor": "doctor", "connectivity": "connectivity", "trace": "trace",
     "log": "log", "watch": "log", "top": "top", "metrics": "metrics",
     "check": "check", "gc": "gc", "lint": "lint",
     "ipam": "burn", "plan": "plan", "plan-prefix": "prefix", "reload": "reload", "teardown": "reload",
     "renumber": "renumber", "schema": "schema", "engine": "engine",
     "install": "install", "uninstall": "install", "init": "init", "convert": "convert",
+    "completion": "completion",
 }
 
 # What fails with these is the output: all files have a CniError of their own.
@@ -34,12 +36,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
     :returns: 0; 1 after an error, which is on stderr with its code and remedy; 2 (argparse) for wrong usage.
     """
     given = sys.argv[1:] if arguments is None else list(arguments)
-    parser = argparse.ArgumentParser(prog="cni-v6ctl", description="Look after the networks of cni-v6 on this node.")
-    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
+    top, commands = parser()
     for module in _modules(given):
         import_module(f"cni_v6.ctl.{module}").register(commands)
-    chosen = parser.parse_args(given)
+    chosen = top.parse_args(given)
     try:
         if vars(chosen).get("root", False):
             privilege.require(f"cni-v6ctl {chosen.command}")
@@ -58,6 +58,13 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         return _not_written(error, status)
     return status
+
+
+def parser() -> tuple[argparse.ArgumentParser, Any]:
+    """The parser without its commands, and what they are added to."""
+    made = argparse.ArgumentParser(prog="cni-v6ctl", description="Look after the networks of cni-v6 on this node.")
+    made.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    return made, made.add_subparsers(required=True, metavar="COMMAND", dest="command")
 
 
 def _not_written(error: OSError, status: int) -> int:

@@ -47,7 +47,6 @@ from cni_v6.plan.situation import Inside, Situation, concerning
 from cni_v6.protocol.names import Owner, owner_of_alias
 
 Held = Sequence[tuple[str, Attachment]]  # data folder, attachment
-IP_FORWARD = "ipv4/ip_forward"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +82,7 @@ def run(
         stack.callback(node.kernel.close)
         known = list(places.peek(places.of_networks((), chosen.data_dir, node, leased=True), node))
         seen = node.kernel.observe([GetLinks(), GetSurroundings()])
-        found = _find(chosen.what, known, seen.links(), seen.surroundings())
+        found = find(chosen.what, known, seen.links(), seen.surroundings())
         if not privileged():  # the kernel shows nftables to CAP_NET_ADMIN only (net/netfilter/nfnetlink.c)
             words = "not root, so the firewall's tables cannot be read; they are taken for missing"
             print(f"cni-v6ctl: note: {words}", file=sys.stderr)
@@ -93,7 +92,7 @@ def run(
         if found.held and not found.node and not several:
             namespaces = stack.enter_context(search(node))
             facts = look(target for _, record in found.held for target in (*record.addresses, *record.prefixes))
-            details = [_explain(held, seen.links(), facts, namespaces, node) for held in found.held]
+            details = [situation_of(held, seen.links(), facts, namespaces, node) for held in found.held]
         now = node.now()
     if chosen.json:
         print(json.dumps(_document(chosen.what, found, details, reasons), indent=2))
@@ -106,7 +105,7 @@ def run(
 # Who has it
 
 
-def _find(what: str, known: Held, links: Sequence[Link], surroundings: Surroundings) -> Found:
+def find(what: str, known: Held, links: Sequence[Link], surroundings: Surroundings) -> Found:
     prefix = places.prefix_of(what)
     if prefix:
         return _with_prefix(prefix, known, surroundings)
@@ -176,7 +175,7 @@ def _of_container(start: str, known: Held) -> Held:
 # What the kernel has of an attachment
 
 
-def _explain(
+def situation_of(
     held: tuple[str, Attachment], links: Sequence[Link], facts: NodeFacts, namespaces: Search, node: Context
 ) -> Explained:
     data_dir, record = held
@@ -187,12 +186,12 @@ def _explain(
     home = record.policy.home if record.policy else next((anchor.home for anchor in record.anchors), "")
     home = home or (link.master if link else "")
     seen = node.kernel.observe((
-        GetRuleset(), GetAllElements(), GetForwardChains(), GetSysctl(HOST, IP_FORWARD),
+        GetRuleset(), GetAllElements(), GetForwardChains(), GetSysctl(HOST, forwarding.IP_FORWARD),
         *(GetSysctl(HOST, key) for key in FRAMES.values()),
         *(forwarding.questions(home) if home else ()), *(GetAddresses(HOST, home), GetRoutes(HOST, home)) * bool(home),
     ))
     elements = concerning(record, link.name if link else "", seen.all_elements())
-    forwards = {4: seen.sysctl(HOST, IP_FORWARD) == "1", 6: bool(home) and forwarding.is_on(seen, home)}
+    forwards = {4: seen.sysctl(HOST, forwarding.IP_FORWARD) == "1", 6: bool(home) and forwarding.is_on(seen, home)}
     master = next((other for other in links if link and other.name == link.master), None)
     situation = Situation(
         record, link, master, elements, seen.ruleset() == ruleset.mark(), seen.forward_chains(), forwards,

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from cni_v6 import __version__
-from cni_v6.attachments import firewall_reload
+from cni_v6.attachments import firewall_reload, stale
 from cni_v6.attachments.context import Context
-from cni_v6.ctl import engine, executables, put_files
+from cni_v6.ctl import engine, executables, places, put_files
 from cni_v6.ctl.executables import Courier
 from cni_v6.ctl.plan import configurations
 from cni_v6.ctl.put_files import File, Step
@@ -22,10 +22,13 @@ from cni_v6.ctl.runtime_folders import BIN_DIR, CONF_DIR, Runtime, runtimes
 from cni_v6.engine.handle import real_context
 from cni_v6.errors import INVALID_CONFIG, NODE_CONFLICT, CniError
 from cni_v6.kernel.netfilter.events import own_changes
+from cni_v6.kernel.questions import GetLinks
 from cni_v6.protocol.invocation import LOOPBACK
 from cni_v6.protocol.json_reader import decode
+from cni_v6.protocol.names import Owner, owned
 
 PYTHON_DIR = "/usr/local/lib/cni-v6/bin"  # where the couriers of wheels look for the Python executables: tools/wheels
+NAMED = 5  # containers, at most, in a message
 LISTS, SINGLE = (".conflist",), (".conf", ".json")  # libcni, ConfFiles and LoadNetworkConf
 DEL = "their DEL needs the plugins, which cni-v6ctl install brings back"
 STAY = "to take them away once the containers are gone: nft delete table inet cni_v6; nft delete table bridge cni_v6"
@@ -42,6 +45,7 @@ def register(commands: Any) -> None:
     parser.set_defaults(run=install)
     parser = commands.add_parser("uninstall", help="take away what install put there, the engine and the tables")
     _add_folders(parser)
+    parser.add_argument("--force", action="store_true", help="even if containers are attached, whose DEL then fails")
     parser.set_defaults(run=uninstall, root=True)
 
 
@@ -181,6 +185,10 @@ def uninstall(
 ) -> int:
     found: list[Runtime] = []
     warnings: list[str] = []
+    refusal = _needed(make_node)
+    if refusal and not (chosen.force or chosen.dry_run):
+        raise refusal
+    warnings += [f"it would be refused: {refusal}"] if refusal and not chosen.force else []
     try:
         found = ask()
     except CniError as error:  # all else can be taken away all the same
@@ -193,7 +201,7 @@ def uninstall(
     steps = put_files.remove(sorted(folders), dry=chosen.dry_run)
     done: list[str] = []
     if not chosen.dry_run:
-        _leave(make_node, done, warnings)
+        _leave(make_node, done, warnings, used=refusal is not None)
     if chosen.json:
         document = {"files": _files(steps), "done": done, "warnings": warnings, "dryRun": chosen.dry_run}
         print(json.dumps(document, indent=2))
@@ -204,9 +212,33 @@ def uninstall(
     return 0
 
 
-def _leave(make_node: Callable[[], Context], done: list[str], warnings: list[str]) -> None:
+def _needed(make_node: Callable[[], Context]) -> CniError | None:
+    """Why the plugins must stay: containers that run are attached, by their records or by their host interfaces."""
+    node = make_node()
+    try:
+        records = [record for _, record in places.peek(places.of_networks((), None, node, leased=True), node)]
+        over = {record.owner for record, _ in stale.dead(records, node)}
+        links = node.kernel.observe([GetLinks()]).links()
+        owners = sorted({record.owner for record in records} - over | {owner for owner, _ in owned(links)})
+    except CniError as error:
+        return CniError(error.code, f"it is not known whether containers are attached: {error}", "or add --force")
+    finally:
+        node.kernel.close()
+    if not owners:
+        return None
+    words = f"{len(owners)} containers are attached: {_some(owners)}"
+    return CniError(NODE_CONFLICT, words, "end them first: their DEL needs the plugins; or add --force")
+
+
+def _some(owners: list[Owner]) -> str:
+    named = ", ".join(map(str, owners[:NAMED]))
+    return f"{named} and {len(owners) - NAMED} more, see cni-v6ctl list" if len(owners) > NAMED else named
+
+
+def _leave(make_node: Callable[[], Context], done: list[str], warnings: list[str], *, used: bool) -> None:
     """End the engine, and remove the firewall's tables unless containers need them: these would be open to the world.
 
+    :param used: whether any container that runs is attached.
     :param done: takes what was done; ``warnings`` what could not be done, and why.
     """
     try:
@@ -216,7 +248,7 @@ def _leave(make_node: Callable[[], Context], done: list[str], warnings: list[str
     own_changes()  # no engine is to load the tables again
     node = make_node()
     try:
-        firewall_reload.unload(node, force=False)
+        firewall_reload.unload(node, force=not used)
         done.append("no table of the firewall is loaded")
     except CniError as error:
         words = f"{error.msg}; {DEL}" if error.code == NODE_CONFLICT else str(error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import select
 import shutil
 import sys
 import time
@@ -30,7 +31,7 @@ OF_ENGINE = {name + suffix for name, metric in METRICS.items() if metric.of_engi
 
 
 def register(commands: Any) -> None:
-    parser = commands.add_parser("top", help="show calls, latencies, pools and drops as they change")
+    parser = commands.add_parser("top", help="show calls, latencies, pools and drops as they change; Enter ends it")
     parser.add_argument("--once", action="store_true", help="print since the engine's start once, for scripts")
     parser.add_argument("--json", action="store_true", help="with --once: one JSON object")
     parser.add_argument(
@@ -53,13 +54,20 @@ def run(chosen: argparse.Namespace, make_node: Callable[[], Context] = real_cont
         return 0
     before, began = read(), time.monotonic()
     view = View({}, before, None)
-    while True:  # until it is interrupted
+    while True:  # until it is interrupted, or told to end
         rows = shutil.get_terminal_size().lines - 1
         text = "\n".join(line.ljust(screen.WIDTH) for line in list(view.lines())[:rows])
         print(f"{HOME}{text}\n{BELOW}" if sys.stdout.isatty() else text, flush=True)
-        time.sleep(chosen.interval)
+        if _is_told_to_end(chosen.interval):
+            return 0
         now, moment = read(), time.monotonic()
         view, before, began = View(before, now, moment - began), now, moment
+
+
+def _is_told_to_end(seconds: float) -> bool:
+    """Whether somebody presses Enter within this time."""
+    terminal = [sys.stdin] if sys.stdin and sys.stdin.isatty() else []
+    return bool(select.select(terminal, [], [], seconds)[0])
 
 
 def _reader(folder: Path, make_node: Callable[[], Context]) -> Callable[[], Values]:
@@ -111,7 +119,7 @@ class View:
         rows = [(command or "-", f"{count:,.0f}", f"{errors:,.0f}", f"{rate:,.1f}/s", _time(p50), _time(p95))
                 for command, count, errors, rate, p50, p95 in self._calls()]
         yield from _table(("COMMAND", "CALLS", "ERRORS", "RATE", "P50", "P95"), rows)
-        pools = [(network, f"{leased:,.0f}", f"{waiting:,.0f}", _large(left), _large(size), pool)
+        pools = [(network, f"{leased:,.0f}", f"{waiting:,.0f}", _large(left), _large(size), pool.partition(" (")[0])
                  for network, pool, size, leased, waiting, left in self._pools()]
         yield from _table(("NETWORK", "LEASED", "WAITING", "LEFT", "SIZE", "POOL"), pools)
         drops = [(f"{value:,.0f}", chain, reason) for (chain, reason), _ in self._of("cni_v6_dropped_packets_total")

@@ -19,6 +19,7 @@ MOST, LONG, SHORT = 20, 1000, 200  # items of a list; characters of a sentence, 
 # W3C Trace Context, section 3.2: version, trace id, parent id, flags.
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}(-.*)?")
 _PATH = re.compile(r"/(?!(.*/)?\.\./)[ -~]*[^/]\.jsonl")  # as the form ``logFile`` of config/formats.py, but ASCII
+_ENCODER = json.JSONEncoder(separators=(",", ":"))  # json.dumps would make one for each line
 WARNING = "warning: "
 
 
@@ -58,7 +59,7 @@ def event(words: str, written: str, pid: int) -> dict[str, Any]:
 
 def encode(said: Mapping[str, Any]) -> bytes:
     """A line as bytes. ASCII alone: nothing in it can move the cursor of a terminal."""
-    return json.dumps(said, separators=(",", ":")).encode() + b"\n"
+    return _ENCODER.encode(said).encode() + b"\n"
 
 
 def path_of(request: Request, plugins: Sequence[str]) -> str:

@@ -30,23 +30,17 @@ def append(path: str, line: bytes, most: int = BYTES) -> None:
 
 def _append(path: str, line: bytes, most: int | None) -> bool:
     """Append a line; False, and nothing is written, if the file was full and has been renamed."""
-    file = _open(path)
+    file = os.open(path, _FLAGS, 0o600)
     try:
-        if most is not None and os.fstat(file).st_size + len(line) > most and _rotate(path, file):
+        found = os.fstat(file)
+        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
+            raise PermissionError(f"{path} is no file of this user's")
+        if most is not None and found.st_size + len(line) > most and _rotate(path, file):
             return False
         os.write(file, line)
         return True
     finally:
         os.close(file)
-
-
-def _open(path: str) -> int:
-    file = os.open(path, _FLAGS, 0o600)
-    found = os.fstat(file)
-    if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
-        os.close(file)
-        raise PermissionError(f"{path} is no file of this user's")
-    return file
 
 
 def _rotate(path: str, file: int) -> bool:

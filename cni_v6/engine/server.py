@@ -1,7 +1,7 @@
 """The resident engine: it serves calls from a socket in the order of their arrival, with a limit for each network.
 
 It uses threads, not asyncio, because the work is system calls, which release the interpreter's lock. A worker keeps the
-node's own namespace open between calls. SIGTERM, an idle time or a caller of another version drains the engine: it
+node's own namespace open between calls. SIGTERM, an idle time or a caller of another installation drains the engine: it
 removes its socket, answers the calls that it has accepted, and ends.
 """
 
@@ -20,8 +20,7 @@ from contextlib import suppress
 
 import filelock  # noqa: F401  imported at the start, so that no call waits for it when it opens the store
 
-from cni_v6 import __version__
-from cni_v6.engine import handle
+from cni_v6.engine import handle, installation
 from cni_v6.engine.delivery import is_own, packed
 from cni_v6.engine.fair_shares import WORKERS, Room, Shares, room
 from cni_v6.engine.incoming import Arrivals, Call, Held
@@ -187,11 +186,11 @@ class Server:
             self._begin(call)
 
     def _takes(self, call: Call) -> bool:
-        """Whether a call is of this engine's namespace and version. A call of another version drains the engine.
+        """Whether a call is of this engine's namespace and installation. One of another installation drains the engine.
 
-        A courier on a node without Python names no version, and cannot read that the configuration forbids an engine.
+        A courier on a node without Python cannot read that the configuration forbids an engine.
         """
-        if call.version not in ("", __version__):
+        if not installation.serves(call.version):
             self.drain()
             return False
         forbidden = not call.version and b'"engine"' in call.request.stdin and refuses_engine(call.request.stdin)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from cni_v6 import __version__
 from cni_v6.protocol.versions import SUPPORTED_VERSIONS
 
-_PURPOSE = {
+PURPOSE = {
     "cni-v6": "connects containers to a bridge, with IPv6 and IPv4 addresses",
     "cni-v6-routed": "routes containers one by one, without a bridge, with IPv6 and IPv4 addresses",
     "cni-v6-macvlan": "connects containers to an interface of the node, with IPv6 and IPv4 addresses",
@@ -40,7 +40,7 @@ def version(plugin: str) -> str:
 def help_text(plugin: str) -> str:
     """The help text: purpose, callers, usage, documentation."""
     return f"""{version(plugin)}
-{plugin} is a CNI plugin: it {_PURPOSE[plugin]}.
+{plugin} is a CNI plugin: it {PURPOSE[plugin]}.
 
 A container runtime calls it. The environment has the command and its parameters (CNI_COMMAND, CNI_CONTAINERID,
 CNI_NETNS, CNI_IFNAME, CNI_ARGS, CNI_PATH), standard input has the network configuration. The result is JSON on

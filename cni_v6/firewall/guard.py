@@ -7,12 +7,15 @@ from __future__ import annotations
 
 # Protocols and ports are numbers: nft looks names up in /etc, which a node may lack.
 CHAINS = """
-    # Accept TCP (6), and UDP (17) other than that of DHCP servers and routers, from the port's MAC and address. (In a
-    # VLAN the ether type is that of the tag.)
+    # Accept TCP (6), and UDP (17) other than that of DHCP servers and routers, from the port's MAC and address. UDP
+    # between ports above all of theirs comes first: two comparisons instead of two lookups. (In a VLAN the ether type
+    # is that of the tag.)
     chain bridge_guard {
         type filter hook prerouting priority -300; policy accept;
         ether type 0x86dd ip6 nexthdr 6 iifname . ether saddr . ip6 saddr @sources6 accept
         ether type 0x0800 ip protocol 6 iifname . ether saddr . ip saddr @sources4 accept
+        ether type 0x86dd ip6 nexthdr 17 th sport >547 th dport >2029 iifname . ether saddr . ip6 saddr @sources6 accept
+        ether type 0x0800 ip protocol 17 th sport >547 th dport >2029 iifname . ether saddr . ip saddr @sources4 accept
         ether type 0x86dd ip6 nexthdr 17 jump guard_usual_udp
         ether type 0x0800 ip protocol 17 jump guard_usual_udp
         goto guard_source

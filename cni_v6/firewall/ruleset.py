@@ -39,7 +39,7 @@ INET_CHAINS = """
     # forged. route_localnet, which a port published on a loopback address needs, would accept it (CVE-2020-8558).
     chain prerouting_filter {
         type filter hook prerouting priority -150; policy accept;
-        iifname != "lo" ip daddr 127.0.0.0/8 counter drop
+        ip daddr 127.0.0.0/8 iifname != "lo" counter drop
         meta iifgroup %(closed)s goto from_segment
         meta iifgroup & %(networks)s == %(network)s iifname @bound goto bound_source
         ip saddr @containers4 ip saddr . iifname != @home4 goto spoofed_source

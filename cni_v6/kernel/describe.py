@@ -35,6 +35,7 @@ _WORDS = {
     ops.FlushFlows: "forget the UDP flows of addresses {addresses} and ports {ports}",
     ops.AwaitPort: "wait for bridge port {ifname}",
     ops.AwaitCarrier: "wait for the carrier of {ifname}",
+    ops.AwaitReception: "wait until {ifname} in {netns} takes packets for {addresses}",
     ops.AwaitAddresses: "wait for duplicate address detection on {ifname} in {netns}",
     ops.AwaitRouter: "wait for an address and a default route from a router on the link of {ifname} in {netns}",
     ops.AwaitEnd: "wait for the end of {ifname}",
@@ -51,6 +52,8 @@ def describe(op: Op) -> str:
     if isinstance(op, ops.SetBridge):
         settings = ("vlan filtering", op.vlan_filtering), ("netfilter", op.netfilter)
         values["settings"] = ", ".join(f"{name} {value}" for name, value in settings if value is not None)
+    if isinstance(op, ops.AwaitReception):
+        values["addresses"] = ", ".join(op.addresses)
     if "elements" in values:
         values["elements"] = len(values["elements"])
     if values.get("netns") == HOST:

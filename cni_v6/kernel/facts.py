@@ -26,6 +26,7 @@ class Link:
     alias: str = ""
     hairpin: bool = False
     isolated: bool = False
+    stp: bool = False  # of a bridge: its ports forward only after 30 seconds
     vlan_filtering: bool = False
     default_vlan: int = 1  # a bridge's IFLA_BR_VLAN_DEFAULT_PVID: the VLAN of its new ports; 0 for none
     group: int = 0

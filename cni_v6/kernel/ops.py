@@ -244,10 +244,24 @@ class AwaitCarrier:
     """Wait until the kernel sends through an interface of the node, which it does some time after the peer is up.
 
     Until then it drops all that goes out there (dev_activate, net/sched/sch_generic.c), and at the peer, which comes
-    first (linkwatch_run_queue, net/core/link_watch.c).
+    first (linkwatch_run_queue, net/core/link_watch.c). A bridge has carrier once a port of it forwards.
     """
 
     ifname: str
+
+
+@dataclass(frozen=True, slots=True)
+class AwaitReception:
+    """Wait until the kernel takes packets for IPv6 addresses of an interface, which it does some time after it was up.
+
+    Without duplicate address detection too it is a work queue that adds the route to an address, and the group of its
+    solicitations (addrconf_dad_work, net/ipv6/addrconf.c). A solicitation that comes before that has no answer, and the
+    next one is sent a second later.
+    """
+
+    netns: str
+    ifname: str
+    addresses: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -425,6 +439,7 @@ Op = (
     | FlushFlows
     | AwaitPort
     | AwaitCarrier
+    | AwaitReception
     | AwaitAddresses
     | AwaitRouter
     | AwaitEnd

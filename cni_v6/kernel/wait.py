@@ -30,7 +30,8 @@ LATE = "are its peer and its bridge up?"
 NO_END = "no carrier, perhaps: is the interface up to which it is connected?"
 ANSWER_SECONDS = 3.0  # RFC 4861, section 10: three solicitations, a second each
 STAYS = "it is there still"
-Awaited = ops.AwaitPort | ops.AwaitCarrier | ops.AwaitAddresses | ops.AwaitRouter
+NO_ADDRESS = "has somebody removed an address?"
+Awaited = ops.AwaitPort | ops.AwaitCarrier | ops.AwaitReception | ops.AwaitAddresses | ops.AwaitRouter
 
 
 def await_port(spaces: Spaces, operation: ops.AwaitPort) -> None:
@@ -69,6 +70,21 @@ def _await_link(
         return
     with spaces.get(HOST).event_socket(uapi.RTNLGRP_LINK, index) as events:
         _wait(events, operation, settled)
+
+
+def await_reception(spaces: Spaces, operation: ops.AwaitReception) -> None:
+    """Wait until there is a route of the namespace's own to each address."""
+    _index(spaces, operation.netns, operation)
+    route = spaces.get(operation.netns).route
+    lookups = [requests.get_route_to(address) for address in operation.addresses]
+
+    def settled() -> bool:
+        return all(any(map(answers.is_local, answer.messages)) for answer in route.request(lookups))
+
+    if settled():  # nearly always
+        return
+    with spaces.get(operation.netns).event_socket(uapi.RTNLGRP_IPV6_ROUTE) as events:
+        _wait(events, operation, settled, NO_ADDRESS)
 
 
 def await_addresses(spaces: Spaces, operation: ops.AwaitAddresses) -> None:

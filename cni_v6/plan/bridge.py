@@ -89,7 +89,7 @@ def plan_add(site: Site, conf: BridgeConf, allocation: Allocation, seen: Snapsho
         ),
         *route_steps,
         *features.container_steps(site, conf, allocation),
-        *_arrival(site, conf, allocation, mac, announced),
+        *_arrival(site, conf, allocation, seen, mac, announced),
         *features.arrival_steps(conf, allocation, seen),
     )
     interfaces = (
@@ -172,13 +172,20 @@ def _routes(conf: BridgeConf, allocation: Allocation) -> tuple[Route, ...]:
 
 
 def _arrival(
-    site: Site, conf: BridgeConf, allocation: Allocation, mac: str, announced: frozenset[int]
+    site: Site, conf: BridgeConf, allocation: Allocation, seen: Snapshot, mac: str, announced: frozenset[int]
 ) -> Iterable[Op]:
-    """Wait for the port. Then announce the addresses whose old MAC neighbours may still have in their caches."""
+    """Wait for the port, for a gateway that had no carrier, as a bridge without ports has none, and for the addresses.
+    Then announce those whose old MAC neighbours may still have in their caches."""
     if conf.disable_container_interface:
         return
     yield ops.AwaitPort(site.host)
+    if conf.is_gateway and allocation.ips:
+        gateway, bridge = (seen.link(HOST, name) for name in (conf.gateway_interface, conf.bridge))
+        if not (gateway and gateway.running) and not (bridge and bridge.stp):
+            yield ops.AwaitCarrier(conf.gateway_interface)
     if conf.enable_dad and 6 in allocation.families():
         yield ops.AwaitAddresses(site.netns, site.owner.ifname)
+    else:
+        yield from container.reception(site, allocation)
     if announced:
         yield ops.Announce(site.netns, site.owner.ifname, mac)

@@ -23,7 +23,7 @@ def questions(site: Site, conf: BridgeConf, result: Result) -> tuple[Question, .
     needed: list[Question] = [GetLink(HOST, conf.bridge), GetLink(HOST, _host(site, result))]
     needed += inside_questions(site, result)
     if conf.is_gateway:
-        needed += [GetAddresses(HOST, gateway), GetSysctl(HOST, "ipv4/ip_forward"), *forwarding.questions(gateway)]
+        needed += [GetAddresses(HOST, gateway), GetSysctl(HOST, forwarding.IP_FORWARD), *forwarding.questions(gateway)]
     if conf.vlan or conf.vlan_trunk:
         needed.append(GetPortVlans(_host(site, result)))
     return tuple(needed)
@@ -211,7 +211,7 @@ def _gateway(conf: BridgeConf, ips: list[Address], seen: Snapshot) -> Iterable[s
     yield from (words for words, _ in gateways.missing(own, seen))
     families = {ip.family for ip in ips}
     if 4 in families:
-        yield from differs("node", "net/ipv4/ip_forward", "1", seen.sysctl(HOST, "ipv4/ip_forward"))
+        yield from differs("node", f"net/{forwarding.IP_FORWARD}", "1", seen.sysctl(HOST, forwarding.IP_FORWARD))
     if 6 in families and not forwarding.is_on(seen, interface):
         yield f"IPv6 forwarding is off on {interface}"
 

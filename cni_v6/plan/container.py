@@ -57,6 +57,13 @@ def steps(
         yield ops.SetLink(netns, ifname, up=True)
 
 
+def reception(site: Site, allocation: Allocation) -> Iterable[Op]:
+    """Wait until the container is reached at its IPv6 addresses; IPv4 ones are ready at once."""
+    own = tuple(ip.ip for ip in allocation.ips if ip.family == 6)
+    if own:
+        yield ops.AwaitReception(site.netns, site.owner.ifname, own)
+
+
 def _settings(
     site: Site, allocation: Allocation, seen: Snapshot, announced: frozenset[int], dad: bool, accept_ra: str
 ) -> Iterable[tuple[str, str, bool]]:

@@ -11,11 +11,14 @@ interface that accepts RAs, and as the default for new interfaces. Then forwardi
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from cni_v6.config.main import MainConf
 from cni_v6.kernel.ops import HOST, Op, SetSysctl
 from cni_v6.kernel.questions import GetIpv6Interfaces, GetSysctl, GetUplinks, Question, Snapshot
 from cni_v6.plan.site import Allocation
 
+IP_FORWARD = "ipv4/ip_forward"
 ALL_FORWARDING = "ipv6/conf/all/forwarding"
 SUPPORTED = "ipv6/conf/default/force_forwarding"
 PROXY = "ipv6/conf/all/proxy_ndp"
@@ -83,6 +86,27 @@ def lacking(seen: Snapshot, interface: str) -> tuple[Op, ...]:
     if not is_on(seen, interface):
         return steps
     return tuple(step for step in steps if isinstance(step, SetSysctl) and seen.sysctl(HOST, step.key) != step.value)
+
+
+def missing(
+    families: frozenset[int], interface: str, shown: str, seen: Snapshot
+) -> Iterator[tuple[str, tuple[Op, ...]]]:
+    """Where the node does not forward what containers of these families need: in words, and the operations that turn
+    it on.
+
+    :param interface: as of ``marked``. ``shown``: as a message names it.
+    :param seen: as of ``lacking``, and the answer to GetSysctl of ``IP_FORWARD``.
+    """
+    if 4 in families and seen.sysctl(HOST, IP_FORWARD) != "1":
+        yield "IPv4 forwarding is off on this node", (SetSysctl(HOST, IP_FORWARD, "1"),)
+    steps = lacking(seen, interface) if 6 in families else ()
+    if steps:
+        where = _names(steps) if is_on(seen, interface) else shown
+        yield f"IPv6 forwarding is off on {where}", steps
+
+
+def _names(steps: tuple[Op, ...]) -> str:
+    return ", ".join(step.key.split("/")[2] for step in steps if isinstance(step, SetSysctl))
 
 
 # The feature of a network whose gateway is the node

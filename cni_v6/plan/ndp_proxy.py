@@ -92,19 +92,6 @@ def arrival_steps(conf: MainConf, allocation: Allocation, seen: Snapshot) -> Ite
         yield ops.AddProxy(entry.uplink, entry.address)
 
 
-def restoring(record: Attachment, seen: Snapshot) -> Iterator[Op]:
-    """The operations of ``node_steps`` and ``arrival_steps``, from the record alone.
-
-    :param seen: answers to ``check_questions``.
-    """
-    for name in dict.fromkeys(entry.uplink for entry in record.proxied):
-        if not forwarding.answers(seen, name):
-            yield from forwarding.answer(seen, name)
-    for entry in record.proxied:
-        yield ops.AddRoute(HOST, entry.home, f"{entry.address}/128")
-        yield ops.AddProxy(entry.uplink, entry.address)
-
-
 def removal(record: Attachment, *_: frozenset[str]) -> tuple[Op, ...]:
     """Remove them, from the record alone."""
     steps: list[Op] = []
@@ -134,23 +121,24 @@ def check_questions(_: MainConf, record: Attachment) -> tuple[Question, ...]:
 
 def differences(_: MainConf, record: Attachment, seen: Snapshot) -> Iterable[str]:
     """The differences between the record and the kernel, one phrase for each."""
-    for entry in record.proxied:
-        if entry.address not in seen.proxies(entry.uplink):
-            yield f"the node does not answer for {entry.address} on {entry.uplink}"
-        if f"{entry.address}/128" not in [route.dst for route in seen.routes(HOST, entry.home)]:
-            yield f"route {entry.address}/128 through {entry.home} is missing"
-    for name in dict.fromkeys(entry.uplink for entry in record.proxied):
-        if not forwarding.answers(seen, name):
-            yield f"the node answers for nobody on {name}: its forwarding or proxy_ndp is off"
+    return (words for words, _ in _missing(record, seen))
 
 
 def mending(_: MainConf, record: Attachment, seen: Snapshot) -> Iterable[Op]:
     """The operations after which the node answers for the container's addresses again."""
+    return (op for _, step in _missing(record, seen) for op in step)
+
+
+def _missing(record: Attachment, seen: Snapshot) -> Iterator[tuple[str, tuple[Op, ...]]]:
+    """What the node lacks of what the record says, in words, and the operations that give it back."""
     for name in dict.fromkeys(entry.uplink for entry in record.proxied):
         if not forwarding.answers(seen, name):
-            yield from forwarding.answer(seen, name)
+            words = f"the node answers for nobody on {name}: its forwarding or proxy_ndp is off"
+            yield words, tuple(forwarding.answer(seen, name))
     for entry in record.proxied:
-        if f"{entry.address}/128" not in [route.dst for route in seen.routes(HOST, entry.home)]:
-            yield ops.AddRoute(HOST, entry.home, f"{entry.address}/128")
+        prefix = f"{entry.address}/128"
+        if prefix not in [route.dst for route in seen.routes(HOST, entry.home)]:
+            yield f"route {prefix} through {entry.home} is missing", (ops.AddRoute(HOST, entry.home, prefix),)
         if entry.address not in seen.proxies(entry.uplink):
-            yield ops.AddProxy(entry.uplink, entry.address)
+            words = f"the node does not answer for {entry.address} on {entry.uplink}"
+            yield words, (ops.AddProxy(entry.uplink, entry.address),)

@@ -98,18 +98,9 @@ def faults(
 
 
 def forwarding_faults(interface: str, shown: str, families: frozenset[int], seen: Snapshot) -> Iterator[Fault]:
-    """Whether the node forwards.
-
-    :param interface: as of ``forwarding.marked``. ``shown``: as a message names it.
-    """
-    if 4 in families and seen.sysctl(HOST, "ipv4/ip_forward") != "1":
-        turn_on = ops.SetSysctl(HOST, "ipv4/ip_forward", "1")
-        yield Fault("IPv4 forwarding is off on this node", (command(turn_on),))
-    if 6 in families:
-        lacking = forwarding.lacking(seen, interface)
-        if lacking:
-            where = shown if not forwarding.is_on(seen, interface) else _names(lacking)
-            yield Fault(f"IPv6 forwarding is off on {where}", tuple(map(command, lacking)))
+    """Whether the node forwards; parameters as of ``forwarding.missing``."""
+    for what, steps in forwarding.missing(families, interface, shown, seen):
+        yield Fault(what, tuple(map(command, steps)))
 
 
 def dropping_faults(interface: str, families: frozenset[int], seen: Snapshot) -> Iterator[Fault]:
@@ -181,17 +172,13 @@ def _routes(
     for record in records if 6 in families else ():
         found = [*ndp_proxy.differences(conf, record, seen), *prefix_routes.differences(conf, record, seen)]
         if found:
-            again = (*ndp_proxy.restoring(record, seen), *prefix_routes.restoring(conf, record))
+            again = (*ndp_proxy.mending(conf, record, seen), *prefix_routes.mending(conf, record, seen))
             yield Fault("; ".join(found), tuple(map(command, again)))
 
 
 def _missing(wanted: Iterable[GatewayAddress], families: frozenset[int], seen: Snapshot) -> Iterator[Fault]:
     of_families = (anchor for anchor in wanted if version(anchor.prefix) in families)
     return (Fault(what, (command(add),)) for what, add in gateways.missing(of_families, seen))
-
-
-def _names(steps: Iterable[Op]) -> str:
-    return ", ".join(step.key.split("/")[2] for step in steps if isinstance(step, ops.SetSysctl))
 
 
 # The forward chains of others. An accept of ours does not override them: a packet passes only if every chain of the

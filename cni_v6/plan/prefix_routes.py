@@ -54,12 +54,6 @@ def arrival_steps(conf: MainConf, allocation: Allocation, _: Snapshot) -> Iterat
     yield from (ops.AddRoute(HOST, interface, routed.prefix, routed.via.ip) for routed in allocation.delegated)
 
 
-def restoring(conf: MainConf, record: Attachment) -> Iterator[Op]:
-    """The operations of ``arrival_steps``, from the record alone."""
-    via = next((address for address in record.addresses if ":" in address), None)
-    yield from (ops.AddRoute(HOST, conf.gateway_interface, prefix, via) for prefix in record.prefixes)
-
-
 def removal(record: Attachment, *_: frozenset[str]) -> tuple[Op, ...]:
     """Remove the node's routes, from the record alone. The container's routes go with its namespace."""
     interfaces = dict.fromkeys(anchor.home for anchor in record.anchors)

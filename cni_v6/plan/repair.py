@@ -27,8 +27,6 @@ from cni_v6.plan import bridge, bridge_port, families, features, forwarding, gat
 from cni_v6.protocol import names
 from cni_v6.protocol.names import Owner, owned
 
-IP_FORWARD = "ipv4/ip_forward"
-
 
 @dataclass(frozen=True, slots=True)
 class View:
@@ -141,7 +139,7 @@ def questions(seen_views: Iterable[View], node: str) -> Iterator[Question]:
             yield GetPortVlans(view.link.name)
         if conf.is_gateway:
             home = conf.gateway_interface
-            yield from (GetAddresses(HOST, home), GetRoutes(HOST, home), GetSysctl(HOST, IP_FORWARD))
+            yield from (GetAddresses(HOST, home), GetRoutes(HOST, home), GetSysctl(HOST, forwarding.IP_FORWARD))
             yield from forwarding.questions(home)
             yield from (GetSysctl(HOST, step.key) for step in _settings(conf))
 
@@ -152,6 +150,7 @@ def more_questions(seen_views: Iterable[View], seen: Snapshot) -> Iterator[Quest
         conf = view.conf or view.routed
         if conf and view.link and conf.is_gateway and 6 in view.families:
             yield from forwarding.more_questions(seen, forwarding.marked(conf))
+            yield from forwarding.uplink_questions(seen)
 
 
 def findings(seen_views: Sequence[View], node: str, seen: Snapshot) -> Findings:
@@ -260,10 +259,8 @@ def _gateway(there: list[View], node: str, seen: Snapshot, found: Findings) -> N
     on_link = (replace(anchor, home=home) for view in there for anchor in view.record.anchors if anchor.on_link)
     for words, add in gateways.missing((*own, *on_link), seen):
         found.add(None, words, add)
-    if 4 in everything and seen.sysctl(HOST, IP_FORWARD) != "1":
-        found.add(None, "IPv4 forwarding is off on this node", ops.SetSysctl(HOST, IP_FORWARD, "1"))
-    if 6 in everything and not forwarding.is_on(seen, home):
-        found.add(None, f"IPv6 forwarding is off on {home}", *forwarding.turn_on(seen, home))
+    for words, steps in forwarding.missing(everything, home, home, seen):
+        found.add(None, words, *steps)
     for step in dict.fromkeys(step for view in there if view.conf for step in _settings(view.conf)):
         if seen.sysctl(HOST, step.key) != step.value:
             found.add(None, f"net/{step.key} is not {step.value}", step)

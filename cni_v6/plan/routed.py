@@ -106,6 +106,7 @@ def plan_add(site: Site, conf: RoutedConf, allocation: Allocation, seen: Snapsho
         *host_end(site.host, link, gateways.anchors(conf, allocation.ips)),
         *(ops.AddUnreachable(HOST, prefix) for prefix in unreachable(conf)),
         ops.AwaitCarrier(site.host),
+        *container.reception(site, own),
         *features.arrival_steps(conf, own, seen),
     )
     mtu = mtu or plan_mtu.DEFAULT_MTU

@@ -33,7 +33,7 @@ from cni_v6.plan.site import Site
 from cni_v6.protocol.result import Result
 
 HOSTS = "veth*"  # what nftables calls the host interfaces of all containers
-IP_FORWARD = "ipv4/ip_forward"
+THE_NODE = "this node"  # where forwarding is off
 
 
 # CHECK
@@ -43,7 +43,7 @@ def questions(site: Site, conf: RoutedConf, result: Result) -> tuple[Question, .
     """The questions that CHECK asks the kernel."""
     return (
         GetLink(HOST, conf.host), *check.inside_questions(site, result), *link_questions(conf.host),
-        GetSysctl(HOST, IP_FORWARD), *forwarding.questions(forwarding.marked(conf)),
+        GetSysctl(HOST, forwarding.IP_FORWARD), *forwarding.questions(forwarding.marked(conf)),
     )
 
 
@@ -83,9 +83,9 @@ def compare(
     anchors = record.anchors if record else gateways.anchors(conf, ips)
     yield from (words for words, _ in lacking(conf.host, link, anchors, seen))
     if 4 in present:
-        yield from check.differs("node", f"net/{IP_FORWARD}", "1", seen.sysctl(HOST, IP_FORWARD))
+        yield from check.differs("node", f"net/{forwarding.IP_FORWARD}", "1", seen.sysctl(HOST, forwarding.IP_FORWARD))
     if 6 in present and not forwarding.is_on(seen, forwarding.marked(conf)):
-        yield "IPv6 forwarding is off on the node"
+        yield f"IPv6 forwarding is off on {THE_NODE}"
 
 
 def lacking(
@@ -139,7 +139,7 @@ def _words(step: Op) -> str:
 
 def status_questions(conf: RoutedConf, records: Iterable[Attachment]) -> tuple[Question, ...]:
     """The questions that STATUS asks the kernel: of all links at once, since there may be thousands."""
-    needed: list[Question] = [GetLinks(), GetSurroundings(), GetForwardChains(), GetSysctl(HOST, IP_FORWARD)]
+    needed: list[Question] = [GetLinks(), GetSurroundings(), GetForwardChains(), GetSysctl(HOST, forwarding.IP_FORWARD)]
     needed += [*families.host_questions(), *features.questions(conf), *forwarding.questions(forwarding.marked(conf))]
     for record in records:
         needed += forwarding.own_questions(record.host)
@@ -190,7 +190,7 @@ def _faults(
                 again = (*steps, *(step for step in routed.host_end(host, link, anchors)
                                    if isinstance(step, ops.SetNeighbour)))
                 yield Fault("; ".join(map(_what, steps)), tuple(map(outage.command, again)))
-    yield from outage.forwarding_faults(forwarding.marked(conf), "the node", present, seen)
+    yield from outage.forwarding_faults(forwarding.marked(conf), THE_NODE, present, seen)
     yield from outage.dropping_faults(HOSTS, present, seen)
 
 

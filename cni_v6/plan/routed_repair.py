@@ -50,7 +50,7 @@ def recalled(host: str, owner: Owner, seen: Snapshot) -> tuple[RoutedLink, tuple
 def questions(conf: RoutedConf, record: Attachment) -> tuple[Question, ...]:
     """The questions about a container's link, and about the node."""
     return (
-        *routed_check.link_questions(conf.host), GetSysctl(HOST, routed_check.IP_FORWARD),
+        *routed_check.link_questions(conf.host), GetSysctl(HOST, forwarding.IP_FORWARD),
         *(GetSysctl(HOST, step.key) for step in _loopback_ports(conf)),
         *forwarding.questions(forwarding.marked(conf)), *features.check_questions(conf, record),
     )
@@ -61,7 +61,7 @@ def differences(
 ) -> Iterator[tuple[str, tuple[Op, ...]]]:
     """What differs, in words, and the operations that mend it.
 
-    :param seen: answers to ``questions``, and to ``forwarding.more_questions``.
+    :param seen: answers to ``questions``, to ``forwarding.more_questions`` and ``forwarding.uplink_questions``.
     """
     host, group = conf.host, link_group(conf.network)
     if link.master:
@@ -73,11 +73,9 @@ def differences(
     found = list(routed_check.lacking(host, record.port, record.anchors, seen))
     if found:  # in one go: a route by a next hop needs the route to that
         yield "; ".join(words for words, _ in found), tuple(step for _, step in found)
-    families = set(map(version, record.addresses))
-    if 4 in families and seen.sysctl(HOST, routed_check.IP_FORWARD) != "1":
-        yield "IPv4 forwarding is off on this node", (ops.SetSysctl(HOST, routed_check.IP_FORWARD, "1"),)
-    if 6 in families and not forwarding.is_on(seen, forwarding.marked(conf)):
-        yield "IPv6 forwarding is off on this node", forwarding.turn_on(seen, forwarding.marked(conf))
+    yield from forwarding.missing(
+        frozenset(map(version, record.addresses)), forwarding.marked(conf), routed_check.THE_NODE, seen
+    )
     for step in _loopback_ports(conf):
         if seen.sysctl(HOST, step.key) != step.value:
             yield f"net/{step.key} is not {step.value}", (step,)

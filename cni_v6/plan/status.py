@@ -27,7 +27,7 @@ def questions(conf: BridgeConf, node: str, records: Iterable[Attachment]) -> tup
     """
     gateway = conf.gateway_interface
     needed: list[Question] = [GetLink(HOST, conf.bridge), GetLinks()]
-    needed += [GetSysctl(HOST, "ipv4/ip_forward"), *families.host_questions(), *features.questions(conf)]
+    needed += [GetSysctl(HOST, forwarding.IP_FORWARD), *families.host_questions(), *features.questions(conf)]
     return (*needed, *forwarding.questions(gateway), *outage.questions(conf, node, records))
 
 

@@ -154,7 +154,8 @@ class Frame(Generic[Conf]):
         refused = namespaces.refused(call, context) if call.netns else None
         errors.run(lambda: freed.append(remove_interface.remove(call, conf, context, foreign=not refused)))
         if not errors.caught and not (refused and conf.network not in context.data_dirs.recorded(conf.data_dir)):
-            errors.run(lambda: freed.append(register.unregister(call.owner, conf.data_dir, context)))
+            had = any(freed)
+            errors.run(lambda: freed.append(register.unregister(call.owner, conf.data_dir, context, was_there=had)))
         if conf.foreign_ipam:
             errors.run(lambda: context.delegate(call, conf.foreign_ipam, "DEL"))
         if refused and any(freed):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
+import time
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,17 @@ def own(setting: Setting, found: Findings) -> None:
     values = median(answer["own"]), median(answer["raw"])
     figure = "ADD inside the engine, p50"
     found.rows.append(Row(figure, "ms", *values, Goal(2.5), against="the same on raw sockets", remark=remark))
+
+
+def parts(setting: Setting, found: Findings) -> None:
+    """Where the engine's time for an ADD goes."""
+    with Pair(3 * setting.sizes.own) as pair:
+        asked = {"config": setting.ours.config(),
+                 "pods": [pair.ours.pod(number) for number in range(3 * setting.sizes.own)]}
+        answer: dict[str, float] = program(setting, pair.ours, "parts.py", asked)
+    for part, taken in sorted(answer.items(), key=lambda item: -item[1]):
+        found.rows.append(Row(f"ADD inside the engine, CPU time: {part}", "ms", taken))
+    found.rows.append(Row("ADD inside the engine, CPU time of all parts", "ms", sum(answer.values())))
 
 
 def soak(setting: Setting, found: Findings) -> None:
@@ -56,15 +69,16 @@ def soak(setting: Setting, found: Findings) -> None:
 
 def chaos(setting: Setting, found: Findings) -> None:
     """Rounds of calls, each with a fault of the node, after each of which all is as it should be."""
-    seed = secrets.token_hex(4)
-    print(f"seed {seed} (CHAOS_SEED repeats it in tests/netns/test_chaos.py) ... ", end="", flush=True)
+    seed = os.environ.get("CHAOS_SEED") or secrets.token_hex(4)
+    print(f"seed {seed} (CHAOS_SEED repeats it, here and in tests/netns/test_chaos.py) ... ", end="", flush=True)
     rounds: list[str] = []
+    end = time.monotonic() + 60 * setting.sizes.chaos
     node = sandbox.Node(engine=True, plugins=str(setting.ours.folder))
     try:
-        faults.run(node, seed, setting.sizes.chaos, lambda _, fault: rounds.append(fault))
+        faults.run(node, seed, lambda _: time.monotonic() < end, lambda _, fault: rounds.append(fault))
     finally:
         node.close()
-    remark = f"{len(set(rounds))} kinds; a referee of ip, nft and ping after each"
+    remark = f"{len(set(rounds))} kinds, in {setting.sizes.chaos:g} minutes; a referee of ip, nft and ping after each"
     found.rows.append(Row("faults of the node that were survived", "", len(rounds), remark=remark))
 
 

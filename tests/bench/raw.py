@@ -117,7 +117,7 @@ def steps(tape: Tape) -> list[Step]:
     """Datagrams and sysctls in the order of the operations."""
     found: list[Step] = []
     datagrams = list(tape.datagrams)
-    operations = [each for each in tape.operations if not isinstance(each, ops.AwaitPort)]
+    operations = [each for each in tape.operations if not isinstance(each, (ops.AwaitPort, ops.AwaitReception))]
     while operations:
         operation = operations[0]
         if isinstance(operation, ops.SetSysctl):

@@ -38,7 +38,7 @@ class Sizes:
     collect_stale: int
     beside: int  # ADDs, each with its DEL, of an engine beside the most leases
     churn: int  # ADDs, each with its DEL, through the library
-    chaos: int  # faults
+    chaos: float  # minutes of faults
     nodes: tuple[int, ...]  # pods of a node that come and go together
     beside_bridges: int  # containers on each of five bridges
 
@@ -47,13 +47,13 @@ FULL = Sizes(
     pods=100, rounds=2, bursts=3, mixed=200, few=20, starts=60, lease_steps=(0, 1_000, 10_000, 100_000),
     lease_rounds=(25, 25, 8, 3), stale=1_000, own=60, soak=3_000, many=1_000, library_steps=(0, 10_000, 1_000_000),
     library_rounds=200, library_patience=10.0, collect_steps=(2_000, 200_000), collect_stale=100, beside=1_000,
-    churn=25_000, chaos=30, nodes=(250, 1_000), beside_bridges=1_001,
+    churn=25_000, chaos=1, nodes=(250, 1_000), beside_bridges=1_001,
 )
 QUICK = Sizes(
     pods=30, rounds=1, bursts=1, mixed=60, few=3, starts=15, lease_steps=(0, 1_000, 10_000),
     lease_rounds=(6, 6, 3), stale=60, own=15, soak=200, many=100, library_steps=(0, 1_000, 10_000),
     library_rounds=20, library_patience=1.0, collect_steps=(200, 2_000), collect_stale=20, beside=100, churn=1_000,
-    chaos=3, nodes=(50,), beside_bridges=21,
+    chaos=0.1, nodes=(50,), beside_bridges=21,
 )
 STAGES = (10, 50)  # calls at a time
 ORDERS = (SEQUENTIAL, RANDOM)

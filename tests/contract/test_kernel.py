@@ -331,6 +331,7 @@ def test_a_port_is_enabled_when_bridge_and_peer_are_up(testbed: KernelTestbed) -
         ops.AwaitPort("veth0"),
         ops.AwaitCarrier("veth0"),
         ops.SetNeighbour(HOST, "veth0", "2001:db8::2", MAC),
+        ops.AwaitReception(HOST, "veth0", ("2001:db8::2",)),
         ops.AwaitAddresses(HOST, "veth0"),
         ops.SetAlias(HOST, "veth0", "x"),
         ops.SetLink(HOST, "veth0", up=True),

@@ -6,23 +6,26 @@ referee asks ``ip``, ``nft`` and ``ping`` alone. All that is random comes from o
 
 from __future__ import annotations
 
+import fcntl
+import json
 import os
 import random
 import re
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from enum import Enum
+from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
 from tests.netns import networks, nft, traffic
 from tests.netns.networks import DUAL, GATEWAY4, GATEWAY6, Pod
-from tests.process.test_engine import processes_of
-from tests.sandbox import Node, Reply
+from tests.process.test_engine import processes_of, request, talk
+from tests.sandbox import Node, Reply, make_call
 
 CALLERS = 8
 RESIDENTS = 4  # containers that stay through the faults, and do not call
@@ -49,6 +52,7 @@ class Caller:
     number: int
     choices: random.Random
     generation: int = 0
+    known: Sequence[Mapping[str, str]] = ()  # all containers', as GC's list has them
     pod: Pod = field(init=False)
     state: State = State.NEW
 
@@ -65,8 +69,12 @@ class Caller:
         """One call that makes sense now."""
         if self.state is State.NEW:
             self.attach()
-        elif self.state is State.ATTACHED and self.choices.random() < 0.4:
+            return
+        chance = self.choices.random()
+        if self.state is State.ATTACHED and chance < 0.4:
             self.pod.check()
+        elif chance < 0.5:
+            self.collect()
         else:
             self.detach()
 
@@ -85,6 +93,10 @@ class Caller:
         reply = self.pod.call("DEL")
         self.state = State.NEW if reply.code == 0 else State.ENDING
         return reply
+
+    def collect(self) -> None:
+        """GC, with the list of a runtime that knows every container that there may be."""
+        self.node.plugin("cni-v6", "GC", {**CONFIG, "cni.dev/valid-attachments": self.known})
 
     def end(self) -> None:
         """The container is over. With the fault gone, its DEL succeeds."""
@@ -112,6 +124,9 @@ class World:
 
     def round(self, fault: Callable[[World], None]) -> None:
         """Every caller makes its calls while the fault happens. Then all is quiet."""
+        known = [{"containerID": caller.pod.name, "ifname": caller.pod.ifname} for caller in self.callers]
+        for caller in self.callers:
+            caller.known = known
         self.begun = threading.Semaphore(0)
         with ThreadPoolExecutor(CALLERS) as pool:
             lives = [pool.submit(self._live, caller) for caller in self.callers[:CALLERS]]
@@ -216,9 +231,16 @@ def engine_stopped(world: World) -> None:
         os.kill(pid, signal.SIGCONT)
 
 
-def engine_upgraded(world: World) -> None:
+def engine_ended(world: World) -> None:
     """It is told to stop, and serves whom it has accepted; the next call starts another."""
     nft.ctl(world.node, "engine", "--stop", check=False)
+
+
+def engine_upgraded(world: World) -> None:
+    """A caller of another version comes, as after an upgrade: so the engine ends once it has served the others."""
+    status = make_call("cni-v6", "STATUS", CONFIG)
+    with suppress(OSError):  # there is no engine
+        talk(world.node, request(world.node, status, version="0.0.1"))
 
 
 def tables_flushed(world: World) -> None:
@@ -255,14 +277,21 @@ def port_detached(world: World) -> None:
 
 def record_damaged(world: World) -> None:
     """Zeros in an attachment's record, as a power failure leaves them."""
-    records = sorted(world.node.file(str(NETWORK / "attachments")).glob("c*"))
-    if not records:
-        return
-    record = world.choices.choice(records)
+    record = _some_record(world)
     with suppress(FileNotFoundError):
-        size = record.stat().st_size
-        record.write_bytes(bytes(size))
-        world.hurt.add(record.name.partition(":")[0])
+        record.write_bytes(bytes(record.stat().st_size))
+
+
+def record_lost(world: World) -> None:
+    _some_record(world).unlink(missing_ok=True)
+
+
+def _some_record(world: World) -> Path:
+    """The record of a container that will be another one after the round; a file that is not there if there is none."""
+    folder = world.node.file(str(NETWORK / "attachments"))
+    record = world.choices.choice(sorted(folder.glob("c*")) or [folder / "c"])
+    world.hurt.add(record.name.partition(":")[0])
+    return record
 
 
 def disk_full(world: World) -> None:
@@ -277,12 +306,27 @@ def disk_full(world: World) -> None:
     filler.unlink()
 
 
-def times_set(world: World) -> None:
-    """Every file of the store is of tomorrow, as after the clock was put right."""
-    for path in world.node.file(str(NETWORK)).rglob("*"):
-        with suppress(FileNotFoundError):
-            tomorrow = path.lstat().st_mtime + DAY
-            os.utime(path, (tomorrow, tomorrow), follow_symlinks=False)
+def clock_set(world: World) -> None:
+    """A day forward or back: all that the store has is of yesterday or tomorrow, files and what is written in them."""
+    days = world.choices.choice((-DAY, DAY))
+    with _locked(world) as store:
+        for path in (store / "attachments").glob("c*"):
+            with suppress(ValueError):  # of a record that was damaged
+                record = json.loads(path.read_text())
+                path.write_text(json.dumps({**record, "created": record["created"] + days}))
+        for path in store.rglob("*"):
+            with suppress(FileNotFoundError):
+                then = path.lstat().st_mtime + days
+                os.utime(path, (then, then), follow_symlinks=False)
+
+
+@contextmanager
+def _locked(world: World) -> Iterator[Path]:
+    """The network's store, while no call is in it (flock(2), as the plugins and the reference plugin take it)."""
+    store = world.node.file(str(NETWORK))
+    with (store / "lock").open("rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield store
 
 
 def namespace_gone(world: World) -> None:
@@ -293,16 +337,10 @@ def namespace_gone(world: World) -> None:
         world.hurt.add(caller.pod.name)
 
 
-def garbage_collected(world: World) -> None:
-    """GC whose list names every container that there may be."""
-    valid = [{"containerID": caller.pod.name, "ifname": "eth0"} for caller in world.callers]
-    world.node.plugin("cni-v6", "GC", {**CONFIG, "cni.dev/valid-attachments": valid})
-
-
 FAULTS: tuple[Callable[[World], None], ...] = (
-    engine_killed, engine_stopped, engine_upgraded, tables_flushed, rule_added, set_flushed, bridge_deleted,
-    bridge_down, gateway_removed, port_detached, record_damaged, disk_full, times_set, namespace_gone,
-    garbage_collected,
+    engine_killed, engine_stopped, engine_ended, engine_upgraded, tables_flushed, rule_added, set_flushed,
+    bridge_deleted, bridge_down, gateway_removed, port_detached, record_damaged, record_lost, disk_full, clock_set,
+    namespace_gone,
 )
 
 
@@ -316,15 +354,18 @@ def world(node: Node, seed: str) -> Iterator[World]:
         made.end()
 
 
-def run(node: Node, seed: str, rounds: int, done: Callable[[int, str], Any] = lambda number, name: None) -> None:
-    """So many rounds, each with a fault; after each the referee.
+def run(
+    node: Node, seed: str, more: Callable[[int], bool], done: Callable[[int, str], Any] = lambda number, name: None
+) -> None:
+    """Rounds, each with a fault; after each the referee.
 
+    :param more: whether there is another round after so many.
     :param done: told of every round that was won.
     """
     with world(node, seed) as made:
         made.settle()
         order = list(FAULTS)
-        for number in range(rounds):
+        for number in takewhile(more, count()):
             if number % len(order) == 0:
                 made.choices.shuffle(order)
             fault = order[number % len(order)]

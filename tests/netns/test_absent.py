@@ -78,8 +78,10 @@ def works(node: Node, config: dict[str, Any], *old: Pod) -> None:
 
 @pytest.mark.parametrize("keys", NETWORKS)
 def test_a_scan_from_outside(node: Node, keys: dict[str, Any]) -> None:
-    config = network(**keys)
-    outside = beyond(node)
+    scan_from_outside(node, beyond(node), network(**keys))
+
+
+def scan_from_outside(node: Node, outside: str, config: dict[str, Any]) -> None:
     [pod] = networks.pods(node, config, "old")
     for family in FAMILIES:
         with wire.packets(outside, "eth0") as tap, wire.in_order():
@@ -109,9 +111,12 @@ def by_the_gateway(pod: Pod, targets: Iterable[str]) -> Iterator[bytes]:
 
 @pytest.mark.parametrize("keys", NETWORKS)
 def test_a_scan_by_a_container(node: Node, keys: dict[str, Any]) -> None:
-    """Of its own network by way of the gateway, of what is link-local there, and of another network."""
-    config = network(**keys)
     beyond(node)
+    scan_by_a_container(node, network(**keys))
+
+
+def scan_by_a_container(node: Node, config: dict[str, Any]) -> None:
+    """Of its own network by way of the gateway, of what is link-local there, and of another network."""
     pod, neighbour = networks.pods(node, config, "old", "neighbour")
     other_config = networks.gateway("10.67.0.0/16", "fd00:7::/64", name="other", bridge="other0")
     [other] = networks.pods(node, other_config, "other")
@@ -141,7 +146,10 @@ def test_a_scan_by_the_node(node: Node) -> None:
 
 def test_answers_to_sources_that_nobody_has(node: Node) -> None:
     """The node answers echo requests, and calls to its ports; whoever sent them is somewhere else."""
-    outside = beyond(node)
+    sources_of_nobody(node, beyond(node))
+
+
+def sources_of_nobody(node: Node, outside: str) -> None:
     [pod] = networks.pods(node, network(), "old")
     macs = networks.link(node, "eth0", outside)["address"], networks.link(node, UPLINK)["address"]
     with wire.packets(outside, "eth0", 0) as sender, wire.in_order():

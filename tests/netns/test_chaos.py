@@ -18,5 +18,5 @@ ROUNDS = int(os.environ.get("CHAOS_ROUNDS", str(2 * len(chaos.FAULTS))))
 def test_after_each_fault_all_talk_that_should_and_nobody_else(warm_node: Node) -> None:
     """``CHAOS_SEED`` repeats a run, ``CHAOS_ROUNDS`` makes it longer; what failed is printed with both."""
     won: list[str] = []
-    chaos.run(warm_node, SEED, ROUNDS, lambda number, fault: won.append(fault))
+    chaos.run(warm_node, SEED, lambda rounds: rounds < ROUNDS, lambda number, fault: won.append(fault))
     assert len(won) == ROUNDS

@@ -42,6 +42,7 @@ class Situation:
     why: str = ""
 
 
+TRACED = ("published", "masquerade", "fixed source")  # beside those from which nothing leaves
 OPEN: Mapping[str, Any] = {"ingress": "open"}
 BOTH = (4, 6)
 DELEGATED: Mapping[str, Any] = {"args": {"cni": {"delegate": 80}}}
@@ -187,9 +188,28 @@ def test_what_it_says_is_what_happens(node: Node, name: str) -> None:
         calls, wanted = callers(node, said, neighbour, stack)
         assert connected(calls, wanted) == set(wanted)
         leaves(node, said, pod, situation)
+        if situation.stays or name in TRACED:
+            traced(node, said, pod, situation)
         for each in said["leaves"]:  # a fixed source is the node's, a translated one leads to the container
             if each["source"].startswith(EXTERNAL.removesuffix("::/64")):
                 assert explained(node, each["source"])["attachments"][0]["containerID"] == pod.name
+
+
+def traced(node: Node, said: Any, pod: Pod, situation: Situation) -> None:
+    """``trace`` sees happen what ``explain`` says of a packet to the outside."""
+    family = situation.stays[0] if situation.stays else 6
+    [way] = [leaving for leaving in said["leaves"] if leaving["address"] == pod.address(family)]
+    patience = ("--timeout", "1") if situation.stays else ()
+    done = nft.ctl(node, "trace", pod.name, "--to", networks.OUTSIDE[family], "--json", *patience, check=False)
+    seen = json.loads(done.stdout)
+    assert (done.returncode == 0) == seen["arrived"] == (not situation.stays), seen
+    assert (seen["predicted"]["may"], seen["predicted"]["why"]) == (way["may"], way["why"])
+    if situation.stays:
+        words = seen["why"]
+        assert way["why"] in words or any(step["verdict"] == "drop" and step["why"] in words for step in seen["steps"])
+    else:
+        assert seen["seenAs"]["source"] in (way["source"], "")
+        assert UPLINK in {step["out"] for step in seen["steps"]}
 
 
 def callers(

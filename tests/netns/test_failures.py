@@ -120,7 +120,11 @@ def test_read_only_sysctls_that_are_wrong_are_named(node: Node) -> None:
     pod = Pod(node, config, "a")
     make_sysctls_read_only(node)
     with node.unchanged():
-        message = pod.call("ADD").error(5)
+        refused_for_read_only_sysctls(pod)
+
+
+def refused_for_read_only_sysctls(pod: Pod) -> None:
+    message = pod.call("ADD").error(5)
     assert "net/ipv" in message and "Read-only" in message and "/proc/sys" in message
 
 

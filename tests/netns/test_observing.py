@@ -81,8 +81,7 @@ def test_what_is_counted_is_what_happened(node: Node) -> None:
     pools = {key[2]: key for key in found if key[0] == "cni_v6_pool_leased"}
     assert len(pools) == 2 and all(found[key] == 2 for key in pools.values())
     label = next(label for label in pools if label.startswith(SUBNET4))
-    pool = ("pods", label)
-    waiting, left, size = (found[f"cni_v6_pool_{name}", *pool] for name in ("waiting", "left", "addresses"))
+    waiting, left, size = (found[(f"cni_v6_pool_{name}", "pods", label)] for name in ("waiting", "left", "addresses"))
     assert (waiting, size - left) == (1, 2)
     calls = {key[1:]: value for key, value in found.items() if key[0] == "cni_v6_calls_total"}
     assert calls == {
@@ -101,7 +100,8 @@ def test_what_is_counted_is_what_happened(node: Node) -> None:
     assert view["attachments"] == {"pods": 2}
 
 
-def test_packets_that_are_dropped_are_counted_by_their_reason(node: Node) -> None:
+def test_packets_that_are_dropped_are_counted_by_their_reason(quiet_node: Node) -> None:
+    node = quiet_node  # an engine tells again what it has read just now
     [pod] = networks.pods(node, NETWORK, "a")
     assert pod.ping(GATEWAY4)
     before = dropped(node)
@@ -114,11 +114,11 @@ def test_packets_that_are_dropped_are_counted_by_their_reason(node: Node) -> Non
 
 
 def dropped(node: Node) -> dict[str, float]:
-    """By chain. Another engine reads it: what one has read just now, it tells again."""
-    nft.ctl(node, "engine", "--stop")
+    """By chain."""
     return {key[1]: value for key, value in metrics(node).items() if key[0] == "cni_v6_dropped_packets_total"}
 
 
+@pytest.mark.slow
 def test_without_an_engine_there_is_what_the_node_has(quiet_node: Node, tmp_path: Path) -> None:
     networks.pods(quiet_node, NETWORK, "a")
     folder = tmp_path / "net.d"
@@ -145,6 +145,7 @@ def http(node: Node, request: bytes) -> bytes:
             return answer.read()
 
 
+@pytest.mark.slow
 def test_a_port_for_prometheus(node: Node) -> None:
     with activated(node, options=["--metrics", "[::1]:9164"]):
         networks.pods(node, NETWORK, "a")

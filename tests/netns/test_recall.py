@@ -85,3 +85,20 @@ def test_a_del_before_the_next_add(node: Node) -> None:
     node.run("rm", "-rf", f"{STORE}/pods")
     web.delete()
     assert nft.held(node) == empty and networks.veths(node) == set()
+
+
+@pytest.mark.usefixtures("main_plugin")
+def test_a_del_of_one_whose_record_alone_is_lost(node: Node) -> None:
+    """The store knows that it was compared with the node, and the others' records are there."""
+    config = networks.gateway(*DUAL, **PORTS)
+    networks.set_up(node, config)
+    stays, goes = networks.pods(node, networks.gateway(*DUAL), "stays", "goes")
+    before = nft.held(node), networks.leases(node)
+    goes.delete()
+    goes.add(config)
+    node.file(f"{STORE}/pods/attachments/goes:eth0").unlink()
+    goes.delete()
+    assert not [element for held in nft.held(node).values() for element in held if "goes" in element]
+    assert networks.leases(node) == {stays.address(4), stays.address(6)} and networks.veths(node) == {stays.host}
+    goes.add()
+    assert (nft.held(node).keys(), len(networks.leases(node))) == (before[0].keys(), len(before[1]))

@@ -47,11 +47,15 @@ def impatient(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     if request.node.get_closest_marker("courier"):
         yield str(build(tmp_path / "bin", f"-DANSWER_SECONDS={SECONDS}", "-DASK_SECONDS=5"))
         return
-    plugin = tmp_path / "bin/cni-v6"
-    plugin.parent.mkdir()
+    yield impatient_in_python(tmp_path / "bin")
+
+
+def impatient_in_python(folder: Path) -> str:
+    folder.mkdir()
+    plugin = folder / "cni-v6"
     plugin.write_text(IMPATIENT)
     plugin.chmod(0o755)
-    yield str(plugin.parent)
+    return str(folder)
 
 
 def refused(node: Node, folder: str, command: str, name: str) -> str:

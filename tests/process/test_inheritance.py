@@ -55,6 +55,7 @@ def groups(warm_node: Node) -> Iterator[list[Path]]:
         folder.rmdir()
 
 
+FEW = 'exec prlimit --nofile=40: --stack=262144: "$PLUGIN"'
 POOR = 'exec setpriv --bounding-set=-sys_resource prlimit --nofile=40:60 "$PLUGIN"'
 
 

@@ -252,7 +252,14 @@ def test_the_engine_and_the_tables_go_along_unless_containers_use_them(node: Nod
     node.plugin("cni-v6", "ADD", networks.gateway(*DUAL), **call).ok()
     here = {os.stat(node.path).st_ino}
     assert len(processes.inside(here, node.mount_namespace)) == 2, "the holder of the node, and an engine"
-    done = ctl(node, "uninstall", "--bin-dir", tmp_path)
+    files = sorted(tmp_path.iterdir())
+    words = refusal(node, "uninstall", "--bin-dir", tmp_path)
+    assert "1 containers are attached: pods/a/eth0: end them first" in words and "add --force" in words
+    [warning] = report(node, "uninstall", "--bin-dir", tmp_path, "--dry-run")["warnings"]
+    assert warning.startswith("it would be refused: 1 containers are attached: pods/a/eth0")
+    assert sorted(tmp_path.iterdir()) == files
+    assert len(processes.inside(here, node.mount_namespace)) == 2
+    done = ctl(node, "uninstall", "--bin-dir", tmp_path, "--force")
     assert "the firewall's tables stay: 1 attachments" in done.stderr and "--force" not in done.stderr
     assert "their DEL needs the plugins, which cni-v6ctl install brings back" in done.stderr
     assert "nft delete table inet cni_v6" in done.stderr
@@ -260,6 +267,11 @@ def test_the_engine_and_the_tables_go_along_unless_containers_use_them(node: Nod
     assert "table inet cni_v6" in node.run("nft", "list", "tables").stdout
     ctl(node, "install", "--bin-dir", tmp_path)
     node.plugin("cni-v6", "DEL", networks.gateway(*DUAL), **call).ok()
+    remade = node.container("b")
+    node.plugin("cni-v6", "ADD", networks.gateway(*DUAL), **{**call, "container_id": "b", "netns": remade}).ok()
+    node.run("ip", "link", "delete", networks.veths(node).pop())
+    assert "pods/b/eth0" in refusal(node, "uninstall", "--bin-dir", tmp_path), "it lives, though it is unplugged"
+    node.remove_container("b")
     done = ctl(node, "uninstall", "--bin-dir", tmp_path)
     assert "the engine has ended\nno table of the firewall is loaded\n" in done.stdout and done.stderr == ""
     assert node.run("nft", "list", "tables").stdout == ""

@@ -6,9 +6,8 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator
-from contextlib import ExitStack, closing
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any
 
 import pytest
@@ -84,6 +83,27 @@ def start(node: Node, config: dict[str, Any], name: str, stops_at: str = "ADD") 
     return process
 
 
+def more_than_workers(node: Node) -> list[str]:
+    """Containers, more than calls of one network have workers."""
+    names = [f"c{number}" for number in range(WORKERS + 4)]
+    for name in names:
+        node.container(name)
+    return names
+
+
+@contextmanager
+def hanging(node: Node, begun: Begun, names: Sequence[str]) -> Iterator[None]:
+    """An ADD of each of these containers hangs, or waits for those that do; in the end their callers are gone."""
+    callers = [start(node, HUNG, name) for name in names]
+    begun.wait(WORKERS)
+    for caller in callers:
+        wait_for_connection(caller.pid)
+    yield
+    for caller in callers:
+        caller.kill()
+        caller.communicate()
+
+
 def others_work(node: Node) -> None:
     """ADD, packets, CHECK and DEL of another network."""
     pod = Pod(node, OTHER, "other")
@@ -105,18 +125,10 @@ def test_calls_that_hang_keep_no_other_network_waiting_and_end_with_their_caller
 ) -> None:
     others_work(warm_node)
     Pod(warm_node, {**HUNG, "ipam": {}}, "first").add()
-    names = [f"c{number}" for number in range(WORKERS + 4)]
-    for name in names:
-        warm_node.container(name)
+    names = more_than_workers(warm_node)
     with warm_node.unchanged():
-        callers = [start(warm_node, HUNG, name) for name in names]
-        begun.wait(WORKERS)
-        for caller in callers:
-            wait_for_connection(caller.pid)
-        others_work(warm_node)
-        for caller in callers:
-            caller.kill()
-            caller.communicate()
+        with hanging(warm_node, begun, names):
+            others_work(warm_node)
         others_work(warm_node)
         drain(warm_node)
     calls = begun.calls()
@@ -212,12 +224,18 @@ def test_who_holds_a_networks_lock_keeps_no_other_network_waiting(warm_node: Nod
 
 def test_callers_that_say_nothing_keep_nobody_waiting(warm_node: Node) -> None:
     others_work(warm_node)
+    with saying_nothing(warm_node):
+        others_work(warm_node)
+
+
+@contextmanager
+def saying_nothing(node: Node) -> Iterator[None]:
     with ExitStack() as stack:
         for part in (b"", wire.MAGIC, wire.pack(b"x" * 100)[:50]) * 100:
             connection = stack.enter_context(socket.socket(socket.AF_UNIX))
-            connection.connect(str(socket_of(warm_node)))
+            connection.connect(str(socket_of(node)))
             connection.sendall(part)
-        others_work(warm_node)
+        yield
 
 
 def test_what_requests_hold_of_the_engines_memory_has_a_bound(warm_node: Node) -> None:
@@ -240,16 +258,29 @@ def test_what_requests_hold_of_the_engines_memory_has_a_bound(warm_node: Node) -
 @pytest.mark.parametrize("file", ["fifo", "/dev/zero", "large", "/var/lib/cni"])
 def test_a_file_of_the_configuration_that_would_never_end(node: Node, file: str) -> None:
     """``node``: with an engine and without."""
-    path = file if file.startswith("/") else f"/var/lib/cni/{file}"
-    if file == "fifo":
+    node.container("a")
+    with endless_file(node, file) as path:
+        for key in ("resolvConf", "secretFile"):
+            with node.unchanged(ignore=r"attachments/\.seen|" + networks.TABLES):
+                refused_for_its_file(node, "a", key, path)
+
+
+@contextmanager
+def endless_file(node: Node, name: str) -> Iterator[str]:
+    """Such a file of the node, or one there that is no end to; its path."""
+    path = name if name.startswith("/") else f"/var/lib/cni/{name}"
+    if name == "fifo":
         os.mkfifo(node.file(path))
-    elif file == "large":
+    elif name == "large":
         with node.file(path).open("wb") as made:
             made.truncate(1 << 35)
-    for key in ("resolvConf", "secretFile"):
-        more = {"allocation": "stable"} if key == "secretFile" else {}
-        pod = Pod(node, networks.gateway(*networks.DUAL, ipam={key: path, **more}), "a")
-        with node.unchanged(ignore=r"attachments/\.seen|" + networks.TABLES):
-            message = pod.call("ADD").error(5)
-        assert f"cannot read ipam.{key} {path}" in message and ("no plain file" in message or "longer" in message)
-    Path(node.file(path)).unlink() if file in ("fifo", "large") else None
+    yield path
+    if name in ("fifo", "large"):
+        node.file(path).unlink()
+
+
+def refused_for_its_file(node: Node, name: str, key: str, path: str) -> None:
+    more = {"allocation": "stable"} if key == "secretFile" else {}
+    pod = Pod(node, networks.gateway(*networks.DUAL, ipam={key: path, **more}), name)
+    message = pod.call("ADD").error(5)
+    assert f"cannot read ipam.{key} {path}" in message and ("no plain file" in message or "longer" in message)

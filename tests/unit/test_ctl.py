@@ -230,7 +230,9 @@ def test_plan(content: object, tmp_path: Path, capsys: Capture) -> None:
     assert [line for line in lines if " create bridge cni0" in line]
     assert "       inet published6: 2001:db8:1::2 . cni0" in lines
     at = lines.index("{")
-    assert lines[at - 1].endswith("wait for bridge port " + names.host_interface(Owner("pods", "example", "eth0")))
+    assert lines[at - 3].endswith("wait for bridge port " + names.host_interface(Owner("pods", "example", "eth0")))
+    assert lines[at - 2].endswith("wait for the carrier of cni0")
+    assert lines[at - 1].endswith("wait until eth0 in /run/netns/example takes packets for 2001:db8:1::2")
     result = json.loads("\n".join(lines[at:]))
     assert [each["address"] for each in result["ips"]] == ["2001:db8:1::2/64", "10.1.0.2/24"]
     assert fake.state() == before

@@ -51,6 +51,8 @@ SAID: dict[Op, str] = {
     ops.FlushFlows(("10.1.2.3",), ((4, 53),)): "forget the UDP flows of addresses ('10.1.2.3',) and ports ((4, 53),)",
     ops.AwaitPort("veth1"): "wait for bridge port veth1",
     ops.AwaitCarrier("veth1"): "wait for the carrier of veth1",
+    ops.AwaitReception(A, "eth0", ("2001:db8::2", "2001:db8::3")):
+        "wait until eth0 in /run/netns/a takes packets for 2001:db8::2, 2001:db8::3",
     ops.AwaitAddresses(A, "eth0"): "wait for duplicate address detection on eth0 in /run/netns/a",
     ops.AwaitRouter(A, "eth0", 10):
         "wait for an address and a default route from a router on the link of eth0 in /run/netns/a",

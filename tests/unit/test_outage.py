@@ -186,16 +186,26 @@ def test_routes_to_containers_and_proxy_entries() -> None:
     unset(fake, "ipv6/conf/all/proxy_ndp")
     what, remedy = lost(fake, wanted, record)
     assert what == (
-        "route 2001:db8:1::2/128 through cni0 is missing; "
         "the node answers for nobody on eth0: its forwarding or proxy_ndp is off; "
+        "route 2001:db8:1::2/128 through cni0 is missing; "
         "route 2001:db8:1:0:5::/80 through cni0 is missing"
     )
     for command in (
         "sysctl -w net/ipv6/conf/all/proxy_ndp=1", "ip route replace 2001:db8:1::2/128 dev cni0",
-        "ip neighbour replace proxy 2001:db8:1::2 dev eth0",
         "ip route replace 2001:db8:1:0:5::/80 via 2001:db8:1::2 dev cni0",
     ):
         assert command in remedy
+    assert "neighbour" not in remedy, "the entry is still there"
+
+
+def test_the_next_hop_of_a_prefix_is_the_address_of_its_own_set() -> None:
+    """Of a container that has an address of another set before it."""
+    record = replace(
+        RECORD, addresses=("2001:db8:2::2", "2001:db8:1::2"), prefixes=("2001:db8:1:0:5::/80",),
+    )
+    fake = attached()
+    _, remedy = lost(fake, GATEWAY, record)
+    assert "ip route replace 2001:db8:1:0:5::/80 via 2001:db8:1::2 dev cni0" in remedy
 
 
 @pytest.mark.parametrize("gateway", [True, False])

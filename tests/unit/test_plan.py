@@ -51,6 +51,8 @@ PAIR = ops.CreateVeth(PORT, PORT_MAC, "cni0", NETNS, "eth0", ADDRESS_MAC, 1500)
 CLAIM = ops.ClaimMac(PORT, "cni0", ADDRESS_MAC)
 PINNED = ops.PinMac("cni0", PUBLIC_MAC)
 PORT_UP = ops.AwaitPort(PORT)
+GATEWAY_UP = ops.AwaitCarrier("cni0")
+RECEPTION = ops.AwaitReception(NETNS, "eth0", ("2001:db8:1::2",))
 INSIDE_UP = ops.SetLink(NETNS, "eth0", up=True)
 ANNOUNCE = ops.Announce(NETNS, "eth0", ADDRESS_MAC)
 
@@ -96,6 +98,8 @@ def dual_stack() -> tuple[Op, ...]:
         ops.AddRoute(NETNS, "eth0", "::/0", "2001:db8:1::1"),
         ops.AddRoute(NETNS, "eth0", "0.0.0.0/0", "10.1.0.1"),
         PORT_UP,
+        GATEWAY_UP,
+        RECEPTION,
         ANNOUNCE,
     )
 
@@ -258,6 +262,7 @@ def test_the_second_container_of_a_network() -> None:
                 CLAIM,
                 ops.AddRoute(NETNS, "eth0", "::/0", "2001:db8:1::1"),
                 ops.AddRoute(NETNS, "eth0", "0.0.0.0/0", "10.1.0.1"),
+                GATEWAY_UP,
                 ANNOUNCE,
             ],
             [
@@ -274,6 +279,7 @@ def test_the_second_container_of_a_network() -> None:
                 inside("ipv6/conf/eth0/accept_dad", "0"),
                 ops.AddAddress(NETNS, "eth0", "2001:db8:1::2/64"),
                 ops.AddAddress(NETNS, "eth0", "10.1.0.2/16"),
+                RECEPTION,
             ],
             [
                 inside("ipv6/conf/eth0/accept_dad", "1"),
@@ -290,6 +296,8 @@ def test_the_second_container_of_a_network() -> None:
                 ops.AddRoute(NETNS, "eth0", "::/0", "2001:db8:1::1"),
                 ops.AddRoute(NETNS, "eth0", "0.0.0.0/0", "10.1.0.1"),
                 PORT_UP,
+                GATEWAY_UP,
+                RECEPTION,
                 ANNOUNCE,
             ],
             [],
@@ -707,6 +715,18 @@ def test_a_node_with_ipv6_off() -> None:
     assert caught.value.code == IPV6_DISABLED
     assert "sysctl -w" in caught.value.details
     assert planned(conf(), DUAL, fake).result.ips  # nothing of it passes through the node
+
+
+@pytest.mark.parametrize(
+    ("present", "waits"),
+    [({}, True), ({"running": True}, False), ({"stp": True}, False)],
+    ids=["without ports", "with ports", "STP: its ports forward much later"],
+)
+def test_the_first_container_waits_for_its_gateway(present: dict[str, Any], waits: bool) -> None:
+    """Until the bridge has carrier the node sends nothing through it."""
+    fake = kernel()
+    fake.add_link(HOST, Link("cni0", BRIDGE_MAC, 1500, kind="bridge", up=True, **present))
+    assert (GATEWAY_UP in planned(GATEWAY, DUAL, fake).ops) == waits
 
 
 def test_a_container_with_ipv6_off_gets_it_back() -> None:

@@ -139,6 +139,7 @@ DAMAGES = [
     pytest.param(lose("10.1.0.1"), "pods: gateway address 10.1.0.1/24 is missing on cni0", id="gateway"),
     pytest.param(lose("2001:db8:1::/64"), "pods: route 2001:db8:1::/64 through cni0 is missing", id="on-link route"),
     pytest.param(sysctl("ipv4/ip_forward"), "pods: IPv4 forwarding is off", id="IPv4 forwarding"),
+    pytest.param(sysctl("ipv6/conf/up0/force_forwarding"), "pods: IPv6 forwarding is off on up0", id="uplink"),
     pytest.param(sysctl("ipv4/conf/cni0/route_localnet"), "net/ipv4/conf/cni0/route_localnet is not 1", id="loopback"),
     pytest.param(lose_elements, "pods/c1/eth0: ", id="elements"),
     pytest.param(lose("2001:db8:1::2/128"), "eth0: route 2001:db8:1::2/128 through cni0", id="proxy route"),

@@ -277,7 +277,7 @@ def test_a_published_port_at_the_loopback_address_is_mended() -> None:
     (BREAKS[0][0], [f"ip address replace fe80::1/64 dev {VETH} nodad"]),
     (BREAKS[2][0], [f"ip route replace 2001:db8:1::2/128 dev {VETH}", "nud permanent"]),
     (BREAKS[4][0], [f"sysctl -w net/{FORCE}=1"]),
-    (BREAKS[5][0], ["IPv6 forwarding is off on the node"]),
+    (BREAKS[5][0], ["IPv6 forwarding is off on this node"]),
     (BREAKS[7][0], ["sysctl -w net/ipv4/ip_forward=1"]),
     (BREAKS[8][0], [f"ip link set {VETH} up"]),
 ])

@@ -190,9 +190,9 @@ def test_what_arrives_is_what_is_removed(make: Any) -> None:
         assert f"{MINE}/128" not in [route.dst for route in fake.spaces[HOST].routes["cni0"]]
     fake.spaces[HOST].sysctls["ipv6/conf/six/forwarding"] = "0"
     assert list(features.differences(AUTO, record, fake.observe(features.check_questions(AUTO, record)))) == [
-        f"the node does not answer for {MINE} on six",
-        f"route {MINE}/128 through cni0 is missing",
         "the node answers for nobody on six: its forwarding or proxy_ndp is off",
+        f"route {MINE}/128 through cni0 is missing",
+        f"the node does not answer for {MINE} on six",
     ]
 
 

@@ -14,12 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from cni_v6.attachments.context import Context
-from cni_v6.ctl import screen
+from cni_v6.ctl import findings
 from cni_v6.engine.handle import real_context
 from cni_v6.errors import CniError
-from cni_v6.plan.health.finding import FIXES, GREEN, LEVELS, RELOAD, REPAIR, Finding, worst
-
-INDENT = 7  # the longest level and two blanks
+from cni_v6.plan.health.finding import FIXES, GREEN, RELOAD, REPAIR, Finding, worst
 
 
 def register(commands: Any) -> None:
@@ -83,9 +81,5 @@ def _do(fix: str, make_node: Callable[[], Context]) -> None:
 
 def _lines(found: Sequence[Finding]) -> Iterator[str]:
     for finding in found:
-        yield from screen.wrapped(finding.level, f"{finding.check}: {finding.message}", INDENT)
-        if finding.level != GREEN:
-            yield from screen.wrapped(" " * INDENT + "why:", finding.why, INDENT + 5)
-            yield from screen.wrapped(" " * INDENT + "do:", finding.remedy, INDENT + 5)
-    counts = {level: sum(finding.level == level for finding in found) for level in reversed(LEVELS)}
-    yield ", ".join(f"{count} {level}" for level, count in counts.items() if count) or "all is green"
+        yield from findings.lines(finding)
+    yield findings.total(found)

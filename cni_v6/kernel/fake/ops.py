@@ -72,7 +72,8 @@ def _set_link(fake: FakeNode, operation: ops.SetLink) -> None:
 
 
 def _carry(fake: FakeNode) -> None:
-    """Set the state of all pairs, which run while both ends are up, and of ports, enabled while their bridge is too."""
+    """Set the state of all pairs, which run while both ends are up, of ports, enabled while their bridge is too, and of
+    bridges, which run while a port is enabled."""
     links = fake.spaces[HOST].links
     for (netns, name), (other, inside) in fake.peers.items():
         here, there = fake.spaces[netns].links[name], fake.spaces[other].links[inside]
@@ -81,6 +82,15 @@ def _carry(fake: FakeNode) -> None:
         master = links.get(links[name].master) if netns == HOST else None
         if master:
             links[name] = replace(links[name], port_enabled=master.up and fake.spaces[other].links[inside].up)
+    enabled = {link.master for link in links.values() if link.port_enabled}
+    for name, link in links.items():
+        if link.kind == "bridge":
+            links[name] = replace(link, running=link.up and name in enabled)
+
+
+def _delete_link(fake: FakeNode, operation: ops.DeleteLink) -> None:
+    fake.delete(operation.netns, operation.ifname)
+    _carry(fake)
 
 
 def _set_alias(fake: FakeNode, operation: ops.SetAlias) -> None:
@@ -245,6 +255,13 @@ def _await_carrier(fake: FakeNode, operation: ops.AwaitCarrier) -> None:
         raise CniError(KERNEL_REFUSED, f"cannot {describe(operation)}", "it never came up")
 
 
+def _await_reception(fake: FakeNode, operation: ops.AwaitReception) -> None:
+    fake.existing(operation.netns, operation.ifname, operation)
+    held = fake.spaces[operation.netns].addresses.get(operation.ifname, [])
+    if not {address.partition("/")[0] for address in held}.issuperset(operation.addresses):
+        raise CniError(KERNEL_REFUSED, f"cannot {describe(operation)}", "it has no such address")
+
+
 def _await_end(fake: FakeNode, operation: ops.AwaitEnd) -> None:
     if operation.ifname in fake.spaces[HOST].links:
         raise CniError(KERNEL_REFUSED, f"cannot {describe(operation)}", "it stays")
@@ -285,9 +302,10 @@ EFFECTS: dict[type[Any], Callable[[FakeNode, Any], None]] = {
     ops.FlushFlows: lambda fake, operation: fake.firewall.flushed.append(operation),
     ops.AwaitPort: _await,
     ops.AwaitCarrier: _await_carrier,
+    ops.AwaitReception: _await_reception,
     ops.AwaitAddresses: router.await_addresses,
     ops.AwaitRouter: router.await_router,
     ops.AwaitEnd: _await_end,
     ops.Announce: _announce,
-    ops.DeleteLink: lambda fake, operation: fake.delete(operation.netns, operation.ifname),
+    ops.DeleteLink: _delete_link,
 }

@@ -25,6 +25,7 @@ from cni_v6.kernel.netlink.uapi import (
     IFLA_BR_GROUP_FWD_MASK,
     IFLA_BR_NF_CALL_IP6TABLES,
     IFLA_BR_NF_CALL_IPTABLES,
+    IFLA_BR_STP_STATE,
     IFLA_BR_VLAN_DEFAULT_PVID,
     IFLA_BR_VLAN_FILTERING,
     IFLA_BRPORT_ISOLATED,
@@ -54,6 +55,7 @@ from cni_v6.kernel.netlink.uapi import (
     RTA_VIA,
     RTAX_ADVMSS,
     RTAX_MTU,
+    RTN_LOCAL,
     RTN_UNICAST,
 )
 
@@ -67,7 +69,7 @@ _LINK = frozenset((
 ))
 _NETFILTER = {4: IFLA_BR_NF_CALL_IPTABLES, 6: IFLA_BR_NF_CALL_IP6TABLES}
 _BRIDGE = frozenset((
-    IFLA_BR_VLAN_FILTERING, IFLA_BR_VLAN_DEFAULT_PVID, IFLA_BR_GROUP_FWD_MASK, *_NETFILTER.values(),
+    IFLA_BR_STP_STATE, IFLA_BR_VLAN_FILTERING, IFLA_BR_VLAN_DEFAULT_PVID, IFLA_BR_GROUP_FWD_MASK, *_NETFILTER.values(),
 ))
 _NONE: frozenset[int] = frozenset()
 _PORT = frozenset((IFLA_BRPORT_MODE, IFLA_BRPORT_ISOLATED, IFLA_BRPORT_STATE))
@@ -133,6 +135,7 @@ def read_link(data: bytes, settings: dict[str, str | None] | None = None) -> tup
         alias=as_text(given.get(IFLA_IFALIAS)),
         hairpin=bool(as_int(port.get(IFLA_BRPORT_MODE))),
         isolated=bool(as_int(port.get(IFLA_BRPORT_ISOLATED))),
+        stp=bool(as_int(bridge.get(IFLA_BR_STP_STATE))),
         vlan_filtering=bool(as_int(bridge.get(IFLA_BR_VLAN_FILTERING))),
         default_vlan=as_int(bridge[IFLA_BR_VLAN_DEFAULT_PVID]) if IFLA_BR_VLAN_DEFAULT_PVID in bridge else 1,
         group=as_int(given.get(IFLA_GROUP)),
@@ -168,6 +171,11 @@ def read_address_state(data: bytes) -> tuple[str, bool, bool]:
     flags = as_int(_attributes(data, IFADDRMSG).get(IFA_FLAGS))
     failed = bool(flags & IFA_F_DADFAILED)
     return read_address(data)[1], bool(flags & IFA_F_TENTATIVE) and not failed, failed
+
+
+def is_local(data: bytes) -> bool:
+    """Whether the route in an RTM_NEWROUTE message is to an address of the namespace's own."""
+    return bool(RTMSG.unpack_from(data, HEADER.size)[7] == RTN_LOCAL)
 
 
 def read_uplinks(data: bytes) -> tuple[int, ...]:

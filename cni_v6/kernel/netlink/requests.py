@@ -319,6 +319,11 @@ def get_uplink(family: int) -> Message:
     return Message(RTM_GETROUTE, 0, header + address(RTA_DST, "2000::" if family == 6 else "1.0.0.0"))
 
 
+def get_route_to(ip: str) -> Message:
+    """Look up the route to an IPv6 address."""
+    return Message(RTM_GETROUTE, 0, RTMSG.pack(AF_INET6, 128, 0, 0, 0, 0, 0, 0, 0) + address(RTA_DST, ip))
+
+
 def _split(prefix: str) -> tuple[str, int]:
     ip, _, length = prefix.partition("/")
     return ip, int(length)

@@ -64,7 +64,7 @@ class Namespace:
     def netfilter(self) -> NetfilterSocket:
         """The netfilter socket, opened at its first use: not every network has a firewall."""
         if self._netfilter is None:
-            self._netfilter = open_netfilter() if self.path == HOST else _inside(self.file, open_netfilter, self.home)
+            self._netfilter = open_netfilter() if self.path == HOST else inside(self.file, open_netfilter, self.home)
         return self._netfilter
 
     def event_socket(self, group: int, index: int | None = None) -> socket.socket:
@@ -76,14 +76,14 @@ class Namespace:
         def opened() -> socket.socket:
             return subscribe(group, () if index is None else is_about(index))
 
-        return opened() if self.path == HOST else _inside(self.file, opened, self.home)
+        return opened() if self.path == HOST else inside(self.file, opened, self.home)
 
     def with_sysctls(self, work: Callable[[Folders], None]) -> None:
         """Run ``work`` with the sysctl folders, inside the namespace. It must use nothing else of the namespace."""
         if self.path == HOST:
             work(self.sysctl)
         else:
-            _inside(self.file, lambda: work(self.sysctl), self.home)
+            inside(self.file, lambda: work(self.sysctl), self.home)
 
     def close(self) -> None:
         self.route.close()
@@ -117,7 +117,7 @@ def open_namespace(
         return made
 
     try:
-        return take() if path == HOST else _inside(file, take, home)
+        return take() if path == HOST else inside(file, take, home)
     except BaseException as error:
         os.close(file)
         if not isinstance(error, OSError):
@@ -181,8 +181,12 @@ def _open_file(path: str, given: int | None) -> int:
         raise CniError(UNKNOWN_CONTAINER, f"cannot open network namespace {path}", hint) from error
 
 
-def _inside(file: int, work: Callable[[], T], home: int | None = None) -> T:
-    """Run ``work`` in the namespace and come back, even after an exception. Only the network namespace changes."""
+def inside(file: int, work: Callable[[], T], home: int | None = None) -> T:
+    """Run ``work`` in the namespace and come back, even after an exception. Only the network namespace changes.
+
+    :param file: a descriptor of the namespace.
+    :param home: as in ``Namespace``.
+    """
     back = os.open(OWN, OPEN_FLAGS) if home is None else home
     try:
         _setns(file)

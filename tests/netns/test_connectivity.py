@@ -1,0 +1,183 @@
+"""``cni-v6ctl connectivity``: its lines are right where a network is, and where it is broken; it leaves nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.netns import networks, nft
+from tests.netns.networks import BRIDGE, DUAL, OUTSIDE, ROUTED, SUBNET6, UPLINK
+from tests.sandbox import ROOT, Node
+
+pytestmark = pytest.mark.xdist_group("connectivity")
+GREEN, AMBER, RED = "green", "amber", "red"
+FRAMES = "sysctl -w net.bridge.bridge-nf-call-iptables={0} net.bridge.bridge-nf-call-ip6tables={0}"
+FOREIGN = (
+    "nft add table inet other; nft 'add chain inet other f { type filter hook forward priority 0; policy drop; }'"
+)
+SMALL = (
+    "nft add table inet small; nft 'add chain inet small f { type filter hook input priority 0; }'; "
+    "nft add rule inet small f meta length '>' 1400 drop"
+)
+BOTH = ("IPv4", "IPv6")
+EVERY = ("neighbour", "node", "outside", "beyond the node", "from outside", "port from the node", "port from outside",
+         "port from itself", "spoofed source", "MTU")
+OF_A_BRIDGE = (*EVERY, "gateway", "spoofed MAC")
+OF_IPV6 = {f"IPv6 {check}" for check in (*OF_A_BRIDGE, "router advertisement")}
+
+
+def of_both(*checks: str) -> set[str]:
+    return {f"{family} {check}" for family in BOTH for check in checks}
+
+
+@dataclass(frozen=True)
+class Case:
+    """``keys`` of the configuration; ``spoil`` and ``undo``: sh on the node. ``refused``: green, since it is not let
+    through. ``red``, ``amber``: checks of these levels. ``there``: all checks, but for those that depend on nothing."""
+
+    main: str = BRIDGE
+    subnets: Sequence[str] = DUAL
+    keys: Mapping[str, Any] = field(default_factory=dict)
+    spoil: str = ""
+    undo: str = ""
+    refused: Sequence[str] = ()
+    red: set[str] = field(default_factory=set)
+    amber: set[str] = field(default_factory=set)
+    there: set[str] = field(default_factory=lambda: of_both(*OF_A_BRIDGE) | {"IPv6 router advertisement"})
+
+
+SPOOFED = ("spoofed source", "spoofed MAC", "router advertisement")
+CASES = {
+    "a bridge": Case(refused=("from outside", *SPOOFED)),
+    "routed": Case(
+        ROUTED, keys={"ipMasq": True}, refused=("from outside", "spoofed source", "router advertisement"),
+        there=of_both(*EVERY) | {"IPv6 gateway", "IPv6 router advertisement"},
+    ),
+    "closed and limited": Case(
+        keys={"ingress": "isolated", "egress": [{"to": "192.0.2.0/24"}], "dns": {"nameservers": [OUTSIDE[4]]}},
+        refused=("neighbour", "IPv6 outside", "IPv6 node", "beyond the node", "gateway", "from outside", *SPOOFED),
+        red={"IPv4 DNS"},
+        there=of_both(*set(OF_A_BRIDGE) - {"port from itself", "MTU"}) | {"IPv6 router advertisement", "IPv4 DNS"},
+    ),
+    "open, not guarded": Case(
+        keys={"ingress": "open", "guard": False}, refused=("router advertisement",),
+        there=of_both(*set(OF_A_BRIDGE) - {"spoofed source", "spoofed MAC"}) | {"IPv6 router advertisement"},
+    ),
+    "another table drops": Case(
+        spoil=f"{FRAMES.format(0)}; {FOREIGN}", undo=f"{FRAMES.format(1)}; nft delete table inet other",
+        refused=("from outside", *SPOOFED), subnets=(SUBNET6,), there=OF_IPV6,
+        red={"IPv6 outside", "IPv6 beyond the node", "IPv6 port from outside", "IPv6 port from itself"},
+    ),
+    "large packets are lost, and there is no default route": Case(
+        spoil=f"{SMALL}; ip -6 route delete default dev {UPLINK}", refused=("from outside", *SPOOFED),
+        undo=f"nft delete table inet small; ip -6 route add default via {OUTSIDE[6]} dev {UPLINK}",
+        subnets=(SUBNET6,), there=OF_IPV6, red={"IPv6 MTU"}, amber={"IPv6 outside"},
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def node() -> Iterator[Node]:
+    """A node with a host beyond it that is its router. No engine."""
+    with closing(Node()) as made:
+        networks.outside(made)
+        for family in (4, 6):
+            made.run("ip", f"-{family}", "route", "add", "default", "via", OUTSIDE[family], "dev", UPLINK)
+        yield made
+
+
+def configured(folder: Path, keys: Mapping[str, Any], subnets: Sequence[str] = DUAL) -> dict[str, Any]:
+    config = networks.gateway(*subnets, capabilities={"portMappings": True}, **keys)
+    (folder / "10-pods.conf").write_text(json.dumps(config))
+    return config
+
+
+# What belongs to the network stays after its last container: what never comes twice, gateways of routed networks.
+STAYS = r"cni_v6(?!.*elements)|route_localnet|/pods/|\blo\b|force_forwarding|fd00:6::/64|10\.66\.0\.0/24"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+def test_what_it_says_is_so(node: Node, tmp_path: Path, name: str) -> None:
+    case = CASES[name]
+    token = networks.main.set(case.main)
+    try:
+        networks.set_up(node, configured(tmp_path, case.keys, case.subnets))
+    finally:
+        networks.main.reset(token)
+    if case.spoil:
+        node.run("sh", "-ec", case.spoil)
+    try:
+        with node.unchanged(ignore=STAYS):
+            patience = ("--timeout", "2") if case.red else ()  # what must not come is waited for
+            command = "connectivity", "pods", "--conf-dir", str(tmp_path), "--json", *patience
+            done = nft.ctl(node, *command, check=False)
+    finally:
+        if case.undo:
+            node.run("sh", "-ec", case.undo)
+    assert not done.stderr and networks.leases(node) == set()
+    found = json.loads(done.stdout)
+    levels = {line["check"]: line["level"] for line in found}
+    assert set(levels) == case.there and len(levels) == len(found)
+    wrong = {line["check"]: line for line in found if line["level"] == RED}
+    assert set(wrong) == case.red, wrong
+    assert {check for check, level in levels.items() if level == AMBER} == case.amber
+    refused = {line["check"] for line in found if line["message"].startswith("refused: ")}
+    assert refused == {check for check in levels if {check, check.partition(" ")[2]} & set(case.refused)}
+    assert all(line["why"] and line["remedy"] for line in found if line["level"] != GREEN)
+    assert done.returncode == (2 if case.red else 1 if case.amber else 0)
+
+
+@pytest.mark.slow
+def test_rules_of_ours_that_let_too_much_through(node: Node, tmp_path: Path) -> None:
+    """They are put in while it runs: an ADD would load the tables anew."""
+    networks.set_up(node, configured(tmp_path, {}))
+    opened = "; ".join(f"nft insert rule {chain} accept" for chain in (
+        "bridge cni_v6 bridge_guard", "inet cni_v6 published4", "inet cni_v6 published6",
+    ))
+    with _started(node, tmp_path, stdout=subprocess.PIPE) as process:
+        assert process.stdout and "neighbour" in process.stdout.readline()
+        node.run("sh", "-ec", opened)
+        out, _ = process.communicate(timeout=60)
+    nft.ctl(node, "reload")
+    red = [line.split(": ")[0].split(maxsplit=1)[1] for line in out.splitlines() if line.startswith(RED)]
+    assert set(red) >= {*of_both("spoofed source", "spoofed MAC"), "IPv4 from outside", "IPv6 router advertisement"}
+    assert process.returncode == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_it_leaves_nothing_however_it_ends(node: Node, tmp_path: Path, number: signal.Signals) -> None:
+    """After SIGKILL the addresses are held until gc, as of any container that ended without a DEL."""
+    networks.set_up(node, configured(tmp_path, {}))
+    with node.unchanged(ignore=STAYS):
+        with _started(node, tmp_path, stdout=subprocess.PIPE) as process:
+            assert process.stdout and "neighbour" in process.stdout.readline()
+            os.kill(process.pid, number)
+            _, err = process.communicate(timeout=60)
+        if number == signal.SIGKILL:
+            assert "2 " in nft.ctl(node, "gc", "--older-than", "0").stdout
+        else:
+            assert process.returncode == 128 + number and "ended by SIGINT; the containers are gone" in err
+    assert networks.leases(node) == set()
+
+
+def _started(node: Node, folder: Path, **keys: Any) -> subprocess.Popen[str]:
+    argv = [*node._enter(node.path), str(ROOT / "bin/cni-v6ctl"), "connectivity", "pods", "--conf-dir", str(folder)]
+    return subprocess.Popen(argv, text=True, stderr=subprocess.PIPE, env={**os.environ, **node.environment}, **keys)
+
+
+def test_a_network_that_is_not_there(node: Node, tmp_path: Path) -> None:
+    configured(tmp_path, {})
+    done = nft.ctl(node, "connectivity", "nosuch", "--conf-dir", str(tmp_path), check=False)
+    assert done.returncode == 1 and "no network nosuch of cni-v6 or cni-v6-routed is" in done.stderr
+    assert "there is pods" in done.stderr
