@@ -89,6 +89,7 @@ def test_life_of_two_containers(node: Node, router: str) -> None:
             node.remove_container(name)
 
 
+@pytest.mark.slow
 def test_a_name_of_the_node_is_in_nobodys_way(node: Node, router: str) -> None:
     node.run("ip", "link", "add", "eth0", "type", "bridge")
     pod = Pod(node, network(), "a")
@@ -257,6 +258,7 @@ def _learned(node: Node, pod: Pod) -> bool:
     return any(route["protocol"] == "ra" for route in node.ip_json("-6", "route", "show", netns=pod.netns))
 
 
+@pytest.mark.slow
 def test_node_and_containers_reach_each_other(node: Node, router: str) -> None:
     """By the node's own addresses, both ways; the link sees neither a second MAC for them nor a question."""
     config = network(hostAccess=True)
@@ -374,6 +376,7 @@ def test_a_container_takes_its_address_from_the_router(node: Node, router: str, 
         node.remove_container("a")
 
 
+@pytest.mark.slow
 def test_without_a_router_the_error_says_what_is_missing(node: Node, router: str) -> None:
     config = slaac()
     config["ipam"]["slaacTimeout"] = 1
