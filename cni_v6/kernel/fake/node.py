@@ -25,6 +25,7 @@ INTERFACE_SYSCTLS = {
         "keep_addr_on_down": "0",
         "ndisc_notify": "0",
         "proxy_ndp": "0",
+        "router_solicitation_delay": "1",
         "router_solicitation_interval": "4",
         "use_tempaddr": "0",
     },
