@@ -218,6 +218,13 @@ class Node:
             pytest.fail(f"exit {done.returncode}: {' '.join(argv)}\n{done.stdout}{done.stderr}")
         return done
 
+    def spawn(self, *argv: str, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
+        """Start a program on the node that goes on; what it says on standard error is for the test."""
+        return subprocess.Popen(
+            [*self._enter(self.path), *argv], env=COMMANDS | dict(env),
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        )
+
     def ip_json(self, *argv: str, netns: str = "") -> Any:
         """``ip -j`` with these arguments, read; an empty list where it printed nothing."""
         return json.loads(self.run("ip", "-j", *argv, netns=netns).stdout or "[]")

@@ -97,6 +97,7 @@ def _on_node(
 ) -> Attachment:
     """The attachment with what it needs on the node: gateway addresses, and how it is plugged in."""
     anchors = old_gateways.settled(net.conf, ips, leases, context, is_ours=net.is_ours)
+    record = replace(record, bandwidth=net.conf.bandwidth)
     if net.link:
         return replace(record, anchors=anchors, port=net.link(ips))
     port = net.port

@@ -14,19 +14,25 @@ from cni_v6.kernel.ops import HOST
 from cni_v6.kernel.questions import GetAddresses, GetLink, Snapshot
 from cni_v6.leases.attachment import Attachment, MacvlanLink
 from cni_v6.protocol.invocation import MACVLAN, Invocation
-from cni_v6.protocol.names import Owner, host_interface, owner_of_alias, unnamed_interface
+from cni_v6.protocol.names import Owner, host_interface, ifb, owner_of_alias, unnamed_interface
 
 GONE = (codes.UNKNOWN_CONTAINER, codes.INVALID_NETNS)  # the path may be a plain file: umount without rm leaves one
 
 
 def remove(call: Invocation, conf: RemovalConf, context: Context, *, foreign: bool) -> bool:
-    """Delete the container's interface; return whether there was one of ours.
+    """Delete the container's interface, and the device for its bandwidth; return whether there was one of ours.
+
+    The device is looked for in any case: a record that was damaged or lost does not say whether there is one.
 
     :param foreign: whether something may be deleted in CNI_NETNS.
     """
     host = host_interface(call.owner)
-    if context.kernel.observe([GetLink(HOST, host)]).link(HOST, host):
-        context.kernel.remove([ops.DeleteLink(HOST, host)])
+    questions = [GetLink(HOST, host), GetLink(HOST, ifb(call.owner))]
+    seen = context.kernel.observe(questions)
+    present = [question.ifname for question in questions if seen.link(HOST, question.ifname)]
+    if present:
+        context.kernel.remove([ops.DeleteLink(HOST, name) for name in present])
+    if host in present:
         return True
     named = call.netns if foreign else ""
     if not named and call.plugin != MACVLAN:

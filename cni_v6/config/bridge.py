@@ -12,6 +12,7 @@ from cni_v6.config.main import (
     Remembered,
     check_delegation,
     for_call,
+    read_bandwidth,
     read_dns,
     read_ipam,
     read_mac,
@@ -107,6 +108,7 @@ def _read_bridge(call: Invocation, prefixes: InterfacePrefixes | None = None) ->
         ipam=ipam,
         firewall=parse_firewall(top, sets),
         allow_overlap=top.text("overlap") == "allow",
+        bandwidth=read_bandwidth(top),
     )
     _refuse_contradictions(conf)
     check_delegation(top, conf)

@@ -32,6 +32,7 @@ LOG_SUFFIX = ".jsonl"  # no program that we know of has a file so named that it 
 
 PROTOCOLS = ("tcp", "udp", "sctp")  # those with ports that nftables can translate
 _MODES, _INGRESS, _BACKENDS = ("auto", "on", "off"), ("published", "open", "isolated"), ("nftables", "iptables")
+_CARRIERS = ("direct", "vxlan")  # of the node agent
 _GROUPS = {4: range(224, 256), 6: (0xFF,)}  # the first byte of multicast addresses, and of IPv4's reserved ones
 _CONTROL = r"\u0000-\u001f\u007f-\u009f"
 
@@ -269,6 +270,7 @@ FORMS: Mapping[str, Form] = {
         pattern("^(bridge|private|vepa|passthru)?$"),
     ),
     "overlap": Form(one_of("refuse", "allow"), 'write "refuse" or "allow"', pattern("^(refuse|allow)?$")),
+    "carrier": Form(one_of(*_CARRIERS), f"write one of {', '.join(_CARRIERS)}", pattern(f"^({'|'.join(_CARRIERS)})?$")),
     "backend": Form(one_of(*_BACKENDS), 'write "nftables", or leave it out', pattern("^(nftables)?$")),
     "translated": Form(_translated, "write an IPv6 prefix, such as fd42:1:2:3::/64", pattern(f"{PREFIX}|^$")),
     "source": Form(_source, ADDRESS_REMEDY, pattern(f"^({ADDRESS})?$")),

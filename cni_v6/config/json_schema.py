@@ -36,8 +36,8 @@ _NO_TYPE = {"properties": {"type": {"enum": [None, ""]}}}
 
 def schema() -> dict[str, Any]:
     """JSON Schema of a network configuration list, or of one plugin's configuration, with our plugins in it."""
-    definitions = {level.name: _level(level) for level in levels(BRIDGE, ROUTED, MACVLAN, SLAAC, MAIN_OF_IPAM)}
-    definitions["plugin"] = {
+    defined = definitions(BRIDGE, ROUTED, MACVLAN, SLAAC, MAIN_OF_IPAM)
+    defined["plugin"] = {
         "type": "object",
         "if": _BRIDGE_TYPE, "then": {"$ref": "#/$defs/bridge"},
         "else": {
@@ -48,7 +48,7 @@ def schema() -> dict[str, Any]:
             },
         },
     }
-    definitions["list"] = {
+    defined["list"] = {
         "type": "object",
         "required": ["cniVersion", "name", "plugins"],
         "properties": {
@@ -61,8 +61,13 @@ def schema() -> dict[str, Any]:
         "$schema": DRAFT,
         "title": "CNI network configuration with cni-v6",
         "if": _LIST, "then": {"$ref": "#/$defs/list"}, "else": {"$ref": "#/$defs/plugin"},
-        "$defs": definitions,
+        "$defs": defined,
     }
+
+
+def definitions(*tops: Level) -> dict[str, Any]:
+    """Name -> JSON Schema of every level that the given ones lead to."""
+    return {level.name: _level(level) for level in levels(*tops)}
 
 
 def levels(*tops: Level) -> Iterator[Level]:
@@ -78,14 +83,15 @@ def levels(*tops: Level) -> Iterator[Level]:
 
 
 def table(level: Level) -> str:
-    """The keys of one level as a Markdown table."""
-    rows = ["| key | type | default | example | meaning | reference plugin |", "|---|---|---|---|---|---|"]
-    rows += (
-        f"| `{key.name}` | {_words(key.kind)} | {_default(key)} | {_code(key.example)} | {key.meaning} "
-        f"| {key.reference} |"
+    """The keys of one level as a Markdown table; the last column only where there is a reference plugin."""
+    titles = ("key", "type", "default", "example", "meaning", "reference plugin")
+    cells = (
+        (f"`{key.name}`", _words(key.kind), _default(key), _code(key.example), key.meaning, key.reference)
         for key in level.keys
     )
-    return "\n".join(rows) + "\n"
+    columns = len(titles) if any(key.reference for key in level.keys) else len(titles) - 1
+    head, *rows = (f"| {' | '.join(row[:columns])} |" for row in (titles, *cells))
+    return "\n".join((head, "|---" * columns + "|", *rows)) + "\n"
 
 
 def entry(key: Key) -> str:

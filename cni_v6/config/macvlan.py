@@ -80,6 +80,7 @@ def _read(call: Invocation, prefixes: InterfacePrefixes | None = None) -> Macvla
         ipam=ipam,
         firewall=FirewallConf(ingress=OPEN, guard=False),
         allow_overlap=True,  # the subnet is the master's
+        bandwidth=None,
         master=top.text("master"),
         mode=top.text("mode"),
         link_in_container=top.flag("linkInContainer"),

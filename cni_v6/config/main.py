@@ -46,6 +46,16 @@ class ForeignIpam:
 
 
 @dataclass(frozen=True, slots=True)
+class Bandwidth:
+    """How fast a container may receive (``ingress``) and send (``egress``): (bits a second, bits of a burst) each;
+    (0, 0): as fast as it can.
+    """
+
+    ingress: tuple[int, int] = (0, 0)
+    egress: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True, slots=True)
 class MainConf:
     """What the frame of any main plugin, and the features that networks share, read of a configuration.
 
@@ -53,6 +63,7 @@ class MainConf:
     ``AUTO_MTU``: the uplinks'. ``ndp_proxy``: an interface of the node, AUTO, or "" for none. ``mac``: the container's
     requested MAC, "" to derive it. ``dns``: None where neither the configuration nor the runtime says anything.
     ``ipam`` None: layer 2 only. ``allow_overlap``: a subnet may be another interface's too.
+    ``bandwidth``: None where neither direction is shaped.
     """
 
     network: str
@@ -64,6 +75,7 @@ class MainConf:
     ipam: IpamConf | ForeignIpam | None
     firewall: FirewallConf
     allow_overlap: bool
+    bandwidth: Bandwidth | None
 
     @property
     def data_dir(self) -> str:
@@ -227,8 +239,7 @@ def read_ipam(call: Invocation, top: Section, prefixes: InterfacePrefixes | None
         raise wrong("ipam.type", plugin, "is not a string", "write it in quotes")
     check_form("plugin", plugin, "ipam.type")
     if plugin == SLAAC_IPAM:
-        raise wrong("ipam.type", plugin, "takes addresses from a router on the container's link, where the node is the "
-                    "router of this type", 'use "type": "cni-v6-macvlan", or cni-v6-ipam')
+        raise wrong("ipam.type", plugin, "needs a router on the link beside the node", 'use "type": "cni-v6-macvlan"')
     if plugin not in OUR_IPAM:
         return ForeignIpam(plugin)
     return _build(call, top, reader(call).read(IPAM, raw, "ipam"), prefixes)
@@ -249,6 +260,17 @@ def refuse_small_mtu(mtu: int, ipam: IpamConf | ForeignIpam | None, own: str) ->
 def read_mac(call: Invocation, top: Section) -> str:
     given = top.section("runtimeConfig").text("mac") or top.section("args").section("cni").text("mac")
     return given or (environment_mac(call.args.mac) if call.args.mac else "")
+
+
+def read_bandwidth(top: Section) -> Bandwidth | None:
+    """What the runtime says, when it says anything; else ``bandwidth``."""
+    runtime, own = top.section("runtimeConfig").section("bandwidth"), top.section("bandwidth")
+    section = runtime if runtime.given else own
+    if not section.given:
+        return None
+    from cni_v6.config import bandwidth  # few containers are shaped
+
+    return bandwidth.read(section)
 
 
 def read_dns(top: Section) -> Dns | None:

@@ -13,6 +13,7 @@ from cni_v6.config.main import (
     Remembered,
     check_delegation,
     for_call,
+    read_bandwidth,
     read_dns,
     read_ipam,
     read_mac,
@@ -79,6 +80,7 @@ def _read(call: Invocation, prefixes: InterfacePrefixes | None = None) -> Routed
         ipam=ipam,
         firewall=parse_firewall(top, sets),
         allow_overlap=top.text("overlap") == "allow",
+        bandwidth=read_bandwidth(top),
         host="",
         ipv4_gateway=top.text("ipv4Gateway"),
     )

@@ -22,6 +22,7 @@ COMMANDS: Mapping[str, str] = {
     "check": "check", "gc": "gc", "lint": "lint",
     "ipam": "burn", "plan": "plan", "plan-prefix": "prefix", "reload": "reload", "teardown": "reload",
     "renumber": "renumber", "schema": "schema", "engine": "engine",
+    "agent": "agent", "nodes": "nodes",
     "install": "install", "uninstall": "install", "init": "init", "convert": "convert",
     "completion": "completion",
 }

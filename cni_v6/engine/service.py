@@ -46,13 +46,13 @@ class Service:
         self._run_dir = os.path.dirname(path)
         self._handler = handler
         self._limits = limits
+        self._known = KnownRecords()
         self._metrics = EngineMetrics(self._context, workers)
         self._log = CallLog(os.path.join(self._run_dir, RUN_FILE) if self._run_dir else "", self._metrics)
         self._metrics_server = MetricsServer(socket_beside(path), metrics, self._metrics.text)
         self._watch = Watch(self._context, self._log.say)
         self._reaper = Reaper(self._watch.bridge_deleted, self._watch.port_left)
         self._token = Token()
-        self._known = KnownRecords()
 
     def close(self) -> None:
         """After the last call."""

@@ -28,6 +28,10 @@ _WORDS = {
     ops.AddProxy: "answer on {ifname} for neighbour {address}",
     ops.RemoveProxy: "answer on {ifname} for neighbour {address} no more",
     ops.SetNeighbour: "set the MAC of neighbour {address} of {ifname} in {netns} to {mac}",
+    ops.CreateIfb: "create ifb {ifname}",
+    ops.SetBucket: "send through {ifname} at most {rate} bytes a second",
+    ops.HookIngress: "prepare {ifname} for filters of what it receives",
+    ops.Redirect: "pass what {ifname} receives through the queue of {ifb}",
     ops.AddElements: "add elements to the firewall: {elements}",
     ops.RemoveElements: "remove elements from the firewall: {elements}",
     ops.LoadRuleset: "load the firewall, elements: {elements}",
@@ -49,6 +53,8 @@ def describe(op: Op) -> str:
     values = {name: getattr(op, name) for name in op.__dataclass_fields__}
     if isinstance(op, ops.CreateVeth):
         values["place"] = f" on bridge {op.bridge}" if op.bridge else ""
+    if isinstance(op, ops.SetBucket):
+        values["rate"] = op.bucket.rate
     if isinstance(op, ops.SetBridge):
         settings = ("vlan filtering", op.vlan_filtering), ("netfilter", op.netfilter)
         values["settings"] = ", ".join(f"{name} {value}" for name, value in settings if value is not None)

@@ -37,6 +37,28 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenBucket:
+    """The queue of an interface that sends no faster than ``rate``, in bytes a second (tc-tbf(8)).
+
+    ``buffer``: the time in which a full bucket is sent, in 64 ns (PSCHED_SHIFT, net/pkt_sched.h). ``limit``: of the
+    bytes that wait.
+    """
+
+    rate: int
+    buffer: int
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class Shaping:
+    """How an interface is shaped. ``redirected``: the interface whose queue all that it receives passes, "" for none.
+    """
+
+    bucket: TokenBucket | None = None
+    redirected: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class RouteEntry:
     """A unicast route as the kernel lists it. ``dst``: a prefix, ``0.0.0.0/0`` or ``::/0`` for a default route."""
 

@@ -33,7 +33,7 @@ from cni_v6.kernel.wait import (
 if TYPE_CHECKING:
     from cni_v6.kernel.link_deletion import Reaper  # which an engine has
 
-THERE_ALREADY = (ops.EnsureBridge, ops.AddAddress, ops.AddUnreachable)
+THERE_ALREADY = (ops.EnsureBridge, ops.AddAddress, ops.AddUnreachable, ops.CreateIfb, ops.HookIngress)
 GONE_WITH_INTERFACE = (ops.RemoveAddress, ops.RemovePortVlan, ops.RemoveRoute, ops.RemoveProxy)
 GONE_ALREADY = (ops.DeleteLink, *GONE_WITH_INTERFACE)
 ABSENT = (errno.ENODEV, errno.ENOENT, errno.EADDRNOTAVAIL, errno.ESRCH)
@@ -293,6 +293,12 @@ _REQUESTS: dict[type[Any], Callable[[Spaces, Any], Message]] = {
     ops.AddProxy: _by_index(pyroute2_messages.add_proxy),
     ops.RemoveProxy: _by_index(pyroute2_messages.remove_proxy),
     ops.SetNeighbour: _by_index(requests.set_neighbour),
+    ops.CreateIfb: _by_name(pyroute2_messages.create_ifb),
+    ops.SetBucket: _by_index(pyroute2_messages.set_bucket),
+    ops.HookIngress: _by_index(pyroute2_messages.hook_ingress),
+    ops.Redirect: lambda spaces, operation: pyroute2_messages.redirect(
+        operation, _index(spaces, HOST, operation.ifname, operation), _index(spaces, HOST, operation.ifb, operation)
+    ),
     ops.Announce: _by_name(lambda operation: requests.set_mac(operation.ifname, operation.mac)),
     ops.DeleteLink: _by_name(requests.delete_link),
 }
@@ -328,4 +334,4 @@ _DIRECT: dict[type[Any], Callable[[Spaces, Any], None]] = {
     ops.AwaitRouter: await_router,
     ops.AwaitEnd: await_end,
 }
-_ALONE = frozenset((*_DIRECT, ops.CreateVeth, ops.EnsureBridge))  # each ends its batch
+_ALONE = frozenset((*_DIRECT, ops.CreateVeth, ops.EnsureBridge, ops.CreateIfb))  # each ends its batch

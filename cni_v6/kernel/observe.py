@@ -10,7 +10,7 @@ from typing import Any
 
 from cni_v6.errors import KERNEL_REFUSED, CniError
 from cni_v6.kernel import apply_firewall, sysctl
-from cni_v6.kernel.facts import Ipv6Interface, Lifetime, Link, Listener, RouteEntry, Surroundings, Uplink
+from cni_v6.kernel.facts import Ipv6Interface, Lifetime, Link, Listener, RouteEntry, Shaping, Surroundings, Uplink
 from cni_v6.kernel.netlink import answers, pyroute2_messages, requests
 from cni_v6.kernel.netlink.message import Message
 from cni_v6.kernel.netlink.socket import Answer, explain
@@ -38,6 +38,7 @@ from cni_v6.kernel.questions import (
     GetProxies,
     GetRoutes,
     GetRuleset,
+    GetShaping,
     GetSurroundings,
     GetSysctl,
     GetTables,
@@ -209,6 +210,19 @@ def _neighbours(spaces: Spaces, question: GetNeighbours) -> tuple[tuple[str, str
     return tuple(neighbour for owner, neighbour in read if owner == index)
 
 
+def _shaping(spaces: Spaces, question: GetShaping) -> Shaping:
+    index = spaces.index(HOST, question.ifname)
+    if index is None:
+        return Shaping()
+    route = spaces.get(HOST).route
+    [queue] = route.request([pyroute2_messages.get_queue(index)])
+    buckets = [bucket for bucket in map(pyroute2_messages.read_bucket, queue.messages) if bucket]
+    filters = route.dump(pyroute2_messages.get_filters(index)).messages  # an error: it has no hook for them
+    targets = [target for target in map(pyroute2_messages.read_redirect, filters) if target]
+    names = route.request([requests.get_link_by_index(targets[0])])[0].messages if targets else ()
+    return Shaping(buckets[0] if buckets else None, answers.name_of(names[0]) if names else "")
+
+
 def _peer_addresses(spaces: Spaces, question: GetPeerAddresses) -> tuple[str, ...]:
     """The kernel lists addresses of another namespace to one who has its id here (IFA_TARGET_NETNSID, Linux 5.0)."""
     route = spaces.get(HOST).route
@@ -319,6 +333,7 @@ _ANSWERS: dict[type[Any], Callable[[Spaces, Any], object]] = {
     GetIpv6Interfaces: _ipv6_interfaces,
     GetProxies: _proxies,
     GetNeighbours: _neighbours,
+    GetShaping: _shaping,
     GetRuleset: apply_firewall.get_ruleset,
     GetTables: apply_firewall.get_tables,
     GetElements: apply_firewall.get_elements,

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import field
 
 from cni_v6.firewall.sets import Element
+from cni_v6.kernel.facts import TokenBucket
 from cni_v6.values import dataclass
 
 HOST = ""
@@ -369,6 +370,38 @@ class SetPreferred:
 
 
 @dataclass(frozen=True, slots=True)
+class CreateIfb:
+    """Create an intermediate functional block device: what is sent there comes in again where it came from, after its
+    queue. It may exist already.
+    """
+
+    ifname: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetBucket:
+    """Have an interface of the node send no faster than a token bucket allows, in place of the queue that it has."""
+
+    ifname: str
+    bucket: TokenBucket
+
+
+@dataclass(frozen=True, slots=True)
+class HookIngress:
+    """Let an interface of the node have filters for what it receives (tc, ``ingress``). It may have them already."""
+
+    ifname: str
+
+
+@dataclass(frozen=True, slots=True)
+class Redirect:
+    """Send all that an interface of the node receives through the queue of the device ``ifb`` (tc-mirred(8))."""
+
+    ifname: str
+    ifb: str
+
+
+@dataclass(frozen=True, slots=True)
 class AddElements:
     """Add elements to the sets of our tables, all or none. The same element may exist already.
 
@@ -432,6 +465,10 @@ Op = (
     | AddProxy
     | RemoveProxy
     | SetNeighbour
+    | CreateIfb
+    | SetBucket
+    | HookIngress
+    | Redirect
     | AddElements
     | RemoveElements
     | LoadRuleset
@@ -462,6 +499,8 @@ def inverse(op: Op) -> Op | None:
         return DeleteLink(op.netns, op.ifname)
     if isinstance(op, SetSysctl) and op.netns != HOST and op.was is not None:
         return SetSysctl(op.netns, op.key, op.was)
+    if isinstance(op, CreateIfb):
+        return DeleteLink(HOST, op.ifname)
     if isinstance(op, AddElements):
         return RemoveElements(op.elements)
     if isinstance(op, AddProxy):

@@ -12,7 +12,17 @@ from typing import Protocol
 
 from cni_v6.firewall.sets import Element
 from cni_v6.firewall.shape import Table
-from cni_v6.kernel.facts import ForwardChain, Ipv6Interface, Lifetime, Link, Listener, RouteEntry, Surroundings, Uplink
+from cni_v6.kernel.facts import (
+    ForwardChain,
+    Ipv6Interface,
+    Lifetime,
+    Link,
+    Listener,
+    RouteEntry,
+    Shaping,
+    Surroundings,
+    Uplink,
+)
 from cni_v6.kernel.ops import Op
 from cni_v6.values import dataclass
 
@@ -87,6 +97,13 @@ class GetNeighbours:
     """-> tuple[tuple[str, str], ...]: (address, MAC) of each of an interface's neighbours that was set for good"""
 
     netns: str
+    ifname: str
+
+
+@dataclass(frozen=True, slots=True)
+class GetShaping:
+    """-> Shaping: the token bucket of an interface of the node, and where what it receives passes"""
+
     ifname: str
 
 
@@ -198,6 +215,7 @@ Question = (
     | GetUplinks
     | GetProxies
     | GetNeighbours
+    | GetShaping
     | GetRuleset
     | GetTables
     | GetElements
@@ -280,6 +298,11 @@ class Snapshot:
     def neighbours(self, netns: str, ifname: str) -> tuple[tuple[str, str], ...]:
         answer = self.answers[GetNeighbours(netns, ifname)]
         assert isinstance(answer, tuple)
+        return answer
+
+    def shaping(self, ifname: str) -> Shaping:
+        answer = self.answers[GetShaping(ifname)]
+        assert isinstance(answer, Shaping)
         return answer
 
     def ruleset(self) -> str:

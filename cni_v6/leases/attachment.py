@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from cni_v6.config.main import Bandwidth
 from cni_v6.firewall.policy import Policy
 from cni_v6.protocol.names import Owner
 from cni_v6.values import dataclass
@@ -86,8 +87,8 @@ class Attachment:
     namespace of ``host``, which is the node's; zeros if it was not recorded. ``anchors``: addresses and routes of the
     node that stay while a record names them. ``reuse``: for each address the ``AllocationPolicy.reuse_mode`` of its
     set; "" or missing if it is not known. ``identity``: as in ``AllocationPolicy``. ``port``: None if it was not
-    recorded how the host interface is connected. ``damaged``: the file could not be read, so that only the owner and
-    what the lease files say is known.
+    recorded how the host interface is connected. ``bandwidth``: None if the container is not shaped. ``damaged``: the
+    file could not be read, so that only the owner and what the lease files say is known.
     """
 
     owner: Owner
@@ -105,6 +106,7 @@ class Attachment:
     identity: str = ""
     port: BridgePort | RoutedLink | MacvlanLink | None = None
     damaged: bool = False
+    bandwidth: Bandwidth | None = None
 
     def reuse_mode(self, address: str) -> str:
         """The ``AllocationPolicy.reuse_mode`` of an address's set; "" if it is not known."""

@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from cni_v6.errors import ADDRESS_UNAVAILABLE, ALREADY_ATTACHED, INTERNAL, STORE_FAILED, CniError
+from cni_v6.config.main import Bandwidth
 from cni_v6.leases import policy_record, port_record
 from cni_v6.leases.attachment import Attachment, GatewayAddress, ProxyEntry
 from cni_v6.net.addresses import BITS, from_text, to_text
@@ -191,6 +192,8 @@ def encode(attachment: Attachment) -> bytes:
         **({"anchors": [anchor_words(anchor) for anchor in attachment.anchors]} if attachment.anchors else {}),
         **({"reuse": attachment.reuse} if attachment.reuse else {}),
         **({"identity": attachment.identity} if attachment.identity else {}),
+        **({"bandwidth": (*attachment.bandwidth.ingress, *attachment.bandwidth.egress)}
+           if attachment.bandwidth else {}),
         **({"damaged": True} if attachment.damaged else {}),
         **({"port": port_record.to_json(attachment.port)} if attachment.port else {}),
         **({"firewall": policy_record.to_json(attachment.policy)} if attachment.policy else {}),
@@ -253,7 +256,7 @@ def _attachment(network: str, raw: Any) -> Attachment:
                       tuple(read_anchor(*map(str, words)) for words in raw.get("anchors", ())), reuse,
                       str(raw.get("identity", "")),
                       port_record.from_json(raw["port"]) if "port" in raw else None,
-                      raw.get("damaged", False) is True)
+                      raw.get("damaged", False) is True, _bandwidth(*raw["bandwidth"]) if "bandwidth" in raw else None)
 
 
 def anchor_words(anchor: GatewayAddress) -> list[str]:
@@ -273,6 +276,13 @@ def read_anchor(home: str, prefix: str, *on_link: str) -> GatewayAddress:
 
 def _namespace(device: object, inode: object) -> tuple[int, int]:
     return int(str(device)), int(str(inode))
+
+
+def _bandwidth(*bits: object) -> Bandwidth:
+    if not all(isinstance(number, int) and not isinstance(number, bool) and number >= 0 for number in bits):
+        raise ValueError("bandwidth")
+    rate, burst, sent, sent_burst = map(int, map(str, bits))
+    return Bandwidth((rate, burst), (sent, sent_burst))
 
 
 def _proxied(uplink: str, home: str, address: str) -> ProxyEntry:

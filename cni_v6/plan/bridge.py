@@ -88,7 +88,7 @@ def plan_add(site: Site, conf: BridgeConf, allocation: Allocation, seen: Snapsho
             site, allocation, seen, announced=announced, dad=conf.enable_dad, up=not conf.disable_container_interface
         ),
         *route_steps,
-        *features.container_steps(site, conf, allocation),
+        *features.container_steps(site, conf, allocation, seen),
         *_arrival(site, conf, allocation, seen, mac, announced),
         *features.arrival_steps(conf, allocation, seen),
     )

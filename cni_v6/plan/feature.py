@@ -22,9 +22,9 @@ class Feature:
 
     ADD asks ``questions`` before it allocates addresses. ``check`` raises CniError for what cannot work on this node.
     ``more_questions`` are asked only for a gateway with IPv6 addresses. ``node_steps`` run before the container's
-    interface is created, ``container_steps`` configure its namespace, ``arrival_steps`` run once it is connected.
-    ``removal`` undoes them from the record alone; its second argument has the addresses that belong to another
-    container by now, its third those that another network has leased too. CHECK uses ``check_questions`` and
+    interface is created, ``container_steps`` configure its link and its namespace, ``arrival_steps`` run once it is
+    connected. ``removal`` undoes them from the record alone; its second argument has the addresses that belong to
+    another container by now, its third those that another network has leased too. CHECK uses ``check_questions`` and
     ``differences``; ``mending`` are the operations after which there are none. ADD logs ``warnings``.
     """
 
@@ -33,7 +33,7 @@ class Feature:
     check: Callable[[MainConf, Snapshot], object] = _nothing
     more_questions: Callable[[MainConf, Snapshot], Iterable[Question]] = _nothing
     node_steps: Callable[[MainConf, Allocation, Snapshot], Iterable[Op]] = _nothing
-    container_steps: Callable[[Site, MainConf, Allocation], Iterable[Op]] = _nothing
+    container_steps: Callable[[Site, MainConf, Allocation, Snapshot], Iterable[Op]] = _nothing
     arrival_steps: Callable[[MainConf, Allocation, Snapshot], Iterable[Op]] = _nothing
     removal: Callable[[Attachment, frozenset[str], frozenset[str]], Iterable[Op]] = _nothing
     check_questions: Callable[[MainConf, Attachment], Iterable[Question]] = _nothing

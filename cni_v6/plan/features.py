@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 from cni_v6.config.main import MainConf, once
 from cni_v6.kernel.ops import Op
@@ -11,6 +12,21 @@ from cni_v6.leases.attachment import Attachment
 from cni_v6.plan import bridge_port, firewall_elements, forwarding, mtu, ndp_proxy, prefix_routes
 from cni_v6.plan.feature import Feature
 from cni_v6.plan.site import Allocation, Site
+
+
+def _shaped(name: str) -> Callable[..., Iterable[Any]]:
+    """A function of ``bandwidth``, which is imported for containers that are shaped alone."""
+
+    def run(*given: Any) -> Iterable[Any]:
+        if not any(isinstance(value, (MainConf, Attachment)) and value.bandwidth for value in given):
+            return ()
+        from cni_v6.plan import bandwidth
+
+        found: Iterable[Any] = getattr(bandwidth, name)(*given)
+        return found
+
+    return run
+
 
 FEATURES = (
     Feature(
@@ -22,6 +38,10 @@ FEATURES = (
     Feature(
         "IPv6 forwarding", questions=forwarding.gateway_questions, more_questions=forwarding.gateway_more_questions,
         node_steps=forwarding.node_steps,
+    ),
+    Feature(
+        "bandwidth", check=_shaped("check"), container_steps=_shaped("container_steps"), removal=_shaped("removal"),
+        check_questions=_shaped("check_questions"), differences=_shaped("differences"), mending=_shaped("mending"),
     ),
     Feature("LLDP", warnings=bridge_port.warnings),
     Feature(
@@ -68,10 +88,10 @@ def node_steps(conf: MainConf, allocation: Allocation, seen: Snapshot) -> Iterat
         yield from feature.node_steps(conf, allocation, seen)
 
 
-def container_steps(site: Site, conf: MainConf, allocation: Allocation) -> Iterator[Op]:
-    """The operations in the container's namespace, besides its addresses and routes."""
+def container_steps(site: Site, conf: MainConf, allocation: Allocation, seen: Snapshot) -> Iterator[Op]:
+    """The operations on the container's link and in its namespace, besides its addresses and routes."""
     for feature in FEATURES:
-        yield from feature.container_steps(site, conf, allocation)
+        yield from feature.container_steps(site, conf, allocation, seen)
 
 
 def arrival_steps(conf: MainConf, allocation: Allocation, seen: Snapshot) -> Iterator[Op]:

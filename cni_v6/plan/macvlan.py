@@ -167,7 +167,7 @@ def plan_add(site: Site, conf: MacvlanConf, allocation: Allocation, seen: Snapsh
         *container.steps(site, allocation, seen, announced=present, dad=True, accept_ra=accept_ra),
         *([ops.AwaitRouter(netns, ifname, conf.slaac_timeout)] if conf.slaac_timeout else []),
         *routes,
-        *features.container_steps(site, conf, allocation),
+        *features.container_steps(site, conf, allocation, seen),
         *([ops.AwaitAddresses(netns, ifname)] if 6 in present else []),
         *([ops.Announce(netns, ifname, own_mac)] if present else []),
         *host_access.container_steps(site, conf, allocation.ips, seen),  # the announcement makes the kernel forget them

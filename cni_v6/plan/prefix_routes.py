@@ -23,7 +23,7 @@ from cni_v6.protocol.result import Address, Result
 BEFORE_ON_LINK = 128  # a metric below 256, that of the kernel's route to an interface's prefix (IP6_RT_PRIO_ADDRCONF)
 
 
-def container_steps(site: Site, conf: MainConf, allocation: Allocation) -> Iterator[Op]:
+def container_steps(site: Site, conf: MainConf, allocation: Allocation, _: Snapshot) -> Iterator[Op]:
     """Add the routes in the container's namespace.
 
     An unreachable route covers the parts of the prefix that the container has not assigned (RFC 7084, section 4.3,

@@ -102,7 +102,7 @@ def plan_add(site: Site, conf: RoutedConf, allocation: Allocation, seen: Snapsho
         *container.steps(site, own, seen),
         *_gateways_of(site, ips),
         *route_steps,
-        *features.container_steps(site, conf, own),
+        *features.container_steps(site, conf, own, seen),
         *host_end(site.host, link, gateways.anchors(conf, allocation.ips)),
         *(ops.AddUnreachable(HOST, prefix) for prefix in unreachable(conf)),
         ops.AwaitCarrier(site.host),

@@ -39,7 +39,7 @@ from cni_v6.plan import families, features, ndp_proxy, prefix_routes
 from cni_v6.plan.site import Allocation, Plan, Site
 from cni_v6.plugins import status
 from cni_v6.protocol.invocation import Invocation
-from cni_v6.protocol.names import Owner, host_interface
+from cni_v6.protocol.names import Owner, host_interface, ifb
 from cni_v6.protocol.result import Result, after
 from cni_v6.protocol.versions import PER_FAMILY
 
@@ -202,8 +202,10 @@ class Frame(Generic[Conf]):
         with store.transaction() as leases:
             unlisted = stale.unlisted(call, leases, started, context)
         errors = Errors()
-        hosts = [record.host or host_interface(record.owner) for record in unlisted.stale]
-        hosts += [link.name for link, owner in ports if stale.lacks(call, owner) and owner not in unlisted.owners]
+        gone = [(record.host or host_interface(record.owner), record.owner) for record in unlisted.stale]
+        gone += [(link.name, owner) for link, owner in ports
+                 if stale.lacks(call, owner) and owner not in unlisted.owners]
+        hosts = [name for host, owner in gone for name in (host, ifb(owner))]
         errors.run(lambda: context.kernel.remove([ops.DeleteLink(HOST, host) for host in hosts]))
         errors.run(lambda: context.kernel.remove(remove_interface.of_records(unlisted.stale, context)))
         if not errors.caught:

@@ -52,6 +52,11 @@ def host_interface(owner: Owner) -> str:
     return "veth" + _digest("host", *_words(owner)).hex()[: IFNAMSIZ - 4]
 
 
+def ifb(owner: Owner) -> str:
+    """Name of the device through whose queue passes what the container sends, where that is shaped."""
+    return f"ifb{host_interface(owner).removeprefix('veth')}"
+
+
 def unnamed_interface(owner: Owner) -> str:
     """Name of the interface in the container until it gets the one that the runtime asks for."""
     return "new" + _digest("unnamed", *_words(owner)).hex()[: IFNAMSIZ - 3]
@@ -111,6 +116,11 @@ def alias(owner: Owner) -> str:
 def link_group(network: str) -> int:
     """Link group of the host interfaces of a routed network: ``ROUTED_NETWORK`` and 28 bits of the name's digest."""
     return ROUTED_NETWORK | int.from_bytes(_digest("link group", network)[:4], "big") >> 4
+
+
+def ifb_alias(owner: Owner) -> str:
+    """The ``ifalias`` of that device: for a person. It is no interface of the owner's."""
+    return f"{ALIAS_PREFIX}-ifb {owner}"
 
 
 def owner_of_alias(text: str) -> Owner | None:

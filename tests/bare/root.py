@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import shlex
 import shutil
@@ -39,6 +40,11 @@ class Root:
         text = "".join(printed)
         assert status == "0", f"exit status {status}: {command}\n{text}"
         return text
+
+    def bring(self, file: Path, target: str) -> None:
+        """Copy a file of this machine into the root."""
+        text = base64.encodebytes(file.read_bytes()).decode()
+        self.run(f"base64 --decode >{shlex.quote(target)} <<END\n{text}END")
 
     def own(self, command: str) -> str:
         """The same in the root's own network namespace."""

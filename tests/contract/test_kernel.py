@@ -15,7 +15,17 @@ from cni_v6 import errors
 from cni_v6.errors import CniError
 from cni_v6.kernel import ops
 from cni_v6.kernel.describe import describe
-from cni_v6.kernel.facts import BRIDGE_PORTS_MAX, FOREVER, Ipv6Interface, Lifetime, Link, RouteEntry, Uplink
+from cni_v6.kernel.facts import (
+    BRIDGE_PORTS_MAX,
+    FOREVER,
+    Ipv6Interface,
+    Lifetime,
+    Link,
+    RouteEntry,
+    Shaping,
+    TokenBucket,
+    Uplink,
+)
 from cni_v6.kernel.ops import HOST, AddRoute, Op, SetLink
 from cni_v6.kernel.questions import (
     GetAddresses,
@@ -26,6 +36,7 @@ from cni_v6.kernel.questions import (
     GetLinks,
     GetMacHolder,
     GetNeighbours,
+    GetShaping,
     GetPeerAddresses,
     GetPortVlans,
     GetPorts,
@@ -202,6 +213,25 @@ def test_neighbours_that_are_set_for_good(testbed: KernelTestbed) -> None:
         seen = testbed.kernel.observe(asked)
         assert sorted(seen.neighbours(netns, "eth0")) == [("192.0.2.1", mac), ("fe80::1", mac)]
         assert seen.neighbours(netns, "lo") == seen.neighbours(netns, "none0") == ()
+
+
+def test_a_shaped_interface(testbed: KernelTestbed) -> None:
+    """Each operation again changes nothing; another bucket takes the first one's place."""
+    testbed.kernel.apply([replace(veth(testbed.a), bridge="")])
+    asked = [GetShaping("veth0"), GetShaping("ifb0"), GetShaping("none0")]
+    assert set(testbed.kernel.observe(asked).answers.values()) == {Shaping()}
+    slow, fast = TokenBucket(125_000, 67_108_863, 64_000), TokenBucket(2**32 - 1, 20_000, 2**32 - 1)
+    steps = ops.CreateIfb("ifb0"), ops.SetBucket("ifb0", slow), ops.HookIngress("veth0"), ops.Redirect("veth0", "ifb0")
+    for _ in range(2):
+        testbed.kernel.apply([ops.SetBucket("veth0", slow), *steps])
+        seen = testbed.kernel.observe(asked)
+        assert (seen.shaping("veth0"), seen.shaping("ifb0")) == (Shaping(slow, "ifb0"), Shaping(slow))
+    testbed.kernel.apply([ops.SetBucket("ifb0", fast)])
+    assert testbed.kernel.observe(asked).shaping("ifb0") == Shaping(fast)
+    ifb = there(testbed, HOST, "ifb0")
+    assert ifb.up and ifb.kind == "ifb"
+    testbed.kernel.remove([ops.DeleteLink(HOST, "ifb0"), ops.DeleteLink(HOST, "veth0")])
+    assert set(testbed.kernel.observe(asked).answers.values()) == {Shaping()}
 
 
 def test_a_route_of_ipv4_by_a_next_hop_of_ipv6(testbed: KernelTestbed) -> None:

@@ -26,7 +26,9 @@ LINK_LOCAL = {"ranges": [[{"subnet": SUBNET6, "gateway": "link-local"}]], "route
 SCENARIOS = {
     "dual-stack": networks.gateway(*DUAL, mtu=1400, hairpinMode=True),
     "IPv6-only by link-local": networks.gateway(SUBNET6, ipam=LINK_LOCAL),
-    "IPv4-only": networks.gateway(SUBNET4, promiscMode=True, portIsolation=True),
+    "IPv4-only": networks.gateway(
+        SUBNET4, promiscMode=True, portIsolation=True, bandwidth={"egressRate": 10**6, "egressBurst": 10**6}
+    ),
     "layer-2": networks.network(),
     "delegated": {
         **networks.network(isDefaultGateway=True, cniVersion="1.0.0"),  # as new as Debian's host-local

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import select
 import shutil
 import signal
@@ -383,10 +384,13 @@ os.execv(sys.argv[2], sys.argv[2:])
 
 @contextmanager
 def activated(
-    node: Node, end: signal.Signals = signal.SIGTERM, options: Sequence[str] = ()
+    node: Node, end: signal.Signals = signal.SIGTERM, options: Sequence[str] = (), limits: Sequence[str] = ()
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """An engine as systemd starts it, without a word of the folder in its environment; ended by a signal."""
-    ctl = [str(ROOT / "bin/cni-v6ctl"), "engine", *options]
+    """An engine as systemd starts it, without a word of the folder in its environment; ended by a signal.
+
+    :param limits: a command that takes rights away, and executes another one.
+    """
+    ctl = [*limits, str(ROOT / "bin/cni-v6ctl"), "engine", *options]
     enter = [NSENTER, f"--net={node.path}", f"--mount={node.mount_namespace}", "--"]
     run_dir(node).mkdir(mode=0o700)
     with socket.socket(socket.AF_UNIX) as listener:
@@ -518,3 +522,26 @@ def test_the_shim_imports_next_to_nothing() -> None:
     allowed = {"_socket", "cni_v6", "cni_v6.shim", "cni_v6.wire"}
     assert set(done.stdout.split()) <= allowed
     assert shim.RUN_DIR == b"/run/cni-v6"
+
+
+UNIT = ROOT / "conf/systemd/cni-v6.service"
+
+
+@pytest.mark.slow
+def test_the_rights_that_its_unit_leaves_suffice(warm_node: Node) -> None:
+    """As systemd starts it: no more capabilities than in ``CapabilityBoundingSet``, and no new privileges."""
+    settings = dict(line.split("=", 1) for line in UNIT.read_text().splitlines() if re.match(r"\w+=", line))
+    names = ",".join(f"+{name.removeprefix('CAP_').lower()}" for name in settings["CapabilityBoundingSet"].split())
+    assert settings["NoNewPrivileges"] == "yes"
+    limits = ["/usr/bin/setpriv", f"--bounding-set=-all,{names}", "--inh-caps=-all", "--no-new-privs"]
+    with activated(warm_node, limits=limits) as engine:
+        for name in ("a", "b"):
+            add(warm_node, name)
+        assert engine_of(warm_node) == engine.pid, "it is this one that was asked"
+        status = Path(f"/proc/{engine.pid}/status").read_text()
+        assert "NoNewPrivs:\t1" in status and "CapEff:\t000001ff" not in status
+        delete(warm_node, "a")
+        warm_node.remove_container("b")
+        config = {**CONFIG, "cni.dev/valid-attachments": []}
+        warm_node.plugin("cni-v6", "GC", config).ok()  # nobody says that b has ended: its namespaces do
+        assert leases(warm_node) == set()

@@ -36,6 +36,7 @@ CONF = BridgeConf(
     is_default_gateway=False,
     force_address=False,
     allow_overlap=False,
+    bandwidth=None,
     mtu=0,
     ndp_proxy="",
     hairpin=False,

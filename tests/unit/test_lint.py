@@ -93,6 +93,8 @@ def test_samples_have_no_remarks_but_for_the_documentation_prefix(capsys: Captur
     (changed(capabilities={"portMappings": True, "aliases": True}), "capability", WARNING, "capability 'aliases' goes"),
     (chained({"type": "portmap", "capabilities": {"portMappings": True}}), "ports-twice", WARNING,
      "cni-v6 and portmap have"),
+    (chained({"type": "bandwidth", "capabilities": {"bandwidth": True}}, capabilities={"bandwidth": True}),
+     "bandwidth-twice", WARNING, "cni-v6 and bandwidth have"),
     (chained({"type": "portmap", "capabilities": {"mac": True}}), "capability", WARNING, "portmap does not read it"),
     (chained({"type": "tuning", "mac": "02:00:00:00:00:01"}), "mac", WARNING, "plugins[1]: tuning changes the MAC"),
     (changed(ipam=ranges("2001:db8:1::/64")), "documentation-prefix", WARNING, "2001:db8:1::/64 is for documentation"),

@@ -10,6 +10,7 @@ import pytest
 from cni_v6.firewall.sets import INET, Element
 from cni_v6.kernel import ops
 from cni_v6.kernel.describe import describe
+from cni_v6.kernel.facts import TokenBucket
 from cni_v6.kernel.fake.ops import EFFECTS
 from cni_v6.kernel.ops import HOST, Op
 
@@ -42,6 +43,10 @@ SAID: dict[Op, str] = {
     ops.RemoveRoute(HOST, "cni0", "2001:db8::2/128"): "remove route 2001:db8::2/128 through cni0 in the node",
     ops.AddProxy("ens1", "2001:db8::2"): "answer on ens1 for neighbour 2001:db8::2",
     ops.RemoveProxy("ens1", "2001:db8::2"): "answer on ens1 for neighbour 2001:db8::2 no more",
+    ops.CreateIfb("ifb0"): "create ifb ifb0",
+    ops.SetBucket("ifb0", TokenBucket(125_000, 1, 1)): "send through ifb0 at most 125000 bytes a second",
+    ops.HookIngress("veth0"): "prepare veth0 for filters of what it receives",
+    ops.Redirect("veth0", "ifb0"): "pass what veth0 receives through the queue of ifb0",
     ops.SetNeighbour(A, "eth0", "fe80::1", "02:00:00:00:00:0b"):
         "set the MAC of neighbour fe80::1 of eth0 in /run/netns/a to 02:00:00:00:00:0b",
     ops.AddElements((ELEMENT,)): "add elements to the firewall: 1",
@@ -62,7 +67,7 @@ SAID: dict[Op, str] = {
     ops.DeleteLink(HOST, "veth1"): "delete interface veth1 in the node",
 }
 
-UNDONE = (ops.CreateVeth, ops.CreateMacvlan, ops.SetSysctl, ops.AddProxy, ops.AddElements)
+UNDONE = (ops.CreateVeth, ops.CreateMacvlan, ops.CreateIfb, ops.SetSysctl, ops.AddProxy, ops.AddElements)
 
 
 def test_every_operation_is_here_and_has_an_effect() -> None:
@@ -92,6 +97,7 @@ def test_operations_are_values(op: Op) -> None:
         (PAIR, ops.DeleteLink(HOST, "veth1")),
         (dataclasses.replace(PAIR, shared=True), None),
         (ops.SetSysctl(A, "ipv4/conf/lo/forwarding", "0", was="1"), ops.SetSysctl(A, "ipv4/conf/lo/forwarding", "1")),
+        (ops.CreateIfb("ifb0"), ops.DeleteLink(HOST, "ifb0")),
         (ops.AddElements((ELEMENT,)), ops.RemoveElements((ELEMENT,))),
         (ops.SetSysctl(A, "ipv6/conf/eth0/disable_ipv6", "0"), None),
         (ops.SetSysctl(HOST, "ipv4/ip_forward", "1", was="0"), None),

@@ -144,7 +144,7 @@ def test_another_main_plugin_could_not_route_it() -> None:
 
 
 def steps(conf: Any, given: RoutedPrefix = FIRST) -> list[ops.Op]:
-    return list(prefix_routes.container_steps(sample_values.SITE, conf, Allocation(delegated=(given,))))
+    return list(prefix_routes.container_steps(sample_values.SITE, conf, Allocation(delegated=(given,)), Snapshot({})))
 
 
 def conf(everybody: bool = True, **keys: Any) -> Any:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from cni_v6.kernel import ops
-from cni_v6.kernel.facts import FOREVER, Lifetime
+from cni_v6.kernel.facts import FOREVER, Lifetime, TokenBucket
 from cni_v6.kernel.netlink import pyroute2_messages as messages
 from cni_v6.kernel.netlink.message import HEADER, Message, address, attribute, nest, text, u8, u32
 
@@ -23,13 +23,22 @@ CREATE, EXCL, REPLACE = 0x400, 0x200, 0x100
 AF_INET, NTF_USE, NUD_INCOMPLETE, NUD_FAILED = 2, 1, 1, 0x20
 IFLA_ADDRESS, IFLA_MTU, IFLA_LINK, IFLA_NET_NS_FD, IFLA_MACVLAN_MODE = 1, 4, 5, 28, 1
 IFLA_BR_NF_CALL_IPTABLES, IFLA_BR_NF_CALL_IP6TABLES = 36, 37
+ECHO = 0x8
+TCA_KIND, TCA_OPTIONS, TCA_TBF_PARMS, ROOT = 1, 2, 1, 0xFFFFFFFF
 
 IP = "2001:db8::2"
 PREFIX = f"{IP}/64"
 PROXY = NDMSG.pack(AF_INET6, 3, NUD_PERMANENT, NTF_PROXY, 0) + address(NDA_DST, IP)
+# struct tc_tbf_qopt, linux/pkt_sched.h: struct tc_ratespec of the rate and of the peak rate, limit, buffer, mtu
+BUCKET = struct.pack("=BBHhHI12xIII", 3, 1, 0, -1, 0, 125_000, 64_000, 1000, 0)
 FILTERING = nest(
     IFLA_LINKINFO, text(IFLA_INFO_KIND, "bridge"), nest(IFLA_INFO_DATA, u8(IFLA_BR_VLAN_FILTERING, 1))
 )
+
+
+def queue(handle: int, parent: int) -> bytes:
+    """struct tcmsg, linux/rtnetlink.h, of the interface with index 3."""
+    return struct.pack("=BxxxiIII", 0, 3, handle, parent, 0)
 
 
 def vlans(*entries: tuple[int, int]) -> bytes:
@@ -117,6 +126,27 @@ VEPA = nest(IFLA_LINKINFO, text(IFLA_INFO_KIND, "macvlan"), nest(IFLA_INFO_DATA,
         id="netfilter",
     ),
     pytest.param(
+        messages.create_ifb(ops.CreateIfb("ifb0")),
+        Message(16, CREATE | EXCL, IFINFOMSG.pack(0, 0, 0, 1, 1) + text(IFLA_IFNAME, "ifb0") + nest(
+            IFLA_LINKINFO, text(IFLA_INFO_KIND, "ifb")
+        )),
+        id="ifb",
+    ),
+    pytest.param(
+        messages.set_bucket(ops.SetBucket("ifb0", TokenBucket(125_000, 1000, 64_000)), 3),
+        Message(36, CREATE | REPLACE, queue(0x10000, ROOT) + text(TCA_KIND, "tbf") + nest(
+            TCA_OPTIONS, attribute(TCA_TBF_PARMS, BUCKET)
+        )),
+        id="token bucket",
+    ),
+    pytest.param(
+        messages.hook_ingress(ops.HookIngress("veth0"), 3),
+        Message(36, CREATE | EXCL, queue(0xFFFF0000, 0xFFFFFFF1) + text(TCA_KIND, "ingress")),
+        id="hook",
+    ),
+    pytest.param(messages.get_queue(3), Message(38, ECHO, queue(0, ROOT)), id="queue"),
+    pytest.param(messages.get_filters(3), Message(46, 0, queue(0, 0xFFFF0000)), id="filters"),
+    pytest.param(
         messages.get_port_vlans(),
         Message(18, 0, IFINFOMSG.pack(AF_BRIDGE, 0, 0, 0, 0) + u32(IFLA_EXT_MASK, RTEXT_FILTER_BRVLAN)),
         id="vlans of all ports",
@@ -188,6 +218,24 @@ def test_vlans_of_a_port_are_read() -> None:
 
 def test_a_port_without_vlans_has_none() -> None:
     assert messages.read_port_vlans(told(16, IFINFOMSG.pack(AF_BRIDGE, 0, 4, 0, 0))) == ()
+
+
+def test_a_token_bucket_is_read() -> None:
+    options = nest(TCA_OPTIONS, attribute(TCA_TBF_PARMS, BUCKET))
+    data = told(36, queue(0x10000, ROOT) + text(TCA_KIND, "tbf") + options)
+    assert messages.read_bucket(data) == TokenBucket(125_000, 1000, 64_000)
+    assert messages.read_bucket(told(36, queue(0, ROOT) + text(TCA_KIND, "noqueue"))) is None
+
+
+def test_a_redirection_is_read() -> None:
+    """What is sent is what is read; the kernel lists the filter's table too, and others' filters."""
+    made = messages.redirect(ops.Redirect("veth0", "ifb0"), 3, 7)
+    assert (made.type, made.flags) == (44, CREATE) and messages.read_redirect(told(44, made.body)) == 7
+    for other in (
+        text(TCA_KIND, "matchall"), text(TCA_KIND, "u32"), text(TCA_KIND, "u32") + nest(TCA_OPTIONS, u32(4, 1)),
+        text(TCA_KIND, "u32") + nest(TCA_OPTIONS, nest(7, nest(1, text(1, "gact")))),
+    ):
+        assert messages.read_redirect(told(44, queue(0x80000000, 0xFFFF0000) + other)) == 0
 
 
 @pytest.mark.parametrize(("state", "mac", "answer"), [

@@ -37,7 +37,7 @@ class Segment:
 
     def load(self, call: Invocation, context: Context) -> MainConf:
         conf = parse_bridge(call)
-        return MainConf(conf.network, False, conf.mtu, "", conf.mac, conf.dns, conf.ipam, conf.firewall, False)
+        return MainConf(conf.network, False, conf.mtu, "", conf.mac, conf.dns, conf.ipam, conf.firewall, False, None)
 
     def questions(self, site: Site, conf: MainConf) -> Iterable[Question]:
         return GetLink(HOST, site.host), *families.questions(site.netns), *features.questions(conf)

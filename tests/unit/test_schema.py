@@ -14,6 +14,8 @@ import pytest
 from hypothesis import given, strategies as st
 from jsonschema import Draft202012Validator
 
+from cni_v6.cluster.config import schema as agent_schema
+from cni_v6.cluster.keys import AGENT
 from cni_v6.config.bridge import BridgeConf
 from cni_v6.config.ipam import IpamConf
 from cni_v6.config.json_schema import levels, schema, table
@@ -31,21 +33,25 @@ from tests.unit.test_config import FULL, SPOTS, VALUES, replaced
 
 ROOT = Path(__file__).resolve().parents[2]
 SCHEMA_FILE = ROOT / "conf" / "cni-v6.schema.json"
+AGENT_SCHEMA_FILE = ROOT / "conf" / "cni-v6-agent.schema.json"
 DOCUMENT = ROOT / "docs" / "configuration.md"
+AGENT_DOCUMENT = ROOT / "docs" / "cluster.md"
 SAMPLES = sorted((ROOT / "conf").glob("*.conflist"))
 LEVELS = list(levels(BRIDGE_KEYS, ROUTED_KEYS, MACVLAN_KEYS, SLAAC, MAIN_OF_IPAM))
+AGENT_LEVELS = list(levels(AGENT))
+DOCUMENTS = {DOCUMENT: LEVELS, AGENT_DOCUMENT: AGENT_LEVELS}
 MARK = re.compile(r"<!-- table: (\w+) -->\n(?:.*?<!-- end of table -->\n)?", re.DOTALL)
 
 VALIDATOR = Draft202012Validator(schema())
 
 
-def rendered() -> str:
-    return json.dumps(schema(), indent=2) + "\n"
+def rendered(document: Any) -> str:
+    return json.dumps(document, indent=2) + "\n"
 
 
 def filled(document: str) -> str:
     """The document with its tables written anew."""
-    tables = {level.name: table(level) for level in LEVELS}
+    tables = {level.name: table(level) for level in (*LEVELS, *AGENT_LEVELS)}
     return MARK.sub(
         lambda mark: f"<!-- table: {mark[1]} -->\n\n{tables[mark[1]]}\n<!-- end of table -->\n", document,
     )
@@ -66,19 +72,22 @@ def test_it_is_a_schema() -> None:
     Draft202012Validator.check_schema(schema())
 
 
-def test_the_shipped_one_is_current() -> None:
-    assert SCHEMA_FILE.read_text(encoding="utf-8") == rendered()
+def test_the_shipped_ones_are_current() -> None:
+    assert SCHEMA_FILE.read_text(encoding="utf-8") == rendered(schema())
+    assert AGENT_SCHEMA_FILE.read_text(encoding="utf-8") == rendered(agent_schema())
 
 
-def test_the_documentations_tables_are_current() -> None:
-    document = DOCUMENT.read_text(encoding="utf-8")
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.stem)
+def test_the_documentations_tables_are_current(path: Path) -> None:
+    document = path.read_text(encoding="utf-8")
     assert document == filled(document)
 
 
-def test_every_key_is_documented() -> None:
-    document = DOCUMENT.read_text(encoding="utf-8")
-    assert set(MARK.findall(document)) == {level.name for level in LEVELS}
-    for level in LEVELS:
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.stem)
+def test_every_key_is_documented(path: Path) -> None:
+    document = path.read_text(encoding="utf-8")
+    assert set(MARK.findall(document)) == {level.name for level in DOCUMENTS[path]}
+    for level in DOCUMENTS[path]:
         section = document.partition(f"<!-- table: {level.name} -->")[2].partition("<!-- end of table -->")[0]
         assert [name for name in re.findall(r"^\| `(\w+)` ", section, re.MULTILINE)] == [key.name for key in level.keys]
 
@@ -170,8 +179,10 @@ def test_what_the_parser_takes_of_one_key_of_another_network_is_valid(value: Any
 
 
 def write() -> None:
-    SCHEMA_FILE.write_text(rendered(), encoding="utf-8")
-    DOCUMENT.write_text(filled(DOCUMENT.read_text(encoding="utf-8")), encoding="utf-8")
+    SCHEMA_FILE.write_text(rendered(schema()), encoding="utf-8")
+    AGENT_SCHEMA_FILE.write_text(rendered(agent_schema()), encoding="utf-8")
+    for path in DOCUMENTS:
+        path.write_text(filled(path.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":

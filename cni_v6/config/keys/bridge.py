@@ -5,7 +5,7 @@ from __future__ import annotations
 from cni_v6.config.keys import Anything, Flag, Flags, Items, Key, Level, Nested, Number, Text
 from cni_v6.config.keys.firewall import FIREWALL
 from cni_v6.config.keys.ipam import IPAM
-from cni_v6.config.keys.runtime import BRIDGE_ARGS, BRIDGE_RUNTIME, CAPABILITIES, IPAM_ARGS, IPAM_RUNTIME
+from cni_v6.config.keys.runtime import BANDWIDTH, BRIDGE_ARGS, BRIDGE_RUNTIME, CAPABILITIES, IPAM_ARGS, IPAM_RUNTIME
 
 MAX_VLAN = 4094  # linux/if_vlan.h: VLAN_N_VID, less the reserved 4095
 MAX_IDLE = 31_536_000  # a year
@@ -74,8 +74,8 @@ _PROTOCOL = (
     Key(
         "capabilities", Flags(CAPABILITIES),
         "What the runtime shall write into `runtimeConfig`: `ips`, `mac`, `ipRanges`, `dns`, `portMappings`, "
-        "`delegate`.",
-        "`mac`; host-local `ips`, `ipRanges`; portmap `portMappings`.",
+        "`bandwidth`, `delegate`.",
+        "`mac`; host-local `ips`, `ipRanges`; portmap `portMappings`; bandwidth `bandwidth`.",
         default={}, example={"ips": True, "mac": True, "portMappings": True},
     ),
     Key("prevResult", Anything(), "The result of the plugins before this one; written by the runtime.", "The same."),
@@ -171,6 +171,7 @@ BRIDGE = Level("bridge", "", (
         "policies hold between containers of one node. Other bridges stay as they are.",
         "No such key.", default=False, example=True,
     ),
+    BANDWIDTH,
     Key(
         "dns", Nested(DNS), "Name service for the result; has precedence over `ipam.resolvConf`.", "The same.",
         example={"nameservers": ["fd42:1:2:3::1"], "search": ["example.org"]},

@@ -33,7 +33,7 @@ _OF_A_BRIDGE = frozenset((
 _REFUSED = {
     "isGateway": _NOT_THE_GATEWAY, "isDefaultGateway": _NOT_THE_GATEWAY,
     **dict.fromkeys(("ipMasq", "masquerade", "nonMasquerade", "snat", "nptv6", "ingress", "guard", "macspoofchk",
-                     "egress", "ndpProxy", "portMappings"), REFUSAL),
+                     "egress", "ndpProxy", "portMappings", "bandwidth"), REFUSAL),
 }
 
 

@@ -38,6 +38,31 @@ _DELEGATE = Key(
     example=80,
 )
 
+MOST_BITS = 2**63 - 1
+
+
+_BANDWIDTH = Level("bandwidth", "bandwidth", tuple(
+    key for direction, does in (("ingress", "receives"), ("egress", "sends")) for key in (
+        Key(
+            f"{direction}Rate", Number(0, MOST_BITS),
+            f"Bits a second that the container {does}. 0, or 2^35 and more: no limit.", "The same.",
+            default=0, example=100_000_000,
+        ),
+        Key(
+            f"{direction}Burst", Number(0, MOST_BITS),
+            "Bits that may pass at once, before the rate holds; of a larger burst, those of 4.29 seconds. Goes with "
+            "the rate.", "The same.", default=0, example=10_000_000,
+        ),
+    )
+), guarded=False)
+
+BANDWIDTH = Key(
+    "bandwidth", Nested(_BANDWIDTH),
+    "How fast a container receives and sends; `runtimeConfig.bandwidth` has precedence.",
+    "Ignores it; `bandwidth` has these keys at the top of its configuration.",
+    default={}, example={"ingressRate": 100_000_000, "ingressBurst": 10_000_000},
+)
+
 _DNS = Level("runtimeDns", "runtimeConfig.dns", (
     Key(
         "servers", Items(Text("nameserver", blank=False)), "Name servers.", "The reference bridge ignores it.",
@@ -84,6 +109,10 @@ BRIDGE_RUNTIME = Level("runtimeConfig", "runtimeConfig", (
         refusal=Refusal(
             "is not supported", "a veth interface has no InfiniBand GUID; take infinibandGUID out of capabilities",
         ),
+    ),
+    Key(
+        "bandwidth", Nested(_BANDWIDTH), "As `bandwidth` of the configuration.",
+        "Ignores it; `bandwidth` shapes.", default={}, example={"egressRate": 100_000_000, "egressBurst": 10_000_000},
     ),
     PORT_MAPPINGS,
 ), guarded=False)

@@ -11,7 +11,7 @@ from typing import Any
 from cni_v6.errors import CniError, Errors
 from cni_v6.firewall import shape
 from cni_v6.kernel import ops
-from cni_v6.kernel.facts import Ipv6Interface, Surroundings, Uplink
+from cni_v6.kernel.facts import Ipv6Interface, Shaping, Surroundings, Uplink
 from cni_v6.kernel.fake.node import DEVICE, FakeNode
 from cni_v6.kernel.fake.ops import EFFECTS
 from cni_v6.kernel.ops import HOST, Op
@@ -36,6 +36,7 @@ from cni_v6.kernel.questions import (
     GetProxies,
     GetRoutes,
     GetRuleset,
+    GetShaping,
     GetSurroundings,
     GetSysctl,
     GetTables,
@@ -144,6 +145,7 @@ _ANSWERS: dict[type[Any], Callable[[FakeNode, Any], object]] = {
     GetUplinks: lambda fake, _: _uplinks(fake),
     GetProxies: lambda fake, asked: tuple(fake.spaces[HOST].proxies.get(asked.ifname, ())),
     GetNeighbours: lambda fake, asked: tuple(fake.space(asked.netns).neighbours.get(asked.ifname, {}).items()),
+    GetShaping: lambda fake, asked: fake.shaping.get(asked.ifname, Shaping()),
     GetRuleset: lambda fake, _: "" if shape.differences(fake.firewall.tables) else fake.firewall.mark,
     GetTables: lambda fake, _: fake.firewall.tables,
     GetElements: lambda fake, asked: fake.firewall.there(asked.elements),

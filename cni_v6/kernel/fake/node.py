@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from cni_v6.errors import KERNEL_REFUSED, UNKNOWN_CONTAINER, CniError
 from cni_v6.kernel.describe import describe
-from cni_v6.kernel.facts import Lifetime, Link, Listener, RouteEntry
+from cni_v6.kernel.facts import Lifetime, Link, Listener, RouteEntry, Shaping
 from cni_v6.kernel.fake.firewall import FakeFirewall
 from cni_v6.kernel.ops import HOST, Op
 
@@ -67,6 +67,7 @@ class FakeNode:
         self.duplicates: dict[str, str] = {}
         self.advertised: tuple[str, str] = ("", "")
         self.vlans: dict[str, dict[int, bool]] = {}
+        self.shaping: dict[str, Shaping] = {}
         self.announced: list[str] = []
         self.claims: dict[tuple[str, str], str] = {}
         self.blind = False
@@ -132,6 +133,7 @@ class FakeNode:
             del space.sysctls[key]
         self.vlans.pop(name, None)
         if netns == HOST:
+            self.shaping.pop(name, None)
             self.claims = {claim: port for claim, port in self.claims.items() if port != name}
         for port in self.ports(name) if netns == HOST else ():
             space.links[port.name] = replace(port, master="", hairpin=False, isolated=False, port_enabled=False)

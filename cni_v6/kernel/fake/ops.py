@@ -11,7 +11,7 @@ from netaddr import IPNetwork
 from cni_v6.errors import ALREADY_ATTACHED, IO_FAILURE, KERNEL_REFUSED, PORTS_EXHAUSTED, CniError
 from cni_v6.kernel import mac_claims, ops, route_place
 from cni_v6.kernel.describe import describe
-from cni_v6.kernel.facts import BRIDGE_PORTS_MAX, FOREVER, Lifetime, Link, RouteEntry
+from cni_v6.kernel.facts import BRIDGE_PORTS_MAX, FOREVER, Lifetime, Link, RouteEntry, Shaping
 from cni_v6.kernel.fake import macvlan, router
 from cni_v6.kernel.fake.node import FakeNode, Space
 from cni_v6.kernel.ops import HOST, Op
@@ -272,6 +272,30 @@ def _announce(fake: FakeNode, operation: ops.Announce) -> None:
     fake.announced += fake.spaces[operation.netns].addresses.get(operation.ifname, [])
 
 
+def _create_ifb(fake: FakeNode, operation: ops.CreateIfb) -> None:
+    if operation.ifname not in fake.spaces[HOST].links:
+        fake.add_link(HOST, Link(operation.ifname, "02:00:00:00:00:1f", 1500, kind="ifb", up=True))
+
+
+def _set_bucket(fake: FakeNode, operation: ops.SetBucket) -> None:
+    fake.existing(HOST, operation.ifname, operation)
+    fake.shaping[operation.ifname] = replace(_shaping(fake, operation.ifname), bucket=operation.bucket)
+
+
+def _hook_ingress(fake: FakeNode, operation: ops.HookIngress) -> None:
+    fake.existing(HOST, operation.ifname, operation)
+
+
+def _redirect(fake: FakeNode, operation: ops.Redirect) -> None:
+    for name in (operation.ifname, operation.ifb):
+        fake.existing(HOST, name, operation)
+    fake.shaping[operation.ifname] = replace(_shaping(fake, operation.ifname), redirected=operation.ifb)
+
+
+def _shaping(fake: FakeNode, name: str) -> Shaping:
+    return fake.shaping.get(name, Shaping())
+
+
 EFFECTS: dict[type[Any], Callable[[FakeNode, Any], None]] = {
     ops.EnsureBridge: _ensure_bridge,
     ops.SetBridge: _set_bridge,
@@ -295,6 +319,10 @@ EFFECTS: dict[type[Any], Callable[[FakeNode, Any], None]] = {
     ops.AddProxy: _add_proxy,
     ops.RemoveProxy: _remove_proxy,
     ops.SetNeighbour: _set_neighbour,
+    ops.CreateIfb: _create_ifb,
+    ops.SetBucket: _set_bucket,
+    ops.HookIngress: _hook_ingress,
+    ops.Redirect: _redirect,
     ops.AddElements: lambda fake, operation: fake.firewall.add(operation.elements),
     ops.RemoveElements: lambda fake, operation: fake.firewall.remove(operation.elements),
     ops.LoadRuleset: lambda fake, operation: fake.firewall.load(operation.elements),

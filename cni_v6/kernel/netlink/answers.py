@@ -166,6 +166,11 @@ def read_address(data: bytes) -> tuple[int, str]:
     return index, f"{as_address(given.get(IFA_LOCAL) or given[IFA_ADDRESS])}/{length}"
 
 
+def read_address_flags(data: bytes) -> tuple[str, int]:
+    """(address without prefix length, IFA_F_*) of an RTM_NEWADDR message."""
+    return read_address(data)[1].partition("/")[0], as_int(_attributes(data, IFADDRMSG).get(IFA_FLAGS))
+
+
 def read_address_state(data: bytes) -> tuple[str, bool, bool]:
     """(``ip/prefixlen``, whether it is tentative, whether it is a duplicate) of an RTM_NEWADDR message."""
     flags = as_int(_attributes(data, IFADDRMSG).get(IFA_FLAGS))
@@ -209,11 +214,22 @@ def read_routes(data: bytes) -> tuple[tuple[int, RouteEntry], ...]:
 
 def read_route(data: bytes) -> tuple[int, RouteEntry] | None:
     """(interface index, route) of an RTM_NEWROUTE message; None if it is not unicast, or in the local table."""
-    family, length, _, _, short_table, _, scope, kind, _ = RTMSG.unpack_from(data, HEADER.size)
+    if route_type(data) != RTN_UNICAST:
+        return None
+    index, entry = read_any_route(data)
+    return None if entry.table == RT_TABLE_LOCAL else (index, entry)
+
+
+def route_type(data: bytes) -> int:
+    """RTN_* of an RTM_NEWROUTE message."""
+    return int(RTMSG.unpack_from(data, HEADER.size)[7])
+
+
+def read_any_route(data: bytes) -> tuple[int, RouteEntry]:
+    """As ``read_route``, of a route of any type and table."""
+    family, length, _, _, short_table, _, scope, _, _ = RTMSG.unpack_from(data, HEADER.size)
     given = _attributes(data, RTMSG)
     table = as_int(given.get(RTA_TABLE)) or short_table
-    if kind != RTN_UNICAST or table == RT_TABLE_LOCAL:
-        return None
     metrics = by_kind(given.get(RTA_METRICS, b""))
     any_network = bytes(16 if family == AF_INET6 else 4)
     entry = RouteEntry(

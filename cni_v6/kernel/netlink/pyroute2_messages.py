@@ -8,11 +8,12 @@ Only message classes are used. pyroute2's own sockets keep an event loop and a s
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cni_v6.kernel import ops
-from cni_v6.kernel.facts import FOREVER, Lifetime
+from cni_v6.kernel.facts import FOREVER, Lifetime, TokenBucket
 from cni_v6.kernel.netlink.message import HEADER, Message
 from cni_v6.kernel.netlink.uapi import (
     AF_BRIDGE,
@@ -22,10 +23,13 @@ from cni_v6.kernel.netlink.uapi import (
     BRIDGE_VLAN_INFO_RANGE_BEGIN,
     BRIDGE_VLAN_INFO_RANGE_END,
     BRIDGE_VLAN_INFO_UNTAGGED,
+    ETH_P_ALL,
     IFA_F_DEPRECATED,
     IFA_F_NODAD,
     IFA_F_TEMPORARY,
+    IFF_UP,
     NLM_F_CREATE,
+    NLM_F_ECHO,
     NLM_F_EXCL,
     NLM_F_REPLACE,
     NTF_PROXY,
@@ -39,17 +43,27 @@ from cni_v6.kernel.netlink.uapi import (
     RTM_GETADDR,
     RTM_GETLINK,
     RTM_GETNEIGH,
+    RTM_GETQDISC,
+    RTM_GETTFILTER,
     RTM_NEWADDR,
     RTM_NEWLINK,
     RTM_NEWNEIGH,
+    RTM_NEWQDISC,
+    RTM_NEWTFILTER,
     RTM_SETLINK,
+    TC_ACT_STOLEN,
+    TC_H_INGRESS,
+    TC_H_ROOT,
+    TC_LINKLAYER_ETHERNET,
+    TC_U32_TERMINAL,
+    TCA_EGRESS_REDIR,
 )
 
 Attributes = Sequence[tuple[str, Any]]  # (the kernel's name, the value as pyroute2 takes it)
 
 
 def _class(name: str) -> Any:
-    """The message class for a header: ``struct ifinfomsg``, ``ifaddrmsg``, ``rtmsg``, ``ndmsg``.
+    """The message class for a header: ``struct ifinfomsg``, ``ifaddrmsg``, ``rtmsg``, ``ndmsg``, ``tcmsg``.
 
     Imported here, at the first request: it would double the time of a call without an engine (``tools/imports``).
     """
@@ -57,8 +71,9 @@ def _class(name: str) -> Any:
     from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
     from pyroute2.netlink.rtnl.ndmsg import ndmsg
     from pyroute2.netlink.rtnl.rtmsg import rtmsg
+    from pyroute2.netlink.rtnl.tcmsg import tcmsg
 
-    return {"ifaddrmsg": ifaddrmsg, "ifinfomsg": ifinfmsg, "ndmsg": ndmsg, "rtmsg": rtmsg}[name]
+    return {"ifaddrmsg": ifaddrmsg, "ifinfomsg": ifinfmsg, "ndmsg": ndmsg, "rtmsg": rtmsg, "tcmsg": tcmsg}[name]
 
 
 def _message(name: str, kind: int, flags: int, header: Mapping[str, int], attributes: Attributes = ()) -> Message:
@@ -249,3 +264,73 @@ def read_port_vlans(data: bytes) -> tuple[tuple[int, bool], ...]:
         first = begin if flags & BRIDGE_VLAN_INFO_RANGE_END else vlan
         found += [(number, bool(flags & BRIDGE_VLAN_INFO_PVID)) for number in range(first, vlan + 1)]
     return tuple(found)
+
+
+# Queues: token buckets, and a filter that sends what an interface receives through the queue of another one
+
+_ROOT_HANDLE, _INGRESS_HANDLE, _FILTER_HANDLE = 0x1_0000, 0xFFFF_0000, 0x8000_0800
+# tcm_info: the priority, and the protocol in network byte order
+_FIRST_OF_ALL = 1 << 16 | int(struct.unpack("=H", struct.pack("!H", ETH_P_ALL))[0])
+
+
+def create_ifb(op: ops.CreateIfb) -> Message:
+    kind = {"attrs": [("IFLA_INFO_KIND", "ifb")]}
+    attributes = [("IFLA_IFNAME", op.ifname), ("IFLA_LINKINFO", kind)]
+    header = {"flags": IFF_UP, "change": IFF_UP}
+    return _message("ifinfomsg", RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, header, attributes)
+
+
+def set_bucket(op: ops.SetBucket, index: int) -> Message:
+    """The link layer says that the kernel needs no table of rates (tbf_change, net/sched/sch_tbf.c)."""
+    header = {"index": index, "handle": _ROOT_HANDLE, "parent": TC_H_ROOT}
+    bucket = {"rate": op.bucket.rate, "limit": op.bucket.limit, "buffer": op.bucket.buffer,
+              "rate___reserved": TC_LINKLAYER_ETHERNET}
+    attributes = [("TCA_KIND", "tbf"), ("TCA_OPTIONS", {"attrs": [("TCA_TBF_PARMS", bucket)]})]
+    return _message("tcmsg", RTM_NEWQDISC, NLM_F_CREATE | NLM_F_REPLACE, header, attributes)
+
+
+def hook_ingress(_: ops.HookIngress, index: int) -> Message:
+    header = {"index": index, "handle": _INGRESS_HANDLE, "parent": TC_H_INGRESS}
+    return _message("tcmsg", RTM_NEWQDISC, NLM_F_CREATE | NLM_F_EXCL, header, [("TCA_KIND", "ingress")])
+
+
+def redirect(_: ops.Redirect, index: int, ifb: int) -> Message:
+    """A filter ``u32`` that matches everything: kernels without ``matchall`` have it."""
+    header = {"index": index, "handle": _FILTER_HANDLE, "parent": _INGRESS_HANDLE, "info": _FIRST_OF_ALL}
+    to_ifb = {"action": TC_ACT_STOLEN, "eaction": TCA_EGRESS_REDIR, "ifindex": ifb}
+    options = {"attrs": [("TCA_MIRRED_PARMS", to_ifb)]}
+    action = {"attrs": [("TCA_ACT_KIND", "mirred"), ("TCA_ACT_OPTIONS", options)]}
+    everything = {"keys": ["0x0/0x0+0"], "flags": TC_U32_TERMINAL}
+    chosen = [("TCA_U32_SEL", everything), ("TCA_U32_ACT", {"attrs": [("TCA_ACT_PRIO_1", action)]})]
+    attributes = [("TCA_KIND", "u32"), ("TCA_OPTIONS", {"attrs": chosen})]
+    return _message("tcmsg", RTM_NEWTFILTER, NLM_F_CREATE, header, attributes)
+
+
+def get_queue(index: int) -> Message:
+    """Asks for the queue through which an interface sends. The kernel answers by the echo of a notification."""
+    return _message("tcmsg", RTM_GETQDISC, NLM_F_ECHO, {"index": index, "parent": TC_H_ROOT})
+
+
+def get_filters(index: int) -> Message:
+    """A dump of the filters of what an interface receives."""
+    return _message("tcmsg", RTM_GETTFILTER, 0, {"index": index, "parent": _INGRESS_HANDLE})
+
+
+def read_bucket(data: bytes) -> TokenBucket | None:
+    """The token bucket of an RTM_NEWQDISC message; None for another queue."""
+    read = _read("tcmsg", data)
+    if read.get_attr("TCA_KIND") != "tbf":
+        return None
+    bucket = read.get_attr("TCA_OPTIONS").get_attr("TCA_TBF_PARMS")
+    return TokenBucket(int(bucket["rate"]), int(bucket["buffer"]), int(bucket["limit"]))
+
+
+def read_redirect(data: bytes) -> int:
+    """The index of the interface to which a filter in an RTM_NEWTFILTER message redirects; 0 for another filter."""
+    read = _read("tcmsg", data)
+    options = read.get_attr("TCA_OPTIONS") if read.get_attr("TCA_KIND") == "u32" else None
+    actions = options.get_attr("TCA_U32_ACT") if options else None
+    action = actions.get_attr("TCA_ACT_PRIO_1") if actions else None
+    if action is None or action.get_attr("TCA_ACT_KIND") != "mirred":
+        return 0
+    return int(action.get_attr("TCA_ACT_OPTIONS").get_attr("TCA_MIRRED_PARMS")["ifindex"])

@@ -190,6 +190,11 @@ def is_about(index: int) -> tuple[Test, ...]:
     return ((_WORD, HEADER.size + OF_INTERFACE, socket.htonl(index)),)
 
 
+def is_of_protocol(protocol: int) -> tuple[Test, ...]:
+    """Matches notifications about routes of a protocol (RTPROT_*): rtm_protocol, the sixth byte of struct rtmsg."""
+    return ((_BYTE, HEADER.size + 5, protocol),)
+
+
 def is_link_deleted() -> tuple[Test, ...]:
     """Matches RTM_DELLINK: of family AF_UNSPEC an interface is deleted, of AF_BRIDGE a port leaves its bridge."""
     return ((_HALF, 4, socket.htons(uapi.RTM_DELLINK)),)

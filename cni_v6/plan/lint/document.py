@@ -77,6 +77,10 @@ def plugins(entries: Sequence[Mapping[str, Any]], kubernetes: bool) -> Iterator[
     if own is not None and len(takers) > 1:
         yield Remark("ports-twice", WARNING, f"{' and '.join(takers)} have the capability portMappings",
                      "keep it at cni-v6, and remove portmap", PORTS)
+    shapers = [str(entry.get("type")) for entry in entries if "bandwidth" in _capabilities(entry)]
+    if own is not None and len(shapers) > 1:
+        yield Remark("bandwidth-twice", WARNING, f"{' and '.join(shapers)} have the capability bandwidth",
+                     "keep it at cni-v6, and remove the plugin bandwidth", "bandwidth")
     if own is not None and kubernetes and "ingress" not in own:
         yield Remark("ingress", WARNING, "ingress is not written",
                      'write "ingress": "open" for pods that other nodes reach, or "published" to say that it is meant')

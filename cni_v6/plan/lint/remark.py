@@ -31,6 +31,7 @@ RULES: Mapping[str, str] = {
     "capability": "the runtime writes what nobody reads",
     "no-ports": "the runtime asks nobody to publish ports, without an error",
     "ports-twice": "both publish the port, and one of them loses",
+    "bandwidth-twice": "both shape the container: the packets wait twice",
     "mac": "the guard drops what a container says with another MAC than the one it was given",
 }
 

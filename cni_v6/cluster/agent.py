@@ -1,0 +1,163 @@
+"""The agent's one step: look at the store and the kernel, make both as they must be, say what is in the way.
+
+It runs at the start, whenever the store or the kernel tells of a change, and again after a failure. A second step that
+finds nothing changed writes nothing. It may end anywhere, as when it is killed: the next one goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from cni_v6.cluster import conflist, membership, records, routes, vxlan
+from cni_v6.cluster.config import AgentConf
+from cni_v6.cluster.conflist import Document
+from cni_v6.cluster.facts import Facts, NodeKernel, Underlay
+from cni_v6.cluster.keys import VXLAN
+from cni_v6.cluster.membership import Member
+from cni_v6.cluster.records import Objects
+from cni_v6.cluster.routes import Wanted
+from cni_v6.cluster.state import Disk, State
+from cni_v6.cluster.store import ClusterStore
+from cni_v6.errors import INVALID_CONFIG, NODE_CONFLICT, TRY_AGAIN, CniError
+
+TRIES = 50  # of a claim: each time another node was faster
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """``ready``: containers can be started. ``complete``: nothing failed that may succeed later without a change.
+
+    ``removed``: an operator has removed the node; it is over.
+    """
+
+    ready: bool
+    complete: bool
+    removed: bool = False
+
+
+class Agent:
+    """
+    :param make_id: makes the id of a node that has none yet.
+    :param say: takes a line for the operator.
+    """
+
+    def __init__(
+        self, conf: AgentConf, name: str, template: Document, *, store: ClusterStore, kernel: NodeKernel, disk: Disk,
+        make_id: Callable[[], str], say: Callable[[str], None],
+    ) -> None:
+        self._conf = conf
+        self._template = template
+        self._store = store
+        self._kernel = kernel
+        self._disk = disk
+        self._say = say
+        self._said: frozenset[str] = frozenset()
+        self._joined = False  # the store has been reached since the start
+        disk.set_ready(False)
+        self._state = disk.load() or State(Member(name, make_id()))
+        if self._state.member.name != name:
+            raise CniError(
+                INVALID_CONFIG, f'--node: "{name}", but {conf.state_dir} is of node {self._state.member.name}',
+                "start the agent with that name; for a copy of another node's disk, remove the folder",
+            )
+        disk.save(self._state)  # before the id is in the store
+
+    @property
+    def member(self) -> Member:
+        return self._state.member
+
+    def step(self) -> Outcome:
+        """
+        :raises CniError: NODE_CONFLICT or INVALID_CONFIG, if the node cannot be a member as it is configured;
+            IO_FAILURE if its own disk fails.
+        """
+        facts = self._kernel.observe()
+        complaints = [] if facts.underlay else [f"the node cannot be reached by others: {self._no_underlay()}"]
+        failures = list(self._look(facts))
+        cluster = records.read(self._state.objects)
+        if self._joined and membership.is_removed(self.member, cluster):
+            self._say(f"node {self.member.name} was removed from the cluster: the agent ends")
+            return self._withdraw(facts)
+        wanted = routes.wanted(self.member, self._conf, cluster, facts.underlay)
+        failures += self._reach(facts, wanted)
+        ready = self._write_conflist(membership.own_blocks(self.member, self._conf, cluster), facts.underlay)
+        self._disk.set_ready(ready)
+        self._tell([*complaints, *failures, *cluster.complaints, *wanted.complaints])
+        return Outcome(ready, complete=not failures)
+
+    def _reach(self, facts: Facts, wanted: Wanted) -> Iterable[str]:
+        """Make the kernel as it must be; yields what it refuses."""
+        tunnel = list(routes.tunnel_difference(facts, wanted.tunnel))
+        if tunnel:
+            yield from map(str, self._kernel.apply(tunnel))
+            facts = self._kernel.observe()  # with a tunnel go its routes
+        yield from map(str, self._kernel.apply(routes.difference(facts, wanted)))
+
+    def _no_underlay(self) -> str:
+        return f"there is no interface {self._conf.underlay}" if self._conf.underlay else "there is no default route"
+
+    def _look(self, facts: Facts) -> Iterable[str]:
+        """Read the store, and make the node a member; yields what is in the way."""
+        try:
+            objects = self._store.read()
+            if facts.underlay and facts.underlay.up:  # a link that is down has lost its IPv6 addresses
+                objects = self._join(objects, facts.underlay)
+                self._joined = True
+            records.read(objects)
+        except CniError as error:
+            if error.code == NODE_CONFLICT:
+                self._withdraw(facts)  # its blocks, if it had any, went with its name
+            if error.code in (NODE_CONFLICT, INVALID_CONFIG):
+                raise
+            yield f"the cluster's store cannot be used, so the node goes on with what it knows: {error}"
+            return
+        self._state = State(self.member, objects)
+        self._disk.save(self._state)
+
+    def _join(self, objects: Objects, underlay: Underlay) -> Objects:
+        """Change the store until the node is a member as it must be; the objects after that."""
+        kept = membership.own_blocks(self.member, self._conf, records.read(self._state.objects))
+        for _ in range(TRIES):
+            cluster = records.read(objects)
+            if self._joined and membership.is_removed(self.member, cluster):
+                return objects
+            found = membership.changes(
+                self.member, self._conf, objects, cluster, underlay=underlay, kept=kept,
+            )
+            if not found:
+                return objects
+            self._store.commit(found)
+            objects = self._store.read()
+        raise CniError(TRY_AGAIN, f"other nodes were faster {TRIES} times", "the agent tries again")
+
+    def _write_conflist(self, blocks: tuple[str, ...], underlay: Underlay | None) -> bool:
+        """Whether there is a configuration list: only with a block of every pool."""
+        if len(blocks) < len(self._conf.pools):
+            text = None
+        elif underlay is None:
+            return self._disk.read_conflist() is not None  # the MTU is not known now
+        else:
+            mtu = vxlan.mtu_of(underlay) if self._conf.carrier == VXLAN else underlay.mtu
+            text = conflist.render(self._template, blocks, mtu)
+        if text != self._disk.read_conflist():
+            self._disk.write_conflist(text)
+        return text is not None
+
+    def _withdraw(self, facts: Facts) -> Outcome:
+        """This node is no member any more: its blocks are others'."""
+        self._disk.set_ready(False)
+        self._disk.write_conflist(None)
+        failures = list(self._reach(facts, Wanted(frozenset())))
+        self._tell(failures)
+        return Outcome(ready=False, complete=not failures, removed=True)
+
+    def _tell(self, complaints: Iterable[str]) -> None:
+        """Say what is new, and when all is well again."""
+        found = dict.fromkeys(complaints)
+        for words in found:
+            if words not in self._said:
+                self._say(words)
+        if self._said and not found:
+            self._say("all is well again")
+        self._said = frozenset(found)

@@ -1,0 +1,118 @@
+"""The node agent's configuration: JSON -> frozen values. Every key is checked before the agent does anything."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+from netaddr import IPNetwork
+
+from cni_v6.cluster.keys import AGENT, AUTO
+from cni_v6.config.json_schema import DRAFT, definitions
+from cni_v6.config.reader import Reader, Section, wrong
+from cni_v6.errors import INVALID_CONFIG, CniError
+from cni_v6.log import Log
+from cni_v6.net.addresses import BITS
+from cni_v6.protocol.json_reader import decode, repeated_key
+
+_NAME = re.compile("[0-9A-Za-z]([0-9A-Za-z._-]{0,251}[0-9A-Za-z])?")  # as of a host (RFC 1123)
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """A prefix that the nodes share, in canonical form, and the prefix length of its blocks."""
+
+    cidr: str
+    block: int
+
+    @property
+    def family(self) -> int:
+        return 6 if ":" in self.cidr else 4
+
+    def is_block(self, prefix: str) -> bool:
+        """Whether a prefix in canonical form is one of its blocks."""
+        found = IPNetwork(prefix)
+        return bool(found.prefixlen == self.block and found.version == self.family and found in IPNetwork(self.cidr))
+
+
+@dataclass(frozen=True, slots=True)
+class AgentConf:
+    """``underlay``: an interface, "" for that of the default route."""
+
+    pools: tuple[Pool, ...]
+    carrier: str
+    underlay: str
+    template: str
+    target: str
+    state_dir: str
+
+    def pool_of(self, prefix: str) -> Pool | None:
+        """The pool of which a prefix in canonical form is a block; None if it is of none."""
+        return next((pool for pool in self.pools if pool.is_block(prefix)), None)
+
+
+def parse(data: bytes, name: str) -> AgentConf:
+    """
+    :param data: the content of the file.
+    :param name: of the file, for messages.
+    :raises CniError: DECODING_FAILURE or INVALID_CONFIG, naming the key, the value and the remedy.
+    """
+    raw = decode(data, name)
+    repeated = repeated_key(data)
+    if repeated is not None:
+        raise CniError(INVALID_CONFIG, f"{name}: {repeated} is written twice", "remove one of them")
+    top = Reader(Log(), strict=True).read(AGENT, raw, "")
+    conflist = top.section("conflist")
+    template, target = conflist.text("template"), conflist.text("target")
+    if template == target:
+        raise wrong(conflist.at("target"), target, "is the template", "write the target to another file")
+    return AgentConf(
+        pools=_pools(top.sections("pools")),
+        carrier=top.text("carrier"),
+        underlay="" if top.text("underlay") == AUTO else top.text("underlay"),
+        template=template,
+        target=target,
+        state_dir=top.text("stateDir"),
+    )
+
+
+def schema() -> Mapping[str, Any]:
+    """The JSON Schema of the file. Whatever ``parse`` takes is valid by it."""
+    return {
+        "$schema": DRAFT, "title": "Configuration of cni-v6ctl agent", "$ref": f"#/$defs/{AGENT.name}",
+        "$defs": definitions(AGENT),
+    }
+
+
+def parse_node_name(text: str) -> str:
+    """
+    :raises CniError: INVALID_CONFIG.
+    """
+    if not _NAME.fullmatch(text):
+        raise wrong("--node", text, "is no name of a node", "write letters, digits, dots and hyphens, 253 at most")
+    return text
+
+
+def _pools(sections: Iterable[Section]) -> tuple[Pool, ...]:
+    pools = tuple(_pool(section) for section in sections)
+    if not pools:
+        raise wrong("pools", [], "is empty", "write one pool a family, or one")
+    for (first, _), (second, pool) in combinations(enumerate(pools), 2):
+        if pools[first].family == pool.family:
+            words = f"is IPv{pool.family}, as is pools[{first}]"
+            raise wrong(f"pools[{second}].cidr", pool.cidr, words, "write one pool a family, a larger one")
+    return pools
+
+
+def _pool(section: Section) -> Pool:
+    cidr, block = section.text("cidr"), section.number("block")
+    assert block is not None
+    network = IPNetwork(cidr)
+    most = BITS[network.version] - 2  # as ``subnet`` of ``ipam.ranges``
+    if not network.prefixlen <= block <= most:
+        reason = f"is no prefix length of a block of {cidr}"
+        raise wrong(section.at("block"), block, reason, f"write one from {network.prefixlen} to {most}")
+    return Pool(cidr, block)

@@ -1,0 +1,86 @@
+"""The agent's files on the real disk, and the locks that let only one agent run."""
+
+from __future__ import annotations
+
+import os
+
+from cni_v6.cluster import files
+from cni_v6.cluster.state import State, decode_state, encode_state
+from cni_v6.errors import NODE_CONFLICT, STORE_FAILED, TRY_AGAIN, CniError
+from cni_v6.leases.disk import lock
+
+STATE, READY, LOCK = "state.json", "ready", "lock"
+
+
+class RealDisk:
+    """
+    :param folder: the agent's own; it is made.
+    :param target: the configuration list.
+    """
+
+    def __init__(self, folder: str, target: str) -> None:
+        files.make_folder(folder)
+        self._folder = folder
+        self._target = target
+        self._written: State | None = None
+
+    def load(self) -> State | None:
+        path = self._path(STATE)
+        content = files.read(path)
+        if content is None:
+            return None
+        try:
+            self._written = decode_state(content, path)
+        except CniError as error:
+            raise CniError(
+                STORE_FAILED, f"the agent's state is damaged: {error}",
+                f"remove {path}: the node then needs its cluster's store, and another name or cni-v6ctl nodes --remove",
+            ) from None
+        return self._written
+
+    def save(self, state: State) -> None:
+        if state != self._written:
+            files.replace(self._path(STATE), encode_state(state), 0o600)
+            self._written = state
+
+    def read_conflist(self) -> str | None:
+        content = files.read(self._target)
+        return None if content is None else content.decode("utf-8", "surrogateescape")
+
+    def write_conflist(self, text: str | None) -> None:
+        if text is None:
+            files.remove(self._target)
+        else:
+            files.replace(self._target, text.encode())
+
+    def set_ready(self, ready: bool) -> None:
+        path = self._path(READY)
+        if not ready:
+            files.remove(path)
+        elif not os.path.exists(path):
+            files.replace(path, b"")
+
+    def _path(self, name: str) -> str:
+        return f"{self._folder}/{name}"
+
+
+def new_id() -> str:
+    """The id of a new node: 128 random bits."""
+    return os.urandom(16).hex()
+
+
+def only_one(path: str, where: str) -> int:
+    """A descriptor that holds a lock while it is open: one agent a state folder, and one a network namespace.
+
+    :param where: what the lock is of, for the message.
+    :raises CniError: NODE_CONFLICT if another agent holds it.
+    """
+    fd = files.open_lock(path)
+    try:
+        lock.acquire(fd, path, 0.0)
+    except CniError as error:
+        os.close(fd)
+        if error.code != TRY_AGAIN:
+            raise
+        raise CniError(NODE_CONFLICT, f"an agent runs already {where}", error.msg) from None
+    return fd

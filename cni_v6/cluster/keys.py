@@ -1,0 +1,37 @@
+"""The keys of the node agent's configuration, as ``config.keys`` has them: for the parser and the JSON Schema."""
+
+from __future__ import annotations
+
+from cni_v6.config.keys import Items, Key, Level, Nested, Number, Text
+
+DIRECT, VXLAN = "direct", "vxlan"
+STATE_DIR = "/var/lib/cni/cluster"
+AUTO = "auto"
+
+POOL = Level("pool", "pools[]", (
+    Key("cidr", Text("subnet", blank=False), "The prefix that the nodes share.", "", required=True,
+        example="fd42:8e1f:6a00::/48"),
+    Key("block", Number(1, 126), "Prefix length of a node's block: as long as that of the pool or longer.", "",
+        required=True, example=64),
+))
+
+CONFLIST = Level("conflist", "conflist", (
+    Key("template", Text("path", blank=False), "A configuration list without `ipam.ranges`: the agent adds the "
+        "node's blocks to its first plugin, and `mtu`.", "", required=True,
+        example="/etc/cni/cni-v6-cluster.conflist"),
+    Key("target", Text("path", blank=False), "The file to write for the container runtime.", "", required=True,
+        example="/etc/cni/net.d/10-cni-v6.conflist"),
+))
+
+AGENT = Level("agent", "", (
+    Key("pools", Items(Nested(POOL)), "The prefixes to take blocks from, one a family at most. Containers get an "
+        "address of each, in this order.", "", required=True,
+        example=[{"cidr": "fd42:8e1f:6a00::/48", "block": 64}, {"cidr": "10.244.0.0/16", "block": 26}]),
+    Key("carrier", Text("carrier"), "How packets get to the containers of other nodes. `direct`: by routes; all nodes "
+        "are on one link. `vxlan`: by a tunnel over IPv6; any links.", "", default=DIRECT, example=DIRECT),
+    Key("underlay", Text("interface"), "The interface to the other nodes. `auto`: that of the default route, IPv6 "
+        "first.", "", default=AUTO, example="eth0"),
+    Key("conflist", Nested(CONFLIST), "What the agent writes for the container runtime.", "", required=True),
+    Key("stateDir", Text("path"), "The agent's folder: what it knows of the cluster, for a start without it.", "",
+        default=STATE_DIR, example=STATE_DIR),
+))

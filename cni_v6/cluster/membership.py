@@ -1,0 +1,136 @@
+"""What a node changes in the cluster's store to be a member of the cluster: its record, and a block of each pool.
+
+Nothing is ever taken from another node, however long that has been silent. Only an operator removes a node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from cni_v6.cluster import blocks
+from cni_v6.cluster.config import AgentConf, Pool
+from cni_v6.cluster.facts import Underlay
+from cni_v6.cluster.records import (
+    POOLS,
+    Change,
+    Claim,
+    Cluster,
+    NodeRecord,
+    Objects,
+    encode_claim,
+    encode_node,
+    encode_pools,
+)
+from cni_v6.errors import INVALID_CONFIG, NODE_CONFLICT, CniError
+from cni_v6.net.addresses import is_link_local, overlap
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """This node: its name, and the random id of its state folder."""
+
+    name: str
+    id: str
+
+
+def record(member: Member, conf: AgentConf, underlay: Underlay, cluster: Cluster) -> NodeRecord:
+    """The record that the node must have. A next hop stays what it was while the interface has it."""
+    published = cluster.nodes[member.name].addresses if member.name in cluster.nodes else ()
+    return NodeRecord(member.name, member.id, tuple(_next_hops(underlay, published)), conf.carrier)
+
+
+def _next_hops(underlay: Underlay, published: Sequence[str]) -> Iterator[str]:
+    for family in (6, 4):
+        usable = sorted(address for address in underlay.addresses if (":" in address) == (family == 6))
+        if usable:
+            yield min(usable, key=lambda address: (is_link_local(address), address not in published))
+
+
+def is_removed(member: Member, cluster: Cluster) -> bool:
+    """Whether an operator has removed this very node."""
+    found = cluster.nodes.get(member.name)
+    return found is not None and found.removed and found.id == member.id
+
+
+def changes(
+    member: Member, conf: AgentConf, objects: Objects, cluster: Cluster, *, underlay: Underlay, kept: Iterable[str]
+) -> tuple[Change, ...]:
+    """What to change, all at once; nothing for a member whose record and blocks are as they must be.
+
+    :param kept: blocks that the node had at last.
+    :raises CniError: NODE_CONFLICT if another node has the name, INVALID_CONFIG if the cluster's pools are others,
+        ADDRESSES_EXHAUSTED.
+    """
+    _require_name(member, cluster)
+    pools = _pools(conf, cluster)
+    wanted = record(member, conf, underlay, cluster)
+    found = []
+    if cluster.nodes.get(member.name) != wanted:
+        found.append(Change(wanted.key, objects.get(wanted.key), encode_node(wanted)))
+    own = own_blocks(member, conf, cluster)
+    missing = [pool for pool in conf.pools if not any(pool.is_block(prefix) for prefix in own)]
+    kept = tuple(kept)
+    for pool in missing:
+        claim = Claim(blocks.choose(pool, member.name, cluster.taken, kept), member.name, member.id)
+        found.append(Change(claim.key, None, encode_claim(claim)))
+    if found or pools != objects.get(POOLS):
+        # Also if they stay: a claim must fail if another node has changed them meanwhile.
+        found.append(Change(POOLS, objects.get(POOLS), pools))
+    return tuple(found)
+
+
+def own_blocks(member: Member, conf: AgentConf, cluster: Cluster) -> tuple[str, ...]:
+    """The node's blocks, in the order of the pools."""
+    own = cluster.of_node(NodeRecord(member.name, member.id))
+    return tuple(claim.prefix for pool in conf.pools for claim in own if pool.is_block(claim.prefix))
+
+
+def removal(name: str, objects: Objects, cluster: Cluster) -> tuple[Change, ...]:
+    """What removes a node that is gone: its blocks become free, and its record says that it was removed.
+
+    So its agent, should it run after all, learns of it. A node that was removed already: its record goes.
+
+    :raises CniError: INVALID_CONFIG if there is no such node.
+    """
+    found = cluster.nodes.get(name)
+    if found is None:
+        names = ", ".join(sorted(cluster.nodes)) or "none"
+        raise CniError(INVALID_CONFIG, f"the cluster has no node {name}", f"its nodes are: {names}")
+    claims = tuple(
+        Change(claim.key, objects[claim.key], None) for claim in cluster.claims if claim.node == name
+    )
+    mark = NodeRecord(name, found.id, found.addresses, found.carrier, removed=True)
+    return (Change(found.key, objects[found.key], None if found.removed else encode_node(mark)), *claims)
+
+
+def _require_name(member: Member, cluster: Cluster) -> None:
+    found = cluster.nodes.get(member.name)
+    if found is not None and not found.removed and found.id != member.id:
+        where = f" at {', '.join(found.addresses)}" if found.addresses else ""
+        raise CniError(
+            NODE_CONFLICT, f"another node has the name {member.name}{where}",
+            f"if that is gone, or this is the same machine with a new disk: cni-v6ctl nodes --remove {member.name}; "
+            "otherwise start this agent with another --node",
+        )
+
+
+def _pools(conf: AgentConf, cluster: Cluster) -> str:
+    """The object ``pools`` with those of this node."""
+    for number, pool in enumerate(conf.pools):
+        for cidr, length in cluster.pools.items():
+            _compare(number, pool, cidr, length)
+    return encode_pools({**cluster.pools, **{pool.cidr: pool.block for pool in conf.pools}})
+
+
+def _compare(number: int, pool: Pool, cidr: str, length: int) -> None:
+    if cidr == pool.cidr and length != pool.block:
+        raise CniError(
+            INVALID_CONFIG, f"pools[{number}].block: {pool.block}, but in this cluster {cidr} has blocks of /{length}",
+            f"write {length}, as on the other nodes",
+        )
+    if cidr != pool.cidr and (":" in cidr) == (pool.family == 6) and overlap(cidr, pool.cidr):
+        raise CniError(
+            INVALID_CONFIG, f'pools[{number}].cidr: "{pool.cidr}" overlaps {cidr}, a pool of this cluster already',
+            f"write {cidr}, as on the other nodes, or a prefix apart from it",
+        )

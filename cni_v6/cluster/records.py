@@ -1,0 +1,167 @@
+"""What a cluster's store holds: objects of JSON, named by key. Read with distrust: other nodes wrote them.
+
+``pools``: the prefix length of the blocks of each pool, which all nodes must agree on. ``nodes/NAME``: a node and how
+it is reached. ``blocks/PREFIX``: the node that has this block; creating the object is the claim.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from cni_v6.errors import DECODING_FAILURE, CniError
+from cni_v6.protocol.json_reader import Fields, canonical_prefix, decode, shown
+
+Objects = Mapping[str, str]
+POOLS, NODES, BLOCKS = "pools", "nodes/", "blocks/"
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One object as it must be, and as it shall be; None for absent. A store makes all changes of a call, or none."""
+
+    key: str
+    was: str | None
+    now: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRecord:
+    """A node. ``id``: random, made once for its state folder; another node of the same name has another one.
+
+    ``addresses``: next hops to it on the link of all nodes, one a family at most. ``removed``: by an operator.
+    """
+
+    name: str
+    id: str
+    addresses: tuple[str, ...] = ()
+    carrier: str = ""
+    removed: bool = False
+
+    @property
+    def key(self) -> str:
+        return NODES + self.name
+
+    def address(self, family: int) -> str | None:
+        return next((address for address in self.addresses if (":" in address) == (family == 6)), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A block, and the node that has it."""
+
+    prefix: str
+    node: str
+    id: str
+
+    @property
+    def key(self) -> str:
+        return BLOCKS + self.prefix
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """All objects of a store, read. ``taken``: the prefixes of all claims, readable or not.
+
+    ``complaints``: what could not be read, in words.
+    """
+
+    pools: Mapping[str, int] = field(default_factory=dict)
+    nodes: Mapping[str, NodeRecord] = field(default_factory=dict)
+    claims: tuple[Claim, ...] = ()
+    taken: tuple[str, ...] = ()
+    complaints: tuple[str, ...] = ()
+
+    def of_node(self, node: NodeRecord) -> tuple[Claim, ...]:
+        """The claims of a node, not those of another one with its name."""
+        return tuple(claim for claim in self.claims if (claim.node, claim.id) == (node.name, node.id))
+
+
+def encode_pools(pools: Mapping[str, int]) -> str:
+    return to_text(dict(pools))
+
+
+def encode_node(node: NodeRecord) -> str:
+    made: dict[str, Any] = {"id": node.id, "addresses": list(node.addresses), "carrier": node.carrier}
+    return to_text({**made, "removed": True} if node.removed else made)
+
+
+def encode_claim(claim: Claim) -> str:
+    return to_text({"node": claim.node, "id": claim.id})
+
+
+def to_text(value: object) -> str:
+    """A value as a store keeps it: the same value is the same text."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def read(objects: Objects) -> Cluster:
+    """
+    :raises CniError: DECODING_FAILURE if ``pools`` cannot be read: then nobody knows what a block is.
+    """
+    complaints: list[str] = []
+    pools = _read_pools(objects[POOLS]) if POOLS in objects else {}
+    nodes = _all(objects, NODES, _read_node, complaints)
+    claims = _all(objects, BLOCKS, _read_claim, complaints)
+    named = (canonical_prefix(key.removeprefix(BLOCKS), host_bits=False) for key in sorted(objects) if _is(key, BLOCKS))
+    return Cluster(
+        pools, {node.name: node for node in nodes}, tuple(claims), tuple(prefix for prefix in named if prefix),
+        tuple(complaints),
+    )
+
+
+def _is(key: str, kind: str) -> bool:
+    return key.startswith(kind)
+
+
+def _all(
+    objects: Objects, kind: str, read_one: Callable[[str, Fields], Value], complaints: list[str]
+) -> Sequence[Value]:
+    found = []
+    for key in sorted(objects):
+        if not _is(key, kind):
+            continue
+        try:
+            found.append(read_one(key.removeprefix(kind), _fields(key, objects[key])))
+        except CniError as error:
+            complaints.append(f"object {shown(key)} of the cluster's store is left out: {error}")
+    return found
+
+
+def _fields(key: str, text: str) -> Fields:
+    return Fields(decode(text.encode(), f"object {shown(key)}"), "")
+
+
+def _read_pools(text: str) -> dict[str, int]:
+    fields = _fields(POOLS, text)
+    found = {}
+    for cidr in fields.raw:
+        length = fields.number(cidr, most=128)
+        if length is None or canonical_prefix(cidr, host_bits=False) != cidr:
+            raise CniError(DECODING_FAILURE, f"object pools of the cluster's store has no pool {shown(cidr)}")
+        found[cidr] = length
+    return found
+
+
+def _read_node(name: str, fields: Fields) -> NodeRecord:
+    addresses = tuple(_address(fields, text) for text in fields.texts("addresses"))
+    if len({":" in address for address in addresses}) != len(addresses):
+        raise fields.wrong("addresses", "one address a family at most")
+    removed = fields.raw.get("removed") is True
+    return NodeRecord(name, fields.required("id"), addresses, fields.text("carrier"), removed)
+
+
+def _address(fields: Fields, text: str) -> str:
+    found = Fields({"addresses": text}).ip("addresses")
+    if found is None:
+        raise fields.wrong("addresses", "a list of addresses")
+    return found
+
+
+def _read_claim(prefix: str, fields: Fields) -> Claim:
+    if canonical_prefix(prefix, host_bits=False) != prefix:
+        raise CniError(DECODING_FAILURE, f"its key has no prefix in canonical form: {shown(prefix)}")
+    return Claim(prefix, fields.required("node"), fields.required("id"))

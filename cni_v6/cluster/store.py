@@ -1,0 +1,66 @@
+"""The protocol of a cluster's store, and the store in memory for tests.
+
+tests/contract/test_cluster_store.py holds for every store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from threading import Lock
+from typing import Protocol
+
+from cni_v6.cluster.records import Change, Objects
+
+
+class ClusterStore(Protocol):
+    """Objects that all nodes of a cluster see. Each failure is a CniError: the agent goes on with what it knows."""
+
+    def read(self) -> Objects:
+        """All objects, as they were at one moment."""
+        ...
+
+    def commit(self, changes: Sequence[Change]) -> bool:
+        """Make all changes, or none; False if an object is not as a change says that it was."""
+        ...
+
+
+class Watched(ClusterStore, Protocol):
+    """A store that tells of changes."""
+
+    def fileno(self) -> int:
+        """A descriptor that can be read when another node may have changed something."""
+        ...
+
+    def drain(self) -> bool:
+        """Take what can be read; whether something may have changed."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class MemoryStore:
+    """A store in this process."""
+
+    def __init__(self, objects: Mapping[str, str] | None = None) -> None:
+        self.objects = dict(objects or {})
+        self._lock = Lock()
+
+    def read(self) -> Objects:
+        with self._lock:
+            return dict(self.objects)
+
+    def commit(self, changes: Sequence[Change]) -> bool:
+        with self._lock:
+            later = applied(self.objects, changes)
+            if later is not None:
+                self.objects = later
+            return later is not None
+
+
+def applied(objects: Objects, changes: Sequence[Change]) -> dict[str, str] | None:
+    """The objects after all changes; None if one is not as a change says that it was."""
+    if any(objects.get(change.key) != change.was for change in changes):
+        return None
+    keys = {change.key for change in changes}
+    later = {key: value for key, value in objects.items() if key not in keys}
+    return later | {change.key: change.now for change in changes if change.now is not None}

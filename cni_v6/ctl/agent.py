@@ -1,0 +1,64 @@
+"""``cni-v6ctl agent``: this node's part in a cluster, in the foreground, for systemd or a DaemonSet."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+from cni_v6.cluster import conflist, disk as disks, files, serve
+from cni_v6.cluster.agent import Agent
+from cni_v6.cluster.config import parse, parse_node_name
+from cni_v6.cluster.linux import LinuxNode
+from cni_v6.cluster.open_store import open_store
+from cni_v6.ctl.engine import RUN_DIR
+from cni_v6.errors import INVALID_CONFIG, CniError
+from cni_v6.kernel.netns.enter import identity
+from cni_v6.kernel.ops import HOST
+
+
+def register(commands: Any) -> None:
+    parser = commands.add_parser("agent", help="run this node's part in a cluster in the foreground")
+    parser.add_argument("--node", required=True, metavar="NAME", help="name of this node, which no other node has")
+    parser.add_argument("--cluster", required=True, metavar="STORE", help="what all nodes share: file:PATH")
+    parser.add_argument("--config", required=True, type=Path, metavar="FILE", help="the agent's configuration")
+    parser.set_defaults(run=run, root=True)
+
+
+def run(chosen: argparse.Namespace) -> int:
+    name = parse_node_name(chosen.node)
+    conf = parse(_content(str(chosen.config), "--config"), str(chosen.config))
+    template = conflist.parse_template(_content(conf.template, "conflist.template"), conf.template)
+    with ExitStack() as open_things:
+        store = open_things.enter_context(closing(open_store(chosen.cluster)))
+        disk = disks.RealDisk(conf.state_dir, conf.target)
+        for path, where in ((_network_lock(), "in this network namespace"),
+                            (f"{conf.state_dir}/{disks.LOCK}", f"with the state folder {conf.state_dir}")):
+            open_things.callback(os.close, disks.only_one(path, where))
+        kernel = open_things.enter_context(closing(LinuxNode(conf.underlay)))
+        agent = Agent(
+            conf, name, template, store=store, kernel=kernel, disk=disk, make_id=disks.new_id, say=_say,
+        )
+        open_things.callback(disk.set_ready, False)
+        return serve.serve(agent, [store, kernel.news])
+
+
+def _say(words: str) -> None:
+    print(f"cni-v6ctl agent: {words}", file=sys.stderr, flush=True)
+
+
+def _content(path: str, key: str) -> bytes:
+    content = files.read(path)
+    if content is None:
+        raise CniError(INVALID_CONFIG, f"{key}: there is no file {path}", "write one: docs/cluster.md shows it")
+    return content
+
+
+def _network_lock() -> str:
+    """The lock file of this network namespace's agent, beside the engine's socket."""
+    folder = os.environ.get("CNI_V6_RUN_DIR", RUN_DIR)
+    files.make_folder(folder)
+    return f"{folder}/agent-{identity(HOST)[1]}.lock"

@@ -1,0 +1,217 @@
+"""Nodes of a cluster on one link: real agents, real containers, a store in a file that all of them see."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+
+from cni_v6.cluster.file_store import FileStore
+from tests.netns import networks
+from tests.netns.networks import Pod
+from tests.netns.wire import PATIENCE
+from tests.sandbox import PLUGIN_PATH, Node
+
+UNDERLAY = "lan0"
+POOL6, POOL4 = "fd42:8e1f:6a00::/48", "10.244.0.0/16"
+POOLS = ({"cidr": POOL6, "block": 64}, {"cidr": POOL4, "block": 26})
+TEMPLATE = {
+    "cniVersion": "1.0.0", "name": "pods", "plugins": [{
+        "type": "cni-v6", "bridge": "cni0", "isDefaultGateway": True, "ingress": "open", "strict": True,
+        "masquerade": {"ipv4": "auto", "ipv6": "auto"}, "nonMasquerade": [POOL6, POOL4],
+        "ipam": {"type": "cni-v6-ipam"},
+    }],
+}
+STATE_DIR, TARGET = "/var/lib/cni/cluster", "/var/lib/cni/net.d/10-cni-v6.conflist"
+
+
+@dataclass
+class Member:
+    """A node of a cluster. ``number`` makes its addresses on the link."""
+
+    cluster: Cluster
+    name: str
+    node: Node
+    number: int
+    agent: subprocess.Popen[bytes] | None = None
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        return tuple(prefix.partition("/")[0] for prefix in self.cluster.addresses(self.number))
+
+    def start(self, *, name: str = "", wait: bool = True, **keys: Any) -> None:
+        """Start the agent; with ``wait`` until it says by sd_notify(3) that the node is ready.
+
+        :param keys: of the agent's configuration, instead of the usual ones.
+        """
+        folder = self.cluster.folder
+        config = folder / f"{self.name}.json"
+        config.write_text(json.dumps({**self.cluster.config, **keys}))
+        self.node.file(TARGET).parent.mkdir(exist_ok=True)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+            path = folder / f"{self.name}.notify"
+            path.unlink(missing_ok=True)
+            manager.bind(str(path))
+            argv = [f"{PLUGIN_PATH[0]}/cni-v6ctl", "agent", "--node", name or self.name,
+                    "--cluster", self.cluster.store, "--config", str(config)]
+            self.agent = self.node.spawn(*argv, env={"NOTIFY_SOCKET": str(path), **self.node.environment})
+            if wait:
+                end = os.pidfd_open(self.agent.pid)
+                ready, _, _ = select.select([manager.fileno(), end], [], [], PATIENCE)
+                os.close(end)
+                if manager.fileno() not in ready:
+                    pytest.fail(f"agent {self.name} is not ready: {self.ended() if ready else 'it hangs'}")
+                assert manager.recv(100) == b"READY=1"
+
+    def stop(self, number: int = signal.SIGTERM) -> str:
+        """End the agent; what it said."""
+        assert self.agent
+        self.agent.send_signal(number)
+        return self.ended()
+
+    def ended(self) -> str:
+        """Wait for the end of the agent; what it said."""
+        assert self.agent
+        _, said = self.agent.communicate(timeout=PATIENCE)
+        return said.decode()
+
+    def says(self, words: str) -> str:
+        """Wait until the agent says a line with these words; the line."""
+        assert self.agent and self.agent.stderr
+        deadline = time.monotonic() + PATIENCE
+        while select.select([self.agent.stderr], [], [], max(0.0, deadline - time.monotonic()))[0]:
+            line = self.agent.stderr.readline().decode()
+            if words in line:
+                return line
+            if not line:
+                break
+        pytest.fail(f"agent {self.name} has not said: {words}")
+
+    def config(self) -> dict[str, Any]:
+        """The network as a runtime reads it from the configuration list."""
+        document = json.loads(self.node.file(TARGET).read_text())
+        return {"cniVersion": document["cniVersion"], "name": document["name"], **document["plugins"][0]}
+
+    def await_config(self, reached: Callable[[dict[str, Any]], object]) -> None:
+        """Wait until the agent has written a network of which that is so."""
+        deadline = time.monotonic() + PATIENCE
+        with closing(FileStore(str(self.node.file(TARGET)))) as changes:
+            changes.fileno()  # from now on
+            while not reached(self.config()):
+                assert select.select([changes], [], [], max(0.0, deadline - time.monotonic()))[0], self.config()
+                changes.drain()
+
+    def blocks(self) -> list[str]:
+        """The node's blocks by the configuration list."""
+        return [range_set[0]["subnet"] for range_set in self.config()["ipam"]["ranges"]]
+
+    def blocks_in_store(self) -> list[str]:
+        """Those that objects of the store give to the node's name."""
+        found = self.cluster.objects()
+        return [key for key, value in found.items() if key.startswith("blocks/") and value["node"] == self.name]
+
+    @cached_property
+    def pod(self) -> Pod:
+        """A container attached to the node's network."""
+        made = Pod(self.node, self.config(), "pod")
+        made.add()
+        return made
+
+    def routes(self) -> list[str]:
+        """The routes of the agent, in words."""
+        lines = []
+        for family in ("-6", "-4"):
+            lines += self.node.run("ip", family, "route", "show", "proto", "166").stdout.splitlines()
+        return sorted(" ".join(line.split()) for line in lines)
+
+
+@dataclass
+class Cluster:
+    """``lan``: the namespace of the link, a bridge."""
+
+    folder: Path
+    lan: str
+    config: Mapping[str, Any]
+    ipv4: bool = True
+    members: list[Member] = field(default_factory=list)
+
+    @property
+    def store(self) -> str:
+        return f"file:{self.folder}/store/cluster.json"
+
+    def objects(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.folder / "store/cluster.json").read_text())
+        return found
+
+    def addresses(self, number: int) -> tuple[str, ...]:
+        return (f"fd00:11::{number}/64", *((f"172.30.0.{number}/24",) if self.ipv4 else ()))
+
+    def join(self, name: str) -> Member:
+        """A node on the link, without an agent yet."""
+        node, number = Node(engine=True), len(self.members) + 1
+        member = Member(self, name, node, number)
+        self.members.append(member)
+        port = f"port{number}"
+        _ip(self.lan, "link", "add", port, "master", "lan", "up", "type", "veth",
+            "peer", "name", UNDERLAY, "netns", node.name)
+        networks.set_sysctl(node, f"ipv6/conf/{UNDERLAY}/accept_dad", "0")
+        node.run("ip", "link", "set", UNDERLAY, "up")
+        for address in self.addresses(number):
+            node.run("ip", "address", "add", address, "dev", UNDERLAY, *(("nodad",) if ":" in address else ()))
+        return member
+
+    def close(self) -> None:
+        for member in self.members:
+            if member.agent and member.agent.poll() is None:
+                member.agent.kill()
+                member.agent.communicate()
+            member.node.close()
+
+
+@contextmanager
+def cluster(*names: str, ipv4: bool = True, **keys: Any) -> Iterator[Cluster]:
+    """A cluster with these nodes, whose agents do not run yet.
+
+    :param ipv4: the nodes have IPv4 on the link.
+    :param keys: of the agents' configuration, instead of the usual ones.
+    """
+    with TemporaryDirectory(prefix="cluster-") as folder:  # a short path: a socket's has 107 bytes (unix(7))
+        yield from _cluster(Path(folder), names, ipv4, keys)
+
+
+def _cluster(folder: Path, names: Sequence[str], ipv4: bool, keys: Mapping[str, Any]) -> Iterator[Cluster]:
+    (folder / "store").mkdir()
+    template = folder / "template.conflist"
+    template.write_text(json.dumps(TEMPLATE))
+    config = {
+        "pools": POOLS, "underlay": UNDERLAY, "stateDir": STATE_DIR,
+        "conflist": {"template": str(template), "target": TARGET}, **keys,
+    }
+    lan = folder.name
+    subprocess.run(["ip", "netns", "add", lan], check=True)
+    made = Cluster(folder, lan, config, ipv4)
+    try:
+        _ip(lan, "link", "add", "lan", "up", "type", "bridge", "mcast_snooping", "0")
+        for name in names:
+            made.join(name)
+        yield made
+    finally:
+        made.close()
+        subprocess.run(["ip", "netns", "delete", lan], check=True)
+
+
+def _ip(netns: str, *argv: str) -> None:
+    subprocess.run(["ip", "-n", netns, *argv], check=True)

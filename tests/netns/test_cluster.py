@@ -1,0 +1,242 @@
+"""Several nodes on one link: each agent claims blocks, writes its network and the routes to the others' blocks."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from collections.abc import Iterator
+from itertools import permutations
+from threading import Thread
+
+import pytest
+
+from tests.netns import networks, traffic, wire
+from tests.netns.cluster import POOL6, STATE_DIR, TARGET, UNDERLAY, Cluster, Member, cluster
+from tests.netns.networks import Pod
+from tests.sandbox import PLUGIN_PATH
+
+# Agents take seconds to start, so most tests share two nodes, and leave them as they were.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("cluster")]
+
+BULK = bytes(range(256)) * (1 << 14)  # 4 MiB
+FAMILIES = (4, 6)
+# linux/rtnetlink.h, RTNLGRP_*: link, IPv4 address and route, IPv6 address and route. Not neighbours, which age.
+CHANGES = sum(1 << (group - 1) for group in (1, 5, 7, 9, 11))
+
+
+def bulk(sender: Pod, receiver: Pod, family: int) -> None:
+    """Move what does not fit into one packet: a carrier whose packets are too big for the way stands still here."""
+    received = bytearray()
+    with traffic.listening(receiver.netns, family, 7000) as listener:
+
+        def take() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.settimeout(wire.PATIENCE)
+                while part := connection.recv(1 << 16):
+                    received.extend(part)
+
+        taker = Thread(target=take)
+        taker.start()
+        with traffic.opened(sender.netns, family, socket.SOCK_STREAM) as client:
+            client.connect((receiver.address(family), 7000))
+            client.sendall(BULK)
+            client.shutdown(socket.SHUT_WR)
+        taker.join()
+    assert received == BULK
+
+
+def reach(pods: list[Pod]) -> None:
+    """All pairs, both families."""
+    for one, other in permutations(pods, 2):
+        for family in FAMILIES:
+            assert one.ping(other.address(family)), f"{one.node.name} does not reach {other.address(family)}"
+
+
+def outside(member: Member) -> str:
+    """A host beyond a node, which forwards for it; returns its namespace."""
+    made = networks.outside(member.node)
+    networks.set_sysctl(member.node, "ipv6/conf/all/forwarding", "1")
+    member.node.run("ip", "route", "add", POOL6, "via", networks.NODE_OUTSIDE[6], netns=made)
+    return made
+
+
+@pytest.fixture(params=[
+    pytest.param((True, "direct"), id="direct, dual-stack link"),
+    pytest.param((False, "direct"), id="direct, IPv6-only link"),
+    pytest.param((False, "vxlan"), id="vxlan"),
+])
+def three(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    ipv4, carrier = request.param
+    with cluster("a", "b", "c", ipv4=ipv4, carrier=carrier) as made:
+        for member in made.members:
+            member.start()
+        yield made
+
+
+def test_containers_of_all_nodes_talk(three: Cluster) -> None:
+    pods = [member.pod for member in three.members]
+    reach(pods)
+    for family in FAMILIES:
+        bulk(pods[0], pods[2], family)
+        bulk(pods[1], pods[0], family)
+    a, b, c = three.members
+    if three.config["carrier"] == "vxlan":
+        assert c.config()["mtu"] == 1430
+        assert traffic.path_mtu(outside(a), networks.OUTSIDE[6], b.pod.address(6)) == 1430
+        assert len(a.routes()) == 6 and all("cni-v6-vxlan" in route for route in a.routes() if "via" in route)
+        return
+    [block6, block4] = b.blocks()
+    assert f"{block6} via {b.addresses[0]} dev {UNDERLAY} metric 2048 pref medium" in a.routes()
+    hop = f"via {b.addresses[1]}" if three.ipv4 else f"via inet6 {b.addresses[0]}"
+    assert f"{block4} {hop} dev {UNDERLAY} metric 2048" in a.routes()
+    assert len(a.routes()) == 6
+
+
+@pytest.fixture(scope="module")
+def two() -> Iterator[Cluster]:
+    with cluster("a", "b") as made:
+        for member in made.members:
+            member.start()
+        yield made
+
+
+def agent_has(member: Member, routes: list[str]) -> None:
+    """Wait until the node has these routes of the agent."""
+    wire.await_state(member.node.path, lambda: member.routes() == routes, f"the routes of {member.name}")
+
+
+def own(member: Member) -> list[str]:
+    """The routes of a node that is alone."""
+    return [route for route in member.routes() if route.startswith("unreachable")]
+
+
+def test_a_route_that_somebody_deletes_comes_back_and_others_routes_stay(two: Cluster) -> None:
+    a, _ = two.members
+    before = a.routes()
+    a.node.run("ip", "route", "add", "198.51.100.0/24", "via", "172.30.0.9")
+    a.node.run("ip", "-6", "route", "add", POOL6, "via", "fd00:11::9", "metric", "2048")
+    with a.node.unchanged():
+        for family in ("-6", "-4"):
+            a.node.run("ip", family, "route", "flush", "proto", "166")
+        agent_has(a, before)
+        a.node.run("ip", "link", "set", UNDERLAY, "down")
+        assert len(a.routes()) == 2
+        a.node.run("ip", "link", "set", UNDERLAY, "up")
+        a.node.run("ip", "address", "add", two.addresses(1)[0], "dev", UNDERLAY, "nodad")
+        agent_has(a, before)
+        a.node.run("ip", "route", "add", "198.51.100.0/24", "via", "172.30.0.9")
+        a.node.run("ip", "-6", "route", "add", POOL6, "via", "fd00:11::9", "metric", "2048")
+
+
+def test_a_second_look_writes_nothing(two: Cluster) -> None:
+    """The kernel would tell of a route that is written again, and the folder's time would change."""
+    a, _ = two.members
+    a.stop()
+    files = [a.node.file(path) for path in (TARGET, f"{STATE_DIR}/state.json")]
+    before = [(file.stat().st_ino, file.stat().st_mtime_ns) for file in files]
+    with wire.events(a.node.path, (socket.NETLINK_ROUTE, CHANGES)) as heard:
+        a.start()
+        assert [(file.stat().st_ino, file.stat().st_mtime_ns) for file in files] == before
+        heard.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            heard.recv(1 << 16)
+
+
+def test_a_node_is_removed_and_comes_back(two: Cluster) -> None:
+    a, b = two.members
+    pod, other = a.pod, b.pod
+    before, blocks = a.routes(), b.blocks()
+    said = nodes(two, a, "--remove", "b")
+    assert all(block in said for block in blocks)
+    assert "node b was removed from the cluster" in b.ended() and b.agent and b.agent.returncode == 0
+    assert b.routes() == [] and not b.node.file(TARGET).exists()
+    agent_has(a, own(a))
+    assert b.blocks_in_store() == []
+    b.start()
+    agent_has(a, before)
+    assert b.blocks() == blocks
+    reach([pod, other])
+
+
+def test_packets_that_are_too_big_for_the_link(two: Cluster) -> None:
+    """A host beyond the nodes is told so; new containers get the link's MTU."""
+    a, b = two.members
+    target = b.pod.address(6)
+    assert a.pod and a.config()["mtu"] == 1500
+    beyond = outside(a)
+    a.node.run("ip", "link", "set", UNDERLAY, "mtu", "1400")
+    try:
+        a.await_config(lambda config: config["mtu"] == 1400)
+        assert traffic.path_mtu(beyond, networks.OUTSIDE[6], target) == 1400
+    finally:
+        a.node.run("ip", "link", "set", UNDERLAY, "mtu", "1500")
+    a.await_config(lambda config: config["mtu"] == 1500)
+
+
+def nodes(made: Cluster, member: Member, *arguments: str) -> str:
+    """``cni-v6ctl nodes`` on a node."""
+    return member.node.run(f"{PLUGIN_PATH[0]}/cni-v6ctl", "nodes", "--cluster", made.store, *arguments).stdout
+
+
+def test_two_agents_on_one_node(two: Cluster) -> None:
+    a, _ = two.members
+    first = a.agent
+    for name, keys in (("a", {}), ("z", {"stateDir": "/var/lib/cni/other"})):
+        a.start(name=name, wait=False, **keys)
+        said = a.ended()
+        assert "an agent runs already in this network namespace" in said and "held by process" in said
+    a.agent = first
+    assert "nodes/z" not in two.objects()
+
+
+def test_a_reboot_while_the_store_is_away(two: Cluster) -> None:
+    a, b = two.members
+    before = a.routes()
+    a.stop(signal.SIGKILL)
+    text = a.node.file(TARGET).read_text()
+    a.node.file(TARGET).unlink()
+    for family in ("-6", "-4"):
+        a.node.run("ip", family, "route", "flush", "proto", "166")
+    store = two.folder / "store/cluster.json"
+    content = store.read_text()
+    store.write_text("garbage")
+    try:
+        a.start()
+        assert a.routes() == before and a.node.file(TARGET).read_text() == text
+        reach([a.pod, b.pod])
+        assert "goes on with what it knows" in a.says("cluster.json is not JSON")
+    finally:
+        store.write_text(content)
+    a.says("all is well again")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["ended", "killed"])
+def test_an_agent_is_replaced_while_containers_talk(two: Cluster, number: int) -> None:
+    a, _ = two.members
+    with a.node.unchanged():
+        a.stop(number)
+    assert a.node.file(f"{STATE_DIR}/ready").exists() == (number == signal.SIGKILL)
+    with a.node.unchanged():
+        a.start()
+    assert a.node.file(f"{STATE_DIR}/ready").exists()
+
+
+def test_the_same_name_and_another_disk(two: Cluster) -> None:
+    """A machine that is made anew, or a second one by mistake: it takes nothing before an operator says so.
+
+    The last test, as it takes node b out of the cluster.
+    """
+    a, b = two.members
+    b.stop(signal.SIGKILL)
+    blocks = b.blocks()
+    new = two.join("b")
+    new.start(wait=False)
+    assert "another node has the name b at fd00:11::2, 172.30.0.2" in new.ended()
+    assert new.agent and new.agent.returncode == 1 and not new.node.file(TARGET).exists()
+    nodes(two, a, "--remove", "b")
+    new.start()
+    assert new.blocks() == blocks
+    b.start(wait=False)
+    assert "another node has the name b at fd00:11::3, 172.30.0.3" in b.ended()
+    assert b.routes() == [] and not b.node.file(TARGET).exists()

@@ -1,0 +1,403 @@
+"""The agent's step: on a store, a kernel and a disk in memory, ended at every point at which it acts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+
+from cni_v6 import errors
+from cni_v6.cluster import membership, records
+from cni_v6.cluster.agent import TRIES, Agent, Outcome
+from cni_v6.cluster.config import AgentConf
+from cni_v6.cluster.facts import TUNNEL, Endpoint, Facts, Forward, Neighbour, Op, Route, Tunnel, Underlay
+from cni_v6.cluster.fake import FakeNode
+from cni_v6.cluster.keys import VXLAN
+from cni_v6.cluster.records import Change, Objects
+from cni_v6.cluster.state import State
+from cni_v6.cluster.store import MemoryStore
+from cni_v6.errors import CniError
+from tests.unit.test_cluster import CONF, LINK, template
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+class MemoryDisk:
+    """The agent's files."""
+
+    def __init__(self) -> None:
+        self.state: State | None = None
+        self.conflist: str | None = None
+        self.ready = False
+        self.writes = 0
+
+    def load(self) -> State | None:
+        return self.state
+
+    def save(self, state: State) -> None:
+        self.writes += state != self.state
+        self.state = state
+
+    def read_conflist(self) -> str | None:
+        return self.conflist
+
+    def write_conflist(self, text: str | None) -> None:
+        self.writes += 1
+        self.conflist = text
+
+    def set_ready(self, ready: bool) -> None:
+        self.ready = ready
+
+
+class Stepped:
+    """Counts the calls of everything that acts, and ends the process before or after one of them."""
+
+    def __init__(self, acting: Any, last: list[int], *, after: bool) -> None:
+        self._acting = acting
+        self._last = last
+        self._after = after
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._acting, name)
+        if name not in ("commit", "apply", "save", "write_conflist", "set_ready"):
+            return method
+
+        def call(*arguments: Any) -> Any:
+            self._last[0] -= 1
+            if self._last[0] == 0 and not self._after:
+                raise Killed
+            made = method(*arguments)
+            if self._last[0] == 0:
+                raise Killed
+            return made
+
+        return call
+
+
+@dataclass
+class Place:
+    """A node: its kernel, its disk, and what its agent has said."""
+
+    name: str
+    store: MemoryStore
+    underlay: Underlay
+    disk: MemoryDisk = field(default_factory=MemoryDisk)
+    said: list[str] = field(default_factory=list)
+    ids: int = 0
+    conf: AgentConf = CONF
+
+    def __post_init__(self) -> None:
+        self.kernel = FakeNode(self.underlay)
+
+    def agent(self, **others: Any) -> Agent:
+        parts = {"store": self.store, "kernel": self.kernel, "disk": self.disk, **others}
+        return Agent(self.conf, self.name, template(), make_id=self.make_id, say=self.said.append, **parts)
+
+    def make_id(self) -> str:
+        self.ids += 1
+        return f"{self.name}-{self.ids}"
+
+    def blocks(self) -> tuple[str, ...]:
+        assert self.disk.state
+        return membership.own_blocks(self.disk.state.member, CONF, records.read(self.store.objects))
+
+
+def place(name: str, store: MemoryStore, number: int, conf: AgentConf = CONF) -> Place:
+    underlay = replace(LINK, addresses=(f"fd00:11::{number}", f"172.30.0.{number}"))
+    return Place(name, store, underlay, conf=conf)
+
+
+@pytest.fixture
+def store() -> MemoryStore:
+    return MemoryStore()
+
+
+@pytest.fixture
+def a(store: MemoryStore) -> Place:
+    return place("a", store, 1)
+
+
+@pytest.fixture
+def b(store: MemoryStore) -> Place:
+    return place("b", store, 2)
+
+
+VXLAN_CONF = replace(CONF, carrier=VXLAN)
+READY = Outcome(ready=True, complete=True)
+
+
+def test_two_nodes(a: Place, b: Place) -> None:
+    first, second = a.agent(), b.agent()
+    assert (first.step(), second.step(), first.step()) == (READY, READY, READY)
+    ways = {Route(block, "eth0", hop) for block, hop in zip(b.blocks(), ("fd00:11::2", "172.30.0.2"))}
+    assert a.kernel.entries == {*map(Route, a.blocks()), *ways} and a.said == []
+    assert a.disk.ready and a.disk.conflist and all(f'"{block}"' in a.disk.conflist for block in a.blocks())
+
+
+def test_a_second_step_writes_nothing(a: Place, b: Place) -> None:
+    agent = a.agent()
+    b.agent().step()
+    agent.step()
+    before = dict(a.store.objects), list(a.kernel.written), a.disk.writes
+    assert agent.step() == READY and (dict(a.store.objects), a.kernel.written, a.disk.writes) == before
+
+
+def test_what_somebody_deletes_comes_back(a: Place) -> None:
+    agent = a.agent()
+    agent.step()
+    wanted = set(a.kernel.entries)
+    a.kernel.entries.clear()
+    a.disk.conflist = "{}"
+    agent.step()
+    assert a.kernel.entries == wanted and a.disk.conflist != "{}"
+
+
+class AwayStore:
+    """A store that cannot be reached."""
+
+    def read(self) -> Objects:
+        raise CniError(errors.IO_FAILURE, "connection refused")
+
+    def commit(self, changes: Sequence[Change]) -> bool:
+        raise AssertionError("nothing was read")
+
+
+def test_a_start_without_the_store_has_its_blocks_from_disk(a: Place, b: Place) -> None:
+    b.agent().step()
+    a.agent().step()
+    wanted = set(a.kernel.entries)
+    a.kernel.entries.clear()  # as after a reboot
+    a.disk.write_conflist(None)
+    agent = a.agent(store=AwayStore())
+    assert agent.step() == Outcome(ready=True, complete=False)
+    assert a.kernel.entries == wanted and a.disk.conflist and a.disk.ready
+    [words] = a.said
+    assert "goes on with what it knows: connection refused" in words
+    agent.step()
+    assert a.said == [words]
+
+
+def test_a_new_node_waits_for_the_store(a: Place) -> None:
+    assert a.agent(store=AwayStore()).step() == Outcome(ready=False, complete=False)
+    assert a.disk.conflist is None and not a.disk.ready and not a.kernel.entries
+    before = "of somebody else"
+    a.disk.write_conflist(before)
+    assert a.agent().step() == READY and a.disk.read_conflist() != before
+
+
+@pytest.mark.parametrize("objects", [{"pools": "garbage"}, {"pools": "[]"}])
+def test_garbage_in_the_store_changes_nothing(a: Place, objects: dict[str, str]) -> None:
+    agent = a.agent()
+    agent.step()
+    before, a.store.objects = (set(a.kernel.entries), a.disk.state, a.disk.conflist), objects
+    assert agent.step() == Outcome(ready=True, complete=False)
+    assert (set(a.kernel.entries), a.disk.state, a.disk.conflist) == before and "pools" in a.said[-1]
+    a.store.objects = {}
+    assert agent.step() == READY and a.said[-1] == "all is well again"
+    assert (set(a.kernel.entries), a.disk.conflist) == (before[0], before[2])
+
+
+def test_no_underlay(a: Place) -> None:
+    agent = Agent(
+        CONF, "a", template(), store=a.store, kernel=FakeNode(None), disk=a.disk, make_id=a.make_id, say=a.said.append,
+    )
+    assert agent.step() == Outcome(ready=False, complete=True)
+    assert a.store.objects == {} and a.said == ["the node cannot be reached by others: there is no default route"]
+    agent = a.agent()
+    agent.step()
+    a.kernel.underlay, conflist = None, a.disk.conflist
+    a.kernel.entries.clear()
+    assert agent.step().ready and a.disk.conflist == conflist
+
+
+def test_a_named_interface_that_is_not_there(a: Place) -> None:
+    a.kernel.underlay = None
+    conf = replace(CONF, underlay="eth7")
+    parts: dict[str, Any] = {"store": a.store, "kernel": a.kernel, "disk": a.disk}
+    Agent(conf, "a", template(), make_id=a.make_id, say=a.said.append, **parts).step()
+    assert a.said == ["the node cannot be reached by others: there is no interface eth7"]
+
+
+def test_a_link_that_is_down(a: Place, b: Place) -> None:
+    """It has lost its IPv6 addresses, and gets them back: the others' routes stay as they are."""
+    b.agent().step()
+    agent = a.agent()
+    agent.step()
+    before, routes = dict(a.store.objects), set(a.kernel.entries)
+    a.kernel.underlay = replace(a.underlay, up=False, addresses=("172.30.0.1",))
+    a.kernel.entries = {route for route in routes if isinstance(route, Route) and not route.ifname}
+    assert agent.step() == Outcome(ready=True, complete=False) and len(a.said) == 2
+    assert a.store.objects == before
+    a.kernel.underlay = a.underlay
+    assert agent.step() == READY and a.said[-1] == "all is well again" and a.kernel.entries == routes
+
+
+def test_a_first_start_with_the_link_down(a: Place) -> None:
+    a.kernel.underlay = replace(a.underlay, up=False)
+    assert a.agent().step() == Outcome(ready=False, complete=True) and a.store.objects == {}
+
+
+def test_a_node_that_is_removed_withdraws_and_comes_back_when_it_is_started(a: Place, b: Place) -> None:
+    agent, other = a.agent(), b.agent()
+    agent.step(), other.step()
+    before = a.blocks()
+    assert a.store.commit(membership.removal("a", a.store.objects, records.read(a.store.objects)))
+    assert agent.step() == Outcome(ready=False, complete=True, removed=True)
+    assert a.kernel.entries == set() and a.disk.conflist is None and not a.disk.ready and "removed" in a.said[-1]
+    assert other.step() == READY and b.kernel.entries == set(map(Route, b.blocks()))
+    assert a.agent().step() == READY and a.blocks() == before and a.kernel.entries
+
+
+class RemovedMeanwhile(MemoryStore):
+    """An operator removes node a while it changes the store."""
+
+    def commit(self, changes: Sequence[Change]) -> bool:
+        super().commit(membership.removal("a", self.objects, records.read(self.objects)))
+        return super().commit(changes)
+
+
+def test_a_node_that_is_removed_while_it_changes_its_record(a: Place) -> None:
+    agent = a.agent()
+    agent.step()
+    store = RemovedMeanwhile(a.store.objects)
+    agent._store = store  # the same store, from now on with an operator
+    a.kernel.underlay = replace(a.underlay, addresses=("fd00:11::9",))
+    assert agent.step().removed and records.read(store.objects).nodes["a"].removed
+
+
+def test_the_name_is_another_nodes_now(a: Place, store: MemoryStore) -> None:
+    """Removed, and the name given to a new machine, which may have the blocks too."""
+    agent = a.agent()
+    agent.step()
+    store.commit(membership.removal("a", store.objects, records.read(store.objects)))
+    new = Place("a", store, replace(LINK, addresses=("fd00:11::3",)), ids=7)
+    assert new.agent().step() == READY
+    with pytest.raises(CniError, match="another node has the name a at fd00:11::3"):
+        agent.step()
+    assert a.disk.conflist is None and a.kernel.entries == set()
+
+
+def test_a_disk_of_another_node(a: Place) -> None:
+    a.agent()
+    a.name = "b"
+    with pytest.raises(CniError, match='--node: "b", but /state is of node a'):
+        a.agent()
+
+
+def test_the_tunnel(store: MemoryStore) -> None:
+    a, b = place("a", store, 1, VXLAN_CONF), place("b", store, 2, VXLAN_CONF)
+    a.kernel = FakeNode(a.underlay, closed=["eth0"])
+    agent, other = a.agent(), b.agent()
+    assert (agent.step(), other.step(), agent.step()) == (READY, READY, READY) and a.said == []
+    tunnel = b.kernel.tunnel
+    assert tunnel and (tunnel.underlay, tunnel.local, tunnel.mtu) == ("eth0", "fd00:11::2", 1430)
+    neighbour, endpoint = Neighbour(tunnel.address, tunnel.mac), Endpoint(tunnel.mac, "fd00:11::2")
+    ways = {Route(block, TUNNEL, tunnel.address) for block in b.blocks()}
+    assert a.kernel.entries == {*map(Route, a.blocks()), *ways, neighbour, endpoint}
+    assert a.kernel.closed == {"eth0"} and Forward(TUNNEL) in a.kernel.written
+    assert a.disk.conflist and '"mtu": 1430' in a.disk.conflist
+    written = len(a.kernel.written)
+    assert agent.step() == READY and len(a.kernel.written) == written
+
+    a.kernel.entries.discard(endpoint)
+    own, before = a.kernel.tunnel, a.kernel.entries | {endpoint}
+    assert own
+    a.kernel.tunnel = replace(own, mtu=1500)  # by somebody
+    assert agent.step() == READY and a.kernel.observe().tunnel == own and a.kernel.entries == before
+    b.kernel.underlay = replace(b.underlay, addresses=("fd00:11::9",))
+    other.step()
+    assert agent.step() == READY and Endpoint(tunnel.mac, "fd00:11::9") in a.kernel.entries
+    assert endpoint not in a.kernel.entries and isinstance(b.kernel.tunnel, Tunnel)
+    store.commit(membership.removal("a", store.objects, records.read(store.objects)))
+    assert agent.step().removed and a.kernel.observe() == Facts(a.underlay, closed=frozenset({"eth0"}))
+
+
+@pytest.mark.parametrize(("underlay", "says"), [
+    (replace(LINK, mtu=1349), "eth0 has an MTU of 1349, and IPv6 needs 1350 to fit the tunnel"),
+    (replace(LINK, addresses=("172.30.0.1", "fe80::1")), "node a has no IPv6 address that is not link-local"),
+])
+def test_no_tunnel(store: MemoryStore, underlay: Underlay, says: str) -> None:
+    place("b", store, 2, VXLAN_CONF).agent().step()
+    a = Place("a", store, underlay, conf=VXLAN_CONF)
+    assert a.agent().step().ready and a.kernel.tunnel is None
+    assert any(says in words for words in a.said) and any("this node has no tunnel" in words for words in a.said)
+
+
+def test_a_node_that_no_tunnel_reaches(store: MemoryStore) -> None:
+    a, b = place("a", store, 1, VXLAN_CONF), Place("b", store, replace(LINK, addresses=("fe80::2",)), conf=VXLAN_CONF)
+    b.agent().step()
+    assert a.agent().step() == READY and a.kernel.entries == set(map(Route, a.blocks()))
+    assert len(a.said) == 2 and all("node b has no IPv6 address" in words for words in a.said)
+
+
+class Faster(MemoryStore):
+    """Other nodes are always faster."""
+
+    def commit(self, changes: Sequence[Change]) -> bool:
+        claims = [change.key for change in changes if change.key.startswith("blocks/")]
+        self.objects |= dict.fromkeys(claims, '{"node": "z", "id": "z"}')
+        return super().commit(changes)
+
+
+def test_other_nodes_are_faster(a: Place) -> None:
+    assert a.agent(store=Faster()).step() == Outcome(ready=False, complete=False)
+    assert f"faster {TRIES} times" in a.said[0]
+
+
+class Refusing(FakeNode):
+    """A kernel that refuses everything."""
+
+    def apply(self, operations: Iterable[Op]) -> list[CniError]:
+        return [CniError(errors.KERNEL_REFUSED, f"cannot {operation}") for operation in operations]
+
+
+def test_a_kernel_that_refuses(a: Place) -> None:
+    assert a.agent(kernel=Refusing(LINK)).step() == Outcome(ready=True, complete=False)
+    assert all("cannot add route unreachable" in words for words in a.said)
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("scene", ["first start", "address changed", "removed"])
+@pytest.mark.parametrize("conf", [CONF, VXLAN_CONF], ids=lambda conf: conf.carrier)
+def test_ended_anywhere_the_next_one_goes_on(conf: AgentConf, scene: str, after: bool) -> None:
+    """No block is lost or claimed twice, there is no list without a block, and the end is the same."""
+    for number in range(1, 30):
+        store = MemoryStore()
+        a, b = place("a", store, 1, conf), place("b", store, 2, conf)
+        b.agent().step()
+        if scene != "first start":
+            a.agent().step()
+        agent = None
+        if scene == "address changed":
+            a.kernel.underlay = replace(a.underlay, addresses=("fd00:11::9",))
+        if scene == "removed":
+            agent = a.agent()
+            agent.step()
+            store.commit(membership.removal("a", store.objects, records.read(store.objects)))
+        last = [number]
+        parts = {
+            "store": Stepped(store, last, after=after), "kernel": Stepped(a.kernel, last, after=after),
+            "disk": Stepped(a.disk, last, after=after),
+        }
+        try:
+            if agent is None:
+                a.agent(**parts).step()
+            else:
+                agent._store, agent._kernel, agent._disk = parts["store"], parts["kernel"], parts["disk"]
+                agent.step()
+        except Killed:
+            pass
+        claimed = [claim for claim in records.read(store.objects).claims if claim.node == "a"]
+        assert len(claimed) in (0, 2) and (a.disk.conflist is None or claimed or scene == "removed")
+        assert a.agent().step() == READY
+        assert {claim.prefix for claim in records.read(store.objects).claims if claim.node == "a"} == set(a.blocks())
+        assert len(a.blocks()) == 2 and (not claimed or set(a.blocks()) == {claim.prefix for claim in claimed})
+        assert set(map(Route, a.blocks())) < a.kernel.entries and (a.kernel.tunnel is not None) == (conf == VXLAN_CONF)
+        assert len(a.kernel.entries) == (6 if conf == VXLAN_CONF else 4)
+        if last[0] > 0:
+            break
+    assert number > 3 and last[0] > 0, "the last round was not interrupted"
