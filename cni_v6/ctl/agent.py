@@ -13,7 +13,7 @@ from cni_v6.cluster import conflist, disk as disks, files, serve
 from cni_v6.cluster.agent import Agent
 from cni_v6.cluster.config import parse, parse_node_name
 from cni_v6.cluster.linux import LinuxNode
-from cni_v6.cluster.open_store import open_store
+from cni_v6.cluster.open_store import HELP, open_store
 from cni_v6.ctl.engine import RUN_DIR
 from cni_v6.errors import INVALID_CONFIG, CniError
 from cni_v6.kernel.netns.enter import identity
@@ -23,7 +23,7 @@ from cni_v6.kernel.ops import HOST
 def register(commands: Any) -> None:
     parser = commands.add_parser("agent", help="run this node's part in a cluster in the foreground")
     parser.add_argument("--node", required=True, metavar="NAME", help="name of this node, which no other node has")
-    parser.add_argument("--cluster", required=True, metavar="STORE", help="what all nodes share: file:PATH")
+    parser.add_argument("--cluster", required=True, metavar="STORE", help=HELP)
     parser.add_argument("--config", required=True, type=Path, metavar="FILE", help="the agent's configuration")
     parser.set_defaults(run=run, root=True)
 

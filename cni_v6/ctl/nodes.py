@@ -10,7 +10,7 @@ from contextlib import closing
 from typing import Any
 
 from cni_v6.cluster import membership, records
-from cni_v6.cluster.open_store import open_store
+from cni_v6.cluster.open_store import HELP, open_store
 from cni_v6.cluster.records import Claim, Cluster, NodeRecord
 from cni_v6.cluster.store import ClusterStore
 from cni_v6.ctl import screen
@@ -23,7 +23,7 @@ TRIES = 50
 
 def register(commands: Any) -> None:
     parser = commands.add_parser("nodes", help="the nodes of a cluster: their blocks, how they are reached")
-    parser.add_argument("--cluster", required=True, metavar="STORE", help="what all nodes share: file:PATH")
+    parser.add_argument("--cluster", required=True, metavar="STORE", help=HELP)
     parser.add_argument("--remove", metavar="NAME", help="remove a node that is gone: its blocks become free")
     parser.add_argument("--json", action="store_true", help="one JSON object a node and line")
     parser.set_defaults(run=run)
@@ -70,12 +70,17 @@ def _nodes(cluster: Cluster) -> Sequence[NodeRecord]:
 def _rows(node: NodeRecord, claims: Sequence[Claim]) -> list[tuple[str, ...]]:
     """A line for each block; name, carrier and addresses stand on the first one."""
     carrier = REMOVED if node.removed else node.carrier
-    first, *others = [claim.prefix for claim in claims] or ["-"]
+    first, *others = _blocks(claims) or ["-"]
     return [(node.name, first, carrier, ", ".join(node.addresses) or "-"), *(("", block, "", "") for block in others)]
 
 
 def _document(node: NodeRecord, cluster: Cluster) -> dict[str, object]:
     return {
-        "node": node.name, "id": node.id, "blocks": [claim.prefix for claim in cluster.of_node(node)],
+        "node": node.name, "id": node.id, "blocks": _blocks(cluster.of_node(node)),
         "carrier": node.carrier, "addresses": list(node.addresses), "removed": node.removed,
     }
+
+
+def _blocks(claims: Sequence[Claim]) -> list[str]:
+    """IPv6 first."""
+    return sorted((claim.prefix for claim in claims), key=lambda prefix: (":" not in prefix, prefix))

@@ -1,27 +1,45 @@
-"""What every store of a cluster does: in memory, in a file."""
+"""What every store of a cluster does: in memory, in a file, in etcd."""
 
 from __future__ import annotations
 
+import json
+import select
+import signal
+import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
 
 import pytest
 
+from cni_v6.cluster.etcd_store import EtcdStore
 from cni_v6.cluster.file_store import FileStore
 from cni_v6.cluster.records import Change, to_text
 from cni_v6.cluster.store import ClusterStore, MemoryStore
+from cni_v6.errors import CniError
+from tests.etcd import PATIENCE, Etcd, certificates, etcd, own_address
 
 NODE, OTHER = to_text({"id": "1", "addresses": ["fd00::1"]}), to_text({"id": "2"})
 Open = Callable[[], ClusterStore]  # the same objects each time, as another node sees them
 
 
-@pytest.fixture(params=["memory", "file"])
+@pytest.fixture(scope="module")
+def server() -> Iterator[Etcd]:
+    with etcd(own_address()) as made:
+        yield made
+
+
+@pytest.fixture(params=["memory", "file", pytest.param("etcd", marks=[pytest.mark.slow, pytest.mark.netns])])
 def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
     if request.param == "memory":
         store = MemoryStore()
         yield lambda: store
+    elif request.param == "etcd":
+        server = request.getfixturevalue("server")
+        yield lambda: EtcdStore(f"{server.url}/{tmp_path.name}")
     else:
         yield lambda: FileStore(str(tmp_path / "cluster.json"))
 
@@ -71,3 +89,94 @@ def test_a_file_store_tells_of_changes_of_its_file_alone(tmp_path: Path) -> None
         assert store.drain() and store.read()["nodes/a"] == NODE.replace("fd00::1", "fd00::2")
         path.unlink()
         assert store.drain() and store.read() == {}
+
+
+# etcd
+
+
+def heard(store: EtcdStore) -> bool:
+    return bool(select.select([store], [], [], PATIENCE)[0]) and store.drain()
+
+
+@pytest.mark.slow
+@pytest.mark.netns
+def test_etcd_tells_of_changes_whatever_becomes_of_it(server: Etcd) -> None:
+    target = f"http://127.0.0.1:1,{server.url}/watched"  # nobody listens at the first one
+    with closing(EtcdStore(target)) as store, closing(EtcdStore(f"{server.url}/watched")) as other:
+        assert heard(store) and not store.drain()  # it has begun
+        assert other.commit([Change("nodes/a", None, NODE)]) and heard(store) and store.read() == {"nodes/a": NODE}
+        last = _ask(server, "/v3/kv/range", {"key": "YQ=="})["header"]["revision"]
+        _ask(server, "/v3/kv/compaction", {"revision": last})
+        assert other.commit([Change("nodes/a", NODE, OTHER)]) and heard(store) and store.read() == {"nodes/a": OTHER}
+        server.stop()
+        with pytest.raises(CniError, match=f"not answer: {server.url}: .*refused; http://127.0.0.1:1: .*refused"):
+            store.read()
+        server.start()
+        assert heard(store) and store.read() == {"nodes/a": OTHER}
+        assert other.commit([Change("nodes/a", OTHER, None)]) and heard(store) and store.read() == {}
+
+
+@pytest.mark.slow
+@pytest.mark.netns
+def test_an_etcd_that_hangs(server: Etcd) -> None:
+    with closing(EtcdStore(f"{server.url}/slow", seconds=0.3)) as store:
+        assert store.read() == {}
+        server.signal(signal.SIGSTOP)
+        with pytest.raises(CniError, match="timed out"):
+            store.read()
+        server.signal(signal.SIGCONT)
+        assert EtcdStore(f"{server.url}/slow").commit([Change("nodes/a", None, NODE)])
+
+
+@pytest.mark.slow
+@pytest.mark.netns
+def test_etcd_with_certificates(tmp_path: Path) -> None:
+    address = own_address().replace("127.", "127.64.", 1).rsplit(".", 1)[0]
+    authority, certificate, key = certificates(tmp_path, address)
+    files = ("--cert-file", certificate, "--key-file", key, "--client-cert-auth", "--trusted-ca-file", authority)
+    with etcd(address, more=files) as server, pytest.MonkeyPatch.context() as patch:
+        with pytest.raises(CniError, match="certificate verify failed"):
+            EtcdStore(f"{server.url}/x").read()
+        patch.setenv("ETCDCTL_CACERT", authority)
+        with pytest.raises(CniError, match="not answer"):
+            EtcdStore(f"{server.url}/x").read()
+        patch.setenv("ETCDCTL_CERT", certificate)
+        patch.setenv("ETCDCTL_KEY", key)
+        with closing(EtcdStore(f"{server.url}/x")) as store:
+            assert heard(store) and store.commit([Change("nodes/a", None, NODE)]) and heard(store)
+            assert store.read() == {"nodes/a": NODE}
+        patch.setenv("ETCDCTL_KEY", "/nonexistent")
+        with pytest.raises(CniError, match="cannot use the certificates of .*ETCDCTL_KEY=/nonexistent"):
+            EtcdStore(f"{server.url}/x")
+
+
+ANSWERS = {  # what a server says that is none -> the error of a read
+    b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\ngarbage": "not JSON",
+    b"HTTP/1.1 503 Unavailable\r\nContent-Length: 22\r\n\r\n{\"error\": \"no leader\"}": "status 503: 'no leader'",
+    b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{\"kvs\":": "not JSON",
+    b"garbage": "does not answer",
+    b"": "does not answer",
+}
+
+
+@pytest.mark.parametrize(("answer", "says"), ANSWERS.items(), ids=range(len(ANSWERS)))
+def test_a_server_that_is_no_etcd(answer: bytes, says: str) -> None:
+    with socket.create_server((own_address(), 0)) as server, ThreadPoolExecutor(1) as thread:
+        host, port = server.getsockname()
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(1 << 16)
+                connection.sendall(answer)
+
+        done = thread.submit(serve)
+        with pytest.raises(CniError, match=says):
+            EtcdStore(f"http://{host}:{port}/x").read()
+        done.result()
+
+
+def _ask(server: Etcd, path: str, request: dict[str, Any]) -> Any:
+    asked = Request(server.url + path, json.dumps(request).encode(), {"Content-Type": "application/json"})
+    with urlopen(asked, timeout=PATIENCE) as answer:
+        return json.load(answer)

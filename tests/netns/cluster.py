@@ -35,6 +35,7 @@ TEMPLATE = {
         "ipam": {"type": "cni-v6-ipam"},
     }],
 }
+HOST = "fd00:11::ff"  # on the link, in its namespace
 STATE_DIR, TARGET = "/var/lib/cni/cluster", "/var/lib/cni/net.d/10-cni-v6.conflist"
 
 
@@ -73,7 +74,8 @@ class Member:
                 ready, _, _ = select.select([manager.fileno(), end], [], [], PATIENCE)
                 os.close(end)
                 if manager.fileno() not in ready:
-                    pytest.fail(f"agent {self.name} is not ready: {self.ended() if ready else 'it hangs'}")
+                    self.agent.kill()
+                    pytest.fail(f"agent {self.name} is not ready: {self.ended()}")
                 assert manager.recv(100) == b"READY=1"
 
     def stop(self, number: int = signal.SIGTERM) -> str:
@@ -147,10 +149,10 @@ class Cluster:
     config: Mapping[str, Any]
     ipv4: bool = True
     members: list[Member] = field(default_factory=list)
+    store: str = ""
 
-    @property
-    def store(self) -> str:
-        return f"file:{self.folder}/store/cluster.json"
+    def __post_init__(self) -> None:
+        self.store = f"file:{self.folder}/store/cluster.json"
 
     def objects(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads((self.folder / "store/cluster.json").read_text())
@@ -204,7 +206,9 @@ def _cluster(folder: Path, names: Sequence[str], ipv4: bool, keys: Mapping[str, 
     subprocess.run(["ip", "netns", "add", lan], check=True)
     made = Cluster(folder, lan, config, ipv4)
     try:
+        _ip(lan, "link", "set", "lo", "up")
         _ip(lan, "link", "add", "lan", "up", "type", "bridge", "mcast_snooping", "0")
+        _ip(lan, "address", "add", f"{HOST}/64", "dev", "lan", "nodad")
         for name in names:
             made.join(name)
         yield made

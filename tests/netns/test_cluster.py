@@ -10,8 +10,9 @@ from threading import Thread
 
 import pytest
 
+from tests.etcd import etcd
 from tests.netns import networks, traffic, wire
-from tests.netns.cluster import POOL6, STATE_DIR, TARGET, UNDERLAY, Cluster, Member, cluster
+from tests.netns.cluster import HOST, POOL6, STATE_DIR, TARGET, UNDERLAY, Cluster, Member, cluster
 from tests.netns.networks import Pod
 from tests.sandbox import PLUGIN_PATH
 
@@ -177,6 +178,32 @@ def test_packets_that_are_too_big_for_the_link(two: Cluster) -> None:
 def nodes(made: Cluster, member: Member, *arguments: str) -> str:
     """``cni-v6ctl nodes`` on a node."""
     return member.node.run(f"{PLUGIN_PATH[0]}/cni-v6ctl", "nodes", "--cluster", made.store, *arguments).stdout
+
+
+def test_etcd_as_the_store() -> None:
+    """It comes and goes; the nodes go on. One that starts meanwhile has its blocks, and is told when etcd is back."""
+    with cluster("a", "b") as made, etcd(HOST, ("ip", "netns", "exec", made.lan)) as server:
+        made.store = f"etcd:{server.url}/test"
+        a, b = made.members
+        a.start()
+        before = a.routes()
+        b.start()
+        wire.await_state(a.node.path, lambda: len(a.routes()) == 4, "the routes to b")
+        reach([a.pod, b.pod])
+        assert f"a     {a.blocks()[0]}" in nodes(made, a)
+        a.stop(signal.SIGKILL)
+        server.stop()
+        a.node.file(TARGET).unlink()
+        for family in ("-6", "-4"):
+            a.node.run("ip", family, "route", "flush", "proto", "166")
+        a.start()
+        a.says("goes on with what it knows: etcd does not answer")
+        reach([a.pod, b.pod])
+        server.start()
+        a.says("all is well again")
+        nodes(made, a, "--remove", "b")
+        agent_has(a, before)
+        assert "was removed from the cluster" in b.ended() and b.routes() == []
 
 
 def test_two_agents_on_one_node(two: Cluster) -> None:

@@ -42,7 +42,7 @@ def bridge(firewall: FirewallConf = FirewallConf(), **changes: Any) -> BridgeCon
 
 
 def routed(firewall: FirewallConf = FirewallConf()) -> RoutedConf:
-    return RoutedConf("pods", True, 0, "", "", None, IPAM, firewall, False, None, "veth1", "")
+    return RoutedConf("pods", True, 0, "", "", None, IPAM, firewall, False, None, None, "veth1", "")
 
 
 def of(config: Any, around: Surroundings = AROUND, **changes: Any) -> Mapping[str, Promise]:

@@ -1,0 +1,152 @@
+"""Requests and answers of etcd's JSON gateway (etcd, ``api_grpc_gateway``): objects of JSON, keys and values in base64.
+
+A 64-bit number is a string there, and what is 0, false or empty is left out.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cni_v6.cluster.records import Change
+from cni_v6.config.reader import wrong
+from cni_v6.errors import DECODING_FAILURE, CniError
+from cni_v6.protocol.json_reader import Fields, decode, shown
+
+PORT = 2379
+EXAMPLE = "etcd:http://10.0.0.1:2379,http://[fd00::2]:2379/NAME"
+WHAT = "the answer of etcd"
+_URL = re.compile(r"(https?)://(\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._-]+)(?::([0-9]{1,5}))?")
+_PREFIX = re.compile("(/[0-9A-Za-z._-]+)+")
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One member of an etcd cluster."""
+
+    secure: bool
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http{'s' if self.secure else ''}://{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """An object: its text, and the revision of its last change. Bytes that are not UTF-8 are replaced in the text."""
+
+    text: str
+    revision: int
+
+
+def parse_target(text: str) -> tuple[tuple[Endpoint, ...], str]:
+    """(members, prefix of all keys) of ``URL[,URL]/PREFIX``.
+
+    :raises CniError: INVALID_CONFIG.
+    """
+    *others, last = text.split(",")
+    found = _URL.match(last)
+    path = last[found.end():].rstrip("/") if found else ""
+    matches = [_URL.fullmatch(url) for url in (*others, last[:found.end()] if found else "")]
+    if not _PREFIX.fullmatch(path) or not all(match and 0 < int(match[3] or PORT) < 1 << 16 for match in matches):
+        raise wrong("--cluster", f"etcd:{text}", "names no etcd", f"write {EXAMPLE}")
+    members = (match for match in matches if match)
+    endpoints = tuple(Endpoint(match[1] == "https", match[2].strip("[]"), int(match[3] or PORT)) for match in members)
+    return endpoints, f"{path}/"
+
+
+def range_request(prefix: str) -> dict[str, Any]:
+    """All keys with a prefix, as the majority of the members has them."""
+    return {"key": _encode(prefix), "range_end": _encode(_end(prefix))}
+
+
+def watch_request(prefix: str) -> dict[str, Any]:
+    """Changes from now on. Whoever hears of one reads all, so no revision that is compacted away is ever asked for."""
+    return {"create_request": range_request(prefix)}
+
+
+def read_range(data: bytes, prefix: str) -> dict[str, Kept]:
+    """
+    :raises CniError: DECODING_FAILURE.
+    """
+    found = {}
+    for fields in Fields(decode(data, WHAT)).children("kvs"):
+        key = _decode(fields, "key")
+        if not key.startswith(prefix):
+            raise CniError(DECODING_FAILURE, f"{WHAT} has key {shown(key)}, which is not below {prefix}")
+        found[key.removeprefix(prefix)] = Kept(_decode(fields, "value"), _revision(fields))
+    return found
+
+
+def commit_request(changes: Sequence[Change], known: Mapping[str, Kept], prefix: str) -> dict[str, Any] | None:
+    """A transaction; None if it would fail by what is known.
+
+    :param known: the objects that were read at last; a change's ``was`` is of them.
+    """
+    compared, done = [], []
+    for change in changes:
+        kept, key = known.get(change.key), _encode(prefix + change.key)
+        if (kept.text if kept else None) != change.was:
+            return None
+        # A key that does not exist has revision 0.
+        compared.append({"key": key, "target": "MOD", "mod_revision": str(kept.revision if kept else 0)})
+        if change.now is None:
+            done.append({"request_delete_range": {"key": key}})
+        elif change.now != change.was:
+            done.append({"request_put": {"key": key, "value": _encode(change.now)}})
+    return {"compare": compared, "success": done}
+
+
+def read_commit(data: bytes) -> bool:
+    """Whether the transaction was made.
+
+    :raises CniError: DECODING_FAILURE.
+    """
+    return decode(data, WHAT).get("succeeded") is True
+
+
+def is_heard(line: bytes) -> bool:
+    """Whether a line of a watch's answer is about its beginning or about a change; False at its end.
+
+    :raises CniError: DECODING_FAILURE.
+    """
+    result = Fields(decode(line, WHAT)).child("result")
+    return result is not None and result.raw.get("canceled") is not True
+
+
+def refusal(status: int, data: bytes) -> str:
+    """What etcd says in an answer that is no success."""
+    try:
+        fields = Fields(decode(data, WHAT))
+        words = fields.text("message") or fields.text("error")
+    except CniError:
+        words = ""
+    return f"status {status}" + (f": {shown(words)}" if words else "")
+
+
+def _end(prefix: str) -> str:
+    """The first key after all keys with a prefix, which ends with an ASCII character."""
+    return prefix[:-1] + chr(ord(prefix[-1]) + 1)
+
+
+def _encode(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+def _decode(fields: Fields, name: str) -> str:
+    try:
+        return base64.b64decode(fields.text(name), validate=True).decode(errors="replace")
+    except ValueError:
+        raise fields.wrong(name, "base64") from None
+
+
+def _revision(fields: Fields) -> int:
+    text = fields.text("mod_revision")
+    if not re.fullmatch("[0-9]{1,19}", text):
+        raise fields.wrong("mod_revision", "a number in quotes")
+    return int(text)

@@ -1,0 +1,91 @@
+"""``cni-v6ctl nodes``: what it prints of a store, and what it changes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cni_v6.cluster import membership, records
+from cni_v6.cluster.file_store import FileStore
+from cni_v6.cluster.membership import Member
+from cni_v6.cluster.records import Change
+from cni_v6.ctl import main
+from tests.unit.test_cluster import CONF, LINK
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FileStore:
+    made = FileStore(str(tmp_path / "cluster.json"))
+    for name in ("b", "a"):
+        objects = made.read()
+        member = Member(name, f"id of {name}")
+        found = membership.changes(member, CONF, objects, records.read(objects), underlay=LINK, kept=())
+        assert made.commit(found)
+    return made
+
+
+def nodes(tmp_path: Path, *arguments: str) -> int:
+    return main(["nodes", "--cluster", f"file:{tmp_path}/cluster.json", *arguments])
+
+
+def blocks(store: FileStore, name: str) -> list[str]:
+    claims = records.read(store.read()).claims
+    return sorted((claim.prefix for claim in claims if claim.node == name), key=lambda prefix: ":" not in prefix)
+
+
+def test_the_table(store: FileStore, tmp_path: Path, capsys: Capture) -> None:
+    assert nodes(tmp_path) == 0
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert head.split() == ["NODE", "BLOCK", "CARRIER", "REACHED", "AT"]
+    where = ["direct", "fd00:11::1,", "172.30.0.1"]
+    (a6, a4), (b6, b4) = blocks(store, "a"), blocks(store, "b")
+    assert [line.split() for line in lines] == [["a", a6, *where], [a4], ["b", b6, *where], [b4]]
+
+
+def test_an_empty_store(tmp_path: Path, capsys: Capture) -> None:
+    assert nodes(tmp_path) == 0 and len(capsys.readouterr().out.splitlines()) == 1
+
+
+def test_json(store: FileStore, tmp_path: Path, capsys: Capture) -> None:
+    assert nodes(tmp_path, "--json") == 0
+    first, _ = map(json.loads, capsys.readouterr().out.splitlines())
+    assert first == {
+        "node": "a", "id": "id of a", "blocks": blocks(store, "a"), "carrier": "direct",
+        "addresses": ["fd00:11::1", "172.30.0.1"], "removed": False,
+    }
+
+
+def test_a_node_is_removed_twice(store: FileStore, tmp_path: Path, capsys: Capture) -> None:
+    had = blocks(store, "b")
+    assert nodes(tmp_path, "--remove", "b") == 0
+    said = capsys.readouterr().out
+    assert said.startswith("node b is removed; its blocks are free: ") and all(block in said for block in had)
+    assert nodes(tmp_path) == 0
+    assert ["b", "-", "removed", "fd00:11::1,", "172.30.0.1"] in map(str.split, capsys.readouterr().out.splitlines())
+    assert nodes(tmp_path, "--remove", "b") == 0 and "it had none" in capsys.readouterr().out
+    assert nodes(tmp_path, "--remove", "b") == 1
+    assert "the cluster has no node b: its nodes are: a" in capsys.readouterr().err
+
+
+def test_what_cannot_be_read_is_said(store: FileStore, tmp_path: Path, capsys: Capture) -> None:
+    text = store.read()["nodes/b"]
+    assert store.commit([Change("nodes/b", text, '{"id":7}')])
+    assert nodes(tmp_path) == 1
+    printed = capsys.readouterr()
+    assert "object 'nodes/b' of the cluster's store is left out: id is 7, not a string" in printed.err
+    assert ["b", blocks(store, "b")[0], "unknown", "-"] in map(str.split, printed.out.splitlines())
+
+
+@pytest.mark.parametrize("cluster", ["", "file:", "file", "zookeeper:x", "etcd:", "etcd:x"])
+def test_a_store_that_is_none(cluster: str, capsys: Capture) -> None:
+    assert main(["nodes", "--cluster", cluster]) == 1
+    assert "write " in capsys.readouterr().err
+
+
+def test_a_file_that_cannot_be_a_store(tmp_path: Path, capsys: Capture) -> None:
+    assert main(["nodes", "--cluster", f"file:{tmp_path}"]) == 1 and "is a folder" in capsys.readouterr().err
+    assert main(["nodes", "--cluster", f"file:{tmp_path}/no/where"]) == 1 and "no" in capsys.readouterr().err
