@@ -117,7 +117,8 @@ def steps(tape: Tape) -> list[Step]:
     """Datagrams and sysctls in the order of the operations."""
     found: list[Step] = []
     datagrams = list(tape.datagrams)
-    operations = [each for each in tape.operations if not isinstance(each, (ops.AwaitPort, ops.AwaitReception))]
+    waits = ops.AwaitPort, ops.AwaitCarrier, ops.AwaitReception
+    operations = [operation for operation in tape.operations if not isinstance(operation, waits)]
     while operations:
         operation = operations[0]
         if isinstance(operation, ops.SetSysctl):
