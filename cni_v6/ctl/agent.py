@@ -14,10 +14,10 @@ from cni_v6.cluster.agent import Agent
 from cni_v6.cluster.config import parse, parse_node_name
 from cni_v6.cluster.linux import LinuxNode
 from cni_v6.cluster.open_store import HELP, open_store
-from cni_v6.ctl.engine import RUN_DIR
 from cni_v6.errors import INVALID_CONFIG, CniError
 from cni_v6.kernel.netns.enter import identity
 from cni_v6.kernel.ops import HOST
+from cni_v6.leases.disk.data_dirs import RUN_DIR
 
 
 def register(commands: Any) -> None:

@@ -75,7 +75,7 @@ def test_a_key_that_is_written_twice() -> None:
         parse(b'{"carrier": "direct", "carrier": "direct"}', "agent.json")
 
 
-@settings(max_examples=50)
+@settings(max_examples=25)
 @given(raw=st.recursive(
     st.none() | st.booleans() | st.integers()
     | st.sampled_from(["", "auto", "direct", "eth0", "/a", "/b", "10.0.0.0/8"]),
