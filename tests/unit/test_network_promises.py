@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,11 +14,13 @@ import pytest
 from cni_v6.config.bridge import BridgeConf
 from cni_v6.config.firewall import ON, FirewallConf
 from cni_v6.config.ipam import IpamConf
-from cni_v6.config.routed import RoutedConf
+from cni_v6.config.routed import RoutedConf, parse_routed
+from cni_v6.ctl import conf_dir
 from cni_v6.firewall.policy import ISOLATED, OPEN, Allowed
 from cni_v6.plan import promises
 from cni_v6.plan.health.finding import AMBER, GREEN, RED
 from cni_v6.plan.promises import Promise, Seen, Surroundings
+from cni_v6.protocol.invocation import ROUTED
 from cni_v6.protocol.result import Address, Dns, Interface, Result, Route
 from tests.unit.sample_values import conf, ipam_conf, range_set
 
@@ -42,10 +45,10 @@ def bridge(firewall: FirewallConf = FirewallConf(), **changes: Any) -> BridgeCon
 
 
 def routed(firewall: FirewallConf = FirewallConf()) -> RoutedConf:
-    return RoutedConf(
-        network="pods", is_gateway=True, mtu=0, ndp_proxy="", mac="", dns=None, ipam=IPAM, firewall=firewall,
-        allow_overlap=False, bandwidth=None, tuning=None, host="veth1", ipv4_gateway="",
-    )
+    config = {"cniVersion": "1.1.0", "name": "pods", "type": ROUTED, "ipam": {
+        "type": "cni-v6-ipam", "ranges": [[{"subnet": "fd00::/64"}], [{"subnet": "10.1.0.0/16"}]],
+    }}
+    return replace(parse_routed(conf_dir.call(config)), firewall=firewall)
 
 
 def of(config: Any, around: Surroundings = AROUND, **changes: Any) -> Mapping[str, Promise]:
