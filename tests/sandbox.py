@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -85,10 +86,12 @@ class Reply:
         return self.stdout
 
     def error(self, code: int) -> str:
-        """The message and details of a failure with this CNI code; fails the test for any other answer."""
+        """The message and details of a failure with this CNI code, without the call's id; fails the test for any other
+        answer."""
         assert self.code != 0, f"succeeded: {self.stdout}"
         assert isinstance(self.stdout, dict) and self.stdout.get("code") == code, f"{self.stdout}\n{self.stderr}"
-        return ": ".join(str(self.stdout[key]) for key in ("msg", "details") if self.stdout.get(key))
+        words = ": ".join(str(self.stdout[key]) for key in ("msg", "details") if self.stdout.get(key))
+        return re.sub(r" \(call [0-9a-f]{8}\)", "", words)
 
 
 @dataclass(frozen=True, slots=True)

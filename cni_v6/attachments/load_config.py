@@ -29,6 +29,10 @@ def main(call: Invocation, context: Context, parse: Callable[..., Conf]) -> Conf
     """
     logged = len(call.log.lines)
     conf = parse(call)
+    if conf.tuning:
+        from cni_v6.plan import tuning  # few networks have it
+
+        tuning.check_allowed(conf, context.read_file)
     follows = conf.ipam.follows if isinstance(conf.ipam, IpamConf) else ()
     return parse(call, _prefixes(call, follows, context, logged)) if follows else conf
 

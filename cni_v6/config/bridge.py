@@ -16,6 +16,7 @@ from cni_v6.config.main import (
     read_dns,
     read_ipam,
     read_mac,
+    read_tuning,
     reader,
     refuse_small_mtu,
     remembered,
@@ -109,6 +110,7 @@ def _read_bridge(call: Invocation, prefixes: InterfacePrefixes | None = None) ->
         firewall=parse_firewall(top, sets),
         allow_overlap=top.text("overlap") == "allow",
         bandwidth=read_bandwidth(top),
+        tuning=read_tuning(top),
     )
     _refuse_contradictions(conf)
     check_delegation(top, conf)

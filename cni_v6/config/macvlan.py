@@ -14,6 +14,7 @@ from cni_v6.config.main import (
     read_dns,
     read_ipam,
     read_mac,
+    read_tuning,
     reader,
     refuse_small_mtu,
     remembered,
@@ -75,6 +76,7 @@ def _read(call: Invocation, prefixes: InterfacePrefixes | None = None) -> Macvla
         firewall=FirewallConf(ingress=OPEN, guard=False),
         allow_overlap=True,  # the subnet is the master's
         bandwidth=None,
+        tuning=read_tuning(top),
         master=top.text("master"),
         mode=top.text("mode"),
         link_in_container=top.flag("linkInContainer"),

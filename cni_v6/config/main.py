@@ -56,6 +56,19 @@ class Bandwidth:
 
 
 @dataclass(frozen=True, slots=True)
+class Tuning:
+    """What the container's interface and namespace are to be like besides; None: as they are.
+
+    ``sysctls``: (key, value) as they are written; in a key, IFNAME stands for the interface.
+    """
+
+    sysctls: tuple[tuple[str, str], ...] = ()
+    promisc: bool | None = None
+    allmulti: bool | None = None
+    tx_queue: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class MainConf:
     """What the frame of any main plugin, and the features that networks share, read of a configuration.
 
@@ -63,7 +76,7 @@ class MainConf:
     ``AUTO_MTU``: the uplinks'. ``ndp_proxy``: an interface of the node, AUTO, or "" for none. ``mac``: the container's
     requested MAC, "" to derive it. ``dns``: None where neither the configuration nor the runtime says anything.
     ``ipam`` None: layer 2 only. ``allow_overlap``: a subnet may be another interface's too.
-    ``bandwidth``: None where neither direction is shaped.
+    ``bandwidth``: None where neither direction is shaped. ``tuning``: None where nothing of it is asked for.
     """
 
     network: str
@@ -76,6 +89,7 @@ class MainConf:
     firewall: FirewallConf
     allow_overlap: bool
     bandwidth: Bandwidth | None
+    tuning: Tuning | None
 
     @property
     def data_dir(self) -> str:
@@ -269,6 +283,15 @@ def read_bandwidth(top: Section) -> Bandwidth | None:
     from cni_v6.config import bandwidth  # few containers are shaped
 
     return bandwidth.read(section)
+
+
+def read_tuning(top: Section) -> Tuning | None:
+    """``sysctl``, ``promisc``, ``allmulti`` and ``txQLen``."""
+    if not top.given & {"sysctl", "promisc", "allmulti", "txQLen"}:
+        return None
+    from cni_v6.config import tuning  # few networks have them
+
+    return tuning.read(top)
 
 
 def read_dns(top: Section) -> Dns | None:

@@ -17,6 +17,7 @@ from cni_v6.config.main import (
     read_dns,
     read_ipam,
     read_mac,
+    read_tuning,
     reader,
     refuse_small_mtu,
     remembered,
@@ -81,6 +82,7 @@ def _read(call: Invocation, prefixes: InterfacePrefixes | None = None) -> Routed
         firewall=parse_firewall(top, sets),
         allow_overlap=top.text("overlap") == "allow",
         bandwidth=read_bandwidth(top),
+        tuning=read_tuning(top),
         host="",
         ipv4_gateway=top.text("ipv4Gateway"),
     )

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from cni_v6.config.keys.macvlan import MACVLAN as MACVLAN_KEYS
 from cni_v6.conversion import chained, kubernetes, main_plugins
 from cni_v6.conversion.addresses import HOST_LOCAL, of_reference
-from cni_v6.conversion.report import Conversion, Report, Wanted, items, mapping, refused, text
-from cni_v6.protocol.invocation import BRIDGE, ROUTED
+from cni_v6.conversion.report import Conversion, Report, Wanted, items, mapping, refused, renamed, text
+from cni_v6.protocol.invocation import MACVLAN, MAIN as MAIN_TYPES
 from cni_v6.protocol.versions import SUPPORTED_VERSIONS
 
 Entry = Mapping[str, Any]
@@ -46,9 +47,9 @@ def convert(document: Entry, wanted: Wanted) -> Conversion:
     entries = [(f"plugins[{at}]" if "plugins" in document else "plugin", mapping(entry, f"plugins[{at}]"))
                for at, entry in enumerate(items(listed, "plugins"))]
     kinds = [text(entry.get("type"), f"{path}.type") for path, entry in entries]
-    if BRIDGE in kinds or ROUTED in kinds:
-        raise refused(f"{BRIDGE if BRIDGE in kinds else ROUTED} is in it already: nothing is to be converted",
-                      "to change the type by hand: docs/choosing.md")
+    ours = next((kind for kind in kinds if kind in MAIN_TYPES), "")
+    if ours:
+        raise refused(f"{ours} is in it already: nothing is to be converted", "to change the type: docs/choosing.md")
     name = text(document.get("name"), "name")
     if not name:
         raise refused("name is missing", "a network has one, under which its leases are kept")
@@ -79,11 +80,24 @@ def _addresses_alone(
     if wanted.to:
         raise refused(f"{path}.type: {entry.get('type')} stays, so there is no --to {wanted.to}", "leave --to out")
     ipam = of_reference(entry["ipam"], wanted, report, f"{path}.ipam")
-    report.look(f"{path}.type", f"{entry.get('type')} stays: only the addresses become ours")
-    plugins = [{**_without_list(other), **({"ipam": ipam} if number == at else {})}
-               for number, (_, other) in enumerate(entries)]
+    main = {**_without_list(entry), "ipam": ipam}
+    if entry.get("type") == "macvlan":
+        main = macvlan(main, report, path)
+    else:
+        report.look(f"{path}.type", f"{entry.get('type')} stays: only the addresses become ours")
+    plugins = [main if number == at else _without_list(other) for number, (_, other) in enumerate(entries)]
     source = f"a CNI network of {entry.get('type')} with {HOST_LOCAL}"
     return Conversion(source, _list(document, plugins, report), tuple(report.remarks), IN_PLACE, _commands())
+
+
+def macvlan(entry: Entry, report: Report, path: str) -> dict[str, Any]:
+    """The reference macvlan as ours, which reads the same keys."""
+    found = renamed(entry, MACVLAN_KEYS.names, f"{path}.", report)
+    for key in sorted(found.keys() - MACVLAN_KEYS.names):
+        del found[key]
+        report.lost(f"{path}.{key}", "no such key")
+    report.changed(f"{path}.type", f"{entry['type']}: {MACVLAN}")
+    return {**found, "type": MACVLAN}
 
 
 def _has_host_local(entry: Entry) -> bool:

@@ -11,6 +11,7 @@ from cni_v6.config.main import IPAM_PLUGIN
 from cni_v6.conversion.addresses import bare, subnet
 from cni_v6.conversion.main_plugins import BRIDGE_NAME, TYPES
 from cni_v6.conversion.report import BRIDGE, Conversion, Report, Wanted, items, mapping, refused, text
+from cni_v6.protocol.invocation import MACVLAN
 
 ON_A_LINK = ("macvlan", "ipvlan")
 OPTION = "com.docker.network."
@@ -113,8 +114,11 @@ def _masquerade(found: dict[str, Any], internal: bool, options: dict[str, str], 
 def _on_a_link(driver: str, options: dict[str, str], wanted: Wanted, report: Report) -> dict[str, Any]:
     if wanted.to:
         raise refused(f"Driver: {driver} stays, so there is no --to {wanted.to}", "leave --to out")
-    report.look("Driver", f"the reference plugin {driver} makes the interface; only the addresses are ours")
-    found: dict[str, Any] = {"type": driver}
+    if driver == "macvlan":
+        report.changed("Driver", f"{driver}: {MACVLAN}")
+    else:
+        report.look("Driver", f"the reference plugin {driver} makes the interface; only the addresses are ours")
+    found: dict[str, Any] = {"type": MACVLAN if driver == "macvlan" else driver}
     parent, mode = options.pop("parent", ""), options.pop(f"{driver}_mode", "")
     if parent:
         found["master"] = parent

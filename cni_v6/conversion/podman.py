@@ -9,9 +9,10 @@ from cni_v6.config.main import IPAM_PLUGIN
 from cni_v6.conversion.addresses import bare, subnet
 from cni_v6.conversion.main_plugins import BRIDGE_NAME, OPEN, TYPES
 from cni_v6.conversion.report import BRIDGE, ROUTED, Conversion, Report, Wanted, items, mapping, refused, text
+from cni_v6.protocol.invocation import MACVLAN
 
 DATA_DIR = "/run/cni-v6/networks"  # podman calls no DEL for what ended with a reboot, see docs/runtimes.md
-ON_A_LINK = ("macvlan", "ipvlan")  # drivers whose CNI plugins stay the reference's
+ON_A_LINK = ("macvlan", "ipvlan")  # ipvlan stays the reference's
 CAPABILITIES = {"ips": True, "mac": True, "portMappings": True}
 LEASES = (
     "netavark's leases (ipam.db) are not read: the containers of the network must be made again, which podman 4 does "
@@ -124,8 +125,11 @@ def _on_a_link(
     """The reference plugin, with addresses of ours."""
     if wanted.to:
         raise refused(f"driver: {driver} stays, so there is no --to {wanted.to}", "leave --to out")
-    report.look("driver", f"the reference plugin {driver} makes the interface; only the addresses are ours")
-    found: dict[str, Any] = {"type": driver}
+    if driver == "macvlan":
+        report.changed("driver", f"{driver}: {MACVLAN}")
+    else:
+        report.look("driver", f"the reference plugin {driver} makes the interface; only the addresses are ours")
+    found: dict[str, Any] = {"type": MACVLAN if driver == "macvlan" else driver}
     parent = options.pop("parent", "") or text(document.get("network_interface"), "network_interface")
     if parent:
         found["master"] = parent

@@ -55,6 +55,7 @@ def register(commands: Any) -> None:
 def run(
     chosen: argparse.Namespace, make_node: Callable[[], Context] = real_context,
     discarded: Callable[[], Sequence[str]] = node_facts.discarded, clock: Callable[[], int] = time.time_ns,
+    kubelet: Path = lint.KUBELET,
 ) -> int:
     from cni_v6.plan import first_prefix  # netaddr takes longer to import than all else of a command
     from cni_v6.plan.first_network import Wanted, propose
@@ -71,7 +72,8 @@ def run(
         four = None if said4 == NO_IPV4 else first_prefix.ipv4(facts, said4)
         found = propose(facts, Wanted(chosen.type, chosen.name, chosen.delegate), six, four)
         text = json.dumps(found.document, indent=2) + "\n"
-        notes = [*found.notes, *_checked(text, path, chosen.conf_dir, context), *_earlier(path, chosen.conf_dir)]
+        checked = _checked(text, path, chosen.conf_dir, context)
+        notes = [*found.notes, *_for_pods(kubelet), *checked, *_earlier(path, chosen.conf_dir)]
     finally:
         context.kernel.close()
     if path:
@@ -142,6 +144,13 @@ def _checked(text: str, path: Path | None, folder: Path, context: Context) -> li
         words = f"this network would not work: {'; '.join(remark.message for remark in errors)}"
         raise CniError(NODE_CONFLICT, words, "; ".join(dict.fromkeys(remark.remedy for remark in errors)))
     return [f"{remark.message}: {remark.remedy}" for remark in remarks]
+
+
+def _for_pods(kubelet: Path) -> Iterator[str]:
+    """A cluster has ranges of its own for the pods of a node."""
+    if kubelet.exists():
+        yield ("a kubelet is configured here: the cluster says which ranges the pods of this node have; start from the "
+               "sample 10-cni-v6-kubernetes.conflist instead (docs/runtimes.md)")
 
 
 def _earlier(path: Path | None, folder: Path) -> Iterator[str]:

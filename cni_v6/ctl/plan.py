@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from cni_v6.attachments import old_gateways
 from cni_v6.attachments.context import Context
 from cni_v6.engine.handle import Reply, handle, real_context
 from cni_v6.errors import INVALID_CONFIG, CniError
@@ -136,7 +137,7 @@ def _show(config: Mapping[str, Any], chosen: argparse.Namespace, real: Context) 
     kernel = RecordingKernel(real.kernel)
     context = replace(
         real, kernel=kernel, data_dirs=MemoryDataDirs(), delegate=_nobody,
-        leases=lambda network, _: MemoryLeases(network, on_record=kernel.steps.append),
+        leases=lambda network, _: _empty(network, kernel, real.boot),
     )
     reply = handle(_request(config, chosen), context)
     if reply.code:
@@ -152,6 +153,14 @@ def _show(config: Mapping[str, Any], chosen: argparse.Namespace, real: Context) 
     print(json.dumps(json.loads(reply.stdout), indent=2))
     for line in (*_warnings(reply), *_notes(config)):
         print(f"cni-v6ctl: {line}", file=sys.stderr)
+
+
+def _empty(network: str, kernel: RecordingKernel, boot: str) -> MemoryLeases:
+    """A store without a record, which is not to be taken for one that has lost those of the network's containers."""
+    store = MemoryLeases(network, on_record=kernel.steps.append)
+    with store.transaction() as leases:
+        leases.keep_memo(old_gateways.encode(old_gateways.Memo(recalled=True), boot))
+    return store
 
 
 def _recorded(record: Attachment) -> str:

@@ -121,8 +121,8 @@ def _reply(answer: Mapping[str, Any] | None, log: str = "") -> Reply:
 def _failed(error: CniError, request: Request, log: str, report: Report | None) -> Reply:
     if report:
         report.error = error
-        name = f"call {report.id}"  # what to look for in the log of calls
-        error = CniError(error.code, error.msg, f"{error.details} ({name})" if error.details else name)
+        # What to look for in the log of calls; not behind the details, which end in commands to copy.
+        error = CniError(error.code, f"{error.msg} (call {report.id})", error.details)
     answer = invocation.error_reply(error, invocation.version_of(request.stdin))
     return Reply(_encode(answer), f"{log}{request.plugin}: error {error.code}: {error}\n", 1)
 

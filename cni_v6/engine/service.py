@@ -46,7 +46,7 @@ class Service:
         self._run_dir = os.path.dirname(path)
         self._handler = handler
         self._limits = limits
-        self._known = KnownRecords()
+        self._known = KnownRecords()  # before the threads that look at the node
         self._metrics = EngineMetrics(self._context, workers)
         self._log = CallLog(os.path.join(self._run_dir, RUN_FILE) if self._run_dir else "", self._metrics)
         self._metrics_server = MetricsServer(socket_beside(path), metrics, self._metrics.text)

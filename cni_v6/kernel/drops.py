@@ -16,6 +16,7 @@ import platform
 import re
 import struct
 import sys
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ PERF_EVENT_OPEN = {"x86_64": 298, "aarch64": 241, "riscv64": 241, "ppc64le": 319
 # linux/perf_event.h
 TYPE_TRACEPOINT, SAMPLE_TIME, SAMPLE_RAW, RECORD_SAMPLE = 2, 1 << 2, 1 << 10, 9
 FLAG_FD_CLOEXEC, SET_OUTPUT, SET_FILTER, DISABLED_ENABLE = 8, 0x2405, 0x40082406, 0x2400
+BUFFERS = 100_000  # that are remembered: the kernel uses the same ones again and again
 HEAD_AT, ATTRIBUTES_BYTES, PAGES, WAKEUP_EVENTS = 1024, 64, 64, 1
 RECEIVED, SENT, DROPPED = "net/netif_receive_skb", "net/net_dev_queue", "skb/kfree_skb"
 _FIELD = re.compile(r"field:(.*?)(\w+)(?:\[\w*\])?;\s*offset:(\d+);\s*size:(\d+);")
@@ -105,6 +107,8 @@ class Drops:
             name, form = found
             buffer = _number(data, form.fields["skbaddr"])
             if name != DROPPED:
+                if len(self._seen) >= BUFFERS:
+                    self._seen.clear()
                 self._seen.add(buffer)
             elif buffer in self._seen:
                 self._seen.discard(buffer)
@@ -118,8 +122,8 @@ class Drops:
             with suppress(OSError), open("/proc/kallsyms", encoding="ascii", errors="replace") as file:
                 rows = (line.split() for line in file)
                 self._symbols = sorted((int(row[0], 16), row[2]) for row in rows if row[1] in "tT")
-        below = [name for at, name in self._symbols if 0 < at <= address]
-        return below[-1] if below else ""
+        at = bisect_right(self._symbols, address, key=lambda symbol: symbol[0])
+        return self._symbols[at - 1][1] if at and self._symbols[at - 1][0] else ""
 
 
 def _number(data: bytes, place: tuple[int, int]) -> int:

@@ -22,6 +22,8 @@ class Link:
     # state is unknown, which IFF_RUNNING takes for running (netif_oper_up, linux/netdevice.h).
     running: bool = False
     promisc: bool = False
+    allmulti: bool = False
+    tx_queue: int = 1000  # IFLA_TXQLEN, packets; DEFAULT_TX_QUEUE_LEN of linux/netdevice.h
     master: str = ""
     alias: str = ""
     hairpin: bool = False

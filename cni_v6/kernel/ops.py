@@ -204,6 +204,19 @@ class SetLink:
 
 
 @dataclass(frozen=True, slots=True)
+class TuneLink:
+    """Set whether an interface takes frames for others, and all multicast, and the length of its queue in packets; None
+    leaves it. It goes with the interface.
+    """
+
+    netns: str
+    ifname: str
+    promisc: bool | None = None
+    allmulti: bool | None = None
+    tx_queue: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class AddProxy:
     """Add an NDP proxy entry: the node answers neighbour solicitations for an address. It may exist already."""
 
@@ -447,6 +460,7 @@ Op = (
     | RemoveAddress
     | SetPreferred
     | SetLink
+    | TuneLink
     | AddRoute
     | AddUnreachable
     | RemoveRoute

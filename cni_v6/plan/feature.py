@@ -25,7 +25,8 @@ class Feature:
     interface is created, ``container_steps`` configure its link and its namespace, ``arrival_steps`` run once it is
     connected. ``removal`` undoes them from the record alone; its second argument has the addresses that belong to
     another container by now, its third those that another network has leased too. CHECK uses ``check_questions`` and
-    ``differences``; ``mending`` are the operations after which there are none. ADD logs ``warnings``.
+    ``differences``; ``mending`` are the operations after which there are none;
+    ``inside_questions`` and ``inside_differences`` are about the container's namespace. ADD logs ``warnings``.
     """
 
     name: str
@@ -39,4 +40,6 @@ class Feature:
     check_questions: Callable[[MainConf, Attachment], Iterable[Question]] = _nothing
     differences: Callable[[MainConf, Attachment, Snapshot], Iterable[str]] = _nothing
     mending: Callable[[MainConf, Attachment, Snapshot], Iterable[Op]] = _nothing
+    inside_questions: Callable[[Site, MainConf], Iterable[Question]] = _nothing
+    inside_differences: Callable[[Site, MainConf, Snapshot], Iterable[str]] = _nothing
     warnings: Callable[[MainConf, Allocation, Snapshot], Iterable[str]] = _nothing

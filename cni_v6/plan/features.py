@@ -28,6 +28,20 @@ def _shaped(name: str) -> Callable[..., Iterable[Any]]:
     return run
 
 
+def _tuned(name: str) -> Callable[..., Iterable[Any]]:
+    """A function of ``tuning``, which is imported for networks that ask for it alone."""
+
+    def run(site: Site, conf: MainConf, *given: Any) -> Iterable[Any]:
+        if not conf.tuning:
+            return ()
+        from cni_v6.plan import tuning
+
+        found: Iterable[Any] = getattr(tuning, name)(site, conf, *given)
+        return found
+
+    return run
+
+
 FEATURES = (
     Feature(
         "firewall", questions=firewall_elements.questions, removal=firewall_elements.removal,
@@ -42,6 +56,10 @@ FEATURES = (
     Feature(
         "bandwidth", check=_shaped("check"), container_steps=_shaped("container_steps"), removal=_shaped("removal"),
         check_questions=_shaped("check_questions"), differences=_shaped("differences"), mending=_shaped("mending"),
+    ),
+    Feature(
+        "tuning", container_steps=_tuned("container_steps"), inside_questions=_tuned("inside_questions"),
+        inside_differences=_tuned("inside_differences"),
     ),
     Feature("LLDP", warnings=bridge_port.warnings),
     Feature(
@@ -121,6 +139,16 @@ def differences(conf: MainConf, record: Attachment | None, seen: Snapshot) -> li
     if record is None:
         return []
     return [phrase for feature in FEATURES for phrase in feature.differences(conf, record, seen)]
+
+
+def inside_questions(site: Site, conf: MainConf) -> tuple[Question, ...]:
+    """The questions about the container's namespace that CHECK asks."""
+    return tuple(question for feature in FEATURES for question in feature.inside_questions(site, conf))
+
+
+def inside_differences(site: Site, conf: MainConf, seen: Snapshot) -> list[str]:
+    """The differences of the container's namespace, one phrase for each."""
+    return [phrase for feature in FEATURES for phrase in feature.inside_differences(site, conf, seen)]
 
 
 def mending(conf: MainConf, record: Attachment, seen: Snapshot) -> Iterator[tuple[Op, ...]]:

@@ -9,6 +9,8 @@ from cni_v6.firewall.sets import BRIDGE, INET, Element
 MEANING = {
     "home": "reached through this interface only; its neighbours are inside",
     "home_prefixes": "reached through this interface only; its neighbours are inside",
+    "neighbours": "reached by the other containers of its network",
+    "neighbour_prefixes": "reached by the other containers of its network",
     "containers": "its address as a source is accepted from its own interface only",
     "container_prefixes": "the prefix as a source is accepted from its own interface only",
     "published": "closed to what is outside the network, but for published ports",

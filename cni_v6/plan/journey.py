@@ -63,6 +63,12 @@ REASONS = {
     "BRIDGE_INGRESS_STP_STATE": "the bridge port does not forward",
     "LOCAL_MAC": "it has the MAC of the bridge itself",
 }
+# Functions that drop without a reason, as of Linux 6.18.
+FUNCTIONS = {
+    "neigh_invalidate": "the next hop does not answer ARP or neighbour discovery",
+    "ip6_forward": "the node does not forward it",
+    "ip6_pkt_drop": "there is no route for it",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +182,7 @@ def reason(name: str, function: str) -> str:
     """Why the kernel has dropped a packet, in words."""
     told = f"reason {name}" if name else "no reason told"
     at = f", in {function}" if function else ""
-    words = REASONS.get(name, "")
+    words = REASONS.get(name) or FUNCTIONS.get(function, "")
     return f"{words} (the kernel: {told}{at})" if words else f"the kernel drops it ({told}{at})"
 
 

@@ -215,11 +215,15 @@ REMEDY = {
     ADVERTISEMENT: "cni-v6ctl reload, and cni-v6ctl check",
 }
 UNTRIED = "nothing is known of this promise"
+NO_HOST = "there is no throwaway host beyond the node: the node uses its addresses itself"
 FIND = {
     NODE: "the node has no address of this family beside the network's",
     OUTSIDE: "the node has no default route of this family, and --outside names nobody",
+    BEYOND: NO_HOST, INGRESS: NO_HOST, PORT_OUTSIDE: NO_HOST,
 }
 NOBODY = "there is nobody to try it with"
+TRY = {OUTSIDE: "name a host that answers with --outside ADDRESS", NODE: "none is needed if nobody uses one"}
+BY_HAND = "try it by hand, with a container and a host outside"
 
 
 def untried(promise: Promise) -> Seen | None:
@@ -230,8 +234,7 @@ def untried(promise: Promise) -> Seen | None:
 def judge(promise: Promise, seen: Seen) -> Finding:
     """What is found of a promise."""
     if seen.passes is None:
-        remedy = "name a host that answers with --outside ADDRESS" if promise.kind == OUTSIDE else "see the message"
-        return Finding(AMBER, promise.check, f"not tried: {seen.words}", UNTRIED, remedy)
+        return Finding(AMBER, promise.check, f"not tried: {seen.words}", UNTRIED, TRY.get(promise.kind, BY_HAND))
     if seen.passes == promise.wanted:
         return Finding(GREEN, promise.check, seen.words if promise.wanted else f"refused: {seen.words}")
     why = WHY[promise.kind][not promise.wanted]

@@ -25,7 +25,7 @@ def conf_of(record: Attachment, link: RoutedLink, host: str) -> RoutedConf:
     return RoutedConf(
         network=record.owner.network, is_gateway=True, mtu=0, ndp_proxy="", mac=link.mac, dns=None,
         ipam=ForeignIpam(""), firewall=FirewallConf(ports=record.policy.ports if record.policy else ()),
-        bandwidth=None, allow_overlap=True,  # it was looked at when the network's first container came
+        bandwidth=None, tuning=None, allow_overlap=True,  # it was looked at when the network's first container came
         host=host, ipv4_gateway=link.ipv4_gateway,
     )
 

@@ -180,9 +180,10 @@ class Frame(Generic[Conf]):
         elif conf.ipam:
             context.delegate(call, conf.ipam.type, "CHECK")
         questions = *plugin.check_questions(site, conf, promised, record), *features.check_questions(conf, record)
+        questions += features.inside_questions(site, conf)
         seen = context.kernel.observe(questions)
         found = [*damaged, *plugin.differences(site, conf, promised, record, seen)]
-        found += features.differences(conf, record, seen)
+        found += [*features.inside_differences(site, conf, seen), *features.differences(conf, record, seen)]
         if conf.firewall.wanted:
             firewall_reload.restore(call, conf.network, conf.data_dir, context)
         if found:

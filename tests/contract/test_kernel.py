@@ -215,6 +215,18 @@ def test_neighbours_that_are_set_for_good(testbed: KernelTestbed) -> None:
         assert seen.neighbours(netns, "lo") == seen.neighbours(netns, "none0") == ()
 
 
+def test_a_tuned_interface(testbed: KernelTestbed) -> None:
+    netns = pair(testbed)
+    for step, expected in (
+        (ops.TuneLink(netns, "eth0", promisc=True, tx_queue=77), (True, False, 77)),
+        (ops.TuneLink(netns, "eth0", allmulti=True), (True, True, 77)),
+        (ops.TuneLink(netns, "eth0", promisc=False, allmulti=False, tx_queue=5), (False, False, 5)),
+    ):
+        testbed.kernel.apply([step])
+        found = there(testbed, netns, "eth0")
+        assert (found.promisc, found.allmulti, found.tx_queue) == expected and found.up
+
+
 def test_a_shaped_interface(testbed: KernelTestbed) -> None:
     """Each operation again changes nothing; another bucket takes the first one's place."""
     testbed.kernel.apply([replace(veth(testbed.a), bridge="")])

@@ -23,7 +23,7 @@ from tests.sandbox import ROOT, Node
 pytestmark = pytest.mark.xdist_group("doctor")
 AMBER, RED = "amber", "red"
 NETWORK = networks.gateway(*DUAL, ipMasq=True)
-SECOND = networks.gateway("10.68.0.0/24", name="second", bridge="cni1")
+SECOND = networks.network("10.68.0.0/24", name="second", type=networks.ROUTED)
 TINY = networks.gateway("10.69.0.0/30", name="tiny", bridge="cni2")
 REPAIR, RELOAD = "$CTL check --repair", "$CTL reload"
 DROP = (
@@ -89,6 +89,7 @@ BREAKS = {
         True,
     ),
     "another table drops all": Break(DROP, GONE, RED, "network pods", "chain f of table inet other"),
+    "another table drops what is routed": Break(DROP, GONE, RED, "network second", "chain f of table inet other"),
     "another table drops the rest": Break(
         f"{DROP}; nft add rule inet other f tcp dport 22 accept", GONE, AMBER, "network pods",
         "and none of them names cni0",
@@ -236,7 +237,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         made = Place(node, folder / "net.d", folder / "bin", Pod(node, NETWORK, "a"))
         made.conf.mkdir()
         made.bin.mkdir()
-        for name in ("cni-v6", "cni-v6-ipam", "loopback"):
+        for name in ("cni-v6", "cni-v6-routed", "cni-v6-ipam", "loopback"):
             (made.bin / name).symlink_to(ROOT / "bin" / name)
         (made.conf / "10-pods.conf").write_text(json.dumps(NETWORK))
         (made.conf / "15-second.conf").write_text(json.dumps(SECOND))

@@ -106,6 +106,24 @@ def test_multicast_snooping(node: Node, asked: bool) -> None:
     assert networks.link(node, "cni0")["linkinfo"]["info_data"]["mcast_snooping"] == int(asked)
 
 
+@pytest.mark.usefixtures("main_plugin")
+def test_a_tuned_container(node: Node) -> None:
+    """By the keys of the reference ``tuning``; the node's list of allowed sysctls counts, and CHECK sees changes."""
+    sysctls = {"net.core.somaxconn": "77", "net.ipv4.conf.IFNAME.arp_filter": "1",
+               "net.ipv4.ip_local_port_range": "20000 30000"}
+    [pod] = networks.pods(node, networks.gateway(*DUAL, sysctl=sysctls, promisc=True, allmulti=True, txQLen=55), "a")
+    link = networks.link(node, "eth0", pod.netns)
+    assert {"PROMISC", "ALLMULTI"} <= set(link["flags"]) and link["txqlen"] == 55
+    assert networks.sysctl(node, "core/somaxconn", pod.netns) == "77"
+    assert networks.sysctl(node, "ipv4/conf/eth0/arp_filter", pod.netns) == "1"
+    assert networks.sysctl(node, "core/somaxconn") != "77" and pod.check().ok() is None
+    node.run("ip", "link", "set", "eth0", "promisc", "off", netns=pod.netns)
+    networks.set_sysctl(node, "core/somaxconn", "88", pod.netns)
+    words = pod.check().error(errors.CHECK_FAILED)
+    assert "eth0 is not promiscuous" in words and "net/core/somaxconn is 88, not 77" in words
+    pod.delete()
+
+
 def test_netfilter_is_the_bridges_own(node: Node) -> None:
     """One more network of the bridge is enough; CHECK, STATUS and ``cni-v6ctl check`` see when it is lost."""
     def told() -> set[int]:
@@ -140,7 +158,7 @@ def test_enabledad_refuses_an_address_that_somebody_else_uses(node: Node) -> Non
     pod = Pod(node, networks.gateway(*DUAL, enabledad=True, args={"cni": {"ips": ["fd00:6::2"]}}), "a")
     with node.unchanged(ignore=networks.TABLES):
         message = pod.call("ADD").error(102)
-    assert "fd00:6::2" in message and "in use" in message
+    assert "fd00:6::2" in message and "is a duplicate" in message
     assert networks.leases(node) == set()
 
 

@@ -41,7 +41,8 @@ def metrics(node: Node) -> dict[tuple[str, ...], float]:
 def test_a_calls_line_is_found_by_its_errors_id(node: Node) -> None:
     [pod] = networks.pods(node, NETWORK, "a")
     again = pod.call("ADD", args="K8S_POD_NAMESPACE=web;K8S_POD_NAME=a-1;IgnoreUnknown=1")
-    told = re.search(r"\(call ([0-9a-f]{8})\)$", again.error(errors.ALREADY_ATTACHED))
+    again.error(errors.ALREADY_ATTACHED)
+    told = re.search(r" \(call ([0-9a-f]{8})\)$", again.stdout["msg"])
     assert told and f"(call {told[1]})" in again.stderr
     pod.delete()
     added, refused, deleted = lines(node)

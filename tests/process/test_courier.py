@@ -11,7 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -307,7 +307,13 @@ def test_a_call_that_finds_no_engine_is_handled_by_python(
     each = Call({**CALLS[call].env, "CNI_V6_RUN_DIR": path}, CALLS[call].stdin)
     wanted = engine.outcome([str(SHIM)], each, ())
     assert wanted.heard is None
-    assert engine.outcome([courier], each, ()) == wanted
+    assert without_id(engine.outcome([courier], each, ())) == without_id(wanted)
+
+
+def without_id(outcome: Outcome) -> Outcome:
+    """Each call that an engine handled has an id of its own in its error."""
+    stdout, stderr = (re.sub(rb"\(call [0-9a-f]{8}\)", b"(call)", said) for said in (outcome.stdout, outcome.stderr))
+    return replace(outcome, stdout=stdout, stderr=stderr)
 
 
 def test_an_engine_that_never_had_the_whole_request_is_done_without(engine: FakeEngine, courier: str) -> None:

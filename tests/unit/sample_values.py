@@ -37,6 +37,7 @@ CONF = BridgeConf(
     force_address=False,
     allow_overlap=False,
     bandwidth=None,
+    tuning=None,
     mtu=0,
     ndp_proxy="",
     hairpin=False,

@@ -207,12 +207,20 @@ def test_a_single_configuration_becomes_a_list(tmp_path: Path) -> None:
 
 
 def test_the_addresses_alone_of_another_main_plugin(tmp_path: Path) -> None:
-    macvlan = {"type": "macvlan", "master": "eth0", "ipam": HOST_LOCAL}
-    main, found = converted(listed(macvlan, {"type": "tuning"}), tmp_path)
-    assert main == {**macvlan, "ipam": OURS} and found.document["plugins"][1] == {"type": "tuning"}
+    ipvlan = {"type": "ipvlan", "master": "eth0", "ipam": HOST_LOCAL}
+    main, found = converted(listed(ipvlan, {"type": "tuning"}), tmp_path)
+    assert main == {**ipvlan, "ipam": OURS} and found.document["plugins"][1] == {"type": "tuning"}
     assert "only the addresses" in said(found, LOOK)["plugins[0].type"] and found.is_in_place
     with pytest.raises(CniError, match="there is no --to bridge"):
-        convert(listed(macvlan), Wanted(to="bridge"))
+        convert(listed(ipvlan), Wanted(to="bridge"))
+
+
+def test_a_macvlan_becomes_ours(tmp_path: Path) -> None:
+    macvlan = {"type": "macvlan", "master": "eth0", "mode": "bridge", "colour": "red"}
+    main, found = converted(listed({**macvlan, "ipam": HOST_LOCAL}), tmp_path)
+    assert main == {"type": "cni-v6-macvlan", "master": "eth0", "mode": "bridge", "ipam": OURS}
+    assert said(found, CHANGED)["plugins[0].type"] == "macvlan: cni-v6-macvlan"
+    assert "plugins[0].colour" in said(found, LOST)
 
 
 # flannel and Calico
@@ -306,11 +314,11 @@ def test_ranges_and_routes_of_podman(tmp_path: Path) -> None:
     assert "routes[0].kind" in said(found, LOST) and main["type"] == "cni-v6-routed" and "bridge" not in main
 
 
-def test_a_macvlan_of_podman_stays_one(tmp_path: Path) -> None:
+def test_a_macvlan_of_podman(tmp_path: Path) -> None:
     options = {"parent": "eth0", "mode": "bridge", "mtu": "1400", "bclim": "1"}
     main, found = converted({**NETAVARK, "driver": "macvlan", "options": options}, tmp_path)
     assert {key: main[key] for key in ("type", "master", "mode", "mtu")} == {
-        "type": "macvlan", "master": "eth0", "mode": "bridge", "mtu": 1400,
+        "type": "cni-v6-macvlan", "master": "eth0", "mode": "bridge", "mtu": 1400,
     }
     assert main["ipam"]["routes"] == [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}] and "options.bclim" in said(found, LOST)
     bare = {**NETAVARK, "driver": "ipvlan", "network_interface": None, "internal": True}
@@ -382,10 +390,10 @@ def test_containers_of_docker_keep_their_addresses(tmp_path: Path) -> None:
     assert {"IPAM.Driver", "Labels", "Containers.fixed"} <= said(found, LOST).keys()
 
 
-def test_a_macvlan_of_docker_stays_one(tmp_path: Path) -> None:
+def test_a_macvlan_of_docker(tmp_path: Path) -> None:
     options = {"parent": "eth0.5", "macvlan_mode": "bridge"}
     main, _ = converted({**DOCKER, "Driver": "macvlan", "Options": options}, tmp_path)
-    assert (main["type"], main["master"], main["mode"]) == ("macvlan", "eth0.5", "bridge")
+    assert (main["type"], main["master"], main["mode"]) == ("cni-v6-macvlan", "eth0.5", "bridge")
     main, _ = converted({**DOCKER, "Driver": "ipvlan"}, tmp_path)
     assert "master" not in main and "mode" not in main
     with pytest.raises(CniError, match="no --to bridge"):
@@ -415,6 +423,7 @@ def test_what_is_not_recognized(document: object) -> None:
 @pytest.mark.parametrize(("document", "words"), [
     (listed({"type": "cni-v6"}), "cni-v6 is in it already"),
     (listed({"type": "cni-v6-routed"}), "cni-v6-routed is in it already"),
+    (listed({"type": "cni-v6-macvlan"}), "cni-v6-macvlan is in it already"),
     (listed({"type": "cilium-cni"}), "no plugin of the list is one of bridge, ptp, flannel, calico"),
     ({"plugins": [BRIDGE]}, "name is missing"),
     (listed(5), r"plugins\[0\]: 5 is not an object"),

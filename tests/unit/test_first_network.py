@@ -224,11 +224,13 @@ def fake_node() -> FakeContext:
     return fake
 
 
-def called(fake: FakeContext, *arguments: str, discarded: tuple[str, ...] = ()) -> int:
+def called(
+    fake: FakeContext, *arguments: str, discarded: tuple[str, ...] = (), kubelet: Path = Path("/nonexistent")
+) -> int:
     parser = argparse.ArgumentParser()
     init.register(parser.add_subparsers())
     chosen = parser.parse_args(["init", *arguments])
-    return init.run(chosen, fake.context, lambda: discarded, lambda: 1)
+    return init.run(chosen, fake.context, lambda: discarded, lambda: 1, kubelet)
 
 
 @pytest.mark.parametrize("kind", ["bridge", "routed"])
@@ -263,6 +265,13 @@ def test_a_file_is_written_and_none_is_replaced(tmp_path: Path, capsys: pytest.C
     assert (path.read_text(), one["name"], two["name"]) == (first, "containers", "containers2")
     assert one["plugins"][0]["ipam"]["ranges"] != two["plugins"][0]["ipam"]["ranges"]
     assert [each.name for each in sorted(path.parent.iterdir())] == ["10-first.conflist", "20-second.conflist"]
+
+
+def test_a_node_of_a_cluster_is_told_where_its_ranges_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "config.yaml").touch()
+    assert called(fake_node(), "--json", "--conf-dir", str(tmp_path), kubelet=tmp_path / "config.yaml") == 0
+    [note] = json.loads(capsys.readouterr().out)["notes"]
+    assert note.startswith("a kubelet is configured here")
 
 
 def test_where_it_cannot_be_written(tmp_path: Path) -> None:

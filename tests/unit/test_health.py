@@ -260,7 +260,7 @@ def of_status(wanted: BridgeConf = GATEWAY, chains: tuple[ForwardChain, ...] = (
         fake.apply([SetLink(HOST, "cni0", up=False)])
     seen = fake.observe(status.questions(wanted, NODE, [RECORD]))
     seen = seen.with_answers(fake.observe(outage.more_questions(wanted, seen)))
-    return list(network.by_status(wanted, NODE, [RECORD], seen))
+    return list(network.by_status(wanted.network, lambda: status.check(wanted, NODE, [RECORD], seen)))
 
 
 def test_what_status_finds() -> None:

@@ -149,6 +149,8 @@ def test_where_a_destination_is_translated() -> None:
 
 @pytest.mark.parametrize(("reason", "words"), [
     (("NO_SOCKET", "udp_rcv"), "nobody listens there (the kernel: reason NO_SOCKET, in udp_rcv)"),
+    (("NOT_SPECIFIED", "ip6_forward"),
+     "the node does not forward it (the kernel: reason NOT_SPECIFIED, in ip6_forward)"),
     (("NEW_ONE", "f"), "the kernel drops it (reason NEW_ONE, in f)"),
     (("", ""), "the kernel drops it (no reason told)"),
 ])

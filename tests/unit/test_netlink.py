@@ -231,6 +231,13 @@ def test_an_interface_runs_once_the_kernel_has_seen_its_carrier(flags: int, stat
     assert answers.read_link(bytes(HEADER.size) + body)[0].running is running
 
 
+@pytest.mark.parametrize(("flags", "state", "running"), [(0x10041, 0, True), (0x41, 0, False), (0x10041, 2, False)])
+def test_a_bridge_whose_carrier_was_always_there_runs(flags: int, state: int, running: bool) -> None:
+    kind = attribute(18, attribute(1, b"bridge\0"))
+    body = requests.IFINFOMSG.pack(0, 0, 4, flags, 0) + attribute(16, bytes((state,))) + kind
+    assert answers.read_link(bytes(HEADER.size) + body)[0].running is running
+
+
 def test_a_pair_without_a_bridge_has_a_group() -> None:
     _, found = heard(requests.create_veth(replace(VETH, bridge="", group=7), 0, 9), ifinfmsg)
     assert dict(found)["IFLA_GROUP"] == 7 and "IFLA_MASTER" not in dict(found)

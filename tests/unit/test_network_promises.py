@@ -42,7 +42,10 @@ def bridge(firewall: FirewallConf = FirewallConf(), **changes: Any) -> BridgeCon
 
 
 def routed(firewall: FirewallConf = FirewallConf()) -> RoutedConf:
-    return RoutedConf("pods", True, 0, "", "", None, IPAM, firewall, False, None, "veth1", "")
+    return RoutedConf(
+        network="pods", is_gateway=True, mtu=0, ndp_proxy="", mac="", dns=None, ipam=IPAM, firewall=firewall,
+        allow_overlap=False, bandwidth=None, tuning=None, host="veth1", ipv4_gateway="",
+    )
 
 
 def of(config: Any, around: Surroundings = AROUND, **changes: Any) -> Mapping[str, Promise]:

@@ -23,7 +23,7 @@ CREATE, EXCL, REPLACE = 0x400, 0x200, 0x100
 AF_INET, NTF_USE, NUD_INCOMPLETE, NUD_FAILED = 2, 1, 1, 0x20
 IFLA_ADDRESS, IFLA_MTU, IFLA_LINK, IFLA_NET_NS_FD, IFLA_MACVLAN_MODE = 1, 4, 5, 28, 1
 IFLA_BR_NF_CALL_IPTABLES, IFLA_BR_NF_CALL_IP6TABLES = 36, 37
-ECHO = 0x8
+ECHO, IFLA_TXQLEN = 0x8, 13
 TCA_KIND, TCA_OPTIONS, TCA_TBF_PARMS, ROOT = 1, 2, 1, 0xFFFFFFFF
 
 IP = "2001:db8::2"
@@ -124,6 +124,16 @@ VEPA = nest(IFLA_LINKINFO, text(IFLA_INFO_KIND, "macvlan"), nest(IFLA_INFO_DATA,
             nest(IFLA_INFO_DATA, u8(IFLA_BR_NF_CALL_IPTABLES, 1), u8(IFLA_BR_NF_CALL_IP6TABLES, 1)),
         )),
         id="netfilter",
+    ),
+    pytest.param(
+        messages.tune_link(ops.TuneLink("", "eth0", promisc=True, allmulti=False, tx_queue=500)),
+        Message(19, 0, IFINFOMSG.pack(0, 0, 0, 0x100, 0x300) + text(IFLA_IFNAME, "eth0") + u32(IFLA_TXQLEN, 500)),
+        id="tuned",
+    ),
+    pytest.param(
+        messages.tune_link(ops.TuneLink("", "eth0", allmulti=True)),
+        Message(19, 0, IFINFOMSG.pack(0, 0, 0, 0x200, 0x200) + text(IFLA_IFNAME, "eth0")),
+        id="all multicast",
     ),
     pytest.param(
         messages.create_ifb(ops.CreateIfb("ifb0")),

@@ -21,7 +21,7 @@ from cni_v6.firewall.policy import (
     Policy,
     Port,
 )
-from cni_v6.firewall.sets import Element
+from cni_v6.firewall.sets import SETS, Element
 from cni_v6.kernel.facts import DROPS_ALL, DROPS_REST, ForwardChain, Link, RouteEntry
 from cni_v6.leases.attachment import Attachment, GatewayAddress, RoutedLink
 from cni_v6.plan import firewall_words, reach
@@ -225,6 +225,10 @@ def test_the_elements_of_an_attachment() -> None:
         each for each in own if each.family == "inet" and {A4, A6, "2001:db8:5::/64"} & {each.key[0], *each.data}
     )
     assert all(map(firewall_words.meaning, own))
+
+
+def test_every_set_has_a_meaning() -> None:
+    assert {name.rstrip("46") for _, name in SETS} - firewall_words.MEANING.keys() == set()
 
 
 def test_which_chains_drop() -> None:

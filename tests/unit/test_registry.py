@@ -37,7 +37,8 @@ class Segment:
 
     def load(self, call: Invocation, context: Context) -> MainConf:
         conf = parse_bridge(call)
-        return MainConf(conf.network, False, conf.mtu, "", conf.mac, conf.dns, conf.ipam, conf.firewall, False, None)
+        own = conf.network, False, conf.mtu, "", conf.mac, conf.dns, conf.ipam, conf.firewall
+        return MainConf(*own, allow_overlap=False, bandwidth=None, tuning=None)
 
     def questions(self, site: Site, conf: MainConf) -> Iterable[Question]:
         return GetLink(HOST, site.host), *families.questions(site.netns), *features.questions(conf)

@@ -18,7 +18,7 @@ from cni_v6.cluster.config import schema as agent_schema
 from cni_v6.cluster.keys import AGENT
 from cni_v6.config.bridge import BridgeConf
 from cni_v6.config.ipam import IpamConf
-from cni_v6.config.json_schema import levels, schema, table
+from cni_v6.config.json_schema import entry, levels, schema, table
 from cni_v6.config.keys.bridge import BRIDGE as BRIDGE_KEYS, MAIN_OF_IPAM
 from cni_v6.config.keys.macvlan import MACVLAN as MACVLAN_KEYS
 from cni_v6.config.keys.routed import ROUTED as ROUTED_KEYS
@@ -74,6 +74,13 @@ def test_it_is_a_schema() -> None:
 def test_the_shipped_ones_are_current() -> None:
     assert SCHEMA_FILE.read_text(encoding="utf-8") == rendered(schema())
     assert AGENT_SCHEMA_FILE.read_text(encoding="utf-8") == rendered(agent_schema())
+
+
+@pytest.mark.parametrize(("name", "words"), [
+    ("mtu", "integer, 0 to 65535, or `auto`, default `0`"), ("name", "string"), ("ipam", "object, required"),
+])
+def test_a_key_of_the_manual_has_its_type_and_default(name: str, words: str) -> None:
+    assert [entry(key) for key in ROUTED_KEYS.keys if key.name == name] == [words]
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.stem)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cni_v6.config.keys import Anything, Flag, Flags, Items, Key, Level, Nested, Number, Text
+from cni_v6.config.keys import Anything, Flag, Flags, Items, Key, Level, Named, Nested, Number, Text
 from cni_v6.config.keys.firewall import FIREWALL
 from cni_v6.config.keys.ipam import IPAM
 from cni_v6.config.keys.runtime import BANDWIDTH, BRIDGE_ARGS, BRIDGE_RUNTIME, CAPABILITIES, IPAM_ARGS, IPAM_RUNTIME
@@ -11,6 +11,8 @@ MAX_VLAN = 4094  # linux/if_vlan.h: VLAN_N_VID, less the reserved 4095
 MAX_IDLE = 31_536_000  # a year
 AUTO_MTU = -1  # what ``mtu`` ``auto`` is read as
 MAX_MTU = 65535  # linux/if_ether.h: ETH_MAX_MTU
+
+MAX_QUEUE = 2**31 - 1
 
 DNS = Level("dns", "dns", (
     Key(
@@ -27,6 +29,28 @@ DNS = Level("dns", "dns", (
         default=[], example=["ndots:5"],
     ),
 ))
+
+TUNING = (
+    Key(
+        "sysctl", Named(Text("plain")),
+        "Sysctls below `net` in the container's namespace; `IFNAME` stands for its interface. If "
+        "`/etc/cni/tuning/allowlist.conf` exists, a line of it, a regular expression, must match the key.",
+        "No such key; `tuning` has it.", default={},
+        example={"net.core.somaxconn": "512", "net.ipv4.conf.IFNAME.arp_filter": "1"},
+    ),
+    Key(
+        "promisc", Flag(), "The container's interface takes frames for others too (promiscuous).",
+        "No such key; `tuning` has it.", default=False, example=True,
+    ),
+    Key(
+        "allmulti", Flag(), "The container's interface takes all multicast frames.", "No such key; `tuning` has it.",
+        default=False, example=True,
+    ),
+    Key(
+        "txQLen", Number(0, MAX_QUEUE), "Length of the queue of the container's interface, in packets. Absent: the "
+        "kernel's default.", "No such key; `tuning` has it.", example=500,
+    ),
+)
 
 TRUNK = Level("vlanTrunk", "vlanTrunk[]", (
     Key("minID", Number(1, MAX_VLAN), "First VLAN of a range; goes with `maxID`.", "The same.", example=200),
@@ -172,6 +196,7 @@ BRIDGE = Level("bridge", "", (
         "No such key.", default=False, example=True,
     ),
     BANDWIDTH,
+    *TUNING,
     Key(
         "dns", Nested(DNS), "Name service for the result; has precedence over `ipam.resolvConf`.", "The same.",
         example={"nameservers": ["fd42:1:2:3::1"], "search": ["example.org"]},

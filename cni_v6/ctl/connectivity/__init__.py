@@ -116,7 +116,7 @@ def _findings(
         second = stack.enter_context(stage.attached(stage.parameters(config, 0), 2, path))
         waiting.check()
         around = _surroundings(conf.at(first.host), first, beyond, outside, node, port)
-        stack.enter_context(listening(first.place, (4, 6), SERVICE))
+        stack.enter_context(listening(first.place, {ip.family for ip in first.result.ips}, SERVICE))
         servers = stack.enter_context(listening(beyond.place, beyond.families, SERVICE))
         place = probes.Stage(conf.at(first.host), first, second, beyond, servers, port, node)
         exchange = Exchange(waiting, stage.IFNAME, chosen.timeout)

@@ -115,10 +115,11 @@ def beyond(node: Context) -> Iterator[Beyond]:
     seen = node.kernel.observe([GetSurroundings(), GetSysctl(HOST, forwarding.SUPPORTED)])
     known = seen.surroundings()
     taken = [*(text for _, text in known.addresses), *(route.dst for _, route in known.routes)]
-    families = tuple(family for family in TRIAL if _has_family(family) and not _is_taken(family, taken))
-    if len(families) < len(TRIAL):
-        print("cni-v6ctl: note: no host beyond the node of every family: IPv6 is off, or the node uses "
-              f"{' or '.join(_prefix(family) for family in TRIAL)}", file=sys.stderr)
+    there = tuple(filter(_has_family, TRIAL))
+    families = tuple(family for family in there if not _is_taken(family, taken))
+    for family in set(there) - set(families):
+        words = f"the node uses {_prefix(family)} itself, so there is no throwaway host beyond it with IPv{family}"
+        print(f"cni-v6ctl: note: {words}", file=sys.stderr)
     name = f"veth{os.urandom(5).hex()}"
     with Throwaway() as place:
         try:

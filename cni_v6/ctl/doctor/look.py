@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-from cni_v6.attachments import allocate, load_config, namespaces
+from cni_v6.attachments import allocate, namespaces
 from cni_v6.attachments.context import Context
-from cni_v6.config.bridge import BridgeConf
 from cni_v6.config.firewall import MODE_OFF
 from cni_v6.config.ipam import IpamConf
+from cni_v6.config.main import MainConf
 from cni_v6.ctl import conf_dir, places
 from cni_v6.ctl.doctor import engine, kernel, runtime, store
 from cni_v6.errors import CniError
@@ -18,15 +20,17 @@ from cni_v6.kernel.ops import HOST
 from cni_v6.kernel.questions import GetLinks, GetNft, GetRuleset, GetTables
 from cni_v6.leases.attachment import Attachment
 from cni_v6.net.addresses import version
-from cni_v6.plan import outage, repair, status
+from cni_v6.plan import repair
 from cni_v6.plan.health import engine as judge_engine, kernel as judge_kernel, network, runtime as judge_runtime
 from cni_v6.plan.health import store as judge_store
 from cni_v6.plan.health.engine import FirewallFacts
 from cni_v6.plan.health.finding import AMBER, GREEN, RED, Finding, of_error
 from cni_v6.plan.health.kernel import Use
-from cni_v6.protocol.invocation import BRIDGE
+from cni_v6.plugins.main import MainPlugin
+from cni_v6.plugins.registry import PLUGINS
 
 Records = Sequence[tuple[str, Attachment]]
+Network = tuple[MainPlugin[Any], MainConf]  # a configured network, and what makes its interfaces
 # The checks that see no fault where they see no records: they say nothing good if some cannot be read.
 OF_RECORDS = ("firewall", "locks", "records", "leaks", "addresses", "CAP_NET_ADMIN")
 
@@ -40,16 +44,18 @@ def findings(folder: Path | None, bin_dirs: Sequence[Path] | None, node: Context
     except CniError as error:
         runtimes = []
         known.append(of_error(AMBER, "runtimes", error, "the folders of this runtime are not known"))
-    configs = _networks([Path(runtime.conf_dir) for runtime in runtimes], node)
+    configured = _networks([Path(runtime.conf_dir) for runtime in runtimes], node)
+    configs = [conf for _, conf in configured]
+    homes = [conf.gateway_interface for conf in configs if conf.is_shared]
     here = [record for _, record in held
             if namespaces.is_here(record, node.boot, node.kernel.netns_id(HOST)) and not record.damaged]
     found = [
-        *judge_kernel.findings(kernel.read(node, [conf.gateway_interface for conf in configs]), _use(here, configs)),
+        *judge_kernel.findings(kernel.read(node, homes), _use(here, configs)),
         *judge_engine.firewall(_firewall(here, configs, node)),
         *judge_engine.engine(engine.read()),
         *judge_runtime.findings(runtimes),
         *judge_store.findings(store.read(held, _pools(configs), node, unread)),
-        *_of_networks(here, configs, node),
+        *_of_networks(here, configured, node),
         *judge_engine.privileged(engine.privileged(here)),
     ]
     return [*known, *(finding for finding in found if finding.level != GREEN or _is_sure(finding.check, unread))]
@@ -79,26 +85,25 @@ def _records(node: Context) -> tuple[Records, Mapping[str, Finding]]:
     return held, unread
 
 
-def _pools(configs: Sequence[BridgeConf]) -> list[IpamConf]:
+def _pools(configs: Sequence[MainConf]) -> list[IpamConf]:
     return [conf.ipam for conf in configs if isinstance(conf.ipam, IpamConf)]
 
 
-def _networks(folders: Sequence[Path], node: Context) -> list[BridgeConf]:
-    """The bridge networks of all folders, each name once; what cannot be read, ``runtime`` reports."""
-    found: dict[str, BridgeConf] = {}
+def _networks(folders: Sequence[Path], node: Context) -> list[Network]:
+    """The networks of all folders, each name once; what cannot be read, ``runtime`` reports."""
+    found: dict[str, Network] = {}
     for folder in dict.fromkeys(folders):
         if folder.is_dir():
             for _, config in conf_dir.ours(folder):
-                try:
-                    conf = load_config.bridge(conf_dir.call(config), node) if config["type"] == BRIDGE else None
-                except CniError:
-                    continue
-                if conf:
-                    found.setdefault(conf.network, conf)
+                main = PLUGINS[config["type"]].main
+                if main:
+                    with suppress(CniError):
+                        conf = main.load(conf_dir.call(config), node)
+                        found.setdefault(conf.network, (main, conf))
     return list(found.values())
 
 
-def _use(here: Sequence[Attachment], configs: Sequence[BridgeConf]) -> Use:
+def _use(here: Sequence[Attachment], configs: Sequence[MainConf]) -> Use:
     """What containers use, and the configured networks would."""
     counts: dict[int, int] = {}
     networks: dict[str, set[str]] = {}
@@ -121,7 +126,7 @@ def _use(here: Sequence[Attachment], configs: Sequence[BridgeConf]) -> Use:
     )
 
 
-def _firewall(here: Sequence[Attachment], configs: Sequence[BridgeConf], node: Context) -> FirewallFacts:
+def _firewall(here: Sequence[Attachment], configs: Sequence[MainConf], node: Context) -> FirewallFacts:
     needed = sum(record.policy is not None for record in here)
     seen = node.kernel.observe([GetRuleset(), GetTables(), GetNft(rehearse=False)])
     differs: tuple[str, ...] = ()
@@ -131,28 +136,30 @@ def _firewall(here: Sequence[Attachment], configs: Sequence[BridgeConf], node: C
     return FirewallFacts(needed, differs, seen.nft(False) if wanted else "")
 
 
-def _of_networks(here: Sequence[Attachment], configs: Sequence[BridgeConf], node: Context) -> Iterator[Finding]:
+def _of_networks(here: Sequence[Attachment], configured: Sequence[Network], node: Context) -> Iterator[Finding]:
     """What STATUS finds of each configured network; what ``check`` finds where STATUS finds nothing."""
-    by_name = {conf.network: conf for conf in configs}
+    by_name = {conf.network: (main, conf) for main, conf in configured}
     for name in sorted({*by_name, *(record.owner.network for record in here)}):
         records = [record for record in here if record.owner.network == name]
-        found = list(_by_status(by_name[name], records, node)) if name in by_name else []
+        found = list(_by_status(*by_name[name], records, node)) if name in by_name else []
         yield from found
         if not any(finding.level == RED for finding in found):
             checked = network.by_check(name, _by_check(records, node))
             yield from [checked] if not found or checked.level == RED else []
 
 
-def _by_status(conf: BridgeConf, records: Sequence[Attachment], node: Context) -> Iterator[Finding]:
+def _by_status(
+    main: MainPlugin[Any], conf: MainConf, records: Sequence[Attachment], node: Context
+) -> Iterator[Finding]:
     try:
         if isinstance(conf.ipam, IpamConf):
             allocate.with_files(conf.ipam, node)
-        seen = node.kernel.observe(status.questions(conf, node.id, records))
-        seen = seen.with_answers(node.kernel.observe(outage.more_questions(conf, seen)))
+        seen = node.kernel.observe(main.status_questions(conf, node.id, records))
+        seen = seen.with_answers(node.kernel.observe(main.more_status_questions(conf, seen)))
     except CniError as error:
         yield of_error(RED, f"network {conf.network}", error, "an ADD would fail")
         return
-    yield from network.by_status(conf, node.id, records, seen)
+    yield from network.by_status(conf.network, lambda: main.check_status(conf, node.id, records, seen))
 
 
 def _by_check(records: Sequence[Attachment], node: Context) -> repair.Findings:

@@ -207,10 +207,11 @@ def _heard(
         told = (listener.heard.fileno(), *listener.drop_files())
         connecting = (probe.socket.fileno(),) if probe.connects else ()
         waiting.ready_files((*told, *(() if connecting else (probe.socket.fileno(),))), left, connecting)
-        events += listener.events()
+        new = list(listener.events())
+        events += new
         drops += listener.drops()
         outcome = probe.outcome()
-        found = journey.of_probe(journey.steps(events, named, listener.own), probe.headers)
+        found = journey.of_probe(journey.steps(new, named, listener.own), probe.headers)
         if not stopped and any(journey.dropped(step) for _, step in found):
             stopped, deadline = True, min(deadline, time.monotonic() + AFTER_DROP)
     events += listener.events()

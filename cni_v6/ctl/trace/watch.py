@@ -15,14 +15,28 @@ from cni_v6.kernel.netfilter.trace import Event
 from cni_v6.plan import journey
 from cni_v6.plan.journey import Step
 
+RECENT = 1000  # packets whose headers are remembered
+
 
 @dataclass
 class _Shown:
-    """What has been shown. ``packets``: their numbers; ``drops``: how many."""
+    """What has been shown. ``recent``: the packets of late, by number; ``count``, ``drops``: how many there were."""
 
-    packets: dict[int, str] = field(default_factory=dict)
+    recent: dict[int, str] = field(default_factory=dict)
+    count: int = 0
     drops: int = 0
     events: list[Event] = field(default_factory=list)
+
+    def is_new(self, step: Step) -> bool:
+        """Whether a packet has not been shown as it is now; it is noted."""
+        words = str(step.headers)
+        known = self.recent.get(step.number)
+        if known is None:
+            self.count += 1
+            if len(self.recent) >= RECENT:
+                self.recent.clear()
+        self.recent[step.number] = words
+        return known != words
 
 
 def run(seen: Explained, chosen: argparse.Namespace, waiting: Waiting) -> int:
@@ -36,7 +50,7 @@ def run(seen: Explained, chosen: argparse.Namespace, waiting: Waiting) -> int:
         named = listen.names()
         for note in (f"the kernel's own drops are not told: {listener.without_drops}",) * bool(listener.without_drops):
             print("\n".join(screen.wrapped("note", note, 6)), flush=True)
-        while chosen.count is None or (shown.drops if chosen.drops else len(shown.packets)) < chosen.count:
+        while chosen.count is None or (shown.drops if chosen.drops else shown.count) < chosen.count:
             waiting.ready_files((listener.heard.fileno(), *listener.drop_files()), None)
             steps = journey.steps(_whole(shown, listener.events()), named, listener.own)
             for line in (*_of_steps(steps, shown, chosen), *_of_kernel(listener.drops(), shown, chosen)):
@@ -64,11 +78,10 @@ def _of_steps(steps: Iterable[Step], shown: _Shown, chosen: argparse.Namespace) 
             continue
         shown.drops += bool(stopped)
         if chosen.json:
-            shown.packets.setdefault(step.number, str(step.headers))
+            shown.is_new(step)
             yield json.dumps({"number": step.number, **step_document(step)})
             continue
-        if shown.packets.get(step.number) != str(step.headers):
-            shown.packets[step.number] = str(step.headers)
+        if shown.is_new(step):
             yield str(step.headers)
         yield from step_lines(step, every=chosen.rules)
         if stopped:

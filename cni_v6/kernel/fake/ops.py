@@ -12,7 +12,7 @@ from cni_v6.errors import ALREADY_ATTACHED, IO_FAILURE, KERNEL_REFUSED, PORTS_EX
 from cni_v6.kernel import mac_claims, ops, route_place
 from cni_v6.kernel.describe import describe
 from cni_v6.kernel.facts import BRIDGE_PORTS_MAX, FOREVER, Lifetime, Link, RouteEntry, Shaping
-from cni_v6.kernel.fake import macvlan
+from cni_v6.kernel.fake import macvlan, waits
 from cni_v6.kernel.fake.node import FakeNode, Space
 from cni_v6.kernel.ops import HOST, Op
 
@@ -69,6 +69,12 @@ def _set_link(fake: FakeNode, operation: ops.SetLink) -> None:
         changes["group"] = operation.group
     _change(fake, operation.netns, operation.ifname, operation, **changes)
     _carry(fake)
+
+
+def _tune_link(fake: FakeNode, operation: ops.TuneLink) -> None:
+    wanted = {"promisc": operation.promisc, "allmulti": operation.allmulti, "tx_queue": operation.tx_queue}
+    changes = {name: value for name, value in wanted.items() if value is not None}
+    _change(fake, operation.netns, operation.ifname, operation, **changes)
 
 
 def _carry(fake: FakeNode) -> None:
@@ -245,36 +251,6 @@ def _set_neighbour(fake: FakeNode, operation: ops.SetNeighbour) -> None:
     space.neighbours.setdefault(operation.ifname, {})[operation.address] = operation.mac
 
 
-def _await(fake: FakeNode, operation: ops.AwaitPort) -> None:
-    if not fake.existing(HOST, operation.ifname, operation).port_enabled:
-        raise CniError(KERNEL_REFUSED, f"cannot {describe(operation)}", "it never came up")
-
-
-def _await_carrier(fake: FakeNode, operation: ops.AwaitCarrier) -> None:
-    if not fake.existing(HOST, operation.ifname, operation).running:
-        raise CniError(KERNEL_REFUSED, f"cannot {describe(operation)}", "it never came up")
-
-
-def _await_reception(fake: FakeNode, operation: ops.AwaitReception) -> None:
-    fake.existing(operation.netns, operation.ifname, operation)
-    held = fake.spaces[operation.netns].addresses.get(operation.ifname, [])
-    if not {address.partition("/")[0] for address in held}.issuperset(operation.addresses):
-        raise CniError(KERNEL_REFUSED, f"cannot {describe(operation)}", "it has no such address")
-
-
-def _await_addresses(fake: FakeNode, operation: ops.AwaitAddresses) -> None:
-    fake.existing(operation.netns, operation.ifname, operation)
-    for address in fake.spaces[operation.netns].addresses.get(operation.ifname, ()):
-        holder = fake.duplicates.get(address.partition("/")[0])
-        if holder is not None:
-            raise mac_claims.duplicate(address, operation.ifname, holder)
-
-
-def _await_end(fake: FakeNode, operation: ops.AwaitEnd) -> None:
-    if operation.ifname in fake.spaces[HOST].links:
-        raise CniError(KERNEL_REFUSED, f"cannot {describe(operation)}", "it stays")
-
-
 def _announce(fake: FakeNode, operation: ops.Announce) -> None:
     fake.existing(operation.netns, operation.ifname, operation)
     fake.announced += fake.spaces[operation.netns].addresses.get(operation.ifname, [])
@@ -321,6 +297,7 @@ EFFECTS: dict[type[Any], Callable[[FakeNode, Any], None]] = {
     ops.RemoveAddress: _remove_address,
     ops.SetPreferred: _set_preferred,
     ops.SetLink: _set_link,
+    ops.TuneLink: _tune_link,
     ops.AddRoute: _add_route,
     ops.AddUnreachable: _add_unreachable,
     ops.RemoveRoute: _remove_route,
@@ -336,11 +313,11 @@ EFFECTS: dict[type[Any], Callable[[FakeNode, Any], None]] = {
     ops.LoadRuleset: lambda fake, operation: fake.firewall.load(operation.elements),
     ops.UnloadRuleset: lambda fake, operation: fake.firewall.unload(),
     ops.FlushFlows: lambda fake, operation: fake.firewall.flushed.append(operation),
-    ops.AwaitPort: _await,
-    ops.AwaitCarrier: _await_carrier,
-    ops.AwaitReception: _await_reception,
-    ops.AwaitAddresses: _await_addresses,
-    ops.AwaitEnd: _await_end,
+    ops.AwaitPort: waits.port,
+    ops.AwaitCarrier: waits.carrier,
+    ops.AwaitReception: waits.reception,
+    ops.AwaitAddresses: waits.addresses,
+    ops.AwaitEnd: waits.end,
     ops.Announce: _announce,
     ops.DeleteLink: _delete_link,
 }

@@ -17,8 +17,11 @@ from cni_v6.kernel.netlink.uapi import (
     IFA_F_TENTATIVE,
     IFA_FLAGS,
     IFA_LOCAL,
+    IFF_ALLMULTI,
+    IFF_LOWER_UP,
     IFF_PROMISC,
     IFF_UP,
+    IF_OPER_UNKNOWN,
     IF_OPER_UP,
     IFLA_ADDRESS,
     IFLA_AF_SPEC,
@@ -44,6 +47,7 @@ from cni_v6.kernel.netlink.uapi import (
     IFLA_MASTER,
     IFLA_MTU,
     IFLA_OPERSTATE,
+    IFLA_TXQLEN,
     RT_TABLE_LOCAL,
     RTA_DST,
     RTA_GATEWAY,
@@ -65,7 +69,7 @@ Attributes = Mapping[int, bytes]
 
 _LINK = frozenset((
     IFLA_IFNAME, IFLA_ADDRESS, IFLA_MTU, IFLA_OPERSTATE, IFLA_IFALIAS, IFLA_GROUP, IFLA_MASTER, IFLA_LINKINFO,
-    IFLA_AF_SPEC,
+    IFLA_AF_SPEC, IFLA_TXQLEN,
 ))
 _NETFILTER = {4: IFLA_BR_NF_CALL_IPTABLES, 6: IFLA_BR_NF_CALL_IP6TABLES}
 _BRIDGE = frozenset((
@@ -130,8 +134,10 @@ def read_link(data: bytes, settings: dict[str, str | None] | None = None) -> tup
         mtu=as_int(given.get(IFLA_MTU)),
         kind=kind,
         up=bool(flags & IFF_UP),
-        running=bool(flags & IFF_UP) and as_int(given.get(IFLA_OPERSTATE)) == IF_OPER_UP,
+        running=bool(flags & IFF_UP) and _sends(as_int(given.get(IFLA_OPERSTATE)), flags, kind),
         promisc=bool(flags & IFF_PROMISC),
+        allmulti=bool(flags & IFF_ALLMULTI),
+        tx_queue=as_int(given[IFLA_TXQLEN]) if IFLA_TXQLEN in given else 1000,
         alias=as_text(given.get(IFLA_IFALIAS)),
         hairpin=bool(as_int(port.get(IFLA_BRPORT_MODE))),
         isolated=bool(as_int(port.get(IFLA_BRPORT_ISOLATED))),
@@ -144,6 +150,12 @@ def read_link(data: bytes, settings: dict[str, str | None] | None = None) -> tup
         port_enabled=bool(as_int(port.get(IFLA_BRPORT_STATE))),
     )
     return link, as_int(given.get(IFLA_MASTER))
+
+
+def _sends(state: int, flags: int, kind: str) -> bool:
+    """Whether the kernel sends through an interface that is up. A bridge that had carrier all the time, since its ports
+    were up before it, keeps the unknown state that it began with."""
+    return state == IF_OPER_UP or (kind == "bridge" and state == IF_OPER_UNKNOWN and bool(flags & IFF_LOWER_UP))
 
 
 def _filtered(bridge: Attributes) -> frozenset[int]:

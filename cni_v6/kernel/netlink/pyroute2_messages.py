@@ -27,6 +27,8 @@ from cni_v6.kernel.netlink.uapi import (
     IFA_F_DEPRECATED,
     IFA_F_NODAD,
     IFA_F_TEMPORARY,
+    IFF_ALLMULTI,
+    IFF_PROMISC,
     IFF_UP,
     NLM_F_CREATE,
     NLM_F_ECHO,
@@ -207,6 +209,17 @@ def read_macvlan_mode(data: bytes) -> str:
     if info is None or info.get_attr("IFLA_INFO_KIND") != "macvlan":
         return ""
     return str(info.get_attr("IFLA_INFO_DATA").get_attr("IFLA_MACVLAN_MODE"))
+
+
+# What a container's interface takes in and holds
+
+
+def tune_link(op: ops.TuneLink) -> Message:
+    flags = {IFF_PROMISC: op.promisc, IFF_ALLMULTI: op.allmulti}
+    change = sum(flag for flag, value in flags.items() if value is not None)
+    header = {"flags": sum(flag for flag, value in flags.items() if value), "change": change}
+    queue = [] if op.tx_queue is None else [("IFLA_TXQLEN", op.tx_queue)]
+    return _message("ifinfomsg", RTM_SETLINK, 0, header, [("IFLA_IFNAME", op.ifname), *queue])
 
 
 # Ports of a bridge, and their VLANs

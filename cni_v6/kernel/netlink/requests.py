@@ -311,17 +311,14 @@ def get_routes(family: int, index: int) -> Message:
 
 
 def get_uplink(family: int) -> Message:
-    """Look up the route to the first global unicast address, which is the default route if there is one.
-
-    The address is 2000:: (RFC 4291, section 2.4) or 1.0.0.0 (0.0.0.0/8 is "this network", RFC 6890).
-    """
-    header = RTMSG.pack(*((AF_INET6, 128) if family == 6 else (AF_INET, 32)), 0, 0, 0, 0, 0, 0, RTM_F_FIB_MATCH)
-    return Message(RTM_GETROUTE, 0, header + address(RTA_DST, "2000::" if family == 6 else "1.0.0.0"))
+    """Look up the route to the first global unicast address: the default route, if any (RFC 4291, 2.4; RFC 6890)."""
+    return get_route_to("2000::" if family == 6 else "1.0.0.0", RTM_F_FIB_MATCH)
 
 
-def get_route_to(ip: str) -> Message:
-    """Look up the route to an IPv6 address."""
-    return Message(RTM_GETROUTE, 0, RTMSG.pack(AF_INET6, 128, 0, 0, 0, 0, 0, 0, 0) + address(RTA_DST, ip))
+def get_route_to(ip: str, flags: int = 0) -> Message:
+    """Look up the route to an address."""
+    header = RTMSG.pack(*((AF_INET6, 128) if ":" in ip else (AF_INET, 32)), 0, 0, 0, 0, 0, 0, flags)
+    return Message(RTM_GETROUTE, 0, header + address(RTA_DST, ip))
 
 
 def _split(prefix: str) -> tuple[str, int]:

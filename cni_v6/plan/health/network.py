@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 
-from cni_v6.config.bridge import BridgeConf
 from cni_v6.errors import LIMITED, CniError
-from cni_v6.kernel.questions import Snapshot
-from cni_v6.leases.attachment import Attachment
-from cni_v6.plan import status
 from cni_v6.plan.firewall_elements import TABLES_DIFFER
 from cni_v6.plan.health.finding import AMBER, GREEN, RED, RELOAD, REPAIR, Finding, of_error
 from cni_v6.plan.health.store import some
 from cni_v6.plan.repair import Findings
 
 
-def by_status(conf: BridgeConf, node: str, records: Sequence[Attachment], seen: Snapshot) -> Iterator[Finding]:
+def by_status(network: str, check_status: Callable[[], Iterable[str]]) -> Iterator[Finding]:
     """What STATUS finds; nothing where all is well.
 
-    :param node: the node's machine id.
-    :param seen: answers to ``status.questions`` and ``outage.more_questions``.
+    :param check_status: as a main plugin's, of this network.
     """
-    check = f"network {conf.network}"
+    check = f"network {network}"
     try:
-        warnings = status.check(conf, node, records, seen)
+        warnings = list(check_status())
     except CniError as error:
         cut_off = error.code == LIMITED
         why = "containers that run are cut off" if cut_off else "an ADD would fail"
@@ -31,7 +26,8 @@ def by_status(conf: BridgeConf, node: str, records: Sequence[Attachment], seen: 
         return
     for warning in warnings:
         what, _, remedy = warning.partition("; ")
-        yield Finding(AMBER, check, what, "it may cut containers off", remedy or "see docs/troubleshooting.md")
+        look = f"cni-v6ctl connectivity {network} shows what works"
+        yield Finding(AMBER, check, what, "it may cut containers off", remedy or look)
 
 
 def by_check(network: str, found: Findings) -> Finding:
