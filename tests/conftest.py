@@ -23,22 +23,26 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 # They carry the calls of any main plugin alike: test_add_del alone crosses all ways with all main plugins.
 COURIER = pytest.param("courier", marks=pytest.mark.courier)
 MODES = ("process", "engine", COURIER)
+DUAL = (6, 4)  # as many sets as a dual-stack network has
 MARKED_FOLDERS = ("bare", "netns", "process")
 SANDBOXED = ("netns", "process", "runtimes", "uml")
 
 
 def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
-    """A test in ``tests/netns`` is a netns test without saying so; without an engine, or of routed networks where the
-    bridge's run proves the same, most of them are slow."""
+    """A test in ``tests/netns`` is a netns test without saying so; without an engine, or of routed and macvlan networks
+    where the bridge's run proves the same, most of them are slow."""
     for item in items:
         parameters = item.callspec.params if hasattr(item, "callspec") else {}
         if parameters.get("node") == "process" and not item.get_closest_marker("both_ways"):
             item.add_marker("slow")
-        if parameters.get("main_plugin") == "cni-v6-routed" and not item.get_closest_marker("core"):
+        kind = parameters.get("main_plugin") or parameters.get("any_plugin")
+        if kind == "cni-v6-macvlan" or (kind == "cni-v6-routed" and not item.get_closest_marker("core")):
             item.add_marker("slow")
-        if parameters.get("main_plugin") == "cni-v6-routed" and parameters.get("node") in ("process", "courier") and (
-            item.path.stem != "test_add_del"
+        if kind in ("cni-v6-routed", "cni-v6-macvlan") and parameters.get("node") in ("process", "courier") and (
+            item.path.stem != "test_add_del" or kind == "cni-v6-macvlan"
         ):
+            item.add_marker("crossed")
+        if kind == "cni-v6-macvlan" and len(parameters.get("subnets", DUAL)) < len(DUAL):
             item.add_marker("crossed")
         for folder in MARKED_FOLDERS:
             if folder in item.path.relative_to(ROOT).parts:

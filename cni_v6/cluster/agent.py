@@ -69,8 +69,7 @@ class Agent:
 
     def step(self) -> Outcome:
         """
-        :raises CniError: NODE_CONFLICT or INVALID_CONFIG, if the node cannot be a member as it is configured;
-            IO_FAILURE if its own disk fails.
+        :raises CniError: NODE_CONFLICT or INVALID_CONFIG, if the node cannot be a member as it is configured.
         """
         facts = self._kernel.observe()
         complaints = [] if facts.underlay else [f"the node cannot be reached by others: {self._no_underlay()}"]
@@ -81,8 +80,12 @@ class Agent:
             return self._withdraw(facts)
         wanted = routes.wanted(self.member, self._conf, cluster, facts.underlay)
         failures += self._reach(facts, wanted)
-        ready = self._write_conflist(membership.own_blocks(self.member, self._conf, cluster), facts.underlay)
-        self._disk.set_ready(ready)
+        ready = False
+        try:
+            ready = self._write_conflist(membership.own_blocks(self.member, self._conf, cluster), facts.underlay)
+            self._disk.set_ready(ready)
+        except CniError as error:
+            failures.append(str(error))
         self._tell([*complaints, *failures, *cluster.complaints, *wanted.complaints])
         return Outcome(ready, complete=not failures)
 
@@ -99,6 +102,7 @@ class Agent:
 
     def _look(self, facts: Facts) -> Iterable[str]:
         """Read the store, and make the node a member; yields what is in the way."""
+        objects: Objects = {}
         try:
             objects = self._store.read()
             if facts.underlay and facts.underlay.up:  # a link that is down has lost its IPv6 addresses
@@ -106,14 +110,18 @@ class Agent:
                 self._joined = True
             records.read(objects)
         except CniError as error:
-            if error.code == NODE_CONFLICT:
-                self._withdraw(facts)  # its blocks, if it had any, went with its name
+            if error.code == NODE_CONFLICT:  # its blocks, if it had any, went with its name
+                self._disk.save(State(self.member, objects))  # nor may a start without the store have them
+                self._withdraw(facts)
             if error.code in (NODE_CONFLICT, INVALID_CONFIG):
                 raise
             yield f"the cluster's store cannot be used, so the node goes on with what it knows: {error}"
             return
         self._state = State(self.member, objects)
-        self._disk.save(self._state)
+        try:
+            self._disk.save(self._state)
+        except CniError as error:
+            yield f"a start without the cluster's store would not know what it is now: {error}"
 
     def _join(self, objects: Objects, underlay: Underlay) -> Objects:
         """Change the store until the node is a member as it must be; the objects after that."""

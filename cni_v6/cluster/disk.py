@@ -15,11 +15,12 @@ STATE, READY, LOCK = "state.json", "ready", "lock"
 class RealDisk:
     """
     :param folder: the agent's own; it is made.
-    :param target: the configuration list.
+    :param target: the configuration list; its folder is made, as a runtime may be installed later.
     """
 
     def __init__(self, folder: str, target: str) -> None:
         files.make_folder(folder)
+        files.make_folder(os.path.dirname(target), 0o755)
         self._folder = folder
         self._target = target
         self._written: State | None = None

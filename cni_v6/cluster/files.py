@@ -71,13 +71,13 @@ def remove(path: str) -> None:
         _sync(os.path.dirname(path))
 
 
-def make_folder(path: str) -> None:
-    """Make a folder for root alone; it may exist.
+def make_folder(path: str, mode: int = 0o700) -> None:
+    """Make a folder; it may exist, with any mode.
 
     :raises CniError: IO_FAILURE.
     """
     with naming(path):
-        os.makedirs(path, mode=0o700, exist_ok=True)
+        os.makedirs(path, mode, exist_ok=True)
 
 
 @contextmanager

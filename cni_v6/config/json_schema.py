@@ -16,6 +16,7 @@ from cni_v6.config.keys import Flag, Flags, Items, Key, Kind, Level, Named, Nest
 from cni_v6.config.keys.bridge import BRIDGE, MAIN_OF_IPAM
 from cni_v6.config.keys.macvlan import MACVLAN
 from cni_v6.config.keys.routed import ROUTED
+from cni_v6.config.keys.slaac import SLAAC
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -27,14 +28,15 @@ _OUR_IPAM = {"required": ["ipam"], "properties": {"ipam": {
     "type": "object", "required": ["type"], "properties": {"type": {"const": "cni-v6-ipam"}},
 }}}
 _FOREIGN_IPAM = {"required": ["type"], "properties": {"type": {"type": "string", "pattern": "."}}, "not": {
-    "properties": {"type": {"enum": ["cni-v6-ipam", "host-local"]}},
+    "properties": {"type": {"enum": ["cni-v6-ipam", "host-local", "cni-v6-slaac"]}},
 }}
+_SLAAC_IPAM = {"type": "object", "required": ["type"], "properties": {"type": {"const": "cni-v6-slaac"}}}
 _NO_TYPE = {"properties": {"type": {"enum": [None, ""]}}}
 
 
 def schema() -> dict[str, Any]:
     """JSON Schema of a network configuration list, or of one plugin's configuration, with our plugins in it."""
-    defined = definitions(BRIDGE, ROUTED, MACVLAN, MAIN_OF_IPAM)
+    defined = definitions(BRIDGE, ROUTED, MACVLAN, SLAAC, MAIN_OF_IPAM)
     defined["plugin"] = {
         "type": "object",
         "if": _BRIDGE_TYPE, "then": {"$ref": "#/$defs/bridge"},
@@ -182,7 +184,8 @@ def _kind(kind: Kind) -> dict[str, Any]:
             reference = {"$ref": f"#/$defs/{kind.level.name}"}
             name = {"type": ["string", "null"], **FORMS["plugin"].schema}
             foreign = {"type": "object", "properties": {"type": name}}
-            return {"if": {"type": "object", "anyOf": [_FOREIGN_IPAM, _NO_TYPE]}, "then": foreign, "else": reference}
+            ours = {"if": _SLAAC_IPAM, "then": {"$ref": "#/$defs/slaac"}, "else": reference}
+            return {"if": {"type": "object", "anyOf": [_FOREIGN_IPAM, _NO_TYPE]}, "then": foreign, "else": ours}
         case Nested(level=level):
             return {"$ref": f"#/$defs/{level.name}"}
     return {}

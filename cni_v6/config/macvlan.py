@@ -5,9 +5,12 @@ from __future__ import annotations
 from cni_v6.config.firewall import FirewallConf
 from cni_v6.config.interface_prefix import InterfacePrefixes
 from cni_v6.config.ipam import IpamConf
+from cni_v6.config.keys.ipam import SLAAC_IPAM
 from cni_v6.config.keys.macvlan import MACVLAN, OTHER_TYPES, REFUSAL
+from cni_v6.config.keys.slaac import SLAAC
 from cni_v6.config.main import (
     AUTO,
+    IPV6_MIN_MTU,
     MainConf,
     Remembered,
     for_call,
@@ -34,7 +37,8 @@ class MacvlanConf(MainConf):
     """Configuration of the macvlan plugin. ``master`` AUTO: the interface of the node's default route.
 
     ``link_in_container``: the master is an interface of the container. ``accept_ra``: it listens to routers.
-    ``host_access``: the node has a macvlan of its own there.
+    ``host_access``: the node has a macvlan of its own there. ``slaac_timeout``: seconds in which a router on the link
+    is to give addresses, in place of an ``ipam``; 0: none is asked.
     """
 
     master: str
@@ -42,6 +46,7 @@ class MacvlanConf(MainConf):
     link_in_container: bool
     accept_ra: bool
     host_access: bool
+    slaac_timeout: int
 
     @property
     def node_interface(self) -> str:
@@ -64,7 +69,8 @@ def parse_macvlan(call: Invocation, prefixes: InterfacePrefixes | None = None) -
 
 def _read(call: Invocation, prefixes: InterfacePrefixes | None = None) -> MacvlanConf:
     top = reader(call).read(MACVLAN, call.config, "")
-    ipam = read_ipam(call, top, prefixes)
+    slaac_timeout = _slaac_timeout(call, top)
+    ipam = None if slaac_timeout else read_ipam(call, top, prefixes)
     conf = MacvlanConf(
         network=call.network,
         is_gateway=False,
@@ -82,12 +88,21 @@ def _read(call: Invocation, prefixes: InterfacePrefixes | None = None) -> Macvla
         link_in_container=top.flag("linkInContainer"),
         accept_ra=top.flag("acceptRa"),
         host_access=top.flag("hostAccess"),
+        slaac_timeout=slaac_timeout,
     )
     _refuse_egress(top, top.section("args").section("cni"))
     _refuse_delegation(conf)
     _refuse_contradictions(conf)
     refuse_small_mtu(conf.mtu, ipam, "the master's own")
     return conf
+
+
+def _slaac_timeout(call: Invocation, top: Section) -> int:
+    """The seconds that ``ipam`` with ``type`` ``cni-v6-slaac`` allows a router; 0 for another ``ipam``, or none."""
+    raw = top.raw("ipam")
+    if raw.get("type") != SLAAC_IPAM:
+        return 0
+    return reader(call).read(SLAAC, raw, "ipam").number("slaacTimeout") or 0
 
 
 def _refuse_egress(*sections: Section) -> None:
@@ -121,5 +136,10 @@ def _refuse_contradictions(conf: MacvlanConf) -> None:
         raise wrong("hostAccess", True, "and linkInContainer exclude each other: the node does not have that master",
                     "remove one of them")
     if conf.host_access and conf.ipam is None:
-        raise wrong("hostAccess", True, "needs an ipam: the node has a route to each address",
+        raise wrong("hostAccess", True, "needs an ipam with ranges: the node has a route to each address",
                     "write one, or remove hostAccess")
+    if conf.slaac_timeout and 0 < conf.mtu < IPV6_MIN_MTU:
+        raise wrong("mtu", conf.mtu, f"is below {IPV6_MIN_MTU}, the least IPv6 needs", "raise it, or write 0")
+    if conf.slaac_timeout and conf.accept_ra:
+        raise wrong("acceptRa", True, f"has no effect beside ipam.type {SLAAC_IPAM}, which listens to routers anyway",
+                    "remove it")

@@ -15,7 +15,7 @@ from cni_v6.config.firewall import FirewallConf
 from cni_v6.config.interface_prefix import InterfacePrefixes
 from cni_v6.config.ipam import IpamConf, build, for_workload
 from cni_v6.config.keys.bridge import MAIN_OF_IPAM
-from cni_v6.config.keys.ipam import DEFAULT_DATA_DIR, IPAM
+from cni_v6.config.keys.ipam import DEFAULT_DATA_DIR, IPAM, SLAAC_IPAM
 from cni_v6.config.reader import Reader, Section, check_form, show, wrong
 from cni_v6.config.requested import Source, environment_mac
 from cni_v6.errors import INVALID_CONFIG, CniError
@@ -220,7 +220,7 @@ def parse_removal(call: Invocation) -> RemovalConf:
         network=call.network,
         bridge=_lenient(call, call.config, ("", "bridge"), "interface", DEFAULT_BRIDGE),
         data_dir=_lenient(call, ours, ("ipam", "dataDir"), "path", DEFAULT_DATA_DIR),
-        foreign_ipam="" if own else plugin,
+        foreign_ipam="" if own or plugin == SLAAC_IPAM else plugin,
     )
 
 
@@ -252,6 +252,8 @@ def read_ipam(call: Invocation, top: Section, prefixes: InterfacePrefixes | None
     if not isinstance(plugin, str):
         raise wrong("ipam.type", plugin, "is not a string", "write it in quotes")
     check_form("plugin", plugin, "ipam.type")
+    if plugin == SLAAC_IPAM:
+        raise wrong("ipam.type", plugin, "needs a router on the link beside the node", 'use "type": "cni-v6-macvlan"')
     if plugin not in OUR_IPAM:
         return ForeignIpam(plugin)
     return _build(call, top, reader(call).read(IPAM, raw, "ipam"), prefixes)

@@ -26,6 +26,8 @@ FIREWALL: Mapping[str, str] = {
     "firewalldZone": "containers are in no zone of firewalld; its forward policy must let them through",
     "iptablesAdminChainName": "no chain of ours is for rules of others: write them into a table of your own",
 }
+TUNING = ("mtu", "sysctl", "promisc", "allmulti", "txQLen")
+BANDWIDTH = ("ingressRate", "ingressBurst", "egressRate", "egressBurst")
 STALE_PORTS = (
     "delete containers with published ports before the move, and start them after it: portmap is no longer called for "
     "their DEL, and its rules would send the ports to whoever has the address next"
@@ -77,18 +79,18 @@ def _firewall(entry: Entry, main: dict[str, Any], report: Report, path: str) -> 
 
 
 def _tuning(entry: Entry, main: dict[str, Any], report: Report, path: str) -> Entry | None:
-    """Without ``mac``, which the guard does not let pass, and ``mtu``, which is a key of ours."""
-    left = {key: value for key, value in entry.items() if value not in (None, {}, "")}
+    """Its keys are ours too; without ``mac``, which the guard does not let pass."""
+    left = {key: value for key, value in entry.items() if value not in (None, {}, "", False)}
     capabilities = dict(mapping(left.pop("capabilities", None), f"{path}.capabilities"))
     if capabilities.pop("mac", False):
         _capability(main, "mac")
         report.changed(f"{path}.capabilities.mac", REQUEST_MAC)
     if left.pop("mac", None):
         report.lost(f"{path}.mac", f"the same MAC for each container; {REQUEST_MAC}")
-    mtu = left.pop("mtu", 0)
-    if mtu:
-        main.setdefault("mtu", mtu)
-        report.changed(f"{path}.mtu", f"{mtu}: mtu of the main plugin")
+    for key in TUNING:
+        if key in left and (key != "sysctl" or _is_of_net(mapping(left[key], f"{path}.{key}"))):
+            main.setdefault(key, left.pop(key))
+            report.changed(f"{path}.{key}", f"{key} of our plugin")
     if capabilities:
         left["capabilities"] = capabilities
     if left.keys() <= {"type", "dataDir"}:
@@ -98,9 +100,21 @@ def _tuning(entry: Entry, main: dict[str, Any], report: Report, path: str) -> En
     return left
 
 
-def _bandwidth(entry: Entry, _: dict[str, Any], report: Report, path: str) -> Entry:
-    report.look(path, "bandwidth stays: our plugin does not limit rates. Its executable must be in CNI_PATH")
-    return entry
+def _is_of_net(sysctls: Entry) -> bool:
+    """Whether all are below net, as those of ours must be."""
+    return all(key.replace("/", ".").startswith("net.") for key in sysctls)
+
+
+def _bandwidth(entry: Entry, main: dict[str, Any], report: Report, path: str) -> None:
+    if mapping(entry.get("capabilities"), f"{path}.capabilities").get("bandwidth"):
+        _capability(main, "bandwidth")
+    rates = {key: entry[key] for key in BANDWIDTH if entry.get(key)}
+    if rates:
+        main["bandwidth"] = rates
+    report.changed(path, "bandwidth is left out: our plugin limits the rates (bandwidth, capabilities.bandwidth)")
+    for key in sorted(entry.keys() - {"type", "capabilities", *BANDWIDTH}):
+        if entry[key]:
+            report.lost(f"{path}.{key}", "the rates are for all that a container sends and receives")
 
 
 def _routing(entry: Entry, main: dict[str, Any], report: Report, path: str) -> Entry:

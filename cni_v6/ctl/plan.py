@@ -16,6 +16,7 @@ from typing import Any
 
 from cni_v6.attachments import old_gateways
 from cni_v6.attachments.context import Context
+from cni_v6.config.keys.ipam import SLAAC_IPAM
 from cni_v6.engine.handle import Reply, handle, real_context
 from cni_v6.errors import INVALID_CONFIG, CniError
 from cni_v6.kernel.describe import describe
@@ -177,6 +178,8 @@ def _warnings(reply: Reply) -> Iterator[str]:
 def _notes(config: Mapping[str, Any]) -> Iterator[str]:
     """Notes about the addresses that a real ADD would choose differently."""
     allocation = config.get("ipam", {}).get("allocation")
+    if config.get("ipam", {}).get("type") == SLAAC_IPAM:
+        yield "note: the addresses come from a router on the link: the result of an ADD has them"
     if allocation == "random":
         yield "note: the addresses are drawn by lot: an ADD draws others"
     if allocation == "stable" and not config["ipam"].get("secretFile"):

@@ -42,6 +42,7 @@ _WORDS = {
     ops.AwaitCarrier: "wait for the carrier of {ifname}",
     ops.AwaitReception: "wait until {ifname} in {netns} takes packets for {addresses}",
     ops.AwaitAddresses: "wait for duplicate address detection on {ifname} in {netns}",
+    ops.AwaitRouter: "wait for an address and a default route from a router on the link of {ifname} in {netns}",
     ops.AwaitEnd: "wait for the end of {ifname}",
     ops.Announce: "announce the addresses of {ifname} in {netns} at {mac}",
     ops.DeleteLink: "delete interface {ifname} in {netns}",

@@ -21,7 +21,14 @@ from cni_v6.kernel.open_namespaces import Spaces
 from cni_v6.kernel.ops import HOST, Op
 from cni_v6.kernel.questions import Question, Snapshot
 from cni_v6.kernel.sysctl import Folders
-from cni_v6.kernel.wait import await_addresses, await_carrier, await_end, await_port, await_reception
+from cni_v6.kernel.wait import (
+    await_addresses,
+    await_carrier,
+    await_end,
+    await_port,
+    await_reception,
+    await_router,
+)
 
 if TYPE_CHECKING:
     from cni_v6.kernel.link_deletion import Reaper  # which an engine has
@@ -325,6 +332,7 @@ _DIRECT: dict[type[Any], Callable[[Spaces, Any], None]] = {
     ops.AwaitCarrier: await_carrier,
     ops.AwaitReception: await_reception,
     ops.AwaitAddresses: await_addresses,
+    ops.AwaitRouter: await_router,
     ops.AwaitEnd: await_end,
 }
 _ALONE = frozenset((*_DIRECT, ops.CreateVeth, ops.EnsureBridge, ops.CreateIfb))  # each ends its batch

@@ -287,6 +287,18 @@ class AwaitAddresses:
 
 
 @dataclass(frozen=True, slots=True)
+class AwaitRouter:
+    """Wait until an interface has a global IPv6 address that it may use, and a default route, from a router.
+
+    CniError(TRY_AGAIN) names what is missing after so many seconds.
+    """
+
+    netns: str
+    ifname: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class AwaitEnd:
     """Wait until an interface of the node is gone, after the namespace of its peer has ended; at most so long."""
 
@@ -480,6 +492,7 @@ Op = (
     | AwaitCarrier
     | AwaitReception
     | AwaitAddresses
+    | AwaitRouter
     | AwaitEnd
     | Announce
     | DeleteLink

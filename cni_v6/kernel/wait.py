@@ -31,7 +31,7 @@ NO_END = "no carrier, perhaps: is the interface up to which it is connected?"
 ANSWER_SECONDS = 3.0  # RFC 4861, section 10: three solicitations, a second each
 STAYS = "it is there still"
 NO_ADDRESS = "has somebody removed an address?"
-Awaited = ops.AwaitPort | ops.AwaitCarrier | ops.AwaitReception | ops.AwaitAddresses
+Awaited = ops.AwaitPort | ops.AwaitCarrier | ops.AwaitReception | ops.AwaitAddresses | ops.AwaitRouter
 
 
 def await_port(spaces: Spaces, operation: ops.AwaitPort) -> None:
@@ -132,6 +132,31 @@ def _holder(spaces: Spaces, operation: ops.AwaitAddresses, index: int, address: 
         space.route.request([remove, pyroute2_messages.ask_neighbour(ip, index)])
         _wait(events, operation, answered, patience=ANSWER_SECONDS)
     return next(iter(found), "")
+
+
+def await_router(spaces: Spaces, operation: ops.AwaitRouter) -> None:
+    """Wait for an address and a default route; the notifications of both come on one socket."""
+    from cni_v6.kernel import autoconf  # of one kind of network
+
+    index, space = _index(spaces, operation.netns, operation), spaces.get(operation.netns)
+    missing: list[str] = []
+
+    def settled() -> bool:
+        held = [answers.read_address_state(data) for data in space.route.dump(requests.get_addresses(index)).messages
+                if answers.index_of(data) == index and answers.family_of(data) == uapi.AF_INET6]
+        usable = [address for address, tentative, failed in held
+                  if not (tentative or failed or is_link_local(address))]
+        routes = map(answers.read_route, space.route.dump(requests.get_routes(6, index)).messages)
+        defaults = [found for found in routes if found and found[0] == index and found[1].dst == "::/0"]
+        missing[:] = [what for what, there in ((autoconf.ADDRESS, usable), (autoconf.ROUTE, defaults)) if not there]
+        return not missing
+
+    with space.event_socket(uapi.RTNLGRP_IPV6_IFADDR) as events:
+        events.setsockopt(uapi.SOL_NETLINK, uapi.NETLINK_ADD_MEMBERSHIP, uapi.RTNLGRP_IPV6_ROUTE)
+        try:
+            _wait(events, operation, settled, patience=operation.seconds)
+        except CniError as error:
+            raise (autoconf.no_router(operation.ifname, operation.seconds, missing) if missing else error) from error
 
 
 def await_end(spaces: Spaces, operation: ops.AwaitEnd) -> None:

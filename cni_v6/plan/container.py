@@ -80,6 +80,8 @@ def _settings(
         yield "ipv6/conf/{ifname}/accept_ra", accept_ra, True
         yield "ipv6/conf/{ifname}/autoconf", "0", False
         yield "ipv6/conf/{ifname}/accept_dad", "1" if dad else "0", dad
+        if dad:  # else the kernel waits for up to a second before the first solicitation (addrconf_dad_kick)
+            yield "ipv6/conf/{ifname}/router_solicitation_delay", "0", False
         if 6 in announced:
             yield "ipv6/conf/{ifname}/ndisc_notify", "1", False
         yield "ipv6/conf/{ifname}/keep_addr_on_down", "1", False  # as IPv4 addresses are kept

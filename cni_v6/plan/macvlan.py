@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 
 from cni_v6.config import ranges as config_ranges
 from cni_v6.config.ipam import IpamConf
@@ -22,12 +23,11 @@ from cni_v6.kernel.facts import Link
 from cni_v6.kernel.ops import HOST, Op
 from cni_v6.kernel.questions import GetAddresses, GetLink, GetUplinks, Question, Snapshot
 from cni_v6.leases.attachment import MacvlanLink
-from cni_v6.plan import container, families, features, host_access
+from cni_v6.plan import container, families, features, host_access, slaac
 from cni_v6.plan.site import Allocation, Plan, Site
 from cni_v6.protocol import names
 from cni_v6.protocol.result import Address, Interface, Result
 
-LISTENS = "2"  # the sysctl accept_ra: 1 would be ignored once the container forwards
 _NO_AUTOCONF = ("accept_ra", "autoconf")
 
 
@@ -128,7 +128,7 @@ def check_master(conf: MacvlanConf, master: Link | None) -> None:
 def _has_ipv6(conf: MacvlanConf) -> bool:
     """Whether a container must have IPv6."""
     sets, optional = (conf.ipam.sets, conf.ipam.optional) if isinstance(conf.ipam, IpamConf) else ((), frozenset())
-    return any(range_set.family == 6 for range_set in sets) and 6 not in optional
+    return bool(conf.slaac_timeout) or (any(range_set.family == 6 for range_set in sets) and 6 not in optional)
 
 
 def to_record(site: Site, conf: MacvlanConf) -> MacvlanLink:
@@ -151,13 +151,13 @@ def plan_add(site: Site, conf: MacvlanConf, allocation: Allocation, seen: Snapsh
     """
     present, own_mac = allocation.families(), mac(site, conf, seen)
     off = families.ipv6_off(site.netns, seen, gateway=False)
-    if off and 6 in present:  # from another IPAM plugin: ours allocates none then
+    if off and (conf.slaac_timeout or 6 in present):  # from another IPAM plugin: ours allocates none then
         raise off
     master = seen.link(place(site, conf), conf.master)
     mtu = conf.mtu or (master.mtu if master else 0)
     netns, ifname = site.netns, site.owner.ifname
     routes = tuple(container.route(site, route, allocation.ips) for route in allocation.routes)
-    accept_ra = LISTENS if conf.accept_ra else "0"
+    accept_ra = slaac.LISTENS if conf.accept_ra else "0"
     steps = (
         ops.CreateMacvlan(
             place(site, conf), conf.master, netns, ifname, names.unnamed_interface(site.owner), conf.mode,
@@ -165,6 +165,7 @@ def plan_add(site: Site, conf: MacvlanConf, allocation: Allocation, seen: Snapsh
         ),
         *_without_addresses(site, conf, allocation, seen),
         *container.steps(site, allocation, seen, announced=present, dad=True, accept_ra=accept_ra),
+        *([ops.AwaitRouter(netns, ifname, conf.slaac_timeout)] if conf.slaac_timeout else []),
         *routes,
         *features.container_steps(site, conf, allocation, seen),
         *([ops.AwaitAddresses(netns, ifname)] if 6 in present else []),
@@ -177,12 +178,18 @@ def plan_add(site: Site, conf: MacvlanConf, allocation: Allocation, seen: Snapsh
     interfaces = (own, *host_access.interface(conf, site.node, master.mtu if master else 0))
     ips = tuple(Address(ip.address, ip.gateway, interface=0) for ip in allocation.ips)
     result = Result(interfaces, ips, allocation.routes, conf.dns or allocation.dns)
-    return Plan(steps, result, routes, tuple(host_access.warnings(conf, allocation.ips, seen)))
+    warnings = tuple(host_access.warnings(conf, allocation.ips, seen))
+    if conf.slaac_timeout:
+        return Plan(steps, result, routes, warnings, slaac.questions(site), partial(slaac.with_addresses, site))
+    return Plan(steps, result, routes, warnings)
 
 
 def _without_addresses(site: Site, conf: MacvlanConf, allocation: Allocation, seen: Snapshot) -> Iterable[Op]:
-    """On a layer 2 network the container finds its addresses by itself; the kernel must not do so unasked."""
-    if allocation.ips or conf.accept_ra or families.ipv6_off(site.netns, seen, gateway=False):
+    """Without addresses of an IPAM plugin the kernel takes them from routers only if it is asked to."""
+    if conf.slaac_timeout:
+        yield from slaac.steps(site, seen)
+    elif allocation.ips or conf.accept_ra or families.ipv6_off(site.netns, seen, gateway=False):
         return
-    for name in _NO_AUTOCONF:
-        yield ops.SetSysctl(site.netns, f"ipv6/conf/{site.owner.ifname}/{name}", "0", precaution=True)
+    else:
+        for name in _NO_AUTOCONF:
+            yield ops.SetSysctl(site.netns, f"ipv6/conf/{site.owner.ifname}/{name}", "0", precaution=True)

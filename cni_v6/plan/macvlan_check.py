@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from cni_v6.config.macvlan import MacvlanConf
 from cni_v6.kernel.facts import Link
 from cni_v6.kernel.ops import HOST, Op
 from cni_v6.kernel.questions import GetLink, GetMacvlanMode, GetSysctl, Question, Snapshot
 from cni_v6.leases.attachment import Attachment, MacvlanLink
-from cni_v6.plan import check, families, features, host_access, macvlan, status
+from cni_v6.plan import check, families, features, host_access, macvlan, slaac, status
 from cni_v6.plan.site import Site
 from cni_v6.protocol.result import Result
 
@@ -26,8 +27,8 @@ def questions(site: Site, conf: MacvlanConf, result: Result, record: Attachment 
     return (
         GetLink(netns if link.in_container else HOST, link.master),
         *check.inside_questions(site, result), GetMacvlanMode(netns, ifname),
-        *(GetSysctl(netns, key) for key, _ in _settings(site, conf, result)),
-        *(host_access.own_questions(link.master, link.node) if link.node else ()),
+        *(GetSysctl(netns, key) for key, _ in _settings(site, conf, result)), *node_questions(link),
+        *(slaac.questions(site) if conf.slaac_timeout else ()),
     )
 
 
@@ -41,6 +42,9 @@ def compare(
     """
     netns, ifname = site.netns, site.owner.ifname
     link = _link(site, conf, record)
+    if conf.slaac_timeout:  # routers may have changed their prefixes since
+        result = replace(result, ips=(), routes=())
+        yield from (f"{ifname} has not {what} from a router" for what in slaac.missing(site, seen))
     yield from missing(link, seen.link(netns if link.in_container else HOST, link.master))
     yield from check.inside(site, result, seen, up=True)
     if seen.link(netns, ifname):
@@ -85,8 +89,10 @@ def differences(
 def _settings(site: Site, conf: MacvlanConf, result: Result) -> Iterator[tuple[str, str]]:
     """Sysctls of the container's interface that a network with IPv6 needs."""
     ifname = site.owner.ifname
-    if any(ip.family == 6 for ip in check.addresses(site, result, ifname)):
-        yield f"ipv6/conf/{ifname}/accept_ra", macvlan.LISTENS if conf.accept_ra else "0"
+    if conf.slaac_timeout:
+        yield from ((f"ipv6/conf/{ifname}/{name}", value) for name, value in slaac.CHECKED)
+    elif any(ip.family == 6 for ip in check.addresses(site, result, ifname)):
+        yield f"ipv6/conf/{ifname}/accept_ra", slaac.LISTENS if conf.accept_ra else "0"
         yield f"ipv6/conf/{ifname}/autoconf", "0"
 
 

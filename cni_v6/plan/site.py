@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from cni_v6.kernel.ops import AddRoute, Op
+from cni_v6.kernel.questions import Question, Snapshot
 from cni_v6.log import Log
 from cni_v6.protocol import names
 from cni_v6.protocol.names import Owner
@@ -47,17 +48,24 @@ class Allocation:
         return frozenset(ip.family for ip in self.ips)
 
 
+def _as_planned(result: Result, _: Snapshot) -> Result:
+    return result
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """The operations of an ADD, and its result. ``routes``: the operations of the result's routes, in their order.
 
-    ``warnings``: for the log.
+    ``warnings``: for the log. ``found``: questions once the operations are done, and what ``complete`` makes of the
+    result with their answers.
     """
 
     ops: tuple[Op, ...]
     result: Result
     routes: tuple[Op, ...] = ()
     warnings: tuple[str, ...] = ()
+    found: tuple[Question, ...] = ()
+    complete: Callable[[Result, Snapshot], Result] = _as_planned
 
     def answer(self, otherwise: Mapping[Op, Op | None], log: Log) -> Result:
         """The result, with the routes that the container has.

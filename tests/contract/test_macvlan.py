@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -10,10 +12,11 @@ import pytest
 from cni_v6 import errors
 from cni_v6.kernel import ops
 from cni_v6.kernel.fake.kernel import FakeKernel
-from cni_v6.kernel.ops import HOST
+from cni_v6.kernel.ops import HOST, Op
 from cni_v6.kernel.questions import GetMacvlanMode
 from tests.contract.kernels import KernelTestbed, linux_testbed
 from tests.contract.test_kernel import MAC, NO_DAD, addresses, attach, link, refused, routes, there
+from tests.netns import wire
 
 WIRE, FAR, MASTER_MAC = "up0", "far0", "02:00:00:00:01:0b"
 OTHER_MAC = "02:00:00:00:00:0d"
@@ -135,6 +138,50 @@ def test_a_duplicate_is_named_with_the_mac_that_has_it(testbed: KernelTestbed) -
     with refused(errors.ADDRESS_UNAVAILABLE, IP, far.mac):
         testbed.kernel.apply([macvlan(testbed), *steps, ops.AwaitAddresses(testbed.a, "eth0")])
     assert link(testbed, testbed.a, "eth0") is None and addresses(testbed, testbed.b, FAR) == [PREFIX]
+
+
+@contextmanager
+def advertised(testbed: KernelTestbed) -> Iterator[None]:
+    """A router on the uplink's other end, with the prefix 2001:db8:5::/64."""
+    if isinstance(testbed.kernel, FakeKernel):
+        testbed.kernel.advertised = "2001:db8:5::a/64", wire.ROGUE
+        yield
+        return
+    with wire.advertising(testbed.b, FAR, "2001:db8:5::"):
+        yield
+
+
+def listening(testbed: KernelTestbed) -> list[Op]:
+    """A macvlan that takes addresses and routes from routers."""
+    settings = (("accept_dad", "0"), ("accept_ra", "2"), ("autoconf", "1"))
+    steps = [ops.SetSysctl(testbed.a, f"ipv6/conf/eth0/{name}", value) for name, value in settings]
+    return [macvlan(testbed), *steps, ops.SetLink(testbed.a, "eth0", up=True)]
+
+
+def test_an_address_and_a_route_from_a_router(testbed: KernelTestbed) -> None:
+    with advertised(wired(testbed)):
+        testbed.kernel.apply([*listening(testbed), ops.AwaitRouter(testbed.a, "eth0", 10)])
+    [address] = addresses(testbed, testbed.a, "eth0")
+    assert address.startswith("2001:db8:5::") and address.endswith("/64")
+    assert [route.gateway for route in routes(testbed, testbed.a, "::/0")] == [wire.ROGUE]
+
+
+def test_no_router(testbed: KernelTestbed) -> None:
+    """The error names what is missing, and everything is undone."""
+    with refused(errors.TRY_AGAIN, "an address and a default route", "0.2 seconds"):
+        wired(testbed).kernel.apply([*listening(testbed), ops.AwaitRouter(testbed.a, "eth0", 0.2)])
+    assert link(testbed, testbed.a, "eth0") is None
+
+
+def test_a_router_that_gives_an_address_alone(testbed: KernelTestbed) -> None:
+    wired(testbed)
+    steps = listening(testbed)
+    if isinstance(testbed.kernel, FakeKernel):
+        testbed.kernel.advertised = "2001:db8:5::a/64", ""
+    else:
+        steps.append(ops.AddAddress(testbed.a, "eth0", "2001:db8:5::a/64"))
+    with refused(errors.TRY_AGAIN, "gave a default route within"):
+        testbed.kernel.apply([*steps, ops.AwaitRouter(testbed.a, "eth0", 0.2)])
 
 
 @pytest.mark.netns

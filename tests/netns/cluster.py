@@ -61,7 +61,6 @@ class Member:
         folder = self.cluster.folder
         config = folder / f"{self.name}.json"
         config.write_text(json.dumps({**self.cluster.config, **keys}))
-        self.node.file(TARGET).parent.mkdir(exist_ok=True)
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
             path = folder / f"{self.name}.notify"
             path.unlink(missing_ok=True)

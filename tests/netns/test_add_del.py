@@ -64,7 +64,7 @@ def test_after_del_the_node_is_as_before_on_layer_2(node: Node, end: str) -> Non
 
 @pytest.mark.parametrize("subnets", FAMILIES)
 @pytest.mark.parametrize("end", ENDS)
-@pytest.mark.usefixtures("main_plugin")
+@pytest.mark.usefixtures("any_plugin")
 def test_after_del_the_node_is_as_before(node: Node, subnets: Sequence[str], end: str) -> None:
     come_and_gone(node, subnets, end)
 
@@ -105,7 +105,7 @@ def test_the_first_container_brings_the_bridge_and_forwarding_and_nothing_else(
     assert networks.link(node, "cni0")["linkinfo"]["info_kind"] == "bridge"
 
 
-@pytest.mark.usefixtures("main_plugin")
+@pytest.mark.usefixtures("any_plugin")
 def test_del_of_what_never_was_is_fine(node: Node) -> None:
     with node.unchanged(ignore=r"attachments/\.seen"):
         Pod(node, networks.gateway(*DUAL), "a").delete()
@@ -113,7 +113,7 @@ def test_del_of_what_never_was_is_fine(node: Node) -> None:
 
 
 @pytest.mark.both_ways
-@pytest.mark.usefixtures("main_plugin")
+@pytest.mark.usefixtures("any_plugin")
 def test_del_needs_no_more_of_the_configuration_than_its_name(node: Node) -> None:
     config = networks.gateway(*DUAL)
     networks.set_up(node, config)
@@ -238,7 +238,7 @@ def test_every_version_is_answered_in_its_own_shape(node: Node, version: str) ->
 
 
 @pytest.mark.both_ways
-@pytest.mark.usefixtures("main_plugin")
+@pytest.mark.usefixtures("any_plugin")
 def test_a_second_add_is_refused_and_the_first_untouched(node: Node) -> None:
     [pod] = networks.pods(node, networks.gateway(*DUAL), "a")
     with node.unchanged():
@@ -260,7 +260,7 @@ def test_a_container_has_several_interfaces(node: Node) -> None:
     assert networks.veths(node) == set() and networks.leases(node, "pods") == networks.leases(node, "other") == set()
 
 
-@pytest.mark.usefixtures("main_plugin")
+@pytest.mark.usefixtures("any_plugin")
 def test_addresses_outlive_a_link_that_goes_down(node: Node) -> None:
     """As IPv4's do: the kernel drops IPv6 addresses with the link unless ``keep_addr_on_down`` is set."""
     pod = Pod(node, networks.gateway(*DUAL), "a")

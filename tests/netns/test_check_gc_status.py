@@ -69,7 +69,7 @@ def test_check_names_all_differences_at_once(node: Node) -> None:
     assert f"address {pod.address(4)}/24" in message and "route ::/0" in message and "route 0.0.0.0/0" in message
 
 
-@pytest.mark.usefixtures("main_plugin")
+@pytest.mark.usefixtures("any_plugin")
 @pytest.mark.core
 def test_check_changes_nothing(node: Node) -> None:
     [pod] = networks.pods(node, networks.gateway(*DUAL), "a")
@@ -77,7 +77,7 @@ def test_check_changes_nothing(node: Node) -> None:
         pod.check().ok()
 
 
-@pytest.mark.usefixtures("main_plugin")
+@pytest.mark.usefixtures("any_plugin")
 def test_check_of_a_container_that_is_gone(node: Node) -> None:
     [pod] = networks.pods(node, networks.gateway(*DUAL), "a")
     node.remove_container("a")
@@ -112,7 +112,7 @@ def record(node: Node, pod: Pod) -> Any:
 
 
 @pytest.mark.parametrize("key", ["cni.dev/valid-attachments", "cni.dev/attachments"])
-@pytest.mark.usefixtures("main_plugin")
+@pytest.mark.usefixtures("any_plugin")
 def test_gc_takes_away_exactly_what_is_stale(node: Node, key: str) -> None:
     config = networks.gateway(*DUAL)
     keeps = networks.pods(node, config, "keeps")
@@ -127,7 +127,7 @@ def test_gc_takes_away_exactly_what_is_stale(node: Node, key: str) -> None:
     assert not any(record(node, pod).exists() for pod in stale)
 
 
-@pytest.mark.usefixtures("main_plugin")
+@pytest.mark.usefixtures("any_plugin")
 def test_gc_of_a_list_of_none_takes_everything(node: Node) -> None:
     config = networks.gateway(*DUAL)
     networks.set_up(node, config)
@@ -170,7 +170,7 @@ def test_gc_takes_interfaces_whose_leases_are_lost(node: Node) -> None:
     assert networks.veths(node) == {keeps.host} and networks.veths(node, orphan.netns) == set()
 
 
-@pytest.mark.usefixtures("main_plugin")
+@pytest.mark.usefixtures("any_plugin")
 def test_gc_without_a_list_frees_nothing_and_says_so(node: Node) -> None:
     config = networks.gateway(*DUAL)
     [pod] = networks.pods(node, config, "a")

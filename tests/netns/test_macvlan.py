@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -88,6 +89,7 @@ def test_life_of_two_containers(node: Node, router: str) -> None:
             node.remove_container(name)
 
 
+@pytest.mark.slow
 def test_a_name_of_the_node_is_in_nobodys_way(node: Node, router: str) -> None:
     node.run("ip", "link", "add", "eth0", "type", "bridge")
     pod = Pod(node, network(), "a")
@@ -256,6 +258,7 @@ def _learned(node: Node, pod: Pod) -> bool:
     return any(route["protocol"] == "ra" for route in node.ip_json("-6", "route", "show", netns=pod.netns))
 
 
+@pytest.mark.slow
 def test_node_and_containers_reach_each_other(node: Node, router: str) -> None:
     """By the node's own addresses, both ways; the link sees neither a second MAC for them nor a question."""
     config = network(hostAccess=True)
@@ -328,3 +331,56 @@ def _view(pod: Pod) -> Any:
     addresses = [(entry["family"], entry["prefixlen"], entry["scope"]) for entry in link["addr_info"]]
     routes = [{key: route.get(key) for key in ("dst", "gateway", "metric")} for route in pod.routes()]
     return result, sorted(addresses), routes, link["mtu"], link["linkinfo"]
+
+
+# Addresses from a router
+
+
+@pytest.fixture
+def radvd(node: Node, router: str, tmp_path: Path) -> str:
+    """The router's prefix; it advertises itself, and answers solicitations."""
+    need(os.access("/usr/sbin/radvd", os.X_OK), "needs radvd")
+    networks.set_sysctl(node, "ipv6/conf/all/forwarding", "1", router)
+    (tmp_path / "radvd.conf").write_text(
+        "interface eth0 { AdvSendAdvert on; MinRtrAdvInterval 3; MaxRtrAdvInterval 4; "
+        "prefix 2001:db8:ffff::/64 {}; };\n"
+    )
+    log = ("-m", "logfile", "-l", str(tmp_path / "log"))
+    node.run("radvd", "-C", str(tmp_path / "radvd.conf"), "-p", str(tmp_path / "pid"), *log, netns=router)
+    return "2001:db8:ffff:"
+
+
+def slaac(**keys: Any) -> dict[str, Any]:
+    config = networks.network(name="pods", **keys)
+    return {**config, "ipam": {"type": "cni-v6-slaac", "slaacTimeout": 5}}
+
+
+def test_a_container_takes_its_address_from_the_router(node: Node, router: str, radvd: str) -> None:
+    """The result says which; CHECK compares with what there is by then."""
+    with node.unchanged(ignore=LEFT):
+        pod = Pod(node, slaac(), "a", quick=False)
+        pod.add()
+        [ip] = pod.result["ips"]
+        assert ip["address"].startswith(radvd) and ip["address"].endswith("/64")
+        assert ip["gateway"].startswith("fe80::") and ip["interface"] == 0
+        assert pod.result["routes"] == [{"dst": "::/0", "gw": ip["gateway"]}]
+        assert pod.ping(BEHIND[6]) and networks.ping(node, pod.address(6), router)
+        node.plugin(MACVLAN, "STATUS", slaac()).ok()
+        pod.check().ok()
+        node.run("ip", "address", "add", "2001:db8:ffff::77/64", "dev", "eth0", "nodad", netns=pod.netns)
+        node.run("ip", "address", "del", ip["address"], "dev", "eth0", netns=pod.netns)
+        pod.check().ok()
+        node.run("ip", "-6", "route", "flush", "default", netns=pod.netns)
+        assert "a default route" in pod.check().error(errors.CHECK_FAILED)
+        pod.delete()
+        node.remove_container("a")
+
+
+@pytest.mark.slow
+def test_without_a_router_the_error_says_what_is_missing(node: Node, router: str) -> None:
+    config = slaac()
+    config["ipam"]["slaacTimeout"] = 1
+    pod = Pod(node, config, "a", quick=False)
+    with node.unchanged(ignore=LEFT):
+        message = pod.call("ADD").error(errors.TRY_AGAIN)
+    assert "no router on the link of eth0 gave an address and a default route within 1 seconds" in message

@@ -279,6 +279,40 @@ def test_the_name_is_another_nodes_now(a: Place, store: MemoryStore) -> None:
     with pytest.raises(CniError, match="another node has the name a at fd00:11::3"):
         agent.step()
     assert a.disk.conflist is None and a.kernel.entries == set()
+    assert not a.agent(store=AwayStore()).step().ready and a.disk.conflist is None
+    assert {entry.ifname for entry in a.kernel.entries if isinstance(entry, Route)} == {"eth0"}
+
+
+class FullDisk(MemoryDisk):
+    """Nothing can be written any more, once that is so."""
+
+    full = False
+
+    def save(self, state: State) -> None:
+        if self.full and state != self.state:
+            raise CniError(errors.IO_FAILURE, "cannot use state.json", "No space left on device")
+        super().save(state)
+
+    def write_conflist(self, text: str | None) -> None:
+        if self.full:
+            raise CniError(errors.IO_FAILURE, "cannot use the list", "No space left on device")
+        super().write_conflist(text)
+
+
+def test_a_disk_that_is_full(a: Place, b: Place) -> None:
+    """The node has its routes all the same."""
+    a.disk = disk = FullDisk()
+    agent = a.agent()
+    agent.step()
+    disk.full = True
+    b.agent().step()
+    a.kernel.underlay = replace(a.underlay, mtu=9000)
+    assert agent.step() == Outcome(ready=False, complete=False) and len(a.kernel.entries) == 4
+    assert [words.partition(": ")[2] for words in a.said] == [
+        "cannot use state.json: No space left on device", "No space left on device",
+    ]
+    disk.full = False
+    assert agent.step() == READY and a.said[-1] == "all is well again"
 
 
 def test_a_disk_of_another_node(a: Place) -> None:

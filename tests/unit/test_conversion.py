@@ -59,7 +59,7 @@ def converted(document: object, tmp_path: Path, **wanted: Any) -> tuple[Document
     found = convert(document, Wanted(**wanted))
     path = tmp_path / "10-web.conflist"
     path.write_text(json.dumps(found.document))
-    context = FakeContext().context()
+    context = FakeContext(files={"/etc/cni/tuning/allowlist.conf": FileNotFoundError()}).context()
     for config in configurations(path):
         conf_dir.checked(config, context)
     plugins = found.document["plugins"]
@@ -173,11 +173,17 @@ def test_ptp(tmp_path: Path) -> None:
     ({"type": "tuning", "capabilities": {"mac": True}, "dataDir": "/run/t"}, None, {"capabilities": {"mac": True}},
      ".capabilities.mac", CHANGED, "requested with the capability"),
     ({"type": "tuning", "mac": "02:00:00:00:00:01"}, None, {}, ".mac", LOST, "the same MAC for each"),
-    ({"type": "tuning", "mtu": 1400}, None, {"mtu": 1400}, ".mtu", CHANGED, "mtu of the main plugin"),
-    ({"type": "tuning", "sysctl": {"net.core.somaxconn": "500"}, "capabilities": {"allmulti": True}},
-     {"type": "tuning", "sysctl": {"net.core.somaxconn": "500"}, "capabilities": {"allmulti": True}}, {}, "", LOOK,
+    ({"type": "tuning", "mtu": 1400}, None, {"mtu": 1400}, ".mtu", CHANGED, "mtu of our plugin"),
+    ({"type": "tuning", "sysctl": {"net.core.somaxconn": "500"}, "promisc": True, "allmulti": False, "txQLen": 9}, None,
+     {"sysctl": {"net.core.somaxconn": "500"}, "promisc": True, "txQLen": 9}, ".sysctl", CHANGED, "sysctl of our"),
+    ({"type": "tuning", "sysctl": {"kernel.msgmax": "500"}, "capabilities": {"allmulti": True}},
+     {"type": "tuning", "sysctl": {"kernel.msgmax": "500"}, "capabilities": {"allmulti": True}}, {}, "", LOOK,
      "tuning stays"),
-    ({"type": "bandwidth", "ingressRate": 1}, {"type": "bandwidth", "ingressRate": 1}, {}, "", LOOK, "bandwidth stays"),
+    ({"type": "bandwidth", "ingressRate": 80000, "ingressBurst": 160000, "capabilities": {"bandwidth": True}}, None,
+     {"bandwidth": {"ingressRate": 80000, "ingressBurst": 160000}, "capabilities": {"bandwidth": True}}, "", CHANGED,
+     "our plugin limits the rates"),
+    ({"type": "bandwidth", "unshapedSubnets": ["10.0.0.0/8"], "shapedSubnets": []}, None, {}, ".unshapedSubnets", LOST,
+     "for all that"),
     ({"type": "sbr"}, {"type": "sbr"}, {}, "", LOOK, "sbr stays"),
     ({"type": "vrf", "vrfname": "red"}, {"type": "vrf", "vrfname": "red"}, {}, "", LOOK, "vrf stays"),
     ({"type": "dnsname"}, {"type": "dnsname"}, {}, "", LOOK, "dnsname is not known"),

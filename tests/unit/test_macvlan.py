@@ -11,13 +11,16 @@ from cni_v6 import errors
 from cni_v6.attachments import remove_interface, repair
 from cni_v6.errors import CniError
 from cni_v6.kernel import ops
-from cni_v6.kernel.facts import Link, RouteEntry
+from cni_v6.kernel.facts import Lifetime, Link, RouteEntry
 from cni_v6.kernel.ops import HOST
+from cni_v6.kernel.questions import GetLifetimes, GetRoutes, Snapshot
 from cni_v6.leases import port_record
 from cni_v6.leases.attachment import Attachment, MacvlanLink
-from cni_v6.plan import reach
+from cni_v6.plan import reach, slaac
+from cni_v6.plan.site import Site
 from cni_v6.plan.situation import Inside, Situation, Way, cut_off
 from cni_v6.protocol.names import Owner, container_mac, node_interface, node_mac, unnamed_interface
+from cni_v6.protocol.result import Result
 from tests.unit.fake_context import BOOT, CONFIG as BRIDGED, DATA_DIR, FakeContext, dhcp_server, gc
 
 TYPE = "cni-v6-macvlan"
@@ -345,6 +348,102 @@ def test_what_the_node_lacks_is_mended(spoil: str) -> None:
     call(fake, "CHECK", {**SHARED, "prevResult": result}).ok()
 
 
+def test_a_family_that_the_container_lacks_is_passed_over() -> None:
+    fake = with_addresses("192.0.2.9/24", "2001:db8:1::99/64")
+    call(fake, "ADD", {**IPV4_ALONE, "hostAccess": True}).ok()
+    assert fake.kernel.spaces[SPACE].neighbours == {"eth0": {"192.0.2.9": NODE_MAC}}
+
+
+# Addresses from a router
+
+SLAAC = {**CONFIG, "ipam": {"type": "cni-v6-slaac"}}
+
+
+def with_router(address: str = "2001:db8:5::a/64", gateway: str = "fe80::1") -> FakeContext:
+    fake = node()
+    fake.kernel.advertised = address, gateway
+    return fake
+
+
+def test_the_result_says_which_address_the_router_gave() -> None:
+    fake = with_router()
+    result = call(fake, "ADD", SLAAC).ok()
+    assert result["ips"] == [{"address": "2001:db8:5::a/64", "gateway": "fe80::1", "interface": 0}]
+    assert result["routes"] == [{"dst": "::/0", "gw": "fe80::1"}]
+    assert [sysctl(fake, name) for name in ("accept_ra", "autoconf", "accept_dad")] == ["2", "1", "0"]
+    [wait] = [step for step in fake.kernel.applied if isinstance(step, ops.AwaitRouter)]
+    assert wait.seconds == 10
+    [record] = fake.attachments("lan")
+    assert (record.addresses, record.port) == ((), PORT)
+    call(fake, "STATUS", SLAAC).ok()
+    space = fake.kernel.spaces[SPACE]
+    space.addresses["eth0"] = ["2001:db8:6::a/64"]  # the router has another prefix by now
+    call(fake, "CHECK", {**SLAAC, "prevResult": result}).ok()
+    space.addresses["eth0"], space.routes["eth0"] = ["fe80::7/64"], []
+    said = call(fake, "CHECK", {**SLAAC, "prevResult": result}).error(errors.CHECK_FAILED)
+    assert "eth0 has not an address from a router" in said and "eth0 has not a default route from a router" in said
+    call(fake, "GC", gc(config=SLAAC)).ok()
+    call(fake, "DEL", SLAAC).ok()
+    assert inside(fake) == {} and fake.attachments("lan") == [] and fake.delegated == []
+
+
+@pytest.mark.parametrize(("advertised", "missing"), [
+    (("", ""), "an address and a default route"), (("2001:db8:5::a/64", ""), "gave a default route within 3 seconds"),
+])
+def test_without_a_router_everything_is_undone(advertised: tuple[str, str], missing: str) -> None:
+    fake = with_router(*advertised)
+    conf = {**SLAAC, "ipam": {"type": "cni-v6-slaac", "slaacTimeout": 3}}
+    assert missing in call(fake, "ADD", conf).error(errors.TRY_AGAIN)
+    assert inside(fake) == {} and fake.attachments("lan") == []
+
+
+def test_preferred_addresses_of_several_routers() -> None:
+    """Deprecated ones are left out, unless there are no others; temporary ones always."""
+    def seen(*lifetimes: Lifetime) -> Any:
+        routes = (RouteEntry("::/0", "fe80::1"), RouteEntry("::/0", "fe80::2"), RouteEntry("2001:db8::/32", "fe80::3"))
+        return Snapshot({GetLifetimes(SPACE, "eth0"): lifetimes, GetRoutes(SPACE, "eth0"): routes})
+
+    old, new = Lifetime("2001:db8:5::a/64", preferred=0), Lifetime("2001:db8:6::a/64")
+    temporary = Lifetime("2001:db8:7::a/64", temporary=True)
+    place = Site(OWNER, SPACE, "n")
+    both = slaac.with_addresses(place, Result(), seen(old, new, temporary))
+    assert [(ip.address, ip.gateway) for ip in both.ips] == [("2001:db8:6::a/64", "fe80::1")]
+    assert [route.gw for route in both.routes] == ["fe80::1", "fe80::2"]
+    assert [ip.address for ip in slaac.with_addresses(place, Result(), seen(old)).ips] == ["2001:db8:5::a/64"]
+    on_link = Snapshot({GetLifetimes(SPACE, "eth0"): (new,), GetRoutes(SPACE, "eth0"): (RouteEntry("::/0", None),)})
+    alone = slaac.with_addresses(place, Result(), on_link)
+    assert (alone.ips[0].gateway, alone.routes) == (None, ())
+
+
+def test_a_router_needs_ipv6_in_the_container() -> None:
+    fake = with_router()
+    sysctls = fake.kernel.spaces[SPACE].sysctls
+    sysctls["ipv6/conf/lo/disable_ipv6"] = "1"
+    call(fake, "ADD", SLAAC).ok()
+    assert sysctls["ipv6/conf/lo/disable_ipv6"] == "0"
+    call(fake, "DEL", SLAAC).ok()
+    for key in [key for key in sysctls if key.startswith("ipv6")]:
+        del sysctls[key]
+    assert "no IPv6" in call(fake, "ADD", SLAAC).error(errors.IPV6_DISABLED)
+    small = node(mtu=1200)
+    assert "IPv6 needs 1280" in call(small, "ADD", SLAAC).error(errors.NODE_CONFLICT)
+
+
+def test_where_the_node_is_the_router_there_is_no_other() -> None:
+    fake = FakeContext()
+    fake.container("c1")
+    conf = {**BRIDGED, "ipam": {"type": "cni-v6-slaac"}}
+    assert 'use "type": "cni-v6-macvlan"' in fake.call("ADD", "c1", conf).error(errors.INVALID_CONFIG)
+
+
+def test_del_of_a_layer_2_interface_that_is_gone() -> None:
+    fake = node()
+    call(fake, "ADD", LAYER_2).ok()
+    fake.kernel.delete(SPACE, "eth0")
+    call(fake, "DEL", LAYER_2).ok()
+    assert fake.attachments("lan") == []
+
+
 # CHECK, and what ctl finds
 
 
@@ -432,6 +531,8 @@ def test_where_its_packets_leave() -> None:
     assert (found.may, found.interface, found.source) == (reach.YES, "eth0 by way of fe80::1", ADDRESS)
     on_link = replace(INNER, routes=(RouteEntry("::/0", None),))
     assert next(reach.leaving(situation(inside=on_link))).interface == "eth0 by way of the link"
+    other = replace(INNER, routes=(RouteEntry("2001:db8:9::/64", "fe80::9"), *INNER.routes))
+    assert next(reach.leaving(situation(inside=other))).interface == "eth0 by way of fe80::1"
     for changes in ({"inside": replace(INNER, routes=())}, {"inside": None}, {"link": None}):
         assert next(reach.leaving(situation(**changes))).may == reach.NO
 
@@ -472,6 +573,10 @@ def test_a_record_that_nobody_wrote(raw: dict[str, Any]) -> None:
     ({"hostAccess": True, "mode": "vepa"}, errors.INVALID_CONFIG, "needs mode bridge"),
     ({"hostAccess": True, "linkInContainer": True}, errors.INVALID_CONFIG, "exclude each other"),
     ({"hostAccess": True, "ipam": {}}, errors.INVALID_CONFIG, "needs an ipam"),
+    ({"hostAccess": True, "ipam": {"type": "cni-v6-slaac"}}, errors.INVALID_CONFIG, "needs an ipam with ranges"),
+    ({"mtu": 1000, "ipam": {"type": "cni-v6-slaac"}}, errors.INVALID_CONFIG, "the least IPv6 needs"),
+    ({"acceptRa": True, "ipam": {"type": "cni-v6-slaac"}}, errors.INVALID_CONFIG, "listens to routers anyway"),
+    ({"ipam": {"type": "cni-v6-slaac", "slaacTimeout": 61}}, errors.INVALID_CONFIG, "ipam.slaacTimeout: 61"),
     ({"mtu": 1000}, errors.INVALID_CONFIG, "the least IPv6 needs"),
     ({"ipam": {**CONFIG["ipam"], "delegate": 80}}, errors.INVALID_CONFIG, "ipam.delegate: 80 needs the node as router"),
 ])

@@ -61,6 +61,8 @@ SAID: dict[Op, str] = {
     ops.AwaitReception(A, "eth0", ("2001:db8::2", "2001:db8::3")):
         "wait until eth0 in /run/netns/a takes packets for 2001:db8::2, 2001:db8::3",
     ops.AwaitAddresses(A, "eth0"): "wait for duplicate address detection on eth0 in /run/netns/a",
+    ops.AwaitRouter(A, "eth0", 10):
+        "wait for an address and a default route from a router on the link of eth0 in /run/netns/a",
     ops.AwaitEnd("veth1"): "wait for the end of veth1",
     ops.Announce(A, "eth0", "02:00:00:00:00:0a"):
         "announce the addresses of eth0 in /run/netns/a at 02:00:00:00:00:0a",

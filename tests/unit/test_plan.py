@@ -283,6 +283,7 @@ def test_the_second_container_of_a_network() -> None:
             ],
             [
                 inside("ipv6/conf/eth0/accept_dad", "1"),
+                inside("ipv6/conf/eth0/router_solicitation_delay", "0"),
                 ops.AddAddress(NETNS, "eth0", "2001:db8:1::2/64", dad=True),
                 ops.AddAddress(NETNS, "eth0", "10.1.0.2/16", dad=True),
                 ops.AwaitAddresses(NETNS, "eth0"),

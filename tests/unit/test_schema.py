@@ -22,6 +22,7 @@ from cni_v6.config.json_schema import entry, levels, schema, table
 from cni_v6.config.keys.bridge import BRIDGE as BRIDGE_KEYS, MAIN_OF_IPAM
 from cni_v6.config.keys.macvlan import MACVLAN as MACVLAN_KEYS
 from cni_v6.config.keys.routed import ROUTED as ROUTED_KEYS
+from cni_v6.config.keys.slaac import SLAAC
 from cni_v6.config.macvlan import MacvlanConf
 from cni_v6.config.main import IPAM_PLUGIN
 from cni_v6.config.routed import RoutedConf
@@ -36,7 +37,7 @@ AGENT_SCHEMA_FILE = ROOT / "conf" / "cni-v6-agent.schema.json"
 DOCUMENT = ROOT / "docs" / "configuration.md"
 AGENT_DOCUMENT = ROOT / "docs" / "cluster.md"
 SAMPLES = sorted((ROOT / "conf").glob("*.conflist"))
-LEVELS = list(levels(BRIDGE_KEYS, ROUTED_KEYS, MACVLAN_KEYS, MAIN_OF_IPAM))
+LEVELS = list(levels(BRIDGE_KEYS, ROUTED_KEYS, MACVLAN_KEYS, SLAAC, MAIN_OF_IPAM))
 AGENT_LEVELS = list(levels(AGENT))
 DOCUMENTS = {DOCUMENT: LEVELS, AGENT_DOCUMENT: AGENT_LEVELS}
 MARK = re.compile(r"<!-- table: (\w+) -->\n(?:.*?<!-- end of table -->\n)?", re.DOTALL)

@@ -173,7 +173,7 @@ BRIDGE = Level("bridge", "", (
         default=True, example=False,
     ),
     Key(
-        "enabledad", Flag(), "Duplicate address detection for the container's addresses; takes one to two seconds.",
+        "enabledad", Flag(), "Duplicate address detection for the container's addresses; takes a second.",
         "The same.", default=False, example=True,
     ),
     Key(

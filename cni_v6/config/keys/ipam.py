@@ -12,6 +12,7 @@ DELEGATE = Key(
 )
 
 DEFAULT_DATA_DIR = "/var/lib/cni/networks"
+SLAAC_IPAM = "cni-v6-slaac"  # ``keys.slaac``
 UINT32 = 2**32 - 1
 
 _RANGE_KEYS = (

@@ -25,6 +25,9 @@ INTERFACE_SYSCTLS = {
         "keep_addr_on_down": "0",
         "ndisc_notify": "0",
         "proxy_ndp": "0",
+        "router_solicitation_delay": "1",
+        "router_solicitation_interval": "4",
+        "use_tempaddr": "0",
     },
 }
 DEVICE = 4  # the device of all namespace files
@@ -50,7 +53,8 @@ class FakeNode:
     """A node with a loopback interface, and the namespaces that ``add_netns`` made.
 
     ``macvlans`` maps (namespace, name) of each macvlan to its master, (namespace, name), and its mode. ``duplicates``:
-    addresses that another node has, with its MAC. ``vlans`` maps a bridge port to {VLAN: whether it is the untagged
+    addresses that another node has, with its MAC. ``advertised``: the address that a container gets from a router on
+    its link, and that router; "" for none. ``vlans`` maps a bridge port to {VLAN: whether it is the untagged
     PVID}. ``announced``: the addresses that ``Announce`` has announced. ``claims`` maps (bridge, MAC) to the port that
     has claimed it. ``blind``: it cannot tell which namespaces have ended. ``listeners``: sockets of its own.
     """
@@ -61,6 +65,7 @@ class FakeNode:
         self.peers: dict[tuple[str, str], tuple[str, str]] = {}
         self.macvlans: dict[tuple[str, str], tuple[str, str, str]] = {}
         self.duplicates: dict[str, str] = {}
+        self.advertised: tuple[str, str] = ("", "")
         self.vlans: dict[str, dict[int, bool]] = {}
         self.shaping: dict[str, Shaping] = {}
         self.announced: list[str] = []

@@ -317,6 +317,7 @@ EFFECTS: dict[type[Any], Callable[[FakeNode, Any], None]] = {
     ops.AwaitCarrier: waits.carrier,
     ops.AwaitReception: waits.reception,
     ops.AwaitAddresses: waits.addresses,
+    ops.AwaitRouter: waits.router,
     ops.AwaitEnd: waits.end,
     ops.Announce: _announce,
     ops.DeleteLink: _delete_link,

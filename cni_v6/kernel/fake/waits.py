@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from cni_v6.errors import KERNEL_REFUSED, CniError
-from cni_v6.kernel import mac_claims, ops
+from cni_v6.kernel import autoconf, mac_claims, ops
 from cni_v6.kernel.describe import describe
+from cni_v6.kernel.facts import RouteEntry
 from cni_v6.kernel.fake.node import FakeNode
 from cni_v6.kernel.ops import HOST
 
@@ -37,3 +38,15 @@ def addresses(fake: FakeNode, operation: ops.AwaitAddresses) -> None:
 def end(fake: FakeNode, operation: ops.AwaitEnd) -> None:
     if operation.ifname in fake.spaces[HOST].links:
         raise CniError(KERNEL_REFUSED, f"cannot {describe(operation)}", "it stays")
+
+
+def router(fake: FakeNode, operation: ops.AwaitRouter) -> None:
+    """Give the interface what the router advertises."""
+    fake.existing(operation.netns, operation.ifname, operation)
+    address, gateway = fake.advertised
+    missing = [what for what, there in ((autoconf.ADDRESS, address), (autoconf.ROUTE, gateway)) if not there]
+    if missing:
+        raise autoconf.no_router(operation.ifname, operation.seconds, missing)
+    space = fake.spaces[operation.netns]
+    space.addresses.setdefault(operation.ifname, []).append(address)
+    space.routes.setdefault(operation.ifname, []).append(RouteEntry("::/0", gateway, priority=1024))
