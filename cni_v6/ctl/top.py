@@ -16,6 +16,7 @@ from typing import Any
 from cni_v6.attachments.context import Context
 from cni_v6.ctl import conf_dir, metrics, screen
 from cni_v6.ctl.log_lines import plain
+from cni_v6.ctl.waiting import check_seconds
 from cni_v6.engine.exposition import METRICS, SUFFIXES, Sample, parse
 from cni_v6.engine.handle import real_context
 from cni_v6.errors import INVALID_CONFIG, CniError
@@ -45,8 +46,7 @@ def register(commands: Any) -> None:
 def run(chosen: argparse.Namespace, make_node: Callable[[], Context] = real_context) -> int:
     if chosen.json and not chosen.once:
         raise CniError(INVALID_CONFIG, "--json needs --once", "cni-v6ctl metrics --json has all that it is made of")
-    if not 0.1 <= chosen.interval <= 3600:
-        raise CniError(INVALID_CONFIG, f"--interval {chosen.interval:g} is not between 0.1 and 3600")
+    check_seconds("--interval", chosen.interval)
     read = _reader(chosen.conf_dir, make_node)
     if chosen.once:
         view = View({}, read(), None)

@@ -11,7 +11,20 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from cni_v6.errors import INVALID_CONFIG, CniError
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+LEAST, MOST = 0.1, 3600  # seconds that a person may ask for
+
+
+def check_seconds(option: str, seconds: float) -> None:
+    """Refuse a time that poll(2) does not know, such as inf and nan, or in which nothing happens.
+
+    :raises CniError: INVALID_CONFIG.
+    """
+    if not LEAST <= seconds <= MOST:
+        words = f"{option} {seconds:g} is not between {LEAST} and {MOST}"
+        raise CniError(INVALID_CONFIG, words, "write a number of seconds")
 
 
 class Interrupted(Exception):

@@ -51,8 +51,9 @@ def run(chosen: argparse.Namespace, make_node: Callable[[], Context] = real_cont
     """
     :returns: 0 if all promises are kept, 1 if some could not be tried, 2 if one is broken; 128 and a signal's number.
     """
-    from cni_v6.ctl.waiting import Interrupted, interruptible
+    from cni_v6.ctl.waiting import Interrupted, check_seconds, interruptible
 
+    check_seconds("--timeout", chosen.timeout)
     with ExitStack() as stack:
         node = make_node()
         stack.callback(node.kernel.close)

@@ -76,8 +76,11 @@ def run(chosen: argparse.Namespace, make_node: Callable[[], Context] = real_cont
     :returns: 0 if the probe has arrived, 1 if not; while watching 0; 128 and a signal's number where one ends it.
     """
     from cni_v6.ctl.trace.probe import target
-    from cni_v6.ctl.waiting import Interrupted, interruptible
+    from cni_v6.ctl.waiting import Interrupted, check_seconds, interruptible
 
+    check_seconds("--timeout", chosen.timeout)
+    if chosen.count is not None and chosen.count < 1:
+        raise CniError(INVALID_CONFIG, f"--count {chosen.count} is no number of packets", "write 1 or more")
     to = target(chosen.to, udp=chosen.udp, size=chosen.size) if chosen.to else None
     with ExitStack() as stack:
         node = make_node()
