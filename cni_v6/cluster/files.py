@@ -46,7 +46,9 @@ def replace(path: str, content: bytes, mode: int = 0o644) -> None:
     folder, name = os.path.split(path)
     aside = os.path.join(folder, f".{name}.new")  # CNI runtimes read names that end with .conf, .conflist, .json
     with naming(path):
-        fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+        with suppress(FileNotFoundError):
+            os.unlink(aside)  # the folder may be shared: what somebody has put there is not opened
+        fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
         try:
             with open(fd, "wb") as stream:
                 stream.write(content)

@@ -114,7 +114,8 @@ def _replace(path: Path, text: str) -> None:
     aside = path.with_name(f".{path.name}.{os.getpid()}")  # it does not end with SUFFIX
     try:
         try:
-            file = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+            aside.unlink(missing_ok=True)  # the folder may be another user's: what lies there is not opened
+            file = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
             with open(file, "w", encoding="utf-8") as out:
                 out.write(text)
                 os.fchmod(file, 0o644)  # node_exporter is another user, and the umask may be any
