@@ -26,6 +26,11 @@ class LogFile:
         self._position = os.fstat(self._file).st_size if self._file >= 0 else 0
         self._rest = b""
 
+    @property
+    def is_there(self) -> bool:
+        """Whether there is such a file."""
+        return self._file >= 0
+
     def before(self) -> Iterator[bytes]:
         """The lines that there were when it was opened, those of the older file first."""
         with suppress(FileNotFoundError), open(self.path + OLD, "rb") as older:

@@ -17,7 +17,7 @@ from cni_v6.ctl.follow import LogFile
 from cni_v6.ctl.log_lines import Said, Wanted
 from cni_v6.engine.log_file import RUN_FILE
 from cni_v6.engine.start import private_folder
-from cni_v6.errors import IO_FAILURE, CniError
+from cni_v6.errors import INVALID_CONFIG, IO_FAILURE, CniError
 from cni_v6.kernel.privilege import needs_root
 
 
@@ -47,12 +47,16 @@ def run(chosen: argparse.Namespace) -> int:
     """
     :returns: 1 if lines were asked for that there are none of.
     """
+    if chosen.lines is not None and chosen.lines < 0:
+        raise CniError(INVALID_CONFIG, f"--lines {chosen.lines} is no number of lines", "write 0 or more")
     wanted = Wanted(chosen.network, chosen.container, chosen.call, chosen.errors)
     with _opened(chosen.file, following=chosen.follow) as file:
         found: Iterable[Said] = _chosen(file.before(), wanted)
         if chosen.lines is not None:
-            found = deque(found, max(0, chosen.lines))
+            found = deque(found, chosen.lines)
         count = 0
+        if not file.is_there:
+            print(f"cni-v6ctl: there is no log yet: {file.path}", file=sys.stderr)
         for count, said in enumerate(found, 1):
             _print(said, chosen)
         if chosen.follow:

@@ -13,6 +13,7 @@ from cni_v6.ctl import screen
 
 INDENT = 21  # behind the time
 LABEL = INDENT + 10
+START = b'{"time":'  # of a line, and nowhere else in it: in a text, JSON puts a backslash before the quotes
 
 Said = Mapping[str, Any]
 
@@ -38,10 +39,10 @@ class Wanted:
 
 
 def parse(lines: Iterable[bytes]) -> Iterator[Said]:
-    """The objects of some lines; what is none is left out."""
+    """The objects of some lines; what is none is left out, such as a part of a line before a whole one."""
     for line in lines:
         try:
-            said = json.loads(line)
+            said = json.loads(line[max(0, line.rfind(START)):])
         except (ValueError, RecursionError):
             continue
         if isinstance(said, dict) and isinstance(said.get("time"), str):

@@ -6,6 +6,7 @@ file full takes its lock (flock(2)) to rename it; the others go on writing meanw
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import stat
@@ -37,7 +38,8 @@ def _append(path: str, line: bytes, most: int | None) -> bool:
             raise PermissionError(f"{path} is no file of this user's")
         if most is not None and found.st_size + len(line) > most and _rotate(path, file):
             return False
-        os.write(file, line)
+        if os.write(file, line) < len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # a full disk has taken a part of it
         return True
     finally:
         os.close(file)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
+import resource
 import subprocess
 from collections.abc import Iterator
 from contextlib import closing
@@ -96,7 +98,8 @@ def test_no_call_yet(tmp_path: Path, capsys: Capture) -> None:
         patch.setenv("CNI_V6_RUN_DIR", str(tmp_path / "run"))
         assert main(["log"]) == 0
         assert main(["log", "--errors"]) == 1
-    assert capsys.readouterr().out == ""
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.count("cni-v6ctl: there is no log yet: ") == 2
     assert not (tmp_path / "run").exists()
 
 
@@ -104,6 +107,18 @@ def test_a_file_that_cannot_be_read(tmp_path: Path, capsys: Capture) -> None:
     assert main(["log", "--file", str(tmp_path)]) == 1
     assert main(["watch", "--file", str(tmp_path / "no" / "such.jsonl")]) == 1
     assert capsys.readouterr().err.count("cni-v6ctl: error 5: cannot read") == 2
+
+
+def test_a_number_of_lines_that_is_none(file: str, capsys: Capture) -> None:
+    assert main(["log", "--file", file, "--lines", "-1"]) == 1
+    assert "error 7: --lines -1 is no number of lines" in capsys.readouterr().err
+
+
+def test_a_line_behind_the_half_of_another_is_read() -> None:
+    """A full disk takes a part of a line; the next one stands behind it."""
+    tricky = {**EVENT, "event": '{"time": "then"}'}
+    half = text(FAILED).encode()[:99]
+    assert list(log_lines.parse([half + text(tricky).encode(), half + b"\n"])) == [tricky]
 
 
 @pytest.mark.parametrize(("said", "line"), [
@@ -172,6 +187,19 @@ def test_only_one_of_many_writers_renames_it(tmp_path: Path) -> None:
     log_file.append(path, b"second\n", most=1)
     assert Path(path).read_bytes() == b"first\nsecond\n"
     os.close(file)
+
+
+def test_a_disk_that_takes_a_part_of_a_line_is_full(tmp_path: Path) -> None:
+    path = tmp_path / "calls.jsonl"
+    path.write_bytes(b"1234")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (6, before[1]))  # as a full disk: write(2) is short
+    try:
+        with pytest.raises(OSError) as raised:
+            log_file.append(str(path), b"line\n")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert raised.value.errno == errno.ENOSPC and path.read_bytes() == b"1234li"
 
 
 @pytest.mark.parametrize("kind", ["link", "fifo", "folder"])
