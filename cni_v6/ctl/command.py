@@ -46,7 +46,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
             privilege.require(f"cni-v6ctl {chosen.command}")
         status = chosen.run(chosen)
     except CniError as error:
-        print(f"cni-v6ctl: error {error.code}: {error}", file=sys.stderr)
+        from cni_v6.ctl.screen import plain
+
+        print(plain(f"cni-v6ctl: error {error.code}: {error}"), file=sys.stderr)  # files and calls are quoted in it
         return 1
     except OSError as error:
         if error.errno not in UNWRITABLE:

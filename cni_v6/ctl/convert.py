@@ -55,7 +55,7 @@ def run(chosen: argparse.Namespace, make_node: Callable[[], Context] = real_cont
         print(json.dumps(_document(found, commands, notes), indent=2))
         return 0
     for line in _report(found, commands, notes, _name(found, chosen.file)):
-        print(line, file=sys.stderr)
+        print(screen.plain(line), file=sys.stderr)  # the document may be anybody's
     print(text, end="")
     return 0
 

@@ -10,6 +10,7 @@ from time import strptime
 from typing import Any
 
 from cni_v6.ctl import screen
+from cni_v6.ctl.screen import plain
 
 INDENT = 21  # behind the time
 LABEL = INDENT + 10
@@ -76,11 +77,6 @@ def in_a_line(said: Said) -> str:
         words = f"{plain(said.get('command') or '-'):<6}  {_whose(said)}  {_duration(said)}  {end}"
     line = f"{_moment(said)[11:]}  {words}".rstrip()
     return line if len(line) <= screen.WIDTH else f"{line[:screen.WIDTH - 3]}..."
-
-
-def plain(text: object) -> str:
-    """A text without characters that move a terminal's cursor: some come from who called."""
-    return "".join(letter if letter.isprintable() else "?" for letter in str(text))
 
 
 def _whose(said: Said) -> str:

@@ -51,6 +51,11 @@ def moment(seconds: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
 
 
+def plain(text: object) -> str:
+    """A text without characters that move a terminal's cursor: some come from who called, or wrote a file."""
+    return "".join(letter if letter.isprintable() else "?" for letter in str(text))
+
+
 def wrapped(label: str, text: str, indent: int) -> Iterator[str]:
     """Lines of a text behind a label; the text begins in column ``indent``. No word is broken."""
     first = label.ljust(indent) if len(label.rstrip()) < indent else f"{label} "

@@ -15,7 +15,7 @@ from typing import Any
 
 from cni_v6.attachments.context import Context
 from cni_v6.ctl import conf_dir, metrics, screen
-from cni_v6.ctl.log_lines import plain
+from cni_v6.ctl.screen import plain
 from cni_v6.ctl.waiting import check_seconds
 from cni_v6.engine.exposition import METRICS, SUFFIXES, Sample, parse
 from cni_v6.engine.handle import real_context

@@ -492,6 +492,17 @@ def test_a_name_that_is_no_name_is_refused(tmp_path: Path, capsys: pytest.Captur
     assert capsys.readouterr().out == ""
 
 
+def test_a_document_does_not_move_the_terminals_cursor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ipam = {"type": "host-local", "ranges": [[{"subnet": "fd00:7::/64"}]]}
+    file = tmp_path / "10-x.conflist"
+    for name, status, says in (("x", 0, "k?[2Jey"), ("x\x1b[2J", 1, "cni-v6ctl: error")):
+        plugin = {"type": "bridge", "bridge": "b0", "k\x1b[2Jey": 1, "isGateway": True, "ipam": ipam}
+        file.write_text(json.dumps({"cniVersion": "1.0.0", "name": name, "plugins": [plugin]}))
+        assert main(["convert", str(file)]) == status
+        said = capsys.readouterr().err
+        assert says in said and "\x1b" not in said
+
+
 def test_a_file_that_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["convert", str(tmp_path / "none")]) == 1
     (tmp_path / "text").write_text("{")
