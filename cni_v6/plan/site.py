@@ -48,10 +48,6 @@ class Allocation:
         return frozenset(ip.family for ip in self.ips)
 
 
-def _as_planned(result: Result, _: Snapshot) -> Result:
-    return result
-
-
 @dataclass(frozen=True, slots=True)
 class Plan:
     """The operations of an ADD, and its result. ``routes``: the operations of the result's routes, in their order.
@@ -65,7 +61,7 @@ class Plan:
     routes: tuple[Op, ...] = ()
     warnings: tuple[str, ...] = ()
     found: tuple[Question, ...] = ()
-    complete: Callable[[Result, Snapshot], Result] = _as_planned
+    complete: Callable[[Result, Snapshot], Result] | None = None
 
     def answer(self, otherwise: Mapping[Op, Op | None], log: Log) -> Result:
         """The result, with the routes that the container has.

@@ -138,7 +138,7 @@ class Frame(Generic[Conf]):
                 call.log.warning(warning)
             plan = plugin.plan_add(site, conf, allocation, seen)
             result = plan.answer(context.kernel.apply(plan.ops), call.log)
-            if plan.found:
+            if plan.complete:
                 result = plan.complete(result, context.kernel.observe(plan.found))
             undo.pop_all()
         return result if call.version in PER_FAMILY else after(call.prev_result, result)

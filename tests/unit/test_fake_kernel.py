@@ -58,8 +58,9 @@ def test_filtering_can_be_changed(kernel: FakeKernel) -> None:
 @pytest.mark.parametrize(("awaited", "words"), [
     (ops.AwaitPort("veth0"), "wait for bridge port veth0"),
     (ops.AwaitCarrier("veth0"), "wait for the carrier of veth0"),
+    (ops.AwaitReception("/run/netns/a", "eth0", ("2001:db8::2",)), "takes packets for 2001:db8::2"),
 ])
-def test_a_port_that_never_comes_up_is_told_at_once(kernel: FakeKernel, awaited: ops.Op, words: str) -> None:
+def test_what_never_comes_is_told_at_once(kernel: FakeKernel, awaited: ops.Op, words: str) -> None:
     kernel.apply([BRIDGE, PAIR])
     with pytest.raises(CniError, match=words) as caught:
         kernel.apply([awaited])

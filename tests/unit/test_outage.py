@@ -270,6 +270,11 @@ def test_a_forward_chain_of_another_family_is_nothing_to_us() -> None:
     assert status(fake, wanted, replace(RECORD, anchors=gateways.anchors(wanted, [IPV4]))) == []
 
 
+def test_a_proxy_entry_as_a_command() -> None:
+    said = outage.command(ops.AddProxy("eth0", "2001:db8::2"))
+    assert said == "ip neighbour replace proxy 2001:db8::2 dev eth0"
+
+
 def test_no_other_operation_is_a_command() -> None:
     with pytest.raises(ValueError, match="Announce"):
         outage.command(ops.Announce(HOST, "eth0", "02:00:00:00:00:01"))
