@@ -1,7 +1,7 @@
 """Serves the metrics of an engine over HTTP: on a unix socket beside its own and, if asked, on a loopback address.
 
-One thread; one client at a time, with a time limit. ``http.server`` would take more time and memory than all the rest
-of it, for the two lines of HTTP that a scraper says (docs/design/observing.md).
+One thread for each of the two; one client at a time, with a time limit. ``http.server`` would take more time and memory
+than all the rest of it, for the two lines of HTTP that a scraper says (docs/design/observing.md).
 """
 
 from __future__ import annotations
@@ -73,43 +73,48 @@ class MetricsServer:
         with suppress(OSError):  # without the socket the engine serves calls all the same
             self._listeners.append(listen(os.fsencode(path)))
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC)
-        self._thread = threading.Thread(target=self._run, name="metrics", daemon=True)
-        self._thread.start()
+        self._making = threading.Lock()
+        # A thread for each: who reads at the port, which any local user may, must not hold up the socket.
+        self._threads = [
+            threading.Thread(target=self._run, args=(listener,), name="metrics", daemon=True)
+            for listener in self._listeners
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def close(self) -> None:
         """Serve nobody any more."""
         os.close(self._wake_write)
-        self._thread.join(SECONDS)
+        end = time.monotonic() + SECONDS
+        for thread in self._threads:
+            thread.join(max(0.0, end - time.monotonic()))
+        if not any(thread.is_alive() for thread in self._threads):
+            os.close(self._wake_read)
         for listener in self._listeners:
             listener.close()
         with suppress(OSError):
             os.unlink(self._path)
 
-    def _run(self) -> None:
+    def _run(self, listener: socket.socket) -> None:
         poll = select.poll()
         poll.register(self._wake_read, select.POLLIN)
-        by_descriptor = {listener.fileno(): listener for listener in self._listeners}
-        for descriptor in by_descriptor:
-            poll.register(descriptor, select.POLLIN)
-        while True:
-            ready = [descriptor for descriptor, _ in poll.poll()]
-            if self._wake_read in ready:
-                os.close(self._wake_read)
-                return
-            for descriptor in ready:
-                try:
-                    self._serve(by_descriptor[descriptor])
-                except (OSError, ValueError):
-                    pass  # the client is gone, too slow, or speaks something else
-                except Exception as error:  # a bug must not end the thread
-                    print(f"cni-v6 engine: metrics: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        poll.register(listener.fileno(), select.POLLIN)
+        while self._wake_read not in [descriptor for descriptor, _ in poll.poll()]:
+            try:
+                self._serve(listener)
+            except (OSError, ValueError):
+                pass  # the client is gone, too slow, or speaks something else
+            except Exception as error:  # a bug must not end the thread
+                print(f"cni-v6 engine: metrics: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
 
     def _serve(self, listener: socket.socket) -> None:
         connection, _ = listener.accept()
         with connection:
             if connection.family == socket.AF_UNIX and not is_own(connection):
                 return
-            status, body = _answer(_request(connection), self._text)
+            asked = _request(connection)
+            with self._making:
+                status, body = _answer(asked, self._text)
             head = f"HTTP/1.0 {status}\r\nContent-Type: {CONTENT_TYPE}\r\nContent-Length: {len(body)}\r\n\r\n"
             connection.settimeout(SECONDS)
             connection.sendall(head.encode() + body)

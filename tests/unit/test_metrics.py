@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +135,23 @@ def test_there_is_no_port_for_the_network(address: str) -> None:
 ])
 def test_the_socket_is_beside_the_engines(own: str, path: str) -> None:
     assert metrics.socket_beside(own) == path
+
+
+def test_who_says_nothing_at_the_port_does_not_hold_up_the_socket(tmp_path: Path) -> None:
+    port = metrics.listen_on("127.0.0.1:0")
+    with pytest.MonkeyPatch.context() as patch, closing(socket.create_connection(port.getsockname())) as silent:
+        patch.setattr(metrics, "SECONDS", 60.0)
+        server = metrics.MetricsServer(str(tmp_path / "metrics.sock"), port, lambda: "all of them\n")
+        with closing(server):
+            with closing(socket.socket(socket.AF_UNIX)) as own:
+                own.connect(str(tmp_path / "metrics.sock"))
+                own.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+                assert b"".join(iter(lambda: own.recv(1 << 12), b"")).endswith(b"\r\n\r\nall of them\n")
+            with pytest.raises(BlockingIOError):  # it is still being waited for
+                silent.recv(1, socket.MSG_DONTWAIT)
+            silent.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            assert b"".join(iter(lambda: silent.recv(1 << 12), b"")).endswith(b"all of them\n")
+    assert not (tmp_path / "metrics.sock").exists()
 
 
 # What is shipped for Prometheus and Grafana
