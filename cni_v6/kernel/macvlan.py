@@ -34,7 +34,9 @@ def create(spaces: Spaces, operation: ops.CreateMacvlan) -> None:
         inside.route.request([alias])
         return
     index = spaces.index(operation.netns, operation.temporary)
-    assert index is not None
+    if index is None:  # a container that runs may rename what is in it
+        words = f"the new interface {operation.temporary} is not in the container any more ({operation.netns})"
+        raise CniError(KERNEL_REFUSED, words, "something in the container has renamed or deleted it: run DEL, then ADD")
     spaces.forget_indices()  # it is about to have another name
     named = inside.route.request([pyroute2_messages.rename(index, operation.ifname), alias])
     failed = next((answer for answer in named if answer.error), None)

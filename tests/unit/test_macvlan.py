@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,8 +11,9 @@ import pytest
 from cni_v6 import errors
 from cni_v6.attachments import remove_interface, repair
 from cni_v6.errors import CniError
-from cni_v6.kernel import ops
+from cni_v6.kernel import macvlan, ops
 from cni_v6.kernel.facts import Lifetime, Link, RouteEntry
+from cni_v6.kernel.netlink.socket import Answer
 from cni_v6.kernel.ops import HOST
 from cni_v6.kernel.questions import GetLifetimes, GetRoutes, Snapshot
 from cni_v6.leases import port_record
@@ -604,3 +606,14 @@ def test_where_it_is_recorded() -> None:
     call(fake, "ADD").ok()
     assert (fake.attachments("lan", DATA_DIR)[0].boot, fake.attachments("lan")[0].netns) == (
         BOOT, fake.kernel.netns_id(SPACE))
+
+
+def test_a_container_that_takes_the_new_interface_away_is_no_bug_of_ours() -> None:
+    route = SimpleNamespace(request=lambda messages: [Answer() for _ in messages])
+    spaces: Any = SimpleNamespace(
+        index=lambda place, _: 9 if place == HOST else None, get=lambda _: SimpleNamespace(file=3, route=route),
+    )
+    step = ops.CreateMacvlan(HOST, "eth9", "/run/netns/c1", "eth0", "new1", "bridge", "02:00:00:00:00:01", 0, "")
+    with pytest.raises(CniError, match="new1 is not in the container any more") as raised:
+        macvlan.create(spaces, step)
+    assert raised.value.code == errors.KERNEL_REFUSED
