@@ -78,7 +78,7 @@ class Invocation:
 
 
 class Report:
-    """What is known of a call at its end, for the log of calls. ``id`` is in the details of its error too.
+    """What is known of a call at its end, for the log of calls. ``id`` is in the message of its error too.
 
     ``call`` is None if the request could not be parsed. ``traceback``: of an error that is a bug.
     """
