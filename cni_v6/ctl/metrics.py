@@ -64,7 +64,7 @@ def read(folder: Path, make_node: Callable[[], Context]) -> tuple[str, bool]:
     for path in (own, os.path.join(os.path.dirname(own), SHARED_SOCKET)):
         connection = try_connect(os.fsencode(socket_beside(os.fsdecode(path))))
         if connection:
-            return _ask(connection.detach(), path), True
+            return ask(connection.detach(), path), True
     from cni_v6.engine.scrape import Scraper
 
     return render(Scraper(make_node, lambda context: configurations(folder, context)).samples()), False
@@ -85,7 +85,7 @@ def document(sample: Sample) -> dict[str, object]:
             "value": sample.value}
 
 
-def _ask(descriptor: int, path: bytes) -> str:
+def ask(descriptor: int, path: bytes) -> str:
     """The metrics of the engine that listens at ``path``.
 
     :param descriptor: a connection to its metrics.
@@ -103,6 +103,8 @@ def _ask(descriptor: int, path: bytes) -> str:
     head, _, body = data.partition(b"\r\n\r\n")
     if b" 200 " not in head.partition(b"\r\n")[0]:
         raise CniError(TRY_AGAIN, "the engine does not tell its metrics", suspect.advice(path))
+    if b"Content-Length: %d" % len(body) not in head.split(b"\r\n"):
+        raise CniError(TRY_AGAIN, "the engine has not told all of its metrics", suspect.advice(path))
     return body.decode()
 
 

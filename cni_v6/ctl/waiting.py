@@ -85,13 +85,14 @@ class Waiting:
 
 @contextmanager
 def interruptible() -> Iterator[Waiting]:
-    """Signals end what waits, and nothing else."""
+    """Signals end what waits, and nothing else. Those that are ignored, as under nohup(1), stay so."""
     reading, writing = os.pipe()
 
     def note(number: int, _: object) -> None:
         os.write(writing, bytes((number,)))
 
-    before = {number: signal.signal(number, note) for number in SIGNALS}
+    heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, note) for number in heard}
     try:
         yield Waiting(reading)
     finally:

@@ -16,6 +16,7 @@ from hypothesis import given, strategies
 from prometheus_client.parser import text_string_to_metric_families
 
 from cni_v6 import errors
+from cni_v6.ctl.metrics import ask
 from cni_v6.ctl.top import View, quantile
 from cni_v6.engine import metrics
 from cni_v6.engine.counters import NETWORKS, OTHER, Counters
@@ -162,6 +163,20 @@ def expressions() -> Iterator[tuple[str, str]]:
         yield from ((rule["alert"], rule["expr"]) for rule in group["rules"])
     for panel in json.loads(DASHBOARD.read_text(encoding="utf-8"))["panels"]:
         yield from ((panel["title"], target["expr"]) for target in panel.get("targets", []))
+
+
+@pytest.mark.parametrize(("answer", "words"), [
+    (b"HTTP/1.0 404 Not Found\r\n\r\n", "does not tell its metrics"),
+    (b"HTTP/1.0 200 OK\r\nContent-Length: 9\r\n\r\ncni_v6_", "has not told all of its metrics"),
+])
+def test_an_answer_that_is_none_or_half_of_one(answer: bytes, words: str) -> None:
+    """As of an engine that ends just then: a textfile would lack what is missing."""
+    asking, answering = socket.socketpair()
+    with answering:
+        answering.sendall(answer)
+        answering.shutdown(socket.SHUT_WR)
+        with pytest.raises(CniError, match=words):
+            ask(asking.detach(), b"/run/cni-v6/engine.sock")
 
 
 @pytest.mark.parametrize(("name", "expression"), [pytest.param(*pair, id=pair[0]) for pair in expressions()])

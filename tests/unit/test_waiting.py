@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 from math import inf, nan
 
 import pytest
 
 from cni_v6 import errors
 from cni_v6.ctl import connectivity, top, trace
-from cni_v6.ctl.waiting import check_seconds
+from cni_v6.ctl.waiting import Interrupted, check_seconds, interruptible
 from cni_v6.errors import CniError
 
 
@@ -43,3 +45,18 @@ def test_commands_refuse_it_before_they_look_at_the_node(arguments: tuple[str, .
     with pytest.raises(CniError, match=says) as raised:
         wanted.run(wanted)
     assert raised.value.code == errors.INVALID_CONFIG
+
+
+def test_a_signal_ends_a_wait_but_one_that_is_ignored() -> None:
+    """As nohup(1) starts a command."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with interruptible() as waiting:
+            os.kill(os.getpid(), signal.SIGHUP)
+            waiting.check()
+            os.kill(os.getpid(), signal.SIGTERM)
+            with pytest.raises(Interrupted):
+                waiting.ready_files((), None)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
