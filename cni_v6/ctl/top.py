@@ -94,7 +94,7 @@ class View:
         self._age = time.time() - started if started else None
         self._seconds = seconds or self._age
         restarted = before.get(STARTED) != started
-        self._grown = {key: _growth(0.0 if restarted and key[0] in OF_ENGINE else before.get(key, 0.0), value)
+        self._grown = {key: _growth(0 if restarted and key[0] in OF_ENGINE else before.get(key, 0), value)
                        for key, value in now.items()}
 
     def document(self) -> dict[str, object]:
@@ -150,7 +150,7 @@ class View:
 
     def _pools(self) -> Iterator[tuple[str, str, float, float, float, float]]:
         for labels, size in self._of("cni_v6_pool_addresses"):
-            rest = (self._now.get((f"cni_v6_pool_{name}", labels, ""), 0.0) for name in ("leased", "waiting", "left"))
+            rest = (self._now.get((f"cni_v6_pool_{name}", labels, ""), 0) for name in ("leased", "waiting", "left"))
             leased, waiting, left = rest
             yield labels[0], labels[1], size, leased, waiting, left
 

@@ -108,7 +108,7 @@ def parse(text: str) -> Iterator[Sample]:
         own = next((own for own in (name, *(name.removesuffix(suffix) for suffix in SUFFIXES)) if own in METRICS), "")
         if own:
             values = tuple(labels.get(label, "") for label in METRICS[own].labels)
-            yield Sample(own, float(value), values, name.removeprefix(own), labels.get("le", ""))
+            yield Sample(own, _value(value), values, name.removeprefix(own), labels.get("le", ""))
 
 
 SUFFIXES = ("_bucket", "_sum", "_count")
@@ -147,6 +147,12 @@ def _labels(text: str) -> dict[str, str]:
         found[name] = value
         at += 2
     return found
+
+
+def _value(text: str) -> float:
+    """A whole number as an integer: not every reader of JSON takes 3.0 for 3."""
+    value = float(text)
+    return int(value) if value.is_integer() else value
 
 
 def _number(value: float) -> str:

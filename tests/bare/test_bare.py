@@ -54,7 +54,7 @@ def test_each_sample_attaches_a_container_after_make_install_alone(root: Root) -
         attach(root, lists[sample])
     # The others chain one of the reference plugins, or want an interface, which Debian makes with iproute2.
     root.run(f"tools/packages {REFERENCE_PLUGINS} iproute2")
-    root.own("ip link add eth0 type veth peer name eth0-peer && ip link set eth0 up")
+    root.own("ip link add eth0 type veth peer name eth0-peer && ip link set eth0 up && ip link set eth0-peer up")
     for sample in sorted(lists.keys() - ours):
         attach(root, lists[sample])
 

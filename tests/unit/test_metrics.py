@@ -280,6 +280,16 @@ def test_after_a_restart_of_the_engine_all_is_new() -> None:
     }
 
 
+def test_whole_numbers_are_integers_in_json() -> None:
+    """jq 1.7 prints 3.0 as it is written, jq 1.6 as 3."""
+    read = list(parse(render([*counted(30), Sample("cni_v6_engine_start_time_seconds", 0.5)])))
+    assert {type(sample.value) for sample in read if sample.name == "cni_v6_calls_total"} == {int}
+    assert [sample.value for sample in read if sample.value == 0.5] == [0.5]
+    found = {(sample.name + sample.suffix, sample.labels, sample.le): sample.value for sample in read}
+    calls: Any = View({}, found, 2.0).document()["calls"]
+    assert (repr(calls[0]["count"]), repr(calls[0]["errors"])) == ("30", "1")
+
+
 def test_without_an_engine_there_are_pools_and_attachments() -> None:
     view = View({}, values(Sample("cni_v6_attachments", 1, ("pods",))), None)
     assert list(view.lines()) == ["no engine; 1 attachment"]
