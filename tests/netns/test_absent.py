@@ -109,6 +109,7 @@ def by_the_gateway(pod: Pod, targets: Iterable[str]) -> Iterator[bytes]:
         yield frames.ethernet(pod.mac, mac, IPV6 if ":" in target else IPV4, packet)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keys", NETWORKS)
 def test_a_scan_by_a_container(node: Node, keys: dict[str, Any]) -> None:
     beyond(node)
@@ -163,6 +164,7 @@ def sources_of_nobody(node: Node, outside: str) -> None:
     works(node, network(), pod)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keys", [{"guard": False}, {"guard": False, "ingress": "open", "ipMasq": True}])
 def test_containers_may_have_addresses_of_their_own_making(node: Node, keys: dict[str, Any]) -> None:
     """Nobody knows them, where there is no guard: few are looked for at a time, and those that are known always."""

@@ -44,6 +44,7 @@ def test_a_host_beyond_the_node_and_a_container_reach_each_other(node: Node, sub
         assert pod.ping(networks.OUTSIDE[family])
 
 
+@pytest.mark.slow
 @pytest.mark.both_ways
 def test_after_the_first_add_the_node_sends_through_the_bridge(node: Node) -> None:
     """A bridge without ports has no carrier, and the kernel drops what goes out there until it has seen one. Often

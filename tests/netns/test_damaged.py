@@ -68,6 +68,7 @@ def test_a_reload_makes_it_anew(node: Node, damage: str) -> None:
     assert not [line for line in tables(node) if pod[0].host in line or "8081" in line or "10.66.0.2" in line]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [CLOSED, networks.network(bridge="cni1")], ids=["gateway", "layer 2"])
 def test_without_the_tables_it_is_blocked(node: Node, config: dict[str, Any]) -> None:
     """And every command says so, until it is attached again."""
@@ -97,6 +98,7 @@ def test_without_the_tables_it_is_blocked(node: Node, config: dict[str, Any]) ->
         assert pod.ping(GATEWAY4) and is_guarded(pod)
 
 
+@pytest.mark.slow
 def test_status_and_check_find_it_first(node: Node) -> None:
     """STATUS finds any of the network's, CHECK its container's own; what they make anew is as it was."""
     pods = networks.pods(node, CLOSED, "a", "b")
@@ -113,6 +115,7 @@ def test_status_and_check_find_it_first(node: Node) -> None:
     assert tables(node) == before and status(node).ok() is None
 
 
+@pytest.mark.slow
 def test_each_gc_finds_what_was_damaged_since_the_last(node: Node) -> None:
     """An engine reads again what was written to, and no other record."""
     pods = networks.pods(node, CLOSED, "a", "b")

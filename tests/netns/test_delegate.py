@@ -20,6 +20,8 @@ from tests.netns.stepped_kernel import CUT, FAIL, SteppedPlugin
 from tests.netns.test_guard import dropped
 from tests.sandbox import Node
 
+pytestmark = pytest.mark.slow
+
 OPEN = {"ingress": "open", "guard": False}
 PORTS = (22, 53)
 LEDGER = r"\.seen|/cursors/"  # what a store keeps of prefixes that were given: none is given again

@@ -261,6 +261,7 @@ CONFIG = networks.gateway(networks.SUBNET6, ipam={
 })
 
 
+@pytest.mark.slow
 def test_who_has_it_and_why_nobody_has_it(quiet_node: Node, tmp_path: Any) -> None:
     node = quiet_node
     (tmp_path / "10-pods.conf").write_text(json.dumps(CONFIG))

@@ -256,6 +256,7 @@ def test_a_scan_over_ipv6_finds_what_was_published_and_nothing_else(node: Node, 
                 traffic.called(beyond, (NODE_OUTSIDE[family], EVERY), listener)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("main_plugin")
 def test_a_thousand_ports_are_one_map(node: Node, beyond: str) -> None:
     networks.set_up(node, publishing(*TCP))

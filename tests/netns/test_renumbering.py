@@ -13,6 +13,8 @@ from tests.netns import networks, nft, traffic
 from tests.netns.networks import UPLINK, Pod
 from tests.sandbox import Node
 
+pytestmark = pytest.mark.slow
+
 FIRST, SECOND = "2001:db8:a::/64", "2001:db8:b::/64"
 OWN = {FIRST: "2001:db8:a::1", SECOND: "2001:db8:b::1"}
 ROUTER = {FIRST: "2001:db8:a::ffff", SECOND: "2001:db8:b::ffff"}

@@ -80,6 +80,7 @@ def test_the_next_add_plugs_in_what_is_left_of_a_deleted_bridge(node: Node) -> N
     same(node, before)
 
 
+@pytest.mark.slow
 def test_check_repairs_without_any_configuration(node: Node) -> None:
     """Two networks of the bridge, closed to their neighbours; with prefixes, and an uplink that is answered on."""
     networks.uplink(node)

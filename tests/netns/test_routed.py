@@ -202,6 +202,7 @@ DAMAGES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("damage", "words"), DAMAGES)
 def test_what_cuts_a_container_off_is_named_and_mended(node: Node, damage: str, words: list[str]) -> None:
     """By CHECK, by STATUS with commands that mend it, and by the operator's command, which does so itself."""

@@ -11,6 +11,8 @@ from tests.netns.networks import GATEWAY4, GATEWAY6, NODE_OUTSIDE, OUTSIDE, Pod
 from tests.netns.traffic import family_of
 from tests.sandbox import Node
 
+pytestmark = pytest.mark.slow
+
 OLD = {6: networks.SUBNET6, 4: networks.SUBNET4}
 NEW = {6: "fd00:66::/64", 4: "10.67.0.0/24"}
 OLD_GATEWAYS = {GATEWAY6 + "/64", GATEWAY4 + "/24"}

@@ -13,6 +13,8 @@ from tests.netns.networks import UPLINK, Pod
 from tests.netns.stepped_kernel import CUT, FAIL, SteppedPlugin
 from tests.sandbox import Node
 
+pytestmark = pytest.mark.slow
+
 ROUTER = "2001:db8::ffff"
 NODE = "2001:db8::1"
 PART = "2001:db8:0:0:1::/112"  # of the /64; the containers'

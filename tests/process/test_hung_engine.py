@@ -117,6 +117,7 @@ def test_a_stopped_engine_is_not_waited_for_by_who_would_end_it(warm_node: Node)
     assert leases(warm_node) == set()
 
 
+@pytest.mark.slow
 def test_a_stopped_engine_whose_queue_is_full_is_done_without(warm_node: Node) -> None:
     run_dir(warm_node).mkdir(mode=0o700)
     listener, alive = start.claim(os.fsencode(run_dir(warm_node)), os.fsencode(socket_of(warm_node))) or (None, 0)

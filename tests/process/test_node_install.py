@@ -23,6 +23,8 @@ from tests.netns import networks
 from tests.netns.networks import DUAL
 from tests.sandbox import ROOT, Node
 
+pytestmark = pytest.mark.slow
+
 CTL = str(ROOT / "bin/cni-v6ctl")
 LIST = ".cni-v6.sha256"
 CONFLIST = {"cniVersion": "1.0.0", "name": "pods", "plugins": [networks.gateway(*DUAL)]}

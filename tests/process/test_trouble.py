@@ -136,6 +136,7 @@ def test_calls_that_hang_keep_no_other_network_waiting_and_end_with_their_caller
     assert WORKERS <= calls.count("ADD") <= calls.count("DEL")
 
 
+@pytest.mark.slow
 def test_a_plugin_that_always_hangs_has_an_end_in_its_undoing_too(warm_node: Node, begun: Begun) -> None:
     Pod(warm_node, {**HUNG, "ipam": {}}, "first").add()
     warm_node.container("a")
@@ -188,6 +189,7 @@ def test_a_call_that_finds_too_many_before_it_is_told_so(warm_node: Node, begun:
             assert stepped.stop()
 
 
+@pytest.mark.slow
 def test_an_engine_with_few_descriptors_takes_no_more_than_it_can(warm_node: Node) -> None:
     """The others wait at its door, until those inside have said what they want or their time is over."""
     config = networks.gateway(*networks.DUAL)

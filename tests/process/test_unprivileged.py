@@ -15,7 +15,7 @@ import pytest
 from tests.process.test_engine import CONFIG, engine_of
 from tests.sandbox import REFERENCE_PLUGINS, ROOT, Node, Reply, need, reply
 
-pytestmark = pytest.mark.xdist_group("install")
+pytestmark = [pytest.mark.xdist_group("install"), pytest.mark.slow]
 
 NOBODY = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "--")
 # As in a container: user id 0, but not this capability.
