@@ -284,7 +284,6 @@ def test_what_is_unreachable_in_both_families(testbed: KernelTestbed) -> None:
             assert found["metric"] == 2**32 - 1
 
 
-@pytest.mark.slow
 def test_a_bridge_has_so_many_ports(testbed: KernelTestbed) -> None:
     testbed.kernel.apply([BRIDGE, *(veth(testbed.a, number) for number in range(BRIDGE_PORTS_MAX))])
     assert len(testbed.kernel.observe([GetPorts("br0")]).ports("br0")) == BRIDGE_PORTS_MAX

@@ -11,8 +11,6 @@ from tests.netns import networks, nft
 from tests.netns.networks import DUAL, GATEWAY4, GATEWAY6, SUBNET4, SUBNET6, Pod
 from tests.sandbox import Node, Reply
 
-pytestmark = pytest.mark.slow
-
 DEFAULTS = {"0.0.0.0/0", "::/0"}
 
 
