@@ -19,12 +19,11 @@ PACKAGE = ROOT / "cni_v6"
 # Every other module is pure: it imports pure modules only, and of Python's library nothing that reaches outside.
 IO = frozenset({
     "cluster.disk", "cluster.etcd_store", "cluster.file_store", "cluster.files", "cluster.linux", "cluster.news",
-    "cluster.open_store", "cluster.serve",
-    "ctl", "engine.call_log", "engine.delivery", "engine.engine_metrics", "engine.handle", "engine.incoming",
-    "engine.inheritance", "engine.inprocess", "engine.installation", "engine.log_file", "engine.metrics",
-    "engine.scrape", "engine.server", "engine.service", "engine.start", "engine.suspect", "engine.watch",
-    "engine.workers", "kernel.apply_firewall",
-    "kernel.bridge_macs", "kernel.child_process", "kernel.deadline", "kernel.drops", "kernel.link_deletion",
+    "cluster.open_store", "cluster.serve", "ctl", "engine.call_log", "engine.delivery", "engine.engine_metrics",
+    "engine.handle", "engine.incoming", "engine.inheritance", "engine.inprocess", "engine.installation",
+    "engine.log_file", "engine.metrics", "engine.scrape", "engine.server", "engine.service", "engine.start",
+    "engine.suspect", "engine.watch", "engine.workers", "kernel.apply_firewall", "kernel.bridge_macs",
+    "kernel.child_process", "kernel.deadline", "kernel.drops", "kernel.inotify", "kernel.link_deletion",
     "kernel.linux", "kernel.listeners", "kernel.macvlan", "kernel.netfilter.events", "kernel.netfilter.socket",
     "kernel.netlink.socket", "kernel.netns.alive", "kernel.netns.enter", "kernel.netns.throwaway", "kernel.observe",
     "kernel.open_namespaces", "kernel.privilege", "kernel.programs", "kernel.refusal", "kernel.second_route",

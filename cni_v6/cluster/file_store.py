@@ -6,23 +6,21 @@ only of those that this kernel makes; so a network file system is refused.
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
-import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 
 from cni_v6.cluster import files
 from cni_v6.cluster.records import Change, Objects, to_text
 from cni_v6.cluster.store import applied
 from cni_v6.errors import INVALID_CONFIG, CniError
+from cni_v6.kernel import inotify
 from cni_v6.protocol.json_reader import decode
 
 LOCK_SECONDS = 10.0
-IN_CLOSE_WRITE, IN_MOVED_FROM, IN_MOVED_TO, IN_DELETE = 0x08, 0x40, 0x80, 0x200  # linux/inotify.h
-EVENT = struct.Struct("=iIII")  # struct inotify_event: watch, mask, cookie, length of the name that follows
-EVENTS = IN_CLOSE_WRITE | IN_MOVED_FROM | IN_MOVED_TO | IN_DELETE
+# The file is another one after each change.
+CHANGES = inotify.IN_CLOSE_WRITE | inotify.IN_MOVED_FROM | inotify.IN_MOVED_TO | inotify.IN_DELETE
 NETWORK_FILE_SYSTEMS = frozenset((
     "9p", "afs", "ceph", "cifs", "fuse.glusterfs", "fuse.s3fs", "fuse.sshfs", "nfs", "nfs4", "smb3", "virtiofs",
 ))
@@ -66,40 +64,22 @@ class FileStore:
 
     def fileno(self) -> int:
         if self._events < 0:
-            self._events = _watch(self._folder)
+            with files.naming(self._folder):
+                self._events = inotify.watch(self._folder, CHANGES)
         return self._events
 
     def drain(self) -> bool:
+        """The lock and the file aside are others. An event without a name tells of events that were lost."""
         own, found = os.fsencode(os.path.basename(self._path)), False
         with suppress(BlockingIOError):
-            while events := os.read(self.fileno(), 1 << 16):
-                found = found or any(name in (own, b"") for name in _names(events))
+            while content := os.read(self.fileno(), inotify.READ_BYTES):
+                found = found or any(name in (own, b"") for _, name in inotify.events(content))
         return found
 
     def close(self) -> None:
         if self._events >= 0:
             os.close(self._events)
             self._events = -1
-
-
-def _watch(folder: str) -> int:
-    """A descriptor that can be read after changes in a folder: the file is another one after each change."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    with files.naming(folder):
-        events = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
-        if events < 0 or libc.inotify_add_watch(events, os.fsencode(folder), EVENTS) < 0:
-            number = ctypes.get_errno()
-            raise OSError(number, f"inotify: {os.strerror(number)}")
-        return int(events)
-
-
-def _names(events: bytes) -> Iterator[bytes]:
-    """The file of each event; "" where events were lost (IN_Q_OVERFLOW). The lock and the file aside are others."""
-    offset = 0
-    while offset < len(events):
-        _, _, _, length = EVENT.unpack_from(events, offset)
-        yield events[offset + EVENT.size : offset + EVENT.size + length].rstrip(b"\0")
-        offset += EVENT.size + length
 
 
 def _file_system(device: int) -> str:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 from collections.abc import Iterator
 from contextlib import suppress
 
 from cni_v6.engine.log_file import OLD
+from cni_v6.kernel import inotify
 
-# linux/inotify.h. The folder is watched, not the file, which is renamed when it is full.
-_MODIFY, _MOVED_FROM, _MOVED_TO, _CREATE = 0x2, 0x40, 0x80, 0x100
+# The folder is watched, not the file, which is renamed when it is full.
+_CHANGES = inotify.IN_MODIFY | inotify.IN_MOVED_FROM | inotify.IN_MOVED_TO | inotify.IN_CREATE
 _PART = 1 << 16
 
 
@@ -50,7 +50,7 @@ class LogFile:
 
         :raises OSError: the folder cannot be watched, or a file cannot be read.
         """
-        changes = _watch(os.path.dirname(self.path))
+        changes = inotify.watch(os.path.dirname(self.path), _CHANGES, blocking=True)
         while True:
             yield from self._new()
             os.read(changes, _PART)  # blocks until something happens in the folder
@@ -89,12 +89,3 @@ class LogFile:
             return os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return -1
-
-
-def _watch(folder: str) -> int:
-    libc = ctypes.CDLL(None, use_errno=True)
-    changes = int(libc.inotify_init1(os.O_CLOEXEC))
-    mask = _MODIFY | _MOVED_FROM | _MOVED_TO | _CREATE
-    if changes < 0 or libc.inotify_add_watch(changes, os.fsencode(folder), mask) < 0:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), folder)
-    return changes

@@ -16,18 +16,14 @@ import os
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from struct import Struct
 from typing import Literal
 
+from cni_v6.kernel import inotify
 from cni_v6.leases.disk.directory import Folder
 from cni_v6.values import dataclass
 
-EVENT = Struct("iIII")  # struct inotify_event: watch, mask, cookie, length of the name that follows
-IN_MODIFY, IN_CLOSE_WRITE, IN_MOVED_TO, IN_CREATE, IN_DELETE_SELF = 0x2, 0x8, 0x80, 0x100, 0x400  # linux/inotify.h
-IN_UNMOUNT, IN_Q_OVERFLOW, IN_IGNORED, IN_ONLYDIR = 0x2000, 0x4000, 0x8000, 0x1000000
-WRITTEN = IN_MODIFY | IN_CLOSE_WRITE | IN_MOVED_TO | IN_CREATE
-LOST = IN_DELETE_SELF | IN_UNMOUNT | IN_Q_OVERFLOW | IN_IGNORED
-READ_BYTES = 64 << 10
+WRITTEN = inotify.IN_MODIFY | inotify.IN_CLOSE_WRITE | inotify.IN_MOVED_TO | inotify.IN_CREATE
+LOST = inotify.IN_DELETE_SELF | inotify.IN_UNMOUNT | inotify.IN_Q_OVERFLOW | inotify.IN_IGNORED
 FOLDERS = 16  # a user has 128 instances of inotify (fs.inotify.max_user_instances)
 
 Key = tuple[int, int]  # device and inode of a folder
@@ -106,13 +102,10 @@ class _Watch:
         names = set(self.known.damaged)
         with suppress(BlockingIOError):
             while True:
-                content, place = os.read(self._fd, READ_BYTES), 0
-                while place < len(content):
-                    _, mask, _, length = EVENT.unpack_from(content, place)
-                    place += EVENT.size + length
+                for mask, name in inotify.events(os.read(self._fd, inotify.READ_BYTES)):
                     if mask & LOST:
                         return None
-                    names.add(os.fsdecode(content[place - length:place].rstrip(b"\0")))
+                    names.add(os.fsdecode(name))
         return sorted(names)
 
     def close(self) -> None:
@@ -121,15 +114,8 @@ class _Watch:
 
 def _watch(folder: int) -> _Watch | None:
     """Watch a folder from now on; None if the kernel does not let us."""
-    import ctypes  # few calls are a GC
-
-    from cni_v6.kernel.netns.enter import libc
-
-    fd = libc().inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK)
-    if fd < 0:
+    path = f"/proc/self/fd/{folder}"  # the folder that is open, whatever its path leads to by now
+    try:
+        return _Watch(inotify.watch(path, WRITTEN | inotify.IN_DELETE_SELF | inotify.IN_ONLYDIR))
+    except OSError:
         return None
-    path = ctypes.c_char_p(b"/proc/self/fd/%d" % folder)  # the folder that is open, whatever its path leads to by now
-    if libc().inotify_add_watch(fd, path, ctypes.c_uint32(WRITTEN | IN_DELETE_SELF | IN_ONLYDIR)) < 0:
-        os.close(fd)
-        return None
-    return _Watch(fd)
