@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from cni_v6.errors import IO_FAILURE, CniError
-from cni_v6.kernel import text_file
+from cni_v6.kernel import text_file, whole_file
 from cni_v6.leases.disk import lock
 
 LIMIT = 1 << 26  # bytes: 1,000 nodes of two blocks each are 0.5 MB in a store's file
@@ -46,20 +46,7 @@ def replace(path: str, content: bytes, mode: int = 0o644) -> None:
     folder, name = os.path.split(path)
     aside = os.path.join(folder, f".{name}.new")  # CNI runtimes read names that end with .conf, .conflist, .json
     with naming(path):
-        with suppress(FileNotFoundError):
-            os.unlink(aside)  # the folder may be shared: what somebody has put there is not opened
-        fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-        try:
-            with open(fd, "wb") as stream:
-                stream.write(content)
-                stream.flush()
-                os.fchmod(fd, mode)
-                os.fsync(fd)
-            os.rename(aside, path)
-        except OSError:
-            with suppress(OSError):
-                os.unlink(aside)
-            raise
+        whole_file.replace(path, content, aside, mode)
         _sync(folder)
 
 

@@ -22,6 +22,7 @@ from cni_v6.engine.exposition import METRICS, Sample, parse, render
 from cni_v6.engine.handle import real_context
 from cni_v6.engine.metrics import socket_beside
 from cni_v6.errors import INVALID_CONFIG, IO_FAILURE, TRY_AGAIN, CniError
+from cni_v6.kernel import whole_file
 from cni_v6.kernel.privilege import needs_root
 from cni_v6.shim import SHARED_SOCKET, try_connect
 
@@ -115,14 +116,7 @@ def _replace(path: Path, text: str) -> None:
     """
     aside = path.with_name(f".{path.name}.{os.getpid()}")  # it does not end with SUFFIX
     try:
-        try:
-            aside.unlink(missing_ok=True)  # the folder may be another user's: what lies there is not opened
-            file = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-            with open(file, "w", encoding="utf-8") as out:
-                out.write(text)
-                os.fchmod(file, 0o644)  # node_exporter is another user, and the umask may be any
-            os.rename(aside, path)
-        finally:
-            aside.unlink(missing_ok=True)
+        # node_exporter is another user
+        whole_file.replace(str(path), text.encode(), str(aside), 0o644)
     except OSError as error:
         raise CniError(IO_FAILURE, f"{needs_root(error)}cannot write {path}", str(error)) from error
