@@ -9,11 +9,10 @@ from netaddr import IPAddress, IPNetwork, IPRange
 
 from cni_v6.config.main import IPAM_PLUGIN
 from cni_v6.conversion.addresses import bare, subnet
-from cni_v6.conversion.main_plugins import BRIDGE_NAME, TYPES
+from cni_v6.conversion.main_plugins import BRIDGE_NAME, CAPABILITIES, CAPABILITIES_ON_A_LINK, ON_A_LINK, TYPES
 from cni_v6.conversion.report import BRIDGE, Conversion, Report, Wanted, items, mapping, refused, text
 from cni_v6.protocol.invocation import MACVLAN
 
-ON_A_LINK = ("macvlan", "ipvlan")
 OPTION = "com.docker.network."
 LEASES = (
     "Docker's leases are its own. The containers that the network has now keep their addresses if another runtime "
@@ -93,7 +92,7 @@ def _bridge(
     mtu = options.pop("driver.mtu", "")
     if mtu.isdecimal() and int(mtu):
         found["mtu"] = int(mtu)
-    found["capabilities"] = {"ips": True, "mac": True, "portMappings": True}
+    found["capabilities"] = CAPABILITIES
     return found
 
 
@@ -124,7 +123,7 @@ def _on_a_link(driver: str, options: dict[str, str], wanted: Wanted, report: Rep
         found["master"] = parent
     if mode:
         found["mode"] = mode
-    return {**found, "capabilities": {"ips": True, "mac": True}}
+    return {**found, "capabilities": CAPABILITIES_ON_A_LINK}
 
 
 # Addresses

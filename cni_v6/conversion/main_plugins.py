@@ -15,6 +15,9 @@ NEAREST: Mapping[str, str] = {"bridge": BRIDGE, "ptp": ROUTED}
 TYPES: Mapping[str, str] = {BRIDGE: OUR_BRIDGE, ROUTED: OUR_ROUTED}
 KEYS: Mapping[str, frozenset[str]] = {BRIDGE: BRIDGE_KEYS.names, ROUTED: ROUTED_KEYS.names}
 BRIDGE_NAME = 15  # linux/if.h: IFNAMSIZ, less the zero
+ON_A_LINK = ("macvlan", "ipvlan")  # drivers of podman and Docker; ipvlan stays the reference's
+CAPABILITIES_ON_A_LINK = {"ips": True, "mac": True}
+CAPABILITIES = {**CAPABILITIES_ON_A_LINK, "portMappings": True}  # what podman and Docker ask for without a word
 # Why a key of a bridge has no place where each container has a link of its own.
 WITHOUT_BRIDGE: Mapping[str, str] = {
     "bridge": "there is no bridge",

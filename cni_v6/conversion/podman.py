@@ -7,13 +7,11 @@ from typing import Any
 
 from cni_v6.config.main import IPAM_PLUGIN
 from cni_v6.conversion.addresses import bare, subnet
-from cni_v6.conversion.main_plugins import BRIDGE_NAME, OPEN, TYPES
+from cni_v6.conversion.main_plugins import BRIDGE_NAME, CAPABILITIES, CAPABILITIES_ON_A_LINK, ON_A_LINK, OPEN, TYPES
 from cni_v6.conversion.report import BRIDGE, ROUTED, Conversion, Report, Wanted, items, mapping, refused, text
 from cni_v6.protocol.invocation import MACVLAN
 
 DATA_DIR = "/run/cni-v6/networks"  # podman calls no DEL for what ended with a reboot, see docs/runtimes.md
-ON_A_LINK = ("macvlan", "ipvlan")  # ipvlan stays the reference's
-CAPABILITIES = {"ips": True, "mac": True, "portMappings": True}
 LEASES = (
     "netavark's leases (ipam.db) are not read: the containers of the network must be made again, which podman 4 does "
     "with the CNI backend alone. Addresses that podman run --ip and --ip6 name are asked for again"
@@ -143,7 +141,7 @@ def _on_a_link(
     families = sorted({":" in part["subnet"] for members in ipam.get("ranges", []) for part in members})
     if families and document.get("internal") is not True:
         ipam["routes"] = [{"dst": "::/0" if is_ipv6 else "0.0.0.0/0"} for is_ipv6 in families]
-    return {**found, "capabilities": {"ips": True, "mac": True}, "ipam": ipam}
+    return {**found, "capabilities": CAPABILITIES_ON_A_LINK, "ipam": ipam}
 
 
 def _ipam(document: Mapping[str, Any], report: Report) -> dict[str, Any]:
