@@ -10,6 +10,7 @@ import pytest
 
 from cni_v6.cluster import files
 from cni_v6.ctl import metrics
+from cni_v6.kernel import whole_file
 
 
 def _metrics(path: Path) -> None:
@@ -39,3 +40,10 @@ def test_what_somebody_has_put_aside(tmp_path: Path, write: Callable[[Path], Non
     assert (tmp_path / "x.prom").read_text() == "new" and not (tmp_path / "x.prom").is_symlink()
     assert secret.read_text() == "mine" and secret.stat().st_mode & 0o777 == 0o600
     assert not os.path.lexists(there)
+
+
+def test_a_file_that_cannot_be_replaced_stays_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    with pytest.raises(OSError, match="directory"):
+        whole_file.replace(str(tmp_path / "x"), b"new", str(tmp_path / ".x"))
+    assert [path.name for path in tmp_path.iterdir()] == ["x"] and (tmp_path / "x").is_dir()
