@@ -38,17 +38,6 @@ from tests.stores import (
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def opened() -> list[str]:
-    """What this process's descriptors stand for, sorted."""
-    found = []
-    for entry in os.listdir("/proc/self/fd"):
-        try:
-            found.append(os.readlink(f"/proc/self/fd/{entry}"))
-        except OSError:  # the listing's own descriptor, or one another thread has closed
-            continue
-    return sorted(path for path in found if path.startswith("/"))
-
-
 @contextmanager
 def each_call(watch: Callable[[str], None]) -> Iterator[None]:
     """Call ``watch`` with its name before every function of the ``os`` module that this thread calls."""

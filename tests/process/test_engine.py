@@ -24,7 +24,7 @@ from cni_v6.leases.disk.directory import Folder
 from tests.bench.node import Size, size
 from tests.client import Client
 from tests.netns.wire import inside
-from tests.processes import interruptible
+from tests.processes import interruptible, opened
 from tests.sandbox import NSENTER, ROOT, TIMEOUT, Call, Node, make_call, reply
 
 CONFIG: dict[str, Any] = {
@@ -117,9 +117,8 @@ def test_what_is_left_behind_is_in_nobodys_way(warm_node: Node) -> None:
     assert os.readlink(process / "cwd") == "/"
     assert {os.readlink(process / "fd" / stream) for stream in "012"} == {"/dev/null"}
     assert os.getsid(running(warm_node)) == running(warm_node)
-    opened = {os.readlink(descriptor) for descriptor in (process / "fd").iterdir()}
     inode = os.stat(warm_node.containers["a"]).st_ino
-    assert f"net:[{inode}]" not in opened, "it keeps a container's namespace alive"
+    assert f"net:[{inode}]" not in opened(running(warm_node)), "it keeps a container's namespace alive"
     assert run_dir(warm_node).stat().st_mode & 0o777 == 0o700
 
 

@@ -26,6 +26,7 @@ from cni_v6.leases.disk.lock import lock_holder
 from cni_v6.leases.disk.store import DiskLeases
 from cni_v6.net.addresses import to_text
 from tests import killed_processes
+from tests.processes import opened
 from tests.sandbox import need
 from tests.stores import (
     BOOT,
@@ -505,6 +506,11 @@ def test_a_lock_nobody_holds_has_no_holder(tmp_path: Path) -> None:
         assert lock_holder(os.stat(tmp_path / NETWORK / "lock")) == os.getpid()
 
 
+def open_files() -> list[str]:
+    """Paths of this process's descriptors."""
+    return [path for path in opened() if path.startswith("/")]
+
+
 def test_a_folder_removed_while_we_wait_for_its_lock_is_made_anew(leases: DiskLeases, folder: Path) -> None:
     add(leases, "a", SMALL)
     lock = str(folder / "lock")
@@ -513,7 +519,7 @@ def test_a_folder_removed_while_we_wait_for_its_lock_is_made_anew(leases: DiskLe
         taken = another.lock("lock", 0)
         assert taken is not None
         waiting.start()
-        while killed_processes.opened().count(lock) < 2:  # ours and the thread's
+        while open_files().count(lock) < 2:  # ours and the thread's
             assert waiting.is_alive()
         shutil.rmtree(folder)
         os.close(taken)
@@ -539,7 +545,7 @@ def test_who_waits_for_the_lock_waits_in_the_kernels_queue(leases: DiskLeases, f
 def test_who_gave_up_leaves_one_that_waits_for_the_next(leases: DiskLeases, data: Path, folder: Path) -> None:
     """However often somebody gives up while another process hangs."""
     add(leases, "a", SMALL)
-    before, lock = killed_processes.opened(), str(folder / "lock")
+    before, lock = open_files(), str(folder / "lock")
     with closing(Folder(str(folder))) as another:
         taken = another.lock("lock", 0)
         assert taken is not None
@@ -551,7 +557,7 @@ def test_who_gave_up_leaves_one_that_waits_for_the_next(leases: DiskLeases, data
         os.close(taken)
     assert add(leases, "b", SMALL) == ("10.1.0.3",)
     left[0].join()
-    assert killed_processes.opened() == before
+    assert open_files() == before
 
 
 def test_a_removed_folder_gives_no_lock(tmp_path: Path) -> None:
@@ -564,7 +570,7 @@ def test_a_removed_folder_gives_no_lock(tmp_path: Path) -> None:
 
 def test_no_descriptor_is_left_open(leases: DiskLeases, data: Path, folder: Path) -> None:
     add(leases, "a", SMALL, LARGE)
-    before = killed_processes.opened()
+    before = open_files()
     add(leases, "b", SMALL, LARGE)
     delete(leases, "b")
     with pytest.raises(CniError), leases.transaction():
@@ -572,7 +578,7 @@ def test_no_descriptor_is_left_open(leases: DiskLeases, data: Path, folder: Path
     (folder / "attachments").rename(folder / "was")
     (folder / "attachments").write_bytes(b"")
     fails(leases, "attachments: Not a directory")
-    assert killed_processes.opened() == before
+    assert open_files() == before
 
 
 # Errors of the system
@@ -604,10 +610,10 @@ def test_a_folder_that_is_not_ours_to_narrow_is_named(nobody: Path) -> None:
     os.seteuid(0)
     (nobody / NETWORK).mkdir()
     os.seteuid(NOBODY)
-    before = killed_processes.opened()
+    before = open_files()
     error = fails(DiskLeases(NETWORK, str(nobody), boot=BOOT), f"{nobody / NETWORK}: Operation not permitted")
     assert "as root" in error.details
-    assert killed_processes.opened() == before
+    assert open_files() == before
 
 
 def test_a_lease_that_may_not_be_read_is_named(nobody: Path) -> None:
