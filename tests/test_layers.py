@@ -26,11 +26,11 @@ IO = frozenset({
     "kernel.child_process", "kernel.deadline", "kernel.drops", "kernel.inotify", "kernel.link_deletion",
     "kernel.linux", "kernel.listeners", "kernel.macvlan", "kernel.netfilter.events", "kernel.netfilter.socket",
     "kernel.netlink.socket", "kernel.netns.alive", "kernel.netns.enter", "kernel.netns.throwaway", "kernel.observe",
-    "kernel.open_namespaces", "kernel.privilege", "kernel.programs", "kernel.refusal", "kernel.second_route",
-    "kernel.sysctl", "kernel.text_file", "kernel.wait", "kernel.whole_file", "leases.disk.allocation_files",
-    "leases.disk.data_dirs", "leases.disk.directory", "leases.disk.known_records", "leases.disk.lease_files",
-    "leases.disk.lock", "leases.disk.peek", "leases.disk.rebuild", "leases.disk.release_queue_file",
-    "leases.disk.store", "leases.disk.transaction", "plugins.delegate", "shim",
+    "kernel.open_namespaces", "kernel.private_proc", "kernel.privilege", "kernel.programs", "kernel.refusal",
+    "kernel.second_route", "kernel.sysctl", "kernel.text_file", "kernel.wait", "kernel.whole_file",
+    "leases.disk.allocation_files", "leases.disk.data_dirs", "leases.disk.directory", "leases.disk.known_records",
+    "leases.disk.lease_files", "leases.disk.lock", "leases.disk.peek", "leases.disk.rebuild",
+    "leases.disk.release_queue_file", "leases.disk.store", "leases.disk.transaction", "plugins.delegate", "shim",
 })
 HARMLESS = frozenset({
     "__future__", "abc", "base64", "binascii", "bisect", "collections", "contextlib", "dataclasses", "difflib", "enum",
