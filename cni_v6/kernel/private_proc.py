@@ -12,12 +12,8 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 
-from cni_v6.kernel.netns.enter import libc
+from cni_v6.kernel.detached_mount import mounted
 
-# asm-generic/unistd.h, the same for every architecture; linux/mount.h
-FSOPEN, FSCONFIG, FSMOUNT = 430, 431, 432
-FSOPEN_CLOEXEC, FSMOUNT_CLOEXEC, CREATE = 1, 1, 6
-NOSUID_NODEV_NOEXEC = 0x2 | 0x4 | 0x8
 USES = 64  # a lookup passes at most so many names; a new mount costs some 0.2 ms
 
 
@@ -48,23 +44,8 @@ class Mount:
 
     def __init__(self) -> None:
         """:raises OSError: the kernel refuses it."""
-        context = _call(FSOPEN, b"proc", FSOPEN_CLOEXEC)
-        try:
-            _call(FSCONFIG, context, CREATE, None, None, 0)
-            self.file = _call(FSMOUNT, context, FSMOUNT_CLOEXEC, NOSUID_NODEV_NOEXEC)
-        finally:
-            os.close(context)
+        self.file = mounted("proc")
 
     def __del__(self) -> None:
         if hasattr(self, "file"):
             os.close(self.file)
-
-
-def _call(*arguments: bytes | int | None) -> int:
-    answer = int(libc().syscall(*arguments))
-    if answer < 0:
-        import ctypes
-
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))
-    return answer
