@@ -77,6 +77,8 @@ class MainConf:
     requested MAC, "" to derive it. ``dns``: None where neither the configuration nor the runtime says anything.
     ``ipam`` None: layer 2 only. ``allow_overlap``: a subnet may be another interface's too.
     ``bandwidth``: None where neither direction is shaped. ``tuning``: None where nothing of it is asked for.
+    ``source_routing``: whether the container sends by a table of its own from its addresses; None: where it publishes
+    ports and its default route is another network's.
     """
 
     network: str
@@ -90,6 +92,12 @@ class MainConf:
     allow_overlap: bool
     bandwidth: Bandwidth | None
     tuning: Tuning | None
+    source_routing: bool | None
+
+    @property
+    def may_route_by_source(self) -> bool:
+        """Whether the container's other networks decide about ``source_routing``, or it is asked for."""
+        return bool(self.firewall.ports) if self.source_routing is None else self.source_routing
 
     @property
     def data_dir(self) -> str:
@@ -294,6 +302,11 @@ def read_tuning(top: Section) -> Tuning | None:
     from cni_v6.config import tuning  # few networks have them
 
     return tuning.read(top)
+
+
+def read_source_routing(top: Section) -> bool | None:
+    """``sourceBasedRouting``; None where it is absent."""
+    return top.flag("sourceBasedRouting") if "sourceBasedRouting" in top.given else None
 
 
 def read_dns(top: Section) -> Dns | None:

@@ -137,6 +137,8 @@ class Frame(Generic[Conf]):
             for warning in features.warnings(conf, allocation, seen):
                 call.log.warning(warning)
             plan = plugin.plan_add(site, conf, allocation, seen)
+            if conf.may_route_by_source:
+                _record_rules(conf, site, plan, context)
             result = plan.answer(context.kernel.apply(plan.ops), call.log)
             if plan.complete:
                 result = plan.complete(result, context.kernel.observe(plan.found))
@@ -182,10 +184,10 @@ class Frame(Generic[Conf]):
         elif conf.ipam:
             context.delegate(call, conf.ipam.type, "CHECK")
         questions = *plugin.check_questions(site, conf, promised, record), *features.check_questions(conf, record)
-        questions += features.inside_questions(site, conf)
+        questions += features.inside_questions(site, conf, record)
         seen = context.kernel.observe(questions)
         found = [*damaged, *plugin.differences(site, conf, promised, record, seen)]
-        found += [*features.inside_differences(site, conf, seen), *features.differences(conf, record, seen)]
+        found += [*features.inside_differences(site, conf, record, seen), *features.differences(conf, record, seen)]
         if conf.firewall.wanted:
             firewall_reload.restore(call, conf.network, conf.data_dir, context)
         if found:
@@ -338,6 +340,17 @@ def _record_proxied(conf: MainConf, site: Site, allocation: Allocation, seen: Sn
     with context.leases(conf.network, conf.data_dir).transaction() as leases:
         record = leases.get(site.owner) or Attachment(site.owner, (), site.host, boot=context.boot)
         leases.update(replace(record, proxied=proxied))
+
+
+def _record_rules(conf: MainConf, site: Site, plan: Plan, context: Context) -> None:
+    """Record the rules of the container's namespace before they are made: they stay when its interface goes."""
+    from cni_v6.plan import source_routing  # where a container may have a second network
+
+    rules = source_routing.to_record(site, plan.ops)
+    if rules:
+        with context.leases(conf.network, conf.data_dir).transaction() as leases:
+            record = leases.get(site.owner) or Attachment(site.owner, (), site.host, boot=context.boot)
+            leases.update(replace(record, rules=rules))
 
 
 def _attempt(call: Invocation, step: Callable[[], object]) -> None:
