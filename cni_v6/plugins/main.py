@@ -17,6 +17,7 @@ from cni_v6.attachments import (
     earlier,
     firewall_reload,
     first_add,
+    load_config,
     namespaces,
     register,
     remove_interface,
@@ -27,7 +28,7 @@ from cni_v6.attachments.context import Context
 from cni_v6.attachments.register import Network
 from cni_v6.config.families import lost as lost_families
 from cni_v6.config.ipam import IpamConf
-from cni_v6.config.main import Conf, ForeignIpam, MainConf, RemovalConf, parse_removal
+from cni_v6.config.main import Conf, ForeignIpam, MainConf, RemovalConf, is_stripped
 from cni_v6.errors import CniError, Errors
 from cni_v6.kernel import ops
 from cni_v6.kernel.facts import Link
@@ -150,7 +151,7 @@ class Frame(Generic[Conf]):
 
         Needs neither the namespace nor prevResult nor the configuration of the ADD. What no longer exists is no error.
         """
-        conf = parse_removal(call)
+        conf = load_config.removal(call, context)
         errors = Errors()
         freed: list[Attachment | bool | None] = []
         refused = namespaces.refused(call, context) if call.netns else None
@@ -199,7 +200,7 @@ class Frame(Generic[Conf]):
 
         Their interfaces are removed too.
         """
-        conf, started = parse_removal(call), context.now()
+        conf, started = load_config.removal(call, context), context.now()
         ports = self.plugin.ports(conf, context)  # before the records: an ADD writes its record first
         store = context.leases(conf.network, conf.data_dir)
         with store.transaction() as leases:
@@ -224,6 +225,8 @@ class Frame(Generic[Conf]):
 
     def status(self, call: Invocation, context: Context) -> None:
         """STATUS: whether an ADD would succeed now (50 if not), and whether containers work (51 if not)."""
+        if is_stripped(call):
+            return status.of_stripped(call, context)
         with status.not_available():
             plugin, conf = self.plugin, self.plugin.load(call, context)
             held, damaged = firewall_reload.attachments(call, conf, context)
