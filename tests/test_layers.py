@@ -53,18 +53,18 @@ THIRD_PARTY = {  # library -> the modules that may import it; None: any
 
 MODULE_LINES = 300
 LARGER = {  # module -> lines it may have all the same, where two modules would make two rooms of one idea
-    "config.main": 325,  # what every main plugin reads of its configuration
+    "config.main": 360,  # what every main plugin reads of its configuration
     "config.ipam": 320,  # every key of the ``ipam`` object
     "kernel.fake.ops": 360,  # the effect of every operation
-    "kernel.linux": 345,  # order, batches, and what undoes them
-    "kernel.observe": 350,  # the answer to every question
-    "kernel.ops": 530,  # every operation
-    "kernel.netlink.pyroute2_messages": 350,  # every other request
+    "kernel.linux": 355,  # order, batches, and what undoes them
+    "kernel.observe": 370,  # the answer to every question
+    "kernel.ops": 560,  # every operation
+    "kernel.netlink.pyroute2_messages": 355,  # every other request
     "kernel.netlink.requests": 340,  # every request of a plain ADD and DEL
-    "kernel.questions": 420,  # every question and its answer
+    "kernel.questions": 440,  # every question and its answer
     "leases.disk.directory": 340,  # every access to a file of the store
     "leases.disk.transaction": 335,  # the order in which files come and go
-    "plugins.main": 360,  # the five commands of any main plugin, and what undoes them
+    "plugins.main": 375,  # the five commands of any main plugin, and what undoes them
 }
 FUNCTION_LINES = 55  # the longest
 FUNCTION_LINES_P90 = 30
