@@ -12,7 +12,7 @@ from cni_v6.errors import ALREADY_ATTACHED, IO_FAILURE, KERNEL_REFUSED, PORTS_EX
 from cni_v6.kernel import mac_claims, ops, route_place
 from cni_v6.kernel.describe import describe
 from cni_v6.kernel.facts import BRIDGE_PORTS_MAX, FOREVER, Lifetime, Link, RouteEntry, Shaping
-from cni_v6.kernel.fake import macvlan, waits
+from cni_v6.kernel.fake import child_link, waits
 from cni_v6.kernel.fake.node import FakeNode, Space
 from cni_v6.kernel.ops import HOST, Op
 
@@ -285,7 +285,7 @@ EFFECTS: dict[type[Any], Callable[[FakeNode, Any], None]] = {
     ops.SetBridge: _set_bridge,
     ops.PinMac: _pin_mac,
     ops.CreateVeth: _create_veth,
-    ops.CreateMacvlan: macvlan.create,
+    ops.CreateChildLink: child_link.create,
     ops.SetAlias: _set_alias,
     ops.ClaimMac: _claim_mac,
     ops.SetPort: _set_port,
