@@ -74,6 +74,11 @@ class ChildConf(MainConf):
         return True
 
     @property
+    def has_one_mode(self) -> bool:
+        """Whether all children that a master has of this kind have one mode."""
+        return False
+
+    @property
     def node_interface(self) -> str:
         """The node's own interface on the master, by which it reaches the containers; "" for none."""
         return ""

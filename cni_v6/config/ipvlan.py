@@ -34,6 +34,11 @@ class IpvlanConf(ChildConf):
         """In mode l2; in the others the kernel sets NOARP (ipvlan_set_port_mode)."""
         return self.mode == L2
 
+    @property
+    def has_one_mode(self) -> bool:
+        """Yes: it is the master's (ipvlan_set_port_mode)."""
+        return True
+
 
 _kept: dict[Remembered, IpvlanConf] = {}
 

@@ -158,8 +158,6 @@ def _nothing(kind: Kind) -> dict[str, Any]:
     match kind:
         case Nested():
             return {"type": ["object", "null"], "properties": {key.name: _nothing(key.kind) for key in kind.level.keys}}
-        case Named() | Flags():
-            return {"enum": [None, {}]}
         case Number():
             return {"enum": [None, 0]}
     return {"enum": [None, False if isinstance(kind, Flag) else [] if isinstance(kind, Items) else ""]}

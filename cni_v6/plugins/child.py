@@ -34,6 +34,10 @@ class OnMaster(Generic[Child]):
         conf = load_config.main(call, context, self.parse)
         seen = context.kernel.observe(child.master_questions(conf))
         conf = child.with_master(conf, seen, needed=call.command != "CHECK")
+        if conf.has_one_mode and call.command != "CHECK":
+            from cni_v6.attachments import one_mode  # of one type of network
+
+            one_mode.check(conf, context)
         return child.without_own(conf, context.kernel.observe(child.address_questions(conf)))
 
     def questions(self, site: Site, conf: Child) -> Iterable[Question]:

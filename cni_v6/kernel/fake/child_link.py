@@ -35,6 +35,18 @@ def create(fake: FakeNode, operation: ops.CreateChildLink) -> None:
             fake.children[name] = (*fake.children[name][:3], operation.mode)
 
 
+def address_is_a_siblings(fake: FakeNode, operation: ops.AddAddress) -> bool:
+    """Whether another ipvlan of the same master has the address."""
+    *master, kind, _ = fake.children.get((operation.netns, operation.ifname), ("",) * 4)
+    address = operation.address.partition("/")[0]
+    return kind == "ipvlan" and any(
+        held.partition("/")[0] == address
+        for (netns, name), (*other, other_kind, _) in fake.children.items()
+        if (other, other_kind) == (master, kind) and (netns, name) != (operation.netns, operation.ifname)
+        for held in fake.spaces[netns].addresses.get(name, ())
+    )
+
+
 def _excludes(operation: ops.CreateChildLink, siblings: set[tuple[str, str]]) -> bool:
     """Whether the children that a master has leave no place for this one."""
     others = {kind for kind, _ in siblings} - {"vlan", operation.kind}

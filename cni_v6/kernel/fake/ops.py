@@ -8,7 +8,14 @@ from typing import Any
 
 from netaddr import IPNetwork
 
-from cni_v6.errors import ALREADY_ATTACHED, IO_FAILURE, KERNEL_REFUSED, PORTS_EXHAUSTED, CniError
+from cni_v6.errors import (
+    ADDRESS_UNAVAILABLE,
+    ALREADY_ATTACHED,
+    IO_FAILURE,
+    KERNEL_REFUSED,
+    PORTS_EXHAUSTED,
+    CniError,
+)
 from cni_v6.kernel import mac_claims, ops, route_place
 from cni_v6.kernel.describe import describe
 from cni_v6.kernel.facts import BRIDGE_PORTS_MAX, FOREVER, Lifetime, Link, RouteEntry, Shaping
@@ -152,6 +159,8 @@ def _add_address(fake: FakeNode, operation: ops.AddAddress) -> None:
     if ":" in operation.address and space.sysctls[f"ipv6/conf/{operation.ifname}/disable_ipv6"] != "0":
         words = "Permission denied (IPv6 is disabled on this device)"
         raise CniError(KERNEL_REFUSED, f"cannot {describe(operation)}", words)
+    if child_link.address_is_a_siblings(fake, operation):
+        raise CniError(ADDRESS_UNAVAILABLE, f"cannot {describe(operation)}", "Address already in use")
     held = space.addresses.setdefault(operation.ifname, [])
     if operation.address not in held:
         held.append(operation.address)
