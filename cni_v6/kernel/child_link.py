@@ -17,6 +17,7 @@ _ALONE = {
     "ipvlan": "it must not be in a bridge, a bond or a team, nor have a macvlan",
     "vlan": "not every interface takes VLANs",
 }
+_MODULES = {"vlan": "8021q"}  # where the module is not named as the kind
 
 
 def create(spaces: Spaces, operation: ops.CreateChildLink) -> None:
@@ -72,6 +73,9 @@ def _not_made(operation: ops.CreateChildLink, answer: Answer) -> CniError:
                         "node's own, or write another vlanId")
     if answer.error == errno.EEXIST:
         return _name_taken(operation)
+    if answer.error == errno.EOPNOTSUPP:  # of the kind, or of what this interface can do
+        remedy = f"modprobe {_MODULES.get(kind, kind)}, and a line with it in a file in /etc/modules-load.d"
+        return CniError(KERNEL_REFUSED, f"the kernel makes no {kind} on {master}", f"{explain(answer)}: {remedy}")
     if answer.error in SHARES_NOT:
         words = f"master {master} takes no {kind}" + (f" in mode {mode}" if kind != "vlan" else "")
         return CniError(NODE_CONFLICT, words, f"{_ALONE[kind]} ({explain(answer)})")

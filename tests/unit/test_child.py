@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from cni_v6 import errors
-from cni_v6.kernel import ops
+from cni_v6.errors import CniError
+from cni_v6.kernel import child_link, ops
 from cni_v6.kernel.facts import Link
+from cni_v6.kernel.netlink.socket import Answer
 from cni_v6.kernel.ops import HOST
 from cni_v6.leases import port_record
 from cni_v6.leases.attachment import Attachment, ChildLink
@@ -173,6 +177,26 @@ def test_an_address_that_another_ipvlan_of_the_master_has() -> None:
     call(fake, "ADD", L2).ok()
     call(fake, "ADD", {**L2, "name": "other"}, "c2").error(errors.ADDRESS_UNAVAILABLE)
     assert fake.attachments("other", DATA_DIR) == [] and set(fake.kernel.spaces["/run/netns/c2"].links) == {"lo"}
+
+
+# What the kernel refuses
+
+
+@pytest.mark.parametrize(("kind", "mode", "error", "text", "code", "says"), [
+    ("vlan", "5", errno.EEXIST, "", errors.NODE_CONFLICT, "VLAN 5 of master up0 has an interface already"),
+    ("ipvlan", "l2", errno.EEXIST, "", errors.ALREADY_ATTACHED, "interface eth0 is in the container already"),
+    ("ipvlan", "l3", errno.EBUSY, "", errors.NODE_CONFLICT, "takes no ipvlan in mode l3: it must not be in a bridge"),
+    ("vlan", "5", errno.EINVAL, "", errors.NODE_CONFLICT, "takes no vlan: not every interface takes VLANs"),
+    ("ipvlan", "l2", errno.EOPNOTSUPP, "Unknown device type", errors.KERNEL_REFUSED, "type): modprobe ipvlan"),
+    ("vlan", "5", errno.EOPNOTSUPP, "", errors.KERNEL_REFUSED, "makes no vlan on up0: Operation not supported: modprobe 8"),
+    ("vlan", "5", errno.EPERM, "", errors.KERNEL_REFUSED, "cannot create vlan eth0"),
+])
+def test_what_the_kernels_refusal_means(kind: str, mode: str, error: int, text: str, code: int, says: str) -> None:
+    route = SimpleNamespace(request=lambda messages: [Answer(error, text)])
+    spaces: Any = SimpleNamespace(index=lambda *_: 9, get=lambda _: SimpleNamespace(file=3, route=route))
+    with pytest.raises(CniError) as raised:
+        child_link.create(spaces, ops.CreateChildLink(HOST, WIRE, SPACE, "eth0", "new1", kind, mode, "", 0, ""))
+    assert raised.value.code == code and says in f"{raised.value.msg}: {raised.value.details}"
 
 
 # Keys
