@@ -20,6 +20,7 @@ from cni_v6.config.main import (
     MainConf,
     read_dns,
     read_ipam,
+    read_source_routing,
     read_tuning,
     reader,
     refuse_small_mtu,
@@ -111,6 +112,7 @@ def read_child(
         allow_overlap=True,  # the subnet is the link's
         bandwidth=None,
         tuning=read_tuning(top),
+        source_routing=read_source_routing(top),
         master=top.text("master"),
         link_in_container=top.flag("linkInContainer"),
         accept_ra=top.flag("acceptRa"),
@@ -131,6 +133,9 @@ def refuse_common(top: Section, conf: ChildConf, words: Words) -> None:
     if conf.master == AUTO and conf.link_in_container:
         raise CniError(INVALID_CONFIG, "master is missing: linkInContainer looks for it in the container",
                        "write the name that it has there")
+    if conf.source_routing and conf.ipam is None:
+        reason = "needs an ipam with ranges: what a router on the link gives changes"
+        raise wrong("sourceBasedRouting", True, reason, "write one, or remove it")
     if conf.slaac_timeout and 0 < conf.mtu < IPV6_MIN_MTU:
         raise wrong("mtu", conf.mtu, f"is below {IPV6_MIN_MTU}, the least IPv6 needs", "raise it, or write 0")
     if conf.slaac_timeout and conf.accept_ra:

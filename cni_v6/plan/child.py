@@ -94,7 +94,7 @@ def place(site: Site, conf: ChildConf) -> str:
 
 def questions(site: Site, conf: ChildConf) -> tuple[Question, ...]:
     """The questions to the kernel that an ADD needs answered before it allocates addresses."""
-    return *container.questions(site), GetLink(place(site, conf), conf.master), *_of_all(conf)
+    return *container.questions(site, conf), GetLink(place(site, conf), conf.master), *_of_all(conf)
 
 
 def _of_all(conf: ChildConf) -> tuple[Question, ...]:

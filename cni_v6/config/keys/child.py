@@ -87,6 +87,11 @@ def child_level(words: Words, own: tuple[Key, ...], other: dict[str, dict[str, A
             "master's.",
             "reference": "The same.", "example": 1400,
         },
+        "sourceBasedRouting": {
+            "meaning": "What the container sends from its addresses of this network leaves through this network, by a "
+            "routing table of its own. Not with `ipam.type` `cni-v6-slaac`.",
+            "default": False,
+        },
         "runtimeConfig": {"kind": Nested(_RUNTIME)},
         **other,
     }
