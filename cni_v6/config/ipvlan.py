@@ -6,7 +6,7 @@ from cni_v6.config.child import ChildConf, read_child, refuse_common
 from cni_v6.config.interface_prefix import InterfacePrefixes
 from cni_v6.config.keys.child import MODE
 from cni_v6.config.keys.ipam import SLAAC_IPAM
-from cni_v6.config.keys.ipvlan import IPVLAN, WORDS
+from cni_v6.config.keys.ipvlan import IPVLAN, NO_MAC, WORDS
 from cni_v6.config.main import Remembered, for_call, read_mac, reader, remembered
 from cni_v6.config.reader import wrong
 from cni_v6.protocol.invocation import Invocation
@@ -53,8 +53,7 @@ def _read(call: Invocation, prefixes: InterfacePrefixes | None = None) -> Ipvlan
     conf = read_child(call, top, prefixes, IpvlanConf, mode=top.text(MODE), mac=read_mac(call, top))
     refuse_common(top, conf, WORDS)
     if conf.mac:
-        raise wrong("mac", conf.mac, "is not possible: an ipvlan has the MAC of its master",
-                    'remove it, or use "type": "cni-v6-macvlan"')
+        raise wrong("mac", conf.mac, NO_MAC.reason, NO_MAC.remedy)
     deaf = f"needs mode {L2}: with {conf.mode} a container hears no router advertisement"
     if conf.accept_ra and not conf.has_neighbours:
         raise wrong("acceptRa", True, deaf, f'write "mode": "{L2}", or remove acceptRa')

@@ -214,6 +214,9 @@ def test_the_id_of_a_vlan_belongs_to_one_container() -> None:
 @pytest.mark.parametrize(("conf", "code", "says"), [
     ({**L2, "mode": "l4"}, errors.INVALID_CONFIG, 'write "l2", "l3" or "l3s"'),
     ({**L2, "runtimeConfig": {"mac": "02:00:00:00:00:01"}}, errors.INVALID_CONFIG, "has the MAC of its master"),
+    ({**L2, "mac": "02:00:00:00:00:01"}, errors.UNSUPPORTED_FIELD, "has the MAC of its master"),
+    ({**L2, "hostAccess": True}, errors.UNSUPPORTED_FIELD, "between an ipvlan and its master"),
+    ({**TAGGED, "hostAccess": True}, errors.UNSUPPORTED_FIELD, "another link than the node's"),
     ({**L3, "acceptRa": True}, errors.INVALID_CONFIG, "acceptRa: true needs mode l2"),
     ({**L3, "ipam": {"type": "cni-v6-slaac"}}, errors.INVALID_CONFIG, "needs mode l2"),
     ({**L2, "linkInContainer": True, "master": ""}, errors.INVALID_CONFIG, "master is missing"),

@@ -128,3 +128,12 @@ ACCEPT_RA = Key(
     "The container takes routes from router advertisements. Addresses come from `ipam` alone.",
     "No such key; the kernel's default, which takes addresses too.", default=False, example=True,
 )
+
+
+def no_host_access(why: str) -> Key:
+    """``hostAccess`` where there is none.
+
+    :param why: as the reason of a refusal.
+    """
+    return Key("hostAccess", Flag(), "Refused: the node does not reach the container through the master.", NONE,
+               refusal=Refusal(why, 'use "type": "cni-v6-macvlan", or remove it'))

@@ -5,7 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 
 from cni_v6.config.keys import Key, Number
-from cni_v6.config.keys.child import ACCEPT_RA, LINK_IN_CONTAINER, MAC, MASTER, NONE, Words, child_level
+from cni_v6.config.keys.child import (
+    ACCEPT_RA,
+    LINK_IN_CONTAINER,
+    MAC,
+    MASTER,
+    NONE,
+    Words,
+    child_level,
+    no_host_access,
+)
 
 WORDS = Words("vlan", "a vlan")
 
@@ -23,5 +32,6 @@ VLAN = child_level(WORDS, (
     LINK_IN_CONTAINER,
     replace(MAC, meaning="MAC of the container's interface; the runtime's has precedence. Absent: the master's.",
             reference=NONE),
+    no_host_access("is not possible: the VLAN is another link than the node's"),
     ACCEPT_RA,
 ), {})
