@@ -23,8 +23,8 @@ IO = frozenset({
     "engine.handle", "engine.incoming", "engine.inheritance", "engine.inprocess", "engine.installation",
     "engine.log_file", "engine.metrics", "engine.scrape", "engine.server", "engine.service", "engine.start",
     "engine.suspect", "engine.watch", "engine.workers", "kernel.apply_firewall", "kernel.bridge_macs",
-    "kernel.child_process", "kernel.deadline", "kernel.detached_mount", "kernel.drops", "kernel.inotify",
-    "kernel.link_deletion", "kernel.linux", "kernel.listeners", "kernel.macvlan", "kernel.netfilter.events",
+    "kernel.child_link", "kernel.child_process", "kernel.deadline", "kernel.detached_mount", "kernel.drops",
+    "kernel.inotify", "kernel.link_deletion", "kernel.linux", "kernel.listeners", "kernel.netfilter.events",
     "kernel.netfilter.socket", "kernel.netlink.socket", "kernel.netns.alive", "kernel.netns.enter",
     "kernel.netns.throwaway", "kernel.observe", "kernel.open_namespaces", "kernel.private_proc", "kernel.privilege",
     "kernel.programs", "kernel.refusal", "kernel.second_route", "kernel.sysctl", "kernel.text_file", "kernel.wait",
@@ -59,7 +59,7 @@ LARGER = {  # module -> lines it may have all the same, where two modules would 
     "kernel.linux": 355,  # order, batches, and what undoes them
     "kernel.observe": 370,  # the answer to every question
     "kernel.ops": 560,  # every operation
-    "kernel.netlink.pyroute2_messages": 355,  # every other request
+    "kernel.netlink.pyroute2_messages": 365,  # every other request
     "kernel.netlink.requests": 340,  # every request of a plain ADD and DEL
     "kernel.questions": 440,  # every question and its answer
     "leases.disk.directory": 340,  # every access to a file of the store

@@ -14,7 +14,7 @@ from cni_v6.attachments.context import Context
 from cni_v6.errors import CniError
 from cni_v6.kernel.ops import HOST
 from cni_v6.kernel.questions import GetLink, GetLinks
-from cni_v6.leases.attachment import Attachment, MacvlanLink
+from cni_v6.leases.attachment import Attachment, ChildLink
 from cni_v6.leases.store import Transaction
 from cni_v6.protocol.names import owned, owner_of_alias
 
@@ -128,8 +128,8 @@ def _views(leases: Transaction, context: Context) -> list[View]:
 
 
 def _has_master_here(record: Attachment, context: Context) -> bool:
-    """Whether it is a macvlan of this boot on an interface of the node."""
-    return isinstance(record.port, MacvlanLink) and not record.port.in_container and record.boot == context.boot
+    """Whether it is a child, of this boot, of an interface of the node."""
+    return isinstance(record.port, ChildLink) and not record.port.in_container and record.boot == context.boot
 
 
 def _findings(views: list[View], context: Context) -> Findings:
