@@ -18,20 +18,20 @@ PACKAGE = ROOT / "cni_v6"
 # Modules that touch the kernel, the disk, other processes or the clock; a name stands for its submodules too.
 # Every other module is pure: it imports pure modules only, and of Python's library nothing that reaches outside.
 IO = frozenset({
-    "cluster.disk", "cluster.etcd_store", "cluster.file_store", "cluster.files", "cluster.linux", "cluster.news",
-    "cluster.open_store", "cluster.serve", "ctl", "engine.call_log", "engine.delivery", "engine.engine_metrics",
-    "engine.handle", "engine.incoming", "engine.inheritance", "engine.inprocess", "engine.installation",
-    "engine.log_file", "engine.metrics", "engine.scrape", "engine.server", "engine.service", "engine.start",
-    "engine.suspect", "engine.watch", "engine.workers", "kernel.apply_firewall", "kernel.bridge_macs",
-    "kernel.child_link", "kernel.child_process", "kernel.deadline", "kernel.detached_mount", "kernel.drops",
-    "kernel.inotify", "kernel.link_deletion", "kernel.linux", "kernel.listeners", "kernel.netfilter.events",
-    "kernel.netfilter.socket", "kernel.netlink.socket", "kernel.netns.alive", "kernel.netns.enter",
-    "kernel.netns.throwaway", "kernel.observe", "kernel.open_namespaces", "kernel.private_proc", "kernel.privilege",
-    "kernel.programs", "kernel.refusal", "kernel.second_route", "kernel.sysctl", "kernel.text_file", "kernel.wait",
-    "kernel.whole_file", "leases.disk.allocation_files", "leases.disk.data_dirs", "leases.disk.directory",
-    "leases.disk.known_records", "leases.disk.lease_files", "leases.disk.lock", "leases.disk.peek",
-    "leases.disk.rebuild", "leases.disk.release_queue_file", "leases.disk.store", "leases.disk.transaction",
-    "plugins.delegate", "shim",
+    "cluster.disk", "cluster.etcd_store", "cluster.file_store", "cluster.files", "cluster.follow",
+    "cluster.kubernetes_store", "cluster.linux", "cluster.news", "cluster.open_store", "cluster.serve", "ctl",
+    "engine.call_log", "engine.delivery", "engine.engine_metrics", "engine.handle", "engine.incoming",
+    "engine.inheritance", "engine.inprocess", "engine.installation", "engine.log_file", "engine.metrics",
+    "engine.scrape", "engine.server", "engine.service", "engine.start", "engine.suspect", "engine.watch",
+    "engine.workers", "kernel.apply_firewall", "kernel.bridge_macs", "kernel.child_link", "kernel.child_process",
+    "kernel.deadline", "kernel.detached_mount", "kernel.drops", "kernel.inotify", "kernel.link_deletion",
+    "kernel.linux", "kernel.listeners", "kernel.netfilter.events", "kernel.netfilter.socket", "kernel.netlink.socket",
+    "kernel.netns.alive", "kernel.netns.enter", "kernel.netns.throwaway", "kernel.observe", "kernel.open_namespaces",
+    "kernel.private_proc", "kernel.privilege", "kernel.programs", "kernel.refusal", "kernel.second_route",
+    "kernel.sysctl", "kernel.text_file", "kernel.wait", "kernel.whole_file", "leases.disk.allocation_files",
+    "leases.disk.data_dirs", "leases.disk.directory", "leases.disk.known_records", "leases.disk.lease_files",
+    "leases.disk.lock", "leases.disk.peek", "leases.disk.rebuild", "leases.disk.release_queue_file",
+    "leases.disk.store", "leases.disk.transaction", "plugins.delegate", "shim",
 })
 HARMLESS = frozenset({
     "__future__", "abc", "base64", "binascii", "bisect", "collections", "contextlib", "dataclasses", "difflib", "enum",
@@ -42,13 +42,16 @@ HARMLESS = frozenset({
 HARMLESS_NAMES = {
     "posixpath": {"basename", "dirname", "isabs", "join", "normpath"},
     "socket": {"AF_INET", "AF_INET6", "inet_aton", "inet_ntoa", "inet_ntop", "inet_pton"},
-    "threading": {"Lock", "RLock"},
+    "threading": {"Condition", "Lock", "RLock"},
 }
 THIRD_PARTY = {  # library -> the modules that may import it; None: any
     "filelock": {"leases.disk.lock", "engine.server"},
+    "httpx2": {"cluster.kubernetes_store"},
+    "lightkube": {"cluster.kubernetes_store"},
     "netaddr": None,
     "pyroute2": {"ctl.doctor.kernel", "ctl.list", "ctl.node_facts", "kernel.netlink.pyroute2_messages"},
     "tomli": {"ctl.runtime_folders"},
+    "yaml": {"cluster.kubernetes_store"},
 }
 
 MODULE_LINES = 300
