@@ -99,6 +99,7 @@ setup-rest: setup-test
 	@tools/packages $(REST_PACKAGES)
 	@tools/venv test dev courier
 	@tools/cnitool
+	@tools/promtool
 
 setup-bench: setup
 	@tools/packages $(BENCH_PACKAGES)

@@ -22,16 +22,16 @@ IO = frozenset({
     "cluster.kubernetes_store", "cluster.linux", "cluster.news", "cluster.open_store", "cluster.serve", "ctl",
     "engine.call_log", "engine.delivery", "engine.engine_metrics", "engine.handle", "engine.incoming",
     "engine.inheritance", "engine.inprocess", "engine.installation", "engine.log_file", "engine.metrics",
-    "engine.scrape", "engine.server", "engine.service", "engine.start", "engine.suspect", "engine.watch",
-    "engine.workers", "kernel.apply_firewall", "kernel.bridge_macs", "kernel.child_link", "kernel.child_process",
-    "kernel.deadline", "kernel.detached_mount", "kernel.drops", "kernel.inotify", "kernel.link_deletion",
-    "kernel.linux", "kernel.listeners", "kernel.netfilter.events", "kernel.netfilter.socket", "kernel.netlink.socket",
-    "kernel.netns.alive", "kernel.netns.enter", "kernel.netns.throwaway", "kernel.observe", "kernel.open_namespaces",
-    "kernel.private_proc", "kernel.privilege", "kernel.programs", "kernel.refusal", "kernel.second_route",
-    "kernel.sysctl", "kernel.text_file", "kernel.wait", "kernel.whole_file", "leases.disk.allocation_files",
-    "leases.disk.data_dirs", "leases.disk.directory", "leases.disk.known_records", "leases.disk.lease_files",
-    "leases.disk.lock", "leases.disk.peek", "leases.disk.rebuild", "leases.disk.release_queue_file",
-    "leases.disk.store", "leases.disk.transaction", "plugins.delegate", "shim",
+    "engine.scrape", "engine.server", "engine.service", "engine.start", "engine.suspect", "engine.tracing",
+    "engine.watch", "engine.workers", "kernel.apply_firewall", "kernel.bridge_macs", "kernel.child_link",
+    "kernel.child_process", "kernel.deadline", "kernel.detached_mount", "kernel.drops", "kernel.inotify",
+    "kernel.link_deletion", "kernel.linux", "kernel.listeners", "kernel.netfilter.events", "kernel.netfilter.socket",
+    "kernel.netlink.socket", "kernel.netns.alive", "kernel.netns.enter", "kernel.netns.throwaway", "kernel.observe",
+    "kernel.open_namespaces", "kernel.private_proc", "kernel.privilege", "kernel.programs", "kernel.refusal",
+    "kernel.second_route", "kernel.sysctl", "kernel.text_file", "kernel.wait", "kernel.whole_file",
+    "leases.disk.allocation_files", "leases.disk.data_dirs", "leases.disk.directory", "leases.disk.known_records",
+    "leases.disk.lease_files", "leases.disk.lock", "leases.disk.peek", "leases.disk.rebuild",
+    "leases.disk.release_queue_file", "leases.disk.store", "leases.disk.transaction", "plugins.delegate", "shim",
 })
 HARMLESS = frozenset({
     "__future__", "abc", "base64", "binascii", "bisect", "collections", "contextlib", "dataclasses", "difflib", "enum",
@@ -49,6 +49,7 @@ THIRD_PARTY = {  # library -> the modules that may import it; None: any
     "httpx2": {"cluster.kubernetes_store"},
     "lightkube": {"cluster.kubernetes_store"},
     "netaddr": None,
+    "opentelemetry": {"engine.tracing"},
     "pyroute2": {"ctl.doctor.kernel", "ctl.list", "ctl.node_facts", "kernel.netlink.pyroute2_messages"},
     "tomli": {"ctl.runtime_folders"},
     "yaml": {"cluster.kubernetes_store"},
@@ -184,7 +185,8 @@ def test_the_package_itself_imports_nothing() -> None:
 
 # What costs a call without an engine milliseconds (tools/imports) and is of use to few: imported where it is needed.
 LATE = {
-    "argparse", "asyncio", "ctypes", "filelock", "multiprocessing", "netaddr", "pyroute2", "subprocess", "tempfile",
+    "argparse", "asyncio", "ctypes", "filelock", "multiprocessing", "netaddr", "opentelemetry", "pyroute2",
+    "subprocess", "tempfile",
 }
 IMPORTS = 230  # modules of ours and of Python's library, our packages (a line of text each) left out
 PACKAGES = {f"cni_v6.{name}".removesuffix(".") for name, path in MODULES.items() if path.name == "__init__.py"}
