@@ -124,6 +124,8 @@ def _to(
         raise _NoRoute(f"its carrier is {node.carrier}, and here it is {conf.carrier}")
     if underlay is None:
         raise _NoRoute("this node has no interface to the other nodes")
+    if set(node.addresses) & set(underlay.addresses):  # as of the Node that was deleted and made again
+        raise _NoRoute("it has an address of this node")
     if conf.carrier == DIRECT:
         yield Route(claim.prefix, underlay.ifname, _next_hop(claim, node, underlay))
         return

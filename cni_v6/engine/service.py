@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
 
 from cni_v6.attachments.context import Context
-from cni_v6.engine import handle
+from cni_v6.engine import handle, tracing
 from cni_v6.engine.call_log import CallLog
 from cni_v6.engine.delivery import deliver, has_gone
 from cni_v6.engine.engine_metrics import EngineMetrics
@@ -24,6 +25,7 @@ from cni_v6.kernel.link_deletion import Reaper
 from cni_v6.kernel.linux import LinuxKernel
 from cni_v6.kernel.netns.enter import Namespace
 from cni_v6.kernel.open_namespaces import Spaces
+from cni_v6.kernel.private_proc import PrivateProc
 from cni_v6.leases.disk.known_records import KnownRecords
 from cni_v6.log import COMPUTE
 from cni_v6.protocol.invocation import Report, Request
@@ -48,17 +50,21 @@ class Service:
         self._limits = limits
         self._known = KnownRecords()  # before the threads that look at the node
         self._metrics = EngineMetrics(self._context, workers)
-        self._log = CallLog(os.path.join(self._run_dir, RUN_FILE) if self._run_dir else "", self._metrics)
+        own = os.path.join(self._run_dir, RUN_FILE) if self._run_dir else ""
+        self._log = CallLog(own, self._metrics, _tracing())
         self._metrics_server = MetricsServer(socket_beside(path), metrics, self._metrics.text)
         self._watch = Watch(self._context, self._log.say)
         self._reaper = Reaper(self._watch.bridge_deleted, self._watch.port_left)
         self._token = Token()
+        self._proc = PrivateProc()
 
     def close(self) -> None:
         """After the last call."""
         self._metrics_server.close()
         self._reaper.close()
         self._watch.close()
+        self._proc.close()
+        self._log.close()
 
     def refuse(self, call: Call, words: str, remedy: str) -> Reply:
         """The answer to a call that is not begun."""
@@ -86,7 +92,7 @@ class Service:
 
     def _handle(self, call: Call, request: Request, host: Namespace, patience: Patience, started: float) -> Reply:
         given = {request.env.get("CNI_NETNS", ""): call.netns} if call.netns >= 0 else {}
-        spaces = Spaces(host, given, rules_watched=self._watch.is_sure)
+        spaces = Spaces(host, given, rules_watched=self._watch.is_sure, proc=self._proc)
         report = self._log.begin(started)
         self._metrics.counters.begin()
         try:
@@ -110,3 +116,15 @@ class Service:
             undo = replace(call.request, env={**call.request.env, "CNI_COMMAND": "DEL"})
             patience = Patience(replace(self._limits, work=self._limits.undo))
             self._handle(call, undo, host, patience, time.monotonic())
+
+
+def _tracing() -> tracing.Tracing | None:
+    """What sends calls as spans, if the engine's environment asks for it. What is missing is no reason to serve nobody.
+    """
+    if not tracing.asked(os.environ):
+        return None
+    try:
+        return tracing.start(os.environ)
+    except ImportError as error:
+        print(f"cni-v6 engine: no spans are sent: {error}; {tracing.INSTALL}", file=sys.stderr, flush=True)
+        return None
