@@ -54,14 +54,15 @@ class LinuxNode:
         self._wanted = underlay
         self._asked = Asked()
         self._sysctls = sysctl.Folders(at_once=True)
-        self.untracked = Untracked()
-        self._devices = Devices(self._asked, self._sysctls, self.untracked)
+        self._untracked = Untracked()
+        self._devices = Devices(self._asked, self._sysctls, self._untracked)
         self.news = News()
+        self.table_news = self._untracked.news
 
     def close(self) -> None:
         self._asked.socket.close()
         self._sysctls.close()
-        self.untracked.close()
+        self._untracked.close()
         self.news.close()
 
     def observe(self) -> Facts:

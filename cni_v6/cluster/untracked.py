@@ -7,7 +7,6 @@ second one another port, and write it into what is an outer header by then.
 from __future__ import annotations
 
 import errno
-from contextlib import closing
 
 from cni_v6.cluster.facts import SRV6_IN, Op
 from cni_v6.cluster.srv6 import SIDS
@@ -15,7 +14,7 @@ from cni_v6.errors import KERNEL_REFUSED, CniError
 from cni_v6.kernel.netfilter import untracked as nft
 from cni_v6.kernel.netfilter.events import Changes
 from cni_v6.kernel.netfilter.messages import rule_comment
-from cni_v6.kernel.netfilter.socket import NO_NETFILTER, open_netfilter
+from cni_v6.kernel.netfilter.socket import NO_NETFILTER, NoNetfilter, open_netfilter
 from cni_v6.kernel.netlink.message import Message
 from cni_v6.kernel.netlink.socket import explain
 
@@ -28,12 +27,16 @@ RULES = {  # by comment
 
 
 class Untracked:
-    """The table in the network namespace that this is made in; ``fileno`` and ``drain`` tell that it has changed."""
+    """The table in the network namespace that this is made in.
+
+    ``news``: what tells that it has changed; None for a kernel without netfilter, where no carrier but ``srv6`` misses
+    it.
+    """
 
     def __init__(self) -> None:
         self._netfilter = open_netfilter()
-        self._changes = Changes()
-        self._seen = self.look()
+        self.news = None if isinstance(self._netfilter, NoNetfilter) else TableNews(self)
+        self._seen = self.look()  # after that, so that no change is missed
 
     def look(self) -> bool | None:
         """Whether the table is whole; None if it is not there, or has no rule."""
@@ -62,14 +65,29 @@ class Untracked:
             remedy = f"table {TABLE} of nftables: {explain(answer)}"
             raise CniError(KERNEL_REFUSED, f"cannot {operation}", remedy)
 
+    def is_changed(self) -> bool:
+        """Whether the table is another than it was at the last look."""
+        return self._seen != self.look()
+
+    def close(self) -> None:
+        if self.news:
+            self.news.close()
+        self._netfilter.close()
+
+
+class TableNews:
+    """Notifications of nftables. Other programs change their own tables all the time: only changes of ours are news."""
+
+    def __init__(self, table: Untracked) -> None:
+        self._table = table
+        self._changes = Changes()
+
     def fileno(self) -> int:
         return self._changes.fileno()
 
     def drain(self) -> bool:
-        """Whether the table is another than it was; other programs change other tables all the time."""
         self._changes.read()
-        return self._seen != self.look()
+        return self._table.is_changed()
 
     def close(self) -> None:
-        with closing(self._changes):
-            self._netfilter.close()
+        self._changes.close()
