@@ -11,8 +11,8 @@ from cni_v6.config.keys.macvlan import MACVLAN as MACVLAN_KEYS
 from cni_v6.config.keys.vlan import VLAN as VLAN_KEYS
 from cni_v6.conversion import chained, kubernetes, main_plugins
 from cni_v6.conversion.addresses import HOST_LOCAL, of_reference
-from cni_v6.conversion.report import Conversion, Report, Wanted, items, mapping, refused, renamed, text
-from cni_v6.protocol.invocation import IPVLAN, MACVLAN, MAIN as MAIN_TYPES, VLAN
+from cni_v6.conversion.report import ROUTED, Conversion, Report, Wanted, items, mapping, refused, renamed, text
+from cni_v6.protocol.invocation import BRIDGE, IPVLAN, MACVLAN, MAIN as MAIN_TYPES, VLAN
 from cni_v6.protocol.versions import SUPPORTED_VERSIONS
 
 Entry = Mapping[str, Any]
@@ -35,6 +35,11 @@ START_AGAIN = (
     "the lease files stay where they are. The containers of the network must be started again, since both forms "
     "cannot have one subnet: delete them, and the old interfaces, before the file is replaced"
 )
+ONE_BY_ONE = (
+    "name and store stay, so no address is given twice. Running containers stay on the bridge, with their addresses, "
+    "until each is recreated; until then both forms work, and reach each other"
+)
+RECREATE = "cni-v6ctl list  # recreate the containers, until none of the network is older than the file"
 FOREIGN = "the addresses are another plugin's, which knows them as before"
 INSTALL = "cni-v6ctl install"
 LINT = "cni-v6ctl lint {new}"
@@ -55,11 +60,13 @@ def convert(document: Entry, wanted: Wanted) -> Conversion:
                for at, entry in enumerate(items(listed, "plugins"))]
     kinds = [text(entry.get("type"), f"{path}.type") for path, entry in entries]
     ours = next((kind for kind in kinds if kind in MAIN_TYPES), "")
-    if ours:
-        raise refused(f"{ours} is in it already: nothing is to be converted", "to change the type: docs/choosing.md")
     name = text(document.get("name"), "name")
     if not name:
         raise refused("name is missing", "a network has one, under which its leases are kept")
+    if ours == BRIDGE and wanted.to == ROUTED:
+        return _routed(document, entries, kinds.index(ours), report)
+    if ours:
+        raise refused(f"{ours} is in it already: nothing is to be converted", "to change the type: docs/choosing.md")
     at = next((at for at, kind in enumerate(kinds) if kind in MAIN), None)
     if at is None:
         return _addresses_alone(document, entries, wanted, report)
@@ -72,6 +79,19 @@ def convert(document: Entry, wanted: Wanted) -> Conversion:
     network = _list(document, plugins, report)
     leases, commands = _move(kinds[at], main, entry)
     return Conversion(source, network, tuple(report.remarks), leases, commands, str(entry.get("bridge") or "cni0"))
+
+
+def _routed(
+    document: Entry, entries: Sequence[tuple[str, Entry]], at: int, report: Report
+) -> Conversion:
+    """Our bridge as our routed network: the same name, store and ranges."""
+    path, entry = entries[at]
+    main = main_plugins.without_bridge(_without_list(entry), report, path)
+    plugins = [main if number == at else _without_list(other) for number, (_, other) in enumerate(entries)]
+    commands = (INSTALL, LINT, REPLACE, RECREATE, "ip link delete {bridge}", "cni-v6ctl doctor")
+    bridge = text(entry.get("bridge"), f"{path}.bridge") or "cni0"
+    return Conversion(f"a network of {BRIDGE}", _list(document, plugins, report), tuple(report.remarks), ONE_BY_ONE,
+                      commands, bridge)
 
 
 def _addresses_alone(

@@ -29,6 +29,7 @@ WITHOUT_BRIDGE: Mapping[str, str] = {
     "macspoofchk": "the guard checks the addresses of each link",
     "enabledad": "nobody else is on the link",
     "preserveDefaultVlan": "there is no bridge",
+    "netfilter": "packets between containers pass the node's rules in any case",
 }
 ONLY_BRIDGED = ("vlan", "vlanTrunk", "disableContainerInterface")  # a configuration with one of them stays on a bridge
 OPEN = ('written "open", as it was: whoever has a route to a container reaches all its ports. "published" closes it to '
@@ -71,6 +72,23 @@ def convert(entry: Mapping[str, Any], name: str, wanted: Wanted, report: Report,
     if to == ROUTED and not _routes(ipam):
         report.look(f"{path}.ipam.routes", "a family without routes gets a default route")
     return found
+
+
+def without_bridge(entry: Mapping[str, Any], report: Report, path: str) -> dict[str, Any]:
+    """The configuration of our routed plugin for one of our bridge plugin.
+
+    :raises CniError: INVALID_CONFIG for a bridge that cannot be routed.
+    """
+    found = dict(entry)
+    report.changed(f"{path}.type", f"{OUR_BRIDGE}: {OUR_ROUTED}")
+    if not found.get("ipam"):
+        raise refused(f"{path} has no ipam: a routed container needs an address", "leave it on the bridge")
+    if not found.get("isDefaultGateway") and not _routes(mapping(found["ipam"], f"{path}.ipam")):
+        report.look(f"{path}.ipam.routes", "a family without routes gets a default route")
+    if not (found.get("isGateway") or found.get("isDefaultGateway")):
+        report.look(f"{path}.isGateway", "the node becomes the gateway of the network, and forwards")
+    _leave_bridge(found, report, path)
+    return found | {"type": OUR_ROUTED}
 
 
 def finish(found: dict[str, Any], report: Report, path: str) -> dict[str, Any]:

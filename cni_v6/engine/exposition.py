@@ -69,6 +69,10 @@ METRICS: Mapping[str, Metric] = {
     "cni_v6_dropped_packets_total": Metric(
         COUNTER, "Packets that a chain of the firewall's tables has dropped.", ("chain", "reason"),
     ),
+    "cni_v6_container_dropped_packets_total": Metric(
+        COUNTER, "Packets from or to a container that were dropped; gone ten minutes after the last one.",
+        ("network", "container", "reason"),
+    ),
     "cni_v6_egress_packets_total": Metric(
         COUNTER, "Packets, by network, to destinations that an egress list allows.", ("network",),
     ),

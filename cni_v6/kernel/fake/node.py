@@ -12,7 +12,7 @@ from cni_v6.kernel.fake.firewall import FakeFirewall
 from cni_v6.kernel.ops import HOST, Op
 
 INTERFACE_SYSCTLS = {
-    "ipv4": {"arp_ignore": "0", "arp_notify": "0", "route_localnet": "0"},
+    "ipv4": {"arp_ignore": "0", "arp_notify": "0", "proxy_arp": "0", "route_localnet": "0"},
     "ipv6": {
         "accept_dad": "1",
         "accept_ra": "1",
@@ -104,6 +104,7 @@ class FakeNode:
     def _interface_sysctls(self, netns: str, name: str) -> None:
         sysctls = self.space(netns).sysctls
         for family, keys in INTERFACE_SYSCTLS.items():
+            sysctls.setdefault(f"{family}/neigh/{name}/proxy_delay", "80")
             for key, value in keys.items():
                 default = sysctls.get(f"{family}/conf/default/{key}", value)
                 sysctls.setdefault(f"{family}/conf/{name}/{key}", default)
@@ -130,7 +131,7 @@ class FakeNode:
         space.routes.pop(name, None)
         space.proxies.pop(name, None)
         space.neighbours.pop(name, None)
-        for key in [key for key in space.sysctls if key.split("/")[1:3] == ["conf", name]]:
+        for key in [key for key in space.sysctls if key.split("/")[1:3] in (["conf", name], ["neigh", name])]:
             del space.sysctls[key]
         self.vlans.pop(name, None)
         if netns == HOST:
