@@ -13,7 +13,7 @@ from cni_v6.attachments import namespaces, stale
 from cni_v6.attachments.stale import Here
 from cni_v6.firewall.policy import Policy, Port
 from cni_v6.kernel.facts import Link, Surroundings
-from cni_v6.leases.attachment import Attachment, BridgePort, MacvlanLink, RoutedLink
+from cni_v6.leases.attachment import Attachment, BridgePort, ChildLink, RoutedLink
 from cni_v6.net.addresses import version
 from cni_v6.plan.reach import DEFAULTS
 from cni_v6.plan.situation import Situation, cut_off
@@ -138,7 +138,7 @@ def _order(place: tuple[str, str]) -> tuple[int, str]:
 def _place(record: Attachment, link: Link | None) -> tuple[str, str]:
     """Kind and name of the segment that an attachment is on."""
     port = record.port
-    if isinstance(port, MacvlanLink):
+    if isinstance(port, ChildLink):
         return MACVLAN, port.master
     if isinstance(port, RoutedLink):
         return ROUTED, record.owner.network
@@ -198,7 +198,7 @@ def _state(
         return DAMAGED, WHY[DAMAGED]
     if stale.is_of_earlier_boot(record, here.boot):
         return ENDED, WHY[ENDED]
-    if isinstance(record.port, MacvlanLink):
+    if isinstance(record.port, ChildLink):
         link = None if record.port.in_container else by_name.get(record.port.master)
     elif not record.host:
         return LEASED, WHY[LEASED]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence, Set
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from cni_v6.allocation.policy import DEFAULT, AllocationPolicy
@@ -12,6 +11,7 @@ from cni_v6.allocation.ranges import RangeSet
 from cni_v6.errors import CniError
 from cni_v6.leases.attachment import Attachment
 from cni_v6.protocol.names import Owner
+from cni_v6.values import dataclass
 
 if TYPE_CHECKING:  # for commands that look: a call does not need it
     from cni_v6.allocation.traces import Traces

@@ -16,7 +16,7 @@ from cni_v6.drawing.picture import Facts, Shown
 from cni_v6.drawing.space import spaces
 from cni_v6.firewall.policy import GUARD_FULL, PUBLISHED, Allowed, Policy, Port
 from cni_v6.kernel.facts import Link, RouteEntry, Surroundings
-from cni_v6.leases.attachment import Attachment, BridgePort, GatewayAddress, MacvlanLink, ProxyEntry, RoutedLink
+from cni_v6.leases.attachment import Attachment, BridgePort, ChildLink, GatewayAddress, ProxyEntry, RoutedLink
 from cni_v6.net.addresses import from_text, to_text
 from cni_v6.planning import usage
 from cni_v6.protocol.names import Owner
@@ -66,7 +66,7 @@ def others() -> Iterator[Attachment]:
                      policy=Policy("vethr", "vethr", addresses=("fd42:7::5",), snat=(("fd42:7::5", "2001:db8:e::5"),),
                                    inbound=(("2001:db8:e::5", "fd42:7::5"),), egress=(Allowed("2001:db8::/32"),)))
     yield Attachment(Owner("lan", "printer", "net1"), ("2001:db8:1::77",), created=NOW - 90, boot=BOOT,
-                     home=HOME, port=MacvlanLink("/run/netns/p", "eth1"))
+                     home=HOME, port=ChildLink("/run/netns/p", "eth1"))
     yield replace(bridged(3000), boot="an earlier one")
     yield Attachment(Owner("old", "legacy", "eth0"), ("10.9.0.4",))
 

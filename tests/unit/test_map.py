@@ -34,7 +34,7 @@ from cni_v6.drawing.space import DELEGATED, FREE, OUTSIDE, RESERVED, SPENT, USED
 from cni_v6.drawing.tiles import FULL, SHORT, TAIL, Box, detail, tail
 from cni_v6.firewall.policy import PUBLISHED, Policy, Port
 from cni_v6.kernel.facts import RouteEntry, Surroundings
-from cni_v6.leases.attachment import Attachment, BridgePort, GatewayAddress, MacvlanLink
+from cni_v6.leases.attachment import Attachment, BridgePort, ChildLink, GatewayAddress
 from cni_v6.net import intervals
 from cni_v6.net.addresses import from_text
 from cni_v6.planning.usage import Growth, growth, usage
@@ -223,9 +223,9 @@ def test_what_an_attachment_is() -> None:
     assert container(replace(plain, boot="other")).state == ENDED
     assert container(replace(plain, home=(1, 1))).state == ELSEWHERE
     assert container(replace(plain, host="", port=None, policy=None)).state == LEASED
-    inside = MacvlanLink("/run/netns/p", "eth7", in_container=True)
+    inside = ChildLink("/run/netns/p", "eth7", in_container=True)
     assert container(replace(plain, host="", port=inside)).state == UP
-    lost = container(replace(plain, host="", port=MacvlanLink("/run/netns/p", "eth7")))
+    lost = container(replace(plain, host="", port=ChildLink("/run/netns/p", "eth7")))
     assert lost.problem.startswith("master eth7")
 
 
