@@ -10,7 +10,7 @@ import errno
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from cni_v6.errors import KERNEL_REFUSED, UNKNOWN_CONTAINER, CniError, Errors
+from cni_v6.errors import INVALID_NETNS, KERNEL_REFUSED, UNKNOWN_CONTAINER, CniError, Errors
 from cni_v6.kernel import apply_firewall, ops, sysctl
 from cni_v6.kernel.describe import describe
 from cni_v6.kernel.netlink import answers, pyroute2_messages, requests
@@ -33,9 +33,10 @@ from cni_v6.kernel.wait import (
 if TYPE_CHECKING:
     from cni_v6.kernel.link_deletion import Reaper  # which an engine has
 
-THERE_ALREADY = (ops.EnsureBridge, ops.AddAddress, ops.AddUnreachable, ops.CreateIfb, ops.HookIngress)
+THERE_ALREADY = (ops.EnsureBridge, ops.AddAddress, ops.AddUnreachable, ops.AddRule, ops.CreateIfb, ops.HookIngress)
 GONE_WITH_INTERFACE = (ops.RemoveAddress, ops.RemovePortVlan, ops.RemoveRoute, ops.RemoveProxy)
-GONE_ALREADY = (ops.DeleteLink, *GONE_WITH_INTERFACE)
+GONE_ALREADY = (ops.DeleteLink, ops.RemoveRule, *GONE_WITH_INTERFACE)
+NOWHERE = (UNKNOWN_CONTAINER, INVALID_NETNS)  # umount without rm leaves a plain file
 ABSENT = (errno.ENODEV, errno.ENOENT, errno.EADDRNOTAVAIL, errno.ESRCH)
 
 
@@ -72,6 +73,7 @@ class LinuxKernel:
     def apply(self, operations: Iterable[Op]) -> Mapping[Op, Op | None]:
         done: list[Op] = []
         self._otherwise.clear()
+        self._spaces.made.clear()
         try:
             for batch in _batches(operations):
                 self._run(batch, done)
@@ -108,7 +110,7 @@ class LinuxKernel:
         try:
             self._run([operation], [])
         except CniError as error:  # what the operation removes is gone with its namespace
-            if error.code != UNKNOWN_CONTAINER or not isinstance(operation, GONE_ALREADY):
+            if error.code not in NOWHERE or not isinstance(operation, GONE_ALREADY):
                 raise
 
     def _undo(self, done: list[Op], error: Exception) -> None:
@@ -262,8 +264,20 @@ def _create_veth(spaces: Spaces, operation: ops.CreateVeth) -> Message:
     return requests.create_veth(operation, bridge, spaces.get(operation.netns).file)
 
 
+def _delete_link(spaces: Spaces, operation: ops.DeleteLink) -> Message:
+    """By its index where that is known: the container may have renamed it."""
+    index = spaces.made.get((operation.netns, operation.ifname))
+    return requests.delete_link(operation) if index is None else requests.deletion([index], 0)[0]
+
+
 def _by_name(encode: Callable[[Any], Message]) -> Callable[[Spaces, Any], Message]:
     return lambda _, operation: encode(operation)
+
+
+def _rule(_: Spaces, operation: ops.AddRule | ops.RemoveRule) -> Message:
+    from cni_v6.kernel.netlink import pyroute2_rules  # where a container has a second network
+
+    return pyroute2_rules.change(operation)
 
 
 def _by_index(encode: Callable[[Any, int], Message]) -> Callable[[Spaces, Any], Message]:
@@ -291,6 +305,8 @@ _REQUESTS: dict[type[Any], Callable[[Spaces, Any], Message]] = {
     ops.AddRoute: _by_index(requests.add_route),
     ops.AddUnreachable: _by_name(requests.add_unreachable),
     ops.RemoveRoute: _by_index(requests.remove_route),
+    ops.AddRule: _rule,
+    ops.RemoveRule: _rule,
     ops.AddProxy: _by_index(pyroute2_messages.add_proxy),
     ops.RemoveProxy: _by_index(pyroute2_messages.remove_proxy),
     ops.SetNeighbour: _by_index(requests.set_neighbour),
@@ -301,7 +317,7 @@ _REQUESTS: dict[type[Any], Callable[[Spaces, Any], Message]] = {
         operation, _index(spaces, HOST, operation.ifname, operation), _index(spaces, HOST, operation.ifb, operation)
     ),
     ops.Announce: _by_name(lambda operation: requests.set_mac(operation.ifname, operation.mac)),
-    ops.DeleteLink: _by_name(requests.delete_link),
+    ops.DeleteLink: _delete_link,
 }
 
 
@@ -314,10 +330,10 @@ def _pin_mac(spaces: Spaces, operation: ops.PinMac) -> None:
     bridge_macs.pin(spaces, operation)
 
 
-def _create_macvlan(spaces: Spaces, operation: ops.CreateMacvlan) -> None:
-    from cni_v6.kernel import macvlan  # of one type of network
+def _create_child_link(spaces: Spaces, operation: ops.CreateChildLink) -> None:
+    from cni_v6.kernel import child_link  # of one type of network
 
-    macvlan.create(spaces, operation)
+    child_link.create(spaces, operation)
 
 
 _DIRECT: dict[type[Any], Callable[[Spaces, Any], None]] = {
@@ -327,7 +343,7 @@ _DIRECT: dict[type[Any], Callable[[Spaces, Any], None]] = {
     ops.UnloadRuleset: apply_firewall.unload_ruleset,
     ops.FlushFlows: apply_firewall.flush_flows,
     ops.PinMac: _pin_mac,
-    ops.CreateMacvlan: _create_macvlan,
+    ops.CreateChildLink: _create_child_link,
     ops.AwaitPort: await_port,
     ops.AwaitCarrier: await_carrier,
     ops.AwaitReception: await_reception,

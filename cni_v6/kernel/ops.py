@@ -70,13 +70,13 @@ class CreateVeth:
 
 
 @dataclass(frozen=True, slots=True)
-class CreateMacvlan:
-    """Create a macvlan in a namespace, down, with an ``ifalias``. ``place``: the namespace of its ``master``.
+class CreateChildLink:
+    """Create a macvlan, ipvlan or vlan in a namespace, down, with an ``ifalias``. ``place``: that of its ``master``.
 
     The kernel makes it in its namespace at once, but compares the name with those of the node too. So it gets its name
-    last, and has ``temporary`` before, which nobody else has. ``mtu`` 0: the master's. ``mode`` as in ``ip link``; with
-    ``passthru`` it has the master's MAC. Undo deletes it. ``shared``: it belongs to the network and has its name at
-    once; it may exist already, and is not undone.
+    last, and has ``temporary`` before, which nobody else has. ``mtu`` 0: the master's. ``kind``, ``mode`` as in ``ip
+    link``; the mode of a vlan is its id. ``mac`` "": the master's. Undo deletes it, also under another name.
+    ``shared``: it belongs to the network and has its name at once; it may exist already, and is not undone.
     """
 
     place: str
@@ -84,6 +84,7 @@ class CreateMacvlan:
     netns: str
     ifname: str
     temporary: str
+    kind: str
     mode: str
     mac: str
     mtu: int
@@ -362,11 +363,37 @@ class AddUnreachable:
 
 @dataclass(frozen=True, slots=True)
 class RemoveRoute:
-    """Remove a prefix's route through an interface from the main table, with any next hop. It may be absent already."""
+    """Remove a prefix's route through an interface from a table, with any next hop. It may be absent already.
+
+    ``table`` None: the main one.
+    """
 
     netns: str
     ifname: str
     dst: str
+    table: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AddRule:
+    """Add a rule: what is sent from the prefix ``source`` is routed by ``table`` first (ip-rule(8)). It may exist
+    already.
+
+    A rule stays when the interface with its source goes.
+    """
+
+    netns: str
+    source: str
+    table: int
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveRule:
+    """Remove such a rule. It may be absent already."""
+
+    netns: str
+    source: str
+    table: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -460,7 +487,7 @@ Op = (
     | SetBridge
     | PinMac
     | CreateVeth
-    | CreateMacvlan
+    | CreateChildLink
     | SetAlias
     | ClaimMac
     | SetPort
@@ -476,6 +503,8 @@ Op = (
     | AddRoute
     | AddUnreachable
     | RemoveRoute
+    | AddRule
+    | RemoveRule
     | AddProxy
     | RemoveProxy
     | SetNeighbour
@@ -505,11 +534,12 @@ def inverse(op: Op) -> Op | None:
     The bridge, the gateway interface in a VLAN, their addresses and the node's forwarding belong to the network, not
     to the container. Another ADD may already use them, so they stay (as with the reference plugin). Almost everything
     else is on the veth pair and goes with it. Exceptions are sysctls of interfaces that existed before, firewall
-    elements, and the node's entries for the container's addresses: a proxy entry, a host route, a route through one.
+    elements, rules for what the container sends, and the node's entries for the container's addresses: a proxy entry, a
+    host route, a route through one.
     """
     if isinstance(op, CreateVeth) and not op.shared:
         return DeleteLink(HOST, op.host)
-    if isinstance(op, CreateMacvlan) and not op.shared:
+    if isinstance(op, CreateChildLink) and not op.shared:
         return DeleteLink(op.netns, op.ifname)
     if isinstance(op, SetSysctl) and op.netns != HOST and op.was is not None:
         return SetSysctl(op.netns, op.key, op.was)
@@ -519,6 +549,8 @@ def inverse(op: Op) -> Op | None:
         return RemoveElements(op.elements)
     if isinstance(op, AddProxy):
         return RemoveProxy(op.ifname, op.address)
+    if isinstance(op, AddRule):
+        return RemoveRule(op.netns, op.source, op.table)
     if isinstance(op, AddRoute) and op.netns == HOST and (op.gateway or op.dst.endswith(("/32", "/128"))):
         return RemoveRoute(HOST, op.ifname, op.dst)
     return None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Generic, Protocol
 
@@ -17,7 +17,9 @@ from cni_v6.attachments import (
     earlier,
     firewall_reload,
     first_add,
+    load_config,
     namespaces,
+    old_gateways,
     register,
     remove_interface,
     renumber_plan,
@@ -27,7 +29,7 @@ from cni_v6.attachments.context import Context
 from cni_v6.attachments.register import Network
 from cni_v6.config.families import lost as lost_families
 from cni_v6.config.ipam import IpamConf
-from cni_v6.config.main import Conf, ForeignIpam, MainConf, RemovalConf, parse_removal
+from cni_v6.config.main import Conf, ForeignIpam, MainConf, RemovalConf, is_stripped
 from cni_v6.errors import CniError, Errors
 from cni_v6.kernel import ops
 from cni_v6.kernel.facts import Link
@@ -42,6 +44,7 @@ from cni_v6.protocol.invocation import Invocation
 from cni_v6.protocol.names import Owner, host_interface, ifb
 from cni_v6.protocol.result import Result, after
 from cni_v6.protocol.versions import PER_FAMILY
+from cni_v6.values import dataclass
 
 
 class MainPlugin(Protocol[Conf]):
@@ -130,13 +133,18 @@ class Frame(Generic[Conf]):
         with ExitStack() as undo:
             host = site.host if conf.has_host_end else ""
             attachment = Attachment(call.owner, (), host, inside, context.now(), context.boot, home=node)
-            allocation = _allocate(call, plugin.network(site, conf, seen), attachment, context, undo, lost)
+            network = plugin.network(site, conf, seen)
+            allocation = _allocate(call, network, attachment, context, undo, lost)
             if conf.is_gateway and 6 in allocation.families():
                 seen = seen.with_answers(context.kernel.observe(features.more_questions(conf, seen)))
                 _record_proxied(conf, site, allocation, seen, context)
             for warning in features.warnings(conf, allocation, seen):
                 call.log.warning(warning)
             plan = plugin.plan_add(site, conf, allocation, seen)
+            if conf.may_route_by_source:
+                register.record_rules(site, plan.ops, conf.data_dir, context)
+            if network.former:
+                plan = replace(plan, ops=(*plan.ops, *old_gateways.answering(network.former, context)))
             result = plan.answer(context.kernel.apply(plan.ops), call.log)
             if plan.complete:
                 result = plan.complete(result, context.kernel.observe(plan.found))
@@ -148,7 +156,7 @@ class Frame(Generic[Conf]):
 
         Needs neither the namespace nor prevResult nor the configuration of the ADD. What no longer exists is no error.
         """
-        conf = parse_removal(call)
+        conf = load_config.removal(call, context)
         errors = Errors()
         freed: list[Attachment | bool | None] = []
         refused = namespaces.refused(call, context) if call.netns else None
@@ -182,10 +190,10 @@ class Frame(Generic[Conf]):
         elif conf.ipam:
             context.delegate(call, conf.ipam.type, "CHECK")
         questions = *plugin.check_questions(site, conf, promised, record), *features.check_questions(conf, record)
-        questions += features.inside_questions(site, conf)
+        questions += features.inside_questions(site, conf, record)
         seen = context.kernel.observe(questions)
         found = [*damaged, *plugin.differences(site, conf, promised, record, seen)]
-        found += [*features.inside_differences(site, conf, seen), *features.differences(conf, record, seen)]
+        found += [*features.inside_differences(site, conf, record, seen), *features.differences(conf, record, seen)]
         if conf.firewall.wanted:
             firewall_reload.restore(call, conf.network, conf.data_dir, context)
         if found:
@@ -197,7 +205,7 @@ class Frame(Generic[Conf]):
 
         Their interfaces are removed too.
         """
-        conf, started = parse_removal(call), context.now()
+        conf, started = load_config.removal(call, context), context.now()
         ports = self.plugin.ports(conf, context)  # before the records: an ADD writes its record first
         store = context.leases(conf.network, conf.data_dir)
         with store.transaction() as leases:
@@ -222,6 +230,8 @@ class Frame(Generic[Conf]):
 
     def status(self, call: Invocation, context: Context) -> None:
         """STATUS: whether an ADD would succeed now (50 if not), and whether containers work (51 if not)."""
+        if is_stripped(call):
+            return status.of_stripped(call, context)
         with status.not_available():
             plugin, conf = self.plugin, self.plugin.load(call, context)
             held, damaged = firewall_reload.attachments(call, conf, context)
@@ -337,7 +347,7 @@ def _record_proxied(conf: MainConf, site: Site, allocation: Allocation, seen: Sn
         return
     with context.leases(conf.network, conf.data_dir).transaction() as leases:
         record = leases.get(site.owner) or Attachment(site.owner, (), site.host, boot=context.boot)
-        leases.update(replace(record, proxied=proxied))
+        leases.update(replace(record, proxied=tuple(dict.fromkeys((*record.proxied, *proxied)))))
 
 
 def _attempt(call: Invocation, step: Callable[[], object]) -> None:

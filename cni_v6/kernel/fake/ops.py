@@ -8,11 +8,18 @@ from typing import Any
 
 from netaddr import IPNetwork
 
-from cni_v6.errors import ALREADY_ATTACHED, IO_FAILURE, KERNEL_REFUSED, PORTS_EXHAUSTED, CniError
+from cni_v6.errors import (
+    ADDRESS_UNAVAILABLE,
+    ALREADY_ATTACHED,
+    IO_FAILURE,
+    KERNEL_REFUSED,
+    PORTS_EXHAUSTED,
+    CniError,
+)
 from cni_v6.kernel import mac_claims, ops, route_place
 from cni_v6.kernel.describe import describe
 from cni_v6.kernel.facts import BRIDGE_PORTS_MAX, FOREVER, Lifetime, Link, RouteEntry, Shaping
-from cni_v6.kernel.fake import macvlan, waits
+from cni_v6.kernel.fake import child_link, waits
 from cni_v6.kernel.fake.node import FakeNode, Space
 from cni_v6.kernel.ops import HOST, Op
 
@@ -152,6 +159,8 @@ def _add_address(fake: FakeNode, operation: ops.AddAddress) -> None:
     if ":" in operation.address and space.sysctls[f"ipv6/conf/{operation.ifname}/disable_ipv6"] != "0":
         words = "Permission denied (IPv6 is disabled on this device)"
         raise CniError(KERNEL_REFUSED, f"cannot {describe(operation)}", words)
+    if child_link.address_is_a_siblings(fake, operation):
+        raise CniError(ADDRESS_UNAVAILABLE, f"cannot {describe(operation)}", "Address already in use")
     held = space.addresses.setdefault(operation.ifname, [])
     if operation.address not in held:
         held.append(operation.address)
@@ -223,13 +232,25 @@ def _reachable(space: Space, ifname: str, gateway: str) -> bool:
 def _remove_route(fake: FakeNode, operation: ops.RemoveRoute) -> None:
     space = fake.spaces.get(operation.netns)
     held = space.routes.get(operation.ifname, []) if space else []
-    held[:] = [route for route in held if (route.dst, route.table) != (operation.dst, 254)]
+    held[:] = [route for route in held if (route.dst, route.table) != (operation.dst, operation.table or 254)]
 
 
 def _add_unreachable(fake: FakeNode, operation: ops.AddUnreachable) -> None:
     held = fake.space(operation.netns).unreachable
     if operation.dst not in held:
         held.append(operation.dst)
+
+
+def _add_rule(fake: FakeNode, operation: ops.AddRule) -> None:
+    held = fake.space(operation.netns).rules
+    if (operation.source, operation.table) not in held:
+        held.append((operation.source, operation.table))
+
+
+def _remove_rule(fake: FakeNode, operation: ops.RemoveRule) -> None:
+    space = fake.spaces.get(operation.netns)
+    if space and (operation.source, operation.table) in space.rules:
+        space.rules.remove((operation.source, operation.table))
 
 
 def _add_proxy(fake: FakeNode, operation: ops.AddProxy) -> None:
@@ -285,7 +306,7 @@ EFFECTS: dict[type[Any], Callable[[FakeNode, Any], None]] = {
     ops.SetBridge: _set_bridge,
     ops.PinMac: _pin_mac,
     ops.CreateVeth: _create_veth,
-    ops.CreateMacvlan: macvlan.create,
+    ops.CreateChildLink: child_link.create,
     ops.SetAlias: _set_alias,
     ops.ClaimMac: _claim_mac,
     ops.SetPort: _set_port,
@@ -301,6 +322,8 @@ EFFECTS: dict[type[Any], Callable[[FakeNode, Any], None]] = {
     ops.AddRoute: _add_route,
     ops.AddUnreachable: _add_unreachable,
     ops.RemoveRoute: _remove_route,
+    ops.AddRule: _add_rule,
+    ops.RemoveRule: _remove_rule,
     ops.AddProxy: _add_proxy,
     ops.RemoveProxy: _remove_proxy,
     ops.SetNeighbour: _set_neighbour,
