@@ -29,11 +29,10 @@ KIB, GIB = 1 << 10, 1 << 30
 @dataclass(frozen=True, slots=True)
 class Look:
     """``calls``: the engine's CPU time for each beside the containers that are there, in milliseconds. ``descriptors``:
-    of the engine. ``available``: bytes of the machine's memory."""
+    of the engine."""
 
     calls: Mapping[str, float]
     descriptors: int
-    available: int
 
 
 def density(setting: Setting, found: Findings) -> None:
@@ -70,9 +69,6 @@ def _rows(first: Look, last: Look, pods: int, found: Findings) -> None:
         found.rows.append(Row(figure, "ms", taken, before, FLAT if command in MEANT_FLAT else None, against))
     figure = f"descriptors of the engine, {pods:,} routed containers"
     found.rows.append(Row(figure, "", last.descriptors, first.descriptors, against="own, one container"))
-    taken = (first.available - last.available) / (pods - 1) / KIB
-    remark = "of the machine, without the empty namespace"
-    found.rows.append(Row("memory of a routed container", "KiB", taken, remark=remark))
 
 
 def _look(side: Side, results: Mapping[int, Any], count: int) -> Look:
@@ -102,7 +98,7 @@ def _look(side: Side, results: Mapping[int, Any], count: int) -> Look:
             settle()
             spent[name].append(cpu_ms(engine) - before)
     node.command(["ip", "netns", "delete", "more"])
-    return Look({name: median(values) for name, values in spent.items()}, size(engine).descriptors, _available())
+    return Look({name: median(values) for name, values in spent.items()}, size(engine).descriptors)
 
 
 def _check(side: Side, number: int, results: Mapping[int, Any]) -> Call:
