@@ -9,9 +9,9 @@ export PREFIX CNI_BIN_DIR DESTDIR PYTHON COURIER FORCE
 # What is needed at run time, for the demo, for the tests, and for the rest of the tests besides.
 RUN_PACKAGES = python3 nftables
 PACKAGES = $(RUN_PACKAGES) iproute2 iputils-ping
-TEST_PACKAGES = ca-certificates containernetworking-plugins gcc iptables jq libc6-dev procps radvd tcpdump
-REST_PACKAGES = busybox-static clang containerd debian-archive-keyring etcd-server fish mandoc mmdebstrap musl-tools \
-	podman python3-venv qemu-user runc user-mode-linux valgrind zsh
+TEST_PACKAGES = ca-certificates containernetworking-plugins fonts-dejavu-core gcc iptables jq libc6-dev procps radvd tcpdump
+REST_PACKAGES = busybox-static chromium-headless-shell clang containerd debian-archive-keyring etcd-server fish mandoc \
+	mmdebstrap musl-tools podman python3-venv qemu-user runc user-mode-linux valgrind zsh
 BENCH_PACKAGES = containernetworking-plugins etcd-server iptables musl-tools netavark
 # make bench PEER_BIN=<folder>: another build of the reference plugins.
 PEER_BIN = /usr/lib/cni
@@ -99,6 +99,7 @@ setup-rest: setup-test
 	@tools/packages $(REST_PACKAGES)
 	@tools/venv test dev courier
 	@tools/cnitool
+	@tools/promtool
 
 setup-bench: setup
 	@tools/packages $(BENCH_PACKAGES)

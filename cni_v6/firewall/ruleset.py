@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Iterable
 from functools import cache
 
-from cni_v6.firewall import absent, guard
+from cni_v6.firewall import absent, dropped, guard
 from cni_v6.firewall.elements import PROTOCOLS
 from cni_v6.firewall.policy import CLOSED_SEGMENT, SHARED_SEGMENT
 from cni_v6.firewall.sets import BRIDGE, INET, RAW, RAW_TARGET, SETS, TABLE, Element, Set
@@ -213,12 +213,12 @@ INET_CHAINS = """
 """
 
 CHAINS = {
-    INET: absent.CHAINS + INET_CHAINS % {
+    INET: dropped.declarations(INET) + absent.CHAINS + dropped.counting(INET_CHAINS) % {
         "essential4": ESSENTIAL4, "essential6": ESSENTIAL6, "discovery": DISCOVERY, "closed": CLOSED_SEGMENT,
         "shared": SHARED_SEGMENT, "network": ROUTED_NETWORK, "networks": ROUTED_NETWORKS, "looked": LOOKED,
         "unpublished": UNPUBLISHED, **PROTOCOL,
     },
-    BRIDGE: guard.CHAINS,
+    BRIDGE: dropped.declarations(BRIDGE) + dropped.counting(guard.CHAINS),
 }
 
 
