@@ -23,14 +23,15 @@ IO = frozenset({
     "engine.handle", "engine.incoming", "engine.inheritance", "engine.inprocess", "engine.installation",
     "engine.log_file", "engine.metrics", "engine.scrape", "engine.server", "engine.service", "engine.start",
     "engine.suspect", "engine.tracing", "engine.watch", "engine.workers", "kernel.apply_firewall", "kernel.bridge_macs",
-    "kernel.child_process", "kernel.deadline", "kernel.drops", "kernel.inotify", "kernel.link_deletion", "kernel.linux",
-    "kernel.listeners", "kernel.macvlan", "kernel.netfilter.events", "kernel.netfilter.socket", "kernel.netlink.socket",
-    "kernel.netns.alive", "kernel.netns.enter", "kernel.netns.throwaway", "kernel.observe", "kernel.open_namespaces",
-    "kernel.privilege", "kernel.programs", "kernel.refusal", "kernel.second_route", "kernel.sysctl", "kernel.text_file",
-    "kernel.wait", "kernel.whole_file", "leases.disk.allocation_files", "leases.disk.data_dirs",
-    "leases.disk.directory", "leases.disk.known_records", "leases.disk.lease_files", "leases.disk.lock",
-    "leases.disk.peek", "leases.disk.rebuild", "leases.disk.release_queue_file", "leases.disk.store",
-    "leases.disk.transaction", "plugins.delegate", "shim",
+    "kernel.child_process", "kernel.deadline", "kernel.detached_mount", "kernel.drops", "kernel.inotify",
+    "kernel.link_deletion", "kernel.linux", "kernel.listeners", "kernel.macvlan", "kernel.netfilter.events",
+    "kernel.netfilter.socket", "kernel.netlink.socket", "kernel.netns.alive", "kernel.netns.enter",
+    "kernel.netns.throwaway", "kernel.observe", "kernel.open_namespaces", "kernel.private_proc", "kernel.privilege",
+    "kernel.programs", "kernel.refusal", "kernel.second_route", "kernel.sysctl", "kernel.text_file", "kernel.wait",
+    "kernel.whole_file", "leases.disk.allocation_files", "leases.disk.data_dirs", "leases.disk.directory",
+    "leases.disk.known_records", "leases.disk.lease_files", "leases.disk.lock", "leases.disk.peek",
+    "leases.disk.rebuild", "leases.disk.release_queue_file", "leases.disk.store", "leases.disk.transaction",
+    "plugins.delegate", "shim",
 })
 HARMLESS = frozenset({
     "__future__", "abc", "base64", "binascii", "bisect", "collections", "contextlib", "dataclasses", "difflib", "enum",
@@ -53,18 +54,18 @@ THIRD_PARTY = {  # library -> the modules that may import it; None: any
 
 MODULE_LINES = 300
 LARGER = {  # module -> lines it may have all the same, where two modules would make two rooms of one idea
-    "config.main": 325,  # what every main plugin reads of its configuration
+    "config.main": 360,  # what every main plugin reads of its configuration
     "config.ipam": 320,  # every key of the ``ipam`` object
     "kernel.fake.ops": 360,  # the effect of every operation
-    "kernel.linux": 345,  # order, batches, and what undoes them
-    "kernel.observe": 350,  # the answer to every question
-    "kernel.ops": 530,  # every operation
-    "kernel.netlink.pyroute2_messages": 350,  # every other request
+    "kernel.linux": 355,  # order, batches, and what undoes them
+    "kernel.observe": 370,  # the answer to every question
+    "kernel.ops": 560,  # every operation
+    "kernel.netlink.pyroute2_messages": 355,  # every other request
     "kernel.netlink.requests": 340,  # every request of a plain ADD and DEL
-    "kernel.questions": 420,  # every question and its answer
+    "kernel.questions": 440,  # every question and its answer
     "leases.disk.directory": 340,  # every access to a file of the store
     "leases.disk.transaction": 335,  # the order in which files come and go
-    "plugins.main": 360,  # the five commands of any main plugin, and what undoes them
+    "plugins.main": 375,  # the five commands of any main plugin, and what undoes them
 }
 FUNCTION_LINES = 55  # the longest
 FUNCTION_LINES_P90 = 30

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from cni_v6.attachments.context import Context
 from cni_v6.config.bridge import BridgeConf, parse_bridge
 from cni_v6.config.interface_prefix import InterfacePrefixes, InterfaceRange
 from cni_v6.config.ipam import IpamConf
-from cni_v6.config.main import Conf, parse_ipam
+from cni_v6.config.main import Conf, RemovalConf, parse_ipam, parse_removal
 from cni_v6.errors import NOT_AVAILABLE, CniError
 from cni_v6.plan import interface_prefix as plan_prefix
 from cni_v6.protocol.invocation import Invocation
@@ -42,6 +43,16 @@ def ipam(call: Invocation, context: Context) -> IpamConf:
     logged = len(call.log.lines)
     conf = parse_ipam(call)
     return parse_ipam(call, _prefixes(call, conf.follows, context, logged)) if conf.follows else conf
+
+
+def removal(call: Invocation, context: Context) -> RemovalConf:
+    """``config.main.parse_removal``; where the configuration is stripped, with the folder that has the network."""
+    conf = parse_removal(call)
+    dirs = context.data_dirs
+    if not conf.is_stripped or conf.network in dirs.recorded(conf.data_dir):
+        return conf
+    found = [known for known in dirs.known() if conf.network in dirs.recorded(known)]
+    return replace(conf, data_dir=found[0]) if len(found) == 1 else conf
 
 
 def _prefixes(

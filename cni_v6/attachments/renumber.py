@@ -8,7 +8,7 @@ stays. If a call is interrupted, the next one completes it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from cni_v6.attachments import allocate, firewall_reload, namespaces, old_gateways, renumber_plan
@@ -34,6 +34,7 @@ from cni_v6.plan import (
     gateways,
     interface_prefix as plan_prefix,
     ndp_proxy,
+    source_routing,
 )
 from cni_v6.plan.site import Allocation, Site
 from cni_v6.protocol.invocation import Invocation
@@ -159,10 +160,17 @@ def _record_new_addresses(
         policy=_joined_policy(conf, record, tuple(added.values()), addresses),
         anchors=tuple(dict.fromkeys((*record.anchors, *anchors))),
         proxied=tuple(dict.fromkeys((*record.proxied, *proxied))),
+        rules=record.rules and source_routing.extended(record.rules, _inside(record, ips)),
     )
     if extended != record:
         leases.add_addresses(extended)
     return extended
+
+
+def _inside(record: Attachment, ips: Iterable[Address]) -> list[Address]:
+    """Addresses as the container has them: alone in their prefixes, if each container has a link of its own."""
+    routed = isinstance(record.port, RoutedLink)
+    return [Address(gateways.host_prefix(ip), ip.gateway) if routed else ip for ip in ips]
 
 
 def _observe(network: Network, record: Attachment, context: Context) -> Snapshot:
@@ -212,11 +220,13 @@ def _apply(
         operations += ndp_proxy.arrival_steps(conf, allocation, seen)
     if isinstance(record.port, RoutedLink):
         operations += [ops.SetNeighbour(HOST, record.host, ip.ip, record.port.mac) for ip in ips]
-        ips = [Address(gateways.host_prefix(ip), ip.gateway) for ip in ips]
     _update_elements(record, context)
     lifetimes = context.kernel.observe([GetLifetimes(netns, ifname)]).lifetimes(netns, ifname)
     present = {lifetime.address: lifetime for lifetime in lifetimes}
-    operations += _in_container(ips, steps, present, netns, ifname)
+    own = _inside(record, ips)
+    operations += _in_container(own, steps, present, netns, ifname)
+    if record.rules:
+        operations += source_routing.renumber_steps(record.rules, netns, ifname, own)
     context.kernel.apply(operations)
 
 
@@ -254,15 +264,17 @@ def _remove_expired(
     """Remove expired addresses: from the container first, the lease last, as DEL does."""
     ifname = record.owner.ifname
     lifetimes = context.kernel.observe([GetLifetimes(netns, ifname)]).lifetimes(netns, ifname)
-    context.kernel.remove([
-        ops.RemoveAddress(netns, ifname, lifetime.address) for lifetime in lifetimes
-        if lifetime.address.partition("/")[0] in expired
-    ])
+    over = [Address(lifetime.address) for lifetime in lifetimes if lifetime.address.partition("/")[0] in expired]
+    rules = record.rules and source_routing.reduced(record.rules, over)
+    steps: list[Op] = [ops.RemoveAddress(netns, ifname, ip.address) for ip in over]
+    if record.rules and rules:
+        steps += source_routing.reduction(record.rules, rules, netns, ifname)
+    context.kernel.remove(steps)
     reduced = replace(
         record.holding(tuple(address for address in record.addresses if address not in expired)),
         policy=record.policy and policy_change.parted(record.policy, expired),
         anchors=tuple(anchor for anchor in record.anchors if not _is_unused(anchor, record, expired)),
-        proxied=tuple(entry for entry in record.proxied if entry.address not in expired),
+        proxied=tuple(entry for entry in record.proxied if entry.address not in expired), rules=rules,
     )
     if record.policy and reduced.policy:
         removed, _ = policy_change.difference(record.owner, record.policy, reduced.policy)

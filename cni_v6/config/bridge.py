@@ -16,6 +16,7 @@ from cni_v6.config.main import (
     read_dns,
     read_ipam,
     read_mac,
+    read_source_routing,
     read_tuning,
     reader,
     refuse_small_mtu,
@@ -111,6 +112,7 @@ def _read_bridge(call: Invocation, prefixes: InterfacePrefixes | None = None) ->
         allow_overlap=top.text("overlap") == "allow",
         bandwidth=read_bandwidth(top),
         tuning=read_tuning(top),
+        source_routing=read_source_routing(top),
     )
     _refuse_contradictions(conf)
     check_delegation(top, conf)
@@ -148,6 +150,9 @@ def _refuse_contradictions(conf: BridgeConf) -> None:
             "bridge", conf.bridge, f"leaves no room for the gateway's interface in the vlan, {gateway}",
             f"shorten it: an interface's name has {IFNAMSIZ} characters at most",
         )
+    if conf.source_routing and conf.ipam is None:
+        raise wrong("sourceBasedRouting", True, "needs an ipam: without one the container has no address",
+                    "write one, or remove it")
     if any(low <= conf.vlan <= high for low, high in conf.vlan_trunk):
         raise wrong("vlan", conf.vlan, "is in vlanTrunk too, and cannot be untagged and tagged", "take it out of one")
     if conf.ndp_proxy and not conf.is_gateway:

@@ -17,6 +17,7 @@ from cni_v6.config.main import (
     read_dns,
     read_ipam,
     read_mac,
+    read_source_routing,
     read_tuning,
     reader,
     refuse_small_mtu,
@@ -83,6 +84,7 @@ def _read(call: Invocation, prefixes: InterfacePrefixes | None = None) -> Macvla
         allow_overlap=True,  # the subnet is the master's
         bandwidth=None,
         tuning=read_tuning(top),
+        source_routing=read_source_routing(top),
         master=top.text("master"),
         mode=top.text("mode"),
         link_in_container=top.flag("linkInContainer"),
@@ -138,6 +140,9 @@ def _refuse_contradictions(conf: MacvlanConf) -> None:
     if conf.host_access and conf.ipam is None:
         raise wrong("hostAccess", True, "needs an ipam with ranges: the node has a route to each address",
                     "write one, or remove hostAccess")
+    if conf.source_routing and conf.ipam is None:
+        words = "needs an ipam with ranges: what a router on the link gives changes"
+        raise wrong("sourceBasedRouting", True, words, "write one, or remove it")
     if conf.slaac_timeout and 0 < conf.mtu < IPV6_MIN_MTU:
         raise wrong("mtu", conf.mtu, f"is below {IPV6_MIN_MTU}, the least IPv6 needs", "raise it, or write 0")
     if conf.slaac_timeout and conf.accept_ra:

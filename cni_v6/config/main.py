@@ -30,6 +30,7 @@ IPAM_PLUGIN = "cni-v6-ipam"
 OUR_IPAM = (IPAM_PLUGIN, "host-local")  # what is allocated in-process
 DEFAULT_BRIDGE = "cni0"
 AUTO = "auto"
+OF_EVERY_NETWORK = ("cniVersion", "name", "type", "capabilities", "ipam", "dns", "prevResult", "runtimeConfig", "args")
 MIN_MTU = 68  # RFC 791, section 3.1
 IPV6_MIN_MTU = 1280  # RFC 8200, section 5; below it the kernel takes IPv6 off the interface
 KEPT_BYTES = 1 << 14  # of the longest that is kept; a longer one has a prevResult, or is a mistake
@@ -77,6 +78,8 @@ class MainConf:
     requested MAC, "" to derive it. ``dns``: None where neither the configuration nor the runtime says anything.
     ``ipam`` None: layer 2 only. ``allow_overlap``: a subnet may be another interface's too.
     ``bandwidth``: None where neither direction is shaped. ``tuning``: None where nothing of it is asked for.
+    ``source_routing``: whether the container sends by a table of its own from its addresses; None: where it publishes
+    ports and its default route is another network's.
     """
 
     network: str
@@ -90,6 +93,12 @@ class MainConf:
     allow_overlap: bool
     bandwidth: Bandwidth | None
     tuning: Tuning | None
+    source_routing: bool | None
+
+    @property
+    def may_route_by_source(self) -> bool:
+        """Whether the container's other networks decide about ``source_routing``, or it is asked for."""
+        return bool(self.firewall.ports) if self.source_routing is None else self.source_routing
 
     @property
     def data_dir(self) -> str:
@@ -154,13 +163,15 @@ def once(derive: Callable[[Conf], T]) -> Callable[[Conf], T]:
 class RemovalConf:
     """What DEL and GC need, read leniently: a configuration edited since the ADD must never keep them from cleaning up.
 
-    ``foreign_ipam`` is the ``ipam.type`` to delegate to, "" where there is none or it is ours.
+    ``foreign_ipam`` is the ``ipam.type`` to delegate to, "" where there is none or it is ours. ``is_stripped``: the
+    keys of the network are missing, see ``is_stripped``; then ``bridge`` is "" unless it is named.
     """
 
     network: str
     bridge: str
     data_dir: str
     foreign_ipam: str
+    is_stripped: bool = False
 
 
 def remembered(call: Invocation, kept: dict[Remembered, Conf], read: Callable[[Invocation], Conf]) -> Conf:
@@ -216,12 +227,26 @@ def parse_removal(call: Invocation) -> RemovalConf:
     plugin = _lenient(call, ipam or {}, ("ipam", "type"), "plugin", "")
     own = call.plugin == IPAM_PLUGIN or plugin in OUR_IPAM
     ours = ipam or {} if own else {}  # a dataDir beside another type, or none, is not where ADD kept its record
+    stripped = is_stripped(call)
     return RemovalConf(
         network=call.network,
-        bridge=_lenient(call, call.config, ("", "bridge"), "interface", DEFAULT_BRIDGE),
+        bridge=_lenient(call, call.config, ("", "bridge"), "interface", "" if stripped else DEFAULT_BRIDGE),
         data_dir=_lenient(call, ours, ("ipam", "dataDir"), "path", DEFAULT_DATA_DIR),
         foreign_ipam="" if own or plugin == SLAAC_IPAM else plugin,
+        is_stripped=stripped,
     )
+
+
+def is_stripped(call: Invocation) -> bool:
+    """Whether a configuration has what every network has (libcni's ``types.NetConf``) and no more.
+
+    Multus passes such a one where it writes the version into a list that has none: of ``ipam`` it knows the type alone.
+    """
+    ipam = call.config.get("ipam")
+    ours = isinstance(ipam, Mapping) and ipam.get("type") in OUR_IPAM and len(ipam) == 1
+    given = call.config.get("runtimeConfig")
+    ours = ours and not (isinstance(given, Mapping) and "ipRanges" in given)
+    return ours and all(key in OF_EVERY_NETWORK or key.startswith("cni.dev/") for key in call.config)
 
 
 def reader(call: Invocation) -> Reader:
@@ -294,6 +319,11 @@ def read_tuning(top: Section) -> Tuning | None:
     from cni_v6.config import tuning  # few networks have them
 
     return tuning.read(top)
+
+
+def read_source_routing(top: Section) -> bool | None:
+    """``sourceBasedRouting``; None where it is absent."""
+    return top.flag("sourceBasedRouting") if "sourceBasedRouting" in top.given else None
 
 
 def read_dns(top: Section) -> Dns | None:

@@ -17,6 +17,7 @@ from cni_v6.config.main import (
     read_dns,
     read_ipam,
     read_mac,
+    read_source_routing,
     read_tuning,
     reader,
     refuse_small_mtu,
@@ -83,6 +84,7 @@ def _read(call: Invocation, prefixes: InterfacePrefixes | None = None) -> Routed
         allow_overlap=top.text("overlap") == "allow",
         bandwidth=read_bandwidth(top),
         tuning=read_tuning(top),
+        source_routing=read_source_routing(top),
         host="",
         ipv4_gateway=top.text("ipv4Gateway"),
     )

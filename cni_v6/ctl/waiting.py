@@ -73,7 +73,7 @@ class Waiting:
             raise Interrupted(os.read(self.told, 1)[0])
 
     def received(self, waited: socket.socket, seconds: float) -> Iterator[bytes]:
-        """What comes within a time.
+        """What comes within a time, however much that is.
 
         :raises OSError: an ICMP error that came for what the socket has sent.
         :raises Interrupted: a signal has come.
@@ -81,6 +81,8 @@ class Waiting:
         deadline = time.monotonic() + seconds
         while self.ready([waited], deadline - time.monotonic()):
             yield waited.recv(1 << 16)
+            if time.monotonic() > deadline:
+                return
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from cni_v6.kernel.link_deletion import Reaper
 from cni_v6.kernel.linux import LinuxKernel
 from cni_v6.kernel.netns.enter import Namespace
 from cni_v6.kernel.open_namespaces import Spaces
+from cni_v6.kernel.private_proc import PrivateProc
 from cni_v6.leases.disk.known_records import KnownRecords
 from cni_v6.log import COMPUTE
 from cni_v6.protocol.invocation import Report, Request
@@ -55,6 +56,7 @@ class Service:
         self._watch = Watch(self._context, self._log.say)
         self._reaper = Reaper(self._watch.bridge_deleted, self._watch.port_left)
         self._token = Token()
+        self._proc = PrivateProc()
 
     def close(self) -> None:
         """After the last call."""
@@ -62,6 +64,7 @@ class Service:
         self._reaper.close()
         self._watch.close()
         self._log.close()
+        self._proc.close()
 
     def refuse(self, call: Call, words: str, remedy: str) -> Reply:
         """The answer to a call that is not begun."""
@@ -89,7 +92,7 @@ class Service:
 
     def _handle(self, call: Call, request: Request, host: Namespace, patience: Patience, started: float) -> Reply:
         given = {request.env.get("CNI_NETNS", ""): call.netns} if call.netns >= 0 else {}
-        spaces = Spaces(host, given, rules_watched=self._watch.is_sure)
+        spaces = Spaces(host, given, rules_watched=self._watch.is_sure, proc=self._proc)
         report = self._log.begin(started)
         self._metrics.counters.begin()
         try:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 OUTPUT_BYTES = 1 << 20  # of stdout; a result has a few hundred
 LOG_BYTES = 1 << 16  # of stderr; more is read and dropped
 PART = 1 << 16
+MOST_PARTS = (1 << 20) // PART  # that a pipe holds: fs.pipe-max-size, pipe(7)
 KILL_SECONDS = 2.0  # from SIGKILL to the end; only a process that waits for a hanging disk takes longer
 
 
@@ -128,7 +129,7 @@ class _Talk:
         ended = False
         while not ended and (self.end is not None or self._is_heard()):
             ready = [descriptor for descriptor, _ in self._poll.poll(_milliseconds(deadline))]
-            if not ready:
+            if not ready or time.monotonic() > deadline:  # one that logs without end is always ready
                 raise Stopped(late)
             if caller is not None and caller in ready:
                 self._poll.unregister(caller)
@@ -141,8 +142,9 @@ class _Talk:
         if not self.has_ended(deadline - time.monotonic()):
             raise Stopped(late)
         for descriptor, name in tuple(self._pipes.items()):
-            while name != "stdin" and self._move(descriptor):
-                pass
+            for _ in range(MOST_PARTS if name != "stdin" else 0):  # what it has left behind may write without end
+                if not self._move(descriptor):
+                    break
 
     def has_ended(self, seconds: float) -> bool:
         """Wait for the process; whether it ends in this time."""

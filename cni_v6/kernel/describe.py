@@ -23,9 +23,11 @@ _WORDS = {
     ops.SetPreferred: "set address {address} of {ifname} in {netns}: preferred {preferred}",
     ops.SetLink: "set {ifname} in {netns}: up {up}, promiscuous {promisc}, group {group}",
     ops.TuneLink: "set {ifname} in {netns}: promiscuous {promisc}, all multicast {allmulti}, queue {tx_queue}",
-    ops.AddRoute: "add route {dst} via {gateway} through {ifname} in {netns}",
+    ops.AddRoute: "add route {dst} via {gateway} through {ifname} in {netns}{place}",
     ops.AddUnreachable: "answer in {netns} that the rest of {dst} is unreachable",
-    ops.RemoveRoute: "remove route {dst} through {ifname} in {netns}",
+    ops.RemoveRoute: "remove route {dst} through {ifname} in {netns}{place}",
+    ops.AddRule: "route what {source} sends in {netns} by table {table}",
+    ops.RemoveRule: "route what {source} sends in {netns} by table {table} no more",
     ops.AddProxy: "answer on {ifname} for neighbour {address}",
     ops.RemoveProxy: "answer on {ifname} for neighbour {address} no more",
     ops.SetNeighbour: "set the MAC of neighbour {address} of {ifname} in {netns} to {mac}",
@@ -54,6 +56,8 @@ def describe(op: Op) -> str:
     values = {name: getattr(op, name) for name in op.__dataclass_fields__}
     if isinstance(op, ops.CreateVeth):
         values["place"] = f" on bridge {op.bridge}" if op.bridge else ""
+    if isinstance(op, (ops.AddRoute, ops.RemoveRoute)):
+        values["place"] = f", table {op.table}" if op.table else ""
     if isinstance(op, ops.SetBucket):
         values["rate"] = op.bucket.rate
     if isinstance(op, ops.SetBridge):

@@ -2,7 +2,7 @@
 
 A drop has no packet in it, only the address of its buffer. So two more tracepoints tell which buffers are those of the
 packets that are looked at: what interfaces receive, and what this process sends. The names of reasons and fields are
-those of the kernel's own format files. tracefs is opened, not mounted (fsopen(2)), so nothing is left of it; and perf's
+those of the kernel's own format files. tracefs is mounted in no directory, so nothing is left of it; and perf's
 events end with their descriptors.
 """
 
@@ -22,11 +22,9 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from threading import get_native_id
 
+from cni_v6.kernel.detached_mount import mounted
 from cni_v6.kernel.netns.enter import libc
 
-# The numbers of system calls: the new mount API has the same ones everywhere (asm-generic/unistd.h).
-FSOPEN, FSCONFIG, FSMOUNT = 430, 431, 432
-FSCONFIG_CMD_CREATE, FSMOUNT_CLOEXEC = 6, 1
 PERF_EVENT_OPEN = {"x86_64": 298, "aarch64": 241, "riscv64": 241, "ppc64le": 319, "s390x": 331, "armv7l": 364}
 # linux/perf_event.h
 TYPE_TRACEPOINT, SAMPLE_TIME, SAMPLE_RAW, RECORD_SAMPLE = 2, 1 << 2, 1 << 10, 9
@@ -197,7 +195,10 @@ class _Ring:
 
 
 def _formats() -> dict[str, Format]:
-    root = _tracefs()
+    try:
+        root = mounted("tracefs")
+    except OSError as error:
+        raise Unavailable(f"tracefs: {error.strerror}") from error
     try:
         found = {}
         for name in (RECEIVED, SENT, DROPPED):
@@ -215,24 +216,3 @@ def read_format(text: str) -> Format:
     number = int(re.search(r"^ID: (\d+)", text, re.MULTILINE)[1])  # type: ignore[index]
     fields = {name: (int(at), int(size)) for _, name, at, size in _FIELD.findall(text)}
     return Format(number, fields, {int(value, 0): name for value, name in _NAMED.findall(text)})
-
-
-def _tracefs() -> int:
-    """A descriptor of tracefs, which is mounted nowhere by that."""
-    try:
-        opened = _call(FSOPEN, b"tracefs", 1)
-        try:
-            _call(FSCONFIG, opened, FSCONFIG_CMD_CREATE, None, None, 0)
-            return _call(FSMOUNT, opened, FSMOUNT_CLOEXEC, 0)
-        finally:
-            os.close(opened)
-    except OSError as error:
-        raise Unavailable(f"tracefs: {error.strerror}") from error
-
-
-def _call(number: int, *arguments: object) -> int:
-    result: int = libc().syscall(number, *arguments)
-    if result < 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))
-    return result

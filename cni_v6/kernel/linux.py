@@ -10,7 +10,7 @@ import errno
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from cni_v6.errors import KERNEL_REFUSED, UNKNOWN_CONTAINER, CniError, Errors
+from cni_v6.errors import INVALID_NETNS, KERNEL_REFUSED, UNKNOWN_CONTAINER, CniError, Errors
 from cni_v6.kernel import apply_firewall, ops, sysctl
 from cni_v6.kernel.describe import describe
 from cni_v6.kernel.netlink import answers, pyroute2_messages, requests
@@ -33,9 +33,10 @@ from cni_v6.kernel.wait import (
 if TYPE_CHECKING:
     from cni_v6.kernel.link_deletion import Reaper  # which an engine has
 
-THERE_ALREADY = (ops.EnsureBridge, ops.AddAddress, ops.AddUnreachable, ops.CreateIfb, ops.HookIngress)
+THERE_ALREADY = (ops.EnsureBridge, ops.AddAddress, ops.AddUnreachable, ops.AddRule, ops.CreateIfb, ops.HookIngress)
 GONE_WITH_INTERFACE = (ops.RemoveAddress, ops.RemovePortVlan, ops.RemoveRoute, ops.RemoveProxy)
-GONE_ALREADY = (ops.DeleteLink, *GONE_WITH_INTERFACE)
+GONE_ALREADY = (ops.DeleteLink, ops.RemoveRule, *GONE_WITH_INTERFACE)
+NOWHERE = (UNKNOWN_CONTAINER, INVALID_NETNS)  # umount without rm leaves a plain file
 ABSENT = (errno.ENODEV, errno.ENOENT, errno.EADDRNOTAVAIL, errno.ESRCH)
 
 
@@ -108,7 +109,7 @@ class LinuxKernel:
         try:
             self._run([operation], [])
         except CniError as error:  # what the operation removes is gone with its namespace
-            if error.code != UNKNOWN_CONTAINER or not isinstance(operation, GONE_ALREADY):
+            if error.code not in NOWHERE or not isinstance(operation, GONE_ALREADY):
                 raise
 
     def _undo(self, done: list[Op], error: Exception) -> None:
@@ -266,6 +267,12 @@ def _by_name(encode: Callable[[Any], Message]) -> Callable[[Spaces, Any], Messag
     return lambda _, operation: encode(operation)
 
 
+def _rule(_: Spaces, operation: ops.AddRule | ops.RemoveRule) -> Message:
+    from cni_v6.kernel.netlink import pyroute2_rules  # where a container has a second network
+
+    return pyroute2_rules.change(operation)
+
+
 def _by_index(encode: Callable[[Any, int], Message]) -> Callable[[Spaces, Any], Message]:
     def request(spaces: Spaces, operation: Any) -> Message:
         return encode(operation, _index(spaces, _space(operation), operation.ifname, operation))
@@ -291,6 +298,8 @@ _REQUESTS: dict[type[Any], Callable[[Spaces, Any], Message]] = {
     ops.AddRoute: _by_index(requests.add_route),
     ops.AddUnreachable: _by_name(requests.add_unreachable),
     ops.RemoveRoute: _by_index(requests.remove_route),
+    ops.AddRule: _rule,
+    ops.RemoveRule: _rule,
     ops.AddProxy: _by_index(pyroute2_messages.add_proxy),
     ops.RemoveProxy: _by_index(pyroute2_messages.remove_proxy),
     ops.SetNeighbour: _by_index(requests.set_neighbour),

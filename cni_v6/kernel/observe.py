@@ -37,6 +37,7 @@ from cni_v6.kernel.questions import (
     GetPorts,
     GetProxies,
     GetRoutes,
+    GetRules,
     GetRuleset,
     GetShaping,
     GetSurroundings,
@@ -78,7 +79,7 @@ def observe(spaces: Spaces, questions: Iterable[Question]) -> Snapshot:
 
 
 def _host_links(
-    spaces: Spaces, links: Iterable[GetLink], sysctls: Sequence[GetSysctl], others: Iterable[Question],
+    spaces: Spaces, links: Iterable[GetLink], sysctls: Sequence[GetSysctl], others: Sequence[Question],
     answered: dict[Question, object],
 ) -> Sequence[GetSysctl]:
     """Answer what is asked about the node's interfaces, with those sysctls of theirs that the same answers have.
@@ -87,7 +88,7 @@ def _host_links(
     :returns: the sysctls that are left to read.
     """
     links = [question for question in links if question.netns == HOST]
-    routes = _UPLINK_ROUTES if any(isinstance(question, GetUplinks) for question in others) else ()
+    routes = _UPLINK_ROUTES if GetUplinks() in others else ()
     if not links and not routes:
         return sysctls
     wanted: dict[str, dict[str, GetSysctl]] = {question.ifname: {} for question in links}
@@ -105,7 +106,7 @@ def _host_links(
         answered[question] = _link(spaces, question, answer, settings)
         answered.update((wanted[question.ifname][name], value) for name, value in settings.items())
     if routes:
-        answered[GetUplinks()] = _uplinks(spaces, told[len(links):])
+        answered[GetUplinks()] = _uplinks(spaces, HOST, told[len(links):])
     return left
 
 
@@ -175,7 +176,11 @@ def _routes(spaces: Spaces, question: GetRoutes) -> tuple[RouteEntry, ...]:
     return tuple(found)
 
 
-def _uplinks(spaces: Spaces, told: Sequence[Answer]) -> tuple[Uplink, ...]:
+def _uplinks_inside(spaces: Spaces, question: GetUplinks) -> tuple[Uplink, ...]:
+    return _uplinks(spaces, question.netns, spaces.get(question.netns).route.request(_UPLINK_ROUTES))
+
+
+def _uplinks(spaces: Spaces, netns: str, told: Sequence[Answer]) -> tuple[Uplink, ...]:
     """
     :param told: the answers about the routes of both families.
     """
@@ -186,10 +191,18 @@ def _uplinks(spaces: Spaces, told: Sequence[Answer]) -> tuple[Uplink, ...]:
             hops += [(family, index) for data in answer.messages for index in answers.read_uplinks(data)]
     if not hops:
         return ()
-    looked = spaces.get(HOST).route.request([requests.get_link_by_index(index) for _, index in hops])
+    looked = spaces.get(netns).route.request([requests.get_link_by_index(index) for _, index in hops])
     links = ((family, answers.read_link(answer.messages[0])[0]) for (family, _), answer in zip(hops, looked)
              if answer.messages)
     return tuple(Uplink(family, link.name, link.mtu) for family, link in links)
+
+
+def _rules(spaces: Spaces, question: GetRules) -> tuple[str, ...]:
+    from cni_v6.kernel.netlink import pyroute2_rules  # where a container has a second network
+
+    dumps = (_dump(spaces, question.netns, pyroute2_rules.dump(family), "rules") for family in (4, 6))
+    read = (pyroute2_rules.read(message) for messages in dumps for message in messages)
+    return tuple(source for source, table in read if source and table == question.table)
 
 
 def _proxies(spaces: Spaces, question: GetProxies) -> tuple[str, ...]:
@@ -329,6 +342,8 @@ _ANSWERS: dict[type[Any], Callable[[Spaces, Any], object]] = {
     GetAddresses: _addresses,
     GetLifetimes: _lifetimes,
     GetRoutes: _routes,
+    GetRules: _rules,
+    GetUplinks: _uplinks_inside,
     GetSurroundings: _surroundings,
     GetIpv6Interfaces: _ipv6_interfaces,
     GetProxies: _proxies,

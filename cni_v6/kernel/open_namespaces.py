@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from cni_v6.kernel.netlink import answers, requests
 from cni_v6.kernel.netlink.socket import Answer
 from cni_v6.kernel.netns.enter import Namespace, lasting_identity, open_namespace
 from cni_v6.kernel.ops import HOST
 from cni_v6.kernel.sysctl import Folders
+
+if TYPE_CHECKING:
+    from cni_v6.kernel.private_proc import PrivateProc  # which an engine has
 
 
 class Spaces:
@@ -18,16 +22,23 @@ class Spaces:
         This thread is in it.
     :param given: descriptors of namespaces that the caller has open, by path; the caller closes them.
     :param rules_watched: the engine looks at the firewall's rules whenever they change, so their mark tells enough.
+    :param proc: where the sysctls of containers are looked for (``Folders``); None: in /proc.
 
     ``has_elements``: elements of the firewall were added, so its tables are in use.
     """
 
     def __init__(
-        self, host: Namespace | None = None, given: Mapping[str, int] | None = None, *, rules_watched: bool = False
+        self,
+        host: Namespace | None = None,
+        given: Mapping[str, int] | None = None,
+        *,
+        rules_watched: bool = False,
+        proc: PrivateProc | None = None,
     ) -> None:
         self.rules_watched = rules_watched
         self.has_elements = False
         self._kept = host
+        self._proc = proc
         self._home = host.file if host else None
         self._given = given or {}
         self._open: dict[str, Namespace] = {HOST: host} if host else {}
@@ -35,7 +46,7 @@ class Spaces:
 
     def get(self, netns: str) -> Namespace:
         if netns not in self._open:
-            self._open[netns] = open_namespace(netns, self._given.get(netns), home=self._home)
+            self._open[netns] = self._opened(netns)
         return self._open[netns]
 
     def with_sysctls(self, netns: str, work: Callable[[Folders], None]) -> None:
@@ -43,7 +54,11 @@ class Spaces:
         if netns in self._open:
             self._open[netns].with_sysctls(work)
         else:
-            self._open[netns] = open_namespace(netns, self._given.get(netns), work, home=self._home)
+            self._open[netns] = self._opened(netns, work)
+
+    def _opened(self, netns: str, work: Callable[[Folders], None] = lambda _: None) -> Namespace:
+        proc = None if netns == HOST else self._proc
+        return open_namespace(netns, self._given.get(netns), work, home=self._home, proc=proc)
 
     def identity(self, netns: str) -> tuple[int, int]:
         """See ``kernel.Kernel.netns_id``."""

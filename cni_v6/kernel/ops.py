@@ -362,11 +362,37 @@ class AddUnreachable:
 
 @dataclass(frozen=True, slots=True)
 class RemoveRoute:
-    """Remove a prefix's route through an interface from the main table, with any next hop. It may be absent already."""
+    """Remove a prefix's route through an interface from a table, with any next hop. It may be absent already.
+
+    ``table`` None: the main one.
+    """
 
     netns: str
     ifname: str
     dst: str
+    table: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AddRule:
+    """Add a rule: what is sent from the prefix ``source`` is routed by ``table`` first (ip-rule(8)). It may exist
+    already.
+
+    A rule stays when the interface with its source goes.
+    """
+
+    netns: str
+    source: str
+    table: int
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveRule:
+    """Remove such a rule. It may be absent already."""
+
+    netns: str
+    source: str
+    table: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -476,6 +502,8 @@ Op = (
     | AddRoute
     | AddUnreachable
     | RemoveRoute
+    | AddRule
+    | RemoveRule
     | AddProxy
     | RemoveProxy
     | SetNeighbour
@@ -505,7 +533,8 @@ def inverse(op: Op) -> Op | None:
     The bridge, the gateway interface in a VLAN, their addresses and the node's forwarding belong to the network, not
     to the container. Another ADD may already use them, so they stay (as with the reference plugin). Almost everything
     else is on the veth pair and goes with it. Exceptions are sysctls of interfaces that existed before, firewall
-    elements, and the node's entries for the container's addresses: a proxy entry, a host route, a route through one.
+    elements, rules for what the container sends, and the node's entries for the container's addresses: a proxy entry, a
+    host route, a route through one.
     """
     if isinstance(op, CreateVeth) and not op.shared:
         return DeleteLink(HOST, op.host)
@@ -519,6 +548,8 @@ def inverse(op: Op) -> Op | None:
         return RemoveElements(op.elements)
     if isinstance(op, AddProxy):
         return RemoveProxy(op.ifname, op.address)
+    if isinstance(op, AddRule):
+        return RemoveRule(op.netns, op.source, op.table)
     if isinstance(op, AddRoute) and op.netns == HOST and (op.gateway or op.dst.endswith(("/32", "/128"))):
         return RemoveRoute(HOST, op.ifname, op.dst)
     return None

@@ -23,7 +23,7 @@ from cni_v6.kernel.facts import (
     Surroundings,
     Uplink,
 )
-from cni_v6.kernel.ops import Op
+from cni_v6.kernel.ops import HOST, Op
 from cni_v6.values import dataclass
 
 
@@ -82,7 +82,17 @@ class GetIpv6Interfaces:
 
 @dataclass(frozen=True, slots=True)
 class GetUplinks:
-    """-> tuple[Uplink, ...]: the interfaces of the node's default routes, IPv4 first; () if it has none"""
+    """-> tuple[Uplink, ...]: the interfaces of a namespace's default routes, IPv4 first; () if it has none"""
+
+    netns: str = HOST
+
+
+@dataclass(frozen=True, slots=True)
+class GetRules:
+    """-> tuple[str, ...]: the source prefixes of the rules that lead to a routing table (``ops.AddRule``)"""
+
+    netns: str
+    table: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +223,7 @@ Question = (
     | GetSysctl
     | GetIpv6Interfaces
     | GetUplinks
+    | GetRules
     | GetProxies
     | GetNeighbours
     | GetShaping
@@ -285,8 +296,13 @@ class Snapshot:
         assert isinstance(answer, tuple)
         return answer
 
-    def uplinks(self) -> tuple[Uplink, ...]:
-        answer = self.answers[GetUplinks()]
+    def uplinks(self, netns: str = HOST) -> tuple[Uplink, ...]:
+        answer = self.answers[GetUplinks(netns)]
+        assert isinstance(answer, tuple)
+        return answer
+
+    def rules(self, netns: str, table: int) -> tuple[str, ...]:
+        answer = self.answers[GetRules(netns, table)]
         assert isinstance(answer, tuple)
         return answer
 

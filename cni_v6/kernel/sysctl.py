@@ -8,8 +8,12 @@ from __future__ import annotations
 import errno
 import os
 from functools import cache
+from typing import TYPE_CHECKING
 
 from cni_v6.errors import IO_FAILURE, CniError
+
+if TYPE_CHECKING:
+    from cni_v6.kernel.private_proc import PrivateProc  # which an engine has
 
 ROOT = "/proc/sys/net/"
 # A container's runtime makes its /proc/sys read-only. There the node's is mounted (deploy/kubernetes). Both show the
@@ -45,10 +49,12 @@ class Folders:
     :param root: the folder above them; "" for this machine's.
     :param at_once: open both now. For the node's own namespace, which an engine keeps open for long: later mounts must
         not matter.
+    :param proc: where to open them instead, unless the folder above them is read-only: whoever made it so means us too.
     """
 
-    def __init__(self, root: str = "", *, at_once: bool = False) -> None:
+    def __init__(self, root: str = "", *, at_once: bool = False, proc: PrivateProc | None = None) -> None:
         self._root = root or _root()
+        self._proc = proc
         self._files: dict[str, int | None] = {}
         for family in ("ipv4", "ipv6") if at_once else ():
             self.get(family)
@@ -57,10 +63,19 @@ class Folders:
         """The folder's descriptor; None if the kernel lacks the family."""
         if family not in self._files:
             try:
-                self._files[family] = os.open(self._root + family, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                self._files[family] = self._opened(family)
             except FileNotFoundError:
                 self._files[family] = None
         return self._files[family]
+
+    def _opened(self, family: str) -> int:
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+        mount = None
+        if self._proc and not os.statvfs(self._root).f_flag & os.ST_RDONLY:
+            mount = self._proc.mount()
+        if mount:
+            return os.open(f"sys/net/{family}", flags, dir_fd=mount.file)
+        return os.open(self._root + family, flags)
 
     def close(self) -> None:
         for file in self._files.values():

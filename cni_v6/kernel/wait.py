@@ -187,6 +187,8 @@ def _wait(
 ) -> None:
     """Read the state again at each notification about the interface.
 
+    The time is over for a container too that gives reason for notifications without end.
+
     :param otherwise: the hint in the error if the state does not come.
     :param patience: seconds.
     """
@@ -201,7 +203,7 @@ def _await_news(events: socket.socket, deadline: float, operation: Op, late: str
     poll.register(events, select.POLLIN)
     with without_token():
         ready = poll.poll(max(0.0, deadline - time.monotonic()) * 1000)
-    if not ready:
+    if not ready or time.monotonic() > deadline:
         raise _failure(operation, late)
     try:
         events.recv(RECEIVE_BYTES)

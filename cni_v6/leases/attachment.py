@@ -76,6 +76,17 @@ class MacvlanLink:
 
 
 @dataclass(frozen=True, slots=True)
+class SourceRules:
+    """The rules of a container's namespace by which it sends from its addresses of one network: the path of the
+    namespace, the table, the source prefixes, and the destinations that the table has routes to."""
+
+    netns: str
+    table: int
+    sources: tuple[str, ...]
+    destinations: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Attachment:
     """One attachment of a container to a network, as recorded before the first change in the kernel.
 
@@ -87,8 +98,9 @@ class Attachment:
     namespace of ``host``, which is the node's; zeros if it was not recorded. ``anchors``: addresses and routes of the
     node that stay while a record names them. ``reuse``: for each address the ``AllocationPolicy.reuse_mode`` of its
     set; "" or missing if it is not known. ``identity``: as in ``AllocationPolicy``. ``port``: None if it was not
-    recorded how the host interface is connected. ``bandwidth``: None if the container is not shaped. ``damaged``: the
-    file could not be read, so that only the owner and what the lease files say is known.
+    recorded how the host interface is connected. ``bandwidth``: None if the container is not shaped. ``rules``: None if
+    it sends by the main table alone. ``damaged``: the file could not be read, so that only the owner and what the lease
+    files say is known.
     """
 
     owner: Owner
@@ -107,6 +119,7 @@ class Attachment:
     port: BridgePort | RoutedLink | MacvlanLink | None = None
     damaged: bool = False
     bandwidth: Bandwidth | None = None
+    rules: SourceRules | None = None
 
     def reuse_mode(self, address: str) -> str:
         """The ``AllocationPolicy.reuse_mode`` of an address's set; "" if it is not known."""

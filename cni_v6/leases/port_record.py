@@ -1,6 +1,7 @@
-"""A bridge port, or the link of a container without a bridge, as JSON, for the record of an attachment. Pure.
+"""How a container is connected as JSON, for the record of an attachment: a bridge port, or its link where there is no
+bridge; the rules of its namespace. Pure.
 
-A port that is read back becomes requests to the kernel. So it is accepted only if ``to_json`` could have written it.
+What is read back becomes requests to the kernel. So it is accepted only if we could have written it.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import re
 from dataclasses import fields
 from typing import Any
 
-from cni_v6.leases.attachment import BridgePort, MacvlanLink, RoutedLink
+from cni_v6.leases.attachment import BridgePort, MacvlanLink, RoutedLink, SourceRules
 from cni_v6.net.addresses import is_link_local
 from cni_v6.protocol.json_reader import canonical_prefix
 
@@ -53,6 +54,24 @@ def from_json(raw: Any) -> BridgePort | RoutedLink | MacvlanLink:
     return BridgePort(bridge, vlan=_vlan(vlan) if vlan else 0, trunk=trunk, link_local=link_local, **flags)
 
 
+def rules_to_json(rules: SourceRules) -> list[Any]:
+    """The rules as a JSON list."""
+    return [rules.netns, rules.table, rules.sources, rules.destinations]
+
+
+def rules_from_json(raw: Any) -> SourceRules:
+    """
+    :raises ValueError: ``rules_to_json`` does not write such a value.
+    """
+    netns, table, *prefixes = raw
+    sources, destinations = (tuple(map(str, listed)) for listed in prefixes)
+    if not _is_path(str(netns)) or type(table) is not int or not 0 < table < 1 << 32:
+        raise ValueError("rules")
+    if any(canonical_prefix(prefix, host_bits=False) != prefix for prefix in (*sources, *destinations)):
+        raise ValueError("prefixes of rules")
+    return SourceRules(str(netns), table, sources, destinations)
+
+
 def _routed(mac: str, gateway: str) -> RoutedLink:
     canonical = canonical_prefix(f"{gateway}/32", host_bits=True) if gateway and ":" not in gateway else None
     if not _MAC.fullmatch(mac) or (gateway and canonical != f"{gateway}/32"):
@@ -61,11 +80,15 @@ def _routed(mac: str, gateway: str) -> RoutedLink:
 
 
 def _macvlan(link: MacvlanLink) -> MacvlanLink:
-    if not link.netns.startswith("/") or "\0" in link.netns:
+    if not _is_path(link.netns):
         raise ValueError("netns")
     if not _is_interface(link.master) or (link.node and not _is_interface(link.node)):
         raise ValueError("macvlan")
     return link
+
+
+def _is_path(text: str) -> bool:
+    return text.startswith("/") and "\0" not in text
 
 
 def _is_interface(name: str) -> bool:

@@ -194,6 +194,7 @@ def encode(attachment: Attachment) -> bytes:
         **({"identity": attachment.identity} if attachment.identity else {}),
         **({"bandwidth": (*attachment.bandwidth.ingress, *attachment.bandwidth.egress)}
            if attachment.bandwidth else {}),
+        **({"rules": port_record.rules_to_json(attachment.rules)} if attachment.rules else {}),
         **({"damaged": True} if attachment.damaged else {}),
         **({"port": port_record.to_json(attachment.port)} if attachment.port else {}),
         **({"firewall": policy_record.to_json(attachment.policy)} if attachment.policy else {}),
@@ -256,7 +257,8 @@ def _attachment(network: str, raw: Any) -> Attachment:
                       tuple(read_anchor(*map(str, words)) for words in raw.get("anchors", ())), reuse,
                       str(raw.get("identity", "")),
                       port_record.from_json(raw["port"]) if "port" in raw else None,
-                      raw.get("damaged", False) is True, _bandwidth(*raw["bandwidth"]) if "bandwidth" in raw else None)
+                      raw.get("damaged", False) is True, _bandwidth(*raw["bandwidth"]) if "bandwidth" in raw else None,
+                      port_record.rules_from_json(raw["rules"]) if "rules" in raw else None)
 
 
 def anchor_words(anchor: GatewayAddress) -> list[str]:

@@ -33,7 +33,7 @@ from cni_v6.protocol.result import Address, Interface, Result, Route
 def questions(site: Site, conf: BridgeConf) -> tuple[Question, ...]:
     """The questions to the kernel that an ADD needs answered before it allocates addresses."""
     vlan = bridge_port.questions(conf, site.node) if conf.is_gateway else ()
-    return *container.questions(site), *_of_all(conf), *vlan
+    return *container.questions(site, conf), *_of_all(conf), *vlan
 
 
 @once
@@ -88,7 +88,7 @@ def plan_add(site: Site, conf: BridgeConf, allocation: Allocation, seen: Snapsho
             site, allocation, seen, announced=announced, dad=conf.enable_dad, up=not conf.disable_container_interface
         ),
         *route_steps,
-        *features.container_steps(site, conf, allocation, seen),
+        *features.container_steps(site, conf, replace(allocation, routes=routes), seen),
         *_arrival(site, conf, allocation, seen, mac, announced),
         *features.arrival_steps(conf, allocation, seen),
     )

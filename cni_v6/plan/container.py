@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from cni_v6.config.main import MainConf
 from cni_v6.errors import ALREADY_ATTACHED, CniError
 from cni_v6.kernel import ops
 from cni_v6.kernel.ops import HOST, Op
-from cni_v6.kernel.questions import GetLink, Question, Snapshot
+from cni_v6.kernel.questions import GetLink, GetUplinks, Question, Snapshot
 from cni_v6.plan import families
 from cni_v6.plan.site import Allocation, Site
 from cni_v6.protocol.result import Address, Route
@@ -18,9 +19,10 @@ from cni_v6.protocol.result import Address, Route
 DEFAULT_ROUTE = {4: "0.0.0.0/0", 6: "::/0"}
 
 
-def questions(site: Site) -> tuple[Question, ...]:
-    """The questions that ``check_free`` and ``steps`` need answered."""
-    return GetLink(HOST, site.host), GetLink(site.netns, site.owner.ifname), *families.questions(site.netns)
+def questions(site: Site, conf: MainConf) -> tuple[Question, ...]:
+    """The questions that ``check_free``, ``steps`` and the features' ``container_steps`` need answered."""
+    others = (GetUplinks(site.netns),) if conf.may_route_by_source else ()
+    return GetLink(HOST, site.host), GetLink(site.netns, site.owner.ifname), *families.questions(site.netns), *others
 
 
 def check_free(site: Site, seen: Snapshot) -> None:

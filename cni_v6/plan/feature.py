@@ -40,6 +40,6 @@ class Feature:
     check_questions: Callable[[MainConf, Attachment], Iterable[Question]] = _nothing
     differences: Callable[[MainConf, Attachment, Snapshot], Iterable[str]] = _nothing
     mending: Callable[[MainConf, Attachment, Snapshot], Iterable[Op]] = _nothing
-    inside_questions: Callable[[Site, MainConf], Iterable[Question]] = _nothing
-    inside_differences: Callable[[Site, MainConf, Snapshot], Iterable[str]] = _nothing
+    inside_questions: Callable[[Site, MainConf, Attachment | None], Iterable[Question]] = _nothing
+    inside_differences: Callable[[Site, MainConf, Attachment | None, Snapshot], Iterable[str]] = _nothing
     warnings: Callable[[MainConf, Allocation, Snapshot], Iterable[str]] = _nothing

@@ -42,6 +42,21 @@ def _tuned(name: str) -> Callable[..., Iterable[Any]]:
     return run
 
 
+def _by_source(name: str) -> Callable[..., Iterable[Any]]:
+    """A function of ``source_routing``, which is imported for containers that may be routed so alone."""
+
+    def run(*given: Any) -> Iterable[Any]:
+        if not any((isinstance(value, MainConf) and value.may_route_by_source)
+                   or (isinstance(value, Attachment) and value.rules) for value in given):
+            return ()
+        from cni_v6.plan import source_routing
+
+        found: Iterable[Any] = getattr(source_routing, name)(*given)
+        return found
+
+    return run
+
+
 FEATURES = (
     Feature(
         "firewall", questions=firewall_elements.questions, removal=firewall_elements.removal,
@@ -60,6 +75,10 @@ FEATURES = (
     Feature(
         "tuning", container_steps=_tuned("container_steps"), inside_questions=_tuned("inside_questions"),
         inside_differences=_tuned("inside_differences"),
+    ),
+    Feature(
+        "source-based routing", container_steps=_by_source("container_steps"), removal=_by_source("removal"),
+        inside_questions=_by_source("inside_questions"), inside_differences=_by_source("inside_differences"),
     ),
     Feature("LLDP", warnings=bridge_port.warnings),
     Feature(
@@ -141,14 +160,14 @@ def differences(conf: MainConf, record: Attachment | None, seen: Snapshot) -> li
     return [phrase for feature in FEATURES for phrase in feature.differences(conf, record, seen)]
 
 
-def inside_questions(site: Site, conf: MainConf) -> tuple[Question, ...]:
+def inside_questions(site: Site, conf: MainConf, record: Attachment | None) -> tuple[Question, ...]:
     """The questions about the container's namespace that CHECK asks."""
-    return tuple(question for feature in FEATURES for question in feature.inside_questions(site, conf))
+    return tuple(question for feature in FEATURES for question in feature.inside_questions(site, conf, record))
 
 
-def inside_differences(site: Site, conf: MainConf, seen: Snapshot) -> list[str]:
+def inside_differences(site: Site, conf: MainConf, record: Attachment | None, seen: Snapshot) -> list[str]:
     """The differences of the container's namespace, one phrase for each."""
-    return [phrase for feature in FEATURES for phrase in feature.inside_differences(site, conf, seen)]
+    return [phrase for feature in FEATURES for phrase in feature.inside_differences(site, conf, record, seen)]
 
 
 def mending(conf: MainConf, record: Attachment, seen: Snapshot) -> Iterator[tuple[Op, ...]]:

@@ -89,7 +89,7 @@ def place(site: Site, conf: MacvlanConf) -> str:
 
 def questions(site: Site, conf: MacvlanConf) -> tuple[Question, ...]:
     """The questions to the kernel that an ADD needs answered before it allocates addresses."""
-    return *container.questions(site), GetLink(place(site, conf), conf.master), *_of_all(conf)
+    return *container.questions(site, conf), GetLink(place(site, conf), conf.master), *_of_all(conf)
 
 
 def _of_all(conf: MacvlanConf) -> tuple[Question, ...]:

@@ -113,7 +113,8 @@ def _conf(record: Attachment, port: BridgePort, mtu: int) -> BridgeConf:
         force_address=False, hairpin=port.hairpin, promisc=port.promisc, vlan=port.vlan, vlan_trunk=port.trunk,
         preserve_default_vlan=port.preserve_default_vlan, enable_dad=False, disable_container_interface=False,
         port_isolation=port.isolated, multicast_snooping=port.multicast_snooping, netfilter=port.netfilter,
-        bandwidth=None, tuning=None, allow_overlap=True,  # it was looked at when the network's first container came
+        bandwidth=None, tuning=None, source_routing=None,
+        allow_overlap=True,  # it was looked at when the network's first container came
     )
 
 

@@ -33,7 +33,7 @@ HOST_SCOPE = 254  # linux/rtnetlink.h: RT_SCOPE_HOST
 
 def questions(site: Site, conf: RoutedConf) -> tuple[Question, ...]:
     """The questions to the kernel that an ADD needs answered before it allocates addresses."""
-    return *container.questions(site), *families.host_questions(), *features.questions(conf)
+    return *container.questions(site, conf), *families.host_questions(), *features.questions(conf)
 
 
 def check_free(site: Site, conf: RoutedConf, seen: Snapshot) -> None:
@@ -89,8 +89,8 @@ def plan_add(site: Site, conf: RoutedConf, allocation: Allocation, seen: Snapsho
     mtu = plan_mtu.mtu(conf, present, seen)
     link, ips = to_record(conf, site.owner, allocation.ips), hops(conf, allocation.ips)
     via = (RoutedPrefix(routed.prefix, Address(gateways.host_prefix(routed.via))) for routed in allocation.delegated)
-    own = replace(allocation, ips=ips, delegated=tuple(via))
     routes = _routes(allocation)
+    own = replace(allocation, ips=ips, routes=routes, delegated=tuple(via))
     route_steps = tuple(container.route(site, route, ips) for route in routes)
     steps = (
         ops.CreateVeth(

@@ -25,7 +25,8 @@ def conf_of(record: Attachment, link: RoutedLink, host: str) -> RoutedConf:
     return RoutedConf(
         network=record.owner.network, is_gateway=True, mtu=0, ndp_proxy="", mac=link.mac, dns=None,
         ipam=ForeignIpam(""), firewall=FirewallConf(ports=record.policy.ports if record.policy else ()),
-        bandwidth=None, tuning=None, allow_overlap=True,  # it was looked at when the network's first container came
+        bandwidth=None, tuning=None, source_routing=None,
+        allow_overlap=True,  # it was looked at when the network's first container came
         host=host, ipv4_gateway=link.ipv4_gateway,
     )
 

@@ -15,6 +15,7 @@ from cni_v6.errors import INVALID_CONFIG, CniError
 from cni_v6.kernel import ops
 from cni_v6.kernel.ops import Op
 from cni_v6.kernel.questions import GetLink, GetSysctl, Question, Snapshot
+from cni_v6.leases.attachment import Attachment
 from cni_v6.plan.site import Allocation, Site
 
 ALLOW_LIST = "/etc/cni/tuning/allowlist.conf"  # the reference plugin's
@@ -63,14 +64,14 @@ def container_steps(site: Site, conf: MainConf, _: Allocation, __: Snapshot) -> 
 # CHECK
 
 
-def inside_questions(site: Site, conf: MainConf) -> tuple[Question, ...]:
+def inside_questions(site: Site, conf: MainConf, _: Attachment | None) -> tuple[Question, ...]:
     """The questions that CHECK asks of the container's namespace."""
     return (
         GetLink(site.netns, site.owner.ifname), *(GetSysctl(site.netns, key) for key, _ in _sysctls(site, conf))
     )
 
 
-def inside_differences(site: Site, conf: MainConf, seen: Snapshot) -> Iterator[str]:
+def inside_differences(site: Site, conf: MainConf, _: Attachment | None, seen: Snapshot) -> Iterator[str]:
     """The differences between the configuration and the namespace, one phrase for each."""
     assert conf.tuning
     for key, value in _sysctls(site, conf):

@@ -10,7 +10,7 @@ from cni_v6.attachments.register import Network
 from cni_v6.config.bridge import BridgeConf
 from cni_v6.config.main import RemovalConf
 from cni_v6.kernel.facts import Link
-from cni_v6.kernel.questions import GetPorts, Question, Snapshot
+from cni_v6.kernel.questions import GetLinks, GetPorts, Question, Snapshot
 from cni_v6.leases.attachment import Attachment
 from cni_v6.plan import bridge, bridge_port, check, mac
 from cni_v6.plan.site import Allocation, Plan, Site
@@ -52,7 +52,10 @@ class Bridge:
         return *check.compare(site, conf, result, seen), *check.changed_mac(site, record, seen)
 
     def ports(self, conf: RemovalConf, context: Context) -> list[tuple[Link, Owner]]:
-        ports = context.kernel.observe([GetPorts(conf.bridge)]).ports(conf.bridge)
+        if conf.bridge:
+            ports = context.kernel.observe([GetPorts(conf.bridge)]).ports(conf.bridge)
+        else:
+            ports = context.kernel.observe([GetLinks()]).links()
         return [(link, owner) for owner, link in owned(ports, conf.network)]
 
     def status_questions(self, conf: BridgeConf, node: str, records: Sequence[Attachment]) -> Iterable[Question]:

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from cni_v6.attachments import allocate, load_config, stale
 from cni_v6.attachments.context import Context
 from cni_v6.config.families import lost as lost_families
-from cni_v6.config.main import parse_removal
+from cni_v6.config.main import is_stripped
 from cni_v6.errors import CniError
 from cni_v6.kernel.ops import HOST
 from cni_v6.leases.attachment import Attachment
 from cni_v6.plan import families
-from cni_v6.plugins.status import not_available
+from cni_v6.plugins.status import not_available, of_stripped
 from cni_v6.protocol.invocation import Invocation
 from cni_v6.protocol.result import Result
 
@@ -35,7 +35,7 @@ def add(call: Invocation, context: Context) -> Result:
 
 def delete(call: Invocation, context: Context) -> None:
     """DEL: free the container's addresses; no error if it has none."""
-    conf = parse_removal(call)
+    conf = load_config.removal(call, context)
     with context.leases(conf.network, conf.data_dir).transaction() as leases:
         record = leases.drop(call.owner)
     call.log.released = record.addresses if record else ()
@@ -52,7 +52,7 @@ def check(call: Invocation, context: Context) -> None:
 
 def collect(call: Invocation, context: Context) -> None:
     """GC: free attachments that are not listed as valid and are older than this call, or provably stale."""
-    conf, started = parse_removal(call), context.now()
+    conf, started = load_config.removal(call, context), context.now()
     store = context.leases(conf.network, conf.data_dir)
     with store.transaction() as leases:
         for record in stale.unlisted(call, leases, started, context).stale:
@@ -63,5 +63,7 @@ def collect(call: Invocation, context: Context) -> None:
 
 def status(call: Invocation, context: Context) -> None:
     """STATUS: every set has a free address, and what an ADD reads and writes can be read and written."""
+    if is_stripped(call):
+        return of_stripped(call, context)
     with not_available():
         allocate.check_ready(load_config.ipam(call, context), context)

@@ -17,6 +17,7 @@ from cni_v6.attachments import (
     earlier,
     firewall_reload,
     first_add,
+    load_config,
     namespaces,
     register,
     remove_interface,
@@ -27,7 +28,7 @@ from cni_v6.attachments.context import Context
 from cni_v6.attachments.register import Network
 from cni_v6.config.families import lost as lost_families
 from cni_v6.config.ipam import IpamConf
-from cni_v6.config.main import Conf, ForeignIpam, MainConf, RemovalConf, parse_removal
+from cni_v6.config.main import Conf, ForeignIpam, MainConf, RemovalConf, is_stripped
 from cni_v6.errors import CniError, Errors
 from cni_v6.kernel import ops
 from cni_v6.kernel.facts import Link
@@ -137,6 +138,8 @@ class Frame(Generic[Conf]):
             for warning in features.warnings(conf, allocation, seen):
                 call.log.warning(warning)
             plan = plugin.plan_add(site, conf, allocation, seen)
+            if conf.may_route_by_source:
+                _record_rules(conf, site, plan, context)
             result = plan.answer(context.kernel.apply(plan.ops), call.log)
             if plan.complete:
                 result = plan.complete(result, context.kernel.observe(plan.found))
@@ -148,7 +151,7 @@ class Frame(Generic[Conf]):
 
         Needs neither the namespace nor prevResult nor the configuration of the ADD. What no longer exists is no error.
         """
-        conf = parse_removal(call)
+        conf = load_config.removal(call, context)
         errors = Errors()
         freed: list[Attachment | bool | None] = []
         refused = namespaces.refused(call, context) if call.netns else None
@@ -182,10 +185,10 @@ class Frame(Generic[Conf]):
         elif conf.ipam:
             context.delegate(call, conf.ipam.type, "CHECK")
         questions = *plugin.check_questions(site, conf, promised, record), *features.check_questions(conf, record)
-        questions += features.inside_questions(site, conf)
+        questions += features.inside_questions(site, conf, record)
         seen = context.kernel.observe(questions)
         found = [*damaged, *plugin.differences(site, conf, promised, record, seen)]
-        found += [*features.inside_differences(site, conf, seen), *features.differences(conf, record, seen)]
+        found += [*features.inside_differences(site, conf, record, seen), *features.differences(conf, record, seen)]
         if conf.firewall.wanted:
             firewall_reload.restore(call, conf.network, conf.data_dir, context)
         if found:
@@ -197,7 +200,7 @@ class Frame(Generic[Conf]):
 
         Their interfaces are removed too.
         """
-        conf, started = parse_removal(call), context.now()
+        conf, started = load_config.removal(call, context), context.now()
         ports = self.plugin.ports(conf, context)  # before the records: an ADD writes its record first
         store = context.leases(conf.network, conf.data_dir)
         with store.transaction() as leases:
@@ -222,6 +225,8 @@ class Frame(Generic[Conf]):
 
     def status(self, call: Invocation, context: Context) -> None:
         """STATUS: whether an ADD would succeed now (50 if not), and whether containers work (51 if not)."""
+        if is_stripped(call):
+            return status.of_stripped(call, context)
         with status.not_available():
             plugin, conf = self.plugin, self.plugin.load(call, context)
             held, damaged = firewall_reload.attachments(call, conf, context)
@@ -338,6 +343,17 @@ def _record_proxied(conf: MainConf, site: Site, allocation: Allocation, seen: Sn
     with context.leases(conf.network, conf.data_dir).transaction() as leases:
         record = leases.get(site.owner) or Attachment(site.owner, (), site.host, boot=context.boot)
         leases.update(replace(record, proxied=proxied))
+
+
+def _record_rules(conf: MainConf, site: Site, plan: Plan, context: Context) -> None:
+    """Record the rules of the container's namespace before they are made: they stay when its interface goes."""
+    from cni_v6.plan import source_routing  # where a container may have a second network
+
+    rules = source_routing.to_record(site, plan.ops)
+    if rules:
+        with context.leases(conf.network, conf.data_dir).transaction() as leases:
+            record = leases.get(site.owner) or Attachment(site.owner, (), site.host, boot=context.boot)
+            leases.update(replace(record, rules=rules))
 
 
 def _attempt(call: Invocation, step: Callable[[], object]) -> None:

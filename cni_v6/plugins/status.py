@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from cni_v6 import errors as codes
-from cni_v6.attachments import allocate, firewall_reload
+from cni_v6.attachments import allocate, firewall_reload, load_config
 from cni_v6.attachments.context import Context
 from cni_v6.config.ipam import IpamConf
 from cni_v6.config.main import MainConf
@@ -36,6 +36,22 @@ def not_available() -> Iterator[None]:
         if error.code not in WOULD_FAIL:
             raise
         raise CniError(codes.NOT_AVAILABLE, error.msg, error.details) from error
+
+
+def of_stripped(call: Invocation, context: Context) -> None:
+    """STATUS without the network's keys: whether the store works. An ADD has the whole configuration.
+
+    :raises CniError: NOT_AVAILABLE; LIMITED if the firewall's tables were missing.
+    """
+    with not_available():
+        conf = load_config.removal(call, context)
+        gone = firewall_reload.restore(call, conf.network, conf.data_dir, context)
+        with context.leases(conf.network, conf.data_dir).transaction() as leases:
+            leases.rehearse()
+    call.log.warning("the configuration has nothing of the network but its name and types, as Multus passes it: the "
+                     "store is checked, and nothing else")
+    if gone:
+        raise CniError(codes.LIMITED, gone, "run cni-v6ctl check")
 
 
 def check_addresses(call: Invocation, conf: MainConf, context: Context) -> None:

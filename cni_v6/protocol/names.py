@@ -118,6 +118,12 @@ def link_group(network: str) -> int:
     return ROUTED_NETWORK | int.from_bytes(_digest("link group", network)[:4], "big") >> 4
 
 
+def source_table(owner: Owner) -> int:
+    """Number of the routing table for what a container sends from its addresses of a network: 2^30 and more, where no
+    number is chosen by hand."""
+    return 1 << 30 | int.from_bytes(_digest("source table", *_words(owner))[:4], "big") >> 2
+
+
 def ifb_alias(owner: Owner) -> str:
     """The ``ifalias`` of that device: for a person. It is no interface of the owner's."""
     return f"{ALIAS_PREFIX}-ifb {owner}"

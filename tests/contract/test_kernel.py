@@ -42,6 +42,7 @@ from cni_v6.kernel.questions import (
     GetPorts,
     GetProxies,
     GetRoutes,
+    GetRules,
     GetSurroundings,
     GetSysctl,
     GetUplinks,
@@ -769,6 +770,66 @@ def test_uplinks(testbed: KernelTestbed) -> None:
     assert testbed.kernel.observe([GetUplinks()]).uplinks() == (Uplink(4, "br0", 1500), Uplink(6, "br1", 1400))
     testbed.kernel.apply([AddRoute(HOST, "br0", "::/0", "fe80::9")])
     assert testbed.kernel.observe([GetUplinks()]).uplinks() == (Uplink(4, "br0", 1500), Uplink(6, "br0", 1500))
+
+
+def test_uplinks_of_a_container(testbed: KernelTestbed) -> None:
+    """A default route of another table than the main one does not count."""
+    netns = routed(testbed)
+
+    def uplinks() -> list[tuple[int, str]]:
+        found = testbed.kernel.observe([GetUplinks(netns), GetUplinks()])
+        assert found.uplinks() == ()
+        return [(uplink.family, uplink.ifname) for uplink in found.uplinks(netns)]
+
+    testbed.kernel.apply([AddRoute(netns, "eth0", "::/0", "2001:db8::1", table=7)])
+    assert uplinks() == []
+    testbed.kernel.apply([AddRoute(netns, "eth0", dst, hop)
+                          for dst, hop in (("::/0", "2001:db8::1"), ("0.0.0.0/0", "192.0.2.1"))])
+    assert uplinks() == [(4, "eth0"), (6, "eth0")]
+
+
+# Rules by source address
+
+
+def rules(testbed: KernelTestbed, table: int = 1 << 30) -> tuple[str, ...]:
+    return testbed.kernel.observe([GetRules(testbed.a, table)]).rules(testbed.a, table)
+
+
+@pytest.mark.parametrize("source", ["192.0.2.2/32", "2001:db8::2/128", "2001:db8:0:0:1::/80"])
+def test_a_rule_of_a_source(testbed: KernelTestbed, source: str) -> None:
+    wanted = ops.AddRule(testbed.a, source, 1 << 30)
+    for _ in range(2):
+        testbed.kernel.apply([wanted, ops.AddRule(testbed.a, source, 7)])
+        assert (rules(testbed), rules(testbed, 7), rules(testbed, 8)) == ((source,), (source,), ())
+    for _ in range(2):
+        testbed.kernel.remove([ops.RemoveRule(testbed.a, source, 1 << 30)])
+        assert (rules(testbed), rules(testbed, 7)) == ((), (source,))
+
+
+def test_a_rule_of_a_failed_change_is_undone(testbed: KernelTestbed) -> None:
+    with refused(errors.KERNEL_REFUSED, "br9"):
+        testbed.kernel.apply([ops.AddRule(testbed.a, "192.0.2.2/32", 7), SetLink(HOST, "br9", up=True)])
+    assert rules(testbed, 7) == ()
+
+
+def test_rules_are_gone_with_their_namespace(testbed: KernelTestbed) -> None:
+    testbed.kernel.apply([ops.AddRule(testbed.a, "192.0.2.2/32", 7)])
+    testbed.remove_container(testbed.a)
+    testbed.kernel.close()
+    testbed.kernel.remove([ops.RemoveRule(path, "192.0.2.2/32", 7) for path in (testbed.a, testbed.gone)])
+
+
+@pytest.mark.parametrize(("dst", "hop"), [("::/0", "2001:db8::1"), ("192.0.2.0/24", None), ("0.0.0.0/0", "192.0.2.1")])
+def test_a_route_of_a_table_is_removed(testbed: KernelTestbed, dst: str, hop: str | None) -> None:
+    netns = routed(testbed)
+    testbed.kernel.apply([AddRoute(netns, "eth0", "2001:db8:7::/64", table=1 << 30)])
+    for table in (1 << 30, 7):
+        testbed.kernel.apply([AddRoute(netns, "eth0", dst, hop, table=table)])
+    for _ in range(2):
+        testbed.kernel.remove([ops.RemoveRoute(netns, "eth0", dst, table=1 << 30)])
+        found = [route.table for route in routes(testbed, netns, dst) if route.table != 254]
+        assert found == [7]
+    assert [route.table for route in routes(testbed, netns, "2001:db8:7::/64")] == [1 << 30]
 
 
 # Neighbours that the node answers for

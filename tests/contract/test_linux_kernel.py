@@ -24,9 +24,11 @@ from cni_v6.kernel.linux import LinuxKernel
 from cni_v6.kernel.netns.enter import open_namespace
 from cni_v6.kernel.open_namespaces import Spaces
 from cni_v6.kernel.ops import HOST
+from cni_v6.kernel.private_proc import USES, PrivateProc
 from cni_v6.kernel.questions import GetForwardChains, GetLink, GetNft, GetRuleset, GetSysctl, GetUplinks
 from cni_v6.kernel.sysctl import Folders
 from tests.contract.kernels import LinuxTestbed, linux_testbed
+from tests.processes import opened
 from tests.sandbox import need
 
 pytestmark = pytest.mark.netns
@@ -290,6 +292,47 @@ def test_sysctls_are_touched_in_their_namespace_in_one_visit(testbed: LinuxTestb
     assert spaces.visited == [here, inside, inside]
     values = [testbed.kernel.observe([GetSysctl(testbed.a, key)]).sysctl(testbed.a, key) for key in keys]
     assert values == ["0", "0", "0"]
+
+
+def test_an_engine_looks_for_sysctls_in_a_proc_of_its_own(testbed: LinuxTestbed) -> None:
+    """So lookups in many containers do not slow each other down. What is there is the same."""
+    key, devices = "ipv6/conf/lo/accept_ra", []
+
+    def look(folders: Folders) -> None:
+        folder = folders.get("ipv6")
+        assert folder is not None
+        devices.append(os.fstat(folder).st_dev)
+
+    with closing(PrivateProc()) as proc:
+        spaces = Spaces(proc=proc)
+        with closing(LinuxKernel(spaces)) as kernel:
+            for netns in (HOST, testbed.a):
+                spaces.with_sysctls(netns, look)
+            kernel.apply([ops.SetSysctl(testbed.a, key, "0")])
+    usual = os.stat("/proc").st_dev
+    assert devices[0] == usual != devices[1]
+    assert testbed.kernel.observe([GetSysctl(testbed.a, key)]).sysctl(testbed.a, key) == "0"
+
+
+def test_a_proc_of_its_own_is_renewed_and_leaves_nothing() -> None:
+    before, proc = opened(), PrivateProc()
+    used = {proc.mount() for _ in range(3 * USES)}
+    assert len(used) == 3 and None not in used
+    assert len(opened()) == len(before) + 3, "of each use somebody still has its mount"
+    used.clear()
+    assert len(opened()) == len(before) + 1
+    proc.close()
+    assert opened() == before
+
+
+def test_without_the_right_to_mount_proc_the_usual_one_serves() -> None:
+    script = (
+        "from cni_v6.kernel.private_proc import PrivateProc; from cni_v6.kernel.sysctl import Folders, read; "
+        "proc = PrivateProc(); print(proc.mount(), read(Folders(proc=proc), 'ipv6/conf/lo/accept_ra'))"
+    )
+    command = ["unshare", "--user", sys.executable, "-c", script]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "None 1\n"
 
 
 def test_what_was_written_before_a_failure_is_undone(testbed: LinuxTestbed) -> None:

@@ -38,6 +38,7 @@ CONF = BridgeConf(
     allow_overlap=False,
     bandwidth=None,
     tuning=None,
+    source_routing=None,
     mtu=0,
     ndp_proxy="",
     hairpin=False,

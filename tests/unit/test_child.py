@@ -105,6 +105,20 @@ def test_one_that_logs_without_end_until_it_fails(run: Run) -> None:
     assert done.status == 0 and len(done.stderr) == LOG_BYTES
 
 
+@pytest.mark.timeout(60)
+def test_one_that_logs_without_end(run: Run) -> None:
+    with pytest.raises(Stopped, match="did not end within 0.2 seconds"):
+        run("exec cat /dev/zero >&2", seconds=SHORT)
+
+
+@pytest.mark.timeout(60)
+def test_what_it_leaves_behind_logs_without_end() -> None:
+    """Of that no more is read than a pipe holds. It ends when the pipe is closed."""
+    argv = ["/bin/sh", "-c", "cat /dev/zero >&2 & head -c 1 /dev/zero"]
+    done = child_process.run(argv, stdin=b"", env={"PATH": "/usr/bin:/bin"}, patience=Patience(), seconds=ENOUGH)
+    assert done.stdout == b"\0"
+
+
 @pytest.fixture
 def callers() -> Iterator[tuple[socket.socket, socket.socket]]:
     """A caller's end, and ours."""

@@ -63,7 +63,7 @@ def bounds(one: Range) -> tuple[str, str, str]:
 def test_defaults_are_the_references() -> None:
     assert bridge(config()) == BridgeConf(
         network="pods", bridge="cni0", is_gateway=False, is_default_gateway=False, force_address=False, mtu=0,
-        allow_overlap=False, bandwidth=None, tuning=None,
+        allow_overlap=False, bandwidth=None, tuning=None, source_routing=None,
         ndp_proxy="", hairpin=False, promisc=False, vlan=0, vlan_trunk=(), preserve_default_vlan=True, enable_dad=False,
         disable_container_interface=False, port_isolation=False, multicast_snooping=False, netfilter=False, mac="",
         dns=None, ipam=None,
@@ -83,7 +83,7 @@ def test_every_key_of_the_bridge() -> None:
     )
     assert bridge(raw) == BridgeConf(
         network="pods", bridge="br0", is_gateway=True, is_default_gateway=True, force_address=True, mtu=9000,
-        allow_overlap=True, bandwidth=None, tuning=None,
+        allow_overlap=True, bandwidth=None, tuning=None, source_routing=None,
         ndp_proxy="ens1", hairpin=True, promisc=False, vlan=7, vlan_trunk=((50, 51), (100, 300)),
         preserve_default_vlan=False, enable_dad=True, disable_container_interface=True, port_isolation=True,
         multicast_snooping=True, netfilter=True, mac="", dns=Dns(("fd42::1",), "a", ("b",), ("c",)), ipam=None,

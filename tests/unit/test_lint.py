@@ -83,6 +83,7 @@ def test_samples_have_no_remarks_but_for_the_documentation_prefix(capsys: Captur
     ('{"name": "a", "name": "b", "plugins": [{"type": "x"}]}', "written-twice", WARNING, "is written twice"),
     (GOOD | {"plugins": [{"type": "flannel"}]}, "no-plugin", WARNING, "has no plugin of type cni-v6"),
     (GOOD["plugins"][0] | {"name": "pods", "cniVersion": "1.0.0"}, "file-name", ERROR, "has one plugin"),
+    (GOOD | {"cniVersion": "", "cniVersions": ["1.0.0"]}, "version", WARNING, "cniVersion is missing"),
     (changed(brigde="cni0"), "refused", ERROR, "brigde"),
     (changed(mtu=1000), "refused", ERROR, "is below 1280"),
     (changed(bridge="a" * 20), "refused", ERROR, "bridge"),
@@ -117,7 +118,7 @@ def test_what_no_runtime_reads(tmp_path: Path, capsys: Capture) -> None:
     assert found["rule"] == "file-name" and found["message"] == "no runtime reads a file named pods.yaml"
     [bare] = document.form("pods", GOOD)
     assert bare.rule == "file-name"
-    assert list(document.form("10-x.conf", {"type": "cni-v6"})) == []
+    assert list(document.form("10-x.conf", {"type": "cni-v6", "cniVersion": "1.0.0"})) == []
     [other] = document.form("10-x.conf", GOOD)
     assert other.remedy == "call it 10-x.conflist"
 

@@ -250,7 +250,9 @@ def test_a_route_is_removed_by_its_destination_alone() -> None:
     assert fields == {"family": 10, "dst_len": 80, "table": 254, "proto": 4}
     assert found == [("RTA_DST", "2001:db8:0:0:1::"), ("RTA_OIF", 3)]
     fields, found = heard(requests.remove_route(ops.RemoveRoute("", "br0", "10.9.0.0/16"), 3), rtmsg)
-    assert (fields["family"], fields["scope"]) == (2, 253)
+    assert (fields["family"], fields["scope"]) == (2, 255), "of any scope"
+    fields, found = heard(requests.remove_route(ops.RemoveRoute("", "br0", "::/0", 1 << 30), 3), rtmsg)
+    assert fields.get("table", 0) == 0 and found[1:] == [("RTA_OIF", 3), ("RTA_TABLE", 1 << 30)]
 
 
 def told(kind: type[Any], number: int, header: dict[str, int], attributes: list[Any]) -> bytes:

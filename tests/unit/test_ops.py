@@ -41,6 +41,8 @@ SAID: dict[Op, str] = {
     ops.AddRoute(A, "eth0", "::/0", "2001:db8::1"): "add route ::/0 via 2001:db8::1 through eth0 in /run/netns/a",
     ops.AddUnreachable(A, "2001:db8::/80"): "answer in /run/netns/a that the rest of 2001:db8::/80 is unreachable",
     ops.RemoveRoute(HOST, "cni0", "2001:db8::2/128"): "remove route 2001:db8::2/128 through cni0 in the node",
+    ops.AddRule(A, "2001:db8::2/128", 7): "route what 2001:db8::2/128 sends in /run/netns/a by table 7",
+    ops.RemoveRule(A, "2001:db8::2/128", 7): "route what 2001:db8::2/128 sends in /run/netns/a by table 7 no more",
     ops.AddProxy("ens1", "2001:db8::2"): "answer on ens1 for neighbour 2001:db8::2",
     ops.RemoveProxy("ens1", "2001:db8::2"): "answer on ens1 for neighbour 2001:db8::2 no more",
     ops.TuneLink(A, "eth0", promisc=True, tx_queue=500):
@@ -69,7 +71,7 @@ SAID: dict[Op, str] = {
     ops.DeleteLink(HOST, "veth1"): "delete interface veth1 in the node",
 }
 
-UNDONE = (ops.CreateVeth, ops.CreateMacvlan, ops.CreateIfb, ops.SetSysctl, ops.AddProxy, ops.AddElements)
+UNDONE = (ops.CreateVeth, ops.CreateMacvlan, ops.CreateIfb, ops.SetSysctl, ops.AddProxy, ops.AddRule, ops.AddElements)
 
 
 def test_every_operation_is_here_and_has_an_effect() -> None:
@@ -81,6 +83,11 @@ def test_every_operation_is_here_and_has_an_effect() -> None:
 @pytest.mark.parametrize(("op", "words"), SAID.items(), ids=lambda value: type(value).__name__)
 def test_describe(op: Op, words: str) -> None:
     assert describe(op) == words
+
+
+def test_describe_a_route_of_a_table() -> None:
+    words = "add route ::/0 via 2001:db8::1 through eth0 in /run/netns/a, table 7"
+    assert describe(ops.AddRoute(A, "eth0", "::/0", "2001:db8::1", table=7)) == words
 
 
 def test_describe_a_pair_without_a_bridge() -> None:
@@ -110,6 +117,7 @@ def test_operations_are_values(op: Op) -> None:
         (dataclasses.replace(MACVLAN, shared=True), None),
         (ops.AddRoute(HOST, "cni0", "2001:db8::/64"), None),
         (ops.AddRoute(HOST, "cni0", "2001:db8::/80", "2001:db8::2"), ops.RemoveRoute(HOST, "cni0", "2001:db8::/80")),
+        (ops.AddRule(A, "2001:db8::2/128", 7), ops.RemoveRule(A, "2001:db8::2/128", 7)),
         *((op, None) for op in SAID if not isinstance(op, UNDONE)),
     ],
     ids=lambda value: type(value).__name__,

@@ -38,7 +38,7 @@ class Segment:
     def load(self, call: Invocation, context: Context) -> MainConf:
         conf = parse_bridge(call)
         own = conf.network, False, conf.mtu, "", conf.mac, conf.dns, conf.ipam, conf.firewall
-        return MainConf(*own, allow_overlap=False, bandwidth=None, tuning=None)
+        return MainConf(*own, allow_overlap=False, bandwidth=None, tuning=None, source_routing=None)
 
     def questions(self, site: Site, conf: MainConf) -> Iterable[Question]:
         return GetLink(HOST, site.host), *families.questions(site.netns), *features.questions(conf)

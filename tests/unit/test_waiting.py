@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+import socket
 from math import inf, nan
 
 import pytest
@@ -45,6 +46,16 @@ def test_commands_refuse_it_before_they_look_at_the_node(arguments: tuple[str, .
     with pytest.raises(CniError, match=says) as raised:
         wanted.run(wanted)
     assert raised.value.code == errors.INVALID_CONFIG
+
+
+@pytest.mark.timeout(60)
+def test_what_comes_without_end_is_waited_for_no_longer() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with ours, theirs, interruptible() as waiting:
+        theirs.send(b"first")
+        for part in waiting.received(ours, 0.0):
+            assert part == b"first"
+            theirs.send(b"another")
 
 
 def test_a_signal_ends_a_wait_but_one_that_is_ignored() -> None:

@@ -52,6 +52,13 @@ TUNING = (
     ),
 )
 
+SOURCE_ROUTING = Key(
+    "sourceBasedRouting", Flag(),
+    "What the container sends from its addresses of this network leaves through this network, by a routing table of "
+    "its own. Absent: on for a container that publishes ports and has its default route through another network.",
+    "No such key; `sbr` does it.", example=True,
+)
+
 TRUNK = Level("vlanTrunk", "vlanTrunk[]", (
     Key("minID", Number(1, MAX_VLAN), "First VLAN of a range; goes with `maxID`.", "The same.", example=200),
     Key("maxID", Number(1, MAX_VLAN), "Last VLAN of a range; goes with `minID`.", "The same.", example=299),
@@ -195,6 +202,7 @@ BRIDGE = Level("bridge", "", (
         "policies hold between containers of one node. Other bridges stay as they are.",
         "No such key.", default=False, example=True,
     ),
+    SOURCE_ROUTING,
     BANDWIDTH,
     *TUNING,
     Key(

@@ -59,6 +59,11 @@ _OTHER: dict[str, dict[str, Any]] = {  # what differs from the bridge's key
         "meaning": "MTU of the container's interface: at most the master's, at least 1280 with IPv6. 0: the master's.",
         "reference": "The same.", "example": 1400,
     },
+    "sourceBasedRouting": {
+        "meaning": "What the container sends from its addresses of this network leaves through this network, by a "
+        "routing table of its own. Not with `ipam.type` `cni-v6-slaac`.",
+        "default": False,
+    },
     "runtimeConfig": {"kind": Nested(_RUNTIME)},
 }
 _OWN = (

@@ -176,11 +176,12 @@ class Exchange:
         found: list[bytes] = []
         while self.waiting.ready([tap], deadline - time.monotonic()):
             frame, sender = tap.recvfrom(1 << 16)
-            if sender[2] == PACKET_OUTGOING:
-                continue
-            if end in frame:
-                return found
-            found.append(frame)
+            if sender[2] != PACKET_OUTGOING:
+                if end in frame:
+                    return found
+                found.append(frame)
+            if time.monotonic() > deadline:
+                break
         return None
 
 

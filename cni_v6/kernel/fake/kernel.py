@@ -35,6 +35,7 @@ from cni_v6.kernel.questions import (
     GetPorts,
     GetProxies,
     GetRoutes,
+    GetRules,
     GetRuleset,
     GetShaping,
     GetSurroundings,
@@ -121,14 +122,14 @@ def _surroundings(fake: FakeNode) -> Surroundings:
     )
 
 
-def _uplinks(fake: FakeNode) -> tuple[Uplink, ...]:
+def _uplinks(fake: FakeNode, netns: str) -> tuple[Uplink, ...]:
     """The interface of each family's default route with the lowest metric. The fake has no multipath routes."""
-    node = fake.spaces[HOST]
+    node = fake.space(netns)
     found = []
     for family, default in ((4, "0.0.0.0/0"), (6, "::/0")):
         metrics = [
             (route.priority or 0, name) for name, routes in node.routes.items() for route in routes
-            if route.dst == default
+            if route.dst == default and route.table == MAIN_TABLE
         ]
         found += [Uplink(family, name, node.links[name].mtu) for _, name in sorted(metrics)[:1]]
     return tuple(found)
@@ -142,7 +143,10 @@ _ANSWERS: dict[type[Any], Callable[[FakeNode, Any], object]] = {
     GetRoutes: lambda fake, asked: tuple(fake.space(asked.netns).routes.get(asked.ifname, ())),
     GetSysctl: lambda fake, asked: fake.space(asked.netns).sysctls.get(asked.key),
     GetIpv6Interfaces: lambda fake, _: _ipv6_interfaces(fake),
-    GetUplinks: lambda fake, _: _uplinks(fake),
+    GetUplinks: lambda fake, asked: _uplinks(fake, asked.netns),
+    GetRules: lambda fake, asked: tuple(
+        source for source, table in fake.space(asked.netns).rules if table == asked.table
+    ),
     GetProxies: lambda fake, asked: tuple(fake.spaces[HOST].proxies.get(asked.ifname, ())),
     GetNeighbours: lambda fake, asked: tuple(fake.space(asked.netns).neighbours.get(asked.ifname, {}).items()),
     GetShaping: lambda fake, asked: fake.shaping.get(asked.ifname, Shaping()),

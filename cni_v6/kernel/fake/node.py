@@ -47,6 +47,7 @@ class Space:
     neighbours: dict[str, dict[str, str]] = field(default_factory=dict)
     sysctls: dict[str, str] = field(default_factory=dict)
     unreachable: list[str] = field(default_factory=list)
+    rules: list[tuple[str, int]] = field(default_factory=list)
 
 
 class FakeNode:

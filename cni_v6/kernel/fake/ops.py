@@ -223,13 +223,25 @@ def _reachable(space: Space, ifname: str, gateway: str) -> bool:
 def _remove_route(fake: FakeNode, operation: ops.RemoveRoute) -> None:
     space = fake.spaces.get(operation.netns)
     held = space.routes.get(operation.ifname, []) if space else []
-    held[:] = [route for route in held if (route.dst, route.table) != (operation.dst, 254)]
+    held[:] = [route for route in held if (route.dst, route.table) != (operation.dst, operation.table or 254)]
 
 
 def _add_unreachable(fake: FakeNode, operation: ops.AddUnreachable) -> None:
     held = fake.space(operation.netns).unreachable
     if operation.dst not in held:
         held.append(operation.dst)
+
+
+def _add_rule(fake: FakeNode, operation: ops.AddRule) -> None:
+    held = fake.space(operation.netns).rules
+    if (operation.source, operation.table) not in held:
+        held.append((operation.source, operation.table))
+
+
+def _remove_rule(fake: FakeNode, operation: ops.RemoveRule) -> None:
+    space = fake.spaces.get(operation.netns)
+    if space and (operation.source, operation.table) in space.rules:
+        space.rules.remove((operation.source, operation.table))
 
 
 def _add_proxy(fake: FakeNode, operation: ops.AddProxy) -> None:
@@ -301,6 +313,8 @@ EFFECTS: dict[type[Any], Callable[[FakeNode, Any], None]] = {
     ops.AddRoute: _add_route,
     ops.AddUnreachable: _add_unreachable,
     ops.RemoveRoute: _remove_route,
+    ops.AddRule: _add_rule,
+    ops.RemoveRule: _remove_rule,
     ops.AddProxy: _add_proxy,
     ops.RemoveProxy: _remove_proxy,
     ops.SetNeighbour: _set_neighbour,

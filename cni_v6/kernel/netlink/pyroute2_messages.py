@@ -65,10 +65,15 @@ Attributes = Sequence[tuple[str, Any]]  # (the kernel's name, the value as pyrou
 
 
 def _class(name: str) -> Any:
-    """The message class for a header: ``struct ifinfomsg``, ``ifaddrmsg``, ``rtmsg``, ``ndmsg``, ``tcmsg``.
+    """The message class for a header: ``struct ifinfomsg``, ``ifaddrmsg``, ``rtmsg``, ``ndmsg``, ``tcmsg``,
+    ``fib_rule_hdr``.
 
     Imported here, at the first request: it would double the time of a call without an engine (``tools/imports``).
     """
+    if name == "fib_rule_hdr":  # of few containers
+        from pyroute2.netlink.rtnl.fibmsg import fibmsg
+
+        return fibmsg
     from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
     from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
     from pyroute2.netlink.rtnl.ndmsg import ndmsg

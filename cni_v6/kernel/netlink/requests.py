@@ -54,6 +54,7 @@ from cni_v6.kernel.netlink.uapi import (
     NLM_F_REPLACE,
     NUD_PERMANENT,
     RT_SCOPE_LINK,
+    RT_SCOPE_NOWHERE,
     RT_SCOPE_UNIVERSE,
     RT_TABLE_MAIN,
     RTA_DST,
@@ -297,11 +298,13 @@ def set_neighbour(op: ops.SetNeighbour, index: int) -> Message:
 
 
 def remove_route(op: ops.RemoveRoute, index: int) -> Message:
-    """Without next hop and metric, so that it matches any."""
+    """Without next hop and metric, so that it matches any. RT_SCOPE_NOWHERE stands for any scope (fib_table_delete,
+    net/ipv4/fib_trie.c); IPv6 has none."""
     network, length = _split(op.dst)
-    family, scope = (AF_INET6, RT_SCOPE_UNIVERSE) if ":" in network else (AF_INET, RT_SCOPE_LINK)
-    header = RTMSG.pack(family, length, 0, 0, RT_TABLE_MAIN, RTPROT_STATIC, scope, 0, 0)
-    return Message(RTM_DELROUTE, 0, header + address(RTA_DST, network) + u32(RTA_OIF, index))
+    family, scope = (AF_INET6, RT_SCOPE_UNIVERSE) if ":" in network else (AF_INET, RT_SCOPE_NOWHERE)
+    header = RTMSG.pack(family, length, 0, 0, RT_TABLE_MAIN if op.table is None else 0, RTPROT_STATIC, scope, 0, 0)
+    table = b"" if op.table is None else u32(RTA_TABLE, op.table)
+    return Message(RTM_DELROUTE, 0, header + address(RTA_DST, network) + u32(RTA_OIF, index) + table)
 
 
 def get_routes(family: int, index: int) -> Message:

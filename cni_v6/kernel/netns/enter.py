@@ -30,6 +30,8 @@ from cni_v6.kernel.sysctl import Folders
 if TYPE_CHECKING:
     import ctypes
 
+    from cni_v6.kernel.private_proc import PrivateProc
+
 CLONE_NEWNET = 0x40000000  # linux/sched.h
 OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # opening a fifo would block otherwise
 OWN = "/proc/thread-self/ns/net"
@@ -94,20 +96,26 @@ class Namespace:
 
 
 def open_namespace(
-    path: str, given: int | None = None, work: Callable[[Folders], None] = lambda _: None, *, home: int | None = None
+    path: str,
+    given: int | None = None,
+    work: Callable[[Folders], None] = lambda _: None,
+    *,
+    home: int | None = None,
+    proc: PrivateProc | None = None,
 ) -> Namespace:
     """Open a namespace by its path; ``HOST`` is the caller's own.
 
     :param given: a descriptor of it, if the caller has one. The caller closes it.
     :param work: run with the sysctl folders during the visit.
     :param home: as in ``Namespace``.
+    :param proc: as in ``Folders``.
     :raises CniError: UNKNOWN_CONTAINER if the path does not exist, INVALID_NETNS if it is not a network namespace,
         IO_FAILURE.
     """
     file = _open_file(path, given)
 
     def take() -> Namespace:
-        made = Namespace(path, file, RouteSocket(), Folders(at_once=path == HOST), home)
+        made = Namespace(path, file, RouteSocket(), Folders(at_once=path == HOST, proc=proc), home)
         try:
             work(made.sysctl)
         except BaseException:

@@ -38,6 +38,9 @@ def form(name: str, document: Mapping[str, Any]) -> Iterator[Remark]:
         remedy = f"call it {name.removesuffix(suffix)}{LIST[0] if is_list else SINGLE[0]}"
         yield Remark("file-name", ERROR, f"{name} has {has}, which its name does not say", remedy,
                      "plugins" if is_list else "type")
+    if not document.get("cniVersion"):
+        words = "cniVersion is missing: for Multus, and runtimes before libcni 1.2, that means 0.1.0"
+        yield Remark("version", WARNING, words, 'write "cniVersion": "1.0.0", beside cniVersions too', "name")
     if is_list:
         yield from _entries(document["plugins"])
 

@@ -15,6 +15,7 @@ RULES: Mapping[str, str] = {
     "not-json": "no runtime can read the file",
     "no-plugin": "the file attaches nobody to a network of cni-v6",
     "file-name": "runtimes read a file by the end of its name: .conflist has a list, .conf and .json one plugin",
+    "version": "a result of 0.1.0 has one address a family and no interfaces, and only newer runtimes read cniVersions",
     "plugins": "a runtime refuses the whole list, before it calls a plugin",
     "written-twice": "the last one counts, and readers do not see which that is",
     "unreachable": "addresses of this kind are not routed beyond the site: containers reach nothing there, and no "
