@@ -24,7 +24,7 @@ PYTEST = tools/sandbox env PATH="$(CURDIR)/.tools/bin:$$PATH" $(RUN) -m pytest -
 REST = (runtimes or uml or bare or courier or slow) and not crossed
 
 .NOTPARALLEL:
-.PHONY: help demo test test-all test-rest check bench lint type courier wheels deb install uninstall clean
+.PHONY: help demo test test-all test-rest check bench lint type courier wheels dist deb install uninstall clean
 .PHONY: root setup setup-install setup-test setup-rest setup-bench
 
 help: ## list the targets
@@ -62,6 +62,9 @@ courier: setup ## couriers for six processors, into build/courier/<processor>/
 
 wheels: courier ## the source, the pure wheel and one for each of six processors, with its courier, into dist/
 	@tools/wheels dist build/courier
+
+dist: courier ## cni-v6ctl as one file for hosts without pip, with the couriers of six processors, into dist/
+	@tools/dist dist build/courier
 
 deb: setup-install ## the Debian package, with man pages, completion and systemd units, into dist/
 	@tools/deb dist
