@@ -51,7 +51,7 @@ bench: root setup-bench ## side by side with the reference plugins, into docs/be
 	tools/sandbox $(RUN) -m tests.bench --peer $(PEER_BIN) $(ARGS)
 
 lint: setup-test ## flake8 alone
-	$(RUN) -m flake8 . bin/* tools/manual tools/needs tools/requirements
+	$(RUN) -m flake8 . bin/* tools/manual tools/needs tools/pictures tools/requirements
 
 type: setup-test ## mypy --strict alone
 	$(RUN) -m mypy
