@@ -31,38 +31,12 @@ from cni_v6.cluster.records import Change, Objects
 from cni_v6.cluster.state import State
 from cni_v6.cluster.store import MemoryStore, Registered
 from cni_v6.errors import CniError
+from tests.cluster_load import MemoryDisk
 from tests.unit.test_cluster import CONF, LINK, template
 
 
 class Killed(BaseException):
     """The process ends here."""
-
-
-class MemoryDisk:
-    """The agent's files."""
-
-    def __init__(self) -> None:
-        self.state: State | None = None
-        self.conflist: str | None = None
-        self.ready = False
-        self.writes = 0
-
-    def load(self) -> State | None:
-        return self.state
-
-    def save(self, state: State) -> None:
-        self.writes += state != self.state
-        self.state = state
-
-    def read_conflist(self) -> str | None:
-        return self.conflist
-
-    def write_conflist(self, text: str | None) -> None:
-        self.writes += 1
-        self.conflist = text
-
-    def set_ready(self, ready: bool) -> None:
-        self.ready = ready
 
 
 class Stepped:
