@@ -9,8 +9,9 @@ from contextlib import closing
 import hypothesis
 import pytest
 
-pytest.register_assert_rewrite("tests.sandbox")
+pytest.register_assert_rewrite("tests.outputs", "tests.sandbox")
 
+from tests import outputs  # noqa: E402
 from tests.couriers import build  # noqa: E402  (after the asserts below are registered)
 from tests.sandbox import ROOT, Node, need_sandbox  # noqa: E402
 
@@ -53,6 +54,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Before any fixture of it is made."""
     if any(item.get_closest_marker(name) for name in SANDBOXED):
         need_sandbox()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def checked_outputs() -> Iterator[None]:
+    """Whatever a test has a command of cni-v6ctl print with --json is valid."""
+    with outputs.checked():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from tests import processes
+from tests import outputs, processes
 from tests.snapshot import Snapshot, take
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -219,6 +219,7 @@ class Node:
         )
         if check and done.returncode != 0:
             pytest.fail(f"exit {done.returncode}: {' '.join(argv)}\n{done.stdout}{done.stderr}")
+        outputs.check(argv, done.stdout)
         return done
 
     def spawn(self, *argv: str, env: Mapping[str, str]) -> subprocess.Popen[bytes]:

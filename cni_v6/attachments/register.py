@@ -14,7 +14,7 @@ from cni_v6.config.ipam import IpamConf
 from cni_v6.config.main import MainConf
 from cni_v6.errors import PORT_TAKEN, CniError
 from cni_v6.kernel.ops import Op
-from cni_v6.leases.attachment import Attachment, BridgePort, GatewayAddress, MacvlanLink, ProxyEntry, RoutedLink
+from cni_v6.leases.attachment import Attachment, BridgePort, ChildLink, GatewayAddress, ProxyEntry, RoutedLink
 from cni_v6.leases.store import Transaction
 from cni_v6.log import Log
 from cni_v6.net.addresses import is_link_local, version
@@ -38,7 +38,7 @@ class Network:
     conf: MainConf
     mac: Callable[[tuple[str, ...]], str]
     is_ours: bool
-    port: BridgePort | MacvlanLink | None = None
+    port: BridgePort | ChildLink | None = None
     link: Callable[[tuple[Address, ...]], RoutedLink] | None = None
     former: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
@@ -108,7 +108,7 @@ def _on_node(
                    for address in there if version(address) == 6)
         return replace(record, anchors=anchors, port=net.link(ips), proxied=tuple(proxied))
     port = net.port
-    if isinstance(port, MacvlanLink) and port.node:
+    if isinstance(port, ChildLink) and port.node:
         anchors = tuple(GatewayAddress(port.node, gateways.host_prefix(ip), on_link=True) for ip in ips)
     if isinstance(port, BridgePort):
         link_local = (address for address in gateways.addresses(net.conf, ips) if is_link_local(address))
@@ -158,7 +158,7 @@ def release(record: Attachment, leases: Transaction, context: Context) -> None:
     elsewhere = context.data_dirs.leased_elsewhere(record.owner.network, known)
     context.kernel.remove(features.removal(record, _lost(record, leases), elsewhere))
     old_gateways.release(record, leases, context)
-    if isinstance(record.port, MacvlanLink) and record.port.node:
+    if isinstance(record.port, ChildLink) and record.port.node:
         from cni_v6.attachments import host_access  # of few networks
 
         host_access.release(record, record.port.node, leases, context)

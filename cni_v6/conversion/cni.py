@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from cni_v6.config.keys import Level
+from cni_v6.config.keys.ipvlan import IPVLAN as IPVLAN_KEYS
 from cni_v6.config.keys.macvlan import MACVLAN as MACVLAN_KEYS
+from cni_v6.config.keys.vlan import VLAN as VLAN_KEYS
 from cni_v6.conversion import chained, kubernetes, main_plugins
 from cni_v6.conversion.addresses import HOST_LOCAL, of_reference
 from cni_v6.conversion.report import ROUTED, Conversion, Report, Wanted, items, mapping, refused, renamed, text
-from cni_v6.protocol.invocation import BRIDGE, MACVLAN, MAIN as MAIN_TYPES
+from cni_v6.protocol.invocation import BRIDGE, IPVLAN, MACVLAN, MAIN as MAIN_TYPES, VLAN
 from cni_v6.protocol.versions import SUPPORTED_VERSIONS
 
 Entry = Mapping[str, Any]
@@ -17,6 +20,10 @@ Main = Callable[[Entry, str, Wanted, Report, str], dict[str, Any]]
 MAIN: Mapping[str, Main] = {
     "bridge": main_plugins.convert, "ptp": main_plugins.convert,
     "flannel": kubernetes.flannel, "calico": kubernetes.calico,
+}
+# Those whose configuration we read as it is.
+ON_A_MASTER: Mapping[str, tuple[str, Level]] = {
+    "macvlan": (MACVLAN, MACVLAN_KEYS), "ipvlan": (IPVLAN, IPVLAN_KEYS), "vlan": (VLAN, VLAN_KEYS),
 }
 OF_LIST = ("name", "cniVersion", "cniVersions", "disableCheck", "disableGC", "loadOnlyInlinedPlugins")
 VERSION = "1.0.0"
@@ -101,8 +108,8 @@ def _addresses_alone(
         raise refused(f"{path}.type: {entry.get('type')} stays, so there is no --to {wanted.to}", "leave --to out")
     ipam = of_reference(entry["ipam"], wanted, report, f"{path}.ipam")
     main = {**_without_list(entry), "ipam": ipam}
-    if entry.get("type") == "macvlan":
-        main = macvlan(main, report, path)
+    if entry.get("type") in ON_A_MASTER:
+        main = on_a_master(main, report, path)
     else:
         report.look(f"{path}.type", f"{entry.get('type')} stays: only the addresses become ours")
     plugins = [main if number == at else _without_list(other) for number, (_, other) in enumerate(entries)]
@@ -110,14 +117,18 @@ def _addresses_alone(
     return Conversion(source, _list(document, plugins, report), tuple(report.remarks), IN_PLACE, _commands())
 
 
-def macvlan(entry: Entry, report: Report, path: str) -> dict[str, Any]:
-    """The reference macvlan as ours, which reads the same keys."""
-    found = renamed(entry, MACVLAN_KEYS.names, f"{path}.", report)
-    for key in sorted(found.keys() - MACVLAN_KEYS.names):
+def on_a_master(entry: Entry, report: Report, path: str) -> dict[str, Any]:
+    """The reference macvlan, ipvlan or vlan as ours, which reads the same keys."""
+    kind, keys = ON_A_MASTER[entry["type"]]
+    found = renamed(entry, keys.names, f"{path}.", report)
+    for key in sorted(found.keys() - keys.names):
         del found[key]
         report.lost(f"{path}.{key}", "no such key")
-    report.changed(f"{path}.type", f"{entry['type']}: {MACVLAN}")
-    return {**found, "type": MACVLAN}
+    report.changed(f"{path}.type", f"{entry['type']}: {kind}")
+    if kind == VLAN and "vlanId" not in found:
+        found["vlanId"] = 0
+        report.changed(f"{path}.vlanId", "0, which its absence meant: write the VLAN")
+    return {**found, "type": kind}
 
 
 def _has_host_local(entry: Entry) -> bool:

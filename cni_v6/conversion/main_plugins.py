@@ -9,15 +9,15 @@ from cni_v6.config.keys.bridge import BRIDGE as BRIDGE_KEYS
 from cni_v6.config.keys.routed import ROUTED as ROUTED_KEYS
 from cni_v6.conversion.addresses import of_reference
 from cni_v6.conversion.report import BRIDGE, ROUTED, Report, Wanted, items, mapping, refused, renamed
-from cni_v6.protocol.invocation import BRIDGE as OUR_BRIDGE, ROUTED as OUR_ROUTED
+from cni_v6.protocol.invocation import BRIDGE as OUR_BRIDGE, IPVLAN, MACVLAN, ROUTED as OUR_ROUTED
 
 NEAREST: Mapping[str, str] = {"bridge": BRIDGE, "ptp": ROUTED}
 TYPES: Mapping[str, str] = {BRIDGE: OUR_BRIDGE, ROUTED: OUR_ROUTED}
 KEYS: Mapping[str, frozenset[str]] = {BRIDGE: BRIDGE_KEYS.names, ROUTED: ROUTED_KEYS.names}
 BRIDGE_NAME = 15  # linux/if.h: IFNAMSIZ, less the zero
-ON_A_LINK = ("macvlan", "ipvlan")  # drivers of podman and Docker; ipvlan stays the reference's
-CAPABILITIES_ON_A_LINK = {"ips": True, "mac": True}
-CAPABILITIES = {**CAPABILITIES_ON_A_LINK, "portMappings": True}  # what podman and Docker ask for without a word
+ON_A_LINK: Mapping[str, str] = {"macvlan": MACVLAN, "ipvlan": IPVLAN}  # drivers of podman and Docker
+CAPABILITIES = {"ips": True, "mac": True, "portMappings": True}  # what podman and Docker ask for without a word
+CAPABILITIES_ON_A_LINK = {MACVLAN: {"ips": True, "mac": True}, IPVLAN: {"ips": True}}
 # Why a key of a bridge has no place where each container has a link of its own.
 WITHOUT_BRIDGE: Mapping[str, str] = {
     "bridge": "there is no bridge",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -16,12 +15,29 @@ from cni_v6.allocation.policy import STABLE
 from cni_v6.attachments.context import Context
 from cni_v6.config.ipam import IpamConf
 from cni_v6.ctl import conf_dir
+from cni_v6.ctl.output import Output, choice, flag, listed, number, object_of, or_null, text, whole
 from cni_v6.ctl.plan import configurations
 from cni_v6.engine.handle import real_context
 from cni_v6.errors import INVALID_CONFIG, CniError
 from cni_v6.planning import usage as rate_of_use
 from cni_v6.planning.prefix_plan import YEAR, duration, parse_rate
 from cni_v6.planning.usage import Usage
+
+OUTPUTS = {"ipam burn": Output(object_of({
+    "network": text("the name in its configuration"),
+    "sets": listed(object_of({
+        "set": text("its ranges"), "order": choice("ipam.allocation", "sequential", "random", "stable"),
+        "reused": flag("whether addresses are given again"), "size": whole("addresses"),
+        "leased": whole("that containers have"), "spent": whole("that were given, or set aside for it"),
+        "left": whole("that can be given"),
+        "observed": or_null(object_of({
+            "count": whole("of attachments"), "seconds": number("since the oldest"),
+            "atLeast": flag("whether there were more"),
+        }, meaning="null if too few attachments are on record")),
+        "ratePerSecond": or_null(number("assumed or observed; null if it is not known")),
+        "years": or_null(number("that the set lasts; null if it is not known")), "note": text("empty for none"),
+    }), "the sets of ranges"),
+}), lines=True)}
 
 
 def register(commands: Any) -> None:
@@ -50,7 +66,7 @@ def run(chosen: argparse.Namespace, make_node: Callable[[], Context] = real_cont
     for conf, usages in shown:
         if chosen.json:
             sets = [_document(range_set, usage) for range_set, usage in zip(conf.sets, usages)]
-            print(json.dumps({"network": conf.network, "sets": sets}))
+            OUTPUTS["ipam burn"].show({"network": conf.network, "sets": sets})
         else:
             _table(conf, usages, node.now())
     return 0

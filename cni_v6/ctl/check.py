@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -11,11 +10,22 @@ from typing import Any
 from cni_v6.attachments import firewall_reload, recall, repair
 from cni_v6.attachments.context import Context
 from cni_v6.ctl.gc import places
+from cni_v6.ctl.output import OWNER, Output, listed, object_of, text, texts
 from cni_v6.engine.handle import real_context
 from cni_v6.errors import CniError
 from cni_v6.kernel.describe import describe
 from cni_v6.plan.repair import Findings
 from cni_v6.protocol.names import Owner
+
+_DIFFERENCE = object_of({"differs": text("what, in words")}, {key: OWNER[key] for key in ("containerID", "ifname")})
+OUTPUTS = {"check": Output(listed(object_of({
+    "network": OWNER["network"],
+    "dataDir": text("of its leases; empty for containers without a record"),
+    "differences": listed(_DIFFERENCE, "what was found; without a container, of the network"),
+    "plan": texts("what a repair has done, in order"),
+    "errors": texts("what it could not do, and why"),
+    "left": listed(_DIFFERENCE, "what differs still; the exit status is 0 if this is empty everywhere"),
+}, {"firewall": text("what was done to the firewall's tables as a whole")}), "one for each network"))}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +70,7 @@ def run(chosen: argparse.Namespace, make_node: Callable[[], Context] = real_cont
     finally:
         node.kernel.close()
     if chosen.json:
-        print(json.dumps([_document(report, words) for report in reports], indent=2))
+        OUTPUTS["check"].show([_document(report, words) for report in reports])
     else:
         _print(reports, words)
     return int(any(report.left.differences for report in reports))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from cni_v6.attachments.context import Context
 from cni_v6.ctl import conf_dir, lint, screen
+from cni_v6.ctl.output import Output, choice, listed, object_of, text, texts
 from cni_v6.engine.handle import real_context
 from cni_v6.errors import DECODING_FAILURE, INVALID_CONFIG, CniError
 from cni_v6.plan.lint.remark import ERROR
@@ -22,6 +23,16 @@ if TYPE_CHECKING:
 
 STDIN = "-"
 NAME = "name"
+OUTPUTS = {"convert": Output(object_of({
+    "source": text("what the file is, in words"),
+    "network": object_of({}, meaning="the network configuration list"),
+    "report": listed(object_of({
+        "kind": choice("of the difference", "changed", "no counterpart", "look at"), "key": text("of the source"),
+        "message": text("what differs"),
+    }), "what differs"),
+    "leases": text("what becomes of them"), "commands": texts("of the move, in order"),
+    "notes": texts("what lint says of the result"),
+}))}
 ENVIRONMENT = Path("/run/flannel/subnet.env")  # where flanneld writes the node's ranges
 
 
@@ -44,19 +55,19 @@ def run(chosen: argparse.Namespace, make_node: Callable[[], Context] = real_cont
 
     subnets = tuple(_subnet(text) for text in chosen.subnet)
     found = convert(_read(chosen.file), Wanted(chosen.to, chosen.network, subnets, _environment(environment)))
-    text = json.dumps(found.document, indent=2) + "\n"
+    network = json.dumps(found.document, indent=2) + "\n"
     context = make_node()
     try:
-        notes = _checked(text, context)
+        notes = _checked(network, context)
     finally:
         context.kernel.close()
     commands = _commands(found, chosen.file)
     if chosen.json:
-        print(json.dumps(_document(found, commands, notes), indent=2))
+        OUTPUTS["convert"].show(_document(found, commands, notes))
         return 0
     for line in _report(found, commands, notes, _name(found, chosen.file)):
         print(screen.plain(line), file=sys.stderr)  # the document may be anybody's
-    print(text, end="")
+    print(network, end="")
     return 0
 
 

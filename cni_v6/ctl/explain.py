@@ -6,7 +6,6 @@ It reads the kernel and the leases, and changes nothing.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
@@ -38,7 +37,7 @@ from cni_v6.kernel.questions import (
     GetSysctl,
     Snapshot,
 )
-from cni_v6.leases.attachment import Attachment, MacvlanLink
+from cni_v6.leases.attachment import Attachment, ChildLink
 from cni_v6.net.addresses import overlap
 from cni_v6.plan import forwarding, nobody
 from cni_v6.plan.bridge_port import FRAMES
@@ -47,6 +46,7 @@ from cni_v6.plan.situation import Inside, Situation, concerning
 from cni_v6.protocol.names import Owner, owner_of_alias
 
 Held = Sequence[tuple[str, Attachment]]  # data folder, attachment
+OUTPUTS = {"explain": explained.OUTPUT}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ def run(
             details = [situation_of(held, seen.links(), facts, namespaces, node) for held in found.held]
         now = node.now()
     if chosen.json:
-        print(json.dumps(_document(chosen.what, found, details, reasons), indent=2))
+        OUTPUTS["explain"].show(_document(chosen.what, found, details, reasons))
     else:
         lines = explained.lines(details, now) if details else _summary(chosen.what, found, reasons)
         print("\n".join(lines))
@@ -180,7 +180,7 @@ def situation_of(
 ) -> Explained:
     data_dir, record = held
     owned = (link for link in links if owner_of_alias(link.alias) == record.owner)
-    port = record.port if isinstance(record.port, MacvlanLink) and not record.port.in_container else None
+    port = record.port if isinstance(record.port, ChildLink) and not record.port.in_container else None
     named = port.master if port else record.host
     link = next((link for link in links if link.name == named), None) or next(owned, None)
     home = record.policy.home if record.policy else next((anchor.home for anchor in record.anchors), "")

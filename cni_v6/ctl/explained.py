@@ -7,14 +7,66 @@ from dataclasses import dataclass
 
 from cni_v6.ctl import screen
 from cni_v6.ctl.node_facts import NodeFacts
+from cni_v6.ctl.output import (
+    HELD,
+    OWNER,
+    Output,
+    choice,
+    listed,
+    mapped,
+    number,
+    object_of,
+    or_null,
+    text,
+    texts,
+    whole,
+)
 from cni_v6.firewall.sets import Element
 from cni_v6.leases.attachment import BridgePort
 from cni_v6.net.addresses import is_link_local
 from cni_v6.plan import firewall_words, reach
 from cni_v6.plan.reach import Leaving, PublishedPort, Verdict
-from cni_v6.plan.situation import Situation, cut_off, macvlan_link
+from cni_v6.plan.situation import Situation, cut_off, child_link
 
 ALL = (reach.NEIGHBOURS, reach.NODE, reach.NETWORKS, reach.OUTSIDE)
+MAY = choice("whether its packets pass", reach.YES, reach.NO, reach.PERHAPS)
+_ADDRESS = text("of the container, or its prefix")
+OUTPUT = Output(object_of({
+    "what": text("as it was asked"), "node": text("what the node itself has of it; empty for nothing"),
+    "attachments": listed(object_of({**OWNER, **HELD}, {
+        "dataDir": text("of its leases"), "mac": text("of the container; empty if it is not known"),
+        "created": number("seconds since the epoch; 0 if it is not known"),
+        "hostInterface": text("the node's end of the link"), "bridge": text("empty for none"),
+        "gateways": texts("the node's addresses on its segment"), "routes": texts("of the node to the container"),
+        "neighbours": listed(object_of({
+            "address": _ADDRESS, "mac": text("as the node knows it"), "state": text("of ip-neighbour(8)"),
+            "interface": text("of the node"),
+        }), "of the node"),
+        "cutOff": text("why nothing reaches it; empty if something does"),
+        "reachedFrom": listed(object_of({
+            "from": choice("who", *ALL), "address": _ADDRESS, "may": MAY, "why": text("so"),
+        }), "who may reach it"),
+        "publishedPorts": listed(object_of({
+            "protocol": text("tcp, udp or sctp"), "hostIP": text("empty for every address of the node"),
+            "hostPort": whole("of the node"), "address": _ADDRESS, "containerPort": whole("of the container"),
+            "problem": text("why it does not work; empty if it does"),
+        }), "of the container"),
+        "leaves": listed(object_of({
+            "address": _ADDRESS, "may": MAY, "interface": text("of the node"), "source": text("that others see"),
+            "why": text("so"), "except": texts("destinations to which it is not translated"),
+        }), "where its packets to the outside leave"),
+        "firewall": listed(object_of({
+            "family": text("of the table"), "set": text("its name"), "key": texts("its parts"),
+            "data": texts("what it leads to"), "packets": or_null(whole("counted; null if it does not count")),
+            "means": text("in words"),
+        }), "its elements"),
+        "dropped": mapped(whole("packets of all containers"), "by chain"),
+    }), "the optional keys only if it is one container"),
+    "nobody": listed(object_of({
+        "network": OWNER["network"], "kind": text("of the reason, in a word or two"), "why": text("nobody has it"),
+        "givenBy": text("what would give it"),
+    }), "why nobody has it, network by network"),
+}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +91,8 @@ class Explained:
 
 def lines(details: Sequence[Explained], now: float) -> Iterator[str]:
     """A screen for each attachment."""
-    for number, detail in enumerate(details):
-        if number:
+    for place, detail in enumerate(details):
+        if place:
             yield ""
         yield from screen.listed(_who(detail, now), margin=0)
         yield ""
@@ -65,7 +117,7 @@ def _who(detail: Explained, now: float) -> Iterator[tuple[str, str]]:
         yield "prefix", f"{prefix} (delegated)"
     if record.created:
         yield "since", f"{screen.moment(record.created)}, {screen.age(now - record.created)} ago"
-    port = macvlan_link(detail.seen)
+    port = child_link(detail.seen)
     if port:
         where = "in the container" if port.in_container else f"{'up' if link and link.up else 'down'}"
         yield "master", f"{port.master}, {where}{f', MTU {link.mtu}' if link else ''}"

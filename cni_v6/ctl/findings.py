@@ -5,9 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from cni_v6.ctl import screen
-from cni_v6.plan.health.finding import GREEN, LEVELS, Finding
+from cni_v6.ctl.output import Output, choice, listed, object_of, text
+from cni_v6.plan.health.finding import FIXES, GREEN, LEVELS, Finding
 
 INDENT = 7  # the longest level and two blanks
+OUTPUT = Output(listed(object_of({
+    "level": choice("the exit status is the place of the worst, from 0", *LEVELS), "check": text("what was looked at"),
+    "message": text("what was seen"), "why": text("it matters; empty where all is well"),
+    "remedy": text("what to do; empty where all is well"),
+    "fix": choice("the command that doctor --fix runs for it", "", *FIXES),
+}), "what was seen, from top to bottom"))
 
 
 def lines(found: Finding) -> Iterator[str]:

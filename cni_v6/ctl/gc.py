@@ -13,6 +13,7 @@ from cni_v6.attachments.context import Context
 from cni_v6.attachments.stale import StaleAttachment, Valid
 from cni_v6.config.reader import wrong
 from cni_v6.config.text import FormatError, seconds
+from cni_v6.ctl.output import HELD, OWNER, Output, flag, object_of, text
 from cni_v6.ctl.places import of_networks
 from cni_v6.engine.handle import real_context
 from cni_v6.errors import INVALID_CONFIG, CniError, Errors
@@ -21,6 +22,9 @@ from cni_v6.protocol.valid import valid_attachments
 
 STDIN = "-"
 KEY = "cni.dev/valid-attachments"
+OUTPUTS = {"gc": Output(object_of({
+    **OWNER, **HELD, "why": text("it is known to have ended"), "dryRun": flag("whether nothing was freed"),
+}), lines=True)}
 
 
 def register(commands: Any) -> None:
@@ -36,6 +40,7 @@ def register(commands: Any) -> None:
     parser.add_argument(
         "--data-dir", metavar="DIR", help="ipam.dataDir (default: all since the node was started)"
     )
+    parser.add_argument("--json", action="store_true", help="one JSON object for each attachment and line")
     parser.set_defaults(run=run, root=True)
 
 
@@ -46,14 +51,18 @@ def run(
     node = make_node()
     listed = _listed(chosen.valid, stdin) if chosen.valid else None
     valid = None if listed is None else Valid(listed, node.now() - _age(chosen.older_than))
-    freed: list[StaleAttachment] = []
+    count = 0
     errors = Errors()
     for data_dir, network in places(chosen, node):
         for found in _swept(stale.sweep(node.leases(network, data_dir), node, valid, dry=chosen.dry_run), errors):
-            freed.append(found)
-            print(_line(found, chosen.dry_run))
+            count += 1
+            if chosen.json:
+                OUTPUTS["gc"].show(_document(found, chosen.dry_run), flush=True)
+            else:
+                print(_line(found, chosen.dry_run))
     node.kernel.close()
-    print(f"{len(freed)} attachment{'' if len(freed) == 1 else 's'} {'would be freed' if chosen.dry_run else 'freed'}")
+    if not chosen.json:
+        print(f"{count} attachment{'' if count == 1 else 's'} {'would be freed' if chosen.dry_run else 'freed'}")
     errors.check()
     return 0
 
@@ -72,6 +81,15 @@ def _line(found: StaleAttachment, dry: bool) -> str:
     held = " ".join((*record.addresses, *record.prefixes)) or "-"
     words = "  ".join((owner.network, owner.container_id, owner.ifname or "-", held))
     return f"{'would free' if dry else 'freed'} {words}  ({why})"
+
+
+def _document(found: StaleAttachment, dry: bool) -> dict[str, object]:
+    record, why = found
+    owner = record.owner
+    return {
+        "network": owner.network, "containerID": owner.container_id, "ifname": owner.ifname,
+        "addresses": list(record.addresses), "prefixes": list(record.prefixes), "why": why, "dryRun": dry,
+    }
 
 
 def places(

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from cni_v6.attachments.context import Context
 from cni_v6.config.interface_prefix import InterfaceRange, Prefix
 from cni_v6.ctl import conf_dir, lint, node_facts, screen
+from cni_v6.ctl.output import Output, anything, choice, listed, object_of, or_null, text, texts
 from cni_v6.ctl.prefix import machine_identifier
 from cni_v6.engine.handle import real_context
 from cni_v6.errors import INVALID_CONFIG, IO_FAILURE, NODE_CONFLICT, CniError
@@ -33,6 +34,15 @@ if TYPE_CHECKING:
 STDOUT = "-"
 FILE_NAME = "10-cni-v6.conflist"
 NO_IPV4 = "none"
+OUTPUTS = {"init": Output(object_of({
+    "situation": choice("what the node has for its containers", "routed", "on-link", "unique-local"),
+    "file": or_null(text("that was written; null for none")),
+    "network": object_of({}, meaning="the network configuration list"),
+    "reasons": listed(object_of({
+        "key": text("of the configuration"), "value": anything("its value"), "why": text("it is there"),
+    }), "key by key"),
+    "notes": texts("what one should know besides"),
+}))}
 
 
 def register(commands: Any) -> None:
@@ -79,7 +89,7 @@ def run(
     if path:
         _write(path, text)
     if chosen.json:
-        print(json.dumps(_document(found, path, notes), indent=2))
+        OUTPUTS["init"].show(_document(found, path, notes))
         return 0
     for line in _explained(found, path, notes):
         print(line, file=sys.stderr)

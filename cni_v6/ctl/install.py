@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import sys
@@ -16,6 +15,7 @@ from cni_v6.attachments import firewall_reload, stale
 from cni_v6.attachments.context import Context
 from cni_v6.ctl import engine, executables, places, put_files
 from cni_v6.ctl.executables import Courier
+from cni_v6.ctl.output import Output, choice, flag, listed, object_of, or_null, text, texts
 from cni_v6.ctl.plan import configurations
 from cni_v6.ctl.put_files import File, Step
 from cni_v6.ctl.runtime_folders import BIN_DIR, CONF_DIR, Runtime, runtimes
@@ -32,6 +32,25 @@ NAMED = 5  # containers, at most, in a message
 LISTS, SINGLE = (".conflist",), (".conf", ".json")  # libcni, ConfFiles and LoadNetworkConf
 DEL = "their DEL needs the plugins, which cni-v6ctl install brings back"
 STAY = "to take them away once the containers are gone: nft delete table inet cni_v6; nft delete table bridge cni_v6"
+
+_COMMON = {
+    "files": listed(object_of({
+        "path": text("of the file"), "action": choice("what was done", *put_files.ACTIONS),
+    }), "in order"),
+    "warnings": texts("what one should know"), "dryRun": flag("whether nothing was done"),
+}
+OUTPUTS = {
+    "install": Output(object_of({
+        "version": text("of cni-v6"), "plugins": choice("what the plugins are", "courier", "python"),
+        "pythonDir": or_null(text("of the Python executables behind couriers; null for none")),
+        "runtimes": listed(object_of({
+            "name": text("of the runtime"), "source": text("the file that says it; empty for its default"),
+            "binDirs": texts("where it looks for plugins"), "confDir": text("where it looks for configurations"),
+        }), "that this node has"),
+        **_COMMON,
+    })),
+    "uninstall": Output(object_of({"done": texts("besides the files"), **_COMMON})),
+}
 
 
 def register(commands: Any) -> None:
@@ -88,7 +107,7 @@ def install(
     warnings = [f"root executes what others may change: {', '.join(exposed)}"] if exposed else []
     if chosen.json:
         document = _document(chosen, found, courier, steps)
-        print(json.dumps({**document, "warnings": warnings, "dryRun": chosen.dry_run}, indent=2))
+        OUTPUTS["install"].show({**document, "warnings": warnings, "dryRun": chosen.dry_run})
     else:
         _tell(found, courier, chosen.courier_only)
         _tell_steps(steps, warnings, chosen.dry_run)
@@ -204,7 +223,7 @@ def uninstall(
         _leave(make_node, done, warnings, used=refusal is not None)
     if chosen.json:
         document = {"files": _files(steps), "done": done, "warnings": warnings, "dryRun": chosen.dry_run}
-        print(json.dumps(document, indent=2))
+        OUTPUTS["uninstall"].show(document)
     else:
         _tell_steps(steps, warnings, chosen.dry_run)
         for words in done:

@@ -16,6 +16,7 @@ from cni_v6.attachments.context import Context
 from cni_v6.config.bridge import BridgeConf
 from cni_v6.config.ipam import IpamConf
 from cni_v6.ctl import conf_dir, screen
+from cni_v6.ctl.output import Output, choice, listed, object_of, text, whole
 from cni_v6.ctl.plan import configurations
 from cni_v6.engine.handle import real_context
 from cni_v6.errors import NODE_CONFLICT, TRY_AGAIN, CniError
@@ -32,6 +33,12 @@ KUBELET = Path("/var/lib/kubelet/config.yaml")
 OF_PODS = ("kubernetes", "k8s")  # in the name of a file
 TEXT, GITHUB, SARIF = "text", "github", "sarif"
 SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
+OUTPUTS = {"lint": Output(listed(object_of({
+    "file": text("as it was named"), "line": whole("of the key, from 1"),
+    "rule": choice("its short name", *RULES), "message": text("what is so"),
+    "level": choice("the exit status is 1 or 2 by the worst", WARNING, ERROR),
+    "why": text("it matters"), "remedy": text("what to do"),
+}), "the remarks"))}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +88,7 @@ def run(chosen: argparse.Namespace, make_node: Callable[[], Context] = real_cont
     finally:
         context.kernel.close()
     if chosen.json:
-        print(json.dumps([_document(place) for place in places], indent=2))
+        OUTPUTS["lint"].show([_document(place) for place in places])
     elif chosen.format == SARIF:
         print(json.dumps(_sarif(places), indent=2))
     else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -12,6 +11,7 @@ from cni_v6.attachments import stale
 from cni_v6.attachments.context import Context
 from cni_v6.attachments.damaged import is_blocked
 from cni_v6.ctl import places, screen
+from cni_v6.ctl.output import HELD, OWNER, Output, number, object_of, text
 from cni_v6.engine.handle import real_context
 from cni_v6.leases.attachment import Attachment
 from cni_v6.net.addresses import overlap
@@ -20,6 +20,12 @@ COLUMNS = ("NETWORK", "CONTAINER", "INTERFACE", "ADDRESSES", "HOST INTERFACE", "
 NARROW = ("NETWORK", "CONTAINER", "INTERFACE", "HOST INTERFACE", "STATE", "AGE")
 MISSING, ENDED = "missing", "ended"
 MARGIN = "    "  # before the addresses of a narrow table
+OUTPUTS = {"list": Output(object_of({
+    **OWNER, **HELD,
+    "hostInterface": text("empty if the record names none"),
+    "hostInterfaceState": text("up, down, missing, ended, damaged, blocked, or empty"),
+    "created": number("seconds since the epoch; 0 if it is not known"),
+}), lines=True)}
 
 
 def register(commands: Any) -> None:
@@ -50,7 +56,7 @@ def run(chosen: argparse.Namespace, make_node: Callable[[], Context] = real_cont
     states = _states(found, node.boot)
     if chosen.json:
         for record in found:
-            print(json.dumps(_document(record, states[record])))
+            OUTPUTS["list"].show(_document(record, states[record]))
         return 0
     lines = screen.table([COLUMNS, *(_row(record, states[record]) for record in found)])
     if not chosen.wide and max(map(len, lines)) > screen.WIDTH:

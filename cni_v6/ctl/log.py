@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections import deque
@@ -19,6 +18,8 @@ from cni_v6.engine.log_file import RUN_FILE
 from cni_v6.engine.start import private_folder
 from cni_v6.errors import INVALID_CONFIG, IO_FAILURE, CniError
 from cni_v6.kernel.privilege import needs_root
+
+OUTPUTS = {"log": log_lines.OUTPUT, "watch": log_lines.OUTPUT}
 
 
 def register(commands: Any) -> None:
@@ -71,7 +72,10 @@ def watch(chosen: argparse.Namespace) -> int:
     with _opened(chosen.file, following=True) as file:
         print(f"cni-v6ctl: watching {file.path}", file=sys.stderr, flush=True)
         for said in _chosen(file.following(), Wanted(chosen.network, chosen.container, errors=chosen.errors)):
-            print(json.dumps(said) if chosen.json else log_lines.in_a_line(said), flush=True)
+            if chosen.json:
+                OUTPUTS["watch"].show(said, flush=True)
+            else:
+                print(log_lines.in_a_line(said), flush=True)
     return 0
 
 
@@ -97,5 +101,7 @@ def _chosen(lines: Iterable[bytes], wanted: Wanted) -> Iterator[Said]:
 
 
 def _print(said: Said, chosen: argparse.Namespace) -> None:
-    text = json.dumps(said) if chosen.json else "\n".join(log_lines.rendered(said, steps=chosen.steps))
-    print(text, flush=chosen.follow)
+    if chosen.json:
+        OUTPUTS["log"].show(said, flush=chosen.follow)
+    else:
+        print("\n".join(log_lines.rendered(said, steps=chosen.steps)), flush=chosen.follow)

@@ -10,6 +10,7 @@ from time import strptime
 from typing import Any
 
 from cni_v6.ctl import screen
+from cni_v6.ctl.output import Output, mapped, number, object_of, text, texts, whole
 from cni_v6.ctl.screen import plain
 
 INDENT = 21  # behind the time
@@ -17,6 +18,22 @@ LABEL = INDENT + 10
 START = b'{"time":'  # of a line, and nowhere else in it: in a text, JSON puts a backslash before the quotes
 
 Said = Mapping[str, Any]
+
+OUTPUT = Output(object_of({"time": text("when it was answered, UTC")}, {
+    "id": text("of the call"), "plugin": text("the CNI type"), "command": text("of CNI"),
+    "network": text("the name in its configuration"), "container": text("as the runtime calls it"),
+    "ifname": text("the interface in the container"), "netns": text("path of its network namespace"),
+    "pod": text("namespace and name, from CNI_ARGS"), "addresses": texts("of an ADD's result; that a DEL has freed"),
+    "ms": number("milliseconds from the request's arrival to the answer"),
+    "steps": mapped(number("milliseconds"), "the parts of ms"), "warnings": texts("on standard error"),
+    "notes": texts("on standard error"),
+    "error": object_of({
+        "code": whole("docs/errors.md"), "msg": text("what is wrong"), "details": text("what to do"),
+    }, meaning="of a call that failed"),
+    "traceback": text("of a bug of ours"), "trace": text("trace id of TRACEPARENT"),
+    "parent": text("span id of TRACEPARENT"), "event": text("instead of a call: what the engine did by itself"),
+    "pid": whole("of the process that handled it"),
+}), lines=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import socket
 import sys
@@ -17,6 +16,7 @@ from cni_v6.attachments.context import Context
 from cni_v6.config.ipam import IpamConf
 from cni_v6.ctl import conf_dir
 from cni_v6.ctl.engine import own_socket
+from cni_v6.ctl.output import Output, listed, mapped, number, object_of, text
 from cni_v6.engine import suspect
 from cni_v6.engine.exposition import METRICS, Sample, parse, render
 from cni_v6.engine.handle import real_context
@@ -28,6 +28,10 @@ from cni_v6.shim import SHARED_SOCKET, try_connect
 
 SUFFIX = ".prom"  # node_exporter's textfile collector reads no other files
 MOST_BYTES = 64 << 20
+OUTPUTS = {"metrics": Output(listed(object_of({
+    "name": text("of the metric; of a histogram with _bucket, _sum or _count"),
+    "labels": mapped(text("its value"), "by name"), "value": number("its value"),
+}), "the samples"))}
 
 
 def register(commands: Any) -> None:
@@ -44,15 +48,15 @@ def run(chosen: argparse.Namespace, make_node: Callable[[], Context] = real_cont
     if chosen.textfile and chosen.textfile.suffix != SUFFIX:
         words = f"--textfile {chosen.textfile} does not end with {SUFFIX}"
         raise CniError(INVALID_CONFIG, words, "node_exporter reads no other files in its textfile folder")
-    text, from_engine = read(chosen.conf_dir, make_node)
+    exposed, from_engine = read(chosen.conf_dir, make_node)
     if not from_engine:
         print("cni-v6ctl: no engine runs: only what the store and the kernel have", file=sys.stderr)
     if chosen.textfile:
-        _replace(chosen.textfile, text)
+        _replace(chosen.textfile, exposed)
     elif chosen.json:
-        print(json.dumps([document(sample) for sample in parse(text)], indent=2))
+        OUTPUTS["metrics"].show([document(sample) for sample in parse(exposed)])
     else:
-        print(text, end="")
+        print(exposed, end="")
     return 0
 
 
@@ -109,7 +113,7 @@ def ask(descriptor: int, path: bytes) -> str:
     return body.decode()
 
 
-def _replace(path: Path, text: str) -> None:
+def _replace(path: Path, exposed: str) -> None:
     """Write a file that its reader sees whole: the old one or the new one.
 
     :raises CniError: IO_FAILURE.
@@ -117,6 +121,6 @@ def _replace(path: Path, text: str) -> None:
     aside = path.with_name(f".{path.name}.{os.getpid()}")  # it does not end with SUFFIX
     try:
         # node_exporter is another user
-        whole_file.replace(str(path), text.encode(), str(aside), 0o644)
+        whole_file.replace(str(path), exposed.encode(), str(aside), 0o644)
     except OSError as error:
         raise CniError(IO_FAILURE, f"{needs_root(error)}cannot write {path}", str(error)) from error

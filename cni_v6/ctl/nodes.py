@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from contextlib import closing
@@ -14,11 +13,20 @@ from cni_v6.cluster.open_store import HELP, open_store
 from cni_v6.cluster.records import Claim, Cluster, NodeRecord
 from cni_v6.cluster.store import ClusterStore
 from cni_v6.ctl import screen
+from cni_v6.ctl.output import Output, flag, object_of, text, texts
 from cni_v6.errors import TRY_AGAIN, CniError
 
 COLUMNS = ("NODE", "BLOCK", "CARRIER", "REACHED AT")
 REMOVED, UNKNOWN = "removed", "unknown"
 TRIES = 50
+OUTPUTS = {
+    "nodes": Output(object_of({
+        "node": text("its name"), "id": text("of its agent"), "blocks": texts("prefixes, IPv6 first"),
+        "carrier": text("how it is reached"), "addresses": texts("at which it is reached"),
+        "removed": flag("whether it was removed"),
+    }), lines=True),
+    "nodes --remove": Output(object_of({"node": text("its name"), "freed": texts("its blocks")})),
+}
 
 
 def register(commands: Any) -> None:
@@ -35,26 +43,30 @@ def run(chosen: argparse.Namespace) -> int:
     """
     with closing(open_store(chosen.cluster)) as store:
         if chosen.remove:
-            return _remove(store, chosen.remove)
+            return _remove(store, chosen)
         cluster = records.read(store.read())
     for words in cluster.complaints:
         print(f"cni-v6ctl: {words}", file=sys.stderr)
     if chosen.json:
         for node in _nodes(cluster):
-            print(json.dumps(_document(node, cluster)))
+            OUTPUTS["nodes"].show(_document(node, cluster))
     else:
         rows = [row for node in _nodes(cluster) for row in _rows(node, cluster.of_node(node))]
         print("\n".join(screen.table([COLUMNS, *rows])))
     return 1 if cluster.complaints else 0
 
 
-def _remove(store: ClusterStore, name: str) -> int:
+def _remove(store: ClusterStore, chosen: argparse.Namespace) -> int:
+    name = chosen.remove
     for _ in range(TRIES):
         objects = store.read()
         found = membership.removal(name, objects, records.read(objects))
         if store.commit(found):
             freed = [change.key.removeprefix(records.BLOCKS) for change in found[1:]]
-            print(f"node {name} is removed; its blocks are free: {', '.join(freed) or 'it had none'}")
+            if chosen.json:
+                OUTPUTS["nodes --remove"].show({"node": name, "freed": freed})
+            else:
+                print(f"node {name} is removed; its blocks are free: {', '.join(freed) or 'it had none'}")
             return 0
     raise CniError(TRY_AGAIN, f"cannot remove node {name}: the cluster's store changes all the time", "try again")
 

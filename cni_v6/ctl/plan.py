@@ -10,13 +10,14 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from cni_v6.attachments import old_gateways
 from cni_v6.attachments.context import Context
 from cni_v6.config.keys.ipam import SLAAC_IPAM
+from cni_v6.ctl.output import OWNER, Output, listed, object_of, text, texts
 from cni_v6.engine.handle import Reply, handle, real_context
 from cni_v6.errors import INVALID_CONFIG, CniError
 from cni_v6.kernel.describe import describe
@@ -32,6 +33,15 @@ from cni_v6.protocol.invocation import IPAM, Invocation, Request
 from cni_v6.protocol.json_reader import decode, repeated_key, shown
 
 CONTAINER = "/run/netns/example"
+OUTPUTS = {"plan": Output(listed(object_of({
+    "type": text("the CNI type"), "network": OWNER["network"],
+    "steps": listed(object_of({"operation": text("in words")}, {"elements": listed(object_of({
+        "family": text("of the table"), "set": text("its name"), "key": texts("its parts"),
+        "data": texts("what it leads to"),
+    }), "of the firewall's sets")}), "in order"),
+    "result": object_of({}, meaning="what the ADD would answer"),
+    "notes": texts("warnings of the ADD, and what would differ"),
+}), "one for each plugin of ours in the file"))}
 TYPES = tuple(name for name, plugin in PLUGINS.items() if plugin.keys)
 
 
@@ -64,12 +74,27 @@ class RecordingKernel:
         self._real.close()
 
 
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """An ADD that was not done: its configuration, its operations and records in their order, its answer."""
+
+    config: Mapping[str, Any]
+    steps: list[Op | Attachment]
+    reply: Reply
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Warnings that it would log, and how a real one would differ."""
+        return *_warnings(self.reply), *_notes(self.config)
+
+
 def register(commands: Any) -> None:
     parser = commands.add_parser("plan", help="show what an ADD would do to this node, without doing it")
     parser.add_argument("conflist", type=Path, help="a network configuration (list) file")
     parser.add_argument("--container", default="example", metavar="ID", help="container id (%(default)s)")
     parser.add_argument("--pod", metavar="NAMESPACE/NAME", help="the container's pod; or the name of a container")
     parser.add_argument("--ifname", default="eth0", metavar="NAME", help="interface in the container (%(default)s)")
+    parser.add_argument("--json", action="store_true", help="a list of objects, one for each plugin of ours")
     parser.set_defaults(run=run)
 
 
@@ -77,8 +102,12 @@ def run(
     chosen: argparse.Namespace, make_node: Callable[[], Context] = real_context,
     privileged: Callable[[], bool] = may_change_the_network,
 ) -> int:
-    for config in configurations(chosen.conflist):
-        _show(config, chosen, make_node())
+    plans = [_planned(config, chosen, make_node()) for config in configurations(chosen.conflist)]
+    if chosen.json:
+        OUTPUTS["plan"].show([_document(plan) for plan in plans])
+    else:
+        for plan in plans:
+            _show(plan)
     for line in (*_others(chosen.conflist), *_chained(chosen.conflist)):
         print(f"cni-v6ctl: {line}", file=sys.stderr)
     if not privileged():  # the kernel shows nftables to CAP_NET_ADMIN only (net/netfilter/nfnetlink.c)
@@ -134,7 +163,7 @@ def configurations(path: Path) -> Iterator[dict[str, Any]]:
     yield from ({**entry, **common} for entry in found)
 
 
-def _show(config: Mapping[str, Any], chosen: argparse.Namespace, real: Context) -> None:
+def _planned(config: Mapping[str, Any], chosen: argparse.Namespace, real: Context) -> Planned:
     kernel = RecordingKernel(real.kernel)
     context = replace(
         real, kernel=kernel, data_dirs=MemoryDataDirs(), delegate=_nobody,
@@ -144,16 +173,31 @@ def _show(config: Mapping[str, Any], chosen: argparse.Namespace, real: Context) 
     if reply.code:
         error = json.loads(reply.stdout)
         raise CniError(error["code"], error["msg"], error.get("details", ""))
-    print(f"{config['type']} on network {config['name']}, for a container that would be its first:")
-    for number, step in enumerate(kernel.steps, 1):
-        print(f"{number:3}. {_recorded(step) if isinstance(step, Attachment) else describe(step)}")
+    return Planned(config, kernel.steps, reply)
+
+
+def _show(plan: Planned) -> None:
+    print(f"{plan.config['type']} on network {plan.config['name']}, for a container that would be its first:")
+    for number, step in enumerate(plan.steps, 1):
+        print(f"{number:3}. {_words(step)}")
         if isinstance(step, AddElements):
             for element in step.elements:
                 leads = f" : {' . '.join(element.data)}" if element.data else ""
                 print(f"       {element.family} {element.set}: {' . '.join(element.key)}{leads}")
-    print(json.dumps(json.loads(reply.stdout), indent=2))
-    for line in (*_warnings(reply), *_notes(config)):
+    print(json.dumps(json.loads(plan.reply.stdout), indent=2))
+    for line in plan.notes:
         print(f"cni-v6ctl: {line}", file=sys.stderr)
+
+
+def _document(plan: Planned) -> dict[str, object]:
+    return {
+        "type": plan.config["type"], "network": plan.config["name"],
+        "steps": [{"operation": _words(step), **({"elements": [
+            {"family": element.family, "set": element.set, "key": list(element.key), "data": list(element.data)}
+            for element in step.elements
+        ]} if isinstance(step, AddElements) else {})} for step in plan.steps],
+        "result": json.loads(plan.reply.stdout), "notes": list(plan.notes),
+    }
 
 
 def _empty(network: str, kernel: RecordingKernel, boot: str) -> MemoryLeases:
@@ -162,6 +206,10 @@ def _empty(network: str, kernel: RecordingKernel, boot: str) -> MemoryLeases:
     with store.transaction() as leases:
         leases.keep_memo(old_gateways.encode(old_gateways.Memo(recalled=True), boot))
     return store
+
+
+def _words(step: Op | Attachment) -> str:
+    return _recorded(step) if isinstance(step, Attachment) else describe(step)
 
 
 def _recorded(record: Attachment) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cni_v6.config.reader import wrong
+from cni_v6.ctl.output import Output, flag, listed, number, object_of, text, texts, whole
 from cni_v6.planning.prefix_plan import (
     PrefixPlan,
     Wanted,
@@ -26,6 +27,18 @@ from cni_v6.planning.prefix_plan import (
 )
 
 MACHINE_ID = Path("/etc/machine-id")
+_FITTING = object_of({
+    "planned": whole("as asked for"), "fit": whole("into the prefix above"), "prefixLength": whole("of each"),
+}, meaning="how the prefix above is split")
+OUTPUTS = {"plan-prefix": Output(object_of({
+    "site": text("its prefix"), "nodes": _FITTING, "networks": _FITTING, "pods": whole("of a node at once"),
+    "churn": text("as asked for"), "years": number("that the addresses last"),
+    "reused": flag("whether addresses are given again after that"), "notes": texts("what one should know"),
+    "examples": listed(object_of({
+        "node": whole("its number"), "prefix": text("of the node"), "firstNetwork": text("its prefix"),
+        "lastNetwork": text("its prefix"),
+    }), "some of the nodes"),
+}))}
 
 
 def register(commands: Any) -> None:
@@ -71,7 +84,7 @@ def run(
     if chosen.sample:
         print(json.dumps(sample(plan, node, network), indent=2))
     elif chosen.json:
-        print(json.dumps(_document(plan, shown, chosen.churn), indent=2))
+        OUTPUTS["plan-prefix"].show(_document(plan, shown, chosen.churn))
     else:
         _table(plan, shown, chosen.churn)
     return 0

@@ -19,6 +19,7 @@ LIST = ".cni-v6.sha256"
 HEAD = "# What cni-v6ctl install put here. cni-v6ctl uninstall takes it away.\n"
 MADE = "# Folders that were made for it, this one and above: "
 NEW, REPLACED, UNCHANGED, REMOVED, LEFT = "new", "replaced", "unchanged", "removed", "left, changed by others"
+ACTIONS = (NEW, REPLACED, UNCHANGED, REMOVED, LEFT)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,22 +13,33 @@ from typing import Any, Protocol
 from cni_v6.attachments import renumber
 from cni_v6.attachments.context import Context
 from cni_v6.config.main import IPAM_PLUGIN
+from cni_v6.ctl.output import OWNER, Output, flag, object_of, or_null, text
 from cni_v6.ctl.plan import configurations
 from cni_v6.engine.handle import real_context
 from cni_v6.errors import CniError
 from cni_v6.plugins.registry import PLUGINS
 from cni_v6.protocol import invocation
 from cni_v6.protocol.invocation import Request
+from cni_v6.protocol.names import Owner
 
 NAMED = ("/run/netns", "/run/docker/netns")  # where ip-netns(8), containerd, podman and Docker bind namespaces
 NOWHERE = "/run/netns/renumber"  # nobody opens it
 FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # opening a fifo would block otherwise
+
+OUTPUTS = {"renumber": Output(object_of({
+    "network": OWNER["network"],
+    "containerID": or_null(text("as the runtime calls it; null where no range of the network follows a prefix")),
+    "ifname": or_null(text("the interface in the container; null in the same case")),
+    "message": text("what was done"), "failed": flag("whether it failed; so does the command then"),
+    "dryRun": flag("whether it was only told"),
+}), lines=True)}
 
 
 def register(commands: Any) -> None:
     parser = commands.add_parser("renumber", help="have running containers follow the prefix that the node has now")
     parser.add_argument("conflist", type=Path, nargs="+", help="network configuration (list) files")
     parser.add_argument("--dry-run", action="store_true", help="tell what would be done, and do nothing")
+    parser.add_argument("--json", action="store_true", help="one JSON object for each container and line")
     parser.set_defaults(run=run, root=True)
 
 
@@ -47,12 +58,22 @@ def run(
             assert plugin  # the types of ``configurations``
             network = renumber.look(invocation.parse(_request(config)), plugin, node)
             if network is None:
-                print(f"{config['name']}: no range follows a prefix")
+                _tell(chosen, config["name"], None, "no range follows a prefix")
                 continue
             for outcome in renumber.renumber(network, node, namespaces.find, dry=chosen.dry_run):
-                print(f"{outcome.owner}: {outcome.words}", flush=True)
+                _tell(chosen, outcome.owner.network, outcome.owner, outcome.words, failed=outcome.failed)
                 failed = failed or outcome.failed
     return int(failed)
+
+
+def _tell(chosen: argparse.Namespace, network: str, owner: Owner | None, words: str, *, failed: bool = False) -> None:
+    if not chosen.json:
+        print(f"{owner or network}: {words}", flush=True)
+        return
+    OUTPUTS["renumber"].show({
+        "network": network, "containerID": owner.container_id if owner else None,
+        "ifname": owner.ifname if owner else None, "message": words, "failed": failed, "dryRun": chosen.dry_run,
+    }, flush=True)
 
 
 def _request(config: dict[str, Any]) -> Request:

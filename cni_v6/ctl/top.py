@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import select
 import shutil
 import sys
@@ -15,6 +14,7 @@ from typing import Any
 
 from cni_v6.attachments.context import Context
 from cni_v6.ctl import conf_dir, metrics, screen
+from cni_v6.ctl.output import Output, listed, mapped, number, object_of, or_null, text
 from cni_v6.ctl.screen import plain
 from cni_v6.ctl.waiting import check_seconds
 from cni_v6.engine.exposition import METRICS, SUFFIXES, Sample, parse
@@ -29,6 +29,24 @@ Values = Mapping[Key, float]
 
 STARTED: Key = ("cni_v6_engine_start_time_seconds", (), "")
 OF_ENGINE = {name + suffix for name, metric in METRICS.items() if metric.of_engine for suffix in ("", *SUFFIXES)}
+
+OUTPUTS = {"top": Output(object_of({
+    "engineSeconds": or_null(number("since the engine's start; null without an engine")),
+    "calls": listed(object_of({
+        "command": text("of CNI; empty if it is none"), "count": number("of calls"), "errors": number("of those"),
+        "perSecond": number("calls"), "p50": or_null(number("seconds; null without calls")),
+        "p95": or_null(number("seconds; null without calls")),
+    }), "by command"),
+    "pools": listed(object_of({
+        "network": text("the name in its configuration"), "pool": text("a set of ranges"),
+        "addresses": number("how many it has"), "leased": number("that containers have"),
+        "waiting": number("that were released, and are not given again yet"), "left": number("that can be given"),
+    }), "the sets of ranges"),
+    "attachments": mapped(number("on record"), "by network"),
+    "drops": listed(object_of({
+        "chain": text("of the firewall's tables"), "reason": text("in words"), "packets": number("dropped"),
+    }), "by chain"),
+}))}
 
 
 def register(commands: Any) -> None:
@@ -50,7 +68,10 @@ def run(chosen: argparse.Namespace, make_node: Callable[[], Context] = real_cont
     read = _reader(chosen.conf_dir, make_node)
     if chosen.once:
         view = View({}, read(), None)
-        print(json.dumps(view.document(), indent=2) if chosen.json else "\n".join(view.lines()))
+        if chosen.json:
+            OUTPUTS["top"].show(view.document())
+        else:
+            print("\n".join(view.lines()))
         return 0
     before, began = read(), time.monotonic()
     view = View({}, before, None)

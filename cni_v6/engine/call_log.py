@@ -18,22 +18,26 @@ from cni_v6.protocol.invocation import MAIN, Report, Request
 
 if TYPE_CHECKING:
     from cni_v6.engine.engine_metrics import EngineMetrics
+    from cni_v6.engine.tracing import Tracing
 
 
 class CallLog:
     """
     :param path: of the engine's own file; "" for none.
     :param metrics: of the engine; None without one.
+    :param tracing: is given the calls as spans; None for nobody.
     """
 
-    def __init__(self, path: str, metrics: EngineMetrics | None = None) -> None:
+    def __init__(self, path: str, metrics: EngineMetrics | None = None, tracing: Tracing | None = None) -> None:
         self._path = path
         self._metrics = metrics
+        self._tracing = tracing
         self._journal = _journal() if metrics else None
 
     def begin(self, started: float) -> Report:
         """The report of a call that arrived at this time of time.monotonic()."""
-        return Report(os.urandom(4).hex(), Steps(time.monotonic, started, QUEUE))
+        steps = self._tracing.steps(started) if self._tracing else Steps(time.monotonic, started, QUEUE)
+        return Report(os.urandom(4).hex(), steps)
 
     def end(self, report: Report, request: Request, reply: Reply) -> Reply:
         """Write the line of a call.
@@ -48,6 +52,8 @@ class CallLog:
             return reply
         line = call_line.encode(said)
         self._own(line)
+        if self._tracing:
+            self._tracing.call(report, request, said)
         if self._journal:
             with suppress(OSError):  # it takes no more at present: a call does not wait for a logger
                 self._journal.send(line, socket.MSG_DONTWAIT)
@@ -67,6 +73,11 @@ class CallLog:
         if self._metrics:
             self._metrics.counters.event()
         self._own(call_line.encode(call_line.event(words, now(), os.getpid())))
+
+    def close(self) -> None:
+        """After the last call."""
+        if self._tracing:
+            self._tracing.close()
 
     def _own(self, line: bytes) -> None:
         """Write to the engine's file. One that cannot be written is no reason to fail."""

@@ -6,7 +6,8 @@ https://prometheus.io/docs/instrumenting/exposition_formats/, "Text-based format
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+
+from cni_v6.values import dataclass
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 COUNTER, GAUGE, HISTOGRAM = "counter", "gauge", "histogram"
@@ -67,6 +68,10 @@ METRICS: Mapping[str, Metric] = {
     "cni_v6_firewall_elements": Metric(GAUGE, "Elements in the sets of the firewall's tables.", ("family", "set")),
     "cni_v6_dropped_packets_total": Metric(
         COUNTER, "Packets that a chain of the firewall's tables has dropped.", ("chain", "reason"),
+    ),
+    "cni_v6_container_dropped_packets_total": Metric(
+        COUNTER, "Packets from or to a container that were dropped; gone ten minutes after the last one.",
+        ("network", "container", "reason"),
     ),
     "cni_v6_egress_packets_total": Metric(
         COUNTER, "Packets, by network, to destinations that an egress list allows.", ("network",),

@@ -10,6 +10,7 @@ from contextlib import closing
 from cni_v6.attachments import pools
 from cni_v6.attachments.context import Context
 from cni_v6.config.ipam import IpamConf
+from cni_v6.engine import container_drops
 from cni_v6.engine.exposition import Sample
 from cni_v6.errors import CniError
 from cni_v6.firewall.sets import BRIDGE, INET
@@ -107,6 +108,9 @@ def _counted(records: Sequence[Attachment]) -> Iterator[Sample]:
             for chain, packets in sorted(rules.items()):
                 if chain in REASONS:
                     yield Sample("cni_v6_dropped_packets_total", packets, (chain, REASONS[chain]))
+        counted = [pair for request in counters.dumps_of_dropped() for data in netfilter.dump(request).messages
+                   for pair in counters.of_dropped(data)]
+        yield from container_drops.samples(counted, records)
         allowed: Counter[str] = Counter()
         for request in counters.dumps_of_elements():
             for data in netfilter.dump(request).messages:

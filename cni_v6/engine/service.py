@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
 
 from cni_v6.attachments.context import Context
-from cni_v6.engine import handle
+from cni_v6.engine import handle, tracing
 from cni_v6.engine.call_log import CallLog
 from cni_v6.engine.delivery import deliver, has_gone
 from cni_v6.engine.engine_metrics import EngineMetrics
@@ -49,7 +50,8 @@ class Service:
         self._limits = limits
         self._known = KnownRecords()  # before the threads that look at the node
         self._metrics = EngineMetrics(self._context, workers)
-        self._log = CallLog(os.path.join(self._run_dir, RUN_FILE) if self._run_dir else "", self._metrics)
+        own = os.path.join(self._run_dir, RUN_FILE) if self._run_dir else ""
+        self._log = CallLog(own, self._metrics, _tracing())
         self._metrics_server = MetricsServer(socket_beside(path), metrics, self._metrics.text)
         self._watch = Watch(self._context, self._log.say)
         self._reaper = Reaper(self._watch.bridge_deleted, self._watch.port_left)
@@ -62,6 +64,7 @@ class Service:
         self._reaper.close()
         self._watch.close()
         self._proc.close()
+        self._log.close()
 
     def refuse(self, call: Call, words: str, remedy: str) -> Reply:
         """The answer to a call that is not begun."""
@@ -113,3 +116,15 @@ class Service:
             undo = replace(call.request, env={**call.request.env, "CNI_COMMAND": "DEL"})
             patience = Patience(replace(self._limits, work=self._limits.undo))
             self._handle(call, undo, host, patience, time.monotonic())
+
+
+def _tracing() -> tracing.Tracing | None:
+    """What sends calls as spans, if the engine's environment asks for it. What is missing is no reason to serve nobody.
+    """
+    if not tracing.asked(os.environ):
+        return None
+    try:
+        return tracing.start(os.environ)
+    except ImportError as error:
+        print(f"cni-v6 engine: no spans are sent: {error}; {tracing.INSTALL}", file=sys.stderr, flush=True)
+        return None

@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Iterable
 from functools import cache
 
-from cni_v6.firewall import absent, guard
+from cni_v6.firewall import absent, dropped, guard
 from cni_v6.firewall.elements import PROTOCOLS
 from cni_v6.firewall.policy import CLOSED_SEGMENT, SHARED_SEGMENT
 from cni_v6.firewall.sets import BRIDGE, INET, RAW, RAW_TARGET, SETS, TABLE, Element, Set
@@ -41,17 +41,23 @@ INET_CHAINS = """
         type filter hook prerouting priority -150; policy accept;
         ip daddr 127.0.0.0/8 iifname != "lo" counter drop
         meta iifgroup %(closed)s goto from_segment
-        meta iifgroup & %(networks)s == %(network)s iifname @bound goto bound_source
+        meta iifgroup & %(networks)s == %(network)s jump from_routed
         ip saddr @containers4 ip saddr . iifname != @home4 goto spoofed_source
         ip6 saddr @containers6 ip6 saddr . iifname != @home6 goto spoofed_source
         meta iifgroup %(shared)s goto from_segment
     }
 
-    # Packets of a routed container, whose interface nobody else is behind. 135 and 143 from :: are duplicate address
-    # detection (RFC 4862, section 5.4.2) and listener reports (RFC 3810, section 5.2.13).
-    chain bound_source {
+    # Packets of a routed container, whose interface nobody else is behind. Most have the right source, and need one
+    # lookup.
+    chain from_routed {
         ip6 saddr . iifname @home6 accept
         ip saddr . iifname @home4 accept
+        iifname @bound goto bound_source
+    }
+
+    # 135 and 143 from :: are duplicate address detection (RFC 4862, section 5.4.2) and listener reports (RFC 3810,
+    # section 5.2.13).
+    chain bound_source {
         ip6 saddr . iifname @home_prefixes6 accept
         ip6 saddr :: icmpv6 type { 135, 143 } accept
         counter drop
@@ -207,12 +213,12 @@ INET_CHAINS = """
 """
 
 CHAINS = {
-    INET: absent.CHAINS + INET_CHAINS % {
+    INET: dropped.declarations(INET) + absent.CHAINS + dropped.counting(INET_CHAINS) % {
         "essential4": ESSENTIAL4, "essential6": ESSENTIAL6, "discovery": DISCOVERY, "closed": CLOSED_SEGMENT,
         "shared": SHARED_SEGMENT, "network": ROUTED_NETWORK, "networks": ROUTED_NETWORKS, "looked": LOOKED,
         "unpublished": UNPUBLISHED, **PROTOCOL,
     },
-    BRIDGE: guard.CHAINS,
+    BRIDGE: dropped.declarations(BRIDGE) + dropped.counting(guard.CHAINS),
 }
 
 

@@ -39,6 +39,9 @@ MEANING = {
     "source_prefixes": "its delegated prefix",
 }
 
+# Of a routed container, which has no bridge port: its interface.
+MEANING_ROUTED = {"bound": "it speaks only from its addresses"}
+
 # Why packets are dropped, by chain: every chain with a counter.
 REASONS = {
     "prerouting_filter": "a loopback address from outside",
@@ -68,7 +71,7 @@ REASONS = {
 # Which chains drop by a set, with counters that all containers share.
 DROPS = {
     (INET, "published"): ("published",), (INET, "isolated"): ("published",), (INET, "limited"): ("allowed",),
-    (INET, "containers"): ("spoofed_source",), (BRIDGE, "bound"): ("guard_source",),
+    (INET, "containers"): ("spoofed_source",), (INET, "bound"): ("bound_source",), (BRIDGE, "bound"): ("guard_source",),
     (BRIDGE, "guarded"): ("guard_link", "guard_ipv6", "guard_ipv4", "guard_udp", "guard_fragments"),
     (BRIDGE, "pinned"): ("guard_address", "guard_arp", "guard_address4", "guard_address6", "guard_discovery"),
 }
@@ -76,7 +79,8 @@ DROPS = {
 
 def meaning(element: Element) -> str:
     """What an element means for its container."""
-    return MEANING[element.set.rstrip("46")]
+    name = element.set.rstrip("46")
+    return MEANING_ROUTED.get(name, MEANING[name]) if element.family == INET else MEANING[name]
 
 
 def drops(elements: Iterable[Element], counters: Mapping[str, int]) -> dict[str, int]:

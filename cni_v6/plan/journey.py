@@ -198,6 +198,7 @@ def translations(found: Sequence[tuple[str, Step]]) -> dict[int, str]:
 # How it ends
 
 ANSWERED, REFUSED, ERROR, TOO_BIG, SILENT, UNSENT = "answered", "refused", "error", "too big", "silent", "unsent"
+OUTCOMES = (ANSWERED, REFUSED, ERROR, TOO_BIG, SILENT, UNSENT)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Generic, Protocol
 
@@ -44,6 +44,7 @@ from cni_v6.protocol.invocation import Invocation
 from cni_v6.protocol.names import Owner, host_interface, ifb
 from cni_v6.protocol.result import Result, after
 from cni_v6.protocol.versions import PER_FAMILY
+from cni_v6.values import dataclass
 
 
 class MainPlugin(Protocol[Conf]):

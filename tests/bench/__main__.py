@@ -16,12 +16,14 @@ from pathlib import Path
 from tests.bench import (
     attach,
     collect,
+    density,
     firewall,
     flowtable,
     guard,
     inside,
     ipam,
     node,
+    paths,
     peers,
     plots,
     pods,
@@ -30,7 +32,7 @@ from tests.bench import (
     scale,
     start,
 )
-from tests.bench.figures import Findings, as_text
+from tests.bench.figures import Findings, as_text, matrix
 from tests.bench.setting import FULL, ORDERS, QUICK, Setting
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -49,7 +51,8 @@ SCENARIOS: dict[str, Callable[[Setting, Findings], None]] = {
     "many": firewall.many,
     "mixed": attach.mixed,
     "routed": routed.sequential,
-    "paths": routed.paths,
+    "paths": paths.paths,
+    "density": density.density,
     "leases": ipam.leases,
     "library": scale.library,
     "memory": scale.memory,
@@ -92,6 +95,8 @@ def main() -> int:
         for name in options.only or SCENARIOS:
             _run(name, setting, found)
     print("\n" + as_text(found.rows))
+    for title, figures in found.ways.items():
+        print("\n" + matrix(title, figures))
     _write(found, facts, options)
     for failure in found.failures:
         print(f"FAILED  {failure}")

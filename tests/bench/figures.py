@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -86,11 +86,16 @@ class Row:
 
 @dataclass(slots=True)
 class Findings:
-    """What the scenarios found out. ``curves`` is for the plots: plot -> line -> points (x, y)."""
+    """What the scenarios found out.
+
+    :param curves: for the plots: plot -> line -> points (x, y).
+    :param ways: of packets: what was measured -> kind of attachment -> which way -> the figure.
+    """
 
     rows: list[Row] = field(default_factory=list)
     curves: dict[str, dict[str, list[tuple[float, float]]]] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
+    ways: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
 
     def curve(self, plot: str, line: str, points: Sequence[tuple[float, float]]) -> None:
         self.curves.setdefault(plot, {})[line] = [(_digits(x), _digits(y)) for x, y in points]
@@ -118,6 +123,17 @@ def as_markdown(rows: Sequence[Row]) -> str:
     """The table for the documentation."""
     lines = [HEAD, ("---", "---:", "---:", "---:", "---:", "---", "---"), *(row.cells() for row in rows)]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def matrix(title: str, figures: Mapping[str, Mapping[str, float]]) -> str:
+    """A table for the documentation: a line for each kind. What a kind does not have is ``-``."""
+    columns = list(dict.fromkeys(name for own in figures.values() for name in own))
+    lines = [
+        (title, *columns), ("---", *("---:" for _ in columns)),
+        *((kind, *(_three_digits(own[name]) if name in own else "-" for name in columns))
+          for kind, own in figures.items()),
+    ]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def _three_digits(value: float) -> str:

@@ -14,20 +14,18 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from random import Random
 from typing import Any
 
 from tests.bench.figures import Findings, Goal, Row, median
 from tests.bench.node import Node, Refused
+from tests.bench.peers import UPLINK
 from tests.bench.setting import SEED, Setting
+from tests.bench.ways import ANY, BEYOND, STREAM, wire
 
 CLOSED: dict[str, Any] = {"ingress": "published", "guard": True}
 TRANSLATED: dict[str, Any] = {**CLOSED, "ipMasq": True}
-BRIDGE, UPLINK = "bench0", "up0"
-BEYOND = {6: "2001:db8::9", 4: "192.0.2.9"}
-NODE = {6: "2001:db8::1/64", 4: "192.0.2.1/24"}
-ANY = {6: "::", 4: "0.0.0.0"}
+BRIDGE = "bench0"
 SOURCE, TARGET = 40000, 5201
 AMOUNTS = {"tcp": 256, "udp": 50_000}  # MiB; datagrams
 MANY = 1000  # packets: any flow has more
@@ -35,7 +33,6 @@ GAIN = Goal(0.8)  # what it must come down to, to be worth a key
 AS_IT_IS, MASQUERADED, NOTHING = "as it is", "masqueraded", "without a firewall"
 AGAIN = "as it is, once more"  # how far two equal ones lie apart
 WAYS = {"the bridge": False, "the port": True}  # the other device beside the uplink -> whether it is the bridge port
-PROGRAM = Path(__file__).with_name("stream.py")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +86,7 @@ class Stage:
     def __init__(self, setting: Setting, *configurations: Mapping[str, Any]) -> None:
         self.node = Node(len(configurations) + 1)
         self._beyond = self.node.pod(len(configurations))
-        self.node.command(["sh", "-ec", _uplink(Path(self._beyond).name)])
+        wire(self.node, len(configurations))
         # The uplink is there before: forwarding is switched on for the interfaces that a node has.
         for number, keys in enumerate(configurations):
             self.node.run([setting.ours.add(self.node, number, **keys)]).checked()
@@ -108,7 +105,7 @@ class Stage:
             "kind": kind, "from": self.node.pod(number), "to": self._beyond, "amount": AMOUNTS[kind],
             "source": [ANY[family], SOURCE], "target": [BEYOND[family], TARGET],
         }
-        answer: dict[str, float] = json.loads(self.node.command([sys.executable, str(PROGRAM)], json.dumps(asked)))
+        answer: dict[str, float] = json.loads(self.node.command([sys.executable, str(STREAM)], json.dumps(asked)))
         return answer
 
     @contextmanager
@@ -196,22 +193,3 @@ def _has_flowtables(stage: Stage) -> bool:
     except Refused:
         return False
     return True
-
-
-def _uplink(beyond: str) -> str:
-    """A script: a wire to a host that knows the way to the containers."""
-    lines = [f"ip link add {UPLINK} type veth peer name eth0 netns {beyond}"]
-    for family, address in NODE.items():
-        prefix = address.partition("/")[2]
-        route = "fd00:88::/64" if family == 6 else "10.88.0.0/16"
-        nodad = " nodad" if family == 6 else ""
-        lines += [
-            f"ip address add {address} dev {UPLINK}{nodad}",
-            f"ip -n {beyond} address add {BEYOND[family]}/{prefix} dev eth0{nodad}",
-        ]
-        lines += [f"ip link set {UPLINK} up", f"ip -n {beyond} link set eth0 up"]
-        lines += [
-            f"ip route add default via {BEYOND[family]} dev {UPLINK}",
-            f"ip -n {beyond} route add {route} via {address.partition('/')[0]}",
-        ]
-    return "\n".join(lines)

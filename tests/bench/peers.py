@@ -22,6 +22,7 @@ NEWEST = Path(__file__).resolve().parents[2] / ".tools" / "reference"
 NETAVARK = Path("/usr/lib/podman/netavark")
 CONFIG = "/run/containers/networks"  # netavark's folder for a name server's configuration, which is not asked for
 ABOUT_SECONDS = 10
+UPLINK = "up0"  # of a node that has one
 
 
 def ipam(kind: str, *subnets: str) -> dict[str, Any]:
@@ -97,6 +98,11 @@ def reference(folder: Path) -> Plugins:
 def routed(plugins: Plugins, kind: str) -> Plugins:
     """The same with the main plugin that routes each container by itself: ``cni-v6-routed``, or the reference's."""
     return replace(plugins, name=f"{plugins.name}, routed", bridge=kind, place={})
+
+
+def macvlan(plugins: Plugins, kind: str) -> Plugins:
+    """The same on the link of an interface of the node, which has no firewall for it."""
+    return replace(plugins, name=f"{plugins.name}, macvlan", bridge=kind, place={"master": UPLINK}, keys={})
 
 
 def newest() -> Plugins | None:

@@ -8,9 +8,10 @@ import platform
 import re
 import subprocess
 from collections.abc import Mapping, Sequence
+from itertools import starmap
 from pathlib import Path
 
-from tests.bench.figures import Findings, as_markdown
+from tests.bench.figures import Findings, as_markdown, matrix
 from tests.bench.peers import NETAVARK, Netavark, Plugins
 from tests.bench.start import interpreter
 
@@ -25,7 +26,7 @@ are not to be compared between runs or machines.
 
 {table}
 
-{plots}
+{ways}{plots}
 ## How to read it
 
 - *ratio* is cni-v6 divided by the peer; the peer is the reference plugin unless the table names another. Goals of calls
@@ -45,6 +46,10 @@ are not to be compared between runs or machines.
 - *library, so many ADD and DEL* is containers that come and go, 100 at a time. No address was given twice.
 - *GC*: the reference plugins of this version have no GC, so a runtime has to call DEL for each.
 - *netavark* has neither IPAM nor, on an internal network such as this one, a firewall.
+- *The way of a packet*: all are up at once, each on a node of its own, and are measured in rotated order; medians. A
+  request is one byte by UDP, its response another. *CPU time of a GB* is that of both ends and of the kernel between
+  them. *Outside* is a host beyond the node, which routes to it; of a macvlan it is a host on the same link. *Without
+  firewall* is `"ingress": "open"` and `"guard": false`. Loopback is within one namespace: the limit.
 - *ADD inside the engine* has the changes of one ADD recorded as bytes and sends them again on open sockets.
 
 Run it yourself: `make bench`; `make bench ARGS=--quick` for a first look (under a minute, writes to
@@ -52,6 +57,11 @@ Run it yourself: `make bench`; `make bench ARGS=--quick` for a first look (under
 100,000 ADD and DEL with an engine, a million in each churn of the library and an hour of faults of the node;
 `make bench ARGS="--only churn --soak --order sequential"` for one of those. Figures of the last run:
 [latest.json](latest.json).
+"""
+
+WAYS = """## The way of a packet
+
+{tables}
 """
 
 
@@ -85,9 +95,10 @@ def as_json(found: Findings, facts: Mapping[str, str]) -> str:
     """Everything that was found; a curve is a line of its own, so that two runs can be compared."""
     rows = ",\n  ".join(json.dumps(row.to_json()) for row in found.rows)
     plots = ",\n  ".join(f"{json.dumps(name)}: {_lines(lines)}" for name, lines in found.curves.items())
+    ways = ",\n  ".join(f"{json.dumps(name)}: {json.dumps(figures)}" for name, figures in found.ways.items())
     return (
         f'{{\n "machine": {json.dumps(facts)},\n "failures": {json.dumps(found.failures)},\n'
-        f' "rows": [\n  {rows}\n ],\n "curves": {{\n  {plots}\n }}\n}}\n'
+        f' "rows": [\n  {rows}\n ],\n "ways": {{\n  {ways}\n }},\n "curves": {{\n  {plots}\n }}\n}}\n'
     )
 
 
@@ -99,7 +110,8 @@ def page(found: Findings, facts: Mapping[str, str], pictures: Sequence[str]) -> 
     """The page of the documentation, with the pictures beside it."""
     words = "; ".join(f"{key} {value}" for key, value in facts.items())
     plots = "".join(f"![{name.removesuffix('.svg')}]({name})\n\n" for name in pictures)
-    return PAGE.format(machine=f"Machine: {words}.", table=as_markdown(found.rows), plots=plots)
+    ways = WAYS.format(tables="\n\n".join(starmap(matrix, found.ways.items()))) if found.ways else ""
+    return PAGE.format(machine=f"Machine: {words}.", table=as_markdown(found.rows), ways=ways, plots=plots)
 
 
 def _version(library: Path) -> str:

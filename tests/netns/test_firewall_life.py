@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import random
 import struct
@@ -135,7 +136,7 @@ def test_teardown_takes_the_tables_once_nobody_counts_on_them(node: Node) -> Non
     second = Pod(node, other_network(9000), "b")
     second.add()
     before = nft.held(node)
-    for pod in (first, second):
+    for count, pod in ((2, first), (1, second)):
         refused = nft.ctl(node, "teardown", check=False)
         assert refused.returncode == 1 and "error 105" in refused.stderr and "--force" in refused.stderr
         assert f"{pod.config['name']}/{pod.name}/eth0" in refused.stderr
@@ -143,7 +144,8 @@ def test_teardown_takes_the_tables_once_nobody_counts_on_them(node: Node) -> Non
         assert "attachments" in nft.ctl(node, "teardown", "--force").stdout
         assert nft.text(node) == ""
         assert "tables" in pod.check().error(errors.CHECK_FAILED)
-        nft.ctl(node, "reload")
+        told = json.loads(nft.ctl(node, "reload", "--json").stdout)
+        assert told == {"attachments": count, "warnings": []}
         assert nft.held(node) == before and pod.check().ok() is None
         reached(node, pod, pod.config["runtimeConfig"]["portMappings"][0]["hostPort"])
         nft.ctl(node, "teardown", "--force")
@@ -151,7 +153,7 @@ def test_teardown_takes_the_tables_once_nobody_counts_on_them(node: Node) -> Non
         nft.ctl(node, "reload")
         before = nft.held(node)
     assert before == {}
-    nft.ctl(node, "teardown")
+    assert json.loads(nft.ctl(node, "teardown", "--json").stdout) == {"attachments": 0}
     assert nft.text(node) == ""
 
 

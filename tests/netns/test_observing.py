@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import re
 import socket
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cni_v6 import errors
+from cni_v6.engine.container_drops import NAME
 from cni_v6.engine.exposition import parse
 from cni_v6.engine.log_file import RUN_FILE
-from tests.netns import networks, nft, traffic
-from tests.netns.networks import GATEWAY4, SUBNET4, SUBNET6
+from cni_v6.firewall.dropped import CLOSED, COUNTS, EGRESS, ROUTER, SOURCE
+from tests.netns import networks, nft, spoofed_frames, traffic
+from tests.netns.networks import DUAL, GATEWAY4, NODE_OUTSIDE, OUTSIDE, SUBNET4, SUBNET6
+from tests.netns.test_guard import Segment
 from tests.process.test_engine import activated
 from tests.sandbox import Node
 
@@ -112,6 +116,55 @@ def test_packets_that_are_dropped_are_counted_by_their_reason(quiet_node: Node) 
     assert pod.ping(GATEWAY4)  # behind it, in the same queue
     grown = {chain: packets - before.get(chain, 0) for chain, packets in dropped(node).items()}
     assert grown["guard_address4"] + grown["guard_arp"] == 1
+    assert dropped_of(node) == {("pods", "a", SOURCE): 1}
+
+
+@pytest.mark.usefixtures("main_plugin")
+def test_packets_that_are_dropped_are_counted_by_container_and_reason(quiet_node: Node) -> None:
+    """Behind a bridge, where the packets that the node forwards name the bridge, and of routed containers."""
+    node, outside = quiet_node, networks.outside(quiet_node)
+    allowed = [{"to": f"{OUTSIDE[family]}/{32 if family == 4 else 128}"} for family in (4, 6)]
+    first, second = networks.pods(node, networks.gateway(*DUAL, egress=allowed, ingress="published"), "a", "b")
+    for family, target in ((4, NODE_OUTSIDE[4]), (6, NODE_OUTSIDE[6])):
+        with traffic.udp(first.netns, family) as sender:
+            for _ in range(2):
+                sender.sendto(b"not in the list", (target, 9))
+        assert first.ping(OUTSIDE[family])  # behind it, in the same queue
+        with traffic.udp(outside, family) as stranger:
+            stranger.sendto(b"closed", (second.address(family), 9))
+        assert first.ping(OUTSIDE[family])
+    node.run("ip", "address", "add", "10.66.0.77/32", "dev", "eth0", netns=second.netns)
+    with traffic.udp(second.netns, 4, "10.66.0.77") as spoofer:
+        spoofer.sendto(b"from another", (OUTSIDE[4], 9))
+    assert second.ping(OUTSIDE[4])
+    found, of_sources = dropped_of(node), [COUNTS["guard_source"], COUNTS["bound_source"]]
+    spoofed = sum(packets for chain, packets in dropped(node).items() if COUNTS.get(chain) in of_sources)
+    assert spoofed >= 1  # the kernel may announce the address, too
+    assert found == {("pods", "a", EGRESS): 4, ("pods", "b", CLOSED): 2, ("pods", "b", SOURCE): spoofed}
+    nft.ctl(node, "teardown", "--force")
+    assert dropped_of(node) == {}
+
+
+@pytest.mark.slow
+def test_whoever_speaks_for_others_is_counted(quiet_node: Node) -> None:
+    """The guard's counters, which all containers share, are made of those of its containers."""
+    segment = Segment(quiet_node, networks.gateway(*DUAL))
+    before, owned = dropped(quiet_node), dropped_of(quiet_node)
+    segment.heard(spoof.frame for spoof in spoofed_frames.spoofs(
+        *(segment.hosts[name] for name in ("attacker", "victim", "gateway"))))
+    grown = {chain: packets - before.get(chain, 0) for chain, packets in dropped(quiet_node).items()}
+    by_reason: Counter[str] = Counter()
+    for chain, packets in grown.items():
+        if chain.startswith("guard_"):
+            by_reason[ROUTER if COUNTS[chain] == COUNTS["guard_link"] else SOURCE] += int(packets)
+    mine = {key[2]: packets - owned.get(key, 0) for key, packets in dropped_of(quiet_node).items()
+            if key[:2] == ("pods", "attacker")}
+    assert mine == by_reason and min(mine.values()) > 5
+
+
+def dropped_of(node: Node) -> dict[tuple[str, ...], float]:
+    """By network, container and reason."""
+    return {key[1:]: value for key, value in metrics(node).items() if key[0] == NAME}
 
 
 def dropped(node: Node) -> dict[str, float]:

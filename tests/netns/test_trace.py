@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests import outputs
 from tests.netns import networks, nft, traffic, wire
 from tests.netns.networks import DUAL, GATEWAY4, GATEWAY6, NODE_OUTSIDE, OUTSIDE, ROUTED, UPLINK, Pod
 from tests.sandbox import ROOT, Node
@@ -151,7 +152,11 @@ def _watching(pod: Pod, *arguments: str) -> subprocess.Popen[str]:
 def _awaited(process: subprocess.Popen[str], key: str, value: str) -> Any:
     """The first line that says so: a container says other things too, such as neighbour discovery."""
     assert process.stdout
-    return next(found for found in map(json.loads, process.stdout) if found.get(key) == value)
+    for line in process.stdout:
+        outputs.check([str(ROOT / "bin/cni-v6ctl"), "trace", "--json"], line)
+        if (found := json.loads(line)).get(key) == value:
+            return found
+    raise AssertionError(f"it has ended without {key} {value}")
 
 
 @pytest.mark.slow

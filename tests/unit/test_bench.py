@@ -9,11 +9,12 @@ import pytest
 
 from cni_v6.allocation.policy import DEFAULT, RANDOM, AllocationPolicy
 from cni_v6.leases.memory import MemoryLeases
-from tests.bench import figures, flowtable, library, report, setting, turnover
+from tests.bench import figures, flowtable, library, paths, report, setting, turnover
 from tests.bench.figures import Findings, Goal, Row
 from tests.bench.filled import Filled
 from tests.bench.ipam import addresses
-from tests.bench.node import Refused
+from tests.bench.node import Node, Refused
+from tests.bench.ways import Way
 from tests.stores import BOOT, LARGE, NETWORK, lease_files, record_files
 
 ADD = Row("ADD", "ms", 12.345, 24.69, Goal(0.6))
@@ -82,6 +83,45 @@ def test_a_row_as_json() -> None:
     }
 
 
+def test_a_table_of_ways() -> None:
+    figures_of = {"`ptp`": {"near": 20.24, "far": 1234.0}, "loopback": {"near": 16.0}}
+    assert figures.matrix("trip (us)", figures_of).splitlines() == [
+        "| trip (us) | near | far |",
+        "| --- | ---: | ---: |",
+        "| `ptp` | 20.2 | 1,234 |",
+        "| loopback | 16 | - |",
+    ]
+
+
+def test_ways_are_measured_in_rotated_order_and_judged() -> None:
+    node = object.__new__(Node)
+    kinds = {name: {(paths.NEAR, 6): Way(node, name, name, "::1")} for name in "abc"}
+    taken: list[str] = []
+
+    def take(way: Way) -> float:
+        taken.append(way.source)
+        return len(taken)
+
+    samples = paths.measured(kinds, 2, paths.CPU, take)
+    assert "".join(taken) == "abcbca"
+    assert samples["a", paths.Column(paths.CPU, paths.NEAR, 6)] == [1, 6]
+
+
+def test_a_way_has_a_row_for_each_goal_and_its_place_in_the_tables() -> None:
+    took = {paths.OURS: 3.0, paths.OURS_ROUTED: 2.0, paths.BRIDGE: 2.0}
+    samples = {(name, column): [value] for name, value in took.items() for column in paths.COLUMNS}
+    samples[paths.LOOPBACK, paths.Column(paths.TRIP, paths.NEAR, 4)] = [1.0]
+    found = Findings()
+    paths.report(samples, found)
+    assert (len(found.rows), {row.met for row in found.rows if row.figure.endswith(paths.OURS)}) == (20, {False})
+    assert {row.met for row in found.rows if row.figure.endswith(paths.OURS_ROUTED)} == {True}
+    trips = found.ways["request and response (us)"]
+    assert (trips[paths.LOOPBACK], trips[paths.OURS]["pod to outside, IPv6"]) == ({"pod to pod, IPv4": 1.0}, 3.0)
+    page = report.page(found, {"python": "3.11"}, [])
+    assert f"## The way of a packet\n\n{figures.matrix('request and response (us)', trips)}\n\n" in page
+    assert json.loads(report.as_json(found, {}))["ways"] == found.ways
+
+
 def test_figures_and_page_of_a_run() -> None:
     found = Findings([ADD, UNSUPPORTED], failures=["cold: no"])
     found.curve("leases", "cni-v6 ADD", [(0, 1.00001), (1000, 2)])
@@ -89,7 +129,7 @@ def test_figures_and_page_of_a_run() -> None:
     assert data["curves"] == {"leases": {"cni-v6 ADD": [[0, 1.0], [1000, 2]]}}
     assert (data["machine"], data["failures"], len(data["rows"])) == ({"python": "3.11"}, ["cold: no"], 2)
     page = report.page(found, {"python": "3.11", "processors": "2"}, ["leases.svg"])
-    assert "Machine: python 3.11; processors 2." in page
+    assert "Machine: python 3.11; processors 2." in page and "The way of a packet\n" not in page
     assert "![leases](leases.svg)" in page and figures.as_markdown(found.rows) in page
 
 

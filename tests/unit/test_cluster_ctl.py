@@ -12,7 +12,7 @@ from cni_v6.cluster.file_store import FileStore
 from cni_v6.cluster.membership import Member
 from cni_v6.cluster.records import Change
 from cni_v6.ctl import main
-from tests.unit.test_cluster import CONF, LINK
+from tests.unit.test_cluster import CONF, LINK, UNKNOWN
 
 Capture = pytest.CaptureFixture[str]
 
@@ -23,7 +23,8 @@ def store(tmp_path: Path) -> FileStore:
     for name in ("b", "a"):
         objects = made.read()
         member = Member(name, f"id of {name}")
-        found = membership.changes(member, CONF, objects, records.read(objects), underlay=LINK, kept=())
+        found = membership.changes(
+            member, CONF, objects, records.read(objects), underlay=LINK, kept=(), registered=UNKNOWN)
         assert made.commit(found)
     return made
 
@@ -66,7 +67,8 @@ def test_a_node_is_removed_twice(store: FileStore, tmp_path: Path, capsys: Captu
     assert said.startswith("node b is removed; its blocks are free: ") and all(block in said for block in had)
     assert nodes(tmp_path) == 0
     assert ["b", "-", "removed", "fd00:11::1,", "172.30.0.1"] in map(str.split, capsys.readouterr().out.splitlines())
-    assert nodes(tmp_path, "--remove", "b") == 0 and "it had none" in capsys.readouterr().out
+    assert nodes(tmp_path, "--remove", "b", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == {"node": "b", "freed": []}
     assert nodes(tmp_path, "--remove", "b") == 1
     assert "the cluster has no node b: its nodes are: a" in capsys.readouterr().err
 

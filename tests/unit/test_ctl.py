@@ -196,8 +196,8 @@ def conflist(folder: Path, content: object) -> Path:
     return path
 
 
-def planned(fake: FakeContext, path: Path, *, privileged: bool = True, **chosen: str) -> int:
-    arguments = {"conflist": path, "container": "example", "ifname": "eth0", "pod": None} | chosen
+def planned(fake: FakeContext, path: Path, *, privileged: bool = True, **chosen: Any) -> int:
+    arguments = {"conflist": path, "container": "example", "ifname": "eth0", "pod": None, "json": False} | chosen
     return plan_command.run(argparse.Namespace(**arguments), fake.context, lambda: privileged)
 
 
@@ -237,6 +237,17 @@ def test_plan(content: object, tmp_path: Path, capsys: Capture) -> None:
     assert [each["address"] for each in result["ips"]] == ["2001:db8:1::2/64", "10.1.0.2/24"]
     assert fake.state() == before
     assert fake.kernel.applied == []
+
+
+def test_plan_as_json(tmp_path: Path, capsys: Capture) -> None:
+    assert planned(FakeContext(), conflist(tmp_path, handing_out(allocation="random")), json=True) == 0
+    [found] = json.loads(capsys.readouterr().out)
+    assert (found["type"], found["network"]) == ("cni-v6", "pods")
+    assert found["steps"][0]["operation"].startswith("load the firewall")
+    [elements] = [step["elements"] for step in found["steps"] if step["operation"].startswith("add elements")]
+    published = {"family": "inet", "set": "published6", "key": [found["result"]["ips"][0]["address"][:-3], "cni0"]}
+    assert published | {"data": []} in elements
+    assert found["notes"] == ["note: the addresses are drawn by lot: an ADD draws others"]
 
 
 def test_plan_looks_at_this_node(tmp_path: Path, capsys: Capture) -> None:
@@ -602,5 +613,5 @@ def test_a_command_imports_no_other() -> None:
     )
     done = subprocess.run([sys.executable, "-ISE", "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1].split() == [
-        "cni_v6.ctl.command", "cni_v6.ctl.list", "cni_v6.ctl.places", "cni_v6.ctl.screen", "False",
+        "cni_v6.ctl.command", "cni_v6.ctl.list", "cni_v6.ctl.output", "cni_v6.ctl.places", "cni_v6.ctl.screen", "False",
     ]

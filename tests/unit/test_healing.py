@@ -229,7 +229,7 @@ def test_gc_keeps_what_the_list_has_though_it_is_over() -> None:
 
 
 def run(fake: FakeContext, *networks: str, stdin: Callable[[], bytes] = bytes, **chosen: Any) -> int:
-    defaults: dict[str, Any] = {"dry_run": False, "valid": None, "older_than": "10m", "data_dir": None}
+    defaults: dict[str, Any] = {"dry_run": False, "valid": None, "older_than": "10m", "data_dir": None, "json": False}
     return gc_command.run(argparse.Namespace(networks=list(networks), **defaults | chosen), fake.context, stdin)
 
 
@@ -247,6 +247,13 @@ def test_ctl(capsys: Capture) -> None:
     assert run(fake, dry_run=True) == 0
     assert holders(fake) == FULL
     would = capsys.readouterr().out.splitlines()
+    assert run(fake, dry_run=True, json=True) == 0
+    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()][1:] == [
+        {"network": "pods", "containerID": name, "ifname": "eth0", "addresses": [address], "prefixes": [], "why": why,
+         "dryRun": True} for name, address, why in (
+            ("c3", "10.1.0.4", "it is of an earlier boot"), ("c2", "10.1.0.3", "its network namespace has ended"),
+        )
+    ]
     assert run(fake) == 0
     assert capsys.readouterr().out.splitlines() == [
         "freed other  d1  eth0  -  (its network namespace has ended)",

@@ -18,6 +18,7 @@ import pytest
 from cni_v6.ctl import log_lines, main
 from cni_v6.ctl.follow import LogFile
 from cni_v6.engine import log_file
+from tests import outputs
 
 Capture = pytest.CaptureFixture[str]
 ROOT = Path(__file__).resolve().parents[2]
@@ -138,7 +139,9 @@ def test_values_of_other_kinds_are_passed_over() -> None:
 
 def next_line(process: subprocess.Popen[bytes]) -> Any:
     assert process.stdout
-    return json.loads(process.stdout.readline())
+    line = process.stdout.readline().decode()
+    outputs.check([str(ROOT / "bin/cni-v6ctl"), "watch", "--json"], line)
+    return json.loads(line)
 
 
 @pytest.mark.parametrize("command", [["log", "--follow", "--lines", "1"], ["watch"]])

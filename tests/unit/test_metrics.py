@@ -18,14 +18,17 @@ from prometheus_client.parser import text_string_to_metric_families
 from cni_v6 import errors
 from cni_v6.ctl.metrics import ask
 from cni_v6.ctl.top import View, quantile
-from cni_v6.engine import metrics
+from cni_v6.engine import container_drops, metrics
 from cni_v6.engine.counters import NETWORKS, OTHER, Counters
 from cni_v6.engine.exposition import METRICS, Sample, parse, render
 from cni_v6.errors import CniError
-from cni_v6.firewall import ruleset
+from cni_v6.firewall import dropped, ruleset
+from cni_v6.firewall.sets import Element
+from cni_v6.leases.attachment import Attachment
 from cni_v6.log import Log, Steps
 from cni_v6.plan.firewall_words import REASONS
 from cni_v6.protocol.invocation import Invocation, Report, Request
+from cni_v6.protocol.names import Owner
 
 ROOT = Path(__file__).resolve().parents[2]
 ALERTS, DASHBOARD = ROOT / "conf/monitoring/cni-v6.rules.yaml", ROOT / "conf/monitoring/cni-v6.dashboard.json"
@@ -116,9 +119,59 @@ def test_every_metric_says_what_it_is() -> None:
         assert name.endswith("_total") == (metric.kind == "counter"), "as Prometheus names counters"
 
 
+CHAINS: dict[str, str] = dict(re.findall(r"chain (\w+) \{(.*?)\n    \}", ruleset.text(), re.DOTALL))
+
+
 def test_every_chain_that_drops_says_why() -> None:
-    chains = re.findall(r"chain (\w+) \{(.*?)\n    \}", ruleset.text(), re.DOTALL)
-    assert {name for name, rules in chains if "counter drop" in rules} == REASONS.keys()
+    assert {name for name, rules in CHAINS.items() if "counter drop" in rules} == REASONS.keys()
+
+
+def test_every_rule_that_drops_what_is_a_containers_counts_for_it() -> None:
+    """By a rule before it, on the same condition: where a set is full, the packet is dropped all the same."""
+    without = {"prerouting_filter", "to_segment", "unknown_address", "forward_ingress", "input_local"}
+    assert REASONS.keys() - dropped.COUNTS.keys() == without
+    for chain, counts in dropped.COUNTS.items():
+        lines = [line.strip() for line in CHAINS[chain].splitlines()]
+        drops = [number for number, line in enumerate(lines) if line.endswith("counter drop")]
+        assert drops and all(lines[at - 1] == lines[at].removesuffix("counter drop") + counts for at in drops), chain
+    named = {name for _, name in dropped.COUNTED}
+    assert set(re.findall(r"@(dropped_\w+)", "".join(CHAINS.values()))) == named
+
+
+def counted_drop(family: str, name: str, *key: str) -> Element:
+    return Element(family, name, key)
+
+
+def test_drops_by_container() -> None:
+    """By the host interface, or behind a bridge by the address; what is nobody's is left out."""
+    records = [
+        Attachment(Owner("pods", "a", "eth0"), ("fd00::a",), "vetha"),
+        Attachment(Owner("pods", "a", "net1"), ("fd01::a",), "vetha1"),
+        Attachment(Owner("web", "b", "eth0"), ("fd00::b", "10.0.0.2"), "vethb"),
+    ]
+    counted = [
+        (counted_drop("bridge", "dropped_source", "vetha"), 3), (counted_drop("bridge", "dropped_source", "vetha1"), 4),
+        (counted_drop("inet", "dropped_source", "vetha"), 2), (counted_drop("bridge", "dropped_router", "vethb"), 1),
+        (counted_drop("inet", "dropped_closed4", "10.0.0.2", "cni0"), 7),
+        (counted_drop("inet", "dropped_egress6", "fd00::a", "vetha"), 5),
+        (counted_drop("inet", "dropped_egress6", "fd00::dead", "cni0"), 9),
+        (counted_drop("inet", "dropped_source", "eth0"), 9),
+    ]
+    assert list(container_drops.samples(counted, records)) == [
+        Sample(container_drops.NAME, packets, labels) for packets, labels in (
+            (5, ("pods", "a", "egress")), (9, ("pods", "a", "source")), (7, ("web", "b", "closed")),
+            (1, ("web", "b", "router")),
+        )
+    ]
+
+
+def test_no_more_containers_are_named_than_a_bound() -> None:
+    """Those with the most packets; the others are told together."""
+    most = container_drops.MOST
+    records = [Attachment(Owner("pods", f"c{number}", "eth0"), (), f"veth{number}") for number in range(most + 2)]
+    counted = [(counted_drop("bridge", "dropped_source", f"veth{number}"), number + 1) for number in range(most + 2)]
+    found = {sample.labels[1]: sample.value for sample in container_drops.samples(counted, records)}
+    assert len(found) == most + 1 and found["(other)"] == 1 + 2 and found[f"c{most + 1}"] == most + 2
 
 
 @pytest.mark.parametrize(

@@ -332,7 +332,7 @@ def test_neighbours_of_the_uplink_do_not_find_it() -> None:
 def test_plan_shows_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "10.conflist"
     file.write_text(json.dumps(network()))
-    chosen = argparse.Namespace(conflist=file, container="example", ifname="eth0", pod=None)
+    chosen = argparse.Namespace(conflist=file, container="example", ifname="eth0", pod=None, json=False)
     assert plan_command.run(chosen, FakeContext().context, lambda: True) == 0
     said = capsys.readouterr().out
     assert f"add route {P} via 2001:db8:1::2 through cni0 in the node" in said

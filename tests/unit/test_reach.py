@@ -238,6 +238,13 @@ def test_which_chains_drop() -> None:
     assert firewall_words.drops((Element("inet", "home4", (A4, "cni0")),), counted) == {}
 
 
+def test_a_routed_container_is_bound_to_its_addresses_and_not_to_a_mac() -> None:
+    made = elements(OWNER, replace(policy(), home=policy().port))
+    [bound] = [element for element in made if element.set == "bound"]
+    assert firewall_words.meaning(bound) == "it speaks only from its addresses"
+    assert firewall_words.drops(made, {"bound_source": 4, "guard_source": 5}) == {"bound_source": 4}
+
+
 PREFIX = "2001:db8:5::/64"
 
 

@@ -51,10 +51,12 @@ class Bench:
     def has(self, *held: str | Lifetime) -> None:
         uplink(*held, fake=self.fake.kernel)
 
-    def run(self, *, dry: bool = False, find: Callable[[tuple[int, int]], str | None] | None = None) -> list[str]:
+    def run(
+        self, *, dry: bool = False, find: Callable[[tuple[int, int]], str | None] | None = None, as_json: bool = False,
+    ) -> list[str]:
         """The lines it prints; the last one is its status where it failed."""
         seeing = Finding(self.fake, find)
-        chosen = argparse.Namespace(conflist=[self.path], dry_run=dry)
+        chosen = argparse.Namespace(conflist=[self.path], dry_run=dry, json=as_json)
         status = command.run(chosen, self.fake.context, lambda _: seeing)
         return [*self.capture.readouterr().out.splitlines(), *([f"exit {status}"] if status else [])]
 
@@ -100,6 +102,10 @@ def test_two_steps(make: Callable[..., Bench]) -> None:
     bench.has(Lifetime(A, 0), B)
     before = fake.state()
     assert bench.run(dry=True) == [f"pods/c1/eth0: {old} -> {new}"]
+    assert json.loads(bench.run(dry=True, as_json=True)[0]) == {
+        "network": "pods", "containerID": "c1", "ifname": "eth0", "message": f"{old} -> {new}", "failed": False,
+        "dryRun": True,
+    }
     assert fake.state() == before
     assert bench.run() == [f"pods/c1/eth0: {old} -> {new}"]
     assert bench.inside() == {old: True, new: False}
@@ -310,6 +316,9 @@ def test_an_attachment_that_is_gone_by_its_turn(make: Callable[..., Bench]) -> N
 def test_a_network_whose_ranges_follow_nothing(make: Callable[..., Bench]) -> None:
     for keys in ({"ranges": [[{"subnet": "fd00::/64"}]]}, {"ipam": {"type": "dhcp"}}):
         assert make(**keys).run() == ["pods: no range follows a prefix"]
+    [line] = make(ranges=[[{"subnet": "fd00::/64"}]]).run(as_json=True)
+    assert json.loads(line) == {"network": "pods", "containerID": None, "ifname": None, "failed": False,
+                                "message": "no range follows a prefix", "dryRun": False}
 
 
 def test_the_ipam_plugin_alone_knows_no_containers(make: Callable[..., Bench]) -> None:

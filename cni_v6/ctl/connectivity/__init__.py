@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import signal
 import sys
 from collections.abc import Callable, Generator, Mapping
@@ -31,6 +30,7 @@ DEFAULT = {4: "0.0.0.0/0", 6: "::/0"}
 SECONDS = 5.0
 TYPES = (BRIDGE, ROUTED)
 INTERRUPTED = 128  # and the signal's number, as a shell says it
+OUTPUTS = {"connectivity": findings.OUTPUT}
 
 
 def register(commands: Any) -> None:
@@ -69,7 +69,10 @@ def run(chosen: argparse.Namespace, make_node: Callable[[], Context] = real_cont
             number = int(signalled.args[0])
             print(f"cni-v6ctl: ended by {signal.Signals(number).name}; the containers are gone", file=sys.stderr)
             return INTERRUPTED + number
-    print(json.dumps([asdict(finding) for finding in found], indent=2) if chosen.json else findings.total(found))
+    if chosen.json:
+        OUTPUTS["connectivity"].show([asdict(finding) for finding in found])
+    else:
+        print(findings.total(found))
     return worst(found)
 
 

@@ -6,7 +6,6 @@ It reads, and changes nothing without ``--fix``. What it looks at is read in thi
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
@@ -18,6 +17,8 @@ from cni_v6.ctl import findings
 from cni_v6.engine.handle import real_context
 from cni_v6.errors import CniError
 from cni_v6.plan.health.finding import FIXES, GREEN, RELOAD, REPAIR, Finding, worst
+
+OUTPUTS = {"doctor": findings.OUTPUT}
 
 
 def register(commands: Any) -> None:
@@ -38,7 +39,7 @@ def run(chosen: argparse.Namespace, make_node: Callable[[], Context] = real_cont
     """
     found = _look(chosen, make_node)
     if chosen.json:
-        print(json.dumps([asdict(finding) for finding in found], indent=2))
+        OUTPUTS["doctor"].show([asdict(finding) for finding in found])
         return worst(found)
     print("\n".join(_lines(found)))
     fixes = [fix for fix in FIXES if any(finding.fix == fix for finding in found)]
@@ -70,7 +71,7 @@ def _do(fix: str, make_node: Callable[[], Context]) -> None:
     everything: dict[str, Any] = {"networks": [], "data_dir": None, "json": False}
     try:
         if fix == RELOAD:
-            reload.run(argparse.Namespace(), make_node)
+            reload.run(argparse.Namespace(json=False), make_node)
         elif fix == REPAIR:
             check.run(argparse.Namespace(repair=True, **everything), make_node)
         else:

@@ -7,7 +7,6 @@ that means (``plan.journey``). Nothing that it makes outlives it.
 from __future__ import annotations
 
 import argparse
-import json
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -18,7 +17,9 @@ from typing import Any
 from cni_v6.attachments.context import Context
 from cni_v6.ctl import explain, node_facts, places, screen
 from cni_v6.ctl.explained import Explained
+from cni_v6.ctl.output import OWNER, Output, choice, flag, listed, object_of, text, texts
 from cni_v6.ctl.renumber import Namespaces
+from cni_v6.ctl.trace import steps
 from cni_v6.engine.handle import real_context
 from cni_v6.errors import INVALID_CONFIG, CniError
 from cni_v6.kernel.questions import GetLinks, GetSurroundings
@@ -31,6 +32,30 @@ from cni_v6.plan.situation import cut_off
 SECONDS = 4.0  # a neighbour that does not answer is given up after three (RFC 4861, section 10)
 AFTER_DROP = 0.3  # seconds: a rule that rejects sends an ICMP error, which comes behind what is told of the drop
 INTERRUPTED = 128
+OUTPUTS = {
+    "trace": steps.WATCHED,
+    "trace --to": Output(object_of({
+        **OWNER, "source": text("address of the probe; empty for none"), "to": text("as it was asked"),
+        "arrived": flag("whether the probe did"),
+        "outcome": choice("what its sender has seen", *journey.OUTCOMES), "why": text("in words"),
+        "error": text("of the outcome; empty for none"),
+        "errorFrom": text("who sent it; empty for the container's own kernel"),
+        "steps": listed(object_of({
+            "direction": choice("of the probe, or of its answer", journey.OUT, journey.BACK), **steps.KEYS,
+        }), "chain by chain"),
+        "kernelDrops": listed(object_of({
+            "reason": text("of the kernel (dropreason-core.h)"), "function": text("of the kernel that has dropped it"),
+        }), "drops that no rule has caused"),
+        "seenAs": object_of({
+            "source": text("as others see it"), "destination": text("where it leads"),
+        }, meaning="by conntrack; empty without a flow"),
+        "predicted": object_of({
+            "may": choice("by explain; empty if it says nothing", "", reach.YES, reach.NO, reach.PERHAPS),
+            "why": text("so"),
+        }, meaning="what explain says of it"),
+        "notes": texts("what one should know"),
+    })),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +124,7 @@ def run(chosen: argparse.Namespace, make_node: Callable[[], Context] = real_cont
             print(f"cni-v6ctl: ended by {signal.Signals(number).name}", file=sys.stderr)
             return 0 if to is None and number == signal.SIGINT else INTERRUPTED + number
     if chosen.json:
-        print(json.dumps(document(traced), indent=2))
+        OUTPUTS["trace --to"].show(_document(traced))
     else:
         print("\n".join(_lines(traced, chosen)))
     return int(not traced.end.arrived)
@@ -239,7 +264,7 @@ def _lines(traced: Traced, chosen: argparse.Namespace) -> Iterator[str]:
         elif number in changes:
             yield f"  {changes[number]}"
         before = way
-        yield from step_lines(step, every=chosen.rules)
+        yield from steps.lines(step, every=chosen.rules)
     source, destination = traced.seen_as
     if source not in ("", traced.source) or (destination and traced.steps and not chosen.drops
                                              and destination != traced.steps[0][1].headers.target):
@@ -251,33 +276,14 @@ def _lines(traced: Traced, chosen: argparse.Namespace) -> Iterator[str]:
         yield from screen.wrapped("note", note, 6)
 
 
-def step_lines(step: Step, *, every: bool) -> Iterator[str]:
-    """A chain, what it does with the packet, and by which rule; or with ``every`` rule that matched."""
-    where = " ".join(filter(None, (f"in {step.iif}" if step.iif else "", f"out {step.oif}" if step.oif else "")))
-    verdict = "DROP" if step.verdict == journey.DROP else step.verdict
-    words = f"{step.base[0]} {step.base[1]} {step.base[2]}: {verdict}{f'  ({where})' if where else ''}"
-    yield f"  {step.hook:<11} {words}"
-    for text in (*(step.way if every else ()), *([step.rule] if step.rule else [])):
-        yield from screen.wrapped(" " * 16, text, 18)
-
-
-def step_document(step: Step) -> Mapping[str, object]:
-    return {
-        "hook": step.hook, "family": step.base[0], "table": step.base[1], "chain": step.base[2],
-        "verdict": step.verdict, "by": step.last, "rule": step.rule, "rules": list(step.way), "in": step.iif,
-        "out": step.oif, "source": step.headers.source, "destination": step.headers.target,
-        "packet": str(step.headers), "why": journey.dropped(step),
-    }
-
-
-def document(traced: Traced) -> Mapping[str, object]:
+def _document(traced: Traced) -> Mapping[str, object]:
     """All of it as JSON."""
     owner = traced.seen.seen.record.owner
     return {
         "network": owner.network, "containerID": owner.container_id, "ifname": owner.ifname, "source": traced.source,
         "to": traced.target, "arrived": traced.end.arrived, "outcome": traced.outcome.kind, "why": traced.end.words,
         "error": traced.outcome.words, "errorFrom": traced.outcome.by,
-        "steps": [{"direction": way, **step_document(step)} for way, step in traced.steps],
+        "steps": [{"direction": way, **steps.document(step)} for way, step in traced.steps],
         "kernelDrops": [{"reason": name, "function": function} for name, function in traced.drops],
         "seenAs": {"source": traced.seen_as[0], "destination": traced.seen_as[1]},
         "predicted": {"may": traced.predicted[0], "why": traced.predicted[1]}, "notes": list(traced.notes),

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from cni_v6.ctl import screen
 from cni_v6.ctl.explained import Explained
-from cni_v6.ctl.trace import listen, step_document, step_lines
+from cni_v6.ctl.trace import listen, steps as written
 from cni_v6.ctl.waiting import Waiting
 from cni_v6.kernel.netfilter.trace import Event
 from cni_v6.plan import journey
@@ -79,11 +78,11 @@ def _of_steps(steps: Iterable[Step], shown: _Shown, chosen: argparse.Namespace) 
         shown.drops += bool(stopped)
         if chosen.json:
             shown.is_new(step)
-            yield json.dumps({"number": step.number, **step_document(step)})
+            yield written.WATCHED.encode({"number": step.number, **written.document(step)})
             continue
         if shown.is_new(step):
             yield str(step.headers)
-        yield from step_lines(step, every=chosen.rules)
+        yield from written.lines(step, every=chosen.rules)
         if stopped:
             yield from screen.wrapped("  so", f"it is dropped: {stopped}", 6)
 
@@ -95,4 +94,4 @@ def _of_kernel(drops: Iterable[tuple[str, str]], shown: _Shown, chosen: argparse
         shown.drops += 1
         told: Mapping[str, object] = {"kernelDrop": reason, "function": function,
                                       "why": journey.reason(reason, function)}
-        yield json.dumps(told) if chosen.json else f"dropped: {journey.reason(reason, function)}"
+        yield written.WATCHED.encode(told) if chosen.json else f"dropped: {journey.reason(reason, function)}"

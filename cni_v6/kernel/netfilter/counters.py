@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from cni_v6.firewall.sets import SETS, TABLE, Element
+from cni_v6.firewall.dropped import COUNTED
+from cni_v6.firewall.sets import SETS, TABLE, Element, Set
 from cni_v6.kernel.netfilter.listing import GETRULE, NFTA_RULE_CHAIN, NFTA_RULE_EXPRESSIONS, attributes
 from cni_v6.kernel.netfilter.messages import (
     FAMILIES,
@@ -19,6 +20,8 @@ from cni_v6.kernel.netlink.message import Message, as_text, by_kind, each, text
 # linux/netfilter/nf_tables.h
 NFTA_SET_ELEM_EXPR = 7
 NFTA_EXPR_NAME, NFTA_EXPR_DATA, NFTA_COUNTER_PACKETS = 1, 2, 2
+
+DROPPED = {place: declared for place, (declared, _) in COUNTED.items()}
 
 
 def dump_rules(family: str) -> Message:
@@ -44,10 +47,20 @@ def dumps_of_elements() -> list[Message]:
     return [dump_elements(family, name) for (family, name), declared in SETS.items() if declared.counted]
 
 
-def of_elements(data: bytes) -> Iterator[tuple[Element, int]]:
+def dumps_of_dropped() -> list[Message]:
+    """Dumps of the sets in which rules count what they drop, container by container."""
+    return [dump_elements(family, name) for family, name in DROPPED]
+
+
+def of_dropped(data: bytes) -> Iterator[tuple[Element, int]]:
+    """The elements of one of these sets in a message, and the packets that were dropped."""
+    return of_elements(data, DROPPED)
+
+
+def of_elements(data: bytes, sets: Mapping[tuple[str, str], Set] = SETS) -> Iterator[tuple[Element, int]]:
     """The elements of a counting set in a message, and the packets that each has seen."""
     listed = each(attributes(data)[NFTA_SET_ELEM_LIST_ELEMENTS])
-    for element, (_, payload) in zip(read_elements(data), listed):
+    for element, (_, payload) in zip(read_elements(data, sets), listed):
         yield element, _packets(by_kind(payload).get(NFTA_SET_ELEM_EXPR, b"")) or 0
 
 

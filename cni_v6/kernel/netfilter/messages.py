@@ -7,11 +7,11 @@ costs more than the rest of an ADD. They equal nft's own, byte for byte (``tests
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 
 from cni_v6.errors import KERNEL_REFUSED, PORT_TAKEN, CniError
-from cni_v6.firewall.sets import BRIDGE, INET, PORT, PROTOCOL, SETS, TABLE, Element
+from cni_v6.firewall.sets import BRIDGE, INET, PORT, PROTOCOL, SETS, TABLE, Element, Set
 from cni_v6.kernel.netfilter.keys import field_text, key, pack, set_of, span_text, split
 from cni_v6.kernel.netlink.message import HEADER, Message, as_text, attribute, by_kind, each, nest, text
 from cni_v6.kernel.netlink.uapi import NLA_F_NESTED, NLM_F_CREATE
@@ -95,11 +95,14 @@ def rule_comment(data: bytes) -> str:
     return _comment(given.get(NFTA_RULE_USERDATA, b""))
 
 
-def read_elements(data: bytes) -> Iterator[Element]:
-    """The elements of one of our sets in a message."""
+def read_elements(data: bytes, sets: Mapping[tuple[str, str], Set] = SETS) -> Iterator[Element]:
+    """The elements of one of our sets in a message.
+
+    :param sets: the declared ones.
+    """
     family = FAMILY_NAMES[data[HEADER.size]]
     given = by_kind(data, HEADER.size + NFGENMSG.size)
-    declared = SETS[family, as_text(given[NFTA_SET_ELEM_LIST_SET])]
+    declared = sets[family, as_text(given[NFTA_SET_ELEM_LIST_SET])]
     for _, payload in each(given[NFTA_SET_ELEM_LIST_ELEMENTS]):
         found = by_kind(payload)
         first = split(declared.key, _value(found[NFTA_SET_ELEM_KEY]))
