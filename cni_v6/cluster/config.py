@@ -59,6 +59,10 @@ class AgentConf:
     target: str
     state_dir: str
 
+    @property
+    def has_ipv4(self) -> bool:
+        return any(pool.family == 4 for pool in self.pools)
+
     def pool_of(self, prefix: str) -> Pool | None:
         """The pool of which a prefix in canonical form is a block; None if it is of none."""
         return next((pool for pool in self.pools if pool.is_block(prefix)), None)

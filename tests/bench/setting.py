@@ -55,7 +55,7 @@ FULL = Sizes(
     lease_rounds=(25, 25, 8, 3), stale=1_000, own=60, soak=3_000, many=1_000, library_steps=(0, 10_000, 1_000_000),
     library_rounds=200, library_patience=10.0, collect_steps=(2_000, 200_000), collect_stale=100, beside=1_000,
     churn=25_000, chaos=1, nodes=(250, 1_000), beside_bridges=1_001,
-    trips=5_000, turns=9, mib=256, streams=9, dense=2_000, densest=4_000,
+    trips=5_000, turns=9, mib=256, streams=9, dense=2_000, densest=3_000,
     cluster=(10, 100, 1_000),
 )
 QUICK = Sizes(
