@@ -189,7 +189,7 @@ def _observe(node: Node, entries: int) -> dict[str, float]:
     node.join()
     while len(node.kernel.entries) != entries:
         node.await_news()
-        time.sleep(PAUSE_SECONDS)  # what ``serve`` does after each step
+        select.select([], [], [], PAUSE_SECONDS)  # what ``serve`` does after each step
         node.store.drain()
         node._agent.step()
         steps += 1
