@@ -9,9 +9,9 @@ export PREFIX CNI_BIN_DIR DESTDIR PYTHON COURIER FORCE
 # What is needed at run time, for the demo, for the tests, and for the rest of the tests besides.
 RUN_PACKAGES = python3 nftables
 PACKAGES = $(RUN_PACKAGES) iproute2 iputils-ping
-TEST_PACKAGES = ca-certificates containernetworking-plugins gcc iptables jq libc6-dev procps radvd tcpdump
-REST_PACKAGES = busybox-static clang containerd debian-archive-keyring etcd-server fish mandoc mmdebstrap musl-tools \
-	podman python3-venv qemu-user runc user-mode-linux valgrind zsh
+TEST_PACKAGES = ca-certificates containernetworking-plugins fonts-dejavu-core gcc iptables jq libc6-dev procps radvd tcpdump
+REST_PACKAGES = busybox-static chromium-headless-shell clang containerd debian-archive-keyring etcd-server fish mandoc \
+	mmdebstrap musl-tools podman python3-venv qemu-user runc user-mode-linux valgrind zsh
 BENCH_PACKAGES = containernetworking-plugins iptables musl-tools netavark
 # make bench PEER_BIN=<folder>: another build of the reference plugins.
 PEER_BIN = /usr/lib/cni
@@ -24,7 +24,7 @@ PYTEST = tools/sandbox env PATH="$(CURDIR)/.tools/bin:$$PATH" $(RUN) -m pytest -
 REST = (runtimes or uml or bare or courier or slow) and not crossed
 
 .NOTPARALLEL:
-.PHONY: help demo test test-all test-rest check bench lint type courier wheels dist deb install uninstall clean
+.PHONY: help demo test test-all test-rest test-kubernetes check bench lint type courier wheels dist deb install uninstall clean
 .PHONY: root setup setup-install setup-test setup-rest setup-bench
 
 help: ## list the targets
@@ -33,7 +33,7 @@ help: ## list the targets
 demo: root setup ## two containers on a dual-stack network, explained step by step
 	@tools/sandbox $(RUN) tools/demo
 
-test: ARGS = --cov -m "not ($(REST)) and not crossed"
+test: ARGS = --cov -m "not ($(REST)) and not crossed and not kubernetes"
 test: root setup-test ## what every change must pass: lint, types, layers, units, namespaces, executables; 5 minutes
 	$(PYTEST) $(ARGS)
 	@echo "make test-all has more: container runtimes, user-mode kernels, bare machines (Debian 12 and 13), the courier, the slow rest."
@@ -43,6 +43,10 @@ test-all: test test-rest ## everything
 test-rest: ARGS = -m "$(REST)"
 test-rest: root setup-rest ## what make test leaves out; ARGS="-k gateway": a part of everything
 	$(PYTEST) $(ARGS)
+
+test-kubernetes: root setup-rest ## the node agent's store with a real Kubernetes API server, which it builds once (10 minutes)
+	@tools/kubernetes
+	$(PYTEST) -m kubernetes $(ARGS)
 
 check: test-all ## the same as test-all; exactly what CI runs
 

@@ -22,6 +22,9 @@ else:
         assert frozen and slots
 
         def made(described):
+            # Annotations are text (PEP 563), and Python's library searches each of them for ClassVar, InitVar and
+            # KW_ONLY, which no value has. A type need not be searched.
+            described.__annotations__ = dict.fromkeys(vars(described).get("__annotations__", ()), object)
             return _finish(_dataclass(init=False, repr=False, eq=False, slots=True)(described), order)
 
         return made

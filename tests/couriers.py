@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.sandbox import ROOT, need
 
 COMPILERS = ("musl-gcc", "cc", "gcc", "clang")
-NAMES = ("cni-v6", "cni-v6-routed", "cni-v6-macvlan", "cni-v6-ipam", "loopback")
+NAMES = ("cni-v6", "cni-v6-routed", "cni-v6-macvlan", "cni-v6-ipvlan", "cni-v6-vlan", "cni-v6-ipam", "loopback")
 
 
 def build(

@@ -60,6 +60,8 @@ class Etcd:
     def signal(self, number: int) -> None:
         assert self._process
         self._process.send_signal(number)
+        if number == signal.SIGSTOP:  # its threads answer until all of them have stopped
+            os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WNOWAIT)
 
     def stop(self) -> None:
         if self._process and self._process.poll() is None:

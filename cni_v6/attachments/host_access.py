@@ -5,7 +5,7 @@ from __future__ import annotations
 from cni_v6.attachments.context import Context
 from cni_v6.kernel import ops
 from cni_v6.kernel.ops import HOST, Op
-from cni_v6.leases.attachment import Attachment, MacvlanLink
+from cni_v6.leases.attachment import Attachment, ChildLink
 from cni_v6.leases.store import Transaction
 
 
@@ -18,7 +18,7 @@ def release(record: Attachment, name: str, leases: Transaction, context: Context
     :raises CniError: KERNEL_REFUSED.
     """
     others = any(
-        isinstance(other.port, MacvlanLink) and other.port.node == name
+        isinstance(other.port, ChildLink) and other.port.node == name
         for other in leases.attachments() if other.owner != record.owner and other.boot in ("", context.boot)
     )
     steps: list[Op] = [ops.RemoveRoute(HOST, name, anchor.prefix) for anchor in record.anchors if anchor.on_link]

@@ -12,13 +12,13 @@ drain, and at the DEL of a container that uses a draining one. Otherwise the cos
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from functools import lru_cache
 
 from cni_v6.attachments.context import Context
 from cni_v6.config.main import MainConf
-from cni_v6.kernel.ops import HOST
+from cni_v6.kernel.ops import HOST, Op
 from cni_v6.kernel.questions import GetLink
 from cni_v6.leases.attachment import Attachment, GatewayAddress
 from cni_v6.leases.records import anchor_words, read_anchor
@@ -98,6 +98,25 @@ def _settle(
     leases.keep_memo(encode(settled_memo, context.boot))
     again = [anchor for anchor in needed if anchor in memo.draining]
     _take_away(conf.network, settled_memo, _unneeded(draining, leases, context), leases, context, again)
+
+
+def former(
+    own: Iterable[str], leases: Transaction, context: Context
+) -> Mapping[str, tuple[str, ...]]:
+    """As ``former_bridge.interfaces``, for a container with these addresses, once ``settled`` is done."""
+    draining = decode(leases.memo(), context.boot).draining
+    if not draining:
+        return {}
+    from cni_v6.plan import former_bridge  # while a network changes its type
+
+    return former_bridge.interfaces(draining, own)
+
+
+def answering(interfaces: Mapping[str, tuple[str, ...]], context: Context) -> Iterable[Op]:
+    """The operations by which the node answers for a new container on such interfaces."""
+    from cni_v6.plan import former_bridge
+
+    return former_bridge.steps(interfaces, context.kernel.observe(former_bridge.questions(interfaces)))
 
 
 def release(record: Attachment, leases: Transaction, context: Context) -> None:

@@ -5,19 +5,21 @@ Everything happens under the lock of the network's leases, so that the firewall'
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterable
+from dataclasses import field, replace
 
 from cni_v6.attachments import damaged, old_gateways, overlaps, recall
 from cni_v6.attachments.context import Context
 from cni_v6.config.ipam import IpamConf
 from cni_v6.config.main import MainConf
 from cni_v6.errors import PORT_TAKEN, CniError
-from cni_v6.leases.attachment import Attachment, BridgePort, GatewayAddress, MacvlanLink, RoutedLink
+from cni_v6.kernel.ops import Op
+from cni_v6.leases.attachment import Attachment, BridgePort, ChildLink, GatewayAddress, ProxyEntry, RoutedLink
 from cni_v6.leases.store import Transaction
 from cni_v6.log import Log
-from cni_v6.net.addresses import is_link_local
+from cni_v6.net.addresses import is_link_local, version
 from cni_v6.plan import features, firewall_elements, gateways
+from cni_v6.plan.site import Site
 from cni_v6.protocol.names import Owner
 from cni_v6.protocol.result import Address
 from cni_v6.values import dataclass
@@ -29,14 +31,16 @@ class Network:
 
     ``mac`` returns the MAC of a container with these addresses. ``is_ours``: we made the gateway interface, or are
     about to make it. ``port``: how containers are plugged in; ``link``: how a container with these addresses is
-    connected, if each has a link of its own.
+    connected, if each has a link of its own. Registering fills ``former``: interfaces where containers of this network
+    still are that take the new container's addresses for on-link, with those addresses.
     """
 
     conf: MainConf
     mac: Callable[[tuple[str, ...]], str]
     is_ours: bool
-    port: BridgePort | MacvlanLink | None = None
+    port: BridgePort | ChildLink | None = None
     link: Callable[[tuple[Address, ...]], RoutedLink] | None = None
+    former: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def register(net: Network, record: Attachment, leases: Transaction, context: Context, log: Log) -> None:
@@ -99,15 +103,32 @@ def _on_node(
     anchors = old_gateways.settled(net.conf, ips, leases, context, is_ours=net.is_ours)
     record = replace(record, bandwidth=net.conf.bandwidth)
     if net.link:
-        return replace(record, anchors=anchors, port=net.link(ips))
+        net.former.update(old_gateways.former(record.addresses or [ip.ip for ip in ips], leases, context))
+        proxied = (ProxyEntry(home, record.host, address) for home, there in net.former.items()
+                   for address in there if version(address) == 6)
+        return replace(record, anchors=anchors, port=net.link(ips), proxied=tuple(proxied))
     port = net.port
-    if isinstance(port, MacvlanLink) and port.node:
+    if isinstance(port, ChildLink) and port.node:
         anchors = tuple(GatewayAddress(port.node, gateways.host_prefix(ip), on_link=True) for ip in ips)
     if isinstance(port, BridgePort):
         link_local = (address for address in gateways.addresses(net.conf, ips) if is_link_local(address))
         own = next(link_local, "")
         port = replace(port, link_local=own) if own else port
     return replace(record, anchors=anchors, port=port)
+
+
+def record_rules(site: Site, steps: Iterable[Op], data_dir: str, context: Context) -> None:
+    """Record the rules of the container's namespace before they are made: they stay when its interface goes.
+
+    :param steps: the operations of its ADD.
+    """
+    from cni_v6.plan import source_routing  # where a container may have a second network
+
+    rules = source_routing.to_record(site, steps)
+    if rules:
+        with context.leases(site.owner.network, data_dir).transaction() as leases:
+            record = leases.get(site.owner) or Attachment(site.owner, (), site.host, boot=context.boot)
+            leases.update(replace(record, rules=rules))
 
 
 def unregister(owner: Owner, data_dir: str, context: Context, *, was_there: bool = False) -> Attachment | None:
@@ -137,7 +158,7 @@ def release(record: Attachment, leases: Transaction, context: Context) -> None:
     elsewhere = context.data_dirs.leased_elsewhere(record.owner.network, known)
     context.kernel.remove(features.removal(record, _lost(record, leases), elsewhere))
     old_gateways.release(record, leases, context)
-    if isinstance(record.port, MacvlanLink) and record.port.node:
+    if isinstance(record.port, ChildLink) and record.port.node:
         from cni_v6.attachments import host_access  # of few networks
 
         host_access.release(record, record.port.node, leases, context)

@@ -12,8 +12,8 @@ from cni_v6.kernel import ops
 from cni_v6.kernel.facts import Link
 from cni_v6.kernel.ops import HOST
 from cni_v6.kernel.questions import GetAddresses, GetLink, Snapshot
-from cni_v6.leases.attachment import Attachment, MacvlanLink
-from cni_v6.protocol.invocation import MACVLAN, Invocation
+from cni_v6.leases.attachment import CHILD_KINDS, Attachment, ChildLink
+from cni_v6.protocol.invocation import CHILDREN, Invocation
 from cni_v6.protocol.names import Owner, host_interface, ifb, owner_of_alias, unnamed_interface
 
 GONE = (codes.UNKNOWN_CONTAINER, codes.INVALID_NETNS)  # the path may be a plain file: umount without rm leaves one
@@ -35,12 +35,12 @@ def remove(call: Invocation, conf: RemovalConf, context: Context, *, foreign: bo
     if host in present:
         return True
     named = call.netns if foreign else ""
-    if not named and call.plugin != MACVLAN:
+    if not named and call.plugin not in CHILDREN:
         return False
     with context.leases(conf.network, conf.data_dir).transaction() as leases:
         record = leases.get(call.owner)
-    is_macvlan = call.plugin == MACVLAN or bool(record and isinstance(record.port, MacvlanLink))
-    inside = _inside(call.owner, record, named, context) if is_macvlan else []
+    is_inside = call.plugin in CHILDREN or bool(record and isinstance(record.port, ChildLink))
+    inside = _inside(call.owner, record, named, context) if is_inside else []
     if not inside and named and record:
         _remove_foreign(call, record, context)
     context.kernel.remove(inside)
@@ -49,19 +49,19 @@ def remove(call: Invocation, conf: RemovalConf, context: Context, *, foreign: bo
 
 def of_records(records: Iterable[Attachment], context: Context) -> list[ops.DeleteLink]:
     """The operations that delete the interfaces of those containers that have none on the node."""
-    return [step for record in records if isinstance(record.port, MacvlanLink)
+    return [step for record in records if isinstance(record.port, ChildLink)
             for step in _inside(record.owner, record, "", context)]
 
 
 def _inside(owner: Owner, record: Attachment | None, named: str, context: Context) -> list[ops.DeleteLink]:
-    """The operations that delete a container's macvlan, where it can be found.
+    """The operations that delete a container's interface that has no end on the node, where it can be found.
 
     That is in CNI_NETNS, or where the record says, if that is still the same namespace. The alias says whose it is.
     In the namespace of the record the name is enough, because a container may change the alias.
 
     :param named: CNI_NETNS, "" for none.
     """
-    known = record.port if record and isinstance(record.port, MacvlanLink) else None
+    known = record.port if record and isinstance(record.port, ChildLink) else None
     found = []
     for path in dict.fromkeys(filter(None, (named, known.netns if known else ""))):
         try:
@@ -78,7 +78,7 @@ def _inside(owner: Owner, record: Attachment | None, named: str, context: Contex
 
 
 def _is_ours(owner: Owner, link: Link, *, is_known: bool) -> bool:
-    if link.kind != "macvlan":
+    if link.kind not in CHILD_KINDS:
         return False
     return is_known or link.name == unnamed_interface(owner) or owner_of_alias(link.alias) == owner
 
@@ -103,5 +103,5 @@ def _remove_foreign(call: Invocation, record: Attachment, context: Context) -> N
 def _holds(seen: Snapshot, call: Invocation, record: Attachment) -> bool:
     link = seen.link(call.netns, call.ifname)
     present = {address.partition("/")[0] for address in seen.addresses(call.netns, call.ifname)}
-    kind = "macvlan" if call.plugin == MACVLAN else "veth"
+    kind = call.plugin.removeprefix("cni-v6-") if call.plugin in CHILDREN else "veth"
     return link is not None and link.kind == kind and present.issuperset(record.addresses)

@@ -7,17 +7,19 @@ for any network, with or without ``--repair``. Each network is repaired under th
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from cni_v6.attachments import namespaces
 from cni_v6.attachments.context import Context
 from cni_v6.errors import CniError
 from cni_v6.kernel.ops import HOST
 from cni_v6.kernel.questions import GetLink, GetLinks
-from cni_v6.leases.attachment import Attachment, MacvlanLink
+from cni_v6.leases.attachment import Attachment, ChildLink
 from cni_v6.leases.store import Transaction
-from cni_v6.plan import repair
-from cni_v6.plan.repair import Findings, View
 from cni_v6.protocol.names import owned, owner_of_alias
+
+if TYPE_CHECKING:
+    from cni_v6.plan.repair import Findings, View
 
 
 def look(leases: Transaction, context: Context) -> Findings:
@@ -97,7 +99,9 @@ def _cut_off(bridge: str, context: Context) -> frozenset[str]:
 def _restore(network: str, data_dir: str, bridge: str, context: Context) -> Iterator[str]:
     with context.leases(network, data_dir).transaction() as leases:
         views = [view for view in _views(leases, context) if _was_in(view, bridge)]
-        found = _findings(views, context) if views else Findings()
+        if not views:
+            return
+        found = _findings(views, context)
         errors = mend(found, context)
     if found.steps:
         whose = f"{len(views)} containers of network {network}"
@@ -116,16 +120,21 @@ def _views(leases: Transaction, context: Context) -> list[View]:
     node = context.kernel.netns_id(HOST)
     records: list[Attachment] = [record for record in leases.attachments()
                                  if namespaces.is_here(record, context.boot, node) or _has_master_here(record, context)]
-    links = context.kernel.observe([GetLinks()]).links() if records else ()
-    return repair.views(records, links)
+    if not records:
+        return []
+    from cni_v6.plan import repair  # nearly all calls find nothing to repair
+
+    return repair.views(records, context.kernel.observe([GetLinks()]).links())
 
 
 def _has_master_here(record: Attachment, context: Context) -> bool:
-    """Whether it is a macvlan of this boot on an interface of the node."""
-    return isinstance(record.port, MacvlanLink) and not record.port.in_container and record.boot == context.boot
+    """Whether it is a child, of this boot, of an interface of the node."""
+    return isinstance(record.port, ChildLink) and not record.port.in_container and record.boot == context.boot
 
 
 def _findings(views: list[View], context: Context) -> Findings:
+    from cni_v6.plan import repair
+
     seen = context.kernel.observe(repair.questions(views, context.id))
     seen = seen.with_answers(context.kernel.observe(repair.more_questions(views, seen)))
     return repair.findings(views, context.id, seen)

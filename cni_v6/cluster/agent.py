@@ -18,7 +18,7 @@ from cni_v6.cluster.membership import Member
 from cni_v6.cluster.records import Objects
 from cni_v6.cluster.routes import Wanted
 from cni_v6.cluster.state import Disk, State
-from cni_v6.cluster.store import ClusterStore
+from cni_v6.cluster.store import ClusterStore, Registered
 from cni_v6.errors import INVALID_CONFIG, NODE_CONFLICT, TRY_AGAIN, CniError
 
 TRIES = 50  # of a claim: each time another node was faster
@@ -54,6 +54,9 @@ class Agent:
         self._say = say
         self._said: frozenset[str] = frozenset()
         self._joined = False  # the store has been reached since the start
+        self._make_id = make_id
+        self._registered: Registered | None = None  # as it was at last
+        self._absent = False  # the store's engine knows nodes, and not this one
         disk.set_ready(False)
         self._state = disk.load() or State(Member(name, make_id()))
         if self._state.member.name != name:
@@ -78,6 +81,10 @@ class Agent:
         if self._joined and membership.is_removed(self.member, cluster):
             self._say(f"node {self.member.name} was removed from the cluster: the agent ends")
             return self._withdraw(facts)
+        if self._absent:
+            complaints.append(f"Kubernetes has no node {self.member.name}: the agent waits for it")
+        if self._registered:
+            complaints += membership.awaited(self.member, self._conf, cluster, self._registered)
         wanted = routes.wanted(self.member, self._conf, cluster, facts.underlay)
         failures += self._reach(facts, wanted)
         ready = False
@@ -105,8 +112,10 @@ class Agent:
         objects: Objects = {}
         try:
             objects = self._store.read()
-            if facts.underlay and facts.underlay.up:  # a link that is down has lost its IPv6 addresses
-                objects = self._join(objects, facts.underlay)
+            registered = self._register(objects)
+            # A link that is down has lost its IPv6 addresses.
+            if facts.underlay and facts.underlay.up and registered:
+                objects = self._join(objects, facts.underlay, registered)
                 self._joined = True
             records.read(objects)
         except CniError as error:
@@ -122,8 +131,25 @@ class Agent:
             self._disk.save(self._state)
         except CniError as error:
             yield f"a start without the cluster's store would not know what it is now: {error}"
+        unheard = self._store.unheard()
+        if unheard is not None:
+            yield f"changes of the cluster's store are not heard, so it is read again and again: {unheard}"
 
-    def _join(self, objects: Objects, underlay: Underlay) -> Objects:
+    def _register(self, objects: Objects) -> Registered | None:
+        """Be the node that the store's engine knows by this name.
+
+        A Node of Kubernetes that is deleted, and made again or not, is this node no more: what it had is not its own.
+        """
+        self._registered = self._store.registered(self.member.name, self.member.id)
+        self._absent = self._registered is None
+        ours = self._registered.id if self._registered else self.member.id
+        if self._absent and membership.own_blocks(self.member, self._conf, records.read(objects)):
+            ours = self._make_id()
+        if ours != self.member.id:
+            self._state = State(Member(self.member.name, ours), self._state.objects)
+        return self._registered
+
+    def _join(self, objects: Objects, underlay: Underlay, registered: Registered) -> Objects:
         """Change the store until the node is a member as it must be; the objects after that."""
         kept = membership.own_blocks(self.member, self._conf, records.read(self._state.objects))
         for _ in range(TRIES):
@@ -131,7 +157,7 @@ class Agent:
             if self._joined and membership.is_removed(self.member, cluster):
                 return objects
             found = membership.changes(
-                self.member, self._conf, objects, cluster, underlay=underlay, kept=kept,
+                self.member, self._conf, objects, cluster, underlay=underlay, kept=kept, registered=registered,
             )
             if not found:
                 return objects

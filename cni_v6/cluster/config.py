@@ -23,10 +23,14 @@ _NAME = re.compile("[0-9A-Za-z]([0-9A-Za-z._-]{0,251}[0-9A-Za-z])?")  # as of a 
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """A prefix that the nodes share, in canonical form, and the prefix length of its blocks."""
+    """A prefix that the nodes share, in canonical form, and the prefix length of its blocks.
+
+    ``given``: the store's engine gives the blocks out, and no node claims one.
+    """
 
     cidr: str
     block: int
+    given: bool = False
 
     @property
     def family(self) -> int:
@@ -115,4 +119,4 @@ def _pool(section: Section) -> Pool:
     if not network.prefixlen <= block <= most:
         reason = f"is no prefix length of a block of {cidr}"
         raise wrong(section.at("block"), block, reason, f"write one from {network.prefixlen} to {most}")
-    return Pool(cidr, block)
+    return Pool(cidr, block, section.flag("podCIDRs"))

@@ -11,13 +11,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cni_v6.cluster.mirror import Event, Forgotten, Kept
 from cni_v6.cluster.records import Change
 from cni_v6.config.reader import wrong
-from cni_v6.errors import DECODING_FAILURE, CniError
+from cni_v6.errors import DECODING_FAILURE, IO_FAILURE, CniError
 from cni_v6.protocol.json_reader import Fields, decode, shown
 
 PORT = 2379
 EXAMPLE = "etcd:http://10.0.0.1:2379,http://[fd00::2]:2379/NAME"
+# A watch ends when its member has no leader: else it would stay silent (etcd, "require leader").
+LEADER = {"Grpc-Metadata-hasleader": "true"}
 WHAT = "the answer of etcd"
 _URL = re.compile(r"(https?)://(\[[0-9A-Fa-f:.]+\]|[0-9A-Za-z._-]+)(?::([0-9]{1,5}))?")
 _PREFIX = re.compile("(/[0-9A-Za-z._-]+)+")
@@ -34,14 +37,6 @@ class Endpoint:
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"http{'s' if self.secure else ''}://{host}:{self.port}"
-
-
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """An object: its text, and the revision of its last change. Bytes that are not UTF-8 are replaced in the text."""
-
-    text: str
-    revision: int
 
 
 def parse_target(text: str) -> tuple[tuple[Endpoint, ...], str]:
@@ -65,22 +60,21 @@ def range_request(prefix: str) -> dict[str, Any]:
     return {"key": _encode(prefix), "range_end": _encode(_end(prefix))}
 
 
-def watch_request(prefix: str) -> dict[str, Any]:
-    """Changes from now on. Whoever hears of one reads all, so no revision that is compacted away is ever asked for."""
-    return {"create_request": range_request(prefix)}
+def watch_request(prefix: str, revision: int) -> dict[str, Any]:
+    """Changes after a revision."""
+    return {"create_request": {**range_request(prefix), "start_revision": str(revision + 1)}}
 
 
-def read_range(data: bytes, prefix: str) -> dict[str, Kept]:
-    """
+def read_range(data: bytes, prefix: str) -> tuple[dict[str, Kept], int]:
+    """All objects, and the revision that they are of.
+
     :raises CniError: DECODING_FAILURE.
     """
+    fields = Fields(decode(data, WHAT))
     found = {}
-    for fields in Fields(decode(data, WHAT)).children("kvs"):
-        key = _decode(fields, "key")
-        if not key.startswith(prefix):
-            raise CniError(DECODING_FAILURE, f"{WHAT} has key {shown(key)}, which is not below {prefix}")
-        found[key.removeprefix(prefix)] = Kept(_decode(fields, "value"), _revision(fields))
-    return found
+    for pair in fields.children("kvs"):
+        found[_key(pair, prefix)] = Kept(_decode(pair, "value"), _number(pair, "mod_revision"))
+    return found, _revision(fields)
 
 
 def commit_request(changes: Sequence[Change], known: Mapping[str, Kept], prefix: str) -> dict[str, Any] | None:
@@ -102,21 +96,44 @@ def commit_request(changes: Sequence[Change], known: Mapping[str, Kept], prefix:
     return {"compare": compared, "success": done}
 
 
-def read_commit(data: bytes) -> bool:
-    """Whether the transaction was made.
+def read_commit(data: bytes) -> int | None:
+    """The revision of the transaction; None if it was not made.
 
     :raises CniError: DECODING_FAILURE.
     """
-    return decode(data, WHAT).get("succeeded") is True
+    fields = Fields(decode(data, WHAT))
+    return _revision(fields) if fields.raw.get("succeeded") is True else None
 
 
-def is_heard(line: bytes) -> bool:
-    """Whether a line of a watch's answer is about its beginning or about a change; False at its end.
+def read_watch(line: bytes, prefix: str) -> tuple[list[Event], int]:
+    """What a line of a watch's answer tells of, and its last revision; nothing and 0 for the watch's beginning.
 
-    :raises CniError: DECODING_FAILURE.
+    All changes of a revision are in one line (etcd, "Watch APIs": atomic).
+
+    :raises Forgotten:
+    :raises CniError: DECODING_FAILURE; IO_FAILURE if etcd ends the watch.
     """
-    result = Fields(decode(line, WHAT)).child("result")
-    return result is not None and result.raw.get("canceled") is not True
+    document = Fields(decode(line, WHAT))
+    result = document.child("result")
+    if result is None or result.raw.get("canceled") is True:
+        if result and result.text("compact_revision"):
+            raise Forgotten
+        raise CniError(IO_FAILURE, "etcd has ended the watch", _reason(result or document))
+    events = [_event(fields, prefix) for fields in result.children("events")]
+    return events, max((event.revision for event in events), default=0)
+
+
+def _event(fields: Fields, prefix: str) -> Event:
+    pair = fields.child("kv")
+    if pair is None:
+        raise fields.wrong("kv", "an object")
+    deleted = fields.text("type") == "DELETE"
+    return Event(_key(pair, prefix), None if deleted else _decode(pair, "value"), _number(pair, "mod_revision"))
+
+
+def _reason(fields: Fields) -> str:
+    error = fields.child("error") or fields
+    return shown(error.text("cancel_reason") or error.text("message"))
 
 
 def refusal(status: int, data: bytes) -> str:
@@ -145,8 +162,23 @@ def _decode(fields: Fields, name: str) -> str:
         raise fields.wrong(name, "base64") from None
 
 
+def _key(fields: Fields, prefix: str) -> str:
+    key = _decode(fields, "key")
+    if not key.startswith(prefix):
+        raise CniError(DECODING_FAILURE, f"{WHAT} has key {shown(key)}, which is not below {prefix}")
+    return key.removeprefix(prefix)
+
+
 def _revision(fields: Fields) -> int:
-    text = fields.text("mod_revision")
+    """That of the whole store."""
+    header = fields.child("header")
+    if header is None:
+        raise fields.wrong("header", "an object")
+    return _number(header, "revision")
+
+
+def _number(fields: Fields, name: str) -> int:
+    text = fields.text(name)
     if not re.fullmatch("[0-9]{1,19}", text):
-        raise fields.wrong("mod_revision", "a number in quotes")
+        raise fields.wrong(name, "a number in quotes")
     return int(text)

@@ -11,23 +11,21 @@ import json
 import os
 import socket
 import ssl
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from cni_v6.cluster import etcd_messages
-from cni_v6.cluster.etcd_messages import Endpoint, Kept
+from cni_v6.cluster.etcd_messages import LEADER, Endpoint
+from cni_v6.cluster.follow import Bell, Follower, Heard
+from cni_v6.cluster.mirror import Event, Kept
 from cni_v6.cluster.records import Change, Objects
+from cni_v6.cluster.store import Registered
 from cni_v6.errors import INVALID_CONFIG, IO_FAILURE, CniError
 
 TIMEOUT_SECONDS = 5.0  # of one member; then the next one is asked
 ANSWER_BYTES = 1 << 26
 LINE_BYTES = 1 << 22  # of a watch: etcd takes requests of 1.5 MiB at most (--max-request-bytes)
-FIRST_PAUSE_SECONDS, LAST_PAUSE_SECONDS = 0.5, 30.0  # before the thread connects again
-# A member that is gone without a word is noticed after 25 seconds (tcp(7)).
-KEEPALIVE = ((socket.TCP_KEEPIDLE, 10), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3))
 FAILURES = (OSError, http.client.HTTPException)
 
 
@@ -44,11 +42,14 @@ class EtcdStore:
         self._tls = _tls() if any(endpoint.secure for endpoint in self._endpoints) else None
         self._known: dict[str, Kept] = {}
         self._first = 0  # the member that answered at last
-        self._watch: _Watch | None = None
+        self._follower = Follower(self, seconds)
+        self._bell = Bell()
+
+    def registered(self, name: str, own: str) -> Registered:
+        return Registered(own)
 
     def read(self) -> Objects:
-        data = self._ask("/v3/kv/range", etcd_messages.range_request(self._prefix))
-        self._known = etcd_messages.read_range(data, self._prefix)
+        self._known = self._follower.read()
         return {key: kept.text for key, kept in self._known.items()}
 
     def commit(self, changes: Sequence[Change]) -> bool:
@@ -56,23 +57,49 @@ class EtcdStore:
             self.read()
         request = etcd_messages.commit_request(changes, self._known, self._prefix)
         self._known = {}  # revisions that may be old now
-        return request is not None and etcd_messages.read_commit(self._ask("/v3/kv/txn", request))
+        revision = None
+        try:
+            if request is not None:
+                revision = etcd_messages.read_commit(self._ask("/v3/kv/txn", request))
+        finally:
+            # What only compares makes no revision.
+            self._follower.written(0 if revision and request and not request["success"] else revision)
+        return revision is not None
+
+    def unheard(self) -> str | None:
+        return self._follower.unheard()
 
     def fileno(self) -> int:
-        if self._watch is None:
-            connections = [partial(self._connect, endpoint) for endpoint in self._endpoints]
-            self._watch = _Watch(connections, etcd_messages.watch_request(self._prefix))
-        return self._watch.reader
+        self._follower.start(self._bell)
+        return self._bell.reader
 
     def drain(self) -> bool:
-        with suppress(BlockingIOError):
-            return bool(os.read(self.fileno(), 1 << 12))
-        return False
+        return self._bell.drain()
 
     def close(self) -> None:
-        if self._watch:
-            self._watch.close()
-            self._watch = None
+        self._follower.close()
+        self._bell.close()
+
+    # As ``follow.Server``
+
+    def list(self) -> tuple[dict[str, Kept], int]:
+        data = self._ask("/v3/kv/range", etcd_messages.range_request(self._prefix))
+        return etcd_messages.read_range(data, self._prefix)
+
+    @contextmanager
+    def watch(self, revision: int, attempt: int) -> Iterator[Heard]:
+        endpoint = self._endpoints[attempt % len(self._endpoints)]
+        connection = self._connect(endpoint)
+        request = etcd_messages.watch_request(self._prefix, revision)
+        try:
+            with _naming(endpoint), _post(connection, "/v3/watch", request, LEADER) as response:
+                if response.status != http.client.OK:
+                    words = etcd_messages.refusal(response.status, response.read(ANSWER_BYTES))
+                    raise CniError(IO_FAILURE, "etcd refuses a watch", f"{endpoint}: {words}")
+                connection.sock.settimeout(None)
+                yield _Watch(connection, response, self._prefix)
+        finally:
+            connection.close()
 
     def _ask(self, path: str, request: dict[str, Any]) -> bytes:
         """Ask the members in turn, beginning with the one that answered at last.
@@ -98,6 +125,35 @@ class EtcdStore:
         return http.client.HTTPConnection(endpoint.host, endpoint.port, timeout=self._seconds)
 
 
+class _Watch:
+    """As ``follow.Heard``."""
+
+    def __init__(
+        self, connection: http.client.HTTPConnection, response: http.client.HTTPResponse, prefix: str
+    ) -> None:
+        self._connection = connection
+        self._response = response
+        self._prefix = prefix
+
+    def opened(self) -> socket.socket:
+        opened: socket.socket = self._connection.sock
+        return opened
+
+    def __iter__(self) -> Iterator[tuple[Sequence[Event], int]]:
+        while line := self._response.readline(LINE_BYTES):
+            events, revision = etcd_messages.read_watch(line, self._prefix)
+            if events:
+                yield events, revision
+
+
+@contextmanager
+def _naming(endpoint: Endpoint) -> Iterator[None]:
+    try:
+        yield
+    except (*FAILURES, ValueError) as error:  # ValueError: of a connection that is closed meanwhile
+        raise CniError(IO_FAILURE, "etcd does not answer", f"{endpoint}: {error or type(error).__name__}") from error
+
+
 def _exchange(connection: http.client.HTTPConnection, path: str, request: dict[str, Any]) -> bytes:
     """
     :raises OSError: and HTTPException, if the member does not answer or refuses.
@@ -114,8 +170,11 @@ def _exchange(connection: http.client.HTTPConnection, path: str, request: dict[s
     return data
 
 
-def _post(connection: http.client.HTTPConnection, path: str, request: dict[str, Any]) -> http.client.HTTPResponse:
-    connection.request("POST", path, json.dumps(request), {"Content-Type": "application/json"})
+def _post(
+    connection: http.client.HTTPConnection, path: str, request: dict[str, Any], more: Mapping[str, str] | None = None
+) -> http.client.HTTPResponse:
+    headers = {"Content-Type": "application/json", **(more or {})}
+    connection.request("POST", path, json.dumps(request), headers)
     return connection.getresponse()
 
 
@@ -132,66 +191,3 @@ def _tls() -> ssl.SSLContext:
         words = ", ".join(f"ETCDCTL_{name}={path}" for name, path in given.items() if path)
         raise CniError(INVALID_CONFIG, f"cannot use the certificates of {words}", str(error)) from error
     return made
-
-
-class _Watch:
-    """A thread that writes to a pipe when a watch has begun, and at each change.
-
-    A watch begins again after it has ended for whatever reason, with the next member; the agent then reads all anew.
-    """
-
-    def __init__(
-        self, connections: Sequence[Callable[[], http.client.HTTPConnection]], request: dict[str, Any]
-    ) -> None:
-        """
-        :param connections: make one each, to a member.
-        """
-        self._connections = connections
-        self._request = request
-        self._connection: http.client.HTTPConnection | None = None
-        self._closed = threading.Event()
-        self.reader, self._writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        self._thread = threading.Thread(target=self._run, name="etcd watch", daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        self._closed.set()
-        opened = self._connection.sock if self._connection else None
-        if opened:
-            with suppress(OSError):
-                opened.shutdown(socket.SHUT_RDWR)  # what the thread reads ends
-        self._thread.join()
-        os.close(self.reader)
-        os.close(self._writer)
-
-    def _run(self) -> None:
-        number, pause = 0, FIRST_PAUSE_SECONDS
-        while not self._closed.is_set():
-            self._connection = self._connections[number % len(self._connections)]()
-            begun = False
-            try:
-                for _ in self._heard(self._connection):
-                    begun = True
-                    with suppress(BlockingIOError):  # there are enough
-                        os.write(self._writer, b".")
-            except (*FAILURES, CniError, ValueError):
-                pass  # the agent says what is wrong with etcd when it reads
-            finally:
-                self._connection.close()
-            number += 1
-            pause = FIRST_PAUSE_SECONDS if begun else min(2 * pause, LAST_PAUSE_SECONDS)
-            self._closed.wait(pause)
-
-    def _heard(self, connection: http.client.HTTPConnection) -> Iterator[None]:
-        """Once for a watch's beginning, and for each change, until it ends."""
-        with _post(connection, "/v3/watch", self._request) as response:
-            opened = connection.sock
-            opened.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            for option, value in KEEPALIVE:
-                opened.setsockopt(socket.IPPROTO_TCP, option, value)
-            opened.settimeout(None)
-            while response.status == http.client.OK and not self._closed.is_set():
-                line = response.readline(LINE_BYTES)
-                if not line or not etcd_messages.is_heard(line):
-                    return
-                yield

@@ -13,7 +13,7 @@ from contextlib import suppress
 
 from cni_v6.cluster import files
 from cni_v6.cluster.records import Change, Objects, to_text
-from cni_v6.cluster.store import applied
+from cni_v6.cluster.store import Registered, applied
 from cni_v6.errors import INVALID_CONFIG, CniError
 from cni_v6.kernel import inotify
 from cni_v6.protocol.json_reader import decode
@@ -61,6 +61,12 @@ class FileStore:
                 document = {key: json.loads(value) for key, value in sorted(later.items())}
                 files.replace(self._path, (json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode())
             return later is not None
+
+    def registered(self, name: str, own: str) -> Registered:
+        return Registered(own)
+
+    def unheard(self) -> None:
+        return None
 
     def fileno(self) -> int:
         if self._events < 0:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cni_v6.config.keys import Items, Key, Level, Nested, Number, Text
+from cni_v6.config.keys import Flag, Items, Key, Level, Nested, Number, Text
 
 DIRECT, VXLAN = "direct", "vxlan"
 STATE_DIR = "/var/lib/cni/cluster"
@@ -13,6 +13,8 @@ POOL = Level("pool", "pools[]", (
         example="fd42:8e1f:6a00::/48"),
     Key("block", Number(1, 126), "Prefix length of a node's block: as long as that of the pool or longer.", "",
         required=True, example=64),
+    Key("podCIDRs", Flag(), "Take the block that Kubernetes gives the node (`spec.podCIDRs`), and no other one.", "",
+        default=False, example=True),
 ))
 
 CONFLIST = Level("conflist", "conflist", (

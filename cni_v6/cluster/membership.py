@@ -22,6 +22,7 @@ from cni_v6.cluster.records import (
     encode_node,
     encode_pools,
 )
+from cni_v6.cluster.store import Registered
 from cni_v6.errors import INVALID_CONFIG, NODE_CONFLICT, CniError
 from cni_v6.net.addresses import is_link_local, overlap
 
@@ -54,30 +55,81 @@ def is_removed(member: Member, cluster: Cluster) -> bool:
 
 
 def changes(
-    member: Member, conf: AgentConf, objects: Objects, cluster: Cluster, *, underlay: Underlay, kept: Iterable[str]
+    member: Member, conf: AgentConf, objects: Objects, cluster: Cluster, *, underlay: Underlay, kept: Iterable[str],
+    registered: Registered,
 ) -> tuple[Change, ...]:
     """What to change, all at once; nothing for a member whose record and blocks are as they must be.
 
+    The order is for a store that has no transactions: a pool is known before a block of it is claimed, and a block is
+    claimed before the node says that it is there.
+
     :param kept: blocks that the node had at last.
+    :param registered: this node, as the store's engine knows it.
     :raises CniError: NODE_CONFLICT if another node has the name, INVALID_CONFIG if the cluster's pools are others,
         ADDRESSES_EXHAUSTED.
     """
-    _require_name(member, cluster)
+    _check_engine(conf, registered)
+    if registered.blocks is None:
+        _require_name(member, cluster)
     pools = _pools(conf, cluster)
     wanted = record(member, conf, underlay, cluster)
     found = []
+    kept = tuple(kept)
+    for pool in _missing(member, conf, cluster):
+        prefix = _given(pool, registered, cluster) if pool.given else blocks.choose(
+            pool, member.name, cluster.taken, kept)
+        if prefix is not None:
+            claim = Claim(prefix, member.name, member.id)
+            found.append(Change(claim.key, None, encode_claim(claim)))
     if cluster.nodes.get(member.name) != wanted:
         found.append(Change(wanted.key, objects.get(wanted.key), encode_node(wanted)))
-    own = own_blocks(member, conf, cluster)
-    missing = [pool for pool in conf.pools if not any(pool.is_block(prefix) for prefix in own)]
-    kept = tuple(kept)
-    for pool in missing:
-        claim = Claim(blocks.choose(pool, member.name, cluster.taken, kept), member.name, member.id)
-        found.append(Change(claim.key, None, encode_claim(claim)))
     if found or pools != objects.get(POOLS):
         # Also if they stay: a claim must fail if another node has changed them meanwhile.
-        found.append(Change(POOLS, objects.get(POOLS), pools))
+        found.insert(0, Change(POOLS, objects.get(POOLS), pools))
     return tuple(found)
+
+
+def awaited(member: Member, conf: AgentConf, cluster: Cluster, registered: Registered) -> Iterator[str]:
+    """Why the node has no block of a pool whose blocks Kubernetes gives out, in words."""
+    for pool in _missing(member, conf, cluster):
+        fitting = [prefix for prefix in registered.blocks or () if pool.is_block(prefix)]
+        if pool.given and fitting:
+            yield f"block {fitting[0]}, which Kubernetes gives the node, is still claimed by another one"
+        elif pool.given:
+            given = ", ".join(registered.blocks or ()) or "none"
+            yield f"Kubernetes gives the node no block of /{pool.block} of {pool.cidr} (spec.podCIDRs: {given})"
+
+
+def _missing(member: Member, conf: AgentConf, cluster: Cluster) -> list[Pool]:
+    """The pools of which the node has no block."""
+    own = own_blocks(member, conf, cluster)
+    return [pool for pool in conf.pools if not any(pool.is_block(prefix) for prefix in own)]
+
+
+def _given(pool: Pool, registered: Registered, cluster: Cluster) -> str | None:
+    """The block that Kubernetes gives the node; None for none, and while a claim of another node overlaps it.
+
+    That is so when a Node is deleted: its claims go some seconds later.
+    """
+    return next((prefix for prefix in registered.blocks or () if pool.is_block(prefix)
+                 and not any(overlap(prefix, taken) for taken in cluster.taken)), None)
+
+
+def _check_engine(conf: AgentConf, registered: Registered) -> None:
+    """Who gives a pool's blocks out must be clear: two who do not know of each other would give a block twice."""
+    for number, pool in enumerate(conf.pools):
+        where = f"pools[{number}]"
+        if pool.given and registered.blocks is None:
+            raise CniError(
+                INVALID_CONFIG, f"{where}.podCIDRs: true, but the cluster's store is not Kubernetes",
+                "remove podCIDRs, or start the agent with --cluster kubernetes",
+            )
+        theirs = next((prefix for prefix in registered.blocks or () if overlap(prefix, pool.cidr)), None)
+        if theirs is not None and not pool.given:
+            raise CniError(
+                INVALID_CONFIG, f'{where}.cidr: "{pool.cidr}" has {theirs}, which Kubernetes gives this node itself',
+                "write podCIDRs: true for this pool, or a prefix apart from the cluster's (--cluster-cidr)",
+            )
 
 
 def own_blocks(member: Member, conf: AgentConf, cluster: Cluster) -> tuple[str, ...]:

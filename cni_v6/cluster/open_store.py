@@ -5,14 +5,15 @@ from __future__ import annotations
 from cni_v6.cluster.file_store import FileStore
 from cni_v6.cluster.store import Watched
 from cni_v6.config.reader import wrong
+from cni_v6.errors import INVALID_CONFIG, CniError
 
-FORMS = "file:PATH or etcd:URL[,URL]/PREFIX"
+FORMS = "file:PATH, etcd:URL[,URL]/PREFIX or kubernetes[:KUBECONFIG]"
 HELP = f"what all nodes share: {FORMS}"
 
 
 def open_store(text: str) -> Watched:
     """
-    :param text: ``file:PATH`` or ``etcd:URL[,URL]/PREFIX``.
+    :param text: as FORMS.
     :raises CniError: INVALID_CONFIG, IO_FAILURE.
     """
     kind, _, rest = text.partition(":")
@@ -22,4 +23,19 @@ def open_store(text: str) -> Watched:
         from cni_v6.cluster.etcd_store import EtcdStore  # only for this: it imports http.client and ssl
 
         return EtcdStore(rest)
+    if kind == "kubernetes" and (rest or text == kind):
+        return _kubernetes(rest)
     raise wrong("--cluster", text, "names no store", f"write {FORMS}")
+
+
+def _kubernetes(path: str) -> Watched:
+    try:
+        from cni_v6.cluster.kubernetes_store import KubernetesStore
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("cni_v6"):
+            raise
+        raise CniError(
+            INVALID_CONFIG, f"--cluster: kubernetes needs the Python package {error.name}",
+            "install it: pip install 'cni-v6[cluster]'",
+        ) from None
+    return KubernetesStore(path)

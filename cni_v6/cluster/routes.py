@@ -97,6 +97,8 @@ def _to(
         raise _NoRoute(f"its carrier is {node.carrier}, and here it is {conf.carrier}")
     if underlay is None:
         raise _NoRoute("this node has no interface to the other nodes")
+    if set(node.addresses) & set(underlay.addresses):  # as of the Node that was deleted and made again
+        raise _NoRoute("it has an address of this node")
     if conf.carrier != VXLAN:
         return (Route(claim.prefix, underlay.ifname, _next_hop(claim, node, underlay)),)
     if tunnel is None:

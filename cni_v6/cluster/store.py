@@ -6,21 +6,48 @@ tests/contract/test_cluster_store.py holds for every store.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from threading import Lock
 from typing import Protocol
 
 from cni_v6.cluster.records import Change, Objects
 
 
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """A node as the store's engine knows it. ``blocks``: those that it gives the node, in canonical form.
+
+    None for an engine that knows no nodes: then a node's name and id are what its agent says.
+    """
+
+    id: str
+    blocks: tuple[str, ...] | None = None
+
+
 class ClusterStore(Protocol):
     """Objects that all nodes of a cluster see. Each failure is a CniError: the agent goes on with what it knows."""
+
+    def registered(self, name: str, own: str) -> Registered | None:
+        """A node; None if the engine knows nodes, and has none of this name.
+
+        :param own: the id that the node gave itself.
+        """
+        ...
 
     def read(self) -> Objects:
         """All objects, as they were at one moment."""
         ...
 
     def commit(self, changes: Sequence[Change]) -> bool:
-        """Make all changes, or none; False if an object is not as a change says that it was."""
+        """Make all changes, or none; False if an object is not as a change says that it was.
+
+        An engine without transactions makes them in this order, and takes them back if one is refused. Each of them
+        must be harmless without those after it, as an agent may end half way.
+        """
+        ...
+
+    def unheard(self) -> str | None:
+        """Why changes of other nodes are not heard; None if they are, or nobody listens."""
         ...
 
 
@@ -39,11 +66,23 @@ class Watched(ClusterStore, Protocol):
 
 
 class MemoryStore:
-    """A store in this process."""
+    """A store in this process.
 
-    def __init__(self, objects: Mapping[str, str] | None = None) -> None:
+    :param nodes: those that its engine knows, by name; None for an engine that knows no nodes.
+    """
+
+    def __init__(
+        self, objects: Mapping[str, str] | None = None, nodes: Mapping[str, Registered] | None = None
+    ) -> None:
         self.objects = dict(objects or {})
+        self.nodes = None if nodes is None else dict(nodes)
         self._lock = Lock()
+
+    def registered(self, name: str, own: str) -> Registered | None:
+        return Registered(own) if self.nodes is None else self.nodes.get(name)
+
+    def unheard(self) -> str | None:
+        return None
 
     def read(self) -> Objects:
         with self._lock:

@@ -269,6 +269,7 @@ FORMS: Mapping[str, Form] = {
         one_of("bridge", "private", "vepa", "passthru"), 'write "bridge", "private", "vepa" or "passthru"',
         pattern("^(bridge|private|vepa|passthru)?$"),
     ),
+    "ipvlanMode": Form(one_of("l2", "l3", "l3s"), 'write "l2", "l3" or "l3s"', pattern("^(l2|l3|l3s)?$")),
     "overlap": Form(one_of("refuse", "allow"), 'write "refuse" or "allow"', pattern("^(refuse|allow)?$")),
     "carrier": Form(one_of(*_CARRIERS), f"write one of {', '.join(_CARRIERS)}", pattern(f"^({'|'.join(_CARRIERS)})?$")),
     "backend": Form(one_of(*_BACKENDS), 'write "nftables", or leave it out', pattern("^(nftables)?$")),

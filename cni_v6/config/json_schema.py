@@ -14,16 +14,16 @@ from typing import Any
 from cni_v6.config.formats import FORMS
 from cni_v6.config.keys import Flag, Flags, Items, Key, Kind, Level, Named, Nested, Number, Text
 from cni_v6.config.keys.bridge import BRIDGE, MAIN_OF_IPAM
+from cni_v6.config.keys.ipvlan import IPVLAN
 from cni_v6.config.keys.macvlan import MACVLAN
 from cni_v6.config.keys.routed import ROUTED
 from cni_v6.config.keys.slaac import SLAAC
+from cni_v6.config.keys.vlan import VLAN
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
 _LIST = {"required": ["plugins"], "not": {"required": ["type"]}}
-_BRIDGE_TYPE = {"required": ["type"], "properties": {"type": {"const": "cni-v6"}}}
-_ROUTED_TYPE = {"required": ["type"], "properties": {"type": {"const": "cni-v6-routed"}}}
-_MACVLAN_TYPE = {"required": ["type"], "properties": {"type": {"const": "cni-v6-macvlan"}}}
+_MAIN = (BRIDGE, ROUTED, MACVLAN, IPVLAN, VLAN)  # the keys of each main plugin
 _OUR_IPAM = {"required": ["ipam"], "properties": {"ipam": {
     "type": "object", "required": ["type"], "properties": {"type": {"const": "cni-v6-ipam"}},
 }}}
@@ -36,18 +36,13 @@ _NO_TYPE = {"properties": {"type": {"enum": [None, ""]}}}
 
 def schema() -> dict[str, Any]:
     """JSON Schema of a network configuration list, or of one plugin's configuration, with our plugins in it."""
-    defined = definitions(BRIDGE, ROUTED, MACVLAN, SLAAC, MAIN_OF_IPAM)
-    defined["plugin"] = {
-        "type": "object",
-        "if": _BRIDGE_TYPE, "then": {"$ref": "#/$defs/bridge"},
-        "else": {
-            "if": _ROUTED_TYPE, "then": {"$ref": "#/$defs/routed"},
-            "else": {
-                "if": _MACVLAN_TYPE, "then": {"$ref": "#/$defs/macvlan"},
-                "else": {"if": _OUR_IPAM, "then": {"$ref": "#/$defs/mainOfIpam"}},
-            },
-        },
-    }
+    defined = definitions(*_MAIN, SLAAC, MAIN_OF_IPAM)
+    chosen: dict[str, Any] = {"if": _OUR_IPAM, "then": {"$ref": "#/$defs/mainOfIpam"}}
+    for level in reversed(_MAIN):
+        kind = next(str(key.example) for key in level.keys if key.name == "type")
+        named = {"required": ["type"], "properties": {"type": {"const": kind}}}
+        chosen = {"if": named, "then": {"$ref": f"#/$defs/{level.name}"}, "else": chosen}
+    defined["plugin"] = {"type": "object", **chosen}
     defined["list"] = {
         "type": "object",
         "required": ["cniVersion", "name", "plugins"],
@@ -149,7 +144,7 @@ def _level(level: Level) -> dict[str, Any]:
 def _key(key: Key) -> dict[str, Any]:
     made = _kind(key.kind)
     if key.refusal:
-        made = {"enum": [None, *_empty(key.kind)]}
+        made = _nothing(key.kind)
     elif not key.required and made:
         made = {"anyOf": [{"type": "null"}, made]}
     made["description"] = key.meaning
@@ -158,9 +153,14 @@ def _key(key: Key) -> dict[str, Any]:
     return made
 
 
-def _empty(kind: Kind) -> list[object]:
+def _nothing(kind: Kind) -> dict[str, Any]:
     """What a refused key may still say: that nothing is asked for."""
-    return [False] if isinstance(kind, Flag) else [[]] if isinstance(kind, Items) else [""]
+    match kind:
+        case Nested():
+            return {"type": ["object", "null"], "properties": {key.name: _nothing(key.kind) for key in kind.level.keys}}
+        case Number():
+            return {"enum": [None, 0]}
+    return {"enum": [None, False if isinstance(kind, Flag) else [] if isinstance(kind, Items) else ""]}
 
 
 def _kind(kind: Kind) -> dict[str, Any]:

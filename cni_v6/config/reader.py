@@ -91,7 +91,7 @@ class Reader:
                 raise CniError(INVALID_CONFIG, f"{path} is missing", f"write one, such as {json.dumps(key.example)}")
             return self._default(key, path)
         parsed = self._parse(key.kind, value, path)
-        if key.refusal and parsed:
+        if key.refusal and _asks(parsed):
             raise CniError(UNSUPPORTED_FIELD, f"{path}: {show(value)} {key.refusal.reason}", key.refusal.remedy)
         return parsed
 
@@ -203,6 +203,13 @@ def _is_slip(a: str, b: str, most: int) -> bool:
         or _is_slip(a[1:], b, most - 1) or _is_slip(a, b[1:], most - 1)  # one too many, one too few
         or (a[:2] == b[1::-1] and _is_slip(a[2:], b[2:], most - 1))  # two swapped
     )
+
+
+def _asks(parsed: object) -> bool:
+    """Whether a value asks for something: an object in which nothing is written, or only 0, does not."""
+    if isinstance(parsed, Section):
+        return any(_asks(parsed.values[name]) for name in parsed.given)
+    return bool(parsed)
 
 
 def _is_absent(kind: Kind, value: object) -> bool:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from cni_v6.config.keys import Level
+from cni_v6.config.keys.ipvlan import IPVLAN as IPVLAN_KEYS
 from cni_v6.config.keys.macvlan import MACVLAN as MACVLAN_KEYS
+from cni_v6.config.keys.vlan import VLAN as VLAN_KEYS
 from cni_v6.conversion import chained, kubernetes, main_plugins
 from cni_v6.conversion.addresses import HOST_LOCAL, of_reference
-from cni_v6.conversion.report import Conversion, Report, Wanted, items, mapping, refused, renamed, text
-from cni_v6.protocol.invocation import MACVLAN, MAIN as MAIN_TYPES
+from cni_v6.conversion.report import ROUTED, Conversion, Report, Wanted, items, mapping, refused, renamed, text
+from cni_v6.protocol.invocation import BRIDGE, IPVLAN, MACVLAN, MAIN as MAIN_TYPES, VLAN
 from cni_v6.protocol.versions import SUPPORTED_VERSIONS
 
 Entry = Mapping[str, Any]
@@ -17,6 +20,10 @@ Main = Callable[[Entry, str, Wanted, Report, str], dict[str, Any]]
 MAIN: Mapping[str, Main] = {
     "bridge": main_plugins.convert, "ptp": main_plugins.convert,
     "flannel": kubernetes.flannel, "calico": kubernetes.calico,
+}
+# Those whose configuration we read as it is.
+ON_A_MASTER: Mapping[str, tuple[str, Level]] = {
+    "macvlan": (MACVLAN, MACVLAN_KEYS), "ipvlan": (IPVLAN, IPVLAN_KEYS), "vlan": (VLAN, VLAN_KEYS),
 }
 OF_LIST = ("name", "cniVersion", "cniVersions", "disableCheck", "disableGC", "loadOnlyInlinedPlugins")
 VERSION = "1.0.0"
@@ -28,6 +35,11 @@ START_AGAIN = (
     "the lease files stay where they are. The containers of the network must be started again, since both forms "
     "cannot have one subnet: delete them, and the old interfaces, before the file is replaced"
 )
+ONE_BY_ONE = (
+    "name and store stay, so no address is given twice. Running containers stay on the bridge, with their addresses, "
+    "until each is recreated; until then both forms work, and reach each other"
+)
+RECREATE = "cni-v6ctl list  # recreate the containers, until none of the network is older than the file"
 FOREIGN = "the addresses are another plugin's, which knows them as before"
 INSTALL = "cni-v6ctl install"
 LINT = "cni-v6ctl lint {new}"
@@ -48,11 +60,13 @@ def convert(document: Entry, wanted: Wanted) -> Conversion:
                for at, entry in enumerate(items(listed, "plugins"))]
     kinds = [text(entry.get("type"), f"{path}.type") for path, entry in entries]
     ours = next((kind for kind in kinds if kind in MAIN_TYPES), "")
-    if ours:
-        raise refused(f"{ours} is in it already: nothing is to be converted", "to change the type: docs/choosing.md")
     name = text(document.get("name"), "name")
     if not name:
         raise refused("name is missing", "a network has one, under which its leases are kept")
+    if ours == BRIDGE and wanted.to == ROUTED:
+        return _routed(document, entries, kinds.index(ours), report)
+    if ours:
+        raise refused(f"{ours} is in it already: nothing is to be converted", "to change the type: docs/choosing.md")
     at = next((at for at, kind in enumerate(kinds) if kind in MAIN), None)
     if at is None:
         return _addresses_alone(document, entries, wanted, report)
@@ -65,6 +79,19 @@ def convert(document: Entry, wanted: Wanted) -> Conversion:
     network = _list(document, plugins, report)
     leases, commands = _move(kinds[at], main, entry)
     return Conversion(source, network, tuple(report.remarks), leases, commands, str(entry.get("bridge") or "cni0"))
+
+
+def _routed(
+    document: Entry, entries: Sequence[tuple[str, Entry]], at: int, report: Report
+) -> Conversion:
+    """Our bridge as our routed network: the same name, store and ranges."""
+    path, entry = entries[at]
+    main = main_plugins.without_bridge(_without_list(entry), report, path)
+    plugins = [main if number == at else _without_list(other) for number, (_, other) in enumerate(entries)]
+    commands = (INSTALL, LINT, REPLACE, RECREATE, "ip link delete {bridge}", "cni-v6ctl doctor")
+    bridge = text(entry.get("bridge"), f"{path}.bridge") or "cni0"
+    return Conversion(f"a network of {BRIDGE}", _list(document, plugins, report), tuple(report.remarks), ONE_BY_ONE,
+                      commands, bridge)
 
 
 def _addresses_alone(
@@ -81,8 +108,8 @@ def _addresses_alone(
         raise refused(f"{path}.type: {entry.get('type')} stays, so there is no --to {wanted.to}", "leave --to out")
     ipam = of_reference(entry["ipam"], wanted, report, f"{path}.ipam")
     main = {**_without_list(entry), "ipam": ipam}
-    if entry.get("type") == "macvlan":
-        main = macvlan(main, report, path)
+    if entry.get("type") in ON_A_MASTER:
+        main = on_a_master(main, report, path)
     else:
         report.look(f"{path}.type", f"{entry.get('type')} stays: only the addresses become ours")
     plugins = [main if number == at else _without_list(other) for number, (_, other) in enumerate(entries)]
@@ -90,14 +117,18 @@ def _addresses_alone(
     return Conversion(source, _list(document, plugins, report), tuple(report.remarks), IN_PLACE, _commands())
 
 
-def macvlan(entry: Entry, report: Report, path: str) -> dict[str, Any]:
-    """The reference macvlan as ours, which reads the same keys."""
-    found = renamed(entry, MACVLAN_KEYS.names, f"{path}.", report)
-    for key in sorted(found.keys() - MACVLAN_KEYS.names):
+def on_a_master(entry: Entry, report: Report, path: str) -> dict[str, Any]:
+    """The reference macvlan, ipvlan or vlan as ours, which reads the same keys."""
+    kind, keys = ON_A_MASTER[entry["type"]]
+    found = renamed(entry, keys.names, f"{path}.", report)
+    for key in sorted(found.keys() - keys.names):
         del found[key]
         report.lost(f"{path}.{key}", "no such key")
-    report.changed(f"{path}.type", f"{entry['type']}: {MACVLAN}")
-    return {**found, "type": MACVLAN}
+    report.changed(f"{path}.type", f"{entry['type']}: {kind}")
+    if kind == VLAN and "vlanId" not in found:
+        found["vlanId"] = 0
+        report.changed(f"{path}.vlanId", "0, which its absence meant: write the VLAN")
+    return {**found, "type": kind}
 
 
 def _has_host_local(entry: Entry) -> bool:

@@ -11,7 +11,6 @@ from cni_v6.config.main import IPAM_PLUGIN
 from cni_v6.conversion.addresses import bare, subnet
 from cni_v6.conversion.main_plugins import BRIDGE_NAME, CAPABILITIES, CAPABILITIES_ON_A_LINK, ON_A_LINK, TYPES
 from cni_v6.conversion.report import BRIDGE, Conversion, Report, Wanted, items, mapping, refused, text
-from cni_v6.protocol.invocation import MACVLAN
 
 OPTION = "com.docker.network."
 LEASES = (
@@ -113,17 +112,15 @@ def _masquerade(found: dict[str, Any], internal: bool, options: dict[str, str], 
 def _on_a_link(driver: str, options: dict[str, str], wanted: Wanted, report: Report) -> dict[str, Any]:
     if wanted.to:
         raise refused(f"Driver: {driver} stays, so there is no --to {wanted.to}", "leave --to out")
-    if driver == "macvlan":
-        report.changed("Driver", f"{driver}: {MACVLAN}")
-    else:
-        report.look("Driver", f"the reference plugin {driver} makes the interface; only the addresses are ours")
-    found: dict[str, Any] = {"type": MACVLAN if driver == "macvlan" else driver}
+    kind = ON_A_LINK[driver]
+    report.changed("Driver", f"{driver}: {kind}")
+    found: dict[str, Any] = {"type": kind}
     parent, mode = options.pop("parent", ""), options.pop(f"{driver}_mode", "")
     if parent:
         found["master"] = parent
     if mode:
         found["mode"] = mode
-    return {**found, "capabilities": CAPABILITIES_ON_A_LINK}
+    return {**found, "capabilities": CAPABILITIES_ON_A_LINK[kind]}
 
 
 # Addresses

@@ -9,15 +9,15 @@ from cni_v6.config.keys.bridge import BRIDGE as BRIDGE_KEYS
 from cni_v6.config.keys.routed import ROUTED as ROUTED_KEYS
 from cni_v6.conversion.addresses import of_reference
 from cni_v6.conversion.report import BRIDGE, ROUTED, Report, Wanted, items, mapping, refused, renamed
-from cni_v6.protocol.invocation import BRIDGE as OUR_BRIDGE, ROUTED as OUR_ROUTED
+from cni_v6.protocol.invocation import BRIDGE as OUR_BRIDGE, IPVLAN, MACVLAN, ROUTED as OUR_ROUTED
 
 NEAREST: Mapping[str, str] = {"bridge": BRIDGE, "ptp": ROUTED}
 TYPES: Mapping[str, str] = {BRIDGE: OUR_BRIDGE, ROUTED: OUR_ROUTED}
 KEYS: Mapping[str, frozenset[str]] = {BRIDGE: BRIDGE_KEYS.names, ROUTED: ROUTED_KEYS.names}
 BRIDGE_NAME = 15  # linux/if.h: IFNAMSIZ, less the zero
-ON_A_LINK = ("macvlan", "ipvlan")  # drivers of podman and Docker; ipvlan stays the reference's
-CAPABILITIES_ON_A_LINK = {"ips": True, "mac": True}
-CAPABILITIES = {**CAPABILITIES_ON_A_LINK, "portMappings": True}  # what podman and Docker ask for without a word
+ON_A_LINK: Mapping[str, str] = {"macvlan": MACVLAN, "ipvlan": IPVLAN}  # drivers of podman and Docker
+CAPABILITIES = {"ips": True, "mac": True, "portMappings": True}  # what podman and Docker ask for without a word
+CAPABILITIES_ON_A_LINK = {MACVLAN: {"ips": True, "mac": True}, IPVLAN: {"ips": True}}
 # Why a key of a bridge has no place where each container has a link of its own.
 WITHOUT_BRIDGE: Mapping[str, str] = {
     "bridge": "there is no bridge",
@@ -29,6 +29,7 @@ WITHOUT_BRIDGE: Mapping[str, str] = {
     "macspoofchk": "the guard checks the addresses of each link",
     "enabledad": "nobody else is on the link",
     "preserveDefaultVlan": "there is no bridge",
+    "netfilter": "packets between containers pass the node's rules in any case",
 }
 ONLY_BRIDGED = ("vlan", "vlanTrunk", "disableContainerInterface")  # a configuration with one of them stays on a bridge
 OPEN = ('written "open", as it was: whoever has a route to a container reaches all its ports. "published" closes it to '
@@ -71,6 +72,23 @@ def convert(entry: Mapping[str, Any], name: str, wanted: Wanted, report: Report,
     if to == ROUTED and not _routes(ipam):
         report.look(f"{path}.ipam.routes", "a family without routes gets a default route")
     return found
+
+
+def without_bridge(entry: Mapping[str, Any], report: Report, path: str) -> dict[str, Any]:
+    """The configuration of our routed plugin for one of our bridge plugin.
+
+    :raises CniError: INVALID_CONFIG for a bridge that cannot be routed.
+    """
+    found = dict(entry)
+    report.changed(f"{path}.type", f"{OUR_BRIDGE}: {OUR_ROUTED}")
+    if not found.get("ipam"):
+        raise refused(f"{path} has no ipam: a routed container needs an address", "leave it on the bridge")
+    if not found.get("isDefaultGateway") and not _routes(mapping(found["ipam"], f"{path}.ipam")):
+        report.look(f"{path}.ipam.routes", "a family without routes gets a default route")
+    if not (found.get("isGateway") or found.get("isDefaultGateway")):
+        report.look(f"{path}.isGateway", "the node becomes the gateway of the network, and forwards")
+    _leave_bridge(found, report, path)
+    return found | {"type": OUR_ROUTED}
 
 
 def finish(found: dict[str, Any], report: Report, path: str) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from cni_v6.config.main import IPAM_PLUGIN
 from cni_v6.conversion.addresses import bare, subnet
 from cni_v6.conversion.main_plugins import BRIDGE_NAME, CAPABILITIES, CAPABILITIES_ON_A_LINK, ON_A_LINK, OPEN, TYPES
 from cni_v6.conversion.report import BRIDGE, ROUTED, Conversion, Report, Wanted, items, mapping, refused, text
-from cni_v6.protocol.invocation import MACVLAN
 
 DATA_DIR = "/run/cni-v6/networks"  # podman calls no DEL for what ended with a reboot, see docs/runtimes.md
 LEASES = (
@@ -120,14 +119,11 @@ OPTIONS: Mapping[str, Callable[[str, dict[str, Any], Report], None]] = {"mtu": _
 def _on_a_link(
     document: Mapping[str, Any], driver: str, options: dict[str, str], wanted: Wanted, report: Report
 ) -> dict[str, Any]:
-    """The reference plugin, with addresses of ours."""
     if wanted.to:
         raise refused(f"driver: {driver} stays, so there is no --to {wanted.to}", "leave --to out")
-    if driver == "macvlan":
-        report.changed("driver", f"{driver}: {MACVLAN}")
-    else:
-        report.look("driver", f"the reference plugin {driver} makes the interface; only the addresses are ours")
-    found: dict[str, Any] = {"type": MACVLAN if driver == "macvlan" else driver}
+    kind = ON_A_LINK[driver]
+    report.changed("driver", f"{driver}: {kind}")
+    found: dict[str, Any] = {"type": kind}
     parent = options.pop("parent", "") or text(document.get("network_interface"), "network_interface")
     if parent:
         found["master"] = parent
@@ -141,7 +137,7 @@ def _on_a_link(
     families = sorted({":" in part["subnet"] for members in ipam.get("ranges", []) for part in members})
     if families and document.get("internal") is not True:
         ipam["routes"] = [{"dst": "::/0" if is_ipv6 else "0.0.0.0/0"} for is_ipv6 in families]
-    return {**found, "capabilities": CAPABILITIES_ON_A_LINK, "ipam": ipam}
+    return {**found, "capabilities": CAPABILITIES_ON_A_LINK[kind], "ipam": ipam}
 
 
 def _ipam(document: Mapping[str, Any], report: Report) -> dict[str, Any]:

@@ -17,8 +17,8 @@ from cni_v6.kernel import privilege
 # Each command, and its module in this package. Only the module of the command that is run is imported: all of them take
 # twice as long (docs/design/ctl.md). The order is that of the help.
 COMMANDS: Mapping[str, str] = {
-    "list": "list", "explain": "explain", "doctor": "doctor", "connectivity": "connectivity", "trace": "trace",
-    "log": "log", "watch": "log", "top": "top", "metrics": "metrics",
+    "list": "list", "explain": "explain", "map": "map", "doctor": "doctor", "connectivity": "connectivity",
+    "trace": "trace", "log": "log", "watch": "log", "top": "top", "metrics": "metrics",
     "check": "check", "gc": "gc", "lint": "lint",
     "ipam": "burn", "plan": "plan", "plan-prefix": "prefix", "reload": "reload", "teardown": "reload",
     "renumber": "renumber", "schema": "schema", "engine": "engine",

@@ -28,6 +28,20 @@ def macvlan() -> int:
     return shim.main("cni-v6-macvlan")
 
 
+def ipvlan() -> int:
+    """``cni-v6-ipvlan``."""
+    from cni_v6 import shim
+
+    return shim.main("cni-v6-ipvlan")
+
+
+def vlan() -> int:
+    """``cni-v6-vlan``."""
+    from cni_v6 import shim
+
+    return shim.main("cni-v6-vlan")
+
+
 def ipam() -> int:
     """``cni-v6-ipam``."""
     from cni_v6 import shim

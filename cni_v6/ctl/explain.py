@@ -37,7 +37,7 @@ from cni_v6.kernel.questions import (
     GetSysctl,
     Snapshot,
 )
-from cni_v6.leases.attachment import Attachment, MacvlanLink
+from cni_v6.leases.attachment import Attachment, ChildLink
 from cni_v6.net.addresses import overlap
 from cni_v6.plan import forwarding, nobody
 from cni_v6.plan.bridge_port import FRAMES
@@ -180,7 +180,7 @@ def situation_of(
 ) -> Explained:
     data_dir, record = held
     owned = (link for link in links if owner_of_alias(link.alias) == record.owner)
-    port = record.port if isinstance(record.port, MacvlanLink) and not record.port.in_container else None
+    port = record.port if isinstance(record.port, ChildLink) and not record.port.in_container else None
     named = port.master if port else record.host
     link = next((link for link in links if link.name == named), None) or next(owned, None)
     home = record.policy.home if record.policy else next((anchor.home for anchor in record.anchors), "")

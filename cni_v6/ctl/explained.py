@@ -26,7 +26,7 @@ from cni_v6.leases.attachment import BridgePort
 from cni_v6.net.addresses import is_link_local
 from cni_v6.plan import firewall_words, reach
 from cni_v6.plan.reach import Leaving, PublishedPort, Verdict
-from cni_v6.plan.situation import Situation, cut_off, macvlan_link
+from cni_v6.plan.situation import Situation, cut_off, child_link
 
 ALL = (reach.NEIGHBOURS, reach.NODE, reach.NETWORKS, reach.OUTSIDE)
 MAY = choice("whether its packets pass", reach.YES, reach.NO, reach.PERHAPS)
@@ -117,7 +117,7 @@ def _who(detail: Explained, now: float) -> Iterator[tuple[str, str]]:
         yield "prefix", f"{prefix} (delegated)"
     if record.created:
         yield "since", f"{screen.moment(record.created)}, {screen.age(now - record.created)} ago"
-    port = macvlan_link(detail.seen)
+    port = child_link(detail.seen)
     if port:
         where = "in the container" if port.in_container else f"{'up' if link and link.up else 'down'}"
         yield "master", f"{port.master}, {where}{f', MTU {link.mtu}' if link else ''}"

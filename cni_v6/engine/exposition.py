@@ -6,7 +6,8 @@ https://prometheus.io/docs/instrumenting/exposition_formats/, "Text-based format
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+
+from cni_v6.values import dataclass
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 COUNTER, GAUGE, HISTOGRAM = "counter", "gauge", "histogram"

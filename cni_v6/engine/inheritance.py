@@ -37,7 +37,7 @@ CGROUP = re.compile(r"^\S+ \S+ \S+ \S+ (\S+) .* - cgroup2? ", re.MULTILINE)  # t
 
 
 def drop_inherited() -> None:
-    """Reset everything inherited. The process must have only one thread.
+    """Reset everything inherited but the control groups. The process must have only one thread.
 
     :raises OSError: a limit that cannot be raised is too low for an engine.
     """
@@ -107,12 +107,14 @@ def _memory() -> None:
         file.write("0")
 
 
-def _control_groups() -> None:
+def leave_control_groups() -> None:
     """Move to the root of each hierarchy: the caller's group may be limited, frozen, killed as a whole, or removed
-    soon."""
-    for folder in _hierarchies():
-        with suppress(OSError), open(f"{folder}/cgroup.procs", "w", encoding="ascii") as file:
-            file.write("0")  # 0 is the writing process (Documentation/admin-guide/cgroup-v2.rst)
+    soon. For a thread of its own: the kernel waits for an RCU grace period (kernel/cgroup/cgroup.c,
+    cgroup_threadgroup_rwsem), some ten milliseconds."""
+    with suppress(OSError):
+        for folder in _hierarchies():
+            with suppress(OSError), open(f"{folder}/cgroup.procs", "wb", buffering=0) as file:
+                file.write(b"0")  # 0 is the writing process (Documentation/admin-guide/cgroup-v2.rst)
 
 
 def _hierarchies() -> Iterator[str]:
@@ -121,5 +123,5 @@ def _hierarchies() -> Iterator[str]:
 
 
 _STEPS: tuple[Callable[[], None], ...] = (
-    _signals, _umask, _limits, _priority, _disk_priority, _processors, _memory, _control_groups,
+    _signals, _umask, _limits, _priority, _disk_priority, _processors, _memory,
 )

@@ -63,8 +63,8 @@ class Service:
         self._metrics_server.close()
         self._reaper.close()
         self._watch.close()
-        self._log.close()
         self._proc.close()
+        self._log.close()
 
     def refuse(self, call: Call, words: str, remedy: str) -> Reply:
         """The answer to a call that is not begun."""

@@ -168,11 +168,16 @@ def _become(listener: socket.socket, alive: int, path: bytes) -> None:
         os.chdir("/")
         _close_all_but({listener.fileno(), alive})
         gc.disable()
-        from cni_v6.engine.inheritance import drop_inherited
-        from cni_v6.engine.server import Server
+        from threading import Thread
+
+        from cni_v6.engine.inheritance import drop_inherited, leave_control_groups
 
         drop_inherited()
+        leaving = Thread(target=leave_control_groups)  # most of it is waiting, and the imports go on meanwhile
+        leaving.start()
+        from cni_v6.engine.server import Server
 
+        leaving.join()
         gc.freeze()  # modules are never freed: later collections need not look at them
         gc.enable()
         os.environ.clear()

@@ -73,6 +73,7 @@ class _Leases:
         self.peek = leases.peek
         self.past = leases.past
         self.count = leases.count
+        self.traces = leases.traces
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:

@@ -11,6 +11,8 @@ PURPOSE = {
     "cni-v6": "connects containers to a bridge, with IPv6 and IPv4 addresses",
     "cni-v6-routed": "routes containers one by one, without a bridge, with IPv6 and IPv4 addresses",
     "cni-v6-macvlan": "connects containers to an interface of the node, with IPv6 and IPv4 addresses",
+    "cni-v6-ipvlan": "connects containers to an interface of the node, with its MAC",
+    "cni-v6-vlan": "connects containers to a VLAN on an interface of the node",
     "cni-v6-ipam": "manages the IPv6 and IPv4 addresses of containers",
     "loopback": "brings up the loopback interface of containers",
 }

@@ -10,7 +10,7 @@ _WORDS = {
     ops.SetBridge: "set bridge {name}: {settings}",
     ops.PinMac: "keep MAC {mac} on bridge {bridge}, whatever its ports have",
     ops.CreateVeth: "create veth {host}{place}, its peer {ifname} (mac {mac}, mtu {mtu}) in {netns}",
-    ops.CreateMacvlan: "create macvlan {ifname} (mac {mac}, mtu {mtu}, mode {mode}) on {master} in {netns}",
+    ops.CreateChildLink: "create {kind} {ifname} ({settings}) on {master} in {netns}",
     ops.SetAlias: "name the owner of {ifname}: {alias}",
     ops.ClaimMac: "claim MAC {mac} on bridge {bridge} for {ifname}",
     ops.SetPort: "set port {ifname}: hairpin {hairpin}, isolated {isolated}",
@@ -56,6 +56,9 @@ def describe(op: Op) -> str:
     values = {name: getattr(op, name) for name in op.__dataclass_fields__}
     if isinstance(op, ops.CreateVeth):
         values["place"] = f" on bridge {op.bridge}" if op.bridge else ""
+    if isinstance(op, ops.CreateChildLink):
+        mode = f"{'id' if op.kind == 'vlan' else 'mode'} {op.mode}"
+        values["settings"] = f"mac {op.mac or 'of the master'}, mtu {op.mtu}, {mode}"
     if isinstance(op, (ops.AddRoute, ops.RemoveRoute)):
         values["place"] = f", table {op.table}" if op.table else ""
     if isinstance(op, ops.SetBucket):

@@ -73,6 +73,7 @@ class LinuxKernel:
     def apply(self, operations: Iterable[Op]) -> Mapping[Op, Op | None]:
         done: list[Op] = []
         self._otherwise.clear()
+        self._spaces.made.clear()
         try:
             for batch in _batches(operations):
                 self._run(batch, done)
@@ -263,6 +264,12 @@ def _create_veth(spaces: Spaces, operation: ops.CreateVeth) -> Message:
     return requests.create_veth(operation, bridge, spaces.get(operation.netns).file)
 
 
+def _delete_link(spaces: Spaces, operation: ops.DeleteLink) -> Message:
+    """By its index where that is known: the container may have renamed it."""
+    index = spaces.made.get((operation.netns, operation.ifname))
+    return requests.delete_link(operation) if index is None else requests.deletion([index], 0)[0]
+
+
 def _by_name(encode: Callable[[Any], Message]) -> Callable[[Spaces, Any], Message]:
     return lambda _, operation: encode(operation)
 
@@ -310,7 +317,7 @@ _REQUESTS: dict[type[Any], Callable[[Spaces, Any], Message]] = {
         operation, _index(spaces, HOST, operation.ifname, operation), _index(spaces, HOST, operation.ifb, operation)
     ),
     ops.Announce: _by_name(lambda operation: requests.set_mac(operation.ifname, operation.mac)),
-    ops.DeleteLink: _by_name(requests.delete_link),
+    ops.DeleteLink: _delete_link,
 }
 
 
@@ -323,10 +330,10 @@ def _pin_mac(spaces: Spaces, operation: ops.PinMac) -> None:
     bridge_macs.pin(spaces, operation)
 
 
-def _create_macvlan(spaces: Spaces, operation: ops.CreateMacvlan) -> None:
-    from cni_v6.kernel import macvlan  # of one type of network
+def _create_child_link(spaces: Spaces, operation: ops.CreateChildLink) -> None:
+    from cni_v6.kernel import child_link  # of one type of network
 
-    macvlan.create(spaces, operation)
+    child_link.create(spaces, operation)
 
 
 _DIRECT: dict[type[Any], Callable[[Spaces, Any], None]] = {
@@ -336,7 +343,7 @@ _DIRECT: dict[type[Any], Callable[[Spaces, Any], None]] = {
     ops.UnloadRuleset: apply_firewall.unload_ruleset,
     ops.FlushFlows: apply_firewall.flush_flows,
     ops.PinMac: _pin_mac,
-    ops.CreateMacvlan: _create_macvlan,
+    ops.CreateChildLink: _create_child_link,
     ops.AwaitPort: await_port,
     ops.AwaitCarrier: await_carrier,
     ops.AwaitReception: await_reception,

@@ -29,7 +29,7 @@ from cni_v6.kernel.questions import (
     GetLinks,
     GetListeners,
     GetMacHolder,
-    GetMacvlanMode,
+    GetChildMode,
     GetNeighbours,
     GetNft,
     GetPeerAddresses,
@@ -294,9 +294,9 @@ def _mac_holder(spaces: Spaces, question: GetMacHolder) -> Link | None:
     return bridge_macs.holder(spaces, question)
 
 
-def _macvlan_mode(spaces: Spaces, question: GetMacvlanMode) -> str:
+def _child_mode(spaces: Spaces, question: GetChildMode) -> tuple[str, str]:
     [answer] = spaces.get(question.netns).route.request([requests.get_link(question.ifname)])
-    return pyroute2_messages.read_macvlan_mode(answer.messages[0]) if answer.messages else ""
+    return pyroute2_messages.read_child_mode(answer.messages[0]) if answer.messages else ("", "")
 
 
 def _port_vlans(spaces: Spaces, questions: Sequence[GetPortVlans]) -> Iterable[tuple[Question, object]]:
@@ -359,7 +359,7 @@ _ANSWERS: dict[type[Any], Callable[[Spaces, Any], object]] = {
     GetPeerAddresses: _peer_addresses,
     GetPorts: _ports,
     GetMacHolder: _mac_holder,
-    GetMacvlanMode: _macvlan_mode,
+    GetChildMode: _child_mode,
     GetLinks: _all_links,
     GetAlive: _alive,
 }

@@ -24,7 +24,8 @@ class Spaces:
     :param rules_watched: the engine looks at the firewall's rules whenever they change, so their mark tells enough.
     :param proc: where the sysctls of containers are looked for (``Folders``); None: in /proc.
 
-    ``has_elements``: elements of the firewall were added, so its tables are in use.
+    ``has_elements``: elements of the firewall were added, so its tables are in use. ``made``: the indices of the
+    interfaces that this ADD has made in containers, which may rename them.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Spaces:
         self._given = given or {}
         self._open: dict[str, Namespace] = {HOST: host} if host else {}
         self._indices: dict[tuple[str, str], int] = {}
+        self.made: dict[tuple[str, str], int] = {}
 
     def get(self, netns: str) -> Namespace:
         if netns not in self._open:

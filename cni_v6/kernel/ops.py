@@ -70,13 +70,13 @@ class CreateVeth:
 
 
 @dataclass(frozen=True, slots=True)
-class CreateMacvlan:
-    """Create a macvlan in a namespace, down, with an ``ifalias``. ``place``: the namespace of its ``master``.
+class CreateChildLink:
+    """Create a macvlan, ipvlan or vlan in a namespace, down, with an ``ifalias``. ``place``: that of its ``master``.
 
     The kernel makes it in its namespace at once, but compares the name with those of the node too. So it gets its name
-    last, and has ``temporary`` before, which nobody else has. ``mtu`` 0: the master's. ``mode`` as in ``ip link``; with
-    ``passthru`` it has the master's MAC. Undo deletes it. ``shared``: it belongs to the network and has its name at
-    once; it may exist already, and is not undone.
+    last, and has ``temporary`` before, which nobody else has. ``mtu`` 0: the master's. ``kind``, ``mode`` as in ``ip
+    link``; the mode of a vlan is its id. ``mac`` "": the master's. Undo deletes it, also under another name.
+    ``shared``: it belongs to the network and has its name at once; it may exist already, and is not undone.
     """
 
     place: str
@@ -84,6 +84,7 @@ class CreateMacvlan:
     netns: str
     ifname: str
     temporary: str
+    kind: str
     mode: str
     mac: str
     mtu: int
@@ -486,7 +487,7 @@ Op = (
     | SetBridge
     | PinMac
     | CreateVeth
-    | CreateMacvlan
+    | CreateChildLink
     | SetAlias
     | ClaimMac
     | SetPort
@@ -538,7 +539,7 @@ def inverse(op: Op) -> Op | None:
     """
     if isinstance(op, CreateVeth) and not op.shared:
         return DeleteLink(HOST, op.host)
-    if isinstance(op, CreateMacvlan) and not op.shared:
+    if isinstance(op, CreateChildLink) and not op.shared:
         return DeleteLink(op.netns, op.ifname)
     if isinstance(op, SetSysctl) and op.netns != HOST and op.was is not None:
         return SetSysctl(op.netns, op.key, op.was)

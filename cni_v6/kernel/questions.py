@@ -200,8 +200,8 @@ class GetAlive:
 
 
 @dataclass(frozen=True, slots=True)
-class GetMacvlanMode:
-    """-> str: ``bridge``, ``private``, ``vepa`` or ``passthru``; "" where there is no macvlan of that name"""
+class GetChildMode:
+    """-> (str, str): kind and mode of a macvlan or ipvlan as in ``ip link``, of a vlan its id; "" twice for others"""
 
     netns: str
     ifname: str
@@ -239,7 +239,7 @@ Question = (
     | GetMacHolder
     | GetLinks
     | GetAlive
-    | GetMacvlanMode
+    | GetChildMode
     | GetPortVlans
 )
 
@@ -381,9 +381,9 @@ class Snapshot:
         assert isinstance(answer, frozenset)
         return answer
 
-    def macvlan_mode(self, netns: str, ifname: str) -> str:
-        answer = self.answers[GetMacvlanMode(netns, ifname)]
-        assert isinstance(answer, str)
+    def child_mode(self, netns: str, ifname: str) -> tuple[str, str]:
+        answer = self.answers[GetChildMode(netns, ifname)]
+        assert isinstance(answer, tuple)
         return answer
 
     def port_vlans(self, ifname: str) -> tuple[tuple[int, bool], ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 
 from cni_v6.errors import ALREADY_ATTACHED, KERNEL_REFUSED, PORTS_EXHAUSTED, CniError
-from cni_v6.kernel import mac_claims, macvlan, ops
+from cni_v6.kernel import child_link, mac_claims, ops
 from cni_v6.kernel.describe import describe
 from cni_v6.kernel.facts import BRIDGE_PORTS_MAX
 from cni_v6.kernel.netlink import answers, requests
@@ -27,7 +27,9 @@ def refusal(spaces: Spaces, operation: Op, answer: Answer) -> CniError:
         if answer.error == errno.EEXIST:
             return _exists(spaces, operation)
     if isinstance(operation, ops.SetLink) and answer.error == errno.EADDRINUSE:
-        return macvlan.mac_in_use(operation)
+        return child_link.mac_in_use(operation)
+    if isinstance(operation, ops.AddAddress) and answer.error == errno.EADDRINUSE:
+        return child_link.address_in_use(operation)
     return CniError(KERNEL_REFUSED, f"cannot {describe(operation)}", explain(answer))
 
 

@@ -61,18 +61,24 @@ class RoutedLink:
     ipv4_gateway: str = ""
 
 
+CHILD_KINDS = ("macvlan", "ipvlan", "vlan")
+
+
 @dataclass(frozen=True, slots=True)
-class MacvlanLink:
+class ChildLink:
     """The link of a container without an interface on the node: its namespace's path, and the master's name.
 
     ``in_container``: the master is the container's too. ``node``: the node's own macvlan on the master, by which node
-    and container reach each other; "" for none.
+    and container reach each other; "" for none. ``kind``, ``mode``: as in ``ops.CreateChildLink``; a mode that was not
+    recorded is "".
     """
 
     netns: str
     master: str
     in_container: bool = False
     node: str = ""
+    kind: str = "macvlan"
+    mode: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +97,12 @@ class Attachment:
     """One attachment of a container to a network, as recorded before the first change in the kernel.
 
     ``addresses``: the leased addresses, canonical, without prefix length, one per set in the sets' order. ``host``: the
-    host interface, "" for a macvlan, and if the IPAM plugin ran alone. ``netns``: device and inode of the container's
-    namespace. ``created``: seconds since the epoch. ``boot``: /proc/sys/kernel/random/boot_id; "" for a lease of the
-    reference plugin, which records neither time nor boot. ``policy``: the firewall's policy, None for none.
-    ``proxied``: the addresses that the node proxies. ``prefixes``: the delegated prefixes, canonical. ``home``: the
-    namespace of ``host``, which is the node's; zeros if it was not recorded. ``anchors``: addresses and routes of the
-    node that stay while a record names them. ``reuse``: for each address the ``AllocationPolicy.reuse_mode`` of its
+    host interface, "" for a child of a master, and if the IPAM plugin ran alone. ``netns``: device and inode of the
+    container's namespace. ``created``: seconds since the epoch. ``boot``: /proc/sys/kernel/random/boot_id; "" for a
+    lease of the reference plugin, which records neither time nor boot. ``policy``: the firewall's policy, None for
+    none. ``proxied``: the addresses that the node proxies. ``prefixes``: the delegated prefixes, canonical. ``home``:
+    the namespace of ``host``, which is the node's; zeros if it was not recorded. ``anchors``: addresses and routes of
+    the node that stay while a record names them. ``reuse``: for each address the ``AllocationPolicy.reuse_mode`` of its
     set; "" or missing if it is not known. ``identity``: as in ``AllocationPolicy``. ``port``: None if it was not
     recorded how the host interface is connected. ``bandwidth``: None if the container is not shaped. ``rules``: None if
     it sends by the main table alone. ``damaged``: the file could not be read, so that only the owner and what the lease
@@ -116,7 +122,7 @@ class Attachment:
     anchors: tuple[GatewayAddress, ...] = ()
     reuse: tuple[str, ...] = ()
     identity: str = ""
-    port: BridgePort | RoutedLink | MacvlanLink | None = None
+    port: BridgePort | RoutedLink | ChildLink | None = None
     damaged: bool = False
     bandwidth: Bandwidth | None = None
     rules: SourceRules | None = None

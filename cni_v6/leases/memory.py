@@ -9,11 +9,12 @@ from dataclasses import replace
 from hashlib import shake_256
 from itertools import count
 
-from cni_v6.allocation import allocator, release_queue, used
+from cni_v6.allocation import allocator, release_queue, traces, used
 from cni_v6.allocation.allocator import AllocatorInput, AllocatorState, Chosen
 from cni_v6.allocation.policy import AFTER, DEFAULT, NEVER, SEQUENTIAL, AllocationPolicy
 from cni_v6.allocation.ranges import RangeSet, among
 from cni_v6.allocation.release_queue import MemoryQueue
+from cni_v6.allocation.traces import Traces
 from cni_v6.allocation.used import UsedAddresses
 from cni_v6.errors import TRY_AGAIN, CniError
 from cni_v6.leases import records
@@ -64,6 +65,11 @@ class MemoryLeases:
     def count(self, ranges: RangeSet) -> tuple[int, int]:
         """See ``leases.store.Leases``."""
         return self._work.spent(ranges), release_queue.count(self._work._states[ranges.family].queue, ranges)
+
+    def traces(self, ranges: RangeSet) -> Traces:
+        """See ``leases.store.Leases``."""
+        state = self._work._states[ranges.family]
+        return traces.of(state.used, state.queue, ranges)
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:

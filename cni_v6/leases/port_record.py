@@ -10,35 +10,38 @@ import re
 from dataclasses import fields
 from typing import Any
 
-from cni_v6.leases.attachment import BridgePort, MacvlanLink, RoutedLink, SourceRules
+from cni_v6.leases.attachment import CHILD_KINDS, BridgePort, ChildLink, RoutedLink, SourceRules
 from cni_v6.net.addresses import is_link_local
 from cni_v6.protocol.json_reader import canonical_prefix
 
 _VLANS = range(1, 4095)  # IEEE 802.1Q: 0 and 4095 are reserved
 _MAC = re.compile("[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 _FLAGS = ("hairpin", "isolated", "preserve_default_vlan", "promisc", "multicast_snooping", "netfilter")
+_OF_A_CHILD = {field.name: field.default for field in fields(ChildLink) if field.name not in ("netns", "master")}
 _DEFAULTS = {field.name: field.default for field in fields(BridgePort)}
 
 
-def to_json(port: BridgePort | RoutedLink | MacvlanLink) -> dict[str, Any]:
+def to_json(port: BridgePort | RoutedLink | ChildLink) -> dict[str, Any]:
     """The port as a JSON object; what has its default value is left out."""
-    if isinstance(port, MacvlanLink):
-        further = {"in_container": port.in_container, "node": port.node}
-        return {"netns": port.netns, "master": port.master, **{key: value for key, value in further.items() if value}}
+    if isinstance(port, ChildLink):
+        found = {name: getattr(port, name) for name in _OF_A_CHILD}
+        return {"netns": port.netns, "master": port.master,
+                **{name: value for name, value in found.items() if value != _OF_A_CHILD[name]}}
     if isinstance(port, RoutedLink):
         return {"mac": port.mac, **({"ipv4_gateway": port.ipv4_gateway} if port.ipv4_gateway else {})}
     values = {name: getattr(port, name) for name in _DEFAULTS}
     return {name: value for name, value in values.items() if value != _DEFAULTS[name]}
 
 
-def from_json(raw: Any) -> BridgePort | RoutedLink | MacvlanLink:
+def from_json(raw: Any) -> BridgePort | RoutedLink | ChildLink:
     """Read a port written by any version.
 
     :raises ValueError: ``to_json`` does not write such a value.
     """
     if "netns" in raw:
-        return _macvlan(MacvlanLink(
-            str(raw["netns"]), str(raw["master"]), raw.get("in_container", False) is True, str(raw.get("node", ""))))
+        node, kind, mode = (str(raw.get(name, _OF_A_CHILD[name])) for name in ("node", "kind", "mode"))
+        in_container = raw.get("in_container", False) is True
+        return _child(ChildLink(str(raw["netns"]), str(raw["master"]), in_container, node, kind, mode))
     if "mac" in raw:
         return _routed(str(raw["mac"]), str(raw.get("ipv4_gateway", "")))
     bridge, link_local = str(raw["bridge"]), str(raw.get("link_local", ""))
@@ -79,11 +82,13 @@ def _routed(mac: str, gateway: str) -> RoutedLink:
     return RoutedLink(mac, gateway)
 
 
-def _macvlan(link: MacvlanLink) -> MacvlanLink:
+def _child(link: ChildLink) -> ChildLink:
     if not _is_path(link.netns):
         raise ValueError("netns")
     if not _is_interface(link.master) or (link.node and not _is_interface(link.node)):
-        raise ValueError("macvlan")
+        raise ValueError("master")
+    if link.kind not in CHILD_KINDS or not (link.mode.isalnum() or not link.mode):
+        raise ValueError("kind")
     return link
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence, Set
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from cni_v6.allocation.policy import DEFAULT, AllocationPolicy
 from cni_v6.allocation.ranges import RangeSet
 from cni_v6.errors import CniError
 from cni_v6.leases.attachment import Attachment
 from cni_v6.protocol.names import Owner
+from cni_v6.values import dataclass
+
+if TYPE_CHECKING:  # for commands that look: a call does not need it
+    from cni_v6.allocation.traces import Traces
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +187,15 @@ class Leases(Protocol):
         """``Transaction.spent`` of a set, and how many of its addresses were released and can be given again.
 
         Takes no lock and changes nothing.
+
+        :raises CniError: STORE_FAILED.
+        """
+        ...
+
+    def traces(self, ranges: RangeSet) -> Traces:
+        """The past of a set's addresses: which of them wait, and which are never given again.
+
+        Takes no lock and changes nothing. The time is linear in the number of addresses that wait.
 
         :raises CniError: STORE_FAILED.
         """

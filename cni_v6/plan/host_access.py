@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from cni_v6.config.macvlan import MacvlanConf
+from cni_v6.config.child import ChildConf
 from cni_v6.kernel import ops
 from cni_v6.kernel.ops import HOST, Op
 from cni_v6.kernel.questions import GetAddresses, GetLink, GetRoutes, Question, Snapshot
@@ -29,7 +29,7 @@ _SETTINGS = {
 }
 
 
-def questions(conf: MacvlanConf) -> tuple[Question, ...]:
+def questions(conf: ChildConf) -> tuple[Question, ...]:
     """The questions that ADD and CHECK ask."""
     if not conf.node_interface:
         return ()
@@ -47,7 +47,7 @@ def own_addresses(master: str, seen: Snapshot) -> tuple[str, ...]:
     return tuple(address for address in found if not is_link_local(address))
 
 
-def interface(conf: MacvlanConf, node: str, mtu: int) -> Iterator[Interface]:
+def interface(conf: ChildConf, node: str, mtu: int) -> Iterator[Interface]:
     """The node's macvlan in a result."""
     if conf.node_interface:
         yield Interface(conf.node_interface, names.node_mac(conf.network, conf.master, node), mtu=mtu)
@@ -61,7 +61,7 @@ def make(network: str, master: str, node: str, seen: Snapshot) -> Iterator[Op]:
     name = names.node_interface(network, master)
     alias = f"{names.ALIAS_PREFIX} {network}: the node on {master}"
     mac = names.node_mac(network, master, node)
-    yield ops.CreateMacvlan(HOST, master, HOST, name, name, "bridge", mac, 0, alias, shared=True)
+    yield ops.CreateChildLink(HOST, master, HOST, name, name, "macvlan", "bridge", mac, 0, alias, shared=True)
     for family in sorted({version(address) for address in own_addresses(master, seen)}):
         for key, value in _SETTINGS[family]:
             yield ops.SetSysctl(HOST, f"ipv{family}/conf/{name}/{key}", value)
@@ -81,7 +81,7 @@ def routes(master: str, name: str, prefixes: Iterable[str], seen: Snapshot) -> I
             yield ops.AddRoute(HOST, name, prefix, source=source)
 
 
-def node_steps(site: Site, conf: MacvlanConf, ips: Sequence[Address], seen: Snapshot) -> Iterator[Op]:
+def node_steps(site: Site, conf: ChildConf, ips: Sequence[Address], seen: Snapshot) -> Iterator[Op]:
     """The operations on the node."""
     name = conf.node_interface
     if name:
@@ -91,7 +91,7 @@ def node_steps(site: Site, conf: MacvlanConf, ips: Sequence[Address], seen: Snap
         yield from routes(conf.master, name, map(gateways.host_prefix, ips), seen)
 
 
-def container_steps(site: Site, conf: MacvlanConf, ips: Sequence[Address], seen: Snapshot) -> Iterator[Op]:
+def container_steps(site: Site, conf: ChildConf, ips: Sequence[Address], seen: Snapshot) -> Iterator[Op]:
     """The operations in the container: the node as neighbour, on-link."""
     if not conf.node_interface:
         return
@@ -105,7 +105,7 @@ def container_steps(site: Site, conf: MacvlanConf, ips: Sequence[Address], seen:
                 yield ops.AddRoute(site.netns, site.owner.ifname, alone)
 
 
-def warnings(conf: MacvlanConf, ips: Sequence[Address], seen: Snapshot) -> Iterator[str]:
+def warnings(conf: ChildConf, ips: Sequence[Address], seen: Snapshot) -> Iterator[str]:
     """The warnings that an ADD logs: families of the container that the node has no address of."""
     own = {version(address) for address in own_addresses(conf.master, seen)} if conf.node_interface else set()
     for family in sorted({ip.family for ip in ips} - own) if conf.node_interface else ():

@@ -115,27 +115,32 @@ def check_questions(_: MainConf, record: Attachment) -> tuple[Question, ...]:
     """The questions that CHECK asks."""
     needed: list[Question] = []
     for entry in record.proxied:
-        needed += [GetProxies(entry.uplink), GetRoutes(HOST, entry.home), *forwarding.answering_questions(entry.uplink)]
+        needed += [GetLink(HOST, entry.uplink), GetProxies(entry.uplink), GetRoutes(HOST, entry.home)]
+        needed += forwarding.answering_questions(entry.uplink)
     return tuple(needed)
 
 
-def differences(_: MainConf, record: Attachment, seen: Snapshot) -> Iterable[str]:
+def differences(conf: MainConf, record: Attachment, seen: Snapshot) -> Iterable[str]:
     """The differences between the record and the kernel, one phrase for each."""
-    return (words for words, _ in _missing(record, seen))
+    return (words for words, _ in _missing(conf, record, seen))
 
 
-def mending(_: MainConf, record: Attachment, seen: Snapshot) -> Iterable[Op]:
+def mending(conf: MainConf, record: Attachment, seen: Snapshot) -> Iterable[Op]:
     """The operations after which the node answers for the container's addresses again."""
-    return (op for _, step in _missing(record, seen) for op in step)
+    return (op for _, step in _missing(conf, record, seen) for op in step)
 
 
-def _missing(record: Attachment, seen: Snapshot) -> Iterator[tuple[str, tuple[Op, ...]]]:
-    """What the node lacks of what the record says, in words, and the operations that give it back."""
-    for name in dict.fromkeys(entry.uplink for entry in record.proxied):
+def _missing(conf: MainConf, record: Attachment, seen: Snapshot) -> Iterator[tuple[str, tuple[Op, ...]]]:
+    """What the node lacks of what the record says, in words, and the operations that give it back.
+
+    Nothing on a bridge that the network had (``former_bridge``), once it is gone.
+    """
+    proxied = [entry for entry in record.proxied if conf.ndp_proxy or seen.link(HOST, entry.uplink)]
+    for name in dict.fromkeys(entry.uplink for entry in proxied):
         if not forwarding.answers(seen, name):
             words = f"the node answers for nobody on {name}: its forwarding or proxy_ndp is off"
             yield words, tuple(forwarding.answer(seen, name))
-    for entry in record.proxied:
+    for entry in proxied:
         prefix = f"{entry.address}/128"
         if prefix not in [route.dst for route in seen.routes(HOST, entry.home)]:
             yield f"route {prefix} through {entry.home} is missing", (ops.AddRoute(HOST, entry.home, prefix),)

@@ -12,9 +12,9 @@ from cni_v6.firewall.elements import PROTOCOLS
 from cni_v6.firewall.policy import CLOSED_SEGMENT
 from cni_v6.kernel.facts import DROPS_ALL, ForwardChain
 from cni_v6.net.addresses import version
-from cni_v6.plan import macvlan_reach
+from cni_v6.plan import child_reach
 from cni_v6.plan.outage import FAMILY_NAMES
-from cni_v6.plan.situation import Situation, Way, cut_off, macvlan_link
+from cni_v6.plan.situation import Situation, Way, cut_off, child_link
 
 YES, NO, PERHAPS = "yes", "no", "perhaps"
 NEIGHBOURS, NODE, NETWORKS, OUTSIDE = "same network", "the node", "other networks", "outside"
@@ -40,7 +40,7 @@ def reached(seen: Situation) -> Iterator[Verdict]:
         if stopped:
             yield from (Verdict(who, address, NO, stopped) for who in (NEIGHBOURS, NODE, NETWORKS, OUTSIDE))
             continue
-        if macvlan_link(seen):
+        if child_link(seen):
             yield from _on_link(seen, address)
             continue
         yield _from_neighbours(seen, address)
@@ -50,9 +50,9 @@ def reached(seen: Situation) -> Iterator[Verdict]:
 
 
 def _on_link(seen: Situation, address: str) -> Iterator[Verdict]:
-    """Who reaches a macvlan: the hosts of its link; all others by way of a router there."""
-    reaches, why = macvlan_reach.from_node(seen, address)
-    yield Verdict(NEIGHBOURS, address, YES, macvlan_reach.from_link(seen))
+    """Who reaches a child of a master: the hosts of its link; all others by way of a router there."""
+    reaches, why = child_reach.from_node(seen, address)
+    yield Verdict(NEIGHBOURS, address, YES, child_reach.from_link(seen))
     yield Verdict(NODE, address, YES if reaches else NO, why)
     may, words = _no_answer(seen, version(address))
     for who in (NETWORKS, OUTSIDE):
@@ -236,7 +236,7 @@ def leaving(seen: Situation) -> Iterator[Leaving]:
     """For each address and delegated prefix of the container, its way to the outside."""
     stopped = cut_off(seen)
     for address in seen.targets:
-        hops = list(macvlan_reach.exits(seen, version(address))) if macvlan_link(seen) and not stopped else []
+        hops = list(child_reach.exits(seen, version(address))) if child_link(seen) and not stopped else []
         if hops:
             yield Leaving(address, YES, f"{seen.record.owner.ifname} by way of {' and '.join(hops)}", address,
                           "its own address, past the node's rules")

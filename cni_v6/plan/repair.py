@@ -21,9 +21,9 @@ from cni_v6.kernel import ops
 from cni_v6.kernel.facts import Link
 from cni_v6.kernel.ops import HOST, Op
 from cni_v6.kernel.questions import GetAddresses, GetLink, GetPortVlans, GetRoutes, GetSysctl, Question, Snapshot
-from cni_v6.leases.attachment import Attachment, BridgePort, GatewayAddress, MacvlanLink, RoutedLink
+from cni_v6.leases.attachment import Attachment, BridgePort, ChildLink, GatewayAddress, RoutedLink
 from cni_v6.net.addresses import version
-from cni_v6.plan import bridge, bridge_port, families, features, forwarding, gateways, macvlan_check, routed_repair
+from cni_v6.plan import bridge, bridge_port, child_check, families, features, forwarding, gateways, routed_repair
 from cni_v6.protocol import names
 from cni_v6.protocol.names import Owner, owned
 
@@ -32,15 +32,15 @@ from cni_v6.protocol.names import Owner, owned
 class View:
     """An attachment beside its host interface, which may have been renamed; None if it is not on the node.
 
-    Of a macvlan ``link`` is the master. ``conf``: the part of the configuration that the record says of the port; None
-    if it is not known, or ``routed``.
+    Of a child of a master ``link`` is that master. ``conf``: the part of the configuration that the record says of the
+    port; None if it is not known, or ``routed``.
     """
 
     record: Attachment
     link: Link | None
     conf: BridgeConf | None
     routed: RoutedConf | None = None
-    macvlan: MacvlanLink | None = None
+    child: ChildLink | None = None
 
     @property
     def families(self) -> frozenset[int]:
@@ -76,8 +76,8 @@ def views(records: Iterable[Attachment], links: Iterable[Link]) -> list[View]:
     for record in records:
         link = by_name.get(record.host) or by_owner.get(record.owner)
         port = record.port or _guess(record, link, by_name)
-        if isinstance(port, MacvlanLink):
-            found.append(View(record, by_name.get(port.master), None, macvlan=port))
+        if isinstance(port, ChildLink):
+            found.append(View(record, by_name.get(port.master), None, child=port))
         elif isinstance(port, RoutedLink):
             host = link.name if link else record.host
             found.append(View(record, link, None, routed_repair.conf_of(record, port, host)))
@@ -125,8 +125,8 @@ def questions(seen_views: Iterable[View], node: str) -> Iterator[Question]:
     """
     yield from families.host_questions()
     for view in seen_views:
-        if view.macvlan:
-            yield from macvlan_check.node_questions(view.macvlan)
+        if view.child:
+            yield from child_check.node_questions(view.child)
         if view.link and view.routed:
             yield from routed_repair.questions(view.routed, view.record)
         conf = view.conf
@@ -158,8 +158,8 @@ def findings(seen_views: Sequence[View], node: str, seen: Snapshot) -> Findings:
     """The differences, and the operations that mend them: bridges, their ports, gateways, then each attachment's."""
     found = Findings()
     for view in seen_views:
-        if view.macvlan:
-            for words, step in macvlan_check.differences(view.record, view.macvlan, view.link, node, seen):
+        if view.child:
+            for words, step in child_check.differences(view.record, view.child, view.link, node, seen):
                 found.add(view.record.owner, words, *step)
         elif view.link is None:
             remedy = "cni-v6ctl gc frees it if the container has ended; else run DEL and ADD"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from cni_v6.firewall.policy import GUARD_BLOCKED
 from cni_v6.firewall.sets import BRIDGE, Element
 from cni_v6.kernel.facts import ForwardChain, Link, RouteEntry
-from cni_v6.leases.attachment import Attachment, MacvlanLink, RoutedLink
+from cni_v6.leases.attachment import Attachment, ChildLink, RoutedLink
 from cni_v6.net.addresses import version
 
 
@@ -33,10 +33,10 @@ class Inside:
 class Situation:
     """What the kernel has for an attachment.
 
-    ``link``: its host interface, of a macvlan its master; ``bridge``: the one it is plugged into; None if there is
-    none. ``elements``: of it (``concerning``). ``loaded``: the firewall's tables are as they were loaded. ``forwards``:
-    whether the node forwards from and to the container, by family. ``ways``: the node's way to each of ``targets``.
-    ``uplinks``: its way to the outside by family. ``inside``: None if the namespace is not found.
+    ``link``: its host interface, of a child of a master that master; ``bridge``: the one it is plugged into; None if
+    there is none. ``elements``: of it (``concerning``). ``loaded``: the firewall's tables are as they were loaded.
+    ``forwards``: whether the node forwards from and to the container, by family. ``ways``: the node's way to each of
+    ``targets``. ``uplinks``: its way to the outside by family. ``inside``: None if the namespace is not found.
     ``frames_pass_rules``: whether bridged frames pass the forward hook too, by family (br_netfilter).
     """
 
@@ -91,16 +91,16 @@ def concerning(record: Attachment, host: str, elements: Iterable[Element]) -> tu
     return tuple(filter(is_ours, elements))
 
 
-def macvlan_link(seen: Situation) -> MacvlanLink | None:
-    """The recorded link of a macvlan; None for another attachment."""
+def child_link(seen: Situation) -> ChildLink | None:
+    """The recorded link of a child of a master; None for another attachment."""
     port = seen.record.port
-    return port if isinstance(port, MacvlanLink) else None
+    return port if isinstance(port, ChildLink) else None
 
 
 def cut_off(seen: Situation) -> str:
     """Why nothing reaches the container at all; "" if nothing stands in the way."""
     record, link = seen.record, seen.link
-    if port := macvlan_link(seen):
+    if port := child_link(seen):
         return _cut_off_link(seen, port)
     if link is None:
         return f"its host interface {record.host or '(not recorded)'} is not on the node"
@@ -119,8 +119,8 @@ def cut_off(seen: Situation) -> str:
     return ""
 
 
-def _cut_off_link(seen: Situation, port: MacvlanLink) -> str:
-    """As ``cut_off``, of a macvlan, whose master may be in the container."""
+def _cut_off_link(seen: Situation, port: ChildLink) -> str:
+    """As ``cut_off``, of a child of a master, which may be in the container."""
     if not port.in_container and seen.link is None:
         return f"master {port.master} is missing, and the container's interface with it"
     if seen.link and not seen.link.up:

@@ -1,7 +1,8 @@
 """Plans addresses that a container takes from a router on its link (``ipam.type`` ``cni-v6-slaac``, RFC 4862).
 
 The kernel solicits a router as soon as it has a link-local address. It has one at once, because duplicate address
-detection is off: the interface identifier is that of the MAC, which is derived from the container and nobody else's.
+detection is off: the interface identifier is that of the MAC, which nobody else on the link has: it is derived from the
+container, or the master's. In the identifiers of a master's ipvlans the kernel counts (dev_id, addrconf_ifid_eui48).
 
 Pure.
 """

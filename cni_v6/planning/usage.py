@@ -98,6 +98,37 @@ def usage(
     return Usage(ranges.size(addresses), len(mine), given, once, policy.order, policy.wait, observed, assumed)
 
 
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """How many addresses of a set were given, over time.
+
+    ``points``: (seconds since the epoch, number), rising; the last one is now. ``complete``: those that were released
+    are counted, too.
+    """
+
+    points: tuple[tuple[float, int], ...]
+    complete: bool
+
+
+def growth(addresses: RangeSet, seen: Usage, held: Sequence[tuple[str, float]], now: float) -> Growth:
+    """The growth of a set, as far as its leases tell. Arguments as of ``usage``; ``seen`` is its answer.
+
+    In a sequence that never returns, the place of an address is the number of those that were given before it.
+    """
+    inside = [(from_text(text), created) for text, created in held]
+    known = sorted((created, value) for (family, value), created in inside
+                   if 0 < created <= now and ranges.origin(addresses, family, value))
+    if seen.once and seen.order == SEQUENTIAL:
+        points: list[tuple[float, int]] = []
+        for created, value in known:
+            place = _place(addresses, value)
+            if place is not None and (points[-1][1] if points else 0) < place <= seen.spent:
+                points.append((created, place))
+        return Growth((*points, (now, seen.spent)), complete=True)
+    counted = [(created, number) for number, (created, _) in enumerate(known, 1)]
+    return Growth((*counted, (now, len(known))), complete=False)
+
+
 def per(rate: Fraction) -> str:
     """A rate for people: in the smallest unit of time that has at least one, with three digits."""
     name, seconds = next((unit for unit in UNITS if rate * unit[1] >= 1), UNITS[-1])

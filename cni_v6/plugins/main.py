@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Generic, Protocol
 
@@ -19,6 +19,7 @@ from cni_v6.attachments import (
     first_add,
     load_config,
     namespaces,
+    old_gateways,
     register,
     remove_interface,
     renumber_plan,
@@ -43,6 +44,7 @@ from cni_v6.protocol.invocation import Invocation
 from cni_v6.protocol.names import Owner, host_interface, ifb
 from cni_v6.protocol.result import Result, after
 from cni_v6.protocol.versions import PER_FAMILY
+from cni_v6.values import dataclass
 
 
 class MainPlugin(Protocol[Conf]):
@@ -131,7 +133,8 @@ class Frame(Generic[Conf]):
         with ExitStack() as undo:
             host = site.host if conf.has_host_end else ""
             attachment = Attachment(call.owner, (), host, inside, context.now(), context.boot, home=node)
-            allocation = _allocate(call, plugin.network(site, conf, seen), attachment, context, undo, lost)
+            network = plugin.network(site, conf, seen)
+            allocation = _allocate(call, network, attachment, context, undo, lost)
             if conf.is_gateway and 6 in allocation.families():
                 seen = seen.with_answers(context.kernel.observe(features.more_questions(conf, seen)))
                 _record_proxied(conf, site, allocation, seen, context)
@@ -139,7 +142,9 @@ class Frame(Generic[Conf]):
                 call.log.warning(warning)
             plan = plugin.plan_add(site, conf, allocation, seen)
             if conf.may_route_by_source:
-                _record_rules(conf, site, plan, context)
+                register.record_rules(site, plan.ops, conf.data_dir, context)
+            if network.former:
+                plan = replace(plan, ops=(*plan.ops, *old_gateways.answering(network.former, context)))
             result = plan.answer(context.kernel.apply(plan.ops), call.log)
             if plan.complete:
                 result = plan.complete(result, context.kernel.observe(plan.found))
@@ -342,18 +347,7 @@ def _record_proxied(conf: MainConf, site: Site, allocation: Allocation, seen: Sn
         return
     with context.leases(conf.network, conf.data_dir).transaction() as leases:
         record = leases.get(site.owner) or Attachment(site.owner, (), site.host, boot=context.boot)
-        leases.update(replace(record, proxied=proxied))
-
-
-def _record_rules(conf: MainConf, site: Site, plan: Plan, context: Context) -> None:
-    """Record the rules of the container's namespace before they are made: they stay when its interface goes."""
-    from cni_v6.plan import source_routing  # where a container may have a second network
-
-    rules = source_routing.to_record(site, plan.ops)
-    if rules:
-        with context.leases(conf.network, conf.data_dir).transaction() as leases:
-            record = leases.get(site.owner) or Attachment(site.owner, (), site.host, boot=context.boot)
-            leases.update(replace(record, rules=rules))
+        leases.update(replace(record, proxied=tuple(dict.fromkeys((*record.proxied, *proxied)))))
 
 
 def _attempt(call: Invocation, step: Callable[[], object]) -> None:

@@ -12,7 +12,7 @@ from cni_v6.plugins import ipam, loopback
 from cni_v6.plugins.bridge import Bridge
 from cni_v6.config.main import Conf
 from cni_v6.plugins.main import Frame, MainPlugin
-from cni_v6.protocol.invocation import BRIDGE, IPAM, LOOPBACK, MACVLAN, ROUTED, Invocation
+from cni_v6.protocol.invocation import BRIDGE, IPAM, IPVLAN, LOOPBACK, MACVLAN, ROUTED, VLAN, Invocation
 from cni_v6.protocol.result import Result
 from cni_v6.values import dataclass
 
@@ -49,9 +49,26 @@ def _routed() -> Plugin:
 
 def _macvlan() -> Plugin:
     from cni_v6.config.keys.macvlan import MACVLAN as keys
-    from cni_v6.plugins.macvlan import Macvlan
+    from cni_v6.config.macvlan import parse_macvlan
+    from cni_v6.plugins.child import OnMaster
 
-    return main_plugin(Macvlan(), keys)
+    return main_plugin(OnMaster(parse_macvlan), keys)
+
+
+def _ipvlan() -> Plugin:
+    from cni_v6.config.ipvlan import parse_ipvlan
+    from cni_v6.config.keys.ipvlan import IPVLAN as keys
+    from cni_v6.plugins.child import OnMaster
+
+    return main_plugin(OnMaster(parse_ipvlan), keys)
+
+
+def _vlan() -> Plugin:
+    from cni_v6.config.keys.vlan import VLAN as keys
+    from cni_v6.config.vlan import parse_vlan
+    from cni_v6.plugins.child import OnMaster
+
+    return main_plugin(OnMaster(parse_vlan), keys)
 
 
 class Plugins(Mapping[str, Plugin]):
@@ -80,6 +97,8 @@ PLUGINS: Mapping[str, Plugin] = Plugins({
     BRIDGE: main_plugin(Bridge(), BRIDGE_KEYS),
     ROUTED: _routed,
     MACVLAN: _macvlan,
+    IPVLAN: _ipvlan,
+    VLAN: _vlan,
     IPAM: Plugin({
         "ADD": ipam.add, "DEL": ipam.delete, "CHECK": ipam.check, "GC": ipam.collect, "STATUS": ipam.status,
     }, MAIN_OF_IPAM, needs_net_admin=False),

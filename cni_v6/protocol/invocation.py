@@ -24,7 +24,10 @@ KEPT, KEPT_BYTES = 64, 1 << 14  # configurations that an engine remembers; above
 BRIDGE = "cni-v6"
 ROUTED = "cni-v6-routed"
 MACVLAN = "cni-v6-macvlan"
-MAIN = (BRIDGE, ROUTED, MACVLAN)  # the main plugins: what they answer to an ADD is compared by CHECK
+IPVLAN = "cni-v6-ipvlan"
+VLAN = "cni-v6-vlan"
+CHILDREN = (MACVLAN, IPVLAN, VLAN)  # those whose containers have a child of one of the node's interfaces
+MAIN = (BRIDGE, ROUTED, *CHILDREN)  # the main plugins: what they answer to an ADD is compared by CHECK
 IPAM = "cni-v6-ipam"
 LOOPBACK = "loopback"
 

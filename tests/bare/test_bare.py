@@ -21,7 +21,7 @@ from tests.sandbox import ROOT
 # Those that README says are tested; one after the other what waits for the same archive.
 RELEASES = [pytest.param(name, marks=pytest.mark.xdist_group(f"bare {name}")) for name in ("bookworm", "trixie")]
 SAMPLES = sorted(path.name for path in ROOT.glob("conf/*.conflist"))
-OURS = {"cni-v6", "cni-v6-routed", "cni-v6-macvlan", "cni-v6-ipam"}
+OURS = {"cni-v6", "cni-v6-routed", "cni-v6-macvlan", "cni-v6-ipvlan", "cni-v6-vlan", "cni-v6-ipam"}
 FOLDERS = "/opt/cni/bin:/usr/lib/cni"  # ours, and where Debian keeps the reference plugins
 INSTALLED = "/usr/local/share/cni-v6"
 REFERENCE_PLUGINS = "containernetworking-plugins"  # README, "Put it under a runtime"

@@ -16,6 +16,7 @@ from pathlib import Path
 from tests.bench import (
     attach,
     collect,
+    density,
     firewall,
     flowtable,
     guard,
@@ -51,6 +52,7 @@ SCENARIOS: dict[str, Callable[[Setting, Findings], None]] = {
     "mixed": attach.mixed,
     "routed": routed.sequential,
     "paths": paths.paths,
+    "density": density.density,
     "leases": ipam.leases,
     "library": scale.library,
     "memory": scale.memory,

@@ -85,10 +85,15 @@ class Node:
             [*argv, sys.executable, "-ISE", str(WORKER)],
             env=COMMANDS, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )
-        self._pods = pods
+        self._pods = 0
         self._hear()
         self._network = os.stat(f"{self._proc}/ns/net").st_ino
-        self.command(["ip", "-batch", "-"], "".join(f"netns add pod{number}\n" for number in range(pods)))
+        self.grow(pods)
+
+    def grow(self, pods: int) -> None:
+        """Make containers until there are so many."""
+        self.command(["ip", "-batch", "-"], "".join(f"netns add pod{number}\n" for number in range(self._pods, pods)))
+        self._pods = pods
 
     def pod(self, number: int) -> str:
         """The path, on the node, of a container's namespace."""

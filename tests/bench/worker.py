@@ -5,13 +5,15 @@ It reads a block of calls as a line of JSON and answers with one. It imports lit
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import sys
 import time
 from typing import Any
 
-PIPE_BYTES = 1 << 16  # pipe(7): so much can be written before anyone reads
+PIPE_BYTES = 1 << 20  # pipe(7): so much can be written before anyone reads, with F_SETPIPE_SZ
+PIPE_USUAL = 1 << 16
 PIECE = 1 << 16
 
 
@@ -75,6 +77,8 @@ def _filled(data: bytes) -> int:
     if len(data) > PIPE_BYTES:
         raise ValueError(f"{len(data)} bytes of input do not fit a pipe")
     read, write = os.pipe()
+    if len(data) > PIPE_USUAL:
+        fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
     os.write(write, data)
     os.close(write)
     return read

@@ -1,15 +1,16 @@
-"""What every store of a cluster does: in memory, in a file, in etcd."""
+"""What every store of a cluster does: in memory, in a file, in etcd, in the Kubernetes API."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import select
 import signal
 import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
@@ -18,10 +19,13 @@ import pytest
 
 from cni_v6.cluster.etcd_store import EtcdStore
 from cni_v6.cluster.file_store import FileStore
-from cni_v6.cluster.records import Change, to_text
-from cni_v6.cluster.store import ClusterStore, MemoryStore
+from cni_v6.cluster.kubernetes_store import KubernetesStore
+from cni_v6.cluster.records import Change, Objects, to_text
+from cni_v6.cluster.store import ClusterStore, MemoryStore, Watched
 from cni_v6.errors import CniError
 from tests.etcd import PATIENCE, Etcd, certificates, etcd, own_address
+from tests.kube_api import Api, kubeconfig, stand_in
+from tests.kube_apiserver import kube_apiserver, make_namespace
 
 NODE, OTHER = to_text({"id": "1", "addresses": ["fd00::1"]}), to_text({"id": "2"})
 Open = Callable[[], ClusterStore]  # the same objects each time, as another node sees them
@@ -33,11 +37,29 @@ def server() -> Iterator[Etcd]:
         yield made
 
 
-@pytest.fixture(params=["memory", "file", pytest.param("etcd", marks=[pytest.mark.slow, pytest.mark.netns])])
+@pytest.fixture(scope="module")
+def kubernetes() -> Iterator[Api]:
+    with kube_apiserver(own_address()) as made:
+        yield made
+
+
+@pytest.fixture(params=[
+    "memory", "file", "stand-in", pytest.param("etcd", marks=[pytest.mark.slow, pytest.mark.netns]),
+    pytest.param("kubernetes", marks=[pytest.mark.kubernetes, pytest.mark.netns]),
+])
 def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
     if request.param == "memory":
         store = MemoryStore()
         yield lambda: store
+    elif request.param == "stand-in":
+        with ExitStack() as stores, stand_in(tmp_path) as api:
+            yield lambda: stores.enter_context(closing(KubernetesStore(api.kubeconfig)))
+    elif request.param == "kubernetes":
+        api, name = request.getfixturevalue("kubernetes"), f"test-{os.urandom(4).hex()}"
+        make_namespace(api, name)
+        config = kubeconfig(tmp_path / "kubeconfig", api.url, name, api.cafile)
+        with ExitStack() as stores:
+            yield lambda: stores.enter_context(closing(KubernetesStore(config)))
     elif request.param == "etcd":
         server = request.getfixturevalue("server")
         yield lambda: EtcdStore(f"{server.url}/{tmp_path.name}")
@@ -95,8 +117,27 @@ def test_a_file_store_tells_of_changes_of_its_file_alone(tmp_path: Path) -> None
 # etcd
 
 
-def heard(store: EtcdStore) -> bool:
+def heard(store: Watched) -> bool:
     return bool(select.select([store], [], [], PATIENCE)[0]) and store.drain()
+
+
+def shows(store: Watched, expected: Objects) -> None:
+    """Until the objects are these, as an agent sees them that reads when there is news."""
+    while store.read() != expected:
+        assert heard(store), store.read()
+
+
+def deaf(store: Watched) -> None:
+    """Until a watch has ended and another one cannot begin."""
+    while store.unheard() is None:
+        assert heard(store)
+
+
+def begun(store: Watched) -> None:
+    """Until the store is heard: what is read from now on has not been asked for."""
+    store.fileno()
+    store.read()
+    assert heard(store)
 
 
 @pytest.mark.slow
@@ -104,17 +145,43 @@ def heard(store: EtcdStore) -> bool:
 def test_etcd_tells_of_changes_whatever_becomes_of_it(server: Etcd) -> None:
     target = f"http://127.0.0.1:1,{server.url}/watched"  # nobody listens at the first one
     with closing(EtcdStore(target)) as store, closing(EtcdStore(f"{server.url}/watched")) as other:
-        assert heard(store) and not store.drain()  # it has begun
-        assert other.commit([Change("nodes/a", None, NODE)]) and heard(store) and store.read() == {"nodes/a": NODE}
+        begun(store)
+        assert other.commit([Change("nodes/a", None, NODE)])
+        shows(store, {"nodes/a": NODE})
         last = _ask(server, "/v3/kv/range", {"key": "YQ=="})["header"]["revision"]
         _ask(server, "/v3/kv/compaction", {"revision": last})
-        assert other.commit([Change("nodes/a", NODE, OTHER)]) and heard(store) and store.read() == {"nodes/a": OTHER}
+        assert other.commit([Change("nodes/a", NODE, OTHER)])
+        shows(store, {"nodes/a": OTHER})
+        assert store.commit([Change("nodes/b", None, OTHER)]) and store.read() == {"nodes/a": OTHER, "nodes/b": OTHER}
+        assert store.commit([Change("nodes/b", OTHER, None)]) and store.read() == {"nodes/a": OTHER}
         server.stop()
+        deaf(store)
         with pytest.raises(CniError, match=f"not answer: {server.url}: .*refused; http://127.0.0.1:1: .*refused"):
             store.read()
         server.start()
-        assert heard(store) and store.read() == {"nodes/a": OTHER}
-        assert other.commit([Change("nodes/a", OTHER, None)]) and heard(store) and store.read() == {}
+        while store.unheard() is not None:
+            assert heard(store)
+        shows(store, {"nodes/a": OTHER})
+        assert other.commit([Change("nodes/a", OTHER, None)])
+        shows(store, {})
+
+
+@pytest.mark.slow
+@pytest.mark.netns
+def test_what_etcd_has_compacted_is_read_again(server: Etcd) -> None:
+    """The watch begins again where it ended; etcd has forgotten what was since."""
+    with closing(EtcdStore(f"{server.url}/compacted")) as store, closing(EtcdStore(f"{server.url}/compacted")) as other:
+        begun(store)
+        server.stop()
+        deaf(store)
+        server.start()
+        for was, now in ((None, NODE), (NODE, OTHER)):
+            assert other.commit([Change("nodes/a", was, now)])
+        last = _ask(server, "/v3/kv/range", {"key": "YQ=="})["header"]["revision"]
+        _ask(server, "/v3/kv/compaction", {"revision": last})
+        shows(store, {"nodes/a": OTHER})
+        assert other.commit([Change("nodes/a", OTHER, None)])
+        shows(store, {})
 
 
 @pytest.mark.slow
@@ -144,7 +211,8 @@ def test_etcd_with_certificates(tmp_path: Path) -> None:
         patch.setenv("ETCDCTL_CERT", certificate)
         patch.setenv("ETCDCTL_KEY", key)
         with closing(EtcdStore(f"{server.url}/x")) as store:
-            assert heard(store) and store.commit([Change("nodes/a", None, NODE)]) and heard(store)
+            begun(store)
+            assert store.commit([Change("nodes/a", None, NODE)]) and heard(store)
             assert store.read() == {"nodes/a": NODE}
         patch.setenv("ETCDCTL_KEY", "/nonexistent")
         with pytest.raises(CniError, match="cannot use the certificates of .*ETCDCTL_KEY=/nonexistent"):

@@ -9,13 +9,16 @@ from pathlib import Path
 import pytest
 
 from cni_v6 import errors
+from cni_v6.allocation.policy import RANDOM, AllocationPolicy
 from cni_v6.allocation.ranges import RangeSet
+from cni_v6.allocation.traces import Traces
 from cni_v6.allocation.used import CHUNK
 from cni_v6.errors import CniError
 from cni_v6.leases.attachment import Attachment
 from cni_v6.leases.disk.store import DiskLeases
 from cni_v6.leases.memory import MemoryLeases
 from cni_v6.leases.store import Leases, Past
+from cni_v6.net.addresses import from_text, to_text
 from cni_v6.protocol.names import Owner
 from tests.stores import BOOT, LARGE, NETWORK, SMALL, add, delete, held, owner, pool, span
 
@@ -415,3 +418,24 @@ def test_what_is_spent_and_what_waits_is_counted_without_the_lock(leases: Leases
     with leases.transaction() as work:
         assert leases.count(LARGE) == (work.spent(LARGE), 0) == (2, 0)
         assert leases.count(SMALL) == (work.spent(SMALL), 1)
+
+
+def test_the_traces_of_a_set_are_read_without_the_lock(leases: Leases) -> None:
+    assert leases.traces(LARGE) == leases.traces(SMALL) == Traces()
+    small, large = add(leases, "a", SMALL, LARGE)
+    add(leases, "b", SMALL, LARGE)
+    delete(leases, "a")
+    with leases.transaction():
+        [(value, released)] = leases.traces(SMALL).waiting
+        assert value == from_text(small)[1] and released >= 0
+        [(first, last)] = leases.traces(LARGE).spent
+        assert first <= from_text(large)[1] == last - 1
+        assert leases.traces(LARGE).waiting == leases.traces(SMALL).spent == ()
+
+
+def test_the_traces_of_addresses_by_lot(leases: Leases) -> None:
+    with leases.transaction() as work:
+        given = {work.choose(0, LARGE, AllocationPolicy(RANDOM)) for _ in range(5)}
+    traces = leases.traces(LARGE)
+    assert {to_text(6, first) for first, last in traces.spent if first == last} == given
+    assert traces.omitted == 0

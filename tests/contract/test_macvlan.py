@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from cni_v6 import errors
-from cni_v6.kernel import ops
+from cni_v6.kernel import child_link, ops
 from cni_v6.kernel.fake.kernel import FakeKernel
+from cni_v6.kernel.open_namespaces import Spaces
 from cni_v6.kernel.ops import HOST, Op
-from cni_v6.kernel.questions import GetMacvlanMode
+from cni_v6.kernel.questions import GetChildMode
 from tests.contract.kernels import KernelTestbed, linux_testbed
 from tests.contract.test_kernel import MAC, NO_DAD, addresses, attach, link, refused, routes, there
 from tests.netns import wire
@@ -31,13 +33,15 @@ def wired(testbed: KernelTestbed) -> KernelTestbed:
     return testbed
 
 
-def macvlan(testbed: KernelTestbed, **changes: Any) -> ops.CreateMacvlan:
-    own = ops.CreateMacvlan(HOST, WIRE, testbed.a, "eth0", "mv0", "bridge", MAC, 0, "cni-v6 lan/a/eth0")
+def macvlan(testbed: KernelTestbed, **changes: Any) -> ops.CreateChildLink:
+    own = ops.CreateChildLink(HOST, WIRE, testbed.a, "eth0", "mv0", "macvlan", "bridge", MAC, 0, "cni-v6 lan/a/eth0")
     return replace(own, **changes)
 
 
 def mode(testbed: KernelTestbed, netns: str, ifname: str) -> str:
-    return testbed.kernel.observe([GetMacvlanMode(netns, ifname)]).macvlan_mode(netns, ifname)
+    kind, found = testbed.kernel.observe([GetChildMode(netns, ifname)]).child_mode(netns, ifname)
+    assert (kind == "macvlan") == bool(found)
+    return found
 
 
 def test_a_macvlan_is_made_down_in_its_namespace(testbed: KernelTestbed) -> None:
@@ -182,6 +186,50 @@ def test_a_router_that_gives_an_address_alone(testbed: KernelTestbed) -> None:
         steps.append(ops.AddAddress(testbed.a, "eth0", "2001:db8:5::a/64"))
     with refused(errors.TRY_AGAIN, "gave a default route within"):
         testbed.kernel.apply([*steps, ops.AwaitRouter(testbed.a, "eth0", 0.2)])
+
+
+def rename(netns: str, ifname: str) -> None:
+    """As a container with CAP_NET_ADMIN can at any moment."""
+    subprocess.run(["nsenter", f"--net={netns}", "ip", "link", "set", ifname, "name", "mine"], check=True)
+
+
+@pytest.mark.netns
+def test_one_that_the_container_renames_is_undone() -> None:
+    """Whatever it is called by then: without a record nobody would ever remove it."""
+    with linux_testbed() as testbed:
+        def steps() -> Iterator[Op]:
+            yield macvlan(testbed)
+            rename(testbed.a, "eth0")
+            yield ops.SetLink(testbed.a, "eth0", up=True)
+
+        with refused(errors.KERNEL_REFUSED, "eth0"):
+            wired(testbed).kernel.apply(steps())
+        assert link(testbed, testbed.a, "mine") is None
+
+
+@pytest.mark.netns
+@pytest.mark.parametrize("mode", ["bridge", "passthru"])
+def test_one_that_the_container_renames_before_it_has_its_name(mode: str) -> None:
+    """It is found by its kind and MAC; what else the container has stays."""
+    class Renaming(Spaces):
+        def index(self, netns: str, ifname: str) -> int | None:
+            if ifname == "mv0":
+                rename(netns, ifname)
+            return super().index(netns, ifname)
+
+    def create(operation: ops.CreateChildLink) -> None:
+        with closing(Renaming()) as spaces:
+            child_link.create(spaces, operation)
+
+    with linux_testbed() as testbed:
+        wired(testbed)
+        if mode == "bridge":
+            testbed.kernel.apply([macvlan(testbed, ifname="eth1", temporary="mv1", mac=OTHER_MAC)])
+        mac = MAC if mode == "bridge" else ""
+        with refused(errors.KERNEL_REFUSED, "mv0 is not in the container any more"):
+            testbed.elsewhere.run(lambda: create(macvlan(testbed, mode=mode, mac=mac)))
+        assert link(testbed, testbed.a, "mine") is None
+        assert bool(link(testbed, testbed.a, "eth1")) == (mode == "bridge")
 
 
 @pytest.mark.netns

@@ -13,7 +13,7 @@ from cni_v6.protocol.versions import SUPPORTED_VERSIONS
 from tests.process.test_engine import CONFIG, call, engine_of, leases, running
 from tests.sandbox import ROOT, Node, Reply, reply
 
-PLUGINS = ("cni-v6", "cni-v6-routed", "cni-v6-macvlan", "cni-v6-ipam", "loopback")
+PLUGINS = ("cni-v6", "cni-v6-routed", "cni-v6-macvlan", "cni-v6-ipvlan", "cni-v6-vlan", "cni-v6-ipam", "loopback")
 STREAMS = {"null": "</dev/null", "closed": "<&-"}
 
 

@@ -14,8 +14,10 @@ import pytest
 
 from cni_v6.config.json_schema import levels
 from cni_v6.config.keys.bridge import BRIDGE, MAIN_OF_IPAM
+from cni_v6.config.keys.ipvlan import IPVLAN
 from cni_v6.config.keys.macvlan import MACVLAN
 from cni_v6.config.keys.routed import ROUTED
+from cni_v6.config.keys.vlan import VLAN
 from cni_v6.ctl.command import COMMANDS
 from cni_v6.ctl.command_tree import tree
 from tests.sandbox import ROOT, need
@@ -48,7 +50,7 @@ def test_each_command_and_option_has_its_entry(manual: Path) -> None:
 
 def test_each_key_has_its_entry(manual: Path) -> None:
     text = page(manual, "cni-v6.conf.5")
-    keys = {key.name for level in levels(BRIDGE, ROUTED, MACVLAN, MAIN_OF_IPAM) for key in level.keys}
+    keys = {key.name for level in levels(BRIDGE, ROUTED, MACVLAN, IPVLAN, VLAN, MAIN_OF_IPAM) for key in level.keys}
     assert not [key for key in keys if f"\n\\fB{key}\\fR (" not in text]
     assert '"1970-01-01"' in text or " 1970-01-01 " in text, "the date can be given, for builds that repeat"
 

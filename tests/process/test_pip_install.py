@@ -57,6 +57,12 @@ def test_the_wheel_requires_what_setup_cfg_says_and_brings_no_tests(commands: Pa
     assert installed.isdisjoint({"tests", "tools", "conf"})
 
 
+def test_the_wheel_brings_the_map_page(commands: Path, node: Node, tmp_path: Path) -> None:
+    argv = [commands / "cni-v6ctl", "map", "--output", tmp_path / "map.html"]
+    node.run(*map(str, argv))
+    assert "Content-Security-Policy" in (tmp_path / "map.html").read_text()
+
+
 def test_the_operators_command_works(commands: Path) -> None:
     assert '"$schema"' in run(commands / "cni-v6ctl", "schema")
 

@@ -6,12 +6,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cni_v6.config.bridge import BridgeConf, parse_bridge
+from cni_v6.config.child import ChildConf
 from cni_v6.config.ipam import IpamConf
-from cni_v6.config.macvlan import MacvlanConf, parse_macvlan
+from cni_v6.config.ipvlan import parse_ipvlan
+from cni_v6.config.macvlan import parse_macvlan
 from cni_v6.config.main import IPAM_PLUGIN, parse_ipam
 from cni_v6.config.routed import RoutedConf, parse_routed
+from cni_v6.config.vlan import parse_vlan
 from cni_v6.errors import ADDRESS_UNAVAILABLE, INVALID_CONFIG, INVALID_ENVIRONMENT, UNSUPPORTED_FIELD
-from cni_v6.protocol.invocation import MACVLAN, ROUTED, Args, Invocation
+from cni_v6.protocol.invocation import IPVLAN, MACVLAN, ROUTED, VLAN, Args, Invocation
 
 BRIDGE = "cni-v6"
 
@@ -40,9 +43,12 @@ def call(raw: dict[str, Any], plugin: str = BRIDGE, version: str = "1.0.0", args
     return Invocation(plugin=plugin, command="ADD", version=version, network="pods", config=raw, args=args)
 
 
-def parse(one: Invocation) -> BridgeConf | RoutedConf | MacvlanConf | IpamConf:
-    if one.plugin == MACVLAN:
-        return parse_macvlan(one)
+CHILD_PARSERS = {MACVLAN: parse_macvlan, IPVLAN: parse_ipvlan, VLAN: parse_vlan}
+
+
+def parse(one: Invocation) -> BridgeConf | RoutedConf | ChildConf | IpamConf:
+    if one.plugin in CHILD_PARSERS:
+        return CHILD_PARSERS[one.plugin](one)
     if one.plugin == ROUTED:
         return parse_routed(one)
     return parse_ipam(one) if one.plugin == IPAM_PLUGIN else parse_bridge(one)

@@ -17,7 +17,7 @@ from cni_v6.cluster.facts import Add, Facts, Forward, Remove, Route, Underlay
 from cni_v6.cluster.membership import Member
 from cni_v6.cluster.records import Change, Claim, Cluster, NodeRecord
 from cni_v6.cluster.state import State, decode_state, encode_state
-from cni_v6.cluster.store import MemoryStore, applied
+from cni_v6.cluster.store import MemoryStore, Registered, applied
 from cni_v6.errors import CniError
 from tests.sandbox import ROOT
 from tests.unit import config_tables
@@ -27,6 +27,7 @@ GOOD: dict[str, Any] = {
     "pools": [{"cidr": POOL6.cidr, "block": 64}, {"cidr": POOL4.cidr, "block": 26}],
     "conflist": {"template": "/etc/cni/template.conflist", "target": "/etc/cni/net.d/10-cni-v6.conflist"},
 }
+UNKNOWN = Registered("")  # the store's engine knows no nodes
 CONF = AgentConf((POOL6, POOL4), "direct", "", GOOD["conflist"]["template"], GOOD["conflist"]["target"], "/state")
 A, B = Member("a", "1"), Member("b", "2")
 LINK = Underlay("eth0", 1500, True, ("172.30.0.1", "fd00:11::1", "fe80::1"))
@@ -199,14 +200,20 @@ def test_the_state_on_disk() -> None:
 
 
 def join(
-    member: Member, objects: dict[str, str], underlay: Underlay = LINK, kept: tuple[str, ...] = ()
+    member: Member, objects: dict[str, str], underlay: Underlay = LINK, kept: tuple[str, ...] = (),
+    registered: Registered = UNKNOWN,
 ) -> dict[str, str]:
     """The objects after a node has joined."""
     cluster = records.read(objects)
-    found = membership.changes(member, CONF, objects, cluster, underlay=underlay, kept=kept)
+    found = membership.changes(member, CONF, objects, cluster, underlay=underlay, kept=kept, registered=registered)
     later = applied(objects, found)
     assert later is not None
     return later
+
+
+def changes(conf: AgentConf, objects: dict[str, str], registered: Registered = UNKNOWN) -> tuple[Change, ...]:
+    """Of node b."""
+    return membership.changes(B, conf, objects, records.read(objects), underlay=LINK, kept=(), registered=registered)
 
 
 def own(member: Member, objects: dict[str, str]) -> tuple[str, ...]:
@@ -220,7 +227,7 @@ def test_a_node_joins_and_then_changes_nothing() -> None:
     assert cluster.pools == {POOL6.cidr: 64, POOL4.cidr: 26}
     six, four = own(A, objects)
     assert POOL6.is_block(six) and POOL4.is_block(four)
-    assert membership.changes(A, CONF, objects, cluster, underlay=LINK, kept=()) == ()
+    assert membership.changes(A, CONF, objects, cluster, underlay=LINK, kept=(), registered=UNKNOWN) == ()
     assert set(own(B, join(B, objects))).isdisjoint((six, four))
 
 
@@ -247,16 +254,72 @@ def test_pools_are_the_same_on_all_nodes() -> None:
     for pools, says in (((Pool(POOL6.cidr, 72),), "this cluster fd42:8e1f:6a00::/48 has blocks of /64"),
                         ((Pool("fd42:8e1f::/32", 64),), "overlaps fd42:8e1f:6a00::/48")):
         with pytest.raises(CniError, match=says):
-            membership.changes(B, replace(CONF, pools=pools), objects, records.read(objects), underlay=LINK, kept=())
+            changes(replace(CONF, pools=pools), objects)
     apart = replace(CONF, pools=(Pool("fd43::/48", 64),))
-    found = membership.changes(B, apart, objects, records.read(objects), underlay=LINK, kept=())
+    found = changes(apart, objects)
     assert records.read(applied(objects, found) or {}).pools == {POOL6.cidr: 64, POOL4.cidr: 26, "fd43::/48": 64}
 
 
 def test_a_claim_fails_if_the_pools_change_meanwhile() -> None:
     objects = join(A, {})
-    found = membership.changes(B, CONF, objects, records.read(objects), underlay=LINK, kept=())
+    found = changes(CONF, objects)
     assert applied({**objects, "pools": records.encode_pools({POOL6.cidr: 72})}, found) is None
+
+
+GIVEN = replace(CONF, pools=(replace(POOL6, given=True), replace(POOL4, given=True)))
+BLOCK6, BLOCK4 = "fd42:8e1f:6a00:7::/64", "10.244.9.0/26"
+
+
+def test_changes_are_harmless_without_those_after_them() -> None:
+    """For a store without transactions: a pool before its blocks, a block before the node that has it."""
+    found = changes(CONF, {})
+    assert [change.key.partition("/")[0] for change in found] == ["pools", "blocks", "blocks", "nodes"]
+    for number in range(len(found)):
+        half = applied({}, found[:number])
+        assert half is not None and join(B, half) == applied({}, found)
+
+
+def test_the_block_that_the_engine_gives_is_claimed() -> None:
+    given = Registered("2", (BLOCK4, BLOCK6))
+    made = applied({}, changes(GIVEN, {}, given))
+    assert made is not None
+    cluster = records.read(made)
+    assert membership.own_blocks(B, GIVEN, cluster) == (BLOCK6, BLOCK4)
+    assert changes(GIVEN, made, given) == () and [*membership.awaited(B, GIVEN, cluster, given)] == []
+
+
+def test_a_block_that_the_engine_does_not_give_is_awaited() -> None:
+    given = Registered("2", (BLOCK4, "fd42:8e1f:6a00:7::/72"))
+    made = applied({}, changes(GIVEN, {}, given))
+    assert made is not None and [key for key in made if key.startswith("blocks/")] == [f"blocks/{BLOCK4}"]
+    assert [*membership.awaited(B, GIVEN, records.read(made), given)] == [
+        "Kubernetes gives the node no block of /64 of fd42:8e1f:6a00::/48 "
+        f"(spec.podCIDRs: {BLOCK4}, fd42:8e1f:6a00:7::/72)"]
+    [first, _] = membership.awaited(B, GIVEN, Cluster(), Registered("2", ()))
+    assert first.endswith("(spec.podCIDRs: none)")
+
+
+def test_a_block_that_the_node_before_still_has_is_awaited() -> None:
+    given = Registered("2", (BLOCK6, BLOCK4))
+    before = {f"blocks/{BLOCK6}": records.encode_claim(Claim(BLOCK6, "b", "1"))}
+    made = applied(before, changes(GIVEN, before, given))
+    assert made is not None and f"blocks/{BLOCK4}" in made
+    assert [*membership.awaited(B, GIVEN, records.read(made), given)] == [
+        f"block {BLOCK6}, which Kubernetes gives the node, is still claimed by another one"]
+
+
+def test_an_engine_that_knows_nodes_decides_whose_a_name_is() -> None:
+    objects = join(Member("b", "1"), {})
+    found = applied(objects, changes(CONF, objects, Registered("2", ())))
+    assert found is not None and records.read(found).nodes["b"].id == "2"
+
+
+def test_only_one_gives_a_pools_blocks_out() -> None:
+    with pytest.raises(CniError, match=r'pools\[1\].cidr: "10.244.0.0/16" has 10.244.9.0/24, which Kubernetes gives'):
+        changes(CONF, {}, Registered("2", ("10.244.9.0/24",)))
+    with pytest.raises(CniError, match=r"pools\[0\].podCIDRs: true, but the cluster's store is not Kubernetes"):
+        changes(GIVEN, {})
+    assert changes(CONF, {}, Registered("2", ("10.200.0.0/24",)))
 
 
 def test_an_operator_removes_a_node() -> None:

@@ -17,7 +17,7 @@ from cni_v6.cluster.fake import FakeNode
 from cni_v6.cluster.keys import VXLAN
 from cni_v6.cluster.records import Change, Objects
 from cni_v6.cluster.state import State
-from cni_v6.cluster.store import MemoryStore
+from cni_v6.cluster.store import MemoryStore, Registered
 from cni_v6.errors import CniError
 from tests.unit.test_cluster import CONF, LINK, template
 
@@ -435,3 +435,73 @@ def test_ended_anywhere_the_next_one_goes_on(conf: AgentConf, scene: str, after:
         if last[0] > 0:
             break
     assert number > 3 and last[0] > 0, "the last round was not interrupted"
+
+
+# A store whose engine knows nodes
+
+
+GIVEN = replace(CONF, pools=tuple(replace(pool, given=True) for pool in CONF.pools))
+UID, LATER = Registered("u-1", ("fd42:8e1f:6a00:7::/64", "10.244.9.0/26")), Registered("u-2", ("10.244.9.64/26",))
+
+
+def test_a_node_that_the_engine_does_not_know_waits() -> None:
+    store = MemoryStore(nodes={})
+    a = place("a", store, 1)
+    agent = a.agent()
+    assert agent.step() == Outcome(ready=False, complete=True) and store.objects == {} and a.disk.conflist is None
+    assert a.said == ["Kubernetes has no node a: the agent waits for it"]
+    store.nodes = {"a": UID}
+    with pytest.raises(CniError, match="which Kubernetes gives this node itself"):
+        agent.step()
+    store.nodes = {"a": Registered("u-1", ())}
+    assert agent.step() == READY and agent.member.id == "u-1" and a.said[-1] == "all is well again"
+    assert agent.step() == READY and a.disk.state and a.disk.state.member.id == "u-1"
+
+
+def test_a_node_takes_the_blocks_that_the_engine_gives() -> None:
+    store = MemoryStore(nodes={"a": Registered("u-1", ())})
+    a = place("a", store, 1, GIVEN)
+    agent = a.agent()
+    assert agent.step() == Outcome(ready=False, complete=True)
+    assert "Kubernetes gives the node no block of /64" in a.said[0]
+    store.nodes = {"a": UID}
+    assert agent.step() == READY and a.blocks() == UID.blocks
+    assert a.kernel.entries == set(map(Route, a.blocks()))
+
+
+def test_a_node_that_is_deleted_has_its_blocks_no_more() -> None:
+    store = MemoryStore(nodes={"a": UID})
+    a = place("a", store, 1, GIVEN)
+    agent = a.agent()
+    assert agent.step() == READY
+    store.nodes = {}
+    assert agent.step() == Outcome(ready=False, complete=True)
+    assert a.disk.conflist is None and a.kernel.entries == set() and not a.disk.ready
+    writes = a.disk.writes
+    assert agent.step() == Outcome(ready=False, complete=True) and a.disk.writes == writes
+    again = a.agent(store=AwayStore())
+    assert again.step() == Outcome(ready=False, complete=False) and a.disk.conflist is None
+
+
+def test_a_node_that_is_made_again_under_its_name_is_another_one() -> None:
+    """What the one before had may be another node's by now."""
+    store = MemoryStore(nodes={"a": UID})
+    a = place("a", store, 1, GIVEN)
+    agent = a.agent()
+    assert agent.step() == READY
+    store.nodes = {"a": LATER}
+    assert agent.step() == Outcome(ready=False, complete=True) and a.disk.conflist is None
+    store.nodes = {"a": Registered("u-3", UID.blocks)}
+    assert agent.step() == Outcome(ready=False, complete=True)
+    assert any("is still claimed by another one" in words for words in a.said)
+    store.objects = {key: text for key, text in store.objects.items() if "u-1" not in text}  # the garbage collector
+    assert agent.step() == READY and a.blocks() == UID.blocks and agent.member.id == "u-3"
+
+
+def test_changes_that_are_not_heard(a: Place) -> None:
+    class Deaf(MemoryStore):
+        def unheard(self) -> str | None:
+            return "watch is forbidden"
+
+    assert a.agent(store=Deaf()).step() == Outcome(ready=True, complete=False)
+    assert a.said == ["changes of the cluster's store are not heard, so it is read again and again: watch is forbidden"]

@@ -12,7 +12,7 @@ from cni_v6.cluster.file_store import FileStore
 from cni_v6.cluster.membership import Member
 from cni_v6.cluster.records import Change
 from cni_v6.ctl import main
-from tests.unit.test_cluster import CONF, LINK
+from tests.unit.test_cluster import CONF, LINK, UNKNOWN
 
 Capture = pytest.CaptureFixture[str]
 
@@ -23,7 +23,8 @@ def store(tmp_path: Path) -> FileStore:
     for name in ("b", "a"):
         objects = made.read()
         member = Member(name, f"id of {name}")
-        found = membership.changes(member, CONF, objects, records.read(objects), underlay=LINK, kept=())
+        found = membership.changes(
+            member, CONF, objects, records.read(objects), underlay=LINK, kept=(), registered=UNKNOWN)
         assert made.commit(found)
     return made
 

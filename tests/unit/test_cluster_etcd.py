@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from cni_v6.cluster import etcd_messages as etcd
-from cni_v6.cluster.etcd_messages import Endpoint, Kept
+from cni_v6.cluster.etcd_messages import Endpoint
+from cni_v6.cluster.mirror import Event, Forgotten, Kept
 from cni_v6.cluster.records import Change
-from cni_v6.errors import DECODING_FAILURE, INVALID_CONFIG, CniError
+from cni_v6.errors import DECODING_FAILURE, INVALID_CONFIG, IO_FAILURE, CniError
 
 
 def coded(text: str) -> str:
@@ -41,13 +42,15 @@ def test_no_target(text: str) -> None:
 
 def test_all_keys_with_a_prefix_are_asked_for() -> None:
     asked = {"key": coded("/a/"), "range_end": coded("/a0")}
-    assert etcd.range_request("/a/") == asked and etcd.watch_request("/a/") == {"create_request": asked}
+    assert etcd.range_request("/a/") == asked and etcd.watch_request("/a/", 8) == {
+        "create_request": {**asked, "start_revision": "9"}}
     kept = {"key": coded("/a/nodes/x"), "value": coded("{}"), "mod_revision": "7"}
     empty = {"key": coded("/a/nodes/y"), "mod_revision": "8"}
     garbage = {"key": coded("/a/z"), "value": base64.b64encode(b"\xff").decode(), "mod_revision": "9"}
-    data = json.dumps({"header": {}, "kvs": [kept, empty, garbage], "count": "3"}).encode()
-    assert etcd.read_range(data, "/a/") == {"nodes/x": Kept("{}", 7), "nodes/y": Kept("", 8), "z": Kept("\ufffd", 9)}
-    assert etcd.read_range(b"{}", "/a/") == {}
+    data = json.dumps({"header": {"revision": "12"}, "kvs": [kept, empty, garbage], "count": "3"}).encode()
+    objects = {"nodes/x": Kept("{}", 7), "nodes/y": Kept("", 8), "z": Kept("\ufffd", 9)}
+    assert etcd.read_range(data, "/a/") == (objects, 12)
+    assert etcd.read_range(b'{"header": {"revision": "3"}}', "/a/") == ({}, 3)
 
 
 @pytest.mark.parametrize("kv", [
@@ -56,8 +59,10 @@ def test_all_keys_with_a_prefix_are_asked_for() -> None:
 ])
 def test_an_answer_that_is_none(kv: Any) -> None:
     with pytest.raises(CniError) as caught:
-        etcd.read_range(json.dumps({"kvs": [kv]}).encode(), "/a/")
+        etcd.read_range(json.dumps({"header": {"revision": "12"}, "kvs": [kv]}).encode(), "/a/")
     assert caught.value.code == DECODING_FAILURE
+    with pytest.raises(CniError, match="header is null"):
+        etcd.read_range(b"{}", "/a/")
 
 
 def test_a_commit() -> None:
@@ -75,15 +80,34 @@ def test_a_commit() -> None:
     }
     for change in (Change("x", "2", "4"), Change("x", None, "4"), Change("w", "1", None)):
         assert etcd.commit_request([change], known, "/a/") is None
-    assert etcd.read_commit(b'{"succeeded": true}') and not etcd.read_commit(b'{"header": {}}')
+    assert etcd.read_commit(b'{"header": {"revision": "12"}, "succeeded": true}') == 12
+    assert etcd.read_commit(b'{"header": {"revision": "12"}}') is None
+
+
+def line(result: Any) -> bytes:
+    return json.dumps({"result": result}).encode()
 
 
 def test_lines_of_a_watch() -> None:
-    assert etcd.is_heard(b'{"result": {"created": true}}') and etcd.is_heard(b'{"result": {"events": [{}]}}')
-    assert not etcd.is_heard(b'{"result": {"canceled": true, "compact_revision": "9"}}')
-    assert not etcd.is_heard(b'{"error": {"grpc_code": 14}}')
-    with pytest.raises(CniError):
-        etcd.is_heard(b"garbage")
+    assert etcd.read_watch(line({"header": {"revision": "9"}, "created": True}), "/a/") == ([], 0)
+    put = {"kv": {"key": coded("/a/nodes/x"), "value": coded("{}"), "mod_revision": "7"}}
+    deleted = {"type": "DELETE", "kv": {"key": coded("/a/nodes/y"), "mod_revision": "8"}}
+    events = [Event("nodes/x", "{}", 7), Event("nodes/y", None, 8)]
+    assert etcd.read_watch(line({"header": {"revision": "99"}, "events": [put, deleted]}), "/a/") == (events, 8)
+    for garbage in (b"garbage", line({"events": [{}]}), line({"events": [{"kv": {"key": coded("/b")}}]})):
+        with pytest.raises(CniError) as caught:
+            etcd.read_watch(garbage, "/a/")
+        assert caught.value.code == DECODING_FAILURE
+
+
+def test_a_watch_that_etcd_ends() -> None:
+    with pytest.raises(Forgotten):
+        etcd.read_watch(line({"canceled": True, "compact_revision": "9"}), "/a/")
+    for ended, says in ((line({"canceled": True, "cancel_reason": "no leader"}), "no leader"),
+                        (b'{"error": {"grpc_code": 14, "message": "leaving"}}', "leaving")):
+        with pytest.raises(CniError, match=says) as caught:
+            etcd.read_watch(ended, "/a/")
+        assert caught.value.code == IO_FAILURE
 
 
 def test_what_etcd_refuses() -> None:

@@ -18,6 +18,9 @@ from cni_v6.conversion.report import CHANGED, LOOK, LOST, Conversion, Wanted
 from cni_v6.ctl import conf_dir, convert as command, main
 from cni_v6.ctl.plan import configurations
 from cni_v6.errors import CniError
+from cni_v6.kernel import ops
+from cni_v6.kernel.facts import Link
+from cni_v6.kernel.ops import HOST
 from tests.unit.fake_context import FakeContext
 
 Document = dict[str, Any]
@@ -59,9 +62,11 @@ def converted(document: object, tmp_path: Path, **wanted: Any) -> tuple[Document
     found = convert(document, Wanted(**wanted))
     path = tmp_path / "10-web.conflist"
     path.write_text(json.dumps(found.document))
-    context = FakeContext(files={"/etc/cni/tuning/allowlist.conf": FileNotFoundError()}).context()
+    fake = FakeContext(files={"/etc/cni/tuning/allowlist.conf": FileNotFoundError()})
+    fake.kernel.add_link(HOST, Link("up0", "02:00:00:00:01:01", 1500, up=True))  # a master where none is named
+    fake.kernel.apply([ops.AddAddress(HOST, "up0", "10.1.0.9/24"), ops.AddRoute(HOST, "up0", "0.0.0.0/0", "10.1.0.1")])
     for config in configurations(path):
-        conf_dir.checked(config, context)
+        conf_dir.checked(config, fake.context())
     plugins = found.document["plugins"]
     return next(each for each in plugins if "ipam" in each or each["type"].startswith("cni-v6")), found
 
@@ -213,20 +218,29 @@ def test_a_single_configuration_becomes_a_list(tmp_path: Path) -> None:
 
 
 def test_the_addresses_alone_of_another_main_plugin(tmp_path: Path) -> None:
-    ipvlan = {"type": "ipvlan", "master": "eth0", "ipam": HOST_LOCAL}
-    main, found = converted(listed(ipvlan, {"type": "tuning"}), tmp_path)
-    assert main == {**ipvlan, "ipam": OURS} and found.document["plugins"][1] == {"type": "tuning"}
+    moved = {"type": "host-device", "device": "eth1", "ipam": HOST_LOCAL}
+    main, found = converted(listed(moved, {"type": "tuning"}), tmp_path)
+    assert main == {**moved, "ipam": OURS} and found.document["plugins"][1] == {"type": "tuning"}
     assert "only the addresses" in said(found, LOOK)["plugins[0].type"] and found.is_in_place
     with pytest.raises(CniError, match="there is no --to bridge"):
-        convert(listed(ipvlan), Wanted(to="bridge"))
+        convert(listed(moved), Wanted(to="bridge"))
 
 
-def test_a_macvlan_becomes_ours(tmp_path: Path) -> None:
-    macvlan = {"type": "macvlan", "master": "eth0", "mode": "bridge", "colour": "red"}
-    main, found = converted(listed({**macvlan, "ipam": HOST_LOCAL}), tmp_path)
-    assert main == {"type": "cni-v6-macvlan", "master": "eth0", "mode": "bridge", "ipam": OURS}
-    assert said(found, CHANGED)["plugins[0].type"] == "macvlan: cni-v6-macvlan"
+@pytest.mark.parametrize(("kind", "keys"), [
+    ("macvlan", {"mode": "bridge"}), ("ipvlan", {"mode": "l3"}), ("vlan", {"vlanId": 5}),
+])
+def test_what_has_a_master_becomes_ours(tmp_path: Path, kind: str, keys: Document) -> None:
+    entry = {"type": kind, "master": "eth0", **keys, "colour": "red"}
+    main, found = converted(listed({**entry, "ipam": HOST_LOCAL}), tmp_path)
+    assert main == {"type": f"cni-v6-{kind}", "master": "eth0", **keys, "ipam": OURS}
+    assert said(found, CHANGED)["plugins[0].type"] == f"{kind}: cni-v6-{kind}"
     assert "plugins[0].colour" in said(found, LOST)
+
+
+def test_a_vlan_without_its_id(tmp_path: Path) -> None:
+    """To the reference it is 0."""
+    main, found = converted(listed({"type": "vlan", "master": "eth0", "ipam": HOST_LOCAL}), tmp_path)
+    assert main["vlanId"] == 0 and "plugins[0].vlanId" in said(found, CHANGED)
 
 
 # flannel and Calico
@@ -329,6 +343,7 @@ def test_a_macvlan_of_podman(tmp_path: Path) -> None:
     assert main["ipam"]["routes"] == [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}] and "options.bclim" in said(found, LOST)
     bare = {**NETAVARK, "driver": "ipvlan", "network_interface": None, "internal": True}
     main, _ = converted(bare, tmp_path)
+    assert main["type"] == "cni-v6-ipvlan" and "mac" not in main["capabilities"]
     assert "master" not in main and "routes" not in main["ipam"]
 
 
@@ -401,7 +416,7 @@ def test_a_macvlan_of_docker(tmp_path: Path) -> None:
     main, _ = converted({**DOCKER, "Driver": "macvlan", "Options": options}, tmp_path)
     assert (main["type"], main["master"], main["mode"]) == ("cni-v6-macvlan", "eth0.5", "bridge")
     main, _ = converted({**DOCKER, "Driver": "ipvlan"}, tmp_path)
-    assert "master" not in main and "mode" not in main
+    assert main["type"] == "cni-v6-ipvlan" and "master" not in main and "mode" not in main
     with pytest.raises(CniError, match="no --to bridge"):
         convert({**DOCKER, "Driver": "macvlan"}, Wanted(to="bridge"))
 

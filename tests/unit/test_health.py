@@ -14,6 +14,7 @@ from cni_v6.ctl.doctor import runtime as read_runtime
 from cni_v6.errors import LIMITED, NODE_CONFLICT, CniError
 from cni_v6.kernel.facts import DROPS_REST, ForwardChain, Link, Uplink
 from cni_v6.kernel.ops import HOST, SetLink
+from cni_v6.leases.attachment import RoutedLink
 from cni_v6.plan import outage, status
 from cni_v6.plan.bridge_port import FRAMES
 from cni_v6.plan.firewall_elements import TABLES_DIFFER
@@ -119,6 +120,12 @@ def test_a_kernel_that_is_well() -> None:
 def test_a_kernel_with_a_fault(facts: KernelFacts, use: Use, level: str, check: str, words: str) -> None:
     [found] = bad(kernel.findings(facts, use))
     assert found[:2] == (level, check) and found[2].startswith(words)
+
+
+def test_routed_containers_take_no_place_in_the_table_of_neighbours() -> None:
+    bridged = replace(RECORD, addresses=("fd00::2", "10.1.0.2"))
+    routed = replace(bridged, port=RoutedLink("02:00:00:00:00:02"))
+    assert kernel.resolving([bridged, routed, routed]) == {6: 1, 4: 1}
 
 
 OURS = ConfFile("10-pods.conflist", "pods", ("cni-v6", "tuning"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,13 +10,12 @@ import pytest
 from cni_v6 import errors
 from cni_v6.attachments import remove_interface, repair
 from cni_v6.errors import CniError
-from cni_v6.kernel import macvlan, ops
+from cni_v6.kernel import ops
 from cni_v6.kernel.facts import Lifetime, Link, RouteEntry
-from cni_v6.kernel.netlink.socket import Answer
 from cni_v6.kernel.ops import HOST
 from cni_v6.kernel.questions import GetLifetimes, GetRoutes, Snapshot
 from cni_v6.leases import port_record
-from cni_v6.leases.attachment import Attachment, MacvlanLink
+from cni_v6.leases.attachment import Attachment, ChildLink
 from cni_v6.plan import reach, slaac
 from cni_v6.plan.site import Site
 from cni_v6.plan.situation import Inside, Situation, Way, cut_off
@@ -75,7 +73,7 @@ def test_a_container_on_the_uplink() -> None:
     assert [sysctl(fake, name) for name in ("accept_ra", "autoconf", "accept_dad")] == ["0", "0", "1"]
     assert fake.kernel.announced == ["2001:db8:1::1/64", "10.1.0.2/24"]
     [record] = fake.attachments("lan")
-    assert (record.host, record.port, record.policy) == ("", MacvlanLink(SPACE, WIRE), None)
+    assert (record.host, record.port, record.policy) == ("", ChildLink(SPACE, WIRE, mode="bridge"), None)
     call(fake, "CHECK", {**CONFIG, "prevResult": result}).ok()
     call(fake, "STATUS").ok()
     assert "attached" in call(fake, "ADD").error(errors.ALREADY_ATTACHED) or inside(fake)
@@ -181,7 +179,8 @@ def test_a_master_in_the_container() -> None:
     fake.kernel.add_link(SPACE, Link("net0", WIRE_MAC, 1400, up=True))
     conf = {**CONFIG, "master": "net0", "linkInContainer": True}
     result = call(fake, "ADD", conf).ok()
-    assert inside(fake)["eth0"].mtu == 1400 and fake.attachments("lan")[0].port == MacvlanLink(SPACE, "net0", True)
+    assert inside(fake)["eth0"].mtu == 1400
+    assert fake.attachments("lan")[0].port == ChildLink(SPACE, "net0", True, mode="bridge")
     call(fake, "CHECK", {**conf, "prevResult": result}).ok()
     call(fake, "STATUS", conf).ok()
     with fake.leases("lan").transaction() as leases:
@@ -306,7 +305,7 @@ def test_the_node_has_a_macvlan_as_long_as_a_container_needs_it() -> None:
     fake.container("c2")
     call(fake, "ADD", SHARED, "c2").ok()
     call(fake, "CHECK", {**SHARED, "prevResult": result}).ok()
-    made = [step for step in fake.kernel.applied if isinstance(step, ops.CreateMacvlan) and step.shared]
+    made = [step for step in fake.kernel.applied if isinstance(step, ops.CreateChildLink) and step.shared]
     call(fake, "DEL", SHARED).ok()
     assert len(made) == 1 and node_routes(fake) == {"2001:db8:1::2/128", "10.1.0.3/32"}
     call(fake, "DEL", SHARED, "c2").ok()
@@ -458,9 +457,9 @@ def test_check_names_the_difference(spoil: str, says: str) -> None:
     result = call(fake, "ADD").ok()
     kernel = fake.kernel
     if spoil == "mode":
-        kernel.macvlans[SPACE, "eth0"] = (HOST, WIRE, "vepa")
+        kernel.children[SPACE, "eth0"] = (HOST, WIRE, "macvlan", "vepa")
     elif spoil == "kind":
-        del kernel.macvlans[SPACE, "eth0"]
+        del kernel.children[SPACE, "eth0"]
     elif spoil == "gone":
         kernel.delete(SPACE, "eth0")
     elif spoil == "down":
@@ -495,17 +494,17 @@ ADDRESS = "2001:db8:1::1"
 INNER = Inside(Link("eth0", WIRE_MAC, 1500, up=True), (f"{ADDRESS}/64",), (RouteEntry("::/0", "fe80::1"),))
 
 
-PORT = MacvlanLink(SPACE, WIRE)
+PORT = ChildLink(SPACE, WIRE, mode="bridge")
 
 
-def situation(port: MacvlanLink = PORT, **changes: Any) -> Situation:
+def situation(port: ChildLink = PORT, **changes: Any) -> Situation:
     found = Situation(Attachment(OWNER, (ADDRESS,), port=port), UP, None, (), True, (), {}, {}, {}, INNER)
     return replace(found, **changes)
 
 
 @pytest.mark.parametrize(("changes", "why"), [
     ({}, ""), ({"inside": None}, ""), ({"link": None}, "master up0 is missing"), ({"link": DOWN}, "master up0 is down"),
-    ({"port": MacvlanLink(SPACE, "net0", True), "link": None}, ""),
+    ({"port": ChildLink(SPACE, "net0", True, mode="bridge"), "link": None}, ""),
     ({"inside": replace(INNER, link=None)}, "eth0 is not in the container's namespace"),
     ({"inside": replace(INNER, link=DOWN)}, "eth0 in the container is down"),
 ])
@@ -523,7 +522,7 @@ def test_what_cuts_it_off(changes: dict[str, Any], why: str) -> None:
     ("node1", {ADDRESS: Way("node1")}, reach.YES, "through node1"),
 ])
 def test_whether_the_node_reaches_it(node_link: str, ways: dict[str, Way], may: str, why: str) -> None:
-    seen = situation(MacvlanLink(SPACE, WIRE, node=node_link), ways=ways)
+    seen = situation(ChildLink(SPACE, WIRE, node=node_link), ways=ways)
     [verdict] = [verdict for verdict in reach.reached(seen) if verdict.who == reach.NODE]
     assert verdict.may == may and why in verdict.why
 
@@ -542,9 +541,9 @@ def test_where_its_packets_leave() -> None:
 # The record, and the configuration
 
 
-@pytest.mark.parametrize("link", [MacvlanLink(SPACE, WIRE), MacvlanLink("/proc/7/ns/net", "eth0.7", True),
-                                  MacvlanLink(SPACE, WIRE, node="node1")])
-def test_the_record_of_a_link(link: MacvlanLink) -> None:
+@pytest.mark.parametrize("link", [ChildLink(SPACE, WIRE), ChildLink("/proc/7/ns/net", "eth0.7", True),
+                                  ChildLink(SPACE, WIRE, node="node1")])
+def test_the_record_of_a_link(link: ChildLink) -> None:
     assert port_record.from_json(port_record.to_json(link)) == link
 
 
@@ -567,7 +566,7 @@ def test_a_record_that_nobody_wrote(raw: dict[str, Any]) -> None:
     ({"args": {"cni": {"egress": []}}}, errors.UNSUPPORTED_FIELD, "args.cni.egress needs"),
     ({"runtimeConfig": {"portMappings": [{"hostPort": 80, "containerPort": 80}]}}, errors.UNSUPPORTED_FIELD,
      "runtimeConfig.portMappings: a list needs an interface"),
-    ({"runtimeConfig": {"infinibandGUID": "c2:11"}}, errors.UNSUPPORTED_FIELD, "a macvlan has no InfiniBand GUID"),
+    ({"runtimeConfig": {"infinibandGUID": "c2:11"}}, errors.UNSUPPORTED_FIELD, "has no InfiniBand GUID"),
     ({"mode": "tap"}, errors.INVALID_CONFIG, "is none of bridge, private, vepa, passthru"),
     ({"mode": "passthru", "mac": "02:00:00:00:00:01"}, errors.INVALID_CONFIG, "exclude each other"),
     ({"mode": "passthru", "master": ""}, errors.INVALID_CONFIG, "write another interface as master"),
@@ -591,6 +590,18 @@ def test_what_asks_for_nothing_is_accepted() -> None:
     call(node(), "ADD", {**CONFIG, "guard": False, "ipMasq": False, "runtimeConfig": {"portMappings": []}}).ok()
 
 
+@pytest.mark.parametrize("nothing", [{}, {"ingressRate": 0, "ingressBurst": 0}, None])
+def test_a_bandwidth_that_limits_nothing_is_accepted(nothing: Any) -> None:
+    """Runtimes with the capability write it for every container."""
+    call(node(), "ADD", {**CONFIG, "bandwidth": nothing, "runtimeConfig": {"bandwidth": nothing}}).ok()
+
+
+def test_a_bandwidth_is_refused() -> None:
+    limited = {**CONFIG, "runtimeConfig": {"bandwidth": {"egressRate": 1000, "egressBurst": 1000}}}
+    said = call(node(), "ADD", limited).error(errors.UNSUPPORTED_FIELD)
+    assert "runtimeConfig.bandwidth" in said and "needs an interface of the container on the node" in said
+
+
 @pytest.mark.parametrize(("keys", "env", "mac"), [
     ({"mac": "02:00:00:00:00:01"}, "", "02:00:00:00:00:01"),
     ({"mac": "02:00:00:00:00:01"}, "MAC=02:00:00:00:00:02", "02:00:00:00:00:02"),
@@ -606,14 +617,3 @@ def test_where_it_is_recorded() -> None:
     call(fake, "ADD").ok()
     assert (fake.attachments("lan", DATA_DIR)[0].boot, fake.attachments("lan")[0].netns) == (
         BOOT, fake.kernel.netns_id(SPACE))
-
-
-def test_a_container_that_takes_the_new_interface_away_is_no_bug_of_ours() -> None:
-    route = SimpleNamespace(request=lambda messages: [Answer() for _ in messages])
-    spaces: Any = SimpleNamespace(
-        index=lambda place, _: 9 if place == HOST else None, get=lambda _: SimpleNamespace(file=3, route=route),
-    )
-    step = ops.CreateMacvlan(HOST, "eth9", "/run/netns/c1", "eth0", "new1", "bridge", "02:00:00:00:00:01", 0, "")
-    with pytest.raises(CniError, match="new1 is not in the container any more") as raised:
-        macvlan.create(spaces, step)
-    assert raised.value.code == errors.KERNEL_REFUSED

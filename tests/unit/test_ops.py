@@ -16,7 +16,7 @@ from cni_v6.kernel.ops import HOST, Op
 
 A = "/run/netns/a"
 PAIR = ops.CreateVeth("veth1", "02:00:00:00:00:0b", "cni0", A, "eth0", "02:00:00:00:00:0a", 1500)
-MACVLAN = ops.CreateMacvlan(HOST, "up0", A, "eth0", "new0", "bridge", "02:00:00:00:00:0a", 0, "x")
+MACVLAN = ops.CreateChildLink(HOST, "up0", A, "eth0", "new0", "macvlan", "bridge", "02:00:00:00:00:0a", 0, "x")
 ELEMENT = Element(INET, "published4", ("10.1.2.3",))
 SAID: dict[Op, str] = {
     ops.EnsureBridge("cni0", "02:00:00:00:00:01", 1500, False, False):
@@ -71,7 +71,7 @@ SAID: dict[Op, str] = {
     ops.DeleteLink(HOST, "veth1"): "delete interface veth1 in the node",
 }
 
-UNDONE = (ops.CreateVeth, ops.CreateMacvlan, ops.CreateIfb, ops.SetSysctl, ops.AddProxy, ops.AddRule, ops.AddElements)
+UNDONE = (ops.CreateVeth, ops.CreateChildLink, ops.CreateIfb, ops.SetSysctl, ops.AddProxy, ops.AddRule, ops.AddElements)
 
 
 def test_every_operation_is_here_and_has_an_effect() -> None:

@@ -22,6 +22,7 @@ IFLA_IFNAME, IFLA_MASTER, IFLA_LINKINFO, IFLA_INFO_KIND, IFLA_INFO_DATA, IFLA_BR
 CREATE, EXCL, REPLACE = 0x400, 0x200, 0x100
 AF_INET, NTF_USE, NUD_INCOMPLETE, NUD_FAILED = 2, 1, 1, 0x20
 IFLA_ADDRESS, IFLA_MTU, IFLA_LINK, IFLA_NET_NS_FD, IFLA_MACVLAN_MODE = 1, 4, 5, 28, 1
+IFLA_IPVLAN_MODE, IFLA_VLAN_ID = 1, 1  # linux/if_link.h
 IFLA_BR_NF_CALL_IPTABLES, IFLA_BR_NF_CALL_IP6TABLES = 36, 37
 ECHO, IFLA_TXQLEN = 0x8, 13
 TCA_KIND, TCA_OPTIONS, TCA_TBF_PARMS, ROOT = 1, 2, 1, 0xFFFFFFFF
@@ -53,23 +54,35 @@ def preferred(seconds: int) -> bytes:
     return IFADDRMSG.pack(AF_INET6, 64, 0, 0, 3) + own + attribute(IFA_CACHEINFO, times)
 
 
-MACVLAN = ops.CreateMacvlan("", "up0", "/run/netns/a", "eth0", "new0", "vepa", "02:00:00:00:00:0a", 1400, "x")
+MACVLAN = ops.CreateChildLink(
+    "", "up0", "/run/netns/a", "eth0", "new0", "macvlan", "vepa", "02:00:00:00:00:0a", 1400, "x")
 VEPA = nest(IFLA_LINKINFO, text(IFLA_INFO_KIND, "macvlan"), nest(IFLA_INFO_DATA, u32(IFLA_MACVLAN_MODE, 2)))
+
+
+IPVLAN = nest(IFLA_LINKINFO, text(IFLA_INFO_KIND, "ipvlan"), nest(IFLA_INFO_DATA, attribute(IFLA_IPVLAN_MODE, b"\2\0")))
+VLAN = nest(IFLA_LINKINFO, text(IFLA_INFO_KIND, "vlan"),
+            nest(IFLA_INFO_DATA, attribute(IFLA_VLAN_ID, struct.pack("=H", 4094))))
 
 
 @pytest.mark.parametrize(("made", "expected"), [
     pytest.param(
-        messages.create_macvlan(MACVLAN, 3, 9),
+        messages.create_child_link(MACVLAN, 3, 9),
         Message(16, CREATE | EXCL, IFINFOMSG.pack(0, 0, 0, 0, 0) + text(IFLA_IFNAME, "new0") + u32(IFLA_LINK, 3) + VEPA
                 + attribute(IFLA_ADDRESS, b"\2\0\0\0\0\x0a") + u32(IFLA_MTU, 1400) + u32(IFLA_NET_NS_FD, 9)),
         id="macvlan",
     ),
     pytest.param(
-        messages.create_macvlan(replace(MACVLAN, mac="", mtu=0), 3, None),
+        messages.create_child_link(replace(MACVLAN, mac="", mtu=0), 3, None),
         Message(16, CREATE | EXCL,
                 IFINFOMSG.pack(0, 0, 0, 0, 0) + text(IFLA_IFNAME, "new0") + u32(IFLA_LINK, 3) + VEPA),
         id="macvlan with its master's MAC and MTU, in its namespace",
     ),
+    *(pytest.param(
+        messages.create_child_link(replace(MACVLAN, mac="", mtu=0, kind=kind, mode=mode), 3, 9),
+        Message(16, CREATE | EXCL, IFINFOMSG.pack(0, 0, 0, 0, 0) + text(IFLA_IFNAME, "new0") + u32(IFLA_LINK, 3) + info
+                + u32(IFLA_NET_NS_FD, 9)),
+        id=kind,
+    ) for kind, mode, info in (("ipvlan", "l3s", IPVLAN), ("vlan", "4094", VLAN))),
     pytest.param(
         messages.rename(3, "eth0"), Message(19, 0, IFINFOMSG.pack(0, 0, 3, 0, 0) + text(IFLA_IFNAME, "eth0")),
         id="rename",
@@ -259,8 +272,9 @@ def test_the_answer_for_a_neighbour_is_read(state: int, mac: str, answer: str | 
 
 
 @pytest.mark.parametrize(("info", "mode"), [
-    (VEPA, "vepa"), (nest(IFLA_LINKINFO, text(IFLA_INFO_KIND, "veth")), ""), (b"", ""),
+    (VEPA, ("macvlan", "vepa")), (IPVLAN, ("ipvlan", "l3s")), (VLAN, ("vlan", "4094")),
+    (nest(IFLA_LINKINFO, text(IFLA_INFO_KIND, "veth")), ("", "")), (b"", ("", "")),
 ])
-def test_the_mode_of_a_macvlan_is_read(info: bytes, mode: str) -> None:
+def test_the_mode_of_a_child_of_an_interface_is_read(info: bytes, mode: tuple[str, str]) -> None:
     body = IFINFOMSG.pack(0, 0, 3, 0, 0) + text(IFLA_IFNAME, "eth0") + info
-    assert messages.read_macvlan_mode(told(16, body)) == mode
+    assert messages.read_child_mode(told(16, body)) == mode

@@ -17,17 +17,19 @@ from jsonschema import Draft202012Validator
 from cni_v6.cluster.config import schema as agent_schema
 from cni_v6.cluster.keys import AGENT
 from cni_v6.config.bridge import BridgeConf
+from cni_v6.config.child import ChildConf
 from cni_v6.config.ipam import IpamConf
 from cni_v6.config.json_schema import entry, levels, schema, table
 from cni_v6.config.keys.bridge import BRIDGE as BRIDGE_KEYS, MAIN_OF_IPAM
+from cni_v6.config.keys.ipvlan import IPVLAN as IPVLAN_KEYS
 from cni_v6.config.keys.macvlan import MACVLAN as MACVLAN_KEYS
 from cni_v6.config.keys.routed import ROUTED as ROUTED_KEYS
 from cni_v6.config.keys.slaac import SLAAC
-from cni_v6.config.macvlan import MacvlanConf
+from cni_v6.config.keys.vlan import VLAN as VLAN_KEYS
 from cni_v6.config.main import IPAM_PLUGIN
 from cni_v6.config.routed import RoutedConf
 from cni_v6.errors import CniError
-from cni_v6.protocol.invocation import MACVLAN, MAIN, ROUTED
+from cni_v6.protocol.invocation import IPVLAN, MACVLAN, MAIN, ROUTED, VLAN
 from tests.unit.config_tables import BAD, BRIDGE, GOOD, V4, V6, Bad, call, config, ipam, parse
 from tests.unit.test_config import FULL, SPOTS, VALUES, replaced
 
@@ -37,7 +39,8 @@ AGENT_SCHEMA_FILE = ROOT / "conf" / "cni-v6-agent.schema.json"
 DOCUMENT = ROOT / "docs" / "configuration.md"
 AGENT_DOCUMENT = ROOT / "docs" / "cluster.md"
 SAMPLES = sorted((ROOT / "conf").glob("*.conflist"))
-LEVELS = list(levels(BRIDGE_KEYS, ROUTED_KEYS, MACVLAN_KEYS, SLAAC, MAIN_OF_IPAM))
+OTHER_KEYS = {ROUTED: ROUTED_KEYS, MACVLAN: MACVLAN_KEYS, IPVLAN: IPVLAN_KEYS, VLAN: VLAN_KEYS}
+LEVELS = list(levels(BRIDGE_KEYS, *OTHER_KEYS.values(), SLAAC, MAIN_OF_IPAM))
 AGENT_LEVELS = list(levels(AGENT))
 DOCUMENTS = {DOCUMENT: LEVELS, AGENT_DOCUMENT: AGENT_LEVELS}
 MARK = re.compile(r"<!-- table: (\w+) -->\n(?:.*?<!-- end of table -->\n)?", re.DOTALL)
@@ -63,7 +66,7 @@ def complaints(raw: Any) -> list[str]:
 
 def accepted(raw: dict[str, Any], plugin: str = BRIDGE) -> bool:
     try:
-        return isinstance(parse(call(raw, plugin)), BridgeConf | RoutedConf | MacvlanConf | IpamConf)
+        return isinstance(parse(call(raw, plugin)), BridgeConf | RoutedConf | ChildConf | IpamConf)
     except CniError:
         return False
 
@@ -176,11 +179,11 @@ def test_what_the_parser_takes_of_one_key_is_valid(value: Any, key: str) -> None
 
 
 @given(value=VALUES, place=st.sampled_from([
-    (kind, key.name) for kind, level in ((ROUTED, ROUTED_KEYS), (MACVLAN, MACVLAN_KEYS)) for key in level.keys
+    (kind, key.name) for kind, level in OTHER_KEYS.items() for key in level.keys
 ]))
 def test_what_the_parser_takes_of_one_key_of_another_network_is_valid(value: Any, place: tuple[str, str]) -> None:
     kind, key = place
-    raw = {"type": kind, "ipam": ipam([V6], [V4])} | {key: value}
+    raw = {"type": kind, "ipam": ipam([V6], [V4])} | ({"vlanId": 5} if kind == VLAN else {}) | {key: value}
     if accepted(raw, kind):
         assert complaints(raw | {"type": kind}) == []
 

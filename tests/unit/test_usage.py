@@ -7,7 +7,7 @@ import pytest
 from cni_v6 import __version__
 from cni_v6.engine import usage
 
-PLUGINS = ("cni-v6", "cni-v6-routed", "cni-v6-macvlan", "cni-v6-ipam")
+PLUGINS = ("cni-v6", "cni-v6-routed", "cni-v6-macvlan", "cni-v6-ipvlan", "cni-v6-vlan", "cni-v6-ipam")
 
 
 @pytest.mark.parametrize("plugin", PLUGINS)

@@ -105,11 +105,11 @@ def _networks(folders: Sequence[Path], node: Context) -> list[Network]:
 
 def _use(here: Sequence[Attachment], configs: Sequence[MainConf]) -> Use:
     """What containers use, and the configured networks would."""
-    counts: dict[int, int] = {}
+    used: set[int] = set()
     networks: dict[str, set[str]] = {}
     for record in here:
         for address in record.addresses:
-            counts[version(address)] = counts.get(version(address), 0) + 1
+            used.add(version(address))
             if version(address) == 4:
                 networks.setdefault(record.owner.container_id, set()).add(record.owner.network)
     families = [range_set.family for conf in configs if conf.is_gateway and isinstance(conf.ipam, IpamConf)
@@ -119,7 +119,7 @@ def _use(here: Sequence[Attachment], configs: Sequence[MainConf]) -> Use:
     modes += [(6, conf.firewall.masquerade6 != MODE_OFF and not conf.firewall.snat6) for conf in configs]
     masqueraded = {version(address) for record in here if record.policy for address in record.policy.masquerade}
     return Use(
-        frozenset(counts) | frozenset(families), counts, frozenset(homes),
+        frozenset(used) | frozenset(families), judge_kernel.resolving(here), frozenset(homes),
         next((name for name, several in sorted(networks.items()) if len(several) > 1), ""),
         max((record.created for record in here), default=0.0),
         frozenset(masqueraded | {family for family, on in modes if on and family in families}),

@@ -12,7 +12,7 @@ from cni_v6.kernel.fake.firewall import FakeFirewall
 from cni_v6.kernel.ops import HOST, Op
 
 INTERFACE_SYSCTLS = {
-    "ipv4": {"arp_ignore": "0", "arp_notify": "0", "route_localnet": "0"},
+    "ipv4": {"arp_ignore": "0", "arp_notify": "0", "proxy_arp": "0", "route_localnet": "0"},
     "ipv6": {
         "accept_dad": "1",
         "accept_ra": "1",
@@ -53,18 +53,18 @@ class Space:
 class FakeNode:
     """A node with a loopback interface, and the namespaces that ``add_netns`` made.
 
-    ``macvlans`` maps (namespace, name) of each macvlan to its master, (namespace, name), and its mode. ``duplicates``:
-    addresses that another node has, with its MAC. ``advertised``: the address that a container gets from a router on
-    its link, and that router; "" for none. ``vlans`` maps a bridge port to {VLAN: whether it is the untagged
-    PVID}. ``announced``: the addresses that ``Announce`` has announced. ``claims`` maps (bridge, MAC) to the port that
-    has claimed it. ``blind``: it cannot tell which namespaces have ended. ``listeners``: sockets of its own.
+    ``children`` maps (namespace, name) of each macvlan, ipvlan or vlan to its master, (namespace, name), kind and mode.
+    ``duplicates``: addresses that another node has, with its MAC. ``advertised``: the address that a container gets
+    from a router on its link, and that router; "" for none. ``vlans`` maps a bridge port to {VLAN: whether it is the
+    untagged PVID}. ``announced``: the addresses that ``Announce`` has announced. ``claims`` maps (bridge, MAC) to the
+    port that has claimed it. ``blind``: it cannot tell which namespaces have ended. ``listeners``: sockets of its own.
     """
 
     def __init__(self) -> None:
         self._inodes = itertools.count(1)
         self.spaces: dict[str, Space] = {}
         self.peers: dict[tuple[str, str], tuple[str, str]] = {}
-        self.macvlans: dict[tuple[str, str], tuple[str, str, str]] = {}
+        self.children: dict[tuple[str, str], tuple[str, str, str, str]] = {}
         self.duplicates: dict[str, str] = {}
         self.advertised: tuple[str, str] = ("", "")
         self.vlans: dict[str, dict[int, bool]] = {}
@@ -104,6 +104,7 @@ class FakeNode:
     def _interface_sysctls(self, netns: str, name: str) -> None:
         sysctls = self.space(netns).sysctls
         for family, keys in INTERFACE_SYSCTLS.items():
+            sysctls.setdefault(f"{family}/neigh/{name}/proxy_delay", "80")
             for key, value in keys.items():
                 default = sysctls.get(f"{family}/conf/default/{key}", value)
                 sysctls.setdefault(f"{family}/conf/{name}/{key}", default)
@@ -130,7 +131,7 @@ class FakeNode:
         space.routes.pop(name, None)
         space.proxies.pop(name, None)
         space.neighbours.pop(name, None)
-        for key in [key for key in space.sysctls if key.split("/")[1:3] == ["conf", name]]:
+        for key in [key for key in space.sysctls if key.split("/")[1:3] in (["conf", name], ["neigh", name])]:
             del space.sysctls[key]
         self.vlans.pop(name, None)
         if netns == HOST:
@@ -139,8 +140,8 @@ class FakeNode:
         for port in self.ports(name) if netns == HOST else ():
             space.links[port.name] = replace(port, master="", hairpin=False, isolated=False, port_enabled=False)
             self.vlans.pop(port.name, None)
-        self.macvlans.pop((netns, name), None)
-        for upper in [upper for upper, (*master, _) in self.macvlans.items() if master == [netns, name]]:
+        self.children.pop((netns, name), None)
+        for upper in [upper for upper, (*master, _, _) in self.children.items() if master == [netns, name]]:
             self.delete(*upper)
         peer = self.peers.pop((netns, name), None)
         if peer:

@@ -8,11 +8,18 @@ from typing import Any
 
 from netaddr import IPNetwork
 
-from cni_v6.errors import ALREADY_ATTACHED, IO_FAILURE, KERNEL_REFUSED, PORTS_EXHAUSTED, CniError
+from cni_v6.errors import (
+    ADDRESS_UNAVAILABLE,
+    ALREADY_ATTACHED,
+    IO_FAILURE,
+    KERNEL_REFUSED,
+    PORTS_EXHAUSTED,
+    CniError,
+)
 from cni_v6.kernel import mac_claims, ops, route_place
 from cni_v6.kernel.describe import describe
 from cni_v6.kernel.facts import BRIDGE_PORTS_MAX, FOREVER, Lifetime, Link, RouteEntry, Shaping
-from cni_v6.kernel.fake import macvlan, waits
+from cni_v6.kernel.fake import child_link, waits
 from cni_v6.kernel.fake.node import FakeNode, Space
 from cni_v6.kernel.ops import HOST, Op
 
@@ -152,6 +159,8 @@ def _add_address(fake: FakeNode, operation: ops.AddAddress) -> None:
     if ":" in operation.address and space.sysctls[f"ipv6/conf/{operation.ifname}/disable_ipv6"] != "0":
         words = "Permission denied (IPv6 is disabled on this device)"
         raise CniError(KERNEL_REFUSED, f"cannot {describe(operation)}", words)
+    if child_link.address_is_a_siblings(fake, operation):
+        raise CniError(ADDRESS_UNAVAILABLE, f"cannot {describe(operation)}", "Address already in use")
     held = space.addresses.setdefault(operation.ifname, [])
     if operation.address not in held:
         held.append(operation.address)
@@ -297,7 +306,7 @@ EFFECTS: dict[type[Any], Callable[[FakeNode, Any], None]] = {
     ops.SetBridge: _set_bridge,
     ops.PinMac: _pin_mac,
     ops.CreateVeth: _create_veth,
-    ops.CreateMacvlan: macvlan.create,
+    ops.CreateChildLink: child_link.create,
     ops.SetAlias: _set_alias,
     ops.ClaimMac: _claim_mac,
     ops.SetPort: _set_port,

@@ -186,16 +186,21 @@ def read_answer(data: bytes) -> tuple[int, str, str | None]:
     return int(read["ifindex"]), str(read.get_attr("NDA_DST")), found
 
 
-# Macvlans
+# Children of an interface: macvlan, ipvlan, vlan
 
 
-def create_macvlan(op: ops.CreateMacvlan, master: int, netns: int | None) -> Message:
+_CHILD_MODES = {"macvlan": "IFLA_MACVLAN_MODE", "ipvlan": "IFLA_IPVLAN_MODE", "vlan": "IFLA_VLAN_ID"}
+_IPVLAN_MODES = ("l2", "l3", "l3s")  # linux/if_link.h, enum ipvlan_mode
+
+
+def create_child_link(op: ops.CreateChildLink, master: int, netns: int | None) -> Message:
     """
     :param master: its interface index.
-    :param netns: a descriptor of the macvlan's namespace; None if that is the socket's.
+    :param netns: a descriptor of the child's namespace; None if that is the socket's.
     """
-    kind = {"attrs": [("IFLA_INFO_KIND", "macvlan"),
-                      ("IFLA_INFO_DATA", {"attrs": [("IFLA_MACVLAN_MODE", op.mode)]})]}
+    attribute = _CHILD_MODES[op.kind]
+    mode = int(op.mode) if op.kind == "vlan" else _IPVLAN_MODES.index(op.mode) if op.kind == "ipvlan" else op.mode
+    kind = {"attrs": [("IFLA_INFO_KIND", op.kind), ("IFLA_INFO_DATA", {"attrs": [(attribute, mode)]})]}
     attributes: list[tuple[str, Any]] = [("IFLA_IFNAME", op.temporary), ("IFLA_LINK", master), ("IFLA_LINKINFO", kind)]
     attributes += [("IFLA_ADDRESS", op.mac)] if op.mac else []
     attributes += [("IFLA_MTU", op.mtu)] if op.mtu else []
@@ -208,12 +213,14 @@ def rename(index: int, ifname: str) -> Message:
     return _message("ifinfomsg", RTM_SETLINK, 0, {"index": index}, [("IFLA_IFNAME", ifname)])
 
 
-def read_macvlan_mode(data: bytes) -> str:
-    """The mode of an RTM_NEWLINK message; "" if it is about no macvlan."""
+def read_child_mode(data: bytes) -> tuple[str, str]:
+    """Kind and mode of an RTM_NEWLINK message, see ``questions.GetChildMode``."""
     info = _read("ifinfomsg", data).get_attr("IFLA_LINKINFO")
-    if info is None or info.get_attr("IFLA_INFO_KIND") != "macvlan":
-        return ""
-    return str(info.get_attr("IFLA_INFO_DATA").get_attr("IFLA_MACVLAN_MODE"))
+    kind = info.get_attr("IFLA_INFO_KIND") if info else ""
+    if kind not in _CHILD_MODES:
+        return "", ""
+    mode = info.get_attr("IFLA_INFO_DATA").get_attr(_CHILD_MODES[kind])
+    return kind, _IPVLAN_MODES[mode] if kind == "ipvlan" else str(mode)
 
 
 # What a container's interface takes in and holds

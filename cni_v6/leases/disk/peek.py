@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from contextlib import closing
 from time import time
+from typing import TYPE_CHECKING
 
 from cni_v6.allocation import release_queue, used
 from cni_v6.allocation.ranges import RangeSet
@@ -22,6 +23,9 @@ from cni_v6.leases.disk.rebuild import leases_by_owner, prefixes_of, read_record
 from cni_v6.leases.store import Past
 from cni_v6.net.addresses import from_text
 from cni_v6.protocol.names import Owner
+
+if TYPE_CHECKING:
+    from cni_v6.allocation.traces import Traces
 
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -119,3 +123,17 @@ def count(path: str, ranges: RangeSet, boot: str) -> tuple[int, int]:
     with closing(ReadOnlyFolder(path)) as root, closing(AllocatorFiles(root, boot=boot, now=time)) as files:
         state = files.of(ranges.family)
         return used.count(state.used, ranges), release_queue.count(state.queue, ranges)
+
+
+def traces(path: str, ranges: RangeSet, boot: str) -> Traces:
+    """See ``leases.store.Leases.traces``, of the network's folder at ``path``.
+
+    :raises CniError: STORE_FAILED.
+    """
+    from cni_v6.allocation import traces as of_set  # ``count`` runs in the engine, and does not need it
+
+    if not os.path.isdir(os.path.join(path, "cursors")):
+        return of_set.Traces()
+    with closing(ReadOnlyFolder(path)) as root, closing(AllocatorFiles(root, boot=boot, now=time)) as files:
+        state = files.of(ranges.family)
+        return of_set.of(state.used, state.queue, ranges)

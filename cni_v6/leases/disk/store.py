@@ -56,6 +56,7 @@ from cni_v6.leases.disk.transaction import DiskTransaction
 from cni_v6.leases.store import Past, Transaction
 
 if TYPE_CHECKING:
+    from cni_v6.allocation.traces import Traces
     from cni_v6.leases.disk.known_records import Known, KnownRecords  # an engine has it
 
 LOCK = "lock"
@@ -130,6 +131,12 @@ class DiskLeases:
         from cni_v6.leases.disk import peek
 
         return peek.count(self._path, ranges, self.boot)
+
+    def traces(self, ranges: RangeSet) -> Traces:
+        """See ``leases.store.Leases``."""
+        from cni_v6.leases.disk import peek
+
+        return peek.traces(self._path, ranges, self.boot)
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:

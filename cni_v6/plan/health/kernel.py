@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cni_v6.kernel.facts import BRIDGE_PORTS_MAX, Link, Uplink
+from cni_v6.leases.attachment import Attachment, RoutedLink
 from cni_v6.net.addresses import is_link_local, version
 from cni_v6.plan.bridge_port import FRAMES
 from cni_v6.plan.health.finding import AMBER, GREEN, RED, Finding, share
@@ -39,9 +40,9 @@ class KernelFacts:
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """What the networks of this node use. ``families``: with addresses. ``containers``: number of attachments by
-    family. ``homes``: interfaces of ours that containers have as their gateway. ``twice``: a container that is in
-    several IPv4 networks, "" for none. ``newest``: when the newest attachment was made. ``masqueraded``: families.
+    """What the networks of this node use. ``families``: with addresses. ``containers``: as of ``resolving``. ``homes``:
+    interfaces of ours that containers have as their gateway. ``twice``: a container that is in several IPv4 networks,
+    "" for none. ``newest``: when the newest attachment was made. ``masqueraded``: families.
     """
 
     families: frozenset[int] = frozenset()
@@ -50,6 +51,19 @@ class Use:
     twice: str = ""
     newest: float = 0.0
     masqueraded: frozenset[int] = frozenset()
+
+
+def resolving(records: Iterable[Attachment]) -> dict[int, int]:
+    """How many containers resolve a neighbour, by family.
+
+    Both ends of a routed container's link know each other, by permanent entries, which the kernel does not count
+    (``neigh_alloc``, net/core/neighbour.c).
+    """
+    counts: dict[int, int] = {}
+    for record in records:
+        for address in record.addresses if not isinstance(record.port, RoutedLink) else ():
+            counts[version(address)] = counts.get(version(address), 0) + 1
+    return counts
 
 
 def findings(facts: KernelFacts, use: Use) -> Iterator[Finding]:

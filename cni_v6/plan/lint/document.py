@@ -7,16 +7,23 @@ from typing import Any
 
 from cni_v6.config.keys.runtime import BRIDGE_RUNTIME, CAPABILITIES, IPAM_RUNTIME
 from cni_v6.plan.lint.remark import ERROR, WARNING, Remark
-from cni_v6.protocol.invocation import BRIDGE, IPAM
+from cni_v6.protocol.invocation import BRIDGE, IPAM, IPVLAN, MACVLAN, ROUTED, VLAN
 from cni_v6.protocol.json_reader import shown
 
 LIST, SINGLE = (".conflist",), (".conf", ".json")
 # What the reference plugins read of runtimeConfig (containernetworking/plugins); of others nothing is known.
 TAKES: Mapping[str, frozenset[str]] = {
     BRIDGE: frozenset(key.name for key in BRIDGE_RUNTIME.keys),
+    ROUTED: frozenset(key.name for key in BRIDGE_RUNTIME.keys),
+    MACVLAN: frozenset({"mac", "ips", "ipRanges", "dns"}),  # the others ask for an interface on the node
+    IPVLAN: frozenset({"ips", "ipRanges", "dns"}),
+    VLAN: frozenset({"mac", "ips", "ipRanges", "dns"}),
     IPAM: frozenset(key.name for key in IPAM_RUNTIME.keys),
     "bridge": frozenset({"mac", "ips", "ipRanges"}),
+    "ptp": frozenset({"ips", "ipRanges"}),
     "macvlan": frozenset({"mac", "ips", "ipRanges"}),
+    "ipvlan": frozenset({"ips", "ipRanges"}),
+    "vlan": frozenset({"ips", "ipRanges"}),
     "portmap": frozenset({"portMappings"}),
     "bandwidth": frozenset({"bandwidth"}),
     "tuning": frozenset({"mac"}),

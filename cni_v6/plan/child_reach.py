@@ -1,6 +1,6 @@
-"""Who may reach a container of a macvlan network, and where its packets leave: for ``reach``, from what is known.
+"""Who may reach a container with a child interface, and where its packets leave: for ``reach``, from what is known.
 
-The node routes nothing for it and no rule of the node sees its packets. What routers and hosts of the link do with them
+The node routes nothing for it and none of our rules sees its packets. What routers and hosts of the link do with them
 is not known here. Pure.
 """
 
@@ -8,20 +8,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cni_v6.leases.attachment import MacvlanLink
-from cni_v6.plan.situation import Situation, macvlan_link
+from cni_v6.leases.attachment import ChildLink
+from cni_v6.plan.situation import Situation, child_link
+
+
+_WHY_NOT = {
+    "macvlan": "the kernel passes no frame between a macvlan and its master (hostAccess)",
+    "ipvlan": "the kernel passes no packet of the node between an ipvlan and its master",
+    "vlan": "the node has no interface in that VLAN: only a router reaches it from there",
+}
 
 
 def from_link(seen: Situation) -> str:
     """Why hosts of the link reach the container."""
-    return f"it is a host of the link of {_port(seen).master}: no rule of the node sees its packets"
+    port = _port(seen)
+    link = f"VLAN {port.mode} of {port.master}" if port.kind == "vlan" else f"the link of {port.master}"
+    return f"it is a host of {link}: no rule of the node sees its packets"
 
 
 def from_node(seen: Situation, address: str) -> tuple[bool, str]:
     """Whether the node reaches it, and why."""
     port = _port(seen)
     if not port.node:
-        return False, "the kernel passes no frame between a macvlan and its master (hostAccess)"
+        return False, _WHY_NOT[port.kind]
     way = seen.ways.get(address)
     if way is None or way.interface != port.node:
         return False, f"the node has no route to it through {port.node} (cni-v6ctl check --repair)"
@@ -36,7 +45,7 @@ def exits(seen: Situation, family: int) -> Iterator[str]:
             yield route.gateway or "the link"
 
 
-def _port(seen: Situation) -> MacvlanLink:
-    port = macvlan_link(seen)
+def _port(seen: Situation) -> ChildLink:
+    port = child_link(seen)
     assert port
     return port

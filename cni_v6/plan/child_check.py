@@ -1,39 +1,39 @@
-"""CHECK and STATUS of the macvlan plugin, and what ``cni-v6ctl`` finds of its attachments on the node. Pure."""
+"""CHECK and STATUS of the plugins with child interfaces, and what ``cni-v6ctl`` finds of them on the node. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from cni_v6.config.macvlan import MacvlanConf
+from cni_v6.config.child import ChildConf
 from cni_v6.kernel.facts import Link
 from cni_v6.kernel.ops import HOST, Op
-from cni_v6.kernel.questions import GetLink, GetMacvlanMode, GetSysctl, Question, Snapshot
-from cni_v6.leases.attachment import Attachment, MacvlanLink
-from cni_v6.plan import check, families, features, host_access, macvlan, slaac, status
+from cni_v6.kernel.questions import GetChildMode, GetLink, GetSysctl, Question, Snapshot
+from cni_v6.leases.attachment import Attachment, ChildLink
+from cni_v6.plan import check, child, families, features, host_access, slaac, status
 from cni_v6.plan.site import Site
 from cni_v6.protocol.result import Result
 
 
-def _link(site: Site, conf: MacvlanConf, record: Attachment | None) -> MacvlanLink:
+def _link(site: Site, conf: ChildConf, record: Attachment | None) -> ChildLink:
     """The link as it is recorded: another interface may have the default route by now."""
     port = record.port if record else None
-    return port if isinstance(port, MacvlanLink) else macvlan.to_record(site, conf)
+    return port if isinstance(port, ChildLink) else child.to_record(site, conf)
 
 
-def questions(site: Site, conf: MacvlanConf, result: Result, record: Attachment | None) -> tuple[Question, ...]:
+def questions(site: Site, conf: ChildConf, result: Result, record: Attachment | None) -> tuple[Question, ...]:
     """The questions that CHECK asks the kernel."""
     netns, ifname, link = site.netns, site.owner.ifname, _link(site, conf, record)
     return (
         GetLink(netns if link.in_container else HOST, link.master),
-        *check.inside_questions(site, result), GetMacvlanMode(netns, ifname),
+        *check.inside_questions(site, result), GetChildMode(netns, ifname),
         *(GetSysctl(netns, key) for key, _ in _settings(site, conf, result)), *node_questions(link),
         *(slaac.questions(site) if conf.slaac_timeout else ()),
     )
 
 
 def compare(
-    site: Site, conf: MacvlanConf, result: Result, record: Attachment | None, seen: Snapshot
+    site: Site, conf: ChildConf, result: Result, record: Attachment | None, seen: Snapshot
 ) -> Iterator[str]:
     """The differences between ``result`` and the kernel, one phrase for each.
 
@@ -48,11 +48,11 @@ def compare(
     yield from missing(link, seen.link(netns if link.in_container else HOST, link.master))
     yield from check.inside(site, result, seen, up=True)
     if seen.link(netns, ifname):
-        mode = seen.macvlan_mode(netns, ifname)
-        if mode:
-            yield from check.differs(f"interface {ifname}", "mode", conf.mode, mode)
+        kind, mode = seen.child_mode(netns, ifname)
+        if kind == conf.kind:
+            yield from check.differs(f"interface {ifname}", "id" if kind == "vlan" else "mode", conf.mode, mode)
         else:
-            yield f"interface {ifname} is no macvlan"
+            yield f"interface {ifname} is no {conf.kind}"
         for key, value in _settings(site, conf, result):
             yield from check.differs("container", f"net/{key}", value, seen.sysctl(netns, key))
     yield from check.routes(site, result, seen)
@@ -60,7 +60,7 @@ def compare(
         yield from (words for words, _ in host_access.differences(record, link.master, link.node, site.node, seen))
 
 
-def missing(link: MacvlanLink, master: Link | None) -> Iterator[str]:
+def missing(link: ChildLink, master: Link | None) -> Iterator[str]:
     """What is wrong with the master of an attachment."""
     if master is None:
         yield f"master {link.master} is missing"
@@ -68,13 +68,13 @@ def missing(link: MacvlanLink, master: Link | None) -> Iterator[str]:
         yield f"master {link.master} is down"
 
 
-def node_questions(link: MacvlanLink) -> tuple[Question, ...]:
+def node_questions(link: ChildLink) -> tuple[Question, ...]:
     """The questions about what the node has for an attachment."""
     return host_access.own_questions(link.master, link.node) if link.node else ()
 
 
 def differences(
-    record: Attachment, link: MacvlanLink, master: Link | None, node: str, seen: Snapshot
+    record: Attachment, link: ChildLink, master: Link | None, node: str, seen: Snapshot
 ) -> Iterator[tuple[str, tuple[Op, ...]]]:
     """What differs on the node: in words, and the operations that mend it. A master is the administrator's to mend.
 
@@ -86,7 +86,7 @@ def differences(
         yield from host_access.differences(record, link.master, link.node, node, seen)
 
 
-def _settings(site: Site, conf: MacvlanConf, result: Result) -> Iterator[tuple[str, str]]:
+def _settings(site: Site, conf: ChildConf, result: Result) -> Iterator[tuple[str, str]]:
     """Sysctls of the container's interface that a network with IPv6 needs."""
     ifname = site.owner.ifname
     if conf.slaac_timeout:
@@ -99,13 +99,13 @@ def _settings(site: Site, conf: MacvlanConf, result: Result) -> Iterator[tuple[s
 # STATUS
 
 
-def status_questions(conf: MacvlanConf) -> tuple[Question, ...]:
+def status_questions(conf: ChildConf) -> tuple[Question, ...]:
     """The questions that STATUS asks the kernel. A master in containers is not looked for."""
     own = () if conf.link_in_container else (GetLink(HOST, conf.master),)
     return *own, *families.host_questions(), *features.questions(conf)
 
 
-def check_status(conf: MacvlanConf, seen: Snapshot) -> Iterable[str]:
+def check_status(conf: ChildConf, seen: Snapshot) -> Iterable[str]:
     """What STATUS finds in the kernel.
 
     :returns: warnings.
@@ -114,5 +114,5 @@ def check_status(conf: MacvlanConf, seen: Snapshot) -> Iterable[str]:
     features.check(conf, seen)
     status.check_families(conf, seen)
     if not conf.link_in_container:
-        macvlan.check_master(conf, seen.link(HOST, conf.master))
+        child.check_master(conf, seen.link(HOST, conf.master))
     return ()
