@@ -12,7 +12,7 @@ PACKAGES = $(RUN_PACKAGES) iproute2 iputils-ping
 TEST_PACKAGES = ca-certificates containernetworking-plugins fonts-dejavu-core gcc iptables jq libc6-dev procps radvd tcpdump
 REST_PACKAGES = busybox-static chromium-headless-shell clang containerd debian-archive-keyring etcd-server fish mandoc \
 	mmdebstrap musl-tools podman python3-venv qemu-user runc user-mode-linux valgrind zsh
-BENCH_PACKAGES = containernetworking-plugins iptables musl-tools netavark
+BENCH_PACKAGES = containernetworking-plugins etcd-server iptables musl-tools netavark
 # make bench PEER_BIN=<folder>: another build of the reference plugins.
 PEER_BIN = /usr/lib/cni
 
@@ -24,7 +24,8 @@ PYTEST = tools/sandbox env PATH="$(CURDIR)/.tools/bin:$$PATH" $(RUN) -m pytest -
 REST = (runtimes or uml or bare or courier or slow) and not crossed
 
 .NOTPARALLEL:
-.PHONY: help demo test test-all test-rest test-kubernetes check bench lint type courier wheels dist deb install uninstall clean
+.PHONY: help demo test test-all test-rest test-kubernetes check bench lint type courier wheels dist deb install
+.PHONY: uninstall clean
 .PHONY: root setup setup-install setup-test setup-rest setup-bench
 
 help: ## list the targets

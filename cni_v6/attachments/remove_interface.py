@@ -37,8 +37,10 @@ def remove(call: Invocation, conf: RemovalConf, context: Context, *, foreign: bo
     named = call.netns if foreign else ""
     if not named and call.plugin not in CHILDREN:
         return False
-    with context.leases(conf.network, conf.data_dir).transaction() as leases:
-        record = leases.get(call.owner)
+    record = None
+    if foreign or conf.network in context.data_dirs.recorded(conf.data_dir):  # a refused call makes no store
+        with context.leases(conf.network, conf.data_dir).transaction() as leases:
+            record = leases.get(call.owner)
     is_inside = call.plugin in CHILDREN or bool(record and isinstance(record.port, ChildLink))
     inside = _inside(call.owner, record, named, context) if is_inside else []
     if not inside and named and record:

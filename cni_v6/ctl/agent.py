@@ -43,7 +43,7 @@ def run(chosen: argparse.Namespace) -> int:
             conf, name, template, store=store, kernel=kernel, disk=disk, make_id=disks.new_id, say=_say,
         )
         open_things.callback(disk.set_ready, False)
-        return serve.serve(agent, [store, kernel.news])
+        return serve.serve(agent, [store, kernel.news, kernel.untracked])
 
 
 def _say(words: str) -> None:

@@ -172,7 +172,7 @@ class Bystanders:
             self.node.remove_container(pod.name)
         self.node.remove_container(self._newcomer.name)
         assert networks.leases(self.node, str(CONFIG["name"])) == set()
-        assert networks.veths(self.node) - {networks.UPLINK} == self._before
+        assert networks.veths(self.node) == self._before
 
     def _call(self, is_over: Callable[[], bool]) -> None:
         """A container more that comes, finds its gateway and goes, and a CHECK of one that stays; again and again."""

@@ -166,7 +166,7 @@ class World:
                 assert address not in held, f"{address} is held by {held[address]} and by {pod.name}"
                 held[address] = pod.name
             assert {pod.address(4), pod.address(6)} <= {name for name, owner in held.items() if owner == pod.name}
-        assert networks.veths(self.node) == {pod.host for pod in attached} | {networks.UPLINK}
+        assert networks.veths(self.node) == {pod.host for pod in attached}
         assert not self._strangers(attached), f"elements of what is over: {self._strangers(attached)}"
         self._pings(attached)
 
@@ -192,7 +192,7 @@ class World:
         """Every container ends; then nothing of them is left, on the node, in the firewall or in the store."""
         for caller in self.callers:
             caller.end()
-        assert networks.veths(self.node) == {networks.UPLINK}
+        assert networks.veths(self.node) == set()
         assert nft.held(self.node) == {}, nft.held(self.node)
         assert networks.leases(self.node) == set()
         assert [path.name for path in self.node.file(str(NETWORK / "attachments")).glob("c*")] == []
@@ -270,7 +270,7 @@ def bridge_deleted(world: World) -> None:
 
 
 def port_detached(world: World) -> None:
-    ports = sorted(networks.veths(world.node) - {networks.UPLINK})
+    ports = sorted(networks.veths(world.node))
     if ports:
         world.node.run("ip", "link", "set", world.choices.choice(ports), "nomaster", check=False)
 

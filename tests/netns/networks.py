@@ -196,8 +196,8 @@ def _is_lease(path: Path) -> bool:
 
 
 def veths(node: Node, netns: str = "") -> set[str]:
-    """The veth interfaces of the node or of a namespace."""
-    return {entry["ifname"] for entry in node.ip_json("link", "show", "type", "veth", netns=netns)}
+    """The veth interfaces of the node or of a namespace, but for the wire to the outside."""
+    return {entry["ifname"] for entry in node.ip_json("link", "show", "type", "veth", netns=netns)} - {UPLINK}
 
 
 def outside(node: Node) -> str:

@@ -23,6 +23,7 @@ if __name__ == "__main__":
 
 from cni_v6.engine import handle  # noqa: E402
 from cni_v6.kernel import ops  # noqa: E402
+from cni_v6.kernel.netlink import pyroute2_messages, pyroute2_rules  # noqa: E402
 from cni_v6.kernel.ops import HOST, Op  # noqa: E402
 from cni_v6.kernel.questions import GetSysctl, Kernel, Question, Snapshot  # noqa: E402
 from cni_v6.protocol.invocation import Request  # noqa: E402
@@ -149,7 +150,12 @@ class SteppedPlugin:
 
 
 def main() -> None:
-    """Answer the calls on standard input, each in a process of its own, one line of JSON a call."""
+    """Answer the calls on standard input, each in a process of its own, one line of JSON a call.
+
+    What some types of networks import late is imported once, before the processes part.
+    """
+    pyroute2_messages.get_lifetimes(1)
+    pyroute2_rules.dump(6)
     for line in sys.stdin:
         call = json.loads(line)
         read, write = os.pipe()

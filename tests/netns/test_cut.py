@@ -22,6 +22,11 @@ from tests.snapshot import Snapshot, take
 
 pytestmark = pytest.mark.slow
 
+
+def of_type(kind: str, config: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key not in networks.OF_A_BRIDGE} | {"type": kind}
+
+
 LINK_LOCAL = {"ranges": [[{"subnet": SUBNET6, "gateway": "link-local"}]], "routes": [{"dst": "2001:db8::/32"}]}
 SCENARIOS = {
     "dual-stack": networks.gateway(*DUAL, mtu=1400, hairpinMode=True),
@@ -30,6 +35,8 @@ SCENARIOS = {
         SUBNET4, promiscMode=True, portIsolation=True, bandwidth={"egressRate": 10**6, "egressBurst": 10**6}
     ),
     "layer-2": networks.network(),
+    "routed": of_type(networks.ROUTED, networks.network(*DUAL, sourceBasedRouting=True)),
+    "macvlan": of_type(networks.MACVLAN, networks.network(*DUAL, sourceBasedRouting=True, master=networks.UPLINK)),
     "delegated": {
         **networks.network(isDefaultGateway=True, cniVersion="1.0.0"),  # as new as Debian's host-local
         "ipam": {
@@ -38,6 +45,8 @@ SCENARIOS = {
         },
     },
 }
+
+FURTHER = ("routed", "macvlan")  # nothing that the network's first container makes is theirs alone
 
 # The bridge, its addresses and forwarding are the network's: they come with the first container and stay.
 NETWORKS_OWN = (
@@ -56,6 +65,13 @@ def bare() -> Iterator[Node]:
         yield made
     finally:
         made.close()
+
+
+def prepared(node: Node, name: str) -> Pod:
+    """A container for the network of a scenario, and the uplink where that needs one."""
+    if SCENARIOS[name]["type"] == networks.MACVLAN:
+        networks.outside(node)
+    return Pod(node, SCENARIOS[name], "a")
 
 
 @contextmanager
@@ -115,14 +131,13 @@ class Start:
 
 @pytest.mark.parametrize(
     ("name", "fresh"),
-    [*((name, True) for name in SCENARIOS), ("dual-stack", False)],
+    [*((name, name not in FURTHER) for name in SCENARIOS), ("dual-stack", False)],
     ids=lambda value: value if isinstance(value, str) else "first container" if value else "further container",
 )
 def test_killed_before_any_operation_del_takes_everything_away(
     bare: Node, plugins: str, name: str, fresh: bool
 ) -> None:
-    config = SCENARIOS[name]
-    pod = Pod(bare, config, "a")
+    pod = prepared(bare, name)
     with stage_on(bare) as stepped:
         _come_and_go(stepped, pod, plugins)
         begin = Start(bare, fresh)
@@ -162,7 +177,7 @@ def test_killed_while_it_waits_for_duplicate_address_detection(bare: Node, plugi
 
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_failed_before_any_operation_add_undoes_itself(bare: Node, plugins: str, name: str) -> None:
-    pod = Pod(bare, SCENARIOS[name], "a")
+    pod = prepared(bare, name)
     networks.set_sysctl(bare, "ipv6/conf/lo/disable_ipv6", "1", pod.netns)  # as some runtimes have it
     with stage_on(bare) as stepped:
         _come_and_go(stepped, pod, plugins)

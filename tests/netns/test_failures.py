@@ -10,7 +10,7 @@ from contextlib import closing
 import pytest
 
 from cni_v6.protocol.names import Owner, host_interface
-from tests.netns import networks
+from tests.netns import networks, wire
 from tests.netns.networks import DUAL, GATEWAY6, STORE, SUBNET4, Pod
 from tests.netns.stepped_kernel import PAUSE, SteppedPlugin
 from tests.netns.test_cut import start
@@ -30,6 +30,7 @@ def stepped(node: Node) -> Iterator[SteppedPlugin]:
         made.close()
 
 
+@pytest.mark.usefixtures("any_plugin")
 def test_a_full_disk(node: Node) -> None:
     node.run("mkdir", "-p", STORE)
     node.run("mount", "-t", "tmpfs", "-o", "size=64k", "none", STORE)
@@ -69,9 +70,13 @@ def test_every_file_that_cannot_be_written_is_a_clear_error(node: Node, stepped:
     assert codes == [103] * (len(codes) - 1) + [0] and len(codes) > 4
 
 
+@pytest.mark.usefixtures("any_plugin")
 def test_a_read_only_store(node: Node) -> None:
     config = networks.gateway(*DUAL)
     [pod] = networks.pods(node, config, "attached")
+    # The kernel's own address comes some time after the carrier.
+    wire.await_state(pod.netns, lambda: any(
+        address.startswith("fe80:") for address in networks.addresses(node, "eth0", pod.netns)), "a link-local address")
     other = Pod(node, config, "a")
     node.run("mount", "-o", "remount,ro", "/var/lib/cni")
     with node.unchanged():
@@ -84,6 +89,7 @@ def test_a_read_only_store(node: Node) -> None:
     assert networks.leases(node) == set() == networks.veths(node)
 
 
+@pytest.mark.usefixtures("any_plugin")
 def test_a_store_that_is_no_folder(node: Node) -> None:
     node.file("/var/lib/cni/file").write_text("")
     pod = Pod(node, networks.gateway(*DUAL, ipam={"dataDir": "/var/lib/cni/file"}), "a")
@@ -203,6 +209,7 @@ def test_ipv6_off_on_the_host(node: Node, of: str) -> None:
         assert pod.ping(GATEWAY6), "on for what the network owns: off by default is about interfaces to come"
 
 
+@pytest.mark.usefixtures("any_plugin")
 def test_a_namespace_that_is_not_there(node: Node) -> None:
     pod = Pod(node, networks.gateway(*DUAL), "a")
     node.remove_container("a")
@@ -210,6 +217,7 @@ def test_a_namespace_that_is_not_there(node: Node) -> None:
         assert pod.netns in pod.call("ADD").error(3)
 
 
+@pytest.mark.usefixtures("any_plugin")
 def test_a_namespace_that_is_something_else(node: Node) -> None:
     pod = Pod(node, networks.gateway(*DUAL), "a")
     with node.unchanged():
@@ -217,6 +225,7 @@ def test_a_namespace_that_is_something_else(node: Node) -> None:
         assert "network namespace" in pod.call("ADD", netns="/proc/self/ns/mnt").error(8)
 
 
+@pytest.mark.usefixtures("any_plugin")
 @pytest.mark.parametrize("command", ["ADD", "DEL", "CHECK"])
 @pytest.mark.parametrize("path", ["/proc/self/ns/net", "its mount"])
 def test_the_plugins_own_namespace(node: Node, command: str, path: str) -> None:
@@ -312,6 +321,7 @@ def test_a_delegated_plugin_that_fails_is_undone(node: Node, tmp_path_factory: p
     assert node.file("/var/lib/cni/calls").read_text().split() == ["ADD", "DEL"]
 
 
+@pytest.mark.usefixtures("any_plugin")
 def test_a_delegated_plugin_that_answers_rubbish_or_nothing(node: Node) -> None:
     for text, code in (("echo rubbish", 106), ("true", 5), ("kill -9 $$", 106)):
         folder = node.file("/var/lib/cni/plugins")

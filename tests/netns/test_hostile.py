@@ -20,6 +20,7 @@ from cni_v6.config.keys.bridge import BRIDGE
 from cni_v6.config.keys.ipam import IPAM
 from cni_v6.engine import handle
 from cni_v6.errors import DELEGATE_FAILED, INTERNAL, CniError
+from cni_v6.kernel.facts import Link
 from cni_v6.kernel.fake.kernel import FakeKernel
 from cni_v6.kernel.ops import LoadRuleset
 from cni_v6.leases.disk.data_dirs import DiskDataDirs
@@ -35,6 +36,7 @@ ENV = {
     "CNI_COMMAND": "ADD", "CNI_CONTAINERID": "a", "CNI_NETNS": NETNS, "CNI_IFNAME": "eth0", "CNI_PATH": "/opt/cni/bin",
     "CNI_ARGS": "",
 }
+TYPES = ("cni-v6", "cni-v6-ipam", networks.ROUTED, networks.MACVLAN)
 COMMANDS = ("ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION")
 BEFORE_ANY_CHANGE = (1, 2, 4, 6, 7)  # version, unsupported field, environment, decoding, configuration
 PREVIOUS = {
@@ -125,6 +127,7 @@ class Here:
         self.answer = answer
         self.kernel = FakeKernel()
         self.kernel.add_netns(NETNS)
+        self.kernel.add_link("", Link(networks.UPLINK, "02:00:00:00:00:99", 1500, up=True))
         self.folders: set[str] = set()
 
     def context(self) -> Context:
@@ -192,8 +195,11 @@ relaxed = settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow
 
 @pytest.mark.slow
 @relaxed
-@given(st.sampled_from(COMMANDS), configurations(), st.sampled_from(["cni-v6", "cni-v6-ipam"]))
+@given(st.sampled_from(COMMANDS), configurations(), st.sampled_from(TYPES))
 def test_any_configuration(command: str, config: Any, plugin: str) -> None:
+    if plugin == networks.MACVLAN:  # which refuses to be the gateway
+        kept = {key: value for key, value in config.items() if key != "isDefaultGateway"}
+        config = kept | {"master": networks.UPLINK}
     with tempfile.TemporaryDirectory() as folder:
         here = Here(Path(folder))
         ask(here, {**ENV, "CNI_COMMAND": command}, json.dumps(config).encode(), plugin)
