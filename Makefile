@@ -12,7 +12,7 @@ PACKAGES = $(RUN_PACKAGES) iproute2 iputils-ping
 TEST_PACKAGES = ca-certificates containernetworking-plugins fonts-dejavu-core gcc iptables jq libc6-dev procps radvd tcpdump
 REST_PACKAGES = busybox-static chromium-headless-shell clang containerd debian-archive-keyring etcd-server fish mandoc \
 	mmdebstrap musl-tools podman python3-venv qemu-user runc user-mode-linux valgrind zsh
-BENCH_PACKAGES = containernetworking-plugins iptables musl-tools netavark
+BENCH_PACKAGES = containernetworking-plugins etcd-server iptables musl-tools netavark
 # make bench PEER_BIN=<folder>: another build of the reference plugins.
 PEER_BIN = /usr/lib/cni
 
@@ -24,7 +24,8 @@ PYTEST = tools/sandbox env PATH="$(CURDIR)/.tools/bin:$$PATH" $(RUN) -m pytest -
 REST = (runtimes or uml or bare or courier or slow) and not crossed
 
 .NOTPARALLEL:
-.PHONY: help demo test test-all test-rest test-kubernetes check bench lint type courier wheels deb install uninstall clean
+.PHONY: help demo test test-all test-rest test-kubernetes check bench lint type courier wheels dist deb install
+.PHONY: uninstall clean
 .PHONY: root setup setup-install setup-test setup-rest setup-bench
 
 help: ## list the targets
@@ -55,7 +56,7 @@ bench: root setup-bench ## side by side with the reference plugins, into docs/be
 	tools/sandbox $(RUN) -m tests.bench --peer $(PEER_BIN) $(ARGS)
 
 lint: setup-test ## flake8 alone
-	$(RUN) -m flake8 . bin/* tools/manual tools/needs tools/requirements
+	$(RUN) -m flake8 . bin/* tools/manual tools/needs tools/pictures tools/requirements
 
 type: setup-test ## mypy --strict alone
 	$(RUN) -m mypy
@@ -66,6 +67,9 @@ courier: setup ## couriers for six processors, into build/courier/<processor>/
 
 wheels: courier ## the source, the pure wheel and one for each of six processors, with its courier, into dist/
 	@tools/wheels dist build/courier
+
+dist: courier ## cni-v6ctl as one file for hosts without pip, with the couriers of six processors, into dist/
+	@tools/dist dist build/courier
 
 deb: setup-install ## the Debian package, with man pages, completion and systemd units, into dist/
 	@tools/deb dist

@@ -32,7 +32,9 @@ def main(plugin: str, answer_seconds: int = wire.ANSWER_SECONDS) -> int:
     """
     environment = posix.environ
     is_courier = argv[1:2] in (["--lost"], ["--silent"])  # courier/courier.c leaves it to us to say what went wrong
-    if not is_courier and (len(argv) > 1 or (b"CNI_COMMAND" not in environment and posix.isatty(0))):
+    is_first = argv[1:2] == ["--starting"] and argv[-1].isdigit()
+    starting = int(argv[-1]) if is_first else -1  # a lock of the courier's, see ``engine.start.claim``
+    if not is_courier and starting < 0 and (len(argv) > 1 or (b"CNI_COMMAND" not in environment and posix.isatty(0))):
         told = _tell(plugin, environment)
         if told is not None:
             _print(told)
@@ -47,7 +49,7 @@ def main(plugin: str, answer_seconds: int = wire.ANSWER_SECONDS) -> int:
             _print(answer)
             return answer[0]
     if environment.get(b"CNI_V6_ENGINE") != b"off" and not _refuses(stdin):
-        answer = _ask(plugin, environment, stdin, answer_seconds)
+        answer = _ask(plugin, environment, stdin, answer_seconds, starting)
     if answer is None:
         from cni_v6.engine.inprocess import handle
 
@@ -73,10 +75,12 @@ def _refuses(stdin: bytes) -> bool:
     return refuses_engine(stdin)
 
 
-def _ask(plugin: str, environment: dict[bytes, bytes], stdin: bytes, answer_seconds: int) -> Answer | None:
+def _ask(
+    plugin: str, environment: dict[bytes, bytes], stdin: bytes, answer_seconds: int, starting: int
+) -> Answer | None:
     """The engine's answer, printed and confirmed; None where the request has to be handled here."""
     inode = b"%d" % posix.stat(OWN_NETNS).st_ino
-    connected = _connect(environment.get(b"CNI_V6_RUN_DIR", RUN_DIR), inode, environment)
+    connected = _connect(environment.get(b"CNI_V6_RUN_DIR", RUN_DIR), inode, environment, starting)
     if connected is None:
         return None
     connection, path = connected
@@ -105,7 +109,7 @@ def _ask(plugin: str, environment: dict[bytes, bytes], stdin: bytes, answer_seco
 
 
 def _connect(
-    run_dir: bytes, inode: bytes, environment: dict[bytes, bytes]
+    run_dir: bytes, inode: bytes, environment: dict[bytes, bytes], starting: int
 ) -> tuple[_socket.socket, bytes] | None:
     """A connection to an engine, and the path of its socket."""
     own = run_dir + b"/engine-" + inode + b".sock"
@@ -117,7 +121,7 @@ def _connect(
         return None  # nothing that an engine would make faster
     from cni_v6.engine.start import start
 
-    connection = try_connect(own) if start(run_dir, own) else None
+    connection = try_connect(own) if start(run_dir, own, starting) else None
     return (connection, own) if connection else None
 
 

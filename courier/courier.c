@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -54,6 +55,7 @@ static char reply[HEADER + LIMIT];
 static size_t used = HEADER;                   /* bytes of the request */
 static struct field input;                     /* stdin, in the request; nowhere while it has not been read */
 static char program[PATH_MAX], path[PATH_MAX]; /* the Python executable; the engine's socket */
+static volatile sig_atomic_t late;             /* it has waited long enough for another call that starts an engine */
 
 static int print(int descriptor, struct field text)
 {
@@ -228,6 +230,44 @@ static int reach(const char *folder, const char *name)
     return -1;
 }
 
+static int find(const char *folder, const char *own)
+{
+    int connection = reach(folder, own);
+    return connection < 0 ? reach(folder, "engine.sock") : connection;
+}
+
+static void give_up(int number)
+{
+    late = number;
+}
+
+/* Of calls that find no engine the first becomes Python, and starts one. It has a lock, which it gives to Python, until
+ * the engine's socket is there (cni_v6/engine/start.py). The others wait for that: a Python of each would take most of
+ * the time of a node's first calls. Returns the lock, or -1: it has waited, or cannot. */
+static int await_start(const char *folder, const char *own)
+{
+    static char file[PATH_MAX];
+    struct sigaction handled = {.sa_handler = give_up}, before;
+    sigset_t alarms, mask;
+    mkdir(folder, S_IRWXU);
+    snprintf(file, sizeof file, "%s/%s.start", folder, own);
+    int lock = open(file, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK, S_IRUSR | S_IWUSR);
+    if (lock < 0 || !flock(lock, LOCK_EX | LOCK_NB))
+        return lock;
+    sigemptyset(&alarms);
+    sigaddset(&alarms, SIGALRM);
+    sigaction(SIGALRM, &handled, &before);
+    sigprocmask(SIG_UNBLOCK, &alarms, &mask);
+    alarm(ASK_SECONDS);
+    while (flock(lock, LOCK_SH) && errno == EINTR && !late)
+        ;
+    alarm(0);
+    sigprocmask(SIG_SETMASK, &mask, NULL);
+    sigaction(SIGALRM, &before, NULL);
+    close(lock);
+    return -1;
+}
+
 /* Sends the request, and with its first bytes the container's namespace. Returns whether all of it was sent. */
 static int deliver(int connection, const char *netns)
 {
@@ -297,12 +337,13 @@ static enum outcome ask(int connection, struct field answer[4])
 
 int main(int argc, char **argv)
 {
-    const char *folder = getenv("CNI_V6_RUN_DIR"), *engine = getenv("CNI_V6_ENGINE");
+    const char *folder = getenv("CNI_V6_RUN_DIR"), *engine = getenv("CNI_V6_ENGINE"), *command = getenv("CNI_COMMAND");
     const char *name = argc > 0 ? strrchr(argv[0], '/') : NULL;
     struct field answer[4];
     struct stat network;
-    char inode[24], own[48];
-    int stream;
+    char inode[24], own[48], descriptor[12];
+    char *starting[] = {program, "--starting", descriptor, NULL};
+    int stream, lock;
 
     do /* a stream that is closed must not become the connection */
         stream = open("/dev/null", O_RDWR | O_CLOEXEC);
@@ -313,7 +354,7 @@ int main(int argc, char **argv)
     folder = folder ? folder : RUN_DIR;
     snprintf(program, sizeof program, "%s/%s", COURIER_PYTHON, name);
     snprintf(path, sizeof path, "%s/engine.sock", folder);
-    if (argc > 1 || (!getenv("CNI_COMMAND") && isatty(STDIN_FILENO)))
+    if (argc > 1 || (!command && isatty(STDIN_FILENO)))
         return become_python(NULL, "this is cni-v6 " COURIER_VERSION ", a CNI plugin that container runtimes execute",
                              "set CNI_COMMAND, and give no arguments");
     if (engine && !strcmp(engine, "off"))
@@ -329,14 +370,22 @@ int main(int argc, char **argv)
     pack(inode);
     pack(name);
     pack_environment();
-    if (!pack_stdin(stdin_bytes(getenv("CNI_COMMAND"))))
+    if (!pack_stdin(stdin_bytes(command)))
         return become_python(NULL, "stdin cannot be read", "the network configuration must be there");
     set_length(HEADER);
     if (python && memmem(input.at, input.length, "\"engine\"", strlen("\"engine\"")))
         return become_python(NULL, "the configuration names the engine", "take it out"); /* Python reads what it says */
 
-    int connection = reach(folder, own);
-    connection = connection < 0 ? reach(folder, "engine.sock") : connection;
+    int connection = find(folder, own);
+    if (connection < 0 && python && command && strcmp(command, "VERSION")) {
+        lock = await_start(folder, own);
+        connection = find(folder, own);
+        if (connection < 0 && lock >= 0) {
+            snprintf(descriptor, sizeof descriptor, "%d", lock);
+            arguments = starting;
+        } else if (lock >= 0)
+            close(lock);
+    }
     switch (ask(connection, answer)) {
     case ABSENT:
         return become_python(NULL, "no cni-v6 engine answers on this node",

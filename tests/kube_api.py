@@ -27,7 +27,8 @@ NODES = "/api/v1/nodes"
 LEASES = "/apis/coordination.k8s.io/v1/namespaces/{}/leases"
 KINDS = {"nodes": ("v1", "Node"), "leases": ("coordination.k8s.io/v1", "Lease")}
 NAME = re.compile("[a-z0-9]([a-z0-9-]*[a-z0-9])?([.][a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
-TOKEN = "of-a-test"
+# An administrator's; of the service account of deploy/kubernetes/agent.
+TOKEN, AGENT_TOKEN = "of-a-test", "of-the-agent"
 PATH = re.compile("(/api/v1/nodes|/apis/coordination.k8s.io/v1/namespaces/[^/]+/leases)(?:/([^/]+))?")
 
 Item = dict[str, Any]
@@ -41,20 +42,22 @@ class Api(Protocol):
     kubeconfig: str
 
 
-def kubeconfig(path: Path, url: str, namespace: str, cafile: str | None = None) -> str:
-    """A file for a client that comes with TOKEN."""
+def kubeconfig(path: Path, url: str, namespace: str, cafile: str | None = None, token: str = TOKEN) -> str:
+    """A file for a client."""
     cluster = {"server": url, **({"certificate-authority": cafile} if cafile else {})}
     path.write_text(json.dumps({  # JSON is YAML
         "apiVersion": "v1", "kind": "Config", "current-context": "test",
-        "clusters": [{"name": "test", "cluster": cluster}], "users": [{"name": "test", "user": {"token": TOKEN}}],
+        "clusters": [{"name": "test", "cluster": cluster}], "users": [{"name": "test", "user": {"token": token}}],
         "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test", "namespace": namespace}}],
     }))
     return str(path)
 
 
-def ask(api: Api, method: str, path: str, body: Item | None = None, kind: str = "application/json") -> tuple[int, Item]:
+def ask(
+    api: Api, method: str, path: str, body: Item | None = None, kind: str = "application/json", token: str = TOKEN,
+) -> tuple[int, Item]:
     """Status and document of an answer."""
-    headers = {"Content-Type": kind, "Authorization": f"Bearer {TOKEN}"}
+    headers = {"Content-Type": kind, "Authorization": f"Bearer {token}"}
     data = None if body is None else json.dumps(body).encode()
     trusted = ssl.create_default_context(cafile=api.cafile) if api.cafile else None
     try:

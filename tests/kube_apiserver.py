@@ -16,7 +16,7 @@ from urllib.request import Request, urlopen
 import pytest
 
 from tests.etcd import PATIENCE, Etcd, certificates, etcd
-from tests.kube_api import TOKEN, Api, ask, kubeconfig
+from tests.kube_api import AGENT_TOKEN, TOKEN, Api, ask, kubeconfig
 from tests.sandbox import COMMANDS, ROOT, need
 
 PROGRAM = ROOT / ".tools/kubernetes/bin/kube-apiserver"
@@ -39,18 +39,20 @@ def kube_apiserver(address: str) -> Iterator[ApiServer]:
         folder = Path(name)
         _age(store)
         authority, certificate, key = certificates(folder, address)
-        folder.joinpath("tokens.csv").write_text(f'{TOKEN},admin,admin,"system:masters"\n')
-        account = folder / "account"
-        subprocess.run(("openssl", "genrsa", "-out", f"{account}.key", "2048"), env=COMMANDS, check=True,
+        account = "system:serviceaccount:cni-v6:cni-v6-agent"
+        folder.joinpath("tokens.csv").write_text(
+            f'{TOKEN},admin,admin,"system:masters"\n{AGENT_TOKEN},{account},agent,"system:serviceaccounts"\n')
+        accounts = folder / "accounts"
+        subprocess.run(("openssl", "genrsa", "-out", f"{accounts}.key", "2048"), env=COMMANDS, check=True,
                        capture_output=True)
-        subprocess.run(("openssl", "rsa", "-in", f"{account}.key", "-pubout", "-out", f"{account}.pub"), env=COMMANDS,
+        subprocess.run(("openssl", "rsa", "-in", f"{accounts}.key", "-pubout", "-out", f"{accounts}.pub"), env=COMMANDS,
                        check=True, capture_output=True)
         argv = (
             str(PROGRAM), f"--etcd-servers={store.url}", f"--bind-address={address}", f"--secure-port={PORT}",
             f"--advertise-address={address}", f"--tls-cert-file={certificate}", f"--tls-private-key-file={key}",
             f"--token-auth-file={folder}/tokens.csv", "--authorization-mode=RBAC",
             "--service-cluster-ip-range=10.96.0.0/24", "--service-account-issuer=https://kubernetes.default.svc",
-            f"--service-account-key-file={account}.pub", f"--service-account-signing-key-file={account}.key",
+            f"--service-account-key-file={accounts}.pub", f"--service-account-signing-key-file={accounts}.key",
             "--endpoint-reconciler-type=none", f"--cert-dir={folder}", "--disable-admission-plugins=ServiceAccount",
         )
         url = f"https://{address}:{PORT}"

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from cni_v6.cluster import conflist, membership, records, routes, vxlan
+from cni_v6.cluster import conflist, membership, records, routes, srv6, vxlan
 from cni_v6.cluster.config import AgentConf
 from cni_v6.cluster.conflist import Document
 from cni_v6.cluster.facts import Facts, NodeKernel, Underlay
-from cni_v6.cluster.keys import VXLAN
+from cni_v6.cluster.keys import SRV6, VXLAN
 from cni_v6.cluster.membership import Member
 from cni_v6.cluster.records import Objects
 from cni_v6.cluster.routes import Wanted
@@ -76,6 +76,8 @@ class Agent:
         """
         facts = self._kernel.observe()
         complaints = [] if facts.underlay else [f"the node cannot be reached by others: {self._no_underlay()}"]
+        if self._conf.carrier == SRV6 and self._conf.has_ipv4:
+            complaints += filter(None, [srv6.complaint(facts)])
         failures = list(self._look(facts))
         cluster = records.read(self._state.objects)
         if self._joined and membership.is_removed(self.member, cluster):
@@ -98,10 +100,10 @@ class Agent:
 
     def _reach(self, facts: Facts, wanted: Wanted) -> Iterable[str]:
         """Make the kernel as it must be; yields what it refuses."""
-        tunnel = list(routes.tunnel_difference(facts, wanted.tunnel))
-        if tunnel:
-            yield from map(str, self._kernel.apply(tunnel))
-            facts = self._kernel.observe()  # with a tunnel go its routes
+        device = list(routes.device_difference(facts, wanted.device))
+        if device:
+            yield from map(str, self._kernel.apply(device))
+            facts = self._kernel.observe()  # with an interface go its routes
         yield from map(str, self._kernel.apply(routes.difference(facts, wanted)))
 
     def _no_underlay(self) -> str:
@@ -172,8 +174,8 @@ class Agent:
         elif underlay is None:
             return self._disk.read_conflist() is not None  # the MTU is not known now
         else:
-            mtu = vxlan.mtu_of(underlay) if self._conf.carrier == VXLAN else underlay.mtu
-            text = conflist.render(self._template, blocks, mtu)
+            room = {VXLAN: vxlan.mtu_of, SRV6: srv6.mtu_of}.get(self._conf.carrier)
+            text = conflist.render(self._template, blocks, room(underlay) if room else underlay.mtu)
         if text != self._disk.read_conflist():
             self._disk.write_conflist(text)
         return text is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations
 from typing import Any
 
@@ -38,8 +39,13 @@ class Pool:
 
     def is_block(self, prefix: str) -> bool:
         """Whether a prefix in canonical form is one of its blocks."""
-        found = IPNetwork(prefix)
-        return bool(found.prefixlen == self.block and found.version == self.family and found in IPNetwork(self.cidr))
+        return _is_block(self.cidr, self.block, prefix)
+
+
+@lru_cache(1 << 14)  # each step of an agent asks for each block of the cluster
+def _is_block(cidr: str, length: int, prefix: str) -> bool:
+    found, pool = IPNetwork(prefix), IPNetwork(cidr)
+    return bool(found.prefixlen == length and found.version == pool.version and found in pool)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +58,10 @@ class AgentConf:
     template: str
     target: str
     state_dir: str
+
+    @property
+    def has_ipv4(self) -> bool:
+        return any(pool.family == 4 for pool in self.pools)
 
     def pool_of(self, prefix: str) -> Pool | None:
         """The pool of which a prefix in canonical form is a block; None if it is of none."""

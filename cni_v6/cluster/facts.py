@@ -5,13 +5,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from cni_v6.errors import CniError
+from cni_v6.protocol import names
 
 TUNNEL = "cni-v6-vxlan"
+SRV6, SRV6_IN = "cni-v6-srv6", names.SRV6_IN
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +39,32 @@ class Tunnel:
     address: str
     mtu: int
 
+    @property
+    def ifname(self) -> str:
+        return TUNNEL
+
     def __str__(self) -> str:
         return f"interface {TUNNEL} from {self.local} on {self.underlay} (mtu {self.mtu})"
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """The two ends of a veth, SRV6 and SRV6_IN: up, with this MTU, without addresses or ARP. SRV6_IN has no rp_filter.
+
+    ``srv6`` says what for. With it goes a table of nftables: no connection is tracked at SRV6_IN, as it is at SRV6.
+    """
+
+    mtu: int
+
+    @property
+    def ifname(self) -> str:
+        return SRV6
+
+    def __str__(self) -> str:
+        return f"interfaces {SRV6} and {SRV6_IN} (mtu {self.mtu})"
+
+
+Device = Tunnel | Pair
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,15 +105,44 @@ class Endpoint:
         return f"node {self.node} for MAC {self.mac} of {TUNNEL}"
 
 
-Entry = Route | Neighbour | Endpoint
-ORDER: tuple[type[Entry], ...] = (Endpoint, Neighbour, Route)  # each needs those before it
+@dataclass(frozen=True, slots=True)
+class SegmentRoute:
+    """A route of the table for SRv6: it encapsulates to a ``segment``, or is a SID with a ``behaviour``, or leads to
+    SIDs of another node by its ``gateway``, or to SRV6_IN what was decapsulated."""
+
+    dst: str
+    ifname: str
+    segment: str | None = None
+    behaviour: str | None = None
+    gateway: str | None = None
+
+    def __str__(self) -> str:
+        found = (("encapsulated for", self.segment), ("that is", self.behaviour), ("via", self.gateway))
+        ways = "".join(f" {words} {value}" for words, value in found if value is not None)
+        return f"route {self.dst}{ways} dev {self.ifname} of the table for SRv6"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What comes in by an interface, for a prefix or for anywhere (None), looks into the table for SRv6 first."""
+
+    family: int
+    ifname: str
+    dst: str | None = None
+
+    def __str__(self) -> str:
+        return f"rule of IPv{self.family} for {self.dst or 'all'} that comes in by {self.ifname}"
+
+
+Entry = Route | Neighbour | Endpoint | SegmentRoute | Rule
+ORDER: tuple[type[Entry], ...] = (Endpoint, Neighbour, SegmentRoute, Rule, Route)  # each needs those before it
 
 
 @dataclass(frozen=True, slots=True)
 class Add:
     """An entry must not be there: another program's route to the prefix with the same metric is an error."""
 
-    what: Entry | Tunnel
+    what: Entry | Device
 
     def __str__(self) -> str:
         return f"add {self.what}"
@@ -95,12 +150,22 @@ class Add:
 
 @dataclass(frozen=True, slots=True)
 class Remove:
-    """It may be gone already. Another program's route to the prefix stays. With the tunnel goes what it has."""
+    """It may be gone already. Another program's route to the prefix stays."""
 
-    what: Entry | Tunnel
+    what: Entry
 
     def __str__(self) -> str:
         return f"remove {self.what}"
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveDevice:
+    """It may be gone already. With it go its routes, neighbours and endpoints, but not rules with its name."""
+
+    ifname: str
+
+    def __str__(self) -> str:
+        return f"remove interface {self.ifname}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,22 +178,24 @@ class Forward:
         return f"forward what comes in by {self.ifname}"
 
 
-Op = Add | Remove | Forward
+Op = Add | Remove | RemoveDevice | Forward
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """``underlay``: None if there is no such interface. ``tunnel``: None if there is none, or not as one must be.
+    """``underlay``: None if there is no such interface.
 
-    ``has_tunnel``: an interface has that name. ``entries``: routes with our protocol number; what the tunnel was told.
-    ``closed``: those of the two interfaces on which ``Forward`` would change something.
+    ``devices``: those of the names TUNNEL and SRV6 that an interface has; None for one that is not as it must be.
+    ``entries``: routes and rules with our protocol number; what the tunnel was told. ``closed``: those of the
+    interfaces that packets of other nodes come in by on which ``Forward`` would change something. ``drops``: the
+    reverse path filter (RFC 3704) drops IPv4 packets whose source is reached by another interface.
     """
 
     underlay: Underlay | None
-    tunnel: Tunnel | None = None
-    has_tunnel: bool = False
+    devices: Mapping[str, Device | None] = field(default_factory=dict)
     entries: frozenset[Entry] = frozenset()
     closed: frozenset[str] = frozenset()
+    drops: bool = False
 
 
 class NodeKernel(Protocol):

@@ -1,63 +1,91 @@
-"""A kernel in this process for tests of the agent: as strict as the real one."""
+"""A kernel in this process for tests of the agent: as drops as the real one."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from cni_v6.cluster.facts import TUNNEL, Add, Entry, Facts, Forward, Op, Remove, Route, Tunnel, Underlay
+from cni_v6.cluster.facts import (
+    SRV6,
+    SRV6_IN,
+    TUNNEL,
+    Add,
+    Device,
+    Entry,
+    Facts,
+    Forward,
+    Op,
+    Pair,
+    Remove,
+    RemoveDevice,
+    Route,
+    Rule,
+    SegmentRoute,
+    Tunnel,
+    Underlay,
+)
 from cni_v6.errors import KERNEL_REFUSED, CniError
+
+ENDS = {TUNNEL: {TUNNEL}, SRV6: {SRV6, SRV6_IN}}  # the interfaces of each device
 
 
 class FakeNode:
     """``written``: all operations that changed something, in order.
 
-    ``closed``: interfaces that do not forward; a tunnel begins so on a node on which any does.
+    ``closed``: interfaces that do not forward; the carrier's begin so on a node on which any does.
     """
 
     def __init__(self, underlay: Underlay | None, closed: Iterable[str] = ()) -> None:
         self.underlay = underlay
         self.closed = set(closed)
-        self.tunnel: Tunnel | None = None
+        self.devices: dict[str, Device] = {}
         self.entries: set[Entry] = set()
+        self.drops = False
         self.written: list[Op] = []
         self._forced = bool(self.closed)
 
     def observe(self) -> Facts:
-        has_tunnel = self.tunnel is not None
-        return Facts(self.underlay, self.tunnel, has_tunnel, frozenset(self.entries), frozenset(self.closed))
+        closed = frozenset(self.closed)
+        return Facts(self.underlay, dict(self.devices), frozenset(self.entries), closed, self.drops)
 
     def apply(self, operations: Iterable[Op]) -> list[CniError]:
         return [error for operation in operations if (error := self._apply(operation))]
 
     def _apply(self, operation: Op) -> CniError | None:
-        before = (set(self.entries), self.tunnel, set(self.closed))
-        if isinstance(operation, Forward):
-            self.closed.discard(operation.ifname)
-            refusal = ""
-        elif isinstance(operation.what, Tunnel):
-            refusal = self._set_tunnel(operation.what if isinstance(operation, Add) else None)
-        else:
-            refusal = self._set_entry(operation, operation.what)
+        before = (set(self.entries), dict(self.devices), set(self.closed))
+        refusal = self._refusal(operation)
         if refusal:
             return CniError(KERNEL_REFUSED, f"cannot {operation}", refusal)
-        if before != (self.entries, self.tunnel, self.closed):
+        if before != (self.entries, self.devices, self.closed):
             self.written.append(operation)
         return None
 
-    def _set_tunnel(self, tunnel: Tunnel | None) -> str:
-        if tunnel and self.tunnel:
+    def _refusal(self, operation: Op) -> str:
+        if isinstance(operation, Forward):
+            self.closed.discard(operation.ifname)
+            return ""
+        if isinstance(operation, RemoveDevice):
+            self._remove_device(operation.ifname)
+            return ""
+        if isinstance(operation.what, Tunnel | Pair):
+            return self._add_device(operation.what)
+        return self._set_entry(operation, operation.what)
+
+    def _add_device(self, device: Device) -> str:
+        if device.ifname in self.devices:
             return "File exists"
-        self.tunnel = tunnel
-        self.entries = {entry for entry in self.entries if isinstance(entry, Route) and entry.ifname != TUNNEL}
-        self.closed -= {TUNNEL}
-        if tunnel and self._forced:
-            self.closed |= {TUNNEL}
+        self.devices[device.ifname] = device
+        self.closed |= ENDS[device.ifname] if self._forced else set()
         return ""
+
+    def _remove_device(self, ifname: str) -> None:
+        self.devices.pop(ifname, None)
+        self.closed -= ENDS[ifname]
+        self.entries = {entry for entry in self.entries if _needs(entry) not in ENDS[ifname]}
 
     def _set_entry(self, operation: Add | Remove, entry: Entry) -> str:
         same = {known for known in self.entries if _place(known) == _place(entry)}
         if isinstance(operation, Add):
-            refusal = self._missing(entry) or ("File exists" if same and isinstance(entry, Route) else "")
+            refusal = self._missing(entry) or ("File exists" if same and _is_exclusive(entry) else "")
             if refusal:
                 return refusal
             self.entries.add(entry)
@@ -65,18 +93,31 @@ class FakeNode:
         return ""
 
     def _missing(self, entry: Entry) -> str:
-        name = entry.ifname if isinstance(entry, Route) else TUNNEL
-        if not name:
+        name = _needs(entry)
+        if not name or any(name in ENDS[known] for known in self.devices):
             return ""
-        if name == TUNNEL:
-            return "" if self.tunnel else "No such device"
         if self.underlay is None or name != self.underlay.ifname:
             return "No such device"
         return "" if self.underlay.up else "Network is down"
 
 
+def _needs(entry: Entry) -> str:
+    """The interface without which there is no such entry."""
+    if isinstance(entry, Rule):
+        return ""
+    return entry.ifname if isinstance(entry, Route | SegmentRoute) else TUNNEL
+
+
+def _is_exclusive(entry: Entry) -> bool:
+    return isinstance(entry, Route | SegmentRoute | Rule)
+
+
 def _place(entry: Entry) -> tuple[str, ...]:
-    """What the kernel tells entries apart by; a route by its prefix and its metric."""
+    """What the kernel tells entries apart by; a route by its table, its prefix and its metric."""
     if isinstance(entry, Route):
         return "route", entry.dst, "last" if not entry.ifname else ""
+    if isinstance(entry, SegmentRoute):
+        return "segment", entry.dst
+    if isinstance(entry, Rule):
+        return "rule", str(entry)
     return type(entry).__name__, entry.mac if hasattr(entry, "node") else entry.address

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cni_v6.config.keys import Flag, Items, Key, Level, Nested, Number, Text
 
-DIRECT, VXLAN = "direct", "vxlan"
+DIRECT, VXLAN, SRV6 = "direct", "vxlan", "srv6"
 STATE_DIR = "/var/lib/cni/cluster"
 AUTO = "auto"
 
@@ -30,7 +30,8 @@ AGENT = Level("agent", "", (
         "address of each, in this order.", "", required=True,
         example=[{"cidr": "fd42:8e1f:6a00::/48", "block": 64}, {"cidr": "10.244.0.0/16", "block": 26}]),
     Key("carrier", Text("carrier"), "How packets get to the containers of other nodes. `direct`: by routes; all nodes "
-        "are on one link. `vxlan`: by a tunnel over IPv6; any links.", "", default=DIRECT, example=DIRECT),
+        "are on one link. `vxlan`: by a tunnel over IPv6; any links. `srv6`: by routes and segment routing; one link.",
+        "", default=DIRECT, example=DIRECT),
     Key("underlay", Text("interface"), "The interface to the other nodes. `auto`: that of the default route, IPv6 "
         "first.", "", default=AUTO, example="eth0"),
     Key("conflist", Nested(CONFLIST), "What the agent writes for the container runtime.", "", required=True),

@@ -7,7 +7,7 @@ hand is never the same route, and wins.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from cni_v6.cluster.facts import (
@@ -19,24 +19,29 @@ from cni_v6.cluster.facts import (
     Forward,
     Neighbour,
     Op,
+    Pair,
     Remove,
+    RemoveDevice,
     Route,
+    Rule,
+    SegmentRoute,
     Tunnel,
     Underlay,
 )
+from cni_v6.cluster.linux_devices import GONE, Asked, Devices, refusal
 from cni_v6.cluster.news import News
-from cni_v6.cluster.protocol import LAST_METRIC, METRIC, PORT, PROTOCOL, VNI
-from cni_v6.errors import KERNEL_REFUSED, CniError
+from cni_v6.cluster.protocol import LAST_METRIC, METRIC, PROTOCOL, TABLE
+from cni_v6.cluster.srv6 import DECAPSULATED4
+from cni_v6.cluster.untracked import Untracked
+from cni_v6.errors import CniError
 from cni_v6.kernel import ops, sysctl
-from cni_v6.kernel.netlink import answers, devconf, pyroute2_messages, pyroute2_tunnels, requests, uapi
+from cni_v6.kernel.netlink import answers, pyroute2_messages, pyroute2_tunnels, requests, segments, uapi
 from cni_v6.kernel.netlink.message import Message
-from cni_v6.kernel.netlink.socket import Answer, RouteSocket, explain
+from cni_v6.kernel.netlink.socket import Answer
 
 UNFIT = uapi.IFA_F_TEMPORARY | uapi.IFA_F_DEPRECATED | uapi.IFA_F_DADFAILED | uapi.IFA_F_TENTATIVE
-GONE = (errno.ESRCH, errno.ENOENT, errno.ENODEV)
-OFF_LINK = (errno.EHOSTUNREACH, errno.EINVAL, errno.ENETUNREACH)  # what a next hop is refused with
-NO_FAMILY = (errno.EAFNOSUPPORT, errno.EOPNOTSUPP)
 FORCED = "ipv6/conf/{}/force_forwarding"  # Linux 6.17 and later; before, an ADD turns on all interfaces
+FAMILIES = {6: uapi.AF_INET6, 4: uapi.AF_INET}
 
 
 class LinuxNode:
@@ -47,26 +52,30 @@ class LinuxNode:
 
     def __init__(self, underlay: str) -> None:
         self._wanted = underlay
-        self._socket = RouteSocket()
+        self._asked = Asked()
         self._sysctls = sysctl.Folders(at_once=True)
+        self._untracked = Untracked()
+        self._devices = Devices(self._asked, self._sysctls, self._untracked)
         self.news = News()
+        self.table_news = self._untracked.news
 
     def close(self) -> None:
-        self._socket.close()
+        self._asked.socket.close()
         self._sysctls.close()
+        self._untracked.close()
         self.news.close()
 
     def observe(self) -> Facts:
-        below = self._link(self._underlay_request())
+        below = self._asked.link(self._underlay_request())
         index = answers.index_of(below) if below else 0
-        above = self._link(requests.get_link(TUNNEL))
-        tunnel = answers.index_of(above) if above else 0
-        self.news.of_tunnel(tunnel)
         underlay = self._underlay(below) if below else None
-        names = {index: underlay.ifname, tunnel: TUNNEL} if underlay else {tunnel: TUNNEL}
-        whole = self._tunnel(above, underlay, index) if above and underlay else None
-        entries = [*self._routes(names), *(self._of_tunnel(tunnel) if whole else ())]
-        return Facts(underlay, whole, bool(above), frozenset(entries), frozenset(self._closed(names.values())))
+        devices, ends = self._devices.look(underlay, index)
+        tunnel = next((number for number, name in ends.items() if name == TUNNEL), 0)
+        self.news.of_tunnel(tunnel)
+        names = {**ends, **({index: underlay.ifname} if underlay else {})}
+        entries = [*self._routes(names), *self._rules(), *(self._of_tunnel(tunnel) if devices.get(TUNNEL) else ())]
+        drops = underlay is not None and self._drops(underlay)
+        return Facts(underlay, devices, frozenset(entries), frozenset(self._closed(names.values())), drops)
 
     def apply(self, operations: Iterable[Op]) -> list[CniError]:
         found = []
@@ -80,70 +89,58 @@ class LinuxNode:
 
     # What there is
 
-    def _link(self, request: Message | None) -> bytes | None:
-        """The RTM_NEWLINK message of an interface; None if there is none."""
-        [answer] = self._socket.request([request]) if request else [Answer()]
-        return answer.messages[0] if answer.messages else None
-
     def _underlay_request(self) -> Message | None:
         if self._wanted:
             return requests.get_link(self._wanted)
-        for found in self._socket.request([requests.get_uplink(6), requests.get_uplink(4)]):
+        for found in self._asked.socket.request([requests.get_uplink(6), requests.get_uplink(4)]):
             for index in answers.read_uplinks(found.messages[0]) if found.messages else ():
                 return requests.get_link_by_index(index)
         return None
 
     def _underlay(self, data: bytes) -> Underlay:
         link, _ = answers.read_link(data)
-        return Underlay(link.name, link.mtu, link.up, tuple(sorted(self._addresses(answers.index_of(data)))))
-
-    def _addresses(self, index: int, unfit: int = UNFIT) -> Iterator[str]:
-        for data in self._dump(requests.get_addresses(index)):
-            address, flags = answers.read_address_flags(data)
-            if not flags & unfit and answers.index_of(data) == index:
-                yield address
-
-    def _tunnel(self, data: bytes, underlay: Underlay, index: int) -> Tunnel | None:
-        """The tunnel; None if it is not whole, as when an agent ended before it was, or somebody changed it."""
-        link, _ = answers.read_link(data)
-        given = pyroute2_tunnels.read_vxlan(data)
-        addresses = [*self._addresses(answers.index_of(data), 0)]
-        wanted = {"vni": VNI, "port": PORT, "link": index, "learning": 0}
-        if not link.up or any(given.get(key) != value for key, value in wanted.items()) or len(addresses) != 1:
-            return None
-        return Tunnel(underlay.ifname, str(given["local"]), link.mac, addresses[0], link.mtu)
+        addresses = self._asked.addresses(answers.index_of(data), UNFIT)
+        return Underlay(link.name, link.mtu, link.up, tuple(sorted(addresses)))
 
     def _of_tunnel(self, index: int) -> Iterator[Entry]:
-        for data in self._dump(pyroute2_messages.get_neighbours(index)):
+        for data in self._asked.dump(pyroute2_messages.get_neighbours(index)):
             read = pyroute2_messages.read_neighbour(data)
             if read and answers.family_of(data) == uapi.AF_INET6:
                 yield Neighbour(*read[1])
-        for data in self._dump(pyroute2_tunnels.get_endpoints(index)):
+        for data in self._asked.dump(pyroute2_tunnels.get_endpoints(index)):
             yield Endpoint(*pyroute2_tunnels.read_endpoint(data))
 
-    def _routes(self, names: Mapping[int, str]) -> Iterator[Route]:
-        for family in (uapi.AF_INET6, uapi.AF_INET):
-            for data in self._dump(pyroute2_tunnels.get_protocol_routes(family, PROTOCOL)):
+    def _routes(self, names: Mapping[int, str]) -> Iterator[Entry]:
+        for family in FAMILIES.values():
+            for data in self._asked.dump(pyroute2_tunnels.get_protocol_routes(family, PROTOCOL)):
                 index, entry = answers.read_any_route(data)
-                if entry.table != uapi.RT_TABLE_MAIN or answers.family_of(data) != family:
+                ifname = names.get(index, f"interface {index}")
+                if answers.family_of(data) != family:
                     continue
-                if answers.route_type(data) == uapi.RTN_UNREACHABLE:
-                    yield Route(entry.dst)
-                else:
-                    yield Route(entry.dst, names.get(index, f"interface {index}"), entry.gateway)
+                if entry.table == TABLE:
+                    segment, behaviour = segments.read_segment(data, TABLE, DECAPSULATED4)
+                    yield SegmentRoute(entry.dst, ifname, segment, behaviour, entry.gateway)
+                elif entry.table == uapi.RT_TABLE_MAIN:
+                    lost = answers.route_type(data) == uapi.RTN_UNREACHABLE
+                    yield Route(entry.dst) if lost else Route(entry.dst, ifname, entry.gateway)
+
+    def _rules(self) -> Iterator[Rule]:
+        for family, number in FAMILIES.items():
+            for data in self._asked.dump(segments.get_rules(number)):
+                protocol, ifname, dst = segments.read_rule(data)
+                if protocol == PROTOCOL:
+                    yield Rule(family, ifname, dst)
 
     def _closed(self, names: Iterable[str]) -> Iterator[str]:
         if sysctl.read(self._sysctls, "ipv6/conf/all/forwarding") == "0":
             yield from (name for name in names if sysctl.read(self._sysctls, FORCED.format(name)) == "0")
 
-    def _dump(self, message: Message) -> Sequence[bytes]:
-        """
-        :raises CniError: KERNEL_REFUSED: half a list must not be taken for the whole.
-        """
-        answer = self._socket.dump(message)
-        if answer.error and answer.error not in NO_FAMILY:
-            raise CniError(KERNEL_REFUSED, "cannot list the node's addresses and routes", explain(answer))
-        return answer.messages
+    def _drops(self, underlay: Underlay) -> bool:
+        """The higher one of two settings counts; 2 is as 1 where there is no address (__fib_validate_source)."""
+        every, own = (sysctl.read(self._sysctls, f"ipv4/conf/{name}/rp_filter") or "0"
+                      for name in ("all", underlay.ifname))
+        has_address = any(":" not in address for address in underlay.addresses)
+        return every != "0" or own == "1" or own == "2" and not has_address
 
     # What is done
 
@@ -153,49 +150,26 @@ class LinuxNode:
         """
         if isinstance(operation, Forward):
             sysctl.write(self._sysctls, FORCED.format(operation.ifname), "1")
-        elif isinstance(operation.what, Tunnel):
+        elif isinstance(operation, RemoveDevice):
             indices.clear()
-            if isinstance(operation, Add):
-                self._add_tunnel(operation, operation.what)
-            else:
-                self._request(operation, requests.delete_link(ops.DeleteLink(ops.HOST, TUNNEL)))
+            self._devices.remove(operation)
+        elif isinstance(operation.what, Tunnel | Pair):
+            indices.clear()
+            self._devices.add(operation, operation.what)
         else:
-            name = operation.what.ifname if isinstance(operation.what, Route) else TUNNEL
-            if name and name not in indices:
-                indices[name] = self._index(name)
-            index = indices.get(name)
-            if index == 0 and isinstance(operation, Add):
-                raise _refusal(operation, Answer(errno.ENODEV))
-            if index == 0 and not isinstance(operation.what, Route):
-                return  # it went with the tunnel
-            self._request(operation, _REQUESTS[type(operation), type(operation.what)](operation.what, index))
+            self._apply_entry(operation, operation.what, indices)
 
-    def _add_tunnel(self, operation: Op, tunnel: Tunnel) -> None:
-        """In four requests: one for the interface takes no way to make link-local addresses (rtnl_newlink)."""
-        self._request(operation, pyroute2_tunnels.create_vxlan(
-            TUNNEL, vni=VNI, port=PORT, local=tunnel.local, link=self._index(tunnel.underlay), mac=tunnel.mac,
-            mtu=tunnel.mtu,
-        ))
-        index = self._index(TUNNEL)
-        none = devconf.setting(f"ipv6/conf/{TUNNEL}/addr_gen_mode", "1", index)
-        assert none
-        address = ops.AddAddress(ops.HOST, TUNNEL, f"{tunnel.address}/64")
-        for message in (none, requests.set_link(ops.SetLink(ops.HOST, TUNNEL, up=True)),
-                        requests.add_address(address, index)):
-            self._request(operation, message)
-
-    def _index(self, name: str) -> int:
-        """An interface's index, 0 if there is none."""
-        data = self._link(requests.get_link(name))
-        return answers.index_of(data) if data else 0
-
-    def _request(self, operation: Op, message: Message) -> None:
-        """
-        :raises CniError: KERNEL_REFUSED.
-        """
-        [answer] = self._socket.request([message])
-        if answer.error and not (not isinstance(operation, Add) and answer.error in GONE):
-            raise _refusal(operation, answer)
+    def _apply_entry(self, operation: Add | Remove, entry: Entry, indices: dict[str, int]) -> None:
+        name = "" if isinstance(entry, Rule) else TUNNEL if isinstance(entry, Neighbour | Endpoint) else entry.ifname
+        if name and name not in indices:
+            indices[name] = self._asked.index(name)
+        index = indices.get(name)
+        if index == 0 and isinstance(operation, Add):
+            raise refusal(operation, Answer(errno.ENODEV))
+        if index == 0 and isinstance(entry, Neighbour | Endpoint):
+            return  # it went with the tunnel
+        message = _REQUESTS[type(operation), type(entry)](entry, index)
+        self._asked.do(operation, message, GONE if isinstance(operation, Remove) else ())
 
 
 def _add_route(route: Route, index: int | None) -> Message:
@@ -210,6 +184,15 @@ def _remove_route(route: Route, _: int | None) -> Message:
     return pyroute2_tunnels.remove_protocol_route(route.dst, protocol=PROTOCOL, priority=priority)
 
 
+def _add_segment_route(route: SegmentRoute, index: int) -> Message:
+    what = segments.via(route.gateway) if route.gateway is not None else b""
+    if route.segment is not None:
+        what += segments.encapsulate(route.segment)
+    if route.behaviour is not None:
+        what += segments.act(route.behaviour, TABLE, DECAPSULATED4)
+    return segments.add_route(route.dst, table=TABLE, protocol=PROTOCOL, index=index, what=what)
+
+
 _REQUESTS: Mapping[tuple[type[Any], type[Any]], Callable[[Any, Any], Message]] = {
     (Add, Route): _add_route,
     (Remove, Route): _remove_route,
@@ -218,17 +201,10 @@ _REQUESTS: Mapping[tuple[type[Any], type[Any]], Callable[[Any, Any], Message]] =
     (Remove, Neighbour): lambda neighbour, index: pyroute2_tunnels.remove_neighbour(neighbour.address, index),
     (Add, Endpoint): lambda endpoint, index: pyroute2_tunnels.add_endpoint(endpoint.mac, endpoint.node, index),
     (Remove, Endpoint): lambda endpoint, index: pyroute2_tunnels.remove_endpoint(endpoint.mac, endpoint.node, index),
+    (Add, SegmentRoute): _add_segment_route,
+    (Remove, SegmentRoute): lambda route, _: segments.remove_route(route.dst, table=TABLE, protocol=PROTOCOL),
+    (Add, Rule): lambda rule, _: segments.add_rule(
+        rule.family, rule.ifname, rule.dst, table=TABLE, protocol=PROTOCOL),
+    (Remove, Rule): lambda rule, _: segments.remove_rule(
+        rule.family, rule.ifname, rule.dst, table=TABLE, protocol=PROTOCOL),
 }
-
-
-def _refusal(operation: Op, answer: Answer) -> CniError:
-    remedy, what = explain(answer), getattr(operation, "what", None)
-    if isinstance(what, Route) and what.gateway and answer.error in OFF_LINK:
-        remedy += f"; is {what.ifname} up, and {what.gateway} on its link? carrier direct needs that"
-    if isinstance(what, Route) and answer.error == errno.EEXIST:
-        remedy += "; another program has such a route: remove it, and its owner"
-    if isinstance(what, Tunnel) and answer.error == errno.EOPNOTSUPP:
-        remedy += "; the kernel has no VXLAN: modprobe vxlan"
-    if isinstance(what, Tunnel) and answer.error == errno.EEXIST:
-        remedy += f"; another interface has VNI {VNI} on UDP port {PORT}"
-    return CniError(KERNEL_REFUSED, f"cannot {operation}", remedy)

@@ -14,6 +14,7 @@ from cni_v6.kernel.netlink.socket import RECEIVE_BYTES, Test, is_about, is_of_pr
 
 GROUPS: Mapping[int, tuple[Test, ...]] = {
     uapi.RTNLGRP_IPV4_ROUTE: is_of_protocol(PROTOCOL), uapi.RTNLGRP_IPV6_ROUTE: is_of_protocol(PROTOCOL),
+    uapi.RTNLGRP_IPV4_RULE: (), uapi.RTNLGRP_IPV6_RULE: (),
     uapi.RTNLGRP_LINK: (), uapi.RTNLGRP_IPV4_IFADDR: (), uapi.RTNLGRP_IPV6_IFADDR: (),
 }
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from cni_v6.errors import DECODING_FAILURE, CniError
@@ -17,6 +18,7 @@ from cni_v6.protocol.json_reader import Fields, canonical_prefix, decode, shown
 Objects = Mapping[str, str]
 POOLS, NODES, BLOCKS = "pools", "nodes/", "blocks/"
 Value = TypeVar("Value")
+CACHED = 1 << 14  # objects of 5,000 nodes
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,7 @@ def read(objects: Objects) -> Cluster:
     pools = _read_pools(objects[POOLS]) if POOLS in objects else {}
     nodes = _all(objects, NODES, _read_node, complaints)
     claims = _all(objects, BLOCKS, _read_claim, complaints)
-    named = (canonical_prefix(key.removeprefix(BLOCKS), host_bits=False) for key in sorted(objects) if _is(key, BLOCKS))
+    named = (_prefix(key) for key in sorted(objects) if _is(key, BLOCKS))
     return Cluster(
         pools, {node.name: node for node in nodes}, tuple(claims), tuple(prefix for prefix in named if prefix),
         tuple(complaints),
@@ -122,13 +124,28 @@ def _all(
 ) -> Sequence[Value]:
     found = []
     for key in sorted(objects):
-        if not _is(key, kind):
-            continue
-        try:
-            found.append(read_one(key.removeprefix(kind), _fields(key, objects[key])))
-        except CniError as error:
-            complaints.append(f"object {shown(key)} of the cluster's store is left out: {error}")
+        if _is(key, kind):
+            read_object = _cached(read_one, kind, key, objects[key])
+            if isinstance(read_object, str):
+                complaints.append(read_object)
+            else:
+                found.append(read_object)
     return found
+
+
+@lru_cache(CACHED)
+def _cached(read_one: Callable[[str, Fields], Value], kind: str, key: str, text: str) -> Value | str:
+    """The object, or why it cannot be read. An agent reads all of them at each step, and few have changed."""
+    try:
+        return read_one(key.removeprefix(kind), _fields(key, text))
+    except CniError as error:
+        return f"object {shown(key)} of the cluster's store is left out: {error}"
+
+
+@lru_cache(CACHED)
+def _prefix(key: str) -> str | None:
+    """The prefix that a block's key names."""
+    return canonical_prefix(key.removeprefix(BLOCKS), host_bits=False)
 
 
 def _fields(key: str, text: str) -> Fields:

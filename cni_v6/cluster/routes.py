@@ -5,24 +5,41 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from cni_v6.cluster import vxlan
+from cni_v6.cluster import keys, srv6, vxlan
 from cni_v6.cluster.config import AgentConf
-from cni_v6.cluster.facts import ORDER, TUNNEL, Add, Entry, Facts, Forward, Op, Remove, Route, Tunnel, Underlay
-from cni_v6.cluster.keys import VXLAN
+from cni_v6.cluster.facts import (
+    ORDER,
+    SRV6,
+    SRV6_IN,
+    TUNNEL,
+    Add,
+    Device,
+    Entry,
+    Facts,
+    Forward,
+    Op,
+    Pair,
+    Remove,
+    RemoveDevice,
+    Route,
+    Tunnel,
+    Underlay,
+)
+from cni_v6.cluster.keys import DIRECT, VXLAN
 from cni_v6.cluster.membership import Member, own_blocks
 from cni_v6.cluster.records import Claim, Cluster, NodeRecord
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """``forwarding``: the interface that packets of other nodes' containers come in by.
+    """``forwarding``: the interfaces that packets come in by which go on to containers, or to other nodes.
 
     ``complaints``: why blocks cannot be reached, in words.
     """
 
     entries: frozenset[Entry]
-    tunnel: Tunnel | None = None
-    forwarding: str = ""
+    device: Device | None = None
+    forwarding: tuple[str, ...] = ()
     complaints: tuple[str, ...] = ()
 
 
@@ -37,45 +54,55 @@ def wanted(member: Member, conf: AgentConf, cluster: Cluster, underlay: Underlay
     network's own routes win over it. Only blocks of the node's own pools have routes: no object of the store can draw
     other packets to a node.
     """
-    entries: list[Entry] = [Route(prefix) for prefix in own_blocks(member, conf, cluster)]
-    tunnel, complaints = _tunnel(member, conf, cluster, underlay)
+    own = own_blocks(member, conf, cluster)
+    entries: list[Entry] = [Route(prefix) for prefix in own]
+    device, complaints = _device(member, conf, cluster, underlay)
+    if isinstance(device, Pair) and underlay:
+        entries += srv6.own(member.id, own, underlay)
     for claim in cluster.claims:
         if (claim.node, claim.id) == (member.name, member.id):
             continue
         try:
-            entries += _to(claim, conf, cluster, underlay, tunnel)
+            entries += _to(claim, conf, cluster, underlay, device)
         except _NoRoute as reason:
             complaints.append(f"no route to block {claim.prefix} of node {claim.node}: {reason}")
-    way = TUNNEL if tunnel else underlay.ifname if underlay else ""
-    return Wanted(frozenset(entries), tunnel, way, tuple(complaints))
+    return Wanted(frozenset(entries), device, _entrances(underlay, device), tuple(complaints))
 
 
-def _tunnel(
+def _device(
     member: Member, conf: AgentConf, cluster: Cluster, underlay: Underlay | None
-) -> tuple[Tunnel | None, list[str]]:
-    """The node's tunnel, None where the carrier has none; what hinders it."""
-    if conf.carrier != VXLAN or underlay is None or member.name not in cluster.nodes:
+) -> tuple[Device | None, list[str]]:
+    """The interface that the carrier needs, None where it needs none; what hinders it."""
+    if underlay is None or member.name not in cluster.nodes:
         return None, []
     try:
-        return vxlan.tunnel(cluster.nodes[member.name], underlay), []
-    except vxlan.NoTunnel as reason:
-        return None, [f"carrier vxlan: {reason}"]
+        if conf.carrier == VXLAN:
+            return vxlan.tunnel(cluster.nodes[member.name], underlay), []
+        return srv6.pair(underlay) if conf.carrier == keys.SRV6 else None, []
+    except (vxlan.NoTunnel, srv6.NoPair) as reason:
+        return None, [f"carrier {conf.carrier}: {reason}"]
 
 
-def tunnel_difference(seen: Facts, tunnel: Tunnel | None) -> Iterator[Op]:
-    """What makes the tunnel as it must be. An interface cannot get another address of the node: it is made anew."""
-    if seen.tunnel == tunnel and seen.has_tunnel == (tunnel is not None):
-        return
-    if seen.has_tunnel:
-        yield Remove(seen.tunnel or Tunnel("", "", "", "", 0))
-    if tunnel:
-        yield Add(tunnel)
+def _entrances(underlay: Underlay | None, device: Device | None) -> tuple[str, ...]:
+    if isinstance(device, Tunnel):
+        return (TUNNEL,)
+    ways = (underlay.ifname,) if underlay else ()
+    return (*ways, SRV6, SRV6_IN) if device else ways
+
+
+def device_difference(seen: Facts, device: Device | None) -> Iterator[Op]:
+    """What makes the carrier's interface as it must be. It cannot get other settings: it is made anew."""
+    wanted = {device.ifname: device} if device else {}
+    for name in sorted(seen.devices):
+        if seen.devices[name] is None or seen.devices[name] != wanted.get(name):
+            yield RemoveDevice(name)
+    if device and seen.devices.get(device.ifname) != device:
+        yield Add(device)
 
 
 def difference(seen: Facts, needed: Wanted) -> Iterator[Op]:
     """What to do so that a node has exactly these entries. Removals come first: a prefix may get another next hop."""
-    if needed.forwarding in seen.closed:
-        yield Forward(needed.forwarding)
+    yield from (Forward(name) for name in needed.forwarding if name in seen.closed)
     yield from map(Remove, reversed(_sorted(seen.entries - needed.entries)))
     yield from map(Add, _sorted(needed.entries - seen.entries))
 
@@ -85,8 +112,8 @@ def _sorted(entries: Iterable[Entry]) -> list[Entry]:
 
 
 def _to(
-    claim: Claim, conf: AgentConf, cluster: Cluster, underlay: Underlay | None, tunnel: Tunnel | None
-) -> tuple[Entry, ...]:
+    claim: Claim, conf: AgentConf, cluster: Cluster, underlay: Underlay | None, device: Device | None
+) -> Iterator[Entry]:
     """The entries that a block needs."""
     if conf.pool_of(claim.prefix) is None:
         raise _NoRoute("it is not a block of a pool of this node")
@@ -99,15 +126,19 @@ def _to(
         raise _NoRoute("this node has no interface to the other nodes")
     if set(node.addresses) & set(underlay.addresses):  # as of the Node that was deleted and made again
         raise _NoRoute("it has an address of this node")
-    if conf.carrier != VXLAN:
-        return (Route(claim.prefix, underlay.ifname, _next_hop(claim, node, underlay)),)
-    if tunnel is None:
-        raise _NoRoute("this node has no tunnel")
+    if conf.carrier == DIRECT:
+        yield Route(claim.prefix, underlay.ifname, _next_hop(claim, node, underlay))
+        return
+    if device is None:
+        raise _NoRoute(f"this node has no {'tunnel' if conf.carrier == VXLAN else 'SRv6'}")
     try:
-        endpoint, neighbour = vxlan.peer(node)
-    except vxlan.NoTunnel as reason:
+        if isinstance(device, Tunnel):
+            endpoint, neighbour = vxlan.peer(node)
+            yield from (endpoint, neighbour, Route(claim.prefix, TUNNEL, neighbour.address))
+        else:
+            yield from srv6.peer(node, claim.prefix, underlay)
+    except (vxlan.NoTunnel, srv6.NoPair) as reason:
         raise _NoRoute(str(reason)) from None
-    return endpoint, neighbour, Route(claim.prefix, TUNNEL, neighbour.address)
 
 
 def _next_hop(claim: Claim, node: NodeRecord, underlay: Underlay) -> str:

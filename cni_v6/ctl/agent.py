@@ -43,7 +43,8 @@ def run(chosen: argparse.Namespace) -> int:
             conf, name, template, store=store, kernel=kernel, disk=disk, make_id=disks.new_id, say=_say,
         )
         open_things.callback(disk.set_ready, False)
-        return serve.serve(agent, [store, kernel.news])
+        sources: list[serve.Source] = [store, kernel.news, *([kernel.table_news] if kernel.table_news else [])]
+        return serve.serve(agent, sources)
 
 
 def _say(words: str) -> None:

@@ -23,10 +23,11 @@ BACKLOG = 4096  # calls that may wait while the engine imports; net.core.somaxco
 IDLE_SECONDS = 300.0
 
 
-def start(run_dir: bytes, path: bytes) -> bool:
+def start(run_dir: bytes, path: bytes, starting: int = -1) -> bool:
     """Start an engine that listens at ``path``, in a process of its own, unless there is one.
 
     :param run_dir: the folder of the socket, created if it is absent.
+    :param starting: as of ``claim``; it is closed.
     :returns: whether an engine listens now. False: the folder cannot be used, an earlier engine has not ended yet, or
         this user may not change the network.
     """
@@ -34,9 +35,13 @@ def start(run_dir: bytes, path: bytes) -> bool:
         if not may_change_the_network():
             return False  # an engine of this user could not either
         _occupy_standard_streams()
-        claimed = claim(run_dir, path)
+        claimed = claim(run_dir, path, starting)
     except OSError:
         return False
+    finally:
+        if starting >= 0:
+            with suppress(OSError):
+                os.close(starting)  # other couriers wait for that
     if claimed is None:
         return _listens(path)
     listener, alive = claimed
@@ -47,15 +52,17 @@ def start(run_dir: bytes, path: bytes) -> bool:
     return True
 
 
-def claim(run_dir: bytes, path: bytes) -> tuple[socket.socket, int] | None:
+def claim(run_dir: bytes, path: bytes, starting: int = -1) -> tuple[socket.socket, int] | None:
     """Make the listening socket at ``path`` and take the lock ``.alive``.
 
+    :param starting: a descriptor of ``.start`` that a courier has locked before it became this process; -1 for none.
     :returns: the socket and the descriptor of the lock; None if another engine listens, or has not ended yet.
     :raises OSError: the folder cannot be used.
     """
     private_folder(run_dir)
-    with open(path + b".start", "wb", opener=_private) as starting:
-        if not take(starting.fileno(), ASK_SECONDS):  # it is usually held for a millisecond
+    opened = path + b".start" if starting < 0 else starting
+    with open(opened, "wb", opener=_private, closefd=starting < 0) as lock:
+        if not take(lock.fileno(), ASK_SECONDS):  # it is held for a millisecond, or by a courier until Python runs
             raise TimeoutError(f"somebody holds {os.fsdecode(path)}.start")
         alive = os.open(path + b".alive", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:

@@ -17,7 +17,7 @@ from cni_v6.firewall.elements import PROTOCOLS
 from cni_v6.firewall.policy import CLOSED_SEGMENT, SHARED_SEGMENT
 from cni_v6.firewall.sets import BRIDGE, INET, RAW, RAW_TARGET, SETS, TABLE, Element, Set
 from cni_v6.net.addresses import from_text
-from cni_v6.protocol.names import ROUTED_NETWORK, ROUTED_NETWORKS
+from cni_v6.protocol.names import ROUTED_NETWORK, ROUTED_NETWORKS, SRV6_IN
 
 # ICMPv6 that IPv6 needs to work (RFC 4890, section 4.3.1), and the same for IPv4. Errors about a known flow are
 # "related" already; these are for flows that the node does not track.
@@ -63,9 +63,11 @@ INET_CHAINS = """
         counter drop
     }
 
-    # Every packet is tested, or a later one would pass as an answer. A VRF's own interface sees each packet again.
+    # Every packet is tested, or a later one would pass as an answer. A VRF's own interface sees each packet again, as
+    # does that by which the node agent encapsulates what goes to other nodes.
     chain spoofed_source {
         meta iifkind "vrf" accept
+        iifname "%(again)s" accept
         counter drop
     }
 
@@ -216,7 +218,7 @@ CHAINS = {
     INET: dropped.declarations(INET) + absent.CHAINS + dropped.counting(INET_CHAINS) % {
         "essential4": ESSENTIAL4, "essential6": ESSENTIAL6, "discovery": DISCOVERY, "closed": CLOSED_SEGMENT,
         "shared": SHARED_SEGMENT, "network": ROUTED_NETWORK, "networks": ROUTED_NETWORKS, "looked": LOOKED,
-        "unpublished": UNPUBLISHED, **PROTOCOL,
+        "unpublished": UNPUBLISHED, "again": SRV6_IN, **PROTOCOL,
     },
     BRIDGE: dropped.declarations(BRIDGE) + dropped.counting(guard.CHAINS),
 }

@@ -258,8 +258,9 @@ def _ports(spaces: Spaces, question: GetPorts) -> tuple[Link, ...]:
 
 def _all_links(spaces: Spaces, _: GetLinks) -> tuple[Link, ...]:
     messages = _dump(spaces, HOST, requests.get_ports(0), "interfaces")
-    names = {answers.index_of(data): answers.name_of(data) for data in messages}
-    return tuple(replace(link, master=names.get(master, "")) for link, master in map(answers.read_link, messages))
+    read = {answers.index_of(data): answers.read_link(data) for data in messages}
+    return tuple(replace(link, master=read[master][0].name) if master in read else link
+                 for link, master in read.values())
 
 
 def _surroundings(spaces: Spaces, _: GetSurroundings) -> Surroundings:

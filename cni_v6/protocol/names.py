@@ -15,6 +15,7 @@ from cni_v6.values import dataclass
 IFNAMSIZ = 15  # linux/if.h: 16 with the terminating zero
 IFALIASZ = 255  # linux/if.h: 256 with the terminating zero
 ALIAS_PREFIX = "cni-v6"
+SRV6_IN = "cni-v6-srv6-in"  # the node agent's: what containers send to other nodes comes in by it again (cluster.srv6)
 # Link groups of routed networks. Administrators use small numbers, a deletion those with bit 30 (``new_group`` in
 # ``kernel.netlink.socket``).
 ROUTED_NETWORK, ROUTED_NETWORKS = 1 << 29, 0xF << 28  # the upper four bits, and their mask

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tests.bench import (
     attach,
+    cluster,
     collect,
     density,
     firewall,
@@ -73,7 +74,7 @@ SCENARIOS: dict[str, Callable[[Setting, Findings], None]] = {
 }
 # What decided something, and is not measured again each time: only where it is named.
 ASKED: dict[str, Callable[[Setting, Findings], None]] = {
-    "flowtable": flowtable.flowtable, "guard": guard.parts, "own-parts": inside.parts,
+    "cluster": cluster.cluster, "flowtable": flowtable.flowtable, "guard": guard.parts, "own-parts": inside.parts,
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,14 +12,15 @@ from typing import Any
 from tests.bench import peers
 from tests.bench.collect import GC_VERSION
 from tests.bench.figures import Findings, Goal, Row, median
-from tests.bench.node import Call, Node, Refused, settle, size
+from tests.bench.node import Call, Node, Refused, cpu_ms, settle, size
 from tests.bench.paths import GUARDED
 from tests.bench.peers import DATA, NETWORK
-from tests.bench.setting import STAGES, Setting, Side, times
+from tests.bench.setting import STAGES, Setting, Side
 
 SWEEP = Path(__file__).parents[1] / "netns" / "sweep.py"
 FLAT = Goal(1.2)
 CHECK_FIRST, CHECK_LAST = "CHECK, the first", "CHECK, the last"
+MEANT_FLAT = CHECK_FIRST, CHECK_LAST, "GC"
 STEP = 1_000  # pods between two looks at whether all are reached
 SPARE = 0.2  # of the machine's memory, which is left to others
 KIB, GIB = 1 << 10, 1 << 30
@@ -27,11 +28,11 @@ KIB, GIB = 1 << 10, 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """Milliseconds of each call beside the containers that are there; the size of the engine, and the memory left."""
+    """``calls``: the engine's CPU time for each beside the containers that are there, in milliseconds. ``descriptors``:
+    of the engine."""
 
     calls: Mapping[str, float]
     descriptors: int
-    available: int
 
 
 def density(setting: Setting, found: Findings) -> None:
@@ -63,13 +64,11 @@ def density(setting: Setting, found: Findings) -> None:
 def _rows(first: Look, last: Look, pods: int, found: Findings) -> None:
     for command, taken in last.calls.items():
         before = first.calls[CHECK_FIRST if command == CHECK_LAST else command]
-        figure, against = f"{command}, routed, beside {pods - 1:,} containers", "own, beside none"
-        found.rows.append(Row(figure, "ms", taken, before, FLAT, against))
+        figure = f"CPU time of the engine, {command}, routed, beside {pods - 1:,} containers"
+        against = "own, beside none"
+        found.rows.append(Row(figure, "ms", taken, before, FLAT if command in MEANT_FLAT else None, against))
     figure = f"descriptors of the engine, {pods:,} routed containers"
     found.rows.append(Row(figure, "", last.descriptors, first.descriptors, against="own, one container"))
-    taken = (first.available - last.available) / (pods - 1) / KIB
-    remark = "of the machine, without the empty namespace"
-    found.rows.append(Row("memory of a routed container", "KiB", taken, remark=remark))
 
 
 def _look(side: Side, results: Mapping[int, Any], count: int) -> Look:
@@ -78,29 +77,28 @@ def _look(side: Side, results: Mapping[int, Any], count: int) -> Look:
     """
     node, plugins = side.node, side.plugins
     *_, newest = results
-    one_more = ["ADD", "DEL"]
-    calls: dict[str, Sequence[Call]] = {
-        "STATUS": [_node_call(side, "STATUS")],
-        "GC": [_node_call(side, "GC", **{"cni.dev/valid-attachments": [
-            {"containerID": f"c{number}", "ifname": "eth0"} for number in range(newest + 1)]})],
-        CHECK_FIRST: [_check(side, 0, results)],
+    valid = [{"containerID": f"c{number}", "ifname": "eth0"} for number in range(newest + 1)]
+    calls = {name: plugins.call(name, plugins.config(), container="more", netns="/run/netns/more")
+             for name in ("ADD", "DEL")}
+    calls |= {
+        "STATUS": _node_call(side, "STATUS"), "GC": _node_call(side, "GC", **{"cni.dev/valid-attachments": valid}),
+        CHECK_FIRST: _check(side, 0, results),
     }
     if newest:
-        calls[CHECK_LAST] = [_check(side, newest, results)]
-    spent: dict[str, list[float]] = {name: [] for name in (*one_more, *calls)}
+        calls[CHECK_LAST] = _check(side, newest, results)
+    spent: dict[str, list[float]] = {name: [] for name in calls}
     node.command(["ip", "netns", "add", "more"])
-    for _ in range(count):
-        for name, made in calls.items():
-            spent[name] += times(side.run(made).done)
-        for name in one_more:
-            call = plugins.call(name, plugins.config(), container="more", netns="/run/netns/more")
-            spent[name] += times(side.run([call]).done)
-        settle()
-    node.command(["ip", "netns", "delete", "more"])
     engine = node.engine()
     if engine is None:
         raise Refused("no engine was left behind")
-    return Look({name: median(values) for name, values in spent.items()}, size(engine).descriptors, _available())
+    for _ in range(count):
+        for name, call in calls.items():
+            before = cpu_ms(engine)
+            side.run([call])
+            settle()
+            spent[name].append(cpu_ms(engine) - before)
+    node.command(["ip", "netns", "delete", "more"])
+    return Look({name: median(values) for name, values in spent.items()}, size(engine).descriptors)
 
 
 def _check(side: Side, number: int, results: Mapping[int, Any]) -> Call:

@@ -9,23 +9,32 @@ from dataclasses import dataclass, replace
 
 import pytest
 
+from cni_v6.cluster import srv6
 from cni_v6.cluster.facts import (
+    SRV6,
+    SRV6_IN,
     TUNNEL,
     Add,
+    Device,
     Endpoint,
     Entry,
     Facts,
     Forward,
     Neighbour,
     NodeKernel,
+    Pair,
     Remove,
+    RemoveDevice,
     Route,
+    SegmentRoute,
     Tunnel,
     Underlay,
 )
 from cni_v6.cluster.fake import FakeNode
 from cni_v6.cluster.linux import LinuxNode
+from cni_v6.cluster.records import NodeRecord
 from cni_v6.errors import KERNEL_REFUSED
+from tests.netns import networks
 from tests.netns.wire import PATIENCE, inside
 from tests.sandbox import Node
 
@@ -78,7 +87,8 @@ def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
 
     def set_fake(up: bool) -> None:
         fake.underlay = Underlay("eth0", 1400, up, ADDRESSES)
-        fake.entries = {route for route in fake.entries if up or isinstance(route, Route) and not route.ifname}
+        fake.entries = {route for route in fake.entries if up or not isinstance(route, Route | SegmentRoute)
+                        or route.ifname != "eth0"}
 
     yield Bench(fake, set_fake)
 
@@ -135,7 +145,8 @@ def test_the_tunnel(bench: Bench) -> None:
     [refused] = bench.kernel.apply([Add(OTHER[0])])
     assert "No such device" in str(refused)
     assert bench.kernel.apply([Add(TUNNEL_OF_NODE), *map(Add, OTHER), Add(OWN6)]) == []
-    facts = Facts(UNDERLAY, TUNNEL_OF_NODE, True, frozenset((*OTHER, OWN6)), frozenset(("eth0", TUNNEL)))
+    devices: dict[str, Device | None] = {TUNNEL: TUNNEL_OF_NODE}
+    facts = Facts(UNDERLAY, devices, frozenset((*OTHER, OWN6)), frozenset(("eth0", TUNNEL)))
     assert bench.kernel.observe() == facts
     assert len(bench.kernel.apply([Add(TUNNEL_OF_NODE), Forward(TUNNEL), Forward("eth0")])) == 1
     moved: Entry = Endpoint(OTHER_MAC, "fd00:11::3")
@@ -144,8 +155,45 @@ def test_the_tunnel(bench: Bench) -> None:
     assert bench.kernel.apply(map(Remove, reversed((moved, *OTHER[1:])))) == []
     assert bench.kernel.observe().entries == {OWN6}
     bench.kernel.apply(map(Add, OTHER))
-    assert bench.kernel.apply([Remove(TUNNEL_OF_NODE), Remove(TUNNEL_OF_NODE), *map(Remove, OTHER), Remove(OWN6)]) == []
+    gone = RemoveDevice(TUNNEL)
+    assert bench.kernel.apply([gone, gone, *map(Remove, OTHER), Remove(OWN6)]) == []
     assert bench.kernel.observe() == replace(before, closed=frozenset())
+
+
+PAIR = Pair(1360)
+OWN_SRV6 = tuple(srv6.own("1", ["fd42:0:0:1::/64", "10.244.0.64/26"], UNDERLAY))
+OTHER_SRV6 = tuple(dict.fromkeys(
+    entry for prefix in ("fd42:0:0:2::/64", "10.244.1.0/26")
+    for entry in srv6.peer(NodeRecord("b", "2", ("fd00:11::2",)), prefix, UNDERLAY)
+))
+
+
+def test_segment_routing(bench: Bench) -> None:
+    [refused] = bench.kernel.apply([Add(Route("fd42:0:0:2::/64", SRV6))])
+    assert "No such device" in str(refused)
+    wanted = frozenset((*OWN_SRV6, *OTHER_SRV6))
+    assert len(wanted) == 9 + 5
+    assert bench.kernel.apply([Add(PAIR), *map(Add, (*OWN_SRV6, *OTHER_SRV6))]) == []
+    facts = Facts(UNDERLAY, {SRV6: PAIR}, wanted, frozenset(("eth0", SRV6, SRV6_IN)))
+    assert bench.kernel.observe() == facts
+    forward = map(Forward, (SRV6, SRV6_IN))
+    refused_again = bench.kernel.apply([Add(PAIR), *map(Add, (*OWN_SRV6, *OTHER_SRV6)), *forward])
+    assert len(refused_again) == 15 and bench.kernel.observe() == replace(facts, closed=frozenset(("eth0",)))
+    bench.set_up(False)
+    stay = {entry for entry in wanted if not isinstance(entry, SegmentRoute) or entry.ifname == SRV6_IN}
+    assert bench.kernel.observe().entries == stay
+    gone = RemoveDevice(SRV6)
+    assert bench.kernel.apply([gone, gone, *map(Remove, (*OTHER_SRV6, *OWN_SRV6))]) == []
+    after = bench.kernel.observe()
+    assert (after.devices, after.entries) == ({}, frozenset())
+
+
+def test_a_segment_route_that_differs_is_not_the_same(bench: Bench) -> None:
+    bench.kernel.apply([Add(SegmentRoute("fd42:0:0:2::/64", "eth0", segment="5f00::1"))])
+    wanted = SegmentRoute("fd42:0:0:2::/64", "eth0", segment="5f00::2")
+    [other] = bench.kernel.observe().entries
+    assert other == replace(wanted, segment="5f00::1")
+    assert bench.kernel.apply([Remove(other), Add(wanted)]) == [] and bench.kernel.observe().entries == {wanted}
 
 
 # What the fake kernel has none of: other programs, and news
@@ -180,7 +228,7 @@ def test_a_next_hop_that_is_not_on_the_link(real: tuple[LinuxNode, Node]) -> Non
     kernel, _ = real
     far = Route(ROUTES[2].dst, "eth0", "fd00:99::1"), Route(ROUTES[3].dst, "eth0", "198.51.100.1")
     refused = kernel.apply(map(Add, far))
-    assert len(refused) == 2 and all("on its link? carrier direct" in str(error) for error in refused)
+    assert len(refused) == 2 and all("on its link? carriers direct and srv6" in str(error) for error in refused)
 
 
 @pytest.mark.netns
@@ -195,17 +243,73 @@ def test_a_tunnel_that_somebody_has_changed(real: tuple[LinuxNode, Node], comman
     kernel.news.drain()
     node.run("ip", *command.format(TUNNEL, address=TUNNEL_OF_NODE.address).split())
     assert select.select([kernel.news], [], [], PATIENCE)[0]
-    seen = kernel.observe()
-    assert seen.tunnel != TUNNEL_OF_NODE
-    assert kernel.apply([*([Remove(TUNNEL_OF_NODE)] if seen.has_tunnel else []), Add(TUNNEL_OF_NODE)]) == []
-    assert kernel.observe().tunnel == TUNNEL_OF_NODE
+    assert kernel.observe().devices.get(TUNNEL) != TUNNEL_OF_NODE
+    assert kernel.apply([RemoveDevice(TUNNEL), Add(TUNNEL_OF_NODE)]) == []
+    assert kernel.observe().devices == {TUNNEL: TUNNEL_OF_NODE}
+
+
+@pytest.mark.netns
+@pytest.mark.parametrize("command", [
+    f"link set {SRV6} down", f"link set {SRV6_IN} mtu 1300", f"link set {SRV6} arp on", f"link delete {SRV6_IN}",
+    f"link set {SRV6_IN} address 02:00:00:00:00:01", f"address add fd00::5/64 dev {SRV6_IN}",
+    f"link set {SRV6} master br9", f"link set {SRV6_IN} name else9", "",
+])
+def test_a_pair_that_somebody_has_changed(real: tuple[LinuxNode, Node], command: str) -> None:
+    kernel, node = real
+    node.run("ip", "link", "add", "br9", "type", "bridge")
+    kernel.apply([Add(PAIR)])
+    kernel.observe()
+    kernel.news.drain()
+    if command:
+        node.run("ip", *command.split())
+        assert select.select([kernel.news], [], [], PATIENCE)[0]
+    else:
+        assert kernel.table_news
+        node.run("nft", "add", "table", "inet", "foreign")
+        assert select.select([kernel.table_news], [], [], PATIENCE)[0] and not kernel.table_news.drain()
+        node.run("nft", "flush", "ruleset")
+        assert select.select([kernel.table_news], [], [], PATIENCE)[0] and kernel.table_news.drain()
+    assert kernel.observe().devices.get(SRV6) != PAIR
+    assert kernel.apply([RemoveDevice(SRV6), Add(PAIR)]) == []
+    assert kernel.observe().devices == {SRV6: PAIR}
+
+
+@pytest.mark.netns
+def test_a_reverse_path_filter(real: tuple[LinuxNode, Node]) -> None:
+    """The pair's end takes IPv4 all the same; what the interface to the others does is said, and not changed."""
+    kernel, node = real
+
+    def drops(name: str, value: str) -> bool:
+        networks.set_sysctl(node, f"ipv4/conf/{name}/rp_filter", value)
+        dropped = kernel.observe().drops
+        networks.set_sysctl(node, f"ipv4/conf/{name}/rp_filter", "0")
+        return dropped
+
+    assert [drops(*words) for words in (("eth0", "1"), ("eth0", "2"), ("all", "2"), ("eth0", "0"))] == [
+        True, False, True, False]
+    networks.set_sysctl(node, "ipv4/conf/default/rp_filter", "2")
+    assert kernel.apply([Add(PAIR)]) == [] and kernel.observe().devices == {SRV6: PAIR}
+    networks.set_sysctl(node, f"ipv4/conf/{SRV6_IN}/rp_filter", "2")
+    assert kernel.observe().devices == {SRV6: None}
+    node.run("ip", "address", "delete", "172.30.0.1/24", "dev", "eth0")
+    assert drops("eth0", "2")
+
+
+@pytest.mark.netns
+def test_an_interface_with_the_name_of_an_end(real: tuple[LinuxNode, Node]) -> None:
+    kernel, node = real
+    node.run("ip", "link", "add", SRV6_IN, "type", "bridge")
+    [refused] = kernel.apply([Add(PAIR)])
+    assert f"another program has an interface {SRV6_IN}" in str(refused) and kernel.observe().devices == {SRV6: None}
+    kernel.apply([RemoveDevice(SRV6)])
+    assert kernel.observe().devices == {} and node.run("nft", "list", "tables").stdout == ""
 
 
 @pytest.mark.netns
 def test_an_interface_of_another_kind_with_the_tunnels_name(real: tuple[LinuxNode, Node]) -> None:
     kernel, node = real
     node.run("ip", "link", "add", TUNNEL, "type", "bridge")
-    assert kernel.observe() == Facts(UNDERLAY, has_tunnel=True, closed=frozenset(("eth0", TUNNEL)))
+    assert kernel.observe() == Facts(UNDERLAY, {TUNNEL: None}, closed=frozenset(("eth0", TUNNEL)))
 
 
 @pytest.mark.netns
@@ -235,12 +339,13 @@ def test_the_interface_of_the_default_route(real: tuple[LinuxNode, Node]) -> Non
 def test_news(real: tuple[LinuxNode, Node]) -> None:
     kernel, node = real
     kernel.apply(map(Add, ROUTES))
-    kernel.apply([Add(TUNNEL_OF_NODE), *map(Add, OTHER[:2])])
+    kernel.apply([Add(TUNNEL_OF_NODE), *map(Add, OTHER[:2]), *map(Add, OWN_SRV6[-2:]), Add(OWN_SRV6[0])])
     kernel.observe()
     news = kernel.news
     for command in (
         ("-6", "route", "delete", ROUTES[2].dst), ("-4", "route", "delete", ROUTES[3].dst),
         ("address", "add", "fd00:11::5/64", "dev", "eth0"), ("address", "add", "172.30.0.5/24", "dev", "eth0"),
+        ("-6", "rule", "delete", "pref", "166"), ("-6", "route", "flush", "table", "166"),
         ("link", "set", "eth0", "mtu", "1300"), ("neighbour", "delete", OTHER_TUNNEL, "dev", TUNNEL),
     ):
         news.drain()

@@ -17,11 +17,25 @@ from cni_v6.cluster.store import Registered
 from cni_v6.errors import INVALID_CONFIG, CniError
 from tests.contract.test_cluster_store import begun, deaf, heard, shows
 from tests.etcd import own_address
-from tests.kube_api import LEASES, NODES, Api, StandIn, ask, kubeconfig, make_node, stand_in, watching
+from tests.kube_api import (
+    AGENT_TOKEN,
+    LEASES,
+    NODES,
+    Api,
+    Item,
+    StandIn,
+    ask,
+    kubeconfig,
+    make_node,
+    stand_in,
+    watching,
+)
 from tests.kube_apiserver import kube_apiserver, make_namespace
+from tests.kubernetes import document
 
 OTHER = to_text({"id": "2"})
 BLOCK = "blocks/fd42:8e1f:6a00:7::/64"
+RBAC = "/apis/rbac.authorization.k8s.io/v1"
 MERGE = "application/merge-patch+json"
 
 
@@ -324,6 +338,40 @@ def test_a_commit_that_cannot_be_finished_is_taken_back(tmp_path: Path) -> None:
         changes = [Change("pools", "{}", "[]"), Change("nodes/a", OTHER, None), Change(BLOCK, None, "{}")]
         assert not store.commit(changes)
         assert store.read() == other.read() == {"pools": "{}", "nodes/a": OTHER, BLOCK: OTHER}
+
+
+# What the agent's roles allow
+
+
+@pytest.mark.kubernetes
+@pytest.mark.netns
+def test_the_roles_of_the_daemonset_suffice_and_give_no_more(server: Api, tmp_path: Path) -> None:
+    """As the agent's service account: it does all that an agent does, and nothing in other namespaces."""
+    paths = {"Namespace": "/api/v1/namespaces", "Role": f"{RBAC}/namespaces/cni-v6/roles",
+             "RoleBinding": f"{RBAC}/namespaces/cni-v6/rolebindings", "ClusterRole": f"{RBAC}/clusterroles",
+             "ClusterRoleBinding": f"{RBAC}/clusterrolebindings"}
+    for name in ("namespace", "role", "role-binding", "cluster-role", "cluster-role-binding"):
+        made = document(f"agent/{name}.yaml")
+        assert ask(server, "POST", paths[made["kind"]], made)[0] == 201
+    config = kubeconfig(tmp_path / "config", server.url, "cni-v6", server.cafile, AGENT_TOKEN)
+    uid = make_node(server, "worker", "10.8.0.0/24")
+    with closing(KubernetesStore(config)) as store:
+        begun(store)
+        assert store.registered("worker", "own") == Registered(uid, ("10.8.0.0/24",))
+        claim = to_text({"node": "worker", "id": uid})
+        assert store.commit([Change("pools", None, "{}"), Change(BLOCK, None, claim),
+                             Change("nodes/worker", None, claim)])
+        store.read()
+        assert store.commit([Change("pools", "{}", "{}"), Change("nodes/worker", claim, OTHER),
+                             Change(BLOCK, claim, None)])
+        shows(store, {"pools": "{}", "nodes/worker": OTHER})
+        assert store.unheard() is None
+    for method, path in (("GET", "/api/v1/secrets"), ("GET", "/api/v1/pods"), ("GET", LEASES.format("kube-system")),
+                         ("POST", LEASES.format("kube-system")), ("DELETE", f"{NODES}/worker"),
+                         ("PATCH", f"{NODES}/worker"), ("GET", f"{NODES}/worker")):
+        body: Item | None = None if method == "GET" else {}
+        kind = MERGE if method == "PATCH" else "application/json"
+        assert ask(server, method, path, body, kind, AGENT_TOKEN)[0] == 403, (method, path)
 
 
 # How the API is found

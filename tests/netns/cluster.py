@@ -23,7 +23,7 @@ from cni_v6.cluster.file_store import FileStore
 from tests.netns import networks
 from tests.netns.networks import Pod
 from tests.netns.wire import PATIENCE
-from tests.sandbox import PLUGIN_PATH, Node
+from tests.sandbox import PLUGIN_PATH, ROOT, Node
 
 UNDERLAY = "lan0"
 POOL6, POOL4 = "fd42:8e1f:6a00::/48", "10.244.0.0/16"
@@ -37,6 +37,15 @@ TEMPLATE = {
 }
 HOST = "fd00:11::ff"  # on the link, in its namespace
 STATE_DIR, TARGET = "/var/lib/cni/cluster", "/var/lib/cni/net.d/10-cni-v6.conflist"
+
+
+def unit_rights() -> list[str]:
+    """Runs another command with the rights that the agent's unit for systemd leaves: all agents have these."""
+    lines = ROOT.joinpath("conf/systemd/cni-v6-agent.service").read_text(encoding="utf-8").splitlines()
+    settings = dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
+    names = ",".join(f"+{name.removeprefix('CAP_').lower()}" for name in settings["CapabilityBoundingSet"].split())
+    assert settings["NoNewPrivileges"] == "yes"
+    return ["/usr/bin/setpriv", f"--bounding-set=-all,{names}", "--inh-caps=-all", "--no-new-privs"]
 
 
 @dataclass
@@ -65,7 +74,7 @@ class Member:
             path = folder / f"{self.name}.notify"
             path.unlink(missing_ok=True)
             manager.bind(str(path))
-            argv = [f"{PLUGIN_PATH[0]}/cni-v6ctl", "agent", "--node", name or self.name,
+            argv = [*unit_rights(), f"{PLUGIN_PATH[0]}/cni-v6ctl", "agent", "--node", name or self.name,
                     "--cluster", self.cluster.store, "--config", str(config)]
             self.agent = self.node.spawn(*argv, env={"NOTIFY_SOCKET": str(path), **self.node.environment})
             if wait:

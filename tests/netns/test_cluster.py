@@ -66,6 +66,7 @@ def outside(member: Member) -> str:
     pytest.param((True, "direct"), id="direct, dual-stack link"),
     pytest.param((False, "direct"), id="direct, IPv6-only link"),
     pytest.param((False, "vxlan"), id="vxlan"),
+    pytest.param((False, "srv6"), id="srv6"),
 ])
 def three(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     ipv4, carrier = request.param
@@ -82,10 +83,13 @@ def test_containers_of_all_nodes_talk(three: Cluster) -> None:
         bulk(pods[0], pods[2], family)
         bulk(pods[1], pods[0], family)
     a, b, c = three.members
-    if three.config["carrier"] == "vxlan":
-        assert c.config()["mtu"] == 1430
-        assert traffic.path_mtu(outside(a), networks.OUTSIDE[6], b.pod.address(6)) == 1430
-        assert len(a.routes()) == 6 and all("cni-v6-vxlan" in route for route in a.routes() if "via" in route)
+    carrier = three.config["carrier"]
+    if carrier != "direct":
+        mtu = {"vxlan": 1430, "srv6": 1460}[carrier]
+        assert c.config()["mtu"] == mtu
+        assert traffic.path_mtu(outside(a), networks.OUTSIDE[6], b.pod.address(6)) == mtu
+        ways = [route for route in a.routes() if not route.startswith("unreachable")]
+        assert len(ways) == 4 and all(f"dev cni-v6-{carrier} " in route for route in ways)
         return
     [block6, block4] = b.blocks()
     assert f"{block6} via {b.addresses[0]} dev {UNDERLAY} metric 2048 pref medium" in a.routes()

@@ -148,7 +148,7 @@ def path_mtu(netns: str, source: str, target: str) -> int:
         sender.setsockopt(level, discovery, do)
         sender.setsockopt(level, keep_errors, 1)
         sender.connect((target, 9))
-        sender.send(bytes(1400))
+        sender.send(bytes(1450))
         poller = select.poll()
         poller.register(sender, select.POLLERR)
         assert poller.poll(1000 * wire.PATIENCE), "no error came back"

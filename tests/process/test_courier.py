@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import platform
@@ -11,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -19,6 +21,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from cni_v6 import shim, wire
+from cni_v6.engine import start
 from cni_v6.engine.inprocess import for_courier, lost_engine
 from tests.couriers import build
 from tests.process.fake_engine import DEAF, HANGS, Call, FakeEngine, Outcome
@@ -462,14 +465,111 @@ def test_a_full_queue_is_not_waited_for(tmp_path: Path, engine: FakeEngine, impa
     assert json.loads(done.stdout)["code"] == 1, "Python's answer"
 
 
-RECVFROM, READ, WRITE, SENDMSG = 45, 0, 1, 46  # asm/unistd_64.h
+# Calls at once that find no engine
+
+FIRST = """#!/bin/sh
+# The first call's Python: it tells with which arguments it came, and ends when it is told to.
+echo "python $*" >&2
+read -r _ <"$0.go"
+"""
+
+
+@pytest.fixture
+def no_engine(tmp_path: Path) -> Iterator[tuple[str, Path, dict[str, str]]]:
+    """A patient courier, the pipe that ends its Python, and the environment of its calls."""
+    (tmp_path / "cni-v6").write_text(FIRST, encoding="utf-8")
+    (tmp_path / "cni-v6").chmod(0o755)
+    os.mkfifo(tmp_path / "cni-v6.go")
+    seconds = ("-DANSWER_SECONDS=1000", "-DASK_SECONDS=1000")
+    patient = build(tmp_path / "courier", *seconds, python=tmp_path, names=["cni-v6"]) / "cni-v6"
+    (tmp_path / "run").mkdir(0o700)
+    yield str(patient), tmp_path / "cni-v6.go", {**STATUS.env, "CNI_V6_RUN_DIR": str(tmp_path / "run")}
+
+
+def called(courier: str, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    process = subprocess.Popen(
+        [courier], env={**environment, "PATH": "/usr/bin:/bin"}, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdin
+    process.stdin.write(CONFIG)
+    process.stdin.close()
+    process.stdin = None
+    return process
+
+
+def test_of_calls_that_find_no_engine_the_first_alone_becomes_python(
+    no_engine: tuple[str, Path, dict[str, str]]
+) -> None:
+    courier, go, environment = no_engine
+    first = called(courier, environment)
+    assert first.stderr
+    said = first.stderr.readline()
+    assert re.fullmatch(rb"python --starting \d+\n", said), "with the lock that it has taken"
+    others = [called(courier, environment) for _ in range(3)]
+    for process in others:
+        wait_in(process, FLOCK)
+    with FakeEngine(Path(environment["CNI_V6_RUN_DIR"])).answering((DONE,)) as heard:
+        go.write_text("go\n", encoding="utf-8")  # it ends, and its lock with it
+        assert [process.communicate(timeout=TIMEOUT) for process in others] == [(RESULT, b"")] * 3
+    assert len(heard) == 3
+    first.communicate(timeout=TIMEOUT)
+
+
+def test_who_has_waited_for_an_engine_in_vain_becomes_python(no_engine: tuple[str, Path, dict[str, str]]) -> None:
+    courier, go, environment = no_engine
+    first = called(courier, environment)
+    assert first.stderr
+    first.stderr.readline()
+    second = called(courier, environment)
+    wait_in(second, FLOCK)
+    go.write_text("go\n", encoding="utf-8")
+    first.communicate(timeout=TIMEOUT)
+    assert second.stderr
+    assert second.stderr.readline() == b"python \n", "there is nothing left that it keeps others from"
+    go.write_text("go\n", encoding="utf-8")
+    second.communicate(timeout=TIMEOUT)
+
+
+def test_a_start_that_hangs_is_not_waited_for(engine: FakeEngine, impatient: str) -> None:
+    with open(engine.folder / f"{engine.name}.start", "wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        env = engine.environment(STATUS) | {"CNI_V6_RUN_DIR": str(engine.folder)}
+        done = subprocess.run([impatient], env=env, input=CONFIG, capture_output=True, timeout=TIMEOUT)
+    assert json.loads(done.stdout)["code"] == 1, "Python's answer"
+
+
+def test_python_keeps_the_lock_until_the_socket_is_there(tmp_path: Path) -> None:
+    """So nobody who waits for the lock finds no engine."""
+    path = os.fsencode(tmp_path / "run" / "engine.sock")
+    (tmp_path / "run").mkdir(0o700)
+    lock = os.open(path + b".start", os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    claimed = start.claim(os.path.dirname(path), path, lock)
+    assert claimed
+    with claimed[0], open(path + b".start", "rb") as other:
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        assert start.start(os.path.dirname(path), path, lock), "somebody listens"
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.close(claimed[1])
+
+
+RECVFROM, READ, WRITE, SENDMSG, FLOCK = 45, 0, 1, 46, 73  # asm/unistd_64.h
+
+
+def wait_in(process: subprocess.Popen[bytes], call: int) -> None:
+    """Return when a process is in a system call. It is looked at again and again, as a debugger does: the kernel tells
+    nobody that it waits."""
+    need(platform.machine() == "x86_64", "needs the numbers of its system calls")
+    while Path(f"/proc/{process.pid}/syscall").read_text(encoding="ascii").split()[0] != str(call):
+        assert process.poll() is None, "it has ended"
 
 
 def interrupt(process: subprocess.Popen[bytes], call: int) -> None:
     """Stop a process in a system call, and let it go on: that ends a wait which has a limit, though there is no handler
-    (signal(7)). It is looked at again and again, as a debugger does: the kernel tells nobody that it waits."""
-    while Path(f"/proc/{process.pid}/syscall").read_text(encoding="ascii").split()[0] != str(call):
-        assert process.poll() is None, "it has ended"
+    (signal(7))."""
+    wait_in(process, call)
     os.kill(process.pid, signal.SIGSTOP)
     os.waitid(os.P_PID, process.pid, os.WSTOPPED)
     os.kill(process.pid, signal.SIGCONT)

@@ -13,7 +13,7 @@ from jsonschema import Draft202012Validator
 from cni_v6 import errors
 from cni_v6.cluster import blocks, conflist, membership, records, routes
 from cni_v6.cluster.config import AgentConf, Pool, parse, parse_node_name, schema
-from cni_v6.cluster.facts import Add, Facts, Forward, Remove, Route, Underlay
+from cni_v6.cluster.facts import Add, Facts, Forward, Remove, RemoveDevice, Route, Underlay
 from cni_v6.cluster.membership import Member
 from cni_v6.cluster.records import Change, Claim, Cluster, NodeRecord
 from cni_v6.cluster.state import State, decode_state, encode_state
@@ -365,7 +365,7 @@ def test_next_hops(here: tuple[str, ...], there: tuple[str, ...], hops: list[str
     own6, own4 = membership.own_blocks(A, CONF, cluster)
     its6, its4 = membership.own_blocks(B, CONF, cluster)
     ways = {Route(its6, "eth0", hops[0]), Route(its4, "eth0", hops[1])}
-    assert wanted == routes.Wanted(frozenset({Route(own6), Route(own4), *ways}), forwarding="eth0")
+    assert wanted == routes.Wanted(frozenset({Route(own6), Route(own4), *ways}), forwarding=("eth0",))
 
 
 def test_why_a_block_has_no_route() -> None:
@@ -396,12 +396,13 @@ def test_why_a_block_has_no_route() -> None:
 def test_the_difference_is_removals_then_additions() -> None:
     old, new, same = Route("fd42::/64", "eth0", "fd00::1"), Route("fd42::/64", "eth0", "fd00::2"), Route("fd43::/64")
     seen = Facts(LINK, entries=frozenset({old, same}))
-    needed = routes.Wanted(frozenset({new, same}), forwarding="eth0")
+    needed = routes.Wanted(frozenset({new, same}), forwarding=("eth0",))
     assert list(routes.difference(seen, needed)) == [Remove(old), Add(new)]
     assert list(routes.difference(replace(seen, closed=frozenset({"eth0", "eth1"})), needed))[0] == Forward("eth0")
-    assert [str(op) for op in (Remove(same), Add(new), Forward("eth0"))] == [
+    operations = Remove(same), Add(new), Forward("eth0"), RemoveDevice("cni-v6-srv6")
+    assert [str(operation) for operation in operations] == [
         "remove route unreachable fd43::/64", "add route fd42::/64 via fd00::2 dev eth0",
-        "forward what comes in by eth0",
+        "forward what comes in by eth0", "remove interface cni-v6-srv6",
     ]
 
 

@@ -9,48 +9,34 @@ from typing import Any
 import pytest
 
 from cni_v6 import errors
-from cni_v6.cluster import membership, records
+from cni_v6.cluster import facts, membership, records, srv6
 from cni_v6.cluster.agent import TRIES, Agent, Outcome
 from cni_v6.cluster.config import AgentConf
-from cni_v6.cluster.facts import TUNNEL, Endpoint, Facts, Forward, Neighbour, Op, Route, Tunnel, Underlay
+from cni_v6.cluster.facts import (
+    TUNNEL,
+    Endpoint,
+    Facts,
+    Forward,
+    Neighbour,
+    Op,
+    Pair,
+    Route,
+    SegmentRoute,
+    Tunnel,
+    Underlay,
+)
 from cni_v6.cluster.fake import FakeNode
-from cni_v6.cluster.keys import VXLAN
+from cni_v6.cluster.keys import SRV6, VXLAN
 from cni_v6.cluster.records import Change, Objects
 from cni_v6.cluster.state import State
 from cni_v6.cluster.store import MemoryStore, Registered
 from cni_v6.errors import CniError
+from tests.cluster_load import MemoryDisk
 from tests.unit.test_cluster import CONF, LINK, template
 
 
 class Killed(BaseException):
     """The process ends here."""
-
-
-class MemoryDisk:
-    """The agent's files."""
-
-    def __init__(self) -> None:
-        self.state: State | None = None
-        self.conflist: str | None = None
-        self.ready = False
-        self.writes = 0
-
-    def load(self) -> State | None:
-        return self.state
-
-    def save(self, state: State) -> None:
-        self.writes += state != self.state
-        self.state = state
-
-    def read_conflist(self) -> str | None:
-        return self.conflist
-
-    def write_conflist(self, text: str | None) -> None:
-        self.writes += 1
-        self.conflist = text
-
-    def set_ready(self, ready: bool) -> None:
-        self.ready = ready
 
 
 class Stepped:
@@ -126,7 +112,7 @@ def b(store: MemoryStore) -> Place:
     return place("b", store, 2)
 
 
-VXLAN_CONF = replace(CONF, carrier=VXLAN)
+VXLAN_CONF, SRV6_CONF = replace(CONF, carrier=VXLAN), replace(CONF, carrier=SRV6)
 READY = Outcome(ready=True, complete=True)
 
 
@@ -327,8 +313,8 @@ def test_the_tunnel(store: MemoryStore) -> None:
     a.kernel = FakeNode(a.underlay, closed=["eth0"])
     agent, other = a.agent(), b.agent()
     assert (agent.step(), other.step(), agent.step()) == (READY, READY, READY) and a.said == []
-    tunnel = b.kernel.tunnel
-    assert tunnel and (tunnel.underlay, tunnel.local, tunnel.mtu) == ("eth0", "fd00:11::2", 1430)
+    tunnel = b.kernel.devices[TUNNEL]
+    assert isinstance(tunnel, Tunnel) and (tunnel.underlay, tunnel.local, tunnel.mtu) == ("eth0", "fd00:11::2", 1430)
     neighbour, endpoint = Neighbour(tunnel.address, tunnel.mac), Endpoint(tunnel.mac, "fd00:11::2")
     ways = {Route(block, TUNNEL, tunnel.address) for block in b.blocks()}
     assert a.kernel.entries == {*map(Route, a.blocks()), *ways, neighbour, endpoint}
@@ -338,14 +324,13 @@ def test_the_tunnel(store: MemoryStore) -> None:
     assert agent.step() == READY and len(a.kernel.written) == written
 
     a.kernel.entries.discard(endpoint)
-    own, before = a.kernel.tunnel, a.kernel.entries | {endpoint}
-    assert own
-    a.kernel.tunnel = replace(own, mtu=1500)  # by somebody
-    assert agent.step() == READY and a.kernel.observe().tunnel == own and a.kernel.entries == before
+    own, before = a.kernel.devices[TUNNEL], a.kernel.entries | {endpoint}
+    a.kernel.devices[TUNNEL] = replace(own, mtu=1500)  # by somebody
+    assert agent.step() == READY and a.kernel.devices == {TUNNEL: own} and a.kernel.entries == before
     b.kernel.underlay = replace(b.underlay, addresses=("fd00:11::9",))
     other.step()
     assert agent.step() == READY and Endpoint(tunnel.mac, "fd00:11::9") in a.kernel.entries
-    assert endpoint not in a.kernel.entries and isinstance(b.kernel.tunnel, Tunnel)
+    assert endpoint not in a.kernel.entries and list(b.kernel.devices) == [TUNNEL]
     store.commit(membership.removal("a", store.objects, records.read(store.objects)))
     assert agent.step().removed and a.kernel.observe() == Facts(a.underlay, closed=frozenset({"eth0"}))
 
@@ -357,7 +342,7 @@ def test_the_tunnel(store: MemoryStore) -> None:
 def test_no_tunnel(store: MemoryStore, underlay: Underlay, says: str) -> None:
     place("b", store, 2, VXLAN_CONF).agent().step()
     a = Place("a", store, underlay, conf=VXLAN_CONF)
-    assert a.agent().step().ready and a.kernel.tunnel is None
+    assert a.agent().step().ready and a.kernel.devices == {}
     assert any(says in words for words in a.said) and any("this node has no tunnel" in words for words in a.said)
 
 
@@ -366,6 +351,61 @@ def test_a_node_that_no_tunnel_reaches(store: MemoryStore) -> None:
     b.agent().step()
     assert a.agent().step() == READY and a.kernel.entries == set(map(Route, a.blocks()))
     assert len(a.said) == 2 and all("node b has no IPv6 address" in words for words in a.said)
+
+
+def test_segment_routing(store: MemoryStore) -> None:
+    a, b = place("a", store, 1, SRV6_CONF), place("b", store, 2, SRV6_CONF)
+    a.kernel = FakeNode(a.underlay, closed=["eth0", "eth1"])
+    agent, other = a.agent(), b.agent()
+    assert (agent.step(), other.step(), agent.step()) == (READY, READY, READY) and a.said == []
+    assert a.kernel.devices == {facts.SRV6: Pair(1460)} and a.kernel.closed == {"eth1"}
+    six, four = b.blocks()
+    sids = {entry.dst: entry for entry in b.kernel.entries if isinstance(entry, SegmentRoute) and entry.behaviour}
+    [of_ipv6] = [dst.removesuffix("/128") for dst, entry in sids.items() if entry.behaviour == "End.DT6"]
+    [of_ipv4] = [dst.removesuffix("/128") for dst, entry in sids.items() if entry.behaviour == "End.DX4"]
+    assert {
+        Route(six, facts.SRV6), Route(four, facts.SRV6), SegmentRoute(six, "eth0", segment=of_ipv6),
+        SegmentRoute(four, "eth0", segment=of_ipv4), SegmentRoute(f"{of_ipv6}/127", "eth0", gateway="fd00:11::2"),
+        Route(srv6.SIDS), *map(Route, a.blocks()),
+    } < a.kernel.entries
+    assert a.disk.conflist and '"mtu": 1460' in a.disk.conflist
+    written = len(a.kernel.written)
+    assert agent.step() == READY and len(a.kernel.written) == written
+
+    a.kernel.drops = True
+    agent.step()
+    assert "set net.ipv4.conf.all.rp_filter and net.ipv4.conf.eth0.rp_filter to 0" in a.said[0]
+    store.commit(membership.removal("a", store.objects, records.read(store.objects)))
+    assert agent.step().removed and a.kernel.entries == set() and a.kernel.devices == {}
+
+
+def test_a_reverse_path_filter_matters_to_ipv4_alone(store: MemoryStore) -> None:
+    a = place("a", store, 1, replace(SRV6_CONF, pools=CONF.pools[:1]))
+    a.kernel.drops = True
+    assert a.agent().step() == READY and a.said == []
+
+
+def test_from_one_carrier_to_another(store: MemoryStore) -> None:
+    """What the one before needed is gone, its interface too."""
+    a = place("a", store, 1)
+    for conf, device in ((VXLAN_CONF, [TUNNEL]), (SRV6_CONF, [facts.SRV6]), (VXLAN_CONF, [TUNNEL]), (CONF, [])):
+        a.conf = conf
+        assert a.agent().step() == READY and list(a.kernel.devices) == device
+        assert len(a.kernel.entries) == 2 + (9 if conf == SRV6_CONF else 0)
+
+
+@pytest.mark.parametrize(("underlay", "says"), [
+    (replace(LINK, mtu=1319), "carrier srv6: eth0 has an MTU of 1319, and IPv6 needs 1320 to be encapsulated"),
+    (replace(LINK, addresses=("172.30.0.1",)), ""),
+])
+def test_no_segment_routing(store: MemoryStore, underlay: Underlay, says: str) -> None:
+    b = Place("b", store, replace(LINK, addresses=("172.30.0.2",)), conf=SRV6_CONF)
+    b.agent().step()
+    a = Place("a", store, underlay, conf=SRV6_CONF)
+    assert a.agent().step().ready and not any(route.segment for route in a.kernel.entries
+                                              if isinstance(route, SegmentRoute))
+    why = "this node has no SRv6" if says else "node b has no IPv6 address on the interface to the others"
+    assert any(says in words for words in a.said) and sum(why in words for words in a.said) == 2
 
 
 class Faster(MemoryStore):
@@ -396,9 +436,10 @@ def test_a_kernel_that_refuses(a: Place) -> None:
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("scene", ["first start", "address changed", "removed"])
-@pytest.mark.parametrize("conf", [CONF, VXLAN_CONF], ids=lambda conf: conf.carrier)
+@pytest.mark.parametrize("conf", [CONF, VXLAN_CONF, SRV6_CONF], ids=lambda conf: conf.carrier)
 def test_ended_anywhere_the_next_one_goes_on(conf: AgentConf, scene: str, after: bool) -> None:
     """No block is lost or claimed twice, there is no list without a block, and the end is the same."""
+    others = {VXLAN: 2, SRV6: 3 + 9}.get(conf.carrier, 0)  # entries besides the four routes
     for number in range(1, 30):
         store = MemoryStore()
         a, b = place("a", store, 1, conf), place("b", store, 2, conf)
@@ -430,8 +471,8 @@ def test_ended_anywhere_the_next_one_goes_on(conf: AgentConf, scene: str, after:
         assert a.agent().step() == READY
         assert {claim.prefix for claim in records.read(store.objects).claims if claim.node == "a"} == set(a.blocks())
         assert len(a.blocks()) == 2 and (not claimed or set(a.blocks()) == {claim.prefix for claim in claimed})
-        assert set(map(Route, a.blocks())) < a.kernel.entries and (a.kernel.tunnel is not None) == (conf == VXLAN_CONF)
-        assert len(a.kernel.entries) == (6 if conf == VXLAN_CONF else 4)
+        assert set(map(Route, a.blocks())) < a.kernel.entries and len(a.kernel.devices) == (conf != CONF)
+        assert len(a.kernel.entries) == 4 + others
         if last[0] > 0:
             break
     assert number > 3 and last[0] > 0, "the last round was not interrupted"

@@ -1,9 +1,12 @@
-"""docs/errors.md lists every error code, under its own name, in order, and no other."""
+"""docs/errors.md lists every error code, under its own name, in order, and no other. The pictures are drawn anew by
+tools/pictures docs/pictures."""
 
 from __future__ import annotations
 
 import re
+import runpy
 from pathlib import Path
+from xml.etree import ElementTree
 
 from cni_v6 import errors
 
@@ -21,3 +24,14 @@ def test_every_code_says_when_it_happens_and_what_to_do() -> None:
     _, *sections = re.split(r"^##+ ", DOCUMENT.read_text(encoding="utf-8"), flags=re.MULTILINE)
     described = {title: text.strip() for title, _, text in (section.partition("\n") for section in sections)}
     assert not [title for title, text in described.items() if title[0].isdigit() and len(text.split()) < 20]
+
+
+def test_the_pictures_are_current(tmp_path: Path) -> None:
+    """Each says in words what it shows, for who does not see it: in itself, and where it stands."""
+    runpy.run_path(str(DOCUMENT.parents[1] / "tools/pictures"))["main"](tmp_path)
+    shipped = {path.name: path.read_bytes() for path in DOCUMENT.with_name("pictures").iterdir()}
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == shipped
+    page = DOCUMENT.with_name("choosing.md").read_text(encoding="utf-8")
+    for name, content in shipped.items():
+        title = ElementTree.fromstring(content).findtext("{http://www.w3.org/2000/svg}title", "")
+        assert len(title.split()) > 5 and re.search(rf"!\[[^\]]{{60,}}\]\(pictures/{name}\)", page), name

@@ -160,7 +160,3 @@ def test_wrong_usage(arguments: list[str], words: str, capsys: Capture) -> None:
     with pytest.raises(SystemExit) as ended:
         main(arguments)
     assert ended.value.code == 2 and words in capsys.readouterr().err
-
-
-def test_the_themes_are_those_of_the_pictures() -> None:
-    assert command.THEMES == (svg.LIGHT, svg.DARK)

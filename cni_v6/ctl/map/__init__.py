@@ -6,7 +6,6 @@ It reads what ``explain`` and ``list`` read, and changes nothing.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import socket
 import sys
@@ -16,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from cni_v6.attachments.context import Context
 from cni_v6.ctl import conf_dir, screen
+from cni_v6.ctl.map import shape
+from cni_v6.drawing import svg
 from cni_v6.engine.handle import real_context
 from cni_v6.errors import INVALID_CONFIG, IO_FAILURE, CniError
 from cni_v6.kernel import whole_file
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from cni_v6.drawing.picture import Facts
 
 SVG, PNG, HTML = ".svg", ".png", ".html"
-THEMES = ("light", "dark")  # as ``drawing.svg.LIGHT`` and ``DARK``
+OUTPUTS = {"map": shape.OUTPUT}
 
 
 def register(commands: Any) -> None:
@@ -33,7 +34,8 @@ def register(commands: Any) -> None:
     parser.add_argument("network", nargs="?", metavar="NETWORK", help="only this network")
     parser.add_argument("--output", type=_picture, metavar="FILE",
                         help="a picture: FILE.svg, FILE.png, or FILE.html, a page to search, zoom and walk through")
-    parser.add_argument("--theme", choices=THEMES, help="colours (default: as the viewer prefers; of a PNG light)")
+    parser.add_argument("--theme", choices=(svg.LIGHT, svg.DARK),
+                        help="colours (default: as the viewer prefers; of a PNG light)")
     parser.add_argument("--conf-dir", type=Path, default=conf_dir.CONF_DIR, metavar="DIR",
                         help="configurations, for the address spaces (%(default)s)")
     parser.add_argument("--data-dir", metavar="DIR", help="ipam.dataDir (default: all since the node was started)")
@@ -72,12 +74,12 @@ def run(
     if chosen.json:
         from cni_v6.drawing.document import facts_of
 
-        print(json.dumps(facts_of(facts), indent=2))
+        shape.OUTPUT.show(facts_of(facts))
     return 0
 
 
 def _content(chosen: argparse.Namespace, facts: Facts) -> bytes:
-    from cni_v6.drawing import page, picture, svg
+    from cni_v6.drawing import page, picture
 
     if chosen.output.suffix == HTML:
         here = Path(__file__).parent

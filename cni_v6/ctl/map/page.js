@@ -273,8 +273,8 @@ function showLevel(key, focus) {
     group.addEventListener("click", () => (cell && cell.key ? showLevel(cell.key, 0) : enter(group, groups)));
     return group;
   });
-  const curve = drawn("path", { class: "hilbert", d: `M${line}`, "pointer-events": "none", "stroke-opacity": .6 });
-  cells.replaceChildren(...groups, curve);
+  const curve = drawn("path", { class: "hilbert", d: `M${line}`, "stroke-opacity": .6 });
+  cells.replaceChildren(curve, ...groups);
   const first = focus === undefined ? Math.min(...level.cells.map((cell) => cell.place), shape.length - 1) : focus;
   groups[first].setAttribute("tabindex", "0");
   if (focus !== undefined) groups[first].focus();

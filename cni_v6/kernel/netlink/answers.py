@@ -214,14 +214,14 @@ def _hops(given: Attributes) -> Iterator[tuple[int, Attributes]]:
 
 def read_routes(data: bytes) -> tuple[tuple[int, RouteEntry], ...]:
     """As ``read_route``, an entry for each next hop of the route."""
-    read = read_route(data)
-    hops = list(_hops(_attributes(data, RTMSG)))
-    if read is None or not hops:
-        return () if read is None else (read,)
-    return tuple(
-        (index, replace(read[1], gateway=_gateway(hop)))
-        for index, hop in hops
-    )
+    if route_type(data) != RTN_UNICAST:
+        return ()
+    given = _attributes(data, RTMSG)
+    index, entry = _route(data, given)
+    if entry.table == RT_TABLE_LOCAL:
+        return ()
+    hops = tuple((hop_index, replace(entry, gateway=_gateway(hop))) for hop_index, hop in _hops(given))
+    return hops or ((index, entry),)
 
 
 def read_route(data: bytes) -> tuple[int, RouteEntry] | None:
@@ -239,8 +239,11 @@ def route_type(data: bytes) -> int:
 
 def read_any_route(data: bytes) -> tuple[int, RouteEntry]:
     """As ``read_route``, of a route of any type and table."""
+    return _route(data, _attributes(data, RTMSG))
+
+
+def _route(data: bytes, given: Attributes) -> tuple[int, RouteEntry]:
     family, length, _, _, short_table, _, scope, _, _ = RTMSG.unpack_from(data, HEADER.size)
-    given = _attributes(data, RTMSG)
     table = as_int(given.get(RTA_TABLE)) or short_table
     metrics = by_kind(given.get(RTA_METRICS, b""))
     any_network = bytes(16 if family == AF_INET6 else 4)
