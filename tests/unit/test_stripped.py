@@ -121,3 +121,11 @@ def test_a_list_with_versions_under_a_runtime_that_reads_one(version: str) -> No
     assert result["cniVersion"] == version and len(result["ips"]) == 2 and len(result["interfaces"]) == 3
     fake.call("DEL", "a", {**conf, "cniVersion": "1.1.0", "prevResult": result | {"cniVersion": "1.1.0"}}).ok()
     assert fake.attachments() == []
+
+
+def test_a_refused_del_of_a_macvlan_makes_no_store() -> None:
+    """The namespace is the node's own."""
+    fake = FakeContext()
+    fake.kernel.spaces["/run/netns/own"] = fake.kernel.spaces[HOST]
+    fake.call("DEL", "own", STRIPPED | {"type": "cni-v6-macvlan"}, type="cni-v6-macvlan").error(errors.INVALID_NETNS)
+    assert fake.stores == {}
