@@ -20,7 +20,7 @@ PACKAGE = ROOT / "cni_v6"
 IO = frozenset({
     "cluster.disk", "cluster.etcd_store", "cluster.file_store", "cluster.files", "cluster.follow",
     "cluster.kubernetes_store", "cluster.linux", "cluster.linux_devices", "cluster.news", "cluster.open_store",
-    "cluster.serve", "cluster.untracked", "ctl", "engine.call_log", "engine.delivery", "engine.engine_metrics",
+    "cluster.serve", "cluster.tables", "ctl", "engine.call_log", "engine.delivery", "engine.engine_metrics",
     "engine.handle", "engine.incoming", "engine.inheritance", "engine.inprocess", "engine.installation",
     "engine.log_file", "engine.metrics", "engine.scrape", "engine.server", "engine.service", "engine.start",
     "engine.suspect", "engine.tracing", "engine.watch", "engine.workers", "kernel.apply_firewall",

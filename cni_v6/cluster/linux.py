@@ -32,7 +32,7 @@ from cni_v6.cluster.linux_devices import GONE, Asked, Devices, refusal
 from cni_v6.cluster.news import News
 from cni_v6.cluster.protocol import LAST_METRIC, METRIC, PROTOCOL, TABLE
 from cni_v6.cluster.srv6 import DECAPSULATED4
-from cni_v6.cluster.untracked import Untracked
+from cni_v6.cluster.tables import Tables
 from cni_v6.errors import CniError
 from cni_v6.kernel import ops, sysctl
 from cni_v6.kernel.netlink import answers, pyroute2_messages, pyroute2_tunnels, requests, segments, uapi
@@ -54,15 +54,15 @@ class LinuxNode:
         self._wanted = underlay
         self._asked = Asked()
         self._sysctls = sysctl.Folders(at_once=True)
-        self._untracked = Untracked()
-        self._devices = Devices(self._asked, self._sysctls, self._untracked)
+        self._tables = Tables()
+        self._devices = Devices(self._asked, self._sysctls, self._tables)
         self.news = News()
-        self.table_news = self._untracked.news
+        self.table_news = self._tables.news
 
     def close(self) -> None:
         self._asked.socket.close()
         self._sysctls.close()
-        self._untracked.close()
+        self._tables.close()
         self.news.close()
 
     def observe(self) -> Facts:

@@ -20,7 +20,7 @@ from cni_v6.cluster.facts import (
     Underlay,
 )
 from cni_v6.cluster.protocol import PORT, VNI
-from cni_v6.cluster.untracked import Untracked
+from cni_v6.cluster.tables import Tables
 from cni_v6.errors import KERNEL_REFUSED, CniError
 from cni_v6.kernel import ops, sysctl
 from cni_v6.kernel.netlink import answers, devconf, pyroute2_tunnels, requests, segments
@@ -80,10 +80,10 @@ class Asked:
 class Devices:
     """The interfaces TUNNEL and SRV6 of the network namespace."""
 
-    def __init__(self, asked: Asked, sysctls: sysctl.Folders, untracked: Untracked) -> None:
+    def __init__(self, asked: Asked, sysctls: sysctl.Folders, tables: Tables) -> None:
         self._asked = asked
         self._sysctls = sysctls
-        self._untracked = untracked
+        self._tables = tables
 
     def look(self, underlay: Underlay | None, index: int) -> tuple[dict[str, Device | None], dict[int, str]]:
         """(as ``Facts.devices``, the names of their ends by index).
@@ -100,8 +100,9 @@ class Devices:
                     found[name] = self._tunnel(data, underlay, index)
                 elif name == SRV6:
                     found[name] = self._pair(data)
-        if self._untracked.look() is not None:
-            found.setdefault(SRV6, None)
+        for name, table in ((TUNNEL, self._tables.tunnel), (SRV6, self._tables.srv6)):
+            if table.look():
+                found.setdefault(name, None)
         return found, names
 
     def _tunnel(self, data: bytes, underlay: Underlay | None, index: int) -> Tunnel | None:
@@ -113,7 +114,9 @@ class Devices:
         as_wanted = all(given.get(key) == value for key, value in wanted.items())
         if not underlay or not link.up or not as_wanted or len(addresses) != 1:
             return None
-        return Tunnel(underlay.ifname, str(given["local"]), link.mac, addresses[0], link.mtu)
+        tunnel = Tunnel(underlay.ifname, str(given["local"]), link.mac, addresses[0], link.mtu)
+        table = self._tables.tunnel
+        return tunnel if table.has(tunnel) or table.without else None
 
     def _pair(self, data: bytes) -> Pair | None:
         """The pair; None if it is not whole."""
@@ -127,15 +130,15 @@ class Devices:
             if not as_made or not segments.is_up_without_arp(end) or [*self._asked.addresses(answers.index_of(end))]:
                 return None
         unfiltered = sysctl.read(self._sysctls, f"ipv4/conf/{SRV6_IN}/rp_filter") in (UNFILTERED, None)
-        return Pair(mtu) if unfiltered and self._untracked.look() else None
+        pair = Pair(mtu)
+        return pair if unfiltered and self._tables.srv6.has(pair) else None
 
     def remove(self, operation: RemoveDevice) -> None:
         """
         :raises CniError: KERNEL_REFUSED.
         """
         self._asked.do(operation, requests.delete_link(ops.DeleteLink(ops.HOST, operation.ifname)), GONE)
-        if operation.ifname == SRV6:
-            self._untracked.remove(operation)
+        {TUNNEL: self._tables.tunnel, SRV6: self._tables.srv6}[operation.ifname].remove(operation)
 
     def add(self, operation: Op, device: Device) -> None:
         """
@@ -147,7 +150,12 @@ class Devices:
             self._add_tunnel(operation, device)
 
     def _add_tunnel(self, operation: Op, tunnel: Tunnel) -> None:
-        """In four requests: one for the interface takes no way to make link-local addresses (rtnl_newlink)."""
+        """The table first: the tunnel must at no time take what is not from a node.
+
+        The interface in four requests: one takes no way to make link-local addresses (rtnl_newlink).
+        """
+        if not self._tables.tunnel.without:
+            self._tables.tunnel.load(operation, tunnel)
         self._asked.do(operation, pyroute2_tunnels.create_vxlan(
             TUNNEL, vni=VNI, port=PORT, local=tunnel.local, link=self._asked.index(tunnel.underlay), mac=tunnel.mac,
             mtu=tunnel.mtu,
@@ -158,7 +166,7 @@ class Devices:
         self._asked.do(operation, requests.add_address(address, index))
 
     def _add_pair(self, operation: Op, pair: Pair) -> None:
-        self._untracked.load(operation)
+        self._tables.srv6.load(operation, pair)
         self._asked.do(operation, segments.create_pair(SRV6, SRV6_IN, address=PAIR_MAC, mtu=pair.mtu))
         for name in (SRV6, SRV6_IN):
             self._without_own_address(operation, name)

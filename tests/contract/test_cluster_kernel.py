@@ -231,18 +231,30 @@ def test_a_next_hop_that_is_not_on_the_link(real: tuple[LinuxNode, Node]) -> Non
     assert len(refused) == 2 and all("on its link? carriers direct and srv6" in str(error) for error in refused)
 
 
+def lose_tables(kernel: LinuxNode, node: Node) -> None:
+    """Somebody takes the tables of nftables away, and the agent hears of that, but not of another's table."""
+    assert kernel.table_news
+    node.run("nft", "add", "table", "inet", "foreign")
+    assert select.select([kernel.table_news], [], [], PATIENCE)[0] and not kernel.table_news.drain()
+    node.run("nft", "flush", "ruleset")
+    assert select.select([kernel.table_news], [], [], PATIENCE)[0] and kernel.table_news.drain()
+
+
 @pytest.mark.netns
 @pytest.mark.parametrize("command", [
     "link set {} down", "link set {} mtu 1300", "address delete {address}/64 dev {}", "address add fd00::5/64 dev {}",
-    "link set {} type vxlan learning", "link delete {}",
+    "link set {} type vxlan learning", "link delete {}", "",
 ])
 def test_a_tunnel_that_somebody_has_changed(real: tuple[LinuxNode, Node], command: str) -> None:
     kernel, node = real
     kernel.apply([Add(TUNNEL_OF_NODE)])
     kernel.observe()
     kernel.news.drain()
-    node.run("ip", *command.format(TUNNEL, address=TUNNEL_OF_NODE.address).split())
-    assert select.select([kernel.news], [], [], PATIENCE)[0]
+    if command:
+        node.run("ip", *command.format(TUNNEL, address=TUNNEL_OF_NODE.address).split())
+        assert select.select([kernel.news], [], [], PATIENCE)[0]
+    else:
+        lose_tables(kernel, node)
     assert kernel.observe().devices.get(TUNNEL) != TUNNEL_OF_NODE
     assert kernel.apply([RemoveDevice(TUNNEL), Add(TUNNEL_OF_NODE)]) == []
     assert kernel.observe().devices == {TUNNEL: TUNNEL_OF_NODE}
@@ -264,11 +276,7 @@ def test_a_pair_that_somebody_has_changed(real: tuple[LinuxNode, Node], command:
         node.run("ip", *command.split())
         assert select.select([kernel.news], [], [], PATIENCE)[0]
     else:
-        assert kernel.table_news
-        node.run("nft", "add", "table", "inet", "foreign")
-        assert select.select([kernel.table_news], [], [], PATIENCE)[0] and not kernel.table_news.drain()
-        node.run("nft", "flush", "ruleset")
-        assert select.select([kernel.table_news], [], [], PATIENCE)[0] and kernel.table_news.drain()
+        lose_tables(kernel, node)
     assert kernel.observe().devices.get(SRV6) != PAIR
     assert kernel.apply([RemoveDevice(SRV6), Add(PAIR)]) == []
     assert kernel.observe().devices == {SRV6: PAIR}
@@ -318,6 +326,8 @@ def test_a_vni_that_is_taken(real: tuple[LinuxNode, Node]) -> None:
     node.run("ip", "link", "add", "other", "type", "vxlan", "id", "166", "local", "fd00:11::1", "dstport", "4789",
              "dev", "eth0")
     [refused] = kernel.apply([Add(TUNNEL_OF_NODE)])
+    assert kernel.observe().devices == {TUNNEL: None} and kernel.apply([RemoveDevice(TUNNEL)]) == []
+    assert kernel.observe().devices == {} and node.run("nft", "list", "tables").stdout == ""
     assert "another interface has VNI 166 on UDP port 4789" in str(refused)
 
 

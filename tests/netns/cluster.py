@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from cni_v6.cluster.file_store import FileStore
-from tests.netns import networks
+from tests.netns import networks, traffic, wire
 from tests.netns.networks import Pod
 from tests.netns.wire import PATIENCE
 from tests.sandbox import PLUGIN_PATH, ROOT, Node
@@ -36,6 +36,7 @@ TEMPLATE = {
     }],
 }
 HOST = "fd00:11::ff"  # on the link, in its namespace
+STRANGER = {4: "198.51.100.7", 6: "2001:db8:bad::7"}  # whom nobody knows
 STATE_DIR, TARGET = "/var/lib/cni/cluster", "/var/lib/cni/net.d/10-cni-v6.conflist"
 
 
@@ -227,3 +228,34 @@ def _cluster(folder: Path, names: Sequence[str], ipv4: bool, keys: Mapping[str, 
 
 def _ip(netns: str, *argv: str) -> None:
     subprocess.run(["ip", "-n", netns, *argv], check=True)
+
+
+def host_beyond(member: Member, ways: Iterable[tuple[str, int]]) -> str:
+    """The namespace of a host beyond a node, which forwards for it.
+
+    :param ways: what the host sends to the node: (prefix, family of the next hop). What is for other nodes always.
+    """
+    made = networks.outside(member.node)
+    networks.set_sysctl(member.node, "ipv6/conf/all/forwarding", "1")
+    for prefix, hop in (*ways, ("fd00:11::/64", 6)):
+        member.node.run("ip", "route", "add", prefix, "via", networks.NODE_OUTSIDE[hop], netns=made)
+    return made
+
+
+def send(netns: str, packets: Iterable[bytes]) -> None:
+    """Send packets as they are."""
+    with traffic.opened(netns, 6, socket.SOCK_RAW, socket.IPPROTO_RAW) as sender:
+        for packet in packets:
+            sender.sendto(packet, (socket.inet_ntop(socket.AF_INET6, packet[24:40]), 0))
+
+
+def hears(receiver: Pod, netns: str, packets: Iterable[bytes], family: int) -> list[bytes]:
+    """What a container hears of packets that are sent, before it hears what is sent after them."""
+    heard = []
+    with traffic.udp(receiver.netns, family, port=7001) as server, wire.in_order():
+        send(netns, packets)
+        with traffic.udp(netns, family) as last:
+            last.sendto(b"last", (receiver.address(family), 7001))
+        while (said := server.recvfrom(100)[0]) != b"last":
+            heard.append(said)
+    return heard

@@ -5,13 +5,24 @@ from __future__ import annotations
 import re
 import socket
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import product
 
 import pytest
 
 from tests.netns import frames, networks, traffic, wire
-from tests.netns.cluster import HOST, POOL4, POOL6, UNDERLAY, Cluster, Member, cluster
+from tests.netns.cluster import (
+    HOST,
+    POOL4,
+    POOL6,
+    STRANGER,
+    UNDERLAY,
+    Cluster,
+    Member,
+    cluster,
+    hears,
+    host_beyond,
+)
 from tests.netns.networks import Pod
 from tests.sandbox import PLUGIN_PATH
 
@@ -21,7 +32,6 @@ FAMILIES = (4, 6)
 ENCAPSULATED = {4: 4, 6: 41}  # protocol numbers of IPv4 and IPv6 in IPv6
 ROUTING, SEGMENTS = 43, 4  # RFC 8754, 2
 SERVICE = {4: "10.96.0.10", 6: "fd96::10"}
-STRANGER = {4: "198.51.100.7", 6: "2001:db8:bad::7"}
 # linux/rtnetlink.h, RTNLGRP_*: link, IPv4 address, route and rule, IPv6 address, route and rule.
 CHANGES = sum(1 << (group - 1) for group in (1, 5, 7, 8, 9, 11, 19))
 
@@ -87,34 +97,10 @@ def encapsulated(source: str, sid: str, family: int, target: Pod, through: str =
     return frames.ip(source, through or sid, ENCAPSULATED[family], inner, [header] if through else [])
 
 
-def send(netns: str, packets: Iterable[bytes]) -> None:
-    """Send packets as they are."""
-    with traffic.opened(netns, 6, socket.SOCK_RAW, socket.IPPROTO_RAW) as sender:
-        for packet in packets:
-            sender.sendto(packet, (socket.inet_ntop(socket.AF_INET6, packet[24:40]), 0))
-
-
-def hears(receiver: Pod, netns: str, packets: Iterable[bytes], family: int) -> list[bytes]:
-    """What a container hears of packets that are sent, before it hears what is sent after them."""
-    heard = []
-    with traffic.udp(receiver.netns, family, port=7001) as server, wire.in_order():
-        send(netns, packets)
-        with traffic.udp(netns, family) as last:
-            last.sendto(b"last", (receiver.address(family), 7001))
-        while (said := server.recvfrom(100)[0]) != b"last":
-            heard.append(said)
-    return heard
-
-
 @pytest.fixture(scope="module")
 def beyond(two: Cluster) -> str:
-    """The namespace of a host beyond node a, which sends it all that is for the cluster."""
-    a, _ = two.members
-    made = networks.outside(a.node)
-    networks.set_sysctl(a.node, "ipv6/conf/all/forwarding", "1")
-    for prefix, hop in ((POOL6, 6), (POOL4, 4), ("5f00::/16", 6), ("fd00:11::/64", 6)):
-        a.node.run("ip", "route", "add", prefix, "via", networks.NODE_OUTSIDE[hop], netns=made)
-    return made
+    """The namespace of a host beyond node a."""
+    return host_beyond(two.members[0], ((POOL6, 6), (POOL4, 4), ("5f00::/16", 6)))
 
 
 @pytest.mark.parametrize("family", FAMILIES)

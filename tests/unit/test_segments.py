@@ -6,7 +6,7 @@ from pyroute2.netlink.rtnl.fibmsg import fibmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
-from cni_v6.kernel.netfilter import untracked
+from cni_v6.kernel.netfilter import small_table
 from cni_v6.kernel.netfilter.messages import rule_comment
 from cni_v6.kernel.netlink import segments
 from cni_v6.kernel.netlink.message import HEADER, Message
@@ -66,9 +66,20 @@ def test_a_pair() -> None:
 
 
 def test_a_table_that_leaves_packets_untracked() -> None:
-    rules = [untracked.from_interface("t", "eth0", "first"), untracked.to_prefix("t", "5f00::/16", "second")]
-    messages = untracked.make("t", rules)
-    assert [message.type & 0xFF for message in messages] == [0, 2, 0, 3, 6, 6] and messages[:2] == untracked.remove("t")
+    rules = [small_table.untracked_from("t", "eth0", "first"), small_table.untracked_to("t", "5f00::/16", "second")]
+    messages = small_table.make("t", [small_table.UNTRACKED], rules)
+    assert [message.type & 0xFF for message in messages] == [0, 2, 0, 3, 6, 6]
+    assert messages[:2] == small_table.remove("t")
     assert [rule_comment(encode(rule, 1)) for rule in rules] == ["first", "second"]
-    assert isinstance(untracked.dump_rules("t"), Message) and b"eth0" + bytes(12) in encode(rules[0], 1)
+    assert isinstance(small_table.dump_rules("t"), Message) and b"eth0" + bytes(12) in encode(rules[0], 1)
     assert b"\x5f\x00" in encode(rules[1], 1)[HEADER.size:] and b"notrack\0" in encode(rules[1], 1)
+
+
+def test_a_table_that_drops() -> None:
+    chains = (small_table.INPUT, small_table.FORWARD)
+    rules = [small_table.drop_udp("t", chain, 4789, "of others", not_by="eth0", out_by=out)
+             for chain, out in zip(chains, ("", "eth1"))]
+    messages = small_table.make("t", chains, rules)
+    assert [message.type & 0xFF for message in messages] == [0, 2, 0, 3, 3, 6, 6]
+    assert [b"eth1" + bytes(12) in encode(rule, 1) for rule in rules] == [False, True]
+    assert all(b"eth0" + bytes(12) in encode(rule, 1) and b"\x12\xb5" in encode(rule, 1) for rule in rules)

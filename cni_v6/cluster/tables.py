@@ -1,0 +1,149 @@
+"""The tables of nftables that go with the carriers' interfaces, one for each.
+
+``srv6``: connections are tracked where the node sees them, at SRV6, and not at SRV6_IN too. Tracked twice, a connection
+that is translated would have two entries for the same answers. NAT would then give the second one another port, and
+write it into what is an outer header by then.
+
+``vxlan``: the tunnel takes what comes in by the interface to the other nodes, and nothing that a container or a host
+beyond the node sends goes to the tunnel of another node. Masquerade would give that the node's address, so the other
+node could not tell it from the node's own.
+"""
+
+from __future__ import annotations
+
+import errno
+
+from cni_v6.cluster.facts import SRV6_IN, Device, Op, Tunnel
+from cni_v6.cluster.protocol import PORT
+from cni_v6.cluster.srv6 import SIDS
+from cni_v6.errors import KERNEL_REFUSED, CniError
+from cni_v6.kernel.netfilter import small_table as nft
+from cni_v6.kernel.netfilter.events import Changes
+from cni_v6.kernel.netfilter.messages import rule_comment
+from cni_v6.kernel.netfilter.socket import NO_NETFILTER, open_netfilter
+from cni_v6.kernel.netlink.message import Message
+from cni_v6.kernel.netlink.socket import explain
+
+SRV6_TABLE, TUNNEL_TABLE = "cni_v6_srv6", "cni_v6_vxlan"
+
+
+def comments(device: Device) -> tuple[str, ...]:
+    """Those of the rules of a device's table: rules with them are as they must be."""
+    if isinstance(device, Tunnel):
+        return f"VXLAN not by {device.underlay}", f"VXLAN for other nodes, not by {device.underlay}"
+    return "tracked at the other end", "encapsulated"
+
+
+def messages(device: Device) -> list[Message]:
+    """What makes a device's table, as one transaction."""
+    first, second = comments(device)
+    if isinstance(device, Tunnel):
+        name, by = TUNNEL_TABLE, device.underlay
+        return nft.make(name, (nft.INPUT, nft.FORWARD), (
+            nft.drop_udp(name, nft.INPUT, PORT, first, not_by=by),
+            nft.drop_udp(name, nft.FORWARD, PORT, second, not_by=by, out_by=by),
+        ))
+    name = SRV6_TABLE
+    rules = nft.untracked_from(name, SRV6_IN, first), nft.untracked_to(name, SIDS, second)
+    return nft.make(name, (nft.UNTRACKED,), rules)
+
+
+class Table:
+    """One of the tables in the network namespace that this is made in.
+
+    ``without``: the kernel has no nftables.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.without = False
+        self._netfilter = open_netfilter()
+        self._seen: tuple[str, ...] = ()
+
+    def look(self) -> tuple[str, ...]:
+        """The comments of its rules; () if it is not there, or has none.
+
+        :raises CniError: KERNEL_REFUSED.
+        """
+        answer = self._netfilter.dump(nft.dump_rules(self.name))
+        self.without = answer.error in NO_NETFILTER
+        if answer.error not in (0, errno.ENOENT, *NO_NETFILTER):
+            raise CniError(KERNEL_REFUSED, f"cannot list table {self.name} of nftables", explain(answer))
+        self._seen = tuple(rule_comment(data) for data in answer.messages)
+        return self._seen
+
+    def has(self, device: Device) -> bool:
+        """Whether it is what a device needs."""
+        return self.look() == comments(device)
+
+    def load(self, operation: Op, device: Device) -> None:
+        """
+        :raises CniError: KERNEL_REFUSED.
+        """
+        self._transact(operation, messages(device))
+
+    def remove(self, operation: Op) -> None:
+        """
+        :raises CniError: KERNEL_REFUSED.
+        """
+        if self.look():
+            self._transact(operation, nft.remove(self.name))
+
+    def _transact(self, operation: Op, what: list[Message]) -> None:
+        for answer in self._netfilter.transact(what):
+            remedy = f"table {self.name} of nftables: {explain(answer)}"
+            raise CniError(KERNEL_REFUSED, f"cannot {operation}", remedy)
+
+    def is_changed(self) -> bool:
+        """Whether it is another than it was at the last look."""
+        return self._seen != self.look()
+
+    def close(self) -> None:
+        self._netfilter.close()
+
+
+class Tables:
+    """Both tables.
+
+    ``news``: what tells that one has changed; None for a kernel without netfilter, where no carrier but ``srv6`` needs
+    one.
+    """
+
+    def __init__(self) -> None:
+        self.srv6, self.tunnel = Table(SRV6_TABLE), Table(TUNNEL_TABLE)
+        self.news = _news((self.srv6, self.tunnel))
+        for table in (self.srv6, self.tunnel):
+            table.look()  # after that, so that no change is missed
+
+    def close(self) -> None:
+        if self.news:
+            self.news.close()
+        self.srv6.close()
+        self.tunnel.close()
+
+
+class TableNews:
+    """Notifications of nftables. Other programs change their own tables all the time: only changes of ours are news."""
+
+    def __init__(self, tables: tuple[Table, ...]) -> None:
+        self._tables = tables
+        self._changes = Changes()
+
+    def fileno(self) -> int:
+        return self._changes.fileno()
+
+    def drain(self) -> bool:
+        self._changes.read()
+        return any([table.is_changed() for table in self._tables])
+
+    def close(self) -> None:
+        self._changes.close()
+
+
+def _news(tables: tuple[Table, ...]) -> TableNews | None:
+    try:
+        return TableNews(tables)
+    except OSError as error:
+        if error.errno != errno.EPROTONOSUPPORT:
+            raise
+        return None

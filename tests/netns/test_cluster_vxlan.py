@@ -1,0 +1,91 @@
+"""Nodes that a tunnel connects: who may send VXLAN to a node, and so to its containers."""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator
+
+import pytest
+
+from cni_v6.cluster.protocol import PORT, VNI
+from tests.netns import frames, networks, traffic
+from tests.netns.cluster import HOST, POOL4, POOL6, STRANGER, Cluster, Member, cluster, hears, host_beyond
+from tests.netns.networks import Pod
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("cluster")]
+
+FAMILIES = (4, 6)
+KINDS = {4: frames.IPV4, 6: frames.IPV6}
+
+
+@pytest.fixture(scope="module")
+def two() -> Iterator[Cluster]:
+    with cluster("a", "b", carrier="vxlan") as made:
+        for member in made.members:
+            member.start()
+        yield made
+
+
+@pytest.fixture(scope="module")
+def beyond(two: Cluster) -> str:
+    """The namespace of a host beyond node a."""
+    return host_beyond(two.members[0], ((POOL6, 6), (POOL4, 4)))
+
+
+def mac(member: Member) -> str:
+    """Of the node's tunnel."""
+    found: list[str] = re.findall(r"link/ether (\S+)", member.node.run("ip", "link", "show", "cni-v6-vxlan").stdout)
+    return found[0]
+
+
+def gateway(member: Member) -> str:
+    """The node's own address in its block."""
+    found: list[str] = re.findall(r"inet6 (fd42\S+)/64", member.node.run("ip", "-6", "address", "show", "cni0").stdout)
+    return found[0]
+
+
+def tunnelled(source: str, address: str, member: Member, family: int, target: Pod) -> list[bytes]:
+    """Packets for a node's tunnel, in which a stranger says something to a container: whole, with a header between,
+    and in pieces.
+
+    :param address: of that node.
+    """
+    inner_source, inner_target = STRANGER[family], target.address(family)
+    said = frames.udp(inner_source, inner_target, (7, 7001), b"of a stranger")
+    inner = frames.ip(inner_source, inner_target, frames.UDP, said)
+    frame = frames.ethernet("02:00:00:00:00:77", mac(member), KINDS[family], inner)
+    datagram = frames.udp(source, address, (50000, PORT), struct.pack("!II", 1 << 27, VNI << 8) + frame)
+    return [
+        frames.ip(source, address, frames.UDP, datagram),
+        frames.ip(source, address, frames.UDP, datagram, [frames.options(60)]),
+        frames.ip(source, address, frames.UDP, datagram[:64], [frames.piece(0, True)]),
+        frames.ip(source, address, frames.UDP, datagram[64:], [frames.piece(64, False)]),
+    ]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_who_may_send_to_a_tunnel(two: Cluster, beyond: str, family: int) -> None:
+    """A host on the nodes' link, as it could be a node. No container, and no host beyond a node: masqueraded, what they
+    send would have the address of a node."""
+    a, b = two.members
+    receiver = b.pod
+    for netns, source in ((a.pod.netns, a.pod.address(6)), (beyond, networks.OUTSIDE[6])):
+        for member in (a, b):
+            for address in (member.addresses[0], gateway(member)):
+                assert hears(receiver, netns, tunnelled(source, address, member, family, receiver), family) == []
+    link = f"/run/netns/{two.lan}"
+    for prefix, hop in ((POOL6, 0), (POOL4, 1)):
+        b.node.run("ip", "address", "replace", "172.30.0.99/24", "dev", "lan", netns=link)
+        b.node.run("ip", "route", "replace", prefix, "via", b.addresses[hop], netns=link)
+    right = tunnelled(HOST, b.addresses[0], b, family, receiver)
+    assert hears(receiver, link, right, family) == 3 * [b"of a stranger"]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_containers_have_vxlan_of_their_own(two: Cluster, family: int) -> None:
+    """What they send each other on that port goes from node to node in the tunnel."""
+    a, b = two.members
+    with traffic.udp(b.pod.netns, family, port=PORT) as server, traffic.udp(a.pod.netns, family) as client:
+        client.sendto(b"their own", (b.pod.address(family), PORT))
+        assert server.recvfrom(100)[0] == b"their own"
