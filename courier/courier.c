@@ -248,6 +248,7 @@ static int await_start(const char *folder, const char *own)
 {
     static char file[PATH_MAX];
     struct sigaction handled = {.sa_handler = give_up}, before;
+    struct itimerval limit = {.it_value = {ASK_SECONDS, 0}, .it_interval = {1, 0}}, none = {.it_value = {0, 0}};
     sigset_t alarms, mask;
     mkdir(folder, S_IRWXU);
     snprintf(file, sizeof file, "%s/%s.start", folder, own);
@@ -258,10 +259,10 @@ static int await_start(const char *folder, const char *own)
     sigaddset(&alarms, SIGALRM);
     sigaction(SIGALRM, &handled, &before);
     sigprocmask(SIG_UNBLOCK, &alarms, &mask);
-    alarm(ASK_SECONDS);
+    setitimer(ITIMER_REAL, &limit, NULL); /* again and again: the first alarm may come before the wait */
     while (flock(lock, LOCK_SH) && errno == EINTR && !late)
         ;
-    alarm(0);
+    setitimer(ITIMER_REAL, &none, NULL);
     sigprocmask(SIG_SETMASK, &mask, NULL);
     sigaction(SIGALRM, &before, NULL);
     close(lock);

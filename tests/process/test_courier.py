@@ -531,11 +531,28 @@ def test_who_has_waited_for_an_engine_in_vain_becomes_python(no_engine: tuple[st
     second.communicate(timeout=TIMEOUT)
 
 
-def test_a_start_that_hangs_is_not_waited_for(engine: FakeEngine, impatient: str) -> None:
+LATE = """
+#undef flock
+int pause(void), flock(int, int), late_flock(int, int);
+
+int late_flock(int descriptor, int operation)
+{
+    if (operation == 1) /* LOCK_SH */
+        pause();
+    return flock(descriptor, operation);
+}
+"""
+
+
+def test_a_start_that_hangs_is_not_waited_for(tmp_path: Path, engine: FakeEngine) -> None:
+    """Not even where the alarm comes before the wait, as on a node that is too busy to run the call meanwhile."""
+    (tmp_path / "late.c").write_text(LATE, encoding="utf-8")
+    flags = ("-DANSWER_SECONDS=1", "-DASK_SECONDS=1", "-Dflock=late_flock", str(tmp_path / "late.c"))
+    courier = build(tmp_path / "late", *flags) / "cni-v6"
     with open(engine.folder / f"{engine.name}.start", "wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         env = engine.environment(STATUS) | {"CNI_V6_RUN_DIR": str(engine.folder)}
-        done = subprocess.run([impatient], env=env, input=CONFIG, capture_output=True, timeout=TIMEOUT)
+        done = subprocess.run([courier], env=env, input=CONFIG, capture_output=True, timeout=TIMEOUT)
     assert json.loads(done.stdout)["code"] == 1, "Python's answer"
 
 
