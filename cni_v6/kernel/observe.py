@@ -50,6 +50,7 @@ from cni_v6.kernel.questions import (
 from cni_v6.kernel.sysctl import Folders
 
 CONF, OF_NONE = "ipv6/conf/", ("all", "default")  # settings of interfaces; in their place names of none
+MOST_RULES = 10_000  # of a container: its namespace is its own, and the engine must not read without end
 _UPLINK_ROUTES = requests.get_uplink(4), requests.get_uplink(6)
 # Errors of RTM_GETROUTE and of dumps if there is no route, no IPv6, or no such family.
 NO_ROUTE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EAFNOSUPPORT, errno.EOPNOTSUPP, errno.EINVAL)
@@ -140,10 +141,12 @@ def _name(spaces: Spaces, netns: str, index: int) -> str:
     return answers.name_of(answer.messages[0]) if answer.messages else ""
 
 
-def _dump(spaces: Spaces, netns: str, message: Message, what: str) -> tuple[bytes, ...]:
-    answer = spaces.get(netns).route.dump(message)
+def _dump(spaces: Spaces, netns: str, message: Message, what: str, most: int = 0) -> tuple[bytes, ...]:
+    answer = spaces.get(netns).route.dump(message, most)
     if answer.error in NO_ROUTE:
         return ()
+    if most and answer.error == errno.EOVERFLOW:
+        raise CniError(KERNEL_REFUSED, f"cannot list {what}: more than {most}", "remove those that are not needed")
     _refused(answer, f"cannot list {what}")
     return answer.messages
 
@@ -200,7 +203,8 @@ def _uplinks(spaces: Spaces, netns: str, told: Sequence[Answer]) -> tuple[Uplink
 def _rules(spaces: Spaces, question: GetRules) -> tuple[str, ...]:
     from cni_v6.kernel.netlink import pyroute2_rules  # where a container has a second network
 
-    dumps = (_dump(spaces, question.netns, pyroute2_rules.dump(family), "rules") for family in (4, 6))
+    what, requested = "the container's rules", map(pyroute2_rules.dump, (4, 6))
+    dumps = (_dump(spaces, question.netns, request, what, MOST_RULES) for request in requested)
     read = (pyroute2_rules.read(message) for messages in dumps for message in messages)
     return tuple(source for source, table in read if source and table == question.table)
 

@@ -18,14 +18,14 @@ import pytest
 
 from cni_v6 import errors
 from cni_v6.errors import CniError
-from cni_v6.kernel import ops
+from cni_v6.kernel import observe, ops
 from cni_v6.kernel.facts import DROPS_ALL, DROPS_REST, ForwardChain
 from cni_v6.kernel.linux import LinuxKernel
 from cni_v6.kernel.netns.enter import open_namespace
 from cni_v6.kernel.open_namespaces import Spaces
 from cni_v6.kernel.ops import HOST
 from cni_v6.kernel.private_proc import USES, PrivateProc
-from cni_v6.kernel.questions import GetForwardChains, GetLink, GetNft, GetRuleset, GetSysctl, GetUplinks
+from cni_v6.kernel.questions import GetForwardChains, GetLink, GetNft, GetRules, GetRuleset, GetSysctl, GetUplinks
 from cni_v6.kernel.sysctl import Folders
 from tests.contract.kernels import LinuxTestbed, linux_testbed
 from tests.processes import opened
@@ -366,6 +366,22 @@ table inet site {
 table ip6 filter { chain FORWARD { type filter hook forward priority 0; policy drop; }; }
 table bridge filter { chain FORWARD { type filter hook forward priority 0; policy drop; }; }
 """
+
+
+def test_who_adds_rules_without_end_is_told_so_and_ours_go(testbed: LinuxTestbed) -> None:
+    """A container with CAP_NET_ADMIN may have any number of rules."""
+    kernel, own = testbed.kernel, GetRules(testbed.a, 1 << 30)
+    added = [ops.AddRule(testbed.a, f"10.0.{number >> 8}.{number & 255}/32", 7) for number in range(1000)]
+    kernel.apply([*added, ops.AddRule(testbed.a, "192.0.2.2/32", 1 << 30)])
+    assert kernel.observe([own]).rules(own.netns, own.table) == ("192.0.2.2/32",)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(observe, "MOST_RULES", 100)
+        with pytest.raises(CniError, match="cannot list the container's rules: more than 100") as refused:
+            kernel.observe([own])
+        assert "remove those that are not needed" in refused.value.details
+        kernel.close()
+    kernel.remove([ops.RemoveRule(testbed.a, "192.0.2.2/32", 1 << 30)])
+    assert kernel.observe([own]).rules(own.netns, own.table) == ()
 
 
 def test_forward_chains_of_others(testbed: LinuxTestbed) -> None:

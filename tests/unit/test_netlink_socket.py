@@ -171,6 +171,13 @@ def test_a_dump_that_changes_all_the_time_is_taken_in_the_end() -> None:
     assert answer.messages == (message(NEW, 8, b"same"),)
 
 
+def test_a_dump_that_is_too_long_is_not_read_to_its_end() -> None:
+    rest = [message(NEW, 1, b"more"), message(NEW, 1, b"more")]
+    wire = Wire(message(NEW, 1, b"one.") + message(NEW, 1, b"two."), message(NEW, 1, b"more"), *rest)
+    assert RouteSocket(wire).dump(Message(GET, 0, b""), 2) == Answer(errno.EOVERFLOW)
+    assert [wire.recv(1 << 16) for _ in rest] == rest
+
+
 def test_a_dump_that_is_refused() -> None:
     wire = Wire(ack(1, errno.EOPNOTSUPP, "no"))
     assert RouteSocket(wire).dump(Message(GET, 0, b"")) == Answer(errno.EOPNOTSUPP, "no")

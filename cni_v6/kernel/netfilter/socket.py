@@ -104,7 +104,7 @@ class NoNetfilter(NetfilterSocket):
     def request(self, messages: Sequence[Message]) -> list[Answer]:
         return [Answer(errno.EPROTONOSUPPORT) for _ in messages]
 
-    def dump(self, message: Message) -> Answer:
+    def dump(self, message: Message, most: int = 0) -> Answer:
         return Answer(errno.EPROTONOSUPPORT)
 
     def transact(self, messages: Sequence[Message]) -> list[Answer]:

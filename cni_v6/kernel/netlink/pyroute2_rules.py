@@ -1,4 +1,4 @@
-"""Requests and answers about routing rules (``struct fib_rule_hdr``), with pyroute2's message class.
+"""Requests, with pyroute2's message class, and answers about routing rules (``struct fib_rule_hdr``).
 
 Not in ``pyroute2_messages``, which a call without an engine imports: few containers have a second network.
 """
@@ -6,11 +6,13 @@ Not in ``pyroute2_messages``, which a call without an engine imports: few contai
 from __future__ import annotations
 
 from cni_v6.kernel import ops
-from cni_v6.kernel.netlink.message import Message
-from cni_v6.kernel.netlink.pyroute2_messages import _message, _read
+from cni_v6.kernel.netlink.message import HEADER, Message, as_address, as_int, picked
+from cni_v6.kernel.netlink.pyroute2_messages import _message
 from cni_v6.kernel.netlink.uapi import (
     AF_INET,
     AF_INET6,
+    FRA_SRC,
+    FRA_TABLE,
     FR_ACT_TO_TBL,
     NLM_F_CREATE,
     NLM_F_EXCL,
@@ -22,6 +24,7 @@ from cni_v6.kernel.netlink.uapi import (
 # After the table of local addresses (0) and that of VRFs (1000), before the main table (32766), and before what others
 # add without a number of their own, which the kernel puts right before that (fib_default_rule_pref).
 PRIORITY = 20_000
+FIB_RULE_HDR_BYTES = 12  # family, dst_len, src_len, tos, table, three more, flags
 
 
 def change(operation: ops.AddRule | ops.RemoveRule) -> Message:
@@ -40,9 +43,10 @@ def dump(family: int) -> Message:
 
 def read(data: bytes) -> tuple[str, int]:
     """(source prefix, "" for any, and table) of an RTM_NEWRULE message."""
-    rule = _read("fib_rule_hdr", data)
-    source = rule.get_attr("FRA_SRC")
-    return f"{source}/{rule['src_len']}" if source else "", int(rule.get_attr("FRA_TABLE") or rule["table"])
+    length, table = data[HEADER.size + 2], data[HEADER.size + 4]
+    given = picked(data, (FRA_SRC, FRA_TABLE), HEADER.size + FIB_RULE_HDR_BYTES)
+    source = f"{as_address(given[FRA_SRC])}/{length}" if FRA_SRC in given else ""
+    return source, as_int(given.get(FRA_TABLE)) or table
 
 
 def _family(ip: str) -> int:

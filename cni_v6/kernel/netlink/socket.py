@@ -6,6 +6,7 @@ another one acts on another namespace. It also waits for each acknowledgement be
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
@@ -75,16 +76,15 @@ class NetlinkSocket:
 
         The kernel continues after a request that failed (netlink_rcv_skb).
         """
-        answers: list[Answer] = []
-        for batch in _batches(messages):
-            answers += self._exchange(batch)
-        return answers
+        return [answer for batch in _batches(messages) for answer in self._exchange(batch)]
 
-    def dump(self, message: Message) -> Answer:
-        """Send a dump request and read the whole dump; again if the data changed meanwhile (NLM_F_DUMP_INTR)."""
+    def dump(self, message: Message, most: int = 0) -> Answer:
+        """Send a dump request and read the whole dump; again if the data changed meanwhile (NLM_F_DUMP_INTR).
+
+        :param most: messages, 0 for any number; with more the answer is EOVERFLOW, and the socket can dump no more.
+        """
         for _ in range(8):
-            first = self._send([replace(message, flags=message.flags | NLM_F_DUMP)])
-            answer, interrupted = self._read_dump(first)
+            answer, interrupted = self._read_dump(self._send([replace(message, flags=message.flags | NLM_F_DUMP)]), most)
             if not interrupted:
                 break
         return answer
@@ -110,7 +110,7 @@ class NetlinkSocket:
             Answer(*ends.get(number, SUCCESS), tuple(collected.get(number, ()))) for number in range(first, last + 1)
         ]
 
-    def _read_dump(self, sequence: int) -> tuple[Answer, bool]:
+    def _read_dump(self, sequence: int, most: int) -> tuple[Answer, bool]:
         collected: list[bytes] = []
         interrupted = False
         while True:
@@ -119,11 +119,12 @@ class NetlinkSocket:
                     continue
                 interrupted = interrupted or bool(flags & NLM_F_DUMP_INTR)
                 if kind == NLMSG_ERROR:
-                    error, text = read_error(data)
-                    return Answer(error, text), False
+                    return Answer(*read_error(data)), False
                 if kind == NLMSG_DONE:
                     return Answer(messages=tuple(collected)), interrupted
                 collected.append(data)
+            if most and len(collected) > most:
+                return Answer(errno.EOVERFLOW), False
 
     def _send(self, messages: Sequence[Message]) -> int:
         first = self._sequence + 1
