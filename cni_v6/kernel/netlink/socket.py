@@ -81,10 +81,11 @@ class NetlinkSocket:
     def dump(self, message: Message, most: int = 0) -> Answer:
         """Send a dump request and read the whole dump; again if the data changed meanwhile (NLM_F_DUMP_INTR).
 
-        :param most: messages, 0 for any number; with more the answer is EOVERFLOW, and the socket can dump no more.
+        :param most: messages, 0: any number; with more the answer is EOVERFLOW, and the socket can dump no more.
         """
         for _ in range(8):
-            answer, interrupted = self._read_dump(self._send([replace(message, flags=message.flags | NLM_F_DUMP)]), most)
+            first = self._send([replace(message, flags=message.flags | NLM_F_DUMP)])
+            answer, interrupted = self._read_dump(first, most)
             if not interrupted:
                 break
         return answer
@@ -113,7 +114,7 @@ class NetlinkSocket:
     def _read_dump(self, sequence: int, most: int) -> tuple[Answer, bool]:
         collected: list[bytes] = []
         interrupted = False
-        while True:
+        while not 0 < most < len(collected):
             for kind, flags, number, data in self._receive():
                 if number != sequence:
                     continue
@@ -123,8 +124,7 @@ class NetlinkSocket:
                 if kind == NLMSG_DONE:
                     return Answer(messages=tuple(collected)), interrupted
                 collected.append(data)
-            if most and len(collected) > most:
-                return Answer(errno.EOVERFLOW), False
+        return Answer(errno.EOVERFLOW), False
 
     def _send(self, messages: Sequence[Message]) -> int:
         first = self._sequence + 1
