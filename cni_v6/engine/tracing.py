@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from cni_v6 import __version__
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 NAME = "cni-v6"
 PARTS = 200  # child spans of a call, at most: a GC has as many steps as it frees attachments
+CLOSE_SECONDS = 2.0  # for a collector, when an engine ends
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 HTTP, GRPC = "http/protobuf", "grpc"
@@ -96,8 +98,14 @@ class Tracing:
         span.end(moment(steps.parts[-1][2]))
 
     def close(self) -> None:
-        """Send what has not been sent."""
-        self._provider.shutdown()
+        """Send what has not been sent, if the collector takes it soon.
+
+        One that does not answer would hold an engine that ends for 30 seconds (the SDK's limit), and the next engine
+        waits for that.
+        """
+        closing = Thread(target=self._provider.shutdown, daemon=True)
+        closing.start()
+        closing.join(CLOSE_SECONDS)
 
 
 def asked(env: Mapping[str, str]) -> bool:

@@ -32,6 +32,7 @@ from tests.unit.fake_context import CONFIG, FakeContext
 
 ROOT = Path(__file__).resolve().parents[2]
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+PATIENCE = 20  # seconds, for what needs none
 TRACEPARENT = f"00-{TRACE}-{PARENT}-01"
 
 
@@ -60,6 +61,30 @@ def call(log: CallLog, fake: FakeContext, command: str, container: str, **env: s
     report = log.begin(time.monotonic())
     report.steps.switch(COMPUTE)
     log.end(report, request, handle.handle(request, replace(fake.context(), report=report)))
+
+
+class Stuck(TracerProvider):
+    """Its collector does not answer. ``freed``: whether it was not waited for; None while it waits."""
+
+    def __init__(self) -> None:
+        super().__init__(shutdown_on_exit=False)
+        self.answers = threading.Event()
+        self.freed: bool | None = None
+
+    def shutdown(self) -> None:
+        self.freed = self.answers.wait(PATIENCE)
+
+
+def test_an_engine_ends_though_the_collector_does_not_answer() -> None:
+    stuck, before = Stuck(), set(threading.enumerate())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tracing, "CLOSE_SECONDS", 0.05)
+        tracing.Tracing(stuck).close()
+    assert stuck.freed is None
+    stuck.answers.set()
+    for closing in set(threading.enumerate()) - before:
+        closing.join()
+    assert stuck.freed
 
 
 def test_the_steps_are_child_spans_in_the_runtimes_trace() -> None:
