@@ -12,18 +12,20 @@ from cni_v6.attachments.context import Context
 from cni_v6.config.child import ChildConf
 from cni_v6.errors import NODE_CONFLICT, CniError
 from cni_v6.leases.attachment import Attachment, ChildLink
+from cni_v6.protocol.names import Owner
 
 
-def check(conf: ChildConf, context: Context) -> None:
+def check(conf: ChildConf, context: Context, but: Owner | None = None) -> None:
     """
     :param conf: with the master's name.
+    :param but: of whom it does not matter.
     :raises CniError: NODE_CONFLICT.
     """
     if conf.link_in_container:
         return
     for data_dir in dict.fromkeys((conf.data_dir, *context.data_dirs.known())):
         for network in context.data_dirs.recorded(data_dir):
-            record = next(_of_network(conf, network, data_dir, context), None)
+            record = next(_of_network(conf, network, data_dir, context, but), None)
             port = record.port if record else None
             if record and isinstance(port, ChildLink) and port.mode != conf.mode:
                 words = (f"mode: {conf.mode}: master {conf.master} has ipvlans in mode {port.mode}, such as that of "
@@ -32,14 +34,16 @@ def check(conf: ChildConf, context: Context) -> None:
                                "containers first (cni-v6ctl gc frees those that have ended)")
 
 
-def _of_network(conf: ChildConf, network: str, data_dir: str, context: Context) -> Iterator[Attachment]:
+def _of_network(
+    conf: ChildConf, network: str, data_dir: str, context: Context, but: Owner | None
+) -> Iterator[Attachment]:
     """A record of a network about an ipvlan on the same master. All of these have one mode, so one is enough.
 
     The containers of a network are of one type, so the search ends with one of another type.
     """
     with context.leases(network, data_dir).transaction() as leases:
         for record in leases.attachments():
-            if record.boot != context.boot:
+            if record.boot != context.boot or record.owner == but:
                 continue
             port = record.port
             if not isinstance(port, ChildLink) or port.kind != conf.kind:

@@ -31,8 +31,9 @@ class Network:
 
     ``mac`` returns the MAC of a container with these addresses. ``is_ours``: we made the gateway interface, or are
     about to make it. ``port``: how containers are plugged in; ``link``: how a container with these addresses is
-    connected, if each has a link of its own. Registering fills ``former``: interfaces where containers of this network
-    still are that take the new container's addresses for on-link, with those addresses.
+    connected, if each has a link of its own. ``recorded``: once the attachment is recorded, refuses it if a call at the
+    same time has recorded what it cannot be beside. Registering fills ``former``: interfaces where containers of this
+    network still are that take the new container's addresses for on-link, with those addresses.
     """
 
     conf: MainConf
@@ -40,6 +41,7 @@ class Network:
     is_ours: bool
     port: BridgePort | ChildLink | None = None
     link: Callable[[tuple[Address, ...]], RoutedLink] | None = None
+    recorded: Callable[[Context], None] | None = None
     former: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 

@@ -6,12 +6,13 @@ A container has a child of one of the node's interfaces. The configuration knows
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Generic
 
 from cni_v6.attachments import load_config
 from cni_v6.attachments.context import Context
 from cni_v6.attachments.register import Network
-from cni_v6.config.child import Child
+from cni_v6.config.child import Child, ChildConf
 from cni_v6.config.main import RemovalConf
 from cni_v6.kernel.facts import Link
 from cni_v6.kernel.questions import Question, Snapshot
@@ -35,9 +36,7 @@ class OnMaster(Generic[Child]):
         seen = context.kernel.observe(child.master_questions(conf))
         conf = child.with_master(conf, seen, needed=call.command != "CHECK")
         if conf.has_one_mode and call.command != "CHECK":
-            from cni_v6.attachments import one_mode  # of one type of network
-
-            one_mode.check(conf, context)
+            _check_mode(conf, context)
         return child.without_own(conf, context.kernel.observe(child.address_questions(conf)))
 
     def questions(self, site: Site, conf: Child) -> Iterable[Question]:
@@ -48,7 +47,8 @@ class OnMaster(Generic[Child]):
 
     def network(self, site: Site, conf: Child, seen: Snapshot) -> Network:
         own = child.mac(site, conf, seen)
-        return Network(conf, lambda _: own, is_ours=False, port=child.to_record(site, conf))
+        recorded = partial(_check_mode, conf, but=site.owner) if conf.has_one_mode else None
+        return Network(conf, lambda _: own, is_ours=False, port=child.to_record(site, conf), recorded=recorded)
 
     def plan_add(self, site: Site, conf: Child, allocation: Allocation, seen: Snapshot) -> Plan:
         return child.plan_add(site, conf, allocation, seen)
@@ -77,3 +77,9 @@ class OnMaster(Generic[Child]):
         self, conf: Child, node: str, records: Sequence[Attachment], seen: Snapshot
     ) -> Iterable[str]:
         return child_check.check_status(conf, seen)
+
+
+def _check_mode(conf: ChildConf, context: Context, but: Owner | None = None) -> None:
+    from cni_v6.attachments import one_mode  # of one type of network
+
+    one_mode.check(conf, context, but)

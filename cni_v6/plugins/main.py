@@ -135,6 +135,8 @@ class Frame(Generic[Conf]):
             attachment = Attachment(call.owner, (), host, inside, context.now(), context.boot, home=node)
             network = plugin.network(site, conf, seen)
             allocation = _allocate(call, network, attachment, context, undo, lost)
+            if network.recorded:
+                network.recorded(context)
             if conf.is_gateway and 6 in allocation.families():
                 seen = seen.with_answers(context.kernel.observe(features.more_questions(conf, seen)))
                 _record_proxied(conf, site, allocation, seen, context)

@@ -16,7 +16,7 @@ from cni_v6.kernel.netlink.socket import Answer
 from cni_v6.kernel.ops import HOST
 from cni_v6.leases import port_record
 from cni_v6.leases.attachment import Attachment, ChildLink
-from cni_v6.plan import reach
+from cni_v6.plan import child, reach
 from cni_v6.protocol.names import Owner, unnamed_interface
 from tests.unit.fake_context import DATA_DIR, FakeContext, gc
 from tests.unit.test_macvlan import OWNER, SPACE, WIRE, WIRE_MAC, inside, node, situation, sysctl
@@ -144,6 +144,26 @@ def test_another_mode_is_refused_while_a_container_has_one() -> None:
     call(fake, "DEL", L2).ok()
     call(fake, "DEL", other, "c2").ok()
     call(fake, "ADD", other, "c3").ok()
+
+
+@pytest.mark.parametrize("network", ["lan", "other"])
+def test_of_two_modes_at_the_same_time_one_at_most_is_made(network: str) -> None:
+    """At a boot the containers of two networks come together: neither has seen the other when it begins."""
+    fake = node()
+    fake.container("c2")
+    look, begun = child.check_free, list[str]()
+
+    def check_free(*given: Any) -> None:
+        if not begun:
+            begun.append(network)
+            call(fake, "ADD", {**L3, "name": network}, "c2").ok()
+        look(*given)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(child, "check_free", check_free)
+        assert "ipvlans in mode l3" in call(fake, "ADD", L2).error(errors.NODE_CONFLICT)
+    assert inside(fake) == {} and [record.owner.network for record in fake.attachments(network)] == [network]
+    assert OWNER not in [record.owner for record in fake.attachments("lan")]
 
 
 @pytest.mark.parametrize("change", [
