@@ -30,7 +30,8 @@ class Underlay:
 class Tunnel:
     """The VXLAN interface, TUNNEL: up, without learning, with ``address`` (fe80::/64) and no other one.
 
-    ``local``: the address of the node that its packets have; ``underlay``: the interface that they leave by.
+    ``local``: the address of the node that its packets have; ``underlay``: the interface that they leave by, and those
+    of other nodes come in by. With it goes a table of nftables, which drops those that come in by another one.
     """
 
     underlay: str
