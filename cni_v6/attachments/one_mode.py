@@ -6,8 +6,6 @@ neighbour any more, or suddenly be heard. What other programs make is not known 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from cni_v6.attachments.context import Context
 from cni_v6.config.child import ChildConf
 from cni_v6.errors import NODE_CONFLICT, CniError
@@ -25,7 +23,7 @@ def check(conf: ChildConf, context: Context, but: Owner | None = None) -> None:
         return
     for data_dir in dict.fromkeys((conf.data_dir, *context.data_dirs.known())):
         for network in context.data_dirs.recorded(data_dir):
-            record = next(_of_network(conf, network, data_dir, context, but), None)
+            record = _of_network(conf, network, data_dir, context, but)
             port = record.port if record else None
             if record and isinstance(port, ChildLink) and port.mode != conf.mode:
                 words = (f"mode: {conf.mode}: master {conf.master} has ipvlans in mode {port.mode}, such as that of "
@@ -36,7 +34,7 @@ def check(conf: ChildConf, context: Context, but: Owner | None = None) -> None:
 
 def _of_network(
     conf: ChildConf, network: str, data_dir: str, context: Context, but: Owner | None
-) -> Iterator[Attachment]:
+) -> Attachment | None:
     """A record of a network about an ipvlan on the same master. All of these have one mode, so one is enough.
 
     The containers of a network are of one type, so the search ends with one of another type.
@@ -47,7 +45,7 @@ def _of_network(
                 continue
             port = record.port
             if not isinstance(port, ChildLink) or port.kind != conf.kind:
-                return
+                return None
             if port.master == conf.master and not port.in_container and port.mode:
-                yield record
-                return
+                return record
+    return None
