@@ -64,8 +64,8 @@ class RecordingSocket(RouteSocket):
             self._tape.datagrams.append((self._netns, changes))
         return self._inner.request(messages)
 
-    def dump(self, message: Message) -> Answer:
-        return self._inner.dump(message)
+    def dump(self, message: Message, most: int = 0) -> Answer:
+        return self._inner.dump(message, most)
 
     def close(self) -> None:
         self._inner.close()

@@ -44,9 +44,9 @@ class CountingSocket(RouteSocket):
         self._count.requests += len(messages)
         return [self._counted(answer) for answer in self._inner.request(messages)]
 
-    def dump(self, message: Message) -> Answer:
+    def dump(self, message: Message, most: int = 0) -> Answer:
         self._count.requests += 1
-        return self._counted(self._inner.dump(message))
+        return self._counted(self._inner.dump(message, most))
 
     def close(self) -> None:
         self._inner.close()
