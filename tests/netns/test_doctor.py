@@ -264,6 +264,28 @@ def test_a_healthy_node_is_green(place: Place) -> None:
     assert printed.endswith(f"{len(found)} green\n")
 
 
+def test_the_kinds_of_interfaces_that_networks_ask_for_are_tried(place: Place) -> None:
+    """``ip`` finds the same: not every kernel has all of them."""
+    kinds: dict[str, dict[str, Any]] = {"macvlan": {}, "ipvlan": {}, "vlan": {"vlanId": 5}}
+    ipam = {"type": "cni-v6-ipam", "ranges": [[{"subnet": "10.71.0.0/24"}]]}
+    files = [place.conf / f"50-{kind}.conf" for kind in kinds]
+    for file, (kind, more) in zip(files, kinds.items()):
+        file.write_text(json.dumps({"cniVersion": "1.0.0", "name": kind, "type": f"cni-v6-{kind}", "master": UPLINK,
+                                    "ipam": ipam, **more}))
+    try:
+        with place.node.unchanged():
+            levels = {finding["check"]: finding["level"] for finding in place.doctor()[1]}
+    finally:
+        for file in files:
+            file.unlink()
+    for kind in kinds:
+        id_of_vlan = ("id", "5") if kind == "vlan" else ()
+        words = ("ip", "link", "add", "link", UPLINK, "name", "try0", "type", kind, *id_of_vlan)
+        made = place.node.run(*words, check=False)
+        assert levels[f"kernel {kind}"] == (RED if made.returncode else "green"), made.stderr
+        place.node.run("ip", "link", "delete", "try0", check=not made.returncode)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BREAKS)
 def test_what_is_broken_is_named(place: Place, name: str) -> None:
