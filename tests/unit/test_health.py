@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from cni_v6.config.bridge import BridgeConf
+from cni_v6.ctl import findings
 from cni_v6.ctl.doctor import runtime as read_runtime
 from cni_v6.errors import LIMITED, NODE_CONFLICT, CniError
 from cni_v6.kernel.facts import DROPS_REST, ForwardChain, Link, Uplink
@@ -58,6 +59,12 @@ def test_the_exit_status_is_that_of_the_worst() -> None:
     ]
     assert share(1, 0) == 100 and share(1, 3) == 33
     assert of_error(RED, "x", CniError(NODE_CONFLICT, "a", ""), "why").remedy == "see the message"
+
+
+def test_a_finding_moves_no_cursor() -> None:
+    """It quotes configuration files, which may be anybody's, and what ``nft`` says on several lines."""
+    printed = list(findings.lines(Finding(RED, "plugins", "foo\x1b[7m is\nnot there", "it\x9b7m", "do\x07")))
+    assert printed == ["red    plugins: foo?[7m is not there", "       why: it?7m", "       do:  do?"]
 
 
 def test_a_kernel_that_is_well() -> None:
