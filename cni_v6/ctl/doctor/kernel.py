@@ -89,11 +89,12 @@ def _veth() -> None:
 
 
 def _child(kind: str) -> None:
-    """On the interface that ``_veth`` has made."""
+    """On an interface of its own: one has macvlans or ipvlans, not both."""
     from pyroute2 import IPRoute
 
     with IPRoute() as route:
-        [master] = route.link_lookup(ifname="veth0")
+        route.link("add", ifname=f"{kind}-a", kind="veth", peer={"ifname": f"{kind}-b"})
+        [master] = route.link_lookup(ifname=f"{kind}-a")
         options = {"vlan_id": 1} if kind == "vlan" else {}
         route.link("add", ifname=f"{kind}0", kind=kind, link=master, **options)
 
