@@ -71,9 +71,14 @@ def _network(run: Run) -> Iterator[str]:
         yield "sysctl " + line.removeprefix("/proc/sys/net/").replace(":", " = ", 1)
 
 
+def without_packets(text: str) -> str:
+    """What ``nft list`` prints, but for elements that packets added: each has its time, and a packet may come late."""
+    return re.sub(r"(flags [\w,]*dynamic[^{}]*)elements = \{[^{}]*\}", r"\1", text)
+
+
 def _nftables(text: str) -> Iterator[str]:
     """Each rule or element with the table and chain it stands in, but for elements that packets added."""
-    text = re.sub(r"(flags [\w,]*dynamic[^{}]*)elements = \{[^{}]*\}", r"\1", text)
+    text = without_packets(text)
     blocks: list[str] = []
     for line in filter(None, (line.strip() for line in text.splitlines())):
         if line == "}":

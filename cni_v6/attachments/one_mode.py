@@ -6,8 +6,6 @@ neighbour any more, or suddenly be heard. What other programs make is not known 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from cni_v6.attachments.context import Context
 from cni_v6.config.child import ChildConf
 from cni_v6.errors import NODE_CONFLICT, CniError
@@ -23,7 +21,7 @@ def check(conf: ChildConf, context: Context) -> None:
         return
     for data_dir in dict.fromkeys((conf.data_dir, *context.data_dirs.known())):
         for network in context.data_dirs.recorded(data_dir):
-            record = next(_of_network(conf, network, data_dir, context), None)
+            record = _of_network(conf, network, data_dir, context)
             port = record.port if record else None
             if record and isinstance(port, ChildLink) and port.mode != conf.mode:
                 words = (f"mode: {conf.mode}: master {conf.master} has ipvlans in mode {port.mode}, such as that of "
@@ -32,7 +30,7 @@ def check(conf: ChildConf, context: Context) -> None:
                                "containers first (cni-v6ctl gc frees those that have ended)")
 
 
-def _of_network(conf: ChildConf, network: str, data_dir: str, context: Context) -> Iterator[Attachment]:
+def _of_network(conf: ChildConf, network: str, data_dir: str, context: Context) -> Attachment | None:
     """A record of a network about an ipvlan on the same master. All of these have one mode, so one is enough.
 
     The containers of a network are of one type, so the search ends with one of another type.
@@ -43,7 +41,7 @@ def _of_network(conf: ChildConf, network: str, data_dir: str, context: Context) 
                 continue
             port = record.port
             if not isinstance(port, ChildLink) or port.kind != conf.kind:
-                return
+                return None
             if port.master == conf.master and not port.in_container and port.mode:
-                yield record
-                return
+                return record
+    return None

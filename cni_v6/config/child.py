@@ -5,6 +5,7 @@ That interface is the *master*. Each of these plugins extends ``ChildConf`` and 
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -50,9 +51,9 @@ class ChildConf(MainConf):
     slaac_timeout: int
 
     @property
+    @abstractmethod
     def kind(self) -> str:
         """The kind of interface, as in ``ip link``."""
-        raise NotImplementedError
 
     @property
     def has_own_mac(self) -> bool:

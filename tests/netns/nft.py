@@ -11,6 +11,7 @@ from typing import Any
 
 from tests.netns import wire
 from tests.sandbox import ROOT, Node
+from tests.snapshot import without_packets
 
 NETLINK_NETFILTER = 12  # linux/netlink.h
 NFT_MSG_GETGEN = 10 << 8 | 16  # linux/netfilter/nfnetlink.h and nf_tables.h
@@ -30,8 +31,13 @@ def await_rules(node: Node, wanted: Callable[[], bool], what: str) -> None:
 
 
 def text(node: Node, netns: str = "") -> str:
-    """The whole ruleset without counters, as ``nft`` prints it."""
-    return node.run("nft", "--stateless", "list", "ruleset", netns=netns).stdout
+    """The whole ruleset without counters and what packets added, as ``nft`` prints it."""
+    return without_packets(node.run("nft", "--stateless", "list", "ruleset", netns=netns).stdout)
+
+
+def table(node: Node, family: str, netns: str = "") -> str:
+    """Our table of a family, like ``text``."""
+    return without_packets(node.run("nft", "--stateless", "list", "table", family, "cni_v6", netns=netns).stdout)
 
 
 def load(node: Node, script: str, netns: str = "") -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cni_v6.errors import CHECK_FAILED, LIMITED
-from tests.netns import networks, traffic
+from tests.netns import networks, nft, traffic
 from tests.netns.networks import DUAL, GATEWAY4, GATEWAY6, Pod
 from tests.sandbox import ROOT, Node
 
@@ -47,8 +47,8 @@ def is_guarded(pod: Pod) -> bool:
 
 
 def tables(node: Node) -> list[str]:
-    """What the firewall has, in no order and without counters."""
-    listed = [node.run("nft", "-s", "list", "table", family, "cni_v6").stdout for family in ("inet", "bridge")]
+    """What the firewall has, in no order, without counters and what packets added."""
+    listed = [nft.table(node, family) for family in ("inet", "bridge")]
     return sorted(word.strip(" ,\t{}") for text in listed for line in text.splitlines() for word in line.split(","))
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from cni_v6 import errors
-from tests.netns import frames, networks, port_probe, traffic, wire
+from tests.netns import frames, networks, nft, port_probe, traffic, wire
 from tests.netns.networks import GATEWAY6, NODE_OUTSIDE, OUTSIDE, SUBNET6, UPLINK, Pod
 from tests.netns.nft import ctl
 from tests.netns.port_probe import END, all_ports
@@ -73,7 +73,7 @@ def routes(node: Node) -> set[tuple[str, str, str]]:
 
 
 def elements(node: Node) -> str:
-    return node.run("nft", "list", "ruleset").stdout
+    return nft.text(node)
 
 
 @pytest.mark.parametrize("keys", [

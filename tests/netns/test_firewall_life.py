@@ -115,8 +115,7 @@ def test_our_two_tables_stay_and_nothing_else(node: Node) -> None:
         "table inet cni_v6", "table bridge cni_v6"
     }
     for family in ("inet", "bridge"):
-        listing = ("nft", "--stateless", "list", "table", family, "cni_v6")
-        assert node.run(*listing).stdout == node.run(*listing, netns=elsewhere).stdout
+        assert nft.table(node, family) == nft.table(node, family, elsewhere)
     assert nft.held(node) == {}
     assert "0 attachments" in nft.ctl(node, "teardown").stdout
     assert node.run("nft", "-as", "list", "ruleset").stdout == theirs

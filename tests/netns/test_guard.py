@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from cni_v6.plan.firewall import link_local
-from tests.netns import frames, networks, spoofed_frames, traffic, wire
+from tests.netns import frames, networks, nft, spoofed_frames, traffic, wire
 from tests.netns.frames import BROADCAST, IPV4, IPV6, UDP, VLAN, Host
 from tests.netns.networks import DUAL, GATEWAY4, GATEWAY6, SUBNET4, Pod
 from tests.netns.spoofed_frames import (
@@ -336,7 +336,7 @@ def test_requested_addresses_are_a_containers_own(node: Node) -> None:
     for name, ask in (("first", {"args": {"cni": {"ips": asked}}}), ("second", {"runtimeConfig": {"ips": asked}})):
         pod = Pod(node, {**config, **ask}, name)
         pod.add()
-        listed = node.run("nft", "list", "table", "bridge", "cni_v6").stdout
+        listed = nft.table(node, "bridge")
         assert pod.host in listed and gone not in listed
         for source in asked:
             assert other.ping(source)
@@ -345,4 +345,4 @@ def test_requested_addresses_are_a_containers_own(node: Node) -> None:
                 traffic.called(pod.netns, (target, PORT), server, source)
         gone = pod.host
         pod.delete()
-        assert gone not in node.run("nft", "list", "table", "bridge", "cni_v6").stdout
+        assert gone not in nft.table(node, "bridge")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 
+from cni_v6.firewall.dropped import COUNTED
 from cni_v6.firewall.sets import INET, Element
 from cni_v6.kernel.netfilter import counters, messages as nft
 from cni_v6.kernel.netlink.message import HEADER, attribute, by_kind, each, nest, text
@@ -40,3 +41,14 @@ def test_an_element_with_its_counter() -> None:
     listed = nest(nft.NFTA_SET_ELEM_LIST_ELEMENTS, nest(nft.NFTA_LIST_ELEM, bare, nest(7, COUNTER)))
     names = text(1, "cni_v6") + text(2, "allowed4")
     assert list(counters.of_elements(body[:start] + names + listed)) == [(element, PACKETS)]
+
+
+def test_what_was_dropped_for_whom() -> None:
+    assert [request.body for request in counters.dumps_of_dropped()] == [
+        nft.dump_elements(*place).body for place in COUNTED
+    ]
+    whose = ("10.1.2.3", "cni0")
+    [message] = nft.add_elements([Element(INET, "home4", whose)])
+    body = message.body.replace(text(2, "home4"), text(2, "dropped_closed4"))
+    told = HEADER.pack(0, 0, 0, 0, 0) + body
+    assert list(counters.of_dropped(told)) == [(Element(INET, "dropped_closed4", whose), 0)]

@@ -320,6 +320,8 @@ def test_every_hop_of_several_is_an_uplink() -> None:
     assert answers.read_uplinks(told(rtmsg, 24, {"family": 10, "type": 1}, [("RTA_MULTIPATH", hops)])) == (5, 6)
     both = told(rtmsg, 24, {"family": 10, "type": 1}, [("RTA_OIF", 5), ("RTA_MULTIPATH", hops)])
     assert [(index, route.gateway) for index, route in answers.read_routes(both)] == [(5, "fe80::1"), (6, "fe80::2")]
+    own = told(rtmsg, 24, {"family": 10, "type": 1, "table": 255}, [("RTA_OIF", 5)])
+    assert answers.read_routes(own) == (), "the kernel's own, of an address"
 
 
 @pytest.mark.parametrize("data", [b"", b"\0\0", b"\3\0\1\0", b"\xff\xff\1\0abc", b"\4\0\1\0\0"])

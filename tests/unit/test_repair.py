@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, cast
@@ -243,6 +244,17 @@ def test_a_bridge_that_is_gone() -> None:
     [words] = repair.restore("cni0", fake.context())
     assert words == "bridge cni0 was gone: plugged 3 containers of network pods in again"
     assert state(fake) == before
+
+
+def test_a_network_that_was_repaired_meanwhile() -> None:
+    """By another call, while this one repaired the network before it."""
+    fake = node()
+    fake.add("c1", LAYER_2 | {"name": "flat", "bridge": "cni0"}, CNI_IFNAME="net1")
+    lose_bridge(fake)
+    first = repair.restore("cni0", fake.context())
+    said = [next(first), *repair.restore("cni0", fake.context())]
+    assert sorted(re.findall("network (\\w+)", "; ".join(said))) == ["flat", "pods"]
+    assert list(first) == []
 
 
 def test_a_prefix_whose_container_has_no_address_left() -> None:
