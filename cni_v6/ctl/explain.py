@@ -98,7 +98,7 @@ def run(
         OUTPUTS["explain"].show(_document(chosen.what, found, details, reasons))
     else:
         lines = explained.lines(details, now) if details else _summary(chosen.what, found, reasons)
-        print("\n".join(lines))
+        print("\n".join(map(screen.plain, lines)))
     return int(not found.held and not found.node)
 
 

@@ -44,9 +44,12 @@ def run(chosen: argparse.Namespace) -> int:
     with closing(open_store(chosen.cluster)) as store:
         if chosen.remove:
             return _remove(store, chosen)
-        cluster = records.read(store.read())
+        objects = store.read()
+        cluster = records.read(objects)
     for words in cluster.complaints:
         print(f"cni-v6ctl: {words}", file=sys.stderr)
+    if not objects:
+        print("cni-v6ctl: note: nobody has written to this store yet: is it the agents'? (--cluster)", file=sys.stderr)
     if chosen.json:
         for node in _nodes(cluster):
             OUTPUTS["nodes"].show(_document(node, cluster))

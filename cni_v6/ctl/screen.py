@@ -57,12 +57,13 @@ def plain(text: object) -> str:
 
 
 def wrapped(label: str, text: str, indent: int) -> Iterator[str]:
-    """Lines of a text behind a label; the text begins in column ``indent``. No word is broken."""
+    """Lines of a text behind a label, as of ``plain``; the text begins in column ``indent``. No word is broken."""
     first = label.ljust(indent) if len(label.rstrip()) < indent else f"{label} "
-    yield from textwrap.wrap(
+    lines = textwrap.wrap(
         text, WIDTH, initial_indent=first, subsequent_indent=" " * indent, break_long_words=False,
         break_on_hyphens=False,
-    ) or [label]
+    )
+    yield from map(plain, lines or [label])
 
 
 def listed(rows: Iterable[tuple[str, str]], margin: int = 2) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from cni_v6.drawing.node import BRIDGE, LEASES, MACVLAN, ROUTED, NodeMap, Segment, Uplink
+from cni_v6.drawing.node import BRIDGE, LEASES, MASTER, ROUTED, NodeMap, Segment, Uplink
 from cni_v6.drawing.svg import ADVANCE, fitting, width
 from cni_v6.drawing.tiles import GAP, PAD, SMALL_TEXT, TEXT, Box, Tile, Words, port_words, tiles_of, wrapped
 
@@ -106,10 +106,10 @@ def _segment(segment: Segment, top: float) -> Card:
 
 
 def _about(segment: Segment) -> str:
-    kinds = {BRIDGE: "bridge", ROUTED: "a link for each container", MACVLAN: "macvlan master",
+    kinds = {BRIDGE: "bridge", ROUTED: "a link for each container", MASTER: "master",
              LEASES: "addresses without an interface"}
     words = [kinds[segment.kind]]
-    if segment.kind in (BRIDGE, MACVLAN):
+    if segment.kind in (BRIDGE, MASTER):
         words.append(f"{'up' if segment.up else 'down'}, MTU {segment.mtu}" if segment.mtu else "not on the node")
     if segment.networks != (segment.name,):
         words.append(f"network {', '.join(segment.networks)}")

@@ -27,7 +27,7 @@ WHY: Mapping[str, str] = {
     ELSEWHERE: "it is in another network namespace than this command", LEASED: "no interface of the node is on record",
 }
 
-BRIDGE, ROUTED, MACVLAN, LEASES = "bridge", "routed", "macvlan", "leases"
+BRIDGE, ROUTED, MASTER, LEASES = "bridge", "routed", "master", "leases"
 MASQUERADED, TRANSLATED, ROUTED_OUT, PROXIED = "masqueraded", "prefix translated (NPTv6)", "routed", "NDP proxy"
 
 
@@ -72,7 +72,7 @@ class Leaving:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """What containers are connected by: a bridge, the links of a routed network, or a macvlan's master.
+    """What containers are connected by: a bridge, the links of a routed network, or the master of their interfaces.
 
     ``policies``: with the number of containers that each applies to.
     """
@@ -124,7 +124,7 @@ def node_map(
         _segment(place, grouped[place], by_name, around, of_family, here) for place in sorted(grouped, key=_order)
     )
     bridges = {segment.name for segment in segments if segment.kind == BRIDGE}
-    masters = [segment.name for segment in segments if segment.kind == MACVLAN]
+    masters = [segment.name for segment in segments if segment.kind == MASTER]
     proxying = [entry.uplink for held in grouped.values() for record, _ in held for entry in record.proxied]
     wanted = dict.fromkeys((*of_family[6], *of_family[4], *proxying, *masters))
     uplinks = tuple(_uplink(uplink, by_name.get(uplink), around) for uplink in wanted if uplink not in bridges)
@@ -132,14 +132,14 @@ def node_map(
 
 
 def _order(place: tuple[str, str]) -> tuple[int, str]:
-    return (BRIDGE, ROUTED, MACVLAN, LEASES).index(place[0]), place[1]
+    return (BRIDGE, ROUTED, MASTER, LEASES).index(place[0]), place[1]
 
 
 def _place(record: Attachment, link: Link | None) -> tuple[str, str]:
     """Kind and name of the segment that an attachment is on."""
     port = record.port
     if isinstance(port, ChildLink):
-        return MACVLAN, port.master
+        return MASTER, port.master
     if isinstance(port, RoutedLink):
         return ROUTED, record.owner.network
     if isinstance(port, BridgePort):
@@ -167,7 +167,7 @@ def _segment(
     around: Surroundings, of_family: Mapping[int, tuple[str, ...]], here: Here,
 ) -> Segment:
     kind, name = place
-    link = by_name.get(name) if kind in (BRIDGE, MACVLAN) else None
+    link = by_name.get(name) if kind in (BRIDGE, MASTER) else None
     containers = tuple(_container(record, own, by_name, here) for record, own in held)
     counted = Counter(words for container in containers for words in container.policies)
     records = [record for record, _ in held]
@@ -228,6 +228,8 @@ def _policies(record: Attachment) -> Iterator[str]:
             yield f"VLAN {port.vlan}"
         if port.isolated:
             yield "port isolated"
+    if isinstance(port, ChildLink):
+        yield f"VLAN {port.mode}" if port.kind == "vlan" else f"{port.kind} {port.mode}".rstrip()
     if record.bandwidth:
         yield "bandwidth limited"
 
@@ -250,13 +252,21 @@ def _leaving(
                   if any(version(held) == family for held in (*record.addresses, *record.prefixes))]
         if not having or kind == LEASES:
             continue
-        if kind == MACVLAN:
-            yield Leaving(family, (name,), ("on the link",))
+        if kind == MASTER:
+            how = dict.fromkeys(_beyond(record.port) for record in having if isinstance(record.port, ChildLink))
+            yield Leaving(family, (name,), tuple(how))
         elif kind == ROUTED or any(_has_gateway(record, family) for record in having):
             how = dict.fromkeys(words for record in having for words in _ways(record, family))
             yield Leaving(family, of_family[family], tuple(how))
         else:
             yield Leaving(family, (), ("no gateway on this node",))
+
+
+def _beyond(port: ChildLink) -> str:
+    """How a container's packets go on from its master."""
+    if port.kind == "vlan":
+        return f"in VLAN {port.mode}"
+    return "by the node's routes" if port.mode.startswith("l3") else "on the link"  # l3, l3s: of ipvlan
 
 
 def _has_gateway(record: Attachment, family: int) -> bool:

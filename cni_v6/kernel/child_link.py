@@ -7,6 +7,7 @@ import errno
 from cni_v6.errors import ADDRESS_UNAVAILABLE, ALREADY_ATTACHED, KERNEL_REFUSED, NODE_CONFLICT, CniError
 from cni_v6.kernel import ops
 from cni_v6.kernel.describe import describe
+from cni_v6.kernel.facts import MODULES
 from cni_v6.kernel.netlink import answers, pyroute2_messages, requests
 from cni_v6.kernel.netlink.socket import Answer, explain
 from cni_v6.kernel.open_namespaces import Spaces
@@ -17,7 +18,6 @@ _ALONE = {
     "ipvlan": "it must not be in a bridge, a bond or a team, nor have a macvlan",
     "vlan": "not every interface takes VLANs",
 }
-_MODULES = {"vlan": "8021q"}  # where the module is not named as the kind
 
 
 def create(spaces: Spaces, operation: ops.CreateChildLink) -> None:
@@ -74,7 +74,7 @@ def _not_made(operation: ops.CreateChildLink, answer: Answer) -> CniError:
     if answer.error == errno.EEXIST:
         return _name_taken(operation)
     if answer.error == errno.EOPNOTSUPP:  # of the kind, or of what this interface can do
-        remedy = f"modprobe {_MODULES.get(kind, kind)}, and a line with it in a file in /etc/modules-load.d"
+        remedy = f"modprobe {MODULES.get(kind, kind)}, and a line with it in a file in /etc/modules-load.d"
         return CniError(KERNEL_REFUSED, f"the kernel makes no {kind} on {master}", f"{explain(answer)}: {remedy}")
     if answer.error in SHARES_NOT:
         words = f"master {master} takes no {kind}" + (f" in mode {mode}" if kind != "vlan" else "")

@@ -7,6 +7,7 @@ from cni_v6.values import dataclass
 
 FOREVER = 0xFFFF_FFFF  # net/addrconf.h, INFINITY_LIFE_TIME: a lifetime in seconds that has no end
 BRIDGE_PORTS_MAX = 1023  # net/bridge/br_private.h: BR_MAX_PORTS is 1 << 10, and br_if.c gives out no port number 0
+MODULES = {"vlan": "8021q"}  # of kinds of interfaces, where the kernel's module has another name
 
 
 @dataclass(frozen=True, slots=True)

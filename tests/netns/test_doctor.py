@@ -264,6 +264,29 @@ def test_a_healthy_node_is_green(place: Place) -> None:
     assert printed.endswith(f"{len(found)} green\n")
 
 
+def kinds_found(node: Node, folder: Path) -> dict[str, str]:
+    """The level of each kind's finding, where ``folder`` has a network of each kind of child."""
+    kinds: dict[str, dict[str, Any]] = {"macvlan": {}, "ipvlan": {}, "vlan": {"vlanId": 5}}
+    ipam = {"type": "cni-v6-ipam", "ranges": [[{"subnet": "10.71.0.0/24"}]]}
+    for kind, more in kinds.items():
+        config = {"cniVersion": "1.0.0", "name": kind, "type": f"cni-v6-{kind}", "master": UPLINK, "ipam": ipam, **more}
+        folder.joinpath(f"50-{kind}.conf").write_text(json.dumps(config))
+    done = nft.ctl(node, "doctor", "--json", "--conf-dir", str(folder), "--bin-dir", str(folder), check=False)
+    levels = {finding["check"]: finding["level"] for finding in json.loads(done.stdout)}
+    return {kind: levels[f"kernel {kind}"] for kind in kinds}
+
+
+def test_the_kinds_of_interfaces_that_networks_ask_for_are_tried(place: Place, tmp_path: Path) -> None:
+    """``ip`` finds the same: not every kernel has all of them."""
+    with place.node.unchanged():
+        found = kinds_found(place.node, tmp_path)
+    for kind, level in found.items():
+        words = ("ip", "link", "add", "link", UPLINK, "name", "try0", "type", kind)
+        made = place.node.run(*words, *(("id", "5") if kind == "vlan" else ()), check=False)
+        place.node.run("ip", "link", "delete", "try0", check=not made.returncode)
+        assert level == (RED if made.returncode else "green"), made.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BREAKS)
 def test_what_is_broken_is_named(place: Place, name: str) -> None:

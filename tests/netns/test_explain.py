@@ -293,6 +293,7 @@ def test_who_has_it_and_why_nobody_has_it(quiet_node: Node, tmp_path: Any) -> No
         assert "why it is free, and was not given yet" in said("::ffff:10.66.0.8", 1)
         assert "why no range has it: fd00:6::/64" in said("203.0.113.7", 1)
         assert "no container id begins so" in said("nosuch", 1)
+        assert said("no\x1b[7msuch", 1).startswith("nobody has no?[7msuch ")  # pasted, perhaps from a hostile name
         assert "no range overlaps with it" in said("203.0.113.0/24", 1)
     other = Pod(node, CONFIG, "0123zz")
     other.add()

@@ -55,7 +55,7 @@ def test_the_picture_is_what_is_there(node: Node, tmp_path: Path) -> None:
         page = tmp_path / "map.html"
         node.run(CTL, "map", "--output", str(page), "--conf-dir", folder)
     assert [(segment["kind"], segment["name"]) for segment in found["segments"]] == [
-        ("bridge", "cni0"), ("routed", "edge"), ("macvlan", UPLINK)]
+        ("bridge", "cni0"), ("routed", "edge"), ("master", UPLINK)]
     assert states(found) == {"bridged": "up", "routed": "up", "beside": "up"}
     assert UPLINK in [uplink["interface"] for uplink in found["uplinks"]] and found["firewallLoaded"]
     [bridged] = found["segments"][0]["attachments"]

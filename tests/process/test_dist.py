@@ -58,11 +58,15 @@ def test_the_same_source_makes_the_same_bytes(file: Path, tmp_path: Path) -> Non
         assert f"couriers/{platform.machine()}" in archive.namelist() and archive.testzip() is None
 
 
-def test_it_is_the_operators_command_as_it_is(file: Path, node: Node) -> None:
+def test_it_is_the_operators_command_as_it_is(file: Path, node: Node, tmp_path: Path) -> None:
     assert node.run(str(file), "--version").stdout == f"cni-v6ctl {__version__}\n"
     assert node.run(str(file), "list", env=node.environment).stdout.startswith("NETWORK")
     planned = node.run(str(file), "plan-prefix", "2001:db8::/48", "--json").stdout
     assert json.loads(planned)["site"] == "2001:db8::/48"
+    node.run(str(file), "map", "--output", str(tmp_path / "node.html"), env=node.environment)
+    assert tmp_path.joinpath("node.html").read_text().rstrip().endswith("</html>")
+    done = node.run(str(file), "map", "--output", str(tmp_path / "node.png"), env=node.environment, check=False)
+    assert done.returncode == 1 and "this one file takes no library: write FILE.svg or FILE.html" in done.stderr
     told = node.run(str(file), "install", "--dry-run", "--bin-dir", "/run/cni", env=node.environment)
     assert "it would be unpacked into /usr/local/lib/cni-v6" in told.stderr
     assert all(list(node.file(place).iterdir()) == [] for place in PLACES)

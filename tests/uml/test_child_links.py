@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,6 +28,7 @@ from tests.contract.test_child_links import (  # noqa: F401 (tests of this modul
 from tests.contract.test_macvlan import WIRE
 from tests.netns import networks, wire
 from tests.netns.networks import OUTSIDE, SUBNET4, SUBNET6, UPLINK, Pod
+from tests.netns.test_doctor import kinds_found
 from tests.netns.test_macvlan import BEHIND, LEFT, LINK4, LINK6, ROUTES, router  # noqa: F401 (a fixture of it too)
 from tests.sandbox import REFERENCE_PLUGINS, Node, need
 
@@ -230,3 +233,9 @@ def view(made: Pod) -> Any:
     addresses = [(entry["family"], entry["prefixlen"], entry["scope"]) for entry in link["addr_info"]]
     routes = [{key: route.get(key) for key in ("dst", "gateway", "metric")} for route in made.routes()]
     return result, sorted(addresses), routes, link["mtu"], link["address"], link["linkinfo"]
+
+
+def test_doctor_finds_all_kinds_in_a_kernel_that_has_them(tmp_path: Path) -> None:
+    with closing(Node()) as node:
+        networks.outside(node)
+        assert set(kinds_found(node, tmp_path).values()) == {"green"}

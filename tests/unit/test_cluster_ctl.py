@@ -48,7 +48,10 @@ def test_the_table(store: FileStore, tmp_path: Path, capsys: Capture) -> None:
 
 
 def test_an_empty_store(tmp_path: Path, capsys: Capture) -> None:
-    assert nodes(tmp_path) == 0 and len(capsys.readouterr().out.splitlines()) == 1
+    """As by a slip of the pen in its name."""
+    assert nodes(tmp_path) == 0
+    printed = capsys.readouterr()
+    assert len(printed.out.splitlines()) == 1 and "note: nobody has written to this store yet" in printed.err
 
 
 def test_json(store: FileStore, tmp_path: Path, capsys: Capture) -> None:

@@ -1,5 +1,7 @@
-"""docs/errors.md lists every error code, under its own name, in order, and no other. The pictures are drawn anew by
-tools/pictures docs/pictures."""
+"""docs/errors.md lists every error code, under its own name, in order, and no other; docs/commands.md every command.
+
+The pictures are drawn anew by tools/pictures docs/pictures.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +11,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from cni_v6 import errors
+from cni_v6.ctl import command_tree
 
 DOCUMENT = Path(__file__).resolve().parent.parent.parent / "docs" / "errors.md"
 HEADING = re.compile(r"^### (\d+) (\w+)$", re.MULTILINE)
@@ -24,6 +27,13 @@ def test_every_code_says_when_it_happens_and_what_to_do() -> None:
     _, *sections = re.split(r"^##+ ", DOCUMENT.read_text(encoding="utf-8"), flags=re.MULTILINE)
     described = {title: text.strip() for title, _, text in (section.partition("\n") for section in sections)}
     assert not [title for title, text in described.items() if title[0].isdigit() and len(text.split()) < 20]
+
+
+def test_every_command_has_a_row() -> None:
+    page = DOCUMENT.with_name("commands.md").read_text(encoding="utf-8")
+    cells = [row.split("|")[1] for row in page.splitlines() if row.startswith("| `")]
+    rows = {name for cell in cells for name in re.findall(r"`(?:cni-v6ctl )?([a-z-]+)", cell)}
+    assert rows == {command.words[0] for command in command_tree.tree().commands}
 
 
 def test_the_pictures_are_current(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from cni_v6.config.bridge import BridgeConf
+from cni_v6.ctl import findings
 from cni_v6.ctl.doctor import runtime as read_runtime
 from cni_v6.errors import LIMITED, NODE_CONFLICT, CniError
 from cni_v6.kernel.facts import DROPS_REST, ForwardChain, Link, Uplink
@@ -60,6 +61,12 @@ def test_the_exit_status_is_that_of_the_worst() -> None:
     assert of_error(RED, "x", CniError(NODE_CONFLICT, "a", ""), "why").remedy == "see the message"
 
 
+def test_a_finding_moves_no_cursor() -> None:
+    """It quotes configuration files, which may be anybody's, and what ``nft`` says on several lines."""
+    printed = list(findings.lines(Finding(RED, "plugins", "foo\x1b[7m is\nnot there", "it\x9b7m", "do\x07")))
+    assert printed == ["red    plugins: foo?[7m is not there", "       why: it?7m", "       do:  do?"]
+
+
 def test_a_kernel_that_is_well() -> None:
     found = list(kernel.findings(FINE, Use(SIX, {6: 3}, masqueraded=SIX)))
     assert bad(found) == []
@@ -81,6 +88,7 @@ def test_a_kernel_that_is_well() -> None:
 @pytest.mark.parametrize("facts, use, level, check, words", [
     (replace(FINE, features={"veth": "Operation not supported"}), Use(), RED, "kernel veth", "the kernel refuses it"),
     (replace(FINE, features={"nf_tables": "no"}), Use(), AMBER, "kernel nf_tables", "the kernel refuses it: no"),
+    (replace(FINE, features={"ipvlan": "no"}), Use(), RED, "kernel ipvlan", "the kernel refuses it: no"),
     (replace(FINE, uplinks=()), Use(SIX), AMBER, "uplinks", "the node has no default route of IPv6"),
     (replace(FINE, uplinks=(Uplink(6, "eth0", 1200),)), Use(SIX), RED, "uplinks", "eth0 has MTU 1200, less than 1280"),
     (replace(FINE, addresses=(("eth0", "fe80::1/64"),)), Use(SIX, masqueraded=SIX), AMBER, "uplinks",
@@ -120,6 +128,12 @@ def test_a_kernel_that_is_well() -> None:
 def test_a_kernel_with_a_fault(facts: KernelFacts, use: Use, level: str, check: str, words: str) -> None:
     [found] = bad(kernel.findings(facts, use))
     assert found[:2] == (level, check) and found[2].startswith(words)
+
+
+def test_a_missing_module_has_the_name_that_modprobe_knows() -> None:
+    found = list(kernel.findings(replace(FINE, features={"vlan": "Operation not supported"}), Use()))[0]
+    assert found.remedy == "modprobe 8021q, or a kernel that has it (zgrep 8021Q /proc/config.gz)"
+    assert found.why == "every ADD of a network of cni-v6-vlan needs it"
 
 
 def test_routed_containers_take_no_place_in_the_table_of_neighbours() -> None:
@@ -249,6 +263,13 @@ def test_the_engine(facts: EngineFacts, level: str, words: str) -> None:
 def test_the_firewall(facts: FirewallFacts, level: str, words: str) -> None:
     [found] = engine.firewall(facts)
     assert found.level == level and found.message.startswith(words)
+
+
+def test_one_attachment_is_one() -> None:
+    [fine] = engine.firewall(FirewallFacts(1))
+    assert fine.message == "its tables are as loaded, for 1 attachment"
+    [gone] = engine.firewall(FirewallFacts(1, ("table inet cni_v6 is gone",)))
+    assert gone.why == "1 attachment may be open, or lack published ports"
 
 
 def test_containers_that_can_change_the_node() -> None:

@@ -28,7 +28,7 @@ from cni_v6.config.main import Bandwidth
 from cni_v6.drawing import draw_burn, draw_space, draw_topology, hilbert, page, picture, space as spaces, svg
 from cni_v6.drawing.document import facts_of, for_page
 from cni_v6.drawing.layout import WIDTH, Card, Topology, topology
-from cni_v6.drawing.node import CUT_OFF, DAMAGED, ELSEWHERE, ENDED, LEASED, MACVLAN, UP, Container, node_map
+from cni_v6.drawing.node import CUT_OFF, DAMAGED, ELSEWHERE, ENDED, LEASED, MASTER, UP, Container, node_map
 from cni_v6.drawing.picture import Facts, Shown
 from cni_v6.drawing.space import DELEGATED, FREE, OUTSIDE, RESERVED, SPENT, USED, WAITING, Level, Space
 from cni_v6.drawing.tiles import FULL, SHORT, TAIL, Box, detail, tail
@@ -258,7 +258,7 @@ def test_policies_in_words() -> None:
 def test_the_whole_node() -> None:
     node = sample.node(3)
     assert [(segment.kind, segment.name, len(segment.containers)) for segment in node.segments] == [
-        ("bridge", "cni0", 4), ("routed", "edge", 1), ("macvlan", "eth1", 1), ("leases", "old", 1)]
+        ("bridge", "cni0", 4), ("routed", "edge", 1), ("master", "eth1", 1), ("leases", "old", 1)]
     assert [(uplink.name, uplink.gateways) for uplink in node.uplinks] == [
         ("eth0", ((6, "fe80::1"), (4, "192.0.2.1"))), ("eth1", ())]
     assert node.uplinks[0].addresses[-1].startswith("fe80:")
@@ -550,8 +550,17 @@ def test_the_page_may_load_nothing_and_run_its_own_script_only() -> None:
     assert "http" not in html.replace("http://www.w3.org/2000/svg", "").replace("http-equiv", "")
 
 
-def test_macvlan_is_drawn_on_its_master() -> None:
-    assert [segment.name for segment in sample.node(0).segments if segment.kind == MACVLAN] == ["eth1"]
+def test_macvlans_ipvlans_and_vlans_are_drawn_on_their_master() -> None:
+    assert [segment.name for segment in sample.node(0).segments if segment.kind == MASTER] == ["eth1"]
+    ports = (("macvlan", "bridge"), ("ipvlan", "l3"), ("vlan", "5"), ("macvlan", ""), ("ipvlan", "l2"))
+    records = [Attachment(Owner("lan", f"c{number}", "eth0"), (f"2001:db8::{number}",),
+                          port=ChildLink("/run/netns/c", "eth1", kind=kind, mode=mode))
+               for number, (kind, mode) in enumerate(ports)]
+    [segment] = node_map("n", records, sample.links([]), sample.AROUND, sample.HERE, None).segments
+    assert (segment.kind, segment.name) == ("master", "eth1")
+    assert dict(segment.policies) == {"macvlan bridge": 1, "ipvlan l3": 1, "VLAN 5": 1, "macvlan": 1, "ipvlan l2": 1}
+    [way] = segment.leaving
+    assert (way.uplinks, way.how) == (("eth1",), ("on the link", "by the node's routes", "in VLAN 5"))
 
 
 if __name__ == "__main__":

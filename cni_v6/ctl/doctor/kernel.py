@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
+from functools import partial
 from threading import Thread
 
 from cni_v6.attachments.context import Context
@@ -24,10 +25,11 @@ from cni_v6.plan.health.kernel import CONNTRACK, CONNTRACK_MAX, THRESHOLD, Kerne
 RTPROT_RA = 9  # linux/rtnetlink.h
 
 
-def read(node: Context, homes: Iterable[str]) -> KernelFacts:
+def read(node: Context, homes: Iterable[str], children: Iterable[str]) -> KernelFacts:
     """The facts of the kernel and its network.
 
     :param homes: gateway interfaces of the configured networks.
+    :param children: the kinds of their containers' interfaces that have a master.
     """
     seen = node.kernel.observe([GetLinks(), GetUplinks(), GetSurroundings()])
     names = {"all", *homes, *(uplink.ifname for uplink in seen.uplinks()),
@@ -37,12 +39,12 @@ def read(node: Context, homes: Iterable[str]) -> KernelFacts:
         keys += [f"ipv4/conf/{name}/rp_filter", f"ipv6/conf/{name}/forwarding", f"ipv6/conf/{name}/accept_ra"]
     sysctls = node.kernel.observe([GetSysctl(HOST, key) for key in keys])
     return KernelFacts(
-        _features(), {key: sysctls.sysctl(HOST, key) for key in keys}, seen.uplinks(), _learnt(),
+        _features(children), {key: sysctls.sysctl(HOST, key) for key in keys}, seen.uplinks(), _learnt(),
         seen.surroundings().addresses, seen.links(), _chains(), node.boot, node.now(),
     )
 
 
-def _features() -> Mapping[str, str]:
+def _features(children: Iterable[str]) -> Mapping[str, str]:
     """What an ADD asks of the kernel, tried by a thread in a network namespace of its own, which ends with it."""
     found: dict[str, str] = {}
 
@@ -51,6 +53,8 @@ def _features() -> Mapping[str, str]:
             found.update(dict.fromkeys(("bridge", "veth", "nf_tables"), "no network namespace can be made"))
             return
         found.update({"bridge": _tried(_bridge), "veth": _tried(_veth), "nf_tables": _tried(_nf_tables)})
+        if not found["veth"]:
+            found.update({kind: _tried(partial(_child, kind)) for kind in children})
 
     thread = Thread(target=work)
     thread.start()
@@ -82,6 +86,17 @@ def _veth() -> None:
 
     with IPRoute() as route:
         route.link("add", ifname="veth0", kind="veth", peer={"ifname": "veth1"})
+
+
+def _child(kind: str) -> None:
+    """On an interface of its own: one has macvlans or ipvlans, not both."""
+    from pyroute2 import IPRoute
+
+    with IPRoute() as route:
+        route.link("add", ifname=f"{kind}-a", kind="veth", peer={"ifname": f"{kind}-b"})
+        [master] = route.link_lookup(ifname=f"{kind}-a")
+        options = {"vlan_id": 1} if kind == "vlan" else {}
+        route.link("add", ifname=f"{kind}0", kind=kind, link=master, **options)
 
 
 def _nf_tables() -> None:

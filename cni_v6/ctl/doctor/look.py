@@ -9,6 +9,7 @@ from typing import Any
 
 from cni_v6.attachments import allocate, namespaces
 from cni_v6.attachments.context import Context
+from cni_v6.config.child import ChildConf
 from cni_v6.config.firewall import MODE_OFF
 from cni_v6.config.ipam import IpamConf
 from cni_v6.config.main import MainConf
@@ -47,10 +48,11 @@ def findings(folder: Path | None, bin_dirs: Sequence[Path] | None, node: Context
     configured = _networks([Path(runtime.conf_dir) for runtime in runtimes], node)
     configs = [conf for _, conf in configured]
     homes = [conf.gateway_interface for conf in configs if conf.is_shared]
+    children = sorted({conf.kind for conf in configs if isinstance(conf, ChildConf)})
     here = [record for _, record in held
             if namespaces.is_here(record, node.boot, node.kernel.netns_id(HOST)) and not record.damaged]
     found = [
-        *judge_kernel.findings(kernel.read(node, homes), _use(here, configs)),
+        *judge_kernel.findings(kernel.read(node, homes, children), _use(here, configs)),
         *judge_engine.firewall(_firewall(here, configs, node)),
         *judge_engine.engine(engine.read()),
         *judge_runtime.findings(runtimes),

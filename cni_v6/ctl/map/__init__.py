@@ -82,8 +82,10 @@ def _content(chosen: argparse.Namespace, facts: Facts) -> bytes:
     from cni_v6.drawing import page, picture
 
     if chosen.output.suffix == HTML:
-        here = Path(__file__).parent
-        parts = tuple((here / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+        from importlib.resources import files  # not needed for the others
+
+        here = files(__package__)  # in the one file of "make dist" too
+        parts = tuple(here.joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
         return page.page(facts, screen.moment, chosen.theme or svg.AUTO, (parts[0], parts[1])).encode()
     if chosen.output.suffix == SVG:
         return picture.whole(facts, screen.moment, chosen.theme or svg.AUTO).encode()

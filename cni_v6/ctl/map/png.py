@@ -28,6 +28,8 @@ def require() -> None:
 def _remedy() -> str:
     """``make install`` has a folder for libraries, and its Python looks nowhere else."""
     folder = Path(__file__).parents[3]
+    if folder.is_file():  # made by "make dist"
+        return f"this one file takes no library: {OTHERWISE.removeprefix('or ')}"
     alone = sys.flags.no_site and not (folder / "setup.cfg").exists()  # else it is a checkout
     where = f"pip install --target {folder} resvg_py" if alone else "pip install 'cni-v6[map]'"
     return f"it is the extra map: {where}; {OTHERWISE}"

@@ -41,8 +41,8 @@ ATTACHMENT = object_of({
     "policies": texts("in a few words each"),
 })
 SEGMENT = object_of({
-    "kind": choice("a bridge, a routed network, a macvlan's master, or leases without an interface",
-                   node.BRIDGE, node.ROUTED, node.MACVLAN, node.LEASES),
+    "kind": choice("a bridge, a routed network, the master of macvlans, ipvlans and vlans, or leases only",
+                   node.BRIDGE, node.ROUTED, node.MASTER, node.LEASES),
     "name": text("of the interface, or of the network"), "up": flag("whether it is up"),
     "mtu": whole("0 if it has no interface of its own"), "addresses": texts("of the node there"),
     "networks": texts("of its containers"),

@@ -60,14 +60,18 @@ def firewall(facts: FirewallFacts) -> Iterator[Finding]:
     """The tables, as far as attachments need them."""
     if facts.needed and facts.differs:
         yield Finding(RED, "firewall", f"{some(facts.differs)}",
-                      f"{facts.needed:,} attachments count on the tables: they are open, or lack their ports",
+                      f"{_attachments(facts.needed)} may be open, or lack published ports",
                       "cni-v6ctl reload", RELOAD)
     elif facts.nft:
         yield Finding(AMBER, "firewall", facts.nft, "the tables cannot be loaded after a boot, or once they are gone",
                       "install nftables")
     else:
-        yield Finding(GREEN, "firewall", f"its tables are as loaded, for {facts.needed:,} attachments"
+        yield Finding(GREEN, "firewall", f"its tables are as loaded, for {_attachments(facts.needed)}"
                       if facts.needed else "no attachment needs it now")
+
+
+def _attachments(number: int) -> str:
+    return f"{number:,} attachment{'' if number == 1 else 's'}"
 
 
 def privileged(containers: Sequence[str]) -> Iterator[Finding]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from cni_v6.kernel.facts import BRIDGE_PORTS_MAX, Link, Uplink
-from cni_v6.leases.attachment import Attachment, RoutedLink
+from cni_v6.kernel.facts import BRIDGE_PORTS_MAX, MODULES, Link, Uplink
+from cni_v6.leases.attachment import CHILD_KINDS, Attachment, RoutedLink
 from cni_v6.net.addresses import is_link_local, version
 from cni_v6.plan.bridge_port import FRAMES
 from cni_v6.plan.health.finding import AMBER, GREEN, RED, Finding, share
@@ -86,12 +86,17 @@ def _or_green(check: str, found: Sequence[Finding], message: str) -> Sequence[Fi
 def _features(facts: KernelFacts) -> Iterator[Finding]:
     for name, why in facts.features.items():
         if why:
-            level = AMBER if name == "nf_tables" else RED
-            matters = "masquerade, ingress, guard and ports need it" if name == "nf_tables" else "every ADD needs it"
-            yield Finding(level, f"kernel {name}", f"the kernel refuses it: {why}", matters,
-                          f"modprobe {name}, or a kernel that has it (zgrep {name.upper()} /proc/config.gz)")
+            level, module = AMBER if name == "nf_tables" else RED, MODULES.get(name, name)
+            yield Finding(level, f"kernel {name}", f"the kernel refuses it: {why}", _needed_by(name),
+                          f"modprobe {module}, or a kernel that has it (zgrep {module.upper()} /proc/config.gz)")
         else:
             yield Finding(GREEN, f"kernel {name}", "works")
+
+
+def _needed_by(feature: str) -> str:
+    if feature in CHILD_KINDS:
+        return f"every ADD of a network of cni-v6-{feature} needs it"
+    return "masquerade, ingress, guard and ports need it" if feature == "nf_tables" else "every ADD needs it"
 
 
 def _uplinks(facts: KernelFacts, use: Use) -> Iterator[Finding]:
