@@ -378,7 +378,7 @@ int main(int argc, char **argv)
         return become_python(NULL, "the configuration names the engine", "take it out"); /* Python reads what it says */
 
     int connection = find(folder, own);
-    if (connection < 0 && python && command && strcmp(command, "VERSION")) {
+    if (connection < 0 && python && command && strcmp(command, "VERSION") && !geteuid()) { /* only root starts one */
         lock = await_start(folder, own);
         connection = find(folder, own);
         if (connection < 0 && lock >= 0) {

@@ -136,7 +136,7 @@ def test_the_gateway_has_a_port_of_its_own_in_the_vlan(node: Node) -> None:
     assert second.check().ok() is None
     for pod in (first, second):
         pod.delete()
-    assert veths(node) == {"uplink0", "cni0.100", shown["link"]} and leases(node) == set()
+    assert veths(node) == {"cni0.100", shown["link"]} and leases(node) == set()
 
 
 def test_the_gateways_port_takes_nothing_from_its_containers(node: Node) -> None:
