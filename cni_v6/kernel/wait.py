@@ -30,7 +30,7 @@ LATE = "are its peer and its bridge up?"
 NO_END = "no carrier, perhaps: is the interface up to which it is connected?"
 ANSWER_SECONDS = 3.0  # RFC 4861, section 10: three solicitations, a second each
 STAYS = "it is there still"
-NO_ADDRESS = "has somebody removed an address?"
+NO_ADDRESS = "has somebody removed an address, or has the interface no carrier?"
 Awaited = ops.AwaitPort | ops.AwaitCarrier | ops.AwaitReception | ops.AwaitAddresses | ops.AwaitRouter
 
 

@@ -172,6 +172,7 @@ def plan_add(site: Site, conf: ChildConf, allocation: Allocation, seen: Snapshot
         *routes,
         *features.container_steps(site, conf, allocation, seen),
         *_announced(site, conf, allocation, own_mac),
+        *container.reception(site, allocation),
         *host_access.container_steps(site, conf, allocation.ips, seen),  # the announcement makes the kernel forget them
         *host_access.node_steps(site, conf, allocation.ips, seen),
         *features.arrival_steps(conf, allocation, seen),

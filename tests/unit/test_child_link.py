@@ -59,6 +59,7 @@ def test_the_life_of_a_container(
     assert [sysctl(fake, name) for name in ("accept_ra", "autoconf", "accept_dad")] == ["0", "0", dad]
     assert bool(fake.kernel.announced) == announced
     assert any(isinstance(step, ops.AwaitAddresses) for step in fake.kernel.applied) == waits
+    assert ops.AwaitReception(SPACE, "eth0", ("2001:db8:1::1",)) in fake.kernel.applied
     notified = sysctl(fake, "ndisc_notify"), fake.kernel.spaces[SPACE].sysctls["ipv4/conf/eth0/arp_notify"]
     assert notified == (("1", "1") if waits else ("0", "0"))
     [record] = fake.attachments("lan")
