@@ -13,6 +13,8 @@ from tests.netns import networks, nft, traffic
 from tests.netns.networks import DUAL, Pod
 from tests.sandbox import Node
 
+pytestmark = pytest.mark.slow
+
 RATE, BURST = 80_000, 200_000  # bits a second, bits
 ASKED = {"ingressRate": RATE, "ingressBurst": BURST, "egressRate": RATE // 2, "egressBurst": BURST // 2}
 FLOOD, SIZE = 400, 1200  # datagrams, and bytes of one: ten times what the queues and bursts take

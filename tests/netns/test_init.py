@@ -15,6 +15,8 @@ from tests.netns import networks
 from tests.netns.networks import NODE_OUTSIDE, OUTSIDE, UPLINK, Pod
 from tests.sandbox import ROOT, Node
 
+pytestmark = pytest.mark.slow
+
 CTL = str(ROOT / "bin/cni-v6ctl")
 FILE = "/var/lib/cni/net.d/10-first.conflist"  # in a folder that only this node has
 LINK_LOCAL = "fe80::1"

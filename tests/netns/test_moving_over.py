@@ -19,6 +19,8 @@ from tests.netns import networks, wire
 from tests.netns.networks import DUAL, GATEWAY4, GATEWAY6, Pod
 from tests.sandbox import REFERENCE_PLUGINS, ROOT, Node, need
 
+pytestmark = pytest.mark.slow
+
 OURS: dict[str, Any] = {
     **networks.gateway(*DUAL, cniVersion="1.0.0", ipam={"type": "host-local", "routes": [{"dst": "2001:db8::/32"}]}),
 }
