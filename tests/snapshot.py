@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cni_v6.plan.firewall import link_local
+
 Run = Callable[..., str]  # a command's arguments -> its standard output
 
 # By name, wherever they occur below a link. Bridge and port timers and states: net/bridge/br_stp*.c.
@@ -54,7 +56,7 @@ def _network(run: Run) -> Iterator[str]:
         addresses = link.pop("addr_info", [])
         yield from _flat(f"link {link['ifname']}", link)
         for address in addresses:
-            if not _kernel_made(address):
+            if not _kernel_made(address, link):
                 yield f"address {link['ifname']} {address['local']}/{address['prefixlen']}{_flags(address)}"
     for family in ("-4", "-6"):
         for route in _json(run("ip", "-j", family, "route", "show", "table", "all")):
@@ -110,8 +112,13 @@ def _flat(prefix: str, value: object) -> Iterator[str]:
         yield f"{prefix} = {value}"
 
 
-def _kernel_made(address: Mapping[str, Any]) -> bool:
-    return address.get("protocol") == "kernel_ll"  # IFAPROT_KERNEL_LL, Linux 5.18
+def _kernel_made(address: Mapping[str, Any], link: Mapping[str, Any]) -> bool:
+    """Whether it is the link-local address that the kernel makes of the MAC, some time after the carrier is there.
+
+    ``kernel_ll`` is IFAPROT_KERNEL_LL, since Linux 5.18. Debian 12's ``ip`` does not print it: there the MAC tells.
+    """
+    of_mac = link_local(link["address"]) if link["link_type"] == "ether" else ""
+    return address.get("protocol") == "kernel_ll" or address["local"] == of_mac
 
 
 def _flags(address: Mapping[str, Any]) -> str:
