@@ -101,6 +101,7 @@ def pods() -> Iterator[dict[str, Pod]]:
         networks.main.reset(token)
         for pod in made.values():
             pod.add()
+        assert made["pod"].ping(GATEWAY4) and made["pod"].ping(GATEWAY6)  # so it knows the MAC, whichever test is first
         with traffic.serving(made["neighbour"].netns, PORT):
             yield made
 
