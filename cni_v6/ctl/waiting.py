@@ -78,9 +78,17 @@ class Waiting:
         :raises OSError: an ICMP error that came for what the socket has sent.
         :raises Interrupted: a signal has come.
         """
+        for _ in self.times_ready(waited, seconds):
+            yield waited.recv(1 << 16)
+
+    def times_ready(self, waited: socket.socket, seconds: float) -> Iterator[None]:
+        """Yield whenever something has come within a time; it is to be read then.
+
+        :raises Interrupted: a signal has come.
+        """
         deadline = time.monotonic() + seconds
         while self.ready([waited], deadline - time.monotonic()):
-            yield waited.recv(1 << 16)
+            yield
             if time.monotonic() > deadline:
                 return
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import struct
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -172,16 +171,13 @@ class Exchange:
 
     def _until(self, tap: socket.socket, end: bytes) -> list[bytes] | None:
         """The frames that come in before the one that contains ``end``; None if that does not come."""
-        deadline = time.monotonic() + self.patience
         found: list[bytes] = []
-        while self.waiting.ready([tap], deadline - time.monotonic()):
+        for _ in self.waiting.times_ready(tap, self.patience):
             frame, sender = tap.recvfrom(1 << 16)
             if sender[2] != PACKET_OUTGOING:
                 if end in frame:
                     return found
                 found.append(frame)
-            if time.monotonic() > deadline:
-                break
         return None
 
 
