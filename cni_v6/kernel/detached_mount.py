@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from cni_v6.kernel.netns.enter import libc
+from cni_v6.kernel.netns.enter import failure, libc
 
 # asm-generic/unistd.h, the same for every architecture; linux/mount.h
 FSOPEN, FSCONFIG, FSMOUNT = 430, 431, 432
@@ -28,8 +28,5 @@ def mounted(filesystem: str) -> int:
 def _call(*arguments: bytes | int | None) -> int:
     answer = int(libc().syscall(*arguments))
     if answer < 0:
-        import ctypes
-
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))
+        raise failure()
     return answer

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from threading import get_native_id
 
 from cni_v6.kernel.detached_mount import mounted
-from cni_v6.kernel.netns.enter import libc
+from cni_v6.kernel.netns.enter import failure, libc
 
 PERF_EVENT_OPEN = {"x86_64": 298, "aarch64": 241, "riscv64": 241, "ppc64le": 319, "s390x": 331, "armv7l": 364}
 # linux/perf_event.h
@@ -159,11 +159,11 @@ class _Ring:
                                  disabled, WAKEUP_EVENTS).ljust(ATTRIBUTES_BYTES, b"\0")
         file = libc().syscall(call, attributes, -1, processor, -1, FLAG_FD_CLOEXEC)
         if file < 0:
-            raise OSError(ctypes.get_errno(), "")
+            raise failure()
         self._files.append(file)
         if words:
             if libc().ioctl(file, ctypes.c_ulong(SET_FILTER), ctypes.c_char_p(words.encode())) < 0:
-                raise OSError(ctypes.get_errno(), "")
+                raise failure()
 
     def fileno(self) -> int:
         return self._files[0]

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from struct import Struct
 
-from cni_v6.kernel.netns.enter import libc
+from cni_v6.kernel.netns.enter import failure, libc
 
 # linux/inotify.h
 IN_MODIFY, IN_CLOSE_WRITE, IN_MOVED_FROM, IN_MOVED_TO = 0x2, 0x8, 0x40, 0x80
@@ -25,11 +25,11 @@ def watch(folder: str, mask: int, *, blocking: bool = False) -> int:
     """
     fd = libc().inotify_init1(os.O_CLOEXEC | (0 if blocking else os.O_NONBLOCK))
     if fd < 0:
-        raise _failure()
+        raise failure("inotify")
     if libc().inotify_add_watch(fd, os.fsencode(folder), mask) < 0:
-        failure = _failure()
+        refusal = failure("inotify")
         os.close(fd)
-        raise failure
+        raise refusal
     return int(fd)
 
 
@@ -40,10 +40,3 @@ def events(content: bytes) -> Iterator[tuple[int, bytes]]:
         _, mask, _, length = _EVENT.unpack_from(content, place)
         place += _EVENT.size + length
         yield mask, content[place - length:place].rstrip(b"\0")
-
-
-def _failure() -> OSError:
-    import ctypes
-
-    number = ctypes.get_errno()
-    return OSError(number, f"inotify: {os.strerror(number)}")

@@ -19,7 +19,7 @@ import struct
 from collections.abc import Iterable, Iterator
 from threading import Thread
 
-from cni_v6.kernel.netns.enter import CLONE_NEWNET, NS_GET_NSTYPE, OWN, libc, nsfs_device
+from cni_v6.kernel.netns.enter import CLONE_NEWNET, NS_GET_NSTYPE, OWN, failure, libc, nsfs_device
 
 # linux/nsfs.h: the inodes of the initial namespaces.
 USER_INIT, PID_INIT = 0xEFFFFFFD, 0xEFFFFFFC
@@ -216,11 +216,8 @@ def _mountinfo(file: int, proc: str) -> str:
 
 def _enter(file: int) -> None:
     """Enter a mount namespace. setns(2) refuses a thread that shares its root and working directory: unshare first."""
-    import ctypes
-
     if libc().unshare(CLONE_FS) or libc().setns(file, CLONE_NEWNS):  # Python has both from 3.12 on
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))
+        raise failure()
 
 
 def _namespace(path: str) -> tuple[str, int]:

@@ -225,15 +225,23 @@ def _setns(file: int) -> None:
     if sys.version_info >= (3, 12):
         os.setns(file, CLONE_NEWNET)
     else:
-        import ctypes  # imported here: it would cost every start milliseconds
-
         if libc().setns(file, CLONE_NEWNET) != 0:
-            code = ctypes.get_errno()
-            raise OSError(code, os.strerror(code))
+            raise failure()
 
 
 @cache
 def libc() -> ctypes.CDLL:
-    import ctypes
+    import ctypes  # imported here: it would cost every start milliseconds
 
     return ctypes.CDLL(None, use_errno=True)
+
+
+def failure(what: str = "") -> OSError:
+    """The error of this thread's last call of ``libc``.
+
+    :param what: what failed, before the kernel's words.
+    """
+    import ctypes
+
+    code = ctypes.get_errno()
+    return OSError(code, f"{what}: {os.strerror(code)}" if what else os.strerror(code))
