@@ -6,16 +6,15 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from cni_v6.firewall.dropped import COUNTED
 from cni_v6.firewall.sets import SETS, TABLE, Element, Set
-from cni_v6.kernel.netfilter.listing import GETRULE, NFTA_RULE_CHAIN, NFTA_RULE_EXPRESSIONS, attributes
+from cni_v6.kernel.netfilter import listing
+from cni_v6.kernel.netfilter.listing import NFTA_RULE_CHAIN, NFTA_RULE_EXPRESSIONS, attributes
 from cni_v6.kernel.netfilter.messages import (
     FAMILIES,
-    NFGENMSG,
-    NFTA_RULE_TABLE,
     NFTA_SET_ELEM_LIST_ELEMENTS,
     dump_elements,
     read_elements,
 )
-from cni_v6.kernel.netlink.message import Message, as_text, by_kind, each, text
+from cni_v6.kernel.netlink.message import Message, as_text, by_kind, each
 
 # linux/netfilter/nf_tables.h
 NFTA_SET_ELEM_EXPR = 7
@@ -26,7 +25,7 @@ DROPPED = {place: declared for place, (declared, _) in COUNTED.items()}
 
 def dump_rules(family: str) -> Message:
     """A dump of the rules of our table of a family."""
-    return Message(GETRULE, 0, NFGENMSG.pack(FAMILIES[family], 0, 0) + text(NFTA_RULE_TABLE, TABLE))
+    return listing.dump_rules(FAMILIES[family], TABLE)
 
 
 def of_rules(dump: Iterable[bytes]) -> Mapping[str, int]:

@@ -10,19 +10,18 @@ from dataclasses import replace
 
 from cni_v6.firewall.sets import TABLE
 from cni_v6.kernel.facts import DROPS_ALL, DROPS_REST, ForwardChain
+from cni_v6.kernel.netfilter import listing
 from cni_v6.kernel.netfilter.listing import (
     GETCHAIN,
-    GETRULE,
     NFTA_CHAIN_NAME,
     NFTA_CHAIN_POLICY,
     NFTA_CHAIN_TABLE,
     NFTA_RULE_CHAIN,
     NFTA_RULE_EXPRESSIONS,
-    NFTA_RULE_TABLE,
     attributes,
 )
 from cni_v6.kernel.netfilter.messages import NFGENMSG
-from cni_v6.kernel.netlink.message import HEADER, Message, as_text, by_kind, each, text
+from cni_v6.kernel.netlink.message import HEADER, Message, as_text, by_kind, each
 from cni_v6.values import dataclass
 
 # linux/netfilter.h, linux/netfilter/nf_tables.h
@@ -53,7 +52,7 @@ def dump_chains() -> Message:
 
 def dump_rules(chain: ForwardChain) -> Message:
     """A dump of the rules of a chain's table."""
-    return Message(GETRULE, 0, NFGENMSG.pack(NUMBERS[chain.family], 0, 0) + text(NFTA_RULE_TABLE, chain.table))
+    return listing.dump_rules(NUMBERS[chain.family], chain.table)
 
 
 def read_chain(data: bytes) -> ForwardChain | None:

@@ -13,7 +13,7 @@ from cni_v6.kernel.netfilter.messages import FAMILIES, NFGENMSG, NFNL_SUBSYS_NFT
 from cni_v6.kernel.netlink.message import HEADER, Message, as_text, by_kind, text
 
 # linux/netfilter/nf_tables.h
-_GETTABLE, GETCHAIN, GETRULE, _GETSET = (NFNL_SUBSYS_NFTABLES << 8 | number for number in (1, 4, 7, 10))
+_GETTABLE, GETCHAIN, _GETRULE, _GETSET = (NFNL_SUBSYS_NFTABLES << 8 | number for number in (1, 4, 7, 10))
 NFTA_TABLE_NAME, NFTA_TABLE_FLAGS, NFT_TABLE_F_DORMANT = 1, 2, 1
 NFTA_CHAIN_TABLE, NFTA_CHAIN_NAME, NFTA_CHAIN_POLICY = 1, 3, 5
 NFTA_RULE_TABLE, NFTA_RULE_CHAIN, NFTA_RULE_EXPRESSIONS = 1, 2, 4
@@ -29,11 +29,15 @@ Dump = tuple[bytes, ...]
 def requests(family: str) -> tuple[Message, ...]:
     """Dumps for ``read``: tables, chains, rules, sets. The kernel filters the last two by table."""
     header = NFGENMSG.pack(FAMILIES[family], 0, 0)
-    of_table = text(NFTA_RULE_TABLE, TABLE)
     return (
-        Message(_GETTABLE, 0, header), Message(GETCHAIN, 0, header), Message(GETRULE, 0, header + of_table),
-        Message(_GETSET, 0, header + of_table),
+        Message(_GETTABLE, 0, header), Message(GETCHAIN, 0, header), dump_rules(FAMILIES[family], TABLE),
+        Message(_GETSET, 0, header + text(NFTA_SET_TABLE, TABLE)),
     )
+
+
+def dump_rules(family: int, table: str) -> Message:
+    """A dump of the rules of any table; ``family``: NFPROTO_*."""
+    return Message(_GETRULE, 0, NFGENMSG.pack(family, 0, 0) + text(NFTA_RULE_TABLE, table))
 
 
 def read(family: str, dumps: Iterable[Dump]) -> Table | None:
