@@ -6,16 +6,14 @@ import json
 import socket
 import struct
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from tests.netns import wire
 from tests.sandbox import ROOT, Node
 from tests.snapshot import without_packets
 
-NETLINK_NETFILTER = 12  # linux/netlink.h
 NFT_MSG_GETGEN = 10 << 8 | 16  # linux/netfilter/nfnetlink.h and nf_tables.h
-NFNLGRP_NFTABLES = 7
 NLM_F_REQUEST = 1
 MOVING = ("handle", "packets", "bytes")  # what differs between two tables that say the same
 
@@ -23,11 +21,6 @@ MOVING = ("handle", "packets", "bytes")  # what differs between two tables that 
 def ctl(node: Node, *argv: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     """``cni-v6ctl`` on a node."""
     return node.run(str(ROOT / "bin/cni-v6ctl"), *argv, check=check, env=node.environment)
-
-
-def await_rules(node: Node, wanted: Callable[[], bool], what: str) -> None:
-    """Until the rules are as wanted: look at each of the kernel's news of them."""
-    wire.await_state(node.path, wanted, what, (NETLINK_NETFILTER, 1 << (NFNLGRP_NFTABLES - 1)))
 
 
 def text(node: Node, netns: str = "") -> str:
@@ -83,7 +76,8 @@ def _still(value: Any) -> Any:
 
 def generation(node: Node) -> int:
     """The number of transactions that the node's nf_tables has been through."""
-    with wire.inside(node.path, lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)) as asker:
+    family = (socket.AF_NETLINK, socket.SOCK_RAW, wire.NETLINK_NETFILTER)
+    with wire.inside(node.path, lambda: socket.socket(*family)) as asker:
         asker.send(struct.pack("=IHHII4x", 20, NFT_MSG_GETGEN, NLM_F_REQUEST, 1, 0))
         answer = asker.recv(1 << 16)
     number: int = struct.unpack_from("!I", answer, 24)[0]  # NFTA_GEN_ID, the first attribute

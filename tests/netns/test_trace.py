@@ -145,8 +145,7 @@ def test_what_it_prints(pods: dict[str, Pod]) -> None:
 def _watching(pod: Pod, *arguments: str) -> subprocess.Popen[str]:
     argv = [*pod.node._enter(pod.node.path), str(ROOT / "bin/cni-v6ctl"), "trace", pod.name, "--json", *arguments]
     process = subprocess.Popen(argv, text=True, stdout=subprocess.PIPE, env={**os.environ, **pod.node.environment})
-    wire.await_state(pod.node.path, lambda: "cni_v6_trace" in nft.text(pod.node), "tracing",
-                     (nft.NETLINK_NETFILTER, 1 << (nft.NFNLGRP_NFTABLES - 1)))
+    wire.await_state(pod.node.path, lambda: "cni_v6_trace" in nft.text(pod.node), "tracing")
     return process
 
 
@@ -186,5 +185,4 @@ def test_nothing_is_traced_any_more_once_it_is_killed(pods: dict[str, Pod]) -> N
     with pod.node.unchanged(), _watching(pod) as process:
         os.kill(process.pid, signal.SIGKILL)
         process.communicate(timeout=60)
-        wire.await_state(pod.node.path, lambda: "cni_v6_trace" not in nft.text(pod.node), "the end of tracing",
-                         (nft.NETLINK_NETFILTER, 1 << (nft.NFNLGRP_NFTABLES - 1)))
+        wire.await_state(pod.node.path, lambda: "cni_v6_trace" not in nft.text(pod.node), "the end of tracing")

@@ -54,7 +54,7 @@ def restored(node: Node) -> Iterator[None]:
     """Whatever is done to the rules meanwhile, they come back by themselves."""
     before = Before(node)
     yield
-    nft.await_rules(node, before.are_back, "the rules as they were")
+    wire.await_state(node.path, before.are_back, "the rules as they were")
 
 
 def stays_closed(beyond: str, pod: Pod, port: int = 4000) -> None:
@@ -144,7 +144,7 @@ def test_rules_that_are_there_before_the_engine(node: Node) -> None:
     node.plugin("cni-v6", "VERSION", CLOSED).ok()
     assert node.plugin("cni-v6", "GC", {**CLOSED, "cni.dev/valid-attachments": [
         {"containerID": "a", "ifname": "eth0"}]}).ok() is None
-    nft.await_rules(node, before.are_back, "the rules as they were")
+    wire.await_state(node.path, before.are_back, "the rules as they were")
     with restored(node):
         nft.load(node, "flush ruleset")
     assert pod.check().ok() is None

@@ -13,7 +13,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TypeVar
 
 import pytest
@@ -30,6 +30,10 @@ ROGUE, ROGUE_MAC = "fe80::bad", "02:00:00:00:0b:ad"
 PACKET_OUTGOING = 4  # linux/if_packet.h
 # linux/rtnetlink.h, RTNLGRP_*: link, neighbour, IPv4 address and route, IPv6 address and route.
 GROUPS = sum(1 << (group - 1) for group in (1, 3, 5, 7, 9, 11))
+MORE_GROUPS = sum(1 << (group - 1) for group in (4, 8, 19, 24, 25))  # queues, both families' rules and settings
+NETLINK_NETFILTER, NFNLGRP_NFTABLES = 12, 7  # linux/netlink.h, linux/netfilter/nfnetlink.h
+# All that the kernel tells of its state.
+STATE = ((socket.NETLINK_ROUTE, GROUPS | MORE_GROUPS), (NETLINK_NETFILTER, 1 << (NFNLGRP_NFTABLES - 1)))
 
 
 def inside(netns: str, work: Callable[[], T]) -> T:
@@ -79,20 +83,20 @@ def events(netns: str, source: tuple[int, int] = (socket.NETLINK_ROUTE, GROUPS))
         yield made
 
 
-def await_state(
-    netns: str, look: Callable[[], T], what: str, source: tuple[int, int] = (socket.NETLINK_ROUTE, GROUPS)
-) -> T:
+def await_state(netns: str, look: Callable[[], T], what: str) -> T:
     """Look, and look again at each of the kernel's notifications, until there is something to see; return it."""
     deadline = time.monotonic() + PATIENCE
-    with events(netns, source) as heard:
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(events(netns, source)) for source in STATE]
         while not (seen := look()):
-            ready, _, _ = select.select([heard], [], [], max(0.0, deadline - time.monotonic()))
+            ready, _, _ = select.select(sockets, [], [], max(0.0, deadline - time.monotonic()))
             if not ready:
                 pytest.fail(f"never seen: {what}")
-            try:
-                heard.recv(1 << 20)
-            except OSError as error:  # more news than there is room for are news too
-                assert error.errno == errno.ENOBUFS, error
+            for heard in ready:
+                try:
+                    heard.recv(1 << 20)
+                except OSError as error:  # more news than there is room for are news too
+                    assert error.errno == errno.ENOBUFS, error
     return seen
 
 
