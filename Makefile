@@ -45,7 +45,7 @@ test-rest: ARGS = -m "$(REST)"
 test-rest: root setup-rest ## what make test leaves out; ARGS="-k gateway": a part of everything
 	$(PYTEST) $(ARGS)
 
-test-kubernetes: root setup-rest ## the node agent's store with a real Kubernetes API server, which it builds once (10 minutes)
+test-kubernetes: root setup-rest ## with a real kubelet and API server of Kubernetes, which it builds once (15 minutes)
 	@tools/kubernetes
 	$(PYTEST) -m kubernetes $(ARGS)
 
