@@ -18,7 +18,7 @@ PACKAGE = ROOT / "cni_v6"
 # Modules that touch the kernel, the disk, other processes or the clock; a name stands for its submodules too.
 # Every other module is pure: it imports pure modules only, and of Python's library nothing that reaches outside.
 IO = frozenset({
-    "cluster.disk", "cluster.etcd_store", "cluster.file_store", "cluster.files", "cluster.follow",
+    "cluster.bird", "cluster.disk", "cluster.etcd_store", "cluster.file_store", "cluster.files", "cluster.follow",
     "cluster.kubernetes_store", "cluster.linux", "cluster.linux_devices", "cluster.news", "cluster.open_store",
     "cluster.serve", "cluster.tables", "ctl", "engine.call_log", "engine.delivery", "engine.engine_metrics",
     "engine.handle", "engine.incoming", "engine.inheritance", "engine.inprocess", "engine.installation",
