@@ -7,26 +7,23 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
-from urllib.request import urlopen
 
 import pytest
 
 from tests.sandbox import ROOT
 
 from . import lan, networks
-from .containerd import COMMANDS, IMAGE, Containerd, containerd
-from .images import WWW
+from .containerd import COMMANDS, Containerd, containerd
 from .kubelet import MANIFESTS, Kubelet, addresses, container_ids, kubelet
 from .node import Node, node
+from .pods import PORT, asked, plain, url, web
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.xdist_group("kubernetes nodes")]
 
 SAMPLE = ROOT / "conf/10-cni-v6-kubernetes.conflist"
 NETWORK = "pods"
 NUMBER = 10
-HOST_PORT, PORT = 18080, 8080
-PROBE = {"periodSeconds": 1, "timeoutSeconds": 5}
-PAGE = "/cgi-bin/client"
+HOST_PORT = 18080
 
 
 @dataclass(frozen=True)
@@ -75,41 +72,11 @@ def host(tmp_path_factory: pytest.TempPathFactory, couriers: str) -> Iterator[Ho
             yield Host(machine, runtime, agent)
 
 
-def web(**port: int) -> dict[str, Any]:
-    """A pod with a server on ``PORT``, which kubelet probes in each of its ways; it says who asks."""
-    get = {"httpGet": {"path": PAGE, "port": PORT}}
-    wget = {"exec": {"command": ["wget", "-q", "-O", "/dev/null", f"http://[::1]:{PORT}{PAGE}"]}}
-    server = {
-        "name": "server", "image": IMAGE, "imagePullPolicy": "Never",
-        "command": ["httpd", "-f", "-p", str(PORT), "-h", WWW],
-        "ports": [{"containerPort": PORT, **port}],
-        "startupProbe": {**get, **PROBE, "failureThreshold": 60}, "readinessProbe": {**get, **PROBE},
-        "livenessProbe": {"tcpSocket": {"port": PORT}, **PROBE, "failureThreshold": 60},
-    }
-    beside = {"name": "beside", "image": IMAGE, "imagePullPolicy": "Never", "readinessProbe": {**wget, **PROBE}}
-    return {"terminationGracePeriodSeconds": 1, "containers": [server, beside]}
-
-
-def url(address: str, port: int) -> str:
-    return f"http://[{address}]:{port}{PAGE}" if ":" in address else f"http://{address}:{port}{PAGE}"
-
-
 def seen_from(host: Host, pod: Mapping[str, Any], address: str, port: int = PORT) -> str:
     """The address that a server sees when a pod asks it."""
     ask = ("wget", "-q", "-O", "-", url(address, port))
     where = ("--exec-id", "ask", container_ids(pod)["beside"])
-    return _plain(host.containerd.ctr("task", "exec", *where, *ask, namespace="k8s.io"))
-
-
-def asked(address: str, port: int) -> str:
-    """The address that a server sees when the host beside the node asks it."""
-    with urlopen(url(address, port), timeout=10) as answer:
-        return _plain(answer.read().decode())
-
-
-def _plain(said: str) -> str:
-    """An address without httpd's brackets, and as IPv4 if it is one."""
-    return said.strip().strip("[]").removeprefix("::ffff:")
+    return plain(host.containerd.ctr("task", "exec", *where, *ask, namespace="k8s.io"))
 
 
 def test_pods_have_both_families_and_leave_nothing(host: Host) -> None:
