@@ -11,6 +11,7 @@ from typing import Any
 
 from cni_v6.cluster import conflist, disk as disks, files, serve
 from cni_v6.cluster.agent import Agent
+from cni_v6.cluster.bird import Bird
 from cni_v6.cluster.config import parse, parse_node_name
 from cni_v6.cluster.linux import LinuxNode
 from cni_v6.cluster.open_store import HELP, open_store
@@ -39,11 +40,13 @@ def run(chosen: argparse.Namespace) -> int:
                             (f"{conf.state_dir}/{disks.LOCK}", f"with the state folder {conf.state_dir}")):
             open_things.callback(os.close, disks.only_one(path, where))
         kernel = open_things.enter_context(closing(LinuxNode(conf.underlay)))
+        speaker = open_things.enter_context(closing(Bird(conf.bgp.file, conf.bgp.socket))) if conf.bgp else None
         agent = Agent(
             conf, name, template, store=store, kernel=kernel, disk=disk, make_id=disks.new_id, say=_say,
+            speaker=speaker,
         )
         open_things.callback(disk.set_ready, False)
-        sources: list[serve.Source] = [store, kernel.news, *([kernel.table_news] if kernel.table_news else [])]
+        sources = [source for source in (store, kernel.news, kernel.table_news, speaker) if source]
         return serve.serve(agent, sources)
 
 
