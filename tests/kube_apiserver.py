@@ -5,7 +5,7 @@ from __future__ import annotations
 import select
 import ssl
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -42,7 +42,7 @@ class ApiServer:
 
     def __init__(
         self, folder: Path, address: str, store: Etcd, *, options: Sequence[str], users: Sequence[str],
-        others: Sequence[str],
+        others: Iterable[str],
     ) -> None:
         self._folder = folder
         authority, certificate, key = certificates(folder, address, *others)
@@ -80,7 +80,7 @@ class ApiServer:
 
 @contextmanager
 def kube_apiserver(
-    address: str, *, options: Sequence[str] = ALONE, users: Sequence[str] = (AGENT,), others: Sequence[str] = ()
+    address: str, *, options: Sequence[str] = ALONE, users: Sequence[str] = (AGENT,), others: Iterable[str] = ()
 ) -> Iterator[ApiServer]:
     """One that serves, with everything allowed to TOKEN; arguments as of ``ApiServer``."""
     need(str(PROGRAM) if PROGRAM.exists() else None, "needs a Kubernetes API server: tools/kubernetes builds it")

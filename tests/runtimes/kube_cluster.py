@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,14 +31,22 @@ NODES, PODS, SERVICES = "/api/v1/nodes", "/api/v1/namespaces/default/pods", "/ap
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
 AGENT_SPACE = "cni-v6"
 LEASES = f"/apis/coordination.k8s.io/v1/namespaces/{AGENT_SPACE}/leases"
-SERVICE_RANGES = ("fd42:8e1f:6aff::/112", "10.96.0.0/16")
-API_SERVICE = ("fd42:8e1f:6aff::1", "10.96.0.1")
-FILES = ROOT / "conf/cluster/kubernetes"  # the agent's, as the ConfigMap has them
-POOLS = {pool["cidr"]: pool["block"] for pool in json.loads(FILES.joinpath("agent.json").read_text())["pools"]}
+SERVICE_RANGES = {6: "fd42:8e1f:6aff::/112", 4: "10.96.0.0/16"}
+API_SERVICE = {6: "fd42:8e1f:6aff::1", 4: "10.96.0.1"}
 OPTIONS = (  # of the API server
-    "--authorization-mode=Node,RBAC", f"--service-cluster-ip-range={','.join(SERVICE_RANGES)}",
-    "--enable-admission-plugins=NodeRestriction", "--allow-privileged=true",
+    "--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction", "--allow-privileged=true",
 )
+HOSTS = {6: lan.HOST6, 4: lan.HOST4}
+FILES = ROOT / "conf/cluster/kubernetes"  # the agent's, as the ConfigMap has them
+
+Pools = Mapping[str, int]  # prefix -> length of the nodes' blocks
+
+
+def pools_of(agent: Mapping[str, Any]) -> Pools:
+    return {pool["cidr"]: pool["block"] for pool in agent["pools"]}
+
+
+POOLS = pools_of(json.loads(FILES.joinpath("agent.json").read_text()))
 
 
 @dataclass
@@ -46,14 +54,10 @@ class Member:
     """A node with its kubelet, kube-proxy and runtime."""
 
     name: str
-    number: int
+    addresses: Sequence[str]
     node: Node
     containerd: Containerd
     kubelet: Kubelet
-
-    @property
-    def addresses(self) -> tuple[str, str]:
-        return lan.addresses(self.number)
 
     def routes(self) -> list[Item]:
         """The agent's, but for those that keep the node's own blocks on it."""
@@ -70,6 +74,7 @@ class Member:
 @dataclass
 class Cluster:
     api: ApiServer
+    pools: Pools
     members: dict[str, Member] = field(default_factory=dict)
 
     def make(self, path: str, document: Mapping[str, Any]) -> Item:
@@ -111,6 +116,8 @@ class Cluster:
             made = document(f"agent/{name}")
             if made["kind"] == "DaemonSet":
                 texts = {file.name: file.read_text(encoding="utf-8") for file in FILES.iterdir()}
+                own = [{"cidr": pool, "block": block, "podCIDRs": True} for pool, block in self.pools.items()]
+                texts["agent.json"] = json.dumps({**json.loads(texts["agent.json"]), "pools": own})
                 self.make(f"/api/v1/namespaces/{AGENT_SPACE}/configmaps", {
                     "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "cni-v6-agent"}, "data": texts})
                 made = _with_programs(made)
@@ -135,10 +142,11 @@ def _with_programs(daemon_set: Item) -> Item:
 
 
 @contextmanager
-def cluster(folder: Path, plugins: str, **nodes: int) -> Iterator[Cluster]:
+def cluster(folder: Path, plugins: str, pools: Pools = POOLS, **nodes: int) -> Iterator[Cluster]:
     """One whose nodes have registered. No agent runs yet.
 
     :param plugins: the folder of our plugins.
+    :param pools: one a family, those of the cluster in their order.
     :param nodes: name -> number, which makes its addresses.
     """
     for program in (CONTROLLER, SCHEDULER, PROXY):
@@ -146,29 +154,41 @@ def cluster(folder: Path, plugins: str, **nodes: int) -> Iterator[Cluster]:
     users = ["to-control,system:kube-controller-manager,control", "to-schedule,system:kube-scheduler,schedule",
              "to-proxy,system:kube-proxy,proxy"]
     users += [f"to-{name},system:node:{name},{name},system:nodes" for name in nodes]
+    families = [6 if ":" in pool else 4 for pool in pools]
+    services = f"--service-cluster-ip-range={','.join(SERVICE_RANGES[family] for family in families)}"
     with ExitStack() as things:
         things.enter_context(lan.lan())
         api = things.enter_context(kube_apiserver(
-            lan.HOST6, options=OPTIONS, users=users, others=(lan.HOST4, *API_SERVICE)))
-        _control(things, api, folder)
-        made = Cluster(api)
+            HOSTS[families[0]], options=(*OPTIONS, services), users=users, others=API_SERVICE.values()))
+        _control(things, api, folder, [services, *_given(pools)])
+        made = Cluster(api, pools)
         accounts = "/api/v1/namespaces/default/serviceaccounts"
         until(api, accounts, lambda found: "default" in found, "there is a service account for pods")
         for name, number in nodes.items():
             place = folder / name
             place.mkdir()
-            made.members[name] = _member(things, api, place, name, number, plugins)
+            machine = things.enter_context(node())
+            things.enter_context(lan.attached(machine, number))
+            networks.install(machine, plugins)
+            own = [lan.address(number, family) for family in families]
+            made.members[name] = _member(things, made, machine, place, name, own)
         until(api, NODES, lambda found: set(nodes) <= set(found), "the nodes register")
         yield made
 
 
-def _control(things: ExitStack, api: ApiServer, folder: Path) -> None:
+def _given(pools: Pools) -> list[str]:
+    """The controller manager gives each node a block of each pool."""
+    lengths = [f"--node-cidr-mask-size-ipv{6 if ':' in pool else 4}={block}" for pool, block in pools.items()]
+    if len(pools) == 1:
+        lengths = [f"--node-cidr-mask-size={block}" for block in pools.values()]
+    return ["--allocate-node-cidrs=true", f"--cluster-cidr={','.join(pools)}", *lengths]
+
+
+def _control(things: ExitStack, api: ApiServer, folder: Path, ranges: Sequence[str]) -> None:
     """The controller manager and the scheduler."""
-    lengths = [f"--node-cidr-mask-size-ipv{6 if ':' in pool else 4}={block}" for pool, block in POOLS.items()]
     for program, token, options in (
         (CONTROLLER, "to-control", [
-            "--allocate-node-cidrs=true", f"--cluster-cidr={','.join(POOLS)}", *lengths,
-            f"--service-cluster-ip-range={','.join(SERVICE_RANGES)}", "--use-service-account-credentials=true",
+            *ranges, "--use-service-account-credentials=true",
             f"--service-account-private-key-file={api.accounts}", f"--root-ca-file={api.authority}",
             f"--flex-volume-plugin-dir={folder}/plugins",
         ]),
@@ -183,18 +203,18 @@ def _control(things: ExitStack, api: ApiServer, folder: Path) -> None:
         things.callback(process.kill)
 
 
-def _member(things: ExitStack, api: ApiServer, folder: Path, name: str, number: int, plugins: str) -> Member:
-    machine = things.enter_context(node())
-    lan.attach(machine, number)
-    networks.install(machine, plugins)
+def _member(
+    things: ExitStack, made: Cluster, machine: Node, folder: Path, name: str, own: Sequence[str]
+) -> Member:
+    api = made.api
     runtime = things.enter_context(containerd(machine, folder))
     config = kubeconfig(folder / "kubelet.conf", api.url, "default", api.cafile, f"to-{name}")
-    agent = things.enter_context(kubelet(machine, folder, name, number, config))
+    agent = things.enter_context(kubelet(machine, folder, name, own, config))
     proxy_config = kubeconfig(folder / "proxy.conf", api.url, "default", api.cafile, "to-proxy")
     options = {
         "apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration", "mode": "nftables",
         "clientConnection": {"kubeconfig": proxy_config},
-        "clusterCIDR": ",".join(POOLS), "detectLocalMode": "ClusterCIDR", "hostnameOverride": name,
+        "clusterCIDR": ",".join(made.pools), "detectLocalMode": "ClusterCIDR", "hostnameOverride": name,
         "bindAddress": "::", "healthzBindAddress": "[::1]:10256", "metricsBindAddress": "[::1]:10249",
         # These sysctls are of the whole machine.
         "conntrack": {"maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
@@ -202,4 +222,4 @@ def _member(things: ExitStack, api: ApiServer, folder: Path, name: str, number: 
     folder.joinpath("proxy.json").write_text(json.dumps(options))
     proxy = machine.start(PROXY, f"--config={folder}/proxy.json", log=folder / "proxy.log")
     things.callback(machine.stop, proxy)
-    return Member(name, number, machine, runtime, agent)
+    return Member(name, own, machine, runtime, agent)

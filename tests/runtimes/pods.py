@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 from urllib.request import urlopen
 
+from . import lan
 from .containerd import IMAGE
 from .images import WWW
 
@@ -28,8 +29,14 @@ def web(**port: int) -> dict[str, Any]:
     return {"terminationGracePeriodSeconds": 1, "containers": [server, beside]}
 
 
+def idle() -> dict[str, Any]:
+    """A pod that does nothing."""
+    beside = {"name": "beside", "image": IMAGE, "imagePullPolicy": "Never"}
+    return {"terminationGracePeriodSeconds": 1, "containers": [beside]}
+
+
 def url(address: str, port: int) -> str:
-    return f"http://[{address}]:{port}{PAGE}" if ":" in address else f"http://{address}:{port}{PAGE}"
+    return lan.url(address, port, PAGE)
 
 
 def asked(address: str, port: int) -> str:

@@ -23,6 +23,7 @@ pytestmark = [pytest.mark.kubernetes, pytest.mark.xdist_group("kubernetes nodes"
 SAMPLE = ROOT / "conf/10-cni-v6-kubernetes.conflist"
 NETWORK = "pods"
 NUMBER = 10
+OWN = [lan.address(NUMBER, family) for family in (6, 4)]
 HOST_PORT = 18080
 
 
@@ -60,11 +61,10 @@ class Host:
 def host(tmp_path_factory: pytest.TempPathFactory, couriers: str) -> Iterator[Host]:
     networks.need_commands(*COMMANDS)
     folder = tmp_path_factory.mktemp("kubelet")
-    with lan.lan(), node() as machine:
-        lan.attach(machine, NUMBER)
+    with lan.lan(), node() as machine, lan.attached(machine, NUMBER):
         networks.install(machine, couriers)
         shutil.copy(SAMPLE, machine.path("/etc/cni/net.d"))
-        with containerd(machine, folder) as runtime, kubelet(machine, folder, "na", NUMBER) as agent:
+        with containerd(machine, folder) as runtime, kubelet(machine, folder, "na", OWN) as agent:
             # The first pod of a node leaves the bridge, and kubelet some cgroups for all pods.
             agent.put("first", web(hostPort=HOST_PORT))
             agent.until_ready("first")
@@ -91,7 +91,7 @@ def test_pods_have_both_families_and_leave_nothing(host: Host) -> None:
             for own, other in zip(addresses(one), addresses(two)):
                 assert seen_from(host, one, other) == own
                 assert seen_from(host, two, own) == other
-            for node_address, test_address in zip(lan.addresses(NUMBER), (lan.HOST6, lan.HOST4)):
+            for node_address, test_address in zip(OWN, (lan.HOST6, lan.HOST4)):
                 assert asked(node_address, HOST_PORT) == test_address
                 assert seen_from(host, one, node_address, HOST_PORT)
             host.kubelet.remove("two")
@@ -104,7 +104,7 @@ def test_pods_outlive_a_restart_of_containerd_and_of_kubelet(host: Host) -> None
         host.kubelet.put("two", web(hostPort=HOST_PORT))
         before = host.kubelet.until_ready("one", "two")
         with host.ended():
-            assert asked(lan.addresses(NUMBER)[0], HOST_PORT) == lan.HOST6
+            assert asked(OWN[0], HOST_PORT) == lan.HOST6
         one, two = host.kubelet.until_ready("one", "two")
         assert [(addresses(pod), container_ids(pod)) for pod in (one, two)] == [
             (addresses(pod), container_ids(pod)) for pod in before]
@@ -122,7 +122,7 @@ def test_a_pod_is_ended_whose_manifest_goes_while_nobody_looks(host: Host) -> No
         host.kubelet.until_ready("one")
         with host.ended():
             host.node.path(f"{MANIFESTS}/one.json").unlink()
-            assert asked(lan.addresses(NUMBER)[0], HOST_PORT) == lan.HOST6
+            assert asked(OWN[0], HOST_PORT) == lan.HOST6
         host.kubelet.until_gone("one")
 
 
@@ -138,5 +138,5 @@ def test_a_pod_whose_sandbox_dies_gets_another_one(host: Host) -> None:
         host.kubelet.until(lambda pods: not ids & set(container_ids(pods["one"]).values()), "other containers")
         [one] = host.kubelet.until_ready("one")
         assert not set(addresses(one)) & set(addresses(before)) and host.leases() == set(addresses(one))
-        assert asked(lan.addresses(NUMBER)[0], HOST_PORT) == lan.HOST6
+        assert asked(OWN[0], HOST_PORT) == lan.HOST6
         host.kubelet.remove("one")
