@@ -25,6 +25,7 @@ from cni_v6.cluster.facts import (
     Route,
     Rule,
     SegmentRoute,
+    SetGate,
     Tunnel,
     Underlay,
 )
@@ -75,7 +76,8 @@ class LinuxNode:
         names = {**ends, **({index: underlay.ifname} if underlay else {})}
         entries = [*self._routes(names), *self._rules(), *(self._of_tunnel(tunnel) if devices.get(TUNNEL) else ())]
         drops = underlay is not None and self._drops(underlay)
-        return Facts(underlay, devices, frozenset(entries), frozenset(self._closed(names.values())), drops)
+        return Facts(underlay, devices, frozenset(entries), frozenset(self._closed(names.values())), drops,
+                     self._tables.gate())
 
     def apply(self, operations: Iterable[Op]) -> list[CniError]:
         found = []
@@ -150,6 +152,8 @@ class LinuxNode:
         """
         if isinstance(operation, Forward):
             sysctl.write(self._sysctls, FORCED.format(operation.ifname), "1")
+        elif isinstance(operation, SetGate):
+            self._tables.set_gate(operation)
         elif isinstance(operation, RemoveDevice):
             indices.clear()
             self._devices.remove(operation)

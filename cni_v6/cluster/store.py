@@ -51,6 +51,17 @@ class ClusterStore(Protocol):
         ...
 
 
+class OtherClusterStore(Protocol):
+    """The objects of another cluster: nothing that would write is asked for."""
+
+    def read(self) -> Objects | None:
+        """As they were at last; None before they were read for the first time.
+
+        :raises CniError: they cannot be read now.
+        """
+        ...
+
+
 class Watched(ClusterStore, Protocol):
     """A store that tells of changes."""
 

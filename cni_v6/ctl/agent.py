@@ -11,9 +11,10 @@ from typing import Any
 
 from cni_v6.cluster import conflist, disk as disks, files, serve
 from cni_v6.cluster.agent import Agent
-from cni_v6.cluster.config import parse, parse_node_name
+from cni_v6.cluster.config import OtherCluster, parse, parse_node_name
 from cni_v6.cluster.linux import LinuxNode
 from cni_v6.cluster.open_store import HELP, open_store
+from cni_v6.cluster.other_store import OtherStore
 from cni_v6.errors import INVALID_CONFIG, CniError
 from cni_v6.kernel.netns.enter import identity
 from cni_v6.kernel.ops import HOST
@@ -38,17 +39,27 @@ def run(chosen: argparse.Namespace) -> int:
         for path, where in ((_network_lock(), "in this network namespace"),
                             (f"{conf.state_dir}/{disks.LOCK}", f"with the state folder {conf.state_dir}")):
             open_things.callback(os.close, disks.only_one(path, where))
+        others = {other.name: open_things.enter_context(closing(_other_store(number, other)))
+                  for number, other in enumerate(conf.clusters)}
         kernel = open_things.enter_context(closing(LinuxNode(conf.underlay)))
         agent = Agent(
             conf, name, template, store=store, kernel=kernel, disk=disk, make_id=disks.new_id, say=_say,
+            other_stores=others,
         )
         open_things.callback(disk.set_ready, False)
-        sources: list[serve.Source] = [store, kernel.news, *([kernel.table_news] if kernel.table_news else [])]
+        tables = [kernel.table_news] if kernel.table_news else []
+        sources: list[serve.Source] = [store, kernel.news, *tables, *others.values()]
         return serve.serve(agent, sources)
 
 
+def _other_store(number: int, other: OtherCluster) -> OtherStore:
+    return OtherStore(lambda: open_store(other.store, f"clusters[{number}].store"))
+
+
 def _say(words: str) -> None:
-    print(f"cni-v6ctl agent: {words}", file=sys.stderr, flush=True)
+    """What other nodes have written is in it: it is one line, whatever it is."""
+    line = "".join(character if character.isprintable() else "?" for character in words)
+    print(f"cni-v6ctl agent: {line}", file=sys.stderr, flush=True)
 
 
 def _content(path: str, key: str) -> bytes:
