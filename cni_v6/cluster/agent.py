@@ -73,6 +73,15 @@ class Agent:
     def member(self) -> Member:
         return self._state.member
 
+    def known(self) -> tuple[Member, Cluster, tuple[str, ...]] | None:
+        """The node, the cluster and the node's blocks as of the last step; None for a node that is no member."""
+        try:
+            cluster = records.read(self._state.objects)
+        except CniError:
+            return None
+        blocks = membership.own_blocks(self.member, self._conf, cluster)
+        return (self.member, cluster, blocks) if blocks else None
+
     def step(self) -> Outcome:
         """
         :raises CniError: NODE_CONFLICT or INVALID_CONFIG, if the node cannot be a member as it is configured.

@@ -13,6 +13,7 @@ from netaddr import IPNetwork
 
 from cni_v6.cluster.keys import AGENT, AUTO, OPEN
 from cni_v6.config.json_schema import DRAFT, definitions
+from cni_v6.config.text import seconds
 from cni_v6.config.reader import Reader, Section, wrong
 from cni_v6.errors import INVALID_CONFIG, CniError
 from cni_v6.log import Log
@@ -60,7 +61,7 @@ class OtherCluster:
 
 @dataclass(frozen=True, slots=True)
 class AgentConf:
-    """``underlay``: an interface, "" for that of the default route."""
+    """``underlay``: an interface, "" for that of the default route. ``report_every``: seconds, 0 for never."""
 
     pools: tuple[Pool, ...]
     carrier: str
@@ -69,6 +70,7 @@ class AgentConf:
     target: str
     state_dir: str
     clusters: tuple[OtherCluster, ...] = ()
+    report_every: int = 60
 
     @property
     def has_ipv4(self) -> bool:
@@ -108,6 +110,7 @@ def parse(data: bytes, name: str) -> AgentConf:
         target=target,
         state_dir=top.text("stateDir"),
         clusters=_clusters(top.sections("clusters"), pools),
+        report_every=seconds(top.text("reportEvery")),
     )
 
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from contextlib import suppress
+
+from netaddr import IPNetwork
 
 from cni_v6.cluster import files
 from cni_v6.cluster.state import State, decode_state, encode_state
 from cni_v6.errors import NODE_CONFLICT, STORE_FAILED, TRY_AGAIN, CniError
 from cni_v6.leases.disk import lock
+from cni_v6.net.addresses import values
 
 STATE, READY, LOCK = "state.json", "ready", "lock"
 
@@ -68,6 +73,21 @@ class RealDisk:
 def new_id() -> str:
     """The id of a new node: 128 random bits."""
     return os.urandom(16).hex()
+
+
+def leased(folder: str, blocks: Sequence[str]) -> dict[str, int]:
+    """How many leases a network has in each of these blocks: each is a file with the name of the address.
+
+    :param folder: of the network; without it, nobody has had an address of it.
+    :raises CniError: IO_FAILURE.
+    """
+    found = {}
+    with files.naming(folder), suppress(FileNotFoundError):
+        names = os.listdir(folder)
+        for block in blocks:
+            network = IPNetwork(block)
+            found[block] = sum(network.first <= value <= network.last for value in values(names, network.version))
+    return found or dict.fromkeys(blocks, 0)
 
 
 def only_one(path: str, where: str) -> int:

@@ -61,6 +61,9 @@ AGENT = Level("agent", "", (
     Key("clusters", Items(Nested(CLUSTER)), "Other clusters whose containers are reached without NAT.", "", default=[],
         example=[{"name": "east", "store": "etcd:http://[fd00:12::ff]:2379/east",
                   "pools": [{"cidr": "fd42:8e1f:6a01::/48", "block": 64}]}]),
+    Key("reportEvery", Text("duration", blank=False), "How often the agent measures how full its blocks are, and "
+        "whether a few other nodes answer. It writes what has changed, for `cni-v6ctl nodes`. `0s`: never.", "",
+        default="1m", example="5m"),
     Key("stateDir", Text("path"), "The agent's folder: what it knows of the cluster, for a start without it.", "",
         default=STATE_DIR, example=STATE_DIR),
 ))

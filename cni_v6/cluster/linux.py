@@ -59,6 +59,7 @@ class LinuxNode:
         self._devices = Devices(self._asked, self._sysctls, self._tables)
         self.news = News()
         self.table_news = self._tables.news
+        self.underlay_name = underlay  # as it was seen at last
 
     def close(self) -> None:
         self._asked.socket.close()
@@ -70,6 +71,7 @@ class LinuxNode:
         below = self._asked.link(self._underlay_request())
         index = answers.index_of(below) if below else 0
         underlay = self._underlay(below) if below else None
+        self.underlay_name = underlay.ifname if underlay else ""
         devices, ends = self._devices.look(underlay, index)
         tunnel = next((number for number, name in ends.items() if name == TUNNEL), 0)
         self.news.of_tunnel(tunnel)

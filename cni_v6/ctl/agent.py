@@ -5,16 +5,20 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
-from cni_v6.cluster import conflist, disk as disks, files, serve
+from cni_v6.cluster import conflist, disk as disks, echo, files, report, serve
 from cni_v6.cluster.agent import Agent
 from cni_v6.cluster.config import OtherCluster, parse, parse_node_name
 from cni_v6.cluster.linux import LinuxNode
 from cni_v6.cluster.open_store import HELP, open_store
 from cni_v6.cluster.other_store import OtherStore
+from cni_v6.cluster.reporter import Reporter
+from cni_v6.config.keys.ipam import DEFAULT_DATA_DIR
+from cni_v6.ctl import screen
 from cni_v6.errors import INVALID_CONFIG, CniError
 from cni_v6.kernel.netns.enter import identity
 from cni_v6.kernel.ops import HOST
@@ -49,7 +53,20 @@ def run(chosen: argparse.Namespace) -> int:
         open_things.callback(disk.set_ready, False)
         tables = [kernel.table_news] if kernel.table_news else []
         sources: list[serve.Source] = [store, kernel.news, *tables, *others.values()]
+        if conf.report_every:
+            folder = _network_folder(template)
+            open_things.enter_context(closing(Reporter(
+                store, agent.known, seconds=conf.report_every, first=conf.report_every * report.share(agent.member),
+                leased=lambda blocks: disks.leased(folder, blocks),
+                echo=lambda addresses: echo.answered(addresses, kernel.underlay_name), now=time.time,
+            )))
         return serve.serve(agent, sources)
+
+
+def _network_folder(template: conflist.Document) -> str:
+    """Where the leases of the network are."""
+    folder = template["plugins"][0]["ipam"].get("dataDir") or DEFAULT_DATA_DIR
+    return f"{folder}/{template.get('name')}"
 
 
 def _other_store(number: int, other: OtherCluster) -> OtherStore:
@@ -58,8 +75,7 @@ def _other_store(number: int, other: OtherCluster) -> OtherStore:
 
 def _say(words: str) -> None:
     """What other nodes have written is in it: it is one line, whatever it is."""
-    line = "".join(character if character.isprintable() else "?" for character in words)
-    print(f"cni-v6ctl agent: {line}", file=sys.stderr, flush=True)
+    print(f"cni-v6ctl agent: {screen.plain(words)}", file=sys.stderr, flush=True)
 
 
 def _content(path: str, key: str) -> bytes:
