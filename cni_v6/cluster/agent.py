@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from cni_v6.cluster import conflist, membership, others, records, routes, srv6, vxlan
+from cni_v6.cluster import bgp, conflist, membership, others, records, routes, srv6, vxlan
 from cni_v6.cluster.config import AgentConf
 from cni_v6.cluster.conflist import Document
 from cni_v6.cluster.facts import Facts, NodeKernel, Passage, Underlay
-from cni_v6.cluster.keys import SRV6, VXLAN
+from cni_v6.cluster.keys import BGP, SRV6, VXLAN
 from cni_v6.cluster.membership import Member
 from cni_v6.cluster.records import Cluster, Objects
 from cni_v6.cluster.routes import Wanted
@@ -41,11 +41,12 @@ class Agent:
     :param other_stores: those of the other clusters, by their names.
     :param make_id: makes the id of a node that has none yet.
     :param say: takes a line for the operator.
+    :param speaker: for a configuration with ``bgp``.
     """
 
     def __init__(
         self, conf: AgentConf, name: str, template: Document, *, store: ClusterStore, kernel: NodeKernel, disk: Disk,
-        make_id: Callable[[], str], say: Callable[[str], None],
+        make_id: Callable[[], str], say: Callable[[str], None], speaker: bgp.Speaker | None = None,
         other_stores: Mapping[str, OtherClusterStore] | None = None,
     ) -> None:
         self._conf = conf
@@ -54,6 +55,7 @@ class Agent:
         self._other_stores = other_stores or {}
         self._kernel = kernel
         self._disk = disk
+        self._speaker = speaker
         self._say = say
         self._said: frozenset[str] = frozenset()
         self._joined = False  # the store has been reached since the start
@@ -104,9 +106,11 @@ class Agent:
         shut = list(self._shut(facts, others.gate(self._conf)))
         wanted = self._wanted(cluster, facts.underlay, to_others=not shut)
         failures += [*shut, *self._reach(facts, wanted)]
+        own = membership.own_blocks(self.member, self._conf, cluster)
+        failures += self._announce(own, facts.underlay)
         ready = False
         try:
-            ready = self._write_conflist(membership.own_blocks(self.member, self._conf, cluster), facts.underlay)
+            ready = self._write_conflist(own, facts.underlay)
             self._disk.set_ready(ready)
         except CniError as error:
             failures.append(str(error))
@@ -131,6 +135,22 @@ class Agent:
             yield from map(str, self._kernel.apply(device))
             facts = self._kernel.observe()  # with an interface go its routes
         yield from map(str, self._kernel.apply(routes.difference(facts, wanted)))
+
+    def _announce(self, blocks: tuple[str, ...], underlay: Underlay | None) -> Iterable[str]:
+        """Announce blocks by BGP, and no other ones; yields what is in the way."""
+        speaker, conf = self._speaker, self._conf.bgp
+        if speaker is None or conf is None:
+            return
+        text = bgp.IDLE
+        if blocks and self._conf.carrier == BGP:
+            if underlay is None:
+                return  # what was written before may be right
+            try:
+                text = bgp.render(self._conf, conf, blocks, underlay.ifname)
+            except CniError as error:
+                yield str(error)
+                return
+        yield from bgp.synchronize(speaker, conf, text, [pool.family for pool in self._conf.pools])
 
     def _no_underlay(self) -> str:
         return f"there is no interface {self._conf.underlay}" if self._conf.underlay else "there is no default route"
@@ -226,7 +246,8 @@ class Agent:
         """This node is no member any more: its blocks are others'."""
         self._disk.set_ready(False)
         self._disk.write_conflist(None)
-        failures = [*self._reach(facts, Wanted(frozenset())), *self._shut(facts, ())]
+        failures = [*self._reach(facts, Wanted(frozenset())), *self._shut(facts, ()),
+                    *self._announce((), facts.underlay)]
         self._tell(failures)
         return Outcome(ready=False, complete=not failures, removed=True)
 

@@ -11,16 +11,17 @@ from typing import Any
 
 from netaddr import IPNetwork
 
-from cni_v6.cluster.keys import AGENT, AUTO, OPEN
+from cni_v6.cluster.keys import AGENT, AUTO, BGP, OPEN
 from cni_v6.config.json_schema import DRAFT, definitions
-from cni_v6.config.text import seconds
 from cni_v6.config.reader import Reader, Section, wrong
+from cni_v6.config.text import seconds
 from cni_v6.errors import INVALID_CONFIG, CniError
 from cni_v6.log import Log
 from cni_v6.net.addresses import BITS, overlap
 from cni_v6.protocol.json_reader import decode, repeated_key
 
 _NAME = re.compile("[0-9A-Za-z]([0-9A-Za-z._-]{0,251}[0-9A-Za-z])?")  # as of a host (RFC 1123)
+_PLAIN_PATH = re.compile("[0-9A-Za-z/._+@-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +61,32 @@ class OtherCluster:
 
 
 @dataclass(frozen=True, slots=True)
+class Peer:
+    """A router to speak to. ``include``: a file with more about it in the words of the daemon, "" for none."""
+
+    address: str
+    asn: int
+    bfd: bool = False
+    ttl_security: bool = True
+    include: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SpeakerConf:
+    """The daemon that speaks BGP: the file that it reads, and its control socket."""
+
+    asn: int
+    peers: tuple[Peer, ...]
+    file: str
+    socket: str
+
+
+@dataclass(frozen=True, slots=True)
 class AgentConf:
-    """``underlay``: an interface, "" for that of the default route. ``report_every``: seconds, 0 for never."""
+    """``underlay``: an interface, "" for that of the default route. ``report_every``: seconds, 0 for never.
+
+    ``bgp``: with another carrier the daemon is told to announce nothing.
+    """
 
     pools: tuple[Pool, ...]
     carrier: str
@@ -69,6 +94,7 @@ class AgentConf:
     template: str
     target: str
     state_dir: str
+    bgp: SpeakerConf | None = None
     clusters: tuple[OtherCluster, ...] = ()
     report_every: int = 60
 
@@ -101,14 +127,16 @@ def parse(data: bytes, name: str) -> AgentConf:
     template, target = conflist.text("template"), conflist.text("target")
     if template == target:
         raise wrong(conflist.at("target"), target, "is the template", "write the target to another file")
-    pools = _pools(top.sections("pools"))
+    pools, carrier = _pools(top.sections("pools")), top.text("carrier")
+    bgp = _speaker(top.section("bgp")) if carrier == BGP or "bgp" in top.given else None
     return AgentConf(
         pools=pools,
-        carrier=top.text("carrier"),
+        carrier=carrier,
         underlay="" if top.text("underlay") == AUTO else top.text("underlay"),
         template=template,
         target=target,
         state_dir=top.text("stateDir"),
+        bgp=bgp,
         clusters=_clusters(top.sections("clusters"), pools),
         report_every=seconds(top.text("reportEvery")),
     )
@@ -191,3 +219,36 @@ def _pool(section: Section) -> Pool:
         reason = f"is no prefix length of a block of {cidr}"
         raise wrong(section.at("block"), block, reason, f"write one from {network.prefixlen} to {most}")
     return Pool(cidr, block, "podCIDRs" in section.values and section.flag("podCIDRs"))
+
+
+def _speaker(section: Section) -> SpeakerConf:
+    asn = section.number("as")
+    if asn is None:
+        raise CniError(INVALID_CONFIG, f"{section.at('as')} is missing", "write one, such as 64512")
+    peers = tuple(_peer(peer) for peer in section.sections("peers"))
+    if not peers:
+        raise wrong(section.at("peers"), [], "is empty", "write one router at least: its address and its AS number")
+    for (first, known), (second, peer) in combinations(enumerate(peers), 2):
+        if known.address == peer.address:
+            words = f"is that of {section.at('peers')}[{first}]"
+            raise wrong(f"{section.at('peers')}[{second}].address", peer.address, words, "remove one of them")
+    return SpeakerConf(asn, peers, _plain_path(section, "file"), _plain_path(section, "socket"))
+
+
+def _peer(section: Section) -> Peer:
+    address, asn = section.text("address"), section.number("as")
+    assert asn is not None
+    network = IPNetwork(address)
+    if network.version != 6 or network.first >> 120 in (0x00, 0xFF):  # RFC 4291: multicast; unspecified, loopback
+        raise wrong(section.at("address"), address, "is no IPv6 address of a router", "IPv4 goes over IPv6 too")
+    include = _plain_path(section, "include") if section.text("include") else ""
+    return Peer(address, asn, section.flag("bfd"), section.flag("ttlSecurity"), include)
+
+
+def _plain_path(section: Section, name: str) -> str:
+    """A path that BIRD has between quotes, and takes for no pattern of names."""
+    path = section.text(name)
+    if not _PLAIN_PATH.fullmatch(path):
+        raise wrong(section.at(name), path, "has characters that BIRD does not take in a path",
+                    "write letters, digits and / . _ - + @ alone")
+    return path

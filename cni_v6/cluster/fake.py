@@ -1,9 +1,11 @@
-"""A kernel in this process for tests of the agent: as drops as the real one."""
+"""A kernel and a BIRD in this process for tests of the agent."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
+from cni_v6.cluster.bgp import tag_of
+from cni_v6.cluster.bird_messages import Running
 from cni_v6.cluster.facts import (
     SRV6,
     SRV6_IN,
@@ -26,8 +28,9 @@ from cni_v6.cluster.facts import (
     Underlay,
     place,
 )
-from cni_v6.errors import KERNEL_REFUSED, CniError
+from cni_v6.errors import INVALID_CONFIG, KERNEL_REFUSED, CniError
 
+GARBAGE = "garbage"  # of which BIRD cannot make sense
 ENDS = {TUNNEL: {TUNNEL}, SRV6: {SRV6, SRV6_IN}}  # the interfaces of each device
 
 
@@ -118,3 +121,45 @@ def _needs(entry: Entry) -> str:
 
 def _is_exclusive(entry: Entry) -> bool:
     return isinstance(entry, Route | SegmentRoute | Rule)
+
+
+class FakeBird:
+    """BIRD in this process.
+
+    ``runs``: whether it does. ``includes``: its own configuration has the agent's file. ``broken``: what is wrong with
+    its own configuration. ``written``: what was done to it, in order.
+    """
+
+    def __init__(self) -> None:
+        self.runs = self.includes = self.bfd = True
+        self.broken = ""
+        self.kernels = {"master4", "master6"}
+        self.file: str | None = None
+        self.written: list[str] = []
+        self._loaded: str | None = None
+
+    def start(self) -> None:
+        self.runs, self._loaded = True, self.file
+
+    def running(self) -> Running | None:
+        tag = tag_of(self._loaded or "") if self.includes else ""
+        return Running(tag, frozenset(self.kernels), self.bfd) if self.runs else None
+
+    def read(self) -> str | None:
+        return self.file
+
+    def check(self, text: str) -> None:
+        if GARBAGE in text:
+            raise CniError(INVALID_CONFIG, "BIRD refuses what the file would be, so it stays as it is", GARBAGE)
+
+    def replace(self, text: str) -> None:
+        self.written.append("replace")
+        self.file = text
+
+    def reload(self) -> bool:
+        if self.broken or GARBAGE in (self.file or ""):
+            raise CniError(INVALID_CONFIG, "BIRD refuses its configuration, and goes on with the one before",
+                           self.broken or GARBAGE)
+        self.written.append("reload")
+        self._loaded = self.file
+        return True

@@ -6,11 +6,13 @@ from dataclasses import replace
 
 from cni_v6.config.keys import Flag, Items, Key, Level, Nested, Number, Text
 
-DIRECT, VXLAN, SRV6 = "direct", "vxlan", "srv6"
-CARRIERS = (DIRECT, VXLAN, SRV6)
+DIRECT, VXLAN, SRV6, BGP = "direct", "vxlan", "srv6", "bgp"
+CARRIERS = (DIRECT, VXLAN, SRV6, BGP)
 STATE_DIR = "/var/lib/cni/cluster"
+BIRD_FILE, BIRD_SOCKET = "/var/lib/cni/bird/cni-v6.conf", "/run/bird/bird.ctl"
 AUTO = "auto"
 OPEN = "open"  # of ``ingress``
+LAST_AS = 0xFFFF_FFFE  # the one after it is reserved (RFC 7300), as 0 is (RFC 7607)
 
 POOL = Level("pool", "pools[]", (
     Key("cidr", Text("subnet", blank=False), "The prefix that the nodes share.", "", required=True,
@@ -22,7 +24,8 @@ POOL = Level("pool", "pools[]", (
 ))
 
 OTHER_POOL = Level("clusterPool", "clusters[].pools[]", tuple(
-    replace(key, meaning="The prefix that its nodes share.") if key.name == "cidr" else key
+    replace(key, meaning="The prefix that its nodes share.", example="fd42:8e1f:6a01::/48") if key.name == "cidr"
+    else key
     for key in POOL.keys if key.name != "podCIDRs"
 ))
 
@@ -48,15 +51,39 @@ CONFLIST = Level("conflist", "conflist", (
         example="/etc/cni/net.d/10-cni-v6.conflist"),
 ))
 
+PEER = Level("peer", "bgp.peers[]", (
+    Key("address", Text("address", blank=False), "Its IPv6 address, on the link of `underlay`; also a link-local one.",
+        "", required=True, example="fd00:11::fe"),
+    Key("as", Number(1, LAST_AS), "Its AS number. That of the node itself: it reflects routes.", "", required=True,
+        example=64512),
+    Key("bfd", Flag(), "Notice within a second that it, or the way to it, is gone. It must do the same, and BIRD needs "
+        "`protocol bfd`.", "", default=False, example=True),
+    Key("ttlSecurity", Flag(), "Take only packets that no router has forwarded (RFC 5082). It must do the same. With "
+        "`false`, a container can speak to it as if it were the node.", "", default=True, example=True),
+    Key("include", Text("path"), "A file of your own, which BIRD reads as part of the protocol of this peer, such as "
+        "one with a `password`.", "", example="/etc/bird/cni-v6-peer.conf"),
+))
+
+SPEAKER = Level("bgp", "bgp", (
+    Key("as", Number(1, LAST_AS), "The AS number of the node. Required.", "", example=64512),
+    Key("peers", Items(Nested(PEER)), "The routers to announce the node's blocks to, and to learn the others' from. "
+        "Required.", "", example=[{"address": "fd00:11::fe", "as": 64512}]),
+    Key("file", Text("path"), "What the agent writes for BIRD, whose own configuration must include it.", "",
+        default=BIRD_FILE, example=BIRD_FILE),
+    Key("socket", Text("path"), "BIRD's control socket.", "", default=BIRD_SOCKET, example=BIRD_SOCKET),
+))
+
 AGENT = Level("agent", "", (
     Key("pools", Items(Nested(POOL)), "The prefixes to take blocks from, one a family at most. Containers get an "
         "address of each, in this order.", "", required=True,
         example=[{"cidr": "fd42:8e1f:6a00::/48", "block": 64}, {"cidr": "10.244.0.0/16", "block": 26}]),
     Key("carrier", Text("carrier"), "How packets get to the containers of other nodes. `direct`: by routes; all nodes "
-        "are on one link. `vxlan`: by a tunnel over IPv6; any links. `srv6`: by routes and segment routing; one link.",
+        "are on one link. `vxlan`: by a tunnel over IPv6; any links. `srv6`: by routes and segment routing; one link. "
+        "`bgp`: by routes that BIRD announces and learns.",
         "", default=DIRECT, example=DIRECT),
     Key("underlay", Text("interface"), "The interface to the other nodes. `auto`: that of the default route, IPv6 "
         "first.", "", default=AUTO, example="eth0"),
+    Key("bgp", Nested(SPEAKER), "For `carrier` `bgp`: who the node is, and whom it speaks to.", ""),
     Key("conflist", Nested(CONFLIST), "What the agent writes for the container runtime.", "", required=True),
     Key("clusters", Items(Nested(CLUSTER)), "Other clusters whose containers are reached without NAT.", "", default=[],
         example=[{"name": "east", "store": "etcd:http://[fd00:12::ff]:2379/east",

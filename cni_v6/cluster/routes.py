@@ -27,7 +27,7 @@ from cni_v6.cluster.facts import (
     Tunnel,
     Underlay,
 )
-from cni_v6.cluster.keys import DIRECT, VXLAN
+from cni_v6.cluster.keys import BGP, DIRECT, VXLAN
 from cni_v6.cluster.membership import Member, own_blocks
 from cni_v6.cluster.records import Claim, Cluster, NodeRecord
 
@@ -132,6 +132,8 @@ def way_to(
         raise NoRoute("that node is not in the cluster's store")
     if node.carrier != conf.carrier:
         raise NoRoute(f"its carrier is {node.carrier}, and here it is {conf.carrier}")
+    if conf.carrier == BGP:
+        return  # the daemon's
     if underlay is None:
         raise NoRoute("this node has no interface to the other nodes")
     if set(node.addresses) & set(underlay.addresses):  # as of the Node that was deleted and made again

@@ -12,6 +12,7 @@ from typing import Any
 
 from cni_v6.cluster import conflist, disk as disks, echo, files, report, serve
 from cni_v6.cluster.agent import Agent
+from cni_v6.cluster.bird import Bird
 from cni_v6.cluster.config import OtherCluster, parse, parse_node_name
 from cni_v6.cluster.linux import LinuxNode
 from cni_v6.cluster.open_store import HELP, open_store
@@ -46,13 +47,12 @@ def run(chosen: argparse.Namespace) -> int:
         others = {other.name: open_things.enter_context(closing(_other_store(number, other)))
                   for number, other in enumerate(conf.clusters)}
         kernel = open_things.enter_context(closing(LinuxNode(conf.underlay)))
+        speaker = open_things.enter_context(closing(Bird(conf.bgp.file, conf.bgp.socket))) if conf.bgp else None
         agent = Agent(
             conf, name, template, store=store, kernel=kernel, disk=disk, make_id=disks.new_id, say=_say,
-            other_stores=others,
+            speaker=speaker, other_stores=others,
         )
         open_things.callback(disk.set_ready, False)
-        tables = [kernel.table_news] if kernel.table_news else []
-        sources: list[serve.Source] = [store, kernel.news, *tables, *others.values()]
         if conf.report_every:
             folder = _network_folder(template)
             open_things.enter_context(closing(Reporter(
@@ -60,6 +60,8 @@ def run(chosen: argparse.Namespace) -> int:
                 leased=lambda blocks: disks.leased(folder, blocks),
                 echo=lambda addresses: echo.answered(addresses, kernel.underlay_name), now=time.time,
             )))
+        found = (store, kernel.news, kernel.table_news, speaker, *others.values())
+        sources = [source for source in found if source]
         return serve.serve(agent, sources)
 
 

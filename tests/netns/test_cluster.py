@@ -5,61 +5,32 @@ from __future__ import annotations
 import signal
 import socket
 from collections.abc import Iterator
-from itertools import permutations
-from threading import Thread
 
 import pytest
 
 from tests.etcd import etcd
 from tests.netns import networks, traffic, wire
-from tests.netns.cluster import HOST, POOL6, STATE_DIR, TARGET, UNDERLAY, Cluster, Member, cluster
-from tests.netns.networks import Pod
+from tests.netns.cluster import (
+    FAMILIES,
+    HOST,
+    POOL6,
+    STATE_DIR,
+    TARGET,
+    UNDERLAY,
+    Cluster,
+    Member,
+    bulk,
+    cluster,
+    outside,
+    reach,
+)
 from tests.sandbox import PLUGIN_PATH
 
 # Agents take seconds to start, so most tests share two nodes, and leave them as they were.
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("cluster")]
 
-BULK = bytes(range(256)) * (1 << 14)  # 4 MiB
-FAMILIES = (4, 6)
 # linux/rtnetlink.h, RTNLGRP_*: link, IPv4 address and route, IPv6 address and route. Not neighbours, which age.
 CHANGES = sum(1 << (group - 1) for group in (1, 5, 7, 9, 11))
-
-
-def bulk(sender: Pod, receiver: Pod, family: int) -> None:
-    """Move what does not fit into one packet: a carrier whose packets are too big for the way stands still here."""
-    received = bytearray()
-    with traffic.listening(receiver.netns, family, 7000) as listener:
-
-        def take() -> None:
-            connection, _ = listener.accept()
-            with connection:
-                connection.settimeout(wire.PATIENCE)
-                while part := connection.recv(1 << 16):
-                    received.extend(part)
-
-        taker = Thread(target=take)
-        taker.start()
-        with traffic.opened(sender.netns, family, socket.SOCK_STREAM) as client:
-            client.connect((receiver.address(family), 7000))
-            client.sendall(BULK)
-            client.shutdown(socket.SHUT_WR)
-        taker.join()
-    assert received == BULK
-
-
-def reach(pods: list[Pod]) -> None:
-    """All pairs, both families."""
-    for one, other in permutations(pods, 2):
-        for family in FAMILIES:
-            assert one.ping(other.address(family)), f"{one.node.name} does not reach {other.address(family)}"
-
-
-def outside(member: Member) -> str:
-    """A host beyond a node, which forwards for it; returns its namespace."""
-    made = networks.outside(member.node)
-    networks.set_sysctl(member.node, "ipv6/conf/all/forwarding", "1")
-    member.node.run("ip", "route", "add", POOL6, "via", networks.NODE_OUTSIDE[6], netns=made)
-    return made
 
 
 @pytest.fixture(params=[
