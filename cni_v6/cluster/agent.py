@@ -41,13 +41,14 @@ class Agent:
     :param other_stores: those of the other clusters, by their names.
     :param make_id: makes the id of a node that has none yet.
     :param say: takes a line for the operator.
+    :param boot: of the machine: a copy of it has another one.
     :param speaker: for a configuration with ``bgp``.
     """
 
     def __init__(
         self, conf: AgentConf, name: str, template: Document, *, store: ClusterStore, kernel: NodeKernel, disk: Disk,
         make_id: Callable[[], str], say: Callable[[str], None], speaker: bgp.Speaker | None = None,
-        other_stores: Mapping[str, OtherClusterStore] | None = None,
+        other_stores: Mapping[str, OtherClusterStore] | None = None, boot: str = "",
     ) -> None:
         self._conf = conf
         self._template = template
@@ -60,6 +61,7 @@ class Agent:
         self._said: frozenset[str] = frozenset()
         self._joined = False  # the store has been reached since the start
         self._make_id = make_id
+        self._boot = boot
         self._registered: Registered | None = None  # as it was at last
         self._absent = False  # the store's engine knows nodes, and not this one
         disk.set_ready(False)
@@ -168,7 +170,9 @@ class Agent:
             records.read(objects)
         except CniError as error:
             if error.code == NODE_CONFLICT:  # its blocks, if it had any, went with its name
-                self._disk.save(replace(self._state, objects=objects))  # nor may a start without the store have them
+                if not self._state.rival:
+                    self._state = replace(self._state, objects=objects)
+                self._disk.save(self._state)  # nor may a start without the store have them
                 self._withdraw(facts)
             if error.code in (NODE_CONFLICT, INVALID_CONFIG):
                 raise
@@ -218,14 +222,41 @@ class Agent:
             cluster = records.read(objects)
             if self._joined and membership.is_removed(self.member, cluster):
                 return objects
+            self._require_original(cluster)
             found = membership.changes(
                 self.member, self._conf, objects, cluster, underlay=underlay, kept=kept, registered=registered,
+                boot=self._boot,
             )
             if not found:
                 return objects
             self._store.commit(found)
             objects = self._store.read()
         raise CniError(TRY_AGAIN, f"other nodes were faster {TRIES} times", "the agent tries again")
+
+    def _require_original(self, cluster: Cluster) -> None:
+        """Of a node and its copy, made with its disk, the one that was there first goes on.
+
+        A node that starts cannot tell whether its record is of the boot before or of another machine, and replaces it.
+        The other one, if there is one, replaces it in turn. That tells the node, and it ends.
+
+        :raises CniError: NODE_CONFLICT.
+        """
+        other = membership.other_boot(self.member, cluster, self._boot)
+        if not other:
+            return
+        where = ", ".join(cluster.nodes[self.member.name].addresses)
+        if other == (self._state.replaced if self._joined else self._state.rival):
+            self._state = replace(self._state, objects={}, rival=other)
+            raise CniError(
+                NODE_CONFLICT, f"this is a copy of node {self.member.name} at {where}, which runs with the same disk",
+                f"remove {self._conf.state_dir} and start this agent with another --node; if the other one is the "
+                f"copy: end its agent, then cni-v6ctl nodes --remove {self.member.name}",
+            )
+        if self._joined:
+            self._say(f"a copy of this node's disk runs at {where}: it has the same name and id, and is told to end")
+        else:
+            self._state = replace(self._state, replaced=other)
+            self._disk.save(self._state)  # before the record is replaced
 
     def _write_conflist(self, blocks: tuple[str, ...], underlay: Underlay | None) -> bool:
         """Whether there is a configuration list: only with a block of every pool."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
 from contextlib import suppress
@@ -14,6 +15,7 @@ from cni_v6.errors import NODE_CONFLICT, STORE_FAILED, TRY_AGAIN, CniError
 from cni_v6.leases.disk import lock
 from cni_v6.net.addresses import values
 
+BOOT_ID = "/proc/sys/kernel/random/boot_id"
 STATE, READY, LOCK = "state.json", "ready", "lock"
 
 
@@ -88,6 +90,15 @@ def leased(folder: str, blocks: Sequence[str]) -> dict[str, int]:
             network = IPNetwork(block)
             found[block] = sum(network.first <= value <= network.last for value in values(names, network.version))
     return found or dict.fromkeys(blocks, 0)
+
+
+def boot(namespace: int) -> str:
+    """What no copy of the machine has: this boot of the kernel, and the network namespace, which is the node's.
+
+    :raises CniError: IO_FAILURE.
+    """
+    with files.naming(BOOT_ID), open(BOOT_ID, encoding="ascii") as file:
+        return hashlib.sha256(f"{file.read().strip()} {namespace}".encode()).hexdigest()[:16]
 
 
 def only_one(path: str, where: str) -> int:

@@ -15,11 +15,17 @@ VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """``objects``: of the cluster's store, as they were at last; ``others``: of those of other clusters, by name."""
+    """``objects``: of the cluster's store, as they were at last; ``others``: of those of other clusters, by name.
+
+    ``replaced``: the boot whose record the node replaced with its own at last. ``rival``: the boot of the node of which
+    this is a copy, once that is known.
+    """
 
     member: Member
     objects: Objects = field(default_factory=dict)
     others: Mapping[str, Objects] = field(default_factory=dict)
+    replaced: str = ""
+    rival: str = ""
 
 
 class Disk(Protocol):
@@ -41,6 +47,7 @@ class Disk(Protocol):
 def encode_state(state: State) -> bytes:
     document: dict[str, Any] = {
         "version": VERSION, "node": state.member.name, "id": state.member.id, "objects": dict(state.objects),
+        "replaced": state.replaced, "rival": state.rival,
         "clusters": {name: dict(objects) for name, objects in state.others.items()},
     }
     return (to_text(document) + "\n").encode()
@@ -55,7 +62,8 @@ def decode_state(content: bytes, path: str) -> State:
         raise fields.wrong("version", str(VERSION))
     others = fields.child("clusters")
     found = {name: _texts(others.child(name)) for name in others.raw} if others else {}
-    return State(Member(fields.required("node"), fields.required("id")), _texts(fields.child("objects")), found)
+    return State(Member(fields.required("node"), fields.required("id")), _texts(fields.child("objects")), found,
+                 fields.text("replaced"), fields.text("rival"))
 
 
 def _texts(child: Fields | None) -> Objects:

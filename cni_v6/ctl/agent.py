@@ -50,7 +50,7 @@ def run(chosen: argparse.Namespace) -> int:
         speaker = open_things.enter_context(closing(Bird(conf.bgp.file, conf.bgp.socket))) if conf.bgp else None
         agent = Agent(
             conf, name, template, store=store, kernel=kernel, disk=disk, make_id=disks.new_id, say=_say,
-            speaker=speaker, other_stores=others,
+            speaker=speaker, other_stores=others, boot=disks.boot(identity(HOST)[1]),
         )
         open_things.callback(disk.set_ready, False)
         if conf.report_every:
