@@ -265,6 +265,7 @@ FORMS: Mapping[str, Form] = {
     "ingress": Form(
         one_of(*_INGRESS), 'write "published", "open" or "isolated"', pattern("^(published|open|isolated)?$"),
     ),
+    "clusterIngress": Form(one_of(*_INGRESS[:2]), 'write "published" or "open"', pattern("^(published|open)?$")),
     "macvlanMode": Form(
         one_of("bridge", "private", "vepa", "passthru"), 'write "bridge", "private", "vepa" or "passthru"',
         pattern("^(bridge|private|vepa|passthru)?$"),

@@ -15,6 +15,7 @@ from cni_v6.cluster.conflist import parse_template
 from cni_v6.cluster.disk import READY
 from cni_v6.cluster.keys import STATE_DIR
 from cni_v6.cluster.open_store import FORMS
+from cni_v6.config.keys.ipam import DEFAULT_DATA_DIR
 from cni_v6.ctl.runtime_folders import CONF_DIR
 from cni_v6.kernel.sysctl import MOUNTED_ROOT, ROOT as SYSCTLS
 from cni_v6.leases.disk.data_dirs import RUN_DIR
@@ -76,7 +77,7 @@ def test_the_paths_are_those_of_the_code_and_the_samples(samples: Path) -> None:
     assert paths["networks"] == places["networks"] == CONF_DIR and conf.target.startswith(f"{CONF_DIR}/")
     assert conf.template == f"{places['configuration']}/template.conflist"
     assert AGENT["command"][-1] == f"{places['configuration']}/{sample.name}"
-    assert paths["run"] == places["run"] == RUN_DIR
+    assert paths["run"] == places["run"] == RUN_DIR and paths["leases"] == places["leases"] == DEFAULT_DATA_DIR
     assert (paths["sysctls"], places["sysctls"]) == (SYSCTLS.rstrip("/"), MOUNTED_ROOT.rstrip("/"))
     assert AGENT["readinessProbe"]["exec"]["command"] == ["test", "-e", f"{STATE_DIR}/{READY}"]
 
