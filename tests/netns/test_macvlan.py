@@ -362,7 +362,7 @@ def radvd(node: Node, router: str, tmp_path: Path) -> str:
 
 def slaac(**keys: Any) -> dict[str, Any]:
     config = networks.network(name="pods", **keys)
-    return {**config, "ipam": {"type": "cni-v6-slaac", "slaacTimeout": 5}}
+    return {**config, "ipam": {"type": "cni-v6-slaac", "slaacTimeout": 60}}
 
 
 def test_a_container_takes_its_address_from_the_router(node: Node, router: str, radvd: str) -> None:
