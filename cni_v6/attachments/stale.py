@@ -21,7 +21,7 @@ from cni_v6.leases.attachment import Attachment
 from cni_v6.leases.store import Leases, Transaction
 from cni_v6.log import Log
 from cni_v6.protocol.invocation import Invocation
-from cni_v6.protocol.names import Owner, alias_start, host_interface, owned, owner_of_alias
+from cni_v6.protocol.names import Owner, alias_start, host_interface, host_interfaces, owned, owner_of_alias
 from cni_v6.values import dataclass
 
 EARLIER_BOOT = "it is of an earlier boot"
@@ -216,7 +216,7 @@ def interfaces(
 def of_valid(call: Invocation) -> frozenset[str]:
     """The names of the host interfaces of the attachments that the runtime lists as valid."""
     parts = (name.rpartition(":") for name in call.valid or ())
-    return frozenset(host_interface(Owner(call.network, container_id, ifname)) for container_id, _, ifname in parts)
+    return host_interfaces(call.network, ((container_id, ifname) for container_id, _, ifname in parts))
 
 
 def lacks(call: Invocation, owner: Owner) -> bool:
