@@ -83,11 +83,21 @@ def events(netns: str, source: tuple[int, int] = (socket.NETLINK_ROUTE, GROUPS))
         yield made
 
 
+def has_netlink(protocol: int) -> bool:
+    """Whether this kernel has a netlink protocol: the user-mode one has no netfilter."""
+    try:
+        socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol).close()
+    except OSError as error:
+        assert error.errno == errno.EPROTONOSUPPORT, error
+        return False
+    return True
+
+
 def await_state(netns: str, look: Callable[[], T], what: str) -> T:
     """Look, and look again at each of the kernel's notifications, until there is something to see; return it."""
     deadline = time.monotonic() + PATIENCE
     with ExitStack() as stack:
-        sockets = [stack.enter_context(events(netns, source)) for source in STATE]
+        sockets = [stack.enter_context(events(netns, source)) for source in STATE if has_netlink(source[0])]
         while not (seen := look()):
             ready, _, _ = select.select(sockets, [], [], max(0.0, deadline - time.monotonic()))
             if not ready:
