@@ -32,7 +32,7 @@ LOG_SUFFIX = ".jsonl"  # no program that we know of has a file so named that it 
 
 PROTOCOLS = ("tcp", "udp", "sctp")  # those with ports that nftables can translate
 _MODES, _INGRESS, _BACKENDS = ("auto", "on", "off"), ("published", "open", "isolated"), ("nftables", "iptables")
-_CARRIERS = ("direct", "vxlan", "srv6")  # of the node agent
+_CARRIERS = ("direct", "vxlan", "srv6", "bgp")  # of the node agent
 _GROUPS = {4: range(224, 256), 6: (0xFF,)}  # the first byte of multicast addresses, and of IPv4's reserved ones
 _CONTROL = r"\u0000-\u001f\u007f-\u009f"
 
@@ -265,6 +265,7 @@ FORMS: Mapping[str, Form] = {
     "ingress": Form(
         one_of(*_INGRESS), 'write "published", "open" or "isolated"', pattern("^(published|open|isolated)?$"),
     ),
+    "clusterIngress": Form(one_of(*_INGRESS[:2]), 'write "published" or "open"', pattern("^(published|open)?$")),
     "macvlanMode": Form(
         one_of("bridge", "private", "vepa", "passthru"), 'write "bridge", "private", "vepa" or "passthru"',
         pattern("^(bridge|private|vepa|passthru)?$"),

@@ -64,7 +64,7 @@ def unnamed_interface(owner: Owner) -> str:
 
 
 def node_interface(network: str, master: str) -> str:
-    """Name of the node's own macvlan on a master, by which it reaches the containers of a network there."""
+    """Name of the node's own child on a master, by which it reaches the containers of a network there."""
     return "node" + _digest("node", network, master).hex()[: IFNAMSIZ - 4]
 
 
@@ -111,6 +111,11 @@ def pinned_mac(bridge: str, node: str) -> str:
 def alias(owner: Owner) -> str:
     """The ``ifalias`` of the host interface: how a person, and GC, see whose it is."""
     return f"{ALIAS_PREFIX} {owner}"
+
+
+def alias_start(network: str) -> str:
+    """How the aliases of a network's host interfaces begin."""
+    return f"{ALIAS_PREFIX} {network}/"
 
 
 @lru_cache(maxsize=64)

@@ -1,0 +1,216 @@
+"""Nodes whose routes BIRD announces and learns: by a route reflector on their link, by a router that is their own."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cni_v6.cluster import bgp
+from cni_v6.cluster.keys import BIRD_FILE
+from tests.bird import USER, Bird, need_bird
+from tests.netns import networks, traffic, wire
+from tests.netns.cluster import FAMILIES, POOL4, POOL6, UNDERLAY, Cluster, Member, bulk, cluster, outside, reach
+from tests.sandbox import PLUGIN_PATH
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("cluster")]
+
+MTU = 1400
+ROUTER_ID = "router id 192.0.2.1;"
+
+
+def bird_of(folder: Path, name: str, netns: str, sample: str, *, mounts: str = "", **others: Any) -> Bird:
+    before = ["nsenter", f"--net={netns}", *([f"--mount={mounts}"] if mounts else []), "--"]
+    return Bird(folder / name, sample, before, others.get("others", {}))
+
+
+@contextmanager
+def nodes(
+    names: Sequence[str], router: str, others: Mapping[str, str], addresses: Sequence[str], **keys: Any,
+) -> Iterator[tuple[Cluster, dict[str, Bird]]]:
+    """Nodes without IPv4 on the link, a router there, and a BIRD for each, which all run. The agents do not run yet.
+
+    :param router: the sample for it; ``others``: of ``Bird``.
+    :param addresses: of the router on the link.
+    """
+    need_bird()
+    with ExitStack() as undo:
+        made = undo.enter_context(cluster(*names, ipv4=False, carrier="bgp", **keys))
+        made.group = USER
+        made.folder.chmod(0o755)  # BIRD has a user of its own
+        for address in addresses:
+            _ip(made.lan, "address", "add", address, "dev", "lan", "nodad")
+        birds = {"router": bird_of(made.folder, "router", f"/run/netns/{made.lan}", router, others=others)}
+        for member in made.members:
+            member.node.file(BIRD_FILE).parent.mkdir()
+            birds[member.name] = bird_of(
+                made.folder, f"bird-{member.name}", member.node.path, "node.conf", mounts=member.node.mount_namespace,
+                others={ROUTER_ID: f"router id 192.0.2.{member.number};"},
+            )
+        for bird in birds.values():
+            undo.callback(bird.stop, signal.SIGKILL)
+            bird.start()
+        yield made, birds
+
+
+def _ip(netns: str, *argv: str) -> None:
+    subprocess.run(["ip", "-n", netns, *argv], check=True)
+
+
+def start(member: Member, bird: Bird, peer: Mapping[str, object]) -> None:
+    member.start(bgp={"as": 64512, "peers": [peer], "socket": str(bird.socket)})
+
+
+def learned(member: Member) -> dict[str, str]:
+    """Prefix -> way, of each route that BIRD has made."""
+    lines = []
+    for family in ("-6", "-4"):
+        lines += member.node.run("ip", family, "route", "show", "proto", "bird").stdout.splitlines()
+    return {prefix: way.strip() for prefix, _, way in (line.partition(" ") for line in lines)}
+
+
+def await_routes(member: Member, others: Sequence[Member]) -> None:
+    """Wait until a node has routes to exactly the blocks of these."""
+    wanted = {block for other in others for block in other.blocks()}
+    wire.await_state(member.node.path, lambda: set(learned(member)) == wanted, f"on {member.name}: {sorted(wanted)}")
+
+
+REFLECTOR = {"address": "fd00:11::fe", "as": 64512, "bfd": True}
+
+
+@pytest.fixture(scope="module")
+def reflected() -> Iterator[tuple[Cluster, dict[str, Bird]]]:
+    """Three nodes and a route reflector."""
+    with nodes(("a", "b", "c"), "route-reflector.conf", {}, ("fd00:11::fe/64",)) as (made, birds):
+        for member in made.members:
+            member.node.run("ip", "link", "set", UNDERLAY, "mtu", str(MTU))
+            start(member, birds[member.name], REFLECTOR)
+        yield made, birds
+
+
+@pytest.fixture
+def three(reflected: tuple[Cluster, dict[str, Bird]]) -> tuple[Cluster, dict[str, Bird]]:
+    """The same, when all of them know each other."""
+    members = reflected[0].members
+    for member in members:
+        await_routes(member, [other for other in members if other is not member])
+    return reflected
+
+
+def test_containers_of_all_nodes_talk(three: tuple[Cluster, dict[str, Bird]]) -> None:
+    a, b, c = three[0].members
+    pods = [member.pod for member in (a, b, c)]
+    reach(pods)
+    for family in FAMILIES:
+        bulk(pods[0], pods[2], family)
+        bulk(pods[1], pods[0], family)
+    assert c.config()["mtu"] == MTU
+    assert traffic.path_mtu(outside(a), networks.OUTSIDE[6], b.pod.address(6)) == MTU
+    block6, block4 = b.blocks()
+    ways = learned(a)
+    assert ways[block6].startswith(f"via {b.addresses[0]} dev {UNDERLAY}")
+    assert ways[block4].startswith(f"via inet6 {b.addresses[0]} dev {UNDERLAY}")
+    assert [route.split()[:2] for route in a.routes()] == [["unreachable", block] for block in sorted(a.blocks())]
+
+
+def test_a_second_look_writes_nothing_and_tells_bird_nothing(three: tuple[Cluster, dict[str, Bird]]) -> None:
+    made, birds = three
+    a = made.members[0]
+    a.stop()
+    file = a.node.file(BIRD_FILE)
+    before = file.stat(), birds["a"].ask("show status")
+    start(a, birds["a"], REFLECTOR)
+    after = file.stat(), birds["a"].ask("show status")
+    assert (before[0].st_ino, before[0].st_mtime_ns) == (after[0].st_ino, after[0].st_mtime_ns)
+    assert reconfigured(before[1]) == reconfigured(after[1])
+
+
+def reconfigured(status: str) -> str:
+    [line] = [line for line in status.splitlines() if line.startswith("Last reconfiguration")]
+    return line
+
+
+def test_a_file_that_somebody_changes_is_written_again(three: tuple[Cluster, dict[str, Bird]]) -> None:
+    """BIRD, which has not read the other one, is not told."""
+    made, birds = three
+    a = made.members[0]
+    file = a.node.file(BIRD_FILE)
+    right, before = file.read_text(), reconfigured(birds["a"].ask("show status"))
+    file.write_text("garbage")
+    a.await_file(BIRD_FILE, lambda: file.read_text() == right)
+    assert reconfigured(birds["a"].ask("show status")) == before
+
+
+def test_a_node_is_removed_and_comes_back(three: tuple[Cluster, dict[str, Bird]]) -> None:
+    made, birds = three
+    a, b, c = made.members
+    b.node.run(f"{PLUGIN_PATH[0]}/cni-v6ctl", "nodes", "--cluster", made.store, "--remove", "b")
+    assert "node b was removed from the cluster" in b.ended()
+    assert b.node.file(BIRD_FILE).read_text() == bgp.IDLE and "cni_v6_" not in birds["b"].ask("show protocols")
+    await_routes(a, [c])
+    wire.await_state(b.node.path, lambda: not learned(b), "no route of BIRD")
+    start(b, birds["b"], REFLECTOR)
+    await_routes(a, [b, c])
+    await_routes(b, [a, c])
+    reach([a.pod, b.pod])
+
+
+def test_a_node_that_falls_silent_is_noticed(three: tuple[Cluster, dict[str, Bird]]) -> None:
+    """By BFD: BGP itself would wait for 90 seconds, which is longer than this test does."""
+    made, _ = three
+    a, b, c = made.members
+    _ip(made.lan, "link", "set", "port3", "nomaster")
+    await_routes(a, [b])
+    await_routes(b, [a])
+    _ip(made.lan, "link", "set", "port3", "master", "lan")
+    await_routes(a, [b, c])
+    await_routes(c, [a, b])
+    reach([a.pod, c.pod])
+
+
+def test_bird_is_killed_and_comes_back(three: tuple[Cluster, dict[str, Bird]]) -> None:
+    made, birds = three
+    a, b, c = made.members
+    birds["a"].stop(signal.SIGKILL)
+    a.says("BIRD does not run: nothing listens at")
+    await_routes(b, [c])
+    birds["a"].start()
+    a.says("all is well again")
+    await_routes(b, [a, c])
+    await_routes(a, [b, c])
+    reach([a.pod, b.pod])
+
+
+SMALL = [{"cidr": POOL6, "block": 122}, {"cidr": POOL4, "block": 28}]
+RIGHT = "fd42:8e1f:6a00:bad::40/122"  # what a block may be
+
+
+@pytest.fixture
+def two() -> Iterator[tuple[Cluster, dict[str, Bird]]]:
+    """Nodes with small blocks, and a router of another AS, which announces what is none of its business."""
+    wrong = ["::/0", POOL6, "fd42:8e1f:6a00:bad::/64", "fd42:8e1f:6a00:bad::80/123", "2001:db8::/122"]
+    routes = " ".join(f"route {prefix} unreachable;" for prefix in [*wrong, RIGHT])
+    others = {
+        "protocol bfd { }": f"protocol bfd {{ }}\nprotocol static {{ ipv6; {routes} }}",
+        "export where net ~ pool6;": "export all;", 'interface "nodes";': 'interface "lan";',
+        "{64,64}": "{122,122}", "{26,26}": "{28,28}",
+    }
+    with nodes(("a", "b"), "tor.conf", others, ("fe80::1/64",), pools=SMALL) as (made, birds):
+        for member in made.members:
+            start(member, birds[member.name], {"address": "fe80::1", "as": 65000})
+        yield made, birds
+
+
+def test_small_blocks_at_a_router_that_announces_more_than_it_may(two: tuple[Cluster, dict[str, Bird]]) -> None:
+    """The nodes take blocks of the pools, and nothing else."""
+    a, b = two[0].members
+    for member, other in ((a, b), (b, a)):
+        wanted = {*other.blocks(), RIGHT}
+        wire.await_state(member.node.path, lambda: set(learned(member)) == wanted, f"{sorted(wanted)}")
+    assert [block.partition("/")[2] for block in a.blocks()] == ["122", "28"]
+    reach([a.pod, b.pod])
