@@ -41,9 +41,10 @@ def test_a_configuration() -> None:
     assert parsed(RAW) == replace(CONF, state_dir="/var/lib/cni/cluster")
     assert list(VALIDATOR.iter_errors(RAW)) == []
     peer = {"address": "fe80::1", "as": 65000, "bfd": True, "ttlSecurity": False, "include": "/etc/bird/peer.conf"}
-    whole = {**RAW, "carrier": "direct", "bgp": {"as": 1, "peers": [peer], "file": "/a/b.conf", "socket": "/run/b"}}
-    assert parsed(whole).bgp == SpeakerConf(
-        1, (Peer("fe80::1", 65000, True, False, "/etc/bird/peer.conf"),), "/a/b.conf", "/run/b")
+    peers = [peer, {"address": "fe80::2", "as": 65000}]
+    whole = {**RAW, "carrier": "direct", "bgp": {"as": 1, "peers": peers, "file": "/a/b.conf", "socket": "/run/b"}}
+    both = Peer("fe80::1", 65000, True, False, "/etc/bird/peer.conf"), Peer("fe80::2", 65000)
+    assert parsed(whole).bgp == SpeakerConf(1, both, "/a/b.conf", "/run/b")
     assert list(VALIDATOR.iter_errors(whole)) == []
 
 
