@@ -23,7 +23,8 @@ from tests.sandbox import Node
 from tests.unit.test_cluster_bgp import BLOCKS, CONF, SPEAKER
 
 KERNELS = frozenset({"master4", "master6"})
-PEERS = (Peer("fd00:11::fe", 64512, bfd=True), Peer("fe80::1", 65000, ttl_security=False))
+PEERS = (Peer("fd00:11::fe", 64512, bfd=True), Peer("fe80::1", 65000, ttl_security=False),
+         Peer("unnumbered", 65001, bfd=True))
 FIRST, SECOND = (bgp.render(CONF, replace(SPEAKER, peers=PEERS), blocks, "lo") for blocks in (BLOCKS, BLOCKS[:1]))
 
 

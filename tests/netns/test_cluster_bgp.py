@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +14,7 @@ import pytest
 
 from cni_v6.cluster import bgp
 from cni_v6.cluster.keys import BIRD_FILE
+from tests import frr
 from tests.bird import USER, Bird, need_bird
 from tests.netns import networks, traffic, wire
 from tests.netns.cluster import FAMILIES, POOL4, POOL6, UNDERLAY, Cluster, Member, bulk, cluster, outside, reach
@@ -21,41 +23,41 @@ from tests.sandbox import PLUGIN_PATH
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("cluster")]
 
 MTU = 1400
-ROUTER_ID = "router id 192.0.2.1;"
-
-
-def bird_of(folder: Path, name: str, netns: str, sample: str, *, mounts: str = "", **others: Any) -> Bird:
-    before = ["nsenter", f"--net={netns}", *([f"--mount={mounts}"] if mounts else []), "--"]
-    return Bird(folder / name, sample, before, others.get("others", {}))
 
 
 @contextmanager
-def nodes(
-    names: Sequence[str], router: str, others: Mapping[str, str], addresses: Sequence[str], **keys: Any,
-) -> Iterator[tuple[Cluster, dict[str, Bird]]]:
-    """Nodes without IPv4 on the link, a router there, and a BIRD for each, which all run. The agents do not run yet.
-
-    :param router: the sample for it; ``others``: of ``Bird``.
-    :param addresses: of the router on the link.
-    """
+def nodes(names: Sequence[str], **keys: Any) -> Iterator[tuple[Cluster, dict[str, Bird]]]:
+    """Nodes without IPv4 on the link, and a BIRD for each, which all run. The agents do not run yet."""
     need_bird()
     with ExitStack() as undo:
         made = undo.enter_context(cluster(*names, ipv4=False, carrier="bgp", **keys))
         made.group = USER
         made.folder.chmod(0o755)  # BIRD has a user of its own
-        for address in addresses:
-            _ip(made.lan, "address", "add", address, "dev", "lan", "nodad")
-        birds = {"router": bird_of(made.folder, "router", f"/run/netns/{made.lan}", router, others=others)}
+        birds = {}
         for member in made.members:
             member.node.file(BIRD_FILE).parent.mkdir()
-            birds[member.name] = bird_of(
-                made.folder, f"bird-{member.name}", member.node.path, "node.conf", mounts=member.node.mount_namespace,
-                others={ROUTER_ID: f"router id 192.0.2.{member.number};"},
-            )
-        for bird in birds.values():
+            before = ["nsenter", f"--net={member.node.path}", f"--mount={member.node.mount_namespace}", "--"]
+            bird = Bird(made.folder / f"bird-{member.name}", "node.conf", before,
+                        {"router id 192.0.2.1;": f"router id 192.0.2.{member.number};"})
             undo.callback(bird.stop, signal.SIGKILL)
             bird.start()
+            birds[member.name] = bird
         yield made, birds
+
+
+@contextmanager
+def router(made: Cluster, sample: str, address: str, others: Mapping[str, str]) -> Iterator[None]:
+    """A BIRD on the link of the nodes.
+
+    :param others: of ``Bird``.
+    """
+    _ip(made.lan, "address", "add", address, "dev", "lan", "nodad")
+    bird = Bird(made.folder / "router", sample, ["nsenter", f"--net=/run/netns/{made.lan}", "--"], others)
+    try:
+        bird.start()
+        yield
+    finally:
+        bird.stop(signal.SIGKILL)
 
 
 def _ip(netns: str, *argv: str) -> None:
@@ -86,7 +88,7 @@ REFLECTOR = {"address": "fd00:11::fe", "as": 64512, "bfd": True}
 @pytest.fixture(scope="module")
 def reflected() -> Iterator[tuple[Cluster, dict[str, Bird]]]:
     """Three nodes and a route reflector."""
-    with nodes(("a", "b", "c"), "route-reflector.conf", {}, ("fd00:11::fe/64",)) as (made, birds):
+    with nodes(("a", "b", "c")) as (made, birds), router(made, "route-reflector.conf", "fd00:11::fe/64", {}):
         for member in made.members:
             member.node.run("ip", "link", "set", UNDERLAY, "mtu", str(MTU))
             start(member, birds[member.name], REFLECTOR)
@@ -200,7 +202,7 @@ def two() -> Iterator[tuple[Cluster, dict[str, Bird]]]:
         "export where net ~ pool6;": "export all;", 'interface "nodes";': 'interface "lan";',
         "{64,64}": "{122,122}", "{26,26}": "{28,28}",
     }
-    with nodes(("a", "b"), "tor.conf", others, ("fe80::1/64",), pools=SMALL) as (made, birds):
+    with nodes(("a", "b"), pools=SMALL) as (made, birds), router(made, "tor.conf", "fe80::1/64", others):
         for member in made.members:
             start(member, birds[member.name], {"address": "fe80::1", "as": 65000})
         yield made, birds
@@ -214,3 +216,37 @@ def test_small_blocks_at_a_router_that_announces_more_than_it_may(two: tuple[Clu
         wire.await_state(member.node.path, lambda: set(learned(member)) == wanted, f"{sorted(wanted)}")
     assert [block.partition("/")[2] for block in a.blocks()] == ["122", "28"]
     reach([a.pod, b.pod])
+
+
+@pytest.fixture
+def unnumbered() -> Iterator[tuple[Cluster, dict[str, Bird]]]:
+    """Nodes that have no link in common: each is at a port of a router, which runs FRR and has no addresses."""
+    with nodes(("a", "b")) as (made, birds), ExitStack() as undo:
+        netns = f"/run/netns/{made.lan}"
+        for member in made.members:
+            _ip(made.lan, "link", "set", f"port{member.number}", "nomaster")
+        for key in ("net.ipv6.conf.all.forwarding", "net.ipv4.ip_forward"):
+            subprocess.run(["nsenter", f"--net={netns}", "sysctl", "-qw", f"{key}=1"], check=True)
+        undo.enter_context(frr.frr(netns, made.folder, {"swp": "port"}))
+        for member in made.members:
+            start(member, birds[member.name], {"address": "unnumbered", "as": 65000, "bfd": True})
+        yield made, birds
+
+
+def test_nodes_that_have_no_link_in_common(unnumbered: tuple[Cluster, dict[str, Bird]]) -> None:
+    a, b = unnumbered[0].members
+    await_routes(a, [b])
+    await_routes(b, [a])
+    assert all(re.search(f"via (inet6 )?fe80::[^ ]* dev {UNDERLAY}", way) for way in learned(a).values())
+    reach([a.pod, b.pod])
+    for family in FAMILIES:
+        bulk(a.pod, b.pod, family)
+
+
+def test_the_sample_for_frr(tmp_path: Path) -> None:
+    frr.need_frr()
+    assert frr.check(frr.SAMPLE) == ""
+    wrong = tmp_path / "frr.conf"
+    text = frr.SAMPLE.read_text(encoding="utf-8")
+    wrong.write_text(text.replace("prefix-list pool6 out", "prefix-list pool6 sideways"))
+    assert "pool6 sideways" in frr.check(wrong)
