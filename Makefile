@@ -24,8 +24,8 @@ PYTEST = tools/sandbox env PATH="$(CURDIR)/.tools/bin:$$PATH" $(RUN) -m pytest -
 REST = (runtimes or uml or bare or courier or slow) and not crossed
 
 .NOTPARALLEL:
-.PHONY: help demo test test-all test-rest test-kubernetes check bench lint type courier wheels dist deb install
-.PHONY: uninstall clean
+.PHONY: help demo test test-all test-rest test-kubernetes check bench lint type courier wheels dist deb docs
+.PHONY: install uninstall clean
 .PHONY: root setup setup-install setup-test setup-rest setup-bench
 
 help: ## list the targets
@@ -45,7 +45,7 @@ test-rest: ARGS = -m "$(REST)"
 test-rest: root setup-rest ## what make test leaves out; ARGS="-k gateway": a part of everything
 	$(PYTEST) $(ARGS)
 
-test-kubernetes: root setup-rest ## the node agent's store with a real Kubernetes API server, which it builds once (10 minutes)
+test-kubernetes: root setup-rest ## with a real kubelet and API server of Kubernetes, which it builds once (15 minutes)
 	@tools/kubernetes
 	$(PYTEST) -m kubernetes $(ARGS)
 
@@ -74,6 +74,12 @@ dist: courier ## cni-v6ctl as one file for hosts without pip, with the couriers 
 deb: setup-install ## the Debian package, with man pages, completion and systemd units, into dist/
 	@tools/deb dist
 
+docs: ## the documentation as a site to search, into build/site/
+	@tools/venv
+	@tools/venv docs
+	@tools/docs build/site
+	@echo "Open build/site/index.html, or:  $(RUN) -m http.server --bind ::1 --directory build/site"
+
 install: setup-install ## into PREFIX=/usr/local CNI_BIN_DIR=/opt/cni/bin [DESTDIR=] [COURIER=no|need]
 	@tools/install
 
@@ -101,7 +107,7 @@ setup-test: setup
 
 setup-rest: setup-test
 	@tools/packages $(REST_PACKAGES)
-	@tools/venv test dev courier
+	@tools/venv test dev courier docs
 	@tools/cnitool
 	@tools/promtool
 

@@ -41,10 +41,14 @@ class Page:
         self._call("Emulation.setFocusEmulationEnabled", enabled=True)
         self.requests: list[str] = []
 
-    def open(self, path: Path) -> None:
-        """Load a file, to its end. The pointer is in the corner then."""
+    def open(self, page: Path | str) -> None:
+        """Load a file or an address, to its end. The pointer is in the corner then."""
         self._call("Input.dispatchMouseEvent", type="mouseMoved", x=0, y=0)
-        self._call("Page.navigate", url=path.as_uri())
+        self._call("Page.navigate", url=page.as_uri() if isinstance(page, Path) else page)
+        self.loaded()
+
+    def loaded(self) -> None:
+        """Wait for the end of loading a page: of the one that a click or a key opens."""
         self._wait("Page.loadEventFired")
 
     def prefer(self, scheme: str) -> None:
@@ -55,8 +59,8 @@ class Page:
         self._call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
 
     def value(self, expression: str) -> Any:
-        """The value of a JavaScript expression."""
-        answer = self._call("Runtime.evaluate", expression=expression, returnByValue=True)
+        """The value of a JavaScript expression; of a promise, once it is kept."""
+        answer = self._call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
@@ -64,7 +68,8 @@ class Page:
         """Press and release the mouse in the middle of an element, as a person does."""
         chosen = json.dumps(selector)
         x, y = self.value(f"(() => {{ const element = document.querySelector({chosen});"
-                          "element.scrollIntoView({block: 'center'}); const box = element.getBoundingClientRect();"
+                          "element.scrollIntoView({block: 'center', behavior: 'instant'});"
+                          "const box = element.getBoundingClientRect();"
                           "return [box.x + box.width / 2, box.y + box.height / 2]; })()")
         for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
             pressed = {} if kind == "mouseMoved" else {"button": "left", "clickCount": 1}

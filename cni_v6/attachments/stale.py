@@ -11,16 +11,17 @@ from collections.abc import Collection, Iterable, Iterator
 from cni_v6.attachments import register, remove_interface
 from cni_v6.attachments.context import Context
 from cni_v6.attachments.namespaces import UNKNOWN
+from cni_v6.config.main import RemovalConf
 from cni_v6.errors import CniError
 from cni_v6.kernel import ops
 from cni_v6.kernel.ops import HOST
-from cni_v6.kernel.questions import GetAlive, GetLinks, Question, Snapshot
+from cni_v6.kernel.questions import GetAlive, GetAliases, GetLinks, Question, Snapshot
 from cni_v6.leases import records
 from cni_v6.leases.attachment import Attachment
 from cni_v6.leases.store import Leases, Transaction
 from cni_v6.log import Log
 from cni_v6.protocol.invocation import Invocation
-from cni_v6.protocol.names import Owner, host_interface, owned
+from cni_v6.protocol.names import Owner, alias_start, host_interface, owned, owner_of_alias
 from cni_v6.values import dataclass
 
 EARLIER_BOOT = "it is of an earlier boot"
@@ -198,6 +199,13 @@ class Unlisted:
 
     owners: frozenset[Owner] = frozenset()
     stale: tuple[Attachment, ...] = ()
+
+
+def interfaces(conf: RemovalConf, context: Context, bridge: str = "") -> list[tuple[str, Owner]]:
+    """The names of the node's interfaces, or of the ports of a bridge, whose alias names an owner of this network."""
+    start = alias_start(conf.network)
+    named = context.kernel.observe([GetAliases(start, bridge)]).aliases(start, bridge)
+    return [(name, owner) for name, alias in named if (owner := owner_of_alias(alias))]
 
 
 def lacks(call: Invocation, owner: Owner) -> bool:

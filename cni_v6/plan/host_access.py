@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from cni_v6.config.child import ChildConf
 from cni_v6.kernel import ops
 from cni_v6.kernel.ops import HOST, Op
-from cni_v6.kernel.questions import GetAddresses, GetLink, GetRoutes, Question, Snapshot
+from cni_v6.kernel.questions import GetAddresses, GetLink, HasRoute, Question, Snapshot
 from cni_v6.leases.attachment import Attachment
 from cni_v6.net.addresses import BITS, is_link_local, overlap, version
 from cni_v6.plan import gateways
@@ -30,15 +30,19 @@ _SETTINGS = {
 
 
 def questions(conf: ChildConf) -> tuple[Question, ...]:
-    """The questions that ADD and CHECK ask."""
-    if not conf.node_interface:
-        return ()
-    return own_questions(conf.master, conf.node_interface)
+    """The questions that an ADD asks: about the node's macvlan, and about its addresses on the master."""
+    name = conf.node_interface
+    return (GetLink(HOST, name), GetAddresses(HOST, conf.master)) if name else ()
 
 
-def own_questions(master: str, name: str) -> tuple[Question, ...]:
-    """The questions about the node's macvlan ``name`` and about its addresses on the master."""
-    return GetLink(HOST, name), GetRoutes(HOST, name), GetAddresses(HOST, master)
+def own_questions(record: Attachment, master: str, name: str) -> tuple[Question, ...]:
+    """The questions about what the node has for a container; ``name``: of the node's macvlan."""
+    ways = (HasRoute(HOST, name, prefix) for prefix in _prefixes(record, name))
+    return GetLink(HOST, name), GetAddresses(HOST, master), *ways
+
+
+def _prefixes(record: Attachment, name: str) -> list[str]:
+    return [anchor.prefix for anchor in record.anchors if anchor.home == name]
 
 
 def own_addresses(master: str, seen: Snapshot) -> tuple[str, ...]:
@@ -120,14 +124,12 @@ def differences(
 
     :param seen: answers to ``own_questions``.
     """
-    prefixes = [anchor.prefix for anchor in record.anchors if anchor.home == name]
-    wanted = list(routes(master, name, prefixes, seen))
+    wanted = list(routes(master, name, _prefixes(record, name), seen))
     link = seen.link(HOST, name)
     if link is None or not link.up:
         again = *make(record.owner.network, master, node, seen), *wanted
         yield f"the node's macvlan {name} is {'down' if link else 'missing'}", again
         return
-    there = {route.dst for route in seen.routes(HOST, name)}
     for step in wanted:
-        if step.dst not in there:
+        if not seen.has_route(HOST, name, step.dst):
             yield f"route {step.dst} through {name} is missing", (step,)

@@ -32,7 +32,6 @@ from cni_v6.config.ipam import IpamConf
 from cni_v6.config.main import Conf, ForeignIpam, MainConf, RemovalConf, is_stripped
 from cni_v6.errors import CniError, Errors
 from cni_v6.kernel import ops
-from cni_v6.kernel.facts import Link
 from cni_v6.kernel.ops import HOST
 from cni_v6.kernel.questions import GetLinks, Question, Snapshot
 from cni_v6.leases.attachment import Attachment
@@ -88,8 +87,8 @@ class MainPlugin(Protocol[Conf]):
         """The differences between a result, or the record, and the kernel, one phrase for each."""
         ...
 
-    def ports(self, conf: RemovalConf, context: Context) -> list[tuple[Link, Owner]]:
-        """The node's interfaces whose alias names an owner of this network."""
+    def ports(self, conf: RemovalConf, context: Context) -> list[tuple[str, Owner]]:
+        """The names of the node's interfaces whose alias names an owner of this network."""
         ...
 
     def status_questions(self, conf: Conf, node: str, records: Sequence[Attachment]) -> Iterable[Question]:
@@ -214,7 +213,7 @@ class Frame(Generic[Conf]):
             unlisted = stale.unlisted(call, leases, started, context)
         errors = Errors()
         gone = [(record.host or host_interface(record.owner), record.owner) for record in unlisted.stale]
-        gone += [(link.name, owner) for link, owner in ports
+        gone += [(name, owner) for name, owner in ports
                  if stale.lacks(call, owner) and owner not in unlisted.owners]
         hosts = [name for host, owner in gone for name in (host, ifb(owner))]
         errors.run(lambda: context.kernel.remove([ops.DeleteLink(HOST, host) for host in hosts]))

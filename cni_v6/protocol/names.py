@@ -113,6 +113,11 @@ def alias(owner: Owner) -> str:
     return f"{ALIAS_PREFIX} {owner}"
 
 
+def alias_start(network: str) -> str:
+    """How the aliases of a network's host interfaces begin."""
+    return f"{ALIAS_PREFIX} {network}/"
+
+
 @lru_cache(maxsize=64)
 def link_group(network: str) -> int:
     """Link group of the host interfaces of a routed network: ``ROUTED_NETWORK`` and 28 bits of the name's digest."""

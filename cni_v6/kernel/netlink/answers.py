@@ -4,7 +4,7 @@ netlink header."""
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from cni_v6.kernel.facts import Link, RouteEntry
@@ -71,6 +71,7 @@ _LINK = frozenset((
     IFLA_IFNAME, IFLA_ADDRESS, IFLA_MTU, IFLA_OPERSTATE, IFLA_IFALIAS, IFLA_GROUP, IFLA_MASTER, IFLA_LINKINFO,
     IFLA_AF_SPEC, IFLA_TXQLEN,
 ))
+_ALIAS = frozenset((IFLA_IFNAME, IFLA_IFALIAS))
 _NETFILTER = {4: IFLA_BR_NF_CALL_IPTABLES, 6: IFLA_BR_NF_CALL_IP6TABLES}
 _BRIDGE = frozenset((
     IFLA_BR_STP_STATE, IFLA_BR_VLAN_FILTERING, IFLA_BR_VLAN_DEFAULT_PVID, IFLA_BR_GROUP_FWD_MASK, *_NETFILTER.values(),
@@ -169,6 +170,19 @@ def _read_settings(specific: bytes, settings: dict[str, str | None]) -> None:
         place = IPV6_SETTINGS[name] * 4
         if place < len(values):
             settings[name] = str(struct.unpack_from("=i", values, place)[0])
+
+
+def settings_of(data: bytes, names: Iterable[str]) -> dict[str, str | None]:
+    """Those of the interface's ``IPV6_SETTINGS``, as of ``read_link``."""
+    settings: dict[str, str | None] = dict.fromkeys(names)
+    _read_settings(_some(data, IFLA_AF_SPEC).get(IFLA_AF_SPEC, b""), settings)
+    return settings
+
+
+def alias_of(data: bytes) -> tuple[str, str]:
+    """(name, alias) of an RTM_NEWLINK message, of which nothing else is read; no alias: ""."""
+    given = picked(data, _ALIAS, HEADER.size + IFINFOMSG.size)
+    return as_text(given.get(IFLA_IFNAME)), as_text(given.get(IFLA_IFALIAS))
 
 
 def read_address(data: bytes) -> tuple[int, str]:

@@ -113,20 +113,6 @@ def _proxy(kind: int, flags: int, address: str, index: int) -> Message:
     return _message("ndmsg", kind, flags, header, [("NDA_DST", address)])
 
 
-def get_proxies(index: int) -> Message:
-    """A dump of the proxy entries of the interface with this index.
-
-    With strict checking the index in the header must be 0 (neigh_valid_dump_req, net/core/neighbour.c).
-    """
-    return _message("ndmsg", RTM_GETNEIGH, 0, {"family": AF_INET6, "flags": NTF_PROXY}, [("NDA_IFINDEX", index)])
-
-
-def read_proxy(data: bytes) -> tuple[int, str]:
-    """(interface index, address) of an RTM_NEWNEIGH message."""
-    read = _read("ndmsg", data)
-    return int(read["ifindex"]), str(read.get_attr("NDA_DST"))
-
-
 # Lifetimes of IPv6 addresses
 
 
@@ -156,7 +142,10 @@ def read_lifetime(data: bytes) -> tuple[int, Lifetime]:
 
 
 def get_neighbours(index: int) -> Message:
-    """A dump of the neighbours, both families, of the interface with this index."""
+    """A dump of the neighbours, both families, of the interface with this index.
+
+    With strict checking the index in the header must be 0 (neigh_valid_dump_req, net/core/neighbour.c).
+    """
     return _message("ndmsg", RTM_GETNEIGH, 0, {}, [("NDA_IFINDEX", index)])
 
 
