@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -17,12 +18,25 @@ from cni_v6.cluster.keys import BIRD_FILE
 from tests import frr
 from tests.bird import USER, Bird, need_bird
 from tests.netns import networks, traffic, wire
-from tests.netns.cluster import FAMILIES, POOL4, POOL6, UNDERLAY, Cluster, Member, bulk, cluster, outside, reach
+from tests.netns.cluster import (
+    FAMILIES,
+    POOL4,
+    POOL6,
+    UNDERLAY,
+    Cluster,
+    Member,
+    bulk,
+    cluster,
+    host_beyond,
+    outside,
+    reach,
+)
 from tests.sandbox import PLUGIN_PATH
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("cluster")]
 
 MTU = 1400
+OPEN = 1  # RFC 4271, 4.1
 
 
 @contextmanager
@@ -82,13 +96,15 @@ def await_routes(member: Member, others: Sequence[Member]) -> None:
     wire.await_state(member.node.path, lambda: set(learned(member)) == wanted, f"on {member.name}: {sorted(wanted)}")
 
 
+# BFD on a busy machine: the slower side's interval counts, and with it a session ends after four seconds.
+SLOWLY = {"bfd { interval 200 ms; multiplier 4; };": "bfd { interval 1 s; multiplier 4; };"}
 REFLECTOR = {"address": "fd00:11::fe", "as": 64512, "bfd": True}
 
 
 @pytest.fixture(scope="module")
 def reflected() -> Iterator[tuple[Cluster, dict[str, Bird]]]:
     """Three nodes and a route reflector."""
-    with nodes(("a", "b", "c")) as (made, birds), router(made, "route-reflector.conf", "fd00:11::fe/64", {}):
+    with nodes(("a", "b", "c")) as (made, birds), router(made, "route-reflector.conf", "fd00:11::fe/64", SLOWLY):
         for member in made.members:
             member.node.run("ip", "link", "set", UNDERLAY, "mtu", str(MTU))
             start(member, birds[member.name], REFLECTOR)
@@ -153,7 +169,7 @@ def test_a_node_is_removed_and_comes_back(three: tuple[Cluster, dict[str, Bird]]
     a, b, c = made.members
     b.node.run(f"{PLUGIN_PATH[0]}/cni-v6ctl", "nodes", "--cluster", made.store, "--remove", "b")
     assert "node b was removed from the cluster" in b.ended()
-    assert b.node.file(BIRD_FILE).read_text() == bgp.IDLE and "cni_v6_" not in birds["b"].ask("show protocols")
+    assert b.node.file(BIRD_FILE).read_text() == bgp.IDLE
     await_routes(a, [c])
     wire.await_state(b.node.path, lambda: not learned(b), "no route of BIRD")
     start(b, birds["b"], REFLECTOR)
@@ -186,6 +202,24 @@ def test_bird_is_killed_and_comes_back(three: tuple[Cluster, dict[str, Bird]]) -
     await_routes(b, [a, c])
     await_routes(a, [b, c])
     reach([a.pod, b.pod])
+
+
+def test_a_session_with_who_is_beyond_a_node(three: tuple[Cluster, dict[str, Bird]]) -> None:
+    """As of a container, which is masqueraded: the router takes nothing that was forwarded (RFC 5082)."""
+    made, _ = three
+    c, stranger = made.members[2], "fd00:11::77"
+    beyond = host_beyond(c, ())
+    _ip(made.lan, "route", "add", f"{stranger}/128", "via", c.addresses[0])
+    c.node.run("ip", "route", "add", f"{stranger}/128", "via", networks.OUTSIDE[6])
+    c.node.run("ip", "address", "add", f"{stranger}/128", "dev", "lo", "nodad", netns=beyond)
+    with traffic.opened(beyond, 6, socket.SOCK_STREAM) as client:
+        client.bind((stranger, 0))
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 2000)
+        client.connect((REFLECTOR["address"], 179))
+        assert client.recv(100)[18] == OPEN
+        client.sendall(b"\0" * 19)
+        with pytest.raises(TimeoutError):  # nothing was acknowledged, else it would complain (RFC 4271, 6.1)
+            client.recv(100)
 
 
 SMALL = [{"cidr": POOL6, "block": 122}, {"cidr": POOL4, "block": 28}]
@@ -227,7 +261,7 @@ def unnumbered() -> Iterator[tuple[Cluster, dict[str, Bird]]]:
             _ip(made.lan, "link", "set", f"port{member.number}", "nomaster")
         for key in ("net.ipv6.conf.all.forwarding", "net.ipv4.ip_forward"):
             subprocess.run(["nsenter", f"--net={netns}", "sysctl", "-qw", f"{key}=1"], check=True)
-        undo.enter_context(frr.frr(netns, made.folder, {"swp": "port"}))
+        undo.enter_context(frr.frr(netns, made.folder, {"swp": "port", "nodes bfd": "nodes bfd 4 1000 1000"}))
         for member in made.members:
             start(member, birds[member.name], {"address": "unnumbered", "as": 65000, "bfd": True})
         yield made, birds
