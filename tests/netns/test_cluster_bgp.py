@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -223,22 +224,30 @@ def test_a_session_with_who_is_beyond_a_node(three: tuple[Cluster, dict[str, Bir
 
 
 SMALL = [{"cidr": POOL6, "block": 122}, {"cidr": POOL4, "block": 28}]
+PASSWORD = 'password "correct horse";'
 RIGHT = "fd42:8e1f:6a00:bad::40/122"  # what a block may be
 
 
 @pytest.fixture
 def two() -> Iterator[tuple[Cluster, dict[str, Bird]]]:
-    """Nodes with small blocks, and a router of another AS, which announces what is none of its business."""
+    """Nodes with small blocks, and a router of another AS, which announces what is none of its business.
+
+    The sessions have a password.
+    """
     wrong = ["::/0", POOL6, "fd42:8e1f:6a00:bad::/64", "fd42:8e1f:6a00:bad::80/123", "2001:db8::/122"]
     routes = " ".join(f"route {prefix} unreachable;" for prefix in [*wrong, RIGHT])
     others = {
         "protocol bfd { }": f"protocol bfd {{ }}\nprotocol static {{ ipv6; {routes} }}",
         "export where net ~ pool6;": "export all;", 'interface "nodes";': 'interface "lan";',
-        "{64,64}": "{122,122}", "{26,26}": "{28,28}",
+        "{64,64}": "{122,122}", "{26,26}": "{28,28}", 'dynamic name "node";': f'dynamic name "node"; {PASSWORD}',
     }
     with nodes(("a", "b"), pools=SMALL) as (made, birds), router(made, "tor.conf", "fe80::1/64", others):
+        secret = made.folder / "password.conf"
+        secret.touch(0o600)
+        secret.write_text(PASSWORD)
+        shutil.chown(secret, USER)  # the agents cannot read it
         for member in made.members:
-            start(member, birds[member.name], {"address": "fe80::1", "as": 65000})
+            start(member, birds[member.name], {"address": "fe80::1", "as": 65000, "include": str(secret)})
         yield made, birds
 
 
