@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import select
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -14,10 +14,10 @@ from tests.kube_api import Item, ask, until
 
 from . import networks
 from .containerd import COMMANDS
-from .kube_cluster import AGENT_SPACE, NODES, PODS, Cluster, Member, cluster
+from .kube_cluster import AGENT_SPACE, NODES, PODS, SERVICES, Cluster, Member, cluster
 from .kubelet import Pod, addresses
 from .node import SETTLE
-from .pods import PORT, plain, url, web
+from .pods import PORT, asked, plain, url, web
 
 pytestmark = [
     pytest.mark.kubernetes, pytest.mark.timeout(600), pytest.mark.xdist_group("kubernetes nodes"),
@@ -25,6 +25,7 @@ pytestmark = [
 
 TARGET = "/etc/cni/net.d/10-cni-v6.conflist"
 NETWORK = "pods"
+NODE_PORT = 30080
 AGENT_PODS = f"/api/v1/namespaces/{AGENT_SPACE}/pods"
 
 
@@ -76,6 +77,18 @@ def pods(made: Cluster, **places: str) -> Iterator[list[Item]]:
         made.members[place].kubelet.until_gone(*places)
 
 
+def until_answered(ask_it: Callable[[], str]) -> str:
+    """What it says in the end: kube-proxy tells nobody that it has loaded its rules."""
+    deadline = time.monotonic() + SETTLE
+    while True:
+        try:
+            return ask_it()
+        except (AssertionError, OSError):
+            if time.monotonic() > deadline:
+                raise
+            select.select([], [], [], 0.2)
+
+
 def until_routes(member: Member, wanted: set[str]) -> None:
     deadline = time.monotonic() + 2 * SETTLE
     while {route["dst"] for route in member.routes()} != wanted:
@@ -93,6 +106,27 @@ def test_pods_of_both_nodes_talk_by_their_own_addresses(made: Cluster) -> None:
                 assert seen_from(na, one, other) == own and seen_from(nb, two, own) == other
     for member in (na, nb):
         assert networks.leases(member.node.path(networks.STORE), NETWORK) == set()
+
+
+def test_a_service_tells_its_pods_who_asks(made: Cluster) -> None:
+    """Between pods of one node too; at each node's port from outside."""
+    na, nb = made.members["na"], made.members["nb"]
+    with pods(made, server="na", near="na", far="nb") as (server, near, far):
+        service = made.make(SERVICES, {
+            "apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}, "spec": {
+                "type": "NodePort", "ipFamilyPolicy": "RequireDualStack", "selector": {"app": "server"},
+                "ports": [{"port": 80, "targetPort": PORT, "nodePort": NODE_PORT}],
+            },
+        })
+        for number, address in enumerate(service["spec"]["clusterIPs"]):
+            for member, pod in ((na, near), (nb, far)):
+                own = addresses(pod)[number]
+                assert until_answered(lambda: seen_from(member, pod, address, 80)) == own
+            assert seen_from(na, server, address, 80), "a pod reaches itself"
+        for member in (na, nb):
+            for address in member.addresses:
+                assert until_answered(lambda: asked(address, NODE_PORT))
+        made.delete(f"{SERVICES}/web")
 
 
 def test_pods_and_new_ones_need_no_api(made: Cluster) -> None:
