@@ -117,7 +117,8 @@ class Cluster:
             if made["kind"] == "DaemonSet":
                 texts = {file.name: file.read_text(encoding="utf-8") for file in FILES.iterdir()}
                 own = [{"cidr": pool, "block": block, "podCIDRs": True} for pool, block in self.pools.items()]
-                texts["agent.json"] = json.dumps({**json.loads(texts["agent.json"]), "pools": own})
+                keys = {"pools": own, "reportEvery": "1s"}  # instead of a minute
+                texts["agent.json"] = json.dumps({**json.loads(texts["agent.json"]), **keys})
                 self.make(f"/api/v1/namespaces/{AGENT_SPACE}/configmaps", {
                     "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "cni-v6-agent"}, "data": texts})
                 made = _with_programs(made)

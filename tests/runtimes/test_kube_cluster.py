@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 import select
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
-from tests.kube_api import Item, ask, until
+from tests.kube_api import Item, ask, kubeconfig, until
+from tests.sandbox import ROOT
 
 from . import networks
 from .containerd import COMMANDS
 from .kube_cluster import AGENT_SPACE, NODES, PODS, SERVICES, Cluster, Member, cluster
 from .kubelet import Pod, addresses
-from .node import SETTLE
+from .node import ENVIRONMENT, SETTLE
 from .pods import PORT, asked, plain, url, web
 
 pytestmark = [
@@ -127,6 +130,28 @@ def test_a_service_tells_its_pods_who_asks(made: Cluster) -> None:
             for address in member.addresses:
                 assert until_answered(lambda: asked(address, NODE_PORT))
         made.delete(f"{SERVICES}/web")
+
+
+def test_the_operators_commands_know_the_cluster(made: Cluster, tmp_path: Path) -> None:
+    """What the agents measure of leases and of each other needs a mount and a capability of the DaemonSet."""
+    command = str(ROOT / "bin/cni-v6ctl")
+    config = kubeconfig(tmp_path / "config", made.api.url, AGENT_SPACE, made.api.cafile)
+
+    def measured() -> str:
+        argv = (command, "nodes", "--json", "--cluster", f"kubernetes:{config}")
+        printed = subprocess.run(argv, env=ENVIRONMENT, check=True, capture_output=True, text=True).stdout
+        found = {node["node"]: node for node in map(json.loads, printed.splitlines())}
+        leased = {name: [entry["leases"] for entry in node["leased"].values()] for name, node in found.items()}
+        assert leased == {"na": [1, 1], "nb": [0, 0]}
+        for node in found.values():
+            assert sorted((answer["family"], answer["answers"]) for answer in node["answers"]) == [
+                ("ipv4", True), ("ipv6", True)]
+        return printed
+
+    with pods(made, one="na"):
+        until_answered(measured)
+        for member in made.members.values():
+            assert "\nred" not in member.node.run(command, "doctor")
 
 
 def test_pods_and_new_ones_need_no_api(made: Cluster) -> None:
