@@ -6,8 +6,7 @@ import json
 import select
 import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,10 +16,10 @@ from tests.sandbox import ROOT
 
 from . import networks
 from .containerd import COMMANDS
-from .kube_cluster import AGENT_SPACE, NODES, PODS, SERVICES, Cluster, Member, cluster
-from .kubelet import Pod, addresses
+from .kube_cluster import AGENT_SPACE, NODES, Cluster, Member, check_service, cluster, until_answered
+from .kubelet import addresses
 from .node import ENVIRONMENT, SETTLE
-from .pods import PORT, asked, plain, url, web
+from .pods import web
 
 pytestmark = [
     pytest.mark.kubernetes, pytest.mark.timeout(600), pytest.mark.xdist_group("kubernetes nodes"),
@@ -28,7 +27,6 @@ pytestmark = [
 
 TARGET = "/etc/cni/net.d/10-cni-v6.conflist"
 NETWORK = "pods"
-NODE_PORT = 30080
 AGENT_PODS = f"/api/v1/namespaces/{AGENT_SPACE}/pods"
 
 
@@ -50,11 +48,6 @@ def condition(item: Item, kind: str) -> Item:
     return found
 
 
-def seen_from(member: Member, pod: Pod, address: str, port: int = PORT) -> str:
-    """The address that a server sees when a pod of this node asks it."""
-    return plain(member.execute(pod, "wget", "-q", "-O", "-", url(address, port)))
-
-
 def test_a_node_has_the_blocks_that_kubernetes_gives_it(made: Cluster) -> None:
     _, listed = ask(made.api, "GET", NODES)
     blocks = {node["metadata"]["name"]: node["spec"]["podCIDRs"] for node in listed["items"]}
@@ -68,30 +61,6 @@ def test_a_node_has_the_blocks_that_kubernetes_gives_it(made: Cluster) -> None:
     assert len(pods) == 2
 
 
-@contextmanager
-def pods(made: Cluster, **places: str) -> Iterator[list[Item]]:
-    """Pods with a server, ready, on the nodes that are named; they are gone afterwards."""
-    for name, place in places.items():
-        made.run(name, web(), made.members[place])
-    yield made.until_ready(*places)
-    for name in places:
-        made.delete(f"{PODS}/{name}")
-    for place in set(places.values()):
-        made.members[place].kubelet.until_gone(*places)
-
-
-def until_answered(ask_it: Callable[[], str]) -> str:
-    """What it says in the end: kube-proxy tells nobody that it has loaded its rules."""
-    deadline = time.monotonic() + SETTLE
-    while True:
-        try:
-            return ask_it()
-        except (AssertionError, OSError):
-            if time.monotonic() > deadline:
-                raise
-            select.select([], [], [], 0.2)
-
-
 def until_routes(member: Member, wanted: set[str]) -> None:
     deadline = time.monotonic() + 2 * SETTLE
     while {route["dst"] for route in member.routes()} != wanted:
@@ -101,35 +70,18 @@ def until_routes(member: Member, wanted: set[str]) -> None:
 
 def test_pods_of_both_nodes_talk_by_their_own_addresses(made: Cluster) -> None:
     na, nb = made.members["na"], made.members["nb"]
-    with pods(made, first="na", second="nb"):
+    with made.pods(first="na", second="nb"):
         pass  # what the first pod of a node leaves belongs to the network
     with na.node.unchanged(networks.STORE), nb.node.unchanged(networks.STORE):
-        with pods(made, one="na", two="nb") as (one, two):
+        with made.pods(one="na", two="nb") as (one, two):
             for own, other in zip(addresses(one), addresses(two)):
-                assert seen_from(na, one, other) == own and seen_from(nb, two, own) == other
+                assert na.seen_by(one, other) == own and nb.seen_by(two, own) == other
     for member in (na, nb):
         assert networks.leases(member.node.path(networks.STORE), NETWORK) == set()
 
 
 def test_a_service_tells_its_pods_who_asks(made: Cluster) -> None:
-    """Between pods of one node too; at each node's port from outside."""
-    na, nb = made.members["na"], made.members["nb"]
-    with pods(made, server="na", near="na", far="nb") as (server, near, far):
-        service = made.make(SERVICES, {
-            "apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}, "spec": {
-                "type": "NodePort", "ipFamilyPolicy": "RequireDualStack", "selector": {"app": "server"},
-                "ports": [{"port": 80, "targetPort": PORT, "nodePort": NODE_PORT}],
-            },
-        })
-        for number, address in enumerate(service["spec"]["clusterIPs"]):
-            for member, pod in ((na, near), (nb, far)):
-                own = addresses(pod)[number]
-                assert until_answered(lambda: seen_from(member, pod, address, 80)) == own
-            assert seen_from(na, server, address, 80), "a pod reaches itself"
-        for member in (na, nb):
-            for address in member.addresses:
-                assert until_answered(lambda: asked(address, NODE_PORT))
-        made.delete(f"{SERVICES}/web")
+    check_service(made, made.members["na"], made.members["nb"])
 
 
 def test_the_operators_commands_know_the_cluster(made: Cluster, tmp_path: Path) -> None:
@@ -148,7 +100,7 @@ def test_the_operators_commands_know_the_cluster(made: Cluster, tmp_path: Path) 
                 ("ipv4", True), ("ipv6", True)]
         return printed
 
-    with pods(made, one="na"):
+    with made.pods(one="na"):
         until_answered(measured)
         for member in made.members.values():
             assert "\nred" not in member.node.run(command, "doctor")
@@ -156,12 +108,12 @@ def test_the_operators_commands_know_the_cluster(made: Cluster, tmp_path: Path) 
 
 def test_pods_and_new_ones_need_no_api(made: Cluster) -> None:
     na = made.members["na"]
-    with pods(made, one="na", two="nb") as (one, two):
+    with made.pods(one="na", two="nb") as (one, two):
         made.api.stop()
         na.kubelet.put("lonely", web())
         [lonely] = na.kubelet.until_ready("lonely")
         for from_one, from_lonely, other in zip(addresses(one), addresses(lonely), addresses(two)):
-            assert seen_from(na, one, other) == from_one and seen_from(na, lonely, other) == from_lonely
+            assert na.seen_by(one, other) == from_one and na.seen_by(lonely, other) == from_lonely
         made.api.start()
         na.kubelet.remove("lonely")
         made.until_nodes(na=True, nb=True)
@@ -178,6 +130,6 @@ def test_a_node_is_deleted_and_registers_again(made: Cluster) -> None:
     nb.kubelet.start()
     blocks = made.until_nodes(na=True, nb=True)["nb"]["spec"]["podCIDRs"]
     until_routes(na, set(blocks))
-    with pods(made, one="na", two="nb") as (one, two):
+    with made.pods(one="na", two="nb") as (one, two):
         for own, other in zip(addresses(one), addresses(two)):
-            assert seen_from(na, one, other) == own and seen_from(nb, two, own) == other
+            assert na.seen_by(one, other) == own and nb.seen_by(two, own) == other
