@@ -38,11 +38,13 @@ class Bird:
     """
     :param file: what it includes. The folder is made, for all to read: BIRD has a user of its own.
     :param control: its control socket.
+    :param seconds: after which it does not answer.
     """
 
-    def __init__(self, file: str, control: str) -> None:
+    def __init__(self, file: str, control: str, seconds: float = TIMEOUT_SECONDS) -> None:
         self._file = file
         self._control = control
+        self._seconds = seconds
         self._connection: socket.socket | None = None
         folder, name = os.path.split(file)
         self._aside = f"{folder}/.{name}.check"  # BIRD's patterns, such as *.conf, pass it over
@@ -147,7 +149,7 @@ class Bird:
             except TimeoutError:
                 self._disconnect()
                 raise CniError(IO_FAILURE, f"BIRD does not answer at {self._control}",
-                               f"within {TIMEOUT_SECONDS:.0f} seconds: is it stopped?") from None
+                               f"within {self._seconds:g} seconds: is it stopped?") from None
             except (BrokenPipeError, ConnectionResetError):
                 self._disconnect()
             except (OSError, CniError):
@@ -158,7 +160,7 @@ class Bird:
     def _connect(self) -> bool:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         self._connection = connection
-        connection.settimeout(TIMEOUT_SECONDS)
+        connection.settimeout(self._seconds)
         try:
             connection.connect(self._control)
         except OSError as error:

@@ -101,8 +101,10 @@ def await_state(netns: str, look: Callable[[], T], what: str) -> T:
 
 
 def _is_spoken(protocol: int) -> bool:
-    """Whether the kernel has a netlink protocol: without it there is no news of what it is for. A user-mode kernel
-    loads nftables for the first test that needs it."""
+    """Whether the kernel has a netlink protocol: without it there is no news of what it is for.
+
+    A user-mode kernel loads nftables for the first test that needs it.
+    """
     try:
         socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol).close()
     except OSError as error:

@@ -462,10 +462,11 @@ def test_sources_towards_other_clusters_stay(keys: dict[str, Any], written: Any)
     assert json.loads(conflist.render(template(**keys), ["fd42::/64"], 1500))["plugins"][0].items() >= keys.items()
 
 
-def test_the_samples() -> None:
+@pytest.mark.parametrize("folder", ["conf/cluster", "conf/cluster/kubernetes"])
+def test_the_samples(folder: str) -> None:
     """The agent takes both, and the plugin takes what it writes, without a word."""
-    conf = parse((ROOT / "conf/cluster/agent.json").read_bytes(), "agent.json")
-    sample = conflist.parse_template((ROOT / "conf/cluster/template.conflist").read_bytes(), conf.template)
+    conf = parse((ROOT / folder / "agent.json").read_bytes(), "agent.json")
+    sample = conflist.parse_template((ROOT / folder / "template.conflist").read_bytes(), conf.template)
     taken = [blocks.choose(pool, "a", []) for pool in conf.pools]
     raw = json.loads(conflist.render(sample, taken, 1500))
     call = config_tables.call({"cniVersion": raw["cniVersion"], "name": raw["name"], **raw["plugins"][0]})

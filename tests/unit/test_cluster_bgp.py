@@ -41,9 +41,10 @@ def test_a_configuration() -> None:
     assert parsed(RAW) == replace(CONF, state_dir="/var/lib/cni/cluster")
     assert list(VALIDATOR.iter_errors(RAW)) == []
     peer = {"address": "fe80::1", "as": 65000, "bfd": True, "ttlSecurity": False, "include": "/etc/bird/peer.conf"}
-    whole = {**RAW, "carrier": "direct", "bgp": {"as": 1, "peers": [peer], "file": "/a/b.conf", "socket": "/run/b"}}
-    assert parsed(whole).bgp == SpeakerConf(
-        1, (Peer("fe80::1", 65000, True, False, "/etc/bird/peer.conf"),), "/a/b.conf", "/run/b")
+    peers = [peer, {"address": "unnumbered", "as": 65000}]
+    whole = {**RAW, "carrier": "direct", "bgp": {"as": 1, "peers": peers, "file": "/a/b.conf", "socket": "/run/b"}}
+    both = Peer("fe80::1", 65000, True, False, "/etc/bird/peer.conf"), Peer("unnumbered", 65000)
+    assert parsed(whole).bgp == SpeakerConf(1, both, "/a/b.conf", "/run/b")
     assert list(VALIDATOR.iter_errors(whole)) == []
 
 
@@ -64,6 +65,8 @@ def test_a_configuration() -> None:
     ({"as": 1, "peers": [{"address": "fd00::1", "as": 1}], "socket": "/run/a b"}, "bgp.socket: "),
     ({"as": 1, "peers": [{"address": "fd00::1", "as": 1, "bdf": True}]}, 'did you mean "bfd"?'),
     ({"as": 1, "peers": [{"address": "fd00::1\n", "as": 1}]}, "bgp.peers[0].address: "),
+    ({"as": 1, "peers": [{"address": "unnumberd", "as": 1}]}, 'or "unnumbered"'),
+    ({"as": 1, "peers": [{"address": "unnumbered", "as": 1}] * 2}, "is that of bgp.peers[0]"),
 ])
 def test_a_configuration_that_is_refused(raw: Any, says: str) -> None:
     with pytest.raises(CniError) as caught:
@@ -81,7 +84,7 @@ def test_the_file() -> None:
 
 def golden() -> str:
     tor = Peer("fe80::1", 65000, bfd=True, ttl_security=False, include="/etc/bird/peer.conf")
-    return rendered(REFLECTOR, tor)
+    return rendered(REFLECTOR, tor, Peer("unnumbered", 65001))
 
 
 def test_a_small_block_and_one_family() -> None:
@@ -123,8 +126,9 @@ def test_the_identifier_of_a_node(pool: Pool, block: str, identifier: str) -> No
 @pytest.mark.parametrize("ifname", ['eth"0', "a;b", "{}", "a\nb"])
 def test_an_interface_that_cannot_be_named(ifname: str) -> None:
     assert ifname not in rendered(ifname=ifname)
-    with pytest.raises(CniError, match="cannot be named in BIRD's configuration"):
-        rendered(Peer("fe80::1", 64512), ifname=ifname)
+    for address in ("fe80::1", "unnumbered"):
+        with pytest.raises(CniError, match="cannot be named in BIRD's configuration"):
+            rendered(Peer(address, 64512), ifname=ifname)
 
 
 @settings(max_examples=50)
