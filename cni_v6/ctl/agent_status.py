@@ -64,9 +64,16 @@ def facts() -> AgentFacts | None:
     silent = (f"{answer.node} (IPv{answer.family})" for answer in found.measured.answers if not answer.answers)
     return AgentFacts(
         found.node, found.target, runs(), os.path.exists(found.target),
-        max(0.0, time.time() - found.synced) if found.synced else None, found.nodes, found.complaints,
+        _behind(found), found.nodes, found.complaints,
         {block: (leases, room(block)) for block, leases in found.measured.used.items()}, tuple(silent),
     )
+
+
+def _behind(found: Status) -> float | None:
+    """Nothing if the last look could read the store: without news there is none for hours."""
+    if found.synced >= found.stepped:
+        return 0.0
+    return max(0.0, time.time() - found.synced) if found.synced else None
 
 
 def runs() -> bool:

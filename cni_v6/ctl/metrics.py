@@ -94,7 +94,7 @@ def of_agent() -> Iterator[Sample]:
     yield Sample("cni_v6_agent_up", int(agent_status.runs()), (found.node,))
     yield Sample("cni_v6_agent_ready", int(found.ready))
     yield Sample("cni_v6_agent_steps_total", found.steps)
-    yield Sample("cni_v6_agent_store_read_time_seconds", found.synced)
+    yield Sample("cni_v6_agent_store_reached", int(0 < found.stepped <= found.synced))
     yield Sample("cni_v6_agent_complaints", len(found.complaints))
     yield Sample("cni_v6_cluster_nodes", found.nodes)
     for block, leases in sorted(found.measured.used.items()):

@@ -83,8 +83,8 @@ METRICS: Mapping[str, Metric] = {
     "cni_v6_agent_up": Metric(GAUGE, "1 if the node's agent runs.", ("node",)),
     "cni_v6_agent_ready": Metric(GAUGE, "1 if the node has the configuration that its agent writes."),
     "cni_v6_agent_steps_total": Metric(COUNTER, "How often the agent has looked at the store and the kernel."),
-    "cni_v6_agent_store_read_time_seconds": Metric(
-        GAUGE, "When the cluster's store could be read at last, in seconds since the epoch.",
+    "cni_v6_agent_store_reached": Metric(
+        GAUGE, "1 if the agent could read the cluster's store when it looked at last.",
     ),
     "cni_v6_agent_complaints": Metric(GAUGE, "What is in the agent's way, as a number; doctor has the words."),
     "cni_v6_cluster_nodes": Metric(GAUGE, "Nodes in the cluster's store."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
@@ -18,6 +19,7 @@ from cni_v6.cluster.report import PEERS, Answer, Report
 from cni_v6.cluster.reporter import Known, Reporter
 from cni_v6.cluster.status import Status
 from cni_v6.cluster.store import MemoryStore
+from cni_v6.ctl import agent_status, metrics
 from cni_v6.errors import IO_FAILURE, CniError
 from cni_v6.plan.health import agent as agent_health
 from cni_v6.plan.health.agent import AgentFacts
@@ -246,3 +248,22 @@ def test_what_doctor_says(facts: AgentFacts | None, found: list[tuple[str, str]]
     said = [*agent_health.findings(facts)]
     assert [(finding.level, finding.message) for finding in said] == found
     assert all(finding.level == "green" or finding.why and finding.remedy for finding in said)
+
+
+@pytest.mark.parametrize(("stepped", "synced", "behind"), [
+    (1000, 1000, 0.0),  # nothing has changed for hours
+    (1000, 900, pytest.approx(600, abs=60)), (1000, 0, None),
+])
+def test_how_old_the_store_is(tmp_path: Path, stepped: int, synced: int, behind: object) -> None:
+    now = int(time.time())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CNI_V6_RUN_DIR", str(tmp_path))
+        assert agent_status.facts() is None and [*metrics.of_agent()] == []
+        shown = agent_status.StatusFile(Status("a", str(tmp_path / "target")))
+        shown.update(stepped=now - 500 + stepped - 1000, synced=synced and now - 500 + synced - 1000)
+        facts = agent_status.facts()
+        assert facts and facts.behind == behind and not facts.runs and not facts.configured
+        assert {sample.name: sample.value for sample in metrics.of_agent()}["cni_v6_agent_store_reached"] == (
+            synced == stepped)
+        shown.remove()
+        assert agent_status.facts() is None
