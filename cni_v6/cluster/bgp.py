@@ -124,13 +124,14 @@ def render(conf: AgentConf, speaker: SpeakerConf, blocks: Sequence[str], ifname:
     :param ifname: the interface to the peers.
     :raises CniError: INVALID_CONFIG.
     """
-    identifier = _identifier(conf, blocks[0])
+    identifier, others = _identifier(conf, blocks[0]), [pool for other in conf.clusters for pool in other.pools]
     parts = [part for pool in conf.pools for part in _table(pool, _of_pool(pool, blocks))]
     for number, peer in enumerate(speaker.peers, 1):
         name = f"{OURS}peer{number}"
         parts.append(_block(f"protocol bgp {name}", [
             f"router id {identifier};", f"local as {speaker.asn};", *_neighbor(peer, name, ifname),
-            *_session(peer, speaker.asn), *_TIMES, *(_channel(pool, _of_pool(pool, blocks)) for pool in conf.pools),
+            *_session(peer, speaker.asn), *_TIMES,
+            *(_channel(pool, _of_pool(pool, blocks), others) for pool in conf.pools),
         ]))
     if any(peer.address == UNNUMBERED for peer in speaker.peers):
         parts.append(_block(f"protocol radv {OURS}radv", [f'interface "{ifname}" {{ {_RADV} }};']))
@@ -187,10 +188,14 @@ def _session(peer: Peer, asn: int) -> Iterator[str]:
         yield f'include "{peer.include}";'
 
 
-def _channel(pool: Pool, blocks: Sequence[str]) -> str:
-    """Only blocks of the pool are taken, and none of the node itself: no peer can draw other packets."""
+def _channel(pool: Pool, blocks: Sequence[str], others: Iterable[Pool]) -> str:
+    """Only blocks of the pool are taken, and none of the node itself: no peer can draw other packets.
+
+    :param others: pools of other clusters, whose blocks are taken too.
+    """
     family = pool.family
-    accepted = f"net ~ [ {pool.cidr}{{{pool.block},{pool.block}}} ]"
+    taken = (pool, *(other for other in others if other.family == family))
+    accepted = f"net ~ [ {', '.join(f'{known.cidr}{{{known.block},{known.block}}}' for known in taken)} ]"
     if blocks:
         accepted += f" && !(net ~ [ {', '.join(blocks)} ])"
     lines = [

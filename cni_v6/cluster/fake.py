@@ -17,13 +17,16 @@ from cni_v6.cluster.facts import (
     Forward,
     Op,
     Pair,
+    Passage,
     Remove,
     RemoveDevice,
     Route,
     Rule,
     SegmentRoute,
+    SetGate,
     Tunnel,
     Underlay,
+    place,
 )
 from cni_v6.errors import INVALID_CONFIG, KERNEL_REFUSED, CniError
 
@@ -43,28 +46,33 @@ class FakeNode:
         self.devices: dict[str, Device] = {}
         self.entries: set[Entry] = set()
         self.drops = False
+        self.gate: tuple[Passage, ...] = ()
         self.written: list[Op] = []
         self._forced = bool(self.closed)
 
     def observe(self) -> Facts:
         closed = frozenset(self.closed)
-        return Facts(self.underlay, dict(self.devices), frozenset(self.entries), closed, self.drops)
+        return Facts(self.underlay, dict(self.devices), frozenset(self.entries), closed, self.drops,
+                     tuple(map(str, self.gate)))
 
     def apply(self, operations: Iterable[Op]) -> list[CniError]:
         return [error for operation in operations if (error := self._apply(operation))]
 
     def _apply(self, operation: Op) -> CniError | None:
-        before = (set(self.entries), dict(self.devices), set(self.closed))
+        before = (set(self.entries), dict(self.devices), set(self.closed), self.gate)
         refusal = self._refusal(operation)
         if refusal:
             return CniError(KERNEL_REFUSED, f"cannot {operation}", refusal)
-        if before != (self.entries, self.devices, self.closed):
+        if before != (self.entries, self.devices, self.closed, self.gate):
             self.written.append(operation)
         return None
 
     def _refusal(self, operation: Op) -> str:
         if isinstance(operation, Forward):
             self.closed.discard(operation.ifname)
+            return ""
+        if isinstance(operation, SetGate):
+            self.gate = operation.passages
             return ""
         if isinstance(operation, RemoveDevice):
             self._remove_device(operation.ifname)
@@ -86,7 +94,7 @@ class FakeNode:
         self.entries = {entry for entry in self.entries if _needs(entry) not in ENDS[ifname]}
 
     def _set_entry(self, operation: Add | Remove, entry: Entry) -> str:
-        same = {known for known in self.entries if _place(known) == _place(entry)}
+        same = {known for known in self.entries if place(known) == place(entry)}
         if isinstance(operation, Add):
             refusal = self._missing(entry) or ("File exists" if same and _is_exclusive(entry) else "")
             if refusal:
@@ -113,17 +121,6 @@ def _needs(entry: Entry) -> str:
 
 def _is_exclusive(entry: Entry) -> bool:
     return isinstance(entry, Route | SegmentRoute | Rule)
-
-
-def _place(entry: Entry) -> tuple[str, ...]:
-    """What the kernel tells entries apart by; a route by its table, its prefix and its metric."""
-    if isinstance(entry, Route):
-        return "route", entry.dst, "last" if not entry.ifname else ""
-    if isinstance(entry, SegmentRoute):
-        return "segment", entry.dst
-    if isinstance(entry, Rule):
-        return "rule", str(entry)
-    return type(entry).__name__, entry.mac if hasattr(entry, "node") else entry.address
 
 
 class FakeBird:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from cni_v6.config.keys import Flag, Items, Key, Level, Nested, Number, Text
 
 DIRECT, VXLAN, SRV6, BGP = "direct", "vxlan", "srv6", "bgp"
+CARRIERS = (DIRECT, VXLAN, SRV6, BGP)
 STATE_DIR = "/var/lib/cni/cluster"
 BIRD_FILE, BIRD_SOCKET = "/var/lib/cni/bird/cni-v6.conf", "/run/bird/bird.ctl"
 AUTO = "auto"
+OPEN = "open"  # of ``ingress``
 LAST_AS = 0xFFFF_FFFE  # the one after it is reserved (RFC 7300), as 0 is (RFC 7607)
 
 POOL = Level("pool", "pools[]", (
@@ -17,6 +21,26 @@ POOL = Level("pool", "pools[]", (
         required=True, example=64),
     Key("podCIDRs", Flag(), "Take the block that Kubernetes gives the node (`spec.podCIDRs`), and no other one.", "",
         default=False, example=True),
+))
+
+OTHER_POOL = Level("clusterPool", "clusters[].pools[]", tuple(
+    replace(key, meaning="The prefix that its nodes share.", example="fd42:8e1f:6a01::/48") if key.name == "cidr"
+    else key
+    for key in POOL.keys if key.name != "podCIDRs"
+))
+
+CLUSTER = Level("cluster", "clusters[]", (
+    Key("name", Text("word", blank=False), "What the agent calls it in what it says, and in its folder.", "",
+        required=True, example="east"),
+    Key("store", Text("plain", blank=False), "Its store, as `--cluster` has it. It is read, and never written.", "",
+        required=True, example="etcd:http://[fd00:12::ff]:2379/east"),
+    Key("pools", Items(Nested(OTHER_POOL)), "Its pools. Blocks of other prefixes get no routes, whatever its store "
+        "says.", "", required=True, example=[{"cidr": "fd42:8e1f:6a01::/48", "block": 64}]),
+    Key("ingress", Text("clusterIngress"), "Who of it may reach this cluster's containers. `published`: nobody, but "
+        "for published ports, as `ingress` of a network; `open`: all of it, or `from`.", "",
+        default="published", example="open"),
+    Key("from", Items(Text("route", blank=False)), "With `open`: the prefixes of its pools that may reach this "
+        "cluster's containers. Absent: all.", "", default=[], example=["fd42:8e1f:6a01:7::/64"]),
 ))
 
 CONFLIST = Level("conflist", "conflist", (
@@ -62,6 +86,12 @@ AGENT = Level("agent", "", (
         "first.", "", default=AUTO, example="eth0"),
     Key("bgp", Nested(SPEAKER), "For `carrier` `bgp`: who the node is, and whom it speaks to.", ""),
     Key("conflist", Nested(CONFLIST), "What the agent writes for the container runtime.", "", required=True),
+    Key("clusters", Items(Nested(CLUSTER)), "Other clusters whose containers are reached without NAT.", "", default=[],
+        example=[{"name": "east", "store": "etcd:http://[fd00:12::ff]:2379/east",
+                  "pools": [{"cidr": "fd42:8e1f:6a01::/48", "block": 64}]}]),
+    Key("reportEvery", Text("duration", blank=False), "How often the agent measures how full its blocks are, and "
+        "whether a few other nodes answer. It writes what has changed, for `cni-v6ctl nodes`. `0s`: never.", "",
+        default="1m", example="5m"),
     Key("stateDir", Text("path"), "The agent's folder: what it knows of the cluster, for a start without it.", "",
         default=STATE_DIR, example=STATE_DIR),
 ))

@@ -270,6 +270,7 @@ FORMS: Mapping[str, Form] = {
     "ingress": Form(
         one_of(*_INGRESS), 'write "published", "open" or "isolated"', pattern("^(published|open|isolated)?$"),
     ),
+    "clusterIngress": Form(one_of(*_INGRESS[:2]), 'write "published" or "open"', pattern("^(published|open)?$")),
     "macvlanMode": Form(
         one_of("bridge", "private", "vepa", "passthru"), 'write "bridge", "private", "vepa" or "passthru"',
         pattern("^(bridge|private|vepa|passthru)?$"),
@@ -277,9 +278,7 @@ FORMS: Mapping[str, Form] = {
     "ipvlanMode": Form(one_of("l2", "l3", "l3s"), 'write "l2", "l3" or "l3s"', pattern("^(l2|l3|l3s)?$")),
     "overlap": Form(one_of("refuse", "allow"), 'write "refuse" or "allow"', pattern("^(refuse|allow)?$")),
     "carrier": Form(one_of(*_CARRIERS), f"write one of {', '.join(_CARRIERS)}", pattern(f"^({'|'.join(_CARRIERS)})?$")),
-    "peer": Form(
-        _peer, f'{ADDRESS_REMEDY}, or "{UNNUMBERED}"', pattern(f"^({ADDRESS}|{UNNUMBERED})$"),
-    ),
+    "peer": Form(_peer, f'{ADDRESS_REMEDY}, or "{UNNUMBERED}"', pattern(f"^({ADDRESS}|{UNNUMBERED})$")),
     "backend": Form(one_of(*_BACKENDS), 'write "nftables", or leave it out', pattern("^(nftables)?$")),
     "translated": Form(_translated, "write an IPv6 prefix, such as fd42:1:2:3::/64", pattern(f"{PREFIX}|^$")),
     "source": Form(_source, ADDRESS_REMEDY, pattern(f"^({ADDRESS})?$")),

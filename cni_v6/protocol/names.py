@@ -64,7 +64,7 @@ def unnamed_interface(owner: Owner) -> str:
 
 
 def node_interface(network: str, master: str) -> str:
-    """Name of the node's own macvlan on a master, by which it reaches the containers of a network there."""
+    """Name of the node's own child on a master, by which it reaches the containers of a network there."""
     return "node" + _digest("node", network, master).hex()[: IFNAMSIZ - 4]
 
 

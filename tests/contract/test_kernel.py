@@ -230,13 +230,14 @@ def test_one_neighbour_that_was_set_for_good(testbed: KernelTestbed) -> None:
 def test_a_tuned_interface(testbed: KernelTestbed) -> None:
     netns = pair(testbed)
     for step, expected in (
-        (ops.TuneLink(netns, "eth0", promisc=True, tx_queue=77), (True, False, 77)),
-        (ops.TuneLink(netns, "eth0", allmulti=True), (True, True, 77)),
-        (ops.TuneLink(netns, "eth0", promisc=False, allmulti=False, tx_queue=5), (False, False, 5)),
+        (ops.TuneLink(netns, "eth0", promisc=True, tx_queue=77), (True, False, 77, True)),
+        (ops.TuneLink(netns, "eth0", allmulti=True, arp=False), (True, True, 77, False)),
+        (ops.TuneLink(netns, "eth0", promisc=False, allmulti=False, tx_queue=5), (False, False, 5, False)),
+        (ops.TuneLink(netns, "eth0", arp=True), (False, False, 5, True)),
     ):
         testbed.kernel.apply([step])
         found = there(testbed, netns, "eth0")
-        assert (found.promisc, found.allmulti, found.tx_queue) == expected and found.up
+        assert (found.promisc, found.allmulti, found.tx_queue, found.arp) == expected and found.up
 
 
 def test_a_shaped_interface(testbed: KernelTestbed) -> None:

@@ -78,10 +78,10 @@ def test_what_others_do_is_seen(linux: LinuxTestbed, damage: str, differs: list[
 def test_what_counters_count_is_no_difference(linux: LinuxTestbed) -> None:
     linux.kernel.apply([ops.LoadRuleset(())])
     before = tables(linux)
-    linux.node.run("ping", "-c1", "-W1", "127.0.0.1")
+    linux.node.run("ping", "-c1", "-W10", "127.0.0.1")
     nft.load(linux.node, "insert rule inet cni_v6 output_known counter")
     changed = tables(linux)
     assert shape.differences(changed, before) == [f"{INET}: chain output_known has 4 rules, not 3"]
-    linux.node.run("ping", "-c1", "-W1", "127.0.0.1")
+    linux.node.run("ping", "-c1", "-W10", "127.0.0.1")
     assert "packets 0" not in linux.node.run("nft", "list", "chain", "inet", "cni_v6", "output_known").stdout
     assert tables(linux) == changed

@@ -32,7 +32,7 @@ FAMILIES = (4, 6)
 BULK = bytes(range(256)) * (1 << 14)  # 4 MiB
 POOL6, POOL4 = "fd42:8e1f:6a00::/48", "10.244.0.0/16"
 POOLS = ({"cidr": POOL6, "block": 64}, {"cidr": POOL4, "block": 26})
-TEMPLATE = {
+TEMPLATE: dict[str, Any] = {
     "cniVersion": "1.0.0", "name": "pods", "plugins": [{
         "type": "cni-v6", "bridge": "cni0", "isDefaultGateway": True, "ingress": "open", "strict": True,
         "masquerade": {"ipv4": "auto", "ipv6": "auto"}, "nonMasquerade": [POOL6, POOL4],
@@ -164,7 +164,10 @@ class Member:
 
 @dataclass
 class Cluster:
-    """``lan``: the namespace of the link, a bridge. ``group``: that the agents' unit is given besides."""
+    """``lan``: the namespace of the link, a bridge. ``group``: that the agents' unit is given besides.
+
+    ``first``: number of the first node.
+    """
 
     folder: Path
     lan: str
@@ -173,6 +176,7 @@ class Cluster:
     members: list[Member] = field(default_factory=list)
     store: str = ""
     group: str = ""
+    first: int = 1
 
     def __post_init__(self) -> None:
         self.store = f"file:{self.folder}/store/cluster.json"
@@ -186,7 +190,7 @@ class Cluster:
 
     def join(self, name: str) -> Member:
         """A node on the link, without an agent yet."""
-        node, number = Node(engine=True), len(self.members) + 1
+        node, number = Node(engine=True), len(self.members) + self.first
         member = Member(self, name, node, number)
         self.members.append(member)
         port = f"port{number}"
@@ -215,6 +219,27 @@ def cluster(*names: str, ipv4: bool = True, **keys: Any) -> Iterator[Cluster]:
     """
     with TemporaryDirectory(prefix="cluster-") as folder:  # a short path: a socket's has 107 bytes (unix(7))
         yield from _cluster(Path(folder), names, ipv4, keys)
+
+
+@contextmanager
+def another(
+    beside: Cluster, name: str, pools: Sequence[Mapping[str, Any]], *names: str, **keys: Any
+) -> Iterator[Cluster]:
+    """Another cluster on the link of one, with pools of its own; otherwise as ``cluster``."""
+    folder = beside.folder / name
+    (folder / "store").mkdir(parents=True)
+    [plugin] = TEMPLATE["plugins"]
+    plugin = {**plugin, "nonMasquerade": [pool["cidr"] for pool in pools]}
+    template = folder / "template.conflist"
+    template.write_text(json.dumps({**TEMPLATE, "plugins": [plugin]}))
+    config = {**beside.config, "pools": pools, "conflist": {"template": str(template), "target": TARGET}, **keys}
+    made = Cluster(folder, beside.lan, config, beside.ipv4, first=0x50)
+    try:
+        for node in names:
+            made.join(node)
+        yield made
+    finally:
+        made.close()
 
 
 def _cluster(folder: Path, names: Sequence[str], ipv4: bool, keys: Mapping[str, Any]) -> Iterator[Cluster]:

@@ -283,7 +283,7 @@ def test_check_names_a_mac_that_a_chained_plugin_changed(node: Node, guard: bool
     tuning = {"cniVersion": "1.0.0", "name": "pods", "type": "tuning", "mac": mac, "prevResult": pod.result}
     variables = {"container_id": "a", "ifname": "eth0", "netns": pod.netns}
     given, pod.result = pod.mac, node.plugin("tuning", "ADD", tuning, **variables).ok()
-    assert pod.mac == mac and pod.ping(networks.GATEWAY4, 1) != guard
+    assert pod.mac == mac and pod.ping(networks.GATEWAY4, 1 if guard else networks.PATIENCE) != guard
     if guard:
         message = pod.check().error(CHECK_FAILED)
         assert f"mac is {mac}, and the guard lets only {given} pass" in message and "capability mac" in message

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import socket
 from collections.abc import Iterator
@@ -224,12 +225,30 @@ def test_an_agent_is_replaced_while_containers_talk(two: Cluster, number: int) -
     assert a.node.file(f"{STATE_DIR}/ready").exists()
 
 
+def test_a_node_that_is_cloned_with_its_disk(two: Cluster) -> None:
+    """Both are the same node by all that their disks say: the one that was there first goes on."""
+    a, b = two.members[:2]
+    routes, pods = a.routes(), [a.pod, b.pod]
+    clone = two.join("b")
+    shutil.copytree(b.node.file(STATE_DIR), clone.node.file(STATE_DIR), dirs_exist_ok=True)
+    clone.start(wait=False)
+    assert "this is a copy of node b at fd00:11::2, 172.30.0.2, which runs" in clone.ended()
+    assert clone.agent and clone.agent.returncode == 1 and clone.routes() == []
+    assert not clone.node.file(TARGET).exists()
+    b.says("a copy of this node's disk runs at fd00:11::3")
+    agent_has(a, routes)
+    reach(pods)
+    with clone.node.unchanged():
+        clone.start(wait=False)
+        assert "this is a copy of node b" in clone.ended()
+
+
 def test_the_same_name_and_another_disk(two: Cluster) -> None:
     """A machine that is made anew, or a second one by mistake: it takes nothing before an operator says so.
 
     The last test, as it takes node b out of the cluster.
     """
-    a, b = two.members
+    a, b = two.members[:2]
     b.stop(signal.SIGKILL)
     blocks = b.blocks()
     new = two.join("b")
@@ -240,5 +259,5 @@ def test_the_same_name_and_another_disk(two: Cluster) -> None:
     new.start()
     assert new.blocks() == blocks
     b.start(wait=False)
-    assert "another node has the name b at fd00:11::3, 172.30.0.3" in b.ended()
+    assert "another node has the name b at fd00:11::4, 172.30.0.4" in b.ended()
     assert b.routes() == [] and not b.node.file(TARGET).exists()

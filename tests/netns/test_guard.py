@@ -63,6 +63,7 @@ class Segment:
             # It would keep for a second what it has just learned (arp_process, net/ipv4/arp.c); and learn unasked.
             networks.set_sysctl(node, f"ipv4/neigh/{ifname}/locktime", "0", place)
             networks.set_sysctl(node, f"ipv4/conf/{ifname}/arp_accept", "1", place)
+            networks.link_local(node, ifname, place)  # lies are told to it, too
         for address in (GATEWAY4, GATEWAY6, self.hosts["victim"].ip4, self.hosts["victim"].ip6):
             assert self.attacker.ping(address)
         for address in (GATEWAY4, GATEWAY6):

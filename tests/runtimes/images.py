@@ -10,7 +10,7 @@ import tarfile
 from pathlib import Path
 
 BUSYBOX = Path("/bin/busybox")  # Debian's busybox-static
-APPLETS = ("cat", "httpd", "ip", "ping", "sh", "sleep", "wget")
+APPLETS = ("cat", "httpd", "ip", "ping", "sh", "sleep", "test", "wget")
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}  # platform.machine() -> Go's name, which images use
 
 WWW = "/www"  # for httpd -h: /cgi-bin/client says whose address the server sees

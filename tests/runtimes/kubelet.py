@@ -6,7 +6,7 @@ import json
 import select
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,14 +41,14 @@ Pod = Mapping[str, Any]
 class Kubelet:
     """
     :param folder: for its configuration and log.
-    :param number: of the node, which makes its addresses.
+    :param own: the node's addresses, the first one first.
     :param kubeconfig: "": it runs the pods of ``MANIFESTS`` alone.
     """
 
     node: Node
     folder: Path
     name: str
-    number: int
+    own: Sequence[str]
     kubeconfig: str = ""
     daemon: subprocess.Popen[bytes] | None = None
 
@@ -59,7 +59,7 @@ class Kubelet:
     def start(self) -> None:
         """Until it answers. Pods that an earlier one has started go on."""
         argv = [f"--config={self.folder}/kubelet.json", f"--hostname-override={self.name}",
-                f"--node-ip={','.join(lan.addresses(self.number))}",
+                f"--node-ip={','.join(self.own)}",
                 *([f"--kubeconfig={self.kubeconfig}"] if self.kubeconfig else [])]
         self.daemon = self.node.start(PROGRAM, *argv, log=self.log)
         self.until(lambda pods: True, "answers")
@@ -71,7 +71,7 @@ class Kubelet:
 
     def pods(self) -> dict[str, Pod]:
         """The pods that it has now, by their names in the manifests."""
-        with urlopen(f"http://[{lan.addresses(self.number)[0]}]:{READ_ONLY_PORT}/pods", timeout=10) as answer:
+        with urlopen(lan.url(self.own[0], READ_ONLY_PORT, "/pods"), timeout=10) as answer:
             items = json.load(answer)["items"] or []
         return {pod["metadata"]["name"].removesuffix(f"-{self.name}"): pod for pod in items}
 
@@ -137,12 +137,12 @@ def container_ids(pod: Pod) -> dict[str, str]:
 
 
 @contextmanager
-def kubelet(node: Node, folder: Path, name: str, number: int, kubeconfig: str = "") -> Iterator[Kubelet]:
+def kubelet(node: Node, folder: Path, name: str, own: Sequence[str], kubeconfig: str = "") -> Iterator[Kubelet]:
     """One that runs on a node on the link, where containerd is running; arguments as of ``Kubelet``."""
     need(str(PROGRAM) if PROGRAM.exists() else None, "needs kubelet: tools/kubernetes builds it")
     _prepare(node, folder)
     folder.joinpath("kubelet.json").write_text(json.dumps(_configuration(node)))
-    made = Kubelet(node, folder, name, number, kubeconfig)
+    made = Kubelet(node, folder, name, own, kubeconfig)
     try:
         made.start()
         yield made

@@ -12,9 +12,17 @@ BRIDGE, UPLINK = "nodes0", "eth0"
 HOST6, HOST4 = "fd00:11::1", "172.30.0.1"
 
 
-def addresses(number: int) -> tuple[str, str]:
-    """A node's own on the link, IPv6 first; the test has the first ones."""
-    return f"fd00:11::{number:x}", f"172.30.0.{number}"
+def address(number: int, family: int) -> str:
+    """A node's own on the link; the test has the first ones.
+
+    :param family: 6 or 4.
+    """
+    return f"fd00:11::{number:x}" if family == 6 else f"172.30.0.{number}"
+
+
+def url(host: str, port: int, path: str, scheme: str = "http") -> str:
+    """The URL of an address."""
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}{path}"
 
 
 @contextmanager
@@ -30,17 +38,21 @@ def lan() -> Iterator[None]:
         _ip("link", "delete", BRIDGE)
 
 
-def attach(node: Node, number: int) -> None:
-    """Give a node its interface on the link, with default routes by the test's host. It goes with the node."""
+@contextmanager
+def attached(node: Node, number: int) -> Iterator[None]:
+    """Give a node its interface on the link, with default routes by the test's host."""
     port = f"{BRIDGE}-{number}"
     _ip("link", "add", port, "type", "veth", "peer", "name", UPLINK, "netns", str(node.pid))
-    _ip("link", "set", port, "master", BRIDGE, "up")
-    six, four = addresses(number)
-    node.run("ip", "link", "set", UPLINK, "up")
-    node.run("ip", "address", "add", f"{six}/64", "dev", UPLINK, "nodad")
-    node.run("ip", "address", "add", f"{four}/24", "dev", UPLINK)
-    for gateway in (HOST6, HOST4):
-        node.run("ip", "route", "add", "default", "via", gateway)
+    try:
+        _ip("link", "set", port, "master", BRIDGE, "up")
+        node.run("ip", "link", "set", UPLINK, "up")
+        node.run("ip", "address", "add", f"{address(number, 6)}/64", "dev", UPLINK, "nodad")
+        node.run("ip", "address", "add", f"{address(number, 4)}/24", "dev", UPLINK)
+        for gateway in (HOST6, HOST4):
+            node.run("ip", "route", "add", "default", "via", gateway)
+        yield
+    finally:
+        _ip("link", "delete", port)  # with the node's namespace it would go some time later
 
 
 def _ip(*words: str) -> None:

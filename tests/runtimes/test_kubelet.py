@@ -7,26 +7,24 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
-from urllib.request import urlopen
 
 import pytest
 
 from tests.sandbox import ROOT
 
 from . import lan, networks
-from .containerd import COMMANDS, IMAGE, Containerd, containerd
-from .images import WWW
+from .containerd import COMMANDS, Containerd, containerd
 from .kubelet import MANIFESTS, Kubelet, addresses, container_ids, kubelet
 from .node import Node, node
+from .pods import PORT, asked, plain, url, web
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.xdist_group("kubernetes nodes")]
 
 SAMPLE = ROOT / "conf/10-cni-v6-kubernetes.conflist"
 NETWORK = "pods"
 NUMBER = 10
-HOST_PORT, PORT = 18080, 8080
-PROBE = {"periodSeconds": 1, "timeoutSeconds": 5}
-PAGE = "/cgi-bin/client"
+OWN = [lan.address(NUMBER, family) for family in (6, 4)]
+HOST_PORT = 18080
 
 
 @dataclass(frozen=True)
@@ -63,11 +61,10 @@ class Host:
 def host(tmp_path_factory: pytest.TempPathFactory, couriers: str) -> Iterator[Host]:
     networks.need_commands(*COMMANDS)
     folder = tmp_path_factory.mktemp("kubelet")
-    with lan.lan(), node() as machine:
-        lan.attach(machine, NUMBER)
+    with lan.lan(), node() as machine, lan.attached(machine, NUMBER):
         networks.install(machine, couriers)
         shutil.copy(SAMPLE, machine.path("/etc/cni/net.d"))
-        with containerd(machine, folder) as runtime, kubelet(machine, folder, "na", NUMBER) as agent:
+        with containerd(machine, folder) as runtime, kubelet(machine, folder, "na", OWN) as agent:
             # The first pod of a node leaves the bridge, and kubelet some cgroups for all pods.
             agent.put("first", web(hostPort=HOST_PORT))
             agent.until_ready("first")
@@ -75,41 +72,11 @@ def host(tmp_path_factory: pytest.TempPathFactory, couriers: str) -> Iterator[Ho
             yield Host(machine, runtime, agent)
 
 
-def web(**port: int) -> dict[str, Any]:
-    """A pod with a server on ``PORT``, which kubelet probes in each of its ways; it says who asks."""
-    get = {"httpGet": {"path": PAGE, "port": PORT}}
-    wget = {"exec": {"command": ["wget", "-q", "-O", "/dev/null", f"http://[::1]:{PORT}{PAGE}"]}}
-    server = {
-        "name": "server", "image": IMAGE, "imagePullPolicy": "Never",
-        "command": ["httpd", "-f", "-p", str(PORT), "-h", WWW],
-        "ports": [{"containerPort": PORT, **port}],
-        "startupProbe": {**get, **PROBE, "failureThreshold": 60}, "readinessProbe": {**get, **PROBE},
-        "livenessProbe": {"tcpSocket": {"port": PORT}, **PROBE, "failureThreshold": 60},
-    }
-    beside = {"name": "beside", "image": IMAGE, "imagePullPolicy": "Never", "readinessProbe": {**wget, **PROBE}}
-    return {"terminationGracePeriodSeconds": 1, "containers": [server, beside]}
-
-
-def url(address: str, port: int) -> str:
-    return f"http://[{address}]:{port}{PAGE}" if ":" in address else f"http://{address}:{port}{PAGE}"
-
-
 def seen_from(host: Host, pod: Mapping[str, Any], address: str, port: int = PORT) -> str:
     """The address that a server sees when a pod asks it."""
     ask = ("wget", "-q", "-O", "-", url(address, port))
     where = ("--exec-id", "ask", container_ids(pod)["beside"])
-    return _plain(host.containerd.ctr("task", "exec", *where, *ask, namespace="k8s.io"))
-
-
-def asked(address: str, port: int) -> str:
-    """The address that a server sees when the host beside the node asks it."""
-    with urlopen(url(address, port), timeout=10) as answer:
-        return _plain(answer.read().decode())
-
-
-def _plain(said: str) -> str:
-    """An address without httpd's brackets, and as IPv4 if it is one."""
-    return said.strip().strip("[]").removeprefix("::ffff:")
+    return plain(host.containerd.ctr("task", "exec", *where, *ask, namespace="k8s.io"))
 
 
 def test_pods_have_both_families_and_leave_nothing(host: Host) -> None:
@@ -124,7 +91,7 @@ def test_pods_have_both_families_and_leave_nothing(host: Host) -> None:
             for own, other in zip(addresses(one), addresses(two)):
                 assert seen_from(host, one, other) == own
                 assert seen_from(host, two, own) == other
-            for node_address, test_address in zip(lan.addresses(NUMBER), (lan.HOST6, lan.HOST4)):
+            for node_address, test_address in zip(OWN, (lan.HOST6, lan.HOST4)):
                 assert asked(node_address, HOST_PORT) == test_address
                 assert seen_from(host, one, node_address, HOST_PORT)
             host.kubelet.remove("two")
@@ -137,7 +104,7 @@ def test_pods_outlive_a_restart_of_containerd_and_of_kubelet(host: Host) -> None
         host.kubelet.put("two", web(hostPort=HOST_PORT))
         before = host.kubelet.until_ready("one", "two")
         with host.ended():
-            assert asked(lan.addresses(NUMBER)[0], HOST_PORT) == lan.HOST6
+            assert asked(OWN[0], HOST_PORT) == lan.HOST6
         one, two = host.kubelet.until_ready("one", "two")
         assert [(addresses(pod), container_ids(pod)) for pod in (one, two)] == [
             (addresses(pod), container_ids(pod)) for pod in before]
@@ -155,7 +122,7 @@ def test_a_pod_is_ended_whose_manifest_goes_while_nobody_looks(host: Host) -> No
         host.kubelet.until_ready("one")
         with host.ended():
             host.node.path(f"{MANIFESTS}/one.json").unlink()
-            assert asked(lan.addresses(NUMBER)[0], HOST_PORT) == lan.HOST6
+            assert asked(OWN[0], HOST_PORT) == lan.HOST6
         host.kubelet.until_gone("one")
 
 
@@ -171,5 +138,5 @@ def test_a_pod_whose_sandbox_dies_gets_another_one(host: Host) -> None:
         host.kubelet.until(lambda pods: not ids & set(container_ids(pods["one"]).values()), "other containers")
         [one] = host.kubelet.until_ready("one")
         assert not set(addresses(one)) & set(addresses(before)) and host.leases() == set(addresses(one))
-        assert asked(lan.addresses(NUMBER)[0], HOST_PORT) == lan.HOST6
+        assert asked(OWN[0], HOST_PORT) == lan.HOST6
         host.kubelet.remove("one")

@@ -13,7 +13,7 @@ from hypothesis import given, settings, strategies as st
 from cni_v6.cluster import bgp, membership, records
 from cni_v6.cluster.agent import Outcome
 from cni_v6.cluster.bird_messages import Reply, Running, read_protocols, read_reply
-from cni_v6.cluster.config import AgentConf, Peer, Pool, SpeakerConf
+from cni_v6.cluster.config import AgentConf, OtherCluster, Peer, Pool, SpeakerConf
 from cni_v6.cluster.facts import Route
 from cni_v6.cluster.fake import GARBAGE, FakeBird
 from cni_v6.cluster.keys import BGP, BIRD_FILE, BIRD_SOCKET
@@ -98,6 +98,13 @@ def test_a_small_block_and_one_family() -> None:
 def test_a_pool_without_a_block_yet_learns_all_the_same() -> None:
     text = rendered(blocks=BLOCKS[:1])
     assert "import where net ~ [ 10.244.0.0/16{26,26} ];" in text and "10.244.178" not in text
+
+
+def test_blocks_of_other_clusters_are_learnt() -> None:
+    east = OtherCluster("east", "file:/east", (Pool("fd42:8e1f:6b00::/48", 64), Pool("10.245.0.0/16", 24)))
+    text = rendered(conf=replace(CONF, clusters=(east,)), blocks=BLOCKS[:1])
+    assert "import where net ~ [ 10.244.0.0/16{26,26}, 10.245.0.0/16{24,24} ];" in text
+    assert "net ~ [ fd42:8e1f:6a00::/48{64,64}, fd42:8e1f:6b00::/48{64,64} ] && !(net ~ [ " in text
 
 
 def test_the_tag_is_that_of_the_content() -> None:

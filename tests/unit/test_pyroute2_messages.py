@@ -139,6 +139,11 @@ VLAN = nest(IFLA_LINKINFO, text(IFLA_INFO_KIND, "vlan"),
         id="tuned",
     ),
     pytest.param(
+        messages.tune_link(ops.TuneLink("", "eth0", arp=False)),
+        Message(19, 0, IFINFOMSG.pack(0, 0, 0, 0x80, 0x80) + text(IFLA_IFNAME, "eth0")),
+        id="no ARP",
+    ),
+    pytest.param(
         messages.tune_link(ops.TuneLink("", "eth0", allmulti=True)),
         Message(19, 0, IFINFOMSG.pack(0, 0, 0, 0x200, 0x200) + text(IFLA_IFNAME, "eth0")),
         id="all multicast",

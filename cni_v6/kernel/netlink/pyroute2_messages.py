@@ -28,6 +28,7 @@ from cni_v6.kernel.netlink.uapi import (
     IFA_F_NODAD,
     IFA_F_TEMPORARY,
     IFF_ALLMULTI,
+    IFF_NOARP,
     IFF_PROMISC,
     IFF_UP,
     NLM_F_CREATE,
@@ -216,7 +217,7 @@ def read_child_mode(data: bytes) -> tuple[str, str]:
 
 
 def tune_link(op: ops.TuneLink) -> Message:
-    flags = {IFF_PROMISC: op.promisc, IFF_ALLMULTI: op.allmulti}
+    flags = {IFF_PROMISC: op.promisc, IFF_ALLMULTI: op.allmulti, IFF_NOARP: None if op.arp is None else not op.arp}
     change = sum(flag for flag, value in flags.items() if value is not None)
     header = {"flags": sum(flag for flag, value in flags.items() if value), "change": change}
     queue = [] if op.tx_queue is None else [("IFLA_TXQLEN", op.tx_queue)]
