@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from hypothesis import given, settings, strategies as st
+from netaddr import IPAddress, IPNetwork
 
 from cni_v6.cluster import bgp, membership, records
 from cni_v6.cluster.agent import Outcome
@@ -113,15 +114,29 @@ def test_the_tag_is_that_of_the_content() -> None:
     assert bgp.tag_of(bgp.IDLE) == ""
 
 
-@pytest.mark.parametrize(("pool", "block", "identifier"), [
-    (POOL6, "fd42:8e1f:6a00::/64", "0.0.0.1"),
-    (POOL6, "fd42:8e1f:6a00:ffff::/64", "0.1.0.0"),
-    (POOL4, "10.244.0.64/26", "0.0.0.2"),
-    (Pool("fd42::/48", 122), "fd42::7:40/122", "0.0.28.2"),
-    (Pool("fd42::/48", 80), "fd42:0:0:ffff:ffff::/80", "32.0.0.1"),  # no multicast address
+def identifier(pool: Pool, block: str) -> IPAddress:
+    found = re.search("router id (.*);", rendered(conf=replace(CONF, pools=(pool,)), blocks=(block,)))
+    assert found
+    return IPAddress(found[1])
+
+
+@pytest.mark.parametrize(("pool", "first", "other", "apart"), [
+    (POOL6, "fd42:8e1f:6a00::/64", "fd42:8e1f:6a00:ffff::/64", 0xFFFF),
+    (POOL4, "10.244.0.0/26", "10.244.0.64/26", 1),
+    (Pool("fd42::/48", 122), "fd42::/122", "fd42::7:40/122", 0x1C01),
 ])
-def test_the_identifier_of_a_node(pool: Pool, block: str, identifier: str) -> None:
-    assert f"router id {identifier};" in rendered(conf=replace(CONF, pools=(pool,)), blocks=(block,))
+def test_the_identifier_of_a_node(pool: Pool, first: str, other: str, apart: int) -> None:
+    """Nodes of another cluster, in the same place of their pool, have others."""
+    assert int(identifier(pool, other)) - int(identifier(pool, first)) == apart
+    assert identifier(Pool("fd43::/48", 64), "fd43::/64") != identifier(Pool("fd44::/48", 64), "fd44::/64")
+
+
+@given(number=st.integers(0, (1 << 80 - 48) - 1))
+def test_no_identifier_is_a_multicast_address_or_zero(number: int) -> None:
+    """FRR takes none of them."""
+    block = IPNetwork(((0xFD42 << 112) + (number << 48), 80), version=6)
+    found = identifier(Pool("fd42::/48", 80), str(block))
+    assert 0 < int(found) < int(IPAddress("224.0.0.0"))
 
 
 @pytest.mark.parametrize("ifname", ['eth"0', "a;b", "{}", "a\nb"])
