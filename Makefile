@@ -11,7 +11,7 @@ RUN_PACKAGES = python3 nftables
 PACKAGES = $(RUN_PACKAGES) iproute2 iputils-ping
 TEST_PACKAGES = ca-certificates containernetworking-plugins fonts-dejavu-core gcc iptables jq libc6-dev procps radvd tcpdump
 REST_PACKAGES = bird2 busybox-static chromium-headless-shell clang containerd debian-archive-keyring etcd-server fish \
-	mandoc mmdebstrap musl-tools podman python3-venv qemu-user runc user-mode-linux valgrind zsh
+	frr mandoc mmdebstrap musl-tools podman python3-venv qemu-user runc user-mode-linux valgrind zsh
 BENCH_PACKAGES = containernetworking-plugins etcd-server iptables musl-tools netavark
 # make bench PEER_BIN=<folder>: another build of the reference plugins.
 PEER_BIN = /usr/lib/cni

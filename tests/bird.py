@@ -69,6 +69,12 @@ class Bird:
             self._process.communicate(timeout=PATIENCE)
             self._process = None
 
+    def signal(self, number: int) -> None:
+        assert self._process
+        self._process.send_signal(number)
+        if number == signal.SIGSTOP:
+            os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WNOWAIT)
+
     def ask(self, command: str) -> str:
         """What it answers, as its own client shows it."""
         argv = [CLIENT, "-s", str(self.socket), *command.split()]

@@ -156,16 +156,23 @@ def sweep(store: Leases, context: Context, valid: Valid | None, *, dry: bool) ->
     """Free a network's stale attachments, and yield each once it is freed.
 
     :param valid: an operator's list of valid attachments, which counts as proof; None for none.
-    :param dry: change nothing, yield what would be freed.
+    :param dry: change nothing, yield what would be freed. It does not wait for the lock.
     :raises CniError: TRY_AGAIN, STORE_FAILED, KERNEL_REFUSED; attachments yielded before are freed.
     """
-    with store.transaction() as leases:
-        attachments = list(leases.attachments())
-        stale = dead(attachments, context)
-        for record, why in stale:
-            if not dry:
+    before = store.peek()  # a store may free those of earlier boots by itself, in its first transaction
+    if dry:
+        attachments, stale = list(before), dead(before, context)
+        yield from stale
+    else:
+        with store.transaction() as leases:
+            attachments = list(leases.attachments())
+            there = {record.owner for record in attachments}
+            yield from ((record, EARLIER_BOOT) for record in before
+                        if is_of_earlier_boot(record, context.boot) and record.owner not in there)
+            stale = dead(attachments, context)
+            for record, why in stale:
                 register.release(record, leases, context)
-            yield record, why
+                yield record, why
     stale_owners = {record.owner for record, _ in stale}
     unlisted = [record for record in attachments if valid and record.owner not in stale_owners and valid.lacks(record)]
     yield from _remove([record for record in unlisted if _is_here(record, context)], store, context, dry=dry)

@@ -18,15 +18,19 @@ from netaddr import IPNetwork
 
 from cni_v6.cluster.bird_messages import OURS, Running
 from cni_v6.cluster.config import AgentConf, Peer, Pool, SpeakerConf
+from cni_v6.config.formats import UNNUMBERED
 from cni_v6.errors import INVALID_CONFIG, CniError
 from cni_v6.net.addresses import BITS, is_link_local
 
 HEAD = "# cni-v6ctl agent writes this file, and replaces it.\n"
 IDLE = f"{HEAD}# This node announces nothing.\n"
+LINK_LOCAL = "fe80::/10"
 LAST_IDENTIFIER = 0xDFFF_FFFF  # of BGP: FRR takes no multicast address for one
 _IFNAME = re.compile("[0-9A-Za-z._@-]+")
-# A node that is back is to be reached soon: BIRD waits for 5 seconds, and after an error for 60, if it is not told.
-_TIMES = ("hold time 90;", "connect delay time 1;", "connect retry time 10;", "error wait time 1, 30;")
+# A node that is back is to be reached soon. By itself BIRD waits for 5 seconds, after errors for 60 and up to 300.
+_TIMES = ("hold time 90;", "connect delay time 1;", "connect retry time 5;", "error wait time 1, 5;")
+# By router advertisements the other side learns who is there. A lifetime of 0 makes the node nobody's router.
+_RADV = "default lifetime 0; min ra interval 3; max ra interval 10;"
 _BFD = "bfd { interval 200 ms; multiplier 4; };"  # a silent peer is noticed after 0.8 seconds
 
 
@@ -123,10 +127,14 @@ def render(conf: AgentConf, speaker: SpeakerConf, blocks: Sequence[str], ifname:
     identifier, others = _identifier(conf, blocks[0]), [pool for other in conf.clusters for pool in other.pools]
     parts = [part for pool in conf.pools for part in _table(pool, _of_pool(pool, blocks))]
     for number, peer in enumerate(speaker.peers, 1):
-        parts.append(_block(f"protocol bgp {OURS}peer{number}", [
-            f"router id {identifier};", f"local as {speaker.asn};", *_session(peer, speaker.asn, ifname), *_TIMES,
+        name = f"{OURS}peer{number}"
+        parts.append(_block(f"protocol bgp {name}", [
+            f"router id {identifier};", f"local as {speaker.asn};", *_neighbor(peer, name, ifname),
+            *_session(peer, speaker.asn), *_TIMES,
             *(_channel(pool, _of_pool(pool, blocks), others) for pool in conf.pools),
         ]))
+    if any(peer.address == UNNUMBERED for peer in speaker.peers):
+        parts.append(_block(f"protocol radv {OURS}radv", [f'interface "{ifname}" {{ {_RADV} }};']))
     body = "".join(parts)
     tag = hashlib.sha256(body.encode()).hexdigest()[:16]
     first = f"protocol static {OURS}blocks{conf.pools[0].family} {{\n"
@@ -154,13 +162,21 @@ def _table(pool: Pool, blocks: Sequence[str]) -> Iterator[str]:
     ])
 
 
-def _session(peer: Peer, asn: int, ifname: str) -> Iterator[str]:
-    yield f"neighbor {peer.address} as {peer.asn};"
-    if is_link_local(peer.address):
-        if not _IFNAME.fullmatch(ifname):
-            raise CniError(INVALID_CONFIG, f"interface {ifname!r} cannot be named in BIRD's configuration",
-                           "rename it, or write addresses of the peers that are not link-local")
-        yield f'interface "{ifname}";'
+def _neighbor(peer: Peer, name: str, ifname: str) -> Iterator[str]:
+    if peer.address == UNNUMBERED:
+        yield f"neighbor range {LINK_LOCAL} as {peer.asn};"
+        yield f'dynamic name "{name}_";'
+    else:
+        yield f"neighbor {peer.address} as {peer.asn};"
+        if not is_link_local(peer.address):
+            return
+    if not _IFNAME.fullmatch(ifname):
+        raise CniError(INVALID_CONFIG, f"interface {ifname!r} cannot be named in BIRD's configuration",
+                       "rename it, or write addresses of the peers that are not link-local")
+    yield f'interface "{ifname}";'
+
+
+def _session(peer: Peer, asn: int) -> Iterator[str]:
     yield "direct;"
     if peer.asn != asn:
         yield "allow local as 1;"  # the other nodes may have the same
@@ -190,13 +206,14 @@ def _channel(pool: Pool, blocks: Sequence[str], others: Iterable[Pool]) -> str:
 
 
 def _identifier(conf: AgentConf, block: str) -> str:
-    """BGP's identifier of the node: the number of a block in its pool, so that no other node has it.
+    """BGP's identifier of the node, which no other node has (RFC 6286): it need be no address.
 
-    It need not be an address, nor IPv4 on the node (RFC 6286). In a pool of more than 2**32 blocks it is as good as
-    random. The first addresses, 0.0.0.0/8, are those of a pool of up to 2**24 blocks: no router has one.
+    The number of a block in its pool, counted from a number that follows from the pool: nodes of other clusters may
+    speak to the same routers. In a pool of more than 2**32 blocks it is as good as random.
     """
     pool = conf.pool_of(block)
     assert pool
     number = IPNetwork(block).first - IPNetwork(pool.cidr).first >> BITS[pool.family] - pool.block
-    value = number % LAST_IDENTIFIER + 1
+    first = int.from_bytes(hashlib.sha256(pool.cidr.encode()).digest()[:4], "big")
+    value = (first + number) % LAST_IDENTIFIER + 1
     return ".".join(str(value >> shift & 0xFF) for shift in (24, 16, 8, 0))

@@ -10,6 +10,7 @@ import errno
 import os
 import select
 import socket
+import time
 from contextlib import ExitStack, suppress
 
 from cni_v6.cluster import files
@@ -28,7 +29,7 @@ from cni_v6.errors import INVALID_CONFIG, IO_FAILURE, CniError
 from cni_v6.kernel import inotify
 
 TIMEOUT_SECONDS = 5.0
-REPLY_BYTES = 1 << 24
+REPLY_BYTES = 1 << 22  # of ten thousand protocols
 ABSENT = (errno.ENOENT, errno.ECONNREFUSED)
 CHANGES = (inotify.IN_CREATE | inotify.IN_CLOSE_WRITE | inotify.IN_MOVED_FROM | inotify.IN_MOVED_TO
            | inotify.IN_DELETE)
@@ -38,11 +39,13 @@ class Bird:
     """
     :param file: what it includes. The folder is made, for all to read: BIRD has a user of its own.
     :param control: its control socket.
+    :param seconds: after which it does not answer.
     """
 
-    def __init__(self, file: str, control: str) -> None:
+    def __init__(self, file: str, control: str, seconds: float = TIMEOUT_SECONDS) -> None:
         self._file = file
         self._control = control
+        self._seconds = seconds
         self._connection: socket.socket | None = None
         folder, name = os.path.split(file)
         self._aside = f"{folder}/.{name}.check"  # BIRD's patterns, such as *.conf, pass it over
@@ -142,12 +145,13 @@ class Bird:
                 if not known and not self._connect():
                     return None
                 assert self._connection
+                self._connection.settimeout(self._seconds)
                 self._connection.sendall(f"{command}\n".encode())
                 return self._reply()
             except TimeoutError:
                 self._disconnect()
                 raise CniError(IO_FAILURE, f"BIRD does not answer at {self._control}",
-                               f"within {TIMEOUT_SECONDS:.0f} seconds: is it stopped?") from None
+                               f"within {self._seconds:g} seconds: is it stopped?") from None
             except (BrokenPipeError, ConnectionResetError):
                 self._disconnect()
             except (OSError, CniError):
@@ -158,7 +162,7 @@ class Bird:
     def _connect(self) -> bool:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         self._connection = connection
-        connection.settimeout(TIMEOUT_SECONDS)
+        connection.settimeout(self._seconds)
         try:
             connection.connect(self._control)
         except OSError as error:
@@ -171,8 +175,10 @@ class Bird:
         return True
 
     def _reply(self) -> Reply:
-        data = b""
+        assert self._connection
+        data, end = b"", time.monotonic() + self._seconds
         while (reply := read_reply(data)) is None:
+            self._connection.settimeout(max(1e-3, end - time.monotonic()))  # also for one that comes in small parts
             part = self._receive()
             if not part:
                 raise ConnectionResetError

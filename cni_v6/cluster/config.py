@@ -12,6 +12,7 @@ from typing import Any
 from netaddr import IPNetwork
 
 from cni_v6.cluster.keys import AGENT, AUTO, BGP, OPEN
+from cni_v6.config.formats import UNNUMBERED
 from cni_v6.config.json_schema import DRAFT, definitions
 from cni_v6.config.reader import Reader, Section, wrong
 from cni_v6.config.text import seconds
@@ -62,7 +63,10 @@ class OtherCluster:
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """A router to speak to. ``include``: a file with more about it in the words of the daemon, "" for none."""
+    """A router to speak to. ``include``: a file with more about it in the words of the daemon, "" for none.
+
+    ``address``: UNNUMBERED for a router that comes by itself, from any link-local address.
+    """
 
     address: str
     asn: int
@@ -238,11 +242,15 @@ def _speaker(section: Section) -> SpeakerConf:
 def _peer(section: Section) -> Peer:
     address, asn = section.text("address"), section.number("as")
     assert asn is not None
-    network = IPNetwork(address)
-    if network.version != 6 or network.first >> 120 in (0x00, 0xFF):  # RFC 4291: multicast; unspecified, loopback
+    if address != UNNUMBERED and not _is_of_router(address):
         raise wrong(section.at("address"), address, "is no IPv6 address of a router", "IPv4 goes over IPv6 too")
     include = _plain_path(section, "include") if section.text("include") else ""
     return Peer(address, asn, section.flag("bfd"), section.flag("ttlSecurity"), include)
+
+
+def _is_of_router(address: str) -> bool:
+    network = IPNetwork(address)
+    return network.version == 6 and network.first >> 120 not in (0x00, 0xFF)  # RFC 4291: unspecified; multicast
 
 
 def _plain_path(section: Section, name: str) -> str:

@@ -141,6 +141,9 @@ class FakeBird:
     def start(self) -> None:
         self.runs, self._loaded = True, self.file
 
+    def stop(self) -> None:
+        self.runs = False
+
     def running(self) -> Running | None:
         tag = tag_of(self._loaded or "") if self.includes else ""
         return Running(tag, frozenset(self.kernels), self.bfd) if self.runs else None

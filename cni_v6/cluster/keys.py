@@ -52,8 +52,9 @@ CONFLIST = Level("conflist", "conflist", (
 ))
 
 PEER = Level("peer", "bgp.peers[]", (
-    Key("address", Text("address", blank=False), "Its IPv6 address, on the link of `underlay`; also a link-local one.",
-        "", required=True, example="fd00:11::fe"),
+    Key("address", Text("peer", blank=False), "Its IPv6 address, on the link of `underlay`; also a link-local one. "
+        "`unnumbered`: whatever link-local one it has; the link is theirs alone, and it begins the session.", "",
+        required=True, example="fd00:11::fe"),
     Key("as", Number(1, LAST_AS), "Its AS number. That of the node itself: it reflects routes.", "", required=True,
         example=64512),
     Key("bfd", Flag(), "Notice within a second that it, or the way to it, is gone. It must do the same, and BIRD needs "

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -13,49 +16,63 @@ import pytest
 
 from cni_v6.cluster import bgp
 from cni_v6.cluster.keys import BIRD_FILE
+from tests import frr
 from tests.bird import USER, Bird, need_bird
 from tests.netns import networks, traffic, wire
-from tests.netns.cluster import FAMILIES, POOL4, POOL6, UNDERLAY, Cluster, Member, bulk, cluster, outside, reach
+from tests.netns.cluster import (
+    FAMILIES,
+    POOL4,
+    POOL6,
+    UNDERLAY,
+    Cluster,
+    Member,
+    bulk,
+    cluster,
+    host_beyond,
+    outside,
+    reach,
+)
 from tests.sandbox import PLUGIN_PATH
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("cluster")]
 
 MTU = 1400
-ROUTER_ID = "router id 192.0.2.1;"
-
-
-def bird_of(folder: Path, name: str, netns: str, sample: str, *, mounts: str = "", **others: Any) -> Bird:
-    before = ["nsenter", f"--net={netns}", *([f"--mount={mounts}"] if mounts else []), "--"]
-    return Bird(folder / name, sample, before, others.get("others", {}))
+OPEN = 1  # RFC 4271, 4.1
 
 
 @contextmanager
-def nodes(
-    names: Sequence[str], router: str, others: Mapping[str, str], addresses: Sequence[str], **keys: Any,
-) -> Iterator[tuple[Cluster, dict[str, Bird]]]:
-    """Nodes without IPv4 on the link, a router there, and a BIRD for each, which all run. The agents do not run yet.
-
-    :param router: the sample for it; ``others``: of ``Bird``.
-    :param addresses: of the router on the link.
-    """
+def nodes(names: Sequence[str], **keys: Any) -> Iterator[tuple[Cluster, dict[str, Bird]]]:
+    """Nodes without IPv4 on the link, and a BIRD for each, which all run. The agents do not run yet."""
     need_bird()
     with ExitStack() as undo:
         made = undo.enter_context(cluster(*names, ipv4=False, carrier="bgp", **keys))
         made.group = USER
         made.folder.chmod(0o755)  # BIRD has a user of its own
-        for address in addresses:
-            _ip(made.lan, "address", "add", address, "dev", "lan", "nodad")
-        birds = {"router": bird_of(made.folder, "router", f"/run/netns/{made.lan}", router, others=others)}
+        birds = {}
         for member in made.members:
             member.node.file(BIRD_FILE).parent.mkdir()
-            birds[member.name] = bird_of(
-                made.folder, f"bird-{member.name}", member.node.path, "node.conf", mounts=member.node.mount_namespace,
-                others={ROUTER_ID: f"router id 192.0.2.{member.number};"},
-            )
-        for bird in birds.values():
+            before = ["nsenter", f"--net={member.node.path}", f"--mount={member.node.mount_namespace}", "--"]
+            bird = Bird(made.folder / f"bird-{member.name}", "node.conf", before,
+                        {"router id 192.0.2.1;": f"router id 192.0.2.{member.number};"})
             undo.callback(bird.stop, signal.SIGKILL)
             bird.start()
+            birds[member.name] = bird
         yield made, birds
+
+
+@contextmanager
+def router(made: Cluster, sample: str, address: str, others: Mapping[str, str]) -> Iterator[None]:
+    """A BIRD on the link of the nodes.
+
+    :param others: of ``Bird``.
+    """
+    _ip(made.lan, "address", "add", address, "dev", "lan", "nodad")
+    bird = Bird(made.folder / "router", sample, ["nsenter", f"--net=/run/netns/{made.lan}", "--"], others)
+    try:
+        bird.start()
+        yield
+    finally:
+        bird.stop(signal.SIGKILL)
 
 
 def _ip(netns: str, *argv: str) -> None:
@@ -80,13 +97,15 @@ def await_routes(member: Member, others: Sequence[Member]) -> None:
     wire.await_state(member.node.path, lambda: set(learned(member)) == wanted, f"on {member.name}: {sorted(wanted)}")
 
 
+# BFD on a busy machine: the slower side's interval counts, and with it a session ends after four seconds.
+SLOWLY = {"bfd { interval 200 ms; multiplier 4; };": "bfd { interval 1 s; multiplier 4; };"}
 REFLECTOR = {"address": "fd00:11::fe", "as": 64512, "bfd": True}
 
 
 @pytest.fixture(scope="module")
 def reflected() -> Iterator[tuple[Cluster, dict[str, Bird]]]:
     """Three nodes and a route reflector."""
-    with nodes(("a", "b", "c"), "route-reflector.conf", {}, ("fd00:11::fe/64",)) as (made, birds):
+    with nodes(("a", "b", "c")) as (made, birds), router(made, "route-reflector.conf", "fd00:11::fe/64", SLOWLY):
         for member in made.members:
             member.node.run("ip", "link", "set", UNDERLAY, "mtu", str(MTU))
             start(member, birds[member.name], REFLECTOR)
@@ -151,7 +170,7 @@ def test_a_node_is_removed_and_comes_back(three: tuple[Cluster, dict[str, Bird]]
     a, b, c = made.members
     b.node.run(f"{PLUGIN_PATH[0]}/cni-v6ctl", "nodes", "--cluster", made.store, "--remove", "b")
     assert "node b was removed from the cluster" in b.ended()
-    assert b.node.file(BIRD_FILE).read_text() == bgp.IDLE and "cni_v6_" not in birds["b"].ask("show protocols")
+    assert b.node.file(BIRD_FILE).read_text() == bgp.IDLE
     await_routes(a, [c])
     wire.await_state(b.node.path, lambda: not learned(b), "no route of BIRD")
     start(b, birds["b"], REFLECTOR)
@@ -186,23 +205,49 @@ def test_bird_is_killed_and_comes_back(three: tuple[Cluster, dict[str, Bird]]) -
     reach([a.pod, b.pod])
 
 
+def test_a_session_with_who_is_beyond_a_node(three: tuple[Cluster, dict[str, Bird]]) -> None:
+    """As of a container, which is masqueraded: the router takes nothing that was forwarded (RFC 5082)."""
+    made, _ = three
+    c, stranger = made.members[2], "fd00:11::77"
+    beyond = host_beyond(c, ())
+    _ip(made.lan, "route", "add", f"{stranger}/128", "via", c.addresses[0])
+    c.node.run("ip", "route", "add", f"{stranger}/128", "via", networks.OUTSIDE[6])
+    c.node.run("ip", "address", "add", f"{stranger}/128", "dev", "lo", "nodad", netns=beyond)
+    with traffic.opened(beyond, 6, socket.SOCK_STREAM) as client:
+        client.bind((stranger, 0))
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 2000)
+        client.connect((REFLECTOR["address"], 179))
+        assert client.recv(100)[18] == OPEN
+        client.sendall(b"\0" * 19)
+        with pytest.raises(TimeoutError):  # nothing was acknowledged, else it would complain (RFC 4271, 6.1)
+            client.recv(100)
+
+
 SMALL = [{"cidr": POOL6, "block": 122}, {"cidr": POOL4, "block": 28}]
+PASSWORD = 'password "correct horse";'
 RIGHT = "fd42:8e1f:6a00:bad::40/122"  # what a block may be
 
 
 @pytest.fixture
 def two() -> Iterator[tuple[Cluster, dict[str, Bird]]]:
-    """Nodes with small blocks, and a router of another AS, which announces what is none of its business."""
+    """Nodes with small blocks, and a router of another AS, which announces what is none of its business.
+
+    The sessions have a password.
+    """
     wrong = ["::/0", POOL6, "fd42:8e1f:6a00:bad::/64", "fd42:8e1f:6a00:bad::80/123", "2001:db8::/122"]
     routes = " ".join(f"route {prefix} unreachable;" for prefix in [*wrong, RIGHT])
     others = {
         "protocol bfd { }": f"protocol bfd {{ }}\nprotocol static {{ ipv6; {routes} }}",
         "export where net ~ pool6;": "export all;", 'interface "nodes";': 'interface "lan";',
-        "{64,64}": "{122,122}", "{26,26}": "{28,28}",
+        "{64,64}": "{122,122}", "{26,26}": "{28,28}", 'dynamic name "node";': f'dynamic name "node"; {PASSWORD}',
     }
-    with nodes(("a", "b"), "tor.conf", others, ("fe80::1/64",), pools=SMALL) as (made, birds):
+    with nodes(("a", "b"), pools=SMALL) as (made, birds), router(made, "tor.conf", "fe80::1/64", others):
+        secret = made.folder / "password.conf"
+        secret.touch(0o600)
+        secret.write_text(PASSWORD)
+        shutil.chown(secret, USER)  # the agents cannot read it
         for member in made.members:
-            start(member, birds[member.name], {"address": "fe80::1", "as": 65000})
+            start(member, birds[member.name], {"address": "fe80::1", "as": 65000, "include": str(secret)})
         yield made, birds
 
 
@@ -214,3 +259,37 @@ def test_small_blocks_at_a_router_that_announces_more_than_it_may(two: tuple[Clu
         wire.await_state(member.node.path, lambda: set(learned(member)) == wanted, f"{sorted(wanted)}")
     assert [block.partition("/")[2] for block in a.blocks()] == ["122", "28"]
     reach([a.pod, b.pod])
+
+
+@pytest.fixture
+def unnumbered() -> Iterator[tuple[Cluster, dict[str, Bird]]]:
+    """Nodes that have no link in common: each is at a port of a router, which runs FRR and has no addresses."""
+    with nodes(("a", "b")) as (made, birds), ExitStack() as undo:
+        netns = f"/run/netns/{made.lan}"
+        for member in made.members:
+            _ip(made.lan, "link", "set", f"port{member.number}", "nomaster")
+        for key in ("net.ipv6.conf.all.forwarding", "net.ipv4.ip_forward"):
+            subprocess.run(["nsenter", f"--net={netns}", "sysctl", "-qw", f"{key}=1"], check=True)
+        undo.enter_context(frr.frr(netns, made.folder, {"swp": "port", "nodes bfd": "nodes bfd 4 1000 1000"}))
+        for member in made.members:
+            start(member, birds[member.name], {"address": "unnumbered", "as": 65000, "bfd": True})
+        yield made, birds
+
+
+def test_nodes_that_have_no_link_in_common(unnumbered: tuple[Cluster, dict[str, Bird]]) -> None:
+    a, b = unnumbered[0].members
+    await_routes(a, [b])
+    await_routes(b, [a])
+    assert all(re.search(f"via (inet6 )?fe80::[^ ]* dev {UNDERLAY}", way) for way in learned(a).values())
+    reach([a.pod, b.pod])
+    for family in FAMILIES:
+        bulk(a.pod, b.pod, family)
+
+
+def test_the_sample_for_frr(tmp_path: Path) -> None:
+    frr.need_frr()
+    assert frr.check(frr.SAMPLE) == ""
+    wrong = tmp_path / "frr.conf"
+    text = frr.SAMPLE.read_text(encoding="utf-8")
+    wrong.write_text(text.replace("prefix-list pool6 out", "prefix-list pool6 sideways"))
+    assert "pool6 sideways" in frr.check(wrong)
