@@ -35,7 +35,6 @@ from cni_v6.kernel.questions import (
     GetRuleset,
     GetSurroundings,
     GetSysctl,
-    Snapshot,
 )
 from cni_v6.leases.attachment import Attachment, ChildLink
 from cni_v6.net.addresses import overlap
@@ -220,9 +219,8 @@ def _inside(record: Attachment, namespaces: Search, node: Context) -> Inside | N
     if path is None:
         return None
     ifname = record.owner.ifname
-    asked = (GetLink(path, ifname), GetAddresses(path, ifname), GetRoutes(path, ifname))
     try:
-        seen: Snapshot = node.kernel.observe(asked)
+        seen = node.kernel.observe([GetLink(path, ifname), GetAddresses(path, ifname), GetRoutes(path, ifname)])
     except CniError as error:  # it may have more routes or addresses than anybody reads
         print(f"cni-v6ctl: note: what {record.owner} has inside is left out: {error}", file=sys.stderr)
         return None
