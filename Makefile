@@ -10,8 +10,8 @@ export PREFIX CNI_BIN_DIR DESTDIR PYTHON COURIER FORCE
 RUN_PACKAGES = python3 nftables
 PACKAGES = $(RUN_PACKAGES) iproute2 iputils-ping
 TEST_PACKAGES = ca-certificates containernetworking-plugins fonts-dejavu-core gcc iptables jq libc6-dev procps radvd tcpdump
-REST_PACKAGES = busybox-static chromium-headless-shell clang containerd debian-archive-keyring etcd-server fish mandoc \
-	mmdebstrap musl-tools podman python3-venv qemu-user runc user-mode-linux valgrind zsh
+REST_PACKAGES = bird2 busybox-static chromium-headless-shell clang containerd debian-archive-keyring etcd-server fish \
+	frr mandoc mmdebstrap musl-tools podman python3-venv qemu-user runc user-mode-linux valgrind zsh
 BENCH_PACKAGES = containernetworking-plugins etcd-server iptables musl-tools netavark
 # make bench PEER_BIN=<folder>: another build of the reference plugins.
 PEER_BIN = /usr/lib/cni
@@ -45,7 +45,7 @@ test-rest: ARGS = -m "$(REST)"
 test-rest: root setup-rest ## what make test leaves out; ARGS="-k gateway": a part of everything
 	$(PYTEST) $(ARGS)
 
-test-kubernetes: root setup-rest ## the node agent's store with a real Kubernetes API server, which it builds once (10 minutes)
+test-kubernetes: root setup-rest ## with a real kubelet and API server of Kubernetes, which it builds once (15 minutes)
 	@tools/kubernetes
 	$(PYTEST) -m kubernetes $(ARGS)
 

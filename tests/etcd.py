@@ -89,14 +89,14 @@ def own_address() -> str:
     return f"127.{pid >> 16 & 0xFF | 0x80}.{pid >> 8 & 0xFF}.{pid & 0xFF}"
 
 
-def certificates(folder: Path, address: str) -> tuple[str, str, str]:
-    """(certificate of an authority, certificate of an address by it, key of that), as files."""
+def certificates(folder: Path, *addresses: str) -> tuple[str, str, str]:
+    """(certificate of an authority, certificate of addresses by it, key of that), as files."""
     authority, own = folder / "ca", folder / "own"
     made = ("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2")
     for path, name, more in (
         (authority, "authority", ()),
         (own, "etcd", ("-CA", f"{authority}.crt", "-CAkey", f"{authority}.key", "-addext", "basicConstraints=CA:FALSE",
-                       "-addext", f"subjectAltName=IP:{address}")),
+                       "-addext", f"subjectAltName={','.join(f'IP:{address}' for address in addresses)}")),
     ):
         argv = ("openssl", *made, "-keyout", f"{path}.key", "-out", f"{path}.crt", "-subj", f"/CN={name}", *more)
         subprocess.run(argv, env=COMMANDS, check=True, capture_output=True)

@@ -11,6 +11,7 @@ import re
 import select
 import socket
 import ssl
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,6 +21,8 @@ from typing import Any, Protocol
 from urllib.error import HTTPError
 from urllib.parse import parse_qs, urlsplit
 from urllib.request import Request, urlopen
+
+import pytest
 
 from tests.etcd import PATIENCE, own_address
 
@@ -75,6 +78,33 @@ def watching(api: Api, path: str) -> Iterator[Iterator[Item]]:
     request = Request(api.url + path, headers={"Authorization": f"Bearer {TOKEN}"})
     with urlopen(request, timeout=PATIENCE, context=trusted) as given:
         yield map(json.loads, given)
+
+
+def until(
+    api: Api, path: str, condition: Callable[[Mapping[str, Item]], object], what: str, seconds: float = 180.0
+) -> Mapping[str, Item]:
+    """Wait until the objects of a collection are so, and give them by their names: read once, then told of changes."""
+    deadline = time.monotonic() + seconds
+    found: dict[str, Item] = {}
+    while time.monotonic() < deadline:
+        status, listed = ask(api, "GET", path)
+        assert status == 200, listed
+        found = {item["metadata"]["name"]: item for item in listed["items"]}
+        if condition(found):
+            return found
+        query = f"{'&' if '?' in path else '?'}watch=true&resourceVersion={listed['metadata']['resourceVersion']}"
+        with suppress(OSError), watching(api, path + query) as events:  # OSError: nothing has changed for long
+            for event in events:
+                name = event["object"]["metadata"].get("name", "")
+                found = {**found, name: event["object"]}
+                if event["type"] == "DELETED":
+                    del found[name]
+                if condition(found):
+                    return found
+                if time.monotonic() > deadline:
+                    break
+    shown = {name: item.get("status") for name, item in found.items()}
+    pytest.fail(f"not in {seconds} s: {what}\n{json.dumps(shown, indent=1)}")
 
 
 def make_node(api: Api, name: str, *blocks: str) -> str:

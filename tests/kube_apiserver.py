@@ -5,7 +5,7 @@ from __future__ import annotations
 import select
 import ssl
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,7 +15,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from tests.etcd import PATIENCE, Etcd, certificates, etcd
+from tests.etcd import PATIENCE, Etcd, certificates, etcd, own_address
 from tests.kube_api import AGENT_TOKEN, TOKEN, Api, ask, kubeconfig
 from tests.sandbox import COMMANDS, ROOT, need
 
@@ -24,46 +24,74 @@ PORT = 6443
 START_SECONDS = 120.0
 
 
+ALONE = (  # of a server without a cluster
+    "--authorization-mode=RBAC", "--service-cluster-ip-range=10.96.0.0/24", "--endpoint-reconciler-type=none",
+    "--disable-admission-plugins=ServiceAccount",
+)
+# Lines of --token-auth-file: token, name, UID, groups.
+ADMIN = f'{TOKEN},admin,admin,"system:masters"'
+AGENT = f'{AGENT_TOKEN},system:serviceaccount:cni-v6:cni-v6-agent,agent,"system:serviceaccounts"'
+
+
 class ApiServer:
-    def __init__(self, url: str, cafile: str, kubeconfig: str) -> None:
-        self.url = url
-        self.cafile: str | None = cafile
-        self.kubeconfig = kubeconfig
+    """
+    :param store: its etcd.
+    :param options: of its own.
+    :param others: addresses that clients know it by, besides its own.
+    """
+
+    def __init__(
+        self, folder: Path, address: str, store: Etcd, *, options: Sequence[str], users: Sequence[str],
+        others: Iterable[str],
+    ) -> None:
+        self._folder = folder
+        authority, certificate, key = certificates(folder, address, *others)
+        self.url = f"https://{f'[{address}]' if ':' in address else address}:{PORT}"
+        self.cafile: str | None = authority
+        self.authority = authority
+        self.kubeconfig = kubeconfig(folder / "kubeconfig", self.url, "default", authority)
+        self.accounts = folder / "accounts.key"  # signs the tokens of service accounts
+        public = folder / "accounts.pub"
+        key_argv = ("openssl", "genrsa", "-out", self.accounts, "2048")
+        for argv in (key_argv, ("openssl", "rsa", "-in", self.accounts, "-pubout", "-out", public)):
+            subprocess.run(argv, env=COMMANDS, check=True, capture_output=True)
+        folder.joinpath("tokens.csv").write_text("\n".join([ADMIN, *users, ""]))
+        self._argv = (
+            str(PROGRAM), f"--etcd-servers={store.url}", f"--bind-address={address}", f"--secure-port={PORT}",
+            f"--advertise-address={address}", f"--tls-cert-file={certificate}", f"--tls-private-key-file={key}",
+            f"--token-auth-file={folder}/tokens.csv", "--service-account-issuer=https://kubernetes.default.svc",
+            f"--service-account-key-file={public}", f"--service-account-signing-key-file={self.accounts}",
+            f"--cert-dir={folder}", *options,
+        )
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        log = self._folder / "log"
+        with open(log, "ab") as out:
+            self._process = subprocess.Popen(self._argv, env=COMMANDS, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+        _await(self._process, self.url, self.authority, log)
+
+    def stop(self) -> None:
+        if self._process:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
 
 
 @contextmanager
-def kube_apiserver(address: str) -> Iterator[ApiServer]:
-    """One that serves on an address of the loopback interface, with everything allowed to TOKEN."""
+def kube_apiserver(
+    address: str, *, options: Sequence[str] = ALONE, users: Sequence[str] = (AGENT,), others: Iterable[str] = ()
+) -> Iterator[ApiServer]:
+    """One that serves, with everything allowed to TOKEN; arguments as of ``ApiServer``."""
     need(str(PROGRAM) if PROGRAM.exists() else None, "needs a Kubernetes API server: tools/kubernetes builds it")
-    with TemporaryDirectory(prefix="kube-apiserver-") as name, etcd(address) as store:
-        folder = Path(name)
+    with TemporaryDirectory(prefix="kube-apiserver-") as name, etcd(own_address()) as store:
         _age(store)
-        authority, certificate, key = certificates(folder, address)
-        account = "system:serviceaccount:cni-v6:cni-v6-agent"
-        folder.joinpath("tokens.csv").write_text(
-            f'{TOKEN},admin,admin,"system:masters"\n{AGENT_TOKEN},{account},agent,"system:serviceaccounts"\n')
-        accounts = folder / "accounts"
-        subprocess.run(("openssl", "genrsa", "-out", f"{accounts}.key", "2048"), env=COMMANDS, check=True,
-                       capture_output=True)
-        subprocess.run(("openssl", "rsa", "-in", f"{accounts}.key", "-pubout", "-out", f"{accounts}.pub"), env=COMMANDS,
-                       check=True, capture_output=True)
-        argv = (
-            str(PROGRAM), f"--etcd-servers={store.url}", f"--bind-address={address}", f"--secure-port={PORT}",
-            f"--advertise-address={address}", f"--tls-cert-file={certificate}", f"--tls-private-key-file={key}",
-            f"--token-auth-file={folder}/tokens.csv", "--authorization-mode=RBAC",
-            "--service-cluster-ip-range=10.96.0.0/24", "--service-account-issuer=https://kubernetes.default.svc",
-            f"--service-account-key-file={accounts}.pub", f"--service-account-signing-key-file={accounts}.key",
-            "--endpoint-reconciler-type=none", f"--cert-dir={folder}", "--disable-admission-plugins=ServiceAccount",
-        )
-        url = f"https://{address}:{PORT}"
-        with open(folder / "log", "wb") as log:
-            process = subprocess.Popen(argv, env=COMMANDS, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        made = ApiServer(Path(name), address, store, options=options, users=users, others=others)
         try:
-            _await(process, url, authority, folder / "log")
-            yield ApiServer(url, authority, kubeconfig(folder / "kubeconfig", url, "default", authority))
+            made.start()
+            yield made
         finally:
-            process.kill()
-            process.wait()
+            made.stop()
 
 
 def _age(store: Etcd) -> None:

@@ -28,7 +28,8 @@ def kill_all(pids: Iterable[int]) -> None:
     """Kill these processes and wait for each one's end: a pidfd becomes readable then (pidfd_open(2))."""
     handles = list(_handles(pids))
     for handle in handles:
-        signal.pidfd_send_signal(handle, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # ended meanwhile, as another one's child
+            signal.pidfd_send_signal(handle, signal.SIGKILL)
     for handle in handles:
         select.select([handle], [], [])
         os.close(handle)

@@ -1,4 +1,4 @@
-"""The node's own macvlan of a network (``hostAccess``) goes with the last container that has the node as neighbour."""
+"""The node's own child of a master (``hostAccess``) goes with the last container that has the node as neighbour."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from cni_v6.leases.store import Transaction
 
 
 def release(record: Attachment, name: str, leases: Transaction, context: Context) -> None:
-    """Before a record is removed: remove the node's routes to the container, or the node's macvlan with all of them.
+    """Before a record is removed: remove the node's routes to the container, or the node's child with all of them.
 
     Under the lock of the leases: the record of an ADD is there before the ADD makes the interface.
 
-    :param name: of the node's macvlan.
+    :param name: of the node's child.
     :raises CniError: KERNEL_REFUSED.
     """
     others = any(

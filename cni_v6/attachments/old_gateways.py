@@ -35,19 +35,21 @@ class Memo:
     """The gateway addresses that a network has on interfaces of ours since the node booted.
 
     ``looked_at``: those whose prefixes overlap with nothing else of the node (``overlaps``). ``recalled``: whether the
-    store was compared with the node (``recall``).
+    store was compared with the node (``recall``). ``answering``: the interfaces on which the node answers for
+    containers of the network that are elsewhere (``former_bridge``).
     """
 
     live: tuple[GatewayAddress, ...] = ()
     draining: tuple[GatewayAddress, ...] = ()
     looked_at: tuple[GatewayAddress, ...] = ()
     recalled: bool = False
+    answering: tuple[str, ...] = ()
 
 
 def encode(memo: Memo, boot: str) -> bytes:
     parts = ("live", memo.live), ("draining", memo.draining), ("lookedAt", memo.looked_at)
     words = {name: [*map(anchor_words, anchors)] for name, anchors in parts}
-    return json.dumps({"boot": boot, "recalled": memo.recalled, **words}).encode()
+    return json.dumps({"boot": boot, "recalled": memo.recalled, "answering": memo.answering, **words}).encode()
 
 
 @lru_cache(maxsize=64)  # it rarely changes, and every ADD reads it
@@ -57,13 +59,14 @@ def decode(content: bytes, boot: str) -> Memo:
         raw = json.loads(content or b"{}")
         if raw.get("boot") != boot:
             return Memo()
-        keys = ("live", "draining", "lookedAt")  # the last one is younger
+        keys = ("live", "draining", "lookedAt")  # the last one is younger, and so is "answering"
         live, draining, looked_at = (
             tuple(read_anchor(*map(str, words)) for words in raw.get(key, ())) for key in keys
         )
+        answering = tuple(map(str, raw.get("answering", ())))
     except (ValueError, TypeError, AttributeError):
         return Memo()
-    return Memo(live, draining, looked_at, raw.get("recalled") is True)
+    return Memo(live, draining, looked_at, raw.get("recalled") is True, answering)
 
 
 def settled(
@@ -103,13 +106,20 @@ def _settle(
 def former(
     own: Iterable[str], leases: Transaction, context: Context
 ) -> Mapping[str, tuple[str, ...]]:
-    """As ``former_bridge.interfaces``, for a container with these addresses, once ``settled`` is done."""
-    draining = decode(leases.memo(), context.boot).draining
-    if not draining:
+    """As ``former_bridge.interfaces``, for a container with these addresses, once ``settled`` is done.
+
+    Remembered before the node answers there, so that it ends.
+    """
+    memo = decode(leases.memo(), context.boot)
+    if not memo.draining:
         return {}
     from cni_v6.plan import former_bridge  # while a network changes its type
 
-    return former_bridge.interfaces(draining, own)
+    found = former_bridge.interfaces(memo.draining, own)
+    answering = tuple(dict.fromkeys((*memo.answering, *found)))
+    if answering != memo.answering:
+        leases.keep_memo(encode(replace(memo, answering=answering), context.boot))
+    return found
 
 
 def answering(interfaces: Mapping[str, tuple[str, ...]], context: Context) -> Iterable[Op]:
@@ -177,8 +187,25 @@ def _take_away(
     kept = [anchor for anchor in memo.live if not anchor.on_link and anchor.home in interfaces]
     _put_again(dict.fromkeys((*kept, *again)), context)
     if unneeded:
-        draining = tuple(anchor for anchor in memo.draining if anchor not in unneeded)
-        leases.keep_memo(encode(replace(memo, draining=draining), context.boot))
+        left = replace(memo, draining=tuple(anchor for anchor in memo.draining if anchor not in unneeded))
+        leases.keep_memo(encode(_silent(network, left, context) if left.answering else left, context.boot))
+
+
+def _silent(network: str, memo: Memo, context: Context) -> Memo:
+    """The memo once the node answers nowhere any more where nobody is left who would ask.
+
+    Somebody is where a gateway drains, and where one is live, as long as others drain: the network may have gone back.
+    """
+    from cni_v6.plan import former_bridge
+
+    busy = {anchor.home for anchor in (*memo.draining, *(memo.live if memo.draining else ()))}
+    over = [home for home in memo.answering if home not in busy]
+    memos = (decode(content, context.boot) for name, content in context.data_dirs.memos() if name != network)
+    shared = {home for other in memos for home in other.answering}
+    seen = context.kernel.observe([question for home in over for question in former_bridge.end_questions(home)])
+    steps = (step for home in over if home not in shared for step in former_bridge.end_steps(home, seen))
+    context.kernel.apply(tuple(steps))
+    return replace(memo, answering=tuple(home for home in memo.answering if home in busy))
 
 
 def _put_again(anchors: Collection[GatewayAddress], context: Context) -> None:

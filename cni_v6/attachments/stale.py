@@ -11,16 +11,17 @@ from collections.abc import Collection, Iterable, Iterator
 from cni_v6.attachments import register, remove_interface
 from cni_v6.attachments.context import Context
 from cni_v6.attachments.namespaces import UNKNOWN
+from cni_v6.config.main import RemovalConf
 from cni_v6.errors import CniError
 from cni_v6.kernel import ops
 from cni_v6.kernel.ops import HOST
-from cni_v6.kernel.questions import GetAlive, GetLinks, Question, Snapshot
+from cni_v6.kernel.questions import GetAlive, GetAliases, GetLinks, Question, Snapshot
 from cni_v6.leases import records
 from cni_v6.leases.attachment import Attachment
 from cni_v6.leases.store import Leases, Transaction
 from cni_v6.log import Log
 from cni_v6.protocol.invocation import Invocation
-from cni_v6.protocol.names import Owner, host_interface, owned
+from cni_v6.protocol.names import Owner, alias_start, host_interface, host_interfaces, owned, owner_of_alias
 from cni_v6.values import dataclass
 
 EARLIER_BOOT = "it is of an earlier boot"
@@ -205,6 +206,24 @@ class Unlisted:
 
     owners: frozenset[Owner] = frozenset()
     stale: tuple[Attachment, ...] = ()
+
+
+def interfaces(
+    conf: RemovalConf, context: Context, known: frozenset[str], bridge: str = ""
+) -> list[tuple[str, Owner]]:
+    """The names of the node's interfaces, or of the ports of a bridge, whose alias names an owner of this network.
+
+    :param known: as of ``of_valid``.
+    """
+    asked = GetAliases(alias_start(conf.network), bridge, known)
+    named = context.kernel.observe([asked]).aliases(asked)
+    return [(name, owner) for name, alias in named if (owner := owner_of_alias(alias))]
+
+
+def of_valid(call: Invocation) -> frozenset[str]:
+    """The names of the host interfaces of the attachments that the runtime lists as valid."""
+    parts = (name.rpartition(":") for name in call.valid or ())
+    return host_interfaces(call.network, ((container_id, ifname) for container_id, _, ifname in parts))
 
 
 def lacks(call: Invocation, owner: Owner) -> bool:

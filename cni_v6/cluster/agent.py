@@ -6,19 +6,19 @@ finds nothing changed writes nothing. It may end anywhere, as when it is killed:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 
-from cni_v6.cluster import conflist, membership, records, routes, srv6, vxlan
+from cni_v6.cluster import bgp, conflist, membership, others, records, routes, srv6, vxlan
 from cni_v6.cluster.config import AgentConf
 from cni_v6.cluster.conflist import Document
-from cni_v6.cluster.facts import Facts, NodeKernel, Underlay
-from cni_v6.cluster.keys import SRV6, VXLAN
+from cni_v6.cluster.facts import Facts, NodeKernel, Passage, Underlay
+from cni_v6.cluster.keys import BGP, SRV6, VXLAN
 from cni_v6.cluster.membership import Member
-from cni_v6.cluster.records import Objects
+from cni_v6.cluster.records import Cluster, Objects
 from cni_v6.cluster.routes import Wanted
 from cni_v6.cluster.state import Disk, State
-from cni_v6.cluster.store import ClusterStore, Registered
+from cni_v6.cluster.store import ClusterStore, OtherClusterStore, Registered
 from cni_v6.errors import INVALID_CONFIG, NODE_CONFLICT, TRY_AGAIN, CniError
 
 TRIES = 50  # of a claim: each time another node was faster
@@ -38,23 +38,31 @@ class Outcome:
 
 class Agent:
     """
+    :param other_stores: those of the other clusters, by their names.
     :param make_id: makes the id of a node that has none yet.
     :param say: takes a line for the operator.
+    :param boot: of the machine: a copy of it has another one.
+    :param speaker: for a configuration with ``bgp``.
     """
 
     def __init__(
         self, conf: AgentConf, name: str, template: Document, *, store: ClusterStore, kernel: NodeKernel, disk: Disk,
-        make_id: Callable[[], str], say: Callable[[str], None],
+        make_id: Callable[[], str], say: Callable[[str], None], speaker: bgp.Speaker | None = None,
+        other_stores: Mapping[str, OtherClusterStore] | None = None, boot: str = "",
     ) -> None:
         self._conf = conf
         self._template = template
         self._store = store
+        self._other_stores = other_stores or {}
         self._kernel = kernel
         self._disk = disk
+        self._speaker = speaker
         self._say = say
-        self._said: frozenset[str] = frozenset()
+        self.said: tuple[str, ...] = ()  # what is in the way, as of the last step
+        self.reached = False  # the store could be read then
         self._joined = False  # the store has been reached since the start
         self._make_id = make_id
+        self._boot = boot
         self._registered: Registered | None = None  # as it was at last
         self._absent = False  # the store's engine knows nodes, and not this one
         disk.set_ready(False)
@@ -70,6 +78,15 @@ class Agent:
     def member(self) -> Member:
         return self._state.member
 
+    def known(self) -> tuple[Member, Cluster, tuple[str, ...]] | None:
+        """The node, the cluster and the node's blocks as of the last step; None for a node that is no member."""
+        try:
+            cluster = records.read(self._state.objects)
+        except CniError:
+            return None
+        blocks = membership.own_blocks(self.member, self._conf, cluster)
+        return (self.member, cluster, blocks) if blocks else None
+
     def step(self) -> Outcome:
         """
         :raises CniError: NODE_CONFLICT or INVALID_CONFIG, if the node cannot be a member as it is configured.
@@ -79,6 +96,8 @@ class Agent:
         if self._conf.carrier == SRV6 and self._conf.has_ipv4:
             complaints += filter(None, [srv6.complaint(facts)])
         failures = list(self._look(facts))
+        complaints += self._look_at_others()
+        failures += self._save()
         cluster = records.read(self._state.objects)
         if self._joined and membership.is_removed(self.member, cluster):
             self._say(f"node {self.member.name} was removed from the cluster: the agent ends")
@@ -87,16 +106,30 @@ class Agent:
             complaints.append(f"Kubernetes has no node {self.member.name}: the agent waits for it")
         if self._registered:
             complaints += membership.awaited(self.member, self._conf, cluster, self._registered)
-        wanted = routes.wanted(self.member, self._conf, cluster, facts.underlay)
-        failures += self._reach(facts, wanted)
+        shut = list(self._shut(facts, others.gate(self._conf)))
+        wanted = self._wanted(cluster, facts.underlay, to_others=not shut)
+        failures += [*shut, *self._reach(facts, wanted)]
+        own = membership.own_blocks(self.member, self._conf, cluster)
+        failures += self._announce(own, facts.underlay)
         ready = False
         try:
-            ready = self._write_conflist(membership.own_blocks(self.member, self._conf, cluster), facts.underlay)
+            ready = self._write_conflist(own, facts.underlay)
             self._disk.set_ready(ready)
         except CniError as error:
             failures.append(str(error))
         self._tell([*complaints, *failures, *cluster.complaints, *wanted.complaints])
         return Outcome(ready, complete=not failures)
+
+    def _shut(self, facts: Facts, gate: tuple[Passage, ...]) -> Iterable[str]:
+        """Let in of other clusters who may; yields what the kernel refuses. Then there are no ways to them at all."""
+        yield from map(str, self._kernel.apply(routes.gate_difference(facts, gate)))
+
+    def _wanted(self, cluster: Cluster, underlay: Underlay | None, *, to_others: bool) -> Wanted:
+        found = routes.wanted(self.member, self._conf, cluster, underlay)
+        if not to_others:
+            return found
+        known = {name: records.read(objects) for name, objects in self._state.others.items()}
+        return others.with_others(found, self.member, self._conf, cluster, underlay, known)
 
     def _reach(self, facts: Facts, wanted: Wanted) -> Iterable[str]:
         """Make the kernel as it must be; yields what it refuses."""
@@ -105,6 +138,22 @@ class Agent:
             yield from map(str, self._kernel.apply(device))
             facts = self._kernel.observe()  # with an interface go its routes
         yield from map(str, self._kernel.apply(routes.difference(facts, wanted)))
+
+    def _announce(self, blocks: tuple[str, ...], underlay: Underlay | None) -> Iterable[str]:
+        """Announce blocks by BGP, and no other ones; yields what is in the way."""
+        speaker, conf = self._speaker, self._conf.bgp
+        if speaker is None or conf is None:
+            return
+        text = bgp.IDLE
+        if blocks and self._conf.carrier == BGP:
+            if underlay is None:
+                return  # what was written before may be right
+            try:
+                text = bgp.render(self._conf, conf, blocks, underlay.ifname)
+            except CniError as error:
+                yield str(error)
+                return
+        yield from bgp.synchronize(speaker, conf, text, [pool.family for pool in self._conf.pools])
 
     def _no_underlay(self) -> str:
         return f"there is no interface {self._conf.underlay}" if self._conf.underlay else "there is no default route"
@@ -122,20 +171,38 @@ class Agent:
             records.read(objects)
         except CniError as error:
             if error.code == NODE_CONFLICT:  # its blocks, if it had any, went with its name
-                self._disk.save(State(self.member, objects))  # nor may a start without the store have them
+                if not self._state.rival:
+                    self._state = replace(self._state, objects=objects)
+                self._disk.save(self._state)  # nor may a start without the store have them
                 self._withdraw(facts)
             if error.code in (NODE_CONFLICT, INVALID_CONFIG):
                 raise
+            self.reached = False
             yield f"the cluster's store cannot be used, so the node goes on with what it knows: {error}"
             return
-        self._state = State(self.member, objects)
+        self.reached = True
+        self._state = replace(self._state, objects=objects)
+        unheard = self._store.unheard()
+        if unheard is not None:
+            yield f"changes of the cluster's store are not heard, so it is read again and again: {unheard}"
+
+    def _look_at_others(self) -> Iterable[str]:
+        """Read the stores of other clusters; yields what is in the way. What they had at last stays meanwhile."""
+        known = {name: objects for name, objects in self._state.others.items() if name in self._other_stores}
+        for name, store in self._other_stores.items():
+            try:
+                objects = store.read()
+                if objects is not None:
+                    known[name] = others.checked(objects)
+            except CniError as error:
+                yield f"the store of cluster {name} cannot be used, so the routes to it stay as they are: {error}"
+        self._state = replace(self._state, others=known)
+
+    def _save(self) -> Iterable[str]:
         try:
             self._disk.save(self._state)
         except CniError as error:
             yield f"a start without the cluster's store would not know what it is now: {error}"
-        unheard = self._store.unheard()
-        if unheard is not None:
-            yield f"changes of the cluster's store are not heard, so it is read again and again: {unheard}"
 
     def _register(self, objects: Objects) -> Registered | None:
         """Be the node that the store's engine knows by this name.
@@ -148,7 +215,7 @@ class Agent:
         if self._absent and membership.own_blocks(self.member, self._conf, records.read(objects)):
             ours = self._make_id()
         if ours != self.member.id:
-            self._state = State(Member(self.member.name, ours), self._state.objects)
+            self._state = replace(self._state, member=Member(self.member.name, ours))
         return self._registered
 
     def _join(self, objects: Objects, underlay: Underlay, registered: Registered) -> Objects:
@@ -158,14 +225,41 @@ class Agent:
             cluster = records.read(objects)
             if self._joined and membership.is_removed(self.member, cluster):
                 return objects
+            self._require_original(cluster)
             found = membership.changes(
                 self.member, self._conf, objects, cluster, underlay=underlay, kept=kept, registered=registered,
+                boot=self._boot,
             )
             if not found:
                 return objects
             self._store.commit(found)
             objects = self._store.read()
         raise CniError(TRY_AGAIN, f"other nodes were faster {TRIES} times", "the agent tries again")
+
+    def _require_original(self, cluster: Cluster) -> None:
+        """Of a node and its copy, made with its disk, the one that was there first goes on.
+
+        A node that starts cannot tell whether its record is of the boot before or of another machine, and replaces it.
+        The other one, if there is one, replaces it in turn. That tells the node, and it ends.
+
+        :raises CniError: NODE_CONFLICT.
+        """
+        other = membership.other_boot(self.member, cluster, self._boot)
+        if not other:
+            return
+        where = ", ".join(cluster.nodes[self.member.name].addresses)
+        if other == (self._state.replaced if self._joined else self._state.rival):
+            self._state = replace(self._state, objects={}, rival=other)
+            raise CniError(
+                NODE_CONFLICT, f"this is a copy of node {self.member.name} at {where}, which runs with the same disk",
+                f"remove {self._conf.state_dir} and start this agent with another --node; if the other one is the "
+                f"copy: end its agent, then cni-v6ctl nodes --remove {self.member.name}",
+            )
+        if self._joined:
+            self._say(f"a copy of this node's disk runs at {where}: it has the same name and id, and is told to end")
+        else:
+            self._state = replace(self._state, replaced=other)
+            self._disk.save(self._state)  # before the record is replaced
 
     def _write_conflist(self, blocks: tuple[str, ...], underlay: Underlay | None) -> bool:
         """Whether there is a configuration list: only with a block of every pool."""
@@ -175,7 +269,9 @@ class Agent:
             return self._disk.read_conflist() is not None  # the MTU is not known now
         else:
             room = {VXLAN: vxlan.mtu_of, SRV6: srv6.mtu_of}.get(self._conf.carrier)
-            text = conflist.render(self._template, blocks, room(underlay) if room else underlay.mtu)
+            others_pools = [pool.cidr for other in self._conf.clusters for pool in other.pools]
+            mtu = room(underlay) if room else underlay.mtu
+            text = conflist.render(self._template, blocks, mtu, others_pools)
         if text != self._disk.read_conflist():
             self._disk.write_conflist(text)
         return text is not None
@@ -184,16 +280,18 @@ class Agent:
         """This node is no member any more: its blocks are others'."""
         self._disk.set_ready(False)
         self._disk.write_conflist(None)
-        failures = list(self._reach(facts, Wanted(frozenset())))
+        failures = [*self._reach(facts, Wanted(frozenset())), *self._shut(facts, ()),
+                    *self._announce((), facts.underlay)]
         self._tell(failures)
         return Outcome(ready=False, complete=not failures, removed=True)
 
     def _tell(self, complaints: Iterable[str]) -> None:
         """Say what is new, and when all is well again."""
-        found = dict.fromkeys(complaints)
+        found = tuple(dict.fromkeys(complaints))
+        known = set(self.said)
         for words in found:
-            if words not in self._said:
+            if words not in known:
                 self._say(words)
-        if self._said and not found:
+        if known and not found:
             self._say("all is well again")
-        self._said = frozenset(found)
+        self.said = found

@@ -11,15 +11,18 @@ from typing import Any
 
 from netaddr import IPNetwork
 
-from cni_v6.cluster.keys import AGENT, AUTO
+from cni_v6.cluster.keys import AGENT, AUTO, BGP, OPEN
+from cni_v6.config.formats import UNNUMBERED
 from cni_v6.config.json_schema import DRAFT, definitions
 from cni_v6.config.reader import Reader, Section, wrong
+from cni_v6.config.text import seconds
 from cni_v6.errors import INVALID_CONFIG, CniError
 from cni_v6.log import Log
-from cni_v6.net.addresses import BITS
+from cni_v6.net.addresses import BITS, overlap
 from cni_v6.protocol.json_reader import decode, repeated_key
 
 _NAME = re.compile("[0-9A-Za-z]([0-9A-Za-z._-]{0,251}[0-9A-Za-z])?")  # as of a host (RFC 1123)
+_PLAIN_PATH = re.compile("[0-9A-Za-z/._+@-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +52,45 @@ def _is_block(cidr: str, length: int, prefix: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
+class OtherCluster:
+    """A cluster whose store is read only. ``let_in``: the prefixes of it that may reach this cluster's containers."""
+
+    name: str
+    store: str
+    pools: tuple[Pool, ...]
+    let_in: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A router to speak to. ``include``: a file with more about it in the words of the daemon, "" for none.
+
+    ``address``: UNNUMBERED for a router that comes by itself, from any link-local address.
+    """
+
+    address: str
+    asn: int
+    bfd: bool = False
+    ttl_security: bool = True
+    include: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SpeakerConf:
+    """The daemon that speaks BGP: the file that it reads, and its control socket."""
+
+    asn: int
+    peers: tuple[Peer, ...]
+    file: str
+    socket: str
+
+
+@dataclass(frozen=True, slots=True)
 class AgentConf:
-    """``underlay``: an interface, "" for that of the default route."""
+    """``underlay``: an interface, "" for that of the default route. ``report_every``: seconds, 0 for never.
+
+    ``bgp``: with another carrier the daemon is told to announce nothing.
+    """
 
     pools: tuple[Pool, ...]
     carrier: str
@@ -58,6 +98,9 @@ class AgentConf:
     template: str
     target: str
     state_dir: str
+    bgp: SpeakerConf | None = None
+    clusters: tuple[OtherCluster, ...] = ()
+    report_every: int = 60
 
     @property
     def has_ipv4(self) -> bool:
@@ -65,7 +108,12 @@ class AgentConf:
 
     def pool_of(self, prefix: str) -> Pool | None:
         """The pool of which a prefix in canonical form is a block; None if it is of none."""
-        return next((pool for pool in self.pools if pool.is_block(prefix)), None)
+        return pool_of(self.pools, prefix)
+
+
+def pool_of(pools: Iterable[Pool], prefix: str) -> Pool | None:
+    """The pool of which a prefix in canonical form is a block; None if it is of none."""
+    return next((pool for pool in pools if pool.is_block(prefix)), None)
 
 
 def parse(data: bytes, name: str) -> AgentConf:
@@ -83,13 +131,18 @@ def parse(data: bytes, name: str) -> AgentConf:
     template, target = conflist.text("template"), conflist.text("target")
     if template == target:
         raise wrong(conflist.at("target"), target, "is the template", "write the target to another file")
+    pools, carrier = _pools(top.sections("pools")), top.text("carrier")
+    bgp = _speaker(top.section("bgp")) if carrier == BGP or "bgp" in top.given else None
     return AgentConf(
-        pools=_pools(top.sections("pools")),
-        carrier=top.text("carrier"),
+        pools=pools,
+        carrier=carrier,
         underlay="" if top.text("underlay") == AUTO else top.text("underlay"),
         template=template,
         target=target,
         state_dir=top.text("stateDir"),
+        bgp=bgp,
+        clusters=_clusters(top.sections("clusters"), pools),
+        report_every=seconds(top.text("reportEvery")),
     )
 
 
@@ -105,9 +158,13 @@ def parse_node_name(text: str) -> str:
     """
     :raises CniError: INVALID_CONFIG.
     """
-    if not _NAME.fullmatch(text):
+    if not is_node_name(text):
         raise wrong("--node", text, "is no name of a node", "write letters, digits, dots and hyphens, 253 at most")
     return text
+
+
+def is_node_name(text: str) -> bool:
+    return _NAME.fullmatch(text) is not None
 
 
 def _pools(sections: Iterable[Section]) -> tuple[Pool, ...]:
@@ -121,6 +178,42 @@ def _pools(sections: Iterable[Section]) -> tuple[Pool, ...]:
     return pools
 
 
+def _clusters(sections: Iterable[Section], own: Iterable[Pool]) -> tuple[OtherCluster, ...]:
+    found: list[OtherCluster] = []
+    taken = [(pool.cidr, "a pool of this cluster") for pool in own]
+    for section in sections:
+        name, pools = section.text("name"), [(of_pool, _pool(of_pool)) for of_pool in section.sections("pools")]
+        if not pools:
+            raise wrong(section.at("pools"), [], "is empty", "write the pools of its agents' configuration")
+        if name in (other.name for other in found):
+            raise wrong(section.at("name"), name, "is another cluster's name too", "write another one")
+        for of_pool, pool in pools:
+            _require_apart(of_pool.at("cidr"), pool.cidr, taken)
+            taken.append((pool.cidr, f"a pool of cluster {name}"))
+        let_in = _let_in(section, [pool.cidr for _, pool in pools])
+        found.append(OtherCluster(name, section.text("store"), tuple(pool for _, pool in pools), let_in))
+    return tuple(found)
+
+
+def _require_apart(path: str, cidr: str, taken: Iterable[tuple[str, str]]) -> None:
+    for other, whose in taken:
+        if (":" in cidr) == (":" in other) and overlap(cidr, other):
+            raise wrong(path, cidr, f"overlaps {other}, {whose}", "clusters that reach each other need pools apart")
+
+
+def _let_in(section: Section, pools: Iterable[str]) -> tuple[str, ...]:
+    given = section.texts("from")
+    if section.text("ingress") != OPEN:
+        if given:
+            raise wrong(section.at("from"), list(given), "lets nobody in", 'write "ingress": "open" too, or remove it')
+        return ()
+    for number, prefix in enumerate(given):
+        if not any(IPNetwork(prefix) in IPNetwork(pool) for pool in pools):
+            raise wrong(f"{section.at('from')}[{number}]", prefix, f"is in no pool of {section.text('name')}",
+                        f"write a prefix of {' or '.join(pools)}")
+    return given or tuple(pools)
+
+
 def _pool(section: Section) -> Pool:
     cidr, block = section.text("cidr"), section.number("block")
     assert block is not None
@@ -129,4 +222,41 @@ def _pool(section: Section) -> Pool:
     if not network.prefixlen <= block <= most:
         reason = f"is no prefix length of a block of {cidr}"
         raise wrong(section.at("block"), block, reason, f"write one from {network.prefixlen} to {most}")
-    return Pool(cidr, block, section.flag("podCIDRs"))
+    return Pool(cidr, block, "podCIDRs" in section.values and section.flag("podCIDRs"))
+
+
+def _speaker(section: Section) -> SpeakerConf:
+    asn = section.number("as")
+    if asn is None:
+        raise CniError(INVALID_CONFIG, f"{section.at('as')} is missing", "write one, such as 64512")
+    peers = tuple(_peer(peer) for peer in section.sections("peers"))
+    if not peers:
+        raise wrong(section.at("peers"), [], "is empty", "write one router at least: its address and its AS number")
+    for (first, known), (second, peer) in combinations(enumerate(peers), 2):
+        if known.address == peer.address:
+            words = f"is that of {section.at('peers')}[{first}]"
+            raise wrong(f"{section.at('peers')}[{second}].address", peer.address, words, "remove one of them")
+    return SpeakerConf(asn, peers, _plain_path(section, "file"), _plain_path(section, "socket"))
+
+
+def _peer(section: Section) -> Peer:
+    address, asn = section.text("address"), section.number("as")
+    assert asn is not None
+    if address != UNNUMBERED and not _is_of_router(address):
+        raise wrong(section.at("address"), address, "is no IPv6 address of a router", "IPv4 goes over IPv6 too")
+    include = _plain_path(section, "include") if section.text("include") else ""
+    return Peer(address, asn, section.flag("bfd"), section.flag("ttlSecurity"), include)
+
+
+def _is_of_router(address: str) -> bool:
+    network = IPNetwork(address)
+    return network.version == 6 and network.first >> 120 not in (0x00, 0xFF)  # RFC 4291: unspecified; multicast
+
+
+def _plain_path(section: Section, name: str) -> str:
+    """A path that BIRD has between quotes, and takes for no pattern of names."""
+    path = section.text(name)
+    if not _PLAIN_PATH.fullmatch(path):
+        raise wrong(section.at(name), path, "has characters that BIRD does not take in a path",
+                    "write letters, digits and / . _ - + @ alone")
+    return path

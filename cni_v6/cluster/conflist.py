@@ -10,6 +10,7 @@ from cni_v6.errors import INVALID_CONFIG, CniError
 from cni_v6.protocol.json_reader import decode, shown
 
 Document = Mapping[str, Any]
+TRANSLATES = ("ipMasq", "masquerade")  # keys that make a network translate its containers' sources
 
 
 def parse_template(data: bytes, path: str) -> Document:
@@ -21,7 +22,9 @@ def parse_template(data: bytes, path: str) -> Document:
     plugins = document.get("plugins")
     if not isinstance(plugins, list) or not plugins or not isinstance(plugins[0], dict):
         raise _wrong(path, "plugins is no list of plugins", "write a configuration list, whose first plugin is cni-v6")
-    ipam, mtu = plugins[0].get("ipam"), plugins[0].get("mtu")
+    ipam, mtu, kept = (plugins[0].get(key) for key in ("ipam", "mtu", "nonMasquerade"))
+    if kept is not None and not isinstance(kept, list):
+        raise _wrong(path, f"plugins[0].nonMasquerade is {shown(kept)}, not a list of prefixes", "write [...]")
     if not isinstance(ipam, dict):
         raise _wrong(path, f"plugins[0].ipam is {shown(ipam)}, not an object", 'write {"type": "cni-v6-ipam"}')
     for key in ("ranges", "subnet"):
@@ -32,18 +35,22 @@ def parse_template(data: bytes, path: str) -> Document:
     return document
 
 
-def render(template: Document, blocks: Sequence[str], mtu: int) -> str:
+def render(template: Document, blocks: Sequence[str], mtu: int, others: Sequence[str] = ()) -> str:
     """The text of the list.
 
     :param blocks: one a family, in the order of the pools: a set of ranges each.
     :param mtu: what the carrier has room for; a number in the template can only lower it.
+    :param others: pools of other clusters: a network that translates sources leaves packets for them as they are.
     """
-    first, *others = template["plugins"]
+    first, *later = template["plugins"]
     least = first.get("mtu")
     limit = min(mtu, least) if isinstance(least, int) and least else mtu
     ranges = [[{"subnet": block}] for block in blocks]
     plugin = {**first, "mtu": limit, "ipam": {**first["ipam"], "ranges": ranges}}
-    return json.dumps({**template, "plugins": [plugin, *others]}, indent=2, ensure_ascii=False) + "\n"
+    if others and any(first.get(key) for key in TRANSLATES):
+        kept = first.get("nonMasquerade") or []
+        plugin["nonMasquerade"] = [*kept, *(prefix for prefix in others if prefix not in kept)]
+    return json.dumps({**template, "plugins": [plugin, *later]}, indent=2, ensure_ascii=False) + "\n"
 
 
 def _wrong(path: str, words: str, remedy: str) -> CniError:

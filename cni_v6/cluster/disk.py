@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+from collections.abc import Sequence
+from contextlib import suppress
+
+from netaddr import IPNetwork
 
 from cni_v6.cluster import files
 from cni_v6.cluster.state import State, decode_state, encode_state
 from cni_v6.errors import NODE_CONFLICT, STORE_FAILED, TRY_AGAIN, CniError
 from cni_v6.leases.disk import lock
+from cni_v6.net.addresses import values
 
+BOOT_ID = "/proc/sys/kernel/random/boot_id"
 STATE, READY, LOCK = "state.json", "ready", "lock"
 
 
@@ -68,6 +75,30 @@ class RealDisk:
 def new_id() -> str:
     """The id of a new node: 128 random bits."""
     return os.urandom(16).hex()
+
+
+def leased(folder: str, blocks: Sequence[str]) -> dict[str, int]:
+    """How many leases a network has in each of these blocks: each is a file with the name of the address.
+
+    :param folder: of the network; without it, nobody has had an address of it.
+    :raises CniError: IO_FAILURE.
+    """
+    found = {}
+    with files.naming(folder), suppress(FileNotFoundError):
+        names = os.listdir(folder)
+        for block in blocks:
+            network = IPNetwork(block)
+            found[block] = sum(network.first <= value <= network.last for value in values(names, network.version))
+    return found or dict.fromkeys(blocks, 0)
+
+
+def boot(namespace: int) -> str:
+    """What no copy of the machine has: this boot of the kernel, and the network namespace, which is the node's.
+
+    :raises CniError: IO_FAILURE.
+    """
+    with files.naming(BOOT_ID), open(BOOT_ID, encoding="ascii") as file:
+        return hashlib.sha256(f"{file.read().strip()} {namespace}".encode()).hexdigest()[:16]
 
 
 def only_one(path: str, where: str) -> int:

@@ -60,6 +60,23 @@ def range_request(prefix: str) -> dict[str, Any]:
     return {"key": _encode(prefix), "range_end": _encode(_end(prefix))}
 
 
+def reports_prefix(prefix: str) -> str:
+    """That of the reports' keys: below no prefix that ``--cluster`` can have, so no watch tells of them."""
+    return f"{prefix[:-1]}+reports/"
+
+
+def key_request(key: str) -> dict[str, Any]:
+    """One key, if it is there."""
+    return {"key": _encode(key)}
+
+
+def set_request(key: str, text: str | None) -> dict[str, Any]:
+    """A transaction that sets a key, or deletes it, whatever it was."""
+    kind = {"request_delete_range": {"key": _encode(key)}} if text is None else {
+        "request_put": {"key": _encode(key), "value": _encode(text)}}
+    return {"success": [kind]}
+
+
 def watch_request(prefix: str, revision: int) -> dict[str, Any]:
     """Changes after a revision."""
     return {"create_request": {**range_request(prefix), "start_revision": str(revision + 1)}}

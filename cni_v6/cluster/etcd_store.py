@@ -39,6 +39,7 @@ class EtcdStore:
     def __init__(self, target: str, seconds: float = TIMEOUT_SECONDS) -> None:
         self._seconds = seconds
         self._endpoints, self._prefix = etcd_messages.parse_target(target)
+        self._reports = etcd_messages.reports_prefix(self._prefix)
         self._tls = _tls() if any(endpoint.secure for endpoint in self._endpoints) else None
         self._known: dict[str, Kept] = {}
         self._first = 0  # the member that answered at last
@@ -65,6 +66,15 @@ class EtcdStore:
             # What only compares makes no revision.
             self._follower.written(0 if revision and request and not request["success"] else revision)
         return revision is not None
+
+    def report(self, name: str, text: str | None) -> None:
+        self._ask("/v3/kv/txn", etcd_messages.set_request(self._reports + name, text))
+
+    def reports(self, name: str = "") -> Mapping[str, str]:
+        request = etcd_messages.key_request(self._reports + name) if name else (
+            etcd_messages.range_request(self._reports))
+        found, _ = etcd_messages.read_range(self._ask("/v3/kv/range", request), self._reports)
+        return {key: kept.text for key, kept in found.items()}
 
     def unheard(self) -> str | None:
         return self._follower.unheard()

@@ -139,6 +139,20 @@ Entry = Route | Neighbour | Endpoint | SegmentRoute | Rule
 ORDER: tuple[type[Entry], ...] = (Endpoint, Neighbour, SegmentRoute, Rule, Route)  # each needs those before it
 
 
+def place(entry: Entry) -> tuple[str, ...]:
+    """What the kernel tells entries apart by; a route by its table, its prefix and its metric."""
+    match entry:
+        case Route():
+            return "route", entry.dst, "last" if not entry.ifname else ""
+        case SegmentRoute():
+            return "segment", entry.dst
+        case Rule():
+            return "rule", str(entry)
+        case Neighbour():
+            return "neighbour", entry.address
+    return "endpoint", entry.mac
+
+
 @dataclass(frozen=True, slots=True)
 class Add:
     """An entry must not be there: another program's route to the prefix with the same metric is an error."""
@@ -179,7 +193,29 @@ class Forward:
         return f"forward what comes in by {self.ifname}"
 
 
-Op = Add | Remove | RemoveDevice | Forward
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """What the node forwards from a prefix of another cluster to a pool of this one: it goes on, or is dropped."""
+
+    source: str
+    target: str
+    is_open: bool
+
+    def __str__(self) -> str:
+        return f"{'accept' if self.is_open else 'drop'} {self.source} to {self.target}"
+
+
+@dataclass(frozen=True, slots=True)
+class SetGate:
+    """Have these passages, the first that fits counts, and no other ones. Answers pass, and what is published."""
+
+    passages: tuple[Passage, ...]
+
+    def __str__(self) -> str:
+        return "set what other clusters may reach: " + ("; ".join(map(str, self.passages)) or "all")
+
+
+Op = Add | Remove | RemoveDevice | Forward | SetGate
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +225,8 @@ class Facts:
     ``devices``: those of the names TUNNEL and SRV6 that an interface has; None for one that is not as it must be.
     ``entries``: routes and rules with our protocol number; what the tunnel was told. ``closed``: those of the
     interfaces that packets of other nodes come in by on which ``Forward`` would change something. ``drops``: the
-    reverse path filter (RFC 3704) drops IPv4 packets whose source is reached by another interface.
+    reverse path filter (RFC 3704) drops IPv4 packets whose source is reached by another interface. ``gate``: the
+    passages, in words.
     """
 
     underlay: Underlay | None
@@ -197,6 +234,7 @@ class Facts:
     entries: frozenset[Entry] = frozenset()
     closed: frozenset[str] = frozenset()
     drops: bool = False
+    gate: tuple[str, ...] = ()
 
 
 class NodeKernel(Protocol):

@@ -1,9 +1,11 @@
-"""A kernel in this process for tests of the agent: as drops as the real one."""
+"""A kernel and a BIRD in this process for tests of the agent."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
+from cni_v6.cluster.bgp import tag_of
+from cni_v6.cluster.bird_messages import Running
 from cni_v6.cluster.facts import (
     SRV6,
     SRV6_IN,
@@ -15,16 +17,20 @@ from cni_v6.cluster.facts import (
     Forward,
     Op,
     Pair,
+    Passage,
     Remove,
     RemoveDevice,
     Route,
     Rule,
     SegmentRoute,
+    SetGate,
     Tunnel,
     Underlay,
+    place,
 )
-from cni_v6.errors import KERNEL_REFUSED, CniError
+from cni_v6.errors import INVALID_CONFIG, KERNEL_REFUSED, CniError
 
+GARBAGE = "garbage"  # of which BIRD cannot make sense
 ENDS = {TUNNEL: {TUNNEL}, SRV6: {SRV6, SRV6_IN}}  # the interfaces of each device
 
 
@@ -40,28 +46,33 @@ class FakeNode:
         self.devices: dict[str, Device] = {}
         self.entries: set[Entry] = set()
         self.drops = False
+        self.gate: tuple[Passage, ...] = ()
         self.written: list[Op] = []
         self._forced = bool(self.closed)
 
     def observe(self) -> Facts:
         closed = frozenset(self.closed)
-        return Facts(self.underlay, dict(self.devices), frozenset(self.entries), closed, self.drops)
+        return Facts(self.underlay, dict(self.devices), frozenset(self.entries), closed, self.drops,
+                     tuple(map(str, self.gate)))
 
     def apply(self, operations: Iterable[Op]) -> list[CniError]:
         return [error for operation in operations if (error := self._apply(operation))]
 
     def _apply(self, operation: Op) -> CniError | None:
-        before = (set(self.entries), dict(self.devices), set(self.closed))
+        before = (set(self.entries), dict(self.devices), set(self.closed), self.gate)
         refusal = self._refusal(operation)
         if refusal:
             return CniError(KERNEL_REFUSED, f"cannot {operation}", refusal)
-        if before != (self.entries, self.devices, self.closed):
+        if before != (self.entries, self.devices, self.closed, self.gate):
             self.written.append(operation)
         return None
 
     def _refusal(self, operation: Op) -> str:
         if isinstance(operation, Forward):
             self.closed.discard(operation.ifname)
+            return ""
+        if isinstance(operation, SetGate):
+            self.gate = operation.passages
             return ""
         if isinstance(operation, RemoveDevice):
             self._remove_device(operation.ifname)
@@ -83,7 +94,7 @@ class FakeNode:
         self.entries = {entry for entry in self.entries if _needs(entry) not in ENDS[ifname]}
 
     def _set_entry(self, operation: Add | Remove, entry: Entry) -> str:
-        same = {known for known in self.entries if _place(known) == _place(entry)}
+        same = {known for known in self.entries if place(known) == place(entry)}
         if isinstance(operation, Add):
             refusal = self._missing(entry) or ("File exists" if same and _is_exclusive(entry) else "")
             if refusal:
@@ -112,12 +123,46 @@ def _is_exclusive(entry: Entry) -> bool:
     return isinstance(entry, Route | SegmentRoute | Rule)
 
 
-def _place(entry: Entry) -> tuple[str, ...]:
-    """What the kernel tells entries apart by; a route by its table, its prefix and its metric."""
-    if isinstance(entry, Route):
-        return "route", entry.dst, "last" if not entry.ifname else ""
-    if isinstance(entry, SegmentRoute):
-        return "segment", entry.dst
-    if isinstance(entry, Rule):
-        return "rule", str(entry)
-    return type(entry).__name__, entry.mac if hasattr(entry, "node") else entry.address
+class FakeBird:
+    """BIRD in this process.
+
+    ``runs``: whether it does. ``includes``: its own configuration has the agent's file. ``broken``: what is wrong with
+    its own configuration. ``written``: what was done to it, in order.
+    """
+
+    def __init__(self) -> None:
+        self.runs = self.includes = self.bfd = True
+        self.broken = ""
+        self.kernels = {"master4", "master6"}
+        self.file: str | None = None
+        self.written: list[str] = []
+        self._loaded: str | None = None
+
+    def start(self) -> None:
+        self.runs, self._loaded = True, self.file
+
+    def stop(self) -> None:
+        self.runs = False
+
+    def running(self) -> Running | None:
+        tag = tag_of(self._loaded or "") if self.includes else ""
+        return Running(tag, frozenset(self.kernels), self.bfd) if self.runs else None
+
+    def read(self) -> str | None:
+        return self.file
+
+    def check(self, text: str) -> None:
+        if GARBAGE in text:
+            raise CniError(INVALID_CONFIG, "BIRD refuses what the file would be, so it stays as it is", GARBAGE)
+
+    def replace(self, text: str) -> None:
+        self.written.append("replace")
+        self.file = text
+
+    def reload(self) -> bool:
+        if self.broken or GARBAGE in (self.file or ""):
+            raise CniError(INVALID_CONFIG, "BIRD refuses its configuration, and goes on with the one before",
+                           self.broken or GARBAGE)
+        self.written.append("reload")
+        self._loaded = self.file
+        return True

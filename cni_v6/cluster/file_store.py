@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from cni_v6.cluster import files
@@ -19,6 +19,7 @@ from cni_v6.kernel import inotify
 from cni_v6.protocol.json_reader import decode
 
 LOCK_SECONDS = 10.0
+REPORTS = ".reports"  # a file beside the store's
 # The file is another one after each change.
 CHANGES = inotify.IN_CLOSE_WRITE | inotify.IN_MOVED_FROM | inotify.IN_MOVED_TO | inotify.IN_DELETE
 NETWORK_FILE_SYSTEMS = frozenset((
@@ -58,9 +59,21 @@ class FileStore:
             before = self.read()
             later = applied(before, changes)
             if later is not None and later != before:
-                document = {key: json.loads(value) for key, value in sorted(later.items())}
-                files.replace(self._path, (json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode())
+                files.replace(self._path, _document(later))
             return later is not None
+
+    def report(self, name: str, text: str | None) -> None:
+        with files.locked(f"{self._path}.lock", LOCK_SECONDS):
+            before = dict(self.reports())
+            later = {key: value for key, value in before.items() if key != name} | ({name: text} if text else {})
+            if later != before:
+                files.replace(self._path + REPORTS, _document(later))
+
+    def reports(self, name: str = "") -> Mapping[str, str]:
+        content, found = files.read(self._path + REPORTS), dict[str, object]()
+        with suppress(CniError):  # what cannot be read is replaced by the next report
+            found = decode(content or b"{}", "the reports")
+        return {key: to_text(value) for key, value in found.items() if name in ("", key)}
 
     def registered(self, name: str, own: str) -> Registered:
         return Registered(own)
@@ -86,6 +99,11 @@ class FileStore:
         if self._events >= 0:
             os.close(self._events)
             self._events = -1
+
+
+def _document(objects: Mapping[str, str]) -> bytes:
+    document = {key: json.loads(value) for key, value in sorted(objects.items())}
+    return (json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode()
 
 
 def _file_system(device: int) -> str:

@@ -22,6 +22,7 @@ from cni_v6.protocol.json_reader import Fields, canonical_prefix, decode, shown
 
 WHAT = "the answer of the Kubernetes API"
 LABEL = {"app.kubernetes.io/managed-by": "cni-v6"}
+REPORT_LABEL = {"app.kubernetes.io/managed-by": "cni-v6-reports"}  # watched by nobody
 KEY, VALUE = "cni-v6/key", "cni-v6/value"  # annotations
 BLOCK_NAME, NODE_NAME, OTHER_NAME = "cni-v6-block-", "cni-v6-node-", "cni-v6-object-"
 # Names of objects (Kubernetes, "Object Names and IDs"): as of a host in DNS, 253 characters at most.
@@ -74,6 +75,26 @@ def create_document(key: str, text: str, node: tuple[str, str] | None) -> dict[s
     """
     metadata = {"name": lease_name(key), "labels": LABEL, "annotations": {KEY: key, VALUE: text}, **_owner(text, node)}
     return {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": _spec(text)}
+
+
+def report_key(name: str) -> str:
+    """The key of a node's report: that of no object of a cluster."""
+    return f"reports/{name}"
+
+
+def report_document(name: str, text: str, node: tuple[str, str] | None, *, new: bool) -> dict[str, Any]:
+    """A report as a new Lease, or a merge patch of it, whatever it was."""
+    key = report_key(name)
+    made = create_document(key, text, node)
+    if new:
+        return {**made, "metadata": {**made["metadata"], "labels": REPORT_LABEL}}
+    return {"metadata": {"annotations": {VALUE: text}, **_owner(text, node)}, "spec": made["spec"]}
+
+
+def read_report(fields: Fields) -> tuple[str, str] | None:
+    """The name of a node and its report."""
+    found = read_lease(fields)
+    return (found[0].removeprefix(report_key("")), found[1]) if found and found[0].startswith(report_key("")) else None
 
 
 def patch_document(text: str, revision: int, node: tuple[str, str] | None) -> dict[str, Any]:

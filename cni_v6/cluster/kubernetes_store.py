@@ -123,6 +123,25 @@ class KubernetesStore:
             kept = None if change.now is None else Kept(change.now, revision)
             self._make(Change(change.key, change.now, change.was), kept)
 
+    def report(self, name: str, text: str | None) -> None:
+        path = f"{self._path}/{messages.lease_name(messages.report_key(name))}"
+        if text is None:
+            _ask(self._api, "DELETE", path, (NOT_FOUND,))
+            return
+        node = (self._name, self._uid) if self._uid else None
+        document = messages.report_document(name, text, node, new=False)
+        if _ask(self._api, "PATCH", path, (NOT_FOUND,), json=document, headers=MERGE_PATCH) is None:
+            _ask(self._api, "POST", self._path, json=messages.report_document(name, text, node, new=True))
+
+    def reports(self, name: str = "") -> Mapping[str, str]:
+        query = messages.query(messages.REPORT_LABEL)
+        if name:
+            query["fieldSelector"] = f"metadata.name={messages.lease_name(messages.report_key(name))}"
+        data = _ask(self._api, "GET", self._path, params=query)
+        assert data is not None
+        found, _ = messages.read_list(data, messages.read_report)
+        return {key: kept.text for key, kept in found.items()}
+
     def unheard(self) -> str | None:
         followers = [self._leases, *([self._node] if self._node else [])]
         return next((words for words in (follower.unheard() for follower in followers) if words), None)

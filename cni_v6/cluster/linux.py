@@ -25,6 +25,7 @@ from cni_v6.cluster.facts import (
     Route,
     Rule,
     SegmentRoute,
+    SetGate,
     Tunnel,
     Underlay,
 )
@@ -58,6 +59,7 @@ class LinuxNode:
         self._devices = Devices(self._asked, self._sysctls, self._tables)
         self.news = News()
         self.table_news = self._tables.news
+        self.underlay_name = underlay  # as it was seen at last
 
     def close(self) -> None:
         self._asked.socket.close()
@@ -69,13 +71,15 @@ class LinuxNode:
         below = self._asked.link(self._underlay_request())
         index = answers.index_of(below) if below else 0
         underlay = self._underlay(below) if below else None
+        self.underlay_name = underlay.ifname if underlay else ""
         devices, ends = self._devices.look(underlay, index)
         tunnel = next((number for number, name in ends.items() if name == TUNNEL), 0)
         self.news.of_tunnel(tunnel)
         names = {**ends, **({index: underlay.ifname} if underlay else {})}
         entries = [*self._routes(names), *self._rules(), *(self._of_tunnel(tunnel) if devices.get(TUNNEL) else ())]
         drops = underlay is not None and self._drops(underlay)
-        return Facts(underlay, devices, frozenset(entries), frozenset(self._closed(names.values())), drops)
+        return Facts(underlay, devices, frozenset(entries), frozenset(self._closed(names.values())), drops,
+                     self._tables.gate())
 
     def apply(self, operations: Iterable[Op]) -> list[CniError]:
         found = []
@@ -150,6 +154,8 @@ class LinuxNode:
         """
         if isinstance(operation, Forward):
             sysctl.write(self._sysctls, FORCED.format(operation.ifname), "1")
+        elif isinstance(operation, SetGate):
+            self._tables.set_gate(operation)
         elif isinstance(operation, RemoveDevice):
             indices.clear()
             self._devices.remove(operation)

@@ -20,7 +20,7 @@ from cni_v6.cluster.facts import (
     Underlay,
 )
 from cni_v6.cluster.protocol import PORT, VNI
-from cni_v6.cluster.tables import Tables
+from cni_v6.cluster.tables import Tables, messages
 from cni_v6.errors import KERNEL_REFUSED, CniError
 from cni_v6.kernel import ops, sysctl
 from cni_v6.kernel.netlink import answers, devconf, pyroute2_tunnels, requests, segments
@@ -155,7 +155,7 @@ class Devices:
         The interface in four requests: one takes no way to make link-local addresses (rtnl_newlink).
         """
         if not self._tables.tunnel.without:
-            self._tables.tunnel.load(operation, tunnel)
+            self._tables.tunnel.load(operation, messages(tunnel))
         self._asked.do(operation, pyroute2_tunnels.create_vxlan(
             TUNNEL, vni=VNI, port=PORT, local=tunnel.local, link=self._asked.index(tunnel.underlay), mac=tunnel.mac,
             mtu=tunnel.mtu,
@@ -166,7 +166,7 @@ class Devices:
         self._asked.do(operation, requests.add_address(address, index))
 
     def _add_pair(self, operation: Op, pair: Pair) -> None:
-        self._tables.srv6.load(operation, pair)
+        self._tables.srv6.load(operation, messages(pair))
         self._asked.do(operation, segments.create_pair(SRV6, SRV6_IN, address=PAIR_MAC, mtu=pair.mtu))
         for name in (SRV6, SRV6_IN):
             self._without_own_address(operation, name)

@@ -35,10 +35,10 @@ class Member:
     id: str
 
 
-def record(member: Member, conf: AgentConf, underlay: Underlay, cluster: Cluster) -> NodeRecord:
+def record(member: Member, conf: AgentConf, underlay: Underlay, cluster: Cluster, boot: str = "") -> NodeRecord:
     """The record that the node must have. A next hop stays what it was while the interface has it."""
     published = cluster.nodes[member.name].addresses if member.name in cluster.nodes else ()
-    return NodeRecord(member.name, member.id, tuple(_next_hops(underlay, published)), conf.carrier)
+    return NodeRecord(member.name, member.id, tuple(_next_hops(underlay, published)), conf.carrier, boot=boot)
 
 
 def _next_hops(underlay: Underlay, published: Sequence[str]) -> Iterator[str]:
@@ -46,6 +46,12 @@ def _next_hops(underlay: Underlay, published: Sequence[str]) -> Iterator[str]:
         usable = sorted(address for address in underlay.addresses if (":" in address) == (family == 6))
         if usable:
             yield min(usable, key=lambda address: (is_link_local(address), address not in published))
+
+
+def other_boot(member: Member, cluster: Cluster, boot: str) -> str:
+    """The boot that wrote the record of this very node, if it is not this one: before a reboot, or on a copy of it."""
+    found = cluster.nodes.get(member.name)
+    return found.boot if found and found.id == member.id and not found.removed and found.boot != boot else ""
 
 
 def is_removed(member: Member, cluster: Cluster) -> bool:
@@ -56,7 +62,7 @@ def is_removed(member: Member, cluster: Cluster) -> bool:
 
 def changes(
     member: Member, conf: AgentConf, objects: Objects, cluster: Cluster, *, underlay: Underlay, kept: Iterable[str],
-    registered: Registered,
+    registered: Registered, boot: str = "",
 ) -> tuple[Change, ...]:
     """What to change, all at once; nothing for a member whose record and blocks are as they must be.
 
@@ -65,6 +71,7 @@ def changes(
 
     :param kept: blocks that the node had at last.
     :param registered: this node, as the store's engine knows it.
+    :param boot: of this machine.
     :raises CniError: NODE_CONFLICT if another node has the name, INVALID_CONFIG if the cluster's pools are others,
         ADDRESSES_EXHAUSTED.
     """
@@ -72,7 +79,7 @@ def changes(
     if registered.blocks is None:
         _require_name(member, cluster)
     pools = _pools(conf, cluster)
-    wanted = record(member, conf, underlay, cluster)
+    wanted = record(member, conf, underlay, cluster, boot)
     found = []
     kept = tuple(kept)
     for pool in _missing(member, conf, cluster):

@@ -35,6 +35,7 @@ class NodeRecord:
     """A node. ``id``: random, made once for its state folder; another node of the same name has another one.
 
     ``addresses``: next hops to it on the link of all nodes, one a family at most. ``removed``: by an operator.
+    ``boot``: that of the machine that wrote this; "" if it did not say.
     """
 
     name: str
@@ -42,6 +43,7 @@ class NodeRecord:
     addresses: tuple[str, ...] = ()
     carrier: str = ""
     removed: bool = False
+    boot: str = ""
 
     @property
     def key(self) -> str:
@@ -88,6 +90,8 @@ def encode_pools(pools: Mapping[str, int]) -> str:
 
 def encode_node(node: NodeRecord) -> str:
     made: dict[str, Any] = {"id": node.id, "addresses": list(node.addresses), "carrier": node.carrier}
+    if node.boot:
+        made["boot"] = node.boot
     return to_text({**made, "removed": True} if node.removed else made)
 
 
@@ -168,7 +172,7 @@ def _read_node(name: str, fields: Fields) -> NodeRecord:
     if len({":" in address for address in addresses}) != len(addresses):
         raise fields.wrong("addresses", "one address a family at most")
     removed = fields.raw.get("removed") is True
-    return NodeRecord(name, fields.required("id"), addresses, fields.text("carrier"), removed)
+    return NodeRecord(name, fields.required("id"), addresses, fields.text("carrier"), removed, fields.text("boot"))
 
 
 def _address(fields: Fields, text: str) -> str:

@@ -19,13 +19,15 @@ from cni_v6.cluster.facts import (
     Forward,
     Op,
     Pair,
+    Passage,
     Remove,
     RemoveDevice,
     Route,
+    SetGate,
     Tunnel,
     Underlay,
 )
-from cni_v6.cluster.keys import DIRECT, VXLAN
+from cni_v6.cluster.keys import BGP, DIRECT, VXLAN
 from cni_v6.cluster.membership import Member, own_blocks
 from cni_v6.cluster.records import Claim, Cluster, NodeRecord
 
@@ -43,7 +45,7 @@ class Wanted:
     complaints: tuple[str, ...] = ()
 
 
-class _NoRoute(Exception):
+class NoRoute(Exception):
     """Why a block has no route."""
 
 
@@ -63,8 +65,10 @@ def wanted(member: Member, conf: AgentConf, cluster: Cluster, underlay: Underlay
         if (claim.node, claim.id) == (member.name, member.id):
             continue
         try:
-            entries += _to(claim, conf, cluster, underlay, device)
-        except _NoRoute as reason:
+            if conf.pool_of(claim.prefix) is None:
+                raise NoRoute("it is not a block of a pool of this node")
+            entries += way_to(claim, conf, cluster, underlay, device)
+        except NoRoute as reason:
             complaints.append(f"no route to block {claim.prefix} of node {claim.node}: {reason}")
     return Wanted(frozenset(entries), device, _entrances(underlay, device), tuple(complaints))
 
@@ -90,6 +94,11 @@ def _entrances(underlay: Underlay | None, device: Device | None) -> tuple[str, .
     return (*ways, SRV6, SRV6_IN) if device else ways
 
 
+def gate_difference(seen: Facts, gate: tuple[Passage, ...]) -> Iterator[Op]:
+    if seen.gate != tuple(map(str, gate)):
+        yield SetGate(gate)
+
+
 def device_difference(seen: Facts, device: Device | None) -> Iterator[Op]:
     """What makes the carrier's interface as it must be. It cannot get other settings: it is made anew."""
     wanted = {device.ifname: device} if device else {}
@@ -111,26 +120,29 @@ def _sorted(entries: Iterable[Entry]) -> list[Entry]:
     return sorted(entries, key=lambda entry: (ORDER.index(type(entry)), str(entry)))
 
 
-def _to(
+def way_to(
     claim: Claim, conf: AgentConf, cluster: Cluster, underlay: Underlay | None, device: Device | None
 ) -> Iterator[Entry]:
-    """The entries that a block needs."""
-    if conf.pool_of(claim.prefix) is None:
-        raise _NoRoute("it is not a block of a pool of this node")
+    """The entries that a block needs.
+
+    :raises NoRoute:
+    """
     node = cluster.nodes.get(claim.node)
     if node is None or node.id != claim.id or node.removed:
-        raise _NoRoute("that node is not in the cluster's store")
+        raise NoRoute("that node is not in the cluster's store")
     if node.carrier != conf.carrier:
-        raise _NoRoute(f"its carrier is {node.carrier}, and here it is {conf.carrier}")
+        raise NoRoute(f"its carrier is {node.carrier}, and here it is {conf.carrier}")
+    if conf.carrier == BGP:
+        return  # the daemon's
     if underlay is None:
-        raise _NoRoute("this node has no interface to the other nodes")
+        raise NoRoute("this node has no interface to the other nodes")
     if set(node.addresses) & set(underlay.addresses):  # as of the Node that was deleted and made again
-        raise _NoRoute("it has an address of this node")
+        raise NoRoute("it has an address of this node")
     if conf.carrier == DIRECT:
         yield Route(claim.prefix, underlay.ifname, _next_hop(claim, node, underlay))
         return
     if device is None:
-        raise _NoRoute(f"this node has no {'tunnel' if conf.carrier == VXLAN else 'SRv6'}")
+        raise NoRoute(f"this node has no {'tunnel' if conf.carrier == VXLAN else 'SRv6'}")
     try:
         if isinstance(device, Tunnel):
             endpoint, neighbour = vxlan.peer(node)
@@ -138,7 +150,7 @@ def _to(
         else:
             yield from srv6.peer(node, claim.prefix, underlay)
     except (vxlan.NoTunnel, srv6.NoPair) as reason:
-        raise _NoRoute(str(reason)) from None
+        raise NoRoute(str(reason)) from None
 
 
 def _next_hop(claim: Claim, node: NodeRecord, underlay: Underlay) -> str:
@@ -149,4 +161,4 @@ def _next_hop(claim: Claim, node: NodeRecord, underlay: Underlay) -> str:
         hop = node.address(family)
         if hop and families[family]:
             return hop
-    raise _NoRoute("the two nodes have no address of one family to reach it")
+    raise NoRoute("the two nodes have no address of one family to reach it")

@@ -15,10 +15,17 @@ VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """``objects``: of the cluster's store, as they were seen at last."""
+    """``objects``: of the cluster's store, as they were at last; ``others``: of those of other clusters, by name.
+
+    ``replaced``: the boot whose record the node replaced with its own at last. ``rival``: the boot of the node of which
+    this is a copy, once that is known.
+    """
 
     member: Member
     objects: Objects = field(default_factory=dict)
+    others: Mapping[str, Objects] = field(default_factory=dict)
+    replaced: str = ""
+    rival: str = ""
 
 
 class Disk(Protocol):
@@ -40,6 +47,8 @@ class Disk(Protocol):
 def encode_state(state: State) -> bytes:
     document: dict[str, Any] = {
         "version": VERSION, "node": state.member.name, "id": state.member.id, "objects": dict(state.objects),
+        "replaced": state.replaced, "rival": state.rival,
+        "clusters": {name: dict(objects) for name, objects in state.others.items()},
     }
     return (to_text(document) + "\n").encode()
 
@@ -51,6 +60,11 @@ def decode_state(content: bytes, path: str) -> State:
     fields = Fields(decode(content, path))
     if fields.raw.get("version") != VERSION:
         raise fields.wrong("version", str(VERSION))
-    child = fields.child("objects")
-    objects: Mapping[str, str] = {key: child.text(key) for key in child.raw} if child else {}
-    return State(Member(fields.required("node"), fields.required("id")), objects)
+    others = fields.child("clusters")
+    found = {name: _texts(others.child(name)) for name in others.raw} if others else {}
+    return State(Member(fields.required("node"), fields.required("id")), _texts(fields.child("objects")), found,
+                 fields.text("replaced"), fields.text("rival"))
+
+
+def _texts(child: Fields | None) -> Objects:
+    return {key: child.text(key) for key in child.raw} if child else {}

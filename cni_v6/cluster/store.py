@@ -51,7 +51,30 @@ class ClusterStore(Protocol):
         ...
 
 
-class Watched(ClusterStore, Protocol):
+class ReportStore(Protocol):
+    """Reports of nodes, beside the objects: nobody is told of a change. Each failure is a CniError."""
+
+    def report(self, name: str, text: str | None) -> None:
+        """Replace the report of a node; None: it has none any more."""
+        ...
+
+    def reports(self, name: str = "") -> Mapping[str, str]:
+        """All reports by the names of the nodes, or the one of a node."""
+        ...
+
+
+class OtherClusterStore(Protocol):
+    """The objects of another cluster: nothing that would write is asked for."""
+
+    def read(self) -> Objects | None:
+        """As they were at last; None before they were read for the first time.
+
+        :raises CniError: they cannot be read now.
+        """
+        ...
+
+
+class Watched(ClusterStore, ReportStore, Protocol):
     """A store that tells of changes."""
 
     def fileno(self) -> int:
@@ -76,7 +99,14 @@ class MemoryStore:
     ) -> None:
         self.objects = dict(objects or {})
         self.nodes = None if nodes is None else dict(nodes)
+        self.told: dict[str, str] = {}
         self._lock = Lock()
+
+    def report(self, name: str, text: str | None) -> None:
+        self.told = {key: value for key, value in self.told.items() if key != name} | ({name: text} if text else {})
+
+    def reports(self, name: str = "") -> Mapping[str, str]:
+        return {key: value for key, value in self.told.items() if name in ("", key)}
 
     def registered(self, name: str, own: str) -> Registered | None:
         return Registered(own) if self.nodes is None else self.nodes.get(name)

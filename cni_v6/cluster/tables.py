@@ -7,13 +7,16 @@ write it into what is an outer header by then.
 ``vxlan``: the tunnel takes what comes in by the interface to the other nodes, and nothing that a container or a host
 beyond the node sends goes to the tunnel of another node. Masquerade would give that the node's address, so the other
 node could not tell it from the node's own.
+
+A third one, ``gate``, says who of other clusters may reach this one's containers. It is there while somebody may not.
 """
 
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
 
-from cni_v6.cluster.facts import SRV6_IN, Device, Op, Tunnel
+from cni_v6.cluster.facts import SRV6_IN, Device, Op, Passage, SetGate, Tunnel
 from cni_v6.cluster.protocol import PORT
 from cni_v6.cluster.srv6 import SIDS
 from cni_v6.errors import KERNEL_REFUSED, CniError
@@ -24,7 +27,9 @@ from cni_v6.kernel.netfilter.socket import NO_NETFILTER, open_netfilter
 from cni_v6.kernel.netlink.message import Message
 from cni_v6.kernel.netlink.socket import explain
 
-SRV6_TABLE, TUNNEL_TABLE = "cni_v6_srv6", "cni_v6_vxlan"
+SRV6_TABLE, TUNNEL_TABLE, GATE_TABLE = "cni_v6_srv6", "cni_v6_vxlan", "cni_v6_clusters"
+# Before all passages. With ``srv6`` what comes in is forwarded twice: first to SRV6_IN, where nothing is tracked.
+ALWAYS = ("forwarded once more", "answers", "published", "echo requests of IPv6", "echo requests of IPv4")
 
 
 def comments(device: Device) -> tuple[str, ...]:
@@ -46,6 +51,18 @@ def messages(device: Device) -> list[Message]:
     name = SRV6_TABLE
     rules = nft.untracked_from(name, SRV6_IN, first), nft.untracked_to(name, SIDS, second)
     return nft.make(name, (nft.UNTRACKED,), rules)
+
+
+def gate_messages(passages: Sequence[Passage]) -> list[Message]:
+    """What makes the table of the gate, as one transaction."""
+    name, (again, answers, published, echo6, echo4) = GATE_TABLE, ALWAYS
+    return nft.make(name, (nft.FORWARD,), (
+        nft.accept_out_by(name, SRV6_IN, again), nft.accept_answers(name, answers),
+        nft.accept_translated(name, published), nft.accept_echo_requests(name, 6, echo6),
+        nft.accept_echo_requests(name, 4, echo4),
+        *(nft.between(name, passage.source, passage.target, str(passage), accept=passage.is_open)
+          for passage in passages),
+    ))
 
 
 class Table:
@@ -76,11 +93,12 @@ class Table:
         """Whether it is what a device needs."""
         return self.look() == comments(device)
 
-    def load(self, operation: Op, device: Device) -> None:
-        """
+    def load(self, operation: Op, what: list[Message]) -> None:
+        """Make it anew.
+
         :raises CniError: KERNEL_REFUSED.
         """
-        self._transact(operation, messages(device))
+        self._transact(operation, what)
 
     def remove(self, operation: Op) -> None:
         """
@@ -103,23 +121,40 @@ class Table:
 
 
 class Tables:
-    """Both tables.
+    """All of them.
 
     ``news``: what tells that one has changed; None for a kernel without netfilter, where no carrier but ``srv6`` needs
     one.
     """
 
     def __init__(self) -> None:
-        self.srv6, self.tunnel = Table(SRV6_TABLE), Table(TUNNEL_TABLE)
-        self.news = _news((self.srv6, self.tunnel))
-        for table in (self.srv6, self.tunnel):
+        self.srv6, self.tunnel, self._gate = self._all = Table(SRV6_TABLE), Table(TUNNEL_TABLE), Table(GATE_TABLE)
+        self.news = _news(self._all)
+        for table in self._all:
             table.look()  # after that, so that no change is missed
+
+    def gate(self) -> tuple[str, ...]:
+        """The passages in words; something else for a table that somebody has changed.
+
+        :raises CniError: KERNEL_REFUSED.
+        """
+        found = self._gate.look()
+        return found[len(ALWAYS):] or found if found[:len(ALWAYS)] == ALWAYS else found
+
+    def set_gate(self, operation: SetGate) -> None:
+        """
+        :raises CniError: KERNEL_REFUSED.
+        """
+        if operation.passages:
+            self._gate.load(operation, gate_messages(operation.passages))
+        else:
+            self._gate.remove(operation)
 
     def close(self) -> None:
         if self.news:
             self.news.close()
-        self.srv6.close()
-        self.tunnel.close()
+        for table in self._all:
+            table.close()
 
 
 class TableNews:

@@ -29,6 +29,7 @@ from cni_v6.config.main import (
 from cni_v6.config.reader import Section, wrong
 from cni_v6.errors import INVALID_CONFIG, UNSUPPORTED_FIELD, CniError
 from cni_v6.firewall.policy import OPEN
+from cni_v6.protocol import names
 from cni_v6.protocol.invocation import Invocation
 from cni_v6.values import dataclass
 
@@ -40,13 +41,14 @@ class ChildConf(MainConf):
     """Configuration of a network of child interfaces. ``master`` AUTO: the interface of the node's default route.
 
     ``mode``: as in ``ip link``; of a vlan its id. ``link_in_container``: the master is an interface of the container.
-    ``accept_ra``: it listens to routers. ``slaac_timeout``: seconds in which a router on the link is to give addresses,
-    in place of an ``ipam``; 0: none is asked.
+    ``host_access``: the node has a child of its own there. ``accept_ra``: it listens to routers. ``slaac_timeout``:
+    seconds in which a router on the link is to give addresses, in place of an ``ipam``; 0: none is asked.
     """
 
     master: str
     mode: str
     link_in_container: bool
+    host_access: bool
     accept_ra: bool
     slaac_timeout: int
 
@@ -83,7 +85,7 @@ class ChildConf(MainConf):
     @property
     def node_interface(self) -> str:
         """The node's own interface on the master, by which it reaches the containers; "" for none."""
-        return ""
+        return names.node_interface(self.network, self.master) if self.host_access else ""
 
     @property
     def has_host_end(self) -> bool:
@@ -116,6 +118,7 @@ def read_child(
         source_routing=read_source_routing(top),
         master=top.text("master"),
         link_in_container=top.flag("linkInContainer"),
+        host_access=top.flag("hostAccess"),
         accept_ra=top.flag("acceptRa"),
         slaac_timeout=slaac_timeout,
         **own,
@@ -134,6 +137,12 @@ def refuse_common(top: Section, conf: ChildConf, words: Words) -> None:
     if conf.master == AUTO and conf.link_in_container:
         raise CniError(INVALID_CONFIG, "master is missing: linkInContainer looks for it in the container",
                        "write the name that it has there")
+    if conf.host_access and conf.link_in_container:
+        raise wrong("hostAccess", True, "and linkInContainer exclude each other: the node does not have that master",
+                    "remove one of them")
+    if conf.host_access and conf.ipam is None:
+        raise wrong("hostAccess", True, "needs an ipam with ranges: the node has a route to each address",
+                    "write one, or remove hostAccess")
     if conf.source_routing and conf.ipam is None:
         reason = "needs an ipam with ranges: what a router on the link gives changes"
         raise wrong("sourceBasedRouting", True, reason, "write one, or remove it")

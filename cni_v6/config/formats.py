@@ -32,7 +32,8 @@ LOG_SUFFIX = ".jsonl"  # no program that we know of has a file so named that it 
 
 PROTOCOLS = ("tcp", "udp", "sctp")  # those with ports that nftables can translate
 _MODES, _INGRESS, _BACKENDS = ("auto", "on", "off"), ("published", "open", "isolated"), ("nftables", "iptables")
-_CARRIERS = ("direct", "vxlan", "srv6")  # of the node agent
+UNNUMBERED = "unnumbered"
+_CARRIERS = ("direct", "vxlan", "srv6", "bgp")  # of the node agent
 _GROUPS = {4: range(224, 256), 6: (0xFF,)}  # the first byte of multicast addresses, and of IPv4's reserved ones
 _CONTROL = r"\u0000-\u001f\u007f-\u009f"
 
@@ -50,6 +51,10 @@ def _request(text: str) -> str:
 
 def _gateway(text: str) -> str:
     return LINK_LOCAL_GATEWAY if text == "link-local" else _address(text)
+
+
+def _peer(text: str) -> str:
+    return text if text == UNNUMBERED else _address(text)
 
 
 def _route(text: str) -> str:
@@ -265,6 +270,7 @@ FORMS: Mapping[str, Form] = {
     "ingress": Form(
         one_of(*_INGRESS), 'write "published", "open" or "isolated"', pattern("^(published|open|isolated)?$"),
     ),
+    "clusterIngress": Form(one_of(*_INGRESS[:2]), 'write "published" or "open"', pattern("^(published|open)?$")),
     "macvlanMode": Form(
         one_of("bridge", "private", "vepa", "passthru"), 'write "bridge", "private", "vepa" or "passthru"',
         pattern("^(bridge|private|vepa|passthru)?$"),
@@ -272,6 +278,7 @@ FORMS: Mapping[str, Form] = {
     "ipvlanMode": Form(one_of("l2", "l3", "l3s"), 'write "l2", "l3" or "l3s"', pattern("^(l2|l3|l3s)?$")),
     "overlap": Form(one_of("refuse", "allow"), 'write "refuse" or "allow"', pattern("^(refuse|allow)?$")),
     "carrier": Form(one_of(*_CARRIERS), f"write one of {', '.join(_CARRIERS)}", pattern(f"^({'|'.join(_CARRIERS)})?$")),
+    "peer": Form(_peer, f'{ADDRESS_REMEDY}, or "{UNNUMBERED}"', pattern(f"^({ADDRESS}|{UNNUMBERED})$")),
     "backend": Form(one_of(*_BACKENDS), 'write "nftables", or leave it out', pattern("^(nftables)?$")),
     "translated": Form(_translated, "write an IPv6 prefix, such as fd42:1:2:3::/64", pattern(f"{PREFIX}|^$")),
     "source": Form(_source, ADDRESS_REMEDY, pattern(f"^({ADDRESS})?$")),

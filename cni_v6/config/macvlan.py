@@ -8,7 +8,6 @@ from cni_v6.config.keys.child import MODE
 from cni_v6.config.keys.macvlan import MACVLAN, WORDS
 from cni_v6.config.main import AUTO, Remembered, for_call, read_mac, reader, remembered
 from cni_v6.config.reader import wrong
-from cni_v6.protocol import names
 from cni_v6.protocol.invocation import Invocation
 from cni_v6.values import dataclass
 
@@ -17,9 +16,7 @@ PASSTHRU, BRIDGE_MODE = "passthru", "bridge"
 
 @dataclass(frozen=True, slots=True)
 class MacvlanConf(ChildConf):
-    """Configuration of the macvlan plugin. ``host_access``: the node has a macvlan of its own there."""
-
-    host_access: bool
+    """Configuration of the macvlan plugin."""
 
     @property
     def kind(self) -> str:
@@ -30,11 +27,6 @@ class MacvlanConf(ChildConf):
     def has_own_mac(self) -> bool:
         """Yes, unless one container has the whole master."""
         return self.mode != PASSTHRU
-
-    @property
-    def node_interface(self) -> str:
-        """The node's own macvlan; "" for none."""
-        return names.node_interface(self.network, self.master) if self.host_access else ""
 
 
 _kept: dict[Remembered, MacvlanConf] = {}
@@ -47,8 +39,8 @@ def parse_macvlan(call: Invocation, prefixes: InterfacePrefixes | None = None) -
 
 def _read(call: Invocation, prefixes: InterfacePrefixes | None = None) -> MacvlanConf:
     top = reader(call).read(MACVLAN, call.config, "")
-    mac, host_access = read_mac(call, top) or top.text("mac"), top.flag("hostAccess")
-    conf = read_child(call, top, prefixes, MacvlanConf, mode=top.text(MODE), mac=mac, host_access=host_access)
+    mac = read_mac(call, top) or top.text("mac")
+    conf = read_child(call, top, prefixes, MacvlanConf, mode=top.text(MODE), mac=mac)
     refuse_common(top, conf, WORDS)
     _refuse_contradictions(conf)
     return conf
@@ -64,9 +56,3 @@ def _refuse_contradictions(conf: MacvlanConf) -> None:
     if conf.host_access and conf.mode != BRIDGE_MODE:
         words = f"needs mode {BRIDGE_MODE}: with {conf.mode} the node's macvlan reaches no other one"
         raise wrong("hostAccess", True, words, f'write "mode": "{BRIDGE_MODE}", or remove hostAccess')
-    if conf.host_access and conf.link_in_container:
-        raise wrong("hostAccess", True, "and linkInContainer exclude each other: the node does not have that master",
-                    "remove one of them")
-    if conf.host_access and conf.ipam is None:
-        raise wrong("hostAccess", True, "needs an ipam with ranges: the node has a route to each address",
-                    "write one, or remove hostAccess")

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
+from itertools import zip_longest
 from typing import Any
 
-from cni_v6.cluster import membership, records
+from cni_v6.cluster import membership, records, report
 from cni_v6.cluster.open_store import HELP, open_store
 from cni_v6.cluster.records import Claim, Cluster, NodeRecord
-from cni_v6.cluster.store import ClusterStore
+from cni_v6.cluster.report import Answer, Report
+from cni_v6.cluster.store import Watched
 from cni_v6.ctl import screen
-from cni_v6.ctl.output import Output, flag, object_of, text, texts
+from cni_v6.ctl.output import Output, flag, listed, mapped, object_of, or_null, text, texts, whole
 from cni_v6.errors import TRY_AGAIN, CniError
 
-COLUMNS = ("NODE", "BLOCK", "CARRIER", "REACHED AT")
+COLUMNS = ("NODE", "BLOCK", "LEASED", "CARRIER", "REACHED AT", "ANSWERS")
+LARGE = 1 << 20  # of a block with more room nobody asks how full it is
 REMOVED, UNKNOWN = "removed", "unknown"
 TRIES = 50
 OUTPUTS = {
@@ -24,6 +27,14 @@ OUTPUTS = {
         "node": text("its name"), "id": text("of its agent"), "blocks": texts("prefixes, IPv6 first"),
         "carrier": text("how it is reached"), "addresses": texts("at which it is reached"),
         "removed": flag("whether it was removed"),
+        "leased": mapped(object_of({
+            "leases": whole("that containers have"), "room": whole("of the block, for containers"),
+        }), "by block, as the node's agent counted them"),
+        "measured": or_null(whole("when its agent has written that, in seconds since the epoch; null if it never has")),
+        "answers": listed(object_of({
+            "to": text("the node whose agent asked"), "family": text("ipv6 or ipv4"),
+            "answers": flag("whether it did"), "since": whole("when, in seconds since the epoch"),
+        }), "what other nodes say of it"),
     }), lines=True),
     "nodes --remove": Output(object_of({"node": text("its name"), "freed": texts("its blocks")})),
 }
@@ -46,25 +57,27 @@ def run(chosen: argparse.Namespace) -> int:
             return _remove(store, chosen)
         objects = store.read()
         cluster = records.read(objects)
+        reports = report.of_nodes(store.reports(), [*cluster.nodes.values()])
     for words in cluster.complaints:
-        print(f"cni-v6ctl: {words}", file=sys.stderr)
+        print(f"cni-v6ctl: {screen.plain(words)}", file=sys.stderr)
     if not objects:
         print("cni-v6ctl: note: nobody has written to this store yet: is it the agents'? (--cluster)", file=sys.stderr)
     if chosen.json:
         for node in _nodes(cluster):
-            OUTPUTS["nodes"].show(_document(node, cluster))
+            OUTPUTS["nodes"].show(_document(node, cluster, reports))
     else:
-        rows = [row for node in _nodes(cluster) for row in _rows(node, cluster.of_node(node))]
+        rows = [row for node in _nodes(cluster) for row in _rows(node, cluster.of_node(node), reports)]
         print("\n".join(screen.table([COLUMNS, *rows])))
     return 1 if cluster.complaints else 0
 
 
-def _remove(store: ClusterStore, chosen: argparse.Namespace) -> int:
+def _remove(store: Watched, chosen: argparse.Namespace) -> int:
     name = chosen.remove
     for _ in range(TRIES):
         objects = store.read()
         found = membership.removal(name, objects, records.read(objects))
         if store.commit(found):
+            store.report(name, None)
             freed = [change.key.removeprefix(records.BLOCKS) for change in found[1:]]
             if chosen.json:
                 OUTPUTS["nodes --remove"].show({"node": name, "freed": freed})
@@ -82,17 +95,55 @@ def _nodes(cluster: Cluster) -> Sequence[NodeRecord]:
     return sorted(known | others, key=lambda node: (node.name, node.id))
 
 
-def _rows(node: NodeRecord, claims: Sequence[Claim]) -> list[tuple[str, ...]]:
-    """A line for each block; name, carrier and addresses stand on the first one."""
-    carrier = REMOVED if node.removed else node.carrier
-    first, *others = _blocks(claims) or ["-"]
-    return [(node.name, first, carrier, ", ".join(node.addresses) or "-"), *(("", block, "", "") for block in others)]
+def _rows(
+    node: NodeRecord, claims: Sequence[Claim], reports: Mapping[str, Report]
+) -> list[tuple[str, ...]]:
+    """A line for each block and each family that answers; name, carrier and addresses stand on the first one."""
+    own = reports.get(node.name)
+    blocks = [(block, _fullness(block, own)) for block in _blocks(claims)] or [("-", "-")]
+    said = [] if node.removed else _said(report.said_of(node, reports))
+    rows = list[tuple[str, ...]]()
+    for number, (block, answers) in enumerate(zip_longest(blocks, said or ["-"])):
+        first = ((node.name, REMOVED if node.removed else node.carrier, ", ".join(node.addresses) or "-") if number == 0
+                 else ("", "", ""))
+        prefix, leased = block or ("", "")
+        rows.append((screen.plain(first[0]), prefix, leased, screen.plain(first[1]), first[2], answers or ""))
+    return rows
 
 
-def _document(node: NodeRecord, cluster: Cluster) -> dict[str, object]:
+def _fullness(block: str, own: Report | None) -> str:
+    if own is None or block not in own.used:
+        return "-"
+    leases, room = own.used[block], report.room(block)
+    return f"{leases}" if room > LARGE else f"{leases} of {room}"
+
+
+def _said(found: Sequence[tuple[str, Answer]]) -> list[str]:
+    """A line a family: whether it answers those who ask it, and since when all of them are of one mind."""
+    lines = []
+    for family in (6, 4):
+        answers = [answer for _, answer in found if answer.family == family]
+        count = sum(answer.answers for answer in answers)
+        if answers and count in (0, len(answers)):
+            since = max(answer.since for answer in answers)
+            lines.append(f"IPv{family} {'' if count else 'not '}since {screen.moment(since)}")
+        elif answers:
+            lines.append(f"IPv{family} to {count} of {len(answers)}")
+    return lines
+
+
+def _document(node: NodeRecord, cluster: Cluster, reports: Mapping[str, Report]) -> dict[str, object]:
+    own, blocks = reports.get(node.name), _blocks(cluster.of_node(node))
     return {
-        "node": node.name, "id": node.id, "blocks": _blocks(cluster.of_node(node)),
+        "node": node.name, "id": node.id, "blocks": blocks,
         "carrier": node.carrier, "addresses": list(node.addresses), "removed": node.removed,
+        "leased": {block: {"leases": own.used[block], "room": report.room(block)} for block in blocks
+                   if own and block in own.used},
+        "measured": own.at if own else None,
+        "answers": [
+            {"to": by, "family": f"ipv{answer.family}", "answers": answer.answers, "since": answer.since}
+            for by, answer in report.said_of(node, reports)
+        ],
     }
 
 

@@ -18,6 +18,7 @@ from cni_v6.planning.prefix_plan import (
     Wanted,
     duration,
     ntp_time,
+    of_clusters,
     parse_count,
     parse_rate,
     parse_site,
@@ -46,7 +47,9 @@ def register(commands: Any) -> None:
     site = parser.add_mutually_exclusive_group(required=True)
     site.add_argument("prefix", nargs="?", metavar="PREFIX", help="the site's, such as 2001:db8::/48")
     site.add_argument("--ula", action="store_true", help="a new unique local /48 (RFC 4193) instead")
-    parser.add_argument("--nodes", default="1", metavar="N", help="nodes of the site (%(default)s)")
+    parser.add_argument("--clusters", default="1", metavar="N", help="clusters of the site (%(default)s)")
+    parser.add_argument("--cluster", default="1", metavar="K", help="the cluster to plan (%(default)s)")
+    parser.add_argument("--nodes", default="1", metavar="N", help="nodes of the site, or cluster (%(default)s)")
     parser.add_argument("--networks", default="1", metavar="N", help="networks of a node (%(default)s)")
     parser.add_argument("--pods", default="110", metavar="N", help="containers of a node at once (%(default)s)")
     parser.add_argument("--churn", default="1/s", metavar="RATE", help="ADDs on a node, as 100/s, 20/min (%(default)s)")
@@ -76,9 +79,13 @@ def run(
     counts = {name: parse_count(f"--{name}", getattr(chosen, name)) for name in ("nodes", "networks", "pods")}
     wanted = Wanted(**counts, rate=parse_rate("--churn", chosen.churn))
     node, network = _number(chosen, "node", wanted.nodes), _number(chosen, "network", wanted.networks)
-    plan = split(ula(ntp_time(clock()), identifier()) if chosen.ula else parse_site(chosen.prefix), wanted)
+    clusters = parse_count("--clusters", chosen.clusters)
+    cluster = _number(chosen, "cluster", clusters)
+    whole_prefix = ula(ntp_time(clock()), identifier()) if chosen.ula else parse_site(chosen.prefix)
+    length = of_clusters(whole_prefix, clusters)
+    plan = split(whole_prefix.part(length, cluster - 1), wanted)
     if chosen.ula:
-        words = f"{plan.site} is random, and new at every call: write it down, and call again with it"
+        words = f"{whole_prefix} is random, and new at every call: write it down, and call again with it"
         print(f"cni-v6ctl: {words}", file=sys.stderr)
     shown = sorted({1, node, wanted.nodes})
     if chosen.sample:
@@ -86,6 +93,9 @@ def run(
     elif chosen.json:
         OUTPUTS["plan-prefix"].show(_document(plan, shown, chosen.churn))
     else:
+        if clusters > 1:
+            fit = f"{1 << length - whole_prefix.length:,} fit {whole_prefix}"
+            print(f"cluster  /{length}  {fit}, {clusters:,} planned; this is {cluster}")
         _table(plan, shown, chosen.churn)
     return 0
 

@@ -60,7 +60,7 @@ INET_CHAINS = """
     chain bound_source {
         ip6 saddr . iifname @home_prefixes6 accept
         ip6 saddr :: icmpv6 type { 135, 143 } accept
-        counter drop
+        counter goto drop_source
     }
 
     # Every packet is tested, or a later one would pass as an answer. A VRF's own interface sees each packet again, as
@@ -68,7 +68,7 @@ INET_CHAINS = """
     chain spoofed_source {
         meta iifkind "vrf" accept
         iifname "%(again)s" accept
-        counter drop
+        counter goto drop_source
     }
 
     # Only for packets to the node itself: a published port must not catch forwarded packets (CVE-2025-67499). A port
@@ -141,7 +141,7 @@ INET_CHAINS = """
         type filter hook forward priority filter; policy accept;
         tcp flags syn / syn,rst jump clamp
         ct state established,related accept
-        ip6 saddr . ip6 nexthdr @container_prefixes6 ip6 saddr . iifname != @home_prefixes6 counter drop
+        ip6 saddr . ip6 nexthdr @container_prefixes6 ip6 saddr . iifname != @home_prefixes6 counter goto drop_source
         meta oifgroup & 0xfffffffe == %(closed)s jump to_segment
         ip daddr . oifname @isolated4 jump published4
         ip6 daddr . oifname @isolated6 jump published6
@@ -174,21 +174,21 @@ INET_CHAINS = """
     chain published4 {
         icmp type { %(essential4)s } return
         ct status dnat return
-        counter drop
+        counter goto drop_closed4
     }
 
     chain published6 {
         icmpv6 type { %(essential6)s } return
-        ct original ip6 daddr @outside6 counter drop
+        ct original ip6 daddr @outside6 counter goto drop_closed6
         ct status dnat return
-        counter drop
+        counter goto drop_closed6
     }
 
     # The egress list of a container applies to the node too.
     chain input_local {
         type filter hook input priority filter; policy accept;
         ct state established,related accept
-        ip6 saddr . ip6 nexthdr @container_prefixes6 ip6 saddr . iifname != @home_prefixes6 counter drop
+        ip6 saddr . ip6 nexthdr @container_prefixes6 ip6 saddr . iifname != @home_prefixes6 counter goto drop_source
         ip saddr . iifname @limited4 jump allowed4
         ip6 saddr . iifname @limited6 jump allowed_here6
         ip6 saddr . iifname @limited_prefixes6 jump allowed_here6
@@ -201,7 +201,7 @@ INET_CHAINS = """
 
     chain allowed4 {
         ip saddr . ip daddr . meta l4proto . th dport @allowed4 return
-        counter drop
+        counter goto drop_egress4
     }
 
     # Neighbour discovery must stay on the link. Bridged packets (br_netfilter) have a link-local group or hop limit 255
@@ -210,17 +210,17 @@ INET_CHAINS = """
         ip6 daddr ff02::/16 icmpv6 type { %(discovery)s } return
         ip6 hoplimit 255 icmpv6 type { 135, 136 } return
         ip6 saddr . ip6 daddr . meta l4proto . th dport @allowed6 return
-        counter drop
+        counter goto drop_egress6
     }
 """
 
 CHAINS = {
-    INET: dropped.declarations(INET) + absent.CHAINS + dropped.counting(INET_CHAINS) % {
+    INET: dropped.text(INET) + absent.CHAINS + INET_CHAINS % {
         "essential4": ESSENTIAL4, "essential6": ESSENTIAL6, "discovery": DISCOVERY, "closed": CLOSED_SEGMENT,
         "shared": SHARED_SEGMENT, "network": ROUTED_NETWORK, "networks": ROUTED_NETWORKS, "looked": LOOKED,
         "unpublished": UNPUBLISHED, "again": SRV6_IN, **PROTOCOL,
     },
-    BRIDGE: dropped.declarations(BRIDGE) + dropped.counting(guard.CHAINS),
+    BRIDGE: dropped.text(BRIDGE) + guard.CHAINS,
 }
 
 

@@ -22,7 +22,8 @@ _WORDS = {
     ops.RemoveAddress: "remove address {address} from {ifname} in {netns}",
     ops.SetPreferred: "set address {address} of {ifname} in {netns}: preferred {preferred}",
     ops.SetLink: "set {ifname} in {netns}: up {up}, promiscuous {promisc}, group {group}",
-    ops.TuneLink: "set {ifname} in {netns}: promiscuous {promisc}, all multicast {allmulti}, queue {tx_queue}",
+    ops.TuneLink: "set {ifname} in {netns}: promiscuous {promisc}, all multicast {allmulti}, queue {tx_queue}, "
+    "ARP {arp}",
     ops.AddRoute: "add route {dst} via {gateway} through {ifname} in {netns}{place}",
     ops.AddUnreachable: "answer in {netns} that the rest of {dst} is unreachable",
     ops.RemoveRoute: "remove route {dst} through {ifname} in {netns}{place}",

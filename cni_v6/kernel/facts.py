@@ -24,6 +24,7 @@ class Link:
     running: bool = False
     promisc: bool = False
     allmulti: bool = False
+    arp: bool = True  # it resolves neighbours: not IFF_NOARP
     tx_queue: int = 1000  # IFLA_TXQLEN, packets; DEFAULT_TX_QUEUE_LEN of linux/netdevice.h
     master: str = ""
     alias: str = ""

@@ -23,14 +23,33 @@ def watch(folder: str, mask: int, *, blocking: bool = False) -> int:
     :param blocking: whether a read waits for the next change.
     :raises OSError: the kernel does not let us.
     """
+    fd = watch_nothing(blocking=blocking)
+    try:
+        add(fd, folder, mask)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
+
+
+def watch_nothing(*, blocking: bool = False) -> int:
+    """A descriptor for ``add``.
+
+    :raises OSError: the kernel does not let us.
+    """
     fd = libc().inotify_init1(os.O_CLOEXEC | (0 if blocking else os.O_NONBLOCK))
     if fd < 0:
         raise failure("inotify")
-    if libc().inotify_add_watch(fd, os.fsencode(folder), mask) < 0:
-        refusal = failure("inotify")
-        os.close(fd)
-        raise refusal
     return int(fd)
+
+
+def add(fd: int, folder: str, mask: int) -> None:
+    """Watch one more folder; one that is watched already stays so.
+
+    :raises OSError: the kernel does not let us, or there is no such folder.
+    """
+    if libc().inotify_add_watch(fd, os.fsencode(folder), mask) < 0:
+        raise failure("inotify")
 
 
 def events(content: bytes) -> Iterator[tuple[int, bytes]]:

@@ -10,15 +10,15 @@ from typing import Any
 
 from cni_v6.errors import KERNEL_REFUSED, CniError
 from cni_v6.kernel import apply_firewall, sysctl
-from cni_v6.kernel.facts import Ipv6Interface, Lifetime, Link, Listener, RouteEntry, Shaping, Surroundings, Uplink
+from cni_v6.kernel.facts import Ipv6Interface, Lifetime, Link, Listener, RouteEntry, Shaping, Uplink
 from cni_v6.kernel.netlink import answers, pyroute2_messages, requests
 from cni_v6.kernel.netlink.message import Message
-from cni_v6.kernel.netlink.socket import Answer, explain
-from cni_v6.kernel.netlink.uapi import RT_TABLE_MAIN
+from cni_v6.kernel.netlink.socket import Answer, RouteSocket, explain
 from cni_v6.kernel.open_namespaces import Spaces
 from cni_v6.kernel.ops import HOST
 from cni_v6.kernel.questions import (
     GetAddresses,
+    GetAliases,
     GetAlive,
     GetAllElements,
     GetElements,
@@ -30,12 +30,11 @@ from cni_v6.kernel.questions import (
     GetListeners,
     GetMacHolder,
     GetChildMode,
+    GetNeighbour,
     GetNeighbours,
     GetNft,
     GetPeerAddresses,
     GetPortVlans,
-    GetPorts,
-    GetProxies,
     GetRoutes,
     GetRules,
     GetRuleset,
@@ -44,13 +43,17 @@ from cni_v6.kernel.questions import (
     GetSysctl,
     GetTables,
     GetUplinks,
+    HasProxy,
+    HasRoute,
     Question,
     Snapshot,
 )
 from cni_v6.kernel.sysctl import Folders
 
+BY_KEY = (HasRoute, GetNeighbour, HasProxy)
 CONF, OF_NONE = "ipv6/conf/", ("all", "default")  # settings of interfaces; in their place names of none
-MOST_RULES = 10_000  # of a container: its namespace is its own, and the engine must not read without end
+# Of rules, routes or addresses of a container: its namespace is its own, and the engine must not read without end.
+MOST_OF_A_CONTAINER = 10_000
 _UPLINK_ROUTES = requests.get_uplink(4), requests.get_uplink(6)
 # Errors of RTM_GETROUTE and of dumps if there is no route, no IPv6, or no such family.
 NO_ROUTE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EAFNOSUPPORT, errno.EOPNOTSUPP, errno.EINVAL)
@@ -58,7 +61,8 @@ NO_ROUTE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EAFNOSUPP
 
 def observe(spaces: Spaces, questions: Iterable[Question]) -> Snapshot:
     """Answer all questions; all links of a namespace in one round trip."""
-    links, sysctls, vlans, others = list[GetLink](), list[GetSysctl](), list[GetPortVlans](), list[Question]()
+    links, sysctls, vlans = list[GetLink](), list[GetSysctl](), list[GetPortVlans]()
+    by_key, others = list[Question](), list[Question]()
     for question in dict.fromkeys(questions):
         if isinstance(question, GetLink):
             links.append(question)
@@ -66,17 +70,40 @@ def observe(spaces: Spaces, questions: Iterable[Question]) -> Snapshot:
             sysctls.append(question)
         elif isinstance(question, GetPortVlans):
             vlans.append(question)
+        elif isinstance(question, BY_KEY):
+            by_key.append(question)
         else:
             others.append(question)
     answered: dict[Question, object] = {}
+    if GetLinks() in others or GetSurroundings() in others:
+        from cni_v6.kernel import all_links  # few calls look at all of the node
+
+        sysctls = all_links.answer(spaces, sysctls, others, answered)
     left = _host_links(spaces, links, sysctls, others, answered)
     answered.update(_sysctls(spaces, left))
     answered.update(_links(spaces, [question for question in links if question.netns != HOST]))
     answered.update(_port_vlans(spaces, vlans))
+    if by_key:
+        from cni_v6.kernel import by_key as keyed  # no ADD asks so
+
+        answered.update(keyed.answered(spaces, by_key))
     for other in others:
         if other not in answered:
             answered[other] = _ANSWERS[type(other)](spaces, other)
     return Snapshot(answered)
+
+
+def by_interface(sysctls: Iterable[GetSysctl]) -> tuple[dict[str, dict[str, GetSysctl]], list[GetSysctl]]:
+    """The sysctls that a message about an interface of the node has, by interface and setting; and the others."""
+    wanted: dict[str, dict[str, GetSysctl]] = {}
+    left = []
+    for question in sysctls:
+        ifname, name = _setting(question.key) if question.netns == HOST else ("", "")
+        if name:
+            wanted.setdefault(ifname, {})[name] = question
+        else:
+            left.append(question)
+    return wanted, left
 
 
 def _host_links(
@@ -92,14 +119,9 @@ def _host_links(
     routes = _UPLINK_ROUTES if GetUplinks() in others else ()
     if not links and not routes:
         return sysctls
-    wanted: dict[str, dict[str, GetSysctl]] = {question.ifname: {} for question in links}
-    left = []
-    for sysctl_question in sysctls:
-        ifname, name = _setting(sysctl_question.key) if sysctl_question.netns == HOST else ("", "")
-        if name and ifname in wanted:
-            wanted[ifname][name] = sysctl_question
-        else:
-            left.append(sysctl_question)
+    of_interfaces, left = by_interface(sysctls)
+    wanted = {question.ifname: of_interfaces.pop(question.ifname, {}) for question in links}
+    left += [question for questions in of_interfaces.values() for question in questions.values()]
     messages = [requests.get_link(question.ifname) for question in links]
     told = spaces.get(HOST).route.request([*messages, *routes])
     for question, answer in zip(links, told):
@@ -141,12 +163,17 @@ def _name(spaces: Spaces, netns: str, index: int) -> str:
     return answers.name_of(answer.messages[0]) if answer.messages else ""
 
 
-def _dump(spaces: Spaces, netns: str, message: Message, what: str, most: int = 0) -> tuple[bytes, ...]:
+def dump(spaces: Spaces, netns: str, message: Message, what: str) -> tuple[bytes, ...]:
+    """
+    :raises CniError: KERNEL_REFUSED, also for more than a container may have (``MOST_OF_A_CONTAINER``).
+    """
+    most = 0 if netns == HOST else MOST_OF_A_CONTAINER
     answer = spaces.get(netns).route.dump(message, most)
     if answer.error in NO_ROUTE:
         return ()
     if most and answer.error == errno.EOVERFLOW:
-        raise CniError(KERNEL_REFUSED, f"cannot list {what}: more than {most}", "remove those that are not needed")
+        words = f"cannot list {what} in the container: more than {most}"
+        raise CniError(KERNEL_REFUSED, words, f"remove those that are not needed ({netns})")
     _refused(answer, f"cannot list {what}")
     return answer.messages
 
@@ -155,7 +182,7 @@ def _addresses(spaces: Spaces, question: GetAddresses) -> tuple[str, ...]:
     index = spaces.index(question.netns, question.ifname)
     if index is None:
         return ()
-    messages = _dump(spaces, question.netns, requests.get_addresses(index), f"addresses of {question.ifname}")
+    messages = dump(spaces, question.netns, requests.get_addresses(index), f"addresses of {question.ifname}")
     return tuple(address for owner, address in map(answers.read_address, messages) if owner == index)
 
 
@@ -163,7 +190,7 @@ def _lifetimes(spaces: Spaces, question: GetLifetimes) -> tuple[Lifetime, ...]:
     index = spaces.index(question.netns, question.ifname)
     if index is None:
         return ()
-    messages = _dump(spaces, question.netns, pyroute2_messages.get_lifetimes(index), f"addresses of {question.ifname}")
+    messages = dump(spaces, question.netns, pyroute2_messages.get_lifetimes(index), f"addresses of {question.ifname}")
     return tuple(found for owner, found in map(pyroute2_messages.read_lifetime, messages) if owner == index)
 
 
@@ -173,7 +200,7 @@ def _routes(spaces: Spaces, question: GetRoutes) -> tuple[RouteEntry, ...]:
         return ()
     found: list[RouteEntry] = []
     for family in (4, 6):
-        messages = _dump(spaces, question.netns, requests.get_routes(family, index), f"routes of {question.ifname}")
+        messages = dump(spaces, question.netns, requests.get_routes(family, index), f"routes of {question.ifname}")
         entries = [entry for entry in map(answers.read_route, messages) if entry is not None]
         found += [route for owner, route in entries if owner == index]
     return tuple(found)
@@ -203,18 +230,9 @@ def _uplinks(spaces: Spaces, netns: str, told: Sequence[Answer]) -> tuple[Uplink
 def _rules(spaces: Spaces, question: GetRules) -> tuple[str, ...]:
     from cni_v6.kernel.netlink import pyroute2_rules  # where a container has a second network
 
-    what, requested = "the container's rules", map(pyroute2_rules.dump, (4, 6))
-    dumps = (_dump(spaces, question.netns, request, what, MOST_RULES) for request in requested)
+    dumps = (dump(spaces, question.netns, request, "rules") for request in map(pyroute2_rules.dump, (4, 6)))
     read = (pyroute2_rules.read(message) for messages in dumps for message in messages)
     return tuple(source for source, table in read if source and table == question.table)
-
-
-def _proxies(spaces: Spaces, question: GetProxies) -> tuple[str, ...]:
-    index = spaces.index(HOST, question.ifname)
-    if index is None:
-        return ()
-    messages = _dump(spaces, HOST, pyroute2_messages.get_proxies(index), f"proxied neighbours of {question.ifname}")
-    return tuple(address for owner, address in map(pyroute2_messages.read_proxy, messages) if owner == index)
 
 
 def _neighbours(spaces: Spaces, question: GetNeighbours) -> tuple[tuple[str, str], ...]:
@@ -222,7 +240,7 @@ def _neighbours(spaces: Spaces, question: GetNeighbours) -> tuple[tuple[str, str
     if index is None:
         return ()
     wanted = pyroute2_messages.get_neighbours(index)
-    messages = _dump(spaces, question.netns, wanted, f"neighbours of {question.ifname}")
+    messages = dump(spaces, question.netns, wanted, f"neighbours of {question.ifname}")
     read = (found for found in map(pyroute2_messages.read_neighbour, messages) if found)
     return tuple(neighbour for owner, neighbour in read if owner == index)
 
@@ -247,38 +265,18 @@ def _peer_addresses(spaces: Spaces, question: GetPeerAddresses) -> tuple[str, ..
     peer, namespace = answers.peer_place(answer.messages[0]) if answer.messages else (0, None)
     if not peer or namespace is None:
         return ()
-    dump = route.dump(requests.get_addresses(peer, namespace))
-    return tuple(address for owner, address in map(answers.read_address, dump.messages) if owner == peer)
+    alone = RouteSocket()  # a dump that is cut off leaves its socket unusable
+    try:
+        listed = alone.dump(requests.get_addresses(peer, namespace), MOST_OF_A_CONTAINER)
+    finally:
+        alone.close()
+    return tuple(address for owner, address in map(answers.read_address, listed.messages) if owner == peer)
 
 
-def _ports(spaces: Spaces, question: GetPorts) -> tuple[Link, ...]:
-    index = spaces.index(HOST, question.bridge)
-    if index is None:
-        return ()
-    messages = _dump(spaces, HOST, requests.get_ports(index), f"ports of bridge {question.bridge}")
-    links = [link for link, master in map(answers.read_link, messages) if master == index]
-    return tuple(replace(link, master=question.bridge) for link in links)
+def _aliases(spaces: Spaces, question: GetAliases) -> tuple[tuple[str, str], ...]:
+    from cni_v6.kernel import all_links  # for GC alone
 
-
-def _all_links(spaces: Spaces, _: GetLinks) -> tuple[Link, ...]:
-    messages = _dump(spaces, HOST, requests.get_ports(0), "interfaces")
-    read = {answers.index_of(data): answers.read_link(data) for data in messages}
-    return tuple(replace(link, master=read[master][0].name) if master in read else link
-                 for link, master in read.values())
-
-
-def _surroundings(spaces: Spaces, _: GetSurroundings) -> Surroundings:
-    messages = _dump(spaces, HOST, requests.get_ports(0), "interfaces")
-    links = {answers.index_of(data): answers.read_link(data) for data in messages}
-    domains = {index for index, (link, _) in links.items() if link.kind == "vrf"}
-    names = {index: link.name for index, (link, master) in links.items() if not domains.intersection((index, master))}
-    held = map(answers.read_address, _dump(spaces, HOST, requests.get_addresses(0), "addresses"))
-    routes = (route for family in (4, 6) for message in _dump(spaces, HOST, requests.get_routes(family, 0), "routes")
-              for route in answers.read_routes(message))
-    return Surroundings(
-        tuple((names[index], address) for index, address in held if index in names),
-        tuple((names[index], route) for index, route in routes if index in names and route.table == RT_TABLE_MAIN),
-    )
+    return all_links.aliases(spaces, question)
 
 
 def _listeners(_: Spaces, question: GetListeners) -> tuple[Listener, ...]:
@@ -306,7 +304,7 @@ def _child_mode(spaces: Spaces, question: GetChildMode) -> tuple[str, str]:
 
 def _port_vlans(spaces: Spaces, questions: Sequence[GetPortVlans]) -> Iterable[tuple[Question, object]]:
     """One dump for all questions: the kernel lists all ports in any case."""
-    messages = _dump(spaces, HOST, pyroute2_messages.get_port_vlans(), "VLANs of bridge ports") if questions else ()
+    messages = dump(spaces, HOST, pyroute2_messages.get_port_vlans(), "VLANs of bridge ports") if questions else ()
     for question in questions:
         index = spaces.index(HOST, question.ifname)
         of_port = (data for data in messages if answers.index_of(data) == index)
@@ -349,9 +347,7 @@ _ANSWERS: dict[type[Any], Callable[[Spaces, Any], object]] = {
     GetRoutes: _routes,
     GetRules: _rules,
     GetUplinks: _uplinks_inside,
-    GetSurroundings: _surroundings,
     GetIpv6Interfaces: _ipv6_interfaces,
-    GetProxies: _proxies,
     GetNeighbours: _neighbours,
     GetShaping: _shaping,
     GetRuleset: apply_firewall.get_ruleset,
@@ -362,9 +358,8 @@ _ANSWERS: dict[type[Any], Callable[[Spaces, Any], object]] = {
     GetForwardChains: apply_firewall.get_forward_chains,
     GetAllElements: apply_firewall.get_all_elements,
     GetPeerAddresses: _peer_addresses,
-    GetPorts: _ports,
     GetMacHolder: _mac_holder,
     GetChildMode: _child_mode,
-    GetLinks: _all_links,
+    GetAliases: _aliases,
     GetAlive: _alive,
 }

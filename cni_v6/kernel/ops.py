@@ -206,8 +206,8 @@ class SetLink:
 
 @dataclass(frozen=True, slots=True)
 class TuneLink:
-    """Set whether an interface takes frames for others, and all multicast, and the length of its queue in packets; None
-    leaves it. It goes with the interface.
+    """Set whether an interface takes frames for others, and all multicast, the length of its queue in packets, and
+    whether it resolves neighbours (ARP, RFC 4861); None leaves it. It goes with the interface.
     """
 
     netns: str
@@ -215,6 +215,7 @@ class TuneLink:
     promisc: bool | None = None
     allmulti: bool | None = None
     tx_queue: int | None = None
+    arp: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

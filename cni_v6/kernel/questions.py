@@ -63,6 +63,19 @@ class GetRoutes:
 
 
 @dataclass(frozen=True, slots=True)
+class HasRoute:
+    """-> bool: whether the main table has a unicast route to exactly this prefix through an interface
+
+    ``by``: the next hops of which it has one; () for a route to the link itself.
+    """
+
+    netns: str
+    ifname: str
+    dst: str
+    by: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class GetSurroundings:
     """-> Surroundings: where the node has addresses, and where its routes lead, interfaces of a VRF left out"""
 
@@ -96,10 +109,20 @@ class GetRules:
 
 
 @dataclass(frozen=True, slots=True)
-class GetProxies:
-    """-> tuple[str, ...]: addresses of an interface's NDP proxy entries; () if there is no such interface"""
+class HasProxy:
+    """-> bool: whether an interface of the node has an NDP proxy entry for an address"""
 
     ifname: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class GetNeighbour:
+    """-> str: the MAC of an interface's neighbour that was set for good; "" if there is none"""
+
+    netns: str
+    ifname: str
+    address: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,13 +193,6 @@ class GetPeerAddresses:
 
 
 @dataclass(frozen=True, slots=True)
-class GetPorts:
-    """-> tuple[Link, ...]: the ports of a bridge on the node"""
-
-    bridge: str
-
-
-@dataclass(frozen=True, slots=True)
 class GetMacHolder:
     """-> Link | None: the bridge, or the port of it, that has a MAC, or whose other end has
 
@@ -190,6 +206,18 @@ class GetMacHolder:
 @dataclass(frozen=True, slots=True)
 class GetLinks:
     """-> tuple[Link, ...]: all of the node's interfaces"""
+
+
+@dataclass(frozen=True, slots=True)
+class GetAliases:
+    """-> tuple[tuple[str, str], ...]: (name, alias) of the node's interfaces whose alias begins so
+
+    ``bridge``: of its ports alone; "" for all interfaces. ``known``: names of which nothing is to be told.
+    """
+
+    start: str
+    bridge: str = ""
+    known: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,12 +247,14 @@ Question = (
     | GetAddresses
     | GetLifetimes
     | GetRoutes
+    | HasRoute
     | GetSurroundings
     | GetSysctl
     | GetIpv6Interfaces
     | GetUplinks
     | GetRules
-    | GetProxies
+    | HasProxy
+    | GetNeighbour
     | GetNeighbours
     | GetShaping
     | GetRuleset
@@ -235,9 +265,9 @@ Question = (
     | GetForwardChains
     | GetAllElements
     | GetPeerAddresses
-    | GetPorts
     | GetMacHolder
     | GetLinks
+    | GetAliases
     | GetAlive
     | GetChildMode
     | GetPortVlans
@@ -279,6 +309,11 @@ class Snapshot:
         assert isinstance(answer, tuple)
         return answer
 
+    def has_route(self, netns: str, ifname: str, dst: str, by: tuple[str, ...] = ()) -> bool:
+        answer = self.answers[HasRoute(netns, ifname, dst, by)]
+        assert isinstance(answer, bool)
+        return answer
+
     def surroundings(self) -> Surroundings:
         answer = self.answers[GetSurroundings()]
         assert isinstance(answer, Surroundings)
@@ -306,9 +341,14 @@ class Snapshot:
         assert isinstance(answer, tuple)
         return answer
 
-    def proxies(self, ifname: str) -> tuple[str, ...]:
-        answer = self.answers[GetProxies(ifname)]
-        assert isinstance(answer, tuple)
+    def has_proxy(self, ifname: str, address: str) -> bool:
+        answer = self.answers[HasProxy(ifname, address)]
+        assert isinstance(answer, bool)
+        return answer
+
+    def neighbour(self, netns: str, ifname: str, address: str) -> str:
+        answer = self.answers[GetNeighbour(netns, ifname, address)]
+        assert isinstance(answer, str)
         return answer
 
     def neighbours(self, netns: str, ifname: str) -> tuple[tuple[str, str], ...]:
@@ -361,11 +401,6 @@ class Snapshot:
         assert isinstance(answer, tuple)
         return answer
 
-    def ports(self, bridge: str) -> tuple[Link, ...]:
-        answer = self.answers[GetPorts(bridge)]
-        assert isinstance(answer, tuple)
-        return answer
-
     def mac_holder(self, bridge: str, mac: str) -> Link | None:
         answer = self.answers[GetMacHolder(bridge, mac)]
         assert answer is None or isinstance(answer, Link)
@@ -373,6 +408,11 @@ class Snapshot:
 
     def links(self) -> tuple[Link, ...]:
         answer = self.answers[GetLinks()]
+        assert isinstance(answer, tuple)
+        return answer
+
+    def aliases(self, asked: GetAliases) -> tuple[tuple[str, str], ...]:
+        answer = self.answers[asked]
         assert isinstance(answer, tuple)
         return answer
 

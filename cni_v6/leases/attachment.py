@@ -68,7 +68,7 @@ CHILD_KINDS = ("macvlan", "ipvlan", "vlan")
 class ChildLink:
     """The link of a container without an interface on the node: its namespace's path, and the master's name.
 
-    ``in_container``: the master is the container's too. ``node``: the node's own macvlan on the master, by which node
+    ``in_container``: the master is the container's too. ``node``: the node's own child of the master, by which node
     and container reach each other; "" for none. ``kind``, ``mode``: as in ``ops.CreateChildLink``; a mode that was not
     recorded is "".
     """

@@ -174,14 +174,14 @@ def plan_add(site: Site, conf: ChildConf, allocation: Allocation, seen: Snapshot
         *_announced(site, conf, allocation, own_mac),
         *container.reception(site, allocation),
         *host_access.container_steps(site, conf, allocation.ips, seen),  # the announcement makes the kernel forget them
-        *host_access.node_steps(site, conf, allocation.ips, seen),
+        *host_access.node_steps(site, conf, to_record(site, conf), allocation.ips, seen),
         *features.arrival_steps(conf, allocation, seen),
     )
     own = Interface(ifname, own_mac, sandbox=netns, mtu=mtu)
-    interfaces = (own, *host_access.interface(conf, site.node, master.mtu if master else 0))
+    interfaces = (own, *host_access.interface(conf, site.node, master))
     ips = tuple(Address(ip.address, ip.gateway, interface=0) for ip in allocation.ips)
     result = Result(interfaces, ips, allocation.routes, conf.dns or allocation.dns)
-    warnings = tuple(host_access.warnings(conf, allocation.ips, seen))
+    warnings = tuple(host_access.warnings(to_record(site, conf), allocation.ips, seen))
     if conf.slaac_timeout:
         return Plan(steps, result, routes, warnings, slaac.questions(site), partial(slaac.with_addresses, site))
     return Plan(steps, result, routes, warnings)

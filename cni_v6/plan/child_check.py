@@ -27,7 +27,8 @@ def questions(site: Site, conf: ChildConf, result: Result, record: Attachment | 
     return (
         GetLink(netns if link.in_container else HOST, link.master),
         *check.inside_questions(site, result), GetChildMode(netns, ifname),
-        *(GetSysctl(netns, key) for key, _ in _settings(site, conf, result)), *node_questions(link),
+        *(GetSysctl(netns, key) for key, _ in _settings(site, conf, result)),
+        *(node_questions(record, link) if record else ()),
         *(slaac.questions(site) if conf.slaac_timeout else ()),
     )
 
@@ -57,7 +58,7 @@ def compare(
             yield from check.differs("container", f"net/{key}", value, seen.sysctl(netns, key))
     yield from check.routes(site, result, seen)
     if record and link.node:
-        yield from (words for words, _ in host_access.differences(record, link.master, link.node, site.node, seen))
+        yield from (words for words, _ in host_access.differences(record, link, site.node, seen))
 
 
 def missing(link: ChildLink, master: Link | None) -> Iterator[str]:
@@ -68,9 +69,9 @@ def missing(link: ChildLink, master: Link | None) -> Iterator[str]:
         yield f"master {link.master} is down"
 
 
-def node_questions(link: ChildLink) -> tuple[Question, ...]:
+def node_questions(record: Attachment, link: ChildLink) -> tuple[Question, ...]:
     """The questions about what the node has for an attachment."""
-    return host_access.own_questions(link.master, link.node) if link.node else ()
+    return host_access.own_questions(record, link) if link.node else ()
 
 
 def differences(
@@ -83,7 +84,7 @@ def differences(
     wrong = list(missing(link, master))
     yield from ((words, ()) for words in wrong)
     if link.node and not wrong:
-        yield from host_access.differences(record, link.master, link.node, node, seen)
+        yield from host_access.differences(record, link, node, seen)
 
 
 def _settings(site: Site, conf: ChildConf, result: Result) -> Iterator[tuple[str, str]]:

@@ -14,7 +14,7 @@ from cni_v6.plan.situation import Situation, child_link
 
 _WHY_NOT = {
     "macvlan": "the kernel passes no frame between a macvlan and its master (hostAccess)",
-    "ipvlan": "the kernel passes no packet of the node between an ipvlan and its master",
+    "ipvlan": "the kernel passes no packet of the node between an ipvlan and its master (hostAccess)",
     "vlan": "the node has no interface in that VLAN: only a router reaches it from there",
 }
 

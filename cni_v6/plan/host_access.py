@@ -1,8 +1,14 @@
-"""Node and containers of a macvlan network reach each other (``hostAccess``), although the kernel keeps them apart.
+"""Node and containers of a network reach each other (``hostAccess``), although the kernel keeps a master apart.
 
-The node has a macvlan of its own on the master, for the whole network. It has no address: the node is reached by those
-that it has on the master. Each container has them as neighbours with the MAC of that macvlan, for good, and the node a
-route to each container. So nothing is asked for on the link, where other hosts would see two MACs for one address.
+The node has a child of its own on the master, a macvlan or an ipvlan, for the whole network. It has no address: the
+node is reached by those that it has on the master. Each container has them as neighbours with the MAC of that child,
+for good, and the node a route to each container. So nothing is asked for on the link, where other hosts would see two
+MACs for one address.
+
+An ipvlan has the master's MAC. What a container sends there goes to the ipvlan that has the address, and if none has it
+to the master (ipvlan_xmit_mode_l2, drivers/net/ipvlan/ipvlan_core.c). So it arrives on the master, and what the node
+sends leaves by its ipvlan. That resolves no neighbours: without ARP their MAC is the interface's own (arp_constructor,
+ndisc_constructor).
 
 Pure.
 """
@@ -13,15 +19,17 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from cni_v6.config.child import ChildConf
 from cni_v6.kernel import ops
+from cni_v6.kernel.facts import Link
 from cni_v6.kernel.ops import HOST, Op
-from cni_v6.kernel.questions import GetAddresses, GetLink, GetRoutes, Question, Snapshot
-from cni_v6.leases.attachment import Attachment
+from cni_v6.kernel.questions import GetAddresses, GetLink, GetSysctl, HasRoute, Question, Snapshot
+from cni_v6.leases.attachment import Attachment, ChildLink
 from cni_v6.net.addresses import BITS, is_link_local, overlap, version
 from cni_v6.plan import gateways
 from cni_v6.plan.site import Site
 from cni_v6.protocol import names
 from cni_v6.protocol.result import Address, Interface
 
+IPVLAN = "ipvlan"
 # No address of a router's making, no detour; for other hosts of the link it does not answer, in neither family.
 _SETTINGS = {
     6: (("disable_ipv6", "0"), ("accept_ra", "0"), ("autoconf", "0"), ("accept_dad", "0"), ("accept_redirects", "0")),
@@ -30,15 +38,36 @@ _SETTINGS = {
 
 
 def questions(conf: ChildConf) -> tuple[Question, ...]:
-    """The questions that ADD and CHECK ask."""
+    """The questions that an ADD asks: about the node's child, and about its addresses on the master."""
     if not conf.node_interface:
         return ()
-    return own_questions(conf.master, conf.node_interface)
+    filters = _filter_questions(conf.kind, conf.master)
+    return GetLink(HOST, conf.node_interface), GetAddresses(HOST, conf.master), *filters
 
 
-def own_questions(master: str, name: str) -> tuple[Question, ...]:
-    """The questions about the node's macvlan ``name`` and about its addresses on the master."""
-    return GetLink(HOST, name), GetRoutes(HOST, name), GetAddresses(HOST, master)
+def own_questions(record: Attachment, link: ChildLink) -> tuple[Question, ...]:
+    """The questions about what the node has for a container."""
+    ways = (HasRoute(HOST, link.node, prefix) for prefix in _prefixes(record, link.node))
+    filters = _filter_questions(link.kind, link.master)
+    return GetLink(HOST, link.node), GetAddresses(HOST, link.master), *filters, *ways
+
+
+def _filter_questions(kind: str, master: str) -> tuple[Question, ...]:
+    return tuple(GetSysctl(HOST, f"ipv4/conf/{name}/rp_filter") for name in ("all", master) if kind == IPVLAN)
+
+
+def _is_filtered(link: ChildLink, seen: Snapshot) -> bool:
+    """Whether the node drops what containers send it over IPv4: on another interface than its route to them names.
+
+    The higher of both settings counts (IN_DEV_RPFILTER, linux/inetdevice.h); 1 is strict, 2 asks for any route.
+    """
+    if link.kind != IPVLAN or link.mode != "l2":
+        return False
+    return max(seen.sysctl(HOST, f"ipv4/conf/{name}/rp_filter") or "0" for name in ("all", link.master)) == "1"
+
+
+def _prefixes(record: Attachment, name: str) -> list[str]:
+    return [anchor.prefix for anchor in record.anchors if anchor.home == name]
 
 
 def own_addresses(master: str, seen: Snapshot) -> tuple[str, ...]:
@@ -47,25 +76,44 @@ def own_addresses(master: str, seen: Snapshot) -> tuple[str, ...]:
     return tuple(address for address in found if not is_link_local(address))
 
 
-def interface(conf: ChildConf, node: str, mtu: int) -> Iterator[Interface]:
-    """The node's macvlan in a result."""
-    if conf.node_interface:
-        yield Interface(conf.node_interface, names.node_mac(conf.network, conf.master, node), mtu=mtu)
+def interface(conf: ChildConf, node: str, master: Link | None) -> Iterator[Interface]:
+    """The node's child in a result.
+
+    :param master: the master.
+    """
+    if conf.node_interface and master:
+        yield Interface(conf.node_interface, _mac(conf, node, master), mtu=master.mtu)
 
 
-def make(network: str, master: str, node: str, seen: Snapshot) -> Iterator[Op]:
-    """Make the node's macvlan, and bring it up.
+def _mac(conf: ChildConf, node: str, master: Link) -> str:
+    return names.node_mac(conf.network, conf.master, node) if conf.can_change_mac else master.mac
 
+
+def make(network: str, link: ChildLink, node: str, seen: Snapshot) -> Iterator[Op]:
+    """Make the node's child, and bring it up.
+
+    :param link: of a container of the network.
     :param node: the node's machine id (``Site.node``).
     """
-    name = names.node_interface(network, master)
+    name, master = link.node, link.master
     alias = f"{names.ALIAS_PREFIX} {network}: the node on {master}"
-    mac = names.node_mac(network, master, node)
-    yield ops.CreateChildLink(HOST, master, HOST, name, name, "macvlan", "bridge", mac, 0, alias, shared=True)
+    mode, mac = (link.mode, "") if link.kind == IPVLAN else ("bridge", names.node_mac(network, master, node))
+    yield ops.CreateChildLink(HOST, master, HOST, name, name, link.kind, mode, mac, 0, alias, shared=True)
     for family in sorted({version(address) for address in own_addresses(master, seen)}):
         for key, value in _SETTINGS[family]:
             yield ops.SetSysctl(HOST, f"ipv{family}/conf/{name}/{key}", value)
     yield ops.SetLink(HOST, name, up=True)
+    if link.kind == IPVLAN:  # ipvlan_open sets it by the mode, whenever it comes up
+        yield ops.TuneLink(HOST, name, arp=False)
+
+
+def _lacks(link: ChildLink, own: Link | None) -> str:
+    """What is wrong with the node's child; "" if nothing is."""
+    if own is None:
+        return "is missing"
+    if not own.up:
+        return "is down"
+    return "resolves neighbours" if own.arp and link.kind == IPVLAN else ""
 
 
 def routes(master: str, name: str, prefixes: Iterable[str], seen: Snapshot) -> Iterator[ops.AddRoute]:
@@ -81,21 +129,25 @@ def routes(master: str, name: str, prefixes: Iterable[str], seen: Snapshot) -> I
             yield ops.AddRoute(HOST, name, prefix, source=source)
 
 
-def node_steps(site: Site, conf: ChildConf, ips: Sequence[Address], seen: Snapshot) -> Iterator[Op]:
-    """The operations on the node."""
-    name = conf.node_interface
-    if name:
-        link = seen.link(HOST, name)
-        if link is None or not link.up:
-            yield from make(conf.network, conf.master, site.node, seen)
-        yield from routes(conf.master, name, map(gateways.host_prefix, ips), seen)
+def node_steps(
+    site: Site, conf: ChildConf, link: ChildLink, ips: Sequence[Address], seen: Snapshot
+) -> Iterator[Op]:
+    """The operations on the node.
+
+    :param link: of the container.
+    """
+    if link.node:
+        if _lacks(link, seen.link(HOST, link.node)):
+            yield from make(conf.network, link, site.node, seen)
+        yield from routes(link.master, link.node, map(gateways.host_prefix, ips), seen)
 
 
 def container_steps(site: Site, conf: ChildConf, ips: Sequence[Address], seen: Snapshot) -> Iterator[Op]:
     """The operations in the container: the node as neighbour, on-link."""
-    if not conf.node_interface:
+    master = seen.link(HOST, conf.master) if conf.node_interface else None
+    if master is None:
         return
-    mac = names.node_mac(conf.network, conf.master, site.node)
+    mac = _mac(conf, site.node, master)
     for address in own_addresses(conf.master, seen):
         same = [ip for ip in ips if ip.family == version(address)]
         if same:
@@ -105,29 +157,39 @@ def container_steps(site: Site, conf: ChildConf, ips: Sequence[Address], seen: S
                 yield ops.AddRoute(site.netns, site.owner.ifname, alone)
 
 
-def warnings(conf: ChildConf, ips: Sequence[Address], seen: Snapshot) -> Iterator[str]:
-    """The warnings that an ADD logs: families of the container that the node has no address of."""
-    own = {version(address) for address in own_addresses(conf.master, seen)} if conf.node_interface else set()
-    for family in sorted({ip.family for ip in ips} - own) if conf.node_interface else ():
-        yield (f"hostAccess: the node has no IPv{family} address on {conf.master}, so node and container do not reach "
+def warnings(link: ChildLink, ips: Sequence[Address], seen: Snapshot) -> Iterator[str]:
+    """The warnings that an ADD logs: families of the container over which node and container do not reach each other.
+    """
+    if not link.node:
+        return
+    own, present = {version(address) for address in own_addresses(link.master, seen)}, {ip.family for ip in ips}
+    for family in sorted(present - own):
+        yield (f"hostAccess: the node has no IPv{family} address on {link.master}, so node and container do not reach "
                f"each other over IPv{family}")
+    if 4 in present & own and _is_filtered(link, seen):
+        yield f"hostAccess: {_filtered(link)}"
+
+
+def _filtered(link: ChildLink) -> str:
+    setting = f"net/ipv4/conf/{link.master}/rp_filter"
+    return f"the node drops what containers send it over IPv4 (rp_filter 1): run sysctl -w {setting}=2"
 
 
 def differences(
-    record: Attachment, master: str, name: str, node: str, seen: Snapshot
+    record: Attachment, link: ChildLink, node: str, seen: Snapshot
 ) -> Iterator[tuple[str, tuple[Op, ...]]]:
     """What the node lacks for a container: in words, and the operations that mend it.
 
     :param seen: answers to ``own_questions``.
     """
-    prefixes = [anchor.prefix for anchor in record.anchors if anchor.home == name]
-    wanted = list(routes(master, name, prefixes, seen))
-    link = seen.link(HOST, name)
-    if link is None or not link.up:
-        again = *make(record.owner.network, master, node, seen), *wanted
-        yield f"the node's macvlan {name} is {'down' if link else 'missing'}", again
+    name = link.node
+    wanted = list(routes(link.master, name, _prefixes(record, name), seen))
+    if _is_filtered(link, seen) and any(":" not in step.dst for step in wanted):
+        yield _filtered(link), ()
+    wrong = _lacks(link, seen.link(HOST, name))
+    if wrong:
+        yield f"the node's {link.kind} {name} {wrong}", (*make(record.owner.network, link, node, seen), *wanted)
         return
-    there = {route.dst for route in seen.routes(HOST, name)}
     for step in wanted:
-        if step.dst not in there:
+        if not seen.has_route(HOST, name, step.dst):
             yield f"route {step.dst} through {name} is missing", (step,)

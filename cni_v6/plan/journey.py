@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from cni_v6.firewall.dropped import CHAINS as DROP_CHAINS
 from cni_v6.firewall.sets import TABLE
 from cni_v6.kernel.netfilter.trace import RULE, Event
 from cni_v6.net.packets import ICMP, ICMPV6, UDP, Headers
@@ -123,9 +124,12 @@ def steps(events: Iterable[Event], names: Names, own: str) -> list[Step]:
 
 def _after(step: Step, event: Event, names: Names) -> Step:
     text = names.rules.get((event.family, event.table, event.handle), "") if event.kind == RULE else ""
-    if event.verdict in ("drop", "accept", "queue", "stolen"):
+    if event.table == TABLE and event.chain in DROP_CHAINS:  # the rule that leads there has decided
+        decided = replace(step, way=step.way[:-1], rule="".join(step.way[-1:]), verdict=DROP)
+        return decided if event.verdict == DROP else step
+    if event.verdict in (DROP, "accept", "queue", "stolen"):
         return replace(step, last=event.chain, rule=text, verdict=event.verdict)
-    return replace(step, way=(*step.way, text)) if text else step
+    return replace(step, last=event.chain, way=(*step.way, *filter(None, [text])))
 
 
 def direction(probe: Headers, headers: Headers) -> str:

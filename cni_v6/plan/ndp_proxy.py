@@ -14,7 +14,7 @@ from cni_v6.config.main import AUTO, MainConf
 from cni_v6.errors import NODE_CONFLICT, CniError
 from cni_v6.kernel import ops
 from cni_v6.kernel.ops import HOST, Op
-from cni_v6.kernel.questions import GetAddresses, GetLink, GetProxies, GetRoutes, Question, Snapshot
+from cni_v6.kernel.questions import GetAddresses, GetLink, GetRoutes, HasProxy, HasRoute, Question, Snapshot
 from cni_v6.leases.attachment import Attachment, ProxyEntry
 from cni_v6.net.addresses import overlap
 from cni_v6.plan import forwarding
@@ -115,7 +115,8 @@ def check_questions(_: MainConf, record: Attachment) -> tuple[Question, ...]:
     """The questions that CHECK asks."""
     needed: list[Question] = []
     for entry in record.proxied:
-        needed += [GetLink(HOST, entry.uplink), GetProxies(entry.uplink), GetRoutes(HOST, entry.home)]
+        needed += [GetLink(HOST, entry.uplink), HasProxy(entry.uplink, entry.address)]
+        needed.append(HasRoute(HOST, entry.home, f"{entry.address}/128"))
         needed += forwarding.answering_questions(entry.uplink)
     return tuple(needed)
 
@@ -142,8 +143,8 @@ def _missing(conf: MainConf, record: Attachment, seen: Snapshot) -> Iterator[tup
             yield words, tuple(forwarding.answer(seen, name))
     for entry in proxied:
         prefix = f"{entry.address}/128"
-        if prefix not in [route.dst for route in seen.routes(HOST, entry.home)]:
+        if not seen.has_route(HOST, entry.home, prefix):
             yield f"route {prefix} through {entry.home} is missing", (ops.AddRoute(HOST, entry.home, prefix),)
-        if entry.address not in seen.proxies(entry.uplink):
+        if not seen.has_proxy(entry.uplink, entry.address):
             words = f"the node does not answer for {entry.address} on {entry.uplink}"
             yield words, (ops.AddProxy(entry.uplink, entry.address),)

@@ -13,7 +13,7 @@ from cni_v6.config.ipam import IpamConf
 from cni_v6.config.main import MainConf
 from cni_v6.kernel import ops
 from cni_v6.kernel.ops import HOST, Op
-from cni_v6.kernel.questions import GetRoutes, Question, Snapshot
+from cni_v6.kernel.questions import HasRoute, Question, Snapshot
 from cni_v6.leases.attachment import Attachment
 from cni_v6.net import addresses
 from cni_v6.plan.site import Allocation, RoutedPrefix, Site
@@ -84,7 +84,11 @@ def warnings(conf: MainConf, allocation: Allocation, _: Snapshot) -> Iterator[st
 
 def check_questions(conf: MainConf, record: Attachment) -> tuple[Question, ...]:
     """The questions that CHECK asks."""
-    return (GetRoutes(HOST, conf.gateway_interface),) if record.prefixes else ()
+    return tuple(_question(conf, record, prefix) for prefix in record.prefixes)
+
+
+def _question(conf: MainConf, record: Attachment, prefix: str) -> HasRoute:
+    return HasRoute(HOST, conf.gateway_interface, prefix, by=record.addresses)
 
 
 def differences(conf: MainConf, record: Attachment, seen: Snapshot) -> Iterator[str]:
@@ -105,9 +109,8 @@ def mending(conf: MainConf, record: Attachment, seen: Snapshot) -> Iterator[Op]:
 
 
 def _missing(conf: MainConf, record: Attachment, seen: Snapshot) -> list[str]:
-    routes = seen.routes(HOST, conf.gateway_interface)
-    present = {route.dst for route in routes if route.gateway in record.addresses}
-    return [prefix for prefix in record.prefixes if prefix not in present]
+    return [prefix for prefix in record.prefixes
+            if not seen.has_route(HOST, conf.gateway_interface, prefix, record.addresses)]
 
 
 def _common_bits(prefix: str, address: str) -> int:

@@ -126,7 +126,7 @@ def questions(seen_views: Iterable[View], node: str) -> Iterator[Question]:
     yield from families.host_questions()
     for view in seen_views:
         if view.child:
-            yield from child_check.node_questions(view.child)
+            yield from child_check.node_questions(view.record, view.child)
         if view.link and view.routed:
             yield from routed_repair.questions(view.routed, view.record)
         conf = view.conf

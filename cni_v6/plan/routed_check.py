@@ -11,17 +11,16 @@ from functools import partial
 from cni_v6.config.routed import RoutedConf
 from cni_v6.errors import LIMITED
 from cni_v6.kernel import ops
-from cni_v6.kernel.facts import RouteEntry
 from cni_v6.kernel.ops import HOST, Op
 from cni_v6.kernel.questions import (
     GetAddresses,
     GetForwardChains,
     GetLink,
     GetLinks,
-    GetNeighbours,
-    GetRoutes,
+    GetNeighbour,
     GetSurroundings,
     GetSysctl,
+    HasRoute,
     Question,
     Snapshot,
 )
@@ -39,20 +38,30 @@ THE_NODE = "this node"  # where forwarding is off
 # CHECK
 
 
-def questions(site: Site, conf: RoutedConf, result: Result) -> tuple[Question, ...]:
+def questions(site: Site, conf: RoutedConf, result: Result, record: Attachment | None) -> tuple[Question, ...]:
     """The questions that CHECK asks the kernel."""
     return (
-        GetLink(HOST, conf.host), *check.inside_questions(site, result), *link_questions(conf.host),
+        GetLink(HOST, conf.host), *check.inside_questions(site, result),
+        *link_questions(conf.host, _anchors(site, conf, result, record)),
         GetSysctl(HOST, forwarding.IP_FORWARD), *forwarding.questions(forwarding.marked(conf)),
     )
 
 
-def link_questions(host: str) -> tuple[Question, ...]:
-    """The questions about the node's end of a container's link."""
+def _anchors(
+    site: Site, conf: RoutedConf, result: Result, record: Attachment | None
+) -> tuple[GatewayAddress, ...]:
+    """The node's addresses and routes for the container."""
+    return record.anchors if record else gateways.anchors(conf, check.addresses(site, result, site.owner.ifname))
+
+
+def link_questions(host: str, anchors: Iterable[GatewayAddress]) -> tuple[Question, ...]:
+    """The questions about the node's end of a container's link, and the node's way to its addresses."""
+    prefixes = [anchor.prefix for anchor in anchors if anchor.on_link]
     return (
-        GetAddresses(HOST, forwarding.LOOPBACK), GetAddresses(HOST, host), GetRoutes(HOST, host),
-        GetNeighbours(HOST, host), *forwarding.own_questions(host),
-        *(GetSysctl(HOST, step.key) for step in routed.settings(host, (6, 4))),
+        GetAddresses(HOST, forwarding.LOOPBACK), GetAddresses(HOST, host),
+        *(HasRoute(HOST, host, prefix) for prefix in prefixes),
+        *(GetNeighbour(HOST, host, prefix.partition("/")[0]) for prefix in prefixes),
+        *forwarding.own_questions(host), *(GetSysctl(HOST, step.key) for step in routed.settings(host, (6, 4))),
     )
 
 
@@ -80,7 +89,7 @@ def compare(
     if inside and inside.mac != link.mac:
         yield (f"interface {site.owner.ifname}: mac is {inside.mac}, and the node sends to {link.mac}; no chained "
                "plugin (tuning) may change it: ask for a MAC by capability mac, args.cni.mac or MAC= in CNI_ARGS")
-    anchors = record.anchors if record else gateways.anchors(conf, ips)
+    anchors = _anchors(site, conf, result, record)
     yield from (words for words, _ in lacking(conf.host, link, anchors, seen))
     if 4 in present:
         yield from check.differs("node", f"net/{forwarding.IP_FORWARD}", "1", seen.sysctl(HOST, forwarding.IP_FORWARD))
@@ -101,25 +110,25 @@ def lacking(
             yield f"net/{setting.key} is {seen.sysctl(HOST, setting.key)}, not {setting.value}", setting
     for step in forwarding.own_lacking(seen, host) if 6 in families_present else ():
         yield f"IPv6 forwarding is off on {host}", step
-    known = dict(seen.neighbours(HOST, host))
     present = {anchor.prefix.partition("/")[0]: link.mac for anchor in anchors if anchor.on_link}
     held = {name: seen.addresses(HOST, name) for name in (host, forwarding.LOOPBACK)}
-    for step in _missing(host, link, anchors, held, seen.routes(HOST, host)):
+    there = [anchor.prefix for anchor in anchors if anchor.on_link and seen.has_route(HOST, host, anchor.prefix)]
+    for step in _missing(host, link, anchors, held, there):
         yield _words(step), step
     for address, mac in present.items():
-        if known.get(address) != mac:
+        if seen.neighbour(HOST, host, address) != mac:
             yield f"neighbour {address} is not set to {mac} on {host}", ops.SetNeighbour(HOST, host, address, mac)
 
 
 def _missing(
     host: str, link: RoutedLink, anchors: Iterable[GatewayAddress], held: Mapping[str, Collection[str]],
-    routes: Iterable[RouteEntry],
+    there: Collection[str],
 ) -> Iterator[Op]:
     """Those of the operations that make the node's end whose address or route is not there.
 
     :param held: the addresses of each interface.
+    :param there: where it has routes to, without a next hop.
     """
-    there = {route.dst for route in routes if route.gateway is None}
     for step in routed.host_end(host, link, anchors):
         if isinstance(step, ops.AddAddress) and step.address not in held.get(step.ifname, ()):
             yield step
@@ -159,7 +168,8 @@ def check_status(conf: RoutedConf, records: Sequence[Attachment], seen: Snapshot
     """
     features.check(conf, seen)
     _, present = status.check_families(conf, seen)
-    running = [record for record in records if record.host in {link.name for link in seen.links()}]
+    present_links = {link.name for link in seen.links()}
+    running = [record for record in records if record.host in present_links]
     if running:
         status.check_running(LIMITED, _faults(conf, running, present, seen))
     return list(outage.chain_warnings(HOSTS, present, seen))
@@ -172,11 +182,12 @@ def _faults(
     up = {link.name: link.up for link in seen.links()}
     everything = seen.surroundings()
     held: dict[str, list[str]] = {}
-    routes: dict[str, list[RouteEntry]] = {}
+    routes: dict[str, list[str]] = {}
     for name, address in everything.addresses:
         held.setdefault(name, []).append(address)
     for name, route in everything.routes:
-        routes.setdefault(name, []).append(route)
+        if route.gateway is None:
+            routes.setdefault(name, []).append(route.dst)
     for record in records:
         host, link = record.host, record.port
         if not up[host]:

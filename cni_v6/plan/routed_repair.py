@@ -51,7 +51,7 @@ def recalled(host: str, owner: Owner, seen: Snapshot) -> tuple[RoutedLink, tuple
 def questions(conf: RoutedConf, record: Attachment) -> tuple[Question, ...]:
     """The questions about a container's link, and about the node."""
     return (
-        *routed_check.link_questions(conf.host), GetSysctl(HOST, forwarding.IP_FORWARD),
+        *routed_check.link_questions(conf.host, record.anchors), GetSysctl(HOST, forwarding.IP_FORWARD),
         *(GetSysctl(HOST, step.key) for step in _loopback_ports(conf)),
         *forwarding.questions(forwarding.marked(conf)), *features.check_questions(conf, record),
     )

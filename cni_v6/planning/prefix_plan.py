@@ -149,6 +149,17 @@ def parse_rate(argument: str, text: str) -> Fraction:
     return Fraction(found[1]) / SPANS[found[2]]
 
 
+def of_clusters(prefix: Prefix, clusters: int) -> int:
+    """Length of a cluster's prefix: the largest nibble-aligned one of which a prefix has enough; its own for one.
+
+    :raises CniError: INVALID_CONFIG, if they do not fit.
+    """
+    length = _aligned(prefix.length + _bits(clusters)) if clusters > 1 else prefix.length
+    if length > BITS - NIBBLE:
+        raise wrong("--clusters", clusters, f"do not fit in {prefix}", "take a larger prefix, or fewer of them")
+    return length
+
+
 def split(site: Prefix, wanted: Wanted) -> PrefixPlan:
     """Each node the largest nibble-aligned prefix of which the site has enough; of that, networks of a /64, else the
     largest of which it has enough.

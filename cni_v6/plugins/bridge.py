@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from cni_v6.attachments import load_config
+from cni_v6.attachments import load_config, stale
 from cni_v6.attachments.context import Context
 from cni_v6.attachments.register import Network
 from cni_v6.config.bridge import BridgeConf
 from cni_v6.config.main import RemovalConf
-from cni_v6.kernel.facts import Link
-from cni_v6.kernel.questions import GetLinks, GetPorts, Question, Snapshot
+from cni_v6.kernel.questions import Question, Snapshot
 from cni_v6.leases.attachment import Attachment
 from cni_v6.plan import bridge, bridge_port, check, mac
 from cni_v6.plan.site import Allocation, Plan, Site
 from cni_v6.protocol.invocation import Invocation
-from cni_v6.protocol.names import Owner, owned
+from cni_v6.protocol.names import Owner
 from cni_v6.protocol.result import Result
 
 
@@ -51,12 +50,8 @@ class Bridge:
     ) -> Iterable[str]:
         return *check.compare(site, conf, result, seen), *check.changed_mac(site, record, seen)
 
-    def ports(self, conf: RemovalConf, context: Context) -> list[tuple[Link, Owner]]:
-        if conf.bridge:
-            ports = context.kernel.observe([GetPorts(conf.bridge)]).ports(conf.bridge)
-        else:
-            ports = context.kernel.observe([GetLinks()]).links()
-        return [(link, owner) for owner, link in owned(ports, conf.network)]
+    def ports(self, conf: RemovalConf, context: Context, known: frozenset[str]) -> list[tuple[str, Owner]]:
+        return stale.interfaces(conf, context, known, conf.bridge)
 
     def status_questions(self, conf: BridgeConf, node: str, records: Sequence[Attachment]) -> Iterable[Question]:
         from cni_v6.plan import status  # for STATUS alone: every ADD would pay for it

@@ -14,7 +14,6 @@ from cni_v6.attachments.context import Context
 from cni_v6.attachments.register import Network
 from cni_v6.config.child import Child, ChildConf
 from cni_v6.config.main import RemovalConf
-from cni_v6.kernel.facts import Link
 from cni_v6.kernel.questions import Question, Snapshot
 from cni_v6.leases.attachment import Attachment
 from cni_v6.plan import child, child_check
@@ -63,7 +62,7 @@ class OnMaster(Generic[Child]):
     ) -> Iterable[str]:
         return child_check.compare(site, conf, result, record, seen)
 
-    def ports(self, conf: RemovalConf, context: Context) -> list[tuple[Link, Owner]]:
+    def ports(self, conf: RemovalConf, context: Context, known: frozenset[str]) -> list[tuple[str, Owner]]:
         """None: what is left in a namespace is known from its record alone."""
         return []
 

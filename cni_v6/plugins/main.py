@@ -32,7 +32,6 @@ from cni_v6.config.ipam import IpamConf
 from cni_v6.config.main import Conf, ForeignIpam, MainConf, RemovalConf, is_stripped
 from cni_v6.errors import CniError, Errors
 from cni_v6.kernel import ops
-from cni_v6.kernel.facts import Link
 from cni_v6.kernel.ops import HOST
 from cni_v6.kernel.questions import GetLinks, Question, Snapshot
 from cni_v6.leases.attachment import Attachment
@@ -88,8 +87,8 @@ class MainPlugin(Protocol[Conf]):
         """The differences between a result, or the record, and the kernel, one phrase for each."""
         ...
 
-    def ports(self, conf: RemovalConf, context: Context) -> list[tuple[Link, Owner]]:
-        """The node's interfaces whose alias names an owner of this network."""
+    def ports(self, conf: RemovalConf, context: Context, known: frozenset[str]) -> list[tuple[str, Owner]]:
+        """The names of the node's interfaces, but for those known, whose alias names an owner of this network."""
         ...
 
     def status_questions(self, conf: Conf, node: str, records: Sequence[Attachment]) -> Iterable[Question]:
@@ -208,13 +207,14 @@ class Frame(Generic[Conf]):
         Their interfaces are removed too.
         """
         conf, started = load_config.removal(call, context), context.now()
-        ports = self.plugin.ports(conf, context)  # before the records: an ADD writes its record first
+        # Before the records: an ADD writes its record first. Without a list nothing is stale.
+        ports = self.plugin.ports(conf, context, stale.of_valid(call)) if call.valid is not None else []
         store = context.leases(conf.network, conf.data_dir)
         with store.transaction() as leases:
             unlisted = stale.unlisted(call, leases, started, context)
         errors = Errors()
         gone = [(record.host or host_interface(record.owner), record.owner) for record in unlisted.stale]
-        gone += [(link.name, owner) for link, owner in ports
+        gone += [(name, owner) for name, owner in ports
                  if stale.lacks(call, owner) and owner not in unlisted.owners]
         hosts = [name for host, owner in gone for name in (host, ifb(owner))]
         errors.run(lambda: context.kernel.remove([ops.DeleteLink(HOST, host) for host in hosts]))

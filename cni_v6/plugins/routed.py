@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from cni_v6.attachments import load_config
+from cni_v6.attachments import load_config, stale
 from cni_v6.attachments.context import Context
 from cni_v6.attachments.register import Network
 from cni_v6.config.main import RemovalConf
 from cni_v6.config.routed import RoutedConf, parse_routed
-from cni_v6.kernel.facts import Link
-from cni_v6.kernel.questions import GetLinks, Question, Snapshot
+from cni_v6.kernel.questions import Question, Snapshot
 from cni_v6.leases.attachment import Attachment, RoutedLink
 from cni_v6.plan import routed, routed_check
 from cni_v6.plan.site import Allocation, Plan, Site
 from cni_v6.protocol.invocation import Invocation
-from cni_v6.protocol.names import Owner, owned
+from cni_v6.protocol.names import Owner
 from cni_v6.protocol.result import Address, Result
 
 
@@ -43,16 +42,15 @@ class Routed:
     def check_questions(
         self, site: Site, conf: RoutedConf, result: Result, record: Attachment | None
     ) -> Iterable[Question]:
-        return routed_check.questions(site, conf, result)
+        return routed_check.questions(site, conf, result, record)
 
     def differences(
         self, site: Site, conf: RoutedConf, result: Result, record: Attachment | None, seen: Snapshot
     ) -> Iterable[str]:
         return routed_check.compare(site, conf, result, record, seen)
 
-    def ports(self, conf: RemovalConf, context: Context) -> list[tuple[Link, Owner]]:
-        links = context.kernel.observe([GetLinks()]).links()
-        return [(link, owner) for owner, link in owned(links, conf.network)]
+    def ports(self, conf: RemovalConf, context: Context, known: frozenset[str]) -> list[tuple[str, Owner]]:
+        return stale.interfaces(conf, context, known)
 
     def status_questions(self, conf: RoutedConf, node: str, records: Sequence[Attachment]) -> Iterable[Question]:
         return routed_check.status_questions(conf, records)

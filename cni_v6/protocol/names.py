@@ -53,6 +53,16 @@ def host_interface(owner: Owner) -> str:
     return "veth" + _digest("host", *_words(owner)).hex()[: IFNAMSIZ - 4]
 
 
+def host_interfaces(network: str, attachments: Iterable[tuple[str, str]]) -> frozenset[str]:
+    """As ``host_interface``, of thousands at once; each is the container id and the interface's name in there."""
+    common, found = hashlib.blake2s("\0".join(("host", network, "")).encode()), list[str]()
+    for container_id, ifname in attachments:
+        digest = common.copy()
+        digest.update(f"{container_id}\0{ifname}".encode())
+        found.append("veth" + digest.hexdigest()[: IFNAMSIZ - 4])
+    return frozenset(found)
+
+
 def ifb(owner: Owner) -> str:
     """Name of the device through whose queue passes what the container sends, where that is shaped."""
     return f"ifb{host_interface(owner).removeprefix('veth')}"
@@ -64,7 +74,7 @@ def unnamed_interface(owner: Owner) -> str:
 
 
 def node_interface(network: str, master: str) -> str:
-    """Name of the node's own macvlan on a master, by which it reaches the containers of a network there."""
+    """Name of the node's own child on a master, by which it reaches the containers of a network there."""
     return "node" + _digest("node", network, master).hex()[: IFNAMSIZ - 4]
 
 
@@ -111,6 +121,11 @@ def pinned_mac(bridge: str, node: str) -> str:
 def alias(owner: Owner) -> str:
     """The ``ifalias`` of the host interface: how a person, and GC, see whose it is."""
     return f"{ALIAS_PREFIX} {owner}"
+
+
+def alias_start(network: str) -> str:
+    """How the aliases of a network's host interfaces begin."""
+    return f"{ALIAS_PREFIX} {network}/"
 
 
 @lru_cache(maxsize=64)

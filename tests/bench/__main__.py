@@ -64,7 +64,7 @@ SCENARIOS: dict[str, Callable[[Setting, Findings], None]] = {
     "starts": pods.starts,
     "bridges": pods.bridges,
     "newest": pods.newest,
-    "netavark": attach.netavark,
+    "netavark": firewall.netavark,
     "shim": start.shim,
     "python": start.python,
     "alone": start.alone,

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from tests.bench.figures import Findings, Goal, Row, distribution, median, percentile
 from tests.bench.node import Call, Done, Pair, Refused, cpu_ms, settle, size
-from tests.bench.peers import NETAVARK, Netavark
 from tests.bench.setting import STAGES, Setting, Side, Sides, match, take_turns, times, turns
 
 MEMORY = str(Path(__file__).with_name("memory.py"))
@@ -79,31 +78,6 @@ def mixed(setting: Setting, found: Findings) -> None:
                 settle()
     figure = f"mixed ADD and DEL, {STAGES[0]} at a time"
     found.rows.append(Row(figure, "/s", median(speeds[0]), median(speeds[1])))
-
-
-def netavark(setting: Setting, found: Findings) -> None:
-    """Podman's network stack as a second peer: without IPAM and without a firewall, which it has in other places."""
-    peer, count = Netavark(), setting.sizes.few
-    if not NETAVARK.exists():
-        found.rows.append(Row("ADD against netavark", "ms", None, remark=f"there is no {NETAVARK}"))
-        return
-    adds: tuple[list[Done], list[Done]] = ([], [])
-    deletes: tuple[list[Done], list[Done]] = ([], [])
-    with match(setting, count) as (ours, theirs):
-        def add(who: int, number: int) -> Sequence[Done]:
-            node = theirs.node
-            return theirs.run([peer.add(node, number)]).done if who else ours.add([number]).done
-
-        def delete(who: int, number: int) -> Sequence[Done]:
-            node = theirs.node
-            return theirs.run([peer.delete(node, number)]).done if who else ours.delete([number]).done
-
-        take_turns(adds, count, add)
-        take_turns(deletes, count, delete, afterwards=settle)
-    for name, done in (("ADD against setup", adds), ("DEL against teardown", deletes)):
-        values = [median(times(each)) for each in done]
-        remark = "netavark without IPAM"
-        found.rows.append(Row(f"{name}, p50", "ms", values[0], values[1], against="netavark", remark=remark))
 
 
 def cold(setting: Setting, found: Findings) -> None:

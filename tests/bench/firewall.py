@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from tests.bench.figures import Findings, Goal, Row, median
 from tests.bench.node import Call, Done, settle
-from tests.bench.peers import portmap
+from tests.bench.peers import NETAVARK, Netavark, portmap
 from tests.bench.setting import STAGES, Setting, Side, match, take_turns, times, turns
 
 # What is on by default, and masquerade; ours otherwise plays without, since the reference has neither.
@@ -36,6 +37,41 @@ def masquerade(setting: Setting, found: Findings) -> None:
         values = [median(times(each)) for each in done]
         remark = "ours closed and guarded too"
         found.rows.append(Row(f"{name} with ipMasq, p50", "ms", values[0], values[1], Goal(limit), remark=remark))
+
+
+def netavark(setting: Setting, found: Findings) -> None:
+    """Podman's network stack as a second peer: on an internal network, without a firewall, and with its own."""
+    if not NETAVARK.exists():
+        found.rows.append(Row("ADD against netavark", "ms", None, remark=f"there is no {NETAVARK}"))
+        return
+    _beside_netavark(setting, found, Netavark(), {}, "without firewall")
+    _beside_netavark(setting, found, Netavark(internal=False), EVERYTHING, "with firewall")
+
+
+def _beside_netavark(
+    setting: Setting, found: Findings, peer: Netavark, keys: Mapping[str, Any], words: str
+) -> None:
+    adds: tuple[list[Done], list[Done]] = ([], [])
+    deletes: tuple[list[Done], list[Done]] = ([], [])
+    with match(setting, setting.sizes.few) as (ours, theirs):
+        makes = {
+            "ADD": (partial(ours.plugins.add, ours.node, **keys), partial(peer.add, theirs.node)),
+            "DEL": (partial(ours.plugins.delete, ours.node, **keys), partial(peer.delete, theirs.node)),
+        }
+
+        def call(command: str) -> Callable[[int, int], Sequence[Done]]:
+            return lambda who, number: (ours, theirs)[who].run([makes[command][who](number)]).done
+
+        for command in ("ADD", "DEL"):  # the first loads tables and kernel modules
+            for who in (0, 1):
+                call(command)(who, 0)
+        settle()
+        take_turns(adds, setting.sizes.few, call("ADD"))
+        take_turns(deletes, setting.sizes.few, call("DEL"), afterwards=settle)
+    for name, done in (("ADD against setup", adds), ("DEL against teardown", deletes)):
+        values = [median(times(each)) for each in done]
+        remark = f"both {words}; netavark has no IPAM"
+        found.rows.append(Row(f"{name}, {words}, p50", "ms", values[0], values[1], against="netavark", remark=remark))
 
 
 def bursts(setting: Setting, found: Findings) -> None:

@@ -126,13 +126,14 @@ def portmap(plugins: Plugins, node: Node, command: str, mappings: Sequence[Mappi
 
 @dataclass(frozen=True, slots=True)
 class Netavark:
-    """Podman's network stack: setup and teardown. It has no IPAM, the addresses are given.
+    """Podman's network stack: setup and teardown. It has no IPAM: podman gives it the addresses.
 
-    The network is an internal one, so that it does what a bridge without ``ipMasq`` does: no firewall.
+    ``internal``: a network that it has no firewall for, as a bridge without ``ipMasq`` has none.
     """
 
     path: Path = NETAVARK
     name: str = "netavark"
+    internal: bool = True
 
     def add(self, node: Node, number: int) -> Call:
         return self._call("setup", node, number)
@@ -150,7 +151,7 @@ class Netavark:
         addresses = [f"10.88.{number // 250}.{number % 250 + 2}", f"fd00:88::{number + 2:x}"]
         network = {
             "name": NETWORK, "id": "b" * 64, "driver": "bridge", "network_interface": "bench0", "subnets": subnets,
-            "ipv6_enabled": True, "internal": True, "dns_enabled": False,
+            "ipv6_enabled": True, "internal": self.internal, "dns_enabled": False,
         }
         options = {
             "container_id": f"c{number}", "container_name": f"c{number}",

@@ -45,7 +45,8 @@ are not to be compared between runs or machines.
   The million leases are written at once, file for file what as many ADDs would have left, half of each family.
 - *library, so many ADD and DEL* is containers that come and go, 100 at a time. No address was given twice.
 - *GC*: the reference plugins of this version have no GC, so a runtime has to call DEL for each.
-- *netavark* has neither IPAM nor, on an internal network such as this one, a firewall.
+- *netavark* has no IPAM: podman chooses the addresses. *Without firewall* is its internal network. *With firewall* is
+  one with masquerade by iptables; ours is closed, guarded and masqueraded then.
 - *The way of a packet*: all are up at once, each on a node of its own, and are measured in rotated order; medians. A
   request is one byte by UDP, its response another. *CPU time of a GB* is that of both ends and of the kernel between
   them. *Outside* is a host beyond the node, which routes to it; of a macvlan it is a host on the same link. *Without

@@ -42,6 +42,19 @@ def test_one_is_made_down_in_its_namespace(testbed: KernelTestbed, wanted: dict[
     assert link(testbed, testbed.a, "mv0") is None and link(testbed, HOST, "eth0") is None
 
 
+@pytest.mark.parametrize(("mode", "resolves"), [("l2", True), ("l3", False), ("l3s", False)])
+def test_whether_an_ipvlan_resolves_neighbours(testbed: KernelTestbed, mode: str, resolves: bool) -> None:
+    """The mode says so whenever it comes up, whatever was set before."""
+    up = ops.SetLink(testbed.a, "eth0", up=True)
+    wired(testbed).kernel.apply([macvlan(testbed, **{**IPVLAN, "mode": mode})])
+    for _ in range(2):
+        testbed.kernel.apply([ops.TuneLink(testbed.a, "eth0", arp=not resolves), up])
+        assert there(testbed, testbed.a, "eth0").arp is resolves
+        testbed.kernel.apply([ops.TuneLink(testbed.a, "eth0", arp=not resolves)])
+        assert there(testbed, testbed.a, "eth0").arp is not resolves
+        testbed.kernel.apply([ops.SetLink(testbed.a, "eth0", up=False)])
+
+
 def test_mac_and_mtu_of_a_vlan(testbed: KernelTestbed) -> None:
     wired(testbed).kernel.apply([macvlan(testbed, **{**VLAN, "mac": OTHER_MAC}, mtu=1300)])
     made = there(testbed, testbed.a, "eth0")

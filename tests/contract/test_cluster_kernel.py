@@ -23,10 +23,12 @@ from cni_v6.cluster.facts import (
     Neighbour,
     NodeKernel,
     Pair,
+    Passage,
     Remove,
     RemoveDevice,
     Route,
     SegmentRoute,
+    SetGate,
     Tunnel,
     Underlay,
 )
@@ -160,6 +162,21 @@ def test_the_tunnel(bench: Bench) -> None:
     assert bench.kernel.observe() == replace(before, closed=frozenset())
 
 
+PASSAGES = (
+    Passage("fd43:0:0:7::/64", "fd42::/48", True), Passage("fd43::/48", "fd42::/48", False),
+    Passage("10.245.0.0/17", "10.244.0.0/16", False),
+)
+
+
+def test_a_gate(bench: Bench) -> None:
+    """Also of one direction alone: what differs in a word is another gate."""
+    assert bench.kernel.observe().gate == ()
+    for passages in (PASSAGES, PASSAGES[1:], PASSAGES, PASSAGES[:1]):
+        assert bench.kernel.apply([SetGate(passages)]) == []
+        assert bench.kernel.observe().gate == tuple(map(str, passages))
+    assert bench.kernel.apply([SetGate(()), SetGate(())]) == [] and bench.kernel.observe().gate == ()
+
+
 PAIR = Pair(1360)
 OWN_SRV6 = tuple(srv6.own("1", ["fd42:0:0:1::/64", "10.244.0.64/26"], UNDERLAY))
 OTHER_SRV6 = tuple(dict.fromkeys(
@@ -280,6 +297,29 @@ def test_a_pair_that_somebody_has_changed(real: tuple[LinuxNode, Node], command:
     assert kernel.observe().devices.get(SRV6) != PAIR
     assert kernel.apply([RemoveDevice(SRV6), Add(PAIR)]) == []
     assert kernel.observe().devices == {SRV6: PAIR}
+
+
+@pytest.mark.netns
+def test_a_gate_is_what_nft_says(real: tuple[LinuxNode, Node]) -> None:
+    kernel, node = real
+    kernel.apply([SetGate(PASSAGES)])
+    shown = node.run("nft", "list", "table", "inet", "cni_v6_clusters").stdout
+    rules = [line.strip().partition(" comment ")[0] for line in shown.splitlines() if " comment " in line]
+    assert rules == [
+        'oifname "cni-v6-srv6-in" accept', "ct state established,related accept", "ct status dnat accept",
+        "icmpv6 type echo-request accept", "icmp type echo-request accept",
+        "ip6 saddr fd43:0:0:7::/64 ip6 daddr fd42::/48 accept", "ip6 saddr fd43::/48 ip6 daddr fd42::/48 drop",
+        "ip saddr 10.245.0.0/17 ip daddr 10.244.0.0/16 drop",
+    ]
+    kernel.observe()
+    node.run("nft", "flush", "chain", "inet", "cni_v6_clusters", "forward")
+    assert kernel.table_news and select.select([kernel.table_news], [], [], PATIENCE)[0] and kernel.table_news.drain()
+    assert kernel.observe().gate == ()
+    node.run("nft", "add", "rule", "inet", "cni_v6_clusters", "forward", "accept")
+    assert kernel.observe().gate == ("",)
+    assert kernel.apply([SetGate(PASSAGES)]) == [] and kernel.observe().gate == tuple(map(str, PASSAGES))
+    kernel.apply([SetGate(())])
+    assert node.run("nft", "list", "tables").stdout == ""
 
 
 @pytest.mark.netns

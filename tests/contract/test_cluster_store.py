@@ -101,6 +101,29 @@ def test_one_of_many_creates_an_object(opened: Open) -> None:
     assert opened().read() == {"blocks/fd42::/64": to_text({"node": str(made.index(True))})}
 
 
+def test_reports_are_beside_the_objects(opened: Open) -> None:
+    """Each node has one, and it is nobody's object."""
+    store: Any = opened()
+    assert store.reports() == {} and store.reports("a") == {}
+    for name, text in (("a", NODE), ("b.example.org", OTHER), ("a", OTHER)):
+        store.report(name, text)
+    other: Any = opened()
+    assert other.reports() == {"a": OTHER, "b.example.org": OTHER}
+    assert other.reports("a") == {"a": OTHER} and other.read() == {}
+    for _ in range(2):
+        other.report("a", None)
+    assert other.reports() == {"b.example.org": OTHER}
+
+
+def test_a_report_in_a_file_wakes_nobody_and_garbage_is_replaced(tmp_path: Path) -> None:
+    with closing(FileStore(str(tmp_path / "cluster.json"))) as store:
+        assert not store.drain()
+        (tmp_path / "cluster.json.reports").write_text("garbage")
+        assert store.reports() == {}
+        store.report("a", NODE)
+        assert store.reports() == {"a": NODE} and not store.drain()
+
+
 def test_a_file_store_tells_of_changes_of_its_file_alone(tmp_path: Path) -> None:
     path = tmp_path / "cluster.json"
     with closing(FileStore(str(path))) as store:
@@ -187,13 +210,13 @@ def test_what_etcd_has_compacted_is_read_again(server: Etcd) -> None:
 @pytest.mark.slow
 @pytest.mark.netns
 def test_an_etcd_that_hangs(server: Etcd) -> None:
-    with closing(EtcdStore(f"{server.url}/slow", seconds=0.3)) as store:
-        assert store.read() == {}
-        server.signal(signal.SIGSTOP)
+    server.signal(signal.SIGSTOP)
+    try:
         with pytest.raises(CniError, match="timed out"):
-            store.read()
+            EtcdStore(f"{server.url}/slow", seconds=0.3).read()
+    finally:
         server.signal(signal.SIGCONT)
-        assert EtcdStore(f"{server.url}/slow").commit([Change("nodes/a", None, NODE)])
+    assert EtcdStore(f"{server.url}/slow").commit([Change("nodes/a", None, NODE)])
 
 
 @pytest.mark.slow

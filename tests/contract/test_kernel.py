@@ -29,23 +29,25 @@ from cni_v6.kernel.facts import (
 from cni_v6.kernel.ops import HOST, AddRoute, Op, SetLink
 from cni_v6.kernel.questions import (
     GetAddresses,
+    GetAliases,
     GetAlive,
     GetIpv6Interfaces,
     GetLifetimes,
     GetLink,
     GetLinks,
     GetMacHolder,
+    GetNeighbour,
     GetNeighbours,
     GetShaping,
     GetPeerAddresses,
     GetPortVlans,
-    GetPorts,
-    GetProxies,
     GetRoutes,
     GetRules,
     GetSurroundings,
     GetSysctl,
     GetUplinks,
+    HasProxy,
+    HasRoute,
     Question,
 )
 from cni_v6.kernel.route_place import METRICS_TRIED
@@ -216,16 +218,26 @@ def test_neighbours_that_are_set_for_good(testbed: KernelTestbed) -> None:
         assert seen.neighbours(netns, "lo") == seen.neighbours(netns, "none0") == ()
 
 
+def test_one_neighbour_that_was_set_for_good(testbed: KernelTestbed) -> None:
+    netns = pair(testbed)
+    testbed.kernel.apply([ops.SetNeighbour(netns, "eth0", each, MAC) for each in ("fe80::1", "192.0.2.1")])
+    places = [(name, each) for name in ("eth0", "lo", "none0") for each in ("fe80::1", "fe80::2", "192.0.2.1")]
+    seen = testbed.kernel.observe([GetNeighbour(netns, *place) for place in places])
+    found = {place: seen.neighbour(netns, *place) for place in places}
+    assert {place: mac for place, mac in found.items() if mac} == {("eth0", "fe80::1"): MAC, ("eth0", "192.0.2.1"): MAC}
+
+
 def test_a_tuned_interface(testbed: KernelTestbed) -> None:
     netns = pair(testbed)
     for step, expected in (
-        (ops.TuneLink(netns, "eth0", promisc=True, tx_queue=77), (True, False, 77)),
-        (ops.TuneLink(netns, "eth0", allmulti=True), (True, True, 77)),
-        (ops.TuneLink(netns, "eth0", promisc=False, allmulti=False, tx_queue=5), (False, False, 5)),
+        (ops.TuneLink(netns, "eth0", promisc=True, tx_queue=77), (True, False, 77, True)),
+        (ops.TuneLink(netns, "eth0", allmulti=True, arp=False), (True, True, 77, False)),
+        (ops.TuneLink(netns, "eth0", promisc=False, allmulti=False, tx_queue=5), (False, False, 5, False)),
+        (ops.TuneLink(netns, "eth0", arp=True), (False, False, 5, True)),
     ):
         testbed.kernel.apply([step])
         found = there(testbed, netns, "eth0")
-        assert (found.promisc, found.allmulti, found.tx_queue) == expected and found.up
+        assert (found.promisc, found.allmulti, found.tx_queue, found.arp) == expected and found.up
 
 
 def test_a_shaped_interface(testbed: KernelTestbed) -> None:
@@ -287,7 +299,7 @@ def test_what_is_unreachable_in_both_families(testbed: KernelTestbed) -> None:
 
 def test_a_bridge_has_so_many_ports(testbed: KernelTestbed) -> None:
     testbed.kernel.apply([BRIDGE, *(veth(testbed.a, number) for number in range(BRIDGE_PORTS_MAX))])
-    assert len(testbed.kernel.observe([GetPorts("br0")]).ports("br0")) == BRIDGE_PORTS_MAX
+    assert sum(each.master == "br0" for each in testbed.kernel.observe([GetLinks()]).links()) == BRIDGE_PORTS_MAX
     with refused(errors.PORTS_EXHAUSTED, "br0", str(BRIDGE_PORTS_MAX)):
         testbed.kernel.apply([veth(testbed.b, BRIDGE_PORTS_MAX)])
 
@@ -674,6 +686,38 @@ def test_the_surroundings(testbed: KernelTestbed) -> None:
     assert not {route.dst for _, route in found.routes} & {"10.9.0.0/16", "2001:db8::/32"}
 
 
+# Of each family: prefixes, of which each contains the next one, an address elsewhere, a next hop and what is behind it.
+PREFIXES = {
+    4: ("192.0.0.0/16", "192.0.2.0/24", "192.0.2.128/25", "198.51.100.7/32", "192.0.2.1",
+        "203.0.113.0/24", "0.0.0.0/0"),
+    6: ("2001:db8::/48", "2001:db8::/64", "2001:db8:0:0:ffff::/96", "2001:db8:1::7/128", "2001:db8::1",
+        "2001:db8:2::/56", "::/0"),
+}
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_whether_a_route_is_there(testbed: KernelTestbed, family: int) -> None:
+    """It is the very route: not one to a longer or shorter prefix, of another table, interface, next hop or metric."""
+    shorter, covering, longer, single, hop, behind, default = PREFIXES[family]
+    netns, other = routed(testbed), single.replace("7/", "8/")
+    testbed.kernel.apply([
+        AddRoute(netns, "eth0", covering), AddRoute(netns, "eth0", longer), AddRoute(netns, "eth0", single),
+        AddRoute(netns, "eth0", behind, hop), AddRoute(netns, "eth0", default, hop, priority=5000),
+        AddRoute(netns, "eth0", other, table=1 << 30), AddRoute(netns, "eth0", single.replace("7/", "9/"), hop),
+    ])
+    expected = {
+        (covering, ()): True, (longer, ()): True, (single, ()): True, (default, (hop,)): True, (behind, (hop,)): True,
+        (behind, (single.partition("/")[0], hop)): True, (behind, ()): False, (single, (hop,)): False,
+        (default, ()): False, (other, ()): False, (shorter, ()): False, (single.replace("7/", "9/"), ()): False,
+    }
+    places = [(name, *asked) for asked in expected for name in ("eth0", "lo", "none0")]
+    seen = testbed.kernel.observe([HasRoute(netns, *place) for place in places])
+    assert {place: seen.has_route(netns, *place) for place in places} == {
+        (name, *asked): is_there and name == "eth0" for asked, is_there in expected.items()
+        for name in ("eth0", "lo", "none0")
+    }
+
+
 def test_routes_of_no_interface(testbed: KernelTestbed) -> None:
     assert routes(testbed, testbed.a, "::/0") == []
 
@@ -698,20 +742,32 @@ def test_which_namespaces_are_alive(testbed: KernelTestbed) -> None:
     assert testbed.kernel.observe([GetAlive(asked)]).alive(asked) == {home, a, b}
 
 
-def test_ports(testbed: KernelTestbed) -> None:
+def test_interfaces_whose_alias_begins_so(testbed: KernelTestbed) -> None:
     attach(testbed)
     attach(testbed, testbed.b, 1)
-    testbed.kernel.apply([ops.SetAlias(HOST, "veth1", "cni-v6 n/c/eth1")])
-    found = {each.name: each for each in testbed.kernel.observe([GetPorts("br0")]).ports("br0")}
-    assert found == {name: there(testbed, HOST, name) for name in ("veth0", "veth1")}
-    assert (found["veth1"].alias, found["veth1"].master) == ("cni-v6 n/c/eth1", "br0")
-    assert found["veth1"].port_enabled
+    testbed.kernel.apply([replace(veth(testbed.b, 2), bridge=""), replace(BRIDGE, name="br1")])
+    for name, alias in (("veth0", "cni-v6 n/c/eth0"), ("veth1", "of cni-v6 n/c/eth0"), ("veth2", "cni-v6 n/d/eth0")):
+        testbed.kernel.apply([ops.SetAlias(HOST, name, alias)])
+    on_bridge, alone = ("veth0", "cni-v6 n/c/eth0"), ("veth2", "cni-v6 n/d/eth0")
+    nobody, some, others = frozenset[str](), frozenset({"veth9"}), frozenset({"veth0", "veth9"})
+    for known, bridge, expected in (
+        (nobody, "", {on_bridge, alone}), (some, "", {on_bridge, alone}), (others, "", {alone}),
+        (nobody, "br0", {on_bridge}), (some, "br0", {on_bridge}), (others, "br0", set()),
+        (nobody, "br1", set()), (some, "br1", set()), (nobody, "br9", set()), (some, "br9", set()),
+    ):
+        asked = GetAliases("cni-v6 n/", bridge, known)
+        assert set(testbed.kernel.observe([asked]).aliases(asked)) == expected, asked
 
 
-def test_ports_of_no_bridge_and_of_an_empty_one(testbed: KernelTestbed) -> None:
-    testbed.kernel.apply([BRIDGE])
-    seen = testbed.kernel.observe([GetPorts("br0"), GetPorts("br9")])
-    assert (seen.ports("br0"), seen.ports("br9")) == ((), ())
+def test_sysctls_beside_the_node_s_interfaces(testbed: KernelTestbed) -> None:
+    """One dump answers both; of an interface that is not there, and of none, there are answers too."""
+    attach(testbed)
+    testbed.kernel.apply([ops.SetSysctl(HOST, "ipv6/conf/br0/accept_ra", "0")])
+    keys = [f"ipv6/conf/{name}/{key}" for name in ("br0", "veth0", "none0", "all")
+            for key in ("accept_ra", "disable_ipv6", "forwarding")]
+    seen = testbed.kernel.observe([GetLinks(), *(GetSysctl(HOST, key) for key in keys)])
+    assert [seen.sysctl(HOST, key) for key in keys] == [sysctl(testbed, HOST, key) for key in keys]
+    assert seen.sysctl(HOST, "ipv6/conf/br0/accept_ra") == "0"
 
 
 def test_a_bridge_that_is_deleted_leaves_its_ports(testbed: KernelTestbed) -> None:
@@ -836,7 +892,10 @@ def test_a_route_of_a_table_is_removed(testbed: KernelTestbed, dst: str, hop: st
 
 
 def proxies(testbed: KernelTestbed, ifname: str = "br0") -> tuple[str, ...]:
-    return testbed.kernel.observe([GetProxies(ifname)]).proxies(ifname)
+    """Those of two addresses for which the node answers there."""
+    candidates = ("2001:db8::2", "2001:db8::3")
+    seen = testbed.kernel.observe([HasProxy(ifname, each) for each in candidates])
+    return tuple(each for each in candidates if seen.has_proxy(ifname, each))
 
 
 def test_proxies(testbed: KernelTestbed) -> None:
@@ -922,8 +981,9 @@ def test_settings_that_are_asked_for_with_their_interface_are_the_sysctls(
 
 def test_asking_changes_nothing(testbed: KernelTestbed) -> None:
     attach(testbed)
-    links = GetLink(HOST, "br0"), GetPorts("br0"), GetAddresses(testbed.a, "eth0")
-    asked: list[Question] = [*links, GetRoutes(testbed.a, "eth0"), GetIpv6Interfaces(), GetUplinks(), GetProxies("br0")]
+    links = GetLink(HOST, "br0"), GetAliases("", "br0"), GetAddresses(testbed.a, "eth0"), GetRoutes(testbed.a, "eth0")
+    by_key = HasProxy("br0", "2001:db8::2"), HasRoute(HOST, "br0", "2001:db8::2/128"), GetNeighbour(HOST, "br0", "::2")
+    asked: list[Question] = [*links, GetIpv6Interfaces(), GetUplinks(), *by_key]
     assert testbed.kernel.observe(asked) == testbed.kernel.observe(asked)
 
 

@@ -324,7 +324,7 @@ def test_a_server_that_is_away_and_comes_back(ill: Ill) -> None:
 
 
 def test_a_server_that_is_slow(quick: None, tmp_path: Path) -> None:
-    with stand_in(tmp_path) as api, closing(KubernetesStore(api.kubeconfig, seconds=0.2)) as store:
+    with stand_in(tmp_path) as api, closing(KubernetesStore(api.kubeconfig, seconds=3.0)) as store:
         with api.changed, pytest.raises(CniError, match="timed out"):
             store.read()
         assert store.read() == {}

@@ -25,7 +25,19 @@ from cni_v6.kernel.netns.enter import open_namespace
 from cni_v6.kernel.open_namespaces import Spaces
 from cni_v6.kernel.ops import HOST
 from cni_v6.kernel.private_proc import USES, PrivateProc
-from cni_v6.kernel.questions import GetForwardChains, GetLink, GetNft, GetRules, GetRuleset, GetSysctl, GetUplinks
+from cni_v6.kernel.questions import (
+    GetAddresses,
+    GetForwardChains,
+    GetLink,
+    GetNft,
+    GetRoutes,
+    GetRules,
+    GetRuleset,
+    GetSysctl,
+    GetUplinks,
+    HasRoute,
+    Question,
+)
 from cni_v6.kernel.sysctl import Folders
 from tests.contract.kernels import LinuxTestbed, linux_testbed
 from tests.processes import opened
@@ -375,13 +387,67 @@ def test_who_adds_rules_without_end_is_told_so_and_ours_go(testbed: LinuxTestbed
     kernel.apply([*added, ops.AddRule(testbed.a, "192.0.2.2/32", 1 << 30)])
     assert kernel.observe([own]).rules(own.netns, own.table) == ("192.0.2.2/32",)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(observe, "MOST_RULES", 100)
-        with pytest.raises(CniError, match="cannot list the container's rules: more than 100") as refused:
+        patch.setattr(observe, "MOST_OF_A_CONTAINER", 100)
+        with pytest.raises(CniError, match="cannot list rules in the container: more than 100") as refused:
             kernel.observe([own])
-        assert "remove those that are not needed" in refused.value.details
+        assert "remove those that are not needed" in refused.value.details and testbed.a in refused.value.details
         kernel.close()
     kernel.remove([ops.RemoveRule(testbed.a, "192.0.2.2/32", 1 << 30)])
     assert kernel.observe([own]).rules(own.netns, own.table) == ()
+
+
+def test_who_adds_routes_or_addresses_without_end_is_told_so(testbed: LinuxTestbed) -> None:
+    """A container with CAP_NET_ADMIN may have any number of them: whoever looks at it reads no more than so many."""
+    kernel, netns = testbed.kernel, testbed.a
+    kernel.apply([ops.SetLink(netns, "lo", up=True)])
+    routes = "".join(f"route add 2001:db8:{number:x}::/64 dev lo\n" for number in range(120))
+    held = "".join(f"address add 2001:db8::{number:x}/128 dev lo nodad\n" for number in range(1, 120))
+    testbed.node.run("ip", "-n", netns.rpartition("/")[2], "-batch", "-", stdin=routes + held)
+    wanted: dict[Question, str] = {GetRoutes(netns, "lo"): "routes", GetAddresses(netns, "lo"): "addresses"}
+    seen = kernel.observe(wanted)
+    assert len(seen.routes(netns, "lo")) >= 120 and len(seen.addresses(netns, "lo")) >= 119
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(observe, "MOST_OF_A_CONTAINER", 100)
+        for asked, what in wanted.items():
+            kernel.close()
+            with pytest.raises(CniError, match=f"cannot list {what} of lo in the container: more than 100") as refused:
+                kernel.observe([asked])
+            assert f"remove those that are not needed ({netns})" in refused.value.details
+        kernel.close()
+        host = testbed.node.run  # the node itself may have any number
+        host("ip", "link", "set", "lo", "up")
+        host("ip", "-batch", "-", stdin=routes)
+        assert len(kernel.observe([GetRoutes(HOST, "lo")]).routes(HOST, "lo")) >= 120
+
+
+def test_a_route_that_is_not_the_first_choice(testbed: LinuxTestbed) -> None:
+    """The kernel answers a look-up with the route that it would take. The one that is asked for may stand behind it."""
+    ip = testbed.node.run
+    ip("ip", "link", "add", "one0", "type", "veth", "peer", "two0")
+    for name in ("one0", "two0"):
+        ip("ip", "link", "set", name, "up")
+    ip("ip", "address", "add", "192.0.2.1/24", "dev", "one0")
+    wanted = ("198.51.100.7/32", "2001:db8:1::7/128", "203.0.113.0/24", "2001:db8:2::/56")
+    asked = [HasRoute(HOST, "one0", dst) for dst in wanted]
+
+    def found() -> list[bool]:
+        seen = testbed.kernel.observe(asked)
+        return [seen.has_route(HOST, "one0", dst) for dst in wanted]
+
+    for dst in wanted:
+        ip("ip", "route", "add", dst, "dev", "two0", "metric", "5")
+    assert found() == [False] * 4
+    for dst in wanted:
+        ip("ip", "route", "add", dst, "dev", "one0", "metric", "2000")
+    assert found() == [True] * 4
+    for family, dst in (("-4", "0.0.0.0/0"), ("-6", "::/0")):
+        ip("ip", family, "rule", "add", "to", dst, "lookup", "77", "priority", "100")
+    for dst in wanted:
+        ip("ip", "route", "add", dst, "dev", "one0", "table", "77")
+    assert found() == [True] * 4
+    for dst in wanted:
+        ip("ip", "route", "del", dst, "dev", "one0", "metric", "2000")
+    assert found() == [False] * 4
 
 
 def test_forward_chains_of_others(testbed: LinuxTestbed) -> None:

@@ -13,8 +13,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import permutations
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -26,9 +28,11 @@ from tests.netns.wire import PATIENCE
 from tests.sandbox import PLUGIN_PATH, ROOT, Node
 
 UNDERLAY = "lan0"
+FAMILIES = (4, 6)
+BULK = bytes(range(256)) * (1 << 14)  # 4 MiB
 POOL6, POOL4 = "fd42:8e1f:6a00::/48", "10.244.0.0/16"
 POOLS = ({"cidr": POOL6, "block": 64}, {"cidr": POOL4, "block": 26})
-TEMPLATE = {
+TEMPLATE: dict[str, Any] = {
     "cniVersion": "1.0.0", "name": "pods", "plugins": [{
         "type": "cni-v6", "bridge": "cni0", "isDefaultGateway": True, "ingress": "open", "strict": True,
         "masquerade": {"ipv4": "auto", "ipv6": "auto"}, "nonMasquerade": [POOL6, POOL4],
@@ -40,13 +44,17 @@ STRANGER = {4: "198.51.100.7", 6: "2001:db8:bad::7"}  # whom nobody knows
 STATE_DIR, TARGET = "/var/lib/cni/cluster", "/var/lib/cni/net.d/10-cni-v6.conflist"
 
 
-def unit_rights() -> list[str]:
-    """Runs another command with the rights that the agent's unit for systemd leaves: all agents have these."""
+def unit_rights(group: str = "") -> list[str]:
+    """Runs another command with the rights that the agent's unit for systemd leaves: all agents have these.
+
+    :param group: a supplementary one; "" for none.
+    """
     lines = ROOT.joinpath("conf/systemd/cni-v6-agent.service").read_text(encoding="utf-8").splitlines()
     settings = dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
     names = ",".join(f"+{name.removeprefix('CAP_').lower()}" for name in settings["CapabilityBoundingSet"].split())
     assert settings["NoNewPrivileges"] == "yes"
-    return ["/usr/bin/setpriv", f"--bounding-set=-all,{names}", "--inh-caps=-all", "--no-new-privs"]
+    return ["/usr/bin/setpriv", f"--bounding-set=-all,{names}", "--inh-caps=-all", "--no-new-privs",
+            f"--groups={group}" if group else "--clear-groups"]
 
 
 @dataclass
@@ -75,8 +83,8 @@ class Member:
             path = folder / f"{self.name}.notify"
             path.unlink(missing_ok=True)
             manager.bind(str(path))
-            argv = [*unit_rights(), f"{PLUGIN_PATH[0]}/cni-v6ctl", "agent", "--node", name or self.name,
-                    "--cluster", self.cluster.store, "--config", str(config)]
+            argv = [*unit_rights(self.cluster.group), f"{PLUGIN_PATH[0]}/cni-v6ctl", "agent",
+                    "--node", name or self.name, "--cluster", self.cluster.store, "--config", str(config)]
             self.agent = self.node.spawn(*argv, env={"NOTIFY_SOCKET": str(path), **self.node.environment})
             if wait:
                 end = os.pidfd_open(self.agent.pid)
@@ -118,11 +126,16 @@ class Member:
 
     def await_config(self, reached: Callable[[dict[str, Any]], object]) -> None:
         """Wait until the agent has written a network of which that is so."""
+        self.await_file(TARGET, lambda: reached(self.config()))
+
+    def await_file(self, path: str, reached: Callable[[], object]) -> None:
+        """Wait for changes of a file of the node until that is so."""
         deadline = time.monotonic() + PATIENCE
-        with closing(FileStore(str(self.node.file(TARGET)))) as changes:
+        with closing(FileStore(str(self.node.file(path)))) as changes:
             changes.fileno()  # from now on
-            while not reached(self.config()):
-                assert select.select([changes], [], [], max(0.0, deadline - time.monotonic()))[0], self.config()
+            while not reached():
+                ready = select.select([changes], [], [], max(0.0, deadline - time.monotonic()))[0]
+                assert ready, self.node.file(path).read_text()
                 changes.drain()
 
     def blocks(self) -> list[str]:
@@ -151,7 +164,10 @@ class Member:
 
 @dataclass
 class Cluster:
-    """``lan``: the namespace of the link, a bridge."""
+    """``lan``: the namespace of the link, a bridge. ``group``: that the agents' unit is given besides.
+
+    ``first``: number of the first node.
+    """
 
     folder: Path
     lan: str
@@ -159,6 +175,8 @@ class Cluster:
     ipv4: bool = True
     members: list[Member] = field(default_factory=list)
     store: str = ""
+    group: str = ""
+    first: int = 1
 
     def __post_init__(self) -> None:
         self.store = f"file:{self.folder}/store/cluster.json"
@@ -172,7 +190,7 @@ class Cluster:
 
     def join(self, name: str) -> Member:
         """A node on the link, without an agent yet."""
-        node, number = Node(engine=True), len(self.members) + 1
+        node, number = Node(engine=True), len(self.members) + self.first
         member = Member(self, name, node, number)
         self.members.append(member)
         port = f"port{number}"
@@ -201,6 +219,27 @@ def cluster(*names: str, ipv4: bool = True, **keys: Any) -> Iterator[Cluster]:
     """
     with TemporaryDirectory(prefix="cluster-") as folder:  # a short path: a socket's has 107 bytes (unix(7))
         yield from _cluster(Path(folder), names, ipv4, keys)
+
+
+@contextmanager
+def another(
+    beside: Cluster, name: str, pools: Sequence[Mapping[str, Any]], *names: str, **keys: Any
+) -> Iterator[Cluster]:
+    """Another cluster on the link of one, with pools of its own; otherwise as ``cluster``."""
+    folder = beside.folder / name
+    (folder / "store").mkdir(parents=True)
+    [plugin] = TEMPLATE["plugins"]
+    plugin = {**plugin, "nonMasquerade": [pool["cidr"] for pool in pools]}
+    template = folder / "template.conflist"
+    template.write_text(json.dumps({**TEMPLATE, "plugins": [plugin]}))
+    config = {**beside.config, "pools": pools, "conflist": {"template": str(template), "target": TARGET}, **keys}
+    made = Cluster(folder, beside.lan, config, beside.ipv4, first=0x50)
+    try:
+        for node in names:
+            made.join(node)
+        yield made
+    finally:
+        made.close()
 
 
 def _cluster(folder: Path, names: Sequence[str], ipv4: bool, keys: Mapping[str, Any]) -> Iterator[Cluster]:
@@ -259,3 +298,40 @@ def hears(receiver: Pod, netns: str, packets: Iterable[bytes], family: int) -> l
         while (said := server.recvfrom(100)[0]) != b"last":
             heard.append(said)
     return heard
+
+
+def bulk(sender: Pod, receiver: Pod, family: int) -> None:
+    """Move what does not fit into one packet: a carrier whose packets are too big for the way stands still here."""
+    received = bytearray()
+    with traffic.listening(receiver.netns, family, 7000) as listener:
+
+        def take() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.settimeout(wire.PATIENCE)
+                while part := connection.recv(1 << 16):
+                    received.extend(part)
+
+        taker = Thread(target=take)
+        taker.start()
+        with traffic.opened(sender.netns, family, socket.SOCK_STREAM) as client:
+            client.connect((receiver.address(family), 7000))
+            client.sendall(BULK)
+            client.shutdown(socket.SHUT_WR)
+        taker.join()
+    assert received == BULK
+
+
+def reach(pods: list[Pod]) -> None:
+    """All pairs, both families."""
+    for one, other in permutations(pods, 2):
+        for family in FAMILIES:
+            assert one.ping(other.address(family)), f"{one.node.name} does not reach {other.address(family)}"
+
+
+def outside(member: Member) -> str:
+    """A host beyond a node, which forwards for it; returns its namespace."""
+    made = networks.outside(member.node)
+    networks.set_sysctl(member.node, "ipv6/conf/all/forwarding", "1")
+    member.node.run("ip", "route", "add", POOL6, "via", networks.NODE_OUTSIDE[6], netns=made)
+    return made

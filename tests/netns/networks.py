@@ -162,13 +162,15 @@ def addresses(node: Node, ifname: str, netns: str = "") -> dict[str, Any]:
     return {f"{entry['local']}/{entry['prefixlen']}": entry for entry in link["addr_info"]}
 
 
-def link_local(node: Node, ifname: str) -> str:
-    """The address that the kernel itself gives an interface, with its length: it comes some time after the carrier,
-    later than a quick caller's next call, so it is looked for until it is there."""
-    while True:
-        found = [text for text in addresses(node, ifname) if text.startswith("fe80:")]
-        if found:
-            return found[0]
+def link_local(node: Node, ifname: str, netns: str = "") -> str:
+    """The address that the kernel itself gives an interface, with its length, once it is in use: it comes some time
+    after the carrier, later than a quick caller's next call."""
+
+    def in_use() -> list[str]:
+        return [text for text, entry in addresses(node, ifname, netns).items()
+                if text.startswith("fe80:") and not entry.get("tentative")]
+
+    return wire.await_state(netns or node.path, in_use, f"a link-local address of {ifname}")[0]
 
 
 def link(node: Node, ifname: str, netns: str = "") -> Any:

@@ -2,64 +2,36 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import socket
 from collections.abc import Iterator
-from itertools import permutations
-from threading import Thread
 
 import pytest
 
 from tests.etcd import etcd
 from tests.netns import networks, traffic, wire
-from tests.netns.cluster import HOST, POOL6, STATE_DIR, TARGET, UNDERLAY, Cluster, Member, cluster
-from tests.netns.networks import Pod
+from tests.netns.cluster import (
+    FAMILIES,
+    HOST,
+    POOL6,
+    STATE_DIR,
+    TARGET,
+    UNDERLAY,
+    Cluster,
+    Member,
+    bulk,
+    cluster,
+    outside,
+    reach,
+)
 from tests.sandbox import PLUGIN_PATH
 
 # Agents take seconds to start, so most tests share two nodes, and leave them as they were.
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("cluster")]
 
-BULK = bytes(range(256)) * (1 << 14)  # 4 MiB
-FAMILIES = (4, 6)
 # linux/rtnetlink.h, RTNLGRP_*: link, IPv4 address and route, IPv6 address and route. Not neighbours, which age.
 CHANGES = sum(1 << (group - 1) for group in (1, 5, 7, 9, 11))
-
-
-def bulk(sender: Pod, receiver: Pod, family: int) -> None:
-    """Move what does not fit into one packet: a carrier whose packets are too big for the way stands still here."""
-    received = bytearray()
-    with traffic.listening(receiver.netns, family, 7000) as listener:
-
-        def take() -> None:
-            connection, _ = listener.accept()
-            with connection:
-                connection.settimeout(wire.PATIENCE)
-                while part := connection.recv(1 << 16):
-                    received.extend(part)
-
-        taker = Thread(target=take)
-        taker.start()
-        with traffic.opened(sender.netns, family, socket.SOCK_STREAM) as client:
-            client.connect((receiver.address(family), 7000))
-            client.sendall(BULK)
-            client.shutdown(socket.SHUT_WR)
-        taker.join()
-    assert received == BULK
-
-
-def reach(pods: list[Pod]) -> None:
-    """All pairs, both families."""
-    for one, other in permutations(pods, 2):
-        for family in FAMILIES:
-            assert one.ping(other.address(family)), f"{one.node.name} does not reach {other.address(family)}"
-
-
-def outside(member: Member) -> str:
-    """A host beyond a node, which forwards for it; returns its namespace."""
-    made = networks.outside(member.node)
-    networks.set_sysctl(member.node, "ipv6/conf/all/forwarding", "1")
-    member.node.run("ip", "route", "add", POOL6, "via", networks.NODE_OUTSIDE[6], netns=made)
-    return made
 
 
 @pytest.fixture(params=[
@@ -253,12 +225,30 @@ def test_an_agent_is_replaced_while_containers_talk(two: Cluster, number: int) -
     assert a.node.file(f"{STATE_DIR}/ready").exists()
 
 
+def test_a_node_that_is_cloned_with_its_disk(two: Cluster) -> None:
+    """Both are the same node by all that their disks say: the one that was there first goes on."""
+    a, b = two.members[:2]
+    routes, pods = a.routes(), [a.pod, b.pod]
+    clone = two.join("b")
+    shutil.copytree(b.node.file(STATE_DIR), clone.node.file(STATE_DIR), dirs_exist_ok=True)
+    clone.start(wait=False)
+    assert "this is a copy of node b at fd00:11::2, 172.30.0.2, which runs" in clone.ended()
+    assert clone.agent and clone.agent.returncode == 1 and clone.routes() == []
+    assert not clone.node.file(TARGET).exists()
+    b.says("a copy of this node's disk runs at fd00:11::3")
+    agent_has(a, routes)
+    reach(pods)
+    with clone.node.unchanged():
+        clone.start(wait=False)
+        assert "this is a copy of node b" in clone.ended()
+
+
 def test_the_same_name_and_another_disk(two: Cluster) -> None:
     """A machine that is made anew, or a second one by mistake: it takes nothing before an operator says so.
 
     The last test, as it takes node b out of the cluster.
     """
-    a, b = two.members
+    a, b = two.members[:2]
     b.stop(signal.SIGKILL)
     blocks = b.blocks()
     new = two.join("b")
@@ -269,5 +259,5 @@ def test_the_same_name_and_another_disk(two: Cluster) -> None:
     new.start()
     assert new.blocks() == blocks
     b.start(wait=False)
-    assert "another node has the name b at fd00:11::3, 172.30.0.3" in b.ended()
+    assert "another node has the name b at fd00:11::4, 172.30.0.4" in b.ended()
     assert b.routes() == [] and not b.node.file(TARGET).exists()

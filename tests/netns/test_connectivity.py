@@ -119,7 +119,7 @@ def test_what_it_says_is_so(node: Node, tmp_path: Path, name: str) -> None:
         node.run("sh", "-ec", case.spoil)
     try:
         with node.unchanged(ignore=STAYS):
-            patience = ("--timeout", "1") if case.red else ()  # what must not come is waited for
+            patience = ("--timeout", "3") if case.red else ()  # what must not come is waited for
             command = "connectivity", "pods", "--conf-dir", str(tmp_path), "--json", *patience
             done = nft.ctl(node, *command, check=False)
     finally:

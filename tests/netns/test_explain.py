@@ -320,4 +320,4 @@ def test_on_a_store_that_is_read_only_while_somebody_holds_its_lock(quiet_node: 
             assert pod.host in nft.ctl(node, "list").stdout
             assert explained(node, pod.address(6))["attachments"][0]["dataDir"] == data_dir
     finally:
-        node.run("umount", data_dir)
+        node.run("umount", "--lazy", data_dir)

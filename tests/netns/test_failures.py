@@ -10,7 +10,7 @@ from contextlib import closing
 import pytest
 
 from cni_v6.protocol.names import Owner, host_interface
-from tests.netns import networks, wire
+from tests.netns import networks
 from tests.netns.networks import DUAL, GATEWAY6, STORE, SUBNET4, Pod
 from tests.netns.stepped_kernel import PAUSE, SteppedPlugin
 from tests.netns.test_cut import start
@@ -64,7 +64,7 @@ def test_every_file_that_cannot_be_written_is_a_clear_error(node: Node, stepped:
             assert list(node.file(STORE).rglob("a:eth0")) == [], f"left behind with {inodes} inodes"
         stepped.call(pod, "DEL")
         assert networks.leases(node) == set() == networks.veths(node)
-        node.run("umount", STORE)
+        node.run("umount", "--lazy", STORE)
         if not codes[-1]:
             break
     assert codes == [103] * (len(codes) - 1) + [0] and len(codes) > 4
@@ -74,9 +74,7 @@ def test_every_file_that_cannot_be_written_is_a_clear_error(node: Node, stepped:
 def test_a_read_only_store(node: Node) -> None:
     config = networks.gateway(*DUAL)
     [pod] = networks.pods(node, config, "attached")
-    # The kernel's own address comes some time after the carrier.
-    wire.await_state(pod.netns, lambda: any(
-        address.startswith("fe80:") for address in networks.addresses(node, "eth0", pod.netns)), "a link-local address")
+    networks.link_local(node, "eth0", pod.netns)
     other = Pod(node, config, "a")
     node.run("mount", "-o", "remount,ro", "/var/lib/cni")
     with node.unchanged():

@@ -251,7 +251,7 @@ def test_an_add_that_fails_leaves_no_element(node: Node) -> None:
         node.run("sh", "-ec", "mount --bind /proc/sys /proc/sys ; mount -o remount,ro,bind /proc/sys")
         assert "Read-only" in pod.call("ADD").error(errors.IO_FAILURE)
         assert nft.generation(node) == before + 2, "in, and out again"
-        node.run("umount", "/proc/sys")
+        node.run("umount", "--lazy", "/proc/sys")
     pod.add()
 
 
@@ -340,7 +340,7 @@ def test_many_at_once_with_reloads_in_between(node: Node) -> None:
 def without_nft(node: Node) -> Iterator[None]:
     node.run("mount", "-t", "tmpfs", "none", "/usr/sbin")
     yield
-    node.run("umount", "/usr/sbin")
+    node.run("umount", "--lazy", "/usr/sbin")
 
 
 def test_without_nft_an_add_says_what_to_do_and_leaves_nothing(node: Node) -> None:

@@ -30,7 +30,7 @@ def test_it_comes_up_with_its_addresses_and_goes_down(node: Node) -> None:
         assert (interface["name"], interface["sandbox"]) == ("lo", netns)
         assert {ip["address"] for ip in result["ips"]} == {"127.0.0.1/8", "::1/128"}
         assert {ip["interface"] for ip in result["ips"]} == {0}
-        node.run("ping", "-6", "-n", "-c", "1", "-W", "1", "::1", netns=netns)
+        node.run("ping", "-6", "-n", "-c", "1", "-W", "10", "::1", netns=netns)
         call(node, "CHECK", netns, prevResult=result).ok()
         for _ in range(2):
             call(node, "DEL", netns, prevResult=result).ok()

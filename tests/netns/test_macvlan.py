@@ -263,32 +263,42 @@ def test_node_and_containers_reach_each_other(node: Node, router: str) -> None:
     """By the node's own addresses, both ways; the link sees neither a second MAC for them nor a question."""
     config = network(hostAccess=True)
     config["ipam"]["ranges"] = [group for group in config["ipam"]["ranges"] if "fd00" not in group[0]["subnet"]]
-    node_mac = networks.link(node, UPLINK)["address"]
     with node.unchanged(ignore=LEFT):
         first, second = networks.pods(node, config, "a", "b")
-        for pod in (first, second):
-            for family in (4, 6):
-                assert pod.ping(NODE_OUTSIDE[family]) and networks.ping(node, pod.address(family))
-                assert pod.ping(BEHIND[family])
-                assert _mac_of(node, NODE_OUTSIDE[family], router) == node_mac
-            pod.check().ok()
-        own = first.result["interfaces"][1]["name"]
-        assert networks.sysctl(node, f"ipv6/conf/{own}/accept_ra") == "0"
-        said = nft.ctl(node, "explain", first.address(6)).stdout
+        own = reach_each_other(node, router, first, second)
+        said = nft.ctl(node, "explain", second.address(6)).stdout
         assert "uplink0, up, MTU 1500" in said and f"yes: through {own}" in said and "eth0 by way of fe80::1" in said
-        first.delete()
-        assert networks.ping(node, second.address(6)) and second.ping(NODE_OUTSIDE[4])
-        node.run("ip", "link", "delete", own)
-        assert f"macvlan {own} is missing" in second.check().error(errors.CHECK_FAILED)
-        nft.ctl(node, "check", "--repair")
-        second.check().ok()
-        assert networks.ping(node, second.address(6)) and second.ping(NODE_OUTSIDE[4])
         node.remove_container("b")
         nft.ctl(node, "gc")
         node.remove_container("a")
 
 
-def _mac_of(node: Node, address: str, netns: str) -> str:
+def reach_each_other(node: Node, router: str, first: Pod, second: Pod) -> str:
+    """Node and containers do, also once the first one is deleted, and once what the node has for it was mended.
+
+    :returns: the node's own interface on the master.
+    """
+    node_mac = networks.link(node, UPLINK)["address"]
+    for pod in (first, second):
+        for family in (4, 6):
+            assert pod.ping(NODE_OUTSIDE[family]) and networks.ping(node, pod.address(family))
+            assert pod.ping(BEHIND[family]) and first.ping(second.address(family))
+            assert mac_of(node, NODE_OUTSIDE[family], router) == node_mac
+        pod.check().ok()
+    own = str(first.result["interfaces"][1]["name"])
+    assert networks.sysctl(node, f"ipv6/conf/{own}/accept_ra") == "0"
+    first.delete()
+    assert networks.ping(node, second.address(6)) and second.ping(NODE_OUTSIDE[4])
+    node.run("ip", "link", "delete", own)
+    kind = first.config["type"].removeprefix("cni-v6-")
+    assert f"{kind} {own} is missing" in second.check().error(errors.CHECK_FAILED)
+    nft.ctl(node, "check", "--repair")
+    second.check().ok()
+    assert networks.ping(node, second.address(6)) and second.ping(NODE_OUTSIDE[4])
+    return own
+
+
+def mac_of(node: Node, address: str, netns: str) -> str:
     """The MAC that a host of the link gets for an address of the node."""
     node.run("ip", "neighbour", "flush", "dev", "eth0", netns=netns)
     assert networks.ping(node, address, netns)
@@ -352,7 +362,7 @@ def radvd(node: Node, router: str, tmp_path: Path) -> str:
 
 def slaac(**keys: Any) -> dict[str, Any]:
     config = networks.network(name="pods", **keys)
-    return {**config, "ipam": {"type": "cni-v6-slaac", "slaacTimeout": 5}}
+    return {**config, "ipam": {"type": "cni-v6-slaac", "slaacTimeout": 60}}
 
 
 def test_a_container_takes_its_address_from_the_router(node: Node, router: str, radvd: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from cni_v6 import errors
+from cni_v6.plan.firewall import link_local
 from tests.netns import frames, networks, nft, traffic, wire
 from tests.netns.frames import ALL_NODES, ARP, BROADCAST, ICMPV6, IPV4, IPV6, UDP
 from tests.netns.networks import DUAL, GATEWAY4, GATEWAY6, OUTSIDE, ROUTED, SUBNET4, SUBNET6, Pod
@@ -132,7 +133,7 @@ def test_a_container_speaks_from_its_own_addresses_alone(node: Node) -> None:
 def test_a_container_can_neither_lead_the_node_nor_fill_its_tables(node: Node) -> None:
     """Router advertisements, redirects, ARP and neighbour solicitations from a hundred addresses."""
     [pod] = networks.pods(node, networks.gateway(*DUAL), "a")
-    own = frames.Host(pod.mac, pod.address(4), pod.address(6), _link_local(node, pod))
+    own = frames.Host(pod.mac, pod.address(4), pod.address(6), link_local(pod.mac))
     routes = node.run("ip", "-6", "route", "show").stdout
     sent = [frames.ethernet(own.mac, frames.ALL_NODES_MAC, IPV6, frames.ip(own.link_local, ALL_NODES, ICMPV6, (
         frames.router_advertisement(own.link_local, own.mac, "2001:db8:bad::"))))]
@@ -154,11 +155,6 @@ def test_a_container_can_neither_lead_the_node_nor_fill_its_tables(node: Node) -
     assert node.run("ip", "-6", "route", "show").stdout == routes
     assert list(networks.addresses(node, pod.host)) == [f"{LINK_GATEWAY}/64"]
     assert pod.ping(GATEWAY4) and pod.ping(GATEWAY6)
-
-
-def _link_local(node: Node, pod: Pod) -> str:
-    found = [text for text in networks.addresses(node, "eth0", pod.netns) if text.startswith("fe80:")]
-    return found[0].partition("/")[0]
 
 
 def test_an_egress_list_holds_between_neighbours_too(node: Node) -> None:

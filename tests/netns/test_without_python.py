@@ -24,7 +24,7 @@ from tests import image, kubernetes
 from tests.couriers import NAMES, build
 from tests.distributions import PYTHON_DIR
 from tests.image import Image
-from tests.netns import networks
+from tests.netns import networks, wire
 from tests.netns.networks import DUAL, Pod
 from tests.netns.test_renumbering import FIRST, PART, SECOND, deprecate, give, network as following
 from tests.sandbox import COMMANDS, TIMEOUT, Call, Node, Reply, need, reply
@@ -349,10 +349,13 @@ def test_nothing_is_left_out_for_want_of_a_privilege(machine: Machine) -> None:
 
 
 def test_a_bridge_that_is_deleted_comes_back(machine: Machine) -> None:
+    node = machine.node
     with machine.engine():
-        [pod] = networks.pods(machine.node, CONFIG, "a")
-        machine.node.run("ip", "link", "delete", "cni0")
-        assert pod.ping(networks.GATEWAY6, patience=30)
+        [pod] = networks.pods(node, CONFIG, "a")
+        before = node.snapshot()
+        node.run("ip", "link", "delete", "cni0")
+        wire.await_state(node.path, lambda: before.difference(node.snapshot()) == [], "the node as it was")
+        assert pod.ping(networks.GATEWAY6)
         assert pod.check().ok() is None
 
 

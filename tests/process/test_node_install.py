@@ -185,7 +185,7 @@ class _Etc:
             node.file(path).write_text(content, encoding="utf-8")
 
     def close(self) -> None:
-        self._node.run("umount", "/etc")
+        self._node.run("umount", "--lazy", "/etc")
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ def test_a_runtime_attaches_and_detaches_a_container(commands: Path, node: Node)
     with node.unchanged():
         result = call("ADD", "a")
         assert [address["address"] for address in result["ips"]] == ["fd00:7::3/64", "10.7.0.3/24"]
-        node.run("ping", "-6", "-n", "-c", "1", "-W", "2", "fd00:7::1", netns=node.containers["a"])
+        node.run("ping", "-6", "-n", "-c", "1", "-W", "10", "fd00:7::1", netns=node.containers["a"])
         assert "fd00:7::3 10.7.0.3" in listed(commands, node)
         call("DEL", "a")
     assert "fd00:7::3" not in listed(commands, node)

@@ -166,7 +166,7 @@ touch "$MOUNTED/a"
 unshare --net sh -euc 'ip link set lo up; mount --bind /proc/self/ns/net "$MOUNTED/a"'
 ip link set lo up
 "$PLUGIN"
-nsenter --net="$MOUNTED/a" ping -6 -n -c 1 -W 2 fd00:7::1 >&2
+nsenter --net="$MOUNTED/a" ping -6 -n -c 1 -W 10 fd00:7::1 >&2
 """
 
 

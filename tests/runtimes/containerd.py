@@ -42,17 +42,37 @@ state = "{folder}/state"
 """
 
 
-@dataclass(frozen=True)
+@dataclass
 class Containerd:
-    """A ready containerd with the test's image in both namespaces: ``ctr``'s own and the CRI service's."""
+    """A containerd with the test's image in both namespaces: ``ctr``'s own and the CRI service's.
+
+    :param folder: for its configuration, root folder and log.
+    """
 
     node: Node
-    log: Path
+    folder: Path
+    daemon: subprocess.Popen[bytes] | None = None
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "containerd.log"
 
     @property
     def socket(self) -> Path:
         """The socket as a client outside the node reaches it."""
         return self.node.path(f"{FOLDER}/containerd.sock")
+
+    def start(self) -> None:
+        """Until it is ready. Containers that an earlier one has started go on."""
+        with _ready(self.node) as (notify, ready):
+            env = {"NOTIFY_SOCKET": notify}
+            self.daemon = self.node.start("containerd", "--config", self.folder / "config.toml", log=self.log, env=env)
+            _await(ready, self.daemon, self.log)
+
+    def stop(self) -> None:
+        if self.daemon:
+            self.node.stop(self.daemon)
+            self.daemon = None
 
     def await_image(self, cri: Cri) -> None:
         """Return when the CRI service has heard of the imported image: containerd tells it by an event of its own."""
@@ -77,27 +97,25 @@ class Containerd:
 @contextmanager
 def containerd(node: Node, folder: Path) -> Iterator[Containerd]:
     """Start containerd on a node, its root folder and log in ``folder``; stop it at the end."""
-    config = folder / "config.toml"
-    config.write_text(CONFIG.format(root=folder / "root", folder=FOLDER, image=IMAGE))
-    log = folder / "containerd.log"
+    text = CONFIG.format(root=folder / "root", folder=FOLDER, image=IMAGE)
+    folder.joinpath("config.toml").write_text(text)
     image = archive(folder / "image.tar", IMAGE)
     node.path(FOLDER).mkdir()
-    with _ready(node) as (notify, ready):
-        daemon = node.start("containerd", "--config", config, log=log, env={"NOTIFY_SOCKET": notify})
-        try:
-            _await(ready, daemon, log)
-            started = Containerd(node, log)
-            for namespace in ("", "k8s.io"):
-                started.ctr("image", "import", "--snapshotter", "native", image, namespace=namespace)
-            yield started
-        finally:
-            node.stop(daemon)
+    made = Containerd(node, folder)
+    try:
+        made.start()
+        for namespace in ("", "k8s.io"):
+            made.ctr("image", "import", "--snapshotter", "native", image, namespace=namespace)
+        yield made
+    finally:
+        made.stop()
 
 
 @contextmanager
 def _ready(node: Node) -> Iterator[tuple[str, socket.socket]]:
     """The socket on which a service says that it is ready (sd_notify(3)), and its name on the node."""
     name = f"{FOLDER}/notify.sock"
+    node.path(name).unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready:
         ready.bind(str(node.path(name)))
         yield name, ready

@@ -10,8 +10,11 @@ import tarfile
 from pathlib import Path
 
 BUSYBOX = Path("/bin/busybox")  # Debian's busybox-static
-APPLETS = ("cat", "ip", "ping", "sh", "sleep")
+APPLETS = ("cat", "httpd", "ip", "ping", "sh", "sleep", "test", "wget")
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}  # platform.machine() -> Go's name, which images use
+
+WWW = "/www"  # for httpd -h: /cgi-bin/client says whose address the server sees
+CLIENT = b"#!/bin/sh\necho\necho $REMOTE_ADDR\n"
 
 # Process 1 of a pid namespace gets no default signal handlers, so it has to say itself that TERM means to end.
 PAUSE = ("/bin/sh", "-c", "trap 'exit 0' TERM INT; while :; do sleep 86400 & wait $!; done")
@@ -45,11 +48,12 @@ def _layer() -> bytes:
     """The root file system: busybox, the applets as links to it, and the folders a runtime mounts over."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as out:
-        for folder in ("bin", "dev", "etc", "proc", "run", "sys", "tmp"):
+        for folder in ("bin", "dev", "etc", "proc", "run", "sys", "tmp", "www", "www/cgi-bin"):
             entry = tarfile.TarInfo(folder)
             entry.type, entry.mode = tarfile.DIRTYPE, 0o755
             out.addfile(entry)
         _file(out, "bin/busybox", BUSYBOX.read_bytes(), mode=0o755)
+        _file(out, "www/cgi-bin/client", CLIENT, mode=0o755)
         for applet in APPLETS:
             entry = tarfile.TarInfo(f"bin/{applet}")
             entry.type, entry.linkname = tarfile.SYMTYPE, "busybox"

@@ -37,10 +37,13 @@ def conflist(name: str, version: str, *plugins: Mapping[str, Any]) -> str:
     return json.dumps({"cniVersion": version, "name": name, "plugins": plugins or (bridge(),)}, indent=2)
 
 
-def install(node: Node) -> None:
-    """Put every plugin into the node's /opt/cni/bin, as links: ours, and the reference's of other names beside them."""
+def install(node: Node, *folders: str) -> None:
+    """Put every plugin into the node's /opt/cni/bin, as links: ours, and the reference's of other names beside them.
+
+    :param folders: whose plugins go before both.
+    """
     folder = node.path("/opt/cni/bin")
-    for source in map(Path, PLUGIN_PATH):
+    for source in map(Path, (*folders, *PLUGIN_PATH)):
         for plugin in source.iterdir():
             if not (folder / plugin.name).is_symlink():
                 (folder / plugin.name).symlink_to(plugin)

@@ -16,6 +16,7 @@ from typing import Any
 
 from tests import processes
 from tests.sandbox import ROOT
+from tests.snapshot import take
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 ENVIRONMENT = {"PATH": PATH, "HOME": "/root", "LC_ALL": "C"}
@@ -112,7 +113,7 @@ class Node:
     def start(self, *command: str | Path, log: Path, env: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
         """Start a daemon on the node; its output goes to ``log``. Stop it with ``stop``."""
         environment = {**ENVIRONMENT, **(env or {})}
-        with log.open("wb") as out:
+        with log.open("ab") as out:
             none = subprocess.DEVNULL
             return subprocess.Popen(self.argv(*command), env=environment, stdin=none, stdout=out, stderr=out)
 
@@ -123,7 +124,8 @@ class Node:
         daemon.wait(timeout=SETTLE)
 
     def left_behind(self, before: State) -> list[str]:
-        """What is other than ``before`` once every newer process has ended, or has had ``SETTLE`` seconds to.
+        """What is other than ``before`` once every newer process has ended and been cleaned up after, or has had
+        ``SETTLE`` seconds to.
 
         The engine that the runtime's first call left behind is asked to end, and waited for.
         """
@@ -134,7 +136,9 @@ class Node:
                 descriptor = os.pidfd_open(pid)
                 select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))
                 os.close(descriptor)
-        return before.difference(self.state())
+        while (left := before.difference(self.state())) and time.monotonic() < deadline:
+            select.select([], [], [], 0.1)  # kubelet takes a pod's cgroups away some time after its end
+        return left
 
     def state(self) -> State:
         """What is there now, to be compared with what was there before."""
@@ -158,6 +162,24 @@ class Node:
         """The node's own cgroup in each hierarchy where something has made it."""
         root = self.path("/sys/fs/cgroup")
         return [path for path in (root / self.cgroup, *root.glob(f"*/{self.cgroup}")) if path.exists()]
+
+    def cgroup_roots(self) -> list[Path]:
+        """The top of each hierarchy."""
+        top = self.path("/sys/fs/cgroup")
+        return [top] if (top / "cgroup.controllers").exists() else [path for path in top.iterdir() if path.is_mount()]
+
+    @contextmanager
+    def unchanged(self, store: str) -> Iterator[None]:
+        """Fail the test, with the difference, unless the node's network and a lease store are afterwards as before."""
+        before = take({"node": self._read}, self.path(store))
+        yield
+        difference = before.difference(take({"node": self._read}, self.path(store)))
+        assert not difference, "the node has changed:\n" + "\n".join(difference)
+
+    def _read(self, *command: str) -> str:
+        """What a command prints, whatever its exit status: "" where there is nothing of the kind."""
+        none = subprocess.DEVNULL
+        return subprocess.run(self.argv(*command), env=ENVIRONMENT, stdin=none, capture_output=True, text=True).stdout
 
     def clear(self) -> None:
         """End what runs on the node, then remove its cgroups: these alone would outlive it."""

@@ -52,31 +52,37 @@ def test_what_it_does_not_read_is_its_own_affair(run: Run) -> None:
 
 
 def test_one_that_hangs_is_ended_with_its_children(run: Run, tmp_path: Path) -> None:
-    fifo = tmp_path / "fifo"
-    os.mkfifo(fifo)
-    patience = Patience()
-    with held_open(fifo) as ends:
-        with pytest.raises(Stopped, match="did not end within 0.2 seconds") as caught:
-            run('echo begun >&2; sleep 1000 >"$1" & read line <"$1"', str(fifo), seconds=SHORT, patience=patience)
-        assert ends(), "its child has the fifo open still"
+    """Its caller goes once all of them are there: the second fifo has no other writer."""
+    fifos = tmp_path / "fifo", tmp_path / "caller"
+    for fifo in fifos:
+        os.mkfifo(fifo)
+    with held_open(fifos[0]) as ended, held_open(fifos[1]) as caller:
+        patience = Patience(Limits(gone=SHORT), caller=caller.descriptor)
+        with pytest.raises(Stopped, match="its caller has gone") as caught:
+            script = 'echo begun >&2; (: >"$2"; exec sleep 1000) >"$1" & read line <"$1"'
+            run(script, *map(str, fifos), patience=patience)
+        assert ended.by_all_writers(), "its child has the fifo open still"
     assert caught.value.logged == b"begun\n"
     assert patience.left(1000) <= patience.limits.undo
 
 
 class held_open:
-    """A fifo's reader; what it gives tells whether all writers come to their end."""
+    """A fifo's reader, which is told when all writers have come to their end."""
 
     def __init__(self, fifo: Path) -> None:
         self._fifo = fifo
 
-    def __enter__(self) -> Callable[[], bool]:
-        self._file = os.open(self._fifo, os.O_RDONLY | os.O_NONBLOCK)
+    def __enter__(self) -> held_open:
+        self.descriptor = os.open(self._fifo, os.O_RDONLY | os.O_NONBLOCK)
+        return self
+
+    def by_all_writers(self) -> bool:
         poll = select.poll()
-        poll.register(self._file, 0)
-        return lambda: bool(poll.poll(ENOUGH * 1000))
+        poll.register(self.descriptor, 0)
+        return bool(poll.poll(ENOUGH * 1000))
 
     def __exit__(self, *_: object) -> None:
-        os.close(self._file)
+        os.close(self.descriptor)
 
 
 @pytest.mark.parametrize("script", ["exec sleep 1000", "exec >&- 2>&-; exec sleep 1000", "trap '' TERM; sleep 1000"])
@@ -129,9 +135,10 @@ def callers() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 def test_the_caller_has_gone(run: Run, callers: tuple[socket.socket, socket.socket]) -> None:
     theirs, ours = callers
-    patience = Patience(Limits(gone=SHORT), caller=ours.fileno())
     theirs.close()
+    patience = Patience(Limits(gone=ENOUGH), caller=ours.fileno())
     assert run("echo done", patience=patience).stdout == b"done\n", "it ends by itself"
+    patience = Patience(Limits(gone=SHORT), caller=ours.fileno())
     with pytest.raises(Stopped, match="its caller has gone"):
         run("sleep 1000", patience=patience)
     assert run("echo undone", patience=patience).stdout == b"undone\n", "to undo it, nobody need be there"

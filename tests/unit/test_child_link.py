@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from cni_v6 import errors
+from cni_v6.attachments import repair
 from cni_v6.errors import CniError
 from cni_v6.kernel import child_link, ops
 from cni_v6.kernel.facts import Link
@@ -17,7 +18,7 @@ from cni_v6.kernel.ops import HOST
 from cni_v6.leases import port_record
 from cni_v6.leases.attachment import Attachment, ChildLink
 from cni_v6.plan import child, reach
-from cni_v6.protocol.names import Owner, unnamed_interface
+from cni_v6.protocol.names import Owner, node_interface, unnamed_interface
 from tests.unit.fake_context import DATA_DIR, FakeContext, gc
 from tests.unit.test_macvlan import OWNER, SPACE, WIRE, WIRE_MAC, inside, node, situation, sysctl
 
@@ -53,7 +54,7 @@ def test_the_life_of_a_container(
         {"address": "2001:db8:1::1/64", "gateway": "fe80::1", "interface": 0},
         {"address": "10.1.0.2/24", "gateway": "10.1.0.1", "interface": 0},
     ]
-    assert inside(fake) == {"eth0": Link("eth0", WIRE_MAC, 1500, kind, up=True, alias="cni-v6 lan/c1/eth0")}
+    assert inside(fake) == {"eth0": Link("eth0", WIRE_MAC, 1500, kind, up=True, arp=waits, alias="cni-v6 lan/c1/eth0")}
     routes = {route.dst: route.gateway for route in fake.kernel.spaces[SPACE].routes["eth0"]}
     assert routes == {"::/0": "fe80::1", "0.0.0.0/0": "10.1.0.1"}
     assert [sysctl(fake, name) for name in ("accept_ra", "autoconf", "accept_dad")] == ["0", "0", dad]
@@ -125,6 +126,72 @@ def test_the_nodes_own_addresses() -> None:
         fake = node()
         fake.kernel.spaces[HOST].addresses[WIRE] = ["10.1.0.2/24"]
         assert call(fake, "ADD", conf).ok()["ips"][1]["address"] == f"{first}/24"
+
+
+# hostAccess
+
+SHARED = {**L2, "hostAccess": True}
+NODE = node_interface("lan", WIRE)
+
+
+def with_addresses(*addresses: str) -> FakeContext:
+    fake = node()
+    fake.kernel.spaces[HOST].addresses[WIRE] = ["fe80::7/64", *addresses]
+    return fake
+
+
+@pytest.mark.parametrize("mode", ["l2", "l3", "l3s"])
+def test_the_node_has_an_ipvlan_as_long_as_a_container_needs_it(mode: str) -> None:
+    """With the master's MAC, which containers have the node's addresses at; it resolves no neighbours."""
+    fake, conf = with_addresses("10.1.0.1/24", "2001:db8:1::99/64"), {**SHARED, "mode": mode}
+    result = call(fake, "ADD", conf).ok()
+    assert result["interfaces"][1:] == [{"name": NODE, "mac": WIRE_MAC, "mtu": 1500}]
+    link = fake.kernel.spaces[HOST].links[NODE]
+    assert (link.kind, link.mac, link.up, link.arp) == ("ipvlan", WIRE_MAC, True, False)
+    assert fake.kernel.children[HOST, NODE] == (HOST, WIRE, "ipvlan", mode)
+    assert fake.kernel.spaces[SPACE].neighbours == {"eth0": {"10.1.0.1": WIRE_MAC, "2001:db8:1::99": WIRE_MAC}}
+    assert {route.dst for route in fake.kernel.spaces[HOST].routes[NODE]} == {"2001:db8:1::1/128", "10.1.0.2/32"}
+    [record] = fake.attachments("lan")
+    assert record.port == ChildLink(SPACE, WIRE, node=NODE, kind="ipvlan", mode=mode)
+    call(fake, "CHECK", {**conf, "prevResult": result}).ok()
+    call(fake, "STATUS", conf).ok()
+    call(fake, "DEL", conf).ok()
+    assert set(fake.kernel.spaces[HOST].links) == {"lo", WIRE}
+
+
+@pytest.mark.parametrize("spoil", ["is missing", "is down", "resolves neighbours"])
+def test_what_the_node_s_ipvlan_lacks_is_mended(spoil: str) -> None:
+    fake = with_addresses("10.1.0.1/24")
+    result = call(fake, "ADD", SHARED).ok()
+    if spoil == "is missing":
+        fake.kernel.delete(HOST, NODE)
+    else:  # it resolves neighbours whenever it comes up
+        fake.kernel.apply([ops.SetLink(HOST, NODE, up=spoil != "is down")])
+    check = {**SHARED, "prevResult": result}
+    assert f"the node's ipvlan {NODE} {spoil}" in call(fake, "CHECK", check).error(errors.CHECK_FAILED)
+    with fake.leases("lan").transaction() as leases:
+        assert repair.mend(repair.look(leases, fake.context()), fake.context()) == []
+    call(fake, "CHECK", check).ok()
+    fake.kernel.apply([ops.SetLink(HOST, NODE, up=False)])
+    fake.container("c2")
+    call(fake, "ADD", SHARED, "c2").ok()
+    assert not fake.kernel.spaces[HOST].links[NODE].arp
+
+
+@pytest.mark.parametrize(("everywhere", "master", "mode", "drops"), [
+    ("1", "0", "l2", True), ("0", "1", "l2", True), ("1", "2", "l2", False), ("0", "0", "l2", False),
+    ("1", "1", "l3", False),
+])
+def test_a_node_that_drops_what_containers_send_it(everywhere: str, master: str, mode: str, drops: bool) -> None:
+    fake, conf = with_addresses("10.1.0.1/24"), {**SHARED, "mode": mode}
+    fake.kernel.spaces[HOST].sysctls |= {
+        "ipv4/conf/all/rp_filter": everywhere, f"ipv4/conf/{WIRE}/rp_filter": master,
+    }
+    words = f"over IPv4 (rp_filter 1): run sysctl -w net/ipv4/conf/{WIRE}/rp_filter=2"
+    reply = call(fake, "ADD", conf)
+    assert (words in reply.stderr) == drops
+    check = call(fake, "CHECK", {**conf, "prevResult": reply.ok()})
+    assert words in check.error(errors.CHECK_FAILED) if drops else check.ok() is None
 
 
 # All ipvlans of a master have one mode
@@ -236,7 +303,8 @@ def test_the_id_of_a_vlan_belongs_to_one_container() -> None:
     ({**L2, "mode": "l4"}, errors.INVALID_CONFIG, 'write "l2", "l3" or "l3s"'),
     ({**L2, "runtimeConfig": {"mac": "02:00:00:00:00:01"}}, errors.INVALID_CONFIG, "has the MAC of its master"),
     ({**L2, "mac": "02:00:00:00:00:01"}, errors.UNSUPPORTED_FIELD, "has the MAC of its master"),
-    ({**L2, "hostAccess": True}, errors.UNSUPPORTED_FIELD, "between an ipvlan and its master"),
+    ({**L2, "hostAccess": True, "linkInContainer": True}, errors.INVALID_CONFIG, "exclude each other"),
+    ({**L2, "hostAccess": True, "ipam": {}}, errors.INVALID_CONFIG, "needs an ipam with ranges"),
     ({**TAGGED, "hostAccess": True}, errors.UNSUPPORTED_FIELD, "another link than the node's"),
     ({**L3, "acceptRa": True}, errors.INVALID_CONFIG, "acceptRa: true needs mode l2"),
     ({**L3, "ipam": {"type": "cni-v6-slaac"}}, errors.INVALID_CONFIG, "needs mode l2"),

@@ -192,6 +192,8 @@ def test_the_state_on_disk() -> None:
     state = State(A, {"nodes/a": "garbage \ufffd"})
     assert decode_state(encode_state(state), "state.json") == state
     assert decode_state(b'{"version": 1, "node": "a", "id": "1"}', "state.json") == State(A)
+    more = State(A, {"nodes/a": "1"}, {"east": {"nodes/b": "2"}})
+    assert decode_state(encode_state(more), "state.json") == more
     with pytest.raises(CniError, match="version is 2, not 1"):
         decode_state(b'{"version": 2}', "state.json")
 
@@ -440,6 +442,7 @@ def test_the_list(mtu: Any, written: int) -> None:
     ({"plugins": [{"ipam": {}, "mtu": True}]}, "plugins[0].mtu is true"),
     ({"plugins": [{"ipam": {}, "mtu": "x"}]}, "plugins[0].mtu is 'x'"),
     ({"plugins": [{"ipam": {}, "mtu": -1}]}, "plugins[0].mtu is -1"),
+    ({"plugins": [{"ipam": {}, "nonMasquerade": "x"}]}, "plugins[0].nonMasquerade is 'x'"),
 ])
 def test_a_template_that_is_refused(raw: Any, says: str) -> None:
     with pytest.raises(CniError) as caught:
@@ -447,10 +450,23 @@ def test_a_template_that_is_refused(raw: Any, says: str) -> None:
     assert f"template /t: {says}" in str(caught.value) and caught.value.details
 
 
-def test_the_samples() -> None:
+@pytest.mark.parametrize(("keys", "written"), [
+    ({}, None),
+    ({"ipMasq": False}, None),
+    ({"masquerade": {"ipv6": "auto"}}, ["fd43::/48", "10.1.0.0/16"]),
+    ({"ipMasq": True, "nonMasquerade": ["10.0.0.0/8", "fd43::/48"]}, ["10.0.0.0/8", "fd43::/48", "10.1.0.0/16"]),
+])
+def test_sources_towards_other_clusters_stay(keys: dict[str, Any], written: Any) -> None:
+    text = conflist.render(template(**keys), ["fd42::/64"], 1500, ["fd43::/48", "10.1.0.0/16"])
+    assert json.loads(text)["plugins"][0].get("nonMasquerade") == written
+    assert json.loads(conflist.render(template(**keys), ["fd42::/64"], 1500))["plugins"][0].items() >= keys.items()
+
+
+@pytest.mark.parametrize("folder", ["conf/cluster", "conf/cluster/kubernetes"])
+def test_the_samples(folder: str) -> None:
     """The agent takes both, and the plugin takes what it writes, without a word."""
-    conf = parse((ROOT / "conf/cluster/agent.json").read_bytes(), "agent.json")
-    sample = conflist.parse_template((ROOT / "conf/cluster/template.conflist").read_bytes(), conf.template)
+    conf = parse((ROOT / folder / "agent.json").read_bytes(), "agent.json")
+    sample = conflist.parse_template((ROOT / folder / "template.conflist").read_bytes(), conf.template)
     taken = [blocks.choose(pool, "a", []) for pool in conf.pools]
     raw = json.loads(conflist.render(sample, taken, 1500))
     call = config_tables.call({"cniVersion": raw["cniVersion"], "name": raw["name"], **raw["plugins"][0]})

@@ -49,7 +49,7 @@ class Stepped:
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._acting, name)
-        if name not in ("commit", "apply", "save", "write_conflist", "set_ready"):
+        if name not in ("commit", "apply", "save", "write_conflist", "set_ready", "check", "replace", "reload"):
             return method
 
         def call(*arguments: Any) -> Any:
@@ -75,12 +75,13 @@ class Place:
     said: list[str] = field(default_factory=list)
     ids: int = 0
     conf: AgentConf = CONF
+    boot: str = ""
 
     def __post_init__(self) -> None:
         self.kernel = FakeNode(self.underlay)
 
     def agent(self, **others: Any) -> Agent:
-        parts = {"store": self.store, "kernel": self.kernel, "disk": self.disk, **others}
+        parts = {"store": self.store, "kernel": self.kernel, "disk": self.disk, "boot": self.boot, **others}
         return Agent(self.conf, self.name, template(), make_id=self.make_id, say=self.said.append, **parts)
 
     def make_id(self) -> str:
@@ -269,6 +270,90 @@ def test_the_name_is_another_nodes_now(a: Place, store: MemoryStore) -> None:
     assert {entry.ifname for entry in a.kernel.entries if isinstance(entry, Route)} == {"eth0"}
 
 
+def copied(a: Place) -> Place:
+    """A node with a copy of another one's disk, and addresses of its own."""
+    made = Place(a.name, a.store, replace(LINK, addresses=("fd00:11::7",)), boot="copied")
+    made.disk.state, made.disk.conflist = a.disk.state, a.disk.conflist
+    return made
+
+
+@pytest.mark.parametrize("before", ["", "before the reboot"])
+def test_a_node_that_was_copied_with_its_disk(a: Place, b: Place, before: str) -> None:
+    """The one that was there first goes on; also after the other has tried again."""
+    if before:
+        a.boot = before
+        a.agent().step()
+    a.boot = "first"
+    agent, other = a.agent(), b.agent()
+    agent.step(), other.step(), agent.step()
+    ways, text = set(a.kernel.entries), a.disk.conflist
+    copy = copied(a)
+    second = copy.agent()
+    second.step()  # as after a reboot, with another address
+    assert agent.step() == READY and "a copy of this node's disk runs at fd00:11::7" in a.said[-1]
+    with pytest.raises(CniError, match="this is a copy of node a at fd00:11::1, 172.30.0.1, which runs"):
+        second.step()
+    assert copy.disk.conflist is None and copy.kernel.entries == set() and not copy.disk.ready
+    record = records.read(a.store.objects).nodes["a"]
+    for start in (copy.agent(), copy.agent(store=AwayStore())):
+        if isinstance(start._store, MemoryStore):
+            with pytest.raises(CniError, match="this is a copy of node a"):
+                start.step()
+        else:
+            assert not start.step().ready and copy.disk.conflist is None
+    assert records.read(a.store.objects).nodes["a"] == record
+    assert agent.step() == READY and a.kernel.entries == ways and a.disk.conflist == text
+    assert other.step() == READY and Route(a.blocks()[0], "eth0", "fd00:11::1") in b.kernel.entries
+
+
+def test_a_copy_that_is_killed_at_any_point(a: Place) -> None:
+    """When it is started again it knows that it was the second one."""
+    a.boot = "first"
+    agent = a.agent()
+    for number in range(1, 30):
+        agent.step()
+        copy, last = copied(a), [number]
+        parts = {"store": Stepped(a.store, last, after=True), "kernel": Stepped(copy.kernel, last, after=True),
+                 "disk": Stepped(copy.disk, last, after=True)}
+        try:
+            copy.agent(**parts).step()
+        except Killed:
+            pass
+        again = copy.agent()
+        again.step()
+        assert agent.step() == READY
+        with pytest.raises(CniError, match="this is a copy of node a"):
+            again.step()
+        assert agent.step() == READY
+        if last[0] > 0:
+            break
+    assert number > 3 and last[0] > 0
+
+
+def test_a_reboot_is_no_copy(a: Place) -> None:
+    for boot in ("first", "second", "second", "third", "first"):
+        a.boot = boot
+        agent = a.agent()
+        assert agent.step() == READY and agent.step() == READY
+        assert records.read(a.store.objects).nodes["a"].boot == boot
+    assert a.said == []
+
+
+def test_the_copy_is_to_be_the_node(a: Place) -> None:
+    """The operator ends the first one."""
+    a.boot = "first"
+    agent = a.agent()
+    agent.step()
+    copy = copied(a)
+    second = copy.agent()
+    second.step(), agent.step()
+    with pytest.raises(CniError, match="cni-v6ctl nodes --remove a"):
+        second.step()
+    a.store.commit(membership.removal("a", a.store.objects, records.read(a.store.objects)))
+    assert agent.step().removed
+    assert copy.agent().step() == READY and copy.disk.conflist
+
+
 class FullDisk(MemoryDisk):
     """Nothing can be written any more, once that is so."""
 
@@ -435,7 +520,7 @@ def test_a_kernel_that_refuses(a: Place) -> None:
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize("scene", ["first start", "address changed", "removed"])
+@pytest.mark.parametrize("scene", ["first start", "address changed", "rebooted", "removed"])
 @pytest.mark.parametrize("conf", [CONF, VXLAN_CONF, SRV6_CONF], ids=lambda conf: conf.carrier)
 def test_ended_anywhere_the_next_one_goes_on(conf: AgentConf, scene: str, after: bool) -> None:
     """No block is lost or claimed twice, there is no list without a block, and the end is the same."""
@@ -445,10 +530,13 @@ def test_ended_anywhere_the_next_one_goes_on(conf: AgentConf, scene: str, after:
         a, b = place("a", store, 1, conf), place("b", store, 2, conf)
         b.agent().step()
         if scene != "first start":
+            a.boot = "first"
             a.agent().step()
         agent = None
         if scene == "address changed":
             a.kernel.underlay = replace(a.underlay, addresses=("fd00:11::9",))
+        if scene == "rebooted":
+            a.boot = "second"
         if scene == "removed":
             agent = a.agent()
             agent.step()
@@ -546,3 +634,14 @@ def test_changes_that_are_not_heard(a: Place) -> None:
 
     assert a.agent(store=Deaf()).step() == Outcome(ready=True, complete=False)
     assert a.said == ["changes of the cluster's store are not heard, so it is read again and again: watch is forbidden"]
+
+
+def test_what_the_agent_knows(a: Place) -> None:
+    agent = a.agent()
+    assert agent.known() is None
+    agent.step()
+    member, cluster, blocks = agent.known() or (None, None, None)
+    assert member == agent.member and blocks == a.blocks() and cluster and list(cluster.nodes) == ["a"]
+    assert agent.reached and agent.said == ()
+    agent._state = replace(agent._state, objects={"pools": "garbage"})
+    assert agent.known() is None

@@ -8,6 +8,8 @@ import os
 import subprocess
 import sys
 import sysconfig
+from ipaddress import ip_network
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -428,6 +430,21 @@ def test_plan_prefix(capsys: Capture) -> None:
     ]
 
 
+def test_plan_prefix_of_several_clusters(capsys: Capture) -> None:
+    """Each takes a part of one prefix, so no two overlap."""
+    sites = []
+    for number in range(1, 18):
+        assert main(["plan-prefix", "fd42:8e00::/40", "--clusters", "17", "--cluster", str(number)]) == 0
+        first, site, *_ = capsys.readouterr().out.splitlines()
+        assert first == f"cluster  /48  256 fit fd42:8e00::/40, 17 planned; this is {number}"
+        sites.append(ip_network(site.split()[1]))
+    assert not any(one.overlaps(other) for one, other in combinations(sites, 2))
+    assert main(["plan-prefix", "2001:db8::/120", "--clusters", "17"]) == 1
+    assert "--clusters: 17 do not fit in 2001:db8::/120" in capsys.readouterr().err
+    assert main(["plan-prefix", "2001:db8::/48", "--clusters", "2", "--cluster", "3"]) == 1
+    assert "--cluster: 3 is more than there are: --clusters is 2" in capsys.readouterr().err
+
+
 def test_plan_prefix_of_a_small_site(capsys: Capture) -> None:
     assert main(["plan-prefix", "2001:db8::/112"]) == 0
     assert capsys.readouterr().out.splitlines() == [
@@ -481,7 +498,7 @@ def test_the_sample_of_plan_prefix_can_be_planned(tmp_path: Path, capsys: Captur
 def test_plan_prefix_of_a_new_unique_local_prefix(capsys: Capture) -> None:
     chosen = argparse.Namespace(
         prefix=None, ula=True, nodes="20", networks="1", pods="110", churn="1/s", node="1", network="1", json=False,
-        sample=False,
+        sample=False, clusters="1", cluster="1",
     )
     identifier = bytes.fromhex("02005efffe100001")
     assert prefix_command.run(chosen, lambda: 1_760_812_544_500_000_000, lambda: identifier) == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from configparser import ConfigParser
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from cni_v6.cluster.conflist import parse_template
 from cni_v6.cluster.disk import READY
 from cni_v6.cluster.keys import STATE_DIR
 from cni_v6.cluster.open_store import FORMS
+from cni_v6.config.keys.ipam import DEFAULT_DATA_DIR
 from cni_v6.ctl.runtime_folders import CONF_DIR
 from cni_v6.kernel.sysctl import MOUNTED_ROOT, ROOT as SYSCTLS
 from cni_v6.leases.disk.data_dirs import RUN_DIR
@@ -63,18 +65,19 @@ def test_the_container_has_no_more_rights_than_under_systemd() -> None:
     assert POD["securityContext"]["seccompProfile"]["type"] == "RuntimeDefault" and POD["hostNetwork"] is True
 
 
-def test_the_paths_are_those_of_the_code_and_the_samples() -> None:
+@pytest.mark.parametrize("samples", [SAMPLES, SAMPLES / "kubernetes"], ids=lambda folder: folder.name)
+def test_the_paths_are_those_of_the_code_and_the_samples(samples: Path) -> None:
     paths = {name: volume["path"] for name, volume in kubernetes.host_paths(POD).items()}
     places = {mount["name"]: mount["mountPath"] for mount in AGENT["volumeMounts"]}
     assert set(places) == {volume["name"] for volume in POD["volumes"]} == {*paths, "configuration"}
-    sample = SAMPLES / "agent.json"
+    sample = samples / "agent.json"
     conf = parse(sample.read_bytes(), str(sample))
-    parse_template(SAMPLES.joinpath("template.conflist").read_bytes(), "template.conflist")
+    parse_template(samples.joinpath("template.conflist").read_bytes(), "template.conflist")
     assert conf.state_dir == STATE_DIR == paths["state"] == places["state"]
     assert paths["networks"] == places["networks"] == CONF_DIR and conf.target.startswith(f"{CONF_DIR}/")
     assert conf.template == f"{places['configuration']}/template.conflist"
     assert AGENT["command"][-1] == f"{places['configuration']}/{sample.name}"
-    assert paths["run"] == places["run"] == RUN_DIR
+    assert paths["run"] == places["run"] == RUN_DIR and paths["leases"] == places["leases"] == DEFAULT_DATA_DIR
     assert (paths["sysctls"], places["sysctls"]) == (SYSCTLS.rstrip("/"), MOUNTED_ROOT.rstrip("/"))
     assert AGENT["readinessProbe"]["exec"]["command"] == ["test", "-e", f"{STATE_DIR}/{READY}"]
 

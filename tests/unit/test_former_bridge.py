@@ -44,6 +44,66 @@ def test_the_node_answers_on_the_bridge_until_it_is_gone() -> None:
     fake.call("DEL", "new", ROUTED, type="cni-v6-routed").ok()
 
 
+def answers(fake: FakeContext) -> tuple[str, ...]:
+    sysctls = fake.kernel.spaces[HOST].sysctls
+    keys = ("ipv4/conf/cni0/proxy_arp", "ipv4/neigh/cni0/proxy_delay", "ipv6/neigh/cni0/proxy_delay")
+    return tuple(sysctls[key] for key in keys)
+
+
+NOT, YES = ("0", "80", "80"), ("1", "0", "0")
+
+
+def test_the_node_falls_silent_with_the_last_container_on_the_bridge() -> None:
+    fake = FakeContext()
+    for name in ("old", "older"):
+        attached(fake, name)
+    assert answers(fake) == NOT
+    attached(fake, "new", ROUTED)
+    assert answers(fake) == YES
+    fake.call("DEL", "old", ROUTED, type="cni-v6-routed").ok()
+    assert answers(fake) == YES
+    fake.call("DEL", "older", ROUTED, type="cni-v6-routed").ok()
+    assert answers(fake) == NOT
+    attached(fake, "newer", ROUTED)
+    assert answers(fake) == NOT
+    fake.call("DEL", "new", ROUTED, type="cni-v6-routed").ok()
+
+
+def test_a_network_that_goes_back_to_its_bridge_answers_for_routed_containers() -> None:
+    """Until the last of them is gone: those on the bridge ask for them there."""
+    fake = FakeContext()
+    attached(fake, "old")
+    attached(fake, "new", ROUTED)
+    attached(fake, "back")
+    assert answers(fake) == YES
+    del fake.kernel.spaces[HOST].sysctls["ipv6/neigh/default/proxy_delay"]  # as where IPv6 is gone
+    fake.call("DEL", "new", CONFIG).ok()
+    assert answers(fake) == ("0", "80", "0")
+
+
+def test_another_network_still_answers_there() -> None:
+    fake = FakeContext()
+    other = CONFIG | {"name": "other", "ipam": {**CONFIG["ipam"], "ranges": [[{"subnet": "10.9.0.0/24"}]]}}
+    routed = {key: value for key, value in other.items() if key in ROUTED} | {"type": "cni-v6-routed"}
+    for config in (CONFIG, other):
+        attached(fake, f"old-{config['name']}", config)
+    for config in (ROUTED, routed):
+        attached(fake, f"new-{config['name']}", config)
+    fake.call("DEL", f"old-{CONFIG['name']}", ROUTED, type="cni-v6-routed").ok()
+    assert answers(fake)[0] == "1"
+    fake.call("DEL", "old-other", routed, type="cni-v6-routed").ok()
+    assert answers(fake) == NOT
+
+
+def test_a_bridge_that_is_gone_needs_no_end() -> None:
+    fake = FakeContext()
+    attached(fake, "old")
+    attached(fake, "new", ROUTED)
+    fake.kernel.delete(HOST, "cni0")
+    fake.call("DEL", "old", ROUTED, type="cni-v6-routed").ok()
+    assert "ipv4/conf/cni0/proxy_arp" not in fake.kernel.spaces[HOST].sysctls
+
+
 def test_an_uplink_that_answers_stays_beside_the_bridge() -> None:
     fake = FakeContext()
     attached(fake, "old")

@@ -18,8 +18,9 @@ from cni_v6.plan.journey import BACK, ERROR, OTHER, OUT, REFUSED, SILENT, TOO_BI
 
 A, B, NODE, VETH, OWN = "192.0.2.2", "198.51.100.7", "192.0.2.1", "veth1", "cni_v6_trace_1"
 PROBE = Headers(A, B, TCP, (4000, 80))
+CLOSES = "counter goto drop_closed4"
 NAMES = Names(
-    {("inet", "cni_v6", 7): "ip daddr . oifname @isolated4 jump published4", ("inet", "cni_v6", 8): "counter drop"},
+    {("inet", "cni_v6", 7): "ip daddr . oifname @isolated4 jump published4", ("inet", "cni_v6", 8): CLOSES},
     {("inet", "cni_v6", "forward_ingress"): "forward"}, {3: VETH, 4: "eth0"},
 )
 
@@ -89,10 +90,12 @@ def test_events_become_steps() -> None:
         event("gone", "accept", POLICY),  # of a packet whose beginning was lost
         event("hook0", "continue", table=OWN, headers=PROBE),
         event("forward_ingress", "jump", handle=7, to="published4", iif=3, oif=4, headers=PROBE),
-        event("published4", "drop", handle=8),
+        event("published4", "goto", handle=8, to="drop_closed4"),
+        event("drop_closed4", "continue", handle=9),  # it counts
+        event("drop_closed4", "drop", handle=10),
     ), NAMES, OWN)
     base = ("inet", "cni_v6", "forward_ingress")
-    assert found == [Step(1, base, "forward", PROBE, VETH, "eth0", "published4", "counter drop", "drop",
+    assert found == [Step(1, base, "forward", PROBE, VETH, "eth0", "published4", CLOSES, "drop",
                           ("ip daddr . oifname @isolated4 jump published4",))]
     [step] = found
     assert step.place == "inet cni_v6 published4"

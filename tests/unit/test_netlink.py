@@ -15,7 +15,7 @@ from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from cni_v6.kernel import ops
 from cni_v6.kernel.facts import Link, RouteEntry
-from cni_v6.kernel.netlink import answers, requests
+from cni_v6.kernel.netlink import answers, lookups, requests
 from cni_v6.kernel.netlink.message import HEADER, Message, attribute, by_kind, each, nest, picked
 
 MAC, OTHER = "02:00:00:00:00:01", "02:00:00:00:00:02"
@@ -225,6 +225,45 @@ def test_a_neighbour_is_set_for_good(address: str, family: int) -> None:
     assert found == [("NDA_DST", address), ("NDA_LLADDR", MAC)]
 
 
+@pytest.mark.parametrize(("address", "family"), [("2001:db8::2", 10), ("192.0.2.2", 2)])
+@pytest.mark.parametrize("proxy", [False, True])
+def test_one_neighbour_is_asked_for(address: str, family: int, proxy: bool) -> None:
+    message = lookups.get_neighbour(address, 3, proxy=proxy)
+    fields, found = heard(message, ndmsg)
+    expected = {"family": family, "ifindex": 3, **({"flags": 8} if proxy else {})}
+    assert (message.type, message.flags, fields, found) == (30, 0, expected, [("NDA_DST", address)])
+
+
+@pytest.mark.parametrize(("state", "mac"), [(0x80, MAC), (0x02, "")])
+def test_a_neighbour_counts_if_it_was_set_for_good(state: int, mac: str) -> None:
+    body = requests.NDMSG.pack(10, 3, state, 0, 0) + attribute(2, bytes.fromhex(MAC.replace(":", "")))
+    assert lookups.read_neighbour(bytes(HEADER.size) + body) == mac
+
+
+@pytest.mark.parametrize(("dst", "last", "flags"), [
+    ("2001:db8:1::/56", "2001:db8:1:ff:ffff:ffff:ffff:ffff", 0x2000), ("2001:db8::7/128", "2001:db8::7", 0x2000),
+    ("192.0.2.0/24", "192.0.2.255", 0x3000), ("192.0.2.7/32", "192.0.2.7", 0x3000),
+])
+def test_the_route_to_a_prefix_is_looked_up_by_its_last_address(dst: str, last: str, flags: int) -> None:
+    message = lookups.get_exact_route(dst, 3)
+    fields, found = heard(message, rtmsg)
+    family, length = (10, 128) if ":" in dst else (2, 32)
+    assert (message.type, message.flags, fields) == (26, 0, {"family": family, "dst_len": length, "flags": flags})
+    assert found == [("RTA_DST", last), ("RTA_OIF", 3)]
+
+
+def test_routes_of_a_table_are_asked_for() -> None:
+    fields, found = heard(requests.get_routes(6, 0, 254), rtmsg)
+    assert (fields, found) == ({"family": 10, "table": 254}, [])
+
+
+def test_name_and_alias_of_an_interface_are_read_alone() -> None:
+    body = requests.IFINFOMSG.pack(0, 0, 4, 0, 0) + attribute(3, b"veth0\0") + attribute(4, b"\0\0\0\0")
+    assert answers.alias_of(bytes(HEADER.size) + body) == ("veth0", "", 0)
+    named = bytes(HEADER.size) + body + attribute(20, b"cni-v6 n/c/eth0\0") + attribute(10, struct.pack("=I", 7))
+    assert answers.alias_of(named) == ("veth0", "cni-v6 n/c/eth0", 7)
+
+
 @pytest.mark.parametrize(("flags", "state", "running"), [(0x41, 6, True), (0x41, 0, False), (0x40, 6, False)])
 def test_an_interface_runs_once_the_kernel_has_seen_its_carrier(flags: int, state: int, running: bool) -> None:
     body = requests.IFINFOMSG.pack(0, 0, 4, flags, 0) + attribute(16, bytes((state,)))
@@ -346,8 +385,9 @@ def link_with(*values: int) -> bytes:
 ])
 def test_settings_of_an_interface_that_the_kernel_knows(known: int, expected: dict[str, str | None]) -> None:
     found: dict[str, str | None] = dict.fromkeys(answers.IPV6_SETTINGS)
-    answers.read_link(link_with(*(-1 if number == 27 else number for number in range(known))), found)
-    assert found == expected
+    told = link_with(*(-1 if number == 27 else number for number in range(known)))
+    answers.read_link(told, found)
+    assert found == expected == answers.settings_of(told, answers.IPV6_SETTINGS)
 
 
 def test_an_interface_without_ipv6_has_no_settings() -> None:

@@ -46,7 +46,7 @@ SAID: dict[Op, str] = {
     ops.AddProxy("ens1", "2001:db8::2"): "answer on ens1 for neighbour 2001:db8::2",
     ops.RemoveProxy("ens1", "2001:db8::2"): "answer on ens1 for neighbour 2001:db8::2 no more",
     ops.TuneLink(A, "eth0", promisc=True, tx_queue=500):
-        "set eth0 in /run/netns/a: promiscuous True, all multicast None, queue 500",
+        "set eth0 in /run/netns/a: promiscuous True, all multicast None, queue 500, ARP None",
     ops.CreateIfb("ifb0"): "create ifb ifb0",
     ops.SetBucket("ifb0", TokenBucket(125_000, 1, 1)): "send through ifb0 at most 125000 bytes a second",
     ops.HookIngress("veth0"): "prepare veth0 for filters of what it receives",

@@ -21,9 +21,9 @@ from cni_v6.firewall.elements import elements
 from cni_v6.firewall.policy import MASQUERADED
 from cni_v6.firewall.sets import INET
 from cni_v6.kernel import ops
-from cni_v6.kernel.facts import Link, RouteEntry
+from cni_v6.kernel.facts import Link
 from cni_v6.kernel.ops import HOST
-from cni_v6.kernel.questions import GetRoutes, Snapshot
+from cni_v6.kernel.questions import HasRoute, Snapshot
 from cni_v6.leases.attachment import Attachment, GatewayAddress
 from cni_v6.plan import features, prefix_routes
 from cni_v6.plan.site import Allocation, RoutedPrefix
@@ -190,10 +190,10 @@ def test_the_record_alone_tells_what_to_take_away() -> None:
 def test_check_names_a_route_that_is_gone() -> None:
     record = Attachment(sample_values.OWNER, ("2001:db8:1::2",), prefixes=(P,))
     asked = list(features.check_questions(conf(), record))
-    assert asked == [GetRoutes(HOST, "cni0")]
-    there = RouteEntry(P, "2001:db8:1::2")
-    assert features.differences(conf(), record, Snapshot({GetRoutes(HOST, "cni0"): (there,)})) == []
-    gone = features.differences(conf(), record, Snapshot({GetRoutes(HOST, "cni0"): ()}))
+    route = HasRoute(HOST, "cni0", P, by=("2001:db8:1::2",))
+    assert asked == [route]
+    assert features.differences(conf(), record, Snapshot({route: True})) == []
+    gone = features.differences(conf(), record, Snapshot({route: False}))
     assert gone == [f"route {P} through cni0 is missing"]
 
 

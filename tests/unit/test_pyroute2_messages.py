@@ -100,11 +100,6 @@ VLAN = nest(IFLA_LINKINFO, text(IFLA_INFO_KIND, "vlan"),
     pytest.param(messages.add_proxy(ops.AddProxy("eth0", IP), 3), Message(28, CREATE, PROXY), id="answer for one"),
     pytest.param(messages.remove_proxy(ops.RemoveProxy("eth0", IP), 3), Message(29, 0, PROXY), id="no more"),
     pytest.param(
-        messages.get_proxies(3),
-        Message(30, 0, NDMSG.pack(AF_INET6, 0, 0, NTF_PROXY, 0) + u32(NDA_IFINDEX, 3)),
-        id="proxies",
-    ),
-    pytest.param(
         messages.plug_in(ops.PlugIn("veth0", "br0"), 3),
         Message(19, 0, IFINFOMSG.pack(0, 0, 0, 0, 0) + text(IFLA_IFNAME, "veth0") + u32(IFLA_MASTER, 3)),
         id="plug in",
@@ -142,6 +137,11 @@ VLAN = nest(IFLA_LINKINFO, text(IFLA_INFO_KIND, "vlan"),
         messages.tune_link(ops.TuneLink("", "eth0", promisc=True, allmulti=False, tx_queue=500)),
         Message(19, 0, IFINFOMSG.pack(0, 0, 0, 0x100, 0x300) + text(IFLA_IFNAME, "eth0") + u32(IFLA_TXQLEN, 500)),
         id="tuned",
+    ),
+    pytest.param(
+        messages.tune_link(ops.TuneLink("", "eth0", arp=False)),
+        Message(19, 0, IFINFOMSG.pack(0, 0, 0, 0x80, 0x80) + text(IFLA_IFNAME, "eth0")),
+        id="no ARP",
     ),
     pytest.param(
         messages.tune_link(ops.TuneLink("", "eth0", allmulti=True)),
@@ -197,10 +197,6 @@ def test_requests(made: Message, expected: Message) -> None:
 def told(kind: int, body: bytes) -> bytes:
     """A message of the kernel's."""
     return HEADER.pack(HEADER.size + len(body), kind, 0, 1, 0) + body
-
-
-def test_a_neighbour_that_the_node_answers_for_is_read() -> None:
-    assert messages.read_proxy(told(28, PROXY)) == (3, IP)
 
 
 @pytest.mark.parametrize("ip", [IP, "192.0.2.2"])

@@ -15,7 +15,6 @@ from cni_v6.config.bridge import parse_bridge
 from cni_v6.config.main import MainConf, RemovalConf
 from cni_v6.errors import CniError
 from cni_v6.kernel import ops
-from cni_v6.kernel.facts import Link
 from cni_v6.kernel.ops import HOST
 from cni_v6.kernel.questions import GetLink, GetLinks, Question, Snapshot
 from cni_v6.leases.attachment import Attachment
@@ -76,9 +75,9 @@ class Segment:
         if seen.link(site.netns, site.owner.ifname) is None:
             yield f"interface {site.owner.ifname} is missing in the container"
 
-    def ports(self, conf: RemovalConf, context: Context) -> list[tuple[Link, Owner]]:
-        named = ((link, owner_of_alias(link.alias)) for link in context.kernel.observe([GetLinks()]).links())
-        return [(link, owner) for link, owner in named if owner and owner.network == conf.network]
+    def ports(self, conf: RemovalConf, context: Context, known: frozenset[str]) -> list[tuple[str, Owner]]:
+        named = ((link.name, owner_of_alias(link.alias)) for link in context.kernel.observe([GetLinks()]).links())
+        return [(name, owner) for name, owner in named if owner and owner.network == conf.network]
 
     def status_questions(self, conf: MainConf, node: str, records: Sequence[Attachment]) -> Iterable[Question]:
         return ()

@@ -75,6 +75,20 @@ def test_a_table_that_leaves_packets_untracked() -> None:
     assert b"\x5f\x00" in encode(rules[1], 1)[HEADER.size:] and b"notrack\0" in encode(rules[1], 1)
 
 
+def test_rules_of_a_gate() -> None:
+    """What the kernel makes of them, and does by them: tests/contract/test_cluster_kernel.py, tests/netns."""
+    rules = [
+        small_table.accept_out_by("t", "eth0", "out"), small_table.accept_answers("t", "answers"),
+        small_table.accept_translated("t", "translated"), small_table.accept_echo_requests("t", 6, "echo"),
+        small_table.between("t", "10.128.0.0/9", "10.0.0.0/8", "one to other", accept=False),
+        small_table.between("t", "fd42::/48", "fd43::/48", "six", accept=True),
+    ]
+    assert [rule_comment(encode(rule, 1)) for rule in rules] == [
+        "out", "answers", "translated", "echo", "one to other", "six"]
+    four = encode(rules[4], 1)
+    assert b"\xff\x80\x00\x00" in four and b"\x0a\x80\x00\x00" in four and b"\x0a\x00\x00\x00" in four
+
+
 def test_a_table_that_drops() -> None:
     chains = (small_table.INPUT, small_table.FORWARD)
     rules = [small_table.drop_udp("t", chain, 4789, "of others", not_by="eth0", out_by=out)

@@ -1,4 +1,4 @@
-module example.invalid/cni-v6-tests // builds a Kubernetes API server for tests: tools/kubernetes
+module example.invalid/cni-v6-tests // builds Kubernetes for tests: tools/kubernetes
 
 go 1.25.0
 

@@ -130,6 +130,15 @@ ACCEPT_RA = Key(
 )
 
 
+def host_access(words: Words, when: str = "") -> Key:
+    """``hostAccess`` where there is.
+
+    :param when: what else the meaning says.
+    """
+    meaning = f"The node has {words.a_child} of its own on the master, by which node and containers reach each other."
+    return Key("hostAccess", Flag(), meaning + when, NONE, default=False, example=True)
+
+
 def no_host_access(why: str) -> Key:
     """``hostAccess`` where there is none.
 

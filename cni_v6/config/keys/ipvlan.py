@@ -14,7 +14,7 @@ from cni_v6.config.keys.child import (
     NONE,
     Words,
     child_level,
-    no_host_access,
+    host_access,
 )
 
 WORDS = Words("ipvlan", "an ipvlan")
@@ -31,6 +31,6 @@ IPVLAN = child_level(WORDS, (
     ),
     LINK_IN_CONTAINER,
     replace(MAC, meaning="Refused: an ipvlan has the MAC of its master.", reference=NONE, refusal=NO_MAC),
-    no_host_access("is not possible: the kernel passes no packet of the node between an ipvlan and its master"),
+    host_access(WORDS),
     replace(ACCEPT_RA, meaning=f"{ACCEPT_RA.meaning} With `mode` `l2` only."),
 ), {})

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from cni_v6.config.keys import Flag, Key, Text
-from cni_v6.config.keys.child import ACCEPT_RA, LINK_IN_CONTAINER, MAC, MASTER, MODE, NONE, Words, child_level
+from cni_v6.config.keys import Key, Text
+from cni_v6.config.keys.child import ACCEPT_RA, LINK_IN_CONTAINER, MAC, MASTER, MODE, Words, child_level, host_access
 
 WORDS = Words("macvlan", "a macvlan")
 
@@ -17,11 +17,6 @@ MACVLAN = child_level(WORDS, (
     ),
     LINK_IN_CONTAINER,
     MAC,
-    Key(
-        "hostAccess", Flag(),
-        "The node has a macvlan of its own on the master, by which node and containers reach each other. With `mode` "
-        "`bridge` only.",
-        NONE, default=False, example=True,
-    ),
+    host_access(WORDS, " With `mode` `bridge` only."),
     ACCEPT_RA,
 ), {})

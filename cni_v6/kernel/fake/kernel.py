@@ -5,7 +5,7 @@ It has no link-local addresses (the kernel adds one at carrier) and no on-link p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Any
 
 from cni_v6.errors import CniError, Errors
@@ -17,6 +17,7 @@ from cni_v6.kernel.fake.ops import EFFECTS
 from cni_v6.kernel.ops import HOST, Op
 from cni_v6.kernel.questions import (
     GetAddresses,
+    GetAliases,
     GetAlive,
     GetAllElements,
     GetElements,
@@ -28,12 +29,11 @@ from cni_v6.kernel.questions import (
     GetListeners,
     GetMacHolder,
     GetChildMode,
+    GetNeighbour,
     GetNeighbours,
     GetNft,
     GetPeerAddresses,
     GetPortVlans,
-    GetPorts,
-    GetProxies,
     GetRoutes,
     GetRules,
     GetRuleset,
@@ -42,6 +42,8 @@ from cni_v6.kernel.questions import (
     GetSysctl,
     GetTables,
     GetUplinks,
+    HasProxy,
+    HasRoute,
     Question,
     Snapshot,
 )
@@ -135,6 +137,20 @@ def _uplinks(fake: FakeNode, netns: str) -> tuple[Uplink, ...]:
     return tuple(found)
 
 
+def _has_route(fake: FakeNode, asked: HasRoute) -> bool:
+    hops: Container[str | None] = asked.by or (None,)
+    return any(
+        route.dst == asked.dst and route.table == MAIN_TABLE and route.gateway in hops
+        for route in fake.space(asked.netns).routes.get(asked.ifname, ())
+    )
+
+
+def _aliases(fake: FakeNode, asked: GetAliases) -> tuple[tuple[str, str], ...]:
+    links = fake.spaces[HOST].links.values()
+    return tuple((link.name, link.alias) for link in links if link.name not in asked.known
+                 and link.alias.startswith(asked.start) and asked.bridge in ("", link.master))
+
+
 _ANSWERS: dict[type[Any], Callable[[FakeNode, Any], object]] = {
     GetLink: lambda fake, asked: fake.space(asked.netns).links.get(asked.ifname),
     GetAddresses: lambda fake, asked: tuple(fake.space(asked.netns).addresses.get(asked.ifname, ())),
@@ -147,7 +163,9 @@ _ANSWERS: dict[type[Any], Callable[[FakeNode, Any], object]] = {
     GetRules: lambda fake, asked: tuple(
         source for source, table in fake.space(asked.netns).rules if table == asked.table
     ),
-    GetProxies: lambda fake, asked: tuple(fake.spaces[HOST].proxies.get(asked.ifname, ())),
+    HasRoute: lambda fake, asked: _has_route(fake, asked),
+    HasProxy: lambda fake, asked: asked.address in fake.spaces[HOST].proxies.get(asked.ifname, ()),
+    GetNeighbour: lambda fake, asked: fake.space(asked.netns).neighbours.get(asked.ifname, {}).get(asked.address, ""),
     GetNeighbours: lambda fake, asked: tuple(fake.space(asked.netns).neighbours.get(asked.ifname, {}).items()),
     GetShaping: lambda fake, asked: fake.shaping.get(asked.ifname, Shaping()),
     GetRuleset: lambda fake, _: "" if shape.differences(fake.firewall.tables) else fake.firewall.mark,
@@ -160,10 +178,10 @@ _ANSWERS: dict[type[Any], Callable[[FakeNode, Any], object]] = {
     GetForwardChains: lambda fake, _: fake.firewall.others,
     GetAllElements: lambda fake, _: fake.firewall.elements(),
     GetPeerAddresses: lambda fake, asked: fake.peer_addresses(asked.ifname),
-    GetPorts: lambda fake, asked: fake.ports(asked.bridge),
     GetMacHolder: lambda fake, asked: fake.mac_holder(asked.bridge, asked.mac),
     GetChildMode: lambda fake, asked: fake.children.get((asked.netns, asked.ifname), ("",) * 4)[2:],
     GetLinks: lambda fake, _: tuple(fake.spaces[HOST].links.values()),
+    GetAliases: lambda fake, asked: _aliases(fake, asked),
     GetAlive: lambda fake, asked: fake.alive(asked.namespaces),
     GetPortVlans: lambda fake, asked: tuple(sorted(fake.vlans.get(asked.ifname, {}).items())),
 }

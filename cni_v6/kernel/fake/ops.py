@@ -74,12 +74,16 @@ def _set_link(fake: FakeNode, operation: ops.SetLink) -> None:
         changes["promisc"] = operation.promisc
     if operation.group is not None:
         changes["group"] = operation.group
+    kind, mode = fake.children.get((operation.netns, operation.ifname), ("", "", "", ""))[2:]
+    if kind == "ipvlan" and operation.up:  # ipvlan_open, drivers/net/ipvlan/ipvlan_main.c
+        changes["arp"] = mode == "l2"
     _change(fake, operation.netns, operation.ifname, operation, **changes)
     _carry(fake)
 
 
 def _tune_link(fake: FakeNode, operation: ops.TuneLink) -> None:
-    wanted = {"promisc": operation.promisc, "allmulti": operation.allmulti, "tx_queue": operation.tx_queue}
+    wanted = {"promisc": operation.promisc, "allmulti": operation.allmulti, "tx_queue": operation.tx_queue,
+              "arp": operation.arp}
     changes = {name: value for name, value in wanted.items() if value is not None}
     _change(fake, operation.netns, operation.ifname, operation, **changes)
 

@@ -25,6 +25,8 @@ NFTA_EXPR_NAME, NFTA_EXPR_DATA = 1, 2
 NFTA_META_DREG, NFTA_META_KEY = 1, 2
 NFT_META_IIFNAME, NFT_META_OIFNAME, NFT_META_NFPROTO, NFT_META_L4PROTO = 6, 7, 15, 16
 NFTA_CMP_SREG, NFTA_CMP_OP, NFTA_CMP_DATA, NFT_CMP_EQ, NFT_CMP_NEQ = 1, 2, 3, 0, 1
+NFTA_CT_DREG, NFTA_CT_KEY, NFT_CT_STATE, NFT_CT_STATUS = 1, 2, 0, 2
+NFTA_BITWISE_SREG, NFTA_BITWISE_DREG, NFTA_BITWISE_LEN, NFTA_BITWISE_MASK, NFTA_BITWISE_XOR = 1, 2, 3, 4, 5
 NFTA_PAYLOAD_DREG, NFTA_PAYLOAD_BASE, NFTA_PAYLOAD_OFFSET, NFTA_PAYLOAD_LEN = 1, 2, 3, 4
 NFT_PAYLOAD_NETWORK_HEADER, NFT_PAYLOAD_TRANSPORT_HEADER = 1, 2
 NFTA_IMMEDIATE_DREG, NFTA_IMMEDIATE_DATA = 1, 2
@@ -64,6 +66,19 @@ def payload(base: int, offset: int, size: int) -> bytes:
     """Load bytes of a packet into the register."""
     return expression("payload", number(NFTA_PAYLOAD_DREG, NFT_REG_1), number(NFTA_PAYLOAD_BASE, base),
                       number(NFTA_PAYLOAD_OFFSET, offset), number(NFTA_PAYLOAD_LEN, size))
+
+
+def connection(key: int) -> bytes:
+    """Load what is known of a packet's connection (NFT_CT_*) into the register."""
+    return expression("ct", number(NFTA_CT_KEY, key), number(NFTA_CT_DREG, NFT_REG_1))
+
+
+def masked(mask: bytes) -> bytes:
+    """Of the register, only the bits of a mask stay."""
+    data = nested(NFTA_BITWISE_MASK, attribute(NFTA_DATA_VALUE, mask))
+    none = nested(NFTA_BITWISE_XOR, attribute(NFTA_DATA_VALUE, bytes(len(mask))))
+    return expression("bitwise", number(NFTA_BITWISE_SREG, NFT_REG_1), number(NFTA_BITWISE_DREG, NFT_REG_1),
+                      number(NFTA_BITWISE_LEN, len(mask)), data, none)
 
 
 def compare(value: bytes, how: int = NFT_CMP_EQ) -> bytes:

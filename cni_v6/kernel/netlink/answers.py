@@ -4,7 +4,7 @@ netlink header."""
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from cni_v6.kernel.facts import Link, RouteEntry
@@ -19,6 +19,7 @@ from cni_v6.kernel.netlink.uapi import (
     IFA_LOCAL,
     IFF_ALLMULTI,
     IFF_LOWER_UP,
+    IFF_NOARP,
     IFF_PROMISC,
     IFF_UP,
     IF_OPER_UNKNOWN,
@@ -71,6 +72,7 @@ _LINK = frozenset((
     IFLA_IFNAME, IFLA_ADDRESS, IFLA_MTU, IFLA_OPERSTATE, IFLA_IFALIAS, IFLA_GROUP, IFLA_MASTER, IFLA_LINKINFO,
     IFLA_AF_SPEC, IFLA_TXQLEN,
 ))
+_ALIAS = frozenset((IFLA_IFNAME, IFLA_IFALIAS, IFLA_MASTER))
 _NETFILTER = {4: IFLA_BR_NF_CALL_IPTABLES, 6: IFLA_BR_NF_CALL_IP6TABLES}
 _BRIDGE = frozenset((
     IFLA_BR_STP_STATE, IFLA_BR_VLAN_FILTERING, IFLA_BR_VLAN_DEFAULT_PVID, IFLA_BR_GROUP_FWD_MASK, *_NETFILTER.values(),
@@ -137,6 +139,7 @@ def read_link(data: bytes, settings: dict[str, str | None] | None = None) -> tup
         running=bool(flags & IFF_UP) and _sends(as_int(given.get(IFLA_OPERSTATE)), flags, kind),
         promisc=bool(flags & IFF_PROMISC),
         allmulti=bool(flags & IFF_ALLMULTI),
+        arp=not flags & IFF_NOARP,
         tx_queue=as_int(given[IFLA_TXQLEN]) if IFLA_TXQLEN in given else 1000,
         alias=as_text(given.get(IFLA_IFALIAS)),
         hairpin=bool(as_int(port.get(IFLA_BRPORT_MODE))),
@@ -169,6 +172,19 @@ def _read_settings(specific: bytes, settings: dict[str, str | None]) -> None:
         place = IPV6_SETTINGS[name] * 4
         if place < len(values):
             settings[name] = str(struct.unpack_from("=i", values, place)[0])
+
+
+def settings_of(data: bytes, names: Iterable[str]) -> dict[str, str | None]:
+    """Those of the interface's ``IPV6_SETTINGS``, as of ``read_link``."""
+    settings: dict[str, str | None] = dict.fromkeys(names)
+    _read_settings(_some(data, IFLA_AF_SPEC).get(IFLA_AF_SPEC, b""), settings)
+    return settings
+
+
+def alias_of(data: bytes) -> tuple[str, str, int]:
+    """(name, alias or "", index of its master or 0) of an RTM_NEWLINK message, of which nothing else is read."""
+    given = picked(data, _ALIAS, HEADER.size + IFINFOMSG.size)
+    return as_text(given.get(IFLA_IFNAME)), as_text(given.get(IFLA_IFALIAS)), as_int(given.get(IFLA_MASTER))
 
 
 def read_address(data: bytes) -> tuple[int, str]:

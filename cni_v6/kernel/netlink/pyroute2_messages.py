@@ -28,6 +28,7 @@ from cni_v6.kernel.netlink.uapi import (
     IFA_F_NODAD,
     IFA_F_TEMPORARY,
     IFF_ALLMULTI,
+    IFF_NOARP,
     IFF_PROMISC,
     IFF_UP,
     NLM_F_CREATE,
@@ -113,20 +114,6 @@ def _proxy(kind: int, flags: int, address: str, index: int) -> Message:
     return _message("ndmsg", kind, flags, header, [("NDA_DST", address)])
 
 
-def get_proxies(index: int) -> Message:
-    """A dump of the proxy entries of the interface with this index.
-
-    With strict checking the index in the header must be 0 (neigh_valid_dump_req, net/core/neighbour.c).
-    """
-    return _message("ndmsg", RTM_GETNEIGH, 0, {"family": AF_INET6, "flags": NTF_PROXY}, [("NDA_IFINDEX", index)])
-
-
-def read_proxy(data: bytes) -> tuple[int, str]:
-    """(interface index, address) of an RTM_NEWNEIGH message."""
-    read = _read("ndmsg", data)
-    return int(read["ifindex"]), str(read.get_attr("NDA_DST"))
-
-
 # Lifetimes of IPv6 addresses
 
 
@@ -156,7 +143,10 @@ def read_lifetime(data: bytes) -> tuple[int, Lifetime]:
 
 
 def get_neighbours(index: int) -> Message:
-    """A dump of the neighbours, both families, of the interface with this index."""
+    """A dump of the neighbours, both families, of the interface with this index.
+
+    With strict checking the index in the header must be 0 (neigh_valid_dump_req, net/core/neighbour.c).
+    """
     return _message("ndmsg", RTM_GETNEIGH, 0, {}, [("NDA_IFINDEX", index)])
 
 
@@ -227,7 +217,7 @@ def read_child_mode(data: bytes) -> tuple[str, str]:
 
 
 def tune_link(op: ops.TuneLink) -> Message:
-    flags = {IFF_PROMISC: op.promisc, IFF_ALLMULTI: op.allmulti}
+    flags = {IFF_PROMISC: op.promisc, IFF_ALLMULTI: op.allmulti, IFF_NOARP: None if op.arp is None else not op.arp}
     change = sum(flag for flag, value in flags.items() if value is not None)
     header = {"flags": sum(flag for flag, value in flags.items() if value), "change": change}
     queue = [] if op.tx_queue is None else [("IFLA_TXQLEN", op.tx_queue)]

@@ -307,9 +307,9 @@ def remove_route(op: ops.RemoveRoute, index: int) -> Message:
     return Message(RTM_DELROUTE, 0, header + address(RTA_DST, network) + u32(RTA_OIF, index) + table)
 
 
-def get_routes(family: int, index: int) -> Message:
-    """A dump of one family's routes through the interface with this index; 0: through any."""
-    header = RTMSG.pack(AF_INET6 if family == 6 else AF_INET, 0, 0, 0, 0, 0, 0, 0, 0)
+def get_routes(family: int, index: int, table: int = 0) -> Message:
+    """A dump of one family's routes through the interface with this index; 0: through any; of a table, 0: of all."""
+    header = RTMSG.pack(AF_INET6 if family == 6 else AF_INET, 0, 0, 0, table, 0, 0, 0, 0)
     return Message(RTM_GETROUTE, 0, header + (u32(RTA_OIF, index) if index else b""))
 
 
@@ -318,10 +318,10 @@ def get_uplink(family: int) -> Message:
     return get_route_to("2000::" if family == 6 else "1.0.0.0", RTM_F_FIB_MATCH)
 
 
-def get_route_to(ip: str, flags: int = 0) -> Message:
-    """Look up the route to an address."""
+def get_route_to(ip: str, flags: int = 0, index: int = 0) -> Message:
+    """Look up the route to an address; through the interface with this index, 0: through any."""
     header = RTMSG.pack(*((AF_INET6, 128) if ":" in ip else (AF_INET, 32)), 0, 0, 0, 0, 0, 0, flags)
-    return Message(RTM_GETROUTE, 0, header + address(RTA_DST, ip))
+    return Message(RTM_GETROUTE, 0, header + address(RTA_DST, ip) + (u32(RTA_OIF, index) if index else b""))
 
 
 def _split(prefix: str) -> tuple[str, int]:

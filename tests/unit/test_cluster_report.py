@@ -1,0 +1,269 @@
+"""What agents measure: whom they test, since when somebody answers, how full blocks are; what is written, and when."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from threading import Event
+
+import pytest
+
+from cni_v6.cluster import disk, report, status
+from cni_v6.cluster.membership import Member
+from cni_v6.cluster.records import Claim, Cluster, NodeRecord
+from cni_v6.cluster.report import PEERS, Answer, Report
+from cni_v6.cluster.reporter import Known, Reporter
+from cni_v6.cluster.status import Status
+from cni_v6.cluster.store import MemoryStore
+from cni_v6.ctl import agent_status, metrics
+from cni_v6.errors import IO_FAILURE, CniError
+from cni_v6.plan.health import agent as agent_health
+from cni_v6.plan.health.agent import AgentFacts
+
+PATIENCE = 30.0
+A, BLOCKS = Member("a", "1"), ("fd42::/64", "10.244.0.0/26")
+B = NodeRecord("b", "2", ("fd00:11::2", "172.30.0.2"), "direct")
+PAIR = Cluster(nodes={"a": NodeRecord("a", "1", ("fd00:11::1",), "direct"), "b": B},
+               claims=tuple(Claim(block, "a", "1") for block in BLOCKS))
+
+
+def named(*names: str) -> Cluster:
+    return Cluster(nodes={name: NodeRecord(name, name) for name in names})
+
+
+# Whom, and what of them
+
+
+@pytest.mark.parametrize("count", [1, 2, 6, 7, 100])
+def test_each_node_is_tested_by_as_many(count: int) -> None:
+    names = [f"n{number}" for number in range(count)]
+    cluster = named(*names)
+    tested = Counter(peer.name for name in names for peer in report.peers(Member(name, name), cluster))
+    assert set(tested.values()) <= {min(PEERS, count - 1)} and len(tested) == (count if count > 1 else 0)
+    assert all(name != peer.name for name in names for peer in report.peers(Member(name, name), cluster))
+
+
+def test_a_node_that_is_removed_is_not_tested() -> None:
+    cluster = replace(PAIR, nodes={**PAIR.nodes, "b": replace(B, removed=True)})
+    assert report.peers(A, cluster) == () and report.peers(A, PAIR) == (B,)
+    assert [*report.targets((B,))] == [("b", 6, "fd00:11::2"), ("b", 4, "172.30.0.2")]
+    assert 0 <= report.share(A) < 1 and report.share(A) != report.share(Member("b", "2"))
+
+
+def test_since_when() -> None:
+    tested = [*report.targets((B,))]
+    first = report.answers(tested, {"fd00:11::2": True, "172.30.0.2": False}, (), 100)
+    assert first == (Answer("b", 6, True, 100), Answer("b", 4, False, 100))
+    second = report.answers(tested, {"fd00:11::2": True, "172.30.0.2": True}, first, 200)
+    assert second == (Answer("b", 6, True, 100), Answer("b", 4, True, 200))
+    assert report.answers(tested, {"fd00:11::2": True}, second, 300) == second[:1]  # IPv4 could not be tested
+    assert report.answers((), {}, second, 300) == ()
+
+
+@pytest.mark.parametrize(("block", "room"), [
+    ("10.244.0.0/26", 61), ("10.0.0.0/30", 1), ("fd42::/122", 62), ("fd42::/126", 2),
+])
+def test_the_room_of_a_block(block: str, room: int) -> None:
+    assert report.room(block) == room
+
+
+def test_a_report_is_read_as_it_was_written() -> None:
+    made = Report("1", {"fd42::/64": 3}, (Answer("b", 6, True, 100), Answer("b", 4, False, 50)), 200)
+    assert report.read(report.encode(made)) == made and report.read(report.encode(Report("1"))) == Report("1")
+    for text in ("{", "[]", "{}", '{"id":"1","at":-1}', '{"id":"1","reached":{"b":{"ipv6":{"since":"x"}}}}',
+                 '{"id":"1","at":99999999999999}'):
+        assert report.read(text) is None
+    assert report.read('{"id":"1","used":{"x":1},"reached":{"b":{}}}') == Report("1")
+
+
+def test_what_is_said_of_a_node() -> None:
+    """Nothing good is taken from a node that answers nobody, and nothing from one with another's name."""
+    def by(name: str, node: str, answers: bool) -> dict[str, str]:
+        return {name: report.encode(Report(name, answers=(Answer(node, 6, answers, 100),)))}
+
+    cluster = named("a", "b", "c")
+    nodes = [*cluster.nodes.values()]
+    one = report.of_nodes({**by("a", "b", True), **by("b", "c", True), **by("z", "b", True), "c": "garbage"}, nodes)
+    assert set(one) == {"a", "b"} and report.said_of(cluster.nodes["c"], one) == [("b", Answer("c", 6, True, 100))]
+    gone = report.of_nodes({**by("a", "b", False), **by("b", "c", True)}, nodes)
+    assert report.said_of(cluster.nodes["c"], gone) == []
+    parted = report.of_nodes({**by("a", "b", False), **by("b", "a", False)}, nodes)
+    assert len(report.said_of(cluster.nodes["a"], parted)) == len(report.said_of(cluster.nodes["b"], parted)) == 1
+    assert report.of_nodes(by("a", "b", True), [NodeRecord("a", "another")]) == {}
+
+
+# What is written, and when
+
+
+class Measured:
+    """What a reporter measures, as the test says; ``asked``: the addresses of the last round."""
+
+    def __init__(self) -> None:
+        self.store = MemoryStore()
+        self.used = {BLOCKS[0]: 1, BLOCKS[1]: 0}
+        self.reached = {"fd00:11::2": True, "172.30.0.2": True}
+        self.now = 100.0
+        self.writes: list[str] = []
+        self.away = False
+        self.asked: list[str] = []
+        self.told = Event()
+
+    def report(self, name: str, text: str | None) -> None:
+        if self.away:
+            raise CniError(IO_FAILURE, "away")
+        self.store.report(name, text)
+        self.writes.append(text or "")
+        self.told.set()
+
+    def reports(self, name: str = "") -> Mapping[str, str]:
+        if self.away:
+            raise CniError(IO_FAILURE, "away")
+        return self.store.reports(name)
+
+    def echo(self, addresses: Iterable[str]) -> Mapping[str, bool]:
+        self.asked = [*addresses]
+        return self.reached
+
+    def reporter(self, known: Known | None = None, seconds: float = 3600.0) -> Reporter:
+        def leased(blocks: Sequence[str]) -> Mapping[str, int]:
+            return {block: self.used[block] for block in blocks}
+
+        return Reporter(self, lambda: known, seconds=seconds, first=seconds, leased=leased, echo=self.echo,
+                        now=lambda: self.now)
+
+    def last(self) -> Report:
+        found = report.read(self.writes[-1])
+        assert found
+        return found
+
+
+@pytest.fixture
+def measured() -> Measured:
+    return Measured()
+
+
+def test_what_has_not_changed_is_not_written(measured: Measured) -> None:
+    with closing(measured.reporter()) as reporter:
+        for now in (100.0, 200.0):
+            measured.now = now
+            reporter.measure(A, PAIR, BLOCKS)
+        assert len(measured.writes) == 1 and measured.asked == ["fd00:11::2", "172.30.0.2"]
+        first = Answer("b", 6, True, 100), Answer("b", 4, True, 100)
+        assert measured.last() == Report("1", measured.used, first, 100)
+        measured.used[BLOCKS[1]] = 5
+        reporter.measure(A, PAIR, BLOCKS)
+        measured.reached["172.30.0.2"] = False
+        measured.now = 300.0
+        reporter.measure(A, PAIR, BLOCKS)
+    assert len(measured.writes) == 3
+    assert measured.last() == Report("1", measured.used, (Answer("b", 6, True, 100), Answer("b", 4, False, 300)), 300)
+
+
+def test_an_agent_that_is_started_again_goes_on(measured: Measured) -> None:
+    for now in (100.0, 500.0):
+        measured.now = now
+        with closing(measured.reporter()) as reporter:
+            reporter.measure(A, PAIR, BLOCKS)
+    assert len(measured.writes) == 1
+    with closing(measured.reporter()) as reporter:
+        reporter.measure(Member("a", "9"), PAIR, BLOCKS)  # another node of this name
+    assert measured.last().answers[0].since == 500
+
+
+def test_a_store_that_is_away_is_told_later(measured: Measured) -> None:
+    with closing(measured.reporter()) as reporter:
+        measured.away = True
+        reporter.measure(A, PAIR, BLOCKS)
+        measured.away = False
+        reporter.measure(A, PAIR, BLOCKS)
+        measured.away, measured.used[BLOCKS[0]] = True, 2
+        reporter.measure(A, PAIR, BLOCKS)
+        measured.away = False
+        reporter.measure(A, PAIR, BLOCKS)
+    assert [report.read(text).used[BLOCKS[0]] for text in measured.writes] == [1, 2]  # type: ignore[union-attr]
+
+
+def test_the_clock_is_set_back_and_forward(measured: Measured) -> None:
+    """The time is what it was when somebody looked; the order of what happens is not taken from it."""
+    with closing(measured.reporter()) as reporter:
+        for now, reached in ((1000.0, True), (10.0, False), (5e9, True)):
+            measured.now, measured.reached["172.30.0.2"] = now, reached
+            reporter.measure(A, PAIR, BLOCKS)
+    assert [report.read(text).answers[1] for text in measured.writes] == [  # type: ignore[union-attr]
+        Answer("b", 4, True, 1000), Answer("b", 4, False, 10), Answer("b", 4, True, 5_000_000_000)]
+
+
+def test_once_a_period(measured: Measured) -> None:
+    with closing(measured.reporter((A, PAIR, BLOCKS), seconds=0.01)):
+        assert measured.told.wait(PATIENCE)
+    with closing(Measured().reporter(seconds=0.01)):
+        pass  # nothing is known yet
+
+
+# Leases
+
+
+def test_leases_of_a_block(tmp_path: Path) -> None:
+    folder = tmp_path / "pods"
+    assert disk.leased(str(folder), BLOCKS) == dict.fromkeys(BLOCKS, 0)
+    folder.mkdir()
+    for name in ("fd42::5", "fd42::6", "fd43::5", "10.244.0.9", "10.244.0.64", "lock", "last_reserved_ip.0"):
+        (folder / name).touch()
+    assert disk.leased(str(folder), BLOCKS) == {BLOCKS[0]: 2, BLOCKS[1]: 1}
+
+
+# What the agent tells other programs of its node
+
+
+def test_a_status_is_read_as_it_was_written() -> None:
+    measured = Report("1", {"fd42::/64": 3}, (Answer("b", 6, True, 100),), 200)
+    made = Status("a", "/etc/target", True, 1000, 900, 7, 3, ("what is wrong",), measured)
+    assert status.read(status.encode(made)) == made
+    assert status.read(status.encode(Status("a", "/t"))) == Status("a", "/t")
+    assert status.read(b"garbage") is None and status.read(b'{"node":"a"}') is None
+
+
+FINE = AgentFacts("a", "/etc/target", True, True, 10.0, 3, blocks={"10.244.0.0/26": (54, 61)})
+
+
+@pytest.mark.parametrize(("facts", "found"), [
+    (None, []),
+    (FINE, [("green", "node a of a cluster of 3; its agent runs, and the store is reached")]),
+    (replace(FINE, runs=False), [("amber", "the agent of node a does not run")]),
+    (replace(FINE, behind=301.0), [("amber", "the cluster's store could not be read for 5 minutes")]),
+    (replace(FINE, behind=None), [("amber", "the cluster's store could not be read since it was started")]),
+    (replace(FINE, configured=False), [("red", "there is no configuration at /etc/target")]),
+    (replace(FINE, configured=False, complaints=("one", "two", "three", "four")),
+     [("red", "there is no configuration at /etc/target"), ("amber", "one"), ("amber", "two"), ("amber", "three")]),
+    (replace(FINE, silent=("b (IPv4)",)), [("amber", "no answer from b (IPv4)")]),
+    (replace(FINE, blocks={"10.244.0.0/26": (55, 61), "fd42::/64": (55, (1 << 64) - 2)}),
+     [("amber", "10.244.0.0/26: 55 of 61 addresses are leased")]),
+    (replace(FINE, blocks={"10.244.0.0/26": (61, 61)}), [("red", "10.244.0.0/26: 61 of 61 addresses are leased")]),
+])
+def test_what_doctor_says(facts: AgentFacts | None, found: list[tuple[str, str]]) -> None:
+    said = [*agent_health.findings(facts)]
+    assert [(finding.level, finding.message) for finding in said] == found
+    assert all(finding.level == "green" or finding.why and finding.remedy for finding in said)
+
+
+@pytest.mark.parametrize(("stepped", "synced", "behind"), [
+    (1000, 1000, 0.0),  # nothing has changed for hours
+    (1000, 900, pytest.approx(600, abs=60)), (1000, 0, None),
+])
+def test_how_old_the_store_is(tmp_path: Path, stepped: int, synced: int, behind: object) -> None:
+    now = int(time.time())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CNI_V6_RUN_DIR", str(tmp_path))
+        assert agent_status.facts() is None and [*metrics.of_agent()] == []
+        shown = agent_status.StatusFile(Status("a", str(tmp_path / "target")))
+        shown.update(stepped=now - 500 + stepped - 1000, synced=synced and now - 500 + synced - 1000)
+        facts = agent_status.facts()
+        assert facts and facts.behind == behind and not facts.runs and not facts.configured
+        assert {sample.name: sample.value for sample in metrics.of_agent()}["cni_v6_agent_store_reached"] == (
+            synced == stepped)
+        shown.remove()
+        assert agent_status.facts() is None
