@@ -129,7 +129,7 @@ def test_two_containers_in_a_mode_of_layer_3(node: Node, router: str) -> None:  
     second.delete()
 
 
-@pytest.mark.parametrize("mode", ["l2", "l3", "l3s"])
+@pytest.mark.parametrize("mode", ["l2", pytest.param("l3", marks=pytest.mark.crossed), "l3s"])
 def test_node_and_containers_of_an_ipvlan_reach_each_other(
     node: Node, router: str, mode: str  # noqa: F811 (the fixture)
 ) -> None:
