@@ -35,6 +35,7 @@ from cni_v6.kernel.questions import (
     GetRuleset,
     GetSurroundings,
     GetSysctl,
+    Snapshot,
 )
 from cni_v6.leases.attachment import Attachment, ChildLink
 from cni_v6.net.addresses import overlap
@@ -215,12 +216,12 @@ def _of_record(record: Attachment, routes: Iterable[Any]) -> Iterable[str]:
 
 
 def _inside(record: Attachment, namespaces: Search, node: Context) -> Inside | None:
-    path = namespaces.find(record.netns) if any(record.netns) else None
+    path, ifname = namespaces.find(record.netns) if any(record.netns) else None, record.owner.ifname
     if path is None:
         return None
-    ifname = record.owner.ifname
+    asked = (GetLink(path, ifname), GetAddresses(path, ifname), GetRoutes(path, ifname))
     try:
-        seen = node.kernel.observe([GetLink(path, ifname), GetAddresses(path, ifname), GetRoutes(path, ifname)])
+        seen: Snapshot = node.kernel.observe(asked)
     except CniError as error:  # it may have more routes or addresses than anybody reads
         print(f"cni-v6ctl: note: what {record.owner} has inside is left out: {error}", file=sys.stderr)
         return None

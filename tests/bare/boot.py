@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 
 READY = Path("/var/tmp/booted")
+CGROUPS = Path("/var/tmp/cgroups")
 # Neither modules nor the clock of the running kernel, nor devices, are its own.
 MACHINE = "-sys_module,-sys_time,-sys_rawio,-sys_boot,-mknod,-syslog,-audit_control,-audit_read,-mac_admin"
 # As systemd-nspawn(1) does it. What is mounted on /tmp becomes /dev.
@@ -47,9 +48,11 @@ exec env -i container=bare NOTIFY_SOCKET={READY} PATH=/usr/sbin:/usr/bin:/sbin:/
 
 
 def own_cgroup() -> Path:
-    """One that nobody else is in: systemd manages all below it. Hybrid hierarchies have version 2 in a folder."""
-    top = Path("/sys/fs/cgroup")
-    folder = (top / "unified" if (top / "unified").is_dir() else top) / f"cni-v6-bare-{os.urandom(4).hex()}"
+    """One that nobody else is in: systemd manages all below it. Mounted here: not every machine shows version 2."""
+    if not os.path.ismount(CGROUPS):
+        CGROUPS.mkdir(exist_ok=True)
+        subprocess.run(["mount", "-t", "cgroup2", "cgroup2", CGROUPS], check=True)
+    folder = CGROUPS / f"cni-v6-bare-{os.urandom(4).hex()}"
     folder.mkdir()
     return folder
 
@@ -75,14 +78,15 @@ def main() -> None:
         READY.unlink(missing_ok=True)
         cgroup = own_cgroup()
         try:
+            enter = f"echo $$ >{cgroup}/cgroup.procs; exec unshare --mount --pid --fork --kill-child --net --uts " \
+                    '--ipc --cgroup --propagation private sh -euc "$0"'
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as messages:
                 messages.bind(os.fspath(READY))
                 messages.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-                enter = f"echo $$ >{cgroup}/cgroup.procs; exec unshare --mount --pid --fork --kill-child --net --uts " \
-                        '--ipc --cgroup --propagation private sh -euc "$0"'
-                with subprocess.Popen(["sh", "-euc", enter, INIT], stdout=sys.stderr) as systemd:
-                    print(up(messages), flush=True)
-                    systemd.wait()
+                systemd = subprocess.Popen(["sh", "-euc", enter, INIT], stdout=sys.stderr)
+                print(up(messages), flush=True)
+            # Now nobody listens to what else systemd has to tell: it would wait for a reader who does not read.
+            systemd.wait()
         finally:
             remove(cgroup)
 
