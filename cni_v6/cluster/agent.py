@@ -58,7 +58,8 @@ class Agent:
         self._disk = disk
         self._speaker = speaker
         self._say = say
-        self._said: frozenset[str] = frozenset()
+        self.said: tuple[str, ...] = ()  # what is in the way, as of the last step
+        self.reached = False  # the store could be read then
         self._joined = False  # the store has been reached since the start
         self._make_id = make_id
         self._boot = boot
@@ -176,8 +177,10 @@ class Agent:
                 self._withdraw(facts)
             if error.code in (NODE_CONFLICT, INVALID_CONFIG):
                 raise
+            self.reached = False
             yield f"the cluster's store cannot be used, so the node goes on with what it knows: {error}"
             return
+        self.reached = True
         self._state = replace(self._state, objects=objects)
         unheard = self._store.unheard()
         if unheard is not None:
@@ -284,10 +287,11 @@ class Agent:
 
     def _tell(self, complaints: Iterable[str]) -> None:
         """Say what is new, and when all is well again."""
-        found = dict.fromkeys(complaints)
+        found = tuple(dict.fromkeys(complaints))
+        known = set(self.said)
         for words in found:
-            if words not in self._said:
+            if words not in known:
                 self._say(words)
-        if self._said and not found:
+        if known and not found:
             self._say("all is well again")
-        self._said = frozenset(found)
+        self.said = found

@@ -26,6 +26,7 @@ class Reporter:
     :param leased: counts leases in blocks; None if nobody can see them.
     :param echo: sends echo requests to addresses, and says which answered; those that could not be tested are missing.
     :param now: seconds since the epoch.
+    :param told: takes what was measured, also if the store is away.
     :param seconds: of a period; ``first``: before the first one.
     """
 
@@ -33,6 +34,7 @@ class Reporter:
         self, store: ReportStore, known: Callable[[], Known | None], *, seconds: float, first: float,
         leased: Callable[[Sequence[str]], Mapping[str, int]],
         echo: Callable[[Iterable[str]], Mapping[str, bool]], now: Callable[[], float],
+        told: Callable[[Report], None] = lambda _: None,
     ) -> None:
         self._store = store
         self._known = known
@@ -41,6 +43,7 @@ class Reporter:
         self._leased = leased
         self._echo = echo
         self._now = now
+        self._told = told
         self._last: Report | None = None  # as it was written
         self._closed, self._closing = os.pipe2(os.O_CLOEXEC)
         self._thread = threading.Thread(target=self._run, name="reporter", daemon=True)
@@ -70,6 +73,7 @@ class Reporter:
             now = int(self._now())
             known = before.answers if before else ()
             found = Report(member.id, dict(self._leased(blocks)), report.answers(tested, answered, known, now), now)
+            self._told(found)
             if before is None or replace(found, at=before.at) != before:
                 self._store.report(member.name, report.encode(found))
             else:

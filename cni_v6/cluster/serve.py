@@ -6,11 +6,11 @@ import os
 import select
 import signal
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Protocol
 
-from cni_v6.cluster.agent import Agent
+from cni_v6.cluster.agent import Agent, Outcome
 
 PAUSE_SECONDS = 0.05  # after a step: what changes meanwhile is looked at once, and nobody can keep the agent busy
 # After a step in which something failed, as nobody tells when it would succeed. Each failure doubles the time.
@@ -26,11 +26,12 @@ class Source(Protocol):
     def drain(self) -> bool: ...
 
 
-def serve(agent: Agent, sources: Sequence[Source]) -> int:
+def serve(agent: Agent, sources: Sequence[Source], after: Callable[[Outcome], None] = lambda _: None) -> int:
     """Run until a signal ends it, or until the node is removed from the cluster; the exit status.
 
     Routes and configuration stay as they are when it ends: containers go on while the agent is replaced.
 
+    :param after: is told of each step.
     :raises CniError: as ``Agent.step``.
     """
     with _signals() as ended:
@@ -41,6 +42,7 @@ def serve(agent: Agent, sources: Sequence[Source]) -> int:
         told, retry = False, FIRST_RETRY_SECONDS
         while True:
             outcome = agent.step()
+            after(outcome)
             if outcome.removed:
                 return 0
             if outcome.ready and not told:

@@ -11,19 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from cni_v6.cluster import conflist, disk as disks, echo, files, report, serve
-from cni_v6.cluster.agent import Agent
+from cni_v6.cluster.agent import Agent, Outcome
 from cni_v6.cluster.bird import Bird
 from cni_v6.cluster.config import OtherCluster, parse, parse_node_name
 from cni_v6.cluster.linux import LinuxNode
 from cni_v6.cluster.open_store import HELP, open_store
 from cni_v6.cluster.other_store import OtherStore
 from cni_v6.cluster.reporter import Reporter
+from cni_v6.cluster.status import Status
 from cni_v6.config.keys.ipam import DEFAULT_DATA_DIR
-from cni_v6.ctl import screen
+from cni_v6.ctl import agent_status, screen
+from cni_v6.ctl.agent_status import StatusFile
 from cni_v6.errors import INVALID_CONFIG, CniError
 from cni_v6.kernel.netns.enter import identity
 from cni_v6.kernel.ops import HOST
-from cni_v6.leases.disk.data_dirs import RUN_DIR
 
 
 def register(commands: Any) -> None:
@@ -53,16 +54,34 @@ def run(chosen: argparse.Namespace) -> int:
             speaker=speaker, other_stores=others, boot=disks.boot(identity(HOST)[1]),
         )
         open_things.callback(disk.set_ready, False)
+        shown = StatusFile(Status(name, conf.target))
         if conf.report_every:
             folder = _network_folder(template)
             open_things.enter_context(closing(Reporter(
                 store, agent.known, seconds=conf.report_every, first=conf.report_every * report.share(agent.member),
                 leased=lambda blocks: disks.leased(folder, blocks),
                 echo=lambda addresses: echo.answered(addresses, kernel.underlay_name), now=time.time,
+                told=lambda measured: shown.update(measured=measured),
             )))
         found = (store, kernel.news, kernel.table_news, speaker, *others.values())
         sources = [source for source in found if source]
-        return serve.serve(agent, sources)
+        try:
+            return serve.serve(agent, sources, lambda outcome: _show(shown, agent, outcome))
+        except CniError as error:
+            shown.update(ready=False, complaints=(str(error),))
+            raise
+
+
+def _show(shown: StatusFile, agent: Agent, outcome: Outcome) -> None:
+    """Say how a step went, to whoever asks."""
+    if outcome.removed:
+        shown.remove()
+        return
+    known, now = agent.known(), int(time.time())
+    shown.update(
+        ready=outcome.ready, stepped=now, steps=shown.steps + 1, complaints=agent.said,
+        nodes=len(known[1].nodes) if known else 0, **({"synced": now} if agent.reached else {}),
+    )
 
 
 def _network_folder(template: conflist.Document) -> str:
@@ -89,6 +108,6 @@ def _content(path: str, key: str) -> bytes:
 
 def _network_lock() -> str:
     """The lock file of this network namespace's agent, beside the engine's socket."""
-    folder = os.environ.get("CNI_V6_RUN_DIR", RUN_DIR)
-    files.make_folder(folder)
-    return f"{folder}/agent-{identity(HOST)[1]}.lock"
+    found = agent_status.path(".lock")
+    files.make_folder(os.path.dirname(found))
+    return found

@@ -13,9 +13,10 @@ from typing import Any
 
 from cni_v6 import wire
 from cni_v6.attachments.context import Context
+from cni_v6.cluster.report import room
 from cni_v6.config.ipam import IpamConf
-from cni_v6.ctl import conf_dir
-from cni_v6.ctl.engine import own_socket
+from cni_v6.ctl import agent_status, conf_dir
+from cni_v6.ctl.engine import sockets
 from cni_v6.ctl.output import Output, listed, mapped, number, object_of, text
 from cni_v6.engine import suspect
 from cni_v6.engine.exposition import METRICS, Sample, parse, render
@@ -24,7 +25,7 @@ from cni_v6.engine.metrics import socket_beside
 from cni_v6.errors import INVALID_CONFIG, IO_FAILURE, TRY_AGAIN, CniError
 from cni_v6.kernel import whole_file
 from cni_v6.kernel.privilege import needs_root
-from cni_v6.shim import SHARED_SOCKET, try_connect
+from cni_v6.shim import try_connect
 
 SUFFIX = ".prom"  # node_exporter's textfile collector reads no other files
 MOST_BYTES = 64 << 20
@@ -49,6 +50,7 @@ def run(chosen: argparse.Namespace, make_node: Callable[[], Context] = real_cont
         words = f"--textfile {chosen.textfile} does not end with {SUFFIX}"
         raise CniError(INVALID_CONFIG, words, "node_exporter reads no other files in its textfile folder")
     exposed, from_engine = read(chosen.conf_dir, make_node)
+    exposed += render(of_agent())
     if not from_engine:
         print("cni-v6ctl: no engine runs: only what the store and the kernel have", file=sys.stderr)
     if chosen.textfile:
@@ -65,8 +67,7 @@ def read(folder: Path, make_node: Callable[[], Context]) -> tuple[str, bool]:
 
     :param folder: of the configurations, without an engine.
     """
-    own = own_socket()
-    for path in (own, os.path.join(os.path.dirname(own), SHARED_SOCKET)):
+    for path in sockets():
         connection = try_connect(os.fsencode(socket_beside(os.fsdecode(path))))
         if connection:
             return ask(connection.detach(), path), True
@@ -82,6 +83,24 @@ def configurations(folder: Path, context: Context) -> Iterator[IpamConf]:
             with suppress(CniError):  # an ADD would say what is wrong with it
                 conf = conf_dir.ipam(config, context)
                 yield from [conf] if conf else []
+
+
+def of_agent() -> Iterator[Sample]:
+    """What the node's agent says; nothing if none has run here."""
+    found = agent_status.read()
+    if found is None:
+        return
+    yield Sample("cni_v6_agent_up", int(agent_status.runs()), (found.node,))
+    yield Sample("cni_v6_agent_ready", int(found.ready))
+    yield Sample("cni_v6_agent_steps_total", found.steps)
+    yield Sample("cni_v6_agent_store_reached", int(0 < found.stepped <= found.synced))
+    yield Sample("cni_v6_agent_complaints", len(found.complaints))
+    yield Sample("cni_v6_cluster_nodes", found.nodes)
+    for block, leases in sorted(found.measured.used.items()):
+        yield Sample("cni_v6_block_leases", leases, (block,))
+        yield Sample("cni_v6_block_room", room(block), (block,))
+    for answer in found.measured.answers:
+        yield Sample("cni_v6_node_answers", int(answer.answers), (answer.node, f"ipv{answer.family}"))
 
 
 def document(sample: Sample) -> dict[str, object]:

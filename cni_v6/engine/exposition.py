@@ -80,6 +80,17 @@ METRICS: Mapping[str, Metric] = {
         GAUGE, "1 if some of the store or the kernel could not be read, or not in time.",
     ),
     "cni_v6_scrape_duration_seconds": Metric(GAUGE, "Time that reading the store and the kernel took."),
+    "cni_v6_agent_up": Metric(GAUGE, "1 if the node's agent runs.", ("node",)),
+    "cni_v6_agent_ready": Metric(GAUGE, "1 if the node has the configuration that its agent writes."),
+    "cni_v6_agent_steps_total": Metric(COUNTER, "How often the agent has looked at the store and the kernel."),
+    "cni_v6_agent_store_reached": Metric(
+        GAUGE, "1 if the agent could read the cluster's store when it looked at last.",
+    ),
+    "cni_v6_agent_complaints": Metric(GAUGE, "What is in the agent's way, as a number; doctor has the words."),
+    "cni_v6_cluster_nodes": Metric(GAUGE, "Nodes in the cluster's store."),
+    "cni_v6_block_leases": Metric(GAUGE, "Leases in a block of this node.", ("block",)),
+    "cni_v6_block_room": Metric(GAUGE, "Containers that a block of this node has room for.", ("block",)),
+    "cni_v6_node_answers": Metric(GAUGE, "1 if another node answers this one.", ("node", "family")),
 }
 
 

@@ -18,6 +18,7 @@ from tests.netns.cluster import UNDERLAY, Cluster, Member, cluster
 from tests.netns.wire import PATIENCE
 from tests.sandbox import PLUGIN_PATH, Node
 
+CTL = f"{PLUGIN_PATH[0]}/cni-v6ctl"
 NOBODY = {4: "192.0.2.9", 6: "2001:db8:ffff::9"}
 
 
@@ -66,8 +67,14 @@ def two() -> Iterator[Cluster]:
 def nodes(member: Member) -> dict[str, Any]:
     """What ``cni-v6ctl nodes`` says, by the node's name."""
     arguments = ("nodes", "--cluster", member.cluster.store, "--json")
-    lines = member.node.run(f"{PLUGIN_PATH[0]}/cni-v6ctl", *arguments).stdout.splitlines()
+    lines = member.node.run(CTL, *arguments).stdout.splitlines()
     return {document["node"]: document for document in map(json.loads, lines)}
+
+
+def doctor(member: Member) -> list[dict[str, str]]:
+    """What doctor says of the agent and the blocks."""
+    said = json.loads(member.node.run(CTL, "doctor", "--json", check=False, env=member.node.environment).stdout)
+    return [finding for finding in said if finding["check"] in ("agent", "block")]
 
 
 def await_report(made: Cluster, reached: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
@@ -96,7 +103,15 @@ def test_nodes_of_a_cluster(two: Cluster) -> None:
     found = await_report(two, lambda found: {leased["leases"] for leased in found["a"]["leased"].values()} == {1})
     assert found["a"]["leased"][a.blocks()[1]] == {"leases": 1, "room": 61}
     before = [said["since"] for said in found["b"]["answers"]]
+    assert [of_agent["level"] for of_agent in doctor(a)] == ["green"]
+    shown = a.node.run(CTL, "metrics", env=a.node.environment).stdout
+    assert 'cni_v6_agent_up{node="a"} 1' in shown and "\ncni_v6_agent_ready 1\n" in shown
+    assert f'cni_v6_block_leases{{block="{a.blocks()[0]}"}} 1' in shown and "cni_v6_cluster_nodes 2" in shown
+    assert 'cni_v6_node_answers{node="b",family="ipv6"} 1' in shown
     b.stop()  # else it would say that it has no such address any more
     b.node.run("ip", "address", "delete", two.addresses(2)[1], "dev", UNDERLAY)
     found = await_report(two, lambda found: answers(found, "b") == {"ipv6": True, "ipv4": False})
     assert found["b"]["answers"][0]["since"] == before[0] and found["b"]["answers"][1]["since"] >= before[1]
+    assert [of_agent["message"] for of_agent in doctor(a)] == ["no answer from b (IPv4)"]
+    assert "the agent of node b does not run" in [of_agent["message"] for of_agent in doctor(b)]
+    assert 'cni_v6_agent_up{node="b"} 0' in b.node.run(CTL, "metrics", env=b.node.environment).stdout

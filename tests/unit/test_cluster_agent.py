@@ -49,7 +49,7 @@ class Stepped:
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._acting, name)
-        if name not in ("commit", "apply", "save", "write_conflist", "set_ready"):
+        if name not in ("commit", "apply", "save", "write_conflist", "set_ready", "check", "replace", "reload"):
             return method
 
         def call(*arguments: Any) -> Any:
@@ -634,3 +634,14 @@ def test_changes_that_are_not_heard(a: Place) -> None:
 
     assert a.agent(store=Deaf()).step() == Outcome(ready=True, complete=False)
     assert a.said == ["changes of the cluster's store are not heard, so it is read again and again: watch is forbidden"]
+
+
+def test_what_the_agent_knows(a: Place) -> None:
+    agent = a.agent()
+    assert agent.known() is None
+    agent.step()
+    member, cluster, blocks = agent.known() or (None, None, None)
+    assert member == agent.member and blocks == a.blocks() and cluster and list(cluster.nodes) == ["a"]
+    assert agent.reached and agent.said == ()
+    agent._state = replace(agent._state, objects={"pools": "garbage"})
+    assert agent.known() is None

@@ -114,3 +114,11 @@ def test_what_etcd_refuses() -> None:
     assert etcd.refusal(400, b'{"error": "etcdserver: no space", "code": 8}') == "status 400: 'etcdserver: no space'"
     assert etcd.refusal(500, b'{"message": "no leader"}') == "status 500: 'no leader'"
     assert etcd.refusal(502, b"<html>") == "status 502"
+
+
+def test_reports_are_where_no_watch_looks() -> None:
+    """``+`` is in no prefix that ``--cluster`` can have, so no other cluster has its objects there."""
+    prefix = etcd.reports_prefix("/prod/")
+    assert prefix == "/prod+reports/" and etcd.key_request("a") == {"key": "YQ=="}
+    assert etcd.set_request("a", "b") == {"success": [{"request_put": {"key": "YQ==", "value": "Yg=="}}]}
+    assert etcd.set_request("a", None) == {"success": [{"request_delete_range": {"key": "YQ=="}}]}

@@ -124,3 +124,15 @@ def test_events_of_a_watch() -> None:
 def test_what_the_api_refuses() -> None:
     assert kubernetes.refusal(403, b'{"message": "leases is forbidden"}') == "status 403: 'leases is forbidden'"
     assert kubernetes.refusal(502, b"<html>") == "status 502"
+
+
+def test_a_report_is_a_lease_that_no_watch_selects() -> None:
+    text, node = '{"id":"u-1"}', ("a", "u-1")
+    made = kubernetes.report_document("a", text, node, new=True)
+    assert made["metadata"]["labels"] == kubernetes.REPORT_LABEL != kubernetes.LABEL
+    assert made["metadata"]["ownerReferences"][0]["uid"] == "u-1" and made["kind"] == "Lease"
+    assert kubernetes.read_report(Fields(made)) == ("a", text)
+    patch = kubernetes.report_document("a", text, node, new=False)
+    assert patch["metadata"]["annotations"] == {kubernetes.VALUE: text} and "resourceVersion" not in patch["metadata"]
+    assert kubernetes.read_report(Fields(kubernetes.create_document("nodes/a", text, node))) is None
+    assert kubernetes.read_report(Fields({"metadata": {"name": "else"}})) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
@@ -11,13 +12,17 @@ from threading import Event
 
 import pytest
 
-from cni_v6.cluster import disk, report
+from cni_v6.cluster import disk, report, status
 from cni_v6.cluster.membership import Member
 from cni_v6.cluster.records import Claim, Cluster, NodeRecord
 from cni_v6.cluster.report import PEERS, Answer, Report
 from cni_v6.cluster.reporter import Known, Reporter
+from cni_v6.cluster.status import Status
 from cni_v6.cluster.store import MemoryStore
+from cni_v6.ctl import agent_status, metrics
 from cni_v6.errors import IO_FAILURE, CniError
+from cni_v6.plan.health import agent as agent_health
+from cni_v6.plan.health.agent import AgentFacts
 
 PATIENCE = 30.0
 A, BLOCKS = Member("a", "1"), ("fd42::/64", "10.244.0.0/26")
@@ -209,3 +214,56 @@ def test_leases_of_a_block(tmp_path: Path) -> None:
     for name in ("fd42::5", "fd42::6", "fd43::5", "10.244.0.9", "10.244.0.64", "lock", "last_reserved_ip.0"):
         (folder / name).touch()
     assert disk.leased(str(folder), BLOCKS) == {BLOCKS[0]: 2, BLOCKS[1]: 1}
+
+
+# What the agent tells other programs of its node
+
+
+def test_a_status_is_read_as_it_was_written() -> None:
+    measured = Report("1", {"fd42::/64": 3}, (Answer("b", 6, True, 100),), 200)
+    made = Status("a", "/etc/target", True, 1000, 900, 7, 3, ("what is wrong",), measured)
+    assert status.read(status.encode(made)) == made
+    assert status.read(status.encode(Status("a", "/t"))) == Status("a", "/t")
+    assert status.read(b"garbage") is None and status.read(b'{"node":"a"}') is None
+
+
+FINE = AgentFacts("a", "/etc/target", True, True, 10.0, 3, blocks={"10.244.0.0/26": (54, 61)})
+
+
+@pytest.mark.parametrize(("facts", "found"), [
+    (None, []),
+    (FINE, [("green", "node a of a cluster of 3; its agent runs, and the store is reached")]),
+    (replace(FINE, runs=False), [("amber", "the agent of node a does not run")]),
+    (replace(FINE, behind=301.0), [("amber", "the cluster's store could not be read for 5 minutes")]),
+    (replace(FINE, behind=None), [("amber", "the cluster's store could not be read since it was started")]),
+    (replace(FINE, configured=False), [("red", "there is no configuration at /etc/target")]),
+    (replace(FINE, configured=False, complaints=("one", "two", "three", "four")),
+     [("red", "there is no configuration at /etc/target"), ("amber", "one"), ("amber", "two"), ("amber", "three")]),
+    (replace(FINE, silent=("b (IPv4)",)), [("amber", "no answer from b (IPv4)")]),
+    (replace(FINE, blocks={"10.244.0.0/26": (55, 61), "fd42::/64": (55, (1 << 64) - 2)}),
+     [("amber", "10.244.0.0/26: 55 of 61 addresses are leased")]),
+    (replace(FINE, blocks={"10.244.0.0/26": (61, 61)}), [("red", "10.244.0.0/26: 61 of 61 addresses are leased")]),
+])
+def test_what_doctor_says(facts: AgentFacts | None, found: list[tuple[str, str]]) -> None:
+    said = [*agent_health.findings(facts)]
+    assert [(finding.level, finding.message) for finding in said] == found
+    assert all(finding.level == "green" or finding.why and finding.remedy for finding in said)
+
+
+@pytest.mark.parametrize(("stepped", "synced", "behind"), [
+    (1000, 1000, 0.0),  # nothing has changed for hours
+    (1000, 900, pytest.approx(600, abs=60)), (1000, 0, None),
+])
+def test_how_old_the_store_is(tmp_path: Path, stepped: int, synced: int, behind: object) -> None:
+    now = int(time.time())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CNI_V6_RUN_DIR", str(tmp_path))
+        assert agent_status.facts() is None and [*metrics.of_agent()] == []
+        shown = agent_status.StatusFile(Status("a", str(tmp_path / "target")))
+        shown.update(stepped=now - 500 + stepped - 1000, synced=synced and now - 500 + synced - 1000)
+        facts = agent_status.facts()
+        assert facts and facts.behind == behind and not facts.runs and not facts.configured
+        assert {sample.name: sample.value for sample in metrics.of_agent()}["cni_v6_agent_store_reached"] == (
+            synced == stepped)
+        shown.remove()
+        assert agent_status.facts() is None

@@ -13,7 +13,7 @@ from cni_v6.config.child import ChildConf
 from cni_v6.config.firewall import MODE_OFF
 from cni_v6.config.ipam import IpamConf
 from cni_v6.config.main import MainConf
-from cni_v6.ctl import conf_dir, places
+from cni_v6.ctl import agent_status, conf_dir, places
 from cni_v6.ctl.doctor import engine, kernel, runtime, store
 from cni_v6.errors import CniError
 from cni_v6.firewall import ruleset, shape
@@ -22,6 +22,7 @@ from cni_v6.kernel.questions import GetLinks, GetNft, GetRuleset, GetTables
 from cni_v6.leases.attachment import Attachment
 from cni_v6.net.addresses import version
 from cni_v6.plan import repair
+from cni_v6.plan.health import agent as judge_agent
 from cni_v6.plan.health import engine as judge_engine, kernel as judge_kernel, network, runtime as judge_runtime
 from cni_v6.plan.health import store as judge_store
 from cni_v6.plan.health.engine import FirewallFacts
@@ -55,12 +56,20 @@ def findings(folder: Path | None, bin_dirs: Sequence[Path] | None, node: Context
         *judge_kernel.findings(kernel.read(node, homes, children), _use(here, configs)),
         *judge_engine.firewall(_firewall(here, configs, node)),
         *judge_engine.engine(engine.read()),
+        *_agent(),
         *judge_runtime.findings(runtimes),
         *judge_store.findings(store.read(held, _pools(configs), node, unread)),
         *_of_networks(here, configured, node),
         *judge_engine.privileged(engine.privileged(here)),
     ]
     return [*known, *(finding for finding in found if finding.level != GREEN or _is_sure(finding.check, unread))]
+
+
+def _agent() -> Iterator[Finding]:
+    try:
+        yield from judge_agent.findings(agent_status.facts())
+    except CniError as error:
+        yield of_error(AMBER, judge_agent.AGENT, error, "nothing can be said of the node's agent")
 
 
 def _is_sure(check: str, unread: Collection[str]) -> bool:
