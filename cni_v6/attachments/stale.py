@@ -21,7 +21,7 @@ from cni_v6.leases.attachment import Attachment
 from cni_v6.leases.store import Leases, Transaction
 from cni_v6.log import Log
 from cni_v6.protocol.invocation import Invocation
-from cni_v6.protocol.names import Owner, alias_start, host_interface, owned, owner_of_alias
+from cni_v6.protocol.names import Owner, alias_start, host_interface, host_interfaces, owned, owner_of_alias
 from cni_v6.values import dataclass
 
 EARLIER_BOOT = "it is of an earlier boot"
@@ -156,16 +156,23 @@ def sweep(store: Leases, context: Context, valid: Valid | None, *, dry: bool) ->
     """Free a network's stale attachments, and yield each once it is freed.
 
     :param valid: an operator's list of valid attachments, which counts as proof; None for none.
-    :param dry: change nothing, yield what would be freed.
+    :param dry: change nothing, yield what would be freed. It does not wait for the lock.
     :raises CniError: TRY_AGAIN, STORE_FAILED, KERNEL_REFUSED; attachments yielded before are freed.
     """
-    with store.transaction() as leases:
-        attachments = list(leases.attachments())
-        stale = dead(attachments, context)
-        for record, why in stale:
-            if not dry:
+    before = store.peek()  # a store may free those of earlier boots by itself, in its first transaction
+    if dry:
+        attachments, stale = list(before), dead(before, context)
+        yield from stale
+    else:
+        with store.transaction() as leases:
+            attachments = list(leases.attachments())
+            there = {record.owner for record in attachments}
+            yield from ((record, EARLIER_BOOT) for record in before
+                        if is_of_earlier_boot(record, context.boot) and record.owner not in there)
+            stale = dead(attachments, context)
+            for record, why in stale:
                 register.release(record, leases, context)
-            yield record, why
+                yield record, why
     stale_owners = {record.owner for record, _ in stale}
     unlisted = [record for record in attachments if valid and record.owner not in stale_owners and valid.lacks(record)]
     yield from _remove([record for record in unlisted if _is_here(record, context)], store, context, dry=dry)
@@ -201,11 +208,22 @@ class Unlisted:
     stale: tuple[Attachment, ...] = ()
 
 
-def interfaces(conf: RemovalConf, context: Context, bridge: str = "") -> list[tuple[str, Owner]]:
-    """The names of the node's interfaces, or of the ports of a bridge, whose alias names an owner of this network."""
-    start = alias_start(conf.network)
-    named = context.kernel.observe([GetAliases(start, bridge)]).aliases(start, bridge)
+def interfaces(
+    conf: RemovalConf, context: Context, known: frozenset[str], bridge: str = ""
+) -> list[tuple[str, Owner]]:
+    """The names of the node's interfaces, or of the ports of a bridge, whose alias names an owner of this network.
+
+    :param known: as of ``of_valid``.
+    """
+    asked = GetAliases(alias_start(conf.network), bridge, known)
+    named = context.kernel.observe([asked]).aliases(asked)
     return [(name, owner) for name, alias in named if (owner := owner_of_alias(alias))]
+
+
+def of_valid(call: Invocation) -> frozenset[str]:
+    """The names of the host interfaces of the attachments that the runtime lists as valid."""
+    parts = (name.rpartition(":") for name in call.valid or ())
+    return host_interfaces(call.network, ((container_id, ifname) for container_id, _, ifname in parts))
 
 
 def lacks(call: Invocation, owner: Owner) -> bool:

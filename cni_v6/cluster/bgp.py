@@ -27,8 +27,8 @@ IDLE = f"{HEAD}# This node announces nothing.\n"
 LINK_LOCAL = "fe80::/10"
 LAST_IDENTIFIER = 0xDFFF_FFFF  # of BGP: FRR takes no multicast address for one
 _IFNAME = re.compile("[0-9A-Za-z._@-]+")
-# A node that is back is to be reached soon: BIRD waits for 5 seconds, and after an error for 60, if it is not told.
-_TIMES = ("hold time 90;", "connect delay time 1;", "connect retry time 10;", "error wait time 1, 30;")
+# A node that is back is to be reached soon. By itself BIRD waits for 5 seconds, after errors for 60 and up to 300.
+_TIMES = ("hold time 90;", "connect delay time 1;", "connect retry time 5;", "error wait time 1, 5;")
 # By router advertisements the other side learns who is there. A lifetime of 0 makes the node nobody's router.
 _RADV = "default lifetime 0; min ra interval 3; max ra interval 10;"
 _BFD = "bfd { interval 200 ms; multiplier 4; };"  # a silent peer is noticed after 0.8 seconds
@@ -206,13 +206,14 @@ def _channel(pool: Pool, blocks: Sequence[str], others: Iterable[Pool]) -> str:
 
 
 def _identifier(conf: AgentConf, block: str) -> str:
-    """BGP's identifier of the node: the number of a block in its pool, so that no other node has it.
+    """BGP's identifier of the node, which no other node has (RFC 6286): it need be no address.
 
-    It need not be an address, nor IPv4 on the node (RFC 6286). In a pool of more than 2**32 blocks it is as good as
-    random. The first addresses, 0.0.0.0/8, are those of a pool of up to 2**24 blocks: no router has one.
+    The number of a block in its pool, counted from a number that follows from the pool: nodes of other clusters may
+    speak to the same routers. In a pool of more than 2**32 blocks it is as good as random.
     """
     pool = conf.pool_of(block)
     assert pool
     number = IPNetwork(block).first - IPNetwork(pool.cidr).first >> BITS[pool.family] - pool.block
-    value = number % LAST_IDENTIFIER + 1
+    first = int.from_bytes(hashlib.sha256(pool.cidr.encode()).digest()[:4], "big")
+    value = (first + number) % LAST_IDENTIFIER + 1
     return ".".join(str(value >> shift & 0xFF) for shift in (24, 16, 8, 0))

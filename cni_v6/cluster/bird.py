@@ -10,6 +10,7 @@ import errno
 import os
 import select
 import socket
+import time
 from contextlib import ExitStack, suppress
 
 from cni_v6.cluster import files
@@ -28,7 +29,7 @@ from cni_v6.errors import INVALID_CONFIG, IO_FAILURE, CniError
 from cni_v6.kernel import inotify
 
 TIMEOUT_SECONDS = 5.0
-REPLY_BYTES = 1 << 24
+REPLY_BYTES = 1 << 22  # of ten thousand protocols
 ABSENT = (errno.ENOENT, errno.ECONNREFUSED)
 CHANGES = (inotify.IN_CREATE | inotify.IN_CLOSE_WRITE | inotify.IN_MOVED_FROM | inotify.IN_MOVED_TO
            | inotify.IN_DELETE)
@@ -144,6 +145,7 @@ class Bird:
                 if not known and not self._connect():
                     return None
                 assert self._connection
+                self._connection.settimeout(self._seconds)
                 self._connection.sendall(f"{command}\n".encode())
                 return self._reply()
             except TimeoutError:
@@ -173,8 +175,10 @@ class Bird:
         return True
 
     def _reply(self) -> Reply:
-        data = b""
+        assert self._connection
+        data, end = b"", time.monotonic() + self._seconds
         while (reply := read_reply(data)) is None:
+            self._connection.settimeout(max(1e-3, end - time.monotonic()))  # also for one that comes in small parts
             part = self._receive()
             if not part:
                 raise ConnectionResetError

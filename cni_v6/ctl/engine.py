@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import socket
+from collections.abc import Iterable
 from typing import Any
 
 from cni_v6.engine import start, suspect
@@ -13,6 +14,7 @@ from cni_v6.engine.server import Server
 from cni_v6.errors import NODE_CONFLICT, TRY_AGAIN, CniError
 from cni_v6.kernel.netns.enter import identity
 from cni_v6.kernel.ops import HOST
+from cni_v6.shim import SHARED_SOCKET
 from cni_v6.wire import STOP_SECONDS
 
 RUN_DIR = "/run/cni-v6"
@@ -35,11 +37,10 @@ def register(commands: Any) -> None:
 def run(chosen: argparse.Namespace) -> int:
     path = own_socket()
     if chosen.stop:
-        return stop(path)
+        return stop(sockets())
     metrics = listen_on(chosen.metrics) if chosen.metrics else None
     if os.environ.get("LISTEN_PID") == str(os.getpid()) and os.environ.get("LISTEN_FDS") == "1":
-        _serve(socket.socket(fileno=FIRST_PASSED), None, chosen.idle, metrics)
-        return 0
+        return _passed(socket.socket(fileno=FIRST_PASSED), chosen.idle, metrics)
     try:
         claimed = start.claim(os.path.dirname(path), path)
     except OSError as error:
@@ -54,10 +55,25 @@ def run(chosen: argparse.Namespace) -> int:
     return 0
 
 
+def _passed(listener: socket.socket, idle: float, metrics: socket.socket | None) -> int:
+    """Serve at systemd's socket. The kernel says that systemd listens: ``.alive`` says who serves."""
+    alive = start.be_alive(os.fsencode(listener.getsockname()))
+    if alive is not None:
+        start.sign(alive)
+    _serve(listener, None, idle, metrics)
+    return 0
+
+
 def own_socket() -> bytes:
     """The path of the socket of this network namespace's engine."""
     folder = os.fsencode(os.environ.get("CNI_V6_RUN_DIR", RUN_DIR))
     return folder + b"/engine-%d.sock" % identity(HOST)[1]
+
+
+def sockets() -> tuple[bytes, bytes]:
+    """Where an engine of this network namespace may listen: at its own socket, and at systemd's."""
+    own = own_socket()
+    return own, os.path.join(os.path.dirname(own), SHARED_SOCKET)
 
 
 def _serve(listener: socket.socket, path: bytes | None, idle: float, metrics: socket.socket | None) -> None:
@@ -69,18 +85,22 @@ def _serve(listener: socket.socket, path: bytes | None, idle: float, metrics: so
     server.run()
 
 
-def stop(path: bytes, seconds: float = STOP_SECONDS) -> int:
-    """Stop the engine that listens at a socket, and tell it; returns the exit status. Errors as of ``end``."""
-    found = end(path, seconds)
+def stop(paths: Iterable[bytes], seconds: float = STOP_SECONDS) -> int:
+    """Stop the engines that listen at sockets, and tell it; returns the exit status. Errors as of ``end``."""
+    found = end(paths, seconds)
     print("the engine has ended" if found else "no engine serves this network namespace")
     return 0
 
 
-def end(path: bytes, seconds: float = STOP_SECONDS) -> bool:
-    """Stop the engine that listens at a socket; whether there was one.
+def end(paths: Iterable[bytes], seconds: float = STOP_SECONDS) -> bool:
+    """Stop the engines that listen at sockets; whether there was one.
 
-    :raises CniError: TRY_AGAIN if it has not ended after this number of seconds; NODE_CONFLICT if signalling it fails.
+    :raises CniError: TRY_AGAIN if one has not ended after this number of seconds; NODE_CONFLICT if signalling it fails.
     """
+    return any([_end(path, seconds) for path in paths])
+
+
+def _end(path: bytes, seconds: float) -> bool:
     try:
         return start.stop(path, seconds)
     except TimeoutError as error:

@@ -216,12 +216,15 @@ def _of_record(record: Attachment, routes: Iterable[Any]) -> Iterable[str]:
 
 
 def _inside(record: Attachment, namespaces: Search, node: Context) -> Inside | None:
-    path = namespaces.find(record.netns) if any(record.netns) else None
+    path, ifname = namespaces.find(record.netns) if any(record.netns) else None, record.owner.ifname
     if path is None:
         return None
-    ifname = record.owner.ifname
     asked = (GetLink(path, ifname), GetAddresses(path, ifname), GetRoutes(path, ifname))
-    seen: Snapshot = node.kernel.observe(asked)
+    try:
+        seen: Snapshot = node.kernel.observe(asked)
+    except CniError as error:  # it may have more routes or addresses than anybody reads
+        print(f"cni-v6ctl: note: what {record.owner} has inside is left out: {error}", file=sys.stderr)
+        return None
     return Inside(seen.link(path, ifname), seen.addresses(path, ifname), seen.routes(path, ifname))
 
 

@@ -261,7 +261,7 @@ def _leave(make_node: Callable[[], Context], done: list[str], warnings: list[str
     :param done: takes what was done; ``warnings`` what could not be done, and why.
     """
     try:
-        done += ["the engine has ended"] if engine.end(engine.own_socket()) else []
+        done += ["the engine has ended"] if engine.end(engine.sockets()) else []
     except CniError as error:
         warnings.append(f"the engine goes on: {error}")
     own_changes()  # no engine is to load the tables again

@@ -16,7 +16,7 @@ from cni_v6.attachments.context import Context
 from cni_v6.cluster.report import room
 from cni_v6.config.ipam import IpamConf
 from cni_v6.ctl import agent_status, conf_dir
-from cni_v6.ctl.engine import own_socket
+from cni_v6.ctl.engine import sockets
 from cni_v6.ctl.output import Output, listed, mapped, number, object_of, text
 from cni_v6.engine import suspect
 from cni_v6.engine.exposition import METRICS, Sample, parse, render
@@ -25,7 +25,7 @@ from cni_v6.engine.metrics import socket_beside
 from cni_v6.errors import INVALID_CONFIG, IO_FAILURE, TRY_AGAIN, CniError
 from cni_v6.kernel import whole_file
 from cni_v6.kernel.privilege import needs_root
-from cni_v6.shim import SHARED_SOCKET, try_connect
+from cni_v6.shim import try_connect
 
 SUFFIX = ".prom"  # node_exporter's textfile collector reads no other files
 MOST_BYTES = 64 << 20
@@ -67,8 +67,7 @@ def read(folder: Path, make_node: Callable[[], Context]) -> tuple[str, bool]:
 
     :param folder: of the configurations, without an engine.
     """
-    own = own_socket()
-    for path in (own, os.path.join(os.path.dirname(own), SHARED_SOCKET)):
+    for path in sockets():
         connection = try_connect(os.fsencode(socket_beside(os.fsdecode(path))))
         if connection:
             return ask(connection.detach(), path), True

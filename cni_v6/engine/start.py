@@ -64,13 +64,19 @@ def claim(run_dir: bytes, path: bytes, starting: int = -1) -> tuple[socket.socke
     with open(opened, "wb", opener=_private, closefd=starting < 0) as lock:
         if not take(lock.fileno(), ASK_SECONDS):  # it is held for a millisecond, or by a courier until Python runs
             raise TimeoutError(f"somebody holds {os.fsdecode(path)}.start")
-        alive = os.open(path + b".alive", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return listen(path), alive
-        except BlockingIOError:
-            os.close(alive)
-            return None
+        alive = be_alive(path)
+        return None if alive is None else (listen(path), alive)
+
+
+def be_alive(path: bytes) -> int | None:
+    """Take the lock ``.alive`` beside a socket; None if another engine has it."""
+    alive = os.open(path + b".alive", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return alive
+    except BlockingIOError:
+        os.close(alive)
+        return None
 
 
 def take(lock: int, seconds: float) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from cni_v6.kernel.facts import Link, Surroundings
@@ -11,7 +11,10 @@ from cni_v6.kernel.netlink.uapi import RT_TABLE_MAIN
 from cni_v6.kernel.observe import by_interface, dump
 from cni_v6.kernel.open_namespaces import Spaces
 from cni_v6.kernel.ops import HOST
-from cni_v6.kernel.questions import GetLinks, GetSurroundings, GetSysctl, Question
+from cni_v6.kernel.questions import GetAliases, GetLinks, GetSurroundings, GetSysctl, Question
+
+NAMES = "/proc/thread-self/net/dev"
+FEW = 64  # interfaces that are looked up one by one
 
 
 def answer(
@@ -50,3 +53,31 @@ def _surroundings(spaces: Spaces, links: Mapping[int, tuple[Link, int]]) -> Surr
         tuple((names[index], address) for index, address in held if index in names),
         tuple((names[index], route) for index, route in routes if index in names and route.table == RT_TABLE_MAIN),
     )
+
+
+def aliases(spaces: Spaces, question: GetAliases) -> tuple[tuple[str, str], ...]:
+    """See ``GetAliases``. Few interfaces are looked up, if all others are known.
+
+    A dump of links takes far longer than their names: for each veth whose other end is in another namespace the kernel
+    searches that among all namespaces that this one knows (__peernet2id, net/core/net_namespace.c).
+    """
+    bridge = spaces.index(HOST, question.bridge) if question.bridge else 0
+    if bridge is None:
+        return ()
+    names = [name for name in _names() if name not in question.known] if question.known else None
+    if names is None or len(names) > FEW:
+        told: Iterable[bytes] = dump(spaces, HOST, requests.get_ports(bridge), "interfaces")
+    else:
+        asked = spaces.get(HOST).route.request([requests.get_link(name) for name in names])
+        told = (data for answer in asked for data in answer.messages)
+    read = map(answers.alias_of, told)
+    return tuple((name, alias) for name, alias, master in read
+                 if name not in question.known and alias.startswith(question.start) and bridge in (0, master))
+
+
+def _names() -> Iterable[str]:
+    """The names of all interfaces of this thread's namespace, which is the node's."""
+    with open(NAMES, "rb") as file:
+        lines = file.read().decode(errors="replace").split("\n")
+    # Two lines of headings. No name has a colon or a space (dev_valid_name, net/core/dev.c).
+    return [line.partition(":")[0].lstrip() for line in lines[2:] if line]

@@ -212,11 +212,12 @@ class GetLinks:
 class GetAliases:
     """-> tuple[tuple[str, str], ...]: (name, alias) of the node's interfaces whose alias begins so
 
-    ``bridge``: of its ports alone; "" for all interfaces.
+    ``bridge``: of its ports alone; "" for all interfaces. ``known``: names of which nothing is to be told.
     """
 
     start: str
     bridge: str = ""
+    known: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -410,8 +411,8 @@ class Snapshot:
         assert isinstance(answer, tuple)
         return answer
 
-    def aliases(self, start: str, bridge: str = "") -> tuple[tuple[str, str], ...]:
-        answer = self.answers[GetAliases(start, bridge)]
+    def aliases(self, asked: GetAliases) -> tuple[tuple[str, str], ...]:
+        answer = self.answers[asked]
         assert isinstance(answer, tuple)
         return answer
 

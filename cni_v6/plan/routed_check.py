@@ -168,7 +168,8 @@ def check_status(conf: RoutedConf, records: Sequence[Attachment], seen: Snapshot
     """
     features.check(conf, seen)
     _, present = status.check_families(conf, seen)
-    running = [record for record in records if record.host in {link.name for link in seen.links()}]
+    present_links = {link.name for link in seen.links()}
+    running = [record for record in records if record.host in present_links]
     if running:
         status.check_running(LIMITED, _faults(conf, running, present, seen))
     return list(outage.chain_warnings(HOSTS, present, seen))

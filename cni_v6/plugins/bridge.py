@@ -50,8 +50,8 @@ class Bridge:
     ) -> Iterable[str]:
         return *check.compare(site, conf, result, seen), *check.changed_mac(site, record, seen)
 
-    def ports(self, conf: RemovalConf, context: Context) -> list[tuple[str, Owner]]:
-        return stale.interfaces(conf, context, conf.bridge)
+    def ports(self, conf: RemovalConf, context: Context, known: frozenset[str]) -> list[tuple[str, Owner]]:
+        return stale.interfaces(conf, context, known, conf.bridge)
 
     def status_questions(self, conf: BridgeConf, node: str, records: Sequence[Attachment]) -> Iterable[Question]:
         from cni_v6.plan import status  # for STATUS alone: every ADD would pay for it

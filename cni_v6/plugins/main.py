@@ -87,8 +87,8 @@ class MainPlugin(Protocol[Conf]):
         """The differences between a result, or the record, and the kernel, one phrase for each."""
         ...
 
-    def ports(self, conf: RemovalConf, context: Context) -> list[tuple[str, Owner]]:
-        """The names of the node's interfaces whose alias names an owner of this network."""
+    def ports(self, conf: RemovalConf, context: Context, known: frozenset[str]) -> list[tuple[str, Owner]]:
+        """The names of the node's interfaces, but for those known, whose alias names an owner of this network."""
         ...
 
     def status_questions(self, conf: Conf, node: str, records: Sequence[Attachment]) -> Iterable[Question]:
@@ -207,7 +207,8 @@ class Frame(Generic[Conf]):
         Their interfaces are removed too.
         """
         conf, started = load_config.removal(call, context), context.now()
-        ports = self.plugin.ports(conf, context)  # before the records: an ADD writes its record first
+        # Before the records: an ADD writes its record first. Without a list nothing is stale.
+        ports = self.plugin.ports(conf, context, stale.of_valid(call)) if call.valid is not None else []
         store = context.leases(conf.network, conf.data_dir)
         with store.transaction() as leases:
             unlisted = stale.unlisted(call, leases, started, context)

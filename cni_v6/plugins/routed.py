@@ -49,8 +49,8 @@ class Routed:
     ) -> Iterable[str]:
         return routed_check.compare(site, conf, result, record, seen)
 
-    def ports(self, conf: RemovalConf, context: Context) -> list[tuple[str, Owner]]:
-        return stale.interfaces(conf, context)
+    def ports(self, conf: RemovalConf, context: Context, known: frozenset[str]) -> list[tuple[str, Owner]]:
+        return stale.interfaces(conf, context, known)
 
     def status_questions(self, conf: RoutedConf, node: str, records: Sequence[Attachment]) -> Iterable[Question]:
         return routed_check.status_questions(conf, records)

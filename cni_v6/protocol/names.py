@@ -53,6 +53,16 @@ def host_interface(owner: Owner) -> str:
     return "veth" + _digest("host", *_words(owner)).hex()[: IFNAMSIZ - 4]
 
 
+def host_interfaces(network: str, attachments: Iterable[tuple[str, str]]) -> frozenset[str]:
+    """As ``host_interface``, of thousands at once; each is the container id and the interface's name in there."""
+    common, found = hashlib.blake2s("\0".join(("host", network, "")).encode()), list[str]()
+    for container_id, ifname in attachments:
+        digest = common.copy()
+        digest.update(f"{container_id}\0{ifname}".encode())
+        found.append("veth" + digest.hexdigest()[: IFNAMSIZ - 4])
+    return frozenset(found)
+
+
 def ifb(owner: Owner) -> str:
     """Name of the device through whose queue passes what the container sends, where that is shaped."""
     return f"ifb{host_interface(owner).removeprefix('veth')}"

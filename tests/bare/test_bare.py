@@ -83,12 +83,15 @@ def attach(root: Root, network: dict[str, Any]) -> None:
     assert root.run(f"ls {folder}/attachments") == "", "the lease has gone"
 
 
-def call(root: Root, command: str, network: dict[str, Any], plugin: dict[str, Any], netns: str, result: Any) -> str:
+def call(
+    root: Root, command: str, network: dict[str, Any], plugin: dict[str, Any], netns: str, result: Any,
+    container: str = "first",
+) -> str:
     config = {"name": network["name"], "cniVersion": network["cniVersion"], **plugin}
     if result:
         config["prevResult"] = result
     variables = (
-        f"env CNI_COMMAND={command} CNI_CONTAINERID=first CNI_NETNS={netns} CNI_IFNAME=eth0 CNI_PATH={FOLDERS} "
+        f"env CNI_COMMAND={command} CNI_CONTAINERID={container} CNI_NETNS={netns} CNI_IFNAME=eth0 CNI_PATH={FOLDERS} "
         f"PATH={FOLDERS}:$PATH"
     )
     # A log goes to standard error; of a failure everything is wanted.

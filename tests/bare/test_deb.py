@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.bare.root import bare
 from tests.bare.test_bare import attach
-from tests.sandbox import ROOT, need
 
 CONFLIST = "/etc/cni/net.d/10-cni-v6.conflist"
 # What there is below the folders that a package may write to, but for those in which apt and dpkg keep their books.
@@ -19,15 +16,6 @@ LISTED = "find /etc /usr /opt /var/lib/cni -newer /tmp/before ! -type d ! -name 
 
 # Packages are downloaded and installed.
 pytestmark = [pytest.mark.timeout(900), pytest.mark.xdist_group("bare trixie")]
-
-
-@pytest.fixture(scope="module")
-def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    need((ROOT / ".venv/wheels").is_dir(), "needs the wheels that make test puts into .venv")
-    done = subprocess.run([ROOT / "tools/deb", tmp_path_factory.mktemp("dist")], env={**os.environ, "PYTHON": ""},
-                          capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return Path(done.stdout.strip())
 
 
 def test_it_is_installed_used_and_removed(package: Path) -> None:

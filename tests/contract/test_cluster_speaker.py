@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import select
 import signal
+import socket
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -116,6 +119,24 @@ def test_what_is_news() -> None:
             act()
             assert news() is told
         assert not select.select([speaker], [], [], 0)[0]
+
+
+def test_an_answer_that_has_no_end(tmp_path: Path) -> None:
+    """By whatever listens there: neither the time nor the memory of the agent is without limit."""
+    control = tmp_path / "control"
+    with socket.socket(socket.AF_UNIX) as listener, ThreadPoolExecutor() as threads:
+        listener.bind(str(control))
+        listener.listen()
+
+        def answer() -> None:
+            connection, _ = listener.accept()
+            with connection, suppress(BrokenPipeError, ConnectionResetError):
+                while True:
+                    connection.sendall(b"1002-" + b"x" * (1 << 18))
+
+        threads.submit(answer)
+        with closing(Bird(str(tmp_path / "file/cni-v6.conf"), str(control))) as speaker:
+            assert re.search("the answer has no end|does not answer", refusal(speaker.running))
 
 
 @pytest.mark.netns

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from cni_v6.errors import CHECK_FAILED
-from tests.netns import networks
+from cni_v6.errors import CHECK_FAILED, KERNEL_REFUSED
+from tests.netns import networks, nft
 from tests.netns.networks import DUAL, SUBNET4, SUBNET6, Pod
 from tests.sandbox import REFERENCE_PLUGINS, Node, need
 
@@ -52,6 +52,22 @@ def test_check_names_the_difference(node: Node, command: str, place: str, words:
     names = {"host": pod.host, "ip4": pod.address(4), "ip6": pod.address(6), "netns": pod.netns}
     node.run("sh", "-ec", command.format(**names), netns=place.format(**names))
     assert words.format(**names) in pod.check().error(104)
+
+
+@pytest.mark.slow
+def test_a_container_that_makes_routes_without_end(quiet_node: Node) -> None:
+    """CHECK reads no more than so many, and says so; the container is explained and deleted all the same."""
+    node = quiet_node
+    first, second = networks.pods(node, networks.gateway(*DUAL), "a", "b")
+    routes = (f"route add 2001:db8:{number >> 8:x}:{number & 255:x}::/64 dev eth0" for number in range(10_001))
+    node.run("ip", "-batch", "-", netns=first.netns, stdin="\n".join(routes))
+    words = "cannot list routes of eth0 in the container: more than 10000"
+    assert words in first.check().error(KERNEL_REFUSED)
+    said = nft.ctl(node, "explain", first.address(6))
+    assert words in said.stderr and f"container {first.name}" in said.stdout.lower().replace("  ", " ")
+    second.check().ok()
+    first.delete()
+    second.check().ok()
 
 
 def test_check_names_a_bridge_that_is_gone(quiet_node: Node) -> None:

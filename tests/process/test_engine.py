@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import select
@@ -413,6 +414,20 @@ def test_in_the_foreground_and_by_socket_activation(warm_node: Node, end: signal
         netns = warm_node.container("a")
         warm_node.plugin("cni-v6", "ADD", CONFIG, container_id="a", ifname="eth0", netns=netns).ok()
         assert engine_of(warm_node) == engine.pid, "another one was left behind"
+    delete(warm_node, "a")
+
+
+def test_one_at_systemds_socket_is_known_and_can_be_stopped(warm_node: Node) -> None:
+    """The kernel names systemd as the process that listens; the engine names itself."""
+    ctl = str(ROOT / "bin/cni-v6ctl")
+    with activated(warm_node) as engine:
+        netns = warm_node.container("a")
+        warm_node.plugin("cni-v6", "ADD", CONFIG, container_id="a", ifname="eth0", netns=netns).ok()
+        found = json.loads(warm_node.run(ctl, "doctor", "--json", check=False, env=warm_node.environment).stdout)
+        [said] = [finding["message"] for finding in found if finding["check"] == "engine"]
+        assert re.fullmatch(rf"process {engine.pid}, of this version, \d+\w+ old, answers", said)
+        assert warm_node.run(ctl, "engine", "--stop", env=warm_node.environment).stdout == "the engine has ended\n"
+        assert engine.wait(TIMEOUT) == 0
     delete(warm_node, "a")
 
 

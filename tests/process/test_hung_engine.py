@@ -109,7 +109,7 @@ def test_a_stopped_engine_is_not_waited_for_by_who_would_end_it(warm_node: Node)
     engine = running(warm_node)
     os.kill(engine, signal.SIGSTOP)
     with pytest.raises(CniError, match=f"process {engine} has not ended within 0.1 seconds.*kill -KILL {engine}"):
-        stop(os.fsencode(socket_of(warm_node)), 0.1)
+        stop([os.fsencode(socket_of(warm_node))], 0.1)
     wait = ended(engine)
     os.kill(engine, signal.SIGKILL)
     wait()

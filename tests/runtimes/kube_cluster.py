@@ -7,9 +7,11 @@ containerd.
 from __future__ import annotations
 
 import json
+import select
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,14 +24,16 @@ from tests.sandbox import ROOT, need
 
 from . import lan, networks
 from .containerd import IMAGE, Containerd, containerd
-from .kubelet import PROGRAM, Kubelet, Pod, container_ids, is_ready, kubelet
-from .node import ENVIRONMENT, Node, node
+from .kubelet import PROGRAM, Kubelet, Pod, addresses, container_ids, is_ready, kubelet
+from .node import ENVIRONMENT, SETTLE, Node, node
+from .pods import PORT, asked, plain, url, web
 
 PROGRAMS = PROGRAM.parent
 CONTROLLER, SCHEDULER, PROXY = (PROGRAMS / f"kube-{name}" for name in ("controller-manager", "scheduler", "proxy"))
 NODES, PODS, SERVICES = "/api/v1/nodes", "/api/v1/namespaces/default/pods", "/api/v1/namespaces/default/services"
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
 AGENT_SPACE = "cni-v6"
+NODE_PORT = 30080
 LEASES = f"/apis/coordination.k8s.io/v1/namespaces/{AGENT_SPACE}/leases"
 SERVICE_RANGES = {6: "fd42:8e1f:6aff::/112", 4: "10.96.0.0/16"}
 API_SERVICE = {6: "fd42:8e1f:6aff::1", 4: "10.96.0.1"}
@@ -70,11 +74,17 @@ class Member:
         where = ("--exec-id", "test", container_ids(pod)[container])
         return self.containerd.ctr("task", "exec", *where, *command, namespace="k8s.io")
 
+    def seen_by(self, pod: Pod, address: str, port: int = PORT) -> str:
+        """The address that a server sees when a pod of this node asks it."""
+        return plain(self.execute(pod, "wget", "-q", "-O", "-", url(address, port)))
+
 
 @dataclass
 class Cluster:
     api: ApiServer
     pools: Pools
+    plugin: Mapping[str, Any] | None
+    carrier: str
     members: dict[str, Member] = field(default_factory=dict)
 
     def make(self, path: str, document: Mapping[str, Any]) -> Item:
@@ -98,6 +108,17 @@ class Cluster:
         found = until(self.api, PODS, lambda pods: all(is_ready(pods.get(name)) for name in names), f"{names} ready")
         return [found[name] for name in names]
 
+    @contextmanager
+    def pods(self, **places: str) -> Iterator[list[Item]]:
+        """Pods with a server, ready, on the nodes that are named; they are gone afterwards."""
+        for name, place in places.items():
+            self.run(name, web(), self.members[place])
+        yield self.until_ready(*places)
+        for name in places:
+            self.delete(f"{PODS}/{name}")
+        for place in set(places.values()):
+            self.members[place].kubelet.until_gone(*places)
+
     def until_nodes(self, **ready: bool) -> Mapping[str, Item]:
         """Wait until nodes are ready, or not."""
         return until(self.api, NODES, lambda nodes: all(
@@ -117,7 +138,11 @@ class Cluster:
             if made["kind"] == "DaemonSet":
                 texts = {file.name: file.read_text(encoding="utf-8") for file in FILES.iterdir()}
                 own = [{"cidr": pool, "block": block, "podCIDRs": True} for pool, block in self.pools.items()]
-                texts["agent.json"] = json.dumps({**json.loads(texts["agent.json"]), "pools": own})
+                keys = {"pools": own, "carrier": self.carrier, "reportEvery": "1s"}  # instead of a minute
+                texts["agent.json"] = json.dumps({**json.loads(texts["agent.json"]), **keys})
+                if self.plugin:
+                    template = {**json.loads(texts["template.conflist"]), "plugins": [self.plugin]}
+                    texts["template.conflist"] = json.dumps(template)
                 self.make(f"/api/v1/namespaces/{AGENT_SPACE}/configmaps", {
                     "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "cni-v6-agent"}, "data": texts})
                 made = _with_programs(made)
@@ -142,11 +167,15 @@ def _with_programs(daemon_set: Item) -> Item:
 
 
 @contextmanager
-def cluster(folder: Path, plugins: str, pools: Pools = POOLS, **nodes: int) -> Iterator[Cluster]:
+def cluster(
+    folder: Path, plugins: str, pools: Pools = POOLS, plugin: Mapping[str, Any] | None = None,
+    carrier: str = "direct", **nodes: int
+) -> Iterator[Cluster]:
     """One whose nodes have registered. No agent runs yet.
 
     :param plugins: the folder of our plugins.
     :param pools: one a family, those of the cluster in their order.
+    :param plugin: in place of that of the sample's template.
     :param nodes: name -> number, which makes its addresses.
     """
     for program in (CONTROLLER, SCHEDULER, PROXY):
@@ -161,7 +190,7 @@ def cluster(folder: Path, plugins: str, pools: Pools = POOLS, **nodes: int) -> I
         api = things.enter_context(kube_apiserver(
             HOSTS[families[0]], options=(*OPTIONS, services), users=users, others=API_SERVICE.values()))
         _control(things, api, folder, [services, *_given(pools)])
-        made = Cluster(api, pools)
+        made = Cluster(api, pools, plugin, carrier)
         accounts = "/api/v1/namespaces/default/serviceaccounts"
         until(api, accounts, lambda found: "default" in found, "there is a service account for pods")
         for name, number in nodes.items():
@@ -223,3 +252,36 @@ def _member(
     proxy = machine.start(PROXY, f"--config={folder}/proxy.json", log=folder / "proxy.log")
     things.callback(machine.stop, proxy)
     return Member(name, own, machine, runtime, agent)
+
+
+def until_answered(ask_it: Callable[[], str]) -> str:
+    """What it says in the end: kube-proxy tells nobody that it has loaded its rules."""
+    deadline = time.monotonic() + SETTLE
+    while True:
+        try:
+            return ask_it()
+        except (AssertionError, OSError):
+            if time.monotonic() > deadline:
+                raise
+            select.select([], [], [], 0.2)
+
+
+def check_service(made: Cluster, na: Member, nb: Member) -> None:
+    """A service's pods see who asks, on the same node too; each node's port answers hosts outside."""
+    with made.pods(server=na.name, near=na.name, far=nb.name) as (server, near, far):
+        service = made.make(SERVICES, {
+            "apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}, "spec": {
+                "type": "NodePort", "ipFamilyPolicy": "PreferDualStack", "selector": {"app": "server"},
+                "ports": [{"port": 80, "targetPort": PORT, "nodePort": NODE_PORT}],
+            },
+        })
+        assert len(service["spec"]["clusterIPs"]) == len(made.pools)
+        for number, address in enumerate(service["spec"]["clusterIPs"]):
+            for member, pod in ((na, near), (nb, far)):
+                own = addresses(pod)[number]
+                assert until_answered(lambda: member.seen_by(pod, address, 80)) == own
+            assert na.seen_by(server, address, 80), "a pod reaches itself"
+        for member in (na, nb):
+            for address in member.addresses:
+                assert until_answered(lambda: asked(address, NODE_PORT))
+        made.delete(f"{SERVICES}/web")

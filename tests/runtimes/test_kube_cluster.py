@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import json
 import select
+import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
-from tests.kube_api import Item, ask, until
+from tests.kube_api import Item, ask, kubeconfig, until
+from tests.sandbox import ROOT
 
 from . import networks
 from .containerd import COMMANDS
-from .kube_cluster import AGENT_SPACE, NODES, PODS, Cluster, Member, cluster
-from .kubelet import Pod, addresses
-from .node import SETTLE
-from .pods import PORT, plain, url, web
+from .kube_cluster import AGENT_SPACE, NODES, Cluster, Member, check_service, cluster, until_answered
+from .kubelet import addresses
+from .node import ENVIRONMENT, SETTLE
+from .pods import web
 
 pytestmark = [
     pytest.mark.kubernetes, pytest.mark.timeout(600), pytest.mark.xdist_group("kubernetes nodes"),
@@ -46,11 +48,6 @@ def condition(item: Item, kind: str) -> Item:
     return found
 
 
-def seen_from(member: Member, pod: Pod, address: str, port: int = PORT) -> str:
-    """The address that a server sees when a pod of this node asks it."""
-    return plain(member.execute(pod, "wget", "-q", "-O", "-", url(address, port)))
-
-
 def test_a_node_has_the_blocks_that_kubernetes_gives_it(made: Cluster) -> None:
     _, listed = ask(made.api, "GET", NODES)
     blocks = {node["metadata"]["name"]: node["spec"]["podCIDRs"] for node in listed["items"]}
@@ -64,18 +61,6 @@ def test_a_node_has_the_blocks_that_kubernetes_gives_it(made: Cluster) -> None:
     assert len(pods) == 2
 
 
-@contextmanager
-def pods(made: Cluster, **places: str) -> Iterator[list[Item]]:
-    """Pods with a server, ready, on the nodes that are named; they are gone afterwards."""
-    for name, place in places.items():
-        made.run(name, web(), made.members[place])
-    yield made.until_ready(*places)
-    for name in places:
-        made.delete(f"{PODS}/{name}")
-    for place in set(places.values()):
-        made.members[place].kubelet.until_gone(*places)
-
-
 def until_routes(member: Member, wanted: set[str]) -> None:
     deadline = time.monotonic() + 2 * SETTLE
     while {route["dst"] for route in member.routes()} != wanted:
@@ -85,24 +70,50 @@ def until_routes(member: Member, wanted: set[str]) -> None:
 
 def test_pods_of_both_nodes_talk_by_their_own_addresses(made: Cluster) -> None:
     na, nb = made.members["na"], made.members["nb"]
-    with pods(made, first="na", second="nb"):
+    with made.pods(first="na", second="nb"):
         pass  # what the first pod of a node leaves belongs to the network
     with na.node.unchanged(networks.STORE), nb.node.unchanged(networks.STORE):
-        with pods(made, one="na", two="nb") as (one, two):
+        with made.pods(one="na", two="nb") as (one, two):
             for own, other in zip(addresses(one), addresses(two)):
-                assert seen_from(na, one, other) == own and seen_from(nb, two, own) == other
+                assert na.seen_by(one, other) == own and nb.seen_by(two, own) == other
     for member in (na, nb):
         assert networks.leases(member.node.path(networks.STORE), NETWORK) == set()
 
 
+def test_a_service_tells_its_pods_who_asks(made: Cluster) -> None:
+    check_service(made, made.members["na"], made.members["nb"])
+
+
+def test_the_operators_commands_know_the_cluster(made: Cluster, tmp_path: Path) -> None:
+    """What the agents measure of leases and of each other needs a mount and a capability of the DaemonSet."""
+    command = str(ROOT / "bin/cni-v6ctl")
+    config = kubeconfig(tmp_path / "config", made.api.url, AGENT_SPACE, made.api.cafile)
+
+    def measured() -> str:
+        argv = (command, "nodes", "--json", "--cluster", f"kubernetes:{config}")
+        printed = subprocess.run(argv, env=ENVIRONMENT, check=True, capture_output=True, text=True).stdout
+        found = {node["node"]: node for node in map(json.loads, printed.splitlines())}
+        leased = {name: [entry["leases"] for entry in node["leased"].values()] for name, node in found.items()}
+        assert leased == {"na": [1, 1], "nb": [0, 0]}
+        for node in found.values():
+            assert sorted((answer["family"], answer["answers"]) for answer in node["answers"]) == [
+                ("ipv4", True), ("ipv6", True)]
+        return printed
+
+    with made.pods(one="na"):
+        until_answered(measured)
+        for member in made.members.values():
+            assert "\nred" not in member.node.run(command, "doctor")
+
+
 def test_pods_and_new_ones_need_no_api(made: Cluster) -> None:
     na = made.members["na"]
-    with pods(made, one="na", two="nb") as (one, two):
+    with made.pods(one="na", two="nb") as (one, two):
         made.api.stop()
         na.kubelet.put("lonely", web())
         [lonely] = na.kubelet.until_ready("lonely")
         for from_one, from_lonely, other in zip(addresses(one), addresses(lonely), addresses(two)):
-            assert seen_from(na, one, other) == from_one and seen_from(na, lonely, other) == from_lonely
+            assert na.seen_by(one, other) == from_one and na.seen_by(lonely, other) == from_lonely
         made.api.start()
         na.kubelet.remove("lonely")
         made.until_nodes(na=True, nb=True)
@@ -119,6 +130,6 @@ def test_a_node_is_deleted_and_registers_again(made: Cluster) -> None:
     nb.kubelet.start()
     blocks = made.until_nodes(na=True, nb=True)["nb"]["spec"]["podCIDRs"]
     until_routes(na, set(blocks))
-    with pods(made, one="na", two="nb") as (one, two):
+    with made.pods(one="na", two="nb") as (one, two):
         for own, other in zip(addresses(one), addresses(two)):
-            assert seen_from(na, one, other) == own and seen_from(nb, two, own) == other
+            assert na.seen_by(one, other) == own and nb.seen_by(two, own) == other

@@ -1,8 +1,10 @@
-"""Clusters with other families than the sample's: the node agent takes pools and their order from its file."""
+"""Clusters unlike the sample's: other families, in another order, other carriers, and pods without a bridge."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
@@ -10,24 +12,40 @@ from tests.kube_api import until
 
 from . import networks
 from .containerd import COMMANDS
-from .kube_cluster import PODS, Cluster, Pools, cluster
+from .kube_cluster import PODS, Cluster, Pools, check_service, cluster
 from .kubelet import addresses, is_ready
-from .pods import PORT, idle, plain, url, web
+from .pods import idle
 
 pytestmark = [
     pytest.mark.kubernetes, pytest.mark.timeout(600), pytest.mark.xdist_group("kubernetes nodes"),
 ]
 
-IPV4_FIRST: Pools = {"10.244.0.0/16": 24, "fd42:8e1f:6a00::/56": 64}
-IPV6_ONLY: Pools = {"fd42:8e1f:6a00::/120": 125}
 ROOM = 6  # addresses of a /125, without that of the gateway and the subnet-router anycast address
 EVENTS = "/api/v1/namespaces/default/events"
 
 
-@pytest.fixture(scope="module", params=[IPV4_FIRST, IPV6_ONLY], ids=["IPv4 first", "IPv6 only"])
+@dataclass(frozen=True)
+class Kind:
+    pools: Pools
+    plugin: Mapping[str, Any] | None = None
+    carrier: str = "direct"
+
+
+ROUTED = {
+    "type": "cni-v6-routed", "ingress": "open", "masquerade": {"ipv4": "auto", "ipv6": "auto"}, "strict": True,
+    "nonMasquerade": ["fd42:8e1f:6a00::/56", "10.244.0.0/16"], "capabilities": {"portMappings": True},
+    "ipam": {"type": "cni-v6-ipam"},
+}
+IPV4_FIRST = Kind({"10.244.0.0/16": 24, "fd42:8e1f:6a00::/56": 64}, ROUTED, "srv6")
+IPV6_ONLY = Kind({"fd42:8e1f:6a00::/120": 125}, carrier="vxlan")
+
+
+@pytest.fixture(scope="module", params=[IPV4_FIRST, IPV6_ONLY], ids=["IPv4 first, routed, SRv6", "IPv6 only, VXLAN"])
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, couriers: str) -> Iterator[Cluster]:
     networks.need_commands(*COMMANDS)
-    with cluster(tmp_path_factory.mktemp("cluster"), couriers, request.param, na=10, nb=11) as started:
+    kind: Kind = request.param
+    folder = tmp_path_factory.mktemp("cluster")
+    with cluster(folder, couriers, kind.pools, kind.plugin, kind.carrier, na=10, nb=11) as started:
         started.start_agents()
         started.until_nodes(na=True, nb=True)
         yield started
@@ -35,19 +53,17 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 def test_pods_have_the_pools_families_in_their_order(made: Cluster) -> None:
     na, nb = made.members["na"], made.members["nb"]
-    made.run("one", web(), na)
-    made.run("two", web(), nb)
-    one, two = made.until_ready("one", "two")
-    assert [":" in address for address in addresses(one)] == [":" in pool for pool in made.pools]
-    for own, other in zip(addresses(one), addresses(two), strict=True):
-        assert plain(na.execute(one, "wget", "-q", "-O", "-", url(other, PORT))) == own
-        assert plain(nb.execute(two, "wget", "-q", "-O", "-", url(own, PORT))) == other
-    for name, member in (("one", na), ("two", nb)):
-        made.delete(f"{PODS}/{name}")
-        member.kubelet.until_gone(name)
+    with made.pods(one="na", two="nb") as (one, two):
+        assert [":" in address for address in addresses(one)] == [":" in pool for pool in made.pools]
+        for own, other in zip(addresses(one), addresses(two), strict=True):
+            assert na.seen_by(one, other) == own and nb.seen_by(two, own) == other
 
 
-@pytest.mark.parametrize("made", [IPV6_ONLY], ids=["IPv6 only"], indirect=True)
+def test_a_service_tells_its_pods_who_asks(made: Cluster) -> None:
+    check_service(made, made.members["na"], made.members["nb"])
+
+
+@pytest.mark.parametrize("made", [IPV6_ONLY], ids=["IPv6 only, VXLAN"], indirect=True)
 def test_a_pod_waits_for_room_in_the_block_of_its_node(made: Cluster) -> None:
     na = made.members["na"]
     names = [f"pod-{number}" for number in range(ROOM + 1)]

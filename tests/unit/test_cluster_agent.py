@@ -49,7 +49,7 @@ class Stepped:
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._acting, name)
-        if name not in ("commit", "apply", "save", "write_conflist", "set_ready"):
+        if name not in ("commit", "apply", "save", "write_conflist", "set_ready", "check", "replace", "reload"):
             return method
 
         def call(*arguments: Any) -> Any:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings, strategies as st
+from netaddr import IPAddress, IPNetwork
 
 from cni_v6.cluster import bgp, membership, records
 from cni_v6.cluster.agent import Outcome
@@ -20,7 +22,7 @@ from cni_v6.cluster.store import MemoryStore
 from cni_v6.errors import CniError
 from tests.sandbox import ROOT
 from tests.unit.test_cluster import CONF as DIRECT_CONF, GOOD, POOL4, POOL6, VALIDATOR, A, parsed
-from tests.unit.test_cluster_agent import READY, Place, place
+from tests.unit.test_cluster_agent import READY, Killed, Place, Stepped, place
 
 GOLDEN = ROOT / "tests/unit/golden/cni-v6-bird.conf"
 REFLECTOR = Peer("fd00:11::fe", 64512)
@@ -112,15 +114,29 @@ def test_the_tag_is_that_of_the_content() -> None:
     assert bgp.tag_of(bgp.IDLE) == ""
 
 
-@pytest.mark.parametrize(("pool", "block", "identifier"), [
-    (POOL6, "fd42:8e1f:6a00::/64", "0.0.0.1"),
-    (POOL6, "fd42:8e1f:6a00:ffff::/64", "0.1.0.0"),
-    (POOL4, "10.244.0.64/26", "0.0.0.2"),
-    (Pool("fd42::/48", 122), "fd42::7:40/122", "0.0.28.2"),
-    (Pool("fd42::/48", 80), "fd42:0:0:ffff:ffff::/80", "32.0.0.1"),  # no multicast address
+def identifier(pool: Pool, block: str) -> IPAddress:
+    found = re.search("router id (.*);", rendered(conf=replace(CONF, pools=(pool,)), blocks=(block,)))
+    assert found
+    return IPAddress(found[1])
+
+
+@pytest.mark.parametrize(("pool", "first", "other", "apart"), [
+    (POOL6, "fd42:8e1f:6a00::/64", "fd42:8e1f:6a00:ffff::/64", 0xFFFF),
+    (POOL4, "10.244.0.0/26", "10.244.0.64/26", 1),
+    (Pool("fd42::/48", 122), "fd42::/122", "fd42::7:40/122", 0x1C01),
 ])
-def test_the_identifier_of_a_node(pool: Pool, block: str, identifier: str) -> None:
-    assert f"router id {identifier};" in rendered(conf=replace(CONF, pools=(pool,)), blocks=(block,))
+def test_the_identifier_of_a_node(pool: Pool, first: str, other: str, apart: int) -> None:
+    """Nodes of another cluster, in the same place of their pool, have others."""
+    assert int(identifier(pool, other)) - int(identifier(pool, first)) == apart
+    assert identifier(Pool("fd43::/48", 64), "fd43::/64") != identifier(Pool("fd44::/48", 64), "fd44::/64")
+
+
+@given(number=st.integers(0, (1 << 80 - 48) - 1))
+def test_no_identifier_is_a_multicast_address_or_zero(number: int) -> None:
+    """FRR takes none of them."""
+    block = IPNetwork(((0xFD42 << 112) + (number << 48), 80), version=6)
+    found = identifier(Pool("fd42::/48", 80), str(block))
+    assert 0 < int(found) < int(IPAddress("224.0.0.0"))
 
 
 @pytest.mark.parametrize("ifname", ['eth"0', "a;b", "{}", "a\nb"])
@@ -297,6 +313,49 @@ def test_a_node_that_is_removed_announces_nothing(a: Place, runs: bool) -> None:
     assert bird.file == bgp.IDLE
     bird.start()
     assert bird.running() == Running("", frozenset({"master4", "master6"}), bfd=True)
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("removed", [False, True])
+def test_ended_anywhere_the_next_one_goes_on(removed: bool, after: bool) -> None:
+    """What BIRD has read is at last what it must be: for a node that is removed nothing, before it comes back."""
+    for number in range(1, 10):
+        a, bird, last = place("a", MemoryStore(), 1, CONF), FakeBird(), [number]
+        if removed:
+            agent = a.agent(speaker=bird)
+            agent.step()
+            a.store.commit(membership.removal("a", a.store.objects, records.read(a.store.objects)))
+            agent._speaker = Stepped(bird, last, after=after)
+        else:
+            agent = a.agent(speaker=Stepped(bird, last, after=after))
+        with suppress(Killed):
+            agent.step()
+        if last[0] > 0:
+            break
+        assert removed or a.agent(speaker=bird).step() == READY
+        a.conf = replace(CONF, carrier="direct" if removed else BGP)
+        assert a.agent(speaker=bird).step() == READY
+        running = bird.running()
+        assert running and bird.file and running.tag == bgp.tag_of(bird.file)
+        assert (bird.file == bgp.IDLE) is removed
+    assert number == (3 if removed else 4), "each of the daemon's calls was interrupted"
+
+
+@settings(max_examples=50)
+@given(raw=st.recursive(
+    st.none() | st.booleans() | st.integers(-1, 2)
+    | st.sampled_from(["", "unnumbered", "fd00::1", "FE80::1", "10.0.0.1", "/a", "/a b", "::ffff:1.2.3.4"]),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(
+        st.sampled_from(["address", "as", "bfd", "ttlSecurity", "include"]), inner,
+    ),
+), key=st.sampled_from(["as", "peers", "file", "socket"]))
+def test_what_the_parser_takes_is_valid(raw: Any, key: str) -> None:
+    changed = {**RAW, "bgp": {**RAW["bgp"], key: raw}}
+    try:
+        parsed(changed)
+    except CniError:
+        return
+    assert list(VALIDATOR.iter_errors(changed)) == []
 
 
 def test_another_carrier_announces_nothing(a: Place) -> None:

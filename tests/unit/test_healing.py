@@ -20,6 +20,9 @@ from cni_v6.kernel.fake.kernel import FakeKernel
 from cni_v6.kernel.ops import HOST, Op
 from cni_v6.kernel.questions import GetAlive, GetLinks, Question, Snapshot
 from cni_v6.leases.attachment import Attachment
+from cni_v6.leases.disk.data_dirs import DiskDataDirs
+from cni_v6.leases.disk.store import DiskLeases
+from cni_v6.leases.store import Leases
 from cni_v6.protocol import names
 from cni_v6.protocol.names import Owner
 from tests.unit.fake_context import BOOT, CONFIG, LAYER_2, FakeContext, gc
@@ -268,6 +271,28 @@ def test_ctl(capsys: Capture) -> None:
     ]
     assert would[3:] == ["3 attachments would be freed"]
     assert holders(fake) == ["c1", "c4", "c5"] and fake.attachments("other") == []
+
+
+def test_ctl_after_a_boot(capsys: Capture, tmp_path: Path) -> None:
+    """The store itself frees what an earlier boot left, in its first transaction: it is told all the same, once."""
+    fake = FakeContext()
+    owner = Owner("pods", "c1", "eth0")
+    with DiskLeases("pods", str(tmp_path), boot="earlier").transaction() as leases:
+        leases.put(Attachment(owner, ("10.1.0.2",), boot="earlier"))
+
+    def on_disk(network: str, data_dir: str) -> Leases:
+        return DiskLeases(network, str(tmp_path), boot=BOOT)
+
+    context = replace(fake.context(), leases=on_disk, data_dirs=DiskDataDirs(str(tmp_path / "run")))
+    chosen: dict[str, Any] = {
+        "networks": [], "valid": None, "older_than": "10m", "data_dir": str(tmp_path), "json": False,
+    }
+    for dry, words in ((True, "would free"), (False, "freed")):
+        assert gc_command.run(argparse.Namespace(**chosen, dry_run=dry), lambda: context, bytes) == 0
+        assert f"{words} pods  c1  eth0  10.1.0.2  (it is of an earlier boot)" in capsys.readouterr().out
+    assert gc_command.run(argparse.Namespace(**chosen, dry_run=False), lambda: context, bytes) == 0
+    assert capsys.readouterr().out == "0 attachments freed\n"
+    assert list(on_disk("pods", "").peek()) == []
 
 
 def test_ctl_of_one_network(capsys: Capture) -> None:

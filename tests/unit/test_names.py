@@ -40,6 +40,12 @@ def test_each_owner_has_its_own(one: Owner, other: Owner) -> None:
         assert (derive(one) == derive(other)) == (one == other)
 
 
+@given(owners=st.lists(OWNERS, max_size=3))
+def test_those_of_many_are_those_of_each(owners: list[Owner]) -> None:
+    wanted = frozenset(names.host_interface(Owner("pods", each.container_id, each.ifname)) for each in owners)
+    assert names.host_interfaces("pods", ((each.container_id, each.ifname) for each in owners)) == wanted
+
+
 def test_words_do_not_run_into_each_other() -> None:
     one, other = Owner("a", "bc", "eth0"), Owner("ab", "c", "eth0")
     assert names.host_interface(one) != names.host_interface(other)

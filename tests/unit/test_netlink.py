@@ -259,9 +259,9 @@ def test_routes_of_a_table_are_asked_for() -> None:
 
 def test_name_and_alias_of_an_interface_are_read_alone() -> None:
     body = requests.IFINFOMSG.pack(0, 0, 4, 0, 0) + attribute(3, b"veth0\0") + attribute(4, b"\0\0\0\0")
-    assert answers.alias_of(bytes(HEADER.size) + body) == ("veth0", "")
-    named = bytes(HEADER.size) + body + attribute(20, b"cni-v6 n/c/eth0\0")
-    assert answers.alias_of(named) == ("veth0", "cni-v6 n/c/eth0")
+    assert answers.alias_of(bytes(HEADER.size) + body) == ("veth0", "", 0)
+    named = bytes(HEADER.size) + body + attribute(20, b"cni-v6 n/c/eth0\0") + attribute(10, struct.pack("=I", 7))
+    assert answers.alias_of(named) == ("veth0", "cni-v6 n/c/eth0", 7)
 
 
 @pytest.mark.parametrize(("flags", "state", "running"), [(0x41, 6, True), (0x41, 0, False), (0x40, 6, False)])

@@ -72,7 +72,7 @@ _LINK = frozenset((
     IFLA_IFNAME, IFLA_ADDRESS, IFLA_MTU, IFLA_OPERSTATE, IFLA_IFALIAS, IFLA_GROUP, IFLA_MASTER, IFLA_LINKINFO,
     IFLA_AF_SPEC, IFLA_TXQLEN,
 ))
-_ALIAS = frozenset((IFLA_IFNAME, IFLA_IFALIAS))
+_ALIAS = frozenset((IFLA_IFNAME, IFLA_IFALIAS, IFLA_MASTER))
 _NETFILTER = {4: IFLA_BR_NF_CALL_IPTABLES, 6: IFLA_BR_NF_CALL_IP6TABLES}
 _BRIDGE = frozenset((
     IFLA_BR_STP_STATE, IFLA_BR_VLAN_FILTERING, IFLA_BR_VLAN_DEFAULT_PVID, IFLA_BR_GROUP_FWD_MASK, *_NETFILTER.values(),
@@ -181,10 +181,10 @@ def settings_of(data: bytes, names: Iterable[str]) -> dict[str, str | None]:
     return settings
 
 
-def alias_of(data: bytes) -> tuple[str, str]:
-    """(name, alias) of an RTM_NEWLINK message, of which nothing else is read; no alias: ""."""
+def alias_of(data: bytes) -> tuple[str, str, int]:
+    """(name, alias or "", index of its master or 0) of an RTM_NEWLINK message, of which nothing else is read."""
     given = picked(data, _ALIAS, HEADER.size + IFINFOMSG.size)
-    return as_text(given.get(IFLA_IFNAME)), as_text(given.get(IFLA_IFALIAS))
+    return as_text(given.get(IFLA_IFNAME)), as_text(given.get(IFLA_IFALIAS)), as_int(given.get(IFLA_MASTER))
 
 
 def read_address(data: bytes) -> tuple[int, str]:
