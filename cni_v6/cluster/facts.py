@@ -50,7 +50,9 @@ class Tunnel:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """The two ends of a veth, SRV6 and SRV6_IN: up, with this MTU, without addresses or ARP. SRV6_IN has no rp_filter.
+    """The two ends of a veth, SRV6 and SRV6_IN: up, with this MTU, without addresses or ARP.
+
+    SRV6_IN takes IPv4 from any source, the node's own too.
 
     ``srv6`` says what for. With it goes a table of nftables: no connection is tracked at SRV6_IN, as it is at SRV6.
     """

@@ -31,8 +31,9 @@ NO_FAMILY = (errno.EAFNOSUPPORT, errno.EOPNOTSUPP)
 GONE = (errno.ESRCH, errno.ENOENT, errno.ENODEV)
 OFF_LINK = (errno.EHOSTUNREACH, errno.EINVAL, errno.ENETUNREACH)  # what a next hop is refused with
 PAIR_MAC = "02:00:00:00:00:a6"  # both ends have it, so that each takes what the other sends
-# SRV6_IN has no address, so even a loose filter would drop IPv4 (__fib_validate_source, net/ipv4/fib_frontend.c).
-UNFILTERED = "0"
+# Of SRV6_IN. It has no address, so even a loose filter would drop IPv4, and what comes in there may be from the node
+# itself: by IPv4 the kernel drops a source of its own (fib_validate_source, net/ipv4/fib_frontend.c).
+INNER = {f"ipv4/conf/{SRV6_IN}/rp_filter": "0", f"ipv4/conf/{SRV6_IN}/accept_local": "1"}
 
 
 class Asked:
@@ -129,9 +130,12 @@ class Devices:
             as_made = (link.kind, link.mac, link.mtu, master) == ("veth", PAIR_MAC, mtu, 0)
             if not as_made or not segments.is_up_without_arp(end) or [*self._asked.addresses(answers.index_of(end))]:
                 return None
-        unfiltered = sysctl.read(self._sysctls, f"ipv4/conf/{SRV6_IN}/rp_filter") in (UNFILTERED, None)
         pair = Pair(mtu)
-        return pair if unfiltered and self._tables.srv6.has(pair) else None
+        return pair if not self._wrong_inside() and self._tables.srv6.has(pair) else None
+
+    def _wrong_inside(self) -> dict[str, str]:
+        """Of INNER what is not so. A kernel without IPv4 has none of it."""
+        return {key: value for key, value in INNER.items() if sysctl.read(self._sysctls, key) not in (value, None)}
 
     def remove(self, operation: RemoveDevice) -> None:
         """
@@ -170,9 +174,8 @@ class Devices:
         self._asked.do(operation, segments.create_pair(SRV6, SRV6_IN, address=PAIR_MAC, mtu=pair.mtu))
         for name in (SRV6, SRV6_IN):
             self._without_own_address(operation, name)
-        key = f"ipv4/conf/{SRV6_IN}/rp_filter"
-        if sysctl.read(self._sysctls, key) not in (UNFILTERED, None):
-            message = devconf.setting(key, UNFILTERED, self._asked.index(SRV6_IN))
+        for key, value in self._wrong_inside().items():
+            message = devconf.setting(key, value, self._asked.index(SRV6_IN))
             assert message
             self._asked.do(operation, message)
         for name in (SRV6, SRV6_IN):

@@ -216,10 +216,9 @@ def _of_record(record: Attachment, routes: Iterable[Any]) -> Iterable[str]:
 
 
 def _inside(record: Attachment, namespaces: Search, node: Context) -> Inside | None:
-    path = namespaces.find(record.netns) if any(record.netns) else None
+    path, ifname = namespaces.find(record.netns) if any(record.netns) else None, record.owner.ifname
     if path is None:
         return None
-    ifname = record.owner.ifname
     asked = (GetLink(path, ifname), GetAddresses(path, ifname), GetRoutes(path, ifname))
     try:
         seen: Snapshot = node.kernel.observe(asked)

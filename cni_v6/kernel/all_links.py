@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
@@ -15,7 +14,6 @@ from cni_v6.kernel.ops import HOST
 from cni_v6.kernel.questions import GetAliases, GetLinks, GetSurroundings, GetSysctl, Question
 
 NAMES = "/proc/thread-self/net/dev"
-_NAME = re.compile(rb"^ *([^\s:]+):", re.MULTILINE)  # no name has a colon: dev_valid_name, net/core/dev.c
 FEW = 64  # interfaces that are looked up one by one
 
 
@@ -80,4 +78,6 @@ def aliases(spaces: Spaces, question: GetAliases) -> tuple[tuple[str, str], ...]
 def _names() -> Iterable[str]:
     """The names of all interfaces of this thread's namespace, which is the node's."""
     with open(NAMES, "rb") as file:
-        return [name.decode(errors="replace") for name in _NAME.findall(file.read())]
+        lines = file.read().decode(errors="replace").split("\n")
+    # Two lines of headings. No name has a colon or a space (dev_valid_name, net/core/dev.c).
+    return [line.partition(":")[0].lstrip() for line in lines[2:] if line]

@@ -248,8 +248,10 @@ def _decoded(stdin: bytes) -> Mapping[str, Any]:
     return decode(stdin, "the configuration on stdin")
 
 
-_ahead: list[tuple[bytes, Mapping[str, Any]]] = []  # the last large one, as a GC's list, until it is parsed
 _decoded_once = lru_cache(KEPT)(_decoded)  # the same bytes for most containers of a network; nobody changes the object
+# The last large one, as a GC's list, and its bytes, until it is parsed. Many calls may wait, and each would take twenty
+# times its bytes. Of two threads that meet here, one decodes its own again.
+_ahead: list[tuple[bytes, Mapping[str, Any]]] = []
 
 
 def _named_version(config: Mapping[str, Any]) -> str:

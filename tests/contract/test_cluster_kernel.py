@@ -337,8 +337,10 @@ def test_a_reverse_path_filter(real: tuple[LinuxNode, Node]) -> None:
         True, False, True, False]
     networks.set_sysctl(node, "ipv4/conf/default/rp_filter", "2")
     assert kernel.apply([Add(PAIR)]) == [] and kernel.observe().devices == {SRV6: PAIR}
-    networks.set_sysctl(node, f"ipv4/conf/{SRV6_IN}/rp_filter", "2")
-    assert kernel.observe().devices == {SRV6: None}
+    for key, wrong in (("rp_filter", "2"), ("accept_local", "0")):
+        networks.set_sysctl(node, f"ipv4/conf/{SRV6_IN}/{key}", wrong)
+        assert kernel.observe().devices == {SRV6: None}
+        assert kernel.apply([RemoveDevice(SRV6), Add(PAIR)]) == [] and kernel.observe().devices == {SRV6: PAIR}
     node.run("ip", "address", "delete", "172.30.0.1/24", "dev", "eth0")
     assert drops("eth0", "2")
 

@@ -84,6 +84,7 @@ class Cluster:
     api: ApiServer
     pools: Pools
     plugin: Mapping[str, Any] | None
+    carrier: str
     members: dict[str, Member] = field(default_factory=dict)
 
     def make(self, path: str, document: Mapping[str, Any]) -> Item:
@@ -137,7 +138,7 @@ class Cluster:
             if made["kind"] == "DaemonSet":
                 texts = {file.name: file.read_text(encoding="utf-8") for file in FILES.iterdir()}
                 own = [{"cidr": pool, "block": block, "podCIDRs": True} for pool, block in self.pools.items()]
-                keys = {"pools": own, "reportEvery": "1s"}  # instead of a minute
+                keys = {"pools": own, "carrier": self.carrier, "reportEvery": "1s"}  # instead of a minute
                 texts["agent.json"] = json.dumps({**json.loads(texts["agent.json"]), **keys})
                 if self.plugin:
                     template = {**json.loads(texts["template.conflist"]), "plugins": [self.plugin]}
@@ -167,7 +168,8 @@ def _with_programs(daemon_set: Item) -> Item:
 
 @contextmanager
 def cluster(
-    folder: Path, plugins: str, pools: Pools = POOLS, plugin: Mapping[str, Any] | None = None, **nodes: int
+    folder: Path, plugins: str, pools: Pools = POOLS, plugin: Mapping[str, Any] | None = None,
+    carrier: str = "direct", **nodes: int
 ) -> Iterator[Cluster]:
     """One whose nodes have registered. No agent runs yet.
 
@@ -188,7 +190,7 @@ def cluster(
         api = things.enter_context(kube_apiserver(
             HOSTS[families[0]], options=(*OPTIONS, services), users=users, others=API_SERVICE.values()))
         _control(things, api, folder, [services, *_given(pools)])
-        made = Cluster(api, pools, plugin)
+        made = Cluster(api, pools, plugin, carrier)
         accounts = "/api/v1/namespaces/default/serviceaccounts"
         until(api, accounts, lambda found: "default" in found, "there is a service account for pods")
         for name, number in nodes.items():

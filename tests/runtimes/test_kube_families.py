@@ -1,4 +1,4 @@
-"""Clusters unlike the sample's: other families, in another order, and pods without a bridge."""
+"""Clusters unlike the sample's: other families, in another order, other carriers, and pods without a bridge."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ EVENTS = "/api/v1/namespaces/default/events"
 class Kind:
     pools: Pools
     plugin: Mapping[str, Any] | None = None
+    carrier: str = "direct"
 
 
 ROUTED = {
@@ -35,15 +36,16 @@ ROUTED = {
     "nonMasquerade": ["fd42:8e1f:6a00::/56", "10.244.0.0/16"], "capabilities": {"portMappings": True},
     "ipam": {"type": "cni-v6-ipam"},
 }
-IPV4_FIRST = Kind({"10.244.0.0/16": 24, "fd42:8e1f:6a00::/56": 64}, ROUTED)
-IPV6_ONLY = Kind({"fd42:8e1f:6a00::/120": 125})
+IPV4_FIRST = Kind({"10.244.0.0/16": 24, "fd42:8e1f:6a00::/56": 64}, ROUTED, "srv6")
+IPV6_ONLY = Kind({"fd42:8e1f:6a00::/120": 125}, carrier="vxlan")
 
 
-@pytest.fixture(scope="module", params=[IPV4_FIRST, IPV6_ONLY], ids=["IPv4 first, routed", "IPv6 only"])
+@pytest.fixture(scope="module", params=[IPV4_FIRST, IPV6_ONLY], ids=["IPv4 first, routed, SRv6", "IPv6 only, VXLAN"])
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, couriers: str) -> Iterator[Cluster]:
     networks.need_commands(*COMMANDS)
     kind: Kind = request.param
-    with cluster(tmp_path_factory.mktemp("cluster"), couriers, kind.pools, kind.plugin, na=10, nb=11) as started:
+    folder = tmp_path_factory.mktemp("cluster")
+    with cluster(folder, couriers, kind.pools, kind.plugin, kind.carrier, na=10, nb=11) as started:
         started.start_agents()
         started.until_nodes(na=True, nb=True)
         yield started
@@ -61,7 +63,7 @@ def test_a_service_tells_its_pods_who_asks(made: Cluster) -> None:
     check_service(made, made.members["na"], made.members["nb"])
 
 
-@pytest.mark.parametrize("made", [IPV6_ONLY], ids=["IPv6 only"], indirect=True)
+@pytest.mark.parametrize("made", [IPV6_ONLY], ids=["IPv6 only, VXLAN"], indirect=True)
 def test_a_pod_waits_for_room_in_the_block_of_its_node(made: Cluster) -> None:
     na = made.members["na"]
     names = [f"pod-{number}" for number in range(ROOM + 1)]

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.sandbox import ROOT
+
 from . import networks
 from .node import node
 from .podman import COMMANDS, IMAGE, WITHOUT_CNI, Podman, has_cni, podman
@@ -40,6 +42,7 @@ def test_podman_lists_the_network(runtime: Podman) -> None:
 
 
 def test_a_container_pings_its_gateways_and_another_container_and_leaves_nothing(runtime: Podman) -> None:
+    runtime.node.run(ROOT / "bin/cni-v6ctl", "engine", "--stop")  # that another test's call left behind
     before = runtime.node.state()
     options = (f"--network={NETWORK}", "--cap-add=NET_RAW")  # podman's default has no NET_RAW, which ping needs
     runtime.run("--detach", "--name=peer", *options, IMAGE)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -28,17 +28,9 @@ from tests.contract.test_child_links import (  # noqa: F401 (tests of this modul
 )
 from tests.contract.test_macvlan import WIRE
 from tests.netns import networks, wire
-from tests.netns.networks import NODE_OUTSIDE, OUTSIDE, SUBNET4, SUBNET6, UPLINK, Pod
+from tests.netns.networks import OUTSIDE, SUBNET4, SUBNET6, UPLINK, Pod
 from tests.netns.test_doctor import kinds_found
-from tests.netns.test_macvlan import (  # noqa: F401 (a fixture of it too)
-    BEHIND,
-    LEFT,
-    LINK4,
-    LINK6,
-    ROUTES,
-    reach_each_other,
-    router,
-)
+from tests.netns.test_macvlan import BEHIND, LEFT, LINK4, LINK6, ROUTES, router  # noqa: F401 (a fixture of it too)
 from tests.sandbox import REFERENCE_PLUGINS, Node, need
 
 # A kernel of their own, so that no kernel is kept for too long: it hands the parameter on, and nobody reads it.
@@ -127,55 +119,6 @@ def test_two_containers_in_a_mode_of_layer_3(node: Node, router: str) -> None:  
     works(node, router, first, second)
     first.delete()
     second.delete()
-
-
-@pytest.mark.parametrize("mode", ["l2", pytest.param("l3", marks=pytest.mark.crossed), "l3s"])
-def test_node_and_containers_of_an_ipvlan_reach_each_other(
-    node: Node, router: str, mode: str  # noqa: F811 (the fixture)
-) -> None:
-    """The node has an ipvlan of its own, which goes with the last container; the kernel needs no ARP there."""
-    for gateway in OUTSIDE.values():
-        node.run("ip", "route", "add", "default", "via", gateway, "dev", UPLINK)
-    config = network(IPVLAN, mode=mode, ipam=ON_LINK if mode == "l2" else BEYOND, hostAccess=True)
-    with node.unchanged(ignore=LEFT):
-        first, second = (pod(node, config, name) for name in "ab")
-        first.add()
-        second.add()
-        assert _loops(node, lambda: first.ping(NODE_OUTSIDE[4]) and first.ping(NODE_OUTSIDE[6])) == (mode != "l2")
-        own = reach_each_other(node, router, first, second)
-        info = networks.link(node, own)
-        assert (info["linkinfo"]["info_data"]["mode"], "NOARP" in info["flags"]) == (mode, True)
-        assert node.ip_json("neighbour", "show", "dev", own, "nud", "permanent") == []
-        second.delete(netns="")
-        assert [each for each in node.ip_json("link", "show") if each["ifname"] == own] == []
-        for name in "ab":
-            node.remove_container(name)
-
-
-def _loops(node: Node, work: Callable[[], bool]) -> bool:
-    """Whether what is done for this passes the node's loopback interface."""
-    def received() -> int:
-        return int(node.ip_json("-statistics", "link", "show", "dev", "lo")[0]["stats64"]["rx"]["packets"])
-
-    before = received()
-    assert work()
-    return received() > before
-
-
-def test_a_node_that_would_drop_what_containers_send_it_is_told(
-    node: Node, router: str  # noqa: F811 (the fixture)
-) -> None:
-    """With strict reverse path filtering IPv4 stops, and starts with the setting that ADD and CHECK name."""
-    made = pod(node, network(IPVLAN, hostAccess=True), "a")
-    networks.set_sysctl(node, "ipv4/conf/all/rp_filter", "1")
-    reply = made.call("ADD")
-    made.result = reply.ok()
-    words = f"the node drops what containers send it over IPv4 (rp_filter 1): run sysctl -w net/ipv4/conf/{UPLINK}"
-    assert words in reply.stderr and words in made.check().error(errors.CHECK_FAILED)
-    assert made.ping(NODE_OUTSIDE[6]) and not made.ping(NODE_OUTSIDE[4], patience=1)
-    networks.set_sysctl(node, f"ipv4/conf/{UPLINK}/rp_filter", "2")
-    assert made.ping(NODE_OUTSIDE[4]) and networks.ping(node, made.address(4))
-    made.check().ok()
 
 
 def works(node: Node, beyond: str, first: Pod, second: Pod) -> None:

@@ -13,6 +13,7 @@ from cni_v6.kernel.netlink.message import HEADER
     ("key", "family", "words"),
     [
         ("ipv4/conf/eth0/arp_notify", "AF_INET", {"arp_notify": 1}),
+        ("ipv4/conf/eth0/accept_local", "AF_INET", {"accept_local": 1}),
         ("ipv4/conf/eth0.5/route_localnet", "AF_INET", {"route_localnet": 1}),
         ("ipv6/conf/eth0/addr_gen_mode", "AF_INET6", {"IFLA_INET6_ADDR_GEN_MODE": 1}),
     ],
@@ -28,7 +29,8 @@ def test_what_can_be_set(key: str, family: str, words: dict[str, int]) -> None:
         assert dict(inside["attrs"]) == words
     else:
         raw = message.body[-8:]
-        assert raw[:4] == bytes((8, 0, {"arp_notify": 22, "route_localnet": 26}[next(iter(words))], 0))
+        numbers = {"arp_notify": 22, "accept_local": 23, "route_localnet": 26}
+        assert raw[:4] == bytes((8, 0, numbers[next(iter(words))], 0))
         assert int.from_bytes(raw[4:], "little") == 1
 
 

@@ -12,7 +12,7 @@ from cni_v6.kernel.netlink.uapi import AF_INET, AF_INET6, AF_UNSPEC, IFLA_AF_SPE
 
 IFLA_INET_CONF, IFLA_INET6_ADDR_GEN_MODE = 1, 8  # linux/if_link.h
 # IPV4_DEVCONF_*, linux/ip.h; only those that we set
-IPV4 = {"rp_filter": 8, "arp_ignore": 19, "arp_notify": 22, "route_localnet": 26}
+IPV4 = {"rp_filter": 8, "arp_ignore": 19, "arp_notify": 22, "accept_local": 23, "route_localnet": 26}
 
 
 def interface_of(key: str) -> str:
