@@ -19,6 +19,11 @@ def few(words: Sequence[str]) -> str:
     return ", ".join(words[:MOST]) + more
 
 
+def counted(number: int, one: str, many: str = "") -> str:
+    """A number with its noun."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
 class Steps:
     """How long each step of a call took. Every moment belongs to one step, so the steps add up to the call.
 

@@ -17,6 +17,7 @@ from cni_v6.kernel import ops
 from cni_v6.kernel.questions import GetAllElements, GetLinks, GetRuleset, GetTables, Snapshot
 from cni_v6.leases.attachment import Attachment
 from cni_v6.leases.store import Transaction
+from cni_v6.log import counted
 from cni_v6.protocol.invocation import Invocation
 from cni_v6.protocol.names import Owner, owned
 
@@ -33,7 +34,7 @@ def prepare(call: Invocation, conf: MainConf, context: Context, seen: Snapshot) 
         return
     if seen.ruleset() != ruleset.mark():
         count = reload(context, call.log.warning)
-        call.log.info(f"loaded the firewall's tables, with {count} attachments")
+        call.log.info(f"loaded the firewall's tables, with {counted(count, 'attachment')}")
 
 
 def reload(context: Context, report: Callable[[str], object] = lambda _: None) -> int:
@@ -179,9 +180,9 @@ def restore(call: Invocation, network: str, data_dir: str, context: Context) -> 
     try:
         count = reload(context, call.log.warning)
         if loaded:
-            call.log.info(f"loaded the firewall's tables of this version, with {count} attachments")
+            call.log.info(f"loaded the firewall's tables of this version, with {counted(count, 'attachment')}")
             return ""
-        words = f"{GONE}: loaded again, with {count} attachments"
+        words = f"{GONE}: loaded again, with {counted(count, 'attachment')}"
     except CniError as error:
         words = f"{GONE}, and cannot be loaded: {error}"
     call.log.warning(words)
@@ -199,7 +200,8 @@ def unload(context: Context, *, force: bool) -> int:
         owners = [record.owner for _, held in stores for record in held if _is_guarded(record, context)]
         owners += _lost(stores, context)
         if owners and not force:
-            words = f"{len(owners)} attachments count on the firewall's tables, such as {owners[0]}"
+            who = counted(len(owners), "attachment counts", "attachments count")
+            words = f"{who} on the firewall's tables, such as {owners[0]}"
             raise CniError(NODE_CONFLICT, words, "run DEL for them first, or use --force: they lose what they have")
         context.kernel.apply([ops.UnloadRuleset()])
     return len(owners)

@@ -26,7 +26,7 @@ from cni_v6.kernel.ops import HOST
 from cni_v6.kernel.questions import GetAllElements, GetLinks, GetPeerAddresses, Question
 from cni_v6.leases.attachment import Attachment
 from cni_v6.leases.store import Transaction
-from cni_v6.log import Log
+from cni_v6.log import Log, counted
 from cni_v6.net.addresses import from_text, to_text
 from cni_v6.plan import features, gateways
 from cni_v6.protocol.names import Owner, host_interface, owned
@@ -145,8 +145,8 @@ def _rebuild(conf: MainConf, lost: Mapping[Owner, Link], leases: Transaction, co
         else:
             found.append(record)
     _continue(conf, found, leases)
-    yield (f"the store had no record of {len(lost)} containers that this network has on the node: somebody has "
-           f"removed it; rebuilt from the node: {'; '.join(map(_words, found)) or 'none'}")
+    yield (f"the store had no record of {counted(len(lost), 'container')} that this network has on the node: "
+           f"somebody has removed it; rebuilt from the node: {'; '.join(map(_words, found)) or 'none'}")
 
 
 def _words(record: Attachment) -> str:

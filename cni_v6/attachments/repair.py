@@ -16,6 +16,7 @@ from cni_v6.kernel.ops import HOST
 from cni_v6.kernel.questions import GetLink, GetLinks
 from cni_v6.leases.attachment import Attachment, ChildLink
 from cni_v6.leases.store import Transaction
+from cni_v6.log import counted
 from cni_v6.protocol.names import owned, owner_of_alias
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def _restore(network: str, data_dir: str, bridge: str, context: Context) -> Iter
         found = _findings(views, context)
         errors = mend(found, context)
     if found.steps:
-        whose = f"{len(views)} containers of network {network}"
+        whose = f"{counted(len(views), 'container')} of network {network}"
         unplugged = any(view.link and not view.link.master for view in views)
         words = f"was gone: plugged {whose} in again" if unplugged else f"was down: put right for {whose}"
         yield "; ".join((f"bridge {bridge} {words}", *map(str, errors)))

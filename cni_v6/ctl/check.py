@@ -14,6 +14,7 @@ from cni_v6.ctl.output import OWNER, Output, listed, object_of, text, texts
 from cni_v6.engine.handle import real_context
 from cni_v6.errors import CniError
 from cni_v6.kernel.describe import describe
+from cni_v6.log import counted
 from cni_v6.plan.repair import Findings
 from cni_v6.protocol.names import Owner
 
@@ -91,7 +92,7 @@ def _load_firewall(looked_at: list[tuple[str, str]], node: Context) -> str:
     damage: list[str] = []
     try:
         count = firewall_reload.reload(node, damage.append)
-        return "; ".join((f"loaded the firewall's tables, with {count} attachments", *damage))
+        return "; ".join((f"loaded the firewall's tables, with {counted(count, 'attachment')}", *damage))
     except CniError as error:
         return f"the firewall's tables cannot be loaded: {error}"
 
@@ -128,8 +129,7 @@ def _print(reports: list[Report], words: str) -> None:
                 print(f"{_name(report, owner)}: still: {difference}")
     count = sum(len(report.left.differences) for report in reports)
     networks = len({report.network for report in reports})
-    checked = f"{networks} network{'' if networks == 1 else 's'}"
-    print(f"{count} difference{'' if count == 1 else 's'} on {checked}" if count else f"nothing differs on {checked}")
+    print(f"{counted(count, 'difference') if count else 'nothing differs'} on {counted(networks, 'network')}")
 
 
 def _name(report: Report, owner: Owner | None) -> str:

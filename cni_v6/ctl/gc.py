@@ -17,6 +17,7 @@ from cni_v6.ctl.output import HELD, OWNER, Output, flag, object_of, text
 from cni_v6.ctl.places import of_networks
 from cni_v6.engine.handle import real_context
 from cni_v6.errors import INVALID_CONFIG, CniError, Errors
+from cni_v6.log import counted
 from cni_v6.protocol.json_reader import decode
 from cni_v6.protocol.valid import valid_attachments
 
@@ -62,7 +63,7 @@ def run(
                 print(_line(found, chosen.dry_run))
     node.kernel.close()
     if not chosen.json:
-        print(f"{count} attachment{'' if count == 1 else 's'} {'would be freed' if chosen.dry_run else 'freed'}")
+        print(f"{counted(count, 'attachment')} {'would be freed' if chosen.dry_run else 'freed'}")
     errors.check()
     return 0
 

@@ -23,6 +23,7 @@ from cni_v6.engine.handle import real_context
 from cni_v6.errors import INVALID_CONFIG, NODE_CONFLICT, CniError
 from cni_v6.kernel.netfilter.events import own_changes
 from cni_v6.kernel.questions import GetLinks
+from cni_v6.log import counted
 from cni_v6.protocol.invocation import LOOPBACK
 from cni_v6.protocol.json_reader import decode
 from cni_v6.protocol.names import Owner, owned
@@ -245,7 +246,7 @@ def _needed(make_node: Callable[[], Context]) -> CniError | None:
         node.kernel.close()
     if not owners:
         return None
-    words = f"{len(owners)} containers are attached: {_some(owners)}"
+    words = f"{counted(len(owners), 'container is', 'containers are')} attached: {_some(owners)}"
     return CniError(NODE_CONFLICT, words, "end them first: their DEL needs the plugins; or add --force")
 
 

@@ -56,6 +56,17 @@ def address_of(text: str) -> str | None:
 
 
 def prefix_of(text: str) -> str | None:
-    """An address or a prefix as a prefix; None for anything else."""
+    """An address or a prefix as a prefix; None for anything else.
+
+    :raises CniError: INVALID_CONFIG for an address with a length that no prefix of its family has.
+    """
     address = address_of(text)
-    return f"{address}/{BITS[version(address)]}" if address else canonical_prefix(text, host_bits=True)
+    if address:
+        return f"{address}/{BITS[version(address)]}"
+    prefix = canonical_prefix(text, host_bits=True)
+    ip, _, length = text.partition("/")
+    if prefix is None and length.isdecimal() and (address := address_of(ip)):
+        family = version(address)
+        words = f"{text} is no prefix: the length of one of IPv{family} is 0 to {BITS[family]}"
+        raise CniError(INVALID_CONFIG, words, f"ask for {address}, or for a prefix that has it")
+    return prefix

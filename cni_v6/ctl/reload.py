@@ -12,6 +12,7 @@ from cni_v6.attachments.context import Context
 from cni_v6.ctl.output import Output, object_of, texts, whole
 from cni_v6.engine.handle import real_context
 from cni_v6.kernel.netfilter.events import own_changes
+from cni_v6.log import counted
 
 OUTPUTS = {
     "reload": Output(object_of({
@@ -44,7 +45,7 @@ def run(chosen: argparse.Namespace, make_node: Callable[[], Context] = real_cont
     if chosen.json:
         OUTPUTS["reload"].show({"attachments": count, "warnings": warnings})
     else:
-        print(f"loaded the firewall's tables, with {count} attachments")
+        print(f"loaded the firewall's tables, with {counted(count, 'attachment')}")
     return 0
 
 
@@ -56,5 +57,5 @@ def teardown(chosen: argparse.Namespace, make_node: Callable[[], Context] = real
     if chosen.json:
         OUTPUTS["teardown"].show({"attachments": count})
     else:
-        print(f"took the firewall's tables away, with {count} attachments in them")
+        print(f"took the firewall's tables away, with {counted(count, 'attachment')} in them")
     return 0

@@ -6,8 +6,11 @@ import textwrap
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
+from cni_v6 import log
+
 WIDTH = 80
 LEAST = 12  # characters of a container id that are always shown, as runtimes show them
+counted = log.counted
 _UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
 
 
@@ -72,11 +75,6 @@ def listed(rows: Iterable[tuple[str, str]], margin: int = 2) -> Iterator[str]:
     indent = margin + 2 + max((len(label) for label, _ in pairs), default=0)
     for label, text in pairs:
         yield from wrapped(" " * margin + label, text, indent)
-
-
-def counted(number: int, one: str, many: str = "") -> str:
-    """A number with its noun."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def fitting(head: tuple[str, ...], rows: Sequence[tuple[str, ...]], margin: str = "    ") -> Iterator[str]:

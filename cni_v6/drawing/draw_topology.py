@@ -9,6 +9,7 @@ from cni_v6.drawing.layout import CARDS, MARGIN, UPLINKS, WIDTH, Card, Topology
 from cni_v6.drawing.node import CUT_OFF, DAMAGED, STATES, UP, NodeMap
 from cni_v6.drawing.svg import Attribute
 from cni_v6.drawing.tiles import Box, Tile, Words
+from cni_v6.log import counted
 
 SOLID = (UP, CUT_OFF, DAMAGED)  # the others have no interface here: their mark is hollow
 
@@ -103,6 +104,6 @@ def head(node: NodeMap, when: str) -> Iterator[str]:
     total = sum(node.count().values())
     yield svg.words(MARGIN, 40, svg.fitting(f"Node {node.name}", UPLINKS * 2, 20), "ink title", 20)
     yield svg.words(WIDTH - MARGIN, 40, when, "muted", 12, "end")
-    facts = f"{total:,} attachment{'' if total == 1 else 's'}, {FIREWALL[node.firewall]}"
+    facts = f"{counted(total, 'attachment')}, {FIREWALL[node.firewall]}"
     yield svg.words(WIDTH - MARGIN, 72, facts, "muted", 12, "end")
     yield from legend(node, 60)

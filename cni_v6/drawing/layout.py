@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from cni_v6.drawing.node import BRIDGE, LEASES, MASTER, ROUTED, NodeMap, Segment, Uplink
 from cni_v6.drawing.svg import ADVANCE, fitting, width
 from cni_v6.drawing.tiles import GAP, PAD, SMALL_TEXT, TEXT, Box, Tile, Words, port_words, tiles_of, wrapped
+from cni_v6.log import counted
 
 WIDTH = 1200.0
 MARGIN = 24.0
@@ -85,14 +86,14 @@ def _uplink(uplink: Uplink, y: float) -> Card:
 
 def _segment(segment: Segment, top: float) -> Card:
     left, room = CARDS + PAD, WIDTH - MARGIN - CARDS - 2 * PAD
-    counted = f"{len(segment.containers):,} container{'' if len(segment.containers) == 1 else 's'}"
+    held = counted(len(segment.containers), "container")
     name = fitting(segment.name, room / 2, TITLE)
     about = left + width(name, TITLE) + 12
-    free = room - width(name, TITLE) - 24 - width(counted, TEXT)
+    free = room - width(name, TITLE) - 24 - width(held, TEXT)
     text = [
         Words(left, top + 26, name, "ink title", TITLE),
         Words(about, top + 26, fitting(_about(segment), free, TEXT), "muted"),
-        Words(left + room, top + 26, counted, "ink", end=True),
+        Words(left + room, top + 26, held, "ink", end=True),
     ]
     y = top + 26
     for words, kind in _lines(segment, room):

@@ -18,6 +18,7 @@ from cni_v6.drawing.layout import WIDTH, topology
 from cni_v6.drawing.picture import Facts, Shown
 from cni_v6.drawing.space import LABELS, MEANINGS
 from cni_v6.drawing.svg import AUTO, DARK, escaped
+from cni_v6.log import counted
 
 CHART = (520.0, 170.0)
 DATA = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"})
@@ -74,8 +75,8 @@ def _header(facts: Facts, name: str, moment: Moment) -> Iterable[str]:
     total = sum(facts.node.count().values())
     states = ", ".join(f"{count:,} {state}" for state, count in facts.node.count().items())
     firewall = draw_topology.FIREWALL[facts.node.firewall]
-    counted = f"{total:,} attachment{'' if total == 1 else 's'}{f' ({states})' if states else ''}"
-    yield f"<header><div><h1>Node {name}</h1><p>{escaped(f'{moment(facts.now)}; {counted}; {firewall}')}</p></div>"
+    held = f"{counted(total, 'attachment')}{f' ({states})' if states else ''}"
+    yield f"<header><div><h1>Node {name}</h1><p>{escaped(f'{moment(facts.now)}; {held}; {firewall}')}</p></div>"
     yield '<div role="search"><label for="search">Find a container, a network or an address</label>'
     yield '<input id="search" type="search" autocomplete="off" spellcheck="false">'
     yield '<output id="matches" role="status" for="search"></output></div></header>'

@@ -24,7 +24,7 @@ from cni_v6.firewall.shape import Table
 from cni_v6.kernel.facts import Link
 from cni_v6.kernel.netfilter.events import Change, Changes, own_changes
 from cni_v6.kernel.questions import GetTables
-from cni_v6.log import few
+from cni_v6.log import counted, few
 from cni_v6.protocol import names
 
 PAUSE_SECONDS = 0.2  # between two looks: what changes meanwhile is looked at once
@@ -170,7 +170,8 @@ class Watch:
             return
         if not differs:  # nobody needs them, or a call was faster
             return
-        self._say(f"{who} changed the firewall's tables: {few(differs)}; loaded again, with {count} attachments")
+        loaded = f"loaded again, with {counted(count, 'attachment')}"
+        self._say(f"{who} changed the firewall's tables: {few(differs)}; {loaded}")
         self._loads.append(time.monotonic())
         tables = context.kernel.observe([GetTables()]).tables()
         left = shape.differences(tables)

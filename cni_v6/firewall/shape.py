@@ -14,6 +14,7 @@ from functools import cache
 
 from cni_v6.firewall import ruleset
 from cni_v6.firewall.sets import BRIDGE, INET, TABLE
+from cni_v6.log import counted
 from cni_v6.values import dataclass
 
 ACCEPT = "accept"
@@ -81,7 +82,7 @@ def _of_table(table: Table, before: Table | None) -> Iterator[str]:
         if chain.name not in chains:
             yield f"chain {chain.name} is not ours"
         elif len(chain.rules) != chains[chain.name]:
-            yield f"chain {chain.name} has {len(chain.rules)} rules, not {chains[chain.name]}"
+            yield f"chain {chain.name} has {counted(len(chain.rules), 'rule')}, not {chains[chain.name]}"
         elif chain.policy not in ("", ACCEPT):
             yield f"the policy of chain {chain.name} is {chain.policy}"
         elif before and any(other.name == chain.name and other.rules != chain.rules for other in before.chains):

@@ -92,6 +92,6 @@ def _files_are_replaced(node: Node, installed: Installation, pod: networks.Pod) 
 def _containers_keep_it(node: Node, installed: Installation) -> None:
     engine, before = running(node), installed.files()
     done = installed.remove(node)
-    assert done.returncode != 0 and "1 containers are attached: pods/a/eth0" in done.stderr
+    assert done.returncode != 0 and "1 container is attached: pods/a/eth0" in done.stderr
     assert "FORCE=yes" in done.stderr
     assert installed.files() == before and running(node) == engine

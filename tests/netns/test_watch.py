@@ -84,7 +84,7 @@ def test_rules_that_others_change_come_back_by_themselves(node: Node, damage: st
         nft.load(node, damage.replace("{handle}", handles[1]))
     stays_closed(beyond, pod, 4001)
     node.plugin("cni-v6", "STATUS", CLOSED).ok()
-    said = rf"nft \(process \d+\) changed the firewall's tables: .*{words}.*loaded again, with 1 attachments"
+    said = rf"nft \(process \d+\) changed the firewall's tables: .*{words}.*loaded again, with 1 attachment"
     assert re.search(said, log(node))
 
 

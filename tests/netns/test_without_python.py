@@ -327,7 +327,7 @@ def test_the_operators_command_works_in_the_container(machine: Machine) -> None:
         [pod] = networks.pods(machine.node, CONFIG, "a")
         assert f"{pod.address(6)} {pod.address(4)}" in engine.execute("cni-v6ctl", "list").stdout
         assert "nothing differs on 1 network" in engine.execute("cni-v6ctl", "check").stdout
-        assert "with 1 attachments" in engine.execute("cni-v6ctl", "reload").stdout
+        assert "with 1 attachment" in engine.execute("cni-v6ctl", "reload").stdout
         pod.delete()
 
 

@@ -88,7 +88,7 @@ def test_it_installs_a_node_and_takes_it_away_again(file: Path, node: Node, tmp_
     assert json.loads(node.run(CTL, "list", "--json", env=node.environment).stdout)["containerID"] == "a"
 
     refused = node.run(str(file), "uninstall", "--bin-dir", str(tmp_path), env=node.environment, check=False)
-    assert refused.returncode == 1 and "1 containers are attached" in refused.stderr and node.file(CTL).exists()
+    assert refused.returncode == 1 and "1 container is attached" in refused.stderr and node.file(CTL).exists()
     again = node.run(str(file), "install", "--bin-dir", str(tmp_path), "--json", env=node.environment).stdout
     assert {step["action"] for step in json.loads(again)["files"]} == {"unchanged"}
     node.plugin("cni-v6", "DEL", CONFIG, **call).ok()

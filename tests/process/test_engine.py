@@ -146,7 +146,7 @@ def test_its_folder_is_that_of_its_socket_for_everything(warm_node: Node, how: s
         assert noted == ["/var/lib/cni/elsewhere"]
         warm_node.run("nft", "flush", "ruleset")
         done = warm_node.run(str(ROOT / "bin/cni-v6ctl"), "reload", env=warm_node.environment)
-        assert done.stdout == "loaded the firewall's tables, with 1 attachments\n"
+        assert done.stdout == "loaded the firewall's tables, with 1 attachment\n"
         warm_node.plugin("cni-v6", "DEL", config, container_id="a", ifname="eth0", netns=netns).ok()
 
 

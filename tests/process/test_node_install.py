@@ -256,13 +256,13 @@ def test_the_engine_and_the_tables_go_along_unless_containers_use_them(node: Nod
     assert len(processes.inside(here, node.mount_namespace)) == 2, "the holder of the node, and an engine"
     files = sorted(tmp_path.iterdir())
     words = refusal(node, "uninstall", "--bin-dir", tmp_path)
-    assert "1 containers are attached: pods/a/eth0: end them first" in words and "add --force" in words
+    assert "1 container is attached: pods/a/eth0: end them first" in words and "add --force" in words
     [warning] = report(node, "uninstall", "--bin-dir", tmp_path, "--dry-run")["warnings"]
-    assert warning.startswith("it would be refused: 1 containers are attached: pods/a/eth0")
+    assert warning.startswith("it would be refused: 1 container is attached: pods/a/eth0")
     assert sorted(tmp_path.iterdir()) == files
     assert len(processes.inside(here, node.mount_namespace)) == 2
     done = ctl(node, "uninstall", "--bin-dir", tmp_path, "--force")
-    assert "the firewall's tables stay: 1 attachments" in done.stderr and "--force" not in done.stderr
+    assert "the firewall's tables stay: 1 attachment " in done.stderr and "--force" not in done.stderr
     assert "their DEL needs the plugins, which cni-v6ctl install brings back" in done.stderr
     assert "nft delete table inet cni_v6" in done.stderr
     assert len(processes.inside(here, node.mount_namespace)) == 1

@@ -118,7 +118,7 @@ def test_after_an_upgrade_status_loads_the_rules_of_its_version() -> None:
     fake.kernel.firewall.mark = "cni-v6 0123456789abcdef"
     answer = fake.call("STATUS")
     answer.ok()
-    assert "loaded the firewall's tables of this version, with 1 attachments" in answer.stderr
+    assert "loaded the firewall's tables of this version, with 1 attachment" in answer.stderr
     assert (fake.kernel.firewall.mark, fake.kernel.firewall.elements()) == (ruleset.mark(), held)
 
 
@@ -312,7 +312,7 @@ def test_a_pod_without_the_key_is_told_that_it_is_closed() -> None:
 def test_tables_are_taken_away_where_nobody_counts_on_them() -> None:
     fake = FakeContext()
     fake.add("c1")
-    with pytest.raises(CniError, match="1 attachments count on the firewall's tables, such as pods/c1/eth0"):
+    with pytest.raises(CniError, match="1 attachment counts on the firewall's tables, such as pods/c1/eth0"):
         firewall_reload.unload(fake.context(), force=False)
     assert firewall_reload.unload(fake.context(), force=True) == 1
     assert fake.kernel.firewall.mark == ""

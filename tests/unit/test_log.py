@@ -18,6 +18,7 @@ import pytest
 from cni_v6.ctl import log_lines, main
 from cni_v6.ctl.follow import LogFile
 from cni_v6.engine import log_file
+from cni_v6.log import counted
 from tests import outputs
 
 Capture = pytest.CaptureFixture[str]
@@ -226,3 +227,8 @@ def test_a_file_that_somebody_empties_is_read_from_its_start(tmp_path: Path) -> 
     with closing(LogFile(str(path))) as file:
         path.write_text("3\n")
         assert next(file.following()) == b"3\n"
+
+
+def test_a_number_with_its_noun() -> None:
+    assert [counted(number, "rule") for number in (0, 1, 2000)] == ["0 rules", "1 rule", "2,000 rules"]
+    assert counted(2, "address", "addresses") == "2 addresses"

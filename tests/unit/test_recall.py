@@ -94,7 +94,7 @@ def test_tables_are_not_taken_away_under_it() -> None:
     fake = FakeContext()
     fake.add("c1", PUBLISHING)
     lose(fake)
-    with pytest.raises(CniError, match="1 attachments count on the firewall's tables, such as pods/c1/eth0"):
+    with pytest.raises(CniError, match="1 attachment counts on the firewall's tables, such as pods/c1/eth0"):
         firewall_reload.unload(fake.context(), force=False)
     fake.call("DEL", "c1", PUBLISHING).ok()
     assert firewall_reload.unload(fake.context(), force=False) == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from cni_v6.log import counted
 from cni_v6.plan.health.finding import AMBER, GREEN, RED, RELOAD, Finding
 from cni_v6.plan.health.store import some
 
@@ -60,18 +61,14 @@ def firewall(facts: FirewallFacts) -> Iterator[Finding]:
     """The tables, as far as attachments need them."""
     if facts.needed and facts.differs:
         yield Finding(RED, "firewall", f"{some(facts.differs)}",
-                      f"{_attachments(facts.needed)} may be open, or lack published ports",
+                      f"{counted(facts.needed, 'attachment')} may be open, or lack published ports",
                       "cni-v6ctl reload", RELOAD)
     elif facts.nft:
         yield Finding(AMBER, "firewall", facts.nft, "the tables cannot be loaded after a boot, or once they are gone",
                       "install nftables")
     else:
-        yield Finding(GREEN, "firewall", f"its tables are as loaded, for {_attachments(facts.needed)}"
+        yield Finding(GREEN, "firewall", f"its tables are as loaded, for {counted(facts.needed, 'attachment')}"
                       if facts.needed else "no attachment needs it now")
-
-
-def _attachments(number: int) -> str:
-    return f"{number:,} attachment{'' if number == 1 else 's'}"
 
 
 def privileged(containers: Sequence[str]) -> Iterator[Finding]:
