@@ -224,6 +224,8 @@ def narrow(node: Node, netns: str, addresses: Sequence[str]) -> None:
     for name in ("narrow", "far"):
         set_sysctl(node, f"ipv6/conf/{name}/accept_dad", "0", netns)
         node.run("ip", "link", "set", name, "up", netns=netns)
+    for name in ("narrow", "far"):
+        link_local(node, name, netns)  # with the carrier: until then what is sent there is lost
     for address in addresses:
         node.run("ip", "address", "add", address, "dev", "narrow", netns=netns)
     for key in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):

@@ -61,6 +61,8 @@ def inner(pod: Pod) -> Inner:
         networks.set_sysctl(node, f"ipv6/conf/{name}/accept_dad", "0", place)
         node.run("ip", "link", "set", name, "up", netns=place)
         node.run("ip", "address", "add", f"{address}/112", "dev", name, netns=place)
+    for place, name in ((pod.netns, "in0"), (netns, "eth0")):
+        networks.link_local(node, name, place)  # with the carrier: until then what is sent there is lost
     node.run("ip", "route", "add", "default", "via", str(given[1]), netns=netns)
     networks.set_sysctl(node, "ipv6/conf/all/forwarding", "1", pod.netns)
     return Inner(pod, netns, str(given[2]), str(given[-2]))

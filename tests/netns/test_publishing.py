@@ -134,6 +134,8 @@ def test_only_what_is_sent_to_the_node_is_captured(node: Node, beyond: str) -> N
             node.run("ip", "link", "set", ifname, "up", netns=place)
         node.run("ip", f"-{family}", "route", "add", "default", "via", here, netns=branch)
         node.run("ip", "route", "add", f"{there}", "via", NODE_OUTSIDE[family], netns=beyond)
+    for ifname, place in (("branch0", ""), ("eth0", branch)):
+        networks.link_local(node, ifname, place)  # with the carrier: until then what is sent there is lost
     mappings = [{"hostPort": 53, "containerPort": 53, "protocol": protocol} for protocol in ("udp", "tcp")]
     [captor] = networks.pods(node, publishing(*mappings), "captor")
     other, server = networks.pods(node, networks.gateway(*DUAL, ingress="open"), "other", "server")
