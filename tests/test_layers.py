@@ -72,7 +72,6 @@ LARGER = {  # module -> lines it may have all the same, where two modules would 
     "leases.memory": 310,  # every method of the store's protocol
     "leases.disk.directory": 340,  # every access to a file of the store
     "leases.disk.transaction": 335,  # the order in which files come and go
-    "protocol.invocation": 320,  # the whole frame of a call
     "plugins.main": 370,  # the five commands of any main plugin, and what undoes them
 }
 FUNCTION_LINES = 55  # the longest

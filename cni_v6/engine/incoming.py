@@ -5,6 +5,7 @@ A caller that is slow, or stops half-way, delays only itself. The total size of 
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import socket
@@ -13,9 +14,10 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from threading import Lock
+from typing import Any
 
 from cni_v6 import wire
-from cni_v6.protocol.invocation import Request, network_of
+from cni_v6.protocol.invocation import Request
 
 PART = 1 << 16
 HELD_BYTES = 64 << 20  # of all requests that are read, waiting or running; nearly all have a few hundred bytes
@@ -226,8 +228,9 @@ class _Coming:
         variables = {os.fsdecode(k): os.fsdecode(v) for k, v in wire.unpack_environment(environment).items()}
         request = Request(plugin.decode(), variables, stdin)
         netns = self._descriptors[0] if self._descriptors else -1
-        network = network_of(stdin) if len(stdin) <= LARGE_BYTES else ""
-        return Call(self.connection, version.decode(), int(inode), request, netns, network, self._size)
+        return Call(
+            self.connection, version.decode(), int(inode), request, netns, network_of(stdin), self._size
+        )
 
 
 class _Going(_Coming):
@@ -235,3 +238,15 @@ class _Going(_Coming):
 
     def read(self, held: Held) -> Call | None:
         raise BadRequest("it was answered")
+
+
+def network_of(stdin: bytes) -> str:
+    """The network that a configuration names; "" if it is large or malformed (the parser refuses that later)."""
+    if len(stdin) > LARGE_BYTES:
+        return ""
+    try:
+        config: Any = json.loads(stdin)
+        name = config["name"]
+    except (ValueError, RecursionError, LookupError, TypeError):
+        return ""
+    return name if isinstance(name, str) else ""

@@ -57,6 +57,7 @@ class Reaper:
         self._on_bridge = on_bridge
         self._on_port = on_port
         self._waiting: dict[int, _Waiting] = {}
+        self._ours: set[int] = set()  # deleted by calls, until the kernel has told of it
         self._lock = threading.Lock()
         self._queue: queue.SimpleQueue[int | None] = queue.SimpleQueue()
         self._route = RouteSocket()
@@ -81,6 +82,7 @@ class Reaper:
         """
         entries = []
         with self._lock:
+            self._ours.update(indices)
             for index in indices:
                 entry = self._waiting.setdefault(index, _Waiting())
                 entries.append(entry)
@@ -100,6 +102,11 @@ class Reaper:
             entry.error = error
             entry.done.set()
 
+    def _forget(self, indices: Sequence[int]) -> None:
+        """Nothing is told of these that would be this call's doing."""
+        with self._lock:
+            self._ours.difference_update(indices)
+
     def _delete(self) -> None:
         while (first := self._queue.get()) is not None:
             indices = [first, *self._more()]
@@ -109,8 +116,9 @@ class Reaper:
                 self._refused(indices, str(error))
                 continue
             if answers[-1].error in (0, errno.ENODEV):
+                self._forget([index for index, answer in zip(indices, answers) if answer.error])  # gone before
                 for index in indices:
-                    self._finish(index)  # the notification came before, unless it was lost
+                    self._finish(index)  # if the notification was lost, or is still to be read
             else:
                 self._refused(indices, explain(answers[-1]))
 
@@ -127,6 +135,7 @@ class Reaper:
 
     def _refused(self, indices: Sequence[int], words: str) -> None:
         print(f"cni-v6 engine: cannot delete interfaces {list(indices)}: {words}", file=sys.stderr, flush=True)
+        self._forget(indices)
         for index in indices:
             self._finish(index, words)
 
@@ -142,9 +151,10 @@ class Reaper:
             for _, _, _, message in split(data):
                 index = answers.index_of(message)
                 if answers.family_of(message) == uapi.AF_BRIDGE:
-                    if index not in self._waiting:  # it goes with an interface that a call deletes
+                    if index not in self._ours:  # it goes with an interface that a call deletes
                         self._on_port(answers.name_of(message))
                     continue
+                self._forget([index])
                 self._finish(index)
                 if BRIDGE_KIND in message and (link := answers.read_link(message)[0]).kind == "bridge":
                     self._on_bridge(link)
@@ -152,6 +162,7 @@ class Reaper:
     def _look_again(self) -> None:
         """Notifications were lost: look up all interfaces that somebody waits for."""
         with self._lock:
+            self._ours.intersection_update(self._waiting)
             indices = list(self._waiting)
         for index, answer in zip(indices, self._look.request([*map(requests.get_link_by_index, indices)])):
             if answer.error == errno.ENODEV:

@@ -185,9 +185,8 @@ def _faults(
     routes: dict[str, list[str]] = {}
     for name, address in everything.addresses:
         held.setdefault(name, []).append(address)
-    for name, route in everything.routes:
-        if route.gateway is None:
-            routes.setdefault(name, []).append(route.dst)
+    for name, dst in ((name, route.dst) for name, route in everything.routes if route.gateway is None):
+        routes.setdefault(name, []).append(dst)
     for record in records:
         host, link = record.host, record.port
         if not up[host]:

@@ -222,26 +222,7 @@ def _config(command: str, stdin: bytes) -> Mapping[str, Any]:
         raise CniError(DECODING_FAILURE, message, f"{command} takes no more; see what the runtime put into it")
     if not stdin.strip():
         raise CniError(DECODING_FAILURE, "no configuration on stdin", "the runtime must write it there as JSON")
-    ahead = _ahead[:]
-    if ahead and ahead[0][0] is stdin:
-        _ahead.clear()
-        return ahead[0][1]
     return (_decoded_once if len(stdin) <= KEPT_BYTES else _decoded)(stdin)
-
-
-def network_of(stdin: bytes) -> str:
-    """The network that a configuration names, before ``parse``, which does not decode the same bytes again; "" if it is
-    malformed, which ``parse`` refuses."""
-    try:
-        if len(stdin) <= KEPT_BYTES:
-            config = _decoded_once(stdin)
-        else:
-            config = _decoded(stdin)
-            _ahead[:] = [(stdin, config)]
-    except CniError:
-        return ""
-    name = config.get("name")
-    return name if isinstance(name, str) else ""
 
 
 def _decoded(stdin: bytes) -> Mapping[str, Any]:
@@ -249,9 +230,6 @@ def _decoded(stdin: bytes) -> Mapping[str, Any]:
 
 
 _decoded_once = lru_cache(KEPT)(_decoded)  # the same bytes for most containers of a network; nobody changes the object
-# The last large one, as a GC's list, and its bytes, until it is parsed. Many calls may wait, and each would take twenty
-# times its bytes. Of two threads that meet here, one decodes its own again.
-_ahead: list[tuple[bytes, Mapping[str, Any]]] = []
 
 
 def _named_version(config: Mapping[str, Any]) -> str:

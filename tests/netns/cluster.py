@@ -71,6 +71,13 @@ class Member:
     def addresses(self) -> tuple[str, ...]:
         return tuple(prefix.partition("/")[0] for prefix in self.cluster.addresses(self.number))
 
+    def close(self) -> None:
+        """End its agent and the node."""
+        if self.agent and self.agent.poll() is None:
+            self.agent.kill()
+            self.agent.communicate()
+        self.node.close()
+
     def start(self, *, name: str = "", wait: bool = True, **keys: Any) -> None:
         """Start the agent; with ``wait`` until it says by sd_notify(3) that the node is ready.
 
@@ -185,6 +192,15 @@ class Cluster:
         found: dict[str, Any] = json.loads((self.folder / "store/cluster.json").read_text())
         return found
 
+    def await_objects(self, reached: Callable[[dict[str, Any]], object]) -> None:
+        """Wait until the store has objects of which that is so."""
+        deadline = time.monotonic() + PATIENCE
+        with closing(FileStore(self.store.removeprefix("file:"))) as changes:
+            changes.fileno()  # from now on
+            while not reached(self.objects()):
+                assert select.select([changes], [], [], max(0.0, deadline - time.monotonic()))[0], self.objects()
+                changes.drain()
+
     def addresses(self, number: int) -> tuple[str, ...]:
         return (f"fd00:11::{number}/64", *((f"172.30.0.{number}/24",) if self.ipv4 else ()))
 
@@ -202,12 +218,19 @@ class Cluster:
             node.run("ip", "address", "add", address, "dev", UNDERLAY, *(("nodad",) if ":" in address else ()))
         return member
 
+    @contextmanager
+    def guest(self, name: str) -> Iterator[Member]:
+        """A node that is on the link for a while."""
+        member = self.join(name)
+        try:
+            yield member
+        finally:
+            self.members.remove(member)
+            member.close()
+
     def close(self) -> None:
         for member in self.members:
-            if member.agent and member.agent.poll() is None:
-                member.agent.kill()
-                member.agent.communicate()
-            member.node.close()
+            member.close()
 
 
 @contextmanager

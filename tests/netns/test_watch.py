@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,7 @@ from cni_v6.firewall import ruleset
 from tests.netns import networks, nft, traffic, wire
 from tests.netns.networks import DUAL, Pod
 from tests.netns.test_firewall_life import without_nft
-from tests.sandbox import Node
+from tests.sandbox import ROOT, Node
 
 CLOSED = networks.gateway(*DUAL)
 OPEN = networks.gateway(*DUAL, ingress="open", guard=False)
@@ -221,3 +222,35 @@ def test_who_means_it_has_his_way(node: Node) -> None:
     again = "was taken out of bridge cni0 again within 10 seconds: left alone; cni-v6ctl check pods --repair"
     assert f"port {pods[1].host} of pods/{pods[1].name}/eth0 {again} plugs it in" in log(node)
     node.run("ip", "link", "delete", "br9")
+
+
+LATE = f"""
+import sys
+sys.path[:0] = {[str(ROOT), *sys.path]!r}
+import queue, socket, subprocess, threading
+from cni_v6.kernel import link_deletion
+
+class Late:
+    def __init__(self, *words):
+        self._events = subscribe(*words)
+
+    def recv(self, size):
+        data = self._events.recv(size)
+        assert go_on.wait(60)
+        return data
+
+subscribe, link_deletion.subscribe = link_deletion.subscribe, Late
+go_on, left = threading.Event(), queue.Queue()
+link_deletion.Reaper(on_port=left.put).remove([socket.if_nametoindex("ours")])
+go_on.set()
+subprocess.run(["ip", "link", "set", "other", "nomaster"], check=True)
+print(left.get(timeout=60))
+"""
+
+
+def test_what_a_call_deletes_has_not_left_its_bridge(quiet_node: Node) -> None:
+    """Not even where the kernel's acknowledgement is read before its news, as on a busy machine."""
+    quiet_node.run("ip", "link", "add", "cni0", "type", "bridge")
+    for name in ("ours", "other"):
+        quiet_node.run("ip", "link", "add", name, "master", "cni0", "type", "veth", "peer", "name", f"{name}-peer")
+    assert quiet_node.run(sys.executable, "-ISE", "-c", LATE).stdout == "other\n"

@@ -25,8 +25,9 @@ def test_node_and_container_reach_each_other(node: Node, router: str, mode: str)
     """The node has an ipvlan of its own, which goes with the last container; the kernel needs no ARP there."""
     for gateway in OUTSIDE.values():
         node.run("ip", "route", "add", "default", "via", gateway, "dev", UPLINK)
-    made = pod(node, network(IPVLAN, mode=mode, ipam=ON_LINK if mode == "l2" else BEYOND, hostAccess=True), "a")
+    config = network(IPVLAN, mode=mode, ipam=ON_LINK if mode == "l2" else BEYOND, hostAccess=True)
     with node.unchanged(ignore=LEFT):
+        made = pod(node, config, "a")
         made.add()
         assert loops(node, lambda: made.ping(NODE_OUTSIDE[4]) and made.ping(NODE_OUTSIDE[6])) == (mode != "l2")
         for family in (4, 6):

@@ -157,25 +157,6 @@ def test_gc_has_room_for_a_large_node() -> None:
     assert len(call.valid or ()) == 12_000
 
 
-@pytest.mark.parametrize("number", [1, 1000])
-def test_the_network_of_a_call_is_known_before_it_is_parsed(number: int) -> None:
-    """The bytes are decoded once: what is large is kept until then, and for that call alone."""
-    valid = [{"containerID": f"{each:064x}", "ifname": "eth0"} for each in range(number)]
-    stdin, other = (json.dumps(CONFIG | {"cni.dev/valid-attachments": valid[:most]}).encode() for most in (None, -1))
-    assert invocation.network_of(stdin) == CONFIG["name"]
-    assert len(ask("GC", other).valid or ()) == number - 1
-    assert invocation.network_of(stdin) == CONFIG["name"]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(invocation, "decode", None)
-        assert len(ask("GC", stdin).valid or ()) == number
-    assert len(ask("GC", stdin).valid or ()) == number
-
-
-@pytest.mark.parametrize("stdin", [b"", b"{", b"[]", b'{"name": 7}', b"{}", b"\xff", b"[" * 100_000])
-def test_a_call_of_no_network(stdin: bytes) -> None:
-    assert invocation.network_of(stdin) == ""
-
-
 def test_valid_attachments() -> None:
     one, other = {"containerID": "a", "ifname": "eth0"}, {"containerID": "b", "ifname": "net1"}
     new, old = "cni.dev/valid-attachments", "cni.dev/attachments"
