@@ -88,8 +88,8 @@ class Machine(Root):
         return [json.loads(line)["containerID"] for line in self.run("cni-v6ctl list --json").splitlines()]
 
     def log(self) -> list[dict[str, Any]]:
-        """What the engine has said to the journal, its lines about calls and the rest."""
-        self.run("journalctl --sync")
+        """What the engine has said to the journal, to its end: a line may come after the answer to its call."""
+        self.run(f"systemctl stop {ENGINE} && journalctl --sync")
         return [json.loads(line) for line in self.run(f"journalctl --boot --unit {ENGINE} --output cat").splitlines()
                 if line.startswith("{")]
 
@@ -121,7 +121,7 @@ def published(config: dict[str, Any], port: int) -> dict[str, Any]:
 @pytest.mark.parametrize("config", [BRIDGE, ROUTED], ids=lambda config: str(config["name"]))
 def test_the_first_call_starts_the_engine_which_can_do_what_it_must(machine: Machine, config: dict[str, Any]) -> None:
     """Every command, with masquerade and a published port, by an engine with the rights of its unit and no others."""
-    assert machine.run("systemctl --failed --plain --no-legend") == ""
+    assert machine.run("systemctl list-units --failed --plain --no-legend 'cni-v6*'") == ""
     assert [machine.state(unit) for unit in ("cni-v6.socket", ENGINE)] == ["active", "inactive"]
     server = published(config, 8080)
     result = machine.add(server, "one")
@@ -190,7 +190,7 @@ def test_a_boot_frees_what_a_crash_has_left(machine: Machine) -> None:
 
 def test_the_agent_says_when_it_is_ready(machine: Machine) -> None:
     """Its unit is started when there is a configuration, with which a container is attached."""
-    machine.run("mkdir -p /etc/cni/cluster /etc/cni/net.d && cp /usr/share/cni-v6/cluster/* /etc/cni/cluster/")
+    machine.run("mkdir -p /etc/cni/cluster /etc/cni/net.d && cp /usr/share/cni-v6/cluster/*.* /etc/cni/cluster/")
     machine.run("ip link add eth0 type veth peer name wire && ip link set wire up && ip link set eth0 up\n"
                 "ip address add 2001:db8::1/64 dev eth0 nodad && ip route add default via 2001:db8::2\n"
                 "echo CNI_V6_CLUSTER=file:/var/lib/store.json >/etc/default/cni-v6-agent")
