@@ -45,6 +45,7 @@ def test_flake8() -> None:
 
 
 @pytest.mark.xdist_group("mypy")  # one cache
+@pytest.mark.timeout(600)  # without a cache it reads the whole of what we depend on, too
 @pytest.mark.parametrize("version", [PYTHONS[0], pytest.param(PYTHONS[1], marks=pytest.mark.slow)])
 def test_mypy_strict(version: str) -> None:
     run("mypy", "--python-version", version)
