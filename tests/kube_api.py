@@ -121,13 +121,14 @@ class StandIn:
     :param folder: for its kubeconfig.
 
     ``ill``: status and body of all answers from now on, while it is set; a status of 0: none but the body, as of a
-    server of another kind. ``asked``: method and path of each request.
+    server of another kind. ``hangs_up``: so many requests more get no answer. ``asked``: method and path of each.
     """
 
     cafile: str | None = None
 
     def __init__(self, folder: Path, namespace: str) -> None:
         self.ill: tuple[int, bytes] | None = None
+        self.hangs_up = 0
         self.asked: list[str] = []
         self.changed = Condition()
         self.revision = 100
@@ -303,7 +304,10 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(status, document)
 
     def _is_ill(self) -> bool:
-        ill = self.api.ill
+        with self.api.changed:
+            ill, self.api.hangs_up = self.api.ill, max(0, (hangs_up := self.api.hangs_up) - 1)
+        if hangs_up:
+            ill = 0, b""
         if ill is None:
             return False
         status, body = ill

@@ -248,13 +248,24 @@ def _ask(
 
     :raises CniError: IO_FAILURE.
     """
-    with _naming(path), api.stream(method, path, **more) as response:
-        data = _whole(response)
+    with _naming(path):
+        try:
+            response, data = _told(api, method, path, more)
+        except httpx2.RemoteProtocolError:
+            if method != "GET":
+                raise
+            # The server has closed a connection that was kept. Who only asks may ask again (RFC 9110, section 9.2.2).
+            response, data = _told(api, method, path, more)
     if response.status_code in refusals:
         return None
     if not response.is_success:
         raise _refused(method, path, response.status_code, data)
     return data
+
+
+def _told(api: httpx2.Client, method: str, path: str, more: Mapping[str, Any]) -> tuple[httpx2.Response, bytes]:
+    with api.stream(method, path, **more) as response:
+        return response, _whole(response)
 
 
 def _whole(response: httpx2.Response) -> bytes:

@@ -284,6 +284,22 @@ def test_403_forbidden(ill: Ill) -> None:
         assert heard(store)
 
 
+def test_a_connection_that_the_server_closes(tmp_path: Path) -> None:
+    """As it may with any that was kept: who only asks is asked again, once."""
+    with stand_in(tmp_path) as api, closing(KubernetesStore(api.kubeconfig)) as store:
+        for count in (0, 1):
+            api.hangs_up = count
+            assert store.read() == {}
+        api.hangs_up = 2
+        with pytest.raises(CniError, match="does not answer"):
+            store.read()
+        asked = len(api.asked)
+        api.hangs_up = 1
+        with pytest.raises(CniError, match="does not answer"):
+            store.commit([Change("pools", None, "{}")])
+        assert len(api.asked) == asked + 1 and store.read() == {}
+
+
 @pytest.mark.parametrize("answer", [
     (0, b"garbage"), (0, b""), (200, b"garbage"), (200, b'{"metadata": {}, "items": []}'), (502, b"<html>"),
     (200, b'{"metadata": {"resourceVersion": "7"}, "items": [{"metadata": {"name": "x"}}, {}]}'),

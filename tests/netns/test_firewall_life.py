@@ -140,7 +140,7 @@ def test_teardown_takes_the_tables_once_nobody_counts_on_them(node: Node) -> Non
         assert refused.returncode == 1 and "error 105" in refused.stderr and "--force" in refused.stderr
         assert f"{pod.config['name']}/{pod.name}/eth0" in refused.stderr
         assert nft.held(node) == before
-        assert "attachments" in nft.ctl(node, "teardown", "--force").stdout
+        assert f"with {count} attachment" in nft.ctl(node, "teardown", "--force").stdout
         assert nft.text(node) == ""
         assert "tables" in pod.check().error(errors.CHECK_FAILED)
         told = json.loads(nft.ctl(node, "reload", "--json").stdout)

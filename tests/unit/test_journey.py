@@ -103,6 +103,11 @@ def test_events_become_steps() -> None:
     assert journey.dropped(step) == f"{closed} (chain published4 of table inet cni_v6)"
 
 
+def test_a_chain_decides_by_itself() -> None:
+    found = journey.steps((event("f", "drop", table="other", headers=PROBE),), NAMES, OWN)
+    assert found == [Step(1, ("inet", "other", "f"), "", PROBE, "", "", "f", "", "drop")]
+
+
 def step(chain: str = "f", verdict: str = "accept", headers: Headers = PROBE, **more: str) -> Step:
     base = ("inet", more.get("table", "cni_v6"), chain)
     return Step(1, base, more.get("hook", ""), headers, more.get("iif", ""), more.get("oif", ""), chain,
