@@ -6,11 +6,11 @@ finds nothing changed writes nothing. It may end anywhere, as when it is killed:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from cni_v6.cluster import bgp, conflist, membership, others, records, routes, srv6, vxlan
-from cni_v6.cluster.config import AgentConf
+from cni_v6.cluster.config import AgentConf, Pool
 from cni_v6.cluster.conflist import Document
 from cni_v6.cluster.facts import Facts, NodeKernel, Passage, Underlay
 from cni_v6.cluster.keys import BGP, SRV6, VXLAN
@@ -21,6 +21,7 @@ from cni_v6.cluster.state import Disk, State
 from cni_v6.cluster.store import ClusterStore, OtherClusterStore, Registered
 from cni_v6.errors import INVALID_CONFIG, NODE_CONFLICT, TRY_AGAIN, CniError
 
+MOST_REFUSALS = 20  # of the kernel that are said one by one
 TRIES = 50  # of a claim: each time another node was faster
 
 
@@ -110,10 +111,11 @@ class Agent:
         wanted = self._wanted(cluster, facts.underlay, to_others=not shut)
         failures += [*shut, *self._reach(facts, wanted)]
         own = membership.own_blocks(self.member, self._conf, cluster)
-        failures += self._announce(own, facts.underlay)
+        ways = [] if shut else others.usable(self._conf, cluster, facts.underlay)
+        failures += self._announce(own, facts.underlay, ways)
         ready = False
         try:
-            ready = self._write_conflist(own, facts.underlay)
+            ready = self._write_conflist(own, facts.underlay) and not shut
             self._disk.set_ready(ready)
         except CniError as error:
             failures.append(str(error))
@@ -137,10 +139,16 @@ class Agent:
         if device:
             yield from map(str, self._kernel.apply(device))
             facts = self._kernel.observe()  # with an interface go its routes
-        yield from map(str, self._kernel.apply(routes.difference(facts, wanted)))
+        refused = self._kernel.apply(routes.difference(facts, wanted))
+        yield from map(str, refused[:MOST_REFUSALS])
+        if refused[MOST_REFUSALS:]:  # another cluster's store decides how many there are
+            yield f"the kernel refuses {len(refused) - MOST_REFUSALS} more"
 
-    def _announce(self, blocks: tuple[str, ...], underlay: Underlay | None) -> Iterable[str]:
-        """Announce blocks by BGP, and no other ones; yields what is in the way."""
+    def _announce(self, blocks: tuple[str, ...], underlay: Underlay | None, ways: Sequence[Pool]) -> Iterable[str]:
+        """Announce blocks by BGP, and no other ones; yields what is in the way.
+
+        :param ways: the pools of other clusters to learn blocks of.
+        """
         speaker, conf = self._speaker, self._conf.bgp
         if speaker is None or conf is None:
             return
@@ -149,7 +157,7 @@ class Agent:
             if underlay is None:
                 return  # what was written before may be right
             try:
-                text = bgp.render(self._conf, conf, blocks, underlay.ifname)
+                text = bgp.render(self._conf, conf, blocks, underlay.ifname, ways)
             except CniError as error:
                 yield str(error)
                 return
@@ -281,7 +289,7 @@ class Agent:
         self._disk.set_ready(False)
         self._disk.write_conflist(None)
         failures = [*self._reach(facts, Wanted(frozenset())), *self._shut(facts, ()),
-                    *self._announce((), facts.underlay)]
+                    *self._announce((), facts.underlay, ())]
         self._tell(failures)
         return Outcome(ready=False, complete=not failures, removed=True)
 

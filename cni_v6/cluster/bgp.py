@@ -88,7 +88,13 @@ def _bring(speaker: Speaker, conf: SpeakerConf, text: str) -> Running | None:
         raise CniError(INVALID_CONFIG, f"BIRD does not run: nothing listens at {conf.socket}",
                        "start it (systemctl start bird), or write its control socket in bgp.socket")
     if text not in (written, IDLE):
-        speaker.check(text)
+        try:
+            speaker.check(text)
+        except CniError:
+            if set(_announced(written or "")) - set(_announced(text)):  # blocks that are no longer the node's
+                speaker.replace(IDLE)
+                speaker.reload()
+            raise
         speaker.replace(text)
     if running.tag == tag_of(text):
         return running
@@ -111,20 +117,28 @@ def _missing(running: Running, conf: SpeakerConf, families: Iterable[int]) -> It
         yield "bgp.peers: bfd is true, but BIRD has no BFD: add this line to its configuration: protocol bfd { }"
 
 
+def _announced(text: str) -> list[str]:
+    """The blocks that a text announces."""
+    return re.findall("^\troute (.+) unreachable;$", text, re.MULTILINE)
+
+
 def tag_of(text: str) -> str:
     """The tag that the daemon shows once it has read a text; "" for one without."""
     found = re.search('description "cni-v6 ([0-9a-f]+)";', text)
     return found[1] if found else ""
 
 
-def render(conf: AgentConf, speaker: SpeakerConf, blocks: Sequence[str], ifname: str) -> str:
+def render(
+    conf: AgentConf, speaker: SpeakerConf, blocks: Sequence[str], ifname: str, others: Sequence[Pool] = ()
+) -> str:
     """The file.
 
     :param blocks: those of the node, in the order of the pools; one at least. Each is a block of a pool.
     :param ifname: the interface to the peers.
+    :param others: the pools of other clusters whose blocks are taken.
     :raises CniError: INVALID_CONFIG.
     """
-    identifier, others = _identifier(conf, blocks[0]), [pool for other in conf.clusters for pool in other.pools]
+    identifier = _identifier(conf, blocks[0])
     parts = [part for pool in conf.pools for part in _table(pool, _of_pool(pool, blocks))]
     for number, peer in enumerate(speaker.peers, 1):
         name = f"{OURS}peer{number}"

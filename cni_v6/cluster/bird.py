@@ -169,6 +169,9 @@ class Bird:
             self._disconnect()
             if error.errno in ABSENT:
                 return False
+            if error.errno == errno.EACCES:
+                raise CniError(IO_FAILURE, f"cannot use {self._control}: permission denied",
+                               "let the agent into the group of BIRD: SupplementaryGroups=bird in its unit") from None
             raise
         self._reply()  # who it is
         self._poll.register(connection, select.EPOLLIN)
@@ -177,8 +180,11 @@ class Bird:
     def _reply(self) -> Reply:
         assert self._connection
         data, end = b"", time.monotonic() + self._seconds
-        while (reply := read_reply(data)) is None:
-            self._connection.settimeout(max(1e-3, end - time.monotonic()))  # also for one that comes in small parts
+        while not data.endswith(b"\n") or (reply := read_reply(data)) is None:
+            left = end - time.monotonic()
+            if left <= 0:  # also for an answer that comes in small parts
+                raise TimeoutError
+            self._connection.settimeout(left)
             part = self._receive()
             if not part:
                 raise ConnectionResetError

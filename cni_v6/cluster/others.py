@@ -12,7 +12,7 @@ from dataclasses import replace
 from netaddr import IPAddress, IPNetwork
 
 from cni_v6.cluster import records, routes, srv6
-from cni_v6.cluster.config import AgentConf, OtherCluster, is_node_name, pool_of
+from cni_v6.cluster.config import AgentConf, OtherCluster, Pool, is_node_name, pool_of
 from cni_v6.cluster.facts import (
     Device,
     Endpoint,
@@ -55,6 +55,11 @@ def with_others(
         entries += found
         complaints += words
     return replace(wanted, entries=frozenset(entries), complaints=tuple(complaints))
+
+
+def usable(conf: AgentConf, cluster: Cluster, underlay: Underlay | None) -> list[Pool]:
+    """The pools of other clusters that overlap nothing of this one."""
+    return [pool for other in conf.clusters for pool in other.pools if not _spoilt(pool.cidr, cluster, underlay)]
 
 
 def checked(objects: Objects) -> Objects:

@@ -27,6 +27,7 @@ class Reporter:
     :param echo: sends echo requests to addresses, and says which answered; those that could not be tested are missing.
     :param now: seconds since the epoch.
     :param told: takes what was measured, also if the store is away.
+    :param say: takes a line for the operator.
     :param seconds: of a period; ``first``: before the first one.
     """
 
@@ -34,7 +35,7 @@ class Reporter:
         self, store: ReportStore, known: Callable[[], Known | None], *, seconds: float, first: float,
         leased: Callable[[Sequence[str]], Mapping[str, int]],
         echo: Callable[[Iterable[str]], Mapping[str, bool]], now: Callable[[], float],
-        told: Callable[[Report], None] = lambda _: None,
+        told: Callable[[Report], None] = lambda _: None, say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._store = store
         self._known = known
@@ -44,6 +45,8 @@ class Reporter:
         self._echo = echo
         self._now = now
         self._told = told
+        self._say = say
+        self._failure = ""  # that was said at last
         self._last: Report | None = None  # as it was written
         self._closed, self._closing = os.pipe2(os.O_CLOEXEC)
         self._thread = threading.Thread(target=self._run, name="reporter", daemon=True)
@@ -78,9 +81,13 @@ class Reporter:
                 self._store.report(member.name, report.encode(found))
             else:
                 found = before
-            self._last = found
-        except CniError:
+            self._last, self._failure = found, ""
+        except Exception as error:  # a thread that ends would leave old reports without a word
             self._last = None  # what is in the store is not known
+            words = str(error) if isinstance(error, CniError) else f"{type(error).__name__}: {error}"
+            if words != self._failure:
+                self._say(f"what this node measures is not written for cni-v6ctl nodes: {words}")
+            self._failure = words
 
     def _read(self, member: Member) -> Report | None:
         """What this node wrote before the agent was started."""

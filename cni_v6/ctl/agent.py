@@ -61,7 +61,7 @@ def run(chosen: argparse.Namespace) -> int:
                 store, agent.known, seconds=conf.report_every, first=conf.report_every * report.share(agent.member),
                 leased=lambda blocks: disks.leased(folder, blocks),
                 echo=lambda addresses: echo.answered(addresses, kernel.underlay_name), now=time.time,
-                told=lambda measured: shown.update(measured=measured),
+                told=lambda measured: shown.update(measured=measured), say=_say,
             )))
         found = (store, kernel.news, kernel.table_news, speaker, *others.values())
         sources = [source for source in found if source]

@@ -96,6 +96,8 @@ def of_agent() -> Iterator[Sample]:
     yield Sample("cni_v6_agent_store_reached", int(0 < found.stepped <= found.synced))
     yield Sample("cni_v6_agent_complaints", len(found.complaints))
     yield Sample("cni_v6_cluster_nodes", found.nodes)
+    if not agent_status.runs():  # what was measured then may be old
+        return
     for block, leases in sorted(found.measured.used.items()):
         yield Sample("cni_v6_block_leases", leases, (block,))
         yield Sample("cni_v6_block_room", room(block), (block,))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
@@ -78,6 +79,6 @@ def aliases(spaces: Spaces, question: GetAliases) -> tuple[tuple[str, str], ...]
 def _names() -> Iterable[str]:
     """The names of all interfaces of this thread's namespace, which is the node's."""
     with open(NAMES, "rb") as file:
-        lines = file.read().decode(errors="replace").split("\n")
+        lines = os.fsdecode(file.read()).split("\n")
     # Two lines of headings. No name has a colon or a space (dev_valid_name, net/core/dev.c).
-    return [line.partition(":")[0].lstrip() for line in lines[2:] if line]
+    return [line.partition(":")[0].lstrip(" ") for line in lines[2:] if line]

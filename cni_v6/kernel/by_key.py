@@ -16,13 +16,15 @@ from cni_v6.kernel.netlink import answers, lookups, requests
 from cni_v6.kernel.netlink.message import Message
 from cni_v6.kernel.netlink.socket import Answer, explain
 from cni_v6.kernel.netlink.uapi import RT_TABLE_MAIN
+from cni_v6.kernel.observe import dump
 from cni_v6.kernel.open_namespaces import Spaces
 from cni_v6.kernel.ops import HOST
 from cni_v6.kernel.questions import GetNeighbour, HasProxy, HasRoute, Question
 
 Of = tuple[int, RouteEntry]  # index of the interface, and a route through it
 Key = TypeVar("Key", GetNeighbour, HasProxy)
-NO_ENTRY = (errno.ENOENT, errno.EAFNOSUPPORT)  # neigh_get; without IPv6 there is no table of its neighbours
+# neigh_get, net/core/neighbour.c; without IPv6 there is no table of its neighbours; or the interface has just gone.
+NO_ENTRY = (errno.ENOENT, errno.EAFNOSUPPORT, errno.ENODEV)
 
 
 def answered(spaces: Spaces, questions: Iterable[Question]) -> Iterator[tuple[Question, object]]:
@@ -55,9 +57,9 @@ def _routes(spaces: Spaces, netns: str, questions: Sequence[HasRoute]) -> Iterat
 def _dumped(spaces: Spaces, netns: str, family: int, indices: Collection[int]) -> Mapping[int, Sequence[Of]]:
     """The routes of the main table through these interfaces, by one dump."""
     only = next(iter(indices)) if len(indices) == 1 else 0
-    dump = spaces.get(netns).route.dump(requests.get_routes(family, only, RT_TABLE_MAIN))
+    messages = dump(spaces, netns, requests.get_routes(family, only, RT_TABLE_MAIN), "routes")
     found: dict[int, list[Of]] = {}
-    for of in filter(None, map(answers.read_route, dump.messages)):
+    for of in filter(None, map(answers.read_route, messages)):
         found.setdefault(of[0], []).append(of)
     return found
 

@@ -121,7 +121,11 @@ def test_what_is_news() -> None:
         assert not select.select([speaker], [], [], 0)[0]
 
 
-def test_an_answer_that_has_no_end(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("part", "says"), [
+    (b"1002-" + b"x" * (1 << 18), "the answer has no end|does not answer"),
+    (b"1", "does not answer"),  # a byte at a time
+])
+def test_an_answer_that_has_no_end(tmp_path: Path, part: bytes, says: str) -> None:
     """By whatever listens there: neither the time nor the memory of the agent is without limit."""
     control = tmp_path / "control"
     with socket.socket(socket.AF_UNIX) as listener, ThreadPoolExecutor() as threads:
@@ -132,11 +136,11 @@ def test_an_answer_that_has_no_end(tmp_path: Path) -> None:
             connection, _ = listener.accept()
             with connection, suppress(BrokenPipeError, ConnectionResetError):
                 while True:
-                    connection.sendall(b"1002-" + b"x" * (1 << 18))
+                    connection.sendall(part)
 
         threads.submit(answer)
-        with closing(Bird(str(tmp_path / "file/cni-v6.conf"), str(control))) as speaker:
-            assert re.search("the answer has no end|does not answer", refusal(speaker.running))
+        with closing(Bird(str(tmp_path / "file/cni-v6.conf"), str(control), 0.2)) as speaker:
+            assert re.search(says, refusal(speaker.running))
 
 
 @pytest.mark.netns

@@ -16,13 +16,14 @@ from cni_v6.cluster.agent import Outcome
 from cni_v6.cluster.bird_messages import Reply, Running, read_protocols, read_reply
 from cni_v6.cluster.config import AgentConf, OtherCluster, Peer, Pool, SpeakerConf
 from cni_v6.cluster.facts import Route
-from cni_v6.cluster.fake import GARBAGE, FakeBird
+from cni_v6.cluster.fake import GARBAGE, FakeBird, FakeNode
 from cni_v6.cluster.keys import BGP, BIRD_FILE, BIRD_SOCKET
 from cni_v6.cluster.store import MemoryStore
 from cni_v6.errors import CniError
 from tests.sandbox import ROOT
 from tests.unit.test_cluster import CONF as DIRECT_CONF, GOOD, POOL4, POOL6, VALIDATOR, A, parsed
 from tests.unit.test_cluster_agent import READY, Killed, Place, Stepped, place
+from tests.unit.test_cluster_others import EAST4, EAST6, OTHER, Elsewhere, NoNetfilter
 
 GOLDEN = ROOT / "tests/unit/golden/cni-v6-bird.conf"
 REFLECTOR = Peer("fd00:11::fe", 64512)
@@ -103,7 +104,7 @@ def test_a_pool_without_a_block_yet_learns_all_the_same() -> None:
 
 def test_blocks_of_other_clusters_are_learnt() -> None:
     east = OtherCluster("east", "file:/east", (Pool("fd42:8e1f:6b00::/48", 64), Pool("10.245.0.0/16", 24)))
-    text = rendered(conf=replace(CONF, clusters=(east,)), blocks=BLOCKS[:1])
+    text = bgp.render(CONF, SPEAKER, BLOCKS[:1], "eth0", east.pools)
     assert "import where net ~ [ 10.244.0.0/16{26,26}, 10.245.0.0/16{24,24} ];" in text
     assert "net ~ [ fd42:8e1f:6a00::/48{64,64}, fd42:8e1f:6b00::/48{64,64} ] && !(net ~ [ " in text
 
@@ -260,6 +261,33 @@ def test_what_bird_refuses(a: Place) -> None:
     assert not agent.step().complete and bird.written == ["replace"]
     bird.broken = ""
     assert agent.step() == READY and bird.written == ["replace", "reload"]
+
+
+def test_a_block_that_is_lost_is_not_announced_until_bird_takes_the_new_file(a: Place) -> None:
+    bird = FakeBird()
+    agent = a.agent(speaker=bird)
+    agent.step()
+    announced = bird.file
+    assert announced
+    bird.file = announced.replace("\troute ", "\troute fd42:8e1f:6a00:77::/64 unreachable;\n\troute ", 1)
+    peers = (replace(REFLECTOR, include=f"/etc/{GARBAGE}"),)
+    a.conf = replace(CONF, bgp=replace(SPEAKER, peers=peers))
+    assert not a.agent(speaker=bird).step().complete and bird.file == bgp.IDLE
+    a.conf = CONF
+    assert a.agent(speaker=bird).step() == READY and bird.file == announced
+
+
+def test_other_clusters_that_cannot_be_kept_out_or_overlap_are_not_learnt() -> None:
+    """The routes would be BIRD's, and not the agent's."""
+    spoilt = replace(OTHER, name="west", pools=(Pool("fd00:11::/32", 64),))
+    conf = replace(CONF, clusters=(OTHER, spoilt))
+    learnt = []
+    for kernel in (NoNetfilter, FakeNode):
+        bird, node = FakeBird(), place("a", MemoryStore(), 1, conf)
+        node.kernel = kernel(node.underlay)
+        node.agent(speaker=bird, other_stores={"east": Elsewhere({}), "west": Elsewhere({})}).step()
+        learnt.append([cidr for cidr in (EAST6.cidr, EAST4.cidr, "fd00:11::/32") if cidr in (bird.file or "")])
+    assert learnt == [[], [EAST6.cidr, EAST4.cidr]]
 
 
 def test_what_is_the_operators(a: Place) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from cni_v6.cluster import others, records, vxlan
-from cni_v6.cluster.agent import Outcome
+from cni_v6.cluster.agent import MOST_REFUSALS, Outcome
 from cni_v6.cluster.config import AgentConf, OtherCluster, Pool
 from cni_v6.cluster.facts import TUNNEL, Endpoint, Passage, Route
 from cni_v6.cluster.fake import FakeNode
@@ -201,13 +201,29 @@ class NoNetfilter(FakeNode):
 def test_a_cluster_that_cannot_be_kept_out_is_not_reached(east: Elsewhere) -> None:
     a = place("a", MemoryStore(), 1, WITH)
     a.kernel = NoNetfilter(a.underlay)
-    assert a.agent(other_stores={"east": east}).step() == Outcome(ready=True, complete=False)
+    assert a.agent(other_stores={"east": east}).step() == Outcome(ready=False, complete=False) and not a.disk.ready
     assert ways(a) == set() and "cannot set what other clusters may reach" in a.said[0]
     a.conf = replace(WITH, clusters=(replace(OTHER, let_in=(EAST6.cidr, EAST4.cidr)),))
     assert a.agent(other_stores={"east": east}).step() == READY and ways(a) == {BLOCK6, BLOCK4}
 
 
 # A hostile one
+
+
+class NoRoutes(FakeNode):
+    """A kernel that takes no route by another node, as if it could not be reached."""
+
+    def _refusal(self, operation: Any) -> str:
+        return "no route to host" if "via" in str(operation) else super()._refusal(operation)
+
+
+def test_what_the_kernel_refuses_of_them_is_not_said_without_end() -> None:
+    blocks = [f"fd42:8e1f:6b00:{number:x}::/64" for number in range(1, 101)]
+    a = place("a", MemoryStore(), 1, WITH)
+    a.kernel = NoRoutes(a.underlay)
+    agent = a.agent(other_stores={"east": Elsewhere(store(NODE, blocks=tuple(blocks)))})
+    assert agent.step() == Outcome(ready=True, complete=False)
+    assert len(a.said) == MOST_REFUSALS + 1 and a.said[-1] == f"the kernel refuses {100 - MOST_REFUSALS} more"
 
 
 @pytest.mark.parametrize(("objects", "says"), [

@@ -110,6 +110,7 @@ class Measured:
         self.writes: list[str] = []
         self.away = False
         self.asked: list[str] = []
+        self.said: list[str] = []
         self.told = Event()
 
     def report(self, name: str, text: str | None) -> None:
@@ -133,7 +134,7 @@ class Measured:
             return {block: self.used[block] for block in blocks}
 
         return Reporter(self, lambda: known, seconds=seconds, first=seconds, leased=leased, echo=self.echo,
-                        now=lambda: self.now)
+                        now=lambda: self.now, say=self.said.append)
 
     def last(self) -> Report:
         found = report.read(self.writes[-1])
@@ -161,6 +162,23 @@ def test_what_has_not_changed_is_not_written(measured: Measured) -> None:
         reporter.measure(A, PAIR, BLOCKS)
     assert len(measured.writes) == 3
     assert measured.last() == Report("1", measured.used, (Answer("b", 6, True, 100), Answer("b", 4, False, 300)), 300)
+
+
+def test_what_cannot_be_measured_or_written_is_said_once(measured: Measured) -> None:
+    with closing(measured.reporter()) as reporter:
+        measured.away = True
+        for _ in range(2):
+            reporter.measure(A, PAIR, BLOCKS)
+        del measured.used[BLOCKS[1]]  # a fault of the program: the thread goes on
+        measured.away = False
+        reporter.measure(A, PAIR, BLOCKS)
+        measured.used[BLOCKS[1]] = 5
+        reporter.measure(A, PAIR, BLOCKS)
+    assert [words.rpartition(": ")[0] for words in measured.said] == [
+        "what this node measures is not written for cni-v6ctl nodes",
+        "what this node measures is not written for cni-v6ctl nodes: KeyError",
+    ]
+    assert len(measured.writes) == 1
 
 
 def test_an_agent_that_is_started_again_goes_on(measured: Measured) -> None:

@@ -37,7 +37,7 @@ def findings(facts: AgentFacts | None) -> Iterator[Finding]:
     """Nothing for a node that no agent has run on since its boot."""
     if facts is None:
         return
-    found = [*_of_agent(facts), *_of_blocks(facts)]
+    found = [*_of_agent(facts), *(_of_blocks(facts) if facts.runs else ())]  # what was measured then may be old
     yield from found or [Finding(
         GREEN, AGENT, f"node {facts.node} of a cluster of {facts.nodes}; its agent runs, and the store is reached")]
 
@@ -55,7 +55,7 @@ def _of_agent(facts: AgentFacts) -> Iterator[Finding]:
                       "see what the agent says" if facts.complaints else START)
     for words in facts.complaints[:MOST_COMPLAINTS]:
         yield Finding(AMBER, AGENT, words, "the node is not as its cluster needs it", "see docs/cluster.md")
-    if facts.silent:
+    if facts.silent and facts.runs:
         yield Finding(AMBER, AGENT, f"no answer from {', '.join(facts.silent)}",
                       "containers there may not be reached", "cni-v6ctl nodes shows whether others reach them")
 
