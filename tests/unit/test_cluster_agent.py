@@ -443,7 +443,7 @@ def test_segment_routing(store: MemoryStore) -> None:
     a.kernel = FakeNode(a.underlay, closed=["eth0", "eth1"])
     agent, other = a.agent(), b.agent()
     assert (agent.step(), other.step(), agent.step()) == (READY, READY, READY) and a.said == []
-    assert a.kernel.devices == {facts.SRV6: Pair(1460)} and a.kernel.closed == {"eth1"}
+    assert a.kernel.devices == {facts.SRV6: Pair(1460, "fd00:11::1")} and a.kernel.closed == {"eth1"}
     six, four = b.blocks()
     sids = {entry.dst: entry for entry in b.kernel.entries if isinstance(entry, SegmentRoute) and entry.behaviour}
     [of_ipv6] = [dst.removesuffix("/128") for dst, entry in sids.items() if entry.behaviour == "End.DT6"]
@@ -454,6 +454,7 @@ def test_segment_routing(store: MemoryStore) -> None:
         Route(srv6.SIDS), *map(Route, a.blocks()),
     } < a.kernel.entries
     assert a.disk.conflist and '"mtu": 1460' in a.disk.conflist
+    assert a.kernel.senders == {"fd00:11::2"} and b.kernel.senders == {"fd00:11::1"}
     written = len(a.kernel.written)
     assert agent.step() == READY and len(a.kernel.written) == written
 
@@ -481,7 +482,8 @@ def test_from_one_carrier_to_another(store: MemoryStore) -> None:
 
 @pytest.mark.parametrize(("underlay", "says"), [
     (replace(LINK, mtu=1319), "carrier srv6: eth0 has an MTU of 1319, and IPv6 needs 1320 to be encapsulated"),
-    (replace(LINK, addresses=("172.30.0.1",)), ""),
+    (replace(LINK, addresses=("172.30.0.1",)), "carrier srv6: node a has no IPv6 address on the interface to the"),
+    (replace(LINK, addresses=("fd00:11::1",)), ""),
 ])
 def test_no_segment_routing(store: MemoryStore, underlay: Underlay, says: str) -> None:
     b = Place("b", store, replace(LINK, addresses=("172.30.0.2",)), conf=SRV6_CONF)
