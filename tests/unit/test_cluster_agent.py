@@ -133,6 +133,21 @@ def test_a_second_step_writes_nothing(a: Place, b: Place) -> None:
     assert agent.step() == READY and (dict(a.store.objects), a.kernel.written, a.disk.writes) == before
 
 
+def test_a_node_that_joins_is_said_once(a: Place) -> None:
+    """It claims block after block before it is there, on a store without transactions."""
+    agent = a.agent()
+    agent.step()
+    node = records.NodeRecord("z", "z-1", ("fd00:11::9", "172.30.0.9"), "direct")
+    for prefix in ("fd42:8e1f:6a00:99::/64", "10.244.9.0/26"):
+        claim = records.Claim(prefix, node.name, node.id)
+        a.store.objects[claim.key] = records.encode_claim(claim)
+        assert agent.step() == READY
+    [said] = a.said
+    assert said.startswith("node z has claimed blocks, and is not in the cluster's store yet: it joins, or")
+    a.store.objects[node.key] = records.encode_node(node)
+    assert agent.step() == READY and a.said == [said, "all is well again"]
+
+
 def test_what_somebody_deletes_comes_back(a: Place) -> None:
     agent = a.agent()
     agent.step()
