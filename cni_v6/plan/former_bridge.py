@@ -13,7 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from cni_v6.kernel import ops
 from cni_v6.kernel.ops import HOST, Op
-from cni_v6.kernel.questions import Question, Snapshot
+from cni_v6.kernel.questions import Question
+from cni_v6.kernel.snapshot import Snapshot
 from cni_v6.leases.attachment import GatewayAddress, Setting
 from cni_v6.net.addresses import BITS, overlap, version
 from cni_v6.plan import forwarding

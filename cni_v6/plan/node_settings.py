@@ -14,7 +14,8 @@ from collections.abc import Iterable, Iterator
 from cni_v6.kernel import ops
 from cni_v6.kernel.facts import Link
 from cni_v6.kernel.ops import HOST, Op
-from cni_v6.kernel.questions import GetLink, GetLinks, GetPortVlans, GetSysctl, Question, Snapshot
+from cni_v6.kernel.questions import GetLink, GetLinks, GetPortVlans, GetSysctl, Question
+from cni_v6.kernel.snapshot import Snapshot
 from cni_v6.leases.attachment import Setting
 
 SYSCTLS = {
