@@ -33,7 +33,8 @@ from cni_v6.config.main import Conf, ForeignIpam, MainConf, RemovalConf, is_stri
 from cni_v6.errors import CniError, Errors
 from cni_v6.kernel import ops
 from cni_v6.kernel.ops import HOST
-from cni_v6.kernel.questions import GetLinks, Question, Snapshot
+from cni_v6.kernel.questions import GetLinks, Question
+from cni_v6.kernel.snapshot import Snapshot
 from cni_v6.leases.attachment import Attachment
 from cni_v6.leases.store import Transaction
 from cni_v6.plan import families, features, ndp_proxy, prefix_routes
@@ -146,6 +147,8 @@ class Frame(Generic[Conf]):
                 register.record_rules(site, plan.ops, conf.data_dir, context)
             if network.former:
                 plan = replace(plan, ops=(*plan.ops, *old_gateways.answering(network.former, context)))
+            if network.claimed:
+                plan = replace(plan, ops=(*plan.ops, *register.turn_on(network.claimed, plan.ops)))
             result = plan.answer(context.kernel.apply(plan.ops), call.log)
             if plan.complete:
                 result = plan.complete(result, context.kernel.observe(plan.found))

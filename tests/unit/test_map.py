@@ -479,8 +479,12 @@ def pictures() -> dict[str, str]:
     facts = sample.facts(60)
     pods = [segment for segment in facts.node.segments if segment.name != "old"]
     few = replace(facts, node=replace(facts.node, segments=tuple(pods)), unknown=())
+    node = sample.node(8)
+    first = replace(node, segments=tuple(segment for segment in node.segments if segment.name == "cni0"))
+    topology = Facts(first, (), sample.NOW)
     member = replace(sample.facts(2), spaces=(), unknown=(), cluster=sample.members(9))
     return {"map.svg": picture.whole(few, sample.moment, svg.AUTO),
+            "topology.svg": picture.whole(topology, sample.moment, svg.AUTO),
             "map-cluster.svg": picture.whole(member, sample.moment, svg.AUTO)}
 
 

@@ -8,7 +8,7 @@ import typing
 import pytest
 
 from cni_v6.firewall.sets import INET, Element
-from cni_v6.kernel import ops
+from cni_v6.kernel import awaits, ops
 from cni_v6.kernel.describe import describe
 from cni_v6.kernel.facts import TokenBucket
 from cni_v6.kernel.fake.ops import EFFECTS
@@ -21,7 +21,8 @@ ELEMENT = Element(INET, "published4", ("10.1.2.3",))
 SAID: dict[Op, str] = {
     ops.EnsureBridge("cni0", "02:00:00:00:00:01", 1500, False, False):
         "create bridge cni0 (mac 02:00:00:00:00:01, mtu 1500)",
-    ops.SetBridge("cni0", True, False): "set bridge cni0: vlan filtering True, netfilter False",
+    ops.SetBridge("cni0", True, frozenset()): "set bridge cni0: vlan filtering True, netfilter off",
+    ops.SetBridge("cni0", netfilter=frozenset((4, 6))): "set bridge cni0: netfilter IPv4 and IPv6",
     ops.PinMac("br0", "02:00:00:00:00:01"): "keep MAC 02:00:00:00:00:01 on bridge br0, whatever its ports have",
     PAIR:
         "create veth veth1 on bridge cni0, its peer eth0 (mac 02:00:00:00:00:0a, mtu 1500) in /run/netns/a",
@@ -40,6 +41,8 @@ SAID: dict[Op, str] = {
     ops.SetLink(A, "eth0", True): "set eth0 in /run/netns/a: up True, promiscuous None, group None",
     ops.AddRoute(A, "eth0", "::/0", "2001:db8::1"): "add route ::/0 via 2001:db8::1 through eth0 in /run/netns/a",
     ops.AddUnreachable(A, "2001:db8::/80"): "answer in /run/netns/a that the rest of 2001:db8::/80 is unreachable",
+    ops.RemoveUnreachable(HOST, "2001:db8::/80"): "answer in the node that the rest of 2001:db8::/80 is unreachable no "
+    "more",
     ops.RemoveRoute(HOST, "cni0", "2001:db8::2/128"): "remove route 2001:db8::2/128 through cni0 in the node",
     ops.AddRule(A, "2001:db8::2/128", 7): "route what 2001:db8::2/128 sends in /run/netns/a by table 7",
     ops.RemoveRule(A, "2001:db8::2/128", 7): "route what 2001:db8::2/128 sends in /run/netns/a by table 7 no more",
@@ -58,14 +61,14 @@ SAID: dict[Op, str] = {
     ops.LoadRuleset(()): "load the firewall, elements: 0",
     ops.UnloadRuleset(): "delete the firewall",
     ops.FlushFlows(("10.1.2.3",), ((4, 53),)): "forget the UDP flows of addresses ('10.1.2.3',) and ports ((4, 53),)",
-    ops.AwaitPort("veth1"): "wait for bridge port veth1",
-    ops.AwaitCarrier("veth1"): "wait for the carrier of veth1",
-    ops.AwaitReception(A, "eth0", ("2001:db8::2", "2001:db8::3")):
+    awaits.AwaitPort("veth1"): "wait for bridge port veth1",
+    awaits.AwaitCarrier("veth1"): "wait for the carrier of veth1",
+    awaits.AwaitReception(A, "eth0", ("2001:db8::2", "2001:db8::3")):
         "wait until eth0 in /run/netns/a takes packets for 2001:db8::2, 2001:db8::3",
-    ops.AwaitAddresses(A, "eth0"): "wait for duplicate address detection on eth0 in /run/netns/a",
-    ops.AwaitRouter(A, "eth0", 10):
+    awaits.AwaitAddresses(A, "eth0"): "wait for duplicate address detection on eth0 in /run/netns/a",
+    awaits.AwaitRouter(A, "eth0", 10):
         "wait for an address and a default route from a router on the link of eth0 in /run/netns/a",
-    ops.AwaitEnd("veth1"): "wait for the end of veth1",
+    awaits.AwaitEnd("veth1"): "wait for the end of veth1",
     ops.Announce(A, "eth0", "02:00:00:00:00:0a"):
         "announce the addresses of eth0 in /run/netns/a at 02:00:00:00:00:0a",
     ops.DeleteLink(HOST, "veth1"): "delete interface veth1 in the node",
