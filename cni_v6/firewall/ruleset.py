@@ -34,12 +34,18 @@ DISCOVERY = "nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert, mld-lis
 # Bits of the connection mark belong to the administrator; labels are Open vSwitch's alone, in zones of its own.
 LOOKED, UNPUBLISHED = 126, 127
 
+# An address of the node that stands for ::1 between the client and the translation. It is of the prefix for addresses
+# that are no host's, and that no router forwards (RFC 9780, section 7.1).
+FOR_LOOPBACK = "100:0:0:1::1"
+
 INET_CHAINS = """
     # Before NAT, so that answers of published ports pass. Here 127.0.0.0/8 in a packet that is not from loopback is
-    # forged. route_localnet, which a port published on a loopback address needs, would accept it (CVE-2020-8558).
+    # forged. route_localnet, which a port published on a loopback address needs, would accept it (CVE-2020-8558). The
+    # same holds for the address that stands for ::1.
     chain prerouting_filter {
         type filter hook prerouting priority -150; policy accept;
         ip daddr 127.0.0.0/8 iifname != "lo" counter drop
+        ip6 daddr %(for_loopback)s iifname != "lo" counter drop
         meta iifgroup %(closed)s goto from_segment
         meta iifgroup & %(networks)s == %(network)s jump from_routed
         ip saddr @containers4 ip saddr . iifname != @home4 goto spoofed_source
@@ -88,11 +94,26 @@ INET_CHAINS = """
         dnat ip6 to ip6 daddr map @inbound6
     }
 
-    # No packet from ::1 ever leaves the loopback interface. Untranslated, the kernel answers at once that nobody
-    # listens; translated, the connection would hang. From another address of the node ::1 can be called.
+    # IPv6 has no route_localnet: the kernel takes no packet for ::1 from another interface than loopback (ip6_rcv_core,
+    # net/ipv6/ip6_input.c), not even an answer that it has translated itself. So a client at ::1 has another source
+    # before the connection is tracked, and the answer gets ::1 back after the translation, which comes at 100.
+    chain output_loopback {
+        type filter hook output priority -300; policy accept;
+        ip6 saddr ::1 ip6 daddr ::1 meta l4proto { %(tcp)s, %(udp)s, %(sctp)s } jump from_loopback
+    }
+
+    chain from_loopback {
+        meta l4proto . th dport @loopback_at6 ip6 saddr set %(for_loopback)s return
+        meta l4proto . th dport @loopback6 ip6 saddr set %(for_loopback)s
+    }
+
+    chain input_loopback {
+        type filter hook input priority 110; policy accept;
+        ip6 saddr ::1 ip6 daddr %(for_loopback)s ip6 daddr set ::1
+    }
+
     chain output_publish {
         type nat hook output priority -100; policy accept;
-        ip6 saddr ::1 ip6 daddr ::1 return
         fib daddr type local meta l4proto { %(tcp)s, %(udp)s, %(sctp)s } jump publish
         dnat ip6 to ip6 daddr map @inbound6
     }
@@ -101,6 +122,7 @@ INET_CHAINS = """
         type nat hook postrouting priority srcnat; policy accept;
         ct status dnat jump translated
         ct status dnat ip saddr 127.0.0.0/8 ip daddr . oifname @home4 masquerade
+        ct status dnat ip6 saddr %(for_loopback)s ip6 daddr . oifname @home6 masquerade
         ip saddr . oifname @home4 return
         ip6 saddr . oifname @home6 return
         ip6 saddr . oifname @home_prefixes6 return
@@ -218,7 +240,7 @@ CHAINS = {
     INET: dropped.text(INET) + absent.CHAINS + INET_CHAINS % {
         "essential4": ESSENTIAL4, "essential6": ESSENTIAL6, "discovery": DISCOVERY, "closed": CLOSED_SEGMENT,
         "shared": SHARED_SEGMENT, "network": ROUTED_NETWORK, "networks": ROUTED_NETWORKS, "looked": LOOKED,
-        "unpublished": UNPUBLISHED, "again": SRV6_IN, **PROTOCOL,
+        "unpublished": UNPUBLISHED, "again": SRV6_IN, "for_loopback": FOR_LOOPBACK, **PROTOCOL,
     },
     BRIDGE: dropped.text(BRIDGE) + guard.CHAINS,
 }

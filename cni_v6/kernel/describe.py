@@ -25,6 +25,7 @@ _WORDS = {
     ops.TuneLink: "set {ifname} in {netns}: {settings}",
     ops.AddRoute: "add route {dst}{way} through {ifname} in {netns}{place}",
     ops.AddUnreachable: "make the rest of {dst} unreachable in {netns}",
+    ops.RemoveUnreachable: "make the rest of {dst} unreachable in {netns} no more",
     ops.RemoveRoute: "remove route {dst} through {ifname} in {netns}{place}",
     ops.AddRule: "route what {source} sends in {netns} by table {table}",
     ops.RemoveRule: "route what {source} sends in {netns} by table {table} no more",
@@ -78,10 +79,11 @@ def describe(op: Op) -> str:
     return _WORDS[type(op)].format(**values)
 
 
-def _settings(op: Op) -> tuple[tuple[str, bool | int | tuple[()] | None], ...]:
+def _settings(op: Op) -> tuple[tuple[str, bool | int | str | tuple[()] | None], ...]:
     """What an operation sets, and to what; None is left as it is, () is said by the name."""
     if isinstance(op, ops.SetBridge):
-        return ("vlan filtering", op.vlan_filtering), ("netfilter", op.netfilter)
+        passing = None if op.netfilter is None else " and ".join(f"IPv{family}" for family in sorted(op.netfilter))
+        return ("vlan filtering", op.vlan_filtering), ("netfilter", "off" if passing == "" else passing)
     if isinstance(op, ops.SetPort):
         return ("hairpin", op.hairpin), ("isolated", op.isolated)
     if isinstance(op, ops.SetLink):
@@ -91,7 +93,7 @@ def _settings(op: Op) -> tuple[tuple[str, bool | int | tuple[()] | None], ...]:
     return ()
 
 
-def _setting(name: str, value: bool | int | tuple[()] | None) -> str:
+def _setting(name: str, value: bool | int | str | tuple[()] | None) -> str:
     if isinstance(value, bool):
         return f"{name} {'on' if value else 'off'}"
     return f"{name} {value}" if value != () else name
