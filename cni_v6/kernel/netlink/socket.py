@@ -154,7 +154,7 @@ class RouteSocket(NetlinkSocket):
     """
 
     def __init__(self, opened: Datagrams | None = None) -> None:
-        super().__init__(opened or _open_route())
+        super().__init__(opened or open_route())
 
 
 def open_netlink(protocol: int) -> socket.socket:
@@ -165,7 +165,8 @@ def open_netlink(protocol: int) -> socket.socket:
     return opened
 
 
-def _open_route() -> Datagrams:
+def open_route() -> socket.socket:
+    """As ``open_netlink``, for rtnetlink."""
     opened = open_netlink(socket.NETLINK_ROUTE)
     opened.setsockopt(SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1)
     return opened
@@ -194,6 +195,11 @@ def is_about(index: int) -> tuple[Test, ...]:
 def is_of_protocol(protocol: int) -> tuple[Test, ...]:
     """Matches notifications about routes of a protocol (RTPROT_*): rtm_protocol, the sixth byte of struct rtmsg."""
     return ((_BYTE, HEADER.size + 5, protocol),)
+
+
+def is_default_route() -> tuple[Test, ...]:
+    """Matches notifications about routes to ::/0 or 0.0.0.0/0: rtm_dst_len, the second byte of struct rtmsg."""
+    return ((_BYTE, HEADER.size + 1, 0),)
 
 
 def is_link_deleted() -> tuple[Test, ...]:
