@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-from cni_v6.kernel.questions import Kernel
+from cni_v6.kernel.snapshot import Kernel
 from cni_v6.leases.store import Leases
 from cni_v6.protocol.invocation import Invocation, Report
 from cni_v6.values import dataclass

@@ -23,7 +23,8 @@ from cni_v6.firewall.policy import Policy
 from cni_v6.kernel import ops
 from cni_v6.kernel.facts import Lifetime
 from cni_v6.kernel.ops import HOST, Op
-from cni_v6.kernel.questions import GetElements, GetLifetimes, GetLink, Question, Snapshot
+from cni_v6.kernel.questions import GetElements, GetLifetimes, GetLink, Question
+from cni_v6.kernel.snapshot import Snapshot
 from cni_v6.leases.attachment import Attachment, GatewayAddress, RoutedLink
 from cni_v6.leases.store import Transaction
 from cni_v6.net.addresses import overlap

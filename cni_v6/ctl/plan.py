@@ -24,7 +24,8 @@ from cni_v6.kernel.describe import describe
 from cni_v6.kernel.fake.kernel import FakeKernel
 from cni_v6.kernel.ops import HOST, AddElements, Op
 from cni_v6.kernel.privilege import may_change_the_network
-from cni_v6.kernel.questions import Kernel, Question, Snapshot
+from cni_v6.kernel.questions import Question
+from cni_v6.kernel.snapshot import Kernel, Snapshot
 from cni_v6.leases.attachment import Attachment
 from cni_v6.leases.memory import MemoryDataDirs, MemoryLeases
 from cni_v6.plan.lint.document import macs

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cni_v6.kernel import ops
+from cni_v6.kernel import awaits, ops
 from cni_v6.kernel.ops import HOST, Op
 
 _WORDS = {
@@ -41,12 +41,12 @@ _WORDS = {
     ops.LoadRuleset: "load the firewall, elements: {elements}",
     ops.UnloadRuleset: "delete the firewall",
     ops.FlushFlows: "forget the UDP flows of addresses {addresses} and ports {ports}",
-    ops.AwaitPort: "wait for bridge port {ifname}",
-    ops.AwaitCarrier: "wait for the carrier of {ifname}",
-    ops.AwaitReception: "wait until {ifname} in {netns} takes packets for {addresses}",
-    ops.AwaitAddresses: "wait for duplicate address detection on {ifname} in {netns}",
-    ops.AwaitRouter: "wait for an address and a default route from a router on the link of {ifname} in {netns}",
-    ops.AwaitEnd: "wait for the end of {ifname}",
+    awaits.AwaitPort: "wait for bridge port {ifname}",
+    awaits.AwaitCarrier: "wait for the carrier of {ifname}",
+    awaits.AwaitReception: "wait until {ifname} in {netns} takes packets for {addresses}",
+    awaits.AwaitAddresses: "wait for duplicate address detection on {ifname} in {netns}",
+    awaits.AwaitRouter: "wait for an address and a default route from a router on the link of {ifname} in {netns}",
+    awaits.AwaitEnd: "wait for the end of {ifname}",
     ops.Announce: "announce the addresses of {ifname} in {netns} at {mac}",
     ops.DeleteLink: "delete interface {ifname} in {netns}",
 }
@@ -67,7 +67,7 @@ def describe(op: Op) -> str:
     if isinstance(op, ops.SetBridge):
         settings = ("vlan filtering", op.vlan_filtering), ("netfilter", op.netfilter)
         values["settings"] = ", ".join(f"{name} {value}" for name, value in settings if value is not None)
-    if isinstance(op, ops.AwaitReception):
+    if isinstance(op, awaits.AwaitReception):
         values["addresses"] = ", ".join(op.addresses)
     if "elements" in values:
         values["elements"] = len(values["elements"])

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cni_v6.errors import INVALID_NETNS, KERNEL_REFUSED, UNKNOWN_CONTAINER, CniError, Errors
-from cni_v6.kernel import apply_firewall, ops, sysctl
+from cni_v6.kernel import apply_firewall, awaits, ops, sysctl
 from cni_v6.kernel.describe import describe
 from cni_v6.kernel.netlink import answers, pyroute2_messages, requests
 from cni_v6.kernel.netlink.message import Message
@@ -19,7 +19,8 @@ from cni_v6.kernel.netlink.socket import Answer, explain, new_group
 from cni_v6.kernel.observe import observe
 from cni_v6.kernel.open_namespaces import Spaces
 from cni_v6.kernel.ops import HOST, Op
-from cni_v6.kernel.questions import Question, Snapshot
+from cni_v6.kernel.questions import Question
+from cni_v6.kernel.snapshot import Snapshot
 from cni_v6.kernel.sysctl import Folders
 from cni_v6.kernel.wait import (
     await_addresses,
@@ -344,11 +345,11 @@ _DIRECT: dict[type[Any], Callable[[Spaces, Any], None]] = {
     ops.FlushFlows: apply_firewall.flush_flows,
     ops.PinMac: _pin_mac,
     ops.CreateChildLink: _create_child_link,
-    ops.AwaitPort: await_port,
-    ops.AwaitCarrier: await_carrier,
-    ops.AwaitReception: await_reception,
-    ops.AwaitAddresses: await_addresses,
-    ops.AwaitRouter: await_router,
-    ops.AwaitEnd: await_end,
+    awaits.AwaitPort: await_port,
+    awaits.AwaitCarrier: await_carrier,
+    awaits.AwaitReception: await_reception,
+    awaits.AwaitAddresses: await_addresses,
+    awaits.AwaitRouter: await_router,
+    awaits.AwaitEnd: await_end,
 }
 _ALONE = frozenset((*_DIRECT, ops.CreateVeth, ops.EnsureBridge, ops.CreateIfb))  # each ends its batch

@@ -12,9 +12,10 @@ from dataclasses import replace
 from cni_v6.config.bridge import BridgeConf
 from cni_v6.config.main import once
 from cni_v6.errors import NODE_CONFLICT, CniError
-from cni_v6.kernel import ops
+from cni_v6.kernel import awaits, ops
 from cni_v6.kernel.ops import HOST, Op
-from cni_v6.kernel.questions import GetAddresses, GetLink, Question, Snapshot
+from cni_v6.kernel.questions import GetAddresses, GetLink, Question
+from cni_v6.kernel.snapshot import Snapshot
 from cni_v6.plan import (
     bridge_port,
     container,
@@ -178,13 +179,13 @@ def _arrival(
     Then announce those whose old MAC neighbours may still have in their caches."""
     if conf.disable_container_interface:
         return
-    yield ops.AwaitPort(site.host)
+    yield awaits.AwaitPort(site.host)
     if conf.is_gateway and allocation.ips:
         gateway, bridge = (seen.link(HOST, name) for name in (conf.gateway_interface, conf.bridge))
         if not (gateway and gateway.running) and not (bridge and bridge.stp):
-            yield ops.AwaitCarrier(conf.gateway_interface)
+            yield awaits.AwaitCarrier(conf.gateway_interface)
     if conf.enable_dad and 6 in allocation.families():
-        yield ops.AwaitAddresses(site.netns, site.owner.ifname)
+        yield awaits.AwaitAddresses(site.netns, site.owner.ifname)
     else:
         yield from container.reception(site, allocation)
     if announced:

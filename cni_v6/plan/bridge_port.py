@@ -11,10 +11,11 @@ from cni_v6.config.bridge import BridgeConf
 from cni_v6.config.main import MainConf, once
 from cni_v6.errors import LIMITED, CniError
 from cni_v6.firewall.policy import CLOSED_SEGMENT, SHARED_SEGMENT
-from cni_v6.kernel import ops
+from cni_v6.kernel import awaits, ops
 from cni_v6.kernel.facts import Link
 from cni_v6.kernel.ops import HOST, Op
-from cni_v6.kernel.questions import GetLink, GetSysctl, Question, Snapshot
+from cni_v6.kernel.questions import GetLink, GetSysctl, Question
+from cni_v6.kernel.snapshot import Snapshot
 from cni_v6.leases.attachment import BridgePort
 from cni_v6.plan.site import Allocation
 from cni_v6.protocol import names
@@ -250,7 +251,7 @@ def gateway(conf: BridgeConf, node: str, families: frozenset[int], seen: Snapsho
         yield from vlans(port, conf, seen)
         yield from disable_ipv6(port, seen)
         yield ops.SetLink(HOST, interface, up=True, group=new_group)
-        yield ops.AwaitPort(port)
+        yield awaits.AwaitPort(port)
     elif new_group is not None:
         yield ops.SetLink(HOST, interface, up=True, group=new_group)
 

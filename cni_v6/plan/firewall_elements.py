@@ -15,7 +15,8 @@ from cni_v6.firewall.sets import BRIDGE, Element
 from cni_v6.kernel import ops
 from cni_v6.kernel.facts import Listener
 from cni_v6.kernel.ops import Op
-from cni_v6.kernel.questions import GetElements, GetListeners, GetRuleset, Question, Snapshot
+from cni_v6.kernel.questions import GetElements, GetListeners, GetRuleset, Question
+from cni_v6.kernel.snapshot import Snapshot
 from cni_v6.leases.attachment import Attachment
 from cni_v6.net.addresses import version as version_of
 from cni_v6.plan import firewall, mac as plan_mac

@@ -13,7 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from cni_v6.kernel import ops
 from cni_v6.kernel.ops import HOST, Op
-from cni_v6.kernel.questions import GetLink, GetSysctl, Question, Snapshot
+from cni_v6.kernel.questions import GetLink, GetSysctl, Question
+from cni_v6.kernel.snapshot import Snapshot
 from cni_v6.leases.attachment import GatewayAddress
 from cni_v6.net.addresses import BITS, overlap, version
 from cni_v6.plan import forwarding

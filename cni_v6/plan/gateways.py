@@ -14,7 +14,7 @@ from cni_v6.config.main import MainConf, once
 from cni_v6.errors import NODE_CONFLICT, CniError
 from cni_v6.kernel import ops
 from cni_v6.kernel.ops import HOST, Op
-from cni_v6.kernel.questions import Snapshot
+from cni_v6.kernel.snapshot import Snapshot
 from cni_v6.leases.attachment import GatewayAddress
 from cni_v6.net.addresses import BITS, from_text, is_link_local, overlap
 from cni_v6.plan import bridge_port

@@ -21,7 +21,8 @@ from cni_v6.config.child import ChildConf
 from cni_v6.kernel import ops
 from cni_v6.kernel.facts import Link
 from cni_v6.kernel.ops import HOST, Op
-from cni_v6.kernel.questions import GetAddresses, GetLink, GetSysctl, HasRoute, Question, Snapshot
+from cni_v6.kernel.questions import GetAddresses, GetLink, GetSysctl, HasRoute, Question
+from cni_v6.kernel.snapshot import Snapshot
 from cni_v6.leases.attachment import Attachment, ChildLink
 from cni_v6.net.addresses import BITS, is_link_local, overlap, version
 from cni_v6.plan import gateways

@@ -13,7 +13,8 @@ from cni_v6.config.main import MainConf
 from cni_v6.kernel import ops
 from cni_v6.kernel.facts import DROPS_ALL, ForwardChain
 from cni_v6.kernel.ops import HOST, Op
-from cni_v6.kernel.questions import GetAddresses, GetForwardChains, GetLink, GetRoutes, GetSysctl, Question, Snapshot
+from cni_v6.kernel.questions import GetAddresses, GetForwardChains, GetLink, GetRoutes, GetSysctl, Question
+from cni_v6.kernel.snapshot import Snapshot
 from cni_v6.leases.attachment import Attachment, GatewayAddress
 from cni_v6.net.addresses import version
 from cni_v6.plan import bridge_port, forwarding, gateways, mtu, ndp_proxy, prefix_routes

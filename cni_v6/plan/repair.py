@@ -20,7 +20,8 @@ from cni_v6.firewall.policy import GUARD_FULL, ISOLATED, OPEN, Policy
 from cni_v6.kernel import ops
 from cni_v6.kernel.facts import Link
 from cni_v6.kernel.ops import HOST, Op
-from cni_v6.kernel.questions import GetAddresses, GetLink, GetPortVlans, GetRoutes, GetSysctl, Question, Snapshot
+from cni_v6.kernel.questions import GetAddresses, GetLink, GetPortVlans, GetRoutes, GetSysctl, Question
+from cni_v6.kernel.snapshot import Snapshot
 from cni_v6.leases.attachment import Attachment, BridgePort, ChildLink, GatewayAddress, RoutedLink
 from cni_v6.net.addresses import version
 from cni_v6.plan import bridge, bridge_port, child_check, families, features, forwarding, gateways, routed_repair

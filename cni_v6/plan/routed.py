@@ -15,9 +15,10 @@ from cni_v6.allocation import ranges
 from cni_v6.allocation.ranges import Range
 from cni_v6.config.ipam import IpamConf
 from cni_v6.config.routed import RoutedConf
-from cni_v6.kernel import ops
+from cni_v6.kernel import awaits, ops
 from cni_v6.kernel.ops import HOST, Op
-from cni_v6.kernel.questions import Question, Snapshot
+from cni_v6.kernel.questions import Question
+from cni_v6.kernel.snapshot import Snapshot
 from cni_v6.leases.attachment import GatewayAddress, RoutedLink
 from cni_v6.net.addresses import BITS
 from cni_v6.plan import bridge_port, container, families, features, gateways, mtu as plan_mtu, prefix_routes
@@ -105,7 +106,7 @@ def plan_add(site: Site, conf: RoutedConf, allocation: Allocation, seen: Snapsho
         *features.container_steps(site, conf, own, seen),
         *host_end(site.host, link, gateways.anchors(conf, allocation.ips)),
         *(ops.AddUnreachable(HOST, prefix) for prefix in unreachable(conf)),
-        ops.AwaitCarrier(site.host),
+        awaits.AwaitCarrier(site.host),
         *container.reception(site, own),
         *features.arrival_steps(conf, own, seen),
     )

@@ -22,8 +22,8 @@ from cni_v6.kernel.questions import (
     GetSysctl,
     HasRoute,
     Question,
-    Snapshot,
 )
+from cni_v6.kernel.snapshot import Snapshot
 from cni_v6.leases.attachment import Attachment, GatewayAddress, RoutedLink
 from cni_v6.net.addresses import version
 from cni_v6.plan import check, families, features, forwarding, gateways, outage, routed, status

@@ -33,7 +33,8 @@ from cni_v6.config.main import Conf, ForeignIpam, MainConf, RemovalConf, is_stri
 from cni_v6.errors import CniError, Errors
 from cni_v6.kernel import ops
 from cni_v6.kernel.ops import HOST
-from cni_v6.kernel.questions import GetLinks, Question, Snapshot
+from cni_v6.kernel.questions import GetLinks, Question
+from cni_v6.kernel.snapshot import Snapshot
 from cni_v6.leases.attachment import Attachment
 from cni_v6.leases.store import Transaction
 from cni_v6.plan import families, features, ndp_proxy, prefix_routes

@@ -12,7 +12,8 @@ from cni_v6.config.ipam import IpamConf
 from cni_v6.config.main import MainConf
 from cni_v6.errors import CniError
 from cni_v6.firewall import ruleset
-from cni_v6.kernel.questions import GetNft, GetRuleset, Snapshot
+from cni_v6.kernel.questions import GetNft, GetRuleset
+from cni_v6.kernel.snapshot import Snapshot
 from cni_v6.leases.attachment import Attachment
 from cni_v6.protocol.invocation import Invocation
 from cni_v6.protocol.names import owned

@@ -11,7 +11,7 @@ import pytest
 from cni_v6 import errors
 from cni_v6.attachments import repair
 from cni_v6.errors import CniError
-from cni_v6.kernel import child_link, ops
+from cni_v6.kernel import awaits, child_link, ops
 from cni_v6.kernel.facts import Link
 from cni_v6.kernel.netlink.socket import Answer
 from cni_v6.kernel.ops import HOST
@@ -59,8 +59,8 @@ def test_the_life_of_a_container(
     assert routes == {"::/0": "fe80::1", "0.0.0.0/0": "10.1.0.1"}
     assert [sysctl(fake, name) for name in ("accept_ra", "autoconf", "accept_dad")] == ["0", "0", dad]
     assert bool(fake.kernel.announced) == announced
-    assert any(isinstance(step, ops.AwaitAddresses) for step in fake.kernel.applied) == waits
-    assert ops.AwaitReception(SPACE, "eth0", ("2001:db8:1::1",)) in fake.kernel.applied
+    assert any(isinstance(step, awaits.AwaitAddresses) for step in fake.kernel.applied) == waits
+    assert awaits.AwaitReception(SPACE, "eth0", ("2001:db8:1::1",)) in fake.kernel.applied
     notified = sysctl(fake, "ndisc_notify"), fake.kernel.spaces[SPACE].sysctls["ipv4/conf/eth0/arp_notify"]
     assert notified == (("1", "1") if waits else ("0", "0"))
     [record] = fake.attachments("lan")

@@ -9,7 +9,7 @@ import pytest
 from cni_v6 import errors
 from cni_v6.errors import CniError
 from cni_v6.firewall.sets import INET, Element
-from cni_v6.kernel import ops
+from cni_v6.kernel import awaits, ops
 from cni_v6.kernel.fake.kernel import FakeKernel
 from cni_v6.kernel.ops import HOST, Op
 from cni_v6.kernel.questions import GetPortVlans
@@ -56,9 +56,9 @@ def test_filtering_can_be_changed(kernel: FakeKernel) -> None:
 
 
 @pytest.mark.parametrize(("awaited", "words"), [
-    (ops.AwaitPort("veth0"), "wait for bridge port veth0"),
-    (ops.AwaitCarrier("veth0"), "wait for the carrier of veth0"),
-    (ops.AwaitReception("/run/netns/a", "eth0", ("2001:db8::2",)), "takes packets for 2001:db8::2"),
+    (awaits.AwaitPort("veth0"), "wait for bridge port veth0"),
+    (awaits.AwaitCarrier("veth0"), "wait for the carrier of veth0"),
+    (awaits.AwaitReception("/run/netns/a", "eth0", ("2001:db8::2",)), "takes packets for 2001:db8::2"),
 ])
 def test_what_never_comes_is_told_at_once(kernel: FakeKernel, awaited: ops.Op, words: str) -> None:
     kernel.apply([BRIDGE, PAIR])

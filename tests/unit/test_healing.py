@@ -18,7 +18,8 @@ from cni_v6.errors import CniError
 from cni_v6.kernel import ops
 from cni_v6.kernel.fake.kernel import FakeKernel
 from cni_v6.kernel.ops import HOST, Op
-from cni_v6.kernel.questions import GetAlive, GetLinks, Question, Snapshot
+from cni_v6.kernel.questions import GetAlive, GetLinks, Question
+from cni_v6.kernel.snapshot import Snapshot
 from cni_v6.leases.attachment import Attachment
 from cni_v6.leases.disk.data_dirs import DiskDataDirs
 from cni_v6.leases.disk.store import DiskLeases

@@ -8,7 +8,7 @@ import typing
 import pytest
 
 from cni_v6.firewall.sets import INET, Element
-from cni_v6.kernel import ops
+from cni_v6.kernel import awaits, ops
 from cni_v6.kernel.describe import describe
 from cni_v6.kernel.facts import TokenBucket
 from cni_v6.kernel.fake.ops import EFFECTS
@@ -58,14 +58,14 @@ SAID: dict[Op, str] = {
     ops.LoadRuleset(()): "load the firewall, elements: 0",
     ops.UnloadRuleset(): "delete the firewall",
     ops.FlushFlows(("10.1.2.3",), ((4, 53),)): "forget the UDP flows of addresses ('10.1.2.3',) and ports ((4, 53),)",
-    ops.AwaitPort("veth1"): "wait for bridge port veth1",
-    ops.AwaitCarrier("veth1"): "wait for the carrier of veth1",
-    ops.AwaitReception(A, "eth0", ("2001:db8::2", "2001:db8::3")):
+    awaits.AwaitPort("veth1"): "wait for bridge port veth1",
+    awaits.AwaitCarrier("veth1"): "wait for the carrier of veth1",
+    awaits.AwaitReception(A, "eth0", ("2001:db8::2", "2001:db8::3")):
         "wait until eth0 in /run/netns/a takes packets for 2001:db8::2, 2001:db8::3",
-    ops.AwaitAddresses(A, "eth0"): "wait for duplicate address detection on eth0 in /run/netns/a",
-    ops.AwaitRouter(A, "eth0", 10):
+    awaits.AwaitAddresses(A, "eth0"): "wait for duplicate address detection on eth0 in /run/netns/a",
+    awaits.AwaitRouter(A, "eth0", 10):
         "wait for an address and a default route from a router on the link of eth0 in /run/netns/a",
-    ops.AwaitEnd("veth1"): "wait for the end of veth1",
+    awaits.AwaitEnd("veth1"): "wait for the end of veth1",
     ops.Announce(A, "eth0", "02:00:00:00:00:0a"):
         "announce the addresses of eth0 in /run/netns/a at 02:00:00:00:00:0a",
     ops.DeleteLink(HOST, "veth1"): "delete interface veth1 in the node",

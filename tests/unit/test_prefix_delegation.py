@@ -23,7 +23,8 @@ from cni_v6.firewall.sets import INET
 from cni_v6.kernel import ops
 from cni_v6.kernel.facts import Link
 from cni_v6.kernel.ops import HOST
-from cni_v6.kernel.questions import HasRoute, Snapshot
+from cni_v6.kernel.questions import HasRoute
+from cni_v6.kernel.snapshot import Snapshot
 from cni_v6.leases.attachment import Attachment, GatewayAddress
 from cni_v6.plan import features, prefix_routes
 from cni_v6.plan.site import Allocation, RoutedPrefix

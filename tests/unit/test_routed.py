@@ -10,7 +10,7 @@ import pytest
 from cni_v6 import errors
 from cni_v6.attachments import repair
 from cni_v6.firewall.sets import INET
-from cni_v6.kernel import ops
+from cni_v6.kernel import awaits, ops
 from cni_v6.kernel.facts import DROPS_ALL, DROPS_REST, ForwardChain, Link
 from cni_v6.kernel.ops import HOST
 from cni_v6.leases import port_record
@@ -190,7 +190,7 @@ def test_a_failed_add_leaves_nothing_of_the_container() -> None:
     add(fake, "c0")
     before = fake.state()
     fake.container("c1")
-    fake.kernel.fail = lambda op: RuntimeError("no") if isinstance(op, ops.AwaitCarrier) else None
+    fake.kernel.fail = lambda op: RuntimeError("no") if isinstance(op, awaits.AwaitCarrier) else None
     assert call(fake, "ADD", "c1").code == 1
     fake.kernel.fail = lambda _: None
     del fake.kernel.spaces[SPACE]

@@ -16,7 +16,7 @@ from cni_v6.errors import (
     PORTS_EXHAUSTED,
     CniError,
 )
-from cni_v6.kernel import mac_claims, ops, route_place
+from cni_v6.kernel import awaits, mac_claims, ops, route_place
 from cni_v6.kernel.describe import describe
 from cni_v6.kernel.facts import BRIDGE_PORTS_MAX, FOREVER, Lifetime, Link, RouteEntry, Shaping
 from cni_v6.kernel.fake import child_link, waits
@@ -340,12 +340,12 @@ EFFECTS: dict[type[Any], Callable[[FakeNode, Any], None]] = {
     ops.LoadRuleset: lambda fake, operation: fake.firewall.load(operation.elements),
     ops.UnloadRuleset: lambda fake, operation: fake.firewall.unload(),
     ops.FlushFlows: lambda fake, operation: fake.firewall.flushed.append(operation),
-    ops.AwaitPort: waits.port,
-    ops.AwaitCarrier: waits.carrier,
-    ops.AwaitReception: waits.reception,
-    ops.AwaitAddresses: waits.addresses,
-    ops.AwaitRouter: waits.router,
-    ops.AwaitEnd: waits.end,
+    awaits.AwaitPort: waits.port,
+    awaits.AwaitCarrier: waits.carrier,
+    awaits.AwaitReception: waits.reception,
+    awaits.AwaitAddresses: waits.addresses,
+    awaits.AwaitRouter: waits.router,
+    awaits.AwaitEnd: waits.end,
     ops.Announce: _announce,
     ops.DeleteLink: _delete_link,
 }
