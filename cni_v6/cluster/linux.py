@@ -38,7 +38,7 @@ from cni_v6.cluster.srv6 import DECAPSULATED4
 from cni_v6.cluster.tables import Tables
 from cni_v6.errors import CniError
 from cni_v6.kernel import ops, sysctl
-from cni_v6.kernel.netlink import answers, pyroute2_messages, pyroute2_tunnels, requests, segments, uapi
+from cni_v6.kernel.netlink import answers, lookups, pyroute2_messages, pyroute2_tunnels, requests, segments, uapi
 from cni_v6.kernel.netlink.message import HEADER, Message
 from cni_v6.kernel.netlink.socket import Answer
 
@@ -114,11 +114,12 @@ class LinuxNode:
 
     def _of_tunnel(self, index: int) -> Iterator[Entry]:
         for data in self._asked.dump(pyroute2_messages.get_neighbours(index)):
-            read = pyroute2_messages.read_neighbour(data)
-            if read and answers.family_of(data) == uapi.AF_INET6:
-                yield Neighbour(*read[1])
+            for_good, address, mac = lookups.read_entry(data)
+            if for_good and answers.family_of(data) == uapi.AF_INET6:
+                yield Neighbour(address, mac)
         for data in self._asked.dump(pyroute2_tunnels.get_endpoints(index)):
-            yield Endpoint(*pyroute2_tunnels.read_endpoint(data))
+            _, node, mac = lookups.read_entry(data)
+            yield Endpoint(mac, node)
 
     def _routes(self, names: Mapping[int, str]) -> Iterator[Entry]:
         """A message that was in the last dump is not read again: there are thousands, and few differ."""
