@@ -11,15 +11,7 @@ from contextlib import ExitStack, closing, suppress
 from cni_v6.cluster.protocol import PROTOCOL
 from cni_v6.kernel.netlink import answers, uapi
 from cni_v6.kernel.netlink.message import HEADER
-from cni_v6.kernel.netlink.socket import (
-    RECEIVE_BYTES,
-    Test,
-    is_about,
-    is_default_route,
-    is_of_protocol,
-    split,
-    subscribe,
-)
+from cni_v6.kernel.netlink.socket import BYTE, RECEIVE_BYTES, Test, is_about, is_of_protocol, split, subscribe
 
 ROUTES = (uapi.RTNLGRP_IPV4_ROUTE, uapi.RTNLGRP_IPV6_ROUTE)
 GROUPS: Mapping[int, tuple[Test, ...]] = {
@@ -27,6 +19,7 @@ GROUPS: Mapping[int, tuple[Test, ...]] = {
     uapi.RTNLGRP_IPV4_RULE: (), uapi.RTNLGRP_IPV6_RULE: (),
     uapi.RTNLGRP_LINK: (), uapi.RTNLGRP_IPV4_IFADDR: (), uapi.RTNLGRP_IPV6_IFADDR: (),
 }
+DEFAULT_ROUTE: tuple[Test, ...] = ((BYTE, HEADER.size + 1, 0),)  # rtm_dst_len, the second byte of struct rtmsg
 LINKS = (uapi.RTM_NEWLINK, uapi.RTM_DELLINK)
 ADDRESSES = (uapi.RTM_NEWADDR, uapi.RTM_DELADDR)
 
@@ -42,7 +35,7 @@ class News:
         self._interest: tuple[Collection[int], Collection[str]] | None = None
         with ExitStack() as undo:
             self._poll = undo.enter_context(closing(select.epoll()))
-            wanted = (*GROUPS.items(), *((group, is_default_route()) for group in ROUTES))
+            wanted = (*GROUPS.items(), *((group, DEFAULT_ROUTE) for group in ROUTES))
             self._sockets = [undo.enter_context(closing(subscribe(group, tests))) for group, tests in wanted]
             self._neighbours: socket.socket | None = None
             self._tunnel = 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 
 import pytest
@@ -49,22 +49,22 @@ class Here:
 
 
 def carriers(setting: Setting, found: Findings) -> None:
-    measure(setting.sizes, found)
+    measure(setting.sizes, found, os.path.exists(bird.PROGRAM))
 
 
-def measure(sizes: Sizes, found: Findings) -> None:
+def measure(sizes: Sizes, found: Findings, with_bgp: bool) -> None:
     """
+    :param with_bgp: and with BFD, which a machine that is too busy makes sessions end by.
     :raises Refused: nodes do not reach each other.
     """
-    has_bird = os.path.exists(bird.PROGRAM)
     try:
         with ExitStack() as stack:
-            kinds = {name: _ways(name, members) for name, members in _all(stack, has_bird).items()}
+            kinds = {name: _ways(name, members) for name, members in _all(stack, with_bgp).items()}
             samples = paths.measured(kinds, sizes.streams, SPEED, lambda way: way.throughput(sizes.mib))
             samples |= paths.measured(kinds, sizes.streams, CPU, lambda way: way.stream(sizes.mib))
             samples |= paths.measured(kinds, sizes.turns, TRIP, lambda way: way.trip(sizes.trips))
         found.rows.extend(rows(samples))
-        if has_bird:
+        if with_bgp:
             found.rows.extend(noticed(list(_cuts(sizes.cuts))))
     except pytest.fail.Exception as failure:  # the nodes are those of the tests
         raise Refused(str(failure)) from failure
@@ -94,7 +94,7 @@ def noticed(seconds: Sequence[float]) -> Iterator[Row]:
         yield Row(f"a silent node is noticed by BFD, {name}", "s", value, NOTICED, Goal(1.0), "allowed", remark)
 
 
-def _all(stack: ExitStack, has_bird: bool) -> dict[str, list[Member]]:
+def _all(stack: ExitStack, with_bgp: bool) -> dict[str, list[Member]]:
     """Two nodes for each carrier, with routes to each other."""
     static = stack.enter_context(cluster("a", "b"))
     found = {STATIC: _static(static)}
@@ -105,8 +105,8 @@ def _all(stack: ExitStack, has_bird: bool) -> dict[str, list[Member]]:
         a, b = found[carrier] = made.members
         _await_ways(a, b)
         _await_ways(b, a)
-    if has_bird:
-        found[BGP] = stack.enter_context(_reflected("a", "b")).members
+    if with_bgp:
+        found[BGP] = stack.enter_context(_reflected(("a", "b"), cluster_bgp.SLOWLY)).members
     return found
 
 
@@ -132,9 +132,9 @@ def _static(made: Cluster) -> list[Member]:
 
 
 @contextmanager
-def _reflected(*names: str) -> Iterator[Cluster]:
+def _reflected(names: Sequence[str], others: Mapping[str, str]) -> Iterator[Cluster]:
     """Nodes that have learnt each other's blocks of a route reflector."""
-    with cluster_bgp.nodes(names) as (made, birds), cluster_bgp.router(made, *REFLECTOR, {}):
+    with cluster_bgp.nodes(names) as (made, birds), cluster_bgp.router(made, *REFLECTOR, others):
         for member in made.members:
             cluster_bgp.start(member, birds[member.name], cluster_bgp.REFLECTOR)
         _know(made.members)
@@ -162,7 +162,7 @@ def _ways(carrier: str, members: Sequence[Member]) -> Kind:
 
 def _cuts(count: int) -> Iterator[float]:
     """Seconds from the moment when a node's link loses all packets, without a word to anybody."""
-    with _reflected("a", "b", "c") as made:
+    with _reflected(("a", "b", "c"), {}) as made:
         a, b, c = made.members
         port = ["ip", "-n", made.lan, "link", "set", f"port{c.number}"]
         for _ in range(count):

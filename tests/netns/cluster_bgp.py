@@ -14,6 +14,8 @@ from tests.netns import wire
 from tests.netns.cluster import Cluster, Member, cluster
 
 REFLECTOR = {"address": "fd00:11::fe", "as": 64512, "bfd": True}
+# BFD on a busy machine: the slower side's interval counts, and with it a session ends after four seconds.
+SLOWLY = {"bfd { interval 200 ms; multiplier 4; };": "bfd { interval 1 s; multiplier 4; };"}
 
 
 @contextmanager

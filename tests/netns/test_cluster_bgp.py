@@ -29,15 +29,13 @@ from tests.netns.cluster import (
     outside,
     reach,
 )
-from tests.netns.cluster_bgp import REFLECTOR, await_routes, learned, nodes, router, start
+from tests.netns.cluster_bgp import REFLECTOR, SLOWLY, await_routes, learned, nodes, router, start
 from tests.sandbox import PLUGIN_PATH
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("cluster")]
 
 MTU = 1400
 OPEN = 1  # RFC 4271, 4.1
-# BFD on a busy machine: the slower side's interval counts, and with it a session ends after four seconds.
-SLOWLY = {"bfd { interval 200 ms; multiplier 4; };": "bfd { interval 1 s; multiplier 4; };"}
 
 
 def _ip(netns: str, *argv: str) -> None:
