@@ -66,13 +66,13 @@ LARGER = {  # module -> lines it may have all the same, where two modules would 
     "kernel.fake.ops": 360,  # the effect of every operation
     "kernel.linux": 355,  # order, batches, and what undoes them
     "kernel.observe": 370,  # the answer to every question
-    "kernel.ops": 500,  # every operation that changes something
+    "kernel.ops": 505,  # every operation that changes something
     "kernel.netlink.pyroute2_messages": 365,  # every other request
     "kernel.netlink.requests": 340,  # every request of a plain ADD and DEL
     "leases.memory": 310,  # every method of the store's protocol
     "leases.disk.directory": 340,  # every access to a file of the store
     "leases.disk.transaction": 335,  # the order in which files come and go
-    "plugins.main": 370,  # the five commands of any main plugin, and what undoes them
+    "plugins.main": 375,  # the five commands of any main plugin, and what undoes them
 }
 FUNCTION_LINES = 55  # the longest
 FUNCTION_LINES_P90 = 30

@@ -26,6 +26,7 @@ _WORDS = {
     "ARP {arp}",
     ops.AddRoute: "add route {dst} via {gateway} through {ifname} in {netns}{place}",
     ops.AddUnreachable: "answer in {netns} that the rest of {dst} is unreachable",
+    ops.RemoveUnreachable: "answer in {netns} that the rest of {dst} is unreachable no more",
     ops.RemoveRoute: "remove route {dst} through {ifname} in {netns}{place}",
     ops.AddRule: "route what {source} sends in {netns} by table {table}",
     ops.RemoveRule: "route what {source} sends in {netns} by table {table} no more",
@@ -65,7 +66,8 @@ def describe(op: Op) -> str:
     if isinstance(op, ops.SetBucket):
         values["rate"] = op.bucket.rate
     if isinstance(op, ops.SetBridge):
-        settings = ("vlan filtering", op.vlan_filtering), ("netfilter", op.netfilter)
+        passing = None if op.netfilter is None else " and ".join(f"IPv{family}" for family in sorted(op.netfilter))
+        settings = ("vlan filtering", op.vlan_filtering), ("netfilter", "off" if passing == "" else passing)
         values["settings"] = ", ".join(f"{name} {value}" for name, value in settings if value is not None)
     if isinstance(op, awaits.AwaitReception):
         values["addresses"] = ", ".join(op.addresses)

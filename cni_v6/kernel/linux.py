@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 THERE_ALREADY = (ops.EnsureBridge, ops.AddAddress, ops.AddUnreachable, ops.AddRule, ops.CreateIfb, ops.HookIngress)
 GONE_WITH_INTERFACE = (ops.RemoveAddress, ops.RemovePortVlan, ops.RemoveRoute, ops.RemoveProxy)
-GONE_ALREADY = (ops.DeleteLink, ops.RemoveRule, *GONE_WITH_INTERFACE)
+GONE_ALREADY = (ops.DeleteLink, ops.RemoveRule, ops.RemoveUnreachable, *GONE_WITH_INTERFACE)
 NOWHERE = (UNKNOWN_CONTAINER, INVALID_NETNS)  # umount without rm leaves a plain file
 ABSENT = (errno.ENODEV, errno.ENOENT, errno.EADDRNOTAVAIL, errno.ESRCH)
 
@@ -304,7 +304,8 @@ _REQUESTS: dict[type[Any], Callable[[Spaces, Any], Message]] = {
     ops.SetLink: _by_name(requests.set_link),
     ops.TuneLink: _by_name(pyroute2_messages.tune_link),
     ops.AddRoute: _by_index(requests.add_route),
-    ops.AddUnreachable: _by_name(requests.add_unreachable),
+    ops.AddUnreachable: _by_name(requests.unreachable),
+    ops.RemoveUnreachable: _by_name(requests.unreachable),
     ops.RemoveRoute: _by_index(requests.remove_route),
     ops.AddRule: _rule,
     ops.RemoveRule: _rule,

@@ -29,13 +29,13 @@ class EnsureBridge:
 
 @dataclass(frozen=True, slots=True)
 class SetBridge:
-    """Change an existing bridge: VLAN filtering; whether its frames pass the node's rules for packets (br_netfilter),
-    in both families. None leaves it.
+    """Change an existing bridge: VLAN filtering; the families of which its frames pass the node's rules for packets
+    (br_netfilter). None leaves it.
     """
 
     name: str
     vlan_filtering: bool | None = None
-    netfilter: bool | None = None
+    netfilter: frozenset[int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,6 +304,14 @@ class AddUnreachable:
 
 
 @dataclass(frozen=True, slots=True)
+class RemoveUnreachable:
+    """Remove such a route. It may be absent already."""
+
+    netns: str
+    dst: str
+
+
+@dataclass(frozen=True, slots=True)
 class RemoveRoute:
     """Remove a prefix's route through an interface from a table, with any next hop. It may be absent already.
 
@@ -444,6 +452,7 @@ Op = (
     | TuneLink
     | AddRoute
     | AddUnreachable
+    | RemoveUnreachable
     | RemoveRoute
     | AddRule
     | RemoveRule

@@ -122,7 +122,7 @@ def make_bridge(conf: BridgeConf, node: str, families: frozenset[int], seen: Sna
     if filtering and not (bridge and bridge.vlan_filtering):  # on a new one too: another network may create it first
         yield ops.SetBridge(conf.bridge, vlan_filtering=True)
     if not bridge_port.passes_rules(conf, bridge):
-        yield ops.SetBridge(conf.bridge, netfilter=True)
+        yield ops.SetBridge(conf.bridge, netfilter=bridge_port.ALL_FRAMES)
     if bridge_port.is_own_bridge(conf, node, seen) and bridge_port.has_ipv6(seen):
         yield from bridge_port.disable_autoconf(conf.bridge, created=bridge is None, families=families)
 

@@ -145,7 +145,7 @@ def _down(conf: BridgeConf, seen: Snapshot) -> Iterator[Fault]:
 
 def _netfilter(conf: BridgeConf, seen: Snapshot) -> Iterator[Fault]:
     if not bridge_port.passes_rules(conf, seen.link(HOST, conf.bridge)):
-        turn_on = ops.SetBridge(conf.bridge, netfilter=True)
+        turn_on = ops.SetBridge(conf.bridge, netfilter=bridge_port.ALL_FRAMES)
         yield Fault(f"the frames of bridge {conf.bridge} do not pass the node's rules (netfilter)", (command(turn_on),))
 
 

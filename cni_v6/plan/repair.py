@@ -201,7 +201,7 @@ def _segment(there: list[View], node: str, seen: Snapshot, found: Findings) -> N
         _group(conf, node, seen, found)
         if not bridge_port.passes_rules(conf, link):
             words = f"the frames of bridge {name} do not pass the node's rules (netfilter)"
-            found.add(None, words, ops.SetBridge(name, netfilter=True))
+            found.add(None, words, ops.SetBridge(name, netfilter=bridge_port.ALL_FRAMES))
     if not is_up:  # last, so that a bridge which is up has its ports, wherever a repair was cut off
         found.mend(*(step for conf in shapes for step in bridge.bring_up(conf, node, seen)))
     for home in dict.fromkeys(conf.gateway_interface for conf in shapes if conf.is_gateway):

@@ -147,6 +147,8 @@ class Frame(Generic[Conf]):
                 register.record_rules(site, plan.ops, conf.data_dir, context)
             if network.former:
                 plan = replace(plan, ops=(*plan.ops, *old_gateways.answering(network.former, context)))
+            if network.claimed:
+                plan = replace(plan, ops=(*plan.ops, *register.turn_on(network.claimed, plan.ops)))
             result = plan.answer(context.kernel.apply(plan.ops), call.log)
             if plan.complete:
                 result = plan.complete(result, context.kernel.observe(plan.found))

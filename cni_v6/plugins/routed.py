@@ -35,7 +35,7 @@ class Routed:
         def link(ips: tuple[Address, ...]) -> RoutedLink:
             return routed.to_record(conf, site.owner, ips)
 
-        return Network(conf, lambda _: routed.mac(conf, site.owner), is_ours=True, link=link)
+        return Network(conf, lambda _: routed.mac(conf, site.owner), is_ours=True, link=link, rest=routed.rest(conf))
 
     def plan_add(self, site: Site, conf: RoutedConf, allocation: Allocation, seen: Snapshot) -> Plan:
         return routed.plan_add(site, conf, allocation, seen)

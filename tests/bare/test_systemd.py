@@ -15,6 +15,8 @@ import pytest
 
 from tests.bare.root import Root, bare
 from tests.bare.test_bare import attach, call
+from tests.pages import Block, blocks
+from tests.sandbox import ROOT
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.xdist_group("bare trixie")]
 
@@ -152,6 +154,14 @@ def test_the_first_call_starts_the_engine_which_can_do_what_it_must(machine: Mac
     ]
     assert {said["pid"] for said in log} == {int(pid)} and not [said for said in log if "error" in said]
     assert [json.loads(line) for line in machine.run("cni-v6ctl log --json").splitlines()] == log
+
+
+def test_the_exposure_is_what_the_page_says(machine: Machine) -> None:
+    """As systemd rates what the units leave to their processes: from 0 (nothing) to 10 (all)."""
+    [block] = [block for block in blocks(ROOT / "docs/runtimes.md") if "test_systemd.py" in block.mark]
+    steps = list(Block("run", block.kind, block.text).steps())
+    assert len(steps) == len(list(ROOT.glob("conf/systemd/*.service")))
+    assert "".join(step.difference(machine.run(step.command)) for step in steps) == ""
 
 
 def test_a_restart_loses_nothing(machine: Machine) -> None:

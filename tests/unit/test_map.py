@@ -478,7 +478,11 @@ def pictures() -> dict[str, str]:
     facts = sample.facts(60)
     pods = [segment for segment in facts.node.segments if segment.name != "old"]
     few = replace(facts, node=replace(facts.node, segments=tuple(pods)), unknown=())
-    return {"map.svg": picture.whole(few, sample.moment, svg.AUTO)}
+    node = sample.node(8)
+    first = replace(node, segments=tuple(segment for segment in node.segments if segment.name == "cni0"))
+    topology = Facts(first, (), sample.NOW)
+    return {"map.svg": picture.whole(few, sample.moment, svg.AUTO),
+            "topology.svg": picture.whole(topology, sample.moment, svg.AUTO)}
 
 
 def test_the_pictures_in_the_documentation_are_current() -> None:

@@ -21,7 +21,8 @@ ELEMENT = Element(INET, "published4", ("10.1.2.3",))
 SAID: dict[Op, str] = {
     ops.EnsureBridge("cni0", "02:00:00:00:00:01", 1500, False, False):
         "create bridge cni0 (mac 02:00:00:00:00:01, mtu 1500)",
-    ops.SetBridge("cni0", True, False): "set bridge cni0: vlan filtering True, netfilter False",
+    ops.SetBridge("cni0", True, frozenset()): "set bridge cni0: vlan filtering True, netfilter off",
+    ops.SetBridge("cni0", netfilter=frozenset((4, 6))): "set bridge cni0: netfilter IPv4 and IPv6",
     ops.PinMac("br0", "02:00:00:00:00:01"): "keep MAC 02:00:00:00:00:01 on bridge br0, whatever its ports have",
     PAIR:
         "create veth veth1 on bridge cni0, its peer eth0 (mac 02:00:00:00:00:0a, mtu 1500) in /run/netns/a",
@@ -40,6 +41,8 @@ SAID: dict[Op, str] = {
     ops.SetLink(A, "eth0", True): "set eth0 in /run/netns/a: up True, promiscuous None, group None",
     ops.AddRoute(A, "eth0", "::/0", "2001:db8::1"): "add route ::/0 via 2001:db8::1 through eth0 in /run/netns/a",
     ops.AddUnreachable(A, "2001:db8::/80"): "answer in /run/netns/a that the rest of 2001:db8::/80 is unreachable",
+    ops.RemoveUnreachable(HOST, "2001:db8::/80"): "answer in the node that the rest of 2001:db8::/80 is unreachable no "
+    "more",
     ops.RemoveRoute(HOST, "cni0", "2001:db8::2/128"): "remove route 2001:db8::2/128 through cni0 in the node",
     ops.AddRule(A, "2001:db8::2/128", 7): "route what 2001:db8::2/128 sends in /run/netns/a by table 7",
     ops.RemoveRule(A, "2001:db8::2/128", 7): "route what 2001:db8::2/128 sends in /run/netns/a by table 7 no more",

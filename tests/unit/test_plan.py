@@ -18,7 +18,7 @@ from cni_v6.kernel.facts import Link
 from cni_v6.kernel.fake.kernel import FakeKernel
 from cni_v6.kernel.ops import HOST, Op, SetSysctl
 from cni_v6.log import Log
-from cni_v6.plan import bridge as plan_bridge, container, gateways
+from cni_v6.plan import bridge as plan_bridge, bridge_port, container, gateways
 from cni_v6.plan.site import Allocation, Plan, Site
 from cni_v6.protocol import names
 from cni_v6.protocol.names import Owner
@@ -220,7 +220,9 @@ def test_the_second_container_of_a_network() -> None:
             [ops.EnsureBridge("cni0", BRIDGE_MAC, 0, multicast_snooping=True, vlan_filtering=False)],
             id="multicastSnooping",
         ),
-        pytest.param({"netfilter": True}, [], [ops.SetBridge("cni0", netfilter=True)], id="netfilter"),
+        pytest.param(
+            {"netfilter": True}, [], [ops.SetBridge("cni0", netfilter=bridge_port.ALL_FRAMES)], id="netfilter",
+        ),
         pytest.param(
             {"mtu": 9000},
             [dual_stack()[0], PAIR],
@@ -558,7 +560,7 @@ def test_vlans_of_the_port(changed: dict[str, Any], expected: list[Op]) -> None:
 def test_a_bridge_is_told_once_to_pass_its_frames_to_the_rules(passed: tuple[int, ...], told: bool) -> None:
     fake = with_bridge(up=True, netfilter=frozenset(passed))
     made = planned(conf(netfilter=True), allocation(), fake)
-    assert (ops.SetBridge("cni0", netfilter=True) in made.ops) == told
+    assert (ops.SetBridge("cni0", netfilter=bridge_port.ALL_FRAMES) in made.ops) == told
     assert not any(isinstance(op, ops.SetBridge) for op in planned(conf(), allocation(), fake).ops)
 
 

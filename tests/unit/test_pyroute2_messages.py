@@ -126,7 +126,7 @@ VLAN = nest(IFLA_LINKINFO, text(IFLA_INFO_KIND, "vlan"),
         id="vlan filtering",
     ),
     pytest.param(
-        messages.set_bridge(ops.SetBridge("br0", netfilter=True)),
+        messages.set_bridge(ops.SetBridge("br0", netfilter=frozenset((4, 6)))),
         Message(16, 0, IFINFOMSG.pack(0, 0, 0, 0, 0) + text(IFLA_IFNAME, "br0") + nest(
             IFLA_LINKINFO, text(IFLA_INFO_KIND, "bridge"),
             nest(IFLA_INFO_DATA, u8(IFLA_BR_NF_CALL_IPTABLES, 1), u8(IFLA_BR_NF_CALL_IP6TABLES, 1)),

@@ -39,8 +39,7 @@ def _set_bridge(fake: FakeNode, operation: ops.SetBridge) -> None:
     if operation.vlan_filtering is not None:
         _change(fake, HOST, operation.name, operation, vlan_filtering=operation.vlan_filtering)
     if operation.netfilter is not None:
-        filtered = frozenset((4, 6)) if operation.netfilter else frozenset()
-        _change(fake, HOST, operation.name, operation, netfilter=filtered)
+        _change(fake, HOST, operation.name, operation, netfilter=operation.netfilter)
 
 
 def _pin_mac(fake: FakeNode, operation: ops.PinMac) -> None:
@@ -245,6 +244,12 @@ def _add_unreachable(fake: FakeNode, operation: ops.AddUnreachable) -> None:
         held.append(operation.dst)
 
 
+def _remove_unreachable(fake: FakeNode, operation: ops.RemoveUnreachable) -> None:
+    space = fake.spaces.get(operation.netns)
+    if space and operation.dst in space.unreachable:
+        space.unreachable.remove(operation.dst)
+
+
 def _add_rule(fake: FakeNode, operation: ops.AddRule) -> None:
     held = fake.space(operation.netns).rules
     if (operation.source, operation.table) not in held:
@@ -325,6 +330,7 @@ EFFECTS: dict[type[Any], Callable[[FakeNode, Any], None]] = {
     ops.TuneLink: _tune_link,
     ops.AddRoute: _add_route,
     ops.AddUnreachable: _add_unreachable,
+    ops.RemoveUnreachable: _remove_unreachable,
     ops.RemoveRoute: _remove_route,
     ops.AddRule: _add_rule,
     ops.RemoveRule: _remove_rule,
