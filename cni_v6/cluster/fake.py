@@ -24,6 +24,7 @@ from cni_v6.cluster.facts import (
     Rule,
     SegmentRoute,
     SetGate,
+    SetSenders,
     Tunnel,
     Underlay,
     place,
@@ -47,23 +48,24 @@ class FakeNode:
         self.entries: set[Entry] = set()
         self.drops = False
         self.gate: tuple[Passage, ...] = ()
+        self.senders: frozenset[str] = frozenset()
         self.written: list[Op] = []
         self._forced = bool(self.closed)
 
     def observe(self) -> Facts:
         closed = frozenset(self.closed)
         return Facts(self.underlay, dict(self.devices), frozenset(self.entries), closed, self.drops,
-                     tuple(map(str, self.gate)))
+                     tuple(map(str, self.gate)), self.senders if self.devices else None)
 
     def apply(self, operations: Iterable[Op]) -> list[CniError]:
         return [error for operation in operations if (error := self._apply(operation))]
 
     def _apply(self, operation: Op) -> CniError | None:
-        before = (set(self.entries), dict(self.devices), set(self.closed), self.gate)
+        before = (set(self.entries), dict(self.devices), set(self.closed), self.gate, self.senders)
         refusal = self._refusal(operation)
         if refusal:
             return CniError(KERNEL_REFUSED, f"cannot {operation}", refusal)
-        if before != (self.entries, self.devices, self.closed, self.gate):
+        if before != (self.entries, self.devices, self.closed, self.gate, self.senders):
             self.written.append(operation)
         return None
 
@@ -73,6 +75,9 @@ class FakeNode:
             return ""
         if isinstance(operation, SetGate):
             self.gate = operation.passages
+            return ""
+        if isinstance(operation, SetSenders):
+            self.senders = operation.addresses if self.devices else frozenset()
             return ""
         if isinstance(operation, RemoveDevice):
             self._remove_device(operation.ifname)
@@ -90,6 +95,7 @@ class FakeNode:
 
     def _remove_device(self, ifname: str) -> None:
         self.devices.pop(ifname, None)
+        self.senders = frozenset()
         self.closed -= ENDS[ifname]
         self.entries = {entry for entry in self.entries if _needs(entry) not in ENDS[ifname]}
 

@@ -14,6 +14,7 @@ from cni_v6.cluster.facts import (
     TUNNEL,
     Add,
     Device,
+    Endpoint,
     Entry,
     Facts,
     Forward,
@@ -23,7 +24,9 @@ from cni_v6.cluster.facts import (
     Remove,
     RemoveDevice,
     Route,
+    SegmentRoute,
     SetGate,
+    SetSenders,
     Tunnel,
     Underlay,
 )
@@ -44,9 +47,19 @@ class Wanted:
     forwarding: tuple[str, ...] = ()
     complaints: tuple[str, ...] = ()
 
+    @property
+    def senders(self) -> frozenset[str]:
+        """The nodes that a carrier takes packets from: those that it sends to."""
+        sids = (entry.gateway for entry in self.entries if isinstance(entry, SegmentRoute) and entry.gateway)
+        return frozenset((*(entry.node for entry in self.entries if isinstance(entry, Endpoint)), *sids))
+
 
 class NoRoute(Exception):
     """Why a block has no route."""
+
+
+class NoNode(NoRoute):
+    """It is claimed, and its node is not in the store: an agent claims blocks before it says that the node is there."""
 
 
 def wanted(member: Member, conf: AgentConf, cluster: Cluster, underlay: Underlay | None) -> Wanted:
@@ -68,6 +81,9 @@ def wanted(member: Member, conf: AgentConf, cluster: Cluster, underlay: Underlay
             if conf.pool_of(claim.prefix) is None:
                 raise NoRoute("it is not a block of a pool of this node")
             entries += way_to(claim, conf, cluster, underlay, device)
+        except NoNode:  # said once, and not of each block that the node claims while it joins
+            complaints.append(f"node {claim.node} has claimed blocks, and is not in the cluster's store yet: it joins, "
+                              "or its agent ended half way. There are routes to it once it is there")
         except NoRoute as reason:
             complaints.append(f"no route to block {claim.prefix} of node {claim.node}: {reason}")
     return Wanted(frozenset(entries), device, _entrances(underlay, device), tuple(complaints))
@@ -82,7 +98,7 @@ def _device(
     try:
         if conf.carrier == VXLAN:
             return vxlan.tunnel(cluster.nodes[member.name], underlay), []
-        return srv6.pair(underlay) if conf.carrier == keys.SRV6 else None, []
+        return srv6.pair(cluster.nodes[member.name], underlay) if conf.carrier == keys.SRV6 else None, []
     except (vxlan.NoTunnel, srv6.NoPair) as reason:
         return None, [f"carrier {conf.carrier}: {reason}"]
 
@@ -112,6 +128,8 @@ def device_difference(seen: Facts, device: Device | None) -> Iterator[Op]:
 def difference(seen: Facts, needed: Wanted) -> Iterator[Op]:
     """What to do so that a node has exactly these entries. Removals come first: a prefix may get another next hop."""
     yield from (Forward(name) for name in needed.forwarding if name in seen.closed)
+    if seen.senders is not None and seen.senders != needed.senders:
+        yield SetSenders(needed.senders)
     yield from map(Remove, reversed(_sorted(seen.entries - needed.entries)))
     yield from map(Add, _sorted(needed.entries - seen.entries))
 
@@ -129,7 +147,7 @@ def way_to(
     """
     node = cluster.nodes.get(claim.node)
     if node is None or node.id != claim.id or node.removed:
-        raise NoRoute("that node is not in the cluster's store")
+        raise NoNode("its node is not in the cluster's store")
     if node.carrier != conf.carrier:
         raise NoRoute(f"its carrier is {node.carrier}, and here it is {conf.carrier}")
     if conf.carrier == BGP:
