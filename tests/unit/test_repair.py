@@ -169,6 +169,14 @@ def test_what_differs_is_named_and_mended(damage: Damage, words: str, capsys: Ca
     assert state(fake) == before
 
 
+def test_a_port_of_a_container_without_ipv4_needs_no_setting(capsys: Capture) -> None:
+    fake = FakeContext()
+    six = CONFIG | {"ipam": {"type": "cni-v6-ipam", "ranges": [[{"subnet": "2001:db8:1::/64"}]]}}
+    fake.add("c1", config(1, six))
+    assert (checked := Checked(fake, capsys)).status == 0, checked.out
+    assert fake.kernel.spaces[HOST].sysctls.get("ipv4/conf/cni0/route_localnet") != "1"
+
+
 def test_a_delegated_prefix_and_its_proxied_address(capsys: Capture) -> None:
     fake = node()
     before = state(fake)
