@@ -64,7 +64,7 @@ LARGER = {  # module -> lines it may have all the same, where two modules would 
     "config.main": 360,  # what every main plugin reads of its configuration
     "config.ipam": 320,  # every key of the ``ipam`` object
     "kernel.fake.ops": 360,  # the effect of every operation
-    "kernel.linux": 355,  # order, batches, and what undoes them
+    "kernel.linux": 356,  # order, batches, and what undoes them
     "kernel.observe": 370,  # the answer to every question
     "kernel.ops": 505,  # every operation that changes something
     "kernel.netlink.pyroute2_messages": 365,  # every other request
