@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 
 from cni_v6.cluster import records, report
@@ -22,11 +22,12 @@ def members(text: str) -> list[Member]:
     with closing(open_store(text)) as store:
         cluster = records.read(store.read())
         reports = report.of_nodes(store.reports(), [*cluster.nodes.values()])
-    return [_member(node, cluster, reports) for node in nodes_of(cluster)]
+    said = report.said(reports)
+    return [_member(node, cluster, reports.get(node.name), [answer for _, answer in said.get(node.name, ())])
+            for node in nodes_of(cluster)]
 
 
-def _member(node: NodeRecord, cluster: Cluster, reports: Mapping[str, Report]) -> Member:
-    own, said = reports.get(node.name), [answer for _, answer in report.said_of(node, reports)]
+def _member(node: NodeRecord, cluster: Cluster, own: Report | None, said: Sequence[Answer]) -> Member:
     used = own.used if own else {}
     blocks = (Block(prefix, used.get(prefix), report.room(prefix)) for prefix in blocks_of(cluster.of_node(node)))
     return Member(node.name, _state(node, said), node.carrier, node.addresses, tuple(blocks),
