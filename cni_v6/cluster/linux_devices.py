@@ -25,7 +25,7 @@ from cni_v6.errors import KERNEL_REFUSED, CniError
 from cni_v6.kernel import ops, sysctl
 from cni_v6.kernel.netlink import answers, devconf, pyroute2_tunnels, requests, segments
 from cni_v6.kernel.netlink.message import Message
-from cni_v6.kernel.netlink.socket import Answer, RouteSocket, explain
+from cni_v6.kernel.netlink.socket import Answer, RouteSocket, explain, open_route
 
 NO_FAMILY = (errno.EAFNOSUPPORT, errno.EOPNOTSUPP)
 GONE = (errno.ESRCH, errno.ENOENT, errno.ENODEV)
@@ -37,10 +37,13 @@ INNER = {f"ipv4/conf/{SRV6_IN}/rp_filter": "0", f"ipv4/conf/{SRV6_IN}/accept_loc
 
 
 class Asked:
-    """Requests to rtnetlink, one at a time."""
+    """Requests to rtnetlink, one at a time. ``port``: that they come from (netlink(7))."""
 
     def __init__(self) -> None:
-        self.socket = RouteSocket()
+        opened = open_route()
+        opened.bind((0, 0))  # else it has no port before its first request
+        self.port = int(opened.getsockname()[0])
+        self.socket = RouteSocket(opened)
 
     def link(self, request: Message | None) -> bytes | None:
         """The RTM_NEWLINK message of an interface; None if there is none."""

@@ -137,12 +137,13 @@ def of_nodes(reports: Mapping[str, str], nodes: Sequence[NodeRecord]) -> dict[st
     return {name: report for name, report in found.items() if report and report.id == ids[name]}
 
 
-def said_of(node: NodeRecord, reports: Mapping[str, Report]) -> list[tuple[str, Answer]]:
-    """What others say of a node: (who, what). A node that answers nobody may be gone: nothing good is taken from it."""
-    return [(by, answer) for by, report in sorted(reports.items()) for answer in report.answers
-            if answer.node == node.name and not (answer.answers and _is_silent(by, reports))]
-
-
-def _is_silent(name: str, reports: Mapping[str, Report]) -> bool:
-    found = [answer.answers for report in reports.values() for answer in report.answers if answer.node == name]
-    return bool(found) and not any(found)
+def said(reports: Mapping[str, Report]) -> Mapping[str, Sequence[tuple[str, Answer]]]:
+    """What others say of each node: (who, what). A node that answers nobody may be gone: nothing good is taken from it.
+    """
+    found: dict[str, list[tuple[str, Answer]]] = {}
+    for by, report in sorted(reports.items()):
+        for answer in report.answers:
+            found.setdefault(answer.node, []).append((by, answer))
+    silent = {node for node, answers in found.items() if not any(answer.answers for _, answer in answers)}
+    return {node: [(by, answer) for by, answer in answers if not (answer.answers and by in silent)]
+            for node, answers in found.items()}

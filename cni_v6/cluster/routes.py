@@ -62,7 +62,34 @@ class NoNode(NoRoute):
     """It is claimed, and its node is not in the store: an agent claims blocks before it says that the node is there."""
 
 
-def wanted(member: Member, conf: AgentConf, cluster: Cluster, underlay: Underlay | None) -> Wanted:
+class Ways:
+    """What was found for each block at last: for a block and a node that are as before it is not looked for again."""
+
+    def __init__(self) -> None:
+        self._basis: tuple[object, ...] = ()
+        self._found: dict[str, tuple[Claim, NodeRecord | None, tuple[Entry, ...] | NoRoute]] = {}
+
+    def to(
+        self, claims: Iterable[Claim], conf: AgentConf, cluster: Cluster, underlay: Underlay | None,
+        device: Device | None,
+    ) -> Iterator[tuple[Claim, tuple[Entry, ...] | NoRoute]]:
+        """The entries that each block needs, or why there is no route to it."""
+        basis = (conf, underlay, device)
+        before = self._found if basis == self._basis else {}
+        self._basis, self._found = basis, {}
+        for claim in claims:
+            node = cluster.nodes.get(claim.node)
+            known = before.get(claim.prefix)
+            # ``records`` gives the same objects for what is as before.
+            if known is None or known[0] is not claim or known[1] is not node:
+                known = (claim, node, _way(claim, conf, cluster, underlay, device))
+            self._found[claim.prefix] = known
+            yield claim, known[2]
+
+
+def wanted(
+    member: Member, conf: AgentConf, cluster: Cluster, underlay: Underlay | None, ways: Ways | None = None
+) -> Wanted:
     """A route to each block of another node, and an unreachable one for each own block.
 
     Without that, a packet to an address of the block that no container has would go out by the default route. The
@@ -74,18 +101,17 @@ def wanted(member: Member, conf: AgentConf, cluster: Cluster, underlay: Underlay
     device, complaints = _device(member, conf, cluster, underlay)
     if isinstance(device, Pair) and underlay:
         entries += srv6.own(member.id, own, underlay)
-    for claim in cluster.claims:
-        if (claim.node, claim.id) == (member.name, member.id):
-            continue
-        try:
-            if conf.pool_of(claim.prefix) is None:
-                raise NoRoute("it is not a block of a pool of this node")
-            entries += way_to(claim, conf, cluster, underlay, device)
-        except NoNode:  # said once, and not of each block that the node claims while it joins
-            complaints.append(f"node {claim.node} has claimed blocks, and is not in the cluster's store yet: it joins, "
-                              "or its agent ended half way. There are routes to it once it is there")
-        except NoRoute as reason:
-            complaints.append(f"no route to block {claim.prefix} of node {claim.node}: {reason}")
+    others = (claim for claim in cluster.claims if (claim.node, claim.id) != (member.name, member.id))
+    joining = dict[str, str]()  # said once, and not of each block that the node claims while it joins
+    for claim, way in (ways or Ways()).to(others, conf, cluster, underlay, device):
+        if isinstance(way, NoNode):
+            joining[claim.node] = (f"node {claim.node} has claimed blocks, and is not in the cluster's store yet: it "
+                                   "joins, or its agent ended half way. There are routes to it once it is there")
+        elif isinstance(way, NoRoute):
+            complaints.append(f"no route to block {claim.prefix} of node {claim.node}: {way}")
+        else:
+            entries += way
+    complaints += joining.values()
     return Wanted(frozenset(entries), device, _entrances(underlay, device), tuple(complaints))
 
 
@@ -136,6 +162,17 @@ def difference(seen: Facts, needed: Wanted) -> Iterator[Op]:
 
 def _sorted(entries: Iterable[Entry]) -> list[Entry]:
     return sorted(entries, key=lambda entry: (ORDER.index(type(entry)), str(entry)))
+
+
+def _way(
+    claim: Claim, conf: AgentConf, cluster: Cluster, underlay: Underlay | None, device: Device | None
+) -> tuple[Entry, ...] | NoRoute:
+    if conf.pool_of(claim.prefix) is None:
+        return NoRoute("it is not a block of a pool of this node")
+    try:
+        return tuple(way_to(claim, conf, cluster, underlay, device))
+    except NoRoute as reason:
+        return type(reason)(*reason.args)  # without the frames that it came through
 
 
 def way_to(

@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Iterable
 from functools import cache
 
-from cni_v6.firewall import absent, dropped, guard
+from cni_v6.firewall import absent, dropped, guard, loopback
 from cni_v6.firewall.elements import PROTOCOLS
 from cni_v6.firewall.policy import CLOSED_SEGMENT, SHARED_SEGMENT
 from cni_v6.firewall.sets import BRIDGE, INET, RAW, RAW_TARGET, SETS, TABLE, Element, Set
@@ -33,10 +33,6 @@ DISCOVERY = "nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert, mld-lis
 # Labels of a connection (conntrack), by number: chain ``publish`` has looked for a published port, and has found none.
 # Bits of the connection mark belong to the administrator; labels are Open vSwitch's alone, in zones of its own.
 LOOKED, UNPUBLISHED = 126, 127
-
-# An address of the node that stands for ::1 between the client and the translation. It is of the prefix for addresses
-# that are no host's, and that no router forwards (RFC 9780, section 7.1).
-FOR_LOOPBACK = "100:0:0:1::1"
 
 INET_CHAINS = """
     # Before NAT, so that answers of published ports pass. Here 127.0.0.0/8 in a packet that is not from loopback is
@@ -92,24 +88,6 @@ INET_CHAINS = """
         type nat hook prerouting priority dstnat; policy accept;
         fib daddr type local meta l4proto { %(tcp)s, %(udp)s, %(sctp)s } jump publish
         dnat ip6 to ip6 daddr map @inbound6
-    }
-
-    # IPv6 has no route_localnet: the kernel takes no packet for ::1 from another interface than loopback (ip6_rcv_core,
-    # net/ipv6/ip6_input.c), not even an answer that it has translated itself. So a client at ::1 has another source
-    # before the connection is tracked, and the answer gets ::1 back after the translation, which comes at 100.
-    chain output_loopback {
-        type filter hook output priority -300; policy accept;
-        ip6 saddr ::1 ip6 daddr ::1 meta l4proto { %(tcp)s, %(udp)s, %(sctp)s } jump from_loopback
-    }
-
-    chain from_loopback {
-        meta l4proto . th dport @loopback_at6 ip6 saddr set %(for_loopback)s return
-        meta l4proto . th dport @loopback6 ip6 saddr set %(for_loopback)s
-    }
-
-    chain input_loopback {
-        type filter hook input priority 110; policy accept;
-        ip6 saddr ::1 ip6 daddr %(for_loopback)s ip6 daddr set ::1
     }
 
     chain output_publish {
@@ -237,10 +215,10 @@ INET_CHAINS = """
 """
 
 CHAINS = {
-    INET: dropped.text(INET) + absent.CHAINS + INET_CHAINS % {
+    INET: dropped.text(INET) + absent.CHAINS + (loopback.CHAINS + INET_CHAINS) % {
         "essential4": ESSENTIAL4, "essential6": ESSENTIAL6, "discovery": DISCOVERY, "closed": CLOSED_SEGMENT,
         "shared": SHARED_SEGMENT, "network": ROUTED_NETWORK, "networks": ROUTED_NETWORKS, "looked": LOOKED,
-        "unpublished": UNPUBLISHED, "again": SRV6_IN, "for_loopback": FOR_LOOPBACK, **PROTOCOL,
+        "unpublished": UNPUBLISHED, "again": SRV6_IN, "for_loopback": loopback.STANDS_FOR, **PROTOCOL,
     },
     BRIDGE: dropped.text(BRIDGE) + guard.CHAINS,
 }

@@ -129,14 +129,14 @@ def load_ruleset(spaces: Spaces, operation: ops.LoadRuleset) -> None:
 
 def _with_loopback(spaces: Spaces, request: Callable[[str, int], Message]) -> None:
     """Ask for a change of the address that stands for ::1. Without IPv6 there is none, and none is needed."""
-    from cni_v6.firewall import ruleset
+    from cni_v6.firewall import loopback
 
     lo = spaces.index(HOST, "lo")
     if lo is None:
         return
-    [answer] = spaces.get(HOST).route.request([request(f"{ruleset.FOR_LOOPBACK}/128", lo)])
+    [answer] = spaces.get(HOST).route.request([request(f"{loopback.STANDS_FOR}/128", lo)])
     if answer.error not in (0, *NO_ADDRESS):
-        raise CniError(KERNEL_REFUSED, f"cannot set {ruleset.FOR_LOOPBACK} of lo", explain(answer))
+        raise CniError(KERNEL_REFUSED, f"cannot set {loopback.STANDS_FOR} of lo", explain(answer))
 
 
 def _nft(elements: tuple[Element, ...], *options: str) -> None:

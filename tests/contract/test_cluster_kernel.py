@@ -35,6 +35,7 @@ from cni_v6.cluster.facts import (
 )
 from cni_v6.cluster.fake import FakeNode
 from cni_v6.cluster.linux import LinuxNode
+from cni_v6.cluster.news import News
 from cni_v6.cluster.records import NodeRecord
 from cni_v6.errors import KERNEL_REFUSED
 from tests.netns import networks
@@ -444,7 +445,52 @@ def test_news(real: tuple[LinuxNode, Node]) -> None:
     ):
         news.drain()
         node.run("ip", *command)
-        assert select.select([news], [], [], PATIENCE)[0], command
+        assert select.select([news], [], [], PATIENCE)[0] and news.drain(), command
     news.drain()
     node.run("ip", "route", "add", "198.51.100.0/24", "dev", "eth0")  # of no interest: it is not ours
     assert not select.select([news], [], [], 0)[0]
+
+
+NO_INDEX = 999  # of no interface
+
+
+@pytest.mark.netns
+def test_what_the_agent_does_itself_is_no_news(real: tuple[LinuxNode, Node]) -> None:
+    kernel, node = real
+    kernel.news.of_interfaces([NO_INDEX], [])
+    kernel.news.drain()
+    kernel.apply(map(Add, ROUTES))
+    assert select.select([kernel.news], [], [], PATIENCE)[0] and not kernel.news.drain()
+    node.run("ip", "route", "delete", ROUTES[2].dst)
+    assert select.select([kernel.news], [], [], PATIENCE)[0] and kernel.news.drain()
+    for family in ("-4", "-6"):
+        node.run("ip", family, "route", "add", "default", "dev", "eth0")
+        assert select.select([kernel.news], [], [], PATIENCE)[0] and kernel.news.drain()
+
+
+@pytest.mark.netns
+def test_containers_that_come_and_go_are_no_news(real: tuple[LinuxNode, Node]) -> None:
+    _, node = real
+    steps = ("link add pod0 type veth peer name pod1", "address add fd00:99::1/64 dev pod0",
+             "link set pod0 up mtu 1400", "link delete pod0")
+
+    def heard(news: News) -> list[bool]:
+        found = []
+        for step in steps:
+            node.run("ip", *step.split())
+            assert select.select([news], [], [], PATIENCE)[0], step
+            found.append(news.drain())
+        return found
+
+    with closing(inside(node.path, lambda: News(0))) as news:
+        assert heard(news) == [True] * 4  # while the interface to the others is not known
+        news.of_interfaces([NO_INDEX], ["eth0"])
+        assert heard(news) == [False] * 4
+        news.of_interfaces([NO_INDEX], ["pod1"])
+        assert heard(news)[::3] == [True, True]
+        node.run("ip", *steps[0].split())
+        [link] = node.ip_json("link", "show", "dev", "pod0")
+        news.of_interfaces([link["ifindex"]], [])
+        news.drain()
+        node.run("ip", *steps[1].split())
+        assert select.select([news], [], [], PATIENCE)[0] and news.drain()

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from cni_v6 import errors
-from cni_v6.firewall import ruleset
+from cni_v6.firewall import loopback, ruleset
 from cni_v6.firewall.sets import BRIDGE, INET, SETS, TABLE, Element
 from cni_v6.kernel import apply_firewall, ops
 from cni_v6.kernel.netfilter import conntrack, messages
@@ -121,7 +121,7 @@ def test_the_rules_come_with_the_address_that_stands_for_loopback(linux: LinuxTe
     """It goes with them. It is deprecated, so the node calls nobody from there."""
     def there() -> list[dict[str, Any]]:
         [lo] = linux.node.ip_json("-6", "address", "show", "dev", "lo")
-        return [found for found in lo["addr_info"] if found["local"] == ruleset.FOR_LOOPBACK]
+        return [found for found in lo["addr_info"] if found["local"] == loopback.STANDS_FOR]
 
     linux.node.run("ip", "link", "set", "lo", "up")
     for _ in range(2):

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cni_v6 import errors
-from cni_v6.firewall import ruleset
+from cni_v6.firewall import loopback
 from tests.netns import networks, nft, traffic
 from tests.netns.networks import DUAL, GATEWAY4, GATEWAY6, NODE_OUTSIDE, OUTSIDE, SUBNET4, SUBNET6, UPLINK, Pod
 from tests.netns.traffic import End
@@ -355,11 +355,11 @@ def test_nobody_else_is_loopback(node: Node, beyond: str) -> None:
     """What stands for ::1 on the node is nobody's address from a wire."""
     [web] = networks.pods(node, publishing(*TCP), "web")
     [attacker] = networks.pods(node, networks.gateway(*DUAL), "attacker")
-    node.run("ip", "-6", "route", "add", ruleset.FOR_LOOPBACK, "via", NODE_OUTSIDE[6], netns=beyond)
+    node.run("ip", "-6", "route", "add", loopback.STANDS_FOR, "via", NODE_OUTSIDE[6], netns=beyond)
     with traffic.serving(web.netns, 80) as listeners, traffic.listening(node.path, 6, 6443) as own:
         traffic.called(node.path, (NODE_OUTSIDE[6], 6443), own)
         for netns in (beyond, attacker.netns):
-            stand_in = [(ruleset.FOR_LOOPBACK, port) for port in (LOOP6, EVERY, 6443)]
+            stand_in = [(loopback.STANDS_FOR, port) for port in (LOOP6, EVERY, 6443)]
             with traffic.unanswered(netns, *stand_in):
                 traffic.called(netns, (NODE_OUTSIDE[6], EVERY), listeners[6])
 

@@ -660,5 +660,5 @@ def test_what_the_agent_knows(a: Place) -> None:
     member, cluster, blocks = agent.known() or (None, None, None)
     assert member == agent.member and blocks == a.blocks() and cluster and list(cluster.nodes) == ["a"]
     assert agent.reached and agent.said == ()
-    agent._state = replace(agent._state, objects={"pools": "garbage"})
-    assert agent.known() is None
+    a.store.commit(membership.removal("a", a.store.objects, cluster))
+    assert agent.step().removed and agent.known() is None

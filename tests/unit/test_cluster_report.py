@@ -88,11 +88,11 @@ def test_what_is_said_of_a_node() -> None:
     cluster = named("a", "b", "c")
     nodes = [*cluster.nodes.values()]
     one = report.of_nodes({**by("a", "b", True), **by("b", "c", True), **by("z", "b", True), "c": "garbage"}, nodes)
-    assert set(one) == {"a", "b"} and report.said_of(cluster.nodes["c"], one) == [("b", Answer("c", 6, True, 100))]
+    assert set(one) == {"a", "b"} and report.said(one)["c"] == [("b", Answer("c", 6, True, 100))]
     gone = report.of_nodes({**by("a", "b", False), **by("b", "c", True)}, nodes)
-    assert report.said_of(cluster.nodes["c"], gone) == []
+    assert report.said(gone)["c"] == []
     parted = report.of_nodes({**by("a", "b", False), **by("b", "a", False)}, nodes)
-    assert len(report.said_of(cluster.nodes["a"], parted)) == len(report.said_of(cluster.nodes["b"], parted)) == 1
+    assert {node: len(found) for node, found in report.said(parted).items()} == {"a": 1, "b": 1}
     assert report.of_nodes(by("a", "b", True), [NodeRecord("a", "another")]) == {}
 
 
@@ -101,10 +101,10 @@ def test_a_report_that_comes_after_its_node_was_removed_counts_for_nothing() -> 
     cluster = named("a", "b")
     late = {"b": report.encode(Report("b", {"fd42::/64": 7}, (Answer("a", 6, False, 100),), 100))}
     a, b = cluster.nodes["a"], cluster.nodes["b"]
-    assert len(report.said_of(a, report.of_nodes(late, [a, b]))) == 1
+    assert len(report.said(report.of_nodes(late, [a, b]))["a"]) == 1
     for nodes in ([a, replace(b, removed=True)], [a], [a, replace(b, id="another")]):
         found = report.of_nodes(late, nodes)
-        assert found == {} and report.said_of(a, found) == []
+        assert found == {} and report.said(found) == {}
 
 
 # What is written, and when

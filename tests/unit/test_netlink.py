@@ -243,6 +243,9 @@ def test_one_neighbour_is_asked_for(address: str, family: int, proxy: bool) -> N
 def test_a_neighbour_counts_if_it_was_set_for_good(state: int, mac: str) -> None:
     body = requests.NDMSG.pack(10, 3, state, 0, 0) + attribute(2, bytes.fromhex(MAC.replace(":", "")))
     assert lookups.read_neighbour(bytes(HEADER.size) + body) == mac
+    assert lookups.read_entry(bytes(HEADER.size) + body) == (bool(mac), "", MAC)
+    node = attribute(1, bytes.fromhex("20010db8") + bytes(11) + b"\x02")
+    assert lookups.read_entry(bytes(HEADER.size) + body + node) == (bool(mac), "2001:db8::2", MAC)
 
 
 @pytest.mark.parametrize(("dst", "last", "flags"), [
