@@ -90,6 +90,10 @@ class Agent:
         :raises CniError: NODE_CONFLICT or INVALID_CONFIG, if the node cannot be a member as it is configured.
         """
         facts = self._kernel.observe()
+        gate = others.gate(self._conf)
+        shut = list(self._shut(facts, gate))  # first: a store that is away takes its time
+        if not shut:
+            facts = replace(facts, gate=tuple(map(str, gate)))
         complaints = [] if facts.underlay else [f"the node cannot be reached by others: {self._no_underlay()}"]
         if self._conf.carrier == SRV6 and self._conf.has_ipv4:
             complaints += filter(None, [srv6.complaint(facts)])
@@ -106,7 +110,6 @@ class Agent:
             complaints.append(f"Kubernetes has no node {self.member.name}: the agent waits for it")
         if self._registered:
             complaints += membership.awaited(self.member, self._conf, cluster, self._registered)
-        shut = list(self._shut(facts, others.gate(self._conf)))
         wanted = self._wanted(cluster, facts.underlay, to_others=not shut)
         failures += [*shut, *self._reach(facts, wanted)]
         ways = [] if shut else others.usable(self._conf, cluster, facts.underlay)

@@ -24,6 +24,7 @@ from cni_v6.cluster.facts import (
     Rule,
     SegmentRoute,
     SetGate,
+    SetSenders,
     Tunnel,
     Underlay,
     place,
@@ -47,6 +48,7 @@ class FakeNode:
         self.entries: set[Entry] = set()
         self.drops = False
         self.gate: tuple[Passage, ...] = ()
+        self.senders: frozenset[str] = frozenset()
         self.written: list[Op] = []
         self._forced = bool(self.closed)
         self._places: dict[tuple[str, ...], Entry] = {}  # the entries, while operations are carried out
@@ -55,7 +57,7 @@ class FakeNode:
     def observe(self) -> Facts:
         closed = frozenset(self.closed)
         return Facts(self.underlay, dict(self.devices), frozenset(self.entries), closed, self.drops,
-                     tuple(map(str, self.gate)))
+                     tuple(map(str, self.gate)), self.senders if self.devices else None)
 
     def apply(self, operations: Iterable[Op]) -> list[CniError]:
         todo = list(operations)
@@ -63,11 +65,11 @@ class FakeNode:
         return [error for operation in todo if (error := self._apply(operation))]
 
     def _apply(self, operation: Op) -> CniError | None:
-        before = (self._changes, dict(self.devices), set(self.closed), self.gate)
+        before = (self._changes, dict(self.devices), set(self.closed), self.gate, self.senders)
         refusal = self._refusal(operation)
         if refusal:
             return CniError(KERNEL_REFUSED, f"cannot {operation}", refusal)
-        if before != (self._changes, self.devices, self.closed, self.gate):
+        if before != (self._changes, self.devices, self.closed, self.gate, self.senders):
             self.written.append(operation)
         return None
 
@@ -77,6 +79,9 @@ class FakeNode:
             return ""
         if isinstance(operation, SetGate):
             self.gate = operation.passages
+            return ""
+        if isinstance(operation, SetSenders):
+            self.senders = operation.addresses if self.devices else frozenset()
             return ""
         if isinstance(operation, RemoveDevice):
             self._remove_device(operation.ifname)
@@ -94,6 +99,7 @@ class FakeNode:
 
     def _remove_device(self, ifname: str) -> None:
         self.devices.pop(ifname, None)
+        self.senders = frozenset()
         self.closed -= ENDS[ifname]
         for entry in [known for known in self.entries if _needs(known) in ENDS[ifname]]:
             self._take(entry)

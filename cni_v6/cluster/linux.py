@@ -28,6 +28,7 @@ from cni_v6.cluster.facts import (
     Rule,
     SegmentRoute,
     SetGate,
+    SetSenders,
     Tunnel,
     Underlay,
 )
@@ -85,7 +86,7 @@ class LinuxNode:
         entries = [*self._routes(names), *self._rules(), *(self._of_tunnel(tunnel) if devices.get(TUNNEL) else ())]
         drops = underlay is not None and self._drops(underlay)
         return Facts(underlay, devices, frozenset(entries), frozenset(self._closed(names.values())), drops,
-                     self._tables.gate())
+                     self._tables.gate(), self._tables.senders())
 
     def apply(self, operations: Iterable[Op]) -> list[CniError]:
         found = []
@@ -161,6 +162,8 @@ class LinuxNode:
             sysctl.write(self._sysctls, FORCED.format(operation.ifname), "1")
         elif isinstance(operation, SetGate):
             self._tables.set_gate(operation)
+        elif isinstance(operation, SetSenders):
+            self._tables.set_senders(operation)
         elif isinstance(operation, RemoveDevice):
             indices.clear()
             self._devices.remove(operation)

@@ -20,7 +20,7 @@ from cni_v6.cluster.facts import (
     Underlay,
 )
 from cni_v6.cluster.protocol import PORT, VNI
-from cni_v6.cluster.tables import Tables, messages
+from cni_v6.cluster.tables import Tables, messages, source
 from cni_v6.errors import KERNEL_REFUSED, CniError
 from cni_v6.kernel import ops, sysctl
 from cni_v6.kernel.netlink import answers, devconf, pyroute2_tunnels, requests, segments
@@ -133,7 +133,7 @@ class Devices:
             as_made = (link.kind, link.mac, link.mtu, master) == ("veth", PAIR_MAC, mtu, 0)
             if not as_made or not segments.is_up_without_arp(end) or [*self._asked.addresses(answers.index_of(end))]:
                 return None
-        pair = Pair(mtu)
+        pair = Pair(mtu, source(self._tables.srv6.look()))
         return pair if not self._wrong_inside() and self._tables.srv6.has(pair) else None
 
     def _wrong_inside(self) -> dict[str, str]:

@@ -127,8 +127,12 @@ def _number(fields: Fields, key: str) -> int:
 
 
 def of_nodes(reports: Mapping[str, str], nodes: Sequence[NodeRecord]) -> dict[str, Report]:
-    """The reports of the nodes that are there, not those of others with their names."""
-    found = {node.name: read(reports[node.name]) for node in nodes if node.name in reports}
+    """The reports of the nodes that are there, not those of others with their names.
+
+    The agent of a node that was removed may write one more while it ends: what it said of others would stay for good.
+    """
+    there = [node for node in nodes if not node.removed]
+    found = {node.name: read(reports[node.name]) for node in there if node.name in reports}
     ids = {node.name: node.id for node in nodes}
     return {name: report for name, report in found.items() if report and report.id == ids[name]}
 

@@ -14,6 +14,7 @@ from cni_v6.cluster.facts import (
     TUNNEL,
     Add,
     Device,
+    Endpoint,
     Entry,
     Facts,
     Forward,
@@ -23,7 +24,9 @@ from cni_v6.cluster.facts import (
     Remove,
     RemoveDevice,
     Route,
+    SegmentRoute,
     SetGate,
+    SetSenders,
     Tunnel,
     Underlay,
 )
@@ -44,9 +47,19 @@ class Wanted:
     forwarding: tuple[str, ...] = ()
     complaints: tuple[str, ...] = ()
 
+    @property
+    def senders(self) -> frozenset[str]:
+        """The nodes that a carrier takes packets from: those that it sends to."""
+        sids = (entry.gateway for entry in self.entries if isinstance(entry, SegmentRoute) and entry.gateway)
+        return frozenset((*(entry.node for entry in self.entries if isinstance(entry, Endpoint)), *sids))
+
 
 class NoRoute(Exception):
     """Why a block has no route."""
+
+
+class NoNode(NoRoute):
+    """It is claimed, and its node is not in the store: an agent claims blocks before it says that the node is there."""
 
 
 class Ways:
@@ -90,7 +103,10 @@ def wanted(
         entries += srv6.own(member.id, own, underlay)
     others = (claim for claim in cluster.claims if (claim.node, claim.id) != (member.name, member.id))
     for claim, way in (ways or Ways()).to(others, conf, cluster, underlay, device):
-        if isinstance(way, NoRoute):
+        if isinstance(way, NoNode):  # said once, and not of each block that the node claims while it joins
+            complaints.append(f"node {claim.node} has claimed blocks, and is not in the cluster's store yet: it joins, "
+                              "or its agent ended half way. There are routes to it once it is there")
+        elif isinstance(way, NoRoute):
             complaints.append(f"no route to block {claim.prefix} of node {claim.node}: {way}")
         else:
             entries += way
@@ -106,7 +122,7 @@ def _device(
     try:
         if conf.carrier == VXLAN:
             return vxlan.tunnel(cluster.nodes[member.name], underlay), []
-        return srv6.pair(underlay) if conf.carrier == keys.SRV6 else None, []
+        return srv6.pair(cluster.nodes[member.name], underlay) if conf.carrier == keys.SRV6 else None, []
     except (vxlan.NoTunnel, srv6.NoPair) as reason:
         return None, [f"carrier {conf.carrier}: {reason}"]
 
@@ -136,6 +152,8 @@ def device_difference(seen: Facts, device: Device | None) -> Iterator[Op]:
 def difference(seen: Facts, needed: Wanted) -> Iterator[Op]:
     """What to do so that a node has exactly these entries. Removals come first: a prefix may get another next hop."""
     yield from (Forward(name) for name in needed.forwarding if name in seen.closed)
+    if seen.senders is not None and seen.senders != needed.senders:
+        yield SetSenders(needed.senders)
     yield from map(Remove, reversed(_sorted(seen.entries - needed.entries)))
     yield from map(Add, _sorted(needed.entries - seen.entries))
 
@@ -152,7 +170,7 @@ def _way(
     try:
         return tuple(way_to(claim, conf, cluster, underlay, device))
     except NoRoute as reason:
-        return NoRoute(*reason.args)  # without the frames that it came through
+        return type(reason)(*reason.args)  # without the frames that it came through
 
 
 def way_to(
@@ -164,7 +182,7 @@ def way_to(
     """
     node = cluster.nodes.get(claim.node)
     if node is None or node.id != claim.id or node.removed:
-        raise NoRoute("that node is not in the cluster's store")
+        raise NoNode("its node is not in the cluster's store")
     if node.carrier != conf.carrier:
         raise NoRoute(f"its carrier is {node.carrier}, and here it is {conf.carrier}")
     if conf.carrier == BGP:

@@ -410,14 +410,17 @@ class RemoveElements:
 
 @dataclass(frozen=True, slots=True)
 class LoadRuleset:
-    """Replace both tables, with these elements in their sets, in one transaction."""
+    """Replace both tables, with these elements in their sets, in one transaction.
+
+    The node gets the address that stands for ::1 in their rules (``loopback.STANDS_FOR``).
+    """
 
     elements: tuple[Element, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class UnloadRuleset:
-    """Delete both tables. They may be absent already."""
+    """Delete both tables, and that address. They may be absent already."""
 
 
 @dataclass(frozen=True, slots=True)

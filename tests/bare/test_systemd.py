@@ -207,6 +207,7 @@ def test_the_agent_says_when_it_is_ready(machine: Machine) -> None:
     machine.run("ip link add eth0 type veth peer name wire && ip link set wire up && ip link set eth0 up\n"
                 "ip address add 2001:db8::1/64 dev eth0 nodad && ip route add default via 2001:db8::2\n"
                 "echo CNI_V6_CLUSTER=file:/var/lib/store.json >/etc/default/cni-v6-agent")
+    machine.run("systemctl start cni-v6-clusters.service || { journalctl --unit cni-v6-clusters; exit 1; }")
     machine.run("systemctl start cni-v6-agent.service || { journalctl --unit cni-v6-agent; exit 1; }")
     assert machine.state("cni-v6-agent.service") == "active"
     attach(machine, json.loads(machine.run("cat /etc/cni/net.d/10-cni-v6.conflist")))

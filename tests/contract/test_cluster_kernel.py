@@ -29,6 +29,7 @@ from cni_v6.cluster.facts import (
     Route,
     SegmentRoute,
     SetGate,
+    SetSenders,
     Tunnel,
     Underlay,
 )
@@ -149,7 +150,7 @@ def test_the_tunnel(bench: Bench) -> None:
     assert "No such device" in str(refused)
     assert bench.kernel.apply([Add(TUNNEL_OF_NODE), *map(Add, OTHER), Add(OWN6)]) == []
     devices: dict[str, Device | None] = {TUNNEL: TUNNEL_OF_NODE}
-    facts = Facts(UNDERLAY, devices, frozenset((*OTHER, OWN6)), frozenset(("eth0", TUNNEL)))
+    facts = Facts(UNDERLAY, devices, frozenset((*OTHER, OWN6)), frozenset(("eth0", TUNNEL)), senders=frozenset())
     assert bench.kernel.observe() == facts
     assert len(bench.kernel.apply([Add(TUNNEL_OF_NODE), Forward(TUNNEL), Forward("eth0")])) == 1
     moved: Entry = Endpoint(OTHER_MAC, "fd00:11::3")
@@ -178,7 +179,7 @@ def test_a_gate(bench: Bench) -> None:
     assert bench.kernel.apply([SetGate(()), SetGate(())]) == [] and bench.kernel.observe().gate == ()
 
 
-PAIR = Pair(1360)
+PAIR = Pair(1360, "fd00:11::1")
 OWN_SRV6 = tuple(srv6.own("1", ["fd42:0:0:1::/64", "10.244.0.64/26"], UNDERLAY))
 OTHER_SRV6 = tuple(dict.fromkeys(
     entry for prefix in ("fd42:0:0:2::/64", "10.244.1.0/26")
@@ -192,7 +193,7 @@ def test_segment_routing(bench: Bench) -> None:
     wanted = frozenset((*OWN_SRV6, *OTHER_SRV6))
     assert len(wanted) == 9 + 5
     assert bench.kernel.apply([Add(PAIR), *map(Add, (*OWN_SRV6, *OTHER_SRV6))]) == []
-    facts = Facts(UNDERLAY, {SRV6: PAIR}, wanted, frozenset(("eth0", SRV6, SRV6_IN)))
+    facts = Facts(UNDERLAY, {SRV6: PAIR}, wanted, frozenset(("eth0", SRV6, SRV6_IN)), senders=frozenset())
     assert bench.kernel.observe() == facts
     forward = map(Forward, (SRV6, SRV6_IN))
     refused_again = bench.kernel.apply([Add(PAIR), *map(Add, (*OWN_SRV6, *OTHER_SRV6)), *forward])
@@ -204,6 +205,20 @@ def test_segment_routing(bench: Bench) -> None:
     assert bench.kernel.apply([gone, gone, *map(Remove, (*OTHER_SRV6, *OWN_SRV6))]) == []
     after = bench.kernel.observe()
     assert (after.devices, after.entries) == ({}, frozenset())
+
+
+@pytest.mark.parametrize("device", [TUNNEL_OF_NODE, PAIR])
+def test_whom_a_carrier_takes_packets_from(bench: Bench, device: Device) -> None:
+    many = frozenset(f"fd00:11::{number:x}" for number in range(1, 2501))
+    assert bench.kernel.apply([SetSenders(many)]) == [] and bench.kernel.observe().senders is None
+    assert bench.kernel.apply([Add(device)]) == [] and bench.kernel.observe().senders == frozenset()
+    for addresses in (frozenset({"fd00:11::2"}), many, frozenset({"fe80::2", "fd00:11::3"}), frozenset[str]()):
+        assert bench.kernel.apply([SetSenders(addresses)]) == []
+        assert bench.kernel.observe().senders == addresses
+    bench.kernel.apply([SetSenders(many), RemoveDevice(device.ifname)])
+    assert bench.kernel.observe().senders is None
+    bench.kernel.apply([Add(device)])
+    assert bench.kernel.observe().senders == frozenset()
 
 
 def test_a_segment_route_that_differs_is_not_the_same(bench: Bench) -> None:
@@ -321,6 +336,33 @@ def test_a_gate_is_what_nft_says(real: tuple[LinuxNode, Node]) -> None:
     assert kernel.apply([SetGate(PASSAGES)]) == [] and kernel.observe().gate == tuple(map(str, PASSAGES))
     kernel.apply([SetGate(())])
     assert node.run("nft", "list", "tables").stdout == ""
+
+
+@pytest.mark.netns
+@pytest.mark.parametrize(("device", "table"), [(TUNNEL_OF_NODE, "cni_v6_vxlan"), (PAIR, "cni_v6_srv6")])
+def test_rules_of_a_carrier_are_what_nft_says(real: tuple[LinuxNode, Node], device: Device, table: str) -> None:
+    """Somebody who changes the nodes in their set is heard."""
+    kernel, node = real
+    kernel.apply([Add(device), SetSenders(frozenset({"fd00:11::2"}))])
+    shown = node.run("nft", "list", "table", "inet", table).stdout
+    rules = [line.strip().partition(" comment ")[0] for line in shown.splitlines() if " comment " in line]
+    counted = "counter packets 0 bytes 0 drop"
+    assert rules == {
+        "cni_v6_vxlan": [
+            f'meta nfproto ipv6 udp dport 4789 iifname != "eth0" {counted}',
+            f"udp dport 4789 ip6 saddr != @nodes {counted}",
+            f'meta nfproto ipv6 udp dport 4789 iifname != "eth0" oifname "eth0" {counted}',
+        ],
+        "cni_v6_srv6": [
+            f"ip6 daddr 5f00:0:0:a6::/64 ip6 saddr != @nodes {counted}", 'iifname "cni-v6-srv6-in" notrack',
+            "ip6 daddr 5f00:0:0:a6::/64 notrack", "ip6 daddr 5f00:0:0:a6::/64 ip6 saddr set fd00:11::1",
+        ],
+    }[table]
+    kernel.observe()
+    assert kernel.table_news and (kernel.table_news.drain(), kernel.table_news.drain())[1] is False
+    node.run("nft", "add", "element", "inet", table, "nodes", "{ fd00:11::66 }")
+    assert select.select([kernel.table_news], [], [], PATIENCE)[0] and kernel.table_news.drain()
+    assert kernel.observe().senders == frozenset({"fd00:11::2", "fd00:11::66"})
 
 
 @pytest.mark.netns

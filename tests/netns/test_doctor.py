@@ -401,8 +401,9 @@ def test_what_is_safe_is_done(place: Place) -> None:
     commands = [line for line in done.stdout.splitlines() if line.startswith("$ ")]
     assert commands == ["$ cni-v6ctl reload", "$ cni-v6ctl check --repair", "$ cni-v6ctl gc"]
     plan = " ".join(done.stdout.partition("\nplan:\n")[2].partition("\n$ ")[0].split())
-    assert "reload load the firewall's tables anew, with " in plan and "pods: create bridge cni0" in plan
-    assert "set net/ipv4/ip_forward to 1" in plan and "gc free pods/gone/eth0 " in plan
+    assert "reload load the firewall's tables anew, with " in plan and "check --repair network pods, " in plan
+    assert " operations: create bridge cni0 " in plan and "set net/ipv4/ip_forward to 1" in plan
+    assert "gc free pods/gone/eth0 " in plan
     assert done.stdout.endswith("\nall is green\n")
     place.is_well()
     assert place.pod.ping(networks.GATEWAY6) and place.pod.ping(OUTSIDE[4])

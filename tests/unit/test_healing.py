@@ -330,7 +330,11 @@ def test_ctl_with_a_list(tmp_path: Path, capsys: Capture) -> None:
     assert holders(fake) == FULL
     assert run(fake, valid=valid) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[3:] == [
+    assert lines[1:3] == [
+        "would free pods  c2  eth0  10.1.0.3  (it is not in the list of valid",
+        "    attachments)",
+    ]
+    assert lines[4:] == [
         "freed pods  c5  eth0  10.1.0.6  (its network namespace has ended)",
         "freed pods  c2  eth0  10.1.0.3  (it is not in the list of valid attachments)",
         "2 attachments freed",

@@ -337,5 +337,5 @@ def test_plan_shows_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert plan_command.run(chosen, FakeContext().context, lambda: True) == 0
     said = capsys.readouterr().out
     assert f"add route {P} via 2001:db8:1::2 through cni0 in the node" in said
-    assert f"answer in /run/netns/example that the rest of {P} is unreachable" in said
+    assert f"make the rest of {P} unreachable in /run/netns/example" in said
     assert f"inet home_prefixes6: {P} . cni0" in said and f'"address": "{P}"' in said

@@ -24,8 +24,7 @@ def lines(fixes: Collection[str], node: Context) -> Iterator[str]:
         known = screen.counted(sum(record.policy is not None for record in here), "attachment")
         rows.append((RELOAD, f"load the firewall's tables anew, with {known}"))
     for network in sorted({record.owner.network for record in here}) if REPAIR in fixes else ():
-        own = [record for record in here if record.owner.network == network]
-        rows += [(REPAIR, f"{network}: {words}") for words in _operations(own, node)]
+        rows += _repair(network, [record for record in here if record.owner.network == network], node)
     if GC in fixes:
         rows += [(GC, f"free {' '.join((str(record.owner), *record.addresses))} ({why})")
                  for record, why in stale.dead((record for _, record in held), node)]
@@ -33,8 +32,10 @@ def lines(fixes: Collection[str], node: Context) -> Iterator[str]:
     yield from screen.listed(rows)
 
 
-def _operations(records: list[Attachment], node: Context) -> Iterator[str]:
+def _repair(network: str, records: list[Attachment], node: Context) -> Iterator[tuple[str, str]]:
     steps = [describe(operation) for step in look.differences(records, node).steps for operation in step]
-    yield from steps[:MOST]
+    if steps:
+        yield REPAIR, f"network {network}, {screen.counted(len(steps), 'operation')}:"
+    yield from (("", words) for words in steps[:MOST])
     if len(steps) > MOST:
-        yield f"and {screen.counted(len(steps) - MOST, 'operation')} more"
+        yield "", f"and {screen.counted(len(steps) - MOST, 'operation')} more"
