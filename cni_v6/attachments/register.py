@@ -189,7 +189,7 @@ def release(record: Attachment, leases: Transaction, context: Context) -> None:
     if isinstance(record.port, ChildLink) and record.port.node:
         from cni_v6.attachments import host_access  # of few networks
 
-        host_access.release(record, record.port.node, leases, context)
+        host_access.release(record, record.port, leases, context)
     leases.drop(record.owner)
 
 

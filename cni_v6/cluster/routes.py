@@ -102,14 +102,16 @@ def wanted(
     if isinstance(device, Pair) and underlay:
         entries += srv6.own(member.id, own, underlay)
     others = (claim for claim in cluster.claims if (claim.node, claim.id) != (member.name, member.id))
+    joining = dict[str, str]()  # said once, and not of each block that the node claims while it joins
     for claim, way in (ways or Ways()).to(others, conf, cluster, underlay, device):
-        if isinstance(way, NoNode):  # said once, and not of each block that the node claims while it joins
-            complaints.append(f"node {claim.node} has claimed blocks, and is not in the cluster's store yet: it joins, "
-                              "or its agent ended half way. There are routes to it once it is there")
+        if isinstance(way, NoNode):
+            joining[claim.node] = (f"node {claim.node} has claimed blocks, and is not in the cluster's store yet: it "
+                                   "joins, or its agent ended half way. There are routes to it once it is there")
         elif isinstance(way, NoRoute):
             complaints.append(f"no route to block {claim.prefix} of node {claim.node}: {way}")
         else:
             entries += way
+    complaints += joining.values()
     return Wanted(frozenset(entries), device, _entrances(underlay, device), tuple(complaints))
 
 

@@ -29,6 +29,8 @@ _WORDS = {
     ops.RemoveRoute: "remove route {dst} through {ifname} in {netns}{place}",
     ops.AddRule: "route what {source} sends in {netns} by table {table}",
     ops.RemoveRule: "route what {source} sends in {netns} by table {table} no more",
+    ops.RefuseReturn: "answer that what came in by {ifname} reaches nobody through an interface of link group {group}",
+    ops.AllowReturn: "pass what came in by {ifname} through an interface of link group {group} again",
     ops.AddProxy: "answer on {ifname} for neighbour {address}",
     ops.RemoveProxy: "answer on {ifname} for neighbour {address} no more",
     ops.SetNeighbour: "set the MAC of neighbour {address} of {ifname} in {netns} to {mac}",

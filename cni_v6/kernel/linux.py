@@ -338,6 +338,12 @@ def _create_child_link(spaces: Spaces, operation: ops.CreateChildLink) -> None:
     child_link.create(spaces, operation)
 
 
+def _change_return(spaces: Spaces, operation: ops.RefuseReturn | ops.AllowReturn) -> None:
+    from cni_v6.kernel import return_rules  # of one type of network
+
+    return_rules.change(spaces, operation)
+
+
 _DIRECT: dict[type[Any], Callable[[Spaces, Any], None]] = {
     ops.AddElements: apply_firewall.add_elements,
     ops.RemoveElements: apply_firewall.remove_elements,
@@ -346,6 +352,8 @@ _DIRECT: dict[type[Any], Callable[[Spaces, Any], None]] = {
     ops.FlushFlows: apply_firewall.flush_flows,
     ops.PinMac: _pin_mac,
     ops.CreateChildLink: _create_child_link,
+    ops.RefuseReturn: _change_return,
+    ops.AllowReturn: _change_return,
     awaits.AwaitPort: await_port,
     awaits.AwaitCarrier: await_carrier,
     awaits.AwaitReception: await_reception,

@@ -347,6 +347,24 @@ class RemoveRule:
 
 
 @dataclass(frozen=True, slots=True)
+class RefuseReturn:
+    """Have the node answer that a destination is unreachable where what came in by an interface would leave by one of a
+    link group. It may be so already. A kernel without routing rules (CONFIG_IP_MULTIPLE_TABLES) goes on as before.
+    """
+
+    ifname: str
+    group: int
+
+
+@dataclass(frozen=True, slots=True)
+class AllowReturn:
+    """Undo ``RefuseReturn``. It may be undone already."""
+
+    ifname: str
+    group: int
+
+
+@dataclass(frozen=True, slots=True)
 class SetPreferred:
     """Make an IPv6 address, ``ip/prefixlen``, preferred or deprecated (RFC 4862, section 5.5.4).
 
@@ -459,6 +477,8 @@ Op = (
     | RemoveRoute
     | AddRule
     | RemoveRule
+    | RefuseReturn
+    | AllowReturn
     | AddProxy
     | RemoveProxy
     | SetNeighbour

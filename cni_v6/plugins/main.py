@@ -114,9 +114,10 @@ class MainPlugin(Protocol[Conf]):
 
 @dataclass(frozen=True, slots=True)
 class Frame(Generic[Conf]):
-    """The five commands of one main plugin."""
+    """The five commands of one main plugin. ``few``: None where STATUS always looks at all containers."""
 
     plugin: MainPlugin[Conf]
+    few: status.Few[Conf] | None = None
 
     def add(self, call: Invocation, context: Context) -> Result:
         """ADD: attach the container. On failure, undo everything that was done for it."""
@@ -239,15 +240,25 @@ class Frame(Generic[Conf]):
             return status.of_stripped(call, context)
         with status.not_available():
             plugin, conf = self.plugin, self.plugin.load(call, context)
-            held, damaged = firewall_reload.attachments(call, conf, context)
+            chosen = status.choose(conf, context) if self.few else status.Chosen()
+            held, damaged = ((chosen.records, ()) if chosen.records is not None
+                             else firewall_reload.attachments(call, conf, context))
             gone = status.restore_firewall(call, conf, context)
             status.check_addresses(call, conf, context)
             records = [record for record in held if record.boot in ("", context.boot)]
-            asked = dict.fromkeys((GetLinks(), *plugin.status_questions(conf, context.id, records)))
-            seen = context.kernel.observe(tuple(asked))
-            lost = status.recall_lost(call, conf, held, seen, context)
+            lost: tuple[str, ...] = ()
+            if self.few and chosen.records is not None:
+                seen = context.kernel.observe(tuple(self.few.questions(conf, records)))
+                seen = self.few.answers(records, seen)
+            else:
+                asked = dict.fromkeys((GetLinks(), *plugin.status_questions(conf, context.id, records)))
+                seen = context.kernel.observe(tuple(asked))
+                lost = status.recall_lost(call, conf, held, seen, context)
             seen = seen.with_answers(context.kernel.observe(plugin.more_status_questions(conf, seen)))
-            for warning in plugin.check_status(conf, context.id, records, seen):
+            for warning in (
+                self.few.check(conf, records, seen, others=chosen.look.others)
+                if self.few and chosen.records is not None else plugin.check_status(conf, context.id, records, seen)
+            ):
                 call.log.warning(warning)
         remedies = []
         if gone:
@@ -258,6 +269,7 @@ class Frame(Generic[Conf]):
             remedies.append("look for what removes files below ipam.dataDir")
         if remedies:
             raise CniError(codes.LIMITED, "; ".join(filter(None, (gone, *damaged, *lost))), "; ".join(remedies))
+        status.settle(chosen, held, seen, context)
 
 
 # The bridge

@@ -63,3 +63,16 @@ class Routed:
         self, conf: RoutedConf, node: str, records: Sequence[Attachment], seen: Snapshot
     ) -> Iterable[str]:
         return routed_check.check_status(conf, records, seen)
+
+
+class FewRouted:
+    """See ``status.Few``."""
+
+    def questions(self, conf: RoutedConf, records: Sequence[Attachment]) -> Iterable[Question]:
+        return routed_check.few_questions(conf, records)
+
+    def answers(self, records: Sequence[Attachment], seen: Snapshot) -> Snapshot:
+        return routed_check.of_few(records, seen)
+
+    def check(self, conf: RoutedConf, records: Sequence[Attachment], seen: Snapshot, *, others: bool) -> Iterable[str]:
+        return routed_check.check_status(conf, records, seen, others=others)

@@ -7,7 +7,7 @@ import select
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,8 @@ COMMANDS = ("containerd", "containerd-shim-runc-v2", "ctr", "runc")
 FOLDER = "/run/containerd"
 IMAGE = "localhost/cni-v6-test:1"
 
-# The native snapshotter copies instead of mounting, so nothing depends on what the root folder's file system can do.
+# It copies instead of mounting, so nothing depends on what the root folder's file system can do.
+COPIES = "native"
 CONFIG = """
 version = 2
 root = "{root}"
@@ -35,7 +36,7 @@ state = "{folder}/state"
   disable_apparmor = true
   restrict_oom_score_adj = true
   [plugins."io.containerd.grpc.v1.cri".containerd]
-    snapshotter = "native"
+    snapshotter = "{snapshotter}"
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "/opt/cni/bin"
     conf_dir = "/etc/cni/net.d"
@@ -95,17 +96,22 @@ class Containerd:
 
 
 @contextmanager
-def containerd(node: Node, folder: Path) -> Iterator[Containerd]:
-    """Start containerd on a node, its root folder and log in ``folder``; stop it at the end."""
-    text = CONFIG.format(root=folder / "root", folder=FOLDER, image=IMAGE)
+def containerd(
+    node: Node, folder: Path, snapshotter: str = COPIES, archives: Iterable[Path] = ()
+) -> Iterator[Containerd]:
+    """Start containerd on a node, its root folder and log in ``folder``; stop it at the end.
+
+    :param archives: of images for its CRI service, besides the test's own.
+    """
+    text = CONFIG.format(root=folder / "root", folder=FOLDER, image=IMAGE, snapshotter=snapshotter)
     folder.joinpath("config.toml").write_text(text)
     image = archive(folder / "image.tar", IMAGE)
     node.path(FOLDER).mkdir()
     made = Containerd(node, folder)
     try:
         made.start()
-        for namespace in ("", "k8s.io"):
-            made.ctr("image", "import", "--snapshotter", "native", image, namespace=namespace)
+        for namespace, path in (("", image), *(("k8s.io", path) for path in (image, *archives))):
+            made.ctr("image", "import", "--snapshotter", snapshotter, path, namespace=namespace)
         yield made
     finally:
         made.stop()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import select
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -19,11 +18,10 @@ from typing import Any
 
 from tests.kube_api import Item, ask, kubeconfig, until
 from tests.kube_apiserver import ApiServer, kube_apiserver
-from tests.kubernetes import document
-from tests.sandbox import ROOT, need
+from tests.sandbox import REFERENCE_PLUGINS, ROOT, need
 
 from . import lan, networks
-from .containerd import IMAGE, Containerd, containerd
+from .containerd import COPIES, Containerd, containerd
 from .kubelet import PROGRAM, Kubelet, Pod, addresses, container_ids, is_ready, kubelet
 from .node import ENVIRONMENT, SETTLE, Node, node
 from .pods import PORT, asked, plain, url, web
@@ -39,6 +37,7 @@ SERVICE_RANGES = {6: "fd42:8e1f:6aff::/112", 4: "10.96.0.0/16"}
 API_SERVICE = {6: "fd42:8e1f:6aff::1", 4: "10.96.0.1"}
 OPTIONS = (  # of the API server
     "--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction", "--allow-privileged=true",
+    "--kubelet-preferred-address-types=InternalIP",
 )
 HOSTS = {6: lan.HOST6, 4: lan.HOST4}
 FILES = ROOT / "conf/cluster/kubernetes"  # the agent's, as the ConfigMap has them
@@ -46,11 +45,33 @@ FILES = ROOT / "conf/cluster/kubernetes"  # the agent's, as the ConfigMap has th
 Pools = Mapping[str, int]  # prefix -> length of the nodes' blocks
 
 
+@dataclass(frozen=True)
+class Kind:
+    """What a cluster is made of, where it is not the sample's.
+
+    :param pools: one a family, those of the cluster in their order.
+    :param plugin: in place of that of the sample's template.
+    :param archives: of images that each node has.
+    :param kubelet: settings of kubelet.
+    """
+
+    pools: Pools
+    plugin: Mapping[str, Any] | None = None
+    carrier: str = "direct"
+    archives: Sequence[Path] = ()
+    snapshotter: str = COPIES
+    kubelet: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def families(self) -> list[int]:
+        return [6 if ":" in pool else 4 for pool in self.pools]
+
+
 def pools_of(agent: Mapping[str, Any]) -> Pools:
     return {pool["cidr"]: pool["block"] for pool in agent["pools"]}
 
 
-POOLS = pools_of(json.loads(FILES.joinpath("agent.json").read_text()))
+SAMPLE = Kind(pools_of(json.loads(FILES.joinpath("agent.json").read_text())))
 
 
 @dataclass
@@ -82,9 +103,7 @@ class Member:
 @dataclass
 class Cluster:
     api: ApiServer
-    pools: Pools
-    plugin: Mapping[str, Any] | None
-    carrier: str
+    kind: Kind
     members: dict[str, Member] = field(default_factory=dict)
 
     def make(self, path: str, document: Mapping[str, Any]) -> Item:
@@ -124,58 +143,12 @@ class Cluster:
         return until(self.api, NODES, lambda nodes: all(
             name in nodes and is_ready(nodes[name]) == wanted for name, wanted in ready.items()), f"nodes: {ready}")
 
-    def start_agents(self) -> None:
-        """What docs/cluster.md says: the objects of deploy/kubernetes/agent, and the ConfigMap with the two files."""
-        paths = {
-            "Namespace": "/api/v1/namespaces", "ServiceAccount": f"/api/v1/namespaces/{AGENT_SPACE}/serviceaccounts",
-            "Role": f"{RBAC}/namespaces/{AGENT_SPACE}/roles", "ClusterRole": f"{RBAC}/clusterroles",
-            "RoleBinding": f"{RBAC}/namespaces/{AGENT_SPACE}/rolebindings",
-            "ClusterRoleBinding": f"{RBAC}/clusterrolebindings",
-            "DaemonSet": f"/apis/apps/v1/namespaces/{AGENT_SPACE}/daemonsets",
-        }
-        for name in document("agent/kustomization.yaml")["resources"]:
-            made = document(f"agent/{name}")
-            if made["kind"] == "DaemonSet":
-                texts = {file.name: file.read_text(encoding="utf-8") for file in FILES.iterdir()}
-                own = [{"cidr": pool, "block": block, "podCIDRs": True} for pool, block in self.pools.items()]
-                keys = {"pools": own, "carrier": self.carrier, "reportEvery": "1s"}  # instead of a minute
-                texts["agent.json"] = json.dumps({**json.loads(texts["agent.json"]), **keys})
-                if self.plugin:
-                    template = {**json.loads(texts["template.conflist"]), "plugins": [self.plugin]}
-                    texts["template.conflist"] = json.dumps(template)
-                self.make(f"/api/v1/namespaces/{AGENT_SPACE}/configmaps", {
-                    "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "cni-v6-agent"}, "data": texts})
-                made = _with_programs(made)
-            self.make(paths[made["kind"]], made)
-
-
-def _with_programs(daemon_set: Item) -> Item:
-    """The DaemonSet with an image that has no agent, and the machine's Python and this checkout in it, read-only."""
-    spec = daemon_set["spec"]["template"]["spec"]
-    [container] = spec["containers"]
-    python = ROOT / ".venv/bin/python"
-    wanted = {Path(path) for path in ("/usr", "/lib", "/lib64", sys.base_prefix, (ROOT / ".venv").resolve(), ROOT)}
-    paths = sorted(path for path in wanted if path.exists() and not set(path.parents) & wanted)
-    volumes = {f"program-{number}": str(path) for number, path in enumerate(paths)}
-    container |= {
-        "image": IMAGE, "imagePullPolicy": "Never",
-        "command": [str(python), str(ROOT / "bin/cni-v6ctl"), *container["command"][1:]],
-    }
-    container["volumeMounts"] += [{"name": name, "mountPath": path, "readOnly": True} for name, path in volumes.items()]
-    spec["volumes"] += [{"name": name, "hostPath": {"path": path}} for name, path in volumes.items()]
-    return daemon_set
-
 
 @contextmanager
-def cluster(
-    folder: Path, plugins: str, pools: Pools = POOLS, plugin: Mapping[str, Any] | None = None,
-    carrier: str = "direct", **nodes: int
-) -> Iterator[Cluster]:
+def cluster(folder: Path, plugins: str | None, kind: Kind = SAMPLE, **nodes: int) -> Iterator[Cluster]:
     """One whose nodes have registered. No agent runs yet.
 
-    :param plugins: the folder of our plugins.
-    :param pools: one a family, those of the cluster in their order.
-    :param plugin: in place of that of the sample's template.
+    :param plugins: the folder of our plugins. None: a DaemonSet brings them.
     :param nodes: name -> number, which makes its addresses.
     """
     for program in (CONTROLLER, SCHEDULER, PROXY):
@@ -183,14 +156,13 @@ def cluster(
     users = ["to-control,system:kube-controller-manager,control", "to-schedule,system:kube-scheduler,schedule",
              "to-proxy,system:kube-proxy,proxy"]
     users += [f"to-{name},system:node:{name},{name},system:nodes" for name in nodes]
-    families = [6 if ":" in pool else 4 for pool in pools]
-    services = f"--service-cluster-ip-range={','.join(SERVICE_RANGES[family] for family in families)}"
+    services = f"--service-cluster-ip-range={','.join(SERVICE_RANGES[family] for family in kind.families)}"
     with ExitStack() as things:
         things.enter_context(lan.lan())
         api = things.enter_context(kube_apiserver(
-            HOSTS[families[0]], options=(*OPTIONS, services), users=users, others=API_SERVICE.values()))
-        _control(things, api, folder, [services, *_given(pools)])
-        made = Cluster(api, pools, plugin, carrier)
+            HOSTS[kind.families[0]], options=(*OPTIONS, services), users=users, others=API_SERVICE.values()))
+        _control(things, api, folder, [services, *_given(kind.pools)])
+        made = Cluster(api, kind)
         accounts = "/api/v1/namespaces/default/serviceaccounts"
         until(api, accounts, lambda found: "default" in found, "there is a service account for pods")
         for name, number in nodes.items():
@@ -198,8 +170,11 @@ def cluster(
             place.mkdir()
             machine = things.enter_context(node())
             things.enter_context(lan.attached(machine, number))
-            networks.install(machine, plugins)
-            own = [lan.address(number, family) for family in families]
+            if plugins:
+                networks.install(machine, plugins)
+            else:
+                networks.install(machine, path=(REFERENCE_PLUGINS,))
+            own = [lan.address(number, family) for family in kind.families]
             made.members[name] = _member(things, made, machine, place, name, own)
         until(api, NODES, lambda found: set(nodes) <= set(found), "the nodes register")
         yield made
@@ -236,14 +211,14 @@ def _member(
     things: ExitStack, made: Cluster, machine: Node, folder: Path, name: str, own: Sequence[str]
 ) -> Member:
     api = made.api
-    runtime = things.enter_context(containerd(machine, folder))
+    runtime = things.enter_context(containerd(machine, folder, made.kind.snapshotter, made.kind.archives))
     config = kubeconfig(folder / "kubelet.conf", api.url, "default", api.cafile, f"to-{name}")
-    agent = things.enter_context(kubelet(machine, folder, name, own, config))
+    agent = things.enter_context(kubelet(machine, folder, name, own, config, made.kind.kubelet))
     proxy_config = kubeconfig(folder / "proxy.conf", api.url, "default", api.cafile, "to-proxy")
     options = {
         "apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration", "mode": "nftables",
         "clientConnection": {"kubeconfig": proxy_config},
-        "clusterCIDR": ",".join(made.pools), "detectLocalMode": "ClusterCIDR", "hostnameOverride": name,
+        "clusterCIDR": ",".join(made.kind.pools), "detectLocalMode": "ClusterCIDR", "hostnameOverride": name,
         "bindAddress": "::", "healthzBindAddress": "[::1]:10256", "metricsBindAddress": "[::1]:10249",
         # These sysctls are of the whole machine.
         "conntrack": {"maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
@@ -275,7 +250,7 @@ def check_service(made: Cluster, na: Member, nb: Member) -> None:
                 "ports": [{"port": 80, "targetPort": PORT, "nodePort": NODE_PORT}],
             },
         })
-        assert len(service["spec"]["clusterIPs"]) == len(made.pools)
+        assert len(service["spec"]["clusterIPs"]) == len(made.kind.pools)
         for number, address in enumerate(service["spec"]["clusterIPs"]):
             for member, pod in ((na, near), (nb, far)):
                 own = addresses(pod)[number]

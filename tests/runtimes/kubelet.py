@@ -137,11 +137,17 @@ def container_ids(pod: Pod) -> dict[str, str]:
 
 
 @contextmanager
-def kubelet(node: Node, folder: Path, name: str, own: Sequence[str], kubeconfig: str = "") -> Iterator[Kubelet]:
-    """One that runs on a node on the link, where containerd is running; arguments as of ``Kubelet``."""
+def kubelet(
+    node: Node, folder: Path, name: str, own: Sequence[str], kubeconfig: str = "",
+    settings: Mapping[str, Any] | None = None,
+) -> Iterator[Kubelet]:
+    """One that runs on a node on the link, where containerd is running; arguments as of ``Kubelet``.
+
+    :param settings: of its configuration, besides those that the node needs.
+    """
     need(str(PROGRAM) if PROGRAM.exists() else None, "needs kubelet: tools/kubernetes builds it")
     _prepare(node, folder)
-    folder.joinpath("kubelet.json").write_text(json.dumps(_configuration(node)))
+    folder.joinpath("kubelet.json").write_text(json.dumps({**_configuration(node), **(settings or {})}))
     made = Kubelet(node, folder, name, own, kubeconfig)
     try:
         made.start()

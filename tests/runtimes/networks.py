@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +37,13 @@ def conflist(name: str, version: str, *plugins: Mapping[str, Any]) -> str:
     return json.dumps({"cniVersion": version, "name": name, "plugins": plugins or (bridge(),)}, indent=2)
 
 
-def install(node: Node, *folders: str) -> None:
+def install(node: Node, *folders: str, path: Sequence[str] = PLUGIN_PATH) -> None:
     """Put every plugin into the node's /opt/cni/bin, as links: ours, and the reference's of other names beside them.
 
     :param folders: whose plugins go before both.
     """
     folder = node.path("/opt/cni/bin")
-    for source in map(Path, (*folders, *PLUGIN_PATH)):
+    for source in map(Path, (*folders, *path)):
         for plugin in source.iterdir():
             if not (folder / plugin.name).is_symlink():
                 (folder / plugin.name).symlink_to(plugin)

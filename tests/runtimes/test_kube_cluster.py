@@ -7,16 +7,19 @@ import select
 import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tests import image
 from tests.kube_api import Item, ask, kubeconfig, until
 from tests.sandbox import ROOT
 
 from . import networks
 from .containerd import COMMANDS
-from .kube_cluster import AGENT_SPACE, NODES, Cluster, Member, check_service, cluster, until_answered
+from .kube_cluster import AGENT_SPACE, NODES, SAMPLE, Cluster, Member, check_service, cluster, until_answered
+from .kube_deploy import engine_archive, start_agents, start_engines
 from .kubelet import addresses
 from .node import ENVIRONMENT, SETTLE
 from .pods import web
@@ -31,13 +34,17 @@ AGENT_PODS = f"/api/v1/namespaces/{AGENT_SPACE}/pods"
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory, couriers: str) -> Iterator[Cluster]:
-    """A cluster whose nodes have become ready by the agent."""
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A cluster whose nodes have become ready by the agent. The plugins and the engine come with their DaemonSet."""
     networks.need_commands(*COMMANDS)
-    with cluster(tmp_path_factory.mktemp("cluster"), couriers, na=10, nb=11) as started:
+    folder = tmp_path_factory.mktemp("image")
+    built = image.build(folder)
+    kind = replace(SAMPLE, archives=(engine_archive(folder, built),))
+    with cluster(tmp_path_factory.mktemp("cluster"), None, kind, na=10, nb=11) as started:
         nodes = started.until_nodes(na=False, nb=False)
         assert all("cni plugin not initialized" in condition(node, "Ready")["message"] for node in nodes.values())
-        started.start_agents()
+        start_engines(started, built)
+        start_agents(started)
         started.until_nodes(na=True, nb=True)
         yield started
 

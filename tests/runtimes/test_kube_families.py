@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 
@@ -12,7 +10,8 @@ from tests.kube_api import until
 
 from . import networks
 from .containerd import COMMANDS
-from .kube_cluster import PODS, Cluster, Pools, check_service, cluster
+from .kube_cluster import PODS, Cluster, Kind, check_service, cluster
+from .kube_deploy import start_agents
 from .kubelet import addresses, is_ready
 from .pods import idle
 
@@ -22,14 +21,6 @@ pytestmark = [
 
 ROOM = 6  # addresses of a /125, without that of the gateway and the subnet-router anycast address
 EVENTS = "/api/v1/namespaces/default/events"
-
-
-@dataclass(frozen=True)
-class Kind:
-    pools: Pools
-    plugin: Mapping[str, Any] | None = None
-    carrier: str = "direct"
-
 
 ROUTED = {
     "type": "cni-v6-routed", "ingress": "open", "masquerade": {"ipv4": "auto", "ipv6": "auto"}, "strict": True,
@@ -45,8 +36,8 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     networks.need_commands(*COMMANDS)
     kind: Kind = request.param
     folder = tmp_path_factory.mktemp("cluster")
-    with cluster(folder, couriers, kind.pools, kind.plugin, kind.carrier, na=10, nb=11) as started:
-        started.start_agents()
+    with cluster(folder, couriers, kind, na=10, nb=11) as started:
+        start_agents(started)
         started.until_nodes(na=True, nb=True)
         yield started
 
@@ -54,7 +45,7 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 def test_pods_have_the_pools_families_in_their_order(made: Cluster) -> None:
     na, nb = made.members["na"], made.members["nb"]
     with made.pods(one="na", two="nb") as (one, two):
-        assert [":" in address for address in addresses(one)] == [":" in pool for pool in made.pools]
+        assert [":" in address for address in addresses(one)] == [":" in pool for pool in made.kind.pools]
         for own, other in zip(addresses(one), addresses(two), strict=True):
             assert na.seen_by(one, other) == own and nb.seen_by(two, own) == other
 

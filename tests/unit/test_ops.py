@@ -45,6 +45,8 @@ SAID: dict[Op, str] = {
     ops.RemoveRoute(HOST, "cni0", "2001:db8::2/128"): "remove route 2001:db8::2/128 through cni0 in the node",
     ops.AddRule(A, "2001:db8::2/128", 7): "route what 2001:db8::2/128 sends in /run/netns/a by table 7",
     ops.RemoveRule(A, "2001:db8::2/128", 7): "route what 2001:db8::2/128 sends in /run/netns/a by table 7 no more",
+    ops.RefuseReturn("up0", 7): "answer that what came in by up0 reaches nobody through an interface of link group 7",
+    ops.AllowReturn("up0", 7): "pass what came in by up0 through an interface of link group 7 again",
     ops.AddProxy("ens1", "2001:db8::2"): "answer on ens1 for neighbour 2001:db8::2",
     ops.RemoveProxy("ens1", "2001:db8::2"): "answer on ens1 for neighbour 2001:db8::2 no more",
     ops.TuneLink(A, "eth0", promisc=True, tx_queue=500):

@@ -262,6 +262,14 @@ def _remove_rule(fake: FakeNode, operation: ops.RemoveRule) -> None:
         space.rules.remove((operation.source, operation.table))
 
 
+def _refuse_return(fake: FakeNode, operation: ops.RefuseReturn) -> None:
+    fake.refused.add((operation.ifname, operation.group))
+
+
+def _allow_return(fake: FakeNode, operation: ops.AllowReturn) -> None:
+    fake.refused.discard((operation.ifname, operation.group))
+
+
 def _add_proxy(fake: FakeNode, operation: ops.AddProxy) -> None:
     fake.existing(HOST, operation.ifname, operation)
     held = fake.spaces[HOST].proxies.setdefault(operation.ifname, [])
@@ -334,6 +342,8 @@ EFFECTS: dict[type[Any], Callable[[FakeNode, Any], None]] = {
     ops.RemoveRoute: _remove_route,
     ops.AddRule: _add_rule,
     ops.RemoveRule: _remove_rule,
+    ops.RefuseReturn: _refuse_return,
+    ops.AllowReturn: _allow_return,
     ops.AddProxy: _add_proxy,
     ops.RemoveProxy: _remove_proxy,
     ops.SetNeighbour: _set_neighbour,
