@@ -93,10 +93,10 @@ def _inet(policy: Policy, comment: str) -> Iterator[Element]:
         yield from (Element(INET, f"keep{version}", (address, prefix)) for prefix in kept)
     yield from _prefixes(policy, comment)
     yield from published(policy.ports, policy.addresses, comment)
-    yield from _at_loopback(policy)
+    yield from at_loopback(policy)
 
 
-def _at_loopback(policy: Policy) -> Iterator[Element]:
+def at_loopback(policy: Policy) -> Iterator[Element]:
     """The published ports that answer at ::1. A port is in one of both maps once, and so is its element here."""
     for port in published(policy.ports, policy.addresses):
         if port.set == "ports6":
