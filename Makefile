@@ -27,7 +27,7 @@ REST = (runtimes or uml or bare or courier or slow) and not crossed
 
 .NOTPARALLEL:
 .PHONY: help demo test test-all test-rest test-kubernetes conformance check bench lint type courier wheels dist deb
-.PHONY: docs install uninstall clean
+.PHONY: docs image install uninstall clean
 .PHONY: root setup setup-install setup-test setup-rest setup-bench
 
 help: ## list the targets
@@ -47,7 +47,7 @@ test-rest: ARGS = -m "$(REST)"
 test-rest: root setup-rest ## what make test leaves out; ARGS="-k gateway": a part of everything
 	$(PYTEST) $(ARGS)
 
-test-kubernetes: root setup-rest ## with a real kubelet and API server of Kubernetes, which it builds once (15 minutes)
+test-kubernetes: root setup-rest ## with a real kubelet and API server of Kubernetes, which it builds once
 	@tools/kubernetes
 	$(PYTEST) -m kubernetes $(ARGS)
 
@@ -81,6 +81,10 @@ dist: courier ## cni-v6ctl as one file for hosts without pip, with the couriers 
 
 deb: setup-install ## the Debian package, with man pages, completion and systemd units, into dist/
 	@tools/deb dist
+
+image: IMAGE = cni-v6
+image: ## the images of deploy/kubernetes for this processor, with docker or podman; IMAGE=REGISTRY/cni-v6:TAG
+	@tools/image $(IMAGE)
 
 docs: ## the documentation as a site to search, into build/site/
 	@tools/venv

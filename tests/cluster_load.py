@@ -10,26 +10,26 @@ import re
 import select
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 from urllib.request import urlopen
 
-from cni_v6.cluster import membership, records
+from cni_v6.cluster import membership, records, report
 from cni_v6.cluster.agent import Agent
 from cni_v6.cluster.config import AgentConf, Pool
 from cni_v6.cluster.etcd_store import EtcdStore
 from cni_v6.cluster.facts import Underlay
 from cni_v6.cluster.fake import FakeNode
-from cni_v6.cluster.serve import PAUSE_SECONDS
+from cni_v6.cluster.report import Report
 from cni_v6.cluster.state import State
 from tests.sandbox import ROOT
 
 CONF = AgentConf(
     (Pool("fd42:8e1f:6a00::/48", 64), Pool("10.64.0.0/10", 24)), "direct", "", "/etc/template", "/etc/target", "/state",
 )
+POOLS = [{"cidr": pool.cidr, "block": pool.block} for pool in CONF.pools]
 TEMPLATE: dict[str, Any] = {"plugins": [{"ipam": {}}]}
 PATIENCE = 600.0
 AT_ONCE = 8  # agents of a process that do something at the same time
@@ -122,6 +122,14 @@ class Node:
         while address not in self.store.read()[f"nodes/{node}"]:
             self.await_news()
 
+    def report(self) -> None:
+        """Say that all answer whom it asks."""
+        assert self._disk.state
+        cluster = records.read(self._disk.state.objects)
+        tested = [*report.targets(report.peers(self._agent.member, cluster))]
+        answers = report.answers(tested, {address: True for _, _, address in tested}, (), 1)
+        self.store.report(self._agent.member.name, report.encode(Report(self._agent.member.id, {}, answers, 1)))
+
     def await_news(self) -> None:
         assert select.select([self.store], [], [], PATIENCE)[0], "nothing was heard"
         self.store.drain()
@@ -157,13 +165,14 @@ def asked(url: str) -> dict[str, int]:
 
 
 class Process:
-    """Nodes in a process of their own."""
+    """Nodes in a process of their own.
 
-    def __init__(self, target: str, first: int, count: int) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.cluster_load", target, str(first), str(count)], cwd=ROOT, text=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        )
+    :param before: a command that runs another one where they are to be.
+    """
+
+    def __init__(self, target: str, first: int, count: int, before: Sequence[str] = ()) -> None:
+        argv = [*before, sys.executable, "-m", "tests.cluster_load", target, str(first), str(count)]
+        self._process = subprocess.Popen(argv, cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
     def tell(self, act: str, *arguments: Any) -> None:
         assert self._process.stdin
@@ -183,36 +192,16 @@ class Process:
             self._process.stdout.close()
 
 
-def _observe(node: Node, entries: int) -> dict[str, float]:
-    """As ``serve`` does, until the node has so many routes: what one agent costs while others come."""
-    begin, steps = time.process_time(), 0
-    node.join()
-    while len(node.kernel.entries) != entries:
-        node.await_news()
-        select.select([], [], [], PAUSE_SECONDS)  # what ``serve`` does after each step
-        node.store.drain()
-        node._agent.step()
-        steps += 1
-    return {"steps": steps, "cpu": time.process_time() - begin, "kib": _resident()}
-
-
-def _resident() -> int:
-    with open("/proc/self/status", encoding="ascii") as status:
-        return next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
-
-
 def _main(target: str, first: str, count: str) -> None:
-    import cni_v6.ctl.agent  # noqa: F401 - what the agent's process has in memory
-
     nodes = [Node(target, number) for number in range(int(first), int(first) + int(count))]
     acts: dict[str, Callable[..., Any]] = {
         "join": lambda: [block for blocks in each(nodes, Node.join) for block in blocks],
         "settle": lambda entries: sum(each(nodes, lambda node: node.settle(entries))),
         "restart": lambda: each(nodes, Node.start) and None,
         "listen": lambda: each(nodes, Node.listen) and None,
+        "report": lambda: each(nodes, Node.report) and None,
         "move": lambda: nodes[0].move(),
         "hear": lambda name, address: each(nodes, lambda node: node.hear(name, address)) and None,
-        "observe": lambda entries: _observe(nodes[0], entries),
     }
     print("null", flush=True)  # all of them listen
     for line in sys.stdin:

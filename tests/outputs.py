@@ -6,6 +6,7 @@ The schemas are closed here: a key that they do not name is a mistake, and so is
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -78,3 +79,8 @@ def _complain(texts: Sequence[str], output: Output) -> None:
 @lru_cache(maxsize=None)
 def _validator(text: str) -> Draft202012Validator:
     return Draft202012Validator(json.loads(text))
+
+
+def unwrapped(printed: str) -> str:
+    """What a command prints for a terminal, each statement in one line again: the others begin with four blanks."""
+    return re.sub(r"\n {4,}(?=\S)", " ", printed)

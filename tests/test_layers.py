@@ -21,19 +21,20 @@ IO = frozenset({
     "cluster.bird", "cluster.disk", "cluster.echo", "cluster.etcd_store", "cluster.file_store", "cluster.files",
     "cluster.follow", "cluster.kubernetes_store", "cluster.linux", "cluster.linux_devices", "cluster.news",
     "cluster.open_store", "cluster.other_store", "cluster.reporter", "cluster.serve", "cluster.tables", "ctl",
-    "engine.call_log", "engine.delivery", "engine.engine_metrics", "engine.handle", "engine.incoming",
-    "engine.inheritance", "engine.inprocess", "engine.installation", "engine.log_file", "engine.metrics",
-    "engine.scrape", "engine.server", "engine.service", "engine.start", "engine.suspect", "engine.tracing",
-    "engine.watch", "engine.workers", "kernel.all_links", "kernel.apply_firewall", "kernel.bridge_macs",
-    "kernel.by_key", "kernel.child_link", "kernel.child_process", "kernel.deadline", "kernel.detached_mount",
-    "kernel.drops", "kernel.inotify", "kernel.link_deletion", "kernel.linux", "kernel.listeners",
-    "kernel.netfilter.events", "kernel.netfilter.socket", "kernel.netlink.socket", "kernel.netns.alive",
-    "kernel.netns.enter", "kernel.netns.throwaway", "kernel.observe", "kernel.open_namespaces", "kernel.private_proc",
-    "kernel.privilege", "kernel.programs", "kernel.refusal", "kernel.second_route", "kernel.sysctl", "kernel.text_file",
-    "kernel.wait", "kernel.whole_file", "leases.disk.allocation_files", "leases.disk.data_dirs",
-    "leases.disk.directory", "leases.disk.known_records", "leases.disk.lease_files", "leases.disk.lock",
-    "leases.disk.peek", "leases.disk.rebuild", "leases.disk.release_queue_file", "leases.disk.store",
-    "leases.disk.transaction", "plugins.delegate", "shim",
+    "engine.call_log", "engine.delivery", "engine.engine_metrics", "engine.handle", "engine.in_order",
+    "engine.incoming", "engine.inheritance", "engine.inprocess", "engine.installation", "engine.log_file",
+    "engine.metrics", "engine.scrape", "engine.server", "engine.service", "engine.start", "engine.suspect",
+    "engine.tracing", "engine.watch", "engine.workers", "kernel.all_links", "kernel.apply_firewall",
+    "kernel.bridge_macs", "kernel.by_key", "kernel.child_link", "kernel.child_process", "kernel.deadline",
+    "kernel.detached_mount", "kernel.drops", "kernel.inotify", "kernel.link_deletion", "kernel.linux",
+    "kernel.listeners", "kernel.netfilter.events", "kernel.netfilter.socket", "kernel.netlink.socket",
+    "kernel.netns.alive", "kernel.netns.enter", "kernel.netns.throwaway", "kernel.node_news", "kernel.observe",
+    "kernel.open_namespaces", "kernel.private_proc", "kernel.privilege", "kernel.programs", "kernel.refusal",
+    "kernel.return_rules", "kernel.second_route", "kernel.sysctl", "kernel.text_file", "kernel.wait",
+    "kernel.whole_file", "leases.disk.allocation_files", "leases.disk.data_dirs", "leases.disk.directory",
+    "leases.disk.known_records", "leases.disk.lease_files", "leases.disk.lock", "leases.disk.peek",
+    "leases.disk.rebuild", "leases.disk.release_queue_file", "leases.disk.store", "leases.disk.transaction",
+    "plugins.delegate", "shim",
 })
 HARMLESS = frozenset({
     "__future__", "abc", "base64", "binascii", "bisect", "collections", "contextlib", "dataclasses", "difflib", "enum",
@@ -63,17 +64,16 @@ LARGER = {  # module -> lines it may have all the same, where two modules would 
     "cluster.agent": 310,  # the whole of a step
     "config.main": 360,  # what every main plugin reads of its configuration
     "config.ipam": 320,  # every key of the ``ipam`` object
-    "kernel.fake.ops": 360,  # the effect of every operation
-    "kernel.linux": 355,  # order, batches, and what undoes them
+    "kernel.fake.ops": 375,  # the effect of every operation
+    "kernel.linux": 370,  # order, batches, and what undoes them
     "kernel.observe": 370,  # the answer to every question
-    "kernel.ops": 560,  # every operation
+    "kernel.ops": 530,  # every operation that changes something
     "kernel.netlink.pyroute2_messages": 365,  # every other request
     "kernel.netlink.requests": 340,  # every request of a plain ADD and DEL
-    "kernel.questions": 480,  # every question and its answer
     "leases.memory": 310,  # every method of the store's protocol
     "leases.disk.directory": 340,  # every access to a file of the store
     "leases.disk.transaction": 335,  # the order in which files come and go
-    "plugins.main": 370,  # the five commands of any main plugin, and what undoes them
+    "plugins.main": 385,  # the five commands of any main plugin, and what undoes them
 }
 FUNCTION_LINES = 55  # the longest
 FUNCTION_LINES_P90 = 30

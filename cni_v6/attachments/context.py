@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-from cni_v6.kernel.questions import Kernel
+from cni_v6.kernel.snapshot import Kernel
+from cni_v6.leases.attachment import Attachment
 from cni_v6.leases.store import Leases
 from cni_v6.protocol.invocation import Invocation, Report
+from cni_v6.protocol.names import Owner
 from cni_v6.values import dataclass
 
 # (invocation, plugin type, command) -> the plugin's output; {} for a command that prints nothing
@@ -63,10 +65,42 @@ class DataDirs(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Look:
+    """A look at the containers of a network that has begun.
+
+    ``owners``: whose record, links or routes may have changed since all of the network's containers were in order; None
+    where any may have. ``others``: whether others of the network run. ``token``: its keeper's.
+    """
+
+    owners: frozenset[Owner] | None = None
+    others: bool = False
+    token: object = None
+
+
+class InOrder(Protocol):
+    """Which containers a network had when all of them were last found in order, and what has changed since."""
+
+    def begin(self, network: str, data_dir: str, mark: object) -> Look:
+        """Begin a look, under the lock of the network's leases.
+
+        :param mark: what else the judgement of a container depends on.
+        """
+        ...
+
+    def settle(self, look: Look, records: Iterable[Attachment], present: Container[str]) -> None:
+        """All containers of the network are in order, as far as the kernel had told of changes when the look began.
+
+        :param records: those that were looked at: of the look's owners, or all of the network.
+        :param present: the host interfaces of those that run.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
 class Context:
     """``boot`` is /proc/sys/kernel/random/boot_id, ``id`` the machine id. ``now`` returns seconds since the epoch.
     ``read_file`` is ``kernel.text_file.read``. ``remarks`` returns the kernel's remarks for the log, at the end of a
-    call. ``report`` is filled for the log of calls; None where there is none."""
+    call. ``report`` is filled for the log of calls, ``in_order`` is kept between calls; None where there is none."""
 
     kernel: Kernel
     leases: Callable[[str, str], Leases]  # (network, data_dir)
@@ -78,3 +112,4 @@ class Context:
     now: Callable[[], float]
     remarks: Callable[[], Sequence[str]] = tuple
     report: Report | None = None
+    in_order: InOrder | None = None

@@ -15,9 +15,10 @@ from cni_v6.attachments.context import Context
 from cni_v6.attachments.stale import Here
 from cni_v6.config.main import MainConf
 from cni_v6.errors import CniError
-from cni_v6.kernel import ops
+from cni_v6.kernel import awaits
 from cni_v6.kernel.ops import HOST
-from cni_v6.kernel.questions import Question, Snapshot
+from cni_v6.kernel.questions import Question
+from cni_v6.kernel.snapshot import Snapshot
 from cni_v6.leases import records
 from cni_v6.leases.attachment import Attachment
 from cni_v6.leases.store import Transaction
@@ -48,7 +49,7 @@ def observe(
         record = leases.get(site.owner)
     if record is None or record.netns == inside:
         return found
-    end = ops.AwaitEnd(site.host) if _has_ended(record, context) else ops.AwaitEnd(site.host, DOUBT_SECONDS)
+    end = awaits.AwaitEnd(site.host) if _has_ended(record, context) else awaits.AwaitEnd(site.host, DOUBT_SECONDS)
     with suppress(CniError):  # it stays: its other end is in a namespace that is alive
         context.kernel.apply([end])
     return context.kernel.observe(questions)

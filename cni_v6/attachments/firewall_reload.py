@@ -14,7 +14,8 @@ from cni_v6.firewall.elements import elements
 from cni_v6.firewall.policy import Policy
 from cni_v6.firewall.shape import Table
 from cni_v6.kernel import ops
-from cni_v6.kernel.questions import GetAllElements, GetLinks, GetRuleset, GetTables, Snapshot
+from cni_v6.kernel.questions import GetAllElements, GetLinks, GetRuleset, GetTables
+from cni_v6.kernel.snapshot import Snapshot
 from cni_v6.leases.attachment import Attachment
 from cni_v6.leases.store import Transaction
 from cni_v6.log import counted

@@ -20,8 +20,8 @@ from cni_v6.attachments.context import Context
 from cni_v6.config.main import MainConf
 from cni_v6.kernel.ops import HOST, Op
 from cni_v6.kernel.questions import GetLink
-from cni_v6.leases.attachment import Attachment, GatewayAddress
-from cni_v6.leases.records import anchor_words, read_anchor
+from cni_v6.leases.attachment import SETTING_KEYS, Attachment, GatewayAddress, RoutedLink, Setting
+from cni_v6.leases.records import anchor_words, read_anchor, safe
 from cni_v6.leases.store import Transaction
 from cni_v6.net import addresses
 from cni_v6.plan import gateways
@@ -29,27 +29,32 @@ from cni_v6.protocol.names import Owner
 from cni_v6.protocol.result import Address
 from cni_v6.values import dataclass
 
+NOBODY = "", ""  # the user of a setting that is needed for another reason
+
 
 @dataclass(frozen=True, slots=True)
 class Memo:
-    """The gateway addresses that a network has on interfaces of ours since the node booted.
+    """What a network has on the node since it booted: the gateway addresses on interfaces of ours, the prefixes whose
+    rest is unreachable.
 
     ``looked_at``: those whose prefixes overlap with nothing else of the node (``overlaps``). ``recalled``: whether the
-    store was compared with the node (``recall``). ``answering``: the interfaces on which the node answers for
-    containers of the network that are elsewhere (``former_bridge``).
+    store was compared with the node (``recall``). ``settings``: what it has changed of the node's interfaces
+    (``node_settings``); those without a user are of interfaces on which the node answers for containers of the network
+    that are elsewhere (``former_bridge``).
     """
 
     live: tuple[GatewayAddress, ...] = ()
     draining: tuple[GatewayAddress, ...] = ()
     looked_at: tuple[GatewayAddress, ...] = ()
     recalled: bool = False
-    answering: tuple[str, ...] = ()
+    settings: tuple[Setting, ...] = ()
 
 
 def encode(memo: Memo, boot: str) -> bytes:
     parts = ("live", memo.live), ("draining", memo.draining), ("lookedAt", memo.looked_at)
     words = {name: [*map(anchor_words, anchors)] for name, anchors in parts}
-    return json.dumps({"boot": boot, "recalled": memo.recalled, "answering": memo.answering, **words}).encode()
+    settings = {"settings": [*map(setting_words, memo.settings)]} if memo.settings else {}
+    return json.dumps({"boot": boot, "recalled": memo.recalled, **words, **settings}).encode()
 
 
 @lru_cache(maxsize=64)  # it rarely changes, and every ADD reads it
@@ -59,30 +64,48 @@ def decode(content: bytes, boot: str) -> Memo:
         raw = json.loads(content or b"{}")
         if raw.get("boot") != boot:
             return Memo()
-        keys = ("live", "draining", "lookedAt")  # the last one is younger, and so is "answering"
+        keys = ("live", "draining", "lookedAt")  # the last one is younger, and so is "settings"
         live, draining, looked_at = (
             tuple(read_anchor(*map(str, words)) for words in raw.get(key, ())) for key in keys
         )
-        answering = tuple(map(str, raw.get("answering", ())))
+        settings = tuple(read_setting(*map(str, words)) for words in raw.get("settings", ()))
     except (ValueError, TypeError, AttributeError):
         return Memo()
-    return Memo(live, draining, looked_at, raw.get("recalled") is True, answering)
+    return Memo(live, draining, looked_at, raw.get("recalled") is True, settings)
+
+
+def setting_words(setting: Setting) -> list[str]:
+    """A changed setting of the node as JSON."""
+    return [setting.home, setting.key, setting.before, *setting.user]
+
+
+def read_setting(home: str, key: str, before: str, container_id: str, ifname: str) -> Setting:
+    """A changed setting of the node from JSON.
+
+    :raises ValueError: ``setting_words`` does not write these words.
+    """
+    is_value = (before.isascii() and before.isdecimal()) or (key == "netfilter" and not before)
+    if not (safe(home) and key in SETTING_KEYS and is_value):
+        raise ValueError("settings")
+    return Setting(home, key, before, (container_id, ifname))
 
 
 def settled(
-    conf: MainConf, ips: Iterable[Address], leases: Transaction, context: Context, *, is_ours: bool
+    conf: MainConf, ips: Iterable[Address], leases: Transaction, context: Context, *, is_ours: bool,
+    rest: tuple[GatewayAddress, ...] = (),
 ) -> tuple[GatewayAddress, ...]:
     """The gateway addresses that an attachment uses, which is about to be recorded.
 
     They become live. Those that the network's configuration no longer has start to drain.
 
     :param ips: the container's addresses.
+    :param rest: the prefixes whose rest is unreachable.
     :param is_ours: whether we made the gateway interface, or are about to make it.
     :raises CniError: STORE_FAILED, KERNEL_REFUSED.
     """
     own = tuple(ips)
-    needed = gateways.lasting(conf, own)
-    if needed and is_ours:
+    needed = *gateways.lasting(conf, own), *rest
+    if is_ours and (needed or not conf.is_shared):  # a routed network may have had ``rest``
         _settle(conf, needed, leases, context)
     return gateways.anchors(conf, own)
 
@@ -104,11 +127,11 @@ def _settle(
 
 
 def former(
-    own: Iterable[str], leases: Transaction, context: Context
+    own: Iterable[str], network: str, leases: Transaction, context: Context
 ) -> Mapping[str, tuple[str, ...]]:
     """As ``former_bridge.interfaces``, for a container with these addresses, once ``settled`` is done.
 
-    Remembered before the node answers there, so that it ends.
+    What that changes there is remembered before, so that it ends.
     """
     memo = decode(leases.memo(), context.boot)
     if not memo.draining:
@@ -116,9 +139,10 @@ def former(
     from cni_v6.plan import former_bridge  # while a network changes its type
 
     found = former_bridge.interfaces(memo.draining, own)
-    answering = tuple(dict.fromkeys((*memo.answering, *found)))
-    if answering != memo.answering:
-        leases.keep_memo(encode(replace(memo, answering=answering), context.boot))
+    if found:
+        from cni_v6.attachments import node_settings
+
+        node_settings.claim(former_bridge.settings(found), network, leases, context)
     return found
 
 
@@ -139,6 +163,18 @@ def release(record: Attachment, leases: Transaction, context: Context) -> None:
     _take_away(record.owner.network, memo, _unneeded(leaving, leases, context, but=record.owner), leases, context)
 
 
+def release_settings(record: Attachment, leases: Transaction, context: Context) -> None:
+    """Before a record is removed: give back the settings of the node that only this attachment needs.
+
+    :raises CniError: STORE_FAILED, KERNEL_REFUSED.
+    """
+    memo = decode(leases.memo(), context.boot)
+    if any(setting.user == (record.owner.container_id, record.owner.ifname) for setting in memo.settings):
+        from cni_v6.attachments import node_settings  # for the one attachment that is named
+
+        node_settings.release(record, leases, context)
+
+
 def _unneeded(
     draining: Iterable[GatewayAddress], leases: Transaction, context: Context, but: Owner | None = None
 ) -> tuple[GatewayAddress, ...]:
@@ -156,7 +192,9 @@ def _unneeded(
 
 def _counts_on(record: Attachment, anchor: GatewayAddress) -> bool:
     """Whether an attachment uses a gateway address: by its record, for the reference plugin's by its addresses."""
-    if record.anchors:
+    if anchor.unreachable and not isinstance(record.port, RoutedLink):
+        return False
+    if record.anchors and not anchor.unreachable:
         return anchor in record.anchors
     return any(
         addresses.version(address) == addresses.version(anchor.prefix)
@@ -188,7 +226,7 @@ def _take_away(
     _put_again(dict.fromkeys((*kept, *again)), context)
     if unneeded:
         left = replace(memo, draining=tuple(anchor for anchor in memo.draining if anchor not in unneeded))
-        leases.keep_memo(encode(_silent(network, left, context) if left.answering else left, context.boot))
+        leases.keep_memo(encode(_silent(network, left, context) if left.settings else left, context.boot))
 
 
 def _silent(network: str, memo: Memo, context: Context) -> Memo:
@@ -196,16 +234,12 @@ def _silent(network: str, memo: Memo, context: Context) -> Memo:
 
     Somebody is where a gateway drains, and where one is live, as long as others drain: the network may have gone back.
     """
-    from cni_v6.plan import former_bridge
+    from cni_v6.attachments import node_settings
 
     busy = {anchor.home for anchor in (*memo.draining, *(memo.live if memo.draining else ()))}
-    over = [home for home in memo.answering if home not in busy]
-    memos = (decode(content, context.boot) for name, content in context.data_dirs.memos() if name != network)
-    shared = {home for other in memos for home in other.answering}
-    seen = context.kernel.observe([question for home in over for question in former_bridge.end_questions(home)])
-    steps = (step for home in over if home not in shared for step in former_bridge.end_steps(home, seen))
-    context.kernel.apply(tuple(steps))
-    return replace(memo, answering=tuple(home for home in memo.answering if home in busy))
+    over = [setting for setting in memo.settings if setting.user == NOBODY and setting.home not in busy]
+    node_settings.give_back(over, network, context)
+    return replace(memo, settings=tuple(setting for setting in memo.settings if setting not in over))
 
 
 def _put_again(anchors: Collection[GatewayAddress], context: Context) -> None:

@@ -5,7 +5,7 @@ Everything happens under the lock of the network's leases, so that the firewall'
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import field, replace
 
 from cni_v6.attachments import damaged, old_gateways, overlaps, recall
@@ -14,11 +14,11 @@ from cni_v6.config.ipam import IpamConf
 from cni_v6.config.main import MainConf
 from cni_v6.errors import PORT_TAKEN, CniError
 from cni_v6.kernel.ops import Op
-from cni_v6.leases.attachment import Attachment, BridgePort, ChildLink, GatewayAddress, ProxyEntry, RoutedLink
+from cni_v6.leases.attachment import Attachment, BridgePort, ChildLink, GatewayAddress, ProxyEntry, RoutedLink, Setting
 from cni_v6.leases.store import Transaction
 from cni_v6.log import Log
 from cni_v6.net.addresses import is_link_local, version
-from cni_v6.plan import features, firewall_elements, gateways
+from cni_v6.plan import bridge_port, features, firewall_elements, gateways
 from cni_v6.plan.site import Site
 from cni_v6.protocol.names import Owner
 from cni_v6.protocol.result import Address
@@ -32,8 +32,10 @@ class Network:
     ``mac`` returns the MAC of a container with these addresses. ``is_ours``: we made the gateway interface, or are
     about to make it. ``port``: how containers are plugged in; ``link``: how a container with these addresses is
     connected, if each has a link of its own. ``recorded``: once the attachment is recorded, refuses it if a call at the
-    same time has recorded what it cannot be beside. Registering fills ``former``: interfaces where containers of this
-    network still are that take the new container's addresses for on-link, with those addresses.
+    same time has recorded what it cannot be beside. ``rest``: the prefixes whose rest is unreachable.
+
+    Registering fills ``former``: interfaces where containers of this network still are that take the new container's
+    addresses for on-link, with those addresses; and ``claimed``: as of ``node_settings.claim``.
     """
 
     conf: MainConf
@@ -42,7 +44,9 @@ class Network:
     port: BridgePort | ChildLink | None = None
     link: Callable[[tuple[Address, ...]], RoutedLink] | None = None
     recorded: Callable[[Context], None] | None = None
+    rest: tuple[GatewayAddress, ...] = ()
     former: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    claimed: list[Setting] = field(default_factory=list)
 
 
 def register(net: Network, record: Attachment, leases: Transaction, context: Context, log: Log) -> None:
@@ -59,6 +63,7 @@ def register(net: Network, record: Attachment, leases: Transaction, context: Con
     requested = conf.ipam.requested if isinstance(conf.ipam, IpamConf) else ()
     leases.put(registered)
     try:
+        _claim(net, registered, leases, context)
         chosen_by_call = tuple(address for address in registered.addresses if address in requested)
         _admit(registered, leases, context, log, chosen_by_call)
     except Exception:
@@ -75,6 +80,7 @@ def complete(
     addresses = tuple(ip.ip for ip in ips)
     completed = firewall_elements.with_policy(net.conf, attachment, addresses, net.mac(addresses))
     leases.update(completed)
+    _claim(net, completed, leases, context)
     _admit(completed, leases, context, log)
 
 
@@ -98,14 +104,33 @@ def _admit(
         context.kernel.apply(firewall_elements.admission(left, requested))
 
 
+def _claim(net: Network, record: Attachment, leases: Transaction, context: Context) -> None:
+    """Remember which settings of the node the attachment needs."""
+    needed = list(bridge_port.needed_settings(record))
+    if needed:
+        from cni_v6.attachments import node_settings  # of bridges with certain keys
+
+        user = node_settings.user(record.owner)
+        wanted = (replace(setting, user=user) for setting in needed)
+        net.claimed.extend(node_settings.claim(wanted, net.conf.network, leases, context))
+
+
+def turn_on(claimed: Iterable[Setting], planned: Collection[Op]) -> list[Op]:
+    """The operations for settings that were claimed, but for those that are planned."""
+    from cni_v6.plan import node_settings
+
+    return [step for step in node_settings.turn_on(claimed) if step not in planned]
+
+
 def _on_node(
     net: Network, record: Attachment, ips: tuple[Address, ...], leases: Transaction, context: Context
 ) -> Attachment:
     """The attachment with what it needs on the node: gateway addresses, and how it is plugged in."""
-    anchors = old_gateways.settled(net.conf, ips, leases, context, is_ours=net.is_ours)
+    anchors = old_gateways.settled(net.conf, ips, leases, context, is_ours=net.is_ours, rest=net.rest)
     record = replace(record, bandwidth=net.conf.bandwidth)
     if net.link:
-        net.former.update(old_gateways.former(record.addresses or [ip.ip for ip in ips], leases, context))
+        addresses = record.addresses or tuple(ip.ip for ip in ips)
+        net.former.update(old_gateways.former(addresses, net.conf.network, leases, context))
         proxied = (ProxyEntry(home, record.host, address) for home, there in net.former.items()
                    for address in there if version(address) == 6)
         return replace(record, anchors=anchors, port=net.link(ips), proxied=tuple(proxied))
@@ -160,10 +185,11 @@ def release(record: Attachment, leases: Transaction, context: Context) -> None:
     elsewhere = context.data_dirs.leased_elsewhere(record.owner.network, known)
     context.kernel.remove(features.removal(record, _lost(record, leases), elsewhere))
     old_gateways.release(record, leases, context)
+    old_gateways.release_settings(record, leases, context)
     if isinstance(record.port, ChildLink) and record.port.node:
         from cni_v6.attachments import host_access  # of few networks
 
-        host_access.release(record, record.port.node, leases, context)
+        host_access.release(record, record.port, leases, context)
     leases.drop(record.owner)
 
 

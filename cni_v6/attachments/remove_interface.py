@@ -11,7 +11,8 @@ from cni_v6.errors import CniError
 from cni_v6.kernel import ops
 from cni_v6.kernel.facts import Link
 from cni_v6.kernel.ops import HOST
-from cni_v6.kernel.questions import GetAddresses, GetLink, Snapshot
+from cni_v6.kernel.questions import GetAddresses, GetLink
+from cni_v6.kernel.snapshot import Snapshot
 from cni_v6.leases.attachment import CHILD_KINDS, Attachment, ChildLink
 from cni_v6.protocol.invocation import CHILDREN, Invocation
 from cni_v6.protocol.names import Owner, host_interface, ifb, owner_of_alias, unnamed_interface

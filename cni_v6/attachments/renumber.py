@@ -23,7 +23,8 @@ from cni_v6.firewall.policy import Policy
 from cni_v6.kernel import ops
 from cni_v6.kernel.facts import Lifetime
 from cni_v6.kernel.ops import HOST, Op
-from cni_v6.kernel.questions import GetElements, GetLifetimes, GetLink, Question, Snapshot
+from cni_v6.kernel.questions import GetElements, GetLifetimes, GetLink, Question
+from cni_v6.kernel.snapshot import Snapshot
 from cni_v6.leases.attachment import Attachment, GatewayAddress, RoutedLink
 from cni_v6.leases.store import Transaction
 from cni_v6.net.addresses import overlap
@@ -152,8 +153,8 @@ def _record_new_addresses(
     addresses = (*(added.get(address, address) for address in record.addresses), *added)
     ips = list(gateways.of_ranges(conf, chosen.values()))
     seen = _observe(network, record, context)
-    is_ours = network.plugin.network(Site(record.owner, HOST, context.id), conf, seen).is_ours
-    anchors = old_gateways.settled(conf, ips, leases, context, is_ours=is_ours)
+    part = network.plugin.network(Site(record.owner, HOST, context.id), conf, seen)
+    anchors = old_gateways.settled(conf, ips, leases, context, is_ours=part.is_ours, rest=part.rest)
     proxied = ndp_proxy.proxied(conf, ips, seen)
     extended = replace(
         record, addresses=addresses, reuse=_reuse_modes(network, record, added, chosen),
@@ -216,7 +217,8 @@ def _apply(
     operations: list[Op] = []
     if conf.is_gateway:
         operations += [*forwarding.node_steps(conf, allocation, seen), *ndp_proxy.node_steps(conf, allocation, seen)]
-        operations += map(gateways.ensure, gateways.anchors(conf, ips))
+        rest = network.plugin.network(Site(record.owner, HOST, context.id), conf, seen).rest
+        operations += map(gateways.ensure, (*gateways.anchors(conf, ips), *rest))
         operations += ndp_proxy.arrival_steps(conf, allocation, seen)
     if isinstance(record.port, RoutedLink):
         operations += [ops.SetNeighbour(HOST, record.host, ip.ip, record.port.mac) for ip in ips]
@@ -285,7 +287,7 @@ def _remove_expired(
     if released:
         own = [anchor for anchor in released if anchor.home == record.host]  # routes to the container alone
         context.kernel.remove([gateways.take_away(anchor) for anchor in own])
-        old_gateways.release(replace(record, anchors=released), leases, context)
+        old_gateways.release(replace(record, addresses=expired, anchors=released), leases, context)
     leases.remove_addresses(reduced)
 
 

@@ -17,7 +17,8 @@ from cni_v6.attachments.context import Context
 from cni_v6.config.interface_prefix import InterfaceRange
 from cni_v6.config.ipam import IpamConf
 from cni_v6.config.main import MainConf
-from cni_v6.kernel.questions import Question, Snapshot
+from cni_v6.kernel.questions import Question
+from cni_v6.kernel.snapshot import Snapshot
 from cni_v6.leases.attachment import Attachment
 from cni_v6.leases.store import Transaction
 from cni_v6.net.addresses import from_text, to_text

@@ -15,7 +15,8 @@ from cni_v6.config.main import RemovalConf
 from cni_v6.errors import CniError
 from cni_v6.kernel import ops
 from cni_v6.kernel.ops import HOST
-from cni_v6.kernel.questions import GetAlive, GetAliases, GetLinks, Question, Snapshot
+from cni_v6.kernel.questions import GetAlive, GetAliases, GetLinks, Question
+from cni_v6.kernel.snapshot import Snapshot
 from cni_v6.leases import records
 from cni_v6.leases.attachment import Attachment
 from cni_v6.leases.store import Leases, Transaction

@@ -66,6 +66,8 @@ class Agent:
         self._boot = boot
         self._registered: Registered | None = None  # as it was at last
         self._absent = False  # the store's engine knows nodes, and not this one
+        self._reader, self._ways = records.Reader(), routes.Ways()
+        self._known: tuple[Member, Cluster, tuple[str, ...]] | None = None
         disk.set_ready(False)
         self._state = disk.load() or State(Member(name, make_id()))
         if self._state.member.name != name:
@@ -81,25 +83,26 @@ class Agent:
 
     def known(self) -> tuple[Member, Cluster, tuple[str, ...]] | None:
         """The node, the cluster and the node's blocks as of the last step; None for a node that is no member."""
-        try:
-            cluster = records.read(self._state.objects)
-        except CniError:
-            return None
-        blocks = membership.own_blocks(self.member, self._conf, cluster)
-        return (self.member, cluster, blocks) if blocks else None
+        return self._known
 
     def step(self) -> Outcome:
         """
         :raises CniError: NODE_CONFLICT or INVALID_CONFIG, if the node cannot be a member as it is configured.
         """
         facts = self._kernel.observe()
+        gate = others.gate(self._conf)
+        shut = list(self._shut(facts, gate))  # first: a store that is away takes its time
+        if not shut:
+            facts = replace(facts, gate=tuple(map(str, gate)))
         complaints = [] if facts.underlay else [f"the node cannot be reached by others: {self._no_underlay()}"]
         if self._conf.carrier == SRV6 and self._conf.has_ipv4:
             complaints += filter(None, [srv6.complaint(facts)])
         failures = list(self._look(facts))
         complaints += self._look_at_others()
         failures += self._save()
-        cluster = records.read(self._state.objects)
+        cluster = self._reader.read(self._state.objects)
+        own = membership.own_blocks(self.member, self._conf, cluster)
+        self._known = (self.member, cluster, own) if own else None
         if self._joined and membership.is_removed(self.member, cluster):
             self._say(f"node {self.member.name} was removed from the cluster: the agent ends")
             return self._withdraw(facts)
@@ -107,10 +110,8 @@ class Agent:
             complaints.append(f"Kubernetes has no node {self.member.name}: the agent waits for it")
         if self._registered:
             complaints += membership.awaited(self.member, self._conf, cluster, self._registered)
-        shut = list(self._shut(facts, others.gate(self._conf)))
         wanted = self._wanted(cluster, facts.underlay, to_others=not shut)
         failures += [*shut, *self._reach(facts, wanted)]
-        own = membership.own_blocks(self.member, self._conf, cluster)
         ways = [] if shut else others.usable(self._conf, cluster, facts.underlay)
         failures += self._announce(own, facts.underlay, ways)
         ready = False
@@ -127,7 +128,7 @@ class Agent:
         yield from map(str, self._kernel.apply(routes.gate_difference(facts, gate)))
 
     def _wanted(self, cluster: Cluster, underlay: Underlay | None, *, to_others: bool) -> Wanted:
-        found = routes.wanted(self.member, self._conf, cluster, underlay)
+        found = routes.wanted(self.member, self._conf, cluster, underlay, self._ways)
         if not to_others:
             return found
         known = {name: records.read(objects) for name, objects in self._state.others.items()}
@@ -176,7 +177,7 @@ class Agent:
             if facts.underlay and facts.underlay.up and registered:
                 objects = self._join(objects, facts.underlay, registered)
                 self._joined = True
-            records.read(objects)
+            self._reader.read(objects)
         except CniError as error:
             if error.code == NODE_CONFLICT:  # its blocks, if it had any, went with its name
                 if not self._state.rival:
@@ -220,7 +221,7 @@ class Agent:
         self._registered = self._store.registered(self.member.name, self.member.id)
         self._absent = self._registered is None
         ours = self._registered.id if self._registered else self.member.id
-        if self._absent and membership.own_blocks(self.member, self._conf, records.read(objects)):
+        if self._absent and membership.own_blocks(self.member, self._conf, self._reader.read(objects)):
             ours = self._make_id()
         if ours != self.member.id:
             self._state = replace(self._state, member=Member(self.member.name, ours))
@@ -228,9 +229,9 @@ class Agent:
 
     def _join(self, objects: Objects, underlay: Underlay, registered: Registered) -> Objects:
         """Change the store until the node is a member as it must be; the objects after that."""
-        kept = membership.own_blocks(self.member, self._conf, records.read(self._state.objects))
+        kept = membership.own_blocks(self.member, self._conf, self._reader.read(self._state.objects))
         for _ in range(TRIES):
-            cluster = records.read(objects)
+            cluster = self._reader.read(objects)
             if self._joined and membership.is_removed(self.member, cluster):
                 return objects
             self._require_original(cluster)

@@ -31,7 +31,8 @@ class Tunnel:
     """The VXLAN interface, TUNNEL: up, without learning, with ``address`` (fe80::/64) and no other one.
 
     ``local``: the address of the node that its packets have; ``underlay``: the interface that they leave by, and those
-    of other nodes come in by. With it goes a table of nftables, which drops those that come in by another one.
+    of other nodes come in by. With it goes a table of nftables, which drops those that come in by another one, or are
+    of no other node.
     """
 
     underlay: str
@@ -54,17 +55,19 @@ class Pair:
 
     SRV6_IN takes IPv4 from any source, the node's own too.
 
-    ``srv6`` says what for. With it goes a table of nftables: no connection is tracked at SRV6_IN, as it is at SRV6.
+    ``srv6`` says what for. With it goes a table of nftables: no connection is tracked at SRV6_IN, as it is at SRV6, and
+    ``source`` is that of what is encapsulated.
     """
 
     mtu: int
+    source: str
 
     @property
     def ifname(self) -> str:
         return SRV6
 
     def __str__(self) -> str:
-        return f"interfaces {SRV6} and {SRV6_IN} (mtu {self.mtu})"
+        return f"interfaces {SRV6} and {SRV6_IN} from {self.source} (mtu {self.mtu})"
 
 
 Device = Tunnel | Pair
@@ -217,7 +220,17 @@ class SetGate:
         return "set what other clusters may reach: " + ("; ".join(map(str, self.passages)) or "all")
 
 
-Op = Add | Remove | RemoveDevice | Forward | SetGate
+@dataclass(frozen=True, slots=True)
+class SetSenders:
+    """Take encapsulated packets from these addresses and no other ones. Without a carrier's table nothing is done."""
+
+    addresses: frozenset[str]
+
+    def __str__(self) -> str:
+        return f"take encapsulated packets from {len(self.addresses)} other nodes"
+
+
+Op = Add | Remove | RemoveDevice | Forward | SetGate | SetSenders
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +241,7 @@ class Facts:
     ``entries``: routes and rules with our protocol number; what the tunnel was told. ``closed``: those of the
     interfaces that packets of other nodes come in by on which ``Forward`` would change something. ``drops``: the
     reverse path filter (RFC 3704) drops IPv4 packets whose source is reached by another interface. ``gate``: the
-    passages, in words.
+    passages, in words. ``senders``: those that encapsulated packets are taken from; None if nothing is encapsulated.
     """
 
     underlay: Underlay | None
@@ -237,6 +250,7 @@ class Facts:
     closed: frozenset[str] = frozenset()
     drops: bool = False
     gate: tuple[str, ...] = ()
+    senders: frozenset[str] | None = None
 
 
 class NodeKernel(Protocol):

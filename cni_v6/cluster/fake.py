@@ -24,6 +24,7 @@ from cni_v6.cluster.facts import (
     Rule,
     SegmentRoute,
     SetGate,
+    SetSenders,
     Tunnel,
     Underlay,
     place,
@@ -47,23 +48,28 @@ class FakeNode:
         self.entries: set[Entry] = set()
         self.drops = False
         self.gate: tuple[Passage, ...] = ()
+        self.senders: frozenset[str] = frozenset()
         self.written: list[Op] = []
         self._forced = bool(self.closed)
+        self._places: dict[tuple[str, ...], Entry] = {}  # the entries, while operations are carried out
+        self._changes = 0  # of entries
 
     def observe(self) -> Facts:
         closed = frozenset(self.closed)
         return Facts(self.underlay, dict(self.devices), frozenset(self.entries), closed, self.drops,
-                     tuple(map(str, self.gate)))
+                     tuple(map(str, self.gate)), self.senders if self.devices else None)
 
     def apply(self, operations: Iterable[Op]) -> list[CniError]:
-        return [error for operation in operations if (error := self._apply(operation))]
+        todo = list(operations)
+        self._places = {place(entry): entry for entry in self.entries} if todo else {}
+        return [error for operation in todo if (error := self._apply(operation))]
 
     def _apply(self, operation: Op) -> CniError | None:
-        before = (set(self.entries), dict(self.devices), set(self.closed), self.gate)
+        before = (self._changes, dict(self.devices), set(self.closed), self.gate, self.senders)
         refusal = self._refusal(operation)
         if refusal:
             return CniError(KERNEL_REFUSED, f"cannot {operation}", refusal)
-        if before != (self.entries, self.devices, self.closed, self.gate):
+        if before != (self._changes, self.devices, self.closed, self.gate, self.senders):
             self.written.append(operation)
         return None
 
@@ -73,6 +79,9 @@ class FakeNode:
             return ""
         if isinstance(operation, SetGate):
             self.gate = operation.passages
+            return ""
+        if isinstance(operation, SetSenders):
+            self.senders = operation.addresses if self.devices else frozenset()
             return ""
         if isinstance(operation, RemoveDevice):
             self._remove_device(operation.ifname)
@@ -90,18 +99,29 @@ class FakeNode:
 
     def _remove_device(self, ifname: str) -> None:
         self.devices.pop(ifname, None)
+        self.senders = frozenset()
         self.closed -= ENDS[ifname]
-        self.entries = {entry for entry in self.entries if _needs(entry) not in ENDS[ifname]}
+        for entry in [known for known in self.entries if _needs(known) in ENDS[ifname]]:
+            self._take(entry)
 
     def _set_entry(self, operation: Add | Remove, entry: Entry) -> str:
-        same = {known for known in self.entries if place(known) == place(entry)}
+        known = self._places.get(place(entry))
         if isinstance(operation, Add):
-            refusal = self._missing(entry) or ("File exists" if same and _is_exclusive(entry) else "")
-            if refusal:
+            refusal = self._missing(entry) or ("File exists" if known and _is_exclusive(entry) else "")
+            if refusal or entry == known:
                 return refusal
+        if known:
+            self._take(known)
+        if isinstance(operation, Add):
+            self._places[place(entry)] = entry
             self.entries.add(entry)
-        self.entries -= same if isinstance(operation, Remove) else same - {entry}
+            self._changes += 1
         return ""
+
+    def _take(self, entry: Entry) -> None:
+        del self._places[place(entry)]
+        self.entries.discard(entry)
+        self._changes += 1
 
     def _missing(self, entry: Entry) -> str:
         name = _needs(entry)

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from cni_v6.cluster.facts import (
+    SRV6,
+    SRV6_IN,
     TUNNEL,
     Add,
     Endpoint,
@@ -26,6 +28,7 @@ from cni_v6.cluster.facts import (
     Rule,
     SegmentRoute,
     SetGate,
+    SetSenders,
     Tunnel,
     Underlay,
 )
@@ -36,12 +39,13 @@ from cni_v6.cluster.srv6 import DECAPSULATED4
 from cni_v6.cluster.tables import Tables
 from cni_v6.errors import CniError
 from cni_v6.kernel import ops, sysctl
-from cni_v6.kernel.netlink import answers, pyroute2_messages, pyroute2_tunnels, requests, segments, uapi
-from cni_v6.kernel.netlink.message import Message
+from cni_v6.kernel.netlink import answers, lookups, pyroute2_messages, pyroute2_tunnels, requests, segments, uapi
+from cni_v6.kernel.netlink.message import HEADER, Message
 from cni_v6.kernel.netlink.socket import Answer
 
 UNFIT = uapi.IFA_F_TEMPORARY | uapi.IFA_F_DEPRECATED | uapi.IFA_F_DADFAILED | uapi.IFA_F_TENTATIVE
 FORCED = "ipv6/conf/{}/force_forwarding"  # Linux 6.17 and later; before, an ADD turns on all interfaces
+OURS = (TUNNEL, SRV6, SRV6_IN)
 FAMILIES = {6: uapi.AF_INET6, 4: uapi.AF_INET}
 
 
@@ -57,9 +61,11 @@ class LinuxNode:
         self._sysctls = sysctl.Folders(at_once=True)
         self._tables = Tables()
         self._devices = Devices(self._asked, self._sysctls, self._tables)
-        self.news = News()
+        self.news = News(self._asked.port)
         self.table_news = self._tables.news
         self.underlay_name = underlay  # as it was seen at last
+        self._names: Mapping[int, str] = {}
+        self._read: dict[bytes, Entry | None] = {}  # the routes of the last dump
 
     def close(self) -> None:
         self._asked.socket.close()
@@ -76,10 +82,11 @@ class LinuxNode:
         tunnel = next((number for number, name in ends.items() if name == TUNNEL), 0)
         self.news.of_tunnel(tunnel)
         names = {**ends, **({index: underlay.ifname} if underlay else {})}
+        self.news.of_interfaces(names if underlay else (), {self._wanted, *OURS})
         entries = [*self._routes(names), *self._rules(), *(self._of_tunnel(tunnel) if devices.get(TUNNEL) else ())]
         drops = underlay is not None and self._drops(underlay)
         return Facts(underlay, devices, frozenset(entries), frozenset(self._closed(names.values())), drops,
-                     self._tables.gate())
+                     self._tables.gate(), self._tables.senders())
 
     def apply(self, operations: Iterable[Op]) -> list[CniError]:
         found = []
@@ -108,25 +115,24 @@ class LinuxNode:
 
     def _of_tunnel(self, index: int) -> Iterator[Entry]:
         for data in self._asked.dump(pyroute2_messages.get_neighbours(index)):
-            read = pyroute2_messages.read_neighbour(data)
-            if read and answers.family_of(data) == uapi.AF_INET6:
-                yield Neighbour(*read[1])
+            for_good, address, mac = lookups.read_entry(data)
+            if for_good and answers.family_of(data) == uapi.AF_INET6:
+                yield Neighbour(address, mac)
         for data in self._asked.dump(pyroute2_tunnels.get_endpoints(index)):
-            yield Endpoint(*pyroute2_tunnels.read_endpoint(data))
+            _, node, mac = lookups.read_entry(data)
+            yield Endpoint(mac, node)
 
     def _routes(self, names: Mapping[int, str]) -> Iterator[Entry]:
+        """A message that was in the last dump is not read again: there are thousands, and few differ."""
+        before = self._read if names == self._names else {}
+        self._names, self._read = names, {}
         for family in FAMILIES.values():
             for data in self._asked.dump(pyroute2_tunnels.get_protocol_routes(family, PROTOCOL)):
-                index, entry = answers.read_any_route(data)
-                ifname = names.get(index, f"interface {index}")
-                if answers.family_of(data) != family:
-                    continue
-                if entry.table == TABLE:
-                    segment, behaviour = segments.read_segment(data, TABLE, DECAPSULATED4)
-                    yield SegmentRoute(entry.dst, ifname, segment, behaviour, entry.gateway)
-                elif entry.table == uapi.RT_TABLE_MAIN:
-                    lost = answers.route_type(data) == uapi.RTN_UNREACHABLE
-                    yield Route(entry.dst) if lost else Route(entry.dst, ifname, entry.gateway)
+                content = data[HEADER.size:]  # the header has a number that is another one each time
+                entry = before[content] if content in before else _read_route(data, family, names)
+                self._read[content] = entry
+                if entry is not None:
+                    yield entry
 
     def _rules(self) -> Iterator[Rule]:
         for family, number in FAMILIES.items():
@@ -156,6 +162,8 @@ class LinuxNode:
             sysctl.write(self._sysctls, FORCED.format(operation.ifname), "1")
         elif isinstance(operation, SetGate):
             self._tables.set_gate(operation)
+        elif isinstance(operation, SetSenders):
+            self._tables.set_senders(operation)
         elif isinstance(operation, RemoveDevice):
             indices.clear()
             self._devices.remove(operation)
@@ -176,6 +184,21 @@ class LinuxNode:
             return  # it went with the tunnel
         message = _REQUESTS[type(operation), type(entry)](entry, index)
         self._asked.do(operation, message, GONE if isinstance(operation, Remove) else ())
+
+
+def _read_route(data: bytes, family: int, names: Mapping[int, str]) -> Entry | None:
+    """None for one that is none of ours."""
+    if answers.family_of(data) != family:
+        return None
+    index, entry = answers.read_any_route(data)
+    ifname = names.get(index, f"interface {index}")
+    if entry.table == TABLE:
+        segment, behaviour = segments.read_segment(data, TABLE, DECAPSULATED4)
+        return SegmentRoute(entry.dst, ifname, segment, behaviour, entry.gateway)
+    if entry.table != uapi.RT_TABLE_MAIN:
+        return None
+    lost = answers.route_type(data) == uapi.RTN_UNREACHABLE
+    return Route(entry.dst) if lost else Route(entry.dst, ifname, entry.gateway)
 
 
 def _add_route(route: Route, index: int | None) -> Message:

@@ -20,12 +20,12 @@ from cni_v6.cluster.facts import (
     Underlay,
 )
 from cni_v6.cluster.protocol import PORT, VNI
-from cni_v6.cluster.tables import Tables, messages
+from cni_v6.cluster.tables import Tables, messages, source
 from cni_v6.errors import KERNEL_REFUSED, CniError
 from cni_v6.kernel import ops, sysctl
 from cni_v6.kernel.netlink import answers, devconf, pyroute2_tunnels, requests, segments
 from cni_v6.kernel.netlink.message import Message
-from cni_v6.kernel.netlink.socket import Answer, RouteSocket, explain
+from cni_v6.kernel.netlink.socket import Answer, RouteSocket, explain, open_route
 
 NO_FAMILY = (errno.EAFNOSUPPORT, errno.EOPNOTSUPP)
 GONE = (errno.ESRCH, errno.ENOENT, errno.ENODEV)
@@ -37,10 +37,13 @@ INNER = {f"ipv4/conf/{SRV6_IN}/rp_filter": "0", f"ipv4/conf/{SRV6_IN}/accept_loc
 
 
 class Asked:
-    """Requests to rtnetlink, one at a time."""
+    """Requests to rtnetlink, one at a time. ``port``: that they come from (netlink(7))."""
 
     def __init__(self) -> None:
-        self.socket = RouteSocket()
+        opened = open_route()
+        opened.bind((0, 0))  # else it has no port before its first request
+        self.port = int(opened.getsockname()[0])
+        self.socket = RouteSocket(opened)
 
     def link(self, request: Message | None) -> bytes | None:
         """The RTM_NEWLINK message of an interface; None if there is none."""
@@ -130,7 +133,7 @@ class Devices:
             as_made = (link.kind, link.mac, link.mtu, master) == ("veth", PAIR_MAC, mtu, 0)
             if not as_made or not segments.is_up_without_arp(end) or [*self._asked.addresses(answers.index_of(end))]:
                 return None
-        pair = Pair(mtu)
+        pair = Pair(mtu, source(self._tables.srv6.look()))
         return pair if not self._wrong_inside() and self._tables.srv6.has(pair) else None
 
     def _wrong_inside(self) -> dict[str, str]:

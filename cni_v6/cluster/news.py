@@ -5,32 +5,47 @@ from __future__ import annotations
 import errno
 import select
 import socket
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack, closing, suppress
 
 from cni_v6.cluster.protocol import PROTOCOL
-from cni_v6.kernel.netlink import uapi
-from cni_v6.kernel.netlink.socket import RECEIVE_BYTES, Test, is_about, is_of_protocol, subscribe
+from cni_v6.kernel.netlink import answers, uapi
+from cni_v6.kernel.netlink.message import HEADER
+from cni_v6.kernel.netlink.socket import BYTE, RECEIVE_BYTES, Test, is_about, is_of_protocol, split, subscribe
 
+ROUTES = (uapi.RTNLGRP_IPV4_ROUTE, uapi.RTNLGRP_IPV6_ROUTE)
 GROUPS: Mapping[int, tuple[Test, ...]] = {
-    uapi.RTNLGRP_IPV4_ROUTE: is_of_protocol(PROTOCOL), uapi.RTNLGRP_IPV6_ROUTE: is_of_protocol(PROTOCOL),
+    **dict.fromkeys(ROUTES, is_of_protocol(PROTOCOL)),
     uapi.RTNLGRP_IPV4_RULE: (), uapi.RTNLGRP_IPV6_RULE: (),
     uapi.RTNLGRP_LINK: (), uapi.RTNLGRP_IPV4_IFADDR: (), uapi.RTNLGRP_IPV6_IFADDR: (),
 }
+DEFAULT_ROUTE: tuple[Test, ...] = ((BYTE, HEADER.size + 1, 0),)  # rtm_dst_len, the second byte of struct rtmsg
+LINKS = (uapi.RTM_NEWLINK, uapi.RTM_DELLINK)
+ADDRESSES = (uapi.RTM_NEWADDR, uapi.RTM_DELADDR)
 
 
 class News:
-    """Those of the network namespace that this is made in. ``fileno`` can be read when there are some."""
+    """Those of the network namespace that this is made in. ``fileno`` can be read when there are some.
 
-    def __init__(self) -> None:
+    :param own: the port (netlink(7)) that the agent's own requests come from: what they change is no news.
+    """
+
+    def __init__(self, own: int) -> None:
+        self._own = own
+        self._interest: tuple[Collection[int], Collection[str]] | None = None
         with ExitStack() as undo:
             self._poll = undo.enter_context(closing(select.epoll()))
-            self._sockets = [undo.enter_context(closing(subscribe(group, tests))) for group, tests in GROUPS.items()]
+            wanted = (*GROUPS.items(), *((group, DEFAULT_ROUTE) for group in ROUTES))
+            self._sockets = [undo.enter_context(closing(subscribe(group, tests))) for group, tests in wanted]
             self._neighbours: socket.socket | None = None
             self._tunnel = 0
             for opened in self._sockets:
                 self._listen(opened)
             undo.pop_all()
+
+    def of_interfaces(self, indices: Collection[int], names: Collection[str]) -> None:
+        """Take only these interfaces for news, and others that get one of these names. Without indices all are."""
+        self._interest = (indices, names) if indices else None
 
     def of_tunnel(self, index: int) -> None:
         """Listen for neighbours of the interface with this index, 0 for none; containers' are none of our business."""
@@ -49,26 +64,39 @@ class News:
         return self._poll.fileno()
 
     def drain(self) -> bool:
-        """Take all of them; True, as each may matter. Lost ones (ENOBUFS) count too."""
+        """Take all of them; whether one matters. Lost ones (ENOBUFS) do: nobody knows what they were."""
+        matter = False
         for opened in self._sockets:
             with suppress(BlockingIOError):
                 while True:
-                    _receive(opened)
-        return True
+                    data = _receive(opened)
+                    matter = matter or data is None or any(self._matters(kind, message)
+                                                           for kind, _, _, message in split(data))
+        return matter
 
     def close(self) -> None:
         for opened in self._sockets:
             opened.close()
         self._poll.close()
 
+    def _matters(self, kind: int, message: bytes) -> bool:
+        if kind not in (*LINKS, *ADDRESSES):
+            return bool(HEADER.unpack_from(message)[4] != self._own)
+        if self._interest is None:
+            return True
+        indices, names = self._interest
+        return answers.index_of(message) in indices or kind in LINKS and answers.name_of(message) in names
+
     def _listen(self, opened: socket.socket) -> None:
         opened.setblocking(False)
         self._poll.register(opened, select.EPOLLIN)
 
 
-def _receive(opened: socket.socket) -> None:
+def _receive(opened: socket.socket) -> bytes | None:
+    """None for one that was lost."""
     try:
-        opened.recv(RECEIVE_BYTES)
+        return opened.recv(RECEIVE_BYTES)
     except OSError as error:
         if error.errno != errno.ENOBUFS:
             raise
+        return None

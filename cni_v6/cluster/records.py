@@ -70,7 +70,7 @@ class Claim:
 class Cluster:
     """All objects of a store, read. ``taken``: the prefixes of all claims, readable or not.
 
-    ``complaints``: what could not be read, in words.
+    ``complaints``: what could not be read, in words. ``of_owner``: the claims by the name and the id of their node.
     """
 
     pools: Mapping[str, int] = field(default_factory=dict)
@@ -78,10 +78,17 @@ class Cluster:
     claims: tuple[Claim, ...] = ()
     taken: tuple[str, ...] = ()
     complaints: tuple[str, ...] = ()
+    of_owner: Mapping[tuple[str, str], tuple[Claim, ...]] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        of_owner: dict[tuple[str, str], list[Claim]] = {}
+        for claim in self.claims:
+            of_owner.setdefault((claim.node, claim.id), []).append(claim)
+        object.__setattr__(self, "of_owner", {owner: tuple(claims) for owner, claims in of_owner.items()})
 
     def of_node(self, node: NodeRecord) -> tuple[Claim, ...]:
         """The claims of a node, not those of another one with its name."""
-        return tuple(claim for claim in self.claims if (claim.node, claim.id) == (node.name, node.id))
+        return self.of_owner.get((node.name, node.id), ())
 
 
 def encode_pools(pools: Mapping[str, int]) -> str:
@@ -117,6 +124,22 @@ def read(objects: Objects) -> Cluster:
         pools, {node.name: node for node in nodes}, tuple(claims), tuple(prefix for prefix in named if prefix),
         tuple(complaints),
     )
+
+
+class Reader:
+    """Reads the objects of a store again and again: for the same objects the same ``Cluster``, at once."""
+
+    def __init__(self) -> None:
+        self._objects: Objects = {}
+        self._cluster = Cluster()
+
+    def read(self, objects: Objects) -> Cluster:
+        """
+        :raises CniError: as ``read``.
+        """
+        if objects != self._objects:
+            self._cluster, self._objects = read(objects), dict(objects)
+        return self._cluster
 
 
 def _is(key: str, kind: str) -> bool:

@@ -127,18 +127,23 @@ def _number(fields: Fields, key: str) -> int:
 
 
 def of_nodes(reports: Mapping[str, str], nodes: Sequence[NodeRecord]) -> dict[str, Report]:
-    """The reports of the nodes that are there, not those of others with their names."""
-    found = {node.name: read(reports[node.name]) for node in nodes if node.name in reports}
+    """The reports of the nodes that are there, not those of others with their names.
+
+    The agent of a node that was removed may write one more while it ends: what it said of others would stay for good.
+    """
+    there = [node for node in nodes if not node.removed]
+    found = {node.name: read(reports[node.name]) for node in there if node.name in reports}
     ids = {node.name: node.id for node in nodes}
     return {name: report for name, report in found.items() if report and report.id == ids[name]}
 
 
-def said_of(node: NodeRecord, reports: Mapping[str, Report]) -> list[tuple[str, Answer]]:
-    """What others say of a node: (who, what). A node that answers nobody may be gone: nothing good is taken from it."""
-    return [(by, answer) for by, report in sorted(reports.items()) for answer in report.answers
-            if answer.node == node.name and not (answer.answers and _is_silent(by, reports))]
-
-
-def _is_silent(name: str, reports: Mapping[str, Report]) -> bool:
-    found = [answer.answers for report in reports.values() for answer in report.answers if answer.node == name]
-    return bool(found) and not any(found)
+def said(reports: Mapping[str, Report]) -> Mapping[str, Sequence[tuple[str, Answer]]]:
+    """What others say of each node: (who, what). A node that answers nobody may be gone: nothing good is taken from it.
+    """
+    found: dict[str, list[tuple[str, Answer]]] = {}
+    for by, report in sorted(reports.items()):
+        for answer in report.answers:
+            found.setdefault(answer.node, []).append((by, answer))
+    silent = {node for node, answers in found.items() if not any(answer.answers for _, answer in answers)}
+    return {node: [(by, answer) for by, answer in answers if not (answer.answers and by in silent)]
+            for node, answers in found.items()}

@@ -14,6 +14,7 @@ from cni_v6.cluster.facts import (
     TUNNEL,
     Add,
     Device,
+    Endpoint,
     Entry,
     Facts,
     Forward,
@@ -23,7 +24,9 @@ from cni_v6.cluster.facts import (
     Remove,
     RemoveDevice,
     Route,
+    SegmentRoute,
     SetGate,
+    SetSenders,
     Tunnel,
     Underlay,
 )
@@ -44,12 +47,49 @@ class Wanted:
     forwarding: tuple[str, ...] = ()
     complaints: tuple[str, ...] = ()
 
+    @property
+    def senders(self) -> frozenset[str]:
+        """The nodes that a carrier takes packets from: those that it sends to."""
+        sids = (entry.gateway for entry in self.entries if isinstance(entry, SegmentRoute) and entry.gateway)
+        return frozenset((*(entry.node for entry in self.entries if isinstance(entry, Endpoint)), *sids))
+
 
 class NoRoute(Exception):
     """Why a block has no route."""
 
 
-def wanted(member: Member, conf: AgentConf, cluster: Cluster, underlay: Underlay | None) -> Wanted:
+class NoNode(NoRoute):
+    """It is claimed, and its node is not in the store: an agent claims blocks before it says that the node is there."""
+
+
+class Ways:
+    """What was found for each block at last: for a block and a node that are as before it is not looked for again."""
+
+    def __init__(self) -> None:
+        self._basis: tuple[object, ...] = ()
+        self._found: dict[str, tuple[Claim, NodeRecord | None, tuple[Entry, ...] | NoRoute]] = {}
+
+    def to(
+        self, claims: Iterable[Claim], conf: AgentConf, cluster: Cluster, underlay: Underlay | None,
+        device: Device | None,
+    ) -> Iterator[tuple[Claim, tuple[Entry, ...] | NoRoute]]:
+        """The entries that each block needs, or why there is no route to it."""
+        basis = (conf, underlay, device)
+        before = self._found if basis == self._basis else {}
+        self._basis, self._found = basis, {}
+        for claim in claims:
+            node = cluster.nodes.get(claim.node)
+            known = before.get(claim.prefix)
+            # ``records`` gives the same objects for what is as before.
+            if known is None or known[0] is not claim or known[1] is not node:
+                known = (claim, node, _way(claim, conf, cluster, underlay, device))
+            self._found[claim.prefix] = known
+            yield claim, known[2]
+
+
+def wanted(
+    member: Member, conf: AgentConf, cluster: Cluster, underlay: Underlay | None, ways: Ways | None = None
+) -> Wanted:
     """A route to each block of another node, and an unreachable one for each own block.
 
     Without that, a packet to an address of the block that no container has would go out by the default route. The
@@ -61,15 +101,17 @@ def wanted(member: Member, conf: AgentConf, cluster: Cluster, underlay: Underlay
     device, complaints = _device(member, conf, cluster, underlay)
     if isinstance(device, Pair) and underlay:
         entries += srv6.own(member.id, own, underlay)
-    for claim in cluster.claims:
-        if (claim.node, claim.id) == (member.name, member.id):
-            continue
-        try:
-            if conf.pool_of(claim.prefix) is None:
-                raise NoRoute("it is not a block of a pool of this node")
-            entries += way_to(claim, conf, cluster, underlay, device)
-        except NoRoute as reason:
-            complaints.append(f"no route to block {claim.prefix} of node {claim.node}: {reason}")
+    others = (claim for claim in cluster.claims if (claim.node, claim.id) != (member.name, member.id))
+    joining = dict[str, str]()  # said once, and not of each block that the node claims while it joins
+    for claim, way in (ways or Ways()).to(others, conf, cluster, underlay, device):
+        if isinstance(way, NoNode):
+            joining[claim.node] = (f"node {claim.node} has claimed blocks, and is not in the cluster's store yet: it "
+                                   "joins, or its agent ended half way. There are routes to it once it is there")
+        elif isinstance(way, NoRoute):
+            complaints.append(f"no route to block {claim.prefix} of node {claim.node}: {way}")
+        else:
+            entries += way
+    complaints += joining.values()
     return Wanted(frozenset(entries), device, _entrances(underlay, device), tuple(complaints))
 
 
@@ -82,7 +124,7 @@ def _device(
     try:
         if conf.carrier == VXLAN:
             return vxlan.tunnel(cluster.nodes[member.name], underlay), []
-        return srv6.pair(underlay) if conf.carrier == keys.SRV6 else None, []
+        return srv6.pair(cluster.nodes[member.name], underlay) if conf.carrier == keys.SRV6 else None, []
     except (vxlan.NoTunnel, srv6.NoPair) as reason:
         return None, [f"carrier {conf.carrier}: {reason}"]
 
@@ -112,12 +154,25 @@ def device_difference(seen: Facts, device: Device | None) -> Iterator[Op]:
 def difference(seen: Facts, needed: Wanted) -> Iterator[Op]:
     """What to do so that a node has exactly these entries. Removals come first: a prefix may get another next hop."""
     yield from (Forward(name) for name in needed.forwarding if name in seen.closed)
+    if seen.senders is not None and seen.senders != needed.senders:
+        yield SetSenders(needed.senders)
     yield from map(Remove, reversed(_sorted(seen.entries - needed.entries)))
     yield from map(Add, _sorted(needed.entries - seen.entries))
 
 
 def _sorted(entries: Iterable[Entry]) -> list[Entry]:
     return sorted(entries, key=lambda entry: (ORDER.index(type(entry)), str(entry)))
+
+
+def _way(
+    claim: Claim, conf: AgentConf, cluster: Cluster, underlay: Underlay | None, device: Device | None
+) -> tuple[Entry, ...] | NoRoute:
+    if conf.pool_of(claim.prefix) is None:
+        return NoRoute("it is not a block of a pool of this node")
+    try:
+        return tuple(way_to(claim, conf, cluster, underlay, device))
+    except NoRoute as reason:
+        return type(reason)(*reason.args)  # without the frames that it came through
 
 
 def way_to(
@@ -129,7 +184,7 @@ def way_to(
     """
     node = cluster.nodes.get(claim.node)
     if node is None or node.id != claim.id or node.removed:
-        raise NoRoute("that node is not in the cluster's store")
+        raise NoNode("its node is not in the cluster's store")
     if node.carrier != conf.carrier:
         raise NoRoute(f"its carrier is {node.carrier}, and here it is {conf.carrier}")
     if conf.carrier == BGP:

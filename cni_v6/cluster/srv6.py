@@ -41,15 +41,16 @@ class NoPair(Exception):
     """Why a node has no part in SRv6, or cannot be reached by it."""
 
 
-def pair(underlay: Underlay) -> Pair:
-    """
-    :raises NoPair: IPv6 would not fit.
+def pair(node: NodeRecord, underlay: Underlay) -> Pair:
+    """A node's own pair.
+
+    :raises NoPair: also if IPv6 would not fit.
     """
     mtu = mtu_of(underlay)
     if mtu < IPV6_MIN_MTU:
         least = IPV6_MIN_MTU + OVERHEAD
         raise NoPair(f"{underlay.ifname} has an MTU of {underlay.mtu}, and IPv6 needs {least} to be encapsulated")
-    return Pair(mtu)
+    return Pair(mtu, _address(node))
 
 
 def mtu_of(underlay: Underlay) -> int:
@@ -74,13 +75,18 @@ def peer(node: NodeRecord, prefix: str, underlay: Underlay) -> Iterator[Entry]:
 
     :raises NoPair: it has no address for that.
     """
-    hop = node.address(6)
-    if hop is None:
-        raise NoPair(f"node {node.name} has no IPv6 address on the interface to the others")
+    hop = _address(node)
     family = 6 if ":" in prefix else 4
     yield SegmentRoute(f"{_sid(node.id, 6)}/127", underlay.ifname, gateway=hop)
     yield SegmentRoute(prefix, underlay.ifname, segment=_sid(node.id, family))
     yield Route(prefix, SRV6)
+
+
+def _address(node: NodeRecord) -> str:
+    address = node.address(6)
+    if address is None:
+        raise NoPair(f"node {node.name} has no IPv6 address on the interface to the others")
+    return address
 
 
 def complaint(facts: Facts) -> str:

@@ -1,8 +1,13 @@
 """The tables of nftables that go with the carriers' interfaces, one for each.
 
+Those of the carriers have the addresses of the other nodes in a set, ``nodes``. What is encapsulated and comes from
+anybody else is dropped and counted: who can reach a node's tunnel, or its SIDs, could otherwise send to containers as
+another node. A host on the nodes' own link can still take the address of a node.
+
 ``srv6``: connections are tracked where the node sees them, at SRV6, and not at SRV6_IN too. Tracked twice, a connection
 that is translated would have two entries for the same answers. NAT would then give the second one another port, and
-write it into what is an outer header by then.
+write it into what is an outer header by then. The kernel takes any address of the node as the source of that header
+(set_tun_src, net/ipv6/seg6_iptunnel.c): a rule makes it the one that the other nodes know.
 
 ``vxlan``: the tunnel takes what comes in by the interface to the other nodes, and nothing that a container or a host
 beyond the node sends goes to the tunnel of another node. Masquerade would give that the node's address, so the other
@@ -14,9 +19,9 @@ A third one, ``gate``, says who of other clusters may reach this one's container
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from cni_v6.cluster.facts import SRV6_IN, Device, Op, Passage, SetGate, Tunnel
+from cni_v6.cluster.facts import SRV6_IN, Device, Op, Passage, SetGate, SetSenders, Tunnel
 from cni_v6.cluster.protocol import PORT
 from cni_v6.cluster.srv6 import SIDS
 from cni_v6.errors import KERNEL_REFUSED, CniError
@@ -28,6 +33,7 @@ from cni_v6.kernel.netlink.message import Message
 from cni_v6.kernel.netlink.socket import explain
 
 SRV6_TABLE, TUNNEL_TABLE, GATE_TABLE = "cni_v6_srv6", "cni_v6_vxlan", "cni_v6_clusters"
+SENT_FROM = "sent from "
 # Before all passages. With ``srv6`` what comes in is forwarded twice: first to SRV6_IN, where nothing is tracked.
 ALWAYS = ("forwarded once more", "answers", "published", "echo requests of IPv6", "echo requests of IPv4")
 
@@ -35,22 +41,30 @@ ALWAYS = ("forwarded once more", "answers", "published", "echo requests of IPv6"
 def comments(device: Device) -> tuple[str, ...]:
     """Those of the rules of a device's table: rules with them are as they must be."""
     if isinstance(device, Tunnel):
-        return f"VXLAN not by {device.underlay}", f"VXLAN for other nodes, not by {device.underlay}"
-    return "tracked at the other end", "encapsulated"
+        return (f"VXLAN not by {device.underlay}", "VXLAN of strangers",
+                f"VXLAN for other nodes, not by {device.underlay}")
+    return "encapsulated by strangers", "tracked at the other end", "encapsulated", f"{SENT_FROM}{device.source}"
+
+
+def source(comments_found: Sequence[str]) -> str:
+    """The source of encapsulated packets by the rules of the table for SRv6; "" if none says it."""
+    return next((found.removeprefix(SENT_FROM) for found in comments_found if found.startswith(SENT_FROM)), "")
 
 
 def messages(device: Device) -> list[Message]:
     """What makes a device's table, as one transaction."""
-    first, second = comments(device)
+    said = comments(device)
     if isinstance(device, Tunnel):
         name, by = TUNNEL_TABLE, device.underlay
         return nft.make(name, (nft.INPUT, nft.FORWARD), (
-            nft.drop_udp(name, nft.INPUT, PORT, first, not_by=by),
-            nft.drop_udp(name, nft.FORWARD, PORT, second, not_by=by, out_by=by),
-        ))
+            nft.drop_udp(name, nft.INPUT, PORT, said[0], not_by=by), nft.drop_udp_of_strangers(name, PORT, said[1]),
+            nft.drop_udp(name, nft.FORWARD, PORT, said[2], not_by=by, out_by=by),
+        ), senders=True)
     name = SRV6_TABLE
-    rules = nft.untracked_from(name, SRV6_IN, first), nft.untracked_to(name, SIDS, second)
-    return nft.make(name, (nft.UNTRACKED,), rules)
+    return nft.make(name, (nft.UNTRACKED, nft.FORWARD), (
+        nft.drop_strangers_to(name, SIDS, said[0]), nft.untracked_from(name, SRV6_IN, said[1]),
+        nft.untracked_to(name, SIDS, said[2]), nft.set_source_to(name, SIDS, device.source, said[3]),
+    ), senders=True)
 
 
 def gate_messages(passages: Sequence[Passage]) -> list[Message]:
@@ -76,6 +90,7 @@ class Table:
         self.without = False
         self._netfilter = open_netfilter()
         self._seen: tuple[str, ...] = ()
+        self._senders: frozenset[str] = frozenset()
 
     def look(self) -> tuple[str, ...]:
         """The comments of its rules; () if it is not there, or has none.
@@ -88,6 +103,17 @@ class Table:
             raise CniError(KERNEL_REFUSED, f"cannot list table {self.name} of nftables", explain(answer))
         self._seen = tuple(rule_comment(data) for data in answer.messages)
         return self._seen
+
+    def senders(self) -> frozenset[str]:
+        """The addresses in its set; none if it is not there, or has none.
+
+        :raises CniError: KERNEL_REFUSED.
+        """
+        answer = self._netfilter.dump(nft.dump_senders(self.name))
+        if answer.error not in (0, errno.ENOENT, *NO_NETFILTER):
+            raise CniError(KERNEL_REFUSED, f"cannot list the nodes in table {self.name} of nftables", explain(answer))
+        self._senders = frozenset(address for data in answer.messages for address in nft.read_senders(data))
+        return self._senders
 
     def has(self, device: Device) -> bool:
         """Whether it is what a device needs."""
@@ -114,7 +140,8 @@ class Table:
 
     def is_changed(self) -> bool:
         """Whether it is another than it was at the last look."""
-        return self._seen != self.look()
+        before = self._seen, self._senders
+        return before != (self.look(), self.senders())
 
     def close(self) -> None:
         self._netfilter.close()
@@ -131,7 +158,7 @@ class Tables:
         self.srv6, self.tunnel, self._gate = self._all = Table(SRV6_TABLE), Table(TUNNEL_TABLE), Table(GATE_TABLE)
         self.news = _news(self._all)
         for table in self._all:
-            table.look()  # after that, so that no change is missed
+            table.is_changed()  # after that, so that no change is missed
 
     def gate(self) -> tuple[str, ...]:
         """The passages in words; something else for a table that somebody has changed.
@@ -149,6 +176,24 @@ class Tables:
             self._gate.load(operation, gate_messages(operation.passages))
         else:
             self._gate.remove(operation)
+
+    def senders(self) -> frozenset[str] | None:
+        """The nodes that a carrier takes packets from; None if no table of one is there.
+
+        :raises CniError: KERNEL_REFUSED.
+        """
+        there = [*self._of_carriers()]
+        return frozenset().union(*(table.senders() for table in there)) if there else None
+
+    def set_senders(self, operation: SetSenders) -> None:
+        """
+        :raises CniError: KERNEL_REFUSED.
+        """
+        for table in self._of_carriers():
+            table.load(operation, nft.set_senders(table.name, sorted(operation.addresses)))
+
+    def _of_carriers(self) -> Iterable[Table]:
+        return (table for table in (self.srv6, self.tunnel) if table.look())
 
     def close(self) -> None:
         if self.news:

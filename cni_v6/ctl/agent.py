@@ -10,17 +10,17 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
-from cni_v6.cluster import conflist, disk as disks, echo, files, report, serve
+from cni_v6.cluster import conflist, disk as disks, echo, files, others, report, routes, serve
 from cni_v6.cluster.agent import Agent, Outcome
 from cni_v6.cluster.bird import Bird
-from cni_v6.cluster.config import OtherCluster, parse, parse_node_name
+from cni_v6.cluster.config import AgentConf, OtherCluster, parse, parse_node_name
 from cni_v6.cluster.linux import LinuxNode
 from cni_v6.cluster.open_store import HELP, open_store
 from cni_v6.cluster.other_store import OtherStore
 from cni_v6.cluster.reporter import Reporter
 from cni_v6.cluster.status import Status
 from cni_v6.config.keys.ipam import DEFAULT_DATA_DIR
-from cni_v6.ctl import agent_status, screen
+from cni_v6.ctl import agent_metrics, agent_status, screen
 from cni_v6.ctl.agent_status import StatusFile
 from cni_v6.errors import INVALID_CONFIG, CniError
 from cni_v6.kernel.netns.enter import identity
@@ -29,32 +29,46 @@ from cni_v6.kernel.ops import HOST
 
 def register(commands: Any) -> None:
     parser = commands.add_parser("agent", help="run this node's part in a cluster in the foreground")
-    parser.add_argument("--node", required=True, metavar="NAME", help="name of this node, which no other node has")
-    parser.add_argument("--cluster", required=True, metavar="STORE", help=HELP)
+    parser.add_argument("--node", metavar="NAME", help="name of this node, which no other node has")
+    parser.add_argument("--cluster", metavar="STORE", help=HELP)
     parser.add_argument("--config", required=True, type=Path, metavar="FILE", help="the agent's configuration")
+    parser.add_argument(
+        "--metrics", default=os.environ.get(agent_metrics.VARIABLE), metavar="ADDRESS:PORT",
+        help=f"serve the metrics on a loopback address too, such as [::1]:9165 (default: ${agent_metrics.VARIABLE})",
+    )
+    parser.add_argument("--keep-out", action="store_true",
+                        help="only keep other clusters out, as FILE says, and end: for the boot")
     parser.set_defaults(run=run, root=True)
 
 
 def run(chosen: argparse.Namespace) -> int:
-    name = parse_node_name(chosen.node)
     conf = parse(_content(str(chosen.config), "--config"), str(chosen.config))
+    if chosen.keep_out:
+        return _only_keep_out(conf)
+    for option in ("node", "cluster"):
+        if getattr(chosen, option) is None:
+            raise CniError(INVALID_CONFIG, f"--{option} is missing", "only --keep-out needs neither")
+    name = parse_node_name(chosen.node)
     template = conflist.parse_template(_content(conf.template, "conflist.template"), conf.template)
     with ExitStack() as open_things:
-        store = open_things.enter_context(closing(open_store(chosen.cluster)))
         disk = disks.RealDisk(conf.state_dir, conf.target)
         for path, where in ((_network_lock(), "in this network namespace"),
                             (f"{conf.state_dir}/{disks.LOCK}", f"with the state folder {conf.state_dir}")):
             open_things.callback(os.close, disks.only_one(path, where))
-        others = {other.name: open_things.enter_context(closing(_other_store(number, other)))
-                  for number, other in enumerate(conf.clusters)}
         kernel = open_things.enter_context(closing(LinuxNode(conf.underlay)))
+        for refusal in _keep_out(kernel, conf):  # before anything that may take long: containers may run
+            _say(refusal)
+        store = open_things.enter_context(closing(open_store(chosen.cluster)))
+        other_stores = {other.name: open_things.enter_context(closing(_other_store(number, other)))
+                        for number, other in enumerate(conf.clusters)}
         speaker = open_things.enter_context(closing(Bird(conf.bgp.file, conf.bgp.socket))) if conf.bgp else None
         agent = Agent(
             conf, name, template, store=store, kernel=kernel, disk=disk, make_id=disks.new_id, say=_say,
-            speaker=speaker, other_stores=others, boot=disks.boot(identity(HOST)[1]),
+            speaker=speaker, other_stores=other_stores, boot=disks.boot(identity(HOST)[1]),
         )
         open_things.callback(disk.set_ready, False)
         shown = StatusFile(Status(name, conf.target))
+        open_things.enter_context(closing(agent_metrics.server(chosen.metrics)))
         if conf.report_every:
             folder = _network_folder(template)
             open_things.enter_context(closing(Reporter(
@@ -63,13 +77,26 @@ def run(chosen: argparse.Namespace) -> int:
                 echo=lambda addresses: echo.answered(addresses, kernel.underlay_name), now=time.time,
                 told=lambda measured: shown.update(measured=measured), say=_say,
             )))
-        found = (store, kernel.news, kernel.table_news, speaker, *others.values())
+        found = (store, kernel.news, kernel.table_news, speaker, *other_stores.values())
         sources = [source for source in found if source]
         try:
             return serve.serve(agent, sources, lambda outcome: _show(shown, agent, outcome))
         except CniError as error:
             shown.update(ready=False, complaints=(str(error),))
             raise
+
+
+def _only_keep_out(conf: AgentConf) -> int:
+    with closing(LinuxNode(conf.underlay)) as kernel:
+        refusals = _keep_out(kernel, conf)
+    for refusal in refusals:
+        _say(refusal)
+    return 1 if refusals else 0
+
+
+def _keep_out(kernel: LinuxNode, conf: AgentConf) -> list[str]:
+    """Let nobody of another cluster in but who may; what the kernel refuses. It takes the configuration alone."""
+    return [*map(str, kernel.apply(routes.gate_difference(kernel.observe(), others.gate(conf))))]
 
 
 def _show(shown: StatusFile, agent: Agent, outcome: Outcome) -> None:

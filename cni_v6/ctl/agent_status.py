@@ -21,7 +21,7 @@ from cni_v6.plan.health.agent import AgentFacts
 
 
 def path(suffix: str) -> str:
-    """Of the status (``.json``) and of the lock that the agent holds (``.lock``)."""
+    """Of the status (``.json``), of the lock that the agent holds (``.lock``), and of its metrics (``.sock``)."""
     return f"{os.environ.get('CNI_V6_RUN_DIR', RUN_DIR)}/agent-{identity(HOST)[1]}{suffix}"
 
 

@@ -14,7 +14,7 @@ from cni_v6.allocation import ranges
 from cni_v6.allocation.policy import STABLE
 from cni_v6.attachments.context import Context
 from cni_v6.config.ipam import IpamConf
-from cni_v6.ctl import conf_dir
+from cni_v6.ctl import conf_dir, screen
 from cni_v6.ctl.output import Output, choice, flag, listed, number, object_of, or_null, text, whole
 from cni_v6.ctl.plan import configurations
 from cni_v6.engine.handle import real_context
@@ -98,7 +98,7 @@ def _usages(conf: IpamConf, rate: Fraction | None, context: Context) -> list[Usa
 def _table(conf: IpamConf, usages: list[Usage], now: float) -> None:
     print(f"network {conf.network}")
     for range_set, usage in zip(conf.sets, usages):
-        print(f"\n{ranges.describe(range_set)}")
+        print("", *screen.wrapped("", ranges.describe(range_set), 0), sep="\n")
         for name, words in _rows(usage, now):
             print(f"  {name:<7} {words}")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from cni_v6.attachments import firewall_reload, recall, repair
 from cni_v6.attachments.context import Context
 from cni_v6.ctl.gc import places
 from cni_v6.ctl.output import OWNER, Output, listed, object_of, text, texts
+from cni_v6.ctl.screen import wrapped
 from cni_v6.engine.handle import real_context
 from cni_v6.errors import CniError
 from cni_v6.kernel.describe import describe
@@ -18,6 +19,7 @@ from cni_v6.log import counted
 from cni_v6.plan.repair import Findings
 from cni_v6.protocol.names import Owner
 
+INDENT = 4  # of what is behind a name
 _DIFFERENCE = object_of({"differs": text("what, in words")}, {key: OWNER[key] for key in ("containerID", "ifname")})
 OUTPUTS = {"check": Output(listed(object_of({
     "network": OWNER["network"],
@@ -118,18 +120,23 @@ def _print(reports: list[Report], words: str) -> None:
     if words:
         print(words)
     for report in reports:
-        for owner, difference in report.found.differences:
-            print(f"{_name(report, owner)}: {difference}")
-        if report.left is not report.found:
-            for number, step in enumerate(_plan(report), 1):
-                print(f"{number:3}. {step}")
-            for error in report.errors:
-                print(f"{report.network}: not done: {error}")
-            for owner, difference in report.left.differences:
-                print(f"{_name(report, owner)}: still: {difference}")
+        print(*_lines(report), sep="\n", end="\n" * bool(report.found.differences))
     count = sum(len(report.left.differences) for report in reports)
     networks = len({report.network for report in reports})
     print(f"{counted(count, 'difference') if count else 'nothing differs'} on {counted(networks, 'network')}")
+
+
+def _lines(report: Report) -> Iterator[str]:
+    for owner, difference in report.found.differences:
+        yield from wrapped(f"{_name(report, owner)}:", difference, INDENT)
+    if report.left is report.found:
+        return
+    for number, step in enumerate(_plan(report), 1):
+        yield from wrapped(f"{number:3}.", step, 5)
+    for error in report.errors:
+        yield from wrapped(f"{report.network}:", f"not done: {error}", INDENT)
+    for owner, difference in report.left.differences:
+        yield from wrapped(f"{_name(report, owner)}:", f"still: {difference}", INDENT)
 
 
 def _name(report: Report, owner: Owner | None) -> str:

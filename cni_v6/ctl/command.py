@@ -27,6 +27,19 @@ COMMANDS: Mapping[str, str] = {
     "completion": "completion",
 }
 
+# What the exit status says, where it is more than success, an error (1) and wrong usage (2).
+EXITS: Mapping[str, str] = {
+    "list": "1 also if nobody has the address",
+    "explain": "1 also if nobody has it",
+    "doctor": "0 if all is green, 1 with something amber, 2 with something red",
+    "connectivity": "0 if every promise is kept, 1 if some could not be tried, 2 if one is broken",
+    "trace": "0 if the packet arrives, 1 if it does not",
+    "log": "1 also if nothing matches",
+    "check": "0 if nothing differs, or nothing any more, 1 if something does",
+    "lint": "0 without remarks, 1 with warnings, 2 with errors",
+    "nodes": "1 also if an object in the store cannot be read",
+}
+
 # What fails with these is the output: all files have a CniError of their own.
 UNWRITABLE = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -40,6 +53,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     top, commands = parser()
     for module in _modules(given):
         import_module(f"cni_v6.ctl.{module}").register(commands)
+    _describe(commands)
     chosen = top.parse_args(given)
     try:
         if vars(chosen).get("root", False):
@@ -68,6 +82,14 @@ def parser() -> tuple[argparse.ArgumentParser, Any]:
     made = argparse.ArgumentParser(prog="cni-v6ctl", description="Look after the networks of cni-v6 on this node.")
     made.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     return made, made.add_subparsers(required=True, metavar="COMMAND", dest="command")
+
+
+def _describe(commands: Any) -> None:
+    """Have the help of each command begin with what it is for, and end with its exit status."""
+    for listed in commands._choices_actions:  # noqa: SLF001 (argparse shows this in the list of commands alone)
+        command = commands.choices[listed.dest]
+        command.description = command.description or f"{listed.help[:1].upper()}{listed.help[1:]}."
+        command.epilog = f"exit status: {EXITS.get(listed.dest, '0, 1 after an error, 2 for wrong usage')}"
 
 
 def _not_written(error: OSError, status: int) -> int:

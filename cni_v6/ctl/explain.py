@@ -35,8 +35,8 @@ from cni_v6.kernel.questions import (
     GetRuleset,
     GetSurroundings,
     GetSysctl,
-    Snapshot,
 )
+from cni_v6.kernel.snapshot import Snapshot
 from cni_v6.leases.attachment import Attachment, ChildLink
 from cni_v6.net.addresses import overlap
 from cni_v6.plan import forwarding, nobody

@@ -15,6 +15,7 @@ from cni_v6.config.reader import wrong
 from cni_v6.config.text import FormatError, seconds
 from cni_v6.ctl.output import HELD, OWNER, Output, flag, object_of, text
 from cni_v6.ctl.places import of_networks
+from cni_v6.ctl.screen import wrapped
 from cni_v6.engine.handle import real_context
 from cni_v6.errors import INVALID_CONFIG, CniError, Errors
 from cni_v6.log import counted
@@ -60,7 +61,7 @@ def run(
             if chosen.json:
                 OUTPUTS["gc"].show(_document(found, chosen.dry_run), flush=True)
             else:
-                print(_line(found, chosen.dry_run))
+                print("\n".join(_lines(found, chosen.dry_run)))
     node.kernel.close()
     if not chosen.json:
         print(f"{counted(count, 'attachment')} {'would be freed' if chosen.dry_run else 'freed'}")
@@ -76,12 +77,12 @@ def _swept(found: Iterator[StaleAttachment], errors: Errors) -> Iterator[StaleAt
         errors.caught.append(error)
 
 
-def _line(found: StaleAttachment, dry: bool) -> str:
+def _lines(found: StaleAttachment, dry: bool) -> Iterator[str]:
     record, why = found
     owner = record.owner
     held = " ".join((*record.addresses, *record.prefixes)) or "-"
     words = "  ".join((owner.network, owner.container_id, owner.ifname or "-", held))
-    return f"{'would free' if dry else 'freed'} {words}  ({why})"
+    return wrapped("would free" if dry else "freed", f"{words}  ({why})", 4)
 
 
 def _document(found: StaleAttachment, dry: bool) -> dict[str, object]:

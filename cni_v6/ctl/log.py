@@ -64,7 +64,10 @@ def run(chosen: argparse.Namespace) -> int:
             sys.stdout.flush()
             for said in _chosen(file.following(), wanted):
                 _print(said, chosen)
-    return int(not count and not wanted.is_all)
+    if count or wanted.is_all:
+        return 0
+    print("cni-v6ctl: nothing matches", file=sys.stderr)
+    return 1
 
 
 def watch(chosen: argparse.Namespace) -> int:
@@ -93,7 +96,7 @@ def _opened(name: str | None, *, following: bool) -> Iterator[LogFile]:
         with closing(LogFile(path)) as file:
             yield file
     except (PermissionError, FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
-        raise CniError(IO_FAILURE, f"{needs_root(error)}cannot read {path}", str(error)) from error
+        raise CniError(IO_FAILURE, f"{needs_root(error)}cannot read {path}", str(error.strerror)) from error
 
 
 def _chosen(lines: Iterable[bytes], wanted: Wanted) -> Iterator[Said]:

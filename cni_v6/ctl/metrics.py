@@ -13,9 +13,9 @@ from typing import Any
 
 from cni_v6 import wire
 from cni_v6.attachments.context import Context
-from cni_v6.cluster.report import room
 from cni_v6.config.ipam import IpamConf
-from cni_v6.ctl import agent_status, conf_dir
+from cni_v6.ctl import conf_dir
+from cni_v6.ctl.agent_metrics import of_agent
 from cni_v6.ctl.engine import sockets
 from cni_v6.ctl.output import Output, listed, mapped, number, object_of, text
 from cni_v6.engine import suspect
@@ -83,26 +83,6 @@ def configurations(folder: Path, context: Context) -> Iterator[IpamConf]:
             with suppress(CniError):  # an ADD would say what is wrong with it
                 conf = conf_dir.ipam(config, context)
                 yield from [conf] if conf else []
-
-
-def of_agent() -> Iterator[Sample]:
-    """What the node's agent says; nothing if none has run here."""
-    found = agent_status.read()
-    if found is None:
-        return
-    yield Sample("cni_v6_agent_up", int(agent_status.runs()), (found.node,))
-    yield Sample("cni_v6_agent_ready", int(found.ready))
-    yield Sample("cni_v6_agent_steps_total", found.steps)
-    yield Sample("cni_v6_agent_store_reached", int(0 < found.stepped <= found.synced))
-    yield Sample("cni_v6_agent_complaints", len(found.complaints))
-    yield Sample("cni_v6_cluster_nodes", found.nodes)
-    if not agent_status.runs():  # what was measured then may be old
-        return
-    for block, leases in sorted(found.measured.used.items()):
-        yield Sample("cni_v6_block_leases", leases, (block,))
-        yield Sample("cni_v6_block_room", room(block), (block,))
-    for answer in found.measured.answers:
-        yield Sample("cni_v6_node_answers", int(answer.answers), (answer.node, f"ipv{answer.family}"))
 
 
 def document(sample: Sample) -> dict[str, object]:

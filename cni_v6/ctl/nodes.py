@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from itertools import zip_longest
 from typing import Any
@@ -58,15 +58,17 @@ def run(chosen: argparse.Namespace) -> int:
         objects = store.read()
         cluster = records.read(objects)
         reports = report.of_nodes(store.reports(), [*cluster.nodes.values()])
+    said = report.said(reports)
     for words in cluster.complaints:
         print(f"cni-v6ctl: {screen.plain(words)}", file=sys.stderr)
     if not objects:
         print("cni-v6ctl: note: nobody has written to this store yet: is it the agents'? (--cluster)", file=sys.stderr)
     if chosen.json:
-        for node in _nodes(cluster):
-            OUTPUTS["nodes"].show(_document(node, cluster, reports))
+        for node in nodes_of(cluster):
+            OUTPUTS["nodes"].show(_document(node, cluster, reports.get(node.name), said.get(node.name, ())))
     else:
-        rows = [row for node in _nodes(cluster) for row in _rows(node, cluster.of_node(node), reports)]
+        rows = [row for node in nodes_of(cluster)
+                for row in _rows(node, cluster.of_node(node), reports.get(node.name), said.get(node.name, ()))]
         print("\n".join(screen.table([COLUMNS, *rows])))
     return 1 if cluster.complaints else 0
 
@@ -87,21 +89,19 @@ def _remove(store: Watched, chosen: argparse.Namespace) -> int:
     raise CniError(TRY_AGAIN, f"cannot remove node {name}: the cluster's store changes all the time", "try again")
 
 
-def _nodes(cluster: Cluster) -> Sequence[NodeRecord]:
+def nodes_of(cluster: Cluster) -> Sequence[NodeRecord]:
     """All nodes by name, and those that only a block names."""
-    known = set(cluster.nodes.values())
-    others = {NodeRecord(claim.node, claim.id, carrier=UNKNOWN) for claim in cluster.claims
-              if not any((node.name, node.id) == (claim.node, claim.id) for node in known)}
-    return sorted(known | others, key=lambda node: (node.name, node.id))
+    known = {(node.name, node.id) for node in cluster.nodes.values()}
+    others = [NodeRecord(*owner, carrier=UNKNOWN) for owner in cluster.of_owner if owner not in known]
+    return sorted([*cluster.nodes.values(), *others], key=lambda node: (node.name, node.id))
 
 
 def _rows(
-    node: NodeRecord, claims: Sequence[Claim], reports: Mapping[str, Report]
+    node: NodeRecord, claims: Sequence[Claim], own: Report | None, found: Sequence[tuple[str, Answer]]
 ) -> list[tuple[str, ...]]:
     """A line for each block and each family that answers; name, carrier and addresses stand on the first one."""
-    own = reports.get(node.name)
-    blocks = [(block, _fullness(block, own)) for block in _blocks(claims)] or [("-", "-")]
-    said = [] if node.removed else _said(report.said_of(node, reports))
+    blocks = [(block, _fullness(block, own)) for block in blocks_of(claims)] or [("-", "-")]
+    said = [] if node.removed else answers_of([answer for _, answer in found])
     rows = list[tuple[str, ...]]()
     for number, (block, answers) in enumerate(zip_longest(blocks, said or ["-"])):
         first = ((node.name, REMOVED if node.removed else node.carrier, ", ".join(node.addresses) or "-") if number == 0
@@ -118,11 +118,11 @@ def _fullness(block: str, own: Report | None) -> str:
     return f"{leases}" if room > LARGE else f"{leases} of {room}"
 
 
-def _said(found: Sequence[tuple[str, Answer]]) -> list[str]:
+def answers_of(found: Sequence[Answer]) -> list[str]:
     """A line a family: whether it answers those who ask it, and since when all of them are of one mind."""
     lines = []
     for family in (6, 4):
-        answers = [answer for _, answer in found if answer.family == family]
+        answers = [answer for answer in found if answer.family == family]
         count = sum(answer.answers for answer in answers)
         if answers and count in (0, len(answers)):
             since = max(answer.since for answer in answers)
@@ -132,8 +132,10 @@ def _said(found: Sequence[tuple[str, Answer]]) -> list[str]:
     return lines
 
 
-def _document(node: NodeRecord, cluster: Cluster, reports: Mapping[str, Report]) -> dict[str, object]:
-    own, blocks = reports.get(node.name), _blocks(cluster.of_node(node))
+def _document(
+    node: NodeRecord, cluster: Cluster, own: Report | None, found: Sequence[tuple[str, Answer]]
+) -> dict[str, object]:
+    blocks = blocks_of(cluster.of_node(node))
     return {
         "node": node.name, "id": node.id, "blocks": blocks,
         "carrier": node.carrier, "addresses": list(node.addresses), "removed": node.removed,
@@ -142,11 +144,11 @@ def _document(node: NodeRecord, cluster: Cluster, reports: Mapping[str, Report])
         "measured": own.at if own else None,
         "answers": [
             {"to": by, "family": f"ipv{answer.family}", "answers": answer.answers, "since": answer.since}
-            for by, answer in report.said_of(node, reports)
+            for by, answer in found
         ],
     }
 
 
-def _blocks(claims: Sequence[Claim]) -> list[str]:
+def blocks_of(claims: Sequence[Claim]) -> list[str]:
     """IPv6 first."""
     return sorted((claim.prefix for claim in claims), key=lambda prefix: (":" not in prefix, prefix))

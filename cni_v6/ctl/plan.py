@@ -17,6 +17,7 @@ from typing import Any
 from cni_v6.attachments import old_gateways
 from cni_v6.attachments.context import Context
 from cni_v6.config.keys.ipam import SLAAC_IPAM
+from cni_v6.ctl import screen
 from cni_v6.ctl.output import OWNER, Output, listed, object_of, text, texts
 from cni_v6.engine.handle import Reply, handle, real_context
 from cni_v6.errors import INVALID_CONFIG, CniError
@@ -24,7 +25,8 @@ from cni_v6.kernel.describe import describe
 from cni_v6.kernel.fake.kernel import FakeKernel
 from cni_v6.kernel.ops import HOST, AddElements, Op
 from cni_v6.kernel.privilege import may_change_the_network
-from cni_v6.kernel.questions import Kernel, Question, Snapshot
+from cni_v6.kernel.questions import Question
+from cni_v6.kernel.snapshot import Kernel, Snapshot
 from cni_v6.leases.attachment import Attachment
 from cni_v6.leases.memory import MemoryDataDirs, MemoryLeases
 from cni_v6.plan.lint.document import macs
@@ -122,7 +124,7 @@ def _read(path: Path) -> tuple[Mapping[str, Any], list[dict[str, Any]]]:
         content = path.read_bytes()
         document = decode(content, str(path))
     except OSError as error:
-        raise CniError(INVALID_CONFIG, f"cannot read {path}", str(error)) from error
+        raise CniError(INVALID_CONFIG, f"cannot read {path}", str(error.strerror)) from error
     listed = document.get("plugins", [document])
     entries = [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
     if any(entry.get("strict") is True for entry in entries) and (repeated := repeated_key(content)):
@@ -179,11 +181,12 @@ def _planned(config: Mapping[str, Any], chosen: argparse.Namespace, real: Contex
 def _show(plan: Planned) -> None:
     print(f"{plan.config['type']} on network {plan.config['name']}, for a container that would be its first:")
     for number, step in enumerate(plan.steps, 1):
-        print(f"{number:3}. {_words(step)}")
+        print("\n".join(screen.wrapped(f"{number:3}.", _words(step), 5)))
         if isinstance(step, AddElements):
             for element in step.elements:
                 leads = f" : {' . '.join(element.data)}" if element.data else ""
-                print(f"       {element.family} {element.set}: {' . '.join(element.key)}{leads}")
+                words = f"{element.family} {element.set}: {' . '.join(element.key)}{leads}"
+                print("\n".join(screen.wrapped("", words, 7)))
     print(json.dumps(json.loads(plan.reply.stdout), indent=2))
     for line in plan.notes:
         print(f"cni-v6ctl: {line}", file=sys.stderr)

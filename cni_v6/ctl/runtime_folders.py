@@ -18,6 +18,7 @@ from typing import Any
 from cni_v6.errors import INVALID_CONFIG, CniError
 
 BIN_DIR, CONF_DIR = "/opt/cni/bin", "/etc/cni/net.d"  # the runtimes' defaults, and CONVENTIONS.md's
+USUAL_BIN_DIRS = (BIN_DIR, "/usr/lib/cni", "/usr/libexec/cni")  # beside that, packages of Debian and of Fedora
 PODMAN_BIN_DIRS = (
     "/usr/local/libexec/cni", "/usr/libexec/cni", "/usr/local/lib/cni", "/usr/lib/cni", BIN_DIR,
 )

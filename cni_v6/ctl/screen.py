@@ -61,7 +61,7 @@ def plain(text: object) -> str:
 
 def wrapped(label: str, text: str, indent: int) -> Iterator[str]:
     """Lines of a text behind a label, as of ``plain``; the text begins in column ``indent``. No word is broken."""
-    first = label.ljust(indent) if len(label.rstrip()) < indent else f"{label} "
+    first = label.ljust(indent) if len(label.rstrip()) < indent else f"{label} " * bool(label)
     lines = textwrap.wrap(
         text, WIDTH, initial_indent=first, subsequent_indent=" " * indent, break_long_words=False,
         break_on_hyphens=False,

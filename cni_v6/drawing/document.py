@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cni_v6.drawing import hilbert
+from cni_v6.drawing.cluster import Member
 from cni_v6.drawing.draw_burn import rate
 from cni_v6.drawing.draw_space import caption, digits, totals
 from cni_v6.drawing.draw_topology import name
@@ -24,6 +25,15 @@ def facts_of(facts: Facts) -> Document:
         **_node(facts.node),
         "addressSpaces": [_space(shown) for shown in facts.spaces],
         "networksWithoutConfiguration": list(facts.unknown),
+        "cluster": None if facts.cluster is None else [_member(member) for member in facts.cluster],
+    }
+
+
+def _member(member: Member) -> Document:
+    return {
+        "node": member.name, "state": member.state, "carrier": member.carrier, "addresses": list(member.addresses),
+        "blocks": [{"prefix": block.prefix, "leases": block.leases, "room": block.room} for block in member.blocks],
+        "answers": list(member.answers),
     }
 
 

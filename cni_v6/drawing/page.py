@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from cni_v6.drawing import draw_burn, draw_space, draw_topology, svg
+from cni_v6.drawing import cluster, draw_burn, draw_space, draw_topology, svg
 from cni_v6.drawing.document import for_page
 from cni_v6.drawing.draw_burn import Moment
 from cni_v6.drawing.layout import WIDTH, topology
@@ -43,6 +43,7 @@ def page(facts: Facts, moment: Moment, theme: str, parts: tuple[str, str]) -> st
         f"<style>{_variables(theme)}{svg.style(theme)}{sheet}</style></head><body>",
         *_header(facts, name, moment),
         '<main id="main"><div id="pictures">',
+        *_cluster(facts),
         *_topology(facts),
         *_spaces(facts, moment),
         *_unknown(facts),
@@ -80,6 +81,16 @@ def _header(facts: Facts, name: str, moment: Moment) -> Iterable[str]:
     yield '<div role="search"><label for="search">Find a container, a network or an address</label>'
     yield '<input id="search" type="search" autocomplete="off" spellcheck="false">'
     yield '<output id="matches" role="status" for="search"></output></div></header>'
+
+
+def _cluster(facts: Facts) -> Iterable[str]:
+    if facts.cluster is None:
+        return
+    placed = cluster.card(facts.cluster, 4)
+    yield '<section aria-labelledby="cluster-title"><div class="bar"><h2 id="cluster-title">Cluster</h2></div>'
+    yield '<p class="hint">Arrow keys: the next node.</p>'
+    yield f'<svg id="cluster" viewBox="0 0 {WIDTH:g} {placed.box.height + 8:g}" role="group" aria-label="Cluster">'
+    yield f'{"".join(cluster.drawn(placed))}</svg></section>'
 
 
 def _topology(facts: Facts) -> Iterable[str]:

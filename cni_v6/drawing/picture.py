@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cni_v6.drawing import draw_burn, draw_space, draw_topology, svg
+from cni_v6.drawing import cluster, draw_burn, draw_space, draw_topology, svg
+from cni_v6.drawing.cluster import Member
 from cni_v6.drawing.draw_burn import Moment
 from cni_v6.drawing.layout import MARGIN, WIDTH, topology
 from cni_v6.drawing.node import NodeMap
@@ -27,20 +28,26 @@ class Shown:
 @dataclass(frozen=True, slots=True)
 class Facts:
     """All that is drawn. ``now``: seconds since the epoch. ``unknown``: networks without a configuration that was
-    found, whose address space is therefore not known."""
+    found, whose address space is therefore not known. ``cluster``: its nodes; None if it is not drawn."""
 
     node: NodeMap
     spaces: Sequence[Shown]
     now: float
     unknown: Sequence[str] = ()
+    cluster: Sequence[Member] | None = None
 
 
 def whole(facts: Facts, moment: Moment, theme: str) -> str:
     """The file."""
     parts = list(draw_topology.head(facts.node, moment(facts.now)))
-    places = topology(facts.node, HEAD)
-    parts += draw_topology.drawn(places) if facts.node.segments else draw_topology.empty(HEAD)
-    y = HEAD + (places.height if facts.node.segments else max(places.height, 80))
+    top = HEAD
+    if facts.cluster is not None:
+        nodes = cluster.card(facts.cluster, HEAD)
+        parts += cluster.drawn(nodes)
+        top += nodes.box.height + 16
+    places = topology(facts.node, top)
+    parts += draw_topology.drawn(places) if facts.node.segments else draw_topology.empty(top)
+    y = top + (places.height if facts.node.segments else max(places.height, 80))
     if facts.spaces:
         parts += draw_space.legend(y + 12)
         y += 12 + draw_space.LEGEND

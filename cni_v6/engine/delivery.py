@@ -6,9 +6,12 @@ import os
 import select
 import socket
 import struct
+from typing import TYPE_CHECKING
 
 from cni_v6 import wire
-from cni_v6.engine.handle import Reply
+
+if TYPE_CHECKING:  # the node agent's metrics need none of that
+    from cni_v6.engine.handle import Reply
 
 
 def packed(reply: Reply) -> bytes:

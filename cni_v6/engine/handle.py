@@ -26,6 +26,7 @@ from cni_v6.protocol.result import Result, to_json
 from cni_v6.values import dataclass
 
 if TYPE_CHECKING:
+    from cni_v6.engine.in_order import InOrder
     from cni_v6.leases.disk.known_records import KnownRecords
 
 
@@ -138,7 +139,7 @@ def refuse(request: Request, error: CniError, report: Report | None = None) -> R
 
 def real_context(
     kernel: LinuxKernel | None = None, patience: Patience | None = None, run_dir: str = "",
-    known: KnownRecords | None = None, report: Report | None = None,
+    known: KnownRecords | None = None, report: Report | None = None, in_order: InOrder | None = None,
 ) -> Context:
     """The real node: its kernel, its lease store, its plugins.
 
@@ -146,7 +147,7 @@ def real_context(
     :param patience: the time limits of this invocation; None for none.
     :param run_dir: the folder for files that last until a reboot; "" for CNI_V6_RUN_DIR or the default.
     :param known: what an engine knows of the records.
-    :param report: see ``Context``.
+    :param report: see ``Context``; ``in_order`` too.
     """
     boot = _boot()
     patient = patience or Patience()
@@ -166,6 +167,7 @@ def real_context(
         now=time.time,
         remarks=kernel.remarks,
         report=report,
+        in_order=in_order,
     )
 
 

@@ -1,4 +1,4 @@
-"""Serves the metrics of an engine over HTTP: on a unix socket beside its own and, if asked, on a loopback address.
+"""Serves the metrics of an engine, or of the node agent, over HTTP: on a unix socket, and on a loopback address too.
 
 One thread for each of the two; one client at a time, with a time limit. ``http.server`` would take more time and memory
 than all the rest of it, for the two lines of HTTP that a scraper says (docs/design/observing.md).
@@ -105,7 +105,7 @@ class MetricsServer:
             except (OSError, ValueError):
                 pass  # the client is gone, too slow, or speaks something else
             except Exception as error:  # a bug must not end the thread
-                print(f"cni-v6 engine: metrics: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+                print(f"cni-v6: metrics: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
 
     def _serve(self, listener: socket.socket) -> None:
         connection, _ = listener.accept()

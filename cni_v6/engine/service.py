@@ -15,6 +15,7 @@ from cni_v6.engine.call_log import CallLog
 from cni_v6.engine.delivery import deliver, has_gone
 from cni_v6.engine.engine_metrics import EngineMetrics
 from cni_v6.engine.handle import Reply
+from cni_v6.engine.in_order import InOrder
 from cni_v6.engine.incoming import Call
 from cni_v6.engine.log_file import RUN_FILE
 from cni_v6.engine.metrics import MetricsServer, socket_beside
@@ -48,7 +49,7 @@ class Service:
         self._run_dir = os.path.dirname(path)
         self._handler = handler
         self._limits = limits
-        self._known = KnownRecords()  # before the threads that look at the node
+        self._known, self._in_order = KnownRecords(), InOrder()  # before the threads that look at the node
         self._metrics = EngineMetrics(self._context, workers)
         own = os.path.join(self._run_dir, RUN_FILE) if self._run_dir else ""
         self._log = CallLog(own, self._metrics, _tracing())
@@ -63,6 +64,7 @@ class Service:
         self._metrics_server.close()
         self._reaper.close()
         self._watch.close()
+        self._in_order.close()
         self._proc.close()
         self._log.close()
 
@@ -108,7 +110,7 @@ class Service:
     def _context(
         self, kernel: LinuxKernel | None = None, patience: Patience | None = None, report: Report | None = None
     ) -> Context:
-        return handle.real_context(kernel, patience, self._run_dir, self._known, report)
+        return handle.real_context(kernel, patience, self._run_dir, self._known, report, self._in_order)
 
     def _take_back(self, call: Call, host: Namespace) -> None:
         """Undo an ADD by a DEL: its caller was gone before the answer, so nobody will use what it made."""

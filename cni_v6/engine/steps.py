@@ -9,7 +9,8 @@ from typing import Any
 
 from cni_v6.attachments.context import Context
 from cni_v6.kernel.ops import Op
-from cni_v6.kernel.questions import Kernel, Question, Snapshot
+from cni_v6.kernel.questions import Question
+from cni_v6.kernel.snapshot import Kernel, Snapshot
 from cni_v6.leases.store import Leases, Transaction
 from cni_v6.log import APPLY, LOCK, OBSERVE, PLUGIN, STORE, Steps
 from cni_v6.protocol.invocation import Invocation

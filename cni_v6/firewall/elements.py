@@ -27,6 +27,7 @@ PROTOCOLS = {"tcp": "6", "udp": "17", "sctp": "132"}  # IANA's numbers
 ANY_PROTOCOL = "0-255"
 COMMENT_BYTES = 127  # nft prints no longer one (NFTNL_UDATA_COMMENT_MAXLEN of libnftnl is 128 with its zero)
 UNSPECIFIED = ("0.0.0.0", "::")
+LOOPBACK = "::1"
 
 
 def elements(owner: Owner, policy: Policy) -> tuple[Element, ...]:
@@ -92,6 +93,16 @@ def _inet(policy: Policy, comment: str) -> Iterator[Element]:
         yield from (Element(INET, f"keep{version}", (address, prefix)) for prefix in kept)
     yield from _prefixes(policy, comment)
     yield from published(policy.ports, policy.addresses, comment)
+    yield from _at_loopback(policy)
+
+
+def _at_loopback(policy: Policy) -> Iterator[Element]:
+    """The published ports that answer at ::1. A port is in one of both maps once, and so is its element here."""
+    for port in published(policy.ports, policy.addresses):
+        if port.set == "ports6":
+            yield Element(INET, "loopback6", port.key)
+        elif port.set == "ports_at6" and port.key[0] == LOOPBACK:
+            yield Element(INET, "loopback_at6", port.key[1:])
 
 
 def _prefixes(policy: Policy, comment: str) -> Iterator[Element]:

@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Iterable
 from functools import cache
 
-from cni_v6.firewall import absent, dropped, guard
+from cni_v6.firewall import absent, dropped, guard, loopback
 from cni_v6.firewall.elements import PROTOCOLS
 from cni_v6.firewall.policy import CLOSED_SEGMENT, SHARED_SEGMENT
 from cni_v6.firewall.sets import BRIDGE, INET, RAW, RAW_TARGET, SETS, TABLE, Element, Set
@@ -36,10 +36,12 @@ LOOKED, UNPUBLISHED = 126, 127
 
 INET_CHAINS = """
     # Before NAT, so that answers of published ports pass. Here 127.0.0.0/8 in a packet that is not from loopback is
-    # forged. route_localnet, which a port published on a loopback address needs, would accept it (CVE-2020-8558).
+    # forged. route_localnet, which a port published on a loopback address needs, would accept it (CVE-2020-8558). The
+    # same holds for the address that stands for ::1.
     chain prerouting_filter {
         type filter hook prerouting priority -150; policy accept;
         ip daddr 127.0.0.0/8 iifname != "lo" counter drop
+        ip6 daddr %(for_loopback)s iifname != "lo" counter drop
         meta iifgroup %(closed)s goto from_segment
         meta iifgroup & %(networks)s == %(network)s jump from_routed
         ip saddr @containers4 ip saddr . iifname != @home4 goto spoofed_source
@@ -88,11 +90,8 @@ INET_CHAINS = """
         dnat ip6 to ip6 daddr map @inbound6
     }
 
-    # No packet from ::1 ever leaves the loopback interface. Untranslated, the kernel answers at once that nobody
-    # listens; translated, the connection would hang. From another address of the node ::1 can be called.
     chain output_publish {
         type nat hook output priority -100; policy accept;
-        ip6 saddr ::1 ip6 daddr ::1 return
         fib daddr type local meta l4proto { %(tcp)s, %(udp)s, %(sctp)s } jump publish
         dnat ip6 to ip6 daddr map @inbound6
     }
@@ -101,6 +100,7 @@ INET_CHAINS = """
         type nat hook postrouting priority srcnat; policy accept;
         ct status dnat jump translated
         ct status dnat ip saddr 127.0.0.0/8 ip daddr . oifname @home4 masquerade
+        ct status dnat ip6 saddr %(for_loopback)s ip6 daddr . oifname @home6 masquerade
         ip saddr . oifname @home4 return
         ip6 saddr . oifname @home6 return
         ip6 saddr . oifname @home_prefixes6 return
@@ -215,10 +215,10 @@ INET_CHAINS = """
 """
 
 CHAINS = {
-    INET: dropped.text(INET) + absent.CHAINS + INET_CHAINS % {
+    INET: dropped.text(INET) + absent.CHAINS + (loopback.CHAINS + INET_CHAINS) % {
         "essential4": ESSENTIAL4, "essential6": ESSENTIAL6, "discovery": DISCOVERY, "closed": CLOSED_SEGMENT,
         "shared": SHARED_SEGMENT, "network": ROUTED_NETWORK, "networks": ROUTED_NETWORKS, "looked": LOOKED,
-        "unpublished": UNPUBLISHED, "again": SRV6_IN, **PROTOCOL,
+        "unpublished": UNPUBLISHED, "again": SRV6_IN, "for_loopback": loopback.STANDS_FOR, **PROTOCOL,
     },
     BRIDGE: dropped.text(BRIDGE) + guard.CHAINS,
 }

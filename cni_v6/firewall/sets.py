@@ -97,6 +97,9 @@ SETS: Mapping[tuple[str, str], Set] = {
         # Published ports: (protocol, port) -> (container's address, its port), for any address of the node or for one.
         *_both("ports", PROTOCOL, PORT, data=("address", PORT)),
         *_both("ports_at", "address", PROTOCOL, PORT, data=("address", PORT)),
+        # Those of them that answer at ::1: (protocol, port) in ``ports6``, and of ::1 in ``ports_at6``.
+        Set(INET, "loopback6", (PROTOCOL, PORT)),
+        Set(INET, "loopback_at6", (PROTOCOL, PORT)),
         # Addresses that may reach only the destinations in ``allowed``: (address, destination prefix, protocol, port
         # range). With their interface, because a link-local address may exist on any.
         *_both("limited", "address", IFNAME),

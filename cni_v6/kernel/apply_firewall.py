@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from cni_v6.errors import FIREWALL_MISSING, KERNEL_REFUSED, CniError
@@ -16,6 +16,8 @@ from cni_v6.kernel.describe import describe
 from cni_v6.kernel.facts import ForwardChain
 from cni_v6.kernel.netfilter import conntrack, keys, listing, messages as nft
 from cni_v6.kernel.netfilter.socket import NO_NETFILTER, NetfilterSocket
+from cni_v6.kernel.netlink import pyroute2_messages, requests
+from cni_v6.kernel.netlink.message import Message
 from cni_v6.kernel.netlink.socket import Answer, explain
 from cni_v6.kernel.open_namespaces import Spaces
 from cni_v6.kernel.ops import HOST
@@ -25,6 +27,8 @@ NFT_SECONDS = 20.0  # nft takes hundredths of a second, and seconds while anothe
 VERSION_CHAIN = "version"  # in both tables; the comment of its only rule is their mark
 # Filtered deletions, each of which walks all flows; with more of them, one dump costs less.
 FILTERS_MAX = 16
+# Of a request for an IPv6 address: the kernel has no IPv6; it is off (disable_ipv6), or the address is not there.
+NO_ADDRESS = (errno.EAFNOSUPPORT, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EACCES, errno.EADDRNOTAVAIL)
 Place = tuple[str, str, tuple[bytes, bytes]]  # family, set, key
 RELOAD = "run: cni-v6ctl reload"
 WITHOUT = 'set "guard": false and "ingress": "open", and no masquerade or ports'
@@ -112,9 +116,27 @@ def _there(asked: Element, answer: Answer) -> Element | None:
     return next((found for data in answer.messages for found in nft.read_elements(data)), None)
 
 
-def load_ruleset(_: Spaces, operation: ops.LoadRuleset) -> None:
-    """Run ``nft`` in the namespace of this thread, which is the node's own."""
+def load_ruleset(spaces: Spaces, operation: ops.LoadRuleset) -> None:
+    """Run ``nft`` in the namespace of this thread, which is the node's own, and add the address that its rules have.
+
+    The address is deprecated: it is no source of the node's packets, but where a rule makes it one (RFC 6724, rule 3).
+    """
     _nft(operation.elements)
+    _with_loopback(spaces, lambda place, lo: pyroute2_messages.set_preferred(
+        ops.SetPreferred(HOST, "lo", place, preferred=False), lo
+    ))
+
+
+def _with_loopback(spaces: Spaces, request: Callable[[str, int], Message]) -> None:
+    """Ask for a change of the address that stands for ::1. Without IPv6 there is none, and none is needed."""
+    from cni_v6.firewall import loopback
+
+    lo = spaces.index(HOST, "lo")
+    if lo is None:
+        return
+    [answer] = spaces.get(HOST).route.request([request(f"{loopback.STANDS_FOR}/128", lo)])
+    if answer.error not in (0, *NO_ADDRESS):
+        raise CniError(KERNEL_REFUSED, f"cannot set {loopback.STANDS_FOR} of lo", explain(answer))
 
 
 def _nft(elements: tuple[Element, ...], *options: str) -> None:
@@ -153,7 +175,11 @@ def _executable(name: str, folders: Sequence[str]) -> str:
 
 
 def unload_ruleset(spaces: Spaces, operation: ops.UnloadRuleset) -> None:
-    netfilter = _netfilter(spaces)
+    _unload_tables(_netfilter(spaces), operation)
+    _with_loopback(spaces, lambda place, lo: requests.remove_address(ops.RemoveAddress(HOST, "lo", place), lo))
+
+
+def _unload_tables(netfilter: NetfilterSocket, operation: ops.UnloadRuleset) -> None:
     messages = [nft.delete_table(family) for family in nft.FAMILIES]
     if netfilter.transact(messages):  # one of the tables may not exist
         for message in messages:

@@ -1,4 +1,4 @@
-"""The error for a link on which no router gives a container what it needs (``ops.AwaitRouter``)."""
+"""The error for a link on which no router gives a container what it needs (``awaits.AwaitRouter``)."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cni_v6.errors import INVALID_NETNS, KERNEL_REFUSED, UNKNOWN_CONTAINER, CniError, Errors
-from cni_v6.kernel import apply_firewall, ops, sysctl
+from cni_v6.kernel import apply_firewall, awaits, ops, sysctl
 from cni_v6.kernel.describe import describe
 from cni_v6.kernel.netlink import answers, pyroute2_messages, requests
 from cni_v6.kernel.netlink.message import Message
@@ -19,7 +19,8 @@ from cni_v6.kernel.netlink.socket import Answer, explain, new_group
 from cni_v6.kernel.observe import observe
 from cni_v6.kernel.open_namespaces import Spaces
 from cni_v6.kernel.ops import HOST, Op
-from cni_v6.kernel.questions import Question, Snapshot
+from cni_v6.kernel.questions import Question
+from cni_v6.kernel.snapshot import Snapshot
 from cni_v6.kernel.sysctl import Folders
 from cni_v6.kernel.wait import (
     await_addresses,
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 THERE_ALREADY = (ops.EnsureBridge, ops.AddAddress, ops.AddUnreachable, ops.AddRule, ops.CreateIfb, ops.HookIngress)
 GONE_WITH_INTERFACE = (ops.RemoveAddress, ops.RemovePortVlan, ops.RemoveRoute, ops.RemoveProxy)
-GONE_ALREADY = (ops.DeleteLink, ops.RemoveRule, *GONE_WITH_INTERFACE)
+GONE_ALREADY = (ops.DeleteLink, ops.RemoveRule, ops.RemoveUnreachable, *GONE_WITH_INTERFACE)
 NOWHERE = (UNKNOWN_CONTAINER, INVALID_NETNS)  # umount without rm leaves a plain file
 ABSENT = (errno.ENODEV, errno.ENOENT, errno.EADDRNOTAVAIL, errno.ESRCH)
 
@@ -303,7 +304,8 @@ _REQUESTS: dict[type[Any], Callable[[Spaces, Any], Message]] = {
     ops.SetLink: _by_name(requests.set_link),
     ops.TuneLink: _by_name(pyroute2_messages.tune_link),
     ops.AddRoute: _by_index(requests.add_route),
-    ops.AddUnreachable: _by_name(requests.add_unreachable),
+    ops.AddUnreachable: _by_name(requests.unreachable),
+    ops.RemoveUnreachable: _by_name(requests.unreachable),
     ops.RemoveRoute: _by_index(requests.remove_route),
     ops.AddRule: _rule,
     ops.RemoveRule: _rule,
@@ -336,6 +338,12 @@ def _create_child_link(spaces: Spaces, operation: ops.CreateChildLink) -> None:
     child_link.create(spaces, operation)
 
 
+def _change_return(spaces: Spaces, operation: ops.RefuseReturn | ops.AllowReturn) -> None:
+    from cni_v6.kernel import return_rules  # of one type of network
+
+    return_rules.change(spaces, operation)
+
+
 _DIRECT: dict[type[Any], Callable[[Spaces, Any], None]] = {
     ops.AddElements: apply_firewall.add_elements,
     ops.RemoveElements: apply_firewall.remove_elements,
@@ -344,11 +352,13 @@ _DIRECT: dict[type[Any], Callable[[Spaces, Any], None]] = {
     ops.FlushFlows: apply_firewall.flush_flows,
     ops.PinMac: _pin_mac,
     ops.CreateChildLink: _create_child_link,
-    ops.AwaitPort: await_port,
-    ops.AwaitCarrier: await_carrier,
-    ops.AwaitReception: await_reception,
-    ops.AwaitAddresses: await_addresses,
-    ops.AwaitRouter: await_router,
-    ops.AwaitEnd: await_end,
+    ops.RefuseReturn: _change_return,
+    ops.AllowReturn: _change_return,
+    awaits.AwaitPort: await_port,
+    awaits.AwaitCarrier: await_carrier,
+    awaits.AwaitReception: await_reception,
+    awaits.AwaitAddresses: await_addresses,
+    awaits.AwaitRouter: await_router,
+    awaits.AwaitEnd: await_end,
 }
 _ALONE = frozenset((*_DIRECT, ops.CreateVeth, ops.EnsureBridge, ops.CreateIfb))  # each ends its batch

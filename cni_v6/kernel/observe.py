@@ -46,8 +46,8 @@ from cni_v6.kernel.questions import (
     HasProxy,
     HasRoute,
     Question,
-    Snapshot,
 )
+from cni_v6.kernel.snapshot import Snapshot
 from cni_v6.kernel.sysctl import Folders
 
 BY_KEY = (HasRoute, GetNeighbour, HasProxy)

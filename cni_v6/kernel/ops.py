@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import field
 
 from cni_v6.firewall.sets import Element
+from cni_v6.kernel.awaits import Await
 from cni_v6.kernel.facts import TokenBucket
 from cni_v6.values import dataclass
 
@@ -28,13 +29,13 @@ class EnsureBridge:
 
 @dataclass(frozen=True, slots=True)
 class SetBridge:
-    """Change an existing bridge: VLAN filtering; whether its frames pass the node's rules for packets (br_netfilter),
-    in both families. None leaves it.
+    """Change an existing bridge: VLAN filtering; the families of which its frames pass the node's rules for packets
+    (br_netfilter). None leaves it.
     """
 
     name: str
     vlan_filtering: bool | None = None
-    netfilter: bool | None = None
+    netfilter: frozenset[int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,66 +250,6 @@ class SetNeighbour:
 
 
 @dataclass(frozen=True, slots=True)
-class AwaitPort:
-    """Wait until the kernel has enabled a bridge port, which it does some time after the peer has carrier."""
-
-    ifname: str
-
-
-@dataclass(frozen=True, slots=True)
-class AwaitCarrier:
-    """Wait until the kernel sends through an interface of the node, which it does some time after the peer is up.
-
-    Until then it drops all that goes out there (dev_activate, net/sched/sch_generic.c), and at the peer, which comes
-    first (linkwatch_run_queue, net/core/link_watch.c). A bridge has carrier once a port of it forwards.
-    """
-
-    ifname: str
-
-
-@dataclass(frozen=True, slots=True)
-class AwaitReception:
-    """Wait until the kernel takes packets for IPv6 addresses of an interface, which it does some time after it was up.
-
-    Without duplicate address detection too it is a work queue that adds the route to an address, and the group of its
-    solicitations (addrconf_dad_work, net/ipv6/addrconf.c). A solicitation that comes before that has no answer, and the
-    next one is sent a second later.
-    """
-
-    netns: str
-    ifname: str
-    addresses: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class AwaitAddresses:
-    """Wait until duplicate address detection on an interface has ended; a duplicate address is an error."""
-
-    netns: str
-    ifname: str
-
-
-@dataclass(frozen=True, slots=True)
-class AwaitRouter:
-    """Wait until an interface has a global IPv6 address that it may use, and a default route, from a router.
-
-    CniError(TRY_AGAIN) names what is missing after so many seconds.
-    """
-
-    netns: str
-    ifname: str
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class AwaitEnd:
-    """Wait until an interface of the node is gone, after the namespace of its peer has ended; at most so long."""
-
-    ifname: str
-    seconds: float = 10.0
-
-
-@dataclass(frozen=True, slots=True)
 class Announce:
     """Announce the interface's addresses on the segment: gratuitous ARP, unsolicited neighbour advertisement.
 
@@ -363,6 +304,14 @@ class AddUnreachable:
 
 
 @dataclass(frozen=True, slots=True)
+class RemoveUnreachable:
+    """Remove such a route. It may be absent already."""
+
+    netns: str
+    dst: str
+
+
+@dataclass(frozen=True, slots=True)
 class RemoveRoute:
     """Remove a prefix's route through an interface from a table, with any next hop. It may be absent already.
 
@@ -395,6 +344,24 @@ class RemoveRule:
     netns: str
     source: str
     table: int
+
+
+@dataclass(frozen=True, slots=True)
+class RefuseReturn:
+    """Have the node answer that a destination is unreachable where what came in by an interface would leave by one of a
+    link group. It may be so already. A kernel without routing rules (CONFIG_IP_MULTIPLE_TABLES) goes on as before.
+    """
+
+    ifname: str
+    group: int
+
+
+@dataclass(frozen=True, slots=True)
+class AllowReturn:
+    """Undo ``RefuseReturn``. It may be undone already."""
+
+    ifname: str
+    group: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -461,14 +428,17 @@ class RemoveElements:
 
 @dataclass(frozen=True, slots=True)
 class LoadRuleset:
-    """Replace both tables, with these elements in their sets, in one transaction."""
+    """Replace both tables, with these elements in their sets, in one transaction.
+
+    The node gets the address that stands for ::1 in their rules (``loopback.STANDS_FOR``).
+    """
 
     elements: tuple[Element, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class UnloadRuleset:
-    """Delete both tables. They may be absent already."""
+    """Delete both tables, and that address. They may be absent already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -503,9 +473,12 @@ Op = (
     | TuneLink
     | AddRoute
     | AddUnreachable
+    | RemoveUnreachable
     | RemoveRoute
     | AddRule
     | RemoveRule
+    | RefuseReturn
+    | AllowReturn
     | AddProxy
     | RemoveProxy
     | SetNeighbour
@@ -518,12 +491,7 @@ Op = (
     | LoadRuleset
     | UnloadRuleset
     | FlushFlows
-    | AwaitPort
-    | AwaitCarrier
-    | AwaitReception
-    | AwaitAddresses
-    | AwaitRouter
-    | AwaitEnd
+    | Await
     | Announce
     | DeleteLink
 )

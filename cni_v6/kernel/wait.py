@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from cni_v6.errors import KERNEL_REFUSED, CniError
-from cni_v6.kernel import ops
+from cni_v6.kernel import awaits, ops
 from cni_v6.kernel.deadline import without_token
 from cni_v6.kernel.describe import describe
 from cni_v6.kernel.netlink import answers, pyroute2_messages, requests, uapi
@@ -31,10 +31,10 @@ NO_END = "no carrier, perhaps: is the interface up to which it is connected?"
 ANSWER_SECONDS = 3.0  # RFC 4861, section 10: three solicitations, a second each
 STAYS = "it is there still"
 NO_ADDRESS = "has somebody removed an address, or has the interface no carrier?"
-Awaited = ops.AwaitPort | ops.AwaitCarrier | ops.AwaitReception | ops.AwaitAddresses | ops.AwaitRouter
+Awaited = awaits.AwaitPort | awaits.AwaitCarrier | awaits.AwaitReception | awaits.AwaitAddresses | awaits.AwaitRouter
 
 
-def await_port(spaces: Spaces, operation: ops.AwaitPort) -> None:
+def await_port(spaces: Spaces, operation: awaits.AwaitPort) -> None:
     """Wait until a bridge port is no longer BR_STATE_DISABLED."""
 
     def enabled(data: bytes) -> bool:
@@ -46,13 +46,13 @@ def await_port(spaces: Spaces, operation: ops.AwaitPort) -> None:
     _await_link(spaces, operation, enabled)
 
 
-def await_carrier(spaces: Spaces, operation: ops.AwaitCarrier) -> None:
+def await_carrier(spaces: Spaces, operation: awaits.AwaitCarrier) -> None:
     """Wait until an interface is running."""
     _await_link(spaces, operation, lambda data: answers.read_link(data)[0].running)
 
 
 def _await_link(
-    spaces: Spaces, operation: ops.AwaitPort | ops.AwaitCarrier, reached: Callable[[bytes], bool]
+    spaces: Spaces, operation: awaits.AwaitPort | awaits.AwaitCarrier, reached: Callable[[bytes], bool]
 ) -> None:
     """
     :param reached: whether an RTM_NEWLINK message says that it is as awaited.
@@ -72,7 +72,7 @@ def _await_link(
         _wait(events, operation, settled)
 
 
-def await_reception(spaces: Spaces, operation: ops.AwaitReception) -> None:
+def await_reception(spaces: Spaces, operation: awaits.AwaitReception) -> None:
     """Wait until there is a route of the namespace's own to each address."""
     _index(spaces, operation.netns, operation)
     route = spaces.get(operation.netns).route
@@ -87,7 +87,7 @@ def await_reception(spaces: Spaces, operation: ops.AwaitReception) -> None:
         _wait(events, operation, settled, NO_ADDRESS)
 
 
-def await_addresses(spaces: Spaces, operation: ops.AwaitAddresses) -> None:
+def await_addresses(spaces: Spaces, operation: awaits.AwaitAddresses) -> None:
     """Wait until no address of an interface is tentative; a duplicate address is an error.
 
     The interface's link-local address is waited for before that error, because who has the address is asked from there.
@@ -112,7 +112,7 @@ def await_addresses(spaces: Spaces, operation: ops.AwaitAddresses) -> None:
         _wait(events, operation, settled, NO_END)
 
 
-def _holder(spaces: Spaces, operation: ops.AwaitAddresses, index: int, address: str) -> str:
+def _holder(spaces: Spaces, operation: awaits.AwaitAddresses, index: int, address: str) -> str:
     """The MAC of the node that has an address; "" if it does not answer.
 
     The kernel tells it to nobody (ndisc_recv_na, net/ipv6/ndisc.c), so it is asked to resolve the address, which the
@@ -134,7 +134,7 @@ def _holder(spaces: Spaces, operation: ops.AwaitAddresses, index: int, address: 
     return next(iter(found), "")
 
 
-def await_router(spaces: Spaces, operation: ops.AwaitRouter) -> None:
+def await_router(spaces: Spaces, operation: awaits.AwaitRouter) -> None:
     """Wait for an address and a default route; the notifications of both come on one socket."""
     from cni_v6.kernel import autoconf  # of one kind of network
 
@@ -159,7 +159,7 @@ def await_router(spaces: Spaces, operation: ops.AwaitRouter) -> None:
             raise (autoconf.no_router(operation.ifname, operation.seconds, missing) if missing else error) from error
 
 
-def await_end(spaces: Spaces, operation: ops.AwaitEnd) -> None:
+def await_end(spaces: Spaces, operation: awaits.AwaitEnd) -> None:
     """Wait until the interface with this name, and its present index, is gone."""
     index = spaces.index(HOST, operation.ifname)
     if index is None:

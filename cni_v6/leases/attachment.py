@@ -24,12 +24,36 @@ class GatewayAddress:
     """Something on the node's interface ``home`` that a container needs as long as it exists.
 
     ``prefix``: the container's gateway, as ``ip/prefixlen``. With ``on_link``: the on-link route to a prefix, which a
-    container with a link-local gateway needs.
+    container with a link-local gateway needs. With ``unreachable``: a prefix, of which the node answers for the rest
+    that nobody is there (``plan.routed.rest``).
     """
 
     home: str
     prefix: str
     on_link: bool = False
+    unreachable: bool = False
+
+
+# Of a bridge or a gateway interface; ``plan.node_settings`` says what each is.
+SETTING_KEYS = "route_localnet", "proxy_arp", "proxy_delay4", "proxy_delay6", "promisc", "vlan_filtering", "netfilter"
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A setting of the node's interface ``home`` that a network has changed, for as long as a container needs it.
+
+    ``key``: one of ``SETTING_KEYS``. ``before``: the value that it had. ``user``: the container id and the
+    interface of an attachment that needs it; empty where the network knows another reason.
+    """
+
+    home: str
+    key: str
+    before: str = ""
+    user: tuple[str, str] = ("", "")
+
+    @property
+    def place(self) -> tuple[str, str]:
+        return self.home, self.key
 
 
 @dataclass(frozen=True, slots=True)

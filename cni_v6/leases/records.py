@@ -23,6 +23,7 @@ from cni_v6.protocol.names import Owner
 CRLF = "\r\n"
 NAME_MAX = 255  # linux/limits.h
 UNREADABLE = b"\0"  # the content reported for anything but a regular file: it names no holder, so nobody frees it
+_ANCHORS = {"": (False, False), "on-link": (True, False), "unreachable": (False, True)}
 ANY_IFNAME = ""  # the interface of a lease file that names the container alone; no interface has an empty name
 
 
@@ -262,18 +263,19 @@ def _attachment(network: str, raw: Any) -> Attachment:
 
 
 def anchor_words(anchor: GatewayAddress) -> list[str]:
-    """A gateway address or on-link route as JSON."""
-    return [anchor.home, anchor.prefix, *(["on-link"] if anchor.on_link else [])]
+    """A gateway address or route as JSON."""
+    word = "on-link" if anchor.on_link else "unreachable" if anchor.unreachable else ""
+    return [anchor.home, anchor.prefix, *([word] if word else [])]
 
 
-def read_anchor(home: str, prefix: str, *on_link: str) -> GatewayAddress:
-    """A gateway address or on-link route from JSON.
+def read_anchor(home: str, prefix: str, word: str = "") -> GatewayAddress:
+    """A gateway address or route from JSON.
 
     :raises ValueError: ``anchor_words`` does not write these words.
     """
-    if not safe(home) or canonical_prefix(prefix, host_bits=not on_link) != prefix or on_link not in ((), ("on-link",)):
+    if not safe(home) or canonical_prefix(prefix, host_bits=not word) != prefix or word not in _ANCHORS:
         raise ValueError("anchors")
-    return GatewayAddress(home, prefix, bool(on_link))
+    return GatewayAddress(home, prefix, *_ANCHORS[word])
 
 
 def _namespace(device: object, inode: object) -> tuple[int, int]:

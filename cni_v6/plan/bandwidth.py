@@ -16,7 +16,8 @@ from cni_v6.errors import NODE_CONFLICT, CniError
 from cni_v6.kernel import ops
 from cni_v6.kernel.facts import TokenBucket
 from cni_v6.kernel.ops import HOST, Op
-from cni_v6.kernel.questions import GetLink, GetShaping, Question, Snapshot
+from cni_v6.kernel.questions import GetLink, GetShaping, Question
+from cni_v6.kernel.snapshot import Snapshot
 from cni_v6.leases.attachment import Attachment
 from cni_v6.plan import bridge_port, mtu as plan_mtu
 from cni_v6.plan.site import Allocation, Site

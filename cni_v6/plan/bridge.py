@@ -12,9 +12,10 @@ from dataclasses import replace
 from cni_v6.config.bridge import BridgeConf
 from cni_v6.config.main import once
 from cni_v6.errors import NODE_CONFLICT, CniError
-from cni_v6.kernel import ops
+from cni_v6.kernel import awaits, ops
 from cni_v6.kernel.ops import HOST, Op
-from cni_v6.kernel.questions import GetAddresses, GetLink, Question, Snapshot
+from cni_v6.kernel.questions import GetAddresses, GetLink, Question
+from cni_v6.kernel.snapshot import Snapshot
 from cni_v6.plan import (
     bridge_port,
     container,
@@ -121,7 +122,7 @@ def make_bridge(conf: BridgeConf, node: str, families: frozenset[int], seen: Sna
     if filtering and not (bridge and bridge.vlan_filtering):  # on a new one too: another network may create it first
         yield ops.SetBridge(conf.bridge, vlan_filtering=True)
     if not bridge_port.passes_rules(conf, bridge):
-        yield ops.SetBridge(conf.bridge, netfilter=True)
+        yield ops.SetBridge(conf.bridge, netfilter=bridge_port.ALL_FRAMES)
     if bridge_port.is_own_bridge(conf, node, seen) and bridge_port.has_ipv6(seen):
         yield from bridge_port.disable_autoconf(conf.bridge, created=bridge is None, families=families)
 
@@ -178,13 +179,13 @@ def _arrival(
     Then announce those whose old MAC neighbours may still have in their caches."""
     if conf.disable_container_interface:
         return
-    yield ops.AwaitPort(site.host)
+    yield awaits.AwaitPort(site.host)
     if conf.is_gateway and allocation.ips:
         gateway, bridge = (seen.link(HOST, name) for name in (conf.gateway_interface, conf.bridge))
         if not (gateway and gateway.running) and not (bridge and bridge.stp):
-            yield ops.AwaitCarrier(conf.gateway_interface)
+            yield awaits.AwaitCarrier(conf.gateway_interface)
     if conf.enable_dad and 6 in allocation.families():
-        yield ops.AwaitAddresses(site.netns, site.owner.ifname)
+        yield awaits.AwaitAddresses(site.netns, site.owner.ifname)
     else:
         yield from container.reception(site, allocation)
     if announced:

@@ -5,17 +5,19 @@ Pure.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from cni_v6.config.bridge import BridgeConf
 from cni_v6.config.main import MainConf, once
 from cni_v6.errors import LIMITED, CniError
-from cni_v6.firewall.policy import CLOSED_SEGMENT, SHARED_SEGMENT
-from cni_v6.kernel import ops
+from cni_v6.firewall.policy import CLOSED_SEGMENT, SHARED_SEGMENT, Port
+from cni_v6.kernel import awaits, ops
 from cni_v6.kernel.facts import Link
 from cni_v6.kernel.ops import HOST, Op
-from cni_v6.kernel.questions import GetLink, GetSysctl, Question, Snapshot
-from cni_v6.leases.attachment import BridgePort
+from cni_v6.kernel.questions import GetLink, GetSysctl, Question
+from cni_v6.kernel.snapshot import Snapshot
+from cni_v6.leases.attachment import Attachment, BridgePort, Setting
+from cni_v6.net.addresses import version
 from cni_v6.plan.site import Allocation
 from cni_v6.protocol import names
 from cni_v6.protocol.names import Owner
@@ -25,6 +27,7 @@ NO_MAC = "00:00:00:00:00:00"
 AUTOCONF = ("accept_ra", "autoconf", "accept_dad")
 # br_netfilter has a value for each family; without the module, which has them for all bridges, there are none.
 FRAMES = {4: "bridge/bridge-nf-call-iptables", 6: "bridge/bridge-nf-call-ip6tables"}
+ALL_FRAMES = frozenset(FRAMES)
 DEFAULT_VLAN = 1  # net/bridge/br_vlan.c, br_vlan_init: the PVID of every port of a new bridge
 
 
@@ -105,9 +108,25 @@ def loopback_ports(conf: MainConf) -> Iterable[Op]:
     Without it the kernel routes nothing from 127.0.0.1 to another interface (ip_route_output_key_hash_rcu,
     net/ipv4/route.c). The firewall drops packets of 127.0.0.0/8 that arrive from outside.
     """
-    if any(not port.host_ip or port.host_ip == "0.0.0.0" or port.host_ip.startswith("127.")
-           for port in conf.firewall.ports):
+    if any(map(_is_at_loopback, conf.firewall.ports)):
         yield ops.SetSysctl(HOST, f"ipv4/conf/{conf.gateway_interface}/route_localnet", "1")
+
+
+def _is_at_loopback(port: Port) -> bool:
+    return not port.host_ip or port.host_ip == "0.0.0.0" or port.host_ip.startswith("127.")
+
+
+def needed_settings(record: Attachment) -> Iterator[Setting]:
+    """The settings of the bridge and of the gateway interface that an attachment needs, and the node may not have."""
+    port, policy = record.port, record.policy
+    if not isinstance(port, BridgePort):
+        return
+    keys = ("promisc", port.promisc), ("vlan_filtering", bool(port.vlan or port.trunk)), ("netfilter", port.netfilter)
+    yield from (Setting(port.bridge, key) for key, is_needed in keys if is_needed)
+    if policy and any(version(address) == 4 for address in policy.addresses) and any(
+        map(_is_at_loopback, policy.ports)
+    ):
+        yield Setting(policy.home, "route_localnet")
 
 
 def vlans(port: str, conf: BridgeConf, seen: Snapshot) -> Iterable[Op]:
@@ -143,7 +162,7 @@ def netfilter_questions(conf: MainConf) -> tuple[Question, ...]:
 
 def passes_rules(conf: BridgeConf, bridge: Link | None) -> bool:
     """Whether a bridge has been told what ``netfilter`` of the configuration asks for."""
-    return not conf.netfilter or (bridge is not None and bridge.netfilter == frozenset(FRAMES))
+    return not conf.netfilter or (bridge is not None and bridge.netfilter == ALL_FRAMES)
 
 
 def lacks_netfilter(conf: MainConf, seen: Snapshot) -> CniError | None:
@@ -250,7 +269,7 @@ def gateway(conf: BridgeConf, node: str, families: frozenset[int], seen: Snapsho
         yield from vlans(port, conf, seen)
         yield from disable_ipv6(port, seen)
         yield ops.SetLink(HOST, interface, up=True, group=new_group)
-        yield ops.AwaitPort(port)
+        yield awaits.AwaitPort(port)
     elif new_group is not None:
         yield ops.SetLink(HOST, interface, up=True, group=new_group)
 

@@ -8,7 +8,8 @@ from cni_v6.config.bridge import BridgeConf
 from cni_v6.errors import INVALID_CONFIG, CniError
 from cni_v6.kernel.facts import Link, RouteEntry
 from cni_v6.kernel.ops import HOST
-from cni_v6.kernel.questions import GetAddresses, GetLink, GetPortVlans, GetRoutes, GetSysctl, Question, Snapshot
+from cni_v6.kernel.questions import GetAddresses, GetLink, GetPortVlans, GetRoutes, GetSysctl, Question
+from cni_v6.kernel.snapshot import Snapshot
 from cni_v6.leases.attachment import Attachment, GatewayAddress
 from cni_v6.plan import bridge_port, container, forwarding, gateways
 from cni_v6.plan.site import Site

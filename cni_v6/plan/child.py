@@ -18,10 +18,11 @@ from cni_v6.config.child import Child, ChildConf
 from cni_v6.config.ipam import IpamConf
 from cni_v6.config.main import AUTO, IPV6_MIN_MTU
 from cni_v6.errors import ADDRESS_UNAVAILABLE, NODE_CONFLICT, CniError
-from cni_v6.kernel import ops
+from cni_v6.kernel import awaits, ops
 from cni_v6.kernel.facts import Link
 from cni_v6.kernel.ops import HOST, Op
-from cni_v6.kernel.questions import GetAddresses, GetLink, GetUplinks, Question, Snapshot
+from cni_v6.kernel.questions import GetAddresses, GetLink, GetUplinks, Question
+from cni_v6.kernel.snapshot import Snapshot
 from cni_v6.leases.attachment import ChildLink
 from cni_v6.plan import container, families, features, host_access, slaac
 from cni_v6.plan.site import Allocation, Plan, Site
@@ -168,7 +169,7 @@ def plan_add(site: Site, conf: ChildConf, allocation: Allocation, seen: Snapshot
         ),
         *_without_addresses(site, conf, allocation, seen),
         *_inside(site, conf, allocation, seen),
-        *([ops.AwaitRouter(netns, ifname, conf.slaac_timeout)] if conf.slaac_timeout else []),
+        *([awaits.AwaitRouter(netns, ifname, conf.slaac_timeout)] if conf.slaac_timeout else []),
         *routes,
         *features.container_steps(site, conf, allocation, seen),
         *_announced(site, conf, allocation, own_mac),
@@ -204,7 +205,7 @@ def _announced(site: Site, conf: ChildConf, allocation: Allocation, own_mac: str
     """
     present = allocation.families() if conf.has_neighbours else frozenset[int]()
     if 6 in present:
-        yield ops.AwaitAddresses(site.netns, site.owner.ifname)
+        yield awaits.AwaitAddresses(site.netns, site.owner.ifname)
     if present and conf.can_change_mac:
         yield ops.Announce(site.netns, site.owner.ifname, own_mac)
 

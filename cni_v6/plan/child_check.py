@@ -8,7 +8,8 @@ from dataclasses import replace
 from cni_v6.config.child import ChildConf
 from cni_v6.kernel.facts import Link
 from cni_v6.kernel.ops import HOST, Op
-from cni_v6.kernel.questions import GetChildMode, GetLink, GetSysctl, Question, Snapshot
+from cni_v6.kernel.questions import GetChildMode, GetLink, GetSysctl, Question
+from cni_v6.kernel.snapshot import Snapshot
 from cni_v6.leases.attachment import Attachment, ChildLink
 from cni_v6.plan import check, child, families, features, host_access, slaac, status
 from cni_v6.plan.site import Site

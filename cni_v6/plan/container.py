@@ -9,9 +9,10 @@ from collections.abc import Iterable
 
 from cni_v6.config.main import MainConf
 from cni_v6.errors import ALREADY_ATTACHED, CniError
-from cni_v6.kernel import ops
+from cni_v6.kernel import awaits, ops
 from cni_v6.kernel.ops import HOST, Op
-from cni_v6.kernel.questions import GetLink, GetUplinks, Question, Snapshot
+from cni_v6.kernel.questions import GetLink, GetUplinks, Question
+from cni_v6.kernel.snapshot import Snapshot
 from cni_v6.plan import families
 from cni_v6.plan.site import Allocation, Site
 from cni_v6.protocol.result import Address, Route
@@ -63,7 +64,7 @@ def reception(site: Site, allocation: Allocation) -> Iterable[Op]:
     """Wait until the container is reached at its IPv6 addresses; IPv4 ones are ready at once."""
     own = tuple(ip.ip for ip in allocation.ips if ip.family == 6)
     if own:
-        yield ops.AwaitReception(site.netns, site.owner.ifname, own)
+        yield awaits.AwaitReception(site.netns, site.owner.ifname, own)
 
 
 def _settings(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from cni_v6.errors import IPV6_DISABLED, CniError
 from cni_v6.kernel.ops import HOST
-from cni_v6.kernel.questions import GetSysctl, Question, Snapshot
+from cni_v6.kernel.questions import GetSysctl, Question
+from cni_v6.kernel.snapshot import Snapshot
 
 _CONTAINERS, _NODES = "ipv6/conf/lo/disable_ipv6", "ipv6/conf/all/disable_ipv6"
 

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable
 
 from cni_v6.config.main import MainConf
 from cni_v6.kernel.ops import Op
-from cni_v6.kernel.questions import Question, Snapshot
+from cni_v6.kernel.questions import Question
+from cni_v6.kernel.snapshot import Snapshot
 from cni_v6.leases.attachment import Attachment
 from cni_v6.plan.site import Allocation, Site
 from cni_v6.values import dataclass

@@ -7,7 +7,8 @@ from typing import Any
 
 from cni_v6.config.main import MainConf, once
 from cni_v6.kernel.ops import Op
-from cni_v6.kernel.questions import Question, Snapshot
+from cni_v6.kernel.questions import Question
+from cni_v6.kernel.snapshot import Snapshot
 from cni_v6.leases.attachment import Attachment
 from cni_v6.plan import bridge_port, firewall_elements, forwarding, mtu, ndp_proxy, prefix_routes
 from cni_v6.plan.feature import Feature

@@ -15,7 +15,8 @@ from cni_v6.firewall.sets import BRIDGE, Element
 from cni_v6.kernel import ops
 from cni_v6.kernel.facts import Listener
 from cni_v6.kernel.ops import Op
-from cni_v6.kernel.questions import GetElements, GetListeners, GetRuleset, Question, Snapshot
+from cni_v6.kernel.questions import GetElements, GetListeners, GetRuleset, Question
+from cni_v6.kernel.snapshot import Snapshot
 from cni_v6.leases.attachment import Attachment
 from cni_v6.net.addresses import version as version_of
 from cni_v6.plan import firewall, mac as plan_mac
@@ -50,11 +51,8 @@ def warnings(conf: MainConf, allocation: Allocation, seen: Snapshot) -> Iterable
 
 
 def _hides(port: Port, listener: Listener, present: frozenset[int]) -> bool:
-    """Whether packets for a socket of the node go to the container instead. A socket at :: takes IPv4 as well.
-
-    What is sent from ::1 to ::1, as nearly all is that is sent there, is not translated (``firewall.ruleset``).
-    """
-    if (port.protocol, port.host_port) != (listener.protocol, listener.port) or listener.address == "::1":
+    """Whether packets for a socket of the node go to the container instead. A socket at :: takes IPv4 as well."""
+    if (port.protocol, port.host_port) != (listener.protocol, listener.port):
         return False
     everywhere = listener.address in UNSPECIFIED
     if port.host_ip and port.host_ip not in UNSPECIFIED:

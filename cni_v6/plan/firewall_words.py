@@ -26,6 +26,8 @@ MEANING = {
     "outside": "its address outside, which publishes nothing by itself",
     "ports": "published port, at any address of the node",
     "ports_at": "published port, at one address of the node",
+    "loopback": "published port that answers at ::1",
+    "loopback_at": "published port that answers at ::1",
     "limited": "it may reach only what its egress list allows",
     "limited_prefixes": "it may reach only what its egress list allows",
     "allowed": "its egress list",

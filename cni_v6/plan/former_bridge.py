@@ -13,8 +13,9 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from cni_v6.kernel import ops
 from cni_v6.kernel.ops import HOST, Op
-from cni_v6.kernel.questions import GetLink, GetSysctl, Question, Snapshot
-from cni_v6.leases.attachment import GatewayAddress
+from cni_v6.kernel.questions import Question
+from cni_v6.kernel.snapshot import Snapshot
+from cni_v6.leases.attachment import GatewayAddress, Setting
 from cni_v6.net.addresses import BITS, overlap, version
 from cni_v6.plan import forwarding
 
@@ -53,20 +54,12 @@ def steps(homes: Mapping[str, tuple[str, ...]], seen: Snapshot) -> Iterator[Op]:
         yield from (ops.AddProxy(home, address) for address in addresses if version(address) == 6)
 
 
-def end_questions(home: str) -> tuple[Question, ...]:
-    """The questions that ``end_steps`` needs answered."""
-    return GetLink(HOST, home), *(GetSysctl(HOST, f"ipv{family}/neigh/default/proxy_delay") for family in (4, 6))
+def settings(homes: Mapping[str, tuple[str, ...]]) -> Iterator[Setting]:
+    """What ``steps`` changes there, to be given back once the last container that would ask is gone.
 
-
-def end_steps(home: str, seen: Snapshot) -> Iterator[Op]:
-    """Answer there no more: the last container that would ask is gone. NDP proxy entries go with their containers.
-
-    Forwarding stays, as everywhere: others may count on it.
+    NDP proxy entries go with their containers. Forwarding stays, as everywhere: others may count on it.
     """
-    if seen.link(HOST, home) is None:
-        return
-    yield ops.SetSysctl(HOST, f"ipv4/conf/{home}/proxy_arp", "0")
-    for family in (4, 6):
-        usual = seen.sysctl(HOST, f"ipv{family}/neigh/default/proxy_delay")
-        if usual is not None:
-            yield ops.SetSysctl(HOST, f"ipv{family}/neigh/{home}/proxy_delay", usual, precaution=True)
+    for home, addresses in homes.items():
+        for family in sorted({version(address) for address in addresses}):
+            yield Setting(home, f"proxy_delay{family}")
+            yield from (Setting(home, "proxy_arp"),) if family == 4 else ()

@@ -15,7 +15,8 @@ from collections.abc import Iterator
 
 from cni_v6.config.main import MainConf
 from cni_v6.kernel.ops import HOST, Op, SetSysctl
-from cni_v6.kernel.questions import GetIpv6Interfaces, GetSysctl, GetUplinks, Question, Snapshot
+from cni_v6.kernel.questions import GetIpv6Interfaces, GetSysctl, GetUplinks, Question
+from cni_v6.kernel.snapshot import Snapshot
 from cni_v6.plan.site import Allocation
 
 IP_FORWARD = "ipv4/ip_forward"

@@ -14,7 +14,7 @@ from cni_v6.config.main import MainConf, once
 from cni_v6.errors import NODE_CONFLICT, CniError
 from cni_v6.kernel import ops
 from cni_v6.kernel.ops import HOST, Op
-from cni_v6.kernel.questions import Snapshot
+from cni_v6.kernel.snapshot import Snapshot
 from cni_v6.leases.attachment import GatewayAddress
 from cni_v6.net.addresses import BITS, from_text, is_link_local, overlap
 from cni_v6.plan import bridge_port
@@ -106,6 +106,8 @@ def steps(conf: BridgeConf, ips: Iterable[Address], node: str, seen: Snapshot) -
 
 def ensure(anchor: GatewayAddress) -> Op:
     """Add it. It may exist already."""
+    if anchor.unreachable:
+        return ops.AddUnreachable(HOST, anchor.prefix)
     if anchor.on_link:
         return ops.AddRoute(HOST, anchor.home, anchor.prefix)
     return ops.AddAddress(HOST, anchor.home, anchor.prefix)
@@ -113,6 +115,8 @@ def ensure(anchor: GatewayAddress) -> Op:
 
 def take_away(anchor: GatewayAddress) -> Op:
     """Remove it. It may be absent already."""
+    if anchor.unreachable:
+        return ops.RemoveUnreachable(HOST, anchor.prefix)
     if anchor.on_link:
         return ops.RemoveRoute(HOST, anchor.home, anchor.prefix)
     return ops.RemoveAddress(HOST, anchor.home, anchor.prefix)

@@ -21,7 +21,8 @@ from cni_v6.config.child import ChildConf
 from cni_v6.kernel import ops
 from cni_v6.kernel.facts import Link
 from cni_v6.kernel.ops import HOST, Op
-from cni_v6.kernel.questions import GetAddresses, GetLink, GetSysctl, HasRoute, Question, Snapshot
+from cni_v6.kernel.questions import GetAddresses, GetLink, GetSysctl, HasRoute, Question
+from cni_v6.kernel.snapshot import Snapshot
 from cni_v6.leases.attachment import Attachment, ChildLink
 from cni_v6.net.addresses import BITS, is_link_local, overlap, version
 from cni_v6.plan import gateways
@@ -102,9 +103,24 @@ def make(network: str, link: ChildLink, node: str, seen: Snapshot) -> Iterator[O
     for family in sorted({version(address) for address in own_addresses(master, seen)}):
         for key, value in _SETTINGS[family]:
             yield ops.SetSysctl(HOST, f"ipv{family}/conf/{name}/{key}", value)
-    yield ops.SetLink(HOST, name, up=True)
+    yield ops.SetLink(HOST, name, up=True, group=names.node_group(master) if _returns(link) else None)
     if link.kind == IPVLAN:  # ipvlan_open sets it by the mode, whenever it comes up
         yield ops.TuneLink(HOST, name, arp=False)
+
+
+def _returns(link: ChildLink) -> bool:
+    """Whether what the node sends to an address that no container has comes back to the master.
+
+    A node that forwards there would send it again, until its hop limit ends. What an ipvlan has does not get that far:
+    the kernel hands it over before (ipvlan_handle_mode_l2).
+    """
+    return link.kind == IPVLAN and link.mode == "l2"
+
+
+def refusal(link: ChildLink) -> Iterator[ops.RefuseReturn]:
+    """Have the node refuse what comes back."""
+    if _returns(link):
+        yield ops.RefuseReturn(link.master, names.node_group(link.master))
 
 
 def _lacks(link: ChildLink, own: Link | None) -> str:
@@ -139,6 +155,7 @@ def node_steps(
     if link.node:
         if _lacks(link, seen.link(HOST, link.node)):
             yield from make(conf.network, link, site.node, seen)
+        yield from refusal(link)  # whoever has removed the rules
         yield from routes(link.master, link.node, map(gateways.host_prefix, ips), seen)
 
 
@@ -188,7 +205,8 @@ def differences(
         yield _filtered(link), ()
     wrong = _lacks(link, seen.link(HOST, name))
     if wrong:
-        yield f"the node's {link.kind} {name} {wrong}", (*make(record.owner.network, link, node, seen), *wanted)
+        again = *make(record.owner.network, link, node, seen), *refusal(link), *wanted
+        yield f"the node's {link.kind} {name} {wrong}", again
         return
     for step in wanted:
         if not seen.has_route(HOST, name, step.dst):

@@ -9,7 +9,8 @@ from cni_v6.config.interface_prefix import InterfaceRange, Prefix
 from cni_v6.errors import NODE_CONFLICT, TRY_AGAIN, CniError
 from cni_v6.kernel.facts import Lifetime
 from cni_v6.kernel.ops import HOST
-from cni_v6.kernel.questions import GetLifetimes, GetLink, GetRoutes, Question, Snapshot
+from cni_v6.kernel.questions import GetLifetimes, GetLink, GetRoutes, Question
+from cni_v6.kernel.snapshot import Snapshot
 from cni_v6.net.addresses import BITS, from_text, overlap
 
 _UNIQUE_LOCAL = "fc00::/7"

@@ -21,7 +21,8 @@ from cni_v6.config.ipam import IpamConf
 from cni_v6.config.main import MainConf
 from cni_v6.kernel.facts import Link
 from cni_v6.kernel.ops import HOST
-from cni_v6.kernel.questions import GetMacHolder, Question, Snapshot
+from cni_v6.kernel.questions import GetMacHolder, Question
+from cni_v6.kernel.snapshot import Snapshot
 from cni_v6.net.addresses import from_text, version
 from cni_v6.plan import bridge_port
 from cni_v6.plan.site import Site

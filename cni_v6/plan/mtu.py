@@ -9,7 +9,8 @@ from cni_v6.config.bridge import BridgeConf
 from cni_v6.config.main import IPV6_MIN_MTU, MainConf
 from cni_v6.errors import NODE_CONFLICT, CniError
 from cni_v6.kernel.ops import HOST
-from cni_v6.kernel.questions import GetUplinks, Question, Snapshot
+from cni_v6.kernel.questions import GetUplinks, Question
+from cni_v6.kernel.snapshot import Snapshot
 from cni_v6.plan.site import Allocation
 
 DEFAULT_MTU = 1500  # linux/if_ether.h, ETH_DATA_LEN: what a bridge and a veth start with

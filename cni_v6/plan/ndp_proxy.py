@@ -14,7 +14,8 @@ from cni_v6.config.main import AUTO, MainConf
 from cni_v6.errors import NODE_CONFLICT, CniError
 from cni_v6.kernel import ops
 from cni_v6.kernel.ops import HOST, Op
-from cni_v6.kernel.questions import GetAddresses, GetLink, GetRoutes, HasProxy, HasRoute, Question, Snapshot
+from cni_v6.kernel.questions import GetAddresses, GetLink, GetRoutes, HasProxy, HasRoute, Question
+from cni_v6.kernel.snapshot import Snapshot
 from cni_v6.leases.attachment import Attachment, ProxyEntry
 from cni_v6.net.addresses import overlap
 from cni_v6.plan import forwarding

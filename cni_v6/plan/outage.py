@@ -13,7 +13,8 @@ from cni_v6.config.main import MainConf
 from cni_v6.kernel import ops
 from cni_v6.kernel.facts import DROPS_ALL, ForwardChain
 from cni_v6.kernel.ops import HOST, Op
-from cni_v6.kernel.questions import GetAddresses, GetForwardChains, GetLink, GetRoutes, GetSysctl, Question, Snapshot
+from cni_v6.kernel.questions import GetAddresses, GetForwardChains, GetLink, GetRoutes, GetSysctl, Question
+from cni_v6.kernel.snapshot import Snapshot
 from cni_v6.leases.attachment import Attachment, GatewayAddress
 from cni_v6.net.addresses import version
 from cni_v6.plan import bridge_port, forwarding, gateways, mtu, ndp_proxy, prefix_routes
@@ -144,7 +145,7 @@ def _down(conf: BridgeConf, seen: Snapshot) -> Iterator[Fault]:
 
 def _netfilter(conf: BridgeConf, seen: Snapshot) -> Iterator[Fault]:
     if not bridge_port.passes_rules(conf, seen.link(HOST, conf.bridge)):
-        turn_on = ops.SetBridge(conf.bridge, netfilter=True)
+        turn_on = ops.SetBridge(conf.bridge, netfilter=bridge_port.ALL_FRAMES)
         yield Fault(f"the frames of bridge {conf.bridge} do not pass the node's rules (netfilter)", (command(turn_on),))
 
 

@@ -13,7 +13,8 @@ from cni_v6.config.ipam import IpamConf
 from cni_v6.config.main import MainConf
 from cni_v6.kernel import ops
 from cni_v6.kernel.ops import HOST, Op
-from cni_v6.kernel.questions import HasRoute, Question, Snapshot
+from cni_v6.kernel.questions import HasRoute, Question
+from cni_v6.kernel.snapshot import Snapshot
 from cni_v6.leases.attachment import Attachment
 from cni_v6.net import addresses
 from cni_v6.plan.site import Allocation, RoutedPrefix, Site

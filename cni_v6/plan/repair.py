@@ -20,7 +20,8 @@ from cni_v6.firewall.policy import GUARD_FULL, ISOLATED, OPEN, Policy
 from cni_v6.kernel import ops
 from cni_v6.kernel.facts import Link
 from cni_v6.kernel.ops import HOST, Op
-from cni_v6.kernel.questions import GetAddresses, GetLink, GetPortVlans, GetRoutes, GetSysctl, Question, Snapshot
+from cni_v6.kernel.questions import GetAddresses, GetLink, GetPortVlans, GetRoutes, GetSysctl, Question
+from cni_v6.kernel.snapshot import Snapshot
 from cni_v6.leases.attachment import Attachment, BridgePort, ChildLink, GatewayAddress, RoutedLink
 from cni_v6.net.addresses import version
 from cni_v6.plan import bridge, bridge_port, child_check, families, features, forwarding, gateways, routed_repair
@@ -200,7 +201,7 @@ def _segment(there: list[View], node: str, seen: Snapshot, found: Findings) -> N
         _group(conf, node, seen, found)
         if not bridge_port.passes_rules(conf, link):
             words = f"the frames of bridge {name} do not pass the node's rules (netfilter)"
-            found.add(None, words, ops.SetBridge(name, netfilter=True))
+            found.add(None, words, ops.SetBridge(name, netfilter=bridge_port.ALL_FRAMES))
     if not is_up:  # last, so that a bridge which is up has its ports, wherever a repair was cut off
         found.mend(*(step for conf in shapes for step in bridge.bring_up(conf, node, seen)))
     for home in dict.fromkeys(conf.gateway_interface for conf in shapes if conf.is_gateway):

@@ -14,13 +14,16 @@ from dataclasses import replace
 from cni_v6.allocation import ranges
 from cni_v6.allocation.ranges import Range
 from cni_v6.config.ipam import IpamConf
+from cni_v6.config.main import once
 from cni_v6.config.routed import RoutedConf
-from cni_v6.kernel import ops
+from cni_v6.kernel import awaits, ops
 from cni_v6.kernel.ops import HOST, Op
-from cni_v6.kernel.questions import Question, Snapshot
+from cni_v6.kernel.questions import Question
+from cni_v6.kernel.snapshot import Snapshot
 from cni_v6.leases.attachment import GatewayAddress, RoutedLink
 from cni_v6.net.addresses import BITS
 from cni_v6.plan import bridge_port, container, families, features, gateways, mtu as plan_mtu, prefix_routes
+from cni_v6.plan.forwarding import LOOPBACK
 from cni_v6.plan.site import Allocation, Plan, RoutedPrefix, Site
 from cni_v6.protocol import names
 from cni_v6.protocol.names import Owner
@@ -104,8 +107,8 @@ def plan_add(site: Site, conf: RoutedConf, allocation: Allocation, seen: Snapsho
         *route_steps,
         *features.container_steps(site, conf, own, seen),
         *host_end(site.host, link, gateways.anchors(conf, allocation.ips)),
-        *(ops.AddUnreachable(HOST, prefix) for prefix in unreachable(conf)),
-        ops.AwaitCarrier(site.host),
+        *map(gateways.ensure, rest(conf)),
+        awaits.AwaitCarrier(site.host),
         *container.reception(site, own),
         *features.arrival_steps(conf, own, seen),
     )
@@ -208,7 +211,8 @@ def host_end(host: str, link: RoutedLink, anchors: Iterable[GatewayAddress]) -> 
 # The rest of the network's prefixes
 
 
-def unreachable(conf: RoutedConf) -> list[str]:
+@once
+def rest(conf: RoutedConf) -> tuple[GatewayAddress, ...]:
     """The network's prefixes, where the rest of them is to be unreachable.
 
     Otherwise a packet to an address that no container has would go back to the router that sent it, by the default
@@ -216,10 +220,11 @@ def unreachable(conf: RoutedConf) -> list[str]:
     the rest; nor of what is on-link elsewhere (``ndpProxy``, ranges that follow an interface): nobody sends that back.
     """
     if conf.ndp_proxy or not isinstance(conf.ipam, IpamConf):
-        return []
+        return ()
     followed = {follow.subnet for follow in conf.ipam.follows}
     parts = (part for range_set in conf.ipam.sets for part in range_set.written)
-    return [prefix for prefix in dict.fromkeys(map(ranges.subnet, filter(_is_whole, parts))) if prefix not in followed]
+    prefixes = dict.fromkeys(map(ranges.subnet, filter(_is_whole, parts)))
+    return tuple(GatewayAddress(LOOPBACK, prefix, unreachable=True) for prefix in prefixes if prefix not in followed)
 
 
 def _is_whole(part: Range) -> bool:

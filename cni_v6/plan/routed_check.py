@@ -11,6 +11,7 @@ from functools import partial
 from cni_v6.config.routed import RoutedConf
 from cni_v6.errors import LIMITED
 from cni_v6.kernel import ops
+from cni_v6.kernel.facts import Link, RouteEntry, Surroundings
 from cni_v6.kernel.ops import HOST, Op
 from cni_v6.kernel.questions import (
     GetAddresses,
@@ -22,8 +23,8 @@ from cni_v6.kernel.questions import (
     GetSysctl,
     HasRoute,
     Question,
-    Snapshot,
 )
+from cni_v6.kernel.snapshot import Snapshot
 from cni_v6.leases.attachment import Attachment, GatewayAddress, RoutedLink
 from cni_v6.net.addresses import version
 from cni_v6.plan import check, families, features, forwarding, gateways, outage, routed, status
@@ -148,11 +149,40 @@ def _words(step: Op) -> str:
 
 def status_questions(conf: RoutedConf, records: Iterable[Attachment]) -> tuple[Question, ...]:
     """The questions that STATUS asks the kernel: of all links at once, since there may be thousands."""
-    needed: list[Question] = [GetLinks(), GetSurroundings(), GetForwardChains(), GetSysctl(HOST, forwarding.IP_FORWARD)]
-    needed += [*families.host_questions(), *features.questions(conf), *forwarding.questions(forwarding.marked(conf))]
+    needed: list[Question] = [GetLinks(), GetSurroundings(), *_node_questions(conf)]
     for record in records:
         needed += forwarding.own_questions(record.host)
     return tuple(dict.fromkeys(needed))
+
+
+def _node_questions(conf: RoutedConf) -> Iterator[Question]:
+    yield from (GetForwardChains(), GetSysctl(HOST, forwarding.IP_FORWARD), *families.host_questions())
+    yield from (*features.questions(conf), *forwarding.questions(forwarding.marked(conf)))
+
+
+def few_questions(conf: RoutedConf, records: Iterable[Attachment]) -> tuple[Question, ...]:
+    """As ``status_questions``, of each link by itself."""
+    needed: list[Question] = [*_node_questions(conf), GetAddresses(HOST, forwarding.LOOPBACK)]
+    for record in records:
+        host = record.host
+        needed += [GetLink(HOST, host), GetAddresses(HOST, host), *forwarding.own_questions(host)]
+        needed += [HasRoute(HOST, host, anchor.prefix) for anchor in record.anchors if anchor.on_link]
+    return tuple(dict.fromkeys(needed))
+
+
+def of_few(records: Iterable[Attachment], seen: Snapshot) -> Snapshot:
+    """The answers to ``few_questions`` as those to ``status_questions``, as if the node had these links alone."""
+    links, routes = list[Link](), list[tuple[str, RouteEntry]]()
+    for record in records:
+        link = seen.link(HOST, record.host)
+        links += [link] if link else []
+        ways = (anchor.prefix for anchor in record.anchors if anchor.on_link)
+        routes += [(record.host, RouteEntry(prefix, None)) for prefix in ways
+                   if seen.has_route(HOST, record.host, prefix)]
+    addresses = ((name, address) for name in (forwarding.LOOPBACK, *(link.name for link in links))
+                 for address in seen.addresses(HOST, name))
+    everything = Surroundings(tuple(addresses), tuple(routes))
+    return seen.with_answers(Snapshot({GetLinks(): tuple(links), GetSurroundings(): everything}))
 
 
 def more_status_questions(conf: RoutedConf, seen: Snapshot) -> tuple[Question, ...]:
@@ -160,9 +190,12 @@ def more_status_questions(conf: RoutedConf, seen: Snapshot) -> tuple[Question, .
     return (*forwarding.more_questions(seen, forwarding.marked(conf)), *forwarding.uplink_questions(seen))
 
 
-def check_status(conf: RoutedConf, records: Sequence[Attachment], seen: Snapshot) -> list[str]:
+def check_status(
+    conf: RoutedConf, records: Sequence[Attachment], seen: Snapshot, *, others: bool = False
+) -> list[str]:
     """What STATUS finds in the kernel.
 
+    :param others: whether other containers of the network run.
     :returns: warnings.
     :raises CniError: NOT_AVAILABLE when an ADD would fail, LIMITED when containers that run are cut off.
     """
@@ -170,7 +203,7 @@ def check_status(conf: RoutedConf, records: Sequence[Attachment], seen: Snapshot
     _, present = status.check_families(conf, seen)
     present_links = {link.name for link in seen.links()}
     running = [record for record in records if record.host in present_links]
-    if running:
+    if running or others:
         status.check_running(LIMITED, _faults(conf, running, present, seen))
     return list(outage.chain_warnings(HOSTS, present, seen))
 

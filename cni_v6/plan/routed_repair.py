@@ -13,7 +13,8 @@ from cni_v6.config.routed import RoutedConf
 from cni_v6.kernel import ops
 from cni_v6.kernel.facts import Link
 from cni_v6.kernel.ops import HOST, Op
-from cni_v6.kernel.questions import GetAddresses, GetNeighbours, GetRoutes, GetSysctl, Question, Snapshot
+from cni_v6.kernel.questions import GetAddresses, GetNeighbours, GetRoutes, GetSysctl, Question
+from cni_v6.kernel.snapshot import Snapshot
 from cni_v6.leases.attachment import Attachment, GatewayAddress, RoutedLink
 from cni_v6.net.addresses import version
 from cni_v6.plan import bridge_port, features, forwarding, routed_check

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from cni_v6.kernel.ops import AddRoute, Op
-from cni_v6.kernel.questions import Question, Snapshot
+from cni_v6.kernel.questions import Question
+from cni_v6.kernel.snapshot import Snapshot
 from cni_v6.log import Log
 from cni_v6.protocol import names
 from cni_v6.protocol.names import Owner

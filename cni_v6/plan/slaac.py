@@ -15,7 +15,8 @@ from dataclasses import replace
 from cni_v6.kernel import autoconf, ops
 from cni_v6.kernel.facts import RouteEntry
 from cni_v6.kernel.ops import Op
-from cni_v6.kernel.questions import GetLifetimes, GetRoutes, Question, Snapshot
+from cni_v6.kernel.questions import GetLifetimes, GetRoutes, Question
+from cni_v6.kernel.snapshot import Snapshot
 from cni_v6.net.addresses import is_link_local
 from cni_v6.plan.container import DEFAULT_ROUTE
 from cni_v6.plan.site import Site

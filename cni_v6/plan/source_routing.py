@@ -15,7 +15,8 @@ from dataclasses import replace
 from cni_v6.config.main import MainConf
 from cni_v6.kernel import ops
 from cni_v6.kernel.ops import Op
-from cni_v6.kernel.questions import GetRoutes, GetRules, Question, Snapshot
+from cni_v6.kernel.questions import GetRoutes, GetRules, Question
+from cni_v6.kernel.snapshot import Snapshot
 from cni_v6.leases.attachment import Attachment, SourceRules
 from cni_v6.net.addresses import is_link_local, overlap
 from cni_v6.plan import container, gateways, prefix_routes

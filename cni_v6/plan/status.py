@@ -11,7 +11,8 @@ from cni_v6.config.main import MainConf
 from cni_v6.errors import LIMITED, NOT_AVAILABLE, CniError
 from cni_v6.kernel.facts import BRIDGE_PORTS_MAX
 from cni_v6.kernel.ops import HOST
-from cni_v6.kernel.questions import GetLink, GetLinks, GetSysctl, Question, Snapshot
+from cni_v6.kernel.questions import GetLink, GetLinks, GetSysctl, Question
+from cni_v6.kernel.snapshot import Snapshot
 from cni_v6.leases.attachment import Attachment
 from cni_v6.log import few
 from cni_v6.plan import bridge_port, families, features, forwarding, gateways, mtu, outage

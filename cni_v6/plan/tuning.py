@@ -14,7 +14,8 @@ from cni_v6.config.tuning import IFNAME, parts_of
 from cni_v6.errors import INVALID_CONFIG, CniError
 from cni_v6.kernel import ops
 from cni_v6.kernel.ops import Op
-from cni_v6.kernel.questions import GetLink, GetSysctl, Question, Snapshot
+from cni_v6.kernel.questions import GetLink, GetSysctl, Question
+from cni_v6.kernel.snapshot import Snapshot
 from cni_v6.leases.attachment import Attachment
 from cni_v6.plan.site import Allocation, Site
 

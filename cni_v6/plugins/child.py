@@ -14,7 +14,8 @@ from cni_v6.attachments.context import Context
 from cni_v6.attachments.register import Network
 from cni_v6.config.child import Child, ChildConf
 from cni_v6.config.main import RemovalConf
-from cni_v6.kernel.questions import Question, Snapshot
+from cni_v6.kernel.questions import Question
+from cni_v6.kernel.snapshot import Snapshot
 from cni_v6.leases.attachment import Attachment
 from cni_v6.plan import child, child_check
 from cni_v6.plan.site import Allocation, Plan, Site

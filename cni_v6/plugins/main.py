@@ -33,7 +33,8 @@ from cni_v6.config.main import Conf, ForeignIpam, MainConf, RemovalConf, is_stri
 from cni_v6.errors import CniError, Errors
 from cni_v6.kernel import ops
 from cni_v6.kernel.ops import HOST
-from cni_v6.kernel.questions import GetLinks, Question, Snapshot
+from cni_v6.kernel.questions import GetLinks, Question
+from cni_v6.kernel.snapshot import Snapshot
 from cni_v6.leases.attachment import Attachment
 from cni_v6.leases.store import Transaction
 from cni_v6.plan import families, features, ndp_proxy, prefix_routes
@@ -113,9 +114,10 @@ class MainPlugin(Protocol[Conf]):
 
 @dataclass(frozen=True, slots=True)
 class Frame(Generic[Conf]):
-    """The five commands of one main plugin."""
+    """The five commands of one main plugin. ``few``: None where STATUS always looks at all containers."""
 
     plugin: MainPlugin[Conf]
+    few: status.Few[Conf] | None = None
 
     def add(self, call: Invocation, context: Context) -> Result:
         """ADD: attach the container. On failure, undo everything that was done for it."""
@@ -146,6 +148,8 @@ class Frame(Generic[Conf]):
                 register.record_rules(site, plan.ops, conf.data_dir, context)
             if network.former:
                 plan = replace(plan, ops=(*plan.ops, *old_gateways.answering(network.former, context)))
+            if network.claimed:
+                plan = replace(plan, ops=(*plan.ops, *register.turn_on(network.claimed, plan.ops)))
             result = plan.answer(context.kernel.apply(plan.ops), call.log)
             if plan.complete:
                 result = plan.complete(result, context.kernel.observe(plan.found))
@@ -236,15 +240,25 @@ class Frame(Generic[Conf]):
             return status.of_stripped(call, context)
         with status.not_available():
             plugin, conf = self.plugin, self.plugin.load(call, context)
-            held, damaged = firewall_reload.attachments(call, conf, context)
+            chosen = status.choose(conf, context) if self.few else status.Chosen()
+            held, damaged = ((chosen.records, ()) if chosen.records is not None
+                             else firewall_reload.attachments(call, conf, context))
             gone = status.restore_firewall(call, conf, context)
             status.check_addresses(call, conf, context)
             records = [record for record in held if record.boot in ("", context.boot)]
-            asked = dict.fromkeys((GetLinks(), *plugin.status_questions(conf, context.id, records)))
-            seen = context.kernel.observe(tuple(asked))
-            lost = status.recall_lost(call, conf, held, seen, context)
+            lost: tuple[str, ...] = ()
+            if self.few and chosen.records is not None:
+                seen = context.kernel.observe(tuple(self.few.questions(conf, records)))
+                seen = self.few.answers(records, seen)
+            else:
+                asked = dict.fromkeys((GetLinks(), *plugin.status_questions(conf, context.id, records)))
+                seen = context.kernel.observe(tuple(asked))
+                lost = status.recall_lost(call, conf, held, seen, context)
             seen = seen.with_answers(context.kernel.observe(plugin.more_status_questions(conf, seen)))
-            for warning in plugin.check_status(conf, context.id, records, seen):
+            for warning in (
+                self.few.check(conf, records, seen, others=chosen.look.others)
+                if self.few and chosen.records is not None else plugin.check_status(conf, context.id, records, seen)
+            ):
                 call.log.warning(warning)
         remedies = []
         if gone:
@@ -255,6 +269,7 @@ class Frame(Generic[Conf]):
             remedies.append("look for what removes files below ipam.dataDir")
         if remedies:
             raise CniError(codes.LIMITED, "; ".join(filter(None, (gone, *damaged, *lost))), "; ".join(remedies))
+        status.settle(chosen, held, seen, context)
 
 
 # The bridge

@@ -12,6 +12,7 @@ from cni_v6.plugins import ipam, loopback
 from cni_v6.plugins.bridge import Bridge
 from cni_v6.config.main import Conf
 from cni_v6.plugins.main import Frame, MainPlugin
+from cni_v6.plugins.status import Few
 from cni_v6.protocol.invocation import BRIDGE, IPAM, IPVLAN, LOOPBACK, MACVLAN, ROUTED, VLAN, Invocation
 from cni_v6.protocol.result import Result
 from cni_v6.values import dataclass
@@ -32,9 +33,9 @@ class Plugin:
     main: MainPlugin[Any] | None = None
 
 
-def main_plugin(plugin: MainPlugin[Conf], keys: Level | None = None) -> Plugin:
+def main_plugin(plugin: MainPlugin[Conf], keys: Level | None = None, few: Few[Conf] | None = None) -> Plugin:
     """A main plugin in its frame."""
-    frame = Frame(plugin)
+    frame = Frame(plugin, few)
     return Plugin({
         "ADD": frame.add, "DEL": frame.delete, "CHECK": frame.check, "GC": frame.collect, "STATUS": frame.status,
     }, keys, main=plugin)
@@ -42,9 +43,9 @@ def main_plugin(plugin: MainPlugin[Conf], keys: Level | None = None) -> Plugin:
 
 def _routed() -> Plugin:
     from cni_v6.config.keys.routed import ROUTED as keys
-    from cni_v6.plugins.routed import Routed
+    from cni_v6.plugins.routed import FewRouted, Routed
 
-    return main_plugin(Routed(), keys)
+    return main_plugin(Routed(), keys, FewRouted())
 
 
 def _macvlan() -> Plugin:

@@ -9,7 +9,8 @@ from cni_v6.attachments.context import Context
 from cni_v6.attachments.register import Network
 from cni_v6.config.main import RemovalConf
 from cni_v6.config.routed import RoutedConf, parse_routed
-from cni_v6.kernel.questions import Question, Snapshot
+from cni_v6.kernel.questions import Question
+from cni_v6.kernel.snapshot import Snapshot
 from cni_v6.leases.attachment import Attachment, RoutedLink
 from cni_v6.plan import routed, routed_check
 from cni_v6.plan.site import Allocation, Plan, Site
@@ -34,7 +35,7 @@ class Routed:
         def link(ips: tuple[Address, ...]) -> RoutedLink:
             return routed.to_record(conf, site.owner, ips)
 
-        return Network(conf, lambda _: routed.mac(conf, site.owner), is_ours=True, link=link)
+        return Network(conf, lambda _: routed.mac(conf, site.owner), is_ours=True, link=link, rest=routed.rest(conf))
 
     def plan_add(self, site: Site, conf: RoutedConf, allocation: Allocation, seen: Snapshot) -> Plan:
         return routed.plan_add(site, conf, allocation, seen)
@@ -62,3 +63,16 @@ class Routed:
         self, conf: RoutedConf, node: str, records: Sequence[Attachment], seen: Snapshot
     ) -> Iterable[str]:
         return routed_check.check_status(conf, records, seen)
+
+
+class FewRouted:
+    """See ``status.Few``."""
+
+    def questions(self, conf: RoutedConf, records: Sequence[Attachment]) -> Iterable[Question]:
+        return routed_check.few_questions(conf, records)
+
+    def answers(self, records: Sequence[Attachment], seen: Snapshot) -> Snapshot:
+        return routed_check.of_few(records, seen)
+
+    def check(self, conf: RoutedConf, records: Sequence[Attachment], seen: Snapshot, *, others: bool) -> Iterable[str]:
+        return routed_check.check_status(conf, records, seen, others=others)

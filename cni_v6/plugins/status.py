@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from typing import Protocol, TypeVar
 
 from cni_v6 import errors as codes
 from cni_v6.attachments import allocate, firewall_reload, load_config
-from cni_v6.attachments.context import Context
+from cni_v6.attachments.context import Context, Look
 from cni_v6.config.ipam import IpamConf
 from cni_v6.config.main import MainConf
 from cni_v6.errors import CniError
 from cni_v6.firewall import ruleset
-from cni_v6.kernel.questions import GetNft, GetRuleset, Snapshot
+from cni_v6.kernel.ops import HOST
+from cni_v6.kernel.questions import GetLink, GetNft, GetRuleset, GetSysctl, Question
+from cni_v6.kernel.snapshot import Snapshot
 from cni_v6.leases.attachment import Attachment
+from cni_v6.plan import families, forwarding
 from cni_v6.protocol.invocation import Invocation
-from cni_v6.protocol.names import owned
+from cni_v6.protocol.names import host_interface, owned
+from cni_v6.values import dataclass
+
+Looked = TypeVar("Looked", bound=MainConf, contravariant=True)
 
 # The errors of a plugin that does not know GC and STATUS. skel first misses the container id, which neither command has
 # (code 3), then returns code 4, "unknown CNI_COMMAND"; or the version is too new for it.
@@ -86,6 +94,71 @@ def recall_lost(
 
     with context.leases(conf.network, conf.data_dir).transaction() as leases:
         return recall.again(conf, leases, context, call.log)
+
+
+class Few(Protocol[Looked]):
+    """How a main plugin looks at a few of a network's containers, where an engine knows that the others are in order.
+    """
+
+    def questions(self, conf: Looked, records: Sequence[Attachment]) -> Iterable[Question]:
+        """As ``MainPlugin.status_questions``, without what is about all interfaces."""
+        ...
+
+    def answers(self, records: Sequence[Attachment], seen: Snapshot) -> Snapshot:
+        """What ``check`` needs, of these containers alone.
+
+        :param seen: the answers to ``questions``.
+        """
+        ...
+
+    def check(self, conf: Looked, records: Sequence[Attachment], seen: Snapshot, *, others: bool) -> Iterable[str]:
+        """As ``MainPlugin.check_status``.
+
+        :param others: whether other containers of the network run.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The containers that STATUS is to look at: these, or all of the network (None)."""
+
+    look: Look = Look()
+    records: tuple[Attachment, ...] | None = None
+
+
+def choose(conf: MainConf, context: Context) -> Chosen:
+    """The containers that may have changed since all of the network were found in order; of a damaged record, and of a
+    container that has an interface and no record, all.
+
+    They depend on the configuration too, on the families of the node, and on whether it forwards for all.
+    """
+    if context.in_order is None:
+        return Chosen()
+    asked = *families.host_questions(), GetSysctl(HOST, forwarding.ALL_FORWARDING)
+    seen = context.kernel.observe(asked)
+    with context.leases(conf.network, conf.data_dir).transaction() as leases:
+        mark = conf, *(seen.answers[question] for question in asked)
+        look = context.in_order.begin(conf.network, conf.data_dir, mark)
+        found = {owner: leases.get(owner) for owner in look.owners or ()}
+    hosts = [GetLink(HOST, host_interface(owner)) for owner, record in found.items() if record is None]
+    records = tuple(record for record in found.values() if record)
+    if look.owners is None or any(record.damaged for record in records):
+        return Chosen(replace(look, owners=None))
+    left = context.kernel.observe(hosts)
+    if any(left.link(HOST, host.ifname) for host in hosts):
+        return Chosen(replace(look, owners=None))
+    return Chosen(look, records)
+
+
+def settle(chosen: Chosen, records: Iterable[Attachment], seen: Snapshot, context: Context) -> None:
+    """All containers of the network are in order.
+
+    :param records: those that were looked at.
+    :param seen: the answer to ``GetLinks``.
+    """
+    if context.in_order:
+        context.in_order.settle(chosen.look, records, {link.name for link in seen.links()})
 
 
 def restore_firewall(call: Invocation, conf: MainConf, context: Context) -> str:

@@ -134,6 +134,11 @@ def link_group(network: str) -> int:
     return ROUTED_NETWORK | int.from_bytes(_digest("link group", network)[:4], "big") >> 4
 
 
+def node_group(master: str) -> int:
+    """Link group of the node's own ipvlans on a master: bit 28, and 28 bits of a digest of the name."""
+    return 1 << 28 | int.from_bytes(_digest("node group", master)[:4], "big") >> 4
+
+
 def source_table(owner: Owner) -> int:
     """Number of the routing table for what a container sends from its addresses of a network: 2^30 and more, where no
     number is chosen by hand."""

@@ -7,15 +7,20 @@ command finds in here is what ``tools/bare`` put there, or a command before it.
 from __future__ import annotations
 
 import json
+import os
+import re
 import shlex
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.bare.root import Root, bare
-from tests.pages import STEPS
+from tests.pages import STEPS, Block, blocks
+from tests.runtimes.images import archive
+from tests.runtimes.node import CGROUPS
 from tests.sandbox import ROOT
 
 # Those that README says are tested; one after the other what waits for the same archive.
@@ -24,7 +29,23 @@ SAMPLES = sorted(path.name for path in ROOT.glob("conf/*.conflist"))
 OURS = {"cni-v6", "cni-v6-routed", "cni-v6-macvlan", "cni-v6-ipvlan", "cni-v6-vlan", "cni-v6-ipam"}
 FOLDERS = "/opt/cni/bin:/usr/lib/cni"  # ours, and where Debian keeps the reference plugins
 INSTALLED = "/usr/local/share/cni-v6"
-REFERENCE_PLUGINS = "containernetworking-plugins"  # README, "Put it under a runtime"
+REFERENCE_PLUGINS = "containernetworking-plugins"  # docs/runtimes.md, "Install"
+
+README = ROOT / "README.md"
+PACKAGES = ("containerd", "musl-tools")  # which README names
+IMAGE = "docker.io/library/busybox:latest"
+PULL = f"ctr image pull {IMAGE}\n"
+# Returns once containerd says that it is ready (sd_notify(3)), and leaves it running.
+START = """
+import os, socket, subprocess
+with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready, open("/var/log/containerd", "wb") as log:
+    ready.bind("/run/ready")
+    ready.settimeout(60)
+    print(subprocess.Popen(["containerd"], env={**os.environ, "NOTIFY_SOCKET": "/run/ready"}, start_new_session=True,
+                           stdin=subprocess.DEVNULL, stdout=log, stderr=log).pid)
+    while b"READY=1" not in ready.recv(4096):
+        pass
+"""
 
 # Packages are downloaded and installed, and .venv is made.
 pytestmark = [pytest.mark.timeout(900)]
@@ -36,11 +57,40 @@ def root(request: pytest.FixtureRequest) -> Iterator[Root]:
         yield made
 
 
-def test_the_demo_works_and_the_readmes_commands_in_its_order(root: Root) -> None:
-    for step in STEPS[ROOT / "README.md"]:
-        downloads = step.command.startswith("make ")
-        printed = root.run(step.command) if downloads else root.own(step.command)
-        assert not (difference := step.difference(printed)), difference
+def test_the_demo_works_and_two_containers_talk_by_the_readmes_commands(root: Root, tmp_path: Path) -> None:
+    """Under Debian's containerd, as it is configured there. The image alone is not pulled: nothing can be in here."""
+    [demo] = STEPS[README]
+    assert not (difference := demo.difference(root.run(demo.command))), difference
+    [block] = [block for block in blocks(README) if "test_bare.py" in block.mark]
+    steps = list(Block("run", block.kind, block.text).steps())
+    assert len(steps) <= 5 and PULL in [step.command for step in steps]
+    assert all(f"`{name}`" in README.read_text(encoding="utf-8") for name in PACKAGES)
+    root.run(f"tools/packages {' '.join(PACKAGES)}")
+    root.bring(archive(tmp_path / "busybox.tar", IMAGE), "/tmp/busybox.tar")
+    with containerd(root) as before:
+        root.own(f"{before}ctr image import /tmp/busybox.tar")
+        for step in steps:
+            if step.command.startswith("make "):
+                printed = root.run(step.command)
+            elif step.command != PULL:
+                printed = root.own(before + step.command)
+            assert re.search(r"\b0% packet loss", printed) or "ping" not in step.command, printed
+        assert step.difference(printed) == "", "the last one prints what the page says"
+        root.own(f"{before}ctr task delete --force alpha")
+
+
+@contextmanager
+def containerd(root: Root) -> Iterator[str]:
+    """It runs in the root's own network; what to write before ``ctr``. Its containers' control group goes at the end:
+    it is the machine's."""
+    namespace = f"cni-v6-bare-{os.urandom(4).hex()}"
+    root.run(CGROUPS)
+    pid = root.own(f"python3 -c {shlex.quote(START)} || {{ cat /var/log/containerd; exit 1; }}").strip()
+    try:
+        yield f"export CONTAINERD_NAMESPACE={namespace}\n"
+    finally:
+        root.run(f"kill {pid}; tail --pid={pid} --follow /dev/null")
+        root.run(f"find /sys/fs/cgroup -depth -path '*/{namespace}*' -type d -exec rmdir {{}} ';'")
 
 
 def test_each_sample_attaches_a_container_after_make_install_alone(root: Root) -> None:

@@ -15,6 +15,8 @@ import pytest
 
 from tests.bare.root import Root, bare
 from tests.bare.test_bare import attach, call
+from tests.pages import Block, blocks
+from tests.sandbox import ROOT
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.xdist_group("bare trixie")]
 
@@ -154,6 +156,14 @@ def test_the_first_call_starts_the_engine_which_can_do_what_it_must(machine: Mac
     assert [json.loads(line) for line in machine.run("cni-v6ctl log --json").splitlines()] == log
 
 
+def test_the_exposure_is_what_the_page_says(machine: Machine) -> None:
+    """As systemd rates what the units leave to their processes: from 0 (nothing) to 10 (all)."""
+    [block] = [block for block in blocks(ROOT / "docs/runtimes.md") if "test_systemd.py" in block.mark]
+    steps = list(Block("run", block.kind, block.text).steps())
+    assert len(steps) == len(list(ROOT.glob("conf/systemd/*.service")))
+    assert "".join(step.difference(machine.run(step.command)) for step in steps) == ""
+
+
 def test_a_restart_loses_nothing(machine: Machine) -> None:
     """Calls that come meanwhile succeed; what is attached stays so, with and without the service."""
     result = machine.add(BRIDGE, "first")
@@ -197,6 +207,7 @@ def test_the_agent_says_when_it_is_ready(machine: Machine) -> None:
     machine.run("ip link add eth0 type veth peer name wire && ip link set wire up && ip link set eth0 up\n"
                 "ip address add 2001:db8::1/64 dev eth0 nodad && ip route add default via 2001:db8::2\n"
                 "echo CNI_V6_CLUSTER=file:/var/lib/store.json >/etc/default/cni-v6-agent")
+    machine.run("systemctl start cni-v6-clusters.service || { journalctl --unit cni-v6-clusters; exit 1; }")
     machine.run("systemctl start cni-v6-agent.service || { journalctl --unit cni-v6-agent; exit 1; }")
     assert machine.state("cni-v6-agent.service") == "active"
     attach(machine, json.loads(machine.run("cat /etc/cni/net.d/10-cni-v6.conflist")))

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tests.bench import (
     attach,
+    carriers,
     cluster,
     collect,
     density,
@@ -74,7 +75,8 @@ SCENARIOS: dict[str, Callable[[Setting, Findings], None]] = {
 }
 # What decided something, and is not measured again each time: only where it is named.
 ASKED: dict[str, Callable[[Setting, Findings], None]] = {
-    "cluster": cluster.cluster, "flowtable": flowtable.flowtable, "guard": guard.parts, "own-parts": inside.parts,
+    "carriers": carriers.carriers, "cluster": cluster.cluster, "flowtable": flowtable.flowtable, "guard": guard.parts,
+    "own-parts": inside.parts,
 }
 
 

@@ -109,11 +109,7 @@ class Node:
 
     def command(self, argv: Sequence[str], stdin: str = "") -> str:
         """Run a command on the node, with its standard output as the answer. Raises Refused where it fails."""
-        entry = ["nsenter", f"--net={self._proc}/ns/net", f"--mount={self._proc}/ns/mnt", "--", *argv]
-        done = subprocess.run(entry, env=COMMANDS, input=stdin, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise Refused(f"{' '.join(argv[:4])}: {done.stdout}{done.stderr}")
-        return done.stdout
+        return command([f"--net={self._proc}/ns/net", f"--mount={self._proc}/ns/mnt"], argv, stdin)
 
     def file(self, path: str) -> Path:
         """A file of the node, as this process reaches it."""
@@ -143,6 +139,18 @@ class Node:
         if not line:
             raise Refused("the node's worker has ended; its words are above")
         return line
+
+
+def command(place: Sequence[str], argv: Sequence[str], stdin: str = "") -> str:
+    """Run a command in other namespaces, as nsenter(1) names them, with its standard output as the answer.
+
+    :raises Refused: where it fails.
+    """
+    entry = ["nsenter", *place, "--", *argv]
+    done = subprocess.run(entry, env=COMMANDS, input=stdin, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise Refused(f"{' '.join(argv[:4])}: {done.stdout}{done.stderr}")
+    return done.stdout
 
 
 class Pair:

@@ -23,8 +23,7 @@ if __name__ == "__main__":
     sys.path[:0] = [sys.argv[1], str(Path(__file__).resolve().parents[2])]
 
 from cni_v6.engine import handle  # noqa: E402
-from cni_v6.kernel import ops  # noqa: E402
-from cni_v6.kernel import sysctl  # noqa: E402
+from cni_v6.kernel import awaits, ops, sysctl  # noqa: E402
 from cni_v6.kernel.link_deletion import Reaper  # noqa: E402
 from cni_v6.kernel.linux import LinuxKernel  # noqa: E402
 from cni_v6.kernel.netlink import requests, socket as netlink  # noqa: E402
@@ -117,7 +116,7 @@ def steps(tape: Tape) -> list[Step]:
     """Datagrams and sysctls in the order of the operations."""
     found: list[Step] = []
     datagrams = list(tape.datagrams)
-    waits = ops.AwaitPort, ops.AwaitCarrier, ops.AwaitReception
+    waits = awaits.AwaitPort, awaits.AwaitCarrier, awaits.AwaitReception
     operations = [operation for operation in tape.operations if not isinstance(operation, waits)]
     while operations:
         operation = operations[0]

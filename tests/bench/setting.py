@@ -46,6 +46,8 @@ class Sizes:
     mib: int  # of a stream
     streams: int  # turns of those
     cluster: tuple[int, ...]  # nodes
+    idle: float  # seconds in which an agent has nothing to do
+    cuts: int  # of a link
     dense: int  # routed containers of a node
     densest: int  # where that ends if nothing breaks
 
@@ -56,14 +58,14 @@ FULL = Sizes(
     library_rounds=200, library_patience=10.0, collect_steps=(2_000, 200_000), collect_stale=100, beside=1_000,
     churn=25_000, chaos=1, nodes=(250, 1_000), beside_bridges=1_001,
     trips=5_000, turns=9, mib=256, streams=9, dense=2_000, densest=3_000,
-    cluster=(10, 100, 1_000),
+    cluster=(10, 100, 1_000), idle=120, cuts=10,
 )
 QUICK = Sizes(
     pods=30, rounds=1, bursts=1, mixed=60, few=3, starts=15, lease_steps=(0, 1_000, 10_000),
     lease_rounds=(6, 6, 3), stale=60, own=15, soak=200, many=100, library_steps=(0, 1_000, 10_000),
     library_rounds=20, library_patience=1.0, collect_steps=(200, 2_000), collect_stale=20, beside=100, churn=1_000,
     chaos=0.1, nodes=(50,), beside_bridges=21, trips=1_000, turns=1, mib=32, streams=1, dense=100,
-    densest=200, cluster=(10,),
+    densest=200, cluster=(10,), idle=5, cuts=1,
 )
 STAGES = (10, 50)  # calls at a time
 ORDERS = (SEQUENTIAL, RANDOM)

@@ -1,7 +1,8 @@
-"""One flow between two network namespaces, and what it takes: ``stream.py``, run on a node by ``flowtable``.
+"""One flow between two network namespaces, and what it takes: ``stream.py``, run by ``ways`` and ``flowtable``.
 
 All of it is on one processor: sender, receiver, and what the kernel does between them. It works for a packet in the
 time of whoever sends, or in that processor's ksoftirqd, so its CPU time is told from that of others on the machine.
+With ``apart`` the receiver is on another processor, as in a cluster: for the time that passes, not for the CPU time.
 """
 
 from __future__ import annotations
@@ -33,15 +34,17 @@ def main() -> None:
 def both(asked: dict[str, Any]) -> dict[str, float]:
     """
     :param asked: ``kind``, namespaces ``from`` and ``to``, ``source`` and ``target`` as address and port, ``amount``
-        in pieces (TCP) or datagrams (UDP).
+        in pieces (TCP) or datagrams (UDP); ``apart``: where there are two processors; absent for no.
     :returns: ``seconds`` from the first byte sent to the last received, and ``cpu``, in seconds too.
     """
-    cpu = max(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {cpu})
+    processors = os.sched_getaffinity(0)
+    cpu = max(processors)
+    os.sched_setaffinity(0, {min(processors) if asked.get("apart") else cpu})
     thread = _ksoftirqd(cpu)
     receiver = _start("receive", asked["to"], asked)
     assert receiver.stdout
     receiver.stdout.readline()  # it listens
+    os.sched_setaffinity(0, {cpu})
     begin = _spent(thread)
     sent = _answer(_start("send", asked["from"], asked))
     softirq = _spent(thread) - begin

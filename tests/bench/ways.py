@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from tests.bench.node import Node, Refused
 from tests.bench.peers import UPLINK
@@ -24,6 +26,12 @@ ROUNDTRIP = Path(__file__).with_name("roundtrip.py")
 STREAM = Path(__file__).with_name("stream.py")
 
 
+class Runs(Protocol):
+    """A place to run a command in, with its standard output as the answer."""
+
+    def command(self, argv: Sequence[str], stdin: str = "") -> str: ...
+
+
 class new_node(Node):
     """A node that ends with its block."""
 
@@ -36,9 +44,12 @@ class new_node(Node):
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """From the namespace ``source`` to the namespace ``sink``, which has the address ``target``."""
+    """From the namespace ``source`` to the namespace ``sink``, which has the address ``target``.
 
-    node: Node
+    ``node``: which has files of both.
+    """
+
+    node: Runs
     source: str
     sink: str
     target: str
@@ -57,10 +68,18 @@ class Way:
 
     def stream(self, mib: int) -> float:
         """Seconds of CPU time that a GB takes by TCP, measured with this many MiB."""
-        asked = {"kind": "tcp", "from": self.source, "to": self.sink, "amount": mib,
+        return self._flow(mib, apart=False)["cpu"] * GB / (mib * MIB)
+
+    def throughput(self, mib: int) -> float:
+        """GB a second by TCP, measured with this many MiB. The two ends have a processor each, where there are two."""
+        return mib * MIB / GB / self._flow(mib, apart=True)["seconds"]
+
+    def _flow(self, mib: int, apart: bool) -> dict[str, float]:
+        asked = {"kind": "tcp", "from": self.source, "to": self.sink, "amount": mib, "apart": apart,
                  "source": [ANY[self.family], SOURCE], "target": [self.target, TARGET]}
-        answer = json.loads(self.node.command([sys.executable, str(STREAM)], json.dumps(asked) + "\n"))
-        return float(answer["cpu"]) * GB / (mib * MIB)
+        answer: dict[str, float] = json.loads(
+            self.node.command([sys.executable, str(STREAM)], json.dumps(asked) + "\n"))
+        return answer
 
 
 def between(node: Node, source: int, sink: int) -> dict[int, Way]:

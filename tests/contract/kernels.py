@@ -13,7 +13,8 @@ from typing import TypeVar
 from cni_v6.kernel.fake.kernel import FakeKernel
 from cni_v6.kernel.linux import LinuxKernel
 from cni_v6.kernel.ops import Op
-from cni_v6.kernel.questions import Kernel, Question, Snapshot
+from cni_v6.kernel.questions import Question
+from cni_v6.kernel.snapshot import Kernel, Snapshot
 from tests.sandbox import Node
 
 CLONE_NEWNET = 0x40000000  # linux/sched.h

@@ -29,11 +29,13 @@ from cni_v6.cluster.facts import (
     Route,
     SegmentRoute,
     SetGate,
+    SetSenders,
     Tunnel,
     Underlay,
 )
 from cni_v6.cluster.fake import FakeNode
 from cni_v6.cluster.linux import LinuxNode
+from cni_v6.cluster.news import News
 from cni_v6.cluster.records import NodeRecord
 from cni_v6.errors import KERNEL_REFUSED
 from tests.netns import networks
@@ -148,7 +150,7 @@ def test_the_tunnel(bench: Bench) -> None:
     assert "No such device" in str(refused)
     assert bench.kernel.apply([Add(TUNNEL_OF_NODE), *map(Add, OTHER), Add(OWN6)]) == []
     devices: dict[str, Device | None] = {TUNNEL: TUNNEL_OF_NODE}
-    facts = Facts(UNDERLAY, devices, frozenset((*OTHER, OWN6)), frozenset(("eth0", TUNNEL)))
+    facts = Facts(UNDERLAY, devices, frozenset((*OTHER, OWN6)), frozenset(("eth0", TUNNEL)), senders=frozenset())
     assert bench.kernel.observe() == facts
     assert len(bench.kernel.apply([Add(TUNNEL_OF_NODE), Forward(TUNNEL), Forward("eth0")])) == 1
     moved: Entry = Endpoint(OTHER_MAC, "fd00:11::3")
@@ -177,7 +179,7 @@ def test_a_gate(bench: Bench) -> None:
     assert bench.kernel.apply([SetGate(()), SetGate(())]) == [] and bench.kernel.observe().gate == ()
 
 
-PAIR = Pair(1360)
+PAIR = Pair(1360, "fd00:11::1")
 OWN_SRV6 = tuple(srv6.own("1", ["fd42:0:0:1::/64", "10.244.0.64/26"], UNDERLAY))
 OTHER_SRV6 = tuple(dict.fromkeys(
     entry for prefix in ("fd42:0:0:2::/64", "10.244.1.0/26")
@@ -191,7 +193,7 @@ def test_segment_routing(bench: Bench) -> None:
     wanted = frozenset((*OWN_SRV6, *OTHER_SRV6))
     assert len(wanted) == 9 + 5
     assert bench.kernel.apply([Add(PAIR), *map(Add, (*OWN_SRV6, *OTHER_SRV6))]) == []
-    facts = Facts(UNDERLAY, {SRV6: PAIR}, wanted, frozenset(("eth0", SRV6, SRV6_IN)))
+    facts = Facts(UNDERLAY, {SRV6: PAIR}, wanted, frozenset(("eth0", SRV6, SRV6_IN)), senders=frozenset())
     assert bench.kernel.observe() == facts
     forward = map(Forward, (SRV6, SRV6_IN))
     refused_again = bench.kernel.apply([Add(PAIR), *map(Add, (*OWN_SRV6, *OTHER_SRV6)), *forward])
@@ -203,6 +205,20 @@ def test_segment_routing(bench: Bench) -> None:
     assert bench.kernel.apply([gone, gone, *map(Remove, (*OTHER_SRV6, *OWN_SRV6))]) == []
     after = bench.kernel.observe()
     assert (after.devices, after.entries) == ({}, frozenset())
+
+
+@pytest.mark.parametrize("device", [TUNNEL_OF_NODE, PAIR])
+def test_whom_a_carrier_takes_packets_from(bench: Bench, device: Device) -> None:
+    many = frozenset(f"fd00:11::{number:x}" for number in range(1, 2501))
+    assert bench.kernel.apply([SetSenders(many)]) == [] and bench.kernel.observe().senders is None
+    assert bench.kernel.apply([Add(device)]) == [] and bench.kernel.observe().senders == frozenset()
+    for addresses in (frozenset({"fd00:11::2"}), many, frozenset({"fe80::2", "fd00:11::3"}), frozenset[str]()):
+        assert bench.kernel.apply([SetSenders(addresses)]) == []
+        assert bench.kernel.observe().senders == addresses
+    bench.kernel.apply([SetSenders(many), RemoveDevice(device.ifname)])
+    assert bench.kernel.observe().senders is None
+    bench.kernel.apply([Add(device)])
+    assert bench.kernel.observe().senders == frozenset()
 
 
 def test_a_segment_route_that_differs_is_not_the_same(bench: Bench) -> None:
@@ -323,6 +339,33 @@ def test_a_gate_is_what_nft_says(real: tuple[LinuxNode, Node]) -> None:
 
 
 @pytest.mark.netns
+@pytest.mark.parametrize(("device", "table"), [(TUNNEL_OF_NODE, "cni_v6_vxlan"), (PAIR, "cni_v6_srv6")])
+def test_rules_of_a_carrier_are_what_nft_says(real: tuple[LinuxNode, Node], device: Device, table: str) -> None:
+    """Somebody who changes the nodes in their set is heard."""
+    kernel, node = real
+    kernel.apply([Add(device), SetSenders(frozenset({"fd00:11::2"}))])
+    shown = node.run("nft", "list", "table", "inet", table).stdout
+    rules = [line.strip().partition(" comment ")[0] for line in shown.splitlines() if " comment " in line]
+    counted = "counter packets 0 bytes 0 drop"
+    assert rules == {
+        "cni_v6_vxlan": [
+            f'meta nfproto ipv6 udp dport 4789 iifname != "eth0" {counted}',
+            f"udp dport 4789 ip6 saddr != @nodes {counted}",
+            f'meta nfproto ipv6 udp dport 4789 iifname != "eth0" oifname "eth0" {counted}',
+        ],
+        "cni_v6_srv6": [
+            f"ip6 daddr 5f00:0:0:a6::/64 ip6 saddr != @nodes {counted}", 'iifname "cni-v6-srv6-in" notrack',
+            "ip6 daddr 5f00:0:0:a6::/64 notrack", "ip6 daddr 5f00:0:0:a6::/64 ip6 saddr set fd00:11::1",
+        ],
+    }[table]
+    kernel.observe()
+    assert kernel.table_news and (kernel.table_news.drain(), kernel.table_news.drain())[1] is False
+    node.run("nft", "add", "element", "inet", table, "nodes", "{ fd00:11::66 }")
+    assert select.select([kernel.table_news], [], [], PATIENCE)[0] and kernel.table_news.drain()
+    assert kernel.observe().senders == frozenset({"fd00:11::2", "fd00:11::66"})
+
+
+@pytest.mark.netns
 def test_a_reverse_path_filter(real: tuple[LinuxNode, Node]) -> None:
     """The pair's end takes IPv4 all the same; what the interface to the others does is said, and not changed."""
     kernel, node = real
@@ -402,7 +445,52 @@ def test_news(real: tuple[LinuxNode, Node]) -> None:
     ):
         news.drain()
         node.run("ip", *command)
-        assert select.select([news], [], [], PATIENCE)[0], command
+        assert select.select([news], [], [], PATIENCE)[0] and news.drain(), command
     news.drain()
     node.run("ip", "route", "add", "198.51.100.0/24", "dev", "eth0")  # of no interest: it is not ours
     assert not select.select([news], [], [], 0)[0]
+
+
+NO_INDEX = 999  # of no interface
+
+
+@pytest.mark.netns
+def test_what_the_agent_does_itself_is_no_news(real: tuple[LinuxNode, Node]) -> None:
+    kernel, node = real
+    kernel.news.of_interfaces([NO_INDEX], [])
+    kernel.news.drain()
+    kernel.apply(map(Add, ROUTES))
+    assert select.select([kernel.news], [], [], PATIENCE)[0] and not kernel.news.drain()
+    node.run("ip", "route", "delete", ROUTES[2].dst)
+    assert select.select([kernel.news], [], [], PATIENCE)[0] and kernel.news.drain()
+    for family in ("-4", "-6"):
+        node.run("ip", family, "route", "add", "default", "dev", "eth0")
+        assert select.select([kernel.news], [], [], PATIENCE)[0] and kernel.news.drain()
+
+
+@pytest.mark.netns
+def test_containers_that_come_and_go_are_no_news(real: tuple[LinuxNode, Node]) -> None:
+    _, node = real
+    steps = ("link add pod0 type veth peer name pod1", "address add fd00:99::1/64 dev pod0",
+             "link set pod0 up mtu 1400", "link delete pod0")
+
+    def heard(news: News) -> list[bool]:
+        found = []
+        for step in steps:
+            node.run("ip", *step.split())
+            assert select.select([news], [], [], PATIENCE)[0], step
+            found.append(news.drain())
+        return found
+
+    with closing(inside(node.path, lambda: News(0))) as news:
+        assert heard(news) == [True] * 4  # while the interface to the others is not known
+        news.of_interfaces([NO_INDEX], ["eth0"])
+        assert heard(news) == [False] * 4
+        news.of_interfaces([NO_INDEX], ["pod1"])
+        assert heard(news)[::3] == [True, True]
+        node.run("ip", *steps[0].split())
+        [link] = node.ip_json("link", "show", "dev", "pod0")
+        news.of_interfaces([link["ifindex"]], [])
+        news.drain()
+        node.run("ip", *steps[1].split())
+        assert select.select([news], [], [], PATIENCE)[0] and news.drain()

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cni_v6 import errors
-from cni_v6.firewall import ruleset
+from cni_v6.firewall import loopback, ruleset
 from cni_v6.firewall.sets import BRIDGE, INET, SETS, TABLE, Element
 from cni_v6.kernel import apply_firewall, ops
 from cni_v6.kernel.netfilter import conntrack, messages
@@ -52,6 +53,8 @@ ALL = (
     Element(INET, "ports6", ("17", "53"), (A6, "1053"), OWNER),
     Element(INET, "ports_at4", ("127.0.0.1", "6", "1"), (A4, "1"), OWNER),
     Element(INET, "ports_at6", ("::1", "17", "65535"), (A6, "256"), "c" * 127),
+    Element(INET, "loopback6", ("17", "53")),
+    Element(INET, "loopback_at6", ("17", "65535")),
     Element(INET, "limited4", (A4, "br0")),
     Element(INET, "limited6", ("fe80::3", "br-0.100")),
     Element(INET, "allowed4", (A4, "0.0.0.0/0", "0-255", "0-65535")),
@@ -112,6 +115,25 @@ def test_rules_are_loaded_once_more_and_unloaded_twice(testbed: KernelTestbed) -
     for _ in range(2):
         testbed.kernel.apply([ops.UnloadRuleset()])
         assert (mark(testbed), there(testbed, *ALL)) == ("", ())
+
+
+def test_the_rules_come_with_the_address_that_stands_for_loopback(linux: LinuxTestbed) -> None:
+    """It goes with them. It is deprecated, so the node calls nobody from there."""
+    def there() -> list[dict[str, Any]]:
+        [lo] = linux.node.ip_json("-6", "address", "show", "dev", "lo")
+        return [found for found in lo["addr_info"] if found["local"] == loopback.STANDS_FOR]
+
+    linux.node.run("ip", "link", "set", "lo", "up")
+    for _ in range(2):
+        load(linux)
+        [found] = there()
+        assert found["deprecated"] and found["prefixlen"] == 128
+    for _ in range(2):
+        linux.kernel.apply([ops.UnloadRuleset()])
+        assert there() == []
+    linux.node.run("sysctl", "-qw", "net.ipv6.conf.lo.disable_ipv6=1")
+    load(linux)
+    linux.kernel.apply([ops.UnloadRuleset()])
 
 
 def test_elements_are_added_twice_and_removed_twice(testbed: KernelTestbed) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from cni_v6 import errors
 from cni_v6.errors import CniError
-from cni_v6.kernel import ops
+from cni_v6.kernel import awaits, ops
 from cni_v6.kernel.describe import describe
 from cni_v6.kernel.facts import (
     BRIDGE_PORTS_MAX,
@@ -80,7 +80,7 @@ def attach(testbed: KernelTestbed, netns: str | None = None, number: int = 0) ->
     netns = testbed.a if netns is None else netns
     pair = veth(netns, number)
     quiet = ops.SetSysctl(HOST, f"ipv6/conf/{pair.host}/disable_ipv6", "1")
-    up = (ops.SetLink(HOST, "br0", up=True), ops.SetLink(netns, pair.ifname, up=True), ops.AwaitPort(pair.host))
+    up = (ops.SetLink(HOST, "br0", up=True), ops.SetLink(netns, pair.ifname, up=True), awaits.AwaitPort(pair.host))
     testbed.kernel.apply([BRIDGE, pair, quiet, *up])
     return netns
 
@@ -201,7 +201,7 @@ def test_a_pair_runs_when_both_ends_are_up(testbed: KernelTestbed) -> None:
     testbed.kernel.apply([replace(veth(testbed.a), bridge="")])
     assert not there(testbed, HOST, "veth0").running
     for _ in range(2):
-        testbed.kernel.apply([ops.SetLink(testbed.a, "eth0", up=True), ops.AwaitCarrier("veth0")])
+        testbed.kernel.apply([ops.SetLink(testbed.a, "eth0", up=True), awaits.AwaitCarrier("veth0")])
         assert there(testbed, HOST, "veth0").running and there(testbed, testbed.a, "eth0").running
     testbed.kernel.apply([ops.SetLink(HOST, "veth0", up=False)])
     assert not there(testbed, HOST, "veth0").running
@@ -375,19 +375,19 @@ def test_up_down_and_promiscuous(testbed: KernelTestbed) -> None:
 def test_a_port_is_enabled_when_bridge_and_peer_are_up(testbed: KernelTestbed) -> None:
     testbed.kernel.apply([BRIDGE, veth(testbed.a), ops.SetLink(testbed.a, "eth0", up=True)])
     assert not there(testbed, HOST, "veth0").port_enabled
-    testbed.kernel.apply([ops.SetLink(HOST, "br0", up=True), ops.AwaitPort("veth0")])
+    testbed.kernel.apply([ops.SetLink(HOST, "br0", up=True), awaits.AwaitPort("veth0")])
     assert there(testbed, HOST, "veth0").port_enabled
-    testbed.kernel.apply([ops.AwaitPort("veth0")])
+    testbed.kernel.apply([awaits.AwaitPort("veth0")])
 
 
 @pytest.mark.parametrize(
     "operation",
     [
-        ops.AwaitPort("veth0"),
-        ops.AwaitCarrier("veth0"),
+        awaits.AwaitPort("veth0"),
+        awaits.AwaitCarrier("veth0"),
         ops.SetNeighbour(HOST, "veth0", "2001:db8::2", MAC),
-        ops.AwaitReception(HOST, "veth0", ("2001:db8::2",)),
-        ops.AwaitAddresses(HOST, "veth0"),
+        awaits.AwaitReception(HOST, "veth0", ("2001:db8::2",)),
+        awaits.AwaitAddresses(HOST, "veth0"),
         ops.SetAlias(HOST, "veth0", "x"),
         ops.SetLink(HOST, "veth0", up=True),
         ops.SetPort("veth0", hairpin=True, isolated=False),
@@ -789,7 +789,7 @@ def test_a_port_that_is_plugged_in_again_is_a_new_one(testbed: KernelTestbed) ->
             testbed.kernel.apply([replace(BRIDGE, name="br1"), ops.PlugIn("veth0", "br1")])
             assert there(testbed, HOST, "veth0").master == "br1"
         testbed.kernel.apply([
-            BRIDGE, ops.PlugIn("veth0", "br0"), ops.SetLink(HOST, "br0", up=True), ops.AwaitPort("veth0"),
+            BRIDGE, ops.PlugIn("veth0", "br0"), ops.SetLink(HOST, "br0", up=True), awaits.AwaitPort("veth0"),
         ])
         assert there(testbed, HOST, "veth0") == fresh
     with refused(errors.KERNEL_REFUSED, "plug veth0 into bridge br9"):

@@ -18,7 +18,7 @@ import pytest
 
 from cni_v6 import errors
 from cni_v6.errors import CniError
-from cni_v6.kernel import observe, ops
+from cni_v6.kernel import awaits, observe, ops
 from cni_v6.kernel.facts import DROPS_ALL, DROPS_REST, ForwardChain
 from cni_v6.kernel.linux import LinuxKernel
 from cni_v6.kernel.netns.enter import open_namespace
@@ -75,7 +75,7 @@ def attach(testbed: LinuxTestbed, name: str, *addresses: str, dad: bool = False)
         pair,
         *(ops.AddAddress(pair.netns, "eth0", each, dad=dad) for each in addresses),
         ops.SetLink(pair.netns, "eth0", up=True),
-        ops.AwaitPort(pair.host),
+        awaits.AwaitPort(pair.host),
     ])
     return pair
 
@@ -104,7 +104,7 @@ def test_an_address_without_detection_is_reached_after_a_wait(testbed: LinuxTest
     """By the first solicitation: it would be a second otherwise, on one attachment in four where others work."""
     for number in range(8):
         pair = attach(testbed, "a", "2001:db8::2/64", "2001:db8::3/64")
-        testbed.kernel.apply([ops.AwaitReception(pair.netns, "eth0", ("2001:db8::2", "2001:db8::3"))])
+        testbed.kernel.apply([awaits.AwaitReception(pair.netns, "eth0", ("2001:db8::2", "2001:db8::3"))])
         for address in ("2001:db8::2", "2001:db8::3"):
             found = testbed.node.ip_json("-6", "route", "show", "table", "local", address, netns=pair.netns)
             assert [route["dev"] for route in found] == ["eth0"]
@@ -114,16 +114,16 @@ def test_an_address_without_detection_is_reached_after_a_wait(testbed: LinuxTest
 def test_an_address_with_detection_is_usable_when_that_ends(testbed: LinuxTestbed) -> None:
     pair = attach(testbed, "a", "2001:db8::2/64", dad=True)
     assert flags(testbed, pair.netns, "2001:db8::2") == {"tentative"}
-    testbed.kernel.apply([ops.AwaitAddresses(pair.netns, "eth0")])
+    testbed.kernel.apply([awaits.AwaitAddresses(pair.netns, "eth0")])
     assert flags(testbed, pair.netns, "2001:db8::2") == set()
-    testbed.kernel.apply([ops.AwaitAddresses(pair.netns, "eth0")])
+    testbed.kernel.apply([awaits.AwaitAddresses(pair.netns, "eth0")])
 
 
 def test_an_address_that_somebody_has(testbed: LinuxTestbed) -> None:
     attach(testbed, "a", "2001:db8::2/64")
     pair = attach(testbed, "b", "2001:db8::2/64", dad=True)
     with pytest.raises(CniError, match=r"2001:db8::2 of eth0 is a duplicate") as caught:
-        testbed.kernel.apply([ops.AwaitAddresses(pair.netns, "eth0")])
+        testbed.kernel.apply([awaits.AwaitAddresses(pair.netns, "eth0")])
     assert caught.value.code == errors.ADDRESS_UNAVAILABLE
     assert caught.value.details
 
@@ -169,7 +169,7 @@ def test_waiting_for_a_port_ends_with_the_port(testbed: LinuxTestbed) -> None:
     testbed.kernel.apply([BRIDGE, ops.SetLink(HOST, "br0", up=True), veth(testbed, "a")])
     testbed.kernel.close()
     with ThreadPoolExecutor(1) as background:
-        waiting = background.submit(testbed.kernel.apply, [ops.AwaitPort("veth-a")])
+        waiting = background.submit(testbed.kernel.apply, [awaits.AwaitPort("veth-a")])
         testbed.remove_container(testbed.a)
         with pytest.raises(CniError, match="veth-a") as caught:
             waiting.result(PATIENCE)
@@ -181,7 +181,7 @@ def test_waiting_for_a_port_hears_of_it(testbed: LinuxTestbed) -> None:
     pair = veth(testbed, "a")
     testbed.kernel.apply([BRIDGE, pair, ops.SetLink(pair.netns, "eth0", up=True)])  # the bridge is down, so the port is
     with ThreadPoolExecutor(1) as background:
-        waiting = background.submit(testbed.kernel.apply, [ops.AwaitPort(pair.host)])
+        waiting = background.submit(testbed.kernel.apply, [awaits.AwaitPort(pair.host)])
         testbed.node.run("ip", "link", "set", "br0", "up")
         waiting.result(PATIENCE)
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from cni_v6 import errors
-from cni_v6.kernel import child_link, ops
+from cni_v6.kernel import awaits, child_link, ops
 from cni_v6.kernel.fake.kernel import FakeKernel
 from cni_v6.kernel.open_namespaces import Spaces
 from cni_v6.kernel.ops import HOST, Op
@@ -29,7 +29,7 @@ def wired(testbed: KernelTestbed) -> KernelTestbed:
     """An uplink of the node, up, whose other end is ``far0`` in container b."""
     wire = ops.CreateVeth(WIRE, MASTER_MAC, "", testbed.b, FAR, "02:00:00:00:01:0a", 1400)
     quiet = [ops.SetSysctl(where, NO_DAD.format(name), "0") for where, name in ((HOST, WIRE), (testbed.b, FAR))]
-    testbed.kernel.apply([wire, *quiet, ops.SetLink(testbed.b, FAR, up=True), ops.AwaitCarrier(WIRE)])
+    testbed.kernel.apply([wire, *quiet, ops.SetLink(testbed.b, FAR, up=True), awaits.AwaitCarrier(WIRE)])
     return testbed
 
 
@@ -140,7 +140,7 @@ def test_a_duplicate_is_named_with_the_mac_that_has_it(testbed: KernelTestbed) -
         testbed.kernel.duplicates[IP] = far.mac
     steps = (ops.AddAddress(testbed.a, "eth0", PREFIX, dad=True), ops.SetLink(testbed.a, "eth0", up=True))
     with refused(errors.ADDRESS_UNAVAILABLE, IP, far.mac):
-        testbed.kernel.apply([macvlan(testbed), *steps, ops.AwaitAddresses(testbed.a, "eth0")])
+        testbed.kernel.apply([macvlan(testbed), *steps, awaits.AwaitAddresses(testbed.a, "eth0")])
     assert link(testbed, testbed.a, "eth0") is None and addresses(testbed, testbed.b, FAR) == [PREFIX]
 
 
@@ -164,7 +164,7 @@ def listening(testbed: KernelTestbed) -> list[Op]:
 
 def test_an_address_and_a_route_from_a_router(testbed: KernelTestbed) -> None:
     with advertised(wired(testbed)):
-        testbed.kernel.apply([*listening(testbed), ops.AwaitRouter(testbed.a, "eth0", 10)])
+        testbed.kernel.apply([*listening(testbed), awaits.AwaitRouter(testbed.a, "eth0", 10)])
     [address] = addresses(testbed, testbed.a, "eth0")
     assert address.startswith("2001:db8:5::") and address.endswith("/64")
     assert [route.gateway for route in routes(testbed, testbed.a, "::/0")] == [wire.ROGUE]
@@ -173,7 +173,7 @@ def test_an_address_and_a_route_from_a_router(testbed: KernelTestbed) -> None:
 def test_no_router(testbed: KernelTestbed) -> None:
     """The error names what is missing, and everything is undone."""
     with refused(errors.TRY_AGAIN, "an address and a default route", "0.2 seconds"):
-        wired(testbed).kernel.apply([*listening(testbed), ops.AwaitRouter(testbed.a, "eth0", 0.2)])
+        wired(testbed).kernel.apply([*listening(testbed), awaits.AwaitRouter(testbed.a, "eth0", 0.2)])
     assert link(testbed, testbed.a, "eth0") is None
 
 
@@ -185,7 +185,7 @@ def test_a_router_that_gives_an_address_alone(testbed: KernelTestbed) -> None:
     else:
         steps.append(ops.AddAddress(testbed.a, "eth0", "2001:db8:5::a/64"))
     with refused(errors.TRY_AGAIN, "gave a default route within"):
-        testbed.kernel.apply([*steps, ops.AwaitRouter(testbed.a, "eth0", 0.2)])
+        testbed.kernel.apply([*steps, awaits.AwaitRouter(testbed.a, "eth0", 0.2)])
 
 
 def rename(netns: str, ifname: str) -> None:

@@ -16,7 +16,6 @@ from functools import cached_property
 from itertools import permutations
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from threading import Thread
 from typing import Any
 
 import pytest
@@ -29,7 +28,6 @@ from tests.sandbox import PLUGIN_PATH, ROOT, Node
 
 UNDERLAY = "lan0"
 FAMILIES = (4, 6)
-BULK = bytes(range(256)) * (1 << 14)  # 4 MiB
 POOL6, POOL4 = "fd42:8e1f:6a00::/48", "10.244.0.0/16"
 POOLS = ({"cidr": POOL6, "block": 64}, {"cidr": POOL4, "block": 26})
 TEMPLATE: dict[str, Any] = {
@@ -325,24 +323,8 @@ def hears(receiver: Pod, netns: str, packets: Iterable[bytes], family: int) -> l
 
 def bulk(sender: Pod, receiver: Pod, family: int) -> None:
     """Move what does not fit into one packet: a carrier whose packets are too big for the way stands still here."""
-    received = bytearray()
     with traffic.listening(receiver.netns, family, 7000) as listener:
-
-        def take() -> None:
-            connection, _ = listener.accept()
-            with connection:
-                connection.settimeout(wire.PATIENCE)
-                while part := connection.recv(1 << 16):
-                    received.extend(part)
-
-        taker = Thread(target=take)
-        taker.start()
-        with traffic.opened(sender.netns, family, socket.SOCK_STREAM) as client:
-            client.connect((receiver.address(family), 7000))
-            client.sendall(BULK)
-            client.shutdown(socket.SHUT_WR)
-        taker.join()
-    assert received == BULK
+        traffic.bulk(sender.netns, (receiver.address(family), 7000), listener)
 
 
 def reach(pods: list[Pod]) -> None:

@@ -25,7 +25,8 @@ from cni_v6.engine import handle  # noqa: E402
 from cni_v6.kernel import ops  # noqa: E402
 from cni_v6.kernel.netlink import pyroute2_messages, pyroute2_rules  # noqa: E402
 from cni_v6.kernel.ops import HOST, Op  # noqa: E402
-from cni_v6.kernel.questions import GetSysctl, Kernel, Question, Snapshot  # noqa: E402
+from cni_v6.kernel.questions import GetSysctl, Question  # noqa: E402
+from cni_v6.kernel.snapshot import Kernel, Snapshot  # noqa: E402
 from cni_v6.protocol.invocation import Request  # noqa: E402
 
 CUT, FAIL, PAUSE = "cut", "fail", "pause"

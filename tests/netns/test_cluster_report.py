@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import select
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -13,12 +15,14 @@ import pytest
 
 from cni_v6.cluster import echo
 from cni_v6.cluster.file_store import FileStore
+from cni_v6.engine.exposition import parse
 from tests.netns import networks, wire
 from tests.netns.cluster import UNDERLAY, Cluster, Member, cluster
 from tests.netns.wire import PATIENCE
 from tests.sandbox import PLUGIN_PATH, Node
 
 CTL = f"{PLUGIN_PATH[0]}/cni-v6ctl"
+AGENT = ("cni_v6_agent", "cni_v6_cluster", "cni_v6_block", "cni_v6_node_answers")  # how its metrics begin
 NOBODY = {4: "192.0.2.9", 6: "2001:db8:ffff::9"}
 
 
@@ -60,6 +64,8 @@ def test_a_family_that_cannot_be_asked(node: Node) -> None:
 def two() -> Iterator[Cluster]:
     with cluster("a", "b", reportEvery="1s") as made:
         for member in made.members:
+            member.node.run("ip", "link", "set", "lo", "up")
+            member.node.environment["CNI_V6_AGENT_METRICS"] = "[::1]:9165"
             member.start()
         yield made
 
@@ -92,6 +98,23 @@ def answers(found: dict[str, Any], name: str) -> dict[str, bool]:
     return {said["family"]: said["answers"] for said in found[name]["answers"]}
 
 
+def names(exposed: str) -> set[str]:
+    return {sample.name for sample in parse(exposed)}
+
+
+def scraped(member: Member, place: str | tuple[str, int]) -> set[str]:
+    """The names of the metrics that an agent tells at a socket."""
+    family = socket.AF_UNIX if isinstance(place, str) else socket.AF_INET6
+    with wire.inside(member.node.path, lambda: socket.socket(family, socket.SOCK_STREAM)) as connection:
+        connection.settimeout(PATIENCE)
+        connection.connect(place)
+        connection.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+        with connection.makefile("rb") as answer:
+            head, _, body = answer.read().partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.0 200 OK")
+    return names(body.decode())
+
+
 @pytest.mark.slow
 @pytest.mark.xdist_group("cluster")
 def test_nodes_of_a_cluster(two: Cluster) -> None:
@@ -106,6 +129,9 @@ def test_nodes_of_a_cluster(two: Cluster) -> None:
     assert [of_agent["level"] for of_agent in doctor(a)] == ["green"]
     shown = a.node.run(CTL, "metrics", env=a.node.environment).stdout
     assert 'cni_v6_agent_up{node="a"} 1' in shown and "\ncni_v6_agent_ready 1\n" in shown
+    folder = a.node.environment["CNI_V6_RUN_DIR"]
+    assert scraped(a, f"{folder}/agent-{os.stat(a.node.path).st_ino}.sock") == scraped(a, ("::1", 9165)) == {
+        name for name in names(shown) if name.startswith(AGENT)}
     assert f'cni_v6_block_leases{{block="{a.blocks()[0]}"}} 1' in shown and "cni_v6_cluster_nodes 2" in shown
     assert 'cni_v6_node_answers{node="b",family="ipv6"} 1' in shown
     b.stop()  # else it would say that it has no such address any more

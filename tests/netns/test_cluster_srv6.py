@@ -86,13 +86,15 @@ def test_a_second_look_writes_nothing(two: Cluster) -> None:
             heard.recv(1 << 16)
 
 
-def encapsulated(source: str, sid: str, family: int, target: Pod, through: str = "") -> bytes:
+def encapsulated(
+    source: str, sid: str, family: int, target: Pod, through: str = "", says: bytes = b"of a stranger"
+) -> bytes:
     """A packet for a SID, in which a stranger says something to a container.
 
     :param through: the node's own address to which it goes first, by a segment routing header.
     """
     inner_source, inner_target = STRANGER[family], target.address(family)
-    datagram = frames.udp(inner_source, inner_target, (7, 7001), b"of a stranger")
+    datagram = frames.udp(inner_source, inner_target, (7, 7001), says)
     inner = frames.ip(inner_source, inner_target, frames.UDP, datagram)
     header = (ROUTING, struct.pack("!BBBBBH", 2, SEGMENTS, 1, 0, 0, 0) + frames.packed(sid))
     return frames.ip(source, through or sid, ENCAPSULATED[family], inner, [header] if through else [])
@@ -106,7 +108,8 @@ def beyond(two: Cluster) -> str:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_who_may_send_for_a_sid(two: Cluster, beyond: str, family: int) -> None:
-    """A host on the nodes' link, as it could send anything. No container, and no host beyond a node."""
+    """A node, and a host on the nodes' link that takes a node's address. No stranger, who is counted; no container, and
+    no host beyond a node."""
     a, b = two.members
     receiver = b.pod
     for netns, source in ((a.pod.netns, a.pod.address(6)), (beyond, networks.OUTSIDE[6])):
@@ -120,12 +123,30 @@ def test_who_may_send_for_a_sid(two: Cluster, beyond: str, family: int) -> None:
     b.node.run("ip", "address", "replace", "172.30.0.99/24", "dev", "lan", netns=link)
     for prefix, hop in ((POOL6, 0), (POOL4, 1), ("5f00::/16", 0)):
         b.node.run("ip", "route", "replace", prefix, "via", b.addresses[hop], netns=link)
-    right = encapsulated(HOST, sids(b)[family], family, receiver)
-    with traffic.udp(receiver.netns, family, port=7001) as server:
-        send(link, [right])
-        assert server.recvfrom(100)[0] == b"of a stranger"
-    through = encapsulated(HOST, sids(b)[family], family, receiver, b.addresses[0])
-    assert hears(receiver, link, [through], family) == []
+    sid = sids(b)[family]
+    with traffic.udp(receiver.netns, family, port=7001) as server, wire.in_order():
+        send(link, [encapsulated(HOST, sid, family, receiver),
+                    encapsulated(a.addresses[0], sid, family, receiver, says=b"of a node")])
+        assert server.recvfrom(100)[0] == b"of a node"
+    [dropped] = re.findall(r"@nodes counter packets (\d+)", b.node.run("nft", "list", "table", "inet",
+                                                                       "cni_v6_srv6").stdout)
+    assert int(dropped) >= 1
+    through = [encapsulated(source, sid, family, receiver, b.addresses[0]) for source in (HOST, a.addresses[0])]
+    assert hears(receiver, link, through, family) == []
+
+
+def test_a_node_sends_from_the_address_that_the_others_know(two: Cluster) -> None:
+    """Also if the kernel would take another one: to a global address it takes no ULA (RFC 6724, rule 6)."""
+    a, b = two.members
+    second = "2001:db8:11::1"
+    a.node.run("ip", "address", "add", f"{second}/64", "dev", UNDERLAY, "nodad")
+    try:
+        a.node.run("ip", "-6", "route", "add", "5f00:1::/32", "dev", UNDERLAY)
+        assert f"src {second} " in a.node.run("ip", "-6", "route", "get", "5f00:1::1").stdout
+        a.node.run("ip", "-6", "route", "delete", "5f00:1::/32", "dev", UNDERLAY)
+        assert all(a.pod.ping(b.pod.address(family)) for family in FAMILIES)
+    finally:
+        a.node.run("ip", "address", "delete", f"{second}/64", "dev", UNDERLAY)
 
 
 @pytest.fixture

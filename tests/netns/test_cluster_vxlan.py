@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from cni_v6.cluster.protocol import PORT, VNI
-from tests.netns import frames, networks, traffic
+from tests.netns import frames, networks, traffic, wire
 from tests.netns.cluster import HOST, POOL4, POOL6, STRANGER, Cluster, Member, cluster, hears, host_beyond, send
 from tests.netns.networks import Pod
 
@@ -45,14 +45,16 @@ def gateway(member: Member) -> str:
     return found[0]
 
 
-def tunnelled(source: str, address: str, member: Member, family: int, target: Pod) -> list[bytes]:
+def tunnelled(
+    source: str, address: str, member: Member, family: int, target: Pod, says: bytes = b"of a stranger"
+) -> list[bytes]:
     """Packets for a node's tunnel, in which a stranger says something to a container: whole, with a header between,
     and in pieces.
 
     :param address: of that node.
     """
     inner_source, inner_target = STRANGER[family], target.address(family)
-    said = frames.udp(inner_source, inner_target, (7, 7001), b"of a stranger")
+    said = frames.udp(inner_source, inner_target, (7, 7001), says)
     inner = frames.ip(inner_source, inner_target, frames.UDP, said)
     frame = frames.ethernet("02:00:00:00:00:77", mac(member), KINDS[family], inner)
     datagram = frames.udp(source, address, (50000, PORT), struct.pack("!II", 1 << 27, VNI << 8) + frame)
@@ -66,17 +68,23 @@ def tunnelled(source: str, address: str, member: Member, family: int, target: Po
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_who_may_send_to_a_tunnel(two: Cluster, beyond: str, family: int) -> None:
-    """A host on the nodes' link, as it could be a node. No container, and no host beyond a node: masqueraded, what they
-    send would have the address of a node."""
+    """A node, and a host on the nodes' link that takes a node's address. No stranger, who is counted; no container, and
+    no host beyond a node: masqueraded, what they send would have the address of a node."""
     a, b = two.members
     receiver = b.pod
     for netns, source in ((a.pod.netns, a.pod.address(6)), (beyond, networks.OUTSIDE[6])):
         for member in (a, b):
             for address in (member.addresses[0], gateway(member)):
                 assert hears(receiver, netns, tunnelled(source, address, member, family, receiver), family) == []
-    with traffic.udp(receiver.netns, family, port=7001) as server:
-        send(f"/run/netns/{two.lan}", tunnelled(HOST, b.addresses[0], b, family, receiver))
-        assert [server.recvfrom(100)[0] for _ in range(3)] == 3 * [b"of a stranger"]
+    with traffic.udp(receiver.netns, family, port=7001) as server, wire.in_order():
+        send(f"/run/netns/{two.lan}", [
+            *tunnelled(HOST, b.addresses[0], b, family, receiver),
+            *tunnelled(a.addresses[0], b.addresses[0], b, family, receiver, b"of a node"),
+        ])
+        assert [server.recvfrom(100)[0] for _ in range(3)] == 3 * [b"of a node"]
+    [dropped] = re.findall(r"@nodes counter packets (\d+)", b.node.run("nft", "list", "table", "inet",
+                                                                       "cni_v6_vxlan").stdout)
+    assert int(dropped) >= 3
 
 
 @pytest.mark.parametrize("family", FAMILIES)

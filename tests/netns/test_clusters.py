@@ -16,8 +16,9 @@ from cni_v6.cluster.etcd_store import EtcdStore
 from cni_v6.cluster.records import Change
 from tests.etcd import Etcd, etcd
 from tests.netns import traffic, wire
-from tests.netns.cluster import HOST, POOL6, POOLS, TARGET, Cluster, Member, another, cluster
+from tests.netns.cluster import HOST, POOL6, POOLS, TARGET, Cluster, Member, another, cluster, unit_rights
 from tests.netns.networks import Pod
+from tests.sandbox import PLUGIN_PATH
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("cluster")]
 
@@ -86,15 +87,20 @@ def test_containers_of_both_reach_each_other_as_what_they_are(two: Two) -> None:
             assert all(one.ping(other.address(family)) for family in FAMILIES)
 
 
-def test_a_closed_cluster_lets_nobody_in(two: Two) -> None:
-    """But echo requests, and then those whom it names."""
-    west, east = two.pods
-    for client, server, family in product(west, east, FAMILIES):
+def assert_kept_out(client: Pod, server: Pod) -> None:
+    for family in FAMILIES:
         address = server.address(family)
         assert client.ping(address)
         with traffic.listening(server.netns, family, 7000), wire.in_order():
             with traffic.unanswered(client.netns, (address, 7000)):
                 assert client.ping(address)
+
+
+def test_a_closed_cluster_lets_nobody_in(two: Two) -> None:
+    """But echo requests, and then those whom it names."""
+    west, east = two.pods
+    for client, server in product(west, east):
+        assert_kept_out(client, server)
     first, second = west
     member = two.east.members[0]
     member.stop()
@@ -108,6 +114,33 @@ def test_a_closed_cluster_lets_nobody_in(two: Two) -> None:
                 with wire.in_order(), traffic.unanswered(second.netns, (address, 7000)):
                     assert second.ping(address)
     finally:
+        member.stop()
+        member.start(clusters=two.of_west())
+
+
+GATE = ("nft", "list", "table", "inet", "cni_v6_clusters")
+
+
+def test_a_closed_cluster_is_kept_out_from_the_boot_on(two: Two) -> None:
+    """Before the agent runs, by what the unit for the boot runs; then by the agent, though neither store answers."""
+    (client, *_), (server, *_) = two.pods
+    member = two.east.members[0]
+    member.stop(signal.SIGKILL)
+    member.node.run("nft", "delete", "table", *GATE[3:])
+    with traffic.listening(server.netns, 6, 7000) as listener:
+        traffic.called(client.netns, (server.address(6), 7000), listener)  # the rest of the node keeps nobody out
+    command = [*unit_rights(), f"{PLUGIN_PATH[0]}/cni-v6ctl", "agent", "--keep-out", "--config"]
+    for _ in range(2):
+        member.node.run(*command, str(two.east.folder / "a.json"))
+        assert_kept_out(client, server)
+    member.node.run("nft", "delete", "table", *GATE[3:])
+    two.server.stop()
+    try:
+        member.start(wait=False, clusters=two.of_west(store=two.east.store))
+        wire.await_state(member.node.path, lambda: member.node.run(*GATE, check=False).returncode == 0, "the table")
+        assert_kept_out(client, server)
+    finally:
+        two.server.start()
         member.stop()
         member.start(clusters=two.of_west())
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.netns import networks, nft, wire
-from tests.netns.networks import BRIDGE, DUAL, OUTSIDE, ROUTED, SUBNET6, UPLINK
+from tests.netns.networks import BRIDGE, DUAL, NODE_OUTSIDE, OUTSIDE, ROUTED, SUBNET4, SUBNET6, UPLINK
 from tests.sandbox import ROOT, Node
 
 pytestmark = pytest.mark.xdist_group("connectivity")
@@ -57,11 +57,28 @@ class Case:
 
 
 SPOOFED = ("spoofed source", "spoofed MAC", "router advertisement")
+USUAL = ("from outside", *SPOOFED)
+OF_ROUTED = of_both(*EVERY) | {"IPv6 gateway", "IPv6 router advertisement"}
+SIX: Any = {"subnets": (SUBNET6,), "there": OF_IPV6}
+EXTERNAL = "2001:db8:e::/64"
+TRIAL6 = "2001:2:0:c6::2"  # the throwaway host beyond the node
+
+
+def dropping(hook: str, rule: str, red: str, family: str = "inet") -> Case:
+    """A table of somebody else that drops one thing, of a network with IPv6 alone; which is noticed as ``red``."""
+    chain = f"nft 'add chain {family} other c {{ type filter hook {hook} priority 0; }}'"
+    added = f"nft 'add rule {family} other c {rule} drop'"
+    spoil = f"{FRAMES.format(0)}; nft add table {family} other; {chain}; {added}"
+    undo = f"{FRAMES.format(1)}; nft delete table {family} other"
+    return Case(spoil=spoil, undo=undo, refused=USUAL, red={f"IPv6 {red}"}, **SIX)
+
+
+PING = "icmpv6 type echo-request"
 CASES = {
-    "a bridge": Case(refused=("from outside", *SPOOFED)),
+    "a bridge": Case(refused=USUAL),
     "routed": Case(
         ROUTED, keys={"ipMasq": True}, refused=("from outside", "spoofed source", "router advertisement"),
-        there=of_both(*EVERY) | {"IPv6 gateway", "IPv6 router advertisement"},
+        there=OF_ROUTED,
     ),
     "closed and limited": Case(
         keys={"ingress": "isolated", "egress": [{"to": "192.0.2.0/24"}], "dns": {"nameservers": [OUTSIDE[4]]}},
@@ -73,13 +90,53 @@ CASES = {
         keys={"ingress": "open", "guard": False}, refused=("router advertisement",),
         there=of_both(*set(OF_A_BRIDGE) - {"spoofed source", "spoofed MAC"}) | {"IPv6 router advertisement"},
     ),
+    "masqueraded": Case(keys={"ipMasq": True}, refused=USUAL),
+    "a fixed source": Case(
+        keys={"ipMasq": True, "snat": {"ipv4": NODE_OUTSIDE[4]}}, subnets=(SUBNET4,), refused=USUAL,
+        there={f"IPv4 {check}" for check in OF_A_BRIDGE},
+    ),
+    "prefix translation": Case(
+        keys={"nptv6": {"internal": SUBNET6, "external": EXTERNAL}}, refused=USUAL, **SIX),
+    "not masqueraded there": Case(
+        keys={"ipMasq": True, "nonMasquerade": [f"{TRIAL6}/128"]}, refused=USUAL, **SIX),
+    "isolated ports": Case(
+        keys={"portIsolation": True}, subnets=(SUBNET6,), refused=("neighbour", *USUAL),
+        there=OF_IPV6 - {"IPv6 port from itself"},
+    ),
+    "one port of one host": Case(
+        keys={"egress": [{"to": f"{TRIAL6}/128", "ports": ["tcp/7"]}]},
+        refused=("gateway", "node", "outside", *USUAL), **SIX,
+    ),
+    "routed and open": Case(
+        ROUTED, keys={"ingress": "open"}, refused=("spoofed source", "router advertisement"), there=OF_ROUTED),
+    "routed and isolated": Case(
+        ROUTED, keys={"ingress": "isolated"}, there=OF_ROUTED - {"IPv4 MTU"},
+        refused=("neighbour", "from outside", "spoofed source", "router advertisement"),
+    ),
+    "no pings to the node": dropping("input", f"ip6 daddr {NODE_OUTSIDE[6]} {PING}", "node"),
+    "no pings to the gateway": dropping("input", f"ip6 daddr fd00:6::1 {PING} meta length < 1200", "gateway"),
+    "no pings to neighbours": dropping("forward", PING, "neighbour", "bridge"),
+    "no pings to the outside": dropping("forward", PING, "outside"),
+    "no connections to the outside": dropping("forward", "oifname != cni0 tcp dport 7", "beyond the node"),
+    "no connections from the outside": dropping("forward", "iifname != cni0 tcp dport 7", "port from outside"),
+    "no connections of the node": dropping("output", "tcp dport 7", "port from the node"),
+    "no way back to itself": dropping("forward", "iifname cni0 oifname cni0", "port from itself"),
+    "another table translates": Case(
+        spoil="nft add table ip6 other; nft 'add chain ip6 other c { type nat hook postrouting priority 0; }'; "
+        f"nft add rule ip6 other c ip6 daddr {TRIAL6} masquerade", undo="nft delete table ip6 other",
+        refused=USUAL, red={"IPv6 beyond the node"}, **SIX,
+    ),
+    "nobody answers for names": Case(
+        keys={"dns": {"nameservers": [OUTSIDE[6]]}}, refused=USUAL, red={"IPv6 DNS"}, subnets=(SUBNET6,),
+        there=OF_IPV6 | {"IPv6 DNS"},
+    ),
     "another table drops": Case(
         spoil=f"{FRAMES.format(0)}; {FOREIGN}", undo=f"{FRAMES.format(1)}; nft delete table inet other",
-        refused=("from outside", *SPOOFED), subnets=(SUBNET6,), there=OF_IPV6,
+        refused=USUAL, subnets=(SUBNET6,), there=OF_IPV6,
         red={"IPv6 outside", "IPv6 beyond the node", "IPv6 port from outside", "IPv6 port from itself"},
     ),
     "large packets are lost, and there is no default route": Case(
-        spoil=f"{SMALL}; ip -6 route delete default dev {UPLINK}", refused=("from outside", *SPOOFED),
+        spoil=f"{SMALL}; ip -6 route delete default dev {UPLINK}", refused=USUAL,
         undo=f"nft delete table inet small; ip -6 route add default via {OUTSIDE[6]} dev {UPLINK}",
         subnets=(SUBNET6,), there=OF_IPV6, red={"IPv6 MTU"}, amber={"IPv6 outside"},
     ),
@@ -90,7 +147,8 @@ CASES = {
 def node() -> Iterator[Node]:
     """A node with a host beyond it that is its router. No engine."""
     with closing(Node()) as made:
-        networks.outside(made)
+        beyond = networks.outside(made)
+        made.run("ip", "route", "add", EXTERNAL, "via", NODE_OUTSIDE[6], netns=beyond)
         for family in (4, 6):
             made.run("ip", f"-{family}", "route", "add", "default", "via", OUTSIDE[family], "dev", UPLINK)
         yield made

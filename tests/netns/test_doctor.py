@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -259,9 +260,21 @@ def test_a_healthy_node_is_green(place: Place) -> None:
         "network second",
         "CAP_NET_ADMIN",
     }
+    assert rows_of_its_page() == {KIND_OF.get(check.split()[0], check) for check in checks} | {
+        *KIND_OF.values(), "agent", "block"}, "each line has its row"
     printed = nft.ctl(place.node, "doctor", "--conf-dir", str(place.conf), "--bin-dir", str(place.bin)).stdout
     assert max(map(len, printed.splitlines())) <= 80 or str(place.conf) in printed
     assert printed.endswith(f"{len(found)} green\n")
+
+
+KIND_OF = {"kernel": "kernel NAME", "network": "network NAME"}
+
+
+def rows_of_its_page() -> set[str]:
+    """The lines that docs/troubleshooting.md leads from to their symptoms."""
+    page = ROOT.joinpath("docs/troubleshooting.md").read_text(encoding="utf-8")
+    section = page.partition("### From its line to the symptom")[2].partition("\n## ")[0]
+    return {row.replace("RUNTIME", "runtime") for row in re.findall(r"^\| `([^`]+)` \|", section, re.MULTILINE)}
 
 
 def kinds_found(node: Node, folder: Path) -> dict[str, str]:
@@ -387,6 +400,10 @@ def test_what_is_safe_is_done(place: Place) -> None:
     assert done.returncode == 0 and not done.stderr, done
     commands = [line for line in done.stdout.splitlines() if line.startswith("$ ")]
     assert commands == ["$ cni-v6ctl reload", "$ cni-v6ctl check --repair", "$ cni-v6ctl gc"]
+    plan = " ".join(done.stdout.partition("\nplan:\n")[2].partition("\n$ ")[0].split())
+    assert "reload load the firewall's tables anew, with " in plan and "check --repair network pods, " in plan
+    assert " operations: create bridge cni0 " in plan and "set net/ipv4/ip_forward to 1" in plan
+    assert "gc free pods/gone/eth0 " in plan
     assert done.stdout.endswith("\nall is green\n")
     place.is_well()
     assert place.pod.ping(networks.GATEWAY6) and place.pod.ping(OUTSIDE[4])

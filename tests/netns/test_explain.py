@@ -24,14 +24,16 @@ PORT, HOST_PORT = 80, 8080
 OTHER = ("fd00:7::/64", "10.67.0.0/24")
 EXTERNAL = "2001:db8:e::/64"
 SILENCE = 0.5  # seconds after which a call is taken for unanswered, once all that must be answered were
-PORTS = {"runtimeConfig": {"portMappings": [{"hostPort": HOST_PORT, "containerPort": PORT, "protocol": "tcp"}]}}
+MAPPING = {"hostPort": HOST_PORT, "containerPort": PORT, "protocol": "tcp"}
+PORTS = {"runtimeConfig": {"portMappings": [MAPPING]}}
 
 
 @dataclass(frozen=True)
 class Situation:
     """``keys`` of the configuration; ``spoil`` is run after the ADD, ``undo`` at the end: sh on the node, with HOST, A4
     and A6 of the container and its namespace NS. ``closed``: who reaches it over which family no more; ``stays``: the
-    families whose packets to the outside do not leave. ``why``: words of the reason.
+    families whose packets to the outside do not leave. ``why``: words of the reason. ``ports``: published ones, each
+    family counted.
     """
 
     keys: Mapping[str, Any] = field(default_factory=dict)
@@ -40,11 +42,13 @@ class Situation:
     closed: Mapping[str, Sequence[int]] = field(default_factory=dict)
     stays: Sequence[int] = ()
     why: str = ""
+    ports: int = 0
 
 
 # Those that ``trace`` is run in, too: it takes a second each.
 TRACED = ("masquerade", "egress", "no gateway", "host interface down", "another table", "no IPv4 forwarding",
-          "unknown to the firewall")
+          "unknown to the firewall", "fixed source", "prefix translation", "an egress list that allows it", "open",
+          "no default route inside", "no IPv6 forwarding")
 OPEN: Mapping[str, Any] = {"ingress": "open"}
 BOTH = (4, 6)
 DELEGATED: Mapping[str, Any] = {"args": {"cni": {"delegate": 80}}}
@@ -57,7 +61,10 @@ FOREIGN = (
 )
 SITUATIONS = {
     "published": Situation(closed=BEYOND, why='ingress "published" closes it'),
-    "published port": Situation(PORTS, closed=BEYOND, why='ingress "published" closes it'),
+    "published port": Situation(PORTS, closed=BEYOND, why='ingress "published" closes it', ports=2),
+    "port published at one address": Situation(
+        {"runtimeConfig": {"portMappings": [{**MAPPING, "hostIP": NODE_OUTSIDE[4]}]}}, closed=BEYOND, ports=1,
+    ),
     "open": Situation(OPEN),
     "isolated": Situation({"ingress": "isolated"}, closed={NEIGHBOURS: BOTH, **BEYOND}, why='"isolated" closes it'),
     "port isolation": Situation({"portIsolation": True, **OPEN}, closed={NEIGHBOURS: BOTH}, why="is isolated"),
@@ -68,6 +75,9 @@ SITUATIONS = {
     "delegated prefix": Situation(DELEGATED, TAKE_ONE, closed=BEYOND),
     "open prefix": Situation({**DELEGATED, **OPEN}, TAKE_ONE),
     "egress": Situation({"egress": [{"to": "192.0.2.0/24"}], **OPEN}, stays=[6], why="egress list allows nothing"),
+    "an egress list that allows it": Situation(
+        {"egress": [{"to": f"{address}/{32 if family == 4 else 128}"} for family, address in networks.OUTSIDE.items()],
+         **OPEN}),
     "no gateway": Situation(
         {"isDefaultGateway": False, "bridge": "cni9", **OPEN}, closed={NODE: BOTH, **BEYOND}, stays=BOTH,
         why="no default route",
@@ -96,6 +106,10 @@ SITUATIONS = {
     "no IPv4 forwarding": Situation(
         OPEN, "sysctl -w net.ipv4.ip_forward=0", "sysctl -w net.ipv4.ip_forward=1",
         {NETWORKS: [4], OUTSIDE: [4]}, [4], "IPv4 forwarding is off",
+    ),
+    "no IPv6 forwarding": Situation(
+        OPEN, "sysctl -w net.ipv6.conf.cni0.force_forwarding=0", "sysctl -w net.ipv6.conf.cni0.force_forwarding=1",
+        {NETWORKS: [6], OUTSIDE: [6]}, [6], "IPv6 forwarding is off",
     ),
     "unknown to the firewall": Situation(
         OPEN, "nft delete element inet cni_v6 home6 '{ '$A6' . \"cni0\" }'", why="host unreachable",
@@ -185,7 +199,7 @@ def test_what_it_says_is_what_happens(node: Node, name: str) -> None:
                   for target in targets[family]}
         assert bool(said["prefixes"]) == ("args" in situation.keys)
         assert {(each["from"], each["address"]) for each in said["reachedFrom"] if each["may"] == NO} == closed
-        assert len(said["publishedPorts"]) == (2 if situation.keys is PORTS else 0)
+        assert len(said["publishedPorts"]) == situation.ports
         stack.enter_context(traffic.serving(pod.netns, PORT))
         calls, wanted = callers(node, said, neighbour, stack)
         assert connected(calls, wanted) == set(wanted)

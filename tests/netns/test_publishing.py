@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from cni_v6 import errors
+from cni_v6.firewall import loopback
 from tests.netns import networks, nft, traffic
 from tests.netns.networks import DUAL, GATEWAY4, GATEWAY6, NODE_OUTSIDE, OUTSIDE, SUBNET4, SUBNET6, UPLINK, Pod
 from tests.netns.traffic import End
@@ -60,7 +61,7 @@ def test_a_port_answers_at_its_addresses_and_nowhere_else(node: Node, beyond: st
         SECOND[4]: {EVERY, ANY4}, SECOND[6]: {EVERY, ANY6},
     }
     near = {**world, GATEWAY4: {EVERY, ANY4}, GATEWAY6: {EVERY, ANY6}}
-    loopback = {LOOPBACK[4]: {EVERY, ANY4, LOOP4}, LOOPBACK[6]: set()}
+    loopback = {LOOPBACK[4]: {EVERY, ANY4, LOOP4}, LOOPBACK[6]: {EVERY, ANY6, LOOP6}}
     with traffic.serving(web.netns, 80):
         for netns, expected in (
             (beyond, world), (node.path, {**near, **loopback}), (web.netns, near), (neighbour.netns, near)
@@ -68,8 +69,8 @@ def test_a_port_answers_at_its_addresses_and_nowhere_else(node: Node, beyond: st
             for address, answers in expected.items():
                 assert traffic.answering(netns, address, ports) == answers, f"{address} from {netns}"
         with traffic.no_br_netfilter(node):
-            for netns in (web.netns, neighbour.netns):
-                for address, answers in near.items():
+            for netns, expected in ((node.path, loopback), (web.netns, near), (neighbour.netns, near)):
+                for address, answers in expected.items():
                     assert traffic.answering(netns, address, ports) == answers, f"{address} from {netns}"
     web.delete()
     assert not any(traffic.answering(beyond, NODE_OUTSIDE[family], ports) for family in (4, 6))
@@ -100,8 +101,9 @@ def test_the_container_sees_who_calls(node: Node, beyond: str) -> None:
                 with traffic.udp(pod.netns, family) as client:
                     seen = traffic.asked(client, (NODE_OUTSIDE[family], 5353), server)
                     assert seen.address in as_whom(pod, web, family)
-    with traffic.udp(web.netns, 4, port=53) as server, traffic.udp(node.path, 4) as client:
-        assert traffic.asked(client, (LOOPBACK[4], 5353), server).address in as_whom(web, web, 4)
+    for family in (4, 6):
+        with traffic.udp(web.netns, family, port=53) as server, traffic.udp(node.path, family) as client:
+            assert traffic.asked(client, (LOOPBACK[family], 5353), server).address in as_whom(web, web, family)
 
 
 def as_whom(pod: Pod, web: Pod, family: int) -> set[str]:
@@ -319,8 +321,7 @@ def test_an_address_takes_no_flow_over_from_who_had_it_before(node: Node, beyond
 @pytest.mark.usefixtures("main_plugin")
 @pytest.mark.core
 def test_one_port_at_many_addresses_is_many_ports(node: Node, beyond: str) -> None:
-    """One container for each address of the node. ::1 answers whom the kernel can answer from there: every source but
-    ::1 itself, which never leaves the loopback interface."""
+    """One container for each address of the node, also for a client that chooses its source."""
     addresses = [LOOPBACK[4], LOOPBACK[6], NODE_OUTSIDE[4], NODE_OUTSIDE[6], SECOND[4], SECOND[6]]
     made = {}
     for number, address in enumerate(addresses):
@@ -332,10 +333,35 @@ def test_one_port_at_many_addresses_is_many_ports(node: Node, beyond: str) -> No
             traffic.called(node.path, (address, 8080), listener, source=NODE_OUTSIDE[family])
             if address not in LOOPBACK.values():
                 assert traffic.called(beyond, (address, 8080), listener)[0].address == OUTSIDE[family]
-    with traffic.listening(made[LOOPBACK[6]].netns, 6, 80):
-        assert traffic.answering(node.path, LOOPBACK[6], [8080]) == set()
-    with traffic.listening(node.path, 6, 8080, LOOPBACK[6]) as own:
-        traffic.called(node.path, (LOOPBACK[6], 8080), own, source=LOOPBACK[6])
+            else:
+                traffic.called(node.path, (address, 8080), listener, source=address)
+
+
+@pytest.mark.usefixtures("main_plugin")
+def test_only_a_published_port_of_loopback_is_the_containers(node: Node, beyond: str) -> None:
+    """What else the node has at ::1 is its own, and the client is ::1 there. A port at which the container does not
+    listen is closed at once. Bulk passes both ways, with br_netfilter and without."""
+    [web] = networks.pods(node, publishing(*TCP), "web")
+    with traffic.listening(node.path, 6, 6443, LOOPBACK[6]) as own:
+        assert traffic.called(node.path, (LOOPBACK[6], 6443), own)[0].address == LOOPBACK[6]
+    assert traffic.answering(node.path, LOOPBACK[6], [LOOP6]) == set()
+    for family in (4, 6):
+        with traffic.listening(web.netns, family, 80) as listener:
+            traffic.bulk(node.path, (LOOPBACK[family], EVERY), listener)
+
+
+@pytest.mark.usefixtures("main_plugin")
+def test_nobody_else_is_loopback(node: Node, beyond: str) -> None:
+    """What stands for ::1 on the node is nobody's address from a wire."""
+    [web] = networks.pods(node, publishing(*TCP), "web")
+    [attacker] = networks.pods(node, networks.gateway(*DUAL), "attacker")
+    node.run("ip", "-6", "route", "add", loopback.STANDS_FOR, "via", NODE_OUTSIDE[6], netns=beyond)
+    with traffic.serving(web.netns, 80) as listeners, traffic.listening(node.path, 6, 6443) as own:
+        traffic.called(node.path, (NODE_OUTSIDE[6], 6443), own)
+        for netns in (beyond, attacker.netns):
+            stand_in = [(loopback.STANDS_FOR, port) for port in (LOOP6, EVERY, 6443)]
+            with traffic.unanswered(netns, *stand_in):
+                traffic.called(netns, (NODE_OUTSIDE[6], EVERY), listeners[6])
 
 
 @pytest.mark.usefixtures("main_plugin")

@@ -11,6 +11,7 @@ import pytest
 from cni_v6 import errors
 from tests.netns import networks, nft, traffic
 from tests.netns.networks import DUAL, NODE_OUTSIDE, OUTSIDE, SUBNET4, SUBNET6, UPLINK, Pod
+from tests.outputs import unwrapped
 from tests.sandbox import Node
 from tests.snapshot import Snapshot
 
@@ -57,7 +58,7 @@ def check(node: Node, *arguments: str) -> tuple[int, list[str]]:
     """``cni-v6ctl check``: its exit status and what it prints."""
     done = nft.ctl(node, "check", *arguments, check=False)
     assert not done.stderr, done.stderr
-    return done.returncode, done.stdout.splitlines()
+    return done.returncode, unwrapped(done.stdout).splitlines()
 
 
 def test_the_next_add_plugs_in_what_is_left_of_a_deleted_bridge(node: Node) -> None:

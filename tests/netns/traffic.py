@@ -12,6 +12,7 @@ import struct
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from threading import Thread
 from typing import NamedTuple
 
 import pytest
@@ -25,6 +26,7 @@ IPPROTO_SCTP = 132
 MSG_ERRQUEUE = 0x2000  # linux/socket.h
 # linux/in.h, linux/in6.h: (level, path MTU discovery, its value "do", errors are kept)
 PATH_MTU = {4: (socket.IPPROTO_IP, 10, 2, 11), 6: (socket.IPPROTO_IPV6, 23, 2, 25)}
+BULK = bytes(range(256)) * (1 << 14)  # 4 MiB
 SYN, RST, ACK = 0x02, 0x04, 0x10
 
 
@@ -102,6 +104,27 @@ def called(netns: str, target: tuple[str, int], listener: socket.socket, source:
             server.sendall(b"answer")
             assert client.recv(100) == b"answer"
             return End(*caller[:2]), End(*client.getsockname()[:2])
+
+
+def bulk(netns: str, target: tuple[str, int], listener: socket.socket) -> None:
+    """Move what does not fit into one packet to a listener."""
+    received = bytearray()
+
+    def take() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.settimeout(wire.PATIENCE)
+            while part := connection.recv(1 << 16):
+                received.extend(part)
+
+    taker = Thread(target=take)
+    taker.start()
+    with opened(netns, family_of(target[0]), socket.SOCK_STREAM) as client:
+        client.connect(target)
+        client.sendall(BULK)
+        client.shutdown(socket.SHUT_WR)
+    taker.join()
+    assert received == BULK
 
 
 def answering(netns: str, address: str, ports: Iterable[int]) -> set[int]:

@@ -21,6 +21,7 @@ from tests.sandbox import ROOT, need
 pytestmark = pytest.mark.xdist_group("install")  # it runs "make install"
 
 README = ROOT / "README.md"
+SCREEN = 50  # lines
 # Programs that a page cannot show without what only "make test-rest" installs.
 RUNTIMES = ("cnitool", "podman", "ctr", "crictl", "nerdctl")
 
@@ -76,6 +77,12 @@ def test_commands_do_what_the_page_says(page: Path) -> None:
         pytest.skip(f"passed, but for what this machine cannot do: {WITHOUT_CNI}")
 
 
-def test_the_first_steps_are_among_what_is_run() -> None:
-    commands = "\n".join(step.command for step in STEPS[README]).splitlines()
-    assert {"make demo", "make install"} <= set(commands)
+def test_the_readme_fits_on_two_screens_and_shows_what_comes_first() -> None:
+    """The demo, two containers in five commands, the map, and three questions to the node."""
+    text = README.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 2 * SCREEN
+    assert [step.command for step in STEPS[README]] == ["make demo"]
+    [block] = [block for block in blocks(README) if "test_bare.py" in block.mark]
+    assert len(re.findall(r"^\$ ", block.text, re.MULTILINE)) == 5
+    assert len(re.findall(r"^\| `cni-v6ctl", text, re.MULTILINE)) == 3
+    assert re.search(r"^!\[.*\]\(docs/topology.svg\)$", text, re.MULTILINE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -184,6 +185,26 @@ def test_no_words_leave_their_box(page: Page, width: int) -> None:
     assert wide == 0
     assert page.value("document.documentElement.scrollWidth <= innerWidth")
     page.size(1400, 900)
+
+
+@pytest.mark.parametrize("nodes", [3, 100])
+def test_the_nodes_of_a_cluster(opened: Page, tmp_path: Path, nodes: int) -> None:
+    """Told to a pointer, a keyboard and a screen reader; words as the browser measures them stay in their tiles."""
+    opened.said.clear()
+    members = sample.members(nodes)
+    opened.open(written(replace(sample.facts(2), cluster=members), tmp_path))
+    assert count(opened, "#cluster .member") == nodes
+    opened.click(".member[data-node='0']")
+    assert text(opened, "#about h3") == f"node {members[0].name}"
+    assert members[0].blocks[0].prefix in text(opened, "#about")
+    opened.key("ArrowRight")
+    assert text(opened, "#about h3") == f"node {members[1].name}" and count(opened, ".member[tabindex='0']") == 1
+    assert {member.label for member in members} <= {name for role, name in opened.names() if role == "button"}
+    assert opened.value(
+        "[...document.querySelectorAll('#cluster .member')].every((tile) => { const box ="
+        "tile.querySelector('.tile').getBoundingClientRect(); return [...tile.querySelectorAll('text')].every((text) =>"
+        "text.getBoundingClientRect().right <= box.right + .5); })")
+    assert opened.value("document.documentElement.scrollWidth <= innerWidth") and opened.said == []
 
 
 def test_hostile_names_are_text(opened: Page, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import re
 import runpy
 import shutil
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -29,12 +30,14 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("browser")]
 
 PARTS: dict[str, tuple[str, ...]] = runpy.run_path(str(ROOT / "tools/site/conf.py"))["NAVIGATION"]
 PAGES = sorted(path.relative_to(ROOT) for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")))
+MANUAL = [Path(f"docs/manual/{name}.md") for name in ("cni-v6ctl.8", "cni-v6.8", "cni-v6.conf.5")]
 # What a reader sees the structure by. Of paragraphs and code the renderers have more or fewer, which looks the same.
 TAGS = ("h1", "h2", "h3", "h4", "h5", "ul", "ol", "li", "table", "tr", "th", "td", "pre", "blockquote", "img", "a",
         "strong", "em", "hr", "del")
 # What a page loads by itself, as HTML and CSS say it.
 LOADED = re.compile(r"""<(?:script|img|iframe|source)\b[^>]*?\bsrc="([^"]*)"|<link\b[^>]*?\bhref="([^"]*)"""
                     r"""|@import\s+["']([^"']*)|url\(\s*["']?([^)"']*)""")
+BOLD = re.compile("[^\b]\b")  # as mandoc writes it: each letter twice, with a step back between
 PHONE, DESK = (360, 740), (1400, 900)
 FOUND = """new Promise((done) => {
     const look = () => {
@@ -91,6 +94,25 @@ def test_a_page_shows_what_a_forge_shows(site: Path, page: Path) -> None:
     assert len(forge.find_all("h1")) == 1, "a page has one title: the navigation shows each"
 
 
+def test_a_manual_page_says_what_man_shows(site: Path, tmp_path: Path) -> None:
+    """Word for word, but for the lines at its head and its foot."""
+    need(shutil.which("mandoc"), "needs mandoc")
+    subprocess.run([sys.executable, ROOT / "tools/manual", tmp_path], check=True)
+    for name in MANUAL:
+        [roff] = tmp_path.rglob(name.stem)
+        shown = subprocess.run(["mandoc", "-T", "ascii", roff], capture_output=True, text=True, check=True).stdout
+        _, *lines, _ = BOLD.sub("", shown).strip().splitlines()
+        article = parsed(rendered(site, name).read_text(encoding="utf-8")).select_one("article")
+        assert article and (title := article.select_one("h1"))
+        for added in article.select("a.headerlink"):
+            added.decompose()
+        assert title.get_text() == f"{roff.stem}({roff.suffix[1:]})"
+        title.decompose()
+        for tag in article.select("li"):  # what a colon says here, man(1) says by a new line
+            tag.string = tag.get_text().replace(": ", " ", 1)
+        assert article.get_text().split() == " ".join(lines).split()
+
+
 def test_every_link_leads_somewhere(site: Path) -> None:
     """In the text, the navigation and the table of contents."""
     documents = {path: parsed(path.read_text(encoding="utf-8")) for path in site.rglob("*.html")}
@@ -122,7 +144,8 @@ def test_the_build_refuses_what_is_broken(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "tools", copy / "tools")
     for path in (*ROOT.glob("*.md"), ROOT / "LICENSE"):
         shutil.copy(path, copy)
-    os.symlink(ROOT / ".venv", copy / ".venv")
+    for name in (".venv", "cni_v6", "conf"):
+        os.symlink(ROOT / name, copy / name)
     faults = "[one](nowhere.md) [two](errors.md#nothing) ![three](nothing.svg)\n"
     (copy / "docs/map.md").write_text(f"# Map\n\n{faults}", encoding="utf-8")
     (copy / "docs/alone.md").write_text("# Alone\n", encoding="utf-8")
@@ -177,7 +200,7 @@ def test_the_first_page_and_its_navigation(page: Page) -> None:
 
 
 @pytest.mark.parametrize("width, height, pages", [
-    pytest.param(*PHONE, (*PAGES, Path("search.md")), id="phone"),
+    pytest.param(*PHONE, (*PAGES, *MANUAL, Path("search.md")), id="phone"),
     pytest.param(*DESK, [Path(f"{pages[0]}.md") for pages in PARTS.values()], id="desk"),
 ])
 def test_pages_fit_and_have_their_pictures(

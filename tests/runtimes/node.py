@@ -22,6 +22,19 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 ENVIRONMENT = {"PATH": PATH, "HOME": "/root", "LC_ALL": "C"}
 SETTLE = 20.0  # seconds: how long a runtime's processes may take to end before they count as left behind
 
+# tools/sandbox mounts another /sys.
+CGROUPS = """
+if [ -z "$(ls /sys/fs/cgroup)" ]; then
+    mount -t tmpfs tmpfs /sys/fs/cgroup
+    while read -r name hierarchy groups enabled; do
+        case $name in \\#*) continue;; esac
+        mkdir /sys/fs/cgroup/$name
+        mount -t cgroup -o $name cgroup /sys/fs/cgroup/$name 2>/dev/null || rmdir /sys/fs/cgroup/$name
+    done < /proc/cgroups
+    [ -n "$(ls /sys/fs/cgroup)" ] || mount -t cgroup2 cgroup2 /sys/fs/cgroup
+fi
+"""
+
 # Runs as process 1 of the node. The first line must be read before /proc is replaced: it is our pid as seen outside.
 # Other nodes' namespaces are not to be seen nor kept alive here. /run/netns is shared, as a runtime would make it at
 # its first container. Overlays with their upper half in memory keep the machine's own files readable and throw every
@@ -38,16 +51,7 @@ for dir in /etc /opt /var/lib; do
     mkdir -p /run/node$dir/upper /run/node$dir/work
     mount -t overlay -o lowerdir=$dir,upperdir=/run/node$dir/upper,workdir=/run/node$dir/work overlay $dir
 done
-if [ -z "$(ls /sys/fs/cgroup)" ]; then
-    mount -t tmpfs tmpfs /sys/fs/cgroup
-    while read -r name hierarchy groups enabled; do
-        case $name in \\#*) continue;; esac
-        mkdir /sys/fs/cgroup/$name
-        mount -t cgroup -o $name cgroup /sys/fs/cgroup/$name 2>/dev/null || rmdir /sys/fs/cgroup/$name
-    done < /proc/cgroups
-    [ -n "$(ls /sys/fs/cgroup)" ] || mount -t cgroup2 cgroup2 /sys/fs/cgroup
-fi
-rm -rf /var/lib/cni /etc/cni /opt/cni
+""" + CGROUPS + """rm -rf /var/lib/cni /etc/cni /opt/cni
 mkdir -p /etc/cni/net.d /opt/cni/bin
 ip link set lo up
 [ -z "$1" ] || echo "$1" > /proc/sys/kernel/hostname

@@ -63,3 +63,58 @@ def loops(node: Node, work: Callable[[], bool]) -> bool:
     before = received()
     assert work()
     return received() > before
+
+
+def sent(node: Node, ifname: str) -> int:
+    """How many packets left by an interface of the node."""
+    return int(node.ip_json("-statistics", "link", "show", "dev", ifname)[0]["stats64"]["tx"]["packets"])
+
+
+def test_a_packet_to_an_address_that_was_given_up_does_not_go_around(
+    node: Node, router: str  # noqa: F811 (the fixture)
+) -> None:
+    """Nor what comes from outside for it, on a node that forwards; the other container is reached, by rules of the
+    administrator too."""
+    for key in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
+        networks.set_sysctl(node, key, "1")
+    config = network(IPVLAN, mode="l2", ipam=ON_LINK, hostAccess=True)
+    gone, stays = (pod(node, config, name) for name in "ab")
+    for made in (gone, stays):
+        made.add()
+    own = str(gone.result["interfaces"][1]["name"])
+    node.run("ip", "link", "delete", "eth0", netns=gone.netns)
+    for family in (4, 6):
+        address = gone.address(family)
+        node.run("ip", "neighbour", "replace", address, "lladdr", gone.mac, "dev", "eth0", netns=router)
+        for place, most in (("", 1), (router, 0)):
+            before = sent(node, own)
+            assert not networks.ping(node, address, place, patience=1)
+            assert sent(node, own) - before <= most, f"what {place or 'the node'} sent to {address}"
+        assert networks.ping(node, stays.address(family)) and stays.ping(NODE_OUTSIDE[family])
+        assert networks.ping(node, stays.address(family), router)
+    for made in (gone, stays):
+        assert "iif" in node.run("ip", "rule", "show").stdout and "iif" in node.run("ip", "-6", "rule", "show").stdout
+        made.delete()
+    assert "iif" not in node.run("ip", "rule", "show").stdout + node.run("ip", "-6", "rule", "show").stdout
+
+
+def test_the_masters_mac_changes(node: Node, router: str) -> None:  # noqa: F811 (the fixture)
+    """The kernel gives it to all ipvlans, and they tell the link. Node and container do not reach each other until the
+    container is attached again, and CHECK says so."""
+    made = pod(node, network(IPVLAN, mode="l2", ipam=ON_LINK, hostAccess=True), "a")
+    made.add()
+    for family in (4, 6):
+        assert made.ping(OUTSIDE[family]) and made.ping(NODE_OUTSIDE[family])
+    node.run("ip", "link", "set", UPLINK, "address", "02:00:5e:00:53:77")
+    found = {}
+    for family in (4, 6):
+        address, own = made.address(family), NODE_OUTSIDE[family]
+        found[family] = (made.ping(OUTSIDE[family]), networks.ping(node, address, router),
+                         made.ping(own, patience=1), networks.ping(node, address, patience=1))
+    assert found == {4: (True, True, False, False), 6: (True, True, False, False)}
+    assert "mac is" in made.check().error(errors.CHECK_FAILED)
+    made.delete()
+    made.add()
+    for family in (4, 6):
+        assert made.ping(NODE_OUTSIDE[family]) and networks.ping(node, made.address(family))
+    made.check().ok()

@@ -23,6 +23,8 @@ from tests.netns.networks import (
     sysctl,
     veths,
 )
+from tests.netns.frames import BROADCAST, VLAN, ethernet
+from tests.netns.test_node_settings import EXPERIMENTAL, MARK, hosts, is_given_back  # noqa: F401 (a fixture of it too)
 from tests.sandbox import Node
 from tests.uml.networks import gateway, network
 
@@ -170,3 +172,12 @@ def test_the_gateways_interface_may_be_somebody_elses(node: Node) -> None:
     [pod] = pods(node, gateway(*DUAL, vlan=100), "a")
     assert pod.ping(GATEWAY4) and pod.ping(GATEWAY6)
     assert veths(node) == {pod.host}
+
+
+# Given back
+
+
+def test_vlans_pass_a_bridge_again(node: Node, hosts: list[str]) -> None:  # noqa: F811 (the fixture)
+    """What an administrator's hosts send each other in a VLAN that his bridge did not look at."""
+    source = link(node, "eth0", hosts[0])["address"]
+    is_given_back(node, hosts, ethernet(source, BROADCAST, EXPERIMENTAL, MARK, [(VLAN, 9)]), {"vlan": 7})

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from cni_v6.attachments.context import Context
+from cni_v6.attachments.context import Context, InOrder
 from cni_v6.engine import handle
 from cni_v6.errors import DELEGATE_FAILED, CniError
 from cni_v6.kernel.fake.kernel import FakeKernel
@@ -63,6 +63,7 @@ class FakeContext:
     files: dict[str, str | Exception] = field(default_factory=dict)
     now: float = 1000.0
     remembered: set[str] = field(default_factory=set)
+    in_order: InOrder | None = None
 
     def context(self) -> Context:
         return Context(
@@ -74,6 +75,7 @@ class FakeContext:
             boot=BOOT,
             id="0e8f6a50",
             now=lambda: self.now,
+            in_order=self.in_order,
         )
 
     def leases(self, network: str = "pods", data_dir: str = DATA_DIR) -> MemoryLeases:

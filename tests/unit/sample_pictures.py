@@ -11,6 +11,7 @@ from cni_v6.allocation.traces import Traces
 from cni_v6.attachments import load_config
 from cni_v6.attachments.stale import Here
 from cni_v6.config.ipam import IpamConf
+from cni_v6.drawing.cluster import PARTLY, REACHED, REMOVED, UNKNOWN, UNREACHED, Block, Member
 from cni_v6.drawing.node import NodeMap, node_map
 from cni_v6.drawing.picture import Facts, Shown
 from cni_v6.drawing.space import spaces
@@ -112,6 +113,23 @@ def shown(records: list[Attachment]) -> list[Shown]:
               for addresses, count in zip(conf.sets, counts)]
     growths = [usage.growth(addresses, seen, held, NOW) for addresses, seen in zip(conf.sets, usages)]
     return [Shown(space, usages[space.number], growths[space.number]) for space in spaces(conf, own, (six, four))]
+
+
+def members(count: int) -> list[Member]:
+    """The nodes of a cluster: of thirty one does not answer, one does in part, one is not measured, one was removed."""
+    states = {7: UNREACHED, 11: PARTLY, 17: UNKNOWN, 23: REMOVED}
+    found = []
+    for number in range(count):
+        state = states.get(number % 30, REACHED)
+        blocks = (Block(f"fd42:8e1f:6a00:{number:x}::/64", None if state == UNKNOWN else 12 * number, 2**64 - 2),
+                  Block(f"10.{244 + number // 1024}.{number // 4 % 256}.{number % 4 * 64}/26",
+                        None if state == UNKNOWN else number % 62, 61))
+        said = {REACHED: ("IPv6 since 2027-01-14", "IPv4 since 2027-01-14"), PARTLY: ("IPv6 to 2 of 5",),
+                UNREACHED: ("IPv6 not since 2027-01-15", "IPv4 not since 2027-01-15")}
+        found.append(Member(f"worker-{number:03}", state, "vxlan", (f"2001:db8:11::{number + 1:x}",
+                                                                    f"172.30.{number // 250}.{number % 250 + 1}"),
+                            () if state == REMOVED else blocks, said.get(state, ())))
+    return found
 
 
 def facts(count: int) -> Facts:

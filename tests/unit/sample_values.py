@@ -13,7 +13,7 @@ from cni_v6.config.firewall import FirewallConf
 from cni_v6.config.ipam import IpamConf
 from cni_v6.firewall.policy import OPEN
 from cni_v6.kernel.fake.kernel import FakeKernel
-from cni_v6.kernel.questions import Snapshot
+from cni_v6.kernel.snapshot import Snapshot
 from cni_v6.plan import bridge, features
 from cni_v6.plan.site import Allocation, Site
 from cni_v6.protocol import names

@@ -11,10 +11,10 @@ from cni_v6 import errors
 from cni_v6.config.bridge import BridgeConf, parse_bridge
 from cni_v6.config.main import Bandwidth
 from cni_v6.errors import CniError
-from cni_v6.kernel import ops
+from cni_v6.kernel import awaits, ops
 from cni_v6.kernel.facts import Link, Shaping, TokenBucket
 from cni_v6.kernel.ops import HOST
-from cni_v6.kernel.questions import Snapshot
+from cni_v6.kernel.snapshot import Snapshot
 from cni_v6.leases import records
 from cni_v6.leases.attachment import Attachment
 from cni_v6.plan import bandwidth, features
@@ -134,7 +134,7 @@ def test_a_failed_add_leaves_nothing() -> None:
     fake.container("c1")
     before = fake.state()
     refused = CniError(errors.KERNEL_REFUSED, "cannot do it", "Operation not permitted")
-    for kind in (ops.CreateIfb, ops.SetBucket, ops.HookIngress, ops.Redirect, ops.AwaitPort):
+    for kind in (ops.CreateIfb, ops.SetBucket, ops.HookIngress, ops.Redirect, awaits.AwaitPort):
         fake.kernel.fail = lambda op, kind=kind: refused if isinstance(op, kind) else None  # type: ignore[misc]
         fake.call("ADD", "c1", SHAPED).error(errors.KERNEL_REFUSED)
         assert fake.state() == before and not fake.kernel.shaping, kind

@@ -9,7 +9,7 @@ import pytest
 
 from cni_v6.allocation.policy import DEFAULT, RANDOM, AllocationPolicy
 from cni_v6.leases.memory import MemoryLeases
-from tests.bench import figures, flowtable, library, paths, report, setting, turnover
+from tests.bench import carriers, figures, flowtable, library, paths, report, setting, turnover
 from tests.bench.figures import Findings, Goal, Row
 from tests.bench.filled import Filled
 from tests.bench.ipam import addresses
@@ -120,6 +120,21 @@ def test_a_way_has_a_row_for_each_goal_and_its_place_in_the_tables() -> None:
     page = report.page(found, {"python": "3.11"}, [])
     assert f"## The way of a packet\n\n{figures.matrix('request and response (us)', trips)}\n\n" in page
     assert json.loads(report.as_json(found, {}))["ways"] == found.ways
+
+
+def test_a_carrier_is_judged_beside_static_routes() -> None:
+    took = {carriers.STATIC: 2.0, "direct": 2.0, "vxlan": 1.7, "srv6": 1.7}
+    columns = [paths.Column(measured, carriers.PLACE, family) for measured in (carriers.SPEED, paths.CPU, paths.TRIP)
+               for family in (6, 4)]
+    rows = list(carriers.rows({(name, column): [value] for name, value in took.items() for column in columns}))
+    assert len(rows) == 18 and {row.against for row in rows} == {carriers.STATIC}
+    met = {row.figure.partition(", node to node, ")[::2]: row.met for row in rows}
+    assert met["throughput", "IPv6, srv6"] is False and met["throughput", "IPv6, vxlan"] is True
+    assert met["CPU time of a GB by TCP", "IPv4, srv6"] is True and met["request and response", "IPv4, vxlan"] is None
+
+
+def test_a_silent_node_is_judged_by_the_worst_cut_too() -> None:
+    assert [(row.ours, row.met) for row in carriers.noticed([0.7, 1.2, 0.6])] == [(0.7, True), (1.2, False)]
 
 
 def test_figures_and_page_of_a_run() -> None:

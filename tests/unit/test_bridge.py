@@ -12,11 +12,12 @@ import pytest
 from cni_v6 import errors
 from cni_v6.errors import CniError
 from cni_v6.firewall.policy import GUARD_FULL, PUBLISHED, Policy
-from cni_v6.kernel import ops
+from cni_v6.kernel import awaits, ops
 from cni_v6.kernel.facts import Link, RouteEntry
 from cni_v6.kernel.fake.kernel import FakeKernel
 from cni_v6.kernel.ops import HOST, Op
-from cni_v6.kernel.questions import Question, Snapshot
+from cni_v6.kernel.questions import Question
+from cni_v6.kernel.snapshot import Snapshot
 from cni_v6.leases.attachment import Attachment, BridgePort, GatewayAddress, ProxyEntry
 from cni_v6.plan.firewall import link_local
 from cni_v6.protocol import names
@@ -208,7 +209,7 @@ def test_an_add_that_fails_leaves_nothing(name: str, second: bool, number: int) 
 def test_an_add_whose_undoing_fails_tells_both() -> None:
     fake = FakeContext()
     fake.container("c1")
-    refuse(fake, ops.AwaitPort, ops.DeleteLink)
+    refuse(fake, awaits.AwaitPort, ops.DeleteLink)
     told = fake.call("ADD", "c1").error(errors.KERNEL_REFUSED)
     assert "cannot do it: Operation not permitted; undoing it failed too: cannot do it" in told
 

@@ -11,14 +11,14 @@ import pytest
 from cni_v6 import errors
 from cni_v6.attachments import repair
 from cni_v6.errors import CniError
-from cni_v6.kernel import child_link, ops
+from cni_v6.kernel import awaits, child_link, ops
 from cni_v6.kernel.facts import Link
 from cni_v6.kernel.netlink.socket import Answer
 from cni_v6.kernel.ops import HOST
 from cni_v6.leases import port_record
 from cni_v6.leases.attachment import Attachment, ChildLink
 from cni_v6.plan import child, reach
-from cni_v6.protocol.names import Owner, node_interface, unnamed_interface
+from cni_v6.protocol.names import Owner, node_group, node_interface, unnamed_interface
 from tests.unit.fake_context import DATA_DIR, FakeContext, gc
 from tests.unit.test_macvlan import OWNER, SPACE, WIRE, WIRE_MAC, inside, node, situation, sysctl
 
@@ -59,8 +59,8 @@ def test_the_life_of_a_container(
     assert routes == {"::/0": "fe80::1", "0.0.0.0/0": "10.1.0.1"}
     assert [sysctl(fake, name) for name in ("accept_ra", "autoconf", "accept_dad")] == ["0", "0", dad]
     assert bool(fake.kernel.announced) == announced
-    assert any(isinstance(step, ops.AwaitAddresses) for step in fake.kernel.applied) == waits
-    assert ops.AwaitReception(SPACE, "eth0", ("2001:db8:1::1",)) in fake.kernel.applied
+    assert any(isinstance(step, awaits.AwaitAddresses) for step in fake.kernel.applied) == waits
+    assert awaits.AwaitReception(SPACE, "eth0", ("2001:db8:1::1",)) in fake.kernel.applied
     notified = sysctl(fake, "ndisc_notify"), fake.kernel.spaces[SPACE].sysctls["ipv4/conf/eth0/arp_notify"]
     assert notified == (("1", "1") if waits else ("0", "0"))
     [record] = fake.attachments("lan")
@@ -157,6 +157,44 @@ def test_the_node_has_an_ipvlan_as_long_as_a_container_needs_it(mode: str) -> No
     call(fake, "STATUS", conf).ok()
     call(fake, "DEL", conf).ok()
     assert set(fake.kernel.spaces[HOST].links) == {"lo", WIRE}
+
+
+@pytest.mark.parametrize("mode", ["l2", "l3"])
+def test_what_comes_back_to_the_master_is_refused_while_the_node_has_an_ipvlan_there(mode: str) -> None:
+    """Of several networks on one master: until the last of them has none."""
+    fake, conf = with_addresses("10.1.0.1/24"), {**SHARED, "mode": mode}
+    other = {**conf, "name": "other", "ipam": {**conf["ipam"], "ranges": [[{"subnet": "10.2.0.0/24"}]]}}
+    group = node_group(WIRE)
+    refused = {(WIRE, group)} if mode == "l2" else set()
+    for number, config in enumerate((conf, other), 1):
+        fake.container(f"c{number}")
+        call(fake, "ADD", config, f"c{number}").ok()
+        assert fake.kernel.refused == refused
+    assert (fake.kernel.spaces[HOST].links[NODE].group == group) == (mode == "l2")
+    fake.kernel.refused.clear()
+    fake.container("c3")
+    call(fake, "ADD", conf, "c3").ok()
+    for name, config, left in (("c3", conf, refused), ("c1", conf, refused), ("c2", other, set())):
+        assert fake.kernel.refused == refused
+        call(fake, "DEL", config, name).ok()
+        assert fake.kernel.refused == left
+
+
+def test_a_network_that_comes_while_the_last_one_goes() -> None:
+    fake = with_addresses("10.1.0.1/24")
+    call(fake, "ADD", SHARED).ok()
+    apply = fake.kernel.apply
+
+    def meanwhile(steps: Any) -> Any:
+        steps = tuple(steps)
+        if any(isinstance(step, ops.AllowReturn) for step in steps):
+            fake.kernel.add_link(HOST, Link("node2", WIRE_MAC, 1500, kind="ipvlan", group=node_group(WIRE)))
+        return apply(steps)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fake.kernel, "apply", meanwhile)
+        call(fake, "DEL", SHARED).ok()
+    assert fake.kernel.refused == {(WIRE, node_group(WIRE))}
 
 
 @pytest.mark.parametrize("spoil", ["is missing", "is down", "resolves neighbours"])

@@ -181,6 +181,18 @@ def test_pools_that_cannot_be_read(text: str) -> None:
     assert caught.value.code == errors.DECODING_FAILURE
 
 
+def test_objects_that_are_as_before_are_not_read_again() -> None:
+    reader = records.Reader()
+    objects = join(B, join(A, {}))
+    cluster = reader.read(objects)
+    assert reader.read(dict(objects)) is cluster == records.read(objects)
+    without = {key: text for key, text in objects.items() if key != "nodes/b"}
+    assert reader.read(without) == records.read(without) != cluster
+    with pytest.raises(CniError):
+        reader.read({"pools": "garbage"})
+    assert reader.read(objects) == cluster and reader.read({}) == Cluster()
+
+
 def test_all_changes_are_made_or_none() -> None:
     store = MemoryStore({"a": "1"})
     assert not store.commit([Change("b", None, "2"), Change("a", "2", None)])
@@ -393,6 +405,28 @@ def test_why_a_block_has_no_route() -> None:
     assert "no address of one family" in complaint(cluster, underlay=replace(LINK, addresses=("172.30.0.1",)))
     assert f"no route to block {its4} of node b" in complaint(changed(addresses=()))
     assert f"block {its6}" in " ".join(routes.wanted(A, CONF, changed(addresses=("172.30.0.2",)), LINK).complaints)
+
+
+def test_a_way_that_is_as_before_is_not_looked_for_again() -> None:
+    ways = routes.Ways()
+    cluster = both()
+
+    def found(cluster: Cluster, underlay: Underlay = LINK, conf: AgentConf = CONF) -> routes.Wanted:
+        wanted = routes.wanted(A, conf, cluster, underlay, ways)
+        assert wanted == routes.wanted(A, conf, cluster, underlay)
+        return wanted
+
+    first = found(cluster)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(routes, "way_to", None)
+        assert routes.wanted(A, CONF, cluster, LINK, ways) == first
+    moved = both(second=replace(LINK, addresses=("172.30.0.3", "fd00:11::3")))
+    again = found(moved)
+    assert again.entries - first.entries == {route for route in again.entries if isinstance(route, Route)
+                                             and route.gateway in ("172.30.0.3", "fd00:11::3")} != set()
+    assert found(replace(moved, claims=moved.claims[:1])).entries < again.entries
+    assert found(moved, replace(LINK, ifname="eth1")).forwarding == ("eth1",)
+    assert found(moved, conf=replace(CONF, carrier="vxlan")).complaints
 
 
 def test_the_difference_is_removals_then_additions() -> None:

@@ -133,6 +133,21 @@ def test_a_second_step_writes_nothing(a: Place, b: Place) -> None:
     assert agent.step() == READY and (dict(a.store.objects), a.kernel.written, a.disk.writes) == before
 
 
+def test_a_node_that_joins_is_said_once(a: Place) -> None:
+    """It claims block after block before it is there, on a store without transactions."""
+    agent = a.agent()
+    agent.step()
+    node = records.NodeRecord("z", "z-1", ("fd00:11::9", "172.30.0.9"), "direct")
+    for prefix in ("fd42:8e1f:6a00:99::/64", "10.244.9.0/26"):
+        claim = records.Claim(prefix, node.name, node.id)
+        a.store.objects[claim.key] = records.encode_claim(claim)
+        assert agent.step() == READY
+    [said] = a.said
+    assert said.startswith("node z has claimed blocks, and is not in the cluster's store yet: it joins, or")
+    a.store.objects[node.key] = records.encode_node(node)
+    assert agent.step() == READY and a.said == [said, "all is well again"]
+
+
 def test_what_somebody_deletes_comes_back(a: Place) -> None:
     agent = a.agent()
     agent.step()
@@ -443,7 +458,7 @@ def test_segment_routing(store: MemoryStore) -> None:
     a.kernel = FakeNode(a.underlay, closed=["eth0", "eth1"])
     agent, other = a.agent(), b.agent()
     assert (agent.step(), other.step(), agent.step()) == (READY, READY, READY) and a.said == []
-    assert a.kernel.devices == {facts.SRV6: Pair(1460)} and a.kernel.closed == {"eth1"}
+    assert a.kernel.devices == {facts.SRV6: Pair(1460, "fd00:11::1")} and a.kernel.closed == {"eth1"}
     six, four = b.blocks()
     sids = {entry.dst: entry for entry in b.kernel.entries if isinstance(entry, SegmentRoute) and entry.behaviour}
     [of_ipv6] = [dst.removesuffix("/128") for dst, entry in sids.items() if entry.behaviour == "End.DT6"]
@@ -454,6 +469,7 @@ def test_segment_routing(store: MemoryStore) -> None:
         Route(srv6.SIDS), *map(Route, a.blocks()),
     } < a.kernel.entries
     assert a.disk.conflist and '"mtu": 1460' in a.disk.conflist
+    assert a.kernel.senders == {"fd00:11::2"} and b.kernel.senders == {"fd00:11::1"}
     written = len(a.kernel.written)
     assert agent.step() == READY and len(a.kernel.written) == written
 
@@ -481,7 +497,8 @@ def test_from_one_carrier_to_another(store: MemoryStore) -> None:
 
 @pytest.mark.parametrize(("underlay", "says"), [
     (replace(LINK, mtu=1319), "carrier srv6: eth0 has an MTU of 1319, and IPv6 needs 1320 to be encapsulated"),
-    (replace(LINK, addresses=("172.30.0.1",)), ""),
+    (replace(LINK, addresses=("172.30.0.1",)), "carrier srv6: node a has no IPv6 address on the interface to the"),
+    (replace(LINK, addresses=("fd00:11::1",)), ""),
 ])
 def test_no_segment_routing(store: MemoryStore, underlay: Underlay, says: str) -> None:
     b = Place("b", store, replace(LINK, addresses=("172.30.0.2",)), conf=SRV6_CONF)
@@ -643,5 +660,5 @@ def test_what_the_agent_knows(a: Place) -> None:
     member, cluster, blocks = agent.known() or (None, None, None)
     assert member == agent.member and blocks == a.blocks() and cluster and list(cluster.nodes) == ["a"]
     assert agent.reached and agent.said == ()
-    agent._state = replace(agent._state, objects={"pools": "garbage"})
-    assert agent.known() is None
+    a.store.commit(membership.removal("a", a.store.objects, cluster))
+    assert agent.step().removed and agent.known() is None

@@ -70,8 +70,8 @@ def test_what_the_agents_have_measured(store: FileStore, tmp_path: Path, capsys:
 
 
 def test_a_node_that_answers_some() -> None:
-    found = [(name, Answer("a", 6, answers, 1000)) for name, answers in (("b", True), ("c", False), ("d", True))]
-    assert nodes_command._said(found) == ["IPv6 to 2 of 3"] and nodes_command._said([]) == []
+    found = [Answer("a", 6, answers, 1000) for answers in (True, False, True)]
+    assert nodes_command.answers_of(found) == ["IPv6 to 2 of 3"] and nodes_command.answers_of([]) == []
 
 
 def test_an_empty_store(tmp_path: Path, capsys: Capture) -> None:

@@ -132,6 +132,30 @@ def test_ways_to_another_cluster_and_nobody_of_it_is_let_in(east: Elsewhere) -> 
     assert agent.step() == READY and ways(a) == set()
 
 
+class Slow(MemoryStore):
+    """A store that takes its time. ``gate``: who was kept out before it was asked."""
+
+    def __init__(self, kernel: FakeNode) -> None:
+        super().__init__()
+        self._kernel = kernel
+        self.gates: list[tuple[Passage, ...]] = []
+
+    def read(self) -> Objects:
+        self.gates.append(self._kernel.gate)
+        return super().read()
+
+
+@pytest.mark.parametrize("before", [(), SHUT[:1]])
+def test_nobody_is_let_in_while_the_store_is_asked(before: tuple[Passage, ...], east: Elsewhere) -> None:
+    """At the start, and when somebody has changed the table."""
+    made = place("a", MemoryStore(), 1, WITH)
+    made.store = Slow(made.kernel)
+    agent = made.agent(other_stores={"east": east})
+    made.kernel.gate = before
+    agent.step()
+    assert set(made.store.gates) == {SHUT} and made.kernel.gate == SHUT
+
+
 def test_a_cluster_that_is_left_out_again(east: Elsewhere) -> None:
     a = begun(east)
     a.conf = CONF

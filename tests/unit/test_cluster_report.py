@@ -19,7 +19,7 @@ from cni_v6.cluster.report import PEERS, Answer, Report
 from cni_v6.cluster.reporter import Known, Reporter
 from cni_v6.cluster.status import Status
 from cni_v6.cluster.store import MemoryStore
-from cni_v6.ctl import agent_status, metrics
+from cni_v6.ctl import agent_metrics, agent_status
 from cni_v6.errors import IO_FAILURE, CniError
 from cni_v6.plan.health import agent as agent_health
 from cni_v6.plan.health.agent import AgentFacts
@@ -88,12 +88,23 @@ def test_what_is_said_of_a_node() -> None:
     cluster = named("a", "b", "c")
     nodes = [*cluster.nodes.values()]
     one = report.of_nodes({**by("a", "b", True), **by("b", "c", True), **by("z", "b", True), "c": "garbage"}, nodes)
-    assert set(one) == {"a", "b"} and report.said_of(cluster.nodes["c"], one) == [("b", Answer("c", 6, True, 100))]
+    assert set(one) == {"a", "b"} and report.said(one)["c"] == [("b", Answer("c", 6, True, 100))]
     gone = report.of_nodes({**by("a", "b", False), **by("b", "c", True)}, nodes)
-    assert report.said_of(cluster.nodes["c"], gone) == []
+    assert report.said(gone)["c"] == []
     parted = report.of_nodes({**by("a", "b", False), **by("b", "a", False)}, nodes)
-    assert len(report.said_of(cluster.nodes["a"], parted)) == len(report.said_of(cluster.nodes["b"], parted)) == 1
+    assert {node: len(found) for node, found in report.said(parted).items()} == {"a": 1, "b": 1}
     assert report.of_nodes(by("a", "b", True), [NodeRecord("a", "another")]) == {}
+
+
+def test_a_report_that_comes_after_its_node_was_removed_counts_for_nothing() -> None:
+    """Neither what it says of the node nor what it says of others; nor for a new node with its name."""
+    cluster = named("a", "b")
+    late = {"b": report.encode(Report("b", {"fd42::/64": 7}, (Answer("a", 6, False, 100),), 100))}
+    a, b = cluster.nodes["a"], cluster.nodes["b"]
+    assert len(report.said(report.of_nodes(late, [a, b]))["a"]) == 1
+    for nodes in ([a, replace(b, removed=True)], [a], [a, replace(b, id="another")]):
+        found = report.of_nodes(late, nodes)
+        assert found == {} and report.said(found) == {}
 
 
 # What is written, and when
@@ -276,12 +287,12 @@ def test_how_old_the_store_is(tmp_path: Path, stepped: int, synced: int, behind:
     now = int(time.time())
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CNI_V6_RUN_DIR", str(tmp_path))
-        assert agent_status.facts() is None and [*metrics.of_agent()] == []
+        assert agent_status.facts() is None and [*agent_metrics.of_agent()] == []
         shown = agent_status.StatusFile(Status("a", str(tmp_path / "target")))
         shown.update(stepped=now - 500 + stepped - 1000, synced=synced and now - 500 + synced - 1000)
         facts = agent_status.facts()
         assert facts and facts.behind == behind and not facts.runs and not facts.configured
-        assert {sample.name: sample.value for sample in metrics.of_agent()}["cni_v6_agent_store_reached"] == (
+        assert {sample.name: sample.value for sample in agent_metrics.of_agent()}["cni_v6_agent_store_reached"] == (
             synced == stepped)
         shown.remove()
         assert agent_status.facts() is None

@@ -17,7 +17,7 @@ import pytest
 
 from cni_v6 import __version__
 from cni_v6.ctl import list as list_command, main, plan as plan_command, prefix as prefix_command, screen
-from cni_v6.ctl.command import COMMANDS
+from cni_v6.ctl.command import COMMANDS, EXITS
 from cni_v6.engine.handle import real_context
 from cni_v6.errors import CniError
 from cni_v6.kernel.facts import Link
@@ -611,7 +611,12 @@ def test_each_command_has_a_help_of_its_own(command: str, capsys: Capture) -> No
     with pytest.raises(SystemExit) as ended:
         main([command, "--help"])
     assert ended.value.code == 0
-    assert capsys.readouterr().out.startswith(f"usage: cni-v6ctl {command}")
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"usage: cni-v6ctl {command}") and max(map(len, shown.splitlines())) <= 80
+    purpose, *_, status = shown.split("\n\n")[1:]
+    assert purpose.endswith(".") and len(purpose.split()) > 4, "what it is for comes first"
+    assert status.split()[:2] == ["exit", "status:"] and EXITS.get(command, "0, 1 after an error") in " ".join(
+        status.split())
 
 
 def test_an_unknown_command_is_told_all_that_there_are(capsys: Capture) -> None:

@@ -120,6 +120,15 @@ def test_the_unit_waits_for_the_word_that_the_agent_sends() -> None:
     assert families == {"AF_UNIX", "AF_NETLINK", "AF_INET", "AF_INET6"}  # systemd, the kernel, the store
 
 
-def _settings() -> dict[str, Any]:
-    lines = UNIT.read_text(encoding="utf-8").splitlines()
+def test_the_unit_for_the_boot_comes_before_what_starts_containers() -> None:
+    boot = _settings(UNIT.with_name("cni-v6-clusters.service"))
+    assert {"containerd.service", "crio.service", "podman.service", "kubelet.service", "cni-v6-agent.service"} <= {
+        *boot["Before"].split()}
+    assert boot["ExecStart"].endswith(" agent --keep-out --config /etc/cni/cluster/agent.json")
+    assert boot["ConditionPathExists"] == boot["ExecStart"].split()[-1]
+    assert _settings()["Also"] == "cni-v6-clusters.service"
+
+
+def _settings(unit: Path = UNIT) -> dict[str, Any]:
+    lines = unit.read_text(encoding="utf-8").splitlines()
     return dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))

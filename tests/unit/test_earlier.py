@@ -10,7 +10,7 @@ import pytest
 from cni_v6 import errors
 from cni_v6.attachments import earlier
 from cni_v6.errors import CniError
-from cni_v6.kernel import ops
+from cni_v6.kernel import awaits, ops
 from cni_v6.kernel.facts import Link
 from cni_v6.kernel.ops import HOST
 from cni_v6.leases.attachment import Attachment
@@ -77,12 +77,12 @@ def test_an_interface_that_goes_with_its_namespace_is_waited_for() -> None:
     leave_port(fake)
 
     def end(op: ops.Op) -> None:
-        if isinstance(op, ops.AwaitEnd):
+        if isinstance(op, awaits.AwaitEnd):
             fake.kernel.delete(HOST, PORT)
 
     fake.kernel.fail = end
     fake.call("ADD", "c1").ok()
-    assert ops.AwaitEnd(PORT) in fake.kernel.applied
+    assert awaits.AwaitEnd(PORT) in fake.kernel.applied
 
 
 def test_a_namespace_that_may_be_about_to_end_is_given_a_second() -> None:
@@ -94,13 +94,13 @@ def test_a_namespace_that_may_be_about_to_end_is_given_a_second() -> None:
     fake.container("c1")
 
     def end(op: ops.Op) -> None:
-        if isinstance(op, ops.AwaitEnd):
+        if isinstance(op, awaits.AwaitEnd):
             fake.kernel.delete(HOST, PORT)
             del fake.kernel.spaces["/run/netns/elsewhere"]
 
     fake.kernel.fail = end
     fake.call("ADD", "c1").ok()
-    assert ops.AwaitEnd(PORT, earlier.DOUBT_SECONDS) in fake.kernel.applied
+    assert awaits.AwaitEnd(PORT, earlier.DOUBT_SECONDS) in fake.kernel.applied
 
 
 def test_an_interface_that_stays_is_somebodys() -> None:
@@ -114,7 +114,7 @@ def test_an_interface_of_a_container_that_lives_is_not_waited_for() -> None:
     fake = FakeContext()
     fake.add("c1")
     fake.call("ADD", "c1").error(errors.ALREADY_ATTACHED)
-    assert ops.AwaitEnd(PORT) not in fake.kernel.applied
+    assert awaits.AwaitEnd(PORT) not in fake.kernel.applied
 
 
 # DEL with the node's own namespace

@@ -14,7 +14,7 @@ from cni_v6.engine.handle import Reply
 from cni_v6.errors import CniError
 from cni_v6.kernel import ops
 from cni_v6.kernel.fake.kernel import FakeKernel
-from cni_v6.kernel.questions import Kernel
+from cni_v6.kernel.snapshot import Kernel
 from cni_v6.plugins.registry import PLUGINS
 from cni_v6.protocol.invocation import MAIN, SUPPORTED_VERSIONS, Request
 from tests.unit.fake_context import CONFIG, FakeContext

@@ -9,7 +9,7 @@ import pytest
 from cni_v6 import errors
 from cni_v6.errors import CniError
 from cni_v6.firewall.sets import INET, Element
-from cni_v6.kernel import ops
+from cni_v6.kernel import awaits, ops
 from cni_v6.kernel.fake.kernel import FakeKernel
 from cni_v6.kernel.ops import HOST, Op
 from cni_v6.kernel.questions import GetPortVlans
@@ -50,15 +50,15 @@ def test_a_vlan_that_the_port_is_not_in(kernel: FakeKernel) -> None:
 def test_filtering_can_be_changed(kernel: FakeKernel) -> None:
     kernel.apply([BRIDGE, ops.SetBridge("br0", vlan_filtering=False)])
     assert not kernel.spaces[HOST].links["br0"].vlan_filtering
-    for wanted, families in ((True, {4, 6}), (False, set())):
-        kernel.apply([ops.SetBridge("br0", netfilter=wanted)])
+    for families in (frozenset((4, 6)), frozenset[int]()):
+        kernel.apply([ops.SetBridge("br0", netfilter=families)])
         assert kernel.spaces[HOST].links["br0"].netfilter == families
 
 
 @pytest.mark.parametrize(("awaited", "words"), [
-    (ops.AwaitPort("veth0"), "wait for bridge port veth0"),
-    (ops.AwaitCarrier("veth0"), "wait for the carrier of veth0"),
-    (ops.AwaitReception("/run/netns/a", "eth0", ("2001:db8::2",)), "takes packets for 2001:db8::2"),
+    (awaits.AwaitPort("veth0"), "wait for bridge port veth0"),
+    (awaits.AwaitCarrier("veth0"), "wait for the carrier of veth0"),
+    (awaits.AwaitReception("/run/netns/a", "eth0", ("2001:db8::2",)), "takes packets for 2001:db8::2"),
 ])
 def test_what_never_comes_is_told_at_once(kernel: FakeKernel, awaited: ops.Op, words: str) -> None:
     kernel.apply([BRIDGE, PAIR])

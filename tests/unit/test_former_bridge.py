@@ -76,9 +76,8 @@ def test_a_network_that_goes_back_to_its_bridge_answers_for_routed_containers() 
     attached(fake, "new", ROUTED)
     attached(fake, "back")
     assert answers(fake) == YES
-    del fake.kernel.spaces[HOST].sysctls["ipv6/neigh/default/proxy_delay"]  # as where IPv6 is gone
     fake.call("DEL", "new", CONFIG).ok()
-    assert answers(fake) == ("0", "80", "0")
+    assert answers(fake) == NOT
 
 
 def test_another_network_still_answers_there() -> None:
@@ -93,6 +92,18 @@ def test_another_network_still_answers_there() -> None:
     assert answers(fake)[0] == "1"
     fake.call("DEL", "old-other", routed, type="cni-v6-routed").ok()
     assert answers(fake) == NOT
+
+
+def test_what_an_administrator_has_set_there_stays() -> None:
+    fake = FakeContext()
+    attached(fake, "old")
+    sysctls = fake.kernel.spaces[HOST].sysctls
+    sysctls |= {"ipv4/conf/cni0/proxy_arp": "1", "ipv6/neigh/cni0/proxy_delay": "30"}
+    attached(fake, "new", ROUTED)
+    assert answers(fake) == YES
+    sysctls["ipv4/neigh/cni0/proxy_delay"] = "7"
+    fake.call("DEL", "old", ROUTED, type="cni-v6-routed").ok()
+    assert answers(fake) == ("1", "7", "30")
 
 
 def test_a_bridge_that_is_gone_needs_no_end() -> None:

@@ -9,7 +9,8 @@ import pytest
 from cni_v6.kernel.facts import Link, RouteEntry
 from cni_v6.kernel.fake.kernel import FakeKernel
 from cni_v6.kernel.ops import HOST, SetSysctl
-from cni_v6.kernel.questions import GetIpv6Interfaces, Snapshot
+from cni_v6.kernel.questions import GetIpv6Interfaces
+from cni_v6.kernel.snapshot import Snapshot
 from cni_v6.plan import forwarding
 from tests.unit import sample_values
 

@@ -18,7 +18,8 @@ from cni_v6.errors import CniError
 from cni_v6.kernel import ops
 from cni_v6.kernel.fake.kernel import FakeKernel
 from cni_v6.kernel.ops import HOST, Op
-from cni_v6.kernel.questions import GetAlive, GetLinks, Question, Snapshot
+from cni_v6.kernel.questions import GetAlive, GetLinks, Question
+from cni_v6.kernel.snapshot import Snapshot
 from cni_v6.leases.attachment import Attachment
 from cni_v6.leases.disk.data_dirs import DiskDataDirs
 from cni_v6.leases.disk.store import DiskLeases
@@ -329,7 +330,11 @@ def test_ctl_with_a_list(tmp_path: Path, capsys: Capture) -> None:
     assert holders(fake) == FULL
     assert run(fake, valid=valid) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[3:] == [
+    assert lines[1:3] == [
+        "would free pods  c2  eth0  10.1.0.3  (it is not in the list of valid",
+        "    attachments)",
+    ]
+    assert lines[4:] == [
         "freed pods  c5  eth0  10.1.0.6  (its network namespace has ended)",
         "freed pods  c2  eth0  10.1.0.3  (it is not in the list of valid attachments)",
         "2 attachments freed",

@@ -12,6 +12,7 @@ import pytest
 from cni_v6.config.bridge import BridgeConf
 from cni_v6.ctl import findings
 from cni_v6.ctl.doctor import runtime as read_runtime
+from cni_v6.ctl.runtime_folders import USUAL_BIN_DIRS
 from cni_v6.errors import LIMITED, NODE_CONFLICT, CniError
 from cni_v6.kernel.facts import DROPS_REST, ForwardChain, Link, Uplink
 from cni_v6.kernel.ops import HOST, SetLink
@@ -159,6 +160,23 @@ def test_a_runtime_that_is_well() -> None:
     assert [each.message for each in alone] == ["/etc/cni/net.d has none of ours", "all are in /opt/cni/bin"]
 
 
+UNKNOWN = replace(THERE, name="runtime", bin_dirs={"/usr/lib/cni": ALL - {"loopback"}}, takes_first=False,
+                  is_known=False)
+
+
+def test_a_node_without_a_runtime_that_is_known() -> None:
+    """Such as one with the Debian package alone. Nobody knows who calls the plugins, and whether ``loopback`` too."""
+    found = list(runtime.findings([UNKNOWN]))
+    assert bad(found) == []
+    words = "this node has no containerd, CRI-O, podman (CNI) or nerdctl; all are in /usr/lib/cni"
+    assert [each.message for each in found] == ["/etc/cni/net.d has 10-pods.conflist", words]
+    [(level, _, message)] = bad(runtime.findings([replace(UNKNOWN, files=())]))
+    assert (level, message) == (AMBER, "/etc/cni/net.d has no configuration of ours")
+    folders: dict[str, frozenset[str] | None] = {"/opt/cni/bin": None, "/usr/lib/cni": frozenset()}
+    levels = {(each[0], each[2]) for each in bad(runtime.findings([replace(UNKNOWN, bin_dirs=folders)]))}
+    assert levels == {(RED, f"{name} is not in /opt/cni/bin or /usr/lib/cni") for name in ALL - {"loopback"}}
+
+
 @pytest.mark.parametrize("found, level, words", [
     (replace(THERE, files=()), AMBER, "/etc/cni/net.d has no configuration of ours"),
     (replace(THERE, files=(FLANNEL, OURS)), AMBER, "00-flannel.conflist comes before 10-pods.conflist"),
@@ -195,8 +213,13 @@ def test_the_runtimes_of_a_node(tmp_path: Path) -> None:
     assert found.bin_dirs == {str(folders[1]): frozenset({"loopback"})}
     assert [each.types for each in found.files] == [("cni-v6",), ("macvlan", "cni-v6-ipam")]
     assert all(each.problem[0] for each in found.files), "neither has a range"
-    [usual] = read_runtime.read(None, None, context, str(tmp_path / "bin"))
-    assert (usual.name, list(usual.bin_dirs)) == ("runtime", ["/opt/cni/bin"])
+    [unknown] = read_runtime.read(None, None, context, str(tmp_path / "bin"))
+    assert (unknown.name, unknown.is_known, tuple(unknown.bin_dirs)) == ("runtime", False, USUAL_BIN_DIRS)
+    packaged = tmp_path / "bin/usr/lib/cni/cni-v6"
+    packaged.parent.mkdir(parents=True)
+    packaged.touch(0o755)
+    [unknown] = read_runtime.read(None, None, context, str(tmp_path / "bin"))
+    assert list(unknown.bin_dirs) == ["/usr/lib/cni"]
     [named] = read_runtime.read(folders[0], None, context)
     assert (named.name, named.conf_dir) == ("runtime", str(folders[0]))
 

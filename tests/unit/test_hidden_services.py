@@ -17,7 +17,8 @@ from tests.unit.fake_context import CONFIG, FakeContext
         (Listener("tcp", 22, "2001:db8::9"), "::", "a process of the node"),
         (Listener("tcp", 22, "192.0.2.9"), "192.0.2.9", "a process of the node"),
         (Listener("tcp", 22, "192.0.2.9"), "192.0.2.8", ""),
-        (Listener("tcp", 22, "::1"), "", ""),
+        (Listener("tcp", 22, "::1"), "", "a process of the node"),
+        (Listener("tcp", 22, "::1"), "127.0.0.1", ""),
         (Listener("udp", 22, "192.0.2.9"), "", ""),
     ],
 )

@@ -10,10 +10,11 @@ import pytest
 from cni_v6 import errors
 from cni_v6.attachments import remove_interface, repair
 from cni_v6.errors import CniError
-from cni_v6.kernel import ops
+from cni_v6.kernel import awaits, ops
 from cni_v6.kernel.facts import Lifetime, Link, RouteEntry
 from cni_v6.kernel.ops import HOST
-from cni_v6.kernel.questions import GetLifetimes, GetRoutes, Snapshot
+from cni_v6.kernel.questions import GetLifetimes, GetRoutes
+from cni_v6.kernel.snapshot import Snapshot
 from cni_v6.leases import port_record
 from cni_v6.leases.attachment import Attachment, ChildLink
 from cni_v6.plan import reach, slaac
@@ -90,7 +91,7 @@ def test_what_the_kernel_may_do_by_itself(conf: dict[str, Any], disabled: str, a
     result = call(fake, "ADD", conf).ok()
     assert [sysctl(fake, name) for name in ("disable_ipv6", "accept_ra", "autoconf")] == [disabled, accept_ra, autoconf]
     call(fake, "CHECK", {**conf, "prevResult": result}).ok()
-    waits = [step for step in fake.kernel.applied if isinstance(step, ops.AwaitAddresses)]
+    waits = [step for step in fake.kernel.applied if isinstance(step, awaits.AwaitAddresses)]
     assert bool(waits) == (disabled == "0" and "ipam" in conf)
 
 
@@ -372,7 +373,7 @@ def test_the_result_says_which_address_the_router_gave() -> None:
     assert result["ips"] == [{"address": "2001:db8:5::a/64", "gateway": "fe80::1", "interface": 0}]
     assert result["routes"] == [{"dst": "::/0", "gw": "fe80::1"}]
     assert [sysctl(fake, name) for name in ("accept_ra", "autoconf", "accept_dad")] == ["2", "1", "0"]
-    [wait] = [step for step in fake.kernel.applied if isinstance(step, ops.AwaitRouter)]
+    [wait] = [step for step in fake.kernel.applied if isinstance(step, awaits.AwaitRouter)]
     assert wait.seconds == 10
     [record] = fake.attachments("lan")
     assert (record.addresses, record.port) == ((), PORT)

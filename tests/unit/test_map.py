@@ -26,6 +26,7 @@ from cni_v6.allocation.used import RandomOrder, UsedAddresses
 from cni_v6.config.ipam import IpamConf
 from cni_v6.config.main import Bandwidth
 from cni_v6.drawing import draw_burn, draw_space, draw_topology, hilbert, page, picture, space as spaces, svg
+from cni_v6.drawing.cluster import UNREACHED, Block, Member
 from cni_v6.drawing.document import facts_of, for_page
 from cni_v6.drawing.layout import WIDTH, Card, Topology, topology
 from cni_v6.drawing.node import CUT_OFF, DAMAGED, ELSEWHERE, ENDED, LEASED, MASTER, UP, Container, node_map
@@ -478,7 +479,13 @@ def pictures() -> dict[str, str]:
     facts = sample.facts(60)
     pods = [segment for segment in facts.node.segments if segment.name != "old"]
     few = replace(facts, node=replace(facts.node, segments=tuple(pods)), unknown=())
-    return {"map.svg": picture.whole(few, sample.moment, svg.AUTO)}
+    node = sample.node(8)
+    first = replace(node, segments=tuple(segment for segment in node.segments if segment.name == "cni0"))
+    topology = Facts(first, (), sample.NOW)
+    member = replace(sample.facts(2), spaces=(), unknown=(), cluster=sample.members(9))
+    return {"map.svg": picture.whole(few, sample.moment, svg.AUTO),
+            "topology.svg": picture.whole(topology, sample.moment, svg.AUTO),
+            "map-cluster.svg": picture.whole(member, sample.moment, svg.AUTO)}
 
 
 def test_the_pictures_in_the_documentation_are_current() -> None:
@@ -527,7 +534,8 @@ def hostile() -> Facts:
     node = node_map(HOSTILE, [record], links, around, sample.HERE, True)
     shown = [Shown(replace(each.space, network=HOSTILE, holders=dict.fromkeys(each.space.holders, HOSTILE)),
                    each.usage, each.growth) for each in sample.shown([sample.bridged(1)])]
-    return Facts(node, shown, sample.NOW, (HOSTILE,))
+    member = Member(HOSTILE, UNREACHED, HOSTILE, (HOSTILE,), (Block(HOSTILE, 1, 2),), (HOSTILE,))
+    return Facts(node, shown, sample.NOW, (HOSTILE,), [member, member])
 
 
 def test_a_hostile_name_is_text() -> None:

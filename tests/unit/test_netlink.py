@@ -209,11 +209,16 @@ def test_the_next_hop_of_a_route_may_be_of_the_other_family() -> None:
     ("2001:db8:0:0:1::/80", (10, 80, 0)),
     ("10.9.0.0/16", (2, 16, 253)),
 ])
-def test_what_is_unreachable(dst: str, header: tuple[int, int, int]) -> None:
-    message = requests.add_unreachable(ops.AddUnreachable("", dst))
+@pytest.mark.parametrize(("kind", "sent"), [(ops.AddUnreachable, (24, 0x600)), (ops.RemoveUnreachable, (25, 0))])
+def test_what_is_unreachable(
+    kind: type[ops.AddUnreachable | ops.RemoveUnreachable], sent: tuple[int, int], dst: str,
+    header: tuple[int, int, int],
+) -> None:
+    message = requests.unreachable(kind("", dst))
     fields, found = heard(message, rtmsg)
     assert (fields["family"], fields["dst_len"], fields.get("scope", 0)) == header
-    assert (fields["type"], fields["table"], fields["proto"], message.flags) == (7, 254, 4, 0x600)
+    assert (fields["type"], fields["table"], fields["proto"]) == (7, 254, 4)
+    assert (message.type, message.flags) == sent
     assert found == [("RTA_DST", dst.partition("/")[0]), ("RTA_PRIORITY", 2**32 - 1)]
 
 
@@ -238,6 +243,9 @@ def test_one_neighbour_is_asked_for(address: str, family: int, proxy: bool) -> N
 def test_a_neighbour_counts_if_it_was_set_for_good(state: int, mac: str) -> None:
     body = requests.NDMSG.pack(10, 3, state, 0, 0) + attribute(2, bytes.fromhex(MAC.replace(":", "")))
     assert lookups.read_neighbour(bytes(HEADER.size) + body) == mac
+    assert lookups.read_entry(bytes(HEADER.size) + body) == (bool(mac), "", MAC)
+    node = attribute(1, bytes.fromhex("20010db8") + bytes(11) + b"\x02")
+    assert lookups.read_entry(bytes(HEADER.size) + body + node) == (bool(mac), "2001:db8::2", MAC)
 
 
 @pytest.mark.parametrize(("dst", "last", "flags"), [

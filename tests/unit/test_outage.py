@@ -85,7 +85,7 @@ def test_a_bridge_that_hands_its_frames_to_no_rules() -> None:
     fake = attached(wanted)
     unset(fake, bridge_port.FRAMES[4])
     assert status(fake, wanted, RECORD) == []
-    fake.apply([ops.SetBridge("cni0", netfilter=False)])
+    fake.apply([ops.SetBridge("cni0", netfilter=frozenset())])
     assert lost(fake, wanted) == (
         "the frames of bridge cni0 do not pass the node's rules (netfilter)",
         "run: ip link set cni0 type bridge nf_call_iptables 1 nf_call_ip6tables 1",

@@ -12,13 +12,13 @@ from cni_v6.config.bridge import BridgeConf
 from cni_v6.config.firewall import FirewallConf
 from cni_v6.errors import ALREADY_ATTACHED, IPV6_DISABLED, NODE_CONFLICT, CniError
 from cni_v6.firewall.policy import CLOSED_SEGMENT, OPEN, SHARED_SEGMENT
-from cni_v6.kernel import ops
+from cni_v6.kernel import awaits, ops
 from cni_v6.kernel.describe import describe
 from cni_v6.kernel.facts import Link
 from cni_v6.kernel.fake.kernel import FakeKernel
 from cni_v6.kernel.ops import HOST, Op, SetSysctl
 from cni_v6.log import Log
-from cni_v6.plan import bridge as plan_bridge, container, gateways
+from cni_v6.plan import bridge as plan_bridge, bridge_port, container, gateways
 from cni_v6.plan.site import Allocation, Plan, Site
 from cni_v6.protocol import names
 from cni_v6.protocol.names import Owner
@@ -50,9 +50,9 @@ UP = ops.SetLink(HOST, "cni0", up=True)
 PAIR = ops.CreateVeth(PORT, PORT_MAC, "cni0", NETNS, "eth0", ADDRESS_MAC, 1500)
 CLAIM = ops.ClaimMac(PORT, "cni0", ADDRESS_MAC)
 PINNED = ops.PinMac("cni0", PUBLIC_MAC)
-PORT_UP = ops.AwaitPort(PORT)
-GATEWAY_UP = ops.AwaitCarrier("cni0")
-RECEPTION = ops.AwaitReception(NETNS, "eth0", ("2001:db8:1::2",))
+PORT_UP = awaits.AwaitPort(PORT)
+GATEWAY_UP = awaits.AwaitCarrier("cni0")
+RECEPTION = awaits.AwaitReception(NETNS, "eth0", ("2001:db8:1::2",))
 INSIDE_UP = ops.SetLink(NETNS, "eth0", up=True)
 ANNOUNCE = ops.Announce(NETNS, "eth0", ADDRESS_MAC)
 
@@ -220,7 +220,9 @@ def test_the_second_container_of_a_network() -> None:
             [ops.EnsureBridge("cni0", BRIDGE_MAC, 0, multicast_snooping=True, vlan_filtering=False)],
             id="multicastSnooping",
         ),
-        pytest.param({"netfilter": True}, [], [ops.SetBridge("cni0", netfilter=True)], id="netfilter"),
+        pytest.param(
+            {"netfilter": True}, [], [ops.SetBridge("cni0", netfilter=bridge_port.ALL_FRAMES)], id="netfilter",
+        ),
         pytest.param(
             {"mtu": 9000},
             [dual_stack()[0], PAIR],
@@ -286,7 +288,7 @@ def test_the_second_container_of_a_network() -> None:
                 inside("ipv6/conf/eth0/router_solicitation_delay", "0"),
                 ops.AddAddress(NETNS, "eth0", "2001:db8:1::2/64", dad=True),
                 ops.AddAddress(NETNS, "eth0", "10.1.0.2/16", dad=True),
-                ops.AwaitAddresses(NETNS, "eth0"),
+                awaits.AwaitAddresses(NETNS, "eth0"),
             ],
             id="enabledad",
         ),
@@ -314,12 +316,12 @@ def test_a_key(changed: dict[str, Any], gone: list[Op], added: list[Op]) -> None
 
 
 def test_an_interface_is_announced_when_its_address_is_its_own() -> None:
-    assert planned(replace(GATEWAY, enable_dad=True), DUAL).ops[-2:] == (ops.AwaitAddresses(NETNS, "eth0"), ANNOUNCE)
+    assert planned(replace(GATEWAY, enable_dad=True), DUAL).ops[-2:] == (awaits.AwaitAddresses(NETNS, "eth0"), ANNOUNCE)
 
 
 def test_detection_has_nothing_to_wait_for_on_ipv4() -> None:
     made = planned(replace(GATEWAY, enable_dad=True), allocation(IPV4))
-    assert not [op for op in made.ops if isinstance(op, ops.AwaitAddresses)]
+    assert not [op for op in made.ops if isinstance(op, awaits.AwaitAddresses)]
 
 
 def test_name_service() -> None:
@@ -558,7 +560,7 @@ def test_vlans_of_the_port(changed: dict[str, Any], expected: list[Op]) -> None:
 def test_a_bridge_is_told_once_to_pass_its_frames_to_the_rules(passed: tuple[int, ...], told: bool) -> None:
     fake = with_bridge(up=True, netfilter=frozenset(passed))
     made = planned(conf(netfilter=True), allocation(), fake)
-    assert (ops.SetBridge("cni0", netfilter=True) in made.ops) == told
+    assert (ops.SetBridge("cni0", netfilter=bridge_port.ALL_FRAMES) in made.ops) == told
     assert not any(isinstance(op, ops.SetBridge) for op in planned(conf(), allocation(), fake).ops)
 
 
@@ -586,7 +588,7 @@ def vlan_gateway() -> list[Op]:
         ops.AddPortVlans(VLAN_PORT, 5, ()),
         ipv6(f"{VLAN_PORT}/disable_ipv6", "1"),
         ops.SetLink(HOST, "cni0.5", up=True),
-        ops.AwaitPort(VLAN_PORT),
+        awaits.AwaitPort(VLAN_PORT),
     ]
 
 

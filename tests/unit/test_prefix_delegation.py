@@ -23,7 +23,8 @@ from cni_v6.firewall.sets import INET
 from cni_v6.kernel import ops
 from cni_v6.kernel.facts import Link
 from cni_v6.kernel.ops import HOST
-from cni_v6.kernel.questions import HasRoute, Snapshot
+from cni_v6.kernel.questions import HasRoute
+from cni_v6.kernel.snapshot import Snapshot
 from cni_v6.leases.attachment import Attachment, GatewayAddress
 from cni_v6.plan import features, prefix_routes
 from cni_v6.plan.site import Allocation, RoutedPrefix
@@ -336,5 +337,5 @@ def test_plan_shows_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert plan_command.run(chosen, FakeContext().context, lambda: True) == 0
     said = capsys.readouterr().out
     assert f"add route {P} via 2001:db8:1::2 through cni0 in the node" in said
-    assert f"answer in /run/netns/example that the rest of {P} is unreachable" in said
+    assert f"make the rest of {P} unreachable in /run/netns/example" in said
     assert f"inet home_prefixes6: {P} . cni0" in said and f'"address": "{P}"' in said

@@ -9,7 +9,7 @@ import pytest
 
 from cni_v6.kernel import ops
 from cni_v6.kernel.facts import FOREVER, Lifetime, TokenBucket
-from cni_v6.kernel.netlink import pyroute2_messages as messages
+from cni_v6.kernel.netlink import pyroute2_messages as messages, pyroute2_rules
 from cni_v6.kernel.netlink.message import HEADER, Message, address, attribute, nest, text, u8, u32
 
 IFINFOMSG, IFADDRMSG = struct.Struct("=BxHiII"), struct.Struct("=BBBBI")
@@ -25,6 +25,7 @@ IFLA_ADDRESS, IFLA_MTU, IFLA_LINK, IFLA_NET_NS_FD, IFLA_MACVLAN_MODE = 1, 4, 5, 
 IFLA_IPVLAN_MODE, IFLA_VLAN_ID = 1, 1  # linux/if_link.h
 IFLA_BR_NF_CALL_IPTABLES, IFLA_BR_NF_CALL_IP6TABLES = 36, 37
 ECHO, IFLA_TXQLEN = 0x8, 13
+FRA_IIFNAME, FRA_PRIORITY, FRA_SUPPRESS_IFGROUP, FRA_TABLE = 3, 6, 13, 15  # linux/fib_rules.h
 TCA_KIND, TCA_OPTIONS, TCA_TBF_PARMS, ROOT = 1, 2, 1, 0xFFFFFFFF
 
 IP = "2001:db8::2"
@@ -126,7 +127,7 @@ VLAN = nest(IFLA_LINKINFO, text(IFLA_INFO_KIND, "vlan"),
         id="vlan filtering",
     ),
     pytest.param(
-        messages.set_bridge(ops.SetBridge("br0", netfilter=True)),
+        messages.set_bridge(ops.SetBridge("br0", netfilter=frozenset((4, 6)))),
         Message(16, 0, IFINFOMSG.pack(0, 0, 0, 0, 0) + text(IFLA_IFNAME, "br0") + nest(
             IFLA_LINKINFO, text(IFLA_INFO_KIND, "bridge"),
             nest(IFLA_INFO_DATA, u8(IFLA_BR_NF_CALL_IPTABLES, 1), u8(IFLA_BR_NF_CALL_IP6TABLES, 1)),
@@ -274,3 +275,21 @@ def test_the_answer_for_a_neighbour_is_read(state: int, mac: str, answer: str | 
 def test_the_mode_of_a_child_of_an_interface_is_read(info: bytes, mode: tuple[str, str]) -> None:
     body = IFINFOMSG.pack(0, 0, 3, 0, 0) + text(IFLA_IFNAME, "eth0") + info
     assert messages.read_child_mode(told(16, body)) == mode
+
+
+@pytest.mark.parametrize(("kind", "number", "flags"), [
+    (ops.RefuseReturn, 32, CREATE | EXCL), (ops.AllowReturn, 33, 0),
+])
+def test_what_came_in_is_refused_after_the_usual_tables(
+    kind: type[ops.RefuseReturn | ops.AllowReturn], number: int, flags: int
+) -> None:
+    """Main and default table of IPv4, the main table of IPv6, then nothing (FR_ACT_UNREACHABLE)."""
+    every = text(FRA_IIFNAME, "up0") + u32(FRA_PRIORITY, 32_765)
+
+    def rule(family: int, table: int) -> Message:  # struct fib_rule_hdr, linux/fib_rules.h
+        own = u32(FRA_TABLE, table) + u32(FRA_SUPPRESS_IFGROUP, 7) if table else b""
+        return Message(number, flags, struct.pack("=B6xBI", family, 1 if table else 7, 0) + every + own)
+
+    assert list(pyroute2_rules.returning(kind("up0", 7))) == [
+        rule(AF_INET, 254), rule(AF_INET, 253), rule(AF_INET, 0), rule(AF_INET6, 254), rule(AF_INET6, 0),
+    ]

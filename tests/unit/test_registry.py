@@ -16,7 +16,8 @@ from cni_v6.config.main import MainConf, RemovalConf
 from cni_v6.errors import CniError
 from cni_v6.kernel import ops
 from cni_v6.kernel.ops import HOST
-from cni_v6.kernel.questions import GetLink, GetLinks, Question, Snapshot
+from cni_v6.kernel.questions import GetLink, GetLinks, Question
+from cni_v6.kernel.snapshot import Snapshot
 from cni_v6.leases.attachment import Attachment
 from cni_v6.plan import families, features
 from cni_v6.plan.site import Allocation, Plan, Site

@@ -141,6 +141,7 @@ def test_a_routed_container_follows(make: Callable[..., Bench]) -> None:
     assert {each.dst for each in node.routes[host]} == {f"{old}/128", f"{new}/128", "10.1.0.2/32"}
     assert node.neighbours[host][new] == node.neighbours[host][old]
     assert f"{new}/128" in fake.kernel.spaces["/run/netns/c1"].addresses["eth0"]
+    assert node.unreachable == ["10.1.0.0/24"], "what follows an uplink's prefix is on-link there"
     bench.has(B)
     assert bench.run() == [f"pods/c1/eth0: dropped {old}"]
     assert {each.dst for each in node.routes[host]} == {f"{new}/128", "10.1.0.2/32"}

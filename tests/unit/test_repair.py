@@ -25,6 +25,7 @@ from cni_v6.leases.attachment import Attachment
 from cni_v6.plan import bridge_port, features, repair as plan_repair
 from cni_v6.protocol import names
 from cni_v6.protocol.names import Owner
+from tests.outputs import unwrapped
 from tests.unit.fake_context import CONFIG, DATA_DIR, LAYER_2, FakeContext
 from tests.unit.test_interface_prefix import uplink
 
@@ -80,7 +81,9 @@ class Checked:
         parser = argparse.ArgumentParser()
         command.register(parser.add_subparsers())
         self.status = command.run(parser.parse_args(["check", *arguments]), fake.context)
-        self.out = capture.readouterr().out
+        printed = capture.readouterr().out
+        assert "--json" in arguments or max(map(len, printed.splitlines())) <= 80
+        self.out = unwrapped(printed)
         self.lines = self.out.splitlines()
 
 

@@ -10,7 +10,7 @@ import pytest
 from cni_v6 import errors
 from cni_v6.attachments import repair
 from cni_v6.firewall.sets import INET
-from cni_v6.kernel import ops
+from cni_v6.kernel import awaits, ops
 from cni_v6.kernel.facts import DROPS_ALL, DROPS_REST, ForwardChain, Link
 from cni_v6.kernel.ops import HOST
 from cni_v6.leases import port_record
@@ -158,6 +158,41 @@ def test_what_of_the_prefixes_is_unreachable(conf: dict[str, Any], wanted: list[
     assert fake.kernel.spaces[HOST].unreachable == wanted
 
 
+def test_the_rest_of_an_old_subnet_is_unreachable_while_a_container_of_it_is_there() -> None:
+    fake, new = FakeContext(), config("2001:db8:2::/64", "10.2.0.0/24")
+    held = fake.kernel.spaces[HOST].unreachable
+    old = ["2001:db8:1::/64", "10.1.0.0/24"]
+    add(fake)
+    add(fake, "c2")
+    add(fake, "c3", new)
+    both = [*old, "2001:db8:2::/64", "10.2.0.0/24"]
+    assert held == both
+    for name, left in (("c1", both), ("c2", both[2:]), ("c3", both[2:])):
+        call(fake, "DEL", name, new).ok()
+        assert held == left
+    add(fake, conf=CONFIG)
+    assert held == old, "nobody was left in the other one"
+    call(fake, "DEL", "c1", new).ok()
+    assert held == old
+
+
+def test_a_network_that_has_no_rest_any_more() -> None:
+    """Back to a bridge, or its subnet is on-link elsewhere: nothing is unreachable once its routed containers are gone.
+    """
+    linked = {"ranges": [[{"subnet": "2001:db8:1::/64", "gateway": "link-local"}]]}
+    for later in (BRIDGED, config(ipam=linked, ndpProxy="ens1")):
+        fake = FakeContext()
+        fake.kernel.add_link(HOST, Link("ens1", "02:00:00:00:00:01", 1500, up=True))
+        add(fake, conf=config(ipam=linked) if "ndpProxy" in later else CONFIG)
+        fake.container("c2")
+        fake.call("ADD", "c2", later, type=later["type"]).ok()
+        assert fake.kernel.spaces[HOST].unreachable
+        call(fake, "DEL", "c1").ok()
+        assert ("ndpProxy" in later) == bool(fake.kernel.spaces[HOST].unreachable)
+        fake.call("DEL", "c2", later, type=later["type"]).ok()
+        assert fake.kernel.spaces[HOST].unreachable == []
+
+
 @pytest.mark.parametrize(("conf", "words"), [
     ({key: value for key, value in CONFIG.items() if key != "ipam"}, "ipam is missing"),
     ({**CONFIG, "ipam": {"ranges": RANGES}}, "ipam.type is missing"),
@@ -190,7 +225,7 @@ def test_a_failed_add_leaves_nothing_of_the_container() -> None:
     add(fake, "c0")
     before = fake.state()
     fake.container("c1")
-    fake.kernel.fail = lambda op: RuntimeError("no") if isinstance(op, ops.AwaitCarrier) else None
+    fake.kernel.fail = lambda op: RuntimeError("no") if isinstance(op, awaits.AwaitCarrier) else None
     assert call(fake, "ADD", "c1").code == 1
     fake.kernel.fail = lambda _: None
     del fake.kernel.spaces[SPACE]

@@ -123,6 +123,16 @@ def test_a_port_of_any_address_is_published_in_each_family_the_container_has() -
     ]
 
 
+@pytest.mark.parametrize(("host_ip", "expected"), [
+    ("", [("loopback6", ("6", "80"))]), ("::", [("loopback6", ("6", "80"))]),
+    ("::1", [("loopback_at6", ("6", "80"))]), ("127.0.0.1", []), ("fd00::9", []),
+])
+def test_the_ports_that_answer_at_loopback(host_ip: str, expected: list[tuple[str, tuple[str, ...]]]) -> None:
+    policy = replace(PLAIN, ports=(Port("tcp", 80, 8080, host_ip),))
+    found = [(each.set, each.key) for each in elements(OWNER, policy) if each.set.startswith("loopback")]
+    assert found == expected
+
+
 def test_a_long_name_is_cut_to_what_nft_prints() -> None:
     [element] = [each for each in elements(replace(OWNER, container_id="c" * 300), PLAIN) if each.set == "home4"]
     assert len(element.comment) == COMMENT_BYTES

@@ -9,7 +9,7 @@ from pyroute2.netlink.rtnl.rtmsg import rtmsg
 from cni_v6.kernel.netfilter import small_table
 from cni_v6.kernel.netfilter.messages import rule_comment
 from cni_v6.kernel.netlink import segments
-from cni_v6.kernel.netlink.message import HEADER, Message
+from cni_v6.kernel.netlink.message import HEADER, Message, packed
 from cni_v6.kernel.netlink.socket import encode
 from tests.unit.test_netlink import heard
 
@@ -73,6 +73,24 @@ def test_a_table_that_leaves_packets_untracked() -> None:
     assert [rule_comment(encode(rule, 1)) for rule in rules] == ["first", "second"]
     assert isinstance(small_table.dump_rules("t"), Message) and b"eth0" + bytes(12) in encode(rules[0], 1)
     assert b"\x5f\x00" in encode(rules[1], 1)[HEADER.size:] and b"notrack\0" in encode(rules[1], 1)
+
+
+def test_a_table_that_knows_whom_to_take_packets_from() -> None:
+    chains = (small_table.UNTRACKED, small_table.INPUT, small_table.FORWARD)
+    rules = [
+        small_table.drop_strangers_to("t", "5f00::/16", "strangers"), small_table.drop_udp_of_strangers("t", 9, "udp"),
+        small_table.set_source_to("t", "5f00::/16", "fd00::7", "source"),
+    ]
+    messages = small_table.make("t", chains, rules, senders=True)
+    assert [message.type & 0xFF for message in messages] == [0, 2, 0, 9, 3, 3, 3, 6, 6, 6]
+    assert [b"nodes\0" in encode(rule, 1) and b"counter\0" in encode(rule, 1) for rule in rules] == [True, True, False]
+    assert packed("fd00::7") in encode(rules[2], 1)
+    addresses = [f"fd00::{number:x}" for number in range(1, 1202)]
+    flushed, *added = small_table.set_senders("t", addresses)
+    assert [message.type & 0xFF for message in (flushed, *added)] == [14, 12, 12]
+    assert [address for message in added for address in small_table.read_senders(encode(message, 1))] == addresses
+    assert small_table.set_senders("t", ()) == [flushed] and list(small_table.read_senders(encode(flushed, 1))) == []
+    assert small_table.dump_senders("t").type & 0xFF == 13
 
 
 def test_rules_of_a_gate() -> None:

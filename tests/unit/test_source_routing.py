@@ -13,7 +13,7 @@ from cni_v6 import errors
 from cni_v6.config.bridge import parse_bridge
 from cni_v6.config.macvlan import parse_macvlan
 from cni_v6.errors import KERNEL_REFUSED, CniError
-from cni_v6.kernel import ops
+from cni_v6.kernel import awaits, ops
 from cni_v6.kernel.facts import Lifetime, Link
 from cni_v6.kernel.ops import HOST
 from cni_v6.leases import records
@@ -132,7 +132,7 @@ def test_a_gateway_beside_its_subnet() -> None:
 
 def test_an_add_that_fails_leaves_no_rule() -> None:
     fake = FakeContext()
-    fake.kernel.fail = lambda op: CniError(KERNEL_REFUSED, "no") if isinstance(op, ops.AwaitPort) else None
+    fake.kernel.fail = lambda op: CniError(KERNEL_REFUSED, "no") if isinstance(op, awaits.AwaitPort) else None
     attach(fake, OTHER | {"sourceBasedRouting": True}).error(KERNEL_REFUSED)
     assert sources(fake) == () and fake.attachments("others") == []
 

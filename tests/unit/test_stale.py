@@ -9,7 +9,8 @@ import pytest
 from cni_v6.attachments import stale
 from cni_v6.attachments.stale import Here
 from cni_v6.kernel.facts import Link
-from cni_v6.kernel.questions import GetAlive, GetLinks, Snapshot
+from cni_v6.kernel.questions import GetAlive, GetLinks
+from cni_v6.kernel.snapshot import Snapshot
 from cni_v6.leases.attachment import Attachment
 from cni_v6.protocol import names
 from cni_v6.protocol.names import Owner

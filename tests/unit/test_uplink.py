@@ -15,7 +15,7 @@ from cni_v6.kernel import ops
 from cni_v6.kernel.facts import Link, RouteEntry
 from cni_v6.kernel.fake.kernel import FakeKernel
 from cni_v6.kernel.ops import HOST
-from cni_v6.kernel.questions import Snapshot
+from cni_v6.kernel.snapshot import Snapshot
 from cni_v6.leases.attachment import Attachment, ProxyEntry
 from cni_v6.plan import bridge, features, mtu, ndp_proxy
 from cni_v6.protocol.result import Address

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from cni_v6.errors import CniError
-from cni_v6.kernel import ops, wait
+from cni_v6.kernel import awaits, wait
 from cni_v6.kernel.netlink.message import Message
 from cni_v6.kernel.netlink.socket import Answer
 from cni_v6.kernel.netns.enter import Namespace
@@ -56,5 +56,5 @@ def noisy() -> Iterator[Spaces]:
 def test_a_wait_ends_in_time_beside_notifications_without_end(noisy: Spaces) -> None:
     """A container can give reason for them: by an interface of its own that comes and goes."""
     with pytest.raises(CniError, match="veth1") as caught:
-        wait.await_end(noisy, ops.AwaitEnd("veth1", seconds=0.0))
+        wait.await_end(noisy, awaits.AwaitEnd("veth1", seconds=0.0))
     assert "nothing within 0 seconds; it is there still" in caught.value.details

@@ -14,8 +14,8 @@ from typing import Any
 # in no part is an error of the build.
 NAVIGATION = {
     "First steps": (
-        "docs/first-network", "docs/choosing", "docs/runtimes", "docs/nodes-without-python", "docs/multus",
-        "docs/moving-over",
+        "docs/overview", "docs/first-network", "docs/choosing", "docs/runtimes", "docs/nodes-without-python",
+        "docs/multus", "docs/moving-over",
     ),
     "Addresses and networks": (
         "docs/addresses", "docs/planning", "docs/macvlan", "docs/renumbering", "docs/cluster",
@@ -24,8 +24,10 @@ NAVIGATION = {
         "docs/commands", "docs/map", "docs/connectivity", "docs/observing", "docs/troubleshooting",
     ),
     "Reference": (
-        "docs/configuration", "docs/errors", "docs/differences", "docs/security", "docs/benchmarks/README",
+        "docs/configuration", "docs/manual/cni-v6ctl.8", "docs/manual/cni-v6.8", "docs/manual/cni-v6.conf.5",
+        "docs/errors", "docs/differences", "docs/security", "docs/benchmarks/README",
         "Benchmark: a million addresses <docs/benchmarks/million/README>", "CHANGELOG",
+        "All pages <docs/README>",
     ),
     "Design": (
         "docs/design/README", "docs/design/protocol", "docs/design/config", "docs/design/ipam", "docs/design/leases",

@@ -47,6 +47,13 @@ def _ping(promise: Promise, stage: Stage, exchange: Exchange) -> Seen:
     return exchange.echo(stage.first.place, promise.target, wanted=promise.wanted)
 
 
+def _neighbour(promise: Promise, stage: Stage, exchange: Exchange) -> Seen:
+    """Of a routed network, ``isolated`` lets pings pass as ``published`` does, so a connection has to fail."""
+    if promise.wanted or stage.conf.segment or not stage.conf.is_isolated:
+        return _ping(promise, stage, exchange)
+    return exchange.refused(stage.second.place, stage.first.address(promise.family), SERVICE)
+
+
 def _outside(promise: Promise, stage: Stage, exchange: Exchange) -> Seen:
     found = exchange.echo(stage.first.place, promise.target, wanted=promise.wanted)
     if promise.wanted and not found.passes and not exchange.echo(Own(), promise.target).passes:
@@ -168,7 +175,7 @@ def _has(routes: list[str]) -> str:
 
 
 _TRIED: Mapping[str, Callable[[Promise, Stage, Exchange], Seen]] = {
-    promises.NEIGHBOUR: _ping, promises.GATEWAY: _ping, promises.NODE: _ping, promises.OUTSIDE: _outside,
+    promises.NEIGHBOUR: _neighbour, promises.GATEWAY: _ping, promises.NODE: _ping, promises.OUTSIDE: _outside,
     promises.BEYOND: _beyond, promises.INGRESS: _ingress,
     promises.PORT_NODE: _port(lambda stage: Own()), promises.PORT_OUTSIDE: _port(lambda stage: stage.beyond.place),
     promises.HAIRPIN: _port(lambda stage: stage.first.place),

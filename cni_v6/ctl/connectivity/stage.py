@@ -18,7 +18,7 @@ from typing import Any
 from cni_v6.attachments.context import Context
 from cni_v6.engine.handle import handle
 from cni_v6.errors import CniError
-from cni_v6.kernel import ops
+from cni_v6.kernel import awaits, ops
 from cni_v6.kernel.netns.throwaway import Throwaway
 from cni_v6.kernel.ops import HOST, Op
 from cni_v6.kernel.questions import GetSurroundings, GetSysctl
@@ -147,7 +147,7 @@ def _link(place: Throwaway, name: str, families: Sequence[int], *, forces: bool)
         yield ops.SetNeighbour(HOST, name, host, there)
         yield ops.SetNeighbour(place.path, IFNAME, node, here)
         yield ops.AddRoute(place.path, IFNAME, DEFAULT[family], node)
-    yield ops.AwaitCarrier(name)
+    yield awaits.AwaitCarrier(name)
 
 
 def _prefix(family: int) -> str:

@@ -29,7 +29,8 @@ def register(commands: Any) -> None:
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="a list of objects: level, check, message, why, remedy, fix")
     form.add_argument("--fix", action="store_true",
-                      help="do what is safe: reload, check --repair, gc, as far as a finding asks for it; look again")
+                      help="do what is safe: reload, check --repair, gc, as far as a finding asks for it; "
+                           "shows the plan first, and looks again afterwards")
     parser.set_defaults(run=run, root=True)
 
 
@@ -45,6 +46,7 @@ def run(chosen: argparse.Namespace, make_node: Callable[[], Context] = real_cont
     fixes = [fix for fix in FIXES if any(finding.fix == fix for finding in found)]
     if not chosen.fix or not fixes:
         return worst(found)
+    print("", *_planned(fixes, make_node), sep="\n")
     for fix in fixes:
         print(f"\n$ cni-v6ctl {fix}", flush=True)
         _do(fix, make_node)
@@ -60,6 +62,18 @@ def _look(chosen: argparse.Namespace, make_node: Callable[[], Context]) -> list[
     node = make_node()
     try:
         return look.findings(chosen.conf_dir, chosen.bin_dir, node)
+    finally:
+        node.kernel.close()
+
+
+def _planned(fixes: Sequence[str], make_node: Callable[[], Context]) -> list[str]:
+    from cni_v6.ctl.doctor import plan
+
+    node = make_node()
+    try:
+        return list(plan.lines(fixes, node))
+    except CniError as error:  # what cannot be looked at is no reason not to mend it
+        return [f"plan: {error}"]
     finally:
         node.kernel.close()
 

@@ -39,7 +39,7 @@ OF_RECORDS = ("firewall", "locks", "records", "leaks", "addresses", "CAP_NET_ADM
 
 def findings(folder: Path | None, bin_dirs: Sequence[Path] | None, node: Context) -> list[Finding]:
     """All of them, from top to bottom."""
-    held, unread = _records(node)
+    held, unread = records_of(node)
     known = list(unread.values())
     try:
         runtimes = runtime.read(folder, bin_dirs, node)
@@ -50,8 +50,7 @@ def findings(folder: Path | None, bin_dirs: Sequence[Path] | None, node: Context
     configs = [conf for _, conf in configured]
     homes = [conf.gateway_interface for conf in configs if conf.is_shared]
     children = sorted({conf.kind for conf in configs if isinstance(conf, ChildConf)})
-    here = [record for _, record in held
-            if namespaces.is_here(record, node.boot, node.kernel.netns_id(HOST)) and not record.damaged]
+    here = here_of(held, node)
     found = [
         *judge_kernel.findings(kernel.read(node, homes, children), _use(here, configs)),
         *judge_engine.firewall(_firewall(here, configs, node)),
@@ -79,7 +78,13 @@ def _is_sure(check: str, unread: Collection[str]) -> bool:
     return not unread or not (check in OF_RECORDS or is_unread)
 
 
-def _records(node: Context) -> tuple[Records, Mapping[str, Finding]]:
+def here_of(held: Records, node: Context) -> list[Attachment]:
+    """The records of this boot and this network namespace; without those that are damaged."""
+    return [record for _, record in held
+            if namespaces.is_here(record, node.boot, node.kernel.netns_id(HOST)) and not record.damaged]
+
+
+def records_of(node: Context) -> tuple[Records, Mapping[str, Finding]]:
     """The records of all networks; and by network, "" for all, what is wrong where they cannot be read."""
     held: list[tuple[str, Attachment]] = []
     unread: dict[str, Finding] = {}
@@ -155,7 +160,7 @@ def _of_networks(here: Sequence[Attachment], configured: Sequence[Network], node
         found = list(_by_status(*by_name[name], records, node)) if name in by_name else []
         yield from found
         if not any(finding.level == RED for finding in found):
-            checked = network.by_check(name, _by_check(records, node))
+            checked = network.by_check(name, differences(records, node))
             yield from [checked] if not found or checked.level == RED else []
 
 
@@ -173,7 +178,7 @@ def _by_status(
     yield from network.by_status(conf.network, lambda: main.check_status(conf, node.id, records, seen))
 
 
-def _by_check(records: Sequence[Attachment], node: Context) -> repair.Findings:
+def differences(records: Sequence[Attachment], node: Context) -> repair.Findings:
     """As ``attachments.repair.look``, without the lock."""
     views = repair.views(records, node.kernel.observe([GetLinks()]).links() if records else ())
     seen = node.kernel.observe(repair.questions(views, node.id))

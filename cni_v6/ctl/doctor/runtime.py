@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ from cni_v6.attachments.context import Context
 from cni_v6.config.main import OUR_IPAM
 from cni_v6.ctl import conf_dir, runtime_folders
 from cni_v6.ctl.plan import configurations
-from cni_v6.ctl.runtime_folders import BIN_DIR
+from cni_v6.ctl.runtime_folders import BIN_DIR, USUAL_BIN_DIRS
 from cni_v6.errors import CniError
 from cni_v6.plan.health.runtime import OURS, ConfFile, Runtime
+from cni_v6.protocol.invocation import BRIDGE
 from cni_v6.protocol.json_reader import decode
 
 TAKE_FIRST = ("containerd", "CRI-O")  # the first configuration by name is the network of all pods
@@ -32,7 +34,14 @@ def read(folder: Path | None, bin_dirs: Sequence[Path] | None, node: Context, ro
         _runtime(runtime.name, Path(runtime.conf_dir), runtime.bin_dirs, node, takes_first=runtime.name in TAKE_FIRST)
         for runtime in runtime_folders.runtimes(root)
     ]
-    return found or [_runtime("runtime", conf_dir.CONF_DIR, [BIN_DIR], node)]
+    return found or [_of_others(node, root.rstrip("/"))]
+
+
+def _of_others(node: Context, root: str) -> Runtime:
+    """On a node without a runtime that we know: one that looks where the plugins are. ``takes_first``: nobody knows."""
+    there = [bin_dir for bin_dir in USUAL_BIN_DIRS if BRIDGE in (_executables(root + bin_dir) or ())]
+    made = _runtime("runtime", conf_dir.CONF_DIR, there or USUAL_BIN_DIRS, node, takes_first=False)
+    return replace(made, is_known=False)
 
 
 def _runtime(name: str, where: Path, bin_dirs: Iterable[str], node: Context, *, takes_first: bool = True) -> Runtime:

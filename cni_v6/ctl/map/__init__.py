@@ -10,6 +10,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,7 @@ def register(commands: Any) -> None:
     parser.add_argument("--conf-dir", type=Path, default=conf_dir.CONF_DIR, metavar="DIR",
                         help="configurations, for the address spaces (%(default)s)")
     parser.add_argument("--data-dir", metavar="DIR", help="ipam.dataDir (default: all since the node was started)")
+    parser.add_argument("--cluster", metavar="STORE", help="draw the nodes of this cluster too (as nodes --cluster)")
     parser.add_argument("--json", action="store_true", help="what is drawn, as one JSON object")
     parser.set_defaults(run=run, usage=parser)
 
@@ -67,6 +69,10 @@ def run(
         facts = look.facts(chosen, node, hostname(), privileged())
     finally:
         node.kernel.close()
+    if chosen.cluster:
+        from cni_v6.ctl.map import cluster  # it may import what speaks to a store
+
+        facts = replace(facts, cluster=cluster.members(chosen.cluster))
     if chosen.output:
         _write(chosen.output, _content(chosen, facts))
         if not chosen.json:
@@ -100,7 +106,8 @@ def _said(path: Path, facts: Facts) -> str:
     if facts.unknown:
         names = screen.plain(", ".join(facts.unknown))
         print(f"cni-v6ctl: note: no configuration was found of {names} (--conf-dir)", file=sys.stderr)
-    return f"{path}: {screen.counted(total, 'attachment')}, {spaces}"
+    nodes = f", {screen.counted(len(facts.cluster), 'node')}" if facts.cluster is not None else ""
+    return f"{path}: {screen.counted(total, 'attachment')}, {spaces}{nodes}"
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -179,6 +179,33 @@ topology.addEventListener("keydown", (event) => {
   if (event.key === "0") look(full);
 });
 
+// Cluster
+
+const cluster = at("cluster");
+const members = cluster ? [...cluster.querySelectorAll(".member")] : [];
+
+function showNode(node) {
+  const fullness = (block) => (block.leases === null ? "" : `, ${block.leases} in use`);
+  show(`node ${node.node}`, [
+    ["state", node.state],
+    ["carrier", node.carrier],
+    ["addresses", node.addresses.join(" ")],
+    ["blocks", node.blocks.map((block) => block.prefix + fullness(block)).join("; ")],
+    ["answers", node.answers.join("; ")],
+  ]);
+}
+
+members.forEach((tile, number) => {
+  tile.setAttribute("role", "button");
+  tile.setAttribute("tabindex", number ? "-1" : "0");
+  tile.setAttribute("aria-label", tile.querySelector("title").textContent);
+  const node = facts.cluster[Number(tile.dataset.node)];
+  tile.addEventListener("pointerenter", (event) => { if (moved(event)) showNode(node); });
+  tile.addEventListener("focus", () => showNode(node));
+  tile.addEventListener("click", () => enter(tile, members));
+});
+if (cluster) cluster.addEventListener("keydown", (event) => arrows(event, members));
+
 // Search
 
 const search = at("search");

@@ -17,7 +17,7 @@ from cni_v6.ctl.output import (
     texts,
     whole,
 )
-from cni_v6.drawing import node, space
+from cni_v6.drawing import cluster, node, space
 
 FAMILY = choice("IPv4 or IPv6", 4, 6)
 STATES = {state: whole(f"addresses that are {space.LABELS[state]}: {meaning}")
@@ -64,6 +64,15 @@ SPACE = object_of({
     "ratePerSecond": or_null(number("observed; null if it is not known")),
     "years": or_null(number("that the set lasts; null if it is not known")),
 })
+MEMBER = object_of({
+    "node": text("its name"), "state": choice("what the others say of it", *cluster.KINDS),
+    "carrier": text("how it is reached"), "addresses": texts("at which it is reached"),
+    "blocks": listed(object_of({
+        "prefix": text("of the block"), "room": whole("for containers"),
+        "leases": or_null(whole("that containers have; null if nobody has counted them")),
+    }), "IPv6 first"),
+    "answers": texts("the same as state, for each family in words"),
+})
 OUTPUT = Output(object_of({
     "time": number("of the look, in seconds since the epoch"), "node": text("its host name"),
     "firewallLoaded": or_null(flag("whether the tables are as they were loaded; null if that cannot be seen")),
@@ -71,4 +80,5 @@ OUTPUT = Output(object_of({
     "segments": listed(SEGMENT, "what containers are connected by"),
     "addressSpaces": listed(SPACE, "of the networks with a configuration"),
     "networksWithoutConfiguration": texts("with attachments; their address spaces are not known"),
+    "cluster": or_null(listed(MEMBER, "the nodes of the cluster; null without --cluster")),
 }))

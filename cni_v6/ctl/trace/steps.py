@@ -28,7 +28,7 @@ def lines(step: Step, *, every: bool) -> Iterator[str]:
     where = " ".join(filter(None, (f"in {step.iif}" if step.iif else "", f"out {step.oif}" if step.oif else "")))
     verdict = "DROP" if step.verdict == journey.DROP else step.verdict
     words = f"{step.base[0]} {step.base[1]} {step.base[2]}: {verdict}{f'  ({where})' if where else ''}"
-    yield f"  {step.hook:<11} {words}"
+    yield from screen.wrapped(f"  {step.hook}", words, 14)
     for rule in (*(step.way if every else ()), *([step.rule] if step.rule else [])):
         yield from screen.wrapped(" " * 16, rule, 18)
 

@@ -45,8 +45,8 @@ from cni_v6.kernel.questions import (
     HasProxy,
     HasRoute,
     Question,
-    Snapshot,
 )
+from cni_v6.kernel.snapshot import Snapshot
 from cni_v6.kernel.route_place import MAIN_TABLE
 
 

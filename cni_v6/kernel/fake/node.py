@@ -57,7 +57,8 @@ class FakeNode:
     ``duplicates``: addresses that another node has, with its MAC. ``advertised``: the address that a container gets
     from a router on its link, and that router; "" for none. ``vlans`` maps a bridge port to {VLAN: whether it is the
     untagged PVID}. ``announced``: the addresses that ``Announce`` has announced. ``claims`` maps (bridge, MAC) to the
-    port that has claimed it. ``blind``: it cannot tell which namespaces have ended. ``listeners``: sockets of its own.
+    port that has claimed it. ``refused``: as of ``RefuseReturn``. ``blind``: it cannot tell which namespaces have
+    ended. ``listeners``: sockets of its own.
     """
 
     def __init__(self) -> None:
@@ -71,6 +72,7 @@ class FakeNode:
         self.shaping: dict[str, Shaping] = {}
         self.announced: list[str] = []
         self.claims: dict[tuple[str, str], str] = {}
+        self.refused: set[tuple[str, int]] = set()
         self.blind = False
         self.firewall = FakeFirewall()
         self.otherwise: dict[Op, Op | None] = {}  # as ``Kernel.apply`` returns it

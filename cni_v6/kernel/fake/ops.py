@@ -16,7 +16,7 @@ from cni_v6.errors import (
     PORTS_EXHAUSTED,
     CniError,
 )
-from cni_v6.kernel import mac_claims, ops, route_place
+from cni_v6.kernel import awaits, mac_claims, ops, route_place
 from cni_v6.kernel.describe import describe
 from cni_v6.kernel.facts import BRIDGE_PORTS_MAX, FOREVER, Lifetime, Link, RouteEntry, Shaping
 from cni_v6.kernel.fake import child_link, waits
@@ -39,8 +39,7 @@ def _set_bridge(fake: FakeNode, operation: ops.SetBridge) -> None:
     if operation.vlan_filtering is not None:
         _change(fake, HOST, operation.name, operation, vlan_filtering=operation.vlan_filtering)
     if operation.netfilter is not None:
-        filtered = frozenset((4, 6)) if operation.netfilter else frozenset()
-        _change(fake, HOST, operation.name, operation, netfilter=filtered)
+        _change(fake, HOST, operation.name, operation, netfilter=operation.netfilter)
 
 
 def _pin_mac(fake: FakeNode, operation: ops.PinMac) -> None:
@@ -245,6 +244,12 @@ def _add_unreachable(fake: FakeNode, operation: ops.AddUnreachable) -> None:
         held.append(operation.dst)
 
 
+def _remove_unreachable(fake: FakeNode, operation: ops.RemoveUnreachable) -> None:
+    space = fake.spaces.get(operation.netns)
+    if space and operation.dst in space.unreachable:
+        space.unreachable.remove(operation.dst)
+
+
 def _add_rule(fake: FakeNode, operation: ops.AddRule) -> None:
     held = fake.space(operation.netns).rules
     if (operation.source, operation.table) not in held:
@@ -255,6 +260,14 @@ def _remove_rule(fake: FakeNode, operation: ops.RemoveRule) -> None:
     space = fake.spaces.get(operation.netns)
     if space and (operation.source, operation.table) in space.rules:
         space.rules.remove((operation.source, operation.table))
+
+
+def _refuse_return(fake: FakeNode, operation: ops.RefuseReturn) -> None:
+    fake.refused.add((operation.ifname, operation.group))
+
+
+def _allow_return(fake: FakeNode, operation: ops.AllowReturn) -> None:
+    fake.refused.discard((operation.ifname, operation.group))
 
 
 def _add_proxy(fake: FakeNode, operation: ops.AddProxy) -> None:
@@ -325,9 +338,12 @@ EFFECTS: dict[type[Any], Callable[[FakeNode, Any], None]] = {
     ops.TuneLink: _tune_link,
     ops.AddRoute: _add_route,
     ops.AddUnreachable: _add_unreachable,
+    ops.RemoveUnreachable: _remove_unreachable,
     ops.RemoveRoute: _remove_route,
     ops.AddRule: _add_rule,
     ops.RemoveRule: _remove_rule,
+    ops.RefuseReturn: _refuse_return,
+    ops.AllowReturn: _allow_return,
     ops.AddProxy: _add_proxy,
     ops.RemoveProxy: _remove_proxy,
     ops.SetNeighbour: _set_neighbour,
@@ -340,12 +356,12 @@ EFFECTS: dict[type[Any], Callable[[FakeNode, Any], None]] = {
     ops.LoadRuleset: lambda fake, operation: fake.firewall.load(operation.elements),
     ops.UnloadRuleset: lambda fake, operation: fake.firewall.unload(),
     ops.FlushFlows: lambda fake, operation: fake.firewall.flushed.append(operation),
-    ops.AwaitPort: waits.port,
-    ops.AwaitCarrier: waits.carrier,
-    ops.AwaitReception: waits.reception,
-    ops.AwaitAddresses: waits.addresses,
-    ops.AwaitRouter: waits.router,
-    ops.AwaitEnd: waits.end,
+    awaits.AwaitPort: waits.port,
+    awaits.AwaitCarrier: waits.carrier,
+    awaits.AwaitReception: waits.reception,
+    awaits.AwaitAddresses: waits.addresses,
+    awaits.AwaitRouter: waits.router,
+    awaits.AwaitEnd: waits.end,
     ops.Announce: _announce,
     ops.DeleteLink: _delete_link,
 }

@@ -6,13 +6,24 @@ By hand, as it is small, and no program is needed that way: the node agent has i
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from cni_v6.firewall.sets import INET
 from cni_v6.kernel.netfilter import rules as rules_of
 from cni_v6.kernel.netfilter.conntrack import IPPROTO_UDP
-from cni_v6.kernel.netfilter.listing import NFTA_TABLE_NAME, dump_rules as dump_rules_of
-from cni_v6.kernel.netfilter.messages import FAMILIES, NFGENMSG, NFNL_SUBSYS_NFTABLES, UDATA_COMMENT
+from cni_v6.kernel.netfilter.listing import NFTA_TABLE_NAME, attributes, dump_rules as dump_rules_of
+from cni_v6.kernel.netfilter.messages import (
+    FAMILIES,
+    NFGENMSG,
+    NFNL_SUBSYS_NFTABLES,
+    NFTA_DATA_VALUE,
+    NFTA_LIST_ELEM,
+    NFTA_SET_ELEM_KEY,
+    NFTA_SET_ELEM_LIST_ELEMENTS,
+    NFTA_SET_ELEM_LIST_SET,
+    NFTA_SET_ELEM_LIST_TABLE,
+    UDATA_COMMENT,
+)
 from cni_v6.kernel.netfilter.rules import (
     NEWTABLE,
     NFT_CMP_NEQ,
@@ -24,8 +35,12 @@ from cni_v6.kernel.netfilter.rules import (
     NFT_META_OIFNAME,
     NFT_PAYLOAD_NETWORK_HEADER,
     NFT_PAYLOAD_TRANSPORT_HEADER,
+    NFT_REG_1,
     NFTA_IMMEDIATE_DATA,
     NFTA_IMMEDIATE_DREG,
+    NFTA_PAYLOAD_BASE,
+    NFTA_PAYLOAD_LEN,
+    NFTA_PAYLOAD_OFFSET,
     compare,
     connection,
     expression,
@@ -37,20 +52,28 @@ from cni_v6.kernel.netfilter.rules import (
     number,
     payload,
 )
-from cni_v6.kernel.netlink.message import Message, attribute, packed, text
+from cni_v6.kernel.netlink.message import Message, attribute, by_kind, each, packed, text
 from cni_v6.kernel.netlink.uapi import AF_INET, AF_INET6, NLM_F_CREATE
-from cni_v6.net.addresses import BITS, version
+from cni_v6.net.addresses import BITS, to_text, version
 from cni_v6.values import dataclass
 
 NLM_F_APPEND = 0x800  # linux/netlink.h
 # linux/netfilter/nf_tables.h
 _DELTABLE = NFNL_SUBSYS_NFTABLES << 8 | 2
+_NEWSET, _NEWSETELEM, GETSETELEM, _DELSETELEM = (NFNL_SUBSYS_NFTABLES << 8 | number for number in (9, 12, 13, 14))
+NFTA_SET_TABLE, NFTA_SET_NAME, NFTA_SET_KEY_TYPE, NFTA_SET_KEY_LEN, NFTA_SET_ID = 1, 2, 4, 5, 10
+NFTA_LOOKUP_SET, NFTA_LOOKUP_SREG, NFTA_LOOKUP_SET_ID, NFTA_LOOKUP_FLAGS, NFT_LOOKUP_F_INV = 1, 2, 4, 5, 1
+NFTA_PAYLOAD_SREG = 5
 NFTA_RULE_USERDATA, NFTA_DATA_VERDICT, NFTA_VERDICT_CODE, NFT_REG_VERDICT = 7, 2, 1, 0
 NF_INET_PRE_ROUTING, NF_INET_LOCAL_IN, NF_INET_FORWARD, NF_DROP, NF_ACCEPT = 0, 1, 2, 0, 1  # linux/netfilter.h
 NF_IP_PRI_RAW, NF_IP_PRI_FILTER = -300, 0  # linux/netfilter_ipv4.h
+TYPE_IP6ADDR = 8  # by which nft prints the elements of a set (include/datatype.h of nftables)
+ELEMENTS = 1000  # of a message: the length of an attribute has 16 bits
+SENDERS = "nodes"  # the table's only set: IPv6 addresses
 _FAMILY, _FLAGS = FAMILIES[INET], NLM_F_CREATE | NLM_F_APPEND
 DESTINATION = 24  # offset in the IPv6 header
-SOURCES, DESTINATIONS = {6: 8, 4: 12}, {6: DESTINATION, 4: 16}  # offsets in the header of each family
+SOURCE = 8  # as well
+SOURCES, DESTINATIONS = {6: SOURCE, 4: 12}, {6: DESTINATION, 4: 16}  # offsets in the header of each family
 NFPROTO = {6: AF_INET6, 4: AF_INET}
 ECHO_REQUEST = {6: (58, 128), 4: (1, 8)}  # protocol and type (RFC 4443, RFC 792)
 # linux/netfilter/nf_conntrack_common.h: NF_CT_STATE_BIT of IP_CT_ESTABLISHED and IP_CT_RELATED; IPS_DST_NAT
@@ -72,12 +95,13 @@ INPUT = Chain("input", NF_INET_LOCAL_IN, NF_IP_PRI_FILTER)
 FORWARD = Chain("forward", NF_INET_FORWARD, NF_IP_PRI_FILTER)
 
 
-def make(table: str, chains: Iterable[Chain], rules: Iterable[Message]) -> list[Message]:
+def make(table: str, chains: Iterable[Chain], rules: Iterable[Message], *, senders: bool = False) -> list[Message]:
     """What makes the table anew, as one transaction; it may be there or not.
 
     :param rules: as the functions below make them, those of a chain in order.
+    :param senders: it has the set SENDERS, empty.
     """
-    made = [_of_table(NEWTABLE, table)]
+    made = [_of_table(NEWTABLE, table), *([_set(table)] if senders else [])]
     hooked = (rules_of.chain(_FAMILY, table, chain.name, chain.hook, chain.priority, _FLAGS) for chain in chains)
     return [*remove(table), *made, *hooked, *rules]
 
@@ -87,6 +111,38 @@ def remove(table: str) -> list[Message]:
     return [_of_table(kind, table) for kind in (NEWTABLE, _DELTABLE)]
 
 
+def _set(table: str) -> Message:
+    names = text(NFTA_SET_TABLE, table) + text(NFTA_SET_NAME, SENDERS)
+    key = number(NFTA_SET_KEY_TYPE, TYPE_IP6ADDR) + number(NFTA_SET_KEY_LEN, 16)
+    return Message(_NEWSET, _FLAGS, NFGENMSG.pack(_FAMILY, 0, 0) + names + key + number(NFTA_SET_ID, 1))
+
+
+def set_senders(table: str, addresses: Iterable[str]) -> list[Message]:
+    """What gives the set SENDERS these IPv6 addresses and no other ones, as one transaction."""
+    elements = [nested(NFTA_LIST_ELEM, nested(NFTA_SET_ELEM_KEY, attribute(NFTA_DATA_VALUE, packed(address))))
+                for address in addresses]
+    parts = (elements[first:first + ELEMENTS] for first in range(0, len(elements), ELEMENTS))
+    add = (Message(_NEWSETELEM, NLM_F_CREATE, _of_set(table) + nested(NFTA_SET_ELEM_LIST_ELEMENTS, *part))
+           for part in parts)
+    return [Message(_DELSETELEM, 0, _of_set(table)), *add]  # without elements: all of them
+
+
+def dump_senders(table: str) -> Message:
+    """A dump of the set SENDERS."""
+    return Message(GETSETELEM, 0, _of_set(table))
+
+
+def read_senders(data: bytes) -> Iterator[str]:
+    """The addresses in a message of the dump."""
+    for _, element in each(attributes(data).get(NFTA_SET_ELEM_LIST_ELEMENTS, b"")):
+        yield to_text(6, int.from_bytes(by_kind(by_kind(element)[NFTA_SET_ELEM_KEY])[NFTA_DATA_VALUE], "big"))
+
+
+def _of_set(table: str) -> bytes:
+    names = text(NFTA_SET_ELEM_LIST_TABLE, table) + text(NFTA_SET_ELEM_LIST_SET, SENDERS)
+    return NFGENMSG.pack(_FAMILY, 0, 0) + names
+
+
 def untracked_from(table: str, name: str, comment: str) -> Message:
     """A rule: what comes in by an interface is not tracked."""
     return _rule(table, UNTRACKED, comment, matches(NFT_META_IIFNAME, ifname(name)), expression("notrack"))
@@ -94,10 +150,36 @@ def untracked_from(table: str, name: str, comment: str) -> Message:
 
 def untracked_to(table: str, prefix: str, comment: str) -> Message:
     """A rule: what is for an IPv6 prefix of whole bytes is not tracked."""
+    return _rule(table, UNTRACKED, comment, *_to(prefix), expression("notrack"))
+
+
+def drop_strangers_to(table: str, prefix: str, comment: str) -> Message:
+    """A rule: what is for an IPv6 prefix of whole bytes is dropped, unless its source is one of SENDERS."""
+    return _rule(table, UNTRACKED, comment, *_to(prefix), *_of_a_stranger(), expression("counter"), _verdict(NF_DROP))
+
+
+def set_source_to(table: str, prefix: str, address: str, comment: str) -> Message:
+    """A rule: what is forwarded to an IPv6 prefix of whole bytes gets a source. No checksum is changed."""
+    loaded = nested(NFTA_IMMEDIATE_DATA, attribute(NFTA_DATA_VALUE, packed(address)))
+    written = expression("payload", number(NFTA_PAYLOAD_SREG, NFT_REG_1),
+                         number(NFTA_PAYLOAD_BASE, NFT_PAYLOAD_NETWORK_HEADER), number(NFTA_PAYLOAD_OFFSET, SOURCE),
+                         number(NFTA_PAYLOAD_LEN, 16))
+    source = expression("immediate", number(NFTA_IMMEDIATE_DREG, NFT_REG_1), loaded)
+    return _rule(table, FORWARD, comment, *_to(prefix), source, written)
+
+
+def _to(prefix: str) -> tuple[bytes, ...]:
     network, _, length = prefix.partition("/")
     size = int(length) // 8
-    loaded = payload(NFT_PAYLOAD_NETWORK_HEADER, DESTINATION, size)
-    return _rule(table, UNTRACKED, comment, _of_ipv6(), loaded, compare(packed(network)[:size]), expression("notrack"))
+    return _of_ipv6(), payload(NFT_PAYLOAD_NETWORK_HEADER, DESTINATION, size), compare(packed(network)[:size])
+
+
+def _of_a_stranger() -> tuple[bytes, ...]:
+    """The source of the packet, of IPv6, is none of SENDERS."""
+    return payload(NFT_PAYLOAD_NETWORK_HEADER, SOURCE, 16), expression(
+        "lookup", text(NFTA_LOOKUP_SET, SENDERS), number(NFTA_LOOKUP_SREG, NFT_REG_1), number(NFTA_LOOKUP_SET_ID, 1),
+        number(NFTA_LOOKUP_FLAGS, NFT_LOOKUP_F_INV),
+    )
 
 
 def drop_udp(table: str, chain: Chain, port: int, comment: str, *, not_by: str, out_by: str = "") -> Message:
@@ -106,10 +188,19 @@ def drop_udp(table: str, chain: Chain, port: int, comment: str, *, not_by: str, 
     :param out_by: only what goes out by this interface; "" for all.
     """
     out = matches(NFT_META_OIFNAME, ifname(out_by)) if out_by else b""
-    to_port = (matches(NFT_META_L4PROTO, bytes((IPPROTO_UDP,))),
-               payload(NFT_PAYLOAD_TRANSPORT_HEADER, DESTINATION_PORT, 2), compare(struct.pack("!H", port)))
     by_another = meta(NFT_META_IIFNAME), compare(ifname(not_by), NFT_CMP_NEQ)
-    return _rule(table, chain, comment, _of_ipv6(), *to_port, *by_another, out, _verdict(NF_DROP))
+    return _rule(table, chain, comment, *_udp(port), *by_another, out, expression("counter"), _verdict(NF_DROP))
+
+
+def drop_udp_of_strangers(table: str, port: int, comment: str) -> Message:
+    """A rule: UDP over IPv6 to a port of the node is dropped, unless its source is one of SENDERS."""
+    return _rule(table, INPUT, comment, *_udp(port), *_of_a_stranger(), expression("counter"), _verdict(NF_DROP))
+
+
+def _udp(port: int) -> tuple[bytes, ...]:
+    """The packet is UDP over IPv6 to a port."""
+    return (_of_ipv6(), matches(NFT_META_L4PROTO, bytes((IPPROTO_UDP,))),
+            payload(NFT_PAYLOAD_TRANSPORT_HEADER, DESTINATION_PORT, 2), compare(struct.pack("!H", port)))
 
 
 def accept_out_by(table: str, name: str, comment: str) -> Message:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import socket
 
-from cni_v6.kernel.netlink.message import HEADER, Message, address, as_mac, by_kind, packed
+from cni_v6.kernel.netlink.message import HEADER, Message, address, as_address, as_mac, by_kind, packed
 from cni_v6.kernel.netlink.requests import NDMSG, get_route_to
 from cni_v6.kernel.netlink.uapi import (
     AF_INET,
@@ -47,3 +47,12 @@ def read_neighbour(data: bytes) -> str:
     """The MAC in an RTM_NEWNEIGH message; "" if it was not set for good."""
     state = NDMSG.unpack_from(data, HEADER.size)[2]
     return as_mac(by_kind(data, HEADER.size + NDMSG.size).get(NDA_LLADDR)) if state & NUD_PERMANENT else ""
+
+
+def read_entry(data: bytes) -> tuple[bool, str, str]:
+    """(whether it was set for good, address, MAC) of an RTM_NEWNEIGH message of a dump: of a neighbour, or of an entry
+    of a forwarding database. "" for what it has not."""
+    given = by_kind(data, HEADER.size + NDMSG.size)
+    ip = given.get(NDA_DST)
+    state = NDMSG.unpack_from(data, HEADER.size)[2]
+    return bool(state & NUD_PERMANENT), as_address(ip) if ip else "", as_mac(given.get(NDA_LLADDR))

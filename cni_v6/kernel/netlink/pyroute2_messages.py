@@ -232,9 +232,11 @@ def plug_in(op: ops.PlugIn, bridge: int) -> Message:
 
 
 def set_bridge(op: ops.SetBridge) -> Message:
+    passing = op.netfilter
     values = (
-        ("IFLA_BR_VLAN_FILTERING", op.vlan_filtering), ("IFLA_BR_NF_CALL_IPTABLES", op.netfilter),
-        ("IFLA_BR_NF_CALL_IP6TABLES", op.netfilter),
+        ("IFLA_BR_VLAN_FILTERING", op.vlan_filtering),
+        ("IFLA_BR_NF_CALL_IPTABLES", None if passing is None else 4 in passing),
+        ("IFLA_BR_NF_CALL_IP6TABLES", None if passing is None else 6 in passing),
     )
     info = {"attrs": [(name, int(value)) for name, value in values if value is not None]}
     kind = {"attrs": [("IFLA_INFO_KIND", "bridge"), ("IFLA_INFO_DATA", info)]}

@@ -5,6 +5,8 @@ Not in ``pyroute2_messages``, which a call without an engine imports: few contai
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from cni_v6.kernel import ops
 from cni_v6.kernel.netlink.message import HEADER, Message, as_address, as_int, picked
 from cni_v6.kernel.netlink.pyroute2_messages import _message
@@ -14,8 +16,11 @@ from cni_v6.kernel.netlink.uapi import (
     FRA_SRC,
     FRA_TABLE,
     FR_ACT_TO_TBL,
+    FR_ACT_UNREACHABLE,
     NLM_F_CREATE,
     NLM_F_EXCL,
+    RT_TABLE_DEFAULT,
+    RT_TABLE_MAIN,
     RTM_DELRULE,
     RTM_GETRULE,
     RTM_NEWRULE,
@@ -24,6 +29,9 @@ from cni_v6.kernel.netlink.uapi import (
 # After the table of local addresses (0) and that of VRFs (1000), before the main table (32766), and before what others
 # add without a number of their own, which the kernel puts right before that (fib_default_rule_pref).
 PRIORITY = 20_000
+# Right before the main table. Of one number the kernel keeps the order in which they came (fib_nl_newrule), so these
+# come after the administrator's.
+BEFORE_MAIN = 32_765
 FIB_RULE_HDR_BYTES = 12  # family, dst_len, src_len, tos, table, three more, flags
 
 
@@ -34,6 +42,23 @@ def change(operation: ops.AddRule | ops.RemoveRule) -> Message:
     header = {"family": _family(source), "src_len": int(length), "action": FR_ACT_TO_TBL}
     attributes = [("FRA_SRC", source), ("FRA_PRIORITY", PRIORITY), ("FRA_TABLE", operation.table)]
     return _message("fib_rule_hdr", kind, flags, header, attributes)
+
+
+def returning(operation: ops.RefuseReturn | ops.AllowReturn) -> Iterator[Message]:
+    """Add the rules, or remove them: what came in by the interface takes the usual tables first, without the interfaces
+    of the group, and is refused after them (FRA_SUPPRESS_IFGROUP, fib4_rule_suppress and fib6_rule_suppress).
+
+    IPv4 has a table behind the main one.
+    """
+    is_added = isinstance(operation, ops.RefuseReturn)
+    kind, flags = (RTM_NEWRULE, NLM_F_CREATE | NLM_F_EXCL) if is_added else (RTM_DELRULE, 0)
+    for family, tables in ((AF_INET, (RT_TABLE_MAIN, RT_TABLE_DEFAULT)), (AF_INET6, (RT_TABLE_MAIN,))):
+        for table in (*tables, None):
+            action = FR_ACT_UNREACHABLE if table is None else FR_ACT_TO_TBL
+            attributes: list[tuple[str, object]] = [("FRA_IIFNAME", operation.ifname), ("FRA_PRIORITY", BEFORE_MAIN)]
+            if table is not None:
+                attributes += [("FRA_TABLE", table), ("FRA_SUPPRESS_IFGROUP", operation.group)]
+            yield _message("fib_rule_hdr", kind, flags, {"family": family, "action": action}, attributes)
 
 
 def dump(family: int) -> Message:

@@ -112,9 +112,3 @@ def _endpoint(kind: int, flags: int, mac: str, node: str, index: int) -> Message
 def get_endpoints(index: int) -> Message:
     """A dump of the forwarding database of the interface with this index."""
     return _message("ndmsg", RTM_GETNEIGH, 0, {"family": AF_BRIDGE, "ifindex": index})
-
-
-def read_endpoint(data: bytes) -> tuple[str, str]:
-    """(MAC, node) of an RTM_NEWNEIGH message of a forwarding database."""
-    read = _read("ndmsg", data)
-    return str(read.get_attr("NDA_LLADDR")), str(read.get_attr("NDA_DST"))

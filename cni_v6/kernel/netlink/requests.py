@@ -283,12 +283,14 @@ def _metrics(op: ops.AddRoute) -> bytes:
     return nest(RTA_METRICS, *metrics) if metrics else b""
 
 
-def add_unreachable(op: ops.AddUnreachable) -> Message:
-    """The kernel adds it to the loopback interface, which may be down (fib6_nh_init, net/ipv6/route.c)."""
+def unreachable(op: ops.AddUnreachable | ops.RemoveUnreachable) -> Message:
+    """The kernel adds it to the loopback interface, which may be down (fib6_nh_init, net/ipv6/route.c). It is removed
+    by its metric, which no other route of the prefix has: of IPv6 the type is not compared (ip6_route_del)."""
     network, length = _split(op.dst)
+    kind, flags = (RTM_NEWROUTE, NEW) if isinstance(op, ops.AddUnreachable) else (RTM_DELROUTE, 0)
     family, scope = (AF_INET6, RT_SCOPE_UNIVERSE) if ":" in network else (AF_INET, RT_SCOPE_LINK)
     header = RTMSG.pack(family, length, 0, 0, RT_TABLE_MAIN, RTPROT_STATIC, scope, RTN_UNREACHABLE, 0)
-    return Message(RTM_NEWROUTE, NEW, header + address(RTA_DST, network) + u32(RTA_PRIORITY, LAST_RESORT))
+    return Message(kind, flags, header + address(RTA_DST, network) + u32(RTA_PRIORITY, LAST_RESORT))
 
 
 def set_neighbour(op: ops.SetNeighbour, index: int) -> Message:

@@ -148,13 +148,10 @@ class NetlinkSocket:
 
 
 class RouteSocket(NetlinkSocket):
-    """A NETLINK_ROUTE socket in the namespace of the thread that makes it.
-
-    :param opened: the socket to use; None for a new one.
-    """
+    """A NETLINK_ROUTE socket, ``opened`` or a new one, in the namespace of the thread that makes it."""
 
     def __init__(self, opened: Datagrams | None = None) -> None:
-        super().__init__(opened or _open_route())
+        super().__init__(opened or open_route())
 
 
 def open_netlink(protocol: int) -> socket.socket:
@@ -165,7 +162,8 @@ def open_netlink(protocol: int) -> socket.socket:
     return opened
 
 
-def _open_route() -> Datagrams:
+def open_route() -> socket.socket:
+    """As ``open_netlink``, for rtnetlink."""
     opened = open_netlink(socket.NETLINK_ROUTE)
     opened.setsockopt(SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1)
     return opened
@@ -181,7 +179,7 @@ def split(data: bytes) -> Iterable[tuple[int, int, int, bytes]]:
 
 
 # linux/bpf_common.h, linux/filter.h: load 1, 2 or 4 bytes; jump if equal; return
-_BYTE, _HALF, _WORD, _IF_EQUAL, _RETURN = 0x30, 0x28, 0x20, 0x15, 0x06
+BYTE, _HALF, _WORD, _IF_EQUAL, _RETURN = 0x30, 0x28, 0x20, 0x15, 0x06
 Test = tuple[int, int, int]  # load instruction, offset, expected value (network byte order, as BPF loads it)
 OF_INTERFACE = 4  # offset of the index in struct ifinfomsg and struct ifaddrmsg
 
@@ -193,7 +191,7 @@ def is_about(index: int) -> tuple[Test, ...]:
 
 def is_of_protocol(protocol: int) -> tuple[Test, ...]:
     """Matches notifications about routes of a protocol (RTPROT_*): rtm_protocol, the sixth byte of struct rtmsg."""
-    return ((_BYTE, HEADER.size + 5, protocol),)
+    return ((BYTE, HEADER.size + 5, protocol),)
 
 
 def is_link_deleted() -> tuple[Test, ...]:

@@ -4,8 +4,8 @@ to it.
 The kernel tells of that (inotify(7)), whoever it was. If there is any doubt, all records are read: nothing was looked
 at yet, news were lost, the folder is another one. So a record that was written to is always read. No news tell of a
 disk that loses what it had, of another machine that writes to the same file system, or of a file that is written by
-another name or through a mapping (mmap) that is still there. STATUS and a reload of the firewall's tables read every
-record, and CHECK and DEL the container's.
+another name or through a mapping (mmap) that is still there. A reload of the firewall's tables reads every record,
+STATUS those that may have changed (``engine.in_order``), and CHECK and DEL the container's.
 
 pyroute2 has inotify too, but knows neither lost news nor a folder that ends.
 """

@@ -33,13 +33,17 @@ class ConfFile:
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """A container runtime's folders: ``bin_dirs`` of plugins -> executables in it, None if there is no such folder."""
+    """A container runtime's folders: ``bin_dirs`` of plugins -> executables in it, None if there is no such folder.
+
+    ``is_known``: its own configuration names them; else it stands for any that may look there.
+    """
 
     name: str
     conf_dir: str
     bin_dirs: Mapping[str, frozenset[str] | None]
     files: tuple[ConfFile, ...]
     takes_first: bool = True  # the first file by name is the network of all pods: containerd, CRI-O
+    is_known: bool = True
 
     @property
     def executables(self) -> frozenset[str]:
@@ -61,7 +65,8 @@ def findings(runtimes: Sequence[Runtime]) -> Iterator[Finding]:
 
 def _good(runtime: Runtime, what: str) -> str:
     if what == "plugins":
-        return f"all are in {' and '.join(runtime.bin_dirs)}"
+        unknown = "" if runtime.is_known else "this node has no containerd, CRI-O, podman (CNI) or nerdctl; "
+        return f"{unknown}all are in {' and '.join(runtime.bin_dirs)}"
     ours = [file.name for file in runtime.files if file.is_ours]
     return f"{runtime.conf_dir} has {', '.join(ours)}" if ours else f"{runtime.conf_dir} has none of ours"
 
@@ -78,10 +83,10 @@ def _files(runtime: Runtime) -> Iterator[Finding]:
             yield Finding(RED, check, f"{where}/{file.name} is refused: {problem}", "every ADD of it fails", remedy)
     readable = [file for file in runtime.files if not file.error]
     first = next((file for file in readable if file.is_ours), None)
-    if first is None and runtime.takes_first:
+    if first is None and (runtime.takes_first or not runtime.is_known):
         yield Finding(AMBER, check, f"{where} has no configuration of ours",
-                      f"{runtime.name} attaches its containers to another network, or to none",
-                      "cni-v6ctl install --conflist FILE; share/cni-v6 has samples")
+                      f"{runtime.name if runtime.is_known else 'a runtime'} attaches its containers to another "
+                      "network, or to none", f"cni-v6ctl init --output {where}/10-cni-v6.conflist writes a first one")
     if first and runtime.takes_first and readable[0] is not first:
         yield Finding(AMBER, check, f"{readable[0].name} comes before {first.name} in {where}",
                       f"{runtime.name} takes the first file by name, which is not ours",
@@ -99,7 +104,7 @@ def _folders(runtime: Runtime) -> Iterator[Finding]:
     folders = " or ".join(runtime.bin_dirs)
     there = runtime.executables
     for folder, found in runtime.bin_dirs.items():
-        if found is None:
+        if found is None and runtime.is_known:
             yield Finding(AMBER, check, f"{folder} does not exist", f"{runtime.name} looks for plugins there",
                           f"cni-v6ctl install --bin-dir {folder}, or change the runtime's configuration")
     needed = {kind: file.name for file in reversed(runtime.files) for kind in file.types}

@@ -1,0 +1,25 @@
+"""Routing rules by which what came in by an interface does not leave by one of a link group."""
+
+from __future__ import annotations
+
+import errno
+
+from cni_v6.errors import KERNEL_REFUSED, CniError
+from cni_v6.kernel import ops
+from cni_v6.kernel.describe import describe
+from cni_v6.kernel.netlink import pyroute2_rules
+from cni_v6.kernel.netlink.socket import explain
+from cni_v6.kernel.open_namespaces import Spaces
+from cni_v6.kernel.ops import HOST
+
+# There already; gone already; no such family, or no rules at all, in this kernel.
+FINE = (0, errno.EEXIST, errno.ENOENT, errno.EAFNOSUPPORT, errno.EOPNOTSUPP)
+
+
+def change(spaces: Spaces, operation: ops.RefuseReturn | ops.AllowReturn) -> None:
+    """
+    :raises CniError: KERNEL_REFUSED.
+    """
+    for answer in spaces.get(HOST).route.request([*pyroute2_rules.returning(operation)]):
+        if answer.error not in FINE:
+            raise CniError(KERNEL_REFUSED, f"cannot {describe(operation)}", explain(answer))
