@@ -210,11 +210,11 @@ def ports(seen: Situation) -> Iterator[PublishedPort]:
     why = GONE if not seen.loaded else "it is not in the firewall's maps (cni-v6ctl reload)"
     firsts = {version(address): address for address in reversed(seen.record.addresses)}  # of each family
     for published in policy.ports if policy else ():
-        at = {version(published.host_ip)} if published.host_ip else {*firsts}
+        families = {version(published.host_ip)} if published.host_ip else {*firsts}
         yield from (PublishedPort(published.protocol, published.host_ip, published.host_port, address,
                                   published.container_port, why)
                     for family, address in sorted(firsts.items())
-                    if family in at and (published.protocol, published.host_port, family) not in found)
+                    if family in families and (published.protocol, published.host_port, family) not in found)
 
 
 def _home(seen: Situation) -> str:
