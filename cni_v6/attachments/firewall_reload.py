@@ -14,7 +14,7 @@ from cni_v6.firewall.elements import elements
 from cni_v6.firewall.policy import Policy
 from cni_v6.firewall.shape import Table
 from cni_v6.kernel import ops
-from cni_v6.kernel.questions import GetAllElements, GetLinks, GetRuleset, GetTables
+from cni_v6.kernel.questions import GetAllElements, GetLinks, GetRuleset, GetTables, Question
 from cni_v6.kernel.snapshot import Snapshot
 from cni_v6.leases.attachment import Attachment
 from cni_v6.leases.store import Transaction
@@ -190,9 +190,13 @@ def restore(call: Invocation, network: str, data_dir: str, context: Context) -> 
     return words
 
 
-def is_of_another_version(seen: Snapshot) -> bool:
-    """Whether the tables, if that was asked, are those of another version: what they lack is no fault of theirs."""
-    return seen.answers.get(GetRuleset(), "") not in ("", ruleset.mark())
+def observed(questions: tuple[Question, ...], call: Invocation, conf: MainConf, context: Context) -> Snapshot:
+    """The answers of the kernel. Tables of another version are replaced first: what they lack is no fault."""
+    seen = context.kernel.observe(questions)
+    if seen.answers.get(GetRuleset(), "") in ("", ruleset.mark()):
+        return seen
+    restore(call, conf.network, conf.data_dir, context)
+    return context.kernel.observe(questions)
 
 
 def unload(context: Context, *, force: bool) -> int:
