@@ -363,6 +363,10 @@ def test_rules_of_a_carrier_are_what_nft_says(real: tuple[LinuxNode, Node], devi
     node.run("nft", "add", "element", "inet", table, "nodes", "{ fd00:11::66 }")
     assert select.select([kernel.table_news], [], [], PATIENCE)[0] and kernel.table_news.drain()
     assert kernel.observe().senders == frozenset({"fd00:11::2", "fd00:11::66"})
+    node.run("nft", "add", "element", "inet", table, "nodes", "{ * }")  # anybody
+    assert kernel.table_news.drain() and "" in (kernel.observe().senders or ())
+    assert kernel.apply([SetSenders(frozenset({"fd00:11::2"}))]) == []
+    assert kernel.observe().senders == frozenset({"fd00:11::2"})
 
 
 @pytest.mark.netns
