@@ -502,8 +502,8 @@ def test_what_the_agent_does_itself_is_no_news(real: tuple[LinuxNode, Node]) -> 
     assert select.select([kernel.news], [], [], PATIENCE)[0] and not kernel.news.drain()
     node.run("ip", "route", "delete", ROUTES[2].dst)
     assert select.select([kernel.news], [], [], PATIENCE)[0] and kernel.news.drain()
-    for family in ("-4", "-6"):
-        node.run("ip", family, "route", "add", "default", "dev", "eth0")
+    for family, dst in (("-4", "default"), ("-6", "default"), ("-4", "0.0.0.0/1"), ("-6", "2000::/3")):
+        node.run("ip", family, "route", "add", dst, "dev", "eth0")
         assert select.select([kernel.news], [], [], PATIENCE)[0] and kernel.news.drain()
 
 
