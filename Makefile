@@ -12,6 +12,8 @@ PACKAGES = $(RUN_PACKAGES) iproute2 iputils-ping
 TEST_PACKAGES = ca-certificates containernetworking-plugins fonts-dejavu-core gcc iptables jq libc6-dev procps radvd tcpdump
 REST_PACKAGES = bird2 busybox-static chromium-headless-shell clang containerd debian-archive-keyring etcd-server fish \
 	frr mandoc mmdebstrap musl-tools podman python3-venv qemu-user runc user-mode-linux valgrind zsh
+# What Kubernetes' own tests call in their pods.
+CONFORMANCE_PACKAGES = bind9-dnsutils curl netcat-openbsd
 BENCH_PACKAGES = containernetworking-plugins etcd-server iptables musl-tools netavark
 # make bench PEER_BIN=<folder>: another build of the reference plugins.
 PEER_BIN = /usr/lib/cni
@@ -24,8 +26,8 @@ PYTEST = tools/sandbox env PATH="$(CURDIR)/.tools/bin:$$PATH" $(RUN) -m pytest -
 REST = (runtimes or uml or bare or courier or slow) and not crossed
 
 .NOTPARALLEL:
-.PHONY: help demo test test-all test-rest test-kubernetes check bench lint type courier wheels dist deb docs image
-.PHONY: install uninstall clean
+.PHONY: help demo test test-all test-rest test-kubernetes conformance check bench lint type courier wheels dist deb
+.PHONY: docs image install uninstall clean
 .PHONY: root setup setup-install setup-test setup-rest setup-bench
 
 help: ## list the targets
@@ -48,6 +50,12 @@ test-rest: root setup-rest ## what make test leaves out; ARGS="-k gateway": a pa
 test-kubernetes: root setup-rest ## with a real kubelet and API server of Kubernetes, which it builds once
 	@tools/kubernetes
 	$(PYTEST) -m kubernetes $(ARGS)
+
+conformance: ARGS =
+conformance: root setup-rest ## Kubernetes' own network tests, into docs/benchmarks/kubernetes; it builds them once
+	@tools/packages $(CONFORMANCE_PACKAGES)
+	@tools/kubernetes tests
+	tools/sandbox env PATH="$(CURDIR)/.tools/bin:$$PATH" $(RUN) -m tests.conformance $(ARGS)
 
 check: test-all ## the same as test-all; exactly what CI runs
 

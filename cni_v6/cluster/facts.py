@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from cni_v6.errors import CniError
+from cni_v6.log import counted
 from cni_v6.protocol import names
 
 TUNNEL = "cni-v6-vxlan"
@@ -237,7 +238,7 @@ class SetSenders:
     addresses: frozenset[str]
 
     def __str__(self) -> str:
-        return f"take encapsulated packets from {len(self.addresses)} other nodes"
+        return f"take encapsulated packets from {counted(len(self.addresses), 'other node')}"
 
 
 @dataclass(frozen=True, slots=True)

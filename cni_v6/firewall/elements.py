@@ -105,6 +105,22 @@ def at_loopback(policy: Policy) -> Iterator[Element]:
             yield Element(INET, "loopback_at6", port.key[1:])
 
 
+def without_others(elements: Iterable[Element], others: Iterable[Element]) -> list[Element]:
+    """Elements without those of a port that is another attachment's: they have no data to tell whose they are.
+
+    :param others: entries of maps that others have.
+    """
+    ports = {(element.set, element.key) for element in others}
+    return [element for element in elements if _port_of(element) not in ports]
+
+
+def _port_of(element: Element) -> tuple[str, tuple[str, ...]]:
+    """The map and the key of the port that answers at ::1 by an element."""
+    if element.set == "loopback_at6":
+        return "ports_at6", (LOOPBACK, *element.key)
+    return element.set.replace("loopback", "ports"), element.key
+
+
 def _prefixes(policy: Policy, comment: str) -> Iterator[Element]:
     """The elements of delegated prefixes: the same policy as for addresses, in sets of their own."""
     for prefix, seen_as in policy.prefixes:

@@ -168,7 +168,7 @@ def cluster(folder: Path, plugins: str | None, kind: Kind = SAMPLE, **nodes: int
         for name, number in nodes.items():
             place = folder / name
             place.mkdir()
-            machine = things.enter_context(node())
+            machine = things.enter_context(node(name))
             things.enter_context(lan.attached(machine, number))
             if plugins:
                 networks.install(machine, plugins)

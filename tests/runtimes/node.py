@@ -54,6 +54,7 @@ done
 """ + CGROUPS + """rm -rf /var/lib/cni /etc/cni /opt/cni
 mkdir -p /etc/cni/net.d /opt/cni/bin
 ip link set lo up
+[ -z "$1" ] || echo "$1" > /proc/sys/kernel/hostname
 trap '' CHLD
 echo $pid
 exec cat > /dev/null
@@ -104,7 +105,7 @@ class Node:
 
     def argv(self, *command: str | Path) -> list[str]:
         """The command line that runs ``command`` on the node."""
-        return ["nsenter", f"--target={self.pid}", "--net", "--mount", "--pid", "--", *map(str, command)]
+        return ["nsenter", f"--target={self.pid}", "--net", "--mount", "--uts", "--pid", "--", *map(str, command)]
 
     def run(self, *command: str | Path, env: Mapping[str, str] | None = None) -> str:
         """Run a command on the node to its end and return its standard output; it has to succeed."""
@@ -203,9 +204,13 @@ class Node:
 
 
 @contextmanager
-def node() -> Iterator[Node]:
-    """A fresh node. At the end everything in it is killed by the kernel, and its mounts are gone with it."""
-    command = ["unshare", "--net", "--mount", "--ipc", "--pid", "--fork", "--kill-child", "sh", "-euc", INIT]
+def node(name: str = "") -> Iterator[Node]:
+    """A fresh node. At the end everything in it is killed by the kernel, and its mounts are gone with it.
+
+    :param name: its host name; "": the machine's.
+    """
+    namespaces = ("--net", "--mount", "--uts", "--ipc", "--pid")
+    command = ["unshare", *namespaces, "--fork", "--kill-child", "sh", "-euc", INIT, "sh", name]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, env=ENVIRONMENT, stdin=pipe, stdout=pipe, text=True) as init:
         assert init.stdin and init.stdout

@@ -4,6 +4,8 @@ go 1.25.0
 
 require k8s.io/kubernetes v1.35.4
 
+require github.com/onsi/ginkgo/v2 v2.27.2 // indirect
+
 replace (
 	k8s.io/api => k8s.io/api v0.35.4
 	k8s.io/apiextensions-apiserver => k8s.io/apiextensions-apiserver v0.35.4

@@ -1,0 +1,80 @@
+"""Kubernetes' own tests: the programs that ``tools/kubernetes tests`` builds, their images, and a run."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from tests.conformance.results import Run, read_junit
+from tests.runtimes.images import all_applets, archive, with_libraries
+from tests.sandbox import ROOT
+
+TOOLS = ROOT / ".tools/kubernetes/tests"
+COREDNS = ROOT / ".tools/coredns"
+BUILD = ROOT / "build/conformance"
+
+SELECTED = r"\[sig-network\].*(\[Conformance\]|IPv6DualStack|preserve source pod IP|hairpin|HostPort)"
+DUAL_STACK = "IPv6DualStack"
+UNAVAILABLE = "SCTP|sctp"
+AT_ONCE = 4
+DEADLINE = "60m"
+
+PROGRAMS = {  # of Debian, which the tests call in their pods -> package
+    "curl": "curl", "dig": "bind9-dnsutils", "getent": "libc-bin", "nc.openbsd": "netcat-openbsd",
+}
+DNS_IMAGE = "localhost/coredns:1"
+
+
+def image(folder: Path) -> Path:
+    """An archive with one image under all names that the tests know: agnhost, with the programs that they call."""
+    files = {f"/bin/{name.partition('.')[0]}": _program(name) for name in PROGRAMS}
+    files |= {f"/{name}": TOOLS / name for name in ("agnhost", "localhost.crt", "localhost.key")}
+    files["/coredns"] = COREDNS / "coredns"
+    files["/bin/sh"] = Path("/bin/dash")  # busybox' own would run its nc in place of Debian's
+    listed = subprocess.run((TOOLS / "e2e.test", "--list-images"), capture_output=True, text=True, check=True).stdout
+    tags = [line for line in listed.split() if line.startswith("registry.k8s.io/")]
+    return archive(folder / "tests.tar", DNS_IMAGE, *tags, applets=all_applets(), files=with_libraries(files),
+                   entrypoint=("/agnhost",), command=("pause",))
+
+
+def _program(name: str) -> Path:
+    path = shutil.which(name)
+    assert path, f"needs {name} of the package {PROGRAMS[name]}"
+    return Path(path)
+
+
+def run(name: str, kubeconfig: str, nodes: int, families: int, only: str = "") -> Run:
+    """Run the selected tests, and give what they say. Everything that they print is in a folder of ``BUILD``.
+
+    :param only: the tests whose names this pattern finds, in place of those of ``SELECTED``.
+    """
+    folder = BUILD / name.replace(" ", "-")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    focus = only or (SELECTED if families > 1 else SELECTED.replace(f"{DUAL_STACK}|", ""))
+    skip = UNAVAILABLE if families > 1 else f"{UNAVAILABLE}|{DUAL_STACK}"
+    argv = [
+        str(TOOLS / "ginkgo"), f"--procs={AT_ONCE}", f"--timeout={DEADLINE}", "--no-color", f"--focus={focus}",
+        f"--skip={skip}", "-v", "--silence-skips", str(TOOLS / "e2e.test"), "--", f"--kubeconfig={kubeconfig}",
+        "--provider=skeleton", f"--num-nodes={nodes}", f"--kubectl-path={TOOLS}/kubectl", f"--report-dir={folder}",
+        "--disable-log-dump",
+    ]
+    start = time.monotonic()
+    with open(folder / "log", "wb") as log:
+        subprocess.run(argv, env=_environment(folder), cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                       check=False)  # it fails if a test does
+    minutes = round((time.monotonic() - start) / 60, 1)
+    report = folder / "junit_01.xml"
+    assert report.exists(), f"no report:\n{(folder / 'log').read_text(errors='replace')[-8000:]}"
+    found = read_junit(report.read_text(errors="replace"), re.compile(focus), re.compile(UNAVAILABLE))
+    return replace(found, minutes=minutes)
+
+
+def _environment(folder: Path) -> Mapping[str, str]:
+    return {"PATH": f"{TOOLS}:{os.environ['PATH']}", "HOME": str(folder), "LC_ALL": "C"}
