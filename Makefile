@@ -52,7 +52,7 @@ test-kubernetes: root setup-rest ## with a real kubelet and API server of Kubern
 	$(PYTEST) -m kubernetes $(ARGS)
 
 conformance: ARGS =
-conformance: root setup-rest ## Kubernetes' own network tests, into docs/benchmarks/kubernetes; it builds them once (25 minutes)
+conformance: root setup-rest ## Kubernetes' own network tests, into docs/benchmarks/kubernetes; it builds them once
 	@tools/packages $(CONFORMANCE_PACKAGES)
 	@tools/kubernetes tests
 	tools/sandbox env PATH="$(CURDIR)/.tools/bin:$$PATH" $(RUN) -m tests.conformance $(ARGS)

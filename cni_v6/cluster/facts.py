@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from cni_v6.errors import CniError
+from cni_v6.log import counted
 from cni_v6.protocol import names
 
 TUNNEL = "cni-v6-vxlan"
@@ -227,7 +228,7 @@ class SetSenders:
     addresses: frozenset[str]
 
     def __str__(self) -> str:
-        return f"take encapsulated packets from {len(self.addresses)} other nodes"
+        return f"take encapsulated packets from {counted(len(self.addresses), 'other node')}"
 
 
 Op = Add | Remove | RemoveDevice | Forward | SetGate | SetSenders

@@ -93,16 +93,32 @@ def _inet(policy: Policy, comment: str) -> Iterator[Element]:
         yield from (Element(INET, f"keep{version}", (address, prefix)) for prefix in kept)
     yield from _prefixes(policy, comment)
     yield from published(policy.ports, policy.addresses, comment)
-    yield from _at_loopback(policy)
+    yield from at_loopback(policy)
 
 
-def _at_loopback(policy: Policy) -> Iterator[Element]:
+def at_loopback(policy: Policy) -> Iterator[Element]:
     """The published ports that answer at ::1. A port is in one of both maps once, and so is its element here."""
     for port in published(policy.ports, policy.addresses):
         if port.set == "ports6":
             yield Element(INET, "loopback6", port.key)
         elif port.set == "ports_at6" and port.key[0] == LOOPBACK:
             yield Element(INET, "loopback_at6", port.key[1:])
+
+
+def without_others(elements: Iterable[Element], others: Iterable[Element]) -> list[Element]:
+    """Elements without those of a port that is another attachment's: they have no data to tell whose they are.
+
+    :param others: entries of maps that others have.
+    """
+    ports = {(element.set, element.key) for element in others}
+    return [element for element in elements if _port_of(element) not in ports]
+
+
+def _port_of(element: Element) -> tuple[str, tuple[str, ...]]:
+    """The map and the key of the port that answers at ::1 by an element."""
+    if element.set == "loopback_at6":
+        return "ports_at6", (LOOPBACK, *element.key)
+    return element.set.replace("loopback", "ports"), element.key
 
 
 def _prefixes(policy: Policy, comment: str) -> Iterator[Element]:

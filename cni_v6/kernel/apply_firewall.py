@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from cni_v6.errors import FIREWALL_MISSING, KERNEL_REFUSED, CniError
+from cni_v6.firewall.elements import without_others
 from cni_v6.firewall.sets import SETS, Element
 from cni_v6.firewall.shape import Table
 from cni_v6.kernel import ops, programs, questions
@@ -67,6 +68,10 @@ def remove_elements(spaces: Spaces, operation: ops.RemoveElements) -> None:
     doubtful = {_place(element): element for element in operation.elements if _doubtful(element)}
     certain = [element for element in dict.fromkeys(operation.elements) if not _doubtful(element)]
     found = _found(netfilter, doubtful)
+    lost = [element for element in doubtful.values() if element not in found]
+    if lost:
+        others = [element for element, there in zip(lost, _look(netfilter, lost)) if there]
+        certain = without_others(certain, others)
     if not _destroy(netfilter, [*certain, *found]):
         certain = [element for element, there in zip(certain, _look(netfilter, certain)) if there]
         _refused(netfilter.transact(nft.delete_elements([*certain, *found])), operation)

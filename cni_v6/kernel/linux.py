@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cni_v6.errors import INVALID_NETNS, KERNEL_REFUSED, UNKNOWN_CONTAINER, CniError, Errors
-from cni_v6.kernel import apply_firewall, awaits, ops, sysctl
+from cni_v6.kernel import apply_firewall, ops, sysctl
 from cni_v6.kernel.describe import describe
 from cni_v6.kernel.netlink import answers, pyroute2_messages, requests
 from cni_v6.kernel.netlink.message import Message
@@ -22,14 +22,7 @@ from cni_v6.kernel.ops import HOST, Op
 from cni_v6.kernel.questions import Question
 from cni_v6.kernel.snapshot import Snapshot
 from cni_v6.kernel.sysctl import Folders
-from cni_v6.kernel.wait import (
-    await_addresses,
-    await_carrier,
-    await_end,
-    await_port,
-    await_reception,
-    await_router,
-)
+from cni_v6.kernel.wait import WAITS
 
 if TYPE_CHECKING:
     from cni_v6.kernel.link_deletion import Reaper  # which an engine has
@@ -354,11 +347,6 @@ _DIRECT: dict[type[Any], Callable[[Spaces, Any], None]] = {
     ops.CreateChildLink: _create_child_link,
     ops.RefuseReturn: _change_return,
     ops.AllowReturn: _change_return,
-    awaits.AwaitPort: await_port,
-    awaits.AwaitCarrier: await_carrier,
-    awaits.AwaitReception: await_reception,
-    awaits.AwaitAddresses: await_addresses,
-    awaits.AwaitRouter: await_router,
-    awaits.AwaitEnd: await_end,
+    **WAITS,
 }
 _ALONE = frozenset((*_DIRECT, ops.CreateVeth, ops.EnsureBridge, ops.CreateIfb))  # each ends its batch

@@ -11,6 +11,7 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 from cni_v6.errors import KERNEL_REFUSED, CniError
 from cni_v6.kernel import awaits, ops
@@ -214,3 +215,13 @@ def _await_news(events: socket.socket, deadline: float, operation: Op, late: str
 
 def _failure(operation: Op, words: str) -> CniError:
     return CniError(KERNEL_REFUSED, f"cannot {describe(operation)}", words)
+
+
+WAITS: dict[type[Any], Callable[[Spaces, Any], None]] = {
+    awaits.AwaitPort: await_port,
+    awaits.AwaitCarrier: await_carrier,
+    awaits.AwaitReception: await_reception,
+    awaits.AwaitAddresses: await_addresses,
+    awaits.AwaitRouter: await_router,
+    awaits.AwaitEnd: await_end,
+}

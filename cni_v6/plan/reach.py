@@ -204,14 +204,17 @@ def ports(seen: Situation) -> Iterator[PublishedPort]:
         off = "" if seen.forwards.get(version(address)) else f"IPv{version(address)} forwarding is off on this node"
         why = stopped or off or stopped_by(seen.chains, version(address), _home(seen))[1]
         name = _PROTOCOL_NAMES.get(protocol, protocol)
-        found.add((name, int(port)))
+        found.add((name, int(port), version(address)))
         yield PublishedPort(name, at[0] if at else "", int(port), address, int(inner), why)
     policy = seen.record.policy
+    why = GONE if not seen.loaded else "it is not in the firewall's maps (cni-v6ctl reload)"
+    firsts = {version(address): address for address in reversed(seen.record.addresses)}  # of each family
     for published in policy.ports if policy else ():
-        if (published.protocol, published.host_port) not in found and seen.record.addresses:
-            why = GONE if not seen.loaded else "it is not in the firewall's maps (cni-v6ctl reload)"
-            yield PublishedPort(published.protocol, published.host_ip, published.host_port, seen.record.addresses[0],
-                                published.container_port, why)
+        families = {version(published.host_ip)} if published.host_ip else {*firsts}
+        yield from (PublishedPort(published.protocol, published.host_ip, published.host_port, address,
+                                  published.container_port, why)
+                    for family, address in sorted(firsts.items())
+                    if family in families and (published.protocol, published.host_port, family) not in found)
 
 
 def _home(seen: Situation) -> str:

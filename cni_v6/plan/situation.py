@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from cni_v6.firewall.elements import at_loopback
 from cni_v6.firewall.policy import GUARD_BLOCKED
 from cni_v6.firewall.sets import BRIDGE, Element
 from cni_v6.kernel.facts import ForwardChain, Link, RouteEntry
@@ -80,13 +81,14 @@ def concerning(record: Attachment, host: str, elements: Iterable[Element]) -> tu
     """
     policy = record.policy
     own = {*record.addresses, *record.prefixes}
+    own_ports = frozenset(at_loopback(policy)) if policy else frozenset()  # their keys have no address
     if policy:
         own |= {*policy.addresses, policy.link_local, *(prefix for prefix, _ in policy.prefixes)} - {""}
 
     def is_ours(element: Element) -> bool:
         if element.family == BRIDGE:
             return element.key[0] in (host, record.host)
-        return bool(own.intersection((element.key[0], *element.data[:1])))
+        return element in own_ports or bool(own.intersection((element.key[0], *element.data[:1])))
 
     return tuple(filter(is_ours, elements))
 

@@ -156,7 +156,7 @@ def _change(scene: Scene) -> Iterator[Figure]:
     for _ in range(TIMES):
         address = scene.move()
         wire.await_state(scene.real.node.path, lambda: _has_way(scene.real, address), f"a route via {address}")
-        time.sleep(GATHER)
+        _pass(GATHER)
     changed = counted.take()
     yield ("CPU time of one agent for a change of another node", "ms", 1000 * changed["cpu"] / TIMES,
            f"{changed['steps'] / TIMES:.1f} steps")
@@ -167,14 +167,14 @@ def _containers(scene: Scene) -> Iterator[Figure]:
     real = scene.real
     first = networks.Pod(real.node, real.config(), "first")
     first.add()
-    time.sleep(GATHER)
+    _pass(GATHER)
     counted = Counted(scene)
     for number in range(TIMES):
         pod = networks.Pod(real.node, real.config(), f"pod{number}")
         pod.add()
-        time.sleep(GATHER)
+        _pass(GATHER)
         pod.delete()
-        time.sleep(GATHER)
+        _pass(GATHER)
     taken = counted.take()
     yield ("CPU time of one agent for a container that comes and goes", "ms", 1000 * taken["cpu"] / TIMES,
            f"{taken['steps'] / TIMES:.1f} steps")
@@ -212,7 +212,7 @@ def _reboot(scene: Scene, count: int) -> Iterator[Figure]:
     real.start()
     seconds = time.monotonic() - begin
     _await_routes(real, BLOCKS * count)
-    time.sleep(GATHER)
+    _pass(GATHER)
     now = {name: value - before[name] for name, value in scene.asked().items()}
     yield ("one agent is ready after a reboot of its node", "s", seconds, f"{cpu_ms(scene.agent) / 1000:.2f} s of CPU "
            f"time; {now['commits']:.0f} commits, {now['reads']:.0f} reads, {now['bytes'] / (1 << 10):,.0f} KiB")
@@ -224,15 +224,20 @@ def _idle(scene: Scene, seconds: float) -> Iterator[Figure]:
     while not json.loads(scene.status()["measured"])["at"]:
         if time.monotonic() > deadline:
             raise Refused("the agent has measured nothing")
-        time.sleep(1)
-    time.sleep(GATHER)
+        _pass(1)
+    _pass(GATHER)
     counted = Counted(scene)
-    time.sleep(seconds)
+    _pass(seconds)
     idle = counted.take()
     hours, remark = idle["seconds"] / HOUR, f"{idle['seconds']:.0f} s measured"
     yield ("CPU time of one idle agent, an hour", "s", idle["cpu"] / hours, f"{remark}; {idle['steps']:.0f} steps")
     yield ("requests of all idle agents to etcd, an hour", "", (idle["reads"] + idle["commits"]) / hours,
            f"{remark}; {idle['messages']:.0f} messages")
+
+
+def _pass(seconds: float) -> None:
+    """Let time pass: an idle agent's is what is measured, and each change shall have a step of its own."""
+    select.select([], [], [], seconds)
 
 
 def _has_way(real: Member, address: str) -> bool:
@@ -247,7 +252,7 @@ def _await_routes(real: Member, count: int) -> None:
         while len(real.routes()) != count:
             if not select.select([heard], [], [], max(0.0, deadline - time.monotonic()))[0]:
                 raise Refused(f"{len(real.routes())} routes of {count}")
-            time.sleep(GATHER)
+            _pass(GATHER)
             _drain(heard)
 
 

@@ -484,7 +484,7 @@ def test_containers_that_come_and_go_are_no_news(real: tuple[LinuxNode, Node]) -
 
     with closing(inside(node.path, lambda: News(0))) as news:
         assert heard(news) == [True] * 4  # while the interface to the others is not known
-        news.of_interfaces([NO_INDEX], ["eth0"])
+        news.of_interfaces([NO_INDEX], ["other0"])
         assert heard(news) == [False] * 4
         news.of_interfaces([NO_INDEX], ["pod1"])
         assert heard(news)[::3] == [True, True]

@@ -180,6 +180,22 @@ def test_a_port_of_one_address_that_is_taken(testbed: KernelTestbed) -> None:
         testbed.kernel.apply([ops.AddElements((replace(taken, data=(B6, "53")),))])
 
 
+def test_who_has_no_port_takes_it_from_nobody_at_loopback(testbed: KernelTestbed) -> None:
+    """A call that was killed may leave a record of a port that another attachment has."""
+    port = Element(INET, "ports6", ("6", "80"), (A6, "80"))
+    at = Element(INET, "ports_at6", ("::1", "6", "81"), (A6, "80"))
+    owned = port, at, Element(INET, "loopback6", ("6", "80")), Element(INET, "loopback_at6", ("6", "81"))
+    load(testbed, *owned)
+    mine = replace(port, data=(B6, "80")), replace(at, data=(B6, "80")), *owned[2:], Element(INET, "containers6", (B6,))
+    testbed.kernel.remove([ops.RemoveElements(mine)])
+    assert there(testbed, *owned) == owned
+    testbed.kernel.remove([ops.RemoveElements(owned)])
+    assert there(testbed, *owned) == ()
+    load(testbed, *owned[2:])  # without the entries that they go with, they are nobody's
+    testbed.kernel.remove([ops.RemoveElements(owned)])
+    assert there(testbed, *owned) == ()
+
+
 def test_an_outside_address_that_is_taken_by_nobody_knows_whom(testbed: KernelTestbed) -> None:
     taken = Element(INET, "inbound6", ("2001:db8:2::3",), (A6,))
     load(testbed, taken)

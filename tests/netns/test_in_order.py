@@ -58,6 +58,7 @@ def test_what_has_not_changed_is_not_looked_at(node: Node) -> None:
     assert is_read(node, {**config, "ipMasq": True}) == set(), "the routes of others are no container's"
 
 
+@pytest.mark.slow
 def test_what_has_changed_is_found(node: Node) -> None:
     """All that ``DAMAGES`` has, and a route that is another's by now, each after a STATUS that found all in order."""
     networks.outside(node)

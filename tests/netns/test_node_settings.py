@@ -91,6 +91,7 @@ def is_given_back(node: Node, hosts: list[str], frame: bytes, keys: dict[str, An
     assert passes(node, hosts, frame)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("hosts")
 def test_a_promiscuous_bridge(node: Node) -> None:
     with node.unchanged(ignore=r"attachments/|accept_redirects"):

@@ -220,6 +220,8 @@ def test_a_port_is_published_once(node: Node, beyond: str) -> None:
     with traffic.serving(owner.netns, 80) as listeners:
         for family in (4, 6):
             traffic.called(beyond, (NODE_OUTSIDE[family], EVERY), listeners[family])
+        for port in (EVERY, LOOP6):
+            traffic.called(node.path, (LOOPBACK[6], port), listeners[6])
     no_clash = {"hostPort": EVERY, "containerPort": 80, "protocol": "udp"}, {"hostPort": AT4, "containerPort": 80}
     [other] = networks.pods(node, publishing(*no_clash, **elsewhere), "other")
     owner.delete()

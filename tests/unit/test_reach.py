@@ -182,7 +182,9 @@ def test_published_ports() -> None:
     off = replace(seen, forwards={4: False, 6: True})
     assert [port.problem for port in reach.ports(off) if port.address == A6] == [""]
     assert {port.problem for port in reach.ports(off) if port.address == A4} == {"IPv4 forwarding is off on this node"}
-    assert {port.problem for port in reach.ports(replace(seen, loaded=False))} == {reach.GONE}
+    gone = list(reach.ports(replace(seen, loaded=False)))
+    assert {port.problem for port in gone} == {reach.GONE}
+    assert {replace(port, problem="") for port in gone} == set(reach.ports(seen)), "each family has its line"
     lost = replace(seen, elements=tuple(each for each in seen.elements if not each.set.startswith("ports_at")))
     assert [port.problem for port in reach.ports(lost) if port.host_port == 8080] == [
         "it is not in the firewall's maps (cni-v6ctl reload)"

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from cni_v6.errors import FIREWALL_MISSING, CniError
 from cni_v6.firewall import ruleset, shape
+from cni_v6.firewall.elements import without_others
 from cni_v6.firewall.sets import Element
 from cni_v6.firewall.shape import Table
 from cni_v6.kernel import ops
@@ -60,7 +61,9 @@ class FakeFirewall:
         self._held = held
 
     def remove(self, elements: tuple[Element, ...]) -> None:
-        for element in elements:
+        held = [(element, self._held.get(_place(element))) for element in elements]
+        others = [element for element, there in held if there and there.data != element.data]
+        for element in without_others(elements, others):
             there = self._held.get(_place(element))
             if there and there.data == element.data:
                 del self._held[_place(element)]
