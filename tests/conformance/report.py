@@ -13,9 +13,9 @@ NONE = "-"
 
 PAGE = """# Kubernetes' own network tests
 
-`make conformance` runs the tests of Kubernetes (`e2e.test`) that are about the network, on clusters of two nodes with
-cni-v6 and its agent, and on the same clusters with the reference plugins `bridge`, `host-local` and `portmap` and
-static routes. Kubernetes {version}: API server, controller manager, scheduler, kubelet, kube-proxy (nftables) and the
+`make conformance` runs the tests of Kubernetes (`e2e.test`) that are about the network, on clusters of two nodes. Their
+network is cni-v6 with its agent, or the *reference*: the plugins `bridge`, `host-local` and `portmap` with static
+routes. Kubernetes {version}: API server, controller manager, scheduler, kubelet, kube-proxy (nftables) and the
 tests are built from its published modules. CoreDNS {dns} runs as a pod. The nodes are network namespaces of one machine
 with Debian's containerd ([how](../../testing.md#kubernetes-own-tests-make-conformance)).
 
@@ -28,18 +28,21 @@ packets, about a pod that reaches itself through a service, or about host ports.
 
 A test *skips* itself where the cluster lacks what it is about. *Left out* are tests that this machine cannot run.
 
-{details}## Pods until they are ready
-
-So many pods are made at once on one node. Seconds from the request to each pod's condition `Ready`, as a client of the
-API sees it; the median of the rounds.
-
-{times}
-
-## Every test
+{details}{times}## Every test
 
 What each test says with cni-v6 on each cluster.
 
 {tests}
+"""
+
+
+TIMES = """## Pods until they are ready
+
+So many pods are made at once on one node. Seconds from the request to each pod's condition `Ready`, as a client of the
+API sees it; the median of the rounds.
+
+{table}
+
 """
 
 
@@ -88,10 +91,11 @@ def _details(runs: Mapping[str, Mapping[str, Run]]) -> Iterator[str]:
 
 
 def _times(runs: Mapping[str, Mapping[str, Run]]) -> str:
-    return table(["cluster", "network", "pods", "rounds", "half of them", "the last"], [
-        [cluster, network, run.times[0].pods, len(run.times), f"{median(of.half for of in run.times):.1f} s",
-         f"{median(of.last for of in run.times):.1f} s"]
-        for cluster, network, run in _all(runs) if run.times])
+    rows = [[cluster, network, run.times[0].pods, len(run.times), f"{median(of.half for of in run.times):.1f} s",
+             f"{median(of.last for of in run.times):.1f} s"]
+            for cluster, network, run in _all(runs) if run.times]
+    return TIMES.format(table=table(
+        ["cluster", "network", "pods", "rounds", "half of them", "the last"], rows)) if rows else ""
 
 
 def _tests(runs: Mapping[str, Run]) -> str:

@@ -26,8 +26,8 @@ NAVIGATION = {
     "Reference": (
         "docs/configuration", "docs/manual/cni-v6ctl.8", "docs/manual/cni-v6.8", "docs/manual/cni-v6.conf.5",
         "docs/errors", "docs/differences", "docs/security", "docs/benchmarks/README",
-        "Benchmark: a million addresses <docs/benchmarks/million/README>", "CHANGELOG",
-        "All pages <docs/README>",
+        "Benchmark: a million addresses <docs/benchmarks/million/README>", "docs/benchmarks/kubernetes/README",
+        "CHANGELOG", "All pages <docs/README>",
     ),
     "Design": (
         "docs/design/README", "docs/design/protocol", "docs/design/config", "docs/design/ipam", "docs/design/leases",
