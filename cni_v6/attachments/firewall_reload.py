@@ -190,6 +190,11 @@ def restore(call: Invocation, network: str, data_dir: str, context: Context) -> 
     return words
 
 
+def is_of_another_version(seen: Snapshot) -> bool:
+    """Whether the tables, if that was asked, are those of another version: what they lack is no fault of theirs."""
+    return seen.answers.get(GetRuleset(), "") not in ("", ruleset.mark())
+
+
 def unload(context: Context, *, force: bool) -> int:
     """Delete both tables.
 

@@ -6,6 +6,7 @@ Everything happens under the lock of the network's leases, so that the firewall'
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
 from dataclasses import field, replace
 
 from cni_v6.attachments import damaged, old_gateways, overlaps, recall
@@ -67,6 +68,8 @@ def register(net: Network, record: Attachment, leases: Transaction, context: Con
         chosen_by_call = tuple(address for address in registered.addresses if address in requested)
         _admit(registered, leases, context, log, chosen_by_call)
     except Exception:
+        with suppress(CniError):  # the first error is the one to tell
+            old_gateways.release_settings(registered, leases, context)
         leases.drop(registered.owner)
         raise
 

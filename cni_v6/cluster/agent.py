@@ -136,7 +136,7 @@ class Agent:
 
     def _reach(self, facts: Facts, wanted: Wanted) -> Iterable[str]:
         """Make the kernel as it must be; yields what it refuses."""
-        device = list(routes.device_difference(facts, wanted.device))
+        device = list(routes.device_difference(facts, wanted))
         if device:
             yield from map(str, self._kernel.apply(device))
             facts = self._kernel.observe()  # with an interface go its routes

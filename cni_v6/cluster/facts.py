@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from cni_v6.errors import CniError
@@ -46,6 +46,11 @@ class Tunnel:
     def ifname(self) -> str:
         return TUNNEL
 
+    @property
+    def interface(self) -> Tunnel:
+        """All of it but what its table alone has."""
+        return self
+
     def __str__(self) -> str:
         return f"interface {TUNNEL} from {self.local} on {self.underlay} (mtu {self.mtu})"
 
@@ -66,6 +71,11 @@ class Pair:
     @property
     def ifname(self) -> str:
         return SRV6
+
+    @property
+    def interface(self) -> Pair:
+        """All of it but what its table alone has."""
+        return replace(self, source="")
 
     def __str__(self) -> str:
         return f"interfaces {SRV6} and {SRV6_IN} from {self.source} (mtu {self.mtu})"
@@ -231,7 +241,21 @@ class SetSenders:
         return f"take encapsulated packets from {counted(len(self.addresses), 'other node')}"
 
 
-Op = Add | Remove | RemoveDevice | Forward | SetGate | SetSenders
+@dataclass(frozen=True, slots=True)
+class SetTable:
+    """Make the table of nftables of a device anew, whose interfaces stay; it takes packets from these addresses.
+
+    All at once: no packet is dropped, and nothing else passes.
+    """
+
+    device: Device
+    senders: frozenset[str]
+
+    def __str__(self) -> str:
+        return f"set the table of nftables of {self.device}"
+
+
+Op = Add | Remove | RemoveDevice | Forward | SetGate | SetSenders | SetTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +267,7 @@ class Facts:
     interfaces that packets of other nodes come in by on which ``Forward`` would change something. ``drops``: the
     reverse path filter (RFC 3704) drops IPv4 packets whose source is reached by another interface. ``gate``: the
     passages, in words. ``senders``: those that encapsulated packets are taken from; None if nothing is encapsulated.
+    ``interfaces``: those of devices that are as they must be, whatever their tables are.
     """
 
     underlay: Underlay | None
@@ -252,6 +277,7 @@ class Facts:
     drops: bool = False
     gate: tuple[str, ...] = ()
     senders: frozenset[str] | None = None
+    interfaces: frozenset[Device] = frozenset()
 
 
 class NodeKernel(Protocol):

@@ -25,6 +25,7 @@ from cni_v6.cluster.facts import (
     SegmentRoute,
     SetGate,
     SetSenders,
+    SetTable,
     Tunnel,
     Underlay,
     place,
@@ -57,7 +58,8 @@ class FakeNode:
     def observe(self) -> Facts:
         closed = frozenset(self.closed)
         return Facts(self.underlay, dict(self.devices), frozenset(self.entries), closed, self.drops,
-                     tuple(map(str, self.gate)), self.senders if self.devices else None)
+                     tuple(map(str, self.gate)), self.senders if self.devices else None,
+                     frozenset(device.interface for device in self.devices.values()))
 
     def apply(self, operations: Iterable[Op]) -> list[CniError]:
         todo = list(operations)
@@ -82,6 +84,9 @@ class FakeNode:
             return ""
         if isinstance(operation, SetSenders):
             self.senders = operation.addresses if self.devices else frozenset()
+            return ""
+        if isinstance(operation, SetTable):
+            self.devices[operation.device.ifname], self.senders = operation.device, operation.senders
             return ""
         if isinstance(operation, RemoveDevice):
             self._remove_device(operation.ifname)

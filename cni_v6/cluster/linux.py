@@ -29,6 +29,7 @@ from cni_v6.cluster.facts import (
     SegmentRoute,
     SetGate,
     SetSenders,
+    SetTable,
     Tunnel,
     Underlay,
 )
@@ -78,7 +79,7 @@ class LinuxNode:
         index = answers.index_of(below) if below else 0
         underlay = self._underlay(below) if below else None
         self.underlay_name = underlay.ifname if underlay else ""
-        devices, ends = self._devices.look(underlay, index)
+        devices, interfaces, ends = self._devices.look(underlay, index)
         tunnel = next((number for number, name in ends.items() if name == TUNNEL), 0)
         self.news.of_tunnel(tunnel)
         names = {**ends, **({index: underlay.ifname} if underlay else {})}
@@ -86,7 +87,7 @@ class LinuxNode:
         entries = [*self._routes(names), *self._rules(), *(self._of_tunnel(tunnel) if devices.get(TUNNEL) else ())]
         drops = underlay is not None and self._drops(underlay)
         return Facts(underlay, devices, frozenset(entries), frozenset(self._closed(names.values())), drops,
-                     self._tables.gate(), self._tables.senders())
+                     self._tables.gate(), self._tables.senders(), interfaces)
 
     def apply(self, operations: Iterable[Op]) -> list[CniError]:
         found = []
@@ -164,6 +165,8 @@ class LinuxNode:
             self._tables.set_gate(operation)
         elif isinstance(operation, SetSenders):
             self._tables.set_senders(operation)
+        elif isinstance(operation, SetTable):
+            self._tables.set_table(operation)
         elif isinstance(operation, RemoveDevice):
             indices.clear()
             self._devices.remove(operation)

@@ -89,28 +89,38 @@ class Devices:
         self._sysctls = sysctls
         self._tables = tables
 
-    def look(self, underlay: Underlay | None, index: int) -> tuple[dict[str, Device | None], dict[int, str]]:
-        """(as ``Facts.devices``, the names of their ends by index).
+    def look(
+        self, underlay: Underlay | None, index: int
+    ) -> tuple[dict[str, Device | None], frozenset[Device], dict[int, str]]:
+        """(as ``Facts.devices``, as ``Facts.interfaces``, the names of their ends by index).
 
         :param index: of the underlay.
         """
         found: dict[str, Device | None] = {}
+        interfaces: set[Device] = set()
         names: dict[int, str] = {}
         for name in (TUNNEL, SRV6, SRV6_IN):
             data = self._asked.link(requests.get_link(name))
             if data:
                 names[answers.index_of(data)] = name
-                if name == TUNNEL:
-                    found[name] = self._tunnel(data, underlay, index)
-                elif name == SRV6:
-                    found[name] = self._pair(data)
+                if name == SRV6_IN:
+                    continue
+                device = self._tunnel(data, underlay, index) if name == TUNNEL else self._pair(data)
+                interfaces |= {device.interface} if device else set()
+                found[name] = device if device and self._has_table(device) else None
         for name, table in ((TUNNEL, self._tables.tunnel), (SRV6, self._tables.srv6)):
             if table.look():
                 found.setdefault(name, None)
-        return found, names
+        return found, frozenset(interfaces), names
+
+    def _has_table(self, device: Device) -> bool:
+        if isinstance(device, Tunnel):
+            return self._tables.tunnel.has(device) or self._tables.tunnel.without
+        return self._tables.srv6.has(device)
 
     def _tunnel(self, data: bytes, underlay: Underlay | None, index: int) -> Tunnel | None:
-        """The tunnel; None if it is not whole, as when an agent ended before it was, or somebody changed it."""
+        """The tunnel; None if its interface is not whole, as when an agent ended before it was, or somebody changed it.
+        """
         link, _ = answers.read_link(data)
         given = pyroute2_tunnels.read_vxlan(data)
         addresses = [*self._asked.addresses(answers.index_of(data))]
@@ -118,12 +128,10 @@ class Devices:
         as_wanted = all(given.get(key) == value for key, value in wanted.items())
         if not underlay or not link.up or not as_wanted or len(addresses) != 1:
             return None
-        tunnel = Tunnel(underlay.ifname, str(given["local"]), link.mac, addresses[0], link.mtu)
-        table = self._tables.tunnel
-        return tunnel if table.has(tunnel) or table.without else None
+        return Tunnel(underlay.ifname, str(given["local"]), link.mac, addresses[0], link.mtu)
 
     def _pair(self, data: bytes) -> Pair | None:
-        """The pair; None if it is not whole."""
+        """The pair; None if its interfaces are not whole."""
         other = self._asked.link(requests.get_link(SRV6_IN))
         if other is None or answers.peer_of(data) != answers.index_of(other):
             return None
@@ -133,8 +141,7 @@ class Devices:
             as_made = (link.kind, link.mac, link.mtu, master) == ("veth", PAIR_MAC, mtu, 0)
             if not as_made or not segments.is_up_without_arp(end) or [*self._asked.addresses(answers.index_of(end))]:
                 return None
-        pair = Pair(mtu, source(self._tables.srv6.look()))
-        return pair if not self._wrong_inside() and self._tables.srv6.has(pair) else None
+        return None if self._wrong_inside() else Pair(mtu, source(self._tables.srv6.look()))
 
     def _wrong_inside(self) -> dict[str, str]:
         """Of INNER what is not so. A kernel without IPv4 has none of it."""

@@ -19,7 +19,8 @@ GROUPS: Mapping[int, tuple[Test, ...]] = {
     uapi.RTNLGRP_IPV4_RULE: (), uapi.RTNLGRP_IPV6_RULE: (),
     uapi.RTNLGRP_LINK: (), uapi.RTNLGRP_IPV4_IFADDR: (), uapi.RTNLGRP_IPV6_IFADDR: (),
 }
-DEFAULT_ROUTE: tuple[Test, ...] = ((BYTE, HEADER.size + 1, 0),)  # rtm_dst_len, the second byte of struct rtmsg
+# Of what may be the default route (``requests.get_uplink``): tunnels have 2000::/3, and VPNs 0.0.0.0/1, in its place.
+LENGTHS = range(4)
 LINKS = (uapi.RTM_NEWLINK, uapi.RTM_DELLINK)
 ADDRESSES = (uapi.RTM_NEWADDR, uapi.RTM_DELADDR)
 
@@ -35,7 +36,7 @@ class News:
         self._interest: tuple[Collection[int], Collection[str]] | None = None
         with ExitStack() as undo:
             self._poll = undo.enter_context(closing(select.epoll()))
-            wanted = (*GROUPS.items(), *((group, DEFAULT_ROUTE) for group in ROUTES))
+            wanted = (*GROUPS.items(), *((group, _of_length(length)) for group in ROUTES for length in LENGTHS))
             self._sockets = [undo.enter_context(closing(subscribe(group, tests))) for group, tests in wanted]
             self._neighbours: socket.socket | None = None
             self._tunnel = 0
@@ -90,6 +91,11 @@ class News:
     def _listen(self, opened: socket.socket) -> None:
         opened.setblocking(False)
         self._poll.register(opened, select.EPOLLIN)
+
+
+def _of_length(length: int) -> tuple[Test, ...]:
+    """Matches notifications about routes to prefixes of a length: rtm_dst_len, the second byte of struct rtmsg."""
+    return ((BYTE, HEADER.size + 1, length),)
 
 
 def _receive(opened: socket.socket) -> bytes | None:

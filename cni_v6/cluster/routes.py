@@ -27,6 +27,7 @@ from cni_v6.cluster.facts import (
     SegmentRoute,
     SetGate,
     SetSenders,
+    SetTable,
     Tunnel,
     Underlay,
 )
@@ -141,14 +142,18 @@ def gate_difference(seen: Facts, gate: tuple[Passage, ...]) -> Iterator[Op]:
         yield SetGate(gate)
 
 
-def device_difference(seen: Facts, device: Device | None) -> Iterator[Op]:
-    """What makes the carrier's interface as it must be. It cannot get other settings: it is made anew."""
-    wanted = {device.ifname: device} if device else {}
+def device_difference(seen: Facts, needed: Wanted) -> Iterator[Op]:
+    """What makes the carrier's interface as it must be. It cannot get other settings: it is made anew.
+
+    Its table can, as after a reload of the firewall, or when an agent of another version ran before.
+    """
+    device = needed.device
+    stays = device.ifname if device and device.interface in seen.interfaces else ""
     for name in sorted(seen.devices):
-        if seen.devices[name] is None or seen.devices[name] != wanted.get(name):
+        if name != stays and (seen.devices[name] is None or seen.devices[name] != device):
             yield RemoveDevice(name)
     if device and seen.devices.get(device.ifname) != device:
-        yield Add(device)
+        yield SetTable(device, needed.senders) if stays else Add(device)
 
 
 def difference(seen: Facts, needed: Wanted) -> Iterator[Op]:

@@ -21,7 +21,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterable, Sequence
 
-from cni_v6.cluster.facts import SRV6_IN, Device, Op, Passage, SetGate, SetSenders, Tunnel
+from cni_v6.cluster.facts import SRV6_IN, Device, Op, Passage, SetGate, SetSenders, SetTable, Tunnel
 from cni_v6.cluster.protocol import PORT
 from cni_v6.cluster.srv6 import SIDS
 from cni_v6.errors import KERNEL_REFUSED, CniError
@@ -191,6 +191,14 @@ class Tables:
         """
         for table in self._of_carriers():
             table.load(operation, nft.set_senders(table.name, sorted(operation.addresses)))
+
+    def set_table(self, operation: SetTable) -> None:
+        """
+        :raises CniError: KERNEL_REFUSED.
+        """
+        table = self.tunnel if isinstance(operation.device, Tunnel) else self.srv6
+        senders = nft.set_senders(table.name, sorted(operation.senders))
+        table.load(operation, [*messages(operation.device), *senders])
 
     def _of_carriers(self) -> Iterable[Table]:
         return (table for table in (self.srv6, self.tunnel) if table.look())

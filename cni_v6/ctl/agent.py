@@ -68,7 +68,7 @@ def run(chosen: argparse.Namespace) -> int:
         )
         open_things.callback(disk.set_ready, False)
         shown = StatusFile(Status(name, conf.target))
-        open_things.enter_context(closing(agent_metrics.server(chosen.metrics)))
+        open_things.enter_context(closing(agent_metrics.server(chosen.metrics, _say)))
         if conf.report_every:
             folder = _network_folder(template)
             open_things.enter_context(closing(Reporter(

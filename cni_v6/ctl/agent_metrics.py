@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from cni_v6.cluster.report import room
 from cni_v6.ctl import agent_status
 from cni_v6.engine.exposition import Sample, render
 from cni_v6.engine.metrics import MetricsServer, listen_on
+from cni_v6.errors import INVALID_CONFIG, CniError
 
 VARIABLE = "CNI_V6_AGENT_METRICS"
 
 
-def server(address: str | None) -> MetricsServer:
+def server(address: str | None, say: Callable[[str], None]) -> MetricsServer:
     """Serves them on a unix socket beside the engine's, and on a loopback address too; None for none.
 
-    :raises CniError: as ``listen_on``.
+    Any user of the node can take the port. The agent goes on without it: containers are worth more than numbers.
+
+    :param say: is told why the agent does not listen there.
+    :raises CniError: INVALID_CONFIG: it is no such address.
     """
-    also = listen_on(address) if address else None
+    also = None
+    try:
+        also = listen_on(address) if address else None
+    except CniError as error:
+        if error.code == INVALID_CONFIG:
+            raise
+        say(f"{error}; the agent goes on, and its socket has them")
     return MetricsServer(agent_status.path(".sock"), also, lambda: render(of_agent()))
 
 

@@ -43,7 +43,8 @@ class _Network:
     """``events``: of its folders. ``mark``: as of ``InOrder.begin``; None while it is not known to be in order.
 
     ``owners``: whose each interface, route, record and lease file is. ``keys``: those of each owner. ``running``: whose
-    interface was there. ``changed``: what has changed, and the number of the look before which it did.
+    interface was there. ``changed``: what has changed, and the number of the look before which it did. ``lost``: the
+    number of the look before which news were lost.
     """
 
     events: int
@@ -53,6 +54,7 @@ class _Network:
     keys: dict[Owner, tuple[str, ...]] = field(default_factory=dict)
     running: set[Owner] = field(default_factory=set)
     changed: dict[Key, int] = field(default_factory=dict)
+    lost: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,7 @@ class InOrder:
             return
         with self._lock:
             known = token.network
-            if self._networks.get(token.key) is not known:
+            if self._networks.get(token.key) is not known or known.lost > token.number:
                 return
             _learn(known, tuple(known.keys) if look.owners is None else look.owners, records, present)
             known.mark = token.mark
@@ -115,11 +117,9 @@ class InOrder:
         self._news = self._news or self._make_news()
         told = self._news.read()
         for known in self._networks.values():
-            if told is None:
-                known.mark = None
             _note(known, told or (), self._number)
-            if len(known.changed) > MOST:
-                known.mark = None
+            if told is None or len(known.changed) > MOST:
+                known.mark, known.lost = None, self._number
                 known.changed.clear()
 
     def _known(self, key: tuple[str, str]) -> _Network:

@@ -136,7 +136,7 @@ def _with_loopback(spaces: Spaces, request: Callable[[str, int], Message]) -> No
     """Ask for a change of the address that stands for ::1. Without IPv6 there is none, and none is needed."""
     from cni_v6.firewall import loopback
 
-    lo = spaces.index(HOST, "lo")
+    lo = spaces.index(HOST, loopback.INTERFACE)
     if lo is None:
         return
     [answer] = spaces.get(HOST).route.request([request(f"{loopback.STANDS_FOR}/128", lo)])

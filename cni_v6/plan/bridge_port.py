@@ -112,6 +112,11 @@ def loopback_ports(conf: MainConf) -> Iterable[Op]:
         yield ops.SetSysctl(HOST, f"ipv4/conf/{conf.gateway_interface}/route_localnet", "1")
 
 
+def has_ipv4(record: Attachment) -> bool:
+    """Whether an attachment has an IPv4 address, without which its ports do not answer at 127.0.0.1."""
+    return any(version(address) == 4 for address in record.addresses)
+
+
 def _is_at_loopback(port: Port) -> bool:
     return not port.host_ip or port.host_ip == "0.0.0.0" or port.host_ip.startswith("127.")
 

@@ -263,7 +263,8 @@ def _gateway(there: list[View], node: str, seen: Snapshot, found: Findings) -> N
         found.add(None, words, add)
     for words, steps in forwarding.missing(everything, home, home, seen):
         found.add(None, words, *steps)
-    for step in dict.fromkeys(step for view in there if view.conf for step in _settings(view.conf)):
+    wanted = (key for view in there if view.conf and bridge_port.has_ipv4(view.record) for key in _settings(view.conf))
+    for step in dict.fromkeys(wanted):
         if seen.sysctl(HOST, step.key) != step.value:
             found.add(None, f"net/{step.key} is not {step.value}", step)
 

@@ -78,7 +78,7 @@ def differences(
     yield from forwarding.missing(
         frozenset(map(version, record.addresses)), forwarding.marked(conf), routed_check.THE_NODE, seen
     )
-    for step in _loopback_ports(conf):
+    for step in _loopback_ports(conf) if bridge_port.has_ipv4(record) else ():
         if seen.sysctl(HOST, step.key) != step.value:
             yield f"net/{step.key} is not {step.value}", (step,)
 

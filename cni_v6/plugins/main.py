@@ -197,6 +197,9 @@ class Frame(Generic[Conf]):
         questions = *plugin.check_questions(site, conf, promised, record), *features.check_questions(conf, record)
         questions += features.inside_questions(site, conf, record)
         seen = context.kernel.observe(questions)
+        if firewall_reload.is_of_another_version(seen):
+            firewall_reload.restore(call, conf.network, conf.data_dir, context)
+            seen = context.kernel.observe(questions)
         found = [*damaged, *plugin.differences(site, conf, promised, record, seen)]
         found += [*features.inside_differences(site, conf, record, seen), *features.differences(conf, record, seen)]
         if conf.firewall.wanted:

@@ -30,6 +30,7 @@ from cni_v6.cluster.facts import (
     SegmentRoute,
     SetGate,
     SetSenders,
+    SetTable,
     Tunnel,
     Underlay,
 )
@@ -37,6 +38,7 @@ from cni_v6.cluster.fake import FakeNode
 from cni_v6.cluster.linux import LinuxNode
 from cni_v6.cluster.news import News
 from cni_v6.cluster.records import NodeRecord
+from cni_v6.cluster.routes import Wanted, device_difference
 from cni_v6.errors import KERNEL_REFUSED
 from tests.netns import networks
 from tests.netns.wire import PATIENCE, inside
@@ -150,7 +152,8 @@ def test_the_tunnel(bench: Bench) -> None:
     assert "No such device" in str(refused)
     assert bench.kernel.apply([Add(TUNNEL_OF_NODE), *map(Add, OTHER), Add(OWN6)]) == []
     devices: dict[str, Device | None] = {TUNNEL: TUNNEL_OF_NODE}
-    facts = Facts(UNDERLAY, devices, frozenset((*OTHER, OWN6)), frozenset(("eth0", TUNNEL)), senders=frozenset())
+    facts = Facts(UNDERLAY, devices, frozenset((*OTHER, OWN6)), frozenset(("eth0", TUNNEL)), senders=frozenset(),
+                  interfaces=frozenset({TUNNEL_OF_NODE}))
     assert bench.kernel.observe() == facts
     assert len(bench.kernel.apply([Add(TUNNEL_OF_NODE), Forward(TUNNEL), Forward("eth0")])) == 1
     moved: Entry = Endpoint(OTHER_MAC, "fd00:11::3")
@@ -193,7 +196,8 @@ def test_segment_routing(bench: Bench) -> None:
     wanted = frozenset((*OWN_SRV6, *OTHER_SRV6))
     assert len(wanted) == 9 + 5
     assert bench.kernel.apply([Add(PAIR), *map(Add, (*OWN_SRV6, *OTHER_SRV6))]) == []
-    facts = Facts(UNDERLAY, {SRV6: PAIR}, wanted, frozenset(("eth0", SRV6, SRV6_IN)), senders=frozenset())
+    facts = Facts(UNDERLAY, {SRV6: PAIR}, wanted, frozenset(("eth0", SRV6, SRV6_IN)), senders=frozenset(),
+                  interfaces=frozenset({PAIR.interface}))
     assert bench.kernel.observe() == facts
     forward = map(Forward, (SRV6, SRV6_IN))
     refused_again = bench.kernel.apply([Add(PAIR), *map(Add, (*OWN_SRV6, *OTHER_SRV6)), *forward])
@@ -219,6 +223,37 @@ def test_whom_a_carrier_takes_packets_from(bench: Bench, device: Device) -> None
     assert bench.kernel.observe().senders is None
     bench.kernel.apply([Add(device)])
     assert bench.kernel.observe().senders == frozenset()
+
+
+@pytest.mark.parametrize("device", [TUNNEL_OF_NODE, PAIR])
+def test_a_table_that_is_made_anew_leaves_the_rest(bench: Bench, device: Device) -> None:
+    entries = OTHER if device == TUNNEL_OF_NODE else OTHER_SRV6
+    assert bench.kernel.apply([Add(device), *map(Add, entries)]) == []
+    moved = replace(device, source="fd00:11::7") if isinstance(device, Pair) else device
+    for addresses in (frozenset({"fd00:11::2", "fd00:11::3"}), frozenset[str]()):
+        assert bench.kernel.apply([SetTable(moved, addresses)]) == []
+        seen = bench.kernel.observe()
+        assert seen.devices == {device.ifname: moved} and seen.interfaces == frozenset({device.interface})
+        assert seen.entries == frozenset(entries) and seen.senders == addresses
+
+
+@pytest.mark.netns
+@pytest.mark.parametrize("device", [TUNNEL_OF_NODE, PAIR])
+def test_a_table_that_somebody_has_removed(real: tuple[LinuxNode, Node], device: Device) -> None:
+    """Or that an agent of another version made: the interfaces stay, and the connections of containers."""
+    kernel, node = real
+    kernel.apply([Add(device)])
+    kernel.observe()
+    lose_tables(kernel, node)
+    seen = kernel.observe()
+    assert seen.devices == {device.ifname: None} and seen.interfaces == frozenset({device.interface})
+    assert seen.senders is None
+    wanted = Wanted(frozenset(OTHER if device == TUNNEL_OF_NODE else OTHER_SRV6), device)
+    operations = [*device_difference(seen, wanted)]
+    assert operations == [SetTable(device, frozenset({"fd00:11::2"}))] and kernel.apply(operations) == []
+    assert kernel.observe().devices == {device.ifname: device} and kernel.observe().senders == frozenset({"fd00:11::2"})
+    node.run("ip", "link", "set", device.ifname, "down")
+    assert [*device_difference(kernel.observe(), wanted)] == [RemoveDevice(device.ifname), Add(device)]
 
 
 def test_a_segment_route_that_differs_is_not_the_same(bench: Bench) -> None:
@@ -363,6 +398,10 @@ def test_rules_of_a_carrier_are_what_nft_says(real: tuple[LinuxNode, Node], devi
     node.run("nft", "add", "element", "inet", table, "nodes", "{ fd00:11::66 }")
     assert select.select([kernel.table_news], [], [], PATIENCE)[0] and kernel.table_news.drain()
     assert kernel.observe().senders == frozenset({"fd00:11::2", "fd00:11::66"})
+    node.run("nft", "add", "element", "inet", table, "nodes", "{ * }")  # anybody
+    assert kernel.table_news.drain() and "" in (kernel.observe().senders or ())
+    assert kernel.apply([SetSenders(frozenset({"fd00:11::2"}))]) == []
+    assert kernel.observe().senders == frozenset({"fd00:11::2"})
 
 
 @pytest.mark.netns
@@ -463,8 +502,8 @@ def test_what_the_agent_does_itself_is_no_news(real: tuple[LinuxNode, Node]) -> 
     assert select.select([kernel.news], [], [], PATIENCE)[0] and not kernel.news.drain()
     node.run("ip", "route", "delete", ROUTES[2].dst)
     assert select.select([kernel.news], [], [], PATIENCE)[0] and kernel.news.drain()
-    for family in ("-4", "-6"):
-        node.run("ip", family, "route", "add", "default", "dev", "eth0")
+    for family, dst in (("-4", "default"), ("-6", "default"), ("-4", "0.0.0.0/1"), ("-6", "2000::/3")):
+        node.run("ip", family, "route", "add", dst, "dev", "eth0")
         assert select.select([kernel.news], [], [], PATIENCE)[0] and kernel.news.drain()
 
 

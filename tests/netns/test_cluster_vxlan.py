@@ -87,6 +87,17 @@ def test_who_may_send_to_a_tunnel(two: Cluster, beyond: str, family: int) -> Non
     assert int(dropped) >= 3
 
 
+def test_a_table_comes_back_without_a_new_tunnel(two: Cluster) -> None:
+    """As after a reload of the firewall: a tunnel made anew would lose packets of containers, and their routes."""
+    a, b = two.members
+    table = ("nft", "list", "table", "inet", "cni_v6_vxlan")
+    [before] = a.node.ip_json("link", "show", "dev", "cni-v6-vxlan")
+    a.node.run("nft", "delete", *table[2:])
+    wire.await_state(a.node.path, lambda: b.addresses[0] in a.node.run(*table, check=False).stdout, "the other node")
+    [after] = a.node.ip_json("link", "show", "dev", "cni-v6-vxlan")
+    assert after["ifindex"] == before["ifindex"] and a.pod.ping(b.pod.address(6))
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_containers_have_vxlan_of_their_own(two: Cluster, family: int) -> None:
     """What they send each other on that port goes from node to node in the tunnel."""

@@ -122,6 +122,21 @@ def test_after_an_upgrade_status_loads_the_rules_of_its_version() -> None:
     assert (fake.kernel.firewall.mark, fake.kernel.firewall.elements()) == (ruleset.mark(), held)
 
 
+def test_after_an_upgrade_check_loads_the_rules_of_its_version_too() -> None:
+    """Tables that are gone are still a difference."""
+    fake = FakeContext()
+    fake.add("c1")
+    config = CONFIG | {"prevResult": fake.add("c2")}
+    for _ in range(2):
+        fake.kernel.firewall.mark = "cni-v6 0123456789abcdef"
+        answer = fake.call("CHECK", "c2", config)
+        answer.ok()
+        assert "loaded the firewall's tables of this version, with 2 attachments" in answer.stderr
+        assert fake.kernel.firewall.mark == ruleset.mark()
+    fake.kernel.firewall.unload()
+    assert "not as they were loaded" in fake.call("CHECK", "c2", config).error(errors.CHECK_FAILED)
+
+
 def test_tables_that_cannot_be_loaded_fail_no_other_call() -> None:
     fake = FakeContext(kernel=WithoutNft())
     fake.kernel.firewall.load(())

@@ -13,7 +13,7 @@ from jsonschema import Draft202012Validator
 from cni_v6 import errors
 from cni_v6.cluster import blocks, conflist, membership, records, routes
 from cni_v6.cluster.config import AgentConf, Pool, parse, parse_node_name, schema
-from cni_v6.cluster.facts import Add, Facts, Forward, Remove, RemoveDevice, Route, Underlay
+from cni_v6.cluster.facts import Add, Facts, Forward, Pair, Remove, RemoveDevice, Route, SetTable, Underlay
 from cni_v6.cluster.membership import Member
 from cni_v6.cluster.records import Change, Claim, Cluster, NodeRecord
 from cni_v6.cluster.state import State, decode_state, encode_state
@@ -435,10 +435,12 @@ def test_the_difference_is_removals_then_additions() -> None:
     needed = routes.Wanted(frozenset({new, same}), forwarding=("eth0",))
     assert list(routes.difference(seen, needed)) == [Remove(old), Add(new)]
     assert list(routes.difference(replace(seen, closed=frozenset({"eth0", "eth1"})), needed))[0] == Forward("eth0")
-    operations = Remove(same), Add(new), Forward("eth0"), RemoveDevice("cni-v6-srv6")
+    operations = (Remove(same), Add(new), Forward("eth0"), RemoveDevice("cni-v6-srv6"),
+                  SetTable(Pair(1460, "fd00::1"), frozenset()))
     assert [str(operation) for operation in operations] == [
         "remove route unreachable fd43::/64", "add route fd42::/64 via fd00::2 dev eth0",
         "forward what comes in by eth0", "remove interface cni-v6-srv6",
+        "set the table of nftables of interfaces cni-v6-srv6 and cni-v6-srv6-in from fd00::1 (mtu 1460)",
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,7 +21,7 @@ from cni_v6.cluster.reporter import Known, Reporter
 from cni_v6.cluster.status import Status
 from cni_v6.cluster.store import MemoryStore
 from cni_v6.ctl import agent_metrics, agent_status
-from cni_v6.errors import IO_FAILURE, CniError
+from cni_v6.errors import INVALID_CONFIG, IO_FAILURE, CniError
 from cni_v6.plan.health import agent as agent_health
 from cni_v6.plan.health.agent import AgentFacts
 
@@ -296,3 +297,18 @@ def test_how_old_the_store_is(tmp_path: Path, stepped: int, synced: int, behind:
             synced == stepped)
         shown.remove()
         assert agent_status.facts() is None
+
+
+def test_a_port_that_somebody_else_has_does_not_stop_the_agent(tmp_path: Path) -> None:
+    """Any user of the node can take it. The metrics are on the unix socket all the same."""
+    said: list[str] = []
+    with pytest.MonkeyPatch.context() as patch, socket.create_server(("127.0.0.1", 0)) as taken:
+        patch.setenv("CNI_V6_RUN_DIR", str(tmp_path))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with closing(agent_metrics.server(address, said.append)), closing(socket.socket(socket.AF_UNIX)) as client:
+            client.connect(agent_status.path(".sock"))
+        with pytest.raises(CniError) as refused:
+            agent_metrics.server("192.0.2.1:9165", said.append)
+    assert refused.value.code == INVALID_CONFIG
+    [words] = said
+    assert address in words and "goes on" in words

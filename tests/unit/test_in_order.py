@@ -194,6 +194,8 @@ def test_in_doubt_all_are_looked_at(settled: Kept, doubt: Callable[[Kept], None]
     doubt(settled)
     fresh = settled.begin()
     assert fresh.owners is None
+    settled.settle(look, record(A))
+    assert settled.begin().owners is None, "it was in order before what nobody told of"
     settled.settle(fresh, record(A))
     assert settled.begin().owners == frozenset()
     if doubt in (other_folder, no_folder, another_look):

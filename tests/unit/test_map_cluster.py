@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
@@ -135,3 +136,12 @@ def test_what_a_store_has(tmp_path: Path) -> None:
     store.report("a", None)
     assert [member.state for member in reader.members(f"file:{tmp_path}/store.json")][3] == UNKNOWN
     store.close()
+
+
+def test_what_cannot_be_read_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Else a node that is left out would look like one that is not there."""
+    with closing(FileStore(str(tmp_path / "store.json"))) as store:
+        assert store.commit([Change("nodes/a\x1b[31m", None, "[]")])
+    assert reader.members(f"file:{tmp_path}/store.json") == []
+    said = capsys.readouterr().err
+    assert said.startswith("cni-v6ctl: object ") and "is left out" in said and "\x1b" not in said

@@ -293,10 +293,19 @@ def test_check_names_a_mac_that_the_node_does_not_send_to() -> None:
     assert "mac is 02:00:5e:10:00:09, and the node sends to" in check(fake, result, OPEN).error(errors.CHECK_FAILED)
 
 
+PUBLISHING = {"portMappings": [{"hostPort": 80, "containerPort": 80, "protocol": "tcp"}]}
+
+
+def test_a_port_of_a_container_without_ipv4_needs_no_setting() -> None:
+    fake = FakeContext()
+    add(fake, conf=config("2001:db8:1::/64", runtimeConfig=PUBLISHING))
+    with fake.leases().transaction() as leases:
+        assert repair.look(leases, fake.context()).differences == []
+
+
 def test_a_published_port_at_the_loopback_address_is_mended() -> None:
     fake = FakeContext()
-    conf = {**CONFIG, "runtimeConfig": {"portMappings": [{"hostPort": 80, "containerPort": 80, "protocol": "tcp"}]}}
-    add(fake, conf=conf)
+    add(fake, conf=config(runtimeConfig=PUBLISHING))
     key = f"ipv4/conf/{VETH}/route_localnet"
     assert fake.kernel.spaces[HOST].sysctls[key] == "1"
     fake.kernel.spaces[HOST].sysctls[key] = "0"

@@ -133,9 +133,10 @@ def dump_senders(table: str) -> Message:
 
 
 def read_senders(data: bytes) -> Iterator[str]:
-    """The addresses in a message of the dump."""
+    """The addresses in a message of the dump; "" for the element that stands for all (``*``), which has no key."""
     for _, element in each(attributes(data).get(NFTA_SET_ELEM_LIST_ELEMENTS, b"")):
-        yield to_text(6, int.from_bytes(by_kind(by_kind(element)[NFTA_SET_ELEM_KEY])[NFTA_DATA_VALUE], "big"))
+        key = by_kind(element).get(NFTA_SET_ELEM_KEY)
+        yield to_text(6, int.from_bytes(by_kind(key)[NFTA_DATA_VALUE], "big")) if key else ""
 
 
 def _of_set(table: str) -> bytes:
