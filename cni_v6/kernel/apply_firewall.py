@@ -17,7 +17,7 @@ from cni_v6.kernel.describe import describe
 from cni_v6.kernel.facts import ForwardChain
 from cni_v6.kernel.netfilter import conntrack, keys, listing, messages as nft
 from cni_v6.kernel.netfilter.socket import NO_NETFILTER, NetfilterSocket
-from cni_v6.kernel.netlink import pyroute2_messages, requests
+from cni_v6.kernel.netlink import requests
 from cni_v6.kernel.netlink.message import Message
 from cni_v6.kernel.netlink.socket import Answer, explain
 from cni_v6.kernel.open_namespaces import Spaces
@@ -127,7 +127,7 @@ def load_ruleset(spaces: Spaces, operation: ops.LoadRuleset) -> None:
     The address is deprecated: it is no source of the node's packets, but where a rule makes it one (RFC 6724, rule 3).
     """
     _nft(operation.elements)
-    _with_loopback(spaces, lambda place, lo: pyroute2_messages.set_preferred(
+    _with_loopback(spaces, lambda place, lo: requests.set_preferred(
         ops.SetPreferred(HOST, "lo", place, preferred=False), lo
     ))
 

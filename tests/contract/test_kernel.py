@@ -295,6 +295,11 @@ def test_what_is_unreachable_in_both_families(testbed: KernelTestbed) -> None:
         for family, prefix in zip(("-6", "-4"), prefixes):
             [found] = testbed.node.ip_json(family, "route", "show", "type", "unreachable", prefix)
             assert found["metric"] == 2**32 - 1
+    for _ in range(2):
+        testbed.kernel.apply([ops.RemoveUnreachable(HOST, each) for each in prefixes])
+    if isinstance(testbed, LinuxTestbed):
+        for family in ("-6", "-4"):
+            assert not testbed.node.ip_json(family, "route", "show", "type", "unreachable")
 
 
 def test_a_bridge_has_so_many_ports(testbed: KernelTestbed) -> None:

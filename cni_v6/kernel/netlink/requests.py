@@ -13,6 +13,7 @@ import struct
 from collections.abc import Sequence
 
 from cni_v6.kernel import ops
+from cni_v6.kernel.facts import FOREVER
 from cni_v6.kernel.netlink.message import Message, address, attribute, mac, nest, packed, text, u8, u32
 from cni_v6.kernel.netlink.uapi import (
     AF_INET,
@@ -20,6 +21,7 @@ from cni_v6.kernel.netlink.uapi import (
     AF_UNSPEC,
     IFA_ADDRESS,
     IFA_BROADCAST,
+    IFA_CACHEINFO,
     IFA_F_NODAD,
     IFA_FLAGS,
     IFA_TARGET_NETNSID,
@@ -232,6 +234,13 @@ def add_address(op: ops.AddAddress, index: int) -> Message:
     if _family(ip) == AF_INET6 and not op.dad:
         body += u32(IFA_FLAGS, IFA_F_NODAD)
     return Message(RTM_NEWADDR, NEW, body)
+
+
+def set_preferred(op: ops.SetPreferred, index: int) -> Message:
+    """Not with pyroute2: the first load of the tables has one, and an ADD without an engine would import that."""
+    lifetimes = struct.pack("=4I", FOREVER if op.preferred else 0, FOREVER, 0, 0)  # struct ifa_cacheinfo
+    body = _address(op.address, index) + u32(IFA_FLAGS, IFA_F_NODAD) + attribute(IFA_CACHEINFO, lifetimes)
+    return Message(RTM_NEWADDR, NLM_F_REPLACE, body)
 
 
 def remove_address(op: ops.RemoveAddress, index: int) -> Message:
