@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -277,3 +279,29 @@ def test_what_came_in_is_refused_after_the_usual_tables(
     assert list(pyroute2_rules.returning(kind("up0", 7))) == [
         rule(AF_INET, 254), rule(AF_INET, 253), rule(AF_INET, 0), rule(AF_INET6, 254), rule(AF_INET6, 0),
     ]
+
+
+AT_ONCE = """
+from threading import Barrier, Thread
+from cni_v6.kernel import ops
+from cni_v6.kernel.netlink import pyroute2_messages as messages, pyroute2_rules
+
+made, start = [], Barrier(20)
+
+def call(number):
+    start.wait()
+    made.append(messages.get_queue(1) if number % 2 else list(pyroute2_rules.returning(ops.AllowReturn("up0", 7))))
+
+threads = [Thread(target=call, args=(number,)) for number in range(20)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print(len(made))
+"""
+
+
+def test_the_first_calls_of_an_engine_may_come_at_once() -> None:
+    """A node that boots starts all its containers at once. Their calls import pyroute2, which must be done by one."""
+    done = subprocess.run((sys.executable, "-c", AT_ONCE), capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("20\n", "")

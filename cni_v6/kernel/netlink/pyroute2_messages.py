@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
+from threading import Lock
 from typing import Any
 
 from cni_v6.kernel import ops
@@ -63,21 +64,27 @@ from cni_v6.kernel.netlink.uapi import (
 Attributes = Sequence[tuple[str, Any]]  # (the kernel's name, the value as pyroute2 takes it)
 
 
+_importing = Lock()
+
+
 def _class(name: str) -> Any:
     """The message class for a header: ``struct ifinfomsg``, ``ifaddrmsg``, ``rtmsg``, ``ndmsg``, ``tcmsg``,
     ``fib_rule_hdr``.
 
-    Imported here, at the first request: it would double the time of a call without an engine (``tools/imports``).
+    Imported here, at the first request: it would double the time of a call without an engine (``tools/imports``). By
+    one thread at a time: pyroute2's modules import each other in circles. Where two threads wait for each other there,
+    Python ends one import (importlib's ``_DeadlockError``), and a module stays half imported while the process lives.
     """
-    if name == "fib_rule_hdr":  # of few containers
-        from pyroute2.netlink.rtnl.fibmsg import fibmsg
+    with _importing:
+        if name == "fib_rule_hdr":  # of few containers
+            from pyroute2.netlink.rtnl.fibmsg import fibmsg
 
-        return fibmsg
-    from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
-    from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
-    from pyroute2.netlink.rtnl.ndmsg import ndmsg
-    from pyroute2.netlink.rtnl.rtmsg import rtmsg
-    from pyroute2.netlink.rtnl.tcmsg import tcmsg
+            return fibmsg
+        from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
+        from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+        from pyroute2.netlink.rtnl.ndmsg import ndmsg
+        from pyroute2.netlink.rtnl.rtmsg import rtmsg
+        from pyroute2.netlink.rtnl.tcmsg import tcmsg
 
     return {"ifaddrmsg": ifaddrmsg, "ifinfomsg": ifinfmsg, "ndmsg": ndmsg, "rtmsg": rtmsg, "tcmsg": tcmsg}[name]
 
