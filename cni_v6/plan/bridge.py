@@ -85,9 +85,7 @@ def plan_add(site: Site, conf: BridgeConf, allocation: Allocation, seen: Snapsho
             *_gateway(site, conf, allocation, seen, mtu=mtu),
         )), seen),
         *_port(site, conf, seen, mtu=mtu, mac=mac),
-        *container.steps(
-            site, allocation, seen, announced=announced, dad=conf.enable_dad, up=not conf.disable_container_interface
-        ),
+        *_container(site, conf, allocation, seen, announced),
         *route_steps,
         *features.container_steps(site, conf, replace(allocation, routes=routes), seen),
         *_arrival(site, conf, allocation, seen, mac, announced),
@@ -172,6 +170,22 @@ def _routes(conf: BridgeConf, allocation: Allocation) -> tuple[Route, ...]:
     return tuple(routes)
 
 
+def _container(
+    site: Site, conf: BridgeConf, allocation: Allocation, seen: Snapshot, announced: frozenset[int]
+) -> Iterable[Op]:
+    """The interface of the container. An IPv6 address whose uniqueness is tested comes once the port is enabled: the
+    kernel sends the solicitation as soon as the container has carrier, which it has before the port, and once."""
+    up = not conf.disable_container_interface
+    later = frozenset({6}) if conf.enable_dad and up else frozenset[int]()
+    yield from container.steps(
+        site, allocation, seen, announced=announced, dad=conf.enable_dad, up=up, later=later
+    )
+    tested = [ip for ip in allocation.ips if ip.family in later]
+    if tested:
+        yield awaits.AwaitPort(site.host)
+        yield from container.addresses(site, tested, dad=True)
+
+
 def _arrival(
     site: Site, conf: BridgeConf, allocation: Allocation, seen: Snapshot, mac: str, announced: frozenset[int]
 ) -> Iterable[Op]:
@@ -179,12 +193,14 @@ def _arrival(
     Then announce those whose old MAC neighbours may still have in their caches."""
     if conf.disable_container_interface:
         return
-    yield awaits.AwaitPort(site.host)
+    is_tested = conf.enable_dad and 6 in allocation.families()
+    if not is_tested:
+        yield awaits.AwaitPort(site.host)
     if conf.is_gateway and allocation.ips:
         gateway, bridge = (seen.link(HOST, name) for name in (conf.gateway_interface, conf.bridge))
         if not (gateway and gateway.running) and not (bridge and bridge.stp):
             yield awaits.AwaitCarrier(conf.gateway_interface)
-    if conf.enable_dad and 6 in allocation.families():
+    if is_tested:
         yield awaits.AwaitAddresses(site.netns, site.owner.ifname)
     else:
         yield from container.reception(site, allocation)

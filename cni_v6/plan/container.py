@@ -41,11 +41,12 @@ def check_free(site: Site, seen: Snapshot) -> None:
 
 def steps(
     site: Site, allocation: Allocation, seen: Snapshot, *, announced: frozenset[int] = frozenset(), dad: bool = False,
-    up: bool = True, accept_ra: str = "0",
+    up: bool = True, accept_ra: str = "0", later: frozenset[int] = frozenset(),
 ) -> Iterable[Op]:
     """Configure the interface before it comes up: no frame from the segment reaches it half-configured.
 
     :param announced: the families whose addresses are announced to neighbours.
+    :param later: the families whose addresses the caller adds by ``addresses``.
     :param accept_ra: as the sysctl: "2" takes router advertisements even from a container that forwards.
     """
     netns, ifname = site.netns, site.owner.ifname
@@ -54,10 +55,15 @@ def steps(
     loopback = seen.sysctl(netns, "ipv6/conf/lo/disable_ipv6")
     if 6 in allocation.families() and loopback == "1":
         yield ops.SetSysctl(netns, "ipv6/conf/lo/disable_ipv6", "0", was=loopback, precaution=True)
-    for ip in allocation.ips:
-        yield ops.AddAddress(netns, ifname, ip.address, dad=dad)
+    yield from addresses(site, (ip for ip in allocation.ips if ip.family not in later), dad=dad)
     if up:
         yield ops.SetLink(netns, ifname, up=True)
+
+
+def addresses(site: Site, ips: Iterable[Address], *, dad: bool) -> Iterable[Op]:
+    """Give the interface these addresses."""
+    for ip in ips:
+        yield ops.AddAddress(site.netns, site.owner.ifname, ip.address, dad=dad)
 
 
 def reception(site: Site, allocation: Allocation) -> Iterable[Op]:

@@ -276,23 +276,6 @@ def test_the_second_container_of_a_network() -> None:
             id="isGateway false",
         ),
         pytest.param(
-            {"enable_dad": True},
-            [
-                inside("ipv6/conf/eth0/accept_dad", "0"),
-                ops.AddAddress(NETNS, "eth0", "2001:db8:1::2/64"),
-                ops.AddAddress(NETNS, "eth0", "10.1.0.2/16"),
-                RECEPTION,
-            ],
-            [
-                inside("ipv6/conf/eth0/accept_dad", "1"),
-                inside("ipv6/conf/eth0/router_solicitation_delay", "0"),
-                ops.AddAddress(NETNS, "eth0", "2001:db8:1::2/64", dad=True),
-                ops.AddAddress(NETNS, "eth0", "10.1.0.2/16", dad=True),
-                awaits.AwaitAddresses(NETNS, "eth0"),
-            ],
-            id="enabledad",
-        ),
-        pytest.param(
             {"disable_container_interface": True},
             [
                 INSIDE_UP,
@@ -317,6 +300,27 @@ def test_a_key(changed: dict[str, Any], gone: list[Op], added: list[Op]) -> None
 
 def test_an_interface_is_announced_when_its_address_is_its_own() -> None:
     assert planned(replace(GATEWAY, enable_dad=True), DUAL).ops[-2:] == (awaits.AwaitAddresses(NETNS, "eth0"), ANNOUNCE)
+
+
+def test_an_address_is_tested_once_its_solicitation_passes_the_port() -> None:
+    made = planned(replace(GATEWAY, enable_dad=True), DUAL)
+    tested = ops.AddAddress(NETNS, "eth0", "2001:db8:1::2/64", dad=True)
+    assert [op for op in dual_stack() if op not in made.ops] == [
+        inside("ipv6/conf/eth0/accept_dad", "0"),
+        ops.AddAddress(NETNS, "eth0", "2001:db8:1::2/64"),
+        ops.AddAddress(NETNS, "eth0", "10.1.0.2/16"),
+        RECEPTION,
+    ]
+    assert [op for op in made.ops if op not in dual_stack()] == [
+        inside("ipv6/conf/eth0/accept_dad", "1"),
+        inside("ipv6/conf/eth0/router_solicitation_delay", "0"),
+        ops.AddAddress(NETNS, "eth0", "10.1.0.2/16", dad=True),
+        tested,
+        awaits.AwaitAddresses(NETNS, "eth0"),
+    ]
+    place = made.ops.index(INSIDE_UP)
+    assert made.ops[place : place + 3] == (INSIDE_UP, PORT_UP, tested) and made.ops.count(PORT_UP) == 1
+    carried_out(made, kernel())
 
 
 def test_detection_has_nothing_to_wait_for_on_ipv4() -> None:
