@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import permutations
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -216,6 +216,15 @@ class Cluster:
             node.run("ip", "address", "add", address, "dev", UNDERLAY, *(("nodad",) if ":" in address else ()))
         return member
 
+    def start(self) -> None:
+        """Start all agents, and wait until each node has a route to every block of the others."""
+        for member in self.members:
+            member.start()
+        for member in self.members:
+            blocks = [block for other in self.members if other is not member for block in other.blocks()]
+            has_all = partial(_has_ways, member, blocks)
+            wire.await_state(member.node.path, has_all, f"routes of {member.name} to {blocks}")
+
     @contextmanager
     def guest(self, name: str) -> Iterator[Member]:
         """A node that is on the link for a while."""
@@ -229,6 +238,11 @@ class Cluster:
     def close(self) -> None:
         for member in self.members:
             member.close()
+
+
+def _has_ways(member: Member, blocks: Sequence[str]) -> bool:
+    routes = member.routes()
+    return all(any(route.startswith(f"{block} ") for route in routes) for block in blocks)
 
 
 @contextmanager

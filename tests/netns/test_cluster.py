@@ -44,8 +44,7 @@ CHANGES = sum(1 << (group - 1) for group in (1, 5, 7, 9, 11))
 def three(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     ipv4, carrier = request.param
     with cluster("a", "b", "c", ipv4=ipv4, carrier=carrier) as made:
-        for member in made.members:
-            member.start()
+        made.start()
         yield made
 
 
@@ -76,8 +75,7 @@ def test_containers_of_all_nodes_talk(three: Cluster) -> None:
 @pytest.fixture(scope="module")
 def two() -> Iterator[Cluster]:
     with cluster("a", "b") as made:
-        for member in made.members:
-            member.start()
+        made.start()
         yield made
 
 

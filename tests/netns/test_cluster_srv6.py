@@ -40,8 +40,7 @@ CHANGES = sum(1 << (group - 1) for group in (1, 5, 7, 8, 9, 11, 19))
 @pytest.fixture(scope="module")
 def two() -> Iterator[Cluster]:
     with cluster("a", "b", carrier="srv6") as made:
-        for member in made.members:
-            member.start()
+        made.start()
         yield made
 
 
@@ -56,6 +55,12 @@ def state(member: Member) -> list[str]:
     return sorted([*found, *(" ".join(name.groups()) for name in names if name)])
 
 
+def complete(member: Member) -> list[str]:
+    """As ``state``, with what two nodes need; [] while the agent has not heard of the other node."""
+    found = state(member)
+    return found if len(found) == 5 + 7 + 4 + 2 else []
+
+
 def sids(member: Member) -> dict[int, str]:
     """A node's own SIDs by the family of what they decapsulate."""
     text = member.node.run("ip", "-6", "route", "show", "table", "166").stdout
@@ -65,8 +70,7 @@ def sids(member: Member) -> dict[int, str]:
 
 def test_what_somebody_deletes_comes_back(two: Cluster) -> None:
     a, _ = two.members
-    before = state(a)
-    assert len(before) == 5 + 7 + 4 + 2, before
+    before = wire.await_state(a.node.path, lambda: complete(a), "the entries for both nodes")
     for command in ("-6 route flush table 166", "-4 route flush table 166", "-6 rule delete pref 166",
                     "link delete cni-v6-srv6", "link set cni-v6-srv6-in mtu 1300", f"link set {UNDERLAY} down"):
         a.node.run("ip", *command.split())

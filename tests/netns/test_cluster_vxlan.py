@@ -22,8 +22,7 @@ KINDS = {4: frames.IPV4, 6: frames.IPV6}
 @pytest.fixture(scope="module")
 def two() -> Iterator[Cluster]:
     with cluster("a", "b", carrier="vxlan") as made:
-        for member in made.members:
-            member.start()
+        made.start()
         yield made
 
 
