@@ -10,7 +10,6 @@ from __future__ import annotations
 # An address of the node that stands for ::1 between the client and the translation. It is of the prefix for addresses
 # that are no host's, and that no router forwards (RFC 9780, section 7.1).
 STANDS_FOR = "100:0:0:1::1"
-INTERFACE = "lo"
 
 CHAINS = """
     chain output_loopback {

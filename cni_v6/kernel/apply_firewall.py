@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from cni_v6.errors import FIREWALL_MISSING, KERNEL_REFUSED, CniError
@@ -18,7 +18,6 @@ from cni_v6.kernel.facts import ForwardChain
 from cni_v6.kernel.netfilter import conntrack, keys, listing, messages as nft
 from cni_v6.kernel.netfilter.socket import NO_NETFILTER, NetfilterSocket
 from cni_v6.kernel.netlink import requests
-from cni_v6.kernel.netlink.message import Message
 from cni_v6.kernel.netlink.socket import Answer, explain
 from cni_v6.kernel.open_namespaces import Spaces
 from cni_v6.kernel.ops import HOST
@@ -29,7 +28,7 @@ VERSION_CHAIN = "version"  # in both tables; the comment of its only rule is the
 # Filtered deletions, each of which walks all flows; with more of them, one dump costs less.
 FILTERS_MAX = 16
 # Of a request for an IPv6 address: the kernel has no IPv6; it is off (disable_ipv6), or the address is not there.
-NO_ADDRESS = (errno.EAFNOSUPPORT, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EACCES, errno.EADDRNOTAVAIL)
+NO_ROUTE = (errno.EAFNOSUPPORT, errno.EOPNOTSUPP, errno.EACCES, errno.ENODEV, errno.ENETDOWN, errno.ESRCH)
 Place = tuple[str, str, tuple[bytes, bytes]]  # family, set, key
 RELOAD = "run: cni-v6ctl reload"
 WITHOUT = 'set "guard": false and "ingress": "open", and no masquerade or ports'
@@ -122,26 +121,25 @@ def _there(asked: Element, answer: Answer) -> Element | None:
 
 
 def load_ruleset(spaces: Spaces, operation: ops.LoadRuleset) -> None:
-    """Run ``nft`` in the namespace of this thread, which is the node's own, and add the address that its rules have.
+    """Run ``nft`` in the namespace of this thread, which is the node's own, and have the node take packets for the
+    address that stands for ::1 in its rules.
 
-    The address is deprecated: it is no source of the node's packets, but where a rule makes it one (RFC 6724, rule 3).
+    By a route: of an address, the node would make its source where it has no other global one (RFC 6724, rule 2).
     """
     _nft(operation.elements)
-    _with_loopback(spaces, lambda place, lo: requests.set_preferred(
-        ops.SetPreferred(HOST, "lo", place, preferred=False), lo
-    ))
+    _with_loopback(spaces)
 
 
-def _with_loopback(spaces: Spaces, request: Callable[[str, int], Message]) -> None:
-    """Ask for a change of the address that stands for ::1. Without IPv6 there is none, and none is needed."""
+def _with_loopback(spaces: Spaces, *, remove: bool = False) -> None:
+    """Without IPv6 there is no such route, and none is needed. The kernel removes it with the interface's others."""
     from cni_v6.firewall import loopback
 
-    lo = spaces.index(HOST, loopback.INTERFACE)
+    lo = spaces.index(HOST, "lo")
     if lo is None:
         return
-    [answer] = spaces.get(HOST).route.request([request(f"{loopback.STANDS_FOR}/128", lo)])
-    if answer.error not in (0, *NO_ADDRESS):
-        raise CniError(KERNEL_REFUSED, f"cannot set {loopback.STANDS_FOR} of lo", explain(answer))
+    [answer] = spaces.get(HOST).route.request([requests.to_itself(f"{loopback.STANDS_FOR}/128", lo, remove=remove)])
+    if answer.error not in (0, *NO_ROUTE):
+        raise CniError(KERNEL_REFUSED, f"cannot set the route to {loopback.STANDS_FOR}", explain(answer))
 
 
 def _nft(elements: tuple[Element, ...], *options: str) -> None:
@@ -181,7 +179,7 @@ def _executable(name: str, folders: Sequence[str]) -> str:
 
 def unload_ruleset(spaces: Spaces, operation: ops.UnloadRuleset) -> None:
     _unload_tables(_netfilter(spaces), operation)
-    _with_loopback(spaces, lambda place, lo: requests.remove_address(ops.RemoveAddress(HOST, "lo", place), lo))
+    _with_loopback(spaces, remove=True)
 
 
 def _unload_tables(netfilter: NetfilterSocket, operation: ops.UnloadRuleset) -> None:

@@ -430,7 +430,7 @@ class RemoveElements:
 class LoadRuleset:
     """Replace both tables, with these elements in their sets, in one transaction.
 
-    The node gets the address that stands for ::1 in their rules (``loopback.STANDS_FOR``).
+    The node takes packets for the address that stands for ::1 in their rules (``loopback.STANDS_FOR``).
     """
 
     elements: tuple[Element, ...]

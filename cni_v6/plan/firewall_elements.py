@@ -8,14 +8,14 @@ from dataclasses import replace
 from cni_v6.config.firewall import FirewallConf
 from cni_v6.config.ipam import IpamConf
 from cni_v6.config.main import MainConf
-from cni_v6.firewall import loopback, ruleset
-from cni_v6.firewall.elements import LOOPBACK, UNSPECIFIED, at_loopback, elements, owner_of, published
+from cni_v6.firewall import ruleset
+from cni_v6.firewall.elements import UNSPECIFIED, elements, owner_of, published
 from cni_v6.firewall.policy import GUARD_BLOCKED, Policy, Port
 from cni_v6.firewall.sets import BRIDGE, Element
 from cni_v6.kernel import ops
 from cni_v6.kernel.facts import Listener
-from cni_v6.kernel.ops import HOST, Op
-from cni_v6.kernel.questions import GetAddresses, GetElements, GetListeners, GetRuleset, Question
+from cni_v6.kernel.ops import Op
+from cni_v6.kernel.questions import GetElements, GetListeners, GetRuleset, Question
 from cni_v6.kernel.snapshot import Snapshot
 from cni_v6.leases.attachment import Attachment
 from cni_v6.net.addresses import version as version_of
@@ -23,7 +23,6 @@ from cni_v6.plan import firewall, mac as plan_mac
 from cni_v6.plan.site import Allocation
 from cni_v6.protocol.names import Owner
 
-STANDS_FOR = f"{loopback.STANDS_FOR}/128"
 TABLES_DIFFER = "the firewall's tables are not as they were loaded (cni-v6ctl reload makes them anew)"
 
 
@@ -66,8 +65,7 @@ def check_questions(_: MainConf, record: Attachment) -> tuple[Question, ...]:
     """The questions that CHECK asks."""
     if record.policy is None:
         return ()
-    own = (GetAddresses(HOST, loopback.INTERFACE),) if any(at_loopback(record.policy)) else ()
-    return GetRuleset(), GetElements(elements(record.owner, record.policy)), *own
+    return GetRuleset(), GetElements(elements(record.owner, record.policy))
 
 
 def differences(_: MainConf, record: Attachment, seen: Snapshot) -> Iterable[str]:
@@ -81,19 +79,6 @@ def differences(_: MainConf, record: Attachment, seen: Snapshot) -> Iterable[str
         return
     missing = _missing(record, seen)
     yield from (f"{' . '.join(element.key)} is missing in {element.family} {element.set}" for element in missing)
-    if _lacks_loopback(record, seen):
-        yield f"{STANDS_FOR} is missing on {loopback.INTERFACE}: published ports do not answer at {LOOPBACK}"
-
-
-def _lacks_loopback(record: Attachment, seen: Snapshot) -> bool:
-    """Whether the node has lost the address that stands for ::1, as when its loopback interface was down.
-
-    Without IPv6 there, nobody can ask for ::1 either.
-    """
-    if record.policy is None or not any(at_loopback(record.policy)):
-        return False
-    present = seen.addresses(HOST, loopback.INTERFACE)
-    return f"{LOOPBACK}/128" in present and STANDS_FOR not in present
 
 
 def mending(_: MainConf, record: Attachment, seen: Snapshot) -> Iterable[Op]:
@@ -101,8 +86,6 @@ def mending(_: MainConf, record: Attachment, seen: Snapshot) -> Iterable[Op]:
     missing = _missing(record, seen) if record.policy and seen.ruleset() == ruleset.mark() else ()
     if missing:
         yield ops.AddElements(missing)
-    if _lacks_loopback(record, seen):
-        yield ops.SetPreferred(HOST, loopback.INTERFACE, STANDS_FOR, preferred=False)
 
 
 def _missing(record: Attachment, seen: Snapshot) -> tuple[Element, ...]:

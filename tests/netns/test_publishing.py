@@ -352,19 +352,6 @@ def test_only_a_published_port_of_loopback_is_the_containers(node: Node, beyond:
             traffic.bulk(node.path, (LOOPBACK[family], EVERY), listener)
 
 
-def test_what_stands_for_loopback_is_missed(node: Node) -> None:
-    """It is gone once the interface was down: IPv6 addresses go with it (addrconf_ifdown)."""
-    [web] = networks.pods(node, publishing(*TCP), "web")
-    with traffic.serving(web.netns, 80):
-        web.check().ok()
-        for state in ("down", "up"):
-            node.run("ip", "link", "set", "lo", state)
-        assert loopback.STANDS_FOR in web.check().error(errors.CHECK_FAILED)
-        assert nft.ctl(node, "check", "--repair").returncode == 0
-        assert traffic.answering(node.path, LOOPBACK[6], [EVERY]) == {EVERY}
-        web.check().ok()
-
-
 @pytest.mark.usefixtures("main_plugin")
 def test_nobody_else_is_loopback(node: Node, beyond: str) -> None:
     """What stands for ::1 on the node is nobody's address from a wire."""

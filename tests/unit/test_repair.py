@@ -17,7 +17,6 @@ from cni_v6 import errors
 from cni_v6.attachments import firewall_reload, repair
 from cni_v6.ctl import check as command
 from cni_v6.errors import CniError
-from cni_v6.firewall import loopback
 from cni_v6.firewall.shape import Chain, Table
 from cni_v6.kernel import ops
 from cni_v6.kernel.facts import Link
@@ -168,18 +167,6 @@ def test_what_differs_is_named_and_mended(damage: Damage, words: str, capsys: Ca
     assert repaired.status == 0, repaired.out
     assert words in repaired.out and "  1. " in repaired.out and repaired.lines[-1] == "nothing differs on 1 network"
     assert state(fake) == before
-
-
-def test_the_address_that_stands_for_loopback_is_named_and_mended(capsys: Capture) -> None:
-    """Where the node has ::1 at all."""
-    fake, own = node(), f"{loopback.STANDS_FOR}/128"
-    held = fake.kernel.spaces[HOST].addresses.setdefault("lo", [])
-    assert Checked(fake, capsys).status == 0
-    held.append("::1/128")
-    checked = Checked(fake, capsys)
-    assert checked.status == 1 and f"{own} is missing on lo: published ports do not answer at ::1" in checked.out
-    assert Checked(fake, capsys, "--repair").status == 0
-    assert held == ["::1/128", own]
 
 
 def test_a_port_of_a_container_without_ipv4_needs_no_setting(capsys: Capture) -> None:

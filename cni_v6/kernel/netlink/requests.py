@@ -58,6 +58,7 @@ from cni_v6.kernel.netlink.uapi import (
     RT_SCOPE_LINK,
     RT_SCOPE_NOWHERE,
     RT_SCOPE_UNIVERSE,
+    RT_TABLE_LOCAL,
     RT_TABLE_MAIN,
     RTA_DST,
     RTA_GATEWAY,
@@ -84,6 +85,7 @@ from cni_v6.kernel.netlink.uapi import (
     RTM_NEWROUTE,
     RTM_SETLINK,
     RTN_UNICAST,
+    RTN_LOCAL,
     RTN_UNREACHABLE,
     RTPROT_STATIC,
     VETH_INFO_PEER,
@@ -237,7 +239,6 @@ def add_address(op: ops.AddAddress, index: int) -> Message:
 
 
 def set_preferred(op: ops.SetPreferred, index: int) -> Message:
-    """Not with pyroute2: the first load of the tables has one, and an ADD without an engine would import that."""
     lifetimes = struct.pack("=4I", FOREVER if op.preferred else 0, FOREVER, 0, 0)  # struct ifa_cacheinfo
     body = _address(op.address, index) + u32(IFA_FLAGS, IFA_F_NODAD) + attribute(IFA_CACHEINFO, lifetimes)
     return Message(RTM_NEWADDR, NLM_F_REPLACE, body)
@@ -300,6 +301,14 @@ def unreachable(op: ops.AddUnreachable | ops.RemoveUnreachable) -> Message:
     family, scope = (AF_INET6, RT_SCOPE_UNIVERSE) if ":" in network else (AF_INET, RT_SCOPE_LINK)
     header = RTMSG.pack(family, length, 0, 0, RT_TABLE_MAIN, RTPROT_STATIC, scope, RTN_UNREACHABLE, 0)
     return Message(kind, flags, header + address(RTA_DST, network) + u32(RTA_PRIORITY, LAST_RESORT))
+
+
+def to_itself(place: str, index: int, *, remove: bool = False) -> Message:
+    """A route of type ``local``: the namespace takes packets for these addresses, and has none of them as its own."""
+    network, length = _split(place)
+    header = RTMSG.pack(AF_INET6, length, 0, 0, RT_TABLE_LOCAL, RTPROT_STATIC, RT_SCOPE_UNIVERSE, RTN_LOCAL, 0)
+    kind, flags = (RTM_DELROUTE, 0) if remove else (RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE)
+    return Message(kind, flags, header + address(RTA_DST, network) + u32(RTA_OIF, index))
 
 
 def set_neighbour(op: ops.SetNeighbour, index: int) -> Message:
