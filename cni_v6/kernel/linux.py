@@ -293,7 +293,7 @@ _REQUESTS: dict[type[Any], Callable[[Spaces, Any], Message]] = {
     ops.RemovePortVlan: _by_index(pyroute2_messages.remove_port_vlan),
     ops.AddAddress: _by_index(requests.add_address),
     ops.RemoveAddress: _by_index(requests.remove_address),
-    ops.SetPreferred: _by_index(requests.set_preferred),
+    ops.SetPreferred: _by_index(pyroute2_messages.set_preferred),
     ops.SetLink: _by_name(requests.set_link),
     ops.TuneLink: _by_name(pyroute2_messages.tune_link),
     ops.AddRoute: _by_index(requests.add_route),

@@ -177,20 +177,6 @@ def test_address_requests(address: str, dad: bool, attributes: Any) -> None:
     assert fields == {"family": 10 if ":" in address else 2, "prefixlen": int(address.split("/")[1]), "index": 3}
 
 
-@pytest.mark.parametrize(("is_preferred", "seconds"), [(True, 0xFFFF_FFFF), (False, 0)])
-def test_an_address_that_is_preferred_or_not(is_preferred: bool, seconds: int) -> None:
-    message = requests.set_preferred(ops.SetPreferred("", "eth0", "2001:db8::2/64", preferred=is_preferred), 3)
-    fields, found = heard(message, ifaddrmsg)
-    assert (message.type, message.flags) == (20, 0x100)  # RTM_NEWADDR, NLM_F_REPLACE
-    assert fields == {"family": 10, "prefixlen": 64, "index": 3}
-    assert found == [
-        ("IFA_LOCAL", "2001:db8::2"),
-        ("IFA_ADDRESS", "2001:db8::2"),
-        ("IFA_FLAGS", 0x02),  # IFA_F_NODAD
-        ("IFA_CACHEINFO", {"ifa_preferred": seconds, "ifa_valid": 0xFFFF_FFFF, "cstamp": 0, "tstamp": 0}),
-    ]
-
-
 def test_route_requests() -> None:
     op = ops.AddRoute("", "eth0", "2001:db8::/32", "fd00::1", mtu=1400, advmss=1340, priority=50, table=1000)
     fields, found = heard(requests.add_route(op, 3), rtmsg)

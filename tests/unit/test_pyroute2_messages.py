@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from cni_v6.kernel import ops
-from cni_v6.kernel.facts import Lifetime, TokenBucket
+from cni_v6.kernel.facts import FOREVER, Lifetime, TokenBucket
 from cni_v6.kernel.netlink import pyroute2_messages as messages, pyroute2_rules
 from cni_v6.kernel.netlink.message import HEADER, Message, address, attribute, nest, text, u8, u32
 
@@ -49,6 +49,12 @@ def vlans(*entries: tuple[int, int]) -> bytes:
     """IFLA_AF_SPEC with a struct bridge_vlan_info of each (vid, flags)."""
     infos = (attribute(IFLA_BRIDGE_VLAN_INFO, struct.pack("=HH", flags, vid)) for vid, flags in entries)
     return nest(IFLA_AF_SPEC, *infos)
+
+
+def preferred(seconds: int) -> bytes:
+    own = address(IFA_LOCAL, IP) + address(IFA_ADDRESS, IP) + u32(IFA_FLAGS, IFA_F_NODAD)
+    times = struct.pack("=IIII", seconds, FOREVER, 0, 0)
+    return IFADDRMSG.pack(AF_INET6, 64, 0, 0, 3) + own + attribute(IFA_CACHEINFO, times)
 
 
 MACVLAN = ops.CreateChildLink(
@@ -102,6 +108,16 @@ VLAN = nest(IFLA_LINKINFO, text(IFLA_INFO_KIND, "vlan"),
         id="plug in",
     ),
     pytest.param(messages.get_lifetimes(3), Message(22, 0, IFADDRMSG.pack(AF_INET6, 0, 0, 0, 3)), id="lifetimes"),
+    pytest.param(
+        messages.set_preferred(ops.SetPreferred("", "eth0", PREFIX, preferred=True), 3),
+        Message(20, REPLACE, preferred(FOREVER)),
+        id="preferred",
+    ),
+    pytest.param(
+        messages.set_preferred(ops.SetPreferred("", "eth0", PREFIX, preferred=False), 3),
+        Message(20, REPLACE, preferred(0)),
+        id="deprecated",
+    ),
     pytest.param(
         messages.get_neighbours(3),
         Message(30, 0, NDMSG.pack(0, 0, 0, 0, 0) + u32(NDA_IFINDEX, 3)),

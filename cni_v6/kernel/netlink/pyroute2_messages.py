@@ -14,7 +14,7 @@ from threading import Lock
 from typing import Any
 
 from cni_v6.kernel import ops
-from cni_v6.kernel.facts import Lifetime, TokenBucket
+from cni_v6.kernel.facts import FOREVER, Lifetime, TokenBucket
 from cni_v6.kernel.netlink.message import HEADER, Message
 from cni_v6.kernel.netlink.uapi import (
     AF_BRIDGE,
@@ -26,6 +26,7 @@ from cni_v6.kernel.netlink.uapi import (
     BRIDGE_VLAN_INFO_UNTAGGED,
     ETH_P_ALL,
     IFA_F_DEPRECATED,
+    IFA_F_NODAD,
     IFA_F_TEMPORARY,
     IFF_ALLMULTI,
     IFF_NOARP,
@@ -48,6 +49,7 @@ from cni_v6.kernel.netlink.uapi import (
     RTM_GETNEIGH,
     RTM_GETQDISC,
     RTM_GETTFILTER,
+    RTM_NEWADDR,
     RTM_NEWLINK,
     RTM_NEWNEIGH,
     RTM_NEWQDISC,
@@ -125,6 +127,14 @@ def _proxy(kind: int, flags: int, address: str, index: int) -> Message:
 def get_lifetimes(index: int) -> Message:
     """A dump of the IPv6 addresses of the interface with this index."""
     return _message("ifaddrmsg", RTM_GETADDR, 0, {"family": AF_INET6, "index": index})
+
+
+def set_preferred(op: ops.SetPreferred, index: int) -> Message:
+    address, _, length = op.address.partition("/")
+    header = {"family": AF_INET6, "prefixlen": int(length), "index": index}
+    lifetimes = {"ifa_preferred": FOREVER if op.preferred else 0, "ifa_valid": FOREVER}
+    attributes = [("IFA_LOCAL", address), ("IFA_ADDRESS", address), ("IFA_FLAGS", IFA_F_NODAD)]
+    return _message("ifaddrmsg", RTM_NEWADDR, NLM_F_REPLACE, header, [*attributes, ("IFA_CACHEINFO", lifetimes)])
 
 
 def read_lifetime(data: bytes) -> tuple[int, Lifetime]:

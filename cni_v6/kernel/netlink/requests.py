@@ -13,7 +13,6 @@ import struct
 from collections.abc import Sequence
 
 from cni_v6.kernel import ops
-from cni_v6.kernel.facts import FOREVER
 from cni_v6.kernel.netlink.message import Message, address, attribute, mac, nest, packed, text, u8, u32
 from cni_v6.kernel.netlink.uapi import (
     AF_INET,
@@ -21,7 +20,6 @@ from cni_v6.kernel.netlink.uapi import (
     AF_UNSPEC,
     IFA_ADDRESS,
     IFA_BROADCAST,
-    IFA_CACHEINFO,
     IFA_F_NODAD,
     IFA_FLAGS,
     IFA_TARGET_NETNSID,
@@ -236,12 +234,6 @@ def add_address(op: ops.AddAddress, index: int) -> Message:
     if _family(ip) == AF_INET6 and not op.dad:
         body += u32(IFA_FLAGS, IFA_F_NODAD)
     return Message(RTM_NEWADDR, NEW, body)
-
-
-def set_preferred(op: ops.SetPreferred, index: int) -> Message:
-    lifetimes = struct.pack("=4I", FOREVER if op.preferred else 0, FOREVER, 0, 0)  # struct ifa_cacheinfo
-    body = _address(op.address, index) + u32(IFA_FLAGS, IFA_F_NODAD) + attribute(IFA_CACHEINFO, lifetimes)
-    return Message(RTM_NEWADDR, NLM_F_REPLACE, body)
 
 
 def remove_address(op: ops.RemoveAddress, index: int) -> Message:
