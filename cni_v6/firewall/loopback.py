@@ -7,8 +7,8 @@ the connection is tracked, and the answer gets ::1 back after the translation, w
 
 from __future__ import annotations
 
-# An address of the node that stands for ::1 between the client and the translation. It is of the prefix for addresses
-# that are no host's, and that no router forwards (RFC 9780, section 7.1).
+# It stands for ::1 between the client and the translation, and is no address of the node's: a route leads it to itself.
+# It is of the prefix for addresses that are no host's, and that no router forwards (RFC 9780, section 7.1).
 STANDS_FOR = "100:0:0:1::1"
 
 CHAINS = """

@@ -27,7 +27,7 @@ NFT_SECONDS = 20.0  # nft takes hundredths of a second, and seconds while anothe
 VERSION_CHAIN = "version"  # in both tables; the comment of its only rule is their mark
 # Filtered deletions, each of which walks all flows; with more of them, one dump costs less.
 FILTERS_MAX = 16
-# Of a request for an IPv6 address: the kernel has no IPv6; it is off (disable_ipv6), or the address is not there.
+# Of a request for an IPv6 route: the kernel has no IPv6; it is off (disable_ipv6); lo is down; there is no such route.
 NO_ROUTE = (errno.EAFNOSUPPORT, errno.EOPNOTSUPP, errno.EACCES, errno.ENODEV, errno.ENETDOWN, errno.ESRCH)
 Place = tuple[str, str, tuple[bytes, bytes]]  # family, set, key
 RELOAD = "run: cni-v6ctl reload"
@@ -127,11 +127,11 @@ def load_ruleset(spaces: Spaces, operation: ops.LoadRuleset) -> None:
     By a route: of an address, the node would make its source where it has no other global one (RFC 6724, rule 2).
     """
     _nft(operation.elements)
-    _with_loopback(spaces)
+    _route_loopback(spaces)
 
 
-def _with_loopback(spaces: Spaces, *, remove: bool = False) -> None:
-    """Without IPv6 there is no such route, and none is needed. The kernel removes it with the interface's others."""
+def _route_loopback(spaces: Spaces, *, remove: bool = False) -> None:
+    """Add or remove the route to the address that stands for ::1. Without IPv6 there is none, and none is needed."""
     from cni_v6.firewall import loopback
 
     lo = spaces.index(HOST, "lo")
@@ -179,7 +179,7 @@ def _executable(name: str, folders: Sequence[str]) -> str:
 
 def unload_ruleset(spaces: Spaces, operation: ops.UnloadRuleset) -> None:
     _unload_tables(_netfilter(spaces), operation)
-    _with_loopback(spaces, remove=True)
+    _route_loopback(spaces, remove=True)
 
 
 def _unload_tables(netfilter: NetfilterSocket, operation: ops.UnloadRuleset) -> None:

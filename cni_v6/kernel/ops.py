@@ -430,7 +430,7 @@ class RemoveElements:
 class LoadRuleset:
     """Replace both tables, with these elements in their sets, in one transaction.
 
-    The node takes packets for the address that stands for ::1 in their rules (``loopback.STANDS_FOR``).
+    By a route the node takes packets for the address that stands for ::1 in their rules (``loopback.STANDS_FOR``).
     """
 
     elements: tuple[Element, ...]
@@ -438,7 +438,7 @@ class LoadRuleset:
 
 @dataclass(frozen=True, slots=True)
 class UnloadRuleset:
-    """Delete both tables, and that address. They may be absent already."""
+    """Delete both tables, and that route. They may be absent already."""
 
 
 @dataclass(frozen=True, slots=True)

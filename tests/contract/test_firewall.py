@@ -117,8 +117,8 @@ def test_rules_are_loaded_once_more_and_unloaded_twice(testbed: KernelTestbed) -
         assert (mark(testbed), there(testbed, *ALL)) == ("", ())
 
 
-def test_the_rules_come_with_the_address_that_stands_for_loopback(linux: LinuxTestbed) -> None:
-    """It goes with them. The node takes packets for it, and calls nobody from there: it is no address of its own."""
+def test_the_rules_come_with_a_route_to_what_stands_for_loopback(linux: LinuxTestbed) -> None:
+    """The route goes with them. The node has no such address, so it calls nobody from there."""
     def there() -> list[dict[str, Any]]:
         assert loopback.STANDS_FOR not in linux.node.run("ip", "address", "show").stdout
         return [*linux.node.ip_json("-6", "route", "show", "table", "local", "type", "local", loopback.STANDS_FOR)]
