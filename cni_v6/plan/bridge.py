@@ -175,15 +175,20 @@ def _container(
 ) -> Iterable[Op]:
     """The interface of the container. An IPv6 address whose uniqueness is tested comes once the port is enabled: the
     kernel sends the solicitation as soon as the container has carrier, which it has before the port, and once."""
-    up = not conf.disable_container_interface
-    later = frozenset({6}) if conf.enable_dad and up else frozenset[int]()
+    tested = _tested(conf, allocation)
     yield from container.steps(
-        site, allocation, seen, announced=announced, dad=conf.enable_dad, up=up, later=later
+        site, allocation, seen, announced=announced, dad=conf.enable_dad, up=not conf.disable_container_interface,
+        later=frozenset(ip.family for ip in tested),
     )
-    tested = [ip for ip in allocation.ips if ip.family in later]
     if tested:
         yield awaits.AwaitPort(site.host)
         yield from container.addresses(site, tested, dad=True)
+
+
+def _tested(conf: BridgeConf, allocation: Allocation) -> list[Address]:
+    """The addresses whose uniqueness the kernel tests: it begins once the interface is up."""
+    is_tested = conf.enable_dad and not conf.disable_container_interface
+    return [ip for ip in allocation.ips if ip.family == 6] if is_tested else []
 
 
 def _arrival(
@@ -193,14 +198,14 @@ def _arrival(
     Then announce those whose old MAC neighbours may still have in their caches."""
     if conf.disable_container_interface:
         return
-    is_tested = conf.enable_dad and 6 in allocation.families()
-    if not is_tested:
+    tested = _tested(conf, allocation)
+    if not tested:
         yield awaits.AwaitPort(site.host)
     if conf.is_gateway and allocation.ips:
         gateway, bridge = (seen.link(HOST, name) for name in (conf.gateway_interface, conf.bridge))
         if not (gateway and gateway.running) and not (bridge and bridge.stp):
             yield awaits.AwaitCarrier(conf.gateway_interface)
-    if is_tested:
+    if tested:
         yield awaits.AwaitAddresses(site.netns, site.owner.ifname)
     else:
         yield from container.reception(site, allocation)
