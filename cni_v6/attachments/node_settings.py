@@ -17,6 +17,7 @@ from dataclasses import replace
 
 from cni_v6.attachments import old_gateways
 from cni_v6.attachments.context import Context
+from cni_v6.kernel.ops import HOST
 from cni_v6.leases.attachment import Attachment, Setting
 from cni_v6.leases.store import Transaction
 from cni_v6.plan import bridge_port, node_settings
@@ -90,7 +91,7 @@ def give_back(settings: Iterable[Setting], network: str, context: Context) -> No
     if steps:
         context.kernel.apply(steps)
         others = _of_others(network, context)
-        again = [setting for setting in own if setting.place in others and seen.link("", setting.home)]
+        again = [setting for setting in own if setting.place in others and seen.link(HOST, setting.home)]
         context.kernel.apply(tuple(node_settings.turn_on(again)))
 
 

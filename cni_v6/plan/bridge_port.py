@@ -102,7 +102,7 @@ def to_record(conf: BridgeConf) -> BridgePort:
     )
 
 
-def loopback_ports(conf: MainConf) -> Iterable[Op]:
+def loopback_ports(conf: MainConf) -> Iterator[ops.SetSysctl]:
     """Set ``route_localnet`` on the gateway interface if a published port answers at 127.0.0.1.
 
     Without it the kernel routes nothing from 127.0.0.1 to another interface (ip_route_output_key_hash_rcu,
@@ -110,11 +110,6 @@ def loopback_ports(conf: MainConf) -> Iterable[Op]:
     """
     if any(map(_is_at_loopback, conf.firewall.ports)):
         yield ops.SetSysctl(HOST, f"ipv4/conf/{conf.gateway_interface}/route_localnet", "1")
-
-
-def has_ipv4(record: Attachment) -> bool:
-    """Whether an attachment has an IPv4 address, without which its ports do not answer at 127.0.0.1."""
-    return any(version(address) == 4 for address in record.addresses)
 
 
 def _is_at_loopback(port: Port) -> bool:
@@ -128,9 +123,7 @@ def needed_settings(record: Attachment) -> Iterator[Setting]:
         return
     keys = ("promisc", port.promisc), ("vlan_filtering", bool(port.vlan or port.trunk)), ("netfilter", port.netfilter)
     yield from (Setting(port.bridge, key) for key, is_needed in keys if is_needed)
-    if policy and any(version(address) == 4 for address in policy.addresses) and any(
-        map(_is_at_loopback, policy.ports)
-    ):
+    if policy and 4 in map(version, policy.addresses) and any(map(_is_at_loopback, policy.ports)):
         yield Setting(policy.home, "route_localnet")
 
 

@@ -29,7 +29,7 @@ OFF = {"promisc": "0", "vlan_filtering": "0", "netfilter": ""}  # of a new bridg
 
 
 def questions(settings: Iterable[Setting]) -> Iterator[Question]:
-    """The questions that ``value`` and ``steps`` need answered."""
+    """The questions that ``value`` and ``give_back`` need answered."""
     for setting in settings:
         yield GetLink(HOST, setting.home)
         if setting.key in SYSCTLS:
@@ -39,7 +39,7 @@ def questions(settings: Iterable[Setting]) -> Iterator[Question]:
 
 
 def more_questions(settings: Iterable[Setting], seen: Snapshot) -> Iterator[Question]:
-    """The further questions that ``steps`` needs answered to give settings back."""
+    """The further questions that ``give_back`` needs answered."""
     homes = {setting.home for setting in settings if setting.key == "vlan_filtering"}
     yield from (GetPortVlans(port.name) for port in seen.links() if port.master in homes) if homes else ()
 

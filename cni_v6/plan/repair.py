@@ -143,7 +143,7 @@ def questions(seen_views: Iterable[View], node: str) -> Iterator[Question]:
             home = conf.gateway_interface
             yield from (GetAddresses(HOST, home), GetRoutes(HOST, home), GetSysctl(HOST, forwarding.IP_FORWARD))
             yield from forwarding.questions(home)
-            yield from (GetSysctl(HOST, step.key) for step in _settings(conf))
+            yield from (GetSysctl(HOST, step.key) for step in bridge_port.loopback_ports(conf))
 
 
 def more_questions(seen_views: Iterable[View], seen: Snapshot) -> Iterator[Question]:
@@ -263,8 +263,9 @@ def _gateway(there: list[View], node: str, seen: Snapshot, found: Findings) -> N
         found.add(None, words, add)
     for words, steps in forwarding.missing(everything, home, home, seen):
         found.add(None, words, *steps)
-    wanted = (key for view in there if view.conf and bridge_port.has_ipv4(view.record) for key in _settings(view.conf))
-    for step in dict.fromkeys(wanted):
+    # Without IPv4 nothing answers at 127.0.0.1.
+    of_ipv4 = (view.conf for view in there if view.conf and 4 in map(version, view.record.addresses))
+    for step in dict.fromkeys(step for of_view in of_ipv4 for step in bridge_port.loopback_ports(of_view)):
         if seen.sysctl(HOST, step.key) != step.value:
             found.add(None, f"net/{step.key} is not {step.value}", step)
 
@@ -287,10 +288,6 @@ def _gateway_addresses(record: Attachment) -> Iterator[str]:
     yield from (anchor.prefix for anchor in record.anchors if not anchor.on_link)
     if isinstance(record.port, BridgePort) and record.port.link_local:
         yield record.port.link_local
-
-
-def _settings(conf: BridgeConf) -> Iterator[ops.SetSysctl]:
-    yield from (step for step in bridge_port.loopback_ports(conf) if isinstance(step, ops.SetSysctl))
 
 
 def _features(view: View, conf: MainConf, seen: Snapshot, found: Findings) -> None:

@@ -53,7 +53,7 @@ def questions(conf: RoutedConf, record: Attachment) -> tuple[Question, ...]:
     """The questions about a container's link, and about the node."""
     return (
         *routed_check.link_questions(conf.host, record.anchors), GetSysctl(HOST, forwarding.IP_FORWARD),
-        *(GetSysctl(HOST, step.key) for step in _loopback_ports(conf)),
+        *(GetSysctl(HOST, step.key) for step in bridge_port.loopback_ports(conf)),
         *forwarding.questions(forwarding.marked(conf)), *features.check_questions(conf, record),
     )
 
@@ -75,13 +75,8 @@ def differences(
     found = list(routed_check.lacking(host, record.port, record.anchors, seen))
     if found:  # in one go: a route by a next hop needs the route to that
         yield "; ".join(words for words, _ in found), tuple(step for _, step in found)
-    yield from forwarding.missing(
-        frozenset(map(version, record.addresses)), forwarding.marked(conf), routed_check.THE_NODE, seen
-    )
-    for step in _loopback_ports(conf) if bridge_port.has_ipv4(record) else ():
+    families = frozenset(map(version, record.addresses))
+    yield from forwarding.missing(families, forwarding.marked(conf), routed_check.THE_NODE, seen)
+    for step in bridge_port.loopback_ports(conf) if 4 in families else ():  # else nothing answers at 127.0.0.1
         if seen.sysctl(HOST, step.key) != step.value:
             yield f"net/{step.key} is not {step.value}", (step,)
-
-
-def _loopback_ports(conf: RoutedConf) -> Iterator[ops.SetSysctl]:
-    yield from (step for step in bridge_port.loopback_ports(conf) if isinstance(step, ops.SetSysctl))
