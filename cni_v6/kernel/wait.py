@@ -32,7 +32,6 @@ NO_END = "no carrier, perhaps: is the interface up to which it is connected?"
 ANSWER_SECONDS = 3.0  # RFC 4861, section 10: three solicitations, a second each
 STAYS = "it is there still"
 NO_ADDRESS = "has somebody removed an address, or has the interface no carrier?"
-Awaited = awaits.AwaitPort | awaits.AwaitCarrier | awaits.AwaitReception | awaits.AwaitAddresses | awaits.AwaitRouter
 
 
 def await_port(spaces: Spaces, operation: awaits.AwaitPort) -> None:
@@ -175,7 +174,7 @@ def await_end(spaces: Spaces, operation: awaits.AwaitEnd) -> None:
     spaces.forget_indices()
 
 
-def _index(spaces: Spaces, netns: str, operation: Awaited) -> int:
+def _index(spaces: Spaces, netns: str, operation: awaits.Await) -> int:
     index = spaces.index(netns, operation.ifname)
     if index is None:
         raise _failure(operation, GONE)

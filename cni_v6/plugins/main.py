@@ -246,19 +246,18 @@ class Frame(Generic[Conf]):
             gone = status.restore_firewall(call, conf, context)
             status.check_addresses(call, conf, context)
             records = [record for record in held if record.boot in ("", context.boot)]
+            few = self.few if chosen.records is not None else None
             lost: tuple[str, ...] = ()
-            if self.few and chosen.records is not None:
-                seen = context.kernel.observe(tuple(self.few.questions(conf, records)))
-                seen = self.few.answers(records, seen)
+            if few:
+                seen = few.answers(records, context.kernel.observe(tuple(few.questions(conf, records))))
             else:
                 asked = dict.fromkeys((GetLinks(), *plugin.status_questions(conf, context.id, records)))
                 seen = context.kernel.observe(tuple(asked))
                 lost = status.recall_lost(call, conf, held, seen, context)
             seen = seen.with_answers(context.kernel.observe(plugin.more_status_questions(conf, seen)))
-            for warning in (
-                self.few.check(conf, records, seen, others=chosen.look.others)
-                if self.few and chosen.records is not None else plugin.check_status(conf, context.id, records, seen)
-            ):
+            found = (few.check(conf, records, seen, others=chosen.look.others) if few
+                     else plugin.check_status(conf, context.id, records, seen))
+            for warning in found:
                 call.log.warning(warning)
         remedies = []
         if gone:
@@ -269,7 +268,8 @@ class Frame(Generic[Conf]):
             remedies.append("look for what removes files below ipam.dataDir")
         if remedies:
             raise CniError(codes.LIMITED, "; ".join(filter(None, (gone, *damaged, *lost))), "; ".join(remedies))
-        status.settle(chosen, held, seen, context)
+        if self.few:
+            status.settle(chosen, held, seen, context)
 
 
 # The bridge
