@@ -208,13 +208,14 @@ def _space(operation: Op) -> str:
 def _batches(operations: Iterable[Op]) -> Iterable[list[Op]]:
     """Group operations that can go out in one datagram, or sysctls that can be written in one visit to a namespace.
 
-    An operation that creates a link ends its batch: later requests need the index.
+    An operation that creates a link ends its batch: later requests need the index. A shared link begins one as well:
+    it stays after a failure (``ops.inverse``), and the kernel would create it after a request that it refused.
     """
     batch: list[Op] = []
     place: tuple[type[Op] | None, str] | None = None
     for operation in operations:
         place, before = (_kind(operation), _space(operation)), place
-        if batch and place != before:
+        if batch and (place != before or (type(operation) is ops.CreateVeth and operation.shared)):
             yield batch
             batch = []
         batch.append(operation)

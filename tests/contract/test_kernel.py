@@ -1047,6 +1047,15 @@ def test_what_fails_is_undone(testbed: KernelTestbed) -> None:
     attach(testbed)
 
 
+def test_what_would_stay_is_not_made_after_a_refusal(testbed: KernelTestbed) -> None:
+    """The gateway's port in a VLAN, by a kernel that refuses VLAN filtering of its bridge."""
+    testbed.kernel.apply([BRIDGE])
+    with refused(errors.KERNEL_REFUSED, "none"):
+        testbed.kernel.apply([ops.SetAlias(HOST, "none", "x"), replace(veth(HOST), shared=True)])
+    assert link(testbed, HOST, "veth0") is None
+    assert link(testbed, HOST, "eth0") is None
+
+
 def test_what_fails_first_is_what_is_told(testbed: KernelTestbed) -> None:
     testbed.kernel.apply([BRIDGE, veth(testbed.a)])
     steps = [AddRoute(testbed.a, "eth0", dst) for dst in ("192.0.2.0/24", "198.51.100.0/24")]
