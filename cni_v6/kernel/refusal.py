@@ -13,6 +13,10 @@ from cni_v6.kernel.netlink.socket import Answer, explain
 from cni_v6.kernel.open_namespaces import Spaces
 from cni_v6.kernel.ops import HOST, Op
 
+NO_FILTERING = (
+    "vlan and vlanTrunk need a kernel with CONFIG_BRIDGE_VLAN_FILTERING; use another kernel, or a bridge for each VLAN"
+)
+
 
 def refusal(spaces: Spaces, operation: Op, answer: Answer) -> CniError:
     """The error for an operation that the kernel refused: what is in the way, where that can be told."""
@@ -30,7 +34,15 @@ def refusal(spaces: Spaces, operation: Op, answer: Answer) -> CniError:
         return child_link.mac_in_use(operation)
     if isinstance(operation, ops.AddAddress) and answer.error == errno.EADDRINUSE:
         return child_link.address_in_use(operation)
-    return CniError(KERNEL_REFUSED, f"cannot {describe(operation)}", explain(answer))
+    remedy = ""
+    if isinstance(operation, (ops.EnsureBridge, ops.SetBridge)) and operation.vlan_filtering and _is_unable(answer):
+        remedy = f": {NO_FILTERING}"
+    return CniError(KERNEL_REFUSED, f"cannot {describe(operation)}", explain(answer) + remedy)
+
+
+def _is_unable(answer: Answer) -> bool:
+    """Whether the kernel has no such feature. Without bridges it says so ("Unknown device type")."""
+    return answer.error == errno.EOPNOTSUPP and not answer.text
 
 
 def _exists(spaces: Spaces, operation: ops.CreateVeth) -> CniError:
