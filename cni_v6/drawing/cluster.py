@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from cni_v6.drawing import svg
+from cni_v6.drawing import draw_topology, svg
 from cni_v6.drawing.layout import LINE, MARGIN, TITLE, WIDTH
 from cni_v6.drawing.svg import Attribute, fitting, width
 from cni_v6.drawing.tiles import GAP, PAD, SMALL_TEXT, TEXT, Box, Words
@@ -173,8 +173,7 @@ def drawn(placed: Card) -> Iterator[str]:
     """All elements of a card."""
     box = placed.box
     yield svg.rect(box.x, box.y, box.width, box.height, "box", 8)
-    for text in placed.words:
-        yield svg.words(text.x, text.y, text.text, text.kind, text.size, "end" if text.end else "")
+    yield from map(draw_topology.line, placed.words)
     yield from _legend(Counter(tile.member.state for tile in placed.tiles), box.y + ROWS - 8)
     if not placed.tiles:
         yield svg.words(MARGIN + PAD, box.y + ROWS + 2, "No node has written to this store yet.", "muted", TEXT)
@@ -188,8 +187,7 @@ def _inside(tile: Tile) -> Iterator[str]:
     yield svg.element("title", {}, svg.escaped(tile.member.label))
     yield svg.rect(box.x, box.y, box.width, box.height, "tile", 4)
     yield _mark(Box(box.x, box.y, 5, box.height), tile.member.state)
-    for text in tile.words:
-        yield svg.words(text.x, text.y, text.text, text.kind, text.size, "end" if text.end else "")
+    yield from map(draw_topology.line, tile.words)
     for bar, part in tile.bars:
         yield svg.rect(bar.x, bar.y, bar.width, bar.height, "chip", 2)
         if part:

@@ -47,6 +47,7 @@ def _card(card: Card) -> Iterator[str]:
 
 
 def line(text: Words) -> str:
+    """A line of text, as an element."""
     return svg.words(text.x, text.y, text.text, text.kind, text.size, "end" if text.end else "")
 
 
