@@ -483,7 +483,9 @@ def no_engine(tmp_path: Path) -> Iterator[tuple[str, Path, dict[str, str]]]:
     seconds = ("-DANSWER_SECONDS=1000", "-DASK_SECONDS=1000")
     patient = build(tmp_path / "courier", *seconds, python=tmp_path, names=["cni-v6"]) / "cni-v6"
     (tmp_path / "run").mkdir(0o700)
-    yield str(patient), tmp_path / "cni-v6.go", {**STATUS.env, "CNI_V6_RUN_DIR": str(tmp_path / "run")}
+    # Held open, so that none reads the end that belongs to a line for another.
+    with open(os.open(tmp_path / "cni-v6.go", os.O_RDWR), "wb"):
+        yield str(patient), tmp_path / "cni-v6.go", {**STATUS.env, "CNI_V6_RUN_DIR": str(tmp_path / "run")}
 
 
 def called(courier: str, environment: dict[str, str]) -> subprocess.Popen[bytes]:
