@@ -22,6 +22,7 @@ from cni_v6.kernel.ops import HOST, Op
 from cni_v6.kernel.questions import Question
 from cni_v6.kernel.snapshot import Snapshot
 from cni_v6.kernel.sysctl import Folders
+from cni_v6.kernel.undo import inverse
 from cni_v6.kernel.wait import WAITS
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ class LinuxKernel:
                 raise
 
     def _undo(self, done: list[Op], error: Exception) -> None:
-        undo = [operation for operation in map(ops.inverse, reversed(done)) if operation is not None]
+        undo = [operation for operation in map(inverse, reversed(done)) if operation is not None]
         try:
             self.remove(undo)
         except CniError as second:
@@ -209,7 +210,7 @@ def _batches(operations: Iterable[Op]) -> Iterable[list[Op]]:
     """Group operations that can go out in one datagram, or sysctls that can be written in one visit to a namespace.
 
     An operation that creates a link ends its batch: later requests need the index. A shared link begins one as well:
-    it stays after a failure (``ops.inverse``), and the kernel would create it after a request that it refused.
+    it stays after a failure (``undo.inverse``), and the kernel would create it after a request that it refused.
     """
     batch: list[Op] = []
     place: tuple[type[Op] | None, str] | None = None

@@ -495,31 +495,3 @@ Op = (
     | Announce
     | DeleteLink
 )
-
-
-def inverse(op: Op) -> Op | None:
-    """The operation that undoes an operation of a failed ADD; None if there is nothing to undo.
-
-    The bridge, the gateway interface in a VLAN, their addresses and the node's forwarding belong to the network, not
-    to the container. Another ADD may already use them, so they stay (as with the reference plugin). Almost everything
-    else is on the veth pair and goes with it. Exceptions are sysctls of interfaces that existed before, firewall
-    elements, rules for what the container sends, and the node's entries for the container's addresses: a proxy entry, a
-    host route, a route through one.
-    """
-    if isinstance(op, CreateVeth) and not op.shared:
-        return DeleteLink(HOST, op.host)
-    if isinstance(op, CreateChildLink) and not op.shared:
-        return DeleteLink(op.netns, op.ifname)
-    if isinstance(op, SetSysctl) and op.netns != HOST and op.was is not None:
-        return SetSysctl(op.netns, op.key, op.was)
-    if isinstance(op, CreateIfb):
-        return DeleteLink(HOST, op.ifname)
-    if isinstance(op, AddElements):
-        return RemoveElements(op.elements)
-    if isinstance(op, AddProxy):
-        return RemoveProxy(op.ifname, op.address)
-    if isinstance(op, AddRule):
-        return RemoveRule(op.netns, op.source, op.table)
-    if isinstance(op, AddRoute) and op.netns == HOST and (op.gateway or op.dst.endswith(("/32", "/128"))):
-        return RemoveRoute(HOST, op.ifname, op.dst)
-    return None

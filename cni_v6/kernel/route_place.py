@@ -6,6 +6,7 @@ from cni_v6.errors import KERNEL_REFUSED, CniError
 from cni_v6.kernel import ops
 from cni_v6.kernel.describe import describe
 from cni_v6.kernel.facts import RouteEntry
+from cni_v6.kernel.undo import inverse
 
 DEFAULT_METRIC = {4: 0, 6: 1024}  # net/ip6_route.h: IP6_RT_PRIO_USER
 METRICS_TRIED = 16  # a container has an interface in a few networks
@@ -27,7 +28,7 @@ def metrics(operation: ops.AddRoute) -> range:
     None where the configuration names one, nor for a route to one container, which has to be the only one.
     """
     lowest = DEFAULT_METRIC[6 if ":" in operation.dst else 4] + 1
-    is_free = operation.priority is None and ops.inverse(operation) is None
+    is_free = operation.priority is None and inverse(operation) is None
     return range(lowest, lowest + METRICS_TRIED * is_free)
 
 

@@ -238,7 +238,7 @@ class Kernel(Protocol):
         ...
 
     def apply(self, ops: Iterable[Op]) -> Mapping[Op, Op | None]:
-        """Apply the operations in order, all or none: on failure, undo the earlier ones (``ops.inverse``).
+        """Apply the operations in order, all or none: on failure, undo the earlier ones (``undo.inverse``).
 
         :returns: what was done otherwise. An AddRoute whose place another route has: the one that was added beside it
             with another metric, or None if there was no place for it (``kernel.second_route``).

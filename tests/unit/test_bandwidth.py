@@ -15,6 +15,7 @@ from cni_v6.kernel import awaits, ops
 from cni_v6.kernel.facts import Link, Shaping, TokenBucket
 from cni_v6.kernel.ops import HOST
 from cni_v6.kernel.snapshot import Snapshot
+from cni_v6.kernel.undo import inverse
 from cni_v6.leases import records
 from cni_v6.leases.attachment import Attachment
 from cni_v6.plan import bandwidth, features
@@ -97,7 +98,7 @@ def test_the_operations_of_each_direction() -> None:
     ]
     assert list(bandwidth.steps(OWNER, PORT, replace(BOTH, egress=(0, 0)), seen)) == both[:1]
     assert list(bandwidth.steps(OWNER, PORT, replace(BOTH, ingress=(0, 0)), seen)) == both[1:]
-    assert ops.inverse(ops.CreateIfb(IFB)) == ops.DeleteLink(HOST, IFB)
+    assert inverse(ops.CreateIfb(IFB)) == ops.DeleteLink(HOST, IFB)
     assert names.owner_of_alias(names.ifb_alias(OWNER)) is None
 
 

@@ -13,6 +13,7 @@ from cni_v6.kernel.describe import describe
 from cni_v6.kernel.facts import TokenBucket
 from cni_v6.kernel.fake.ops import EFFECTS
 from cni_v6.kernel.ops import HOST, Op
+from cni_v6.kernel.undo import inverse
 
 A = "/run/netns/a"
 PAIR = ops.CreateVeth("veth1", "02:00:00:00:00:0b", "cni0", A, "eth0", "02:00:00:00:00:0a", 1500)
@@ -127,4 +128,4 @@ def test_operations_are_values(op: Op) -> None:
     ids=lambda value: type(value).__name__,
 )
 def test_inverse(op: Op, undo: Op | None) -> None:
-    assert ops.inverse(op) == undo
+    assert inverse(op) == undo

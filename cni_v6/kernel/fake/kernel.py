@@ -10,7 +10,6 @@ from typing import Any
 
 from cni_v6.errors import CniError, Errors
 from cni_v6.firewall import shape
-from cni_v6.kernel import ops
 from cni_v6.kernel.facts import Ipv6Interface, Shaping, Surroundings, Uplink
 from cni_v6.kernel.fake.node import DEVICE, FakeNode
 from cni_v6.kernel.fake.ops import EFFECTS
@@ -47,6 +46,7 @@ from cni_v6.kernel.questions import (
     Question,
 )
 from cni_v6.kernel.snapshot import Snapshot
+from cni_v6.kernel.undo import inverse
 from cni_v6.kernel.route_place import MAIN_TABLE
 
 
@@ -90,7 +90,7 @@ class FakeKernel(FakeNode):
 
     def _undo(self, done: list[Op], error: Exception) -> None:
         try:
-            self.remove(undo for undo in map(ops.inverse, reversed(done)) if undo is not None)
+            self.remove(undo for undo in map(inverse, reversed(done)) if undo is not None)
         except CniError as second:
             if isinstance(error, CniError):
                 error.details += f"; undoing it failed too: {second}"
