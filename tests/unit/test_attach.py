@@ -111,10 +111,8 @@ def test_the_route_of_loopback() -> None:
     fake.kernel.spaces[HOST].links["lo"] = replace(lo, up=False)
     fake.call("CHECK", "c1", check).ok()
     fake.kernel.spaces[HOST].links["lo"] = lo
-    fake.add("c3")
-    assert not firewall.is_routed
-    fake.add("c4", other)
-    assert firewall.is_routed
+    routed = [fake.add(name, config) and firewall.is_routed for name, config in (("c3", CONFIG), ("c4", other))]
+    assert routed == [False, True]
     firewall.is_routed = False
     with fake.leases().transaction() as leases:
         found = repair.look(leases, fake.context())
