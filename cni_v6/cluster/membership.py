@@ -21,6 +21,7 @@ from cni_v6.cluster.records import (
     encode_claim,
     encode_node,
     encode_pools,
+    mark_removed,
 )
 from cni_v6.cluster.store import Registered
 from cni_v6.errors import INVALID_CONFIG, NODE_CONFLICT, CniError
@@ -159,8 +160,8 @@ def removal(name: str, objects: Objects, cluster: Cluster) -> tuple[Change, ...]
     claims = tuple(
         Change(claim.key, objects[claim.key], None) for claim in cluster.claims if claim.node == name
     )
-    mark = NodeRecord(name, found.id, found.addresses, found.carrier, removed=True)
-    return (Change(found.key, objects[found.key], None if found.removed else encode_node(mark)), *claims)
+    text = objects[found.key]
+    return (Change(found.key, text, None if found.removed else mark_removed(text)), *claims)
 
 
 def _require_name(member: Member, cluster: Cluster) -> None:

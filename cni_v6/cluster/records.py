@@ -102,6 +102,11 @@ def encode_node(node: NodeRecord) -> str:
     return to_text({**made, "removed": True} if node.removed else made)
 
 
+def mark_removed(text: str) -> str:
+    """The object of a node that an operator has removed. What else is in it stays, of another version too."""
+    return to_text({**decode(text.encode(), "the node's object"), "removed": True})
+
+
 def encode_claim(claim: Claim) -> str:
     return to_text({"node": claim.node, "id": claim.id})
 

@@ -19,21 +19,31 @@ A third one, ``gate``, says who of other clusters may reach this one's container
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 
 from cni_v6.cluster.facts import SRV6_IN, Device, Op, Passage, SetGate, SetSenders, SetTable, Tunnel
 from cni_v6.cluster.protocol import PORT
 from cni_v6.cluster.srv6 import SIDS
 from cni_v6.errors import KERNEL_REFUSED, CniError
-from cni_v6.kernel.netfilter import small_table as nft
+from cni_v6.kernel.netfilter import counters, small_table as nft
 from cni_v6.kernel.netfilter.events import Changes
 from cni_v6.kernel.netfilter.messages import rule_comment
-from cni_v6.kernel.netfilter.socket import NO_NETFILTER, open_netfilter
+from cni_v6.kernel.netfilter.socket import NO_NETFILTER, NetfilterSocket, open_netfilter
 from cni_v6.kernel.netlink.message import Message
-from cni_v6.kernel.netlink.socket import explain
+from cni_v6.kernel.netlink.socket import Answer, explain
 
 SRV6_TABLE, TUNNEL_TABLE, GATE_TABLE = "cni_v6_srv6", "cni_v6_vxlan", "cni_v6_clusters"
 SENT_FROM = "sent from "
+BY_ANOTHER, VXLAN_OF_STRANGERS, FOR_OTHERS = "VXLAN not by ", "VXLAN of strangers", "VXLAN for other nodes, not by "
+SRV6_OF_STRANGERS = "encapsulated by strangers"
+# Why packets are dropped, by the start of the comment of each rule that counts them.
+REASONS = {
+    BY_ANOTHER: "it came in by another interface than that to the other nodes",
+    VXLAN_OF_STRANGERS: "its source is no other node",
+    FOR_OTHERS: "a container, or a host beyond this node, sent it to another node",
+    SRV6_OF_STRANGERS: "its source is no other node",
+}
 # Before all passages. With ``srv6`` what comes in is forwarded twice: first to SRV6_IN, where nothing is tracked.
 ALWAYS = ("forwarded once more", "answers", "published", "echo requests of IPv6", "echo requests of IPv4")
 
@@ -41,9 +51,8 @@ ALWAYS = ("forwarded once more", "answers", "published", "echo requests of IPv6"
 def comments(device: Device) -> tuple[str, ...]:
     """Those of the rules of a device's table: rules with them are as they must be."""
     if isinstance(device, Tunnel):
-        return (f"VXLAN not by {device.underlay}", "VXLAN of strangers",
-                f"VXLAN for other nodes, not by {device.underlay}")
-    return "encapsulated by strangers", "tracked at the other end", "encapsulated", f"{SENT_FROM}{device.source}"
+        return f"{BY_ANOTHER}{device.underlay}", VXLAN_OF_STRANGERS, f"{FOR_OTHERS}{device.underlay}"
+    return SRV6_OF_STRANGERS, "tracked at the other end", "encapsulated", f"{SENT_FROM}{device.source}"
 
 
 def source(comments_found: Sequence[str]) -> str:
@@ -79,6 +88,28 @@ def gate_messages(passages: Sequence[Passage]) -> list[Message]:
     ))
 
 
+def dropped() -> Iterator[tuple[str, str, int]]:
+    """(table, reason, packets) of what the tables of the carriers have dropped; nothing where there is no such table.
+
+    :raises CniError: KERNEL_REFUSED.
+    """
+    with closing(open_netfilter()) as netfilter:
+        for name in (SRV6_TABLE, TUNNEL_TABLE):
+            for comment, packets in counters.of_remarked(_rules(netfilter, name).messages):
+                reasons = [reason for start, reason in REASONS.items() if comment.startswith(start)]
+                yield from ((name, reason, packets) for reason in reasons)
+
+
+def _rules(netfilter: NetfilterSocket, table: str) -> Answer:
+    """
+    :raises CniError: KERNEL_REFUSED.
+    """
+    answer = netfilter.dump(nft.dump_rules(table))
+    if answer.error not in (0, errno.ENOENT, *NO_NETFILTER):
+        raise CniError(KERNEL_REFUSED, f"cannot list table {table} of nftables", explain(answer))
+    return answer
+
+
 class Table:
     """One of the tables in the network namespace that this is made in.
 
@@ -97,10 +128,8 @@ class Table:
 
         :raises CniError: KERNEL_REFUSED.
         """
-        answer = self._netfilter.dump(nft.dump_rules(self.name))
+        answer = _rules(self._netfilter, self.name)
         self.without = answer.error in NO_NETFILTER
-        if answer.error not in (0, errno.ENOENT, *NO_NETFILTER):
-            raise CniError(KERNEL_REFUSED, f"cannot list table {self.name} of nftables", explain(answer))
         self._seen = tuple(rule_comment(data) for data in answer.messages)
         return self._seen
 

@@ -10,7 +10,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
-from cni_v6.cluster import conflist, disk as disks, echo, files, others, report, routes, serve
+from cni_v6.cluster import conflist, disk as disks, echo, files, report, serve
 from cni_v6.cluster.agent import Agent, Outcome
 from cni_v6.cluster.bird import Bird
 from cni_v6.cluster.config import AgentConf, OtherCluster, parse, parse_node_name
@@ -20,7 +20,7 @@ from cni_v6.cluster.other_store import OtherStore
 from cni_v6.cluster.reporter import Reporter
 from cni_v6.cluster.status import Status
 from cni_v6.config.keys.ipam import DEFAULT_DATA_DIR
-from cni_v6.ctl import agent_metrics, agent_status, screen
+from cni_v6.ctl import agent_metrics, agent_status, keep_out, screen
 from cni_v6.ctl.agent_status import StatusFile
 from cni_v6.errors import INVALID_CONFIG, CniError
 from cni_v6.kernel.netns.enter import identity
@@ -42,22 +42,23 @@ def register(commands: Any) -> None:
 
 
 def run(chosen: argparse.Namespace) -> int:
-    conf = parse(_content(str(chosen.config), "--config"), str(chosen.config))
+    conf, content = _read(str(chosen.config))
     if chosen.keep_out:
-        return _only_keep_out(conf)
+        return _only_keep_out(conf, content)
     for option in ("node", "cluster"):
         if getattr(chosen, option) is None:
             raise CniError(INVALID_CONFIG, f"--{option} is missing", "only --keep-out needs neither")
     name = parse_node_name(chosen.node)
-    template = conflist.parse_template(_content(conf.template, "conflist.template"), conf.template)
     with ExitStack() as open_things:
         disk = disks.RealDisk(conf.state_dir, conf.target)
         for path, where in ((_network_lock(), "in this network namespace"),
                             (f"{conf.state_dir}/{disks.LOCK}", f"with the state folder {conf.state_dir}")):
             open_things.callback(os.close, disks.only_one(path, where))
         kernel = open_things.enter_context(closing(LinuxNode(conf.underlay)))
-        for refusal in _keep_out(kernel, conf):  # before anything that may take long: containers may run
+        for refusal in keep_out.set_gate(kernel, conf):  # before anything that may take long: containers may run
             _say(refusal)
+        keep_out.keep_copy(conf, content, _say)
+        template = conflist.parse_template(_content(conf.template, "conflist.template"), conf.template)
         store = open_things.enter_context(closing(open_store(chosen.cluster)))
         other_stores = {other.name: open_things.enter_context(closing(_other_store(number, other)))
                         for number, other in enumerate(conf.clusters)}
@@ -86,17 +87,28 @@ def run(chosen: argparse.Namespace) -> int:
             raise
 
 
-def _only_keep_out(conf: AgentConf) -> int:
+def _read(path: str) -> tuple[AgentConf, bytes]:
+    """The configuration, and the content of its file.
+
+    :raises CniError: it cannot be read; who was kept out before is kept out.
+    """
+    content = b""
+    try:
+        content = _content(path, "--config")
+        return parse(content, path), content
+    except CniError:
+        with closing(LinuxNode("")) as kernel:
+            keep_out.as_before(kernel, content, _say)
+        raise
+
+
+def _only_keep_out(conf: AgentConf, content: bytes) -> int:
     with closing(LinuxNode(conf.underlay)) as kernel:
-        refusals = _keep_out(kernel, conf)
+        refusals = keep_out.set_gate(kernel, conf)
     for refusal in refusals:
         _say(refusal)
+    keep_out.keep_copy(conf, content, _say)
     return 1 if refusals else 0
-
-
-def _keep_out(kernel: LinuxNode, conf: AgentConf) -> list[str]:
-    """Let nobody of another cluster in but who may; what the kernel refuses. It takes the configuration alone."""
-    return [*map(str, kernel.apply(routes.gate_difference(kernel.observe(), others.gate(conf))))]
 
 
 def _show(shown: StatusFile, agent: Agent, outcome: Outcome) -> None:

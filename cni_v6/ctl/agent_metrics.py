@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 
+from cni_v6.cluster import tables
 from cni_v6.cluster.report import room
 from cni_v6.ctl import agent_status
 from cni_v6.engine.exposition import Sample, render
@@ -31,8 +33,11 @@ def server(address: str | None, say: Callable[[str], None]) -> MetricsServer:
     return MetricsServer(agent_status.path(".sock"), also, lambda: render(of_agent()))
 
 
-def of_agent() -> Iterator[Sample]:
-    """What the node's agent says; nothing if none has run here."""
+def of_agent(dropped: Callable[[], Iterable[tuple[str, str, int]]] = tables.dropped) -> Iterator[Sample]:
+    """What the node's agent says, and what its tables have dropped; nothing if none has run here.
+
+    :param dropped: as of ``tables``.
+    """
     found = agent_status.read()
     if found is None:
         return
@@ -42,6 +47,9 @@ def of_agent() -> Iterator[Sample]:
     yield Sample("cni_v6_agent_store_reached", int(0 < found.stepped <= found.synced))
     yield Sample("cni_v6_agent_complaints", len(found.complaints))
     yield Sample("cni_v6_cluster_nodes", found.nodes)
+    with suppress(CniError):  # the rest is told all the same
+        yield from (Sample("cni_v6_cluster_dropped_packets_total", packets, (table, reason))
+                    for table, reason, packets in dropped())
     if not agent_status.runs():  # what was measured then may be old
         return
     for block, leases in sorted(found.measured.used.items()):

@@ -88,6 +88,9 @@ METRICS: Mapping[str, Metric] = {
     ),
     "cni_v6_agent_complaints": Metric(GAUGE, "What is in the agent's way, as a number; doctor has the words."),
     "cni_v6_cluster_nodes": Metric(GAUGE, "Nodes in the cluster's store."),
+    "cni_v6_cluster_dropped_packets_total": Metric(
+        COUNTER, "Packets that a table of the cluster's carrier has dropped.", ("table", "reason"),
+    ),
     "cni_v6_block_leases": Metric(GAUGE, "Leases in a block of this node.", ("block",)),
     "cni_v6_block_room": Metric(GAUGE, "Containers that a block of this node has room for.", ("block",)),
     "cni_v6_node_answers": Metric(GAUGE, "1 if another node answers this one.", ("node", "family")),

@@ -121,16 +121,17 @@ def _there(asked: Element, answer: Answer) -> Element | None:
 
 
 def load_ruleset(spaces: Spaces, operation: ops.LoadRuleset) -> None:
-    """Run ``nft`` in the namespace of this thread, which is the node's own, and have the node take packets for the
-    address that stands for ::1 in its rules.
-
-    By a route: of an address, the node would make its source where it has no other global one (RFC 6724, rule 2).
-    """
+    """Run ``nft`` in the namespace of this thread, which is the node's own, and add the route that its rules need."""
     _nft(operation.elements)
-    _route_loopback(spaces)
+    _route(spaces)
 
 
-def _route_loopback(spaces: Spaces, *, remove: bool = False) -> None:
+def route_loopback(spaces: Spaces, _: ops.RouteLoopback) -> None:
+    """By a route: of an address, the node would make its source where it has no other global one (RFC 6724, rule 2)."""
+    _route(spaces)
+
+
+def _route(spaces: Spaces, *, remove: bool = False) -> None:
     """Add or remove the route to the address that stands for ::1. Without IPv6 there is none, and none is needed."""
     from cni_v6.firewall import loopback
 
@@ -179,7 +180,7 @@ def _executable(name: str, folders: Sequence[str]) -> str:
 
 def unload_ruleset(spaces: Spaces, operation: ops.UnloadRuleset) -> None:
     _unload_tables(_netfilter(spaces), operation)
-    _route_loopback(spaces, remove=True)
+    _route(spaces, remove=True)
 
 
 def _unload_tables(netfilter: NetfilterSocket, operation: ops.UnloadRuleset) -> None:

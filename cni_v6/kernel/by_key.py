@@ -19,7 +19,7 @@ from cni_v6.kernel.netlink.uapi import RT_TABLE_MAIN
 from cni_v6.kernel.observe import dump
 from cni_v6.kernel.open_namespaces import Spaces
 from cni_v6.kernel.ops import HOST
-from cni_v6.kernel.questions import GetNeighbour, HasProxy, HasRoute, Question
+from cni_v6.kernel.questions import GetNeighbour, HasProxy, HasRoute, IsLocal, Question
 
 Of = tuple[int, RouteEntry]  # index of the interface, and a route through it
 Key = TypeVar("Key", GetNeighbour, HasProxy)
@@ -37,6 +37,7 @@ def answered(spaces: Spaces, questions: Iterable[Question]) -> Iterator[tuple[Qu
     for netns in dict.fromkeys(question.netns for question in neighbours):
         yield from _neighbours(spaces, netns, [question for question in neighbours if question.netns == netns])
     yield from _proxies(spaces, proxies)
+    yield from _local(spaces, [question for question in questions if isinstance(question, IsLocal)])
 
 
 def _routes(spaces: Spaces, netns: str, questions: Sequence[HasRoute]) -> Iterator[tuple[Question, bool]]:
@@ -86,6 +87,13 @@ def _proxies(spaces: Spaces, questions: Sequence[HasProxy]) -> Iterator[tuple[Qu
               if (index := spaces.index(HOST, question.ifname))}
     told = _asked(spaces, HOST, wanted)
     yield from ((question, question in told and bool(told[question].messages)) for question in questions)
+
+
+def _local(spaces: Spaces, questions: Sequence[IsLocal]) -> Iterator[tuple[Question, bool]]:
+    """An error is no way to the address."""
+    wanted = [requests.get_route_to(question.address) for question in questions]
+    told = spaces.get(HOST).route.request(wanted) if wanted else ()
+    yield from ((asked, any(map(answers.is_local, answer.messages))) for asked, answer in zip(questions, told))
 
 
 def _asked(spaces: Spaces, netns: str, wanted: Mapping[Key, Message]) -> Mapping[Key, Answer]:

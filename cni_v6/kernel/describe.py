@@ -41,6 +41,7 @@ _WORDS = {
     ops.AddElements: "add elements to the firewall: {elements}",
     ops.RemoveElements: "remove elements from the firewall: {elements}",
     ops.LoadRuleset: "load the firewall, elements: {elements}",
+    ops.RouteLoopback: "add the route by which published ports answer at ::1",
     ops.UnloadRuleset: "delete the firewall",
     ops.FlushFlows: "forget the UDP flows of addresses {addresses} and ports {ports}",
     awaits.AwaitPort: "wait for bridge port {ifname}",

@@ -343,6 +343,7 @@ _DIRECT: dict[type[Any], Callable[[Spaces, Any], None]] = {
     ops.AddElements: apply_firewall.add_elements,
     ops.RemoveElements: apply_firewall.remove_elements,
     ops.LoadRuleset: apply_firewall.load_ruleset,
+    ops.RouteLoopback: apply_firewall.route_loopback,
     ops.UnloadRuleset: apply_firewall.unload_ruleset,
     ops.FlushFlows: apply_firewall.flush_flows,
     ops.PinMac: _pin_mac,

@@ -428,12 +428,14 @@ class RemoveElements:
 
 @dataclass(frozen=True, slots=True)
 class LoadRuleset:
-    """Replace both tables, with these elements in their sets, in one transaction.
-
-    By a route the node takes packets for the address that stands for ::1 in their rules (``loopback.STANDS_FOR``).
-    """
+    """Replace both tables, with these elements in their sets, in one transaction; and do ``RouteLoopback``."""
 
     elements: tuple[Element, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RouteLoopback:
+    """Have the node take packets for the address that stands for ::1 in our rules. It may do so already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -489,6 +491,7 @@ Op = (
     | AddElements
     | RemoveElements
     | LoadRuleset
+    | RouteLoopback
     | UnloadRuleset
     | FlushFlows
     | Await

@@ -94,6 +94,16 @@ class HasProxy:
 
 
 @dataclass(frozen=True, slots=True)
+class IsLocal:
+    """-> bool: whether packets of the node to an IPv6 address end at itself, by a route of type ``local``
+
+    It has such a route to each of its own addresses. Another one is ``ops.RouteLoopback``.
+    """
+
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
 class GetNeighbour:
     """-> str: the MAC of an interface's neighbour that was set for good; "" if there is none"""
 
@@ -231,6 +241,7 @@ Question = (
     | GetUplinks
     | GetRules
     | HasProxy
+    | IsLocal
     | GetNeighbour
     | GetNeighbours
     | GetShaping

@@ -53,6 +53,7 @@ from cni_v6.kernel.questions import (
     GetUplinks,
     HasProxy,
     HasRoute,
+    IsLocal,
     Question,
 )
 from cni_v6.values import dataclass
@@ -127,6 +128,11 @@ class Snapshot:
 
     def has_proxy(self, ifname: str, address: str) -> bool:
         answer = self.answers[HasProxy(ifname, address)]
+        assert isinstance(answer, bool)
+        return answer
+
+    def is_local(self, address: str) -> bool:
+        answer = self.answers[IsLocal(address)]
         assert isinstance(answer, bool)
         return answer
 

@@ -9,13 +9,14 @@ from cni_v6.config.firewall import FirewallConf
 from cni_v6.config.ipam import IpamConf
 from cni_v6.config.main import MainConf
 from cni_v6.firewall import ruleset
-from cni_v6.firewall.elements import UNSPECIFIED, elements, owner_of, published
+from cni_v6.firewall.elements import LOOPBACK, UNSPECIFIED, at_loopback, elements, owner_of, published
+from cni_v6.firewall.loopback import STANDS_FOR
 from cni_v6.firewall.policy import GUARD_BLOCKED, Policy, Port
 from cni_v6.firewall.sets import BRIDGE, Element
 from cni_v6.kernel import ops
 from cni_v6.kernel.facts import Listener
 from cni_v6.kernel.ops import Op
-from cni_v6.kernel.questions import GetElements, GetListeners, GetRuleset, Question
+from cni_v6.kernel.questions import GetElements, GetListeners, GetRuleset, IsLocal, Question
 from cni_v6.kernel.snapshot import Snapshot
 from cni_v6.leases.attachment import Attachment
 from cni_v6.net.addresses import version as version_of
@@ -24,6 +25,7 @@ from cni_v6.plan.site import Allocation
 from cni_v6.protocol.names import Owner
 
 TABLES_DIFFER = "the firewall's tables are not as they were loaded (cni-v6ctl reload makes them anew)"
+NO_ROUTE = f"no published port answers at ::1, as there is no route to {STANDS_FOR} (cni-v6ctl reload adds it)"
 
 
 def questions(conf: MainConf) -> tuple[Question, ...]:
@@ -65,11 +67,22 @@ def check_questions(_: MainConf, record: Attachment) -> tuple[Question, ...]:
     """The questions that CHECK asks."""
     if record.policy is None:
         return ()
-    return GetRuleset(), GetElements(elements(record.owner, record.policy))
+    needed = GetRuleset(), GetElements(elements(record.owner, record.policy))
+    return (*needed, *map(IsLocal, (LOOPBACK, STANDS_FOR))) if _is_at_loopback(record.policy) else needed
+
+
+def _is_at_loopback(policy: Policy) -> bool:
+    """Whether a port of it answers at ::1. Such a port needs a route besides the rules (``ops.RouteLoopback``)."""
+    return any(True for _ in at_loopback(policy))
+
+
+def _lacks_route(policy: Policy, seen: Snapshot) -> bool:
+    """While loopback is down, nobody calls from ::1. The route does not come back with it."""
+    return _is_at_loopback(policy) and seen.is_local(LOOPBACK) and not seen.is_local(STANDS_FOR)
 
 
 def differences(_: MainConf, record: Attachment, seen: Snapshot) -> Iterable[str]:
-    """The elements of an attachment that the firewall lacks, one phrase for each."""
+    """What the firewall lacks of an attachment: elements, one phrase for each, and the route to ::1's stand-in."""
     if record.policy is None:
         return
     if record.policy.guard == GUARD_BLOCKED:
@@ -79,13 +92,19 @@ def differences(_: MainConf, record: Attachment, seen: Snapshot) -> Iterable[str
         return
     missing = _missing(record, seen)
     yield from (f"{' . '.join(element.key)} is missing in {element.family} {element.set}" for element in missing)
+    if _lacks_route(record.policy, seen):
+        yield NO_ROUTE
 
 
 def mending(_: MainConf, record: Attachment, seen: Snapshot) -> Iterable[Op]:
-    """Add the elements that the firewall lacks. Tables that are gone are loaded for all attachments at once."""
-    missing = _missing(record, seen) if record.policy and seen.ruleset() == ruleset.mark() else ()
+    """Add what the firewall lacks. Tables that are gone are loaded for all attachments at once, with the route."""
+    if record.policy is None or seen.ruleset() != ruleset.mark():
+        return
+    missing = _missing(record, seen)
     if missing:
         yield ops.AddElements(missing)
+    if _lacks_route(record.policy, seen):
+        yield ops.RouteLoopback()
 
 
 def _missing(record: Attachment, seen: Snapshot) -> tuple[Element, ...]:
@@ -145,14 +164,16 @@ def without_own_ports(record: Attachment, seen: Snapshot) -> tuple[Attachment, l
 
 
 def admission(record: Attachment, requested: tuple[str, ...] = ()) -> tuple[Op, ...]:
-    """Add the elements of an attachment, and end the flows that reached its published ports before.
+    """Add the elements of an attachment and the route that they need, and end the flows that reached its published
+    ports before.
 
     :param requested: addresses the container asked for explicitly. UDP flows of a previous holder may still exist for
         them: unregistering skips the flush for addresses that are never reused or not translated.
     """
     if record.policy is None:
         return ()
-    return (ops.AddElements(elements(record.owner, record.policy)), *_forget(record.policy, requested))
+    route = (ops.RouteLoopback(),) if _is_at_loopback(record.policy) else ()
+    return (ops.AddElements(elements(record.owner, record.policy)), *route, *_forget(record.policy, requested))
 
 
 def removal(

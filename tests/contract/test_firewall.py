@@ -20,7 +20,7 @@ from cni_v6.kernel.netfilter import conntrack, messages
 from cni_v6.kernel.netfilter.socket import NetfilterSocket, NoNetfilter
 from cni_v6.kernel.netlink.message import HEADER, each
 from cni_v6.kernel.ops import HOST
-from cni_v6.kernel.questions import GetAllElements, GetElements, GetRuleset
+from cni_v6.kernel.questions import GetAllElements, GetElements, GetRuleset, IsLocal
 from tests.contract.kernels import KernelTestbed, LinuxTestbed, linux_testbed
 from tests.contract.test_kernel import refused
 from tests.sandbox import Node
@@ -117,6 +117,24 @@ def test_rules_are_loaded_once_more_and_unloaded_twice(testbed: KernelTestbed) -
         assert (mark(testbed), there(testbed, *ALL)) == ("", ())
 
 
+def test_the_route_of_loopback_comes_and_goes_with_the_rules(testbed: KernelTestbed) -> None:
+    testbed.kernel.apply([ops.SetLink(HOST, "lo", up=True)])
+
+    def there() -> bool:
+        seen = testbed.kernel.observe([IsLocal(loopback.STANDS_FOR), IsLocal("::1"), IsLocal("2001:db8::7")])
+        assert seen.is_local("::1") and not seen.is_local("2001:db8::7")
+        return seen.is_local(loopback.STANDS_FOR)
+
+    assert not there()
+    for step in (ops.LoadRuleset(()), ops.RouteLoopback()):
+        for _ in range(2):
+            testbed.kernel.apply([step])
+            assert there()
+        for _ in range(2):
+            testbed.kernel.apply([ops.UnloadRuleset()])
+            assert not there()
+
+
 def test_the_rules_come_with_a_route_to_what_stands_for_loopback(linux: LinuxTestbed) -> None:
     """The route goes with them. The node has no such address, so it calls nobody from there."""
     def there() -> list[dict[str, Any]]:
@@ -133,7 +151,7 @@ def test_the_rules_come_with_a_route_to_what_stands_for_loopback(linux: LinuxTes
         assert there() == []
     linux.node.run("sysctl", "-qw", "net.ipv6.conf.lo.disable_ipv6=1")
     load(linux)
-    linux.kernel.apply([ops.UnloadRuleset()])
+    linux.kernel.apply([ops.RouteLoopback(), ops.UnloadRuleset()])
 
 
 def test_elements_are_added_twice_and_removed_twice(testbed: KernelTestbed) -> None:

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from cni_v6.cluster.file_store import FileStore
-from tests.netns import networks, traffic, wire
+from tests.netns import networks, nft, traffic, wire
 from tests.netns.networks import Pod
 from tests.netns.wire import PATIENCE
 from tests.sandbox import PLUGIN_PATH, ROOT, Node
@@ -158,6 +158,12 @@ class Member:
         made = Pod(self.node, self.config(), "pod")
         made.add()
         return made
+
+    def dropped(self, table: str) -> dict[str, int]:
+        """The packets that a table of the carrier has dropped, by reason, as the node's metrics have them."""
+        samples = json.loads(nft.ctl(self.node, "metrics", "--json").stdout)
+        return {sample["labels"]["reason"]: sample["value"] for sample in samples
+                if sample["name"] == "cni_v6_cluster_dropped_packets_total" and sample["labels"]["table"] == table}
 
     def routes(self) -> list[str]:
         """The routes of the agent, in words."""

@@ -16,7 +16,7 @@ from cni_v6.cluster.etcd_store import EtcdStore
 from cni_v6.cluster.records import Change
 from tests.etcd import Etcd, etcd
 from tests.netns import traffic, wire
-from tests.netns.cluster import HOST, POOL6, POOLS, TARGET, Cluster, Member, another, cluster, unit_rights
+from tests.netns.cluster import HOST, POOL6, POOLS, STATE_DIR, TARGET, Cluster, Member, another, cluster, unit_rights
 from tests.netns.networks import Pod
 from tests.sandbox import PLUGIN_PATH
 
@@ -143,6 +143,34 @@ def test_a_closed_cluster_is_kept_out_from_the_boot_on(two: Two) -> None:
         two.server.start()
         member.stop()
         member.start(clusters=two.of_west())
+
+
+def test_a_boot_with_a_file_that_cannot_be_read(two: Two) -> None:
+    """Who was kept out by the last one that could be read is kept out, and what is wrong is said. A table that is there
+    stays. The copy in the folder is all that is known of the others."""
+    (client, *_), (server, *_) = two.pods
+    member = two.east.members[0]
+    member.stop()
+    copy, broken = member.node.file(f"{STATE_DIR}/agent.json"), two.east.folder / "broken.json"
+    assert json.loads(copy.read_text()) == json.loads((two.east.folder / "a.json").read_text())
+    broken.write_text('{"pools": [')
+    command = [*unit_rights(), f"{PLUGIN_PATH[0]}/cni-v6ctl", "agent", "--config", str(broken)]
+    try:
+        for more, words in ((["--keep-out"], "kept out still"), ([], "kept out still")):
+            done = member.node.run(*command, *more, check=False)
+            assert done.returncode != 0 and words in done.stderr and str(broken) in done.stderr
+        for more in (["--keep-out"], [], ["--keep-out", "--config", "/etc/cni/none.json"]):
+            member.node.run("nft", "delete", "table", *GATE[3:])
+            done = member.node.run(*command, *more, check=False)
+            assert done.returncode != 0 and f"could be read: {POOL6}" in done.stderr, done.stderr
+            assert_kept_out(client, server)
+        member.node.run("nft", "delete", "table", *GATE[3:])
+        copy.unlink()
+        done = member.node.run(*command, "--keep-out", check=False)
+        assert done.returncode != 0 and "no other cluster is kept out" in done.stderr
+    finally:
+        member.start(clusters=two.of_west())
+    assert copy.exists()
 
 
 def test_nobody_writes_the_other_store(two: Two) -> None:

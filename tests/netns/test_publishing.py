@@ -353,6 +353,26 @@ def test_only_a_published_port_of_loopback_is_the_containers(node: Node, beyond:
 
 
 @pytest.mark.usefixtures("main_plugin")
+def test_the_route_of_loopback_comes_back(node: Node, beyond: str) -> None:
+    """It ends with ``lo``. CHECK says so; each of these adds it."""
+    [web] = networks.pods(node, publishing(*TCP), "web")
+    another = {"hostPort": 9000, "containerPort": 80, "protocol": "tcp"}
+    node.container("other")
+    with traffic.serving(web.netns, 80) as listeners:
+        for mend in (
+            lambda: nft.ctl(node, "check", "--repair"),
+            lambda: nft.ctl(node, "reload"),
+            lambda: Pod(node, publishing(another), "other").add(),
+        ):
+            traffic.called(node.path, (LOOPBACK[6], LOOP6), listeners[6])
+            node.run("ip", "link", "set", "lo", "down")
+            node.run("ip", "link", "set", "lo", "up")
+            assert loopback.STANDS_FOR in web.check().error(errors.CHECK_FAILED)
+            mend()
+        traffic.called(node.path, (LOOPBACK[6], LOOP6), listeners[6])
+
+
+@pytest.mark.usefixtures("main_plugin")
 def test_nobody_else_is_loopback(node: Node, beyond: str) -> None:
     """What stands for ::1 on the node is nobody's address from a wire."""
     [web] = networks.pods(node, publishing(*TCP), "web")

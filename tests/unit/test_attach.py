@@ -9,13 +9,16 @@ from typing import Any
 import pytest
 
 from cni_v6 import errors
-from cni_v6.attachments import firewall_reload
+from cni_v6.attachments import firewall_reload, repair
 from cni_v6.errors import CniError
 from cni_v6.firewall import ruleset
 from cni_v6.firewall.sets import Element
 from cni_v6.kernel import ops
 from cni_v6.kernel.fake.kernel import FakeKernel
+from cni_v6.kernel.ops import HOST
 from cni_v6.leases.attachment import Attachment
+from cni_v6.plan.health import network as judge
+from cni_v6.plan.health.finding import REPAIR
 from tests.unit.fake_context import CONFIG, FOREIGN, LAYER_2, FakeContext, gc, plugin
 
 OPEN: dict[str, Any] = CONFIG | {"ingress": "open", "guard": False}
@@ -89,6 +92,36 @@ def test_a_port_that_the_container_publishes_already_stays_where_it_is() -> None
     fake.call("ADD", "c2", second).error(errors.PORT_TAKEN)
     fake.call("DEL", "c1", second, CNI_IFNAME="net1").ok()
     assert set(fake.kernel.firewall.elements()) == before
+
+
+def test_the_route_of_loopback() -> None:
+    """It ends when ``lo`` goes down, and CHECK of a container that publishes there says so, of no other one. While
+    ``lo`` is down nobody calls from there. The next ADD that needs it adds it, and so does a repair."""
+    other = PUBLISHING | {"runtimeConfig": {"portMappings": [{"hostPort": 54, "containerPort": 54, "protocol": "udp"}]}}
+    fake = FakeContext()
+    result, plain = fake.add("c1", PUBLISHING), fake.add("c2")
+    check = PUBLISHING | {"prevResult": result}
+    fake.call("CHECK", "c1", check).ok()
+    firewall = fake.kernel.firewall
+    firewall.is_routed = False
+    said = fake.call("CHECK", "c1", check).error(errors.CHECK_FAILED)
+    assert said.count("no published port answers at ::1") == 1 and "cni-v6ctl reload" in said
+    fake.call("CHECK", "c2", CONFIG | {"prevResult": plain}).ok()
+    lo = fake.kernel.spaces[HOST].links["lo"]
+    fake.kernel.spaces[HOST].links["lo"] = replace(lo, up=False)
+    fake.call("CHECK", "c1", check).ok()
+    fake.kernel.spaces[HOST].links["lo"] = lo
+    routed = [fake.add(name, config) and firewall.is_routed for name, config in (("c3", CONFIG), ("c4", other))]
+    assert routed == [False, True]
+    firewall.is_routed = False
+    with fake.leases().transaction() as leases:
+        found = repair.look(leases, fake.context())
+        assert found.steps == [(ops.RouteLoopback(),)]
+        assert len(found.differences) == 2
+        assert judge.by_check("pods", found).fix == REPAIR
+        assert repair.mend(found, fake.context()) == []
+    assert firewall.is_routed
+    fake.call("CHECK", "c1", check).ok()
 
 
 class WithoutNft(FakeKernel):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import select
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 from threading import Event
 from typing import Any
 
@@ -13,14 +15,15 @@ import pytest
 
 from cni_v6.cluster import others, records, vxlan
 from cni_v6.cluster.agent import MOST_REFUSALS, Outcome
-from cni_v6.cluster.config import AgentConf, OtherCluster, Pool
+from cni_v6.cluster.config import AgentConf, OtherCluster, Pool, parse
 from cni_v6.cluster.facts import TUNNEL, Endpoint, Passage, Route
 from cni_v6.cluster.fake import FakeNode
 from cni_v6.cluster.follow import Bell
-from cni_v6.cluster.keys import SRV6, VXLAN
+from cni_v6.cluster.keys import SRV6, STATE_DIR, VXLAN
 from cni_v6.cluster.other_store import OtherStore
 from cni_v6.cluster.records import Claim, NodeRecord, Objects
 from cni_v6.cluster.store import MemoryStore
+from cni_v6.ctl import keep_out
 from cni_v6.errors import INVALID_CONFIG, IO_FAILURE, CniError
 from tests.unit.test_cluster import CONF, GOOD, POOL4, POOL6, VALIDATOR, parsed
 from tests.unit.test_cluster_agent import READY, FullDisk, Place, place
@@ -432,3 +435,56 @@ def test_a_store_that_hangs_holds_nothing_up(followed: Followed) -> None:
     go_on.set()
     other.close()
     hanging.bell.close()
+
+
+# A file that cannot be read
+
+
+def kept(content: bytes, kernel: FakeNode) -> list[str]:
+    said: list[str] = []
+    keep_out.as_before(kernel, content, said.append)
+    return said
+
+
+@pytest.mark.parametrize("front", ["{", '{"pools": [], "bgp": {,', "\xff"])
+def test_the_copy_of_the_last_good_file_keeps_out(tmp_path: Path, front: str) -> None:
+    """It is in the folder that the broken file names, as far as that can be read."""
+    folder = tmp_path / 'of "the" agent'
+    good = json.dumps({**GOOD, "clusters": [EAST], "stateDir": str(folder)}).encode()
+    broken = (front + good.decode()[1:].removesuffix("}")).encode("latin-1")
+    kernel, said = FakeNode(None), list[str]()
+    [words] = kept(broken, kernel)
+    assert words.startswith("no other cluster is kept out") and str(folder) in words and not kernel.gate
+    keep_out.keep_copy(parse(good, "agent.json"), good, said.append)
+    before = (folder / "agent.json").stat()
+    keep_out.keep_copy(parse(good, "agent.json"), good, said.append)
+    assert (folder / "agent.json").stat().st_ino == before.st_ino and before.st_mode & 0o777 == 0o600 and not said
+    [words] = kept(broken, kernel)
+    assert words.endswith(f"could be read: {EAST6.cidr}, {EAST4.cidr}") and kernel.gate == SHUT
+    kernel.gate = SHUT[:1]
+    [words] = kept(broken, kernel)
+    assert "kept out still" in words and kernel.gate == SHUT[:1]
+    kernel.gate = ()
+    (folder / "agent.json").write_bytes(broken)
+    [words] = kept(broken, kernel)
+    assert words.startswith("no other cluster is kept out") and not kernel.gate
+
+
+@pytest.mark.parametrize("content", [b"", b'{"stateDir": "relative"}', b'{"stateDir": "/\\x"}'])
+def test_the_usual_folder(content: bytes) -> None:
+    assert keep_out.folder_of(content) == STATE_DIR
+
+
+def test_a_copy_that_cannot_be_kept(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    said: list[str] = []
+    keep_out.keep_copy(replace(WITH, state_dir=str(tmp_path / "file")), b"", said.append)
+    [words] = said
+    assert "cannot be read would keep no other cluster out" in words
+
+
+def test_the_copy_closes_nothing(tmp_path: Path) -> None:
+    good = json.dumps({**GOOD, "stateDir": str(tmp_path)}).encode()
+    keep_out.keep_copy(parse(good, "agent.json"), good, pytest.fail)
+    [words] = kept(good[:-1], FakeNode(None))
+    assert words.endswith("could be read: nobody")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +13,8 @@ from threading import Event
 
 import pytest
 
-from cni_v6.cluster import disk, report, status
+from cni_v6.cluster import disk, report, status, tables
+from cni_v6.cluster.facts import Pair, Tunnel
 from cni_v6.cluster.membership import Member
 from cni_v6.cluster.records import Claim, Cluster, NodeRecord
 from cni_v6.cluster.report import PEERS, Answer, Report
@@ -21,7 +22,8 @@ from cni_v6.cluster.reporter import Known, Reporter
 from cni_v6.cluster.status import Status
 from cni_v6.cluster.store import MemoryStore
 from cni_v6.ctl import agent_metrics, agent_status
-from cni_v6.errors import INVALID_CONFIG, IO_FAILURE, CniError
+from cni_v6.engine.exposition import Sample, render
+from cni_v6.errors import INVALID_CONFIG, IO_FAILURE, KERNEL_REFUSED, CniError
 from cni_v6.plan.health import agent as agent_health
 from cni_v6.plan.health.agent import AgentFacts
 
@@ -297,6 +299,35 @@ def test_how_old_the_store_is(tmp_path: Path, stepped: int, synced: int, behind:
             synced == stepped)
         shown.remove()
         assert agent_status.facts() is None
+
+
+def test_what_the_carriers_tables_dropped(tmp_path: Path) -> None:
+    """Told while the agent does not run, too: the tables stay. What cannot be read is missing, and nothing else."""
+    def refused() -> Iterable[tuple[str, str, int]]:
+        raise CniError(KERNEL_REFUSED, "cannot list table cni_v6_vxlan of nftables")
+
+    def told(dropped: Callable[[], Iterable[tuple[str, str, int]]]) -> list[Sample]:
+        return [*agent_metrics.of_agent(dropped)]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CNI_V6_RUN_DIR", str(tmp_path))
+        assert told(lambda: [("t", "r", 7)]) == []
+        agent_status.StatusFile(Status("a", str(tmp_path / "target"))).update()
+        without = told(refused)
+        sample = Sample("cni_v6_cluster_dropped_packets_total", 7, ("t", "r"))
+        assert told(lambda: [("t", "r", 7)]) == [*without, sample]
+        assert 'cni_v6_cluster_dropped_packets_total{table="t",reason="r"} 7' in render([sample])
+
+
+@pytest.mark.parametrize("device", [
+    Tunnel("eth0", "2001:db8::1", "02:00:00:00:00:01", "fe80::1", 1430), Pair(1460, "2001:db8::1"),
+])
+def test_every_rule_of_a_carrier_that_counts_has_a_reason(device: Tunnel | Pair) -> None:
+    """What is counted is dropped."""
+    rules = [message.body for message in tables.messages(device) if b"counter" in message.body]
+    said = [comment for comment in tables.comments(device) if any(comment.encode() + b"\0" in rule for rule in rules)]
+    assert len(said) == len(rules) > 0
+    assert all(sum(comment.startswith(start) for start in tables.REASONS) == 1 for comment in said)
 
 
 def test_a_port_that_somebody_else_has_does_not_stop_the_agent(tmp_path: Path) -> None:

@@ -24,6 +24,15 @@ def test_the_rules_of_a_chain_are_counted_together() -> None:
     assert counters.of_rules(dump) == {"published4": 2 * PACKETS}
 
 
+def test_counting_rules_by_their_comments() -> None:
+    def remarked(comment: str, *expressions: bytes) -> bytes:
+        said = comment.encode() + b"\0"
+        return rule("forward", *expressions) + attribute(nft.NFTA_RULE_USERDATA, bytes((0, len(said))) + said)
+
+    dump = [remarked("one", COUNTER, COUNTER), remarked("two"), rule("forward", COUNTER)]
+    assert list(counters.of_remarked(dump)) == [("one", 2 * PACKETS), ("", PACKETS)]
+
+
 def test_the_requests() -> None:
     assert counters.dump_rules(INET).body.endswith(text(1, "cni_v6"))
     assert [request.body for request in counters.dumps_of_elements()] == [

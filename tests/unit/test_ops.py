@@ -61,6 +61,7 @@ SAID: dict[Op, str] = {
     ops.AddElements((ELEMENT,)): "add elements to the firewall: 1",
     ops.RemoveElements((ELEMENT, ELEMENT)): "remove elements from the firewall: 2",
     ops.LoadRuleset(()): "load the firewall, elements: 0",
+    ops.RouteLoopback(): "add the route by which published ports answer at ::1",
     ops.UnloadRuleset(): "delete the firewall",
     ops.FlushFlows(("10.1.2.3",), ((4, 53),)): "forget the UDP flows of addresses ('10.1.2.3',) and ports ((4, 53),)",
     awaits.AwaitPort("veth1"): "wait for bridge port veth1",

@@ -20,11 +20,13 @@ class FakeFirewall:
     """It begins without tables.
 
     ``mark``: of the loaded rules, "" for none. ``tables``: their shape. ``flushed``: the ``FlushFlows`` operations so
-    far. ``nft``: why nft cannot load rules. ``others``: forward chains of others.
+    far. ``is_routed``: whether there is the route of ``ops.RouteLoopback``. ``nft``: why nft cannot load rules.
+    ``others``: forward chains of others.
     """
 
     def __init__(self) -> None:
         self.mark = ""
+        self.is_routed = False
         self.nft = ""
         self.others: tuple[ForwardChain, ...] = ()
         self.tables: tuple[Table, ...] = ()
@@ -44,9 +46,13 @@ class FakeFirewall:
         except CniError:
             self.mark, self._held, self.tables = before
             raise
+        self.route_loopback()
+
+    def route_loopback(self) -> None:
+        self.is_routed = True
 
     def unload(self) -> None:
-        self.mark, self._held, self.tables = "", {}, ()
+        self.mark, self._held, self.tables, self.is_routed = "", {}, (), False
 
     def add(self, elements: tuple[Element, ...]) -> None:
         if not self.mark:

@@ -43,6 +43,7 @@ from cni_v6.kernel.questions import (
     GetUplinks,
     HasProxy,
     HasRoute,
+    IsLocal,
     Question,
 )
 from cni_v6.kernel.snapshot import Snapshot
@@ -165,6 +166,7 @@ _ANSWERS: dict[type[Any], Callable[[FakeNode, Any], object]] = {
     ),
     HasRoute: lambda fake, asked: _has_route(fake, asked),
     HasProxy: lambda fake, asked: asked.address in fake.spaces[HOST].proxies.get(asked.ifname, ()),
+    IsLocal: lambda fake, asked: fake.is_local(asked.address),
     GetNeighbour: lambda fake, asked: fake.space(asked.netns).neighbours.get(asked.ifname, {}).get(asked.address, ""),
     GetNeighbours: lambda fake, asked: tuple(fake.space(asked.netns).neighbours.get(asked.ifname, {}).items()),
     GetShaping: lambda fake, asked: fake.shaping.get(asked.ifname, Shaping()),

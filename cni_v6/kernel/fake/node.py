@@ -6,6 +6,7 @@ import itertools
 from dataclasses import dataclass, field, replace
 
 from cni_v6.errors import KERNEL_REFUSED, UNKNOWN_CONTAINER, CniError
+from cni_v6.firewall.loopback import STANDS_FOR
 from cni_v6.kernel.describe import describe
 from cni_v6.kernel.facts import Lifetime, Link, Listener, RouteEntry, Shaping
 from cni_v6.kernel.fake.firewall import FakeFirewall
@@ -156,6 +157,14 @@ class FakeNode:
     def peer_addresses(self, ifname: str) -> tuple[str, ...]:
         netns, name = self.peers.get((HOST, ifname), (HOST, ""))
         return tuple(self.spaces[netns].addresses.get(name, ())) if netns in self.spaces else ()
+
+    def is_local(self, address: str) -> bool:
+        """See ``questions.IsLocal``. Loopback has ::1 while it is up."""
+        node = self.spaces[HOST]
+        own = {held.partition("/")[0] for addresses in node.addresses.values() for held in addresses}
+        own |= {STANDS_FOR} if self.firewall.is_routed else set()
+        own |= {"::1"} if node.links["lo"].up else set()
+        return address in own
 
     def ports(self, bridge: str) -> tuple[Link, ...]:
         """The ports of a bridge on the node."""

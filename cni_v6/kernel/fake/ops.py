@@ -354,6 +354,7 @@ EFFECTS: dict[type[Any], Callable[[FakeNode, Any], None]] = {
     ops.AddElements: lambda fake, operation: fake.firewall.add(operation.elements),
     ops.RemoveElements: lambda fake, operation: fake.firewall.remove(operation.elements),
     ops.LoadRuleset: lambda fake, operation: fake.firewall.load(operation.elements),
+    ops.RouteLoopback: lambda fake, _: fake.firewall.route_loopback(),
     ops.UnloadRuleset: lambda fake, operation: fake.firewall.unload(),
     ops.FlushFlows: lambda fake, operation: fake.firewall.flushed.append(operation),
     awaits.AwaitPort: waits.port,

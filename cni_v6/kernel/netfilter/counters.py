@@ -13,6 +13,7 @@ from cni_v6.kernel.netfilter.messages import (
     NFTA_SET_ELEM_LIST_ELEMENTS,
     dump_elements,
     read_elements,
+    rule_comment,
 )
 from cni_v6.kernel.netlink.message import Message, as_text, by_kind, each
 
@@ -33,12 +34,26 @@ def of_rules(dump: Iterable[bytes]) -> Mapping[str, int]:
     found: dict[str, int] = {}
     for data in dump:
         rule = attributes(data)
-        counts = [_packets(payload) for _, payload in each(rule.get(NFTA_RULE_EXPRESSIONS, b""))]
-        counted = [count for count in counts if count is not None]
-        if counted:
+        packets = _of_rule(rule)
+        if packets is not None:
             chain = as_text(rule.get(NFTA_RULE_CHAIN))
-            found[chain] = found.get(chain, 0) + sum(counted)
+            found[chain] = found.get(chain, 0) + packets
     return found
+
+
+def of_remarked(dump: Iterable[bytes]) -> Iterator[tuple[str, int]]:
+    """(comment, packets) of each counting rule."""
+    for data in dump:
+        packets = _of_rule(attributes(data))
+        if packets is not None:
+            yield rule_comment(data), packets
+
+
+def _of_rule(rule: Mapping[int, bytes]) -> int | None:
+    """The packets that a rule has counted; None if it counts none."""
+    counts = [_packets(payload) for _, payload in each(rule.get(NFTA_RULE_EXPRESSIONS, b""))]
+    counted = [count for count in counts if count is not None]
+    return sum(counted) if counted else None
 
 
 def dumps_of_elements() -> list[Message]:
