@@ -21,7 +21,10 @@ PEER_BIN = /usr/lib/cni
 RUN = .venv/bin/python
 # Four at a time, on two processors: much of it waits for kernels and runtimes. What shares a heavy thing names it with
 # @pytest.mark.xdist_group.
-PYTEST = tools/sandbox env PATH="$(CURDIR)/.tools/bin:$$PATH" $(RUN) -m pytest -n 4 --dist loadgroup
+# Each of the four reads all modules: kept byte code, also where the caller's environment says not to keep it, makes that
+# three times faster.
+PYTEST = tools/sandbox env -u PYTHONDONTWRITEBYTECODE PATH="$(CURDIR)/.tools/bin:$$PATH" \
+	$(RUN) -m pytest -n 4 --dist loadgroup
 # What takes long, or needs much: all that make test leaves out.
 REST = (runtimes or uml or bare or courier or slow) and not crossed
 

@@ -27,7 +27,23 @@ ADDRESS_FIELDS = (
 )
 # Not a container's: a set's cursor only moves forward, the lock file stays.
 BOOKKEEPING = re.compile(r"(.*/)?(lock|last_reserved_ip\.[^/]*|cursors/.*)")
-SYSCTLS = ("/proc/sys/net/ipv4/conf", "/proc/sys/net/ipv6/conf", "/proc/sys/net/ipv4/ip_forward")
+SYSCTLS = "/proc/sys/net/ipv4/conf /proc/sys/net/ipv6/conf /proc/sys/net/ipv4/ip_forward"
+# One command for all that there is to see in a place, since a test looks at several, twice, and each program has to
+# start. What fails there prints nothing: a kernel without IPv6 has no routes of it.
+SECTION = "\f\n"
+LOOK = f"""
+printf 'address show\nneighbour show nud permanent\nneighbour show proxy\n' | ip -j -d -force -batch -
+for family in -4 -6; do
+    printf '\f\n'
+    printf 'route show table all\nrule show\n' | ip -j $family -force -batch -
+done
+printf '\f\n'
+bridge -j vlan show
+printf '\f\n'
+nft --stateless list ruleset
+printf '\f\n'
+grep -rs '' {SYSCTLS}
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,25 +67,27 @@ def take(places: Mapping[str, Run], store: Path) -> Snapshot:
 
 
 def _network(run: Run) -> Iterator[str]:
-    links = _json(run("ip", "-j", "-d", "address", "show"))
+    found, ipv4, ipv6, vlans, nftables, sysctls = run("sh", "-c", LOOK).split(SECTION)
+    entries = _json(found)
+    links = [entry for entry in entries if "ifname" in entry]
     for link in links:
         addresses = link.pop("addr_info", [])
         yield from _flat(f"link {link['ifname']}", link)
         for address in addresses:
             if not _kernel_made(address, link):
                 yield f"address {link['ifname']} {address['local']}/{address['prefixlen']}{_flags(address)}"
-    for family in ("-4", "-6"):
-        for route in _json(run("ip", "-j", family, "route", "show", "table", "all")):
+    yield from (f"neighbour {_text(entry)}" for entry in entries if "ifname" not in entry)
+    for family, shown in (("-4", ipv4), ("-6", ipv6)):
+        for entry in _json(shown):
+            if "priority" in entry:
+                yield f"rule {family} {_text(entry)}"
             # The kernel's own follow from the addresses; it makes and drops some of them later, with the carrier.
-            if route.get("protocol") != "kernel" and route.get("table") != "local":
-                yield "route " + _text(route)
-        yield from (f"rule {family} {_text(rule)}" for rule in _json(run("ip", "-j", family, "rule", "show")))
-    for kind in (("nud", "permanent"), ("proxy",)):
-        yield from (f"neighbour {_text(entry)}" for entry in _json(run("ip", "-j", "neighbour", "show", *kind)))
-    for port in _json(run("bridge", "-j", "vlan", "show")):
+            elif entry.get("protocol") != "kernel" and entry.get("table") != "local":
+                yield "route " + _text(entry)
+    for port in _json(vlans):
         yield from (f"vlan {port['ifname']} {_text(vlan)}" for vlan in port.get("vlans", []))
-    yield from _nftables(run("nft", "--stateless", "list", "ruleset"))
-    for line in run("grep", "-rs", "", *SYSCTLS).splitlines():
+    yield from _nftables(nftables)
+    for line in sysctls.splitlines():
         yield "sysctl " + line.removeprefix("/proc/sys/net/").replace(":", " = ", 1)
 
 
@@ -132,5 +150,6 @@ def _text(entry: Mapping[str, Any]) -> str:
     return json.dumps(shown)
 
 
-def _json(text: str) -> Any:
-    return json.loads(text or "[]")
+def _json(text: str) -> list[Any]:
+    """What each line lists."""
+    return [entry for line in text.splitlines() for entry in json.loads(line)]
