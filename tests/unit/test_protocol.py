@@ -165,7 +165,7 @@ def test_a_list_is_the_same_however_long_it_is(count: int) -> None:
     document = json.dumps(CONFIG | {"cni.dev/valid-attachments": valid, "cni.dev/attachments": valid}).encode()
     for _ in range(2):
         call = ask("GC", document)
-        assert call.valid == {f"{number:020x}:eth0" for number in range(count)}
+        assert call.valid == frozenset(f"{number:020x}:eth0" for number in range(count))
         assert {key: call.config[key] for key in CONFIG} == CONFIG
     assert ask("DEL", document).valid is None
 
