@@ -69,11 +69,16 @@ class Look:
     """A look at the containers of a network that has begun.
 
     ``owners``: whose record, links or routes may have changed since all of the network's containers were in order; None
-    where any may have. ``others``: whether others of the network run. ``token``: its keeper's.
+    where any may have. ``interfaces``: the names that the node's interfaces with such an owner have had since.
+    ``others``: whether others of the network run. ``fresh``: how many interfaces the node may have that it had not, of
+    whomever. ``note``: what the last look was settled with. ``token``: its keeper's.
     """
 
     owners: frozenset[Owner] | None = None
+    interfaces: frozenset[str] = frozenset()
     others: bool = False
+    fresh: int = 0
+    note: object = None
     token: object = None
 
 
@@ -87,11 +92,20 @@ class InOrder(Protocol):
         """
         ...
 
-    def settle(self, look: Look, records: Iterable[Attachment], present: Container[str]) -> None:
+    def unlisted(self, network: str, data_dir: str, valid: frozenset[str]) -> Look:
+        """The containers that GC must look at, under that lock: those that have changed, and those that were in order
+        and are not in its list. Nothing is begun.
+
+        :param valid: as of ``Invocation``.
+        """
+        ...
+
+    def settle(self, look: Look, records: Iterable[Attachment], present: Container[str], note: object = None) -> None:
         """All containers of the network are in order, as far as the kernel had told of changes when the look began.
 
         :param records: those that were looked at: of the look's owners, or all of the network.
         :param present: the host interfaces of those that run.
+        :param note: for the next look.
         """
         ...
 

@@ -11,18 +11,16 @@ from collections.abc import Collection, Iterable, Iterator
 from cni_v6.attachments import register, remove_interface
 from cni_v6.attachments.context import Context
 from cni_v6.attachments.namespaces import UNKNOWN
-from cni_v6.config.main import RemovalConf
 from cni_v6.errors import CniError
 from cni_v6.kernel import ops
 from cni_v6.kernel.ops import HOST
-from cni_v6.kernel.questions import GetAlive, GetAliases, GetLinks, Question
+from cni_v6.kernel.questions import GetAlive, GetLinks, Question
 from cni_v6.kernel.snapshot import Snapshot
 from cni_v6.leases import records
 from cni_v6.leases.attachment import Attachment
 from cni_v6.leases.store import Leases, Transaction
 from cni_v6.log import Log
-from cni_v6.protocol.invocation import Invocation
-from cni_v6.protocol.names import Owner, alias_start, host_interface, host_interfaces, owned, owner_of_alias
+from cni_v6.protocol.names import Owner, host_interface, owned
 from cni_v6.values import dataclass
 
 EARLIER_BOOT = "it is of an earlier boot"
@@ -52,10 +50,11 @@ def is_listed(owner: Owner, listed: Collection[str]) -> bool:
 
     A lease of an old ``host-local`` names no interface: its container id alone decides.
     """
-    return records.attachment_name(owner) in (listed if owner.ifname else _without_interface(listed))
+    return records.attachment_name(owner) in (listed if owner.ifname else without_interface(listed))
 
 
-def _without_interface(listed: Iterable[str]) -> frozenset[str]:
+def without_interface(listed: Iterable[str]) -> frozenset[str]:
+    """What a list says of leases that name no interface, in the words of ``records.attachment_name``."""
     return frozenset(f"{listed_id.rpartition(':')[0]}:" for listed_id in listed)
 
 
@@ -196,57 +195,3 @@ def _remove(records: list[Attachment], store: Leases, context: Context, *, dry: 
             if leases.get(record.owner) == record:  # not one that was added again meanwhile
                 register.release(record, leases, context)
                 yield record, UNLISTED
-
-
-# GC with the runtime's list
-
-
-@dataclass(frozen=True, slots=True)
-class Unlisted:
-    """What GC finds: the ``owners`` of all records that the list lacks, and those of the records that are stale."""
-
-    owners: frozenset[Owner] = frozenset()
-    stale: tuple[Attachment, ...] = ()
-
-
-def interfaces(
-    conf: RemovalConf, context: Context, known: frozenset[str], bridge: str = ""
-) -> list[tuple[str, Owner]]:
-    """The names of the node's interfaces, or of the ports of a bridge, whose alias names an owner of this network.
-
-    :param known: as of ``of_valid``.
-    """
-    asked = GetAliases(alias_start(conf.network), bridge, known)
-    named = context.kernel.observe([asked]).aliases(asked)
-    return [(name, owner) for name, alias in named if (owner := owner_of_alias(alias))]
-
-
-def of_valid(call: Invocation) -> frozenset[str]:
-    """The names of the host interfaces of the attachments that the runtime lists as valid."""
-    parts = (name.rpartition(":") for name in call.valid or ())
-    return host_interfaces(call.network, ((container_id, ifname) for container_id, _, ifname in parts))
-
-
-def lacks(call: Invocation, owner: Owner) -> bool:
-    """Whether there is a list of valid attachments, and an owner is not in it."""
-    return call.valid is not None and records.attachment_name(owner) not in call.valid
-
-
-def unlisted(call: Invocation, leases: Transaction, started: float, context: Context) -> Unlisted:
-    """Attachments that the runtime does not list as valid; those that are older than the call are stale.
-
-    An attachment made during the call may be missing in the list, and is kept. So is one whose time lies in the future
-    because the clock was set back, unless it is provably stale.
-    """
-    if call.valid is None:
-        call.log.warning("nothing freed: the configuration names no cni.dev/valid-attachments")
-        return Unlisted()
-    owners = frozenset(leases.owners(call.valid))
-    alone = frozenset() if all(owner.ifname for owner in owners) else _without_interface(call.valid)
-    others = sorted(owner for owner in owners if records.attachment_name(owner) not in alone)
-    found = [record for owner in others if (record := leases.get(owner))]
-    young = [record for record in found if record.created >= started]
-    proved = {record.owner for record, _ in dead(young, context)} if young else set()
-    return Unlisted(
-        owners, tuple(record for record in found if record.created < started or record.owner in proved)
-    )

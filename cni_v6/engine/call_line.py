@@ -13,6 +13,7 @@ from typing import Any
 from cni_v6.errors import CniError
 from cni_v6.log import STEPS
 from cni_v6.protocol.invocation import Invocation, Report, Request
+from cni_v6.protocol.json_reader import decoded
 
 QUIET = ("STATUS", "VERSION")  # runtimes ask every few seconds: a line only where something is wrong
 MOST, LONG, SHORT = 20, 1000, 200  # items of a list; characters of a sentence, and of a name
@@ -70,8 +71,8 @@ def path_of(request: Request, plugins: Sequence[str]) -> str:
     if b'"log"' not in request.stdin or request.plugin not in plugins:
         return ""
     try:
-        path = json.loads(request.stdin).get("log")
-    except (ValueError, AttributeError, RecursionError):
+        path = decoded(request.stdin).get("log")
+    except CniError:
         return ""
     return path if isinstance(path, str) and _PATH.fullmatch(path) else ""
 

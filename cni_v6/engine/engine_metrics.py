@@ -16,7 +16,8 @@ from cni_v6.engine.exposition import Sample, render
 from cni_v6.errors import CniError
 from cni_v6.log import Log
 from cni_v6.plugins.registry import PLUGINS
-from cni_v6.protocol.invocation import KEPT_BYTES, Args, Invocation, Report, Request
+from cni_v6.protocol.invocation import Args, Invocation, Report, Request
+from cni_v6.protocol.json_reader import KEPT_BYTES
 
 
 class EngineMetrics:

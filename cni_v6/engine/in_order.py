@@ -6,7 +6,8 @@ changes: by the kernel of links, addresses, routes and settings (rtnetlink(7)), 
 (inotify(7)), whoever changes them. Whatever is in doubt, all are looked at: lost news, another folder, another
 configuration, an address of the loopback interface, more than a few containers that have changed.
 
-Only a STATUS that finds nothing wrong is remembered: what was wrong is looked at again.
+Only a STATUS that finds nothing wrong is remembered: what was wrong is looked at again. GC uses what STATUS has found:
+which containers there are.
 """
 
 from __future__ import annotations
@@ -34,8 +35,10 @@ LOST = inotify.IN_DELETE_SELF | inotify.IN_UNMOUNT | inotify.IN_Q_OVERFLOW | ino
 OTHERS = ("lock", ATTACHMENTS, "cursors", "prefixes")  # files and folders of a network that are no record
 MOST = 4096  # changes that are kept for a network, of which nobody may ask any more
 Place = tuple[int, int]  # device and inode of a folder
-FILE, NODE = "file", "node"
-Key = tuple[str, str] | Owner  # the name of a file, or of an interface or route of the node; an owner
+FILE, NODE, OWNED = "file", "node", "owned"
+# The name of a file, of an interface or route of the node, of an interface whose alias names an owner of the network;
+# an owner.
+Key = tuple[str, str] | Owner
 
 
 @dataclass(slots=True)
@@ -44,7 +47,7 @@ class _Network:
 
     ``owners``: whose each interface, route, record and lease file is. ``keys``: those of each owner. ``running``: whose
     interface was there. ``changed``: what has changed, and the number of the look before which it did. ``lost``: the
-    number of the look before which news were lost.
+    number of the look before which news were lost. ``note``: see ``Look``.
     """
 
     events: int
@@ -55,6 +58,7 @@ class _Network:
     running: set[Owner] = field(default_factory=set)
     changed: dict[Key, int] = field(default_factory=dict)
     lost: int = 0
+    note: object = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,19 +85,25 @@ class InOrder:
     def begin(self, network: str, data_dir: str, mark: object) -> Look:
         key = network, data_dir
         with self._lock, suppress(OSError):
-            self._number += 1
-            self._hear()
-            known = self._known(key)
-            is_told = _read(known, self._number)
-            if not is_told:
-                self._forget(key)
-                known = self._known(key)
-            owners = _changed_owners(known, network) if is_told and known.mark == mark else None
+            known = self._told(key)
+            owners = _changed_owners(known, network) if known.mark == mark else None
             others = owners is not None and not known.running <= owners
-            return Look(owners, others, _Token(key, known, self._number, mark))
+            token = _Token(key, known, self._number, mark)
+            return Look(owners, _owned(known), others, _fresh(known), known.note, token)
         return Look()
 
-    def settle(self, look: Look, records: Iterable[Attachment], present: Container[str]) -> None:
+    def unlisted(self, network: str, data_dir: str, valid: frozenset[str]) -> Look:
+        key = network, data_dir
+        with self._lock, suppress(OSError):
+            known = self._told(key) if key in self._networks else None
+            owners = _changed_owners(known, network) if known and known.mark is not None else None
+            if known and owners is not None:
+                owners = owners.union(_unlisted(known, valid))
+                # A lease without an interface is of any of its container: the list as a whole decides.
+                return Look(owners, _owned(known)) if all(owner.ifname for owner in owners) else Look()
+        return Look()
+
+    def settle(self, look: Look, records: Iterable[Attachment], present: Container[str], note: object = None) -> None:
         token = look.token
         if not isinstance(token, _Token):
             return
@@ -102,7 +112,7 @@ class InOrder:
             if self._networks.get(token.key) is not known or known.lost > token.number:
                 return
             _learn(known, tuple(known.keys) if look.owners is None else look.owners, records, present)
-            known.mark = token.mark
+            known.mark, known.note = token.mark, note
             known.changed = {key: number for key, number in known.changed.items() if number > token.number}
 
     def close(self) -> None:
@@ -112,12 +122,25 @@ class InOrder:
             if self._news:
                 self._news.close()
 
+    def _told(self, key: tuple[str, str]) -> _Network:
+        """What is known of a network, with all that was told until now. ``_number`` is that of a look from here on.
+
+        :raises OSError: as ``_known``.
+        """
+        self._number += 1
+        self._hear()
+        known = self._known(key)
+        if _read(known, self._number):
+            return known
+        self._forget(key)
+        return self._known(key)
+
     def _hear(self) -> None:
         """What the kernel tells is for all networks."""
         self._news = self._news or self._make_news()
         told = self._news.read()
-        for known in self._networks.values():
-            _note(known, told or (), self._number)
+        for (network, _), known in self._networks.items():
+            _note(known, network, told or (), self._number)
             if told is None or len(known.changed) > MOST:
                 known.mark, known.lost = None, self._number
                 known.changed.clear()
@@ -171,14 +194,14 @@ def _read(known: _Network, number: int) -> bool:
     return True
 
 
-def _note(known: _Network, told: Iterable[News], number: int) -> None:
+def _note(known: _Network, network: str, told: Iterable[News], number: int) -> None:
     """Note what has changed of the node's links and routes, and whose interfaces there are. Whether that is a container
     of the network is known when its owners are."""
     for name, alias in told:
         known.changed[NODE, name] = number
         owner = owner_of_alias(alias)
-        if owner:
-            known.changed[owner] = number
+        if owner and owner.network == network:
+            known.changed[owner] = known.changed[OWNED, name] = number
 
 
 def _changed_owners(known: _Network, network: str) -> frozenset[Owner] | None:
@@ -195,15 +218,31 @@ def _changed_owners(known: _Network, network: str) -> frozenset[Owner] | None:
 def _owner(known: _Network, key: Key, network: str) -> tuple[Owner, ...] | None:
     """Whose something is; () if it is no container's of this network, None if that cannot be told."""
     if isinstance(key, Owner):
-        return (key,) if key.network == network else ()
+        return (key,)
     kind, name = key
     if name in known.owners:
         return (known.owners[name],)
     is_other = name.startswith((".", "last_reserved_ip.")) or name in OTHERS or records.canonical(name) == name
-    if kind == NODE or is_other:
+    if kind in (NODE, OWNED) or is_other:
         return ()
     words = records.record_owner(name)
     return (Owner(network, *words),) if words else None
+
+
+def _owned(known: _Network) -> frozenset[str]:
+    return frozenset(key[1] for key in known.changed if not isinstance(key, Owner) and key[0] == OWNED)
+
+
+def _fresh(known: _Network) -> int:
+    """How many interfaces there may be that nobody had when all were in order. A route has a prefix for a name."""
+    names = (key[1] for key in known.changed if not isinstance(key, Owner) and key[0] == NODE)
+    return sum("/" not in name and name not in known.owners for name in names)
+
+
+def _unlisted(known: _Network, valid: frozenset[str]) -> Iterator[Owner]:
+    """Those that a list lacks. Nearly all records are named as in the list, some by a hash."""
+    return (owner for owner, (name, *_) in known.keys.items()
+            if name not in valid and records.attachment_name(owner) not in valid)
 
 
 def _learn(
@@ -224,4 +263,5 @@ def _learn(
 
 def _keys(record: Attachment) -> Iterator[str]:
     yield records.record_name(record.owner.container_id, record.owner.ifname)
-    yield from (record.host, *record.addresses, *(anchor.prefix for anchor in record.anchors if anchor.on_link))
+    on_link = (anchor.prefix for anchor in record.anchors if anchor.on_link)
+    yield from (record.host, *record.addresses, *on_link, *record.prefixes)

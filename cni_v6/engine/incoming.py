@@ -5,7 +5,6 @@ A caller that is slow, or stops half-way, delays only itself. The total size of 
 
 from __future__ import annotations
 
-import json
 import os
 import select
 import socket
@@ -14,10 +13,11 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from threading import Lock
-from typing import Any
 
 from cni_v6 import wire
+from cni_v6.errors import CniError
 from cni_v6.protocol.invocation import Request
+from cni_v6.protocol.json_reader import decoded
 
 PART = 1 << 16
 HELD_BYTES = 64 << 20  # of all requests that are read, waiting or running; nearly all have a few hundred bytes
@@ -245,8 +245,7 @@ def network_of(stdin: bytes) -> str:
     if len(stdin) > LARGE_BYTES:
         return ""
     try:
-        config: Any = json.loads(stdin)
-        name = config["name"]
-    except (ValueError, RecursionError, LookupError, TypeError):
+        name = decoded(stdin).get("name")
+    except CniError:
         return ""
     return name if isinstance(name, str) else ""

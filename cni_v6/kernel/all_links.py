@@ -65,15 +65,17 @@ def aliases(spaces: Spaces, question: GetAliases) -> tuple[tuple[str, str], ...]
     bridge = spaces.index(HOST, question.bridge) if question.bridge else 0
     if bridge is None:
         return ()
-    names = [name for name in _names() if name not in question.known] if question.known else None
-    if names is None or len(names) > FEW:
+    known, among = question.known, question.among
+    names = among if among is not None or not known else _names()
+    left = None if names is None else [name for name in names if name not in known]
+    if left is None or len(left) > FEW:
         told: Iterable[bytes] = dump(spaces, HOST, requests.get_ports(bridge), "interfaces")
     else:
-        asked = spaces.get(HOST).route.request([requests.get_link(name) for name in names])
+        asked = spaces.get(HOST).route.request([requests.get_link(name) for name in left])
         told = (data for answer in asked for data in answer.messages)
     read = map(answers.alias_of, told)
-    return tuple((name, alias) for name, alias, master in read
-                 if name not in question.known and alias.startswith(question.start) and bridge in (0, master))
+    return tuple((name, alias) for name, alias, master in read if name not in known
+                 and (among is None or name in among) and alias.startswith(question.start) and bridge in (0, master))
 
 
 def _names() -> Iterable[str]:

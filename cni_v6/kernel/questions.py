@@ -199,12 +199,14 @@ class GetLinks:
 class GetAliases:
     """-> tuple[tuple[str, str], ...]: (name, alias) of the node's interfaces whose alias begins so
 
-    ``bridge``: of its ports alone; "" for all interfaces. ``known``: names of which nothing is to be told.
+    ``bridge``: of its ports alone; "" for all interfaces. ``known``: names of which nothing is to be told. ``among``:
+    the names that are looked at; None for all.
     """
 
     start: str
     bridge: str = ""
     known: frozenset[str] = frozenset()
+    among: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,15 +52,19 @@ def command(op: Op) -> str:
     raise ValueError(op)
 
 
-def questions(conf: BridgeConf, node: str, records: Iterable[Attachment]) -> tuple[Question, ...]:
+def questions(
+    conf: BridgeConf, node: str, records: Sequence[Attachment], others: Iterable[GatewayAddress] = ()
+) -> tuple[Question, ...]:
     """The questions about what the attachments of a network need of the node.
 
     :param node: the node's machine id (``Site.node``).
+    :param others: as of ``faults``.
     """
     if not conf.is_gateway:
         return ()
     interface = conf.gateway_interface
-    homes = dict.fromkeys((interface, *(anchor.home for record in records for anchor in record.anchors)))
+    anchors = *others, *(anchor for record in records for anchor in record.anchors)
+    homes = dict.fromkeys((interface, *(anchor.home for anchor in anchors)))
     needed: list[Question] = [GetLink(HOST, interface), *bridge_port.questions(conf, node), GetForwardChains()]
     needed += [GetAddresses(HOST, home) for home in homes] + [GetRoutes(HOST, home) for home in homes]
     needed += [GetSysctl(HOST, f"ipv6/conf/{interface}/disable_ipv6")]
@@ -77,11 +81,13 @@ def more_questions(conf: BridgeConf, seen: Snapshot) -> tuple[Question, ...]:
 
 
 def faults(
-    conf: BridgeConf, node: str, records: Sequence[Attachment], families: frozenset[int], seen: Snapshot
+    conf: BridgeConf, node: str, records: Sequence[Attachment], families: frozenset[int], seen: Snapshot,
+    others: Iterable[GatewayAddress] = (),
 ) -> Iterator[Fault]:
     """What containers lack, in the order in which it is to be put right.
 
     :param families: those of the network that the node has.
+    :param others: what further attachments count on, as of ``wanted``.
     """
     yield from _mtu(conf, node, families, seen)
     yield from _down(conf, seen)
@@ -92,7 +98,9 @@ def faults(
     if 6 in families and seen.sysctl(HOST, f"ipv6/conf/{interface}/disable_ipv6") == "1":
         turn_on = ops.SetSysctl(HOST, f"ipv6/conf/{interface}/disable_ipv6", "0")
         yield Fault(f"IPv6 is off on {interface}", (command(turn_on),))
-    yield from _gateways(conf, records, families, seen)
+    needed = {anchor: None for anchor in (*others, *wanted(conf, records)) if version(anchor.prefix) in families}
+    for what, add in gateways.missing(sorted(needed, key=_is_route), seen):
+        yield Fault(what, (command(add),))
     yield from _routes(conf, records, families, seen)
     yield from forwarding_faults(interface, interface, families, seen)
     yield from dropping_faults(interface, families, seen)
@@ -149,37 +157,33 @@ def _netfilter(conf: BridgeConf, seen: Snapshot) -> Iterator[Fault]:
         yield Fault(f"the frames of bridge {conf.bridge} do not pass the node's rules (netfilter)", (command(turn_on),))
 
 
-def _gateways(
-    conf: BridgeConf, records: Sequence[Attachment], families: frozenset[int], seen: Snapshot
-) -> Iterator[Fault]:
-    """Gateway addresses that containers count on: by their records, the reference plugin's by their addresses."""
-    wanted: dict[GatewayAddress, None] = {}
+def wanted(conf: BridgeConf, records: Iterable[Attachment]) -> dict[GatewayAddress, None]:
+    """Gateway addresses and on-link routes that containers count on: by their records, the reference plugin's by their
+    addresses."""
+    found: dict[GatewayAddress, None] = {}
     for record in records:
-        of_ranges = tuple(gateways.of_ranges(conf, record.addresses))
-        anchors = record.anchors or gateways.anchors(conf, of_ranges)
-        wanted |= dict.fromkeys(anchor for anchor in anchors if not anchor.on_link)
-        if any(anchor.on_link for anchor in anchors):  # a link-local gateway is no anchor
-            own = gateways.addresses(conf, of_ranges)
-            wanted |= dict.fromkeys(GatewayAddress(conf.gateway_interface, address) for address in own)
-    yield from _missing(wanted, families, seen)
+        derived = () if record.anchors else gateways.anchors(conf, gateways.of_ranges(conf, record.addresses))
+        found |= dict.fromkeys((*record.anchors, *(anchor for anchor in derived if not anchor.on_link)))
+        if any(anchor.on_link for anchor in record.anchors or derived):  # a link-local gateway is no anchor
+            own = gateways.addresses(conf, gateways.of_ranges(conf, record.addresses))
+            found |= dict.fromkeys(GatewayAddress(conf.gateway_interface, address) for address in own)
+    return found
+
+
+def _is_route(anchor: GatewayAddress) -> bool:
+    """Routes come after the addresses. The kernel drops those of an interface that goes down."""
+    return anchor.on_link
 
 
 def _routes(
     conf: BridgeConf, records: Sequence[Attachment], families: frozenset[int], seen: Snapshot
 ) -> Iterator[Fault]:
-    """Routes to containers, and proxy entries: the kernel drops the routes of an interface that goes down."""
-    on_link = (anchor for record in records for anchor in record.anchors if anchor.on_link)
-    yield from _missing(on_link, families, seen)
+    """Routes to single containers, and proxy entries."""
     for record in records if 6 in families else ():
         found = [*ndp_proxy.differences(conf, record, seen), *prefix_routes.differences(conf, record, seen)]
         if found:
             again = (*ndp_proxy.mending(conf, record, seen), *prefix_routes.mending(conf, record, seen))
             yield Fault("; ".join(found), tuple(map(command, again)))
-
-
-def _missing(wanted: Iterable[GatewayAddress], families: frozenset[int], seen: Snapshot) -> Iterator[Fault]:
-    of_families = (anchor for anchor in wanted if version(anchor.prefix) in families)
-    return (Fault(what, (command(add),)) for what, add in gateways.missing(of_families, seen))
 
 
 # The forward chains of others. An accept of ours does not override them: a packet passes only if every chain of the

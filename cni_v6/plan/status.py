@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 from cni_v6.allocation import ranges
 from cni_v6.config.bridge import BridgeConf
@@ -13,28 +14,80 @@ from cni_v6.kernel.facts import BRIDGE_PORTS_MAX
 from cni_v6.kernel.ops import HOST
 from cni_v6.kernel.questions import GetLink, GetLinks, GetSysctl, Question
 from cni_v6.kernel.snapshot import Snapshot
-from cni_v6.leases.attachment import Attachment
+from cni_v6.leases.attachment import Attachment, GatewayAddress
 from cni_v6.log import few
 from cni_v6.plan import bridge_port, families, features, forwarding, gateways, mtu, outage
 from cni_v6.protocol.names import owned
 from cni_v6.protocol.result import Address
 
 
-def questions(conf: BridgeConf, node: str, records: Iterable[Attachment]) -> tuple[Question, ...]:
+@dataclass(frozen=True, slots=True)
+class Others:
+    """What is known of a bridge and a network's containers that are not looked at, since they were in order.
+
+    ``ports``: how many the bridge has at the most. ``wanted``: as of ``outage.wanted``, of containers that may be gone
+    by now.
+    """
+
+    ports: int
+    wanted: frozenset[GatewayAddress]
+
+
+def questions(conf: BridgeConf, node: str, records: Sequence[Attachment]) -> tuple[Question, ...]:
     """The questions that STATUS asks the kernel, before ``outage.more_questions``.
 
     :param node: the node's machine id (``Site.node``).
     :param records: the network's attachments.
     """
-    gateway = conf.gateway_interface
-    needed: list[Question] = [GetLink(HOST, conf.bridge), GetLinks()]
-    needed += [GetSysctl(HOST, forwarding.IP_FORWARD), *families.host_questions(), *features.questions(conf)]
-    return (*needed, *forwarding.questions(gateway), *outage.questions(conf, node, records))
+    return GetLinks(), *_node_questions(conf), *outage.questions(conf, node, records)
 
 
-def check(conf: BridgeConf, node: str, records: Sequence[Attachment], seen: Snapshot) -> list[str]:
+def _node_questions(conf: BridgeConf) -> Iterator[Question]:
+    yield from (GetLink(HOST, conf.bridge), GetSysctl(HOST, forwarding.IP_FORWARD), *families.host_questions())
+    yield from (*features.questions(conf), *forwarding.questions(conf.gateway_interface))
+
+
+def few_questions(
+    conf: BridgeConf, node: str, records: Sequence[Attachment], others: Others
+) -> tuple[Question, ...]:
+    """As ``questions``, of these containers and what all have in common."""
+    links = (GetLink(HOST, record.host) for record in records)
+    return *links, *_node_questions(conf), *outage.questions(conf, node, records, others.wanted)
+
+
+def of_few(records: Iterable[Attachment], seen: Snapshot) -> Snapshot:
+    """The answers to ``few_questions`` as those to ``questions``, as if the node had these links alone."""
+    links = (seen.link(HOST, record.host) for record in records)
+    return seen.with_answers(Snapshot({GetLinks(): tuple(link for link in links if link)}))
+
+
+def others_of(
+    conf: BridgeConf, records: Sequence[Attachment], seen: Snapshot, before: Others | None = None, fresh: int = 0
+) -> Others | None:
+    """What the next STATUS needs of these containers; None if it is to look at them again: the kernel does not tell
+    that it no longer answers for an address (ndpProxy).
+
+    :param before: of the last STATUS, if ``seen`` is of a few containers.
+    :param fresh: see ``Look``.
+    """
+    if any(record.proxied for record in records):
+        return None
+    wanted = frozenset(outage.wanted(conf, records))
+    if before:
+        return Others(before.ports + fresh, before.wanted | wanted)
+    return Others(_ports(conf, seen), wanted)
+
+
+def _ports(conf: BridgeConf, seen: Snapshot) -> int:
+    return sum(port.master == conf.bridge for port in seen.links())
+
+
+def check(
+    conf: BridgeConf, node: str, records: Sequence[Attachment], seen: Snapshot, others: Others | None = None
+) -> list[str]:
     """What STATUS finds in the kernel.
 
+    :param others: None where ``seen`` and ``records`` are of all.
     :returns: warnings.
     :raises CniError: NOT_AVAILABLE when an ADD would fail, LIMITED when containers that run are cut off.
     """
@@ -43,7 +96,7 @@ def check(conf: BridgeConf, node: str, records: Sequence[Attachment], seen: Snap
     if link and link.kind != "bridge":
         words = f"bridge: {conf.bridge} exists and is no bridge"
         raise CniError(NOT_AVAILABLE, words, "choose another name for the bridge, or remove that interface")
-    ports = sum(port.master == conf.bridge for port in seen.links())
+    ports = others.ports if others else _ports(conf, seen)
     if ports >= BRIDGE_PORTS_MAX:
         words = f"bridge {conf.bridge} has {ports} ports, as many as a Linux bridge takes"
         raise CniError(NOT_AVAILABLE, words, "remove containers, or add a second network with its own bridge")
@@ -52,8 +105,10 @@ def check(conf: BridgeConf, node: str, records: Sequence[Attachment], seen: Snap
         list(gateways.steps(conf, _first_gateways(conf, required), node, seen))  # for its errors
     _check_plugged(conf, seen)
     small = mtu.too_small(conf, seen) if 6 in required else None
-    if link and ports and records:
-        check_running(NOT_AVAILABLE if small else LIMITED, outage.faults(conf, node, records, present, seen))
+    if link and ports and (records or others):
+        further = others.wanted if others else ()
+        faults = outage.faults(conf, node, records, present, seen, further)
+        check_running(NOT_AVAILABLE if small else LIMITED, faults)
     if small:
         raise small
     lacking = bridge_port.lacks_netfilter(conf, seen)

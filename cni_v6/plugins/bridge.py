@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from cni_v6.attachments import load_config, stale
-from cni_v6.attachments.context import Context
+from cni_v6.attachments import load_config
+from cni_v6.attachments.context import Context, Look
 from cni_v6.attachments.register import Network
 from cni_v6.config.bridge import BridgeConf
 from cni_v6.config.main import RemovalConf
+from cni_v6.errors import CniError
 from cni_v6.kernel.questions import Question
 from cni_v6.kernel.snapshot import Snapshot
 from cni_v6.leases.attachment import Attachment
@@ -17,6 +20,9 @@ from cni_v6.plan.site import Allocation, Plan, Site
 from cni_v6.protocol.invocation import Invocation
 from cni_v6.protocol.names import Owner
 from cni_v6.protocol.result import Result
+
+if TYPE_CHECKING:
+    from cni_v6.plan.status import Others
 
 
 class Bridge:
@@ -51,8 +57,12 @@ class Bridge:
     ) -> Iterable[str]:
         return *check.compare(site, conf, result, seen), *check.changed_mac(site, record, seen)
 
-    def ports(self, conf: RemovalConf, context: Context, known: frozenset[str]) -> list[tuple[str, Owner]]:
-        return stale.interfaces(conf, context, known, conf.bridge)
+    def ports(
+        self, conf: RemovalConf, context: Context, known: frozenset[str], among: frozenset[str] | None = None
+    ) -> list[tuple[str, Owner]]:
+        from cni_v6.attachments import unlisted  # for GC alone
+
+        return unlisted.interfaces(conf, context, known, among, conf.bridge)
 
     def status_questions(self, conf: BridgeConf, node: str, records: Sequence[Attachment]) -> Iterable[Question]:
         from cni_v6.plan import status  # for STATUS alone: every ADD would pay for it
@@ -68,3 +78,43 @@ class Bridge:
         from cni_v6.plan import status
 
         return status.check(conf, node, records, seen)
+
+
+class FewBridge:
+    """See ``status.Few``. What is wrong is left to a look at all: not everything is known of each container."""
+
+    def questions(
+        self, conf: BridgeConf, node: str, records: Sequence[Attachment], look: Look
+    ) -> Iterable[Question]:
+        from cni_v6.plan import status
+
+        return status.few_questions(conf, node, records, _others(look))
+
+    def answers(self, records: Sequence[Attachment], seen: Snapshot) -> Snapshot:
+        from cni_v6.plan import status
+
+        return status.of_few(records, seen)
+
+    def check(
+        self, conf: BridgeConf, node: str, records: Sequence[Attachment], seen: Snapshot, look: Look
+    ) -> Iterable[str] | None:
+        from cni_v6.plan import status
+
+        others = _others(look)
+        try:
+            return status.check(conf, node, records, seen, replace(others, ports=others.ports + look.fresh))
+        except CniError:
+            return None
+
+    def note(self, conf: BridgeConf, records: Sequence[Attachment], seen: Snapshot, look: Look) -> object:
+        from cni_v6.plan import status
+
+        before = None if look.owners is None else _others(look)
+        return status.others_of(conf, records, seen, before, look.fresh)
+
+
+def _others(look: Look) -> Others:
+    from cni_v6.plan.status import Others as Kind
+
+    assert isinstance(look.note, Kind)
+    return look.note

@@ -63,7 +63,9 @@ class OnMaster(Generic[Child]):
     ) -> Iterable[str]:
         return child_check.compare(site, conf, result, record, seen)
 
-    def ports(self, conf: RemovalConf, context: Context, known: frozenset[str]) -> list[tuple[str, Owner]]:
+    def ports(
+        self, conf: RemovalConf, context: Context, known: frozenset[str], among: frozenset[str] | None = None
+    ) -> list[tuple[str, Owner]]:
         """None: what is left in a namespace is known from its record alone."""
         return []
 

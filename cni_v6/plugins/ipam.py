@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from cni_v6.attachments import allocate, load_config, stale
+from cni_v6.attachments import allocate, load_config
 from cni_v6.attachments.context import Context
 from cni_v6.config.families import lost as lost_families
 from cni_v6.config.main import is_stripped
@@ -52,10 +52,12 @@ def check(call: Invocation, context: Context) -> None:
 
 def collect(call: Invocation, context: Context) -> None:
     """GC: free attachments that are not listed as valid and are older than this call, or provably stale."""
+    from cni_v6.attachments import unlisted  # for GC alone
+
     conf, started = load_config.removal(call, context), context.now()
     store = context.leases(conf.network, conf.data_dir)
     with store.transaction() as leases:
-        for record in stale.unlisted(call, leases, started, context).stale:
+        for record in unlisted.records_of(call, leases, started, context).stale:
             leases.drop(record.owner)
             call.log.info(f"freed {', '.join(record.addresses)} of {record.owner.container_id}/{record.owner.ifname}")
             call.log.reclaimed += 1

@@ -23,7 +23,6 @@ from cni_v6.attachments import (
     register,
     remove_interface,
     renumber_plan,
-    stale,
 )
 from cni_v6.attachments.context import Context
 from cni_v6.attachments.register import Network
@@ -33,7 +32,7 @@ from cni_v6.config.main import Conf, ForeignIpam, MainConf, RemovalConf, is_stri
 from cni_v6.errors import CniError, Errors
 from cni_v6.kernel import ops
 from cni_v6.kernel.ops import HOST
-from cni_v6.kernel.questions import GetLinks, Question
+from cni_v6.kernel.questions import Question
 from cni_v6.kernel.snapshot import Snapshot
 from cni_v6.leases.attachment import Attachment
 from cni_v6.leases.store import Transaction
@@ -41,7 +40,7 @@ from cni_v6.plan import families, features, ndp_proxy, prefix_routes
 from cni_v6.plan.site import Allocation, Plan, Site
 from cni_v6.plugins import status
 from cni_v6.protocol.invocation import Invocation
-from cni_v6.protocol.names import Owner, host_interface, ifb
+from cni_v6.protocol.names import Owner
 from cni_v6.protocol.result import Result, after
 from cni_v6.protocol.versions import PER_FAMILY
 from cni_v6.values import dataclass
@@ -88,8 +87,14 @@ class MainPlugin(Protocol[Conf]):
         """The differences between a result, or the record, and the kernel, one phrase for each."""
         ...
 
-    def ports(self, conf: RemovalConf, context: Context, known: frozenset[str]) -> list[tuple[str, Owner]]:
-        """The names of the node's interfaces, but for those known, whose alias names an owner of this network."""
+    def ports(
+        self, conf: RemovalConf, context: Context, known: frozenset[str], among: frozenset[str] | None = None
+    ) -> list[tuple[str, Owner]]:
+        """The names of the node's interfaces whose alias names an owner of this network, and that owner.
+
+        :param known: names that are left out.
+        :param among: the names that are looked at; None for all.
+        """
         ...
 
     def status_questions(self, conf: Conf, node: str, records: Sequence[Attachment]) -> Iterable[Question]:
@@ -210,22 +215,16 @@ class Frame(Generic[Conf]):
 
         Their interfaces are removed too.
         """
+        from cni_v6.attachments import unlisted  # for GC alone
+
         conf, started = load_config.removal(call, context), context.now()
-        # Before the records: an ADD writes its record first. Without a list nothing is stale.
-        ports = self.plugin.ports(conf, context, stale.of_valid(call)) if call.valid is not None else []
-        store = context.leases(conf.network, conf.data_dir)
-        with store.transaction() as leases:
-            unlisted = stale.unlisted(call, leases, started, context)
+        found = unlisted.find(call, conf, started, context, self.plugin.ports)
         errors = Errors()
-        gone = [(record.host or host_interface(record.owner), record.owner) for record in unlisted.stale]
-        gone += [(name, owner) for name, owner in ports
-                 if stale.lacks(call, owner) and owner not in unlisted.owners]
-        hosts = [name for host, owner in gone for name in (host, ifb(owner))]
-        errors.run(lambda: context.kernel.remove([ops.DeleteLink(HOST, host) for host in hosts]))
-        errors.run(lambda: context.kernel.remove(remove_interface.of_records(unlisted.stale, context)))
-        if not errors.caught:
-            with store.transaction() as leases:
-                for record in unlisted.stale:
+        errors.run(lambda: context.kernel.remove([ops.DeleteLink(HOST, host) for host in found.links]))
+        errors.run(lambda: context.kernel.remove(remove_interface.of_records(found.stale, context)))
+        if found.stale and not errors.caught:
+            with context.leases(conf.network, conf.data_dir).transaction() as leases:
+                for record in found.stale:
                     if leases.get(record.owner) == record:  # not one that was added again meanwhile
                         errors.run(partial(_release, call, record, leases, context))
         if conf.foreign_ipam:
@@ -240,36 +239,27 @@ class Frame(Generic[Conf]):
             return status.of_stripped(call, context)
         with status.not_available():
             plugin, conf = self.plugin, self.plugin.load(call, context)
-            chosen = status.choose(conf, context) if self.few else status.Chosen()
-            held, damaged = ((chosen.records, ()) if chosen.records is not None
-                             else firewall_reload.attachments(call, conf, context))
+            chosen, found = status.choose(conf, context) if self.few else status.Chosen(), None
+            held, damaged = firewall_reload.attachments(call, conf, context) if chosen.records is None else ((), ())
             gone = status.restore_firewall(call, conf, context)
             status.check_addresses(call, conf, context)
-            records = [record for record in held if record.boot in ("", context.boot)]
-            few = self.few if chosen.records is not None else None
-            lost: tuple[str, ...] = ()
-            if few:
-                seen = few.answers(records, context.kernel.observe(tuple(few.questions(conf, records))))
-            else:
-                asked = dict.fromkeys((GetLinks(), *plugin.status_questions(conf, context.id, records)))
-                seen = context.kernel.observe(tuple(asked))
-                lost = status.recall_lost(call, conf, held, seen, context)
-            seen = seen.with_answers(context.kernel.observe(plugin.more_status_questions(conf, seen)))
-            found = (few.check(conf, records, seen, others=chosen.look.others) if few
-                     else plugin.check_status(conf, context.id, records, seen))
-            for warning in found:
+            if self.few and chosen.records is not None:
+                found = status.of_few(conf, plugin, self.few, chosen.look, chosen.records, context)
+                held, damaged = firewall_reload.attachments(call, conf, context) if found is None else ((), ())
+            found = found or status.of_all(call, conf, plugin, chosen.look, held, context)
+            for warning in found.warnings:
                 call.log.warning(warning)
         remedies = []
         if gone:
             remedies.append("where they are not loaded again: run cni-v6ctl reload, or make the next call of any kind")
         if damaged:
             remedies.append("look for what damages files on that disk")
-        if lost:
+        if found.lost:
             remedies.append("look for what removes files below ipam.dataDir")
         if remedies:
-            raise CniError(codes.LIMITED, "; ".join(filter(None, (gone, *damaged, *lost))), "; ".join(remedies))
+            raise CniError(codes.LIMITED, "; ".join(filter(None, (gone, *damaged, *found.lost))), "; ".join(remedies))
         if self.few:
-            status.settle(chosen, held, seen, context)
+            status.settle(conf, self.few, found, context)
 
 
 # The bridge

@@ -9,7 +9,7 @@ from cni_v6.attachments.context import Context
 from cni_v6.config.keys import Level
 from cni_v6.config.keys.bridge import BRIDGE as BRIDGE_KEYS, MAIN_OF_IPAM
 from cni_v6.plugins import ipam, loopback
-from cni_v6.plugins.bridge import Bridge
+from cni_v6.plugins.bridge import Bridge, FewBridge
 from cni_v6.config.main import Conf
 from cni_v6.plugins.main import Frame, MainPlugin
 from cni_v6.plugins.status import Few
@@ -95,7 +95,7 @@ class Plugins(Mapping[str, Plugin]):
 
 
 PLUGINS: Mapping[str, Plugin] = Plugins({
-    BRIDGE: main_plugin(Bridge(), BRIDGE_KEYS),
+    BRIDGE: main_plugin(Bridge(), BRIDGE_KEYS, FewBridge()),
     ROUTED: _routed,
     MACVLAN: _macvlan,
     IPVLAN: _ipvlan,

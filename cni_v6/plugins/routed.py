@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from cni_v6.attachments import load_config, stale
-from cni_v6.attachments.context import Context
+from cni_v6.attachments import load_config
+from cni_v6.attachments.context import Context, Look
 from cni_v6.attachments.register import Network
 from cni_v6.config.main import RemovalConf
 from cni_v6.config.routed import RoutedConf, parse_routed
@@ -50,8 +50,12 @@ class Routed:
     ) -> Iterable[str]:
         return routed_check.compare(site, conf, result, record, seen)
 
-    def ports(self, conf: RemovalConf, context: Context, known: frozenset[str]) -> list[tuple[str, Owner]]:
-        return stale.interfaces(conf, context, known)
+    def ports(
+        self, conf: RemovalConf, context: Context, known: frozenset[str], among: frozenset[str] | None = None
+    ) -> list[tuple[str, Owner]]:
+        from cni_v6.attachments import unlisted  # for GC alone
+
+        return unlisted.interfaces(conf, context, known, among)
 
     def status_questions(self, conf: RoutedConf, node: str, records: Sequence[Attachment]) -> Iterable[Question]:
         return routed_check.status_questions(conf, records)
@@ -68,11 +72,18 @@ class Routed:
 class FewRouted:
     """See ``status.Few``."""
 
-    def questions(self, conf: RoutedConf, records: Sequence[Attachment]) -> Iterable[Question]:
+    def questions(
+        self, conf: RoutedConf, node: str, records: Sequence[Attachment], look: Look
+    ) -> Iterable[Question]:
         return routed_check.few_questions(conf, records)
 
     def answers(self, records: Sequence[Attachment], seen: Snapshot) -> Snapshot:
         return routed_check.of_few(records, seen)
 
-    def check(self, conf: RoutedConf, records: Sequence[Attachment], seen: Snapshot, *, others: bool) -> Iterable[str]:
-        return routed_check.check_status(conf, records, seen, others=others)
+    def check(
+        self, conf: RoutedConf, node: str, records: Sequence[Attachment], seen: Snapshot, look: Look
+    ) -> Iterable[str]:
+        return routed_check.check_status(conf, records, seen, others=look.others)
+
+    def note(self, conf: RoutedConf, records: Sequence[Attachment], seen: Snapshot, look: Look) -> object:
+        return ()

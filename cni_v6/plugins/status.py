@@ -15,12 +15,12 @@ from cni_v6.config.main import MainConf
 from cni_v6.errors import CniError
 from cni_v6.firewall import ruleset
 from cni_v6.kernel.ops import HOST
-from cni_v6.kernel.questions import GetLink, GetNft, GetRuleset, GetSysctl, Question
+from cni_v6.kernel.questions import GetAliases, GetLinks, GetNft, GetRuleset, GetSysctl, Question
 from cni_v6.kernel.snapshot import Snapshot
 from cni_v6.leases.attachment import Attachment
 from cni_v6.plan import families, forwarding
+from cni_v6.protocol import names
 from cni_v6.protocol.invocation import Invocation
-from cni_v6.protocol.names import host_interface, owned
 from cni_v6.values import dataclass
 
 Looked = TypeVar("Looked", bound=MainConf, contravariant=True)
@@ -88,7 +88,7 @@ def recall_lost(
     :returns: what was found, as of ``recall.again``.
     """
     known = {record.owner for record in records}
-    if all(owner in known for owner, _ in owned(seen.links(), conf.network)):
+    if all(owner in known for owner, _ in names.owned(seen.links(), conf.network)):
         return ()
     from cni_v6.attachments import recall  # few stores vanish
 
@@ -96,25 +96,43 @@ def recall_lost(
         return recall.again(conf, leases, context, call.log)
 
 
+class All(Protocol[Looked]):
+    """What STATUS of all containers of a network needs of a main plugin: see ``MainPlugin``."""
+
+    def status_questions(self, conf: Looked, node: str, records: Sequence[Attachment]) -> Iterable[Question]: ...
+
+    def more_status_questions(self, conf: Looked, seen: Snapshot) -> Iterable[Question]: ...
+
+    def check_status(
+        self, conf: Looked, node: str, records: Sequence[Attachment], seen: Snapshot
+    ) -> Iterable[str]: ...
+
+
 class Few(Protocol[Looked]):
     """How a main plugin looks at a few of a network's containers, where an engine knows that the others are in order.
     """
 
-    def questions(self, conf: Looked, records: Sequence[Attachment]) -> Iterable[Question]:
+    def questions(self, conf: Looked, node: str, records: Sequence[Attachment], look: Look) -> Iterable[Question]:
         """As ``MainPlugin.status_questions``, without what is about all interfaces."""
         ...
 
     def answers(self, records: Sequence[Attachment], seen: Snapshot) -> Snapshot:
-        """What ``check`` needs, of these containers alone.
+        """What ``check`` and ``note`` need, of these containers alone.
 
         :param seen: the answers to ``questions``.
         """
         ...
 
-    def check(self, conf: Looked, records: Sequence[Attachment], seen: Snapshot, *, others: bool) -> Iterable[str]:
-        """As ``MainPlugin.check_status``.
+    def check(
+        self, conf: Looked, node: str, records: Sequence[Attachment], seen: Snapshot, look: Look
+    ) -> Iterable[str] | None:
+        """As ``MainPlugin.check_status``; None if a look at all has to tell."""
+        ...
 
-        :param others: whether other containers of the network run.
+    def note(self, conf: Looked, records: Sequence[Attachment], seen: Snapshot, look: Look) -> object:
+        """What ``Look.note`` is to be for the next STATUS; None if these containers are to be looked at again.
+
+        :param seen: of all containers if the look has no ``owners``.
         """
         ...
 
@@ -125,6 +143,17 @@ class Chosen:
 
     look: Look = Look()
     records: tuple[Attachment, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a look has found. ``held``: the records that were looked at. ``lost``: as of ``recall_lost``."""
+
+    look: Look
+    held: tuple[Attachment, ...]
+    seen: Snapshot
+    warnings: tuple[str, ...]
+    lost: tuple[str, ...] = ()
 
 
 def choose(conf: MainConf, context: Context) -> Chosen:
@@ -141,24 +170,58 @@ def choose(conf: MainConf, context: Context) -> Chosen:
         mark = conf, *(seen.answers[question] for question in asked)
         look = context.in_order.begin(conf.network, conf.data_dir, mark)
         found = {owner: leases.get(owner) for owner in look.owners or ()}
-    hosts = [GetLink(HOST, host_interface(owner)) for owner, record in found.items() if record is None]
-    records = tuple(record for record in found.values() if record)
-    if look.owners is None or any(record.damaged for record in records):
-        return Chosen(replace(look, owners=None))
-    left = context.kernel.observe(hosts)
-    if any(left.link(HOST, host.ifname) for host in hosts):
-        return Chosen(replace(look, owners=None))
-    return Chosen(look, records)
+    few, everything = tuple(record for record in found.values() if record), Chosen(replace(look, owners=None))
+    if look.owners is None or any(record.damaged for record in few):
+        return everything
+    hosts = look.interfaces.union(names.host_interface(owner) for owner, record in found.items() if record is None)
+    aliases = GetAliases(names.alias_start(conf.network), among=hosts)
+    there = context.kernel.observe([aliases]).aliases(aliases) if hosts else ()
+    recorded = {names.alias(owner) for owner, record in found.items() if record}
+    return Chosen(look, few) if recorded.issuperset(alias for _, alias in there) else everything
 
 
-def settle(chosen: Chosen, records: Iterable[Attachment], seen: Snapshot, context: Context) -> None:
-    """All containers of the network are in order.
+def of_few(
+    conf: Looked, plugin: All[Looked], few: Few[Looked], look: Look, held: tuple[Attachment, ...], context: Context
+) -> Found | None:
+    """A look at the containers that were chosen.
 
-    :param records: those that were looked at.
-    :param seen: the answer to ``GetLinks``.
+    :returns: None if all are to be looked at.
+    :raises CniError: as ``MainPlugin.check_status``.
     """
-    if context.in_order:
-        context.in_order.settle(chosen.look, records, {link.name for link in seen.links()})
+    records, node = _of_this_boot(held, context), context.id
+    seen = few.answers(records, context.kernel.observe(tuple(few.questions(conf, node, records, look))))
+    seen = seen.with_answers(context.kernel.observe(plugin.more_status_questions(conf, seen)))
+    said = few.check(conf, node, records, seen, look)
+    return None if said is None else Found(look, held, seen, tuple(said))
+
+
+def of_all(
+    call: Invocation, conf: Looked, plugin: All[Looked], look: Look, held: Sequence[Attachment], context: Context
+) -> Found:
+    """A look at all containers of a network.
+
+    :param held: its records.
+    :raises CniError: as ``MainPlugin.check_status``.
+    """
+    records = _of_this_boot(held, context)
+    asked = dict.fromkeys((GetLinks(), *plugin.status_questions(conf, context.id, records)))
+    seen = context.kernel.observe(tuple(asked))
+    lost = recall_lost(call, conf, held, seen, context)
+    seen = seen.with_answers(context.kernel.observe(plugin.more_status_questions(conf, seen)))
+    said = plugin.check_status(conf, context.id, records, seen)
+    return Found(replace(look, owners=None), tuple(held), seen, tuple(said), lost)
+
+
+def _of_this_boot(held: Iterable[Attachment], context: Context) -> list[Attachment]:
+    return [record for record in held if record.boot in ("", context.boot)]
+
+
+def settle(conf: Looked, few: Few[Looked], found: Found, context: Context) -> None:
+    """All containers of the network are in order."""
+    look, seen = found.look, found.seen
+    note = few.note(conf, _of_this_boot(found.held, context), seen, look) if context.in_order else None
+    if context.in_order and note is not None:
+        context.in_order.settle(look, found.held, {link.name for link in seen.links()}, note)
 
 
 def restore_firewall(call: Invocation, conf: MainConf, context: Context) -> str:

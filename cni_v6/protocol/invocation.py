@@ -7,20 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import field
-from functools import lru_cache
 from typing import Any
 
 from cni_v6.errors import DECODING_FAILURE, INCOMPATIBLE_VERSION, INVALID_CONFIG, INVALID_ENVIRONMENT, CniError
 from cni_v6.log import Log, Steps
 from cni_v6.protocol.identifiers import check_container_id, check_interface, check_network, check_owner
-from cni_v6.protocol.json_reader import decode, shown
+from cni_v6.protocol.json_reader import decode, decoded, shown
 from cni_v6.protocol.names import Owner
 from cni_v6.protocol.result import Result, from_json
 from cni_v6.protocol.versions import CURRENT, SINCE, SUPPORTED_VERSIONS as SUPPORTED_VERSIONS, UNNAMED, allows
 from cni_v6.values import dataclass
 from cni_v6.wire import stdin_bytes
 
-KEPT, KEPT_BYTES = 64, 1 << 14  # configurations that an engine remembers; above that size it is a list or a mistake
 BRIDGE = "cni-v6"
 ROUTED = "cni-v6-routed"
 MACVLAN = "cni-v6-macvlan"
@@ -52,7 +50,8 @@ class Args:
 
 @dataclass(frozen=True, slots=True)
 class Invocation:
-    """One call of a runtime, its frame checked; ``config`` is the network configuration as it came, ``version`` its.
+    """One call of a runtime, its frame checked; ``config`` is the network configuration as of
+    ``json_reader.decoded``, ``version`` its.
 
     ``container_id``, ``netns`` and ``ifname`` are "" for the commands that have none (GC, STATUS, VERSION), ``netns``
     is "" too for a DEL whose namespace is gone. ``prev_result`` is None where the configuration brings none. ``valid``:
@@ -222,14 +221,7 @@ def _config(command: str, stdin: bytes) -> Mapping[str, Any]:
         raise CniError(DECODING_FAILURE, message, f"{command} takes no more; see what the runtime put into it")
     if not stdin.strip():
         raise CniError(DECODING_FAILURE, "no configuration on stdin", "the runtime must write it there as JSON")
-    return (_decoded_once if len(stdin) <= KEPT_BYTES else _decoded)(stdin)
-
-
-def _decoded(stdin: bytes) -> Mapping[str, Any]:
-    return decode(stdin, "the configuration on stdin")
-
-
-_decoded_once = lru_cache(KEPT)(_decoded)  # the same bytes for most containers of a network; nobody changes the object
+    return decoded(stdin)
 
 
 def _named_version(config: Mapping[str, Any]) -> str:

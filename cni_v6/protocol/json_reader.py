@@ -10,12 +10,15 @@ import json
 import math
 import socket
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 from cni_v6.errors import DECODING_FAILURE, CniError
 
 UINT32 = 0xFFFFFFFF
 SHOWN = 80  # characters of a value in a message
+KEPT, KEPT_BYTES = 64, 1 << 14  # configurations that an engine remembers; above that size it is a list or a mistake
+LISTS, LIST_BYTES = 4, 1 << 20  # those with a list of valid attachments
 
 _MAC_LENGTHS = range(1, 33)  # up to MAX_ADDR_LEN (linux/netdevice.h): an IPv4 tunnel has 4, InfiniBand 20
 
@@ -40,6 +43,31 @@ def decode(data: bytes, what: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise CniError(DECODING_FAILURE, f"{what} is not a JSON object", "it must start with '{'")
     return value
+
+
+def decoded(stdin: bytes) -> Mapping[str, Any]:
+    """A configuration, with a long list of valid attachments as of ``valid.with_set``. It is remembered by its bytes,
+    since an engine reads it more than once, and most containers of a network have the same: nobody changes the object.
+
+    :raises CniError: as ``json_reader.decode``.
+    """
+    if len(stdin) <= KEPT_BYTES:
+        return _decoded_once(stdin)
+    return (_list_once if len(stdin) <= LIST_BYTES and b'"cni.dev/' in stdin else _decoded)(stdin)
+
+
+def _decoded(stdin: bytes) -> Mapping[str, Any]:
+    return decode(stdin, "the configuration on stdin")
+
+
+@lru_cache(LISTS)
+def _list_once(stdin: bytes) -> Mapping[str, Any]:
+    from cni_v6.protocol.valid import with_set
+
+    return with_set(_decoded(stdin))
+
+
+_decoded_once = lru_cache(KEPT)(_decoded)
 
 
 def repeated_key(data: bytes) -> str | None:

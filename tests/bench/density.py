@@ -1,4 +1,5 @@
-"""The density of a node: thousands of routed containers, whether each is reached, and what grows with their number."""
+"""The density of a node: thousands of routed containers, whether each is reached, and what grows with their number; and
+what does with that of the containers of a bridge."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ from tests.bench.setting import STAGES, Setting, Side
 SWEEP = Path(__file__).parents[1] / "netns" / "sweep.py"
 FLAT = Goal(1.2)
 CHECK_FIRST, CHECK_LAST = "CHECK, the first", "CHECK, the last"
-MEANT_FLAT = CHECK_FIRST, CHECK_LAST, "GC"
+MEANT_FLAT = CHECK_FIRST, CHECK_LAST, "GC", "STATUS"
+BRIDGED = 1_000  # containers of a bridge, which takes 1,023 ports
 STEP = 1_000  # pods between two looks at whether all are reached
 SPARE = 0.2  # of the machine's memory, which is left to others
 KIB, GIB = 1 << 10, 1 << 30
@@ -37,20 +39,12 @@ class Look:
 
 def density(setting: Setting, found: Findings) -> None:
     """The goal's number of containers beside the first, then on until something breaks."""
-    sizes = setting.sizes
+    sizes, ours = setting.sizes, replace(setting.ours, keys=GUARDED)
     node = Node(sizes.dense)
     try:
-        side = Side(peers.routed(replace(setting.ours, keys=GUARDED), "cni-v6-routed"), node)
+        side = Side(peers.routed(ours, "cni-v6-routed"), node)
         node.command(["ip", "-n", "pod0", "link", "set", "lo", "up"])  # it is to reach itself too
-        results = {0: _added(side, 0)}
-        first = _look(side, results, sizes.few)
-        outcome = side.add(range(1, sizes.dense - 1), STAGES[0])
-        results[sizes.dense - 1] = _added(side, sizes.dense - 1)
-        settle()
-        last = _look(side, results, sizes.few)
-        _rows(first, last, sizes.dense, found)
-        figure = f"ADD, routed, of {sizes.dense:,} pods, {STAGES[0]} at a time"
-        found.rows.append(Row(figure, "/s", outcome.per_second))
+        _grown(side, sizes.dense, sizes.few, "routed", found)
         _everyone(node, sizes.dense)
         remark = "each, from the node and from another pod, by IPv6 and IPv4"
         figure = "pods of a node that answer"
@@ -59,16 +53,31 @@ def density(setting: Setting, found: Findings) -> None:
         found.rows.append(Row("pods of a node until something breaks", "", pods, remark=what))
     finally:
         node.close()
+    count = min(sizes.dense, BRIDGED)
+    node = Node(count)
+    try:
+        _grown(Side(ours, node), count, sizes.few, "bridged", found)
+    finally:
+        node.close()
 
 
-def _rows(first: Look, last: Look, pods: int, found: Findings) -> None:
+def _grown(side: Side, pods: int, looks: int, kind: str, found: Findings) -> None:
+    """Attach containers: what a call takes beside the others, by what it takes beside none."""
+    results = {0: _added(side, 0)}
+    first = _look(side, results, looks)
+    outcome = side.add(range(1, pods - 1), STAGES[0])
+    results[pods - 1] = _added(side, pods - 1)
+    settle()
+    last = _look(side, results, looks)
     for command, taken in last.calls.items():
         before = first.calls[CHECK_FIRST if command == CHECK_LAST else command]
-        figure = f"CPU time of the engine, {command}, routed, beside {pods - 1:,} containers"
+        figure = f"CPU time of the engine, {command}, {kind}, beside {pods - 1:,} containers"
         against = "own, beside none"
         found.rows.append(Row(figure, "ms", taken, before, FLAT if command in MEANT_FLAT else None, against))
-    figure = f"descriptors of the engine, {pods:,} routed containers"
+    figure = f"descriptors of the engine, {pods:,} {kind} containers"
     found.rows.append(Row(figure, "", last.descriptors, first.descriptors, against="own, one container"))
+    figure = f"ADD, {kind}, of {pods:,} pods, {STAGES[0]} at a time"
+    found.rows.append(Row(figure, "/s", outcome.per_second))
 
 
 def _look(side: Side, results: Mapping[int, Any], count: int) -> Look:

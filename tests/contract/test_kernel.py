@@ -755,6 +755,13 @@ def test_interfaces_whose_alias_begins_so(testbed: KernelTestbed) -> None:
         testbed.kernel.apply([ops.SetAlias(HOST, name, alias)])
     on_bridge, alone = ("veth0", "cni-v6 n/c/eth0"), ("veth2", "cni-v6 n/d/eth0")
     nobody, some, others = frozenset[str](), frozenset({"veth9"}), frozenset({"veth0", "veth9"})
+    for among, known, bridge, expected in (
+        ({"veth0", "veth1", "veth9"}, nobody, "", {on_bridge}), (others, others, "", set()), (set(), nobody, "", set()),
+        (others, nobody, "br0", {on_bridge}), (others, nobody, "br1", set()),
+        ({f"veth{number}" for number in range(2, 100)}, nobody, "", {alone}),
+    ):
+        asked = GetAliases("cni-v6 n/", bridge, known, frozenset(among))
+        assert set(testbed.kernel.observe([asked]).aliases(asked)) == expected, asked
     for known, bridge, expected in (
         (nobody, "", {on_bridge, alone}), (some, "", {on_bridge, alone}), (others, "", {alone}),
         (nobody, "br0", {on_bridge}), (some, "br0", {on_bridge}), (others, "br0", set()),

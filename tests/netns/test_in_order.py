@@ -18,13 +18,29 @@ from tests.sandbox import Node
 pytestmark = pytest.mark.parametrize("node", ["engine"], indirect=True)
 
 NAMES = ("a", "b", "c")
+BRIDGE_DAMAGES = [  # a port that is unplugged is none: an engine plugs it in again by itself
+    (f"ip address delete {networks.GATEWAY4}/24 dev cni0", f"gateway address {networks.GATEWAY4}/24 is missing"),
+    ("ip link set cni0 down", "bridge cni0 is down"),
+    ("sysctl -w net.ipv4.ip_forward=0", "IPv4 forwarding is off"),
+]
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def routed() -> Iterator[None]:
     token = networks.main.set(ROUTED)
     yield
     networks.main.reset(token)
+
+
+@pytest.fixture(params=["cni-v6", ROUTED])
+def main(request: pytest.FixtureRequest) -> Iterator[str]:
+    token = networks.main.set(request.param)
+    yield request.param
+    networks.main.reset(token)
+
+
+def listed(config: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {**config, "cni.dev/valid-attachments": [{"containerID": name, "ifname": "eth0"} for name in names]}
 
 
 def records(node: Node) -> list[Path]:
@@ -37,11 +53,11 @@ def is_read(node: Node, config: Mapping[str, Any]) -> set[str]:
     relatime)."""
     for path in records(node):
         os.utime(path, ns=(0, path.stat().st_mtime_ns))
-    node.plugin(ROUTED, "STATUS", config).ok()
+    node.plugin(networks.main.get(), "STATUS", config).ok()
     return {path.name for path in records(node) if path.stat().st_atime_ns}
 
 
-def test_what_has_not_changed_is_not_looked_at(node: Node) -> None:
+def test_what_has_not_changed_is_not_looked_at(node: Node, main: str) -> None:
     config = networks.gateway(*DUAL)
     first, *_ = networks.pods(node, config, *NAMES)
     everything = {f"{name}:eth0" for name in NAMES}
@@ -59,7 +75,7 @@ def test_what_has_not_changed_is_not_looked_at(node: Node) -> None:
 
 
 @pytest.mark.slow
-def test_what_has_changed_is_found(node: Node) -> None:
+def test_what_has_changed_is_found(node: Node, routed: None) -> None:
     """All that ``DAMAGES`` has, and a route that is another's by now, each after a STATUS that found all in order."""
     networks.outside(node)
     config = networks.gateway(*DUAL)
@@ -81,7 +97,42 @@ def test_what_has_changed_is_found(node: Node) -> None:
         made.check().ok()
 
 
-def test_a_record_that_is_lost_or_damaged_is_found(node: Node) -> None:
+@pytest.mark.slow
+@pytest.mark.parametrize(("damage", "words"), BRIDGE_DAMAGES)
+def test_what_has_changed_of_a_bridge_is_found(node: Node, damage: str, words: str) -> None:
+    networks.outside(node)
+    config = networks.gateway(*DUAL)
+    pod, other = networks.pods(node, config, "a", "b")
+    for _ in range(2):
+        node.plugin("cni-v6", "STATUS", config).ok()
+    node.run("sh", "-ec", damage)
+    for _ in range(2):
+        said = node.plugin("cni-v6", "STATUS", config).error(errors.LIMITED)
+        assert words in said
+    node.run("sh", "-ec", said.partition("run: ")[2])
+    for made in (pod, other):
+        made.check().ok()
+    node.plugin("cni-v6", "STATUS", config).ok()
+
+
+def test_gc_looks_at_what_has_changed(node: Node, main: str) -> None:
+    """And at what its list lacks. It needs a STATUS before it."""
+    config = networks.gateway(*DUAL)
+    pods = networks.pods(node, config, *NAMES)
+    node.plugin(main, "STATUS", config).ok()
+    [late] = networks.pods(node, config, "late")
+    node.plugin(main, "GC", listed(config, *NAMES, "late")).ok()
+    assert len(records(node)) == 4
+    node.run("rm", str(records(node)[0]), *(f"{networks.STORE}/pods/{pods[0].address(family)}" for family in (4, 6)))
+    assert {path.name for path in records(node)} == {"b:eth0", "c:eth0", "late:eth0"}
+    node.plugin(main, "GC", listed(config, "b", "late")).ok()
+    assert {path.name for path in records(node)} == {"b:eth0", "late:eth0"}
+    assert networks.veths(node) == {pods[1].host, late.host}
+    for made in (pods[1], late):
+        made.check().ok()
+
+
+def test_a_record_that_is_lost_or_damaged_is_found(node: Node, routed: None) -> None:
     config = networks.gateway(*DUAL, ingress="open")
     pod, *_ = networks.pods(node, config, *NAMES)
     path, own = records(node)[0], [f"{networks.STORE}/pods/{pod.address(family)}" for family in (4, 6)]

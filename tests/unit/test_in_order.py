@@ -14,13 +14,15 @@ from cni_v6 import errors
 from cni_v6.attachments.context import Look
 from cni_v6.engine import in_order
 from cni_v6.engine.in_order import InOrder
+from cni_v6.kernel.facts import Link
 from cni_v6.kernel.node_news import News, NodeNews
 from cni_v6.kernel.ops import HOST
 from cni_v6.leases import records
 from cni_v6.leases.attachment import Attachment, GatewayAddress
-from cni_v6.protocol.names import Owner, alias, host_interface
-from tests.unit.fake_context import FakeContext
-from tests.unit.test_routed import CONFIG, add, call
+from cni_v6.plan.status import Others
+from cni_v6.protocol.names import Owner, alias, host_interface, owned
+from tests.unit.fake_context import CONFIG as BRIDGED, FakeContext, gc
+from tests.unit.test_routed import CONFIG as ROUTED
 
 A, B = (Owner("pods", name, "eth0") for name in ("a", "b"))
 MARK = object()
@@ -127,6 +129,68 @@ def test_what_is_no_containers(settled: Kept, news: News) -> None:
     assert settled.changed(news) == frozenset()
 
 
+def test_which_names_interfaces_have_had(settled: Kept) -> None:
+    """Those of owners of the network, and how many may be new: routes and known interfaces are none."""
+    assert settled.told.news is not None
+    settled.told.news += [(host_interface(A), alias(A)), ("renamed0", alias(B)), ("veth1", alias(Owner("o", "a", "e"))),
+                          ("eth0", ""), ("fd00::/64", "")]
+    look = settled.begin()
+    assert (look.interfaces, look.fresh) == (frozenset({host_interface(A), "renamed0"}), 3)
+    settled.settle(look, record(A), record(B, "10.1.0.3"))
+    look = settled.begin()
+    assert (look.interfaces, look.fresh) == (frozenset(), 0)
+
+
+def test_a_note_is_for_the_next_look(settled: Kept) -> None:
+    assert settled.begin().note is None
+    settled.of_engine.settle(settled.begin(), (), (), "a note")
+    assert [settled.begin().note for _ in range(2)] == ["a note"] * 2
+
+
+def test_a_delegated_prefix_is_of_its_container(kept: Kept) -> None:
+    kept.settle(kept.begin(), replace(record(A), prefixes=("fd00:1::/64",)))
+    assert kept.changed(("fd00:1::/64", "")) == frozenset((A,))
+
+
+# GC's part: what a list lacks
+
+
+def unlisted(kept: Kept, *listed: str) -> Look:
+    return kept.of_engine.unlisted("pods", str(kept.path), frozenset(listed))
+
+
+def test_what_a_list_lacks(settled: Kept) -> None:
+    assert unlisted(settled, "a:eth0", "b:eth0", "c:eth0") == Look(frozenset())
+    assert unlisted(settled, "a:eth0") == Look(frozenset((B,)))
+    assert unlisted(settled) == Look(frozenset((A, B)))
+    settled.changed(("veth1", alias(A)))
+    for _ in range(2):
+        assert unlisted(settled, "a:eth0", "b:eth0") == Look(frozenset((A,)), frozenset({"veth1"}))
+    settled.settle(settled.begin(), record(A))
+    assert unlisted(settled, "a:eth0", "b:eth0") == Look(frozenset())
+
+
+def test_a_list_is_compared_with_what_is_known_alone(kept: Kept) -> None:
+    assert unlisted(kept, "a:eth0") == Look() == unlisted(kept)
+    kept.begin()
+    assert unlisted(kept, "a:eth0") == Look(), "nobody has found them in order"
+    kept.settle(kept.begin(), record(A))
+    kept.told.news = None
+    assert unlisted(kept, "a:eth0") == Look(), "news were lost"
+
+
+def test_a_container_with_a_hashed_record(kept: Kept) -> None:
+    long = Owner("pods", "c" * 300, "eth0")
+    kept.settle(kept.begin(), record(long))
+    assert unlisted(kept, records.attachment_name(long)) == Look(frozenset())
+    assert unlisted(kept) == Look(frozenset((long,)))
+
+
+def test_a_lease_without_an_interface_is_left_to_the_whole_list(kept: Kept) -> None:
+    kept.settle(kept.begin(), record(Owner("pods", "old", records.ANY_IFNAME)))
+    assert unlisted(kept, "old:eth0") == Look()
+
+
 def test_an_address_of_loopback_may_be_anybodys(settled: Kept) -> None:
     assert settled.changed(("lo", "")) is None
 
@@ -223,75 +287,223 @@ class Keeper:
     def __init__(self) -> None:
         self.look = Look()
         self.settled: list[tuple[Look, list[str], bool]] = []
+        self.note: object = None
 
     def begin(self, network: str, data_dir: str, mark: object) -> Look:
         return self.look
 
-    def settle(self, look: Look, found: Iterable[Attachment], present: Container[str]) -> None:
-        names = [record.owner.container_id for record in found]
-        self.settled.append((look, names, any(record.host in present for record in found)))
+    def unlisted(self, network: str, data_dir: str, valid: frozenset[str]) -> Look:
+        return self.look
+
+    def settle(self, look: Look, records: Iterable[Attachment], present: Container[str], note: object = None) -> None:
+        names = [record.owner.container_id for record in records]
+        self.settled.append((look, names, any(record.host in present for record in records)))
+        self.note = note
+
+
+C1, C2, C3 = (Owner("pods", name, "eth0") for name in ("c1", "c2", "c3"))
 
 
 @dataclass
 class Bench:
+    """``type``, ``config``: of the network."""
+
     fake: FakeContext
     keeper: Keeper
+    type: str
+    config: dict[str, Any]
 
-    def status(self, *changed: str, others: bool = True, conf: dict[str, Any] = CONFIG) -> Any:
-        self.keeper.look = Look(frozenset(Owner("pods", name, "eth0") for name in changed), others)
+    def call(self, command: str, name: str = "", conf: dict[str, Any] | None = None) -> Any:
+        return self.fake.call(command, name, conf or self.config, type=self.type)
+
+    def add(self, name: str) -> None:
+        self.fake.container(name)
+        self.call("ADD", name).ok()
+
+    def status(
+        self, *changed: str, others: bool = True, interfaces: Iterable[str] = (), fresh: int = 0,
+    ) -> Any:
+        """After one that has found all in order, these containers have changed."""
+        owners = frozenset(Owner("pods", name, "eth0") for name in changed)
+        self.keeper.look = Look(owners, frozenset(interfaces), others, fresh, self.keeper.note)
         self.keeper.settled.clear()
-        return call(self.fake, "STATUS", conf=conf)
+        return self.call("STATUS")
+
+    def settled(self) -> list[list[str]]:
+        return [names for _, names, _ in self.keeper.settled]
+
+
+def bench_of(type: str, config: dict[str, Any]) -> Bench:
+    keeper = Keeper()
+    made = Bench(FakeContext(in_order=keeper), keeper, type, config)
+    for name in ("c1", "c2"):
+        made.add(name)
+    made.call("STATUS").ok()
+    return made
 
 
 @pytest.fixture
-def bench() -> Bench:
-    keeper = Keeper()
-    fake = FakeContext(in_order=keeper)
-    for name in ("c1", "c2"):
-        add(fake, name)
-    return Bench(fake, keeper)
+def routed() -> Bench:
+    return bench_of("cni-v6-routed", ROUTED)
+
+
+@pytest.fixture
+def bridged() -> Bench:
+    return bench_of("cni-v6", BRIDGED)
+
+
+@pytest.fixture(params=["routed", "bridged"])
+def bench(request: pytest.FixtureRequest) -> Bench:
+    found: Bench = request.getfixturevalue(request.param)
+    return found
 
 
 def test_the_first_status_looks_at_all(bench: Bench) -> None:
-    call(bench.fake, "STATUS").ok()
     assert bench.keeper.settled == [(Look(), ["c1", "c2"], True)]
 
 
-def test_a_container_that_did_not_change_is_not_looked_at(bench: Bench) -> None:
-    host = host_interface(Owner("pods", "c2", "eth0"))
-    bench.fake.kernel.spaces[HOST].routes[host].clear()
-    bench.status("c1").ok()
-    [(look, names, _)] = bench.keeper.settled
-    assert (look.owners, names) == (frozenset((Owner("pods", "c1", "eth0"),)), ["c1"])
-    bench.status().ok()
-    assert "route 10.1.0.3/32 through" in bench.status("c2").error(errors.LIMITED)
-    assert bench.keeper.settled == []
+def test_a_container_that_did_not_change_is_not_looked_at(routed: Bench) -> None:
+    routed.fake.kernel.spaces[HOST].routes[host_interface(C2)].clear()
+    routed.status("c1").ok()
+    [(look, names, _)] = routed.keeper.settled
+    assert (look.owners, names) == (frozenset((C1,)), ["c1"])
+    routed.status().ok()
+    assert "route 10.1.0.3/32 through" in routed.status("c2").error(errors.LIMITED)
+    assert routed.keeper.settled == []
 
 
-def test_the_node_is_looked_at_while_a_container_runs(bench: Bench) -> None:
-    bench.fake.kernel.spaces[HOST].sysctls["ipv4/ip_forward"] = "0"
-    assert "IPv4 forwarding is off" in bench.status().error(errors.LIMITED)
-    bench.status(others=False).ok()
+def test_a_container_of_a_bridge_that_did_not_change_is_not_looked_at(bridged: Bench) -> None:
+    links = bridged.fake.kernel.spaces[HOST].links
+    host = host_interface(C2)
+    links[host] = replace(links[host], master="")
+    bridged.status("c1").ok()
+    assert bridged.settled() == [["c1"]]
+    assert "containers are in no bridge, so they are cut off: c2/eth0" in bridged.status("c2").error(errors.LIMITED)
+    assert bridged.settled() == []
+
+
+def test_what_all_containers_of_a_bridge_count_on_is_looked_at(bridged: Bench) -> None:
+    space = bridged.fake.kernel.spaces[HOST]
+    gateway = next(address for address in space.addresses["cni0"] if "." in address)
+    space.addresses["cni0"].remove(gateway)
+    assert f"gateway address {gateway} is missing on cni0" in bridged.status().error(errors.LIMITED)
+    space.addresses["cni0"].append(gateway)
+    bridged.status().ok()
+    assert bridged.settled() == [[]]
+
+
+def test_what_nobody_counts_on_any_more_is_no_fault(bridged: Bench) -> None:
+    """The gateway of a container that is gone: the few do not tell, so all are looked at."""
+    assert isinstance(bridged.keeper.note, Others)
+    former = GatewayAddress("cni0", "192.0.2.1/24")
+    bridged.keeper.note = replace(bridged.keeper.note, wanted=bridged.keeper.note.wanted | {former})
+    bridged.status("c1").ok()
+    assert bridged.settled() == [["c1", "c2"]]
+    assert isinstance(bridged.keeper.note, Others) and former not in bridged.keeper.note.wanted
+    bridged.status("c1").ok()
+    assert bridged.settled() == [["c1"]]
+
+
+def test_a_bridge_that_may_be_full_is_looked_at(bridged: Bench) -> None:
+    """Each new interface of the node may be a port of it."""
+    for fresh, ports in ((1000, 1002), (20, 1022), (1, 2)):
+        bridged.status(fresh=fresh).ok()
+        assert isinstance(bridged.keeper.note, Others) and bridged.keeper.note.ports == ports
+    assert bridged.settled() == [["c1", "c2"]]
+
+
+def test_an_address_that_the_node_answers_for_is_looked_at_each_time() -> None:
+    """The kernel does not tell that it no longer does."""
+    keeper = Keeper()
+    made = Bench(FakeContext(in_order=keeper), keeper, "cni-v6", {**BRIDGED, "ndpProxy": "eth0"})
+    made.fake.kernel.add_link(HOST, Link("eth0", "02:00:00:00:00:01", 1500, up=True))
+    made.add("c1")
+    made.call("STATUS").ok()
+    assert made.settled() == []
+
+
+def test_the_node_is_looked_at_while_a_container_runs(routed: Bench) -> None:
+    routed.fake.kernel.spaces[HOST].sysctls["ipv4/ip_forward"] = "0"
+    assert "IPv4 forwarding is off" in routed.status().error(errors.LIMITED)
+    routed.status(others=False).ok()
+
+
+def test_the_node_is_looked_at_for_a_bridge(bridged: Bench) -> None:
+    bridged.fake.kernel.spaces[HOST].sysctls["ipv4/ip_forward"] = "0"
+    assert "IPv4 forwarding is off" in bridged.status().error(errors.LIMITED)
 
 
 def test_a_container_that_is_gone(bench: Bench) -> None:
-    call(bench.fake, "DEL", "c2").ok()
+    bench.call("DEL", "c2").ok()
     bench.status("c2").ok()
-    assert [names for _, names, _ in bench.keeper.settled] == [[]]
-    with bench.fake.leases().transaction() as leases:
-        [left] = leases.attachments()
+    assert bench.settled() == [[]]
+    [left] = bench.fake.attachments()
     bench.fake.kernel.delete(HOST, left.host)
     bench.status("c1", others=False).ok()
 
 
 def test_a_record_that_is_gone_and_its_container_is_not(bench: Bench) -> None:
-    with bench.fake.leases().transaction() as leases:
-        leases.drop(Owner("pods", "c2", "eth0"))
+    drop(bench, C2)
     assert "the store had no record of 1 container" in bench.status("c2").error(errors.LIMITED)
+
+
+def test_an_interface_that_was_renamed_and_has_no_record(bench: Bench) -> None:
+    links = bench.fake.kernel.spaces[HOST].links
+    links["mine0"] = replace(links.pop(host_interface(C2)), name="mine0")
+    drop(bench, C2)
+    said = bench.status("c2", interfaces=("mine0", "none0")).error(errors.LIMITED)
+    assert "the store had no record of 1 container" in said
 
 
 def test_a_damaged_record(bench: Bench) -> None:
     with bench.fake.leases().transaction() as leases:
-        [damaged] = [held for held in leases.attachments() if held.owner.container_id == "c2"]
+        [damaged] = [held for held in leases.attachments() if held.owner == C2]
         leases.update(Attachment(damaged.owner, damaged.addresses, damaged.host, boot=damaged.boot, damaged=True))
     assert "made anew" in bench.status("c2").error(errors.LIMITED)
+
+
+def drop(bench: Bench, owner: Owner) -> None:
+    with bench.fake.leases().transaction() as leases:
+        leases.drop(owner)
+
+
+# GC
+
+
+def collect(bench: Bench, *valid: str) -> list[str]:
+    """GC with a list of containers.
+
+    :returns: the containers that are left, by their records; they must have their interfaces, and nobody else.
+    """
+    bench.fake.now += 1
+    bench.call("GC", conf=gc(*valid, config=bench.config)).ok()
+    left = [record.owner for record in bench.fake.attachments()]
+    there = [owner for owner, _ in owned(bench.fake.kernel.spaces[HOST].links.values())]
+    assert sorted(left) == sorted(there)
+    return [owner.container_id for owner in left]
+
+
+def test_gc_looks_at_what_it_is_told_of(bench: Bench) -> None:
+    bench.keeper.look = Look(frozenset())
+    assert collect(bench, "c1") == ["c1", "c2"]
+    bench.keeper.look = Look(frozenset((C2,)))
+    assert collect(bench, "c1", "c2") == ["c1", "c2"]
+    assert collect(bench, "c1") == ["c1"]
+    bench.keeper.look = Look()
+    assert collect(bench) == []
+
+
+@pytest.mark.parametrize("names", [("none0",), ("none0", host_interface(C2))], ids=["record", "interface"])
+def test_gc_takes_an_interface_without_a_record(bench: Bench, names: tuple[str, ...]) -> None:
+    """Whichever of the two has changed."""
+    drop(bench, C2)
+    bench.keeper.look = Look(frozenset((C2,)), frozenset(names))
+    assert collect(bench, "c1") == ["c1"]
+
+
+def test_gc_keeps_what_was_made_meanwhile(bench: Bench) -> None:
+    bench.fake.now += 100
+    bench.add("c3")
+    bench.fake.now -= 100
+    bench.keeper.look = Look(frozenset((C3,)), frozenset({host_interface(C3)}))
+    assert collect(bench, "c1", "c2") == ["c1", "c2", "c3"]

@@ -9,7 +9,7 @@ import pytest
 
 from cni_v6 import errors
 from cni_v6.allocation.policy import AFTER, NEVER, PROBED
-from cni_v6.attachments import allocate, stale
+from cni_v6.attachments import allocate, unlisted
 from cni_v6.errors import CniError
 from cni_v6.kernel.ops import HOST
 from cni_v6.leases.attachment import Attachment
@@ -236,8 +236,8 @@ def test_gc_of_leases_that_name_no_interface(tmp_path: Path) -> None:
         (folder / address).write_text(container_id)
     asked = Invocation("cni-v6-ipam", "GC", "1.1.0", "pods", CONFIG, valid=frozenset({"kept:eth0"}))
     with DiskLeases("pods", str(tmp_path), boot=BOOT).transaction() as leases:
-        unlisted = stale.unlisted(asked, leases, LATER, FakeContext().context())
-        assert [attachment.owner.container_id for attachment in unlisted.stale] == ["gone"]
+        found = unlisted.records_of(asked, leases, LATER, FakeContext().context())
+        assert [attachment.owner.container_id for attachment in found.stale] == ["gone"]
 
 
 # STATUS

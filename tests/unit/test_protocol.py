@@ -18,6 +18,7 @@ from cni_v6 import wire
 from cni_v6.errors import DECODING_FAILURE, INVALID_CONFIG, INVALID_ENVIRONMENT, CniError
 from cni_v6.protocol import invocation
 from cni_v6.protocol.invocation import Args, Invocation, Request
+from cni_v6.protocol.json_reader import KEPT_BYTES
 from cni_v6.protocol.names import Owner
 from cni_v6.protocol.result import from_json
 from cni_v6.protocol.valid import valid_attachments
@@ -155,6 +156,31 @@ def test_gc_has_room_for_a_large_node() -> None:
     valid = [{"containerID": f"{number:064x}", "ifname": "eth0"} for number in range(12_000)]
     call = ask("GC", json.dumps(CONFIG | {"cni.dev/valid-attachments": valid}).encode())
     assert len(call.valid or ()) == 12_000
+
+
+@pytest.mark.parametrize("count", [10, 2_000, 20_000], ids=["short", "remembered", "too long to be remembered"])
+def test_a_list_is_the_same_however_long_it_is(count: int) -> None:
+    """libcni sends it under both names."""
+    valid = [{"containerID": f"{number:020x}", "ifname": "eth0"} for number in range(count)]
+    document = json.dumps(CONFIG | {"cni.dev/valid-attachments": valid, "cni.dev/attachments": valid}).encode()
+    for _ in range(2):
+        call = ask("GC", document)
+        assert call.valid == frozenset(f"{number:020x}:eth0" for number in range(count))
+        assert {key: call.config[key] for key in CONFIG} == CONFIG
+    assert ask("DEL", document).valid is None
+
+
+def test_a_long_list_that_is_none_is_an_error_of_gc_alone() -> None:
+    document = json.dumps(CONFIG | {"cni.dev/valid-attachments": ["c1:eth0"] * 2_000}).encode()
+    assert ask("ADD", document).network == CONFIG["name"]
+    for _ in range(2):
+        with pytest.raises(CniError, match=r"^cni\.dev/valid-attachments\[0\]"):
+            ask("GC", document)
+
+
+def test_a_long_configuration_without_a_list() -> None:
+    long = CONFIG | {"cni.dev/padding": "x" * KEPT_BYTES}
+    assert ask("GC", json.dumps(long).encode()).config == long
 
 
 def test_valid_attachments() -> None:

@@ -76,7 +76,9 @@ class Segment:
         if seen.link(site.netns, site.owner.ifname) is None:
             yield f"interface {site.owner.ifname} is missing in the container"
 
-    def ports(self, conf: RemovalConf, context: Context, known: frozenset[str]) -> list[tuple[str, Owner]]:
+    def ports(
+        self, conf: RemovalConf, context: Context, known: frozenset[str], among: frozenset[str] | None = None
+    ) -> list[tuple[str, Owner]]:
         named = ((link.name, owner_of_alias(link.alias)) for link in context.kernel.observe([GetLinks()]).links())
         return [(name, owner) for name, owner in named if owner and owner.network == conf.network]
 

@@ -147,9 +147,10 @@ def _has_route(fake: FakeNode, asked: HasRoute) -> bool:
 
 
 def _aliases(fake: FakeNode, asked: GetAliases) -> tuple[tuple[str, str], ...]:
-    links = fake.spaces[HOST].links.values()
-    return tuple((link.name, link.alias) for link in links if link.name not in asked.known
-                 and link.alias.startswith(asked.start) and asked.bridge in ("", link.master))
+    links = (link for link in fake.spaces[HOST].links.values()
+             if link.name not in asked.known and (asked.among is None or link.name in asked.among))
+    return tuple((link.name, link.alias) for link in links
+                 if link.alias.startswith(asked.start) and asked.bridge in ("", link.master))
 
 
 _ANSWERS: dict[type[Any], Callable[[FakeNode, Any], object]] = {
