@@ -1,19 +1,21 @@
 """The agent's one step: look at the store and the kernel, make both as they must be, say what is in the way.
 
-It runs at the start, whenever the store or the kernel tells of a change, and again after a failure. A second step that
-finds nothing changed writes nothing. It may end anywhere, as when it is killed: the next one goes on.
+It runs at the start, whenever the store, the kernel or the leases have news, after a failure, and when a block is due.
+A second step that finds nothing changed writes nothing. It may end anywhere, as when killed: the next one goes on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from cni_v6.cluster import bgp, conflist, membership, others, records, routes, srv6, vxlan
-from cni_v6.cluster.config import AgentConf, Pool
+from cni_v6.cluster import bgp, conflist, membership, others, records, routes, srv6
+from cni_v6.cluster.capacity import Leases
+from cni_v6.cluster.config import AgentConf
 from cni_v6.cluster.conflist import Document
-from cni_v6.cluster.facts import Facts, NodeKernel, Passage, Underlay
-from cni_v6.cluster.keys import BGP, SRV6, VXLAN
+from cni_v6.cluster.facts import Facts, NodeKernel, Passage, Underlay, Vacate
+from cni_v6.cluster.holdings import Holdings
+from cni_v6.cluster.keys import SRV6
 from cni_v6.cluster.membership import Member
 from cni_v6.cluster.records import Cluster, Objects
 from cni_v6.cluster.routes import Wanted
@@ -29,12 +31,14 @@ TRIES = 50  # of a claim: each time another node was faster
 class Outcome:
     """``ready``: containers can be started. ``complete``: nothing failed that may succeed later without a change.
 
-    ``removed``: an operator has removed the node; it is over.
+    ``removed``: an operator has removed the node; it is over. ``again``: the seconds after which there is something to
+    do although nothing tells of it; None: never.
     """
 
     ready: bool
     complete: bool
     removed: bool = False
+    again: float | None = None
 
 
 class Agent:
@@ -44,12 +48,15 @@ class Agent:
     :param say: takes a line for the operator.
     :param boot: of the machine: a copy of it has another one.
     :param speaker: for a configuration with ``bgp``.
+    :param leases: of the network; None if nobody counts them: then the node has one block of each pool.
+    :param now: seconds of a clock that never goes back.
     """
 
     def __init__(
         self, conf: AgentConf, name: str, template: Document, *, store: ClusterStore, kernel: NodeKernel, disk: Disk,
         make_id: Callable[[], str], say: Callable[[str], None], speaker: bgp.Speaker | None = None,
-        other_stores: Mapping[str, OtherClusterStore] | None = None, boot: str = "",
+        other_stores: Mapping[str, OtherClusterStore] | None = None, boot: str = "", leases: Leases | None = None,
+        now: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._conf = conf
         self._template = template
@@ -67,6 +74,7 @@ class Agent:
         self._registered: Registered | None = None  # as it was at last
         self._absent = False  # the store's engine knows nodes, and not this one
         self._reader, self._ways = records.Reader(), routes.Ways()
+        self._holdings = Holdings(conf, template, leases, now)
         self._known: tuple[Member, Cluster, tuple[str, ...]] | None = None
         disk.set_ready(False)
         self._state = disk.load() or State(Member(name, make_id()))
@@ -97,11 +105,11 @@ class Agent:
         complaints = [] if facts.underlay else [f"the node cannot be reached by others: {self._no_underlay()}"]
         if self._conf.carrier == SRV6 and self._conf.has_ipv4:
             complaints += filter(None, [srv6.complaint(facts)])
-        failures = list(self._look(facts))
+        failures = [*self._holdings.count(), *self._look(facts)]
         complaints += self._look_at_others()
-        failures += self._save()
-        cluster = self._reader.read(self._state.objects)
-        own = membership.own_blocks(self.member, self._conf, cluster)
+        failures += [*self._save(), *self._give_back()]
+        cluster, own = self._own()
+        network = self._holdings.network(own)
         self._known = (self.member, cluster, own) if own else None
         if self._joined and membership.is_removed(self.member, cluster):
             self._say(f"node {self.member.name} was removed from the cluster: the agent ends")
@@ -111,17 +119,23 @@ class Agent:
         if self._registered:
             complaints += membership.awaited(self.member, self._conf, cluster, self._registered)
         wanted = self._wanted(cluster, facts.underlay, to_others=not shut)
+        complaints += self._holdings.complaints(own, cluster, facts.underlay if self.reached else None)
         failures += [*shut, *self._reach(facts, wanted)]
         ways = [] if shut else others.usable(self._conf, cluster, facts.underlay)
-        failures += self._announce(own, facts.underlay, ways)
+        failures += bgp.announce(self._speaker, self._conf, own, facts.underlay, ways)
         ready = False
         try:
-            ready = self._write_conflist(own, facts.underlay) and not shut
+            ready = self._write_conflist(network, facts.underlay) and not shut
             self._disk.set_ready(ready)
         except CniError as error:
             failures.append(str(error))
         self._tell([*complaints, *failures, *cluster.complaints, *wanted.complaints])
-        return Outcome(ready, complete=not failures)
+        return Outcome(ready, complete=not failures, again=self._holdings.wait())
+
+    def _own(self) -> tuple[Cluster, tuple[str, ...]]:
+        """The cluster, and the node's blocks."""
+        cluster = self._reader.read(self._state.objects)
+        return cluster, membership.own_blocks(self.member, self._conf, cluster)
 
     def _shut(self, facts: Facts, gate: tuple[Passage, ...]) -> Iterable[str]:
         """Let in of other clusters who may; yields what the kernel refuses. Then there are no ways to them at all."""
@@ -144,25 +158,6 @@ class Agent:
         yield from map(str, refused[:MOST_REFUSALS])
         if refused[MOST_REFUSALS:]:  # another cluster's store decides how many there are
             yield f"the kernel refuses {len(refused) - MOST_REFUSALS} more"
-
-    def _announce(self, blocks: tuple[str, ...], underlay: Underlay | None, ways: Sequence[Pool]) -> Iterable[str]:
-        """Announce blocks by BGP, and no other ones; yields what is in the way.
-
-        :param ways: the pools of other clusters to learn blocks of.
-        """
-        speaker, conf = self._speaker, self._conf.bgp
-        if speaker is None or conf is None:
-            return
-        text = bgp.IDLE
-        if blocks and self._conf.carrier == BGP:
-            if underlay is None:
-                return  # what was written before may be right
-            try:
-                text = bgp.render(self._conf, conf, blocks, underlay.ifname, ways)
-            except CniError as error:
-                yield str(error)
-                return
-        yield from bgp.synchronize(speaker, conf, text, [pool.family for pool in self._conf.pools])
 
     def _no_underlay(self) -> str:
         return f"there is no interface {self._conf.underlay}" if self._conf.underlay else "there is no default route"
@@ -196,22 +191,35 @@ class Agent:
             yield f"changes of the cluster's store are not heard, so it is read again and again: {unheard}"
 
     def _look_at_others(self) -> Iterable[str]:
-        """Read the stores of other clusters; yields what is in the way. What they had at last stays meanwhile."""
-        known = {name: objects for name, objects in self._state.others.items() if name in self._other_stores}
-        for name, store in self._other_stores.items():
-            try:
-                objects = store.read()
-                if objects is not None:
-                    known[name] = others.checked(objects)
-            except CniError as error:
-                yield f"the store of cluster {name} cannot be used, so the routes to it stay as they are: {error}"
+        """Read the stores of other clusters; what is in the way."""
+        known, complaints = others.looked_at(self._other_stores, self._state.others)
         self._state = replace(self._state, others=known)
+        return complaints
 
     def _save(self) -> Iterable[str]:
         try:
             self._disk.save(self._state)
         except CniError as error:
             yield f"a start without the cluster's store would not know what it is now: {error}"
+
+    def _give_back(self) -> Iterable[str]:
+        """Let other nodes have the blocks that are due; yields what is in the way."""
+        if not (self.reached and self._joined):
+            return
+        try:
+            for prefix in self._holdings.due(self._own()[1]):
+                yield from map(str, refused := self._kernel.apply([Vacate(prefix)]))
+                if not refused:
+                    before = self._state
+                    change, objects = membership.release(prefix, before.objects)
+                    without = replace(before, objects=objects)
+                    self._disk.save(without)  # first: a start without the store must not take it for the node's
+                    self._state = without
+                    if not self._store.commit([change]):
+                        self._state = before
+                        raise CniError(TRY_AGAIN, f"block {prefix} has changed in the cluster's store meanwhile")
+        except CniError as error:
+            yield f"a block that the node can do without is not given back yet: {error}"
 
     def _register(self, objects: Objects) -> Registered | None:
         """Be the node that the store's engine knows by this name.
@@ -237,7 +245,7 @@ class Agent:
             self._require_original(cluster)
             found = membership.changes(
                 self.member, self._conf, objects, cluster, underlay=underlay, kept=kept, registered=registered,
-                boot=self._boot,
+                boot=self._boot, used=self._holdings.used, withheld=self._holdings.withheld,
             )
             if not found:
                 return objects
@@ -272,17 +280,13 @@ class Agent:
 
     def _write_conflist(self, blocks: tuple[str, ...], underlay: Underlay | None) -> bool:
         """Whether there is a configuration list: only with a block of every pool."""
-        if len(blocks) < len(self._conf.pools):
-            text = None
-        elif underlay is None:
-            return self._disk.read_conflist() is not None  # the MTU is not known now
-        else:
-            room = {VXLAN: vxlan.mtu_of, SRV6: srv6.mtu_of}.get(self._conf.carrier)
-            others_pools = [pool.cidr for other in self._conf.clusters for pool in other.pools]
-            mtu = room(underlay) if room else underlay.mtu
-            text = conflist.render(self._template, blocks, mtu, others_pools)
-        if text != self._disk.read_conflist():
+        written = self._disk.read_conflist()
+        if underlay is None and conflist.has_all(self._conf, blocks):
+            return written is not None  # the MTU is not known now
+        text = conflist.wanted(self._conf, self._template, blocks, underlay) if underlay else None
+        if text != written:
             self._disk.write_conflist(text)
+        self._holdings.written()
         return text is not None
 
     def _withdraw(self, facts: Facts) -> Outcome:
@@ -290,7 +294,7 @@ class Agent:
         self._disk.set_ready(False)
         self._disk.write_conflist(None)
         failures = [*self._reach(facts, Wanted(frozenset())), *self._shut(facts, ()),
-                    *self._announce((), facts.underlay, ())]
+                    *bgp.announce(self._speaker, self._conf, (), facts.underlay, ())]
         self._tell(failures)
         return Outcome(ready=False, complete=not failures, removed=True)
 

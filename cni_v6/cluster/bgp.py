@@ -18,6 +18,8 @@ from netaddr import IPNetwork
 
 from cni_v6.cluster.bird_messages import OURS, Running
 from cni_v6.cluster.config import AgentConf, Peer, Pool, SpeakerConf
+from cni_v6.cluster.facts import Underlay
+from cni_v6.cluster.keys import BGP
 from cni_v6.config.formats import UNNUMBERED
 from cni_v6.errors import INVALID_CONFIG, CniError
 from cni_v6.net.addresses import BITS, is_link_local
@@ -56,6 +58,27 @@ class Speaker(Protocol):
     def reload(self) -> bool:
         """Let it read its configuration. False: that is not over yet."""
         ...
+
+
+def announce(
+    speaker: Speaker | None, conf: AgentConf, blocks: Sequence[str], underlay: Underlay | None, ways: Sequence[Pool]
+) -> Iterator[str]:
+    """Announce blocks, and no other ones; yields what is in the way.
+
+    :param ways: the pools of other clusters to learn blocks of.
+    """
+    if speaker is None or conf.bgp is None:
+        return
+    text = IDLE
+    if blocks and conf.carrier == BGP:
+        if underlay is None:
+            return  # what was written before may be right
+        try:
+            text = render(conf, conf.bgp, blocks, underlay.ifname, ways)
+        except CniError as error:
+            yield str(error)
+            return
+    yield from synchronize(speaker, conf.bgp, text, [pool.family for pool in conf.pools])
 
 
 def synchronize(speaker: Speaker, conf: SpeakerConf, text: str, families: Iterable[int]) -> Iterator[str]:

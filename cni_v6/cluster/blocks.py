@@ -13,15 +13,14 @@ from netaddr import IPNetwork
 
 from cni_v6.cluster.config import Pool
 from cni_v6.errors import ADDRESSES_EXHAUSTED, CniError
-from cni_v6.net.addresses import BITS, to_text
+from cni_v6.net.addresses import BITS, overlap, to_text, version
 from cni_v6.net.intervals import merged
 
 
-def choose(pool: Pool, node: str, taken: Iterable[str], kept: Iterable[str] = ()) -> str:
+def choose(pool: Pool, node: str, taken: Iterable[str]) -> str:
     """A block that no claim overlaps, in canonical form.
 
     :param taken: the prefixes of all claims of the cluster.
-    :param kept: blocks that the node had: such a one is taken again if it is free.
     :raises CniError: ADDRESSES_EXHAUSTED.
     """
     network = IPNetwork(pool.cidr)
@@ -29,10 +28,6 @@ def choose(pool: Pool, node: str, taken: Iterable[str], kept: Iterable[str] = ()
     count = 1 << pool.block - network.prefixlen
     spans = merged((prefix.first, prefix.last) for prefix in map(IPNetwork, taken) if prefix.version == pool.family)
     start = int.from_bytes(hashlib.sha256(node.encode()).digest(), "big") % count
-    for block in filter(pool.is_block, kept):
-        own = (IPNetwork(block).first - network.first) // size
-        if _next_free(network.first, size, own, own + 1, spans) is not None:
-            return block
     number = _next_free(network.first, size, start, count, spans)
     if number is None:
         number = _next_free(network.first, size, 0, start, spans)
@@ -42,6 +37,20 @@ def choose(pool: Pool, node: str, taken: Iterable[str], kept: Iterable[str] = ()
             "remove nodes that are gone (cni-v6ctl nodes --remove NAME), or start a cluster with a larger pool",
         )
     return f"{to_text(pool.family, network.first + number * size)}/{pool.block}"
+
+
+def is_free(block: str, taken: Iterable[str]) -> bool:
+    """Whether no claim overlaps a block."""
+    return not any(version(block) == version(prefix) and overlap(block, prefix) for prefix in taken)
+
+
+def containing(pool: Pool, value: int) -> str | None:
+    """The block of a pool that has an address of its family; None for one outside of the pool."""
+    network = IPNetwork(pool.cidr)
+    if not network.first <= value <= network.last:
+        return None
+    bits = BITS[pool.family] - pool.block
+    return f"{to_text(pool.family, value >> bits << bits)}/{pool.block}"
 
 
 def _next_free(base: int, size: int, number: int, end: int, spans: tuple[tuple[int, int], ...]) -> int | None:

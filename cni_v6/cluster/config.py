@@ -11,38 +11,64 @@ from typing import Any
 
 from netaddr import IPNetwork
 
-from cni_v6.cluster.keys import AGENT, AUTO, BGP, OPEN
+from cni_v6.cluster.keys import AGENT, AUTO, BGP, MAX_BLOCKS, OPEN
 from cni_v6.config.formats import UNNUMBERED
 from cni_v6.config.json_schema import DRAFT, definitions
 from cni_v6.config.reader import Reader, Section, wrong
 from cni_v6.config.text import seconds
 from cni_v6.errors import INVALID_CONFIG, CniError
-from cni_v6.log import Log
+from cni_v6.log import Log, counted
 from cni_v6.net.addresses import BITS, overlap
 from cni_v6.protocol.json_reader import decode, repeated_key
 
 _NAME = re.compile("[0-9A-Za-z]([0-9A-Za-z._-]{0,251}[0-9A-Za-z])?")  # as of a host (RFC 1123)
 _PLAIN_PATH = re.compile("[0-9A-Za-z/._+@-]+")
+# Addresses of a block that no container gets: the network's and the gateway's, and of IPv4 the broadcast address.
+_UNUSED = {6: 2, 4: 3}
+LARGE = 1 << 20  # a block with more room never gets full, so nobody asks how full it is
 
 
 @dataclass(frozen=True, slots=True)
 class Pool:
     """A prefix that the nodes share, in canonical form, and the prefix length of its blocks.
 
-    ``given``: the store's engine gives the blocks out, and no node claims one.
+    ``given``: the store's engine gives the blocks out, and no node claims one. ``spare``: as configured, 0 for absent.
+    ``most``: blocks that a node has at most.
     """
 
     cidr: str
     block: int
     given: bool = False
+    spare: int = 0
+    most: int = MAX_BLOCKS
 
     @property
     def family(self) -> int:
         return 6 if ":" in self.cidr else 4
 
+    @property
+    def room(self) -> int:
+        """The containers that a block has room for."""
+        return room(self.family, self.block)
+
+    @property
+    def low(self) -> int:
+        """Fewer free addresses than this, and a node claims another block: by default before ``doctor`` warns."""
+        return self.spare or max(-(-self.room // 8), min(2, self.room // 2), 1)
+
+    @property
+    def may_have_several(self) -> bool:
+        """Whether a node may have several blocks: nobody counts the leases of a block that never gets full."""
+        return not self.given and self.room <= LARGE
+
     def is_block(self, prefix: str) -> bool:
         """Whether a prefix in canonical form is one of its blocks."""
         return _is_block(self.cidr, self.block, prefix)
+
+
+def room(family: int, length: int) -> int:
+    """The containers that a block of this prefix length has room for."""
+    return (1 << BITS[family] - length) - _UNUSED[family]
 
 
 @lru_cache(1 << 14)  # each step of an agent asks for each block of the cluster
@@ -87,7 +113,8 @@ class SpeakerConf:
 
 @dataclass(frozen=True, slots=True)
 class AgentConf:
-    """``underlay``: an interface, "" for that of the default route. ``report_every``: seconds, 0 for never.
+    """``underlay``: an interface, "" for that of the default route. ``report_every``, ``give_back_after``: seconds, 0
+    for never.
 
     ``bgp``: with another carrier the daemon is told to announce nothing.
     """
@@ -101,6 +128,7 @@ class AgentConf:
     bgp: SpeakerConf | None = None
     clusters: tuple[OtherCluster, ...] = ()
     report_every: int = 60
+    give_back_after: int = 1800
 
     @property
     def has_ipv4(self) -> bool:
@@ -143,6 +171,7 @@ def parse(data: bytes, name: str) -> AgentConf:
         bgp=bgp,
         clusters=_clusters(top.sections("clusters"), pools),
         report_every=seconds(top.text("reportEvery")),
+        give_back_after=seconds(top.text("giveBackAfter")),
     )
 
 
@@ -222,7 +251,15 @@ def _pool(section: Section) -> Pool:
     if not network.prefixlen <= block <= most:
         reason = f"is no prefix length of a block of {cidr}"
         raise wrong(section.at("block"), block, reason, f"write one from {network.prefixlen} to {most}")
-    return Pool(cidr, block, "podCIDRs" in section.values and section.flag("podCIDRs"))
+    if "podCIDRs" not in section.values:  # of another cluster
+        return Pool(cidr, block)
+    most_blocks = section.number("maxBlocks")
+    assert most_blocks is not None
+    pool = Pool(cidr, block, section.flag("podCIDRs"), section.number("spare") or 0, most_blocks)
+    if pool.spare > pool.most * pool.room:
+        raise wrong(section.at("spare"), pool.spare, f"is more than {counted(pool.most, 'block')} of /{block} have",
+                    f"write {pool.most * pool.room} at most, or more maxBlocks")
+    return pool
 
 
 def _speaker(section: Section) -> SpeakerConf:

@@ -255,7 +255,17 @@ class SetTable:
         return f"set the table of nftables of {self.device}"
 
 
-Op = Add | Remove | RemoveDevice | Forward | SetGate | SetSenders | SetTable
+@dataclass(frozen=True, slots=True)
+class Vacate:
+    """Remove the node's own addresses of a prefix, a network's gateways: with them the prefix would be on-link here."""
+
+    prefix: str
+
+    def __str__(self) -> str:
+        return f"remove the node's own addresses of {self.prefix}"
+
+
+Op = Add | Remove | RemoveDevice | Forward | SetGate | SetSenders | SetTable | Vacate
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,11 +1,15 @@
-"""A kernel and a BIRD in this process for tests of the agent."""
+"""A kernel, leases and a BIRD in this process for tests of the agent."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 
+from cni_v6.cluster import blocks
 from cni_v6.cluster.bgp import tag_of
 from cni_v6.cluster.bird_messages import Running
+from cni_v6.cluster.capacity import Used
+from cni_v6.cluster.config import Pool
 from cni_v6.cluster.facts import (
     SRV6,
     SRV6_IN,
@@ -28,9 +32,11 @@ from cni_v6.cluster.facts import (
     SetTable,
     Tunnel,
     Underlay,
+    Vacate,
     place,
 )
-from cni_v6.errors import INVALID_CONFIG, KERNEL_REFUSED, CniError
+from cni_v6.errors import INVALID_CONFIG, IO_FAILURE, KERNEL_REFUSED, CniError
+from cni_v6.net.addresses import BITS, overlap, values, version
 
 GARBAGE = "garbage"  # of which BIRD cannot make sense
 ENDS = {TUNNEL: {TUNNEL}, SRV6: {SRV6, SRV6_IN}}  # the interfaces of each device
@@ -47,6 +53,7 @@ class FakeNode:
         self.closed = set(closed)
         self.devices: dict[str, Device] = {}
         self.entries: set[Entry] = set()
+        self.gateways: set[str] = set()  # addresses that networks of the node have, with their prefix lengths
         self.drops = False
         self.gate: tuple[Passage, ...] = ()
         self.senders: frozenset[str] = frozenset()
@@ -67,13 +74,16 @@ class FakeNode:
         return [error for operation in todo if (error := self._apply(operation))]
 
     def _apply(self, operation: Op) -> CniError | None:
-        before = (self._changes, dict(self.devices), set(self.closed), self.gate, self.senders)
+        before = self._state()
         refusal = self._refusal(operation)
         if refusal:
             return CniError(KERNEL_REFUSED, f"cannot {operation}", refusal)
-        if before != (self._changes, self.devices, self.closed, self.gate, self.senders):
+        if before != self._state():
             self.written.append(operation)
         return None
+
+    def _state(self) -> object:
+        return self._changes, dict(self.devices), set(self.closed), self.gate, self.senders, set(self.gateways)
 
     def _refusal(self, operation: Op) -> str:
         if isinstance(operation, Forward):
@@ -87,6 +97,10 @@ class FakeNode:
             return ""
         if isinstance(operation, SetTable):
             self.devices[operation.device.ifname], self.senders = operation.device, operation.senders
+            return ""
+        if isinstance(operation, Vacate):
+            self.gateways -= {address for address in self.gateways if version(address) == version(operation.prefix)
+                              and overlap(_host(address), operation.prefix)}
             return ""
         if isinstance(operation, RemoveDevice):
             self._remove_device(operation.ifname)
@@ -144,8 +158,46 @@ def _needs(entry: Entry) -> str:
     return entry.ifname if isinstance(entry, Route | SegmentRoute) else TUNNEL
 
 
+def _host(address: str) -> str:
+    """An address with a prefix length, as a prefix of its own."""
+    return f"{address.partition('/')[0]}/{BITS[version(address)]}"
+
+
 def _is_exclusive(entry: Entry) -> bool:
     return isinstance(entry, Route | SegmentRoute | Rule)
+
+
+class FakeLeases:
+    """Leases in this process. ``addresses``: those that containers have. ``broken``: why nobody can count them."""
+
+    def __init__(
+        self, pools: Iterable[Pool], situation: Callable[[Sequence[str], Used], object] = lambda own, used: used,
+    ) -> None:
+        self.addresses: set[str] = set()
+        self.broken = ""
+        self._pools = tuple(pools)
+        self._situation = situation
+        self._own: Sequence[str] = ()
+        self._told: object = None
+
+    def used(self) -> Used:
+        if self.broken:
+            raise CniError(IO_FAILURE, self.broken)
+        return self._count()
+
+    def look(self) -> Used:
+        return self.used()
+
+    def attend(self, own: Sequence[str]) -> None:
+        self._own, self._told = own, self._situation(own, self._count())
+
+    def drain(self) -> bool:
+        return self._situation(self._own, self._count()) != self._told
+
+    def _count(self) -> Used:
+        found = (blocks.containing(pool, value) for pool in self._pools
+                 for value in values(self.addresses, pool.family))
+        return Counter(block for block in found if block is not None)
 
 
 class FakeBird:

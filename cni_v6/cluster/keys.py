@@ -12,6 +12,7 @@ STATE_DIR = "/var/lib/cni/cluster"
 BIRD_FILE, BIRD_SOCKET = "/var/lib/cni/bird/cni-v6.conf", "/run/bird/bird.ctl"
 AUTO = "auto"
 OPEN = "open"  # of ``ingress``
+MAX_BLOCKS = 20  # of a pool
 LAST_AS = 0xFFFF_FFFE  # the one after it is reserved (RFC 7300), as 0 is (RFC 7607)
 
 POOL = Level("pool", "pools[]", (
@@ -21,12 +22,16 @@ POOL = Level("pool", "pools[]", (
         required=True, example=64),
     Key("podCIDRs", Flag(), "Take the block that Kubernetes gives the node (`spec.podCIDRs`), and no other one.", "",
         default=False, example=True),
+    Key("spare", Number(1, 65_536), "A node claims another block once fewer addresses than this are free in those that "
+        "it has. Absent: an eighth of a block.", "", example=16),
+    Key("maxBlocks", Number(1, 1024), "The most blocks that a node has. `1`: it never claims another one.", "",
+        default=MAX_BLOCKS, example=4),
 ))
 
 OTHER_POOL = Level("clusterPool", "clusters[].pools[]", tuple(
     replace(key, meaning="The prefix that its nodes share.", example="fd42:8e1f:6a01::/48") if key.name == "cidr"
     else key
-    for key in POOL.keys if key.name != "podCIDRs"
+    for key in POOL.keys if key.name in ("cidr", "block")
 ))
 
 CLUSTER = Level("cluster", "clusters[]", (
@@ -92,6 +97,9 @@ AGENT = Level("agent", "", (
     Key("reportEvery", Text("duration", blank=False), "How often the agent measures how full its blocks are, and "
         "whether a few other nodes answer. It writes what has changed, for `cni-v6ctl nodes`. `0s`: never.", "",
         default="1m", example="5m"),
+    Key("giveBackAfter", Text("duration", blank=False), "For how long a block that the node can do without must be "
+        "empty before it leaves the configuration list, and for how long after that before other nodes can have it. "
+        "At least half of `ipam.reuseAfter`. `0s`: never.", "", default="30m", example="1h"),
     Key("stateDir", Text("path"), "The agent's folder: what it knows of the cluster, for a start without it.", "",
         default=STATE_DIR, example=STATE_DIR),
 ))

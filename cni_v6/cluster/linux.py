@@ -32,6 +32,7 @@ from cni_v6.cluster.facts import (
     SetTable,
     Tunnel,
     Underlay,
+    Vacate,
 )
 from cni_v6.cluster.linux_devices import GONE, Asked, Devices, refusal
 from cni_v6.cluster.news import News
@@ -43,6 +44,7 @@ from cni_v6.kernel import ops, sysctl
 from cni_v6.kernel.netlink import answers, lookups, pyroute2_messages, pyroute2_tunnels, requests, segments, uapi
 from cni_v6.kernel.netlink.message import HEADER, Message
 from cni_v6.kernel.netlink.socket import Answer
+from cni_v6.net.addresses import BITS, overlap, version
 
 UNFIT = uapi.IFA_F_TEMPORARY | uapi.IFA_F_DEPRECATED | uapi.IFA_F_DADFAILED | uapi.IFA_F_TENTATIVE
 FORCED = "ipv6/conf/{}/force_forwarding"  # Linux 6.17 and later; before, an ADD turns on all interfaces
@@ -167,6 +169,8 @@ class LinuxNode:
             self._tables.set_senders(operation)
         elif isinstance(operation, SetTable):
             self._tables.set_table(operation)
+        elif isinstance(operation, Vacate):
+            self._vacate(operation)
         elif isinstance(operation, RemoveDevice):
             indices.clear()
             self._devices.remove(operation)
@@ -175,6 +179,14 @@ class LinuxNode:
             self._devices.add(operation, operation.what)
         else:
             self._apply_entry(operation, operation.what, indices)
+
+    def _vacate(self, operation: Vacate) -> None:
+        for data in self._asked.dump(requests.get_addresses(0)):
+            index, address = answers.read_address(data)
+            host = f"{address.partition('/')[0]}/{BITS[version(address)]}"
+            if version(address) == version(operation.prefix) and overlap(host, operation.prefix):
+                message = requests.remove_address(ops.RemoveAddress(ops.HOST, "", address), index)
+                self._asked.do(operation, message, (errno.EADDRNOTAVAIL, *GONE))
 
     def _apply_entry(self, operation: Add | Remove, entry: Entry, indices: dict[str, int]) -> None:
         name = "" if isinstance(entry, Rule) else TUNNEL if isinstance(entry, Neighbour | Endpoint) else entry.ifname

@@ -1,17 +1,20 @@
-"""What a node changes in the cluster's store to be a member of the cluster: its record, and a block of each pool.
+"""What a node changes in the cluster's store to be a member of the cluster: its record, and blocks of each pool.
 
 Nothing is ever taken from another node, however long that has been silent. Only an operator removes a node.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
-from cni_v6.cluster import blocks
+from cni_v6.cluster import blocks, capacity
+from cni_v6.cluster.capacity import NOTHING, Used, Withheld
 from cni_v6.cluster.config import AgentConf, Pool
 from cni_v6.cluster.facts import Underlay
 from cni_v6.cluster.records import (
+    BLOCKS,
     POOLS,
     Change,
     Claim,
@@ -62,17 +65,21 @@ def is_removed(member: Member, cluster: Cluster) -> bool:
 
 
 def changes(
-    member: Member, conf: AgentConf, objects: Objects, cluster: Cluster, *, underlay: Underlay, kept: Iterable[str],
-    registered: Registered, boot: str = "",
+    member: Member, conf: AgentConf, objects: Objects, cluster: Cluster, *, underlay: Underlay, kept: Collection[str],
+    registered: Registered, boot: str = "", used: Used = MappingProxyType({}), withheld: Withheld = NOTHING,
 ) -> tuple[Change, ...]:
     """What to change, all at once; nothing for a member whose record and blocks are as they must be.
+
+    A node has a block of each pool, those that it had before, those in which it has leases, and others while too few
+    addresses are left. Of a pool without free blocks it has at least one, or cannot be a member.
 
     The order is for a store that has no transactions: a pool is known before a block of it is claimed, and a block is
     claimed before the node says that it is there.
 
-    :param kept: blocks that the node had at last.
+    :param kept: blocks that the node had at last, in its order.
     :param registered: this node, as the store's engine knows it.
     :param boot: of this machine.
+    :param used: leases of the node's network; nothing if they are not known.
     :raises CniError: NODE_CONFLICT if another node has the name, INVALID_CONFIG if the cluster's pools are others,
         ADDRESSES_EXHAUSTED.
     """
@@ -82,12 +89,14 @@ def changes(
     pools = _pools(conf, cluster)
     wanted = record(member, conf, underlay, cluster, boot)
     found = []
-    kept = tuple(kept)
-    for pool in _missing(member, conf, cluster):
-        prefix = _given(pool, registered, cluster) if pool.given else blocks.choose(
-            pool, member.name, cluster.taken, kept)
-        if prefix is not None:
-            claim = Claim(prefix, member.name, member.id)
+    for pool in conf.pools:
+        own = _of_pool(pool, member, cluster)
+        needed = [_given(pool, registered, cluster)] if pool.given and not own else []
+        if not pool.given:
+            needed = [*_needed(pool, member, cluster, kept, used, withheld)]
+        first = max((claim.order + 1 for claim in own), default=0)
+        for order, prefix in enumerate(filter(None, needed), first):
+            claim = Claim(prefix, member.name, member.id, order)
             found.append(Change(claim.key, None, encode_claim(claim)))
     if cluster.nodes.get(member.name) != wanted:
         found.append(Change(wanted.key, objects.get(wanted.key), encode_node(wanted)))
@@ -95,6 +104,38 @@ def changes(
         # Also if they stay: a claim must fail if another node has changed them meanwhile.
         found.insert(0, Change(POOLS, objects.get(POOLS), pools))
     return tuple(found)
+
+
+def _needed(
+    pool: Pool, member: Member, cluster: Cluster, kept: Collection[str], used: Used, withheld: Withheld
+) -> Iterator[str]:
+    """The blocks of a pool that the node must claim.
+
+    :raises CniError: ADDRESSES_EXHAUSTED, if it has none.
+    """
+    own = [claim.prefix for claim in _of_pool(pool, member, cluster)]
+    taken = [*cluster.taken]
+    for prefix in (*filter(pool.is_block, kept), *capacity.strays(pool, [*own, *kept], used)):
+        if prefix not in own and blocks.is_free(prefix, taken):
+            yield prefix
+            own.append(prefix)
+            taken.append(prefix)
+    while not own or len(own) < pool.most and capacity.is_short(pool, own, used, withheld):
+        try:
+            prefix = blocks.choose(pool, member.name, taken)
+        except CniError:
+            if own:
+                return
+            raise
+        yield prefix
+        own.append(prefix)
+        taken.append(prefix)
+
+
+def release(prefix: str, objects: Objects) -> tuple[Change, Objects]:
+    """What gives a block of the node's own back, and the objects after that."""
+    key = BLOCKS + prefix
+    return Change(key, objects[key], None), {known: text for known, text in objects.items() if known != key}
 
 
 def awaited(member: Member, conf: AgentConf, cluster: Cluster, registered: Registered) -> Iterator[str]:
@@ -141,9 +182,14 @@ def _check_engine(conf: AgentConf, registered: Registered) -> None:
 
 
 def own_blocks(member: Member, conf: AgentConf, cluster: Cluster) -> tuple[str, ...]:
-    """The node's blocks, in the order of the pools."""
+    """The node's blocks, in the order of the pools, and of a pool in the order of their claims."""
+    return tuple(claim.prefix for pool in conf.pools for claim in _of_pool(pool, member, cluster))
+
+
+def _of_pool(pool: Pool, member: Member, cluster: Cluster) -> list[Claim]:
+    """The node's claims of a pool, in their order."""
     own = cluster.of_node(NodeRecord(member.name, member.id))
-    return tuple(claim.prefix for pool in conf.pools for claim in own if pool.is_block(claim.prefix))
+    return sorted((claim for claim in own if pool.is_block(claim.prefix)), key=lambda claim: claim.order)
 
 
 def removal(name: str, objects: Objects, cluster: Cluster) -> tuple[Change, ...]:

@@ -29,6 +29,7 @@ from cni_v6.cluster.keys import CARRIERS
 from cni_v6.cluster.membership import Member
 from cni_v6.cluster.records import Claim, Cluster, Objects
 from cni_v6.cluster.routes import NoRoute, Wanted
+from cni_v6.cluster.store import OtherClusterStore
 from cni_v6.errors import DECODING_FAILURE, CniError
 from cni_v6.net.addresses import overlap, version
 
@@ -60,6 +61,26 @@ def with_others(
 def usable(conf: AgentConf, cluster: Cluster, underlay: Underlay | None) -> list[Pool]:
     """The pools of other clusters that overlap nothing of this one."""
     return [pool for other in conf.clusters for pool in other.pools if not _spoilt(pool.cidr, cluster, underlay)]
+
+
+def looked_at(
+    stores: Mapping[str, OtherClusterStore], before: Mapping[str, Objects]
+) -> tuple[Mapping[str, Objects], list[str]]:
+    """What the stores of other clusters have, by their names, and what is in the way.
+
+    :param before: what they had at last, which stays where one cannot be used.
+    """
+    known = {name: objects for name, objects in before.items() if name in stores}
+    complaints = []
+    for name, store in stores.items():
+        try:
+            objects = store.read()
+            if objects is not None:
+                known[name] = checked(objects)
+        except CniError as error:
+            complaints.append(
+                f"the store of cluster {name} cannot be used, so the routes to it stay as they are: {error}")
+    return known, complaints
 
 
 def checked(objects: Objects) -> Objects:

@@ -55,11 +55,12 @@ class NodeRecord:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A block, and the node that has it."""
+    """A block, and the node that has it. ``order``: of the node's blocks of a pool, that it claimed them in, from 0."""
 
     prefix: str
     node: str
     id: str
+    order: int = 0
 
     @property
     def key(self) -> str:
@@ -108,7 +109,7 @@ def mark_removed(text: str) -> str:
 
 
 def encode_claim(claim: Claim) -> str:
-    return to_text({"node": claim.node, "id": claim.id})
+    return to_text({"node": claim.node, "id": claim.id, **({"order": claim.order} if claim.order else {})})
 
 
 def to_text(value: object) -> str:
@@ -213,4 +214,4 @@ def _address(fields: Fields, text: str) -> str:
 def _read_claim(prefix: str, fields: Fields) -> Claim:
     if canonical_prefix(prefix, host_bits=False) != prefix:
         raise CniError(DECODING_FAILURE, f"its key has no prefix in canonical form: {shown(prefix)}")
-    return Claim(prefix, fields.required("node"), fields.required("id"))
+    return Claim(prefix, fields.required("node"), fields.required("id"), fields.number("order") or 0)

@@ -12,16 +12,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from cni_v6.cluster import config
 from cni_v6.cluster.membership import Member
 from cni_v6.cluster.records import Cluster, NodeRecord, to_text
 from cni_v6.errors import CniError
-from cni_v6.net.addresses import BITS, version
+from cni_v6.net.addresses import version
 from cni_v6.protocol.json_reader import Fields, canonical_prefix, decode
 
 PEERS = 5  # that an agent tests
 MOST_NUMBER = 253_402_300_799  # the end of the year 9999, in seconds since the epoch
-# Addresses of a block that no container gets: the network's and the gateway's, and of IPv4 the broadcast address.
-UNUSED = {6: 2, 4: 3}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +85,7 @@ def answers(
 
 def room(block: str) -> int:
     """The containers that a block has room for."""
-    family = version(block)
-    return (1 << BITS[family] - int(block.partition("/")[2])) - UNUSED[family]
+    return config.room(version(block), int(block.partition("/")[2]))
 
 
 def encode(report: Report) -> str:

@@ -1,4 +1,5 @@
-"""Runs the agent: a step at the start, one whenever the store or the kernel has news, and again after a failure."""
+"""Runs the agent: a step at the start, one whenever the store, the kernel or the leases have news, one after a failure,
+and one when the agent itself has something to do later."""
 
 from __future__ import annotations
 
@@ -49,7 +50,9 @@ def serve(agent: Agent, sources: Sequence[Source], after: Callable[[Outcome], No
                 notify("READY=1")
                 told = True
             retry = FIRST_RETRY_SECONDS if outcome.complete else retry
-            if _wait(waiting, sources, ended, None if outcome.complete else retry):
+            times = [] if outcome.complete else [retry]
+            times += [] if outcome.again is None else [outcome.again]
+            if _wait(waiting, sources, ended, min(times, default=None)):
                 notify("STOPPING=1")
                 return 0
             retry = FIRST_RETRY_SECONDS if outcome.complete else min(2 * retry, LAST_RETRY_SECONDS)

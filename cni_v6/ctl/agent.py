@@ -10,10 +10,11 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
-from cni_v6.cluster import conflist, disk as disks, echo, files, report, serve
+from cni_v6.cluster import capacity, conflist, disk as disks, echo, files, report, serve
 from cni_v6.cluster.agent import Agent, Outcome
 from cni_v6.cluster.bird import Bird
 from cni_v6.cluster.config import AgentConf, OtherCluster, parse, parse_node_name
+from cni_v6.cluster.lease_folder import LeaseFolder
 from cni_v6.cluster.linux import LinuxNode
 from cni_v6.cluster.open_store import HELP, open_store
 from cni_v6.cluster.other_store import OtherStore
@@ -63,9 +64,13 @@ def run(chosen: argparse.Namespace) -> int:
         other_stores = {other.name: open_things.enter_context(closing(_other_store(number, other)))
                         for number, other in enumerate(conf.clusters)}
         speaker = open_things.enter_context(closing(Bird(conf.bgp.file, conf.bgp.socket))) if conf.bgp else None
+        leases = _leases(conf, template)
+        if leases:
+            open_things.callback(leases.close)
         agent = Agent(
             conf, name, template, store=store, kernel=kernel, disk=disk, make_id=disks.new_id, say=_say,
-            speaker=speaker, other_stores=other_stores, boot=disks.boot(identity(HOST)[1]),
+            speaker=speaker, other_stores=other_stores, boot=disks.boot(identity(HOST)[1]), leases=leases,
+            now=time.monotonic,
         )
         open_things.callback(disk.set_ready, False)
         shown = StatusFile(Status(name, conf.target))
@@ -78,7 +83,7 @@ def run(chosen: argparse.Namespace) -> int:
                 echo=lambda addresses: echo.answered(addresses, kernel.underlay_name), now=time.time,
                 told=lambda measured: shown.update(measured=measured), say=_say,
             )))
-        found = (store, kernel.news, kernel.table_news, speaker, *other_stores.values())
+        found = (store, kernel.news, kernel.table_news, speaker, leases, *other_stores.values())
         sources = [source for source in found if source]
         try:
             return serve.serve(agent, sources, lambda outcome: _show(shown, agent, outcome))
@@ -127,6 +132,16 @@ def _network_folder(template: conflist.Document) -> str:
     """Where the leases of the network are."""
     folder = template["plugins"][0]["ipam"].get("dataDir") or DEFAULT_DATA_DIR
     return f"{folder}/{template.get('name')}"
+
+
+def _leases(conf: AgentConf, template: conflist.Document) -> LeaseFolder | None:
+    """Counts the leases of pools of which the node may have several blocks; None if there is no such pool."""
+    pools = [pool for pool in conf.pools if pool.may_have_several]
+    if not pools or not conflist.is_ours(template):
+        return None
+    withheld = conflist.withheld(template)
+    return LeaseFolder(_network_folder(template), pools,
+                       lambda own, used: capacity.situation(pools, own, used, withheld))
 
 
 def _other_store(number: int, other: OtherCluster) -> OtherStore:

@@ -10,6 +10,7 @@ from itertools import zip_longest
 from typing import Any
 
 from cni_v6.cluster import membership, records, report
+from cni_v6.cluster.config import LARGE
 from cni_v6.cluster.open_store import HELP, open_store
 from cni_v6.cluster.records import Claim, Cluster, NodeRecord
 from cni_v6.cluster.report import Answer, Report
@@ -19,7 +20,6 @@ from cni_v6.ctl.output import Output, flag, listed, mapped, object_of, or_null, 
 from cni_v6.errors import TRY_AGAIN, CniError
 
 COLUMNS = ("NODE", "BLOCK", "LEASED", "CARRIER", "REACHED AT", "ANSWERS")
-LARGE = 1 << 20  # of a block with more room nobody asks how full it is
 REMOVED, UNKNOWN = "removed", "unknown"
 TRIES = 50
 OUTPUTS = {

@@ -33,6 +33,7 @@ from cni_v6.cluster.facts import (
     SetTable,
     Tunnel,
     Underlay,
+    Vacate,
 )
 from cni_v6.cluster.fake import FakeNode
 from cni_v6.cluster.linux import LinuxNode
@@ -63,10 +64,12 @@ OTHER: tuple[Entry, ...] = (
 
 @dataclass
 class Bench:
-    """``set_up`` sets the interface to the others up or down."""
+    """``set_up`` sets the interface to the others up or down. ``add``, ``gateways``: addresses on a bridge."""
 
     kernel: NodeKernel
     set_up: Callable[[bool], None]
+    add: Callable[[str], None]
+    gateways: Callable[[], set[str]]
 
 
 @contextmanager
@@ -87,7 +90,10 @@ def linux_bench() -> Iterator[tuple[LinuxNode, Node]]:
 def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
     if request.param == "linux":
         with linux_bench() as (kernel, node):
-            yield Bench(kernel, lambda up: void(node.run("ip", "link", "set", "eth0", "up" if up else "down")))
+            node.run("ip", "link", "add", "cni0", "type", "bridge")
+            yield Bench(kernel, lambda up: void(node.run("ip", "link", "set", "eth0", "up" if up else "down")),
+                        lambda address: void(node.run("ip", "address", "add", address, "dev", "cni0")),
+                        lambda: set(networks.addresses(node, "cni0")))
         return
     fake = FakeNode(Underlay("eth0", 1400, True, ADDRESSES), closed=["eth0"])
 
@@ -96,7 +102,7 @@ def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
         fake.entries = {route for route in fake.entries if up or not isinstance(route, Route | SegmentRoute)
                         or route.ifname != "eth0"}
 
-    yield Bench(fake, set_fake)
+    yield Bench(fake, set_fake, fake.gateways.add, lambda: fake.gateways)
 
 
 @pytest.fixture
@@ -165,6 +171,15 @@ def test_the_tunnel(bench: Bench) -> None:
     gone = RemoveDevice(TUNNEL)
     assert bench.kernel.apply([gone, gone, *map(Remove, OTHER), Remove(OWN6)]) == []
     assert bench.kernel.observe() == replace(before, closed=frozenset())
+
+
+def test_gateways_of_a_block_that_is_given_back(bench: Bench) -> None:
+    kept = {"fd42:0:0:2::1/64", "10.244.0.65/26", "10.244.0.129/26"}
+    for address in (*kept, "fd42:0:0:1::1/64", "10.244.0.1/26", "10.244.0.3/32"):
+        bench.add(address)
+    assert bench.kernel.apply([Vacate("fd42:0:0:1::/64"), Vacate("10.244.0.0/26"), Vacate("10.0.0.0/26")]) == []
+    assert bench.gateways() == kept
+    assert bench.kernel.apply([Vacate("10.244.0.64/26")]) == [] and bench.gateways() == kept - {"10.244.0.65/26"}
 
 
 PASSAGES = (

@@ -132,10 +132,16 @@ def test_blocks_of_another_length_and_family_are_taken_into_account() -> None:
     }
 
 
-def test_a_block_that_the_node_had_is_preferred() -> None:
-    pool = Pool("fd42::/60", 64)
-    assert {blocks.choose(pool, name, [], ["10.0.0.0/26", "fd42:0:0:5::/64"]) for name in "abcd"} == {"fd42:0:0:5::/64"}
-    assert blocks.choose(pool, "a", ["fd42:0:0:5::/64"], ["fd42:0:0:5::/64"]) != "fd42:0:0:5::/64"
+def test_blocks_that_the_node_had_are_preferred() -> None:
+    """Those that are free, in the order of before."""
+    kept = ("fd42:8e1f:6a00:9::/64", "fd42:8e1f:6a00:5::/64", "fd42:8e1f:6a00:7::/64", "10.99.0.0/26")
+    taken = Claim(kept[1], "b", "2")
+    objects = join(A, {taken.key: records.encode_claim(taken)}, kept=kept)
+    six, other, four = own(A, objects)
+    assert (six, other) == (kept[0], kept[2]) and POOL4.is_block(four)
+    assert join(A, objects, kept=kept) == objects
+    assert {claim.prefix: claim.order for claim in records.read(objects).claims if claim.node == "a"} == {
+        six: 0, other: 1, four: 0}
 
 
 # Objects
@@ -460,10 +466,11 @@ def template(**keys: Any) -> conflist.Document:
 
 @pytest.mark.parametrize(("mtu", "written"), [(None, 1500), (0, 1500), ("auto", 1500), (9000, 1500), (1400, 1400)])
 def test_the_list(mtu: Any, written: int) -> None:
-    raw = json.loads(conflist.render(template(mtu=mtu), ["fd42::/64", "10.244.0.0/26"], 1500))
+    sets = [["fd42::/64"], ["10.244.0.0/26", "10.244.7.0/26"]]
+    raw = json.loads(conflist.render(template(mtu=mtu), sets, 1500))
     assert raw["plugins"][0] == {
-        "type": "cni-v6", "mtu": written,
-        "ipam": {"type": "cni-v6-ipam", "ranges": [[{"subnet": "fd42::/64"}], [{"subnet": "10.244.0.0/26"}]]},
+        "type": "cni-v6", "mtu": written, "ipam": {"type": "cni-v6-ipam", "ranges": [
+            [{"subnet": "fd42::/64"}], [{"subnet": "10.244.0.0/26"}, {"subnet": "10.244.7.0/26"}]]},
     }
     assert {**raw, "plugins": raw["plugins"][1:]} == {**TEMPLATE, "plugins": [{"type": "tuning"}]}
 
@@ -493,9 +500,9 @@ def test_a_template_that_is_refused(raw: Any, says: str) -> None:
     ({"ipMasq": True, "nonMasquerade": ["10.0.0.0/8", "fd43::/48"]}, ["10.0.0.0/8", "fd43::/48", "10.1.0.0/16"]),
 ])
 def test_sources_towards_other_clusters_stay(keys: dict[str, Any], written: Any) -> None:
-    text = conflist.render(template(**keys), ["fd42::/64"], 1500, ["fd43::/48", "10.1.0.0/16"])
+    text = conflist.render(template(**keys), [["fd42::/64"]], 1500, ["fd43::/48", "10.1.0.0/16"])
     assert json.loads(text)["plugins"][0].get("nonMasquerade") == written
-    assert json.loads(conflist.render(template(**keys), ["fd42::/64"], 1500))["plugins"][0].items() >= keys.items()
+    assert json.loads(conflist.render(template(**keys), [["fd42::/64"]], 1500))["plugins"][0].items() >= keys.items()
 
 
 @pytest.mark.parametrize("folder", ["conf/cluster", "conf/cluster/kubernetes"])
@@ -503,7 +510,7 @@ def test_the_samples(folder: str) -> None:
     """The agent takes both, and the plugin takes what it writes, without a word."""
     conf = parse((ROOT / folder / "agent.json").read_bytes(), "agent.json")
     sample = conflist.parse_template((ROOT / folder / "template.conflist").read_bytes(), conf.template)
-    taken = [blocks.choose(pool, "a", []) for pool in conf.pools]
+    taken = [[blocks.choose(pool, "a", [])] for pool in conf.pools]
     raw = json.loads(conflist.render(sample, taken, 1500))
     call = config_tables.call({"cniVersion": raw["cniVersion"], "name": raw["name"], **raw["plugins"][0]})
     assert config_tables.parse(call) and call.log.text() == ""

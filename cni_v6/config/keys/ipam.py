@@ -12,6 +12,7 @@ DELEGATE = Key(
 )
 
 DEFAULT_DATA_DIR = "/var/lib/cni/networks"
+DEFAULT_REUSE_AFTER = "1h"
 SLAAC_IPAM = "cni-v6-slaac"  # ``keys.slaac``
 UINT32 = 2**32 - 1
 
@@ -137,7 +138,7 @@ IPAM = Level("ipam", "ipam", (
     Key(
         "reuseAfter", Text("duration"),
         "How long a released address stays unused, in `s`, `m`, `h` or `d`; less if no other address is left.",
-        "No such key.", default="1h", example="7d",
+        "No such key.", default=DEFAULT_REUSE_AFTER, example="7d",
     ),
     Key(
         "required", Items(Text("family", blank=False)),
