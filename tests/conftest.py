@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -21,17 +23,22 @@ hypothesis.settings.register_profile("explore", deadline=None, max_examples=2000
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 # The ways in. "process": each call in its own; "engine": they find one, or leave one behind; "courier": so, through it.
-# They carry the calls of any main plugin alike: test_add_del alone crosses all ways with all main plugins.
+# They carry the calls of any main plugin alike: test_add_del alone crosses all ways with all main plugins. And they
+# carry all calls alike: besides through an engine, the tests of a suite in tests/netns run by one of the other two, in
+# turn, but for suites of what may differ by the way ("every_way").
 COURIER = pytest.param("courier", marks=pytest.mark.courier)
 MODES = ("process", "engine", COURIER)
+IN_TURN = ("process", "courier")
 DUAL = (6, 4)  # as many sets as a dual-stack network has
 MARKED_FOLDERS = ("bare", "netns", "process")
+ALL_WAYS = ("both_ways", "crossed", "every_way")  # the last two: it has no turn, or needs none
 SANDBOXED = ("kubernetes", "netns", "process", "runtimes", "uml")
 
 
 def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
     """A test in ``tests/netns`` is a netns test without saying so; without an engine, or of routed and macvlan networks
     where the bridge's run proves the same, most of them are slow."""
+    turns = Counter[tuple[Path, str]]()
     for item in items:
         parameters = item.callspec.params if hasattr(item, "callspec") else {}
         if parameters.get("node") == "process" and not item.get_closest_marker("both_ways"):
@@ -48,6 +55,11 @@ def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
         folder = item.nodeid.split("/")[1]  # tests/FOLDER/...
         if folder in MARKED_FOLDERS:
             item.add_marker(folder)
+        way = parameters.get("node")
+        if folder == "netns" and way in IN_TURN and not any(map(item.get_closest_marker, ALL_WAYS)):
+            turns[item.path, way] += 1
+            if turns[item.path, way] % 2 != IN_TURN.index(way):
+                item.add_marker("crossed")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -11,6 +11,8 @@ from tests.netns import networks, wire
 from tests.netns.networks import DUAL, GATEWAY4, GATEWAY6, SUBNET4, SUBNET6, Pod
 from tests.sandbox import Node
 
+pytestmark = pytest.mark.every_way
+
 GATEWAYS = {4: GATEWAY4, 6: GATEWAY6}
 FAMILIES = [
     pytest.param(DUAL, id="dual-stack"),

@@ -17,6 +17,8 @@ from tests.netns.test_cut import start
 from tests.processes import interruptible
 from tests.sandbox import TIMEOUT, Node
 
+pytestmark = pytest.mark.every_way
+
 # A store without attachments has its own bookkeeping, and the firewall its empty tables.
 SEEN = rf"attachments/\.(seen|memo)|{networks.TABLES}"
 

@@ -31,6 +31,8 @@ from tests.netns.networks import DUAL, Pod
 from tests.netns.stepped_kernel import SteppedPlugin
 from tests.sandbox import Node
 
+pytestmark = pytest.mark.every_way
+
 NETNS = "/run/netns/a"
 ENV = {
     "CNI_COMMAND": "ADD", "CNI_CONTAINERID": "a", "CNI_NETNS": NETNS, "CNI_IFNAME": "eth0", "CNI_PATH": "/opt/cni/bin",

@@ -15,7 +15,7 @@ from tests.netns import networks
 from tests.netns.networks import DUAL, GATEWAY4, GATEWAY6, Pod
 from tests.sandbox import Node, Reply
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.every_way]
 
 CROWD = 100
 SEED = 20260823
