@@ -53,6 +53,7 @@ from cni_v6.kernel.questions import (
     GetUplinks,
     HasProxy,
     HasRoute,
+    RefusesReturn,
     Question,
 )
 from cni_v6.values import dataclass
@@ -193,6 +194,11 @@ class Snapshot:
     def links(self) -> tuple[Link, ...]:
         answer = self.answers[GetLinks()]
         assert isinstance(answer, tuple)
+        return answer
+
+    def refuses_return(self, ifname: str, group: int) -> bool:
+        answer = self.answers[RefusesReturn(ifname, group)]
+        assert isinstance(answer, bool)
         return answer
 
     def aliases(self, asked: GetAliases) -> tuple[tuple[str, str], ...]:
