@@ -7,7 +7,7 @@ neigh_dump_info, net/core/neighbour.c): beside 2,000 containers that takes longe
 from __future__ import annotations
 
 import errno
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from cni_v6.errors import KERNEL_REFUSED, CniError
@@ -19,7 +19,7 @@ from cni_v6.kernel.netlink.uapi import RT_TABLE_MAIN
 from cni_v6.kernel.observe import dump
 from cni_v6.kernel.open_namespaces import Spaces
 from cni_v6.kernel.ops import HOST
-from cni_v6.kernel.questions import GetNeighbour, HasProxy, HasRoute, IsLocal, Question
+from cni_v6.kernel.questions import GetNeighbour, HasProxy, HasRoute, IsLocal, Question, RefusesReturn
 
 Of = tuple[int, RouteEntry]  # index of the interface, and a route through it
 Key = TypeVar("Key", GetNeighbour, HasProxy)
@@ -27,7 +27,7 @@ Key = TypeVar("Key", GetNeighbour, HasProxy)
 NO_ENTRY = (errno.ENOENT, errno.EAFNOSUPPORT, errno.ENODEV)
 
 
-def answered(spaces: Spaces, questions: Iterable[Question]) -> Iterator[tuple[Question, object]]:
+def answered(spaces: Spaces, questions: Collection[Question]) -> Iterator[tuple[Question, object]]:
     """The answers to those of the questions that are asked by key."""
     routes = [question for question in questions if isinstance(question, HasRoute)]
     neighbours = [question for question in questions if isinstance(question, GetNeighbour)]
@@ -38,6 +38,11 @@ def answered(spaces: Spaces, questions: Iterable[Question]) -> Iterator[tuple[Qu
         yield from _neighbours(spaces, netns, [question for question in neighbours if question.netns == netns])
     yield from _proxies(spaces, proxies)
     yield from _local(spaces, [question for question in questions if isinstance(question, IsLocal)])
+    rules = [question for question in questions if isinstance(question, RefusesReturn)]
+    if rules:
+        from cni_v6.kernel import return_rules  # of one type of network
+
+        yield from ((question, return_rules.are_there(spaces, question)) for question in rules)
 
 
 def _routes(spaces: Spaces, netns: str, questions: Sequence[HasRoute]) -> Iterator[tuple[Question, bool]]:

@@ -47,11 +47,12 @@ from cni_v6.kernel.questions import (
     HasRoute,
     IsLocal,
     Question,
+    RefusesReturn,
 )
 from cni_v6.kernel.snapshot import Snapshot
 from cni_v6.kernel.sysctl import Folders
 
-BY_KEY = (HasRoute, GetNeighbour, HasProxy, IsLocal)
+BY_KEY = (HasRoute, GetNeighbour, HasProxy, IsLocal, RefusesReturn)
 CONF, OF_NONE = "ipv6/conf/", ("all", "default")  # settings of interfaces; in their place names of none
 # Of rules, routes or addresses of a container: its namespace is its own, and the engine must not read without end.
 MOST_OF_A_CONTAINER = 10_000

@@ -86,6 +86,15 @@ class GetRules:
 
 
 @dataclass(frozen=True, slots=True)
+class RefusesReturn:
+    """-> bool: whether all is there that ``ops.RefuseReturn`` makes; of a family without routing rules that is nothing
+    """
+
+    ifname: str
+    group: int
+
+
+@dataclass(frozen=True, slots=True)
 class HasProxy:
     """-> bool: whether an interface of the node has an NDP proxy entry for an address"""
 
@@ -242,6 +251,7 @@ Question = (
     | GetIpv6Interfaces
     | GetUplinks
     | GetRules
+    | RefusesReturn
     | HasProxy
     | IsLocal
     | GetNeighbour

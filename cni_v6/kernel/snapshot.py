@@ -55,6 +55,7 @@ from cni_v6.kernel.questions import (
     HasRoute,
     IsLocal,
     Question,
+    RefusesReturn,
 )
 from cni_v6.values import dataclass
 
@@ -199,6 +200,11 @@ class Snapshot:
     def links(self) -> tuple[Link, ...]:
         answer = self.answers[GetLinks()]
         assert isinstance(answer, tuple)
+        return answer
+
+    def refuses_return(self, ifname: str, group: int) -> bool:
+        answer = self.answers[RefusesReturn(ifname, group)]
+        assert isinstance(answer, bool)
         return answer
 
     def aliases(self, asked: GetAliases) -> tuple[tuple[str, str], ...]:

@@ -21,7 +21,7 @@ from cni_v6.config.child import ChildConf
 from cni_v6.kernel import ops
 from cni_v6.kernel.facts import Link
 from cni_v6.kernel.ops import HOST, Op
-from cni_v6.kernel.questions import GetAddresses, GetLink, GetSysctl, HasRoute, Question
+from cni_v6.kernel.questions import GetAddresses, GetLink, GetSysctl, HasRoute, Question, RefusesReturn
 from cni_v6.kernel.snapshot import Snapshot
 from cni_v6.leases.attachment import Attachment, ChildLink
 from cni_v6.net.addresses import BITS, is_link_local, overlap, version
@@ -42,19 +42,23 @@ def questions(conf: ChildConf) -> tuple[Question, ...]:
     """The questions that an ADD asks: about the node's child, and about its addresses on the master."""
     if not conf.node_interface:
         return ()
-    filters = _filter_questions(conf.kind, conf.master)
-    return GetLink(HOST, conf.node_interface), GetAddresses(HOST, conf.master), *filters
+    more = *_filter_questions(conf.kind, conf.master), *_return_questions(conf.kind, conf.mode, conf.master)
+    return GetLink(HOST, conf.node_interface), GetAddresses(HOST, conf.master), *more
 
 
 def own_questions(record: Attachment, link: ChildLink) -> tuple[Question, ...]:
     """The questions about what the node has for a container."""
     ways = (HasRoute(HOST, link.node, prefix) for prefix in _prefixes(record, link.node))
-    filters = _filter_questions(link.kind, link.master)
-    return GetLink(HOST, link.node), GetAddresses(HOST, link.master), *filters, *ways
+    more = *_filter_questions(link.kind, link.master), *_return_questions(link.kind, link.mode, link.master)
+    return GetLink(HOST, link.node), GetAddresses(HOST, link.master), *more, *ways
 
 
 def _filter_questions(kind: str, master: str) -> tuple[Question, ...]:
     return tuple(GetSysctl(HOST, f"ipv4/conf/{name}/rp_filter") for name in ("all", master) if kind == IPVLAN)
+
+
+def _return_questions(kind: str, mode: str, master: str) -> tuple[Question, ...]:
+    return (RefusesReturn(master, names.node_group(master)),) if _returns(kind, mode) else ()
 
 
 def _is_filtered(link: ChildLink, seen: Snapshot) -> bool:
@@ -103,24 +107,39 @@ def make(network: str, link: ChildLink, node: str, seen: Snapshot) -> Iterator[O
     for family in sorted({version(address) for address in own_addresses(master, seen)}):
         for key, value in _SETTINGS[family]:
             yield ops.SetSysctl(HOST, f"ipv{family}/conf/{name}/{key}", value)
-    yield ops.SetLink(HOST, name, up=True, group=names.node_group(master) if _returns(link) else None)
+    yield ops.SetLink(HOST, name, up=True, group=names.node_group(master) if _returns(link.kind, link.mode) else None)
     if link.kind == IPVLAN:  # ipvlan_open sets it by the mode, whenever it comes up
         yield ops.TuneLink(HOST, name, arp=False)
 
 
-def _returns(link: ChildLink) -> bool:
+def _returns(kind: str, mode: str) -> bool:
     """Whether what the node sends to an address that no container has comes back to the master.
 
     A node that forwards there would send it again, until its hop limit ends. What an ipvlan has does not get that far:
     the kernel hands it over before (ipvlan_handle_mode_l2).
     """
-    return link.kind == IPVLAN and link.mode == "l2"
+    return kind == IPVLAN and mode == "l2"
 
 
 def refusal(link: ChildLink) -> Iterator[ops.RefuseReturn]:
     """Have the node refuse what comes back."""
-    if _returns(link):
+    if _returns(link.kind, link.mode):
         yield ops.RefuseReturn(link.master, names.node_group(link.master))
+
+
+def _is_refused(link: ChildLink, seen: Snapshot) -> bool:
+    return all(seen.refuses_return(step.ifname, step.group) for step in refusal(link))
+
+
+def _refused_again(link: ChildLink, seen: Snapshot) -> Iterator[Op]:
+    """Have it refuse what comes back, whatever is there of the rules.
+
+    The kernel puts a new one behind those of its number: behind the one that refuses it would have no effect.
+    """
+    for step in refusal(link):
+        if not seen.refuses_return(step.ifname, step.group):
+            yield ops.AllowReturn(step.ifname, step.group)
+        yield step
 
 
 def _lacks(link: ChildLink, own: Link | None) -> str:
@@ -155,7 +174,7 @@ def node_steps(
     if link.node:
         if _lacks(link, seen.link(HOST, link.node)):
             yield from make(conf.network, link, site.node, seen)
-        yield from refusal(link)  # whoever has removed the rules
+        yield from _refused_again(link, seen)  # a DEL may be about to remove the rules
         yield from routes(link.master, link.node, map(gateways.host_prefix, ips), seen)
 
 
@@ -205,9 +224,12 @@ def differences(
         yield _filtered(link), ()
     wrong = _lacks(link, seen.link(HOST, name))
     if wrong:
-        again = *make(record.owner.network, link, node, seen), *refusal(link), *wanted
+        again = *make(record.owner.network, link, node, seen), *_refused_again(link, seen), *wanted
         yield f"the node's {link.kind} {name} {wrong}", again
         return
+    if not _is_refused(link, seen):
+        words = f"the node's rules that refuse what comes back by {link.master} are missing, or not as they were made"
+        yield words, tuple(_refused_again(link, seen))
     for step in wanted:
         if not seen.has_route(HOST, name, step.dst):
             yield f"route {step.dst} through {name} is missing", (step,)

@@ -43,6 +43,7 @@ from cni_v6.kernel.questions import (
     GetPortVlans,
     GetRoutes,
     GetRules,
+    RefusesReturn,
     GetSurroundings,
     GetSysctl,
     GetUplinks,
@@ -854,6 +855,23 @@ def test_uplinks_of_a_container(testbed: KernelTestbed) -> None:
     testbed.kernel.apply([AddRoute(netns, "eth0", dst, hop)
                           for dst, hop in (("::/0", "2001:db8::1"), ("0.0.0.0/0", "192.0.2.1"))])
     assert uplinks() == [(4, "eth0"), (6, "eth0")]
+
+
+# Rules by the interface that a packet came in by
+
+
+def test_what_came_in_does_not_go_back(testbed: KernelTestbed) -> None:
+    """The kernel refuses no name of an interface that is not there."""
+    def refused_return(ifname: str, group: int) -> bool:
+        return testbed.kernel.observe([RefusesReturn(ifname, group)]).refuses_return(ifname, group)
+
+    for _ in range(2):
+        testbed.kernel.apply([ops.RefuseReturn("up0", 7), ops.RefuseReturn("up1", 8)])
+        assert refused_return("up0", 7) and refused_return("up1", 8)
+        assert not (refused_return("up0", 8) or refused_return("up2", 7))
+    for _ in range(2):
+        testbed.kernel.apply([ops.AllowReturn("up0", 7)])
+        assert not refused_return("up0", 7) and refused_return("up1", 8)
 
 
 # Rules by source address

@@ -33,6 +33,7 @@ from cni_v6.kernel.questions import (
     GetRoutes,
     GetRules,
     GetRuleset,
+    RefusesReturn,
     GetSysctl,
     GetUplinks,
     HasRoute,
@@ -378,6 +379,28 @@ table inet site {
 table ip6 filter { chain FORWARD { type filter hook forward priority 0; policy drop; }; }
 table bridge filter { chain FORWARD { type filter hook forward priority 0; policy drop; }; }
 """
+
+
+@pytest.mark.parametrize("change", [
+    "ip rule del iif up0 pref 32765 table main suppress_ifgroup 7",
+    "ip rule del iif up0 pref 32765 unreachable",
+    "ip -6 rule del iif up0 pref 32765 unreachable",
+    "ip -6 rule del iif up0 pref 32765 table main; ip -6 rule add iif up0 pref 32765 table main suppress_ifgroup 9",
+    # Behind the rule that refuses.
+    "ip rule del iif up0 pref 32765 table main; ip rule add iif up0 pref 32765 table main suppress_ifgroup 7",
+    "ip rule del iif up0 pref 32765 unreachable; ip rule add iif up0 pref 32765 fwmark 1 unreachable",
+    "ip rule del iif up0 pref 32765 unreachable; ip rule add not iif up0 pref 32765 unreachable",
+])
+def test_rules_that_somebody_has_changed(testbed: LinuxTestbed, change: str) -> None:
+    asked, made = RefusesReturn("up0", 7), ops.RefuseReturn("up0", 7)
+    for rule in ("pref 32765 fwmark 5 table 99", "pref 9 unreachable"):
+        testbed.node.run("ip", "rule", "add", "iif", "up0", *rule.split())
+    testbed.kernel.apply([made])
+    assert testbed.kernel.observe([asked]).refuses_return("up0", 7), "an administrator's are not looked at"
+    testbed.node.run("sh", "-ec", change)
+    assert not testbed.kernel.observe([asked]).refuses_return("up0", 7)
+    testbed.kernel.apply([ops.AllowReturn("up0", 7), made])
+    assert testbed.kernel.observe([asked]).refuses_return("up0", 7)
 
 
 def test_who_adds_rules_without_end_is_told_so_and_ours_go(testbed: LinuxTestbed) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from cni_v6 import errors
-from tests.netns import networks
+from tests.netns import networks, nft
 from tests.netns.networks import NODE_OUTSIDE, OUTSIDE, UPLINK, Pod
 from tests.netns.test_macvlan import BEHIND, LEFT, router  # noqa: F401 (a fixture of it too)
 from tests.sandbox import Node
@@ -92,10 +92,23 @@ def test_a_packet_to_an_address_that_was_given_up_does_not_go_around(
             assert sent(node, own) - before <= most, f"what {place or 'the node'} sent to {address}"
         assert networks.ping(node, stays.address(family)) and stays.ping(NODE_OUTSIDE[family])
         assert networks.ping(node, stays.address(family), router)
+    is_told_of_rules(node, stays)
     for made in (gone, stays):
         assert "iif" in node.run("ip", "rule", "show").stdout and "iif" in node.run("ip", "-6", "rule", "show").stdout
         made.delete()
     assert "iif" not in node.run("ip", "rule", "show").stdout + node.run("ip", "-6", "rule", "show").stdout
+
+
+def is_told_of_rules(node: Node, made: Pod) -> None:
+    """Without one of the rules CHECK fails, and ``check --repair`` makes all of them again, in their order."""
+    before = [node.run("ip", *family, "rule", "show").stdout for family in ((), ("-6",))]
+    for family in ((), ("-6",)):
+        made.check().ok()
+        node.run("ip", *family, "rule", "delete", "iif", UPLINK, "pref", "32765", "table", "main")
+        assert f"what comes back by {UPLINK} are missing" in made.check().error(errors.CHECK_FAILED)
+        assert nft.ctl(node, "check", "--repair", check=False).returncode == 0
+    made.check().ok()
+    assert [node.run("ip", *family, "rule", "show").stdout for family in ((), ("-6",))] == before
 
 
 def test_the_masters_mac_changes(node: Node, router: str) -> None:  # noqa: F811 (the fixture)

@@ -216,6 +216,28 @@ def test_what_the_node_s_ipvlan_lacks_is_mended(spoil: str) -> None:
     assert not fake.kernel.spaces[HOST].links[NODE].arp
 
 
+def test_rules_that_somebody_has_removed_are_mended() -> None:
+    fake = with_addresses("10.1.0.1/24")
+    result = call(fake, "ADD", SHARED).ok()
+    check, group = {**SHARED, "prevResult": result}, node_group(WIRE)
+    fake.kernel.refused.clear()
+    words = f"the node's rules that refuse what comes back by {WIRE} are missing, or not as they were made"
+    assert words in call(fake, "CHECK", check).error(errors.CHECK_FAILED)
+    done: list[Any] = []
+    apply = fake.kernel.apply
+
+    def noted(steps: Any) -> Any:
+        done.extend(steps := tuple(steps))
+        return apply(steps)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fake.kernel, "apply", noted)
+        with fake.leases("lan").transaction() as leases:
+            assert repair.mend(repair.look(leases, fake.context()), fake.context()) == []
+    assert done == [ops.AllowReturn(WIRE, group), ops.RefuseReturn(WIRE, group)], "in their order again"
+    call(fake, "CHECK", check).ok()
+
+
 @pytest.mark.parametrize(("everywhere", "master", "mode", "drops"), [
     ("1", "0", "l2", True), ("0", "1", "l2", True), ("1", "2", "l2", False), ("0", "0", "l2", False),
     ("1", "1", "l3", False),

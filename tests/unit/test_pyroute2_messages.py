@@ -297,6 +297,33 @@ def test_what_came_in_is_refused_after_the_usual_tables(
     ]
 
 
+def return_rule(family: int, table: int, *more: bytes, flags: int = 0) -> bytes:
+    """As the kernel tells of one: with all that it has set, and the length of no prefix that it looks at (-1)."""
+    every = text(FRA_IIFNAME, "up0") + u32(FRA_PRIORITY, 32_765) + u32(14, 0xFFFFFFFF) + u32(FRA_TABLE, table)
+    group = u32(FRA_SUPPRESS_IFGROUP, 7) if table else b""
+    return told(32, struct.pack("=B3xB2xBI", family, table, 1 if table else 7, flags) + every + group + b"".join(more))
+
+
+MAIN, DEFAULT, NOWHERE = (return_rule(AF_INET, table) for table in (254, 253, 0))
+OTHER = return_rule(AF_INET, 254, u32(10, 5))  # with a mark
+TURNED, DETACHED = (return_rule(AF_INET, 0, flags=flags) for flags in (2, 8))
+
+
+@pytest.mark.parametrize(("rules", "refuses"), [
+    ((MAIN, DEFAULT, NOWHERE), True), ((OTHER, MAIN, OTHER, DEFAULT, DETACHED, OTHER), True),
+    ((), False), ((MAIN, DEFAULT), False), ((MAIN, NOWHERE), False), ((DEFAULT, NOWHERE, MAIN), False),
+    ((MAIN, DEFAULT, TURNED), False), ((MAIN, MAIN, DEFAULT, NOWHERE), False), ((OTHER, DEFAULT, NOWHERE), False),
+])
+def test_whether_rules_refuse_what_came_in(rules: tuple[bytes, ...], refuses: bool) -> None:
+    assert pyroute2_rules.refuse(rules, 4, "up0", 7) is refuses
+    assert not pyroute2_rules.refuse(rules, 4, "up1", 7) and not pyroute2_rules.refuse(rules, 4, "up0", 8)
+
+
+def test_ipv6_has_no_table_behind_the_main_one() -> None:
+    rules = [return_rule(AF_INET6, table) for table in (254, 0)]
+    assert pyroute2_rules.refuse(rules, 6, "up0", 7) and not pyroute2_rules.refuse(rules, 4, "up0", 7)
+
+
 AT_ONCE = """
 from threading import Barrier, Thread
 from cni_v6.kernel import ops

@@ -45,6 +45,7 @@ from cni_v6.kernel.questions import (
     HasRoute,
     IsLocal,
     Question,
+    RefusesReturn,
 )
 from cni_v6.kernel.snapshot import Snapshot
 from cni_v6.kernel.undo import inverse
@@ -162,6 +163,7 @@ _ANSWERS: dict[type[Any], Callable[[FakeNode, Any], object]] = {
     GetSysctl: lambda fake, asked: fake.space(asked.netns).sysctls.get(asked.key),
     GetIpv6Interfaces: lambda fake, _: _ipv6_interfaces(fake),
     GetUplinks: lambda fake, asked: _uplinks(fake, asked.netns),
+    RefusesReturn: lambda fake, asked: (asked.ifname, asked.group) in fake.refused,
     GetRules: lambda fake, asked: tuple(
         source for source, table in fake.space(asked.netns).rules if table == asked.table
     ),
