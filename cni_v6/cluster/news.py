@@ -37,7 +37,7 @@ class News:
         with ExitStack() as undo:
             self._poll = undo.enter_context(closing(select.epoll()))
             wanted = (*GROUPS.items(), *((group, _of_length(length)) for group in ROUTES for length in LENGTHS))
-            self._sockets = [undo.enter_context(closing(subscribe(group, tests))) for group, tests in wanted]
+            self._sockets = [undo.enter_context(closing(subscribe((group,), tests))) for group, tests in wanted]
             self._neighbours: socket.socket | None = None
             self._tunnel = 0
             for opened in self._sockets:
@@ -56,7 +56,7 @@ class News:
             self._sockets.remove(self._neighbours)
             self._neighbours.close()  # epoll forgets it
         self._tunnel = index
-        self._neighbours = subscribe(uapi.RTNLGRP_NEIGH, is_about(index)) if index else None
+        self._neighbours = subscribe((uapi.RTNLGRP_NEIGH,), is_about(index)) if index else None
         if self._neighbours:
             self._sockets.append(self._neighbours)
             self._listen(self._neighbours)

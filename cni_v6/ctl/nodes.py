@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from itertools import zip_longest
 from typing import Any
@@ -55,14 +55,8 @@ def run(chosen: argparse.Namespace) -> int:
     with closing(open_store(chosen.cluster)) as store:
         if chosen.remove:
             return _remove(store, chosen)
-        objects = store.read()
-        cluster = records.read(objects)
-        reports = report.of_nodes(store.reports(), [*cluster.nodes.values()])
+        cluster, reports = read(store)
     said = report.said(reports)
-    for words in cluster.complaints:
-        print(f"cni-v6ctl: {screen.plain(words)}", file=sys.stderr)
-    if not objects:
-        print("cni-v6ctl: note: nobody has written to this store yet: is it the agents'? (--cluster)", file=sys.stderr)
     if chosen.json:
         for node in nodes_of(cluster):
             OUTPUTS["nodes"].show(_document(node, cluster, reports.get(node.name), said.get(node.name, ())))
@@ -71,6 +65,20 @@ def run(chosen: argparse.Namespace) -> int:
                 for row in _rows(node, cluster.of_node(node), reports.get(node.name), said.get(node.name, ()))]
         print("\n".join(screen.table([COLUMNS, *rows])))
     return 1 if cluster.complaints else 0
+
+
+def read(store: Watched) -> tuple[Cluster, Mapping[str, Report]]:
+    """What a store has, and what the nodes' agents have measured. What of it cannot be read is said.
+
+    :raises CniError: the store cannot be read.
+    """
+    objects = store.read()
+    cluster = records.read(objects)
+    for words in cluster.complaints:
+        print(f"cni-v6ctl: {screen.plain(words)}", file=sys.stderr)
+    if not objects:
+        print("cni-v6ctl: note: nobody has written to this store yet: is it the agents'? (--cluster)", file=sys.stderr)
+    return cluster, report.of_nodes(store.reports(), [*cluster.nodes.values()])
 
 
 def _remove(store: Watched, chosen: argparse.Namespace) -> int:

@@ -62,7 +62,7 @@ class Reaper:
         self._queue: queue.SimpleQueue[int | None] = queue.SimpleQueue()
         self._route = RouteSocket()
         self._look = RouteSocket()
-        self._events = subscribe(uapi.RTNLGRP_LINK, is_link_deleted(), RECEIVE_BUFFER)
+        self._events = subscribe((uapi.RTNLGRP_LINK,), is_link_deleted(), RECEIVE_BUFFER)
         self._threads = [
             threading.Thread(target=work, name=name, daemon=True)
             for work, name in ((self._delete, "reaper"), (self._listen, "reaper-events"))

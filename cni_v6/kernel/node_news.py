@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from cni_v6.kernel.netlink import answers
 from cni_v6.kernel.netlink.message import HEADER, as_int, picked
 from cni_v6.kernel.netlink.requests import IFADDRMSG
-from cni_v6.kernel.netlink.socket import RECEIVE_BYTES, SO_RCVBUFFORCE, enlarge, split
+from cni_v6.kernel.netlink.socket import RECEIVE_BYTES, split, subscribe
 from cni_v6.kernel.netlink.uapi import (
     NETCONFA_IFINDEX,
     RTM_DELADDR,
@@ -46,14 +46,8 @@ class NodeNews:
     """
 
     def __init__(self) -> None:
-        self._events = socket.socket(
-            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE)
-        try:
-            enlarge(self._events, RECEIVE_BUFFER, SO_RCVBUFFORCE, socket.SO_RCVBUF)
-            self._events.bind((0, sum(1 << (group - 1) for group in GROUPS)))
-        except OSError:
-            self._events.close()
-            raise
+        self._events = subscribe(GROUPS, receive_buffer=RECEIVE_BUFFER)
+        self._events.setblocking(False)
 
     def read(self) -> list[News] | None:
         """None: some were lost."""

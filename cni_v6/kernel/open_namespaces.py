@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
 
 from cni_v6.kernel.netlink import answers, requests
 from cni_v6.kernel.netlink.socket import Answer
 from cni_v6.kernel.netns.enter import Namespace, lasting_identity, open_namespace
 from cni_v6.kernel.ops import HOST
-from cni_v6.kernel.sysctl import Folders
-
-if TYPE_CHECKING:
-    from cni_v6.kernel.private_proc import PrivateProc  # which an engine has
+from cni_v6.kernel.sysctl import Folders, Proc
 
 
 class Spaces:
@@ -34,7 +30,7 @@ class Spaces:
         given: Mapping[str, int] | None = None,
         *,
         rules_watched: bool = False,
-        proc: PrivateProc | None = None,
+        proc: Proc | None = None,
     ) -> None:
         self.rules_watched = rules_watched
         self.has_elements = False

@@ -8,12 +8,9 @@ from __future__ import annotations
 import errno
 import os
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from cni_v6.errors import IO_FAILURE, CniError
-
-if TYPE_CHECKING:
-    from cni_v6.kernel.private_proc import PrivateProc  # which an engine has
 
 ROOT = "/proc/sys/net/"
 # A container's runtime makes its /proc/sys read-only. There the node's is mounted (deploy/kubernetes). Both show the
@@ -40,6 +37,20 @@ def beforehand(key: str, value: str) -> str:
     return "set it on the node"
 
 
+class Mounted(Protocol):
+    """A mount of proc, while somebody has this object. ``file``: a descriptor of its root."""
+
+    file: int
+
+
+class Proc(Protocol):
+    """Mounts of proc (``private_proc``), which an engine has."""
+
+    def mount(self) -> Mounted | None:
+        """The one to use this time; None for none."""
+        ...
+
+
 class Folders:
     """``/proc/sys/net/ipv4`` and ``ipv6`` of one namespace, each opened at its first use by a thread in the namespace.
 
@@ -52,7 +63,7 @@ class Folders:
     :param proc: where to open them instead, unless the folder above them is read-only: whoever made it so means us too.
     """
 
-    def __init__(self, root: str = "", *, at_once: bool = False, proc: PrivateProc | None = None) -> None:
+    def __init__(self, root: str = "", *, at_once: bool = False, proc: Proc | None = None) -> None:
         self._root = root or _root()
         self._proc = proc
         self._files: dict[str, int | None] = {}

@@ -40,7 +40,7 @@ OPTIONS = (  # of the API server
     "--kubelet-preferred-address-types=InternalIP",
 )
 HOSTS = {6: lan.HOST6, 4: lan.HOST4}
-FILES = ROOT / "conf/cluster/kubernetes"  # the agent's, as the ConfigMap has them
+FILES = ROOT / "conf/cluster/kubernetes"
 
 Pools = Mapping[str, int]  # prefix -> length of the nodes' blocks
 
@@ -53,6 +53,7 @@ class Kind:
     :param plugin: in place of that of the sample's template.
     :param archives: of images that each node has.
     :param kubelet: settings of kubelet.
+    :param files: the agent's, as the ConfigMap has them.
     """
 
     pools: Pools
@@ -61,6 +62,7 @@ class Kind:
     archives: Sequence[Path] = ()
     snapshotter: str = COPIES
     kubelet: Mapping[str, Any] = field(default_factory=dict)
+    files: Path = FILES
 
     @property
     def families(self) -> list[int]:
@@ -72,6 +74,8 @@ def pools_of(agent: Mapping[str, Any]) -> Pools:
 
 
 SAMPLE = Kind(pools_of(json.loads(FILES.joinpath("agent.json").read_text())))
+GUIDE = Kind(pools_of(json.loads(FILES.with_name("kubernetes-ipv6").joinpath("agent.json").read_text())),
+             files=FILES.with_name("kubernetes-ipv6"))
 
 
 @dataclass

@@ -13,7 +13,7 @@ from tests.sandbox import ROOT
 
 from .containerd import IMAGE
 from .images import archive_of
-from .kube_cluster import AGENT_SPACE, FILES, RBAC, Cluster
+from .kube_cluster import AGENT_SPACE, RBAC, Cluster
 
 
 ENGINE_IMAGE = "localhost/cni-v6:1"
@@ -50,7 +50,8 @@ def start_agents(made: Cluster) -> None:
     for name in document("agent/kustomization.yaml")["resources"]:
         item = document(f"agent/{name}")
         if item["kind"] == "DaemonSet":
-            texts = {file.name: file.read_text(encoding="utf-8") for file in FILES.iterdir()}
+            names = "agent.json", "template.conflist"
+            texts = {name: made.kind.files.joinpath(name).read_text(encoding="utf-8") for name in names}
             own = [{"cidr": pool, "block": block, "podCIDRs": True} for pool, block in made.kind.pools.items()]
             keys = {"pools": own, "carrier": made.kind.carrier, "reportEvery": "1s"}  # instead of a minute
             texts["agent.json"] = json.dumps({**json.loads(texts["agent.json"]), **keys})

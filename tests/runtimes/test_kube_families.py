@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import permutations
 
 import pytest
 
@@ -10,7 +11,7 @@ from tests.kube_api import until
 
 from . import networks
 from .containerd import COMMANDS
-from .kube_cluster import PODS, Cluster, Kind, check_service, cluster
+from .kube_cluster import GUIDE, PODS, Cluster, Kind, check_service, cluster
 from .kube_deploy import start_agents
 from .kubelet import addresses, is_ready
 from .pods import idle
@@ -31,23 +32,27 @@ IPV4_FIRST = Kind({"10.244.0.0/16": 24, "fd42:8e1f:6a00::/56": 64}, ROUTED, "srv
 IPV6_ONLY = Kind({"fd42:8e1f:6a00::/120": 125}, carrier="vxlan")
 
 
-@pytest.fixture(scope="module", params=[IPV4_FIRST, IPV6_ONLY], ids=["IPv4 first, routed, SRv6", "IPv6 only, VXLAN"])
+KINDS = {"IPv4 first, routed, SRv6": IPV4_FIRST, "IPv6 only, VXLAN": IPV6_ONLY, "the guide's, three nodes": GUIDE}
+
+
+@pytest.fixture(scope="module", params=[*KINDS.values()], ids=[*KINDS])
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, couriers: str) -> Iterator[Cluster]:
     networks.need_commands(*COMMANDS)
     kind: Kind = request.param
     folder = tmp_path_factory.mktemp("cluster")
-    with cluster(folder, couriers, kind, na=10, nb=11) as started:
+    nodes = {"na": 10, "nb": 11} | ({"nc": 12} if kind is GUIDE else {})
+    with cluster(folder, couriers, kind, **nodes) as started:
         start_agents(started)
-        started.until_nodes(na=True, nb=True)
+        started.until_nodes(**dict.fromkeys(nodes, True))
         yield started
 
 
 def test_pods_have_the_pools_families_in_their_order(made: Cluster) -> None:
-    na, nb = made.members["na"], made.members["nb"]
-    with made.pods(one="na", two="nb") as (one, two):
-        assert [":" in address for address in addresses(one)] == [":" in pool for pool in made.kind.pools]
-        for own, other in zip(addresses(one), addresses(two), strict=True):
-            assert na.seen_by(one, other) == own and nb.seen_by(two, own) == other
+    with made.pods(**{f"on-{name}": name for name in made.members}) as pods:
+        for (member, pod), (_, other) in permutations(zip(made.members.values(), pods), 2):
+            assert [":" in address for address in addresses(pod)] == [":" in pool for pool in made.kind.pools]
+            for own, there in zip(addresses(pod), addresses(other), strict=True):
+                assert member.seen_by(pod, there) == own
 
 
 def test_a_service_tells_its_pods_who_asks(made: Cluster) -> None:

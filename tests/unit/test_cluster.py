@@ -505,7 +505,7 @@ def test_sources_towards_other_clusters_stay(keys: dict[str, Any], written: Any)
     assert json.loads(conflist.render(template(**keys), [["fd42::/64"]], 1500))["plugins"][0].items() >= keys.items()
 
 
-@pytest.mark.parametrize("folder", ["conf/cluster", "conf/cluster/kubernetes"])
+@pytest.mark.parametrize("folder", ["conf/cluster", "conf/cluster/kubernetes", "conf/cluster/kubernetes-ipv6"])
 def test_the_samples(folder: str) -> None:
     """The agent takes both, and the plugin takes what it writes, without a word."""
     conf = parse((ROOT / folder / "agent.json").read_bytes(), "agent.json")

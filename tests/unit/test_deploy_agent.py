@@ -19,6 +19,7 @@ from cni_v6.config.keys.ipam import DEFAULT_DATA_DIR
 from cni_v6.ctl.runtime_folders import CONF_DIR
 from cni_v6.kernel.sysctl import MOUNTED_ROOT, ROOT as SYSCTLS
 from cni_v6.leases.disk.data_dirs import RUN_DIR
+from cni_v6.net.addresses import overlap
 from tests import kubernetes
 from tests.netns.cluster import unit_rights
 from tests.sandbox import ROOT
@@ -28,6 +29,7 @@ OBJECTS = {name: kubernetes.document(f"agent/{name}") for name in KUSTOMIZATION[
 POD = OBJECTS["daemonset.yaml"]["spec"]["template"]["spec"]
 [AGENT] = POD["containers"]
 SAMPLES = ROOT / "conf/cluster"
+GUIDE = SAMPLES / "kubernetes-ipv6"
 PAGE = ROOT.joinpath("docs/cluster.md").read_text(encoding="utf-8")
 UNIT = ROOT / "conf/systemd/cni-v6-agent.service"
 
@@ -65,7 +67,7 @@ def test_the_container_has_no_more_rights_than_under_systemd() -> None:
     assert POD["securityContext"]["seccompProfile"]["type"] == "RuntimeDefault" and POD["hostNetwork"] is True
 
 
-@pytest.mark.parametrize("samples", [SAMPLES, SAMPLES / "kubernetes"], ids=lambda folder: folder.name)
+@pytest.mark.parametrize("samples", [SAMPLES, SAMPLES / "kubernetes", GUIDE], ids=lambda folder: folder.name)
 def test_the_paths_are_those_of_the_code_and_the_samples(samples: Path) -> None:
     paths = {name: volume["path"] for name, volume in kubernetes.host_paths(POD).items()}
     places = {mount["name"]: mount["mountPath"] for mount in AGENT["volumeMounts"]}
@@ -109,6 +111,28 @@ def test_its_page_tells_of_each_capability_and_mount() -> None:
     [volume] = [volume for volume in POD["volumes"] if "configMap" in volume]
     assert generated["name"] == volume["configMap"]["name"] and generated["namespace"] == KUSTOMIZATION["namespace"]
     assert generated["files"] == ["agent.json", "template.conflist"]
+
+
+def test_the_guides_files_fit_together() -> None:
+    """kubeadm's prefix for pods is the agents' pool, and that for services apart from it. The page shows the files."""
+    page = ROOT.joinpath("docs/ipv6-only-kubernetes.md").read_text(encoding="utf-8")
+    text = GUIDE.joinpath("kubeadm.yaml").read_text(encoding="utf-8")
+    kubeadm = {part["kind"]: part for part in yaml.safe_load_all(text)}
+    networking = kubeadm["ClusterConfiguration"]["networking"]
+    [pool] = parse(GUIDE.joinpath("agent.json").read_bytes(), "agent.json").pools
+    assert (networking["podSubnet"], 64, True) == (pool.cidr, pool.block, pool.given)
+    assert not overlap(networking["serviceSubnet"], pool.cidr)
+    master = kubeadm["InitConfiguration"]["localAPIEndpoint"]["advertiseAddress"]
+    assert f"| `kube-master` | `{master}` |" in page and f"--node-ip={master} " in page
+    for name in ("agent.json", "kubeadm.yaml"):
+        shown = GUIDE.joinpath(name).read_text(encoding="utf-8")
+        assert "\n".join(line for line in shown.splitlines() if not line.startswith("#")) in page
+    kustomization = yaml.safe_load(GUIDE.joinpath("kustomization.yaml").read_text(encoding="utf-8"))
+    for folder in (*kustomization["resources"], *kustomization["components"]):
+        assert (GUIDE / folder / "kustomization.yaml").is_file()
+    images = {f"{image['newName']}:{image['newTag']}" for image in kustomization["images"]}
+    assert "docker save " + " ".join(sorted(images, reverse=True)) in page
+    assert kustomization["configMapGenerator"][0]["files"] == ["agent.json", "template.conflist"]
 
 
 def test_the_unit_waits_for_the_word_that_the_agent_sends() -> None:

@@ -14,8 +14,8 @@ from typing import Any
 # in no part is an error of the build.
 NAVIGATION = {
     "First steps": (
-        "docs/overview", "docs/first-network", "docs/choosing", "docs/runtimes", "docs/nodes-without-python",
-        "docs/multus", "docs/moving-over",
+        "docs/overview", "docs/first-network", "docs/choosing", "docs/runtimes", "docs/ipv6-only-kubernetes",
+        "docs/nodes-without-python", "docs/multus", "docs/moving-over",
     ),
     "Addresses and networks": (
         "docs/addresses", "docs/planning", "docs/macvlan", "docs/renumbering", "docs/cluster",

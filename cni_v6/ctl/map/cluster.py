@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from contextlib import closing
 
-from cni_v6.cluster import records, report
+from cni_v6.cluster import report
 from cni_v6.cluster.open_store import open_store
 from cni_v6.cluster.records import Cluster, NodeRecord
 from cni_v6.cluster.report import Answer, Report
-from cni_v6.ctl import screen
-from cni_v6.ctl.nodes import answers_of, blocks_of, nodes_of
+from cni_v6.ctl.nodes import answers_of, blocks_of, nodes_of, read
 from cni_v6.drawing.cluster import PARTLY, REACHED, REMOVED, UNKNOWN, UNREACHED, Block, Member
 
 
@@ -22,10 +20,7 @@ def members(text: str) -> list[Member]:
     :raises CniError: the store cannot be read.
     """
     with closing(open_store(text)) as store:
-        cluster = records.read(store.read())
-        reports = report.of_nodes(store.reports(), [*cluster.nodes.values()])
-    for words in cluster.complaints:
-        print(f"cni-v6ctl: {screen.plain(words)}", file=sys.stderr)
+        cluster, reports = read(store)
     said = report.said(reports)
     return [_member(node, cluster, reports.get(node.name), [answer for _, answer in said.get(node.name, ())])
             for node in nodes_of(cluster)]

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from cni_v6.firewall.dropped import COUNTED
 from cni_v6.firewall.sets import SETS, TABLE, Element, Set
 from cni_v6.kernel.netfilter import listing
-from cni_v6.kernel.netfilter.listing import NFTA_RULE_CHAIN, NFTA_RULE_EXPRESSIONS, attributes
+from cni_v6.kernel.netfilter.listing import NFTA_RULE_EXPRESSIONS, attributes
 from cni_v6.kernel.netfilter.messages import (
     FAMILIES,
+    NFTA_RULE_CHAIN,
     NFTA_SET_ELEM_LIST_ELEMENTS,
     dump_elements,
     read_elements,

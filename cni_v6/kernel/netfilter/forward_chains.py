@@ -16,11 +16,10 @@ from cni_v6.kernel.netfilter.listing import (
     NFTA_CHAIN_NAME,
     NFTA_CHAIN_POLICY,
     NFTA_CHAIN_TABLE,
-    NFTA_RULE_CHAIN,
     NFTA_RULE_EXPRESSIONS,
     attributes,
 )
-from cni_v6.kernel.netfilter.messages import NFGENMSG
+from cni_v6.kernel.netfilter.messages import NFGENMSG, NFTA_DATA_VALUE, NFTA_RULE_CHAIN
 from cni_v6.kernel.netlink.message import HEADER, Message, as_text, by_kind, each
 from cni_v6.values import dataclass
 
@@ -32,7 +31,7 @@ NF_DROP, NF_ACCEPT = 0, 1
 NFT_RETURN = -5
 NFTA_CHAIN_HOOK, NFTA_HOOK_HOOKNUM = 4, 1
 NFTA_EXPR_NAME, NFTA_EXPR_DATA = 1, 2
-NFTA_IMMEDIATE_DATA, NFTA_DATA_VALUE, NFTA_DATA_VERDICT, NFTA_VERDICT_CODE = 2, 1, 2, 1
+NFTA_IMMEDIATE_DATA, NFTA_DATA_VERDICT, NFTA_VERDICT_CODE = 2, 2, 1
 NFTA_META_KEY, NFTA_CMP_DATA = 2, 3
 NFT_META_NAMES = (6, 7)  # NFT_META_IIFNAME, NFT_META_OIFNAME
 IFNAMSIZ = 16  # linux/if.h

@@ -9,14 +9,22 @@ from collections.abc import Iterable
 
 from cni_v6.firewall.sets import TABLE
 from cni_v6.firewall.shape import ACCEPT, Chain, Table
-from cni_v6.kernel.netfilter.messages import FAMILIES, NFGENMSG, NFNL_SUBSYS_NFTABLES
+from cni_v6.kernel.netfilter.messages import (
+    FAMILIES,
+    GETRULE,
+    NFGENMSG,
+    NFNL_SUBSYS_NFTABLES,
+    NFTA_RULE_CHAIN,
+    NFTA_RULE_TABLE,
+    NFTA_TABLE_NAME,
+)
 from cni_v6.kernel.netlink.message import HEADER, Message, as_text, by_kind, text
 
 # linux/netfilter/nf_tables.h
-_GETTABLE, GETCHAIN, _GETRULE, _GETSET = (NFNL_SUBSYS_NFTABLES << 8 | number for number in (1, 4, 7, 10))
-NFTA_TABLE_NAME, NFTA_TABLE_FLAGS, NFT_TABLE_F_DORMANT = 1, 2, 1
+_GETTABLE, GETCHAIN, _GETSET = (NFNL_SUBSYS_NFTABLES << 8 | number for number in (1, 4, 10))
+NFTA_TABLE_FLAGS, NFT_TABLE_F_DORMANT = 2, 1
 NFTA_CHAIN_TABLE, NFTA_CHAIN_NAME, NFTA_CHAIN_POLICY = 1, 3, 5
-NFTA_RULE_TABLE, NFTA_RULE_CHAIN, NFTA_RULE_EXPRESSIONS = 1, 2, 4
+NFTA_RULE_EXPRESSIONS = 4
 NFTA_SET_TABLE, NFTA_SET_NAME = 1, 2
 _POLICIES = {0: "drop", 1: ACCEPT}  # NF_DROP, NF_ACCEPT
 # A counter in an expression: its name, then its data, two numbers of 8 bytes each as attributes of an attribute.
@@ -37,7 +45,7 @@ def requests(family: str) -> tuple[Message, ...]:
 
 def dump_rules(family: int, table: str) -> Message:
     """A dump of the rules of any table; ``family``: NFPROTO_*."""
-    return Message(_GETRULE, 0, NFGENMSG.pack(family, 0, 0) + text(NFTA_RULE_TABLE, table))
+    return Message(GETRULE, 0, NFGENMSG.pack(family, 0, 0) + text(NFTA_RULE_TABLE, table))
 
 
 def read(family: str, dumps: Iterable[Dump]) -> Table | None:

@@ -24,7 +24,7 @@ NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END = 0x10, 0x11
 NFNL_SUBSYS_NFTABLES = 10
 
 # linux/netfilter/nf_tables.h
-_DELTABLE, _GETRULE, _NEWSETELEM, _GETSETELEM, _DELSETELEM, _DESTROYSETELEM = (
+DELTABLE, GETRULE, NEWSETELEM, GETSETELEM, DELSETELEM, _DESTROYSETELEM = (
     NFNL_SUBSYS_NFTABLES << 8 | number for number in (2, 7, 12, 13, 14, 30)
 )
 NFTA_TABLE_NAME = NFTA_RULE_TABLE = NFTA_SET_ELEM_LIST_TABLE = 1
@@ -42,12 +42,12 @@ PROTOCOL_NAMES = {"6": "tcp", "17": "udp", "132": "sctp"}
 
 def add_elements(elements: Iterable[Element]) -> list[Message]:
     """Messages of a transaction that add elements, one for each set."""
-    return _lists(elements, _NEWSETELEM, NLM_F_CREATE, _whole)
+    return _lists(elements, NEWSETELEM, NLM_F_CREATE, _whole)
 
 
 def delete_elements(elements: Iterable[Element]) -> list[Message]:
     """Messages of a transaction that remove elements. An element that does not exist fails it (ENOENT)."""
-    return _lists(elements, _DELSETELEM, 0, _key_only)
+    return _lists(elements, DELSETELEM, 0, _key_only)
 
 
 def destroy_elements(elements: Iterable[Element]) -> list[Message]:
@@ -60,23 +60,23 @@ def get_element(element: Element) -> Message:
 
     In a set with intervals the answer may be another element, which contains the start of this one.
     """
-    [message] = _lists([element], _GETSETELEM, 0, _key_only)
+    [message] = _lists([element], GETSETELEM, 0, _key_only)
     return message
 
 
 def dump_elements(family: str, name: str) -> Message:
     """A dump of a set."""
-    return Message(_GETSETELEM, 0, _named(family, name))
+    return Message(GETSETELEM, 0, _named(family, name))
 
 
 def delete_table(family: str) -> Message:
     """A message of a transaction that deletes a table of ours."""
-    return Message(_DELTABLE, 0, _header(family) + text(NFTA_TABLE_NAME, TABLE))
+    return Message(DELTABLE, 0, _header(family) + text(NFTA_TABLE_NAME, TABLE))
 
 
 def dump_rules(family: str, chain: str) -> Message:
     """A dump of the rules in a chain of ours."""
-    return Message(_GETRULE, 0, _header(family) + text(NFTA_RULE_TABLE, TABLE) + text(NFTA_RULE_CHAIN, chain))
+    return Message(GETRULE, 0, _header(family) + text(NFTA_RULE_TABLE, TABLE) + text(NFTA_RULE_CHAIN, chain))
 
 
 def begin() -> Message:

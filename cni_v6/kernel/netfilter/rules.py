@@ -10,11 +10,16 @@ import struct
 from cni_v6.kernel.netfilter.listing import (
     NFTA_CHAIN_NAME,
     NFTA_CHAIN_TABLE,
-    NFTA_RULE_CHAIN,
     NFTA_RULE_EXPRESSIONS,
+)
+from cni_v6.kernel.netfilter.messages import (
+    NFGENMSG,
+    NFNL_SUBSYS_NFTABLES,
+    NFTA_DATA_VALUE,
+    NFTA_LIST_ELEM,
+    NFTA_RULE_CHAIN,
     NFTA_RULE_TABLE,
 )
-from cni_v6.kernel.netfilter.messages import NFGENMSG, NFNL_SUBSYS_NFTABLES, NFTA_DATA_VALUE, NFTA_LIST_ELEM
 from cni_v6.kernel.netlink.message import Message, attribute, nest, text
 from cni_v6.kernel.netlink.uapi import NLA_F_NESTED, NLM_F_CREATE
 

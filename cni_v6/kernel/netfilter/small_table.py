@@ -11,17 +11,23 @@ from collections.abc import Iterable, Iterator
 from cni_v6.firewall.sets import INET
 from cni_v6.kernel.netfilter import rules as rules_of
 from cni_v6.kernel.netfilter.conntrack import IPPROTO_UDP
-from cni_v6.kernel.netfilter.listing import NFTA_TABLE_NAME, attributes, dump_rules as dump_rules_of
+from cni_v6.kernel.netfilter.listing import NFTA_SET_NAME, NFTA_SET_TABLE, attributes, dump_rules as dump_rules_of
 from cni_v6.kernel.netfilter.messages import (
+    DELSETELEM,
+    DELTABLE,
     FAMILIES,
+    GETSETELEM,
+    NEWSETELEM,
     NFGENMSG,
     NFNL_SUBSYS_NFTABLES,
     NFTA_DATA_VALUE,
     NFTA_LIST_ELEM,
+    NFTA_RULE_USERDATA,
     NFTA_SET_ELEM_KEY,
     NFTA_SET_ELEM_LIST_ELEMENTS,
     NFTA_SET_ELEM_LIST_SET,
     NFTA_SET_ELEM_LIST_TABLE,
+    NFTA_TABLE_NAME,
     UDATA_COMMENT,
 )
 from cni_v6.kernel.netfilter.rules import (
@@ -59,12 +65,11 @@ from cni_v6.values import dataclass
 
 NLM_F_APPEND = 0x800  # linux/netlink.h
 # linux/netfilter/nf_tables.h
-_DELTABLE = NFNL_SUBSYS_NFTABLES << 8 | 2
-_NEWSET, _NEWSETELEM, GETSETELEM, _DELSETELEM = (NFNL_SUBSYS_NFTABLES << 8 | number for number in (9, 12, 13, 14))
-NFTA_SET_TABLE, NFTA_SET_NAME, NFTA_SET_KEY_TYPE, NFTA_SET_KEY_LEN, NFTA_SET_ID = 1, 2, 4, 5, 10
+_NEWSET = NFNL_SUBSYS_NFTABLES << 8 | 9
+NFTA_SET_KEY_TYPE, NFTA_SET_KEY_LEN, NFTA_SET_ID = 4, 5, 10
 NFTA_LOOKUP_SET, NFTA_LOOKUP_SREG, NFTA_LOOKUP_SET_ID, NFTA_LOOKUP_FLAGS, NFT_LOOKUP_F_INV = 1, 2, 4, 5, 1
 NFTA_PAYLOAD_SREG = 5
-NFTA_RULE_USERDATA, NFTA_DATA_VERDICT, NFTA_VERDICT_CODE, NFT_REG_VERDICT = 7, 2, 1, 0
+NFTA_DATA_VERDICT, NFTA_VERDICT_CODE, NFT_REG_VERDICT = 2, 1, 0
 NF_INET_PRE_ROUTING, NF_INET_LOCAL_IN, NF_INET_FORWARD, NF_DROP, NF_ACCEPT = 0, 1, 2, 0, 1  # linux/netfilter.h
 NF_IP_PRI_RAW, NF_IP_PRI_FILTER = -300, 0  # linux/netfilter_ipv4.h
 TYPE_IP6ADDR = 8  # by which nft prints the elements of a set (include/datatype.h of nftables)
@@ -108,7 +113,7 @@ def make(table: str, chains: Iterable[Chain], rules: Iterable[Message], *, sende
 
 def remove(table: str) -> list[Message]:
     """What removes the table, as one transaction; it may be there or not."""
-    return [_of_table(kind, table) for kind in (NEWTABLE, _DELTABLE)]
+    return [_of_table(kind, table) for kind in (NEWTABLE, DELTABLE)]
 
 
 def _set(table: str) -> Message:
@@ -122,9 +127,9 @@ def set_senders(table: str, addresses: Iterable[str]) -> list[Message]:
     elements = [nested(NFTA_LIST_ELEM, nested(NFTA_SET_ELEM_KEY, attribute(NFTA_DATA_VALUE, packed(address))))
                 for address in addresses]
     parts = (elements[first:first + ELEMENTS] for first in range(0, len(elements), ELEMENTS))
-    add = (Message(_NEWSETELEM, NLM_F_CREATE, _of_set(table) + nested(NFTA_SET_ELEM_LIST_ELEMENTS, *part))
+    add = (Message(NEWSETELEM, NLM_F_CREATE, _of_set(table) + nested(NFTA_SET_ELEM_LIST_ELEMENTS, *part))
            for part in parts)
-    return [Message(_DELSETELEM, 0, _of_set(table)), *add]  # without elements: all of them
+    return [Message(DELSETELEM, 0, _of_set(table)), *add]  # without elements: all of them
 
 
 def dump_senders(table: str) -> Message:

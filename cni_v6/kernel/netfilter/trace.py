@@ -14,10 +14,10 @@ from cni_v6.kernel.netfilter.listing import (
     GETCHAIN,
     NFTA_CHAIN_NAME,
     NFTA_CHAIN_TABLE,
-    NFTA_TABLE_NAME,
+    NFTA_TABLE_FLAGS,
     attributes,
 )
-from cni_v6.kernel.netfilter.messages import NFGENMSG, NFNL_SUBSYS_NFTABLES, NFTA_DATA_VALUE
+from cni_v6.kernel.netfilter.messages import NFGENMSG, NFNL_SUBSYS_NFTABLES, NFTA_DATA_VALUE, NFTA_TABLE_NAME
 from cni_v6.kernel.netfilter.rules import (
     NEWTABLE,
     NFT_META_IIFNAME,
@@ -55,7 +55,7 @@ NF_INET_PRE_ROUTING, NF_INET_LOCAL_OUT = 0, 3
 HOOKS = ("prerouting", "input", "forward", "output", "postrouting")  # NF_INET_*, NF_BR_*
 # linux/netfilter/nf_tables.h
 TRACE = NFNL_SUBSYS_NFTABLES << 8 | 17
-NFTA_TABLE_FLAGS, NFT_TABLE_F_OWNER = 2, 2
+NFT_TABLE_F_OWNER = 2
 NFT_META_NFTRACE, NFTA_META_SREG = 12, 3
 (NFTA_TRACE_TABLE, NFTA_TRACE_CHAIN, NFTA_TRACE_RULE_HANDLE, NFTA_TRACE_TYPE, NFTA_TRACE_VERDICT, NFTA_TRACE_ID,
  NFTA_TRACE_LL_HEADER, NFTA_TRACE_NETWORK_HEADER, NFTA_TRACE_TRANSPORT_HEADER, NFTA_TRACE_IIF, _, NFTA_TRACE_OIF, _, _,

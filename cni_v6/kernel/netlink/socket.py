@@ -199,18 +199,23 @@ def is_link_deleted() -> tuple[Test, ...]:
     return ((_HALF, 4, socket.htons(uapi.RTM_DELLINK)),)
 
 
-def subscribe(group: int, tests: Sequence[Test], receive_buffer: int = 0) -> socket.socket:
-    """A socket for those notifications of a group (RTNLGRP_*) that pass all tests, in the namespace of this thread.
+def subscribe(groups: Iterable[int], tests: Sequence[Test] = (), receive_buffer: int = 0) -> socket.socket:
+    """A socket for those notifications of groups (RTNLGRP_*) that pass all tests, in the namespace of this thread.
 
     The kernel applies the tests. Otherwise each of the dozen notifications of an ADD would wake up all subscribers.
 
     :param receive_buffer: in bytes; 0 for the default.
+    :raises OSError: the kernel does not let us.
     """
     events = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
-    attach_filter(events, tests)  # before it receives anything
-    if receive_buffer:
-        enlarge(events, receive_buffer, SO_RCVBUFFORCE, socket.SO_RCVBUF)
-    events.bind((0, 1 << (group - 1)))
+    try:
+        attach_filter(events, tests)  # before it receives anything
+        if receive_buffer:
+            enlarge(events, receive_buffer, SO_RCVBUFFORCE, socket.SO_RCVBUF)
+        events.bind((0, sum(1 << (group - 1) for group in groups)))
+    except OSError:
+        events.close()
+        raise
     return events
 
 

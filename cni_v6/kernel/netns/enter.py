@@ -25,12 +25,10 @@ from cni_v6.errors import INVALID_NETNS, IO_FAILURE, UNKNOWN_CONTAINER, CniError
 from cni_v6.kernel.netfilter.socket import NetfilterSocket, open_netfilter
 from cni_v6.kernel.netlink.socket import RouteSocket, is_about, subscribe
 from cni_v6.kernel.ops import HOST
-from cni_v6.kernel.sysctl import Folders
+from cni_v6.kernel.sysctl import Folders, Proc
 
 if TYPE_CHECKING:
     import ctypes
-
-    from cni_v6.kernel.private_proc import PrivateProc
 
 CLONE_NEWNET = 0x40000000  # linux/sched.h
 OPEN_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # opening a fifo would block otherwise
@@ -76,7 +74,7 @@ class Namespace:
         """
 
         def opened() -> socket.socket:
-            return subscribe(group, () if index is None else is_about(index))
+            return subscribe((group,), () if index is None else is_about(index))
 
         return opened() if self.path == HOST else inside(self.file, opened, self.home)
 
@@ -101,7 +99,7 @@ def open_namespace(
     work: Callable[[Folders], None] = lambda _: None,
     *,
     home: int | None = None,
-    proc: PrivateProc | None = None,
+    proc: Proc | None = None,
 ) -> Namespace:
     """Open a namespace by its path; ``HOST`` is the caller's own.
 
