@@ -70,8 +70,8 @@ class Look:
 
     ``owners``: whose record, links or routes may have changed since all of the network's containers were in order; None
     where any may have. ``interfaces``: the names that the node's interfaces with such an owner have had since.
-    ``others``: whether others of the network run. ``fresh``: how many interfaces the node may have that it had not, of
-    whomever. ``note``: what the last look was settled with. ``token``: its keeper's.
+    ``others``: whether others of the network run. ``fresh``: how many interfaces the node may have, of whomever, that
+    it had not when all were last looked at. ``note``: what the last look was settled with. ``token``: its keeper's.
     """
 
     owners: frozenset[Owner] | None = None

@@ -45,9 +45,10 @@ Key = tuple[str, str] | Owner
 class _Network:
     """``events``: of its folders. ``mark``: as of ``InOrder.begin``; None while it is not known to be in order.
 
-    ``owners``: whose each interface, route, record and lease file is. ``keys``: those of each owner. ``running``: whose
-    interface was there. ``changed``: what has changed, and the number of the look before which it did. ``lost``: the
-    number of the look before which news were lost. ``note``: see ``Look``.
+    ``owners``: whose each interface, route, record and lease file is. ``keys``: those of each owner, the record first.
+    ``names``: of the records. ``running``: whose interface was there. ``changed``: what has changed, and the number of
+    the look before which it did. ``lost``: the number of the look before which news were lost. ``fresh``: interfaces
+    told of since all were looked at, that are not gone, as ``changed``. ``note``: see ``Look``.
     """
 
     events: int
@@ -55,9 +56,11 @@ class _Network:
     mark: object = None
     owners: dict[str, Owner] = field(default_factory=dict)
     keys: dict[Owner, tuple[str, ...]] = field(default_factory=dict)
+    names: set[str] = field(default_factory=set)
     running: set[Owner] = field(default_factory=set)
     changed: dict[Key, int] = field(default_factory=dict)
     lost: int = 0
+    fresh: dict[str, int] = field(default_factory=dict)
     note: object = None
 
 
@@ -89,7 +92,7 @@ class InOrder:
             owners = _changed_owners(known, network) if known.mark == mark else None
             others = owners is not None and not known.running <= owners
             token = _Token(key, known, self._number, mark)
-            return Look(owners, _owned(known), others, _fresh(known), known.note, token)
+            return Look(owners, _owned(known), others, len(known.fresh), known.note, token)
         return Look()
 
     def unlisted(self, network: str, data_dir: str, valid: frozenset[str]) -> Look:
@@ -114,6 +117,8 @@ class InOrder:
             _learn(known, tuple(known.keys) if look.owners is None else look.owners, records, present)
             known.mark, known.note = token.mark, note
             known.changed = {key: number for key, number in known.changed.items() if number > token.number}
+            if look.owners is None:
+                known.fresh = {name: number for name, number in known.fresh.items() if number > token.number}
 
     def close(self) -> None:
         with self._lock:
@@ -144,6 +149,7 @@ class InOrder:
             if told is None or len(known.changed) > MOST:
                 known.mark, known.lost = None, self._number
                 known.changed.clear()
+                known.fresh.clear()
 
     def _known(self, key: tuple[str, str]) -> _Network:
         """What is known of a network, whose folders are those that are watched.
@@ -197,8 +203,12 @@ def _read(known: _Network, number: int) -> bool:
 def _note(known: _Network, network: str, told: Iterable[News], number: int) -> None:
     """Note what has changed of the node's links and routes, and whose interfaces there are. Whether that is a container
     of the network is known when its owners are."""
-    for name, alias in told:
+    for name, alias, is_gone in told:
         known.changed[NODE, name] = number
+        if is_gone:
+            known.fresh.pop(name, None)
+        elif "/" not in name and name not in known.owners:  # a route has a prefix for a name
+            known.fresh[name] = number
         owner = owner_of_alias(alias)
         if owner and owner.network == network:
             known.changed[owner] = known.changed[OWNED, name] = number
@@ -233,16 +243,10 @@ def _owned(known: _Network) -> frozenset[str]:
     return frozenset(key[1] for key in known.changed if not isinstance(key, Owner) and key[0] == OWNED)
 
 
-def _fresh(known: _Network) -> int:
-    """How many interfaces there may be that nobody had when all were in order. A route has a prefix for a name."""
-    names = (key[1] for key in known.changed if not isinstance(key, Owner) and key[0] == NODE)
-    return sum("/" not in name and name not in known.owners for name in names)
-
-
 def _unlisted(known: _Network, valid: frozenset[str]) -> Iterator[Owner]:
     """Those that a list lacks. Nearly all records are named as in the list, some by a hash."""
-    return (owner for owner, (name, *_) in known.keys.items()
-            if name not in valid and records.attachment_name(owner) not in valid)
+    owners = (known.owners[name] for name in known.names - valid)
+    return (owner for owner in owners if records.attachment_name(owner) not in valid)
 
 
 def _learn(
@@ -251,12 +255,15 @@ def _learn(
     """Whose is what by now; of those owners without a record nothing is left."""
     known.running.difference_update(owners)
     for owner in owners:
-        for key in known.keys.pop(owner, ()):
+        keys = known.keys.pop(owner, ())
+        known.names.difference_update(keys[:1])
+        for key in keys:
             if known.owners.get(key) == owner:
                 del known.owners[key]
     for record in found:
         keys = known.keys[record.owner] = tuple(_keys(record))
         known.owners.update(dict.fromkeys(keys, record.owner))
+        known.names.add(keys[0])
         if record.host in present:
             known.running.add(record.owner)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from cni_v6.kernel.netlink import answers
 from cni_v6.kernel.netlink.message import HEADER, as_int, picked
@@ -36,7 +37,14 @@ GROUPS = (RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_IF
 RECEIVE_BUFFER = 2 << 20  # bytes; the notifications of some hundred containers
 NETCONF_BYTES = 4  # struct netconfmsg, aligned
 
-News = tuple[str, str]  # an interface or the prefix of a route; the alias of an interface, "" where it is not told
+
+class News(NamedTuple):
+    """``name``: of an interface, or the prefix of a route. ``alias``: of an interface, "" where it is not told.
+    ``is_gone``: the interface has left the node, or its bridge."""
+
+    name: str
+    alias: str = ""
+    is_gone: bool = False
 
 
 class NodeNews:
@@ -71,9 +79,10 @@ class NodeNews:
 
 def _news(kind: int, message: bytes) -> Iterator[News]:
     if kind in (RTM_NEWLINK, RTM_DELLINK):
-        yield answers.alias_of(message)[:2]
+        name, alias, _ = answers.alias_of(message)
+        yield News(name, alias, kind == RTM_DELLINK)
     elif kind in (RTM_NEWROUTE, RTM_DELROUTE):
-        yield answers.read_any_route(message)[1].dst, ""
+        yield News(answers.read_any_route(message)[1].dst)
     elif kind in (RTM_NEWADDR, RTM_DELADDR):
         yield from _named(IFADDRMSG.unpack_from(message, HEADER.size)[-1])
     elif kind in (RTM_NEWNETCONF, RTM_DELNETCONF):
@@ -84,6 +93,6 @@ def _news(kind: int, message: bytes) -> Iterator[News]:
 def _named(index: int) -> Iterator[News]:
     """By its name. One that is gone, or stands for all (NETCONFA_IFINDEX_ALL), has none: other news tell of it."""
     try:
-        yield socket.if_indextoname(index), ""
+        yield News(socket.if_indextoname(index))
     except (OSError, OverflowError):
         return

@@ -25,8 +25,8 @@ from cni_v6.protocol.result import Address
 class Others:
     """What is known of a bridge and a network's containers that are not looked at, since they were in order.
 
-    ``ports``: how many the bridge has at the most. ``wanted``: as of ``outage.wanted``, of containers that may be gone
-    by now.
+    ``ports``: how many the bridge had when all were looked at. ``wanted``: as of ``outage.wanted``, of containers that
+    may be gone by now.
     """
 
     ports: int
@@ -62,19 +62,18 @@ def of_few(records: Iterable[Attachment], seen: Snapshot) -> Snapshot:
 
 
 def others_of(
-    conf: BridgeConf, records: Sequence[Attachment], seen: Snapshot, before: Others | None = None, fresh: int = 0
+    conf: BridgeConf, records: Sequence[Attachment], seen: Snapshot, before: Others | None = None
 ) -> Others | None:
     """What the next STATUS needs of these containers; None if it is to look at them again: the kernel does not tell
     that it no longer answers for an address (ndpProxy).
 
     :param before: of the last STATUS, if ``seen`` is of a few containers.
-    :param fresh: see ``Look``.
     """
     if any(record.proxied for record in records):
         return None
     wanted = frozenset(outage.wanted(conf, records))
     if before:
-        return Others(before.ports + fresh, before.wanted | wanted)
+        return Others(before.ports, before.wanted | wanted)
     return Others(_ports(conf, seen), wanted)
 
 
@@ -87,7 +86,7 @@ def check(
 ) -> list[str]:
     """What STATUS finds in the kernel.
 
-    :param others: None where ``seen`` and ``records`` are of all.
+    :param others: with all ports that the bridge may have; None where ``seen`` and ``records`` are of all.
     :returns: warnings.
     :raises CniError: NOT_AVAILABLE when an ADD would fail, LIMITED when containers that run are cut off.
     """

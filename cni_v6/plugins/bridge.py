@@ -110,7 +110,7 @@ class FewBridge:
         from cni_v6.plan import status
 
         before = None if look.owners is None else _others(look)
-        return status.others_of(conf, records, seen, before, look.fresh)
+        return status.others_of(conf, records, seen, before)
 
 
 def _others(look: Look) -> Others:
