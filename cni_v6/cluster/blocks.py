@@ -8,13 +8,14 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect_right
 from collections.abc import Iterable
+from functools import lru_cache
 
 from netaddr import IPNetwork
 
 from cni_v6.cluster.config import Pool
 from cni_v6.errors import ADDRESSES_EXHAUSTED, CniError
 from cni_v6.net.addresses import BITS, overlap, to_text, version
-from cni_v6.net.intervals import merged
+from cni_v6.net.intervals import Span, merged
 
 
 def choose(pool: Pool, node: str, taken: Iterable[str]) -> str:
@@ -44,10 +45,17 @@ def is_free(block: str, taken: Iterable[str]) -> bool:
     return not any(version(block) == version(prefix) and overlap(block, prefix) for prefix in taken)
 
 
+@lru_cache(1 << 10)  # the agent asks for its few with each container
+def ends(prefix: str) -> Span:
+    """The first and the last address of a prefix."""
+    network = IPNetwork(prefix)
+    return int(network.first), int(network.last)
+
+
 def containing(pool: Pool, value: int) -> str | None:
     """The block of a pool that has an address of its family; None for one outside of the pool."""
-    network = IPNetwork(pool.cidr)
-    if not network.first <= value <= network.last:
+    first, last = ends(pool.cidr)
+    if not first <= value <= last:
         return None
     bits = BITS[pool.family] - pool.block
     return f"{to_text(pool.family, value >> bits << bits)}/{pool.block}"

@@ -11,8 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from netaddr import IPNetwork
-
+from cni_v6.cluster.blocks import ends
 from cni_v6.cluster.config import Pool
 from cni_v6.net import intervals
 from cni_v6.net.addresses import version
@@ -49,21 +48,16 @@ class Withheld:
 
     def count(self, block: str) -> int:
         """How many addresses of a block."""
-        first, last = _ends(block)
+        first, last = ends(block)
         found = intervals.meeting(self.spans[version(block)], first, last)
         return intervals.total((max(low, first), min(high, last)) for low, high in found)
 
     def reserves(self, block: str) -> bool:
         """Whether an address of a block is reserved."""
-        return bool(intervals.meeting(self.reserved[version(block)], *_ends(block)))
+        return bool(intervals.meeting(self.reserved[version(block)], *ends(block)))
 
 
 NOTHING = Withheld({4: (), 6: ()}, {4: (), 6: ()})
-
-
-def _ends(block: str) -> Span:
-    network = IPNetwork(block)
-    return int(network.first), int(network.last)
 
 
 def of_pool(pool: Pool, own: Iterable[str]) -> list[str]:

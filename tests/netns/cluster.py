@@ -145,7 +145,7 @@ class Member:
 
     def blocks(self) -> list[str]:
         """The node's blocks by the configuration list."""
-        return [range_set[0]["subnet"] for range_set in self.config()["ipam"]["ranges"]]
+        return [part["subnet"] for range_set in self.config()["ipam"]["ranges"] for part in range_set]
 
     def blocks_in_store(self) -> list[str]:
         """Those that objects of the store give to the node's name."""
@@ -228,7 +228,7 @@ class Cluster:
             member.start()
         for member in self.members:
             blocks = [block for other in self.members if other is not member for block in other.blocks()]
-            has_all = partial(_has_ways, member, blocks)
+            has_all = partial(has_ways, member, blocks)
             wire.await_state(member.node.path, has_all, f"routes of {member.name} to {blocks}")
 
     @contextmanager
@@ -246,20 +246,23 @@ class Cluster:
             member.close()
 
 
-def _has_ways(member: Member, blocks: Sequence[str]) -> bool:
+def has_ways(member: Member, blocks: Sequence[str]) -> bool:
     routes = member.routes()
     return all(any(route.startswith(f"{block} ") for route in routes) for block in blocks)
 
 
 @contextmanager
-def cluster(*names: str, ipv4: bool = True, **keys: Any) -> Iterator[Cluster]:
+def cluster(
+    *names: str, ipv4: bool = True, template: Mapping[str, Any] = TEMPLATE, **keys: Any
+) -> Iterator[Cluster]:
     """A cluster with these nodes, whose agents do not run yet.
 
     :param ipv4: the nodes have IPv4 on the link.
+    :param template: of the network.
     :param keys: of the agents' configuration, instead of the usual ones.
     """
     with TemporaryDirectory(prefix="cluster-") as folder:  # a short path: a socket's has 107 bytes (unix(7))
-        yield from _cluster(Path(folder), names, ipv4, keys)
+        yield from _cluster(Path(folder), names, ipv4, template, keys)
 
 
 @contextmanager
@@ -283,13 +286,15 @@ def another(
         made.close()
 
 
-def _cluster(folder: Path, names: Sequence[str], ipv4: bool, keys: Mapping[str, Any]) -> Iterator[Cluster]:
+def _cluster(
+    folder: Path, names: Sequence[str], ipv4: bool, template: Mapping[str, Any], keys: Mapping[str, Any]
+) -> Iterator[Cluster]:
     (folder / "store").mkdir()
-    template = folder / "template.conflist"
-    template.write_text(json.dumps(TEMPLATE))
+    path = folder / "template.conflist"
+    path.write_text(json.dumps(template))
     config = {
         "pools": POOLS, "underlay": UNDERLAY, "stateDir": STATE_DIR,
-        "conflist": {"template": str(template), "target": TARGET}, **keys,
+        "conflist": {"template": str(path), "target": TARGET}, **keys,
     }
     lan = folder.name
     subprocess.run(["ip", "netns", "add", lan], check=True)

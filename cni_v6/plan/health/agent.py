@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from cni_v6.net.addresses import version
 from cni_v6.plan.health.finding import AMBER, GREEN, RED, Finding, share
 
 FULL = 90  # percent of a block
@@ -61,9 +62,12 @@ def _of_agent(facts: AgentFacts) -> Iterator[Finding]:
 
 
 def _of_blocks(facts: AgentFacts) -> Iterator[Finding]:
-    for block, (leases, room) in facts.blocks.items():
+    """Of those of a family, which are of one pool: a full block is no trouble while another one has addresses."""
+    for family in (6, 4):
+        blocks = {block: of_block for block, of_block in facts.blocks.items() if version(block) == family}
+        leases, room = (sum(numbers) for numbers in zip(*blocks.values())) if blocks else (0, 1)
         if share(leases, room) >= FULL:
-            level, words = RED if leases >= room else AMBER, f"{block}: {leases} of {room} addresses are leased"
-            yield Finding(level, "block", words,
-                          "a node has one block of each pool, and no more containers start once it is full",
-                          "move containers to other nodes; a new cluster takes larger blocks")
+            words = f"{', '.join(blocks)}: {leases} of {room} addresses are leased"
+            yield Finding(RED if leases >= room else AMBER, "block", words,
+                          "the node has claimed no other block yet, and no more containers start once all are leased",
+                          "see what the agent says; else move containers to other nodes, or take another maxBlocks")
