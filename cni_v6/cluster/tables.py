@@ -13,17 +13,20 @@ write it into what is an outer header by then. The kernel takes any address of t
 beyond the node sends goes to the tunnel of another node. Masquerade would give that the node's address, so the other
 node could not tell it from the node's own.
 
-A third one, ``gate``, says who of other clusters may reach this one's containers. It is there while somebody may not.
+``wireguard``: nothing gets in beside the tunnel, unencrypted, that says that a container of another node has sent it.
+
+Another one, ``gate``, says who of other clusters may reach this one's containers. It is there while somebody may not.
 """
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-from cni_v6.cluster.facts import SRV6_IN, Device, Op, Passage, SetGate, SetSenders, SetTable, Tunnel
+from cni_v6.cluster.facts import SRV6, SRV6_IN, TUNNEL, Device, Op, Passage, SetGate, SetSenders, SetTable, Tunnel
 from cni_v6.cluster.protocol import PORT
 from cni_v6.cluster.srv6 import SIDS
+from cni_v6.cluster.wireguard_values import WIREGUARD, Encrypted
 from cni_v6.errors import KERNEL_REFUSED, CniError
 from cni_v6.kernel.netfilter import small_table as nft
 from cni_v6.kernel.netfilter.events import Changes
@@ -31,8 +34,10 @@ from cni_v6.kernel.netfilter.messages import rule_comment
 from cni_v6.kernel.netfilter.socket import NO_NETFILTER, open_netfilter
 from cni_v6.kernel.netlink.message import Message
 from cni_v6.kernel.netlink.socket import explain
+from cni_v6.net.addresses import overlap, version
 
 SRV6_TABLE, TUNNEL_TABLE, GATE_TABLE = "cni_v6_srv6", "cni_v6_vxlan", "cni_v6_clusters"
+WIREGUARD_TABLE = "cni_v6_wireguard"
 SENT_FROM = "sent from "
 # Before all passages. With ``srv6`` what comes in is forwarded twice: first to SRV6_IN, where nothing is tracked.
 ALWAYS = ("forwarded once more", "answers", "published", "echo requests of IPv6", "echo requests of IPv4")
@@ -43,7 +48,29 @@ def comments(device: Device) -> tuple[str, ...]:
     if isinstance(device, Tunnel):
         return (f"VXLAN not by {device.underlay}", "VXLAN of strangers",
                 f"VXLAN for other nodes, not by {device.underlay}")
+    if isinstance(device, Encrypted):
+        return tuple(comment for pool in device.pools for comment in _of_pool(pool, device))
     return "encapsulated by strangers", "tracked at the other end", "encapsulated", f"{SENT_FROM}{device.source}"
+
+
+def _of_pool(pool: str, device: Encrypted) -> tuple[str, str]:
+    """The words of the two rules of a pool."""
+    block = _block(pool, device)
+    return f"{pool} by {device.underlay}", f"{pool} but {block}" if block else pool
+
+
+def _block(pool: str, device: Encrypted) -> str:
+    """The node's block of a pool, "" for none."""
+    return next((block for block in device.blocks if version(block) == version(pool) and overlap(block, pool)), "")
+
+
+def encrypted(mtu: int, comments_found: Sequence[str]) -> Encrypted:
+    """The device with a table of these rules; for a table that somebody has changed it is no device's."""
+    words = [found.split(" ") for found in comments_found]
+    by = [found for found in words if found[1:2] == ["by"]]
+    underlay = by[0][-1] if by else ""
+    blocks = tuple(found[-1] for found in words if found[1:2] == ["but"])
+    return Encrypted(mtu, underlay, tuple(found[0] for found in by), blocks)
 
 
 def source(comments_found: Sequence[str]) -> str:
@@ -60,11 +87,20 @@ def messages(device: Device) -> list[Message]:
             nft.drop_udp(name, nft.INPUT, PORT, said[0], not_by=by), nft.drop_udp_of_strangers(name, PORT, said[1]),
             nft.drop_udp(name, nft.FORWARD, PORT, said[2], not_by=by, out_by=by),
         ), senders=True)
+    if isinstance(device, Encrypted):
+        return nft.make(WIREGUARD_TABLE, (nft.UNTRACKED,), _sources(device))
     name = SRV6_TABLE
     return nft.make(name, (nft.UNTRACKED, nft.FORWARD), (
         nft.drop_strangers_to(name, SIDS, said[0]), nft.untracked_from(name, SRV6_IN, said[1]),
         nft.untracked_to(name, SIDS, said[2]), nft.set_source_to(name, SIDS, device.source, said[3]),
     ), senders=True)
+
+
+def _sources(device: Encrypted) -> Iterator[Message]:
+    for pool in device.pools:
+        by_underlay, by_another = _of_pool(pool, device)
+        yield nft.drop_from(WIREGUARD_TABLE, pool, by_underlay, by=device.underlay)
+        yield nft.drop_from(WIREGUARD_TABLE, pool, by_another, not_by=WIREGUARD, but=_block(pool, device))
 
 
 def gate_messages(passages: Sequence[Passage]) -> list[Message]:
@@ -150,12 +186,13 @@ class Table:
 class Tables:
     """All of them.
 
-    ``news``: what tells that one has changed; None for a kernel without netfilter, where no carrier but ``srv6`` needs
-    one.
+    ``news``: what tells that one has changed; None for a kernel without netfilter, where no carrier but ``srv6`` and
+    ``wireguard`` needs one.
     """
 
     def __init__(self) -> None:
-        self.srv6, self.tunnel, self._gate = self._all = Table(SRV6_TABLE), Table(TUNNEL_TABLE), Table(GATE_TABLE)
+        self.srv6, self.tunnel, self.wireguard, self._gate = self._all = (
+            Table(SRV6_TABLE), Table(TUNNEL_TABLE), Table(WIREGUARD_TABLE), Table(GATE_TABLE))
         self.news = _news(self._all)
         for table in self._all:
             table.is_changed()  # after that, so that no change is missed
@@ -178,7 +215,7 @@ class Tables:
             self._gate.remove(operation)
 
     def senders(self) -> frozenset[str] | None:
-        """The nodes that a carrier takes packets from; None if no table of one is there.
+        """The nodes that a carrier takes packets from; None if no table that has them is there.
 
         :raises CniError: KERNEL_REFUSED.
         """
@@ -196,9 +233,13 @@ class Tables:
         """
         :raises CniError: KERNEL_REFUSED.
         """
-        table = self.tunnel if isinstance(operation.device, Tunnel) else self.srv6
-        senders = nft.set_senders(table.name, sorted(operation.senders))
+        table = self.of(operation.device.ifname)
+        senders = [] if table is self.wireguard else nft.set_senders(table.name, sorted(operation.senders))
         table.load(operation, [*messages(operation.device), *senders])
+
+    def of(self, ifname: str) -> Table:
+        """That of a device, by the name of its interface."""
+        return {TUNNEL: self.tunnel, SRV6: self.srv6, WIREGUARD: self.wireguard}[ifname]
 
     def _of_carriers(self) -> Iterable[Table]:
         return (table for table in (self.srv6, self.tunnel) if table.look())

@@ -26,6 +26,7 @@ from cni_v6.kernel.netfilter.messages import (
 )
 from cni_v6.kernel.netfilter.rules import (
     NEWTABLE,
+    NFT_CMP_EQ,
     NFT_CMP_NEQ,
     NFT_CT_STATE,
     NFT_CT_STATUS,
@@ -159,6 +160,22 @@ def drop_strangers_to(table: str, prefix: str, comment: str) -> Message:
     return _rule(table, UNTRACKED, comment, *_to(prefix), *_of_a_stranger(), expression("counter"), _verdict(NF_DROP))
 
 
+def drop_from(table: str, source: str, comment: str, *, by: str = "", not_by: str = "", but: str = "") -> Message:
+    """A rule: what has a source of a prefix is dropped, before connections are tracked.
+
+    :param by: only what comes in by this interface; "" for all.
+    :param not_by: only what comes in by another interface than this one; "" for all.
+    :param but: unless its source is of this prefix too; "" for none.
+    """
+    family = version(source)
+    within = matches(NFT_META_NFPROTO, bytes((NFPROTO[family],))), _within(SOURCES[family], source)
+    without = _within(SOURCES[family], but, NFT_CMP_NEQ) if but else b""
+    way = matches(NFT_META_IIFNAME, ifname(by)) if by else b""
+    other_way = meta(NFT_META_IIFNAME) + compare(ifname(not_by), NFT_CMP_NEQ) if not_by else b""
+    return _rule(table, UNTRACKED, comment, *within, without, way, other_way, expression("counter"),
+                 _verdict(NF_DROP))
+
+
 def set_source_to(table: str, prefix: str, address: str, comment: str) -> Message:
     """A rule: what is forwarded to an IPv6 prefix of whole bytes gets a source. No checksum is changed."""
     loaded = nested(NFTA_IMMEDIATE_DATA, attribute(NFTA_DATA_VALUE, packed(address)))
@@ -250,12 +267,12 @@ def _of_ipv6() -> bytes:
     return matches(NFT_META_NFPROTO, bytes((AF_INET6,)))
 
 
-def _within(offset: int, prefix: str) -> bytes:
-    """The address at an offset of the header is of a prefix."""
+def _within(offset: int, prefix: str, how: int = NFT_CMP_EQ) -> bytes:
+    """The address at an offset of the header is of a prefix, or is not (NFT_CMP_NEQ)."""
     network, _, length = prefix.partition("/")
     value, bits = packed(network), BITS[version(prefix)]
     mask = ((1 << int(length)) - 1 << bits - int(length)).to_bytes(len(value), "big")
-    return payload(NFT_PAYLOAD_NETWORK_HEADER, offset, len(value)) + masked(mask) + compare(value)
+    return payload(NFT_PAYLOAD_NETWORK_HEADER, offset, len(value)) + masked(mask) + compare(value, how)
 
 
 def _connection(key: int, bits: int) -> tuple[bytes, ...]:
