@@ -26,7 +26,7 @@ COURIER = pytest.param("courier", marks=pytest.mark.courier)
 MODES = ("process", "engine", COURIER)
 DUAL = (6, 4)  # as many sets as a dual-stack network has
 MARKED_FOLDERS = ("bare", "netns", "process")
-SANDBOXED = ("kubernetes", "netns", "process", "runtimes", "uml")
+SANDBOXED = ("kubernetes", "netns", "process", "runtimes", "uml", "wireguard")
 
 
 def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
