@@ -178,7 +178,7 @@ def _way(
     found = list(routes.way_to(claim, conf, theirs, underlay, device, pools))
     for entry in found:
         if places.get(place(entry), entry) != entry:
-            raise NoRoute("its node has the id or the key of another one")
+            raise NoRoute(f"its node has the {'key' if isinstance(entry, Peer) else 'id'} of another one")
     places.update((place(entry), entry) for entry in found)
     return found
 

@@ -1,4 +1,4 @@
-"""What the agent's kernel does for the carrier ``wireguard``: the fake; tests/uml/test_wireguard.py has the real one."""
+"""What the agent's kernel does for carrier ``wireguard``: the fake; tests/uml/test_wireguard.py has the real one."""
 
 from __future__ import annotations
 

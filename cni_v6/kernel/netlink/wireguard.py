@@ -108,8 +108,8 @@ def read_peers(messages: Iterable[bytes]) -> list[Found]:
 
 
 def _read_allowed(content: bytes) -> Iterator[str]:
-    for _, one in each(content):
-        given = by_kind(one)
+    for _, prefix in each(content):
+        given = by_kind(prefix)
         yield f"{as_address(given[_IPADDR])}/{as_int(given.get(_LENGTH))}"
 
 
