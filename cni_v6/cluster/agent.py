@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from cni_v6.cluster import bgp, conflist, membership, others, records, routes
 from cni_v6.cluster.capacity import Leases
+from cni_v6.cluster.complaints import Complaints
 from cni_v6.cluster.config import AgentConf
 from cni_v6.cluster.conflist import Document
 from cni_v6.cluster.facts import Facts, NodeKernel, Passage, Underlay, Vacate
@@ -66,7 +67,7 @@ class Agent:
         self._disk = disk
         self._speaker = speaker
         self._say = say
-        self.said: tuple[str, ...] = ()  # what is in the way, as of the last step
+        self.complaints = Complaints(say)
         self.reached = False  # the store could be read then
         self._joined = False  # the store has been reached since the start
         self._make_id = make_id
@@ -128,7 +129,7 @@ class Agent:
             self._disk.set_ready(ready)
         except CniError as error:
             failures.append(str(error))
-        self._tell([*complaints, *failures, *cluster.complaints, *wanted.complaints])
+        self.complaints.tell([*complaints, *failures, *cluster.complaints, *wanted.complaints])
         return Outcome(ready, complete=not failures, again=self._holdings.wait())
 
     def _own(self) -> tuple[Cluster, tuple[str, ...]]:
@@ -300,16 +301,5 @@ class Agent:
         self._disk.write_conflist(None)
         failures = [*self._reach(facts, Wanted(frozenset())), *self._shut(facts, ()),
                     *bgp.announce(self._speaker, self._conf, (), facts.underlay, ())]
-        self._tell(failures)
+        self.complaints.tell(failures)
         return Outcome(ready=False, complete=not failures, removed=True)
-
-    def _tell(self, complaints: Iterable[str]) -> None:
-        """Say what is new, and when all is well again."""
-        found = tuple(dict.fromkeys(complaints))
-        known = set(self.said)
-        for words in found:
-            if words not in known:
-                self._say(words)
-        if known and not found:
-            self._say("all is well again")
-        self.said = found

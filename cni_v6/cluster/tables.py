@@ -22,14 +22,13 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
 
 from cni_v6.cluster.facts import SRV6, SRV6_IN, TUNNEL, Device, Op, Passage, SetGate, SetSenders, SetTable, Tunnel
 from cni_v6.cluster.protocol import PORT
 from cni_v6.cluster.srv6 import SIDS
 from cni_v6.cluster.wireguard_values import WIREGUARD, Encrypted
 from cni_v6.errors import KERNEL_REFUSED, CniError
-from cni_v6.kernel.netfilter import counters, small_table as nft
+from cni_v6.kernel.netfilter import small_table as nft
 from cni_v6.kernel.netfilter.events import Changes
 from cni_v6.kernel.netfilter.messages import rule_comment
 from cni_v6.kernel.netfilter.socket import NO_NETFILTER, NetfilterSocket, open_netfilter
@@ -42,14 +41,6 @@ SENT_FROM = "sent from "
 BY_ANOTHER, VXLAN_OF_STRANGERS, FOR_OTHERS = "VXLAN not by ", "VXLAN of strangers", "VXLAN for other nodes, not by "
 SRV6_OF_STRANGERS = "encapsulated by strangers"
 UNENCRYPTED, OWN = "unencrypted from ", "own "
-# Why packets are dropped, by the start of the comment of each rule that counts them.
-REASONS = {
-    BY_ANOTHER: "it came in by another interface than that to the other nodes",
-    VXLAN_OF_STRANGERS: "its source is no other node",
-    FOR_OTHERS: "a container, or a host beyond this node, sent it to another node",
-    SRV6_OF_STRANGERS: "its source is no other node",
-    UNENCRYPTED: "it says that a container of another node has sent it, and is not encrypted",
-}
 # Before all passages. With ``srv6`` what comes in is forwarded twice: first to SRV6_IN, where nothing is tracked.
 ALWAYS = ("forwarded once more", "answers", "published", "echo requests of IPv6", "echo requests of IPv4")
 
@@ -119,20 +110,9 @@ def gate_messages(passages: Sequence[Passage]) -> list[Message]:
     ))
 
 
-def dropped() -> Iterator[tuple[str, str, int]]:
-    """(table, reason, packets) of what the tables of the carriers have dropped; nothing where there is no such table.
+def rules(netfilter: NetfilterSocket, table: str) -> Answer:
+    """The rules of a table; nothing if it is not there.
 
-    :raises CniError: KERNEL_REFUSED.
-    """
-    with closing(open_netfilter()) as netfilter:
-        for name in (SRV6_TABLE, TUNNEL_TABLE, WIREGUARD_TABLE):
-            for comment, packets in counters.of_remarked(_rules(netfilter, name).messages):
-                reasons = [reason for start, reason in REASONS.items() if comment.startswith(start)]
-                yield from ((name, reason, packets) for reason in reasons)
-
-
-def _rules(netfilter: NetfilterSocket, table: str) -> Answer:
-    """
     :raises CniError: KERNEL_REFUSED.
     """
     answer = netfilter.dump(nft.dump_rules(table))
@@ -159,7 +139,7 @@ class Table:
 
         :raises CniError: KERNEL_REFUSED.
         """
-        answer = _rules(self._netfilter, self.name)
+        answer = rules(self._netfilter, self.name)
         self.without = answer.error in NO_NETFILTER
         self._seen = tuple(rule_comment(data) for data in answer.messages)
         return self._seen

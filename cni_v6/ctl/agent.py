@@ -125,7 +125,7 @@ def _show(shown: StatusFile, agent: Agent, outcome: Outcome) -> None:
         return
     known, now = agent.known(), int(time.time())
     shown.update(
-        ready=outcome.ready, stepped=now, steps=shown.steps + 1, complaints=agent.said,
+        ready=outcome.ready, stepped=now, steps=shown.steps + 1, complaints=agent.complaints.last,
         nodes=len(known[1].nodes) if known else 0, **({"synced": now} if agent.reached else {}),
     )
 
