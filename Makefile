@@ -12,6 +12,7 @@ PACKAGES = $(RUN_PACKAGES) iproute2 iputils-ping
 TEST_PACKAGES = ca-certificates containernetworking-plugins fonts-dejavu-core gcc iptables jq libc6-dev procps radvd tcpdump
 REST_PACKAGES = bird2 busybox-static chromium-headless-shell clang containerd debian-archive-keyring etcd-server fish \
 	frr mandoc mmdebstrap musl-tools podman python3-venv qemu-user runc user-mode-linux valgrind zsh
+KERNEL_PACKAGES = bison busybox-static flex gcc libc6-dev make xz-utils
 # What Kubernetes' own tests call in their pods.
 CONFORMANCE_PACKAGES = bind9-dnsutils curl netcat-openbsd
 BENCH_PACKAGES = bird2 containernetworking-plugins etcd-server iptables musl-tools netavark
@@ -29,8 +30,8 @@ PYTEST = tools/sandbox env -u PYTHONDONTWRITEBYTECODE PATH="$(CURDIR)/.tools/bin
 REST = (runtimes or uml or bare or courier or slow) and not crossed
 
 .NOTPARALLEL:
-.PHONY: help demo test test-all test-rest test-kubernetes conformance check bench lint type courier wheels dist deb
-.PHONY: docs image install uninstall clean
+.PHONY: help demo test test-all test-rest test-kubernetes test-wireguard conformance check bench lint type courier
+.PHONY: wheels dist deb docs image install uninstall clean
 .PHONY: root setup setup-install setup-test setup-rest setup-bench
 
 help: ## list the targets
@@ -39,7 +40,7 @@ help: ## list the targets
 demo: root setup ## two containers on a dual-stack network, explained step by step
 	@tools/sandbox $(RUN) tools/demo
 
-test: ARGS = --cov -m "not ($(REST)) and not crossed and not kubernetes"
+test: ARGS = --cov -m "not ($(REST)) and not crossed and not kubernetes and not wireguard"
 test: root setup-test ## what every change must pass: lint, types, layers, units, namespaces, executables; 5 minutes
 	$(PYTEST) $(ARGS)
 	@echo "make test-all has more: container runtimes, user-mode kernels, bare machines (Debian 12 and 13), the courier, the slow rest."
@@ -53,6 +54,11 @@ test-rest: root setup-rest ## what make test leaves out; ARGS="-k gateway": a pa
 test-kubernetes: root setup-rest ## with a real kubelet and API server of Kubernetes, which it builds once
 	@tools/kubernetes
 	$(PYTEST) -m kubernetes $(ARGS)
+
+test-wireguard: root setup-test ## the encrypted carrier, in a user-mode kernel that has it and that it builds once
+	@tools/packages $(KERNEL_PACKAGES)
+	@tools/uml-kernel
+	$(PYTEST) -m wireguard $(ARGS)
 
 conformance: ARGS =
 conformance: root setup-rest ## Kubernetes' own network tests, into docs/benchmarks/kubernetes; it builds them once

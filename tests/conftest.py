@@ -32,7 +32,7 @@ IN_TURN = ("process", "courier")
 DUAL = (6, 4)  # as many sets as a dual-stack network has
 MARKED_FOLDERS = ("bare", "netns", "process")
 ALL_WAYS = ("both_ways", "crossed", "every_way")  # the last two: it has no turn, or needs none
-SANDBOXED = ("kubernetes", "netns", "process", "runtimes", "uml")
+SANDBOXED = ("kubernetes", "netns", "process", "runtimes", "uml", "wireguard")
 
 
 def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:

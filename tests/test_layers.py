@@ -18,9 +18,10 @@ PACKAGE = ROOT / "cni_v6"
 # Modules that touch the kernel, the disk, other processes or the clock; a name stands for its submodules too.
 # Every other module is pure: it imports pure modules only, and of Python's library nothing that reaches outside.
 IO = frozenset({
-    "cluster.bird", "cluster.disk", "cluster.echo", "cluster.etcd_store", "cluster.file_store", "cluster.files",
-    "cluster.follow", "cluster.kubernetes_store", "cluster.lease_folder", "cluster.linux", "cluster.linux_devices",
-    "cluster.news", "cluster.open_store", "cluster.other_store", "cluster.reporter", "cluster.serve", "cluster.tables",
+    "cluster.bird", "cluster.disk", "cluster.dropped", "cluster.echo", "cluster.etcd_store", "cluster.file_store", "cluster.files",
+    "cluster.follow", "cluster.kubernetes_store", "cluster.lease_folder", "cluster.linux", "cluster.linux_asked",
+    "cluster.linux_devices", "cluster.linux_wireguard", "cluster.news", "cluster.open_store", "cluster.other_store",
+    "cluster.reporter", "cluster.serve", "cluster.tables",
     "ctl", "engine.call_log", "engine.delivery", "engine.engine_metrics", "engine.handle", "engine.in_order",
     "engine.incoming", "engine.inheritance", "engine.inprocess", "engine.installation", "engine.log_file",
     "engine.metrics", "engine.scrape", "engine.server", "engine.service", "engine.start", "engine.suspect",

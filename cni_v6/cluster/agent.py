@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from cni_v6.cluster import bgp, conflist, membership, others, records, routes, srv6
+from cni_v6.cluster import bgp, conflist, membership, others, records, routes
 from cni_v6.cluster.capacity import Leases
+from cni_v6.cluster.complaints import Complaints
 from cni_v6.cluster.config import AgentConf
 from cni_v6.cluster.conflist import Document
 from cni_v6.cluster.facts import Facts, NodeKernel, Passage, Underlay, Vacate
 from cni_v6.cluster.holdings import Holdings
-from cni_v6.cluster.keys import SRV6
+from cni_v6.cluster.keys import WIREGUARD
 from cni_v6.cluster.membership import Member
 from cni_v6.cluster.records import Cluster, Objects
 from cni_v6.cluster.routes import Wanted
@@ -66,7 +67,7 @@ class Agent:
         self._disk = disk
         self._speaker = speaker
         self._say = say
-        self.said: tuple[str, ...] = ()  # what is in the way, as of the last step
+        self.complaints = Complaints(say)
         self.reached = False  # the store could be read then
         self._joined = False  # the store has been reached since the start
         self._make_id = make_id
@@ -102,10 +103,9 @@ class Agent:
         shut = list(self._shut(facts, gate))  # first: a store that is away takes its time
         if not shut:
             facts = replace(facts, gate=tuple(map(str, gate)))
-        complaints = [] if facts.underlay else [f"the node cannot be reached by others: {self._no_underlay()}"]
-        if self._conf.carrier == SRV6 and self._conf.has_ipv4:
-            complaints += filter(None, [srv6.complaint(facts)])
-        failures = [*self._holdings.count(), *self._look(facts)]
+        complaints = [*routes.complaints(self._conf, facts)]
+        facts, refused = self._encrypt(facts)
+        failures = [*self._holdings.count(), *refused, *self._look(facts)]
         complaints += self._look_at_others()
         failures += [*self._save(), *self._give_back()]
         cluster, own = self._own()
@@ -129,7 +129,7 @@ class Agent:
             self._disk.set_ready(ready)
         except CniError as error:
             failures.append(str(error))
-        self._tell([*complaints, *failures, *cluster.complaints, *wanted.complaints])
+        self.complaints.tell([*complaints, *failures, *cluster.complaints, *wanted.complaints])
         return Outcome(ready, complete=not failures, again=self._holdings.wait())
 
     def _own(self) -> tuple[Cluster, tuple[str, ...]]:
@@ -148,6 +148,14 @@ class Agent:
         known = {name: records.read(objects) for name, objects in self._state.others.items()}
         return others.with_others(found, self.member, self._conf, cluster, underlay, known)
 
+    def _encrypt(self, facts: Facts) -> tuple[Facts, list[str]]:
+        """Make the interface whose public key others must know, for a node that has none; what the kernel refuses."""
+        if self._conf.carrier != WIREGUARD or facts.public_key:
+            return facts, []
+        wanted = routes.wanted(self.member, self._conf, self._reader.read(self._state.objects), facts.underlay)
+        refused = self._kernel.apply(routes.device_difference(facts, wanted))
+        return self._kernel.observe(), [*map(str, refused)]
+
     def _reach(self, facts: Facts, wanted: Wanted) -> Iterable[str]:
         """Make the kernel as it must be; yields what it refuses."""
         device = list(routes.device_difference(facts, wanted))
@@ -159,9 +167,6 @@ class Agent:
         if refused[MOST_REFUSALS:]:  # another cluster's store decides how many there are
             yield f"the kernel refuses {len(refused) - MOST_REFUSALS} more"
 
-    def _no_underlay(self) -> str:
-        return f"there is no interface {self._conf.underlay}" if self._conf.underlay else "there is no default route"
-
     def _look(self, facts: Facts) -> Iterable[str]:
         """Read the store, and make the node a member; yields what is in the way."""
         objects: Objects = {}
@@ -169,8 +174,9 @@ class Agent:
             objects = self._store.read()
             registered = self._register(objects)
             # A link that is down has lost its IPv6 addresses.
-            if facts.underlay and facts.underlay.up and registered:
-                objects = self._join(objects, facts.underlay, registered)
+            has_key = facts.public_key or self._conf.carrier != WIREGUARD
+            if facts.underlay and facts.underlay.up and registered and has_key:
+                objects = self._join(objects, facts.underlay, registered, facts.public_key)
                 self._joined = True
             self._reader.read(objects)
         except CniError as error:
@@ -235,7 +241,7 @@ class Agent:
             self._state = replace(self._state, member=Member(self.member.name, ours))
         return self._registered
 
-    def _join(self, objects: Objects, underlay: Underlay, registered: Registered) -> Objects:
+    def _join(self, objects: Objects, underlay: Underlay, registered: Registered, public_key: str) -> Objects:
         """Change the store until the node is a member as it must be; the objects after that."""
         kept = membership.own_blocks(self.member, self._conf, self._reader.read(self._state.objects))
         for _ in range(TRIES):
@@ -245,7 +251,7 @@ class Agent:
             self._require_original(cluster)
             found = membership.changes(
                 self.member, self._conf, objects, cluster, underlay=underlay, kept=kept, registered=registered,
-                boot=self._boot, used=self._holdings.used, withheld=self._holdings.withheld,
+                boot=self._boot, public_key=public_key, used=self._holdings.used, withheld=self._holdings.withheld,
             )
             if not found:
                 return objects
@@ -295,16 +301,5 @@ class Agent:
         self._disk.write_conflist(None)
         failures = [*self._reach(facts, Wanted(frozenset())), *self._shut(facts, ()),
                     *bgp.announce(self._speaker, self._conf, (), facts.underlay, ())]
-        self._tell(failures)
+        self.complaints.tell(failures)
         return Outcome(ready=False, complete=not failures, removed=True)
-
-    def _tell(self, complaints: Iterable[str]) -> None:
-        """Say what is new, and when all is well again."""
-        found = tuple(dict.fromkeys(complaints))
-        known = set(self.said)
-        for words in found:
-            if words not in known:
-                self._say(words)
-        if known and not found:
-            self._say("all is well again")
-        self.said = found

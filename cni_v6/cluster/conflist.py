@@ -8,11 +8,10 @@ from contextlib import suppress
 from typing import Any
 
 from cni_v6.allocation.policy import NEVER
-from cni_v6.cluster import capacity, srv6, vxlan
+from cni_v6.cluster import capacity, routes
 from cni_v6.cluster.capacity import Withheld
 from cni_v6.cluster.config import AgentConf
 from cni_v6.cluster.facts import Underlay
-from cni_v6.cluster.keys import SRV6, VXLAN
 from cni_v6.config.keys.ipam import DEFAULT_REUSE_AFTER
 from cni_v6.config.main import OUR_IPAM
 from cni_v6.config.text import FormatError, parse_prefix, seconds
@@ -60,9 +59,8 @@ def wanted(conf: AgentConf, template: Document, blocks: Sequence[str], underlay:
     if not has_all(conf, blocks):
         return None
     ranges = [capacity.of_pool(pool, blocks) for pool in conf.pools]
-    room = {VXLAN: vxlan.mtu_of, SRV6: srv6.mtu_of}.get(conf.carrier)
     others = [pool.cidr for other in conf.clusters for pool in other.pools]
-    return render(template, ranges, room(underlay) if room else underlay.mtu, others)
+    return render(template, ranges, routes.mtu_of(conf.carrier, underlay), others)
 
 
 def render(template: Document, ranges: Sequence[Sequence[str]], mtu: int, others: Sequence[str] = ()) -> str:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import os
+from base64 import b64decode, b64encode
 from collections.abc import Sequence
 from contextlib import suppress
 
 from netaddr import IPNetwork
 
 from cni_v6.cluster import files
+from cni_v6.cluster.records import KEY_BYTES
 from cni_v6.cluster.state import State, decode_state, encode_state
 from cni_v6.errors import NODE_CONFLICT, STORE_FAILED, TRY_AGAIN, CniError
 from cni_v6.leases.disk import lock
 from cni_v6.net.addresses import values
 
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
-STATE, READY, LOCK = "state.json", "ready", "lock"
+STATE, READY, LOCK, KEY = "state.json", "ready", "lock", "wireguard.key"
 
 
 class RealDisk:
@@ -75,6 +77,33 @@ class RealDisk:
 def new_id() -> str:
     """The id of a new node: 128 random bits."""
     return os.urandom(16).hex()
+
+
+def private_key(folder: str) -> bytes:
+    """The node's private key of WireGuard, which is made where it is absent. The file has it in base64.
+
+    :param folder: the agent's.
+    :raises CniError: IO_FAILURE; STORE_FAILED for a file with something else. No message has what is in it.
+    """
+    path = f"{folder}/{KEY}"
+    content = files.read(path)
+    if content is None:
+        made = _clamped(os.urandom(KEY_BYTES))
+        files.replace(path, b64encode(made) + b"\n", 0o600)
+        return made
+    try:
+        found = b64decode(content.strip(), validate=True)
+    except ValueError:
+        found = b""
+    if len(found) != KEY_BYTES:
+        raise CniError(STORE_FAILED, f"{path} has no private key of WireGuard",
+                       "remove it: the agent makes another one, and the other nodes learn of it")
+    return _clamped(found)
+
+
+def _clamped(key: bytes) -> bytes:
+    """As the kernel keeps it (RFC 7748, 5)."""
+    return bytes((key[0] & 248, *key[1:-1], key[-1] & 127 | 64))
 
 
 def leased(folder: str, blocks: Sequence[str]) -> dict[str, int]:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from cni_v6.cluster.wireguard_values import Address, Encrypted, Peer
 from cni_v6.errors import CniError
 from cni_v6.log import counted
 from cni_v6.protocol import names
@@ -81,7 +82,7 @@ class Pair:
         return f"interfaces {SRV6} and {SRV6_IN} from {self.source} (mtu {self.mtu})"
 
 
-Device = Tunnel | Pair
+Device = Tunnel | Pair | Encrypted
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,22 +152,9 @@ class Rule:
         return f"rule of IPv{self.family} for {self.dst or 'all'} that comes in by {self.ifname}"
 
 
-Entry = Route | Neighbour | Endpoint | SegmentRoute | Rule
-ORDER: tuple[type[Entry], ...] = (Endpoint, Neighbour, SegmentRoute, Rule, Route)  # each needs those before it
-
-
-def place(entry: Entry) -> tuple[str, ...]:
-    """What the kernel tells entries apart by; a route by its table, its prefix and its metric."""
-    match entry:
-        case Route():
-            return "route", entry.dst, "last" if not entry.ifname else ""
-        case SegmentRoute():
-            return "segment", entry.dst
-        case Rule():
-            return "rule", str(entry)
-        case Neighbour():
-            return "neighbour", entry.address
-    return "endpoint", entry.mac
+Entry = Route | Neighbour | Endpoint | SegmentRoute | Rule | Peer | Address
+# Each needs those before it.
+ORDER: tuple[type[Entry], ...] = (Endpoint, Neighbour, SegmentRoute, Rule, Peer, Address, Route)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +179,7 @@ class Remove:
 
 @dataclass(frozen=True, slots=True)
 class RemoveDevice:
-    """It may be gone already. With it go its routes, neighbours and endpoints, but not rules with its name."""
+    """It may be gone already. With it goes all that it was told, and its routes, but not rules with its name."""
 
     ifname: str
 
@@ -272,12 +260,13 @@ Op = Add | Remove | RemoveDevice | Forward | SetGate | SetSenders | SetTable | V
 class Facts:
     """``underlay``: None if there is no such interface.
 
-    ``devices``: those of the names TUNNEL and SRV6 that an interface has; None for one that is not as it must be.
-    ``entries``: routes and rules with our protocol number; what the tunnel was told. ``closed``: those of the
-    interfaces that packets of other nodes come in by on which ``Forward`` would change something. ``drops``: the
+    ``devices``: those of the names of devices that an interface has; None for one that is not as it must be.
+    ``entries``: routes and rules with our protocol number; what the carrier's interface was told. ``closed``: those of
+    the interfaces that packets of other nodes come in by on which ``Forward`` would change something. ``drops``: the
     reverse path filter (RFC 3704) drops IPv4 packets whose source is reached by another interface. ``gate``: the
     passages, in words. ``senders``: those that encapsulated packets are taken from; None if nothing is encapsulated.
-    ``interfaces``: those of devices that are as they must be, whatever their tables are.
+    ``interfaces``: those of devices that are as they must be, whatever their tables are. ``public_key``: of the node's
+    WireGuard interface, in base64; "" while there is none with the node's private key.
     """
 
     underlay: Underlay | None
@@ -288,6 +277,7 @@ class Facts:
     gate: tuple[str, ...] = ()
     senders: frozenset[str] | None = None
     interfaces: frozenset[Device] = frozenset()
+    public_key: str = ""
 
 
 class NodeKernel(Protocol):

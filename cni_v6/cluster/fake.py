@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from hashlib import sha256
 
 from cni_v6.cluster import blocks
 from cni_v6.cluster.bgp import tag_of
@@ -33,22 +36,24 @@ from cni_v6.cluster.facts import (
     Tunnel,
     Underlay,
     Vacate,
-    place,
 )
+from cni_v6.cluster.places import interface_of, place
+from cni_v6.cluster.wireguard_values import WIREGUARD, Address, Encrypted, Peer
 from cni_v6.errors import INVALID_CONFIG, IO_FAILURE, KERNEL_REFUSED, CniError
 from cni_v6.net.addresses import BITS, overlap, values, version
 
 GARBAGE = "garbage"  # of which BIRD cannot make sense
-ENDS = {TUNNEL: {TUNNEL}, SRV6: {SRV6, SRV6_IN}}  # the interfaces of each device
+ENDS = {TUNNEL: {TUNNEL}, SRV6: {SRV6, SRV6_IN}, WIREGUARD: {WIREGUARD}}  # the interfaces of each device
 
 
 class FakeNode:
     """``written``: all operations that changed something, in order.
 
-    ``closed``: interfaces that do not forward; the carrier's begin so on a node on which any does.
+    ``closed``: interfaces that do not forward; the carrier's begin so on a node on which any does. ``private_key``: of
+    the node's WireGuard; without one, the kernel has none.
     """
 
-    def __init__(self, underlay: Underlay | None, closed: Iterable[str] = ()) -> None:
+    def __init__(self, underlay: Underlay | None, closed: Iterable[str] = (), private_key: bytes = b"") -> None:
         self.underlay = underlay
         self.closed = set(closed)
         self.devices: dict[str, Device] = {}
@@ -58,15 +63,21 @@ class FakeNode:
         self.gate: tuple[Passage, ...] = ()
         self.senders: frozenset[str] = frozenset()
         self.written: list[Op] = []
+        self.private_key = private_key
+        self._used_key = b""  # by the interface
         self._forced = bool(self.closed)
         self._places: dict[tuple[str, ...], Entry] = {}  # the entries, while operations are carried out
         self._changes = 0  # of entries
 
     def observe(self) -> Facts:
         closed = frozenset(self.closed)
-        return Facts(self.underlay, dict(self.devices), frozenset(self.entries), closed, self.drops,
-                     tuple(map(str, self.gate)), self.senders if self.devices else None,
-                     frozenset(device.interface for device in self.devices.values()))
+        devices: dict[str, Device | None] = dict(self.devices)
+        if WIREGUARD in devices and self._used_key != self.private_key:
+            devices[WIREGUARD] = None
+        public_key = b64encode(sha256(self.private_key).digest()).decode() if devices.get(WIREGUARD) else ""
+        return Facts(self.underlay, devices, frozenset(self.entries), closed, self.drops,
+                     tuple(map(str, self.gate)), self.senders if self._has_senders() else None,
+                     frozenset(device.interface for device in devices.values() if device), public_key)
 
     def apply(self, operations: Iterable[Op]) -> list[CniError]:
         todo = list(operations)
@@ -93,7 +104,7 @@ class FakeNode:
             self.gate = operation.passages
             return ""
         if isinstance(operation, SetSenders):
-            self.senders = operation.addresses if self.devices else frozenset()
+            self.senders = operation.addresses if self._has_senders() else frozenset()
             return ""
         if isinstance(operation, SetTable):
             self.devices[operation.device.ifname], self.senders = operation.device, operation.senders
@@ -105,13 +116,17 @@ class FakeNode:
         if isinstance(operation, RemoveDevice):
             self._remove_device(operation.ifname)
             return ""
-        if isinstance(operation.what, Tunnel | Pair):
+        if isinstance(operation.what, Tunnel | Pair | Encrypted):
             return self._add_device(operation.what)
         return self._set_entry(operation, operation.what)
 
     def _add_device(self, device: Device) -> str:
         if device.ifname in self.devices:
             return "File exists"
+        if isinstance(device, Encrypted):
+            if not self.private_key:
+                return "Operation not supported; the kernel has no WireGuard"
+            self._used_key = self.private_key
         self.devices[device.ifname] = device
         self.closed |= ENDS[device.ifname] if self._forced else set()
         return ""
@@ -120,7 +135,7 @@ class FakeNode:
         self.devices.pop(ifname, None)
         self.senders = frozenset()
         self.closed -= ENDS[ifname]
-        for entry in [known for known in self.entries if _needs(known) in ENDS[ifname]]:
+        for entry in [known for known in self.entries if interface_of(known) in ENDS[ifname]]:
             self._take(entry)
 
     def _set_entry(self, operation: Add | Remove, entry: Entry) -> str:
@@ -132,10 +147,23 @@ class FakeNode:
         if known:
             self._take(known)
         if isinstance(operation, Add):
+            if isinstance(entry, Peer):
+                self._move_blocks(entry)
             self._places[place(entry)] = entry
             self.entries.add(entry)
             self._changes += 1
         return ""
+
+    def _has_senders(self) -> bool:
+        return any(not isinstance(device, Encrypted) for device in self.devices.values())
+
+    def _move_blocks(self, peer: Peer) -> None:
+        """A block is of one peer: the others lose it."""
+        for other in [entry for entry in self.entries if isinstance(entry, Peer) and {*entry.blocks} & {*peer.blocks}]:
+            self._take(other)
+            left = replace(other, blocks=tuple(block for block in other.blocks if block not in peer.blocks))
+            self._places[place(left)] = left
+            self.entries.add(left)
 
     def _take(self, entry: Entry) -> None:
         del self._places[place(entry)]
@@ -143,19 +171,12 @@ class FakeNode:
         self._changes += 1
 
     def _missing(self, entry: Entry) -> str:
-        name = _needs(entry)
+        name = interface_of(entry)
         if not name or any(name in ENDS[known] for known in self.devices):
             return ""
         if self.underlay is None or name != self.underlay.ifname:
             return "No such device"
         return "" if self.underlay.up else "Network is down"
-
-
-def _needs(entry: Entry) -> str:
-    """The interface without which there is no such entry."""
-    if isinstance(entry, Rule):
-        return ""
-    return entry.ifname if isinstance(entry, Route | SegmentRoute) else TUNNEL
 
 
 def _host(address: str) -> str:
@@ -164,7 +185,7 @@ def _host(address: str) -> str:
 
 
 def _is_exclusive(entry: Entry) -> bool:
-    return isinstance(entry, Route | SegmentRoute | Rule)
+    return isinstance(entry, Route | SegmentRoute | Rule | Address)
 
 
 class FakeLeases:

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from cni_v6.config.keys import Flag, Items, Key, Level, Nested, Number, Text
 
-DIRECT, VXLAN, SRV6, BGP = "direct", "vxlan", "srv6", "bgp"
-CARRIERS = (DIRECT, VXLAN, SRV6, BGP)
+DIRECT, VXLAN, SRV6, WIREGUARD, BGP = "direct", "vxlan", "srv6", "wireguard", "bgp"
+CARRIERS = (DIRECT, VXLAN, SRV6, WIREGUARD, BGP)
 STATE_DIR = "/var/lib/cni/cluster"
 BIRD_FILE, BIRD_SOCKET = "/var/lib/cni/bird/cni-v6.conf", "/run/bird/bird.ctl"
 AUTO = "auto"
@@ -85,7 +85,7 @@ AGENT = Level("agent", "", (
         example=[{"cidr": "fd42:8e1f:6a00::/48", "block": 64}, {"cidr": "10.244.0.0/16", "block": 26}]),
     Key("carrier", Text("carrier"), "How packets get to the containers of other nodes. `direct`: by routes; all nodes "
         "are on one link. `vxlan`: by a tunnel over IPv6; any links. `srv6`: by routes and segment routing; one link. "
-        "`bgp`: by routes that BIRD announces and learns.",
+        "`wireguard`: encrypted; any links. `bgp`: by routes that BIRD announces and learns.",
         "", default=DIRECT, example=DIRECT),
     Key("underlay", Text("interface"), "The interface to the other nodes. `auto`: that of the default route, IPv6 "
         "first.", "", default=AUTO, example="eth0"),

@@ -34,11 +34,15 @@ from cni_v6.cluster.facts import (
     Underlay,
     Vacate,
 )
-from cni_v6.cluster.linux_devices import GONE, Asked, Devices, refusal
+from cni_v6.cluster.linux_asked import GONE, Asked, refusal
+from cni_v6.cluster.linux_devices import Devices
+from cni_v6.cluster.linux_wireguard import WireGuard
 from cni_v6.cluster.news import News
+from cni_v6.cluster.places import interface_of
 from cni_v6.cluster.protocol import LAST_METRIC, METRIC, PROTOCOL, TABLE
 from cni_v6.cluster.srv6 import DECAPSULATED4
 from cni_v6.cluster.tables import Tables
+from cni_v6.cluster.wireguard_values import WIREGUARD, Address, Encrypted, Peer
 from cni_v6.errors import CniError
 from cni_v6.kernel import ops, sysctl
 from cni_v6.kernel.netlink import answers, lookups, pyroute2_messages, pyroute2_tunnels, requests, segments, uapi
@@ -48,7 +52,7 @@ from cni_v6.net.addresses import BITS, overlap, version
 
 UNFIT = uapi.IFA_F_TEMPORARY | uapi.IFA_F_DEPRECATED | uapi.IFA_F_DADFAILED | uapi.IFA_F_TENTATIVE
 FORCED = "ipv6/conf/{}/force_forwarding"  # Linux 6.17 and later; before, an ADD turns on all interfaces
-OURS = (TUNNEL, SRV6, SRV6_IN)
+OURS = (TUNNEL, SRV6, SRV6_IN, WIREGUARD)
 FAMILIES = {6: uapi.AF_INET6, 4: uapi.AF_INET}
 
 
@@ -56,14 +60,16 @@ class LinuxNode:
     """The kernel of the network namespace that this is made in.
 
     :param underlay: the interface to the other nodes; "" for that of the default route, IPv6 first.
+    :param private_key: for the carrier ``wireguard``; b"" for another one.
     """
 
-    def __init__(self, underlay: str) -> None:
+    def __init__(self, underlay: str, private_key: bytes = b"") -> None:
         self._wanted = underlay
         self._asked = Asked()
         self._sysctls = sysctl.Folders(at_once=True)
         self._tables = Tables()
-        self._devices = Devices(self._asked, self._sysctls, self._tables)
+        self._wireguard = WireGuard(self._asked, private_key)
+        self._devices = Devices(self._asked, self._sysctls, self._tables, self._wireguard)
         self.news = News(self._asked.port)
         self.table_news = self._tables.news
         self.underlay_name = underlay  # as it was seen at last
@@ -73,6 +79,7 @@ class LinuxNode:
     def close(self) -> None:
         self._asked.socket.close()
         self._sysctls.close()
+        self._wireguard.close()
         self._tables.close()
         self.news.close()
 
@@ -81,15 +88,18 @@ class LinuxNode:
         index = answers.index_of(below) if below else 0
         underlay = self._underlay(below) if below else None
         self.underlay_name = underlay.ifname if underlay else ""
+        self._wireguard.forget()
         devices, interfaces, ends = self._devices.look(underlay, index)
-        tunnel = next((number for number, name in ends.items() if name == TUNNEL), 0)
+        tunnel, encrypted = (next((number for number, name in ends.items() if name == wanted), 0)
+                             for wanted in (TUNNEL, WIREGUARD))
         self.news.of_tunnel(tunnel)
         names = {**ends, **({index: underlay.ifname} if underlay else {})}
         self.news.of_interfaces(names if underlay else (), {self._wanted, *OURS})
-        entries = [*self._routes(names), *self._rules(), *(self._of_tunnel(tunnel) if devices.get(TUNNEL) else ())]
+        entries = [*self._routes(names), *self._rules(), *(self._of_tunnel(tunnel) if devices.get(TUNNEL) else ()),
+                   *self._wireguard.peers(), *self._addresses(encrypted)]
         drops = underlay is not None and self._drops(underlay)
         return Facts(underlay, devices, frozenset(entries), frozenset(self._closed(names.values())), drops,
-                     self._tables.gate(), self._tables.senders(), interfaces)
+                     self._tables.gate(), self._tables.senders(), interfaces, self._wireguard.public_key)
 
     def apply(self, operations: Iterable[Op]) -> list[CniError]:
         found = []
@@ -124,6 +134,13 @@ class LinuxNode:
         for data in self._asked.dump(pyroute2_tunnels.get_endpoints(index)):
             _, node, mac = lookups.read_entry(data)
             yield Endpoint(mac, node)
+
+    def _addresses(self, index: int) -> Iterator[Address]:
+        """Those of the interface with this index; none for 0."""
+        for data in self._asked.dump(requests.get_addresses(index)) if index else ():
+            of, prefix = answers.read_address(data)
+            if of == index:
+                yield Address(prefix)
 
     def _routes(self, names: Mapping[int, str]) -> Iterator[Entry]:
         """A message that was in the last dump is not read again: there are thousands, and few differ."""
@@ -174,7 +191,7 @@ class LinuxNode:
         elif isinstance(operation, RemoveDevice):
             indices.clear()
             self._devices.remove(operation)
-        elif isinstance(operation.what, Tunnel | Pair):
+        elif isinstance(operation.what, Tunnel | Pair | Encrypted):
             indices.clear()
             self._devices.add(operation, operation.what)
         else:
@@ -189,14 +206,17 @@ class LinuxNode:
                 self._asked.do(operation, message, (errno.EADDRNOTAVAIL, *GONE))
 
     def _apply_entry(self, operation: Add | Remove, entry: Entry, indices: dict[str, int]) -> None:
-        name = "" if isinstance(entry, Rule) else TUNNEL if isinstance(entry, Neighbour | Endpoint) else entry.ifname
+        name = interface_of(entry)
         if name and name not in indices:
             indices[name] = self._asked.index(name)
         index = indices.get(name)
         if index == 0 and isinstance(operation, Add):
             raise refusal(operation, Answer(errno.ENODEV))
-        if index == 0 and isinstance(entry, Neighbour | Endpoint):
-            return  # it went with the tunnel
+        if index == 0 and isinstance(entry, Neighbour | Endpoint | Peer | Address):
+            return  # it went with the interface
+        if isinstance(entry, Peer):
+            self._wireguard.set_peer(operation, entry)
+            return
         message = _REQUESTS[type(operation), type(entry)](entry, index)
         self._asked.do(operation, message, GONE if isinstance(operation, Remove) else ())
 
@@ -247,6 +267,10 @@ _REQUESTS: Mapping[tuple[type[Any], type[Any]], Callable[[Any, Any], Message]] =
     (Remove, Endpoint): lambda endpoint, index: pyroute2_tunnels.remove_endpoint(endpoint.mac, endpoint.node, index),
     (Add, SegmentRoute): _add_segment_route,
     (Remove, SegmentRoute): lambda route, _: segments.remove_route(route.dst, table=TABLE, protocol=PROTOCOL),
+    (Add, Address): lambda address, index: requests.add_address(
+        ops.AddAddress(ops.HOST, WIREGUARD, address.prefix), index),
+    (Remove, Address): lambda address, index: requests.remove_address(
+        ops.RemoveAddress(ops.HOST, WIREGUARD, address.prefix), index),
     (Add, Rule): lambda rule, _: segments.add_rule(
         rule.family, rule.ifname, rule.dst, table=TABLE, protocol=PROTOCOL),
     (Remove, Rule): lambda rule, _: segments.remove_rule(

@@ -2,92 +2,39 @@
 
 from __future__ import annotations
 
-import errno
-from collections.abc import Iterator, Sequence
-
 from cni_v6.cluster.facts import (
     SRV6,
     SRV6_IN,
     TUNNEL,
     Device,
-    Entry,
     Op,
     Pair,
     RemoveDevice,
-    Route,
-    SegmentRoute,
     Tunnel,
     Underlay,
 )
+from cni_v6.cluster.linux_asked import GONE, Asked
+from cni_v6.cluster.linux_wireguard import WireGuard
 from cni_v6.cluster.protocol import PORT, VNI
-from cni_v6.cluster.tables import Tables, messages, source
-from cni_v6.errors import KERNEL_REFUSED, CniError
+from cni_v6.cluster.tables import Tables, encrypted, messages, source
+from cni_v6.cluster.wireguard_values import WIREGUARD, Encrypted
 from cni_v6.kernel import ops, sysctl
 from cni_v6.kernel.netlink import answers, devconf, pyroute2_tunnels, requests, segments
-from cni_v6.kernel.netlink.message import Message
-from cni_v6.kernel.netlink.socket import Answer, RouteSocket, explain, open_route
 
-NO_FAMILY = (errno.EAFNOSUPPORT, errno.EOPNOTSUPP)
-GONE = (errno.ESRCH, errno.ENOENT, errno.ENODEV)
-OFF_LINK = (errno.EHOSTUNREACH, errno.EINVAL, errno.ENETUNREACH)  # what a next hop is refused with
 PAIR_MAC = "02:00:00:00:00:a6"  # both ends have it, so that each takes what the other sends
 # Of SRV6_IN. It has no address, so even a loose filter would drop IPv4, and what comes in there may be from the node
 # itself: by IPv4 the kernel drops a source of its own (fib_validate_source, net/ipv4/fib_frontend.c).
 INNER = {f"ipv4/conf/{SRV6_IN}/rp_filter": "0", f"ipv4/conf/{SRV6_IN}/accept_local": "1"}
 
 
-class Asked:
-    """Requests to rtnetlink, one at a time. ``port``: that they come from (netlink(7))."""
-
-    def __init__(self) -> None:
-        opened = open_route()
-        opened.bind((0, 0))  # else it has no port before its first request
-        self.port = int(opened.getsockname()[0])
-        self.socket = RouteSocket(opened)
-
-    def link(self, request: Message | None) -> bytes | None:
-        """The RTM_NEWLINK message of an interface; None if there is none."""
-        [answer] = self.socket.request([request]) if request else [Answer()]
-        return answer.messages[0] if answer.messages else None
-
-    def index(self, name: str) -> int:
-        """An interface's index, 0 if there is none."""
-        data = self.link(requests.get_link(name))
-        return answers.index_of(data) if data else 0
-
-    def addresses(self, index: int, unfit: int = 0) -> Iterator[str]:
-        """Those of an interface without any of the flags IFA_F_*."""
-        for data in self.dump(requests.get_addresses(index)):
-            address, flags = answers.read_address_flags(data)
-            if not flags & unfit and answers.index_of(data) == index:
-                yield address
-
-    def dump(self, message: Message) -> Sequence[bytes]:
-        """
-        :raises CniError: KERNEL_REFUSED: half a list must not be taken for the whole.
-        """
-        answer = self.socket.dump(message)
-        if answer.error and answer.error not in NO_FAMILY:
-            raise CniError(KERNEL_REFUSED, "cannot list the node's addresses and routes", explain(answer))
-        return answer.messages
-
-    def do(self, operation: Op, message: Message, passed: Sequence[int] = ()) -> None:
-        """
-        :param passed: errors that are none.
-        :raises CniError: KERNEL_REFUSED.
-        """
-        [answer] = self.socket.request([message])
-        if answer.error and answer.error not in passed:
-            raise refusal(operation, answer)
-
-
 class Devices:
-    """The interfaces TUNNEL and SRV6 of the network namespace."""
+    """The interfaces of the carriers in the network namespace."""
 
-    def __init__(self, asked: Asked, sysctls: sysctl.Folders, tables: Tables) -> None:
+    def __init__(self, asked: Asked, sysctls: sysctl.Folders, tables: Tables, wireguard: WireGuard) -> None:
         self._asked = asked
         self._sysctls = sysctls
         self._tables = tables
+        self._wireguard = wireguard
 
     def look(
         self, underlay: Underlay | None, index: int
@@ -99,24 +46,31 @@ class Devices:
         found: dict[str, Device | None] = {}
         interfaces: set[Device] = set()
         names: dict[int, str] = {}
-        for name in (TUNNEL, SRV6, SRV6_IN):
+        for name in (TUNNEL, SRV6, SRV6_IN, WIREGUARD):
             data = self._asked.link(requests.get_link(name))
             if data:
                 names[answers.index_of(data)] = name
                 if name == SRV6_IN:
                     continue
-                device = self._tunnel(data, underlay, index) if name == TUNNEL else self._pair(data)
+                device = self._device(name, data, underlay, index)
                 interfaces |= {device.interface} if device else set()
                 found[name] = device if device and self._has_table(device) else None
-        for name, table in ((TUNNEL, self._tables.tunnel), (SRV6, self._tables.srv6)):
-            if table.look():
+        for name in (TUNNEL, SRV6, WIREGUARD):
+            if self._tables.of(name).look():
                 found.setdefault(name, None)
         return found, frozenset(interfaces), names
 
+    def _device(self, name: str, data: bytes, underlay: Underlay | None, index: int) -> Device | None:
+        if name == WIREGUARD:
+            mtu = self._wireguard.look(data)
+            return None if mtu is None else encrypted(mtu, self._tables.wireguard.look())
+        return self._tunnel(data, underlay, index) if name == TUNNEL else self._pair(data)
+
     def _has_table(self, device: Device) -> bool:
-        if isinstance(device, Tunnel):
-            return self._tables.tunnel.has(device) or self._tables.tunnel.without
-        return self._tables.srv6.has(device)
+        table = self._tables.of(device.ifname)
+        if isinstance(device, Encrypted) and not device.pools:
+            return False
+        return table.has(device) or isinstance(device, Tunnel) and table.without
 
     def _tunnel(self, data: bytes, underlay: Underlay | None, index: int) -> Tunnel | None:
         """The tunnel; None if its interface is not whole, as when an agent ended before it was, or somebody changed it.
@@ -152,7 +106,7 @@ class Devices:
         :raises CniError: KERNEL_REFUSED.
         """
         self._asked.do(operation, requests.delete_link(ops.DeleteLink(ops.HOST, operation.ifname)), GONE)
-        {TUNNEL: self._tables.tunnel, SRV6: self._tables.srv6}[operation.ifname].remove(operation)
+        self._tables.of(operation.ifname).remove(operation)
 
     def add(self, operation: Op, device: Device) -> None:
         """
@@ -160,6 +114,8 @@ class Devices:
         """
         if isinstance(device, Pair):
             self._add_pair(operation, device)
+        elif isinstance(device, Encrypted):
+            self._wireguard.add(operation, device, self._tables.wireguard)
         else:
             self._add_tunnel(operation, device)
 
@@ -198,21 +154,3 @@ class Devices:
         assert message
         self._asked.do(operation, message)
         return index
-
-
-def refusal(operation: Op, answer: Answer) -> CniError:
-    """What the operator may do about it."""
-    remedy, what = explain(answer), getattr(operation, "what", None)
-    if isinstance(what, Route | SegmentRoute) and what.gateway and answer.error in OFF_LINK:
-        remedy += f"; is {what.ifname} up, and {what.gateway} on its link? carriers direct and srv6 need that"
-    elif isinstance(what, SegmentRoute) and answer.error in (errno.EOPNOTSUPP, errno.EINVAL):
-        remedy += "; the kernel has no SRv6 (CONFIG_IPV6_SEG6_LWTUNNEL, Linux 6.0 or newer): take carrier vxlan"
-    if isinstance(what, Entry) and answer.error == errno.EEXIST:
-        remedy += "; another program has such a route: remove it, and its owner"
-    if isinstance(what, Tunnel) and answer.error == errno.EOPNOTSUPP:
-        remedy += "; the kernel has no VXLAN: modprobe vxlan"
-    if isinstance(what, Tunnel) and answer.error == errno.EEXIST:
-        remedy += f"; another interface has VNI {VNI} on UDP port {PORT}"
-    if isinstance(what, Pair) and answer.error == errno.EEXIST:
-        remedy += f"; another program has an interface {SRV6_IN}"
-    return CniError(KERNEL_REFUSED, f"cannot {operation}", remedy)

@@ -39,10 +39,13 @@ class Member:
     id: str
 
 
-def record(member: Member, conf: AgentConf, underlay: Underlay, cluster: Cluster, boot: str = "") -> NodeRecord:
+def record(
+    member: Member, conf: AgentConf, underlay: Underlay, cluster: Cluster, *, boot: str = "", public_key: str = ""
+) -> NodeRecord:
     """The record that the node must have. A next hop stays what it was while the interface has it."""
     published = cluster.nodes[member.name].addresses if member.name in cluster.nodes else ()
-    return NodeRecord(member.name, member.id, tuple(_next_hops(underlay, published)), conf.carrier, boot=boot)
+    return NodeRecord(member.name, member.id, tuple(_next_hops(underlay, published)), conf.carrier, boot=boot,
+                      public_key=public_key)
 
 
 def _next_hops(underlay: Underlay, published: Sequence[str]) -> Iterator[str]:
@@ -66,7 +69,8 @@ def is_removed(member: Member, cluster: Cluster) -> bool:
 
 def changes(
     member: Member, conf: AgentConf, objects: Objects, cluster: Cluster, *, underlay: Underlay, kept: Collection[str],
-    registered: Registered, boot: str = "", used: Used = MappingProxyType({}), withheld: Withheld = NOTHING,
+    registered: Registered, boot: str = "", public_key: str = "", used: Used = MappingProxyType({}),
+    withheld: Withheld = NOTHING,
 ) -> tuple[Change, ...]:
     """What to change, all at once; nothing for a member whose record and blocks are as they must be.
 
@@ -79,6 +83,7 @@ def changes(
     :param kept: blocks that the node had at last, in its order.
     :param registered: this node, as the store's engine knows it.
     :param boot: of this machine.
+    :param public_key: of the node's WireGuard.
     :param used: leases of the node's network; nothing if they are not known.
     :raises CniError: NODE_CONFLICT if another node has the name, INVALID_CONFIG if the cluster's pools are others,
         ADDRESSES_EXHAUSTED.
@@ -87,7 +92,7 @@ def changes(
     if registered.blocks is None:
         _require_name(member, cluster)
     pools = _pools(conf, cluster)
-    wanted = record(member, conf, underlay, cluster, boot)
+    wanted = record(member, conf, underlay, cluster, boot=boot, public_key=public_key)
     found = []
     for pool in conf.pools:
         own = _of_pool(pool, member, cluster)

@@ -6,7 +6,7 @@ it, and about nothing else: neither about packets for this cluster, nor for a th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from netaddr import IPAddress, IPNetwork
@@ -23,13 +23,14 @@ from cni_v6.cluster.facts import (
     SegmentRoute,
     Tunnel,
     Underlay,
-    place,
 )
 from cni_v6.cluster.keys import CARRIERS
 from cni_v6.cluster.membership import Member
+from cni_v6.cluster.places import place
 from cni_v6.cluster.records import Claim, Cluster, Objects
 from cni_v6.cluster.routes import NoRoute, Wanted
 from cni_v6.cluster.store import OtherClusterStore
+from cni_v6.cluster.wireguard_values import Encrypted, Peer
 from cni_v6.errors import DECODING_FAILURE, CniError
 from cni_v6.net.addresses import overlap, version
 
@@ -115,6 +116,8 @@ def _of_own_id(
     if isinstance(wanted.device, Tunnel):
         tunnel = wanted.device
         return Endpoint(tunnel.mac, tunnel.local), Neighbour(tunnel.address, tunnel.mac)
+    if isinstance(wanted.device, Encrypted) and node:
+        return (Peer(node.public_key, "", ()),)
     if isinstance(wanted.device, Pair) and node and underlay and node.address(6):
         return [entry for entry in srv6.peer(node, "::/0", underlay) if isinstance(entry, SegmentRoute)]
     return ()
@@ -128,6 +131,7 @@ def _ways(
     spoilt = {pool.cidr: what for pool in other.pools if (what := _spoilt(pool.cidr, own, underlay))}
     complaints = [f"no route to pool {cidr} of cluster {other.name}: it overlaps {what}"
                   for cidr, what in spoilt.items()]
+    sound = [pool for pool in other.pools if pool.cidr not in spoilt]
     found: list[Entry] = []
     refused: dict[str, list[str]] = {}
     for claim in theirs.claims:
@@ -135,8 +139,8 @@ def _ways(
             pool = pool_of(other.pools, claim.prefix)
             if pool is None:
                 raise NoRoute("it is not a block of a pool that clusters[].pools names")
-            if pool.cidr not in spoilt:
-                found += _way(claim, theirs, conf, underlay, device, places)
+            if pool in sound:
+                found += _way(claim, theirs, conf, underlay, device, sound, places)
         except NoRoute as reason:
             refused.setdefault(str(reason), []).append(claim.prefix)
     complaints += (f"no route to block {prefixes[0]} of cluster {other.name}"
@@ -159,9 +163,11 @@ def _spoilt(cidr: str, own: Cluster, underlay: Underlay | None) -> str:
 
 
 def _way(
-    claim: Claim, theirs: Cluster, conf: AgentConf, underlay: Underlay | None, device: Device | None, places: Places
+    claim: Claim, theirs: Cluster, conf: AgentConf, underlay: Underlay | None, device: Device | None,
+    pools: Sequence[Pool], places: Places,
 ) -> list[Entry]:
     """
+    :param pools: of their cluster, those that may have routes.
     :raises NoRoute: also for what is in the place of something of this cluster or of another one.
     """
     node = theirs.nodes.get(claim.node)
@@ -169,10 +175,10 @@ def _way(
         raise NoRoute("its node has a name or a carrier that no agent writes")
     if node and any(_is_within(address, conf) for address in node.addresses):
         raise NoRoute("its node has an address of a container of this cluster")
-    found = list(routes.way_to(claim, conf, theirs, underlay, device))
+    found = list(routes.way_to(claim, conf, theirs, underlay, device, pools))
     for entry in found:
         if places.get(place(entry), entry) != entry:
-            raise NoRoute("its node has the id of another one")
+            raise NoRoute(f"its node has the {'key' if isinstance(entry, Peer) else 'id'} of another one")
     places.update((place(entry), entry) for entry in found)
     return found
 

@@ -8,3 +8,4 @@ LAST_METRIC = 0xFFFF_FFFE  # of unreachable ones; the routed plugin's have the n
 TABLE = 166  # of routes for SRv6, and the priority of the rules that lead to it: before the main table (32766)
 VNI = 166  # of the tunnel
 PORT = 4789  # UDP, as RFC 7348 assigns it
+WIREGUARD_PORT = 51820  # UDP; what its documentation has everywhere

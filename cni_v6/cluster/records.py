@@ -7,6 +7,8 @@ it is reached. ``blocks/PREFIX``: the node that has this block; creating the obj
 from __future__ import annotations
 
 import json
+from base64 import b64decode, b64encode
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -19,6 +21,7 @@ Objects = Mapping[str, str]
 POOLS, NODES, BLOCKS = "pools", "nodes/", "blocks/"
 Value = TypeVar("Value")
 CACHED = 1 << 14  # objects of 5,000 nodes
+KEY_BYTES = 32  # of a key of WireGuard
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +38,7 @@ class NodeRecord:
     """A node. ``id``: random, made once for its state folder; another node of the same name has another one.
 
     ``addresses``: next hops to it on the link of all nodes, one a family at most. ``removed``: by an operator.
-    ``boot``: that of the machine that wrote this; "" if it did not say.
+    ``boot``: that of the machine that wrote this; "" if it did not say. ``public_key``: of its WireGuard, in base64.
     """
 
     name: str
@@ -44,6 +47,7 @@ class NodeRecord:
     carrier: str = ""
     removed: bool = False
     boot: str = ""
+    public_key: str = ""
 
     @property
     def key(self) -> str:
@@ -72,6 +76,7 @@ class Cluster:
     """All objects of a store, read. ``taken``: the prefixes of all claims, readable or not.
 
     ``complaints``: what could not be read, in words. ``of_owner``: the claims by the name and the id of their node.
+    ``shared_keys``: public keys that more than one node has: nobody knows whose they are.
     """
 
     pools: Mapping[str, int] = field(default_factory=dict)
@@ -80,12 +85,15 @@ class Cluster:
     taken: tuple[str, ...] = ()
     complaints: tuple[str, ...] = ()
     of_owner: Mapping[tuple[str, str], tuple[Claim, ...]] = field(init=False, repr=False, compare=False)
+    shared_keys: frozenset[str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         of_owner: dict[tuple[str, str], list[Claim]] = {}
         for claim in self.claims:
             of_owner.setdefault((claim.node, claim.id), []).append(claim)
         object.__setattr__(self, "of_owner", {owner: tuple(claims) for owner, claims in of_owner.items()})
+        keys = Counter(node.public_key for node in self.nodes.values() if node.public_key and not node.removed)
+        object.__setattr__(self, "shared_keys", frozenset(key for key, count in keys.items() if count > 1))
 
     def of_node(self, node: NodeRecord) -> tuple[Claim, ...]:
         """The claims of a node, not those of another one with its name."""
@@ -100,6 +108,8 @@ def encode_node(node: NodeRecord) -> str:
     made: dict[str, Any] = {"id": node.id, "addresses": list(node.addresses), "carrier": node.carrier}
     if node.boot:
         made["boot"] = node.boot
+    if node.public_key:
+        made["publicKey"] = node.public_key
     return to_text({**made, "removed": True} if node.removed else made)
 
 
@@ -201,7 +211,20 @@ def _read_node(name: str, fields: Fields) -> NodeRecord:
     if len({":" in address for address in addresses}) != len(addresses):
         raise fields.wrong("addresses", "one address a family at most")
     removed = fields.raw.get("removed") is True
-    return NodeRecord(name, fields.required("id"), addresses, fields.text("carrier"), removed, fields.text("boot"))
+    return NodeRecord(name, fields.required("id"), addresses, fields.text("carrier"), removed, fields.text("boot"),
+                      _public_key(fields))
+
+
+def _public_key(fields: Fields) -> str:
+    """In the one spelling that base64 has for it, so that nobody has the key of another node in another one."""
+    found = fields.text("publicKey")
+    try:
+        whole = b64decode(found, validate=True)
+    except ValueError:
+        whole = b""
+    if found and (len(whole) != KEY_BYTES or b64encode(whole).decode() != found):
+        raise fields.wrong("publicKey", f"{KEY_BYTES} bytes in base64")
+    return found
 
 
 def _address(fields: Fields, text: str) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from cni_v6.cluster import keys, srv6, vxlan
-from cni_v6.cluster.config import AgentConf
+from cni_v6.cluster import keys, srv6, vxlan, wireguard
+from cni_v6.cluster.config import AgentConf, Pool, pool_of
 from cni_v6.cluster.facts import (
     ORDER,
     SRV6,
@@ -34,6 +34,7 @@ from cni_v6.cluster.facts import (
 from cni_v6.cluster.keys import BGP, DIRECT, VXLAN
 from cni_v6.cluster.membership import Member, own_blocks
 from cni_v6.cluster.records import Claim, Cluster, NodeRecord
+from cni_v6.cluster.wireguard_values import WIREGUARD, Encrypted, Peer
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,10 @@ class Wanted:
         return frozenset((*(entry.node for entry in self.entries if isinstance(entry, Endpoint)), *sids))
 
 
+_NO_DEVICE = (vxlan.NoTunnel, srv6.NoPair, wireguard.NoPeer)
+_MISSING = {VXLAN: "tunnel", keys.SRV6: "SRv6", keys.WIREGUARD: "WireGuard"}  # without the carrier's interface
+
+
 class NoRoute(Exception):
     """Why a block has no route."""
 
@@ -68,24 +73,26 @@ class Ways:
 
     def __init__(self) -> None:
         self._basis: tuple[object, ...] = ()
-        self._found: dict[str, tuple[Claim, NodeRecord | None, tuple[Entry, ...] | NoRoute]] = {}
+        self._found: dict[str, tuple[tuple[Claim, NodeRecord | None, tuple[Claim, ...]], tuple[Entry, ...] | NoRoute]]
+        self._found = {}
 
     def to(
         self, claims: Iterable[Claim], conf: AgentConf, cluster: Cluster, underlay: Underlay | None,
         device: Device | None,
     ) -> Iterator[tuple[Claim, tuple[Entry, ...] | NoRoute]]:
         """The entries that each block needs, or why there is no route to it."""
-        basis = (conf, underlay, device)
+        basis = (conf, underlay, device, cluster.shared_keys)
         before = self._found if basis == self._basis else {}
         self._basis, self._found = basis, {}
         for claim in claims:
             node = cluster.nodes.get(claim.node)
+            # ``records`` gives the same objects for what is as before: they are soon compared.
+            about = (claim, node, cluster.of_owner[claim.node, claim.id])
             known = before.get(claim.prefix)
-            # ``records`` gives the same objects for what is as before.
-            if known is None or known[0] is not claim or known[1] is not node:
-                known = (claim, node, _way(claim, conf, cluster, underlay, device))
+            if known is None or known[0] != about:
+                known = (about, _way(claim, conf, cluster, underlay, device))
             self._found[claim.prefix] = known
-            yield claim, known[2]
+            yield claim, known[1]
 
 
 def wanted(
@@ -102,6 +109,8 @@ def wanted(
     device, complaints = _device(member, conf, cluster, underlay)
     if isinstance(device, Pair) and underlay:
         entries += srv6.own(member.id, own, underlay)
+    if isinstance(device, Encrypted):
+        entries += wireguard.own(own)
     others = (claim for claim in cluster.claims if (claim.node, claim.id) != (member.name, member.id))
     joining = dict[str, str]()  # said once, and not of each block that the node claims while it joins
     for claim, way in (ways or Ways()).to(others, conf, cluster, underlay, device):
@@ -120,21 +129,40 @@ def _device(
     member: Member, conf: AgentConf, cluster: Cluster, underlay: Underlay | None
 ) -> tuple[Device | None, list[str]]:
     """The interface that the carrier needs, None where it needs none; what hinders it."""
-    if underlay is None or member.name not in cluster.nodes:
+    if underlay is None:
         return None, []
     try:
+        if conf.carrier == keys.WIREGUARD:  # its public key is in the node's record: it is there first
+            return wireguard.device(conf, own_blocks(member, conf, cluster), underlay), []
+        if member.name not in cluster.nodes:
+            return None, []
         if conf.carrier == VXLAN:
             return vxlan.tunnel(cluster.nodes[member.name], underlay), []
         return srv6.pair(cluster.nodes[member.name], underlay) if conf.carrier == keys.SRV6 else None, []
-    except (vxlan.NoTunnel, srv6.NoPair) as reason:
+    except _NO_DEVICE as reason:
         return None, [f"carrier {conf.carrier}: {reason}"]
 
 
 def _entrances(underlay: Underlay | None, device: Device | None) -> tuple[str, ...]:
-    if isinstance(device, Tunnel):
-        return (TUNNEL,)
+    if isinstance(device, Tunnel | Encrypted):
+        return (device.ifname,)
     ways = (underlay.ifname,) if underlay else ()
     return (*ways, SRV6, SRV6_IN) if device else ways
+
+
+def complaints(conf: AgentConf, facts: Facts) -> Iterator[str]:
+    """What of the node is in the way, in words."""
+    if facts.underlay is None:
+        missing = f"there is no interface {conf.underlay}" if conf.underlay else "there is no default route"
+        yield f"the node cannot be reached by others: {missing}"
+    if conf.carrier == keys.SRV6 and conf.has_ipv4:
+        yield from filter(None, [srv6.complaint(facts)])
+
+
+def mtu_of(carrier: str, underlay: Underlay) -> int:
+    """What a container's packets may have."""
+    room = {VXLAN: vxlan.mtu_of, keys.SRV6: srv6.mtu_of, keys.WIREGUARD: wireguard.mtu_of}.get(carrier)
+    return room(underlay) if room else underlay.mtu
 
 
 def gate_difference(seen: Facts, gate: tuple[Passage, ...]) -> Iterator[Op]:
@@ -157,11 +185,16 @@ def device_difference(seen: Facts, needed: Wanted) -> Iterator[Op]:
 
 
 def difference(seen: Facts, needed: Wanted) -> Iterator[Op]:
-    """What to do so that a node has exactly these entries. Removals come first: a prefix may get another next hop."""
+    """What to do so that a node has exactly these entries. Removals come first: a prefix may get another next hop.
+
+    A peer of WireGuard that differs is changed, and keeps its session.
+    """
+    peers = {entry.key for entry in needed.entries if isinstance(entry, Peer)}
+    gone = (entry for entry in seen.entries - needed.entries if not (isinstance(entry, Peer) and entry.key in peers))
     yield from (Forward(name) for name in needed.forwarding if name in seen.closed)
     if seen.senders is not None and seen.senders != needed.senders:
         yield SetSenders(needed.senders)
-    yield from map(Remove, reversed(_sorted(seen.entries - needed.entries)))
+    yield from map(Remove, reversed(_sorted(gone)))
     yield from map(Add, _sorted(needed.entries - seen.entries))
 
 
@@ -175,16 +208,18 @@ def _way(
     if conf.pool_of(claim.prefix) is None:
         return NoRoute("it is not a block of a pool of this node")
     try:
-        return tuple(way_to(claim, conf, cluster, underlay, device))
+        return tuple(way_to(claim, conf, cluster, underlay, device, conf.pools))
     except NoRoute as reason:
         return type(reason)(*reason.args)  # without the frames that it came through
 
 
 def way_to(
-    claim: Claim, conf: AgentConf, cluster: Cluster, underlay: Underlay | None, device: Device | None
+    claim: Claim, conf: AgentConf, cluster: Cluster, underlay: Underlay | None, device: Device | None,
+    pools: Iterable[Pool],
 ) -> Iterator[Entry]:
     """The entries that a block needs.
 
+    :param pools: only blocks of these may have routes.
     :raises NoRoute:
     """
     node = cluster.nodes.get(claim.node)
@@ -202,14 +237,19 @@ def way_to(
         yield Route(claim.prefix, underlay.ifname, _next_hop(claim, node, underlay))
         return
     if device is None:
-        raise NoRoute(f"this node has no {'tunnel' if conf.carrier == VXLAN else 'SRv6'}")
+        raise NoRoute(f"this node has no {_MISSING[conf.carrier]}")
     try:
         if isinstance(device, Tunnel):
             endpoint, neighbour = vxlan.peer(node)
             yield from (endpoint, neighbour, Route(claim.prefix, TUNNEL, neighbour.address))
+        elif isinstance(device, Encrypted):
+            if node.public_key in cluster.shared_keys:
+                raise NoRoute("another node has its WireGuard key too")
+            blocks = (known.prefix for known in cluster.of_node(node) if pool_of(pools, known.prefix))
+            yield from (wireguard.peer(node, blocks, conf, underlay), Route(claim.prefix, WIREGUARD))
         else:
             yield from srv6.peer(node, claim.prefix, underlay)
-    except (vxlan.NoTunnel, srv6.NoPair) as reason:
+    except _NO_DEVICE as reason:
         raise NoRoute(str(reason)) from None
 
 

@@ -13,20 +13,22 @@ write it into what is an outer header by then. The kernel takes any address of t
 beyond the node sends goes to the tunnel of another node. Masquerade would give that the node's address, so the other
 node could not tell it from the node's own.
 
-A third one, ``gate``, says who of other clusters may reach this one's containers. It is there while somebody may not.
+``wireguard``: nothing gets in beside the tunnel, unencrypted, that says that a container of another node has sent it.
+
+Another one, ``gate``, says who of other clusters may reach this one's containers. It is there while somebody may not.
 """
 
 from __future__ import annotations
 
 import errno
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
 
-from cni_v6.cluster.facts import SRV6_IN, Device, Op, Passage, SetGate, SetSenders, SetTable, Tunnel
+from cni_v6.cluster.facts import SRV6, SRV6_IN, TUNNEL, Device, Op, Passage, SetGate, SetSenders, SetTable, Tunnel
 from cni_v6.cluster.protocol import PORT
 from cni_v6.cluster.srv6 import SIDS
+from cni_v6.cluster.wireguard_values import WIREGUARD, Encrypted
 from cni_v6.errors import KERNEL_REFUSED, CniError
-from cni_v6.kernel.netfilter import counters, small_table as nft
+from cni_v6.kernel.netfilter import small_table as nft
 from cni_v6.kernel.netfilter.events import Changes
 from cni_v6.kernel.netfilter.messages import rule_comment
 from cni_v6.kernel.netfilter.socket import NO_NETFILTER, NetfilterSocket, open_netfilter
@@ -34,16 +36,11 @@ from cni_v6.kernel.netlink.message import Message
 from cni_v6.kernel.netlink.socket import Answer, explain
 
 SRV6_TABLE, TUNNEL_TABLE, GATE_TABLE = "cni_v6_srv6", "cni_v6_vxlan", "cni_v6_clusters"
+WIREGUARD_TABLE = "cni_v6_wireguard"
 SENT_FROM = "sent from "
 BY_ANOTHER, VXLAN_OF_STRANGERS, FOR_OTHERS = "VXLAN not by ", "VXLAN of strangers", "VXLAN for other nodes, not by "
 SRV6_OF_STRANGERS = "encapsulated by strangers"
-# Why packets are dropped, by the start of the comment of each rule that counts them.
-REASONS = {
-    BY_ANOTHER: "it came in by another interface than that to the other nodes",
-    VXLAN_OF_STRANGERS: "its source is no other node",
-    FOR_OTHERS: "a container, or a host beyond this node, sent it to another node",
-    SRV6_OF_STRANGERS: "its source is no other node",
-}
+UNENCRYPTED, OWN = "unencrypted from ", "own "
 # Before all passages. With ``srv6`` what comes in is forwarded twice: first to SRV6_IN, where nothing is tracked.
 ALWAYS = ("forwarded once more", "answers", "published", "echo requests of IPv6", "echo requests of IPv4")
 
@@ -52,7 +49,17 @@ def comments(device: Device) -> tuple[str, ...]:
     """Those of the rules of a device's table: rules with them are as they must be."""
     if isinstance(device, Tunnel):
         return f"{BY_ANOTHER}{device.underlay}", VXLAN_OF_STRANGERS, f"{FOR_OTHERS}{device.underlay}"
+    if isinstance(device, Encrypted):
+        return tuple(comment for comment, _ in _sources(device))
     return SRV6_OF_STRANGERS, "tracked at the other end", "encapsulated", f"{SENT_FROM}{device.source}"
+
+
+def encrypted(mtu: int, comments_found: Sequence[str]) -> Encrypted:
+    """The device with a table of these rules; for a table that somebody has changed it is no device's."""
+    pools = [found.removeprefix(UNENCRYPTED).split(" by ") for found in comments_found if found.startswith(UNENCRYPTED)]
+    by = [found for found in pools if len(found) == 2]
+    blocks = tuple(found.removeprefix(OWN) for found in comments_found if found.startswith(OWN))
+    return Encrypted(mtu, by[0][1] if by else "", tuple(pool for pool, _ in by), blocks)
 
 
 def source(comments_found: Sequence[str]) -> str:
@@ -69,11 +76,26 @@ def messages(device: Device) -> list[Message]:
             nft.drop_udp(name, nft.INPUT, PORT, said[0], not_by=by), nft.drop_udp_of_strangers(name, PORT, said[1]),
             nft.drop_udp(name, nft.FORWARD, PORT, said[2], not_by=by, out_by=by),
         ), senders=True)
+    if isinstance(device, Encrypted):
+        return nft.make(WIREGUARD_TABLE, (nft.UNTRACKED,), (message for _, message in _sources(device)))
     name = SRV6_TABLE
     return nft.make(name, (nft.UNTRACKED, nft.FORWARD), (
         nft.drop_strangers_to(name, SIDS, said[0]), nft.untracked_from(name, SRV6_IN, said[1]),
         nft.untracked_to(name, SIDS, said[2]), nft.set_source_to(name, SIDS, device.source, said[3]),
     ), senders=True)
+
+
+def _sources(device: Encrypted) -> Iterator[tuple[str, Message]]:
+    """The rules of a WireGuard interface, with their comments."""
+    for pool in device.pools:
+        said = f"{UNENCRYPTED}{pool} by {device.underlay}"
+        yield said, nft.drop_from(WIREGUARD_TABLE, pool, said, by=device.underlay)
+    for block in device.blocks:
+        said = f"{OWN}{block}"
+        yield said, nft.accept_from(WIREGUARD_TABLE, block, said)
+    for pool in device.pools:
+        said = f"{UNENCRYPTED}{pool}"
+        yield said, nft.drop_from(WIREGUARD_TABLE, pool, said, not_by=WIREGUARD)
 
 
 def gate_messages(passages: Sequence[Passage]) -> list[Message]:
@@ -88,20 +110,9 @@ def gate_messages(passages: Sequence[Passage]) -> list[Message]:
     ))
 
 
-def dropped() -> Iterator[tuple[str, str, int]]:
-    """(table, reason, packets) of what the tables of the carriers have dropped; nothing where there is no such table.
+def rules(netfilter: NetfilterSocket, table: str) -> Answer:
+    """The rules of a table; nothing if it is not there.
 
-    :raises CniError: KERNEL_REFUSED.
-    """
-    with closing(open_netfilter()) as netfilter:
-        for name in (SRV6_TABLE, TUNNEL_TABLE):
-            for comment, packets in counters.of_remarked(_rules(netfilter, name).messages):
-                reasons = [reason for start, reason in REASONS.items() if comment.startswith(start)]
-                yield from ((name, reason, packets) for reason in reasons)
-
-
-def _rules(netfilter: NetfilterSocket, table: str) -> Answer:
-    """
     :raises CniError: KERNEL_REFUSED.
     """
     answer = netfilter.dump(nft.dump_rules(table))
@@ -128,7 +139,7 @@ class Table:
 
         :raises CniError: KERNEL_REFUSED.
         """
-        answer = _rules(self._netfilter, self.name)
+        answer = rules(self._netfilter, self.name)
         self.without = answer.error in NO_NETFILTER
         self._seen = tuple(rule_comment(data) for data in answer.messages)
         return self._seen
@@ -179,12 +190,13 @@ class Table:
 class Tables:
     """All of them.
 
-    ``news``: what tells that one has changed; None for a kernel without netfilter, where no carrier but ``srv6`` needs
-    one.
+    ``news``: what tells that one has changed; None for a kernel without netfilter, where no carrier but ``srv6`` and
+    ``wireguard`` needs one.
     """
 
     def __init__(self) -> None:
-        self.srv6, self.tunnel, self._gate = self._all = Table(SRV6_TABLE), Table(TUNNEL_TABLE), Table(GATE_TABLE)
+        self.srv6, self.tunnel, self.wireguard, self._gate = self._all = (
+            Table(SRV6_TABLE), Table(TUNNEL_TABLE), Table(WIREGUARD_TABLE), Table(GATE_TABLE))
         self.news = _news(self._all)
         for table in self._all:
             table.is_changed()  # after that, so that no change is missed
@@ -207,7 +219,7 @@ class Tables:
             self._gate.remove(operation)
 
     def senders(self) -> frozenset[str] | None:
-        """The nodes that a carrier takes packets from; None if no table of one is there.
+        """The nodes that a carrier takes packets from; None if no table that has them is there.
 
         :raises CniError: KERNEL_REFUSED.
         """
@@ -225,9 +237,13 @@ class Tables:
         """
         :raises CniError: KERNEL_REFUSED.
         """
-        table = self.tunnel if isinstance(operation.device, Tunnel) else self.srv6
-        senders = nft.set_senders(table.name, sorted(operation.senders))
+        table = self.of(operation.device.ifname)
+        senders = [] if table is self.wireguard else nft.set_senders(table.name, sorted(operation.senders))
         table.load(operation, [*messages(operation.device), *senders])
+
+    def of(self, ifname: str) -> Table:
+        """That of a device, by the name of its interface."""
+        return {TUNNEL: self.tunnel, SRV6: self.srv6, WIREGUARD: self.wireguard}[ifname]
 
     def _of_carriers(self) -> Iterable[Table]:
         return (table for table in (self.srv6, self.tunnel) if table.look())

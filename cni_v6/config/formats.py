@@ -33,7 +33,7 @@ LOG_SUFFIX = ".jsonl"  # no program that we know of has a file so named that it 
 PROTOCOLS = ("tcp", "udp", "sctp")  # those with ports that nftables can translate
 _MODES, _INGRESS, _BACKENDS = ("auto", "on", "off"), ("published", "open", "isolated"), ("nftables", "iptables")
 UNNUMBERED = "unnumbered"
-_CARRIERS = ("direct", "vxlan", "srv6", "bgp")  # of the node agent
+_CARRIERS = ("direct", "vxlan", "srv6", "wireguard", "bgp")  # of the node agent
 _GROUPS = {4: range(224, 256), 6: (0xFF,)}  # the first byte of multicast addresses, and of IPv4's reserved ones
 _CONTROL = r"\u0000-\u001f\u007f-\u009f"
 

@@ -14,6 +14,7 @@ from cni_v6.cluster import capacity, conflist, disk as disks, echo, files, repor
 from cni_v6.cluster.agent import Agent, Outcome
 from cni_v6.cluster.bird import Bird
 from cni_v6.cluster.config import AgentConf, OtherCluster, parse, parse_node_name
+from cni_v6.cluster.keys import WIREGUARD
 from cni_v6.cluster.lease_folder import LeaseFolder
 from cni_v6.cluster.linux import LinuxNode
 from cni_v6.cluster.open_store import HELP, open_store
@@ -55,7 +56,8 @@ def run(chosen: argparse.Namespace) -> int:
         for path, where in ((_network_lock(), "in this network namespace"),
                             (f"{conf.state_dir}/{disks.LOCK}", f"with the state folder {conf.state_dir}")):
             open_things.callback(os.close, disks.only_one(path, where))
-        kernel = open_things.enter_context(closing(LinuxNode(conf.underlay)))
+        private_key = disks.private_key(conf.state_dir) if conf.carrier == WIREGUARD else b""
+        kernel = open_things.enter_context(closing(LinuxNode(conf.underlay, private_key)))
         for refusal in keep_out.set_gate(kernel, conf):  # before anything that may take long: containers may run
             _say(refusal)
         keep_out.keep_copy(conf, content, _say)
@@ -123,7 +125,7 @@ def _show(shown: StatusFile, agent: Agent, outcome: Outcome) -> None:
         return
     known, now = agent.known(), int(time.time())
     shown.update(
-        ready=outcome.ready, stepped=now, steps=shown.steps + 1, complaints=agent.said,
+        ready=outcome.ready, stepped=now, steps=shown.steps + 1, complaints=agent.complaints.last,
         nodes=len(known[1].nodes) if known else 0, **({"synced": now} if agent.reached else {}),
     )
 

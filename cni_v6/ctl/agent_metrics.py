@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 
-from cni_v6.cluster import tables
+from cni_v6.cluster.dropped import dropped as dropped_by_tables
 from cni_v6.cluster.report import room
 from cni_v6.ctl import agent_status
 from cni_v6.engine.exposition import Sample, render
@@ -33,10 +33,10 @@ def server(address: str | None, say: Callable[[str], None]) -> MetricsServer:
     return MetricsServer(agent_status.path(".sock"), also, lambda: render(of_agent()))
 
 
-def of_agent(dropped: Callable[[], Iterable[tuple[str, str, int]]] = tables.dropped) -> Iterator[Sample]:
+def of_agent(dropped: Callable[[], Iterable[tuple[str, str, int]]] = dropped_by_tables) -> Iterator[Sample]:
     """What the node's agent says, and what its tables have dropped; nothing if none has run here.
 
-    :param dropped: as of ``tables``.
+    :param dropped: as of ``cluster.dropped``.
     """
     found = agent_status.read()
     if found is None:

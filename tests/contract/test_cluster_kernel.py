@@ -40,6 +40,7 @@ from cni_v6.cluster.linux import LinuxNode
 from cni_v6.cluster.news import News
 from cni_v6.cluster.records import NodeRecord
 from cni_v6.cluster.routes import Wanted, device_difference
+from cni_v6.cluster.wireguard_values import WIREGUARD, Encrypted
 from cni_v6.errors import KERNEL_REFUSED
 from tests.netns import networks
 from tests.netns.wire import PATIENCE, inside
@@ -51,6 +52,7 @@ ROUTES = (
     Route("10.244.1.0/26", "eth0", "fd00:11::2"), Route("fd42:1:2:3::10:0/122", "eth0", "fe80::2"),
 )
 ADDRESSES = ("172.30.0.1", "fd00:11::1")
+ENCRYPTED = Encrypted(1320, "eth0", ("fd42::/48", "10.244.0.0/16"), ("fd42:0:0:1::/64",))
 
 
 UNDERLAY = Underlay("eth0", 1400, True, ADDRESSES)
@@ -417,6 +419,24 @@ def test_rules_of_a_carrier_are_what_nft_says(real: tuple[LinuxNode, Node], devi
     assert kernel.table_news.drain() and "" in (kernel.observe().senders or ())
     assert kernel.apply([SetSenders(frozenset({"fd00:11::2"}))]) == []
     assert kernel.observe().senders == frozenset({"fd00:11::2"})
+
+
+@pytest.mark.netns
+def test_rules_of_wireguard_are_what_nft_says(real: tuple[LinuxNode, Node]) -> None:
+    """They need no kernel that has it; what is left of them is seen."""
+    kernel, node = real
+    table = ("table", "inet", "cni_v6_wireguard")
+    assert kernel.apply([SetTable(ENCRYPTED, frozenset())]) == []
+    shown = node.run("nft", "list", *table).stdout
+    assert [line.strip().partition(" comment ")[0] for line in shown.splitlines() if " comment " in line] == [
+        'ip6 saddr fd42::/48 iifname "eth0" counter packets 0 bytes 0 drop',
+        'ip6 saddr fd42::/48 ip6 saddr != fd42:0:0:1::/64 iifname != "cni-v6-wg" counter packets 0 bytes 0 drop',
+        'ip saddr 10.244.0.0/16 iifname "eth0" counter packets 0 bytes 0 drop',
+        'ip saddr 10.244.0.0/16 iifname != "cni-v6-wg" counter packets 0 bytes 0 drop',
+    ]
+    assert kernel.observe().devices == {WIREGUARD: None}
+    assert kernel.apply([RemoveDevice(WIREGUARD)]) == [] and kernel.observe().devices == {}
+    assert node.run("nft", "list", "tables").stdout == ""
 
 
 @pytest.mark.netns

@@ -1,7 +1,8 @@
 """Runs the tests of this folder inside a user-mode kernel, all that want the same kernel in one boot.
 
 What runs there is pytest again, and its reports become the reports of these tests: each passes or fails on its own and
-shows its own traceback. ``@pytest.mark.uml(parameters="ipv6.disable=1")`` gives the kernel parameters.
+shows its own traceback. ``@pytest.mark.uml(parameters="ipv6.disable=1")`` gives the kernel parameters;
+``@pytest.mark.wireguard`` takes the kernel that tools/uml-kernel builds.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ class Boot:
     text: str = "it was not booted: see the first test"
 
 
-BOOTS = pytest.StashKey[dict[str, Boot]]()
+Wanted = tuple[str, str]  # a kernel's file, its parameters
+BOOTS = pytest.StashKey[dict[Wanted, Boot]]()
 
 
 @pytest.fixture
@@ -48,7 +50,7 @@ def node() -> Iterator[Node]:
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
     """Report what became of the test inside, in place of running it here."""
-    if guest.inside() or item.get_closest_marker("uml") is None:
+    if guest.inside() or _marker(item) is None:
         return None
     item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
     for report in _reports(item):
@@ -72,26 +74,26 @@ def _reports(item: pytest.Item) -> list[pytest.TestReport]:
 def _inside(item: pytest.Item) -> list[pytest.TestReport]:
     """Boot at the first test that wants this kernel, for all of them; a boot that fails is not tried again."""
     need_sandbox()
-    need(not kernel.missing(), f"needs {kernel.missing()}")
-    parameters = _parameters(item)
+    wanted = _wanted(item)
+    need(not kernel.missing(wanted[0]), f"needs {kernel.missing(wanted[0])}")
     boots = item.config.stash.setdefault(BOOTS, {})
-    if parameters not in boots:
-        boots[parameters] = Boot()
+    if wanted not in boots:
+        boots[wanted] = Boot()
         with TemporaryDirectory() as folder:
-            same = [_name(each) for each in item.session.items if _parameters(each) == parameters]
-            boots[parameters] = _boot(item.config, same, parameters, Path(folder))
-    reports = boots[parameters].reports.get(_name(item), [])
+            same = [_name(each) for each in item.session.items if _wanted(each) == wanted]
+            boots[wanted] = _boot(item.config, same, wanted, Path(folder))
+    reports = boots[wanted].reports.get(_name(item), [])
     if not reports or reports[-1].when != "teardown":
-        pytest.fail(f"it did not come to its end inside:\n{boots[parameters].text}", pytrace=False)
+        pytest.fail(f"it did not come to its end inside:\n{boots[wanted].text}", pytrace=False)
     return reports
 
 
-def _boot(config: pytest.Config, names: Sequence[str], parameters: str, folder: Path) -> Boot:
+def _boot(config: pytest.Config, names: Sequence[str], wanted: Wanted, folder: Path) -> Boot:
     path = folder / "reports"
     env = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     env |= {guest.VARIABLE: str(path), "PYTHONDONTWRITEBYTECODE": "1"}
     command = [str(ROOT / "tools/sandbox"), sys.executable, "-m", "pytest", *OPTIONS, *names]
-    outcome = kernel.boot(command, folder, env, parameters)
+    outcome = kernel.boot(command, folder, env, kernel=wanted[0], parameters=wanted[1])
     boot = Boot(text=outcome.text())
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
         report = config.hook.pytest_report_from_serializable(config=config, data=json.loads(line))
@@ -105,7 +107,13 @@ def _name(item: pytest.Item) -> str:
     return f"{item.parent.nodeid}::{item.name}"
 
 
-def _parameters(item: pytest.Item) -> str:
-    """The kernel parameters a test wants; "-" for one that does not run in this kernel."""
-    marker = item.get_closest_marker("uml")
-    return str(marker.kwargs.get("parameters", "")) if marker else "-"
+def _marker(item: pytest.Item) -> pytest.Mark | None:
+    return item.get_closest_marker("uml") or item.get_closest_marker("wireguard")
+
+
+def _wanted(item: pytest.Item) -> Wanted:
+    """The kernel that a test wants, and its parameters; "-" for a test that runs in the machine's own."""
+    marker = _marker(item)
+    if marker is None:
+        return "", "-"
+    return kernel.KERNEL if marker.name == "uml" else kernel.BUILT, str(marker.kwargs.get("parameters", ""))

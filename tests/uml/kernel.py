@@ -1,4 +1,6 @@
-"""Debian's user-mode Linux: a kernel with what the running one may lack, as a process, on the machine's file system.
+"""User-mode Linux: a kernel with what the running one may lack, as a process, on the machine's file system.
+
+It is Debian's, with modules, or the one that tools/uml-kernel builds, with all of it built in.
 
 Its root is the machine's own, read-only; one folder can be written. It runs in a process id namespace of its own, so
 that nothing of it outlives the one process that is ended when it hangs.
@@ -17,6 +19,7 @@ from pathlib import Path
 from tests.sandbox import ROOT
 
 KERNEL = "/usr/bin/linux.uml"
+BUILT = str(ROOT / ".tools/uml/linux")
 MODULES = Path("/usr/lib/uml/modules")
 INIT = Path(__file__).with_name("init")
 TIMEOUT = 360  # seconds; less than these tests are given, so that the console is shown
@@ -37,14 +40,18 @@ class Outcome:
         return f"status {self.status}\n--- output\n{self.output}\n--- console\n{self.console}"
 
 
-def missing() -> str:
+def missing(kernel: str = KERNEL) -> str:
     """What this machine lacks to boot it, "" where nothing is."""
-    if not os.access(KERNEL, os.X_OK) or not MODULES.is_dir():
+    if kernel == BUILT and not os.access(BUILT, os.X_OK):
+        return "the kernel that tools/uml-kernel builds"
+    if kernel == KERNEL and not (os.access(KERNEL, os.X_OK) and MODULES.is_dir()):
         return "Debian's user-mode-linux"
     return "" if os.access("/usr/bin/busybox", os.X_OK) else "busybox, for insmod"
 
 
-def boot(command: Sequence[str], folder: Path, env: Mapping[str, str], parameters: str = "") -> Outcome:
+def boot(
+    command: Sequence[str], folder: Path, env: Mapping[str, str], parameters: str = "", kernel: str = KERNEL
+) -> Outcome:
     """Boot, run a command in the checkout, switch off.
 
     :param folder: the one folder that the command can write, at the same path; its TMPDIR. Must be empty.
@@ -52,12 +59,13 @@ def boot(command: Sequence[str], folder: Path, env: Mapping[str, str], parameter
     """
     compileall.compile_dir(ROOT / "cni_v6", quiet=2)  # it could not keep the byte code: every call would compile
     ipv6 = " ".join(each.removeprefix("ipv6.") for each in parameters.split() if each.startswith("ipv6."))
-    (folder / "modules").write_text("\n".join([f"ipv6 {ipv6}", *NETWORK, ""]), encoding="ascii")
+    modules = [f"ipv6 {ipv6}", *NETWORK, ""] if kernel == KERNEL else []
+    (folder / "modules").write_text("\n".join(modules), encoding="ascii")
     exports = [f"export {key}={shlex.quote(value)}" for key, value in {**env, "TMPDIR": str(folder)}.items()]
     lines = [*exports, shlex.join(["cd", str(ROOT)]), shlex.join(["exec", *command]), ""]
     (folder / "run").write_text("\n".join(lines), encoding="utf-8")
     console = _run(
-        "linux.uml", "mem=256M", f"uml_dir={folder}/", "rootfstype=hostfs", "rootflags=/", "ro", *parameters.split(),
+        kernel, "mem=256M", f"uml_dir={folder}/", "rootfstype=hostfs", "rootflags=/", "ro", *parameters.split(),
         "loglevel=3", "con=null", "con0=null,fd:1", "init=/bin/sh", "--", str(INIT), str(folder), folder=folder,
     )
     status = _read(folder / "status").strip()

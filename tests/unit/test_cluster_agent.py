@@ -660,6 +660,6 @@ def test_what_the_agent_knows(a: Place) -> None:
     agent.step()
     member, cluster, blocks = agent.known() or (None, None, None)
     assert member == agent.member and blocks == a.blocks() and cluster and list(cluster.nodes) == ["a"]
-    assert agent.reached and agent.said == ()
+    assert agent.reached and agent.complaints.last == ()
     a.store.commit(membership.removal("a", a.store.objects, cluster))
     assert agent.step().removed and agent.known() is None

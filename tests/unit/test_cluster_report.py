@@ -14,13 +14,15 @@ from threading import Event
 import pytest
 
 from cni_v6.cluster import disk, report, status, tables
-from cni_v6.cluster.facts import Pair, Tunnel
+from cni_v6.cluster.dropped import REASONS
+from cni_v6.cluster.facts import Device, Pair, Tunnel
 from cni_v6.cluster.membership import Member
 from cni_v6.cluster.records import Claim, Cluster, NodeRecord
 from cni_v6.cluster.report import PEERS, Answer, Report
 from cni_v6.cluster.reporter import Known, Reporter
 from cni_v6.cluster.status import Status
 from cni_v6.cluster.store import MemoryStore
+from cni_v6.cluster.wireguard_values import Encrypted
 from cni_v6.ctl import agent_metrics, agent_status
 from cni_v6.engine.exposition import Sample, render
 from cni_v6.errors import INVALID_CONFIG, IO_FAILURE, KERNEL_REFUSED, CniError
@@ -321,13 +323,14 @@ def test_what_the_carriers_tables_dropped(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("device", [
     Tunnel("eth0", "2001:db8::1", "02:00:00:00:00:01", "fe80::1", 1430), Pair(1460, "2001:db8::1"),
+    Encrypted(1420, "eth0", ("fd00::/48", "10.244.0.0/16"), ("fd00::/64", "fd00:0:0:7::/64", "10.244.7.0/26")),
 ])
-def test_every_rule_of_a_carrier_that_counts_has_a_reason(device: Tunnel | Pair) -> None:
+def test_every_rule_of_a_carrier_that_counts_has_a_reason(device: Device) -> None:
     """What is counted is dropped."""
     rules = [message.body for message in tables.messages(device) if b"counter" in message.body]
     said = [comment for comment in tables.comments(device) if any(comment.encode() + b"\0" in rule for rule in rules)]
     assert len(said) == len(rules) > 0
-    assert all(sum(comment.startswith(start) for start in tables.REASONS) == 1 for comment in said)
+    assert all(sum(comment.startswith(start) for start in REASONS) == 1 for comment in said)
 
 
 def test_a_port_that_somebody_else_has_does_not_stop_the_agent(tmp_path: Path) -> None:

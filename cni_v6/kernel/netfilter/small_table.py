@@ -164,6 +164,22 @@ def drop_strangers_to(table: str, prefix: str, comment: str) -> Message:
     return _rule(table, UNTRACKED, comment, *_to(prefix), *_of_a_stranger(), expression("counter"), _verdict(NF_DROP))
 
 
+def drop_from(table: str, source: str, comment: str, *, by: str = "", not_by: str = "") -> Message:
+    """A rule: what has a source of a prefix is dropped, before connections are tracked.
+
+    :param by: only what comes in by this interface; "" for all.
+    :param not_by: only what comes in by another interface than this one; "" for all.
+    """
+    way = matches(NFT_META_IIFNAME, ifname(by)) if by else b""
+    other_way = meta(NFT_META_IIFNAME) + compare(ifname(not_by), NFT_CMP_NEQ) if not_by else b""
+    return _rule(table, UNTRACKED, comment, *_from(source), way, other_way, expression("counter"), _verdict(NF_DROP))
+
+
+def accept_from(table: str, source: str, comment: str) -> Message:
+    """A rule: what has a source of a prefix passes the rules after this one."""
+    return _rule(table, UNTRACKED, comment, *_from(source), _verdict(NF_ACCEPT))
+
+
 def set_source_to(table: str, prefix: str, address: str, comment: str) -> Message:
     """A rule: what is forwarded to an IPv6 prefix of whole bytes gets a source. No checksum is changed."""
     loaded = nested(NFTA_IMMEDIATE_DATA, attribute(NFTA_DATA_VALUE, packed(address)))
@@ -253,6 +269,12 @@ def _rule(table: str, chain: Chain, comment: str, *expressions: bytes) -> Messag
 
 def _of_ipv6() -> bytes:
     return matches(NFT_META_NFPROTO, bytes((AF_INET6,)))
+
+
+def _from(source: str) -> tuple[bytes, bytes]:
+    """The source is of a prefix."""
+    family = version(source)
+    return matches(NFT_META_NFPROTO, bytes((NFPROTO[family],))), _within(SOURCES[family], source)
 
 
 def _within(offset: int, prefix: str) -> bytes:
