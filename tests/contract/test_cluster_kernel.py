@@ -430,8 +430,9 @@ def test_rules_of_wireguard_are_what_nft_says(real: tuple[LinuxNode, Node]) -> N
     shown = node.run("nft", "list", *table).stdout
     assert [line.strip().partition(" comment ")[0] for line in shown.splitlines() if " comment " in line] == [
         'ip6 saddr fd42::/48 iifname "eth0" counter packets 0 bytes 0 drop',
-        'ip6 saddr fd42::/48 ip6 saddr != fd42:0:0:1::/64 iifname != "cni-v6-wg" counter packets 0 bytes 0 drop',
         'ip saddr 10.244.0.0/16 iifname "eth0" counter packets 0 bytes 0 drop',
+        "ip6 saddr fd42:0:0:1::/64 accept",
+        'ip6 saddr fd42::/48 iifname != "cni-v6-wg" counter packets 0 bytes 0 drop',
         'ip saddr 10.244.0.0/16 iifname != "cni-v6-wg" counter packets 0 bytes 0 drop',
     ]
     assert kernel.observe().devices == {WIREGUARD: None}
