@@ -37,9 +37,9 @@ class Bird:
         need_bird()
         folder.mkdir()
         shutil.chown(folder, USER, USER)
-        self.socket, self._config = folder / "bird.ctl", folder / "bird.conf"
+        self.socket, self._config, self._log = folder / "bird.ctl", folder / "bird.conf", folder / "log"
         text = (SAMPLES / sample).read_text(encoding="utf-8")
-        log = f'log "{folder}/log" all; log stderr {{ info }};'
+        log = f'log "{self._log}" all; log stderr {{ info }};'
         for old, new in {"log syslog all;": log, **others}.items():
             assert old in text, f"{sample} has no {old}"
             text = text.replace(old, new)
@@ -74,6 +74,11 @@ class Bird:
         self._process.send_signal(number)
         if number == signal.SIGSTOP:
             os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WNOWAIT)
+
+    def reconfigured(self) -> int:
+        """How often it has read its configuration anew. Its status has the time of the last one, but in each answer by
+        what two clocks say now: the same moment may be a millisecond later."""
+        return self._log.read_text(encoding="utf-8").count("<INFO> Reconfigured")
 
     def ask(self, command: str) -> str:
         """What it answers, as its own client shows it."""

@@ -38,9 +38,9 @@ BOOTS = pytest.StashKey[dict[Wanted, Boot]]()
 
 @pytest.fixture
 def node() -> Iterator[Node]:
-    """A throwaway node, with the executables run as they are: which way leads to the plugin is no matter of the kernel,
-    and a second round here takes a minute."""
-    made = Node()
+    """A throwaway node whose calls find an engine: which way leads to the plugin is no matter of the kernel, and there
+    calls that each have a process of their own take twice as long."""
+    made = Node(engine=True)
     try:
         yield made
     finally:

@@ -22,7 +22,7 @@ KERNEL = "/usr/bin/linux.uml"
 BUILT = str(ROOT / ".tools/uml/linux")
 MODULES = Path("/usr/lib/uml/modules")
 INIT = Path(__file__).with_name("init")
-TIMEOUT = 360  # seconds; less than these tests are given, so that the console is shown
+TIMEOUT = 600  # seconds, on a busy machine; less than these tests are given, so that the console is shown
 # Beside IPv6, which comes first: the bridge and ipvlan are linked to it, also where it is switched off.
 NETWORK = ("bridge", "veth", "8021q", "ipvlan", "macvlan", "dummy numdummies=0")
 

@@ -35,7 +35,7 @@ from tests.sandbox import REFERENCE_PLUGINS, Node, need
 
 # A kernel of their own, so that no kernel is kept for too long: it hands the parameter on, and nobody reads it.
 pytestmark = [
-    pytest.mark.uml(parameters="tests=child_links"), pytest.mark.timeout(400),
+    pytest.mark.uml(parameters="tests=child_links"), pytest.mark.timeout(700),
     pytest.mark.xdist_group("uml child links"),
 ]
 

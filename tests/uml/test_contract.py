@@ -22,7 +22,7 @@ from tests.contract.test_vlan import (  # noqa: F401 (tests of this module too, 
     test_trunk,
 )
 
-pytestmark = [pytest.mark.uml, pytest.mark.timeout(400), pytest.mark.xdist_group("uml")]
+pytestmark = [pytest.mark.uml, pytest.mark.timeout(700), pytest.mark.xdist_group("uml")]
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from tests.netns.test_forwarding import (  # noqa: F401 (tests and fixtures of t
 from tests.sandbox import Node
 from tests.uml.networks import gateway
 
-pytestmark = [pytest.mark.uml, pytest.mark.timeout(400), pytest.mark.xdist_group("uml")]
+pytestmark = [pytest.mark.uml, pytest.mark.timeout(700), pytest.mark.xdist_group("uml")]
 
 
 def test_the_node_keeps_its_route_and_goes_on_listening(node: Node, router: str) -> None:  # noqa: F811 (the fixture)

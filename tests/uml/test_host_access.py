@@ -15,7 +15,7 @@ from tests.uml.test_child_links import BEYOND, IPVLAN, ON_LINK, network, pod
 
 # A kernel of their own, so that no kernel is kept for too long: it hands the parameter on, and nobody reads it.
 pytestmark = [
-    pytest.mark.uml(parameters="tests=host_access"), pytest.mark.timeout(400),
+    pytest.mark.uml(parameters="tests=host_access"), pytest.mark.timeout(700),
     pytest.mark.xdist_group("uml host access"),
 ]
 

@@ -13,7 +13,7 @@ from tests.contract.test_cluster_wireguard import DEVICE, KEYS
 from tests.netns.wire import inside
 from tests.sandbox import ROOT, Node
 
-pytestmark = [pytest.mark.uml, pytest.mark.timeout(400), pytest.mark.xdist_group("uml")]
+pytestmark = [pytest.mark.uml, pytest.mark.timeout(700), pytest.mark.xdist_group("uml")]
 
 
 def test_a_kernel_without_nf_tables_is_told(node: Node) -> None:

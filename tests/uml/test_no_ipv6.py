@@ -13,7 +13,7 @@ from tests.sandbox import Node
 from tests.uml.networks import gateway, network
 
 pytestmark = [
-    pytest.mark.uml(parameters="ipv6.disable=1"), pytest.mark.timeout(400), pytest.mark.xdist_group("uml without ipv6")
+    pytest.mark.uml(parameters="ipv6.disable=1"), pytest.mark.timeout(700), pytest.mark.xdist_group("uml without ipv6")
 ]
 
 

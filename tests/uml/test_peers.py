@@ -10,7 +10,7 @@ from tests.netns import networks
 from tests.netns.networks import SUBNET4, SUBNET6
 from tests.sandbox import Node
 
-pytestmark = [pytest.mark.uml, pytest.mark.timeout(400), pytest.mark.xdist_group("uml")]
+pytestmark = [pytest.mark.uml, pytest.mark.timeout(700), pytest.mark.xdist_group("uml")]
 
 IPAM = {"type": "cni-v6-ipam", "ranges": [[{"subnet": SUBNET6}], [{"subnet": SUBNET4}]]}
 

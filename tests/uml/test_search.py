@@ -15,7 +15,7 @@ from tests.netns.networks import DUAL
 from tests.sandbox import ROOT, Node
 from tests.uml.networks import gateway
 
-pytestmark = [pytest.mark.uml, pytest.mark.timeout(400), pytest.mark.xdist_group("uml")]
+pytestmark = [pytest.mark.uml, pytest.mark.timeout(700), pytest.mark.xdist_group("uml")]
 
 HELD = kubernetes.with_component("older-kernels")["containers"][0]["securityContext"]["capabilities"]["add"]
 

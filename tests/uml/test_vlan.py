@@ -28,7 +28,7 @@ from tests.netns.test_node_settings import EXPERIMENTAL, MARK, hosts, is_given_b
 from tests.sandbox import Node
 from tests.uml.networks import gateway, network
 
-pytestmark = [pytest.mark.uml, pytest.mark.timeout(400), pytest.mark.xdist_group("uml")]
+pytestmark = [pytest.mark.uml, pytest.mark.timeout(700), pytest.mark.xdist_group("uml")]
 
 UNTAGGED, TAGGED = {"Egress Untagged"}, set[str]()
 ACCESS = {"PVID", "Egress Untagged"}
