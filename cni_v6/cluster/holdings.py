@@ -24,7 +24,8 @@ class Holdings:
         self, conf: AgentConf, template: Document, leases: Leases | None, now: Callable[[], float]
     ) -> None:
         self._pools = conf.pools
-        self._keeps_first = conf.carrier == BGP  # the node's identifier follows from it: sessions would begin anew
+        # The node's identifier follows from its first block: sessions would begin anew without that.
+        self._keeps = conf.pools[:1] if conf.carrier == BGP else ()
         self._leases = leases
         self._now = now
         self.withheld = conflist.withheld(template)
@@ -64,7 +65,7 @@ class Holdings:
         if self._seconds is None or not self._known or len(blocks) < 2:
             return []
         [pool] = [pool for pool in self._pools if pool.is_block(blocks[0])]
-        kept = blocks[:1] if self._keeps_first else ()
+        kept = blocks[:1] if pool in self._keeps else ()
         return capacity.dispensable(pool, blocks, self.used, self.withheld, kept)
 
     def written(self) -> None:

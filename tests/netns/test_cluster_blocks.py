@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from netaddr import IPAddress, IPNetwork
 
-from tests.netns import networks, wire
+from tests.bird import Bird
+from tests.netns import cluster_bgp, networks, wire
 from tests.netns.cluster import FAMILIES, POOL6, TEMPLATE, Cluster, Member, cluster, has_ways, reach
 from tests.netns.networks import Pod
 from tests.netns.test_cluster_report import await_report
@@ -257,3 +258,30 @@ def test_what_doctor_and_metrics_say(alone: Member) -> None:
     assert [finding["level"] for finding in json.loads(said) if finding["check"] in ("agent", "block")] == ["green"]
     numbers = alone.node.run(CTL, "metrics", env=alone.node.environment).stdout
     assert all(f'cni_v6_block_leases{{block="{block}"}} {leased[block]}' in numbers for block in alone.blocks())
+
+
+def test_bird_announces_further_blocks() -> None:
+    """And withdraws those that are given back; the sessions stay."""
+    with cluster_bgp.nodes(("a", "b"), pools=POOLS, template=template(), giveBackAfter="1s") as (made, birds):
+        others = {**cluster_bgp.SLOWLY, "{64,64}": "{125,125}", "{26,26}": "{29,29}"}
+        with cluster_bgp.router(made, "route-reflector.conf", "fd00:11::fe/64", others):
+            a, b = made.members
+            for member in (a, b):
+                cluster_bgp.start(member, birds[member.name], cluster_bgp.REFLECTOR)
+            cluster_bgp.await_routes(b, [a])
+            since = session(birds["a"])
+            pods = grow(a)
+            cluster_bgp.await_routes(b, [a])
+            assert len(a.blocks()) == 4
+            some = [next(pod for pod in pods if is_in(pod, block)) for block in a.blocks()]
+            reach([*dict.fromkeys(some), b.pod])
+            end(pods)
+            made.await_objects(lambda objects: len(a.blocks_in_store()) == 2)
+            cluster_bgp.await_routes(b, [a])
+            assert session(birds["a"]) == since
+
+
+def session(bird: Bird) -> str:
+    """Since when the session is there."""
+    [line] = [line for line in bird.ask("show protocols").splitlines() if "cni_v6_peer1" in line]
+    return line

@@ -221,7 +221,7 @@ def test_an_address_is_not_used_again_too_soon(a: Node) -> None:
 
 def test_with_bgp_the_first_block_stays(store: MemoryStore) -> None:
     """The node's identifier follows from it."""
-    conf = replace(BGP_CONF, pools=SMALL.pools)
+    conf = replace(BGP_CONF, pools=(POOL4, POOL6))
     a, bird = node("a", store, 1, conf), FakeBird()
     agent = a.agent(speaker=bird)
     first, second = a.grow(agent)
