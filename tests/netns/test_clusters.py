@@ -215,7 +215,7 @@ def test_a_cluster_that_claims_what_is_not_its_own(two: Two) -> None:
         own = json.loads(wire.inside(lan, store.read)["nodes/a"])
         claims = [Change(key, None, json.dumps({"node": "a", "id": own["id"]})) for key in stolen]
         assert wire.inside(lan, lambda: store.commit(claims))
-        assert "and to 3 more: it is not a block of a pool" in west.says("of cluster east")
+        assert "of cluster east, and to 3 more: it is not a block of a pool" in west.says("no route to block")
         assert west.routes() == before
         wire.inside(lan, store.read)
         assert wire.inside(lan, lambda: store.commit([Change(change.key, change.now, None) for change in claims]))
