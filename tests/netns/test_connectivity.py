@@ -17,6 +17,7 @@ import pytest
 
 from tests.netns import networks, nft, wire
 from tests.netns.networks import BRIDGE, DUAL, NODE_OUTSIDE, OUTSIDE, ROUTED, SUBNET4, SUBNET6, UPLINK
+from tests.processes import interruptible
 from tests.sandbox import ROOT, Node
 
 pytestmark = pytest.mark.xdist_group("connectivity")
@@ -205,7 +206,7 @@ def held(node: Node, folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], in
     before = len(networks.veths(node))
     argv = [*node._enter(node.path), str(ROOT / "bin/cni-v6ctl"), "connectivity", "pods", "--conf-dir", str(folder)]
     env = {**os.environ, **node.environment}
-    with subprocess.Popen(argv, stdout=writing, stderr=subprocess.PIPE, env=env) as process:
+    with interruptible(), subprocess.Popen(argv, stdout=writing, stderr=subprocess.PIPE, env=env) as process:
         os.close(writing)
         try:  # the containers' links, and that of the host beyond
             wire.await_state(node.path, lambda: len(networks.veths(node)) == before + 3, "both containers")

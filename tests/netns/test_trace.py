@@ -16,6 +16,7 @@ import pytest
 from tests import outputs
 from tests.netns import networks, nft, traffic, wire
 from tests.netns.networks import DUAL, GATEWAY4, GATEWAY6, NODE_OUTSIDE, OUTSIDE, ROUTED, UPLINK, Pod
+from tests.processes import interruptible
 from tests.sandbox import ROOT, Node
 
 pytestmark = pytest.mark.xdist_group("trace")
@@ -144,7 +145,8 @@ def test_what_it_prints(pods: dict[str, Pod]) -> None:
 
 def _watching(pod: Pod, *arguments: str) -> subprocess.Popen[str]:
     argv = [*pod.node._enter(pod.node.path), str(ROOT / "bin/cni-v6ctl"), "trace", pod.name, "--json", *arguments]
-    process = subprocess.Popen(argv, text=True, stdout=subprocess.PIPE, env={**os.environ, **pod.node.environment})
+    with interruptible():
+        process = subprocess.Popen(argv, text=True, stdout=subprocess.PIPE, env={**os.environ, **pod.node.environment})
     wire.await_state(pod.node.path, lambda: "cni_v6_trace" in nft.text(pod.node), "tracing")
     return process
 
