@@ -80,7 +80,7 @@ def test_the_interface(secured: Secured) -> None:
                          public_key=seen.public_key)
     assert len(seen.public_key) == 44 and seen.public_key != b64encode(KEYS[0]).decode()
     assert len(refusals(kernel, Add(DEVICE))) == 1
-    assert refusals(kernel, SetSenders(frozenset({"fd00:11::2"})), Forward(WIREGUARD), Forward("eth0")) == []
+    assert refusals(kernel, SetSenders(frozenset({"fd00:11::2"})), *map(Forward, sorted(closed))) == []
     assert kernel.observe() == replace(seen, closed=frozenset())
     assert refusals(kernel, *map(Remove, reversed(ENTRIES))) == [] and kernel.observe().entries == frozenset()
     assert refusals(kernel, *map(Remove, ENTRIES)) == []

@@ -253,15 +253,16 @@ def has_ways(member: Member, blocks: Sequence[str]) -> bool:
 
 @contextmanager
 def cluster(
-    *names: str, ipv4: bool = True, template: Mapping[str, Any] = TEMPLATE, **keys: Any
+    *names: str, ipv4: bool = True, template: Mapping[str, Any] = TEMPLATE, within: str | None = None, **keys: Any
 ) -> Iterator[Cluster]:
     """A cluster with these nodes, whose agents do not run yet.
 
     :param ipv4: the nodes have IPv4 on the link.
     :param template: of the network.
+    :param within: where its folder is; None for the usual place.
     :param keys: of the agents' configuration, instead of the usual ones.
     """
-    with TemporaryDirectory(prefix="cluster-") as folder:  # a short path: a socket's has 107 bytes (unix(7))
+    with TemporaryDirectory(prefix="cluster-", dir=within) as folder:  # a short path: a socket's has 107 bytes (unix(7))
         yield from _cluster(Path(folder), names, ipv4, template, keys)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, suppress
 from itertools import product
@@ -83,8 +84,17 @@ def test_a_port_that_is_taken(secured: Secured, on_link: Node) -> None:
 
 
 @pytest.fixture(scope="module")
-def three() -> Iterator[Cluster]:
-    with cluster("a", "b", "c", carrier="wireguard", reportEvery="0s") as made:
+def in_memory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A folder in which all nodes hear of changes: hostfs tells of none."""
+    folder = str(tmp_path_factory.mktemp("m"))
+    subprocess.run(["mount", "-t", "tmpfs", "none", folder], check=True)
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+@pytest.fixture(scope="module")
+def three(in_memory: str) -> Iterator[Cluster]:
+    with cluster("a", "b", "c", within=in_memory, carrier="wireguard", reportEvery="0s") as made:
         made.start()
         yield made
 
