@@ -127,9 +127,11 @@ def is_ours(content: bytes) -> bool:
 
 
 def main() -> None:
-    """For ``tools/install``. Arguments: a name, the interpreter, the folder of the package and its libraries."""
-    name, interpreter, folder = sys.argv[1:]
-    sys.stdout.write(python(name, interpreter, [folder], first=True))
+    """For ``tools/install``. Arguments: the interpreter, the folder of the package and its libraries, the folder into
+    which the executables are written, their names."""
+    interpreter, folder, target, *names = sys.argv[1:]
+    for name in names:
+        Path(target, name).write_text(python(name, interpreter, [folder], first=True), encoding="utf-8")
 
 
 if __name__ == "__main__":
