@@ -29,7 +29,7 @@ SANDBOX = Path("/run/cni-v6-sandbox")
 NETNS_FOLDER = Path("/run/netns")
 NSENTER = "/usr/bin/nsenter"
 COMMANDS = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
-TIMEOUT = 60  # seconds; a command that takes as long hangs
+TIMEOUT = 120  # seconds; a command that takes as long hangs, on a busy machine too
 
 # What a node has of its own besides its network: /sys, which shows the network of whoever mounted it, and the default
 # lease store. The runtimes still need the control groups below /sys. The shell ends with its standard input, so a
