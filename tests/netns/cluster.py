@@ -253,7 +253,8 @@ def cluster(*names: str, ipv4: bool = True, within: str | None = None, **keys: A
     :param within: where its folder is; None for the usual place.
     :param keys: of the agents' configuration, instead of the usual ones.
     """
-    with TemporaryDirectory(prefix="cluster-", dir=within) as folder:  # a short path: a socket's has 107 bytes (unix(7))
+    # A short path: a socket's has 107 bytes (unix(7)).
+    with TemporaryDirectory(prefix="cluster-", dir=within) as folder:
         yield from _cluster(Path(folder), names, ipv4, keys)
 
 
