@@ -205,17 +205,12 @@ def subscribe(groups: Iterable[int], tests: Sequence[Test] = (), receive_buffer:
     The kernel applies the tests. Otherwise each of the dozen notifications of an ADD would wake up all subscribers.
 
     :param receive_buffer: in bytes; 0 for the default.
-    :raises OSError: the kernel does not let us.
     """
     events = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
-    try:
-        attach_filter(events, tests)  # before it receives anything
-        if receive_buffer:
-            enlarge(events, receive_buffer, SO_RCVBUFFORCE, socket.SO_RCVBUF)
-        events.bind((0, sum(1 << (group - 1) for group in groups)))
-    except OSError:
-        events.close()
-        raise
+    attach_filter(events, tests)  # before it receives anything
+    if receive_buffer:
+        enlarge(events, receive_buffer, SO_RCVBUFFORCE, socket.SO_RCVBUF)
+    events.bind((0, sum(1 << (group - 1) for group in groups)))
     return events
 
 
