@@ -24,13 +24,14 @@ CALM = 2  # times ``Pool.low`` must be free in the others before a block is one 
 class Leases(Protocol):
     """The leases of the node's network, by blocks of the pools of which a node may have several."""
 
-    def used(self) -> Used:
-        """
+    def used(self) -> Used | None:
+        """None if there is no store of leases: nobody had an address, or it was removed under running containers.
+
         :raises CniError: they cannot be counted.
         """
         ...
 
-    def look(self) -> Used:
+    def look(self) -> Used | None:
         """The same, believing nothing that was known before."""
         ...
 

@@ -189,31 +189,34 @@ def _is_exclusive(entry: Entry) -> bool:
 
 
 class FakeLeases:
-    """Leases in this process. ``addresses``: those that containers have. ``broken``: why nobody can count them."""
+    """Leases in this process. ``addresses``: those that containers have. ``there``: whether there is a store for them.
+    ``broken``: why nobody can count them.
+    """
 
     def __init__(
         self, pools: Iterable[Pool], situation: Callable[[Sequence[str], Used], object] = lambda own, used: used,
     ) -> None:
         self.addresses: set[str] = set()
+        self.there = True
         self.broken = ""
         self._pools = tuple(pools)
         self._situation = situation
         self._own: Sequence[str] = ()
         self._told: object = None
 
-    def used(self) -> Used:
+    def used(self) -> Used | None:
         if self.broken:
             raise CniError(IO_FAILURE, self.broken)
-        return self._count()
+        return self._count() if self.there else None
 
-    def look(self) -> Used:
+    def look(self) -> Used | None:
         return self.used()
 
     def attend(self, own: Sequence[str]) -> None:
         self._own, self._told = own, self._situation(own, self._count())
 
     def drain(self) -> bool:
-        return self._situation(self._own, self._count()) != self._told
+        return not self.there or self._situation(self._own, self._count()) != self._told
 
     def _count(self) -> Used:
         found = (blocks.containing(pool, value) for pool in self._pools

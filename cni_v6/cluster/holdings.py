@@ -31,7 +31,7 @@ class Holdings:
         self.withheld = conflist.withheld(template)
         self._seconds = _seconds(conf, template)
         self.used: Used = {}
-        self._known = False  # ``used`` is what there is
+        self._known = False  # ``used`` is what there is: a block without leases is empty
         self._moment = 0.0  # of the step: what becomes due meanwhile is for the next one
         self._idle: Idles = {}
         self._leaving: Collection[str] = ()  # as of ``network``
@@ -39,21 +39,23 @@ class Holdings:
     def count(self) -> Iterator[str]:
         """The first thing of a step: count the leases; yields why they cannot be counted."""
         self._moment = self._now()
-        self._known, self.used = False, {}
+        self._set(None)
         if self._leases is None:
             return
         try:
-            self.used = self._leases.used()
-            self._known = True
+            self._set(self._leases.used())
         except CniError as error:
             yield f"leases cannot be counted, so the node claims no more blocks, and gives none back: {error}"
+
+    def _set(self, used: Used | None) -> None:
+        self._known, self.used = used is not None, used or {}
 
     def network(self, own: Sequence[str]) -> tuple[str, ...]:
         """The blocks that containers get addresses of.
 
         :param own: all blocks of the node, as below.
         """
-        if self._leases and self._known:
+        if self._leases:
             self._leases.attend(own)
         unneeded = [block for pool in self._pools for block in self._unneeded(capacity.of_pool(pool, own))]
         self._idle = capacity.observed(self._idle, unneeded, self._moment)
@@ -80,7 +82,7 @@ class Holdings:
         found = capacity.due(self._idle, self._moment, self._seconds or 0.0)
         if not found or self._leases is None:
             return []
-        self.used = self._leases.look()
+        self._set(self._leases.look())
         self.network(own)
         return [block for block in found if block in self._idle]
 
@@ -93,9 +95,8 @@ class Holdings:
         :param underlay: None also if the cluster's store could not be read.
         """
         holders = {claim.prefix: claim.node for claim in cluster.claims if claim.prefix in self.used}
-        if self._known:
-            yield from capacity.complaints(
-                self._pools, own, self.used, self.withheld, holders, reached=underlay is not None and underlay.up)
+        yield from capacity.complaints(
+            self._pools, own, self.used, self.withheld, holders, reached=underlay is not None and underlay.up)
 
 
 def _seconds(conf: AgentConf, template: Document) -> float | None:

@@ -26,7 +26,7 @@ CHANGES = COME | GO | inotify.IN_DELETE_SELF | inotify.IN_MOVE_SELF | inotify.IN
 
 class LeaseFolder:
     """
-    :param path: of the network's folder. It is made by the first container; without it there are no leases.
+    :param path: of the network's folder. It is made for the first container.
     :param pools: whose blocks are counted.
     :param situation: of the node's blocks and the leases; when it is another one, that is news.
     """
@@ -52,13 +52,13 @@ class LeaseFolder:
         self._take()
         return self._block_of is None or self._situation(self._own, self._count()) != self._told
 
-    def used(self) -> Used:
+    def used(self) -> Used | None:
         self._take()
         if self._block_of is None:
             return self.look()
-        return self._count()
+        return self._count() if self._is_there else None
 
-    def look(self) -> Used:
+    def look(self) -> Used | None:
         self._block_of = None
         with files.naming(self._path):
             self._listen()
@@ -66,7 +66,7 @@ class LeaseFolder:
         self._block_of = {}
         for name in names:
             self._come(name)
-        return self._count()
+        return self._count() if self._is_there else None
 
     def attend(self, own: Sequence[str]) -> None:
         self._own = own

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import shutil
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -35,6 +36,8 @@ class Bench(Protocol):
 
     def free(self, address: str) -> None: ...
 
+    def remove(self) -> None: ...
+
     def has_news(self) -> bool: ...
 
 
@@ -47,6 +50,10 @@ class Fake:
 
     def free(self, address: str) -> None:
         self.leases.addresses.discard(address)
+
+    def remove(self) -> None:
+        self.leases.addresses.clear()
+        self.leases.there = False
 
     def has_news(self) -> bool:
         return self.leases.drain()
@@ -64,6 +71,9 @@ class Real:
     def free(self, address: str) -> None:
         (self.folder / address).unlink()
 
+    def remove(self) -> None:
+        shutil.rmtree(self.folder)
+
     def has_news(self) -> bool:
         """inotify tells before the system call ends: nothing is waited for."""
         return bool(select.select([self.leases], [], [], 0)[0]) and self.leases.drain()
@@ -75,6 +85,7 @@ def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
         yield Fake(FakeLeases(POOLS, is_full))
         return
     folder = tmp_path / "networks" / "pods"
+    folder.mkdir(parents=True)
     with closing(LeaseFolder(str(folder), POOLS, is_full)) as made:
         yield Real(made, folder)
 
@@ -88,6 +99,9 @@ def test_leases_are_counted_by_blocks(bench: Bench) -> None:
     bench.free("fd42::2")
     bench.free("10.244.0.17")
     assert bench.leases.used() == bench.leases.look() == {SIX: 1, FOUR: 1}
+    bench.leases.attend([FOUR])
+    bench.remove()
+    assert bench.has_news() and bench.leases.used() is None and bench.leases.look() is None
 
 
 def test_only_what_decides_something_is_news(bench: Bench) -> None:
@@ -106,7 +120,7 @@ def test_only_what_decides_something_is_news(bench: Bench) -> None:
     assert not bench.has_news()
     bench.free("10.244.0.2")
     bench.free("10.244.0.3")
-    assert bench.has_news() and bench.leases.used()[FOUR] == 1
+    assert bench.has_news() and bench.leases.used() == {FOUR: 1, NEXT: 1}
     bench.leases.attend([FOUR, NEXT])
     assert not bench.has_news()
 
@@ -124,11 +138,11 @@ def real(tmp_path: Path) -> Iterator[Real]:
 def test_the_folder_comes_and_goes(real: Real) -> None:
     """Whatever is missing of the way to it."""
     for _ in range(2):
-        assert real.leases.used() == {}
+        assert real.leases.used() is None
         real.leases.attend([FOUR])
         for folder in (real.folder.parent.parent, real.folder.parent, real.folder):
             folder.mkdir()
-            assert real.has_news() and real.leases.used() == {}
+            assert real.has_news() and real.leases.used() == ({} if folder == real.folder else None)
             real.leases.attend([FOUR])
         for number in range(2, 5):
             real.lease(f"10.244.0.{number}")
@@ -178,4 +192,4 @@ def test_what_cannot_be_counted(real: Real) -> None:
         real.leases.used()
     assert real.leases.drain()
     real.folder.unlink()
-    assert real.leases.used() == {} and not real.has_news()
+    assert real.leases.used() is None and not real.has_news()

@@ -37,7 +37,7 @@ class Leases(FakeLeases):
     late: Collection[str] = ()
     breaks = ""
 
-    def look(self) -> Used:
+    def look(self) -> Used | None:
         self.addresses.update(self.late)
         self.broken = self.breaks
         return super().look()
@@ -395,6 +395,25 @@ def test_leases_that_cannot_be_counted(a: Node) -> None:
     a.time += LATER
     a.leases.breaks = "Permission denied"
     assert not agent.step().complete and a.own() == [first, second]
+
+
+def test_leases_whose_folder_is_removed_under_running_containers(a: Node) -> None:
+    """What has no lease may have a container: nothing is given back."""
+    agent = a.agent()
+    first, second = a.grow(agent)
+    a.empty()
+    a.leases.there = False
+    for _ in range(4):
+        a.time += LATER
+        assert agent.step() == READY
+    assert a.own() == a.network()[1] == [first, second] and a.place.said == []
+    a.leases.there = True
+    agent.step()
+    for late in range(2):
+        a.time += LATER
+        a.leases.there = not late  # it is removed at the last moment
+        agent.step()
+    assert a.own() == [first, second] == a.network()[1]
 
 
 def test_a_store_that_lost_everything_gets_all_blocks_again(a: Node, b: Node) -> None:
