@@ -14,7 +14,7 @@ from cni_v6.kernel.netlink.message import Message
 from cni_v6.kernel.netlink.socket import Answer, RouteSocket, explain, open_route
 
 NO_FAMILY = (errno.EAFNOSUPPORT, errno.EOPNOTSUPP)
-GONE = (errno.ESRCH, errno.ENOENT, errno.ENODEV)
+GONE = (errno.ESRCH, errno.ENOENT, errno.ENODEV, errno.EADDRNOTAVAIL)
 OFF_LINK = (errno.EHOSTUNREACH, errno.EINVAL, errno.ENETUNREACH)  # what a next hop is refused with
 
 
