@@ -69,7 +69,6 @@ LARGER = {  # module -> lines it may have all the same, where two modules would 
     "kernel.observe": 370,  # the answer to every question
     "kernel.ops": 500,  # every operation that changes something
     "kernel.netlink.pyroute2_messages": 365,  # every other request
-    "kernel.netlink.socket": 305,  # requests, dumps, notifications
     "kernel.netlink.requests": 350,  # every request of a plain ADD and DEL
     "leases.memory": 310,  # every method of the store's protocol
     "leases.disk.directory": 340,  # every access to a file of the store
