@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cni_v6.log import counted
+from cni_v6.protocol import names
 
-WIREGUARD = "cni-v6-wg"
+WIREGUARD = names.WIREGUARD
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from cni_v6.config.main import AUTO, MainConf
 from cni_v6.errors import NODE_CONFLICT, CniError
 from cni_v6.kernel.facts import Surroundings
 from cni_v6.net.addresses import BITS, is_link_local, overlap, version
+from cni_v6.protocol import names
 
 DEFAULT = ("0.0.0.0/0", "::/0")
 
@@ -101,7 +102,7 @@ class _Others:
             if inside or _length(address) >= _length(prefix):
                 yield interface, f"{{}} has address {address}"
         for interface, route in self.seen.routes:
-            if interface in self.own or version(route.dst) != version(prefix):
+            if interface in self.own or self._is_agents(interface, route.dst) or version(route.dst) != version(prefix):
                 continue
             if route.gateway and _contains(prefix, route.gateway):
                 yield interface, f"the next hop {route.gateway} of the node's route {route.dst} is behind {{}}"
@@ -115,8 +116,13 @@ class _Others:
     def _addresses(self) -> Iterator[tuple[str, str]]:
         for interface, address in self.seen.addresses:
             if interface not in self.own and version(address) == version(self.place.prefix):
-                if overlap(address, self.place.prefix):
+                if overlap(address, self.place.prefix) and not self._is_agents(interface, address):
                     yield interface, address
+
+    def _is_agents(self, interface: str, prefix: str) -> bool:
+        """Whether it is the address that the node agent's WireGuard has of the place: its first, which is nobody's."""
+        first = self.place.prefix.partition("/")[0]
+        return interface == names.WIREGUARD and prefix == f"{first}/{BITS[version(first)]}"
 
 
 def _contains(prefix: str, ip: str) -> bool:

@@ -15,6 +15,7 @@ from cni_v6.values import dataclass
 IFNAMSIZ = 15  # linux/if.h: 16 with the terminating zero
 IFALIASZ = 255  # linux/if.h: 256 with the terminating zero
 ALIAS_PREFIX = "cni-v6"
+WIREGUARD = "cni-v6-wg"  # the node agent's: it has the first address of the node's block (cluster.wireguard)
 SRV6_IN = "cni-v6-srv6-in"  # the node agent's: what containers send to other nodes comes in by it again (cluster.srv6)
 # Link groups of routed networks. Administrators use small numbers, a deletion those with bit 30 (``new_group`` in
 # ``kernel.netlink.socket``).

@@ -48,6 +48,10 @@ def via(dst: str, gateway: str | None, interface: str = "eth0") -> tuple[str, Ro
     (FOUR, around(routes=(via("10.1.0.0/16", None, "wg0"),)), "the node has a route 10.1.0.0/16 through interface wg0"),
     (LINK, around(routes=(via("2001:db8:1:2:c::/80", None, "cni1"),)),
      "the node has a route 2001:db8:1:2:c::/80 through network others (cni1)"),
+    (FOUR, around(("cni-v6-wg", "10.1.0.9/32")), "interface cni-v6-wg has address 10.1.0.9/32"),
+    (FOUR, around(("cni-v6-wg", "10.1.0.0/24")), "interface cni-v6-wg has address 10.1.0.0/24"),
+    (FOUR, around(routes=(via("10.1.0.0/24", None, "cni-v6-wg"),)),
+     "the node has a route 10.1.0.0/24 through interface cni-v6-wg"),
 ])
 def test_what_is_refused(place: Place, seen: Surroundings, words: str) -> None:
     with pytest.raises(errors.CniError) as caught:
@@ -63,6 +67,8 @@ def test_what_is_refused(place: Place, seen: Surroundings, words: str) -> None:
     (FOUR, around(("eth0", "10.2.0.1/16"), ("eth0", "2001:db8::1/64"))),
     (FOUR, around(routes=(via("0.0.0.0/0", "192.0.2.1"), via("10.0.0.0/8", "192.0.2.1"), via("10.0.0.0/8", None)))),
     (LINK, around(routes=(via("::/0", "fe80::1"), via("2001:db8:1::/48", "fe80::9")))),
+    (SIX, around(("cni-v6-wg", "2001:db8:1:2:c::/128"), routes=(via("2001:db8:1:2:c::/128", None, "cni-v6-wg"),))),
+    (FOUR, around(("cni-v6-wg", "10.1.0.0/32"))),
     (SIX, around(("eth0", "2001:db8:1:2::9/128"), routes=(via("2001:db8:1:2::/64", None),))),
 ])
 def test_what_is_not(place: Place, seen: Surroundings) -> None:
