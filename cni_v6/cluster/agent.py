@@ -70,6 +70,7 @@ class Agent:
         self.complaints = Complaints(say)
         self.reached = False  # the store could be read then
         self._joined = False  # the store has been reached since the start
+        self._claimed = False  # what the node needs of it, in the last step
         self._make_id = make_id
         self._boot = boot
         self._registered: Registered | None = None  # as it was at last
@@ -119,7 +120,7 @@ class Agent:
         if self._registered:
             complaints += membership.awaited(self.member, self._conf, cluster, self._registered)
         wanted = self._wanted(cluster, facts.underlay, to_others=not shut)
-        complaints += self._holdings.complaints(own, cluster, facts.underlay if self.reached else None)
+        complaints += self._holdings.complaints(own, cluster, joined=self._claimed)
         failures += [*shut, *self._reach(facts, wanted)]
         ways = [] if shut else others.usable(self._conf, cluster, facts.underlay)
         failures += bgp.announce(self._speaker, self._conf, own, facts.underlay, ways)
@@ -170,6 +171,7 @@ class Agent:
     def _look(self, facts: Facts) -> Iterable[str]:
         """Read the store, and make the node a member; yields what is in the way."""
         objects: Objects = {}
+        self._claimed = False
         try:
             objects = self._store.read()
             registered = self._register(objects)
@@ -177,7 +179,7 @@ class Agent:
             has_key = facts.public_key or self._conf.carrier != WIREGUARD
             if facts.underlay and facts.underlay.up and registered and has_key:
                 objects = self._join(objects, facts.underlay, registered, facts.public_key)
-                self._joined = True
+                self._joined = self._claimed = True
             self._reader.read(objects)
         except CniError as error:
             if error.code == NODE_CONFLICT:  # its blocks, if it had any, went with its name

@@ -155,12 +155,12 @@ def wait(idle: Idles, now: float, seconds: float) -> float | None:
 
 def complaints(
     pools: Iterable[Pool], own: Sequence[str], used: Used, withheld: Withheld, holders: Mapping[str, str], *,
-    reached: bool,
+    joined: bool,
 ) -> Iterator[str]:
     """Why a node has too few addresses left; which of its containers are where another node's belong.
 
     :param holders: the nodes that have blocks, by block.
-    :param reached: the cluster's store could be read, and written.
+    :param joined: the node could claim blocks in this step.
     """
     for pool in pools:
         blocks = of_pool(pool, own)
@@ -173,8 +173,8 @@ def complaints(
         few = f"fewer than {pool.low} addresses of pool {pool.cidr} are left on this node"
         if len(blocks) >= pool.most:
             yield f"{few}, and it has the most blocks that it may have (maxBlocks: {pool.most})"
-        elif not reached:
-            yield f"{few}, and it can claim no other block before it reaches the cluster's store again"
+        elif not joined:
+            yield f"{few}, and it can claim no other block now"
         else:
             yield (f"{few}, and the pool has no free block of /{pool.block}: remove nodes that are gone (cni-v6ctl "
                    "nodes --remove NAME), or start a cluster with a larger pool")

@@ -87,6 +87,8 @@ def private_key(folder: str) -> bytes:
     """
     path = f"{folder}/{KEY}"
     content = files.read(path)
+    with files.naming(path), suppress(FileNotFoundError):
+        os.chmod(path, 0o600)  # a copy that somebody has put back may be for all to read
     if content is None:
         made = _clamped(os.urandom(KEY_BYTES))
         files.replace(path, b64encode(made) + b"\n", 0o600)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 
@@ -36,6 +37,7 @@ def dropped() -> Iterator[tuple[str, str, int]]:
     """
     with closing(open_netfilter()) as netfilter:
         for name in (SRV6_TABLE, TUNNEL_TABLE, WIREGUARD_TABLE):
+            found = Counter[str]()  # several rules may have one reason
             for comment, packets in counters.of_remarked(rules(netfilter, name).messages):
-                reasons = [reason for start, reason in REASONS.items() if comment.startswith(start)]
-                yield from ((name, reason, packets) for reason in reasons)
+                found.update({reason: packets for start, reason in REASONS.items() if comment.startswith(start)})
+            yield from ((name, reason, packets) for reason, packets in found.items())

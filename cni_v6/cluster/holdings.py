@@ -8,7 +8,6 @@ from cni_v6.cluster import capacity, conflist
 from cni_v6.cluster.capacity import Idles, Leases, Used
 from cni_v6.cluster.config import AgentConf
 from cni_v6.cluster.conflist import Document
-from cni_v6.cluster.facts import Underlay
 from cni_v6.cluster.keys import BGP
 from cni_v6.cluster.records import Cluster
 from cni_v6.errors import CniError
@@ -90,13 +89,13 @@ class Holdings:
         """For how many seconds nothing changes by time alone; None: for ever."""
         return capacity.wait(self._idle, self._moment, self._seconds or 0.0)
 
-    def complaints(self, own: Sequence[str], cluster: Cluster, underlay: Underlay | None) -> Iterator[str]:
+    def complaints(self, own: Sequence[str], cluster: Cluster, *, joined: bool) -> Iterator[str]:
         """
-        :param underlay: None also if the cluster's store could not be read.
+        :param joined: the node could claim blocks in this step.
         """
         holders = {claim.prefix: claim.node for claim in cluster.claims if claim.prefix in self.used}
         yield from capacity.complaints(
-            self._pools, own, self.used, self.withheld, holders, reached=underlay is not None and underlay.up)
+            self._pools, own, self.used, self.withheld, holders, joined=joined)
 
 
 def _seconds(conf: AgentConf, template: Document) -> float | None:

@@ -99,7 +99,7 @@ AGENT = Level("agent", "", (
         default="1m", example="5m"),
     Key("giveBackAfter", Text("duration", blank=False), "For how long a block that the node can do without must be "
         "empty before it leaves the configuration list, and for how long after that before other nodes can have it. "
-        "At least half of `ipam.reuseAfter`. `0s`: never.", "", default="30m", example="1h"),
+        "Less than half of `ipam.reuseAfter` counts as that half. `0s`: never.", "", default="30m", example="1h"),
     Key("stateDir", Text("path"), "The agent's folder: what it knows of the cluster, for a start without it.", "",
         default=STATE_DIR, example=STATE_DIR),
 ))

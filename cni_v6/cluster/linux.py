@@ -198,8 +198,11 @@ class LinuxNode:
             self._apply_entry(operation, operation.what, indices)
 
     def _vacate(self, operation: Vacate) -> None:
+        uplink = self._asked.index(self.underlay_name)
         for data in self._asked.dump(requests.get_addresses(0)):
             index, address = answers.read_address(data)
+            if index == uplink:
+                continue
             host = f"{address.partition('/')[0]}/{BITS[version(address)]}"
             if version(address) == version(operation.prefix) and overlap(host, operation.prefix):
                 message = requests.remove_address(ops.RemoveAddress(ops.HOST, "", address), index)

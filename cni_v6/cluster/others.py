@@ -6,7 +6,7 @@ it, and about nothing else: neither about packets for this cluster, nor for a th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from netaddr import IPAddress, IPNetwork
@@ -132,6 +132,7 @@ def _ways(
     complaints = [f"no route to pool {cidr} of cluster {other.name}: it overlaps {what}"
                   for cidr, what in spoilt.items()]
     sound = [pool for pool in other.pools if pool.cidr not in spoilt]
+    blocks_of = routes.routed_blocks(theirs, sound)
     found: list[Entry] = []
     refused: dict[str, list[str]] = {}
     for claim in theirs.claims:
@@ -140,7 +141,7 @@ def _ways(
             if pool is None:
                 raise NoRoute("it is not a block of a pool that clusters[].pools names")
             if pool in sound:
-                found += _way(claim, theirs, conf, underlay, device, sound, places)
+                found += _way(claim, theirs, conf, underlay, device, blocks_of, places)
         except NoRoute as reason:
             refused.setdefault(str(reason), []).append(claim.prefix)
     complaints += (f"no route to block {prefixes[0]} of cluster {other.name}"
@@ -164,10 +165,9 @@ def _spoilt(cidr: str, own: Cluster, underlay: Underlay | None) -> str:
 
 def _way(
     claim: Claim, theirs: Cluster, conf: AgentConf, underlay: Underlay | None, device: Device | None,
-    pools: Sequence[Pool], places: Places,
+    blocks_of: routes.BlocksOf, places: Places,
 ) -> list[Entry]:
     """
-    :param pools: of their cluster, those that may have routes.
     :raises NoRoute: also for what is in the place of something of this cluster or of another one.
     """
     node = theirs.nodes.get(claim.node)
@@ -175,7 +175,7 @@ def _way(
         raise NoRoute("its node has a name or a carrier that no agent writes")
     if node and any(_is_within(address, conf) for address in node.addresses):
         raise NoRoute("its node has an address of a container of this cluster")
-    found = list(routes.way_to(claim, conf, theirs, underlay, device, pools))
+    found = list(routes.way_to(claim, conf, theirs, underlay, device, blocks_of))
     for entry in found:
         if places.get(place(entry), entry) != entry:
             raise NoRoute(f"its node has the {'key' if isinstance(entry, Peer) else 'id'} of another one")

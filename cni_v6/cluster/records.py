@@ -22,6 +22,7 @@ POOLS, NODES, BLOCKS = "pools", "nodes/", "blocks/"
 Value = TypeVar("Value")
 CACHED = 1 << 14  # objects of 5,000 nodes
 KEY_BYTES = 32  # of a key of WireGuard
+MOST_ORDER = 1 << 16  # of a claim; another one is none, else the next claim could have one that nobody reads
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,4 +238,5 @@ def _address(fields: Fields, text: str) -> str:
 def _read_claim(prefix: str, fields: Fields) -> Claim:
     if canonical_prefix(prefix, host_bits=False) != prefix:
         raise CniError(DECODING_FAILURE, f"its key has no prefix in canonical form: {shown(prefix)}")
-    return Claim(prefix, fields.required("node"), fields.required("id"), fields.number("order") or 0)
+    order = fields.number("order") or 0
+    return Claim(prefix, fields.required("node"), fields.required("id"), order if order <= MOST_ORDER else 0)

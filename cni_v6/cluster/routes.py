@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 
 from cni_v6.cluster import keys, srv6, vxlan, wireguard
 from cni_v6.cluster.config import AgentConf, Pool, pool_of
@@ -60,6 +61,9 @@ _NO_DEVICE = (vxlan.NoTunnel, srv6.NoPair, wireguard.NoPeer)
 _MISSING = {VXLAN: "tunnel", keys.SRV6: "SRv6", keys.WIREGUARD: "WireGuard"}  # without the carrier's interface
 
 
+BlocksOf = Callable[[NodeRecord], tuple[str, ...]]
+
+
 class NoRoute(Exception):
     """Why a block has no route."""
 
@@ -84,13 +88,14 @@ class Ways:
         basis = (conf, underlay, device, cluster.shared_keys)
         before = self._found if basis == self._basis else {}
         self._basis, self._found = basis, {}
+        blocks_of = routed_blocks(cluster, conf.pools)
         for claim in claims:
             node = cluster.nodes.get(claim.node)
             # ``records`` gives the same objects for what is as before: they are soon compared.
             about = (claim, node, cluster.of_owner[claim.node, claim.id])
             known = before.get(claim.prefix)
             if known is None or known[0] != about:
-                known = (about, _way(claim, conf, cluster, underlay, device))
+                known = (about, _way(claim, conf, cluster, underlay, device, blocks_of))
             self._found[claim.prefix] = known
             yield claim, known[1]
 
@@ -105,7 +110,7 @@ def wanted(
     other packets to a node.
     """
     own = own_blocks(member, conf, cluster)
-    entries: list[Entry] = [Route(prefix) for prefix in own]
+    entries: list[Entry] = [*map(Route, own), *unencrypted(conf)]
     device, complaints = _device(member, conf, cluster, underlay)
     if isinstance(device, Pair) and underlay:
         entries += srv6.own(member.id, own, underlay)
@@ -148,6 +153,15 @@ def _entrances(underlay: Underlay | None, device: Device | None) -> tuple[str, .
         return (device.ifname,)
     ways = (underlay.ifname,) if underlay else ()
     return (*ways, SRV6, SRV6_IN) if device else ways
+
+
+def unencrypted(conf: AgentConf) -> Iterator[Route]:
+    """Unreachable routes for whole pools, whose packets must not leave the node unencrypted.
+
+    Without a way to a block, as before there is an interface, they would follow the default route.
+    """
+    if conf.carrier == keys.WIREGUARD:
+        yield from map(Route, wireguard.pools(conf))
 
 
 def complaints(conf: AgentConf, facts: Facts) -> Iterator[str]:
@@ -203,23 +217,35 @@ def _sorted(entries: Iterable[Entry]) -> list[Entry]:
 
 
 def _way(
-    claim: Claim, conf: AgentConf, cluster: Cluster, underlay: Underlay | None, device: Device | None
+    claim: Claim, conf: AgentConf, cluster: Cluster, underlay: Underlay | None, device: Device | None,
+    blocks_of: BlocksOf,
 ) -> tuple[Entry, ...] | NoRoute:
     if conf.pool_of(claim.prefix) is None:
         return NoRoute("it is not a block of a pool of this node")
     try:
-        return tuple(way_to(claim, conf, cluster, underlay, device, conf.pools))
+        return tuple(way_to(claim, conf, cluster, underlay, device, blocks_of))
     except NoRoute as reason:
         return type(reason)(*reason.args)  # without the frames that it came through
 
 
+def routed_blocks(cluster: Cluster, pools: Iterable[Pool]) -> BlocksOf:
+    """The blocks of a node that may have routes: those of these pools. They are looked for once for each node, however
+    many there are: another cluster's store may have any number."""
+    pools = tuple(pools)
+
+    @cache
+    def found(node: NodeRecord) -> tuple[str, ...]:
+        return tuple(sorted(claim.prefix for claim in cluster.of_node(node) if pool_of(pools, claim.prefix)))
+
+    return found
+
+
 def way_to(
     claim: Claim, conf: AgentConf, cluster: Cluster, underlay: Underlay | None, device: Device | None,
-    pools: Iterable[Pool],
+    blocks_of: BlocksOf,
 ) -> Iterator[Entry]:
     """The entries that a block needs.
 
-    :param pools: only blocks of these may have routes.
     :raises NoRoute:
     """
     node = cluster.nodes.get(claim.node)
@@ -245,8 +271,7 @@ def way_to(
         elif isinstance(device, Encrypted):
             if node.public_key in cluster.shared_keys:
                 raise NoRoute("another node has its WireGuard key too")
-            blocks = (known.prefix for known in cluster.of_node(node) if pool_of(pools, known.prefix))
-            yield from (wireguard.peer(node, blocks, conf, underlay), Route(claim.prefix, WIREGUARD))
+            yield from (wireguard.peer(node, blocks_of(node), conf, underlay), Route(claim.prefix, WIREGUARD))
         else:
             yield from srv6.peer(node, claim.prefix, underlay)
     except _NO_DEVICE as reason:

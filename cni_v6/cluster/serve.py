@@ -16,6 +16,7 @@ from cni_v6.cluster.agent import Agent, Outcome
 PAUSE_SECONDS = 0.05  # after a step: what changes meanwhile is looked at once, and nobody can keep the agent busy
 # After a step in which something failed, as nobody tells when it would succeed. Each failure doubles the time.
 FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 1.0, 60.0
+LONGEST_SECONDS = 86400.0  # poll(2) takes no more than 24 days; a step that comes early does nothing
 ENDING = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -52,7 +53,7 @@ def serve(agent: Agent, sources: Sequence[Source], after: Callable[[Outcome], No
             retry = FIRST_RETRY_SECONDS if outcome.complete else retry
             times = [] if outcome.complete else [retry]
             times += [] if outcome.again is None else [outcome.again]
-            if _wait(waiting, sources, ended, min(times, default=None)):
+            if _wait(waiting, sources, ended, min((*times, LONGEST_SECONDS)) if times else None):
                 notify("STOPPING=1")
                 return 0
             retry = FIRST_RETRY_SECONDS if outcome.complete else min(2 * retry, LAST_RETRY_SECONDS)
@@ -72,7 +73,7 @@ def _wait(waiting: select.poll, sources: Sequence[Source], ended: int, seconds: 
     if select.select([ended], [], [], PAUSE_SECONDS)[0]:
         return True
     while True:
-        ready = {descriptor for descriptor, _ in waiting.poll(None if seconds is None else seconds * 1000)}
+        ready = {descriptor for descriptor, _ in waiting.poll(seconds if seconds is None else seconds * 1000)}
         if ended in ready:
             return True
         news = [source.drain() for source in sources if source.fileno() in ready]

@@ -39,7 +39,7 @@ def device(conf: AgentConf, blocks: Iterable[str], underlay: Underlay) -> Encryp
     if mtu < IPV6_MIN_MTU:
         least = IPV6_MIN_MTU + OVERHEAD
         raise NoPeer(f"{underlay.ifname} has an MTU of {underlay.mtu}, and IPv6 needs {least} to be encrypted")
-    return Encrypted(mtu, underlay.ifname, tuple(_pools(conf)), tuple(blocks))
+    return Encrypted(mtu, underlay.ifname, tuple(pools(conf)), tuple(blocks))
 
 
 def own(blocks: Iterable[str]) -> Iterator[Address]:
@@ -48,19 +48,19 @@ def own(blocks: Iterable[str]) -> Iterator[Address]:
         yield Address(f"{block.partition('/')[0]}/{BITS[version(block)]}")
 
 
-def peer(node: NodeRecord, blocks: Iterable[str], conf: AgentConf, underlay: Underlay) -> Peer:
+def peer(node: NodeRecord, blocks: tuple[str, ...], conf: AgentConf, underlay: Underlay) -> Peer:
     """What the interface must know of another node.
 
-    :param blocks: those of its blocks that may have routes.
+    :param blocks: those of its blocks that may have routes, in order.
     :raises NoPeer: it cannot be reached that way.
     """
     if not node.public_key:
         raise NoPeer(f"node {node.name} has no WireGuard key in the cluster's store yet")
     endpoint = _endpoint(node, underlay)
-    for cidr in _pools(conf):
+    for cidr in pools(conf):
         if version(cidr) == version(endpoint) and IPAddress(endpoint) in IPNetwork(cidr):
             raise NoPeer(f"its address {endpoint} is of pool {cidr}: what is encrypted would be encrypted again")
-    return Peer(node.public_key, endpoint, tuple(sorted(blocks)))
+    return Peer(node.public_key, endpoint, blocks)
 
 
 def mtu_of(underlay: Underlay) -> int:
@@ -68,7 +68,8 @@ def mtu_of(underlay: Underlay) -> int:
     return underlay.mtu - OVERHEAD
 
 
-def _pools(conf: AgentConf) -> Iterator[str]:
+def pools(conf: AgentConf) -> Iterator[str]:
+    """Those of this cluster and of the others."""
     yield from (pool.cidr for pool in conf.pools)
     yield from (pool.cidr for other in conf.clusters for pool in other.pools)
 

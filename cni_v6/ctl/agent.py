@@ -39,7 +39,8 @@ def register(commands: Any) -> None:
         help=f"serve the metrics on a loopback address too, such as [::1]:9165 (default: ${agent_metrics.VARIABLE})",
     )
     parser.add_argument("--keep-out", action="store_true",
-                        help="only keep other clusters out, as FILE says, and end: for the boot")
+                        help="only keep other clusters out, and what must be encrypted in, as FILE says, and end: for "
+                             "the boot")
     parser.set_defaults(run=run, root=True)
 
 
@@ -56,11 +57,9 @@ def run(chosen: argparse.Namespace) -> int:
         for path, where in ((_network_lock(), "in this network namespace"),
                             (f"{conf.state_dir}/{disks.LOCK}", f"with the state folder {conf.state_dir}")):
             open_things.callback(os.close, disks.only_one(path, where))
+        _only_keep_out(conf, content)  # before anything that may take long, or fail: containers may run
         private_key = disks.private_key(conf.state_dir) if conf.carrier == WIREGUARD else b""
         kernel = open_things.enter_context(closing(LinuxNode(conf.underlay, private_key)))
-        for refusal in keep_out.set_gate(kernel, conf):  # before anything that may take long: containers may run
-            _say(refusal)
-        keep_out.keep_copy(conf, content, _say)
         template = conflist.parse_template(_content(conf.template, "conflist.template"), conf.template)
         store = open_things.enter_context(closing(open_store(chosen.cluster)))
         other_stores = {other.name: open_things.enter_context(closing(_other_store(number, other)))

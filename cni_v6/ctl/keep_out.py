@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from cni_v6.cluster import files, others, routes
 from cni_v6.cluster.config import AgentConf, parse
-from cni_v6.cluster.facts import NodeKernel
+from cni_v6.cluster.facts import Add, NodeKernel
 from cni_v6.cluster.keys import STATE_DIR
 from cni_v6.errors import CniError
 
@@ -22,8 +22,11 @@ _FOLDER = re.compile(r'"stateDir"\s*:\s*("/(?:[^"\\]|\\.)*")')
 
 
 def set_gate(kernel: NodeKernel, conf: AgentConf) -> list[str]:
-    """Let nobody of another cluster in but who may; what the kernel refuses."""
-    return [*map(str, kernel.apply(routes.gate_difference(kernel.observe(), others.gate(conf))))]
+    """Let nobody of another cluster in but who may, and nothing out unencrypted that must be; what the kernel refuses.
+    """
+    facts = kernel.observe()
+    closed = (Add(route) for route in routes.unencrypted(conf) if route not in facts.entries)
+    return [*map(str, kernel.apply((*routes.gate_difference(facts, others.gate(conf)), *closed)))]
 
 
 def keep_copy(conf: AgentConf, content: bytes, say: Callable[[str], None]) -> None:

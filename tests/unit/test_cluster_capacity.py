@@ -173,17 +173,17 @@ def test_a_block_goes_in_two_steps() -> None:
     assert capacity.observed(idle, [THIRD, SECOND], 130.0)[SECOND] == Idle(100.0, 111.0)
 
 
-@pytest.mark.parametrize(("own_blocks", "used", "reached", "says"), [
+@pytest.mark.parametrize(("own_blocks", "used", "joined", "says"), [
     ([FIRST], {FIRST: 11}, True, []),
     ([FIRST], {FIRST: 12}, True, ["fewer than 2 addresses of pool 10.244.0.0/24 are left on this node, and the pool "
                                   "has no free block of /28: remove nodes"]),
-    ([FIRST], {FIRST: 12}, False, ["and it can claim no other block before it reaches the cluster's store again"]),
+    ([FIRST], {FIRST: 12}, False, ["and it can claim no other block now"]),
     ([FIRST, SECOND], {FIRST: 12, SECOND: 13}, True, ["the most blocks that it may have (maxBlocks: 2)"]),
     ([FIRST], {SECOND: 1, THIRD: 1}, True, ["addresses of block 10.244.0.16/28, which node b has: end them"]),
     ([], {}, True, []),
 ])
-def test_what_is_said(own_blocks: list[str], used: dict[str, int], reached: bool, says: list[str]) -> None:
-    found = [*capacity.complaints([replace(SMALL, most=2)], own_blocks, used, NOTHING, {SECOND: "b"}, reached=reached)]
+def test_what_is_said(own_blocks: list[str], used: dict[str, int], joined: bool, says: list[str]) -> None:
+    found = [*capacity.complaints([replace(SMALL, most=2)], own_blocks, used, NOTHING, {SECOND: "b"}, joined=joined)]
     assert len(found) == len(says) and all(words in said for words, said in zip(says, found))
 
 

@@ -69,5 +69,5 @@ def _of_blocks(facts: AgentFacts) -> Iterator[Finding]:
         if share(leases, room) >= FULL:
             words = f"{', '.join(blocks)}: {leases} of {room} addresses are leased"
             yield Finding(RED if leases >= room else AMBER, "block", words,
-                          "the node has claimed no other block yet, and no more containers start once all are leased",
-                          "see what the agent says; else move containers to other nodes, or take another maxBlocks")
+                          "the node has no other block, and no more containers start once all are leased",
+                          "see what the agent says; else move containers to other nodes, or take a larger maxBlocks")
