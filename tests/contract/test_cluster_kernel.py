@@ -184,6 +184,14 @@ def test_gateways_of_a_block_that_is_given_back(bench: Bench) -> None:
     assert bench.kernel.apply([Vacate("10.244.0.64/26")]) == [] and bench.gateways() == kept - {"10.244.0.65/26"}
 
 
+def test_a_node_keeps_the_addresses_that_others_reach_it_at(bench: Bench) -> None:
+    """Though a pool has them, which nobody should write."""
+    underlay = bench.kernel.observe().underlay
+    assert underlay and underlay.addresses
+    blocks = [f"{address}/{32 if '.' in address else 128}" for address in underlay.addresses]
+    assert bench.kernel.apply(map(Vacate, blocks)) == [] and bench.kernel.observe().underlay == underlay
+
+
 PASSAGES = (
     Passage("fd43:0:0:7::/64", "fd42::/48", True), Passage("fd43::/48", "fd42::/48", False),
     Passage("10.245.0.0/17", "10.244.0.0/16", False),

@@ -147,6 +147,14 @@ def test_blocks_that_the_node_had_are_preferred() -> None:
 # Objects
 
 
+@pytest.mark.parametrize(("order", "read"), [(0, 0), (7, 7), (1 << 16, 1 << 16), (4294967295, 0)])
+def test_the_order_of_a_claim(order: int, read: int) -> None:
+    """One that is so large that the next claim could have none that is read counts as none."""
+    text = records.encode_claim(Claim("fd42:8e1f:6a00:1::/64", "a", "1", order))
+    [claim] = records.read({"blocks/fd42:8e1f:6a00:1::/64": text}).claims
+    assert claim.order == read
+
+
 def test_objects_are_read_as_they_were_written() -> None:
     node = NodeRecord("a", "1", ("fd00:11::1", "172.30.0.1"), "direct")
     gone = NodeRecord("b", "2", (), "direct", removed=True)

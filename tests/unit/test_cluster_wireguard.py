@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from cni_v6 import errors
 from cni_v6.cluster import disk, membership, others, records, routes, wireguard
-from cni_v6.cluster.config import AgentConf, OtherCluster, Pool
+from cni_v6.cluster.config import AgentConf, OtherCluster, Pool, pool_of
 from cni_v6.cluster.facts import Add, Facts, Forward, Remove, RemoveDevice, Route, SetTable, Underlay
 from cni_v6.cluster.fake import FakeNode
 from cni_v6.cluster.keys import WIREGUARD as CARRIER
@@ -38,6 +39,7 @@ NODE_B = NodeRecord("b", "2", ("fd00:11::2", "172.30.0.2"), CARRIER, public_key=
 CLAIMS = (Claim(OWN6, "a", "1"), Claim(OWN4, "a", "1"), Claim(THEIRS6, "b", "2"), Claim(THEIRS4, "b", "2"))
 DEVICE = Encrypted(1420, "eth0", (POOL6.cidr, POOL4.cidr), (OWN6, OWN4))
 PEER = Peer(key(2), "fd00:11::2", (THEIRS4, THEIRS6))
+CLOSED = {Route(POOL6.cidr), Route(POOL4.cidr)}  # nothing for a pool leaves unencrypted
 
 
 def cluster(*nodes: NodeRecord, claims: tuple[Claim, ...] = CLAIMS) -> Cluster:
@@ -57,7 +59,7 @@ def test_a_peer_for_each_other_node() -> None:
     assert found.device == DEVICE and found.forwarding == (WIREGUARD,) and found.complaints == ()
     assert found.entries == {
         Route(OWN6), Route(OWN4), Address("fd42:8e1f:6a00:1::/128"), Address("10.244.0.64/32"),
-        PEER, Route(THEIRS6, WIREGUARD), Route(THEIRS4, WIREGUARD),
+        PEER, Route(THEIRS6, WIREGUARD), Route(THEIRS4, WIREGUARD), *CLOSED,
     }
     assert found.senders == frozenset()
     assert routes.mtu_of(CARRIER, LINK) == 1420 == LINK.mtu - wireguard.OVERHEAD
@@ -65,7 +67,7 @@ def test_a_peer_for_each_other_node() -> None:
 
 def test_a_node_has_the_interface_before_it_is_in_the_store() -> None:
     assert wanted(cluster(claims=())).device == replace(DEVICE, blocks=())
-    assert routes.wanted(A, WG, Cluster(), None) == Wanted(frozenset())
+    assert routes.wanted(A, WG, Cluster(), None) == Wanted(frozenset(CLOSED))
 
 
 def test_blocks_that_are_of_no_pool_are_no_sources() -> None:
@@ -94,7 +96,7 @@ def test_where_a_peer_is(addresses: tuple[str, ...], underlay: Underlay, endpoin
 ])
 def test_a_node_that_is_no_peer(node: NodeRecord, says: str) -> None:
     found = wanted(cluster(NODE_A, node))
-    assert not [entry for entry in found.entries if isinstance(entry, Peer)]
+    assert not [entry for entry in found.entries if isinstance(entry, Peer)] and found.entries >= CLOSED
     assert len(found.complaints) == 2 and all(says in words for words in found.complaints)
 
 
@@ -106,6 +108,21 @@ def test_a_key_that_two_nodes_have_is_nobodys() -> None:
     assert not [entry for entry in found.entries if isinstance(entry, Peer)] and len(found.complaints) == 3
     gone = wanted(cluster(NODE_A, NODE_B, replace(thief, removed=True), claims=claims))
     assert PEER in gone.entries and len(gone.complaints) == 1
+
+
+def test_the_blocks_of_a_node_are_looked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many there are: the store of another cluster may have thousands of one node."""
+    asked: list[str] = []
+
+    def counted(pools: Iterable[Pool], prefix: str) -> Pool | None:
+        asked.append(prefix)
+        return pool_of(pools, prefix)
+
+    monkeypatch.setattr(routes, "pool_of", counted)
+    claims = tuple(Claim(f"fd42:8e1f:6a00:{number:x}::/64", "b", "2") for number in range(100, 400))
+    found = wanted(cluster(NODE_A, NODE_B, claims=claims))
+    assert len(asked) == len(claims)
+    assert {len(entry.blocks) for entry in found.entries if isinstance(entry, Peer)} == {len(claims)}
 
 
 def test_ways_are_found_anew_when_keys_or_claims_of_others_change() -> None:
@@ -135,7 +152,7 @@ def test_what_is_done() -> None:
     assert [*routes.difference(seen, needed)] == [Remove(renewed), Add(PEER)]
     order = [type(operation.what) for operation in routes.difference(replace(seen, entries=frozenset()), needed)
              if isinstance(operation, Add)]
-    assert order == [Peer, Address, Address, Route, Route, Route, Route]
+    assert order == [Peer, *[Address] * 2, *[Route] * 6]
     seen = replace(seen, closed=frozenset({WIREGUARD, "eth0"}))
     assert Forward(WIREGUARD) in [*routes.difference(seen, needed)]
     assert [*routes.device_difference(seen, needed)] == []
@@ -275,7 +292,7 @@ def test_a_kernel_without_wireguard(store: MemoryStore) -> None:
     outcome = a.agent().step()
     assert (outcome.ready, outcome.complete) == (False, False) and store.objects == {} and a.disk.conflist is None
     assert any("cannot add interface cni-v6-wg (mtu 1420): Operation not supported" in words for words in a.said)
-    assert a.kernel.written == []
+    assert {*a.kernel.written} == {Add(route) for route in CLOSED}
 
 
 @pytest.mark.parametrize("after", [False, True])
