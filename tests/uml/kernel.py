@@ -66,6 +66,7 @@ def boot(
     (folder / "run").write_text("\n".join(lines), encoding="utf-8")
     console = _run(
         kernel, "mem=256M", f"uml_dir={folder}/", "rootfstype=hostfs", "rootflags=/", "ro", *parameters.split(),
+        "random.trust_bootloader=1",  # what the machine gives it at its start: else it waits for chance, for minutes
         "loglevel=3", "con=null", "con0=null,fd:1", "init=/bin/sh", "--", str(INIT), str(folder), folder=folder,
     )
     status = _read(folder / "status").strip()
