@@ -315,6 +315,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))
+            self.send_header("Connection", "close")  # else the client may send its next request as this end closes
             self.end_headers()
         self.wfile.write(body)
         self.close_connection = True
@@ -335,6 +336,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
         self.send_header("Transfer-Encoding", "chunked")
+        self.send_header("Connection", "close")
         self.end_headers()
         self.wfile.flush()
         with suppress(OSError):  # the client is gone
