@@ -122,7 +122,7 @@ def _static(made: Cluster) -> list[Member]:
     for member, blocks in zip(made.members, BLOCKS):
         target = member.node.file(TARGET)
         target.parent.mkdir()
-        target.write_text(conflist.render(TEMPLATE, blocks, MTU))
+        target.write_text(conflist.render(TEMPLATE, [[block] for block in blocks], MTU))
         networks.set_sysctl(member.node, "ipv6/conf/all/forwarding", "1")
         networks.set_sysctl(member.node, "ipv4/ip_forward", "1")
     for member, other, blocks in zip(made.members, reversed(made.members), reversed(BLOCKS)):

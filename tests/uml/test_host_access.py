@@ -70,6 +70,11 @@ def sent(node: Node, ifname: str) -> int:
     return int(node.ip_json("-statistics", "link", "show", "dev", ifname)[0]["stats64"]["tx"]["packets"])
 
 
+# A packet that goes around leaves 60 times, until its hop limit of 64 ends. Besides, the interface may send some of its
+# own meanwhile, such as reports of its groups (RFC 3810).
+AROUND = 30
+
+
 def test_a_packet_to_an_address_that_was_given_up_does_not_go_around(
     node: Node, router: str  # noqa: F811 (the fixture)
 ) -> None:
@@ -86,10 +91,10 @@ def test_a_packet_to_an_address_that_was_given_up_does_not_go_around(
     for family in (4, 6):
         address = gone.address(family)
         node.run("ip", "neighbour", "replace", address, "lladdr", gone.mac, "dev", "eth0", netns=router)
-        for place, most in (("", 1), (router, 0)):
+        for place in ("", router):
             before = sent(node, own)
             assert not networks.ping(node, address, place, patience=1)
-            assert sent(node, own) - before <= most, f"what {place or 'the node'} sent to {address}"
+            assert sent(node, own) - before < AROUND, f"what {place or 'the node'} sent to {address}"
         assert networks.ping(node, stays.address(family)) and stays.ping(NODE_OUTSIDE[family])
         assert networks.ping(node, stays.address(family), router)
     is_told_of_rules(node, stays)
