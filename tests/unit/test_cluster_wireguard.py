@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import pytest
 
 from cni_v6 import errors
 from cni_v6.cluster import disk, membership, others, records, routes, wireguard
-from cni_v6.cluster.config import AgentConf, OtherCluster, Pool, pool_of
+from cni_v6.cluster.config import AgentConf, OtherCluster, Pool
 from cni_v6.cluster.facts import Add, Facts, Forward, Remove, RemoveDevice, Route, SetTable, Underlay
 from cni_v6.cluster.fake import FakeNode
 from cni_v6.cluster.keys import WIREGUARD as CARRIER
@@ -110,19 +109,14 @@ def test_a_key_that_two_nodes_have_is_nobodys() -> None:
     assert PEER in gone.entries and len(gone.complaints) == 1
 
 
-def test_the_blocks_of_a_node_are_looked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_blocks_of_a_node_are_looked_for_once() -> None:
     """However many there are: the store of another cluster may have thousands of one node."""
-    asked: list[str] = []
-
-    def counted(pools: Iterable[Pool], prefix: str) -> Pool | None:
-        asked.append(prefix)
-        return pool_of(pools, prefix)
-
-    monkeypatch.setattr(routes, "pool_of", counted)
     claims = tuple(Claim(f"fd42:8e1f:6a00:{number:x}::/64", "b", "2") for number in range(100, 400))
-    found = wanted(cluster(NODE_A, NODE_B, claims=claims))
-    assert len(asked) == len(claims)
-    assert {len(entry.blocks) for entry in found.entries if isinstance(entry, Peer)} == {len(claims)}
+    known = cluster(NODE_A, NODE_B, claims=claims)
+    blocks_of = routes.routed_blocks(known, CONF.pools)
+    assert blocks_of(NODE_B) is blocks_of(NODE_B) and blocks_of(NODE_B) == tuple(sorted(c.prefix for c in claims))
+    [peer] = {entry for entry in wanted(known).entries if isinstance(entry, Peer)}
+    assert peer.blocks == blocks_of(NODE_B)
 
 
 def test_ways_are_found_anew_when_keys_or_claims_of_others_change() -> None:
