@@ -196,15 +196,7 @@ def _counts_on(record: Attachment, anchor: GatewayAddress) -> bool:
         return False
     if record.anchors and not anchor.unreachable:
         return anchor in record.anchors
-    return any(
-        addresses.version(address) == addresses.version(anchor.prefix)
-        and addresses.overlap(_host(address), anchor.prefix)
-        for address in record.addresses
-    )
-
-
-def _host(address: str) -> str:
-    return f"{address}/{addresses.BITS[addresses.version(address)]}"
+    return any(addresses.overlap(addresses.host_prefix(address), anchor.prefix) for address in record.addresses)
 
 
 def _take_away(

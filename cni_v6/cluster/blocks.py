@@ -14,7 +14,7 @@ from netaddr import IPNetwork
 
 from cni_v6.cluster.config import Pool
 from cni_v6.errors import ADDRESSES_EXHAUSTED, CniError
-from cni_v6.net.addresses import BITS, overlap, to_text, version
+from cni_v6.net.addresses import BITS, overlap, to_text
 from cni_v6.net.intervals import Span, merged
 
 
@@ -42,7 +42,7 @@ def choose(pool: Pool, node: str, taken: Iterable[str]) -> str:
 
 def is_free(block: str, taken: Iterable[str]) -> bool:
     """Whether no claim overlaps a block."""
-    return not any(version(block) == version(prefix) and overlap(block, prefix) for prefix in taken)
+    return not any(overlap(block, prefix) for prefix in taken)
 
 
 @lru_cache(1 << 10)  # the agent asks for its few with each container

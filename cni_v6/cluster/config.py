@@ -226,7 +226,7 @@ def _clusters(sections: Iterable[Section], own: Iterable[Pool]) -> tuple[OtherCl
 
 def _require_apart(path: str, cidr: str, taken: Iterable[tuple[str, str]]) -> None:
     for other, whose in taken:
-        if (":" in cidr) == (":" in other) and overlap(cidr, other):
+        if overlap(cidr, other):
             raise wrong(path, cidr, f"overlaps {other}, {whose}", "clusters that reach each other need pools apart")
 
 

@@ -40,7 +40,7 @@ from cni_v6.cluster.facts import (
 from cni_v6.cluster.places import interface_of, place
 from cni_v6.cluster.wireguard_values import WIREGUARD, Address, Encrypted, Peer
 from cni_v6.errors import INVALID_CONFIG, IO_FAILURE, KERNEL_REFUSED, CniError
-from cni_v6.net.addresses import BITS, overlap, values, version
+from cni_v6.net.addresses import host_prefix, overlap, values
 
 GARBAGE = "garbage"  # of which BIRD cannot make sense
 ENDS = {TUNNEL: {TUNNEL}, SRV6: {SRV6, SRV6_IN}, WIREGUARD: {WIREGUARD}}  # the interfaces of each device
@@ -110,8 +110,8 @@ class FakeNode:
             self.devices[operation.device.ifname], self.senders = operation.device, operation.senders
             return ""
         if isinstance(operation, Vacate):
-            self.gateways -= {address for address in self.gateways if version(address) == version(operation.prefix)
-                              and overlap(_host(address), operation.prefix)}
+            self.gateways -= {address for address in self.gateways
+                              if overlap(host_prefix(address), operation.prefix)}
             return ""
         if isinstance(operation, RemoveDevice):
             self._remove_device(operation.ifname)
@@ -177,11 +177,6 @@ class FakeNode:
         if self.underlay is None or name != self.underlay.ifname:
             return "No such device"
         return "" if self.underlay.up else "Network is down"
-
-
-def _host(address: str) -> str:
-    """An address with a prefix length, as a prefix of its own."""
-    return f"{address.partition('/')[0]}/{BITS[version(address)]}"
 
 
 def _is_exclusive(entry: Entry) -> bool:

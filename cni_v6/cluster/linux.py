@@ -48,7 +48,7 @@ from cni_v6.kernel import ops, sysctl
 from cni_v6.kernel.netlink import answers, lookups, pyroute2_messages, pyroute2_tunnels, requests, segments, uapi
 from cni_v6.kernel.netlink.message import HEADER, Message
 from cni_v6.kernel.netlink.socket import Answer
-from cni_v6.net.addresses import BITS, overlap, version
+from cni_v6.net.addresses import host_prefix, overlap
 
 UNFIT = uapi.IFA_F_TEMPORARY | uapi.IFA_F_DEPRECATED | uapi.IFA_F_DADFAILED | uapi.IFA_F_TENTATIVE
 FORCED = "ipv6/conf/{}/force_forwarding"  # Linux 6.17 and later; before, an ADD turns on all interfaces
@@ -201,10 +201,7 @@ class LinuxNode:
         uplink = self._asked.index(self.underlay_name)
         for data in self._asked.dump(requests.get_addresses(0)):
             index, address = answers.read_address(data)
-            if index == uplink:
-                continue
-            host = f"{address.partition('/')[0]}/{BITS[version(address)]}"
-            if version(address) == version(operation.prefix) and overlap(host, operation.prefix):
+            if index != uplink and overlap(host_prefix(address), operation.prefix):
                 message = requests.remove_address(ops.RemoveAddress(ops.HOST, "", address), index)
                 self._asked.do(operation, message, (errno.EADDRNOTAVAIL, *GONE))
 

@@ -240,7 +240,7 @@ def _compare(number: int, pool: Pool, cidr: str, length: int) -> None:
             INVALID_CONFIG, f"pools[{number}].block: {pool.block}, but in this cluster {cidr} has blocks of /{length}",
             f"write {length}, as on the other nodes",
         )
-    if cidr != pool.cidr and (":" in cidr) == (pool.family == 6) and overlap(cidr, pool.cidr):
+    if cidr != pool.cidr and overlap(cidr, pool.cidr):
         raise CniError(
             INVALID_CONFIG, f'pools[{number}].cidr: "{pool.cidr}" overlaps {cidr}, a pool of this cluster already',
             f"write {cidr}, as on the other nodes, or a prefix apart from it",

@@ -153,7 +153,7 @@ def _ways(
 def _spoilt(cidr: str, own: Cluster, underlay: Underlay | None) -> str:
     """What of this cluster a pool of another one overlaps, "" for nothing. Other nodes may have other pools."""
     for pool in own.pools:
-        if version(pool) == version(cidr) and overlap(pool, cidr):
+        if overlap(pool, cidr):
             return f"{pool}, a pool of this cluster"
     network = IPNetwork(cidr)
     nodes = (address for node in own.nodes.values() for address in node.addresses)

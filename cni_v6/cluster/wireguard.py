@@ -19,7 +19,7 @@ from cni_v6.cluster.facts import Underlay
 from cni_v6.cluster.records import NodeRecord
 from cni_v6.cluster.wireguard_values import Address, Encrypted, Peer
 from cni_v6.config.main import IPV6_MIN_MTU
-from cni_v6.net.addresses import BITS, is_link_local, version
+from cni_v6.net.addresses import host_prefix, is_link_local, version
 
 # The outer headers of IPv6 and UDP; header and tag of an encrypted packet (wg_setup, drivers/net/wireguard/device.c).
 OVERHEAD = 40 + 8 + 16 + 16
@@ -45,7 +45,7 @@ def device(conf: AgentConf, blocks: Iterable[str], underlay: Underlay) -> Encryp
 def own(blocks: Iterable[str]) -> Iterator[Address]:
     """The addresses of a node's own interface."""
     for block in blocks:
-        yield Address(f"{block.partition('/')[0]}/{BITS[version(block)]}")
+        yield Address(host_prefix(block))
 
 
 def peer(node: NodeRecord, blocks: tuple[str, ...], conf: AgentConf, underlay: Underlay) -> Peer:

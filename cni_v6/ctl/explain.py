@@ -122,7 +122,7 @@ def find(what: str, known: Held, links: Sequence[Link], surroundings: Surroundin
 
 def _with_prefix(prefix: str, known: Held, surroundings: Surroundings) -> Found:
     def within(other: str) -> bool:
-        return (":" in other) == (":" in prefix) and overlap(_whole(other), prefix)
+        return overlap(_whole(other), prefix)
 
     held = [(data_dir, record) for data_dir, record in known if any(map(within, _addresses(record)))]
     wide = prefix.rpartition("/")[2] not in ("32", "128")
@@ -210,8 +210,7 @@ def _pass_rules(family: int, bridge: Link | None, of_all: str | None) -> bool:
 def _of_record(record: Attachment, routes: Iterable[Any]) -> Iterable[str]:
     """The node's routes to the container: of its prefixes, and the most specific one to each address."""
     for route in routes:
-        if any((":" in held) == (":" in route.dst) and overlap(_whole(held), route.dst)
-               for held in (*record.addresses, *record.prefixes)):
+        if any(overlap(_whole(held), route.dst) for held in (*record.addresses, *record.prefixes)):
             yield f"{route.dst}{f' via {route.gateway}' if route.gateway else ''}"
 
 

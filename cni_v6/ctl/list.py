@@ -66,7 +66,7 @@ def run(chosen: argparse.Namespace, make_node: Callable[[], Context] = real_cont
 
 
 def _has(record: Attachment, prefix: str) -> bool:
-    return any((":" in held) == (":" in prefix) and overlap(places.prefix_of(held) or held, prefix)
+    return any(overlap(places.prefix_of(held) or held, prefix)
                for held in (*record.addresses, *record.prefixes))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator
 from cni_v6.attachments.context import Context
 from cni_v6.errors import INVALID_CONFIG, CniError
 from cni_v6.leases.attachment import Attachment
-from cni_v6.net.addresses import BITS, from_text, to_text, version
+from cni_v6.net.addresses import BITS, from_text, host_prefix, to_text, version
 from cni_v6.protocol.identifiers import check_network
 from cni_v6.protocol.json_reader import canonical_prefix
 
@@ -62,7 +62,7 @@ def prefix_of(text: str) -> str | None:
     """
     address = address_of(text)
     if address:
-        return f"{address}/{BITS[version(address)]}"
+        return host_prefix(address)
     prefix = canonical_prefix(text, host_bits=True)
     ip, _, length = text.partition("/")
     if prefix is None and length.isdecimal() and (address := address_of(ip)):

@@ -57,13 +57,23 @@ def is_link_local(address: str) -> bool:
     return _LINK_LOCAL.match(address) is not None
 
 
+def host_prefix(address: str) -> str:
+    """The prefix of an address alone: /32 or /128.
+
+    :param address: with a prefix length, which is left out, or without.
+    """
+    return f"{address.partition('/')[0]}/{BITS[version(address)]}"
+
+
 def overlap(prefix: str, other: str) -> bool:
-    """Whether two prefixes of one family have an address in common: they agree in the bits of the shorter one.
+    """Whether two prefixes have an address in common: they are of one family, and agree in the bits of the shorter one.
 
     :param prefix: ``address/length``; host bits may be set.
     """
+    if version(prefix) != version(other):
+        return False
     (first, first_length), (second, second_length) = _prefix(prefix), _prefix(other)
-    shift = BITS[6 if ":" in prefix else 4] - min(first_length, second_length)
+    shift = BITS[version(prefix)] - min(first_length, second_length)
     return first >> shift == second >> shift
 
 

@@ -16,7 +16,7 @@ from cni_v6.kernel.ops import HOST, Op
 from cni_v6.kernel.questions import Question
 from cni_v6.kernel.snapshot import Snapshot
 from cni_v6.leases.attachment import GatewayAddress, Setting
-from cni_v6.net.addresses import BITS, overlap, version
+from cni_v6.net.addresses import host_prefix, overlap, version
 from cni_v6.plan import forwarding
 
 
@@ -29,9 +29,7 @@ def interfaces(draining: Iterable[GatewayAddress], addresses: Iterable[str]) -> 
     own = tuple(addresses)
     for anchor in draining:
         for address in own:
-            if anchor.home != forwarding.LOOPBACK and version(address) == version(anchor.prefix) and overlap(
-                f"{address}/{BITS[version(address)]}", anchor.prefix
-            ):
+            if anchor.home != forwarding.LOOPBACK and overlap(host_prefix(address), anchor.prefix):
                 found.setdefault(anchor.home, {})[address] = None
     return {home: tuple(there) for home, there in found.items()}
 

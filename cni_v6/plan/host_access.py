@@ -24,7 +24,7 @@ from cni_v6.kernel.ops import HOST, Op
 from cni_v6.kernel.questions import GetAddresses, GetLink, GetSysctl, HasRoute, Question, RefusesReturn
 from cni_v6.kernel.snapshot import Snapshot
 from cni_v6.leases.attachment import Attachment, ChildLink
-from cni_v6.net.addresses import BITS, is_link_local, overlap, version
+from cni_v6.net.addresses import host_prefix, is_link_local, overlap, version
 from cni_v6.plan import gateways
 from cni_v6.plan.site import Site
 from cni_v6.protocol import names
@@ -188,7 +188,7 @@ def container_steps(site: Site, conf: ChildConf, ips: Sequence[Address], seen: S
         same = [ip for ip in ips if ip.family == version(address)]
         if same:
             yield ops.SetNeighbour(site.netns, site.owner.ifname, address, mac)
-            alone = f"{address}/{BITS[version(address)]}"
+            alone = host_prefix(address)
             if not any(overlap(alone, ip.address) for ip in same):
                 yield ops.AddRoute(site.netns, site.owner.ifname, alone)
 

@@ -89,7 +89,7 @@ def _of_set(conf: IpamConf, range_set: RangeSet, past: Past, now: float, moment:
 def of_prefix(conf: IpamConf, prefix: str) -> Reason:
     """Why nobody has an address of a prefix."""
     subnets = [ranges.subnet(part) for range_set in conf.sets for part in range_set.written]
-    if any((":" in subnet) == (":" in prefix) and overlap(subnet, prefix) for subnet in subnets):
+    if any(overlap(subnet, prefix) for subnet in subnets):
         return Reason(conf.network, FREE, "no container has an address of it now", "an ADD, or a request (ipam.prefix)")
     where = ranges.describe_all(conf.sets)
     return Reason(conf.network, OUTSIDE, f"no range overlaps with it: {where}", "a range that does")

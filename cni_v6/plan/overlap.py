@@ -15,7 +15,7 @@ from cni_v6.config.ipam import IpamConf
 from cni_v6.config.main import AUTO, MainConf
 from cni_v6.errors import NODE_CONFLICT, CniError
 from cni_v6.kernel.facts import Surroundings
-from cni_v6.net.addresses import BITS, is_link_local, overlap, version
+from cni_v6.net.addresses import host_prefix, is_link_local, overlap, version
 from cni_v6.protocol import names
 
 DEFAULT = ("0.0.0.0/0", "::/0")
@@ -115,18 +115,17 @@ class _Others:
 
     def _addresses(self) -> Iterator[tuple[str, str]]:
         for interface, address in self.seen.addresses:
-            if interface not in self.own and version(address) == version(self.place.prefix):
-                if overlap(address, self.place.prefix) and not self._is_agents(interface, address):
+            if interface not in self.own and overlap(address, self.place.prefix):
+                if not self._is_agents(interface, address):
                     yield interface, address
 
     def _is_agents(self, interface: str, prefix: str) -> bool:
         """Whether it is the address that the node agent's WireGuard has of the place: its first, which is nobody's."""
-        first = self.place.prefix.partition("/")[0]
-        return interface == names.WIREGUARD and prefix == f"{first}/{BITS[version(first)]}"
+        return interface == names.WIREGUARD and prefix == host_prefix(self.place.prefix)
 
 
 def _contains(prefix: str, ip: str) -> bool:
-    return version(ip) == version(prefix) and overlap(prefix, f"{ip}/{BITS[version(ip)]}")
+    return overlap(prefix, host_prefix(ip))
 
 
 def _length(prefix: str) -> int:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from cni_v6.config.main import MainConf
 from cni_v6.firewall.policy import GUARD_FULL, GUARD_OFF, OPEN, Allowed, Policy
-from cni_v6.net.addresses import BITS, overlap, version
+from cni_v6.net.addresses import host_prefix, overlap, version
 from cni_v6.plan import firewall
 from cni_v6.plan.health.finding import AMBER, GREEN, RED, Finding
 from cni_v6.plan.reach import DEFAULTS
@@ -102,7 +102,7 @@ def egress(conf: MainConf, target: str, protocol: str = "", port: int = 0) -> bo
 
 
 def _covers(entry: Allowed, target: str, protocol: str, port: int) -> bool:
-    if version(entry.to) != version(target) or not overlap(entry.to, f"{target}/{BITS[version(target)]}"):
+    if not overlap(entry.to, host_prefix(target)):
         return False
     first, last = entry.ports
     return not entry.protocol or (entry.protocol == protocol and first <= port <= last)
@@ -132,8 +132,7 @@ def _through_the_node(
 
 
 def _seen_as(own: Policy, address: str, uplink: str, beyond: str) -> str:
-    if any(version(kept) == version(address) and overlap(kept, f"{beyond or '::'}/{BITS[version(address)]}")
-           for kept in own.keep if beyond):
+    if any(overlap(kept, host_prefix(beyond)) for kept in own.keep if beyond):
         return address
     translated = dict(own.snat).get(address)
     return translated or (uplink if address in own.masquerade else address)

@@ -144,7 +144,7 @@ def reduced(rules: SourceRules, ips: Iterable[Address]) -> SourceRules:
     sources = {gateways.host_prefix(ip) for ip in over}
     left = tuple(source for source in rules.sources if source not in sources)
     unused = {prefix for ip in over for prefix in _on_link(ip) if not any(
-        overlap(prefix, source) for source in left if (":" in source) == (":" in prefix))}
+        overlap(prefix, source) for source in left)}
     kept = tuple(prefix for prefix in rules.destinations if prefix not in unused)
     return replace(rules, sources=left, destinations=kept)
 

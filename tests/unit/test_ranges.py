@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from ipaddress import IPv4Interface, IPv6Interface, ip_address
+from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_network
 
 import pytest
 from hypothesis import given, strategies as st
@@ -20,7 +20,7 @@ from cni_v6.allocation.ranges import (
     subnet as subnet_of,
 )
 from cni_v6.net import addresses, intervals
-from cni_v6.net.addresses import from_text, overlap, to_text
+from cni_v6.net.addresses import from_text, host_prefix, overlap, to_text
 from cni_v6.net.intervals import locate
 
 
@@ -198,6 +198,16 @@ def test_overlapping_ipv6_prefixes(one: IPv6Interface, other: IPv6Interface) -> 
 @given(PREFIXES4.map(IPv4Interface), PREFIXES4.map(IPv4Interface))
 def test_overlapping_ipv4_prefixes(one: IPv4Interface, other: IPv4Interface) -> None:
     assert overlap(str(one), str(other)) == one.network.overlaps(other.network)
+
+
+@given(PREFIXES6.map(IPv6Interface).map(str), PREFIXES4.map(IPv4Interface).map(str))
+def test_prefixes_of_two_families_have_nothing_in_common(six: str, four: str) -> None:
+    assert not overlap(six, four) and not overlap(four, six)
+
+
+@pytest.mark.parametrize("address", ["fd42::7", "fd42::7/64", "10.1.2.3", "10.1.2.3/24"])
+def test_the_prefix_of_an_address_alone(address: str) -> None:
+    assert host_prefix(address) == str(ip_network(address.partition("/")[0]))
 
 
 def test_a_mapped_prefix_is_an_ipv6_one() -> None:
