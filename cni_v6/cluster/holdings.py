@@ -94,8 +94,7 @@ class Holdings:
         :param joined: the node could claim blocks in this step.
         """
         holders = {claim.prefix: claim.node for claim in cluster.claims if claim.prefix in self.used}
-        yield from capacity.complaints(
-            self._pools, own, self.used, self.withheld, holders, joined=joined)
+        yield from capacity.complaints(self._pools, own, self.used, self.withheld, holders, joined=joined)
 
 
 def _seconds(conf: AgentConf, template: Document) -> float | None:

@@ -47,7 +47,7 @@ def register(commands: Any) -> None:
 def run(chosen: argparse.Namespace) -> int:
     conf, content = _read(str(chosen.config))
     if chosen.keep_out:
-        return _only_keep_out(conf, content)
+        return 1 if _keep_out(conf, content) else 0
     for option in ("node", "cluster"):
         if getattr(chosen, option) is None:
             raise CniError(INVALID_CONFIG, f"--{option} is missing", "only --keep-out needs neither")
@@ -57,7 +57,7 @@ def run(chosen: argparse.Namespace) -> int:
         for path, where in ((_network_lock(), "in this network namespace"),
                             (f"{conf.state_dir}/{disks.LOCK}", f"with the state folder {conf.state_dir}")):
             open_things.callback(os.close, disks.only_one(path, where))
-        _only_keep_out(conf, content)  # before anything that may take long, or fail: containers may run
+        _keep_out(conf, content)  # before anything that may take long, or fail: containers may run
         private_key = disks.private_key(conf.state_dir) if conf.carrier == WIREGUARD else b""
         kernel = open_things.enter_context(closing(LinuxNode(conf.underlay, private_key)))
         template = conflist.parse_template(_content(conf.template, "conflist.template"), conf.template)
@@ -108,13 +108,14 @@ def _read(path: str) -> tuple[AgentConf, bytes]:
         raise
 
 
-def _only_keep_out(conf: AgentConf, content: bytes) -> int:
+def _keep_out(conf: AgentConf, content: bytes) -> list[str]:
+    """Keep out who must be kept out, and a copy of the file; what the kernel refuses, which is said."""
     with closing(LinuxNode(conf.underlay)) as kernel:
         refusals = keep_out.set_gate(kernel, conf)
     for refusal in refusals:
         _say(refusal)
     keep_out.keep_copy(conf, content, _say)
-    return 1 if refusals else 0
+    return refusals
 
 
 def _show(shown: StatusFile, agent: Agent, outcome: Outcome) -> None:

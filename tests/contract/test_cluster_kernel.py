@@ -78,11 +78,7 @@ class Bench:
 def linux_bench() -> Iterator[tuple[LinuxNode, Node]]:
     """A real kernel whose node has a link to others."""
     with closing(Node()) as node:
-        node.run("ip", "link", "add", "eth0", "mtu", "1400", "type", "veth", "peer", "name", "peer0")
-        for name in ("eth0", "peer0"):
-            node.run("ip", "link", "set", name, "up", "addrgenmode", "none")
-        node.run("ip", "address", "add", "172.30.0.1/24", "dev", "eth0")
-        node.run("ip", "address", "add", "fd00:11::1/64", "dev", "eth0", "nodad")
+        networks.link_to_others(node)
         node.run("ip", "address", "add", "fd00:11::77/64", "dev", "eth0", "nodad", "preferred_lft", "0")
         with closing(inside(node.path, lambda: LinuxNode("eth0"))) as kernel:
             yield kernel, node

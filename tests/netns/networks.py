@@ -244,3 +244,12 @@ def uplink(node: Node) -> str:
         # The kernel's own address comes with the carrier, later than the command's end.
         wire.await_state(place or node.path, lambda: addresses(node, ifname, place), "a link-local address")
     return netns
+
+
+def link_to_others(node: Node) -> None:
+    """Give a node of a cluster its link to the other ones: ``eth0``, with an address of each family and no other."""
+    node.run("ip", "link", "add", "eth0", "mtu", "1400", "type", "veth", "peer", "name", "peer0")
+    for name in ("eth0", "peer0"):
+        node.run("ip", "link", "set", name, "up", "addrgenmode", "none")
+    node.run("ip", "address", "add", "172.30.0.1/24", "dev", "eth0")
+    node.run("ip", "address", "add", "fd00:11::1/64", "dev", "eth0", "nodad")

@@ -43,11 +43,7 @@ KINDS = {4: frames.IPV4, 6: frames.IPV6}
 @pytest.fixture
 def on_link() -> Iterator[Node]:
     with closing(Node()) as node:
-        node.run("ip", "link", "add", "eth0", "mtu", "1400", "type", "veth", "peer", "name", "peer0")
-        for name in ("eth0", "peer0"):
-            node.run("ip", "link", "set", name, "up", "addrgenmode", "none")
-        node.run("ip", "address", "add", "172.30.0.1/24", "dev", "eth0")
-        node.run("ip", "address", "add", "fd00:11::1/64", "dev", "eth0", "nodad")
+        networks.link_to_others(node)
         yield node
 
 

@@ -78,6 +78,13 @@ class Node:
     def empty(self) -> None:
         self.leases.addresses.clear()
 
+    def leave(self, agent: Agent) -> None:
+        """End its containers, and let so much time pass that a block leaves the configuration list."""
+        self.empty()
+        agent.step()
+        self.time += LATER
+        agent.step()
+
     def grow(self, agent: Agent) -> tuple[str, str]:
         """Fill its block until it has another one."""
         assert agent.step() == READY
@@ -155,10 +162,7 @@ def test_a_runtime_that_has_read_the_list_before(a: Node) -> None:
     """Its container has an address of a block that has left the list: the block is back, and stays the node's."""
     agent = a.agent()
     first, second = a.grow(agent)
-    a.empty()
-    agent.step()
-    a.time += LATER
-    agent.step()
+    a.leave(agent)
     assert a.network()[1] == [first]
     a.fill(second, 1)
     a.fill(first, 1)
@@ -175,10 +179,7 @@ def test_a_lease_that_appears_at_the_last_moment(a: Node) -> None:
     """The agent counts the leases once more before it gives the block back."""
     agent = a.agent()
     first, second = a.grow(agent)
-    a.empty()
-    agent.step()
-    a.time += LATER
-    agent.step()
+    a.leave(agent)
     a.time += LATER
 
     a.leases.late = {a.container(second)}
@@ -347,10 +348,7 @@ def leaving() -> Iterator[tuple[Node, Agent, str, str, Changed]]:
     a.place.kernel, a.place.disk = Refusing(a.place.underlay), Full()
     agent = a.agent()
     first, second = a.grow(agent)
-    a.empty()
-    agent.step()
-    a.time += LATER
-    agent.step()
+    a.leave(agent)
     a.time += LATER
     yield a, agent, first, second, store
 
@@ -381,10 +379,7 @@ def test_leases_that_cannot_be_counted(a: Node) -> None:
     """Nothing is claimed and nothing given back; the list has all blocks."""
     agent = a.agent()
     first, second = a.grow(agent)
-    a.empty()
-    agent.step()
-    a.time += LATER
-    agent.step()
+    a.leave(agent)
     a.leases.broken = "Permission denied"
     assert agent.step() == Outcome(ready=True, complete=False) and a.network()[1] == [first, second]
     assert "leases cannot be counted, so the node claims no more blocks" in a.place.said[-1]

@@ -39,7 +39,7 @@ from cni_v6.kernel.netlink.uapi import (
 from cni_v6.values import dataclass
 
 NETLINK_GENERIC = 16  # linux/netlink.h
-NAME, KEY_BYTES = "wireguard", 32
+NAME = "wireguard"
 PREFIXES = 1000  # of a message: the length of an attribute has 16 bits
 # linux/genetlink.h
 GENL = struct.Struct("=BBH")  # command, version
