@@ -131,7 +131,7 @@ class Agent:
         except CniError as error:
             failures.append(str(error))
         self.complaints.tell([*complaints, *failures, *cluster.complaints, *wanted.complaints])
-        return Outcome(ready, complete=not failures, again=self._holdings.wait())
+        return Outcome(ready, complete=not failures, again=self._holdings.wait(own))
 
     def _own(self) -> tuple[Cluster, tuple[str, ...]]:
         """The cluster, and the node's blocks."""

@@ -30,6 +30,7 @@ class Holdings:
         self.withheld = conflist.withheld(template)
         self._seconds = _seconds(conf, template)
         self.used: Used = {}
+        self._counted: Used = {}  # ``used`` as of the beginning of the step: by that the node has claimed
         self._known = False  # ``used`` is what there is: a block without leases is empty
         self._moment = 0.0  # of the step: what becomes due meanwhile is for the next one
         self._idle: Idles = {}
@@ -39,12 +40,11 @@ class Holdings:
         """The first thing of a step: count the leases; yields why they cannot be counted."""
         self._moment = self._now()
         self._set(None)
-        if self._leases is None:
-            return
         try:
-            self._set(self._leases.used())
+            self._set(self._leases.used() if self._leases else None)
         except CniError as error:
             yield f"leases cannot be counted, so the node claims no more blocks, and gives none back: {error}"
+        self._counted = self.used
 
     def _set(self, used: Used | None) -> None:
         self._known, self.used = used is not None, used or {}
@@ -69,6 +69,9 @@ class Holdings:
         kept = blocks[:1] if pool in self._keeps else ()
         return capacity.dispensable(pool, blocks, self.used, self.withheld, kept)
 
+    def _situation(self, own: Sequence[str], used: Used) -> object:
+        return capacity.situation(self._pools, own, used, self.withheld)
+
     def written(self) -> None:
         """The configuration list has the blocks of ``network`` by now."""
         self._idle = capacity.closed(self._idle, self._leaving, self._now())
@@ -85,8 +88,10 @@ class Holdings:
         self.network(own)
         return [block for block in found if block in self._idle]
 
-    def wait(self) -> float | None:
-        """For how many seconds nothing changes by time alone; None: for ever."""
+    def wait(self, own: Sequence[str]) -> float | None:
+        """For how many seconds there is nothing to do unless somebody tells; None: for ever."""
+        if self._situation(own, self._counted) != self._situation(own, self.used):
+            return 0.0  # containers have come or gone since the node claimed, and nobody tells of them again
         return capacity.wait(self._idle, self._moment, self._seconds or 0.0)
 
     def complaints(self, own: Sequence[str], cluster: Cluster, *, joined: bool) -> Iterator[str]:

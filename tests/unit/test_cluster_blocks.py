@@ -181,9 +181,19 @@ def test_a_lease_that_appears_at_the_last_moment(a: Node) -> None:
     first, second = a.grow(agent)
     a.leave(agent)
     a.time += LATER
-
     a.leases.late = {a.container(second)}
     assert agent.step().complete and a.own() == [first, second]
+
+
+def test_containers_that_fill_the_blocks_at_the_last_moment(a: Node) -> None:
+    """After the node has claimed what it needs. Nobody tells of them again, so the agent looks at once by itself."""
+    agent = a.agent()
+    first, second = a.grow(agent)
+    a.leave(agent)
+    a.time += LATER
+    a.leases.late = {a.container(block, number) for block in (first, second) for number in range(13)}
+    assert agent.step() == replace(READY, again=0.0) and a.own() == [first, second]
+    assert agent.step() == READY and len(a.own()) == 3
 
 
 def test_blocks_that_stay(store: MemoryStore) -> None:
