@@ -28,7 +28,7 @@ from cni_v6.cluster.protocol import PORT
 from cni_v6.cluster.srv6 import SIDS
 from cni_v6.cluster.wireguard_values import WIREGUARD, Encrypted
 from cni_v6.errors import KERNEL_REFUSED, CniError
-from cni_v6.kernel.netfilter import small_table as nft
+from cni_v6.kernel.netfilter import small_rules as rule, small_table as nft
 from cni_v6.kernel.netfilter.events import Changes
 from cni_v6.kernel.netfilter.messages import rule_comment
 from cni_v6.kernel.netfilter.socket import NO_NETFILTER, NetfilterSocket, open_netfilter
@@ -39,6 +39,7 @@ SRV6_TABLE, TUNNEL_TABLE, GATE_TABLE = "cni_v6_srv6", "cni_v6_vxlan", "cni_v6_cl
 WIREGUARD_TABLE = "cni_v6_wireguard"
 SENT_FROM = "sent from "
 BY_ANOTHER, VXLAN_OF_STRANGERS, FOR_OTHERS = "VXLAN not by ", "VXLAN of strangers", "VXLAN for other nodes, not by "
+VXLAN_OF_NODES, VXLAN_TO_NODES = "VXLAN of other nodes", "VXLAN to other nodes"
 SRV6_OF_STRANGERS = "encapsulated by strangers"
 UNENCRYPTED, OWN = "unencrypted from ", "own "
 # Before all passages. With ``srv6`` what comes in is forwarded twice: first to SRV6_IN, where nothing is tracked.
@@ -48,7 +49,8 @@ ALWAYS = ("forwarded once more", "answers", "published", "echo requests of IPv6"
 def comments(device: Device) -> tuple[str, ...]:
     """Those of the rules of a device's table: rules with them are as they must be."""
     if isinstance(device, Tunnel):
-        return f"{BY_ANOTHER}{device.underlay}", VXLAN_OF_STRANGERS, f"{FOR_OTHERS}{device.underlay}"
+        return (f"{BY_ANOTHER}{device.underlay}", VXLAN_OF_STRANGERS, f"{FOR_OTHERS}{device.underlay}",
+                VXLAN_OF_NODES, VXLAN_TO_NODES)
     if isinstance(device, Encrypted):
         return tuple(comment for comment, _ in _sources(device))
     return SRV6_OF_STRANGERS, "tracked at the other end", "encapsulated", f"{SENT_FROM}{device.source}"
@@ -72,16 +74,17 @@ def messages(device: Device) -> list[Message]:
     said = comments(device)
     if isinstance(device, Tunnel):
         name, by = TUNNEL_TABLE, device.underlay
-        return nft.make(name, (nft.INPUT, nft.FORWARD), (
-            nft.drop_udp(name, nft.INPUT, PORT, said[0], not_by=by), nft.drop_udp_of_strangers(name, PORT, said[1]),
-            nft.drop_udp(name, nft.FORWARD, PORT, said[2], not_by=by, out_by=by),
+        return nft.make(name, (nft.INPUT, nft.FORWARD, nft.UNTRACKED, nft.SENT_UNTRACKED), (
+            rule.drop_udp(name, nft.INPUT, PORT, said[0], not_by=by), rule.drop_udp_of_strangers(name, PORT, said[1]),
+            rule.drop_udp(name, nft.FORWARD, PORT, said[2], not_by=by, out_by=by),
+            rule.untracked_udp_of_senders(name, PORT, said[3]), rule.untracked_udp_to_senders(name, PORT, said[4]),
         ), senders=True)
     if isinstance(device, Encrypted):
         return nft.make(WIREGUARD_TABLE, (nft.UNTRACKED,), (message for _, message in _sources(device)))
     name = SRV6_TABLE
     return nft.make(name, (nft.UNTRACKED, nft.FORWARD), (
-        nft.drop_strangers_to(name, SIDS, said[0]), nft.untracked_from(name, SRV6_IN, said[1]),
-        nft.untracked_to(name, SIDS, said[2]), nft.set_source_to(name, SIDS, device.source, said[3]),
+        rule.drop_strangers_to(name, SIDS, said[0]), rule.untracked_from(name, SRV6_IN, said[1]),
+        rule.untracked_to(name, SIDS, said[2]), rule.set_source_to(name, SIDS, device.source, said[3]),
     ), senders=True)
 
 
@@ -89,23 +92,23 @@ def _sources(device: Encrypted) -> Iterator[tuple[str, Message]]:
     """The rules of a WireGuard interface, with their comments."""
     for pool in device.pools:
         said = f"{UNENCRYPTED}{pool} by {device.underlay}"
-        yield said, nft.drop_from(WIREGUARD_TABLE, pool, said, by=device.underlay)
+        yield said, rule.drop_from(WIREGUARD_TABLE, pool, said, by=device.underlay)
     for block in device.blocks:
         said = f"{OWN}{block}"
-        yield said, nft.accept_from(WIREGUARD_TABLE, block, said)
+        yield said, rule.accept_from(WIREGUARD_TABLE, block, said)
     for pool in device.pools:
         said = f"{UNENCRYPTED}{pool}"
-        yield said, nft.drop_from(WIREGUARD_TABLE, pool, said, not_by=WIREGUARD)
+        yield said, rule.drop_from(WIREGUARD_TABLE, pool, said, not_by=WIREGUARD)
 
 
 def gate_messages(passages: Sequence[Passage]) -> list[Message]:
     """What makes the table of the gate, as one transaction."""
     name, (again, answers, published, echo6, echo4) = GATE_TABLE, ALWAYS
     return nft.make(name, (nft.FORWARD,), (
-        nft.accept_out_by(name, SRV6_IN, again), nft.accept_answers(name, answers),
-        nft.accept_translated(name, published), nft.accept_echo_requests(name, 6, echo6),
-        nft.accept_echo_requests(name, 4, echo4),
-        *(nft.between(name, passage.source, passage.target, str(passage), accept=passage.is_open)
+        rule.accept_out_by(name, SRV6_IN, again), rule.accept_answers(name, answers),
+        rule.accept_translated(name, published), rule.accept_echo_requests(name, 6, echo6),
+        rule.accept_echo_requests(name, 4, echo4),
+        *(rule.between(name, passage.source, passage.target, str(passage), accept=passage.is_open)
           for passage in passages),
     ))
 

@@ -408,6 +408,7 @@ def test_rules_of_a_carrier_are_what_nft_says(real: tuple[LinuxNode, Node], devi
             f'meta nfproto ipv6 udp dport 4789 iifname != "eth0" {counted}',
             f"udp dport 4789 ip6 saddr != @nodes {counted}",
             f'meta nfproto ipv6 udp dport 4789 iifname != "eth0" oifname "eth0" {counted}',
+            "udp dport 4789 ip6 saddr @nodes notrack", "udp dport 4789 ip6 daddr @nodes notrack",
         ],
         "cni_v6_srv6": [
             f"ip6 daddr 5f00:0:0:a6::/64 ip6 saddr != @nodes {counted}", 'iifname "cni-v6-srv6-in" notrack',

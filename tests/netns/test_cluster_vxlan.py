@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import struct
 from collections.abc import Iterator
@@ -105,3 +106,36 @@ def test_containers_have_vxlan_of_their_own(two: Cluster, family: int) -> None:
     with traffic.udp(b.pod.netns, family, port=PORT) as server, traffic.udp(a.pod.netns, family) as client:
         client.sendto(b"their own", (b.pod.address(family), PORT))
         assert server.recvfrom(100)[0] == b"their own"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_published_port_takes_nothing_of_the_tunnel(two: Cluster, family: int) -> None:
+    """A container publishes the tunnel's port: it gets what strangers send there, and nothing of what nodes do."""
+    a, b = two.members
+    a_pod, b_pod = a.pod, b.pod
+    mapping = {"hostPort": PORT, "containerPort": 7002, "protocol": "udp"}
+    config = {**b.config(), "capabilities": {"portMappings": True}, "runtimeConfig": {"portMappings": [mapping]}}
+    publisher = Pod(b.node, config, "publisher")
+    publisher.add()
+    try:
+        with traffic.udp(publisher.netns, 6, port=7002) as server, traffic.udp(f"/run/netns/{two.lan}", 6) as stranger:
+            with traffic.udp(b_pod.netns, family, port=7001) as other, traffic.udp(a_pod.netns, family) as client:
+                client.sendto(b"in the tunnel", (b_pod.address(family), 7001))
+                assert other.recvfrom(100)[0] == b"in the tunnel"
+            stranger.sendto(b"of a stranger", (b.addresses[0], PORT))
+            assert server.recvfrom(100)[0] == b"of a stranger"
+    finally:
+        publisher.delete()
+
+
+def test_the_tunnel_is_not_tracked(two: Cluster) -> None:
+    """What is in it is, once."""
+    a, b = two.members
+    with traffic.udp(b.pod.netns, 6, port=7001) as server, traffic.udp(a.pod.netns, 6) as client:
+        client.sendto(b"tracked once", (b.pod.address(6), 7001))
+        assert server.recvfrom(100)[0] == b"tracked once"
+    nodes = {ipaddress.ip_address(member.addresses[0]).exploded for member in (a, b)}
+    for member in (a, b):
+        known = [set(line.split()) for line in member.node.run("cat", "/proc/net/nf_conntrack").stdout.splitlines()]
+        assert any("dport=7001" in words for words in known)
+        assert not any({"udp", *(f"dst={address}" for address in nodes)} <= words for words in known)

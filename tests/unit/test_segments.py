@@ -6,7 +6,7 @@ from pyroute2.netlink.rtnl.fibmsg import fibmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
-from cni_v6.kernel.netfilter import small_table
+from cni_v6.kernel.netfilter import small_rules, small_table
 from cni_v6.kernel.netfilter.messages import rule_comment
 from cni_v6.kernel.netlink import segments
 from cni_v6.kernel.netlink.message import HEADER, Message, packed
@@ -66,7 +66,7 @@ def test_a_pair() -> None:
 
 
 def test_a_table_that_leaves_packets_untracked() -> None:
-    rules = [small_table.untracked_from("t", "eth0", "first"), small_table.untracked_to("t", "5f00::/16", "second")]
+    rules = [small_rules.untracked_from("t", "eth0", "first"), small_rules.untracked_to("t", "5f00::/16", "second")]
     messages = small_table.make("t", [small_table.UNTRACKED], rules)
     assert [message.type & 0xFF for message in messages] == [0, 2, 0, 3, 6, 6]
     assert messages[:2] == small_table.remove("t")
@@ -78,8 +78,8 @@ def test_a_table_that_leaves_packets_untracked() -> None:
 def test_a_table_that_knows_whom_to_take_packets_from() -> None:
     chains = (small_table.UNTRACKED, small_table.INPUT, small_table.FORWARD)
     rules = [
-        small_table.drop_strangers_to("t", "5f00::/16", "strangers"), small_table.drop_udp_of_strangers("t", 9, "udp"),
-        small_table.set_source_to("t", "5f00::/16", "fd00::7", "source"),
+        small_rules.drop_strangers_to("t", "5f00::/16", "strangers"), small_rules.drop_udp_of_strangers("t", 9, "udp"),
+        small_rules.set_source_to("t", "5f00::/16", "fd00::7", "source"),
     ]
     messages = small_table.make("t", chains, rules, senders=True)
     assert [message.type & 0xFF for message in messages] == [0, 2, 0, 9, 3, 3, 3, 6, 6, 6]
@@ -96,10 +96,10 @@ def test_a_table_that_knows_whom_to_take_packets_from() -> None:
 def test_rules_of_a_gate() -> None:
     """What the kernel makes of them, and does by them: tests/contract/test_cluster_kernel.py, tests/netns."""
     rules = [
-        small_table.accept_out_by("t", "eth0", "out"), small_table.accept_answers("t", "answers"),
-        small_table.accept_translated("t", "translated"), small_table.accept_echo_requests("t", 6, "echo"),
-        small_table.between("t", "10.128.0.0/9", "10.0.0.0/8", "one to other", accept=False),
-        small_table.between("t", "fd42::/48", "fd43::/48", "six", accept=True),
+        small_rules.accept_out_by("t", "eth0", "out"), small_rules.accept_answers("t", "answers"),
+        small_rules.accept_translated("t", "translated"), small_rules.accept_echo_requests("t", 6, "echo"),
+        small_rules.between("t", "10.128.0.0/9", "10.0.0.0/8", "one to other", accept=False),
+        small_rules.between("t", "fd42::/48", "fd43::/48", "six", accept=True),
     ]
     assert [rule_comment(encode(rule, 1)) for rule in rules] == [
         "out", "answers", "translated", "echo", "one to other", "six"]
@@ -109,7 +109,7 @@ def test_rules_of_a_gate() -> None:
 
 def test_a_table_that_drops() -> None:
     chains = (small_table.INPUT, small_table.FORWARD)
-    rules = [small_table.drop_udp("t", chain, 4789, "of others", not_by="eth0", out_by=out)
+    rules = [small_rules.drop_udp("t", chain, 4789, "of others", not_by="eth0", out_by=out)
              for chain, out in zip(chains, ("", "eth1"))]
     messages = small_table.make("t", chains, rules)
     assert [message.type & 0xFF for message in messages] == [0, 2, 0, 3, 3, 6, 6]
