@@ -76,7 +76,7 @@ class FakeNode:
             devices[WIREGUARD] = None
         public_key = b64encode(sha256(self.private_key).digest()).decode() if devices.get(WIREGUARD) else ""
         return Facts(self.underlay, devices, frozenset(self.entries), closed, self.drops,
-                     tuple(map(str, self.gate)), self.senders if self._has_senders() else None,
+                     tuple(map(str, self.gate)), self.senders if self.devices else None,
                      frozenset(device.interface for device in devices.values() if device), public_key)
 
     def apply(self, operations: Iterable[Op]) -> list[CniError]:
@@ -104,7 +104,7 @@ class FakeNode:
             self.gate = operation.passages
             return ""
         if isinstance(operation, SetSenders):
-            self.senders = operation.addresses if self._has_senders() else frozenset()
+            self.senders = operation.addresses if self.devices else frozenset()
             return ""
         if isinstance(operation, SetTable):
             self.devices[operation.device.ifname], self.senders = operation.device, operation.senders
@@ -153,9 +153,6 @@ class FakeNode:
             self.entries.add(entry)
             self._changes += 1
         return ""
-
-    def _has_senders(self) -> bool:
-        return any(not isinstance(device, Encrypted) for device in self.devices.values())
 
     def _move_blocks(self, peer: Peer) -> None:
         """A block is of one peer: the others lose it."""

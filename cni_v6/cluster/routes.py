@@ -36,6 +36,7 @@ from cni_v6.cluster.keys import BGP, DIRECT, VXLAN
 from cni_v6.cluster.membership import Member, own_blocks
 from cni_v6.cluster.records import Claim, Cluster, NodeRecord
 from cni_v6.cluster.wireguard_values import WIREGUARD, Encrypted, Peer
+from cni_v6.net.addresses import version
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +53,11 @@ class Wanted:
 
     @property
     def senders(self) -> frozenset[str]:
-        """The nodes that a carrier takes packets from: those that it sends to."""
-        sids = (entry.gateway for entry in self.entries if isinstance(entry, SegmentRoute) and entry.gateway)
-        return frozenset((*(entry.node for entry in self.entries if isinstance(entry, Endpoint)), *sids))
+        """The IPv6 addresses of the nodes that a carrier takes packets from: those that it sends to."""
+        found = {entry.node for entry in self.entries if isinstance(entry, Endpoint)}
+        found |= {entry.gateway for entry in self.entries if isinstance(entry, SegmentRoute) and entry.gateway}
+        found |= {entry.endpoint for entry in self.entries if isinstance(entry, Peer) and version(entry.endpoint) == 6}
+        return frozenset(found)
 
 
 _NO_DEVICE = (vxlan.NoTunnel, srv6.NoPair, wireguard.NoPeer)

@@ -1,8 +1,10 @@
 """The tables of nftables that go with the carriers' interfaces, one for each.
 
-Those of the carriers have the addresses of the other nodes in a set, ``nodes``. What is encapsulated and comes from
-anybody else is dropped and counted: who can reach a node's tunnel, or its SIDs, could otherwise send to containers as
-another node. A host on the nodes' own link can still take the address of a node.
+Those of the carriers have the IPv6 addresses of the other nodes in a set, ``nodes``. With ``srv6`` and ``vxlan``, what
+is encapsulated and comes from anybody else is dropped and counted: who can reach a node's tunnel, or its SIDs, could
+otherwise send to containers as another node. A host on the nodes' own link can still take the address of a node.
+Connections in a tunnel are tracked, and the tunnel between nodes is not: that costs time, each source port of it would
+be an entry of its own, and a container that publishes the tunnel's port would get what is the tunnel's.
 
 ``srv6``: connections are tracked where the node sees them, at SRV6, and not at SRV6_IN too. Tracked twice, a connection
 that is translated would have two entries for the same answers. NAT would then give the second one another port, and
@@ -24,7 +26,7 @@ import errno
 from collections.abc import Iterable, Iterator, Sequence
 
 from cni_v6.cluster.facts import SRV6, SRV6_IN, TUNNEL, Device, Op, Passage, SetGate, SetSenders, SetTable, Tunnel
-from cni_v6.cluster.protocol import PORT
+from cni_v6.cluster.protocol import PORT, WIREGUARD_PORT
 from cni_v6.cluster.srv6 import SIDS
 from cni_v6.cluster.wireguard_values import WIREGUARD, Encrypted
 from cni_v6.errors import KERNEL_REFUSED, CniError
@@ -39,7 +41,7 @@ SRV6_TABLE, TUNNEL_TABLE, GATE_TABLE = "cni_v6_srv6", "cni_v6_vxlan", "cni_v6_cl
 WIREGUARD_TABLE = "cni_v6_wireguard"
 SENT_FROM = "sent from "
 BY_ANOTHER, VXLAN_OF_STRANGERS, FOR_OTHERS = "VXLAN not by ", "VXLAN of strangers", "VXLAN for other nodes, not by "
-VXLAN_OF_NODES, VXLAN_TO_NODES = "VXLAN of other nodes", "VXLAN to other nodes"
+OF_NODES, TO_NODES = "of other nodes", "to other nodes"  # the tunnel's own packets
 SRV6_OF_STRANGERS = "encapsulated by strangers"
 UNENCRYPTED, OWN = "unencrypted from ", "own "
 # Before all passages. With ``srv6`` what comes in is forwarded twice: first to SRV6_IN, where nothing is tracked.
@@ -50,18 +52,19 @@ def comments(device: Device) -> tuple[str, ...]:
     """Those of the rules of a device's table: rules with them are as they must be."""
     if isinstance(device, Tunnel):
         return (f"{BY_ANOTHER}{device.underlay}", VXLAN_OF_STRANGERS, f"{FOR_OTHERS}{device.underlay}",
-                VXLAN_OF_NODES, VXLAN_TO_NODES)
+                OF_NODES, TO_NODES)
     if isinstance(device, Encrypted):
-        return tuple(comment for comment, _ in _sources(device))
+        return tuple(comment for comment, _ in _encrypted_rules(device))
     return SRV6_OF_STRANGERS, "tracked at the other end", "encapsulated", f"{SENT_FROM}{device.source}"
 
 
-def encrypted(mtu: int, comments_found: Sequence[str]) -> Encrypted:
+def encrypted(mtu: int, comments_found: tuple[str, ...]) -> Encrypted:
     """The device with a table of these rules; for a table that somebody has changed it is no device's."""
     pools = [found.removeprefix(UNENCRYPTED).split(" by ") for found in comments_found if found.startswith(UNENCRYPTED)]
     by = [found for found in pools if len(found) == 2]
     blocks = tuple(found.removeprefix(OWN) for found in comments_found if found.startswith(OWN))
-    return Encrypted(mtu, by[0][1] if by else "", tuple(pool for pool, _ in by), blocks)
+    device = Encrypted(mtu, by[0][1] if by else "", tuple(pool for pool, _ in by), blocks)
+    return device if comments(device) == comments_found else device.interface
 
 
 def source(comments_found: Sequence[str]) -> str:
@@ -80,7 +83,8 @@ def messages(device: Device) -> list[Message]:
             rule.untracked_udp_of_senders(name, PORT, said[3]), rule.untracked_udp_to_senders(name, PORT, said[4]),
         ), senders=True)
     if isinstance(device, Encrypted):
-        return nft.make(WIREGUARD_TABLE, (nft.UNTRACKED,), (message for _, message in _sources(device)))
+        rules_of = (message for _, message in _encrypted_rules(device))
+        return nft.make(WIREGUARD_TABLE, (nft.UNTRACKED, nft.SENT_UNTRACKED), rules_of, senders=True)
     name = SRV6_TABLE
     return nft.make(name, (nft.UNTRACKED, nft.FORWARD), (
         rule.drop_strangers_to(name, SIDS, said[0]), rule.untracked_from(name, SRV6_IN, said[1]),
@@ -88,7 +92,7 @@ def messages(device: Device) -> list[Message]:
     ), senders=True)
 
 
-def _sources(device: Encrypted) -> Iterator[tuple[str, Message]]:
+def _encrypted_rules(device: Encrypted) -> Iterator[tuple[str, Message]]:
     """The rules of a WireGuard interface, with their comments."""
     for pool in device.pools:
         said = f"{UNENCRYPTED}{pool} by {device.underlay}"
@@ -99,6 +103,8 @@ def _sources(device: Encrypted) -> Iterator[tuple[str, Message]]:
     for pool in device.pools:
         said = f"{UNENCRYPTED}{pool}"
         yield said, rule.drop_from(WIREGUARD_TABLE, pool, said, not_by=WIREGUARD)
+    yield OF_NODES, rule.untracked_udp_of_senders(WIREGUARD_TABLE, WIREGUARD_PORT, OF_NODES)
+    yield TO_NODES, rule.untracked_udp_to_senders(WIREGUARD_TABLE, WIREGUARD_PORT, TO_NODES)
 
 
 def gate_messages(passages: Sequence[Passage]) -> list[Message]:
@@ -222,7 +228,7 @@ class Tables:
             self._gate.remove(operation)
 
     def senders(self) -> frozenset[str] | None:
-        """The nodes that a carrier takes packets from; None if no table that has them is there.
+        """The nodes that a carrier takes packets from; None if no carrier's table is there.
 
         :raises CniError: KERNEL_REFUSED.
         """
@@ -241,15 +247,14 @@ class Tables:
         :raises CniError: KERNEL_REFUSED.
         """
         table = self.of(operation.device.ifname)
-        senders = [] if table is self.wireguard else nft.set_senders(table.name, sorted(operation.senders))
-        table.load(operation, [*messages(operation.device), *senders])
+        table.load(operation, [*messages(operation.device), *nft.set_senders(table.name, sorted(operation.senders))])
 
     def of(self, ifname: str) -> Table:
         """That of a device, by the name of its interface."""
         return {TUNNEL: self.tunnel, SRV6: self.srv6, WIREGUARD: self.wireguard}[ifname]
 
     def _of_carriers(self) -> Iterable[Table]:
-        return (table for table in (self.srv6, self.tunnel) if table.look())
+        return (table for table in (self.srv6, self.tunnel, self.wireguard) if table.look())
 
     def close(self) -> None:
         if self.news:

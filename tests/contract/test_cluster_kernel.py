@@ -431,7 +431,8 @@ def test_rules_of_wireguard_are_what_nft_says(real: tuple[LinuxNode, Node]) -> N
     """They need no kernel that has it; what is left of them is seen."""
     kernel, node = real
     table = ("table", "inet", "cni_v6_wireguard")
-    assert kernel.apply([SetTable(ENCRYPTED, frozenset())]) == []
+    assert kernel.apply([SetTable(ENCRYPTED, frozenset({"fd00:11::2"}))]) == []
+    assert kernel.observe().senders == frozenset({"fd00:11::2"})
     shown = node.run("nft", "list", *table).stdout
     assert [line.strip().partition(" comment ")[0] for line in shown.splitlines() if " comment " in line] == [
         'ip6 saddr fd42::/48 iifname "eth0" counter packets 0 bytes 0 drop',
@@ -439,6 +440,7 @@ def test_rules_of_wireguard_are_what_nft_says(real: tuple[LinuxNode, Node]) -> N
         "ip6 saddr fd42:0:0:1::/64 accept",
         'ip6 saddr fd42::/48 iifname != "cni-v6-wg" counter packets 0 bytes 0 drop',
         'ip saddr 10.244.0.0/16 iifname != "cni-v6-wg" counter packets 0 bytes 0 drop',
+        "udp dport 51820 ip6 saddr @nodes notrack", "udp dport 51820 ip6 daddr @nodes notrack",
     ]
     assert kernel.observe().devices == {WIREGUARD: None}
     assert kernel.apply([RemoveDevice(WIREGUARD)]) == [] and kernel.observe().devices == {}

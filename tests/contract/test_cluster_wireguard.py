@@ -76,12 +76,13 @@ def test_the_interface(secured: Secured) -> None:
     seen = kernel.observe()
     devices: dict[str, Device | None] = {WIREGUARD: DEVICE}
     closed = before.closed | {WIREGUARD} if before.closed else frozenset()  # before Linux 6.17 none is by itself
-    assert seen == Facts(UNDERLAY, devices, frozenset(ENTRIES), closed, interfaces=frozenset({DEVICE.interface}),
-                         public_key=seen.public_key)
+    assert seen == Facts(UNDERLAY, devices, frozenset(ENTRIES), closed, senders=frozenset(),
+                         interfaces=frozenset({DEVICE.interface}), public_key=seen.public_key)
     assert len(seen.public_key) == 44 and seen.public_key != b64encode(KEYS[0]).decode()
     assert len(refusals(kernel, Add(DEVICE))) == 1
-    assert refusals(kernel, SetSenders(frozenset({"fd00:11::2"})), *map(Forward, sorted(closed))) == []
-    assert kernel.observe() == replace(seen, closed=frozenset())
+    senders = frozenset({"fd00:11::2"})
+    assert refusals(kernel, SetSenders(senders), *map(Forward, sorted(closed))) == []
+    assert kernel.observe() == replace(seen, closed=frozenset(), senders=senders)
     assert refusals(kernel, *map(Remove, reversed(ENTRIES))) == [] and kernel.observe().entries == frozenset()
     assert refusals(kernel, *map(Remove, ENTRIES)) == []
     assert refusals(kernel, *map(Add, ENTRIES), RemoveDevice(WIREGUARD), RemoveDevice(WIREGUARD)) == []

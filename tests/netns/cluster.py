@@ -354,6 +354,29 @@ def bulk(sender: Pod, receiver: Pod, family: int) -> None:
         traffic.bulk(sender.netns, (receiver.address(family), 7000), listener)
 
 
+def publish_the_tunnels(made: Cluster, port: int, family: int) -> None:
+    """A container publishes the port of its node's tunnel: it gets what strangers send there, and nothing of nodes.
+
+    :param port: of UDP.
+    """
+    a, b = made.members[:2]
+    sender, receiver = a.pod, b.pod
+    mapping = {"hostPort": port, "containerPort": 7002, "protocol": "udp"}
+    config = {**b.config(), "capabilities": {"portMappings": True}, "runtimeConfig": {"portMappings": [mapping]}}
+    publisher = Pod(b.node, config, "publisher")
+    publisher.add()
+    try:
+        with traffic.udp(publisher.netns, 6, port=7002) as server:
+            with traffic.udp(receiver.netns, family, port=7001) as other, traffic.udp(sender.netns, family) as client:
+                client.sendto(b"in the tunnel", (receiver.address(family), 7001))
+                assert other.recvfrom(100)[0] == b"in the tunnel"
+            with traffic.udp(f"/run/netns/{made.lan}", 6) as stranger:
+                stranger.sendto(b"of a stranger", (b.addresses[0], port))
+            assert server.recvfrom(100)[0] == b"of a stranger"
+    finally:
+        publisher.delete()
+
+
 def reach(pods: list[Pod]) -> None:
     """All pairs, both families."""
     for one, other in permutations(pods, 2):

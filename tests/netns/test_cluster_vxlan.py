@@ -11,7 +11,19 @@ import pytest
 
 from cni_v6.cluster.protocol import PORT, VNI
 from tests.netns import frames, networks, traffic, wire
-from tests.netns.cluster import HOST, POOL4, POOL6, STRANGER, Cluster, Member, cluster, hears, host_beyond, send
+from tests.netns.cluster import (
+    HOST,
+    POOL4,
+    POOL6,
+    STRANGER,
+    Cluster,
+    Member,
+    cluster,
+    hears,
+    host_beyond,
+    publish_the_tunnels,
+    send,
+)
 from tests.netns.networks import Pod
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("cluster")]
@@ -110,22 +122,7 @@ def test_containers_have_vxlan_of_their_own(two: Cluster, family: int) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_published_port_takes_nothing_of_the_tunnel(two: Cluster, family: int) -> None:
-    """A container publishes the tunnel's port: it gets what strangers send there, and nothing of what nodes do."""
-    a, b = two.members
-    a_pod, b_pod = a.pod, b.pod
-    mapping = {"hostPort": PORT, "containerPort": 7002, "protocol": "udp"}
-    config = {**b.config(), "capabilities": {"portMappings": True}, "runtimeConfig": {"portMappings": [mapping]}}
-    publisher = Pod(b.node, config, "publisher")
-    publisher.add()
-    try:
-        with traffic.udp(publisher.netns, 6, port=7002) as server, traffic.udp(f"/run/netns/{two.lan}", 6) as stranger:
-            with traffic.udp(b_pod.netns, family, port=7001) as other, traffic.udp(a_pod.netns, family) as client:
-                client.sendto(b"in the tunnel", (b_pod.address(family), 7001))
-                assert other.recvfrom(100)[0] == b"in the tunnel"
-            stranger.sendto(b"of a stranger", (b.addresses[0], PORT))
-            assert server.recvfrom(100)[0] == b"of a stranger"
-    finally:
-        publisher.delete()
+    publish_the_tunnels(two, PORT, family)
 
 
 def test_the_tunnel_is_not_tracked(two: Cluster) -> None:

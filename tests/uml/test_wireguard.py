@@ -27,7 +27,18 @@ from tests.contract.test_cluster_wireguard import (  # noqa: F401 (tests of this
     test_the_interface,
 )
 from tests.netns import frames, networks, traffic, wire
-from tests.netns.cluster import FAMILIES, STATE_DIR, UNDERLAY, Cluster, Member, bulk, cluster, reach, send
+from tests.netns.cluster import (
+    FAMILIES,
+    STATE_DIR,
+    UNDERLAY,
+    Cluster,
+    Member,
+    bulk,
+    cluster,
+    publish_the_tunnels,
+    reach,
+    send,
+)
 from tests.netns.wire import inside
 from tests.sandbox import PLUGIN_PATH, Node
 
@@ -178,6 +189,11 @@ def test_a_host_on_the_link_that_takes_a_nodes_address(three: Cluster, family: i
     header = {4: "ip", 6: "ip6"}[family]
     [counted] = re.findall(rf'{header} saddr \S+ iifname "{UNDERLAY}" counter packets (\d+)', shown)
     assert int(counted) >= 2
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_published_port_takes_nothing_of_the_tunnel(three: Cluster, family: int) -> None:
+    publish_the_tunnels(three, WIREGUARD_PORT, family)
 
 
 def mac(member: Member) -> str:
