@@ -14,7 +14,7 @@ REST_PACKAGES = bird2 busybox-static chromium-headless-shell clang containerd de
 	frr mandoc mmdebstrap musl-tools podman python3-venv qemu-user runc user-mode-linux valgrind zsh
 KERNEL_PACKAGES = bison busybox-static flex gcc libc6-dev make xz-utils
 # What Kubernetes' own tests call in their pods.
-CONFORMANCE_PACKAGES = bind9-dnsutils curl netcat-openbsd
+CONFORMANCE_PACKAGES = bind9-dnsutils curl netcat-openbsd wget
 BENCH_PACKAGES = bird2 containernetworking-plugins etcd-server iptables musl-tools netavark
 # make bench PEER_BIN=<folder>: another build of the reference plugins.
 PEER_BIN = /usr/lib/cni

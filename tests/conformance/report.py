@@ -19,8 +19,9 @@ routes. Kubernetes {version}: API server, controller manager, scheduler, kubelet
 tests are built from its published modules. CoreDNS {dns} runs as a pod. The nodes are network namespaces of one machine
 with Debian's containerd ([how](../../testing.md#kubernetes-own-tests-make-conformance)).
 
-Selected are all `[sig-network]` tests that are `[Conformance]`, or about dual-stack, about the source of a pod's
-packets, about a pod that reaches itself through a service, or about host ports.
+Selected are all `[sig-network]` tests but those that need more than a cluster (a load balancer, a controller for
+Ingress or network policies, the Internet), that change the whole cluster (`[Serial]`, `[Disruptive]`), that are
+`[Slow]`, or that are about features which are off.
 
 {machine}
 

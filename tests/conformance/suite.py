@@ -19,14 +19,17 @@ TOOLS = ROOT / ".tools/kubernetes/tests"
 COREDNS = ROOT / ".tools/coredns"
 BUILD = ROOT / "build/conformance"
 
-SELECTED = r"\[sig-network\].*(\[Conformance\]|IPv6DualStack|preserve source pod IP|hairpin|HostPort)"
+OF_NETWORK = r"\[sig-network\]"
+# What needs a program or a service beside a cluster, changes the whole of it, or takes long; features that are off.
+OTHERS = (r"\[(Slow|Serial|Disruptive|Alpha|Experimental)\]|\[Provider:|Internet connection|"
+          r"Feature:(Ingress|LoadBalancer|NetworkPolicy|Networking-|KubeProxyNFAcct|KubeProxyDaemonSet|PerformanceDNS)")
 DUAL_STACK = "IPv6DualStack"
 UNAVAILABLE = "SCTP|sctp"
 AT_ONCE = 4
 DEADLINE = "60m"
 
 PROGRAMS = {  # of Debian, which the tests call in their pods -> package
-    "curl": "curl", "dig": "bind9-dnsutils", "getent": "libc-bin", "nc.openbsd": "netcat-openbsd",
+    "curl": "curl", "dig": "bind9-dnsutils", "getent": "libc-bin", "nc.openbsd": "netcat-openbsd", "wget": "wget",
 }
 DNS_IMAGE = "localhost/coredns:1"
 
@@ -52,13 +55,13 @@ def _program(name: str) -> Path:
 def run(name: str, kubeconfig: str, nodes: int, families: int, only: str = "") -> Run:
     """Run the selected tests, and give what they say. Everything that they print is in a folder of ``BUILD``.
 
-    :param only: the tests whose names this pattern finds, in place of those of ``SELECTED``.
+    :param only: the tests whose names this pattern finds, in place of those that are about a cluster's network.
     """
     folder = BUILD / name.replace(" ", "-")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    focus = only or (SELECTED if families > 1 else SELECTED.replace(f"{DUAL_STACK}|", ""))
-    skip = UNAVAILABLE if families > 1 else f"{UNAVAILABLE}|{DUAL_STACK}"
+    focus, others = only or OF_NETWORK, OTHERS if families > 1 else f"{OTHERS}|{DUAL_STACK}"
+    skip = f"{UNAVAILABLE}|{others}"
     argv = [
         str(TOOLS / "ginkgo"), f"--procs={AT_ONCE}", f"--timeout={DEADLINE}", "--no-color", f"--focus={focus}",
         f"--skip={skip}", "-v", "--silence-skips", str(TOOLS / "e2e.test"), "--", f"--kubeconfig={kubeconfig}",
@@ -72,7 +75,8 @@ def run(name: str, kubeconfig: str, nodes: int, families: int, only: str = "") -
     minutes = round((time.monotonic() - start) / 60, 1)
     report = folder / "junit_01.xml"
     assert report.exists(), f"no report:\n{(folder / 'log').read_text(errors='replace')[-8000:]}"
-    found = read_junit(report.read_text(errors="replace"), re.compile(focus), re.compile(UNAVAILABLE))
+    selected = re.compile(f"^(?!.*({others})).*({focus})")
+    found = read_junit(report.read_text(errors="replace"), selected, re.compile(UNAVAILABLE))
     return replace(found, minutes=minutes)
 
 

@@ -224,8 +224,7 @@ def _member(
         "clientConnection": {"kubeconfig": proxy_config},
         "clusterCIDR": ",".join(made.kind.pools), "detectLocalMode": "ClusterCIDR", "hostnameOverride": name,
         "bindAddress": "::", "healthzBindAddress": "[::1]:10256", "metricsBindAddress": "[::1]:10249",
-        # These sysctls are of the whole machine.
-        "conntrack": {"maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
+        "conntrack": {"maxPerCore": 0, "min": 0},  # net.netfilter.nf_conntrack_max is of the whole machine
     }
     folder.joinpath("proxy.json").write_text(json.dumps(options))
     proxy = machine.start(PROXY, f"--config={folder}/proxy.json", log=folder / "proxy.log")
