@@ -17,7 +17,7 @@ from pathlib import Path
 from tests import image
 from tests.conformance import dns, network, pods, suite
 from tests.conformance.report import OURS, REFERENCE, page
-from tests.conformance.results import FAILED, PASSED, SKIPPED, Run, read_run
+from tests.conformance.results import FAILED, PASSED, SKIPPED, Run, again, read_run
 from tests.runtimes.kube_cluster import SAMPLE, Cluster, Kind, cluster
 from tests.runtimes.kube_deploy import engine_archive
 from tests.sandbox import ROOT, need_sandbox
@@ -42,7 +42,7 @@ def main() -> int:
         folder = Path(name)
         folder.joinpath("image").mkdir()
         built = image.build(folder / "image")
-        archives = (suite.image(folder), engine_archive(folder, built))
+        archives = (*suite.images(folder), engine_archive(folder, built))
         for of, plugin in ((of, plugin) for of in chosen.cluster for plugin in chosen.network):
             print(f"{of}, {plugin}", file=sys.stderr, flush=True)
             place = folder / f"{of}-{plugin}".replace(" ", "-")
@@ -57,8 +57,10 @@ def main() -> int:
                 found = _measure(made, f"{of} {plugin}", chosen)
             failed += len(found.of(FAILED))
             _say(found)
-            if not chosen.only:
-                runs.setdefault(of, {})[plugin] = _joined(runs.get(of, {}).get(plugin), found)
+            before = runs.get(of, {}).get(plugin)
+            if before or not chosen.only:
+                kept = again(before, found) if before and chosen.only else _joined(before, found)
+                runs.setdefault(of, {})[plugin] = kept
                 _write(runs)
     return 1 if failed else 0
 
@@ -68,7 +70,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--cluster", action="append", choices=CLUSTERS, help="this one alone; repeatable")
     parser.add_argument("--network", action="append", choices=NETWORKS, help="this one alone; repeatable")
     parser.add_argument("--part", action="append", choices=PARTS, help="this one alone; repeatable")
-    parser.add_argument("--only", default="", metavar="PATTERN", help="tests with such names; nothing is recorded")
+    parser.add_argument("--only", default="", metavar="PATTERN", help="tests with such names, once more")
     chosen = parser.parse_args()
     chosen.cluster = chosen.cluster or [*CLUSTERS]
     chosen.network = chosen.network or [*NETWORKS]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 from xml.etree import ElementTree
 
@@ -74,6 +74,13 @@ def read_junit(text: str, selected: re.Pattern[str], left_out: re.Pattern[str]) 
         elif outcome.state == FAILED or (chosen and outcome.reason != UNSELECTED):
             outcomes.append(outcome)
     return Run(sorted(outcomes, key=lambda outcome: outcome.name), sorted(absent))
+
+
+def again(before: Run, now: Run) -> Run:
+    """A run, some of whose tests have run once more: what they said before does not count."""
+    names = {outcome.name for outcome in now.outcomes}
+    kept = (outcome for outcome in before.outcomes if outcome.name not in names)
+    return replace(before, outcomes=sorted((*kept, *now.outcomes), key=lambda outcome: outcome.name))
 
 
 def _state(case: ElementTree.Element) -> tuple[str, float, str]:

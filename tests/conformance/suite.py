@@ -31,19 +31,26 @@ DEADLINE = "60m"
 PROGRAMS = {  # of Debian, which the tests call in their pods -> package
     "curl": "curl", "dig": "bind9-dnsutils", "getent": "libc-bin", "nc.openbsd": "netcat-openbsd", "wget": "wget",
 }
+RST_SERVER = "regression-issue-74839"  # sends what is out of the window of its connections
 DNS_IMAGE = "localhost/coredns:1"
 
 
-def image(folder: Path) -> Path:
-    """An archive with one image under all names that the tests know: agnhost, with the programs that they call."""
+def images(folder: Path) -> tuple[Path, ...]:
+    """Archives with all images that the tests name: agnhost under their names, with the programs that the tests call in
+    it, and one that is another program."""
     files = {f"/bin/{name.partition('.')[0]}": _program(name) for name in PROGRAMS}
     files |= {f"/{name}": TOOLS / name for name in ("agnhost", "localhost.crt", "localhost.key")}
     files["/coredns"] = COREDNS / "coredns"
     files["/bin/sh"] = Path("/bin/dash")  # busybox' own would run its nc in place of Debian's
     listed = subprocess.run((TOOLS / "e2e.test", "--list-images"), capture_output=True, text=True, check=True).stdout
-    tags = [line for line in listed.split() if line.startswith("registry.k8s.io/")]
-    return archive(folder / "tests.tar", DNS_IMAGE, *tags, applets=all_applets(), files=with_libraries(files),
-                   entrypoint=("/agnhost",), command=("pause",))
+    tags = {line for line in listed.split() if line.startswith("registry.k8s.io/")}
+    other = {tag for tag in tags if f"/{RST_SERVER}:" in tag}
+    return (
+        archive(folder / "tests.tar", DNS_IMAGE, *sorted(tags - other), applets=all_applets(),
+                files=with_libraries(files), entrypoint=("/agnhost",), command=("pause",)),
+        archive(folder / "other.tar", *sorted(other), files={f"/{RST_SERVER}": TOOLS / RST_SERVER},
+                entrypoint=(f"/{RST_SERVER}",)),
+    )
 
 
 def _program(name: str) -> Path:

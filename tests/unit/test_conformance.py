@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 
 from tests.conformance.report import OURS, REFERENCE, page
-from tests.conformance.results import FAILED, PASSED, SKIPPED, Outcome, Run, Times, read_junit, read_run
+from tests.conformance.results import FAILED, PASSED, SKIPPED, Outcome, Run, Times, again, read_junit, read_run
 
 JUNIT = """<?xml version="1.0" encoding="UTF-8"?>
 <testsuites tests="6"><testsuite name="Kubernetes e2e suite">
@@ -42,6 +42,12 @@ def test_a_run_is_what_was_selected_and_whatever_failed() -> None:
 def test_a_run_is_read_as_it_was_kept() -> None:
     run = replace(RUN, minutes=3.5, times=[Times(30, 4.5, 5.9)])
     assert read_run(run.document()) == run
+
+
+def test_tests_that_run_once_more() -> None:
+    answered, later = Outcome(RUN.outcomes[1].name, PASSED, 2.0), Outcome("[sig-network] Ingress", PASSED, 1.0)
+    found = again(replace(RUN, minutes=3.5), Run([answered, later], minutes=0.2))
+    assert found == replace(RUN, minutes=3.5, outcomes=[RUN.outcomes[0], answered, later, *RUN.outcomes[2:]])
 
 
 def test_the_page_tells_clusters_and_networks_apart() -> None:
