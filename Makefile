@@ -11,7 +11,7 @@ RUN_PACKAGES = python3 nftables
 PACKAGES = $(RUN_PACKAGES) iproute2 iputils-ping
 TEST_PACKAGES = ca-certificates containernetworking-plugins fonts-dejavu-core gcc iptables jq libc6-dev procps radvd tcpdump
 REST_PACKAGES = bird2 busybox-static chromium-headless-shell clang containerd debian-archive-keyring etcd-server fish \
-	frr mandoc mmdebstrap musl-tools podman python3-venv qemu-user runc user-mode-linux valgrind zsh
+	frr mandoc mmdebstrap musl-tools podman python3-venv qemu-user runc tayga unbound user-mode-linux valgrind zsh
 KERNEL_PACKAGES = bison busybox-static flex gcc libc6-dev make xz-utils
 # What Kubernetes' own tests call in their pods.
 CONFORMANCE_PACKAGES = bind9-dnsutils curl netcat-openbsd wget
