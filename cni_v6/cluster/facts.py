@@ -220,24 +220,24 @@ class SetGate:
 
 
 @dataclass(frozen=True, slots=True)
-class SetSenders:
-    """Take encapsulated packets from these addresses and no other ones. Without a carrier's table nothing is done."""
+class SetNodes:
+    """Tell the carrier's table the IPv6 addresses of the other nodes. Without a table nothing is done."""
 
     addresses: frozenset[str]
 
     def __str__(self) -> str:
-        return f"take encapsulated packets from {counted(len(self.addresses), 'other node')}"
+        return f"tell nftables of {counted(len(self.addresses), 'other node')}"
 
 
 @dataclass(frozen=True, slots=True)
 class SetTable:
-    """Make the table of nftables of a device anew, whose interfaces stay; it takes packets from these addresses.
+    """Make the table of nftables of a device anew, whose interfaces stay; it knows these nodes.
 
     All at once: no packet is dropped, and nothing else passes.
     """
 
     device: Device
-    senders: frozenset[str]
+    nodes: frozenset[str]
 
     def __str__(self) -> str:
         return f"set the table of nftables of {self.device}"
@@ -253,7 +253,7 @@ class Vacate:
         return f"remove the node's own addresses of {self.prefix}"
 
 
-Op = Add | Remove | RemoveDevice | Forward | SetGate | SetSenders | SetTable | Vacate
+Op = Add | Remove | RemoveDevice | Forward | SetGate | SetNodes | SetTable | Vacate
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +264,7 @@ class Facts:
     ``entries``: routes and rules with our protocol number; what the carrier's interface was told. ``closed``: those of
     the interfaces that packets of other nodes come in by on which ``Forward`` would change something. ``drops``: the
     reverse path filter (RFC 3704) drops IPv4 packets whose source is reached by another interface. ``gate``: the
-    passages, in words. ``senders``: those that encapsulated packets are taken from; None if nothing is encapsulated.
+    passages, in words. ``nodes``: the other nodes that the carrier's table knows; None if there is none.
     ``interfaces``: those of devices that are as they must be, whatever their tables are. ``public_key``: of the node's
     WireGuard interface, in base64; "" while there is none with the node's private key.
     """
@@ -275,7 +275,7 @@ class Facts:
     closed: frozenset[str] = frozenset()
     drops: bool = False
     gate: tuple[str, ...] = ()
-    senders: frozenset[str] | None = None
+    nodes: frozenset[str] | None = None
     interfaces: frozenset[Device] = frozenset()
     public_key: str = ""
 

@@ -31,7 +31,7 @@ from cni_v6.cluster.facts import (
     Rule,
     SegmentRoute,
     SetGate,
-    SetSenders,
+    SetNodes,
     SetTable,
     Tunnel,
     Underlay,
@@ -61,7 +61,7 @@ class FakeNode:
         self.gateways: set[str] = set()  # addresses that networks of the node have, with their prefix lengths
         self.drops = False
         self.gate: tuple[Passage, ...] = ()
-        self.senders: frozenset[str] = frozenset()
+        self.nodes: frozenset[str] = frozenset()
         self.written: list[Op] = []
         self.private_key = private_key
         self._used_key = b""  # by the interface
@@ -76,7 +76,7 @@ class FakeNode:
             devices[WIREGUARD] = None
         public_key = b64encode(sha256(self.private_key).digest()).decode() if devices.get(WIREGUARD) else ""
         return Facts(self.underlay, devices, frozenset(self.entries), closed, self.drops,
-                     tuple(map(str, self.gate)), self.senders if self.devices else None,
+                     tuple(map(str, self.gate)), self.nodes if self.devices else None,
                      frozenset(device.interface for device in devices.values() if device), public_key)
 
     def apply(self, operations: Iterable[Op]) -> list[CniError]:
@@ -94,7 +94,7 @@ class FakeNode:
         return None
 
     def _state(self) -> object:
-        return self._changes, dict(self.devices), set(self.closed), self.gate, self.senders, set(self.gateways)
+        return self._changes, dict(self.devices), set(self.closed), self.gate, self.nodes, set(self.gateways)
 
     def _refusal(self, operation: Op) -> str:
         if isinstance(operation, Forward):
@@ -103,11 +103,11 @@ class FakeNode:
         if isinstance(operation, SetGate):
             self.gate = operation.passages
             return ""
-        if isinstance(operation, SetSenders):
-            self.senders = operation.addresses if self.devices else frozenset()
+        if isinstance(operation, SetNodes):
+            self.nodes = operation.addresses if self.devices else frozenset()
             return ""
         if isinstance(operation, SetTable):
-            self.devices[operation.device.ifname], self.senders = operation.device, operation.senders
+            self.devices[operation.device.ifname], self.nodes = operation.device, operation.nodes
             return ""
         if isinstance(operation, Vacate):
             self.gateways -= {address for address in self.gateways
@@ -133,7 +133,7 @@ class FakeNode:
 
     def _remove_device(self, ifname: str) -> None:
         self.devices.pop(ifname, None)
-        self.senders = frozenset()
+        self.nodes = frozenset()
         self.closed -= ENDS[ifname]
         for entry in [known for known in self.entries if interface_of(known) in ENDS[ifname]]:
             self._take(entry)

@@ -28,7 +28,7 @@ from cni_v6.cluster.facts import (
     Rule,
     SegmentRoute,
     SetGate,
-    SetSenders,
+    SetNodes,
     SetTable,
     Tunnel,
     Underlay,
@@ -99,7 +99,7 @@ class LinuxNode:
                    *self._wireguard.peers(), *self._addresses(encrypted)]
         drops = underlay is not None and self._drops(underlay)
         return Facts(underlay, devices, frozenset(entries), frozenset(self._closed(names.values())), drops,
-                     self._tables.gate(), self._tables.senders(), interfaces, self._wireguard.public_key)
+                     self._tables.gate(), self._tables.nodes(), interfaces, self._wireguard.public_key)
 
     def apply(self, operations: Iterable[Op]) -> list[CniError]:
         found = []
@@ -182,8 +182,8 @@ class LinuxNode:
             sysctl.write(self._sysctls, FORCED.format(operation.ifname), "1")
         elif isinstance(operation, SetGate):
             self._tables.set_gate(operation)
-        elif isinstance(operation, SetSenders):
-            self._tables.set_senders(operation)
+        elif isinstance(operation, SetNodes):
+            self._tables.set_nodes(operation)
         elif isinstance(operation, SetTable):
             self._tables.set_table(operation)
         elif isinstance(operation, Vacate):

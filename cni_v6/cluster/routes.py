@@ -27,7 +27,7 @@ from cni_v6.cluster.facts import (
     Route,
     SegmentRoute,
     SetGate,
-    SetSenders,
+    SetNodes,
     SetTable,
     Tunnel,
     Underlay,
@@ -52,8 +52,8 @@ class Wanted:
     complaints: tuple[str, ...] = ()
 
     @property
-    def senders(self) -> frozenset[str]:
-        """The IPv6 addresses of the nodes that a carrier takes packets from: those that it sends to."""
+    def nodes(self) -> frozenset[str]:
+        """The IPv6 addresses of the other nodes, for the carrier's table: those that it sends to."""
         found = {entry.node for entry in self.entries if isinstance(entry, Endpoint)}
         found |= {entry.gateway for entry in self.entries if isinstance(entry, SegmentRoute) and entry.gateway}
         found |= {entry.endpoint for entry in self.entries if isinstance(entry, Peer) and version(entry.endpoint) == 6}
@@ -198,7 +198,7 @@ def device_difference(seen: Facts, needed: Wanted) -> Iterator[Op]:
         if name != stays and (seen.devices[name] is None or seen.devices[name] != device):
             yield RemoveDevice(name)
     if device and seen.devices.get(device.ifname) != device:
-        yield SetTable(device, needed.senders) if stays else Add(device)
+        yield SetTable(device, needed.nodes) if stays else Add(device)
 
 
 def difference(seen: Facts, needed: Wanted) -> Iterator[Op]:
@@ -209,8 +209,8 @@ def difference(seen: Facts, needed: Wanted) -> Iterator[Op]:
     peers = {entry.key for entry in needed.entries if isinstance(entry, Peer)}
     gone = (entry for entry in seen.entries - needed.entries if not (isinstance(entry, Peer) and entry.key in peers))
     yield from (Forward(name) for name in needed.forwarding if name in seen.closed)
-    if seen.senders is not None and seen.senders != needed.senders:
-        yield SetSenders(needed.senders)
+    if seen.nodes is not None and seen.nodes != needed.nodes:
+        yield SetNodes(needed.nodes)
     yield from map(Remove, reversed(_sorted(gone)))
     yield from map(Add, _sorted(needed.entries - seen.entries))
 

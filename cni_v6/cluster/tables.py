@@ -3,8 +3,8 @@
 Those of the carriers have the IPv6 addresses of the other nodes in a set, ``nodes``. With ``srv6`` and ``vxlan``, what
 is encapsulated and comes from anybody else is dropped and counted: who can reach a node's tunnel, or its SIDs, could
 otherwise send to containers as another node. A host on the nodes' own link can still take the address of a node.
-Connections in a tunnel are tracked, and the tunnel between nodes is not: that costs time, each source port of it would
-be an entry of its own, and a container that publishes the tunnel's port would get what is the tunnel's.
+Connections in a tunnel are tracked, and the tunnel between nodes is not: a container that publishes the tunnel's port
+would get what is the tunnel's, and each source port of the tunnel would be an entry of its own.
 
 ``srv6``: connections are tracked where the node sees them, at SRV6, and not at SRV6_IN too. Tracked twice, a connection
 that is translated would have two entries for the same answers. NAT would then give the second one another port, and
@@ -25,7 +25,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterable, Iterator, Sequence
 
-from cni_v6.cluster.facts import SRV6, SRV6_IN, TUNNEL, Device, Op, Passage, SetGate, SetSenders, SetTable, Tunnel
+from cni_v6.cluster.facts import SRV6, SRV6_IN, TUNNEL, Device, Op, Passage, SetGate, SetNodes, SetTable, Tunnel
 from cni_v6.cluster.protocol import PORT, WIREGUARD_PORT
 from cni_v6.cluster.srv6 import SIDS
 from cni_v6.cluster.wireguard_values import WIREGUARD, Encrypted
@@ -80,16 +80,16 @@ def messages(device: Device) -> list[Message]:
         return nft.make(name, (nft.INPUT, nft.FORWARD, nft.UNTRACKED, nft.SENT_UNTRACKED), (
             rule.drop_udp(name, nft.INPUT, PORT, said[0], not_by=by), rule.drop_udp_of_strangers(name, PORT, said[1]),
             rule.drop_udp(name, nft.FORWARD, PORT, said[2], not_by=by, out_by=by),
-            rule.untracked_udp_of_senders(name, PORT, said[3]), rule.untracked_udp_to_senders(name, PORT, said[4]),
-        ), senders=True)
+            rule.untracked_udp_of_nodes(name, PORT, said[3]), rule.untracked_udp_to_nodes(name, PORT, said[4]),
+        ), nodes=True)
     if isinstance(device, Encrypted):
         rules_of = (message for _, message in _encrypted_rules(device))
-        return nft.make(WIREGUARD_TABLE, (nft.UNTRACKED, nft.SENT_UNTRACKED), rules_of, senders=True)
+        return nft.make(WIREGUARD_TABLE, (nft.UNTRACKED, nft.SENT_UNTRACKED), rules_of, nodes=True)
     name = SRV6_TABLE
     return nft.make(name, (nft.UNTRACKED, nft.FORWARD), (
         rule.drop_strangers_to(name, SIDS, said[0]), rule.untracked_from(name, SRV6_IN, said[1]),
         rule.untracked_to(name, SIDS, said[2]), rule.set_source_to(name, SIDS, device.source, said[3]),
-    ), senders=True)
+    ), nodes=True)
 
 
 def _encrypted_rules(device: Encrypted) -> Iterator[tuple[str, Message]]:
@@ -103,8 +103,9 @@ def _encrypted_rules(device: Encrypted) -> Iterator[tuple[str, Message]]:
     for pool in device.pools:
         said = f"{UNENCRYPTED}{pool}"
         yield said, rule.drop_from(WIREGUARD_TABLE, pool, said, not_by=WIREGUARD)
-    yield OF_NODES, rule.untracked_udp_of_senders(WIREGUARD_TABLE, WIREGUARD_PORT, OF_NODES)
-    yield TO_NODES, rule.untracked_udp_to_senders(WIREGUARD_TABLE, WIREGUARD_PORT, TO_NODES)
+    port = WIREGUARD_PORT  # of both ends
+    yield OF_NODES, rule.untracked_udp_of_nodes(WIREGUARD_TABLE, port, OF_NODES, source=port)
+    yield TO_NODES, rule.untracked_udp_to_nodes(WIREGUARD_TABLE, port, TO_NODES, source=port)
 
 
 def gate_messages(passages: Sequence[Passage]) -> list[Message]:
@@ -141,7 +142,7 @@ class Table:
         self.without = False
         self._netfilter = open_netfilter()
         self._seen: tuple[str, ...] = ()
-        self._senders: frozenset[str] = frozenset()
+        self._nodes: frozenset[str] = frozenset()
 
     def look(self) -> tuple[str, ...]:
         """The comments of its rules; () if it is not there, or has none.
@@ -153,16 +154,16 @@ class Table:
         self._seen = tuple(rule_comment(data) for data in answer.messages)
         return self._seen
 
-    def senders(self) -> frozenset[str]:
+    def nodes(self) -> frozenset[str]:
         """The addresses in its set; none if it is not there, or has none.
 
         :raises CniError: KERNEL_REFUSED.
         """
-        answer = self._netfilter.dump(nft.dump_senders(self.name))
+        answer = self._netfilter.dump(nft.dump_nodes(self.name))
         if answer.error not in (0, errno.ENOENT, *NO_NETFILTER):
             raise CniError(KERNEL_REFUSED, f"cannot list the nodes in table {self.name} of nftables", explain(answer))
-        self._senders = frozenset(address for data in answer.messages for address in nft.read_senders(data))
-        return self._senders
+        self._nodes = frozenset(address for data in answer.messages for address in nft.read_nodes(data))
+        return self._nodes
 
     def has(self, device: Device) -> bool:
         """Whether it is what a device needs."""
@@ -189,8 +190,8 @@ class Table:
 
     def is_changed(self) -> bool:
         """Whether it is another than it was at the last look."""
-        before = self._seen, self._senders
-        return before != (self.look(), self.senders())
+        before = self._seen, self._nodes
+        return before != (self.look(), self.nodes())
 
     def close(self) -> None:
         self._netfilter.close()
@@ -227,27 +228,27 @@ class Tables:
         else:
             self._gate.remove(operation)
 
-    def senders(self) -> frozenset[str] | None:
-        """The nodes that a carrier takes packets from; None if no carrier's table is there.
+    def nodes(self) -> frozenset[str] | None:
+        """The other nodes that the carriers' tables know; None if there is none.
 
         :raises CniError: KERNEL_REFUSED.
         """
         there = [*self._of_carriers()]
-        return frozenset().union(*(table.senders() for table in there)) if there else None
+        return frozenset().union(*(table.nodes() for table in there)) if there else None
 
-    def set_senders(self, operation: SetSenders) -> None:
+    def set_nodes(self, operation: SetNodes) -> None:
         """
         :raises CniError: KERNEL_REFUSED.
         """
         for table in self._of_carriers():
-            table.load(operation, nft.set_senders(table.name, sorted(operation.addresses)))
+            table.load(operation, nft.set_nodes(table.name, sorted(operation.addresses)))
 
     def set_table(self, operation: SetTable) -> None:
         """
         :raises CniError: KERNEL_REFUSED.
         """
         table = self.of(operation.device.ifname)
-        table.load(operation, [*messages(operation.device), *nft.set_senders(table.name, sorted(operation.senders))])
+        table.load(operation, [*messages(operation.device), *nft.set_nodes(table.name, sorted(operation.nodes))])
 
     def of(self, ifname: str) -> Table:
         """That of a device, by the name of its interface."""

@@ -28,6 +28,7 @@ IPV6, IPV4 = (dict([pool]) for pool in SAMPLE.pools.items())
 CLUSTERS: Mapping[str, Kind] = {
     "dual-stack": SAMPLE, "IPv6 only": replace(SAMPLE, pools=IPV6), "IPv4 first": replace(SAMPLE, pools=IPV4 | IPV6),
 }
+DISK = {"localStorageCapacityIsolation": True}  # of kubelet: it evicts a pod that writes too much, as a test wants it
 NETWORKS = (OURS, REFERENCE)
 PARTS = ("tests", "pods")
 
@@ -48,7 +49,7 @@ def main() -> int:
             place = folder / f"{of}-{plugin}".replace(" ", "-")
             place.mkdir()
             kind = replace(CLUSTERS[of], archives=archives, snapshotter="overlayfs",
-                           kubelet=dns.settings(CLUSTERS[of].families))
+                           kubelet={**dns.settings(CLUSTERS[of].families), **DISK})
             with cluster(place, None, kind, na=10, nb=11) as made:
                 if plugin == OURS:
                     network.ours(made, built)
@@ -70,7 +71,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--cluster", action="append", choices=CLUSTERS, help="this one alone; repeatable")
     parser.add_argument("--network", action="append", choices=NETWORKS, help="this one alone; repeatable")
     parser.add_argument("--part", action="append", choices=PARTS, help="this one alone; repeatable")
-    parser.add_argument("--only", default="", metavar="PATTERN", help="tests with such names, once more")
+    parser.add_argument("--only", default="", metavar="PATTERN", help="tests with such names, to replace what is recorded of them")
     chosen = parser.parse_args()
     chosen.cluster = chosen.cluster or [*CLUSTERS]
     chosen.network = chosen.network or [*NETWORKS]

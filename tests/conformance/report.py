@@ -27,7 +27,8 @@ Ingress or network policies, the Internet), that change the whole cluster (`[Ser
 
 {summary}
 
-A test *skips* itself where the cluster lacks what it is about. *Left out* are tests that this machine cannot run.
+A test *skips* itself where the cluster lacks what it is about. *Left out* are tests that this machine cannot run. What
+ran once more, alone, says so below.
 
 {details}{times}## Every test
 
@@ -100,7 +101,8 @@ def _times(runs: Mapping[str, Mapping[str, Run]]) -> str:
 
 
 def _tests(runs: Mapping[str, Run]) -> str:
-    states = {name: {outcome.name: outcome.state for outcome in run.outcomes} for name, run in runs.items()}
+    states = {name: {outcome.name: outcome.state + ", alone" * outcome.alone for outcome in run.outcomes}
+              for name, run in runs.items()}
     names = sorted({name for found in states.values() for name in found})
     return table(["test", *runs], [
         [quoted(name), *(found.get(name, NONE) for found in states.values())] for name in names])

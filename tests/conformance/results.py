@@ -15,12 +15,13 @@ UNSELECTED = "skipped"  # a test that skips itself says why behind it (generateJ
 
 @dataclass(frozen=True)
 class Outcome:
-    """Of one test; ``reason``: why it failed or skipped itself."""
+    """Of one test; ``reason``: why it failed or skipped itself. ``alone``: not in the run of all, but once more."""
 
     name: str
     state: str
     seconds: float
     reason: str = ""
+    alone: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,9 +79,9 @@ def read_junit(text: str, selected: re.Pattern[str], left_out: re.Pattern[str]) 
 
 def again(before: Run, now: Run) -> Run:
     """A run, some of whose tests have run once more: what they said before does not count."""
-    names = {outcome.name for outcome in now.outcomes}
-    kept = (outcome for outcome in before.outcomes if outcome.name not in names)
-    return replace(before, outcomes=sorted((*kept, *now.outcomes), key=lambda outcome: outcome.name))
+    found = {outcome.name: outcome for outcome in before.outcomes}
+    found |= {outcome.name: replace(outcome, alone=True) for outcome in now.outcomes}
+    return replace(before, outcomes=[found[name] for name in sorted(found)])
 
 
 def _state(case: ElementTree.Element) -> tuple[str, float, str]:

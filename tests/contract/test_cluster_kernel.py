@@ -29,7 +29,7 @@ from cni_v6.cluster.facts import (
     Route,
     SegmentRoute,
     SetGate,
-    SetSenders,
+    SetNodes,
     SetTable,
     Tunnel,
     Underlay,
@@ -156,7 +156,7 @@ def test_the_tunnel(bench: Bench) -> None:
     assert "No such device" in str(refused)
     assert bench.kernel.apply([Add(TUNNEL_OF_NODE), *map(Add, OTHER), Add(OWN6)]) == []
     devices: dict[str, Device | None] = {TUNNEL: TUNNEL_OF_NODE}
-    facts = Facts(UNDERLAY, devices, frozenset((*OTHER, OWN6)), frozenset(("eth0", TUNNEL)), senders=frozenset(),
+    facts = Facts(UNDERLAY, devices, frozenset((*OTHER, OWN6)), frozenset(("eth0", TUNNEL)), nodes=frozenset(),
                   interfaces=frozenset({TUNNEL_OF_NODE}))
     assert bench.kernel.observe() == facts
     assert len(bench.kernel.apply([Add(TUNNEL_OF_NODE), Forward(TUNNEL), Forward("eth0")])) == 1
@@ -217,7 +217,7 @@ def test_segment_routing(bench: Bench) -> None:
     wanted = frozenset((*OWN_SRV6, *OTHER_SRV6))
     assert len(wanted) == 9 + 5
     assert bench.kernel.apply([Add(PAIR), *map(Add, (*OWN_SRV6, *OTHER_SRV6))]) == []
-    facts = Facts(UNDERLAY, {SRV6: PAIR}, wanted, frozenset(("eth0", SRV6, SRV6_IN)), senders=frozenset(),
+    facts = Facts(UNDERLAY, {SRV6: PAIR}, wanted, frozenset(("eth0", SRV6, SRV6_IN)), nodes=frozenset(),
                   interfaces=frozenset({PAIR.interface}))
     assert bench.kernel.observe() == facts
     forward = map(Forward, (SRV6, SRV6_IN))
@@ -235,15 +235,15 @@ def test_segment_routing(bench: Bench) -> None:
 @pytest.mark.parametrize("device", [TUNNEL_OF_NODE, PAIR])
 def test_whom_a_carrier_takes_packets_from(bench: Bench, device: Device) -> None:
     many = frozenset(f"fd00:11::{number:x}" for number in range(1, 2501))
-    assert bench.kernel.apply([SetSenders(many)]) == [] and bench.kernel.observe().senders is None
-    assert bench.kernel.apply([Add(device)]) == [] and bench.kernel.observe().senders == frozenset()
+    assert bench.kernel.apply([SetNodes(many)]) == [] and bench.kernel.observe().nodes is None
+    assert bench.kernel.apply([Add(device)]) == [] and bench.kernel.observe().nodes == frozenset()
     for addresses in (frozenset({"fd00:11::2"}), many, frozenset({"fe80::2", "fd00:11::3"}), frozenset[str]()):
-        assert bench.kernel.apply([SetSenders(addresses)]) == []
-        assert bench.kernel.observe().senders == addresses
-    bench.kernel.apply([SetSenders(many), RemoveDevice(device.ifname)])
-    assert bench.kernel.observe().senders is None
+        assert bench.kernel.apply([SetNodes(addresses)]) == []
+        assert bench.kernel.observe().nodes == addresses
+    bench.kernel.apply([SetNodes(many), RemoveDevice(device.ifname)])
+    assert bench.kernel.observe().nodes is None
     bench.kernel.apply([Add(device)])
-    assert bench.kernel.observe().senders == frozenset()
+    assert bench.kernel.observe().nodes == frozenset()
 
 
 @pytest.mark.parametrize("device", [TUNNEL_OF_NODE, PAIR])
@@ -255,7 +255,7 @@ def test_a_table_that_is_made_anew_leaves_the_rest(bench: Bench, device: Device)
         assert bench.kernel.apply([SetTable(moved, addresses)]) == []
         seen = bench.kernel.observe()
         assert seen.devices == {device.ifname: moved} and seen.interfaces == frozenset({device.interface})
-        assert seen.entries == frozenset(entries) and seen.senders == addresses
+        assert seen.entries == frozenset(entries) and seen.nodes == addresses
 
 
 @pytest.mark.netns
@@ -268,11 +268,11 @@ def test_a_table_that_somebody_has_removed(real: tuple[LinuxNode, Node], device:
     lose_tables(kernel, node)
     seen = kernel.observe()
     assert seen.devices == {device.ifname: None} and seen.interfaces == frozenset({device.interface})
-    assert seen.senders is None
+    assert seen.nodes is None
     wanted = Wanted(frozenset(OTHER if device == TUNNEL_OF_NODE else OTHER_SRV6), device)
     operations = [*device_difference(seen, wanted)]
     assert operations == [SetTable(device, frozenset({"fd00:11::2"}))] and kernel.apply(operations) == []
-    assert kernel.observe().devices == {device.ifname: device} and kernel.observe().senders == frozenset({"fd00:11::2"})
+    assert kernel.observe().devices == {device.ifname: device} and kernel.observe().nodes == frozenset({"fd00:11::2"})
     node.run("ip", "link", "set", device.ifname, "down")
     assert [*device_difference(kernel.observe(), wanted)] == [RemoveDevice(device.ifname), Add(device)]
 
@@ -399,7 +399,7 @@ def test_a_gate_is_what_nft_says(real: tuple[LinuxNode, Node]) -> None:
 def test_rules_of_a_carrier_are_what_nft_says(real: tuple[LinuxNode, Node], device: Device, table: str) -> None:
     """Somebody who changes the nodes in their set is heard."""
     kernel, node = real
-    kernel.apply([Add(device), SetSenders(frozenset({"fd00:11::2"}))])
+    kernel.apply([Add(device), SetNodes(frozenset({"fd00:11::2"}))])
     shown = node.run("nft", "list", "table", "inet", table).stdout
     rules = [line.strip().partition(" comment ")[0] for line in shown.splitlines() if " comment " in line]
     counted = "counter packets 0 bytes 0 drop"
@@ -419,11 +419,11 @@ def test_rules_of_a_carrier_are_what_nft_says(real: tuple[LinuxNode, Node], devi
     assert kernel.table_news and (kernel.table_news.drain(), kernel.table_news.drain())[1] is False
     node.run("nft", "add", "element", "inet", table, "nodes", "{ fd00:11::66 }")
     assert select.select([kernel.table_news], [], [], PATIENCE)[0] and kernel.table_news.drain()
-    assert kernel.observe().senders == frozenset({"fd00:11::2", "fd00:11::66"})
+    assert kernel.observe().nodes == frozenset({"fd00:11::2", "fd00:11::66"})
     node.run("nft", "add", "element", "inet", table, "nodes", "{ * }")  # anybody
-    assert kernel.table_news.drain() and "" in (kernel.observe().senders or ())
-    assert kernel.apply([SetSenders(frozenset({"fd00:11::2"}))]) == []
-    assert kernel.observe().senders == frozenset({"fd00:11::2"})
+    assert kernel.table_news.drain() and "" in (kernel.observe().nodes or ())
+    assert kernel.apply([SetNodes(frozenset({"fd00:11::2"}))]) == []
+    assert kernel.observe().nodes == frozenset({"fd00:11::2"})
 
 
 @pytest.mark.netns
@@ -432,7 +432,7 @@ def test_rules_of_wireguard_are_what_nft_says(real: tuple[LinuxNode, Node]) -> N
     kernel, node = real
     table = ("table", "inet", "cni_v6_wireguard")
     assert kernel.apply([SetTable(ENCRYPTED, frozenset({"fd00:11::2"}))]) == []
-    assert kernel.observe().senders == frozenset({"fd00:11::2"})
+    assert kernel.observe().nodes == frozenset({"fd00:11::2"})
     shown = node.run("nft", "list", *table).stdout
     assert [line.strip().partition(" comment ")[0] for line in shown.splitlines() if " comment " in line] == [
         'ip6 saddr fd42::/48 iifname "eth0" counter packets 0 bytes 0 drop',
@@ -440,7 +440,8 @@ def test_rules_of_wireguard_are_what_nft_says(real: tuple[LinuxNode, Node]) -> N
         "ip6 saddr fd42:0:0:1::/64 accept",
         'ip6 saddr fd42::/48 iifname != "cni-v6-wg" counter packets 0 bytes 0 drop',
         'ip saddr 10.244.0.0/16 iifname != "cni-v6-wg" counter packets 0 bytes 0 drop',
-        "udp dport 51820 ip6 saddr @nodes notrack", "udp dport 51820 ip6 daddr @nodes notrack",
+        "udp sport 51820 udp dport 51820 ip6 saddr @nodes notrack",
+        "udp sport 51820 udp dport 51820 ip6 daddr @nodes notrack",
     ]
     assert kernel.observe().devices == {WIREGUARD: None}
     assert kernel.apply([RemoveDevice(WIREGUARD)]) == [] and kernel.observe().devices == {}

@@ -19,7 +19,7 @@ from cni_v6.cluster.facts import (
     Remove,
     RemoveDevice,
     Route,
-    SetSenders,
+    SetNodes,
     SetTable,
     Underlay,
 )
@@ -76,13 +76,13 @@ def test_the_interface(secured: Secured) -> None:
     seen = kernel.observe()
     devices: dict[str, Device | None] = {WIREGUARD: DEVICE}
     closed = before.closed | {WIREGUARD} if before.closed else frozenset()  # before Linux 6.17 none is by itself
-    assert seen == Facts(UNDERLAY, devices, frozenset(ENTRIES), closed, senders=frozenset(),
+    assert seen == Facts(UNDERLAY, devices, frozenset(ENTRIES), closed, nodes=frozenset(),
                          interfaces=frozenset({DEVICE.interface}), public_key=seen.public_key)
     assert len(seen.public_key) == 44 and seen.public_key != b64encode(KEYS[0]).decode()
     assert len(refusals(kernel, Add(DEVICE))) == 1
-    senders = frozenset({"fd00:11::2"})
-    assert refusals(kernel, SetSenders(senders), *map(Forward, sorted(closed))) == []
-    assert kernel.observe() == replace(seen, closed=frozenset(), senders=senders)
+    nodes = frozenset({"fd00:11::2"})
+    assert refusals(kernel, SetNodes(nodes), *map(Forward, sorted(closed))) == []
+    assert kernel.observe() == replace(seen, closed=frozenset(), nodes=nodes)
     assert refusals(kernel, *map(Remove, reversed(ENTRIES))) == [] and kernel.observe().entries == frozenset()
     assert refusals(kernel, *map(Remove, ENTRIES)) == []
     assert refusals(kernel, *map(Add, ENTRIES), RemoveDevice(WIREGUARD), RemoveDevice(WIREGUARD)) == []

@@ -128,11 +128,14 @@ def test_a_published_port_takes_nothing_of_the_tunnel(two: Cluster, family: int)
 def test_the_tunnel_is_not_tracked(two: Cluster) -> None:
     """What is in it is, once."""
     a, b = two.members
-    with traffic.udp(b.pod.netns, 6, port=7001) as server, traffic.udp(a.pod.netns, 6) as client:
-        client.sendto(b"tracked once", (b.pod.address(6), 7001))
+    sender, receiver = a.pod, b.pod
+    with traffic.udp(receiver.netns, 6, port=7003) as server, traffic.udp(sender.netns, 6) as client:
+        client.sendto(b"tracked once", (receiver.address(6), 7003))
         assert server.recvfrom(100)[0] == b"tracked once"
-    nodes = {ipaddress.ip_address(member.addresses[0]).exploded for member in (a, b)}
+    nodes = {f"src={ipaddress.ip_address(member.addresses[0]).exploded}" for member in (a, b)}
     for member in (a, b):
-        known = [set(line.split()) for line in member.node.run("cat", "/proc/net/nf_conntrack").stdout.splitlines()]
-        assert any("dport=7001" in words for words in known)
-        assert not any({"udp", *(f"dst={address}" for address in nodes)} <= words for words in known)
+        known = [line.split() for line in member.node.run("cat", "/proc/net/nf_conntrack").stdout.splitlines()]
+        assert len([words for words in known if "dport=7003" in words]) == 1
+        # The first address of an entry is who began the connection.
+        begun = [next(word for word in words if word.startswith("src=")) for words in known if "udp" in words]
+        assert begun and not nodes & {*begun}

@@ -67,7 +67,8 @@ def place(request: pytest.FixtureRequest) -> Iterator[Place]:
         node.run("sh", "-euc", f"cd {ROOT}\n{SET_UP}")
         with running(node, TAYGA):
             wire.await_state(node.path, lambda: "LOWER_UP" in networks.link(node, "nat64")["flags"], "TAYGA runs")
-            pod = Pod(node, networks.gateway(SUBNET6, type=request.param, masquerade={"ipv6": "auto"}), "pod")
+            # Not masqueraded and open: nothing but the page's rules keeps others out.
+            pod = Pod(node, networks.gateway(SUBNET6, type=request.param, ingress="open"), "pod")
             pod.add()
             yield Place(pod, beyond)
             pod.delete()
@@ -102,7 +103,7 @@ def test_nobody_else_has_a_part_in_it(place: Place) -> None:
     place.pod.node.run("ip", "route", "add", "64:ff9b::/96", "via", NODE_OUTSIDE[6], netns=place.beyond)
     with (
         traffic.udp(place.pod.netns, 6, port=PORT) as server, traffic.udp(place.pod.netns, 6) as client,
-        traffic.udp(place.beyond, 4, SERVER, PORT) as asked, traffic.udp(place.beyond, 4) as stranger,
+        traffic.udp(place.beyond, 4, SERVER, PORT) as asked, traffic.udp(place.beyond, 4, SERVER) as stranger,
         traffic.udp(place.beyond, 6) as relayed, wire.in_order(),
     ):
         inside = traffic.asked(client, (TRANSLATED, PORT), asked)

@@ -469,8 +469,8 @@ def test_segment_routing(store: MemoryStore) -> None:
         Route(srv6.SIDS), *map(Route, a.blocks()),
     } < a.kernel.entries
     assert a.disk.conflist and '"mtu": 1460' in a.disk.conflist
-    assert "take encapsulated packets from 1 other node" in map(str, a.kernel.written)
-    assert a.kernel.senders == {"fd00:11::2"} and b.kernel.senders == {"fd00:11::1"}
+    assert "tell nftables of 1 other node" in map(str, a.kernel.written)
+    assert a.kernel.nodes == {"fd00:11::2"} and b.kernel.nodes == {"fd00:11::1"}
     written = len(a.kernel.written)
     assert agent.step() == READY and len(a.kernel.written) == written
 

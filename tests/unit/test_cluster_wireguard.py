@@ -11,7 +11,7 @@ import pytest
 from cni_v6 import errors
 from cni_v6.cluster import disk, membership, others, records, routes, wireguard
 from cni_v6.cluster.config import AgentConf, OtherCluster, Pool
-from cni_v6.cluster.facts import Add, Facts, Forward, Remove, RemoveDevice, Route, SetSenders, SetTable, Underlay
+from cni_v6.cluster.facts import Add, Facts, Forward, Remove, RemoveDevice, Route, SetNodes, SetTable, Underlay
 from cni_v6.cluster.fake import FakeNode
 from cni_v6.cluster.keys import WIREGUARD as CARRIER
 from cni_v6.cluster.membership import Member
@@ -60,8 +60,8 @@ def test_a_peer_for_each_other_node() -> None:
         Route(OWN6), Route(OWN4), Address("fd42:8e1f:6a00:1::/128"), Address("10.244.0.64/32"),
         PEER, Route(THEIRS6, WIREGUARD), Route(THEIRS4, WIREGUARD), *CLOSED,
     }
-    assert found.senders == {"fd00:11::2"}
-    assert wanted(cluster(NODE_A, replace(NODE_B, addresses=("172.30.0.2",)))).senders == frozenset()
+    assert found.nodes == {"fd00:11::2"}
+    assert wanted(cluster(NODE_A, replace(NODE_B, addresses=("172.30.0.2",)))).nodes == frozenset()
     assert routes.mtu_of(CARRIER, LINK) == 1420 == LINK.mtu - wireguard.OVERHEAD
 
 
@@ -272,7 +272,7 @@ def test_a_node_is_removed_and_moves(store: MemoryStore) -> None:
     agents["c"].step()
     a.kernel.written.clear()
     agents["a"].step()
-    assert [type(operation) for operation in a.kernel.written] == [SetSenders, Add]
+    assert [type(operation) for operation in a.kernel.written] == [SetNodes, Add]
     assert {peer.endpoint for peer in peers(a)} == {"fd00:11::2", "fd00:11::33"}
     objects = dict(store.objects)
     store.commit(membership.removal("c", objects, records.read(objects)))

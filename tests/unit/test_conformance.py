@@ -47,7 +47,10 @@ def test_a_run_is_read_as_it_was_kept() -> None:
 def test_tests_that_run_once_more() -> None:
     answered, later = Outcome(RUN.outcomes[1].name, PASSED, 2.0), Outcome("[sig-network] Ingress", PASSED, 1.0)
     found = again(replace(RUN, minutes=3.5), Run([answered, later], minutes=0.2))
-    assert found == replace(RUN, minutes=3.5, outcomes=[RUN.outcomes[0], answered, later, *RUN.outcomes[2:]])
+    alone = [replace(outcome, alone=True) for outcome in (answered, later)]
+    assert found == replace(RUN, minutes=3.5, outcomes=[RUN.outcomes[0], *alone, *RUN.outcomes[2:]])
+    shown = page({"dual-stack": {OURS: found}}, "v1.35.4", "v1.15.0", "Machine: this.")
+    assert "| `DNS should answer [Conformance]` | passed, alone |" in shown
 
 
 def test_the_page_tells_clusters_and_networks_apart() -> None:

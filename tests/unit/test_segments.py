@@ -81,16 +81,16 @@ def test_a_table_that_knows_whom_to_take_packets_from() -> None:
         small_rules.drop_strangers_to("t", "5f00::/16", "strangers"), small_rules.drop_udp_of_strangers("t", 9, "udp"),
         small_rules.set_source_to("t", "5f00::/16", "fd00::7", "source"),
     ]
-    messages = small_table.make("t", chains, rules, senders=True)
+    messages = small_table.make("t", chains, rules, nodes=True)
     assert [message.type & 0xFF for message in messages] == [0, 2, 0, 9, 3, 3, 3, 6, 6, 6]
     assert [b"nodes\0" in encode(rule, 1) and b"counter\0" in encode(rule, 1) for rule in rules] == [True, True, False]
     assert packed("fd00::7") in encode(rules[2], 1)
     addresses = [f"fd00::{number:x}" for number in range(1, 1202)]
-    flushed, *added = small_table.set_senders("t", addresses)
+    flushed, *added = small_table.set_nodes("t", addresses)
     assert [message.type & 0xFF for message in (flushed, *added)] == [14, 12, 12]
-    assert [address for message in added for address in small_table.read_senders(encode(message, 1))] == addresses
-    assert small_table.set_senders("t", ()) == [flushed] and list(small_table.read_senders(encode(flushed, 1))) == []
-    assert small_table.dump_senders("t").type & 0xFF == 13
+    assert [address for message in added for address in small_table.read_nodes(encode(message, 1))] == addresses
+    assert small_table.set_nodes("t", ()) == [flushed] and list(small_table.read_nodes(encode(flushed, 1))) == []
+    assert small_table.dump_nodes("t").type & 0xFF == 13
 
 
 def test_rules_of_a_gate() -> None:

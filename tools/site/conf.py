@@ -18,7 +18,7 @@ NAVIGATION = {
         "docs/nodes-without-python", "docs/multus", "docs/moving-over",
     ),
     "Addresses and networks": (
-        "docs/addresses", "docs/planning", "docs/macvlan", "docs/renumbering", "docs/cluster",
+        "docs/addresses", "docs/planning", "docs/macvlan", "docs/renumbering", "docs/cluster", "docs/nat64",
     ),
     "Look after a node": (
         "docs/commands", "docs/map", "docs/connectivity", "docs/observing", "docs/troubleshooting",

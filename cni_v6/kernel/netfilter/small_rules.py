@@ -39,7 +39,7 @@ from cni_v6.kernel.netfilter.small_table import (
     FLAGS,
     FORWARD,
     INPUT,
-    SENDERS,
+    NODES,
     SENT_UNTRACKED,
     UNTRACKED,
     Chain,
@@ -60,7 +60,7 @@ NFPROTO = {6: AF_INET6, 4: AF_INET}
 ECHO_REQUEST = {6: (58, 128), 4: (1, 8)}  # protocol and type (RFC 4443, RFC 792)
 # linux/netfilter/nf_conntrack_common.h: NF_CT_STATE_BIT of IP_CT_ESTABLISHED and IP_CT_RELATED; IPS_DST_NAT
 ANSWERED, TRANSLATED = 1 << 1 | 1 << 2, 1 << 5
-DESTINATION_PORT = 2  # offset in the UDP header
+PORTS_END = 4  # of the UDP header: source and destination, two bytes each
 
 
 def untracked_from(table: str, name: str, comment: str) -> Message:
@@ -74,7 +74,7 @@ def untracked_to(table: str, prefix: str, comment: str) -> Message:
 
 
 def drop_strangers_to(table: str, prefix: str, comment: str) -> Message:
-    """A rule: what is for an IPv6 prefix of whole bytes is dropped, unless its source is one of SENDERS."""
+    """A rule: what is for an IPv6 prefix of whole bytes is dropped, unless its source is one of NODES."""
     return _rule(table, UNTRACKED, comment, *_to(prefix), *_of_a_stranger(), expression("counter"), _verdict(NF_DROP))
 
 
@@ -111,14 +111,14 @@ def _to(prefix: str) -> tuple[bytes, ...]:
 
 
 def _of_a_stranger() -> tuple[bytes, ...]:
-    """The source of the packet, of IPv6, is none of SENDERS."""
-    return _one_of_senders(SOURCE, NFT_LOOKUP_F_INV)
+    """The source of the packet, of IPv6, is none of NODES."""
+    return _one_of_nodes(SOURCE, NFT_LOOKUP_F_INV)
 
 
-def _one_of_senders(offset: int, flags: int = 0) -> tuple[bytes, ...]:
-    """The address at an offset of the IPv6 header is one of SENDERS."""
+def _one_of_nodes(offset: int, flags: int = 0) -> tuple[bytes, ...]:
+    """The address at an offset of the IPv6 header is one of NODES."""
     return payload(NFT_PAYLOAD_NETWORK_HEADER, offset, 16), expression(
-        "lookup", text(NFTA_LOOKUP_SET, SENDERS), number(NFTA_LOOKUP_SREG, NFT_REG_1), number(NFTA_LOOKUP_SET_ID, 1),
+        "lookup", text(NFTA_LOOKUP_SET, NODES), number(NFTA_LOOKUP_SREG, NFT_REG_1), number(NFTA_LOOKUP_SET_ID, 1),
         number(NFTA_LOOKUP_FLAGS, flags),
     )
 
@@ -134,24 +134,32 @@ def drop_udp(table: str, chain: Chain, port: int, comment: str, *, not_by: str, 
 
 
 def drop_udp_of_strangers(table: str, port: int, comment: str) -> Message:
-    """A rule: UDP over IPv6 to a port of the node is dropped, unless its source is one of SENDERS."""
+    """A rule: UDP over IPv6 to a port of the node is dropped, unless its source is one of NODES."""
     return _rule(table, INPUT, comment, *_udp(port), *_of_a_stranger(), expression("counter"), _verdict(NF_DROP))
 
 
-def untracked_udp_of_senders(table: str, port: int, comment: str) -> Message:
-    """A rule: what comes in as UDP over IPv6 to a port, with a source of SENDERS, is not tracked."""
-    return _rule(table, UNTRACKED, comment, *_udp(port), *_one_of_senders(SOURCE), expression("notrack"))
+def untracked_udp_of_nodes(table: str, port: int, comment: str, *, source: int | None = None) -> Message:
+    """A rule: what comes in as UDP over IPv6 to a port, with a source of NODES, is not tracked.
+
+    :param source: only what is sent from this port; None for all.
+    """
+    return _rule(table, UNTRACKED, comment, *_udp(port, source), *_one_of_nodes(SOURCE), expression("notrack"))
 
 
-def untracked_udp_to_senders(table: str, port: int, comment: str) -> Message:
-    """A rule: what the node sends as UDP over IPv6 to a port of one of SENDERS is not tracked."""
-    return _rule(table, SENT_UNTRACKED, comment, *_udp(port), *_one_of_senders(DESTINATION), expression("notrack"))
+def untracked_udp_to_nodes(table: str, port: int, comment: str, *, source: int | None = None) -> Message:
+    """A rule: what the node sends as UDP over IPv6 to a port of one of NODES is not tracked.
+
+    :param source: only what is sent from this port; None for all.
+    """
+    to_nodes = _one_of_nodes(DESTINATION)
+    return _rule(table, SENT_UNTRACKED, comment, *_udp(port, source), *to_nodes, expression("notrack"))
 
 
-def _udp(port: int) -> tuple[bytes, ...]:
-    """The packet is UDP over IPv6 to a port."""
+def _udp(port: int, source: int | None = None) -> tuple[bytes, ...]:
+    """The packet is UDP over IPv6 to a port, and from one."""
+    ports = struct.pack("!H", port) if source is None else struct.pack("!HH", source, port)
     return (_of_ipv6(), matches(NFT_META_L4PROTO, bytes((IPPROTO_UDP,))),
-            payload(NFT_PAYLOAD_TRANSPORT_HEADER, DESTINATION_PORT, 2), compare(struct.pack("!H", port)))
+            payload(NFT_PAYLOAD_TRANSPORT_HEADER, PORTS_END - len(ports), len(ports)), compare(ports))
 
 
 def accept_out_by(table: str, name: str, comment: str) -> Message:

@@ -41,7 +41,7 @@ NF_INET_PRE_ROUTING, NF_INET_LOCAL_IN, NF_INET_FORWARD, NF_INET_LOCAL_OUT = 0, 1
 NF_IP_PRI_RAW, NF_IP_PRI_FILTER = -300, 0  # linux/netfilter_ipv4.h
 TYPE_IP6ADDR = 8  # by which nft prints the elements of a set (include/datatype.h of nftables)
 ELEMENTS = 1000  # of a message: the length of an attribute has 16 bits
-SENDERS = "nodes"  # the table's only set: IPv6 addresses
+NODES = "nodes"  # the table's only set: IPv6 addresses
 FAMILY, FLAGS = FAMILIES[INET], NLM_F_CREATE | NLM_F_APPEND
 
 
@@ -60,13 +60,13 @@ INPUT = Chain("input", NF_INET_LOCAL_IN, NF_IP_PRI_FILTER)
 FORWARD = Chain("forward", NF_INET_FORWARD, NF_IP_PRI_FILTER)
 
 
-def make(table: str, chains: Iterable[Chain], rules: Iterable[Message], *, senders: bool = False) -> list[Message]:
+def make(table: str, chains: Iterable[Chain], rules: Iterable[Message], *, nodes: bool = False) -> list[Message]:
     """What makes the table anew, as one transaction; it may be there or not.
 
     :param rules: as ``small_rules`` makes them, those of a chain in order.
-    :param senders: it has the set SENDERS, empty.
+    :param nodes: it has the set NODES, empty.
     """
-    made = [_of_table(NEWTABLE, table), *([_set(table)] if senders else [])]
+    made = [_of_table(NEWTABLE, table), *([_set(table)] if nodes else [])]
     hooked = (rules_of.chain(FAMILY, table, chain.name, chain.hook, chain.priority, FLAGS) for chain in chains)
     return [*remove(table), *made, *hooked, *rules]
 
@@ -77,13 +77,13 @@ def remove(table: str) -> list[Message]:
 
 
 def _set(table: str) -> Message:
-    names = text(NFTA_SET_TABLE, table) + text(NFTA_SET_NAME, SENDERS)
+    names = text(NFTA_SET_TABLE, table) + text(NFTA_SET_NAME, NODES)
     key = number(NFTA_SET_KEY_TYPE, TYPE_IP6ADDR) + number(NFTA_SET_KEY_LEN, 16)
     return Message(_NEWSET, FLAGS, NFGENMSG.pack(FAMILY, 0, 0) + names + key + number(NFTA_SET_ID, 1))
 
 
-def set_senders(table: str, addresses: Iterable[str]) -> list[Message]:
-    """What gives the set SENDERS these IPv6 addresses and no other ones, as one transaction."""
+def set_nodes(table: str, addresses: Iterable[str]) -> list[Message]:
+    """What gives the set NODES these IPv6 addresses and no other ones, as one transaction."""
     elements = [nested(NFTA_LIST_ELEM, nested(NFTA_SET_ELEM_KEY, attribute(NFTA_DATA_VALUE, packed(address))))
                 for address in addresses]
     parts = (elements[first:first + ELEMENTS] for first in range(0, len(elements), ELEMENTS))
@@ -92,12 +92,12 @@ def set_senders(table: str, addresses: Iterable[str]) -> list[Message]:
     return [Message(DELSETELEM, 0, _of_set(table)), *add]  # without elements: all of them
 
 
-def dump_senders(table: str) -> Message:
-    """A dump of the set SENDERS."""
+def dump_nodes(table: str) -> Message:
+    """A dump of the set NODES."""
     return Message(GETSETELEM, 0, _of_set(table))
 
 
-def read_senders(data: bytes) -> Iterator[str]:
+def read_nodes(data: bytes) -> Iterator[str]:
     """The addresses in a message of the dump; "" for the element that stands for all (``*``), which has no key."""
     for _, element in each(attributes(data).get(NFTA_SET_ELEM_LIST_ELEMENTS, b"")):
         key = by_kind(element).get(NFTA_SET_ELEM_KEY)
@@ -105,7 +105,7 @@ def read_senders(data: bytes) -> Iterator[str]:
 
 
 def _of_set(table: str) -> bytes:
-    names = text(NFTA_SET_ELEM_LIST_TABLE, table) + text(NFTA_SET_ELEM_LIST_SET, SENDERS)
+    names = text(NFTA_SET_ELEM_LIST_TABLE, table) + text(NFTA_SET_ELEM_LIST_SET, NODES)
     return NFGENMSG.pack(FAMILY, 0, 0) + names
 
 
