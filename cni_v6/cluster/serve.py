@@ -3,10 +3,12 @@ and one when the agent itself has something to do later."""
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Protocol
@@ -70,14 +72,16 @@ def notify(text: str) -> None:
 
 def _wait(waiting: select.poll, sources: Sequence[Source], ended: int, seconds: float | None) -> bool:
     """Wait for news, at most so many seconds; whether the agent shall end."""
+    end = math.inf if seconds is None else time.monotonic() + seconds
     if select.select([ended], [], [], PAUSE_SECONDS)[0]:
         return True
     while True:
-        ready = {descriptor for descriptor, _ in waiting.poll(seconds if seconds is None else seconds * 1000)}
+        left = max(0.0, end - time.monotonic())  # whatever comes that is of no importance, it does not begin anew
+        ready = {descriptor for descriptor, _ in waiting.poll(None if left == math.inf else left * 1000)}
         if ended in ready:
             return True
         news = [source.drain() for source in sources if source.fileno() in ready]
-        if any(news) or not ready:
+        if any(news) or time.monotonic() >= end:
             return False
 
 

@@ -71,7 +71,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--cluster", action="append", choices=CLUSTERS, help="this one alone; repeatable")
     parser.add_argument("--network", action="append", choices=NETWORKS, help="this one alone; repeatable")
     parser.add_argument("--part", action="append", choices=PARTS, help="this one alone; repeatable")
-    parser.add_argument("--only", default="", metavar="PATTERN", help="tests with such names, to replace what is recorded of them")
+    parser.add_argument("--only", default="", metavar="PATTERN",
+                        help="tests with such names, to replace what is recorded of them")
     chosen = parser.parse_args()
     chosen.cluster = chosen.cluster or [*CLUSTERS]
     chosen.network = chosen.network or [*NETWORKS]
