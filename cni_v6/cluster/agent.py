@@ -71,6 +71,7 @@ class Agent:
         self.reached = False  # the store could be read then
         self._joined = False  # the store has been reached since the start
         self._claimed = False  # what the node needs of it, in the last step
+        self._returned = ""  # the boot of a record that was there again after this agent had replaced it
         self._make_id = make_id
         self._boot = boot
         self._registered: Registered | None = None  # as it was at last
@@ -265,7 +266,8 @@ class Agent:
         """Of a node and its copy, made with its disk, the one that was there first goes on.
 
         A node that starts cannot tell whether its record is of the boot before or of another machine, and replaces it.
-        The other one, if there is one, replaces it in turn. That tells the node, and it ends.
+        The other one, if there is one, replaces it in turn. That tells the node, and it ends. It does so when that has
+        happened twice: a store that is restored from a backup has the old record again, too.
 
         :raises CniError: NODE_CONFLICT.
         """
@@ -273,6 +275,9 @@ class Agent:
         if not other:
             return
         where = ", ".join(cluster.nodes[self.member.name].addresses)
+        if self._joined and other == self._state.replaced != self._returned:
+            self._returned = other
+            return
         if other == (self._state.replaced if self._joined else self._state.rival):
             self._state = replace(self._state, objects={}, rival=other)
             raise CniError(
