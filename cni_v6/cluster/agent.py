@@ -18,6 +18,7 @@ from cni_v6.cluster.facts import Facts, NodeKernel, Passage, Underlay, Vacate
 from cni_v6.cluster.holdings import Holdings
 from cni_v6.cluster.keys import WIREGUARD
 from cni_v6.cluster.membership import Member
+from cni_v6.cluster.original import Original, Unwritten
 from cni_v6.cluster.records import Cluster, Objects
 from cni_v6.cluster.routes import Wanted
 from cni_v6.cluster.state import Disk, State
@@ -71,9 +72,9 @@ class Agent:
         self.reached = False  # the store could be read then
         self._joined = False  # the store has been reached since the start
         self._claimed = False  # what the node needs of it, in the last step
-        self._returned = ""  # the boot of a record that was there again after this agent had replaced it
         self._make_id = make_id
         self._boot = boot
+        self._original = Original(boot, disk, conf.state_dir, say)
         self._registered: Registered | None = None  # as it was at last
         self._absent = False  # the store's engine knows nodes, and not this one
         self._reader, self._ways = records.Reader(), routes.Ways()
@@ -179,25 +180,39 @@ class Agent:
             # A link that is down has lost its IPv6 addresses.
             has_key = facts.public_key or self._conf.carrier != WIREGUARD
             if facts.underlay and facts.underlay.up and registered and has_key:
-                objects = self._join(objects, facts.underlay, registered, facts.public_key)
-                self._joined = self._claimed = True
-            self._reader.read(objects)
+                try:
+                    objects = self._join(objects, facts.underlay, registered, facts.public_key)
+                    self._joined = self._claimed = True
+                except Unwritten as error:
+                    yield f"the node is no member before the disk has taken down whose record it replaces: {error}"
+            cluster = self._reader.read(objects)
         except CniError as error:
             if error.code == NODE_CONFLICT:  # its blocks, if it had any, went with its name
                 if not self._state.rival:
                     self._state = replace(self._state, objects=objects)
-                self._disk.save(self._state)  # nor may a start without the store have them
                 self._withdraw(facts)
+                for words in self._save():  # nor may a start without the store have them
+                    self._say(words)
             if error.code in (NODE_CONFLICT, INVALID_CONFIG):
                 raise
             self.reached = False
             yield f"the cluster's store cannot be used, so the node goes on with what it knows: {error}"
             return
         self.reached = True
-        self._state = replace(self._state, objects=objects)
+        if self._lacks_ours(cluster):
+            yield "the cluster's store has lost this node's blocks: it keeps them, and cannot claim them again now"
+        else:
+            self._state = replace(self._state, objects=objects)
         unheard = self._store.unheard()
         if unheard is not None:
             yield f"changes of the cluster's store are not heard, so it is read again and again: {unheard}"
+
+    def _lacks_ours(self, cluster: Cluster) -> bool:
+        """Whether blocks of this node are nobody's in the store, and it could not claim them again in this step."""
+        if self._claimed or self._absent or membership.is_removed(self.member, cluster):
+            return False
+        claimed = {claim.prefix for claim in cluster.claims}
+        return not claimed.issuperset(self._own()[1])
 
     def _look_at_others(self) -> Iterable[str]:
         """Read the stores of other clusters; what is in the way."""
@@ -251,7 +266,9 @@ class Agent:
             cluster = self._reader.read(objects)
             if self._joined and membership.is_removed(self.member, cluster):
                 return objects
-            self._require_original(cluster)
+            self._state, refusal = self._original.looked(self._state, cluster, joined=self._joined)
+            if refusal:
+                raise refusal
             found = membership.changes(
                 self.member, self._conf, objects, cluster, underlay=underlay, kept=kept, registered=registered,
                 boot=self._boot, public_key=public_key, used=self._holdings.used, withheld=self._holdings.withheld,
@@ -261,35 +278,6 @@ class Agent:
             self._store.commit(found)
             objects = self._store.read()
         raise CniError(TRY_AGAIN, f"other nodes were faster {TRIES} times", "the agent tries again")
-
-    def _require_original(self, cluster: Cluster) -> None:
-        """Of a node and its copy, made with its disk, the one that was there first goes on.
-
-        A node that starts cannot tell whether its record is of the boot before or of another machine, and replaces it.
-        The other one, if there is one, replaces it in turn. That tells the node, and it ends. It does so when that has
-        happened twice: a store that is restored from a backup has the old record again, too.
-
-        :raises CniError: NODE_CONFLICT.
-        """
-        other = membership.other_boot(self.member, cluster, self._boot)
-        if not other:
-            return
-        where = ", ".join(cluster.nodes[self.member.name].addresses)
-        if self._joined and other == self._state.replaced != self._returned:
-            self._returned = other
-            return
-        if other == (self._state.replaced if self._joined else self._state.rival):
-            self._state = replace(self._state, objects={}, rival=other)
-            raise CniError(
-                NODE_CONFLICT, f"this is a copy of node {self.member.name} at {where}, which runs with the same disk",
-                f"remove {self._conf.state_dir} and start this agent with another --node; if the other one is the "
-                f"copy: end its agent, then cni-v6ctl nodes --remove {self.member.name}",
-            )
-        if self._joined:
-            self._say(f"a copy of this node's disk runs at {where}: it has the same name and id, and is told to end")
-        else:
-            self._state = replace(self._state, replaced=other)
-            self._disk.save(self._state)  # before the record is replaced
 
     def _write_conflist(self, blocks: tuple[str, ...], underlay: Underlay | None) -> bool:
         """Whether there is a configuration list: only with a block of every pool."""

@@ -388,8 +388,8 @@ def test_the_copy_is_to_be_the_node(a: Place) -> None:
     assert copy.agent().step() == READY and copy.disk.conflist
 
 
-class FullDisk(MemoryDisk):
-    """Nothing can be written any more, once that is so."""
+class Full(MemoryDisk):
+    """The state cannot be written any more, once that is so; what is there can be removed."""
 
     full = False
 
@@ -398,10 +398,61 @@ class FullDisk(MemoryDisk):
             raise CniError(errors.IO_FAILURE, "cannot use state.json", "No space left on device")
         super().save(state)
 
+
+class FullDisk(Full):
+    """Nor can the configuration list."""
+
     def write_conflist(self, text: str | None) -> None:
         if self.full:
             raise CniError(errors.IO_FAILURE, "cannot use the list", "No space left on device")
         super().write_conflist(text)
+
+
+def test_a_disk_that_is_full_when_the_node_is_no_member_any_more(a: Place) -> None:
+    """Another machine has its name and blocks by then: they must not stay in use here."""
+    a.disk = disk = Full()
+    agent = a.agent()
+    agent.step()
+    blocks = a.blocks()
+    a.store.commit(membership.removal("a", a.store.objects, records.read(a.store.objects)))
+    new = place("a", a.store, 9)
+    new.ids = 7
+    assert new.agent().step() == READY and new.blocks() == blocks
+    disk.full = True
+    with pytest.raises(CniError, match="another node has the name a"):
+        agent.step()
+    assert disk.conflist is None and a.kernel.entries == set() and not disk.ready
+    assert any("No space left on device" in words for words in a.said)
+
+
+def test_a_disk_that_is_full_after_a_reboot(a: Place, b: Place) -> None:
+    """The node cannot take down whose record it replaces, so it is no member yet. It has the routes to others all the
+    same, also to those that have come meanwhile."""
+    a.disk = disk = Full()
+    a.boot = "first"
+    a.agent().step()
+    b.agent().step()
+    a.boot, disk.full = "second", True
+    outcome = a.agent().step()
+    assert not outcome.complete and Route(b.blocks()[0], "eth0", "fd00:11::2") in a.kernel.entries
+    assert "before the disk has taken down whose record it replaces" in a.said[0]
+    assert records.read(a.store.objects).nodes["a"].boot == "first"
+    disk.full = False
+    agent = a.agent()
+    assert agent.step() == READY and records.read(a.store.objects).nodes["a"].boot == "second"
+
+
+def test_a_store_that_loses_everything_while_the_link_is_down(a: Place) -> None:
+    """The node cannot claim its blocks again then, and keeps them until it can."""
+    agent = a.agent()
+    agent.step()
+    blocks, text = a.blocks(), a.disk.conflist
+    a.kernel.underlay = replace(a.underlay, up=False, addresses=())
+    a.store.objects.clear()
+    assert not agent.step().complete and "has lost this node's blocks" in a.said[-1]
+    assert not a.agent().step().complete  # as after a restart
+    a.kernel.underlay = a.underlay
+    assert agent.step() == READY and a.blocks() == blocks and a.disk.conflist == text
 
 
 def test_a_disk_that_is_full(a: Place, b: Place) -> None:

@@ -18,12 +18,10 @@ from cni_v6.cluster.config import AgentConf, Pool
 from cni_v6.cluster.facts import Op, Route, Vacate
 from cni_v6.cluster.fake import FakeBird, FakeLeases, FakeNode
 from cni_v6.cluster.records import Change, Objects
-from cni_v6.cluster.state import State
 from cni_v6.cluster.store import MemoryStore, Registered
 from cni_v6.errors import CniError
-from tests.cluster_load import MemoryDisk
 from tests.unit.test_cluster import CONF, POOL6, template
-from tests.unit.test_cluster_agent import READY, AwayStore, Killed, Place, Stepped, place
+from tests.unit.test_cluster_agent import READY, AwayStore, Full, Killed, Place, Stepped, place
 from tests.unit.test_cluster_bgp import CONF as BGP_CONF
 
 POOL4 = Pool("10.244.0.0/24", 28)  # 16 blocks of 13 containers
@@ -315,15 +313,6 @@ def test_the_store_is_away_while_a_block_is_empty() -> None:
     assert outcome == Outcome(ready=True, complete=False) and a.network()[1] == [first]
     store.away = False
     assert agent.step() == READY and a.own() == [first]
-
-
-class Full(MemoryDisk):
-    full = False
-
-    def save(self, state: State) -> None:
-        if self.full and state != self.state:
-            raise CniError(errors.IO_FAILURE, "No space left on device")
-        super().save(state)
 
 
 class Refusing(FakeNode):
