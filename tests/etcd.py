@@ -10,7 +10,7 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from shutil import which
+from shutil import rmtree, which
 from tempfile import TemporaryDirectory
 
 import pytest
@@ -62,6 +62,10 @@ class Etcd:
         self._process.send_signal(number)
         if number == signal.SIGSTOP:  # its threads answer until all of them have stopped
             os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WNOWAIT)
+
+    def lose(self) -> None:
+        """Everything that it has, while it does not run."""
+        rmtree(self._folder / "data")
 
     def stop(self) -> None:
         if self._process and self._process.poll() is None:

@@ -78,8 +78,10 @@ def set_request(key: str, text: str | None) -> dict[str, Any]:
 
 
 def watch_request(prefix: str, revision: int) -> dict[str, Any]:
-    """Changes after a revision."""
-    return {"create_request": {**range_request(prefix), "start_revision": str(revision + 1)}}
+    """Changes after a revision. While there are none, etcd says so every ten minutes (--experimental-watch-progress-
+    notify-interval)."""
+    return {"create_request": {
+        **range_request(prefix), "start_revision": str(revision + 1), "progress_notify": True}}
 
 
 def read_range(data: bytes, prefix: str) -> tuple[dict[str, Kept], int]:
@@ -122,11 +124,13 @@ def read_commit(data: bytes) -> int | None:
     return _revision(fields) if fields.raw.get("succeeded") is True else None
 
 
-def read_watch(line: bytes, prefix: str) -> tuple[list[Event], int]:
-    """What a line of a watch's answer tells of, and its last revision; nothing and 0 for the watch's beginning.
+def read_watch(line: bytes, prefix: str, after: int) -> tuple[list[Event], int]:
+    """What a line of a watch's answer tells of, and its last revision; nothing and 0 for a line without changes.
 
     All changes of a revision are in one line (etcd, "Watch APIs": atomic).
 
+    :param after: the revision that the watch was to begin after. An etcd that does not have it yet was restored from a
+        backup or begun anew: it would be silent until it has.
     :raises Forgotten:
     :raises CniError: DECODING_FAILURE; IO_FAILURE if etcd ends the watch.
     """
@@ -136,6 +140,8 @@ def read_watch(line: bytes, prefix: str) -> tuple[list[Event], int]:
         if result and result.text("compact_revision"):
             raise Forgotten
         raise CniError(IO_FAILURE, "etcd has ended the watch", _reason(result or document))
+    if result.raw.get("created") is True and _revision(result) < after:
+        raise Forgotten
     events = [_event(fields, prefix) for fields in result.children("events")]
     return events, max((event.revision for event in events), default=0)
 

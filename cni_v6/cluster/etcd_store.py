@@ -25,6 +25,7 @@ from cni_v6.errors import INVALID_CONFIG, IO_FAILURE, CniError
 
 TIMEOUT_SECONDS = 5.0  # of one member; then the next one is asked
 ANSWER_BYTES = 1 << 26
+SILENT_SECONDS = 1200.0  # of a watch: etcd says every ten minutes that nothing has changed, unless it hangs
 LINE_BYTES = 1 << 22  # of a watch: etcd takes requests of 1.5 MiB at most (--max-request-bytes)
 FAILURES = (OSError, http.client.HTTPException)
 
@@ -106,8 +107,8 @@ class EtcdStore:
                 if response.status != http.client.OK:
                     words = etcd_messages.refusal(response.status, response.read(ANSWER_BYTES))
                     raise CniError(IO_FAILURE, "etcd refuses a watch", f"{endpoint}: {words}")
-                connection.sock.settimeout(None)
-                yield _Watch(connection, response, self._prefix)
+                connection.sock.settimeout(SILENT_SECONDS)
+                yield _Watch(connection, response, self._prefix, revision)
         finally:
             connection.close()
 
@@ -139,11 +140,12 @@ class _Watch:
     """As ``follow.Heard``."""
 
     def __init__(
-        self, connection: http.client.HTTPConnection, response: http.client.HTTPResponse, prefix: str
+        self, connection: http.client.HTTPConnection, response: http.client.HTTPResponse, prefix: str, after: int
     ) -> None:
         self._connection = connection
         self._response = response
         self._prefix = prefix
+        self._after = after
 
     def opened(self) -> socket.socket:
         opened: socket.socket = self._connection.sock
@@ -151,7 +153,7 @@ class _Watch:
 
     def __iter__(self) -> Iterator[tuple[Sequence[Event], int]]:
         while line := self._response.readline(LINE_BYTES):
-            events, revision = etcd_messages.read_watch(line, self._prefix)
+            events, revision = etcd_messages.read_watch(line, self._prefix, self._after)
             if events:
                 yield events, revision
 

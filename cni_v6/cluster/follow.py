@@ -92,6 +92,7 @@ class Follower:
         if found is None:
             found, revision = self._server.list()
             self._mirror.replace(found, revision)
+            self._least = min(self._least, revision)  # what a server says that was restored from a backup
             self._stale = False
         return found
 

@@ -209,6 +209,27 @@ def test_what_etcd_has_compacted_is_read_again(server: Etcd) -> None:
 
 @pytest.mark.slow
 @pytest.mark.netns
+def test_an_etcd_that_has_lost_everything(server: Etcd) -> None:
+    """Its revisions begin anew, as after a restore from a backup: it would be silent until it has those of before."""
+    target = f"{server.url}/lost"
+    with closing(EtcdStore(target)) as store, closing(EtcdStore(target)) as other:
+        begun(store)
+        assert store.commit([Change("nodes/a", None, NODE)])
+        for number in range(20):
+            assert other.commit([Change(f"nodes/b{number}", None, OTHER)])
+        server.stop()
+        deaf(store)
+        server.lose()
+        server.start()
+        shows(store, {})
+        while store.unheard() is not None:
+            assert heard(store)
+        assert other.read() == {} and other.commit([Change("nodes/c", None, OTHER)])
+        shows(store, {"nodes/c": OTHER})
+
+
+@pytest.mark.slow
+@pytest.mark.netns
 def test_an_etcd_that_hangs(server: Etcd) -> None:
     server.signal(signal.SIGSTOP)
     try:

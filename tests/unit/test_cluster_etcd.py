@@ -43,7 +43,7 @@ def test_no_target(text: str) -> None:
 def test_all_keys_with_a_prefix_are_asked_for() -> None:
     asked = {"key": coded("/a/"), "range_end": coded("/a0")}
     assert etcd.range_request("/a/") == asked and etcd.watch_request("/a/", 8) == {
-        "create_request": {**asked, "start_revision": "9"}}
+        "create_request": {**asked, "start_revision": "9", "progress_notify": True}}
     kept = {"key": coded("/a/nodes/x"), "value": coded("{}"), "mod_revision": "7"}
     empty = {"key": coded("/a/nodes/y"), "mod_revision": "8"}
     garbage = {"key": coded("/a/z"), "value": base64.b64encode(b"\xff").decode(), "mod_revision": "9"}
@@ -89,24 +89,26 @@ def line(result: Any) -> bytes:
 
 
 def test_lines_of_a_watch() -> None:
-    assert etcd.read_watch(line({"header": {"revision": "9"}, "created": True}), "/a/") == ([], 0)
+    for nothing in ({"header": {"revision": "9"}, "created": True}, {"header": {"revision": "11"}}):
+        assert etcd.read_watch(line(nothing), "/a/", 9) == ([], 0)
     put = {"kv": {"key": coded("/a/nodes/x"), "value": coded("{}"), "mod_revision": "7"}}
     deleted = {"type": "DELETE", "kv": {"key": coded("/a/nodes/y"), "mod_revision": "8"}}
     events = [Event("nodes/x", "{}", 7), Event("nodes/y", None, 8)]
-    assert etcd.read_watch(line({"header": {"revision": "99"}, "events": [put, deleted]}), "/a/") == (events, 8)
+    assert etcd.read_watch(line({"header": {"revision": "99"}, "events": [put, deleted]}), "/a/", 9) == (events, 8)
     for garbage in (b"garbage", line({"events": [{}]}), line({"events": [{"kv": {"key": coded("/b")}}]})):
         with pytest.raises(CniError) as caught:
-            etcd.read_watch(garbage, "/a/")
+            etcd.read_watch(garbage, "/a/", 9)
         assert caught.value.code == DECODING_FAILURE
 
 
 def test_a_watch_that_etcd_ends() -> None:
-    with pytest.raises(Forgotten):
-        etcd.read_watch(line({"canceled": True, "compact_revision": "9"}), "/a/")
+    for forgotten in ({"header": {"revision": "8"}, "created": True}, {"canceled": True, "compact_revision": "9"}):
+        with pytest.raises(Forgotten):
+            etcd.read_watch(line(forgotten), "/a/", 9)
     for ended, says in ((line({"canceled": True, "cancel_reason": "no leader"}), "no leader"),
                         (b'{"error": {"grpc_code": 14, "message": "leaving"}}', "leaving")):
         with pytest.raises(CniError, match=says) as caught:
-            etcd.read_watch(ended, "/a/")
+            etcd.read_watch(ended, "/a/", 9)
         assert caught.value.code == IO_FAILURE
 
 
