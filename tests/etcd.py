@@ -80,8 +80,8 @@ def etcd(address: str, before: Sequence[str] = (), more: Sequence[str] = ()) -> 
     need(PROGRAM, "needs etcd (Debian: etcd-server)")
     with TemporaryDirectory(prefix="etcd-") as folder:
         made = Etcd(Path(folder), address, before, more)
-        made.start()
         try:
+            made.start()
             yield made
         finally:
             made.stop()

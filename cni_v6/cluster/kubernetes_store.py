@@ -34,7 +34,8 @@ LEASES = "/apis/coordination.k8s.io/v1/namespaces/{}/leases"
 MERGE_PATCH = {"Content-Type": "application/merge-patch+json"}
 CREATED, NOT_FOUND, CONFLICT = 201, 404, 409
 SHAPES = (AssertionError, AttributeError, LookupError, TypeError, ValueError)  # of a file that lightkube does not check
-FAILURES = (httpx2.HTTPError, httpx2.StreamError, ConfigError, OSError)
+# The last ones: of what a program of the kubeconfig prints, which lightkube does not check.
+FAILURES = (httpx2.HTTPError, httpx2.StreamError, ConfigError, OSError, *SHAPES)
 
 
 class KubernetesStore:

@@ -9,6 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from threading import Condition
 
+from cni_v6.errors import DECODING_FAILURE, CniError
+
+MOST_CHARACTERS = 1 << 26  # of all keys and texts: more than 100,000 nodes have
+
 
 class Forgotten(Exception):
     """The server does not tell any more what has changed since a revision."""
@@ -36,6 +40,7 @@ class Mirror:
 
     def __init__(self) -> None:
         self._objects: dict[str, Kept] = {}
+        self._length = 0  # of their keys and texts, in characters
         self._revision: int | None = None
         self._following = False
         self._ended = False
@@ -46,12 +51,15 @@ class Mirror:
         with self._changed:
             if self._revision is None or revision >= self._revision:
                 self._objects, self._revision = dict(objects), revision
+                self._length = sum(len(key) + len(kept.text) for key, kept in objects.items())
                 self._changed.notify_all()
 
     def apply(self, events: Sequence[Event], revision: int) -> bool:
         """What a watch tells of, in order, and the revision up to which that is all; whether any of it is new.
 
         A read from the server may have been faster: what is known already is left out.
+
+        :raises CniError: DECODING_FAILURE: nobody needs so much.
         """
         with self._changed:
             if self._revision is None or revision <= self._revision:
@@ -60,16 +68,19 @@ class Mirror:
             for event in events:
                 if event.revision > self._revision:
                     new = self._set(event) or new
+            if self._length > MOST_CHARACTERS:
+                raise CniError(DECODING_FAILURE, f"the store has more than {MOST_CHARACTERS} characters")
             self._revision = revision
             self._changed.notify_all()
             return new
 
     def _set(self, event: Event) -> bool:
-        before = self._objects.get(event.key)
-        if event.text is None:
-            self._objects.pop(event.key, None)
-        else:
+        before = self._objects.pop(event.key, None)
+        if before:
+            self._length -= len(event.key) + len(before.text)
+        if event.text is not None:
             self._objects[event.key] = Kept(event.text, event.revision)
+            self._length += len(event.key) + len(event.text)
         return event.text != (before.text if before else None)
 
     def follow(self, following: bool) -> None:
@@ -81,7 +92,7 @@ class Mirror:
     def forget(self) -> None:
         """The store does not tell any more what has changed since: all objects must be read again."""
         with self._changed:
-            self._objects, self._revision, self._following = {}, None, False
+            self._objects, self._length, self._revision, self._following = {}, 0, None, False
 
     def end(self) -> None:
         """Nobody waits any more."""

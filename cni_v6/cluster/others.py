@@ -34,7 +34,10 @@ from cni_v6.cluster.wireguard_values import Encrypted, Peer
 from cni_v6.errors import DECODING_FAILURE, CniError
 from cni_v6.net.addresses import overlap, version
 
-MOST_OBJECTS, MOST_CHARACTERS = 1 << 14, 1 << 22  # of a store: 5,000 nodes have them
+MOST_OBJECTS = 1 << 14  # of a store: 5,000 nodes have them
+# Of the objects of all other clusters, which the agent's disk has too. Six bytes of JSON each, they are less than half
+# of what is read from there (``files.LIMIT``).
+MOST_CHARACTERS = 1 << 22
 MOST_REASONS = 5  # that are said of a cluster
 Places = dict[tuple[str, ...], Entry]  # entries that are wanted already, by what the kernel tells them apart by
 
@@ -77,22 +80,28 @@ def looked_at(
         try:
             objects = store.read()
             if objects is not None:
-                known[name] = checked(objects)
+                room = MOST_CHARACTERS - sum(_length(kept) for other, kept in known.items() if other != name)
+                known[name] = checked(objects, room)
         except CniError as error:
             complaints.append(
                 f"the store of cluster {name} cannot be used, so the routes to it stay as they are: {error}")
     return known, complaints
 
 
-def checked(objects: Objects) -> Objects:
-    """What a store has, if an agent can deal with it at each step.
+def checked(objects: Objects, room: int) -> Objects:
+    """What a store has, if an agent can deal with it at each step, and read it from its disk at the next start.
 
+    :param room: characters of its keys and values, at most.
     :raises CniError: DECODING_FAILURE.
     """
-    if len(objects) > MOST_OBJECTS or sum(map(len, objects.values())) > MOST_CHARACTERS:
+    if len(objects) > MOST_OBJECTS or _length(objects) > room:
         raise CniError(DECODING_FAILURE, f"it has {len(objects)} objects, more than all nodes of a cluster need")
     records.read(objects)
     return objects
+
+
+def _length(objects: Objects) -> int:
+    return sum(map(len, objects)) + sum(map(len, objects.values()))
 
 
 def gate(conf: AgentConf) -> tuple[Passage, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -14,7 +15,7 @@ from cni_v6.cluster.kubernetes_messages import lease_name
 from cni_v6.cluster.kubernetes_store import KubernetesStore
 from cni_v6.cluster.records import Change, to_text
 from cni_v6.cluster.store import Registered
-from cni_v6.errors import INVALID_CONFIG, CniError
+from cni_v6.errors import INVALID_CONFIG, IO_FAILURE, CniError
 from tests.contract.test_cluster_store import begun, deaf, heard, shows
 from tests.etcd import own_address
 from tests.kube_api import (
@@ -311,6 +312,20 @@ def test_a_server_that_is_no_api(answer: tuple[int, bytes], tmp_path: Path) -> N
             store.read()
         api.ill = None
         assert store.read() == {}
+
+
+@pytest.mark.parametrize("command", ["true", "false", "echo {}", "echo garbage"])
+def test_a_program_of_the_kubeconfig_that_gives_no_credential(command: str, tmp_path: Path) -> None:
+    with stand_in(tmp_path) as api:
+        path = Path(api.kubeconfig)
+        config = json.loads(path.read_text())
+        name, *words = command.split()
+        program = {"apiVersion": "client.authentication.k8s.io/v1", "command": name, "args": words}
+        config["users"][0]["user"] = {"exec": program}
+        path.write_text(json.dumps(config))
+        with closing(KubernetesStore(api.kubeconfig)) as store, pytest.raises(CniError) as caught:
+            store.read()
+        assert (caught.value.code, caught.value.msg) == (IO_FAILURE, "the Kubernetes API does not answer")
 
 
 @pytest.mark.parametrize("line", [

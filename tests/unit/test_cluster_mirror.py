@@ -7,7 +7,8 @@ from threading import Thread
 
 import pytest
 
-from cni_v6.cluster.mirror import Event, Kept, Mirror
+from cni_v6.cluster.mirror import MOST_CHARACTERS, Event, Kept, Mirror
+from cni_v6.errors import CniError
 
 NOW, PATIENCE = 0.0, 30.0
 
@@ -29,6 +30,19 @@ def test_what_a_watch_tells_of_is_applied(mirror: Mirror) -> None:
     assert mirror.apply([Event("a", "3", 11), Event("b", None, 12), Event("c", "4", 12)], 12)
     assert texts(mirror) == {"a": "3", "c": "4"} and mirror.start() == 12
     assert mirror.read(12, NOW) == {"a": Kept("3", 11), "c": Kept("4", 12)} and texts(mirror, 13) is None
+
+
+def test_a_store_that_grows_without_end(mirror: Mirror) -> None:
+    """What is replaced or deleted does not count; then what a watch tells of is refused."""
+    much = "x" * (MOST_CHARACTERS - 10)
+    for revision in range(11, 15):
+        mirror.apply([Event("c", much, revision)], revision)
+    assert mirror.apply([Event("c", None, 15), Event("d", much, 15)], 15)
+    with pytest.raises(CniError, match="more than 67108864 characters"):
+        mirror.apply([Event("e", "1234567890", 16)], 16)
+    mirror.forget()
+    mirror.replace({}, 3)
+    assert mirror.apply([Event("e", much, 16)], 16)
 
 
 def test_news_is_what_changes_a_text(mirror: Mirror) -> None:

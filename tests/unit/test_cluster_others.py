@@ -13,15 +13,17 @@ from typing import Any
 
 import pytest
 
-from cni_v6.cluster import others, records, vxlan
+from cni_v6.cluster import files, others, records, vxlan
 from cni_v6.cluster.agent import MOST_REFUSALS, Outcome
 from cni_v6.cluster.config import AgentConf, OtherCluster, Pool, parse
 from cni_v6.cluster.facts import TUNNEL, Endpoint, Passage, Route
 from cni_v6.cluster.fake import FakeNode
 from cni_v6.cluster.follow import Bell
 from cni_v6.cluster.keys import SRV6, STATE_DIR, VXLAN
+from cni_v6.cluster.membership import Member
 from cni_v6.cluster.other_store import OtherStore
 from cni_v6.cluster.records import Claim, NodeRecord, Objects
+from cni_v6.cluster.state import State, encode_state
 from cni_v6.cluster.store import MemoryStore
 from cni_v6.ctl import keep_out
 from cni_v6.errors import INVALID_CONFIG, IO_FAILURE, CniError
@@ -178,8 +180,8 @@ def test_a_node_that_is_removed_has_no_ways(east: Elsewhere) -> None:
 
 @pytest.mark.parametrize("objects", [
     {"pools": "garbage"}, {f"nodes/{number}": "{}" for number in range(others.MOST_OBJECTS + 1)},
-    {"nodes/a": "x" * (others.MOST_CHARACTERS + 1)},
-], ids=["garbage", "many", "long"])
+    {"nodes/a": "x" * others.MOST_CHARACTERS}, {"x" * others.MOST_CHARACTERS: "{}"},
+], ids=["garbage", "many", "a long value", "a long key"])
 def test_a_store_that_is_away_or_garbage_changes_nothing(east: Elsewhere, objects: Objects) -> None:
     """Also over a start of the agent, and for a store that was never read."""
     a = begun(east)
@@ -195,6 +197,15 @@ def test_a_store_that_is_away_or_garbage_changes_nothing(east: Elsewhere, object
     east.objects = None
     assert agent.step() == READY and a.kernel.entries == wanted and a.said[-1] == "all is well again"
     assert a.agent(other_stores={"east": east}).step() == READY and a.kernel.entries == wanted
+
+
+def test_what_all_other_clusters_may_have_can_be_read_from_the_disk() -> None:
+    """However many they are, and whatever characters they take."""
+    worst = {"nodes/a": "\x01" * (others.MOST_CHARACTERS // 2)}
+    stores = {name: Elsewhere(worst) for name in ("one", "two", "three", "four")}
+    known, complaints = others.looked_at(stores, {})
+    assert [*known] == ["one"] and len(complaints) == 3
+    assert len(encode_state(State(Member("a", "1"), others=known))) < files.LIMIT
 
 
 def test_ones_own_store_away_and_another_there(east: Elsewhere) -> None:
