@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import struct
@@ -58,7 +59,9 @@ def running(node: Node, command: str, until: str = "") -> Iterator[None]:
 @pytest.fixture(scope="module", params=TYPES)
 def place(request: pytest.FixtureRequest) -> Iterator[Place]:
     """The page's commands have run on the node."""
-    need(all(map(shutil.which, PROGRAMS)), f"needs {PROGRAMS}, of Debian's packages of these names")
+    need(all(map(shutil.which, PROGRAMS)), f"needs {' and '.join(PROGRAMS)} (Debian: packages of these names)")
+    if not os.path.exists("/dev/net/tun"):
+        pytest.skip("this machine has no TUN")
     with closing(Node(engine=True)) as node:
         beyond = networks.outside(node)
         node.run("ip", "address", "add", f"{SERVER}/32", "dev", "eth0", netns=beyond)
