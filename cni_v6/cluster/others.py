@@ -80,8 +80,7 @@ def looked_at(
         try:
             objects = store.read()
             if objects is not None:
-                room = MOST_CHARACTERS - sum(_length(kept) for other, kept in known.items() if other != name)
-                known[name] = checked(objects, room)
+                known[name] = checked(objects, MOST_CHARACTERS // len(stores))  # each has its share, whatever others do
         except CniError as error:
             complaints.append(
                 f"the store of cluster {name} cannot be used, so the routes to it stay as they are: {error}")
@@ -94,14 +93,10 @@ def checked(objects: Objects, room: int) -> Objects:
     :param room: characters of its keys and values, at most.
     :raises CniError: DECODING_FAILURE.
     """
-    if len(objects) > MOST_OBJECTS or _length(objects) > room:
+    if len(objects) > MOST_OBJECTS or sum(map(len, objects)) + sum(map(len, objects.values())) > room:
         raise CniError(DECODING_FAILURE, f"it has {len(objects)} objects, more than all nodes of a cluster need")
     records.read(objects)
     return objects
-
-
-def _length(objects: Objects) -> int:
-    return sum(map(len, objects)) + sum(map(len, objects.values()))
 
 
 def gate(conf: AgentConf) -> tuple[Passage, ...]:

@@ -201,10 +201,12 @@ def test_a_store_that_is_away_or_garbage_changes_nothing(east: Elsewhere, object
 
 def test_what_all_other_clusters_may_have_can_be_read_from_the_disk() -> None:
     """However many they are, and whatever characters they take."""
-    worst = {"nodes/a": "\x01" * (others.MOST_CHARACTERS // 2)}
-    stores = {name: Elsewhere(worst) for name in ("one", "two", "three", "four")}
-    known, complaints = others.looked_at(stores, {})
-    assert [*known] == ["one"] and len(complaints) == 3
+    names = ("one", "two", "three", "four")
+    worst = {"nodes/a": "\x01" * (others.MOST_CHARACTERS // len(names) - len("nodes/a"))}
+    more = {**worst, "x": ""}
+    known, complaints = others.looked_at({name: Elsewhere(worst) for name in names}, {})
+    assert [*known] == [*names] and complaints == []
+    assert len(others.looked_at({name: Elsewhere(more) for name in names}, known)[1]) == len(names)
     assert len(encode_state(State(Member("a", "1"), others=known))) < files.LIMIT
 
 
