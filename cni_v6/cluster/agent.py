@@ -24,6 +24,7 @@ from cni_v6.cluster.routes import Wanted
 from cni_v6.cluster.state import Disk, State
 from cni_v6.cluster.store import ClusterStore, OtherClusterStore, Registered
 from cni_v6.errors import INVALID_CONFIG, NODE_CONFLICT, TRY_AGAIN, CniError
+from cni_v6.net.addresses import overlap
 
 MOST_REFUSALS = 20  # of the kernel that are said one by one
 TRIES = 50  # of a claim: each time another node was faster
@@ -177,6 +178,9 @@ class Agent:
         try:
             objects = self._store.read()
             registered = self._register(objects)
+            refusal = None if self._joined else self._original.known(self._state, self._reader.read(objects))
+            if refusal:
+                raise refusal
             # A link that is down has lost its IPv6 addresses.
             has_key = facts.public_key or self._conf.carrier != WIREGUARD
             if facts.underlay and facts.underlay.up and registered and has_key:
@@ -184,7 +188,8 @@ class Agent:
                     objects = self._join(objects, facts.underlay, registered, facts.public_key)
                     self._joined = self._claimed = True
                 except Unwritten as error:
-                    yield f"the node is no member before the disk has taken down whose record it replaces: {error}"
+                    yield ("the node, which may be a copy of another one, is no member before the disk has taken down "
+                           f"whose record it replaces: {error}")
             cluster = self._reader.read(objects)
         except CniError as error:
             if error.code == NODE_CONFLICT:  # its blocks, if it had any, went with its name
@@ -199,20 +204,22 @@ class Agent:
             yield f"the cluster's store cannot be used, so the node goes on with what it knows: {error}"
             return
         self.reached = True
-        if self._lacks_ours(cluster):
-            yield "the cluster's store has lost this node's blocks: it keeps them, and cannot claim them again now"
-        else:
-            self._state = replace(self._state, objects=objects)
+        lost = self._lost(cluster)
+        if lost:
+            yield "the cluster's store has lost blocks of this node: it keeps them, and cannot claim them again now"
+        self._state = replace(self._state, objects={**objects, **lost})
         unheard = self._store.unheard()
         if unheard is not None:
             yield f"changes of the cluster's store are not heard, so it is read again and again: {unheard}"
 
-    def _lacks_ours(self, cluster: Cluster) -> bool:
-        """Whether blocks of this node are nobody's in the store, and it could not claim them again in this step."""
-        if self._claimed or self._absent or membership.is_removed(self.member, cluster):
-            return False
-        claimed = {claim.prefix for claim in cluster.claims}
-        return not claimed.issuperset(self._own()[1])
+    def _lost(self, cluster: Cluster) -> Objects:
+        """The claims of this node that are nobody's in the store, where it could not make them again in this step."""
+        found = cluster.nodes.get(self.member.name)
+        if self._claimed or self._absent or (found and (found.removed or found.id != self.member.id)):
+            return {}
+        keys = (records.BLOCKS + block for block in self._own()[1]
+                if not any(overlap(block, taken) for taken in cluster.taken))
+        return {key: self._state.objects[key] for key in keys}
 
     def _look_at_others(self) -> Iterable[str]:
         """Read the stores of other clusters; what is in the way."""
@@ -275,7 +282,8 @@ class Agent:
             )
             if not found:
                 return objects
-            self._store.commit(found)
+            if self._store.commit(found):
+                self._original.replaced()
             objects = self._store.read()
         raise CniError(TRY_AGAIN, f"other nodes were faster {TRIES} times", "the agent tries again")
 

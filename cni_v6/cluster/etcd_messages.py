@@ -78,8 +78,7 @@ def set_request(key: str, text: str | None) -> dict[str, Any]:
 
 
 def watch_request(prefix: str, revision: int) -> dict[str, Any]:
-    """Changes after a revision. While there are none, etcd says so every ten minutes (--experimental-watch-progress-
-    notify-interval)."""
+    """Changes after a revision. While there are none, etcd says so from time to time."""
     return {"create_request": {
         **range_request(prefix), "start_revision": str(revision + 1), "progress_notify": True}}
 
@@ -129,8 +128,8 @@ def read_watch(line: bytes, prefix: str, after: int) -> tuple[list[Event], int]:
 
     All changes of a revision are in one line (etcd, "Watch APIs": atomic).
 
-    :param after: the revision that the watch was to begin after. An etcd that does not have it yet was restored from a
-        backup or begun anew: it would be silent until it has.
+    :param after: the revision that the watch was to begin after. A member that does not have it yet lags behind, or
+        etcd was restored from a backup or begun anew: it would be silent until it has.
     :raises Forgotten:
     :raises CniError: DECODING_FAILURE; IO_FAILURE if etcd ends the watch.
     """

@@ -34,8 +34,7 @@ LEASES = "/apis/coordination.k8s.io/v1/namespaces/{}/leases"
 MERGE_PATCH = {"Content-Type": "application/merge-patch+json"}
 CREATED, NOT_FOUND, CONFLICT = 201, 404, 409
 SHAPES = (AssertionError, AttributeError, LookupError, TypeError, ValueError)  # of a file that lightkube does not check
-# The last ones: of what a program of the kubeconfig prints, which lightkube does not check.
-FAILURES = (httpx2.HTTPError, httpx2.StreamError, ConfigError, OSError, *SHAPES)
+FAILURES = (httpx2.HTTPError, httpx2.StreamError, ConfigError, OSError)
 
 
 class KubernetesStore:
@@ -249,7 +248,8 @@ def _ask(
 
     :raises CniError: IO_FAILURE.
     """
-    with _naming(path):
+    # SHAPES: of what a program of the kubeconfig prints, too.
+    with _naming(path, (*FAILURES, *SHAPES)):
         try:
             response, data = _told(api, method, path, more)
         except httpx2.RemoteProtocolError:
@@ -283,9 +283,9 @@ def _refused(method: str, path: str, status: int, data: bytes) -> CniError:
 
 
 @contextmanager
-def _naming(path: str) -> Iterator[None]:
+def _naming(path: str, failures: tuple[type[Exception], ...] = FAILURES) -> Iterator[None]:
     try:
         yield
-    except FAILURES as error:
+    except failures as error:
         words = f"{path}: {str(error) or type(error).__name__}"
         raise CniError(IO_FAILURE, "the Kubernetes API does not answer", words) from error

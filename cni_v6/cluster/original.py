@@ -32,7 +32,8 @@ class Original:
         self._disk = disk
         self._folder = folder
         self._say = say
-        self._returned = ""  # the boot of a record that was there again after this agent had replaced it
+        # The boot of a record that was there again after this agent had replaced it: replaced once more, and not yet.
+        self._returned = self._again = ""
 
     def looked(self, state: State, cluster: Cluster, *, joined: bool) -> tuple[State, CniError | None]:
         """What is known then; why the node is the copy, if it is.
@@ -40,21 +41,17 @@ class Original:
         :param joined: this agent has replaced the record already, if it was another boot's.
         :raises Unwritten: before the record may be replaced.
         """
-        member = state.member
-        other = membership.other_boot(member, cluster, self._boot)
+        other = membership.other_boot(state.member, cluster, self._boot)
+        self._again = ""
         if not other:
             return state, None
-        where = ", ".join(cluster.nodes[member.name].addresses)
         if joined and other == state.replaced != self._returned:
-            self._returned = other
+            self._again = other
         elif other == (state.replaced if joined else state.rival):
-            return replace(state, objects={}, rival=other), CniError(
-                NODE_CONFLICT, f"this is a copy of node {member.name} at {where}, which runs with the same disk",
-                f"remove {self._folder} and start this agent with another --node; if the other one is the copy: end "
-                f"its agent, then cni-v6ctl nodes --remove {member.name}",
-            )
+            return replace(state, objects={}, rival=other), self._refusal(state, cluster)
         elif joined:
-            self._say(f"a copy of this node's disk runs at {where}: it has the same name and id, and is told to end")
+            self._say(f"a copy of this node's disk runs at {_where(state, cluster)}: it has the same name and id, and "
+                      "is told to end")
         else:
             state = replace(state, replaced=other)
             try:
@@ -62,3 +59,24 @@ class Original:
             except CniError as error:
                 raise Unwritten(str(error)) from error
         return state, None
+
+    def replaced(self) -> None:
+        """The record is this boot's by now."""
+        self._returned = self._again or self._returned
+
+    def known(self, state: State, cluster: Cluster) -> CniError | None:
+        """Why the node is the copy, if an agent of it has learnt that before."""
+        other = membership.other_boot(state.member, cluster, self._boot)
+        return self._refusal(state, cluster) if other and other == state.rival else None
+
+    def _refusal(self, state: State, cluster: Cluster) -> CniError:
+        name = state.member.name
+        return CniError(
+            NODE_CONFLICT, f"this is a copy of node {name} at {_where(state, cluster)}, which runs with the same disk",
+            f"remove {self._folder} and start this agent with another --node; if the other one is the copy: end its "
+            f"agent, then cni-v6ctl nodes --remove {name}",
+        )
+
+
+def _where(state: State, cluster: Cluster) -> str:
+    return ", ".join(cluster.nodes[state.member.name].addresses)

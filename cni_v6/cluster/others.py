@@ -94,7 +94,8 @@ def checked(objects: Objects, room: int) -> Objects:
     :raises CniError: DECODING_FAILURE.
     """
     if len(objects) > MOST_OBJECTS or sum(map(len, objects)) + sum(map(len, objects.values())) > room:
-        raise CniError(DECODING_FAILURE, f"it has {len(objects)} objects, more than all nodes of a cluster need")
+        raise CniError(
+            DECODING_FAILURE, f"it has {len(objects)} objects, more than {MOST_OBJECTS} or than {room} characters")
     records.read(objects)
     return objects
 

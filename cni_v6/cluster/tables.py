@@ -41,7 +41,7 @@ SRV6_TABLE, TUNNEL_TABLE, GATE_TABLE = "cni_v6_srv6", "cni_v6_vxlan", "cni_v6_cl
 WIREGUARD_TABLE = "cni_v6_wireguard"
 SENT_FROM = "sent from "
 BY_ANOTHER, VXLAN_OF_STRANGERS, FOR_OTHERS = "VXLAN not by ", "VXLAN of strangers", "VXLAN for other nodes, not by "
-OF_NODES, TO_NODES = "of other nodes", "to other nodes"  # the tunnel's own packets
+OF_NODES, TO_NODES = "tunnel of other nodes", "tunnel to other nodes"
 SRV6_OF_STRANGERS = "encapsulated by strangers"
 UNENCRYPTED, OWN = "unencrypted from ", "own "
 # Before all passages. With ``srv6`` what comes in is forwarded twice: first to SRV6_IN, where nothing is tracked.

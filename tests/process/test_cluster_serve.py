@@ -46,6 +46,7 @@ def restless() -> Iterator[Restless]:
     os.close(made.writer)
 
 
+@pytest.mark.timeout(60)  # it would wait for ever
 @pytest.mark.parametrize("outcome", [
     Outcome(ready=True, complete=True, again=0.01), Outcome(ready=True, complete=False),
 ], ids=["a block is due", "something failed"])

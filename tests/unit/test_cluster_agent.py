@@ -449,10 +449,82 @@ def test_a_store_that_loses_everything_while_the_link_is_down(a: Place) -> None:
     blocks, text = a.blocks(), a.disk.conflist
     a.kernel.underlay = replace(a.underlay, up=False, addresses=())
     a.store.objects.clear()
-    assert not agent.step().complete and "has lost this node's blocks" in a.said[-1]
+    assert not agent.step().complete and "has lost blocks of this node" in a.said[-1]
     assert not a.agent().step().complete  # as after a restart
     a.kernel.underlay = a.underlay
     assert agent.step() == READY and a.blocks() == blocks and a.disk.conflist == text
+
+
+def test_a_store_that_others_have_begun_anew_while_the_link_is_down(a: Place, b: Place) -> None:
+    """What somebody else has by now is the node's no more."""
+    agent = a.agent()
+    agent.step()
+    first, *others = a.blocks()
+    a.kernel.underlay = replace(a.underlay, up=False, addresses=())
+    a.store.objects.clear()
+    b.agent().step()
+    text = a.store.objects[f"blocks/{b.blocks()[0]}"]
+    a.store.objects[f"blocks/{first}"] = text
+    agent.step()
+    known = agent.known()
+    assert known and list(known[2]) == others and a.disk.conflist is None
+    del a.store.objects[f"blocks/{first}"]
+    new = place("a", a.store, 9)  # another machine has the name
+    new.ids = 7
+    new.agent().step()
+    agent.step()
+    assert agent.known() is None and a.disk.conflist is None
+
+
+@pytest.mark.parametrize("refused", [True, False], ids=["another one was faster", "no answer"])
+def test_a_restored_store_that_does_not_take_the_record_at_once(a: Place, refused: bool) -> None:
+    """What counts is how often the record was replaced, not how often it was seen."""
+    a.boot = "first"
+    a.agent().step()
+    backup = dict(a.store.objects)
+    a.boot = "second"
+    a.store = store = Faltering(backup)
+    agent = a.agent()
+    assert agent.step() == READY
+    store.objects.clear()
+    store.objects.update(backup)
+    store.refused, store.failures = refused, 1
+    agent.step()
+    assert agent.step() == READY and records.read(store.objects).nodes["a"].boot == "second"
+
+
+def test_a_copy_that_knows_it_starts_while_its_link_is_down(a: Place) -> None:
+    a.boot = "first"
+    agent = a.agent()
+    agent.step()
+    copy = copied(a)
+    second = copy.agent()
+    for _ in range(2):
+        second.step(), agent.step()
+    with pytest.raises(CniError, match="this is a copy of node a"):
+        second.step()
+    copy.kernel.underlay = replace(copy.underlay, up=False, addresses=())
+    with pytest.raises(CniError, match="this is a copy of node a"):
+        copy.agent().step()
+    assert copy.disk.conflist is None and not copy.disk.ready
+
+
+class Faltering(MemoryStore):
+    """So many commits are not made: refused, or without an answer."""
+
+    refused, failures = True, 0
+
+    def __init__(self, objects: Objects) -> None:
+        super().__init__()
+        self.objects.update(objects)
+
+    def commit(self, changes: Sequence[Change]) -> bool:
+        if self.failures:
+            self.failures -= 1
+            if self.refused:
+                return False
+            raise CniError(errors.IO_FAILURE, "no answer")
+        return super().commit(changes)
 
 
 def test_a_disk_that_is_full(a: Place, b: Place) -> None:
