@@ -14,7 +14,7 @@ from tests.runtimes.pods import idle
 
 DEPLOYMENTS = "/apis/apps/v1/namespaces/default/deployments"
 NAME, LABELS = "many", {"app": "many"}
-MANY, ROUNDS = 30, 3
+MANY, ROUNDS = 30, 9
 
 
 def at_once(made: Cluster) -> list[Times]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
 
-from tests.conformance.results import FAILED, PASSED, SKIPPED, Run
+from tests.conformance.results import FAILED, PASSED, SKIPPED, Run, Times
 
 OURS, REFERENCE = "cni-v6", "reference"
 COMMON = "[sig-network] "
@@ -41,7 +41,7 @@ What each test says with cni-v6 on each cluster.
 TIMES = """## Pods until they are ready
 
 So many pods are made at once on one node. Seconds from the request to each pod's condition `Ready`, as a client of the
-API sees it; the median of the rounds.
+API sees it: the median of the rounds, and the best round, as whoever else is on the machine can only make one longer.
 
 {table}
 
@@ -93,11 +93,14 @@ def _details(runs: Mapping[str, Mapping[str, Run]]) -> Iterator[str]:
 
 
 def _times(runs: Mapping[str, Mapping[str, Run]]) -> str:
-    rows = [[cluster, network, run.times[0].pods, len(run.times), f"{median(of.half for of in run.times):.1f} s",
-             f"{median(of.last for of in run.times):.1f} s"]
-            for cluster, network, run in _all(runs) if run.times]
-    return TIMES.format(table=table(
-        ["cluster", "network", "pods", "rounds", "half of them", "the last"], rows)) if rows else ""
+    def row(cluster: str, network: str, times: Sequence[Times]) -> Sequence[object]:
+        lasts = [of.last for of in times]
+        seconds = median(of.half for of in times), median(lasts), min(lasts)
+        return [cluster, network, times[0].pods, len(times), *(f"{value:.1f} s" for value in seconds)]
+
+    rows = [row(cluster, network, run.times) for cluster, network, run in _all(runs) if run.times]
+    head = ["cluster", "network", "pods", "rounds", "half of them", "the last", "the last, best round"]
+    return TIMES.format(table=table(head, rows)) if rows else ""
 
 
 def _tests(runs: Mapping[str, Run]) -> str:
