@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from cni_v6.cluster import bgp, conflist, membership, others, records, routes
+from cni_v6.cluster.blocks import is_free
 from cni_v6.cluster.capacity import Leases
 from cni_v6.cluster.complaints import Complaints
 from cni_v6.cluster.config import AgentConf
@@ -24,7 +25,6 @@ from cni_v6.cluster.routes import Wanted
 from cni_v6.cluster.state import Disk, State
 from cni_v6.cluster.store import ClusterStore, OtherClusterStore, Registered
 from cni_v6.errors import INVALID_CONFIG, NODE_CONFLICT, TRY_AGAIN, CniError
-from cni_v6.net.addresses import overlap
 
 MOST_REFUSALS = 20  # of the kernel that are said one by one
 TRIES = 50  # of a claim: each time another node was faster
@@ -207,7 +207,7 @@ class Agent:
         lost = self._lost(cluster)
         if lost:
             yield "the cluster's store has lost blocks of this node: it keeps them, and cannot claim them again now"
-        self._state = replace(self._state, objects={**objects, **lost})
+        self._state = replace(self._state, objects={**objects, **lost} if lost else objects)
         unheard = self._store.unheard()
         if unheard is not None:
             yield f"changes of the cluster's store are not heard, so it is read again and again: {unheard}"
@@ -217,8 +217,7 @@ class Agent:
         found = cluster.nodes.get(self.member.name)
         if self._claimed or self._absent or (found and (found.removed or found.id != self.member.id)):
             return {}
-        keys = (records.BLOCKS + block for block in self._own()[1]
-                if not any(overlap(block, taken) for taken in cluster.taken))
+        keys = (records.BLOCKS + block for block in self._own()[1] if is_free(block, cluster.taken))
         return {key: self._state.objects[key] for key in keys}
 
     def _look_at_others(self) -> Iterable[str]:

@@ -372,8 +372,8 @@ def test_a_store_that_is_restored_from_a_backup_of_before_a_reboot(a: Place, b: 
     assert a.kernel.entries == ways and a.disk.conflist == text and a.agent().step() == READY and a.said == []
 
 
-def test_the_copy_is_to_be_the_node(a: Place) -> None:
-    """The operator ends the first one."""
+def told(a: Place) -> tuple[Agent, Place, Agent]:
+    """The agent of a node, a copy of the node, and the agent of that, which ends at its next step."""
     a.boot = "first"
     agent = a.agent()
     agent.step()
@@ -381,6 +381,12 @@ def test_the_copy_is_to_be_the_node(a: Place) -> None:
     second = copy.agent()
     for _ in range(2):
         second.step(), agent.step()
+    return agent, copy, second
+
+
+def test_the_copy_is_to_be_the_node(a: Place) -> None:
+    """The operator ends the first one."""
+    agent, copy, second = told(a)
     with pytest.raises(CniError, match="cni-v6ctl nodes --remove a"):
         second.step()
     a.store.commit(membership.removal("a", a.store.objects, records.read(a.store.objects)))
@@ -494,13 +500,7 @@ def test_a_restored_store_that_does_not_take_the_record_at_once(a: Place, refuse
 
 
 def test_a_copy_that_knows_it_starts_while_its_link_is_down(a: Place) -> None:
-    a.boot = "first"
-    agent = a.agent()
-    agent.step()
-    copy = copied(a)
-    second = copy.agent()
-    for _ in range(2):
-        second.step(), agent.step()
+    _, copy, second = told(a)
     with pytest.raises(CniError, match="this is a copy of node a"):
         second.step()
     copy.kernel.underlay = replace(copy.underlay, up=False, addresses=())
